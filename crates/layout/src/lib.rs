@@ -1,0 +1,53 @@
+//! The byte format of a space, and the types that a number read from one must become.
+//!
+//! # What it owns
+//! Every constant of the format: where each field lies, which bits of it mean what, which sizes are
+//! allowed. `docs/SPEC.md` says the same in prose; a test in this crate holds the two together.
+//!
+//! # Invariants
+//! 1. Everything in a space is a 64-bit little-endian word at an offset that is a multiple of 8.
+//! 2. A raw word is a *claim*. It turns into a type of this crate by a function that can refuse, or
+//!    that maps every bit pattern to something harmless; the type is the proof that it was checked.
+//! 3. Nothing here panics, allocates, or does arithmetic that can wrap, whatever the bytes say.
+//!
+//! # What it does not do
+//! It never touches memory: `commonhold-window` does. It knows no lock protocol: `commonhold-sync`
+//! and `commonhold-space` do.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "a space is little-endian and its words are used in place: big-endian machines cannot attach"
+);
+
+#[cfg(test)]
+extern crate std;
+
+mod domain;
+mod error;
+mod extent;
+mod geometry;
+mod header;
+mod intent;
+mod lock;
+mod name;
+mod peer;
+mod region;
+mod share;
+#[cfg(test)]
+mod spec;
+mod thread;
+
+pub use domain::{BootId, DomainState, domain_word};
+pub use error::{Damage, FormatError, OpenError};
+pub use extent::{Extent, OFFSET_LIMIT, Offset, align_up};
+pub use geometry::{FormatOptions, Geometry, limits};
+pub use header::{HEADER_BYTES, HEADER_WORDS, MAGIC, VERSION, header_word};
+pub use intent::{Intent, IntentKind, IntentPhase};
+pub use lock::{EVENT_STEP, EVENT_WAITERS, LockFlags, LockWord, Owner};
+pub use name::{Name, NameError, NameHash};
+pub use peer::{Evidence, PeerId, PeerName, PeerPhase, PeerState, peer_word};
+pub use region::{RegionFlags, RegionId, RegionPhase, RegionState, region_word};
+pub use share::{ShareError, ShareWord};
+pub use thread::{Pending, PendingKind, ThreadId, thread_word};

@@ -1,0 +1,223 @@
+//! The lock word: who owns a lock, and what is known of what it protects.
+//!
+//! ```text
+//! 63            32 31  28 27        16 15         0
+//! | generation    | flags | thread     | peer slot |
+//! ```
+//! Generation 0 means that nobody owns it. The low half is what a futex can compare, so everything
+//! that changes while somebody sleeps on the word lies there: flags, thread and slot.
+
+use core::fmt;
+
+use crate::{PeerId, ThreadId};
+
+/// One thread of one incarnation of one peer: the only identity an owner has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner {
+    peer: PeerId,
+    thread: ThreadId,
+    generation: u32,
+}
+
+impl Owner {
+    /// The owner with these parts; `None` if the generation is 0, which names nobody.
+    #[must_use]
+    pub const fn new(peer: PeerId, generation: u32, thread: ThreadId) -> Option<Self> {
+        if generation == 0 { None } else { Some(Self { peer, thread, generation }) }
+    }
+
+    /// Its peer slot.
+    #[must_use]
+    pub const fn peer(self) -> PeerId {
+        self.peer
+    }
+
+    /// Its thread slot.
+    #[must_use]
+    pub const fn thread(self) -> ThreadId {
+        self.thread
+    }
+
+    /// The generation of its peer slot.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        self.generation
+    }
+
+    const fn bits(self) -> u64 {
+        self.peer.get() as u64
+            | ((self.thread.index() as u64) << THREAD_SHIFT)
+            | ((self.generation as u64) << GENERATION_SHIFT)
+    }
+
+    /// The word that names this owner and nothing else.
+    #[must_use]
+    pub const fn word(self) -> LockWord {
+        LockWord(self.bits())
+    }
+}
+
+const THREAD_SHIFT: u32 = 16;
+const THREAD_MASK: u64 = 0xfff << THREAD_SHIFT;
+const GENERATION_SHIFT: u32 = 32;
+const FLAGS_MASK: u64 = 0xf << 28;
+
+/// What a lock word says besides its owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LockFlags(u64);
+
+impl LockFlags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+    /// Somebody may be asleep on the word: whoever frees it must wake one.
+    pub const WAITERS: Self = Self(1 << 28);
+    /// An owner died, or gave up, with the data half changed.
+    pub const INCONSISTENT: Self = Self(1 << 29);
+    /// An owner that was told so freed the lock without repair: nobody may take it any more.
+    pub const UNRECOVERABLE: Self = Self(1 << 30);
+    /// A waiter has lost too often: whoever has not waited yet stands back.
+    pub const STARVING: Self = Self(1 << 31);
+
+    /// Whether all of `other` is set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These flags and `other`.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These flags without `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Those of these flags that are in `other` as well.
+    #[must_use]
+    pub const fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl fmt::Debug for LockFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (Self::WAITERS, "waiters"),
+            (Self::INCONSISTENT, "inconsistent"),
+            (Self::UNRECOVERABLE, "unrecoverable"),
+            (Self::STARVING, "starving"),
+        ];
+        f.debug_set()
+            .entries(names.iter().filter(|(flag, _)| self.contains(*flag)).map(|(_, name)| name))
+            .finish()
+    }
+}
+
+/// The value of a lock word. Every bit pattern is a valid value; one with an owner that does not
+/// exist is a lock whose owner is dead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LockWord(u64);
+
+impl LockWord {
+    /// Free, and nothing to tell.
+    pub const FREE: Self = Self(0);
+
+    /// Reads a word.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The word.
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Who owns the lock, if anybody does.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
+    pub const fn owner(self) -> Option<Owner> {
+        Owner::new(
+            PeerId::new(self.0 as u16),
+            (self.0 >> GENERATION_SHIFT) as u32,
+            ThreadId::from_bits(((self.0 & THREAD_MASK) >> THREAD_SHIFT) as u16),
+        )
+    }
+
+    /// Whether anybody owns the lock.
+    #[must_use]
+    pub const fn is_owned(self) -> bool {
+        self.0 >> GENERATION_SHIFT != 0
+    }
+
+    /// What else it says.
+    #[must_use]
+    pub const fn flags(self) -> LockFlags {
+        LockFlags(self.0 & FLAGS_MASK)
+    }
+
+    /// Whether `owner` owns it.
+    #[must_use]
+    pub const fn is_owned_by(self, owner: Owner) -> bool {
+        self.0 & !FLAGS_MASK == owner.bits()
+    }
+
+    /// This word with other flags.
+    #[must_use]
+    pub const fn with_flags(self, flags: LockFlags) -> Self {
+        Self((self.0 & !FLAGS_MASK) | flags.0)
+    }
+
+    /// A word that nobody owns.
+    #[must_use]
+    pub const fn unowned(flags: LockFlags) -> Self {
+        Self(flags.0)
+    }
+}
+
+impl fmt::Debug for LockWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockWord")
+            .field("owner", &self.owner())
+            .field("flags", &self.flags())
+            .finish()
+    }
+}
+
+/// The bit of an event word that says that somebody may be asleep on it.
+pub const EVENT_WAITERS: u64 = 1;
+/// What one signal adds to an event word: its upper 63 bits are the sequence number.
+pub const EVENT_STEP: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn flags_lie_in_the_half_that_a_futex_compares() {
+        let all = LockFlags::WAITERS
+            .with(LockFlags::INCONSISTENT)
+            .with(LockFlags::UNRECOVERABLE)
+            .with(LockFlags::STARVING);
+        assert_eq!(LockWord::unowned(all).word() >> 32, 0);
+        assert!(!LockWord::unowned(all).is_owned());
+    }
+
+    proptest! {
+        #[test]
+        fn an_owner_survives_the_round_trip(peer: u16, generation in 1_u32.., thread in 0_u16..4096) {
+            let owner = Owner::new(PeerId::new(peer), generation, ThreadId::from_bits(thread)).unwrap();
+            let word = owner.word().with_flags(LockFlags::STARVING.with(LockFlags::WAITERS));
+            prop_assert_eq!(word.owner(), Some(owner));
+            prop_assert!(word.is_owned_by(owner));
+            prop_assert!(word.flags().contains(LockFlags::STARVING));
+            prop_assert!(!word.flags().contains(LockFlags::INCONSISTENT));
+        }
+    }
+}

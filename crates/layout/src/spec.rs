@@ -1,0 +1,1 @@
+//! Holds docs/SPEC.md to the constants.

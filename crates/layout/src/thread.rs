@@ -1,0 +1,117 @@
+//! Thread slots: what each thread of a peer is doing with which lock.
+//!
+//! Only the thread that has the slot writes it; others read it to show who waits for what, and, when
+//! its peer has died, to wake those that it would have woken.
+
+use crate::{OFFSET_LIMIT, Offset};
+
+/// Indices of the words of a thread slot (64 bytes).
+pub mod thread_word {
+    /// The thread's id in its own PID namespace; 0: the slot is free.
+    pub const TID: usize = 0;
+    /// See [`Pending`](super::Pending).
+    pub const PENDING: usize = 1;
+    /// When `pending` was last set, in milliseconds of the waiter's own clock, for people.
+    pub const SINCE_MS: usize = 2;
+    /// Words of a slot.
+    pub const COUNT: usize = 8;
+}
+
+/// A thread slot of a peer: below 4096.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ThreadId(u16);
+
+impl ThreadId {
+    /// The first slot.
+    pub const FIRST: Self = Self(0);
+
+    /// Slot `index`, if it can be named in 12 bits.
+    #[must_use]
+    pub const fn new(index: u16) -> Option<Self> {
+        if index < 1 << 12 { Some(Self(index)) } else { None }
+    }
+
+    pub(crate) const fn from_bits(bits: u16) -> Self {
+        Self(bits & 0xfff)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn index(self) -> u16 {
+        self.0
+    }
+}
+
+/// What a thread is doing with a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingKind {
+    /// Waiting to own it.
+    Exclusive,
+    /// Waiting to read under it.
+    Shared,
+    /// Giving it back: if the thread dies now, nobody has woken the next.
+    Release,
+    /// Waiting for an event.
+    Event,
+}
+
+/// The pending word: the offset of a lock word, which is a multiple of 8, and in its low bits what
+/// is being done with it; 0: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// What is being done.
+    pub kind: PendingKind,
+    /// Where the lock word is.
+    pub lock: Offset,
+}
+
+impl Pending {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        let kind = match self.kind {
+            PendingKind::Exclusive => 1,
+            PendingKind::Shared => 2,
+            PendingKind::Release => 3,
+            PendingKind::Event => 4,
+        };
+        (self.lock.get() & !7) | kind
+    }
+
+    /// Reads a pending word; `None` if nothing is pending, or nothing that makes sense.
+    #[must_use]
+    pub const fn read(word: u64) -> Option<Self> {
+        let kind = match word & 7 {
+            1 => PendingKind::Exclusive,
+            2 => PendingKind::Shared,
+            3 => PendingKind::Release,
+            4 => PendingKind::Event,
+            _ => return None,
+        };
+        if word >= OFFSET_LIMIT {
+            return None;
+        }
+        match Offset::new(word & !7) {
+            Some(lock) => Some(Self { kind, lock }),
+            None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pending_word_survives_the_round_trip() {
+        let lock = Offset::new(4096 + 24 * 8).unwrap();
+        for kind in
+            [PendingKind::Exclusive, PendingKind::Shared, PendingKind::Release, PendingKind::Event]
+        {
+            let pending = Pending { kind, lock };
+            assert_eq!(Pending::read(pending.word()), Some(pending));
+        }
+        assert_eq!(Pending::read(0), None);
+        assert_eq!(Pending::read(u64::MAX), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! What a space needs from the world besides sleeping: memory behind its bytes, and evidence.
+
+use core::fmt;
+
+use commonhold_layout::{BootId, Evidence, Extent, PeerId, PeerName};
+use commonhold_sync::{Park, Verdict};
+use commonhold_window::Window;
+
+/// Why a medium could not do what it was asked, with the operating system's error number if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MediumError {
+    /// There is no memory, or no room on the file system.
+    Full {
+        /// `errno`, or 0.
+        errno: i32,
+    },
+    /// Something else went wrong.
+    Failed {
+        /// Which call.
+        call: &'static str,
+        /// `errno`, or 0.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for MediumError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { errno } => {
+                write!(
+                    f,
+                    "the medium of the space is full (error {errno}): free some of it, or enlarge it"
+                )
+            }
+            Self::Failed { call, errno } => write!(f, "{call} failed with error {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for MediumError {}
+
+/// The memory behind a window.
+///
+/// Bytes of the window that were never committed, or were released, are holes: reading one may cost
+/// memory or a signal, so nothing is touched before it is committed.
+pub trait Medium {
+    /// Makes sure there is memory behind an extent, and keeps what is in it: idempotent. Bytes that
+    /// had none before are zero.
+    ///
+    /// # Errors
+    /// [`MediumError`]; part of the extent may have memory then.
+    fn commit(&self, extent: Extent) -> Result<(), MediumError>;
+
+    /// Gives the memory behind an extent back, as far as the medium can; afterwards the extent reads
+    /// as zeros when it is committed anew. Idempotent.
+    ///
+    /// # Errors
+    /// [`MediumError`]; then the bytes may keep their values.
+    fn release(&self, extent: Extent) -> Result<(), MediumError>;
+}
+
+/// What a peer says of itself when it attaches.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// The kernel it runs on.
+    pub boot: BootId,
+    /// Its process id, in its own PID namespace; 0 if it has none.
+    pub pid: u32,
+    /// Inode number of its PID namespace; 0 if it has none.
+    pub pid_namespace: u64,
+    /// Clock ticks from its kernel's boot to its start; 0 if unknown.
+    pub start_time: u64,
+    /// Its user id.
+    pub uid: u32,
+    /// For people.
+    pub name: PeerName,
+}
+
+/// A peer's record, read whole: its state word was the same before and after.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerRecord {
+    /// Its slot.
+    pub peer: PeerId,
+    /// Which of the slot's peers it is.
+    pub generation: u32,
+    /// What it left behind for others to know its life by.
+    pub evidence: Evidence,
+    /// What it said of itself; `boot` is 0 if it is still attaching or its domain is unknown.
+    pub identity: Identity,
+    /// When it attached, in milliseconds of Unix time.
+    pub attached_ms: u64,
+    /// Its heartbeat.
+    pub heartbeat: u64,
+}
+
+/// Evidence of life: how to leave it, and how to judge that of others.
+pub trait Witness {
+    /// Leaves this peer's evidence in the kernel for `peer`'s slot, before the slot is taken, and says
+    /// which it was. `None` if the evidence of somebody else is still there: try another slot.
+    ///
+    /// # Errors
+    /// [`MediumError`] if the kernel refuses for another reason.
+    fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError>;
+
+    /// Takes the evidence back.
+    fn withdraw(&self, peer: PeerId);
+
+    /// Judges a peer by the evidence it left. `Dead` only on proof, or, if `lease_ms` is not 0 and no
+    /// proof is to be had either way, after that many milliseconds without a heartbeat as seen by this
+    /// observer. Evidence that was never left proves nothing; a record that is still attaching has
+    /// only the evidence that lies outside the record.
+    fn verdict(&self, record: &PeerRecord, attaching: bool, lease_ms: u64) -> Verdict;
+
+    /// Milliseconds of Unix time, for people.
+    fn unix_ms(&self) -> u64;
+}
+
+/// Everything a space needs from where it runs.
+pub trait Platform: Park + Medium + Witness {
+    /// The window that holds the space.
+    fn window(&self) -> &Window;
+}

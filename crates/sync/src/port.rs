@@ -1,0 +1,52 @@
+//! What a lock needs from the world, and does not know how to do: sleep, and tell the dead.
+
+use commonhold_layout::Owner;
+use commonhold_window::atomic::AtomicU64;
+
+/// What is known of the life of an owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is evidence that it lives.
+    Alive,
+    /// It is silent, and nothing proves anything.
+    Suspect,
+    /// It is proved dead, or its lease has run out. It has been fenced: no verdict will ever say
+    /// anything else of this owner, and what it does from now on has no effect on any lock.
+    Dead,
+}
+
+/// How many sleepers to wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// At most one.
+    One,
+    /// Everybody.
+    All,
+}
+
+/// How to wait for a word to change.
+pub trait Park {
+    /// Nanoseconds on a clock that never goes back. Only differences mean anything.
+    fn now(&self) -> u64;
+
+    /// Sleeps while the low 32 bits of `word` are those of `expected`, until somebody wakes the word
+    /// or [`now`](Self::now) reaches `until`. It may return early, for no reason: callers look again.
+    fn wait(&self, word: &AtomicU64, expected: u64, until: u64);
+
+    /// Wakes those who sleep on `word`.
+    fn wake(&self, word: &AtomicU64, who: Wake);
+
+    /// One short pause of the kind that suits a lock that is about to come free, the `turn`-th in a
+    /// row from 0; `false` when it is time to sleep instead.
+    fn spin(&self, turn: u32) -> bool;
+}
+
+/// How to learn whether an owner lives.
+pub trait Liveness {
+    /// Whether the owner's peer still has its slot and has not been fenced: one load, no search for
+    /// evidence.
+    fn is_current(&self, owner: Owner) -> bool;
+
+    /// Looks for evidence. If it finds that the owner's peer is dead, it fences it first.
+    fn verdict(&self, owner: Owner) -> Verdict;
+}

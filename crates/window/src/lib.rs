@@ -1,0 +1,38 @@
+//! Bounded views of memory that others write at the same time.
+//!
+//! # What it owns
+//! [`Window`]: the only way from an offset to a byte of shared memory. It is the boundary behind
+//! which `unsafe` stands for all crates of the core.
+//!
+//! # Invariants
+//! 1. No access leaves the window: each is checked against its length, in arithmetic that cannot wrap.
+//! 2. Nobody gets `&T`, `&mut T` or `&[u8]` of shared bytes: only atomics, copies, and a raw pointer
+//!    for those who ask and answer for it.
+//! 3. Words are read and written as whole 64-bit atomics; bulk bytes as relaxed atomics too, so that a
+//!    writer at the other side can tear a copy, but never the program.
+//!
+//! # What it does not do
+//! It neither maps nor unmaps memory (`commonhold-host` does), and gives no meaning to any byte
+//! (`commonhold-layout` does).
+#![cfg_attr(not(feature = "crash-points"), no_std)]
+
+#[cfg(test)]
+extern crate std;
+
+mod point;
+#[cfg(not(loom))]
+mod window;
+
+pub use point::Point;
+#[cfg(feature = "crash-points")]
+pub use point::{Hook, at_each_point};
+#[cfg(not(loom))]
+pub use window::{OutOfWindow, Window};
+
+/// The atomics that lock algorithms run on: the processor's, or loom's when it checks them.
+pub mod atomic {
+    #[cfg(not(loom))]
+    pub use core::sync::atomic::{AtomicU64, Ordering, fence};
+    #[cfg(loom)]
+    pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
+}

@@ -1,0 +1,186 @@
+//! Crash points: the named instants at which a test lets a process die.
+//!
+//! Each stands between two stores that a survivor could find one without the other. Without the
+//! feature `crash-points` (no release build has it) reaching one does nothing and costs nothing.
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $point:ident = $name:literal,)*) => {
+        /// A named instant between two stores that matter.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Point { $($(#[$doc])* $point,)* }
+
+        #[cfg(feature = "crash-points")]
+        impl Point {
+            /// Every point there is.
+            pub const ALL: &[Self] = &[$(Self::$point,)*];
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$point => $name,)* }
+            }
+        }
+    };
+}
+
+points! {
+    /// Nothing has been taken yet.
+    AttachBegins = "attach.begins",
+    /// The evidence lies in the kernel, the slot is not taken yet.
+    AttachEvidence = "attach.evidence",
+    /// The slot is taken, its record is not written yet.
+    AttachSlotTaken = "attach.slot-taken",
+    /// A domain record holds the boot id, but is not marked as used.
+    AttachDomainWritten = "attach.domain-written",
+    /// The record is written, the peer is not live yet.
+    AttachRecordWritten = "attach.record-written",
+    /// The peer is live.
+    AttachLive = "attach.live",
+    /// A thread slot is taken.
+    ThreadClaimed = "thread.claimed",
+    /// A peer is leaving; its slot is still live.
+    DetachBegins = "detach.begins",
+    /// A peer has left its slot; its evidence is still there.
+    DetachFreed = "detach.freed",
+    /// A dead peer has been fenced, and nothing has been cleaned up.
+    ReapFenced = "reap.fenced",
+    /// What the dead was creating or destroying has been settled; its slot is not free yet.
+    ReapSettled = "reap.settled",
+    /// The slot of the dead is free again.
+    ReapFreed = "reap.freed",
+    /// The directory mutex was taken from the dead; nothing has been repaired.
+    RecoverBegins = "recover.begins",
+    /// An interrupted resize has been undone or completed; the links are not rebuilt.
+    RecoverResized = "recover.resized",
+    /// The chains are empty, and about to be rebuilt.
+    RecoverChainsCleared = "recover.chains-cleared",
+    /// The links are rebuilt; the intent still stands.
+    RecoverLinked = "recover.linked",
+    /// The intent is cleared; the mutex is not yet marked consistent.
+    RecoverCleared = "recover.cleared",
+    /// An entry has been chosen; nothing is written.
+    CreateChosen = "create.chosen",
+    /// Name and extent are written; the state still says free.
+    CreateWritten = "create.written",
+    /// The state says creating; the entry is not linked.
+    CreateState = "create.state",
+    /// The entry is linked; memory is not taken.
+    CreateLinked = "create.linked",
+    /// Memory is taken; the region is not active.
+    CreateCommitted = "create.committed",
+    /// The region is active; its creator still holds the mutex.
+    CreateActive = "create.active",
+    /// The intent to change links is written.
+    LinkIntent = "link.intent",
+    /// The sequence number is odd; no link has changed.
+    LinkOdd = "link.odd",
+    /// The entry is in its chain, not in the order of extents; or the other way round.
+    LinkHalf = "link.half",
+    /// All links are changed; the sequence number is odd.
+    LinkDone = "link.done",
+    /// The sequence number is even; the intent still stands.
+    LinkEven = "link.even",
+    /// The mapping is counted; the state has not been looked at again.
+    MapCounted = "map.counted",
+    /// The mapping is good.
+    MapDone = "map.done",
+    /// The mapping is no longer counted; nobody has been woken.
+    UnmapCounted = "unmap.counted",
+    /// The one who waits for the last mapping has been woken.
+    UnmapWoken = "unmap.woken",
+    /// The hint that a deferred destroy exists is set; the state is still active.
+    DestroyHinted = "destroy.hinted",
+    /// The actor is written; the state is still active.
+    DestroyActor = "destroy.actor",
+    /// The state says destroying.
+    DestroyState = "destroy.state",
+    /// The mappings have been counted and there are none.
+    DestroyDrained = "destroy.drained",
+    /// The state says freeing; memory is not given back.
+    DestroyFreeing = "destroy.freeing",
+    /// Memory is given back; the entry is still linked.
+    DestroyReleased = "destroy.released",
+    /// The entry is unlinked; its state still says freeing.
+    DestroyUnlinked = "destroy.unlinked",
+    /// The entry is free.
+    DestroyFree = "destroy.free",
+    /// A destroy has timed out; the region is not active yet.
+    DestroyTimedOut = "destroy.timed-out",
+    /// The region is active again.
+    DestroyUndone = "destroy.undone",
+    /// A resize's sizes are recorded, its intent is not.
+    ResizeSizes = "resize.sizes",
+    /// A resize's intent is written.
+    ResizeIntent = "resize.intent",
+    /// The new size stands, on trial.
+    ResizeTrial = "resize.trial",
+    /// A resize is granted.
+    ResizeGranted = "resize.granted",
+    /// The memory of the tail is given back.
+    ResizeReleased = "resize.released",
+    /// A waiter has announced what it waits for.
+    LockPending = "lock.pending",
+    /// A waiter has set the waiters flag, and does not sleep yet.
+    LockFlagged = "lock.flagged",
+    /// A mutex is held.
+    LockAcquired = "lock.acquired",
+    /// A lock has been taken from the dead.
+    LockTakenOver = "lock.taken-over",
+    /// A lock is marked consistent again.
+    LockConsistent = "lock.consistent",
+    /// An owner has announced that it frees a lock that others wait for.
+    UnlockPending = "unlock.pending",
+    /// A lock is free; nobody has been woken.
+    UnlockFreed = "unlock.freed",
+    /// A waiter has been woken; the announcement still stands.
+    UnlockWoken = "unlock.woken",
+    /// A reader has announced itself to writers; it is not counted.
+    ReadMarked = "read.marked",
+    /// A reader is counted; it has not looked for a writer.
+    ReadCounted = "read.counted",
+    /// A reader is no longer counted; the writer that waits for it has not been woken.
+    ReadUncounted = "read.uncounted",
+    /// A writer has the word, and readers are still there.
+    WriteDraining = "write.draining",
+    /// An event's number has moved; nobody has been woken.
+    EventMoved = "event.moved",
+    /// A waiter has set an event's flag, and does not sleep yet.
+    EventFlagged = "event.flagged",
+}
+
+#[cfg(feature = "crash-points")]
+mod hook {
+    use std::sync::OnceLock;
+
+    use super::Point;
+
+    /// Called at each point that is reached.
+    pub type Hook = fn(Point);
+
+    static HOOK: OnceLock<Hook> = OnceLock::new();
+
+    /// Has `hook` called at each point from now on. Only the first call of a process counts.
+    pub fn at_each_point(hook: Hook) {
+        let _ = HOOK.set(hook);
+    }
+
+    impl Point {
+        /// The program has come to this point.
+        pub fn reached(self) {
+            if let Some(hook) = HOOK.get() {
+                hook(self);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "crash-points")]
+pub use hook::{Hook, at_each_point};
+
+#[cfg(not(feature = "crash-points"))]
+impl Point {
+    /// The program has come to this point.
+    #[inline(always)]
+    pub const fn reached(self) {}
+}

@@ -1,0 +1,274 @@
+//! The window itself.
+
+use core::{
+    fmt,
+    ptr::NonNull,
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+};
+
+use commonhold_layout::{Extent, Offset};
+
+/// An access that would have left the window, or was not aligned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfWindow {
+    /// Where it began, in bytes from the start of the window.
+    pub offset: u64,
+    /// How many bytes it wanted.
+    pub len: u64,
+    /// How many bytes the window has.
+    pub window: u64,
+}
+
+impl fmt::Display for OutOfWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, len, window } = self;
+        write!(
+            f,
+            "{len} bytes at offset {offset} do not lie, aligned, in a window of {window} bytes"
+        )
+    }
+}
+
+impl core::error::Error for OutOfWindow {}
+
+/// One contiguous span of bytes that several parties map.
+///
+/// It borrows nothing: whoever makes one answers for the memory staying mapped while it lives.
+pub struct Window {
+    base: NonNull<u8>,
+    len: u64,
+}
+
+// SAFETY: all access through a `Window` is atomic, so it may be used from any thread.
+unsafe impl Send for Window {}
+// SAFETY: as above; shared use adds nothing, since all methods take `&self`.
+unsafe impl Sync for Window {}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl Window {
+    /// The window of `len` bytes at `base`.
+    ///
+    /// # Safety
+    /// `base` must be aligned to 8 bytes. From now until the value is dropped, the `len` bytes from
+    /// `base` must be mapped, readable and writable, and nobody in this program may have a
+    /// reference to any of them, except to atomics.
+    #[must_use]
+    pub const unsafe fn from_raw(base: NonNull<u8>, len: usize) -> Self {
+        Self { base, len: len as u64 }
+    }
+
+    /// A window over words that live for ever: what tests, and programs without an operating system
+    /// that have their memory as a static, use.
+    #[must_use]
+    pub const fn from_words(words: &'static [AtomicU64]) -> Self {
+        // The pointer cannot be null: it comes from a reference.
+        let base = NonNull::from_ref(words).cast::<u8>();
+        Self { base, len: size_of_val(words) as u64 }
+    }
+
+    /// Bytes in it.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The word at `at`.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`] if it does not lie inside, or `at` is not a multiple of 8.
+    #[inline]
+    pub fn word(&self, at: Offset) -> Result<&AtomicU64, OutOfWindow> {
+        self.words::<1>(at).map(|[word]| word)
+    }
+
+    /// The `N` words at `at`: a record.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`] if they do not all lie inside, or `at` is not a multiple of 8.
+    #[inline]
+    pub fn words<const N: usize>(&self, at: Offset) -> Result<&[AtomicU64; N], OutOfWindow> {
+        let len = const { (N * 8) as u64 };
+        if !at.get().is_multiple_of(8) {
+            return Err(OutOfWindow { offset: at.get(), len, window: self.len });
+        }
+        let first = self.pointer_to(at.get(), len)?.cast::<[AtomicU64; N]>();
+        // SAFETY: `as_ref` wants a pointer that is valid for reads for the borrow, aligned, and to
+        // initialised memory: `pointer_to` has shown that the bytes lie in the window, which is
+        // mapped while `self` lives; base and offset are multiples of 8; every bit pattern is a
+        // valid `AtomicU64`, and those are the only references to these bytes.
+        Ok(unsafe { first.as_ref() })
+    }
+
+    /// Copies the bytes at `from` out of the window. Others may change them meanwhile: whoever needs
+    /// them whole must hold a lock.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`]; nothing has been copied then.
+    pub fn read(&self, from: Offset, to: &mut [u8]) -> Result<(), OutOfWindow> {
+        self.pointer_to(from.get(), to.len() as u64)?;
+        let head = bytes_to_word(from.get()).min(to.len());
+        let (edge, rest) = to.split_at_mut(head);
+        let mut at = from.get();
+        for byte in edge {
+            *byte = self.byte(at)?.load(Ordering::Relaxed);
+            at += 1;
+        }
+        let mut chunks = rest.chunks_exact_mut(8);
+        for chunk in &mut chunks {
+            chunk.copy_from_slice(&self.word_at(at)?.load(Ordering::Relaxed).to_le_bytes());
+            at += 8;
+        }
+        for byte in chunks.into_remainder() {
+            *byte = self.byte(at)?.load(Ordering::Relaxed);
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into the window at `to`.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`]; nothing has been written then.
+    pub fn write(&self, to: Offset, from: &[u8]) -> Result<(), OutOfWindow> {
+        self.pointer_to(to.get(), from.len() as u64)?;
+        let head = bytes_to_word(to.get()).min(from.len());
+        let (edge, rest) = from.split_at(head);
+        let mut at = to.get();
+        for byte in edge {
+            self.byte(at)?.store(*byte, Ordering::Relaxed);
+            at += 1;
+        }
+        let (words, tail) = rest.as_chunks::<8>();
+        for word in words {
+            self.word_at(at)?.store(u64::from_le_bytes(*word), Ordering::Relaxed);
+            at += 8;
+        }
+        for byte in tail {
+            self.byte(at)?.store(*byte, Ordering::Relaxed);
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Fills an extent with zeros.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`]; nothing has been written then.
+    pub fn zero(&self, extent: Extent) -> Result<(), OutOfWindow> {
+        self.pointer(extent)?;
+        let mut at = extent.start().get();
+        let mut left = extent.len();
+        while left > 0 {
+            if at.is_multiple_of(8) && left >= 8 {
+                self.word_at(at)?.store(0, Ordering::Relaxed);
+                at += 8;
+                left -= 8;
+            } else {
+                self.byte(at)?.store(0, Ordering::Relaxed);
+                at += 1;
+                left -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The address of an extent, for those who want to reach its bytes on their own.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`] if it does not lie inside.
+    pub fn pointer(&self, extent: Extent) -> Result<NonNull<u8>, OutOfWindow> {
+        self.pointer_to(extent.start().get(), extent.len())
+    }
+
+    #[inline]
+    fn pointer_to(&self, offset: u64, len: u64) -> Result<NonNull<u8>, OutOfWindow> {
+        let out = OutOfWindow { offset, len, window: self.len };
+        let end = offset.checked_add(len).ok_or(out)?;
+        if end > self.len {
+            return Err(out);
+        }
+        let offset = usize::try_from(offset).map_err(|_| out)?;
+        // SAFETY: `add` wants the result to stay within the allocation, or one past its end: the
+        // offset is at most `end`, and `end` is at most the length of the window.
+        Ok(unsafe { self.base.add(offset) })
+    }
+
+    #[inline]
+    fn word_at(&self, offset: u64) -> Result<&AtomicU64, OutOfWindow> {
+        let out = OutOfWindow { offset, len: 8, window: self.len };
+        self.word(Offset::new(offset).ok_or(out)?)
+    }
+
+    #[inline]
+    fn byte(&self, offset: u64) -> Result<&AtomicU8, OutOfWindow> {
+        let byte = self.pointer_to(offset, 1)?.cast::<AtomicU8>();
+        // SAFETY: as in `words`; one byte is always aligned, and every value of it is valid.
+        Ok(unsafe { byte.as_ref() })
+    }
+}
+
+/// How many bytes lie between `offset` and the next word.
+const fn bytes_to_word(offset: u64) -> usize {
+    (offset.wrapping_neg() & 7) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::{boxed::Box, vec, vec::Vec};
+
+    fn window(words: usize) -> Window {
+        let words: Vec<AtomicU64> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Window::from_words(Box::leak(words.into_boxed_slice()))
+    }
+
+    #[test]
+    fn a_word_outside_or_askew_is_refused() {
+        let window = window(4);
+        let at = |bytes| window.word(Offset::new(bytes).unwrap());
+        assert!(at(24).is_ok());
+        assert!(at(32).is_err());
+        assert!(at(25).is_err());
+        assert!(window.words::<4>(Offset::ZERO).is_ok());
+        assert!(window.words::<5>(Offset::ZERO).is_err());
+    }
+
+    #[test]
+    fn a_copy_that_does_not_fit_writes_nothing() {
+        let window = window(2);
+        window.write(Offset::new(10).unwrap(), &[1; 7]).unwrap_err();
+        let mut all = [9; 16];
+        window.read(Offset::ZERO, &mut all).unwrap();
+        assert_eq!(all, [0; 16]);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_read_as_written_at_any_alignment(
+            at in 0_usize..40, bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            zero_at in 0_usize..60, zero_len in 0_usize..20,
+        ) {
+            let window = window(10);
+            let mut model = [0_u8; 80];
+            window.write(Offset::new(at as u64).unwrap(), &bytes).unwrap();
+            model[at..at + bytes.len()].copy_from_slice(&bytes);
+            window.zero(Extent::new(zero_at as u64, zero_len as u64).unwrap()).unwrap();
+            model[zero_at..zero_at + zero_len].fill(0);
+            let mut back = vec![0; 77];
+            window.read(Offset::new(3).unwrap(), &mut back).unwrap();
+            prop_assert_eq!(&back[..], &model[3..]);
+        }
+    }
+}
