@@ -1,0 +1,54 @@
+//! How long a peer has been silent, as seen from here.
+//!
+//! # What it owns
+//! For each slot, the last heartbeat seen and when it was first seen, by our own clock: clocks of
+//! other kernels mean nothing here.
+//!
+//! # Invariants
+//! 1. What is seen for the first time begins its silence now, whatever happened before.
+//! 2. Without a lease no silence is ever long enough.
+
+use std::{collections::HashMap, sync::Mutex, sync::PoisonError};
+
+use commonhold_space::PeerRecord;
+use commonhold_sync::Verdict;
+
+/// How often a peer that leaves the evidence of a heartbeat should move it, in milliseconds.
+pub const HEARTBEAT_PERIOD_MS: u64 = 250;
+/// How long it may be silent before it is suspect, in milliseconds.
+const GRACE_MS: u64 = 4 * HEARTBEAT_PERIOD_MS;
+
+/// Heartbeats as this observer has seen them.
+#[derive(Debug, Default)]
+pub(crate) struct Silence {
+    // By slot, so that it stays as small as the table of peers.
+    seen: Mutex<HashMap<u16, Seen>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    generation: u32,
+    heartbeat: u64,
+    since_ms: u64,
+}
+
+impl Silence {
+    /// Judges by the heartbeat alone.
+    pub(crate) fn judge(&self, record: &PeerRecord, lease_ms: u64, now_ms: u64) -> Verdict {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let PeerRecord { generation, heartbeat, .. } = *record;
+        let fresh = Seen { generation, heartbeat, since_ms: now_ms };
+        let last = seen.entry(record.peer.get()).or_insert(fresh);
+        if (last.generation, last.heartbeat) != (generation, heartbeat) {
+            *last = fresh;
+        }
+        let silent_ms = now_ms.saturating_sub(last.since_ms);
+        if lease_ms != 0 && silent_ms >= lease_ms {
+            Verdict::Dead
+        } else if silent_ms < GRACE_MS {
+            Verdict::Alive
+        } else {
+            Verdict::Suspect
+        }
+    }
+}
