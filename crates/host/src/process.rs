@@ -139,20 +139,16 @@ impl Myself {
         let Some(pid) = i32::try_from(other.pid).ok().and_then(Pid::from_raw) else {
             return Life::Unknown;
         };
-        let running = match pidfd_says(pid) {
-            Life::Gone => return Life::Gone,
-            other => other,
-        };
+        if pidfd_says(pid) == Life::Gone {
+            return Life::Gone;
+        }
         if !self.proc_is_ours {
             return Life::Unknown;
         }
         match Stat::of(&pid.as_raw_nonzero().to_string()) {
             Some(stat) if stat.has_ended() => Life::Gone,
-            Some(stat) if other.start_time == 0 || !self.clock_is_common => {
-                // Somebody has the id. We cannot tell who, but neither does anything speak against.
-                let _ = stat;
-                running
-            }
+            // Somebody has the id, and there is no telling who.
+            Some(_) if other.start_time == 0 || !self.clock_is_common => Life::Unknown,
             Some(stat) if stat.start_time != other.start_time => Life::Gone,
             Some(_) => Life::Runs,
             // It ended after we asked, or `/proc` hides it.
