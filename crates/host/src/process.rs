@@ -221,4 +221,17 @@ mod tests {
         let shifted = Myself { clock_is_common: false, ..me };
         assert_eq!(shifted.life_of(&earlier), Life::Unknown);
     }
+
+    #[test]
+    fn a_zombie_and_a_process_that_is_no_more_have_ended_also_without_proc() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = process::WaitId::Pid(Pid::from_child(&child));
+        let options = process::WaitIdOptions::EXITED | process::WaitIdOptions::NOWAIT;
+        process::waitid(pid, options).unwrap();
+        let me = Myself { proc_is_ours: false, ..Myself::look() };
+        let other = Identity { pid: child.id(), start_time: 1, ..me.identity };
+        assert_eq!(me.life_of(&other), Life::Gone);
+        child.wait().unwrap();
+        assert_eq!(me.life_of(&other), Life::Gone);
+    }
 }
