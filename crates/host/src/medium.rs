@@ -39,7 +39,7 @@ use crate::{
 /// `fallocate` that is interrupted gives back what it took, so a program with a fast timer would
 /// never finish a large one.
 const CHUNK: u64 = 16 << 20;
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// A file as the medium of a window.
 #[derive(Debug)]

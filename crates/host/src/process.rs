@@ -139,20 +139,16 @@ impl Myself {
         let Some(pid) = i32::try_from(other.pid).ok().and_then(Pid::from_raw) else {
             return Life::Unknown;
         };
-        let running = match pidfd_says(pid) {
-            Life::Gone => return Life::Gone,
-            other => other,
-        };
+        if pidfd_says(pid) == Life::Gone {
+            return Life::Gone;
+        }
         if !self.proc_is_ours {
             return Life::Unknown;
         }
         match Stat::of(&pid.as_raw_nonzero().to_string()) {
             Some(stat) if stat.has_ended() => Life::Gone,
-            Some(stat) if other.start_time == 0 || !self.clock_is_common => {
-                // Somebody has the id. We cannot tell who, but neither does anything speak against.
-                let _ = stat;
-                running
-            }
+            // Somebody has the id, and there is no telling who.
+            Some(_) if other.start_time == 0 || !self.clock_is_common => Life::Unknown,
             Some(stat) if stat.start_time != other.start_time => Life::Gone,
             Some(_) => Life::Runs,
             // It ended after we asked, or `/proc` hides it.
@@ -224,5 +220,18 @@ mod tests {
         assert_eq!(foreign.life_of(&earlier), Life::Unknown);
         let shifted = Myself { clock_is_common: false, ..me };
         assert_eq!(shifted.life_of(&earlier), Life::Unknown);
+    }
+
+    #[test]
+    fn a_zombie_and_a_process_that_is_no_more_have_ended_also_without_proc() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = process::WaitId::Pid(Pid::from_child(&child));
+        let options = process::WaitIdOptions::EXITED | process::WaitIdOptions::NOWAIT;
+        process::waitid(pid, options).unwrap();
+        let me = Myself { proc_is_ours: false, ..Myself::look() };
+        let other = Identity { pid: child.id(), start_time: 1, ..me.identity };
+        assert_eq!(me.life_of(&other), Life::Gone);
+        child.wait().unwrap();
+        assert_eq!(me.life_of(&other), Life::Gone);
     }
 }

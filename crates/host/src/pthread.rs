@@ -72,6 +72,7 @@ pub struct PthreadMutex {
 
 /// A locked [`PthreadMutex`].
 #[derive(Debug)]
+#[must_use = "dropping it unlocks"]
 pub struct PthreadMutexGuard<'m> {
     mutex: &'m PthreadMutex,
     owner_died: bool,
@@ -151,6 +152,7 @@ pub struct PthreadRwLock {
 
 /// A [`PthreadRwLock`] locked for reading or writing.
 #[derive(Debug)]
+#[must_use = "dropping it unlocks"]
 pub struct PthreadRwLockGuard<'l> {
     lock: &'l PthreadRwLock,
     not_send: PhantomData<*mut ()>,

@@ -52,3 +52,64 @@ impl Silence {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonhold_layout::{BootId, Evidence, PeerId, PeerName};
+    use commonhold_space::Identity;
+
+    fn beat(generation: u32, heartbeat: u64) -> PeerRecord {
+        let identity = Identity {
+            boot: BootId(1),
+            pid: 1,
+            pid_namespace: 1,
+            start_time: 1,
+            uid: 0,
+            name: PeerName::default(),
+        };
+        PeerRecord {
+            peer: PeerId::new(5),
+            generation,
+            evidence: Evidence::HEARTBEAT,
+            identity,
+            attached_ms: 0,
+            heartbeat,
+        }
+    }
+
+    #[test]
+    fn silence_begins_when_it_is_first_seen_and_ends_with_a_beat() {
+        let silence = Silence::default();
+        let at = |heartbeat, lease, now| silence.judge(&beat(1, heartbeat), lease, now);
+        assert_eq!(at(7, 5000, 1_000_000), Verdict::Alive);
+        assert_eq!(at(7, 5000, 1_000_999), Verdict::Alive);
+        assert_eq!(at(7, 5000, 1_001_000), Verdict::Suspect);
+        assert_eq!(at(7, 5000, 1_004_999), Verdict::Suspect);
+        assert_eq!(at(7, 5000, 1_005_000), Verdict::Dead);
+        assert_eq!(at(8, 5000, 1_005_000), Verdict::Alive);
+        assert_eq!(at(8, 5000, 1_009_999), Verdict::Suspect);
+    }
+
+    #[test]
+    fn without_a_lease_nobody_dies_of_silence() {
+        let silence = Silence::default();
+        assert_eq!(silence.judge(&beat(1, 7), 0, 0), Verdict::Alive);
+        assert_eq!(silence.judge(&beat(1, 7), 0, u64::MAX), Verdict::Suspect);
+    }
+
+    #[test]
+    fn the_next_peer_of_a_slot_does_not_inherit_the_silence_of_the_last() {
+        let silence = Silence::default();
+        assert_eq!(silence.judge(&beat(1, 7), 5000, 0), Verdict::Alive);
+        assert_eq!(silence.judge(&beat(2, 7), 5000, 9000), Verdict::Alive);
+        assert_eq!(silence.judge(&beat(2, 7), 5000, 14_000), Verdict::Dead);
+    }
+
+    #[test]
+    fn a_lease_shorter_than_the_grace_counts() {
+        let silence = Silence::default();
+        assert_eq!(silence.judge(&beat(1, 7), 100, 0), Verdict::Alive);
+        assert_eq!(silence.judge(&beat(1, 7), 100, 100), Verdict::Dead);
+    }
+}
