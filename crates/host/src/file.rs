@@ -50,7 +50,7 @@ enum Draft {
 /// A random name, removed when dropped.
 #[derive(Debug)]
 struct TemporaryName {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl Drop for TemporaryName {

@@ -3,6 +3,8 @@
 //! # What it does not do
 //! It knows nothing of any scheme but which file of this crate serves it.
 
+use std::{os::unix::fs::FileExt, path::PathBuf};
+
 use crate::{
     error::{CreateError, HostError},
     file::Place,
@@ -92,4 +94,48 @@ pub fn replace<T, E>(
 /// [`HostError::NotFound`], [`HostError::NotAWindow`], and the others.
 pub fn remove(url: &Url) -> Result<(), HostError> {
     place(url)?.remove()
+}
+
+/// The file that a URL names, if it names one.
+#[must_use]
+pub fn path_of(url: &Url) -> Option<PathBuf> {
+    place(url).ok().map(|place| place.path)
+}
+
+/// Whether the file at a URL holds nothing but zeros, so that replacing it loses nothing. A file with
+/// more data than is worth looking through is taken to hold something.
+///
+/// # Errors
+/// [`HostError::NotFound`], and those of reading.
+pub fn is_blank(url: &Url) -> Result<bool, HostError> {
+    /// Bytes of data, holes not counted.
+    const WORTH_READING: u64 = 64 << 20;
+    let place = place(url)?;
+    let failed = |call| {
+        let path = place.path.clone();
+        move |source| HostError::Call { call, path, source }
+    };
+    let file = std::fs::File::open(&place.path).map_err(failed("open"))?;
+    let mut chunk = [0_u8; 1 << 16];
+    let (mut at, mut read) = (0, 0);
+    loop {
+        // Where the next data begins; none is left at ENXIO, and without the call all is data.
+        match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => at = data,
+            Err(rustix::io::Errno::NXIO) => return Ok(true),
+            Err(_) => {}
+        }
+        let count = file.read_at(&mut chunk, at).map_err(failed("pread"))?;
+        if count == 0 {
+            return Ok(true);
+        }
+        if chunk.iter().take(count).any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += count as u64;
+        read += count as u64;
+        if read > WORTH_READING {
+            return Ok(false);
+        }
+    }
 }

@@ -3,9 +3,9 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{FormatError, FormatOptions, Geometry, Offset};
-use commonhold_window::OutOfWindow;
+use commonhold_window::{OutOfWindow, Window};
 
-use crate::{MediumError, Platform};
+use crate::{Medium, MediumError};
 
 /// Why a window could not be formatted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,22 +31,25 @@ impl core::fmt::Display for MakeError {
 
 impl core::error::Error for MakeError {}
 
-/// Formats the platform's window. Nobody else may be using it: whatever it held is gone.
+/// Formats a window that `medium` is behind. Nobody else may be using it: what it held is gone.
 ///
 /// # Errors
 /// [`MakeError`]; the window is not a space then.
-pub fn format(platform: &impl Platform, options: &FormatOptions) -> Result<Geometry, MakeError> {
+pub fn format(
+    window: &Window,
+    medium: &impl Medium,
+    options: &FormatOptions,
+) -> Result<Geometry, MakeError> {
     let geometry = Geometry::plan(options).map_err(MakeError::Format)?;
-    let window = platform.window();
     let first = window.words::<32>(Offset::ZERO).map_err(MakeError::Window)?;
     first[0].store(0, Ordering::SeqCst);
     // Everything behind the fixed tables becomes a hole that reads as zeros once it is committed.
     let tables = geometry.fixed_tables();
     let rest = commonhold_layout::Extent::new(tables.end(), geometry.capacity() - tables.end());
     if let Some(rest) = rest {
-        platform.release(rest).map_err(MakeError::Medium)?;
+        medium.release(rest).map_err(MakeError::Medium)?;
     }
-    platform.commit(tables).map_err(MakeError::Medium)?;
+    medium.commit(tables).map_err(MakeError::Medium)?;
     window.zero(tables).map_err(MakeError::Window)?;
     let words = geometry.header();
     for (word, value) in first.iter().zip(words).skip(1) {

@@ -57,7 +57,8 @@ impl World {
     fn formatted(bytes: usize) -> Arc<Self> {
         let world = Self::new(bytes);
         let options = FormatOptions { capacity: bytes as u64, ..FormatOptions::default() };
-        format(&world.machine(), &options).unwrap();
+        let machine = world.machine();
+        format(&machine.window, &machine, &options).unwrap();
         world
     }
 
