@@ -100,11 +100,13 @@ impl Attachment {
         if self.is_forked() { Err(RegionError::Forked) } else { Ok(&self.core) }
     }
 
+    #[inline]
     pub(crate) fn view(&self) -> Result<&View<LinuxPlatform>, RegionError> {
         self.core().map(Core::view)
     }
 
     /// What can be known without touching the window.
+    #[inline]
     pub(crate) const fn platform(&self) -> &LinuxPlatform {
         self.core.view().platform()
     }

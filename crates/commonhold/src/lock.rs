@@ -19,6 +19,7 @@ type Shares<'a> = RegionShares<'a, LinuxPlatform>;
 /// A guard is its thread's: it is neither `Send` nor `Sync`.
 type NotSend = PhantomData<*const ()>;
 
+#[cold]
 fn refused<G>(error: sync::LockError) -> LockError<G> {
     match error {
         sync::LockError::TimedOut => LockError::TimedOut,
@@ -29,6 +30,7 @@ fn refused<G>(error: sync::LockError) -> LockError<G> {
     }
 }
 
+#[cold]
 fn freed(error: sync::LockError) -> RegionError {
     match error {
         sync::LockError::TimedOut => RegionError::TimedOut { name: String::new() },
@@ -36,6 +38,7 @@ fn freed(error: sync::LockError) -> RegionError {
     }
 }
 
+#[inline]
 fn graded<G>(taken: Taken, guard: G) -> Result<G, LockError<G>> {
     match taken {
         Taken::Clean => Ok(guard),
@@ -55,11 +58,13 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
+    #[inline]
     fn new(view: &'a View<LinuxPlatform>, mutex: sync::Mutex<'a>, me: Thread<'a>) -> Self {
         let panicking = std::thread::panicking();
         Self { view, mutex, me, panicking, freed: false, not_send: PhantomData }
     }
 
+    #[inline]
     fn free(&mut self, how: Release) -> Result<(), RegionError> {
         self.freed = true;
         if self.view.platform().is_forked_child() {
@@ -118,6 +123,7 @@ impl<'a> RegionLock<'a> {
     ///
     /// # Errors
     /// As there.
+    #[inline]
     pub fn lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
         self.lock_until(None)
     }
@@ -249,6 +255,7 @@ impl LockGuard<'_> {
         self.held.free(Release::Done)
     }
 
+    #[inline]
     fn unstamp(&mut self) {
         if std::mem::take(&mut self.stamped)
             && let Ok(core) = self.mapping.attachment().core()
@@ -259,6 +266,7 @@ impl LockGuard<'_> {
 }
 
 impl Drop for LockGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.unstamp();
     }

@@ -268,12 +268,14 @@ impl Geometry {
     }
 
     /// Alignment and granularity of extents, in bytes.
+    #[inline]
     #[must_use]
     pub const fn page(&self) -> u64 {
         self.sizes.page
     }
 
     /// Number of peer slots.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::PEERS")]
     pub const fn peers(&self) -> u16 {
@@ -281,6 +283,7 @@ impl Geometry {
     }
 
     /// Number of thread slots of each peer.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::THREADS")]
     pub const fn threads(&self) -> u16 {
@@ -288,6 +291,7 @@ impl Geometry {
     }
 
     /// Number of region entries.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::REGIONS")]
     pub const fn regions(&self) -> u32 {
@@ -320,6 +324,7 @@ impl Geometry {
     }
 
     /// The bytes that regions may be placed in.
+    #[inline]
     #[must_use]
     pub const fn data(&self) -> Extent {
         let end = self.sizes.capacity & !(self.sizes.page - 1);
@@ -339,12 +344,14 @@ impl Geometry {
     }
 
     /// The record of a peer.
+    #[inline]
     #[must_use]
     pub fn peer(&self, peer: PeerId) -> Option<Offset> {
         Self::entry(self.places.peers, record_bytes::PEER, u64::from(peer.get()), self.sizes.peers)
     }
 
     /// The slot of a thread of a peer.
+    #[inline]
     #[must_use]
     pub fn thread(&self, peer: PeerId, thread: ThreadId) -> Option<Offset> {
         if u64::from(peer.get()) >= self.sizes.peers {
@@ -356,6 +363,7 @@ impl Geometry {
     }
 
     /// The name bucket that `hash` falls into.
+    #[inline]
     #[must_use]
     pub const fn bucket(&self, hash: u64) -> Offset {
         let index = hash & (self.places.bucket_count - 1);
@@ -369,6 +377,7 @@ impl Geometry {
     }
 
     /// The entry of a region.
+    #[inline]
     #[must_use]
     pub fn region(&self, region: RegionId) -> Option<Offset> {
         Self::entry(
@@ -380,6 +389,7 @@ impl Geometry {
     }
 
     /// The region `index`, if there is such an entry.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "checked against the number of regions")]
     pub const fn region_id(&self, index: u64) -> Option<RegionId> {
@@ -390,6 +400,7 @@ impl Geometry {
     ///
     /// # Errors
     /// [`Damage`] if it names none of this space's entries.
+    #[inline]
     pub const fn link(&self, raw: u64, field: &'static str) -> Result<Option<RegionId>, Damage> {
         match raw.checked_sub(1) {
             None => Ok(None),
@@ -401,6 +412,7 @@ impl Geometry {
     }
 
     /// The share word of a peer in a region.
+    #[inline]
     #[must_use]
     pub fn share(&self, peer: PeerId, region: RegionId) -> Option<Offset> {
         if u64::from(peer.get()) >= self.sizes.peers {

@@ -100,18 +100,21 @@ impl Name {
     }
 
     /// The words that hold it.
+    #[inline]
     #[must_use]
     pub const fn words(&self) -> &[u64; Self::WORDS] {
         &self.words
     }
 
     /// How many of the words are not empty.
+    #[inline]
     #[must_use]
     pub fn used_words(&self) -> usize {
         usize::from(self.len).div_ceil(8)
     }
 
     /// Its length in bytes.
+    #[inline]
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a name is never empty")]
     pub const fn len(&self) -> u64 {
@@ -119,6 +122,7 @@ impl Name {
     }
 
     /// Its hash.
+    #[inline]
     #[must_use]
     pub fn hash(&self) -> NameHash {
         let hash = self.bytes().fold(FNV_BASIS, fnv_step);

@@ -24,16 +24,19 @@ impl ThreadId {
     pub const FIRST: Self = Self(0);
 
     /// Slot `index`, if it can be named in 12 bits.
+    #[inline]
     #[must_use]
     pub const fn new(index: u16) -> Option<Self> {
         if index < 1 << 12 { Some(Self(index)) } else { None }
     }
 
+    #[inline]
     pub(crate) const fn from_bits(bits: u16) -> Self {
         Self(bits & 0xfff)
     }
 
     /// Its number.
+    #[inline]
     #[must_use]
     pub const fn index(self) -> u16 {
         self.0
@@ -65,6 +68,7 @@ pub struct Pending {
 
 impl Pending {
     /// The word for it.
+    #[inline]
     #[must_use]
     pub const fn word(self) -> u64 {
         let kind = match self.kind {
@@ -77,6 +81,7 @@ impl Pending {
     }
 
     /// Reads a pending word; `None` if nothing is pending, or nothing that makes sense.
+    #[inline]
     #[must_use]
     pub const fn read(word: u64) -> Option<Self> {
         let kind = match word & 7 {

@@ -8,8 +8,8 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    BootId, DomainState, Evidence, Owner, PeerId, PeerName, PeerPhase, PeerState, ThreadId,
-    domain_word, header_word, peer_word, thread_word,
+    BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState,
+    ThreadId, domain_word, header_word, peer_word, thread_word,
 };
 use commonhold_sync::{Liveness, Thread, Verdict};
 use commonhold_window::Point;
@@ -26,6 +26,9 @@ pub struct Space<P> {
     peer: PeerId,
     generation: u32,
     live: u64,
+    /// Where the state word and the thread slots of this peer lie: looked up at every lock.
+    state_at: Offset,
+    threads_at: Offset,
 }
 
 /// A slot that has been taken, in the phase of attaching.
@@ -64,7 +67,15 @@ impl<P: Platform> Space<P> {
             return Err(AttachError::Directory(DirectoryError::Fenced));
         }
         Point::AttachLive.reached();
-        let space = Self { view, peer: slot.peer, generation: live.generation, live: live.word() };
+        let space = Self {
+            state_at: place(view.geometry().peer(slot.peer)).map_err(directory)?,
+            threads_at: place(view.geometry().thread(slot.peer, ThreadId::FIRST))
+                .map_err(directory)?,
+            peer: slot.peer,
+            generation: live.generation,
+            live: live.word(),
+            view,
+        };
         if inherited {
             space.settle_inheritance().map_err(AttachError::Directory)?;
         }
@@ -93,6 +104,7 @@ impl<P: Platform> Space<P> {
     }
 
     /// The space, as anybody sees it.
+    #[inline]
     pub const fn view(&self) -> &View<P> {
         &self.view
     }
@@ -148,8 +160,28 @@ impl<P: Platform> Space<P> {
     /// [`DirectoryError::Damaged`] if there is no such slot.
     #[inline]
     pub fn thread(&self, thread: ThreadId) -> Result<Thread<'_>, DirectoryError> {
-        as_thread(&self.view, self.peer, PeerState::read(self.live), thread)
+        if thread.index() >= self.view.geometry().threads() {
+            return Err(Damage::new("a thread slot", thread.index().into()).into());
+        }
+        let owner = Owner::new(self.peer, self.generation, thread).ok_or(DirectoryError::Fenced)?;
+        let pending =
+            self.threads_at.plus(PENDING_BYTES + THREAD_BYTES * u64::from(thread.index()));
+        let window = self.view.window();
+        Ok(Thread::new(
+            owner,
+            window.word(place(pending)?)?,
+            window.word(self.state_at)?,
+            self.live,
+        ))
     }
+}
+
+const THREAD_BYTES: u64 = 8 * thread_word::COUNT as u64;
+const PENDING_BYTES: u64 = 8 * thread_word::PENDING as u64;
+
+#[inline]
+fn place(offset: Option<Offset>) -> Result<Offset, Damage> {
+    offset.ok_or(Damage::new("an offset", 0))
 }
 
 const fn directory(damage: commonhold_layout::Damage) -> AttachError {

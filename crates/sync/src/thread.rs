@@ -15,6 +15,7 @@ pub struct Thread<'a> {
 impl<'a> Thread<'a> {
     /// The thread `owner`, whose thread slot has the word `pending`, and whose peer's state word is
     /// `state` and holds `live` as long as nobody has fenced it.
+    #[inline]
     #[must_use]
     pub const fn new(
         owner: Owner,
@@ -26,6 +27,7 @@ impl<'a> Thread<'a> {
     }
 
     /// Who it is.
+    #[inline]
     #[must_use]
     pub const fn owner(&self) -> Owner {
         self.owner
@@ -40,11 +42,13 @@ impl<'a> Thread<'a> {
         self.state.load(Ordering::Relaxed) == self.live
     }
 
+    #[inline]
     pub(crate) fn announce(&self, kind: PendingKind, lock: Offset) {
         // Release: whoever reads the announcement after our death also sees what we did before it.
         self.pending.store(Pending { kind, lock }.word(), Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn done(&self) {
         self.pending.store(0, Ordering::Release);
     }
