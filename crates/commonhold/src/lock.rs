@@ -10,7 +10,7 @@ use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockFlags, RegionId};
 use commonhold_space::{RegionShares, View};
 use commonhold_sync as sync;
-use commonhold_sync::{Release, Taken, Thread};
+use commonhold_sync::{Hold, Release, Taken, Thread};
 
 use crate::{LockError, Mapping, RegionError, attachment::region_error};
 
@@ -114,9 +114,9 @@ pub struct RegionLock<'a> {
 impl<'a> RegionLock<'a> {
     pub(crate) fn of(mapping: &'a Mapping) -> Result<Self, RegionError> {
         let core = mapping.attachment().core()?;
-        let region = RegionId::new(mapping.key().entry);
-        let lock = core.lock_of(region).map_err(|error| region_error(error, mapping.name()))?;
-        Ok(Self { mapping, view: core.view(), lock, region })
+        let handle = mapping.handle();
+        let lock = core.lock_of(handle).map_err(|error| region_error(error, mapping.name()))?;
+        Ok(Self { mapping, view: core.view(), lock, region: handle.region })
     }
 
     /// See [`Mapping::lock`].
@@ -147,7 +147,7 @@ impl<'a> RegionLock<'a> {
     fn lock_until(&self, deadline: Option<u64>) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
         let me = self.mapping.attachment().me()?;
         let taken = self.lock.write(&me, self.view, deadline).map_err(refused)?;
-        let held = Held::new(self.view, self.lock.writer, me);
+        let held = Held::new(self.view, self.lock.writer(), me);
         graded(
             taken,
             LockGuard { held, mapping: self.mapping, region: self.region, stamped: false },
@@ -185,9 +185,15 @@ impl<'a> RegionLock<'a> {
     #[inline]
     fn read_until(&self, deadline: Option<u64>) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
         let me = self.mapping.attachment().me()?;
-        let taken = self.lock.read(&me, self.view, deadline).map_err(refused)?;
-        let guard =
-            ReadGuard { view: self.view, lock: self.lock, me, freed: false, not_send: PhantomData };
+        let (taken, hold) = self.lock.read(&me, self.view, deadline).map_err(refused)?;
+        let guard = ReadGuard {
+            view: self.view,
+            lock: self.lock,
+            me,
+            hold,
+            freed: false,
+            not_send: PhantomData,
+        };
         graded(taken, guard)
     }
 
@@ -197,7 +203,7 @@ impl<'a> RegionLock<'a> {
     /// As there.
     pub fn reset(&self) -> Result<(), RegionError> {
         self.lock
-            .writer
+            .writer()
             .reset(self.mapping.attachment().view()?)
             .map_err(|_| RegionError::TimedOut { name: self.mapping.name().to_owned() })
     }
@@ -279,6 +285,7 @@ pub struct ReadGuard<'a> {
     view: &'a View<LinuxPlatform>,
     lock: sync::RwLock<'a, Shares<'a>>,
     me: Thread<'a>,
+    hold: Hold<'a>,
     freed: bool,
     not_send: NotSend,
 }
@@ -298,7 +305,7 @@ impl ReadGuard<'_> {
         if self.view.platform().is_forked_child() {
             return Err(RegionError::Forked);
         }
-        self.lock.unread(&self.me, self.view).map_err(freed)
+        self.lock.unread(&self.me, self.view, self.hold).map_err(freed)
     }
 }
 

@@ -5,7 +5,7 @@
 //! and saying which evidence there is; then the record is written; then the peer is live. Whoever
 //! dies in between is found dead by the evidence, and has owned nothing but the slot.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
     BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState,
@@ -149,8 +149,7 @@ impl<P: Platform> Space<P> {
     /// Gives a thread slot back.
     pub fn release_thread(&self, thread: ThreadId) {
         if let Ok(slot) = self.view.thread(self.peer, thread) {
-            slot[thread_word::PENDING].store(0, Ordering::Relaxed);
-            slot[thread_word::TID].store(0, Ordering::Release);
+            clear_thread(slot);
         }
     }
 
@@ -164,20 +163,13 @@ impl<P: Platform> Space<P> {
             return Err(Damage::new("a thread slot", thread.index().into()).into());
         }
         let owner = Owner::new(self.peer, self.generation, thread).ok_or(DirectoryError::Fenced)?;
-        let pending =
-            self.threads_at.plus(PENDING_BYTES + THREAD_BYTES * u64::from(thread.index()));
+        let slot = self.threads_at.plus(THREAD_BYTES * u64::from(thread.index()));
         let window = self.view.window();
-        Ok(Thread::new(
-            owner,
-            window.word(place(pending)?)?,
-            window.word(self.state_at)?,
-            self.live,
-        ))
+        Ok(Thread::new(owner, window.words(place(slot)?)?, window.word(self.state_at)?, self.live))
     }
 }
 
 const THREAD_BYTES: u64 = 8 * thread_word::COUNT as u64;
-const PENDING_BYTES: u64 = 8 * thread_word::PENDING as u64;
 
 #[inline]
 fn place(offset: Option<Offset>) -> Result<Offset, Damage> {
@@ -196,8 +188,8 @@ fn as_thread<P: Platform>(
     thread: ThreadId,
 ) -> Result<Thread<'_>, DirectoryError> {
     let owner = Owner::new(peer, state.generation, thread).ok_or(DirectoryError::Fenced)?;
-    let pending = &view.thread(peer, thread)?[thread_word::PENDING];
-    Ok(Thread::new(owner, pending, &view.peer(peer)?[peer_word::STATE], state.word()))
+    let slot = view.thread(peer, thread)?;
+    Ok(Thread::new(owner, slot, &view.peer(peer)?[peer_word::STATE], state.word()))
 }
 
 fn claim_thread<P: Platform>(
@@ -307,8 +299,7 @@ fn write_record<P: Platform>(
     }
     for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
         let words = view.thread(slot.peer, thread).map_err(directory)?;
-        words[thread_word::PENDING].store(0, Ordering::Relaxed);
-        words[thread_word::TID].store(0, Ordering::Relaxed);
+        clear_thread(words);
     }
     record[peer_word::THREADS_USED].store(0, Ordering::Relaxed);
     let thread = claim_thread(view, slot.peer, 1).map_err(AttachError::Directory)?;
@@ -332,7 +323,15 @@ fn write_record<P: Platform>(
     Ok(())
 }
 
-fn write_name(record: &[core::sync::atomic::AtomicU64], name: &PeerName) {
+/// Empties a thread slot; the id goes last, since it is what keeps others from taking the slot.
+fn clear_thread(slot: &[AtomicU64; thread_word::COUNT]) {
+    for word in slot.iter().rev() {
+        // Release: pairs with the Acquire of whoever claims the slot.
+        word.store(0, Ordering::Release);
+    }
+}
+
+fn write_name(record: &[AtomicU64], name: &PeerName) {
     for (word, value) in record.iter().skip(peer_word::NAME).zip(name.words()) {
         word.store(*value, Ordering::Relaxed);
     }

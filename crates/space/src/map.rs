@@ -10,7 +10,7 @@ use commonhold_layout::{
     Damage, Extent, Name, RegionFlags, RegionId, RegionPhase, RegionState, ShareError, ShareWord,
     peer_word, region_word,
 };
-use commonhold_sync::{Event, Release, RwLock, Taken, Thread};
+use commonhold_sync::{Event, RwLock, Thread};
 use commonhold_window::Point;
 
 use crate::{DirectoryError, Platform, RegionHandle, Space, view::RegionShares};
@@ -184,26 +184,18 @@ impl<P: Platform> Space<P> {
     ///
     /// # Errors
     /// [`DirectoryError::Damaged`].
+    #[inline]
     pub fn lock_of(
         &self,
-        region: RegionId,
+        handle: RegionHandle,
     ) -> Result<RwLock<'_, RegionShares<'_, P>>, DirectoryError> {
-        Ok(self.view().region_lock(region, self.own_share(region)?)?)
+        Ok(self.view().region_lock(handle)?)
     }
 
     /// Records since when the holder of a region's lock has it; 0 erases it.
     pub fn stamp(&self, region: RegionId, unix_ms: u64) {
         if let Ok(entry) = self.view().entry(region) {
             entry[region_word::HELD_SINCE_MS].store(unix_ms, Ordering::Relaxed);
-        }
-    }
-
-    /// How to free a write lock that was taken so, if its holder does nothing about it.
-    #[must_use]
-    pub const fn untouched(taken: Taken) -> Release {
-        match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
         }
     }
 }
