@@ -1,0 +1,399 @@
+//! What can go wrong, one type for each family of operations.
+
+use std::{fmt, io, path::PathBuf};
+
+use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError};
+
+/// What an error means for a caller who must choose what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// What was asked for makes no sense: a malformed URL, name or size.
+    Invalid,
+    /// There is no such space or region.
+    NotFound,
+    /// There is one already, or one of that name is still being destroyed.
+    Exists,
+    /// Somebody uses it: it is mapped, or peers are attached.
+    InUse,
+    /// It took longer than it was allowed to.
+    TimedOut,
+    /// The window, one of its tables, or the medium is full.
+    NoMemory,
+    /// The lock's owner died, and what it protects has not been repaired.
+    OwnerDied,
+    /// It is not a space, it is damaged, or of another version.
+    NotASpace,
+    /// Something else.
+    Other,
+}
+
+/// Why a space could not be opened, formatted or removed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The URL is not one.
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// There is no such file.
+    NotFound {
+        /// Which.
+        path: PathBuf,
+    },
+    /// `format` found a space, or other data, and was not told to replace it.
+    Exists {
+        /// Which file.
+        path: PathBuf,
+        /// What was found there.
+        found: &'static str,
+    },
+    /// Live peers are attached.
+    InUse {
+        /// Which file.
+        path: PathBuf,
+        /// How many peers.
+        peers: usize,
+    },
+    /// The file is not a space that this version can use.
+    NotASpace {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        why: LayoutError,
+    },
+    /// The sizes asked for are not possible.
+    Format(FormatError),
+    /// All peer slots are taken by living peers.
+    NoPeerSlot {
+        /// How many there are.
+        peers: u16,
+    },
+    /// The operating system has no memory or no room on the file system.
+    NoMemory {
+        /// Which call failed.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+    /// The operating system refused.
+    Os {
+        /// Which call failed.
+        call: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// What it means for the caller.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Url { .. } | Self::Format(_) => ErrorKind::Invalid,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Exists { .. } => ErrorKind::Exists,
+            Self::InUse { .. } => ErrorKind::InUse,
+            Self::NotASpace { .. } => ErrorKind::NotASpace,
+            Self::NoPeerSlot { .. } | Self::NoMemory { .. } => ErrorKind::NoMemory,
+            Self::Os { .. } => ErrorKind::Other,
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url { url, why } => write!(f, "{url:?} does not name a space: {why}"),
+            Self::NotFound { path } => {
+                write!(
+                    f,
+                    "there is no space at {}; `commonhold space format` makes one",
+                    path.display()
+                )
+            }
+            Self::Exists { path, found } => write!(
+                f,
+                "{} already holds {found}; choose another name, or replace it with --force",
+                path.display()
+            ),
+            Self::InUse { path, peers } => write!(
+                f,
+                "{peers} live peers are attached to {}; stop them first (`commonhold peers` lists them)",
+                path.display()
+            ),
+            Self::NotASpace { path, why } => write!(f, "{}: {why}", path.display()),
+            Self::Format(why) => why.fmt(f),
+            Self::NoPeerSlot { peers } => write!(
+                f,
+                "all {peers} peer slots of the space are in use; format it with more (--peers)"
+            ),
+            Self::NoMemory { call, source } => {
+                write!(f, "no memory for the space: {call}: {source}; make room on its file system")
+            }
+            Self::Os { call, path, source } => write!(f, "{call} {}: {source}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Why an operation on a region, or on the table of regions, failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// The name is not one.
+    Name {
+        /// What was given.
+        name: String,
+        /// What is wrong with it.
+        why: NameError,
+    },
+    /// `create`: the name is taken, by a region that is active or still being destroyed.
+    Exists {
+        /// Which name.
+        name: String,
+    },
+    /// No region of that name is active.
+    NotFound {
+        /// Which name.
+        name: String,
+    },
+    /// `destroy`: this process still maps it. `resize`: somebody maps it, so it cannot shrink.
+    Mapped {
+        /// Which name.
+        name: String,
+    },
+    /// `destroy`: it was still mapped by others when the time was up, and is active again.
+    TimedOut {
+        /// Which name.
+        name: String,
+    },
+    /// No free space in the window is large enough.
+    NoSpace {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes of the largest free extent.
+        largest: u64,
+    },
+    /// All region entries are taken.
+    NoEntry {
+        /// How many there are.
+        regions: u32,
+    },
+    /// The medium is full: the operating system gave no memory.
+    NoMemory {
+        /// Bytes asked for.
+        asked: u64,
+        /// What it said.
+        source: io::Error,
+    },
+    /// `resize` beyond the reserve given at creation; `create` with a reserve below the size.
+    BeyondReserve {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes of the reserve.
+        reserve: u64,
+    },
+    /// This process has as many mappings of the region as can be counted.
+    TooManyMappings,
+    /// All thread slots of this process are taken.
+    TooManyThreads {
+        /// How many there are.
+        threads: u16,
+    },
+    /// Bytes outside a mapping.
+    OutOfBounds {
+        /// Where the access began.
+        offset: u64,
+        /// How many bytes it wanted.
+        len: u64,
+        /// How many bytes the mapping has.
+        size: u64,
+    },
+    /// The mapping is read-only.
+    ReadOnly,
+    /// A word of a lock must lie at a multiple of 8 bytes.
+    Misaligned {
+        /// Where it was asked for.
+        offset: u64,
+    },
+    /// This process was made by `fork` after the space was opened: open it anew.
+    Forked,
+    /// This process was declared dead by others, and its share of the space is gone: open it anew.
+    Fenced,
+    /// The space is damaged.
+    Damaged(Damage),
+    /// The operating system refused.
+    Os {
+        /// Which call failed.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
+impl RegionError {
+    /// What it means for the caller.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Name { .. }
+            | Self::BeyondReserve { .. }
+            | Self::OutOfBounds { .. }
+            | Self::Misaligned { .. } => ErrorKind::Invalid,
+            Self::Exists { .. } => ErrorKind::Exists,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Mapped { .. } => ErrorKind::InUse,
+            Self::TimedOut { .. } => ErrorKind::TimedOut,
+            Self::NoSpace { .. }
+            | Self::NoEntry { .. }
+            | Self::NoMemory { .. }
+            | Self::TooManyMappings
+            | Self::TooManyThreads { .. } => ErrorKind::NoMemory,
+            Self::Damaged(_) => ErrorKind::NotASpace,
+            Self::ReadOnly | Self::Forked | Self::Fenced | Self::Os { .. } => ErrorKind::Other,
+        }
+    }
+}
+
+impl fmt::Display for RegionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { name, why } => write!(f, "{name:?} cannot name a region: {why}"),
+            Self::Exists { name } => {
+                write!(f, "a region {name:?} exists, or is still being destroyed")
+            }
+            Self::NotFound { name } => write!(f, "there is no active region {name:?}"),
+            Self::Mapped { name } => {
+                write!(f, "the region {name:?} is still mapped; unmap it first")
+            }
+            Self::TimedOut { name } => {
+                write!(
+                    f,
+                    "the region {name:?} was still mapped when the time was up; it is active again"
+                )
+            }
+            Self::NoSpace { asked, largest } => write!(
+                f,
+                "no {asked} bytes in a row are free in the space; the largest free extent has {largest}"
+            ),
+            Self::NoEntry { regions } => {
+                write!(f, "all {regions} region entries are taken; format with more (--regions)")
+            }
+            Self::NoMemory { asked, source } => {
+                write!(
+                    f,
+                    "no memory for {asked} bytes: {source}; make room on the space's file system"
+                )
+            }
+            Self::BeyondReserve { asked, reserve } => write!(
+                f,
+                "{asked} bytes do not fit the reserve of {reserve} bytes given at creation"
+            ),
+            Self::TooManyMappings => write!(f, "this process maps the region 65535 times already"),
+            Self::TooManyThreads { threads } => {
+                write!(
+                    f,
+                    "all {threads} thread slots of this process are taken by threads that use the space"
+                )
+            }
+            Self::OutOfBounds { offset, len, size } => {
+                write!(f, "{len} bytes at offset {offset} do not lie in a mapping of {size} bytes")
+            }
+            Self::ReadOnly => write!(f, "the mapping is read-only"),
+            Self::Misaligned { offset } => {
+                write!(f, "offset {offset} is not a multiple of 8, as the word of a lock must be")
+            }
+            Self::Forked => {
+                write!(
+                    f,
+                    "this process was forked after the space was opened; open the space in it anew"
+                )
+            }
+            Self::Fenced => {
+                write!(f, "this process was declared dead by its peers; open the space anew")
+            }
+            Self::Damaged(damage) => damage.fmt(f),
+            Self::Os { call, source } => write!(f, "{call}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for RegionError {}
+
+/// Why a lock was not taken as asked. `G` is the guard that an owner's death hands over.
+#[non_exhaustive]
+pub enum LockError<G> {
+    /// The lock is held now, but its last owner died, or gave up, in the middle of a change. Repair
+    /// what it protects and call `mark_consistent`, or pass it on with `leave`.
+    OwnerDied(G),
+    /// It was not free before the deadline.
+    TimedOut,
+    /// An owner that was told `OwnerDied` dropped its guard without repair: re-initialise the lock.
+    Unrecoverable,
+    /// This thread holds it already.
+    Deadlock,
+    /// Anything else.
+    Region(RegionError),
+}
+
+impl<G> LockError<G> {
+    /// What it means for the caller.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::OwnerDied(_) | Self::Unrecoverable => ErrorKind::OwnerDied,
+            Self::TimedOut => ErrorKind::TimedOut,
+            Self::Deadlock => ErrorKind::InUse,
+            Self::Region(error) => error.kind(),
+        }
+    }
+}
+
+impl<G> fmt::Display for LockError<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OwnerDied(_) => {
+                write!(
+                    f,
+                    "the lock's owner died; what it protects must be repaired before further use"
+                )
+            }
+            Self::TimedOut => write!(f, "the lock was not free in time"),
+            Self::Unrecoverable => {
+                write!(
+                    f,
+                    "the lock was given up after its owner had died; it must be re-initialised"
+                )
+            }
+            Self::Deadlock => write!(f, "this thread holds the lock already"),
+            Self::Region(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<G> fmt::Debug for LockError<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OwnerDied(_) => f.write_str("OwnerDied(..)"),
+            Self::TimedOut => f.write_str("TimedOut"),
+            Self::Unrecoverable => f.write_str("Unrecoverable"),
+            Self::Deadlock => f.write_str("Deadlock"),
+            Self::Region(error) => f.debug_tuple("Region").field(error).finish(),
+        }
+    }
+}
+
+impl<G> std::error::Error for LockError<G> {}
+
+impl<G> From<RegionError> for LockError<G> {
+    fn from(error: RegionError) -> Self {
+        Self::Region(error)
+    }
+}

@@ -1,0 +1,224 @@
+//! What a space tells about itself: plain values, taken at one moment.
+
+use std::{fmt, time::SystemTime};
+
+/// What a space is and what is in it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SpaceInfo {
+    /// Its URL.
+    pub url: String,
+    /// Version of the format.
+    pub version: u64,
+    /// Random identity.
+    pub uuid: u128,
+    /// When it was formatted.
+    pub created: SystemTime,
+    /// Bytes of the window.
+    pub capacity: u64,
+    /// Bytes taken by tables.
+    pub tables: u64,
+    /// Bytes of the extents of all regions.
+    pub used: u64,
+    /// Bytes that regions could still get.
+    pub free: u64,
+    /// Bytes of the largest free extent.
+    pub largest_free: u64,
+    /// Bytes that extents are aligned to.
+    pub page: u64,
+    /// Peers attached now, and slots for them.
+    pub peers: (usize, u16),
+    /// Regions there are now, and entries for them.
+    pub regions: (usize, u32),
+    /// Milliseconds of the lease; 0: none.
+    pub lease_ms: u64,
+    /// What kind of memory it is, in words ("tmpfs, 4 KiB pages").
+    pub memory: String,
+    /// How waiters sleep ("futex", "spin").
+    pub waiting: &'static str,
+}
+
+/// In which part of its life a region is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Its memory is being taken.
+    Creating,
+    /// It can be mapped.
+    Active,
+    /// It waits for its last mapping to go, or its memory is being given back.
+    Destroying,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Creating => "creating",
+            Self::Active => "active",
+            Self::Destroying => "destroying",
+        })
+    }
+}
+
+/// A region, as `ls` and `stat` show it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RegionInfo {
+    /// Its name.
+    pub name: String,
+    /// Entry and generation: together they name this region for ever, whatever comes later under
+    /// the same name.
+    pub id: RegionKey,
+    /// Bytes that a mapping sees.
+    pub size: u64,
+    /// Bytes that it can grow to.
+    pub reserve: u64,
+    /// Whether its memory is taken at first touch.
+    pub lazy: bool,
+    /// In which part of its life it is.
+    pub state: State,
+    /// Mappings of all live peers.
+    pub maps: u64,
+    /// Where its extent begins, in bytes from the start of the window.
+    pub offset: u64,
+    /// When it was created.
+    pub created: SystemTime,
+    /// Its lock, if it is held, waited for or not consistent.
+    pub lock: Option<LockInfo>,
+}
+
+/// What tells a region from every other that ever was in its space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RegionKey {
+    /// Index of its entry.
+    pub entry: u32,
+    /// How many regions have had the entry, this one included.
+    pub generation: u32,
+}
+
+/// Whether a peer lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerLife {
+    /// There is evidence that it lives.
+    Live,
+    /// It is silent, and nothing proves anything.
+    Suspect,
+    /// It is dead, and has not been reaped.
+    Dead,
+}
+
+impl fmt::Display for PeerLife {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Live => "live",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+        })
+    }
+}
+
+/// A peer.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// Its slot.
+    pub slot: u16,
+    /// Which of the slot's peers it is.
+    pub generation: u32,
+    /// Its process id in its own PID namespace.
+    pub pid: u32,
+    /// The boot id of its kernel, in the usual form with dashes.
+    pub domain: String,
+    /// Whether it lives.
+    pub state: PeerLife,
+    /// Its name.
+    pub name: String,
+}
+
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LockKind {
+    /// One owner.
+    Exclusive,
+    /// One or more readers.
+    Shared,
+    /// Nobody holds it; its last owner died or gave up, and nobody has repaired it.
+    Inconsistent,
+    /// Nobody can take it until it is re-initialised.
+    Unrecoverable,
+}
+
+impl fmt::Display for LockKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+            Self::Inconsistent => "inconsistent",
+            Self::Unrecoverable => "unrecoverable",
+        })
+    }
+}
+
+/// A lock that is held, waited for, or not consistent. A lock with several readers is listed once
+/// for each peer that reads.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LockInfo {
+    /// The region's name.
+    pub region: String,
+    /// 0: the region's own lock; else the offset of the lock's word in the region, in bytes, plus 1
+    /// (a lock that lies in the data is known only while somebody waits for it).
+    pub offset: u64,
+    /// How it is held.
+    pub kind: LockKind,
+    /// Who holds it.
+    pub holder: Option<Holder>,
+    /// Since when, where the holder says so (`commonhold lock` does).
+    pub since: Option<SystemTime>,
+    /// Threads that wait for it.
+    pub waiters: usize,
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Peer slot.
+    pub slot: u16,
+    /// Which of the slot's peers.
+    pub generation: u32,
+    /// Its process id in its own PID namespace; 0 if the peer is gone.
+    pub pid: u32,
+    /// The boot id of its kernel; empty if the peer is gone.
+    pub domain: String,
+    /// Whether it lives. `suspect` counts as alive: nothing proves that it is dead.
+    pub alive: bool,
+}
+
+/// What reaping found and freed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// Dead peers whose slots are free now.
+    pub peers: Vec<PeerInfoBrief>,
+    /// Regions that were half made, and are gone.
+    pub half_made: usize,
+    /// Regions whose destroy was completed or undone because its caller died.
+    pub settled: usize,
+}
+
+/// A dead peer that was reaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerInfoBrief {
+    /// Its slot.
+    pub slot: u16,
+    /// Which of the slot's peers it was.
+    pub generation: u32,
+    /// Its process id in its own PID namespace.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+}
