@@ -381,9 +381,17 @@ mod tests {
 
     #[test]
     fn a_command_may_have_options_of_its_own() {
-        let cli =
-            Cli::try_parse_from(["commonhold", "lock", "x", "--shared", "--", "ls", "-l", "--json"])
-                .unwrap();
+        let cli = Cli::try_parse_from([
+            "commonhold",
+            "lock",
+            "x",
+            "--shared",
+            "--",
+            "ls",
+            "-l",
+            "--json",
+        ])
+        .unwrap();
         let Command::Lock(args) = cli.command else { panic!("not lock") };
         assert!(args.shared && !cli.json);
         assert_eq!(args.command, ["ls", "-l", "--json"]);

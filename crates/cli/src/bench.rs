@@ -107,10 +107,7 @@ fn quantile(mut values: Vec<f64>, percent: usize) -> f64 {
 }
 
 /// Nanoseconds of one of `times` operations.
-fn time(
-    times: u32,
-    mut operation: impl FnMut() -> Result<(), Failure>,
-) -> Result<f64, Failure> {
+fn time(times: u32, mut operation: impl FnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
     let began = Instant::now();
     for _ in 0..times {
         operation()?;

@@ -77,7 +77,7 @@ impl Out {
 
 fn render(columns: &[Column], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.set_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| match column {
         Column::Left(title) | Column::Right(title) => *title,
     }));

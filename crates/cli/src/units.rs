@@ -64,7 +64,7 @@ pub(crate) fn human_size(bytes: u64) -> String {
         if bytes >> shift > 0 {
             let whole = bytes >> shift;
             let rest = bytes & ((1 << shift) - 1);
-            let tenths = ((u128::from(rest) * 10) >> shift) as u8 % 10;
+            let tenths = (rest * 10) >> shift;
             return if tenths == 0 {
                 format!("{whole} {unit}")
             } else {
@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_size_that_overflows_or_is_no_number_is_an_error() {
-        for bad in ["", "K", "-1", "1.5G", "4 K", "16777216T", "99999999999999999999", "1X", "1é"] {
+        for bad in ["", "K", "-1", "1.5G", "4 K", "16777216T", "99999999999999999999", "1X", "1é"]
+        {
             assert!(parse_size(bad).is_err(), "{bad:?}");
         }
         assert_eq!(parse_size("16777215T"), Ok(16_777_215 << 40));

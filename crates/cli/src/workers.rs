@@ -149,8 +149,9 @@ impl Ground {
         Ok((ground, space))
     }
 
-    /// Removes an own space; says if somebody is still attached.
-    pub(crate) fn remove(mut self) -> Result<(), Failure> {
+    /// Detaches, and removes an own space; says if somebody is still attached.
+    pub(crate) fn remove(mut self, space: Space) -> Result<(), Failure> {
+        detach(space);
         if !std::mem::take(&mut self.own) {
             return Ok(());
         }
@@ -161,6 +162,9 @@ impl Ground {
         removed.doing(|| format!("remove {}", self.url))
     }
 }
+
+/// The last clone detaches when it goes, here.
+fn detach(_space: Space) {}
 
 impl Drop for Ground {
     fn drop(&mut self) {

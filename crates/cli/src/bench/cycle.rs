@@ -27,8 +27,7 @@ pub(super) fn create(session: &Session) -> Result<Line, Failure> {
             })?);
         }
     }
-    drop(space);
-    ground.remove()?;
+    ground.remove(space)?;
     Ok(Line::new("create", "shm_open + mmap", ours, peer))
 }
 

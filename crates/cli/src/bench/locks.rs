@@ -47,8 +47,7 @@ fn with_region(
     let line = measure(&mapping)?;
     mapping.unmap().doing(what)?;
     space.destroy(NAME, Destroy::Wait).doing(what)?;
-    drop(space);
-    ground.remove()?;
+    ground.remove(space)?;
     Ok(line)
 }
 

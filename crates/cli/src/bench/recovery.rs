@@ -34,8 +34,7 @@ pub(super) fn recovery(session: &Session) -> Result<Line, Failure> {
     }
     mapping.unmap().doing(what)?;
     space.destroy(NAME, Destroy::Within(PATIENCE)).doing(what)?;
-    drop(space);
-    ground.remove()?;
+    ground.remove(space)?;
     let p99 = quantile(times.clone(), 99);
     Ok(Line { p99_ns: Some(p99), ..Line::new("recovery", "nothing", times, Vec::new()) })
 }

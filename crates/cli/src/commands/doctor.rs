@@ -87,9 +87,7 @@ fn scratch_space() -> Finding {
     let tried = Space::format(&url, &options).and_then(|()| Space::open(&url));
     let finding = match tried {
         Ok(space) => match space.info() {
-            Ok(info) => {
-                Finding::ok(CHECK, format!("{}; waiting by {}", info.memory, info.waiting))
-            }
+            Ok(info) => Finding::ok(CHECK, format!("{}; waiting by {}", info.memory, info.waiting)),
             Err(error) => Finding::missing(CHECK, error.to_string(), "see the message"),
         },
         Err(error) => {
@@ -244,7 +242,9 @@ fn address_space() -> Finding {
     const CHECK: &str = "address space";
     match getrlimit(Resource::As).current {
         None => Finding::ok(CHECK, "no limit"),
-        Some(limit) if limit > 1 << 37 => Finding::ok(CHECK, format!("limit {}", human_size(limit))),
+        Some(limit) if limit > 1 << 37 => {
+            Finding::ok(CHECK, format!("limit {}", human_size(limit)))
+        }
         Some(limit) => Finding::warning(
             CHECK,
             format!("limit {}", human_size(limit)),

@@ -48,9 +48,5 @@ pub(crate) fn destroy(session: &Session, args: &DestroyArgs) -> Result<(), Failu
 pub(crate) fn resize(session: &Session, name: &str, size: u64) -> Result<(), Failure> {
     let space = session.open()?;
     space.resize(name, size).doing(|| format!("resize {name:?}"))?;
-    if session.out.json {
-        session.out.value(&json!({"name": name, "size": size}))
-    } else {
-        Ok(())
-    }
+    if session.out.json { session.out.value(&json!({"name": name, "size": size})) } else { Ok(()) }
 }

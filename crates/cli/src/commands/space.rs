@@ -80,7 +80,10 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
         ("capacity", out.size(info.capacity)),
         ("tables", out.size(info.tables)),
         ("used", out.size(info.used)),
-        ("free", format!("{} (largest extent {})", out.size(info.free), out.size(info.largest_free))),
+        (
+            "free",
+            format!("{} (largest extent {})", out.size(info.free), out.size(info.largest_free)),
+        ),
         ("page", out.size(info.page)),
         ("peers", format!("{} of {}", info.peers, info.peer_slots)),
         ("regions", format!("{} of {}", info.regions, info.region_entries)),

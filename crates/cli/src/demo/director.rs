@@ -63,8 +63,7 @@ pub(crate) fn demo(session: &Session, args: &DemoArgs) -> Result<(), Failure> {
     }
     result?;
     let summary = run.summary;
-    drop(space);
-    ground.remove()?;
+    ground.remove(space)?;
     if out.json {
         out.value(&summary)?;
     }
@@ -148,7 +147,8 @@ impl<'a> Run<'a> {
             self.nobody_failed()?;
             let now = self.began.elapsed();
             if now >= next_report {
-                let transfers = self.ledger()?.totals().doing(|| "read totals".to_owned())?.transfers;
+                let transfers =
+                    self.ledger()?.totals().doing(|| "read totals".to_owned())?.transfers;
                 self.out.tell(&format!(
                     "{:5.1} s  {:>9} transfers/s",
                     now.as_secs_f64(),
@@ -218,8 +218,10 @@ impl<'a> Run<'a> {
         self.destroy_while_mapped()?;
         let joined = workers::join(&mut self.children);
         self.summary.stuck = joined.stuck;
-        drop(self.control.take());
         let what = || "clean up".to_owned();
+        if let Some(control) = self.control.take() {
+            control.unmap().doing(what)?;
+        }
         self.space.destroy(CONTROL, Destroy::Within(PATIENCE)).doing(what)?;
         let reaped = self.space.reap().doing(what)?;
         let ours = |name: &str| name == NAME || name == CONTROL;
@@ -272,7 +274,9 @@ impl<'a> Run<'a> {
     /// A destroy that waits, while this process maps the ledger no more and the workers still do.
     fn destroy_while_mapped(&mut self) -> Result<(), Failure> {
         let what = || "destroy the ledger".to_owned();
-        drop(self.ledger.take());
+        if let Some(Ledger(mapping)) = self.ledger.take() {
+            mapping.unmap().doing(what)?;
+        }
         let maps = self.space.stat(NAME).doing(what)?.maps;
         self.out.tell(&format!("destroying the ledger while {maps} workers still map it ..."))?;
         let space = self.space.clone();

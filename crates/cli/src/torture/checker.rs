@@ -192,7 +192,14 @@ impl<'a> Name<'a> {
             Some(operation) => operation.end.max(last_possible),
         };
         let active_until = by_destroy.min(unknown);
-        Life { key, born, destroyed, active_until, there_until: active_until.max(last_sure), gone_from }
+        Life {
+            key,
+            born,
+            destroyed,
+            active_until,
+            there_until: active_until.max(last_sure),
+            gone_from,
+        }
     }
 
     /// Rule 4: the entry of one region is there for certain while that of another is.
@@ -205,7 +212,8 @@ impl<'a> Name<'a> {
             if let Some(before) = longest
                 && before.there_until > life.born.1
             {
-                violations.push(format!("two regions of one name at once: {before:?} and {life:?}"));
+                violations
+                    .push(format!("two regions of one name at once: {before:?} and {life:?}"));
             }
             if longest.is_none_or(|before| before.there_until < life.there_until) {
                 longest = Some(life);
@@ -224,7 +232,8 @@ impl<'a> Name<'a> {
             }
             let Some(destroy) = life.destroyed else { continue };
             if mapped.map.start >= destroy.end {
-                violations.push(format!("mapped after it was destroyed: {}, {destroy}", mapped.map));
+                violations
+                    .push(format!("mapped after it was destroyed: {}, {destroy}", mapped.map));
             } else if destroy.what == What::Destroy && mapped.surely_until >= destroy.end {
                 violations.push(format!(
                     "destroy returned before the last unmap: {destroy}, {} until {}",
@@ -323,8 +332,11 @@ impl<'a> Name<'a> {
     }
 }
 
+/// The end of a mapping, and whose it is.
+type End = (u64, usize);
+
 /// Who may map something, and when: sorted by start, with the two latest ends so far, of two workers.
-struct Busy(Vec<(u64, (u64, usize), (u64, usize))>);
+struct Busy(Vec<(u64, End, End)>);
 
 impl Busy {
     fn new(mut intervals: Vec<(u64, u64, usize)>) -> Self {

@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{Access, CreateOptions, Destroy, ErrorKind, FormatOptions, LockError, Mapping, Space};
+use commonhold::{
+    Access, CreateOptions, Destroy, ErrorKind, FormatOptions, LockError, Mapping, Space,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::{
-    account::{
-        Account, CELLS, CONTROL, LEDGER, LEDGER_SIZE, MUTEX, STOP, Which, cell_at,
-    },
+    account::{Account, CELLS, CONTROL, LEDGER, LEDGER_SIZE, MUTEX, STOP, Which, cell_at},
     checker,
     history::{History, Killed},
     log,
@@ -67,8 +67,7 @@ pub(crate) fn torture(session: &Session, args: &TortureArgs) -> Result<(), Failu
     }
     result?;
     let (summary, dir) = (run.summary, run.dir);
-    drop(space);
-    ground.remove()?;
+    ground.remove(space)?;
     report(session.out, summary, &dir)
 }
 
@@ -98,7 +97,10 @@ fn report(out: Out, summary: Summary, dir: &std::path::Path) -> Result<(), Failu
         && summary.violations == 0;
     if !clean {
         let seed = summary.seed;
-        return Err(broken(format!("violations (seed {seed}); the logs stay in {}", dir.display())));
+        return Err(broken(format!(
+            "violations (seed {seed}); the logs stay in {}",
+            dir.display()
+        )));
     }
     std::fs::remove_dir_all(dir).doing(|| format!("remove {}", dir.display()))
 }
@@ -324,7 +326,9 @@ impl<'a> Run<'a> {
         let what = || "judge what is left".to_owned();
         self.space.reap().doing(what)?;
         self.count()?;
-        drop(self.books.take());
+        for mapping in self.books.take().into_iter().flatten() {
+            mapping.unmap().doing(what)?;
+        }
         self.sweep()?;
         let mut operations = Vec::new();
         for incarnation in 0..self.killed.len() {
@@ -429,15 +433,17 @@ fn settle(ledger: &Mapping, account: Account<'_>) -> Result<(), Failure> {
     let what = || format!("settle the {:?} account", account.which);
     let settled = match account.which {
         Which::Region => match ledger.lock_for(PATIENCE) {
-            Err(LockError::OwnerDied(guard)) => {
-                account.repair().and_then(|()| guard.mark_consistent()).and_then(|()| guard.unlock())
-            }
+            Err(LockError::OwnerDied(guard)) => account
+                .repair()
+                .and_then(|()| guard.mark_consistent())
+                .and_then(|()| guard.unlock()),
             other => other.doing(what)?.unlock(),
         },
         Which::Mutex => match ledger.mutex(MUTEX).doing(what)?.lock_for(PATIENCE) {
-            Err(LockError::OwnerDied(guard)) => {
-                account.repair().and_then(|()| guard.mark_consistent()).and_then(|()| guard.unlock())
-            }
+            Err(LockError::OwnerDied(guard)) => account
+                .repair()
+                .and_then(|()| guard.mark_consistent())
+                .and_then(|()| guard.unlock()),
             other => other.doing(what)?.unlock(),
         },
     };

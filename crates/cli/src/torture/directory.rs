@@ -6,7 +6,9 @@
 
 use std::{io, time::Duration};
 
-use commonhold::{Access, CreateOptions, Destroy, ErrorKind, Mapping, RegionError, RegionKey, Space};
+use commonhold::{
+    Access, CreateOptions, Destroy, ErrorKind, Mapping, RegionError, RegionKey, Space,
+};
 
 use super::{
     history::{Outcome, What},

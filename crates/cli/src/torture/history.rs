@@ -63,7 +63,11 @@ impl Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} ", self.start)?;
-        if self.end == NEVER { write!(f, "..")? } else { write!(f, "{}", self.end)? }
+        if self.end == NEVER {
+            write!(f, "..")?
+        } else {
+            write!(f, "{}", self.end)?
+        }
         write!(f, "] worker {} {:?} n{} -> ", self.worker, self.what, self.name)?;
         match self.outcome {
             Some(outcome) => write!(f, "{outcome:?}"),

@@ -212,10 +212,7 @@ mod tests {
         assert_eq!(read.len(), 2);
         assert_eq!((read[0].what, read[0].outcome), (What::Create, Some(Outcome::Done(key))));
         assert!(read[0].start <= read[0].end && read[0].end <= read[1].start);
-        assert_eq!(
-            (read[1].what, read[1].outcome, read[1].end),
-            (What::Unmap(key), None, NEVER)
-        );
+        assert_eq!((read[1].what, read[1].outcome, read[1].end), (What::Unmap(key), None, NEVER));
         assert_eq!(acknowledged(&dir, 3, Which::Mutex).unwrap(), (5, 0));
         assert_eq!(acknowledged(&dir, 4, Which::Mutex).unwrap(), (0, 0));
         std::fs::remove_dir_all(&dir).unwrap();

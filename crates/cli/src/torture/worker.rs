@@ -34,12 +34,7 @@ pub(crate) fn worker(session: &Session, args: &WorkerArgs) -> Result<(), Failure
     result
 }
 
-fn work(
-    space: &Space,
-    books: &Books,
-    args: &WorkerArgs,
-    log: &mut Log,
-) -> Result<(), Failure> {
+fn work(space: &Space, books: &Books, args: &WorkerArgs, log: &mut Log) -> Result<(), Failure> {
     let mut random = Random::new(args.seed);
     let names = names_for(args.peers);
     let mut directory = Directory { space, names, mappings: Vec::new() };

@@ -217,10 +217,7 @@ fn mapped_is_told_to_the_caller_that_maps_and_to_nobody_else() {
         "mapped by the caller, but it is not",
     );
     rejected(&[created, mapped, done(1, What::DestroyDeferred, 5, 6, A)], "was not told");
-    rejected(
-        &[created, mapped, op(1, What::Destroy, 5, 6, Outcome::TimedOut)],
-        "was not told",
-    );
+    rejected(&[created, mapped, op(1, What::Destroy, 5, 6, Outcome::TimedOut)], "was not told");
     let unmapped = done(1, What::Unmap(A), 5, 6, A);
     rejected(
         &[created, mapped, unmapped, op(1, What::Destroy, 7, 8, Outcome::Mapped)],
