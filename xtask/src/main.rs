@@ -1,2 +1,60 @@
-//! x
-fn main() {}
+//! Developer commands: `cargo xtask test`, `cargo xtask bench`.
+#![forbid(unsafe_code)]
+
+mod acceptance;
+mod cargo;
+mod licences;
+mod machine;
+mod points;
+mod report;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Commonhold.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs everything that can be checked on this machine.
+    Test {
+        /// Leave out the long runs of the release program.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Runs `commonhold bench` from a release build.
+    Bench {
+        /// What to hand on to it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Test { quick } => {
+            let length = if quick { suite::Length::Quick } else { suite::Length::Full };
+            return suite::run(length);
+        }
+        Command::Bench { arguments } => bench(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &[String]) -> anyhow::Result<()> {
+    let program = cargo::release_program()?;
+    cargo::must_succeed(std::process::Command::new(program).arg("bench").args(arguments))
+}

@@ -188,8 +188,6 @@ pub enum RegionError {
     },
     /// The medium is full: the operating system gave no memory.
     NoMemory {
-        /// Bytes asked for.
-        asked: u64,
         /// What it said.
         source: io::Error,
     },
@@ -286,10 +284,10 @@ impl fmt::Display for RegionError {
             Self::NoEntry { regions } => {
                 write!(f, "all {regions} region entries are taken; format with more (--regions)")
             }
-            Self::NoMemory { asked, source } => {
+            Self::NoMemory { source } => {
                 write!(
                     f,
-                    "no memory for {asked} bytes: {source}; make room on the space's file system"
+                    "no memory for the region: {source}; make room on the space's file system"
                 )
             }
             Self::BeyondReserve { asked, reserve } => write!(

@@ -168,9 +168,9 @@ impl fmt::Display for LockKind {
 pub struct LockInfo {
     /// The region's name.
     pub region: String,
-    /// 0: the region's own lock; else the offset of the lock's word in the region, in bytes, plus 1
-    /// (a lock that lies in the data is known only while somebody waits for it).
-    pub offset: u64,
+    /// Offset of the lock's word in the region, in bytes; `None`: the region's own lock. (A lock in the
+    /// bytes of a region is known only while somebody waits for it.)
+    pub offset: Option<u64>,
     /// How it is held.
     pub kind: LockKind,
     /// Who holds it.
@@ -203,10 +203,8 @@ pub struct Holder {
 pub struct Reaped {
     /// Dead peers whose slots are free now.
     pub peers: Vec<PeerInfoBrief>,
-    /// Regions that were half made, and are gone.
-    pub half_made: usize,
-    /// Regions whose destroy was completed or undone because its caller died.
-    pub settled: usize,
+    /// Regions that the dead were creating or destroying: undone or completed.
+    pub settled: u32,
 }
 
 /// A dead peer that was reaped.

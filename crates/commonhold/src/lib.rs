@@ -1,11 +1,61 @@
-//! stub
+//! Named shared memory for processes, containers and virtual machines, with locks that survive
+//! crashes.
+//!
+//! A [`Space`] is one piece of shared memory. [Regions](Space::create) live in it under names; every
+//! region carries a lock of its own, and may hold more. Whoever dies, at whatever instant, leaves
+//! nothing locked, leaked or half made.
+//!
+//! ```
+//! use commonhold::{Access, LockError, Space};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let url = format!("shm:doc-{}", std::process::id());
+//! let space = Space::open_or_format(&url)?;
+//! space.create("counter", 8)?;
+//! let counter = space.map("counter", Access::ReadWrite)?;
+//!
+//! let guard = match counter.lock() {
+//!     Ok(guard) => guard,
+//!     Err(LockError::OwnerDied(guard)) => {
+//!         // Its last owner was killed in the middle of a change. Repair the data, then say so.
+//!         counter.set(0, &0_u64)?;
+//!         guard.mark_consistent()?;
+//!         guard
+//!     }
+//!     Err(error) => return Err(error.to_string().into()),
+//! };
+//! let value: u64 = counter.get(0)?;
+//! counter.set(0, &(value + 1))?;
+//! drop(guard);
+//! # drop(counter);
+//! # drop(space);
+//! # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A space is a trust domain: whoever may write it may write all of it, and permissions are those of
+//! its file. What a neighbour writes can cost an error, but neither a crash nor an access outside the
+//! mapping.
+#![forbid(unsafe_code)]
+
+mod attachment;
 mod error;
 mod info;
-mod stub;
+mod lock;
+mod mapping;
+mod open;
+mod options;
+mod snapshot;
+mod space;
+
 pub use commonhold_layout::{Damage, FormatError, Name, NameError};
 pub use error::{ErrorKind, LockError, OpenError, RegionError};
 pub use info::{
     Holder, LockInfo, LockKind, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo, RegionKey,
     SpaceInfo, State,
 };
-pub use stub::*;
+pub use lock::{Event, LockGuard, Mutex, MutexGuard, ReadGuard, RegionLock};
+pub use mapping::Mapping;
+pub use options::{Access, CreateOptions, Destroy, FormatOptions, Removal};
+pub use space::{Region, Space};

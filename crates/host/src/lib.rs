@@ -1,1 +1,71 @@
-//! x
+//! What Linux gives Commonhold: memory by name, a place to sleep, proof of death.
+//!
+//! # What it owns
+//! Everything that needs an operating system: [`Url`]s and what they name, mappings, the memory behind
+//! them, futexes, the evidence that a process lives, and noticing that a process is a forked child.
+//! With `commonhold-window`, it is where `unsafe` is allowed.
+//!
+//! # Invariants
+//! 1. A name means a finished space or nothing (`file.rs`).
+//! 2. Memory is committed before it is touched, so a full file system is an error, not a signal
+//!    (`medium.rs`).
+//! 3. `Dead` is said on proof, or when a lease has run out where no proof can be had (`witness.rs`).
+//! 4. What a process has is not its forked child's: neither mappings nor descriptors nor locks
+//!    (`fork.rs`).
+//! 5. A futex is used only where a wake reaches everybody who can map the window (`park.rs`).
+//!
+//! # What it does not do
+//! It gives no meaning to any byte of a window, and takes no lock in one.
+#![cfg(not(loom))]
+#![cfg(target_os = "linux")]
+
+mod error;
+mod file;
+mod fork;
+mod kind;
+mod map;
+mod medium;
+mod ofd;
+mod park;
+mod peek;
+mod place;
+mod platform;
+mod process;
+#[cfg(feature = "bench-peers")]
+pub mod pthread;
+#[cfg(test)]
+mod scratch;
+mod shm;
+mod silence;
+#[cfg(test)]
+mod tests;
+mod url;
+mod witness;
+
+pub use error::{CreateError, HostError};
+pub use fork::ForkGuard;
+pub use kind::{FileSystem, MemoryKind};
+pub use map::{MappedWindow, ReadOnlyMap};
+pub use peek::Peek;
+pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
+pub use platform::{LinuxPlatform, thread_id, unix_ms};
+pub use silence::HEARTBEAT_PERIOD_MS;
+pub use url::{PciAddress, Url, UrlError};
+pub use witness::Heartbeat;
+
+/// A random number of the kernel: for the identity of a new space.
+///
+/// # Errors
+/// [`HostError`] of `getrandom`.
+pub fn random_u128() -> Result<u128, HostError> {
+    random()
+        .map_err(|errno| HostError::call("getrandom", std::path::Path::new("/dev/urandom"), errno))
+}
+
+fn random() -> Result<u128, rustix::io::Errno> {
+    let mut bytes = [0_u8; 16];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    // Up to 256 bytes are given whole.
+    rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut bytes, flags))?;
+    Ok(u128::from_le_bytes(bytes))
+}

@@ -25,16 +25,20 @@ pub mod limits {
     pub const PAGE_MOST: u64 = 1 << 30;
 }
 
-/// Bytes of one domain record, thread slot, peer record, region entry, name bucket and share word.
-const DOMAIN_BYTES: u64 = 64;
-const THREAD_BYTES: u64 = 64;
-const PEER_BYTES: u64 = 256;
-const REGION_BYTES: u64 = 256;
-const BUCKET_BYTES: u64 = 8;
-const SHARE_BYTES: u64 = 8;
-/// Every table begins on a boundary of this many bytes, as do the rows of the share table.
-const TABLE_ALIGN: u64 = 4096;
-const LINE: u64 = 64;
+/// Bytes of one entry of each table.
+pub(crate) mod record_bytes {
+    pub(crate) const DOMAIN: u64 = 64;
+    pub(crate) const PEER: u64 = 256;
+    pub(crate) const THREAD: u64 = 64;
+    pub(crate) const BUCKET: u64 = 8;
+    pub(crate) const REGION: u64 = 256;
+    pub(crate) const SHARE: u64 = 8;
+}
+
+/// Every table begins on a boundary of this many bytes.
+pub(crate) const TABLE_ALIGN: u64 = 4096;
+/// Every row of the share table begins on a boundary of this many bytes: a cache line.
+pub(crate) const SHARE_ROW_ALIGN: u64 = 64;
 
 /// What somebody may choose when formatting; `None` is a default that fits the capacity.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,42 +61,106 @@ pub struct FormatOptions {
     pub created_ms: u64,
 }
 
-/// The checked sizes of a space, and with them the place of every table.
-///
-/// Its existence proves that all tables lie inside the first `capacity` bytes of the window, and
-/// that every offset it hands out is aligned for the words found there.
+/// What decides where everything lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
+struct Sizes {
     capacity: u64,
     page: u64,
     peers: u64,
     threads: u64,
     regions: u64,
     domains: u64,
+}
+
+impl Sizes {
+    /// These sizes, if the format allows each of them.
+    fn checked(self) -> Result<Self, FormatError> {
+        in_range("the capacity", self.capacity, HEADER_BYTES, OFFSET_LIMIT)?;
+        in_range("the page size", self.page, limits::PAGE_LEAST, limits::PAGE_MOST)?;
+        if !self.page.is_power_of_two() {
+            // Between the two that were perhaps meant.
+            let most = self.page.next_power_of_two();
+            return Err(FormatError::OutOfRange {
+                option: "the page size",
+                asked: self.page,
+                least: most >> 1,
+                most,
+            });
+        }
+        in_range("the number of peers", self.peers, 1, limits::PEERS)?;
+        in_range("the number of threads of a peer", self.threads, 1, limits::THREADS)?;
+        in_range("the number of regions", self.regions, 1, limits::REGIONS)?;
+        in_range("the number of domains", self.domains, 1, limits::DOMAINS)?;
+        Ok(self)
+    }
+}
+
+fn in_range(option: &'static str, asked: u64, least: u64, most: u64) -> Result<(), FormatError> {
+    if (least..=most).contains(&asked) {
+        Ok(())
+    } else {
+        Err(FormatError::OutOfRange { option, asked, least, most })
+    }
+}
+
+/// Where each table begins, in bytes from the start of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Places {
+    domains: u64,
+    peers: u64,
+    threads: u64,
+    buckets: u64,
+    /// How many name buckets there are: a power of two.
+    bucket_count: u64,
+    regions: u64,
+    shares: u64,
+    /// Bytes from one peer's row of share words to the next.
+    share_row: u64,
+    data: u64,
+}
+
+impl Places {
+    /// One table after the other, for checked sizes: with the limits of the format no product here
+    /// reaches 2^44, so nothing wraps.
+    fn of(sizes: &Sizes) -> Option<Self> {
+        let &Sizes { page, peers: peer_count, threads: per_peer, regions: region_count, .. } =
+            sizes;
+        let after = |table: u64, bytes: u64| align_up(table.checked_add(bytes)?, TABLE_ALIGN);
+        let bucket_count = region_count.next_power_of_two();
+        let share_row = align_up(region_count * record_bytes::SHARE, SHARE_ROW_ALIGN)?;
+
+        let domains = HEADER_BYTES;
+        let peers = after(domains, sizes.domains * record_bytes::DOMAIN)?;
+        let threads = after(peers, peer_count * record_bytes::PEER)?;
+        let buckets = after(threads, peer_count * per_peer * record_bytes::THREAD)?;
+        let regions = after(buckets, bucket_count * record_bytes::BUCKET)?;
+        let shares = after(regions, region_count * record_bytes::REGION)?;
+        let data = align_up(shares.checked_add(peer_count * share_row)?, page)?;
+        Some(Self {
+            domains,
+            peers,
+            threads,
+            buckets,
+            bucket_count,
+            regions,
+            shares,
+            share_row,
+            data,
+        })
+    }
+}
+
+/// The checked sizes of a space, and with them the place of every table.
+///
+/// Its existence proves that all tables lie inside the first `capacity` bytes of the window, and
+/// that every offset it hands out is aligned for the words found there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    sizes: Sizes,
+    places: Places,
     lease_ms: u64,
     uuid: u128,
     created_ms: u64,
-    domains_at: u64,
-    peers_at: u64,
-    threads_at: u64,
-    buckets_at: u64,
-    buckets: u64,
-    regions_at: u64,
-    shares_at: u64,
-    share_row: u64,
-    data_at: u64,
-}
-
-const fn in_range(
-    option: &'static str,
-    asked: u64,
-    least: u64,
-    most: u64,
-) -> Result<u64, FormatError> {
-    if asked < least || asked > most {
-        return Err(FormatError::OutOfRange { option, asked, least, most });
-    }
-    Ok(asked)
 }
 
 impl Geometry {
@@ -101,113 +169,34 @@ impl Geometry {
     /// # Errors
     /// [`FormatError`] if a size is out of range or the tables do not fit.
     pub fn plan(options: &FormatOptions) -> Result<Self, FormatError> {
-        let small = options.capacity < 8 << 20;
-        let medium = options.capacity < 64 << 20;
-        let by_size = |tiny, middle, large| {
-            if small {
-                tiny
-            } else if medium {
-                middle
-            } else {
-                large
-            }
+        let (peers, threads, regions, domains) = match options.capacity >> 20 {
+            0..8 => (16, 16, 128, 8),
+            8..64 => (128, 32, 1024, 16),
+            _ => (128, 256, 16_384, 32),
         };
-        let page = if options.page == 0 { limits::PAGE_LEAST } else { options.page };
-        Self::compute(
-            options.capacity,
-            page,
-            options.peers.unwrap_or(by_size(16, 128, 128)),
-            options.threads.unwrap_or(by_size(16, 32, 256)),
-            options.regions.unwrap_or(by_size(128, 1024, 16_384)),
-            by_size(8, 16, 32),
-        )
-        .map(|geometry| Self {
-            lease_ms: options.lease_ms,
-            uuid: options.uuid,
-            created_ms: options.created_ms,
-            ..geometry
-        })
+        let geometry = Self::compute(Sizes {
+            capacity: options.capacity,
+            page: if options.page == 0 { limits::PAGE_LEAST } else { options.page },
+            peers: options.peers.unwrap_or(peers),
+            threads: options.threads.unwrap_or(threads),
+            regions: options.regions.unwrap_or(regions),
+            domains,
+        })?;
+        let &FormatOptions { lease_ms, uuid, created_ms, .. } = options;
+        Ok(Self { lease_ms, uuid, created_ms, ..geometry })
     }
 
-    fn compute(
-        capacity: u64,
-        page: u64,
-        peers: u64,
-        threads: u64,
-        regions: u64,
-        domains: u64,
-    ) -> Result<Self, FormatError> {
-        in_range("the capacity", capacity, HEADER_BYTES, OFFSET_LIMIT)?;
-        in_range("the page size", page, limits::PAGE_LEAST, limits::PAGE_MOST)?;
-        if !page.is_power_of_two() {
-            let most = page.next_power_of_two();
-            let least = most >> 1;
-            return Err(FormatError::OutOfRange {
-                option: "the page size",
-                asked: page,
-                least,
-                most,
-            });
-        }
-        in_range("the number of peers", peers, 1, limits::PEERS)?;
-        in_range("the number of threads of a peer", threads, 1, limits::THREADS)?;
-        in_range("the number of regions", regions, 1, limits::REGIONS)?;
-        in_range("the number of domains", domains, 1, limits::DOMAINS)?;
-
-        // With the limits above no product here reaches 2^44, so nothing can wrap or fail to align.
-        let table = |at: u64, bytes: u64| align_up(at.saturating_add(bytes), TABLE_ALIGN);
-        let buckets = regions.next_power_of_two();
-        let places = (|| {
-            let domains_at = HEADER_BYTES;
-            let peers_at = table(domains_at, domains * DOMAIN_BYTES)?;
-            let threads_at = table(peers_at, peers * PEER_BYTES)?;
-            let buckets_at = table(threads_at, peers * threads * THREAD_BYTES)?;
-            let regions_at = table(buckets_at, buckets * BUCKET_BYTES)?;
-            let shares_at = table(regions_at, regions * REGION_BYTES)?;
-            let share_row = align_up(regions * SHARE_BYTES, LINE)?;
-            let data_at = align_up(shares_at.saturating_add(share_row * peers), page)?;
-            Some((
-                domains_at, peers_at, threads_at, buckets_at, regions_at, shares_at, share_row,
-                data_at,
-            ))
-        })();
-        let Some((
-            domains_at,
-            peers_at,
-            threads_at,
-            buckets_at,
-            regions_at,
-            shares_at,
-            share_row,
-            data_at,
-        )) = places
-        else {
-            return Err(FormatError::TooSmall { capacity, needed: u64::MAX });
-        };
-        let needed = data_at.saturating_add(page);
+    fn compute(sizes: Sizes) -> Result<Self, FormatError> {
+        let sizes = sizes.checked()?;
+        let capacity = sizes.capacity;
+        let places =
+            Places::of(&sizes).ok_or(FormatError::TooSmall { capacity, needed: u64::MAX })?;
+        // A space that could not hold one page of data is of no use.
+        let needed = places.data.saturating_add(sizes.page);
         if needed > capacity {
             return Err(FormatError::TooSmall { capacity, needed });
         }
-        Ok(Self {
-            capacity,
-            page,
-            peers,
-            threads,
-            regions,
-            domains,
-            lease_ms: 0,
-            uuid: 0,
-            created_ms: 0,
-            domains_at,
-            peers_at,
-            threads_at,
-            buckets_at,
-            buckets,
-            regions_at,
-            shares_at,
-            share_row,
-            data_at,
-        })
+        Ok(Self { sizes, places, lease_ms: 0, uuid: 0, created_ms: 0 })
     }
 
     /// Checks the first words of a header that was read from a window of `window` bytes.
@@ -228,14 +217,14 @@ impl Geometry {
             return Err(OpenError::Features { unknown: words[FEATURES] });
         }
         let capacity = words[CAPACITY];
-        let geometry = Self::compute(
+        let geometry = Self::compute(Sizes {
             capacity,
-            words[PAGE],
-            words[PEERS],
-            words[THREADS],
-            words[REGIONS],
-            words[DOMAINS],
-        )
+            page: words[PAGE],
+            peers: words[PEERS],
+            threads: words[THREADS],
+            regions: words[REGIONS],
+            domains: words[DOMAINS],
+        })
         .map_err(|error| match error {
             FormatError::OutOfRange { option, asked, .. } => Damage::new(option, asked),
             FormatError::TooSmall { .. } => Damage::new("the capacity", capacity),
@@ -258,12 +247,12 @@ impl Geometry {
         let mut words = [0; 32];
         words[0] = MAGIC;
         words[VERSION_WORD] = VERSION;
-        words[CAPACITY] = self.capacity;
-        words[PAGE] = self.page;
-        words[PEERS] = self.peers;
-        words[THREADS] = self.threads;
-        words[REGIONS] = self.regions;
-        words[DOMAINS] = self.domains;
+        words[CAPACITY] = self.sizes.capacity;
+        words[PAGE] = self.sizes.page;
+        words[PEERS] = self.sizes.peers;
+        words[THREADS] = self.sizes.threads;
+        words[REGIONS] = self.sizes.regions;
+        words[DOMAINS] = self.sizes.domains;
         words[LEASE_MS] = self.lease_ms;
         words[UUID_LOW] = self.uuid as u64;
         words[UUID_HIGH] = (self.uuid >> 64) as u64;
@@ -275,41 +264,41 @@ impl Geometry {
     /// Bytes of the window that belong to the space.
     #[must_use]
     pub const fn capacity(&self) -> u64 {
-        self.capacity
+        self.sizes.capacity
     }
 
     /// Alignment and granularity of extents, in bytes.
     #[must_use]
     pub const fn page(&self) -> u64 {
-        self.page
+        self.sizes.page
     }
 
     /// Number of peer slots.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::PEERS")]
     pub const fn peers(&self) -> u16 {
-        self.peers as u16
+        self.sizes.peers as u16
     }
 
     /// Number of thread slots of each peer.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::THREADS")]
     pub const fn threads(&self) -> u16 {
-        self.threads as u16
+        self.sizes.threads as u16
     }
 
     /// Number of region entries.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::REGIONS")]
     pub const fn regions(&self) -> u32 {
-        self.regions as u32
+        self.sizes.regions as u32
     }
 
     /// Number of domain records.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::DOMAINS")]
     pub const fn domains(&self) -> u16 {
-        self.domains as u16
+        self.sizes.domains as u16
     }
 
     /// Milliseconds of silence after which a peer without proof is taken for dead; 0: never.
@@ -333,62 +322,68 @@ impl Geometry {
     /// The bytes that regions may be placed in.
     #[must_use]
     pub const fn data(&self) -> Extent {
-        let end = self.capacity & !(self.page - 1);
-        Self::known(self.data_at, end.saturating_sub(self.data_at))
+        let end = self.sizes.capacity & !(self.sizes.page - 1);
+        Self::known(self.places.data, end.saturating_sub(self.places.data))
     }
 
     /// What must have memory behind it before anybody attaches: all tables up to the name buckets.
     #[must_use]
     pub const fn fixed_tables(&self) -> Extent {
-        Self::known(0, self.regions_at)
+        Self::known(0, self.places.regions)
     }
 
     /// The record of a domain.
     #[must_use]
     pub fn domain(&self, index: u16) -> Option<Offset> {
-        Self::entry(self.domains_at, DOMAIN_BYTES, u64::from(index), self.domains)
+        Self::entry(self.places.domains, record_bytes::DOMAIN, u64::from(index), self.sizes.domains)
     }
 
     /// The record of a peer.
     #[must_use]
     pub fn peer(&self, peer: PeerId) -> Option<Offset> {
-        Self::entry(self.peers_at, PEER_BYTES, u64::from(peer.get()), self.peers)
+        Self::entry(self.places.peers, record_bytes::PEER, u64::from(peer.get()), self.sizes.peers)
     }
 
     /// The slot of a thread of a peer.
     #[must_use]
     pub fn thread(&self, peer: PeerId, thread: ThreadId) -> Option<Offset> {
-        if u64::from(peer.get()) >= self.peers {
+        if u64::from(peer.get()) >= self.sizes.peers {
             return None;
         }
-        let row = self.threads_at + u64::from(peer.get()) * self.threads * THREAD_BYTES;
-        Self::entry(row, THREAD_BYTES, u64::from(thread.index()), self.threads)
+        let row =
+            self.places.threads + u64::from(peer.get()) * self.sizes.threads * record_bytes::THREAD;
+        Self::entry(row, record_bytes::THREAD, u64::from(thread.index()), self.sizes.threads)
     }
 
     /// The name bucket that `hash` falls into.
     #[must_use]
     pub const fn bucket(&self, hash: u64) -> Offset {
-        let index = hash & (self.buckets - 1);
-        Self::known(self.buckets_at + index * BUCKET_BYTES, 0).start()
+        let index = hash & (self.places.bucket_count - 1);
+        Self::known(self.places.buckets + index * record_bytes::BUCKET, 0).start()
     }
 
     /// All name buckets.
     #[must_use]
     pub const fn bucket_table(&self) -> Extent {
-        Self::known(self.buckets_at, self.buckets * BUCKET_BYTES)
+        Self::known(self.places.buckets, self.places.bucket_count * record_bytes::BUCKET)
     }
 
     /// The entry of a region.
     #[must_use]
     pub fn region(&self, region: RegionId) -> Option<Offset> {
-        Self::entry(self.regions_at, REGION_BYTES, u64::from(region.get()), self.regions)
+        Self::entry(
+            self.places.regions,
+            record_bytes::REGION,
+            u64::from(region.get()),
+            self.sizes.regions,
+        )
     }
 
     /// The region `index`, if there is such an entry.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "checked against the number of regions")]
     pub const fn region_id(&self, index: u64) -> Option<RegionId> {
-        if index < self.regions { Some(RegionId::new(index as u32)) } else { None }
+        if index < self.sizes.regions { Some(RegionId::new(index as u32)) } else { None }
     }
 
     /// The region that a link (id + 1, or 0 for none) names.
@@ -408,39 +403,42 @@ impl Geometry {
     /// The share word of a peer in a region.
     #[must_use]
     pub fn share(&self, peer: PeerId, region: RegionId) -> Option<Offset> {
-        if u64::from(peer.get()) >= self.peers {
+        if u64::from(peer.get()) >= self.sizes.peers {
             return None;
         }
-        let row = self.shares_at + u64::from(peer.get()) * self.share_row;
-        Self::entry(row, SHARE_BYTES, u64::from(region.get()), self.regions)
+        let row = self.places.shares + u64::from(peer.get()) * self.places.share_row;
+        Self::entry(row, record_bytes::SHARE, u64::from(region.get()), self.sizes.regions)
     }
 
     /// The share words of a peer for the regions below `regions`.
     #[must_use]
     pub fn share_row(&self, peer: PeerId, regions: u64) -> Option<Extent> {
-        if u64::from(peer.get()) >= self.peers || regions > self.regions {
+        if u64::from(peer.get()) >= self.sizes.peers || regions > self.sizes.regions {
             return None;
         }
         Extent::new(
-            self.shares_at + u64::from(peer.get()) * self.share_row,
-            regions.saturating_mul(SHARE_BYTES),
+            self.places.shares + u64::from(peer.get()) * self.places.share_row,
+            regions.saturating_mul(record_bytes::SHARE),
         )
     }
 
     /// The entries of the regions `from .. to`.
     #[must_use]
     pub fn region_entries(&self, from: u64, to: u64) -> Option<Extent> {
-        if from > to || to > self.regions {
+        if from > to || to > self.sizes.regions {
             return None;
         }
-        Extent::new(self.regions_at + from * REGION_BYTES, (to - from) * REGION_BYTES)
+        Extent::new(
+            self.places.regions + from * record_bytes::REGION,
+            (to - from) * record_bytes::REGION,
+        )
     }
 
     /// The thread slots of a peer.
     #[must_use]
     pub fn thread_row(&self, peer: PeerId) -> Option<Extent> {
         let first = self.thread(peer, ThreadId::FIRST)?;
-        Extent::new(first.get(), self.threads * THREAD_BYTES)
+        Extent::new(first.get(), self.sizes.threads * record_bytes::THREAD)
     }
 
     const fn entry(table: u64, bytes: u64, index: u64, count: u64) -> Option<Offset> {
@@ -467,8 +465,10 @@ fn checksum(words: &[u64; 32]) -> u64 {
 /// FNV-1a, 64 bits: Fowler, Noll and Vo, draft-eastlake-fnv.
 pub(crate) const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 
+pub(crate) const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
 pub(crate) const fn fnv_step(hash: u64, byte: u8) -> u64 {
-    (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3)
+    (hash ^ byte as u64).wrapping_mul(FNV_PRIME)
 }
 
 #[cfg(test)]
@@ -566,12 +566,12 @@ mod tests {
                 let last_region = geometry.region_id(u64::from(geometry.regions()) - 1).unwrap();
                 let ends = [
                     geometry.data().end(),
-                    geometry.peer(last_peer).unwrap().get() + PEER_BYTES,
-                    geometry.region(last_region).unwrap().get() + REGION_BYTES,
-                    geometry.share(last_peer, last_region).unwrap().get() + SHARE_BYTES,
+                    geometry.peer(last_peer).unwrap().get() + record_bytes::PEER,
+                    geometry.region(last_region).unwrap().get() + record_bytes::REGION,
+                    geometry.share(last_peer, last_region).unwrap().get() + record_bytes::SHARE,
                     geometry.thread_row(last_peer).unwrap().end(),
-                    geometry.domain(geometry.domains() - 1).unwrap().get() + DOMAIN_BYTES,
-                    geometry.bucket(u64::MAX).get() + BUCKET_BYTES,
+                    geometry.domain(geometry.domains() - 1).unwrap().get() + record_bytes::DOMAIN,
+                    geometry.bucket(u64::MAX).get() + record_bytes::BUCKET,
                 ];
                 prop_assert!(ends.iter().all(|end| *end <= capacity));
                 prop_assert!(geometry.data().len() >= page);

@@ -11,8 +11,6 @@ pub mod thread_word {
     pub const TID: usize = 0;
     /// See [`Pending`](super::Pending).
     pub const PENDING: usize = 1;
-    /// When `pending` was last set, in milliseconds of the waiter's own clock, for people.
-    pub const SINCE_MS: usize = 2;
     /// Words of a slot.
     pub const COUNT: usize = 8;
 }

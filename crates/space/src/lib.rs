@@ -1,6 +1,50 @@
-//! x
+//! A space: the peers that share a window, and the directory of its regions.
+//!
+//! # What it owns
+//! Every transition of the records in a space: who may take a peer slot, an entry or an extent, in
+//! which order the stores are made, and what whoever comes across the traces of the dead makes of them.
+//!
+//! # Invariants
+//! 1. A peer goes `Free -> Attaching -> Live -> Free`, or from either of the middle two to `Fenced` on a
+//!    verdict of death, and from there to `Free`. Its generation is never used twice.
+//! 2. A peer that is fenced owns nothing: its mappings and read locks count no longer at that instant,
+//!    since they are counted in words that carry its generation.
+//! 3. Names, extents and states of regions change under the directory mutex only; see `directory`.
+//! 4. A region is mapped only while it is active, and its memory goes only when nobody maps it.
+//! 5. No byte of the window is touched before memory was committed behind it.
+//! 6. Arbitrary bytes in the window cost an error, never a panic, a hang, or an access outside it.
+//!
+//! # What it does not do
+//! It allocates nothing and knows no operating system: all it needs of one is the port [`Platform`].
 #![no_std]
 #![forbid(unsafe_code)]
-#![allow(missing_docs)]
+
+#[cfg(test)]
+extern crate std;
+
+mod attach;
+mod create;
+mod destroy;
+mod directory;
+mod error;
+mod format;
+mod list;
+mod map;
 mod port;
+mod reap;
+mod recover;
+mod resize;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use attach::Space;
+pub use create::{CreateOptions, RegionHandle};
+pub use destroy::Destroy;
+pub use error::{AttachError, DirectoryError};
+pub use format::{MakeError, format};
+pub use list::{Census, RegionRecord};
+pub use map::Mapped;
 pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
+pub use reap::Reaped;
+pub use view::{RegionShares, View};

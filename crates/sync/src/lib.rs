@@ -1,6 +1,60 @@
-//! x
+//! Lock words, locks, and recovery from the death of their owners.
+//!
+//! # What it owns
+//! The protocol of every lock: which compare-and-swap changes its words, in which order, and who
+//! wakes whom. The words themselves lie wherever the caller says.
+//!
+//! # Invariants
+//! 1. A lock is taken by one compare-and-swap of its owner's whole identity: at no instant is a held
+//!    lock without an owner.
+//! 2. Only a verdict of [`Dead`](Verdict::Dead) lets anybody else take it, and always as inconsistent.
+//! 3. Whoever has parked takes a lock with [`WAITERS`](commonhold_layout::LockFlags::WAITERS) set, since
+//!    it cannot know whether others sleep; whoever frees a lock with that flag wakes one sleeper.
+//! 4. A thread that sleeps, or must wake another, has announced the lock in its pending word: if it
+//!    dies, whoever reaps it wakes the sleepers of that lock. A thread that changes neither needs none,
+//!    so an uncontended lock costs two compare-and-swaps and nothing else.
+//! 5. No sleep is longer than a slice ([`SLICE_NS`]), after which the owner's life is looked into.
+//!
+//! # What it does not do
+//! It does not know how to sleep ([`Park`]) nor how to tell the dead ([`Liveness`]), and protects no
+//! data: guards are the facade's.
 #![no_std]
 #![forbid(unsafe_code)]
-#![allow(missing_docs)]
+
+#[cfg(any(test, loom))]
+extern crate std;
+
+mod error;
+mod event;
+mod mutex;
 mod port;
+mod rwlock;
+mod thread;
+mod wait;
+
+pub use error::{LockError, Taken};
+pub use event::Event;
+pub use mutex::{Mutex, Release};
 pub use port::{Liveness, Park, Verdict, Wake};
+pub use rwlock::{RwLock, Shares};
+pub use thread::Thread;
+
+/// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds.
+pub const SLICE_NS: u64 = 20_000_000;
+
+/// The first sleep of a waiter. Most waits end within it, so only those that do not pay for a search
+/// for evidence; and who arrives at a dead owner's lock learns of it after this time.
+pub const FIRST_SLICE_NS: u64 = 1_000_000;
+
+/// Wake-ups that a waiter may lose to others before newcomers have to stand back for it.
+const LOSSES_BEFORE_STARVING: u32 = 4;
+
+/// Orders a store (or compare-and-swap) of ours before a load of ours, against another party that does
+/// the same the other way round: Dekker's pattern. All four accesses are `SeqCst`, which is enough by
+/// the language's memory model and free on top of a compare-and-swap. Loom treats `SeqCst` accesses as
+/// `AcqRel`, so for it, and only for it, the order is spelt out as a fence.
+#[inline(always)]
+fn store_then_load() {
+    #[cfg(loom)]
+    commonhold_window::atomic::fence(commonhold_window::atomic::Ordering::SeqCst);
+}

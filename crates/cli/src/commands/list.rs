@@ -107,7 +107,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
 /// `-`, `exclusive by PID`, `shared by N`, `inconsistent` or `unrecoverable`. `locks` lists a
 /// shared lock once for each peer that reads.
 fn lock_column(region: &RegionInfo, locks: &[LockInfo]) -> String {
-    let of_this = |lock: &&LockInfo| lock.region == region.name && lock.offset == 0;
+    let of_this = |lock: &&LockInfo| lock.region == region.name && lock.offset.is_none();
     let Some(lock) = region.lock.as_ref().or_else(|| locks.iter().find(of_this)) else {
         return "-".to_owned();
     };

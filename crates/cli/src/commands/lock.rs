@@ -94,14 +94,14 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn under(&self, guard: LockGuard<'a>) -> Result<u8, Failure> {
+    fn under(&self, mut guard: LockGuard<'a>) -> Result<u8, Failure> {
         guard.stamp();
         let code = self.run(false);
         self.release(guard.unlock())?;
         code
     }
 
-    fn after_death(&self, guard: LockGuard<'a>) -> Result<u8, Failure> {
+    fn after_death(&self, mut guard: LockGuard<'a>) -> Result<u8, Failure> {
         guard.stamp();
         if self.args.on_death == OnDeath::Fail {
             self.release(guard.leave())?;

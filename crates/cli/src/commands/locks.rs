@@ -16,7 +16,8 @@ use crate::{
 #[derive(Serialize)]
 pub(super) struct Lock {
     region: String,
-    offset: u64,
+    /// Nothing: the region's own lock.
+    offset: Option<u64>,
     kind: String,
     holder: Option<Holder>,
     waiters: usize,
@@ -79,8 +80,7 @@ fn row(lock: &LockInfo) -> Vec<String> {
         .since
         .and_then(|since| SystemTime::now().duration_since(since).ok())
         .map_or_else(|| "-".to_owned(), |ago| format!("{} ago", human_duration(ago)));
-    // 0 stands for the region's own lock; a lock in the data is listed at its offset plus 1.
-    let offset = lock.offset.checked_sub(1).map_or_else(|| "-".to_owned(), |at| at.to_string());
+    let offset = lock.offset.map_or_else(|| "-".to_owned(), |at| at.to_string());
     vec![
         lock.region.clone(),
         offset,

@@ -78,7 +78,7 @@ pub(crate) fn reap(session: &Session) -> Result<(), Failure> {
             })
             .collect();
         return out.value(&json!({
-            "peers": peers, "half_made": reaped.half_made, "settled": reaped.settled,
+            "peers": peers, "settled": reaped.settled,
         }));
     }
     for peer in &reaped.peers {
@@ -88,9 +88,8 @@ pub(crate) fn reap(session: &Session) -> Result<(), Failure> {
         ))?;
     }
     out.line(&format!(
-        "{} dead peers reaped, {} half-made regions removed, {} destroys settled",
+        "{} dead peers reaped, {} operations that they left half done settled",
         reaped.peers.len(),
-        reaped.half_made,
         reaped.settled
     ))
 }

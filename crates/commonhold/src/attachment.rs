@@ -1,0 +1,203 @@
+//! One attachment of this process to one space: what all its handles share.
+//!
+//! # Invariants
+//! 1. It belongs to the process that made it: in a forked child nothing of it is touched, and every
+//!    use is [`RegionError::Forked`].
+//! 2. A thread takes a slot of the peer at its first use of the space, and gives it back when it ends.
+//! 3. The peer detaches when the last handle goes.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use commonhold_host::{HEARTBEAT_PERIOD_MS, LinuxPlatform};
+use commonhold_layout::{Name, ThreadId};
+use commonhold_space::{DirectoryError, MediumError, Space as Core, View};
+use commonhold_sync::{Park, Thread};
+
+use crate::RegionError;
+
+pub(crate) struct Attachment {
+    /// Different for every attachment that this process, or a parent of it, ever made.
+    id: u64,
+    pub(crate) url: String,
+    core: Core<LinuxPlatform>,
+    heart: Option<thread::Thread>,
+}
+
+/// Slots that this thread has, of the attachments it has used.
+struct Slots(RefCell<Vec<(u64, Weak<Attachment>, ThreadId)>>);
+
+thread_local! {
+    static LAST: Cell<(u64, ThreadId)> = const { Cell::new((0, ThreadId::FIRST)) };
+    static SLOTS: Slots = const { Slots(RefCell::new(Vec::new())) };
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        for (_, attachment, thread) in self.0.take() {
+            if let Some(attachment) = attachment.upgrade()
+                && !attachment.is_forked()
+            {
+                attachment.core.release_thread(thread);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment")
+            .field("url", &self.url)
+            .field("peer", &self.core.peer())
+            .field("generation", &self.core.generation())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Attachment {
+    pub(crate) fn new(url: String, core: Core<LinuxPlatform>, beats: bool) -> Arc<Self> {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        if !beats {
+            return Arc::new(Self { id, url, core, heart: None });
+        }
+        Arc::new_cyclic(|weak: &Weak<Self>| {
+            let weak = weak.clone();
+            let heart = thread::Builder::new().name("commonhold-heart".into()).spawn(move || {
+                // Parked first: the attachment is complete when `new_cyclic` returns.
+                loop {
+                    thread::park_timeout(Duration::from_millis(HEARTBEAT_PERIOD_MS));
+                    match weak.upgrade() {
+                        Some(attachment) => attachment.core.beat(),
+                        None => break,
+                    }
+                }
+            });
+            // Without the thread the peer looks silent, and a lease may end it: rather that than
+            // failing to attach where no lease may ever matter.
+            let heart = heart.ok().map(|handle| handle.thread().clone());
+            Self { id, url, core, heart }
+        })
+    }
+
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.core.view().platform().is_forked_child()
+    }
+
+    /// The space, for this process only.
+    #[inline]
+    pub(crate) fn core(&self) -> Result<&Core<LinuxPlatform>, RegionError> {
+        if self.is_forked() { Err(RegionError::Forked) } else { Ok(&self.core) }
+    }
+
+    pub(crate) fn view(&self) -> Result<&View<LinuxPlatform>, RegionError> {
+        self.core().map(Core::view)
+    }
+
+    /// What can be known without touching the window.
+    pub(crate) const fn platform(&self) -> &LinuxPlatform {
+        self.core.view().platform()
+    }
+
+    pub(crate) const fn platform_geometry(&self) -> &commonhold_layout::Geometry {
+        self.core.view().geometry()
+    }
+
+    pub(crate) const fn peer(&self) -> (u16, u32) {
+        (self.core.peer().get(), self.core.generation())
+    }
+
+    /// The calling thread, as locks know it.
+    #[inline]
+    pub(crate) fn me(self: &Arc<Self>) -> Result<Thread<'_>, RegionError> {
+        let core = self.core()?;
+        let (id, thread) = LAST.get();
+        let thread = if id == self.id { thread } else { self.thread_slot()? };
+        core.thread(thread).map_err(|error| region_error(error, ""))
+    }
+
+    #[cold]
+    fn thread_slot(self: &Arc<Self>) -> Result<ThreadId, RegionError> {
+        let known = SLOTS.try_with(|slots| {
+            let mut slots = slots.0.borrow_mut();
+            slots.retain(|(_, attachment, _)| attachment.strong_count() > 0);
+            slots.iter().find(|(id, _, _)| *id == self.id).map(|(_, _, thread)| *thread)
+        });
+        let thread = match known.ok().flatten() {
+            Some(thread) => thread,
+            None => {
+                let tid = commonhold_host::thread_id();
+                let thread =
+                    self.core.claim_thread(tid).map_err(|error| region_error(error, ""))?;
+                // Fails only while the thread ends; then the slot is given back with the peer's.
+                let _ = SLOTS.try_with(|slots| {
+                    slots.0.borrow_mut().push((self.id, Arc::downgrade(self), thread));
+                });
+                thread
+            }
+        };
+        LAST.set((self.id, thread));
+        Ok(thread)
+    }
+
+    /// The moment `timeout` from now, on the clock that waiting uses.
+    pub(crate) fn deadline(&self, timeout: Duration) -> u64 {
+        let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        self.core.view().now().saturating_add(timeout)
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if self.is_forked() {
+            return;
+        }
+        // Fails only if this peer was declared dead; then the slot is no longer ours.
+        let _ = self.core.detach();
+        if let Some(heart) = &self.heart {
+            heart.unpark();
+        }
+    }
+}
+
+/// What a name is, or why it is none.
+pub(crate) fn checked(name: &str) -> Result<Name, RegionError> {
+    Name::new(name).map_err(|why| RegionError::Name { name: name.to_owned(), why })
+}
+
+/// The error of the core, with what a person needs to know besides.
+pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
+    let owned = || name.to_owned();
+    match error {
+        DirectoryError::Exists => RegionError::Exists { name: owned() },
+        DirectoryError::NotFound => RegionError::NotFound { name: owned() },
+        DirectoryError::Mapped => RegionError::Mapped { name: owned() },
+        DirectoryError::TimedOut => RegionError::TimedOut { name: owned() },
+        DirectoryError::NoSpace { asked, largest } => RegionError::NoSpace { asked, largest },
+        DirectoryError::NoEntry { regions } => RegionError::NoEntry { regions },
+        DirectoryError::BeyondReserve { asked, reserve } => {
+            RegionError::BeyondReserve { asked, reserve }
+        }
+        DirectoryError::TooManyMappings => RegionError::TooManyMappings,
+        DirectoryError::TooManyThreads { threads } => RegionError::TooManyThreads { threads },
+        DirectoryError::Medium(MediumError::Full { errno }) => {
+            RegionError::NoMemory { source: std::io::Error::from_raw_os_error(errno) }
+        }
+        DirectoryError::Medium(MediumError::Failed { call, errno }) => {
+            RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
+        }
+        DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
+        // `NotMapped` and `Reentered` mean that our own books are wrong: others have taken over.
+        _ => RegionError::Fenced,
+    }
+}

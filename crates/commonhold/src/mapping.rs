@@ -1,0 +1,307 @@
+//! A mapped region: its bytes, and the locks in it.
+
+use std::{fmt, ptr::NonNull, sync::Arc, time::Duration};
+
+use commonhold_host::ReadOnlyMap;
+use commonhold_layout::{Extent, Offset};
+use commonhold_space::Mapped;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::{
+    Access, Event, LockError, LockGuard, Mutex, ReadGuard, RegionError, RegionKey, RegionLock,
+    attachment::{Attachment, region_error},
+    space::key,
+};
+
+/// A region mapped by this process; dropping it unmaps.
+///
+/// Its bytes are shared with everybody else who maps it. Reads and writes through it are copies, so
+/// a neighbour can tear what is read, but not the program; whoever needs bytes whole takes a lock.
+pub struct Mapping {
+    attachment: Arc<Attachment>,
+    name: Box<str>,
+    mapped: Mapped,
+    read_only: Option<ReadOnlyMap>,
+    access: Access,
+    unmapped: bool,
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("name", &self.name)
+            .field("size", &self.mapped.size)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mapping {
+    pub(crate) fn of(
+        attachment: &Arc<Attachment>,
+        name: &str,
+        mapped: Mapped,
+        access: Access,
+    ) -> Result<Self, RegionError> {
+        let mut mapping = Self {
+            attachment: Arc::clone(attachment),
+            name: name.into(),
+            mapped,
+            read_only: None,
+            access,
+            unmapped: false,
+        };
+        // If this fails, dropping what there is unmaps.
+        mapping.map_pages()?;
+        Ok(mapping)
+    }
+
+    fn map_pages(&mut self) -> Result<(), RegionError> {
+        self.read_only = match (self.access, self.mapped.extent.part(0, self.mapped.size)) {
+            (Access::ReadOnly, Some(bytes)) if !bytes.is_empty() => {
+                let mapped = self.attachment.platform().mapped();
+                Some(mapped.map_read_only(bytes).map_err(|error| RegionError::Os {
+                    call: "mmap",
+                    source: std::io::Error::from_raw_os_error(error.errno().unwrap_or(0)),
+                })?)
+            }
+            _ => None,
+        };
+        Ok(())
+    }
+
+    pub(crate) const fn attachment(&self) -> &Arc<Attachment> {
+        &self.attachment
+    }
+
+    /// The region's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What tells the region from every other that had, or will have, its name.
+    #[must_use]
+    pub const fn key(&self) -> RegionKey {
+        key(self.mapped.handle)
+    }
+
+    /// Bytes that this mapping sees.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.mapped.size
+    }
+
+    /// Where the region begins in the space's file, in bytes.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.mapped.extent.start().get()
+    }
+
+    /// Sees the region's present size, after somebody resized it, and returns it.
+    ///
+    /// # Errors
+    /// [`RegionError::Forked`], or the operating system's for a read-only mapping.
+    pub fn refresh(&mut self) -> Result<u64, RegionError> {
+        let core = self.attachment.core()?;
+        let handle = self.mapped.handle;
+        self.mapped = core.look_again(handle).map_err(|error| region_error(error, &self.name))?;
+        self.map_pages()?;
+        Ok(self.mapped.size)
+    }
+
+    fn bytes(&self, offset: u64, len: u64) -> Result<Extent, RegionError> {
+        let size = self.mapped.size;
+        let out = RegionError::OutOfBounds { offset, len, size };
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(out);
+        }
+        self.mapped.extent.part(offset, len).ok_or(out)
+    }
+
+    fn writable(&self) -> Result<(), RegionError> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(RegionError::ReadOnly),
+        }
+    }
+
+    /// Copies bytes out, from `offset` on.
+    ///
+    /// # Errors
+    /// [`RegionError::OutOfBounds`]; nothing has been copied then.
+    pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), RegionError> {
+        let at = self.bytes(offset, to.len() as u64)?.start();
+        let window = self.attachment.view()?.window();
+        window.read(at, to).map_err(|_| self.out_of_bounds(offset, to.len()))
+    }
+
+    /// Copies bytes in, from `offset` on.
+    ///
+    /// # Errors
+    /// [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`]; nothing has been written then.
+    pub fn write(&self, offset: u64, from: &[u8]) -> Result<(), RegionError> {
+        self.writable()?;
+        let at = self.bytes(offset, from.len() as u64)?.start();
+        let window = self.attachment.view()?.window();
+        window.write(at, from).map_err(|_| self.out_of_bounds(offset, from.len()))
+    }
+
+    const fn out_of_bounds(&self, offset: u64, len: usize) -> RegionError {
+        RegionError::OutOfBounds { offset, len: len as u64, size: self.mapped.size }
+    }
+
+    /// Copies a value out. Any plain type will do: one that every bit pattern may inhabit.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn get<T: FromBytes + IntoBytes>(&self, offset: u64) -> Result<T, RegionError> {
+        let mut value: T = zerocopy::FromZeros::new_zeroed();
+        self.read(offset, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Copies a value in.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub fn set<T: IntoBytes + Immutable>(&self, offset: u64, value: &T) -> Result<(), RegionError> {
+        self.write(offset, value.as_bytes())
+    }
+
+    /// The address of the first byte, for those who want to reach the bytes on their own. The bytes
+    /// stay mapped as long as this value lives; others write them at any time; writing through the
+    /// pointer of a read-only mapping, or using it in a forked child, ends the process.
+    #[must_use]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        match &self.read_only {
+            Some(map) => map.as_ptr(),
+            None => self
+                .attachment
+                .platform()
+                .mapped()
+                .window()
+                .pointer(self.mapped.extent)
+                .unwrap_or(NonNull::dangling()),
+        }
+    }
+
+    /// Unmaps, and says whether that went well; dropping cannot.
+    ///
+    /// # Errors
+    /// [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`].
+    pub fn unmap(mut self) -> Result<(), RegionError> {
+        self.unmapped = true;
+        self.unmap_now()
+    }
+
+    fn unmap_now(&self) -> Result<(), RegionError> {
+        let me = self.attachment.me()?;
+        let core = self.attachment.core()?;
+        core.unmap(&me, self.mapped.handle).map_err(|error| region_error(error, &self.name))
+    }
+
+    /// The region's own lock. To use it often, keep what this returns: it has found the words.
+    ///
+    /// # Errors
+    /// [`RegionError::Forked`].
+    pub fn region_lock(&self) -> Result<RegionLock<'_>, RegionError> {
+        RegionLock::of(self)
+    }
+
+    /// Takes the region's own lock, alone, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// [`LockError::OwnerDied`] hands over the guard of a lock whose owner died.
+    pub fn lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
+        self.region_lock()?.lock()
+    }
+
+    /// As [`lock`](Self::lock), but does not wait.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`] if somebody living holds it.
+    pub fn try_lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
+        self.region_lock()?.try_lock()
+    }
+
+    /// As [`lock`](Self::lock), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`].
+    pub fn lock_for(&self, timeout: Duration) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
+        self.region_lock()?.lock_for(timeout)
+    }
+
+    /// Takes the region's own lock together with other readers.
+    ///
+    /// # Errors
+    /// [`LockError::OwnerDied`] hands over a guard under which the bytes may be half changed.
+    pub fn read_lock(&self) -> Result<ReadGuard<'_>, LockError<ReadGuard<'_>>> {
+        self.region_lock()?.read_lock()
+    }
+
+    /// As [`read_lock`](Self::read_lock), but does not wait.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`] if somebody living writes.
+    pub fn try_read_lock(&self) -> Result<ReadGuard<'_>, LockError<ReadGuard<'_>>> {
+        self.region_lock()?.try_read_lock()
+    }
+
+    /// As [`read_lock`](Self::read_lock), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`].
+    pub fn read_lock_for(
+        &self,
+        timeout: Duration,
+    ) -> Result<ReadGuard<'_>, LockError<ReadGuard<'_>>> {
+        self.region_lock()?.read_lock_for(timeout)
+    }
+
+    /// Makes the region's lock as good as new, after the caller has repaired what it protects.
+    ///
+    /// # Errors
+    /// [`RegionError::TimedOut`] if somebody holds it.
+    pub fn reset_lock(&self) -> Result<(), RegionError> {
+        self.region_lock()?.reset()
+    }
+
+    /// The mutex whose word lies at `offset`, a multiple of 8. Eight zero bytes are a free mutex.
+    ///
+    /// # Errors
+    /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`].
+    pub fn mutex(&self, offset: u64) -> Result<Mutex<'_>, RegionError> {
+        let (word, at) = self.word(offset)?;
+        Ok(Mutex::of(self, commonhold_sync::Mutex::new(word, at)))
+    }
+
+    /// The event whose word lies at `offset`, a multiple of 8. Eight zero bytes are a new event.
+    ///
+    /// # Errors
+    /// As for [`mutex`](Self::mutex).
+    pub fn event(&self, offset: u64) -> Result<Event<'_>, RegionError> {
+        let (word, at) = self.word(offset)?;
+        Ok(Event::of(self, commonhold_sync::Event::new(word, at)))
+    }
+
+    fn word(&self, offset: u64) -> Result<(&std::sync::atomic::AtomicU64, Offset), RegionError> {
+        self.writable()?;
+        if !offset.is_multiple_of(8) {
+            return Err(RegionError::Misaligned { offset });
+        }
+        let at = self.bytes(offset, 8)?.start();
+        let word = self.attachment.view()?.window().word(at);
+        Ok((word.map_err(|_| self.out_of_bounds(offset, 8))?, at))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if !self.unmapped {
+            // Fails only if others have taken this peer for dead, and dropped the mapping already.
+            let _ = self.unmap_now();
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The space and its regions.
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use commonhold_layout::{Name, PeerName};
+use commonhold_space::{self as core, RegionHandle};
+
+use crate::{
+    Access, CreateOptions, Destroy, FormatOptions, Mapping, OpenError, Reaped, RegionError,
+    RegionKey, Removal,
+    attachment::{Attachment, checked, region_error},
+    open,
+};
+
+/// A space that this process is attached to.
+///
+/// Clones share one attachment: to others they are one peer. It detaches when the last clone, and the
+/// last mapping, goes.
+#[derive(Debug, Clone)]
+pub struct Space(Arc<Attachment>);
+
+impl Space {
+    pub(crate) const fn of(attachment: Arc<Attachment>) -> Self {
+        Self(attachment)
+    }
+
+    pub(crate) const fn attachment(&self) -> &Arc<Attachment> {
+        &self.0
+    }
+
+    /// Attaches to an existing space, named by a URL: `shm:NAME` or `file:PATH`.
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`], [`OpenError::NotASpace`], [`OpenError::NoPeerSlot`], and the others.
+    pub fn open(url: &str) -> Result<Self, OpenError> {
+        open::open(url)
+    }
+
+    /// As [`open`](Self::open); but a `shm:` space that does not exist is formatted with defaults first.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_or_format(url: &str) -> Result<Self, OpenError> {
+        open::open_or_format(url)
+    }
+
+    /// Formats a space, and does not attach to it. The name appears at once and whole, or not at all.
+    ///
+    /// # Errors
+    /// [`OpenError::Exists`] if something is there and `force` is not set; [`OpenError::InUse`] if
+    /// live peers are attached even so; [`OpenError::Format`] for sizes that are not possible.
+    pub fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError> {
+        open::format(url, options)
+    }
+
+    /// Removes a `shm:` or `file:` space.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] if live peers are attached, unless forced; [`OpenError::NotFound`].
+    pub fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
+        open::remove(url, removal)
+    }
+
+    /// Names this peer for people; the default is the name of the command.
+    ///
+    /// # Errors
+    /// [`RegionError::Forked`].
+    pub fn set_name(&self, name: &str) -> Result<(), RegionError> {
+        self.0.core()?.rename(&PeerName::new(name));
+        Ok(())
+    }
+
+    /// This peer's slot and generation.
+    #[must_use]
+    pub fn peer(&self) -> (u16, u32) {
+        self.0.peer()
+    }
+
+    /// Creates a region of `size` bytes, all zero.
+    ///
+    /// # Errors
+    /// [`RegionError::Exists`], [`RegionError::NoSpace`], [`RegionError::NoMemory`], and the others;
+    /// nothing has been created then.
+    pub fn create(&self, name: &str, size: u64) -> Result<Region, RegionError> {
+        self.create_with(name, &CreateOptions { size, ..CreateOptions::default() })
+    }
+
+    /// Creates a region, with a say in how.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn create_with(&self, name: &str, options: &CreateOptions) -> Result<Region, RegionError> {
+        let checked = checked(name)?;
+        let wanted = core::CreateOptions {
+            size: options.size,
+            reserve: options.reserve.unwrap_or(0),
+            lazy: options.lazy,
+        };
+        let me = self.0.me()?;
+        let handle = self
+            .0
+            .core()?
+            .create(&me, &checked, &wanted)
+            .map_err(|error| region_error(error, name))?;
+        Ok(Region { space: self.clone(), name: name.into(), handle, size: options.size })
+    }
+
+    /// Finds an active region.
+    ///
+    /// # Errors
+    /// [`RegionError::NotFound`].
+    pub fn region(&self, name: &str) -> Result<Region, RegionError> {
+        let checked = checked(name)?;
+        let me = self.0.me()?;
+        let record =
+            self.0.view()?.stat(&me, &checked).map_err(|error| region_error(error, name))?;
+        if record.phase != commonhold_layout::RegionPhase::Active {
+            return Err(RegionError::NotFound { name: name.to_owned() });
+        }
+        Ok(Region {
+            space: self.clone(),
+            name: name.into(),
+            handle: record.handle,
+            size: record.size,
+        })
+    }
+
+    /// Finds and maps an active region. This needs no lock and no system call (a read-only mapping
+    /// needs one), however many regions there are.
+    ///
+    /// # Errors
+    /// [`RegionError::NotFound`].
+    pub fn map(&self, name: &str, access: Access) -> Result<Mapping, RegionError> {
+        let checked = checked(name)?;
+        let me = self.0.me()?;
+        let mapped =
+            self.0.core()?.map(&me, &checked).map_err(|error| region_error(error, name))?;
+        Mapping::of(&self.0, name, mapped, access)
+    }
+
+    /// Destroys a region, and says which one it was.
+    ///
+    /// # Errors
+    /// [`RegionError::Mapped`] if this process maps it; [`RegionError::NotFound`];
+    /// [`RegionError::TimedOut`], after which it is active again.
+    pub fn destroy(&self, name: &str, how: Destroy) -> Result<RegionKey, RegionError> {
+        let checked = checked(name)?;
+        let me = self.0.me()?;
+        let how = match how {
+            Destroy::Wait => core::Destroy::Wait,
+            Destroy::Within(timeout) => core::Destroy::Until(self.0.deadline(timeout)),
+            Destroy::Deferred => core::Destroy::Deferred,
+        };
+        let handle = self
+            .0
+            .core()?
+            .destroy(&me, &checked, how)
+            .map_err(|error| region_error(error, name))?;
+        Ok(key(handle))
+    }
+
+    /// Gives a region another size, within its reserve. Mappings see it after
+    /// [`Mapping::refresh`](crate::Mapping::refresh).
+    ///
+    /// # Errors
+    /// [`RegionError::BeyondReserve`]; [`RegionError::Mapped`] if it is to shrink while mapped;
+    /// [`RegionError::NoMemory`]. The size is as before then.
+    pub fn resize(&self, name: &str, size: u64) -> Result<(), RegionError> {
+        let checked = checked(name)?;
+        let me = self.0.me()?;
+        self.0.core()?.resize(&me, &checked, size).map_err(|error| region_error(error, name))
+    }
+
+    /// Looks for dead peers now, and frees what they left.
+    ///
+    /// # Errors
+    /// [`RegionError::Damaged`]; what could not be freed is left for the next time.
+    pub fn reap(&self) -> Result<Reaped, RegionError> {
+        let me = self.0.me()?;
+        let mut reaped = Reaped::default();
+        let counts = self
+            .0
+            .core()?
+            .reap_with(&me, |record| reaped.peers.push(crate::snapshot::dead_peer(record)))
+            .map_err(|error| region_error(error, ""))?;
+        reaped.settled = counts.settled;
+        Ok(reaped)
+    }
+
+    /// A descriptor of the space's file that may be handed to others: it carries nothing by which
+    /// this peer is known to live.
+    ///
+    /// # Errors
+    /// [`RegionError::Forked`], or the operating system's.
+    pub fn duplicate_fd(&self) -> Result<OwnedFd, RegionError> {
+        let file = self.0.core()?.view().platform().mapped().file().ok_or(RegionError::Forked)?;
+        file.try_clone_to_owned().map_err(|source| RegionError::Os { call: "dup", source })
+    }
+
+    /// Checks every invariant of the space's tables: a test for tests, and for suspicious minds.
+    ///
+    /// # Errors
+    /// [`RegionError::Damaged`] names what does not hold.
+    pub fn check(&self) -> Result<(), RegionError> {
+        let me = self.0.me()?;
+        self.0.core()?.check(&me).map(drop).map_err(|error| region_error(error, ""))
+    }
+}
+
+/// A region that was found or created: which one, not a mapping of it.
+#[derive(Debug, Clone)]
+pub struct Region {
+    space: Space,
+    name: Box<str>,
+    handle: RegionHandle,
+    size: u64,
+}
+
+impl Region {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What tells it from every other region that had, or will have, its name.
+    #[must_use]
+    pub const fn key(&self) -> RegionKey {
+        key(self.handle)
+    }
+
+    /// Bytes that a mapping saw when it was found.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Maps this very region.
+    ///
+    /// # Errors
+    /// [`RegionError::NotFound`] if it is no longer active, even if another has its name.
+    pub fn map(&self, access: Access) -> Result<Mapping, RegionError> {
+        let attachment = self.space.attachment();
+        let me = attachment.me()?;
+        let mapped = attachment
+            .core()?
+            .map_handle(&me, self.handle)
+            .map_err(|error| region_error(error, &self.name))?;
+        Mapping::of(attachment, &self.name, mapped, access)
+    }
+}
+
+pub(crate) const fn key(handle: RegionHandle) -> RegionKey {
+    RegionKey { entry: handle.region.get(), generation: handle.generation }
+}
+
+/// The name of a record, as text.
+pub(crate) fn text(name: &Name) -> String {
+    name.to_string()
+}

@@ -1,0 +1,150 @@
+//! Why the operating system did not give what was asked.
+
+use std::{
+    error::Error,
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use rustix::io::Errno;
+
+/// Why a window could not be had, made or removed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum HostError {
+    /// There is nothing at the path.
+    NotFound {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There is already something at the path.
+    Exists {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The file has no bytes: it was made, but never formatted.
+    Empty {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is neither a regular file nor another thing that holds a window.
+    NotAWindow {
+        /// What is not.
+        path: PathBuf,
+    },
+    /// The URL is good, but this version cannot use what it names.
+    NotSupported {
+        /// The scheme of the URL, with its colon.
+        scheme: &'static str,
+    },
+    /// The process inherited the window by `fork`, and must open it anew.
+    Forked,
+    /// A system call failed.
+    Call {
+        /// Which call.
+        call: &'static str,
+        /// What it was about.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl HostError {
+    pub(crate) fn call(call: &'static str, path: &Path, errno: Errno) -> Self {
+        Self::Call { call, path: path.to_owned(), source: errno.into() }
+    }
+
+    /// The operating system's error number, if a call failed.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Call { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// Whether the cause is that memory, address space or room on the file system ran out.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.errno().is_some_and(|errno| is_full(Errno::from_raw_os_error(errno)))
+    }
+}
+
+/// Whether an error number means that there is no memory or no room.
+pub(crate) fn is_full(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSPC | Errno::DQUOT | Errno::NOMEM)
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { path } => write!(f, "{} does not exist", path.display()),
+            Self::Exists { path } => write!(f, "{} already exists", path.display()),
+            Self::Empty { path } => {
+                write!(f, "{} is empty: `space format` makes a space of it", path.display())
+            }
+            Self::NotAWindow { path } => write!(
+                f,
+                "{} is not a regular file, and no other kind of memory can be used yet",
+                path.display()
+            ),
+            Self::NotSupported { scheme } => write!(f, "{scheme} is not supported yet"),
+            Self::Forked => {
+                f.write_str("the space was opened before the process forked: open it anew")
+            }
+            Self::Call { call, path, source } => {
+                write!(f, "{call} failed on {}: {source}", path.display())?;
+                match (*call, source.raw_os_error()) {
+                    ("mmap", Some(libc::ENOMEM)) => f.write_str(
+                        "; is the address space limited (`ulimit -v`)? a smaller capacity may fit",
+                    ),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl Error for HostError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Call { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Why a new space could not be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CreateError<E> {
+    /// The operating system refused.
+    Host(HostError),
+    /// The window was there, and formatting it failed. Nothing of it is left.
+    Format(E),
+}
+
+impl<E> From<HostError> for CreateError<E> {
+    fn from(error: HostError) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for CreateError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(error) => error.fmt(f),
+            Self::Format(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for CreateError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Host(error) => error.source(),
+            Self::Format(error) => error.source(),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Noticing that this process is a forked child.
+//!
+//! # What it owns
+//! One page that the kernel wipes in every child, and a table of the descriptors that a child must
+//! not keep.
+//!
+//! # Invariants
+//! 1. The word in the page is 0, or the *epoch* of this process: a number that no process it descends
+//!    from had when it forked. So what was made under one epoch sees another in a child, also after
+//!    the child has made something of its own, and also in the child's children.
+//! 2. The page is wiped by the kernel (`MADV_WIPEONFORK`), so raw `clone` is noticed too; where the
+//!    kernel cannot, the `pthread_atfork` handler wipes it.
+//! 3. A descriptor is in the table only while it is open: it leaves before it is closed, or the handler
+//!    could close what another thread has opened under its number.
+//! 4. The handler does only what is safe between `fork` and `exec` in a program with threads: atomics
+//!    and `close`. Nothing here waits for another thread, which a child may not have.
+//!
+//! # What it does not do
+//! It stops nobody: whoever owns something asks [`ForkGuard::is_forked_child`] before touching it.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering},
+};
+
+use rustix::{
+    io::Errno,
+    mm::{self, Advice, MapFlags, ProtFlags},
+};
+
+const PAGE: usize = 4096;
+/// Descriptors that can be closed in children.
+const DESCRIPTORS: usize = 4096;
+const UNUSED: RawFd = -1;
+
+/// The word in the wiped page; null until the first guard is made.
+static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+/// The last epoch given out. A child inherits its value, so its own epoch is larger.
+static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
+static HANDLER_SET: AtomicBool = AtomicBool::new(false);
+static TABLE: [AtomicI32; DESCRIPTORS] = [const { AtomicI32::new(UNUSED) }; DESCRIPTORS];
+
+/// Remembers which process made it.
+#[derive(Debug, Clone, Copy)]
+pub struct ForkGuard {
+    word: &'static AtomicU64,
+    epoch: u64,
+}
+
+impl ForkGuard {
+    /// A guard of the process that calls.
+    ///
+    /// # Errors
+    /// The error of `mmap` if there is no memory for the page, or of `pthread_atfork`.
+    pub fn new() -> Result<Self, std::io::Error> {
+        Ok(Self::made_here()?)
+    }
+
+    pub(crate) fn made_here() -> Result<Self, Errno> {
+        set_handler()?;
+        let word = word()?;
+        let mut epoch = word.load(Ordering::Relaxed);
+        if epoch == 0 {
+            // The first guard of this process, or the first since it was forked. If several threads
+            // come here, one value stands, and each takes that.
+            let fresh = LAST_EPOCH.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            epoch = match word.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => fresh,
+                Err(other) => other,
+            };
+        }
+        Ok(Self { word, epoch })
+    }
+
+    /// Whether the process that asks is not the one that made the guard, but a child of it (or a
+    /// child's child). One relaxed load.
+    #[inline]
+    #[must_use]
+    pub fn is_forked_child(&self) -> bool {
+        // Relaxed: the page is written before the child runs, and a process's own epoch never changes.
+        self.word.load(Ordering::Relaxed) != self.epoch
+    }
+}
+
+fn word() -> Result<&'static AtomicU64, Errno> {
+    // Acquire: pairs with the AcqRel below; the page is advised before it is used.
+    let mut found = WORD.load(Ordering::Acquire);
+    if found.is_null() {
+        let page = wiped_page()?;
+        let fresh = page.cast::<AtomicU64>().as_ptr();
+        let nobody = ptr::null_mut();
+        found = match WORD.compare_exchange(nobody, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => fresh,
+            Err(other) => {
+                // SAFETY: `munmap` wants a range that nobody uses: the page was mapped just now and
+                // its address was given to nobody.
+                let _ = unsafe { mm::munmap(page.as_ptr().cast(), PAGE) };
+                other
+            }
+        };
+    }
+    // SAFETY: `&*` wants a valid pointer for the lifetime: `found` came from `wiped_page`, is aligned
+    // to a page, is never unmapped once it stands in `WORD`, and is only ever used as an atomic.
+    Ok(unsafe { &*found })
+}
+
+fn wiped_page() -> Result<NonNull<u8>, Errno> {
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: `mmap_anonymous` wants no pointer into a range that it replaces: with a null hint and
+    // without MAP_FIXED it replaces none.
+    let page = unsafe { mm::mmap_anonymous(ptr::null_mut(), PAGE, access, MapFlags::PRIVATE) }?;
+    // SAFETY: `madvise` wants a range whose change of meaning hurts nobody: the page is ours and new.
+    // If the kernel does not know the advice, the handler still wipes the page.
+    let _ = unsafe { mm::madvise(page, PAGE, Advice::LinuxWipeOnFork) };
+    NonNull::new(page.cast()).ok_or(Errno::NOMEM)
+}
+
+fn set_handler() -> Result<(), Errno> {
+    // Two threads may both set it: the handler does no harm twice. Waiting for the other would, if
+    // this process was forked meanwhile.
+    if HANDLER_SET.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: `pthread_atfork` wants handlers that may run in any thread that forks, at any time: ours
+    // does nothing but atomics and `close`.
+    let error = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    if error != 0 {
+        return Err(Errno::from_raw_os_error(error));
+    }
+    HANDLER_SET.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+extern "C" fn in_child() {
+    let word = WORD.load(Ordering::Acquire);
+    // SAFETY: `as_ref` wants null or a valid pointer: what stands in `WORD` is a page that is never
+    // unmapped, and the child has a copy of it.
+    if let Some(word) = unsafe { word.as_ref() } {
+        word.store(0, Ordering::Relaxed);
+    }
+    for entry in &TABLE {
+        let descriptor = entry.swap(UNUSED, Ordering::Relaxed);
+        if descriptor != UNUSED {
+            // SAFETY: `close` wants a descriptor that nobody uses any more: it was inherited, and its
+            // owner in this child finds out that it was forked before it uses or closes it.
+            unsafe { libc::close(descriptor) };
+        }
+    }
+}
+
+/// A descriptor that forked children do not keep.
+///
+/// In a child that was made without `fork` handlers (raw `clone`), it stays open and is never closed:
+/// its number may belong to somebody else there.
+#[derive(Debug)]
+pub(crate) struct OwnFd {
+    /// `None` only while being dropped.
+    descriptor: Option<OwnedFd>,
+    entry: &'static AtomicI32,
+    guard: ForkGuard,
+}
+
+impl OwnFd {
+    /// Takes the descriptor over.
+    ///
+    /// # Errors
+    /// `EMFILE` if the table is full.
+    pub(crate) fn new(descriptor: OwnedFd, guard: ForkGuard) -> Result<Self, Errno> {
+        let raw = descriptor.as_raw_fd();
+        let taken = TABLE.iter().find(|entry| {
+            entry.load(Ordering::Relaxed) == UNUSED
+                && entry.compare_exchange(UNUSED, raw, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        });
+        let entry = taken.ok_or(Errno::MFILE)?;
+        Ok(Self { descriptor: Some(descriptor), entry, guard })
+    }
+
+    /// The descriptor; `None` in a forked child, where it is closed.
+    pub(crate) fn get(&self) -> Option<BorrowedFd<'_>> {
+        if self.guard.is_forked_child() {
+            return None;
+        }
+        self.descriptor.as_ref().map(AsFd::as_fd)
+    }
+}
+
+impl Drop for OwnFd {
+    fn drop(&mut self) {
+        let Some(descriptor) = self.descriptor.take() else { return };
+        if self.guard.is_forked_child() {
+            std::mem::forget(descriptor);
+            return;
+        }
+        // Out of the table first: invariant 3.
+        self.entry.store(UNUSED, Ordering::Relaxed);
+        drop(descriptor);
+    }
+}

@@ -1,0 +1,284 @@
+//! The memory behind a file: committed by `fallocate`, given back by punching holes.
+//!
+//! # What it owns
+//! The blocks of the file. The bytes belong to whoever has committed them.
+//!
+//! # Invariants
+//! 1. Committing changes no byte that anybody has committed before.
+//! 2. Nothing here touches the mapping where there may be a hole: that is what ends processes.
+//!
+//! Where `fallocate` does not exist, zeros are written over the holes. Between finding a hole and
+//! writing to it, somebody else could commit the same bytes *and then use them*, and the zeros would
+//! fall on data. So filling happens under a lock of its own: whoever uses bytes has committed them,
+//! and so filled the hole, under that lock before.
+//!
+//! # What it does not do
+//! On a file system that has neither `fallocate` nor knows its holes (`SEEK_HOLE`), a commit promises
+//! nothing.
+
+use std::{
+    os::fd::BorrowedFd,
+    sync::{Mutex, PoisonError},
+};
+
+use commonhold_layout::Extent;
+use commonhold_space::MediumError;
+use commonhold_window::Window;
+use rustix::{
+    fs::{self, FallocateFlags, SeekFrom},
+    io::{self, Errno, retry_on_intr},
+};
+
+use crate::{
+    error::is_full,
+    fork::OwnFd,
+    kind::MemoryKind,
+    ofd::{self, LockByte},
+};
+
+/// `fallocate` that is interrupted gives back what it took, so a program with a fast timer would
+/// never finish a large one.
+const CHUNK: u64 = 16 << 20;
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// A file as the medium of a window.
+#[derive(Debug)]
+pub(crate) struct FileMedium {
+    file: OwnFd,
+    kind: MemoryKind,
+    /// Held while holes are filled: the file lock keeps other processes out, but not threads.
+    fill: Mutex<()>,
+}
+
+fn error(call: &'static str) -> impl Fn(Errno) -> MediumError {
+    move |errno| {
+        let number = errno.raw_os_error();
+        if is_full(errno) {
+            MediumError::Full { errno: number }
+        } else {
+            MediumError::Failed { call, errno: number }
+        }
+    }
+}
+
+fn is_unsupported(errno: Errno) -> bool {
+    // `NOTSUP` is the same number as `OPNOTSUPP` here.
+    matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS)
+}
+
+/// Parts of an extent, small enough for one call, in order.
+fn chunks(extent: Extent, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
+    let (start, end) = (extent.start().get(), extent.end());
+    let mut at = start;
+    std::iter::from_fn(move || {
+        let len = chunk.min(end.checked_sub(at)?);
+        let part = (at, len);
+        at += len;
+        (len > 0).then_some(part)
+    })
+}
+
+impl FileMedium {
+    pub(crate) const fn new(file: OwnFd, kind: MemoryKind) -> Self {
+        Self { file, kind, fill: Mutex::new(()) }
+    }
+
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.get()
+    }
+
+    fn checked(
+        &self,
+        call: &'static str,
+        window: &Window,
+        extent: Extent,
+    ) -> Result<BorrowedFd<'_>, MediumError> {
+        // Behind the window the file would grow.
+        if extent.end() > window.len() {
+            return Err(error(call)(Errno::INVAL));
+        }
+        // In a child the descriptor is closed.
+        self.file.get().ok_or_else(|| error(call)(Errno::BADF))
+    }
+
+    pub(crate) fn commit(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {
+        let file = self.checked("fallocate", window, extent)?;
+        for (at, len) in chunks(extent, CHUNK.max(self.kind.page_size())) {
+            match retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), at, len)) {
+                Ok(()) => {}
+                Err(errno) if is_unsupported(errno) => return self.fill_holes(file, extent),
+                Err(errno) => return Err(error("fallocate")(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {
+        let file = self.checked("fallocate", window, extent)?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for (at, len) in chunks(extent, u64::MAX) {
+            match retry_on_intr(|| fs::fallocate(file, flags, at, len)) {
+                Ok(()) => {}
+                Err(errno) if is_unsupported(errno) => return zero_data(file, window, extent),
+                Err(errno) => return Err(error("fallocate")(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes zeros over the holes of an extent.
+    fn fill_holes(&self, file: BorrowedFd<'_>, extent: Extent) -> Result<(), MediumError> {
+        let _threads = self.fill.lock().unwrap_or_else(PoisonError::into_inner);
+        ofd::lock(file, LockByte::FILL).map_err(error("fcntl"))?;
+        let filled = for_each_run(file, extent, Run::Hole, |hole| {
+            for (at, len) in chunks(hole, ZEROS.len() as u64) {
+                write_zeros(file, at, len)?;
+            }
+            Ok(())
+        });
+        let unlocked = ofd::unlock(file, LockByte::FILL).map_err(error("fcntl"));
+        filled.and(unlocked)
+    }
+}
+
+fn write_zeros(file: BorrowedFd<'_>, mut at: u64, mut len: u64) -> Result<(), MediumError> {
+    while len > 0 {
+        let most = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
+        let bytes = ZEROS.get(..most).unwrap_or(&ZEROS);
+        match retry_on_intr(|| io::pwrite(file, bytes, at)).map_err(error("pwrite"))? {
+            0 => return Err(error("pwrite")(Errno::NOSPC)),
+            count => {
+                at += count as u64;
+                len = len.saturating_sub(count as u64);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the bytes of an extent zero that are not zero by being in a hole.
+fn zero_data(file: BorrowedFd<'_>, window: &Window, extent: Extent) -> Result<(), MediumError> {
+    for_each_run(file, extent, Run::Data, |data| {
+        window.zero(data).map_err(|_| error("fallocate")(Errno::INVAL))
+    })
+}
+
+/// What a part of a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Hole,
+    Data,
+}
+
+/// Calls `found` for each part of the extent that is a hole, or is not.
+fn for_each_run(
+    file: BorrowedFd<'_>,
+    extent: Extent,
+    wanted: Run,
+    mut found: impl FnMut(Extent) -> Result<(), MediumError>,
+) -> Result<(), MediumError> {
+    let next = |from, run| {
+        let place = match run {
+            Run::Hole => SeekFrom::Hole(from),
+            Run::Data => SeekFrom::Data(from),
+        };
+        match retry_on_intr(|| fs::seek(file, place)) {
+            // Never before where the search began, whatever a file system says.
+            Ok(at) => Ok(at.max(from)),
+            // There is none up to the end of the file.
+            Err(Errno::NXIO) => Ok(u64::MAX),
+            Err(errno) => Err(error("lseek")(errno)),
+        }
+    };
+    let other = match wanted {
+        Run::Hole => Run::Data,
+        Run::Data => Run::Hole,
+    };
+    let mut at = extent.start().get();
+    while at < extent.end() {
+        let start = next(at, wanted)?;
+        if start >= extent.end() {
+            break;
+        }
+        let end = next(start, other)?.min(extent.end());
+        if end <= start {
+            return Err(error("lseek")(Errno::IO));
+        }
+        let run = Extent::new(start, end - start).ok_or_else(|| error("lseek")(Errno::IO))?;
+        found(run)?;
+        at = end;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{map::MappedWindow, scratch::Scratch};
+    use commonhold_layout::Offset;
+    use commonhold_space::Medium;
+
+    fn three_pages(scratch: &Scratch) -> MappedWindow {
+        scratch.window("three", 3 * 4096)
+    }
+
+    fn byte(mapped: &MappedWindow, at: u64) -> u8 {
+        let mut byte = [0];
+        mapped.window().read(Offset::new(at).unwrap(), &mut byte).unwrap();
+        byte[0]
+    }
+
+    #[test]
+    fn committing_keeps_what_is_there_and_releasing_makes_it_zero() {
+        let scratch = Scratch::new();
+        let mapped = three_pages(&scratch);
+        let all = Extent::new(0, 3 * 4096).unwrap();
+        mapped.commit(all).unwrap();
+        mapped.window().write(Offset::new(4096).unwrap(), b"x").unwrap();
+        mapped.commit(all).unwrap();
+        assert_eq!(byte(&mapped, 4096), b'x');
+        mapped.release(all).unwrap();
+        mapped.commit(all).unwrap();
+        assert_eq!(byte(&mapped, 4096), 0);
+    }
+
+    #[test]
+    fn an_extent_outside_the_window_is_refused_and_the_file_does_not_grow() {
+        let scratch = Scratch::new();
+        let mapped = three_pages(&scratch);
+        let outside = Extent::new(8192, 8192).unwrap();
+        assert!(matches!(mapped.commit(outside), Err(MediumError::Failed { .. })));
+        assert!(matches!(mapped.release(outside), Err(MediumError::Failed { .. })));
+        assert_eq!(mapped.peek().unwrap().size, 3 * 4096);
+    }
+
+    /// The stand-in for file systems without `fallocate`, which no test machine need have.
+    #[test]
+    fn holes_are_filled_around_data_and_data_is_zeroed_around_holes() {
+        let scratch = Scratch::new();
+        let mapped = three_pages(&scratch);
+        let file = mapped.file().unwrap();
+        let middle = Extent::new(4096, 4096).unwrap();
+        mapped.commit(middle).unwrap();
+        mapped.window().write(Offset::new(5000).unwrap(), b"x").unwrap();
+
+        let guard = mapped.guard();
+        let own = OwnFd::new(mapped.reopen().unwrap(), guard).unwrap();
+        let medium = FileMedium::new(own, mapped.kind());
+        let all = Extent::new(100, 3 * 4096 - 200).unwrap();
+        medium.fill_holes(medium.file().unwrap(), all).unwrap();
+        assert_eq!(byte(&mapped, 5000), b'x');
+        for_each_run(file, all, Run::Hole, |hole| panic!("a hole is left: {hole:?}")).unwrap();
+
+        mapped.release(Extent::new(0, 4096).unwrap()).unwrap();
+        zero_data(file, mapped.window(), all).unwrap();
+        assert_eq!(byte(&mapped, 5000), 0);
+        let mut holes = 0;
+        for_each_run(file, all, Run::Hole, |_| {
+            holes += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(holes, 1, "zeroing must not touch a hole");
+    }
+}

@@ -1,0 +1,280 @@
+//! Waiting for a word to change.
+//!
+//! # What it owns
+//! The two ways of waiting, and the choice between them, which is made once, by the kind of memory.
+//!
+//! # Invariants
+//! 1. A [`Futex`] exists only for memory where a wake reaches everybody who can map it: its only
+//!    constructor asks the kind. Everywhere else waiting is looking again, and a wake does nothing.
+//! 2. No wait is longer than [`LONGEST_WAIT`], so a wake that somebody could not send is made up for.
+//! 3. The futex is the low half of the word, and shared: the kernel knows it by file and offset, not
+//!    by address.
+//!
+//! # What it does not do
+//! It does not know why anybody waits.
+
+use std::{ptr, thread, time::Duration};
+
+use commonhold_sync::{Park, Wake};
+use commonhold_window::atomic::{AtomicU64, Ordering};
+use rustix::{io::Errno, thread as threads, time};
+
+use crate::kind::MemoryKind;
+
+/// No wait is longer, in nanoseconds.
+const LONGEST_WAIT: u64 = 50_000_000;
+/// Turns of a short spin, if there is somebody to spin for.
+const SPIN_TURNS: u32 = 60;
+/// How often the word is looked at before the processor is given away.
+const LOOKS: u32 = 200;
+/// How often the processor is given away before sleeping.
+const YIELDS: u32 = 20;
+/// Shortest and longest sleep between two looks, in nanoseconds.
+const NAP_LEAST: u64 = 2_000;
+const NAP_MOST: u64 = 1_000_000;
+
+/// How those who wait for words of one window wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiting {
+    strategy: Strategy,
+    spin_turns: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Strategy {
+    Futex(Futex),
+    Spin(Spin),
+}
+
+/// Waits in the kernel. That it exists proves that the memory is such that the kernel can wake.
+#[derive(Debug, Clone, Copy)]
+struct Futex(());
+
+/// Waits by looking again.
+#[derive(Debug, Clone, Copy)]
+struct Spin;
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+pub(crate) fn monotonic_ns() -> u64 {
+    let now = time::clock_gettime(time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Processors that this thread may run on.
+fn processors() -> u32 {
+    threads::sched_getaffinity(None).map_or(1, |set| set.count())
+}
+
+fn low_half(word: u64) -> u32 {
+    // The mask makes it fit.
+    u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+impl Waiting {
+    pub(crate) fn for_kind(kind: MemoryKind) -> Self {
+        let strategy = Futex::for_kind(kind).map_or(Strategy::Spin(Spin), Strategy::Futex);
+        // On one processor nobody gives the lock back while we spin.
+        let spin_turns = if processors() > 1 { SPIN_TURNS } else { 0 };
+        Self { strategy, spin_turns }
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        match self.strategy {
+            Strategy::Futex(_) => "futex",
+            Strategy::Spin(_) => "spin",
+        }
+    }
+}
+
+impl Park for Waiting {
+    fn now(&self) -> u64 {
+        monotonic_ns()
+    }
+
+    fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
+        let now = monotonic_ns();
+        if until <= now {
+            return;
+        }
+        let until = until.min(now.saturating_add(LONGEST_WAIT));
+        match self.strategy {
+            Strategy::Futex(futex) => futex.wait(word, low_half(expected), until),
+            Strategy::Spin(spin) => spin.wait(word, low_half(expected), until),
+        }
+    }
+
+    fn wake(&self, word: &AtomicU64, who: Wake) {
+        if let Strategy::Futex(futex) = self.strategy {
+            futex.wake(word, who);
+        }
+    }
+
+    #[inline]
+    fn spin(&self, turn: u32) -> bool {
+        if turn >= self.spin_turns {
+            return false;
+        }
+        for _ in 0..=turn / 8 {
+            std::hint::spin_loop();
+        }
+        true
+    }
+}
+
+impl Futex {
+    fn for_kind(kind: MemoryKind) -> Option<Self> {
+        kind.futex_works().then_some(Self(()))
+    }
+
+    /// The address of the low half. Words are little-endian (`commonhold-layout` refuses to compile
+    /// otherwise), so it is the address of the word.
+    const fn address(word: &AtomicU64) -> *mut u32 {
+        word.as_ptr().cast()
+    }
+
+    fn wait(self, word: &AtomicU64, expected: u32, until: u64) {
+        let (seconds, rest) = (until / 1_000_000_000, until % 1_000_000_000);
+        let deadline = libc::timespec {
+            tv_sec: libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX),
+            tv_nsec: libc::c_long::try_from(rest).unwrap_or(0),
+        };
+        // SAFETY: this futex call wants the address of a mapped word, which `word` is a reference to,
+        // and a deadline or null. It only reads both.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                Self::address(word),
+                libc::FUTEX_WAIT_BITSET,
+                expected,
+                ptr::from_ref(&deadline),
+                ptr::null::<u32>(),
+                libc::FUTEX_BITSET_MATCH_ANY,
+            )
+        };
+        if result == 0 {
+            return;
+        }
+        let error = std::io::Error::last_os_error();
+        match Errno::from_io_error(&error) {
+            // The word has changed, or time is over, or a signal came.
+            Some(Errno::AGAIN | Errno::TIMEDOUT | Errno::INTR) => {}
+            // Forbidden by a sandbox, say: the caller will come again at once, so do not let it burn.
+            _ => thread::sleep(Duration::from_nanos(NAP_MOST)),
+        }
+    }
+
+    fn wake(self, word: &AtomicU64, who: Wake) {
+        let count = match who {
+            Wake::One => 1,
+            Wake::All => libc::c_int::MAX,
+        };
+        // SAFETY: this futex call wants an address, and reads nothing there.
+        let _ =
+            unsafe { libc::syscall(libc::SYS_futex, Self::address(word), libc::FUTEX_WAKE, count) };
+    }
+}
+
+impl Spin {
+    fn wait(self, word: &AtomicU64, expected: u32, until: u64) {
+        // Relaxed: the caller looks again, with the ordering it needs.
+        let changed = || low_half(word.load(Ordering::Relaxed)) != expected;
+        for _ in 0..LOOKS {
+            if changed() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut turn = 0_u32;
+        let mut nap = NAP_LEAST;
+        while !changed() {
+            let left = until.saturating_sub(monotonic_ns());
+            if left == 0 {
+                return;
+            }
+            if turn < YIELDS {
+                turn += 1;
+                thread::yield_now();
+            } else {
+                thread::sleep(Duration::from_nanos(nap.min(left)));
+                nap = nap.saturating_mul(2).min(NAP_MOST);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{kind::FileSystem, scratch::Scratch};
+    use commonhold_layout::{Extent, Offset};
+    use commonhold_space::Medium;
+    use std::{sync::atomic::AtomicBool, time::Instant};
+
+    const NFS: MemoryKind = MemoryKind::File { file_system: FileSystem::from_magic(0x6969) };
+
+    #[test]
+    fn a_futex_is_not_to_be_had_where_other_kernels_may_write() {
+        assert!(Futex::for_kind(NFS).is_none());
+        assert_eq!(Waiting::for_kind(NFS).name(), "spin");
+        assert_eq!(Waiting::for_kind(MemoryKind::Tmpfs).name(), "futex");
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_or_when_the_word_has_another_value() {
+        for kind in [NFS, MemoryKind::Tmpfs] {
+            let waiting = Waiting::for_kind(kind);
+            let word = AtomicU64::new(7);
+            let until = waiting.now() + 3_000_000;
+            while waiting.now() < until {
+                waiting.wait(&word, 7, until);
+            }
+            assert!(waiting.now() >= until);
+            // Only the low half counts.
+            word.store(7 | 1 << 32, Ordering::Relaxed);
+            let began = Instant::now();
+            waiting.wait(&word, 7, u64::MAX);
+            assert!(began.elapsed() < Duration::from_secs(5), "the longest wait is 50 ms");
+            waiting.wait(&word, 8, u64::MAX);
+            waiting.wait(&word, 7, 0);
+        }
+    }
+
+    #[test]
+    fn a_wake_reaches_a_sleeper_through_another_mapping_of_the_file() {
+        let scratch = Scratch::new();
+        let one = scratch.window("a", 4096);
+        one.commit(Extent::new(0, 4096).unwrap()).unwrap();
+        let two = crate::file::Place::of_path(&scratch.path("a")).open().unwrap();
+        assert_ne!(one.window().word(Offset::ZERO).unwrap().as_ptr(), {
+            two.window().word(Offset::ZERO).unwrap().as_ptr()
+        });
+        let Strategy::Futex(futex) = Waiting::for_kind(MemoryKind::Tmpfs).strategy else {
+            panic!("no futex")
+        };
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                let word = one.window().word(Offset::ZERO).unwrap();
+                let began = Instant::now();
+                // An hour: only a wake ends it, since the value does not change.
+                futex.wait(word, 0, monotonic_ns() + 3_600_000_000_000);
+                done.store(true, Ordering::Relaxed);
+                began.elapsed()
+            });
+            let word = two.window().word(Offset::ZERO).unwrap();
+            while !done.load(Ordering::Relaxed) {
+                futex.wake(word, Wake::All);
+                thread::yield_now();
+            }
+            assert!(sleeper.join().unwrap() < Duration::from_secs(600));
+        });
+    }
+
+    #[test]
+    fn a_short_spin_ends() {
+        let waiting = Waiting::for_kind(MemoryKind::Tmpfs);
+        let turns = (0..1000).take_while(|turn| waiting.spin(*turn)).count();
+        assert_eq!(turns, if processors() > 1 { 60 } else { 0 });
+    }
+}

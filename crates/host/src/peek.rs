@@ -1,0 +1,43 @@
+//! Looking at the beginning of a file without mapping it.
+//!
+//! Reading a mapping can end the process (a file cut short, a file system that is full); reading a
+//! file cannot.
+
+use std::{os::fd::BorrowedFd, path::Path};
+
+use rustix::{
+    fs,
+    io::{self, retry_on_intr},
+};
+
+use crate::error::HostError;
+
+/// The beginning of what may be a space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    /// The first words; words past the end of the file are 0.
+    pub words: [u64; 32],
+    /// Bytes of the file.
+    pub size: u64,
+}
+
+impl Peek {
+    pub(crate) fn of_file(file: BorrowedFd<'_>, path: &Path) -> Result<Self, HostError> {
+        let stat = fs::fstat(file).map_err(|errno| HostError::call("fstat", path, errno))?;
+        let mut bytes = [0_u8; 256];
+        let mut read = 0;
+        while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            let count = retry_on_intr(|| io::pread(file, &mut *rest, read as u64))
+                .map_err(|errno| HostError::call("pread", path, errno))?;
+            if count == 0 {
+                break;
+            }
+            read += count;
+        }
+        let mut words = [0; 32];
+        for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*chunk);
+        }
+        Ok(Self { words, size: u64::try_from(stat.st_size).unwrap_or(0) })
+    }
+}

@@ -1,0 +1,141 @@
+//! From a URL to a window: one arm for each scheme.
+//!
+//! # What it does not do
+//! It knows nothing of any scheme but which file of this crate serves it.
+
+use std::{os::unix::fs::FileExt, path::PathBuf};
+
+use crate::{
+    error::{CreateError, HostError},
+    file::Place,
+    map::MappedWindow,
+    peek::Peek,
+    shm,
+    url::Url,
+};
+
+/// What a new window should be.
+#[derive(Debug, Clone, Copy)]
+pub struct NewWindow {
+    /// Bytes; rounded up to whole pages of the memory it will be made of.
+    pub capacity: u64,
+    /// Permissions, as for `chmod`. The umask plays no part.
+    pub mode: u32,
+}
+
+/// What a new window may take the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    /// A file without any bytes, as `mktemp` makes them.
+    Empty,
+    /// Whatever file is there, if any. Those who have it mapped keep the old one.
+    Any,
+}
+
+fn place(url: &Url) -> Result<Place, HostError> {
+    match url {
+        Url::Shm { name } => Ok(shm::place(name)),
+        Url::File { path } => Ok(Place::of_path(path)),
+        Url::Mem { .. } | Url::Pci { .. } | Url::Unix { .. } => {
+            Err(HostError::NotSupported { scheme: url.scheme() })
+        }
+    }
+}
+
+/// Maps the window at a URL.
+///
+/// Nothing of it has been read yet: [`MappedWindow::peek`] looks whether it holds a space.
+///
+/// # Errors
+/// [`HostError::NotFound`], [`HostError::Empty`], and the others.
+pub fn open(url: &Url) -> Result<MappedWindow, HostError> {
+    place(url)?.open()
+}
+
+/// Reads the first words at a URL without mapping anything.
+///
+/// # Errors
+/// [`HostError::NotFound`] and the others; an empty file is no error.
+pub fn peek(url: &Url) -> Result<Peek, HostError> {
+    place(url)?.peek()
+}
+
+/// Makes a new window, has it formatted, and only then gives it its name: the name is either absent
+/// or means a finished space, whenever this process dies. Returns what `format` did.
+///
+/// # Errors
+/// [`HostError::Exists`] if the name is taken (by a file of any size), and the others; the error of
+/// `format`, and then nothing is left of the window.
+pub fn create<T, E>(
+    url: &Url,
+    new: NewWindow,
+    format: impl FnOnce(&MappedWindow) -> Result<T, E>,
+) -> Result<(MappedWindow, T), CreateError<E>> {
+    place(url)?.create(new, format)
+}
+
+/// As [`create`], but takes the place of what is there, at one instant.
+///
+/// # Errors
+/// As [`create`]; [`HostError::Exists`] if the file to replace should be empty and is not (any more);
+/// [`HostError::NotAWindow`] if it is no regular file.
+pub fn replace<T, E>(
+    url: &Url,
+    victim: Victim,
+    new: NewWindow,
+    format: impl FnOnce(&MappedWindow) -> Result<T, E>,
+) -> Result<(MappedWindow, T), CreateError<E>> {
+    place(url)?.replace(victim, new, format)
+}
+
+/// Removes the name. Those who have the window mapped keep it.
+///
+/// # Errors
+/// [`HostError::NotFound`], [`HostError::NotAWindow`], and the others.
+pub fn remove(url: &Url) -> Result<(), HostError> {
+    place(url)?.remove()
+}
+
+/// The file that a URL names, if it names one.
+#[must_use]
+pub fn path_of(url: &Url) -> Option<PathBuf> {
+    place(url).ok().map(|place| place.path)
+}
+
+/// Whether the file at a URL holds nothing but zeros, so that replacing it loses nothing. A file with
+/// more data than is worth looking through is taken to hold something.
+///
+/// # Errors
+/// [`HostError::NotFound`], and those of reading.
+pub fn is_blank(url: &Url) -> Result<bool, HostError> {
+    /// Bytes of data, holes not counted.
+    const WORTH_READING: u64 = 64 << 20;
+    let place = place(url)?;
+    let failed = |call| {
+        let path = place.path.clone();
+        move |source| HostError::Call { call, path, source }
+    };
+    let file = std::fs::File::open(&place.path).map_err(failed("open"))?;
+    let mut chunk = [0_u8; 1 << 16];
+    let (mut at, mut read) = (0, 0);
+    loop {
+        // Where the next data begins; none is left at ENXIO, and without the call all is data.
+        match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => at = data,
+            Err(rustix::io::Errno::NXIO) => return Ok(true),
+            Err(_) => {}
+        }
+        let count = file.read_at(&mut chunk, at).map_err(failed("pread"))?;
+        if count == 0 {
+            return Ok(true);
+        }
+        if chunk.iter().take(count).any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += count as u64;
+        read += count as u64;
+        if read > WORTH_READING {
+            return Ok(false);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a space needs from the world, on Linux.
+//!
+//! # What it owns
+//! One window, one way of waiting for its words, and the evidence of one process: everything that one
+//! attachment to one space needs. It is made of the parts in `map.rs`, `park.rs` and `witness.rs`, and
+//! adds nothing to them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use commonhold_layout::{Evidence, Extent, PeerId};
+use commonhold_space::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
+use commonhold_sync::{Park, Verdict, Wake};
+use commonhold_window::{Window, atomic::AtomicU64};
+
+use crate::{
+    error::HostError,
+    map::MappedWindow,
+    park::Waiting,
+    witness::{Evidences, Heartbeat},
+};
+
+/// Everything that a space needs from Linux.
+///
+/// It belongs to the process that made it. In a child made by `fork`, its memory is not mapped, its
+/// descriptors are closed, and dropping it does nothing; ask
+/// [`is_forked_child`](Self::is_forked_child) before any use.
+#[derive(Debug)]
+pub struct LinuxPlatform {
+    // First, so that the lock is released before anything else is.
+    evidences: Evidences,
+    waiting: Waiting,
+    mapped: MappedWindow,
+}
+
+impl LinuxPlatform {
+    /// Takes a window over, and opens its file again for the evidence.
+    ///
+    /// # Errors
+    /// [`HostError`] of opening the file, or [`HostError::Forked`].
+    pub fn new(mapped: MappedWindow, heartbeat: Heartbeat) -> Result<Self, HostError> {
+        if mapped.is_forked_child() {
+            return Err(HostError::Forked);
+        }
+        let evidences = Evidences::new(&mapped, heartbeat)?;
+        let waiting = Waiting::for_kind(mapped.kind());
+        Ok(Self { evidences, waiting, mapped })
+    }
+
+    /// The window, with its kind, its file and its read-only maps.
+    #[must_use]
+    pub const fn mapped(&self) -> &MappedWindow {
+        &self.mapped
+    }
+
+    /// What this process says of itself.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        self.evidences.identity()
+    }
+
+    /// Whether the present process is not the one that made this, but a forked child of it. One
+    /// relaxed load.
+    #[inline]
+    #[must_use]
+    pub fn is_forked_child(&self) -> bool {
+        self.mapped.is_forked_child()
+    }
+
+    /// How its waiters wait: `"futex"` or `"spin"`.
+    #[must_use]
+    pub const fn waiting_name(&self) -> &'static str {
+        self.waiting.name()
+    }
+}
+
+impl Park for LinuxPlatform {
+    fn now(&self) -> u64 {
+        self.waiting.now()
+    }
+
+    fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
+        self.waiting.wait(word, expected, until);
+    }
+
+    fn wake(&self, word: &AtomicU64, who: Wake) {
+        self.waiting.wake(word, who);
+    }
+
+    #[inline]
+    fn spin(&self, turn: u32) -> bool {
+        self.waiting.spin(turn)
+    }
+}
+
+impl Medium for LinuxPlatform {
+    fn commit(&self, extent: Extent) -> Result<(), MediumError> {
+        self.mapped.commit(extent)
+    }
+
+    fn release(&self, extent: Extent) -> Result<(), MediumError> {
+        self.mapped.release(extent)
+    }
+}
+
+impl Witness for LinuxPlatform {
+    fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError> {
+        self.evidences.deposit(peer)
+    }
+
+    fn withdraw(&self, peer: PeerId) {
+        self.evidences.withdraw(peer);
+    }
+
+    fn verdict(&self, record: &PeerRecord, attaching: bool, lease_ms: u64) -> Verdict {
+        self.evidences.verdict(record, attaching, lease_ms)
+    }
+
+    fn unix_ms(&self) -> u64 {
+        unix_ms()
+    }
+}
+
+impl Platform for LinuxPlatform {
+    fn window(&self) -> &Window {
+        self.mapped.window()
+    }
+}
+
+/// Milliseconds of Unix time.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The id of the calling thread in its own PID namespace.
+#[must_use]
+pub fn thread_id() -> u32 {
+    u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(1)
+}

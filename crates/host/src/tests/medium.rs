@@ -1,0 +1,168 @@
+//! Memory that runs out, and where spaces are.
+
+use super::*;
+use crate::{
+    CreateError, MemoryKind, NewWindow, Url, create, peek, remove, replace, scratch::Scratch,
+};
+use commonhold_layout::{Extent, Offset};
+use commonhold_space::{Medium, MediumError};
+use rustix::{
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+    process::{Resource, Rlimit, setrlimit},
+};
+use std::{ffi::CString, path::PathBuf, sync::atomic::Ordering};
+
+/// A file system of its own, for one test.
+struct Mounted {
+    path: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Mounted {
+    fn new(kind: &str, options: &str) -> Option<Self> {
+        let scratch = Scratch::new();
+        let path = scratch.path("mount");
+        std::fs::create_dir(&path).unwrap();
+        let options = CString::new(options).unwrap();
+        match mount("none", &path, kind, MountFlags::empty(), options.as_c_str()) {
+            Ok(()) => Some(Self { path, _scratch: scratch }),
+            Err(errno) => {
+                eprintln!(
+                    "note: not tested: mounting {kind} needs root, or is forbidden ({errno})"
+                );
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = unmount(&self.path, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_tmpfs_is_an_error_at_commit_and_no_signal_later() {
+    let Some(mounted) = Mounted::new("tmpfs", "size=64k") else { return };
+    let place = Place::of_path(&mounted.path.join("space"));
+    let new = NewWindow { capacity: 1 << 30, mode: 0o600 };
+    let (mapped, ()) = place.create(new, |_| Ok::<_, HostError>(())).unwrap();
+    let large = Extent::new(0, 1 << 20).unwrap();
+    assert_eq!(mapped.commit(large), Err(MediumError::Full { errno: libc::ENOSPC }));
+    let small = Extent::new(4096, 8192).unwrap();
+    mapped.commit(small).unwrap();
+    mapped.window().write(small.start(), &[1; 8192]).unwrap();
+    mapped.release(large).unwrap();
+    mapped.commit(small).unwrap();
+    let mut byte = [9];
+    mapped.window().read(Offset::new(5000).unwrap(), &mut byte).unwrap();
+    assert_eq!(byte, [0]);
+}
+
+#[test]
+fn huge_pages_are_found_rounded_to_and_run_out_with_an_error() {
+    let Some(mounted) = Mounted::new("hugetlbfs", "pagesize=2M") else { return };
+    let path = mounted.path.join("space");
+    let new = NewWindow { capacity: (1 << 36) + 1, mode: 0o600 };
+    let (mapped, ()) = Place::of_path(&path).create(new, |_| Ok::<_, HostError>(())).unwrap();
+    assert_eq!(mapped.kind(), MemoryKind::Hugetlbfs { page_size: 2 << 20 });
+    assert_eq!(mapped.window().len(), (1 << 36) + (2 << 20));
+    assert_eq!(mapped.peek().unwrap().words[0], 0);
+
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if free.is_ok_and(|text| text.trim() != "0") {
+        mapped.commit(Extent::new(0, 4096).unwrap()).unwrap();
+        mapped.window().write(Offset::ZERO, b"x").unwrap();
+        assert_eq!(mapped.peek().unwrap().words[0], u64::from(b'x'));
+    } else {
+        eprintln!("note: not tested: writing, since there are no free huge pages");
+    }
+    let all = Extent::new(0, 1 << 36).unwrap();
+    assert!(matches!(mapped.commit(all), Err(MediumError::Full { .. })));
+    let map = mapped.map_read_only(Extent::new(4096, 10).unwrap()).unwrap();
+    assert_eq!(map.len(), 10);
+    mapped.release(all).unwrap();
+    drop(map);
+    // Locks and waiting work here as they do on any local file.
+    drop(mapped);
+    assert_eq!(hold(&path).waiting_name(), "futex");
+}
+
+#[test]
+fn a_space_can_lie_on_the_disk_of_temporary_files() {
+    let scratch = Scratch::below(&env::temp_dir());
+    let place = Place::of_path(&scratch.path("space"));
+    let new = NewWindow { capacity: 1 << 20, mode: 0o600 };
+    let (mapped, ()) = place.create(new, |_| Ok::<_, HostError>(())).unwrap();
+    let extent = Extent::new(4096, 8192).unwrap();
+    mapped.commit(extent).unwrap();
+    mapped.window().write(extent.start(), b"x").unwrap();
+    mapped.release(extent).unwrap();
+    mapped.commit(extent).unwrap();
+    assert_eq!(mapped.window().word(extent.start()).unwrap().load(Ordering::Relaxed), 0);
+    let proof = mapped.kind().locks_are_proof();
+    let platform = LinuxPlatform::new(mapped, Heartbeat::WithoutProof).unwrap();
+    let evidence = platform.deposit(SLOT).unwrap().unwrap();
+    assert_eq!(evidence.contains(Evidence::OFD_LOCK), proof);
+    assert_eq!(evidence.contains(Evidence::HEARTBEAT), !proof);
+}
+
+#[test]
+fn a_window_that_does_not_fit_in_the_address_space_is_an_error() {
+    let scratch = Scratch::new();
+    drop(scratch.window("space", 64 << 30));
+    Actor::play("limit", &scratch.path("space")).succeed();
+}
+
+pub(super) fn open_under_a_limit(path: &Path) {
+    assert!(open(path).is_ok());
+    let limit = Rlimit { current: Some(8 << 30), maximum: Some(8 << 30) };
+    setrlimit(Resource::As, limit).unwrap();
+    let error = open(path).unwrap_err();
+    assert!(matches!(error, HostError::Call { call: "mmap", .. }));
+    assert_eq!(error.errno(), Some(libc::ENOMEM));
+    assert!(error.is_full());
+    assert!(error.to_string().contains("ulimit"));
+}
+
+#[test]
+fn shm_spaces_can_lie_in_another_directory() {
+    let scratch = Scratch::new();
+    let program = env::current_exe().unwrap();
+    let status = Command::new(program)
+        .args(["--exact", "tests::the_role_of_a_child", "--nocapture"])
+        .env(ROLE, "shm")
+        .env(PATH, "unused")
+        .env("COMMONHOLD_SHM_DIR", scratch.path(""))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(scratch.path("commonhold-left").exists());
+}
+
+pub(super) fn use_another_directory() {
+    let url: Url = "shm:here".parse().unwrap();
+    let new = NewWindow { capacity: 4097, mode: 0o640 };
+    assert!(matches!(crate::open(&url), Err(HostError::NotFound { .. })));
+    let (mapped, answer) = create(&url, new, |_| Ok::<_, HostError>(42)).unwrap();
+    assert_eq!((mapped.window().len(), answer), (8192, 42));
+    let again = create(&url, new, |_| Ok::<_, HostError>(42));
+    assert!(matches!(again, Err(CreateError::Host(HostError::Exists { .. }))));
+    replace(&url, crate::Victim::Any, new, |_| Ok::<_, HostError>(())).unwrap();
+    assert_eq!(peek(&url).unwrap().size, 8192);
+    assert!(crate::open(&url).is_ok());
+    remove(&url).unwrap();
+    assert!(matches!(remove(&url), Err(HostError::NotFound { .. })));
+    let left: Url = "shm:left".parse().unwrap();
+    create(&left, new, |_| Ok::<_, HostError>(())).unwrap();
+}
+
+#[test]
+fn schemes_of_later_versions_are_refused_by_name() {
+    for (text, scheme) in [("mem:4G+1M", "mem:"), ("pci:auto", "pci:"), ("unix:/a", "unix:")] {
+        let error = crate::open(&text.parse().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{scheme} is not supported yet"));
+    }
+}

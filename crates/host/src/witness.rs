@@ -1,0 +1,174 @@
+//! Evidence of life: left for others, and weighed.
+//!
+//! # What it owns
+//! A description of the space's file that nobody else has, and the locks on it.
+//!
+//! # Invariants
+//! 1. `Dead` is said on proof only, or when a lease has run out where no proof can be had.
+//! 2. The lack of evidence that was never left proves nothing, and neither does a lock that is missing
+//!    on a file system whose locks may belong to another kernel.
+//! 3. In a forked child nothing is locked, unlocked or concluded: the description is the parent's.
+//! 4. The kernel does not tell us of our own locks, so our own slots are remembered here.
+//!
+//! # What it does not do
+//! It fences nobody; whoever asks for a verdict does.
+
+use std::sync::{Mutex, PoisonError};
+
+use commonhold_layout::{Evidence, PeerId};
+use commonhold_space::{Identity, MediumError, PeerRecord};
+use commonhold_sync::Verdict;
+use rustix::io::Errno;
+
+use crate::{
+    error::HostError,
+    fork::{ForkGuard, OwnFd},
+    map::MappedWindow,
+    ofd::{self, LockByte},
+    park::monotonic_ns,
+    process::{Life, Myself},
+    silence::Silence,
+};
+
+/// When this peer promises to move its heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// Only if it can leave no proof of its life behind.
+    WithoutProof,
+    /// Always: the space has a lease, or kernels attach that cannot see our proof.
+    Always,
+}
+
+/// What a lock in the kernel says of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    /// It was left, and is gone.
+    Gone,
+    /// It is there; a forked child may be what keeps it.
+    Held,
+    /// None was left, or none that we could see.
+    Unknown,
+}
+
+/// The evidence of this process, and its view of that of others.
+#[derive(Debug)]
+pub(crate) struct Evidences {
+    /// `None` if locks prove nothing on this memory.
+    description: Option<OwnFd>,
+    heartbeat: Heartbeat,
+    guard: ForkGuard,
+    me: Myself,
+    own: Mutex<Vec<PeerId>>,
+    silence: Silence,
+}
+
+impl Evidences {
+    pub(crate) fn new(mapped: &MappedWindow, heartbeat: Heartbeat) -> Result<Self, HostError> {
+        let guard = mapped.guard();
+        let description = if mapped.kind().locks_are_proof() {
+            let own = OwnFd::new(mapped.reopen()?, guard);
+            Some(own.map_err(|errno| HostError::call("open", mapped.path(), errno))?)
+        } else {
+            None
+        };
+        Ok(Self {
+            description,
+            heartbeat,
+            guard,
+            me: Myself::look(),
+            own: Mutex::default(),
+            silence: Silence::default(),
+        })
+    }
+
+    pub(crate) const fn identity(&self) -> Identity {
+        self.me.identity
+    }
+
+    fn own(&self) -> std::sync::MutexGuard<'_, Vec<PeerId>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError> {
+        let failed =
+            |errno: Errno| MediumError::Failed { call: "fcntl", errno: errno.raw_os_error() };
+        if self.guard.is_forked_child() {
+            return Err(failed(Errno::BADF));
+        }
+        let mut own = self.own();
+        if own.contains(&peer) {
+            return Ok(None);
+        }
+        let mut evidence = Evidence::PROCESS;
+        if let Some(description) = &self.description {
+            let file = description.get().ok_or_else(|| failed(Errno::BADF))?;
+            if !ofd::try_lock(file, LockByte::of_peer(peer)).map_err(failed)? {
+                return Ok(None);
+            }
+            evidence = evidence.with(Evidence::OFD_LOCK);
+        }
+        if self.description.is_none() || self.heartbeat == Heartbeat::Always {
+            evidence = evidence.with(Evidence::HEARTBEAT);
+        }
+        own.push(peer);
+        Ok(Some(evidence))
+    }
+
+    pub(crate) fn withdraw(&self, peer: PeerId) {
+        if self.guard.is_forked_child() {
+            return;
+        }
+        let mut own = self.own();
+        let before = own.len();
+        own.retain(|slot| *slot != peer);
+        if own.len() == before {
+            return;
+        }
+        if let Some(file) = self.description.as_ref().and_then(OwnFd::get) {
+            // Cannot fail for a lock that is held; if it does, the end of the process does it.
+            let _ = ofd::unlock(file, LockByte::of_peer(peer));
+        }
+    }
+
+    pub(crate) fn verdict(&self, record: &PeerRecord, attaching: bool, lease_ms: u64) -> Verdict {
+        if self.guard.is_forked_child() {
+            return Verdict::Suspect;
+        }
+        let mine = self.own().contains(&record.peer);
+        let lock = if mine { Lock::Held } else { self.lock_of(record) };
+        if lock == Lock::Gone {
+            return Verdict::Dead;
+        }
+        match self.life_of(record, attaching) {
+            Life::Gone => Verdict::Dead,
+            Life::Runs => Verdict::Alive,
+            Life::Unknown if lock == Lock::Held => Verdict::Alive,
+            Life::Unknown if record.evidence.contains(Evidence::HEARTBEAT) => {
+                self.silence.judge(record, lease_ms, monotonic_ns() / 1_000_000)
+            }
+            Life::Unknown => Verdict::Suspect,
+        }
+    }
+
+    fn lock_of(&self, record: &PeerRecord) -> Lock {
+        let Some(description) = &self.description else { return Lock::Unknown };
+        if !record.evidence.contains(Evidence::OFD_LOCK) {
+            return Lock::Unknown;
+        }
+        let Some(file) = description.get() else { return Lock::Unknown };
+        match ofd::is_locked(file, LockByte::of_peer(record.peer)) {
+            Ok(true) => Lock::Held,
+            Ok(false) => Lock::Gone,
+            Err(_) => Lock::Unknown,
+        }
+    }
+
+    fn life_of(&self, record: &PeerRecord, attaching: bool) -> Life {
+        let left = !attaching && record.evidence.contains(Evidence::PROCESS);
+        if left && self.me.shares_processes_with(&record.identity) {
+            self.me.life_of(&record.identity)
+        } else {
+            Life::Unknown
+        }
+    }
+}

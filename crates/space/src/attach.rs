@@ -1,0 +1,362 @@
+//! Becoming a peer, and ceasing to be one.
+//!
+//! The order is what makes it safe to die at any instant: first the evidence is left in the kernel,
+//! for a slot that is not ours yet; then one compare-and-swap takes the slot, with a new generation
+//! and saying which evidence there is; then the record is written; then the peer is live. Whoever
+//! dies in between is found dead by the evidence, and has owned nothing but the slot.
+
+use core::sync::atomic::Ordering;
+
+use commonhold_layout::{
+    BootId, DomainState, Evidence, Owner, PeerId, PeerName, PeerPhase, PeerState, ThreadId,
+    domain_word, header_word, peer_word, thread_word,
+};
+use commonhold_sync::{Liveness, Thread, Verdict};
+use commonhold_window::Point;
+
+use crate::{AttachError, DirectoryError, Identity, MediumError, Platform, View};
+
+/// A space that this peer is attached to.
+///
+/// Dropping it without [`detach`](Self::detach) is like dying: the slot stays taken until the
+/// evidence is gone and somebody reaps.
+#[derive(Debug)]
+pub struct Space<P> {
+    view: View<P>,
+    peer: PeerId,
+    generation: u32,
+    live: u64,
+}
+
+/// A slot that has been taken, in the phase of attaching.
+struct Slot {
+    peer: PeerId,
+    state: PeerState,
+    /// Its last peer was dead and has not been reaped: what it left behind must be settled.
+    inherited: bool,
+}
+
+impl<P: Platform> Space<P> {
+    /// Attaches to a space.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(view: View<P>, identity: &Identity) -> Result<Self, AttachError> {
+        Point::AttachBegins.reached();
+        let slot = take_slot(&view)?;
+        Point::AttachSlotTaken.reached();
+        let inherited = slot.inherited;
+        match write_record(&view, &slot, identity) {
+            Ok(()) => {}
+            Err(error) => {
+                leave_slot(&view, slot.peer, slot.state);
+                return Err(error);
+            }
+        }
+        Point::AttachRecordWritten.reached();
+        let live = slot.state.in_phase(PeerPhase::Live);
+        let state = &view.peer(slot.peer).map_err(directory)?[peer_word::STATE];
+        // SeqCst: the record is written before; see `View::peer_state`.
+        if state
+            .compare_exchange(slot.state.word(), live.word(), Ordering::SeqCst, Ordering::Relaxed)
+            .is_err()
+        {
+            return Err(AttachError::Directory(DirectoryError::Fenced));
+        }
+        Point::AttachLive.reached();
+        let space = Self { view, peer: slot.peer, generation: live.generation, live: live.word() };
+        if inherited {
+            space.settle_inheritance().map_err(AttachError::Directory)?;
+        }
+        Ok(space)
+    }
+
+    fn settle_inheritance(&self) -> Result<(), DirectoryError> {
+        let thread = self.claim_thread(1)?;
+        let me = self.thread(thread)?;
+        let settled = self.view.directory(&me).and_then(|directory| self.settle(&directory));
+        self.release_thread(thread);
+        settled.map(drop)
+    }
+
+    /// Gives the slot back. Everything that was mapped or locked must have been given back before.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Fenced`] if the peer was declared dead.
+    pub fn detach(&self) -> Result<(), DirectoryError> {
+        Point::DetachBegins.reached();
+        if leave_slot(&self.view, self.peer, PeerState::read(self.live)) {
+            Ok(())
+        } else {
+            Err(DirectoryError::Fenced)
+        }
+    }
+
+    /// The space, as anybody sees it.
+    pub const fn view(&self) -> &View<P> {
+        &self.view
+    }
+
+    /// This peer's slot.
+    pub const fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Which of the slot's peers this is.
+    pub const fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Shows that this peer is alive to those who have no better evidence.
+    pub fn beat(&self) {
+        if let Ok(record) = self.view.peer(self.peer) {
+            record[peer_word::HEARTBEAT].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this peer still counts among the living.
+    pub fn is_live(&self) -> bool {
+        self.view.peer_state(self.peer).is_current(self.generation)
+    }
+
+    /// Names this peer for people.
+    pub fn rename(&self, name: &PeerName) {
+        if let Ok(record) = self.view.peer(self.peer) {
+            write_name(record, name);
+        }
+    }
+
+    /// Takes a thread slot for the thread with id `tid`, which must not be 0.
+    ///
+    /// # Errors
+    /// [`DirectoryError::TooManyThreads`] if there is none left.
+    pub fn claim_thread(&self, tid: u32) -> Result<ThreadId, DirectoryError> {
+        claim_thread(&self.view, self.peer, tid)
+    }
+
+    /// Gives a thread slot back.
+    pub fn release_thread(&self, thread: ThreadId) {
+        if let Ok(slot) = self.view.thread(self.peer, thread) {
+            slot[thread_word::PENDING].store(0, Ordering::Relaxed);
+            slot[thread_word::TID].store(0, Ordering::Release);
+        }
+    }
+
+    /// The thread in a slot, as locks know it.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Damaged`] if there is no such slot.
+    #[inline]
+    pub fn thread(&self, thread: ThreadId) -> Result<Thread<'_>, DirectoryError> {
+        as_thread(&self.view, self.peer, PeerState::read(self.live), thread)
+    }
+}
+
+const fn directory(damage: commonhold_layout::Damage) -> AttachError {
+    AttachError::Directory(DirectoryError::Damaged(damage))
+}
+
+#[inline]
+fn as_thread<P: Platform>(
+    view: &View<P>,
+    peer: PeerId,
+    state: PeerState,
+    thread: ThreadId,
+) -> Result<Thread<'_>, DirectoryError> {
+    let owner = Owner::new(peer, state.generation, thread).ok_or(DirectoryError::Fenced)?;
+    let pending = &view.thread(peer, thread)?[thread_word::PENDING];
+    Ok(Thread::new(owner, pending, &view.peer(peer)?[peer_word::STATE], state.word()))
+}
+
+fn claim_thread<P: Platform>(
+    view: &View<P>,
+    peer: PeerId,
+    tid: u32,
+) -> Result<ThreadId, DirectoryError> {
+    let used = &view.peer(peer)?[peer_word::THREADS_USED];
+    let threads = view.geometry().threads();
+    for thread in (0..threads).filter_map(ThreadId::new) {
+        // Others look at the slots below this, so it grows before the slot is taken.
+        used.fetch_max(u64::from(thread.index()) + 1, Ordering::SeqCst);
+        let slot = view.thread(peer, thread)?;
+        let free = slot[thread_word::TID].compare_exchange(
+            0,
+            u64::from(tid.max(1)),
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        );
+        if free.is_ok() {
+            Point::ThreadClaimed.reached();
+            return Ok(thread);
+        }
+    }
+    Err(DirectoryError::TooManyThreads { threads })
+}
+
+/// Free slots first; then those of the dead.
+fn take_slot<P: Platform>(view: &View<P>) -> Result<Slot, AttachError> {
+    let slots = || (0..view.geometry().peers()).map(PeerId::new);
+    for peer in slots() {
+        if view.peer_state(peer).phase == PeerPhase::Free
+            && let Some(slot) = try_slot(view, peer)?
+        {
+            return Ok(slot);
+        }
+    }
+    for peer in slots() {
+        let state = view.peer_state(peer);
+        let dead = Owner::new(peer, state.generation, ThreadId::FIRST)
+            .is_none_or(|owner| view.verdict(owner) == Verdict::Dead);
+        if dead && let Some(slot) = try_slot(view, peer)? {
+            return Ok(slot);
+        }
+    }
+    Err(AttachError::NoSlot { peers: view.geometry().peers() })
+}
+
+fn try_slot<P: Platform>(view: &View<P>, peer: PeerId) -> Result<Option<Slot>, AttachError> {
+    let Some(evidence) = view.platform().deposit(peer).map_err(AttachError::Medium)? else {
+        return Ok(None);
+    };
+    Point::AttachEvidence.reached();
+    let slot = swap_slot(view, peer, evidence);
+    if slot.is_none() {
+        view.platform().withdraw(peer);
+    }
+    Ok(slot)
+}
+
+fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> Option<Slot> {
+    let state = view.peer_state(peer);
+    let inherited = match state.phase {
+        PeerPhase::Free => false,
+        PeerPhase::Fenced => {
+            view.wake_for(peer);
+            true
+        }
+        PeerPhase::Attaching | PeerPhase::Live => return None,
+    };
+    // A slot whose generations are used up is retired: no generation is ever used twice.
+    let generation = state.generation.checked_add(1)?;
+    let taken = PeerState { generation, phase: PeerPhase::Attaching, evidence };
+    // Others look at the slots below this, so it grows before the slot is taken.
+    view.header().ok()?[header_word::PEERS_USED]
+        .fetch_max(u64::from(peer.get()) + 1, Ordering::SeqCst);
+    view.peer(peer).ok()?[peer_word::STATE]
+        .compare_exchange(state.word(), taken.word(), Ordering::SeqCst, Ordering::Relaxed)
+        .ok()?;
+    Some(Slot { peer, state: taken, inherited })
+}
+
+fn leave_slot<P: Platform>(view: &View<P>, peer: PeerId, state: PeerState) -> bool {
+    let free = PeerState {
+        generation: state.generation,
+        phase: PeerPhase::Free,
+        evidence: Evidence::NONE,
+    };
+    let left = view.peer(peer).is_ok_and(|record| {
+        record[peer_word::STATE]
+            .compare_exchange(state.word(), free.word(), Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
+    });
+    Point::DetachFreed.reached();
+    view.platform().withdraw(peer);
+    left
+}
+
+fn write_record<P: Platform>(
+    view: &View<P>,
+    slot: &Slot,
+    identity: &Identity,
+) -> Result<(), AttachError> {
+    let record = view.peer(slot.peer).map_err(directory)?;
+    if let Some(threads) = view.geometry().thread_row(slot.peer) {
+        view.platform().commit(threads).map_err(AttachError::Medium)?;
+    }
+    for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
+        let words = view.thread(slot.peer, thread).map_err(directory)?;
+        words[thread_word::PENDING].store(0, Ordering::Relaxed);
+        words[thread_word::TID].store(0, Ordering::Relaxed);
+    }
+    record[peer_word::THREADS_USED].store(0, Ordering::Relaxed);
+    let thread = claim_thread(view, slot.peer, 1).map_err(AttachError::Directory)?;
+    let me = as_thread(view, slot.peer, slot.state, thread).map_err(AttachError::Directory)?;
+    let domain = take_domain(view, &me, identity.boot)?;
+    let store = |index: usize, value: u64| {
+        if let Some(word) = record.get(index) {
+            word.store(value, Ordering::Relaxed);
+        }
+    };
+    store(peer_word::DOMAIN, u64::from(domain));
+    store(peer_word::PID, u64::from(identity.pid));
+    store(peer_word::PID_NAMESPACE, identity.pid_namespace);
+    store(peer_word::START_TIME, identity.start_time);
+    store(peer_word::UID, u64::from(identity.uid));
+    store(peer_word::ATTACHED_MS, view.platform().unix_ms());
+    store(peer_word::HEARTBEAT, 0);
+    write_name(record, &identity.name);
+    let words = view.thread(slot.peer, thread).map_err(directory)?;
+    words[thread_word::TID].store(0, Ordering::Release);
+    Ok(())
+}
+
+fn write_name(record: &[core::sync::atomic::AtomicU64], name: &PeerName) {
+    for (word, value) in record.iter().skip(peer_word::NAME).zip(name.words()) {
+        word.store(*value, Ordering::Relaxed);
+    }
+}
+
+/// Finds the record of a kernel, or takes one: a free one, or one whose peers are all gone.
+fn take_domain<P: Platform>(
+    view: &View<P>,
+    me: &Thread<'_>,
+    boot: BootId,
+) -> Result<u16, AttachError> {
+    let domains = view.geometry().domains();
+    let known = |index: &u16| view.used_domain(*index) == Some(boot);
+    if let Some(index) = (0..domains).find(known) {
+        return Ok(index);
+    }
+    let _held = view.directory(me).map_err(AttachError::Directory)?;
+    if let Some(index) = (0..domains).find(known) {
+        return Ok(index);
+    }
+    let in_use = |index: u16| {
+        view.peer_ids().any(|peer| {
+            view.peer(peer).is_ok_and(|record| {
+                let state = view.peer_state(peer);
+                matches!(state.phase, PeerPhase::Live | PeerPhase::Fenced)
+                    && record[peer_word::DOMAIN].load(Ordering::Relaxed) == u64::from(index)
+            })
+        })
+    };
+    let free = (0..domains)
+        .find(|index| view.used_domain(*index).is_none())
+        .or_else(|| (0..domains).find(|index| !in_use(*index)))
+        .ok_or(AttachError::NoDomain { domains })?;
+    write_domain(view, free, boot).map_err(directory)?;
+    Ok(free)
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the halves of the boot id are meant")]
+fn write_domain<P: Platform>(
+    view: &View<P>,
+    index: u16,
+    boot: BootId,
+) -> Result<(), commonhold_layout::Damage> {
+    let words = view.domain(index)?;
+    words[domain_word::STATE].store(DomainState::Free.word(), Ordering::Relaxed);
+    words[domain_word::BOOT_LOW].store(boot.0 as u64, Ordering::Release);
+    words[domain_word::BOOT_HIGH].store((boot.0 >> 64) as u64, Ordering::Release);
+    Point::AttachDomainWritten.reached();
+    // Release: whoever finds the record in use reads the whole boot id.
+    words[domain_word::STATE].store(DomainState::Used.word(), Ordering::Release);
+    Ok(())
+}
+
+/// What a medium says when it is full, where the operation has a name for that.
+impl From<MediumError> for AttachError {
+    fn from(error: MediumError) -> Self {
+        Self::Medium(error)
+    }
+}

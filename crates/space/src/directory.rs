@@ -1,0 +1,314 @@
+//! The directory mutex, and what its holder may do: find free entries and extents, change links.
+//!
+//! # Invariants
+//! 1. Every store to a state word (but `Creating -> Active` by the creator), a name, an extent or a
+//!    link is made while holding a [`Directory`].
+//! 2. Links are derived: the chains by name and the order by address follow from the entries that are
+//!    not free. While they change, the intent record says so, and whoever takes the mutex from the dead
+//!    builds them anew. No other allocator state exists: free space is what no entry covers.
+//! 3. Every walk is bounded by the number of entries.
+
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+use commonhold_layout::{
+    Damage, Extent, Intent, IntentKind, IntentPhase, Name, RegionId, RegionPhase, RegionState,
+    header_word, region_word,
+};
+use commonhold_sync::{Mutex, Release, Taken, Thread};
+use commonhold_window::Point;
+
+use crate::{DirectoryError, Platform, View, view::Entry};
+
+/// The directory, while this thread holds its mutex.
+#[derive(Debug)]
+pub(crate) struct Directory<'a, P: Platform> {
+    pub(crate) view: &'a View<P>,
+    mutex: Mutex<'a>,
+    pub(crate) me: Thread<'a>,
+}
+
+impl<P: Platform> Drop for Directory<'_, P> {
+    fn drop(&mut self) {
+        // Fails only if this peer was declared dead meanwhile; then the mutex is no longer ours.
+        let _ = self.mutex.unlock(&self.me, self.view, Release::Done);
+    }
+}
+
+/// A place for a new extent.
+pub(crate) struct Place {
+    pub(crate) extent: Extent,
+    /// Link of the extent it comes after; 0: none.
+    pub(crate) after: u64,
+}
+
+impl<P: Platform> View<P> {
+    pub(crate) fn header_word(&self, index: usize) -> Result<&AtomicU64, Damage> {
+        self.header()?.get(index).ok_or(Damage::new("a header word", index as u64))
+    }
+
+    /// Takes the directory mutex. If its last holder died, what that one was changing is completed or
+    /// undone first.
+    pub(crate) fn directory<'a>(
+        &'a self,
+        me: &Thread<'a>,
+    ) -> Result<Directory<'a, P>, DirectoryError> {
+        let at = commonhold_layout::Offset::new(8 * header_word::DIRECTORY_LOCK as u64);
+        let at = at.ok_or(Damage::new("the directory mutex", 0))?;
+        let mutex = Mutex::new(self.header_word(header_word::DIRECTORY_LOCK)?, at);
+        let taken = match mutex.lock(me, self, None) {
+            Err(commonhold_sync::LockError::Unrecoverable) => {
+                // No program leaves it so, but bytes may say anything, and repair is always possible.
+                mutex.reset(self)?;
+                let _ = mutex.lock(me, self, None)?;
+                Taken::OwnerDied
+            }
+            taken => taken?,
+        };
+        let directory = Directory { view: self, mutex, me: *me };
+        if taken == Taken::OwnerDied {
+            if let Err(error) = directory.recover() {
+                // Leave it to be tried again rather than lost for ever.
+                let _ = mutex.unlock(me, self, Release::Inconsistent);
+                return Err(error);
+            }
+            mutex.mark_consistent(me)?;
+        }
+        Ok(directory)
+    }
+
+    /// Finds the entry of a name, without the mutex. The state was as returned at one instant, and the
+    /// name was the entry's then; `None` if at one instant no entry had the name.
+    pub(crate) fn find(
+        &self,
+        me: &Thread<'_>,
+        name: &Name,
+    ) -> Result<Option<(RegionId, RegionState)>, DirectoryError> {
+        const ATTEMPTS: u32 = 16;
+        let sequence = self.header_word(header_word::CHAIN_SEQUENCE)?;
+        for _ in 0..ATTEMPTS {
+            // Acquire: pairs with the Release at the end of a change; the chain is at least as new.
+            let before = sequence.load(Ordering::Acquire);
+            let found = self.walk_chain(name)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            // Orders the walk before the second look: a miss counts only if no link changed meanwhile.
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && sequence.load(Ordering::Relaxed) == before {
+                return Ok(None);
+            }
+        }
+        // Links change all the time, or whoever was changing them is dead.
+        let _held = self.directory(me)?;
+        Ok(self.walk_chain(name)?)
+    }
+
+    fn walk_chain(&self, name: &Name) -> Result<Option<(RegionId, RegionState)>, Damage> {
+        let hash = name.hash().0;
+        let mut link = self.bucket(hash)?.load(Ordering::Acquire);
+        for _ in 0..=self.geometry().regions() {
+            let Some(region) = self.geometry().link(link, "a name chain")? else { return Ok(None) };
+            let entry = self.entry(region)?;
+            if let Some(state) = has_name(entry, name, hash)? {
+                return Ok(Some((region, state)));
+            }
+            link = entry[region_word::NEXT_IN_CHAIN].load(Ordering::Acquire);
+        }
+        Err(Damage::new("a name chain", link))
+    }
+
+    /// The state of a region entry.
+    pub(crate) fn region_state(&self, region: RegionId) -> Result<RegionState, Damage> {
+        // SeqCst: a mapper counts itself before its second look; see `map`.
+        let claim = self.entry(region)?[region_word::STATE].load(Ordering::SeqCst);
+        RegionState::read(claim).ok_or(Damage::new("the state of a region", claim))
+    }
+}
+
+/// The state of an entry, if it is taken and has this name.
+fn has_name(entry: &Entry, name: &Name, hash: u64) -> Result<Option<RegionState>, Damage> {
+    // Acquire: pairs with the store that took the entry, after its name was written.
+    let claim = entry[region_word::STATE].load(Ordering::Acquire);
+    let state = RegionState::read(claim).ok_or(Damage::new("the state of a region", claim))?;
+    let same = state.phase != RegionPhase::Free
+        && entry[region_word::HASH].load(Ordering::Relaxed) == hash
+        && entry[region_word::NAME_LEN].load(Ordering::Relaxed) == name.len()
+        && entry
+            .iter()
+            .skip(region_word::NAME)
+            .zip(name.words().iter().take(name.used_words()))
+            .all(|(word, expected)| word.load(Ordering::Relaxed) == *expected);
+    fence(Ordering::Acquire);
+    // The name is that of this generation if the generation is still the same.
+    let again = RegionState::read(entry[region_word::STATE].load(Ordering::Relaxed));
+    Ok(again.filter(|again| {
+        same && again.generation == state.generation && again.phase != RegionPhase::Free
+    }))
+}
+
+impl<P: Platform> Directory<'_, P> {
+    /// The entry of a name, exactly.
+    pub(crate) fn find(&self, name: &Name) -> Result<Option<(RegionId, RegionState)>, Damage> {
+        self.view.walk_chain(name)
+    }
+
+    pub(crate) fn set_state(&self, region: RegionId, state: RegionState) -> Result<(), Damage> {
+        // SeqCst: mappers count themselves and then look at the state; who changes the state then looks
+        // at the counts (Dekker). As Release it publishes the entry's other words.
+        self.view.entry(region)?[region_word::STATE].store(state.word(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    pub(crate) fn set_intent(&self, intent: Option<Intent>) -> Result<(), Damage> {
+        self.view
+            .header_word(header_word::INTENT)?
+            .store(intent.map_or(0, Intent::word), Ordering::Release);
+        Ok(())
+    }
+
+    /// Says that the links around `region` are about to change.
+    pub(crate) fn begin_links(&self, region: RegionId) -> Result<(), Damage> {
+        self.set_intent(Some(Intent {
+            kind: IntentKind::Link,
+            phase: IntentPhase::Trial,
+            region,
+        }))?;
+        Point::LinkIntent.reached();
+        let sequence = self.view.header_word(header_word::CHAIN_SEQUENCE)?;
+        sequence.store(sequence.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
+        // Release fence: who sees a link changed also sees the odd number.
+        fence(Ordering::Release);
+        Point::LinkOdd.reached();
+        Ok(())
+    }
+
+    /// Says that the links are whole again.
+    pub(crate) fn end_links(&self) -> Result<(), Damage> {
+        Point::LinkDone.reached();
+        let sequence = self.view.header_word(header_word::CHAIN_SEQUENCE)?;
+        let next = (sequence.load(Ordering::Relaxed) | 1).wrapping_add(1);
+        // Release: pairs with the Acquire of `find`.
+        sequence.store(next, Ordering::Release);
+        Point::LinkEven.reached();
+        self.set_intent(None)
+    }
+
+    /// Puts an entry at the head of its name chain.
+    pub(crate) fn chain(&self, region: RegionId) -> Result<(), Damage> {
+        let entry = self.view.entry(region)?;
+        let bucket = self.view.bucket(entry[region_word::HASH].load(Ordering::Relaxed))?;
+        entry[region_word::NEXT_IN_CHAIN].store(bucket.load(Ordering::Relaxed), Ordering::Relaxed);
+        // Release: who finds the entry through the bucket finds it written.
+        bucket.store(region.link(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes an entry out of its name chain.
+    pub(crate) fn unchain(&self, region: RegionId) -> Result<(), Damage> {
+        let view = self.view;
+        let entry = view.entry(region)?;
+        let next = entry[region_word::NEXT_IN_CHAIN].load(Ordering::Relaxed);
+        let mut word = view.bucket(entry[region_word::HASH].load(Ordering::Relaxed))?;
+        for _ in 0..=view.geometry().regions() {
+            let link = word.load(Ordering::Relaxed);
+            if link == region.link() {
+                word.store(next, Ordering::Release);
+                return Ok(());
+            }
+            let Some(other) = view.geometry().link(link, "a name chain")? else { return Ok(()) };
+            word = &view.entry(other)?[region_word::NEXT_IN_CHAIN];
+        }
+        Err(Damage::new("a name chain", region.link()))
+    }
+
+    /// The word that leads to the extent after the one linked by `after`.
+    fn next_word(&self, after: u64) -> Result<&AtomicU64, Damage> {
+        match self.view.geometry().link(after, "the order of extents")? {
+            None => self.view.header_word(header_word::EXTENT_HEAD),
+            Some(region) => Ok(&self.view.entry(region)?[region_word::NEXT_EXTENT]),
+        }
+    }
+
+    /// Puts an extent into the order of addresses, after the one linked by `after`.
+    pub(crate) fn link_extent(&self, region: RegionId, after: u64) -> Result<(), Damage> {
+        let entry = self.view.entry(region)?;
+        let word = self.next_word(after)?;
+        let next = word.load(Ordering::Relaxed);
+        entry[region_word::PREVIOUS_EXTENT].store(after, Ordering::Relaxed);
+        entry[region_word::NEXT_EXTENT].store(next, Ordering::Relaxed);
+        word.store(region.link(), Ordering::Relaxed);
+        if let Some(next) = self.view.geometry().link(next, "the order of extents")? {
+            self.view.entry(next)?[region_word::PREVIOUS_EXTENT]
+                .store(region.link(), Ordering::Relaxed);
+        }
+        let cursor = self.view.header_word(header_word::EXTENT_CURSOR)?;
+        cursor.store(region.link(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes an extent out of the order of addresses.
+    pub(crate) fn unlink_extent(&self, region: RegionId) -> Result<(), Damage> {
+        let entry = self.view.entry(region)?;
+        let previous = entry[region_word::PREVIOUS_EXTENT].load(Ordering::Relaxed);
+        let next = entry[region_word::NEXT_EXTENT].load(Ordering::Relaxed);
+        self.next_word(previous)?.store(next, Ordering::Relaxed);
+        if let Some(next) = self.view.geometry().link(next, "the order of extents")? {
+            self.view.entry(next)?[region_word::PREVIOUS_EXTENT].store(previous, Ordering::Relaxed);
+        }
+        // The next region goes where this one was, whose page tables are warm.
+        let cursor = self.view.header_word(header_word::EXTENT_CURSOR)?;
+        cursor.store(previous, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Looks for `len` free bytes at a multiple of `align`: from where the last extent was placed on,
+    /// then from the start. `Err` is the largest free extent.
+    pub(crate) fn find_place(&self, len: u64, align: u64) -> Result<Result<Place, u64>, Damage> {
+        let cursor = self.view.header_word(header_word::EXTENT_CURSOR)?.load(Ordering::Relaxed);
+        let mut largest = 0;
+        for start in [cursor, 0] {
+            let mut after = start;
+            for _ in 0..=self.view.geometry().regions() {
+                let (gap, next) = self.gap_after(after)?;
+                largest = largest.max(gap.len());
+                if let Some(extent) = fit(gap, len, align) {
+                    return Ok(Ok(Place { extent, after }));
+                }
+                if next == 0 {
+                    break;
+                }
+                after = next;
+            }
+            if start == 0 {
+                break;
+            }
+        }
+        Ok(Err(largest))
+    }
+
+    /// The free bytes after the extent linked by `after` (0: before the first), and the link of the
+    /// extent that follows them.
+    pub(crate) fn gap_after(&self, after: u64) -> Result<(Extent, u64), Damage> {
+        let geometry = self.view.geometry();
+        let field = "the order of extents";
+        let data = geometry.data();
+        let begin = match geometry.link(after, field)? {
+            None => data.start().get(),
+            Some(region) => self.view.extent(self.view.entry(region)?)?.end(),
+        };
+        let next = self.next_word(after)?.load(Ordering::Relaxed);
+        let end = match geometry.link(next, field)? {
+            None => data.end(),
+            Some(region) => self.view.extent(self.view.entry(region)?)?.start().get(),
+        };
+        let len = end.checked_sub(begin).ok_or(Damage::new(field, next))?;
+        Ok((Extent::new(begin, len).ok_or(Damage::new(field, begin))?, next))
+    }
+}
+
+/// The first `len` bytes of `gap` at a multiple of `align`.
+fn fit(gap: Extent, len: u64, align: u64) -> Option<Extent> {
+    let start = commonhold_layout::align_up(gap.start().get(), align)?;
+    let end = start.checked_add(len)?;
+    if end <= gap.end() { Extent::new(start, len) } else { None }
+}

@@ -1,0 +1,168 @@
+//! Why an operation on a space failed.
+
+use core::fmt;
+
+use commonhold_layout::{Damage, OpenError, ShareError};
+use commonhold_sync::LockError;
+use commonhold_window::OutOfWindow;
+
+use crate::MediumError;
+
+/// Why attaching failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The window is not a space that this version can use.
+    Open(OpenError),
+    /// Every slot has a living peer.
+    NoSlot {
+        /// How many slots there are.
+        peers: u16,
+    },
+    /// Every domain record belongs to a kernel with living peers.
+    NoDomain {
+        /// How many records there are.
+        domains: u16,
+    },
+    /// The medium failed.
+    Medium(MediumError),
+    /// The directory could not be used.
+    Directory(DirectoryError),
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => error.fmt(f),
+            Self::NoSlot { peers } => write!(f, "all {peers} peer slots have living peers"),
+            Self::NoDomain { domains } => write!(f, "all {domains} domain records are in use"),
+            Self::Medium(error) => error.fmt(f),
+            Self::Directory(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for AttachError {}
+
+/// Why an operation on the directory failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DirectoryError {
+    /// The name is taken by a region that is being created, active, or still being destroyed.
+    Exists,
+    /// No region of that name is active.
+    NotFound,
+    /// `destroy`: the caller maps it. `resize`: somebody maps it, and it was to shrink.
+    Mapped,
+    /// The caller does not map it.
+    NotMapped,
+    /// It was still mapped when the time was up.
+    TimedOut,
+    /// No free extent is large enough.
+    NoSpace {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes of the largest free extent.
+        largest: u64,
+    },
+    /// All entries are taken.
+    NoEntry {
+        /// How many there are.
+        regions: u32,
+    },
+    /// The size does not fit the reserve.
+    BeyondReserve {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes of the reserve.
+        reserve: u64,
+    },
+    /// The caller maps it as often as can be counted.
+    TooManyMappings,
+    /// All thread slots of the peer are taken.
+    TooManyThreads {
+        /// How many there are.
+        threads: u16,
+    },
+    /// The caller's peer was declared dead.
+    Fenced,
+    /// A thread used the directory while it was using it already (a program error of ours).
+    Reentered,
+    /// The medium failed.
+    Medium(MediumError),
+    /// The bytes make no sense.
+    Damaged(Damage),
+}
+
+impl fmt::Display for DirectoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists => {
+                f.write_str("a region of that name exists, or is still being destroyed")
+            }
+            Self::NotFound => f.write_str("no region of that name is active"),
+            Self::Mapped => f.write_str("the region is still mapped"),
+            Self::NotMapped => f.write_str("the region is not mapped by this peer"),
+            Self::TimedOut => f.write_str("the region was still mapped when the time was up"),
+            Self::NoSpace { asked, largest } => {
+                write!(
+                    f,
+                    "{asked} bytes in a row are not free; the largest free extent has {largest}"
+                )
+            }
+            Self::NoEntry { regions } => write!(f, "all {regions} region entries are taken"),
+            Self::BeyondReserve { asked, reserve } => {
+                write!(f, "{asked} bytes do not fit the reserve of {reserve}")
+            }
+            Self::TooManyMappings => f.write_str("this peer maps the region 65535 times already"),
+            Self::TooManyThreads { threads } => write!(f, "all {threads} thread slots are taken"),
+            Self::Fenced => f.write_str("this peer was declared dead by others"),
+            Self::Reentered => {
+                f.write_str("the directory was used by a thread that uses it already")
+            }
+            Self::Medium(error) => error.fmt(f),
+            Self::Damaged(damage) => damage.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for DirectoryError {}
+
+impl From<Damage> for DirectoryError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
+}
+
+/// Offsets come from a checked geometry, so this happens only if a region's extent was damaged.
+impl From<OutOfWindow> for DirectoryError {
+    fn from(error: OutOfWindow) -> Self {
+        Self::Damaged(Damage::new("an offset", error.offset))
+    }
+}
+
+impl From<MediumError> for DirectoryError {
+    fn from(error: MediumError) -> Self {
+        Self::Medium(error)
+    }
+}
+
+impl From<ShareError> for DirectoryError {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::TooMany => Self::TooManyMappings,
+            ShareError::None => Self::NotMapped,
+            _ => Self::Fenced,
+        }
+    }
+}
+
+impl From<LockError> for DirectoryError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::TimedOut => Self::TimedOut,
+            LockError::Deadlock => Self::Reentered,
+            _ => Self::Fenced,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Mapping and unmapping a region: without the directory mutex.
+//!
+//! A mapper counts itself in its share word and then looks at the state again; a destroyer changes the
+//! state and then looks at the share words. Both with `SeqCst` (Dekker's pattern), so either the
+//! destroyer sees the mapping, or the mapper sees that the region is going, and takes its count back.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use commonhold_layout::{
+    Damage, Extent, Name, RegionFlags, RegionId, RegionPhase, RegionState, ShareError, ShareWord,
+    peer_word, region_word,
+};
+use commonhold_sync::{Event, Release, RwLock, Taken, Thread};
+use commonhold_window::Point;
+
+use crate::{DirectoryError, Platform, RegionHandle, Space, view::RegionShares};
+
+/// A region that this peer has mapped, and must unmap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapped {
+    /// Which region.
+    pub handle: RegionHandle,
+    /// Its whole extent; the mapping sees the first `size` bytes.
+    pub extent: Extent,
+    /// Bytes that the mapping sees.
+    pub size: u64,
+}
+
+impl<P: Platform> Space<P> {
+    /// Maps the region of a name.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NotFound`] if none is active.
+    pub fn map(&self, me: &Thread<'_>, name: &Name) -> Result<Mapped, DirectoryError> {
+        /// More lost races in a row than any honest neighbour can cause.
+        const ATTEMPTS: u32 = 100_000;
+        for _ in 0..ATTEMPTS {
+            let (region, state) = self.view().find(me, name)?.ok_or(DirectoryError::NotFound)?;
+            if state.phase != RegionPhase::Active && !self.rescue(me, region, state)? {
+                return Err(DirectoryError::NotFound);
+            }
+            // Lost a race against a destroy, which may have been undone, or followed by a new region.
+            if let Some(mapped) = self.map_entry(me, region, state)? {
+                return Ok(mapped);
+            }
+        }
+        Err(DirectoryError::NotFound)
+    }
+
+    /// Maps one particular region, if it is still active.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NotFound`] if it is not, whatever has its name now.
+    pub fn map_handle(
+        &self,
+        me: &Thread<'_>,
+        handle: RegionHandle,
+    ) -> Result<Mapped, DirectoryError> {
+        let state = self.view().region_state(handle.region)?;
+        if state.generation != handle.generation || state.phase != RegionPhase::Active {
+            return Err(DirectoryError::NotFound);
+        }
+        self.map_entry(me, handle.region, state)?.ok_or(DirectoryError::NotFound)
+    }
+
+    /// A region whose destroyer died is active again; true if anything may have changed.
+    fn rescue(
+        &self,
+        me: &Thread<'_>,
+        region: RegionId,
+        state: RegionState,
+    ) -> Result<bool, DirectoryError> {
+        if state.phase != RegionPhase::Destroying || state.flags.contains(RegionFlags::DEFERRED) {
+            return Ok(false);
+        }
+        let directory = self.view().directory(me)?;
+        self.settle_entry(&directory, region)?;
+        Ok(self.view().region_state(region)? != state)
+    }
+
+    fn map_entry(
+        &self,
+        me: &Thread<'_>,
+        region: RegionId,
+        state: RegionState,
+    ) -> Result<Option<Mapped>, DirectoryError> {
+        let share = self.own_share(region)?;
+        change(share, self.generation(), ShareWord::map)?;
+        Point::MapCounted.reached();
+        let state = state
+            .in_phase(RegionPhase::Active)
+            .with_flags(state.flags.without(RegionFlags::DEFERRED));
+        let mapped = if self.view().region_state(region)? == state {
+            self.describe(region, state)
+        } else {
+            self.uncount(me, region)?;
+            return Ok(None);
+        };
+        if mapped.is_err() {
+            self.uncount(me, region)?;
+        }
+        Point::MapDone.reached();
+        mapped.map(Some)
+    }
+
+    fn describe(&self, region: RegionId, state: RegionState) -> Result<Mapped, DirectoryError> {
+        let entry = self.view().entry(region)?;
+        let extent = self.view().extent(entry)?;
+        // SeqCst: whoever shrinks the region writes the size and then looks for mappings.
+        let size = entry[region_word::SIZE].load(Ordering::SeqCst);
+        if size > extent.len() {
+            return Err(Damage::new("the size of a region", size).into());
+        }
+        let handle = RegionHandle { region, generation: state.generation };
+        Ok(Mapped { handle, extent, size })
+    }
+
+    /// What a mapped region looks like now: its size may have changed.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NotMapped`] if the handle names a region that is no more.
+    pub fn look_again(&self, handle: RegionHandle) -> Result<Mapped, DirectoryError> {
+        let state = self.view().region_state(handle.region)?;
+        if state.generation != handle.generation {
+            return Err(DirectoryError::NotMapped);
+        }
+        self.describe(handle.region, state)
+    }
+
+    /// Unmaps a region once, and wakes or replaces whoever waits to destroy it.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NotMapped`] if this peer does not map it.
+    pub fn unmap(&self, me: &Thread<'_>, handle: RegionHandle) -> Result<(), DirectoryError> {
+        self.uncount(me, handle.region)
+    }
+
+    fn uncount(&self, me: &Thread<'_>, region: RegionId) -> Result<(), DirectoryError> {
+        change(self.own_share(region)?, self.generation(), ShareWord::unmap)?;
+        Point::UnmapCounted.reached();
+        // Whatever region has the entry now: our count, even if taken by mistake, may have been in the
+        // way of its destruction.
+        let state = self.view().region_state(region)?;
+        if state.phase == RegionPhase::Destroying {
+            if state.flags.contains(RegionFlags::DEFERRED) {
+                self.finish_deferred(me, region)?;
+            } else {
+                self.unmapped(region)?.broadcast(me, self.view());
+            }
+        }
+        Point::UnmapWoken.reached();
+        Ok(())
+    }
+
+    pub(crate) fn unmapped(&self, region: RegionId) -> Result<Event<'_>, Damage> {
+        let entry = self.view().entry(region)?;
+        let at = self.view().entry_word(region, region_word::UNMAPPED)?;
+        Ok(Event::new(&entry[region_word::UNMAPPED], at))
+    }
+
+    /// This peer's share word in a region; its memory is taken first, if this is the first use.
+    pub(crate) fn own_share(&self, region: RegionId) -> Result<&AtomicU64, DirectoryError> {
+        match self.view().share(self.peer(), region) {
+            Some(share) => Ok(share),
+            None => self.extend_row(region),
+        }
+    }
+
+    #[cold]
+    fn extend_row(&self, region: RegionId) -> Result<&AtomicU64, DirectoryError> {
+        const AT_ONCE: u64 = 512;
+        let damage = Damage::new("a region", region.get().into());
+        let geometry = self.view().geometry();
+        let wanted = (u64::from(region.get()) / AT_ONCE + 1) * AT_ONCE;
+        let wanted = wanted.min(geometry.regions().into());
+        let row = geometry.share_row(self.peer(), wanted).ok_or(damage)?;
+        self.view().platform().commit(row)?;
+        // Release: whoever sees the number sees memory behind the words.
+        self.view().peer(self.peer())?[peer_word::SHARES_USED].fetch_max(wanted, Ordering::Release);
+        self.view().share(self.peer(), region).ok_or(DirectoryError::Damaged(damage))
+    }
+
+    /// The lock of a region that this peer maps.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Damaged`].
+    pub fn lock_of(
+        &self,
+        region: RegionId,
+    ) -> Result<RwLock<'_, RegionShares<'_, P>>, DirectoryError> {
+        Ok(self.view().region_lock(region, self.own_share(region)?)?)
+    }
+
+    /// Records since when the holder of a region's lock has it; 0 erases it.
+    pub fn stamp(&self, region: RegionId, unix_ms: u64) {
+        if let Ok(entry) = self.view().entry(region) {
+            entry[region_word::HELD_SINCE_MS].store(unix_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// How to free a write lock that was taken so, if its holder does nothing about it.
+    #[must_use]
+    pub const fn untouched(taken: Taken) -> Release {
+        match taken {
+            Taken::Clean => Release::Done,
+            Taken::OwnerDied => Release::Inconsistent,
+        }
+    }
+}
+
+fn change(
+    word: &AtomicU64,
+    generation: u32,
+    change: impl Fn(ShareWord) -> Result<ShareWord, ShareError>,
+) -> Result<(), ShareError> {
+    let mut seen = word.load(Ordering::Relaxed);
+    loop {
+        let changed = change(ShareWord::from_word(seen).of(generation)?)?.word();
+        // SeqCst: see the head of this file; as Release it pairs with the destroyer's look at the
+        // counts, so that what a mapping read or wrote is done before its memory goes.
+        match word.compare_exchange_weak(seen, changed, Ordering::SeqCst, Ordering::Relaxed) {
+            Ok(_) => return Ok(()),
+            Err(now) => seen = now,
+        }
+    }
+}

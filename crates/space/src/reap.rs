@@ -1,0 +1,111 @@
+//! Reaping: finding dead peers, and cleaning up what they left.
+//!
+//! Fencing a peer voids everything it had at one stroke: its mappings and read locks count no longer,
+//! and its locks may be taken over. What is left to do is to settle entries that it was acting on, and
+//! to free its slot. All of it is idempotent, so it may be interrupted, and done by several.
+
+use core::sync::atomic::Ordering;
+
+use commonhold_layout::{
+    Evidence, Owner, PeerPhase, PeerState, RegionFlags, RegionId, RegionPhase, ThreadId,
+    header_word, peer_word,
+};
+use commonhold_sync::{Liveness, Thread, Verdict};
+use commonhold_window::Point;
+
+use crate::{DirectoryError, PeerRecord, Platform, Space, directory::Directory};
+
+/// What was found and freed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Slots that are free now.
+    pub peers: u32,
+    /// Entries of dead actors that were completed or undone.
+    pub settled: u32,
+}
+
+impl Reaped {
+    pub(crate) const fn freed_anything(self) -> bool {
+        self.peers > 0 || self.settled > 0
+    }
+}
+
+impl<P: Platform> Space<P> {
+    /// Looks for dead peers and cleans up after them.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]; what could not be cleaned up stays for the next.
+    pub fn reap(&self, me: &Thread<'_>) -> Result<Reaped, DirectoryError> {
+        self.reap_with(me, |_| {})
+    }
+
+    /// As [`reap`](Self::reap), and hands each dead peer's record to `tell` before its slot is freed.
+    ///
+    /// # Errors
+    /// As for [`reap`](Self::reap).
+    pub fn reap_with(
+        &self,
+        me: &Thread<'_>,
+        mut tell: impl FnMut(&PeerRecord),
+    ) -> Result<Reaped, DirectoryError> {
+        let view = self.view();
+        let mut dead = 0;
+        for peer in view.peer_ids() {
+            let state = view.peer_state(peer);
+            if state.phase == PeerPhase::Free || peer == self.peer() {
+                continue;
+            }
+            let dies = Owner::new(peer, state.generation, ThreadId::FIRST)
+                .is_none_or(|owner| view.verdict(owner) == Verdict::Dead);
+            dead += u32::from(dies);
+        }
+        if dead == 0 && !self.deferred_hint()? {
+            return Ok(Reaped::default());
+        }
+        let directory = view.directory(me)?;
+        let settled = self.settle(&directory)?;
+        Point::ReapSettled.reached();
+        let mut peers = 0;
+        for peer in view.peer_ids() {
+            let state = view.peer_state(peer);
+            if state.phase != PeerPhase::Fenced {
+                continue;
+            }
+            view.wake_for(peer);
+            let record = view.peer_record(peer);
+            let free = PeerState { phase: PeerPhase::Free, evidence: Evidence::NONE, ..state };
+            let freed = view.peer(peer)?[peer_word::STATE]
+                .compare_exchange(state.word(), free.word(), Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok();
+            if freed {
+                Point::ReapFreed.reached();
+                peers += 1;
+                if let Some((record, _)) = record {
+                    tell(&record);
+                }
+            }
+        }
+        Ok(Reaped { peers, settled })
+    }
+
+    fn deferred_hint(&self) -> Result<bool, DirectoryError> {
+        Ok(self.view().header_word(header_word::DEFERRED_HINT)?.load(Ordering::SeqCst) != 0)
+    }
+
+    /// Settles every entry whose actor is dead, and every deferred one that nobody maps any more.
+    pub(crate) fn settle(&self, directory: &Directory<'_, P>) -> Result<u32, DirectoryError> {
+        let view = self.view();
+        let mut settled = 0;
+        let mut deferred = false;
+        for region in (0..view.regions_used()?).map(RegionId::new) {
+            settled += u32::from(self.settle_entry(directory, region)?);
+            let state = view.region_state(region)?;
+            deferred |= state.phase == RegionPhase::Destroying
+                && state.flags.contains(RegionFlags::DEFERRED);
+        }
+        if !deferred {
+            view.header_word(header_word::DEFERRED_HINT)?.store(0, Ordering::SeqCst);
+        }
+        Ok(settled)
+    }
+}

@@ -1,0 +1,197 @@
+//! What the next holder of the directory mutex does when the last one died with it.
+//!
+//! The intent record says what was under way. A resize is completed or undone; then, in any case,
+//! all links are built anew from the entries that are not free. Everything here may be interrupted by
+//! death as well: the intent stands until the end, so the next one does it all again.
+
+use core::sync::atomic::Ordering;
+
+use commonhold_layout::{
+    Damage, Extent, Intent, IntentKind, IntentPhase, RegionFlags, RegionId, RegionPhase, align_up,
+    header_word, region_word,
+};
+use commonhold_window::Point;
+
+use crate::{DirectoryError, Platform, directory::Directory};
+
+impl<P: Platform> Directory<'_, P> {
+    /// Brings the directory back into order.
+    pub(crate) fn recover(&self) -> Result<(), DirectoryError> {
+        Point::RecoverBegins.reached();
+        let word = self.view.header_word(header_word::INTENT)?.load(Ordering::Acquire);
+        let odd = !self
+            .view
+            .header_word(header_word::CHAIN_SEQUENCE)?
+            .load(Ordering::Relaxed)
+            .is_multiple_of(2);
+        let intent = Intent::read(word);
+        if intent.is_none() && !odd {
+            return Ok(());
+        }
+        if let Some(intent) = intent.filter(|intent| intent.kind == IntentKind::Resize) {
+            self.recover_resize(intent)?;
+        }
+        Point::RecoverResized.reached();
+        self.rebuild_links(intent.map_or(RegionId::new(0), |intent| intent.region))?;
+        Point::RecoverCleared.reached();
+        Ok(())
+    }
+
+    fn recover_resize(&self, intent: Intent) -> Result<(), DirectoryError> {
+        let view = self.view;
+        let Ok(entry) = view.entry(intent.region) else { return Ok(()) };
+        let state = view.region_state(intent.region)?;
+        let reserve = entry[region_word::RESERVE].load(Ordering::Relaxed);
+        let old = view.header_word(header_word::INTENT_OLD)?.load(Ordering::Relaxed);
+        let new = view.header_word(header_word::INTENT_NEW)?.load(Ordering::Relaxed);
+        if state.phase != RegionPhase::Active || old > reserve || new > reserve {
+            return Ok(());
+        }
+        let (size, other) = match intent.phase {
+            IntentPhase::Trial => (old, new),
+            IntentPhase::Granted => (new, old),
+        };
+        entry[region_word::SIZE].store(size, Ordering::SeqCst);
+        if other > size {
+            self.clear_tail(intent.region, size, other, state.flags)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what a region has between two sizes, so that it reads as zeros if it grows again.
+    pub(crate) fn clear_tail(
+        &self,
+        region: RegionId,
+        from: u64,
+        to: u64,
+        flags: RegionFlags,
+    ) -> Result<(), DirectoryError> {
+        let extent = self.view.extent(self.view.entry(region)?)?;
+        let page = self.view.geometry().page();
+        let damage = || Damage::new("the size of a region", to);
+        let whole = align_up(from, page).ok_or_else(damage)?;
+        let end = align_up(to, page).ok_or_else(damage)?;
+        let edge = whole.min(to).saturating_sub(from);
+        if edge > 0 && !flags.contains(RegionFlags::LAZY) {
+            self.view.window().zero(extent.part(from, edge).ok_or_else(damage)?)?;
+        } else if edge > 0 {
+            // The page may be a hole, and touching it needs memory that may not be there.
+            let page_of = extent.part(whole.saturating_sub(page), page).ok_or_else(damage)?;
+            self.view.platform().commit(page_of)?;
+            self.view.window().zero(extent.part(from, edge).ok_or_else(damage)?)?;
+        }
+        if let Some(tail) = extent.part(whole, end.saturating_sub(whole)) {
+            self.view.platform().release(tail)?;
+        }
+        Ok(())
+    }
+
+    /// Builds the chains and the order of extents from the entries.
+    fn rebuild_links(&self, region: RegionId) -> Result<(), Damage> {
+        let view = self.view;
+        self.begin_links(region)?;
+        view.window()
+            .zero(view.geometry().bucket_table())
+            .map_err(|error| Damage::new("an offset", error.offset))?;
+        view.header_word(header_word::EXTENT_HEAD)?.store(0, Ordering::Relaxed);
+        view.header_word(header_word::EXTENT_CURSOR)?.store(0, Ordering::Relaxed);
+        Point::RecoverChainsCleared.reached();
+        let mut sorter = Sorter { directory: self, bins: [0; 32] };
+        for index in 0..view.regions_used()? {
+            let region = RegionId::new(index);
+            if view.region_state(region)?.phase == RegionPhase::Free {
+                continue;
+            }
+            self.chain(region)?;
+            let extent = view.extent(view.entry(region)?)?;
+            if !extent.is_empty() {
+                sorter.add(region)?;
+            }
+        }
+        let head = sorter.finish()?;
+        view.header_word(header_word::EXTENT_HEAD)?.store(head, Ordering::Relaxed);
+        let mut previous = 0;
+        let mut link = head;
+        for _ in 0..=view.geometry().regions() {
+            let Some(region) = view.geometry().link(link, "the order of extents")? else { break };
+            let entry = view.entry(region)?;
+            entry[region_word::PREVIOUS_EXTENT].store(previous, Ordering::Relaxed);
+            previous = link;
+            link = entry[region_word::NEXT_EXTENT].load(Ordering::Relaxed);
+        }
+        Point::RecoverLinked.reached();
+        self.end_links()
+    }
+}
+
+/// A merge sort of entries by address, in place: lists hang on their `NEXT_EXTENT` words, and bin `n`
+/// holds a sorted list of `2^n` entries (Knuth, The Art of Computer Programming 3, 5.2.4).
+struct Sorter<'a, 'd, P: Platform> {
+    directory: &'a Directory<'d, P>,
+    bins: [u64; 32],
+}
+
+impl<P: Platform> Sorter<'_, '_, P> {
+    fn add(&mut self, region: RegionId) -> Result<(), Damage> {
+        self.directory.view.entry(region)?[region_word::NEXT_EXTENT].store(0, Ordering::Relaxed);
+        let mut list = region.link();
+        for index in 0..self.bins.len() {
+            let held = self.bins.get_mut(index).map_or(0, core::mem::take);
+            if held == 0 {
+                if let Some(bin) = self.bins.get_mut(index) {
+                    *bin = list;
+                }
+                return Ok(());
+            }
+            list = self.merge(held, list)?;
+        }
+        Err(Damage::new("the number of used regions", list))
+    }
+
+    fn finish(&mut self) -> Result<u64, Damage> {
+        let mut all = 0;
+        for list in core::mem::take(&mut self.bins) {
+            all = self.merge(list, all)?;
+        }
+        Ok(all)
+    }
+
+    fn merge(&self, mut left: u64, mut right: u64) -> Result<u64, Damage> {
+        let view = self.directory.view;
+        let mut head = 0;
+        let mut tail: Option<RegionId> = None;
+        for _ in 0..=view.geometry().regions() {
+            let Some((region, from_left)) = self.lower(left, right)? else { return Ok(head) };
+            let next = view.entry(region)?[region_word::NEXT_EXTENT].load(Ordering::Relaxed);
+            match tail {
+                None => head = region.link(),
+                Some(tail) => view.entry(tail)?[region_word::NEXT_EXTENT]
+                    .store(region.link(), Ordering::Relaxed),
+            }
+            tail = Some(region);
+            if from_left {
+                left = next;
+            } else {
+                right = next;
+            }
+        }
+        Err(Damage::new("the order of extents", head))
+    }
+
+    /// The one of two lists' heads that comes first, and whether it is the left one's.
+    fn lower(&self, left: u64, right: u64) -> Result<Option<(RegionId, bool)>, Damage> {
+        let view = self.directory.view;
+        let field = "the order of extents";
+        let start =
+            |region: RegionId| -> Result<Extent, Damage> { view.extent(view.entry(region)?) };
+        Ok(match (view.geometry().link(left, field)?, view.geometry().link(right, field)?) {
+            (None, None) => None,
+            (Some(region), None) => Some((region, true)),
+            (None, Some(region)) => Some((region, false)),
+            (Some(a), Some(b)) => {
+                let first = start(a)?.start() <= start(b)?.start();
+                Some(if first { (a, true) } else { (b, false) })
+            }
+        })
+    }
+}

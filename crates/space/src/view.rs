@@ -1,0 +1,391 @@
+//! A space as anybody who has its window sees it: records, read as claims.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use commonhold_layout::{
+    BootId, Damage, DomainState, Extent, Geometry, HEADER_WORDS, Offset, OpenError, Owner, PeerId,
+    PeerName, PeerPhase, PeerState, Pending, RegionId, ThreadId, domain_word, header_word,
+    peer_word, region_word, thread_word,
+};
+use commonhold_sync::{Event, Liveness, Park, RwLock, Shares, Verdict, Wake};
+use commonhold_window::{OutOfWindow, Point, Window};
+
+use crate::{Identity, PeerRecord, Platform};
+
+/// The words of a region entry.
+pub(crate) type Entry = [AtomicU64; region_word::COUNT];
+
+/// A space that was opened, and not (or not yet) attached to.
+#[derive(Debug)]
+pub struct View<P> {
+    platform: P,
+    geometry: Geometry,
+}
+
+/// A record that the geometry says must exist, in a window that it has been checked against.
+fn outside(error: OutOfWindow) -> Damage {
+    Damage::new("an offset", error.offset)
+}
+
+impl<P: Platform> View<P> {
+    /// Opens the space in the platform's window.
+    ///
+    /// # Errors
+    /// [`OpenError`] for anything but a whole space of this version.
+    pub fn open(platform: P) -> Result<Self, OpenError> {
+        let window = platform.window();
+        let words = window
+            .words::<32>(Offset::ZERO)
+            .map_err(|_| OpenError::Truncated { window: window.len(), capacity: 256 })?;
+        // Acquire: pairs with the Release of the magic number, the last word that formatting writes.
+        let mut claims = [words[0].load(Ordering::Acquire); 32];
+        for (claim, word) in claims.iter_mut().zip(words).skip(1) {
+            *claim = word.load(Ordering::Relaxed);
+        }
+        let geometry = Geometry::check(&claims, window.len())?;
+        Ok(Self { platform, geometry })
+    }
+
+    /// Where everything lies.
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Where the space runs.
+    pub const fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// The window.
+    pub fn window(&self) -> &Window {
+        self.platform.window()
+    }
+
+    pub(crate) fn header(&self) -> Result<&[AtomicU64; HEADER_WORDS], Damage> {
+        self.window().words(Offset::ZERO).map_err(outside)
+    }
+
+    pub(crate) fn peer(&self, peer: PeerId) -> Result<&[AtomicU64; peer_word::COUNT], Damage> {
+        let at = self.geometry.peer(peer).ok_or(Damage::new("a peer slot", peer.get().into()))?;
+        self.window().words(at).map_err(outside)
+    }
+
+    pub(crate) fn thread(
+        &self,
+        peer: PeerId,
+        thread: ThreadId,
+    ) -> Result<&[AtomicU64; thread_word::COUNT], Damage> {
+        let damage = Damage::new("a thread slot", thread.index().into());
+        let at = self.geometry.thread(peer, thread).ok_or(damage)?;
+        self.window().words(at).map_err(outside)
+    }
+
+    pub(crate) fn domain(&self, index: u16) -> Result<&[AtomicU64; domain_word::COUNT], Damage> {
+        let at = self.geometry.domain(index).ok_or(Damage::new("a domain", index.into()))?;
+        self.window().words(at).map_err(outside)
+    }
+
+    /// The entry of a region whose memory exists.
+    pub(crate) fn entry(&self, region: RegionId) -> Result<&Entry, Damage> {
+        let damage = Damage::new("a region", region.get().into());
+        if region.get() >= self.regions_used()? {
+            return Err(damage);
+        }
+        self.window().words(self.geometry.region(region).ok_or(damage)?).map_err(outside)
+    }
+
+    pub(crate) fn bucket(&self, hash: u64) -> Result<&AtomicU64, Damage> {
+        self.window().word(self.geometry.bucket(hash)).map_err(outside)
+    }
+
+    /// Entries below this have memory behind them.
+    ///
+    /// # Errors
+    /// [`Damage`].
+    pub fn regions_used(&self) -> Result<u32, Damage> {
+        // Acquire: pairs with the Release in `create`, which committed the entries before.
+        let claim = self.header()?[header_word::REGIONS_USED].load(Ordering::Acquire);
+        u32::try_from(claim)
+            .ok()
+            .filter(|used| *used <= self.geometry.regions())
+            .ok_or(Damage::new("the number of used regions", claim))
+    }
+
+    /// Slots below this have had peers.
+    pub fn peers_used(&self) -> u16 {
+        let claim = self
+            .header()
+            .map_or(0, |header| header[header_word::PEERS_USED].load(Ordering::Acquire));
+        u16::try_from(claim).unwrap_or(u16::MAX).min(self.geometry.peers())
+    }
+
+    /// Every slot that has had a peer.
+    pub fn peer_ids(&self) -> impl Iterator<Item = PeerId> + use<P> {
+        (0..self.peers_used()).map(PeerId::new)
+    }
+
+    /// The state of a slot; a slot that does not exist is free.
+    #[must_use]
+    pub fn peer_state(&self, peer: PeerId) -> PeerState {
+        self.peer(peer).map_or(PeerState::read(0), |record| {
+            // SeqCst: a share is counted only if its peer is current, and both are looked at in one
+            // order with the stores of whoever fences.
+            PeerState::read(record[peer_word::STATE].load(Ordering::SeqCst))
+        })
+    }
+
+    /// The share word of a peer in a region, if the peer's row reaches that far.
+    pub(crate) fn share(&self, peer: PeerId, region: RegionId) -> Option<&AtomicU64> {
+        let record = self.peer(peer).ok()?;
+        // Acquire: pairs with the Release that extended the row after committing its memory.
+        if record[peer_word::SHARES_USED].load(Ordering::Acquire) <= u64::from(region.get()) {
+            return None;
+        }
+        self.window().word(self.geometry.share(peer, region)?).ok()
+    }
+
+    /// The boot id of a domain.
+    fn boot(&self, index: u64) -> BootId {
+        let Some(domain) = u16::try_from(index).ok().and_then(|index| self.domain(index).ok())
+        else {
+            return BootId(0);
+        };
+        BootId(
+            u128::from(domain[domain_word::BOOT_LOW].load(Ordering::Relaxed))
+                | u128::from(domain[domain_word::BOOT_HIGH].load(Ordering::Relaxed)) << 64,
+        )
+    }
+
+    /// The record of domain `index`, if it is in use.
+    pub(crate) fn used_domain(&self, index: u16) -> Option<BootId> {
+        let domain = self.domain(index).ok()?;
+        // Acquire: pairs with the Release that marked it as used, after the boot id.
+        let state = DomainState::read(domain[domain_word::STATE].load(Ordering::Acquire));
+        (state == DomainState::Used).then(|| self.boot(u64::from(index)))
+    }
+
+    /// The record of the peer in a slot, if there is one: live, still attaching, or fenced.
+    pub fn peer_record(&self, peer: PeerId) -> Option<(PeerRecord, PeerPhase)> {
+        let words = self.peer(peer).ok()?;
+        let state = self.peer_state(peer);
+        if state.phase == PeerPhase::Free {
+            return None;
+        }
+        let read = |index: usize| words.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
+        let attaching = state.phase == PeerPhase::Attaching;
+        let known = |word: u64| if attaching { 0 } else { word };
+        let mut name = [0; PeerName::WORDS];
+        for (index, word) in name.iter_mut().enumerate() {
+            *word = known(read(peer_word::NAME + index));
+        }
+        let record = PeerRecord {
+            peer,
+            generation: state.generation,
+            evidence: state.evidence,
+            identity: Identity {
+                boot: if attaching { BootId(0) } else { self.boot(read(peer_word::DOMAIN)) },
+                pid: u32::try_from(known(read(peer_word::PID))).unwrap_or(0),
+                pid_namespace: known(read(peer_word::PID_NAMESPACE)),
+                start_time: known(read(peer_word::START_TIME)),
+                uid: u32::try_from(known(read(peer_word::UID))).unwrap_or(0),
+                name: PeerName::from_words(name),
+            },
+            attached_ms: known(read(peer_word::ATTACHED_MS)),
+            heartbeat: read(peer_word::HEARTBEAT),
+        };
+        // If another peer has the slot by now, what was read is of no use to anybody.
+        (self.peer_state(peer) == state).then_some((record, state.phase))
+    }
+
+    /// Fences a peer that is dead: from now on it owns nothing. Then wakes whoever sleeps on a lock
+    /// that one of its threads had announced. False if the slot has moved on.
+    pub(crate) fn fence(&self, peer: PeerId, generation: u32) -> bool {
+        let Ok(record) = self.peer(peer) else { return false };
+        let state = self.peer_state(peer);
+        if !state.is_current(generation) {
+            return false;
+        }
+        let fenced = state.in_phase(PeerPhase::Fenced).word();
+        // SeqCst: see `peer_state`.
+        let won = record[peer_word::STATE]
+            .compare_exchange(state.word(), fenced, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+        if won {
+            Point::ReapFenced.reached();
+            self.wake_for(peer);
+        }
+        won
+    }
+
+    /// Wakes those whom the threads of a dead peer would have woken, or were woken instead of.
+    pub(crate) fn wake_for(&self, peer: PeerId) {
+        for (_, pending) in self.pendings(peer) {
+            if let Ok(word) = self.window().word(pending.lock) {
+                self.platform.wake(word, Wake::All);
+            }
+        }
+    }
+
+    /// What the threads of a peer are waiting for, or giving back.
+    pub fn pendings(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, Pending)> + '_ {
+        let used = self
+            .peer(peer)
+            .map_or(0, |record| record[peer_word::THREADS_USED].load(Ordering::Acquire));
+        let used = u16::try_from(used).unwrap_or(u16::MAX).min(self.geometry.threads());
+        (0..used).filter_map(ThreadId::new).filter_map(move |thread| {
+            let slot = self.thread(peer, thread).ok()?;
+            let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire))?;
+            Some((thread, pending))
+        })
+    }
+
+    /// Living peers' mappings of a region.
+    pub(crate) fn mappings(&self, region: RegionId) -> u64 {
+        self.mappers(region).map(|(_, count)| u64::from(count)).sum()
+    }
+
+    /// Who maps a region, and how often.
+    pub(crate) fn mappers(&self, region: RegionId) -> impl Iterator<Item = (Owner, u16)> + '_ {
+        self.peer_ids().filter_map(move |peer| {
+            let (owner, share) = self.current_share(peer, region)?;
+            (share.mappings() > 0).then_some((owner, share.mappings()))
+        })
+    }
+
+    /// Who holds read locks of a region, and how many.
+    pub fn readers(&self, region: RegionId) -> impl Iterator<Item = (Owner, u16)> + '_ {
+        self.peer_ids().filter_map(move |peer| {
+            let (owner, share) = self.current_share(peer, region)?;
+            (share.readers() > 0).then_some((owner, share.readers()))
+        })
+    }
+
+    fn current_share(
+        &self,
+        peer: PeerId,
+        region: RegionId,
+    ) -> Option<(Owner, commonhold_layout::ShareWord)> {
+        // SeqCst: pairs with the mapper's count, which comes before its second look at the state.
+        let word = self.share(peer, region)?.load(Ordering::SeqCst);
+        let share = commonhold_layout::ShareWord::from_word(word);
+        let owner = Owner::new(peer, share.generation(), ThreadId::FIRST)?;
+        self.is_current(owner).then_some((owner, share))
+    }
+
+    /// The extent that an entry claims, if it lies in the data area; empty for a region without bytes.
+    pub(crate) fn extent(&self, entry: &Entry) -> Result<Extent, Damage> {
+        let offset = entry[region_word::OFFSET].load(Ordering::Relaxed);
+        let reserve = entry[region_word::RESERVE].load(Ordering::Relaxed);
+        if reserve == 0 {
+            return Ok(Extent::EMPTY);
+        }
+        let data = self.geometry.data();
+        Extent::new(offset, reserve)
+            .filter(|extent| extent.start() >= data.start() && extent.end() <= data.end())
+            .filter(|extent| (offset | extent.len()) & (self.geometry.page() - 1) == 0)
+            .ok_or(Damage::new("the extent of a region", offset))
+    }
+
+    /// Where a word of an entry lies.
+    pub(crate) fn entry_word(&self, region: RegionId, word: usize) -> Result<Offset, Damage> {
+        self.geometry
+            .region(region)
+            .and_then(|at| at.plus(8 * word as u64))
+            .ok_or(Damage::new("a region", region.get().into()))
+    }
+
+    /// The lock of a region, for the peer whose share word is `own`.
+    pub(crate) fn region_lock<'a>(
+        &'a self,
+        region: RegionId,
+        own: &'a AtomicU64,
+    ) -> Result<RwLock<'a, RegionShares<'a, P>>, Damage> {
+        let entry = self.entry(region)?;
+        let event_at = self.entry_word(region, region_word::DRAINED)?;
+        Ok(RwLock {
+            writer: commonhold_sync::Mutex::new(
+                &entry[region_word::LOCK],
+                self.entry_word(region, region_word::LOCK)?,
+            ),
+            readers: &entry[region_word::READERS],
+            drained: Event::new(&entry[region_word::DRAINED], event_at),
+            own,
+            shares: RegionShares { view: self, region },
+        })
+    }
+}
+
+/// The share words of one region, where its readers are counted.
+#[derive(Debug)]
+pub struct RegionShares<'a, P> {
+    view: &'a View<P>,
+    region: RegionId,
+}
+
+impl<P> Clone for RegionShares<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for RegionShares<'_, P> {}
+
+impl<P: Platform> Shares for RegionShares<'_, P> {
+    fn peers(&self) -> u16 {
+        self.view.peers_used()
+    }
+
+    fn share(&self, peer: PeerId) -> Option<&AtomicU64> {
+        self.view.share(peer, self.region)
+    }
+}
+
+impl<P: Platform> Park for View<P> {
+    fn now(&self) -> u64 {
+        self.platform.now()
+    }
+
+    fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
+        self.platform.wait(word, expected, until);
+    }
+
+    fn wake(&self, word: &AtomicU64, who: Wake) {
+        self.platform.wake(word, who);
+    }
+
+    #[inline]
+    fn spin(&self, turn: u32) -> bool {
+        self.platform.spin(turn)
+    }
+}
+
+impl<P: Platform> Liveness for View<P> {
+    #[inline]
+    fn is_current(&self, owner: Owner) -> bool {
+        self.peer_state(owner.peer()).is_current(owner.generation())
+    }
+
+    fn verdict(&self, owner: Owner) -> Verdict {
+        /// More changes in a row than any honest peer makes meanwhile.
+        const ATTEMPTS: u32 = 10_000;
+        for _ in 0..ATTEMPTS {
+            if !self.is_current(owner) {
+                return Verdict::Dead;
+            }
+            // The slot may change hands between any two looks: then look again.
+            let Some((record, phase)) = self.peer_record(owner.peer()) else { continue };
+            if record.generation != owner.generation() {
+                return Verdict::Dead;
+            }
+            let attaching = phase == PeerPhase::Attaching;
+            let verdict = self.platform.verdict(&record, attaching, self.geometry.lease_ms());
+            if verdict != Verdict::Dead {
+                return verdict;
+            }
+            if self.fence(owner.peer(), owner.generation()) {
+                return Verdict::Dead;
+            }
+        }
+        Verdict::Suspect
+    }
+}

@@ -1,0 +1,54 @@
+//! How taking a lock can end.
+
+use core::fmt;
+
+use commonhold_layout::ShareError;
+
+/// How a lock was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Taken {
+    /// What it protects is as its last owner left it.
+    Clean,
+    /// Its last owner died, or gave up, in the middle of a change.
+    OwnerDied,
+}
+
+/// Why a lock was not taken, or not freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LockError {
+    /// It was not free before the deadline.
+    TimedOut,
+    /// It was given up after its owner's death without repair.
+    Unrecoverable,
+    /// The calling thread owns it already.
+    Deadlock,
+    /// The calling thread does not own it, or its peer has been declared dead: nothing was changed.
+    Fenced,
+    /// The peer holds as many read locks of it as can be counted.
+    TooManyReaders,
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TimedOut => "the lock was not free in time",
+            Self::Unrecoverable => "the lock was given up after its owner died: re-initialise it",
+            Self::Deadlock => "this thread owns the lock already",
+            Self::Fenced => "this thread does not own the lock: its peer was declared dead",
+            Self::TooManyReaders => "this peer holds 65535 read locks of it already",
+        })
+    }
+}
+
+impl core::error::Error for LockError {}
+
+impl From<ShareError> for LockError {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::TooMany => Self::TooManyReaders,
+            _ => Self::Fenced,
+        }
+    }
+}

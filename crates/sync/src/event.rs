@@ -1,0 +1,126 @@
+//! The event: a sequence number that can be waited for.
+//!
+//! A signal is not kept for anybody: it moves the number. Who read the number before the signal sees
+//! it moved, whenever it looks. The death of a waiter therefore loses nothing but its own wake-up,
+//! and that of a signaller nothing if the number had moved: sleepers see it at the end of their slice
+//! at the latest.
+
+use commonhold_layout::{EVENT_STEP, EVENT_WAITERS, Offset, PendingKind};
+use commonhold_window::{
+    Point,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{LockError, Park, SLICE_NS, Thread, Wake};
+
+/// An event on a word.
+#[derive(Debug, Clone, Copy)]
+pub struct Event<'a> {
+    word: &'a AtomicU64,
+    at: Offset,
+}
+
+impl<'a> Event<'a> {
+    /// The event whose word is `word`, at offset `at` of its window.
+    #[must_use]
+    pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
+        Self { word, at }
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        // SeqCst: who looks at a condition after reading the number, while the other side changes the
+        // condition and then moves the number, sees one or the other.
+        self.word.load(Ordering::SeqCst) / EVENT_STEP
+    }
+
+    /// Moves the number and wakes at most one sleeper.
+    pub fn signal(&self, me: &Thread<'_>, env: &impl Park) {
+        self.advance(me, env, Wake::One);
+    }
+
+    /// Moves the number and wakes all sleepers.
+    pub fn broadcast(&self, me: &Thread<'_>, env: &impl Park) {
+        self.advance(me, env, Wake::All);
+    }
+
+    fn advance(&self, me: &Thread<'_>, env: &impl Park, who: Wake) {
+        let mut seen = self.word.load(Ordering::Relaxed);
+        loop {
+            let sleepers = seen & EVENT_WAITERS != 0;
+            // One signal cannot know whether more sleep than it wakes, so the flag stays.
+            let kept = if who == Wake::All { seen & !EVENT_WAITERS } else { seen };
+            if sleepers {
+                me.announce(PendingKind::Release, self.at);
+            }
+            // SeqCst: pairs with the load in `sequence` and in `wait`.
+            match self.word.compare_exchange_weak(
+                seen,
+                kept.wrapping_add(EVENT_STEP),
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) if sleepers => {
+                    Point::EventMoved.reached();
+                    env.wake(self.word, who);
+                    me.done();
+                    return;
+                }
+                Ok(_) => return,
+                Err(now) => {
+                    if sleepers {
+                        me.done();
+                    }
+                    seen = now;
+                }
+            }
+        }
+    }
+
+    /// Waits until the number is not `seen`, and returns what it is then.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`] at `deadline`; [`LockError::Fenced`] if the caller was declared dead.
+    pub fn wait(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        seen: u64,
+        deadline: Option<u64>,
+    ) -> Result<u64, LockError> {
+        let mut turn = 0;
+        let result = loop {
+            let word = self.word.load(Ordering::SeqCst);
+            if word / EVENT_STEP != seen {
+                break Ok(word / EVENT_STEP);
+            }
+            if deadline != Some(0) && env.spin(turn) {
+                turn += 1;
+                continue;
+            }
+            let now = env.now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                break Err(LockError::TimedOut);
+            }
+            if !me.is_live() {
+                break Err(LockError::Fenced);
+            }
+            me.announce(PendingKind::Event, self.at);
+            let expected = word | EVENT_WAITERS;
+            if expected != word
+                && self
+                    .word
+                    .compare_exchange(word, expected, Ordering::SeqCst, Ordering::Relaxed)
+                    .is_err()
+            {
+                continue;
+            }
+            Point::EventFlagged.reached();
+            let slice = now.saturating_add(SLICE_NS);
+            env.wait(self.word, expected, deadline.unwrap_or(u64::MAX).min(slice));
+        };
+        me.done();
+        result
+    }
+}

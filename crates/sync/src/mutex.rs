@@ -1,0 +1,350 @@
+//! The mutex: one word, taken by barging, with a short spin before sleep and a flag against starvation.
+
+use commonhold_layout::{LockFlags, LockWord, Offset, Owner, PendingKind};
+use commonhold_window::{
+    Point,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    FIRST_SLICE_NS, LOSSES_BEFORE_STARVING, Liveness, LockError, Park, SLICE_NS, Taken, Thread,
+    Verdict, Wake,
+    wait::{Step, Wait},
+};
+
+/// How an owner frees a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// In order; but if it is still inconsistent, nobody can take it any more.
+    Done,
+    /// Inconsistent: the next owner is told that its predecessor did not finish.
+    Inconsistent,
+}
+
+/// A mutex on a word.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutex<'a> {
+    word: &'a AtomicU64,
+    at: Offset,
+}
+
+/// What a look at a free or taken word led to.
+enum Look {
+    Taken(Taken),
+    Again,
+    Sleep(LockWord, u64),
+}
+
+impl<'a> Mutex<'a> {
+    /// The mutex whose word is `word`, at offset `at` of its window (which others use to find it when
+    /// a waiter died).
+    #[must_use]
+    pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
+        Self { word, at }
+    }
+
+    /// What the word says now.
+    #[must_use]
+    pub fn look(&self) -> LockWord {
+        // SeqCst: see `store_then_load`; readers of an `RwLock` come here after counting themselves.
+        LockWord::from_word(self.word.load(Ordering::SeqCst))
+    }
+
+    /// Takes the mutex if that needs no waiting (a dead owner's mutex needs none).
+    ///
+    /// # Errors
+    /// [`LockError`]; `TimedOut` if a living owner has it.
+    #[inline]
+    pub fn try_lock(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+    ) -> Result<Taken, LockError> {
+        if self.swap(LockWord::FREE, me.owner().word()) {
+            return self.confirm(me, env, Taken::Clean);
+        }
+        self.lock_slow(me, env, Some(0))
+    }
+
+    /// Takes the mutex, waiting until `deadline` on the clock of [`Park::now`], or for ever.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    #[inline]
+    pub fn lock(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<Taken, LockError> {
+        if self.swap(LockWord::FREE, me.owner().word()) {
+            return self.confirm(me, env, Taken::Clean);
+        }
+        self.lock_slow(me, env, deadline)
+    }
+
+    /// Frees the mutex.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not own it; nothing has changed then.
+    #[inline]
+    pub fn unlock(&self, me: &Thread<'_>, env: &impl Park, how: Release) -> Result<(), LockError> {
+        if how == Release::Done && self.swap(me.owner().word(), LockWord::FREE) {
+            return Ok(());
+        }
+        self.unlock_slow(me, env, how)
+    }
+
+    /// Says that what the mutex protects has been repaired.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not own it.
+    pub fn mark_consistent(&self, me: &Thread<'_>) -> Result<(), LockError> {
+        loop {
+            let seen = self.look();
+            if !seen.is_owned_by(me.owner()) {
+                return Err(LockError::Fenced);
+            }
+            if self.swap(seen, seen.with_flags(seen.flags().without(LockFlags::INCONSISTENT))) {
+                Point::LockConsistent.reached();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes a mutex that nobody owns as good as new, whatever became of its last owner.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`] if somebody owns it.
+    pub fn reset(&self, env: &impl Park) -> Result<(), LockError> {
+        loop {
+            let seen = self.look();
+            if seen.is_owned() {
+                return Err(LockError::TimedOut);
+            }
+            if self.swap(seen, LockWord::FREE) {
+                env.wake(self.word, Wake::All);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes the word from `from` to `to`, if nobody else has changed it.
+    #[inline]
+    pub(crate) fn swap(&self, from: LockWord, to: LockWord) -> bool {
+        // SeqCst does for both directions: Acquire pairs with the Release of whoever freed the lock, so
+        // that its writes are visible; and a writer's scan for readers comes after it (Dekker).
+        self.word
+            .compare_exchange(from.word(), to.word(), Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    pub(crate) fn sleep(&self, env: &impl Park, expected: LockWord, until: u64) {
+        env.wait(self.word, expected.word(), until);
+    }
+
+    pub(crate) fn wake(&self, env: &impl Park, who: Wake) {
+        env.wake(self.word, who);
+    }
+
+    /// A thread whose peer was fenced must not enter: others would take the lock from it at once.
+    #[inline]
+    fn confirm(&self, me: &Thread<'_>, env: &impl Park, taken: Taken) -> Result<Taken, LockError> {
+        Point::LockAcquired.reached();
+        if me.is_live() {
+            return Ok(taken);
+        }
+        self.give_back(me, env, taken);
+        Err(LockError::Fenced)
+    }
+
+    #[cold]
+    fn give_back(&self, me: &Thread<'_>, env: &impl Park, taken: Taken) {
+        let how = match taken {
+            Taken::Clean => Release::Done,
+            Taken::OwnerDied => Release::Inconsistent,
+        };
+        // A failure means that it has been taken from us already: nothing to give back.
+        let _ = self.unlock_slow(me, env, how);
+    }
+
+    #[cold]
+    fn lock_slow(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<Taken, LockError> {
+        let mut wait = Wait::default();
+        let result = loop {
+            match self.look_once(me, env, deadline, &mut wait) {
+                Ok(Look::Taken(taken)) => break Ok(taken),
+                Ok(Look::Again) => {}
+                Ok(Look::Sleep(expected, until)) => {
+                    self.sleep(env, expected, until);
+                    wait.slept();
+                }
+                Err(error) => {
+                    if wait.parked {
+                        self.pass_on(env);
+                    }
+                    break Err(error);
+                }
+            }
+        };
+        me.done();
+        self.confirm(me, env, result?)
+    }
+
+    fn look_once(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+        wait: &mut Wait,
+    ) -> Result<Look, LockError> {
+        let seen = self.look();
+        if seen.flags().contains(LockFlags::UNRECOVERABLE) && !seen.is_owned() {
+            return Err(LockError::Unrecoverable);
+        }
+        let Some(owner) = seen.owner() else {
+            if seen.flags().contains(LockFlags::STARVING) && !wait.parked && wait.spin(env) {
+                return Ok(Look::Again);
+            }
+            return Ok(self.take_free(seen, me, wait));
+        };
+        Ok(
+            match self.await_owner(PendingKind::Exclusive, seen, owner, me, env, deadline, wait)? {
+                Step::Again => Look::Again,
+                Step::Dead => self.take_over(seen, me),
+                Step::Sleep(expected, until) => Look::Sleep(expected, until),
+            },
+        )
+    }
+
+    /// What a waiter of either kind does next about a word that `owner` has.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the state of one wait, and nothing that goes together"
+    )]
+    pub(crate) fn await_owner(
+        &self,
+        kind: PendingKind,
+        seen: LockWord,
+        owner: Owner,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+        wait: &mut Wait,
+    ) -> Result<Step, LockError> {
+        if owner == me.owner() {
+            return Err(LockError::Deadlock);
+        }
+        let barging = wait.parked || !seen.flags().contains(LockFlags::STARVING);
+        if barging && deadline != Some(0) && wait.spin(env) {
+            return Ok(Step::Again);
+        }
+        let now = env.now();
+        let late = deadline.is_some_and(|deadline| now >= deadline);
+        let stuck = wait.last_owner == Some(owner) || late;
+        if !env.is_current(owner) || (stuck && env.verdict(owner) == Verdict::Dead) {
+            return Ok(Step::Dead);
+        }
+        if late {
+            return Err(LockError::TimedOut);
+        }
+        wait.last_owner = Some(owner);
+        me.announce(kind, self.at);
+        Point::LockPending.reached();
+        let mut flags = seen.flags().with(LockFlags::WAITERS);
+        if wait.losses >= LOSSES_BEFORE_STARVING {
+            flags = flags.with(LockFlags::STARVING);
+            wait.raised = true;
+        }
+        let expected = seen.with_flags(flags);
+        if expected != seen && !self.swap(seen, expected) {
+            return Ok(Step::Again);
+        }
+        Point::LockFlagged.reached();
+        let slice = now.saturating_add(if stuck { SLICE_NS } else { FIRST_SLICE_NS });
+        Ok(Step::Sleep(expected, deadline.unwrap_or(u64::MAX).min(slice)))
+    }
+
+    /// Takes a word that nobody owns. Who raised the starving flag takes it down; so does who has
+    /// stood back for its turn and found that nobody came, since the one that raised it may be dead.
+    fn take_free(&self, seen: LockWord, me: &Thread<'_>, wait: &Wait) -> Look {
+        let mut flags = seen.flags();
+        if wait.parked {
+            flags = flags.with(LockFlags::WAITERS);
+        }
+        if wait.raised || !wait.parked {
+            flags = flags.without(LockFlags::STARVING);
+        }
+        if !self.swap(seen, me.owner().word().with_flags(flags)) {
+            return Look::Again;
+        }
+        Look::Taken(if flags.contains(LockFlags::INCONSISTENT) {
+            Taken::OwnerDied
+        } else {
+            Taken::Clean
+        })
+    }
+
+    /// Takes a word whose owner has been fenced.
+    fn take_over(&self, seen: LockWord, me: &Thread<'_>) -> Look {
+        let flags = seen.flags().with(LockFlags::INCONSISTENT).with(LockFlags::WAITERS);
+        if !self.swap(seen, me.owner().word().with_flags(flags)) {
+            return Look::Again;
+        }
+        Point::LockTakenOver.reached();
+        Look::Taken(Taken::OwnerDied)
+    }
+
+    /// A sleeper that gives up may have used up the wake-up meant for the next one.
+    fn pass_on(&self, env: &impl Park) {
+        loop {
+            let seen = self.look();
+            if !seen.is_owned() {
+                self.wake(env, Wake::One);
+                return;
+            }
+            let flagged = seen.with_flags(seen.flags().with(LockFlags::WAITERS));
+            if flagged == seen || self.swap(seen, flagged) {
+                return;
+            }
+        }
+    }
+
+    #[cold]
+    fn unlock_slow(&self, me: &Thread<'_>, env: &impl Park, how: Release) -> Result<(), LockError> {
+        loop {
+            let seen = self.look();
+            if !seen.is_owned_by(me.owner()) {
+                return Err(LockError::Fenced);
+            }
+            let waiters = seen.flags().contains(LockFlags::WAITERS);
+            let mut flags = seen.flags().only(LockFlags::STARVING);
+            let mut wake = Wake::One;
+            if how == Release::Inconsistent {
+                flags = flags.with(LockFlags::INCONSISTENT);
+            } else if seen.flags().contains(LockFlags::INCONSISTENT) {
+                flags = LockFlags::UNRECOVERABLE;
+                wake = Wake::All;
+            }
+            if waiters {
+                me.announce(PendingKind::Release, self.at);
+                Point::UnlockPending.reached();
+            }
+            if !self.swap(seen, LockWord::unowned(flags)) {
+                continue;
+            }
+            if waiters {
+                Point::UnlockFreed.reached();
+                self.wake(env, wake);
+                Point::UnlockWoken.reached();
+                me.done();
+            }
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The lock algorithms under loom: every interleaving of up to three threads, with sleeps that end
+//! only by a wake-up, so that a lost one is a deadlock that loom reports.
+//!
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p commonhold-sync --test loom --release`.
+#![cfg(loom)]
+
+use std::cell::Cell;
+
+use commonhold_layout::{Offset, Owner, PeerId, ThreadId};
+use commonhold_sync::{
+    Event, Liveness, LockError, Mutex, Park, Release, RwLock, Shares, Taken, Thread, Verdict, Wake,
+};
+use commonhold_window::atomic::{AtomicU64, Ordering};
+use loom::{
+    cell::UnsafeCell,
+    sync::{Arc, Condvar, Mutex as LoomMutex},
+    thread,
+};
+
+/// Three peers, a bed to sleep in for each word, and a register of the dead.
+struct World {
+    lock: AtomicU64,
+    readers: AtomicU64,
+    drained: AtomicU64,
+    shares: [AtomicU64; 3],
+    pending: [AtomicU64; 3],
+    states: [AtomicU64; 3],
+    beds: [(LoomMutex<()>, Condvar); 2],
+    data: UnsafeCell<u64>,
+}
+
+const LIVE: u64 = 1;
+
+// SAFETY: the whole point: loom checks that the locks under test keep accesses to `data` apart.
+unsafe impl Sync for World {}
+// SAFETY: as above.
+unsafe impl Send for World {}
+
+impl World {
+    fn new() -> Arc<Self> {
+        let words = || [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
+        Arc::new(Self {
+            lock: AtomicU64::new(0),
+            readers: AtomicU64::new(0),
+            drained: AtomicU64::new(0),
+            shares: words(),
+            pending: words(),
+            states: [AtomicU64::new(LIVE), AtomicU64::new(LIVE), AtomicU64::new(LIVE)],
+            beds: [(LoomMutex::new(()), Condvar::new()), (LoomMutex::new(()), Condvar::new())],
+            data: UnsafeCell::new(0),
+        })
+    }
+
+    fn owner(peer: u16) -> Owner {
+        Owner::new(PeerId::new(peer), 1, ThreadId::FIRST).unwrap()
+    }
+
+    fn me(&self, peer: u16) -> Thread<'_> {
+        let index = usize::from(peer);
+        Thread::new(Self::owner(peer), &self.pending[index], &self.states[index], LIVE)
+    }
+
+    fn mutex(&self) -> Mutex<'_> {
+        Mutex::new(&self.lock, Offset::ZERO)
+    }
+
+    fn rwlock(&self, peer: u16) -> RwLock<'_, &Self> {
+        RwLock {
+            writer: self.mutex(),
+            readers: &self.readers,
+            drained: Event::new(&self.drained, Offset::new(8).unwrap()),
+            own: &self.shares[usize::from(peer)],
+            shares: self,
+        }
+    }
+
+    fn bed(&self, word: &AtomicU64) -> &(LoomMutex<()>, Condvar) {
+        &self.beds[usize::from(std::ptr::eq(word, &self.lock))]
+    }
+
+    /// What a reaper does about a peer that has stopped.
+    fn bury(&self, peer: u16) {
+        self.states[usize::from(peer)].store(0, Ordering::SeqCst);
+        if self.pending[usize::from(peer)].load(Ordering::SeqCst) != 0 {
+            self.wake(&self.lock, Wake::All);
+        }
+    }
+
+    fn write_data(&self) {
+        // SAFETY: exclusive by the lock under test, which loom verifies.
+        self.data.with_mut(|data| unsafe { *data += 1 });
+    }
+
+    fn read_data(&self) -> u64 {
+        // SAFETY: shared by the lock under test, which loom verifies.
+        self.data.with(|data| unsafe { *data })
+    }
+}
+
+impl Shares for &World {
+    fn peers(&self) -> u16 {
+        3
+    }
+
+    fn share(&self, peer: PeerId) -> Option<&AtomicU64> {
+        self.shares.get(usize::from(peer.get()))
+    }
+}
+
+impl Park for World {
+    fn now(&self) -> u64 {
+        1
+    }
+
+    fn wait(&self, word: &AtomicU64, expected: u64, _until: u64) {
+        let (bed, woken) = self.bed(word);
+        let guard = bed.lock().unwrap();
+        if word.load(Ordering::SeqCst) as u32 == expected as u32 {
+            drop(woken.wait(guard).unwrap());
+        }
+    }
+
+    fn wake(&self, word: &AtomicU64, who: Wake) {
+        let (bed, woken) = self.bed(word);
+        let _guard = bed.lock().unwrap();
+        match who {
+            Wake::One => woken.notify_one(),
+            Wake::All => woken.notify_all(),
+        }
+    }
+
+    fn spin(&self, _turn: u32) -> bool {
+        false
+    }
+}
+
+impl Liveness for World {
+    fn is_current(&self, owner: Owner) -> bool {
+        self.states[usize::from(owner.peer().get())].load(Ordering::SeqCst) == LIVE
+    }
+
+    fn verdict(&self, owner: Owner) -> Verdict {
+        if self.is_current(owner) { Verdict::Alive } else { Verdict::Dead }
+    }
+}
+
+/// Loom's full search, bounded in context switches so that it ends in minutes.
+fn check(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(scenario);
+}
+
+#[test]
+fn a_mutex_excludes_and_loses_no_wake_up() {
+    check(3, || {
+        let world = World::new();
+        let other = Arc::clone(&world);
+        let thread = thread::spawn(move || {
+            let me = other.me(1);
+            assert_eq!(other.mutex().lock(&me, &*other, None), Ok(Taken::Clean));
+            other.write_data();
+            other.mutex().unlock(&me, &*other, Release::Done).unwrap();
+        });
+        let me = world.me(0);
+        assert_eq!(world.mutex().lock(&me, &*world, None), Ok(Taken::Clean));
+        world.write_data();
+        world.mutex().unlock(&me, &*world, Release::Done).unwrap();
+        thread.join().unwrap();
+        assert_eq!(world.read_data(), 2);
+        assert_eq!(world.lock.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn three_threads_all_get_the_mutex() {
+    check(2, || {
+        let world = World::new();
+        let threads: Vec<_> = (1..3)
+            .map(|peer| {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    let me = world.me(peer);
+                    world.mutex().lock(&me, &*world, None).map(drop).unwrap();
+                    world.write_data();
+                    world.mutex().unlock(&me, &*world, Release::Done).unwrap();
+                })
+            })
+            .collect();
+        let me = world.me(0);
+        world.mutex().lock(&me, &*world, None).map(drop).unwrap();
+        world.write_data();
+        world.mutex().unlock(&me, &*world, Release::Done).unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(world.read_data(), 3);
+    });
+}
+
+#[test]
+fn a_dead_owners_mutex_is_taken_over_exactly_once_as_inconsistent() {
+    check(3, || {
+        let world = World::new();
+        let dead = world.me(2);
+        world.mutex().lock(&dead, &*world, None).map(drop).unwrap();
+        world.states[2].store(0, Ordering::SeqCst);
+        let other = Arc::clone(&world);
+        let contend = |world: &World, peer: u16| {
+            let me = world.me(peer);
+            let taken = world.mutex().lock(&me, world, None).unwrap();
+            if taken == Taken::OwnerDied {
+                world.mutex().mark_consistent(&me).unwrap();
+            }
+            world.write_data();
+            world.mutex().unlock(&me, world, Release::Done).unwrap();
+            taken
+        };
+        let thread = thread::spawn(move || contend(&other, 1));
+        let mine = contend(&world, 0);
+        let theirs = thread.join().unwrap();
+        assert_eq!([mine, theirs].iter().filter(|taken| **taken == Taken::OwnerDied).count(), 1);
+        assert_eq!(world.mutex().unlock(&dead, &*world, Release::Done), Err(LockError::Fenced));
+    });
+}
+
+#[test]
+fn an_abandoned_recovery_makes_the_lock_unrecoverable_for_all_waiters() {
+    check(3, || {
+        let world = World::new();
+        world.mutex().lock(&world.me(2), &*world, None).map(drop).unwrap();
+        world.states[2].store(0, Ordering::SeqCst);
+        let other = Arc::clone(&world);
+        let contend = |world: &World, peer: u16| {
+            let me = world.me(peer);
+            let taken = world.mutex().lock(&me, world, None);
+            if taken.is_ok() {
+                world.mutex().unlock(&me, world, Release::Done).unwrap();
+            }
+            taken
+        };
+        let thread = thread::spawn(move || contend(&other, 1));
+        let mine = contend(&world, 0);
+        let theirs = thread.join().unwrap();
+        let mut ends = [mine, theirs];
+        ends.sort_by_key(Result::is_err);
+        assert_eq!(ends, [Ok(Taken::OwnerDied), Err(LockError::Unrecoverable)]);
+    });
+}
+
+#[test]
+fn a_waiter_that_dies_after_its_wake_up_leaves_nobody_asleep() {
+    check(2, || {
+        let world = World::new();
+        let holder = world.me(0);
+        world.mutex().lock(&holder, &*world, None).map(drop).unwrap();
+        // Peer 1 stands in the state of a sleeper that was woken and died: it has announced itself and
+        // will never take the lock.
+        world.pending[1].store(1, Ordering::SeqCst);
+        let other = Arc::clone(&world);
+        let waiter = thread::spawn(move || {
+            let me = other.me(2);
+            other.mutex().lock(&me, &*other, None).map(drop).unwrap();
+            other.mutex().unlock(&me, &*other, Release::Done).unwrap();
+        });
+        world.mutex().unlock(&holder, &*world, Release::Done).unwrap();
+        world.bury(1);
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn readers_and_a_writer_exclude_each_other_and_lose_no_wake_up() {
+    check(3, || {
+        let world = World::new();
+        let other = Arc::clone(&world);
+        let reader = thread::spawn(move || {
+            let me = other.me(1);
+            other.rwlock(1).read(&me, &*other, None).map(drop).unwrap();
+            let first = other.read_data();
+            assert_eq!(first, other.read_data());
+            other.rwlock(1).unread(&me, &*other).unwrap();
+        });
+        let me = world.me(0);
+        world.rwlock(0).write(&me, &*world, None).map(drop).unwrap();
+        world.write_data();
+        world.rwlock(0).unwrite(&me, &*world, Release::Done).unwrap();
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn two_readers_and_a_writer_all_get_their_turn() {
+    check(2, || {
+        let world = World::new();
+        let readers: Vec<_> = (1..3)
+            .map(|peer| {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    let me = world.me(peer);
+                    world.rwlock(peer).read(&me, &*world, None).map(drop).unwrap();
+                    world.read_data();
+                    world.rwlock(peer).unread(&me, &*world).unwrap();
+                })
+            })
+            .collect();
+        let me = world.me(0);
+        world.rwlock(0).write(&me, &*world, None).map(drop).unwrap();
+        world.write_data();
+        world.rwlock(0).unwrite(&me, &*world, Release::Done).unwrap();
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+#[test]
+fn a_dead_reader_does_not_block_a_writer() {
+    check(3, || {
+        let world = World::new();
+        world.rwlock(2).read(&world.me(2), &*world, None).map(drop).unwrap();
+        let other = Arc::clone(&world);
+        let death = thread::spawn(move || {
+            other.states[2].store(0, Ordering::SeqCst);
+            // The reaper moves the event of whoever waits for the dead reader.
+            other.rwlock(1).drained.broadcast(&other.me(1), &*other);
+        });
+        let me = world.me(0);
+        assert_eq!(world.rwlock(0).write(&me, &*world, None), Ok(Taken::Clean));
+        world.rwlock(0).unwrite(&me, &*world, Release::Done).unwrap();
+        death.join().unwrap();
+        assert_eq!(world.rwlock(2).unread(&world.me(2), &*world), Ok(()));
+    });
+}
+
+#[test]
+fn a_reader_learns_that_a_writer_died() {
+    check(3, || {
+        let world = World::new();
+        world.rwlock(2).write(&world.me(2), &*world, None).map(drop).unwrap();
+        world.states[2].store(0, Ordering::SeqCst);
+        let other = Arc::clone(&world);
+        let reader = thread::spawn(move || {
+            let me = other.me(1);
+            let taken = other.rwlock(1).read(&me, &*other, None).unwrap();
+            other.read_data();
+            other.rwlock(1).unread(&me, &*other).unwrap();
+            taken
+        });
+        let me = world.me(0);
+        let taken = world.rwlock(0).write(&me, &*world, None).unwrap();
+        assert_eq!(taken, Taken::OwnerDied);
+        world.write_data();
+        world.mutex().mark_consistent(&me).unwrap();
+        world.rwlock(0).unwrite(&me, &*world, Release::Done).unwrap();
+        let _either = reader.join().unwrap();
+        assert_eq!(world.lock.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn an_event_wakes_whoever_saw_the_number_before() {
+    check(3, || {
+        let world = World::new();
+        let other = Arc::clone(&world);
+        let ready = Arc::new(AtomicU64::new(0));
+        let flag = Arc::clone(&ready);
+        let waiter = thread::spawn(move || {
+            let me = other.me(1);
+            let event = Event::new(&other.drained, Offset::new(8).unwrap());
+            loop {
+                let number = event.sequence();
+                if flag.load(Ordering::SeqCst) == 1 {
+                    return;
+                }
+                event.wait(&me, &*other, number, None).unwrap();
+            }
+        });
+        let event = Event::new(&world.drained, Offset::new(8).unwrap());
+        ready.store(1, Ordering::SeqCst);
+        event.signal(&world.me(0), &*world);
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_thread_that_holds_the_lock_is_told_so() {
+    check(1, || {
+        let world = World::new();
+        let me = world.me(0);
+        let count = Cell::new(0);
+        world.mutex().lock(&me, &*world, None).map(drop).unwrap();
+        for attempt in
+            [world.mutex().lock(&me, &*world, None), world.mutex().try_lock(&me, &*world)]
+        {
+            assert_eq!(attempt, Err(LockError::Deadlock));
+            count.set(count.get() + 1);
+        }
+        assert_eq!(world.rwlock(0).read(&me, &*world, None), Err(LockError::Deadlock));
+        assert_eq!(count.get(), 2);
+    });
+}

@@ -1,0 +1,87 @@
+//! What this machine can do, and what can be installed where something is missing.
+
+use std::process::{Command, Stdio};
+
+use crate::{
+    cargo::{cargo, must_succeed},
+    report::{Report, say},
+};
+
+/// A program that some tests run, and the Debian package that has it.
+struct Need {
+    program: &'static str,
+    package: &'static str,
+    what: &'static str,
+}
+
+const NEEDS: [Need; 3] = [
+    Need { program: "unshare", package: "util-linux", what: "tests in PID namespaces" },
+    Need { program: "mount", package: "mount", what: "tests on a small tmpfs" },
+    Need { program: "python3", package: "python3-minimal", what: "the test of another language" },
+];
+
+/// Installs what is missing, if that is allowed here, and reports what cannot be run.
+pub(crate) fn prepare(report: &mut Report) {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_installed(need.program)).collect();
+    if !missing.is_empty() && is_root() && is_installed("apt-get") {
+        install(&missing);
+    }
+    for need in missing.iter().filter(|need| !is_installed(need.program)) {
+        let Need { program, package, what } = need;
+        report.not_run(what, &format!("there is no {program}: install {package}"));
+    }
+    if is_installed("unshare") {
+        probe_namespaces(report);
+    }
+}
+
+fn probe_namespaces(report: &mut Report) {
+    let may = "that is not permitted here: run as root, in a container with --privileged";
+    if !works(Command::new("unshare").args(["--pid", "--fork", "true"])) {
+        report.not_run("tests in PID namespaces", may);
+    }
+    // In a mount namespace of its own, so it is gone with the command.
+    let tmpfs = ["--mount", "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/mnt"];
+    if is_installed("mount") && !works(Command::new("unshare").args(tmpfs)) {
+        report.not_run("tests on a small tmpfs", may);
+    }
+}
+
+/// Whether cargo has a component (`fmt`, `clippy`), after trying to get it.
+pub(crate) fn has_component(subcommand: &str, component: &str) -> bool {
+    let has = || works(&mut cargo(&[subcommand, "--version"]));
+    has() || (works(Command::new("rustup").args(["component", "add", component])) && has())
+}
+
+fn install(needs: &[&Need]) {
+    say(format_args!("\n=== installing what the tests need"));
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).arg("-q");
+        apt
+    };
+    let packages = needs.iter().map(|need| need.package);
+    let done = must_succeed(apt().arg("update")).and_then(|()| {
+        must_succeed(apt().args(["install", "-y", "--no-install-recommends"]).args(packages))
+    });
+    if let Err(error) = done {
+        say(format_args!("apt-get: {error:#}; going on without"));
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
+}
+
+fn is_installed(program: &str) -> bool {
+    works(Command::new(program).arg("--version"))
+}
+
+fn works(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}

@@ -1,0 +1,121 @@
+//! `cargo xtask test`: every step in order.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Result;
+
+use crate::{
+    acceptance::{self, Torture},
+    cargo::{self, cargo, rustflags_and},
+    licences, machine, points,
+    report::{Counts, Report},
+};
+
+/// How much to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// Everything but the long runs of the release program.
+    Quick,
+    /// Everything.
+    Full,
+}
+
+const DEMO_SECONDS: u32 = 15;
+
+const TORTURES: [Torture; 2] = [
+    Torture {
+        peers: 8,
+        seconds: 20,
+        kill_every: "50ms",
+        kills_above: Some(200),
+        operations_above: None,
+    },
+    Torture {
+        peers: 32,
+        seconds: 20,
+        kill_every: "0",
+        kills_above: None,
+        operations_above: Some(10_000),
+    },
+];
+
+/// Runs the steps; a failed one does not keep the others from running.
+pub(crate) fn run(length: Length) -> ExitCode {
+    let mut report = Report::default();
+    machine::prepare(&mut report);
+    lints(&mut report);
+    report.step("licences of the dependencies", |_| licences::check());
+    let program = release(&mut report);
+    tests(&mut report);
+    long_runs(&mut report, program.as_deref(), length);
+    report.end()
+}
+
+fn lints(report: &mut Report) {
+    if machine::has_component("fmt", "rustfmt") {
+        report.step("cargo fmt --check", |_| cargo::run(&["fmt", "--all", "--check"]));
+    } else {
+        report.not_run("cargo fmt", "this toolchain has no rustfmt: rustup component add rustfmt");
+    }
+    if machine::has_component("clippy", "clippy") {
+        report.step("cargo clippy", |_| {
+            cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        });
+    } else {
+        report.not_run("cargo clippy", "this toolchain has no clippy: rustup component add clippy");
+    }
+}
+
+/// Builds the release program; `None` if there is none that could be run.
+fn release(report: &mut Report) -> Option<Box<Path>> {
+    let mut program = None;
+    report.step("cargo build --release", |_| {
+        program = Some(cargo::release_program()?.into_boxed_path());
+        Ok(())
+    });
+    match &program {
+        Some(path) => {
+            report.step("no crash point in the release program", |_| points::check_absent(path));
+        }
+        None => report.not_run("the search for crash points", "there is no release program"),
+    }
+    program
+}
+
+fn tests(report: &mut Report) {
+    report.step("cargo test (loom: lock algorithms)", loom);
+    report.step("cargo test (workspace)", |counts| {
+        cargo::test(&mut cargo(&["test", "--workspace", "--no-fail-fast"]), counts)
+    });
+    report.step("cargo test (crash points)", |counts| {
+        let features = ["--features", "crash-points", "--test", "crash_points"];
+        cargo::test(cargo(&["test", "-p", "commonhold-testkit"]).args(features), counts)
+    });
+}
+
+/// In a target directory of its own: `--cfg loom` would have everything built anew each time.
+fn loom(counts: &mut Counts) -> Result<()> {
+    let target = cargo::metadata(&["--no-deps"])?.target_directory.join("loom");
+    let mut command = cargo(&["test", "-p", "commonhold-sync", "--release", "--test", "loom"]);
+    command.env("RUSTFLAGS", rustflags_and("--cfg loom")).env("CARGO_TARGET_DIR", target);
+    cargo::test(&mut command, counts)
+}
+
+fn long_runs(report: &mut Report, program: Option<&Path>, length: Length) {
+    let demo = format!("demo --seconds {DEMO_SECONDS}");
+    let program = match (program, length) {
+        (Some(program), Length::Full) => program,
+        (missing, _) => {
+            let why = if missing.is_none() { "there is no release program" } else { "of --quick" };
+            report.not_run(&demo, why);
+            for torture in &TORTURES {
+                report.not_run(&torture.name(), why);
+            }
+            return;
+        }
+    };
+    report.step(&demo, |_| acceptance::demo(program, DEMO_SECONDS));
+    for torture in &TORTURES {
+        report.step(&torture.name(), |_| torture.run(program));
+    }
+}
