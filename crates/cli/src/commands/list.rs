@@ -105,18 +105,19 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
 }
 
 /// `-`, `exclusive by PID`, `shared by N`, `inconsistent` or `unrecoverable`. `locks` lists a
-/// shared lock once for each peer that reads.
+/// shared lock once for each peer that reads, beside a writer that waits for those readers to go.
 fn lock_column(region: &RegionInfo, locks: &[LockInfo]) -> String {
     let of_this = |lock: &&LockInfo| lock.region == region.name && lock.offset.is_none();
+    let readers = locks.iter().filter(of_this).filter(|lock| lock.kind == LockKind::Shared).count();
+    if readers > 0 {
+        return format!("shared by {readers}");
+    }
     let Some(lock) = region.lock.as_ref().or_else(|| locks.iter().find(of_this)) else {
         return "-".to_owned();
     };
     match (lock.kind, &lock.holder) {
         (LockKind::Exclusive, Some(holder)) => format!("exclusive by {}", holder.pid),
-        (LockKind::Shared, _) => {
-            let readers = locks.iter().filter(of_this).filter(|l| l.kind == LockKind::Shared);
-            format!("shared by {}", readers.count().max(1))
-        }
+        (LockKind::Shared, _) => "shared by 1".to_owned(),
         (kind, _) => kind.to_string(),
     }
 }

@@ -86,6 +86,8 @@ struct Run<'a> {
     control: Option<Mapping>,
     ledger: Option<Ledger>,
     children: Vec<Child>,
+    /// Which of them is dead by our own hand, and not replaced yet.
+    victim: Option<usize>,
     began: Instant,
     summary: Summary,
 }
@@ -112,6 +114,7 @@ impl<'a> Run<'a> {
             control: Some(control),
             ledger: Some(ledger),
             children: Vec::new(),
+            victim: None,
             began: Instant::now(),
             summary: Summary { peers: args.peers, ..Summary::default() },
         };
@@ -179,6 +182,7 @@ impl<'a> Run<'a> {
         let child = self.children.get_mut(index).ok_or_else(|| broken("no such worker"))?;
         let (pid, killed_at) = (child.id(), now_ns());
         workers::kill(child).doing(what)?;
+        self.victim = Some(index);
         self.summary.kills += 1;
         self.until("another worker to recover the lock", |run| {
             Ok(run.ledger()?.totals().doing(what)?.recoveries != before)
@@ -200,6 +204,7 @@ impl<'a> Run<'a> {
         if let Some(place) = self.children.get_mut(index) {
             *place = fresh;
         }
+        self.victim = None;
         Ok(())
     }
 
@@ -325,7 +330,10 @@ impl<'a> Run<'a> {
     }
 
     fn nobody_failed(&mut self) -> Result<(), Failure> {
-        for child in &mut self.children {
+        for (index, child) in self.children.iter_mut().enumerate() {
+            if self.victim == Some(index) {
+                continue;
+            }
             let ended = child.try_wait().doing(|| "look at a worker".to_owned())?;
             if let Some(status) = ended {
                 return Err(broken(format!("worker {} ended early: {status}", child.id())));

@@ -220,7 +220,7 @@ fn help_completions_and_manual_pages_need_no_space() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = commonhold().args(["completions", shell]).output().unwrap();
         let text = ends(0, &output, &["completions", shell]);
-        assert!(text.contains("torture") && text.contains("--on-death"), "{shell}");
+        assert!(text.contains("torture") && text.contains("on-death"), "{shell}");
     }
     let page = ends(0, &commonhold().arg("man").output().unwrap(), &["man"]);
     assert!(page.contains(".TH commonhold 1"));
