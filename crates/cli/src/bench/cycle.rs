@@ -15,17 +15,12 @@ const TIMES: u32 = 500;
 pub(super) fn create(session: &Session) -> Result<Line, Failure> {
     let (ground, space) = ground(session, &FormatOptions::default())?;
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
-    let object = format!("/commonhold-bench-{}", std::process::id());
+    let object = format!("bench-peer-{}", std::process::id());
     for _ in 0..ROUNDS {
         ours.push(time(TIMES, || cycle(&space).doing(|| "bench create".to_owned()))?);
-        // Tries once: without a peer nothing is measured.
-        if let Some(first) = peers::shm_cycle(&object, 4096) {
-            first.doing(|| "bench create, the peer".to_owned())?;
-            peer.push(time(TIMES, || match peers::shm_cycle(&object, 4096) {
-                Some(result) => result.doing(|| "bench create, the peer".to_owned()),
-                None => Ok(()),
-            })?);
-        }
+        peer.push(time(TIMES, || {
+            peers::shm_cycle(&object, 4096).doing(|| "bench create, the peer".to_owned())
+        })?);
     }
     ground.remove(space)?;
     Ok(Line::new("create", "shm_open + mmap", ours, peer))

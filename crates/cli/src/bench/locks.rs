@@ -17,7 +17,7 @@ pub(super) fn mutex(session: &Session) -> Result<Line, Failure> {
     with_region(session, |mapping| {
         let mutex = mapping.mutex(0).doing(what)?;
         let ours = || mutex.lock().doing(what)?.unlock().doing(what);
-        let theirs = peer.as_ref().map(|peer| || peer.lock_unlock().doing(what));
+        let theirs = || peer.lock_unlock().doing(what);
         let (ours, theirs) = rounds(ours, theirs)?;
         Ok(Line::new("mutex", "pthread robust mutex", ours, theirs))
     })
@@ -31,7 +31,7 @@ pub(super) fn rwlock(session: &Session) -> Result<Line, Failure> {
             let guard = mapping.read_lock();
             guard.and_then(|guard| guard.unlock().map_err(LockError::from)).doing(what)
         };
-        let theirs = peer.as_ref().map(|peer| || peer.read_unlock().doing(what));
+        let theirs = || peer.read_unlock().doing(what);
         let (ours, theirs) = rounds(ours, theirs)?;
         Ok(Line::new("rwlock", "pthread rwlock, reading", ours, theirs))
     })
@@ -53,14 +53,12 @@ fn with_region(
 
 fn rounds(
     mut ours: impl FnMut() -> Result<(), Failure>,
-    mut theirs: Option<impl FnMut() -> Result<(), Failure>>,
+    mut theirs: impl FnMut() -> Result<(), Failure>,
 ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
     let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         our_times.push(time(TIMES, &mut ours)?);
-        if let Some(theirs) = &mut theirs {
-            their_times.push(time(TIMES, theirs)?);
-        }
+        their_times.push(time(TIMES, &mut theirs)?);
     }
     Ok((our_times, their_times))
 }

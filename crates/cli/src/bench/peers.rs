@@ -1,50 +1,44 @@
-//! What ours is measured against: pthread locks and POSIX shared memory.
+//! What ours is measured against: pthread locks and POSIX shared memory, from `commonhold-host`.
 //!
-//! TO WIRE: these are stubs without a peer (`None`: the table shows `-`). They become thin calls to
-//! `commonhold_host::pthread` (feature `bench-peers`): `RobustMutex::new()?.lock_unlock()`,
-//! `RwLock::new()?.read_unlock()` and `shm_cycle(name, bytes)`. Nothing else in this crate changes.
+//! Nothing else in this crate knows where they come from.
 
 use std::io;
 
+use commonhold_host::pthread::{self, OnDeath, PthreadMutex, PthreadRwLock};
+
 /// A process-shared robust mutex.
 #[derive(Debug)]
-pub(super) struct RobustMutex(Never);
-
-/// A process-shared reader/writer lock.
-#[derive(Debug)]
-pub(super) struct RwLock(Never);
-
-/// Has no values: there is no peer yet.
-#[derive(Debug)]
-enum Never {}
+pub(super) struct RobustMutex(PthreadMutex);
 
 impl RobustMutex {
-    /// `None` if this build has no peers.
-    #[expect(clippy::unnecessary_wraps, reason = "the wired one can fail")]
-    pub(super) const fn new() -> io::Result<Option<Self>> {
-        Ok(None)
+    pub(super) fn new() -> io::Result<Self> {
+        PthreadMutex::new(OnDeath::Robust).map(Self)
     }
 
     /// Locks and unlocks.
-    pub(super) const fn lock_unlock(&self) -> io::Result<()> {
-        match self.0 {}
+    #[inline]
+    pub(super) fn lock_unlock(&self) -> io::Result<()> {
+        self.0.lock().map(drop)
     }
 }
 
+/// A process-shared reader/writer lock.
+#[derive(Debug)]
+pub(super) struct RwLock(PthreadRwLock);
+
 impl RwLock {
-    /// `None` if this build has no peers.
-    #[expect(clippy::unnecessary_wraps, reason = "the wired one can fail")]
-    pub(super) const fn new() -> io::Result<Option<Self>> {
-        Ok(None)
+    pub(super) fn new() -> io::Result<Self> {
+        PthreadRwLock::new().map(Self)
     }
 
     /// Locks for reading, and unlocks.
-    pub(super) const fn read_unlock(&self) -> io::Result<()> {
-        match self.0 {}
+    #[inline]
+    pub(super) fn read_unlock(&self) -> io::Result<()> {
+        self.0.read().map(drop)
     }
 }
 
-/// `shm_open`, `ftruncate`, `mmap`, touch, `munmap`, `shm_unlink`. `None` if this build has no peers.
-pub(super) const fn shm_cycle(_name: &str, _bytes: usize) -> Option<io::Result<()>> {
-    None
+/// `shm_open`, `ftruncate`, `mmap`, touch, `munmap`, `shm_unlink` of an object without a slash.
+pub(super) fn shm_cycle(name: &str, bytes: usize) -> io::Result<()> {
+    pthread::shm_cycle(name, bytes)
 }

@@ -26,8 +26,10 @@ pub(super) fn recovery(session: &Session) -> Result<Line, Failure> {
     let what = || "bench recovery".to_owned();
     let (ground, space) = ground(session, &FormatOptions::default())?;
     let options = CreateOptions { size: 4096, ..CreateOptions::default() };
-    let mapping = space.create_with(NAME, &options).doing(what)?;
-    let mapping = mapping.map(Access::ReadWrite).doing(what)?;
+    // No `Region` stays behind: it would keep the space attached.
+    let mapping =
+        space.create_with(NAME, &options).and_then(|region| region.map(Access::ReadWrite));
+    let mapping = mapping.doing(what)?;
     let mut times = Vec::with_capacity(KILLS);
     for _ in 0..KILLS {
         times.push(kill_one(&ground, &space, &mapping)?);

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::{
     account::{Account, CELLS, CONTROL, LEDGER, LEDGER_SIZE, MUTEX, STOP, Which, cell_at},
     checker,
-    history::{History, Killed},
+    history::{History, Killed, Operation, Outcome, What},
     log,
 };
 use crate::{
@@ -336,6 +336,7 @@ impl<'a> Run<'a> {
             operations.extend(log::operations(&self.dir, number).doing(what)?);
         }
         self.summary.operations = operations.len();
+        tally(&operations);
         let history = History { operations, killed: std::mem::take(&mut self.killed) };
         let violations = checker::check(&history);
         self.killed = history.killed;
@@ -423,6 +424,24 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// Says with `-v` how often each operation came to which end: a run without variety proves little.
+fn tally(operations: &[Operation]) {
+    let mut counts = std::collections::BTreeMap::<String, u64>::new();
+    for operation in operations {
+        let what = match operation.what {
+            What::Unmap(_) => "Unmap".to_owned(),
+            what => format!("{what:?}"),
+        };
+        let outcome = match operation.outcome {
+            Some(Outcome::Done(_)) => "Done".to_owned(),
+            Some(outcome) => format!("{outcome:?}"),
+            None => "unknown".to_owned(),
+        };
+        *counts.entry(format!("{what} {outcome}")).or_default() += 1;
+    }
+    tracing::info!(?counts, "operations");
 }
 
 /// The shortest pause of the director.
