@@ -58,6 +58,9 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
         Benchmark::Recovery,
     ];
     let chosen = if args.names.is_empty() { &all[..] } else { &args.names };
+    if cfg!(debug_assertions) {
+        session.out.tell("not a release build: the times and ratios mean nothing")?;
+    }
     let mut lines = Vec::new();
     for benchmark in chosen {
         tracing::info!(?benchmark, "measuring");

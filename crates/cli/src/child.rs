@@ -32,7 +32,8 @@ use crate::{
 /// What a child gets beside its arguments.
 #[derive(Debug, Default)]
 pub(crate) struct Gifts {
-    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Variables to set, or (without a value) not to hand on.
+    pub(crate) environment: Vec<(&'static str, Option<String>)>,
     /// Inherited under its own number.
     pub(crate) descriptor: Option<OwnedFd>,
 }
@@ -46,7 +47,13 @@ pub(crate) fn run(
     let shown = || format!("run {:?}", command.first().cloned().unwrap_or_default());
     let mut helper = this_program();
     helper.arg("exec-child").arg("--parent").arg(std::process::id().to_string()).arg("--");
-    helper.args(command).envs(gifts.environment);
+    helper.args(command);
+    for (name, value) in gifts.environment {
+        match value {
+            Some(value) => helper.env(name, value),
+            None => helper.env_remove(name),
+        };
+    }
     if let Some(descriptor) = gifts.descriptor {
         let number = descriptor.as_raw_fd();
         helper

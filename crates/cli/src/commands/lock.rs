@@ -145,8 +145,9 @@ impl<'a> Job<'a> {
             return Ok(ended_by(signal));
         }
         let command: &[OsString] = &self.args.command;
-        let environment =
-            if owner_died { vec![("COMMONHOLD_OWNER_DIED", "1".to_owned())] } else { Vec::new() };
+        // Under a lock inside a repair, what was said about the outer lock is not true of this one.
+        let died = owner_died.then(|| "1".to_owned());
+        let environment = vec![("COMMONHOLD_OWNER_DIED", died)];
         let status = child::run(command, Gifts { environment, descriptor: None }, self.signals)?;
         Ok(child::code_of(status))
     }

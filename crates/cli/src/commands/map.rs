@@ -24,9 +24,9 @@ pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
     let descriptor = descriptor(&space, access, &args.name)?;
     let gifts = Gifts {
         environment: vec![
-            ("COMMONHOLD_FD", descriptor.as_raw_fd().to_string()),
-            ("COMMONHOLD_OFFSET", mapping.offset().to_string()),
-            ("COMMONHOLD_SIZE", mapping.size().to_string()),
+            ("COMMONHOLD_FD", Some(descriptor.as_raw_fd().to_string())),
+            ("COMMONHOLD_OFFSET", Some(mapping.offset().to_string())),
+            ("COMMONHOLD_SIZE", Some(mapping.size().to_string())),
         ],
         descriptor: Some(descriptor),
     };

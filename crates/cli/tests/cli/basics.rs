@@ -232,7 +232,7 @@ fn help_completions_and_manual_pages_need_no_space() {
     let help = commonhold().args(["lock", "--help"]).output().unwrap();
     assert!(ends(0, &help, &["help"]).contains("Examples:"));
     let help = ends(0, &commonhold().arg("--help").output().unwrap(), &["help"]);
-    assert!(!help.contains("worker") && !help.contains("exec-child"));
+    assert!(!help.contains("-worker") && !help.contains("exec-child"));
 }
 
 #[test]

@@ -103,8 +103,12 @@ fn a_killed_holder_takes_its_command_with_it_and_the_next_is_told() {
     let run = |script: &str| space.run(&[&repair[..], &[script]].concat());
     assert_eq!(run("exit 5").status.code(), Some(5));
     space.ends(8, &["lock", "x", "--", "true"]);
-    let output = run("echo died=$COMMONHOLD_OWNER_DIED");
-    assert_eq!(ends(0, &output, &repair), "died=1\n");
+    // A lock taken inside the repair is not told what was said about the outer one.
+    let inner = format!(
+        "echo died=$COMMONHOLD_OWNER_DIED; {} lock y -- sh -c 'echo inner=$COMMONHOLD_OWNER_DIED'",
+        env!("CARGO_BIN_EXE_commonhold")
+    );
+    assert_eq!(ends(0, &run(&inner), &repair), "died=1\ninner=\n");
     space.ends(0, &["lock", "x", "--", "true"]);
     let output = run("echo died=$COMMONHOLD_OWNER_DIED");
     assert_eq!(ends(0, &output, &repair), "died=\n");
