@@ -87,7 +87,7 @@ impl<'a> Held<'a> {
 }
 
 impl Drop for Held<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if self.freed {
             return;
@@ -272,7 +272,7 @@ impl LockGuard<'_> {
 }
 
 impl Drop for LockGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.unstamp();
     }
@@ -310,7 +310,7 @@ impl ReadGuard<'_> {
 }
 
 impl Drop for ReadGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if !self.freed {
             // Fails only if this peer was declared dead; then its read locks count no longer.
@@ -363,7 +363,7 @@ impl<'a> Mutex<'a> {
     ) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
-        let view = attachment.view()?;
+        let view = attachment.my_view();
         let taken = self.mutex.lock(&me, view, deadline).map_err(refused)?;
         graded(taken, MutexGuard(Held::new(view, self.mutex, me)))
     }

@@ -126,7 +126,8 @@ impl Places {
         let &Sizes { page, peers: peer_count, threads: per_peer, regions: region_count, .. } =
             sizes;
         let after = |table: u64, bytes: u64| align_up(table.checked_add(bytes)?, TABLE_ALIGN);
-        let bucket_count = region_count.next_power_of_two();
+        // Twice as many as there can be entries, so that a chain is seldom longer than one.
+        let bucket_count = (2 * region_count).next_power_of_two();
         let share_row = align_up(region_count * record_bytes::SHARE, SHARE_ROW_ALIGN)?;
 
         let domains = HEADER_BYTES;

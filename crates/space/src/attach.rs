@@ -157,15 +157,21 @@ impl<P: Platform> Space<P> {
     ///
     /// # Errors
     /// [`DirectoryError::Damaged`] if there is no such slot.
-    #[inline]
     pub fn thread(&self, thread: ThreadId) -> Result<Thread<'_>, DirectoryError> {
+        self.known_thread(thread).ok_or(Damage::new("a thread slot", thread.index().into()).into())
+    }
+
+    /// As [`thread`](Self::thread), on the path of every lock.
+    #[inline]
+    pub fn known_thread(&self, thread: ThreadId) -> Option<Thread<'_>> {
         if thread.index() >= self.view.geometry().threads() {
-            return Err(Damage::new("a thread slot", thread.index().into()).into());
+            return None;
         }
-        let owner = Owner::new(self.peer, self.generation, thread).ok_or(DirectoryError::Fenced)?;
-        let slot = self.threads_at.plus(THREAD_BYTES * u64::from(thread.index()));
+        let owner = Owner::new(self.peer, self.generation, thread)?;
+        let slot = self.threads_at.plus(THREAD_BYTES * u64::from(thread.index()))?;
         let window = self.view.window();
-        Ok(Thread::new(owner, window.words(place(slot)?)?, window.word(self.state_at)?, self.live))
+        let (slot, state) = (window.words(slot).ok()?, window.word(self.state_at).ok()?);
+        Some(Thread::new(owner, slot, state, self.live))
     }
 }
 

@@ -34,6 +34,7 @@ impl<P: Platform> Space<P> {
     pub fn map(&self, me: &Thread<'_>, name: &Name) -> Result<Mapped, DirectoryError> {
         /// More lost races in a row than any honest neighbour can cause.
         const ATTEMPTS: u32 = 100_000;
+        self.touch_share(name);
         for _ in 0..ATTEMPTS {
             let (region, state) = self.view().find(me, name)?.ok_or(DirectoryError::NotFound)?;
             if state.phase != RegionPhase::Active && !self.rescue(me, region, state)? {
@@ -45,6 +46,19 @@ impl<P: Platform> Space<P> {
             }
         }
         Err(DirectoryError::NotFound)
+    }
+
+    /// Has the processor fetch the share word that will be needed at the end, while the entry that leads
+    /// to it is still on its way: with many regions, neither is in its caches.
+    #[inline]
+    fn touch_share(&self, name: &Name) {
+        let Ok(bucket) = self.view().bucket(name.hash().0) else { return };
+        let first = self.view().geometry().link(bucket.load(Ordering::Relaxed), "a name chain");
+        if let Ok(Some(region)) = first
+            && let Some(share) = self.view().share(self.peer(), region)
+        {
+            core::hint::black_box(share.load(Ordering::Relaxed));
+        }
     }
 
     /// Maps one particular region, if it is still active.
