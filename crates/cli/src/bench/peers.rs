@@ -36,6 +36,12 @@ impl RwLock {
     pub(super) fn read_unlock(&self) -> io::Result<()> {
         self.0.read().map(drop)
     }
+
+    /// Locks for writing, and unlocks.
+    #[inline]
+    pub(super) fn write_unlock(&self) -> io::Result<()> {
+        self.0.write().map(drop)
+    }
 }
 
 /// `shm_open`, `ftruncate`, `mmap`, touch, `munmap`, `shm_unlink` of an object without a slash.
