@@ -31,38 +31,26 @@ pub(crate) fn parse(url: &str) -> Result<Url, OpenError> {
 }
 
 fn host(error: HostError) -> OpenError {
+    let full = error.is_full();
     match error {
         HostError::NotFound { path } => OpenError::NotFound { path },
         HostError::Exists { path } => OpenError::Exists { path, found: "something" },
         HostError::Empty { path } => {
             OpenError::NotASpace { path, why: LayoutError::NotASpace { found: 0 } }
         }
-        HostError::NotAWindow { path } => OpenError::Os {
-            call: "open",
-            path,
-            source: std::io::Error::other(
-                "not a regular file, and no other memory can be used yet",
-            ),
-        },
         HostError::NotSupported { scheme } => OpenError::Url {
             url: scheme.to_owned(),
             why: "this version knows shm: and file:, and not yet this scheme",
         },
-        error if error.is_full() => match error {
-            HostError::Call { call, source, .. } => OpenError::NoMemory { call, source },
-            error => OpenError::Os {
-                call: "open",
-                path: PathBuf::new(),
-                source: std::io::Error::other(error.to_string()),
-            },
-        },
+        HostError::Call { call, source, .. } if full => OpenError::NoMemory { call, source },
         HostError::Call { call, path, source } => OpenError::Os { call, path, source },
-        error => OpenError::Os {
-            call: "open",
-            path: PathBuf::new(),
-            source: std::io::Error::other(error.to_string()),
-        },
+        error => unexpected("open", PathBuf::new(), &error),
     }
+}
+
+/// An error that has no name of its own here: its message says it all.
+fn unexpected(call: &'static str, path: PathBuf, error: &dyn std::error::Error) -> OpenError {
+    OpenError::Os { call, path, source: std::io::Error::other(error.to_string()) }
 }
 
 fn medium(error: MediumError, path: PathBuf) -> OpenError {
@@ -74,11 +62,7 @@ fn medium(error: MediumError, path: PathBuf) -> OpenError {
         MediumError::Failed { call, errno } => {
             OpenError::Os { call, path, source: std::io::Error::from_raw_os_error(errno) }
         }
-        error => OpenError::Os {
-            call: "fallocate",
-            path,
-            source: std::io::Error::other(error.to_string()),
-        },
+        error => unexpected("fallocate", path, &error),
     }
 }
 

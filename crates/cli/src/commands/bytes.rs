@@ -32,7 +32,7 @@ pub(crate) fn write(session: &Session, args: &WriteArgs) -> Result<(), Failure> 
     let len = u64::try_from(input.len()).unwrap_or(u64::MAX);
     if len > room {
         return Err(Failure::new(
-            Status::Usage,
+            Status::NoMemory,
             format!(
                 "{}: the input does not fit the {room} bytes from offset {} on; nothing was \
                  written. A region of {} bytes can grow by `commonhold resize` within its reserve",

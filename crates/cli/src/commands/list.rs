@@ -99,7 +99,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
         ("maps", region.maps.to_string()),
         ("offset", region.offset.to_string()),
         ("entry", format!("{} generation {}", region.id.entry, region.id.generation)),
-        ("created", format!("{created} (seconds since 1970)")),
+        ("created", humantime::format_rfc3339_seconds(region.created).to_string()),
         ("lock", lock),
     ])
 }
