@@ -177,6 +177,7 @@ impl<S: Shares> RwLock<'_, S> {
                 break Err(error);
             }
             self.count(me, ShareWord::read)?;
+            Point::ReadCounted.reached();
             store_then_load();
         };
         me.done();
