@@ -14,7 +14,7 @@ use commonhold_window::Point;
 use crate::crash::{Outcome, arm};
 
 /// Nothing that a child is told takes longer, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One hit of one point.
 pub(crate) type Hit = (Point, u32);
@@ -49,7 +49,8 @@ impl Actor {
         if let Some((point, number)) = at {
             command.env(arm::ARMED, format!("{}:{number}", point.name()));
         }
-        let mut child = command.spawn().map_err(|error| format!("cannot start a child: {error}"))?;
+        let mut child =
+            command.spawn().map_err(|error| format!("cannot start a child: {error}"))?;
         let input = child.stdin.take();
         let output = child.stdout.take().ok_or("a child without output")?;
         let (sender, lines) = channel();

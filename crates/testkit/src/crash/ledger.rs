@@ -154,16 +154,18 @@ impl Ledger {
             "resize" if command.size() < region.size && !region.mappers.is_empty() => {
                 "mapped".into()
             }
-            "lock" | "rlock" => Self::right_lock(&region.own, &command).into(),
-            "mlock" => Self::right_lock(region.lock(Some(command.third)), &command).into(),
+            "lock" | "rlock" => Self::right_lock(who, &region.own, &command).into(),
+            "mlock" => Self::right_lock(who, region.lock(Some(command.third)), &command).into(),
+            "reset" if region.own.writer.is_some() => "timedout".into(),
             "wait" => return None,
             _ => "ok".into(),
         })
     }
 
-    fn right_lock(lock: &Lock, command: &Command<'_>) -> &'static str {
+    fn right_lock(who: Who, lock: &Lock, command: &Command<'_>) -> &'static str {
         let busy = lock.writer.is_some() || (command.verb == "lock" && !lock.readers.is_empty());
         match lock.health {
+            _ if lock.writer == Some(who) => "deadlock",
             _ if busy && command.how == "wait" => "no answer yet: another living process has it",
             _ if busy => "timedout",
             Health::Clean => "ok",
@@ -176,6 +178,8 @@ impl Ledger {
     pub(crate) fn answered(&mut self, who: Who, text: &str, answer: &str) {
         let command = parse(text);
         let held = answer == "ok" || answer == "ownerdied";
+        // Also one that waits in vain leaves its flag.
+        self.region(command.name).raw |= command.verb == "wait";
         if matches!(command.verb, "lock" | "rlock" | "mlock") && held {
             self.take(who, &command);
         } else if answer.starts_with("ok") {
@@ -206,7 +210,7 @@ impl Ledger {
                 region.unmapped();
             }
             "fill" => region.filled = region.size,
-            "wait" | "signal" | "broadcast" => region.raw = true,
+            "signal" | "broadcast" => region.raw = true,
             "destroy" => {
                 region.life = Life::Doomed;
                 region.unmapped();
@@ -214,7 +218,7 @@ impl Ledger {
             "resize" => region.resize(command.size()),
             "reset" => region.own.health = Health::Clean,
             "repair" | "unlock" | "leave" | "abandon" => self.give_back(who, command),
-            "look" => {}
+            "look" | "wait" => {}
             // They have no region.
             _ => drop(self.regions.remove(command.name)),
         }

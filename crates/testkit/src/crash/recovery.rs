@@ -1,16 +1,13 @@
 //! What a fresh process does after the deaths, and what must be so in the end.
 
-use std::{
-    fs::File,
-    os::unix::fs::MetadataExt as _,
-};
+use std::{fs::File, os::unix::fs::MetadataExt as _};
 
-use commonhold::{Access, LockGuard, Mapping, ReadGuard, Removal, Space};
+use commonhold::{Access, LockError, LockGuard, Mapping, ReadGuard, Removal, Space};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::crash::{
     Outcome,
-    ledger::{Life, Who},
+    ledger::{DRIVER, Ledger, Life, Who},
     scene::Scene,
     stage::pattern,
 };
@@ -18,7 +15,7 @@ use crate::crash::{
 /// The driver's regions: it writes one and reads the other.
 const WRITTEN: &str = "zw";
 const READ: &str = "zr";
-const SIZE: u64 = 6000;
+const SIZE: u16 = 6000;
 
 fn text(error: impl std::fmt::Display) -> String {
     format!("the driver: {error}")
@@ -37,10 +34,10 @@ impl Bystander {
         let space = Space::open(&scene.url).map_err(text)?;
         let mut mapped = vec![];
         for (name, verb) in [(READ, "rlock"), (WRITTEN, "lock")] {
-            space.create(name, SIZE).map_err(text)?;
+            space.create(name, SIZE.into()).map_err(text)?;
             let mapping = space.map(name, Access::ReadWrite).map_err(text)?;
             mapping.write(0, &[pattern(name); SIZE as usize]).map_err(text)?;
-            scene.ledger.keep(name, SIZE, verb);
+            scene.ledger.keep(name, SIZE.into(), verb);
             mapped.push(mapping);
         }
         let (Some(written), Some(read)) = (mapped.pop(), mapped.pop()) else {
@@ -57,9 +54,28 @@ impl Bystander {
     }
 
     /// It still has what it had: nothing is owned twice.
-    pub(crate) fn keeps(&self, guards: (LockGuard<'_>, ReadGuard<'_>)) -> Outcome {
+    pub(crate) fn keeps(
+        &self,
+        guards: (LockGuard<'_>, ReadGuard<'_>),
+        ledger: &mut Ledger,
+    ) -> Outcome {
         guards.0.unlock().map_err(text)?;
         guards.1.unlock().map_err(text)?;
+        for mapping in [&self.written, &self.read] {
+            ledger.answered(DRIVER, &format!("unlock {}", mapping.name()), "ok");
+            // A writer may have died while it waited for the driver to stop reading.
+            let right = ledger.right_answer(DRIVER, &format!("lock {} 0", mapping.name()));
+            let (answer, guard) = match mapping.try_lock() {
+                Ok(guard) => ("ok", guard),
+                Err(LockError::OwnerDied(guard)) => ("ownerdied", guard),
+                Err(error) => return Err(text(error.to_string())),
+            };
+            guard.mark_consistent().map_err(text)?;
+            guard.unlock().map_err(text)?;
+            if right.as_deref() != Some(answer) {
+                return Err(format!("the driver's {} is {answer}, not {right:?}", mapping.name()));
+            }
+        }
         for mapping in [&self.written, &self.read] {
             let mut bytes = [0; SIZE as usize];
             mapping.read(0, &mut bytes).map_err(text)?;
@@ -88,7 +104,7 @@ impl Bystander {
             return Err(format!("locks of {locks:?} are left"));
         }
         let info = self.space.info().map_err(text)?;
-        if info.used != 2 * SIZE.next_multiple_of(info.page) {
+        if info.used != 2 * u64::from(SIZE).next_multiple_of(info.page) {
             return Err(format!("{} bytes are used", info.used));
         }
         self.no_memory_left(info.capacity, info.page)
@@ -99,7 +115,8 @@ impl Bystander {
         let file = File::from(self.space.duplicate_fd().map_err(text)?);
         let blocks = || file.metadata().map(|metadata| metadata.blocks()).map_err(text);
         let extents = [self.read.offset(), self.written.offset()];
-        let end = extents.map(|offset| offset + SIZE.next_multiple_of(page)).into_iter().max();
+        let end =
+            extents.map(|offset| offset + u64::from(SIZE).next_multiple_of(page)).into_iter().max();
         let end = end.unwrap_or(capacity);
         let before = blocks()?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -149,7 +166,8 @@ fn take_stock(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
         scene.run(who, &format!("unmap {name}"))?;
         scene.run(who, &format!("destroy {name} wait"))?;
     }
-    for command in ["create NAME 5000", "map NAME", "look NAME", "unmap NAME", "destroy NAME wait"] {
+    for command in ["create NAME 5000", "map NAME", "look NAME", "unmap NAME", "destroy NAME wait"]
+    {
         scene.run(who, &command.replace("NAME", name))?;
     }
     Ok(())

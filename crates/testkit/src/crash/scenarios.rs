@@ -8,11 +8,13 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// Slots for peers.
     pub(crate) peers: u64,
+    /// The driver comes when the script is over, so that its processes are the space's first.
+    pub(crate) untouched: bool,
     pub(crate) script: fn(&mut Scene<'_>) -> Outcome,
 }
 
 const fn scenario(name: &'static str, script: fn(&mut Scene<'_>) -> Outcome) -> Scenario {
-    Scenario { name, peers: 8, script }
+    Scenario { name, peers: 8, untouched: false, script }
 }
 
 pub(crate) const ALL: &[Scenario] = &[
@@ -40,13 +42,21 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("an event", event),
     scenario("reaping", reap),
     scenario("two kernels", guest),
-    Scenario { name: "a dead peer's slot", peers: 4, script: inherit },
+    Scenario { name: "a dead peer's slot", peers: 4, untouched: false, script: inherit },
+    Scenario { name: "a new space", peers: 8, untouched: true, script: first },
 ];
 
 fn create(scene: &mut Scene<'_>) -> Outcome {
     let a = scene.join()?;
     scene.play(a, &["create r 10000", "map r", "fill r", "look r", "lock r wait", "unlock r"])?;
     scene.play(a, &["rlock r wait", "unlock r", "unmap r", "close"])
+}
+
+fn first(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = (scene.join()?, scene.join()?);
+    scene.play(a, &["create r 4096"])?;
+    scene.play(b, &["create s 4096", "map r", "fill r", "unmap r", "close"])?;
+    scene.play(a, &["destroy s wait", "close"])
 }
 
 fn create_lazily(scene: &mut Scene<'_>) -> Outcome {
@@ -283,7 +293,8 @@ fn guest(scene: &mut Scene<'_>) -> Outcome {
 
 fn inherit(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = (scene.join()?, scene.join()?);
-    scene.play(a, &["create r 4096", "map r", "fill r", "lock r wait", "create s 4096", "map s"])?;
+    scene
+        .play(a, &["create r 4096", "map r", "fill r", "lock r wait", "create s 4096", "map s"])?;
     scene.play(b, &["destroy s deferred"])?;
     scene.kill(a)?;
     let c = scene.join()?;

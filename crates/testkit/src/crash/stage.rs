@@ -122,7 +122,8 @@ fn graded<'a, G>(
         Err(LockError::TimedOut) => ("timedout".into(), None),
         Err(LockError::Unrecoverable) => ("unrecoverable".into(), None),
         Err(LockError::Region(error)) => (refused(&error), None),
-        Err(_) => ("failed: deadlock".into(), None),
+        Err(LockError::Deadlock) => ("deadlock".into(), None),
+        Err(_) => ("failed".into(), None),
     }
 }
 
