@@ -1,2 +1,96 @@
-//! x
-fn main() {}
+//! `commonhold`: create, map, lock and destroy shared memory by name.
+//!
+//! Owns: the way from arguments to an exit status. Everything else has its module: one for each
+//! command or family under `commands`, and `demo`, `torture` and `bench`, which start workers of
+//! their own.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod child;
+mod clock;
+mod commands;
+mod demo;
+mod failure;
+mod output;
+mod random;
+mod session;
+mod signals;
+mod torture;
+mod units;
+mod workers;
+
+use std::{io, process::ExitCode};
+
+use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
+
+use crate::{
+    args::{Cli, Command, SpaceCommand},
+    failure::Failure,
+    output::Out,
+    session::Session,
+};
+
+fn main() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    start_log(cli.verbose);
+    let session = Session {
+        url: cli.space,
+        chosen: matches.value_source("space") == Some(ValueSource::CommandLine),
+        out: Out::new(cli.json),
+    };
+    match run(&session, cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if let Some(message) = &failure.message {
+                eprintln!("commonhold: {message}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(session: &Session, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Space(SpaceCommand::Format(args)) => commands::space::format(session, &args),
+        Command::Space(SpaceCommand::Info) => commands::space::info(session),
+        Command::Space(SpaceCommand::Remove { url, force }) => {
+            commands::space::remove(session, &url, force)
+        }
+        Command::Create(args) => commands::region::create(session, &args),
+        Command::Destroy(args) => commands::region::destroy(session, &args),
+        Command::Resize { name, size } => commands::region::resize(session, &name, size),
+        Command::Ls => commands::list::ls(session),
+        Command::Stat { name } => commands::list::stat(session, &name),
+        Command::Write(args) => commands::bytes::write(session, &args),
+        Command::Read(args) => commands::bytes::read(session, &args),
+        Command::Map(args) => return commands::map::map(session, &args),
+        Command::Lock(args) => return commands::lock::lock(session, &args),
+        Command::Locks => commands::locks::locks(session),
+        Command::Peers => commands::peers::peers(session),
+        Command::Reap => commands::peers::reap(session),
+        Command::Demo(args) => demo::demo(session, &args),
+        Command::Torture(args) => torture::torture(session, &args),
+        Command::Bench(args) => bench::bench(session, &args),
+        Command::Doctor => commands::doctor::doctor(session),
+        Command::Completions { shell } => commands::generate::completions(session, shell),
+        Command::Man { dir } => commands::generate::man(session, dir.as_deref()),
+        Command::ExecChild(args) => Err(child::become_command(&args)),
+        Command::DemoWorker(args) => demo::worker(session, &args),
+        Command::TortureWorker(args) => torture::worker(session, &args),
+        Command::BenchHolder(args) => bench::holder(session, &args),
+    }?;
+    Ok(0)
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        2 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).with_ansi(false).init();
+}

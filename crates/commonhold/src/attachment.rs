@@ -100,11 +100,13 @@ impl Attachment {
         if self.is_forked() { Err(RegionError::Forked) } else { Ok(&self.core) }
     }
 
+    #[inline]
     pub(crate) fn view(&self) -> Result<&View<LinuxPlatform>, RegionError> {
         self.core().map(Core::view)
     }
 
     /// What can be known without touching the window.
+    #[inline]
     pub(crate) const fn platform(&self) -> &LinuxPlatform {
         self.core.view().platform()
     }
@@ -117,13 +119,30 @@ impl Attachment {
         (self.core.peer().get(), self.core.generation())
     }
 
-    /// The calling thread, as locks know it.
+    /// The space, after [`me`](Self::me) has shown that it is this process's.
     #[inline]
+    pub(crate) const fn my_view(&self) -> &View<LinuxPlatform> {
+        self.core.view()
+    }
+
+    /// The calling thread, as locks know it.
+    #[inline(always)]
     pub(crate) fn me(self: &Arc<Self>) -> Result<Thread<'_>, RegionError> {
-        let core = self.core()?;
         let (id, thread) = LAST.get();
-        let thread = if id == self.id { thread } else { self.thread_slot()? };
-        core.thread(thread).map_err(|error| region_error(error, ""))
+        // Two checks and no error to build: this is on the path of every lock.
+        if id == self.id
+            && !self.is_forked()
+            && let Some(me) = self.core.known_thread(thread)
+        {
+            return Ok(me);
+        }
+        self.new_me()
+    }
+
+    #[cold]
+    fn new_me(self: &Arc<Self>) -> Result<Thread<'_>, RegionError> {
+        let core = self.core()?;
+        core.thread(self.thread_slot()?).map_err(|error| region_error(error, ""))
     }
 
     #[cold]

@@ -10,7 +10,7 @@ use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockFlags, RegionId};
 use commonhold_space::{RegionShares, View};
 use commonhold_sync as sync;
-use commonhold_sync::{Release, Taken, Thread};
+use commonhold_sync::{Hold, Release, Taken, Thread};
 
 use crate::{LockError, Mapping, RegionError, attachment::region_error};
 
@@ -19,6 +19,7 @@ type Shares<'a> = RegionShares<'a, LinuxPlatform>;
 /// A guard is its thread's: it is neither `Send` nor `Sync`.
 type NotSend = PhantomData<*const ()>;
 
+#[cold]
 fn refused<G>(error: sync::LockError) -> LockError<G> {
     match error {
         sync::LockError::TimedOut => LockError::TimedOut,
@@ -29,6 +30,7 @@ fn refused<G>(error: sync::LockError) -> LockError<G> {
     }
 }
 
+#[cold]
 fn freed(error: sync::LockError) -> RegionError {
     match error {
         sync::LockError::TimedOut => RegionError::TimedOut { name: String::new() },
@@ -36,6 +38,7 @@ fn freed(error: sync::LockError) -> RegionError {
     }
 }
 
+#[inline]
 fn graded<G>(taken: Taken, guard: G) -> Result<G, LockError<G>> {
     match taken {
         Taken::Clean => Ok(guard),
@@ -55,11 +58,13 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
+    #[inline]
     fn new(view: &'a View<LinuxPlatform>, mutex: sync::Mutex<'a>, me: Thread<'a>) -> Self {
         let panicking = std::thread::panicking();
         Self { view, mutex, me, panicking, freed: false, not_send: PhantomData }
     }
 
+    #[inline]
     fn free(&mut self, how: Release) -> Result<(), RegionError> {
         self.freed = true;
         if self.view.platform().is_forked_child() {
@@ -82,7 +87,7 @@ impl<'a> Held<'a> {
 }
 
 impl Drop for Held<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if self.freed {
             return;
@@ -109,15 +114,16 @@ pub struct RegionLock<'a> {
 impl<'a> RegionLock<'a> {
     pub(crate) fn of(mapping: &'a Mapping) -> Result<Self, RegionError> {
         let core = mapping.attachment().core()?;
-        let region = RegionId::new(mapping.key().entry);
-        let lock = core.lock_of(region).map_err(|error| region_error(error, mapping.name()))?;
-        Ok(Self { mapping, view: core.view(), lock, region })
+        let handle = mapping.handle();
+        let lock = core.lock_of(handle).map_err(|error| region_error(error, mapping.name()))?;
+        Ok(Self { mapping, view: core.view(), lock, region: handle.region })
     }
 
     /// See [`Mapping::lock`].
     ///
     /// # Errors
     /// As there.
+    #[inline]
     pub fn lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
         self.lock_until(None)
     }
@@ -141,7 +147,7 @@ impl<'a> RegionLock<'a> {
     fn lock_until(&self, deadline: Option<u64>) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
         let me = self.mapping.attachment().me()?;
         let taken = self.lock.write(&me, self.view, deadline).map_err(refused)?;
-        let held = Held::new(self.view, self.lock.writer, me);
+        let held = Held::new(self.view, self.lock.writer(), me);
         graded(
             taken,
             LockGuard { held, mapping: self.mapping, region: self.region, stamped: false },
@@ -179,9 +185,15 @@ impl<'a> RegionLock<'a> {
     #[inline]
     fn read_until(&self, deadline: Option<u64>) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
         let me = self.mapping.attachment().me()?;
-        let taken = self.lock.read(&me, self.view, deadline).map_err(refused)?;
-        let guard =
-            ReadGuard { view: self.view, lock: self.lock, me, freed: false, not_send: PhantomData };
+        let (taken, hold) = self.lock.read(&me, self.view, deadline).map_err(refused)?;
+        let guard = ReadGuard {
+            view: self.view,
+            lock: self.lock,
+            me,
+            hold,
+            freed: false,
+            not_send: PhantomData,
+        };
         graded(taken, guard)
     }
 
@@ -191,7 +203,7 @@ impl<'a> RegionLock<'a> {
     /// As there.
     pub fn reset(&self) -> Result<(), RegionError> {
         self.lock
-            .writer
+            .writer()
             .reset(self.mapping.attachment().view()?)
             .map_err(|_| RegionError::TimedOut { name: self.mapping.name().to_owned() })
     }
@@ -249,6 +261,7 @@ impl LockGuard<'_> {
         self.held.free(Release::Done)
     }
 
+    #[inline]
     fn unstamp(&mut self) {
         if std::mem::take(&mut self.stamped)
             && let Ok(core) = self.mapping.attachment().core()
@@ -259,6 +272,7 @@ impl LockGuard<'_> {
 }
 
 impl Drop for LockGuard<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         self.unstamp();
     }
@@ -271,6 +285,7 @@ pub struct ReadGuard<'a> {
     view: &'a View<LinuxPlatform>,
     lock: sync::RwLock<'a, Shares<'a>>,
     me: Thread<'a>,
+    hold: Hold<'a>,
     freed: bool,
     not_send: NotSend,
 }
@@ -290,12 +305,12 @@ impl ReadGuard<'_> {
         if self.view.platform().is_forked_child() {
             return Err(RegionError::Forked);
         }
-        self.lock.unread(&self.me, self.view).map_err(freed)
+        self.lock.unread(&self.me, self.view, self.hold).map_err(freed)
     }
 }
 
 impl Drop for ReadGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if !self.freed {
             // Fails only if this peer was declared dead; then its read locks count no longer.
@@ -348,7 +363,7 @@ impl<'a> Mutex<'a> {
     ) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
-        let view = attachment.view()?;
+        let view = attachment.my_view();
         let taken = self.mutex.lock(&me, view, deadline).map_err(refused)?;
         graded(taken, MutexGuard(Held::new(view, self.mutex, me)))
     }

@@ -4,7 +4,7 @@ use std::{fmt, ptr::NonNull, sync::Arc, time::Duration};
 
 use commonhold_host::ReadOnlyMap;
 use commonhold_layout::{Extent, Offset};
-use commonhold_space::Mapped;
+use commonhold_space::{Mapped, RegionHandle};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
@@ -70,8 +70,14 @@ impl Mapping {
         Ok(())
     }
 
+    #[inline]
     pub(crate) const fn attachment(&self) -> &Arc<Attachment> {
         &self.attachment
+    }
+
+    #[inline]
+    pub(crate) const fn handle(&self) -> RegionHandle {
+        self.mapped.handle
     }
 
     /// The region's name.

@@ -245,7 +245,7 @@ impl Space {
         } else if kind(word) != LockKind::Exclusive {
             locks.push(line(kind(word), None));
         }
-        for (reader, _) in view.readers(record.handle.region) {
+        for reader in view.readers(record.handle) {
             locks.push(line(LockKind::Shared, Some(self.holder(reader)?)));
         }
         if locks.is_empty() && waiting > 0 {

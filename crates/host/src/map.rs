@@ -131,6 +131,7 @@ impl MappedWindow {
 
     /// The window. In a forked child (see [`is_forked_child`](Self::is_forked_child)) its memory is
     /// not mapped, and touching it ends the process.
+    #[inline]
     #[must_use]
     pub const fn window(&self) -> &Window {
         &self.window
@@ -288,6 +289,7 @@ impl ReadOnlyMap {
     }
 
     /// Whether this was mapped by a process of which the present one is a forked child.
+    #[inline]
     #[must_use]
     pub fn is_forked_child(&self) -> bool {
         self.mapping.as_ref().is_some_and(|mapping| mapping.guard.is_forked_child())

@@ -47,6 +47,7 @@ impl LinuxPlatform {
     }
 
     /// The window, with its kind, its file and its read-only maps.
+    #[inline]
     #[must_use]
     pub const fn mapped(&self) -> &MappedWindow {
         &self.mapped

@@ -12,18 +12,21 @@ impl Offset {
     pub const ZERO: Self = Self(0);
 
     /// The offset `bytes`, if it is below [`OFFSET_LIMIT`].
+    #[inline]
     #[must_use]
     pub const fn new(bytes: u64) -> Option<Self> {
         if bytes < OFFSET_LIMIT { Some(Self(bytes)) } else { None }
     }
 
     /// Bytes from the start of the window.
+    #[inline]
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// The offset `bytes` further on, if there is one.
+    #[inline]
     #[must_use]
     pub const fn plus(self, bytes: u64) -> Option<Self> {
         match self.0.checked_add(bytes) {
@@ -45,6 +48,7 @@ impl Extent {
     pub const EMPTY: Self = Self { start: Offset::ZERO, len: 0 };
 
     /// The extent of `len` bytes at `start`, if it ends within [`OFFSET_LIMIT`].
+    #[inline]
     #[must_use]
     pub const fn new(start: u64, len: u64) -> Option<Self> {
         let Some(offset) = Offset::new(start) else { return None };
@@ -55,24 +59,28 @@ impl Extent {
     }
 
     /// Where it begins.
+    #[inline]
     #[must_use]
     pub const fn start(self) -> Offset {
         self.start
     }
 
     /// Bytes in it.
+    #[inline]
     #[must_use]
     pub const fn len(self) -> u64 {
         self.len
     }
 
     /// Whether it holds no byte.
+    #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.len == 0
     }
 
     /// The first byte after it, from the start of the window.
+    #[inline]
     #[must_use]
     pub const fn end(self) -> u64 {
         // Cannot wrap: `new` checked it.
@@ -80,6 +88,7 @@ impl Extent {
     }
 
     /// The part `at .. at + len` of this extent, counted from its start, if it lies inside.
+    #[inline]
     #[must_use]
     pub const fn part(self, at: u64, len: u64) -> Option<Self> {
         match at.checked_add(len) {
@@ -90,6 +99,7 @@ impl Extent {
 }
 
 /// `value` rounded up to a multiple of `unit`, a power of two; `None` if that does not fit.
+#[inline]
 #[must_use]
 pub const fn align_up(value: u64, unit: u64) -> Option<u64> {
     let mask = unit.wrapping_sub(1);

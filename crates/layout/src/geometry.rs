@@ -126,7 +126,8 @@ impl Places {
         let &Sizes { page, peers: peer_count, threads: per_peer, regions: region_count, .. } =
             sizes;
         let after = |table: u64, bytes: u64| align_up(table.checked_add(bytes)?, TABLE_ALIGN);
-        let bucket_count = region_count.next_power_of_two();
+        // Twice as many as there can be entries, so that a chain is seldom longer than one.
+        let bucket_count = (2 * region_count).next_power_of_two();
         let share_row = align_up(region_count * record_bytes::SHARE, SHARE_ROW_ALIGN)?;
 
         let domains = HEADER_BYTES;
@@ -268,12 +269,14 @@ impl Geometry {
     }
 
     /// Alignment and granularity of extents, in bytes.
+    #[inline]
     #[must_use]
     pub const fn page(&self) -> u64 {
         self.sizes.page
     }
 
     /// Number of peer slots.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::PEERS")]
     pub const fn peers(&self) -> u16 {
@@ -281,6 +284,7 @@ impl Geometry {
     }
 
     /// Number of thread slots of each peer.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::THREADS")]
     pub const fn threads(&self) -> u16 {
@@ -288,6 +292,7 @@ impl Geometry {
     }
 
     /// Number of region entries.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "at most limits::REGIONS")]
     pub const fn regions(&self) -> u32 {
@@ -320,6 +325,7 @@ impl Geometry {
     }
 
     /// The bytes that regions may be placed in.
+    #[inline]
     #[must_use]
     pub const fn data(&self) -> Extent {
         let end = self.sizes.capacity & !(self.sizes.page - 1);
@@ -339,12 +345,14 @@ impl Geometry {
     }
 
     /// The record of a peer.
+    #[inline]
     #[must_use]
     pub fn peer(&self, peer: PeerId) -> Option<Offset> {
         Self::entry(self.places.peers, record_bytes::PEER, u64::from(peer.get()), self.sizes.peers)
     }
 
     /// The slot of a thread of a peer.
+    #[inline]
     #[must_use]
     pub fn thread(&self, peer: PeerId, thread: ThreadId) -> Option<Offset> {
         if u64::from(peer.get()) >= self.sizes.peers {
@@ -356,6 +364,7 @@ impl Geometry {
     }
 
     /// The name bucket that `hash` falls into.
+    #[inline]
     #[must_use]
     pub const fn bucket(&self, hash: u64) -> Offset {
         let index = hash & (self.places.bucket_count - 1);
@@ -369,6 +378,7 @@ impl Geometry {
     }
 
     /// The entry of a region.
+    #[inline]
     #[must_use]
     pub fn region(&self, region: RegionId) -> Option<Offset> {
         Self::entry(
@@ -380,6 +390,7 @@ impl Geometry {
     }
 
     /// The region `index`, if there is such an entry.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "checked against the number of regions")]
     pub const fn region_id(&self, index: u64) -> Option<RegionId> {
@@ -390,6 +401,7 @@ impl Geometry {
     ///
     /// # Errors
     /// [`Damage`] if it names none of this space's entries.
+    #[inline]
     pub const fn link(&self, raw: u64, field: &'static str) -> Result<Option<RegionId>, Damage> {
         match raw.checked_sub(1) {
             None => Ok(None),
@@ -401,6 +413,7 @@ impl Geometry {
     }
 
     /// The share word of a peer in a region.
+    #[inline]
     #[must_use]
     pub fn share(&self, peer: PeerId, region: RegionId) -> Option<Offset> {
         if u64::from(peer.get()) >= self.sizes.peers {

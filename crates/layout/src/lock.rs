@@ -21,24 +21,28 @@ pub struct Owner {
 
 impl Owner {
     /// The owner with these parts; `None` if the generation is 0, which names nobody.
+    #[inline]
     #[must_use]
     pub const fn new(peer: PeerId, generation: u32, thread: ThreadId) -> Option<Self> {
         if generation == 0 { None } else { Some(Self { peer, thread, generation }) }
     }
 
     /// Its peer slot.
+    #[inline]
     #[must_use]
     pub const fn peer(self) -> PeerId {
         self.peer
     }
 
     /// Its thread slot.
+    #[inline]
     #[must_use]
     pub const fn thread(self) -> ThreadId {
         self.thread
     }
 
     /// The generation of its peer slot.
+    #[inline]
     #[must_use]
     pub const fn generation(self) -> u32 {
         self.generation
@@ -51,6 +55,7 @@ impl Owner {
     }
 
     /// The word that names this owner and nothing else.
+    #[inline]
     #[must_use]
     pub const fn word(self) -> LockWord {
         LockWord(self.bits())
@@ -79,24 +84,28 @@ impl LockFlags {
     pub const STARVING: Self = Self(1 << 31);
 
     /// Whether all of `other` is set.
+    #[inline]
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// These flags and `other`.
+    #[inline]
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// These flags without `other`.
+    #[inline]
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     /// Those of these flags that are in `other` as well.
+    #[inline]
     #[must_use]
     pub const fn only(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -127,18 +136,21 @@ impl LockWord {
     pub const FREE: Self = Self(0);
 
     /// Reads a word.
+    #[inline]
     #[must_use]
     pub const fn from_word(word: u64) -> Self {
         Self(word)
     }
 
     /// The word.
+    #[inline]
     #[must_use]
     pub const fn word(self) -> u64 {
         self.0
     }
 
     /// Who owns the lock, if anybody does.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn owner(self) -> Option<Owner> {
@@ -150,30 +162,35 @@ impl LockWord {
     }
 
     /// Whether anybody owns the lock.
+    #[inline]
     #[must_use]
     pub const fn is_owned(self) -> bool {
         self.0 >> GENERATION_SHIFT != 0
     }
 
     /// What else it says.
+    #[inline]
     #[must_use]
     pub const fn flags(self) -> LockFlags {
         LockFlags(self.0 & FLAGS_MASK)
     }
 
     /// Whether `owner` owns it.
+    #[inline]
     #[must_use]
     pub const fn is_owned_by(self, owner: Owner) -> bool {
         self.0 & !FLAGS_MASK == owner.bits()
     }
 
     /// This word with other flags.
+    #[inline]
     #[must_use]
     pub const fn with_flags(self, flags: LockFlags) -> Self {
         Self((self.0 & !FLAGS_MASK) | flags.0)
     }
 
     /// A word that nobody owns.
+    #[inline]
     #[must_use]
     pub const fn unowned(flags: LockFlags) -> Self {
         Self(flags.0)

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::geometry::{FNV_BASIS, fnv_step};
+use crate::geometry::FNV_BASIS;
 
 /// Why a name was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +46,22 @@ impl core::error::Error for NameError {}
 pub struct Name {
     words: [u64; Self::WORDS],
     len: u8,
+    hash: NameHash,
 }
 
-/// The hash of a name: FNV-1a, its halves folded together so that low bits are good.
+/// The hash of a name: over its words, in FNV-1a's manner, each step folding the high half down so that
+/// low bits are good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameHash(pub u64);
+
+fn hash_words(words: &[u64]) -> NameHash {
+    /// The golden ratio, as in Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4).
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    NameHash(words.iter().fold(FNV_BASIS, |hash, word| {
+        let mixed = (hash ^ word).wrapping_mul(FACTOR);
+        mixed ^ (mixed >> 32)
+    }))
+}
 
 impl Name {
     /// Most bytes of a name.
@@ -69,7 +80,10 @@ impl Name {
         if text.len() > Self::MOST {
             return Err(NameError::TooLong { bytes: text.len() });
         }
-        if let Some(bad) = text.chars().find(|c| c.is_control() || *c == '/') {
+        let plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'/';
+        if !text.as_bytes().iter().all(plain)
+            && let Some(bad) = text.chars().find(|c| c.is_control() || *c == '/')
+        {
             return Err(NameError::Forbidden(bad));
         }
         let mut words = [0; Self::WORDS];
@@ -80,7 +94,8 @@ impl Name {
             }
             *word = u64::from_le_bytes(bytes);
         }
-        Ok(Self { words, len: u8::try_from(text.len()).unwrap_or(u8::MAX) })
+        let hash = hash_words(words.get(..text.len().div_ceil(8)).unwrap_or(&words));
+        Ok(Self { words, len: u8::try_from(text.len()).unwrap_or(u8::MAX), hash })
     }
 
     /// Reads a name that claims to have `len` bytes.
@@ -100,18 +115,21 @@ impl Name {
     }
 
     /// The words that hold it.
+    #[inline]
     #[must_use]
     pub const fn words(&self) -> &[u64; Self::WORDS] {
         &self.words
     }
 
     /// How many of the words are not empty.
+    #[inline]
     #[must_use]
     pub fn used_words(&self) -> usize {
         usize::from(self.len).div_ceil(8)
     }
 
     /// Its length in bytes.
+    #[inline]
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a name is never empty")]
     pub const fn len(&self) -> u64 {
@@ -119,10 +137,10 @@ impl Name {
     }
 
     /// Its hash.
+    #[inline]
     #[must_use]
-    pub fn hash(&self) -> NameHash {
-        let hash = self.bytes().fold(FNV_BASIS, fnv_step);
-        NameHash(hash ^ (hash >> 32))
+    pub const fn hash(&self) -> NameHash {
+        self.hash
     }
 
     fn bytes(&self) -> impl Iterator<Item = u8> + '_ {

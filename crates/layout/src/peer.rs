@@ -40,12 +40,14 @@ pub struct PeerId(u16);
 
 impl PeerId {
     /// Slot `slot`.
+    #[inline]
     #[must_use]
     pub const fn new(slot: u16) -> Self {
         Self(slot)
     }
 
     /// Its number.
+    #[inline]
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
@@ -80,12 +82,14 @@ impl Evidence {
     pub const HEARTBEAT: Self = Self(4);
 
     /// Whether all of `other` was left.
+    #[inline]
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// This and `other`.
+    #[inline]
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -119,6 +123,7 @@ pub struct PeerState {
 impl PeerState {
     /// Reads a state word. An unknown phase is read as fenced: nobody lives there, and cleaning up
     /// makes the slot usable again.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn read(word: u64) -> Self {
@@ -132,6 +137,7 @@ impl PeerState {
     }
 
     /// The word for this state.
+    #[inline]
     #[must_use]
     pub const fn word(self) -> u64 {
         let phase: u64 = match self.phase {
@@ -144,12 +150,14 @@ impl PeerState {
     }
 
     /// This state in another phase.
+    #[inline]
     #[must_use]
     pub const fn in_phase(self, phase: PeerPhase) -> Self {
         Self { phase, ..self }
     }
 
     /// Whether the peer of `generation` has the slot and is not known to be dead.
+    #[inline]
     #[must_use]
     pub const fn is_current(self, generation: u32) -> bool {
         self.generation == generation
@@ -169,6 +177,7 @@ impl PeerName {
     const BYTES: usize = Self::WORDS * 8;
 
     /// As much of `text` as fits.
+    #[inline]
     #[must_use]
     pub fn new(text: &str) -> Self {
         let mut end = text.len().min(Self::BYTES);

@@ -50,18 +50,21 @@ pub struct RegionId(u32);
 
 impl RegionId {
     /// Entry `index`.
+    #[inline]
     #[must_use]
     pub const fn new(index: u32) -> Self {
         Self(index)
     }
 
     /// Its index.
+    #[inline]
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
     }
 
     /// The link that names it: id + 1.
+    #[inline]
     #[must_use]
     pub const fn link(self) -> u64 {
         self.0 as u64 + 1
@@ -96,18 +99,21 @@ impl RegionFlags {
     pub const DEFERRED: Self = Self(2);
 
     /// Whether all of `other` is set.
+    #[inline]
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// These flags and `other`.
+    #[inline]
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// These flags without `other`.
+    #[inline]
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
@@ -128,6 +134,7 @@ pub struct RegionState {
 
 impl RegionState {
     /// Reads a state word; `None` if no program writes such a phase.
+    #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn read(word: u64) -> Option<Self> {
@@ -143,6 +150,7 @@ impl RegionState {
     }
 
     /// The word for this state.
+    #[inline]
     #[must_use]
     pub const fn word(self) -> u64 {
         let phase: u64 = match self.phase {
@@ -156,12 +164,14 @@ impl RegionState {
     }
 
     /// This state in another phase.
+    #[inline]
     #[must_use]
     pub const fn in_phase(self, phase: RegionPhase) -> Self {
         Self { phase, ..self }
     }
 
     /// This state with other flags.
+    #[inline]
     #[must_use]
     pub const fn with_flags(self, flags: RegionFlags) -> Self {
         Self { flags, ..self }

@@ -35,58 +35,71 @@ impl fmt::Display for ShareError {
 impl core::error::Error for ShareError {}
 
 /// The value of a share word. Every bit pattern is a valid value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShareWord {
-    generation: u32,
-    readers: u16,
-    mappings: u16,
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ShareWord(u64);
+
+const READER: u64 = 1 << 16;
+const MAPPING: u64 = 1;
+
+impl core::fmt::Debug for ShareWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShareWord")
+            .field("generation", &self.generation())
+            .field("readers", &self.readers())
+            .field("mappings", &self.mappings())
+            .finish()
+    }
 }
 
 impl ShareWord {
     /// Reads a word.
+    #[inline]
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn from_word(word: u64) -> Self {
-        Self {
-            generation: (word >> 32) as u32,
-            readers: (word >> 16) as u16,
-            mappings: word as u16,
-        }
+        Self(word)
     }
 
     /// The word.
+    #[inline]
     #[must_use]
     pub const fn word(self) -> u64 {
-        ((self.generation as u64) << 32) | ((self.readers as u64) << 16) | self.mappings as u64
+        self.0
     }
 
     /// Which peer of the slot it belongs to.
+    #[inline]
     #[must_use]
     pub const fn generation(self) -> u32 {
-        self.generation
+        (self.0 >> 32) as u32
     }
 
     /// Read locks that the peer holds.
+    #[inline]
     #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the part is cut out on purpose")]
     pub const fn readers(self) -> u16 {
-        self.readers
+        (self.0 >> 16) as u16
     }
 
     /// Mappings that the peer has.
+    #[inline]
     #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the part is cut out on purpose")]
     pub const fn mappings(self) -> u16 {
-        self.mappings
+        self.0 as u16
     }
 
     /// The share as the peer of `generation` sees it: nothing, if it belonged to an earlier one.
     ///
     /// # Errors
     /// [`ShareError::Fenced`] if it belongs to a later one.
+    #[inline]
     pub const fn of(self, generation: u32) -> Result<Self, ShareError> {
-        if self.generation == generation {
+        let found = self.generation();
+        if found == generation {
             Ok(self)
-        } else if self.generation < generation {
-            Ok(Self { generation, readers: 0, mappings: 0 })
+        } else if found < generation {
+            Ok(Self((generation as u64) << 32))
         } else {
             Err(ShareError::Fenced)
         }
@@ -96,11 +109,12 @@ impl ShareWord {
     ///
     /// # Errors
     /// [`ShareError::TooMany`].
+    #[inline]
     pub const fn map(self) -> Result<Self, ShareError> {
-        match self.mappings.checked_add(1) {
-            Some(mappings) => Ok(Self { mappings, ..self }),
-            None => Err(ShareError::TooMany),
+        if self.mappings() == u16::MAX {
+            return Err(ShareError::TooMany);
         }
+        Ok(Self(self.0 + MAPPING))
     }
 
     /// With one mapping less. With the last one go the read locks: none can be held any more, and
@@ -108,11 +122,12 @@ impl ShareWord {
     ///
     /// # Errors
     /// [`ShareError::None`].
+    #[inline]
     pub const fn unmap(self) -> Result<Self, ShareError> {
-        match self.mappings.checked_sub(1) {
-            Some(0) => Ok(Self { mappings: 0, readers: 0, ..self }),
-            Some(mappings) => Ok(Self { mappings, ..self }),
-            None => Err(ShareError::None),
+        match self.mappings() {
+            0 => Err(ShareError::None),
+            1 => Ok(Self((self.generation() as u64) << 32)),
+            _ => Ok(Self(self.0 - MAPPING)),
         }
     }
 
@@ -120,22 +135,24 @@ impl ShareWord {
     ///
     /// # Errors
     /// [`ShareError::TooMany`].
+    #[inline]
     pub const fn read(self) -> Result<Self, ShareError> {
-        match self.readers.checked_add(1) {
-            Some(readers) => Ok(Self { readers, ..self }),
-            None => Err(ShareError::TooMany),
+        if self.readers() == u16::MAX {
+            return Err(ShareError::TooMany);
         }
+        Ok(Self(self.0 + READER))
     }
 
     /// With one read lock less.
     ///
     /// # Errors
     /// [`ShareError::None`].
+    #[inline]
     pub const fn unread(self) -> Result<Self, ShareError> {
-        match self.readers.checked_sub(1) {
-            Some(readers) => Ok(Self { readers, ..self }),
-            None => Err(ShareError::None),
+        if self.readers() == 0 {
+            return Err(ShareError::None);
         }
+        Ok(Self(self.0 - READER))
     }
 }
 

@@ -177,7 +177,7 @@ fn of_words() -> Vec<Table> {
                 SHARES_USED HEARTBEAT THREADS_USED NAME COUNT),
         )
         .all_of(PEER, "pub mod peer_word"),
-        Table::new("Thread slot", constants!(thread_word: TID PENDING COUNT))
+        Table::new("Thread slot", constants!(thread_word: TID PENDING READING READING_COUNT COUNT))
             .all_of(THREAD, "pub mod thread_word"),
         Table::new(
             "Region entry",

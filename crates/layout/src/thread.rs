@@ -1,7 +1,7 @@
 //! Thread slots: what each thread of a peer is doing with which lock.
 //!
-//! Only the thread that has the slot writes it; others read it to show who waits for what, and, when
-//! its peer has died, to wake those that it would have woken.
+//! Only the thread that has the slot writes it; others read it to know who reads under which lock, to
+//! show who waits for what, and, when its peer has died, to wake those that it would have woken.
 
 use crate::{OFFSET_LIMIT, Offset};
 
@@ -11,6 +11,11 @@ pub mod thread_word {
     pub const TID: usize = 0;
     /// See [`Pending`](super::Pending).
     pub const PENDING: usize = 1;
+    /// First of [`READING_COUNT`] words: the keys of locks that the thread holds to read; 0: none. A key
+    /// is the region's generation in the upper half and its link (id + 1) in the lower.
+    pub const READING: usize = 4;
+    /// How many locks a thread can hold to read this way. Further ones are counted in share words.
+    pub const READING_COUNT: usize = 4;
     /// Words of a slot.
     pub const COUNT: usize = 8;
 }
@@ -24,16 +29,19 @@ impl ThreadId {
     pub const FIRST: Self = Self(0);
 
     /// Slot `index`, if it can be named in 12 bits.
+    #[inline]
     #[must_use]
     pub const fn new(index: u16) -> Option<Self> {
         if index < 1 << 12 { Some(Self(index)) } else { None }
     }
 
+    #[inline]
     pub(crate) const fn from_bits(bits: u16) -> Self {
         Self(bits & 0xfff)
     }
 
     /// Its number.
+    #[inline]
     #[must_use]
     pub const fn index(self) -> u16 {
         self.0
@@ -65,6 +73,7 @@ pub struct Pending {
 
 impl Pending {
     /// The word for it.
+    #[inline]
     #[must_use]
     pub const fn word(self) -> u64 {
         let kind = match self.kind {
@@ -77,6 +86,7 @@ impl Pending {
     }
 
     /// Reads a pending word; `None` if nothing is pending, or nothing that makes sense.
+    #[inline]
     #[must_use]
     pub const fn read(word: u64) -> Option<Self> {
         let kind = match word & 7 {

@@ -5,11 +5,11 @@
 //! and saying which evidence there is; then the record is written; then the peer is live. Whoever
 //! dies in between is found dead by the evidence, and has owned nothing but the slot.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    BootId, DomainState, Evidence, Owner, PeerId, PeerName, PeerPhase, PeerState, ThreadId,
-    domain_word, header_word, peer_word, thread_word,
+    BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState,
+    ThreadId, domain_word, header_word, peer_word, thread_word,
 };
 use commonhold_sync::{Liveness, Thread, Verdict};
 use commonhold_window::Point;
@@ -26,6 +26,9 @@ pub struct Space<P> {
     peer: PeerId,
     generation: u32,
     live: u64,
+    /// Where the state word and the thread slots of this peer lie: looked up at every lock.
+    state_at: Offset,
+    threads_at: Offset,
 }
 
 /// A slot that has been taken, in the phase of attaching.
@@ -64,7 +67,15 @@ impl<P: Platform> Space<P> {
             return Err(AttachError::Directory(DirectoryError::Fenced));
         }
         Point::AttachLive.reached();
-        let space = Self { view, peer: slot.peer, generation: live.generation, live: live.word() };
+        let space = Self {
+            state_at: place(view.geometry().peer(slot.peer)).map_err(directory)?,
+            threads_at: place(view.geometry().thread(slot.peer, ThreadId::FIRST))
+                .map_err(directory)?,
+            peer: slot.peer,
+            generation: live.generation,
+            live: live.word(),
+            view,
+        };
         if inherited {
             space.settle_inheritance().map_err(AttachError::Directory)?;
         }
@@ -93,6 +104,7 @@ impl<P: Platform> Space<P> {
     }
 
     /// The space, as anybody sees it.
+    #[inline]
     pub const fn view(&self) -> &View<P> {
         &self.view
     }
@@ -137,8 +149,7 @@ impl<P: Platform> Space<P> {
     /// Gives a thread slot back.
     pub fn release_thread(&self, thread: ThreadId) {
         if let Ok(slot) = self.view.thread(self.peer, thread) {
-            slot[thread_word::PENDING].store(0, Ordering::Relaxed);
-            slot[thread_word::TID].store(0, Ordering::Release);
+            clear_thread(slot);
         }
     }
 
@@ -146,10 +157,29 @@ impl<P: Platform> Space<P> {
     ///
     /// # Errors
     /// [`DirectoryError::Damaged`] if there is no such slot.
-    #[inline]
     pub fn thread(&self, thread: ThreadId) -> Result<Thread<'_>, DirectoryError> {
-        as_thread(&self.view, self.peer, PeerState::read(self.live), thread)
+        self.known_thread(thread).ok_or(Damage::new("a thread slot", thread.index().into()).into())
     }
+
+    /// As [`thread`](Self::thread), on the path of every lock.
+    #[inline]
+    pub fn known_thread(&self, thread: ThreadId) -> Option<Thread<'_>> {
+        if thread.index() >= self.view.geometry().threads() {
+            return None;
+        }
+        let owner = Owner::new(self.peer, self.generation, thread)?;
+        let slot = self.threads_at.plus(THREAD_BYTES * u64::from(thread.index()))?;
+        let window = self.view.window();
+        let (slot, state) = (window.words(slot).ok()?, window.word(self.state_at).ok()?);
+        Some(Thread::new(owner, slot, state, self.live))
+    }
+}
+
+const THREAD_BYTES: u64 = 8 * thread_word::COUNT as u64;
+
+#[inline]
+fn place(offset: Option<Offset>) -> Result<Offset, Damage> {
+    offset.ok_or(Damage::new("an offset", 0))
 }
 
 const fn directory(damage: commonhold_layout::Damage) -> AttachError {
@@ -164,8 +194,8 @@ fn as_thread<P: Platform>(
     thread: ThreadId,
 ) -> Result<Thread<'_>, DirectoryError> {
     let owner = Owner::new(peer, state.generation, thread).ok_or(DirectoryError::Fenced)?;
-    let pending = &view.thread(peer, thread)?[thread_word::PENDING];
-    Ok(Thread::new(owner, pending, &view.peer(peer)?[peer_word::STATE], state.word()))
+    let slot = view.thread(peer, thread)?;
+    Ok(Thread::new(owner, slot, &view.peer(peer)?[peer_word::STATE], state.word()))
 }
 
 fn claim_thread<P: Platform>(
@@ -276,8 +306,7 @@ fn write_record<P: Platform>(
     }
     for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
         let words = view.thread(slot.peer, thread).map_err(directory)?;
-        words[thread_word::PENDING].store(0, Ordering::Relaxed);
-        words[thread_word::TID].store(0, Ordering::Relaxed);
+        clear_thread(words);
     }
     record[peer_word::THREADS_USED].store(0, Ordering::Relaxed);
     let thread = claim_thread(view, slot.peer, 1).map_err(AttachError::Directory)?;
@@ -301,7 +330,15 @@ fn write_record<P: Platform>(
     Ok(())
 }
 
-fn write_name(record: &[core::sync::atomic::AtomicU64], name: &PeerName) {
+/// Empties a thread slot; the id goes last, since it is what keeps others from taking the slot.
+fn clear_thread(slot: &[AtomicU64; thread_word::COUNT]) {
+    for word in slot.iter().rev() {
+        // Release: pairs with the Acquire of whoever claims the slot.
+        word.store(0, Ordering::Release);
+    }
+}
+
+fn write_name(record: &[AtomicU64], name: &PeerName) {
     for (word, value) in record.iter().skip(peer_word::NAME).zip(name.words()) {
         word.store(*value, Ordering::Relaxed);
     }

@@ -10,7 +10,7 @@ use commonhold_layout::{
     Damage, Extent, Name, RegionFlags, RegionId, RegionPhase, RegionState, ShareError, ShareWord,
     peer_word, region_word,
 };
-use commonhold_sync::{Event, Release, RwLock, Taken, Thread};
+use commonhold_sync::{Event, RwLock, Thread};
 use commonhold_window::Point;
 
 use crate::{DirectoryError, Platform, RegionHandle, Space, view::RegionShares};
@@ -34,6 +34,7 @@ impl<P: Platform> Space<P> {
     pub fn map(&self, me: &Thread<'_>, name: &Name) -> Result<Mapped, DirectoryError> {
         /// More lost races in a row than any honest neighbour can cause.
         const ATTEMPTS: u32 = 100_000;
+        self.touch_share(name);
         for _ in 0..ATTEMPTS {
             let (region, state) = self.view().find(me, name)?.ok_or(DirectoryError::NotFound)?;
             if state.phase != RegionPhase::Active && !self.rescue(me, region, state)? {
@@ -45,6 +46,19 @@ impl<P: Platform> Space<P> {
             }
         }
         Err(DirectoryError::NotFound)
+    }
+
+    /// Has the processor fetch the share word that will be needed at the end, while the entry that leads
+    /// to it is still on its way: with many regions, neither is in its caches.
+    #[inline]
+    fn touch_share(&self, name: &Name) {
+        let Ok(bucket) = self.view().bucket(name.hash().0) else { return };
+        let first = self.view().geometry().link(bucket.load(Ordering::Relaxed), "a name chain");
+        if let Ok(Some(region)) = first
+            && let Some(share) = self.view().share(self.peer(), region)
+        {
+            core::hint::black_box(share.load(Ordering::Relaxed));
+        }
     }
 
     /// Maps one particular region, if it is still active.
@@ -185,26 +199,18 @@ impl<P: Platform> Space<P> {
     ///
     /// # Errors
     /// [`DirectoryError::Damaged`].
+    #[inline]
     pub fn lock_of(
         &self,
-        region: RegionId,
+        handle: RegionHandle,
     ) -> Result<RwLock<'_, RegionShares<'_, P>>, DirectoryError> {
-        Ok(self.view().region_lock(region, self.own_share(region)?)?)
+        Ok(self.view().region_lock(handle)?)
     }
 
     /// Records since when the holder of a region's lock has it; 0 erases it.
     pub fn stamp(&self, region: RegionId, unix_ms: u64) {
         if let Ok(entry) = self.view().entry(region) {
             entry[region_word::HELD_SINCE_MS].store(unix_ms, Ordering::Relaxed);
-        }
-    }
-
-    /// How to free a write lock that was taken so, if its holder does nothing about it.
-    #[must_use]
-    pub const fn untouched(taken: Taken) -> Release {
-        match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
         }
     }
 }

@@ -338,14 +338,14 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     let (a, b) = (world.attach(), world.attach());
     a.create("x", PAGE).unwrap();
     let theirs = b.map("x").unwrap();
-    let lock = b.space.lock_of(theirs.handle.region).unwrap();
+    let lock = b.space.lock_of(theirs.handle).unwrap();
     let _ = lock.write(&b.me(), b.space.view(), None).unwrap();
     let slot = b.space.peer();
     b.die();
     let mine = a.map("x").unwrap();
-    let lock = a.space.lock_of(mine.handle.region).unwrap();
+    let lock = a.space.lock_of(mine.handle).unwrap();
     assert_eq!(lock.write(&a.me(), a.space.view(), None), Ok(Taken::OwnerDied));
-    lock.writer.mark_consistent(&a.me()).unwrap();
+    lock.writer().mark_consistent(&a.me()).unwrap();
     lock.unwrite(&a.me(), a.space.view(), commonhold_sync::Release::Done).unwrap();
     assert_eq!(a.space.reap(&a.me()).unwrap().peers, 1);
     a.unmap(mine).unwrap();
@@ -460,7 +460,7 @@ fn use_everything(world: &Arc<World>) {
     for name in ["a", "b", "new"] {
         let _ = peer.create(name, 5000);
         if let Ok(mapped) = peer.map(name) {
-            if let Ok(lock) = peer.space.lock_of(mapped.handle.region)
+            if let Ok(lock) = peer.space.lock_of(mapped.handle)
                 && lock.write(&peer.me(), peer.space.view(), Some(0)).is_ok()
             {
                 let _ = lock.unwrite(&peer.me(), peer.space.view(), commonhold_sync::Release::Done);

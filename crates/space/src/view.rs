@@ -7,10 +7,10 @@ use commonhold_layout::{
     PeerName, PeerPhase, PeerState, Pending, RegionId, ThreadId, domain_word, header_word,
     peer_word, region_word, thread_word,
 };
-use commonhold_sync::{Event, Liveness, Park, RwLock, Shares, Verdict, Wake};
+use commonhold_sync::{Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word};
 use commonhold_window::{OutOfWindow, Point, Window};
 
-use crate::{Identity, PeerRecord, Platform};
+use crate::{Identity, PeerRecord, Platform, RegionHandle};
 
 /// The words of a region entry.
 pub(crate) type Entry = [AtomicU64; region_word::COUNT];
@@ -226,13 +226,17 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// What the threads of a peer are waiting for, or giving back.
-    pub fn pendings(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, Pending)> + '_ {
+    /// Thread slots of a peer from here on are not in use; those below have memory behind them.
+    fn threads_used(&self, peer: PeerId) -> u16 {
         let used = self
             .peer(peer)
             .map_or(0, |record| record[peer_word::THREADS_USED].load(Ordering::Acquire));
-        let used = u16::try_from(used).unwrap_or(u16::MAX).min(self.geometry.threads());
-        (0..used).filter_map(ThreadId::new).filter_map(move |thread| {
+        u16::try_from(used).unwrap_or(u16::MAX).min(self.geometry.threads())
+    }
+
+    /// What the threads of a peer are waiting for, or giving back.
+    pub fn pendings(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, Pending)> + '_ {
+        (0..self.threads_used(peer)).filter_map(ThreadId::new).filter_map(move |thread| {
             let slot = self.thread(peer, thread).ok()?;
             let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire))?;
             Some((thread, pending))
@@ -252,11 +256,15 @@ impl<P: Platform> View<P> {
         })
     }
 
-    /// Who holds read locks of a region, and how many.
-    pub fn readers(&self, region: RegionId) -> impl Iterator<Item = (Owner, u16)> + '_ {
+    /// Who holds read locks of a region, once for each peer.
+    pub fn readers(&self, handle: RegionHandle) -> impl Iterator<Item = Owner> + '_ {
+        let shares = RegionShares { view: self, region: handle.region };
         self.peer_ids().filter_map(move |peer| {
-            let (owner, share) = self.current_share(peer, region)?;
-            (share.readers() > 0).then_some((owner, share.readers()))
+            let counted = self.current_share(peer, handle.region);
+            counted.filter(|(_, share)| share.readers() > 0).map(|(owner, _)| owner).or_else(|| {
+                let thread = readers_by_word(&shares, peer, read_key(handle)).next()?;
+                Owner::new(peer, shares.generation(peer), thread)
+            })
         })
     }
 
@@ -294,25 +302,24 @@ impl<P: Platform> View<P> {
             .ok_or(Damage::new("a region", region.get().into()))
     }
 
-    /// The lock of a region, for the peer whose share word is `own`.
-    pub(crate) fn region_lock<'a>(
-        &'a self,
-        region: RegionId,
-        own: &'a AtomicU64,
-    ) -> Result<RwLock<'a, RegionShares<'a, P>>, Damage> {
-        let entry = self.entry(region)?;
-        let event_at = self.entry_word(region, region_word::DRAINED)?;
-        Ok(RwLock {
-            writer: commonhold_sync::Mutex::new(
-                &entry[region_word::LOCK],
-                self.entry_word(region, region_word::LOCK)?,
-            ),
-            readers: &entry[region_word::READERS],
-            drained: Event::new(&entry[region_word::DRAINED], event_at),
-            own,
-            shares: RegionShares { view: self, region },
-        })
+    /// The lock of a region.
+    pub(crate) fn region_lock(
+        &self,
+        handle: RegionHandle,
+    ) -> Result<RwLock<'_, RegionShares<'_, P>>, Damage> {
+        let region = handle.region;
+        // The entry exists if its memory does.
+        self.entry(region)?;
+        let at = self.entry_word(region, region_word::LOCK)?;
+        let words = self.window().words::<3>(at).map_err(outside)?;
+        let shares = RegionShares { view: self, region };
+        Ok(RwLock::new(words, at, read_key(handle), shares))
     }
+}
+
+/// What a thread that reads under a region's lock writes into its slot: of no other region, ever.
+pub(crate) const fn read_key(handle: RegionHandle) -> u64 {
+    handle.region.link() | (handle.generation as u64) << 32
 }
 
 /// The share words of one region, where its readers are counted.
@@ -335,8 +342,21 @@ impl<P: Platform> Shares for RegionShares<'_, P> {
         self.view.peers_used()
     }
 
+    fn generation(&self, peer: PeerId) -> u32 {
+        let state = self.view.peer_state(peer);
+        if state.is_current(state.generation) { state.generation } else { 0 }
+    }
+
     fn share(&self, peer: PeerId) -> Option<&AtomicU64> {
         self.view.share(peer, self.region)
+    }
+
+    fn threads(&self, peer: PeerId) -> u16 {
+        self.view.threads_used(peer)
+    }
+
+    fn thread(&self, peer: PeerId, thread: ThreadId) -> Option<&[AtomicU64; thread_word::COUNT]> {
+        self.view.thread(peer, thread).ok()
     }
 }
 

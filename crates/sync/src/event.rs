@@ -22,12 +22,14 @@ pub struct Event<'a> {
 
 impl<'a> Event<'a> {
     /// The event whose word is `word`, at offset `at` of its window.
+    #[inline]
     #[must_use]
     pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
         Self { word, at }
     }
 
     /// The number now.
+    #[inline]
     #[must_use]
     pub fn sequence(&self) -> u64 {
         // SeqCst: who looks at a condition after reading the number, while the other side changes the

@@ -36,7 +36,7 @@ pub use error::{LockError, Taken};
 pub use event::Event;
 pub use mutex::{Mutex, Release};
 pub use port::{Liveness, Park, Verdict, Wake};
-pub use rwlock::{RwLock, Shares};
+pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
 pub use thread::Thread;
 
 /// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds.

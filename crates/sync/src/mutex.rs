@@ -38,12 +38,14 @@ enum Look {
 impl<'a> Mutex<'a> {
     /// The mutex whose word is `word`, at offset `at` of its window (which others use to find it when
     /// a waiter died).
+    #[inline]
     #[must_use]
     pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
         Self { word, at }
     }
 
     /// What the word says now.
+    #[inline]
     #[must_use]
     pub fn look(&self) -> LockWord {
         // SeqCst: see `store_then_load`; readers of an `RwLock` come here after counting themselves.

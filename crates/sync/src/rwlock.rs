@@ -1,18 +1,25 @@
-//! The reader/writer lock: a writer's word, and readers counted by peer.
+//! The reader/writer lock: a writer's word, and readers known by thread and by peer.
 //!
-//! A reader counts itself in its own peer's share word and then looks for a writer; a writer takes its
-//! word and then looks for readers (Dekker's pattern, so one of them always sees the other). Readers
-//! of different peers share no line that they write, and a dead reader is known by the identity in its
-//! share: it is not waited for, and nobody has to clean up after it.
+//! A reader writes the lock's key into a word of its own thread slot and then looks for a writer; a
+//! writer takes its word and then looks for readers (Dekker's pattern, so one of them always sees the
+//! other). Readers share no line that they write, one locked instruction is all it costs, and a dead
+//! reader is known by the identity of whose word it is: it is not waited for, and nobody has to clean
+//! up after it. (The idea of a table of visible readers is that of BRAVO, Dice and Kogan, USENIX ATC
+//! 2019.) A thread that holds more locks to read than it has words is counted in its peer's share word.
 //!
-//! A bit mask of peers (slot modulo 64) that ever read keeps writers from looking at all shares. Bits
-//! are set before the first count and never cleared.
+//! A bit mask of peers (slot modulo 64) that ever read keeps writers from looking at everybody. Bits
+//! are set before the first read lock and never cleared.
+//!
+//! A reader that leaves looks for a waiting writer without a fence: the processor may look before the
+//! others see that it has left. A writer that has been missed so sleeps for its first slice at most;
+//! it is the price of a release that is one plain store.
 //!
 //! Neither side starves: readers that come while a writer has, or waits for, its word stand back, and
 //! a reader that has lost its turn too often raises the same flag as a writer would.
 
 use commonhold_layout::{
-    LockFlags, LockWord, Owner, PeerId, PendingKind, ShareError, ShareWord, ThreadId,
+    LockFlags, LockWord, Offset, Owner, PeerId, PendingKind, ShareError, ShareWord, ThreadId,
+    thread_word,
 };
 use commonhold_window::{
     Point,
@@ -25,31 +32,67 @@ use crate::{
     wait::{Step, Wait},
 };
 
-/// Where the readers of one lock are counted.
+/// Where those who read under one lock are known.
 pub trait Shares {
     /// Slots from here on have never had a peer.
     fn peers(&self) -> u16;
 
+    /// Which peer has the slot now; 0 if none that counts.
+    fn generation(&self, peer: PeerId) -> u32;
+
     /// The share word of `peer` in what the lock protects; `None` if it has never had one.
     fn share(&self, peer: PeerId) -> Option<&AtomicU64>;
+
+    /// Thread slots of `peer` from here on are not in use.
+    fn threads(&self, peer: PeerId) -> u16;
+
+    /// A thread slot of `peer`.
+    fn thread(&self, peer: PeerId, thread: ThreadId) -> Option<&[AtomicU64; thread_word::COUNT]>;
+}
+
+/// How a read lock is held: what to give to [`RwLock::unread`].
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub enum Hold<'a> {
+    /// The key lies in this word of the thread.
+    Word(&'a AtomicU64),
+    /// It is counted in the share word of the peer.
+    Share,
 }
 
 /// A reader/writer lock.
 #[derive(Debug, Clone, Copy)]
 pub struct RwLock<'a, S> {
-    /// The word of its writer.
-    pub writer: Mutex<'a>,
-    /// Which peers may have read.
-    pub readers: &'a AtomicU64,
-    /// Moved by readers that leave while a writer waits.
-    pub drained: Event<'a>,
-    /// The caller's own share word.
-    pub own: &'a AtomicU64,
-    /// Everybody's.
-    pub shares: S,
+    words: &'a [AtomicU64; 3],
+    at: Offset,
+    key: u64,
+    shares: S,
 }
 
-impl<S: Shares> RwLock<'_, S> {
+impl<'a, S: Shares> RwLock<'a, S> {
+    /// The lock with three words at offset `at`: the writer's, the mask of peers that may have read,
+    /// and the event that readers move when they leave while a writer waits. `key`, not 0, tells it from
+    /// every other lock whose readers use the same thread slots.
+    #[inline]
+    pub const fn new(words: &'a [AtomicU64; 3], at: Offset, key: u64, shares: S) -> Self {
+        Self { words, at, key, shares }
+    }
+
+    /// The writer's side, as a mutex.
+    #[inline]
+    pub const fn writer(&self) -> Mutex<'a> {
+        Mutex::new(&self.words[0], self.at)
+    }
+
+    #[inline]
+    const fn drained(&self) -> Event<'a> {
+        let at = match self.at.plus(16) {
+            Some(at) => at,
+            None => self.at,
+        };
+        Event::new(&self.words[2], at)
+    }
+
     /// Takes the lock to read, waiting until `deadline`, or for ever; `Some(0)` does not wait.
     ///
     /// With [`Taken::OwnerDied`] the lock is held, and what is read may be half changed; only a writer
@@ -58,33 +101,36 @@ impl<S: Shares> RwLock<'_, S> {
     /// # Errors
     /// [`LockError`].
     #[inline]
-    pub fn read(
+    pub fn read<'t>(
         &self,
-        me: &Thread<'_>,
+        me: &Thread<'t>,
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
-    ) -> Result<Taken, LockError> {
+    ) -> Result<(Taken, Hold<'t>), LockError> {
         self.announce_reader(me);
-        self.count(me, ShareWord::read)?;
-        Point::ReadCounted.reached();
-        store_then_load();
-        if self.writer.look() == LockWord::FREE && me.is_live() {
-            return Ok(Taken::Clean);
+        let hold = self.enlist(me)?;
+        if self.writer().look() == LockWord::FREE && me.is_live() {
+            return Ok((Taken::Clean, hold));
         }
-        self.read_slow(me, env, deadline)
+        self.read_slow(me, env, hold, deadline)
     }
 
     /// Gives a read lock back.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if the peer holds none any more.
+    /// [`LockError::Fenced`] if the peer has been declared dead, or holds none.
     #[inline]
-    pub fn unread(&self, me: &Thread<'_>, env: &impl Park) -> Result<(), LockError> {
-        self.count(me, ShareWord::unread)?;
-        Point::ReadUncounted.reached();
+    pub fn unread(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        hold: Hold<'_>,
+    ) -> Result<(), LockError> {
+        self.withdraw(me, hold)?;
+        // For loom only, whose sleeps end by a wake-up and never by a slice: see the head of this file.
         store_then_load();
-        if self.writer.look().is_owned() {
-            self.drained.broadcast(me, env);
+        if self.writer().look().is_owned() {
+            self.drained().broadcast(me, env);
         }
         Ok(())
     }
@@ -100,11 +146,11 @@ impl<S: Shares> RwLock<'_, S> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<Taken, LockError> {
-        let taken = self.writer.lock(me, env, deadline)?;
+        let taken = self.writer().lock(me, env, deadline)?;
         store_then_load();
-        // SeqCst: pairs with the readers' announcements and counts, which come before their look at
-        // the writer's word.
-        let mask = self.readers.load(Ordering::SeqCst);
+        // SeqCst: pairs with the readers' announcements, which come before their look at the writer's
+        // word.
+        let mask = self.words[1].load(Ordering::SeqCst);
         if mask != 0 {
             self.drain(me, env, mask, taken, deadline)?;
         }
@@ -117,7 +163,7 @@ impl<S: Shares> RwLock<'_, S> {
     /// [`LockError::Fenced`] if the thread does not hold it.
     #[inline]
     pub fn unwrite(&self, me: &Thread<'_>, env: &impl Park, how: Release) -> Result<(), LockError> {
-        self.writer.unlock(me, env, how)
+        self.writer().unlock(me, env, how)
     }
 
     #[inline]
@@ -125,84 +171,112 @@ impl<S: Shares> RwLock<'_, S> {
         let bit = 1_u64 << (me.owner().peer().get() % 64);
         // SeqCst: in one order with our look at the writer and the writer's look at the mask, also
         // where another thread set the bit.
-        if self.readers.load(Ordering::SeqCst) & bit == 0 {
-            self.readers.fetch_or(bit, Ordering::SeqCst);
+        if self.words[1].load(Ordering::SeqCst) & bit == 0 {
+            self.words[1].fetch_or(bit, Ordering::SeqCst);
             Point::ReadMarked.reached();
         }
     }
 
+    /// Makes the reader visible to writers.
     #[inline]
+    fn enlist<'t>(&self, me: &Thread<'t>) -> Result<Hold<'t>, LockError> {
+        let hold = match me.free_reading() {
+            Some(word) => {
+                // SeqCst, and a swap rather than a store: our look at the writer comes after it
+                // (Dekker).
+                word.swap(self.key, Ordering::SeqCst);
+                Hold::Word(word)
+            }
+            None => {
+                self.count(me, ShareWord::read)?;
+                Hold::Share
+            }
+        };
+        Point::ReadCounted.reached();
+        store_then_load();
+        Ok(hold)
+    }
+
+    /// The contrary of [`enlist`](Self::enlist).
+    #[inline]
+    fn withdraw(&self, me: &Thread<'_>, hold: Hold<'_>) -> Result<(), LockError> {
+        match hold {
+            // Whoever has the slot of a fenced peer now uses the word for itself.
+            Hold::Word(_) if !me.is_live() => return Err(LockError::Fenced),
+            // Release: what we read stays before what the next writer writes.
+            Hold::Word(word) => word.store(0, Ordering::Release),
+            Hold::Share => self.count(me, ShareWord::unread)?,
+        }
+        Point::ReadUncounted.reached();
+        Ok(())
+    }
+
+    #[cold]
     fn count(
         &self,
         me: &Thread<'_>,
         change: impl Fn(ShareWord) -> Result<ShareWord, ShareError>,
     ) -> Result<(), LockError> {
-        let mut seen = self.own.load(Ordering::Relaxed);
+        let own = self.shares.share(me.owner().peer()).ok_or(LockError::TooManyReaders)?;
+        let mut seen = own.load(Ordering::Relaxed);
         loop {
             let share = ShareWord::from_word(seen).of(me.owner().generation())?;
             let changed = change(share)?.word();
             // SeqCst: as Release it pairs with the writer's scan, so that what we read stays before what
             // it writes; and our look at the writer comes after it (Dekker).
-            match self.own.compare_exchange_weak(seen, changed, Ordering::SeqCst, Ordering::Relaxed)
-            {
+            match own.compare_exchange_weak(seen, changed, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(now) => seen = now,
             }
         }
     }
 
-    /// Entered with the reader counted; left so only on success.
+    /// Entered with the reader enlisted; left so only on success.
     #[cold]
-    fn read_slow(
+    fn read_slow<'t>(
         &self,
-        me: &Thread<'_>,
+        me: &Thread<'t>,
         env: &(impl Park + Liveness),
+        mut hold: Hold<'t>,
         deadline: Option<u64>,
-    ) -> Result<Taken, LockError> {
+    ) -> Result<(Taken, Hold<'t>), LockError> {
         let mut wait = Wait::default();
         let result = loop {
-            let seen = self.writer.look();
+            let seen = self.writer().look();
             if !me.is_live() {
-                self.unread(me, env)?;
                 break Err(LockError::Fenced);
             }
             if !seen.is_owned() {
-                break self.enter(me, env, seen, &wait);
+                break match self.enter(env, seen, &wait) {
+                    Ok(taken) => Ok((taken, hold)),
+                    Err(error) => self.unread(me, env, hold).and(Err(error)),
+                };
             }
-            self.unread(me, env)?;
+            self.unread(me, env, hold)?;
             if let Err(error) = self.await_writer(me, env, deadline, &mut wait) {
                 if wait.parked {
-                    self.writer.wake(env, Wake::One);
+                    self.writer().wake(env, Wake::One);
                 }
                 break Err(error);
             }
-            self.count(me, ShareWord::read)?;
-            Point::ReadCounted.reached();
-            store_then_load();
+            hold = self.enlist(me)?;
         };
         me.done();
         result
     }
 
-    /// The reader is counted and there is no writer.
-    fn enter(
-        &self,
-        me: &Thread<'_>,
-        env: &impl Park,
-        seen: LockWord,
-        wait: &Wait,
-    ) -> Result<Taken, LockError> {
+    /// The reader is enlisted and there is no writer.
+    fn enter(&self, env: &impl Park, seen: LockWord, wait: &Wait) -> Result<Taken, LockError> {
         if seen.flags().contains(LockFlags::UNRECOVERABLE) {
-            self.unread(me, env)?;
             return Err(LockError::Unrecoverable);
         }
         if wait.raised {
             // If the word has changed, whoever changed it deals with the flag.
-            self.writer.swap(seen, seen.with_flags(seen.flags().without(LockFlags::STARVING)));
+            self.writer().swap(seen, seen.with_flags(seen.flags().without(LockFlags::STARVING)));
         }
         if wait.parked {
             // The wake-up that freed us may have been meant for others too: readers pass it on.
-            self.writer.wake(env, Wake::One);
+            self.writer().wake(env, Wake::One);
         }
         Ok(if seen.flags().contains(LockFlags::INCONSISTENT) {
             Taken::OwnerDied
@@ -211,7 +285,7 @@ impl<S: Shares> RwLock<'_, S> {
         })
     }
 
-    /// Waits, not counted, until there may be no writer.
+    /// Waits, not enlisted, until there may be no writer.
     fn await_writer(
         &self,
         me: &Thread<'_>,
@@ -220,14 +294,14 @@ impl<S: Shares> RwLock<'_, S> {
         wait: &mut Wait,
     ) -> Result<(), LockError> {
         loop {
-            let seen = self.writer.look();
+            let seen = self.writer().look();
             let Some(owner) = seen.owner() else { return Ok(()) };
             let kind = PendingKind::Shared;
-            match self.writer.await_owner(kind, seen, owner, me, env, deadline, wait)? {
+            match self.writer().await_owner(kind, seen, owner, me, env, deadline, wait)? {
                 Step::Again => {}
                 Step::Dead => self.drop_dead_writer(env, seen),
                 Step::Sleep(expected, until) => {
-                    self.writer.sleep(env, expected, until);
+                    self.writer().sleep(env, expected, until);
                     wait.slept();
                 }
             }
@@ -237,9 +311,9 @@ impl<S: Shares> RwLock<'_, S> {
     /// Takes the word from a fenced writer, for nobody: what it protects may be half changed.
     fn drop_dead_writer(&self, env: &impl Park, seen: LockWord) {
         let flags = seen.flags().only(LockFlags::STARVING).with(LockFlags::INCONSISTENT);
-        if self.writer.swap(seen, LockWord::unowned(flags)) {
+        if self.writer().swap(seen, LockWord::unowned(flags)) {
             Point::LockTakenOver.reached();
-            self.writer.wake(env, Wake::All);
+            self.writer().wake(env, Wake::All);
         }
     }
 
@@ -256,7 +330,7 @@ impl<S: Shares> RwLock<'_, S> {
         let mut turn = 0;
         let mut stuck: Option<Owner> = None;
         loop {
-            let number = self.drained.sequence();
+            let number = self.drained().sequence();
             let Some(reader) = self.some_reader(env, mask) else { return Ok(()) };
             Point::WriteDraining.reached();
             if deadline != Some(0) && env.spin(turn) {
@@ -274,7 +348,7 @@ impl<S: Shares> RwLock<'_, S> {
             let gone = if late {
                 Err(LockError::TimedOut)
             } else {
-                match self.drained.wait(me, env, number, Some(until)) {
+                match self.drained().wait(me, env, number, Some(until)) {
                     Err(LockError::Fenced) => Err(LockError::Fenced),
                     _ => Ok(()),
                 }
@@ -284,22 +358,45 @@ impl<S: Shares> RwLock<'_, S> {
                     Taken::Clean => Release::Done,
                     Taken::OwnerDied => Release::Inconsistent,
                 };
-                self.writer.unlock(me, env, how)?;
+                self.writer().unlock(me, env, how)?;
                 return Err(error);
             }
         }
     }
 
-    /// A peer that reads and has not been fenced.
+    /// A thread that reads and whose peer has not been fenced.
     fn some_reader(&self, env: &impl Liveness, mask: u64) -> Option<Owner> {
         (0..self.shares.peers())
             .filter(|slot| mask & (1 << (slot % 64)) != 0)
             .map(PeerId::new)
-            .find_map(|peer| {
-                // SeqCst: pairs with the readers' counts.
-                let share = ShareWord::from_word(self.shares.share(peer)?.load(Ordering::SeqCst));
-                let reader = Owner::new(peer, share.generation(), ThreadId::FIRST)?;
-                (share.readers() > 0 && env.is_current(reader)).then_some(reader)
-            })
+            .find_map(|peer| self.reader_of(env, peer))
     }
+
+    fn reader_of(&self, env: &impl Liveness, peer: PeerId) -> Option<Owner> {
+        if let Some(word) = self.shares.share(peer) {
+            // SeqCst: pairs with the readers' counts.
+            let share = ShareWord::from_word(word.load(Ordering::SeqCst));
+            if share.readers() > 0
+                && let Some(reader) = Owner::new(peer, share.generation(), ThreadId::FIRST)
+                && env.is_current(reader)
+            {
+                return Some(reader);
+            }
+        }
+        let thread = readers_by_word(&self.shares, peer, self.key).next()?;
+        Owner::new(peer, self.shares.generation(peer), thread)
+    }
+}
+
+/// The threads of a peer that hold the lock with this key to read, each once for every time.
+pub fn readers_by_word<S: Shares>(
+    shares: &S,
+    peer: PeerId,
+    key: u64,
+) -> impl Iterator<Item = ThreadId> + '_ {
+    (0..shares.threads(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
+        let words = shares.thread(peer, thread).into_iter().flatten().skip(thread_word::READING);
+        // SeqCst: pairs with the reader's swap.
+        words.filter(move |word| word.load(Ordering::SeqCst) == key).map(move |_| thread)
+    })
 }

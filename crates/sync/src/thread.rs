@@ -1,31 +1,33 @@
 //! A thread as a lock sees it.
 
-use commonhold_layout::{Offset, Owner, Pending, PendingKind};
+use commonhold_layout::{Offset, Owner, Pending, PendingKind, thread_word};
 use commonhold_window::atomic::{AtomicU64, Ordering};
 
 /// One thread that takes locks: its identity, and the words through which others know of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Thread<'a> {
     owner: Owner,
-    pending: &'a AtomicU64,
+    slot: &'a [AtomicU64; thread_word::COUNT],
     state: &'a AtomicU64,
     live: u64,
 }
 
 impl<'a> Thread<'a> {
-    /// The thread `owner`, whose thread slot has the word `pending`, and whose peer's state word is
-    /// `state` and holds `live` as long as nobody has fenced it.
+    /// The thread `owner`, whose thread slot is `slot`, and whose peer's state word is `state` and holds
+    /// `live` as long as nobody has fenced it.
+    #[inline]
     #[must_use]
     pub const fn new(
         owner: Owner,
-        pending: &'a AtomicU64,
+        slot: &'a [AtomicU64; thread_word::COUNT],
         state: &'a AtomicU64,
         live: u64,
     ) -> Self {
-        Self { owner, pending, state, live }
+        Self { owner, slot, state, live }
     }
 
     /// Who it is.
+    #[inline]
     #[must_use]
     pub const fn owner(&self) -> Owner {
         self.owner
@@ -40,12 +42,19 @@ impl<'a> Thread<'a> {
         self.state.load(Ordering::Relaxed) == self.live
     }
 
+    /// A word of the thread's own in which it holds no lock to read.
+    #[inline]
+    pub(crate) fn free_reading(&self) -> Option<&'a AtomicU64> {
+        // Relaxed: nobody else writes it.
+        self.slot.iter().skip(thread_word::READING).find(|word| word.load(Ordering::Relaxed) == 0)
+    }
+
     pub(crate) fn announce(&self, kind: PendingKind, lock: Offset) {
         // Release: whoever reads the announcement after our death also sees what we did before it.
-        self.pending.store(Pending { kind, lock }.word(), Ordering::Release);
+        self.slot[thread_word::PENDING].store(Pending { kind, lock }.word(), Ordering::Release);
     }
 
     pub(crate) fn done(&self) {
-        self.pending.store(0, Ordering::Release);
+        self.slot[thread_word::PENDING].store(0, Ordering::Release);
     }
 }

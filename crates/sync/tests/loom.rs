@@ -1,12 +1,13 @@
-//! The lock algorithms under loom: every interleaving of up to three threads, with sleeps that end
-//! only by a wake-up, so that a lost one is a deadlock that loom reports.
+//! The lock algorithms under loom: the interleavings of up to three threads with a bounded number of
+//! preemptions (2 or 3, said beside each; `LOOM_MAX_PREEMPTIONS` overrides it). Sleeps end only by a
+//! wake-up, so that a lost one is a deadlock that loom reports.
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p commonhold-sync --test loom --release`.
 #![cfg(loom)]
 
 use std::cell::Cell;
 
-use commonhold_layout::{Offset, Owner, PeerId, ThreadId};
+use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
 use commonhold_sync::{
     Event, Liveness, LockError, Mutex, Park, Release, RwLock, Shares, Taken, Thread, Verdict, Wake,
 };
@@ -19,17 +20,17 @@ use loom::{
 
 /// Three peers, a bed to sleep in for each word, and a register of the dead.
 struct World {
-    lock: AtomicU64,
-    readers: AtomicU64,
-    drained: AtomicU64,
+    /// The words of one lock: the writer's, the mask of readers, the event.
+    lock: [AtomicU64; 3],
     shares: [AtomicU64; 3],
-    pending: [AtomicU64; 3],
+    slots: [[AtomicU64; thread_word::COUNT]; 3],
     states: [AtomicU64; 3],
     beds: [(LoomMutex<()>, Condvar); 2],
     data: UnsafeCell<u64>,
 }
 
 const LIVE: u64 = 1;
+const KEY: u64 = 77;
 
 // SAFETY: the whole point: loom checks that the locks under test keep accesses to `data` apart.
 unsafe impl Sync for World {}
@@ -40,11 +41,9 @@ impl World {
     fn new() -> Arc<Self> {
         let words = || [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
         Arc::new(Self {
-            lock: AtomicU64::new(0),
-            readers: AtomicU64::new(0),
-            drained: AtomicU64::new(0),
+            lock: words(),
             shares: words(),
-            pending: words(),
+            slots: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             states: [AtomicU64::new(LIVE), AtomicU64::new(LIVE), AtomicU64::new(LIVE)],
             beds: [(LoomMutex::new(()), Condvar::new()), (LoomMutex::new(()), Condvar::new())],
             data: UnsafeCell::new(0),
@@ -57,32 +56,30 @@ impl World {
 
     fn me(&self, peer: u16) -> Thread<'_> {
         let index = usize::from(peer);
-        Thread::new(Self::owner(peer), &self.pending[index], &self.states[index], LIVE)
+        Thread::new(Self::owner(peer), &self.slots[index], &self.states[index], LIVE)
     }
 
     fn mutex(&self) -> Mutex<'_> {
-        Mutex::new(&self.lock, Offset::ZERO)
+        Mutex::new(&self.lock[0], Offset::ZERO)
     }
 
-    fn rwlock(&self, peer: u16) -> RwLock<'_, &Self> {
-        RwLock {
-            writer: self.mutex(),
-            readers: &self.readers,
-            drained: Event::new(&self.drained, Offset::new(8).unwrap()),
-            own: &self.shares[usize::from(peer)],
-            shares: self,
-        }
+    fn rwlock(&self) -> RwLock<'_, &Self> {
+        RwLock::new(&self.lock, Offset::ZERO, KEY, self)
+    }
+
+    fn event(&self) -> Event<'_> {
+        Event::new(&self.lock[2], Offset::new(16).unwrap())
     }
 
     fn bed(&self, word: &AtomicU64) -> &(LoomMutex<()>, Condvar) {
-        &self.beds[usize::from(std::ptr::eq(word, &self.lock))]
+        &self.beds[usize::from(std::ptr::eq(word, &self.lock[0]))]
     }
 
     /// What a reaper does about a peer that has stopped.
     fn bury(&self, peer: u16) {
         self.states[usize::from(peer)].store(0, Ordering::SeqCst);
-        if self.pending[usize::from(peer)].load(Ordering::SeqCst) != 0 {
-            self.wake(&self.lock, Wake::All);
+        if self.slots[usize::from(peer)][thread_word::PENDING].load(Ordering::SeqCst) != 0 {
+            self.wake(&self.lock[0], Wake::All);
         }
     }
 
@@ -102,8 +99,20 @@ impl Shares for &World {
         3
     }
 
+    fn generation(&self, peer: PeerId) -> u32 {
+        u32::from(self.is_current(World::owner(peer.get())))
+    }
+
     fn share(&self, peer: PeerId) -> Option<&AtomicU64> {
         self.shares.get(usize::from(peer.get()))
+    }
+
+    fn threads(&self, _peer: PeerId) -> u16 {
+        1
+    }
+
+    fn thread(&self, peer: PeerId, _thread: ThreadId) -> Option<&[AtomicU64; thread_word::COUNT]> {
+        self.slots.get(usize::from(peer.get()))
     }
 }
 
@@ -147,7 +156,9 @@ impl Liveness for World {
 /// Loom's full search, bounded in context switches so that it ends in minutes.
 fn check(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
+    if model.preemption_bound.is_none() {
+        model.preemption_bound = Some(preemptions);
+    }
     model.check(scenario);
 }
 
@@ -168,7 +179,7 @@ fn a_mutex_excludes_and_loses_no_wake_up() {
         world.mutex().unlock(&me, &*world, Release::Done).unwrap();
         thread.join().unwrap();
         assert_eq!(world.read_data(), 2);
-        assert_eq!(world.lock.load(Ordering::SeqCst), 0);
+        assert_eq!(world.lock[0].load(Ordering::SeqCst), 0);
     });
 }
 
@@ -254,7 +265,7 @@ fn a_waiter_that_dies_after_its_wake_up_leaves_nobody_asleep() {
         world.mutex().lock(&holder, &*world, None).map(drop).unwrap();
         // Peer 1 stands in the state of a sleeper that was woken and died: it has announced itself and
         // will never take the lock.
-        world.pending[1].store(1, Ordering::SeqCst);
+        world.slots[1][thread_word::PENDING].store(1, Ordering::SeqCst);
         let other = Arc::clone(&world);
         let waiter = thread::spawn(move || {
             let me = other.me(2);
@@ -274,15 +285,15 @@ fn readers_and_a_writer_exclude_each_other_and_lose_no_wake_up() {
         let other = Arc::clone(&world);
         let reader = thread::spawn(move || {
             let me = other.me(1);
-            other.rwlock(1).read(&me, &*other, None).map(drop).unwrap();
+            let (_, hold) = other.rwlock().read(&me, &*other, None).unwrap();
             let first = other.read_data();
             assert_eq!(first, other.read_data());
-            other.rwlock(1).unread(&me, &*other).unwrap();
+            other.rwlock().unread(&me, &*other, hold).unwrap();
         });
         let me = world.me(0);
-        world.rwlock(0).write(&me, &*world, None).map(drop).unwrap();
+        world.rwlock().write(&me, &*world, None).map(drop).unwrap();
         world.write_data();
-        world.rwlock(0).unwrite(&me, &*world, Release::Done).unwrap();
+        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
         reader.join().unwrap();
     });
 }
@@ -296,17 +307,45 @@ fn two_readers_and_a_writer_all_get_their_turn() {
                 let world = Arc::clone(&world);
                 thread::spawn(move || {
                     let me = world.me(peer);
-                    world.rwlock(peer).read(&me, &*world, None).map(drop).unwrap();
+                    let (_, hold) = world.rwlock().read(&me, &*world, None).unwrap();
                     world.read_data();
-                    world.rwlock(peer).unread(&me, &*world).unwrap();
+                    world.rwlock().unread(&me, &*world, hold).unwrap();
                 })
             })
             .collect();
         let me = world.me(0);
-        world.rwlock(0).write(&me, &*world, None).map(drop).unwrap();
+        world.rwlock().write(&me, &*world, None).map(drop).unwrap();
         world.write_data();
-        world.rwlock(0).unwrite(&me, &*world, Release::Done).unwrap();
+        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
         readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+#[test]
+fn a_thread_with_more_read_locks_than_words_still_keeps_writers_out() {
+    check(2, || {
+        let world = World::new();
+        let other = Arc::clone(&world);
+        let reader = thread::spawn(move || {
+            let me = other.me(1);
+            let holds: Vec<_> = (0..=thread_word::READING_COUNT)
+                .map(|_| other.rwlock().read(&me, &*other, None).unwrap().1)
+                .collect();
+            let mut holds = holds.into_iter();
+            // All but the last, which is counted in the share word.
+            for hold in holds.by_ref().take(thread_word::READING_COUNT) {
+                other.rwlock().unread(&me, &*other, hold).unwrap();
+            }
+            other.read_data();
+            holds.for_each(|hold| other.rwlock().unread(&me, &*other, hold).unwrap());
+        });
+        let me = world.me(0);
+        // A reader that reads twice would wait for a writer that waits for it: so only try.
+        if world.rwlock().write(&me, &*world, Some(0)).is_ok() {
+            world.write_data();
+            world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
+        }
+        reader.join().unwrap();
     });
 }
 
@@ -314,18 +353,19 @@ fn two_readers_and_a_writer_all_get_their_turn() {
 fn a_dead_reader_does_not_block_a_writer() {
     check(3, || {
         let world = World::new();
-        world.rwlock(2).read(&world.me(2), &*world, None).map(drop).unwrap();
+        let dead = world.me(2);
+        let (_, hold) = world.rwlock().read(&dead, &*world, None).unwrap();
         let other = Arc::clone(&world);
         let death = thread::spawn(move || {
             other.states[2].store(0, Ordering::SeqCst);
             // The reaper moves the event of whoever waits for the dead reader.
-            other.rwlock(1).drained.broadcast(&other.me(1), &*other);
+            other.event().broadcast(&other.me(1), &*other);
         });
         let me = world.me(0);
-        assert_eq!(world.rwlock(0).write(&me, &*world, None), Ok(Taken::Clean));
-        world.rwlock(0).unwrite(&me, &*world, Release::Done).unwrap();
+        assert_eq!(world.rwlock().write(&me, &*world, None), Ok(Taken::Clean));
+        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
         death.join().unwrap();
-        assert_eq!(world.rwlock(2).unread(&world.me(2), &*world), Ok(()));
+        assert_eq!(world.rwlock().unread(&dead, &*world, hold), Err(LockError::Fenced));
     });
 }
 
@@ -333,24 +373,24 @@ fn a_dead_reader_does_not_block_a_writer() {
 fn a_reader_learns_that_a_writer_died() {
     check(3, || {
         let world = World::new();
-        world.rwlock(2).write(&world.me(2), &*world, None).map(drop).unwrap();
+        world.rwlock().write(&world.me(2), &*world, None).map(drop).unwrap();
         world.states[2].store(0, Ordering::SeqCst);
         let other = Arc::clone(&world);
         let reader = thread::spawn(move || {
             let me = other.me(1);
-            let taken = other.rwlock(1).read(&me, &*other, None).unwrap();
+            let (taken, hold) = other.rwlock().read(&me, &*other, None).unwrap();
             other.read_data();
-            other.rwlock(1).unread(&me, &*other).unwrap();
+            other.rwlock().unread(&me, &*other, hold).unwrap();
             taken
         });
         let me = world.me(0);
-        let taken = world.rwlock(0).write(&me, &*world, None).unwrap();
+        let taken = world.rwlock().write(&me, &*world, None).unwrap();
         assert_eq!(taken, Taken::OwnerDied);
         world.write_data();
         world.mutex().mark_consistent(&me).unwrap();
-        world.rwlock(0).unwrite(&me, &*world, Release::Done).unwrap();
+        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
         let _either = reader.join().unwrap();
-        assert_eq!(world.lock.load(Ordering::SeqCst), 0);
+        assert_eq!(world.lock[0].load(Ordering::SeqCst), 0);
     });
 }
 
@@ -363,7 +403,7 @@ fn an_event_wakes_whoever_saw_the_number_before() {
         let flag = Arc::clone(&ready);
         let waiter = thread::spawn(move || {
             let me = other.me(1);
-            let event = Event::new(&other.drained, Offset::new(8).unwrap());
+            let event = other.event();
             loop {
                 let number = event.sequence();
                 if flag.load(Ordering::SeqCst) == 1 {
@@ -372,7 +412,7 @@ fn an_event_wakes_whoever_saw_the_number_before() {
                 event.wait(&me, &*other, number, None).unwrap();
             }
         });
-        let event = Event::new(&world.drained, Offset::new(8).unwrap());
+        let event = world.event();
         ready.store(1, Ordering::SeqCst);
         event.signal(&world.me(0), &*world);
         waiter.join().unwrap();
@@ -392,7 +432,8 @@ fn a_thread_that_holds_the_lock_is_told_so() {
             assert_eq!(attempt, Err(LockError::Deadlock));
             count.set(count.get() + 1);
         }
-        assert_eq!(world.rwlock(0).read(&me, &*world, None), Err(LockError::Deadlock));
+        let read = world.rwlock().read(&me, &*world, None);
+        assert_eq!(read.map(drop), Err(LockError::Deadlock));
         assert_eq!(count.get(), 2);
     });
 }

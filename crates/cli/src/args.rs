@@ -1,0 +1,419 @@
+//! The command line as types: arguments, help, completions and manual pages all come from here.
+//!
+//! Does not do anything: `main` hands each variant to its module.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::units::{parse_duration, parse_mode, parse_name, parse_size};
+
+/// Named shared memory for processes and virtual machines, with locks that survive crashes.
+///
+/// A space is a file or device memory that everybody maps; a region is a named piece of it. Any
+/// program can create, map, lock and destroy a region by name, and no crash leaves it locked,
+/// leaked or silently torn.
+#[derive(Debug, Parser)]
+#[command(name = "commonhold", version, propagate_version = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// Which space: shm:NAME, file:PATH, mem:BASE+SIZE, pci:BDF, pci:auto or unix:SOCKET.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "COMMONHOLD_SPACE",
+        default_value = "shm:default"
+    )]
+    pub(crate) space: String,
+    /// Prints one JSON value instead of tables.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Says more of what happens, on standard error; -vv and -vvv still more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  commonhold create frames 16M               a region that anybody can map by its name
+  commonhold lock deploy -- ./deploy.sh      one at a time, as flock(1), but a crash is noticed
+  commonhold map frames -- ./consumer        hands the memory to any program as a descriptor
+  commonhold demo                            what it does, in 15 seconds
+
+Exit status: 0 done; 1 other failure; 2 usage; 3 not found; 4 exists; 5 in use; 6 timed out;
+7 no memory or space; 8 the lock's owner died; 9 not a space, damaged, or another version.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Formats, describes or removes a space.
+    #[command(subcommand)]
+    Space(SpaceCommand),
+    /// Creates a region.
+    ///
+    /// Its memory is taken at once, so a full file system is an error here and never a crash
+    /// later; with --lazy it is taken at first touch. A region of size 0 is a named lock.
+    #[command(after_help = "Examples:\n  commonhold create frames 16M\n  \
+        commonhold create log 64K --reserve 1G     can grow to 1 GiB where it stands")]
+    Create(CreateArgs),
+    /// Destroys a region, once nobody maps it any more.
+    ///
+    /// New mappings are refused from now on. Waits without limit for those that there are, unless
+    /// told otherwise; when the time is up the region is active again (exit status 6).
+    #[command(after_help = "Examples:\n  commonhold destroy frames --timeout 5s\n  \
+        commonhold destroy frames --defer          returns at once; the last unmap frees it")]
+    Destroy(DestroyArgs),
+    /// Changes the size of a region, within the reserve given at its creation.
+    ///
+    /// Shrinks only while nobody maps the region.
+    Resize {
+        /// Name of the region.
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// The new size.
+        #[arg(value_parser = parse_size)]
+        size: u64,
+    },
+    /// Lists the regions of the space.
+    Ls,
+    /// Tells all about one region.
+    Stat {
+        /// Name of the region.
+        #[arg(value_parser = parse_name)]
+        name: String,
+    },
+    /// Writes a file or standard input into a region.
+    ///
+    /// Nothing is written if it does not fit. Takes no lock: use `commonhold lock` around it.
+    #[command(after_help = "Example:\n  date | commonhold write frames --offset 4096")]
+    Write(WriteArgs),
+    /// Reads a region to standard output.
+    #[command(after_help = "Example:\n  commonhold read frames --len 64 | xxd")]
+    Read(ReadArgs),
+    /// Keeps a region mapped while a command runs, and hands it the memory.
+    ///
+    /// The command inherits a descriptor and its place in the environment: COMMONHOLD_FD,
+    /// COMMONHOLD_OFFSET and COMMONHOLD_SIZE. Any language that can mmap a descriptor can use it.
+    #[command(after_help = "Example:\n  commonhold map frames -- python3 -c 'import mmap,os; \
+        e=os.environ; m=mmap.mmap(int(e[\"COMMONHOLD_FD\"]), int(e[\"COMMONHOLD_SIZE\"]), \
+        offset=int(e[\"COMMONHOLD_OFFSET\"])); print(m[:16])'")]
+    Map(MapArgs),
+    /// Runs a command under the lock of a region, as flock(1), across containers and VMs.
+    ///
+    /// A region that does not exist is created with size 0. If this process is killed, so is the
+    /// command, and the next to take the lock is told that its owner died.
+    #[command(after_help = "Examples:\n  commonhold lock deploy -- ./deploy.sh\n  \
+        commonhold lock deploy --timeout 0 -- ./deploy.sh || echo busy\n  \
+        commonhold lock deploy --on-death repair -- sh -c \\\n    \
+        '[ -z \"$COMMONHOLD_OWNER_DIED\" ] || ./repair.sh && ./deploy.sh'\n\n\
+        Exit status: that of COMMAND (126, 127 and 128+n as a shell); 6 the lock was not free in \
+        time; 8 its last owner died.")]
+    Lock(LockArgs),
+    /// Lists the locks that are held, waited for, or not consistent.
+    Locks,
+    /// Lists the processes attached to the space.
+    Peers,
+    /// Looks for dead peers now, and prints what was freed.
+    Reap,
+    /// Shows the product in 15 seconds: workers are killed holding a lock, others recover it.
+    Demo(DemoArgs),
+    /// Kills processes at random while they use a space, and checks that nothing is lost.
+    #[command(after_help = "Examples:\n  commonhold torture --peers 8 --seconds 60\n  \
+        commonhold torture --peers 32 --kill-every 0     no kills, only contention")]
+    Torture(TortureArgs),
+    /// Measures against what else there is, both in one run, and prints the ratios.
+    Bench(BenchArgs),
+    /// Tells what this machine can do, and what to do about what is missing.
+    Doctor,
+    /// Prints the completions for a shell.
+    #[command(after_help = "Example:\n  commonhold completions bash > \
+        /etc/bash_completion.d/commonhold")]
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Prints the manual page, or writes all of them into a folder.
+    Man {
+        /// Folder for commonhold.1 and one page for each command.
+        dir: Option<PathBuf>,
+    },
+    /// Dies with its parent, then becomes COMMAND.
+    #[command(hide = true)]
+    ExecChild(ExecChildArgs),
+    /// One process of `demo`.
+    #[command(hide = true)]
+    DemoWorker(WorkerArgs),
+    /// One process of `torture`.
+    #[command(hide = true)]
+    TortureWorker(WorkerArgs),
+    /// The holder that `bench recovery` kills.
+    #[command(hide = true)]
+    BenchHolder(WorkerArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpaceCommand {
+    /// Makes a space; refuses to replace one unless told to.
+    #[command(after_help = "Example:\n  commonhold space format file:/dev/shm/cam --capacity 1G")]
+    Format(FormatArgs),
+    /// Tells what the space is: format version, capacity, used, free, peers, regions, memory.
+    Info,
+    /// Removes a shm: or file: space; refused while live peers are attached.
+    Remove {
+        /// Which space.
+        url: String,
+        /// Removes it under its users' feet.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// Which space.
+    pub(crate) url: String,
+    /// Bytes of the window; default 64 GiB for shm:, the file's size for file:.
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) capacity: Option<u64>,
+    /// How many processes can attach at once.
+    #[arg(long, value_name = "N")]
+    pub(crate) peers: Option<u64>,
+    /// How many regions there can be at once.
+    #[arg(long, value_name = "N")]
+    pub(crate) regions: Option<u64>,
+    /// After how long a silent peer of another kernel loses its locks, though nothing proves its
+    /// death. Without it, never. A paused VM may come back and write.
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) lease: Option<Duration>,
+    /// Permission bits of the file.
+    #[arg(long, value_parser = parse_mode, value_name = "OCTAL")]
+    pub(crate) mode: Option<u32>,
+    /// Replaces what is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Name of the region: 1 to 127 bytes without control characters or `/`.
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// Its size: 4096, 64K, 16M, 2G.
+    #[arg(value_parser = parse_size)]
+    pub(crate) size: u64,
+    /// Takes memory at first touch.
+    #[arg(long)]
+    pub(crate) lazy: bool,
+    /// What it can grow to.
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub(crate) reserve: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DestroyArgs {
+    /// Name of the region.
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// How long to wait for mappings to go; 0 tries once.
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Option<Duration>,
+    /// Returns at once; the last unmap frees the region.
+    #[arg(long, conflicts_with = "timeout")]
+    pub(crate) defer: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WriteArgs {
+    /// Name of the region.
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// Where in the region to begin, in bytes.
+    #[arg(long, value_parser = parse_size, default_value = "0", value_name = "N")]
+    pub(crate) offset: u64,
+    /// What to write; `-` or nothing: standard input.
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// Name of the region.
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// Where in the region to begin, in bytes.
+    #[arg(long, value_parser = parse_size, default_value = "0", value_name = "N")]
+    pub(crate) offset: u64,
+    /// How many bytes; default: to the end.
+    #[arg(long, value_parser = parse_size, value_name = "N")]
+    pub(crate) len: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapArgs {
+    /// Name of the region.
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// Maps read-only: the descriptor can only be read.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LockArgs {
+    /// Name of the region whose lock to take.
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// Shares the lock with others that share it.
+    #[arg(long)]
+    pub(crate) shared: bool,
+    /// How long to wait; 0 tries once.
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Option<Duration>,
+    /// What to do if the last owner died holding the lock.
+    #[arg(long, value_enum, default_value_t = OnDeath::Fail)]
+    pub(crate) on_death: OnDeath,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What `lock` does with a lock whose owner died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnDeath {
+    /// Exits with 8 without running the command; the next is told the same.
+    Fail,
+    /// Runs the command with COMMONHOLD_OWNER_DIED=1; the lock is consistent if it ends with 0.
+    /// With --shared the command then runs under the exclusive lock.
+    Repair,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many workers.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=64))]
+    pub(crate) peers: u64,
+    /// For how long.
+    #[arg(long, default_value_t = 15, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TortureArgs {
+    /// How many processes.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) peers: u64,
+    /// For how long.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// How often one is killed; 0: never.
+    #[arg(long, value_parser = parse_duration, default_value = "100ms", value_name = "DURATION")]
+    pub(crate) kill_every: Duration,
+    /// Chooses the operations; default: another one each time, printed.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Which benchmarks; default: all.
+    #[arg(value_enum)]
+    pub(crate) names: Vec<Benchmark>,
+}
+
+/// A benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Benchmark {
+    /// Create, map, touch, unmap and destroy 4 KiB, against shm_open and mmap.
+    Create,
+    /// Map and unmap by name among 65,536 regions, against among 16.
+    Lookup,
+    /// Uncontended lock and unlock, against a robust pthread mutex.
+    Mutex,
+    /// Uncontended read lock and unlock, against a pthread rwlock.
+    Rwlock,
+    /// From the death of a holder to the waiter having the lock.
+    Recovery,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecChildArgs {
+    /// The process whose death ends this one.
+    #[arg(long)]
+    pub(crate) parent: i32,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// The process whose death ends this one.
+    #[arg(long)]
+    pub(crate) parent: i32,
+    /// Which cell of the shared table is its own.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) cell: u64,
+    /// Chooses what it does.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// How many workers there are.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) peers: u64,
+    /// Where it keeps its log.
+    #[arg(long, default_value = "")]
+    pub(crate) log: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_may_have_options_of_its_own() {
+        let cli = Cli::try_parse_from([
+            "commonhold",
+            "lock",
+            "x",
+            "--shared",
+            "--",
+            "ls",
+            "-l",
+            "--json",
+        ])
+        .unwrap();
+        let Command::Lock(args) = cli.command else { panic!("not lock") };
+        assert!(args.shared && !cli.json);
+        assert_eq!(args.command, ["ls", "-l", "--json"]);
+    }
+
+    #[test]
+    fn names_sizes_and_conflicts_are_usage_errors() {
+        for bad in [
+            &["create", "a/b", "4K"][..],
+            &["create", "", "4K"],
+            &["create", "x", "-4"],
+            &["create", "x"],
+            &["destroy", "x", "--defer", "--timeout", "1s"],
+            &["lock", "x"],
+            &["map", "x", "--"],
+            &["lock", "x", "--on-death", "shrug", "--", "true"],
+            &["demo", "--peers", "0"],
+            &["nonsense"],
+        ] {
+            let args = std::iter::once("commonhold").chain(bad.iter().copied());
+            let error = Cli::try_parse_from(args).expect_err(&bad.join(" "));
+            assert_eq!(error.exit_code(), 2, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! One module for each command, or family of commands.
+
+pub(crate) mod bytes;
+pub(crate) mod doctor;
+pub(crate) mod generate;
+pub(crate) mod list;
+pub(crate) mod lock;
+pub(crate) mod locks;
+pub(crate) mod map;
+pub(crate) mod peers;
+pub(crate) mod region;
+pub(crate) mod space;

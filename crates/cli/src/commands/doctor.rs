@@ -1,0 +1,290 @@
+//! `doctor`: what this machine can do, and what to do about what is missing.
+//!
+//! Does not need a space, and changes nothing: the one space it makes to try things is a scratch
+//! file of its own, and is removed.
+
+use std::{fs, fs::OpenOptions, path::Path};
+
+use commonhold::{FormatOptions, Removal, Space};
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+
+use crate::{failure::Failure, output::Column, session::Session, units::human_size};
+
+/// How a finding is to be taken.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warning,
+    Missing,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    found: String,
+    /// What to do about it; empty if nothing.
+    advice: String,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Ok, found: found.into(), advice: String::new() }
+    }
+
+    fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        let (found, advice) = (found.into(), advice.into());
+        Self { check, verdict: Verdict::Warning, found, advice }
+    }
+
+    fn missing(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        let (found, advice) = (found.into(), advice.into());
+        Self { check, verdict: Verdict::Missing, found, advice }
+    }
+}
+
+pub(crate) fn doctor(session: &Session) -> Result<(), Failure> {
+    let findings = [
+        scratch_space(),
+        shm_room(),
+        io_uring(),
+        userfaultfd(),
+        kvm(),
+        huge_pages(),
+        pci_device(),
+        pid_namespace(),
+        address_space(),
+        remove_ipc(),
+    ];
+    if session.out.json {
+        return session.out.value(&findings);
+    }
+    let rows = findings.into_iter().map(|finding| {
+        let verdict = match finding.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Missing => "missing",
+        };
+        let text = if finding.advice.is_empty() {
+            finding.found
+        } else {
+            format!("{}; {}", finding.found, finding.advice)
+        };
+        vec![finding.check.to_owned(), verdict.to_owned(), text]
+    });
+    let columns = [Column::Left("CHECK"), Column::Left("STATE"), Column::Left("FOUND")];
+    session.out.table(&columns, rows.collect())
+}
+
+/// Formats, opens and removes a scratch space: `O_TMPFILE`, `fallocate`, OFD locks and shared
+/// futexes, all tried for real.
+fn scratch_space() -> Finding {
+    const CHECK: &str = "shared memory";
+    let url = format!("shm:doctor-{}", std::process::id());
+    let options = FormatOptions { capacity: Some(16 << 20), ..FormatOptions::default() };
+    let tried = Space::format(&url, &options).and_then(|()| Space::open(&url));
+    let finding = match tried {
+        Ok(space) => match space.info() {
+            Ok(info) => Finding::ok(CHECK, format!("{}; waiting by {}", info.memory, info.waiting)),
+            Err(error) => Finding::missing(CHECK, error.to_string(), "see the message"),
+        },
+        Err(error) => {
+            let advice = "check that /dev/shm is a tmpfs this user may write";
+            Finding::missing(CHECK, error.to_string(), advice)
+        }
+    };
+    if let Err(error) = Space::remove(&url, Removal::Forced) {
+        tracing::debug!(%error, "the scratch space was not removed");
+    }
+    finding
+}
+
+fn shm_room() -> Finding {
+    const CHECK: &str = "room on /dev/shm";
+    let dir = std::env::var("COMMONHOLD_SHM_DIR").unwrap_or_else(|_| "/dev/shm".to_owned());
+    let room = match rustix::fs::statvfs(dir.as_str()) {
+        Ok(room) => room,
+        Err(error) => {
+            let advice = "mount a tmpfs there";
+            return Finding::missing(CHECK, format!("{dir}: {error}"), advice);
+        }
+    };
+    let size = room.f_blocks.saturating_mul(room.f_frsize);
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    let found = format!("{dir}: {} free of {}", human_size(free), human_size(size));
+    if size == 64 << 20 {
+        let advice = "a container's default; start it with --shm-size=2g or --ipc=host";
+        Finding::warning(CHECK, found, advice)
+    } else if free < 1 << 30 {
+        Finding::warning(CHECK, found, "grow it: mount -o remount,size=4G /dev/shm")
+    } else {
+        Finding::ok(CHECK, found)
+    }
+}
+
+fn io_uring() -> Finding {
+    const CHECK: &str = "io_uring";
+    const WHY: &str = "the broker needs it to wait for guests; wants Linux 6.7 or later";
+    match text("/proc/sys/kernel/io_uring_disabled").as_deref() {
+        Some("0") if kernel() >= (6, 7) => Finding::ok(CHECK, "enabled, with FUTEX_WAIT"),
+        Some("0") => Finding::warning(CHECK, "enabled, but without FUTEX_WAIT", WHY),
+        Some("1") => Finding::warning(
+            CHECK,
+            "only for a privileged group",
+            "see the sysctls kernel.io_uring_group and kernel.io_uring_disabled",
+        ),
+        Some(_) => Finding::missing(CHECK, "disabled", "sysctl kernel.io_uring_disabled=0"),
+        // The sysctl is younger than io_uring (6.6).
+        None => Finding::warning(CHECK, "unknown: this kernel has no sysctl for it", WHY),
+    }
+}
+
+fn userfaultfd() -> Finding {
+    const CHECK: &str = "userfaultfd";
+    if OpenOptions::new().read(true).write(true).open("/dev/userfaultfd").is_ok() {
+        return Finding::ok(CHECK, "/dev/userfaultfd can be opened");
+    }
+    match text("/proc/sys/vm/unprivileged_userfaultfd").as_deref() {
+        Some("1") => Finding::ok(CHECK, "vm.unprivileged_userfaultfd is 1"),
+        Some(_) if rustix::process::geteuid().is_root() => Finding::ok(CHECK, "as root"),
+        Some(_) => Finding::warning(
+            CHECK,
+            "only for faults from user space",
+            "system calls into missing pages fail; give this user read and write access to \
+             /dev/userfaultfd, or sysctl vm.unprivileged_userfaultfd=1",
+        ),
+        None => Finding::missing(CHECK, "not in this kernel", "paging by the broker cannot work"),
+    }
+}
+
+fn kvm() -> Finding {
+    const CHECK: &str = "KVM";
+    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Finding::ok(CHECK, "/dev/kvm can be opened"),
+        Err(error) => Finding::missing(
+            CHECK,
+            format!("/dev/kvm: {error}"),
+            "guests run under emulation; load kvm_intel or kvm_amd, or join the group kvm",
+        ),
+    }
+}
+
+fn huge_pages() -> Finding {
+    const CHECK: &str = "huge pages";
+    let meminfo = text("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = meminfo.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    let (total, free) =
+        (field("HugePages_Total:").unwrap_or(0), field("HugePages_Free:").unwrap_or(0));
+    let size = human_size(field("Hugepagesize:").unwrap_or(0).saturating_mul(1024));
+    let mounts = text("/proc/self/mounts").unwrap_or_default();
+    let mount = mounts
+        .lines()
+        .filter(|line| line.split_whitespace().nth(2) == Some("hugetlbfs"))
+        .find_map(|line| line.split_whitespace().nth(1));
+    match mount {
+        _ if total == 0 => Finding::missing(
+            CHECK,
+            "none reserved",
+            "only needed for file: spaces on hugetlbfs: sysctl vm.nr_hugepages=N",
+        ),
+        None => Finding::warning(
+            CHECK,
+            format!("{free} of {total} of {size} free"),
+            "mount a hugetlbfs to use them",
+        ),
+        Some(mount) => Finding::ok(CHECK, format!("{free} of {total} of {size} free; {mount}")),
+    }
+}
+
+/// ivshmem is 1af4:1110.
+fn pci_device() -> Finding {
+    const CHECK: &str = "PCI device";
+    let devices = fs::read_dir("/sys/bus/pci/devices").into_iter().flatten().flatten();
+    let found = devices.into_iter().find(|device| {
+        let id = |file: &str| text(device.path().join(file)).unwrap_or_default();
+        id("vendor") == "0x1af4" && id("device") == "0x1110"
+    });
+    match found {
+        Some(device) => {
+            let address = device.file_name().display().to_string();
+            Finding::ok(CHECK, format!("ivshmem at {address}: --space pci:{address}"))
+        }
+        None => Finding::missing(
+            CHECK,
+            "no ivshmem (1af4:1110)",
+            "only needed inside a virtual machine that shares a space",
+        ),
+    }
+}
+
+fn pid_namespace() -> Finding {
+    const CHECK: &str = "PID namespace";
+    let status = text("/proc/self/status").unwrap_or_default();
+    let levels = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .map_or(1, |pids| pids.split_whitespace().count());
+    let name = fs::read_link("/proc/self/ns/pid")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.display().to_string());
+    if levels > 1 {
+        Finding::ok(CHECK, format!("{name}, {levels} levels deep: peers elsewhere have other PIDs"))
+    } else {
+        Finding::ok(CHECK, name)
+    }
+}
+
+fn address_space() -> Finding {
+    const CHECK: &str = "address space";
+    match getrlimit(Resource::As).current {
+        None => Finding::ok(CHECK, "no limit"),
+        Some(limit) if limit > 1 << 37 => {
+            Finding::ok(CHECK, format!("limit {}", human_size(limit)))
+        }
+        Some(limit) => Finding::warning(
+            CHECK,
+            format!("limit {}", human_size(limit)),
+            "a shm: space maps 64 GiB of addresses by default: ulimit -v unlimited, or \
+             format smaller (--capacity)",
+        ),
+    }
+}
+
+/// systemd-logind deletes what a logged-out user has in /dev/shm.
+fn remove_ipc() -> Finding {
+    const CHECK: &str = "RemoveIPC";
+    if !Path::new("/run/systemd/system").exists() {
+        return Finding::ok(CHECK, "no systemd");
+    }
+    let uid = rustix::process::getuid().as_raw();
+    if uid < 1000 {
+        return Finding::ok(CHECK, "does not concern system users");
+    }
+    let off = text("/etc/systemd/logind.conf").is_some_and(|conf| {
+        conf.lines().any(|line| line.replace(' ', "").eq_ignore_ascii_case("RemoveIPC=no"))
+    });
+    if off || Path::new("/var/lib/systemd/linger").join(uid.to_string()).exists() {
+        Finding::ok(CHECK, "off for this user")
+    } else {
+        Finding::warning(
+            CHECK,
+            "spaces of this user vanish with the last log-out",
+            "RemoveIPC=no in /etc/systemd/logind.conf, or run as a system user",
+        )
+    }
+}
+
+/// Major and minor version.
+fn kernel() -> (u32, u32) {
+    let release = text("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn text(path: impl AsRef<Path>) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}

@@ -1,0 +1,123 @@
+//! `ls` and `stat`: what regions there are.
+
+use std::time::UNIX_EPOCH;
+
+use commonhold::{LockInfo, LockKind, RegionInfo};
+use serde::Serialize;
+
+use super::locks::Lock;
+use crate::{
+    failure::{Doing, Failure},
+    output::Column,
+    session::Session,
+};
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    size: u64,
+    reserve: u64,
+    lazy: bool,
+    state: String,
+    maps: u64,
+    offset: u64,
+}
+
+impl Row {
+    fn new(region: &RegionInfo) -> Self {
+        Self {
+            name: region.name.clone(),
+            size: region.size,
+            reserve: region.reserve,
+            lazy: region.lazy,
+            state: region.state.to_string(),
+            maps: region.maps,
+            offset: region.offset,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Stat {
+    #[serde(flatten)]
+    row: Row,
+    entry: u32,
+    generation: u32,
+    created: u64,
+    lock: Option<Lock>,
+}
+
+pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
+    let out = session.out;
+    let space = session.open()?;
+    let regions = space.regions().doing(|| format!("list {}", session.url))?;
+    if out.json {
+        return out.value(&regions.iter().map(Row::new).collect::<Vec<_>>());
+    }
+    let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
+    let rows = regions.iter().map(|region| {
+        vec![
+            region.name.clone(),
+            out.size(region.size),
+            region.state.to_string(),
+            region.maps.to_string(),
+            lock_column(region, &locks),
+        ]
+    });
+    let columns = [
+        Column::Left("NAME"),
+        Column::Right("SIZE"),
+        Column::Left("STATE"),
+        Column::Right("MAPS"),
+        Column::Left("LOCK"),
+    ];
+    out.table(&columns, rows.collect())
+}
+
+pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
+    let out = session.out;
+    let space = session.open()?;
+    let region = space.stat(name).doing(|| format!("stat {name:?}"))?;
+    let created = region.created.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if out.json {
+        return out.value(&Stat {
+            row: Row::new(&region),
+            entry: region.id.entry,
+            generation: region.id.generation,
+            created,
+            lock: region.lock.as_ref().map(Lock::new),
+        });
+    }
+    let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
+    let lock = lock_column(&region, &locks);
+    out.pairs(&[
+        ("name", region.name),
+        ("size", out.size(region.size)),
+        ("reserve", out.size(region.reserve)),
+        ("lazy", if region.lazy { "yes" } else { "no" }.to_owned()),
+        ("state", region.state.to_string()),
+        ("maps", region.maps.to_string()),
+        ("offset", region.offset.to_string()),
+        ("entry", format!("{} generation {}", region.id.entry, region.id.generation)),
+        ("created", format!("{created} (seconds since 1970)")),
+        ("lock", lock),
+    ])
+}
+
+/// `-`, `exclusive by PID`, `shared by N`, `inconsistent` or `unrecoverable`. `locks` lists a
+/// shared lock once for each peer that reads, beside a writer that waits for those readers to go.
+fn lock_column(region: &RegionInfo, locks: &[LockInfo]) -> String {
+    let of_this = |lock: &&LockInfo| lock.region == region.name && lock.offset.is_none();
+    let readers = locks.iter().filter(of_this).filter(|lock| lock.kind == LockKind::Shared).count();
+    if readers > 0 {
+        return format!("shared by {readers}");
+    }
+    let Some(lock) = region.lock.as_ref().or_else(|| locks.iter().find(of_this)) else {
+        return "-".to_owned();
+    };
+    match (lock.kind, &lock.holder) {
+        (LockKind::Exclusive, Some(holder)) => format!("exclusive by {}", holder.pid),
+        (LockKind::Shared, _) => "shared by 1".to_owned(),
+        (kind, _) => kind.to_string(),
+    }
+}

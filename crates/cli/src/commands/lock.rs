@@ -1,0 +1,173 @@
+//! `lock`: runs a command under a region's lock, as flock(1).
+//!
+//! Invariants: 1. the command runs only while the lock is held: it is killed with this process
+//! (see `child`). 2. A lock obtained from a dead owner is never made consistent unless the command
+//! was told and ended with 0; else it stays inconsistent for the next, never unrecoverable. 3. A
+//! signal ends the waiting, or is forwarded to the command; either way the lock is released.
+
+use std::{
+    ffi::OsString,
+    time::{Duration, Instant},
+};
+
+use commonhold::{Access, ErrorKind, LockError, LockGuard, Mapping, ReadGuard, RegionError, Space};
+
+use crate::{
+    args::{LockArgs, OnDeath},
+    child::{self, Gifts},
+    failure::{Doing, Failure, Status},
+    session::Session,
+    signals::Signals,
+};
+
+/// How long to sleep before looking for signals again.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// What came of waiting: a guard (with what it says about the last owner), or a signal.
+enum Waited<G> {
+    Held(G),
+    OwnerDied(G),
+    Signalled(i32),
+}
+
+pub(crate) fn lock(session: &Session, args: &LockArgs) -> Result<u8, Failure> {
+    let signals = Signals::watch()?;
+    let space = session.open_or_format()?;
+    let mapping = map_or_create(&space, &args.name).doing(|| format!("lock {:?}", args.name))?;
+    let job = Job { args, signals: &signals, mapping: &mapping, began: Instant::now() };
+    let code = if args.shared { job.shared()? } else { job.exclusive()? };
+    mapping.unmap().doing(|| format!("unmap {:?}", args.name))?;
+    Ok(code)
+}
+
+/// The region, which is made with size 0 if there is none. It stays afterwards: were it destroyed,
+/// two commands could run under two locks of one name.
+fn map_or_create(space: &Space, name: &str) -> Result<Mapping, RegionError> {
+    loop {
+        match space.map(name, Access::ReadWrite) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => return other,
+        }
+        match space.create(name, 0) {
+            Ok(region) => tracing::info!(name, key = ?region.key(), "created as a named lock"),
+            // Somebody was faster, or it is being destroyed: look again, but let them go on.
+            Err(error) if error.kind() == ErrorKind::Exists => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Job<'a> {
+    args: &'a LockArgs,
+    signals: &'a Signals,
+    mapping: &'a Mapping,
+    began: Instant,
+}
+
+impl<'a> Job<'a> {
+    fn exclusive(&self) -> Result<u8, Failure> {
+        match self.wait(|slice| self.mapping.lock_for(slice))? {
+            Waited::Signalled(signal) => Ok(ended_by(signal)),
+            Waited::Held(guard) => self.under(guard),
+            Waited::OwnerDied(guard) => self.after_death(guard),
+        }
+    }
+
+    fn shared(&self) -> Result<u8, Failure> {
+        match self.wait(|slice| self.mapping.read_lock_for(slice))? {
+            Waited::Signalled(signal) => Ok(ended_by(signal)),
+            Waited::Held(guard) => {
+                let code = self.run(false);
+                self.release(ReadGuard::unlock(guard))?;
+                code
+            }
+            Waited::OwnerDied(guard) => {
+                self.release(ReadGuard::unlock(guard))?;
+                match self.args.on_death {
+                    OnDeath::Fail => Err(self.died()),
+                    // Only an exclusive owner may repair, and it may do all that a reader may.
+                    OnDeath::Repair => self.exclusive(),
+                }
+            }
+        }
+    }
+
+    fn under(&self, mut guard: LockGuard<'a>) -> Result<u8, Failure> {
+        guard.stamp();
+        let code = self.run(false);
+        self.release(guard.unlock())?;
+        code
+    }
+
+    fn after_death(&self, mut guard: LockGuard<'a>) -> Result<u8, Failure> {
+        guard.stamp();
+        if self.args.on_death == OnDeath::Fail {
+            self.release(guard.leave())?;
+            return Err(self.died());
+        }
+        match self.run(true) {
+            Ok(0) => {
+                let marked = guard.mark_consistent();
+                self.release(marked.and(guard.unlock()))?;
+                Ok(0)
+            }
+            other => {
+                tracing::warn!("the repair did not end with 0: the lock stays inconsistent");
+                self.release(guard.leave())?;
+                other
+            }
+        }
+    }
+
+    /// Waits in slices, so that a signal is heard in time.
+    fn wait<G>(
+        &self,
+        mut attempt: impl FnMut(Duration) -> Result<G, LockError<G>>,
+    ) -> Result<Waited<G>, Failure> {
+        loop {
+            if let Some(signal) = self.signals.last() {
+                return Ok(Waited::Signalled(signal));
+            }
+            let left = self.args.timeout.map(|all| all.saturating_sub(self.began.elapsed()));
+            match attempt(left.unwrap_or(SLICE).min(SLICE)) {
+                Ok(guard) => return Ok(Waited::Held(guard)),
+                Err(LockError::OwnerDied(guard)) => return Ok(Waited::OwnerDied(guard)),
+                Err(LockError::TimedOut) if left.is_none_or(|left| !left.is_zero()) => {}
+                Err(error) => return Err(error).doing(|| format!("lock {:?}", self.args.name)),
+            }
+        }
+    }
+
+    fn run(&self, owner_died: bool) -> Result<u8, Failure> {
+        if let Some(signal) = self.signals.last() {
+            return Ok(ended_by(signal));
+        }
+        let command: &[OsString] = &self.args.command;
+        // Under a lock inside a repair, what was said about the outer lock is not true of this one.
+        let died = owner_died.then(|| "1".to_owned());
+        let environment = vec![("COMMONHOLD_OWNER_DIED", died)];
+        let status = child::run(command, Gifts { environment, descriptor: None }, self.signals)?;
+        Ok(child::code_of(status))
+    }
+
+    fn release(&self, result: Result<(), RegionError>) -> Result<(), Failure> {
+        result.doing(|| format!("unlock {:?}", self.args.name))
+    }
+
+    fn died(&self) -> Failure {
+        Failure::new(
+            Status::OwnerDied,
+            format!(
+                "lock {:?}: its last owner died holding it, so what it protects may be half done; \
+                 the command was not run. Run one that repairs it with --on-death repair",
+                self.args.name
+            ),
+        )
+    }
+}
+
+fn ended_by(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(1)
+}

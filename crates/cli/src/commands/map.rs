@@ -1,0 +1,50 @@
+//! `map`: hands a region's memory to any program.
+
+use std::{
+    fs::File,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use commonhold::{Access, Space};
+
+use crate::{
+    args::MapArgs,
+    child::{self, Gifts},
+    failure::{Doing, Failure},
+    session::Session,
+    signals::Signals,
+};
+
+pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
+    let what = || format!("map {:?}", args.name);
+    let signals = Signals::watch()?;
+    let space = session.open()?;
+    let access = if args.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    let mapping = space.map(&args.name, access).doing(what)?;
+    let descriptor = descriptor(&space, access, &args.name)?;
+    let gifts = Gifts {
+        environment: vec![
+            ("COMMONHOLD_FD", Some(descriptor.as_raw_fd().to_string())),
+            ("COMMONHOLD_OFFSET", Some(mapping.offset().to_string())),
+            ("COMMONHOLD_SIZE", Some(mapping.size().to_string())),
+        ],
+        descriptor: Some(descriptor),
+    };
+    if let Some(signal) = signals.last() {
+        return Ok(u8::try_from(128 + signal).unwrap_or(1));
+    }
+    let status = child::run(&args.command, gifts, &signals)?;
+    mapping.unmap().doing(|| format!("unmap {:?}", args.name))?;
+    Ok(child::code_of(status))
+}
+
+fn descriptor(space: &Space, access: Access, name: &str) -> Result<OwnedFd, Failure> {
+    let what = || format!("hand over {name:?}");
+    let descriptor = space.duplicate_fd().doing(what)?;
+    if access == Access::ReadWrite {
+        return Ok(descriptor);
+    }
+    // A descriptor opened for reading cannot be mapped for writing.
+    let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    Ok(File::open(path).doing(what)?.into())
+}

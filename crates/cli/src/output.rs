@@ -1,0 +1,121 @@
+//! The one place that writes to standard output.
+//!
+//! Invariants: 1. with `--json` exactly one JSON value goes out, and no table. 2. A reader that goes
+//! away (`EPIPE`) ends the command quietly with status 0: destructors run, so no lock stays behind.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::{
+    failure::{Failure, Status},
+    units,
+};
+
+/// Where results go, and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Out {
+    pub(crate) json: bool,
+    terminal: bool,
+}
+
+/// How the cells of a column stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Column {
+    Left(&'static str),
+    Right(&'static str),
+}
+
+impl Out {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, terminal: io::stdout().is_terminal() }
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
+        finish(io::stdout().lock().write_all(bytes))
+    }
+
+    /// One line, at once.
+    pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        finish(writeln!(out, "{text}").and_then(|()| out.flush()))
+    }
+
+    /// A line for people: not with `--json`.
+    pub(crate) fn tell(self, text: &str) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { self.line(text) }
+    }
+
+    /// The JSON value of the command.
+    pub(crate) fn value(self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| Failure::new(Status::Other, format!("cannot write JSON: {error}")))?;
+        self.line(&text)
+    }
+
+    /// A table without borders.
+    pub(crate) fn table(self, columns: &[Column], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+        self.line(&render(columns, rows))
+    }
+
+    /// Pairs of a name and a value, one a line.
+    pub(crate) fn pairs(self, pairs: &[(&'static str, String)]) -> Result<(), Failure> {
+        let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in pairs {
+            self.line(&format!("{name:width$}  {value}"))?;
+        }
+        Ok(())
+    }
+
+    /// Rounded on a terminal, exact for scripts.
+    pub(crate) fn size(self, bytes: u64) -> String {
+        if self.terminal { units::human_size(bytes) } else { bytes.to_string() }
+    }
+}
+
+fn render(columns: &[Column], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns.iter().map(|column| match column {
+        Column::Left(title) | Column::Right(title) => *title,
+    }));
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, column) in columns.iter().enumerate() {
+        if let Some(there) = table.column_mut(index) {
+            there.set_padding((0, 1));
+            if matches!(column, Column::Right(_)) {
+                there.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+fn finish(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::nobody_reads()),
+        Err(error) => {
+            Err(Failure::new(Status::Other, format!("cannot write to standard output: {error}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_no_borders_and_numbers_stand_right() {
+        let columns = [Column::Left("NAME"), Column::Right("SIZE")];
+        let rows = vec![
+            vec!["a".to_owned(), "4096".to_owned()],
+            vec!["longer".to_owned(), "7".to_owned()],
+        ];
+        assert_eq!(render(&columns, rows), "NAME   SIZE\na      4096\nlonger    7");
+    }
+}

@@ -1,0 +1,143 @@
+//! What happened in a run, as far as anybody can know: the operations of all workers, each with the
+//! interval in which it took place and what came of it.
+//!
+//! Invariant: an operation of a killed worker without an end lasts for ever and has no outcome: it may
+//! or may not have happened, and whoever finds its remains may complete it later.
+
+use std::fmt;
+
+use commonhold::RegionKey;
+
+/// The end of what has none.
+pub(super) const NEVER: u64 = u64::MAX;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Create,
+    Map,
+    Unmap(RegionKey),
+    Destroy,
+    DestroyDeferred,
+    Resize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done(RegionKey),
+    Exists,
+    NotFound,
+    Mapped,
+    TimedOut,
+    /// No memory, no entry, or beyond the reserve: allowed at any time, changes nothing.
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Operation {
+    /// The incarnation that did it.
+    pub(super) worker: usize,
+    pub(super) what: What,
+    /// Index of the name.
+    pub(super) name: u8,
+    /// Nanoseconds; just before the call.
+    pub(super) start: u64,
+    /// Just after it.
+    pub(super) end: u64,
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl Operation {
+    /// The region that the operation says it acted on.
+    pub(super) const fn key(&self) -> Option<RegionKey> {
+        match self.outcome {
+            Some(Outcome::Done(key)) => Some(key),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn destroys(&self) -> bool {
+        matches!(self.what, What::Destroy | What::DestroyDeferred)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} ", self.start)?;
+        if self.end == NEVER {
+            write!(f, "..")?
+        } else {
+            write!(f, "{}", self.end)?
+        }
+        write!(f, "] worker {} {:?} n{} -> ", self.worker, self.what, self.name)?;
+        match self.outcome {
+            Some(outcome) => write!(f, "{outcome:?}"),
+            None => write!(f, "unknown"),
+        }
+    }
+}
+
+/// When a worker was killed: it lived before the first moment, and was dead at the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Killed {
+    pub(super) before: u64,
+    pub(super) after: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Those of one worker stand in the order in which it did them.
+    pub(super) operations: Vec<Operation>,
+    /// For each worker.
+    pub(super) killed: Vec<Option<Killed>>,
+}
+
+/// A mapping: certainly there from `map.end` to `surely_until`, possibly from `map.start` to
+/// `possibly_until`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mapped {
+    pub(super) map: Operation,
+    pub(super) key: RegionKey,
+    pub(super) surely_until: u64,
+    pub(super) possibly_until: u64,
+}
+
+impl History {
+    pub(super) fn killed(&self, worker: usize) -> Option<Killed> {
+        self.killed.get(worker).copied().flatten()
+    }
+
+    /// All mappings, each paired with its unmap; and for each destroy, by its place in
+    /// `operations`, whether its caller mapped a region of the name.
+    pub(super) fn mappings(&self) -> (Vec<Mapped>, Vec<bool>) {
+        let mut open: std::collections::HashMap<usize, Vec<Mapped>> = Default::default();
+        let (mut closed, mut caller_maps) = (Vec::new(), Vec::new());
+        for operation in &self.operations {
+            let mine = open.entry(operation.worker).or_default();
+            caller_maps.push(mine.iter().any(|mapped| mapped.map.name == operation.name));
+            match (operation.what, operation.key()) {
+                (What::Map, Some(key)) => {
+                    let end = self.killed(operation.worker);
+                    mine.push(Mapped {
+                        map: *operation,
+                        key,
+                        surely_until: end.map_or(operation.end, |end| end.before),
+                        possibly_until: NEVER,
+                    });
+                }
+                (What::Unmap(key), _) => {
+                    if let Some(index) = mine.iter().position(|mapped| mapped.key == key) {
+                        let mapped = mine.remove(index);
+                        closed.push(Mapped {
+                            surely_until: operation.start,
+                            possibly_until: operation.end,
+                            ..mapped
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        closed.extend(open.into_values().flatten());
+        (closed, caller_maps)
+    }
+}

@@ -1,0 +1,146 @@
+//! Sizes and durations as people write them.
+//!
+//! Owns: the two parsers of the command line and the two ways back. Powers are of 1024, and what
+//! does not fit the number is an error, never a smaller number.
+
+use std::time::Duration;
+
+/// `4096`, `64K`, `16M`, `2G`, `1T`; a trailing `B` or `iB` is allowed.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err("expected a size such as 4096, 64K, 16M, 2G or 1T".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "expected a size such as 4096, 64K, 16M, 2G or 1T".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "the size does not fit 64 bits".to_owned())
+}
+
+/// `250ms`, `5s`, `2m`, also `us` and `h`; a bare `0` needs no unit.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    const HINT: &str = "expected a duration such as 250ms, 5s or 2m";
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| HINT.to_owned())?;
+    let micros: u64 = match unit {
+        "" if number == 0 => 1,
+        "us" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        _ => return Err(HINT.to_owned()),
+    };
+    number
+        .checked_mul(micros)
+        .map(Duration::from_micros)
+        .ok_or_else(|| "the duration is too long".to_owned())
+}
+
+/// Permission bits in octal.
+pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("expected permission bits in octal, such as 600 or 660".to_owned()),
+    }
+}
+
+/// The name of a region, checked before anything is opened.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+    commonhold::Name::new(text).map(|_| text.to_owned()).map_err(|why| why.to_string())
+}
+
+/// `1.5 GiB`; exact below 1 KiB.
+pub(crate) fn human_size(bytes: u64) -> String {
+    let units = [("TiB", 40_u32), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    for (unit, shift) in units {
+        if bytes >> shift > 0 {
+            let whole = bytes >> shift;
+            let rest = bytes & ((1 << shift) - 1);
+            let tenths = (rest * 10) >> shift;
+            return if tenths == 0 {
+                format!("{whole} {unit}")
+            } else {
+                format!("{whole}.{tenths} {unit}")
+            };
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// `12 us`, `3.4 ms`, `5.0 s`, `2 m 3 s`.
+pub(crate) fn human_duration(time: Duration) -> String {
+    let micros = time.as_micros();
+    match micros {
+        0..10_000 => format!("{micros} us"),
+        10_000..1_000_000 => format!("{:.1} ms", time.as_secs_f64() * 1e3),
+        1_000_000..60_000_000 => format!("{:.1} s", time.as_secs_f64()),
+        60_000_000..3_600_000_000 => {
+            format!("{} m {} s", time.as_secs() / 60, time.as_secs() % 60)
+        }
+        _ => format!("{} h {} m", time.as_secs() / 3600, time.as_secs() / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("64K"), Ok(65536));
+        assert_eq!(parse_size("16m"), Ok(16 << 20));
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_size("1T"), Ok(1 << 40));
+    }
+
+    #[test]
+    fn a_size_that_overflows_or_is_no_number_is_an_error() {
+        for bad in ["", "K", "-1", "1.5G", "4 K", "16777216T", "99999999999999999999", "1X", "1é"]
+        {
+            assert!(parse_size(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(parse_size("16777215T"), Ok(16_777_215 << 40));
+    }
+
+    #[test]
+    fn durations_need_a_unit_unless_they_are_zero() {
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_duration("7us"), Ok(Duration::from_micros(7)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["", "5", "s", "-1s", "1.5s", "5 s", "5S", "99999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal_permission_bits() {
+        assert_eq!(parse_mode("660"), Ok(0o660));
+        assert!(parse_mode("888").is_err());
+        assert!(parse_mode("7777").is_err());
+    }
+
+    #[test]
+    fn what_people_read_is_rounded_down_and_named() {
+        assert_eq!(human_size(0), "0 B");
+        assert_eq!(human_size(1023), "1023 B");
+        assert_eq!(human_size(1536), "1.5 KiB");
+        assert_eq!(human_size(64 << 30), "64 GiB");
+        assert_eq!(human_duration(Duration::from_micros(48)), "48 us");
+        assert_eq!(human_duration(Duration::from_millis(2500)), "2.5 s");
+        assert_eq!(human_duration(Duration::from_secs(125)), "2 m 5 s");
+    }
+}

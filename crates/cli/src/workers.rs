@@ -1,0 +1,182 @@
+//! Worker processes of `demo`, `torture` and `bench`, and the space they work in.
+//!
+//! Invariants: 1. no worker outlives this process, however it dies. 2. Nothing waits for ever: every
+//! wait has a deadline, and a watchdog ends the process if a call into the library does not come
+//! back. 3. A space that was made for the run is removed with it.
+
+use std::{
+    io,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use commonhold::{FormatOptions, Removal, Space};
+
+use crate::{
+    args::WorkerArgs,
+    child,
+    failure::{Doing, Failure, Status},
+    session::Session,
+};
+
+/// How long a worker may take to stop once it is told to.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a worker is told at its start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order<'a> {
+    /// The hidden command.
+    pub(crate) command: &'static str,
+    pub(crate) url: &'a str,
+    pub(crate) cell: u64,
+    pub(crate) seed: u64,
+    pub(crate) peers: u64,
+    pub(crate) log: &'a Path,
+}
+
+/// Starts a worker: from the main thread, whose end would kill it.
+pub(crate) fn start(order: Order<'_>) -> Result<Child, Failure> {
+    child::this_program()
+        .args([order.command, "--space", order.url])
+        .args(["--parent", &std::process::id().to_string()])
+        .args(["--cell", &order.cell.to_string()])
+        .args(["--seed", &order.seed.to_string()])
+        .args(["--peers", &order.peers.to_string()])
+        .arg("--log")
+        .arg(if order.log.as_os_str().is_empty() { Path::new("-") } else { order.log })
+        // A terminal's Ctrl-C is for the parent, which stops its workers in order.
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .doing(|| format!("start a {}", order.command))
+}
+
+/// In a worker: binds it to its parent's life, and attaches.
+pub(crate) fn attach(session: &Session, args: &WorkerArgs, name: &str) -> Result<Space, Failure> {
+    if !child::die_with(args.parent).doing(|| "bind to the parent".to_owned())? {
+        return Err(Failure { code: 1, message: None });
+    }
+    let space = session.open()?;
+    space.set_name(&format!("{name}-{}", args.cell)).doing(|| "name this peer".to_owned())?;
+    Ok(space)
+}
+
+/// Kills with SIGKILL and waits for the end. Returns whether it was alive until then.
+pub(crate) fn kill(child: &mut Child) -> io::Result<bool> {
+    if child.try_wait()?.is_some() {
+        return Ok(false);
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(true)
+}
+
+/// How workers ended that were told to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    /// Did not stop in time, and were killed.
+    pub(crate) stuck: u64,
+    /// Stopped with a failure; their process ids.
+    pub(crate) failed: Vec<u32>,
+}
+
+/// Waits for workers that were told to stop; kills those that do not.
+pub(crate) fn join(children: &mut [Child]) -> Joined {
+    let deadline = Instant::now() + PATIENCE;
+    let mut joined = Joined::default();
+    for child in children {
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => {
+                    if !status.success() {
+                        joined.failed.push(child.id());
+                    }
+                    break;
+                }
+                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
+                _ => {
+                    joined.stuck += 1;
+                    if let Err(error) = kill(child) {
+                        tracing::warn!(pid = child.id(), %error, "a worker could not be killed");
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    joined
+}
+
+/// Ends the process with a message if it is still there after `limit`. Workers die with it.
+pub(crate) fn watchdog(what: &'static str, limit: Duration) {
+    let spawned = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        thread::sleep(limit);
+        eprintln!("commonhold: {what} did not end within {} s: a call hangs", limit.as_secs());
+        std::process::exit(1);
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "there is no watchdog");
+    }
+}
+
+/// The space of a run: its own, or the one that was chosen.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) url: String,
+    own: bool,
+}
+
+impl Ground {
+    /// `shm:WHAT-PID`, unless `--space` was given.
+    pub(crate) fn prepare(
+        session: &Session,
+        what: &str,
+        options: &FormatOptions,
+    ) -> Result<(Self, Space), Failure> {
+        if session.chosen {
+            let space = session.open_or_format()?;
+            return Ok((Self { url: session.url.clone(), own: false }, space));
+        }
+        let url = format!("shm:{what}-{}", std::process::id());
+        let options = FormatOptions { force: true, ..options.clone() };
+        Space::format(&url, &options).doing(|| format!("format {url}"))?;
+        let ground = Self { url, own: true };
+        let space = Space::open(&ground.url).doing(|| format!("open {}", ground.url))?;
+        Ok((ground, space))
+    }
+
+    /// Detaches, and removes an own space; says if somebody is still attached.
+    pub(crate) fn remove(mut self, space: Space) -> Result<(), Failure> {
+        detach(space);
+        if !std::mem::take(&mut self.own) {
+            return Ok(());
+        }
+        let removed = Space::remove(&self.url, Removal::IfUnused);
+        if removed.is_err() {
+            self.own = true;
+        }
+        removed.doing(|| format!("remove {}", self.url))
+    }
+}
+
+/// The last clone detaches when it goes, here.
+fn detach(_space: Space) {}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if self.own
+            && let Err(error) = Space::remove(&self.url, Removal::Forced)
+        {
+            tracing::warn!(%error, url = self.url, "the space of this run was not removed");
+        }
+    }
+}
+
+/// A failure of the run itself.
+pub(crate) fn broken(message: impl Into<String>) -> Failure {
+    Failure::new(Status::Other, message)
+}
