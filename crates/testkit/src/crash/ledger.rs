@@ -131,6 +131,12 @@ impl Ledger {
         self.region(name).mutexes.keys().copied().collect()
     }
 
+    /// The size that a region can grow to, if it is larger than that it has.
+    pub(crate) fn room(&mut self, name: &str) -> Option<u64> {
+        let region = self.region(name);
+        (region.reserve > region.size && !region.raw).then_some(region.reserve)
+    }
+
     pub(crate) fn is_raw(&mut self, name: &str) -> bool {
         self.region(name).raw
     }

@@ -164,11 +164,22 @@ fn take_stock(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
             lock_twice(scene, who, name, &format!("mlock {name} 0 {offset}"))?;
         }
         scene.run(who, &format!("unmap {name}"))?;
+        grow(scene, who, name)?;
         scene.run(who, &format!("destroy {name} wait"))?;
     }
     for command in ["create NAME 5000", "map NAME", "look NAME", "unmap NAME", "destroy NAME wait"]
     {
         scene.run(who, &command.replace("NAME", name))?;
+    }
+    Ok(())
+}
+
+/// What was cut off, or never granted, must not show when the region grows over it.
+fn grow(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
+    let Some(reserve) = scene.ledger.room(name) else { return Ok(()) };
+    scene.run(who, &format!("resize {name} {reserve}"))?;
+    for command in ["map", "look", "unmap"] {
+        scene.run(who, &format!("{command} {name}"))?;
     }
     Ok(())
 }
