@@ -26,6 +26,9 @@ use crate::{
 
 const PAGE: u64 = 4096;
 
+/// Something that happens to a world.
+type Event = fn(&Arc<World>);
+
 /// One machine: memory, how much of it there is, and who lives on it.
 #[derive(Debug)]
 struct World {
@@ -35,7 +38,7 @@ struct World {
     living: Mutex<HashSet<u16>>,
     clock: AtomicU64,
     /// What happens when memory is next given back.
-    at_release: Mutex<Option<fn(&Arc<World>)>>,
+    at_release: Mutex<Option<Event>>,
 }
 
 #[derive(Debug)]

@@ -22,6 +22,7 @@ mod actor;
 mod arm;
 mod guest;
 mod ledger;
+mod medium;
 mod recovery;
 mod scenarios;
 mod scene;

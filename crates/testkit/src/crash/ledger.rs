@@ -60,6 +60,8 @@ pub(crate) struct Ledger {
     regions: BTreeMap<String, Region>,
     /// Guards, in the order in which they were taken: whose, of what, and which mutex.
     guards: Vec<(Who, String, Option<u64>)>,
+    /// Bytes of the medium; a size that is larger finds no memory, unless it is lazy.
+    memory: Option<u64>,
 }
 
 /// A command, taken apart.
@@ -116,6 +118,11 @@ impl Region {
 }
 
 impl Ledger {
+    /// Of a space with nothing in it, in so much memory.
+    pub(crate) fn of(memory: Option<u64>) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
     pub(crate) fn region(&mut self, name: &str) -> &mut Region {
         self.regions.entry(name.to_owned()).or_default()
     }
@@ -133,8 +140,10 @@ impl Ledger {
 
     /// The size that a region can grow to, if it is larger than that it has.
     pub(crate) fn room(&mut self, name: &str) -> Option<u64> {
+        let memory = self.memory;
         let region = self.region(name);
-        (region.reserve > region.size && !region.raw).then_some(region.reserve)
+        let fits = memory.is_none_or(|memory| region.reserve < memory);
+        (fits && region.reserve > region.size && !region.raw).then_some(region.reserve)
     }
 
     pub(crate) fn is_raw(&mut self, name: &str) -> bool {
@@ -144,12 +153,14 @@ impl Ledger {
     /// What `who` must be told. `None`: anything but a failure.
     pub(crate) fn right_answer(&mut self, who: Who, text: &str) -> Option<String> {
         let command = parse(text);
+        let full = self.memory.is_some_and(|memory| command.size() >= memory);
         let region = self.region(command.name);
         let others = region.mappers.iter().any(|other| *other != who);
         let absent = region.life != Life::Present;
         Some(match command.verb {
             "create" if command.size() > 1 << 30 => "nospace".into(),
             "create" if region.life != Life::Absent => "exists".into(),
+            "create" if full => "nomemory".into(),
             "map" | "destroy" | "resize" if absent => "notfound".into(),
             "map" => format!("ok {}", region.size),
             "look" => format!("ok {} {}", region.size, region.filled),
@@ -160,6 +171,7 @@ impl Ledger {
             "resize" if command.size() < region.size && !region.mappers.is_empty() => {
                 "mapped".into()
             }
+            "resize" if full => "nomemory".into(),
             "lock" | "rlock" => Self::right_lock(who, &region.own, &command).into(),
             "mlock" => Self::right_lock(who, region.lock(Some(command.third)), &command).into(),
             "reset" if region.own.writer.is_some() => "timedout".into(),

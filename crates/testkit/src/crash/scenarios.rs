@@ -10,11 +10,13 @@ pub(crate) struct Scenario {
     pub(crate) peers: u64,
     /// The driver comes when the script is over, so that its processes are the space's first.
     pub(crate) untouched: bool,
+    /// The medium has so little memory; who may not mount one leaves the scenario out.
+    pub(crate) memory: Option<u64>,
     pub(crate) script: fn(&mut Scene<'_>) -> Outcome,
 }
 
 const fn scenario(name: &'static str, script: fn(&mut Scene<'_>) -> Outcome) -> Scenario {
-    Scenario { name, peers: 8, untouched: false, script }
+    Scenario { name, peers: 8, untouched: false, memory: None, script }
 }
 
 pub(crate) const ALL: &[Scenario] = &[
@@ -42,14 +44,28 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("an event", event),
     scenario("reaping", reap),
     scenario("two kernels", guest),
-    Scenario { name: "a dead peer's slot", peers: 4, untouched: false, script: inherit },
-    Scenario { name: "a new space", peers: 8, untouched: true, script: first },
+    Scenario {
+        name: "a dead peer's slot",
+        peers: 4,
+        untouched: false,
+        memory: None,
+        script: inherit,
+    },
+    Scenario { name: "no memory", peers: 8, untouched: false, memory: Some(1 << 20), script: full },
+    Scenario { name: "a new space", peers: 8, untouched: true, memory: None, script: first },
 ];
 
 fn create(scene: &mut Scene<'_>) -> Outcome {
     let a = scene.join()?;
     scene.play(a, &["create r 10000", "map r", "fill r", "look r", "lock r wait", "unlock r"])?;
     scene.play(a, &["rlock r wait", "unlock r", "unmap r", "close"])
+}
+
+fn full(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = (scene.join()?, scene.join()?);
+    scene.play(a, &["create r 8192 2000000", "map r", "fill r", "create s 2000000"])?;
+    scene.play(b, &["create s 4096", "resize r 1500000", "map r", "look r", "unmap r", "close"])?;
+    scene.play(a, &["unmap r", "destroy r wait", "close"])
 }
 
 fn first(scene: &mut Scene<'_>) -> Outcome {

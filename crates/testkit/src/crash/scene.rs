@@ -12,6 +12,7 @@ use crate::crash::{
     Outcome,
     actor::{Actor, Heard, Hit},
     ledger::{Ledger, Who},
+    medium::SmallMemory,
 };
 
 /// Bytes of the space.
@@ -33,14 +34,18 @@ pub(crate) struct Scene<'a> {
     pub(crate) ledger: Ledger,
     /// Somebody has been killed at a point.
     pub(crate) deaths: u32,
+    /// Last, so that nobody uses it when it goes.
+    _medium: Option<SmallMemory>,
 }
 
 impl<'a> Scene<'a> {
-    /// A new space for `peers`, the driver among them.
-    pub(crate) fn new(program: &'a Path, peers: u64) -> Outcome<Self> {
+    /// A new space for `peers`, the driver among them, in a medium of so much memory.
+    pub(crate) fn new(program: &'a Path, peers: u64, memory: Option<u64>) -> Outcome<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let url = format!("shm:crash-{}-{number}", std::process::id());
+        let tag = format!("crash-{}-{number}", std::process::id());
+        let medium = memory.map(|bytes| SmallMemory::mount(bytes, &tag)).transpose()?;
+        let url = medium.as_ref().map_or_else(|| format!("shm:{tag}"), SmallMemory::url);
         let options = FormatOptions {
             capacity: Some(CAPACITY),
             peers: Some(peers),
@@ -48,8 +53,8 @@ impl<'a> Scene<'a> {
             ..FormatOptions::default()
         };
         Space::format(&url, &options).map_err(|error| format!("{url}: {error}"))?;
-        let ledger = Ledger::default();
-        Ok(Self { program, url, arm: None, actors: vec![], ledger, deaths: 0 })
+        let ledger = Ledger::of(memory);
+        Ok(Self { program, url, arm: None, actors: vec![], ledger, deaths: 0, _medium: medium })
     }
 
     /// One more process, not attached yet.

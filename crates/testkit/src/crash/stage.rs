@@ -70,6 +70,7 @@ fn refused(error: &RegionError) -> String {
         RegionError::Mapped { .. } => "mapped".into(),
         RegionError::TimedOut { .. } => "timedout".into(),
         RegionError::NoSpace { .. } => "nospace".into(),
+        RegionError::NoMemory { .. } => "nomemory".into(),
         RegionError::BeyondReserve { .. } => "beyond".into(),
         error => format!("failed: {error}"),
     }
