@@ -272,6 +272,7 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
     // Others look at the slots below this, so it grows before the slot is taken.
     view.header().ok()?[header_word::PEERS_USED]
         .fetch_max(u64::from(peer.get()) + 1, Ordering::SeqCst);
+    Point::AttachCounted.reached();
     view.peer(peer).ok()?[peer_word::STATE]
         .compare_exchange(state.word(), taken.word(), Ordering::SeqCst, Ordering::Relaxed)
         .ok()?;

@@ -180,6 +180,7 @@ impl<P: Platform> Directory<'_, P> {
         let entries = view.geometry().region_entries(used.into(), end.into());
         view.platform()
             .commit(entries.ok_or(Damage::new("the number of used regions", used.into()))?)?;
+        Point::CreateEntries.reached();
         // Release: whoever sees the number sees memory behind the entries.
         view.header_word(header_word::REGIONS_USED)?.store(end.into(), Ordering::Release);
         Ok(Some(RegionId::new(used)))

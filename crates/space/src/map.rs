@@ -189,6 +189,7 @@ impl<P: Platform> Space<P> {
         let wanted = wanted.min(geometry.regions().into());
         let row = geometry.share_row(self.peer(), wanted).ok_or(damage)?;
         self.view().platform().commit(row)?;
+        Point::MapRowCommitted.reached();
         // Release: whoever sees the number sees memory behind the words.
         self.view().peer(self.peer())?[peer_word::SHARES_USED].fetch_max(wanted, Ordering::Release);
         self.view().share(self.peer(), region).ok_or(DirectoryError::Damaged(damage))

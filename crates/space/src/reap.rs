@@ -7,13 +7,16 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Evidence, Owner, PeerPhase, PeerState, RegionFlags, RegionId, RegionPhase, ThreadId,
+    Evidence, Owner, PeerId, PeerPhase, PeerState, RegionFlags, RegionId, RegionPhase, ThreadId,
     header_word, peer_word,
 };
 use commonhold_sync::{Liveness, Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{DirectoryError, PeerRecord, Platform, Space, directory::Directory};
+
+/// Slots that are freed after one look at all entries.
+const AT_ONCE: usize = 64;
 
 /// What was found and freed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,29 +66,49 @@ impl<P: Platform> Space<P> {
             return Ok(Reaped::default());
         }
         let directory = view.directory(me)?;
-        let settled = self.settle(&directory)?;
-        Point::ReapSettled.reached();
-        let mut peers = 0;
-        for peer in view.peer_ids() {
-            let state = view.peer_state(peer);
-            if state.phase != PeerPhase::Fenced {
-                continue;
+        let mut reaped = Reaped::default();
+        let mut ids = view.peer_ids();
+        loop {
+            // Only who was fenced before the entries were looked at may be freed after it: somebody
+            // else may die, and be fenced, at any moment between.
+            let mut batch = [None; AT_ONCE];
+            let fenced = ids.by_ref().map(|peer| (peer, view.peer_state(peer)));
+            let fenced = fenced.filter(|(_, state)| state.phase == PeerPhase::Fenced);
+            for (place, dead) in batch.iter_mut().zip(fenced) {
+                *place = Some(dead);
             }
-            view.wake_for(peer);
-            let record = view.peer_record(peer);
-            let free = PeerState { phase: PeerPhase::Free, evidence: Evidence::NONE, ..state };
-            let freed = view.peer(peer)?[peer_word::STATE]
-                .compare_exchange(state.word(), free.word(), Ordering::SeqCst, Ordering::Relaxed)
-                .is_ok();
-            if freed {
-                Point::ReapFreed.reached();
-                peers += 1;
-                if let Some((record, _)) = record {
-                    tell(&record);
-                }
+            reaped.settled += self.settle(&directory)?;
+            Point::ReapSettled.reached();
+            for (peer, state) in batch.iter().flatten() {
+                reaped.peers += u32::from(self.free_slot(*peer, *state, &mut tell)?);
+            }
+            if batch.last().is_none_or(Option::is_none) {
+                return Ok(reaped);
             }
         }
-        Ok(Reaped { peers, settled })
+    }
+
+    /// Frees the slot of a peer that is fenced, and whose entries are settled.
+    fn free_slot(
+        &self,
+        peer: PeerId,
+        state: PeerState,
+        tell: &mut impl FnMut(&PeerRecord),
+    ) -> Result<bool, DirectoryError> {
+        let view = self.view();
+        view.wake_for(peer);
+        let record = view.peer_record(peer);
+        let free = PeerState { phase: PeerPhase::Free, evidence: Evidence::NONE, ..state };
+        let freed = view.peer(peer)?[peer_word::STATE]
+            .compare_exchange(state.word(), free.word(), Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok();
+        if freed {
+            Point::ReapFreed.reached();
+            if let Some((record, _)) = record {
+                tell(&record);
+            }
+        }
+        Ok(freed)
     }
 
     fn deferred_hint(&self) -> Result<bool, DirectoryError> {

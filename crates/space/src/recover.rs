@@ -52,6 +52,7 @@ impl<P: Platform> Directory<'_, P> {
             IntentPhase::Granted => (new, old),
         };
         entry[region_word::SIZE].store(size, Ordering::SeqCst);
+        Point::RecoverSized.reached();
         if other > size {
             self.clear_tail(intent.region, size, other, state.flags)?;
         }

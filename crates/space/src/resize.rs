@@ -63,6 +63,7 @@ impl<P: Platform> Space<P> {
         }
         if view.mappings(region) > 0 {
             size.store(old, Ordering::SeqCst);
+            Point::ResizeUndone.reached();
             directory.set_intent(None)?;
             return Err(DirectoryError::Mapped);
         }
@@ -71,6 +72,7 @@ impl<P: Platform> Space<P> {
         if let Err(error) = directory.clear_tail(region, new, old, state.flags) {
             // What could not be cleared must not come back when the region grows again.
             size.store(old, Ordering::SeqCst);
+            Point::ResizeUndone.reached();
             directory.set_intent(None)?;
             return Err(error);
         }
@@ -115,6 +117,7 @@ impl<P: Platform> Directory<'_, P> {
             self.set_intent(None)?;
             return Err(error.into());
         }
+        Point::ResizeCommitted.reached();
         self.set_resize(region, IntentPhase::Granted)?;
         Point::ResizeGranted.reached();
         entry[region_word::SIZE].store(new, Ordering::SeqCst);

@@ -13,9 +13,9 @@ use std::{
 };
 
 use commonhold_layout::{
-    BootId, Evidence, Extent, FormatOptions, Name, PeerId, PeerName, RegionPhase, ThreadId,
+    BootId, Evidence, Extent, FormatOptions, Name, Owner, PeerId, PeerName, RegionPhase, ThreadId,
 };
-use commonhold_sync::{Park, Taken, Verdict, Wake};
+use commonhold_sync::{Liveness as _, Park, Taken, Verdict, Wake};
 use commonhold_window::Window;
 use proptest::prelude::*;
 
@@ -26,6 +26,9 @@ use crate::{
 
 const PAGE: u64 = 4096;
 
+/// Something that happens to a world.
+type Event = fn(&Arc<World>);
+
 /// One machine: memory, how much of it there is, and who lives on it.
 #[derive(Debug)]
 struct World {
@@ -34,6 +37,8 @@ struct World {
     pages: AtomicU64,
     living: Mutex<HashSet<u16>>,
     clock: AtomicU64,
+    /// What happens when memory is next given back.
+    at_release: Mutex<Option<Event>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +56,7 @@ impl World {
             pages: AtomicU64::new(u64::MAX),
             living: Mutex::default(),
             clock: AtomicU64::new(1),
+            at_release: Mutex::default(),
         })
     }
 
@@ -151,6 +157,10 @@ impl Medium for Machine {
     }
 
     fn release(&self, extent: Extent) -> Result<(), MediumError> {
+        let happens = self.world.at_release.lock().unwrap().take();
+        if let Some(happens) = happens {
+            happens(&self.world);
+        }
         let mut committed = self.world.committed.lock().unwrap();
         for page in extent.start().get() / PAGE..extent.end().div_ceil(PAGE) {
             committed.remove(&page);
@@ -344,6 +354,35 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     a.unmap(mine).unwrap();
     a.destroy("x", Destroy::Wait).unwrap();
     assert_eq!(world.attach().space.peer(), slot);
+}
+
+/// `a` reaped `b`. It had looked at the entry of `c`, which lived; then `c` died, a fourth fenced it,
+/// and `a` freed its slot together with `b`'s. No dead peer was left to make anybody look at the entry
+/// again: its bytes were lost to all but a creation of the same name.
+#[test]
+fn whoever_dies_while_others_are_reaped_leaves_nothing_either() {
+    let world = World::formatted(1 << 20);
+    let (a, b, c) = (world.attach(), world.attach(), world.attach());
+    c.create("c", PAGE).unwrap();
+    b.create("b", PAGE).unwrap();
+    for (peer, name) in [(&c, "c"), (&b, "b")] {
+        *world.at_release.lock().unwrap() = Some(|_| panic!("the end of a process"));
+        let freed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            peer.destroy(name, Destroy::Wait)
+        }));
+        assert!(freed.is_err());
+    }
+    assert_eq!(c.space.peer(), PeerId::new(2));
+    b.die();
+    *world.at_release.lock().unwrap() = Some(|world| {
+        world.living.lock().unwrap().remove(&2);
+        let fourth = View::open(world.machine()).unwrap();
+        let c = Owner::new(PeerId::new(2), 1, ThreadId::FIRST).unwrap();
+        assert_eq!(fourth.verdict(c), Verdict::Dead);
+    });
+    while a.space.reap(&a.me()).unwrap().freed_anything() {}
+    assert_eq!(a.check(), crate::Census { largest_free: a.check().largest_free, ..<_>::default() });
+    assert_eq!(world.data_pages(&a.space), 0);
 }
 
 #[test]

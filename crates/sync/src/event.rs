@@ -55,6 +55,7 @@ impl<'a> Event<'a> {
             let kept = if who == Wake::All { seen & !EVENT_WAITERS } else { seen };
             if sleepers {
                 me.announce(PendingKind::Release, self.at);
+                Point::EventAnnounced.reached();
             }
             // SeqCst: pairs with the load in `sequence` and in `wait`.
             match self.word.compare_exchange_weak(
@@ -109,6 +110,7 @@ impl<'a> Event<'a> {
                 break Err(LockError::Fenced);
             }
             me.announce(PendingKind::Event, self.at);
+            Point::EventPending.reached();
             let expected = word | EVENT_WAITERS;
             if expected != word
                 && self

@@ -125,6 +125,7 @@ impl<'a> Mutex<'a> {
                 return Err(LockError::TimedOut);
             }
             if self.swap(seen, LockWord::FREE) {
+                Point::LockReset.reached();
                 env.wake(self.word, Wake::All);
                 return Ok(());
             }

@@ -29,6 +29,8 @@ points! {
     AttachBegins = "attach.begins",
     /// The evidence lies in the kernel, the slot is not taken yet.
     AttachEvidence = "attach.evidence",
+    /// The slots in use reach to this one, which is not taken yet.
+    AttachCounted = "attach.counted",
     /// The slot is taken, its record is not written yet.
     AttachSlotTaken = "attach.slot-taken",
     /// A domain record holds the boot id, but is not marked as used.
@@ -53,12 +55,16 @@ points! {
     RecoverBegins = "recover.begins",
     /// An interrupted resize has been undone or completed; the links are not rebuilt.
     RecoverResized = "recover.resized",
+    /// The size that stands is written; what lies beyond it is not given back.
+    RecoverSized = "recover.sized",
     /// The chains are empty, and about to be rebuilt.
     RecoverChainsCleared = "recover.chains-cleared",
     /// The links are rebuilt; the intent still stands.
     RecoverLinked = "recover.linked",
     /// The intent is cleared; the mutex is not yet marked consistent.
     RecoverCleared = "recover.cleared",
+    /// New entries have memory, and are not counted as used.
+    CreateEntries = "create.entries",
     /// An entry has been chosen; nothing is written.
     CreateChosen = "create.chosen",
     /// Name and extent are written; the state still says free.
@@ -81,6 +87,8 @@ points! {
     LinkDone = "link.done",
     /// The sequence number is even; the intent still stands.
     LinkEven = "link.even",
+    /// The next words of a row of shares have memory, and are not counted as used.
+    MapRowCommitted = "map.row-committed",
     /// The mapping is counted; the state has not been looked at again.
     MapCounted = "map.counted",
     /// The mapping is good.
@@ -115,6 +123,10 @@ points! {
     ResizeIntent = "resize.intent",
     /// The new size stands, on trial.
     ResizeTrial = "resize.trial",
+    /// What a region grows by has memory; the old size stands.
+    ResizeCommitted = "resize.committed",
+    /// A shrink was refused, and the old size stands again; the intent stands.
+    ResizeUndone = "resize.undone",
     /// A resize is granted.
     ResizeGranted = "resize.granted",
     /// The memory of the tail is given back.
@@ -129,6 +141,8 @@ points! {
     LockTakenOver = "lock.taken-over",
     /// A lock is marked consistent again.
     LockConsistent = "lock.consistent",
+    /// A lock that nobody owned is as good as new; nobody has been woken.
+    LockReset = "lock.reset",
     /// An owner has announced that it frees a lock that others wait for.
     UnlockPending = "unlock.pending",
     /// A lock is free; nobody has been woken.
@@ -143,8 +157,12 @@ points! {
     ReadUncounted = "read.uncounted",
     /// A writer has the word, and readers are still there.
     WriteDraining = "write.draining",
+    /// A signaller has announced that it wakes others; the number has not moved.
+    EventAnnounced = "event.announced",
     /// An event's number has moved; nobody has been woken.
     EventMoved = "event.moved",
+    /// A waiter has announced the event it waits for.
+    EventPending = "event.pending",
     /// A waiter has set an event's flag, and does not sleep yet.
     EventFlagged = "event.flagged",
 }

@@ -1,0 +1,133 @@
+//! A child as the driver has it: what it was told, what it said, and whether it lives.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::Duration,
+};
+
+use commonhold_window::Point;
+
+use crate::crash::{Outcome, arm};
+
+/// Nothing that a child is told takes longer, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One hit of one point.
+pub(crate) type Hit = (Point, u32);
+
+/// What was heard next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Point(Point),
+    Answer(String),
+    /// It has been killed, and the kernel has let go of all it had.
+    Death,
+}
+
+pub(crate) struct Actor {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+    /// Every point it came to, in order.
+    pub(crate) trace: Vec<Point>,
+    /// How much of the trace is older than the command in flight.
+    begun: usize,
+    /// The command it has not answered yet.
+    pub(crate) in_flight: Option<String>,
+    pub(crate) alive: bool,
+}
+
+impl Actor {
+    /// Starts `program`, to die at `at`.
+    pub(crate) fn start(program: &Path, at: Option<Hit>) -> Outcome<Self> {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).env_remove(arm::ARMED);
+        if let Some((point, number)) = at {
+            command.env(arm::ARMED, format!("{}:{number}", point.name()));
+        }
+        let mut child =
+            command.spawn().map_err(|error| format!("cannot start a child: {error}"))?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().ok_or("a child without output")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, input, lines, trace: vec![], begun: 0, in_flight: None, alive: true })
+    }
+
+    /// Tells it to do something.
+    pub(crate) fn tell(&mut self, command: &str) {
+        self.begun = self.trace.len();
+        self.in_flight = Some(command.to_owned());
+        // A pipe without a reader is a death that will be heard of.
+        let _ = self.input.as_mut().map(|input| writeln!(input, "{command}"));
+    }
+
+    /// The points it came to since it was told what it is doing.
+    pub(crate) fn points(&self) -> &[Point] {
+        self.trace.get(self.begun..).unwrap_or(&[])
+    }
+
+    /// What it says next.
+    pub(crate) fn hear(&mut self) -> Outcome<Heard> {
+        let line = match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => return self.bury().map(|()| Heard::Death),
+            Err(RecvTimeoutError::Timeout) => {
+                let last = self.trace.last().map_or("no point", |point| point.name());
+                return Err(format!("hangs in {:?} after {last}", self.in_flight));
+            }
+        };
+        match line.split_at_checked(1) {
+            Some(("@", name)) => {
+                let point = arm::point(name).ok_or_else(|| format!("no point {name:?}"))?;
+                self.trace.push(point);
+                Ok(Heard::Point(point))
+            }
+            Some(("=", answer)) => Ok(Heard::Answer(answer.to_owned())),
+            _ => Err(format!("it says {line:?}")),
+        }
+    }
+
+    fn bury(&mut self) -> Outcome {
+        let status = self.child.wait().map_err(|error| error.to_string())?;
+        self.alive = false;
+        match status.signal() {
+            Some(9) => Ok(()),
+            _ => Err(format!("ended by {status} in {:?}", self.in_flight)),
+        }
+    }
+
+    /// Kills it from outside.
+    pub(crate) fn kill(&mut self) -> Outcome {
+        self.child.kill().map_err(|error| error.to_string())?;
+        while self.hear()? != Heard::Death {}
+        Ok(())
+    }
+
+    /// Lets it end, which it must do in order.
+    pub(crate) fn dismiss(&mut self) -> Outcome {
+        drop(self.input.take());
+        let status = self.child.wait().map_err(|error| error.to_string())?;
+        self.alive = false;
+        if status.success() { Ok(()) } else { Err(format!("ended by {status}, still holding")) }
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        if self.alive {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! In the child: what happens at each point. It is said, and if it is the one, that was the last word.
+
+use std::{
+    env,
+    io::Write as _,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use commonhold_window::Point;
+use rustix::process::{Signal, getpid, kill_process};
+
+/// `POINT:N`: die at the N-th hit of it.
+pub(crate) const ARMED: &str = "COMMONHOLD_CRASH_AT";
+
+/// Hits of one point that are said; a waiter that spins would say no end of them.
+const SAID: u32 = 64;
+
+struct Armed {
+    at: Option<(Point, u32)>,
+    hits: Vec<AtomicU32>,
+}
+
+static ARM: OnceLock<Armed> = OnceLock::new();
+
+/// From now on points are said, and the armed one kills.
+pub(crate) fn install() {
+    let at = env::var(ARMED).ok().and_then(|text| {
+        let (name, number) = text.split_once(':')?;
+        Some((point(name)?, number.parse().ok()?))
+    });
+    let hits = Point::ALL.iter().map(|_| AtomicU32::new(0)).collect();
+    let _ = ARM.set(Armed { at, hits });
+    commonhold_window::at_each_point(hook);
+}
+
+/// The point of a name.
+pub(crate) fn point(name: &str) -> Option<Point> {
+    Point::ALL.iter().copied().find(|point| point.name() == name)
+}
+
+fn hook(point: Point) {
+    let Some(arm) = ARM.get() else { return };
+    let index = Point::ALL.iter().position(|other| *other == point);
+    let Some(hits) = index.and_then(|index| arm.hits.get(index)) else { return };
+    let hit = hits.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    if hit <= SAID {
+        say('@', point.name());
+    }
+    if arm.at == Some((point, hit)) {
+        let _ = kill_process(getpid(), Signal::KILL);
+        // It comes before the call returns; if not, the one who waits for it will notice.
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Tells the driver something: a point (`@`) or an answer (`=`). Whoever cannot be heard has no more
+/// reason to be.
+pub(crate) fn say(kind: char, text: &str) {
+    let mut out = std::io::stdout().lock();
+    let said = out.write_all(format!("{kind}{text}\n").as_bytes()).and_then(|()| out.flush());
+    if said.is_err() {
+        std::process::exit(4);
+    }
+}

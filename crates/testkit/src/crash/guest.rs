@@ -1,0 +1,50 @@
+//! In the child: a peer that says it runs on another kernel, which only the core lets it say.
+
+use commonhold_host::{Heartbeat, LinuxPlatform, Url};
+use commonhold_layout::BootId;
+use commonhold_space::{Identity, Space, View};
+
+use crate::crash::{arm::say, stage::Line};
+
+/// `guest URL BOOT`: attaches as a peer of that kernel, and detaches at `close`.
+pub(crate) fn attend(url: &str, boot: u64) {
+    let space = match attach(url, boot) {
+        Ok(space) => space,
+        Err(error) => return say('=', &error),
+    };
+    say('=', "ok");
+    loop {
+        match Line::read() {
+            None => std::process::exit(3),
+            Some(line) if line.word(0) == "close" => break,
+            Some(_) => say('=', "skip"),
+        }
+    }
+    say('=', &left(&space));
+}
+
+/// `tour URL N`: attaches and detaches as a peer of one new kernel after the other.
+pub(crate) fn tour(url: &str, kernels: u64) {
+    for boot in 0..kernels {
+        match attach(url, 1000 + boot).map(|space| left(&space)) {
+            Ok(said) if said == "ok" => {}
+            Ok(error) | Err(error) => return say('=', &error),
+        }
+    }
+    say('=', "ok");
+}
+
+fn left(space: &Space<LinuxPlatform>) -> String {
+    space.detach().map_or_else(|error| format!("failed: {error}"), |()| "ok".into())
+}
+
+fn attach(url: &str, boot: u64) -> Result<Space<LinuxPlatform>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("failed: {error}");
+    let url: Url = url.parse().map_err(|_| "failed: no URL".to_owned())?;
+    let mapped = commonhold_host::open(&url).map_err(|error| failed(&error))?;
+    let platform =
+        LinuxPlatform::new(mapped, Heartbeat::WithoutProof).map_err(|error| failed(&error))?;
+    let identity = Identity { boot: BootId(boot.into()), ..platform.identity() };
+    let view = View::open(platform).map_err(|error| failed(&error))?;
+    Space::attach(view, &identity).map_err(|error| failed(&error))
+}

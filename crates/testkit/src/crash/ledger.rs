@@ -1,0 +1,330 @@
+//! What must be true, known from the commands, the answers and the deaths alone.
+//!
+//! # Invariants
+//! 1. The ledger never looks into the space. It knows which command was in flight at a death, and which
+//!    points had been passed; for each command one point is the instant at which it takes effect.
+//! 2. So every answer has exactly one right value, at any time, for whoever survives.
+
+use std::collections::BTreeMap;
+
+use commonhold_window::Point;
+
+use crate::crash::Outcome;
+
+/// A process of the scene; the driver itself is [`DRIVER`].
+pub(crate) type Who = usize;
+
+/// Who maps and locks two regions of its own while all others come and go.
+pub(crate) const DRIVER: Who = usize::MAX;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Life {
+    #[default]
+    Absent,
+    Present,
+    /// Destroyed, and gone as soon as nobody maps it.
+    Doomed,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Health {
+    #[default]
+    Clean,
+    Inconsistent,
+    Unrecoverable,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lock {
+    writer: Option<Who>,
+    readers: Vec<Who>,
+    health: Health,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Region {
+    pub(crate) life: Life,
+    size: u64,
+    reserve: u64,
+    filled: u64,
+    /// Locks and events have been written among its bytes.
+    raw: bool,
+    mappers: Vec<Who>,
+    own: Lock,
+    mutexes: BTreeMap<u64, Lock>,
+}
+
+/// Everything there is, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    regions: BTreeMap<String, Region>,
+    /// Guards, in the order in which they were taken: whose, of what, and which mutex.
+    guards: Vec<(Who, String, Option<u64>)>,
+    /// Bytes of the medium; a size that is larger finds no memory, unless it is lazy.
+    memory: Option<u64>,
+}
+
+/// A command, taken apart.
+struct Command<'a> {
+    verb: &'a str,
+    name: &'a str,
+    how: &'a str,
+    third: u64,
+}
+
+fn parse(text: &str) -> Command<'_> {
+    let mut words = text.split_whitespace();
+    let mut word = || words.next().unwrap_or("");
+    let (verb, name, how) = (word(), word(), word());
+    Command { verb, name, how, third: word().parse().unwrap_or(0) }
+}
+
+impl Command<'_> {
+    fn size(&self) -> u64 {
+        self.how.parse().unwrap_or(0)
+    }
+}
+
+fn remove_one(list: &mut Vec<Who>, who: Who) {
+    if let Some(index) = list.iter().rposition(|other| *other == who) {
+        list.remove(index);
+    }
+}
+
+impl Region {
+    fn lock(&mut self, mutex: Option<u64>) -> &mut Lock {
+        match mutex {
+            None => &mut self.own,
+            Some(offset) => self.mutexes.entry(offset).or_default(),
+        }
+    }
+
+    fn unmapped(&mut self) {
+        if self.life == Life::Doomed && self.mappers.is_empty() {
+            self.life = Life::Absent;
+        }
+    }
+
+    fn create(&mut self, command: &Command<'_>) {
+        let size = command.size();
+        let reserve = size.max(command.third).next_multiple_of(4096);
+        *self = Self { life: Life::Present, size, reserve, ..Self::default() };
+    }
+
+    fn resize(&mut self, size: u64) {
+        self.size = size;
+        self.filled = self.filled.min(size);
+    }
+}
+
+impl Ledger {
+    /// Of a space with nothing in it, in so much memory.
+    pub(crate) fn of(memory: Option<u64>) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
+    pub(crate) fn region(&mut self, name: &str) -> &mut Region {
+        self.regions.entry(name.to_owned()).or_default()
+    }
+
+    /// Names that a scenario has used, without the driver's own.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let driver = |region: &Region| region.mappers.contains(&DRIVER);
+        self.regions.iter().filter(|(_, it)| !driver(it)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The mutexes of a region.
+    pub(crate) fn mutexes(&mut self, name: &str) -> Vec<u64> {
+        self.region(name).mutexes.keys().copied().collect()
+    }
+
+    /// The size that a region can grow to, if it is larger than that it has.
+    pub(crate) fn room(&mut self, name: &str) -> Option<u64> {
+        let memory = self.memory;
+        let region = self.region(name);
+        let fits = memory.is_none_or(|memory| region.reserve < memory);
+        (fits && region.reserve > region.size && !region.raw).then_some(region.reserve)
+    }
+
+    pub(crate) fn is_raw(&mut self, name: &str) -> bool {
+        self.region(name).raw
+    }
+
+    /// What `who` must be told. `None`: anything but a failure.
+    pub(crate) fn right_answer(&mut self, who: Who, text: &str) -> Option<String> {
+        let command = parse(text);
+        let full = self.memory.is_some_and(|memory| command.size() >= memory);
+        let region = self.region(command.name);
+        let others = region.mappers.iter().any(|other| *other != who);
+        let absent = region.life != Life::Present;
+        Some(match command.verb {
+            "create" if command.size() > 1 << 30 => "nospace".into(),
+            "create" if region.life != Life::Absent => "exists".into(),
+            "create" if full => "nomemory".into(),
+            "map" | "destroy" | "resize" if absent => "notfound".into(),
+            "map" => format!("ok {}", region.size),
+            "look" => format!("ok {} {}", region.size, region.filled),
+            "destroy" if region.mappers.contains(&who) => "mapped".into(),
+            "destroy" if others && !matches!(command.how, "wait" | "deferred") => "timedout".into(),
+            "destroy" if others && command.how == "wait" => return Some("no answer yet".into()),
+            "resize" if command.size() > region.reserve => "beyond".into(),
+            "resize" if command.size() < region.size && !region.mappers.is_empty() => {
+                "mapped".into()
+            }
+            "resize" if full => "nomemory".into(),
+            "lock" | "rlock" => Self::right_lock(who, &region.own, &command).into(),
+            "mlock" => Self::right_lock(who, region.lock(Some(command.third)), &command).into(),
+            "reset" if region.own.writer.is_some() => "timedout".into(),
+            "wait" => return None,
+            _ => "ok".into(),
+        })
+    }
+
+    fn right_lock(who: Who, lock: &Lock, command: &Command<'_>) -> &'static str {
+        let busy = lock.writer.is_some() || (command.verb == "lock" && !lock.readers.is_empty());
+        match lock.health {
+            _ if lock.writer == Some(who) => "deadlock",
+            _ if busy && command.how == "wait" => "no answer yet: another living process has it",
+            _ if busy => "timedout",
+            Health::Clean => "ok",
+            Health::Inconsistent => "ownerdied",
+            Health::Unrecoverable => "unrecoverable",
+        }
+    }
+
+    /// `who` was told `answer`.
+    pub(crate) fn answered(&mut self, who: Who, text: &str, answer: &str) {
+        let command = parse(text);
+        let held = answer == "ok" || answer == "ownerdied";
+        // Also one that waits in vain leaves its flag.
+        self.region(command.name).raw |= command.verb == "wait";
+        if matches!(command.verb, "lock" | "rlock" | "mlock") && held {
+            self.take(who, &command);
+        } else if answer.starts_with("ok") {
+            self.done(who, &command);
+        }
+    }
+
+    fn take(&mut self, who: Who, command: &Command<'_>) {
+        let mutex = (command.verb == "mlock").then_some(command.third);
+        let region = self.region(command.name);
+        region.raw |= mutex.is_some();
+        let lock = region.lock(mutex);
+        if command.verb == "rlock" {
+            lock.readers.push(who);
+        } else {
+            lock.writer = Some(who);
+        }
+        self.guards.push((who, command.name.to_owned(), mutex));
+    }
+
+    fn done(&mut self, who: Who, command: &Command<'_>) {
+        let region = self.regions.entry(command.name.to_owned()).or_default();
+        match command.verb {
+            "create" => region.create(command),
+            "map" => region.mappers.push(who),
+            "unmap" => {
+                remove_one(&mut region.mappers, who);
+                region.unmapped();
+            }
+            "fill" => region.filled = region.size,
+            "signal" | "broadcast" => region.raw = true,
+            "destroy" => {
+                region.life = Life::Doomed;
+                region.unmapped();
+            }
+            "resize" => region.resize(command.size()),
+            "reset" => region.own.health = Health::Clean,
+            "repair" | "unlock" | "leave" | "abandon" => self.give_back(who, command),
+            "look" | "wait" => {}
+            // They have no region.
+            _ => drop(self.regions.remove(command.name)),
+        }
+    }
+
+    fn give_back(&mut self, who: Who, command: &Command<'_>) {
+        let mine = |guard: &(Who, String, Option<u64>)| guard.0 == who && guard.1 == command.name;
+        let Some(index) = self.guards.iter().rposition(mine) else { return };
+        let Some(mutex) = self.guards.get(index).map(|guard| guard.2) else { return };
+        if command.verb != "repair" {
+            self.guards.remove(index);
+        }
+        let lock = self.region(command.name).lock(mutex);
+        if lock.writer != Some(who) {
+            return remove_one(&mut lock.readers, who);
+        }
+        lock.health = match (command.verb, lock.health) {
+            ("leave", _) => Health::Inconsistent,
+            ("abandon", Health::Inconsistent) => Health::Unrecoverable,
+            _ => Health::Clean,
+        };
+        if command.verb != "repair" {
+            lock.writer = None;
+        }
+    }
+
+    /// `who` has died, in the middle of `text` if that is something, after the points of `trace`.
+    pub(crate) fn died(&mut self, who: Who, text: Option<&str>, trace: &[Point]) {
+        if let Some(text) = text {
+            self.died_in(who, &parse(text), trace);
+        }
+        for region in self.regions.values_mut() {
+            region.mappers.retain(|other| *other != who);
+            region.unmapped();
+            for lock in region.mutexes.values_mut().chain([&mut region.own]) {
+                lock.readers.retain(|other| *other != who);
+                if lock.writer == Some(who) {
+                    lock.writer = None;
+                    lock.health = Health::Inconsistent;
+                }
+            }
+        }
+        self.guards.retain(|guard| guard.0 != who);
+    }
+
+    /// What of a command had taken effect: it has, if the point after the one store that counts was
+    /// passed.
+    fn died_in(&mut self, who: Who, command: &Command<'_>, trace: &[Point]) {
+        let passed = |point| trace.contains(&point);
+        match command.verb {
+            "create" if passed(Point::CreateActive) => self.done(who, command),
+            "destroy" if self.region(command.name).life != Life::Present => {}
+            "destroy" if passed(Point::DestroyFreeing) => self.done(who, command),
+            "destroy" if command.how == "deferred" && passed(Point::DestroyState) => {
+                self.done(who, command);
+            }
+            "resize" if passed(Point::ResizeGranted) => self.done(who, command),
+            "reset" if passed(Point::LockReset) => self.done(who, command),
+            "lock" | "mlock" => {
+                let last = trace.iter().rev().find(|point| {
+                    use Point::{LockAcquired, LockTakenOver, UnlockFreed};
+                    matches!(point, LockAcquired | LockTakenOver | UnlockFreed)
+                });
+                if last.is_some_and(|point| *point != Point::UnlockFreed) {
+                    self.take(who, command);
+                }
+            }
+            "unlock" | "leave" | "abandon" if passed(Point::UnlockFreed) => {
+                self.give_back(who, command);
+            }
+            _ => {}
+        }
+    }
+
+    /// What is still held, or half done, when it should not be.
+    pub(crate) fn idle(&self) -> Outcome {
+        match self.guards.iter().find(|guard| guard.0 != DRIVER) {
+            Some(guard) => Err(format!("the scenario itself leaves {guard:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The driver's own region.
+    pub(crate) fn keep(&mut self, name: &str, size: u64, verb: &str) {
+        let create = format!("create {name} {size}");
+        for text in [create.as_str(), &format!("map {name}"), &format!("fill {name}")] {
+            self.done(DRIVER, &parse(text));
+        }
+        self.take(DRIVER, &parse(&format!("{verb} {name} wait")));
+    }
+}

@@ -1,0 +1,197 @@
+//! What a fresh process does after the deaths, and what must be so in the end.
+
+use std::{fs::File, os::unix::fs::MetadataExt as _};
+
+use commonhold::{Access, LockError, LockGuard, Mapping, ReadGuard, Removal, Space};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::crash::{
+    Outcome,
+    ledger::{DRIVER, Ledger, Life, Who},
+    scene::Scene,
+    stage::pattern,
+};
+
+/// The driver's regions: it writes one and reads the other.
+const WRITTEN: &str = "zw";
+const READ: &str = "zr";
+const SIZE: u16 = 6000;
+
+fn text(error: impl std::fmt::Display) -> String {
+    format!("the driver: {error}")
+}
+
+/// The driver as a peer: who had everything before anybody died, and must have it after.
+pub(crate) struct Bystander {
+    space: Space,
+    written: Mapping,
+    read: Mapping,
+}
+
+impl Bystander {
+    /// Attaches to the scene's space and makes the two regions.
+    pub(crate) fn join(scene: &mut Scene<'_>) -> Outcome<Self> {
+        let space = Space::open(&scene.url).map_err(text)?;
+        let mut mapped = vec![];
+        for (name, verb) in [(READ, "rlock"), (WRITTEN, "lock")] {
+            space.create(name, SIZE.into()).map_err(text)?;
+            let mapping = space.map(name, Access::ReadWrite).map_err(text)?;
+            mapping.write(0, &[pattern(name); SIZE as usize]).map_err(text)?;
+            scene.ledger.keep(name, SIZE.into(), verb);
+            mapped.push(mapping);
+        }
+        let (Some(written), Some(read)) = (mapped.pop(), mapped.pop()) else {
+            return Err("two regions are two".into());
+        };
+        Ok(Self { space, written, read })
+    }
+
+    /// Takes both locks.
+    pub(crate) fn lock(&self) -> Outcome<(LockGuard<'_>, ReadGuard<'_>)> {
+        let written = self.written.try_lock().map_err(|error| text(error.to_string()))?;
+        let read = self.read.try_read_lock().map_err(|error| text(error.to_string()))?;
+        Ok((written, read))
+    }
+
+    /// It still has what it had: nothing is owned twice.
+    pub(crate) fn keeps(
+        &self,
+        guards: (LockGuard<'_>, ReadGuard<'_>),
+        ledger: &mut Ledger,
+    ) -> Outcome {
+        guards.0.unlock().map_err(text)?;
+        guards.1.unlock().map_err(text)?;
+        for mapping in [&self.written, &self.read] {
+            ledger.answered(DRIVER, &format!("unlock {}", mapping.name()), "ok");
+            // A writer may have died while it waited for the driver to stop reading.
+            let right = ledger.right_answer(DRIVER, &format!("lock {} 0", mapping.name()));
+            let (answer, guard) = match mapping.try_lock() {
+                Ok(guard) => ("ok", guard),
+                Err(LockError::OwnerDied(guard)) => ("ownerdied", guard),
+                Err(error) => return Err(text(error.to_string())),
+            };
+            guard.mark_consistent().map_err(text)?;
+            guard.unlock().map_err(text)?;
+            if right.as_deref() != Some(answer) {
+                return Err(format!("the driver's {} is {answer}, not {right:?}", mapping.name()));
+            }
+        }
+        for mapping in [&self.written, &self.read] {
+            let mut bytes = [0; SIZE as usize];
+            mapping.read(0, &mut bytes).map_err(text)?;
+            if bytes != [pattern(mapping.name()); SIZE as usize] {
+                return Err(format!("the driver's {} has been written to", mapping.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Only the driver and its regions are left, in the tables and in memory.
+    pub(crate) fn alone(&self) -> Outcome {
+        self.space.check().map_err(text)?;
+        let names: Vec<String> =
+            self.space.regions().map_err(text)?.into_iter().map(|region| region.name).collect();
+        if names.len() != 2 {
+            return Err(format!("these regions are left: {names:?}"));
+        }
+        let peers = self.space.peers().map_err(text)?;
+        if peers.len() != 1 {
+            return Err(format!("these peers are left: {peers:?}"));
+        }
+        let locks: Vec<String> =
+            self.space.locks().map_err(text)?.into_iter().map(|lock| lock.region).collect();
+        if !locks.is_empty() {
+            return Err(format!("locks of {locks:?} are left"));
+        }
+        let info = self.space.info().map_err(text)?;
+        if info.used != 2 * u64::from(SIZE).next_multiple_of(info.page) {
+            return Err(format!("{} bytes are used", info.used));
+        }
+        self.no_memory_left(info.capacity, info.page)
+    }
+
+    /// Punching out all bytes that no region covers gives nothing back: there was nothing there.
+    fn no_memory_left(&self, capacity: u64, page: u64) -> Outcome {
+        let file = File::from(self.space.duplicate_fd().map_err(text)?);
+        let blocks = || file.metadata().map(|metadata| metadata.blocks()).map_err(text);
+        let extents = [self.read.offset(), self.written.offset()];
+        let end =
+            extents.map(|offset| offset + u64::from(SIZE).next_multiple_of(page)).into_iter().max();
+        let end = end.unwrap_or(capacity);
+        let before = blocks()?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&file, flags, end, capacity.saturating_sub(end)).map_err(text)?;
+        match before.saturating_sub(blocks()?) {
+            0 => Ok(()),
+            leaked => Err(format!("{} bytes of memory have leaked", leaked * 512)),
+        }
+    }
+
+    /// Leaves, and removes the space, which nobody uses any more.
+    pub(crate) fn leave(self, url: &str) -> Outcome {
+        drop((self.written, self.read, self.space));
+        Space::remove(url, Removal::IfUnused).map_err(text)
+    }
+}
+
+/// A fresh process takes stock of all there is, and leaves nothing behind. It may be armed itself.
+pub(crate) fn recover(scene: &mut Scene<'_>) -> Outcome<Who> {
+    let who = scene.join()?;
+    scene.play(who, &["reap", "check"])?;
+    for mine in [format!("map {READ}"), format!("map {WRITTEN}")] {
+        scene.run(who, &mine)?;
+    }
+    for (name, lock) in [(WRITTEN, "rlock"), (READ, "lock")] {
+        scene.run(who, &format!("{lock} {name} 0"))?;
+        scene.run(who, &format!("look {name}"))?;
+        scene.run(who, &format!("unmap {name}"))?;
+    }
+    for name in scene.ledger.names() {
+        take_stock(scene, who, &name)?;
+    }
+    scene.play(who, &["check", "reap", "close"])?;
+    Ok(who)
+}
+
+fn take_stock(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
+    if scene.ledger.region(name).life == Life::Present {
+        scene.run(who, &format!("map {name}"))?;
+        if !scene.ledger.is_raw(name) {
+            scene.run(who, &format!("look {name}"))?;
+        }
+        lock_twice(scene, who, name, &format!("lock {name} 0"))?;
+        for offset in scene.ledger.mutexes(name) {
+            lock_twice(scene, who, name, &format!("mlock {name} 0 {offset}"))?;
+        }
+        scene.run(who, &format!("unmap {name}"))?;
+        grow(scene, who, name)?;
+        scene.run(who, &format!("destroy {name} wait"))?;
+    }
+    for command in ["create NAME 5000", "map NAME", "look NAME", "unmap NAME", "destroy NAME wait"]
+    {
+        scene.run(who, &command.replace("NAME", name))?;
+    }
+    Ok(())
+}
+
+/// What was cut off, or never granted, must not show when the region grows over it.
+fn grow(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
+    let Some(reserve) = scene.ledger.room(name) else { return Ok(()) };
+    scene.run(who, &format!("resize {name} {reserve}"))?;
+    for command in ["map", "look", "unmap"] {
+        scene.run(who, &format!("{command} {name}"))?;
+    }
+    Ok(())
+}
+
+/// Once as it was left, once as it must be afterwards.
+fn lock_twice(scene: &mut Scene<'_>, who: Who, name: &str, lock: &str) -> Outcome {
+    for _ in 0..2 {
+        if scene.run(who, lock)? == "unrecoverable" {
+            scene.run(who, &format!("reset {name}"))?;
+            scene.run(who, lock)?;
+        }
+        scene.run(who, &format!("unlock {name}"))?;
+    }
+    Ok(())
+}

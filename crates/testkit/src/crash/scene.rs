@@ -1,0 +1,181 @@
+//! A space, the processes in it, and the ledger of what they must find.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use commonhold::{FormatOptions, Removal, Space};
+use commonhold_window::Point;
+
+use crate::crash::{
+    Outcome,
+    actor::{Actor, Heard, Hit},
+    ledger::{Ledger, Who},
+    medium::SmallMemory,
+};
+
+/// Bytes of the space.
+const CAPACITY: u64 = 6 << 20;
+
+/// Who of the scene is to die where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arm {
+    pub(crate) who: Who,
+    pub(crate) at: Hit,
+}
+
+pub(crate) struct Scene<'a> {
+    program: &'a Path,
+    pub(crate) url: String,
+    /// Who enters armed.
+    pub(crate) arm: Option<Arm>,
+    pub(crate) actors: Vec<Actor>,
+    pub(crate) ledger: Ledger,
+    /// Somebody has been killed at a point.
+    pub(crate) deaths: u32,
+    /// Last, so that nobody uses it when it goes.
+    _medium: Option<SmallMemory>,
+}
+
+impl<'a> Scene<'a> {
+    /// A new space for `peers`, the driver among them, in a medium of so much memory.
+    pub(crate) fn new(program: &'a Path, peers: u64, memory: Option<u64>) -> Outcome<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let tag = format!("crash-{}-{number}", std::process::id());
+        let medium = memory.map(|bytes| SmallMemory::mount(bytes, &tag)).transpose()?;
+        let url = medium.as_ref().map_or_else(|| format!("shm:{tag}"), SmallMemory::url);
+        let options = FormatOptions {
+            capacity: Some(CAPACITY),
+            peers: Some(peers),
+            threads: Some(4),
+            ..FormatOptions::default()
+        };
+        Space::format(&url, &options).map_err(|error| format!("{url}: {error}"))?;
+        let ledger = Ledger::of(memory);
+        Ok(Self { program, url, arm: None, actors: vec![], ledger, deaths: 0, _medium: medium })
+    }
+
+    /// One more process, not attached yet.
+    pub(crate) fn enter(&mut self) -> Outcome<Who> {
+        let who = self.actors.len();
+        let at = self.arm.filter(|arm| arm.who == who).map(|arm| arm.at);
+        self.actors.push(Actor::start(self.program, at)?);
+        Ok(who)
+    }
+
+    /// One more process, attached.
+    pub(crate) fn join(&mut self) -> Outcome<Who> {
+        let who = self.enter()?;
+        self.run(who, &format!("open {}", self.url.clone()))?;
+        Ok(who)
+    }
+
+    pub(crate) fn actor(&mut self, who: Who) -> Outcome<&mut Actor> {
+        self.actors.get_mut(who).ok_or_else(|| format!("no actor {who}"))
+    }
+
+    /// `who` does each of the commands, if it lives.
+    pub(crate) fn play(&mut self, who: Who, commands: &[&str]) -> Outcome {
+        commands.iter().try_for_each(|command| self.run(who, command).map(drop))
+    }
+
+    /// `who` does one command; empty if it is dead.
+    pub(crate) fn run(&mut self, who: Who, command: &str) -> Outcome<String> {
+        self.begin(who, command)?;
+        self.finish(who)
+    }
+
+    /// `who` begins a command; the answer comes later.
+    pub(crate) fn begin(&mut self, who: Who, command: &str) -> Outcome {
+        let actor = self.actor(who)?;
+        if actor.alive {
+            actor.tell(command);
+        }
+        Ok(())
+    }
+
+    /// Waits until `who` has come to `point`, or has ended what it is doing, or is dead.
+    pub(crate) fn reach(&mut self, who: Who, point: Point) -> Outcome {
+        while self.actor(who)?.in_flight.is_some() && !self.actor(who)?.points().contains(&point) {
+            self.hear(who)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the answer.
+    pub(crate) fn finish(&mut self, who: Who) -> Outcome<String> {
+        while self.actor(who)?.in_flight.is_some() {
+            if let Some(answer) = self.hear(who)? {
+                return Ok(answer);
+            }
+        }
+        Ok(String::new())
+    }
+
+    fn hear(&mut self, who: Who) -> Outcome<Option<String>> {
+        let actor = self.actor(who)?;
+        match actor.hear().map_err(|error| format!("process {who} {error}"))? {
+            Heard::Point(_) => Ok(None),
+            Heard::Answer(answer) => {
+                let command = actor.in_flight.take().ok_or("an answer to nothing")?;
+                self.judge(who, &command, &answer)?;
+                self.ledger.answered(who, &command, &answer);
+                Ok(Some(answer))
+            }
+            Heard::Death => {
+                self.deaths += 1;
+                self.mourn(who)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn mourn(&mut self, who: Who) -> Outcome {
+        let actor = self.actors.get_mut(who).ok_or("nobody died")?;
+        let command = actor.in_flight.take();
+        self.ledger.died(who, command.as_deref(), actor.points());
+        Ok(())
+    }
+
+    fn judge(&mut self, who: Who, command: &str, answer: &str) -> Outcome {
+        let right = self.ledger.right_answer(who, command);
+        let fits = match &right {
+            Some(right) => answer == right,
+            None => !answer.starts_with("failed"),
+        };
+        // What it needs for this was refused, since somebody died before making it.
+        let moot = answer == "skip" && self.deaths > 0;
+        if fits || moot {
+            return Ok(());
+        }
+        let right = right.unwrap_or_default();
+        Err(format!("process {who}: {command:?} was answered {answer:?}, not {right:?}"))
+    }
+
+    /// Part of the script: `who` dies from outside.
+    pub(crate) fn kill(&mut self, who: Who) -> Outcome {
+        if self.actor(who)?.alive {
+            self.actor(who)?.kill()?;
+            self.mourn(who)?;
+        }
+        Ok(())
+    }
+
+    /// The script is over: whoever lives has given everything back, and ends.
+    pub(crate) fn end(&mut self) -> Outcome {
+        self.ledger.idle()?;
+        for (who, actor) in self.actors.iter_mut().enumerate().filter(|(_, actor)| actor.alive) {
+            actor.dismiss().map_err(|error| format!("process {who} {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Scene<'_> {
+    fn drop(&mut self) {
+        self.actors.clear();
+        let _ = Space::remove(&self.url, Removal::Forced);
+    }
+}

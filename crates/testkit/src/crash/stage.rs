@@ -1,0 +1,295 @@
+//! In the child: does what standard input says, through the facade, and answers each line.
+//!
+//! What is held is held by a frame of the call stack: `map r` calls a loop that reads on until
+//! `unmap r`, so that guards may borrow mappings and mappings a space. Scripts therefore give things
+//! back in reverse order. A line that makes no sense where it comes (because what it needs was refused)
+//! is answered with `skip`.
+
+use std::{
+    io::{BufRead as _, stdin},
+    process::ExitCode,
+    time::Duration,
+};
+
+use commonhold::{
+    Access, CreateOptions, Destroy, Event, LockError, LockGuard, Mapping, MutexGuard, ReadGuard,
+    RegionError, Space,
+};
+
+use crate::crash::{
+    arm::{self, say},
+    guest,
+};
+
+/// Longest wait for an event.
+const EVENT_WAIT: Duration = Duration::from_millis(300);
+
+/// What this process holds, from the innermost outwards.
+struct Frame<'a> {
+    outer: Option<&'a Self>,
+    space: Option<&'a Space>,
+    mapping: Option<&'a Mapping>,
+}
+
+/// A line of the script.
+pub(crate) struct Line(Vec<String>);
+
+impl Line {
+    /// Reads the next; `None` at the end of the script.
+    pub(crate) fn read() -> Option<Self> {
+        let mut text = String::new();
+        let read = stdin().lock().read_line(&mut text).ok()?;
+        (read > 0).then(|| Self(text.split_whitespace().map(str::to_owned).collect()))
+    }
+
+    pub(crate) fn word(&self, index: usize) -> &str {
+        self.0.get(index).map_or("", String::as_str)
+    }
+
+    pub(crate) fn number(&self, index: usize) -> u64 {
+        self.word(index).parse().unwrap_or(0)
+    }
+}
+
+/// The whole life of a child.
+#[must_use]
+pub fn act() -> ExitCode {
+    arm::install();
+    let root = Frame { outer: None, space: None, mapping: None };
+    while let Some(line) = root.serve(&[]) {
+        say('=', "skip");
+        drop(line);
+    }
+    ExitCode::SUCCESS
+}
+
+fn refused(error: &RegionError) -> String {
+    match error {
+        RegionError::Exists { .. } => "exists".into(),
+        RegionError::NotFound { .. } => "notfound".into(),
+        RegionError::Mapped { .. } => "mapped".into(),
+        RegionError::TimedOut { .. } => "timedout".into(),
+        RegionError::NoSpace { .. } => "nospace".into(),
+        RegionError::NoMemory { .. } => "nomemory".into(),
+        RegionError::BeyondReserve { .. } => "beyond".into(),
+        error => format!("failed: {error}"),
+    }
+}
+
+pub(crate) fn answer<T>(result: &Result<T, RegionError>) {
+    match result {
+        Ok(_) => say('=', "ok"),
+        Err(error) => say('=', &refused(error)),
+    }
+}
+
+/// Every kind of guard.
+enum Guard<'a> {
+    Region(LockGuard<'a>),
+    Read(ReadGuard<'a>),
+    Mutex(MutexGuard<'a>),
+}
+
+impl Guard<'_> {
+    fn repair(&self) -> Result<(), RegionError> {
+        match self {
+            Self::Region(guard) if guard.is_inconsistent() => guard.mark_consistent(),
+            Self::Mutex(guard) if guard.is_inconsistent() => guard.mark_consistent(),
+            _ => Ok(()),
+        }
+    }
+
+    fn give_back(self, how: &str) -> Result<(), RegionError> {
+        if how == "unlock" {
+            self.repair()?;
+        }
+        match (self, how) {
+            (Self::Region(guard), "leave") => guard.leave(),
+            (Self::Mutex(guard), "leave") => guard.leave(),
+            (Self::Region(guard), _) => guard.unlock(),
+            (Self::Mutex(guard), _) => guard.unlock(),
+            (Self::Read(guard), _) => guard.unlock(),
+        }
+    }
+}
+
+fn graded<'a, G>(
+    result: Result<G, LockError<G>>,
+    wrap: impl Fn(G) -> Guard<'a>,
+) -> (String, Option<Guard<'a>>) {
+    match result {
+        Ok(guard) => ("ok".into(), Some(wrap(guard))),
+        Err(LockError::OwnerDied(guard)) => ("ownerdied".into(), Some(wrap(guard))),
+        Err(LockError::TimedOut) => ("timedout".into(), None),
+        Err(LockError::Unrecoverable) => ("unrecoverable".into(), None),
+        Err(LockError::Region(error)) => (refused(&error), None),
+        Err(LockError::Deadlock) => ("deadlock".into(), None),
+        Err(_) => ("failed".into(), None),
+    }
+}
+
+impl Frame<'_> {
+    /// Serves lines until one of `closers` comes for what the innermost frame holds.
+    fn serve(&self, closers: &[&str]) -> Option<Line> {
+        loop {
+            let line = Line::read()?;
+            if closers.contains(&line.word(0)) {
+                return Some(line);
+            }
+            self.obey(&line);
+        }
+    }
+
+    /// Serves lines until `name` is given back; a script that ends before is a mistake.
+    fn hold(&self, closers: &[&str], name: &str) -> Line {
+        loop {
+            let Some(line) = self.serve(closers) else { std::process::exit(3) };
+            if line.word(1) == name {
+                return line;
+            }
+            say('=', "skip");
+        }
+    }
+
+    fn mapping_of(&self, name: &str) -> Option<&Mapping> {
+        match self.mapping {
+            Some(mapping) if mapping.name() == name => Some(mapping),
+            _ => self.outer.and_then(|outer| outer.mapping_of(name)),
+        }
+    }
+
+    fn obey(&self, line: &Line) {
+        let name = line.word(1);
+        match (line.word(0), self.space, self.mapping_of(name)) {
+            ("open", None, _) => self.open(name),
+            ("guest", None, _) => guest::attend(name, line.number(2)),
+            ("tour", None, _) => guest::tour(name, line.number(2)),
+            ("lock" | "rlock" | "mlock", _, Some(mapping)) => self.lock(mapping, line),
+            ("fill", _, Some(mapping)) => {
+                let bytes = vec![pattern(name); usize::try_from(mapping.size()).unwrap_or(0)];
+                answer(&mapping.write(0, &bytes));
+            }
+            ("look", _, Some(mapping)) => say('=', &look(mapping)),
+            ("reset", _, Some(mapping)) => answer(&mapping.reset_lock()),
+            ("signal" | "broadcast" | "wait", _, Some(mapping)) => event(mapping, line),
+            (_, Some(space), _) => self.obey_in(space, line),
+            _ => say('=', "skip"),
+        }
+    }
+
+    fn obey_in(&self, space: &Space, line: &Line) {
+        let name = line.word(1);
+        match line.word(0) {
+            "create" => {
+                let options = CreateOptions {
+                    size: line.number(2),
+                    reserve: Some(line.number(3)).filter(|reserve| *reserve > 0),
+                    lazy: line.word(4) == "lazy",
+                };
+                answer(&space.create_with(name, &options));
+            }
+            "map" => self.map(space, name),
+            "destroy" => {
+                let how = match line.word(2) {
+                    "wait" => Destroy::Wait,
+                    "deferred" => Destroy::Deferred,
+                    _ => Destroy::Within(Duration::from_millis(line.number(2))),
+                };
+                answer(&space.destroy(name, how));
+            }
+            "resize" => answer(&space.resize(name, line.number(2))),
+            "reap" => answer(&space.reap()),
+            "check" => answer(&space.check()),
+            _ => say('=', "skip"),
+        }
+    }
+
+    fn open(&self, url: &str) {
+        let space = match Space::open(url) {
+            Ok(space) => space,
+            Err(error) => return say('=', &format!("failed: {error}")),
+        };
+        say('=', "ok");
+        let inner = Frame { outer: Some(self), space: Some(&space), mapping: None };
+        inner.hold(&["close"], "");
+        drop(space);
+        say('=', "ok");
+    }
+
+    fn map(&self, space: &Space, name: &str) {
+        let mapping = match space.map(name, Access::ReadWrite) {
+            Ok(mapping) => mapping,
+            Err(error) => return say('=', &refused(&error)),
+        };
+        say('=', &format!("ok {}", mapping.size()));
+        let inner = Frame { outer: Some(self), space: self.space, mapping: Some(&mapping) };
+        inner.hold(&["unmap"], name);
+        answer(&mapping.unmap());
+    }
+
+    /// `lock NAME HOW`, `rlock NAME HOW`, `mlock NAME HOW OFFSET`: HOW is `wait` or milliseconds.
+    fn lock(&self, mapping: &Mapping, line: &Line) {
+        let time = Duration::from_millis(line.number(2));
+        let (said, guard) = match (line.word(0), line.word(2)) {
+            ("lock", "wait") => graded(mapping.lock(), Guard::Region),
+            ("lock", "0") => graded(mapping.try_lock(), Guard::Region),
+            ("lock", _) => graded(mapping.lock_for(time), Guard::Region),
+            ("rlock", "wait") => graded(mapping.read_lock(), Guard::Read),
+            ("rlock", "0") => graded(mapping.try_read_lock(), Guard::Read),
+            ("rlock", _) => graded(mapping.read_lock_for(time), Guard::Read),
+            (_, how) => match mapping.mutex(line.number(3)) {
+                Ok(mutex) if how == "wait" => graded(mutex.lock(), Guard::Mutex),
+                Ok(mutex) => graded(mutex.lock_for(time), Guard::Mutex),
+                Err(error) => (refused(&error), None),
+            },
+        };
+        say('=', &said);
+        let Some(guard) = guard else { return };
+        let inner = Frame { outer: Some(self), space: self.space, mapping: None };
+        loop {
+            let line = inner.hold(&["unlock", "leave", "abandon", "repair"], mapping.name());
+            if line.word(0) != "repair" {
+                return answer(&guard.give_back(line.word(0)));
+            }
+            answer(&guard.repair());
+        }
+    }
+}
+
+fn event(mapping: &Mapping, line: &Line) {
+    let event = match mapping.event(line.number(2)) {
+        Ok(event) => event,
+        Err(error) => return say('=', &refused(&error)),
+    };
+    match line.word(0) {
+        "signal" => answer(&event.signal()),
+        "broadcast" => answer(&event.broadcast()),
+        _ => say('=', &wait(event)),
+    }
+}
+
+fn wait(event: Event<'_>) -> String {
+    match event.wait(event.sequence(), Some(EVENT_WAIT)) {
+        Ok(Some(_)) => "ok".into(),
+        Ok(None) => "timedout".into(),
+        Err(error) => refused(&error),
+    }
+}
+
+/// The byte that fills a region.
+pub(crate) fn pattern(name: &str) -> u8 {
+    name.bytes().next().unwrap_or(b'?')
+}
+
+/// How large the region is, and how many bytes at its head are the pattern; the others must be zero.
+fn look(mapping: &Mapping) -> String {
+    let mut bytes = vec![0; usize::try_from(mapping.size()).unwrap_or(0)];
+    if let Err(error) = mapping.read(0, &mut bytes) {
+        return refused(&error);
+    }
+    let filled = bytes.iter().take_while(|byte| **byte == pattern(mapping.name())).count();
+    if bytes.iter().skip(filled).any(|byte| *byte != 0) {
+        return format!("failed: torn after {filled} of {} bytes", bytes.len());
+    }
+    format!("ok {} {filled}", bytes.len())
+}

@@ -1,0 +1,276 @@
+//! All runs: which process dies where, one stage after the other.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use commonhold_window::Point;
+
+use crate::crash::{
+    Outcome,
+    actor::Hit,
+    medium::SmallMemory,
+    recovery::{Bystander, recover},
+    scenarios::{self, Scenario},
+    scene::{Arm, Scene},
+};
+
+/// Runs at the same time: they wait more than they run.
+const WORKERS: usize = 4;
+
+/// Failures that are told; the rest is counted.
+const TOLD: usize = 20;
+
+/// After so many failures the suite ends: each may be a hang that took its time.
+const ENOUGH: usize = 20;
+
+/// Runs that die at the same two points.
+const SAME_PAIR: u32 = 3;
+
+/// If set, nothing is left out: some minutes.
+const EVERYTHING: &str = "COMMONHOLD_CRASH_ALL";
+
+/// One run of one scenario.
+#[derive(Clone, Copy)]
+struct Job {
+    scenario: &'static Scenario,
+    /// Who dies in the script, and where.
+    first: Option<Arm>,
+    /// Where the one who recovers from that dies.
+    second: Option<Hit>,
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.scenario.name)?;
+        if let Some(Arm { who, at: (point, hit) }) = self.first {
+            write!(f, ", process {who} dead at hit {hit} of {}", point.name())?;
+        }
+        if let Some((point, hit)) = self.second {
+            write!(f, ", who recovers dead at hit {hit} of {}", point.name())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a run has shown.
+#[derive(Default)]
+struct Seen {
+    /// What each process of the script came to.
+    script: Vec<Vec<Point>>,
+    /// What the first who recovered came to.
+    recovery: Vec<Point>,
+    /// The armed did die, in the script and in the recovery.
+    died: (bool, bool),
+}
+
+/// What the suite has done.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// For each point, kills at it in a script and in a recovery.
+    pub kills: BTreeMap<&'static str, (u32, u32)>,
+    /// Runs that failed.
+    pub failures: Vec<String>,
+    /// Armed processes that did not come to their point again: timing decides.
+    pub missed: u32,
+    /// All runs.
+    pub runs: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Report {
+    /// Points at which nothing ever died.
+    #[must_use]
+    pub fn unreached(&self) -> Vec<&'static str> {
+        let killed = |name: &&str| self.kills.get(*name).is_some_and(|kills| kills.0 + kills.1 > 0);
+        Point::ALL.iter().map(|point| point.name()).filter(|name| !killed(name)).collect()
+    }
+
+    fn add(&mut self, job: Job, outcome: Outcome<Seen>) -> Seen {
+        self.runs += 1;
+        let seen = outcome.unwrap_or_else(|why| {
+            self.failures.push(format!("{job}: {why}"));
+            Seen::default()
+        });
+        let armed = [
+            (job.first.map(|arm| arm.at.0), seen.died.0, 0),
+            (job.second.map(|hit| hit.0), seen.died.1, 1),
+        ];
+        for (point, died, stage) in armed {
+            let Some(point) = point else { continue };
+            let kills = self.kills.entry(point.name()).or_default();
+            match (died, stage) {
+                (false, _) => self.missed += 1,
+                (true, 0) => kills.0 += u32::from(job.second.is_none()),
+                (true, _) => kills.1 += 1,
+            }
+        }
+        seen
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<24} {:>8} {:>8}", "point", "script", "recovery")?;
+        for (name, (script, recovery)) in &self.kills {
+            writeln!(f, "{name:<24} {script:>8} {recovery:>8}")?;
+        }
+        let sum = |pick: fn(&(u32, u32)) -> u32| self.kills.values().map(pick).sum::<u32>();
+        let points = Point::ALL.len() - self.unreached().len();
+        writeln!(f, "{points} of {} points died at", Point::ALL.len())?;
+        writeln!(f, "{:<24} {:>8} {:>8}", "kills", sum(|k| k.0), sum(|k| k.1))?;
+        writeln!(f, "{} runs in {:.1?}, {} misses", self.runs, self.took, self.missed)?;
+        for failure in self.failures.iter().take(TOLD) {
+            writeln!(f, "FAILED: {failure}")?;
+        }
+        write!(f, "{} failures", self.failures.len())
+    }
+}
+
+/// Runs everything, with `program` as the children's.
+#[must_use]
+pub fn run(program: &Path) -> Report {
+    let began = Instant::now();
+    let mut report = Report::default();
+    let possible = |scenario: &&Scenario| scenario.memory.is_none_or(can_mount);
+    let dry: Vec<Job> = scenarios::ALL
+        .iter()
+        .filter(possible)
+        .map(|scenario| Job { scenario, first: None, second: None })
+        .collect();
+    let rehearsed = stage(program, &mut report, "rehearsal", &dry);
+    let first: Vec<Job> = rehearsed.iter().flat_map(|(job, seen)| deaths(*job, seen)).collect();
+    let played = stage(program, &mut report, "deaths in scripts", &first);
+    let second = spread(played.iter().flat_map(|(job, seen)| relapses(*job, seen)).collect());
+    stage(program, &mut report, "deaths in recoveries", &second);
+    report.took = began.elapsed();
+    report
+}
+
+fn can_mount(bytes: u64) -> bool {
+    let tried = SmallMemory::mount(bytes, &format!("try-{}", std::process::id()));
+    let refused = tried.as_ref().err().inspect(|why| eprintln!("note: one left out: {why}"));
+    refused.is_none()
+}
+
+/// The first and the last hit of each point, by each process of the script.
+fn deaths(job: Job, seen: &Seen) -> Vec<Job> {
+    let mut jobs = vec![];
+    for (who, trace) in seen.script.iter().enumerate() {
+        for (point, count) in counts(trace) {
+            for hit in HashSet::from([1, count]) {
+                jobs.push(Job { first: Some(Arm { who, at: (point, hit) }), ..job });
+            }
+        }
+    }
+    jobs
+}
+
+/// The first hit of each point in the recovery from a death; after a first hit only.
+fn relapses(job: Job, seen: &Seen) -> Vec<Job> {
+    if !seen.died.0 || job.first.is_none_or(|arm| arm.at.1 != 1) {
+        return vec![];
+    }
+    let points = counts(&seen.recovery).into_iter();
+    points.map(|(point, _)| Job { second: Some((point, 1)), ..job }).collect()
+}
+
+/// Of the runs that die at the same two points, a few of different scenarios and roles; all of them if
+/// the environment says so.
+fn spread(mut jobs: Vec<Job>) -> Vec<Job> {
+    if std::env::var_os(EVERYTHING).is_some() {
+        return jobs;
+    }
+    // A fixed disorder, so that it is not always the first scenarios that are taken.
+    jobs.sort_by_key(|job| {
+        let mut hasher = DefaultHasher::new();
+        job.to_string().hash(&mut hasher);
+        hasher.finish()
+    });
+    let mut taken: HashMap<_, u32> = HashMap::new();
+    jobs.retain(|job| {
+        let pair = (job.first.map(|arm| arm.at.0), job.second.map(|hit| hit.0));
+        let count = taken.entry(pair).or_default();
+        *count += 1;
+        *count <= SAME_PAIR
+    });
+    jobs
+}
+
+fn counts(trace: &[Point]) -> Vec<(Point, u32)> {
+    Point::ALL
+        .iter()
+        .map(|point| (*point, trace.iter().filter(|hit| *hit == point).count()))
+        .filter(|(_, count)| *count > 0)
+        .map(|(point, count)| (point, u32::try_from(count).unwrap_or(u32::MAX)))
+        .collect()
+}
+
+fn stage(program: &Path, report: &mut Report, name: &str, jobs: &[Job]) -> Vec<(Job, Seen)> {
+    let began = Instant::now();
+    let failed = report.failures.len();
+    let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(failed));
+    let outcomes = Mutex::new(vec![]);
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if failures.load(Ordering::Relaxed) >= ENOUGH {
+                        break;
+                    }
+                    let outcome = play(program, *job);
+                    failures.fetch_add(usize::from(outcome.is_err()), Ordering::Relaxed);
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((*job, outcome));
+                }
+            });
+        }
+    });
+    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let seen: Vec<_> =
+        outcomes.into_iter().map(|(job, outcome)| (job, report.add(job, outcome))).collect();
+    let failed = report.failures.len() - failed;
+    eprintln!("{name}: {} runs, {failed} failures, {:.1?}", seen.len(), began.elapsed());
+    seen
+}
+
+/// One run: the script, the recovery, and, if that one died too, another recovery.
+fn play(program: &Path, job: Job) -> Outcome<Seen> {
+    let mut scene = Scene::new(program, job.scenario.peers, job.scenario.memory)?;
+    scene.arm = job.first;
+    let script = |scene: &mut Scene<'_>| {
+        let played = (job.scenario.script)(scene).and_then(|()| scene.end());
+        played.map_err(|why| format!("in the script, {why}"))
+    };
+    if job.scenario.untouched {
+        script(&mut scene)?;
+    }
+    let bystander = Bystander::join(&mut scene)?;
+    let guards = bystander.lock()?;
+    if !job.scenario.untouched {
+        script(&mut scene)?;
+    }
+    let mut seen = Seen::default();
+    seen.died.0 = scene.deaths > 0;
+    seen.script = scene.actors.iter().map(|actor| actor.trace.clone()).collect();
+    scene.arm = job.second.map(|at| Arm { who: scene.actors.len(), at });
+    let who = recover(&mut scene).map_err(|why| format!("in the recovery, {why}"))?;
+    seen.recovery = scene.actor(who)?.trace.clone();
+    seen.died.1 = !scene.actor(who)?.alive;
+    if seen.died.1 {
+        recover(&mut scene).map_err(|why| format!("in the second recovery, {why}"))?;
+    }
+    scene.end()?;
+    bystander.keeps(guards, &mut scene.ledger)?;
+    bystander.alone()?;
+    bystander.leave(&scene.url)?;
+    Ok(seen)
+}
