@@ -16,27 +16,40 @@ pub(crate) const ROLES: &[Role] = &[
     ("fork-parent", parent),
 ];
 
-/// Forks. The child runs `run` and ends without unwinding into the harness; the parent gets its id.
-fn fork(run: impl FnOnce()) -> i32 {
-    // SAFETY: `fork` wants that the child of a program with threads uses nothing that a lost thread
-    // may have locked: the other thread of an actor is the harness, which only waits for this one.
-    let pid = unsafe { libc::fork() };
+/// By which door a child comes into the world.
+#[derive(Debug, Clone, Copy)]
+enum Door {
+    /// `fork`, with the handlers of `pthread_atfork`.
+    Fork,
+    /// The raw system call, without them.
+    Clone,
+}
+
+const DOORS: [Door; 2] = [Door::Fork, Door::Clone];
+
+/// 0 in the child.
+fn split(door: Door) -> i32 {
+    let pid = match door {
+        // SAFETY: `fork` wants that the child of a program with threads uses nothing that a lost
+        // thread may have locked: the other thread of an actor is the harness, which only waits.
+        Door::Fork => unsafe { libc::fork() },
+        // SAFETY: `clone` without flags and with a null stack is `fork`; see there.
+        Door::Clone => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 },
+    };
     assert!(pid >= 0);
-    if pid == 0 {
-        leave(run);
-    }
     pid
 }
 
-/// The same without the handlers of `pthread_atfork`, as a raw system call.
-fn clone(run: impl FnOnce()) -> i32 {
-    // SAFETY: `clone` without flags and with a null stack is `fork`; see there.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
-    assert!(pid >= 0);
-    if pid == 0 {
-        leave(run);
-    }
-    pid as i32
+/// Runs a block in a child, and waits until it has succeeded. The block may move what the parent keeps:
+/// the child never comes back.
+macro_rules! in_child {
+    ($door:expr, $block:expr) => {{
+        let pid = split($door);
+        if pid == 0 {
+            leave(|| $block);
+        }
+        succeeds(pid);
+    }};
 }
 
 fn leave(run: impl FnOnce()) -> ! {
@@ -78,7 +91,7 @@ fn refused(args: &[&str]) {
     let lock = mapping.region_lock().unwrap();
     let mutex = mapping.mutex(0).unwrap();
     let event = mapping.event(8).unwrap();
-    for raw in [false, true] {
+    for door in DOORS {
         let child = || {
             space_is_refused(&space);
             fails!(region.map(Access::ReadWrite), RegionError::Forked);
@@ -105,7 +118,7 @@ fn refused(args: &[&str]) {
                 .join()
                 .unwrap();
         };
-        succeeds(if raw { clone(child) } else { fork(child) });
+        in_child!(door, child());
     }
     // And here nothing has happened.
     assert_eq!(mapping.get::<u8>(0).unwrap(), 0);
@@ -161,56 +174,36 @@ fn guards(args: &[&str]) {
     let write = space.map("write", Access::ReadWrite).unwrap();
     let mut extra = space.map("write", Access::ReadOnly).unwrap();
     let read = space.map("read", Access::ReadWrite).unwrap();
-    for clone_raw in [false, true] {
+    for door in DOORS {
         let mut lock = write.lock().unwrap();
         lock.stamp();
         let mutex = write.mutex(0).unwrap().lock().unwrap();
         let readers: Vec<_> = (0..6).map(|_| read.read_lock().unwrap()).collect();
-        let child = || {
+        in_child!(door, {
             assert!(!lock.is_inconsistent() && !mutex.is_inconsistent());
             fails!(lock.mark_consistent(), RegionError::Forked);
             fails!(mutex.mark_consistent(), RegionError::Forked);
-        };
-        let pid = if clone_raw { clone(child) } else { fork(child) };
-        succeeds(pid);
-        succeeds(fork(|| fails!(extra.refresh(), RegionError::Forked)));
+            fails!(extra.refresh(), RegionError::Forked);
+        });
+        in_child!(door, {
+            fails!(lock.unlock(), RegionError::Forked);
+            fails!(mutex.leave(), RegionError::Forked);
+            for reader in readers {
+                fails!(reader.unlock(), RegionError::Forked);
+            }
+            fails!(extra.unmap(), RegionError::Forked);
+        });
         still_held(args[0]);
-        // SAFETY: as in `fork`; the branch of the child never comes back, so it may move the guards.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            leave(|| {
-                fails!(lock.unlock(), RegionError::Forked);
-                fails!(mutex.leave(), RegionError::Forked);
-                for reader in readers {
-                    fails!(reader.unlock(), RegionError::Forked);
-                }
-                fails!(extra.unmap(), RegionError::Forked);
-            });
-        }
-        succeeds(pid);
+        in_child!(door, drop((lock, mutex, readers, extra)));
         still_held(args[0]);
-        // SAFETY: as above.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            leave(|| {
-                drop((lock, mutex, readers));
-                drop(extra);
-            });
-        }
-        succeeds(pid);
         // A panic of the child in the middle of a change makes nothing inconsistent either.
-        // SAFETY: as above.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            leave(|| {
-                let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-                    let _held = (lock, mutex, readers);
-                    std::panic::resume_unwind(Box::new(()));
-                }));
-                assert!(unwound.is_err());
-            });
-        }
-        succeeds(pid);
+        in_child!(door, {
+            let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                let _held = (lock, mutex, readers);
+                std::panic::resume_unwind(Box::new(()));
+            }));
+            assert!(unwound.is_err());
+        });
         still_held(args[0]);
         mutex.unlock().unwrap();
         lock.unlock().unwrap();
@@ -218,12 +211,7 @@ fn guards(args: &[&str]) {
             reader.unlock().unwrap();
         }
     }
-    // SAFETY: as above.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        leave(|| drop((extra, write, read, space)));
-    }
-    succeeds(pid);
+    in_child!(Door::Fork, drop((extra, write, read, space)));
     assert_eq!(space.stat("write").unwrap().maps, 2);
     drop(space.map("write", Access::ReadWrite).unwrap().lock().unwrap());
     extra.unmap().unwrap();
@@ -258,7 +246,7 @@ fn anew(args: &[&str]) {
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let guard = mapping.lock().unwrap();
     let before = space.peer();
-    let pid = fork(|| {
+    in_child!(Door::Fork, {
         let mine = Space::open(url).unwrap();
         assert_ne!(mine.peer(), before);
         assert_eq!(mine.peers().unwrap().len(), 2);
@@ -270,15 +258,14 @@ fn anew(args: &[&str]) {
         fails!(mapping.get::<u64>(8), RegionError::Forked);
         fails!(space.map("a", Access::ReadWrite), RegionError::Forked);
         // And so in a grandchild both are.
-        succeeds(fork(|| {
+        in_child!(Door::Fork, {
             fails!(again.get::<u64>(8), RegionError::Forked);
             fails!(mapping.get::<u64>(8), RegionError::Forked);
             assert_eq!(Space::open(url).unwrap().peers().unwrap().len(), 3);
-        }));
+        });
         drop(again);
         drop(mine);
     });
-    succeeds(pid);
     assert_eq!(mapping.get::<u64>(8).unwrap(), 7);
     assert_eq!(space.peer(), before);
     assert_eq!(space.peers().unwrap().len(), 1);
@@ -294,15 +281,13 @@ fn parent(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let guard = mapping.lock().unwrap();
-    let child = || {
-        say(format!("child {}", std::process::id()));
-        stay();
-    };
-    if args[1] == "fork" {
-        fork(child)
-    } else {
-        clone(child)
-    };
+    let door = if args[1] == "fork" { Door::Fork } else { Door::Clone };
+    if split(door) == 0 {
+        leave(|| {
+            say(format!("child {}", std::process::id()));
+            stay();
+        });
+    }
     stay();
     drop(guard);
 }

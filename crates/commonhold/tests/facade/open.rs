@@ -71,8 +71,6 @@ fn what_is_there_is_not_formatted_over_but_by_force_and_never_under_the_living()
         Space::format(&scratch.url, &Scratch::tiny()),
         OpenError::Exists { found: "a space", .. }
     );
-    let actor = Actor::start("region-map", &[&scratch.url, "a"]);
-    drop(actor);
     let space = scratch.open();
     let uuid = space.info().unwrap().uuid;
     let in_use = Space::format(&scratch.url, &again);

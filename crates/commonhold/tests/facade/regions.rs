@@ -193,7 +193,7 @@ fn resize_grows_into_the_reserve_and_shrinks_only_what_nobody_maps() {
     Space::open(&scratch.url).unwrap().resize("a", 10_000).unwrap();
     fails!(mapping.write(100, &[1]), RegionError::OutOfBounds { offset: 100, len: 1, size: 100 });
     assert_eq!((mapping.refresh().unwrap(), mapping.size()), (10_000, 10_000));
-    mapping.write(9_992, &7_u64.to_ne_bytes()).unwrap();
+    mapping.write(9_992, &7_u64.to_le_bytes()).unwrap();
     assert_eq!(view.size(), 100);
     assert_eq!(view.refresh().unwrap(), 10_000);
     assert_eq!(view.get::<u64>(9_992).unwrap(), 7);

@@ -189,17 +189,21 @@ impl Actor {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "actor", "--nocapture", "--test-threads=1"]);
         command.env(ROLE, words.join(&SEPARATOR.to_string()));
-        Self::spawn(command, MARK)
+        Self::spawn(command, Some(MARK))
     }
 
-    /// Any program; lines that begin with `mark` are heard, without it.
-    pub(crate) fn spawn(mut command: Command, mark: char) -> Self {
+    /// Any program. Lines that begin with `mark` are heard, without it; all lines if there is none.
+    pub(crate) fn spawn(mut command: Command, mark: Option<char>) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                if let Some(said) = line.strip_prefix(mark)
+                let said = match mark {
+                    Some(mark) => line.strip_prefix(mark),
+                    None => Some(line.as_str()),
+                };
+                if let Some(said) = said
                     && sender.send(said.to_owned()).is_err()
                 {
                     break;
