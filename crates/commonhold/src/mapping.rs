@@ -202,9 +202,14 @@ impl Mapping {
     }
 
     fn unmap_now(&self) -> Result<(), RegionError> {
-        let me = self.attachment.me()?;
         let core = self.attachment.core()?;
-        core.unmap(&me, self.mapped.handle).map_err(|error| region_error(error, &self.name))
+        let unmapped = match self.attachment.me() {
+            Ok(me) => core.unmap(&me, self.mapped.handle),
+            // No thread slot is left for this thread; what it drops must go all the same.
+            Err(RegionError::TooManyThreads { .. }) => core.unmap_in_silence(self.mapped.handle),
+            Err(error) => return Err(error),
+        };
+        unmapped.map_err(|error| region_error(error, &self.name))
     }
 
     /// The region's own lock. To use it often, keep what this returns: it has found the words.

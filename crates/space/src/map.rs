@@ -149,6 +149,18 @@ impl<P: Platform> Space<P> {
         self.uncount(me, handle.region)
     }
 
+    /// As [`unmap`](Self::unmap), by a thread that has no slot and could not say whom it wakes: so it
+    /// wakes nobody. It is as if this peer died after it had counted: a waiting destroyer finds out at
+    /// the end of its slice, and a deferred region is freed by whoever needs its name or its place.
+    ///
+    /// # Errors
+    /// As for [`unmap`](Self::unmap).
+    pub fn unmap_in_silence(&self, handle: RegionHandle) -> Result<(), DirectoryError> {
+        change(self.own_share(handle.region)?, self.generation(), ShareWord::unmap)?;
+        Point::UnmapCounted.reached();
+        Ok(())
+    }
+
     fn uncount(&self, me: &Thread<'_>, region: RegionId) -> Result<(), DirectoryError> {
         change(self.own_share(region)?, self.generation(), ShareWord::unmap)?;
         Point::UnmapCounted.reached();

@@ -1,0 +1,315 @@
+//! What a forked child may and may not do with what it inherits: nothing, and no harm.
+//!
+//! The forks happen in actors: there, no other thread of this program holds a lock of the standard
+//! library while the process is copied.
+
+use std::time::Duration;
+
+use commonhold::{Access, CreateOptions, Destroy, LockError, RegionError, Space};
+
+use crate::support::{Actor, DEADLINE, Role, Scratch, fails, owner_died, say, stay, until};
+
+pub(crate) const ROLES: &[Role] = &[
+    ("fork-refused", refused),
+    ("fork-guards", guards),
+    ("fork-anew", anew),
+    ("fork-parent", parent),
+];
+
+/// By which door a child comes into the world.
+#[derive(Debug, Clone, Copy)]
+enum Door {
+    /// `fork`, with the handlers of `pthread_atfork`.
+    Fork,
+    /// The raw system call, without them.
+    Clone,
+}
+
+const DOORS: [Door; 2] = [Door::Fork, Door::Clone];
+
+/// 0 in the child.
+fn split(door: Door) -> i32 {
+    let pid = match door {
+        // SAFETY: `fork` wants that the child of a program with threads uses nothing that a lost
+        // thread may have locked: the other thread of an actor is the harness, which only waits.
+        Door::Fork => unsafe { libc::fork() },
+        // SAFETY: `clone` without flags and with a null stack is `fork`; see there.
+        Door::Clone => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 },
+    };
+    assert!(pid >= 0);
+    pid
+}
+
+/// Runs a block in a child, and waits until it has succeeded. The block may move what the parent keeps:
+/// the child never comes back.
+macro_rules! in_child {
+    ($door:expr, $block:expr) => {{
+        let pid = split($door);
+        if pid == 0 {
+            leave(|| $block);
+        }
+        succeeds(pid);
+    }};
+}
+
+fn leave(run: impl FnOnce()) -> ! {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok();
+    // SAFETY: `_exit` has no requirement; it runs no destructor of what was inherited.
+    unsafe { libc::_exit(if done { 0 } else { 101 }) }
+}
+
+/// Waits for a child, and asserts that it was content.
+#[track_caller]
+fn succeeds(pid: i32) {
+    let mut status = 0;
+    until("a forked child to end", || {
+        // SAFETY: `waitpid` wants a place for the status.
+        unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) == pid }
+    });
+    assert_eq!(status, 0, "the forked child failed");
+}
+
+fn run(role: &str) {
+    let scratch = Scratch::formatted();
+    Actor::start(role, &[&scratch.url]).succeed();
+    // Whatever the children did, the space is whole and empty.
+    let space = scratch.open();
+    space.check().unwrap();
+    assert_eq!(space.peers().unwrap().len(), 1);
+}
+
+#[test]
+fn in_a_forked_child_every_use_of_what_it_inherited_is_an_error() {
+    run("fork-refused");
+}
+
+fn refused(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    let region = space.create("a", 4096).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let read_only = space.map("a", Access::ReadOnly).unwrap();
+    let lock = mapping.region_lock().unwrap();
+    let mutex = mapping.mutex(0).unwrap();
+    let event = mapping.event(8).unwrap();
+    for door in DOORS {
+        let child = || {
+            space_is_refused(&space);
+            fails!(region.map(Access::ReadWrite), RegionError::Forked);
+            for mapping in [&mapping, &read_only] {
+                mapping_is_refused(mapping);
+            }
+            fails!(mapping.write(0, &[1]), RegionError::Forked);
+            fails!(mapping.mutex(0), RegionError::Forked);
+            fails!(mapping.event(8), RegionError::Forked);
+            fails!(lock.lock(), LockError::Region(RegionError::Forked));
+            fails!(lock.try_read_lock(), LockError::Region(RegionError::Forked));
+            fails!(lock.reset(), RegionError::Forked);
+            fails!(mutex.lock(), LockError::Region(RegionError::Forked));
+            fails!(mutex.try_lock(), LockError::Region(RegionError::Forked));
+            fails!(mutex.lock_for(DEADLINE), LockError::Region(RegionError::Forked));
+            fails!(mutex.reset(), RegionError::Forked);
+            let _ = event.sequence();
+            fails!(event.signal(), RegionError::Forked);
+            fails!(event.broadcast(), RegionError::Forked);
+            fails!(event.wait(0, None), RegionError::Forked);
+            // In a new thread of the child as well: it has no slot to be found by.
+            let other = space.clone();
+            std::thread::spawn(move || fails!(other.regions(), RegionError::Forked))
+                .join()
+                .unwrap();
+        };
+        in_child!(door, child());
+    }
+    // And here nothing has happened.
+    assert_eq!(mapping.get::<u8>(0).unwrap(), 0);
+    drop(mapping.lock().unwrap());
+    drop((mapping, read_only));
+    space.destroy("a", Destroy::Within(DEADLINE)).unwrap();
+}
+
+fn space_is_refused(space: &Space) {
+    let wait = Destroy::Within(Duration::ZERO);
+    fails!(space.create("b", 1), RegionError::Forked);
+    fails!(space.create_with("b", &CreateOptions::default()), RegionError::Forked);
+    fails!(space.region("a"), RegionError::Forked);
+    fails!(space.map("a", Access::ReadWrite), RegionError::Forked);
+    fails!(space.map("a", Access::ReadOnly), RegionError::Forked);
+    fails!(space.destroy("a", wait), RegionError::Forked);
+    fails!(space.destroy("a", Destroy::Deferred), RegionError::Forked);
+    fails!(space.resize("a", 1), RegionError::Forked);
+    fails!(space.reap(), RegionError::Forked);
+    fails!(space.duplicate_fd(), RegionError::Forked);
+    fails!(space.check(), RegionError::Forked);
+    fails!(space.info(), RegionError::Forked);
+    fails!(space.stat("a"), RegionError::Forked);
+    fails!(space.regions(), RegionError::Forked);
+    fails!(space.peers(), RegionError::Forked);
+    fails!(space.locks(), RegionError::Forked);
+    fails!(space.set_name("child"), RegionError::Forked);
+}
+
+fn mapping_is_refused(mapping: &commonhold::Mapping) {
+    let mut byte = [0];
+    fails!(mapping.read(0, &mut byte), RegionError::Forked);
+    fails!(mapping.get::<u64>(0), RegionError::Forked);
+    fails!(mapping.region_lock(), RegionError::Forked);
+    fails!(mapping.lock(), LockError::Region(RegionError::Forked));
+    fails!(mapping.try_lock(), LockError::Region(RegionError::Forked));
+    fails!(mapping.lock_for(DEADLINE), LockError::Region(RegionError::Forked));
+    fails!(mapping.read_lock(), LockError::Region(RegionError::Forked));
+    fails!(mapping.try_read_lock(), LockError::Region(RegionError::Forked));
+    fails!(mapping.read_lock_for(DEADLINE), LockError::Region(RegionError::Forked));
+    fails!(mapping.reset_lock(), RegionError::Forked);
+}
+
+#[test]
+fn guards_and_handles_that_a_forked_child_drops_or_frees_stay_the_parents() {
+    run("fork-guards");
+}
+
+fn guards(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    space.create("write", 64).unwrap();
+    space.create("read", 64).unwrap();
+    let write = space.map("write", Access::ReadWrite).unwrap();
+    let mut extra = space.map("write", Access::ReadOnly).unwrap();
+    let read = space.map("read", Access::ReadWrite).unwrap();
+    for door in DOORS {
+        let mut lock = write.lock().unwrap();
+        lock.stamp();
+        let mutex = write.mutex(0).unwrap().lock().unwrap();
+        let readers: Vec<_> = (0..6).map(|_| read.read_lock().unwrap()).collect();
+        in_child!(door, {
+            assert!(!lock.is_inconsistent() && !mutex.is_inconsistent());
+            fails!(lock.mark_consistent(), RegionError::Forked);
+            fails!(mutex.mark_consistent(), RegionError::Forked);
+            fails!(extra.refresh(), RegionError::Forked);
+        });
+        in_child!(door, {
+            fails!(lock.unlock(), RegionError::Forked);
+            fails!(mutex.leave(), RegionError::Forked);
+            for reader in readers {
+                fails!(reader.unlock(), RegionError::Forked);
+            }
+            fails!(extra.unmap(), RegionError::Forked);
+        });
+        still_held(args[0]);
+        in_child!(door, drop((lock, mutex, readers, extra)));
+        still_held(args[0]);
+        // A panic of the child in the middle of a change makes nothing inconsistent either.
+        in_child!(door, {
+            let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                let _held = (lock, mutex, readers);
+                std::panic::resume_unwind(Box::new(()));
+            }));
+            assert!(unwound.is_err());
+        });
+        still_held(args[0]);
+        mutex.unlock().unwrap();
+        lock.unlock().unwrap();
+        for reader in readers {
+            reader.unlock().unwrap();
+        }
+    }
+    in_child!(Door::Fork, drop((extra, write, read, space)));
+    assert_eq!(space.stat("write").unwrap().maps, 2);
+    drop(space.map("write", Access::ReadWrite).unwrap().lock().unwrap());
+    extra.unmap().unwrap();
+    write.unmap().unwrap();
+    read.unmap().unwrap();
+    for name in ["write", "read"] {
+        space.destroy(name, Destroy::Within(DEADLINE)).unwrap();
+    }
+}
+
+/// As another peer sees it.
+fn still_held(url: &str) {
+    let other = Space::open(url).unwrap();
+    let write = other.map("write", Access::ReadWrite).unwrap();
+    let read = other.map("read", Access::ReadWrite).unwrap();
+    fails!(write.try_lock(), LockError::TimedOut);
+    fails!(write.mutex(0).unwrap().try_lock(), LockError::TimedOut);
+    fails!(read.try_lock(), LockError::TimedOut);
+    assert_eq!(other.stat("write").unwrap().maps, 3);
+    assert!(other.stat("write").unwrap().lock.unwrap().since.is_some());
+}
+
+#[test]
+fn a_forked_child_that_opens_the_space_anew_is_a_peer_of_its_own() {
+    run("fork-anew");
+}
+
+fn anew(args: &[&str]) {
+    let url = args[0];
+    let space = Space::open(url).unwrap();
+    space.create("a", 64).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let guard = mapping.lock().unwrap();
+    let before = space.peer();
+    in_child!(Door::Fork, {
+        let mine = Space::open(url).unwrap();
+        assert_ne!(mine.peer(), before);
+        assert_eq!(mine.peers().unwrap().len(), 2);
+        let again = mine.map("a", Access::ReadWrite).unwrap();
+        fails!(again.try_lock(), LockError::TimedOut);
+        again.set(8, &7_u64).unwrap();
+        mine.create("b", 64).unwrap();
+        // The inherited one stays refused, also now.
+        fails!(mapping.get::<u64>(8), RegionError::Forked);
+        fails!(space.map("a", Access::ReadWrite), RegionError::Forked);
+        // And so in a grandchild both are.
+        in_child!(Door::Fork, {
+            fails!(again.get::<u64>(8), RegionError::Forked);
+            fails!(mapping.get::<u64>(8), RegionError::Forked);
+            assert_eq!(Space::open(url).unwrap().peers().unwrap().len(), 3);
+        });
+        drop(again);
+        drop(mine);
+    });
+    assert_eq!(mapping.get::<u64>(8).unwrap(), 7);
+    assert_eq!(space.peer(), before);
+    assert_eq!(space.peers().unwrap().len(), 1);
+    guard.unlock().unwrap();
+    drop(mapping);
+    for name in ["a", "b"] {
+        space.destroy(name, Destroy::Within(DEADLINE)).unwrap();
+    }
+}
+
+/// A parent that holds a lock, and a child of it that outlives it.
+fn parent(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let guard = mapping.lock().unwrap();
+    let door = if args[1] == "fork" { Door::Fork } else { Door::Clone };
+    if split(door) == 0 {
+        leave(|| {
+            say(format!("child {}", std::process::id()));
+            stay();
+        });
+    }
+    stay();
+    drop(guard);
+}
+
+#[test]
+fn a_dead_parent_is_known_to_be_dead_though_a_child_that_it_forked_lives() {
+    for how in ["fork", "clone"] {
+        let scratch = Scratch::formatted();
+        let space = scratch.open();
+        space.create("a", 64).unwrap();
+        let mapping = space.map("a", Access::ReadWrite).unwrap();
+        let mut actor = Actor::start("fork-parent", &[&scratch.url, how]);
+        let said = actor.hear();
+        let child: i32 = said.strip_prefix("child ").unwrap().parse().unwrap();
+        fails!(mapping.try_lock(), LockError::TimedOut);
+        actor.kill_unseen();
+        let guard = owner_died(mapping.lock_for(DEADLINE));
+        // SAFETY: `kill` with signal 0 only asks whether there is such a process.
+        assert_eq!(unsafe { libc::kill(child, 0) }, 0, "the child of {how} did not survive");
+        guard.mark_consistent().unwrap();
+        drop(guard);
+        assert_eq!(space.reap().unwrap().peers.len(), 1);
+        assert_eq!(space.peers().unwrap().len(), 1);
+    }
+}

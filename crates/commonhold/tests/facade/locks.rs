@@ -1,0 +1,409 @@
+//! The region's lock and mutexes, when owners die, panic, give up, or come twice.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc,
+    time::Instant,
+};
+
+use commonhold::{Access, LockError, LockKind, Mapping, RegionError, Space};
+
+use crate::support::{
+    Actor, DEADLINE, Role, SHORT, Scratch, fails, owner_died, say, stay, until_waiters,
+};
+
+pub(crate) const ROLES: &[Role] =
+    &[("lock-hold", hold), ("lock-write-pairs", write_pairs), ("lock-read-pairs", read_pairs)];
+
+/// Takes the lock named by the third argument, says what it got, and stays.
+fn hold(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    let mapping = space.map(args[1], Access::ReadWrite).unwrap();
+    match args[2] {
+        "write" => {
+            let result = mapping.lock();
+            said_and_stayed(&result);
+        }
+        "read" => {
+            let result = mapping.read_lock();
+            said_and_stayed(&result);
+        }
+        "read-deep" => {
+            let results: Vec<_> = (0..10).map(|_| mapping.read_lock().unwrap()).collect();
+            said_and_stayed(&Ok(results));
+        }
+        "mutex" => {
+            let result = mapping.mutex(8).unwrap().lock();
+            said_and_stayed(&result);
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn said_and_stayed<G>(result: &Result<G, LockError<G>>) {
+    match result {
+        Ok(_) => say("clean"),
+        Err(LockError::OwnerDied(_)) => say("owner died"),
+        Err(error) => say(error),
+    }
+    stay();
+}
+
+fn holder(scratch: &Scratch, what: &str) -> Actor {
+    Actor::start("lock-hold", &[&scratch.url, "a", what])
+}
+
+/// A space with a region `a`, and a mapping of it.
+fn ground() -> (Scratch, Space, Mapping) {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 4096).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    (scratch, space, mapping)
+}
+
+#[test]
+fn a_killed_owner_of_the_regions_lock_is_told_of_until_somebody_repairs() {
+    let (scratch, space, mapping) = ground();
+    let actor = holder(&scratch, "write");
+    actor.says("clean");
+    fails!(mapping.try_lock(), LockError::TimedOut);
+    let held = space.stat("a").unwrap().lock.unwrap();
+    assert_eq!((held.kind, held.holder.unwrap().pid), (LockKind::Exclusive, actor.pid()));
+    actor.kill();
+    let guard = owner_died(mapping.lock());
+    assert!(guard.is_inconsistent());
+    // Left as it is: the next is told the same.
+    guard.leave().unwrap();
+    assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Inconsistent);
+    let guard = owner_died(mapping.try_lock());
+    guard.leave().unwrap();
+    // Whoever dies in the middle of the repair leaves it no better.
+    let actor = holder(&scratch, "write");
+    actor.says("owner died");
+    actor.kill();
+    let guard = owner_died(mapping.lock_for(DEADLINE));
+    guard.mark_consistent().unwrap();
+    assert!(!guard.is_inconsistent());
+    guard.unlock().unwrap();
+    mapping.lock().unwrap().unlock().unwrap();
+}
+
+#[test]
+fn a_killed_owner_of_a_mutex_is_told_of_and_its_neighbours_are_not_touched() {
+    let (scratch, _space, mapping) = ground();
+    let actor = holder(&scratch, "mutex");
+    actor.says("clean");
+    let mutex = mapping.mutex(8).unwrap();
+    fails!(mutex.try_lock(), LockError::TimedOut);
+    fails!(mutex.reset(), RegionError::TimedOut { .. });
+    drop(mapping.mutex(0).unwrap().try_lock().unwrap());
+    drop(mapping.try_lock().unwrap());
+    actor.kill();
+    let guard = owner_died(mutex.try_lock());
+    assert!(guard.is_inconsistent());
+    guard.mark_consistent().unwrap();
+    drop(guard);
+    mutex.lock().unwrap().unlock().unwrap();
+}
+
+#[test]
+fn a_waiter_is_freed_by_the_death_of_the_owner() {
+    for what in ["write", "mutex"] {
+        let (scratch, space, mapping) = ground();
+        let owner = holder(&scratch, what);
+        owner.says("clean");
+        let waiter = holder(&scratch, what);
+        until_waiters(&space, "a", 1);
+        owner.kill();
+        waiter.says("owner died");
+        waiter.kill();
+        match what {
+            "write" => drop(owner_died(mapping.lock())),
+            _ => drop(owner_died(mapping.mutex(8).unwrap().lock())),
+        }
+    }
+}
+
+#[test]
+fn a_waiter_that_is_killed_is_in_nobodys_way() {
+    let (scratch, space, mapping) = ground();
+    let guard = mapping.lock().unwrap();
+    let killed = holder(&scratch, "write");
+    until_waiters(&space, "a", 1);
+    let waiter = holder(&scratch, "write");
+    until_waiters(&space, "a", 2);
+    killed.kill();
+    drop(guard);
+    waiter.says("clean");
+    waiter.succeed();
+    drop(mapping.lock_for(DEADLINE).unwrap());
+}
+
+#[test]
+fn a_guard_dropped_without_repair_makes_the_lock_unrecoverable_until_it_is_reset() {
+    let (scratch, space, mapping) = ground();
+    for what in ["write", "mutex"] {
+        let actor = holder(&scratch, what);
+        actor.says("clean");
+        actor.kill();
+    }
+    let mutex = mapping.mutex(8).unwrap();
+    drop(owner_died(mapping.lock()));
+    drop(owner_died(mutex.lock()));
+    for _ in 0..2 {
+        fails!(mapping.lock(), LockError::Unrecoverable);
+        fails!(mapping.try_lock(), LockError::Unrecoverable);
+        fails!(mapping.lock_for(SHORT), LockError::Unrecoverable);
+        fails!(mapping.read_lock(), LockError::Unrecoverable);
+        fails!(mapping.try_read_lock(), LockError::Unrecoverable);
+        fails!(mutex.lock(), LockError::Unrecoverable);
+        fails!(mutex.try_lock(), LockError::Unrecoverable);
+    }
+    assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Unrecoverable);
+    mapping.reset_lock().unwrap();
+    mutex.reset().unwrap();
+    drop(mapping.read_lock().unwrap());
+    drop(mapping.lock().unwrap());
+    drop(mutex.lock().unwrap());
+    assert!(space.locks().unwrap().is_empty());
+}
+
+#[test]
+fn a_lock_that_is_held_cannot_be_reset() {
+    let (_scratch, _space, mapping) = ground();
+    let guard = mapping.lock().unwrap();
+    fails!(mapping.reset_lock(), RegionError::TimedOut { name } if name == "a");
+    drop(guard);
+    mapping.reset_lock().unwrap();
+}
+
+#[test]
+fn a_killed_reader_does_not_block_writers_and_leaves_nothing_to_repair() {
+    for what in ["read", "read-deep"] {
+        let (scratch, space, mapping) = ground();
+        let actor = holder(&scratch, what);
+        actor.says("clean");
+        fails!(mapping.try_lock(), LockError::TimedOut);
+        fails!(mapping.lock_for(SHORT), LockError::TimedOut);
+        drop(mapping.try_read_lock().unwrap());
+        assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Shared);
+        let writer = holder(&scratch, "write");
+        until_waiters_or_held(&space);
+        assert_eq!(writer.hear_within(SHORT), None, "a writer got past a living reader");
+        actor.kill();
+        writer.says("clean");
+        writer.succeed();
+        drop(mapping.lock().unwrap());
+    }
+}
+
+/// A writer that waits for readers has the writer's word.
+fn until_waiters_or_held(space: &Space) {
+    crate::support::until("the writer", || {
+        space.locks().unwrap().iter().any(|lock| lock.kind == LockKind::Exclusive)
+    });
+}
+
+#[test]
+fn a_reader_is_told_of_a_dead_writer_and_leaves_the_repair_to_the_next_writer() {
+    let (scratch, _space, mapping) = ground();
+    let actor = holder(&scratch, "write");
+    actor.says("clean");
+    fails!(mapping.try_read_lock(), LockError::TimedOut);
+    fails!(mapping.read_lock_for(SHORT), LockError::TimedOut);
+    let reader = holder(&scratch, "read");
+    actor.kill();
+    reader.says("owner died");
+    reader.succeed();
+    for _ in 0..2 {
+        owner_died(mapping.read_lock()).unlock().unwrap();
+        drop(owner_died(mapping.try_read_lock()));
+    }
+    owner_died(mapping.lock()).mark_consistent().unwrap();
+    drop(mapping.read_lock().unwrap());
+}
+
+#[test]
+fn a_panic_of_the_owner_leaves_the_lock_inconsistent_and_a_clean_one_alone() {
+    let (_scratch, _space, mapping) = ground();
+    let mutex = mapping.mutex(8).unwrap();
+    let held = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = mapping.lock().unwrap();
+        let _other = mutex.lock().unwrap();
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(held.is_err());
+    owner_died(mapping.lock()).mark_consistent().unwrap();
+    owner_died(mutex.lock()).mark_consistent().unwrap();
+    // A reader has changed nothing; and a lock taken and freed while a panic passes is in order.
+    struct Cleanup<'a>(&'a Mapping);
+    impl Drop for Cleanup<'_> {
+        fn drop(&mut self) {
+            drop(self.0.mutex(8).unwrap().lock().unwrap());
+        }
+    }
+    let held = catch_unwind(AssertUnwindSafe(|| {
+        let _reader = mapping.read_lock().unwrap();
+        let _cleanup = Cleanup(&mapping);
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(held.is_err());
+    drop(mapping.lock().unwrap());
+    drop(mutex.lock().unwrap());
+}
+
+#[test]
+fn taking_a_lock_twice_in_one_thread_is_a_deadlock_and_changes_nothing() {
+    let (_scratch, _space, mapping) = ground();
+    let mutex = mapping.mutex(8).unwrap();
+    let guard = mapping.lock().unwrap();
+    fails!(mapping.lock(), LockError::Deadlock);
+    fails!(mapping.try_lock(), LockError::Deadlock);
+    fails!(mapping.lock_for(SHORT), LockError::Deadlock);
+    fails!(mapping.read_lock(), LockError::Deadlock);
+    fails!(mapping.try_read_lock(), LockError::Deadlock);
+    let held = mutex.lock().unwrap();
+    fails!(mutex.lock(), LockError::Deadlock);
+    fails!(mutex.try_lock(), LockError::Deadlock);
+    guard.unlock().unwrap();
+    held.unlock().unwrap();
+    drop(mapping.lock().unwrap());
+    drop(mutex.lock().unwrap());
+}
+
+#[test]
+fn a_reader_that_wants_to_write_as_well_is_told_so_or_runs_out_of_time() {
+    let (_scratch, _space, mapping) = ground();
+    let reader = mapping.read_lock().unwrap();
+    fails!(mapping.try_lock(), LockError::TimedOut | LockError::Deadlock);
+    fails!(mapping.lock_for(SHORT), LockError::TimedOut | LockError::Deadlock);
+    drop(mapping.try_read_lock().unwrap());
+    drop(reader);
+    drop(mapping.try_lock().unwrap());
+}
+
+#[test]
+fn a_timed_wait_lasts_as_long_as_asked_and_is_cut_short_by_success() {
+    let (scratch, space, mapping) = ground();
+    let mutex = mapping.mutex(8).unwrap();
+    let owner = holder(&scratch, "write");
+    owner.says("clean");
+    let start = Instant::now();
+    fails!(mapping.lock_for(SHORT), LockError::TimedOut);
+    fails!(mapping.read_lock_for(SHORT), LockError::TimedOut);
+    assert!(start.elapsed() >= SHORT * 2);
+    let url = scratch.url.clone();
+    let waiter = std::thread::spawn(move || {
+        let mapping = Space::open(&url).unwrap().map("a", Access::ReadWrite).unwrap();
+        mapping.lock_for(DEADLINE).map(drop).map_err(|error| error.to_string())
+    });
+    until_waiters(&space, "a", 1);
+    let start = Instant::now();
+    owner.succeed();
+    waiter.join().unwrap().unwrap();
+    assert!(start.elapsed() < DEADLINE);
+    // A mutex of this process that another thread holds.
+    let guard = mutex.lock().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let start = Instant::now();
+            fails!(mutex.lock_for(SHORT), LockError::TimedOut);
+            assert!(start.elapsed() >= SHORT);
+        });
+    });
+    drop(guard);
+}
+
+#[test]
+fn a_lock_whose_owner_detached_without_freeing_it_is_as_if_it_had_died() {
+    let (scratch, _space, mapping) = ground();
+    let other = Space::open(&scratch.url).unwrap();
+    let theirs = other.map("a", Access::ReadWrite).unwrap();
+    std::mem::forget(theirs.lock().unwrap());
+    fails!(mapping.try_lock(), LockError::TimedOut);
+    drop((theirs, other));
+    owner_died(mapping.try_lock()).mark_consistent().unwrap();
+}
+
+#[test]
+fn locks_of_two_attachments_of_one_process_exclude_each_other() {
+    let (scratch, _space, mapping) = ground();
+    let theirs = scratch.open().map("a", Access::ReadWrite).unwrap();
+    let guard = theirs.lock().unwrap();
+    fails!(mapping.try_lock(), LockError::TimedOut);
+    drop(guard);
+    let _reader = theirs.read_lock().unwrap();
+    fails!(mapping.try_lock(), LockError::TimedOut);
+    drop(mapping.try_read_lock().unwrap());
+}
+
+#[test]
+fn locks_say_since_when_they_are_held_if_their_owner_stamps_them() {
+    let (_scratch, space, mapping) = ground();
+    let mut guard = mapping.lock().unwrap();
+    assert_eq!(space.stat("a").unwrap().lock.unwrap().since, None);
+    guard.stamp();
+    assert!(space.stat("a").unwrap().lock.unwrap().since.is_some());
+    drop(guard);
+    let _guard = mapping.lock().unwrap();
+    assert_eq!(space.stat("a").unwrap().lock.unwrap().since, None);
+}
+
+const ROUNDS: u64 = 3000;
+
+/// Both numbers of a pair, and a third that counts the writers' rounds.
+fn write_pairs(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    say("ready");
+    stay();
+    for _ in 0..ROUNDS {
+        let guard = mapping.lock().unwrap();
+        let number: u64 = mapping.get(0).unwrap();
+        mapping.set(0, &(number + 1)).unwrap();
+        // A page away, so that a torn pair has time to show.
+        mapping.set(4088, &(number + 1)).unwrap();
+        guard.unlock().unwrap();
+    }
+    say("done");
+}
+
+fn read_pairs(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    let mapping = space.map("a", Access::ReadOnly).unwrap();
+    say("ready");
+    stay();
+    let mut last = 0;
+    for _ in 0..ROUNDS {
+        let guard = mapping.read_lock().unwrap();
+        let pair: (u64, u64) = (mapping.get(0).unwrap(), mapping.get(4088).unwrap());
+        guard.unlock().unwrap();
+        assert_eq!(pair.0, pair.1, "a torn pair");
+        assert!(pair.0 >= last, "time ran backwards");
+        last = pair.0;
+    }
+    say("done");
+}
+
+#[test]
+fn readers_in_other_processes_never_see_half_of_what_writers_do() {
+    let (scratch, space, mapping) = ground();
+    let roles = ["lock-write-pairs", "lock-write-pairs", "lock-read-pairs", "lock-read-pairs"];
+    let actors = roles.map(|role| Actor::start(role, &[&scratch.url]));
+    for actor in &actors {
+        actor.says("ready");
+    }
+    let (sender, ended) = mpsc::channel();
+    for actor in actors {
+        let sender = sender.clone();
+        // Their input ends here, which is what they wait for.
+        std::thread::spawn(move || sender.send(actor.end().success()));
+    }
+    for _ in roles {
+        assert!(ended.recv_timeout(DEADLINE).unwrap());
+    }
+    assert_eq!(mapping.get::<u64>(0).unwrap(), 2 * ROUNDS);
+    assert!(space.locks().unwrap().is_empty());
+    drop(mapping.try_lock().unwrap());
+}

@@ -1,0 +1,39 @@
+//! The facade as its users see it: real spaces, real processes, and real deaths.
+//!
+//! A test that needs another process runs this binary again as an *actor*: see `support`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say so by panicking"
+)]
+#![allow(clippy::indexing_slicing, reason = "a test that indexes wrongly fails, as it should")]
+#![allow(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
+
+mod damage;
+mod events;
+mod examples;
+mod fork;
+mod locks;
+mod open;
+mod regions;
+mod spaces;
+mod support;
+mod threads;
+
+/// What an actor can be told to do.
+const ROLES: &[&[support::Role]] = &[
+    damage::ROLES,
+    events::ROLES,
+    fork::ROLES,
+    locks::ROLES,
+    regions::ROLES,
+    spaces::ROLES,
+    threads::ROLES,
+];
+
+/// Not a test: the entrance of actors.
+#[test]
+fn actor() {
+    support::play(ROLES);
+}

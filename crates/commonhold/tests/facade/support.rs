@@ -1,0 +1,296 @@
+//! A space for each test, and other processes to share it with.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{self, Receiver},
+    },
+    time::{Duration, Instant},
+};
+
+use commonhold::{FormatOptions, LockError, Removal, Space};
+
+/// Nothing here takes longer, unless it hangs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// For waits that must run out.
+pub(crate) const SHORT: Duration = Duration::from_millis(50);
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A name that no other test, of this run or of another, has.
+pub(crate) fn unique() -> String {
+    format!("facade-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The name of a space, which is removed with it.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    pub(crate) url: String,
+}
+
+impl Scratch {
+    /// A `shm:` space that does not exist yet.
+    pub(crate) fn new() -> Self {
+        Self { url: format!("shm:{}", unique()) }
+    }
+
+    /// A formatted one, large enough for most tests.
+    pub(crate) fn formatted() -> Self {
+        Self::with(&FormatOptions { capacity: Some(16 << 20), ..FormatOptions::default() })
+    }
+
+    pub(crate) fn with(options: &FormatOptions) -> Self {
+        let scratch = Self::new();
+        Space::format(&scratch.url, options).unwrap();
+        scratch
+    }
+
+    /// A formatted one with room for few.
+    pub(crate) fn tiny() -> FormatOptions {
+        FormatOptions {
+            capacity: Some(1 << 20),
+            peers: Some(4),
+            threads: Some(4),
+            regions: Some(16),
+            ..FormatOptions::default()
+        }
+    }
+
+    pub(crate) fn open(&self) -> Space {
+        Space::open(&self.url).unwrap()
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        commonhold_host::path_of(&self.url.parse().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = Space::remove(&self.url, Removal::Forced);
+    }
+}
+
+/// A folder that goes with its guard.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("commonhold-{}", unique()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn url(&self, name: &str) -> String {
+        format!("file:{}", self.0.join(name).display())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Polls until it is so; a test never waits for anything by sleeping for a while.
+#[track_caller]
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until so many threads wait for the region's lock, or for a lock in it.
+#[track_caller]
+pub(crate) fn until_waiters(space: &Space, region: &str, count: usize) {
+    until("waiters", || {
+        let locks = space.locks().unwrap();
+        locks.iter().any(|lock| lock.region == region && lock.waiters == count)
+    });
+}
+
+/// The guard of a lock whose owner died.
+#[track_caller]
+pub(crate) fn owner_died<G: std::fmt::Debug>(result: Result<G, LockError<G>>) -> G {
+    match result {
+        Err(LockError::OwnerDied(guard)) => guard,
+        other => panic!("not OwnerDied: {other:?}"),
+    }
+}
+
+/// Asserts that a result is an error of this shape.
+macro_rules! fails {
+    ($result:expr, $error:pat $(if $guard:expr)?) => {{
+        // A match keeps alive what the result borrows from.
+        match &$result {
+            result => {
+                assert!(matches!(result, Err($error) $(if $guard)?), "got {result:?}");
+            }
+        }
+    }};
+}
+pub(crate) use fails;
+
+/// A name, and what an actor of that name does with its arguments.
+pub(crate) type Role = (&'static str, fn(&[&str]));
+
+const ROLE: &str = "COMMONHOLD_TEST_ROLE";
+/// Separates arguments.
+const SEPARATOR: char = '\u{1f}';
+/// Begins the lines that actors say; the test harness prints others.
+const MARK: char = '@';
+
+/// Does what the environment says this process is for, if anything.
+pub(crate) fn play(roles: &[&[Role]]) {
+    let Ok(text) = std::env::var(ROLE) else { return };
+    let words: Vec<&str> = text.split(SEPARATOR).collect();
+    let (_, role) =
+        roles.iter().flat_map(|roles| *roles).find(|(name, _)| *name == words[0]).unwrap();
+    role(&words[1..]);
+}
+
+/// What an actor tells the test.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    // One write: forked children of an actor say things too.
+    out.write_all(format!("\n{MARK}{text}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+/// What the test tells an actor; `None` when it wants it to end.
+pub(crate) fn listen() -> Option<String> {
+    let mut line = String::new();
+    let count = std::io::stdin().lock().read_line(&mut line).unwrap();
+    (count > 0).then(|| line.trim_end().to_owned())
+}
+
+/// Stays until the test lets the actor go, or kills it.
+pub(crate) fn stay() {
+    while listen().is_some() {}
+}
+
+/// Another process, in the role of a neighbour. It is killed with its guard.
+#[derive(Debug)]
+pub(crate) struct Actor {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Actor {
+    pub(crate) fn start(role: &str, args: &[&str]) -> Self {
+        let words: Vec<&str> = std::iter::once(role).chain(args.iter().copied()).collect();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "actor", "--nocapture", "--test-threads=1"]);
+        command.env(ROLE, words.join(&SEPARATOR.to_string()));
+        Self::spawn(command, Some(MARK))
+    }
+
+    /// Any program. Lines that begin with `mark` are heard, without it; all lines if there is none.
+    pub(crate) fn spawn(mut command: Command, mark: Option<char>) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let said = match mark {
+                    Some(mark) => line.strip_prefix(mark),
+                    None => Some(line.as_str()),
+                };
+                if let Some(said) = said
+                    && sender.send(said.to_owned()).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        let input = child.stdin.take();
+        Self { child, input, lines }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next thing it says.
+    #[track_caller]
+    pub(crate) fn hear(&self) -> String {
+        self.lines.recv_timeout(DEADLINE).expect("the actor says nothing")
+    }
+
+    /// The same, if it comes in time.
+    pub(crate) fn hear_within(&self, time: Duration) -> Option<String> {
+        self.lines.recv_timeout(time).ok()
+    }
+
+    #[track_caller]
+    pub(crate) fn says(&self, text: &str) {
+        assert_eq!(self.hear(), text);
+    }
+
+    pub(crate) fn tell(&mut self, text: &str) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(format!("{text}\n").as_bytes()).unwrap();
+    }
+
+    /// Kills it with SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Kills it and leaves the zombie.
+    pub(crate) fn kill_unseen(&mut self) {
+        self.child.kill().unwrap();
+    }
+
+    /// Lets it go and waits for its end.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> ExitStatus {
+        self.input = None;
+        let mut status = None;
+        until("an actor to end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Lets it go; it must have nothing to complain about.
+    #[track_caller]
+    pub(crate) fn succeed(self) {
+        let status = self.end();
+        assert!(status.success(), "the actor failed: {status}");
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Numbers that look random, the same in every run (SplitMix64).
+#[derive(Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}

@@ -1,0 +1,227 @@
+//! Threads of one process: slots, guards, and many locks at once.
+
+use std::{
+    sync::{Arc, Barrier},
+    thread,
+};
+
+use commonhold::{Access, Destroy, FormatOptions, LockError, RegionError, Space, State};
+
+use crate::support::{Actor, DEADLINE, Role, SHORT, Scratch, fails, owner_died, say, stay, until};
+
+pub(crate) const ROLES: &[Role] = &[("thread-lock", lock_in_threads)];
+
+#[test]
+fn more_threads_than_slots_is_an_error_and_slots_come_back_when_threads_end() {
+    let scratch = Scratch::with(&Scratch::tiny());
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = Arc::new(space.map("a", Access::ReadWrite).unwrap());
+    // This thread has one slot of four.
+    drop(mapping.lock().unwrap());
+    for _ in 0..3 {
+        let all_in = Arc::new(Barrier::new(4));
+        let let_go = Arc::new(Barrier::new(4));
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let (mapping, all_in, let_go) = (mapping.clone(), all_in.clone(), let_go.clone());
+                thread::spawn(move || {
+                    drop(mapping.read_lock().unwrap());
+                    all_in.wait();
+                    let_go.wait();
+                })
+            })
+            .collect();
+        all_in.wait();
+        let one_more = Arc::clone(&mapping);
+        let other_space = space.clone();
+        let refused = thread::spawn(move || {
+            let full =
+                |error: &RegionError| matches!(error, RegionError::TooManyThreads { threads: 4 });
+            fails!(one_more.lock(), LockError::Region(error) if full(error));
+            fails!(one_more.read_lock(), LockError::Region(error) if full(error));
+            fails!(one_more.mutex(0).unwrap().lock(), LockError::Region(error) if full(error));
+            fails!(other_space.map("a", Access::ReadWrite), error if full(error));
+            // What needs no lock still works.
+            one_more.set(8, &1_u64).unwrap();
+        });
+        refused.join().unwrap();
+        // Who has a slot is not troubled.
+        drop(mapping.lock().unwrap());
+        let_go.wait();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_mapping_dropped_by_a_thread_without_a_slot_is_unmapped_all_the_same() {
+    // The story: unmapping asked for the thread's slot first, and where there was none, gave up in
+    // silence; the mapping was counted for as long as the process was attached.
+    let scratch = Scratch::with(&FormatOptions { threads: Some(1), ..Scratch::tiny() });
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let other = space.map("a", Access::ReadWrite).unwrap();
+    thread::spawn(move || {
+        drop(mapping);
+        other.unmap().unwrap();
+    })
+    .join()
+    .unwrap();
+    assert_eq!(space.stat("a").unwrap().maps, 0);
+    // Nor is anybody in the way who waits to destroy it, or has left that to the last who unmaps it.
+    let other = scratch.open();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let destroyer = thread::spawn(move || other.destroy("a", Destroy::Within(DEADLINE)));
+    until("the destroyer", || space.stat("a").unwrap().state == State::Destroying);
+    thread::spawn(move || drop(mapping)).join().unwrap();
+    destroyer.join().unwrap().unwrap();
+    space.create("a", 64).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    scratch.open().destroy("a", Destroy::Deferred).unwrap();
+    thread::spawn(move || drop(mapping)).join().unwrap();
+    space.create("a", 64).unwrap();
+    space.check().unwrap();
+}
+
+#[test]
+fn a_thousand_threads_one_after_the_other_need_one_slot() {
+    let scratch = Scratch::with(&FormatOptions { threads: Some(2), ..Scratch::tiny() });
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = Arc::new(space.map("a", Access::ReadWrite).unwrap());
+    for _ in 0..1000 {
+        let mapping = Arc::clone(&mapping);
+        let thread = thread::spawn(move || {
+            let guard = mapping.lock().unwrap();
+            mapping.set(0, &(mapping.get::<u64>(0).unwrap() + 1)).unwrap();
+            guard.unlock().unwrap();
+        });
+        thread.join().unwrap();
+    }
+    assert_eq!(mapping.get::<u64>(0).unwrap(), 1000);
+}
+
+#[test]
+fn a_thread_that_uses_many_spaces_one_after_the_other_keeps_none_of_them() {
+    let scratch = Scratch::with(&Scratch::tiny());
+    let first = scratch.open();
+    first.create("a", 64).unwrap();
+    for _ in 0..50 {
+        let space = scratch.open();
+        drop(space.map("a", Access::ReadWrite).unwrap().lock().unwrap());
+        drop(first.map("a", Access::ReadWrite).unwrap().lock().unwrap());
+        assert_eq!(first.peers().unwrap().len(), 2);
+    }
+    assert_eq!(first.peers().unwrap().len(), 1);
+}
+
+#[test]
+fn threads_of_one_process_exclude_each_other_by_every_kind_of_lock() {
+    const ROUNDS: u64 = 2000;
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let add = |offset| {
+        let number: u64 = mapping.get(offset).unwrap();
+        mapping.set(offset, &(number + 1)).unwrap();
+    };
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let guard = mapping.lock().unwrap();
+                    add(0);
+                    drop(guard);
+                    let guard = mapping.mutex(8).unwrap().lock().unwrap();
+                    add(16);
+                    drop(guard);
+                    let guard = mapping.read_lock().unwrap();
+                    assert!(mapping.get::<u64>(0).unwrap() <= 4 * ROUNDS);
+                    drop(guard);
+                }
+            });
+        }
+    });
+    assert_eq!(mapping.get::<u64>(0).unwrap(), 4 * ROUNDS);
+    assert_eq!(mapping.get::<u64>(16).unwrap(), 4 * ROUNDS);
+}
+
+#[test]
+fn read_locks_nest_deeper_than_a_thread_has_words_and_each_counts() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    let mine: Vec<_> = (0..12)
+        .map(|i| {
+            space.create(&format!("r{i}"), 0).unwrap();
+            space.map(&format!("r{i}"), Access::ReadOnly).unwrap()
+        })
+        .collect();
+    let other = scratch.open();
+    let theirs: Vec<_> =
+        (0..12).map(|i| other.map(&format!("r{i}"), Access::ReadOnly).unwrap()).collect();
+    // Twelve locks at once, some twice, freed in an order of their own.
+    let mut guards: Vec<_> =
+        (0..18).map(|i| Some((i % 12, mine[i % 12].read_lock().unwrap()))).collect();
+    let mut held = [0_usize; 12];
+    for (lock, _) in guards.iter().flatten() {
+        held[*lock] += 1;
+    }
+    for step in 0..18 {
+        for (lock, count) in held.iter().enumerate() {
+            match theirs[lock].try_lock() {
+                Ok(guard) => {
+                    assert_eq!(*count, 0, "a writer got past {count} readers");
+                    drop(guard);
+                }
+                Err(LockError::TimedOut) => assert_ne!(*count, 0),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let (lock, guard) = guards[step * 7 % 18].take().unwrap();
+        guard.unlock().unwrap();
+        held[lock] -= 1;
+    }
+    for mapping in &theirs {
+        drop(mapping.try_lock().unwrap());
+    }
+}
+
+/// Threads that hold one lock each, all of which die at once.
+fn lock_in_threads(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    thread::scope(|scope| {
+        for i in 0..8 {
+            let mapping = &mapping;
+            scope.spawn(move || {
+                let _guard = mapping.mutex(8 * i).unwrap().lock().unwrap();
+                say("held");
+                loop {
+                    thread::park();
+                }
+            });
+        }
+        stay();
+    });
+}
+
+#[test]
+fn the_locks_of_all_threads_of_a_killed_process_come_free() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let actor = Actor::start("thread-lock", &[&scratch.url]);
+    for _ in 0..8 {
+        actor.says("held");
+    }
+    fails!(mapping.mutex(0).unwrap().lock_for(SHORT), LockError::TimedOut);
+    actor.kill();
+    for i in 0..8 {
+        owner_died(mapping.mutex(8 * i).unwrap().lock()).mark_consistent().unwrap();
+    }
+}
