@@ -1,6 +1,6 @@
 //! Why a command ended without doing what was asked, and with which exit status.
 //!
-//! Owns: the table of exit statuses (docs/CLI.md). Does not print: `main` does, once.
+//! Owns: the table of exit statuses. Does not print: `main` does, once.
 
 use std::{fmt, io};
 

@@ -125,18 +125,29 @@ impl Attachment {
         self.core.view()
     }
 
-    /// The calling thread, as locks know it.
-    #[inline(always)]
-    pub(crate) fn me(self: &Arc<Self>) -> Result<Thread<'_>, RegionError> {
+    /// Whether this is the process that attached, and it still counts among the living.
+    #[inline]
+    pub(crate) fn is_live_here(&self) -> bool {
+        !self.is_forked() && self.core.is_live()
+    }
+
+    /// The calling thread, if it has used the space before, and no other since.
+    #[inline]
+    pub(crate) fn known_me(&self) -> Option<Thread<'_>> {
         let (id, thread) = LAST.get();
-        // Two checks and no error to build: this is on the path of every lock.
-        if id == self.id
-            && !self.is_forked()
-            && let Some(me) = self.core.known_thread(thread)
-        {
-            return Ok(me);
+        if id != self.id || self.is_forked() {
+            return None;
         }
-        self.new_me()
+        self.core.known_thread(thread)
+    }
+
+    /// The calling thread, as locks know it.
+    #[inline]
+    pub(crate) fn me(self: &Arc<Self>) -> Result<Thread<'_>, RegionError> {
+        match self.known_me() {
+            Some(me) => Ok(me),
+            None => self.new_me(),
+        }
     }
 
     #[cold]

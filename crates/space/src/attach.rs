@@ -52,7 +52,9 @@ impl<P: Platform> Space<P> {
         match write_record(&view, &slot, identity) {
             Ok(()) => {}
             Err(error) => {
-                leave_slot(&view, slot.peer, slot.state);
+                // What the last peer of the slot left behind is still to be settled, by a reaper.
+                let phase = if inherited { PeerPhase::Fenced } else { PeerPhase::Free };
+                leave_slot(&view, slot.peer, slot.state, phase);
                 return Err(error);
             }
         }
@@ -96,7 +98,7 @@ impl<P: Platform> Space<P> {
     /// [`DirectoryError::Fenced`] if the peer was declared dead.
     pub fn detach(&self) -> Result<(), DirectoryError> {
         Point::DetachBegins.reached();
-        if leave_slot(&self.view, self.peer, PeerState::read(self.live)) {
+        if leave_slot(&self.view, self.peer, PeerState::read(self.live), PeerPhase::Free) {
             Ok(())
         } else {
             Err(DirectoryError::Fenced)
@@ -121,14 +123,22 @@ impl<P: Platform> Space<P> {
 
     /// Shows that this peer is alive to those who have no better evidence.
     pub fn beat(&self) {
-        if let Ok(record) = self.view.peer(self.peer) {
+        // A fenced peer must not keep its successor alive.
+        if self.is_live()
+            && let Ok(record) = self.view.peer(self.peer)
+        {
             record[peer_word::HEARTBEAT].fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Whether this peer still counts among the living.
+    #[inline]
     pub fn is_live(&self) -> bool {
-        self.view.peer_state(self.peer).is_current(self.generation)
+        // Relaxed: see `Thread::is_live`.
+        self.view
+            .window()
+            .word(self.state_at)
+            .is_ok_and(|state| state.load(Ordering::Relaxed) == self.live)
     }
 
     /// Names this peer for people.
@@ -279,15 +289,16 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
     Some(Slot { peer, state: taken, inherited })
 }
 
-fn leave_slot<P: Platform>(view: &View<P>, peer: PeerId, state: PeerState) -> bool {
-    let free = PeerState {
-        generation: state.generation,
-        phase: PeerPhase::Free,
-        evidence: Evidence::NONE,
-    };
+fn leave_slot<P: Platform>(
+    view: &View<P>,
+    peer: PeerId,
+    state: PeerState,
+    phase: PeerPhase,
+) -> bool {
+    let left = PeerState { generation: state.generation, phase, evidence: Evidence::NONE };
     let left = view.peer(peer).is_ok_and(|record| {
         record[peer_word::STATE]
-            .compare_exchange(state.word(), free.word(), Ordering::SeqCst, Ordering::Relaxed)
+            .compare_exchange(state.word(), left.word(), Ordering::SeqCst, Ordering::Relaxed)
             .is_ok()
     });
     Point::DetachFreed.reached();
@@ -363,7 +374,8 @@ fn take_domain<P: Platform>(
         view.peer_ids().any(|peer| {
             view.peer(peer).is_ok_and(|record| {
                 let state = view.peer_state(peer);
-                matches!(state.phase, PeerPhase::Live | PeerPhase::Fenced)
+                state.phase != PeerPhase::Free
+                    && peer != me.owner().peer()
                     && record[peer_word::DOMAIN].load(Ordering::Relaxed) == u64::from(index)
             })
         })

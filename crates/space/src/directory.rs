@@ -29,8 +29,12 @@ pub(crate) struct Directory<'a, P: Platform> {
 
 impl<P: Platform> Drop for Directory<'_, P> {
     fn drop(&mut self) {
+        // An operation that failed in the middle of a change is repaired like one that died there.
+        let intent = self.view.header_word(header_word::INTENT);
+        let whole = intent.is_ok_and(|intent| intent.load(Ordering::Relaxed) == 0);
+        let how = if whole { Release::Done } else { Release::Inconsistent };
         // Fails only if this peer was declared dead meanwhile; then the mutex is no longer ours.
-        let _ = self.mutex.unlock(&self.me, self.view, Release::Done);
+        let _ = self.mutex.unlock(&self.me, self.view, how);
     }
 }
 

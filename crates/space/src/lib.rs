@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //! 1. A peer goes `Free -> Attaching -> Live -> Free`, or from either of the middle two to `Fenced` on a
-//!    verdict of death, and from there to `Free`. Its generation is never used twice.
+//!    verdict of death, and from there to `Free`, or to `Attaching` with a new peer. Its generation is
+//!    never used twice.
 //! 2. A peer that is fenced owns nothing: its mappings and read locks count no longer at that instant,
 //!    since they are counted in words that carry its generation.
 //! 3. Names, extents and states of regions change under the directory mutex only; see `directory`.
@@ -47,4 +48,4 @@ pub use list::{Census, RegionRecord};
 pub use map::Mapped;
 pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
 pub use reap::Reaped;
-pub use view::{RegionShares, View};
+pub use view::{RegionLockPlace, RegionShares, View};

@@ -10,10 +10,10 @@ use commonhold_layout::{
     Damage, Extent, Name, RegionFlags, RegionId, RegionPhase, RegionState, ShareError, ShareWord,
     peer_word, region_word,
 };
-use commonhold_sync::{Event, RwLock, Thread};
+use commonhold_sync::{Event, Thread};
 use commonhold_window::Point;
 
-use crate::{DirectoryError, Platform, RegionHandle, Space, view::RegionShares};
+use crate::{DirectoryError, Platform, RegionHandle, Space};
 
 /// A region that this peer has mapped, and must unmap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,18 +205,6 @@ impl<P: Platform> Space<P> {
         // Release: whoever sees the number sees memory behind the words.
         self.view().peer(self.peer())?[peer_word::SHARES_USED].fetch_max(wanted, Ordering::Release);
         self.view().share(self.peer(), region).ok_or(DirectoryError::Damaged(damage))
-    }
-
-    /// The lock of a region that this peer maps.
-    ///
-    /// # Errors
-    /// [`DirectoryError::Damaged`].
-    #[inline]
-    pub fn lock_of(
-        &self,
-        handle: RegionHandle,
-    ) -> Result<RwLock<'_, RegionShares<'_, P>>, DirectoryError> {
-        Ok(self.view().region_lock(handle)?)
     }
 
     /// Records since when the holder of a region's lock has it; 0 erases it.

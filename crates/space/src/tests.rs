@@ -1,4 +1,5 @@
 //! The directory, driven by several peers of one process over a window on the heap.
+#![allow(clippy::cast_possible_truncation, reason = "test sizes are small")]
 
 use std::{
     boxed::Box,
@@ -129,6 +130,14 @@ impl Peer {
 
     fn resize(&self, name: &str, size: u64) -> Result<(), DirectoryError> {
         self.space.resize(&self.me(), &Name::new(name).unwrap(), size)
+    }
+
+    fn lock_of(
+        &self,
+        mapped: crate::Mapped,
+    ) -> commonhold_sync::RwLock<'_, crate::RegionShares<'_, Machine>> {
+        let view = self.space.view();
+        view.region_lock_at(mapped.handle, view.region_lock_place(mapped.handle).unwrap())
     }
 
     fn check(&self) -> crate::Census {
@@ -341,12 +350,12 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     let (a, b) = (world.attach(), world.attach());
     a.create("x", PAGE).unwrap();
     let theirs = b.map("x").unwrap();
-    let lock = b.space.lock_of(theirs.handle).unwrap();
+    let lock = b.lock_of(theirs);
     let _ = lock.write(&b.me(), b.space.view(), None).unwrap();
     let slot = b.space.peer();
     b.die();
     let mine = a.map("x").unwrap();
-    let lock = a.space.lock_of(mine.handle).unwrap();
+    let lock = a.lock_of(mine);
     assert_eq!(lock.write(&a.me(), a.space.view(), None), Ok(Taken::OwnerDied));
     lock.writer().mark_consistent(&a.me()).unwrap();
     lock.unwrite(&a.me(), a.space.view(), commonhold_sync::Release::Done).unwrap();
@@ -463,7 +472,9 @@ fn use_everything(world: &Arc<World>) {
     for name in ["a", "b", "new"] {
         let _ = peer.create(name, 5000);
         if let Ok(mapped) = peer.map(name) {
-            if let Ok(lock) = peer.space.lock_of(mapped.handle)
+            let view = peer.space.view();
+            if let Ok(place) = view.region_lock_place(mapped.handle)
+                && let lock = view.region_lock_at(mapped.handle, place)
                 && lock.write(&peer.me(), peer.space.view(), Some(0)).is_ok()
             {
                 let _ = lock.unwrite(&peer.me(), peer.space.view(), commonhold_sync::Release::Done);

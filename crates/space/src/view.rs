@@ -302,22 +302,40 @@ impl<P: Platform> View<P> {
             .ok_or(Damage::new("a region", region.get().into()))
     }
 
-    /// The lock of a region.
-    pub(crate) fn region_lock(
-        &self,
-        handle: RegionHandle,
-    ) -> Result<RwLock<'_, RegionShares<'_, P>>, Damage> {
-        let region = handle.region;
+    /// Where the lock of a region is.
+    ///
+    /// # Errors
+    /// [`Damage`] if there is no such region.
+    pub fn region_lock_place(&self, handle: RegionHandle) -> Result<RegionLockPlace<'_>, Damage> {
         // The entry exists if its memory does.
-        self.entry(region)?;
-        let at = self.entry_word(region, region_word::LOCK)?;
-        let words = self.window().words::<3>(at).map_err(outside)?;
-        let shares = RegionShares { view: self, region };
-        Ok(RwLock::new(words, at, read_key(handle), shares))
+        self.entry(handle.region)?;
+        let at = self.entry_word(handle.region, region_word::LOCK)?;
+        Ok(RegionLockPlace { words: self.window().words::<3>(at).map_err(outside)?, at })
+    }
+
+    /// The lock of a region, which is at `place`.
+    #[inline]
+    pub const fn region_lock_at<'a>(
+        &'a self,
+        handle: RegionHandle,
+        place: RegionLockPlace<'a>,
+    ) -> RwLock<'a, RegionShares<'a, P>> {
+        let shares = RegionShares { view: self, region: handle.region };
+        RwLock::new(place.words, place.at, read_key(handle), shares)
     }
 }
 
+/// The words of a region's lock, and where they are.
+#[derive(Debug, Clone, Copy)]
+pub struct RegionLockPlace<'a> {
+    /// The writer's word, the mask of readers, and the event.
+    pub words: &'a [AtomicU64; 3],
+    /// The offset of the first.
+    pub at: Offset,
+}
+
 /// What a thread that reads under a region's lock writes into its slot: of no other region, ever.
+#[inline]
 pub(crate) const fn read_key(handle: RegionHandle) -> u64 {
     handle.region.link() | (handle.generation as u64) << 32
 }

@@ -52,23 +52,43 @@ impl<'a> Mutex<'a> {
         LockWord::from_word(self.word.load(Ordering::SeqCst))
     }
 
+    /// Takes a mutex that is free and has nothing to tell: the common case of [`lock`](Self::lock), and
+    /// small enough to stand wherever a lock is taken. `false` says only that it takes more than this.
+    #[inline]
+    pub fn lock_quickly(&self, me: &Thread<'_>) -> bool {
+        if !self.swap(LockWord::FREE, me.owner().word()) {
+            return false;
+        }
+        Point::LockAcquired.reached();
+        // A thread whose peer was fenced must not enter, since others would take the lock from it at
+        // once; `lock_slow` finds that out too, and gives back what we could not.
+        if me.is_live() {
+            return true;
+        }
+        self.unlock_quickly(me.owner());
+        false
+    }
+
+    /// Frees a mutex that nobody waits for: the common case of [`unlock`](Self::unlock).
+    #[inline]
+    pub fn unlock_quickly(&self, owner: Owner) -> bool {
+        self.swap(owner.word(), LockWord::FREE)
+    }
+
     /// Takes the mutex if that needs no waiting (a dead owner's mutex needs none).
     ///
     /// # Errors
     /// [`LockError`]; `TimedOut` if a living owner has it.
-    #[inline]
     pub fn try_lock(
         &self,
         me: &Thread<'_>,
         env: &(impl Park + Liveness),
     ) -> Result<Taken, LockError> {
-        if self.swap(LockWord::FREE, me.owner().word()) {
-            return self.confirm(me, env, Taken::Clean);
-        }
-        self.lock_slow(me, env, Some(0))
+        self.lock(me, env, Some(0))
     }
 
-    /// Takes the mutex, waiting until `deadline` on the clock of [`Park::now`], or for ever.
+    /// Takes the mutex, waiting until `deadline` on the clock of [`Park::now`], or for ever; `Some(0)`
+    /// does not wait.
     ///
     /// # Errors
     /// [`LockError`].
@@ -79,8 +99,8 @@ impl<'a> Mutex<'a> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<Taken, LockError> {
-        if self.swap(LockWord::FREE, me.owner().word()) {
-            return self.confirm(me, env, Taken::Clean);
+        if self.lock_quickly(me) {
+            return Ok(Taken::Clean);
         }
         self.lock_slow(me, env, deadline)
     }
@@ -91,7 +111,7 @@ impl<'a> Mutex<'a> {
     /// [`LockError::Fenced`] if the thread does not own it; nothing has changed then.
     #[inline]
     pub fn unlock(&self, me: &Thread<'_>, env: &impl Park, how: Release) -> Result<(), LockError> {
-        if how == Release::Done && self.swap(me.owner().word(), LockWord::FREE) {
+        if how == Release::Done && self.unlock_quickly(me.owner()) {
             return Ok(());
         }
         self.unlock_slow(me, env, how)
@@ -150,27 +170,6 @@ impl<'a> Mutex<'a> {
         env.wake(self.word, who);
     }
 
-    /// A thread whose peer was fenced must not enter: others would take the lock from it at once.
-    #[inline]
-    fn confirm(&self, me: &Thread<'_>, env: &impl Park, taken: Taken) -> Result<Taken, LockError> {
-        Point::LockAcquired.reached();
-        if me.is_live() {
-            return Ok(taken);
-        }
-        self.give_back(me, env, taken);
-        Err(LockError::Fenced)
-    }
-
-    #[cold]
-    fn give_back(&self, me: &Thread<'_>, env: &impl Park, taken: Taken) {
-        let how = match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
-        };
-        // A failure means that it has been taken from us already: nothing to give back.
-        let _ = self.unlock_slow(me, env, how);
-    }
-
     #[cold]
     fn lock_slow(
         &self,
@@ -178,6 +177,10 @@ impl<'a> Mutex<'a> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<Taken, LockError> {
+        if !me.is_live() {
+            self.give_back(me, env, Taken::Clean);
+            return Err(LockError::Fenced);
+        }
         let mut wait = Wait::default();
         let result = loop {
             match self.look_once(me, env, deadline, &mut wait) {
@@ -196,7 +199,22 @@ impl<'a> Mutex<'a> {
             }
         };
         me.done();
-        self.confirm(me, env, result?)
+        let taken = result?;
+        Point::LockAcquired.reached();
+        if me.is_live() {
+            return Ok(taken);
+        }
+        self.give_back(me, env, taken);
+        Err(LockError::Fenced)
+    }
+
+    fn give_back(&self, me: &Thread<'_>, env: &impl Park, taken: Taken) {
+        let how = match taken {
+            Taken::Clean => Release::Done,
+            Taken::OwnerDied => Release::Inconsistent,
+        };
+        // A failure means that it has been taken from us already: nothing to give back.
+        let _ = self.unlock_slow(me, env, how);
     }
 
     fn look_once(

@@ -93,6 +93,61 @@ impl<'a, S: Shares> RwLock<'a, S> {
         Event::new(&self.words[2], at)
     }
 
+    /// Takes the lock to read if nobody writes and the peer has read before: the common case of
+    /// [`read`](Self::read), small enough to stand wherever a lock is taken. Returns the word that holds
+    /// it. `None` says only that it takes more than this, and [`read`](Self::read) must follow.
+    #[inline]
+    pub fn read_quickly<'t>(&self, me: &Thread<'t>) -> Option<&'t AtomicU64> {
+        if self.words[1].load(Ordering::SeqCst) & reader_bit(me) == 0 {
+            return None;
+        }
+        let word = me.free_reading()?;
+        // SeqCst, and a swap rather than a store: our look at the writer comes after it (Dekker).
+        word.swap(self.key, Ordering::SeqCst);
+        Point::ReadCounted.reached();
+        store_then_load();
+        if self.writer().look() == LockWord::FREE && me.is_live() {
+            return Some(word);
+        }
+        word.store(0, Ordering::Release);
+        None
+    }
+
+    /// Gives back what [`read_quickly`](Self::read_quickly) took, of a peer that is known to be live.
+    /// `false`: a writer may be waiting, and [`wake_writer`](Self::wake_writer) must follow.
+    #[inline]
+    pub fn unread_quickly(&self, word: &AtomicU64) -> bool {
+        // Release: what we read stays before what the next writer writes.
+        word.store(0, Ordering::Release);
+        Point::ReadUncounted.reached();
+        // For loom only, whose sleeps end by a wake-up and never by a slice: see the head of this file.
+        store_then_load();
+        !self.writer().look().is_owned()
+    }
+
+    /// Wakes a writer that waits for readers to leave.
+    #[cold]
+    pub fn wake_writer(&self, me: &Thread<'_>, env: &impl Park) {
+        self.drained().broadcast(me, env);
+    }
+
+    /// Takes the lock to write if nobody has it and nobody ever read: the common case of
+    /// [`write`](Self::write). `false` says only that it takes more than this.
+    #[inline]
+    pub fn write_quickly(&self, me: &Thread<'_>, env: &impl Park) -> bool {
+        if self.words[1].load(Ordering::Relaxed) != 0 || !self.writer().lock_quickly(me) {
+            return false;
+        }
+        store_then_load();
+        // SeqCst: see `write`.
+        if self.words[1].load(Ordering::SeqCst) == 0 {
+            return true;
+        }
+        // Somebody reads for the first time at this very moment. Fails only if we are fenced.
+        let _ = self.writer().unlock(me, env, Release::Done);
+        false
+    }
+
     /// Takes the lock to read, waiting until `deadline`, or for ever; `Some(0)` does not wait.
     ///
     /// With [`Taken::OwnerDied`] the lock is held, and what is read may be half changed; only a writer
@@ -126,11 +181,19 @@ impl<'a, S: Shares> RwLock<'a, S> {
         env: &impl Park,
         hold: Hold<'_>,
     ) -> Result<(), LockError> {
-        self.withdraw(me, hold)?;
-        // For loom only, whose sleeps end by a wake-up and never by a slice: see the head of this file.
-        store_then_load();
-        if self.writer().look().is_owned() {
-            self.drained().broadcast(me, env);
+        let quiet = match hold {
+            // Whoever has the slot of a fenced peer now uses the word for itself.
+            Hold::Word(_) if !me.is_live() => return Err(LockError::Fenced),
+            Hold::Word(word) => self.unread_quickly(word),
+            Hold::Share => {
+                self.count(me, ShareWord::unread)?;
+                Point::ReadUncounted.reached();
+                store_then_load();
+                !self.writer().look().is_owned()
+            }
+        };
+        if !quiet {
+            self.wake_writer(me, env);
         }
         Ok(())
     }
@@ -168,7 +231,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
 
     #[inline]
     fn announce_reader(&self, me: &Thread<'_>) {
-        let bit = 1_u64 << (me.owner().peer().get() % 64);
+        let bit = reader_bit(me);
         // SeqCst: in one order with our look at the writer and the writer's look at the mask, also
         // where another thread set the bit.
         if self.words[1].load(Ordering::SeqCst) & bit == 0 {
@@ -195,20 +258,6 @@ impl<'a, S: Shares> RwLock<'a, S> {
         Point::ReadCounted.reached();
         store_then_load();
         Ok(hold)
-    }
-
-    /// The contrary of [`enlist`](Self::enlist).
-    #[inline]
-    fn withdraw(&self, me: &Thread<'_>, hold: Hold<'_>) -> Result<(), LockError> {
-        match hold {
-            // Whoever has the slot of a fenced peer now uses the word for itself.
-            Hold::Word(_) if !me.is_live() => return Err(LockError::Fenced),
-            // Release: what we read stays before what the next writer writes.
-            Hold::Word(word) => word.store(0, Ordering::Release),
-            Hold::Share => self.count(me, ShareWord::unread)?,
-        }
-        Point::ReadUncounted.reached();
-        Ok(())
     }
 
     #[cold]
@@ -345,7 +394,9 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let slice = if stuck == Some(reader) { SLICE_NS } else { FIRST_SLICE_NS };
             stuck = Some(reader);
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
-            let gone = if late {
+            let gone = if reader == me.owner() {
+                Err(LockError::Deadlock)
+            } else if late {
                 Err(LockError::TimedOut)
             } else {
                 match self.drained().wait(me, env, number, Some(until)) {
@@ -386,6 +437,12 @@ impl<'a, S: Shares> RwLock<'a, S> {
         let thread = readers_by_word(&self.shares, peer, self.key).next()?;
         Owner::new(peer, self.shares.generation(peer), thread)
     }
+}
+
+/// The bit of a thread's peer in the mask of those that may have read.
+#[inline]
+fn reader_bit(me: &Thread<'_>) -> u64 {
+    1 << (me.owner().peer().get() % 64)
 }
 
 /// The threads of a peer that hold the lock with this key to read, each once for every time.

@@ -2,7 +2,7 @@
 //!
 //! Every call took effect at some instant between its start and its end; the checker reports what
 //! no choice of instants can explain. It may miss a violation, it never invents one. The rules are
-//! those of docs/DESIGN.md, section 4:
+//! those that the library documents:
 //! 1. a region's key is given to one create only, and no region exists that nobody created;
 //! 2. a map lies in the lifetime of its region;
 //! 3. a waiting destroy returns only after the last mapping has gone;

@@ -1,0 +1,110 @@
+//! A mutex in the bytes of a region.
+
+use std::time::Duration;
+
+use commonhold_sync as sync;
+use commonhold_sync::Release;
+
+use super::{graded, held::Held, refused};
+use crate::{LockError, Mapping, RegionError};
+
+/// A mutex in the bytes of a region.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutex<'a> {
+    mapping: &'a Mapping,
+    mutex: sync::Mutex<'a>,
+}
+
+impl<'a> Mutex<'a> {
+    pub(crate) const fn of(mapping: &'a Mapping, mutex: sync::Mutex<'a>) -> Self {
+        Self { mapping, mutex }
+    }
+
+    /// Takes the mutex, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died.
+    #[inline]
+    pub fn lock(&self) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
+        if let Some(me) = self.mapping.attachment().known_me()
+            && self.mutex.lock_quickly(&me)
+        {
+            return Ok(MutexGuard(Held::new(self.mapping, self.mutex, me.owner())));
+        }
+        self.lock_until(None)
+    }
+
+    /// Takes the mutex if that needs no waiting.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`] if somebody living holds it.
+    pub fn try_lock(&self) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
+        self.lock_until(Some(0))
+    }
+
+    /// Takes the mutex, waiting so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`].
+    pub fn lock_for(&self, timeout: Duration) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
+        self.lock_until(Some(self.mapping.attachment().deadline(timeout)))
+    }
+
+    #[cold]
+    fn lock_until(
+        &self,
+        deadline: Option<u64>,
+    ) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
+        let attachment = self.mapping.attachment();
+        let me = attachment.me()?;
+        let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refused)?;
+        graded(taken, MutexGuard(Held::new(self.mapping, self.mutex, me.owner())))
+    }
+
+    /// Makes the mutex as good as new, after the caller has repaired what it protects.
+    ///
+    /// # Errors
+    /// [`RegionError::TimedOut`] if somebody holds it.
+    pub fn reset(&self) -> Result<(), RegionError> {
+        self.mutex
+            .reset(self.mapping.attachment().view()?)
+            .map_err(|_| RegionError::TimedOut { name: self.mapping.name().to_owned() })
+    }
+}
+
+/// A mutex, held.
+#[derive(Debug)]
+#[must_use = "the mutex is freed when its guard is dropped"]
+pub struct MutexGuard<'a>(Held<'a>);
+
+impl MutexGuard<'_> {
+    /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mark_consistent(&self) -> Result<(), RegionError> {
+        self.0.mark_consistent()
+    }
+
+    /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
+    #[must_use]
+    pub fn is_inconsistent(&self) -> bool {
+        self.0.is_inconsistent()
+    }
+
+    /// As [`LockGuard::leave`](crate::LockGuard::leave).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn leave(mut self) -> Result<(), RegionError> {
+        self.0.free(Release::Inconsistent)
+    }
+
+    /// As [`LockGuard::unlock`](crate::LockGuard::unlock).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unlock(mut self) -> Result<(), RegionError> {
+        self.0.free(Release::Done)
+    }
+}

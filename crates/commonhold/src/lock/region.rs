@@ -1,0 +1,268 @@
+//! The reader/writer lock that every region has.
+
+use std::{marker::PhantomData, sync::atomic::AtomicU64, time::Duration};
+
+use commonhold_host::LinuxPlatform;
+use commonhold_layout::{Offset, Owner};
+use commonhold_space::{RegionLockPlace, RegionShares};
+use commonhold_sync as sync;
+use commonhold_sync::{Hold, Release};
+
+use super::{graded, held::Held, refused};
+use crate::{LockError, Mapping, RegionError, attachment::region_error};
+
+/// The lock of a region, with its words found.
+#[derive(Debug, Clone, Copy)]
+pub struct RegionLock<'a> {
+    mapping: &'a Mapping,
+    words: &'a [AtomicU64; 3],
+    at: Offset,
+}
+
+impl<'a> RegionLock<'a> {
+    pub(crate) fn of(mapping: &'a Mapping) -> Result<Self, RegionError> {
+        let place = mapping.attachment().view()?.region_lock_place(mapping.handle());
+        let RegionLockPlace { words, at } =
+            place.map_err(|damage| region_error(damage.into(), mapping.name()))?;
+        Ok(Self { mapping, words, at })
+    }
+
+    /// The lock as the core knows it.
+    #[inline]
+    fn core(&self) -> sync::RwLock<'a, RegionShares<'a, LinuxPlatform>> {
+        let place = RegionLockPlace { words: self.words, at: self.at };
+        self.mapping.attachment().my_view().region_lock_at(self.mapping.handle(), place)
+    }
+
+    /// See [`Mapping::lock`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
+        let attachment = self.mapping.attachment();
+        if let Some(me) = attachment.known_me()
+            && self.core().write_quickly(&me, attachment.my_view())
+        {
+            return Ok(self.guard(me.owner()));
+        }
+        self.lock_until(None)
+    }
+
+    /// See [`Mapping::try_lock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
+        self.lock_until(Some(0))
+    }
+
+    /// See [`Mapping::lock_for`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_for(&self, timeout: Duration) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
+        self.lock_until(Some(self.mapping.attachment().deadline(timeout)))
+    }
+
+    #[cold]
+    fn lock_until(&self, deadline: Option<u64>) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
+        let attachment = self.mapping.attachment();
+        let me = attachment.me()?;
+        let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
+        graded(taken, self.guard(me.owner()))
+    }
+
+    #[inline]
+    fn guard(&self, owner: Owner) -> LockGuard<'a> {
+        let held = Held::new(self.mapping, self.core().writer(), owner);
+        LockGuard { held, stamped: false }
+    }
+
+    /// See [`Mapping::read_lock`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
+        if let Some(me) = self.mapping.attachment().known_me()
+            && let Some(word) = self.core().read_quickly(&me)
+        {
+            return Ok(self.read_guard(Hold::Word(word)));
+        }
+        self.read_until(None)
+    }
+
+    /// See [`Mapping::try_read_lock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
+        self.read_until(Some(0))
+    }
+
+    /// See [`Mapping::read_lock_for`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_lock_for(
+        &self,
+        timeout: Duration,
+    ) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
+        self.read_until(Some(self.mapping.attachment().deadline(timeout)))
+    }
+
+    #[cold]
+    fn read_until(&self, deadline: Option<u64>) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
+        let attachment = self.mapping.attachment();
+        let me = attachment.me()?;
+        let taken = self.core().read(&me, attachment.my_view(), deadline);
+        let (taken, hold) = taken.map_err(refused)?;
+        graded(taken, self.read_guard(hold))
+    }
+
+    #[inline]
+    const fn read_guard(&self, hold: Hold<'a>) -> ReadGuard<'a> {
+        ReadGuard { lock: *self, hold, freed: false, not_send: PhantomData }
+    }
+
+    /// See [`Mapping::reset_lock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reset(&self) -> Result<(), RegionError> {
+        let view = self.mapping.attachment().view()?;
+        let held = |_| RegionError::TimedOut { name: self.mapping.name().to_owned() };
+        self.core().writer().reset(view).map_err(held)
+    }
+}
+
+/// A region's lock, held alone.
+#[derive(Debug)]
+#[must_use = "the lock is freed when its guard is dropped"]
+pub struct LockGuard<'a> {
+    held: Held<'a>,
+    stamped: bool,
+}
+
+impl LockGuard<'_> {
+    /// Says that what the lock protects has been repaired.
+    ///
+    /// # Errors
+    /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
+    pub fn mark_consistent(&self) -> Result<(), RegionError> {
+        self.held.mark_consistent()
+    }
+
+    /// Whether the lock's last owner died, or gave up, and nobody has repaired anything since.
+    #[must_use]
+    pub fn is_inconsistent(&self) -> bool {
+        self.held.is_inconsistent()
+    }
+
+    /// Records for others since when the lock is held. It costs a look at the clock, so it is left to
+    /// those who hold a lock for long.
+    pub fn stamp(&mut self) {
+        let mapping = self.held.mapping();
+        if let Ok(core) = mapping.attachment().core() {
+            core.stamp(mapping.handle().region, commonhold_host::unix_ms());
+            self.stamped = true;
+        }
+    }
+
+    /// Frees the lock, and leaves it inconsistent for the next.
+    ///
+    /// # Errors
+    /// As for [`unlock`](Self::unlock).
+    pub fn leave(mut self) -> Result<(), RegionError> {
+        self.unstamp();
+        self.held.free(Release::Inconsistent)
+    }
+
+    /// Frees the lock, and says whether it still was this process's.
+    ///
+    /// # Errors
+    /// [`RegionError::Fenced`] if this process was declared dead meanwhile; nothing was changed then.
+    pub fn unlock(mut self) -> Result<(), RegionError> {
+        self.unstamp();
+        self.held.free(Release::Done)
+    }
+
+    #[inline]
+    fn unstamp(&mut self) {
+        if std::mem::take(&mut self.stamped) {
+            let mapping = self.held.mapping();
+            if let Ok(core) = mapping.attachment().core() {
+                core.stamp(mapping.handle().region, 0);
+            }
+        }
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.unstamp();
+    }
+}
+
+/// A region's lock, held together with other readers.
+#[derive(Debug)]
+#[must_use = "the lock is freed when its guard is dropped"]
+pub struct ReadGuard<'a> {
+    lock: RegionLock<'a>,
+    hold: Hold<'a>,
+    freed: bool,
+    /// It is its thread's.
+    not_send: PhantomData<*const ()>,
+}
+
+impl ReadGuard<'_> {
+    /// Frees the lock, and says whether it still was this process's.
+    ///
+    /// # Errors
+    /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
+    pub fn unlock(mut self) -> Result<(), RegionError> {
+        self.free()
+    }
+
+    #[inline]
+    fn free(&mut self) -> Result<(), RegionError> {
+        self.freed = true;
+        let attachment = self.lock.mapping.attachment();
+        match self.hold {
+            Hold::Word(word) if attachment.is_live_here() => {
+                if !self.lock.core().unread_quickly(word) {
+                    self.wake_writer()?;
+                }
+                Ok(())
+            }
+            hold => self.free_slowly(hold),
+        }
+    }
+
+    #[cold]
+    fn wake_writer(&self) -> Result<(), RegionError> {
+        let attachment = self.lock.mapping.attachment();
+        self.lock.core().wake_writer(&attachment.me()?, attachment.my_view());
+        Ok(())
+    }
+
+    #[cold]
+    fn free_slowly(&self, hold: Hold<'_>) -> Result<(), RegionError> {
+        let attachment = self.lock.mapping.attachment();
+        let me = attachment.me()?;
+        let view = attachment.my_view();
+        self.lock.core().unread(&me, view, hold).map_err(|_| RegionError::Fenced)
+    }
+}
+
+impl Drop for ReadGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.freed {
+            // Fails only if this peer was declared dead; then its read locks count no longer.
+            let _ = self.free();
+        }
+    }
+}
