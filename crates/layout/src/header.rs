@@ -1,7 +1,7 @@
 //! The first page of a space.
 //!
-//! Words 0 to 31 are written once, at format time, and covered by a checksum; the magic number is
-//! written last of all. Words from 64 on change while the space is used: each group has a cache line
+//! Words 0 to 31 are written once, at format time; a checksum covers words 1 to 12, and the magic
+//! number is written last of all. Words from 64 on change while the space is used: each group has a cache line
 //! (8 words) of its own. Who may change them is said beside each.
 
 /// Bytes of the header: one page.
