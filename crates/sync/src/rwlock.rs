@@ -138,7 +138,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
     /// Takes the lock to write, waiting until `deadline`, or for ever; `Some(0)` does not wait.
     ///
     /// # Errors
-    /// [`LockError`].
+    /// [`LockError`]; `Deadlock` also if the thread itself holds the lock to read, in one of its words.
     #[inline]
     pub fn write(
         &self,
@@ -327,6 +327,10 @@ impl<'a, S: Shares> RwLock<'a, S> {
         taken: Taken,
         deadline: Option<u64>,
     ) -> Result<(), LockError> {
+        if me.reads(self.key) {
+            // It would wait for itself.
+            return self.retreat(me, env, taken, LockError::Deadlock);
+        }
         let mut turn = 0;
         let mut stuck: Option<Owner> = None;
         loop {
@@ -354,14 +358,25 @@ impl<'a, S: Shares> RwLock<'a, S> {
                 }
             };
             if let Err(error) = gone {
-                let how = match taken {
-                    Taken::Clean => Release::Done,
-                    Taken::OwnerDied => Release::Inconsistent,
-                };
-                self.writer().unlock(me, env, how)?;
-                return Err(error);
+                return self.retreat(me, env, taken, error);
             }
         }
+    }
+
+    /// Gives the writer's word back as it was found.
+    fn retreat(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        taken: Taken,
+        why: LockError,
+    ) -> Result<(), LockError> {
+        let how = match taken {
+            Taken::Clean => Release::Done,
+            Taken::OwnerDied => Release::Inconsistent,
+        };
+        self.writer().unlock(me, env, how)?;
+        Err(why)
     }
 
     /// A thread that reads and whose peer has not been fenced.
