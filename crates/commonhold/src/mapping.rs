@@ -176,7 +176,8 @@ impl Mapping {
     }
 
     /// The address of the first byte, for those who want to reach the bytes on their own. The bytes
-    /// stay mapped as long as this value lives; others write them at any time; writing through the
+    /// stay mapped as long as this value lives (of a read-only mapping: until it is
+    /// [refreshed](Self::refresh)); others write them at any time; writing through the
     /// pointer of a read-only mapping, or using it in a forked child, ends the process.
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
@@ -223,7 +224,42 @@ impl Mapping {
     /// Takes the region's own lock, alone, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over the guard of a lock whose owner died.
+    /// [`LockError::OwnerDied`] hands over the guard of a lock whose owner died;
+    /// [`LockError::Unrecoverable`]; [`LockError::Deadlock`] if this thread holds it already.
+    ///
+    /// # Examples
+    /// What is protected here is a pair of numbers that are always the same:
+    /// ```
+    /// use commonhold::{Access, LockError, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-lock-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// space.create("pair", 16)?;
+    /// # let neighbour = Space::open(&url)?;
+    /// # let theirs = neighbour.map("pair", Access::ReadWrite)?;
+    /// # std::mem::forget(theirs.lock().map_err(|error| error.to_string())?);
+    /// # theirs.set(0, &7_u64)?;
+    /// # drop((theirs, neighbour));
+    /// let pair = space.map("pair", Access::ReadWrite)?;
+    /// // A neighbour has written the first number, and was killed before it wrote the second.
+    /// match pair.lock() {
+    ///     Err(LockError::OwnerDied(guard)) => {
+    ///         let first: u64 = pair.get(0)?;
+    ///         pair.set(8, &first)?;
+    ///         guard.mark_consistent()?;
+    ///     }
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// // It is repaired, and nobody will hear of it again.
+    /// let guard = pair.lock().map_err(|error| error.to_string())?;
+    /// assert_eq!(pair.get::<u64>(0)?, pair.get::<u64>(8)?);
+    /// guard.unlock()?;
+    /// # drop(pair);
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
         self.region_lock()?.lock()
     }
@@ -282,7 +318,29 @@ impl Mapping {
     /// The mutex whose word lies at `offset`, a multiple of 8. Eight zero bytes are a free mutex.
     ///
     /// # Errors
-    /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`].
+    /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`],
+    /// [`RegionError::Forked`].
+    ///
+    /// # Examples
+    /// A row of accounts, each with a mutex of its own before its balance:
+    /// ```
+    /// use commonhold::{Access, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-mutex-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// space.create("accounts", 100 * 16)?;
+    /// let accounts = space.map("accounts", Access::ReadWrite)?;
+    /// let account = 42;
+    /// let guard = accounts.mutex(16 * account)?.lock().map_err(|error| error.to_string())?;
+    /// let balance: u64 = accounts.get(16 * account + 8)?;
+    /// accounts.set(16 * account + 8, &(balance + 10))?;
+    /// guard.unlock()?;
+    /// # drop(accounts);
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn mutex(&self, offset: u64) -> Result<Mutex<'_>, RegionError> {
         let (word, at) = self.word(offset)?;
         Ok(Mutex::of(self, commonhold_sync::Mutex::new(word, at)))

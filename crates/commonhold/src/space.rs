@@ -76,11 +76,35 @@ impl Space {
         self.0.peer()
     }
 
-    /// Creates a region of `size` bytes, all zero.
+    /// Creates a region of `size` bytes, all zero. It stays until it is destroyed, whoever comes and
+    /// goes.
     ///
     /// # Errors
     /// [`RegionError::Exists`], [`RegionError::NoSpace`], [`RegionError::NoMemory`], and the others;
     /// nothing has been created then.
+    ///
+    /// # Examples
+    /// Of several processes that need a region, whoever comes first creates it:
+    /// ```
+    /// use commonhold::{Access, RegionError, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-create-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// match space.create("table", 4096) {
+    ///     Ok(_) | Err(RegionError::Exists { .. }) => {}
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// let table = space.map("table", Access::ReadWrite)?;
+    /// table.set(0, &2.5_f64)?;
+    /// let value: f64 = table.get(0)?;
+    /// assert_eq!(value, 2.5);
+    /// assert!(table.get::<u64>(4090).is_err(), "8 bytes from there do not fit");
+    /// # drop(table);
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn create(&self, name: &str, size: u64) -> Result<Region, RegionError> {
         self.create_with(name, &CreateOptions { size, ..CreateOptions::default() })
     }
@@ -138,11 +162,38 @@ impl Space {
         Mapping::of(&self.0, name, mapped, access)
     }
 
-    /// Destroys a region, and says which one it was.
+    /// Destroys a region, and says which one it was. Nobody can map it any more; its memory goes when
+    /// nobody does, and until then its name is taken.
     ///
     /// # Errors
     /// [`RegionError::Mapped`] if this process maps it; [`RegionError::NotFound`];
     /// [`RegionError::TimedOut`], after which it is active again.
+    ///
+    /// # Examples
+    /// ```
+    /// use commonhold::{Access, Destroy, RegionError, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-destroy-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// # use std::time::Duration;
+    /// space.create("scratch", 4096)?;
+    /// let neighbour = Space::open(&url)?; // another process, as a rule
+    /// let theirs = neighbour.map("scratch", Access::ReadWrite)?;
+    ///
+    /// let briefly = Destroy::Within(Duration::from_millis(10));
+    /// let busy = space.destroy("scratch", briefly);
+    /// assert!(matches!(busy, Err(RegionError::TimedOut { .. }))); // and it is active again
+    ///
+    /// space.destroy("scratch", Destroy::Deferred)?; // at once; they keep what they have
+    /// assert!(space.map("scratch", Access::ReadOnly).is_err());
+    /// drop(theirs); // the last: now it is gone
+    /// space.create("scratch", 8192)?;
+    /// # drop(neighbour);
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn destroy(&self, name: &str, how: Destroy) -> Result<RegionKey, RegionError> {
         let checked = checked(name)?;
         let me = self.0.me()?;
@@ -165,6 +216,23 @@ impl Space {
     /// # Errors
     /// [`RegionError::BeyondReserve`]; [`RegionError::Mapped`] if it is to shrink while mapped;
     /// [`RegionError::NoMemory`]. The size is as before then.
+    ///
+    /// # Examples
+    /// ```
+    /// use commonhold::{Access, CreateOptions, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-resize-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// space.create_with("log", &CreateOptions { size: 4096, reserve: Some(1 << 20), lazy: false })?;
+    /// let mut log = space.map("log", Access::ReadWrite)?;
+    /// space.resize("log", 8192)?; // also while it is mapped
+    /// assert_eq!((log.size(), log.refresh()?), (4096, 8192));
+    /// # drop(log);
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn resize(&self, name: &str, size: u64) -> Result<(), RegionError> {
         let checked = checked(name)?;
         let me = self.0.me()?;

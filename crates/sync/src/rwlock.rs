@@ -201,7 +201,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
     /// Takes the lock to write, waiting until `deadline`, or for ever; `Some(0)` does not wait.
     ///
     /// # Errors
-    /// [`LockError`].
+    /// [`LockError`]; `Deadlock` also if the thread itself holds the lock to read, in one of its words.
     #[inline]
     pub fn write(
         &self,
@@ -209,6 +209,10 @@ impl<'a, S: Shares> RwLock<'a, S> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<Taken, LockError> {
+        if me.reads(self.key) {
+            // It would wait for itself, or for a writer that waits for it.
+            return Err(LockError::Deadlock);
+        }
         let taken = self.writer().lock(me, env, deadline)?;
         store_then_load();
         // SeqCst: pairs with the readers' announcements, which come before their look at the writer's
@@ -394,9 +398,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let slice = if stuck == Some(reader) { SLICE_NS } else { FIRST_SLICE_NS };
             stuck = Some(reader);
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
-            let gone = if reader == me.owner() {
-                Err(LockError::Deadlock)
-            } else if late {
+            let gone = if late {
                 Err(LockError::TimedOut)
             } else {
                 match self.drained().wait(me, env, number, Some(until)) {
@@ -405,14 +407,25 @@ impl<'a, S: Shares> RwLock<'a, S> {
                 }
             };
             if let Err(error) = gone {
-                let how = match taken {
-                    Taken::Clean => Release::Done,
-                    Taken::OwnerDied => Release::Inconsistent,
-                };
-                self.writer().unlock(me, env, how)?;
-                return Err(error);
+                return self.retreat(me, env, taken, error);
             }
         }
+    }
+
+    /// Gives the writer's word back as it was found.
+    fn retreat(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        taken: Taken,
+        why: LockError,
+    ) -> Result<(), LockError> {
+        let how = match taken {
+            Taken::Clean => Release::Done,
+            Taken::OwnerDied => Release::Inconsistent,
+        };
+        self.writer().unlock(me, env, how)?;
+        Err(why)
     }
 
     /// A thread that reads and whose peer has not been fenced.

@@ -49,6 +49,13 @@ impl<'a> Thread<'a> {
         self.slot.iter().skip(thread_word::READING).find(|word| word.load(Ordering::Relaxed) == 0)
     }
 
+    /// Whether the thread holds the lock with this key to read, as far as its own words say: those
+    /// beyond them are counted with other threads'.
+    pub(crate) fn reads(&self, key: u64) -> bool {
+        // Relaxed: nobody else writes them.
+        self.slot.iter().skip(thread_word::READING).any(|word| word.load(Ordering::Relaxed) == key)
+    }
+
     pub(crate) fn announce(&self, kind: PendingKind, lock: Offset) {
         // Release: whoever reads the announcement after our death also sees what we did before it.
         self.slot[thread_word::PENDING].store(Pending { kind, lock }.word(), Ordering::Release);

@@ -8,19 +8,34 @@ use crate::{Mapping, RegionError};
 
 /// An event in the bytes of a region: a number that moves, and can be waited for.
 ///
-/// ```no_run
-/// # fn ready() -> bool { true }
+/// # Examples
+/// The number is read before the condition is looked at: then no signal can be missed in between.
+/// ```
+/// use commonhold::{Access, Space};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let space = commonhold::Space::open("shm:default")?;
-/// # let mapping = space.map("queue", commonhold::Access::ReadWrite)?;
-/// let event = mapping.event(0)?;
+/// # let url = format!("shm:doc-event-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// # space.create("queue", 16)?;
+/// # let neighbour = space.clone();
+/// # let thread = std::thread::spawn(move || {
+/// #     let theirs = neighbour.map("queue", Access::ReadWrite)?;
+/// #     theirs.set(8, &1_u64)?;
+/// #     theirs.event(0)?.signal()
+/// # });
+/// let queue = space.map("queue", Access::ReadWrite)?;
+/// let event = queue.event(0)?;
 /// loop {
 ///     let seen = event.sequence();
-///     if ready() {
+///     let filled: u64 = queue.get(8)?; // a neighbour sets it, and then signals
+///     if filled > 0 {
 ///         break;
 ///     }
-///     event.wait(seen, None)?; // returns at once if the event moved since `sequence`
+///     event.wait(seen, None)?; // returns at once if the event has moved since `sequence`
 /// }
+/// # thread.join().map_err(|_| "panic")??;
+/// # drop(queue);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
 /// # }
 /// ```

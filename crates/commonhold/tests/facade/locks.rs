@@ -273,14 +273,24 @@ fn taking_a_lock_twice_in_one_thread_is_a_deadlock_and_changes_nothing() {
 }
 
 #[test]
-fn a_reader_that_wants_to_write_as_well_is_told_so_or_runs_out_of_time() {
-    let (_scratch, _space, mapping) = ground();
+fn a_reader_that_wants_to_write_as_well_is_told_of_the_deadlock() {
+    // The story: it waited for all readers to leave, itself among them: for ever, without a deadline.
+    let (scratch, _space, mapping) = ground();
     let reader = mapping.read_lock().unwrap();
-    fails!(mapping.try_lock(), LockError::TimedOut | LockError::Deadlock);
-    fails!(mapping.lock_for(SHORT), LockError::TimedOut | LockError::Deadlock);
+    fails!(mapping.lock(), LockError::Deadlock);
+    fails!(mapping.try_lock(), LockError::Deadlock);
+    fails!(mapping.lock_for(DEADLINE), LockError::Deadlock);
+    // Nothing has changed for other readers, or after it.
     drop(mapping.try_read_lock().unwrap());
+    drop(scratch.open().map("a", Access::ReadOnly).unwrap().try_read_lock().unwrap());
     drop(reader);
     drop(mapping.try_lock().unwrap());
+    // An inconsistent lock stays so.
+    mapping.lock().unwrap().leave().unwrap();
+    let reader = owner_died(mapping.read_lock());
+    fails!(mapping.lock(), LockError::Deadlock);
+    drop(reader);
+    owner_died(mapping.lock()).mark_consistent().unwrap();
 }
 
 #[test]
