@@ -8,6 +8,7 @@ use std::{
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
+        mpsc::{RecvTimeoutError, channel},
     },
     time::{Duration, Instant},
 };
@@ -31,6 +32,9 @@ const TOLD: usize = 20;
 
 /// After so many failures the suite ends: each may be a hang that took its time.
 const ENOUGH: usize = 20;
+
+/// The longest run: a hang of a child, which has a shorter limit of its own, is told apart from it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs that die at the same two points.
 const SAME_PAIR: u32 = 3;
@@ -220,18 +224,19 @@ fn stage(program: &Path, report: &mut Report, name: &str, jobs: &[Job]) -> Vec<(
     let failed = report.failures.len();
     let (next, failures) = (AtomicUsize::new(0), AtomicUsize::new(failed));
     let outcomes = Mutex::new(vec![]);
+    let worker = || {
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if failures.load(Ordering::Relaxed) >= ENOUGH {
+                break;
+            }
+            let outcome = watched(program, *job);
+            failures.fetch_add(usize::from(outcome.is_err()), Ordering::Relaxed);
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((*job, outcome));
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
-            scope.spawn(|| {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if failures.load(Ordering::Relaxed) >= ENOUGH {
-                        break;
-                    }
-                    let outcome = play(program, *job);
-                    failures.fetch_add(usize::from(outcome.is_err()), Ordering::Relaxed);
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((*job, outcome));
-                }
-            });
+            scope.spawn(worker);
         }
     });
     let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -240,6 +245,18 @@ fn stage(program: &Path, report: &mut Report, name: &str, jobs: &[Job]) -> Vec<(
     let failed = report.failures.len() - failed;
     eprintln!("{name}: {} runs, {failed} failures, {:.1?}", seen.len(), began.elapsed());
     seen
+}
+
+/// One run, in a thread that is left behind if it hangs: the driver too calls what is tested.
+fn watched(program: &Path, job: Job) -> Outcome<Seen> {
+    let (sender, outcome) = channel();
+    let program = program.to_owned();
+    std::thread::spawn(move || sender.send(play(&program, job)));
+    match outcome.recv_timeout(PATIENCE) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => Err(format!("the driver hangs for {PATIENCE:?}")),
+        Err(RecvTimeoutError::Disconnected) => Err("the driver has panicked".into()),
+    }
 }
 
 /// One run: the script, the recovery, and, if that one died too, another recovery.
