@@ -6,7 +6,7 @@ use commonhold_host::LinuxPlatform;
 use commonhold_layout::{Offset, Owner};
 use commonhold_space::{RegionLockPlace, RegionShares};
 use commonhold_sync as sync;
-use commonhold_sync::{Hold, Release};
+use commonhold_sync::{Hold, Release, Taken};
 
 use super::{graded, held::Held, refused};
 use crate::{LockError, Mapping, RegionError, attachment::region_error};
@@ -70,6 +70,12 @@ impl<'a> RegionLock<'a> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
+        if taken == Taken::OwnerDied
+            && let Ok(core) = attachment.core()
+        {
+            // The dead owner's stamp is not ours.
+            core.stamp(self.mapping.handle().region, 0);
+        }
         graded(taken, self.guard(me.owner()))
     }
 
