@@ -31,7 +31,7 @@ const DOORS: [Door; 2] = [Door::Fork, Door::Clone];
 fn split(door: Door) -> i32 {
     let pid = match door {
         // SAFETY: `fork` wants that the child of a program with threads uses nothing that a lost
-        // thread may have locked: the other thread of an actor is the harness, which only waits.
+        // thread may have locked: the others of an actor are harness and watchdog, which only wait.
         Door::Fork => unsafe { libc::fork() },
         // SAFETY: `clone` without flags and with a null stack is `fork`; see there.
         Door::Clone => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 },

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
+        Once,
         atomic::{AtomicU32, Ordering},
         mpsc::{self, Receiver},
     },
@@ -18,10 +19,26 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// For waits that must run out.
 pub(crate) const SHORT: Duration = Duration::from_millis(50);
 
+/// The last of all deadlines: for waits that have none of their own, such as a plain `lock`.
+const WATCHDOG: Duration = Duration::from_secs(240);
+
+/// Ends this process if it hangs; its actors see their input end, and have watchdogs themselves.
+fn watch() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::thread::spawn(|| {
+            std::thread::sleep(WATCHDOG);
+            eprintln!("a test of the facade hangs");
+            std::process::abort();
+        });
+    });
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A name that no other test, of this run or of another, has.
 pub(crate) fn unique() -> String {
+    watch();
     format!("facade-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -149,6 +166,7 @@ const MARK: char = '@';
 /// Does what the environment says this process is for, if anything.
 pub(crate) fn play(roles: &[&[Role]]) {
     let Ok(text) = std::env::var(ROLE) else { return };
+    watch();
     let words: Vec<&str> = text.split(SEPARATOR).collect();
     let (_, role) =
         roles.iter().flat_map(|roles| *roles).find(|(name, _)| *name == words[0]).unwrap();

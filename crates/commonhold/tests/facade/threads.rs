@@ -1,7 +1,7 @@
 //! Threads of one process: slots, guards, and many locks at once.
 
 use std::{
-    sync::{Arc, Barrier},
+    sync::{Arc, mpsc},
     thread,
 };
 
@@ -20,19 +20,23 @@ fn more_threads_than_slots_is_an_error_and_slots_come_back_when_threads_end() {
     // This thread has one slot of four.
     drop(mapping.lock().unwrap());
     for _ in 0..3 {
-        let all_in = Arc::new(Barrier::new(4));
-        let let_go = Arc::new(Barrier::new(4));
-        let threads: Vec<_> = (0..3)
+        let (in_slot, all_in) = mpsc::channel();
+        let (let_go, threads): (Vec<_>, Vec<_>) = (0..3)
             .map(|_| {
-                let (mapping, all_in, let_go) = (mapping.clone(), all_in.clone(), let_go.clone());
-                thread::spawn(move || {
+                let (let_go, gone) = mpsc::channel::<()>();
+                let (mapping, in_slot) = (Arc::clone(&mapping), in_slot.clone());
+                let thread = thread::spawn(move || {
                     drop(mapping.read_lock().unwrap());
-                    all_in.wait();
-                    let_go.wait();
-                })
+                    in_slot.send(()).unwrap();
+                    // Until the other end is dropped.
+                    let _ = gone.recv();
+                });
+                (let_go, thread)
             })
-            .collect();
-        all_in.wait();
+            .unzip();
+        for _ in 0..3 {
+            all_in.recv_timeout(DEADLINE).expect("a thread without a slot");
+        }
         let one_more = Arc::clone(&mapping);
         let other_space = space.clone();
         let refused = thread::spawn(move || {
@@ -48,7 +52,7 @@ fn more_threads_than_slots_is_an_error_and_slots_come_back_when_threads_end() {
         refused.join().unwrap();
         // Who has a slot is not troubled.
         drop(mapping.lock().unwrap());
-        let_go.wait();
+        drop(let_go);
         for thread in threads {
             thread.join().unwrap();
         }
