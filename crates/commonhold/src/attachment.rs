@@ -226,6 +226,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         DirectoryError::Medium(MediumError::Failed { call, errno }) => {
             RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
         }
+        DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
         DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
         // `NotMapped` and `Reentered` mean that our own books are wrong: others have taken over.
         _ => RegionError::Fenced,

@@ -200,6 +200,13 @@ pub enum RegionError {
     },
     /// This process has as many mappings of the region as can be counted.
     TooManyMappings,
+    /// This process has as many read locks of the region as can be counted.
+    TooManyReaders,
+    /// A peer that is silent, and cannot be proved dead, is changing the table of regions.
+    Suspect {
+        /// Its slot.
+        slot: u16,
+    },
     /// All thread slots of this process are taken.
     TooManyThreads {
         /// How many there are.
@@ -248,17 +255,22 @@ impl RegionError {
             Self::Exists { .. } => ErrorKind::Exists,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Mapped { .. } => ErrorKind::InUse,
-            Self::TimedOut { .. } => ErrorKind::TimedOut,
+            Self::TimedOut { .. } | Self::Suspect { .. } => ErrorKind::TimedOut,
             Self::NoSpace { .. }
             | Self::NoEntry { .. }
             | Self::NoMemory { .. }
             | Self::TooManyMappings
+            | Self::TooManyReaders
             | Self::TooManyThreads { .. } => ErrorKind::NoMemory,
             Self::Damaged(_) => ErrorKind::NotASpace,
             Self::ReadOnly | Self::Forked | Self::Fenced | Self::Os { .. } => ErrorKind::Other,
         }
     }
 }
+
+const FORKED: &str =
+    "this process was forked after the space was opened; open the space in it anew";
+const FENCED: &str = "this process was declared dead by its peers; open the space anew";
 
 impl fmt::Display for RegionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -294,31 +306,31 @@ impl fmt::Display for RegionError {
                 f,
                 "{asked} bytes do not fit the reserve of {reserve} bytes given at creation"
             ),
-            Self::TooManyMappings => write!(f, "this process maps the region 65535 times already"),
+            Self::Suspect { slot } => write!(
+                f,
+                "the table of regions is held by the peer in slot {slot}, which is silent and cannot be \
+                 proved dead (`commonhold peers` shows it)"
+            ),
             Self::TooManyThreads { threads } => {
-                write!(
-                    f,
-                    "all {threads} thread slots of this process are taken by threads that use the space"
-                )
+                write!(f, "all {threads} thread slots of this process are taken")
             }
             Self::OutOfBounds { offset, len, size } => {
                 write!(f, "{len} bytes at offset {offset} do not lie in a mapping of {size} bytes")
             }
-            Self::ReadOnly => write!(f, "the mapping is read-only"),
             Self::Misaligned { offset } => {
                 write!(f, "offset {offset} is not a multiple of 8, as the word of a lock must be")
             }
-            Self::Forked => {
-                write!(
-                    f,
-                    "this process was forked after the space was opened; open the space in it anew"
-                )
-            }
-            Self::Fenced => {
-                write!(f, "this process was declared dead by its peers; open the space anew")
-            }
             Self::Damaged(damage) => damage.fmt(f),
             Self::Os { call, source } => write!(f, "{call}: {source}"),
+            Self::TooManyMappings => {
+                f.write_str("this process maps the region 65535 times already")
+            }
+            Self::TooManyReaders => {
+                f.write_str("this process holds 65535 read locks of it already")
+            }
+            Self::ReadOnly => f.write_str("the mapping is read-only"),
+            Self::Forked => f.write_str(FORKED),
+            Self::Fenced => f.write_str(FENCED),
         }
     }
 }

@@ -59,3 +59,5 @@ pub use lock::{Event, LockGuard, Mutex, MutexGuard, ReadGuard, RegionLock};
 pub use mapping::Mapping;
 pub use options::{Access, CreateOptions, Destroy, FormatOptions, Removal};
 pub use space::{Region, Space};
+/// The traits of plain types, for [`Mapping::get`] and [`Mapping::set`] of types of your own.
+pub use zerocopy;

@@ -29,7 +29,7 @@ fn refused<G>(error: SyncError) -> LockError<G> {
         SyncError::TimedOut => LockError::TimedOut,
         SyncError::Unrecoverable => LockError::Unrecoverable,
         SyncError::Deadlock => LockError::Deadlock,
-        SyncError::TooManyReaders => RegionError::TooManyMappings.into(),
+        SyncError::TooManyReaders => RegionError::TooManyReaders.into(),
         _ => RegionError::Fenced.into(),
     }
 }

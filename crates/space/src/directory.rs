@@ -14,7 +14,7 @@ use commonhold_layout::{
     Damage, Extent, Intent, IntentKind, IntentPhase, Name, RegionId, RegionPhase, RegionState,
     header_word, region_word,
 };
-use commonhold_sync::{Mutex, Release, Taken, Thread};
+use commonhold_sync::{Liveness, LockError, Mutex, Park, Release, Taken, Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{DirectoryError, Platform, View, view::Entry};
@@ -59,11 +59,11 @@ impl<P: Platform> View<P> {
         let at = commonhold_layout::Offset::new(8 * header_word::DIRECTORY_LOCK as u64);
         let at = at.ok_or(Damage::new("the directory mutex", 0))?;
         let mutex = Mutex::new(self.header_word(header_word::DIRECTORY_LOCK)?, at);
-        let taken = match mutex.lock(me, self, None) {
-            Err(commonhold_sync::LockError::Unrecoverable) => {
+        let taken = match self.take_directory(me, &mutex) {
+            Err(DirectoryError::Unrecoverable) => {
                 // No program leaves it so, but bytes may say anything, and repair is always possible.
                 mutex.reset(self)?;
-                let _ = mutex.lock(me, self, None)?;
+                let _ = self.take_directory(me, &mutex)?;
                 Taken::OwnerDied
             }
             taken => taken?,
@@ -78,6 +78,26 @@ impl<P: Platform> View<P> {
             mutex.mark_consistent(me)?;
         }
         Ok(directory)
+    }
+
+    /// Waits for the mutex as long as its owner is known to live; a silent one may be a number that
+    /// nobody wrote.
+    fn take_directory(&self, me: &Thread<'_>, mutex: &Mutex<'_>) -> Result<Taken, DirectoryError> {
+        const PATIENCE_NS: u64 = 1_000_000_000;
+        loop {
+            let deadline = self.now().saturating_add(PATIENCE_NS);
+            match mutex.lock(me, self, Some(deadline)) {
+                Ok(taken) => return Ok(taken),
+                Err(LockError::TimedOut) => {}
+                Err(LockError::Unrecoverable) => return Err(DirectoryError::Unrecoverable),
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(owner) = mutex.look().owner()
+                && self.verdict(owner) == Verdict::Suspect
+            {
+                return Err(DirectoryError::HeldBySuspect { slot: owner.peer().get() });
+            }
+        }
     }
 
     /// Finds the entry of a name, without the mutex. The state was as returned at one instant, and the

@@ -86,6 +86,13 @@ pub enum DirectoryError {
     },
     /// The caller's peer was declared dead.
     Fenced,
+    /// A peer that is silent, and cannot be proved dead, holds the directory mutex.
+    HeldBySuspect {
+        /// Its slot.
+        slot: u16,
+    },
+    /// Nobody can take the directory mutex as it is (never seen by callers: it is repaired).
+    Unrecoverable,
     /// A thread used the directory while it was using it already (a program error of ours).
     Reentered,
     /// The medium failed.
@@ -117,6 +124,11 @@ impl fmt::Display for DirectoryError {
             Self::TooManyMappings => f.write_str("this peer maps the region 65535 times already"),
             Self::TooManyThreads { threads } => write!(f, "all {threads} thread slots are taken"),
             Self::Fenced => f.write_str("this peer was declared dead by others"),
+            Self::HeldBySuspect { slot } => write!(
+                f,
+                "the directory is held by the peer in slot {slot}, which is silent and cannot be proved dead"
+            ),
+            Self::Unrecoverable => f.write_str("the directory mutex cannot be taken"),
             Self::Reentered => {
                 f.write_str("the directory was used by a thread that uses it already")
             }

@@ -37,6 +37,7 @@ struct World {
     committed: Mutex<BTreeSet<u64>>,
     pages: AtomicU64,
     living: Mutex<HashSet<u16>>,
+    suspects: Mutex<HashSet<u16>>,
     clock: AtomicU64,
     /// What happens when memory is next given back.
     at_release: Mutex<Option<Event>>,
@@ -56,6 +57,7 @@ impl World {
             committed: Mutex::default(),
             pages: AtomicU64::new(u64::MAX),
             living: Mutex::default(),
+            suspects: Mutex::default(),
             clock: AtomicU64::new(1),
             at_release: Mutex::default(),
         })
@@ -190,7 +192,9 @@ impl Witness for Machine {
     }
 
     fn verdict(&self, record: &PeerRecord, _attaching: bool, _lease_ms: u64) -> Verdict {
-        if self.world.living.lock().unwrap().contains(&record.peer.get()) {
+        if self.world.suspects.lock().unwrap().contains(&record.peer.get()) {
+            Verdict::Suspect
+        } else if self.world.living.lock().unwrap().contains(&record.peer.get()) {
             Verdict::Alive
         } else {
             Verdict::Dead
@@ -342,6 +346,22 @@ fn resize_stays_in_the_reserve_and_shows_no_old_bytes() {
         a.resize("x", 8 * PAGE + 1),
         Err(DirectoryError::BeyondReserve { asked: 8 * PAGE + 1, reserve: 8 * PAGE })
     );
+}
+
+/// The story: bytes that name a living peer without evidence as the owner of the directory mutex made
+/// `create` wait for ever, since nothing could prove that peer dead.
+#[test]
+fn a_directory_held_by_somebody_who_cannot_be_judged_is_an_error_and_no_hang() {
+    let world = World::formatted(1 << 20);
+    let (a, b) = (world.attach(), world.attach());
+    world.suspects.lock().unwrap().insert(b.space.peer().get());
+    let owner = b.me().owner();
+    world.words[64].store(owner.word().word(), Ordering::Relaxed);
+    let slot = b.space.peer().get();
+    assert_eq!(a.create("x", 1), Err(DirectoryError::HeldBySuspect { slot }));
+    world.suspects.lock().unwrap().clear();
+    world.living.lock().unwrap().remove(&slot);
+    a.create("x", 1).unwrap();
 }
 
 #[test]
