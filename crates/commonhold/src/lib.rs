@@ -6,13 +6,12 @@
 //! nothing locked, leaked or half made.
 //!
 //! ```
-//! use commonhold::{Access, LockError, Space};
+//! use commonhold::{LockError, Space};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let url = format!("shm:doc-{}", std::process::id());
 //! let space = Space::open_or_format(&url)?;
-//! space.create("counter", 8)?;
-//! let counter = space.map("counter", Access::ReadWrite)?;
+//! let counter = space.map_or_create("counter", 8)?;
 //!
 //! let guard = match counter.lock() {
 //!     Ok(guard) => guard,
@@ -38,6 +37,11 @@
 //! its file. What a neighbour writes can cost an error, but neither a crash nor an access outside the
 //! mapping.
 #![forbid(unsafe_code)]
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 mod attachment;
 mod error;

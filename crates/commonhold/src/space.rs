@@ -1,6 +1,6 @@
 //! The space and its regions.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc, thread, time::Duration};
 
 use commonhold_layout::{Name, PeerName};
 use commonhold_space::{self as core, RegionHandle};
@@ -127,6 +127,29 @@ impl Space {
             .create(&me, &checked, &wanted)
             .map_err(|error| region_error(error, name))?;
         Ok(Region { space: self.clone(), name: name.into(), handle, size: options.size })
+    }
+
+    /// Maps the region of a name, and creates it first if there is none: whoever comes first does. While
+    /// somebody else is creating or destroying it, this waits for the outcome.
+    ///
+    /// A region that was there keeps its size, whatever `size` says: look at [`Mapping::size`].
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create) and [`map`](Self::map), but neither `Exists` nor `NotFound`.
+    pub fn map_or_create(&self, name: &str, size: u64) -> Result<Mapping, RegionError> {
+        /// Between two looks at a region that somebody else is creating or destroying.
+        const PAUSE: Duration = Duration::from_millis(1);
+        loop {
+            match self.map(name, Access::ReadWrite) {
+                Err(RegionError::NotFound { .. }) => {}
+                result => return result,
+            }
+            match self.create(name, size) {
+                Ok(_) => {}
+                Err(RegionError::Exists { .. }) => thread::sleep(PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Finds an active region.

@@ -13,7 +13,7 @@
 
 use std::{error::Error, time::Duration};
 
-use commonhold::{Access, Event, LockError, Mapping, MutexGuard, RegionError, Space};
+use commonhold::{Event, LockError, Mapping, MutexGuard, RegionError, Space};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const REGION: &str = "ring";
@@ -50,18 +50,8 @@ impl Ring {
     pub(crate) fn open() -> Result<Self, Failure> {
         let url = std::env::var("COMMONHOLD_SPACE").unwrap_or_else(|_| "shm:default".to_owned());
         let space = Space::open_or_format(&url)?;
-        loop {
-            match space.map(REGION, Access::ReadWrite) {
-                Ok(mapping) => return Ok(Self(mapping)),
-                Err(RegionError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            match space.create(REGION, RECORDS + SLOTS * RECORD_BYTES) {
-                // New regions are zero: a free mutex, two events, and an empty ring.
-                Ok(_) | Err(RegionError::Exists { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        // New regions are zero: a free mutex, two events, and an empty ring.
+        Ok(Self(space.map_or_create(REGION, RECORDS + SLOTS * RECORD_BYTES)?))
     }
 
     /// Takes the mutex, and repairs the ring if its last owner died.
