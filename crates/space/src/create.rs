@@ -79,12 +79,13 @@ impl<P: Platform> Space<P> {
         let (region, state, extent) = {
             let directory = self.view().directory(me)?;
             directory.refuse_taken(self, name)?;
-            let largest = self.view().geometry().data().len();
-            let reserve = align_up(asked, self.view().geometry().page())
-                .filter(|reserve| *reserve <= largest)
-                .ok_or(DirectoryError::NoSpace { asked, largest })?;
+            let page = self.view().geometry().page();
+            // What cannot even be rounded up fits nowhere.
+            let reserve = align_up(asked, page).unwrap_or(u64::MAX);
             let region = directory.free_entry()?;
-            let place = directory.choose_place(reserve)?;
+            let place = directory
+                .choose_place(reserve)?
+                .map_err(|largest| DirectoryError::NoSpace { asked, largest })?;
             Point::CreateChosen.reached();
             let state = directory.write_entry(region, name, &place, options)?;
             (region, state, place.extent)
@@ -186,19 +187,19 @@ impl<P: Platform> Directory<'_, P> {
         Ok(Some(RegionId::new(used)))
     }
 
-    fn choose_place(&self, reserve: u64) -> Result<Place, DirectoryError> {
+    /// Room for `reserve` bytes; `Err` is the largest free extent.
+    fn choose_place(&self, reserve: u64) -> Result<Result<Place, u64>, Damage> {
         let page = self.view.geometry().page();
         if reserve == 0 {
-            return Ok(Place { extent: Extent::EMPTY, after: 0 });
+            return Ok(Ok(Place { extent: Extent::EMPTY, after: 0 }));
         }
         if reserve >= HUGE
             && page < HUGE
             && let Ok(place) = self.find_place(reserve, HUGE)?
         {
-            return Ok(place);
+            return Ok(Ok(place));
         }
-        self.find_place(reserve, page)?
-            .map_err(|largest| DirectoryError::NoSpace { asked: reserve, largest })
+        self.find_place(reserve, page)
     }
 
     fn write_entry(
