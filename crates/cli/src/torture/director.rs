@@ -203,14 +203,15 @@ impl<'a> Run<'a> {
                 stopped = None;
             }
             if now >= next_kill {
-                let victim = usize::try_from(self.random.below(self.args.peers)).unwrap_or(0);
                 if stopped.is_none() && self.random.below(4) == 0 {
+                    let victim = self.somebody();
                     self.signal(victim, Signal::STOP);
                     stopped = Some((victim, now + Duration::from_millis(self.random.below(60))));
-                } else {
-                    self.kill(victim)?;
                 }
-                next_kill = self.began.elapsed() + self.pause();
+                let victim = self.somebody();
+                self.kill(victim)?;
+                // By the plan, not by when this kill came, or a slow machine would see fewer.
+                next_kill += self.pause();
             }
             self.replace_failed()?;
             if now >= next_report {
@@ -224,6 +225,10 @@ impl<'a> Run<'a> {
         }
         self.summary.seconds = self.began.elapsed().as_secs_f64();
         self.stop()
+    }
+
+    fn somebody(&mut self) -> usize {
+        usize::try_from(self.random.below(self.args.peers)).unwrap_or(0)
     }
 
     /// How often to look around.
