@@ -2,6 +2,8 @@
 
 use std::{fmt, time::SystemTime};
 
+use commonhold_space::RegionHandle;
+
 /// What a space is and what is in it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -94,6 +96,12 @@ pub struct RegionKey {
     pub entry: u32,
     /// How many regions have had the entry, this one included.
     pub generation: u32,
+}
+
+impl RegionKey {
+    pub(crate) const fn of(handle: RegionHandle) -> Self {
+        Self { entry: handle.region.get(), generation: handle.generation }
+    }
 }
 
 /// Whether a peer lives.

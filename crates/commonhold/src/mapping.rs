@@ -10,7 +10,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::{
     Access, Event, LockError, LockGuard, Mutex, ReadGuard, RegionError, RegionKey, RegionLock,
     attachment::{Attachment, region_error},
-    space::key,
 };
 
 /// A region mapped by this process; dropping it unmaps.
@@ -89,7 +88,7 @@ impl Mapping {
     /// What tells the region from every other that had, or will have, its name.
     #[must_use]
     pub const fn key(&self) -> RegionKey {
-        key(self.mapped.handle)
+        RegionKey::of(self.mapped.handle)
     }
 
     /// Bytes that this mapping sees.

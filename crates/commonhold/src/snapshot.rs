@@ -13,10 +13,9 @@ use commonhold_space::{PeerRecord, RegionRecord};
 use commonhold_sync::{Liveness, Verdict};
 
 use crate::{
-    Holder, LockInfo, LockKind, PeerInfo, PeerInfoBrief, PeerLife, RegionError, RegionInfo, Space,
-    SpaceInfo, State,
+    Holder, LockInfo, LockKind, PeerInfo, PeerInfoBrief, PeerLife, RegionError, RegionInfo,
+    RegionKey, Space, SpaceInfo, State,
     attachment::{checked, region_error},
-    space::{key, text},
 };
 
 /// Who waits for what: threads, by the offset of the lock's word.
@@ -118,8 +117,8 @@ impl Space {
         waiters: &Waiters,
     ) -> Result<RegionInfo, RegionError> {
         Ok(RegionInfo {
-            name: text(&record.name),
-            id: key(record.handle),
+            name: record.name.to_string(),
+            id: RegionKey::of(record.handle),
             size: record.size,
             reserve: record.extent.len(),
             lazy: record.lazy,
@@ -191,7 +190,7 @@ impl Space {
             let Ok(word) = view.window().word(at) else { continue };
             let word = LockWord::from_word(word.load(std::sync::atomic::Ordering::Relaxed));
             locks.push(LockInfo {
-                region: text(&record.name),
+                region: record.name.to_string(),
                 offset: Some(at.get().saturating_sub(record.extent.start().get())),
                 kind: kind(word),
                 holder: word.owner().map(|owner| self.holder(owner)).transpose()?,
@@ -231,7 +230,7 @@ impl Space {
         let waiting =
             self.region_lock_at(record).and_then(|at| waiters.get(&at).copied()).unwrap_or(0);
         let line = |kind, holder| LockInfo {
-            region: text(&record.name),
+            region: record.name.to_string(),
             offset: None,
             kind,
             holder,

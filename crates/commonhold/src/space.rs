@@ -2,7 +2,7 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, thread, time::Duration};
 
-use commonhold_layout::{Name, PeerName};
+use commonhold_layout::PeerName;
 use commonhold_space::{self as core, RegionHandle};
 
 use crate::{
@@ -230,7 +230,7 @@ impl Space {
             .core()?
             .destroy(&me, &checked, how)
             .map_err(|error| region_error(error, name))?;
-        Ok(key(handle))
+        Ok(RegionKey::of(handle))
     }
 
     /// Gives a region another size, within its reserve. Mappings see it after
@@ -317,7 +317,7 @@ impl Region {
     /// What tells it from every other region that had, or will have, its name.
     #[must_use]
     pub const fn key(&self) -> RegionKey {
-        key(self.handle)
+        RegionKey::of(self.handle)
     }
 
     /// Bytes that a mapping saw when it was found.
@@ -339,13 +339,4 @@ impl Region {
             .map_err(|error| region_error(error, &self.name))?;
         Mapping::of(attachment, &self.name, mapped, access)
     }
-}
-
-pub(crate) const fn key(handle: RegionHandle) -> RegionKey {
-    RegionKey { entry: handle.region.get(), generation: handle.generation }
-}
-
-/// The name of a record, as text.
-pub(crate) fn text(name: &Name) -> String {
-    name.to_string()
 }

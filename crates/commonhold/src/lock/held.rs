@@ -1,6 +1,6 @@
 //! What every exclusive guard has.
 
-use std::{marker::PhantomData, thread};
+use std::{marker::PhantomData, mem::ManuallyDrop, thread};
 
 use commonhold_layout::{LockFlags, Owner};
 use commonhold_sync::{LockError as SyncError, Mutex, Release};
@@ -13,16 +13,17 @@ pub(super) struct Held<'a> {
     mapping: &'a Mapping,
     mutex: Mutex<'a>,
     owner: Owner,
-    panicking: bool,
-    freed: bool,
+    /// Whether the thread was panicking when it took it, as a whole word: a guard is moved right after it
+    /// was made, and the processor stalls where a word is read of which one byte was just written.
+    panicking: usize,
     not_send: PhantomData<*const ()>,
 }
 
 impl<'a> Held<'a> {
     #[inline]
     pub(super) fn new(mapping: &'a Mapping, mutex: Mutex<'a>, owner: Owner) -> Self {
-        let panicking = thread::panicking();
-        Self { mapping, mutex, owner, panicking, freed: false, not_send: PhantomData }
+        let panicking = usize::from(thread::panicking());
+        Self { mapping, mutex, owner, panicking, not_send: PhantomData }
     }
 
     #[inline]
@@ -30,21 +31,26 @@ impl<'a> Held<'a> {
         self.mapping
     }
 
-    /// Frees it, once.
+    /// Frees it, and says whether it still was this process's.
     #[inline]
-    pub(super) fn free(&mut self, how: Release) -> Result<(), RegionError> {
-        self.freed = true;
+    pub(super) fn free(self, how: Release) -> Result<(), RegionError> {
+        ManuallyDrop::new(self).release(how)
+    }
+
+    /// As [`free`](Self::free), for a guard around this that will not be dropped.
+    #[inline]
+    pub(super) fn release(&self, how: Release) -> Result<(), RegionError> {
         if how == Release::Done
             && !self.mapping.attachment().is_forked()
             && self.mutex.unlock_quickly(self.owner)
         {
             return Ok(());
         }
-        self.free_slowly(how)
+        self.release_slowly(how)
     }
 
     #[cold]
-    fn free_slowly(&self, how: Release) -> Result<(), RegionError> {
+    fn release_slowly(&self, how: Release) -> Result<(), RegionError> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         self.mutex.unlock(&me, attachment.my_view(), how).map_err(not_ours)
@@ -64,16 +70,13 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.freed {
-            return;
-        }
-        let how = if thread::panicking() && !self.panicking {
+        let how = if thread::panicking() && self.panicking == 0 {
             Release::Inconsistent
         } else {
             Release::Done
         };
         // Fails only if this peer was declared dead; then others have the lock already.
-        let _ = self.free(how);
+        let _ = self.release(how);
     }
 }
 

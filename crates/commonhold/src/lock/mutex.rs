@@ -96,7 +96,7 @@ impl MutexGuard<'_> {
     ///
     /// # Errors
     /// As there.
-    pub fn leave(mut self) -> Result<(), RegionError> {
+    pub fn leave(self) -> Result<(), RegionError> {
         self.0.free(Release::Inconsistent)
     }
 
@@ -104,7 +104,7 @@ impl MutexGuard<'_> {
     ///
     /// # Errors
     /// As there.
-    pub fn unlock(mut self) -> Result<(), RegionError> {
+    pub fn unlock(self) -> Result<(), RegionError> {
         self.0.free(Release::Done)
     }
 }

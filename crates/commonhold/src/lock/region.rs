@@ -1,6 +1,6 @@
 //! The reader/writer lock that every region has.
 
-use std::{marker::PhantomData, sync::atomic::AtomicU64, time::Duration};
+use std::{marker::PhantomData, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{Offset, Owner};
@@ -82,7 +82,7 @@ impl<'a> RegionLock<'a> {
     #[inline]
     fn guard(&self, owner: Owner) -> LockGuard<'a> {
         let held = Held::new(self.mapping, self.core().writer(), owner);
-        LockGuard { held, stamped: false }
+        LockGuard { held, stamped: 0 }
     }
 
     /// See [`Mapping::read_lock`].
@@ -129,7 +129,7 @@ impl<'a> RegionLock<'a> {
 
     #[inline]
     const fn read_guard(&self, hold: Hold<'a>) -> ReadGuard<'a> {
-        ReadGuard { lock: *self, hold, freed: false, not_send: PhantomData }
+        ReadGuard { lock: *self, hold, not_send: PhantomData }
     }
 
     /// See [`Mapping::reset_lock`].
@@ -148,7 +148,8 @@ impl<'a> RegionLock<'a> {
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct LockGuard<'a> {
     held: Held<'a>,
-    stamped: bool,
+    /// 1 if others were told since when it is held. A whole word: see [`Held`].
+    stamped: usize,
 }
 
 impl LockGuard<'_> {
@@ -172,7 +173,7 @@ impl LockGuard<'_> {
         let mapping = self.held.mapping();
         if let Ok(core) = mapping.attachment().core() {
             core.stamp(mapping.handle().region, commonhold_host::unix_ms());
-            self.stamped = true;
+            self.stamped = 1;
         }
     }
 
@@ -180,23 +181,27 @@ impl LockGuard<'_> {
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).
-    pub fn leave(mut self) -> Result<(), RegionError> {
-        self.unstamp();
-        self.held.free(Release::Inconsistent)
+    pub fn leave(self) -> Result<(), RegionError> {
+        self.free(Release::Inconsistent)
     }
 
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
     /// [`RegionError::Fenced`] if this process was declared dead meanwhile; nothing was changed then.
-    pub fn unlock(mut self) -> Result<(), RegionError> {
-        self.unstamp();
-        self.held.free(Release::Done)
+    pub fn unlock(self) -> Result<(), RegionError> {
+        self.free(Release::Done)
+    }
+
+    fn free(self, how: Release) -> Result<(), RegionError> {
+        let this = ManuallyDrop::new(self);
+        this.unstamp();
+        this.held.release(how)
     }
 
     #[inline]
-    fn unstamp(&mut self) {
-        if std::mem::take(&mut self.stamped) {
+    fn unstamp(&self) {
+        if self.stamped != 0 {
             let mapping = self.held.mapping();
             if let Ok(core) = mapping.attachment().core() {
                 core.stamp(mapping.handle().region, 0);
@@ -218,7 +223,6 @@ impl Drop for LockGuard<'_> {
 pub struct ReadGuard<'a> {
     lock: RegionLock<'a>,
     hold: Hold<'a>,
-    freed: bool,
     /// It is its thread's.
     not_send: PhantomData<*const ()>,
 }
@@ -228,13 +232,12 @@ impl ReadGuard<'_> {
     ///
     /// # Errors
     /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
-    pub fn unlock(mut self) -> Result<(), RegionError> {
-        self.free()
+    pub fn unlock(self) -> Result<(), RegionError> {
+        ManuallyDrop::new(self).release()
     }
 
     #[inline]
-    fn free(&mut self) -> Result<(), RegionError> {
-        self.freed = true;
+    fn release(&self) -> Result<(), RegionError> {
         let attachment = self.lock.mapping.attachment();
         match self.hold {
             Hold::Word(word) if attachment.is_live_here() => {
@@ -266,9 +269,7 @@ impl ReadGuard<'_> {
 impl Drop for ReadGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.freed {
-            // Fails only if this peer was declared dead; then its read locks count no longer.
-            let _ = self.free();
-        }
+        // Fails only if this peer was declared dead; then its read locks count no longer.
+        let _ = self.release();
     }
 }
