@@ -75,6 +75,11 @@ impl Mapping {
     }
 
     #[inline]
+    pub(crate) const fn mapped(&self) -> &Mapped {
+        &self.mapped
+    }
+
+    #[inline]
     pub(crate) const fn handle(&self) -> RegionHandle {
         self.mapped.handle
     }
@@ -216,6 +221,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`RegionError::Forked`].
+    #[inline]
     pub fn region_lock(&self) -> Result<RegionLock<'_>, RegionError> {
         RegionLock::of(self)
     }
@@ -259,6 +265,7 @@ impl Mapping {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
         self.region_lock()?.lock()
     }
@@ -283,6 +290,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`LockError::OwnerDied`] hands over a guard under which the bytes may be half changed.
+    #[inline]
     pub fn read_lock(&self) -> Result<ReadGuard<'_>, LockError<ReadGuard<'_>>> {
         self.region_lock()?.read_lock()
     }

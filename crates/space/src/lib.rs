@@ -48,4 +48,4 @@ pub use list::{Census, RegionRecord};
 pub use map::Mapped;
 pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
 pub use reap::Reaped;
-pub use view::{RegionLockPlace, RegionShares, View};
+pub use view::{RegionShares, View};

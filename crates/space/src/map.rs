@@ -7,8 +7,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    Damage, Extent, Name, RegionFlags, RegionId, RegionPhase, RegionState, ShareError, ShareWord,
-    peer_word, region_word,
+    Damage, Extent, Name, Offset, RegionFlags, RegionId, RegionPhase, RegionState, ShareError,
+    ShareWord, peer_word, region_word,
 };
 use commonhold_sync::{Event, Thread};
 use commonhold_window::Point;
@@ -24,6 +24,8 @@ pub struct Mapped {
     pub extent: Extent,
     /// Bytes that the mapping sees.
     pub size: u64,
+    /// Where the words of its lock are.
+    pub lock_at: Offset,
 }
 
 impl<P: Platform> Space<P> {
@@ -126,7 +128,8 @@ impl<P: Platform> Space<P> {
             return Err(Damage::new("the size of a region", size).into());
         }
         let handle = RegionHandle { region, generation: state.generation };
-        Ok(Mapped { handle, extent, size })
+        let lock_at = self.view().entry_word(region, region_word::LOCK)?;
+        Ok(Mapped { handle, extent, size, lock_at })
     }
 
     /// What a mapped region looks like now: its size may have changed.

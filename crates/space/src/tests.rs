@@ -139,7 +139,7 @@ impl Peer {
         mapped: crate::Mapped,
     ) -> commonhold_sync::RwLock<'_, crate::RegionShares<'_, Machine>> {
         let view = self.space.view();
-        view.region_lock_at(mapped.handle, view.region_lock_place(mapped.handle).unwrap())
+        view.lock_of(&mapped, view.lock_words(&mapped).unwrap())
     }
 
     fn check(&self) -> crate::Census {
@@ -493,8 +493,8 @@ fn use_everything(world: &Arc<World>) {
         let _ = peer.create(name, 5000);
         if let Ok(mapped) = peer.map(name) {
             let view = peer.space.view();
-            if let Ok(place) = view.region_lock_place(mapped.handle)
-                && let lock = view.region_lock_at(mapped.handle, place)
+            if let Ok(words) = view.lock_words(&mapped)
+                && let lock = view.lock_of(&mapped, words)
                 && lock.write(&peer.me(), peer.space.view(), Some(0)).is_ok()
             {
                 let _ = lock.unwrite(&peer.me(), peer.space.view(), commonhold_sync::Release::Done);

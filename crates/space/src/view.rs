@@ -10,7 +10,7 @@ use commonhold_layout::{
 use commonhold_sync::{Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word};
 use commonhold_window::{OutOfWindow, Point, Window};
 
-use crate::{Identity, PeerRecord, Platform, RegionHandle};
+use crate::{Identity, Mapped, PeerRecord, Platform, RegionHandle};
 
 /// The words of a region entry.
 pub(crate) type Entry = [AtomicU64; region_word::COUNT];
@@ -302,36 +302,25 @@ impl<P: Platform> View<P> {
             .ok_or(Damage::new("a region", region.get().into()))
     }
 
-    /// Where the lock of a region is.
+    /// The words of the lock of a mapped region.
     ///
     /// # Errors
-    /// [`Damage`] if there is no such region.
-    pub fn region_lock_place(&self, handle: RegionHandle) -> Result<RegionLockPlace<'_>, Damage> {
-        // The entry exists if its memory does.
-        self.entry(handle.region)?;
-        let at = self.entry_word(handle.region, region_word::LOCK)?;
-        Ok(RegionLockPlace { words: self.window().words::<3>(at).map_err(outside)?, at })
-    }
-
-    /// The lock of a region, which is at `place`.
+    /// [`Damage`] if they do not lie in the window.
     #[inline]
-    pub const fn region_lock_at<'a>(
-        &'a self,
-        handle: RegionHandle,
-        place: RegionLockPlace<'a>,
-    ) -> RwLock<'a, RegionShares<'a, P>> {
-        let shares = RegionShares { view: self, region: handle.region };
-        RwLock::new(place.words, place.at, read_key(handle), shares)
+    pub fn lock_words(&self, mapped: &Mapped) -> Result<&[AtomicU64; 3], Damage> {
+        self.window().words(mapped.lock_at).map_err(outside)
     }
-}
 
-/// The words of a region's lock, and where they are.
-#[derive(Debug, Clone, Copy)]
-pub struct RegionLockPlace<'a> {
-    /// The writer's word, the mask of readers, and the event.
-    pub words: &'a [AtomicU64; 3],
-    /// The offset of the first.
-    pub at: Offset,
+    /// The lock of a mapped region, which has these [words](Self::lock_words).
+    #[inline]
+    pub const fn lock_of<'a>(
+        &'a self,
+        mapped: &Mapped,
+        words: &'a [AtomicU64; 3],
+    ) -> RwLock<'a, RegionShares<'a, P>> {
+        let shares = RegionShares { view: self, region: mapped.handle.region };
+        RwLock::new(words, mapped.lock_at, read_key(mapped.handle), shares)
+    }
 }
 
 /// What a thread that reads under a region's lock writes into its slot: of no other region, ever.

@@ -3,35 +3,38 @@
 use std::{marker::PhantomData, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
 
 use commonhold_host::LinuxPlatform;
-use commonhold_layout::{Offset, Owner};
-use commonhold_space::{RegionLockPlace, RegionShares};
+use commonhold_layout::Owner;
+use commonhold_space::RegionShares;
 use commonhold_sync as sync;
 use commonhold_sync::{Hold, Release, Taken};
 
 use super::{graded, held::Held, refused};
-use crate::{LockError, Mapping, RegionError, attachment::region_error};
+use crate::{LockError, Mapping, RegionError};
 
 /// The lock of a region, with its words found.
 #[derive(Debug, Clone, Copy)]
 pub struct RegionLock<'a> {
     mapping: &'a Mapping,
     words: &'a [AtomicU64; 3],
-    at: Offset,
 }
 
 impl<'a> RegionLock<'a> {
+    #[inline]
     pub(crate) fn of(mapping: &'a Mapping) -> Result<Self, RegionError> {
-        let place = mapping.attachment().view()?.region_lock_place(mapping.handle());
-        let RegionLockPlace { words, at } =
-            place.map_err(|damage| region_error(damage.into(), mapping.name()))?;
-        Ok(Self { mapping, words, at })
+        let attachment = mapping.attachment();
+        if attachment.is_forked() {
+            return Err(RegionError::Forked);
+        }
+        match attachment.my_view().lock_words(mapping.mapped()) {
+            Ok(words) => Ok(Self { mapping, words }),
+            Err(damage) => Err(RegionError::Damaged(damage)),
+        }
     }
 
     /// The lock as the core knows it.
     #[inline]
     fn core(&self) -> sync::RwLock<'a, RegionShares<'a, LinuxPlatform>> {
-        let place = RegionLockPlace { words: self.words, at: self.at };
-        self.mapping.attachment().my_view().region_lock_at(self.mapping.handle(), place)
+        self.mapping.attachment().my_view().lock_of(self.mapping.mapped(), self.words)
     }
 
     /// See [`Mapping::lock`].
