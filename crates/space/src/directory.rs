@@ -59,15 +59,7 @@ impl<P: Platform> View<P> {
         let at = commonhold_layout::Offset::new(8 * header_word::DIRECTORY_LOCK as u64);
         let at = at.ok_or(Damage::new("the directory mutex", 0))?;
         let mutex = Mutex::new(self.header_word(header_word::DIRECTORY_LOCK)?, at);
-        let taken = match self.take_directory(me, &mutex) {
-            Err(DirectoryError::Unrecoverable) => {
-                // No program leaves it so, but bytes may say anything, and repair is always possible.
-                mutex.reset(self)?;
-                let _ = self.take_directory(me, &mutex)?;
-                Taken::OwnerDied
-            }
-            taken => taken?,
-        };
+        let taken = self.take_directory(me, &mutex)?;
         let directory = Directory { view: self, mutex, me: *me };
         if taken == Taken::OwnerDied {
             if let Err(error) = directory.recover() {
@@ -84,12 +76,19 @@ impl<P: Platform> View<P> {
     /// nobody wrote.
     fn take_directory(&self, me: &Thread<'_>, mutex: &Mutex<'_>) -> Result<Taken, DirectoryError> {
         const PATIENCE_NS: u64 = 1_000_000_000;
+        let mut reset = false;
         loop {
             let deadline = self.now().saturating_add(PATIENCE_NS);
             match mutex.lock(me, self, Some(deadline)) {
+                Ok(_) if reset => return Ok(Taken::OwnerDied),
                 Ok(taken) => return Ok(taken),
                 Err(LockError::TimedOut) => {}
-                Err(LockError::Unrecoverable) => return Err(DirectoryError::Unrecoverable),
+                Err(LockError::Unrecoverable) => {
+                    // No program leaves it so, but bytes may say anything, and repair is always possible.
+                    mutex.reset(self)?;
+                    reset = true;
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             }
             if let Some(owner) = mutex.look().owner()

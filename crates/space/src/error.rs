@@ -91,8 +91,6 @@ pub enum DirectoryError {
         /// Its slot.
         slot: u16,
     },
-    /// Nobody can take the directory mutex as it is (never seen by callers: it is repaired).
-    Unrecoverable,
     /// A thread used the directory while it was using it already (a program error of ours).
     Reentered,
     /// The medium failed.
@@ -128,7 +126,6 @@ impl fmt::Display for DirectoryError {
                 f,
                 "the directory is held by the peer in slot {slot}, which is silent and cannot be proved dead"
             ),
-            Self::Unrecoverable => f.write_str("the directory mutex cannot be taken"),
             Self::Reentered => {
                 f.write_str("the directory was used by a thread that uses it already")
             }
