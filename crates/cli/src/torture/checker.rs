@@ -58,6 +58,8 @@ struct Name<'a> {
     /// been taken meanwhile.
     possible_creates: Vec<(u64, u64)>,
     unknown_maps: Vec<Operation>,
+    /// Maps that found nothing: when each began, in order, and the latest end up to it.
+    failed_maps: Vec<(u64, u64)>,
 }
 
 impl<'a> Name<'a> {
@@ -94,6 +96,7 @@ impl<'a> Name<'a> {
                 .filter(|operation| operation.what == What::Map)
                 .copied()
                 .collect(),
+            failed_maps: failed_maps(&operations),
             operations,
         };
         this.lives(violations);
@@ -189,7 +192,10 @@ impl<'a> Name<'a> {
             Some(operation) if self.unknown_maps.iter().any(|map| map.start < operation.end) => {
                 NEVER
             }
-            Some(operation) => operation.end.max(last_possible),
+            Some(operation) => {
+                let undone = self.failed_maps_until(operation.end);
+                operation.end.max(last_possible).max(undone)
+            }
         };
         let active_until = by_destroy.min(unknown);
         Life {
@@ -200,6 +206,14 @@ impl<'a> Name<'a> {
             there_until: active_until.max(last_sure),
             gone_from,
         }
+    }
+
+    /// When the last of the maps had ended that began before `moment` and found nothing. A map counts
+    /// itself before it looks whether the region is going; until it has taken that back, it holds up a
+    /// deferred destroy, and frees the region in the end.
+    fn failed_maps_until(&self, moment: u64) -> u64 {
+        let before = self.failed_maps.partition_point(|(start, _)| *start < moment);
+        before.checked_sub(1).and_then(|last| self.failed_maps.get(last)).map_or(0, |(_, end)| *end)
     }
 
     /// Rule 4: the entry of one region is there for certain while that of another is.
@@ -392,6 +406,21 @@ fn touches(intervals: &[(u64, u64)], start: u64, end: u64) -> bool {
 fn covers(intervals: &[(u64, u64)], start: u64, end: u64) -> bool {
     let before = intervals.partition_point(|(from, _)| *from < start);
     before.checked_sub(1).and_then(|last| intervals.get(last)).is_some_and(|last| last.1 > end)
+}
+
+fn failed_maps(operations: &[Operation]) -> Vec<(u64, u64)> {
+    let mut failed: Vec<(u64, u64)> = operations
+        .iter()
+        .filter(|op| op.what == What::Map && op.outcome == Some(Outcome::NotFound))
+        .map(|operation| (operation.start, operation.end))
+        .collect();
+    failed.sort_unstable();
+    let mut latest = 0;
+    for (_, end) in &mut failed {
+        latest = latest.max(*end);
+        *end = latest;
+    }
+    failed
 }
 
 #[cfg(test)]

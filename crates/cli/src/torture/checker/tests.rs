@@ -158,6 +158,24 @@ fn a_region_destroyed_twice_is_rejected() {
 }
 
 #[test]
+fn a_deferred_region_is_there_while_a_map_that_fails_still_counts() {
+    // The story: the torture blamed `Exists` on a region whose destroy had been deferred to a mapper
+    // that found it going, had counted itself before, and was stopped before it took that back.
+    let born = done(0, What::Create, 1, 2, A);
+    let gone = done(0, What::DestroyDeferred, 5, 6, A);
+    let exists = op(0, What::Create, 8, 9, Outcome::Exists);
+    accepted(&[born, op(1, What::Map, 4, 50, Outcome::NotFound), gone, exists]);
+    rejected(
+        &[born, op(1, What::Map, 4, 7, Outcome::NotFound), gone, exists],
+        "nothing could be there",
+    );
+    rejected(
+        &[born, gone, op(1, What::Map, 7, 50, Outcome::NotFound), exists],
+        "nothing could be there",
+    );
+}
+
+#[test]
 fn exists_needs_something_that_could_be_there() {
     let destroyed = [done(0, What::Create, 1, 2, A), done(0, What::Destroy, 3, 4, A)];
     let late = op(1, What::Create, 5, 6, Outcome::Exists);
