@@ -39,12 +39,7 @@ impl<P: Platform> Space<P> {
         how: Destroy,
     ) -> Result<RegionHandle, DirectoryError> {
         let directory = self.view().directory(me)?;
-        let (region, _) = directory.find(name)?.ok_or(DirectoryError::NotFound)?;
-        self.settle_entry(&directory, region)?;
-        let state = self.view().region_state(region)?;
-        if state.phase != RegionPhase::Active {
-            return Err(DirectoryError::NotFound);
-        }
+        let (region, state) = self.find_active(&directory, name)?;
         let handle = RegionHandle { region, generation: state.generation };
         if self.view().mappers(region).any(|(owner, _)| owner.peer() == self.peer()) {
             return Err(DirectoryError::Mapped);
@@ -61,6 +56,21 @@ impl<P: Platform> Space<P> {
             }
         }
         Ok(handle)
+    }
+
+    /// The active region of a name; what the dead were doing with it is settled first.
+    pub(crate) fn find_active(
+        &self,
+        directory: &Directory<'_, P>,
+        name: &Name,
+    ) -> Result<(RegionId, RegionState), DirectoryError> {
+        let (region, _) = directory.find(name)?.ok_or(DirectoryError::NotFound)?;
+        self.settle_entry(directory, region)?;
+        let state = self.view().region_state(region)?;
+        if state.phase != RegionPhase::Active {
+            return Err(DirectoryError::NotFound);
+        }
+        Ok((region, state))
     }
 
     fn await_unmapped(

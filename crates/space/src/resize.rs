@@ -3,8 +3,8 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Damage, Intent, IntentKind, IntentPhase, Name, RegionFlags, RegionId, RegionPhase, RegionState,
-    align_up, header_word, region_word,
+    Damage, Intent, IntentKind, IntentPhase, Name, RegionFlags, RegionId, RegionState, align_up,
+    header_word, region_word,
 };
 use commonhold_sync::{Liveness, Thread, Verdict};
 use commonhold_window::Point;
@@ -19,12 +19,7 @@ impl<P: Platform> Space<P> {
     /// maps it; [`DirectoryError::Medium`] if there is no memory. The size is as before then.
     pub fn resize(&self, me: &Thread<'_>, name: &Name, size: u64) -> Result<(), DirectoryError> {
         let directory = self.view().directory(me)?;
-        let (region, _) = directory.find(name)?.ok_or(DirectoryError::NotFound)?;
-        self.settle_entry(&directory, region)?;
-        let state = self.view().region_state(region)?;
-        if state.phase != RegionPhase::Active {
-            return Err(DirectoryError::NotFound);
-        }
+        let (region, state) = self.find_active(&directory, name)?;
         let entry = self.view().entry(region)?;
         let reserve = self.view().extent(entry)?.len();
         let old = entry[region_word::SIZE].load(Ordering::Relaxed);

@@ -11,8 +11,8 @@
 //! 3. Whoever has parked takes a lock with [`WAITERS`](commonhold_layout::LockFlags::WAITERS) set, since
 //!    it cannot know whether others sleep; whoever frees a lock with that flag wakes one sleeper.
 //! 4. A thread that sleeps, or must wake another, has announced the lock in its pending word: if it
-//!    dies, whoever reaps it wakes the sleepers of that lock. A thread that changes neither needs none,
-//!    so an uncontended lock costs two compare-and-swaps and nothing else.
+//!    dies, whoever reaps it wakes the sleepers of that lock. A thread that does neither needs none,
+//!    so an uncontended mutex costs two compare-and-swaps, and a read lock one swap and a store.
 //! 5. No sleep is longer than a slice ([`SLICE_NS`]), after which the owner's life is looked into.
 //!
 //! # What it does not do

@@ -162,11 +162,11 @@ impl<'a, S: Shares> RwLock<'a, S> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<(Taken, Hold<'t>), LockError> {
+        if let Some(word) = self.read_quickly(me) {
+            return Ok((Taken::Clean, Hold::Word(word)));
+        }
         self.announce_reader(me);
         let hold = self.enlist(me)?;
-        if self.writer().look() == LockWord::FREE && me.is_live() {
-            return Ok((Taken::Clean, hold));
-        }
         self.read_slow(me, env, hold, deadline)
     }
 
@@ -209,6 +209,9 @@ impl<'a, S: Shares> RwLock<'a, S> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<Taken, LockError> {
+        if self.write_quickly(me, env) {
+            return Ok(Taken::Clean);
+        }
         if me.reads(self.key) {
             // It would wait for itself, or for a writer that waits for it.
             return Err(LockError::Deadlock);
@@ -305,14 +308,19 @@ impl<'a, S: Shares> RwLock<'a, S> {
                     Err(error) => self.unread(me, env, hold).and(Err(error)),
                 };
             }
-            self.unread(me, env, hold)?;
+            if let Err(error) = self.unread(me, env, hold) {
+                break Err(error);
+            }
             if let Err(error) = self.await_writer(me, env, deadline, &mut wait) {
                 if wait.parked {
                     self.writer().wake(env, Wake::One);
                 }
                 break Err(error);
             }
-            hold = self.enlist(me)?;
+            hold = match self.enlist(me) {
+                Ok(hold) => hold,
+                Err(error) => break Err(error),
+            };
         };
         me.done();
         result

@@ -298,6 +298,28 @@ fn readers_and_a_writer_exclude_each_other_and_lose_no_wake_up() {
     });
 }
 
+/// The common case, which takes a way of its own: the bit of the reader's peer is set already.
+#[test]
+fn a_reader_whose_peer_has_read_before_and_a_writer_exclude_each_other() {
+    check(3, || {
+        let world = World::new();
+        world.lock[1].store(0b111, Ordering::SeqCst);
+        let other = Arc::clone(&world);
+        let reader = thread::spawn(move || {
+            let me = other.me(1);
+            let (_, hold) = other.rwlock().read(&me, &*other, None).unwrap();
+            let first = other.read_data();
+            assert_eq!(first, other.read_data());
+            other.rwlock().unread(&me, &*other, hold).unwrap();
+        });
+        let me = world.me(0);
+        world.rwlock().write(&me, &*world, None).map(drop).unwrap();
+        world.write_data();
+        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
+        reader.join().unwrap();
+    });
+}
+
 #[test]
 fn two_readers_and_a_writer_all_get_their_turn() {
     check(2, || {
