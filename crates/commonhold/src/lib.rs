@@ -46,6 +46,7 @@ struct Readme;
 mod attachment;
 mod error;
 mod info;
+mod kernels;
 mod lock;
 mod mapping;
 mod open;

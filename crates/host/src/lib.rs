@@ -22,6 +22,7 @@
 mod error;
 mod file;
 mod fork;
+mod heart;
 mod kind;
 mod map;
 mod medium;
@@ -30,6 +31,7 @@ mod park;
 mod peek;
 mod place;
 mod platform;
+mod poll;
 mod process;
 #[cfg(feature = "bench-peers")]
 pub mod pthread;
@@ -44,14 +46,14 @@ mod witness;
 
 pub use error::{CreateError, HostError};
 pub use fork::ForkGuard;
+pub use heart::Heart;
 pub use kind::{FileSystem, MemoryKind};
 pub use map::{MappedWindow, ReadOnlyMap};
 pub use peek::Peek;
 pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
-pub use silence::HEARTBEAT_PERIOD_MS;
+pub use silence::heartbeat_period_ms;
 pub use url::{PciAddress, Url, UrlError};
-pub use witness::Heartbeat;
 
 /// A random number of the kernel: for the identity of a new space.
 ///
