@@ -44,6 +44,7 @@
 struct Readme;
 
 mod attachment;
+mod device;
 mod error;
 mod info;
 mod kernels;
@@ -54,6 +55,7 @@ mod options;
 mod snapshot;
 mod space;
 
+pub use commonhold_host::DeviceError;
 pub use commonhold_layout::{Damage, FormatError, Name, NameError};
 pub use error::{ErrorKind, LockError, OpenError, RegionError};
 pub use info::{
