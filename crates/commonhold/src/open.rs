@@ -3,7 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use commonhold_host::{
-    CreateError, Heartbeat, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek, Url, Victim,
+    CreateError, DeviceError, Heartbeat, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek,
+    Url, Victim,
 };
 use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError, PeerPhase, ThreadId};
 use commonhold_space::{AttachError, DirectoryError, MakeError, MediumError, Space as Core, View};
@@ -42,11 +43,7 @@ pub(crate) fn host(error: HostError) -> OpenError {
             url: scheme.to_owned(),
             why: "this version does not know this scheme yet",
         },
-        HostError::NotAFile { scheme } => OpenError::Url {
-            url: scheme.to_owned(),
-            why: "it is memory and no file, which can be formatted but not removed; only shm: and \
-                  file: can",
-        },
+        HostError::NotAFile { scheme } => OpenError::NotAFile { url: scheme.to_owned() },
         HostError::Device(why) => OpenError::Device(why),
         HostError::Call { call, source, .. } if full => OpenError::NoMemory { call, source },
         HostError::Call { call, path, source } => OpenError::Os { call, path, source },
@@ -95,7 +92,13 @@ fn view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
     let check = |peek: Peek| Geometry::check(&peek.words, peek.size).map_err(not_a_space);
     let (mapped, geometry) = if url.is_device() {
         let mapped = commonhold_host::open(url).map_err(host)?;
-        let geometry = check(mapped.peek().map_err(host)?)?;
+        let peek = mapped.peek().map_err(host)?;
+        if peek.is_all_ones() {
+            return Err(OpenError::Device(DeviceError::AllOnes));
+        }
+        let geometry = check(peek)?;
+        // Also if it became a space between the two looks.
+        mapped.prove().map_err(host)?;
         (mapped, geometry)
     } else {
         // Looked at by reading first: touching the pages of a file that is cut short, or of holes on
@@ -179,6 +182,7 @@ pub(crate) fn unmade(error: MakeError, path: PathBuf) -> OpenError {
     match error {
         MakeError::Format(why) => OpenError::Format(why),
         MakeError::Medium(error) => medium(error, path),
+        MakeError::Contested => OpenError::Formatting { path },
         error => unexpected("format", path, &error),
     }
 }
@@ -251,7 +255,7 @@ pub(crate) fn refuse_live(url: &Url) -> Result<(), OpenError> {
 pub(crate) fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
     let parsed = parse(url)?;
     if parsed.is_device() {
-        return Err(host(HostError::NotAFile { scheme: parsed.scheme() }));
+        return Err(OpenError::NotAFile { url: url.to_owned() });
     }
     if removal == Removal::IfUnused {
         match look(&parsed)? {
