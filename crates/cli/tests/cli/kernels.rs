@@ -72,7 +72,8 @@ impl Board {
 
     /// A command of the other kernel that holds the lock of `x` until it is released.
     fn guest_holds(&self) -> Held {
-        let mut held = Held::spawn(self.guest(&["lock", "x", "--", "sh", "-c", "echo held; exec cat"]));
+        let mut held =
+            Held::spawn(self.guest(&["lock", "x", "--", "sh", "-c", "echo held; exec cat"]));
         assert_eq!(held.line(), "held");
         held
     }
