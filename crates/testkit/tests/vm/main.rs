@@ -1,0 +1,2 @@
+//! Real kernels around one space. See `commonhold_testkit::vm`.
+fn main() {}
