@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use commonhold_host::DeviceError;
 use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError};
 
 /// What an error means for a caller who must choose what to do next.
@@ -79,6 +80,8 @@ pub enum OpenError {
         /// Its error.
         source: io::Error,
     },
+    /// Memory of a device cannot be used.
+    Device(DeviceError),
     /// The operating system refused.
     Os {
         /// Which call failed.
@@ -101,8 +104,20 @@ impl OpenError {
             Self::InUse { .. } => ErrorKind::InUse,
             Self::NotASpace { .. } => ErrorKind::NotASpace,
             Self::NoPeerSlot { .. } | Self::NoMemory { .. } => ErrorKind::NoMemory,
+            Self::Device(why) => device_kind(why),
             Self::Os { .. } => ErrorKind::Other,
         }
+    }
+}
+
+const fn device_kind(why: &DeviceError) -> ErrorKind {
+    match why {
+        DeviceError::PciNone { .. } | DeviceError::PciAbsent { .. } => ErrorKind::NotFound,
+        DeviceError::PciOther { .. }
+        | DeviceError::PciSeveral { .. }
+        | DeviceError::Misaligned { .. }
+        | DeviceError::SystemRam { .. } => ErrorKind::Invalid,
+        _ => ErrorKind::Other,
     }
 }
 
@@ -129,6 +144,7 @@ impl fmt::Display for OpenError {
             ),
             Self::NotASpace { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Format(why) => why.fmt(f),
+            Self::Device(why) => why.fmt(f),
             Self::NoPeerSlot { peers } => write!(
                 f,
                 "all {peers} peer slots of the space are in use; format it with more (--peers)"

@@ -44,6 +44,7 @@
 struct Readme;
 
 mod attachment;
+mod device;
 mod error;
 mod info;
 mod lock;
@@ -53,6 +54,7 @@ mod options;
 mod snapshot;
 mod space;
 
+pub use commonhold_host::DeviceError;
 pub use commonhold_layout::{Damage, FormatError, Name, NameError};
 pub use error::{ErrorKind, LockError, OpenError, RegionError};
 pub use info::{

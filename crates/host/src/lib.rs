@@ -19,14 +19,17 @@
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
 
+mod device;
 mod error;
 mod file;
 mod fork;
 mod kind;
 mod map;
 mod medium;
+mod mem;
 mod ofd;
 mod park;
+mod pci;
 mod peek;
 mod place;
 mod platform;
@@ -42,10 +45,12 @@ mod tests;
 mod url;
 mod witness;
 
-pub use error::{CreateError, HostError};
+pub use error::{CreateError, DeviceError, HostError};
 pub use fork::ForkGuard;
 pub use kind::{FileSystem, MemoryKind};
 pub use map::{MappedWindow, ReadOnlyMap};
+pub use mem::physical_memory;
+pub use pci::{PciDevice, pci_devices};
 pub use peek::Peek;
 pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
