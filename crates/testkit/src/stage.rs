@@ -210,6 +210,8 @@ impl Frame<'_> {
                 answer(&space.destroy(name, how));
             }
             "resize" => answer(&space.resize(name, line.number(2))),
+            "region" => say('=', &region(space, name)),
+            "name" => answer(&space.set_name(name)),
             "reap" => answer(&space.reap()),
             "check" => answer(&space.check()),
             _ => say('=', "skip"),
@@ -272,6 +274,14 @@ impl Frame<'_> {
             }
             answer(&guard.repair());
         }
+    }
+}
+
+/// In which part of its life a region is, and how often it is mapped.
+fn region(space: &Space, name: &str) -> String {
+    match space.stat(name) {
+        Ok(info) => format!("ok {} {}", info.state, info.maps),
+        Err(error) => refused(&error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A space that a test shares out: a file on the host that guests see as a device.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -27,16 +27,31 @@ impl Ground {
     /// # Errors
     /// That fails.
     pub fn format(kit: &Kit, options: &[&str]) -> Outcome<Self> {
+        let ground = Self::new(kit)?;
+        let url = ground.url();
+        ground.host().run(&[&["space", "format", &url], options].concat())?;
+        Ok(ground)
+    }
+
+    /// A file of zeros, to be formatted by whoever sees it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn blank(kit: &Kit, bytes: u64) -> Outcome<Self> {
+        let ground = Self::new(kit)?;
+        let file = File::create(ground.path());
+        file.and_then(|file| file.set_len(bytes)).map_err(failed("make a file"))?;
+        Ok(ground)
+    }
+
+    fn new(kit: &Kit) -> Outcome<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let directory = format!("commonhold-vm-{}-{number}", process::id());
         let directory = Path::new(DIRECTORY).join(directory);
         fs::create_dir(&directory).map_err(failed(&directory.display().to_string()))?;
         let broom = Broom::over(kit, &directory)?;
-        let ground = Self { kit: kit.clone(), directory, _broom: broom };
-        let url = ground.url();
-        ground.host().run(&[&["space", "format", &url], options].concat())?;
-        Ok(ground)
+        Ok(Self { kit: kit.clone(), directory, _broom: broom })
     }
 
     /// The file.

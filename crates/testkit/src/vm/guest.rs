@@ -86,6 +86,10 @@ const CONSOLE: i32 = 10;
 const AGENT: i32 = 11;
 const MONITOR: i32 = 12;
 
+/// The third line of a device's `resource` is the memory of its window.
+const RESOURCES: &str = "grep -lx 0x1110 /sys/bus/pci/devices/*/device | \
+                         while read -r file; do sed -n 3p \"${file%device}resource\"; done";
+
 impl Guest {
     /// Starts one, and does not wait until it is up.
     ///
@@ -137,6 +141,21 @@ impl Guest {
     pub fn start_job(&self, argv: &[&str]) -> Outcome<Job> {
         self.boot()?;
         Ok(Job::in_guest(&self.link, &self.console, argv))
+    }
+
+    /// The URL of its first window by the addresses that it has in physical memory.
+    ///
+    /// # Errors
+    /// There is no window.
+    pub fn memory(&self) -> Outcome<String> {
+        let ended = self.start_job(&["sh", "-c", RESOURCES])?.end()?;
+        let line = ended.out.lines().next().unwrap_or_default();
+        let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+        let mut numbers = line.split_whitespace().map_while(number);
+        match (numbers.next(), numbers.next()) {
+            (Some(start), Some(last)) => Ok(format!("mem:{start:#x}+{}", last - start + 1)),
+            _ => Err(format!("{}: no window: {ended:?}", self.console.guest())),
+        }
     }
 
     /// Stops all its processors.

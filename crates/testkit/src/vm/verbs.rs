@@ -2,6 +2,7 @@
 //!
 //! - `increments NAME N`: adds 1 to the number at the head of a mapped region, N times, by reading and
 //!   writing it under the region's lock. `ok N M`: M times the last owner had died.
+//! - `value NAME`: that number. `ok N`.
 //! - `churn SEED N`: N random creations, mappings and destructions; says `+` after each.
 //! - `verify`: maps every region and looks at all its bytes, then checks all tables. `ok N` regions.
 //!
@@ -29,6 +30,9 @@ pub(crate) fn act() -> ExitCode {
     stage::act(|line, space, mapping| {
         let done = match (line.word(0), space, mapping) {
             ("increments", _, Some(mapping)) => increments(mapping, line.number(2)),
+            ("value", _, Some(mapping)) => {
+                mapping.get(0).map(|value: u64| value.to_string()).map_err(|error| refused(&error))
+            }
             ("churn", Some(space), _) => churn(space, line.number(1), line.number(2)),
             ("verify", Some(space), _) => verify(space),
             _ => return false,
