@@ -47,6 +47,7 @@ mod attachment;
 mod device;
 mod error;
 mod info;
+mod kernels;
 mod lock;
 mod mapping;
 mod open;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use commonhold_host::{
-    CreateError, Heartbeat, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek, Url, Victim,
+    CreateError, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek, Url, Victim,
 };
 use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError, PeerPhase, ThreadId};
 use commonhold_space::{AttachError, DirectoryError, MakeError, MediumError, Space as Core, View};
@@ -93,18 +93,17 @@ fn view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
     let path = || window_path(url);
     let not_a_space = |why| OpenError::NotASpace { path: path(), why };
     let check = |peek: Peek| Geometry::check(&peek.words, peek.size).map_err(not_a_space);
-    let (mapped, geometry) = if url.is_device() {
+    let mapped = if url.is_device() {
         let mapped = commonhold_host::open(url).map_err(host)?;
-        let geometry = check(mapped.peek().map_err(host)?)?;
-        (mapped, geometry)
+        check(mapped.peek().map_err(host)?)?;
+        mapped
     } else {
         // Looked at by reading first: touching the pages of a file that is cut short, or of holes on
         // a full file system, would end the process.
-        let geometry = check(commonhold_host::peek(url).map_err(host)?)?;
-        (commonhold_host::open(url).map_err(host)?, geometry)
+        check(commonhold_host::peek(url).map_err(host)?)?;
+        commonhold_host::open(url).map_err(host)?
     };
-    let beats = if geometry.lease_ms() > 0 { Heartbeat::Always } else { Heartbeat::WithoutProof };
-    let platform = LinuxPlatform::new(mapped, beats).map_err(host)?;
+    let platform = LinuxPlatform::new(mapped).map_err(host)?;
     View::open(platform).map_err(not_a_space)
 }
 
@@ -118,9 +117,7 @@ pub(crate) fn open(url: &str) -> Result<Space, OpenError> {
     let identity = view.platform().identity();
     let core =
         Core::attach(view, &identity).map_err(|error| attach_error(error, window_path(&parsed)))?;
-    let evidence = core.view().peer_state(core.peer()).evidence;
-    let beats = evidence.contains(commonhold_layout::Evidence::HEARTBEAT);
-    Ok(Space::of(Attachment::new(parsed.to_string(), core, beats)))
+    Ok(Space::of(Attachment::new(parsed.to_string(), core)))
 }
 
 pub(crate) fn open_or_format(url: &str) -> Result<Space, OpenError> {

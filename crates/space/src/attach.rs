@@ -14,7 +14,9 @@ use commonhold_layout::{
 use commonhold_sync::{Liveness, Thread, Verdict};
 use commonhold_window::Point;
 
-use crate::{AttachError, DirectoryError, Identity, MediumError, Platform, View};
+use crate::{
+    AttachError, DirectoryError, Identity, MediumError, Platform, View, kernels::own_word,
+};
 
 /// A space that this peer is attached to.
 ///
@@ -119,16 +121,6 @@ impl<P: Platform> Space<P> {
     /// Which of the slot's peers this is.
     pub const fn generation(&self) -> u32 {
         self.generation
-    }
-
-    /// Shows that this peer is alive to those who have no better evidence.
-    pub fn beat(&self) {
-        // A fenced peer must not keep its successor alive.
-        if self.is_live()
-            && let Ok(record) = self.view.peer(self.peer)
-        {
-            record[peer_word::HEARTBEAT].fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Whether this peer still counts among the living.
@@ -286,6 +278,7 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
     view.peer(peer).ok()?[peer_word::STATE]
         .compare_exchange(state.word(), taken.word(), Ordering::SeqCst, Ordering::Relaxed)
         .ok()?;
+    view.own.store(own_word(peer, generation), Ordering::Relaxed);
     Some(Slot { peer, state: taken, inherited })
 }
 
@@ -302,6 +295,7 @@ fn leave_slot<P: Platform>(
             .is_ok()
     });
     Point::DetachFreed.reached();
+    view.own.store(0, Ordering::Relaxed);
     view.platform().withdraw(peer);
     left
 }

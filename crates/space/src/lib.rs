@@ -29,6 +29,7 @@ mod destroy;
 mod directory;
 mod error;
 mod format;
+mod kernels;
 mod list;
 mod map;
 mod port;

@@ -86,7 +86,7 @@ fn huge_pages_are_found_rounded_to_and_run_out_with_an_error() {
     drop(map);
     // Locks and waiting work here as they do on any local file.
     drop(mapped);
-    assert_eq!(hold(&path).waiting_name(), "futex");
+    assert_eq!(hold(&path).waiting_name(false), "futex");
 }
 
 #[test]
@@ -102,10 +102,9 @@ fn a_space_can_lie_on_the_disk_of_temporary_files() {
     mapped.commit(extent).unwrap();
     assert_eq!(mapped.window().word(extent.start()).unwrap().load(Ordering::Relaxed), 0);
     let proof = mapped.kind().locks_are_proof();
-    let platform = LinuxPlatform::new(mapped, Heartbeat::WithoutProof).unwrap();
+    let platform = LinuxPlatform::new(mapped).unwrap();
     let evidence = platform.deposit(SLOT).unwrap().unwrap();
     assert_eq!(evidence.contains(Evidence::OFD_LOCK), proof);
-    assert_eq!(evidence.contains(Evidence::HEARTBEAT), !proof);
 }
 
 #[test]
