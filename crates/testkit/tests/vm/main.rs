@@ -1,6 +1,8 @@
 //! Real kernels around one space. See `commonhold_testkit::vm` for how they are made.
 #![forbid(unsafe_code)]
 
+mod deaths;
 mod image;
+mod rounds;
 mod support;
 mod together;

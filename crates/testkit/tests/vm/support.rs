@@ -33,6 +33,28 @@ pub(crate) fn peers(side: &Side<'_>) -> Outcome<Vec<Peer>> {
     Ok(rows.filter(|peer| peer.name != "commonhold").collect())
 }
 
+/// One row of `commonhold locks --json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lock {
+    pub(crate) region: String,
+    pub(crate) kind: String,
+    /// Slot and domain.
+    pub(crate) holder: Option<(u64, String)>,
+    pub(crate) waiters: u64,
+}
+
+/// `commonhold locks`.
+pub(crate) fn locks(side: &Side<'_>) -> Outcome<Vec<Lock>> {
+    let rows = side.json(&["locks"])?;
+    let rows = rows.as_array().unwrap().iter().map(|row| Lock {
+        region: text(row, "region"),
+        kind: text(row, "kind"),
+        holder: row["holder"]["slot"].as_u64().map(|slot| (slot, text(&row["holder"], "domain"))),
+        waiters: row["waiters"].as_u64().unwrap(),
+    });
+    Ok(rows.collect())
+}
+
 /// The boot id of the kernel that runs the tests.
 pub(crate) fn own_boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned()
