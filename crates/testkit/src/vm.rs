@@ -31,19 +31,32 @@ mod guest;
 mod job;
 mod kit;
 mod link;
+mod machine;
+mod metal;
 mod monitor;
 mod process;
+mod qemu;
 mod side;
 mod verbs;
 mod wire;
 
-use std::{env, fmt::Display, path::Path, process::ExitCode, time::Duration};
+use std::{
+    env,
+    fmt::Display,
+    io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 pub use actor::{Actor, first_of};
 pub use ground::Ground;
-pub use guest::{Guest, Machine};
+pub use guest::Guest;
 pub use job::{Ended, Job};
 pub use kit::{KIT, Kit};
+pub use machine::Machine;
+pub use metal::Metal;
 pub use side::Side;
 
 /// Why a test fails, in words.
@@ -57,12 +70,24 @@ fn failed<E: Display>(doing: &str) -> impl FnOnce(E) -> String {
     move |error| format!("{doing}: {error}")
 }
 
+/// `boot FILE...`: becomes a guest with a shell on this terminal, and a device for each file. Returns
+/// only if that fails.
+fn boot(windows: Vec<PathBuf>) -> io::Error {
+    let append = "commonhold.shell".to_owned();
+    let machine = Machine { windows, append, ..Machine::default() };
+    match Kit::find().and_then(|kit| machine.linux(&kit)) {
+        Ok(argv) => Command::new("env").args(argv).args(["-serial", "mon:stdio"]).exec(),
+        Err(why) => io::Error::other(why),
+    }
+}
+
 /// The whole life of a `guest-actor`.
 #[must_use]
 pub fn act() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     let error = match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("act") => return verbs::act(),
+        Some("boot") => boot(arguments.map(Into::into).collect()),
         Some("bound") => bound::become_bound(arguments),
         Some("broom") => {
             let directory = arguments.next().unwrap_or_default();
@@ -71,7 +96,9 @@ pub fn act() -> ExitCode {
                 Err(error) => error,
             }
         }
-        _ => std::io::Error::other("usage: guest-actor act | bound ... | broom DIRECTORY"),
+        _ => {
+            io::Error::other("usage: guest-actor act | boot FILE... | bound ... | broom DIRECTORY")
+        }
     };
     eprintln!("guest-actor: {error}");
     ExitCode::FAILURE

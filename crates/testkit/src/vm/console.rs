@@ -35,6 +35,11 @@ impl Console {
         }
     }
 
+    /// What went wrong with the guest, and what it said last.
+    pub(crate) fn told(&self, wrong: &str) -> String {
+        format!("{} {wrong}\n{}", self.guest, self.tail())
+    }
+
     /// What was said last, under a heading.
     pub(crate) fn tail(&self) -> String {
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod deaths;
+mod devices;
 mod image;
+mod leftovers;
 mod rounds;
 mod support;
 mod together;

@@ -32,9 +32,10 @@ fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() ->
         // The one of the next round boots while that of this round works.
         let guest = std::mem::replace(&mut next, Guest::start(&kit, &machine)?);
         let operations = random.u64(1..LAST);
-        round_of(&guest, [&mut here, &mut there], round, operations)
+        let victim = round_of(&guest, [&mut here, &mut there], round, operations)
             .map_err(|why| format!("round {round}, {operations} operations: {why}"))?;
         guest.kill();
+        drop(victim);
         here.done()?;
         there.done()?;
         until("the dead is reaped", || {
@@ -55,7 +56,12 @@ fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() ->
 }
 
 /// Up to the instant at which the guest is to be killed.
-fn round_of(guest: &Guest, survivors: [&mut Actor; 2], round: u64, operations: u64) -> Outcome {
+fn round_of(
+    guest: &Guest,
+    survivors: [&mut Actor; 2],
+    round: u64,
+    operations: u64,
+) -> Outcome<Actor> {
     let mut victim = actor(&Side::guest(guest, "pci:auto"), "victim")?;
     victim.tell(&format!("churn {} {}", 3 * round, u64::MAX));
     for (index, survivor) in (1..).zip(survivors) {
@@ -64,5 +70,5 @@ fn round_of(guest: &Guest, survivors: [&mut Actor; 2], round: u64, operations: u
     for _ in 0..operations {
         victim.progress()?;
     }
-    Ok(())
+    Ok(victim)
 }
