@@ -12,7 +12,7 @@ use commonhold_layout::{
     ThreadId, domain_word, header_word, peer_word, thread_word,
 };
 use commonhold_sync::{Liveness, Thread, Verdict};
-use commonhold_window::Point;
+use commonhold_window::{Point, Window};
 
 use crate::{AttachError, DirectoryError, Identity, MediumError, Platform, View};
 
@@ -29,6 +29,26 @@ pub struct Space<P> {
     /// Where the state word and the thread slots of this peer lie: looked up at every lock.
     state_at: Offset,
     threads_at: Offset,
+}
+
+/// The heartbeat of one peer.
+#[derive(Debug, Clone, Copy)]
+pub struct Heart {
+    /// Where its record lies, which begins with its state word.
+    record_at: Offset,
+    live: u64,
+}
+
+impl Heart {
+    /// Beats once, in the window that the peer's space is in, as long as the peer counts among the living.
+    pub fn beat(&self, window: &Window) {
+        // A fenced peer must not keep its successor alive.
+        if let Ok(record) = window.words::<{ peer_word::COUNT }>(self.record_at)
+            && record[peer_word::STATE].load(Ordering::Relaxed) == self.live
+        {
+            record[peer_word::HEARTBEAT].fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A slot that has been taken, in the phase of attaching.
@@ -123,12 +143,13 @@ impl<P: Platform> Space<P> {
 
     /// Shows that this peer is alive to those who have no better evidence.
     pub fn beat(&self) {
-        // A fenced peer must not keep its successor alive.
-        if self.is_live()
-            && let Ok(record) = self.view.peer(self.peer)
-        {
-            record[peer_word::HEARTBEAT].fetch_add(1, Ordering::Relaxed);
-        }
+        self.heart().beat(self.view.window());
+    }
+
+    /// What beats, without the space: for a platform that waits on the only thread there is, and so
+    /// has to beat while it waits.
+    pub const fn heart(&self) -> Heart {
+        Heart { record_at: self.state_at, live: self.live }
     }
 
     /// Whether this peer still counts among the living.

@@ -39,7 +39,7 @@ mod resize;
 mod tests;
 mod view;
 
-pub use attach::Space;
+pub use attach::{Heart, Space};
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;
 pub use error::{AttachError, DirectoryError};
