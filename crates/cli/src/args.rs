@@ -116,7 +116,10 @@ pub(crate) enum Command {
     /// Lists the processes attached to the space.
     Peers,
     /// Looks for dead peers now, and prints what was freed.
-    Reap,
+    ///
+    /// Of a peer of another kernel only the heartbeat is seen: if it is silent, the peer is suspect,
+    /// and dead only when the lease of the space has run out, or by --assume-dead.
+    Reap(ReapArgs),
     /// Shows the product in 15 seconds: workers are killed holding a lock, others recover it.
     Demo(DemoArgs),
     /// Kills processes at random while they use a space, and checks that nothing is lost.
@@ -279,6 +282,14 @@ pub(crate) struct LockArgs {
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReapArgs {
+    /// Declares the silent peer in this slot dead: to be used when its machine is known to be gone. If
+    /// it was only paused, it may yet finish a write that it had begun. May be given several times.
+    #[arg(long, value_name = "SLOT")]
+    pub(crate) assume_dead: Vec<u16>,
 }
 
 /// What `lock` does with a lock whose owner died.

@@ -70,7 +70,7 @@ fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Lock(args) => return commands::lock::lock(session, &args),
         Command::Locks => commands::locks::locks(session),
         Command::Peers => commands::peers::peers(session),
-        Command::Reap => commands::peers::reap(session),
+        Command::Reap(args) => commands::peers::reap(session, &args),
         Command::Demo(args) => demo::demo(session, &args),
         Command::Torture(args) => torture::torture(session, &args),
         Command::Bench(args) => bench::bench(session, &args),

@@ -4,7 +4,7 @@
 //! 1. It belongs to the process that made it: in a forked child nothing of it is touched, and every
 //!    use is [`RegionError::Forked`].
 //! 2. A thread takes a slot of the peer at its first use of the space, and gives it back when it ends.
-//! 3. The peer detaches when the last handle goes.
+//! 3. The peer detaches when the last handle goes, at once: the heart's thread has no handle.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,11 +13,10 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 
-use commonhold_host::{HEARTBEAT_PERIOD_MS, LinuxPlatform};
+use commonhold_host::{Heart, LinuxPlatform, heartbeat_period_ms};
 use commonhold_layout::{Name, ThreadId};
 use commonhold_space::{DirectoryError, MediumError, Space as Core, View};
 use commonhold_sync::{Park, Thread};
@@ -28,8 +27,9 @@ pub(crate) struct Attachment {
     /// Different for every attachment that this process, or a parent of it, ever made.
     id: u64,
     pub(crate) url: String,
-    core: Core<LinuxPlatform>,
-    heart: Option<thread::Thread>,
+    core: Arc<Core<LinuxPlatform>>,
+    /// Shows others that this process lives, and watches those of whom it knows nothing better.
+    heart: Option<Heart>,
 }
 
 /// Slots that this thread has, of the attachments it has used.
@@ -65,28 +65,20 @@ impl fmt::Debug for Attachment {
 }
 
 impl Attachment {
-    pub(crate) fn new(url: String, core: Core<LinuxPlatform>, beats: bool) -> Arc<Self> {
+    pub(crate) fn new(url: String, core: Core<LinuxPlatform>) -> Arc<Self> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        if !beats {
-            return Arc::new(Self { id, url, core, heart: None });
-        }
-        Arc::new_cyclic(|weak: &Weak<Self>| {
-            let weak = weak.clone();
-            let heart = thread::Builder::new().name("commonhold-heart".into()).spawn(move || {
-                // Parked first: the attachment is complete when `new_cyclic` returns.
-                loop {
-                    thread::park_timeout(Duration::from_millis(HEARTBEAT_PERIOD_MS));
-                    match weak.upgrade() {
-                        Some(attachment) => attachment.core.beat(),
-                        None => break,
-                    }
-                }
-            });
-            // Without the thread the peer looks silent, and a lease may end it: rather that than
-            // failing to attach where no lease may ever matter.
-            let heart = heart.ok().map(|handle| handle.thread().clone());
-            Self { id, url, core, heart }
-        })
+        let core = Arc::new(core);
+        let lease_ms = core.view().geometry().lease_ms();
+        let period = move |spans| Duration::from_millis(heartbeat_period_ms(spans, lease_ms));
+        let beating = Arc::clone(&core);
+        // Without the thread the peer looks silent, and a lease may end it: rather that than failing to
+        // attach where no lease may ever matter.
+        let heart = Heart::start(period(core.view().spans_kernels()), move || {
+            beating.beat();
+            beating.watch();
+            period(beating.view().spans_kernels())
+        });
+        Arc::new(Self { id, url, core, heart: heart.ok() })
     }
 
     #[inline]
@@ -107,21 +99,21 @@ impl Attachment {
 
     /// What can be known without touching the window.
     #[inline]
-    pub(crate) const fn platform(&self) -> &LinuxPlatform {
+    pub(crate) fn platform(&self) -> &LinuxPlatform {
         self.core.view().platform()
     }
 
-    pub(crate) const fn platform_geometry(&self) -> &commonhold_layout::Geometry {
+    pub(crate) fn platform_geometry(&self) -> &commonhold_layout::Geometry {
         self.core.view().geometry()
     }
 
-    pub(crate) const fn peer(&self) -> (u16, u32) {
+    pub(crate) fn peer(&self) -> (u16, u32) {
         (self.core.peer().get(), self.core.generation())
     }
 
     /// The space, after [`me`](Self::me) has shown that it is this process's.
     #[inline]
-    pub(crate) const fn my_view(&self) -> &View<LinuxPlatform> {
+    pub(crate) fn my_view(&self) -> &View<LinuxPlatform> {
         self.core.view()
     }
 
@@ -189,13 +181,11 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        if self.is_forked() {
-            return;
-        }
-        // Fails only if this peer was declared dead; then the slot is no longer ours.
-        let _ = self.core.detach();
-        if let Some(heart) = &self.heart {
-            heart.unpark();
+        // Ended first: it must not look at what is given back.
+        self.heart = None;
+        if !self.is_forked() {
+            // Fails only if this peer was declared dead; then the slot is no longer ours.
+            let _ = self.core.detach();
         }
     }
 }

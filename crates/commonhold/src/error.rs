@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use commonhold_host::DeviceError;
 use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError};
 
 /// What an error means for a caller who must choose what to do next.
@@ -79,6 +80,8 @@ pub enum OpenError {
         /// Its error.
         source: io::Error,
     },
+    /// Memory of a device cannot be used.
+    Device(DeviceError),
     /// The operating system refused.
     Os {
         /// Which call failed.
@@ -101,8 +104,20 @@ impl OpenError {
             Self::InUse { .. } => ErrorKind::InUse,
             Self::NotASpace { .. } => ErrorKind::NotASpace,
             Self::NoPeerSlot { .. } | Self::NoMemory { .. } => ErrorKind::NoMemory,
+            Self::Device(why) => device_kind(why),
             Self::Os { .. } => ErrorKind::Other,
         }
+    }
+}
+
+const fn device_kind(why: &DeviceError) -> ErrorKind {
+    match why {
+        DeviceError::PciNone { .. } | DeviceError::PciAbsent { .. } => ErrorKind::NotFound,
+        DeviceError::PciOther { .. }
+        | DeviceError::PciSeveral { .. }
+        | DeviceError::Misaligned { .. }
+        | DeviceError::SystemRam { .. } => ErrorKind::Invalid,
+        _ => ErrorKind::Other,
     }
 }
 
@@ -129,6 +144,7 @@ impl fmt::Display for OpenError {
             ),
             Self::NotASpace { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Format(why) => why.fmt(f),
+            Self::Device(why) => why.fmt(f),
             Self::NoPeerSlot { peers } => write!(
                 f,
                 "all {peers} peer slots of the space are in use; format it with more (--peers)"
@@ -207,6 +223,18 @@ pub enum RegionError {
         /// Its slot.
         slot: u16,
     },
+    /// There is no peer in a slot.
+    NoPeer {
+        /// Which slot.
+        slot: u16,
+    },
+    /// A peer that was to be assumed dead lives.
+    PeerLives {
+        /// Its slot.
+        slot: u16,
+        /// Its process id in its own PID namespace.
+        pid: u32,
+    },
     /// All thread slots of this process are taken.
     TooManyThreads {
         /// How many there are.
@@ -253,8 +281,8 @@ impl RegionError {
             | Self::OutOfBounds { .. }
             | Self::Misaligned { .. } => ErrorKind::Invalid,
             Self::Exists { .. } => ErrorKind::Exists,
-            Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Mapped { .. } => ErrorKind::InUse,
+            Self::NotFound { .. } | Self::NoPeer { .. } => ErrorKind::NotFound,
+            Self::Mapped { .. } | Self::PeerLives { .. } => ErrorKind::InUse,
             Self::TimedOut { .. } | Self::Suspect { .. } => ErrorKind::TimedOut,
             Self::NoSpace { .. }
             | Self::NoEntry { .. }
@@ -271,6 +299,32 @@ impl RegionError {
 const FORKED: &str =
     "this process was forked after the space was opened; open the space in it anew";
 const FENCED: &str = "this process was declared dead by its peers; open the space anew";
+
+impl RegionError {
+    /// Says what is wrong with this peer, or with another.
+    fn fmt_about_peers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Suspect { slot } => write!(
+                f,
+                "the table of regions is held by the peer in slot {slot}, which is silent and cannot be \
+                 proved dead (`commonhold peers` shows it); if it is gone for good, \
+                 `commonhold reap --assume-dead {slot}` takes it over"
+            ),
+            Self::NoPeer { slot } => {
+                write!(f, "there is no peer in slot {slot} (`commonhold peers` lists them)")
+            }
+            Self::PeerLives { slot, pid } => write!(
+                f,
+                "the peer in slot {slot} (pid {pid}) lives: stop it before it is assumed dead"
+            ),
+            Self::TooManyThreads { threads } => {
+                write!(f, "all {threads} thread slots of this process are taken")
+            }
+            Self::Forked => f.write_str(FORKED),
+            _ => f.write_str(FENCED),
+        }
+    }
+}
 
 impl fmt::Display for RegionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -306,14 +360,6 @@ impl fmt::Display for RegionError {
                 f,
                 "{asked} bytes do not fit the reserve of {reserve} bytes given at creation"
             ),
-            Self::Suspect { slot } => write!(
-                f,
-                "the table of regions is held by the peer in slot {slot}, which is silent and cannot be \
-                 proved dead (`commonhold peers` shows it)"
-            ),
-            Self::TooManyThreads { threads } => {
-                write!(f, "all {threads} thread slots of this process are taken")
-            }
             Self::OutOfBounds { offset, len, size } => {
                 write!(f, "{len} bytes at offset {offset} do not lie in a mapping of {size} bytes")
             }
@@ -329,8 +375,7 @@ impl fmt::Display for RegionError {
                 f.write_str("this process holds 65535 read locks of it already")
             }
             Self::ReadOnly => f.write_str("the mapping is read-only"),
-            Self::Forked => f.write_str(FORKED),
-            Self::Fenced => f.write_str(FENCED),
+            other => other.fmt_about_peers(f),
         }
     }
 }

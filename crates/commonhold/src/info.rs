@@ -36,7 +36,8 @@ pub struct SpaceInfo {
     pub lease_ms: u64,
     /// What kind of memory it is, in words ("tmpfs, 4 KiB pages").
     pub memory: String,
-    /// How waiters sleep ("futex", "spin").
+    /// How waiters wait now: "futex" (the kernel wakes them), "poll" (they look again, where no kernel
+    /// can wake everybody), or "futex and poll" (kernels that share the space cannot wake each other).
     pub waiting: &'static str,
 }
 
@@ -201,8 +202,10 @@ pub struct Holder {
     pub pid: u32,
     /// The boot id of its kernel; empty if the peer is gone.
     pub domain: String,
-    /// Whether it lives. `suspect` counts as alive: nothing proves that it is dead.
+    /// Whether it is known to live.
     pub alive: bool,
+    /// If not, whether it is known to be dead: nobody takes the lock of a suspect.
+    pub state: PeerLife,
 }
 
 /// What reaping found and freed.

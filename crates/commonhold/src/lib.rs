@@ -44,8 +44,10 @@
 struct Readme;
 
 mod attachment;
+mod device;
 mod error;
 mod info;
+mod kernels;
 mod lock;
 mod mapping;
 mod open;
@@ -53,6 +55,7 @@ mod options;
 mod snapshot;
 mod space;
 
+pub use commonhold_host::DeviceError;
 pub use commonhold_layout::{Damage, FormatError, Name, NameError};
 pub use error::{ErrorKind, LockError, OpenError, RegionError};
 pub use info::{

@@ -102,10 +102,12 @@ impl Mapping {
         self.mapped.size
     }
 
-    /// Where the region begins in the space's file, in bytes.
+    /// Where the region begins in the file that [`Space::duplicate_fd`](crate::Space::duplicate_fd)
+    /// hands over, in bytes.
     #[must_use]
-    pub const fn offset(&self) -> u64 {
-        self.mapped.extent.start().get()
+    pub fn offset(&self) -> u64 {
+        let window = self.attachment.platform().mapped().file_offset();
+        window.saturating_add(self.mapped.extent.start().get())
     }
 
     /// Sees the region's present size, after somebody resized it, and returns it.

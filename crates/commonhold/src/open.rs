@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use commonhold_host::{
-    CreateError, Heartbeat, HostError, LinuxPlatform, MappedWindow, NewWindow, Url, Victim,
+    CreateError, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek, Url, Victim,
 };
 use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError, PeerPhase, ThreadId};
 use commonhold_space::{AttachError, DirectoryError, MakeError, MediumError, Space as Core, View};
@@ -30,7 +30,7 @@ pub(crate) fn parse(url: &str) -> Result<Url, OpenError> {
     url.parse::<Url>().map_err(|error| OpenError::Url { url: url.to_owned(), why: error.why() })
 }
 
-fn host(error: HostError) -> OpenError {
+pub(crate) fn host(error: HostError) -> OpenError {
     let full = error.is_full();
     match error {
         HostError::NotFound { path } => OpenError::NotFound { path },
@@ -40,8 +40,14 @@ fn host(error: HostError) -> OpenError {
         }
         HostError::NotSupported { scheme } => OpenError::Url {
             url: scheme.to_owned(),
-            why: "this version knows shm: and file:, and not yet this scheme",
+            why: "this version does not know this scheme yet",
         },
+        HostError::NotAFile { scheme } => OpenError::Url {
+            url: scheme.to_owned(),
+            why: "it is memory and no file, which can be formatted but not removed; only shm: and \
+                  file: can",
+        },
+        HostError::Device(why) => OpenError::Device(why),
         HostError::Call { call, source, .. } if full => OpenError::NoMemory { call, source },
         HostError::Call { call, path, source } => OpenError::Os { call, path, source },
         error => unexpected("open", PathBuf::new(), &error),
@@ -53,7 +59,7 @@ fn unexpected(call: &'static str, path: PathBuf, error: &dyn std::error::Error) 
     OpenError::Os { call, path, source: std::io::Error::other(error.to_string()) }
 }
 
-fn medium(error: MediumError, path: PathBuf) -> OpenError {
+pub(crate) fn medium(error: MediumError, path: PathBuf) -> OpenError {
     match error {
         MediumError::Full { errno } => OpenError::NoMemory {
             call: "fallocate",
@@ -84,19 +90,24 @@ fn attach_error(error: AttachError, path: PathBuf) -> OpenError {
 
 /// The view of a space, without attaching to it.
 fn view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
-    // Looked at by reading first: touching the pages of a file that is cut short, or of holes on a
-    // full file system, would end the process.
-    let peek = commonhold_host::peek(url).map_err(host)?;
     let path = || window_path(url);
     let not_a_space = |why| OpenError::NotASpace { path: path(), why };
-    let geometry = Geometry::check(&peek.words, peek.size).map_err(not_a_space)?;
-    let mapped = commonhold_host::open(url).map_err(host)?;
-    let beats = if geometry.lease_ms() > 0 { Heartbeat::Always } else { Heartbeat::WithoutProof };
-    let platform = LinuxPlatform::new(mapped, beats).map_err(host)?;
+    let check = |peek: Peek| Geometry::check(&peek.words, peek.size).map_err(not_a_space);
+    let mapped = if url.is_device() {
+        let mapped = commonhold_host::open(url).map_err(host)?;
+        check(mapped.peek().map_err(host)?)?;
+        mapped
+    } else {
+        // Looked at by reading first: touching the pages of a file that is cut short, or of holes on
+        // a full file system, would end the process.
+        check(commonhold_host::peek(url).map_err(host)?)?;
+        commonhold_host::open(url).map_err(host)?
+    };
+    let platform = LinuxPlatform::new(mapped).map_err(host)?;
     View::open(platform).map_err(not_a_space)
 }
 
-fn window_path(url: &Url) -> PathBuf {
+pub(crate) fn window_path(url: &Url) -> PathBuf {
     commonhold_host::path_of(url).unwrap_or_else(|| PathBuf::from(url.to_string()))
 }
 
@@ -106,9 +117,7 @@ pub(crate) fn open(url: &str) -> Result<Space, OpenError> {
     let identity = view.platform().identity();
     let core =
         Core::attach(view, &identity).map_err(|error| attach_error(error, window_path(&parsed)))?;
-    let evidence = core.view().peer_state(core.peer()).evidence;
-    let beats = evidence.contains(commonhold_layout::Evidence::HEARTBEAT);
-    Ok(Space::of(Attachment::new(parsed.to_string(), core, beats)))
+    Ok(Space::of(Attachment::new(parsed.to_string(), core)))
 }
 
 pub(crate) fn open_or_format(url: &str) -> Result<Space, OpenError> {
@@ -126,6 +135,9 @@ pub(crate) fn open_or_format(url: &str) -> Result<Space, OpenError> {
 
 pub(crate) fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError> {
     let parsed = parse(url)?;
+    if parsed.is_device() {
+        return crate::device::format(&parsed, options);
+    }
     let path = window_path(&parsed);
     let (ground, victim) = match look(&parsed)? {
         Ground::Space if !options.force => {
@@ -155,12 +167,17 @@ pub(crate) fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError
     };
     made.map_err(|error| match error {
         CreateError::Host(error) => host(error),
-        CreateError::Format(MakeError::Format(why)) => OpenError::Format(why),
-        CreateError::Format(MakeError::Medium(error)) => medium(error, path),
-        error => {
-            OpenError::Os { call: "format", path, source: std::io::Error::other(error.to_string()) }
-        }
+        CreateError::Format(error) => unmade(error, path),
+        error => unexpected("format", path, &error),
     })
+}
+
+pub(crate) fn unmade(error: MakeError, path: PathBuf) -> OpenError {
+    match error {
+        MakeError::Format(why) => OpenError::Format(why),
+        MakeError::Medium(error) => medium(error, path),
+        error => unexpected("format", path, &error),
+    }
 }
 
 fn look(url: &Url) -> Result<Ground, OpenError> {
@@ -181,27 +198,33 @@ fn look(url: &Url) -> Result<Ground, OpenError> {
 }
 
 fn make(mapped: &MappedWindow, options: &FormatOptions, uuid: u128) -> Result<Geometry, MakeError> {
+    let plan = plan(mapped, options, mapped.window().len(), uuid);
+    commonhold_space::format(mapped.window(), mapped, &plan)
+}
+
+pub(crate) fn plan(
+    mapped: &MappedWindow,
+    options: &FormatOptions,
+    capacity: u64,
+    uuid: u128,
+) -> commonhold_layout::FormatOptions {
     let lease = options
         .lease
         .map_or(0, |lease: Duration| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1));
-    commonhold_space::format(
-        mapped.window(),
-        mapped,
-        &commonhold_layout::FormatOptions {
-            capacity: mapped.window().len(),
-            page: mapped.page_size(),
-            peers: options.peers,
-            threads: options.threads,
-            regions: options.regions,
-            lease_ms: lease,
-            uuid,
-            created_ms: commonhold_host::unix_ms(),
-        },
-    )
+    commonhold_layout::FormatOptions {
+        capacity,
+        page: mapped.page_size(),
+        peers: options.peers,
+        threads: options.threads,
+        regions: options.regions,
+        lease_ms: lease,
+        uuid,
+        created_ms: commonhold_host::unix_ms(),
+    }
 }
 
 /// Refuses if anybody lives in the space; one that cannot be read has nobody to be considered.
-fn refuse_live(url: &Url) -> Result<(), OpenError> {
+pub(crate) fn refuse_live(url: &Url) -> Result<(), OpenError> {
     let view = match view(url) {
         Ok(view) => view,
         Err(OpenError::NotASpace { .. }) => return Ok(()),
@@ -224,6 +247,9 @@ fn refuse_live(url: &Url) -> Result<(), OpenError> {
 
 pub(crate) fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
     let parsed = parse(url)?;
+    if parsed.is_device() {
+        return Err(host(HostError::NotAFile { scheme: parsed.scheme() }));
+    }
     if removal == Removal::IfUnused {
         match look(&parsed)? {
             Ground::Nothing => return Err(OpenError::NotFound { path: window_path(&parsed) }),

@@ -75,7 +75,7 @@ impl Space {
             regions: (usize::try_from(regions).unwrap_or(usize::MAX), geometry.regions()),
             lease_ms: geometry.lease_ms(),
             memory: platform.mapped().kind().to_string(),
-            waiting: platform.waiting_name(),
+            waiting: platform.waiting_name(core.view().spans_kernels()),
         })
     }
 
@@ -143,13 +143,7 @@ impl Space {
         let peers = view.peer_ids().filter_map(|peer| {
             let (record, phase) = view.peer_record(peer)?;
             let state = match (phase, Owner::new(peer, record.generation, ThreadId::FIRST)) {
-                (PeerPhase::Live | PeerPhase::Attaching, Some(owner)) => {
-                    match view.verdict(owner) {
-                        Verdict::Alive => PeerLife::Live,
-                        Verdict::Suspect => PeerLife::Suspect,
-                        Verdict::Dead => PeerLife::Dead,
-                    }
-                }
+                (PeerPhase::Live | PeerPhase::Attaching, Some(owner)) => life(view.verdict(owner)),
                 _ => PeerLife::Dead,
             };
             Some(PeerInfo {
@@ -259,13 +253,23 @@ impl Space {
             .peer_record(owner.peer())
             .map(|(record, _)| record)
             .filter(|record| record.generation == owner.generation());
+        let state = life(view.verdict(owner));
         Ok(Holder {
             slot: owner.peer().get(),
             generation: owner.generation(),
             pid: record.map_or(0, |record| record.identity.pid),
             domain: record.map_or(String::new(), |record| domain(record.identity.boot)),
-            alive: view.is_current(owner) && view.verdict(owner) != Verdict::Dead,
+            alive: state == PeerLife::Live,
+            state,
         })
+    }
+}
+
+const fn life(verdict: Verdict) -> PeerLife {
+    match verdict {
+        Verdict::Alive => PeerLife::Live,
+        Verdict::Suspect => PeerLife::Suspect,
+        Verdict::Dead => PeerLife::Dead,
     }
 }
 

@@ -8,6 +8,8 @@ use std::{
 
 use rustix::io::Errno;
 
+use crate::url::PciAddress;
+
 /// Why a window could not be had, made or removed.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -37,6 +39,13 @@ pub enum HostError {
         /// The scheme of the URL, with its colon.
         scheme: &'static str,
     },
+    /// What it names is no file: it cannot be made, replaced or removed.
+    NotAFile {
+        /// The scheme of the URL, with its colon.
+        scheme: &'static str,
+    },
+    /// A window that is memory of a device cannot be used.
+    Device(DeviceError),
     /// The process inherited the window by `fork`, and must open it anew.
     Forked,
     /// A system call failed.
@@ -90,6 +99,11 @@ impl fmt::Display for HostError {
                 path.display()
             ),
             Self::NotSupported { scheme } => write!(f, "{scheme} is not supported yet"),
+            Self::NotAFile { scheme } => write!(
+                f,
+                "{scheme} names memory and no file: it can be formatted, but neither made nor removed"
+            ),
+            Self::Device(error) => error.fmt(f),
             Self::Forked => {
                 f.write_str("the space was opened before the process forked: open it anew")
             }
@@ -110,6 +124,171 @@ impl Error for HostError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Call { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Why memory of a device cannot be a window.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// There is no ivshmem device.
+    PciNone {
+        /// Where it was looked for.
+        devices: PathBuf,
+    },
+    /// There is no device at the address.
+    PciAbsent {
+        /// The address asked for.
+        address: PciAddress,
+        /// Where it was looked for.
+        devices: PathBuf,
+    },
+    /// The device at the address is not ivshmem.
+    PciOther {
+        /// The address asked for.
+        address: PciAddress,
+        /// What is there: vendor.
+        vendor: u32,
+        /// What is there: device.
+        device: u32,
+    },
+    /// There are several devices to choose from.
+    PciSeveral {
+        /// All of them.
+        addresses: Vec<PciAddress>,
+    },
+    /// The device has no memory to share.
+    PciWithoutMemory {
+        /// Which device.
+        address: PciAddress,
+    },
+    /// The device does not answer to its addresses, and could not be told to.
+    PciDisabled {
+        /// Which device.
+        address: PciAddress,
+        /// Where it would be told.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// This user may not open it.
+    Denied {
+        /// What.
+        path: PathBuf,
+        /// What the call said.
+        source: io::Error,
+    },
+    /// A range of physical memory is not made of whole pages.
+    Misaligned {
+        /// Its first byte.
+        base: u64,
+        /// Its bytes.
+        size: u64,
+        /// Bytes of a page.
+        page: u64,
+    },
+    /// The kernel uses the range as its own memory.
+    SystemRam {
+        /// The range asked for: its first byte.
+        base: u64,
+        /// The range asked for: its bytes.
+        size: u64,
+        /// First byte of the kernel's.
+        first: u64,
+        /// Last byte of the kernel's.
+        last: u64,
+    },
+    /// The kernel does not let the range be mapped.
+    Forbidden {
+        /// Its first byte.
+        base: u64,
+        /// Its bytes.
+        size: u64,
+        /// What the call said.
+        source: io::Error,
+    },
+}
+
+impl From<DeviceError> for HostError {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(error)
+    }
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PciNone { devices } => write!(
+                f,
+                "no ivshmem device (1af4:1110) in {}; look with `lspci -d 1af4:1110`; QEMU has one by \
+                 -object memory-backend-file,id=m,share=on,mem-path=FILE,size=SIZE \
+                 -device ivshmem-plain,memdev=m",
+                devices.display()
+            ),
+            Self::PciAbsent { address, devices } => write!(
+                f,
+                "no device {address} in {}; `lspci -D -d 1af4:1110` lists those that can be used",
+                devices.display()
+            ),
+            Self::PciOther { address, vendor, device } => write!(
+                f,
+                "the device {address} is {vendor:04x}:{device:04x}, and only ivshmem (1af4:1110) is \
+                 used; `lspci -D -d 1af4:1110` lists those"
+            ),
+            Self::PciSeveral { addresses } => {
+                f.write_str("several ivshmem devices: choose one of")?;
+                for (index, address) in addresses.iter().enumerate() {
+                    write!(f, "{} pci:{address}", if index == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+            Self::PciWithoutMemory { address } => write!(
+                f,
+                "the device {address} has no memory in BAR 2: the firmware placed none (is the size a \
+                 power of two?), or the server of ivshmem-doorbell has sent none"
+            ),
+            Self::PciDisabled { address, path, source } => write!(
+                f,
+                "the device {address} does not answer to its addresses, and writing 1 to {} failed: \
+                 {source}; do that as root",
+                path.display()
+            ),
+            Self::Denied { path, source } => write!(
+                f,
+                "{}: {source}; run as root, or give this user read and write access to it (chmod, or a \
+                 udev rule); /dev/mem wants CAP_SYS_RAWIO besides",
+                path.display()
+            ),
+            Self::Misaligned { base, size, page } => write!(
+                f,
+                "mem:{base:#x}+{size:#x} is not made of whole pages: base and size must be multiples \
+                 of {page:#x}"
+            ),
+            Self::SystemRam { base, size, first, last } => write!(
+                f,
+                "mem:{base:#x}+{size:#x} touches {first:#x}-{last:#x}, which the kernel uses as its own \
+                 memory (System RAM in /proc/iomem); keep it away from the kernel at boot: mem= or \
+                 memmap=SIZE$BASE on x86, reserved-memory with no-map in a device tree"
+            ),
+            Self::Forbidden { base, size, source } => write!(
+                f,
+                "the kernel does not let mem:{base:#x}+{size:#x} be mapped: {source}; either it was \
+                 built with STRICT_DEVMEM and the range is its own memory, or a driver has claimed the \
+                 range (see /proc/iomem, and unbind it), or the kernel is locked down, or the process \
+                 is not root"
+            ),
+        }
+    }
+}
+
+impl Error for DeviceError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::PciDisabled { source, .. }
+            | Self::Denied { source, .. }
+            | Self::Forbidden { source, .. } => Some(source),
             _ => None,
         }
     }

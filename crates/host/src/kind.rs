@@ -11,6 +11,8 @@ use std::fmt;
 
 use rustix::fs::StatFs;
 
+use crate::url::PciAddress;
+
 /// The page of ordinary memory, to which extents are aligned unless the window has larger ones.
 pub(crate) const PAGE: u64 = 4096;
 
@@ -29,6 +31,16 @@ pub enum MemoryKind {
     File {
         /// Its file system.
         file_system: FileSystem,
+    },
+    /// Memory of a PCI device, which other kernels have as well.
+    Pci {
+        /// The device.
+        address: PciAddress,
+    },
+    /// A range of physical memory, which other kernels have as well.
+    Physical {
+        /// Its first byte.
+        base: u64,
     },
 }
 
@@ -106,7 +118,7 @@ impl MemoryKind {
     pub const fn page_size(self) -> u64 {
         match self {
             Self::Hugetlbfs { page_size } => page_size,
-            Self::Tmpfs | Self::File { .. } => PAGE,
+            Self::Tmpfs | Self::File { .. } | Self::Pci { .. } | Self::Physical { .. } => PAGE,
         }
     }
 
@@ -114,6 +126,7 @@ impl MemoryKind {
         match self {
             Self::Tmpfs | Self::Hugetlbfs { .. } => true,
             Self::File { file_system } => file_system.is_local(),
+            Self::Pci { .. } | Self::Physical { .. } => false,
         }
     }
 
@@ -138,6 +151,8 @@ impl fmt::Display for MemoryKind {
                 write!(f, "hugetlbfs, pages of {} KiB", page_size >> 10)
             }
             Self::File { file_system } => write!(f, "file on {file_system}"),
+            Self::Pci { address } => write!(f, "PCI device {address}"),
+            Self::Physical { base } => write!(f, "physical memory at {base:#x}"),
         }
     }
 }
@@ -156,5 +171,17 @@ mod tests {
         let ext4 = MemoryKind::File { file_system: FileSystem::from_magic(0xef53) };
         assert!(ext4.futex_works() && ext4.locks_are_proof());
         assert_eq!(ext4.to_string(), "file on ext4");
+    }
+
+    #[test]
+    fn memory_of_several_kernels_has_neither_futexes_nor_locks_that_prove() {
+        let pci = MemoryKind::Pci { address: "00:04.0".parse().unwrap() };
+        let physical = MemoryKind::Physical { base: 4 << 30 };
+        for (kind, name) in
+            [(pci, "PCI device 0000:00:04.0"), (physical, "physical memory at 0x100000000")]
+        {
+            assert!(!kind.futex_works() && !kind.locks_are_proof());
+            assert_eq!(kind.to_string(), name);
+        }
     }
 }

@@ -19,17 +19,22 @@
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
 
+mod device;
 mod error;
 mod file;
 mod fork;
+mod heart;
 mod kind;
 mod map;
 mod medium;
+mod mem;
 mod ofd;
 mod park;
+mod pci;
 mod peek;
 mod place;
 mod platform;
+mod poll;
 mod process;
 #[cfg(feature = "bench-peers")]
 pub mod pthread;
@@ -42,16 +47,18 @@ mod tests;
 mod url;
 mod witness;
 
-pub use error::{CreateError, HostError};
+pub use error::{CreateError, DeviceError, HostError};
 pub use fork::ForkGuard;
+pub use heart::Heart;
 pub use kind::{FileSystem, MemoryKind};
 pub use map::{MappedWindow, ReadOnlyMap};
+pub use mem::physical_memory;
+pub use pci::{PciDevice, pci_devices};
 pub use peek::Peek;
 pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
-pub use silence::HEARTBEAT_PERIOD_MS;
+pub use silence::heartbeat_period_ms;
 pub use url::{PciAddress, Url, UrlError};
-pub use witness::Heartbeat;
 
 /// A random number of the kernel: for the identity of a new space.
 ///

@@ -32,6 +32,7 @@ use rustix::{
 };
 
 use crate::{
+    device::{Device, DevicePlace},
     error::HostError,
     fork::{ForkGuard, OwnFd},
     kind::MemoryKind,
@@ -68,7 +69,8 @@ impl Mapping {
         let base = unsafe { mm::mmap(ptr::null_mut(), len, access, flags, file, at) }?;
         let mapping = Self { base: NonNull::new(base).ok_or(Errno::NOMEM)?, len, guard };
         // SAFETY: `madvise` wants a range whose change of meaning hurts nobody: this one is ours and
-        // new, and that a child lacks it is what invariant 2 says.
+        // new, and that a child lacks it is what invariant 2 says. Memory of devices takes the advice
+        // as any other does; only its opposite, MADV_DOFORK, is refused there.
         unsafe { mm::madvise(base, len, Advice::LinuxDontFork) }?;
         Ok(mapping)
     }
@@ -85,10 +87,11 @@ impl Drop for Mapping {
     }
 }
 
-/// What lies behind a window. Memory ranges and PCI devices will be further kinds.
+/// What lies behind a window.
 #[derive(Debug)]
 enum Backing {
     File(FileMedium),
+    Device(Device),
 }
 
 /// A window, and everything that keeps it usable.
@@ -129,6 +132,23 @@ impl MappedWindow {
         Ok(Self { window, mapping, backing, kind, path: path.to_owned() })
     }
 
+    /// Maps the memory of a device.
+    pub(crate) fn of_device(file: OwnedFd, place: &DevicePlace) -> Result<Self, HostError> {
+        let failed = |call| move |errno| place.failed(call, errno);
+        let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
+        let size = usize::try_from(place.size).map_err(|_| failed("mmap")(Errno::NOMEM))?;
+        let device = Device::new(file, place.start, guard).map_err(failed("open"))?;
+        let descriptor = device.file().ok_or(HostError::Forked)?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let mapped = rounded(size, place.kind).ok_or_else(|| failed("mmap")(Errno::NOMEM))?;
+        let mapping =
+            Mapping::new(descriptor, access, place.start, mapped, guard).map_err(failed("mmap"))?;
+        // SAFETY: as in `of_file`.
+        let window = unsafe { Window::from_raw(mapping.base.cast(), size) };
+        let (backing, path) = (Backing::Device(device), place.path.clone());
+        Ok(Self { window, mapping, backing, kind: place.kind, path })
+    }
+
     /// The window. In a forked child (see [`is_forked_child`](Self::is_forked_child)) its memory is
     /// not mapped, and touching it ends the process.
     #[inline]
@@ -159,8 +179,19 @@ impl MappedWindow {
     /// child, where it is closed.
     #[must_use]
     pub fn file(&self) -> Option<BorrowedFd<'_>> {
-        let Backing::File(medium) = &self.backing;
-        medium.file()
+        match &self.backing {
+            Backing::File(medium) => medium.file(),
+            Backing::Device(device) => device.file(),
+        }
+    }
+
+    /// Where in the file behind it the window begins, in bytes.
+    #[must_use]
+    pub const fn file_offset(&self) -> u64 {
+        match &self.backing {
+            Backing::File(_) => 0,
+            Backing::Device(device) => device.start(),
+        }
     }
 
     /// Whether this was mapped by a process of which the present one is a forked child.
@@ -174,12 +205,16 @@ impl MappedWindow {
         self.mapping.guard
     }
 
-    /// Reads the first words without touching the mapping.
+    /// Reads the first words: of a file, without touching the mapping.
     ///
     /// # Errors
-    /// [`HostError`] of reading the file.
+    /// [`HostError`] of reading the file, or [`HostError::Forked`].
     pub fn peek(&self) -> Result<Peek, HostError> {
-        Peek::of_file(self.file().ok_or(HostError::Forked)?, &self.path)
+        let file = self.file().ok_or(HostError::Forked)?;
+        match self.backing {
+            Backing::File(_) => Peek::of_file(file, &self.path),
+            Backing::Device(_) => Ok(Peek::of_window(&self.window)),
+        }
     }
 
     /// Opens the file behind the window again: another description of the same file.
@@ -223,8 +258,9 @@ impl MappedWindow {
         let skipped = usize::try_from(start - page_start).map_err(|_| failed(Errno::NOMEM))?;
         let mapped = len.checked_add(skipped).and_then(|whole| rounded(whole, self.kind));
         let mapped = mapped.ok_or_else(|| failed(Errno::NOMEM))?;
-        let mapping = Mapping::new(file, ProtFlags::READ, page_start, mapped, self.guard())
-            .map_err(failed)?;
+        let at = self.file_offset().checked_add(page_start).ok_or_else(|| failed(Errno::INVAL))?;
+        let mapping =
+            Mapping::new(file, ProtFlags::READ, at, mapped, self.guard()).map_err(failed)?;
         // SAFETY: `add` wants the result inside the allocation: `skipped` is less than a page, and at
         // least one page was mapped.
         let first = unsafe { mapping.base.cast::<u8>().add(skipped) };
@@ -244,13 +280,17 @@ fn rounded(len: usize, kind: MemoryKind) -> Option<usize> {
 
 impl Medium for MappedWindow {
     fn commit(&self, extent: Extent) -> Result<(), MediumError> {
-        let Backing::File(medium) = &self.backing;
-        medium.commit(&self.window, extent)
+        match &self.backing {
+            Backing::File(medium) => medium.commit(&self.window, extent),
+            Backing::Device(device) => device.commit(&self.window, extent),
+        }
     }
 
     fn release(&self, extent: Extent) -> Result<(), MediumError> {
-        let Backing::File(medium) = &self.backing;
-        medium.release(&self.window, extent)
+        match &self.backing {
+            Backing::File(medium) => medium.release(&self.window, extent),
+            Backing::Device(device) => device.release(&self.window, extent),
+        }
     }
 }
 

@@ -1,13 +1,18 @@
 //! Waiting for a word to change.
 //!
 //! # What it owns
-//! The two ways of waiting, and the choice between them, which is made once, by the kind of memory.
+//! The two ways of waiting, and the choice between them: by the kind of memory, once, and by whether
+//! peers of other kernels are attached, at each wait.
 //!
 //! # Invariants
-//! 1. A [`Futex`] exists only for memory where a wake reaches everybody who can map it: its only
-//!    constructor asks the kind. Everywhere else waiting is looking again, and a wake does nothing.
-//! 2. No wait is longer than [`LONGEST_WAIT`], so a wake that somebody could not send is made up for.
-//! 3. The futex is the low half of the word, and shared: the kernel knows it by file and offset, not
+//! 1. A [`Futex`] exists only for memory where a wake reaches everybody of this kernel who can map it:
+//!    its only constructor asks the kind. Everywhere else waiting is looking again (`poll.rs`), and a
+//!    wake does nothing.
+//! 2. Among several kernels no wake is relied on: the futex is slept on no longer than one would nap
+//!    without it.
+//! 3. No wait is longer than [`LONGEST_WAIT`], so a wake that somebody could not send is made up for:
+//!    that of a peer, say, of a kernel that attached while we slept.
+//! 4. The futex is the low half of the word, and shared: the kernel knows it by file and offset, not
 //!    by address.
 //!
 //! # What it does not do
@@ -16,43 +21,28 @@
 use std::{ptr, thread, time::Duration};
 
 use commonhold_sync::{Park, Wake};
-use commonhold_window::atomic::{AtomicU64, Ordering};
+use commonhold_window::atomic::AtomicU64;
 use rustix::{io::Errno, thread as threads, time};
 
-use crate::kind::MemoryKind;
+use crate::{kind::MemoryKind, poll};
 
 /// No wait is longer, in nanoseconds.
 const LONGEST_WAIT: u64 = 50_000_000;
 /// Turns of a short spin, if there is somebody to spin for.
 const SPIN_TURNS: u32 = 60;
-/// How often the word is looked at before the processor is given away.
-const LOOKS: u32 = 200;
-/// How often the processor is given away before sleeping.
-const YIELDS: u32 = 20;
-/// Shortest and longest sleep between two looks, in nanoseconds.
-const NAP_LEAST: u64 = 2_000;
-const NAP_MOST: u64 = 1_000_000;
+/// Sleep after a futex call that failed, in nanoseconds.
+const NAP_AFTER_FAILURE: u64 = 1_000_000;
 
 /// How those who wait for words of one window wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
-    strategy: Strategy,
+    futex: Option<Futex>,
     spin_turns: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Strategy {
-    Futex(Futex),
-    Spin(Spin),
 }
 
 /// Waits in the kernel. That it exists proves that the memory is such that the kernel can wake.
 #[derive(Debug, Clone, Copy)]
 struct Futex(());
-
-/// Waits by looking again.
-#[derive(Debug, Clone, Copy)]
-struct Spin;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(crate) fn monotonic_ns() -> u64 {
@@ -66,25 +56,43 @@ fn processors() -> u32 {
     threads::sched_getaffinity(None).map_or(1, |set| set.count())
 }
 
-fn low_half(word: u64) -> u32 {
+pub(crate) fn low_half(word: u64) -> u32 {
     // The mask makes it fit.
     u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 impl Waiting {
     pub(crate) fn for_kind(kind: MemoryKind) -> Self {
-        let strategy = Futex::for_kind(kind).map_or(Strategy::Spin(Spin), Strategy::Futex);
         // On one processor nobody gives the lock back while we spin.
         let spin_turns = if processors() > 1 { SPIN_TURNS } else { 0 };
-        Self { strategy, spin_turns }
+        Self { futex: Futex::for_kind(kind), spin_turns }
     }
 
-    pub(crate) const fn name(&self) -> &'static str {
-        match self.strategy {
-            Strategy::Futex(_) => "futex",
-            Strategy::Spin(_) => "spin",
+    pub(crate) const fn name(&self, spans_kernels: bool) -> &'static str {
+        match (self.futex, spans_kernels) {
+            (Some(_), false) => "futex",
+            (Some(_), true) => "futex and poll",
+            (None, _) => "poll",
         }
     }
+
+    /// Waits where whoever changes the word may be of another kernel.
+    pub(crate) fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64) {
+        let expected = low_half(expected);
+        poll::wait(word, expected, bounded(until), |moment| match self.futex {
+            Some(futex) => futex.wait(word, expected, moment),
+            None => sleep_until(moment),
+        });
+    }
+}
+
+/// The moment until which one call may wait.
+fn bounded(until: u64) -> u64 {
+    until.min(monotonic_ns().saturating_add(LONGEST_WAIT))
+}
+
+fn sleep_until(moment: u64) {
+    thread::sleep(Duration::from_nanos(moment.saturating_sub(monotonic_ns())));
 }
 
 impl Park for Waiting {
@@ -93,19 +101,14 @@ impl Park for Waiting {
     }
 
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
-        let now = monotonic_ns();
-        if until <= now {
-            return;
-        }
-        let until = until.min(now.saturating_add(LONGEST_WAIT));
-        match self.strategy {
-            Strategy::Futex(futex) => futex.wait(word, low_half(expected), until),
-            Strategy::Spin(spin) => spin.wait(word, low_half(expected), until),
+        match self.futex {
+            Some(futex) => futex.wait(word, low_half(expected), bounded(until)),
+            None => self.wait_among_kernels(word, expected, until),
         }
     }
 
     fn wake(&self, word: &AtomicU64, who: Wake) {
-        if let Strategy::Futex(futex) = self.strategy {
+        if let Some(futex) = self.futex {
             futex.wake(word, who);
         }
     }
@@ -160,7 +163,7 @@ impl Futex {
             // The word has changed, or time is over, or a signal came.
             Some(Errno::AGAIN | Errno::TIMEDOUT | Errno::INTR) => {}
             // Forbidden by a sandbox, say: the caller will come again at once, so do not let it burn.
-            _ => thread::sleep(Duration::from_nanos(NAP_MOST)),
+            _ => thread::sleep(Duration::from_nanos(NAP_AFTER_FAILURE)),
         }
     }
 
@@ -175,40 +178,13 @@ impl Futex {
     }
 }
 
-impl Spin {
-    fn wait(self, word: &AtomicU64, expected: u32, until: u64) {
-        // Relaxed: the caller looks again, with the ordering it needs.
-        let changed = || low_half(word.load(Ordering::Relaxed)) != expected;
-        for _ in 0..LOOKS {
-            if changed() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        let mut turn = 0_u32;
-        let mut nap = NAP_LEAST;
-        while !changed() {
-            let left = until.saturating_sub(monotonic_ns());
-            if left == 0 {
-                return;
-            }
-            if turn < YIELDS {
-                turn += 1;
-                thread::yield_now();
-            } else {
-                thread::sleep(Duration::from_nanos(nap.min(left)));
-                nap = nap.saturating_mul(2).min(NAP_MOST);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{kind::FileSystem, scratch::Scratch};
     use commonhold_layout::{Extent, Offset};
     use commonhold_space::Medium;
+    use commonhold_window::atomic::Ordering;
     use std::{sync::atomic::AtomicBool, time::Instant};
 
     const NFS: MemoryKind = MemoryKind::File { file_system: FileSystem::from_magic(0x6969) };
@@ -216,8 +192,9 @@ mod tests {
     #[test]
     fn a_futex_is_not_to_be_had_where_other_kernels_may_write() {
         assert!(Futex::for_kind(NFS).is_none());
-        assert_eq!(Waiting::for_kind(NFS).name(), "spin");
-        assert_eq!(Waiting::for_kind(MemoryKind::Tmpfs).name(), "futex");
+        assert_eq!(Waiting::for_kind(NFS).name(false), "poll");
+        assert_eq!(Waiting::for_kind(MemoryKind::Tmpfs).name(false), "futex");
+        assert_eq!(Waiting::for_kind(MemoryKind::Tmpfs).name(true), "futex and poll");
     }
 
     #[test]
@@ -249,9 +226,7 @@ mod tests {
         assert_ne!(one.window().word(Offset::ZERO).unwrap().as_ptr(), {
             two.window().word(Offset::ZERO).unwrap().as_ptr()
         });
-        let Strategy::Futex(futex) = Waiting::for_kind(MemoryKind::Tmpfs).strategy else {
-            panic!("no futex")
-        };
+        let futex = Waiting::for_kind(MemoryKind::Tmpfs).futex.unwrap();
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let sleeper = scope.spawn(|| {

@@ -1,10 +1,12 @@
 //! Looking at the beginning of a file without mapping it.
 //!
 //! Reading a mapping can end the process (a file cut short, a file system that is full); reading a
-//! file cannot.
+//! file cannot. Memory of a device can be read in no other way.
 
 use std::{os::fd::BorrowedFd, path::Path};
 
+use commonhold_layout::Offset;
+use commonhold_window::{Window, atomic::Ordering};
 use rustix::{
     fs,
     io::{self, retry_on_intr},
@@ -39,5 +41,16 @@ impl Peek {
             *word = u64::from_le_bytes(*chunk);
         }
         Ok(Self { words, size: u64::try_from(stat.st_size).unwrap_or(0) })
+    }
+
+    /// Of a window that can be touched.
+    pub(crate) fn of_window(window: &Window) -> Self {
+        let mut words = [0; 32];
+        if let Ok(found) = window.words::<32>(Offset::ZERO) {
+            for (word, found) in words.iter_mut().zip(found) {
+                *word = found.load(Ordering::Relaxed);
+            }
+        }
+        Self { words, size: window.len() }
     }
 }

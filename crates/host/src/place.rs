@@ -6,9 +6,11 @@
 use std::{os::unix::fs::FileExt, path::PathBuf};
 
 use crate::{
+    device::DevicePlace,
     error::{CreateError, HostError},
     file::Place,
     map::MappedWindow,
+    mem, pci,
     peek::Peek,
     shm,
     url::Url,
@@ -32,13 +34,22 @@ pub enum Victim {
     Any,
 }
 
-fn place(url: &Url) -> Result<Place, HostError> {
+/// The file that a URL names.
+fn file(url: &Url) -> Result<Place, HostError> {
     match url {
         Url::Shm { name } => Ok(shm::place(name)),
         Url::File { path } => Ok(Place::of_path(path)),
-        Url::Mem { .. } | Url::Pci { .. } | Url::Unix { .. } => {
-            Err(HostError::NotSupported { scheme: url.scheme() })
-        }
+        Url::Mem { .. } | Url::Pci { .. } => Err(HostError::NotAFile { scheme: url.scheme() }),
+        Url::Unix { .. } => Err(HostError::NotSupported { scheme: url.scheme() }),
+    }
+}
+
+/// The device that a URL names, if it names one.
+fn device(url: &Url) -> Result<Option<DevicePlace>, HostError> {
+    match url {
+        Url::Mem { base, size } => mem::place(*base, *size).map(Some),
+        Url::Pci { address } => pci::place(*address).map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -47,17 +58,21 @@ fn place(url: &Url) -> Result<Place, HostError> {
 /// Nothing of it has been read yet: [`MappedWindow::peek`] looks whether it holds a space.
 ///
 /// # Errors
-/// [`HostError::NotFound`], [`HostError::Empty`], and the others.
+/// [`HostError::NotFound`], [`HostError::Empty`], [`HostError::Device`], and the others.
 pub fn open(url: &Url) -> Result<MappedWindow, HostError> {
-    place(url)?.open()
+    match device(url)? {
+        Some(device) => device.open(),
+        None => file(url)?.open(),
+    }
 }
 
-/// Reads the first words at a URL without mapping anything.
+/// Reads the first words of a file without mapping it. (Devices can be read in no other way than by
+/// mapping: [`open`] one, and look there.)
 ///
 /// # Errors
-/// [`HostError::NotFound`] and the others; an empty file is no error.
+/// [`HostError::NotFound`], [`HostError::NotAFile`] and the others; an empty file is no error.
 pub fn peek(url: &Url) -> Result<Peek, HostError> {
-    place(url)?.peek()
+    file(url)?.peek()
 }
 
 /// Makes a new window, has it formatted, and only then gives it its name: the name is either absent
@@ -71,7 +86,7 @@ pub fn create<T, E>(
     new: NewWindow,
     format: impl FnOnce(&MappedWindow) -> Result<T, E>,
 ) -> Result<(MappedWindow, T), CreateError<E>> {
-    place(url)?.create(new, format)
+    file(url)?.create(new, format)
 }
 
 /// As [`create`], but takes the place of what is there, at one instant.
@@ -85,21 +100,21 @@ pub fn replace<T, E>(
     new: NewWindow,
     format: impl FnOnce(&MappedWindow) -> Result<T, E>,
 ) -> Result<(MappedWindow, T), CreateError<E>> {
-    place(url)?.replace(victim, new, format)
+    file(url)?.replace(victim, new, format)
 }
 
 /// Removes the name. Those who have the window mapped keep it.
 ///
 /// # Errors
-/// [`HostError::NotFound`], [`HostError::NotAWindow`], and the others.
+/// [`HostError::NotFound`], [`HostError::NotAWindow`], [`HostError::NotAFile`], and the others.
 pub fn remove(url: &Url) -> Result<(), HostError> {
-    place(url)?.remove()
+    file(url)?.remove()
 }
 
 /// The file that a URL names, if it names one.
 #[must_use]
 pub fn path_of(url: &Url) -> Option<PathBuf> {
-    place(url).ok().map(|place| place.path)
+    file(url).ok().map(|place| place.path)
 }
 
 /// Whether the file at a URL holds nothing but zeros, so that replacing it loses nothing. A file with
@@ -110,7 +125,7 @@ pub fn path_of(url: &Url) -> Option<PathBuf> {
 pub fn is_blank(url: &Url) -> Result<bool, HostError> {
     /// Bytes of data, holes not counted.
     const WORTH_READING: u64 = 64 << 20;
-    let place = place(url)?;
+    let place = file(url)?;
     let failed = |call| {
         let path = place.path.clone();
         move |source| HostError::Call { call, path, source }

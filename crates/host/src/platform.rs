@@ -12,12 +12,7 @@ use commonhold_space::{Identity, Medium, MediumError, PeerRecord, Platform, Witn
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::{Window, atomic::AtomicU64};
 
-use crate::{
-    error::HostError,
-    map::MappedWindow,
-    park::Waiting,
-    witness::{Evidences, Heartbeat},
-};
+use crate::{error::HostError, map::MappedWindow, park::Waiting, witness::Evidences};
 
 /// Everything that a space needs from Linux.
 ///
@@ -37,11 +32,11 @@ impl LinuxPlatform {
     ///
     /// # Errors
     /// [`HostError`] of opening the file, or [`HostError::Forked`].
-    pub fn new(mapped: MappedWindow, heartbeat: Heartbeat) -> Result<Self, HostError> {
+    pub fn new(mapped: MappedWindow) -> Result<Self, HostError> {
         if mapped.is_forked_child() {
             return Err(HostError::Forked);
         }
-        let evidences = Evidences::new(&mapped, heartbeat)?;
+        let evidences = Evidences::new(&mapped)?;
         let waiting = Waiting::for_kind(mapped.kind());
         Ok(Self { evidences, waiting, mapped })
     }
@@ -67,10 +62,11 @@ impl LinuxPlatform {
         self.mapped.is_forked_child()
     }
 
-    /// How its waiters wait: `"futex"` or `"spin"`.
+    /// How its waiters wait while peers of one kernel only are attached, or of several: `"futex"`,
+    /// `"poll"`, or `"futex and poll"`.
     #[must_use]
-    pub const fn waiting_name(&self) -> &'static str {
-        self.waiting.name()
+    pub const fn waiting_name(&self, spans_kernels: bool) -> &'static str {
+        self.waiting.name(spans_kernels)
     }
 }
 
@@ -124,6 +120,10 @@ impl Witness for LinuxPlatform {
 impl Platform for LinuxPlatform {
     fn window(&self) -> &Window {
         self.mapped.window()
+    }
+
+    fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64) {
+        self.waiting.wait_among_kernels(word, expected, until);
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use commonhold_layout::{Evidence, PeerId};
 use commonhold_space::{Identity, PeerRecord, Witness};
 
-use crate::{Heartbeat, HostError, LinuxPlatform, MappedWindow, file::Place};
+use crate::{HostError, LinuxPlatform, MappedWindow, file::Place};
 
 const ROLE: &str = "COMMONHOLD_TEST_ROLE";
 const PATH: &str = "COMMONHOLD_TEST_PATH";
@@ -27,7 +27,7 @@ fn open(path: &Path) -> Result<MappedWindow, HostError> {
 }
 
 fn platform(path: &Path) -> LinuxPlatform {
-    LinuxPlatform::new(open(path).unwrap(), Heartbeat::WithoutProof).unwrap()
+    LinuxPlatform::new(open(path).unwrap()).unwrap()
 }
 
 fn record(identity: Identity, evidence: Evidence) -> PeerRecord {

@@ -52,7 +52,7 @@ pub enum Url {
 }
 
 /// The address of a PCI device: `0000:00:04.0`, or `00:04.0` in domain 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress {
     /// PCI domain (segment).
     pub domain: u32,
@@ -146,6 +146,12 @@ impl Url {
             Self::Pci { .. } => "pci:",
             Self::Unix { .. } => "unix:",
         }
+    }
+
+    /// Whether it names memory that no file is behind: it cannot be made, grown or removed.
+    #[must_use]
+    pub const fn is_device(&self) -> bool {
+        matches!(self, Self::Mem { .. } | Self::Pci { .. })
     }
 }
 

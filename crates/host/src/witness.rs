@@ -30,15 +30,6 @@ use crate::{
     silence::Silence,
 };
 
-/// When this peer promises to move its heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heartbeat {
-    /// Only if it can leave no proof of its life behind.
-    WithoutProof,
-    /// Always: the space has a lease, or kernels attach that cannot see our proof.
-    Always,
-}
-
 /// What a lock in the kernel says of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lock {
@@ -55,7 +46,6 @@ enum Lock {
 pub(crate) struct Evidences {
     /// `None` if locks prove nothing on this memory.
     description: Option<OwnFd>,
-    heartbeat: Heartbeat,
     guard: ForkGuard,
     me: Myself,
     own: Mutex<Vec<PeerId>>,
@@ -63,7 +53,7 @@ pub(crate) struct Evidences {
 }
 
 impl Evidences {
-    pub(crate) fn new(mapped: &MappedWindow, heartbeat: Heartbeat) -> Result<Self, HostError> {
+    pub(crate) fn new(mapped: &MappedWindow) -> Result<Self, HostError> {
         let guard = mapped.guard();
         let description = if mapped.kind().locks_are_proof() {
             let own = OwnFd::new(mapped.reopen()?, guard);
@@ -73,7 +63,6 @@ impl Evidences {
         };
         Ok(Self {
             description,
-            heartbeat,
             guard,
             me: Myself::look(),
             own: Mutex::default(),
@@ -99,16 +88,14 @@ impl Evidences {
         if own.contains(&peer) {
             return Ok(None);
         }
-        let mut evidence = Evidence::PROCESS;
+        // The heart always beats: a kernel that can see nothing else may attach at any time.
+        let mut evidence = Evidence::PROCESS.with(Evidence::HEARTBEAT);
         if let Some(description) = &self.description {
             let file = description.get().ok_or_else(|| failed(Errno::BADF))?;
             if !ofd::try_lock(file, LockByte::of_peer(peer)).map_err(failed)? {
                 return Ok(None);
             }
             evidence = evidence.with(Evidence::OFD_LOCK);
-        }
-        if self.description.is_none() || self.heartbeat == Heartbeat::Always {
-            evidence = evidence.with(Evidence::HEARTBEAT);
         }
         own.push(peer);
         Ok(Some(evidence))

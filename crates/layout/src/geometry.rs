@@ -23,6 +23,11 @@ pub mod limits {
     pub const PAGE_LEAST: u64 = 4096;
     /// Largest page: a gigabyte, the largest huge page of common machines.
     pub const PAGE_MOST: u64 = 1 << 30;
+    /// Shortest lease, in milliseconds: a peer must be able to beat several times within it, however
+    /// busy its machine is.
+    pub const LEASE_LEAST_MS: u64 = 100;
+    /// Longest lease, in milliseconds: about seven weeks.
+    pub const LEASE_MOST_MS: u64 = 1 << 32;
 }
 
 /// Bytes of one entry of each table.
@@ -53,7 +58,8 @@ pub struct FormatOptions {
     pub threads: Option<u64>,
     /// Region entries.
     pub regions: Option<u64>,
-    /// Milliseconds after which a silent peer without proof is taken for dead; 0: never.
+    /// Milliseconds after which a silent peer without proof is taken for dead; 0: never. At least
+    /// [`limits::LEASE_LEAST_MS`].
     pub lease_ms: u64,
     /// Random identity of the space.
     pub uuid: u128,
@@ -184,6 +190,10 @@ impl Geometry {
             domains,
         })?;
         let &FormatOptions { lease_ms, uuid, created_ms, .. } = options;
+        if lease_ms != 0 {
+            let (least, most) = (limits::LEASE_LEAST_MS, limits::LEASE_MOST_MS);
+            in_range("the lease in milliseconds", lease_ms, least, most)?;
+        }
         Ok(Self { lease_ms, uuid, created_ms, ..geometry })
     }
 
@@ -510,6 +520,14 @@ mod tests {
         .unwrap();
         assert_eq!(geometry.regions(), 65_536);
         assert!(geometry.data().len() > (1 << 40) - (256 << 20));
+    }
+
+    #[test]
+    fn a_lease_within_which_no_heart_can_beat_is_refused() {
+        for (lease_ms, fits) in [(0, true), (99, false), (100, true), (1 << 33, false)] {
+            let planned = Geometry::plan(&FormatOptions { lease_ms, ..options(1 << 20) });
+            assert_eq!(planned.is_ok(), fits, "{lease_ms}");
+        }
     }
 
     #[test]

@@ -199,7 +199,9 @@ fn of_sizes() -> Vec<Table> {
         Table::new("Constants", constants),
         Table::new(
             "Limits",
-            constants!(limits: PEERS THREADS REGIONS DOMAINS PAGE_LEAST PAGE_MOST),
+            constants!(
+                limits: PEERS THREADS REGIONS DOMAINS PAGE_LEAST PAGE_MOST LEASE_LEAST_MS LEASE_MOST_MS
+            ),
         )
         .all_of(GEOMETRY, "pub mod limits"),
         Table::new("Places", constants!(record_bytes: DOMAIN PEER THREAD BUCKET REGION SHARE))

@@ -12,9 +12,11 @@ use commonhold_layout::{
     ThreadId, domain_word, header_word, peer_word, thread_word,
 };
 use commonhold_sync::{Liveness, Thread, Verdict};
-use commonhold_window::{Point, Window};
+use commonhold_window::Point;
 
-use crate::{AttachError, DirectoryError, Identity, MediumError, Platform, View};
+use crate::{
+    AttachError, DirectoryError, Identity, MediumError, Platform, View, kernels::own_word,
+};
 
 /// A space that this peer is attached to.
 ///
@@ -29,26 +31,6 @@ pub struct Space<P> {
     /// Where the state word and the thread slots of this peer lie: looked up at every lock.
     state_at: Offset,
     threads_at: Offset,
-}
-
-/// The heartbeat of one peer.
-#[derive(Debug, Clone, Copy)]
-pub struct Heart {
-    /// Where its record lies, which begins with its state word.
-    record_at: Offset,
-    live: u64,
-}
-
-impl Heart {
-    /// Beats once, in the window that the peer's space is in, as long as the peer counts among the living.
-    pub fn beat(&self, window: &Window) {
-        // A fenced peer must not keep its successor alive.
-        if let Ok(record) = window.words::<{ peer_word::COUNT }>(self.record_at)
-            && record[peer_word::STATE].load(Ordering::Relaxed) == self.live
-        {
-            record[peer_word::HEARTBEAT].fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// A slot that has been taken, in the phase of attaching.
@@ -139,17 +121,6 @@ impl<P: Platform> Space<P> {
     /// Which of the slot's peers this is.
     pub const fn generation(&self) -> u32 {
         self.generation
-    }
-
-    /// Shows that this peer is alive to those who have no better evidence.
-    pub fn beat(&self) {
-        self.heart().beat(self.view.window());
-    }
-
-    /// What beats, without the space: for a platform that waits on the only thread there is, and so
-    /// has to beat while it waits.
-    pub const fn heart(&self) -> Heart {
-        Heart { record_at: self.state_at, live: self.live }
     }
 
     /// Whether this peer still counts among the living.
@@ -307,6 +278,7 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
     view.peer(peer).ok()?[peer_word::STATE]
         .compare_exchange(state.word(), taken.word(), Ordering::SeqCst, Ordering::Relaxed)
         .ok()?;
+    view.own.store(own_word(peer, generation), Ordering::Relaxed);
     Some(Slot { peer, state: taken, inherited })
 }
 
@@ -323,6 +295,7 @@ fn leave_slot<P: Platform>(
             .is_ok()
     });
     Point::DetachFreed.reached();
+    view.own.store(0, Ordering::Relaxed);
     view.platform().withdraw(peer);
     left
 }

@@ -72,8 +72,8 @@ impl<P: Platform> View<P> {
         Ok(directory)
     }
 
-    /// Waits for the mutex as long as its owner is known to live; a silent one may be a number that
-    /// nobody wrote.
+    /// Waits for the mutex as long as its owner is known to live, or has a lease that will end; a
+    /// silent one may be a number that nobody wrote.
     fn take_directory(&self, me: &Thread<'_>, mutex: &Mutex<'_>) -> Result<Taken, DirectoryError> {
         const PATIENCE_NS: u64 = 1_000_000_000;
         let mut reset = false;
@@ -91,7 +91,8 @@ impl<P: Platform> View<P> {
                 }
                 Err(error) => return Err(error.into()),
             }
-            if let Some(owner) = mutex.look().owner()
+            if self.geometry().lease_ms() == 0
+                && let Some(owner) = mutex.look().owner()
                 && self.verdict(owner) == Verdict::Suspect
             {
                 return Err(DirectoryError::HeldBySuspect { slot: owner.peer().get() });

@@ -29,6 +29,7 @@ mod destroy;
 mod directory;
 mod error;
 mod format;
+mod kernels;
 mod list;
 mod map;
 mod port;
@@ -39,7 +40,7 @@ mod resize;
 mod tests;
 mod view;
 
-pub use attach::{Heart, Space};
+pub use attach::Space;
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;
 pub use error::{AttachError, DirectoryError};

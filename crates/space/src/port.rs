@@ -4,7 +4,7 @@ use core::fmt;
 
 use commonhold_layout::{BootId, Evidence, Extent, PeerId, PeerName};
 use commonhold_sync::{Park, Verdict};
-use commonhold_window::Window;
+use commonhold_window::{Window, atomic::AtomicU64};
 
 /// Why a medium could not do what it was asked, with the operating system's error number if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,4 +120,8 @@ pub trait Witness {
 pub trait Platform: Park + Medium + Witness {
     /// The window that holds the space.
     fn window(&self) -> &Window;
+
+    /// As [`Park::wait`], while peers of several kernels are attached: whoever changes the word may
+    /// not be able to wake a sleeper of this kernel, so the word has to be looked at again and again.
+    fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64);
 }

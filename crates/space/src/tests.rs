@@ -25,6 +25,8 @@ use crate::{
     Platform, Space, View, Witness, format,
 };
 
+mod kernels;
+
 const PAGE: u64 = 4096;
 
 /// Something that happens to a world.
@@ -39,6 +41,8 @@ struct World {
     living: Mutex<HashSet<u16>>,
     suspects: Mutex<HashSet<u16>>,
     clock: AtomicU64,
+    /// Waits that could not rely on a wake.
+    polls: AtomicU64,
     /// What happens when memory is next given back.
     at_release: Mutex<Option<Event>>,
 }
@@ -59,6 +63,7 @@ impl World {
             living: Mutex::default(),
             suspects: Mutex::default(),
             clock: AtomicU64::new(1),
+            polls: AtomicU64::new(0),
             at_release: Mutex::default(),
         })
     }
@@ -76,9 +81,13 @@ impl World {
     }
 
     fn attach(self: &Arc<Self>) -> Peer {
+        self.attach_from(BootId(7))
+    }
+
+    fn attach_from(self: &Arc<Self>, boot: BootId) -> Peer {
         let view = View::open(self.machine()).unwrap();
         let identity = Identity {
-            boot: BootId(7),
+            boot,
             pid: 1,
             pid_namespace: 1,
             start_time: 1,
@@ -225,6 +234,11 @@ impl Park for Machine {
 impl Platform for Machine {
     fn window(&self) -> &Window {
         &self.window
+    }
+
+    fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64) {
+        self.world.polls.fetch_add(1, Ordering::Relaxed);
+        self.wait(word, expected, until);
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) type Entry = [AtomicU64; region_word::COUNT];
 pub struct View<P> {
     platform: P,
     geometry: Geometry,
+    /// The peer that looks through it: see `kernels.rs`.
+    pub(crate) own: AtomicU64,
 }
 
 /// A record that the geometry says must exist, in a window that it has been checked against.
@@ -43,7 +45,7 @@ impl<P: Platform> View<P> {
             *claim = word.load(Ordering::Relaxed);
         }
         let geometry = Geometry::check(&claims, window.len())?;
-        Ok(Self { platform, geometry })
+        Ok(Self { platform, geometry, own: AtomicU64::new(0) })
     }
 
     /// Where everything lies.
@@ -373,7 +375,13 @@ impl<P: Platform> Park for View<P> {
     }
 
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
-        self.platform.wait(word, expected, until);
+        // Who waits in vain for a peer of another kernel must not be silent meanwhile.
+        self.beat();
+        if self.spans_kernels() {
+            self.platform.wait_among_kernels(word, expected, until);
+        } else {
+            self.platform.wait(word, expected, until);
+        }
     }
 
     fn wake(&self, word: &AtomicU64, who: Wake) {

@@ -31,12 +31,13 @@ impl Table {
         Self([const { AtomicU64::new(0) }; ENTRIES])
     }
 
+    #[allow(clippy::indexing_slicing, reason = "at compile time; there are no iterators there")]
     const fn of_low_memory() -> Self {
         let mut table = Self::empty();
         let mut at = 0;
         while at < ENTRIES {
             let access = if at == 0 { PRESENT } else { PRESENT | WRITABLE };
-            table.0[at] = AtomicU64::new(at as u64 * LARGE_PAGE | LARGE | access);
+            table.0[at] = AtomicU64::new((at as u64 * LARGE_PAGE) | LARGE | access);
             at += 1;
         }
         table

@@ -61,7 +61,8 @@ const MEASURE_MS: u64 = 10;
 /// Has channel 2 of the timer (8254), which once drove the loudspeaker, count down once, and returns
 /// the ticks that this took.
 fn measure_once() -> Result<u64, Failure> {
-    const COUNT: u16 = (1_193_182 * MEASURE_MS / 1000) as u16;
+    /// The timer's rate, in Hz.
+    const RATE: u64 = 1_193_182;
     const CHANNEL_2: u16 = 0x42;
     const MODE: u16 = 0x43;
     /// Channel 2, both bytes of the count, mode 0: output high at the end.
@@ -76,7 +77,7 @@ fn measure_once() -> Result<u64, Failure> {
     let gate = in8(GATE) & !(GO | SOUND);
     out8(GATE, gate);
     out8(MODE, ONCE);
-    let [low, high] = COUNT.to_le_bytes();
+    let [low, high, ..] = (RATE * MEASURE_MS / 1000).to_le_bytes();
     out8(CHANNEL_2, low);
     out8(CHANNEL_2, high);
     out8(GATE, gate | GO);

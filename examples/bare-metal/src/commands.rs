@@ -7,6 +7,15 @@ use core::{fmt, str::SplitAsciiWhitespace};
 
 use commonhold_layout::{Name, NameError};
 
+/// A name as it was written, and checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Named {
+    /// For people.
+    pub(crate) text: &'static str,
+    /// For the space.
+    pub(crate) name: Name,
+}
+
 /// One thing to do.
 #[derive(Clone, Copy)]
 pub(crate) enum Command {
@@ -15,18 +24,18 @@ pub(crate) enum Command {
     /// Create a region.
     Create {
         /// Its name.
-        name: Name,
+        name: Named,
         /// Bytes.
         size: u64,
     },
     /// Destroy a region, once nobody maps it.
-    Destroy(Name),
+    Destroy(Named),
     /// Take the lock of a region, and keep it for ever.
-    Hold(Name),
+    Hold(Named),
     /// Take the lock of a region so many times, and each time add one to its first word.
     Increment {
         /// Its name.
-        name: Name,
+        name: Named,
         /// How often.
         times: u64,
     },
@@ -95,7 +104,10 @@ impl Commands {
                 Err(ArgumentError::Unknown(word))
             };
         };
-        let name = || Name::new(value).map_err(|why| ArgumentError::Name(word, why));
+        let name = || match Name::new(value) {
+            Ok(name) => Ok(Named { text: value, name }),
+            Err(why) => Err(ArgumentError::Name(word, why)),
+        };
         match key {
             "create" => Ok(Command::Create { name: name()?, size: self.number(word, "size=")? }),
             "destroy" => Ok(Command::Destroy(name()?)),

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::{Damage, Name, OpenError};
+use commonhold_layout::{Damage, OpenError};
 use commonhold_space::{AttachError, DirectoryError};
 use commonhold_sync::LockError;
 
@@ -38,11 +38,11 @@ pub(crate) enum Failure {
     /// This guest could not become a peer.
     Attach(AttachError),
     /// An operation on a region failed.
-    Region(Name, DirectoryError),
+    Region(&'static str, DirectoryError),
     /// The lock of a region could not be taken or freed.
-    Lock(Name, LockError),
+    Lock(&'static str, LockError),
     /// The region has no first word.
-    NoWord(Name),
+    NoWord(&'static str),
     /// Records make no sense.
     Damaged(Damage),
     /// Leaving failed.

@@ -1,18 +1,25 @@
 //! What the guest does as a peer: this is how the core is used.
 
-use core::sync::atomic::Ordering;
+use core::{cell::Cell, hint, sync::atomic::Ordering};
 
-use commonhold_layout::{Name, Owner, PeerPhase, RegionId, RegionPhase, ThreadId};
+use commonhold_layout::{Owner, PeerPhase, RegionId, RegionPhase, ThreadId};
 use commonhold_space::{AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Space, View};
-use commonhold_sync::{Liveness, Release, Taken, Thread, Verdict};
+use commonhold_sync::{Liveness, Park, Release, Taken, Thread, Verdict};
 
 use crate::{
-    commands::{Command, Commands},
+    commands::{Command, Commands, Named},
     failure::Failure,
     identity::identity,
     platform::BareMetal,
     say,
 };
+
+/// How often the heart beats, in milliseconds. Others find a peer suspect after a second of silence.
+const BEAT_MS: u64 = 250;
+/// Beats that a lease lasts, at least: one that is late must not end it.
+const BEATS_IN_LEASE: u64 = 5;
+/// How long it takes to know that a heart does not beat, and two looks more.
+const LISTEN_NS: u64 = 1_500_000_000;
 
 /// What of the commands has been counted.
 #[derive(Debug, Default)]
@@ -28,7 +35,6 @@ struct Total {
 pub(crate) fn run(platform: BareMetal, commands: Commands) -> Result<(), Failure> {
     let view = View::open(platform).map_err(Failure::Open)?;
     let space = Space::attach(view, &identity()).map_err(Failure::Attach)?;
-    space.view().platform().live(space.heart());
     say!("attached as peer {} generation {}", space.peer().get(), space.generation());
     let total = Guest::new(&space).and_then(|guest| guest.all(commands));
     // A guest that only stopped would keep its slot until somebody reaps it.
@@ -42,17 +48,33 @@ pub(crate) fn run(platform: BareMetal, commands: Commands) -> Result<(), Failure
 struct Guest<'a> {
     space: &'a Space<BareMetal>,
     me: Thread<'a>,
+    next_beat: Cell<u64>,
 }
 
 impl<'a> Guest<'a> {
     fn new(space: &'a Space<BareMetal>) -> Result<Self, Failure> {
         let failed = |e| Failure::Attach(AttachError::Directory(e));
         let me = space.claim_thread(1).and_then(|slot| space.thread(slot)).map_err(failed)?;
-        Ok(Self { space, me })
+        Ok(Self { space, me, next_beat: Cell::new(0) })
     }
 
     fn view(&self) -> &'a View<BareMetal> {
         self.space.view()
+    }
+
+    /// To be called again and again by whatever takes long: beats this guest's heart, and listens to
+    /// those of others. Waiting for a lock needs none of it, as the core beats meanwhile.
+    fn keep_alive(&self) {
+        let now = self.view().now();
+        if now >= self.next_beat.get() {
+            self.space.beat();
+            self.space.watch();
+            let period_ms = match self.view().geometry().lease_ms() {
+                0 => BEAT_MS,
+                lease => BEAT_MS.min(lease / BEATS_IN_LEASE),
+            };
+            self.next_beat.set(now.saturating_add(period_ms * 1_000_000));
+        }
     }
 
     fn all(&self, commands: Commands) -> Result<Total, Failure> {
@@ -71,7 +93,13 @@ impl<'a> Guest<'a> {
         Ok(total)
     }
 
+    /// Prints everything, after listening to the hearts of others for long enough to know them.
     fn list(&self) -> Result<(), Failure> {
+        let known = self.view().now().saturating_add(LISTEN_NS);
+        while self.space.unproven().next().is_some() && self.view().now() < known {
+            self.keep_alive();
+            hint::spin_loop();
+        }
         let used = self.view().regions_used().map_err(Failure::Damaged)?;
         for region in (0..used).map(RegionId::new) {
             let record = self.view().region_record(region).map_err(Failure::Damaged)?;
@@ -102,28 +130,28 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    fn create(&self, name: Name, size: u64) -> Result<(), Failure> {
+    fn create(&self, Named { text, name }: Named, size: u64) -> Result<(), Failure> {
         let options = CreateOptions { size, ..CreateOptions::default() };
-        self.space.create(&self.me, &name, &options).map_err(|e| Failure::Region(name, e))?;
-        say!("created {name} size={size}");
+        self.space.create(&self.me, &name, &options).map_err(|e| Failure::Region(text, e))?;
+        say!("created {text} size={size}");
         Ok(())
     }
 
-    fn destroy(&self, name: Name) -> Result<(), Failure> {
-        self.space.destroy(&self.me, &name, Destroy::Wait).map_err(|e| Failure::Region(name, e))?;
-        say!("destroyed {name}");
+    fn destroy(&self, Named { text, name }: Named) -> Result<(), Failure> {
+        self.space.destroy(&self.me, &name, Destroy::Wait).map_err(|e| Failure::Region(text, e))?;
+        say!("destroyed {text}");
         Ok(())
     }
 
     /// Maps a region while `what` is done with it.
     fn with_region(
         &self,
-        name: Name,
+        Named { text, name }: Named,
         what: impl FnOnce(&Region<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let failed = |e: DirectoryError| Failure::Region(name, e);
+        let failed = |e: DirectoryError| Failure::Region(text, e);
         let mapped = self.space.map(&self.me, &name).map_err(failed)?;
-        let done = what(&Region { guest: self, name, mapped });
+        let done = what(&Region { guest: self, name: text, mapped });
         self.space.unmap(&self.me, mapped.handle).map_err(failed)?;
         done
     }
@@ -132,7 +160,7 @@ impl<'a> Guest<'a> {
 /// A region that is mapped.
 struct Region<'a> {
     guest: &'a Guest<'a>,
-    name: Name,
+    name: &'static str,
     mapped: Mapped,
 }
 
@@ -156,7 +184,7 @@ impl Region<'_> {
             word.store(value.wrapping_add(1), Ordering::Relaxed);
             self.unlock()?;
             total.increments += 1;
-            view.platform().keep_alive();
+            self.guest.keep_alive();
         }
         Ok(())
     }
@@ -165,8 +193,8 @@ impl Region<'_> {
         let _: Taken = self.lock()?;
         say!("holding {}", self.name);
         loop {
-            self.guest.view().platform().keep_alive();
-            core::hint::spin_loop();
+            self.guest.keep_alive();
+            hint::spin_loop();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use commonhold::LockInfo;
+use commonhold::{LockInfo, PeerLife};
 use serde::Serialize;
 
 use crate::{
@@ -30,6 +30,7 @@ struct Holder {
     pid: u32,
     domain: String,
     alive: bool,
+    state: String,
 }
 
 impl Lock {
@@ -44,6 +45,7 @@ impl Lock {
                 pid: holder.pid,
                 domain: holder.domain.clone(),
                 alive: holder.alive,
+                state: holder.state.to_string(),
             }),
             waiters: lock.waiters,
         }
@@ -53,6 +55,7 @@ impl Lock {
 pub(crate) fn locks(session: &Session) -> Result<(), Failure> {
     let out = session.out;
     let space = session.open()?;
+    space.listen().doing(|| format!("listen to the peers of {}", session.url))?;
     let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
     if out.json {
         return out.value(&locks.iter().map(Lock::new).collect::<Vec<_>>());
@@ -72,8 +75,11 @@ fn row(lock: &LockInfo) -> Vec<String> {
     let holder = lock.holder.as_ref().map_or_else(
         || "-".to_owned(),
         |holder| {
-            let dead = if holder.alive { "" } else { " (dead)" };
-            format!("{}/{} pid {}{dead}", holder.slot, holder.generation, holder.pid)
+            let state = match holder.state {
+                PeerLife::Live => String::new(),
+                other => format!(" ({other})"),
+            };
+            format!("{}/{} pid {}{state}", holder.slot, holder.generation, holder.pid)
         },
     );
     let since = lock

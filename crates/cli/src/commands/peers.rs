@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    args::ReapArgs,
     failure::{Doing, Failure},
     output::Column,
     session::Session,
@@ -36,6 +37,7 @@ impl From<PeerInfo> for Peer {
 pub(crate) fn peers(session: &Session) -> Result<(), Failure> {
     let out = session.out;
     let space = session.open()?;
+    space.listen().doing(|| format!("listen to the peers of {}", session.url))?;
     let peers = space.peers().doing(|| format!("list the peers of {}", session.url))?;
     let peers: Vec<Peer> = peers.into_iter().map(Peer::from).collect();
     if out.json {
@@ -62,9 +64,13 @@ pub(crate) fn peers(session: &Session) -> Result<(), Failure> {
     out.table(&columns, rows.collect())
 }
 
-pub(crate) fn reap(session: &Session) -> Result<(), Failure> {
+pub(crate) fn reap(session: &Session, args: &ReapArgs) -> Result<(), Failure> {
     let out = session.out;
     let space = session.open()?;
+    for slot in &args.assume_dead {
+        space.assume_dead(*slot).doing(|| format!("assume the peer in slot {slot} dead"))?;
+    }
+    space.listen().doing(|| format!("listen to the peers of {}", session.url))?;
     let reaped = space.reap().doing(|| format!("reap {}", session.url))?;
     if out.json {
         let peers: Vec<_> = reaped

@@ -124,7 +124,7 @@ fn a_process_of_the_same_id_and_another_start_is_another_process() {
 fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
     let (_scratch, path, one) = scene();
     let two = platform(&path);
-    assert_eq!(one.deposit(SLOT), Ok(Some(OFD.with(PROCESS))));
+    assert_eq!(one.deposit(SLOT), Ok(Some(OFD.with(PROCESS).with(Evidence::HEARTBEAT))));
     assert_eq!(one.deposit(SLOT), Ok(None));
     assert_eq!(two.deposit(SLOT), Ok(None));
     two.withdraw(SLOT);
@@ -141,10 +141,30 @@ fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
     assert_eq!(two.verdict(&me, false, 0), Verdict::Dead);
 }
 
+/// A kernel that sees nothing of our locks and processes may attach at any time.
 #[test]
-fn a_heartbeat_is_promised_when_asked() {
+fn a_heartbeat_is_promised_always() {
     let (_scratch, path, _observer) = scene();
-    let platform = LinuxPlatform::new(open(&path).unwrap(), Heartbeat::Always).unwrap();
+    let platform = LinuxPlatform::new(open(&path).unwrap()).unwrap();
     let evidence = platform.deposit(SLOT).unwrap().unwrap();
     assert_eq!(evidence, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
+}
+
+#[test]
+fn a_peer_of_another_kernel_is_judged_by_its_heart_alone() {
+    let (_scratch, _path, observer) = scene();
+    let other = Identity { boot: BootId(1), ..observer.identity() };
+    let evidence = PROCESS.with(Evidence::HEARTBEAT);
+    let mut peer = record(other, evidence);
+    assert_eq!(observer.verdict(&peer, false, 0), Verdict::Alive);
+    let begun = Instant::now();
+    while observer.verdict(&peer, false, 0) == Verdict::Alive
+        && begun.elapsed() < Duration::from_secs(60)
+    {
+        std::thread::yield_now();
+    }
+    assert_eq!(observer.verdict(&peer, false, 0), Verdict::Suspect);
+    assert_eq!(observer.verdict(&peer, false, 1), Verdict::Dead);
+    peer.heartbeat += 1;
+    assert_eq!(observer.verdict(&peer, false, 500), Verdict::Alive);
 }

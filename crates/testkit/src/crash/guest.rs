@@ -1,6 +1,6 @@
 //! In the child: a peer that says it runs on another kernel, which only the core lets it say.
 
-use commonhold_host::{Heartbeat, LinuxPlatform, Url};
+use commonhold_host::{LinuxPlatform, Url};
 use commonhold_layout::BootId;
 use commonhold_space::{Identity, Space, View};
 
@@ -42,8 +42,7 @@ fn attach(url: &str, boot: u64) -> Result<Space<LinuxPlatform>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("failed: {error}");
     let url: Url = url.parse().map_err(|_| "failed: no URL".to_owned())?;
     let mapped = commonhold_host::open(&url).map_err(|error| failed(&error))?;
-    let platform =
-        LinuxPlatform::new(mapped, Heartbeat::WithoutProof).map_err(|error| failed(&error))?;
+    let platform = LinuxPlatform::new(mapped).map_err(|error| failed(&error))?;
     let identity = Identity { boot: BootId(boot.into()), ..platform.identity() };
     let view = View::open(platform).map_err(|error| failed(&error))?;
     Space::attach(view, &identity).map_err(|error| failed(&error))

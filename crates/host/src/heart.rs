@@ -1,0 +1,146 @@
+//! A thread that does a small thing again and again, and disturbs nobody.
+//!
+//! # What it owns
+//! The thread. Dropping the [`Heart`] ends it, and waits for its end.
+//!
+//! # Invariants
+//! 1. The thread takes no signals: those of the process go to the threads of the program, which may be
+//!    waiting for them.
+//! 2. After the drop nothing that the thread was given is in use any more.
+//! 3. In a forked child there is no such thread, and nothing is waited for.
+
+use std::{
+    io, mem, ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::fork::ForkGuard;
+
+/// Enough for reading `/proc`, and little to reserve.
+const STACK: usize = 256 << 10;
+
+/// A thread that calls something again and again.
+#[derive(Debug)]
+pub struct Heart {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    guard: ForkGuard,
+}
+
+impl Heart {
+    /// Starts a thread that calls `beat` after `first`, and then whenever the time is over that the last
+    /// call gave back.
+    ///
+    /// # Errors
+    /// That of starting a thread, or of `pthread_atfork`.
+    pub fn start(
+        first: Duration,
+        mut beat: impl FnMut() -> Duration + Send + 'static,
+    ) -> io::Result<Self> {
+        let guard = ForkGuard::made_here()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let body = move || {
+            let mut pause = first;
+            loop {
+                thread::park_timeout(pause);
+                // Acquire: pairs with the Release of the drop.
+                if stopped.load(Ordering::Acquire) {
+                    break;
+                }
+                pause = beat();
+            }
+        };
+        let builder = thread::Builder::new().name("commonhold-heart".into()).stack_size(STACK);
+        // The new thread inherits the mask, so there is no moment in which it could take a signal.
+        let mask = SignalMask::block_all();
+        let thread = builder.spawn(body);
+        drop(mask);
+        Ok(Self { stop, thread: Some(thread?), guard })
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        if self.guard.is_forked_child() {
+            // Neither to be joined nor to be detached: it was the parent's.
+            mem::forget(thread);
+            return;
+        }
+        self.stop.store(true, Ordering::Release);
+        thread.thread().unpark();
+        // An error would be a panic of the thread, which has been reported.
+        let _ = thread.join();
+    }
+}
+
+/// The signal mask that this thread had, to be set again.
+struct SignalMask(libc::sigset_t);
+
+impl SignalMask {
+    fn block_all() -> Self {
+        // SAFETY: `zeroed` wants a type for which zeros are a value: a set of signals is bits.
+        let mut all: libc::sigset_t = unsafe { mem::zeroed() };
+        let mut before = all;
+        // SAFETY: `sigfillset` wants a set that it may write.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: `pthread_sigmask` wants two sets, or null; it reads the one and writes the other.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+        Self(before)
+    }
+}
+
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        // SAFETY: as in `block_all`; what comes before is asked for by nobody.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn it_beats_until_it_is_dropped_and_takes_no_signal() {
+        let (sender, beats) = mpsc::channel();
+        let heart = Heart::start(Duration::ZERO, move || {
+            // SAFETY: as in `block_all`.
+            let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+            // SAFETY: as in `block_all`, with nothing to set.
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
+            // SAFETY: `sigismember` wants an initialised set.
+            let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
+            sender.send(blocked).unwrap();
+            Duration::from_millis(1)
+        })
+        .unwrap();
+        for _ in 0..3 {
+            assert_eq!(beats.recv().unwrap(), 1);
+        }
+        drop(heart);
+        // The sender is gone with the thread.
+        while beats.try_recv().is_ok() {}
+        assert_eq!(beats.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn starting_one_leaves_the_signals_of_the_program_alone() {
+        let heart = Heart::start(Duration::from_secs(3600), || Duration::from_secs(3600)).unwrap();
+        // SAFETY: as in `block_all`.
+        let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+        // SAFETY: as in `block_all`, with nothing to set.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
+        // SAFETY: `sigismember` wants an initialised set.
+        assert_eq!(unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) }, 0);
+        // An hour is not waited out.
+        drop(heart);
+    }
+}

@@ -1,0 +1,113 @@
+//! Several kernels in one space: who is whose, whose heart beats, and who is taken for dead.
+//!
+//! # What it owns
+//! The heartbeat word of this peer, and the look at those of others.
+//!
+//! # Invariants
+//! 1. Domain records are taken in order and never given back, so if the second was never used, there
+//!    has been one kernel only. That is one load on the path of every wait.
+//! 2. A heartbeat is moved for a peer that is current only: a fenced peer must not keep its successor
+//!    alive.
+//! 3. Nothing here declares anybody dead by itself: verdicts are the platform's, and
+//!    [`assume_dead`](View::assume_dead) is the decision of whoever calls it.
+
+use core::sync::atomic::Ordering;
+
+use commonhold_layout::{Evidence, Owner, PeerId, PeerPhase, ThreadId, peer_word};
+use commonhold_sync::{Liveness, Verdict};
+
+use crate::{PeerRecord, Platform, Space, View};
+
+/// Index of the second domain record to be taken.
+const SECOND_DOMAIN: u16 = 1;
+
+/// The peer that looks through a view, as one word: generation, slot, and a bit that says there is one.
+pub(crate) const fn own_word(peer: PeerId, generation: u32) -> u64 {
+    (generation as u64) << 32 | (peer.get() as u64) << 1 | 1
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
+const fn read_own_word(word: u64) -> Option<(PeerId, u32)> {
+    if word & 1 == 0 {
+        return None;
+    }
+    Some((PeerId::new((word >> 1) as u16), (word >> 32) as u32))
+}
+
+impl<P: Platform> View<P> {
+    /// Whether peers of more than one kernel are attached now. Then a wake may come from a kernel that
+    /// cannot reach ours.
+    pub fn spans_kernels(&self) -> bool {
+        if self.used_domain(SECOND_DOMAIN).is_none() {
+            return false;
+        }
+        let mut domains = self.peer_ids().filter_map(|peer| {
+            // Of one that is still attaching, the record is not written yet.
+            let lives = self.peer_state(peer).phase == PeerPhase::Live;
+            let record = self.peer(peer).ok().filter(|_| lives)?;
+            Some(record[peer_word::DOMAIN].load(Ordering::Relaxed))
+        });
+        let first = domains.next();
+        domains.any(|domain| Some(domain) != first)
+    }
+
+    /// Shows that the peer which looks through this view is alive to those who have no better
+    /// evidence.
+    pub(crate) fn beat(&self) {
+        // Relaxed: one word that only counts.
+        let Some((peer, generation)) = read_own_word(self.own.load(Ordering::Relaxed)) else {
+            return;
+        };
+        if self.peer_state(peer).is_current(generation)
+            && let Ok(record) = self.peer(peer)
+        {
+            record[peer_word::HEARTBEAT].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Declares the peer of `generation` in a slot dead, as a verdict would: it owns nothing from now
+    /// on. `false` if it is not there any more.
+    ///
+    /// What it may be writing at this moment is not stopped by this: only whoever knows that it will
+    /// never write again (its virtual machine is gone, its board is off) should say so.
+    pub fn assume_dead(&self, peer: PeerId, generation: u32) -> bool {
+        self.fence(peer, generation)
+    }
+}
+
+impl<P: Platform> Space<P> {
+    /// Shows that this peer is alive to those who have no better evidence. Waiting for a lock or an
+    /// event of the space does so as well.
+    pub fn beat(&self) {
+        self.view().beat();
+    }
+
+    /// The other peers that are judged by their heartbeats, since what better evidence they left
+    /// cannot be seen from here.
+    pub fn unproven(&self) -> impl Iterator<Item = PeerRecord> + '_ {
+        let view = self.view();
+        let me = view.peer_record(self.peer()).map(|(record, _)| record.identity.boot);
+        let others = view.peer_ids().filter(|peer| *peer != self.peer());
+        others.filter_map(|peer| view.peer_record(peer)).filter_map(move |(record, phase)| {
+            let ours = Some(record.identity.boot) == me;
+            let proven = ours && record.evidence.contains(Evidence::OFD_LOCK);
+            (phase == PeerPhase::Live && !proven).then_some(record)
+        })
+    }
+
+    /// Looks at the hearts of all peers whose lives are judged by them, so that their silence is known
+    /// when somebody asks. To be called about as often as this peer's own heart beats.
+    pub fn watch(&self) {
+        for record in self.unproven() {
+            let _ = self.view().verdict_on(&record);
+        }
+    }
+}
+
+impl<P: Platform> View<P> {
+    /// The [verdict](Liveness::verdict) on the peer of this record.
+    pub fn verdict_on(&self, record: &PeerRecord) -> Verdict {
+        Owner::new(record.peer, record.generation, ThreadId::FIRST)
+            .map_or(Verdict::Dead, |owner| self.verdict(owner))
+    }
+}

@@ -1,0 +1,87 @@
+//! Peers of several kernels in one space.
+
+use super::*;
+use commonhold_sync::{LockError, Release};
+
+fn heartbeat(peer: &Peer) -> u64 {
+    peer.space.view().peer_record(peer.space.peer()).unwrap().0.heartbeat
+}
+
+#[test]
+fn a_space_spans_kernels_as_long_as_peers_of_several_are_attached() {
+    let world = World::formatted(1 << 20);
+    let (a, b) = (world.attach(), world.attach());
+    assert!(!a.space.view().spans_kernels());
+    let c = world.attach_from(BootId(8));
+    assert!(a.space.view().spans_kernels() && c.space.view().spans_kernels());
+    b.space.detach().unwrap();
+    assert!(a.space.view().spans_kernels());
+    a.space.detach().unwrap();
+    assert!(!c.space.view().spans_kernels());
+}
+
+#[test]
+fn a_waiter_relies_on_no_wake_while_another_kernel_is_attached_and_its_heart_beats() {
+    let world = World::formatted(1 << 20);
+    let a = world.attach();
+    let wait = || a.space.view().wait(&AtomicU64::new(0), 0, 0);
+    wait();
+    assert_eq!(world.polls.load(Ordering::Relaxed), 0);
+    let before = heartbeat(&a);
+    let b = world.attach_from(BootId(8));
+    wait();
+    assert_eq!(world.polls.load(Ordering::Relaxed), 1);
+    assert_eq!(heartbeat(&a), before + 1);
+    assert_eq!(heartbeat(&b), 0);
+}
+
+#[test]
+fn nobody_keeps_the_successor_in_its_slot_alive() {
+    let world = World::formatted(1 << 20);
+    let (a, b) = (world.attach(), world.attach_from(BootId(8)));
+    let slot = b.space.peer();
+    assert!(a.space.view().assume_dead(slot, b.space.generation()));
+    assert!(!a.space.view().assume_dead(slot, b.space.generation()));
+    world.living.lock().unwrap().remove(&slot.get());
+    a.space.reap(&a.me()).unwrap();
+    let c = world.attach();
+    assert_eq!(c.space.peer(), slot);
+    b.space.beat();
+    assert_eq!(heartbeat(&c), 0);
+    c.space.beat();
+    assert_eq!(heartbeat(&c), 1);
+}
+
+#[test]
+fn who_is_assumed_dead_loses_its_lock_and_cannot_free_it_any_more() {
+    let world = World::formatted(1 << 20);
+    let (a, b) = (world.attach(), world.attach_from(BootId(8)));
+    a.create("x", 0).unwrap();
+    let (ours, theirs) = (a.map("x").unwrap(), b.map("x").unwrap());
+    let _ = b.lock_of(theirs).write(&b.me(), b.space.view(), None).unwrap();
+    world.suspects.lock().unwrap().insert(b.space.peer().get());
+    let at_once = a.lock_of(ours).write(&a.me(), a.space.view(), Some(0));
+    assert_eq!(at_once, Err(LockError::TimedOut));
+    a.space.view().assume_dead(b.space.peer(), b.space.generation());
+    let taken = a.lock_of(ours).write(&a.me(), a.space.view(), Some(0));
+    assert_eq!(taken, Ok(Taken::OwnerDied));
+    let freed = b.lock_of(theirs).unwrite(&b.me(), b.space.view(), Release::Done);
+    assert_eq!(freed, Err(LockError::Fenced));
+    a.lock_of(ours).unwrite(&a.me(), a.space.view(), Release::Inconsistent).unwrap();
+}
+
+#[test]
+fn the_hearts_of_other_kernels_are_watched_and_those_of_ones_own_are_not_needed() {
+    let world = World::formatted(1 << 20);
+    let (a, b) = (world.attach(), world.attach());
+    assert_eq!(a.space.unproven().count(), 0);
+    let c = world.attach_from(BootId(8));
+    let unproven: Vec<_> = a.space.unproven().map(|record| record.peer).collect();
+    assert_eq!(unproven, [c.space.peer()]);
+    let unproven: Vec<_> = c.space.unproven().map(|record| record.peer).collect();
+    assert_eq!(unproven, [a.space.peer(), b.space.peer()]);
+    // The test's world says at once who is dead; whoever watches fences.
+    world.living.lock().unwrap().remove(&c.space.peer().get());
+    a.space.watch();
+    assert!(!c.space.is_live());
+}
