@@ -49,7 +49,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
     let kit = kit()?;
     match command {
         Command::Image => {
-            for part in ["kernel", "initramfs", "bin/commonhold", "bin/guest-actor"] {
+            for part in ["kernel", "initramfs", "bin/commonhold", "bin/bare-metal"] {
                 say(format_args!("{}", kit.join(part).display()));
             }
             say(format_args!("{KIT}={}", kit.display()));

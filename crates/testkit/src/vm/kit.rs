@@ -49,4 +49,10 @@ impl Kit {
     pub fn actor(&self) -> PathBuf {
         self.0.join("bin/guest-actor")
     }
+
+    /// The guest without an operating system.
+    #[must_use]
+    pub fn bare_metal(&self) -> PathBuf {
+        self.0.join("bin/bare-metal")
+    }
 }

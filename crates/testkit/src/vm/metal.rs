@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, channel},
@@ -23,15 +22,15 @@ pub struct Metal {
 }
 
 impl Metal {
-    /// Starts `image`, whose command line is what the machine appends.
+    /// Starts one, whose command line is what the machine appends.
     ///
     /// # Errors
     /// QEMU cannot be started.
-    pub fn start(kit: &Kit, image: &Path, machine: &Machine) -> Outcome<Self> {
+    pub fn start(kit: &Kit, machine: &Machine) -> Outcome<Self> {
         let mut argv = machine.bare()?;
         // How it tells QEMU, and QEMU us, how it went.
         argv.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(Into::into));
-        argv.extend(["-kernel".into(), image.into()]);
+        argv.extend(["-kernel".into(), kit.bare_metal().into()]);
         argv.extend(["-append".into(), machine.append.clone().into()]);
         let (qemu, [serial]) = Qemu::start(kit, argv)?;
         let (sender, lines) = channel();

@@ -5,6 +5,7 @@ mod deaths;
 mod devices;
 mod image;
 mod leftovers;
+mod metal;
 mod rounds;
 mod support;
 mod together;
