@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask vm`, `cargo xtask bench`.
 #![forbid(unsafe_code)]
 
 mod acceptance;
@@ -8,6 +8,7 @@ mod machine;
 mod points;
 mod report;
 mod suite;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,11 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Guests for the tests between virtual machines.
+    Vm {
+        #[command(subcommand)]
+        command: vm::Command,
+    },
     /// Runs `commonhold bench` from a release build.
     Bench {
         /// What to hand on to it.
@@ -43,6 +49,7 @@ fn main() -> ExitCode {
             let length = if quick { suite::Length::Quick } else { suite::Length::Full };
             return suite::run(length);
         }
+        Command::Vm { command } => vm::run(command),
         Command::Bench { arguments } => bench(&arguments),
     };
     match done {

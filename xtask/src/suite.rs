@@ -9,6 +9,7 @@ use crate::{
     cargo::{self, cargo, rustflags_and},
     licences, machine, points,
     report::{Counts, Report},
+    vm,
 };
 
 /// How much to run.
@@ -47,6 +48,7 @@ pub(crate) fn run(length: Length) -> ExitCode {
     report.step("licences of the dependencies", |_| licences::check());
     let program = release(&mut report);
     tests(&mut report);
+    vm::steps(&mut report);
     long_runs(&mut report, program.as_deref(), length);
     report.end()
 }

@@ -1,0 +1,118 @@
+//! What a space needs from the world, without an operating system: the ports of `commonhold-sync` and
+//! `commonhold-space`.
+//!
+//! This file is what porting the core comes to. An RTOS would do more: let other tasks run in
+//! [`wait`](Park::wait), beat from a timer task, put a proof of life where others can see it.
+//!
+//! # Invariants
+//! 1. No wait is longer than its caller said, and none needs anybody's wake. The core beats this guest's
+//!    heart before each; while it does other things, `work.rs` has to.
+//! 2. Others are judged by their hearts, as nothing else of them can be seen from here.
+//! 3. All memory is there: QEMU has the whole window, and the host's file grows at the first touch.
+
+use core::{
+    hint,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use commonhold_layout::{Evidence, Extent, PeerId};
+use commonhold_space::{Medium, MediumError, PeerRecord, Platform, Witness};
+use commonhold_sync::{Park, Verdict, Wake};
+use commonhold_window::Window;
+
+use crate::{clock::Clock, silence::Silence};
+
+/// Turns of the short spin before a wait.
+const SPIN_TURNS: u32 = 60;
+/// Fewest and most pauses between two looks at a word.
+const PAUSES_LEAST: u32 = 16;
+const PAUSES_MOST: u32 = 2048;
+
+/// One guest.
+#[derive(Debug)]
+pub(crate) struct BareMetal {
+    window: Window,
+    clock: Clock,
+    silence: Silence,
+}
+
+impl BareMetal {
+    /// A guest with this window and this clock.
+    pub(crate) fn new(window: Window, clock: Clock) -> Self {
+        Self { window, clock, silence: Silence::new() }
+    }
+}
+
+impl Park for BareMetal {
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Looks again and again, at growing intervals: there is nobody to let run meanwhile, and without
+    /// interrupts nothing would end a sleep. But between two looks the memory is left alone.
+    fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
+        const LOW_HALF: u64 = 0xffff_ffff;
+        let mut pauses = PAUSES_LEAST;
+        // Relaxed: the caller looks again, with the ordering it needs.
+        while (word.load(Ordering::Relaxed) ^ expected) & LOW_HALF == 0 && self.now() < until {
+            for _ in 0..pauses {
+                hint::spin_loop();
+            }
+            pauses = (pauses * 2).min(PAUSES_MOST);
+        }
+    }
+
+    /// Nobody sleeps where this guest could wake them: everybody looks again in time.
+    fn wake(&self, _word: &AtomicU64, _who: Wake) {}
+
+    fn spin(&self, turn: u32) -> bool {
+        for _ in 0..=turn / 8 {
+            hint::spin_loop();
+        }
+        turn < SPIN_TURNS
+    }
+}
+
+impl Medium for BareMetal {
+    fn commit(&self, _extent: Extent) -> Result<(), MediumError> {
+        Ok(())
+    }
+
+    /// The host's memory cannot be given back from here; the promise that matters to whoever has the
+    /// bytes next is that they are zero.
+    fn release(&self, extent: Extent) -> Result<(), MediumError> {
+        let failed = |_| MediumError::Failed { call: "zeroing", errno: 0 };
+        self.window.zero(extent).map_err(failed)
+    }
+}
+
+impl Witness for BareMetal {
+    fn deposit(&self, _peer: PeerId) -> Result<Option<Evidence>, MediumError> {
+        Ok(Some(Evidence::HEARTBEAT))
+    }
+
+    fn withdraw(&self, _peer: PeerId) {}
+
+    fn verdict(&self, record: &PeerRecord, _attaching: bool, lease_ms: u64) -> Verdict {
+        if record.evidence.contains(Evidence::HEARTBEAT) {
+            self.silence.judge(record, lease_ms, self.now() / 1_000_000)
+        } else {
+            Verdict::Suspect
+        }
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.clock.unix_ms()
+    }
+}
+
+impl Platform for BareMetal {
+    fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// There is no other way of waiting here.
+    fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64) {
+        self.wait(word, expected, until);
+    }
+}
