@@ -3,6 +3,7 @@
 
 mod deaths;
 mod devices;
+mod guide;
 mod image;
 mod leftovers;
 mod metal;
