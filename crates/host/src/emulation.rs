@@ -29,7 +29,7 @@ const AT_ONCE: Duration = Duration::from_micros(200);
 /// timer interrupts it, a few times in a millisecond at most.
 const IN_A_ROW: usize = 16;
 /// On a host with more to do than it has processors, two of a guest's run at once now and then only.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is known of the machine.
 #[derive(Debug)]

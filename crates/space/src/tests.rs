@@ -25,6 +25,8 @@ use crate::{
     Platform, Space, View, Witness, format,
 };
 
+mod in_place;
+
 const PAGE: u64 = 4096;
 
 /// Something that happens to a world.

@@ -20,6 +20,7 @@
 
 mod actor;
 mod arm;
+mod formatters;
 mod guest;
 mod ledger;
 mod medium;

@@ -18,7 +18,7 @@ use commonhold::{
 
 use crate::crash::{
     arm::{self, say},
-    guest,
+    formatters, guest,
 };
 
 /// Longest wait for an event.
@@ -164,6 +164,8 @@ impl Frame<'_> {
             ("open", None, _) => self.open(name),
             ("guest", None, _) => guest::attend(name, line.number(2)),
             ("tour", None, _) => guest::tour(name, line.number(2)),
+            ("format", None, _) => formatters::format(name, line.word(2) == "force"),
+            ("try", None, _) => formatters::try_open(name),
             ("lock" | "rlock" | "mlock", _, Some(mapping)) => self.lock(mapping, line),
             ("fill", _, Some(mapping)) => {
                 let bytes = vec![pattern(name); usize::try_from(mapping.size()).unwrap_or(0)];
