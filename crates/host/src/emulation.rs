@@ -21,7 +21,7 @@ use std::{
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::error::DeviceError;
+use crate::refusal::DeviceError;
 
 /// A message to another processor and its answer, if both run.
 const AT_ONCE: Duration = Duration::from_micros(200);

@@ -40,6 +40,7 @@ mod probe;
 mod process;
 #[cfg(feature = "bench-peers")]
 pub mod pthread;
+mod refusal;
 #[cfg(test)]
 mod scratch;
 mod shm;
@@ -50,7 +51,7 @@ mod touch;
 mod url;
 mod witness;
 
-pub use error::{CreateError, DeviceError, HostError};
+pub use error::{CreateError, HostError};
 pub use fork::ForkGuard;
 pub use kind::{FileSystem, MemoryKind};
 pub use map::{MappedWindow, ReadOnlyMap};
@@ -60,6 +61,7 @@ pub use peek::Peek;
 pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
 pub use probe::{Cache, Cost, Memory};
+pub use refusal::DeviceError;
 pub use silence::HEARTBEAT_PERIOD_MS;
 pub use url::{PciAddress, Url, UrlError};
 pub use witness::Heartbeat;

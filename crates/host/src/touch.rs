@@ -26,7 +26,7 @@ use rustix::{
     process::{Pid, WaitOptions, waitpid},
 };
 
-use crate::error::{DeviceError, HostError};
+use crate::{error::HostError, refusal::DeviceError};
 
 const PAGE: usize = 4096;
 

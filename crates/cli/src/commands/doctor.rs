@@ -1,7 +1,8 @@
 //! `doctor`: what this machine can do, and what to do about what is missing.
 //!
 //! Does not need a space, and changes nothing: the one space it makes to try things is a scratch
-//! file of its own, and is removed.
+//! file of its own, and is removed. A space on a device is probed as at each opening, and memory of a
+//! device without one is read only.
 
 use std::{fs, fs::OpenOptions, path::Path};
 

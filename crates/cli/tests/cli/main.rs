@@ -12,6 +12,7 @@
 
 mod basics;
 mod damage;
+mod devices;
 mod lock;
 mod map;
 mod root;
