@@ -193,6 +193,8 @@ mod tests {
         trips.push(slow);
         trips.extend([quick; IN_A_ROW - 1]);
         assert!(!is_proof(&trips));
+        // Two timers that interrupt one thread right after each other.
+        assert!(!is_proof(&[slow, quick, quick, quick, slow]));
         trips.push(quick);
         assert!(is_proof(&trips));
         assert!(!is_proof(&[]));
