@@ -13,6 +13,8 @@ const KERNEL: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic no_timer_chec
 pub struct Machine {
     /// Processors. With one, QEMU does not execute locked instructions atomically.
     pub processors: u8,
+    /// How QEMU runs them.
+    pub accel: &'static str,
     /// Mebibytes of its own memory.
     pub memory: u32,
     /// Files that it sees as memory devices, one device each.
@@ -23,7 +25,9 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { processors: 2, memory: 128, windows: vec![], append: String::new() }
+        // What KVM offers inside a virtual machine may be slower than no KVM.
+        let accel = "tcg,thread=multi";
+        Self { processors: 2, accel, memory: 128, windows: vec![], append: String::new() }
     }
 }
 
@@ -42,8 +46,7 @@ impl Machine {
         let mut all: Vec<OsString> = ["qemu-system-x86_64", "-machine", "pc", "-nodefaults"]
             .into_iter()
             .chain(["-no-user-config", "-display", "none", "-no-reboot"])
-            // What KVM offers inside a virtual machine may be slower than no KVM.
-            .chain(["-accel", "tcg,thread=multi"])
+            .chain(["-accel", self.accel])
             .map(OsString::from)
             .collect();
         all.extend(["-smp".into(), self.processors.to_string().into()]);
