@@ -73,7 +73,8 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
 }
 
-fn is_installed(program: &str) -> bool {
+/// Whether there is such a program.
+pub(crate) fn is_installed(program: &str) -> bool {
     works(Command::new(program).arg("--version"))
 }
 

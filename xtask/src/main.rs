@@ -1,7 +1,8 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask bare-metal`, `cargo xtask bench`.
 #![forbid(unsafe_code)]
 
 mod acceptance;
+mod bare_metal;
 mod cargo;
 mod licences;
 mod machine;
@@ -29,6 +30,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Builds the guest of examples/bare-metal, and prints where it is.
+    BareMetal,
     /// Runs `commonhold bench` from a release build.
     Bench {
         /// What to hand on to it.
@@ -43,6 +46,10 @@ fn main() -> ExitCode {
             let length = if quick { suite::Length::Quick } else { suite::Length::Full };
             return suite::run(length);
         }
+        Command::BareMetal => bare_metal::build().map(|(image, size)| {
+            report::say(format_args!("{}", image.display()));
+            eprintln!("{size} bytes");
+        }),
         Command::Bench { arguments } => bench(&arguments),
     };
     match done {
