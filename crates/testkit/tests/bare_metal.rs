@@ -15,7 +15,14 @@ use std::{
     time::Duration,
 };
 
+/// The guest's own: nothing in it needs a guest, so it is tested here as well.
+#[path = "../../../examples/bare-metal/src/silence.rs"]
+mod silence;
+
 use commonhold::{Access, FormatOptions, LockError, Mapping, PeerLife, Removal, Space};
+use commonhold_layout::{BootId, Evidence, PeerId, PeerName};
+use commonhold_space::{Identity, PeerRecord};
+use commonhold_sync::Verdict;
 
 const LAST_DEADLINE: Duration = Duration::from_secs(60);
 const MULTI: &[&str] = &["-accel", "tcg,thread=multi", "-smp", "2"];
@@ -189,6 +196,8 @@ fn with_a_lease_a_guest_takes_over_what_another_held_when_it_was_killed() {
     domains.sort();
     domains.dedup();
     assert_eq!(domains.len(), 3, "every guest is a kernel of its own");
+    // Nobody but guests is there to notice.
+    drop(space);
     drop(first);
     let heir = ground.guest("region=held increments=1");
     assert_eq!(heir.says("done "), "increments=1 owner_died=1");
@@ -201,6 +210,9 @@ fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
     assert_eq!(ground.guest("create=made size=64K").end().0, DONE);
     let made = space.map("made", Access::ReadWrite).unwrap();
     assert_eq!(made.size(), 64 << 10);
+    let created = space.stat("made").unwrap().created;
+    let off = created.elapsed().unwrap_or_else(|ahead| ahead.duration());
+    assert!(off < Duration::from_secs(3600), "the guest knows what time it is, but for {off:?}");
     made.write(0, &[0xff; 64 << 10]).unwrap();
     // It waits for us, as the host would.
     let guest = ground.guest("destroy=made create=again size=64K");
@@ -240,4 +252,42 @@ fn on_one_emulated_processor_it_refuses_to_take_part() {
     assert_eq!(status, FAILED);
     assert!(lines.iter().any(|line| line.contains("-smp 2 -accel tcg,thread=multi")), "{lines:?}");
     assert_eq!(space.peers().unwrap().len(), 1);
+}
+
+#[test]
+fn a_guest_that_was_paused_blames_nobody_for_what_it_did_not_hear() {
+    const LEASE_MS: u64 = 5000;
+    const HOUR_MS: u64 = 3_600_000;
+    let silence = silence::Silence::new();
+    let judge = |slot, heartbeat, now_ms| silence.judge(&record(slot, heartbeat), LEASE_MS, now_ms);
+    assert_eq!(judge(3, 7, 1000), Verdict::Alive);
+    // An hour passes between two looks, again and again: each counts for 250 ms.
+    for look in 1..20 {
+        let expected = if look < 4 { Verdict::Alive } else { Verdict::Suspect };
+        assert_eq!(judge(3, 7, look * HOUR_MS), expected, "look {look}");
+    }
+    assert_eq!(judge(3, 7, 20 * HOUR_MS), Verdict::Dead);
+    assert_eq!(judge(3, 8, 20 * HOUR_MS), Verdict::Alive);
+    // Another peer in the same place: the one begins anew, and so does the other.
+    assert_eq!(judge(3 + 128, 8, 21 * HOUR_MS), Verdict::Alive);
+    assert_eq!(judge(3, 8, 22 * HOUR_MS), Verdict::Alive);
+}
+
+/// What can be seen of a peer.
+fn record(slot: u16, heartbeat: u64) -> PeerRecord {
+    PeerRecord {
+        peer: PeerId::new(slot),
+        generation: 1,
+        evidence: Evidence::HEARTBEAT,
+        identity: Identity {
+            boot: BootId(1),
+            pid: 0,
+            pid_namespace: 0,
+            start_time: 0,
+            uid: 0,
+            name: PeerName::default(),
+        },
+        attached_ms: 0,
+        heartbeat,
+    }
 }
