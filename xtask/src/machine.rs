@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use anyhow::Result;
+
 use crate::{
     cargo::{cargo, must_succeed},
     report::{Report, say},
@@ -14,10 +16,14 @@ struct Need {
     what: &'static str,
 }
 
-const NEEDS: [Need; 3] = [
+const QEMU: &str = "qemu-system-x86_64";
+
+const NEEDS: [Need; 4] = [
     Need { program: "unshare", package: "util-linux", what: "tests in PID namespaces" },
     Need { program: "mount", package: "mount", what: "tests on a small tmpfs" },
     Need { program: "python3", package: "python3-minimal", what: "the test of another language" },
+    // With what it cannot be without: a BIOS, and boot ROMs.
+    Need { program: QEMU, package: "qemu-system-x86", what: "virtual machines" },
 ];
 
 /// Installs what is missing, if that is allowed here, and reports what cannot be run.
@@ -55,18 +61,29 @@ pub(crate) fn has_component(subcommand: &str, component: &str) -> bool {
 
 fn install(needs: &[&Need]) {
     say(format_args!("\n=== installing what the tests need"));
-    let apt = || {
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).arg("-q");
-        apt
-    };
     let packages = needs.iter().map(|need| need.package);
-    let done = must_succeed(apt().arg("update")).and_then(|()| {
+    let done = apt_update().and_then(|()| {
         must_succeed(apt().args(["install", "-y", "--no-install-recommends"]).args(packages))
     });
     if let Err(error) = done {
         say(format_args!("apt-get: {error:#}; going on without"));
     }
+}
+
+fn apt() -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).arg("-q");
+    apt
+}
+
+/// Has `apt-get` look for what there is now, which only root may.
+pub(crate) fn apt_update() -> Result<()> {
+    must_succeed(apt().arg("update"))
+}
+
+/// Whether virtual machines can be started.
+pub(crate) fn has_qemu() -> bool {
+    is_installed(QEMU)
 }
 
 fn is_root() -> bool {

@@ -1,4 +1,5 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask bare-metal`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask vm`, `cargo xtask bare-metal`,
+//! `cargo xtask bench`.
 #![forbid(unsafe_code)]
 
 mod acceptance;
@@ -9,6 +10,7 @@ mod machine;
 mod points;
 mod report;
 mod suite;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,11 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Guests for the tests between virtual machines.
+    Vm {
+        #[command(subcommand)]
+        command: vm::Command,
+    },
     /// Builds the guest of examples/bare-metal, and prints where it is.
     BareMetal,
     /// Runs `commonhold bench` from a release build.
@@ -46,6 +53,7 @@ fn main() -> ExitCode {
             let length = if quick { suite::Length::Quick } else { suite::Length::Full };
             return suite::run(length);
         }
+        Command::Vm { command } => vm::run(command),
         Command::BareMetal => bare_metal::build().map(|(image, size)| {
             report::say(format_args!("{}", image.display()));
             eprintln!("{size} bytes");

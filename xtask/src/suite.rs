@@ -10,6 +10,7 @@ use crate::{
     cargo::{self, cargo, rustflags_and},
     licences, machine, points,
     report::{Counts, Report},
+    vm,
 };
 
 /// How much to run.
@@ -49,6 +50,7 @@ pub(crate) fn run(length: Length) -> ExitCode {
     let program = release(&mut report);
     tests(&mut report);
     bare_metal::steps(&mut report);
+    vm::steps(&mut report);
     long_runs(&mut report, program.as_deref(), length);
     report.end()
 }

@@ -1,12 +1,17 @@
-//! Formatting memory of devices, in place.
+//! Memory of devices: formatting it in place, and saying what it is.
+//!
+//! A file is formatted before anybody can find it. This memory others have all the time, in this kernel
+//! and in others, so whoever formats it claims its first word first: see `commonhold_space::Claim`.
 
-use commonhold_host::{MappedWindow, Url};
-use commonhold_layout::{FormatError, HEADER_BYTES, HEADER_WORDS, MAGIC, Offset};
 use std::sync::atomic::Ordering;
 
+use commonhold_host::{Cache, MappedWindow, Url};
+use commonhold_layout::{FormatError, HEADER_BYTES, HEADER_WORDS, MAGIC, Marker, Offset};
+use commonhold_space::Claim;
+
 use crate::{
-    FormatOptions, OpenError,
-    open::{host, plan, refuse_live, unmade, window_path},
+    FormatOptions, MemoryInfo, OpenError,
+    open::{host, parse, plan, refuse_live, unmade, window_path},
 };
 
 /// Bytes to be used of a window.
@@ -28,22 +33,71 @@ fn is_blank(mapped: &MappedWindow) -> bool {
         .is_ok_and(|page| page.iter().all(|word| word.load(Ordering::Relaxed) == 0))
 }
 
-pub(crate) fn format(url: &Url, options: &FormatOptions) -> Result<(), OpenError> {
-    let path = window_path(url);
-    let mapped = commonhold_host::open(url).map_err(host)?;
-    let capacity = capacity(&mapped, options)?;
-    let seen = mapped.peek().map_err(host)?.words[0];
-    if seen == MAGIC {
-        if !options.force {
-            return Err(OpenError::Exists { path, found: "a space" });
+/// Whether what begins with `seen` may be formatted over.
+fn may_replace(
+    url: &Url,
+    mapped: &MappedWindow,
+    seen: u64,
+    options: &FormatOptions,
+) -> Result<(), OpenError> {
+    let path = || window_path(url);
+    match (options.force, seen) {
+        (true, MAGIC) => refuse_live(url),
+        (true, _) => Ok(()),
+        (false, MAGIC) => Err(OpenError::Exists { path: path(), found: "a space" }),
+        (false, seen) if Marker::read(seen).is_some() => {
+            Err(OpenError::Formatting { path: path() })
         }
-        refuse_live(url)?;
-    } else if !options.force && !is_blank(&mapped) {
-        return Err(OpenError::Exists { path, found: "data that is no space" });
+        (false, _) if is_blank(mapped) => Ok(()),
+        (false, _) => Err(OpenError::Exists { path: path(), found: "data that is no space" }),
     }
+}
+
+pub(crate) fn format(url: &Url, options: &FormatOptions) -> Result<(), OpenError> {
+    let mapped = commonhold_host::open(url).map_err(host)?;
+    let seen = mapped.peek().map_err(host)?.words[0];
+    may_replace(url, &mapped, seen, options)?;
     let uuid = commonhold_host::random_u128().map_err(host)?;
-    let plan = plan(&mapped, options, capacity, uuid);
-    commonhold_space::format(mapped.window(), &mapped, &plan)
-        .map(drop)
-        .map_err(|error| unmade(error, path))
+    let plan = plan(&mapped, options, capacity(&mapped, options)?, uuid);
+    let failed = |error| unmade(error, window_path(url));
+    // Refused before anything is overwritten.
+    commonhold_layout::Geometry::plan(&plan).map_err(OpenError::Format)?;
+    let nonce = commonhold_host::random_u128().map_err(host)?;
+    let claim = Claim::take(mapped.window(), seen, low_half(nonce)).map_err(failed)?;
+    if let Err(error) = mapped.prove() {
+        // Nothing was overwritten but the probe word.
+        claim.give_back(seen);
+        return Err(host(error));
+    }
+    claim.format(&plan).map(drop).map_err(failed)
+}
+
+fn low_half(number: u128) -> u32 {
+    // The mask makes it fit.
+    u32::try_from(number & u128::from(u32::MAX)).unwrap_or(0)
+}
+
+impl MemoryInfo {
+    pub(crate) fn of(mapped: &MappedWindow) -> Self {
+        let memory = mapped.memory();
+        let cost = memory.and_then(|memory| memory.cost);
+        Self {
+            kind: mapped.kind().to_string(),
+            size: mapped.window().len(),
+            cache: memory.map(|memory| memory.cache.name()),
+            cached: memory.is_none_or(|memory| memory.cache != Cache::Uncached),
+            atomic_ns: cost.map(|cost| cost.atomic_ns),
+            plain_ns: cost.map(|cost| cost.plain_ns),
+        }
+    }
+}
+
+/// What memory a URL names, without attaching to what it holds. Where it is a device that holds no
+/// space, nothing is written, and so nothing is known of its speed.
+///
+/// # Errors
+/// [`OpenError`], in particular [`OpenError::Device`] if no lock can live there.
+pub fn memory_of(url: &str) -> Result<MemoryInfo, OpenError> {
+    let mapped = commonhold_host::open(&parse(url)?).map_err(host)?;
+    Ok(MemoryInfo::of(&mapped))
 }

@@ -52,7 +52,17 @@ pub enum OpenError {
         /// What was found there.
         found: &'static str,
     },
-    /// Live peers are attached.
+    /// Somebody else formats it, or died while doing so.
+    Formatting {
+        /// Which window.
+        path: PathBuf,
+    },
+    /// It is memory and no file: it cannot be removed.
+    NotAFile {
+        /// What was given.
+        url: String,
+    },
+    /// Peers are attached that are alive, or not known to be dead.
     InUse {
         /// Which file.
         path: PathBuf,
@@ -98,10 +108,10 @@ impl OpenError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Url { .. } | Self::Format(_) => ErrorKind::Invalid,
+            Self::Url { .. } | Self::NotAFile { .. } | Self::Format(_) => ErrorKind::Invalid,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::Exists,
-            Self::InUse { .. } => ErrorKind::InUse,
+            Self::InUse { .. } | Self::Formatting { .. } => ErrorKind::InUse,
             Self::NotASpace { .. } => ErrorKind::NotASpace,
             Self::NoPeerSlot { .. } | Self::NoMemory { .. } => ErrorKind::NoMemory,
             Self::Device(why) => device_kind(why),
@@ -112,7 +122,9 @@ impl OpenError {
 
 const fn device_kind(why: &DeviceError) -> ErrorKind {
     match why {
-        DeviceError::PciNone { .. } | DeviceError::PciAbsent { .. } => ErrorKind::NotFound,
+        DeviceError::PciNone { .. }
+        | DeviceError::PciAbsent { .. }
+        | DeviceError::NoDevice { .. } => ErrorKind::NotFound,
         DeviceError::PciOther { .. }
         | DeviceError::PciSeveral { .. }
         | DeviceError::Misaligned { .. }
@@ -139,8 +151,21 @@ impl fmt::Display for OpenError {
             ),
             Self::InUse { path, peers } => write!(
                 f,
-                "{peers} live peers are attached to {}; stop them first (`commonhold peers` lists them)",
+                "{peers} peers are attached to {} and not known to be dead; stop them first \
+                 (`commonhold peers` lists them), or, if one is gone for good, `commonhold reap \
+                 --assume-dead SLOT`",
                 path.display()
+            ),
+            Self::Formatting { path } => write!(
+                f,
+                "somebody is formatting {}, or died while doing so; if nobody is, begin anew with \
+                 --force",
+                path.display()
+            ),
+            Self::NotAFile { url } => write!(
+                f,
+                "{url} names memory and no file: it can be formatted anew, but not removed; only shm: \
+                 and file: can"
             ),
             Self::NotASpace { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Format(why) => why.fmt(f),

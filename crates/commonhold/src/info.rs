@@ -34,11 +34,49 @@ pub struct SpaceInfo {
     pub regions: (usize, u32),
     /// Milliseconds of the lease; 0: none.
     pub lease_ms: u64,
-    /// What kind of memory it is, in words ("tmpfs, 4 KiB pages").
-    pub memory: String,
+    /// What kind of memory it is.
+    pub memory: MemoryInfo,
     /// How waiters wait now: "futex" (the kernel wakes them), "poll" (they look again, where no kernel
     /// can wake everybody), or "futex and poll" (kernels that share the space cannot wake each other).
     pub waiting: &'static str,
+}
+
+/// What a window is made of, and what was measured there.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MemoryInfo {
+    /// What kind of memory it is, in words ("tmpfs", "PCI device 0000:00:04.0").
+    pub kind: String,
+    /// Bytes of the window.
+    pub size: u64,
+    /// "page cache" for a file, and for memory of a device "write-back" or "uncached"; `None` if it
+    /// holds no space and was not measured.
+    pub cache: Option<&'static str>,
+    /// Whether a lock costs there what it does in any memory, as far as is known.
+    pub cached: bool,
+    /// Nanoseconds of an atomic operation, if it was measured: for memory of a device.
+    pub atomic_ns: Option<f64>,
+    /// Nanoseconds of a load, likewise.
+    pub plain_ns: Option<f64>,
+}
+
+impl fmt::Display for MemoryInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.kind)?;
+        if let Some(cache) = self.cache {
+            write!(f, ", {cache}")?;
+        }
+        if let (Some(atomic), Some(plain)) = (self.atomic_ns, self.plain_ns) {
+            write!(f, ": an atomic operation takes {atomic:.1} ns, a load {plain:.1} ns")?;
+        }
+        if !self.cached {
+            f.write_str(
+                "; locks and copies are as slow as that; if it is a PCI device, its memory may be cached \
+                 as mem:BASE+SIZE (line 3 of `resource` in sysfs)",
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// In which part of its life a region is.

@@ -55,12 +55,13 @@ mod options;
 mod snapshot;
 mod space;
 
-pub use commonhold_host::DeviceError;
+pub use commonhold_host::{DeviceError, PciAddress, PciDevice, pci_devices, physical_memory};
 pub use commonhold_layout::{Damage, FormatError, Name, NameError};
+pub use device::memory_of;
 pub use error::{ErrorKind, LockError, OpenError, RegionError};
 pub use info::{
-    Holder, LockInfo, LockKind, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo, RegionKey,
-    SpaceInfo, State,
+    Holder, LockInfo, LockKind, MemoryInfo, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo,
+    RegionKey, SpaceInfo, State,
 };
 pub use lock::{Event, LockGuard, Mutex, MutexGuard, ReadGuard, RegionLock};
 pub use mapping::Mapping;

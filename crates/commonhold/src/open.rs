@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use commonhold_host::{
-    CreateError, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek, Url, Victim,
+    CreateError, DeviceError, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek, Url, Victim,
 };
 use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError, PeerPhase, ThreadId};
 use commonhold_space::{AttachError, DirectoryError, MakeError, MediumError, Space as Core, View};
@@ -42,11 +42,7 @@ pub(crate) fn host(error: HostError) -> OpenError {
             url: scheme.to_owned(),
             why: "this version does not know this scheme yet",
         },
-        HostError::NotAFile { scheme } => OpenError::Url {
-            url: scheme.to_owned(),
-            why: "it is memory and no file, which can be formatted but not removed; only shm: and \
-                  file: can",
-        },
+        HostError::NotAFile { scheme } => OpenError::NotAFile { url: scheme.to_owned() },
         HostError::Device(why) => OpenError::Device(why),
         HostError::Call { call, source, .. } if full => OpenError::NoMemory { call, source },
         HostError::Call { call, path, source } => OpenError::Os { call, path, source },
@@ -95,7 +91,13 @@ fn view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
     let check = |peek: Peek| Geometry::check(&peek.words, peek.size).map_err(not_a_space);
     let mapped = if url.is_device() {
         let mapped = commonhold_host::open(url).map_err(host)?;
-        check(mapped.peek().map_err(host)?)?;
+        let peek = mapped.peek().map_err(host)?;
+        if peek.is_all_ones() {
+            return Err(OpenError::Device(DeviceError::AllOnes));
+        }
+        check(peek)?;
+        // Also if it became a space between the two looks.
+        mapped.prove().map_err(host)?;
         mapped
     } else {
         // Looked at by reading first: touching the pages of a file that is cut short, or of holes on
@@ -176,6 +178,7 @@ pub(crate) fn unmade(error: MakeError, path: PathBuf) -> OpenError {
     match error {
         MakeError::Format(why) => OpenError::Format(why),
         MakeError::Medium(error) => medium(error, path),
+        MakeError::Contested => OpenError::Formatting { path },
         error => unexpected("format", path, &error),
     }
 }
@@ -248,7 +251,7 @@ pub(crate) fn refuse_live(url: &Url) -> Result<(), OpenError> {
 pub(crate) fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
     let parsed = parse(url)?;
     if parsed.is_device() {
-        return Err(host(HostError::NotAFile { scheme: parsed.scheme() }));
+        return Err(OpenError::NotAFile { url: url.to_owned() });
     }
     if removal == Removal::IfUnused {
         match look(&parsed)? {

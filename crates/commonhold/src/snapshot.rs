@@ -74,7 +74,7 @@ impl Space {
             peers: (live, geometry.peers()),
             regions: (usize::try_from(regions).unwrap_or(usize::MAX), geometry.regions()),
             lease_ms: geometry.lease_ms(),
-            memory: platform.mapped().kind().to_string(),
+            memory: crate::MemoryInfo::of(platform.mapped()),
             waiting: platform.waiting_name(core.view().spans_kernels()),
         })
     }

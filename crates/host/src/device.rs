@@ -13,7 +13,7 @@
 
 use std::{
     os::fd::{BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use commonhold_layout::Extent;
@@ -45,10 +45,8 @@ pub(crate) struct DevicePlace {
 impl DevicePlace {
     pub(crate) fn open(&self) -> Result<MappedWindow, HostError> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file =
-            retry_on_intr(|| fs::open(&self.path, flags, Mode::empty())).map_err(|errno| {
-                refused(&self.path, errno).unwrap_or_else(|| self.failed("open", errno))
-            })?;
+        let file = retry_on_intr(|| fs::open(&self.path, flags, Mode::empty()))
+            .map_err(|errno| self.failed("open", errno))?;
         MappedWindow::of_device(file, self)
     }
 
@@ -59,16 +57,18 @@ impl DevicePlace {
             ("mmap", MemoryKind::Physical { base }, Errno::PERM | Errno::INVAL) => {
                 DeviceError::Forbidden { base, size: self.size, source: errno.into() }.into()
             }
-            ("open", _, Errno::NOENT) => HostError::NotFound { path: self.path.clone() },
+            ("open", MemoryKind::Pci { address }, Errno::NOENT) => {
+                DeviceError::PciWithoutMemory { address }.into()
+            }
+            ("open", _, Errno::NOENT | Errno::NXIO | Errno::NODEV) => {
+                DeviceError::NoDevice { path: self.path.clone() }.into()
+            }
+            ("open", _, Errno::ACCESS | Errno::PERM) => {
+                DeviceError::Denied { path: self.path.clone(), source: errno.into() }.into()
+            }
             _ => HostError::call(call, &self.path, errno),
         }
     }
-}
-
-/// The error of somebody who lacks a permission.
-pub(crate) fn refused(path: &Path, errno: Errno) -> Option<HostError> {
-    matches!(errno, Errno::ACCESS | Errno::PERM)
-        .then(|| DeviceError::Denied { path: path.to_owned(), source: errno.into() }.into())
 }
 
 /// An open device as the medium of a window.

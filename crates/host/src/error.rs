@@ -180,6 +180,11 @@ pub enum DeviceError {
         /// What the call said.
         source: io::Error,
     },
+    /// There is no device for physical memory.
+    NoDevice {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// A range of physical memory is not made of whole pages.
     Misaligned {
         /// Its first byte.
@@ -209,6 +214,27 @@ pub enum DeviceError {
         /// What the call said.
         source: io::Error,
     },
+    /// One atomic operation there ends the process that does it.
+    Kills {
+        /// By this signal.
+        signal: i32,
+    },
+    /// It reads as ones only, as memory does that nothing answers for.
+    AllOnes,
+    /// It does not keep what is written.
+    KeepsNothing,
+    /// Atomic additions of two threads got lost.
+    NotAtomic {
+        /// How many.
+        lost: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// This machine is emulated, and has one processor: its atomics are none towards others.
+    EmulatedAlone,
+    /// This machine is emulated, and its processors never run at once: its atomics are none towards
+    /// others.
+    EmulatedInTurn,
 }
 
 impl From<DeviceError> for HostError {
@@ -261,6 +287,12 @@ impl fmt::Display for DeviceError {
                  udev rule); /dev/mem wants CAP_SYS_RAWIO besides",
                 path.display()
             ),
+            Self::NoDevice { path } => write!(
+                f,
+                "{} does not exist: the kernel was built without CONFIG_DEVMEM, or this is a container \
+                 that was not given it (--device=/dev/mem)",
+                path.display()
+            ),
             Self::Misaligned { base, size, page } => write!(
                 f,
                 "mem:{base:#x}+{size:#x} is not made of whole pages: base and size must be multiples \
@@ -279,6 +311,46 @@ impl fmt::Display for DeviceError {
                  range (see /proc/iomem, and unbind it), or the kernel is locked down, or the process \
                  is not root"
             ),
+            _ => self.fmt_memory(f),
+        }
+    }
+}
+
+impl DeviceError {
+    /// What the probe of the memory says, in words.
+    fn fmt_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kills { signal } => write!(
+                f,
+                "an atomic operation in this memory ends the process (signal {signal}), so no lock can \
+                 live there: on x86 boot with split_lock_detect=warn, on Arm the memory must be mapped \
+                 as normal memory; if the memory is shorter than its device says, make it longer"
+            ),
+            Self::AllOnes => f.write_str(
+                "the memory reads as ones only: the device is gone, does not answer to its addresses \
+                 (`enable` in its directory in sysfs), or the range belongs to nothing; if it is \
+                 ordinary memory that was never formatted, `space format --force` formats it",
+            ),
+            Self::KeepsNothing => f.write_str(
+                "the memory does not keep what is written: it is read-only, or nothing is there; is it \
+                 the right address, and shared for writing (QEMU: share=on)?",
+            ),
+            Self::NotAtomic { lost, of } => write!(
+                f,
+                "{lost} of {of} atomic additions were lost in this memory, so no lock can live there: a \
+                 hypervisor emulates the access (is the memory mapped into the guest directly?), or \
+                 another machine that adds at the same time is emulated with one processor"
+            ),
+            Self::EmulatedAlone => f.write_str(
+                "this machine is emulated by QEMU (TCG) with one processor, and then its atomics are \
+                 none towards others; use KVM, or -smp 2 -accel tcg,thread=multi",
+            ),
+            Self::EmulatedInTurn => f.write_str(
+                "this machine is emulated by QEMU (TCG), and its processors were not seen to run at \
+                 once, so its atomics are none towards others; use KVM, or -smp 2 -accel \
+                 tcg,thread=multi; on a host that is very busy, try again",
+            ),
+            _ => Ok(()),
         }
     }
 }

@@ -12,14 +12,17 @@
 //! 3. `Dead` is said on proof, or when a lease has run out where no proof can be had (`witness.rs`).
 //! 4. What a process has is not its forked child's: neither mappings nor descriptors nor locks
 //!    (`fork.rs`).
-//! 5. A futex is used only where a wake reaches everybody who can map the window (`park.rs`).
+//! 5. In memory of devices no lock is offered that the memory could not keep (`probe.rs`).
+//! 6. A futex is used only where a wake reaches everybody who can map the window (`park.rs`).
 //!
 //! # What it does not do
-//! It gives no meaning to any byte of a window, and takes no lock in one.
+//! It gives no meaning to any byte of a window but the magic number and the probe word, and takes no
+//! lock in one.
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
 
 mod device;
+mod emulation;
 mod error;
 mod file;
 mod fork;
@@ -35,6 +38,7 @@ mod peek;
 mod place;
 mod platform;
 mod poll;
+mod probe;
 mod process;
 #[cfg(feature = "bench-peers")]
 pub mod pthread;
@@ -44,6 +48,7 @@ mod shm;
 mod silence;
 #[cfg(test)]
 mod tests;
+mod touch;
 mod url;
 mod witness;
 
@@ -57,6 +62,7 @@ pub use pci::{PciDevice, pci_devices};
 pub use peek::Peek;
 pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
+pub use probe::{Cache, Cost, Memory};
 pub use silence::heartbeat_period_ms;
 pub use url::{PciAddress, Url, UrlError};
 

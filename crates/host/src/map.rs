@@ -17,12 +17,13 @@
 
 use std::{
     ffi::c_void,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     ptr::{self, NonNull},
+    sync::OnceLock,
 };
 
-use commonhold_layout::{Extent, align_up};
+use commonhold_layout::{Extent, MAGIC, align_up};
 use commonhold_space::{Medium, MediumError};
 use commonhold_window::Window;
 use rustix::{
@@ -38,6 +39,8 @@ use crate::{
     kind::MemoryKind,
     medium::FileMedium,
     peek::Peek,
+    probe::{Cache, Memory, probe},
+    touch::touch,
 };
 
 /// Address space that is given back when this is dropped.
@@ -103,6 +106,8 @@ pub struct MappedWindow {
     backing: Backing,
     kind: MemoryKind,
     path: PathBuf,
+    /// What its memory is, once that is known.
+    memory: OnceLock<Memory>,
 }
 
 impl MappedWindow {
@@ -129,14 +134,17 @@ impl MappedWindow {
         // in the same value, and nobody else has its address.
         let window = unsafe { Window::from_raw(mapping.base.cast(), size) };
         let backing = Backing::File(FileMedium::new(file, kind));
-        Ok(Self { window, mapping, backing, kind, path: path.to_owned() })
+        let memory = OnceLock::from(Memory { cache: Cache::PageCache, cost: None });
+        Ok(Self { window, mapping, backing, kind, path: path.to_owned(), memory })
     }
 
-    /// Maps the memory of a device.
+    /// Maps the memory of a device. If it holds a space, it is proved good for locks.
     pub(crate) fn of_device(file: OwnedFd, place: &DevicePlace) -> Result<Self, HostError> {
         let failed = |call| move |errno| place.failed(call, errno);
         let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
         let size = usize::try_from(place.size).map_err(|_| failed("mmap")(Errno::NOMEM))?;
+        // Before anything of it is mapped here: no child is to inherit it.
+        touch(file.as_fd(), place.start, |call, errno| place.failed(call, errno))?;
         let device = Device::new(file, place.start, guard).map_err(failed("open"))?;
         let descriptor = device.file().ok_or(HostError::Forked)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -146,7 +154,37 @@ impl MappedWindow {
         // SAFETY: as in `of_file`.
         let window = unsafe { Window::from_raw(mapping.base.cast(), size) };
         let (backing, path) = (Backing::Device(device), place.path.clone());
-        Ok(Self { window, mapping, backing, kind: place.kind, path })
+        let kind = place.kind;
+        let mapped = Self { window, mapping, backing, kind, path, memory: OnceLock::new() };
+        if mapped.peek()?.words[0] == MAGIC {
+            mapped.prove()?;
+        }
+        Ok(mapped)
+    }
+
+    /// Makes sure that locks can live in this memory, and finds out what it is: once. A window that is
+    /// no file must hold a space, or be claimed by whoever formats it, since its probe word is
+    /// written.
+    ///
+    /// # Errors
+    /// [`HostError::Device`] says why no lock can live there, [`HostError::Forked`].
+    pub fn prove(&self) -> Result<Memory, HostError> {
+        if self.is_forked_child() {
+            return Err(HostError::Forked);
+        }
+        match self.memory.get() {
+            Some(memory) => Ok(*memory),
+            None => {
+                let found = probe(&self.window)?;
+                Ok(*self.memory.get_or_init(|| found))
+            }
+        }
+    }
+
+    /// What its memory was found to be; `None` before that was found out.
+    #[must_use]
+    pub fn memory(&self) -> Option<Memory> {
+        self.memory.get().copied()
     }
 
     /// The window. In a forked child (see [`is_forked_child`](Self::is_forked_child)) its memory is

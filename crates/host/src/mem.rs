@@ -5,10 +5,10 @@
 //!
 //! # Invariants
 //! 1. Memory that the kernel uses as its own is never mapped, if the kernel says which that is.
-//! 2. The device is opened without `O_SYNC`. On x86 the kernel maps what is not RAM uncached either
-//!    way, unless somebody has mapped the range otherwise before; and RAM that was taken from the
-//!    kernel at boot would become uncached by `O_SYNC`, on x86 and on Arm, which makes every atomic
-//!    slow or fatal.
+//! 2. The device is opened without `O_SYNC`. On x86 the kernel then maps as cached what the memory type
+//!    registers call cached (often memory of PCI devices above 4 GiB, in virtual machines), and all
+//!    else uncached; `O_SYNC` would make all of it uncached, and so each atomic operation slow. On Arm
+//!    it decides nothing for memory that the kernel does not know: that is device memory.
 //!
 //! # What it does not do
 //! It finds out nothing about the range but what the kernel calls it.

@@ -24,6 +24,12 @@ pub struct Peek {
 }
 
 impl Peek {
+    /// Whether it reads as ones only, as memory does that nothing answers for.
+    #[must_use]
+    pub fn is_all_ones(&self) -> bool {
+        self.words.iter().all(|word| *word == u64::MAX)
+    }
+
     pub(crate) fn of_file(file: BorrowedFd<'_>, path: &Path) -> Result<Self, HostError> {
         let stat = fs::fstat(file).map_err(|errno| HostError::call("fstat", path, errno))?;
         let mut bytes = [0_u8; 256];

@@ -78,6 +78,8 @@ pub enum OpenError {
         /// The first word found.
         found: u64,
     },
+    /// Somebody formats the window, or died while formatting it.
+    Unfinished,
     /// The space was formatted by a version that this one does not understand.
     Version {
         /// The version in the header.
@@ -105,6 +107,10 @@ impl fmt::Display for OpenError {
             Self::NotASpace { found } => {
                 write!(f, "not a space: it begins with {found:#018x}; `space format` makes one")
             }
+            Self::Unfinished => f.write_str(
+                "somebody is formatting it, or died while doing so; if nobody is, \
+                 `space format --force` begins anew",
+            ),
             Self::Version { found } => write!(
                 f,
                 "the space has format version {found}, and this program reads version {}",

@@ -2,7 +2,7 @@
 
 use crate::{
     Damage, Extent, FormatError, HEADER_BYTES, MAGIC, OFFSET_LIMIT, Offset, OpenError, PeerId,
-    RegionId, ThreadId, VERSION, align_up,
+    RegionId, ThreadId, VERSION, align_up, header,
     header_word::{
         CAPACITY, CHECKSUM, CREATED_MS, DOMAINS, FEATURES, LEASE_MS, PAGE, PEERS, REGIONS, THREADS,
         UUID_HIGH, UUID_LOW, VERSION as VERSION_WORD,
@@ -216,7 +216,7 @@ impl Geometry {
     /// [`OpenError`] for anything but a whole space of this version.
     pub fn check(words: &[u64; 32], window: u64) -> Result<Self, OpenError> {
         if words[0] != MAGIC {
-            return Err(OpenError::NotASpace { found: words[0] });
+            return Err(header::refusal(words[0]));
         }
         if words[VERSION_WORD] != VERSION {
             return Err(OpenError::Version { found: words[VERSION_WORD] });

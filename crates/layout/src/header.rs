@@ -4,14 +4,54 @@
 //! number is written last of all. Words from 64 on change while the space is used: each group has a cache line
 //! (8 words) of its own. Who may change them is said beside each.
 
+use crate::OpenError;
+
 /// Bytes of the header: one page.
 pub const HEADER_BYTES: u64 = 4096;
 /// Words of the header.
 pub const HEADER_WORDS: usize = 512;
 /// `"COMNHOLD"` as bytes in memory.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COMNHOLD");
+/// `"FORM"` as bytes in memory: the low half of the magic word while somebody formats a window in place.
+pub const FORMATTING: u64 = u32::from_le_bytes(*b"FORM") as u64;
 /// The version of the format that this crate reads and writes.
 pub const VERSION: u64 = 1;
+
+/// What stands in place of the magic number while one formatter has the window.
+///
+/// A file is formatted before it has a name; memory of a device cannot be. Whoever swaps its marker
+/// into the first word is the formatter, until it swaps the magic number in, or somebody takes it for
+/// dead and swaps another marker in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker(u64);
+
+impl Marker {
+    /// The marker of a formatter that has drawn this number.
+    #[must_use]
+    pub const fn new(nonce: u32) -> Self {
+        Self(FORMATTING | ((nonce as u64) << 32))
+    }
+
+    /// The marker that a first word is, if it is one.
+    #[must_use]
+    pub const fn read(word: u64) -> Option<Self> {
+        if word & 0xFFFF_FFFF == FORMATTING { Some(Self(word)) } else { None }
+    }
+
+    /// The word.
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+}
+
+/// Why a first word other than the magic number is not a space's.
+pub(crate) const fn refusal(found: u64) -> OpenError {
+    match Marker::read(found) {
+        Some(_) => OpenError::Unfinished,
+        None => OpenError::NotASpace { found },
+    }
+}
 
 /// Indices of the words of the header.
 pub mod header_word {
@@ -71,4 +111,8 @@ pub mod header_word {
 
     /// Peer slots that were ever used: slots from here on are free. Only grows.
     pub const PEERS_USED: usize = 88;
+
+    /// Anybody who opens memory of a device adds to this word, to see whether additions get lost. Its
+    /// value means nothing.
+    pub const PROBE: usize = 96;
 }

@@ -43,7 +43,7 @@ pub use domain::{BootId, DomainState, domain_word};
 pub use error::{Damage, FormatError, OpenError};
 pub use extent::{Extent, OFFSET_LIMIT, Offset, align_up};
 pub use geometry::{FormatOptions, Geometry, limits};
-pub use header::{HEADER_BYTES, HEADER_WORDS, MAGIC, VERSION, header_word};
+pub use header::{FORMATTING, HEADER_BYTES, HEADER_WORDS, MAGIC, Marker, VERSION, header_word};
 pub use intent::{Intent, IntentKind, IntentPhase};
 pub use lock::{EVENT_STEP, EVENT_WAITERS, LockFlags, LockWord, Owner};
 pub use name::{Name, NameError, NameHash};

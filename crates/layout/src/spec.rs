@@ -12,10 +12,10 @@ use std::{
 };
 
 use crate::{
-    DomainState, EVENT_STEP, EVENT_WAITERS, Evidence, FormatOptions, Geometry, HEADER_BYTES,
-    HEADER_WORDS, Intent, IntentKind, IntentPhase, LockFlags, LockWord, MAGIC, Name, OFFSET_LIMIT,
-    Offset, Owner, PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind, RegionFlags,
-    RegionId, RegionPhase, RegionState, ShareWord, ThreadId, VERSION, domain_word,
+    DomainState, EVENT_STEP, EVENT_WAITERS, Evidence, FORMATTING, FormatOptions, Geometry,
+    HEADER_BYTES, HEADER_WORDS, Intent, IntentKind, IntentPhase, LockFlags, LockWord, MAGIC, Name,
+    OFFSET_LIMIT, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind,
+    RegionFlags, RegionId, RegionPhase, RegionState, ShareWord, ThreadId, VERSION, domain_word,
     geometry::{FNV_BASIS, FNV_PRIME, SHARE_ROW_ALIGN, TABLE_ALIGN, record_bytes},
     header_word, limits, peer_word, region_word, thread_word,
 };
@@ -166,7 +166,7 @@ fn of_words() -> Vec<Table> {
             constants!(header_word: MAGIC VERSION FEATURES CAPACITY PAGE PEERS THREADS REGIONS
                 DOMAINS LEASE_MS UUID_LOW UUID_HIGH CREATED_MS CHECKSUM DIRECTORY_LOCK
                 CHAIN_SEQUENCE REGIONS_USED FREE_HINT EXTENT_HEAD EXTENT_CURSOR DEFERRED_HINT
-                INTENT INTENT_OLD INTENT_NEW PEERS_USED),
+                INTENT INTENT_OLD INTENT_NEW PEERS_USED PROBE),
         )
         .all_of(HEADER, "pub mod header_word"),
         Table::new("Domain record", constants!(domain_word: STATE BOOT_LOW BOOT_HIGH COUNT))
@@ -190,7 +190,7 @@ fn of_words() -> Vec<Table> {
 }
 
 fn of_sizes() -> Vec<Table> {
-    let mut constants = constants!(self: VERSION MAGIC HEADER_BYTES HEADER_WORDS OFFSET_LIMIT
+    let mut constants = constants!(self: VERSION MAGIC FORMATTING HEADER_BYTES HEADER_WORDS OFFSET_LIMIT
         TABLE_ALIGN SHARE_ROW_ALIGN FNV_BASIS FNV_PRIME);
     constants.push(("NAME_MOST", Number::Is(Name::MOST as u64)));
     constants.push(("NAME_WORDS", Number::Is(Name::WORDS as u64)));

@@ -1,11 +1,20 @@
 //! Making a space of a window.
+//!
+//! # Invariants
+//! 1. The magic number is written last: whoever sees it sees a whole header and empty tables.
+//! 2. Of several who format one window in place, one holds its first word ([`Claim`]), and the others
+//!    write nothing. One that was taken for dead and comes back writes at most the piece that it had
+//!    begun.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use commonhold_layout::{FormatError, FormatOptions, Geometry, Offset};
-use commonhold_window::{OutOfWindow, Window};
+use commonhold_layout::{Extent, FormatError, FormatOptions, Geometry, Marker, Offset};
+use commonhold_window::{OutOfWindow, Point, Window};
 
 use crate::{Medium, MediumError};
+
+/// Bytes that are wiped between two looks whether the window is still ours.
+const PIECE: u64 = 1 << 16;
 
 /// Why a window could not be formatted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +26,8 @@ pub enum MakeError {
     Medium(MediumError),
     /// The window is smaller than the capacity asked for.
     Window(OutOfWindow),
+    /// Somebody else formats the window.
+    Contested,
 }
 
 impl core::fmt::Display for MakeError {
@@ -25,6 +36,7 @@ impl core::fmt::Display for MakeError {
             Self::Format(error) => error.fmt(f),
             Self::Medium(error) => error.fmt(f),
             Self::Window(error) => error.fmt(f),
+            Self::Contested => f.write_str("somebody else is formatting the window"),
         }
     }
 }
@@ -41,21 +53,115 @@ pub fn format(
     options: &FormatOptions,
 ) -> Result<Geometry, MakeError> {
     let geometry = Geometry::plan(options).map_err(MakeError::Format)?;
-    let first = window.words::<32>(Offset::ZERO).map_err(MakeError::Window)?;
+    let first = first_words(window)?;
     first[0].store(0, Ordering::SeqCst);
     // Everything behind the fixed tables becomes a hole that reads as zeros once it is committed.
     let tables = geometry.fixed_tables();
-    let rest = commonhold_layout::Extent::new(tables.end(), geometry.capacity() - tables.end());
+    let rest = Extent::new(tables.end(), geometry.capacity() - tables.end());
     if let Some(rest) = rest {
         medium.release(rest).map_err(MakeError::Medium)?;
     }
     medium.commit(tables).map_err(MakeError::Medium)?;
     window.zero(tables).map_err(MakeError::Window)?;
+    let magic = write_header(first, &geometry);
+    // Release: whoever sees the magic number sees a whole header and empty tables.
+    first[0].store(magic, Ordering::Release);
+    Ok(geometry)
+}
+
+fn first_words(window: &Window) -> Result<&[AtomicU64; 32], MakeError> {
+    window.words::<32>(Offset::ZERO).map_err(MakeError::Window)
+}
+
+/// Writes all words but the first, which is returned.
+fn write_header(first: &[AtomicU64; 32], geometry: &Geometry) -> u64 {
     let words = geometry.header();
     for (word, value) in first.iter().zip(words).skip(1) {
         word.store(value, Ordering::Relaxed);
     }
-    // Release: whoever sees the magic number sees a whole header and empty tables.
-    first[0].store(words[0], Ordering::Release);
-    Ok(geometry)
+    words[0]
+}
+
+/// The hold of one formatter on a window that others can reach meanwhile.
+///
+/// Dropping it gives nothing back: what the window held is gone or half gone, and only formatting it
+/// anew makes it good.
+#[derive(Debug)]
+pub struct Claim<'w> {
+    window: &'w Window,
+    first: &'w [AtomicU64; 32],
+    marker: Marker,
+}
+
+impl<'w> Claim<'w> {
+    /// Claims a window whose first word was `seen`. `nonce` is random: no two formatters draw the same.
+    ///
+    /// # Errors
+    /// [`MakeError::Contested`] if the first word has changed, [`MakeError::Window`] if there are no 32
+    /// words.
+    pub fn take(window: &'w Window, seen: u64, nonce: u32) -> Result<Self, MakeError> {
+        let (first, marker) = (first_words(window)?, Marker::new(nonce));
+        // Acquire: pairs with the Release of whoever wrote `seen`; what it wrote before is overwritten
+        // by us, and not the other way round.
+        first[0]
+            .compare_exchange(seen, marker.word(), Ordering::AcqRel, Ordering::Relaxed)
+            .map_err(|_| MakeError::Contested)?;
+        Point::FormatClaimed.reached();
+        Ok(Self { window, first, marker })
+    }
+
+    /// Puts back what the first word was. For whoever has overwritten nothing.
+    pub fn give_back(self, seen: u64) {
+        // Release: pairs with the Acquire of whoever reads the magic number, if it is that. If the claim
+        // is lost there is nothing to give back.
+        let (marker, word) = (self.marker.word(), &self.first[0]);
+        let _ = word.compare_exchange(marker, seen, Ordering::Release, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), MakeError> {
+        if self.first[0].load(Ordering::Relaxed) == self.marker.word() {
+            Ok(())
+        } else {
+            Err(MakeError::Contested)
+        }
+    }
+
+    /// Makes a space of the window, whose memory is all there. The whole window is zero first, also
+    /// what lies beyond the capacity asked for.
+    ///
+    /// # Errors
+    /// [`MakeError`]; the window is not a space then, but still claimed, unless it is
+    /// [`MakeError::Contested`].
+    pub fn format(self, options: &FormatOptions) -> Result<Geometry, MakeError> {
+        let geometry = Geometry::plan(options).map_err(MakeError::Format)?;
+        let (capacity, len) = (geometry.capacity(), self.window.len());
+        if capacity > len {
+            let out = OutOfWindow { offset: 0, len: capacity, window: len };
+            return Err(MakeError::Window(out));
+        }
+        self.wipe()?;
+        Point::FormatWiped.reached();
+        let magic = write_header(self.first, &geometry);
+        Point::FormatWritten.reached();
+        // Release: as in `format`.
+        self.first[0]
+            .compare_exchange(self.marker.word(), magic, Ordering::Release, Ordering::Relaxed)
+            .map_err(|_| MakeError::Contested)?;
+        Ok(geometry)
+    }
+
+    fn wipe(&self) -> Result<(), MakeError> {
+        let len = self.window.len();
+        // All but the marker.
+        let mut at = 8;
+        while at < len {
+            self.check()?;
+            let end = (at - at % PIECE).saturating_add(PIECE).min(len);
+            let out = OutOfWindow { offset: at, len: end - at, window: len };
+            let piece = Extent::new(at, end - at).ok_or(MakeError::Window(out))?;
+            self.window.zero(piece).map_err(MakeError::Window)?;
+            at = end;
+        }
+        Ok(())
+    }
 }

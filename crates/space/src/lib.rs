@@ -44,7 +44,7 @@ pub use attach::Space;
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;
 pub use error::{AttachError, DirectoryError};
-pub use format::{MakeError, format};
+pub use format::{Claim, MakeError, format};
 pub use list::{Census, RegionRecord};
 pub use map::Mapped;
 pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};

@@ -1,8 +1,14 @@
 //! What tests of more than one crate share. Nothing here is ever published.
 //!
 //! # What it owns
-//! The crash-point suite ([`crash`], with the feature `crash-points`).
+//! 1. The crash-point suite ([`crash`], with the feature `crash-points`).
+//! 2. Virtual machines for tests ([`vm`], with the feature `vm`).
+//! 3. The actor that both tell what to do (`stage`).
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "crash-points")]
 pub mod crash;
+#[cfg(any(feature = "crash-points", feature = "vm"))]
+mod stage;
+#[cfg(feature = "vm")]
+pub mod vm;

@@ -25,6 +25,12 @@ macro_rules! points {
 }
 
 points! {
+    /// A window that is formatted in place is claimed; nothing of it is wiped.
+    FormatClaimed = "format.claimed",
+    /// It is all zeros but for the claim.
+    FormatWiped = "format.wiped",
+    /// The header is written, but for the magic number.
+    FormatWritten = "format.written",
     /// Nothing has been taken yet.
     AttachBegins = "attach.begins",
     /// The evidence lies in the kernel, the slot is not taken yet.

@@ -44,6 +44,9 @@ struct Info {
     region_entries: u32,
     lease_ms: u64,
     memory: String,
+    memory_cache: Option<&'static str>,
+    atomic_ns: Option<f64>,
+    plain_ns: Option<f64>,
     waiting: &'static str,
 }
 
@@ -51,6 +54,7 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
     let out = session.out;
     let space = session.open()?;
     let info = space.info().doing(|| format!("describe {}", session.url))?;
+    let memory = info.memory.to_string();
     let info = Info {
         created: info.created.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         url: info.url,
@@ -67,7 +71,10 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
         regions: info.regions.0,
         region_entries: info.regions.1,
         lease_ms: info.lease_ms,
-        memory: info.memory,
+        memory: info.memory.kind,
+        memory_cache: info.memory.cache,
+        atomic_ns: info.memory.atomic_ns,
+        plain_ns: info.memory.plain_ns,
         waiting: info.waiting,
     };
     if out.json {
@@ -91,7 +98,7 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
             "lease",
             if info.lease_ms == 0 { "none".to_owned() } else { format!("{} ms", info.lease_ms) },
         ),
-        ("memory", info.memory),
+        ("memory", memory),
         ("waiting", info.waiting.to_owned()),
     ])
 }

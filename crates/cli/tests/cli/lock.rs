@@ -34,7 +34,7 @@ fn an_exclusive_lock_excludes_and_tells_who_holds_it() {
     space.until_held("x");
     let locks = space.json(&["locks"]);
     assert_eq!(keys(&locks[0]), ["holder", "kind", "offset", "region", "waiters"]);
-    let of_holder = ["alive", "domain", "generation", "pid", "slot"];
+    let of_holder = ["alive", "domain", "generation", "pid", "slot", "state"];
     assert_eq!(keys(&locks[0]["holder"]), of_holder);
     assert_eq!(locks[0]["kind"], "exclusive");
     assert_eq!(locks[0]["holder"]["pid"], holder.pid());

@@ -12,6 +12,7 @@
 
 mod basics;
 mod damage;
+mod kernels;
 mod lock;
 mod map;
 mod root;

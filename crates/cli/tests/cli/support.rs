@@ -42,6 +42,11 @@ impl Space {
         Self { url: format!("shm:test-{}", unique()), shm_dir: Some(dir.to_owned()) }
     }
 
+    /// The space of this URL, whatever it is.
+    pub(crate) fn at(url: String) -> Self {
+        Self { url, shm_dir: None }
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = commonhold();
         command.env("COMMONHOLD_SPACE", &self.url);

@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    io::Write as _,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -11,6 +10,8 @@ use std::{
 
 use commonhold_window::Point;
 use rustix::process::{Signal, getpid, kill_process};
+
+use crate::stage::say;
 
 /// `POINT:N`: die at the N-th hit of it.
 pub(crate) const ARMED: &str = "COMMONHOLD_CRASH_AT";
@@ -55,15 +56,5 @@ fn hook(point: Point) {
         loop {
             std::thread::park();
         }
-    }
-}
-
-/// Tells the driver something: a point (`@`) or an answer (`=`). Whoever cannot be heard has no more
-/// reason to be.
-pub(crate) fn say(kind: char, text: &str) {
-    let mut out = std::io::stdout().lock();
-    let said = out.write_all(format!("{kind}{text}\n").as_bytes()).and_then(|()| out.flush());
-    if said.is_err() {
-        std::process::exit(4);
     }
 }

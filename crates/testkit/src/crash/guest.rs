@@ -4,7 +4,7 @@ use commonhold_host::{LinuxPlatform, Url};
 use commonhold_layout::BootId;
 use commonhold_space::{Identity, Space, View};
 
-use crate::crash::{arm::say, stage::Line};
+use crate::stage::{Line, say};
 
 /// `guest URL BOOT`: attaches as a peer of that kernel, and detaches at `close`.
 pub(crate) fn attend(url: &str, boot: u64) {

@@ -9,8 +9,8 @@ use crate::crash::{
     Outcome,
     ledger::{DRIVER, Ledger, Life, Who},
     scene::Scene,
-    stage::pattern,
 };
+use crate::stage::pattern;
 
 /// The driver's regions: it writes one and reads the other.
 const WRITTEN: &str = "zw";

@@ -1,4 +1,5 @@
-//! In the child: does what standard input says, through the facade, and answers each line.
+//! An actor: a process that does what its standard input says, through the facade, and answers each
+//! line. It is told apart from a test by living in another process, or in another kernel.
 //!
 //! What is held is held by a frame of the call stack: `map r` calls a loop that reads on until
 //! `unmap r`, so that guards may borrow mappings and mappings a space. Scripts therefore give things
@@ -6,7 +7,7 @@
 //! is answered with `skip`.
 
 use std::{
-    io::{BufRead as _, stdin},
+    io::{BufRead as _, Write as _, stdin},
     process::ExitCode,
     time::Duration,
 };
@@ -16,16 +17,15 @@ use commonhold::{
     RegionError, Space,
 };
 
-use crate::crash::{
-    arm::{self, say},
-    guest,
-};
-
 /// Longest wait for an event.
 const EVENT_WAIT: Duration = Duration::from_millis(300);
 
+/// More that an actor can do, with what it has of the region that the line names; whether it was that.
+pub(crate) type Verbs = fn(&Line, Option<&Space>, Option<&Mapping>) -> bool;
+
 /// What this process holds, from the innermost outwards.
 struct Frame<'a> {
+    verbs: Verbs,
     outer: Option<&'a Self>,
     space: Option<&'a Space>,
     mapping: Option<&'a Mapping>,
@@ -51,11 +51,20 @@ impl Line {
     }
 }
 
-/// The whole life of a child.
+/// Tells the driver something: an answer (`=`), or what comes before it. Whoever cannot be heard has no
+/// more reason to be.
+pub(crate) fn say(kind: char, text: &str) {
+    let mut out = std::io::stdout().lock();
+    let said = out.write_all(format!("{kind}{text}\n").as_bytes()).and_then(|()| out.flush());
+    if said.is_err() {
+        std::process::exit(4);
+    }
+}
+
+/// The whole life of an actor.
 #[must_use]
-pub fn act() -> ExitCode {
-    arm::install();
-    let root = Frame { outer: None, space: None, mapping: None };
+pub(crate) fn act(verbs: Verbs) -> ExitCode {
+    let root = Frame { verbs, outer: None, space: None, mapping: None };
     while let Some(line) = root.serve(&[]) {
         say('=', "skip");
         drop(line);
@@ -63,7 +72,7 @@ pub fn act() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn refused(error: &RegionError) -> String {
+pub(crate) fn refused(error: &RegionError) -> String {
     match error {
         RegionError::Exists { .. } => "exists".into(),
         RegionError::NotFound { .. } => "notfound".into(),
@@ -72,6 +81,7 @@ fn refused(error: &RegionError) -> String {
         RegionError::NoSpace { .. } => "nospace".into(),
         RegionError::NoMemory { .. } => "nomemory".into(),
         RegionError::BeyondReserve { .. } => "beyond".into(),
+        RegionError::Fenced => "fenced".into(),
         error => format!("failed: {error}"),
     }
 }
@@ -160,10 +170,12 @@ impl Frame<'_> {
 
     fn obey(&self, line: &Line) {
         let name = line.word(1);
-        match (line.word(0), self.space, self.mapping_of(name)) {
+        let mapping = self.mapping_of(name);
+        if (self.verbs)(line, self.space, mapping) {
+            return;
+        }
+        match (line.word(0), self.space, mapping) {
             ("open", None, _) => self.open(name),
-            ("guest", None, _) => guest::attend(name, line.number(2)),
-            ("tour", None, _) => guest::tour(name, line.number(2)),
             ("lock" | "rlock" | "mlock", _, Some(mapping)) => self.lock(mapping, line),
             ("fill", _, Some(mapping)) => {
                 let bytes = vec![pattern(name); usize::try_from(mapping.size()).unwrap_or(0)];
@@ -198,6 +210,8 @@ impl Frame<'_> {
                 answer(&space.destroy(name, how));
             }
             "resize" => answer(&space.resize(name, line.number(2))),
+            "region" => say('=', &region(space, name)),
+            "name" => answer(&space.set_name(name)),
             "reap" => answer(&space.reap()),
             "check" => answer(&space.check()),
             _ => say('=', "skip"),
@@ -210,7 +224,8 @@ impl Frame<'_> {
             Err(error) => return say('=', &format!("failed: {error}")),
         };
         say('=', "ok");
-        let inner = Frame { outer: Some(self), space: Some(&space), mapping: None };
+        let inner =
+            Frame { outer: Some(self), verbs: self.verbs, space: Some(&space), mapping: None };
         inner.hold(&["close"], "");
         drop(space);
         say('=', "ok");
@@ -222,7 +237,12 @@ impl Frame<'_> {
             Err(error) => return say('=', &refused(&error)),
         };
         say('=', &format!("ok {}", mapping.size()));
-        let inner = Frame { outer: Some(self), space: self.space, mapping: Some(&mapping) };
+        let inner = Frame {
+            outer: Some(self),
+            verbs: self.verbs,
+            space: self.space,
+            mapping: Some(&mapping),
+        };
         inner.hold(&["unmap"], name);
         answer(&mapping.unmap());
     }
@@ -245,7 +265,8 @@ impl Frame<'_> {
         };
         say('=', &said);
         let Some(guard) = guard else { return };
-        let inner = Frame { outer: Some(self), space: self.space, mapping: None };
+        let inner =
+            Frame { outer: Some(self), verbs: self.verbs, space: self.space, mapping: None };
         loop {
             let line = inner.hold(&["unlock", "leave", "abandon", "repair"], mapping.name());
             if line.word(0) != "repair" {
@@ -253,6 +274,14 @@ impl Frame<'_> {
             }
             answer(&guard.repair());
         }
+    }
+}
+
+/// In which part of its life a region is, and how often it is mapped.
+fn region(space: &Space, name: &str) -> String {
+    match space.stat(name) {
+        Ok(info) => format!("ok {} {}", info.state, info.maps),
+        Err(error) => refused(&error),
     }
 }
 

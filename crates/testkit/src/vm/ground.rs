@@ -1,0 +1,74 @@
+//! A space that a test shares out: a file on the host that guests see as a device.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use crate::vm::{Kit, Outcome, Side, bound::Broom, failed};
+
+/// Where it is: memory whose locks prove something.
+const DIRECTORY: &str = "/dev/shm";
+
+/// A formatted space, removed when this is dropped.
+#[derive(Debug)]
+pub struct Ground {
+    kit: Kit,
+    directory: PathBuf,
+    /// Removes the directory at the end; also if this process is killed.
+    _broom: Broom,
+}
+
+impl Ground {
+    /// Formats one, as `commonhold space format` does it with these options.
+    ///
+    /// # Errors
+    /// That fails.
+    pub fn format(kit: &Kit, options: &[&str]) -> Outcome<Self> {
+        let ground = Self::new(kit)?;
+        let url = ground.url();
+        ground.host().run(&[&["space", "format", &url], options].concat())?;
+        Ok(ground)
+    }
+
+    /// A file of zeros, to be formatted by whoever sees it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn blank(kit: &Kit, bytes: u64) -> Outcome<Self> {
+        let ground = Self::new(kit)?;
+        let file = File::create(ground.path());
+        file.and_then(|file| file.set_len(bytes)).map_err(failed("make a file"))?;
+        Ok(ground)
+    }
+
+    fn new(kit: &Kit) -> Outcome<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let directory = format!("commonhold-vm-{}-{number}", process::id());
+        let directory = Path::new(DIRECTORY).join(directory);
+        fs::create_dir(&directory).map_err(failed(&directory.display().to_string()))?;
+        let broom = Broom::over(kit, &directory)?;
+        Ok(Self { kit: kit.clone(), directory, _broom: broom })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.directory.join("space")
+    }
+
+    /// Its URL on the host.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("file:{}", self.path().display())
+    }
+
+    /// The host's side of it.
+    #[must_use]
+    pub fn host(&self) -> Side<'_> {
+        Side::host(&self.kit, self.url())
+    }
+}

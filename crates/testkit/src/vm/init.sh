@@ -1,0 +1,19 @@
+#!/bin/busybox sh
+# The first process of a guest of the tests: prepares it, and becomes the agent.
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/
+mount -t devtmpfs none /dev
+mount -t proc none /proc
+mount -t sysfs none /sys
+mkdir -p /dev/shm /tmp
+mount -t tmpfs none /dev/shm
+mount -t tmpfs none /tmp
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
+case " $(cat /proc/cmdline) " in
+*" commonhold.shell "*)
+    echo "This guest has: commonhold, guest-actor, busybox. Its end: poweroff -f"
+    exec setsid cttyhack sh
+    ;;
+esac
+stty -F /dev/ttyS1 raw -echo 115200
+exec guest-agent /dev/ttyS1

@@ -1,0 +1,68 @@
+//! The machine that a guest gets from QEMU.
+
+use std::{ffi::OsString, fs, path::PathBuf};
+
+use crate::vm::{Kit, Outcome, failed};
+
+/// What kind of machine a guest gets.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Processors. With one, QEMU does not execute locked instructions atomically.
+    pub processors: u8,
+    /// Mebibytes of its own memory.
+    pub memory: u32,
+    /// Files that it sees as memory devices, one device each.
+    pub windows: Vec<PathBuf>,
+    /// More for the command line of the kernel.
+    pub append: String,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { processors: 2, memory: 128, windows: vec![], append: String::new() }
+    }
+}
+
+impl Machine {
+    /// A usual machine with one window.
+    #[must_use]
+    pub fn with(window: impl Into<PathBuf>) -> Self {
+        Self { windows: vec![window.into()], ..Self::default() }
+    }
+
+    /// The QEMU that is such a machine, without a system to start, and without serial lines.
+    ///
+    /// # Errors
+    /// A window cannot be looked at.
+    pub(crate) fn bare(&self) -> Outcome<Vec<OsString>> {
+        let mut all: Vec<OsString> = ["qemu-system-x86_64", "-machine", "pc", "-nodefaults"]
+            .into_iter()
+            .chain(["-no-user-config", "-display", "none", "-no-reboot"])
+            // What KVM offers inside a virtual machine may be slower than no KVM.
+            .chain(["-accel", "tcg,thread=multi"])
+            .map(OsString::from)
+            .collect();
+        all.extend(["-smp".into(), self.processors.to_string().into()]);
+        all.extend(["-m".into(), format!("{}M", self.memory).into()]);
+        for (index, path) in self.windows.iter().enumerate() {
+            let size = fs::metadata(path).map_err(failed(&path.display().to_string()))?.len();
+            let mut backend = OsString::from(format!(
+                "memory-backend-file,id=window{index},share=on,size={size},mem-path="
+            ));
+            backend.push(path);
+            all.extend(["-object".into(), backend]);
+            all.extend(["-device".into(), format!("ivshmem-plain,memdev=window{index}").into()]);
+        }
+        Ok(all)
+    }
+
+    /// The QEMU that starts Linux on it. The kernel's console is the first serial line.
+    pub(crate) fn linux(&self, kit: &Kit) -> Outcome<Vec<OsString>> {
+        let mut all = self.bare()?;
+        let append = format!("console=ttyS0 loglevel=4 panic=-1 oops=panic {}", self.append.trim());
+        all.extend(["-kernel".into(), kit.kernel().into()]);
+        all.extend(["-initrd".into(), kit.initramfs().into()]);
+        all.extend(["-append".into(), append.into()]);
+        Ok(all)
+    }
+}

@@ -1,0 +1,89 @@
+//! A guest without an operating system: it does what its command line says, and says what it did.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread,
+};
+
+use crate::vm::{Kit, Machine, Outcome, PATIENCE, failed, qemu::Qemu};
+
+/// QEMU's exit status after such a guest was content.
+const CONTENT: i32 = 33;
+
+/// Such a guest, running. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Metal {
+    qemu: Qemu,
+    lines: Receiver<String>,
+}
+
+impl Metal {
+    /// Starts one, whose command line is what the machine appends.
+    ///
+    /// # Errors
+    /// QEMU cannot be started.
+    pub fn start(kit: &Kit, machine: &Machine) -> Outcome<Self> {
+        let mut argv = machine.bare()?;
+        // How it tells QEMU, and QEMU us, how it went.
+        argv.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(Into::into));
+        argv.extend(["-kernel".into(), kit.bare_metal().into()]);
+        argv.extend(["-append".into(), machine.append.clone().into()]);
+        let (qemu, [serial]) = Qemu::start(kit, argv)?;
+        let (sender, lines) = channel();
+        let console = Arc::clone(&qemu.console);
+        thread::spawn(move || {
+            for line in BufReader::new(serial).split(b'\n').map_while(Result::ok) {
+                console.follow(&*line);
+                console.follow(&b"\n"[..]);
+                let _ = sender.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+        });
+        Ok(Self { qemu, lines })
+    }
+
+    /// What it says next; `None` if it has ended.
+    ///
+    /// # Errors
+    /// It says nothing for very long.
+    pub fn line(&mut self) -> Outcome<Option<String>> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => Err(self.qemu.console.told("says nothing")),
+        }
+    }
+
+    /// Waits until it says something that begins so, and gives back the rest.
+    ///
+    /// # Errors
+    /// It ends before.
+    pub fn hear(&mut self, beginning: &str) -> Outcome<String> {
+        while let Some(line) = self.line()? {
+            if let Some(rest) = line.strip_prefix(beginning) {
+                return Ok(rest.to_owned());
+            }
+        }
+        Err(self.qemu.console.told(&format!("ends without saying {beginning:?}")))
+    }
+
+    /// Waits for its end, which must be a good one.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn end(mut self) -> Outcome {
+        while self.line()?.is_some() {}
+        match self.qemu.end().map_err(failed("QEMU"))? {
+            Some(CONTENT) => Ok(()),
+            status => Err(self.qemu.console.told(&format!("has ended with {status:?}"))),
+        }
+    }
+
+    /// Kills it.
+    pub fn kill(self) {
+        drop(self);
+    }
+}

@@ -1,0 +1,85 @@
+//! A running QEMU: its process, its serial lines and its monitor. It leaves no socket behind, since all
+//! of them are inherited and have no names.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use command_fds::{CommandFdExt as _, FdMapping};
+
+use crate::vm::{Kit, Outcome, bound, console::Console, failed, monitor::Monitor};
+
+/// The first descriptor that QEMU inherits: high enough to be in nobody's way.
+const FIRST: i32 = 10;
+
+/// It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Qemu {
+    child: Child,
+    pub(crate) console: Arc<Console>,
+    pub(crate) monitor: Monitor,
+}
+
+impl Qemu {
+    /// Starts it with so many serial lines more.
+    pub(crate) fn start<const LINES: usize>(
+        kit: &Kit,
+        mut argv: Vec<OsString>,
+    ) -> Outcome<(Self, [UnixStream; LINES])> {
+        static STARTED: AtomicU32 = AtomicU32::new(1);
+        let name = format!("guest {}", STARTED.fetch_add(1, Ordering::Relaxed));
+        let (monitor, theirs) = pair()?;
+        argv.extend(["-chardev".into(), format!("socket,id=monitor,fd={FIRST}").into()]);
+        argv.extend(["-mon", "chardev=monitor,mode=control"].map(Into::into));
+        let mut mappings = vec![FdMapping { parent_fd: theirs, child_fd: FIRST }];
+        let mut ours = vec![];
+        for (line, child_fd) in (0..LINES).zip(FIRST + 1..) {
+            argv.extend(["-chardev".into(), format!("socket,id=line{line},fd={child_fd}").into()]);
+            argv.extend(["-serial".into(), format!("chardev:line{line}").into()]);
+            let (line, parent_fd) = pair()?;
+            mappings.push(FdMapping { parent_fd, child_fd });
+            ours.push(line);
+        }
+        let mut command = bound::bound(kit, &argv);
+        command.fd_mappings(mappings).map_err(failed("descriptors of QEMU"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = bound::launch(command).map_err(failed("qemu-system-x86_64"))?;
+        let console = Arc::new(Console::new(name));
+        if let Some(stderr) = child.stderr.take() {
+            let console = Arc::clone(&console);
+            thread::spawn(move || console.follow(stderr));
+        }
+        let lines = ours.try_into().map_err(|_| "as many lines as there are lines")?;
+        Ok((Self { child, console, monitor: Monitor::new(monitor) }, lines))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end. It has let go of its serial lines, so this will not be long.
+    pub(crate) fn end(&mut self) -> io::Result<Option<i32>> {
+        self.child.wait().map(|status| status.code())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Our end, and the one that QEMU gets.
+fn pair() -> Outcome<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = UnixStream::pair().map_err(failed("socketpair"))?;
+    Ok((ours, theirs.into()))
+}

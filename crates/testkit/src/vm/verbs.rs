@@ -1,0 +1,171 @@
+//! What actors of the virtual machine tests can do, beyond what every actor can.
+//!
+//! - `increments NAME N`: adds 1 to the number at the head of a mapped region, N times, by reading and
+//!   writing it under the region's lock. `ok N M`: M times the last owner had died.
+//! - `value NAME`: that number. `ok N`.
+//! - `churn SEED N`: N random creations, mappings and destructions; says `+` after each.
+//! - `verify`: maps every region and looks at all its bytes, then checks all tables. `ok N` regions.
+//!
+//! Whoever churns fills a region with words that tell which region they were written to. So a word that
+//! is neither zero nor that says that a region was given to two, or not cleared for the second.
+
+use std::{process::ExitCode, time::Duration};
+
+use commonhold::{
+    Access, CreateOptions, Destroy, ErrorKind, LockError, Mapping, RegionError, Space, State,
+};
+
+use crate::stage::{self, refused, say};
+
+/// Names that are fought over.
+const NAMES: u64 = 12;
+/// The largest region.
+const LARGEST: u64 = 64 << 10;
+/// Mappings that one keeps while it goes on.
+const KEPT: usize = 3;
+/// How long a destruction waits for others.
+const BRIEFLY: Duration = Duration::from_millis(20);
+
+pub(crate) fn act() -> ExitCode {
+    stage::act(|line, space, mapping| {
+        let done = match (line.word(0), space, mapping) {
+            ("increments", _, Some(mapping)) => increments(mapping, line.number(2)),
+            ("value", _, Some(mapping)) => {
+                mapping.get(0).map(|value: u64| value.to_string()).map_err(|error| refused(&error))
+            }
+            ("churn", Some(space), _) => churn(space, line.number(1), line.number(2)),
+            ("verify", Some(space), _) => verify(space),
+            _ => return false,
+        };
+        match done {
+            Ok(said) => say('=', &format!("ok {said}")),
+            Err(said) => say('=', &said),
+        }
+        true
+    })
+}
+
+/// Why a word in a region is wrong, or an answer is: what the actor says then.
+type Said<T = ()> = Result<T, String>;
+
+fn increments(mapping: &Mapping, count: u64) -> Said<String> {
+    let lock = mapping.region_lock().map_err(|error| refused(&error))?;
+    let mut repaired = 0;
+    for _ in 0..count {
+        let guard = match lock.lock() {
+            Ok(guard) => guard,
+            Err(LockError::OwnerDied(guard)) => {
+                repaired += 1;
+                guard.mark_consistent().map_err(|error| refused(&error))?;
+                guard
+            }
+            Err(error) => return Err(format!("failed: {error}")),
+        };
+        let added = mapping
+            .get::<u64>(0)
+            .and_then(|value| mapping.set(0, &(value + 1)))
+            .and_then(|()| guard.unlock());
+        added.map_err(|error| refused(&error))?;
+    }
+    Ok(format!("{count} {repaired}"))
+}
+
+fn churn(space: &Space, seed: u64, count: u64) -> Said<String> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut kept: Vec<Mapping> = vec![];
+    for _ in 0..count {
+        let name = format!("churn-{}", random.u64(0..NAMES));
+        let result = match random.u8(0..10) {
+            0..3 => create(space, &name, random.u64(0..=LARGEST)),
+            3..7 => space.map(&name, Access::ReadWrite).map(|mapping| kept.push(mapping)),
+            7 => space.destroy(&name, Destroy::Within(BRIEFLY)).map(drop),
+            _ => space.destroy(&name, Destroy::Deferred).map(drop),
+        };
+        match result {
+            Err(error) if !is_usual(&error) => return Err(refused(&error)),
+            _ => {}
+        }
+        if let Some(mapping) = kept.last() {
+            look(mapping)?;
+            fill(mapping)?;
+        }
+        if kept.len() > KEPT {
+            let index = random.usize(0..kept.len());
+            kept.swap_remove(index).unmap().map_err(|error| refused(&error))?;
+        }
+        say('+', "");
+    }
+    for mapping in kept {
+        mapping.unmap().map_err(|error| refused(&error))?;
+    }
+    Ok(count.to_string())
+}
+
+fn create(space: &Space, name: &str, size: u64) -> Result<(), RegionError> {
+    space.create_with(name, &CreateOptions { size, ..CreateOptions::default() }).map(drop)
+}
+
+/// Whether an operation may end so, with others at work.
+fn is_usual(error: &RegionError) -> bool {
+    matches!(error, RegionError::Mapped { .. })
+        || matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::Exists | ErrorKind::TimedOut | ErrorKind::NoMemory
+        )
+}
+
+/// The word at an index of a region: it tells where it belongs, and is never 0.
+fn word(mapping: &Mapping, index: u64) -> u64 {
+    let key = mapping.key();
+    let region = u64::from(key.entry) << 32 | u64::from(key.generation);
+    fastrand::Rng::with_seed(region.wrapping_add(index << 16)).u64(1..)
+}
+
+/// Writes all words of a region, under its lock.
+fn fill(mapping: &Mapping) -> Said {
+    let guard = match mapping.lock() {
+        Ok(guard) => guard,
+        Err(LockError::OwnerDied(guard)) => {
+            guard.mark_consistent().map_err(|error| refused(&error))?;
+            guard
+        }
+        Err(error) => return Err(format!("failed: {error}")),
+    };
+    for index in 0..mapping.size() / 8 {
+        mapping.set(index * 8, &word(mapping, index)).map_err(|error| refused(&error))?;
+    }
+    guard.unlock().map_err(|error| refused(&error))
+}
+
+/// Whether each word of a region is its own, or has not been written yet.
+fn look(mapping: &Mapping) -> Said {
+    for index in 0..mapping.size() / 8 {
+        let found: u64 = mapping.get(index * 8).map_err(|error| refused(&error))?;
+        if found != 0 && found != word(mapping, index) {
+            return Err(format!(
+                "failed: word {index} of {:?} ({:?}, {} bytes) is {found:#x}",
+                mapping.name(),
+                mapping.key(),
+                mapping.size()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn verify(space: &Space) -> Said<String> {
+    let mut seen = 0;
+    for region in space.regions().map_err(|error| refused(&error))? {
+        if region.state != State::Active || !region.name.starts_with("churn-") {
+            continue;
+        }
+        match space.map(&region.name, Access::ReadWrite) {
+            Err(RegionError::NotFound { .. }) => continue,
+            Err(error) => return Err(refused(&error)),
+            Ok(mapping) => look(&mapping)?,
+        }
+        seen += 1;
+    }
+    space.check().map_err(|error| refused(&error))?;
+    Ok(seen.to_string())
+}

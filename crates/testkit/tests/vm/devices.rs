@@ -1,0 +1,56 @@
+//! What a guest says of its devices.
+
+use commonhold_testkit::vm::{Ground, Guest, Kit, Machine, Outcome, Side};
+
+const CAPACITY: u64 = 16 << 20;
+
+#[test]
+fn of_several_devices_each_is_a_space_of_its_own_and_none_is_taken_by_accident() -> Outcome {
+    let kit = Kit::find()?;
+    let grounds = [Ground::blank(&kit, CAPACITY)?, Ground::blank(&kit, CAPACITY)?];
+    let windows = grounds.iter().map(Ground::path).collect();
+    let guest = Guest::start(&kit, &Machine { windows, ..Machine::default() })?;
+    let any = Side::guest(&guest, "pci:auto");
+    let refused = any.try_run(&["ls"])?;
+    assert_ne!(refused.status, 0);
+    let found: Vec<&str> = refused
+        .err
+        .split([' ', ',', ';', '\n'])
+        .filter(|word| word.starts_with("pci:0000"))
+        .collect();
+    assert_eq!(found.len(), 2, "{}", refused.err);
+    for (index, url) in found.iter().enumerate() {
+        let there = Side::guest(&guest, url);
+        there.run(&["space", "format", url])?;
+        there.run(&["create", &format!("region-{index}"), "4096"])?;
+    }
+    for ground in &grounds {
+        let regions = ground.host().json(&["ls"])?;
+        assert_eq!(regions.as_array().unwrap().len(), 1, "{regions}");
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_device_a_guest_is_told_so() -> Outcome {
+    let kit = Kit::find()?;
+    let guest = Guest::start(&kit, &Machine::default())?;
+    let refused = Side::guest(&guest, "pci:auto").try_run(&["ls"])?;
+    assert_ne!(refused.status, 0);
+    assert!(refused.err.contains("ivshmem"), "{}", refused.err);
+    Ok(())
+}
+
+#[test]
+fn a_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome {
+    let kit = Kit::find()?;
+    let ground = Ground::format(&kit, &["--capacity", "16M"])?;
+    let machine = Machine { processors: 1, ..Machine::with(ground.path()) };
+    let guest = Guest::start(&kit, &machine)?;
+    let refused = Side::guest(&guest, "pci:auto").try_run(&["peers"])?;
+    assert_ne!(refused.status, 0, "{refused:?}");
+    for part in ["one processor", "-smp 2 -accel tcg,thread=multi"] {
+        assert!(refused.err.contains(part), "{part:?} is not in {}", refused.err);
+    }
+    Ok(())
+}

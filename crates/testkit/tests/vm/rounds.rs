@@ -1,0 +1,74 @@
+//! Guests that come, churn regions, and are killed, one after the other, while others go on.
+
+use commonhold_testkit::vm::{Actor, Ground, Guest, Kit, Machine, Outcome, Side};
+use serde_json::Value;
+
+use crate::support::{actor, peers, until};
+
+const ROUNDS: u64 = 10;
+/// What each survivor does in a round, at least.
+const CHURNS: u64 = 30;
+/// So many operations at most, and the guest is dead.
+const LAST: u64 = 40;
+
+/// What a space comes back to when it is emptied.
+fn emptiness(info: &Value) -> Vec<&Value> {
+    ["used", "free", "largest_free", "regions"].iter().map(|key| &info[key]).collect()
+}
+
+#[test]
+fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() -> Outcome {
+    let kit = Kit::find()?;
+    let ground = Ground::format(&kit, &["--capacity", "64M", "--lease", "2s"])?;
+    let machine = Machine::with(ground.path());
+    let survivors = Guest::start(&kit, &machine)?;
+    let mut next = Guest::start(&kit, &machine)?;
+    let host = ground.host();
+    let empty = host.json(&["space", "info"])?;
+    let mut here = actor(&host, "here")?;
+    let mut there = actor(&Side::guest(&survivors, "pci:auto"), "there")?;
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..ROUNDS {
+        // The one of the next round boots while that of this round works.
+        let guest = std::mem::replace(&mut next, Guest::start(&kit, &machine)?);
+        let operations = random.u64(1..LAST);
+        let victim = round_of(&guest, [&mut here, &mut there], round, operations)
+            .map_err(|why| format!("round {round}, {operations} operations: {why}"))?;
+        guest.kill();
+        drop(victim);
+        here.done()?;
+        there.done()?;
+        until("the dead is reaped", || {
+            here.must("reap")?;
+            Ok(peers(&host)?.len() == 2)
+        })?;
+        let seen = here.must("verify")?;
+        assert_eq!(there.must("verify")?, seen, "regions that both see, in round {round}");
+        for region in host.json(&["ls"])?.as_array().unwrap() {
+            assert_eq!((&region["state"], &region["maps"]), (&"active".into(), &0.into()));
+            host.run(&["destroy", region["name"].as_str().unwrap()])?;
+        }
+        let info = host.json(&["space", "info"])?;
+        assert_eq!(emptiness(&info), emptiness(&empty), "what is left of round {round}");
+    }
+    here.leave()?;
+    there.leave()
+}
+
+/// Up to the instant at which the guest is to be killed.
+fn round_of(
+    guest: &Guest,
+    survivors: [&mut Actor; 2],
+    round: u64,
+    operations: u64,
+) -> Outcome<Actor> {
+    let mut victim = actor(&Side::guest(guest, "pci:auto"), "victim")?;
+    victim.tell(&format!("churn {} {}", 3 * round, u64::MAX));
+    for (index, survivor) in (1..).zip(survivors) {
+        survivor.tell(&format!("churn {} {CHURNS}", 3 * round + index));
+    }
+    for _ in 0..operations {
+        victim.progress()?;
+    }
+    Ok(victim)
+}

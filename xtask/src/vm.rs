@@ -1,0 +1,107 @@
+//! `cargo xtask vm`: what the virtual machine tests need, made on this machine.
+//!
+//! # What it owns
+//! `target/vm`: a kernel, a first file system for guests, and the programs in it. `testkit::vm` says
+//! what becomes of them.
+//!
+//! # Invariants
+//! 1. What comes from the network is fetched once, and is whole or not there.
+//! 2. What is built from this source is built anew whenever it changed.
+
+mod image;
+mod parts;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::{
+    cargo::{self, cargo},
+    machine,
+    report::{Counts, Report, say},
+};
+
+/// How the tests find what is made here; `testkit::vm` knows the same name.
+const KIT: &str = "COMMONHOLD_VM";
+const WHAT: &str = "virtual machines";
+
+/// What can be done about virtual machines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Makes all that guests need, and prints where it is.
+    Image,
+    /// Runs the tests between virtual machines.
+    Test {
+        /// What to hand on to the test program: names of tests.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Starts a guest with a shell on this terminal. Its end is `poweroff -f`.
+    Boot {
+        /// Files that it sees as memory devices.
+        windows: Vec<PathBuf>,
+    },
+}
+
+/// Runs one.
+pub(crate) fn run(command: Command) -> Result<()> {
+    let kit = kit()?;
+    match command {
+        Command::Image => {
+            for part in ["kernel", "initramfs", "bin/commonhold", "bin/bare-metal"] {
+                say(format_args!("{}", kit.join(part).display()));
+            }
+            say(format_args!("{KIT}={}", kit.display()));
+            Ok(())
+        }
+        Command::Test { arguments } => {
+            let mut counts = Counts::default();
+            cargo::test(tests(&kit).args(arguments), &mut counts)
+        }
+        Command::Boot { windows } => {
+            let features = ["run", "--quiet", "-p", "commonhold-testkit", "--features", "vm"];
+            let program = ["--bin", "guest-actor", "--", "boot"];
+            cargo::must_succeed(cargo(&features).args(program).args(windows).env(KIT, &kit))
+        }
+    }
+}
+
+/// Makes everything.
+fn kit() -> Result<PathBuf> {
+    let kit = directory()?;
+    let parts = parts::fetch(&kit.join("debian"))?;
+    image::make(&kit, &parts)?;
+    Ok(kit)
+}
+
+fn directory() -> Result<PathBuf> {
+    Ok(cargo::metadata(&["--no-deps"])?.target_directory.join("vm"))
+}
+
+/// The tests, one after the other: two guests of two processors each are enough for a machine.
+fn tests(kit: &Path) -> std::process::Command {
+    let mut command = cargo(&["test", "-p", "commonhold-testkit", "--features", "vm"]);
+    command.args(["--test", "vm", "--", "--test-threads=1"]).env(KIT, kit);
+    command
+}
+
+/// The steps of `cargo xtask test`.
+pub(crate) fn steps(report: &mut Report) {
+    if !machine::has_qemu() {
+        // Said already, by the one who tried to install it.
+        return;
+    }
+    let parts = match directory().and_then(|kit| Ok((parts::fetch(&kit.join("debian"))?, kit))) {
+        Ok(parts) => parts,
+        Err(why) => return report.not_run(WHAT, &format!("{why:#}")),
+    };
+    let (parts, kit) = parts;
+    let made = report.step("the image of the guests", |_| image::make(&kit, &parts));
+    if made {
+        report
+            .step("cargo test (virtual machines)", |counts| cargo::test(&mut tests(&kit), counts));
+    } else {
+        report.not_run(WHAT, "there is no image of a guest");
+    }
+}
