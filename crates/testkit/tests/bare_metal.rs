@@ -2,6 +2,12 @@
 //! and says where it is.
 //!
 //! Nothing here waits for ever: a guest that says nothing for a minute is killed, and its test fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "that is how a test fails, in its helpers as well"
+)]
 
 use std::{
     env,
