@@ -1,7 +1,9 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask vm`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask vm`, `cargo xtask bare-metal`,
+//! `cargo xtask bench`.
 #![forbid(unsafe_code)]
 
 mod acceptance;
+mod bare_metal;
 mod cargo;
 mod licences;
 mod machine;
@@ -35,6 +37,8 @@ enum Command {
         #[command(subcommand)]
         command: vm::Command,
     },
+    /// Builds the guest of examples/bare-metal, and prints where it is.
+    BareMetal,
     /// Runs `commonhold bench` from a release build.
     Bench {
         /// What to hand on to it.
@@ -50,6 +54,10 @@ fn main() -> ExitCode {
             return suite::run(length);
         }
         Command::Vm { command } => vm::run(command),
+        Command::BareMetal => bare_metal::build().map(|(image, size)| {
+            report::say(format_args!("{}", image.display()));
+            eprintln!("{size} bytes");
+        }),
         Command::Bench { arguments } => bench(&arguments),
     };
     match done {

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::{
     acceptance::{self, Torture},
+    bare_metal,
     cargo::{self, cargo, rustflags_and},
     licences, machine, points,
     report::{Counts, Report},
@@ -48,6 +49,7 @@ pub(crate) fn run(length: Length) -> ExitCode {
     report.step("licences of the dependencies", |_| licences::check());
     let program = release(&mut report);
     tests(&mut report);
+    bare_metal::steps(&mut report);
     vm::steps(&mut report);
     long_runs(&mut report, program.as_deref(), length);
     report.end()
@@ -55,13 +57,17 @@ pub(crate) fn run(length: Length) -> ExitCode {
 
 fn lints(report: &mut Report) {
     if machine::has_component("fmt", "rustfmt") {
-        report.step("cargo fmt --check", |_| cargo::run(&["fmt", "--all", "--check"]));
+        report.step("cargo fmt --check", |_| {
+            cargo::run(&["fmt", "--all", "--check"])?;
+            bare_metal::check_format()
+        });
     } else {
         report.not_run("cargo fmt", "this toolchain has no rustfmt: rustup component add rustfmt");
     }
     if machine::has_component("clippy", "clippy") {
         report.step("cargo clippy", |_| {
-            cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+            cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+            bare_metal::check_lints()
         });
     } else {
         report.not_run("cargo clippy", "this toolchain has no clippy: rustup component add clippy");

@@ -144,16 +144,13 @@ impl<P: Platform> Space<P> {
         state: RegionState,
     ) -> Result<(), DirectoryError> {
         let extent = self.view().extent(self.view().entry(region)?)?;
-        let released = match extent.is_empty() {
-            true => Ok(()),
-            false => self.view().platform().release(extent),
-        };
+        let released = self.view().release(extent);
         Point::DestroyReleased.reached();
         let directory = self.view().directory(me)?;
         if let Err(error) = released {
             // Nobody's duty from now on: whoever comes across the entry tries again.
             self.view().entry(region)?[region_word::ACTOR].store(0, Ordering::Relaxed);
-            return Err(error.into());
+            return Err(error);
         }
         if self.view().region_state(region)? != state {
             return Err(DirectoryError::Fenced);
@@ -248,9 +245,7 @@ impl<P: Platform> Directory<'_, P> {
     ) -> Result<(), DirectoryError> {
         let state = self.begin_free(region, state)?;
         let extent = self.view.extent(self.view.entry(region)?)?;
-        if !extent.is_empty() {
-            self.view.platform().release(extent)?;
-        }
+        self.view.release(extent)?;
         Point::DestroyReleased.reached();
         self.forget(region, state)
     }

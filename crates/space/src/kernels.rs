@@ -65,6 +65,13 @@ impl<P: Platform> View<P> {
         }
     }
 
+    /// Whether the peer that looks through this view was declared dead.
+    pub(crate) fn is_fenced(&self) -> bool {
+        // Relaxed: as in `beat`; the state is looked at in its own order.
+        read_own_word(self.own.load(Ordering::Relaxed))
+            .is_some_and(|(peer, generation)| !self.peer_state(peer).is_current(generation))
+    }
+
     /// Declares the peer of `generation` in a slot dead, as a verdict would: it owns nothing from now
     /// on. `false` if it is not there any more.
     ///

@@ -82,7 +82,7 @@ impl<P: Platform> Directory<'_, P> {
             self.view.window().zero(extent.part(from, edge).ok_or_else(damage)?)?;
         }
         if let Some(tail) = extent.part(whole, end.saturating_sub(whole)) {
-            self.view.platform().release(tail)?;
+            self.view.release(tail)?;
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ impl<P: Platform> Directory<'_, P> {
             && !tail.is_empty()
             && let Err(error) = self.view.platform().commit(tail)
         {
-            self.view.platform().release(tail)?;
+            self.view.release(tail)?;
             self.set_intent(None)?;
             return Err(error.into());
         }

@@ -10,7 +10,7 @@ use commonhold_layout::{
 use commonhold_sync::{Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word};
 use commonhold_window::{OutOfWindow, Point, Window};
 
-use crate::{Identity, Mapped, PeerRecord, Platform, RegionHandle};
+use crate::{DirectoryError, Identity, Mapped, PeerRecord, Platform, RegionHandle};
 
 /// The words of a region entry.
 pub(crate) type Entry = [AtomicU64; region_word::COUNT];
@@ -294,6 +294,25 @@ impl<P: Platform> View<P> {
             .filter(|extent| extent.start() >= data.start() && extent.end() <= data.end())
             .filter(|extent| (offset | extent.len()) & (self.geometry.page() - 1) == 0)
             .ok_or(Damage::new("the extent of a region", offset))
+    }
+
+    /// Gives the memory behind an extent back, piece by piece: a medium that has to write zeros for it may
+    /// take long. Between the pieces the heart beats, and a peer that was declared dead stops, since
+    /// somebody else may have the bytes by then.
+    pub(crate) fn release(&self, extent: Extent) -> Result<(), DirectoryError> {
+        const AT_ONCE: u64 = 16 << 20;
+        let piece = AT_ONCE.max(self.geometry.page());
+        let mut at = 0;
+        while let Some(left) = extent.len().checked_sub(at).filter(|left| *left > 0) {
+            let part = extent.part(at, piece.min(left));
+            self.beat();
+            if self.is_fenced() {
+                return Err(DirectoryError::Fenced);
+            }
+            self.platform.release(part.ok_or(Damage::new("an extent", at))?)?;
+            at = at.saturating_add(piece);
+        }
+        Ok(())
     }
 
     /// Where a word of an entry lies.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use cpio::{NewcBuilder, newc::ModeFileType, write_cpio};
 
 use crate::{
+    bare_metal,
     cargo::{self, cargo, rustflags_and},
     vm::parts::Parts,
 };
@@ -24,7 +25,7 @@ pub(crate) fn make(kit: &Path, parts: &Parts) -> Result<()> {
     let programs = kit.join("bin");
     fs::create_dir_all(&programs)?;
     build(&programs)?;
-    build_bare_metal(&programs)?;
+    copy(&bare_metal::build()?.0, &programs.join("bare-metal"))?;
     copy(&parts.kernel, &kit.join("kernel"))?;
     let path = kit.join("initramfs");
     let new = kit.join("initramfs.new");
@@ -50,14 +51,6 @@ fn build(to: &Path) -> Result<()> {
         copy(&target.join(TARGET).join("guest").join(program), &to.join(program))?;
     }
     Ok(())
-}
-
-/// Builds the guest without an operating system, which is a workspace of its own.
-fn build_bare_metal(to: &Path) -> Result<()> {
-    let target = cargo::metadata(&["--no-deps"])?.target_directory.join("bare-metal");
-    let manifest = ["build", "--release", "--manifest-path", "examples/bare-metal/Cargo.toml"];
-    cargo::must_succeed(cargo(&manifest).env("CARGO_TARGET_DIR", &target))?;
-    copy(&target.join("release/bare-metal"), &to.join("bare-metal"))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -85,3 +85,29 @@ fn the_hearts_of_other_kernels_are_watched_and_those_of_ones_own_are_not_needed(
     a.space.watch();
     assert!(!c.space.is_live());
 }
+
+/// A guest without threads, in a space with a lease, destroyed a large region: it wrote zeros for longer
+/// than the lease, was declared dead for its silence, and wrote on, over whatever others had put there.
+#[test]
+fn whoever_gives_back_much_memory_beats_meanwhile_and_stops_when_it_was_declared_dead() {
+    const SIZE: u64 = 40 << 20;
+    let world = World::formatted(64 << 20);
+    let a = world.attach();
+    a.create("x", SIZE).unwrap();
+    let before = heartbeat(&a);
+    a.destroy("x", Destroy::Wait).unwrap();
+    assert_eq!(heartbeat(&a), before + 3, "once for each 16 MiB");
+    assert_eq!(world.data_pages(&a.space), 0);
+
+    a.create("x", SIZE).unwrap();
+    *world.at_release.lock().unwrap() = Some(|world| {
+        let view = View::open(world.machine()).unwrap();
+        assert!(view.assume_dead(PeerId::new(0), 1));
+    });
+    assert_eq!(a.destroy("x", Destroy::Wait), Err(DirectoryError::Fenced));
+    assert_eq!(world.data_pages(&a.space), (SIZE - (16 << 20)) / PAGE, "the first piece is gone");
+    let b = world.attach();
+    b.space.reap(&b.me()).unwrap();
+    assert_eq!(world.data_pages(&b.space), 0);
+    assert_eq!(b.check().used, 0);
+}

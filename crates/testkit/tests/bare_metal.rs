@@ -1,0 +1,299 @@
+//! The guest of `examples/bare-metal` in one space with this process. `cargo xtask test` builds the image
+//! and says where it is.
+//!
+//! Nothing here waits for ever: a guest that says nothing for a minute is killed, and its test fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "that is how a test fails, in its helpers as well"
+)]
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+/// The guest's own: nothing in it needs a guest, so it is tested here as well.
+#[path = "../../../examples/bare-metal/src/silence.rs"]
+mod silence;
+
+use commonhold::{Access, FormatOptions, LockError, Mapping, PeerLife, Removal, Space};
+use commonhold_layout::{BootId, Evidence, PeerId, PeerName};
+use commonhold_space::{Identity, PeerRecord};
+use commonhold_sync::Verdict;
+
+const LAST_DEADLINE: Duration = Duration::from_secs(60);
+const MULTI: &[&str] = &["-accel", "tcg,thread=multi", "-smp", "2"];
+const DONE: i32 = 33;
+const FAILED: i32 = 35;
+
+/// A space in a file that guests have as a window; removed at the end.
+struct Ground {
+    url: String,
+    file: String,
+}
+
+impl Ground {
+    fn new(test: &str, lease: Option<Duration>) -> (Self, Space) {
+        let name = format!("metal-{test}-{}", std::process::id());
+        let ground =
+            Self { url: format!("shm:{name}"), file: format!("/dev/shm/commonhold-{name}") };
+        let options = FormatOptions { capacity: Some(64 << 20), lease, ..Default::default() };
+        Space::format(&ground.url, &options).unwrap();
+        let space = Space::open(&ground.url).unwrap();
+        (ground, space)
+    }
+
+    fn guest(&self, line: &str) -> Guest {
+        self.guest_on(MULTI, line)
+    }
+
+    fn guest_on(&self, machine: &[&str], line: &str) -> Guest {
+        let image = env::var_os("COMMONHOLD_BARE_METAL")
+            .expect("COMMONHOLD_BARE_METAL names the image: see `cargo xtask bare-metal`");
+        let file = &self.file;
+        let window = format!("memory-backend-file,id=w,share=on,mem-path={file},size=64M");
+        let mut child = Command::new("qemu-system-x86_64")
+            .args(machine)
+            .args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"])
+            .args(["-m", "32M", "-object", &window, "-device", "ivshmem-plain,memdev=w"])
+            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-append", line])
+            .arg("-kernel")
+            .arg(image)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("QEMU: install qemu-system-x86");
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Guest { child, lines }
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let _ = Space::remove(&self.url, Removal::Forced);
+    }
+}
+
+/// A running guest; killed when it is dropped.
+struct Guest {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Guest {
+    fn line(&self) -> Option<String> {
+        match self.lines.recv_timeout(LAST_DEADLINE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the guest says nothing any more"),
+        }
+    }
+
+    /// Reads until a line that begins so, and returns what comes after.
+    fn says(&self, begin: &str) -> String {
+        let mut before = Vec::new();
+        while let Some(line) = self.line() {
+            if let Some(rest) = line.strip_prefix(begin) {
+                return rest.to_owned();
+            }
+            before.push(line);
+        }
+        panic!("the guest ended without saying {begin:?}, but {before:?}")
+    }
+
+    /// Its exit status, and whatever it still said.
+    fn end(mut self) -> (i32, Vec<String>) {
+        let lines = std::iter::from_fn(|| self.line()).collect();
+        (self.child.wait().unwrap().code().unwrap(), lines)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn increment(counter: &Mapping) {
+    let guard = counter.lock().unwrap();
+    let value: u64 = counter.get(0).unwrap();
+    counter.set(0, &(value + 1)).unwrap();
+    drop(guard);
+}
+
+#[test]
+fn a_guest_and_threads_of_the_host_count_together_and_lose_nothing() {
+    const GUEST: u64 = 100_000;
+    let (ground, space) = Ground::new("count", None);
+    let counter = space.create("counter", 4096).unwrap().map(Access::ReadWrite).unwrap();
+    let stop = AtomicBool::new(false);
+    let host: u64 = thread::scope(|scope| {
+        let count = || {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                increment(&counter);
+                count += 1;
+            }
+            count
+        };
+        let threads = [scope.spawn(count), scope.spawn(count)];
+        let guest = ground.guest(&format!("region=counter increments={GUEST}"));
+        assert_eq!(guest.says("done "), format!("increments={GUEST} owner_died=0"));
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(guest.end().0, DONE);
+        threads.map(|thread| thread.join().unwrap()).iter().sum()
+    });
+    assert!(host > 0);
+    assert_eq!(counter.get::<u64>(0).unwrap(), GUEST + host);
+    assert_eq!(space.peers().unwrap().len(), 1, "the guest has detached");
+    space.check().unwrap();
+}
+
+#[test]
+fn a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() {
+    let (ground, space) = Ground::new("hold", None);
+    let region = space.create("held", 8).unwrap().map(Access::ReadWrite).unwrap();
+    let guest = ground.guest("hold=held");
+    guest.says("holding held");
+    let state = || {
+        space.listen().unwrap();
+        let peers = space.peers().unwrap();
+        peers.into_iter().find(|peer| peer.name == "bare-metal").map(|peer| (peer.slot, peer.state))
+    };
+    let (slot, life) = state().unwrap();
+    assert_eq!(life, PeerLife::Live, "a guest that does nothing but hold a lock beats");
+    assert!(matches!(region.try_lock(), Err(LockError::TimedOut)));
+    space.assume_dead(slot).unwrap_err();
+    // SIGKILL, as a hypervisor that is gone.
+    drop(guest);
+    assert_eq!(state(), Some((slot, PeerLife::Suspect)));
+    assert!(matches!(region.try_lock(), Err(LockError::TimedOut)));
+    space.assume_dead(slot).unwrap();
+    let Err(LockError::OwnerDied(guard)) = region.try_lock() else { panic!("nobody died") };
+    guard.mark_consistent().unwrap();
+    drop(guard);
+    assert_eq!(space.reap().unwrap().peers.len(), 1);
+    space.check().unwrap();
+}
+
+#[test]
+fn with_a_lease_a_guest_takes_over_what_another_held_when_it_was_killed() {
+    let (ground, space) = Ground::new("lease", Some(Duration::from_secs(1)));
+    space.create("held", 8).unwrap();
+    space.create("other", 8).unwrap();
+    let (first, second) = (ground.guest("hold=held"), ground.guest("hold=other"));
+    first.says("holding held");
+    second.says("holding other");
+    let mut domains: Vec<_> = space.peers().unwrap().into_iter().map(|peer| peer.domain).collect();
+    domains.sort();
+    domains.dedup();
+    assert_eq!(domains.len(), 3, "every guest is a kernel of its own");
+    // Nobody but guests is there to notice.
+    drop(space);
+    drop(first);
+    let heir = ground.guest("region=held increments=1");
+    assert_eq!(heir.says("done "), "increments=1 owner_died=1");
+    assert_eq!(heir.end().0, DONE);
+}
+
+#[test]
+fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
+    let (ground, space) = Ground::new("make", None);
+    assert_eq!(ground.guest("create=made size=64K").end().0, DONE);
+    let made = space.map("made", Access::ReadWrite).unwrap();
+    assert_eq!(made.size(), 64 << 10);
+    let created = space.stat("made").unwrap().created;
+    let off = created.elapsed().unwrap_or_else(|ahead| ahead.duration());
+    assert!(off < Duration::from_secs(3600), "the guest knows what time it is, but for {off:?}");
+    made.write(0, &[0xff; 64 << 10]).unwrap();
+    // It waits for us, as the host would.
+    let guest = ground.guest("destroy=made create=again size=64K");
+    guest.says("attached as peer");
+    made.unmap().unwrap();
+    assert_eq!(guest.end().0, DONE);
+    assert!(space.map("made", Access::ReadOnly).is_err());
+    let again = space.map("again", Access::ReadOnly).unwrap();
+    let mut bytes = vec![1; 64 << 10];
+    again.read(0, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0), "memory that was used before is zero");
+    space.check().unwrap();
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_nothing_is_left_behind() {
+    let (ground, space) = Ground::new("wrong", None);
+    for (line, says) in [
+        ("", "there is nothing to do"),
+        ("region=a", "after \"region=a\" must come increments="),
+        ("list create=a size=1Q", "\"size=1Q\" does not end in a number"),
+        ("region=none increments=1", "region none: no region of that name is active; create="),
+        ("create=tiny size=4 region=tiny increments=1", "region tiny is shorter than 8 bytes"),
+    ] {
+        let (status, lines) = ground.guest(line).end();
+        let error = lines.iter().find_map(|line| line.strip_prefix("error: "));
+        assert!(error.is_some_and(|error| error.starts_with(says)), "{line}: {lines:?}");
+        assert_eq!(status, FAILED, "{line}");
+    }
+    assert_eq!(space.peers().unwrap().len(), 1, "a guest that fails detaches");
+}
+
+#[test]
+fn on_one_emulated_processor_it_refuses_to_take_part() {
+    let (ground, space) = Ground::new("one", None);
+    let (status, lines) = ground.guest_on(&["-accel", "tcg", "-smp", "1"], "list").end();
+    assert_eq!(status, FAILED);
+    assert!(lines.iter().any(|line| line.contains("-smp 2 -accel tcg,thread=multi")), "{lines:?}");
+    assert_eq!(space.peers().unwrap().len(), 1);
+}
+
+#[test]
+fn a_guest_that_was_paused_blames_nobody_for_what_it_did_not_hear() {
+    const LEASE_MS: u64 = 5000;
+    const HOUR_MS: u64 = 3_600_000;
+    let silence = silence::Silence::new();
+    let judge = |slot, heartbeat, now_ms| silence.judge(&record(slot, heartbeat), LEASE_MS, now_ms);
+    assert_eq!(judge(3, 7, 1000), Verdict::Alive);
+    // An hour passes between two looks, again and again: each counts for 250 ms.
+    for look in 1..20 {
+        let expected = if look < 4 { Verdict::Alive } else { Verdict::Suspect };
+        assert_eq!(judge(3, 7, look * HOUR_MS), expected, "look {look}");
+    }
+    assert_eq!(judge(3, 7, 20 * HOUR_MS), Verdict::Dead);
+    assert_eq!(judge(3, 8, 20 * HOUR_MS), Verdict::Alive);
+    // Another peer in the same place: the one begins anew, and so does the other.
+    assert_eq!(judge(3 + 128, 8, 21 * HOUR_MS), Verdict::Alive);
+    assert_eq!(judge(3, 8, 22 * HOUR_MS), Verdict::Alive);
+}
+
+/// What can be seen of a peer.
+fn record(slot: u16, heartbeat: u64) -> PeerRecord {
+    PeerRecord {
+        peer: PeerId::new(slot),
+        generation: 1,
+        evidence: Evidence::HEARTBEAT,
+        identity: Identity {
+            boot: BootId(1),
+            pid: 0,
+            pid_namespace: 0,
+            start_time: 0,
+            uid: 0,
+            name: PeerName::default(),
+        },
+        attached_ms: 0,
+        heartbeat,
+    }
+}
