@@ -154,6 +154,9 @@ pub(crate) enum Command {
     /// The holder that `bench recovery` kills.
     #[command(hide = true)]
     BenchHolder(WorkerArgs),
+    /// The two threads that `bench waiting` measures.
+    #[command(hide = true)]
+    BenchWaiter(WorkerArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -348,6 +351,8 @@ pub(crate) enum Benchmark {
     Rwlock,
     /// From the death of a holder to the waiter having the lock.
     Recovery,
+    /// Waiting in memory of a device, where no kernel can wake the waiter, against a futex.
+    Waiting,
 }
 
 #[derive(Debug, Args)]

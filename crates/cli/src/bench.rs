@@ -8,6 +8,7 @@ mod locks;
 mod lookup;
 mod peers;
 mod recovery;
+mod waiting;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub(crate) use recovery::holder;
+pub(crate) use waiting::waiter;
 
 /// How often ours and the peer take turns.
 const ROUNDS: usize = 15;
@@ -56,6 +58,7 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
         Benchmark::Mutex,
         Benchmark::Rwlock,
         Benchmark::Recovery,
+        Benchmark::Waiting,
     ];
     let chosen = if args.names.is_empty() { &all[..] } else { &args.names };
     if cfg!(debug_assertions) {
@@ -70,6 +73,7 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
             Benchmark::Mutex => lines.push(locks::mutex(session)?),
             Benchmark::Rwlock => lines.extend(locks::rwlock(session)?),
             Benchmark::Recovery => lines.push(recovery::recovery(session)?),
+            Benchmark::Waiting => lines.extend(waiting::waiting(session)?),
         }
     }
     if session.out.json {
