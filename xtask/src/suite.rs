@@ -66,7 +66,9 @@ fn lints(report: &mut Report) {
     }
     if machine::has_component("clippy", "clippy") {
         report.step("cargo clippy", |_| {
-            cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+            let features = "commonhold-testkit/vm,commonhold-testkit/crash-points";
+            let all = ["clippy", "--workspace", "--all-targets", "--features", features];
+            cargo::run(&[&all[..], &["--", "-D", "warnings"]].concat())?;
             bare_metal::check_lints()
         });
     } else {

@@ -177,7 +177,7 @@ pub(crate) enum SpaceCommand {
 pub(crate) struct FormatArgs {
     /// Which space.
     pub(crate) url: String,
-    /// Bytes of the window; default 64 GiB for shm:, the file's size for file:.
+    /// Bytes of the window; default 64 GiB for shm:, the file's size for file:, all of pci: and mem:.
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub(crate) capacity: Option<u64>,
     /// How many processes can attach at once.

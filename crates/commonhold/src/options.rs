@@ -11,7 +11,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default)]
 pub struct FormatOptions {
     /// Bytes of the window. Default: 64 GiB for `shm:` (which costs nothing until it is used), the
-    /// present size of the file for `file:`, or 64 GiB for one that does not exist.
+    /// present size of the file for `file:`, or 64 GiB for one that does not exist; the whole memory
+    /// for `pci:` and `mem:`, which is also the most.
     pub capacity: Option<u64>,
     /// Peers that can be attached at once.
     pub peers: Option<u64>,
@@ -22,7 +23,7 @@ pub struct FormatOptions {
     /// How long a peer without proof of life may be silent before its locks are taken over. Without
     /// it, they never are.
     pub lease: Option<Duration>,
-    /// Permission bits of the file; default `0o600`.
+    /// Permission bits of the file; default `0o600`. A device keeps its own.
     pub mode: Option<u32>,
     /// Replace a space, or other data, that is there already. Refused while live peers are attached.
     pub force: bool,

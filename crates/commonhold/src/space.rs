@@ -28,7 +28,8 @@ impl Space {
         &self.0
     }
 
-    /// Attaches to an existing space, named by a URL: `shm:NAME` or `file:PATH`.
+    /// Attaches to an existing space, named by a URL: `shm:NAME`, `file:PATH`, `pci:ADDRESS` or
+    /// `pci:auto`, `mem:BASE+SIZE`.
     ///
     /// # Errors
     /// [`OpenError::NotFound`], [`OpenError::NotASpace`], [`OpenError::NoPeerSlot`], and the others.
@@ -44,7 +45,8 @@ impl Space {
         open::open_or_format(url)
     }
 
-    /// Formats a space, and does not attach to it. The name appears at once and whole, or not at all.
+    /// Formats a space, and does not attach to it. Of a file, the name appears at once and whole, or
+    /// not at all; memory of a device is refused by all until it is whole.
     ///
     /// # Errors
     /// [`OpenError::Exists`] if something is there and `force` is not set; [`OpenError::InUse`] if

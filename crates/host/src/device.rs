@@ -25,10 +25,11 @@ use rustix::{
 };
 
 use crate::{
-    error::{DeviceError, HostError},
+    error::HostError,
     fork::{ForkGuard, OwnFd},
     kind::MemoryKind,
     map::MappedWindow,
+    refusal::DeviceError,
 };
 
 /// Where a window is that no file system is behind.

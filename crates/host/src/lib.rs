@@ -42,6 +42,7 @@ mod probe;
 mod process;
 #[cfg(feature = "bench-peers")]
 pub mod pthread;
+mod refusal;
 #[cfg(test)]
 mod scratch;
 mod shm;
@@ -52,7 +53,7 @@ mod touch;
 mod url;
 mod witness;
 
-pub use error::{CreateError, DeviceError, HostError};
+pub use error::{CreateError, HostError};
 pub use fork::ForkGuard;
 pub use heart::Heart;
 pub use kind::{FileSystem, MemoryKind};
@@ -63,6 +64,7 @@ pub use peek::Peek;
 pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
 pub use probe::{Cache, Cost, Memory};
+pub use refusal::DeviceError;
 pub use silence::heartbeat_period_ms;
 pub use url::{PciAddress, Url, UrlError};
 

@@ -15,11 +15,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-use crate::{
-    device::DevicePlace,
-    error::{DeviceError, HostError},
-    kind::MemoryKind,
-};
+use crate::{device::DevicePlace, error::HostError, kind::MemoryKind, refusal::DeviceError};
 
 /// Names a device to use instead of `/dev/mem`.
 const DEVICE: &str = "COMMONHOLD_DEV_MEM";

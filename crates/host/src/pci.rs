@@ -18,10 +18,7 @@ use std::{
 };
 
 use crate::{
-    device::DevicePlace,
-    error::{DeviceError, HostError},
-    kind::MemoryKind,
-    url::PciAddress,
+    device::DevicePlace, error::HostError, kind::MemoryKind, refusal::DeviceError, url::PciAddress,
 };
 
 /// Names a directory to use instead of `/sys/bus/pci/devices`.

@@ -22,7 +22,7 @@ use std::{
 use commonhold_layout::{Offset, header_word};
 use commonhold_window::{Window, atomic::AtomicU64};
 
-use crate::{emulation, error::DeviceError};
+use crate::{emulation, refusal::DeviceError};
 
 /// Additions of each of the two threads.
 const ADDITIONS: usize = 4096;

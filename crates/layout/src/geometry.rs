@@ -178,7 +178,7 @@ impl Geometry {
     pub fn plan(options: &FormatOptions) -> Result<Self, FormatError> {
         let (peers, threads, regions, domains) = match options.capacity >> 20 {
             0..8 => (16, 16, 128, 8),
-            8..64 => (128, 32, 1024, 16),
+            8..256 => (128, 32, 1024, 16),
             _ => (128, 256, 16_384, 32),
         };
         let geometry = Self::compute(Sizes {

@@ -141,6 +141,7 @@ impl<'w> Claim<'w> {
         }
         self.wipe()?;
         Point::FormatWiped.reached();
+        self.check()?;
         let magic = write_header(self.first, &geometry);
         Point::FormatWritten.reached();
         // Release: as in `format`.

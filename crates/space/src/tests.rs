@@ -25,6 +25,7 @@ use crate::{
     Platform, Space, View, Witness, format,
 };
 
+mod in_place;
 mod kernels;
 
 const PAGE: u64 = 4096;

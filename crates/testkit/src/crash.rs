@@ -20,6 +20,7 @@
 
 mod actor;
 mod arm;
+mod formatters;
 mod guest;
 mod ledger;
 mod medium;
@@ -40,6 +41,8 @@ pub fn act() -> ExitCode {
         match (line.word(0), space) {
             ("guest", None) => guest::attend(line.word(1), line.number(2)),
             ("tour", None) => guest::tour(line.word(1), line.number(2)),
+            ("format", None) => formatters::format(line.word(1), line.word(2) == "force"),
+            ("try", None) => formatters::try_open(line.word(1)),
             _ => return false,
         }
         true

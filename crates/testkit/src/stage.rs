@@ -101,6 +101,14 @@ enum Guard<'a> {
 }
 
 impl Guard<'_> {
+    fn is_inconsistent(&self) -> bool {
+        match self {
+            Self::Region(guard) => guard.is_inconsistent(),
+            Self::Mutex(guard) => guard.is_inconsistent(),
+            Self::Read(_) => false,
+        }
+    }
+
     fn repair(&self) -> Result<(), RegionError> {
         match self {
             Self::Region(guard) if guard.is_inconsistent() => guard.mark_consistent(),
@@ -268,11 +276,13 @@ impl Frame<'_> {
         let inner =
             Frame { outer: Some(self), verbs: self.verbs, space: self.space, mapping: None };
         loop {
-            let line = inner.hold(&["unlock", "leave", "abandon", "repair"], mapping.name());
-            if line.word(0) != "repair" {
-                return answer(&guard.give_back(line.word(0)));
+            let closers = ["unlock", "leave", "abandon", "repair", "inspect"];
+            match inner.hold(&closers, mapping.name()).word(0) {
+                "repair" => answer(&guard.repair()),
+                "inspect" if guard.is_inconsistent() => say('=', "ok inconsistent"),
+                "inspect" => say('=', "ok consistent"),
+                how => return answer(&guard.give_back(how)),
             }
-            answer(&guard.repair());
         }
     }
 }

@@ -37,6 +37,7 @@ mod monitor;
 mod process;
 mod qemu;
 mod side;
+mod terminal;
 mod verbs;
 mod wire;
 
@@ -58,6 +59,7 @@ pub use kit::{KIT, Kit};
 pub use machine::Machine;
 pub use metal::Metal;
 pub use side::Side;
+pub use terminal::Terminal;
 
 /// Why a test fails, in words.
 pub type Outcome<T = ()> = Result<T, String>;

@@ -1,11 +1,12 @@
 //! `doctor`: what this machine can do, and what to do about what is missing.
 //!
 //! Does not need a space, and changes nothing: the one space it makes to try things is a scratch
-//! file of its own, and is removed.
+//! file of its own, and is removed. A space on a device is probed as at each opening, and memory of a
+//! device without one is read only.
 
 use std::{fs, fs::OpenOptions, path::Path};
 
-use commonhold::{FormatOptions, Removal, Space};
+use commonhold::{FormatOptions, PciDevice, Removal, Space};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -46,18 +47,19 @@ impl Finding {
 }
 
 pub(crate) fn doctor(session: &Session) -> Result<(), Failure> {
-    let findings = [
+    let mut findings = vec![
         scratch_space(),
         shm_room(),
         io_uring(),
         userfaultfd(),
         kvm(),
         huge_pages(),
-        pci_device(),
+        physical_memory(),
         pid_namespace(),
         address_space(),
         remove_ipc(),
     ];
+    findings.extend(pci_devices());
     if session.out.json {
         return session.out.value(&findings);
     }
@@ -201,23 +203,60 @@ fn huge_pages() -> Finding {
     }
 }
 
-/// ivshmem is 1af4:1110.
-fn pci_device() -> Finding {
-    const CHECK: &str = "PCI device";
-    let devices = fs::read_dir("/sys/bus/pci/devices").into_iter().flatten().flatten();
-    let found = devices.into_iter().find(|device| {
-        let id = |file: &str| text(device.path().join(file)).unwrap_or_default();
-        id("vendor") == "0x1af4" && id("device") == "0x1110"
-    });
-    match found {
-        Some(device) => {
-            let address = device.file_name().display().to_string();
-            Finding::ok(CHECK, format!("ivshmem at {address}: --space pci:{address}"))
-        }
-        None => Finding::missing(
-            CHECK,
+/// One finding for each ivshmem device, or one that there is none.
+fn pci_devices() -> Vec<Finding> {
+    let devices = commonhold::pci_devices();
+    if devices.is_empty() {
+        return vec![Finding::missing(
+            PCI_DEVICE,
             "no ivshmem (1af4:1110)",
             "only needed inside a virtual machine that shares a space",
+        )];
+    }
+    devices.iter().map(pci_device).collect()
+}
+
+const PCI_DEVICE: &str = "PCI device";
+
+fn pci_device(device: &PciDevice) -> Finding {
+    let url = format!("pci:{}", device.address);
+    let driver =
+        device.driver.as_ref().map_or(String::new(), |driver| format!(", driver {driver}"));
+    let found = format!("{url}, {}{driver}", human_size(device.size));
+    if device.size == 0 {
+        return Finding::warning(PCI_DEVICE, found, "it has no memory in BAR 2");
+    }
+    if !device.enabled {
+        // Opening would switch it on, and nothing is changed here.
+        let advice =
+            "it does not answer to its addresses; the first who opens it as root enables it";
+        return Finding::warning(PCI_DEVICE, found, advice);
+    }
+    match commonhold::memory_of(&url) {
+        Ok(memory) if memory.cache.is_none() => Finding::warning(
+            PCI_DEVICE,
+            format!("{found}, holds no space"),
+            format!("commonhold space format {url}"),
+        ),
+        Ok(memory) if memory.cached => Finding::ok(PCI_DEVICE, format!("{found}; {memory}")),
+        Ok(memory) => Finding::warning(PCI_DEVICE, found, memory.to_string()),
+        Err(error) => Finding::missing(PCI_DEVICE, found, error.to_string()),
+    }
+}
+
+fn physical_memory() -> Finding {
+    const CHECK: &str = "physical memory";
+    let path = commonhold::physical_memory();
+    let found = path.display();
+    match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(_) => Finding::ok(
+            CHECK,
+            format!("{found} can be opened; mem: can have what no driver and not the kernel uses"),
+        ),
+        Err(error) => Finding::missing(
+            CHECK,
+            format!("{found}: {error}"),
+            "only needed for mem: spaces; it wants root (CAP_SYS_RAWIO) and CONFIG_DEVMEM",
         ),
     }
 }

@@ -12,6 +12,7 @@
 
 mod basics;
 mod damage;
+mod devices;
 mod kernels;
 mod lock;
 mod map;

@@ -11,6 +11,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 
 mod damage;
+mod devices;
 mod events;
 mod examples;
 mod fork;
@@ -24,6 +25,7 @@ mod threads;
 /// What an actor can be told to do.
 const ROLES: &[&[support::Role]] = &[
     damage::ROLES,
+    devices::ROLES,
     events::ROLES,
     fork::ROLES,
     locks::ROLES,

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Once,
@@ -42,6 +42,15 @@ pub(crate) fn unique() -> String {
     format!("facade-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// If set, spaces lie in the file that stands for `/dev/mem`, which has room for so many of them.
+pub(crate) const IN_MEMORY: &str = "COMMONHOLD_TEST_IN_MEMORY";
+/// What stands for `/dev/mem`.
+pub(crate) const DEV_MEM: &str = "COMMONHOLD_DEV_MEM";
+/// Where no machine has memory of its own.
+pub(crate) const MEMORY_BASE: u64 = 1 << 46;
+/// Bytes of each space there.
+pub(crate) const MEMORY_SIZE: u64 = 16 << 20;
+
 /// The name of a space, which is removed with it.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -51,6 +60,12 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// A `shm:` space that does not exist yet.
     pub(crate) fn new() -> Self {
+        if std::env::var_os(IN_MEMORY).is_some() {
+            watch();
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let base = MEMORY_BASE + u64::from(number) * MEMORY_SIZE;
+            return Self { url: format!("mem:{base:#x}+{MEMORY_SIZE:#x}") };
+        }
         Self { url: format!("shm:{}", unique()) }
     }
 
@@ -87,8 +102,20 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if let Ok(commonhold_host::Url::Mem { base, size }) = self.url.parse() {
+            forget_memory(base, size);
+        }
         let _ = Space::remove(&self.url, Removal::Forced);
     }
+}
+
+/// Gives back what a range of the file that stands for `/dev/mem` takes.
+fn forget_memory(base: u64, size: u64) {
+    use rustix::fs::FallocateFlags;
+    let file = std::env::var_os(DEV_MEM)
+        .and_then(|path| std::fs::OpenOptions::new().write(true).open(path).ok());
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let _ = file.map(|file| rustix::fs::fallocate(file, flags, base, size));
 }
 
 /// A folder that goes with its guard.
@@ -98,6 +125,13 @@ pub(crate) struct Folder(pub(crate) PathBuf);
 impl Folder {
     pub(crate) fn new() -> Self {
         let path = std::env::temp_dir().join(format!("commonhold-{}", unique()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// One on a file system that has room for a file of any length.
+    pub(crate) fn in_memory() -> Self {
+        let path = PathBuf::from(format!("/dev/shm/commonhold-{}", unique()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -203,10 +237,16 @@ pub(crate) struct Actor {
 
 impl Actor {
     pub(crate) fn start(role: &str, args: &[&str]) -> Self {
+        Self::start_with(role, args, &[])
+    }
+
+    /// The same, in an environment with these besides.
+    pub(crate) fn start_with(role: &str, args: &[&str], environment: &[(&str, &Path)]) -> Self {
         let words: Vec<&str> = std::iter::once(role).chain(args.iter().copied()).collect();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "actor", "--nocapture", "--test-threads=1"]);
         command.env(ROLE, words.join(&SEPARATOR.to_string()));
+        command.envs(environment.iter().copied());
         Self::spawn(command, Some(MARK))
     }
 

@@ -44,8 +44,18 @@ pub(crate) struct Actor {
 impl Actor {
     /// Starts `program`, to die at `at`.
     pub(crate) fn start(program: &Path, at: Option<Hit>) -> Outcome<Self> {
+        Self::start_with(program, at, &[])
+    }
+
+    /// The same, in an environment with these besides.
+    pub(crate) fn start_with(
+        program: &Path,
+        at: Option<Hit>,
+        environment: &[(&str, &Path)],
+    ) -> Outcome<Self> {
         let mut command = Command::new(program);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).env_remove(arm::ARMED);
+        command.envs(environment.iter().copied());
         if let Some((point, number)) = at {
             command.env(arm::ARMED, format!("{}:{number}", point.name()));
         }

@@ -18,6 +18,7 @@ use commonhold_window::Point;
 use crate::crash::{
     Outcome,
     actor::Hit,
+    formatters,
     medium::SmallMemory,
     recovery::{Bystander, recover},
     scenarios::{self, Scenario},
@@ -156,8 +157,27 @@ pub fn run(program: &Path) -> Report {
     let played = stage(program, &mut report, "deaths in scripts", &first);
     let second = spread(played.iter().flat_map(|(job, seen)| relapses(*job, seen)).collect());
     stage(program, &mut report, "deaths in recoveries", &second);
+    deaths_of_formatters(program, &mut report);
     report.took = began.elapsed();
     report
+}
+
+fn deaths_of_formatters(program: &Path, report: &mut Report) {
+    for first in formatters::POINTS {
+        let seconds = formatters::POINTS.map(Some);
+        for second in [None].into_iter().chain(seconds) {
+            report.runs += 1;
+            if let Err(why) = formatters::play(program, first, second) {
+                let then = second.map_or("nothing", Point::name);
+                report.failures.push(format!("formatters, {} then {then}: {why}", first.name()));
+                continue;
+            }
+            report.kills.entry(first.name()).or_default().0 += u32::from(second.is_none());
+            if let Some(second) = second {
+                report.kills.entry(second.name()).or_default().1 += 1;
+            }
+        }
+    }
 }
 
 fn can_mount(bytes: u64) -> bool {

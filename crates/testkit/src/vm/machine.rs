@@ -4,11 +4,17 @@ use std::{ffi::OsString, fs, path::PathBuf};
 
 use crate::vm::{Kit, Outcome, failed};
 
+/// The log goes to the first serial line, and its end is the end of the guest. An emulated timer may be
+/// late on a busy host: the kernel must not conclude that there is none.
+const KERNEL: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic no_timer_check";
+
 /// What kind of machine a guest gets.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// Processors. With one, QEMU does not execute locked instructions atomically.
     pub processors: u8,
+    /// How QEMU runs them.
+    pub accel: &'static str,
     /// Mebibytes of its own memory.
     pub memory: u32,
     /// Files that it sees as memory devices, one device each.
@@ -19,7 +25,9 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { processors: 2, memory: 128, windows: vec![], append: String::new() }
+        // What KVM offers inside a virtual machine may be slower than no KVM.
+        let accel = "tcg,thread=multi";
+        Self { processors: 2, accel, memory: 128, windows: vec![], append: String::new() }
     }
 }
 
@@ -38,8 +46,7 @@ impl Machine {
         let mut all: Vec<OsString> = ["qemu-system-x86_64", "-machine", "pc", "-nodefaults"]
             .into_iter()
             .chain(["-no-user-config", "-display", "none", "-no-reboot"])
-            // What KVM offers inside a virtual machine may be slower than no KVM.
-            .chain(["-accel", "tcg,thread=multi"])
+            .chain(["-accel", self.accel])
             .map(OsString::from)
             .collect();
         all.extend(["-smp".into(), self.processors.to_string().into()]);
@@ -59,7 +66,7 @@ impl Machine {
     /// The QEMU that starts Linux on it. The kernel's console is the first serial line.
     pub(crate) fn linux(&self, kit: &Kit) -> Outcome<Vec<OsString>> {
         let mut all = self.bare()?;
-        let append = format!("console=ttyS0 loglevel=4 panic=-1 oops=panic {}", self.append.trim());
+        let append = format!("{KERNEL} {}", self.append.trim());
         all.extend(["-kernel".into(), kit.kernel().into()]);
         all.extend(["-initrd".into(), kit.initramfs().into()]);
         all.extend(["-append".into(), append.into()]);

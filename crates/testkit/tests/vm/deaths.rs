@@ -89,9 +89,11 @@ fn with_a_lease_the_lock_of_a_killed_guest_passes_to_one_of_two_waiters_as_incon
     let (winner, said) = first_of(&mut [&mut here, &mut there])?;
     assert_eq!(said, "ownerdied");
     let (mut winner, mut other) = if winner == 0 { (here, there) } else { (there, here) };
+    winner.expect("inspect r", "ok inconsistent")?;
     // Its unlock repairs first. The other has waited all the time, and hears nothing of the death.
     winner.must("unlock r")?;
     assert_eq!(other.answer()?, "ok", "a second heir");
+    other.expect("inspect r", "ok consistent")?;
     other.must("unlock r")?;
     until("the dead is reaped", || {
         winner.must("reap")?;
@@ -120,6 +122,7 @@ fn a_guest_that_was_paused_for_longer_than_the_lease_is_fenced_and_changes_nothi
     paused.must("lock r wait")?;
     guest.pause()?;
     heir.expect("lock r wait", "ownerdied")?;
+    heir.expect("inspect r", "ok inconsistent")?;
     heir.must("repair r")?;
     guest.resume()?;
 

@@ -45,12 +45,17 @@ fn without_a_device_a_guest_is_told_so() -> Outcome {
 fn a_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome {
     let kit = Kit::find()?;
     let ground = Ground::format(&kit, &["--capacity", "16M"])?;
-    let machine = Machine { processors: 1, ..Machine::with(ground.path()) };
-    let guest = Guest::start(&kit, &machine)?;
-    let refused = Side::guest(&guest, "pci:auto").try_run(&["peers"])?;
-    assert_ne!(refused.status, 0, "{refused:?}");
-    for part in ["one processor", "-smp 2 -accel tcg,thread=multi"] {
-        assert!(refused.err.contains(part), "{part:?} is not in {}", refused.err);
+    let usual = Machine::with(ground.path());
+    let alone = Machine { processors: 1, ..usual.clone() };
+    let in_turn = Machine { accel: "tcg,thread=single", ..usual };
+    for (machine, reason) in [(alone, "with one processor"), (in_turn, "not seen to run at once")] {
+        let guest = Guest::start(&kit, &machine)?;
+        let refused = Side::guest(&guest, "pci:auto").try_run(&["peers"])?;
+        assert_ne!(refused.status, 0, "{refused:?}");
+        for part in [reason, "-smp 2 -accel tcg,thread=multi"] {
+            let said = refused.err.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(said.contains(part), "{part:?} is not in {said}");
+        }
     }
     Ok(())
 }

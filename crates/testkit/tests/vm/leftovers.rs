@@ -37,6 +37,7 @@ fn a_test_that_is_killed_leaves_no_process_and_no_file() -> Outcome {
     until("the guest is gone", || Ok(!runs(qemu)))
 }
 
+#[allow(clippy::print_stdout, reason = "the other process reads it")]
 fn be_killed() -> Outcome {
     let kit = Kit::find()?;
     let ground = Ground::blank(&kit, 1 << 20)?;

@@ -1,8 +1,15 @@
 //! Real kernels around one space. See `commonhold_testkit::vm` for how they are made.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; clippy knows that only of unit tests"
+)]
 
 mod deaths;
 mod devices;
+mod guide;
 mod image;
 mod leftovers;
 mod metal;

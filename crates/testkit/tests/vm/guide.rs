@@ -1,0 +1,169 @@
+//! `docs/VMS.md`, executed: every block of commands, in its order, where it says.
+//!
+//! # How the guide is read
+//! - ` ```sh terminal-N ` starts a guest; ` ```sh host ` and ` ```sh guest-N ` go to a shell, those for
+//!   several of them to all at once. A block must end with 0, or with what `status=` says.
+//! - ` ```text ` is what the block before it says: each line occurs in it, where `…` is anything.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use commonhold_testkit::vm::{Kit, Outcome, Terminal};
+
+const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/VMS.md");
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+/// The space of the guide.
+const FILE: &str = "/dev/shm/commonhold-vms";
+
+#[derive(Debug)]
+struct Block {
+    line: usize,
+    /// `sh` and where, or `text`.
+    words: Vec<String>,
+    text: String,
+}
+
+fn blocks(guide: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = vec![];
+    let mut open = false;
+    for (line, text) in (1..).zip(guide.lines()) {
+        match (open, text.strip_prefix("```"), blocks.last_mut()) {
+            (false, Some(info), _) => {
+                let words = info.split_whitespace().map(str::to_owned).collect();
+                blocks.push(Block { line, words, text: String::new() });
+                open = true;
+            }
+            (true, Some(_), _) => open = false,
+            (true, None, Some(block)) => {
+                block.text.push_str(text);
+                block.text.push('\n');
+            }
+            _ => {}
+        }
+    }
+    blocks
+}
+
+/// Whether the parts of the pattern between `…` occur in one line, in this order.
+fn occurs(pattern: &str, said: &str) -> bool {
+    said.lines().any(|line| {
+        let mut rest = line;
+        pattern.split('…').all(|part| {
+            let found = rest.split_once(part);
+            rest = found.map_or("", |(_, after)| after);
+            found.is_some()
+        })
+    })
+}
+
+/// The end of a block, as the shell was told to mark it. What was typed is echoed with a `$?` there.
+fn marked(text: &str) -> Option<(usize, i32)> {
+    text.match_indices("@ended=").find_map(|(at, mark)| {
+        let digits = text.get(at + mark.len()..)?;
+        let (digits, _) = digits.split_once('\n')?;
+        Some((at, digits.parse().ok()?))
+    })
+}
+
+struct Reader {
+    kit: Kit,
+    shells: BTreeMap<String, Terminal>,
+    /// What the last block said, of all where it was typed.
+    said: Vec<String>,
+}
+
+impl Reader {
+    fn read(&mut self, block: &Block) -> Outcome {
+        let words: Vec<&str> = block.words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["text"] => self.compare(block),
+            ["sh", place] if place.starts_with("terminal-") => {
+                let name = place.replace("terminal-", "guest-");
+                let script = format!("cd {ROOT}; exec {}", block.text);
+                let mut shell = Terminal::open(&self.kit, &name, &script)?;
+                let greeting = |text: &str| text.find("Its end: poweroff").map(|at| (at, ()));
+                let (said, greeted) = shell.hear(greeting)?;
+                greeted.ok_or(format!("{name} has not started:\n{said}"))?;
+                self.shells.insert(name, shell);
+                Ok(())
+            }
+            ["sh", places @ ..] => self.run(block, places),
+            words => Err(format!("what is a block of {words:?}?")),
+        }
+    }
+
+    fn run(&mut self, block: &Block, words: &[&str]) -> Outcome {
+        let status = words.iter().find_map(|word| word.strip_prefix("status="));
+        let status =
+            status.map_or(Ok(0), |text| text.parse::<i32>()).map_err(|error| error.to_string())?;
+        let places = words.iter().filter(|word| !word.contains('='));
+        let mut shells: Vec<(&String, &mut Terminal)> =
+            self.shells.iter_mut().filter(|(name, _)| words.contains(&name.as_str())).collect();
+        assert_eq!(shells.len(), places.count(), "no such terminal");
+        for (_, shell) in &mut shells {
+            block.text.lines().try_for_each(|line| shell.type_line(line))?;
+            shell.type_line("echo @ended=$?")?;
+        }
+        self.said.clear();
+        for (name, shell) in shells {
+            let (said, ended) = shell.hear(marked)?;
+            if ended.is_some_and(|ended| ended != status) {
+                return Err(format!("ends with {ended:?} in {name}:\n{said}"));
+            }
+            self.said.push(said);
+        }
+        Ok(())
+    }
+
+    fn compare(&self, block: &Block) -> Outcome {
+        for (line, said) in block.text.lines().flat_map(|l| self.said.iter().map(move |s| (l, s))) {
+            if !occurs(line, said) {
+                return Err(format!("{line:?} was not said, but:\n{said}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The space must not be left to the next run.
+struct Cleared;
+
+impl Cleared {
+    fn now() -> Self {
+        let _ = fs::remove_file(FILE);
+        Self
+    }
+}
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(FILE);
+    }
+}
+
+#[test]
+fn the_guide_for_virtual_machines_does_what_it_says() -> Outcome {
+    let kit = Kit::find()?;
+    let guide = fs::read_to_string(GUIDE).unwrap();
+    let _cleared = Cleared::now();
+    let mut host = Terminal::open(&kit, "host", &format!("cd {ROOT}; exec bash"))?;
+    host.type_line("unset COMMONHOLD_SPACE COMMONHOLD_SHM_DIR")?;
+    let shells = BTreeMap::from([("host".to_owned(), host)]);
+    let mut reader = Reader { kit, shells, said: vec![] };
+    let blocks = blocks(&guide);
+    assert!(blocks.len() > 15, "the guide has lost its commands");
+    for block in &blocks {
+        let done = reader.read(block);
+        done.map_err(|why| format!("docs/VMS.md:{}: {why}\n{}", block.line, block.text))?;
+    }
+    assert!(!Path::new(FILE).exists(), "the guide cleans up after itself");
+    Ok(())
+}
+
+#[test]
+fn what_the_guide_promises_is_looked_for_in_one_line_in_its_order() {
+    assert!(occurs("counter …active", "NAME SIZE\ncounter 4096 active 0"));
+    assert!(!occurs("counter …active", "counter\nactive"));
+    assert!(!occurs("active…counter", "counter 4096 active"));
+    assert_eq!(marked("echo @ended=$?\nsaid\n@ended=6\n"), Some((20, 6)));
+    assert_eq!(marked("echo @ended=$?\nsaid\n@ended=6"), None);
+}
