@@ -1,9 +1,9 @@
 //! What the compiler expects every program to have: copying, filling and comparing of bytes, and a name
 //! for what unwinds.
 //!
-//! On Linux the functions on bytes come from the C library. They are single instructions here: slower than they could be
-//! for large copies, and obviously right. Written as loops in Rust, the compiler would recognise them
-//! and make each call itself.
+//! On Linux the functions on bytes come from the C library. They are single instructions here: slower
+//! than they could be for large copies, and obviously right. Written as loops in Rust, the compiler would
+//! recognise them and make each call itself.
 
 use core::arch::asm;
 

@@ -2,9 +2,9 @@
 
 use core::{cell::Cell, hint, sync::atomic::Ordering};
 
-use commonhold_layout::{Owner, PeerPhase, RegionId, RegionPhase, ThreadId};
+use commonhold_layout::{PeerPhase, RegionId, RegionPhase};
 use commonhold_space::{AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Space, View};
-use commonhold_sync::{Liveness, Park, Release, Taken, Thread, Verdict};
+use commonhold_sync::{Park, Release, Taken, Thread, Verdict};
 
 use crate::{
     commands::{Command, Commands, Named},
@@ -113,16 +113,14 @@ impl<'a> Guest<'a> {
         }
         for peer in self.view().peer_ids() {
             let Some((record, phase)) = self.view().peer_record(peer) else { continue };
-            let owner = Owner::new(peer, record.generation, ThreadId::FIRST);
-            let state = match (phase, owner) {
-                (PeerPhase::Live | PeerPhase::Attaching, Some(owner)) => {
-                    match self.view().verdict(owner) {
-                        Verdict::Alive => "live",
-                        Verdict::Suspect => "suspect",
-                        Verdict::Dead => "dead",
-                    }
-                }
-                _ => "dead",
+            let verdict = match phase {
+                PeerPhase::Live | PeerPhase::Attaching => self.view().verdict_on(&record),
+                _ => Verdict::Dead,
+            };
+            let state = match verdict {
+                Verdict::Alive => "live",
+                Verdict::Suspect => "suspect",
+                Verdict::Dead => "dead",
             };
             let name = record.identity.name;
             say!("peer {} generation={} {state} {name}", peer.get(), record.generation);
