@@ -16,9 +16,9 @@ use std::{
     time::Duration,
 };
 
-use commonhold_host::{Heart, LinuxPlatform, heartbeat_period_ms};
+use commonhold_host::{Heart, LinuxPlatform};
 use commonhold_layout::{Name, ThreadId};
-use commonhold_space::{DirectoryError, MediumError, Space as Core, View};
+use commonhold_space::{DirectoryError, MediumError, Space as Core, View, heartbeat_period_ms};
 use commonhold_sync::{Park, Thread};
 
 use crate::RegionError;

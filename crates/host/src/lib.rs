@@ -65,7 +65,6 @@ pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
 pub use probe::{Cache, Cost, Memory};
 pub use refusal::DeviceError;
-pub use silence::heartbeat_period_ms;
 pub use url::{PciAddress, Url, UrlError};
 
 /// A random number of the kernel: for the identity of a new space.

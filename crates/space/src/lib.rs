@@ -36,6 +36,7 @@ mod port;
 mod reap;
 mod recover;
 mod resize;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -49,4 +50,5 @@ pub use list::{Census, RegionRecord};
 pub use map::Mapped;
 pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
 pub use reap::Reaped;
+pub use silence::{Watched, heartbeat_period_ms};
 pub use view::{RegionShares, View};

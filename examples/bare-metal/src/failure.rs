@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     /// This program was not started by the PVH protocol.
     Loader,
     /// Atomic operations are not atomic on this machine.
-    OneProcessor,
+    NotAtomic,
     /// There is no clock.
     NoTimer,
     /// There is no ivshmem device.
@@ -56,9 +56,9 @@ impl fmt::Display for Failure {
             Self::Loader => f.write_str(
                 "not started by the PVH protocol, or its data make no sense; use QEMU's -kernel",
             ),
-            Self::OneProcessor => f.write_str(
-                "this QEMU emulates one processor, and then its atomic operations are not atomic for \
-                 others: the locks would not hold; add -smp 2 -accel tcg,thread=multi",
+            Self::NotAtomic => f.write_str(
+                "this QEMU emulates all processors in one thread, and then atomic operations are not \
+                 atomic for others: the locks would not hold; add -smp 2 -accel tcg,thread=multi",
             ),
             Self::NoTimer => f.write_str(
                 "the PC's timer does not run, so there is no clock; use QEMU's machine pc or q35",

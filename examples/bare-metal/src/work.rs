@@ -3,7 +3,9 @@
 use core::{cell::Cell, hint, sync::atomic::Ordering};
 
 use commonhold_layout::{PeerPhase, RegionId, RegionPhase};
-use commonhold_space::{AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Space, View};
+use commonhold_space::{
+    AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Space, View, heartbeat_period_ms,
+};
 use commonhold_sync::{Park, Release, Taken, Thread, Verdict};
 
 use crate::{
@@ -14,10 +16,6 @@ use crate::{
     say,
 };
 
-/// How often the heart beats, in milliseconds. Others find a peer suspect after a second of silence.
-const BEAT_MS: u64 = 250;
-/// Beats that a lease lasts, at least: one that is late must not end it.
-const BEATS_IN_LEASE: u64 = 5;
 /// How long it takes to know that a heart does not beat, and two looks more.
 const LISTEN_NS: u64 = 1_500_000_000;
 
@@ -69,11 +67,10 @@ impl<'a> Guest<'a> {
         if now >= self.next_beat.get() {
             self.space.beat();
             self.space.watch();
-            let period_ms = match self.view().geometry().lease_ms() {
-                0 => BEAT_MS,
-                lease => BEAT_MS.min(lease / BEATS_IN_LEASE),
-            };
-            self.next_beat.set(now.saturating_add(period_ms * 1_000_000));
+            let lease_ms = self.view().geometry().lease_ms();
+            // As often as among several kernels: this is one of its own.
+            let period_ms = heartbeat_period_ms(true, lease_ms);
+            self.next_beat.set(now.saturating_add(period_ms.saturating_mul(1_000_000)));
         }
     }
 
