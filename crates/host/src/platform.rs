@@ -31,11 +31,14 @@ impl LinuxPlatform {
     /// Takes a window over, and opens its file again for the evidence.
     ///
     /// # Errors
-    /// [`HostError`] of opening the file, or [`HostError::Forked`].
+    /// [`HostError`] of opening the file, [`HostError::Forked`], or [`HostError::Device`] if no lock can
+    /// live in the memory.
     pub fn new(mapped: MappedWindow) -> Result<Self, HostError> {
         if mapped.is_forked_child() {
             return Err(HostError::Forked);
         }
+        // No lock is taken in memory that nobody has looked at; what has been is not looked at again.
+        mapped.prove()?;
         let evidences = Evidences::new(&mapped)?;
         let waiting = Waiting::for_kind(mapped.kind());
         Ok(Self { evidences, waiting, mapped })

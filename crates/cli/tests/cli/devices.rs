@@ -92,7 +92,7 @@ fn commands_work_on_a_device_as_they_do_on_a_file() {
     let args = ["--json", space, "space", "info"];
     let info = json(&devices.run(&args), &args);
     assert_eq!(info["memory"], "PCI device 0000:00:04.0");
-    assert_eq!(info["waiting"], "spin");
+    assert_eq!(info["waiting"], "poll");
     assert!(["write-back", "uncached"].iter().any(|cache| info["memory_cache"] == *cache));
     assert!(info["atomic_ns"].is_f64() && info["plain_ns"].is_f64(), "{info}");
     let text = devices.ends(0, &[space, "space", "info"]);

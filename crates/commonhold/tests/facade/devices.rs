@@ -103,7 +103,7 @@ fn live(args: &[&str]) {
     fails!(Space::format(url, &FormatOptions::default()), OpenError::Exists { .. });
     let space = Space::open_or_format(url).unwrap();
     let info = space.info().unwrap();
-    assert_eq!(info.waiting, "spin");
+    assert_eq!(info.waiting, "poll");
     assert_eq!(info.capacity, info.memory.size);
 
     space.create("a", 10_000).unwrap();
