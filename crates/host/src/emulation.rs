@@ -6,9 +6,11 @@
 //! get lost. The probe word cannot show it, since within the guest nothing is ever lost.
 //!
 //! What shows it is the price. A real atomic is a call out of the translated code, and costs at least
-//! twice a load and a store (here 16 ns against 8); one that is none costs no more than they do (7 ns).
+//! twice a load and a store (here 13 ns against 3.7); one that is none costs no more than they do.
 //! The fastest of many short runs is compared, so that a busy host does not matter: whether two
-//! processors are *seen* to run at once would depend on it.
+//! processors are *seen* to run at once would depend on it. The runs are long enough that the clock does
+//! not matter, which may be emulated as well: then reading it takes a microsecond, or, where several
+//! want it, ten. Runs of both kinds take turns, so that both find the host in the same state.
 //!
 //! # What it owns
 //! Telling such a machine from others: by its name, the number of its processors, and that price.
@@ -23,11 +25,12 @@ use commonhold_window::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::refusal::DeviceError;
 
 /// Times its own load and store that an atomic addition costs at least, if it is one.
-const PRICE: f64 = 1.4;
+const PRICE: f64 = 1.5;
 /// Operations timed together.
-const BATCH: u32 = 256;
-/// Batches, of which the fastest counts: each is over long before a host takes its processor away.
-const BATCHES: u32 = 400;
+const BATCH: u32 = 4096;
+/// Batches of each kind, of which the fastest counts: each is over long before a host takes its processor
+/// away.
+const BATCHES: u32 = 100;
 
 /// What is known of the machine.
 #[derive(Debug)]
@@ -78,28 +81,28 @@ fn online(list: &str) -> usize {
 
 /// What an atomic addition costs, as a multiple of a load and a store.
 fn price() -> f64 {
-    let atomic = fastest(|word| {
-        black_box(word.fetch_add(1, Relaxed));
-    });
-    let plain = fastest(|word| {
-        let value = black_box(word.load(Relaxed));
-        word.store(value.wrapping_add(1), Relaxed);
-    });
-    atomic / plain
+    let word = AtomicU64::new(0);
+    let (mut atomic, mut plain) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..BATCHES {
+        atomic = atomic.min(seconds(|| {
+            black_box(word.fetch_add(1, Relaxed));
+        }));
+        plain = plain.min(seconds(|| {
+            let value = black_box(word.load(Relaxed));
+            word.store(value.wrapping_add(1), Relaxed);
+        }));
+    }
+    // Not 0, whatever the clock says.
+    atomic / plain.max(f64::MIN_POSITIVE)
 }
 
-/// Seconds of the fastest batch.
-fn fastest(operation: impl Fn(&AtomicU64)) -> f64 {
-    let word = AtomicU64::new(0);
-    let batch = |_| {
-        let began = Instant::now();
-        for _ in 0..BATCH {
-            operation(&word);
-        }
-        began.elapsed().as_secs_f64()
-    };
-    // Not 0, whatever the clock says.
-    (0..BATCHES).map(batch).fold(f64::INFINITY, f64::min).max(f64::MIN_POSITIVE)
+/// Seconds of one batch.
+fn seconds(operation: impl Fn()) -> f64 {
+    let began = Instant::now();
+    for _ in 0..BATCH {
+        operation();
+    }
+    began.elapsed().as_secs_f64()
 }
 
 #[cfg(test)]
@@ -122,10 +125,10 @@ mod tests {
     fn an_emulated_machine_needs_two_processors_and_atomics_that_have_their_price() {
         let alone = judge(&machine(true, 1), || 2.0);
         assert!(matches!(alone, Err(DeviceError::EmulatedAlone)), "{alone:?}");
-        // As measured in guests with `thread=single` and `thread=multi`.
-        let in_turn = judge(&machine(true, 2), || 0.94);
+        // The worst measured in guests with `thread=single` and `thread=multi`.
+        let in_turn = judge(&machine(true, 2), || 1.02);
         assert!(matches!(in_turn, Err(DeviceError::EmulatedInTurn)), "{in_turn:?}");
-        assert!(judge(&machine(true, 2), || 1.98).is_ok());
+        assert!(judge(&machine(true, 2), || 2.34).is_ok());
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn a_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome {
     let usual = Machine::with(ground.path());
     let alone = Machine { processors: 1, ..usual.clone() };
     let in_turn = Machine { accel: "tcg,thread=single", ..usual };
-    for (machine, reason) in [(alone, "with one processor"), (in_turn, "not seen to run at once")] {
+    for (machine, reason) in [(alone, "with one processor"), (in_turn, "in one thread")] {
         let guest = Guest::start(&kit, &machine)?;
         let refused = Side::guest(&guest, "pci:auto").try_run(&["peers"])?;
         assert_ne!(refused.status, 0, "{refused:?}");
