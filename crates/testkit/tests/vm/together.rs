@@ -1,16 +1,16 @@
-//! Everybody alive: two guests, one by the PCI device and one by its addresses in physical memory, and
-//! two processes of the host.
+//! Everybody alive: two guests, one by the PCI device and one by its addresses in physical memory, a third
+//! without an operating system, and two processes of the host.
 
-use commonhold_testkit::vm::{Actor, Ground, Guest, Kit, Machine, Outcome, Side};
+use commonhold_testkit::vm::{Actor, Ground, Guest, Kit, Machine, Metal, Outcome, Side};
 
 use crate::support::{actor, own_boot, peers, until};
 
 const CAPACITY: u64 = 64 << 20;
-/// By each of four.
-const INCREMENTS: u64 = 50_000;
+/// By each of five.
+const INCREMENTS: u64 = 40_000;
 
 #[test]
-fn two_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outcome {
+fn three_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outcome {
     let kit = Kit::find()?;
     let ground = Ground::blank(&kit, CAPACITY)?;
     let machine = Machine::with(ground.path());
@@ -27,7 +27,7 @@ fn two_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outcome
         actor(&ground.host(), "two")?,
     ];
     everybody_sees_everybody(&[&by_device, &by_address, &ground.host()], &guests)?;
-    no_increment_is_lost(&mut actors)?;
+    no_increment_is_lost(&mut actors, &kit, machine)?;
     for turn in 0..actors.len() {
         actors.rotate_left(1);
         regions_are_the_same_from_every_side(&mut actors, &format!("r{turn}"))?;
@@ -51,7 +51,7 @@ fn everybody_sees_everybody(sides: &[&Side<'_>], guests: &[Guest; 2]) -> Outcome
     Ok(())
 }
 
-fn no_increment_is_lost(actors: &mut [Actor; 4]) -> Outcome {
+fn no_increment_is_lost(actors: &mut [Actor; 4], kit: &Kit, machine: Machine) -> Outcome {
     actors[0].must("create counter 8")?;
     for actor in actors.iter_mut() {
         actor.must("map counter")?;
@@ -59,11 +59,15 @@ fn no_increment_is_lost(actors: &mut [Actor; 4]) -> Outcome {
     for actor in actors.iter_mut() {
         actor.tell(&format!("increments counter {INCREMENTS}"));
     }
+    let append = format!("region=counter increments={INCREMENTS}");
+    let mut metal = Metal::start(kit, &Machine { append, ..machine })?;
+    assert_eq!(metal.hear("done ")?, format!("increments={INCREMENTS} owner_died=0"));
+    metal.end()?;
     for actor in actors.iter_mut() {
         assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "nobody has died");
     }
     for actor in actors.iter_mut() {
-        assert_eq!(actor.must("value counter")?, (4 * INCREMENTS).to_string());
+        assert_eq!(actor.must("value counter")?, (5 * INCREMENTS).to_string());
         actor.must("unmap counter")?;
     }
     actors[0].must("destroy counter wait").map(drop)
