@@ -114,8 +114,11 @@ fn find(beginning: &Path) -> Result<PathBuf> {
 
 fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    let why = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}: {}", output.status, why.trim());
+    let said = String::from_utf8_lossy(&output.stderr);
+    // The last line is the error; what comes before may be warnings.
+    let why = said.trim().lines().last().unwrap_or_default();
+    let program = command.get_program().display();
+    ensure!(output.status.success(), "{program}: {}: {why}", output.status);
     Ok(())
 }
 
