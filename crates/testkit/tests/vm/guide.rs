@@ -5,7 +5,12 @@
 //!   several of them to all at once. A block must end with 0, or with what `status=` says.
 //! - ` ```text ` is what the block before it says: each line occurs in it, where `…` is anything.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, File},
+    path::Path,
+};
 
 use commonhold_testkit::vm::{Kit, Outcome, Terminal};
 
@@ -109,6 +114,10 @@ impl Reader {
             if ended.is_some_and(|ended| ended != status) {
                 return Err(format!("ends with {ended:?} in {name}:\n{said}"));
             }
+            // Also of what runs in the background, whose end nobody asks for.
+            if status == 0 && said.lines().any(|line| line.starts_with("commonhold: ")) {
+                return Err(format!("something failed in {name}:\n{said}"));
+            }
             self.said.push(said);
         }
         Ok(())
@@ -124,13 +133,17 @@ impl Reader {
     }
 }
 
-/// The space must not be left to the next run.
-struct Cleared;
+/// The space has a name that everybody uses who follows the guide: it is ours alone, and not left to the
+/// next run.
+struct Cleared(#[expect(dead_code, reason = "holds the lock")] File);
 
 impl Cleared {
-    fn now() -> Self {
+    fn now() -> Outcome<Self> {
+        let lock = File::create(env::temp_dir().join("commonhold-vms.lock"));
+        let lock = lock.and_then(|lock| lock.lock().map(|()| lock));
+        let lock = lock.map_err(|error| format!("lock the guide: {error}"))?;
         let _ = fs::remove_file(FILE);
-        Self
+        Ok(Self(lock))
     }
 }
 
@@ -144,7 +157,7 @@ impl Drop for Cleared {
 fn the_guide_for_virtual_machines_does_what_it_says() -> Outcome {
     let kit = Kit::find()?;
     let guide = fs::read_to_string(GUIDE).unwrap();
-    let _cleared = Cleared::now();
+    let _cleared = Cleared::now()?;
     let mut host = Terminal::open(&kit, "host", &format!("cd {ROOT}; exec bash"))?;
     host.type_line("unset COMMONHOLD_SPACE COMMONHOLD_SHM_DIR")?;
     let shells = BTreeMap::from([("host".to_owned(), host)]);
