@@ -21,12 +21,12 @@ fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() ->
     let kit = Kit::find()?;
     let ground = Ground::format(&kit, &["--capacity", "64M", "--lease", "2s"])?;
     let machine = Machine::with(ground.path());
-    let survivors = Guest::start(&kit, &machine)?;
+    let survivor = Guest::start(&kit, &machine)?;
     let mut next = Guest::start(&kit, &machine)?;
     let host = ground.host();
     let empty = host.json(&["space", "info"])?;
     let mut here = actor(&host, "here")?;
-    let mut there = actor(&Side::guest(&survivors, "pci:auto"), "there")?;
+    let mut there = actor(&Side::guest(&survivor, "pci:auto"), "there")?;
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..ROUNDS {
         // The one of the next round boots while that of this round works.
