@@ -28,7 +28,7 @@ struct Arguments {
 enum Command {
     /// Runs everything that can be checked on this machine.
     Test {
-        /// Leave out the long runs of the release program.
+        /// Leave out virtual machines and the long runs of the release program.
         #[arg(long)]
         quick: bool,
     },

@@ -16,7 +16,7 @@ use crate::{
 /// How much to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
-    /// Everything but the long runs of the release program.
+    /// Everything but virtual machines and the long runs of the release program.
     Quick,
     /// Everything.
     Full,
@@ -50,7 +50,10 @@ pub(crate) fn run(length: Length) -> ExitCode {
     let program = release(&mut report);
     tests(&mut report);
     bare_metal::steps(&mut report);
-    vm::steps(&mut report);
+    match length {
+        Length::Full => vm::steps(&mut report),
+        Length::Quick => report.not_run("virtual machines", "of --quick"),
+    }
     long_runs(&mut report, program.as_deref(), length);
     report.end()
 }
