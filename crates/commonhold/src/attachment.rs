@@ -70,14 +70,18 @@ impl Attachment {
         let core = Arc::new(core);
         let lease_ms = core.view().geometry().lease_ms();
         let period = move |spans| Duration::from_millis(heartbeat_period_ms(spans, lease_ms));
-        let beating = Arc::clone(&core);
         // Without the thread the peer looks silent, and a lease may end it: rather that than failing to
         // attach where no lease may ever matter.
-        let heart = Heart::start(period(core.view().spans_kernels()), move || {
-            beating.beat();
-            beating.watch();
-            period(beating.view().spans_kernels())
-        });
+        let heart = Heart::start(
+            period(core.view().spans_kernels()),
+            Arc::clone(&core),
+            |core| core.view().bell_word(core.peer()).ok(),
+            move |core| {
+                core.beat();
+                core.watch();
+                period(core.view().spans_kernels())
+            },
+        );
         Arc::new(Self { id, url, core, heart: heart.ok() })
     }
 

@@ -19,7 +19,9 @@ use std::{
     time::Duration,
 };
 
-use crate::fork::ForkGuard;
+use commonhold_window::atomic::AtomicU64;
+
+use crate::{bell::Hung, fork::ForkGuard};
 
 /// Enough for reading `/proc`, and little to reserve.
 const STACK: usize = 256 << 10;
@@ -34,18 +36,23 @@ pub struct Heart {
 
 impl Heart {
     /// Starts a thread that calls `beat` after `first`, and then whenever the time is over that the last
-    /// call gave back.
+    /// call gave back. As long as it lives, `bell` of what it keeps is hung: it is rung if the process
+    /// ends.
     ///
     /// # Errors
     /// That of starting a thread, or of `pthread_atfork`.
-    pub fn start(
+    pub fn start<K: Send + 'static>(
         first: Duration,
-        mut beat: impl FnMut() -> Duration + Send + 'static,
+        keeper: K,
+        bell: fn(&K) -> Option<&AtomicU64>,
+        beat: impl Fn(&K) -> Duration + Send + 'static,
     ) -> io::Result<Self> {
         let guard = ForkGuard::made_here()?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let body = move || {
+            // Without a bell others look for evidence from time to time.
+            let _hung = bell(&keeper).and_then(|word| Hung::at(word).ok());
             let mut pause = first;
             loop {
                 thread::park_timeout(pause);
@@ -53,7 +60,7 @@ impl Heart {
                 if stopped.load(Ordering::Acquire) {
                     break;
                 }
-                pause = beat();
+                pause = beat(&keeper);
             }
         };
         let builder = thread::Builder::new().name("commonhold-heart".into()).stack_size(STACK);
@@ -108,19 +115,26 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     #[test]
     fn it_beats_until_it_is_dropped_and_takes_no_signal() {
         let (sender, beats) = mpsc::channel();
-        let heart = Heart::start(Duration::ZERO, move || {
-            // SAFETY: as in `block_all`.
-            let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
-            // SAFETY: as in `block_all`, with nothing to set.
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
-            // SAFETY: `sigismember` wants an initialised set.
-            let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
-            sender.send(blocked).unwrap();
-            Duration::from_millis(1)
-        })
+        let heart = Heart::start(
+            Duration::ZERO,
+            (),
+            |()| None,
+            move |()| {
+                // SAFETY: as in `block_all`.
+                let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+                // SAFETY: as in `block_all`, with nothing to set.
+                unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
+                // SAFETY: `sigismember` wants an initialised set.
+                let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
+                sender.send(blocked).unwrap();
+                Duration::from_millis(1)
+            },
+        )
         .unwrap();
         for _ in 0..3 {
             assert_eq!(beats.recv().unwrap(), 1);
@@ -133,7 +147,7 @@ mod tests {
 
     #[test]
     fn starting_one_leaves_the_signals_of_the_program_alone() {
-        let heart = Heart::start(Duration::from_secs(3600), || Duration::from_secs(3600)).unwrap();
+        let heart = Heart::start(HOUR, (), |()| None, |()| HOUR).unwrap();
         // SAFETY: as in `block_all`.
         let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
         // SAFETY: as in `block_all`, with nothing to set.

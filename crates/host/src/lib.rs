@@ -21,6 +21,7 @@
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
 
+mod bell;
 mod device;
 mod emulation;
 mod error;

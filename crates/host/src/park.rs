@@ -18,11 +18,18 @@
 //! # What it does not do
 //! It does not know why anybody waits.
 
-use std::{ptr, thread, time::Duration};
+use std::{ffi::c_void, ptr, sync::OnceLock, thread, time::Duration};
 
 use commonhold_sync::{Park, Wake};
 use commonhold_window::atomic::AtomicU64;
-use rustix::{io::Errno, thread as threads, time};
+use rustix::{
+    io::Errno,
+    thread::{
+        self as threads,
+        futex::{Wait as FutexWaiter, WaitFlags, WaitvFlags},
+    },
+    time::{self, ClockId, Timespec},
+};
 
 use crate::{kind::MemoryKind, poll};
 
@@ -86,6 +93,26 @@ impl Waiting {
     }
 }
 
+/// Whether this kernel can wait for two words at once (Linux 5.16), and no sandbox forbids it.
+fn waitv_works() -> bool {
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    *WORKS.get_or_init(|| {
+        let word = AtomicU64::new(0);
+        // Nobody waits: the value is another, which a kernel that knows the call says first.
+        let waiter = waiter(&word, 1);
+        threads::futex::waitv(&[waiter], WaitvFlags::empty(), None, ClockId::Monotonic)
+            == Err(Errno::AGAIN)
+    })
+}
+
+fn waiter(word: &AtomicU64, expected: u64) -> FutexWaiter {
+    let mut waiter = FutexWaiter::new();
+    waiter.val = low_half(expected).into();
+    waiter.uaddr = Futex::address(word).cast::<c_void>().into();
+    waiter.flags = WaitFlags::SIZE_U32;
+    waiter
+}
+
 /// The moment until which one call may wait.
 fn bounded(until: u64) -> u64 {
     until.min(monotonic_ns().saturating_add(LONGEST_WAIT))
@@ -122,6 +149,26 @@ impl Park for Waiting {
             std::hint::spin_loop();
         }
         true
+    }
+}
+
+impl Waiting {
+    /// Whether [`wait_for_either`](Self::wait_for_either) sleeps.
+    pub(crate) fn hears_bells(&self) -> bool {
+        self.futex.is_some() && waitv_works()
+    }
+
+    /// Sleeps while both words are as expected, until somebody wakes one of them.
+    pub(crate) fn wait_for_either(&self, words: [(&AtomicU64, u64); 2], until: u64) {
+        let waiters = words.map(|(word, expected)| waiter(word, expected));
+        let until = Timespec::try_from(Duration::from_nanos(bounded(until))).ok();
+        let flags = WaitvFlags::empty();
+        match threads::futex::waitv(&waiters, flags, until.as_ref(), ClockId::Monotonic) {
+            // One was woken or has changed, or time is over, or a signal came.
+            Ok(_) | Err(Errno::AGAIN | Errno::TIMEDOUT | Errno::INTR) => {}
+            // The caller will come again at once, so do not let it burn.
+            Err(_) => thread::sleep(Duration::from_nanos(NAP_AFTER_FAILURE)),
+        }
     }
 }
 

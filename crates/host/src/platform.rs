@@ -128,6 +128,14 @@ impl Platform for LinuxPlatform {
     fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64) {
         self.waiting.wait_among_kernels(word, expected, until);
     }
+
+    fn hears_bells(&self) -> bool {
+        self.waiting.hears_bells()
+    }
+
+    fn wait_for_either(&self, words: [(&AtomicU64, u64); 2], until: u64) {
+        self.waiting.wait_for_either(words, until);
+    }
 }
 
 /// Milliseconds of Unix time.

@@ -47,7 +47,7 @@ pub use header::{FORMATTING, HEADER_BYTES, HEADER_WORDS, MAGIC, Marker, VERSION,
 pub use intent::{Intent, IntentKind, IntentPhase};
 pub use lock::{EVENT_STEP, EVENT_WAITERS, LockFlags, LockWord, Owner};
 pub use name::{Name, NameError, NameHash};
-pub use peer::{Evidence, PeerId, PeerName, PeerPhase, PeerState, peer_word};
+pub use peer::{Bell, Evidence, PeerId, PeerName, PeerPhase, PeerState, peer_word};
 pub use region::{RegionFlags, RegionId, RegionPhase, RegionState, region_word};
 pub use share::{ShareError, ShareWord};
 pub use thread::{Pending, PendingKind, ThreadId, thread_word};

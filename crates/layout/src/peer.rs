@@ -28,6 +28,8 @@ pub mod peer_word {
     pub const HEARTBEAT: usize = 8;
     /// Thread slots used in this generation.
     pub const THREADS_USED: usize = 9;
+    /// The bell that its kernel rings at its death; see [`Bell`](super::Bell).
+    pub const BELL: usize = 10;
     /// First of [`PeerName::WORDS`](super::PeerName::WORDS) words: its name, padded with zeros.
     pub const NAME: usize = 16;
     /// Words of a record.
@@ -51,6 +53,65 @@ impl PeerId {
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
+    }
+}
+
+/// What a bell word says. In its low half lies a robust futex of Linux: the id of a thread that lives as
+/// long as its process, in its own PID namespace, and two bits that the kernel knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bell(u32);
+
+impl Bell {
+    /// There is none.
+    pub const NONE: Self = Self(0);
+    /// Somebody sleeps on the word (`FUTEX_WAITERS`).
+    const WAITERS: u32 = 1 << 31;
+    /// The thread has ended (`FUTEX_OWNER_DIED`).
+    const RUNG: u32 = 1 << 30;
+    /// The bits of the id (`FUTEX_TID_MASK`).
+    const THREAD: u32 = Self::RUNG - 1;
+
+    /// That of a thread.
+    #[inline]
+    #[must_use]
+    pub const fn of_thread(id: u32) -> Self {
+        Self(id & Self::THREAD)
+    }
+
+    /// Reads the word.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word as u32)
+    }
+
+    /// The word.
+    #[inline]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Whether there is one.
+    #[inline]
+    #[must_use]
+    pub const fn is_there(self) -> bool {
+        self.0 & !Self::WAITERS != 0
+    }
+
+    /// Whether it has been rung.
+    #[inline]
+    #[must_use]
+    pub const fn has_rung(self) -> bool {
+        self.0 & Self::RUNG != 0
+    }
+
+    /// The same with somebody asleep on it.
+    #[inline]
+    #[must_use]
+    pub const fn with_sleepers(self) -> Self {
+        Self(self.0 | Self::WAITERS)
     }
 }
 

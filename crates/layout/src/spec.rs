@@ -174,7 +174,7 @@ fn of_words() -> Vec<Table> {
         Table::new(
             "Peer record",
             constants!(peer_word: STATE DOMAIN PID PID_NAMESPACE START_TIME UID ATTACHED_MS
-                SHARES_USED HEARTBEAT THREADS_USED NAME COUNT),
+                SHARES_USED HEARTBEAT THREADS_USED BELL NAME COUNT),
         )
         .all_of(PEER, "pub mod peer_word"),
         Table::new("Thread slot", constants!(thread_word: TID PENDING READING READING_COUNT COUNT))

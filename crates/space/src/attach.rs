@@ -329,6 +329,7 @@ fn write_record<P: Platform>(
     store(peer_word::UID, u64::from(identity.uid));
     store(peer_word::ATTACHED_MS, view.platform().unix_ms());
     store(peer_word::HEARTBEAT, 0);
+    store(peer_word::BELL, 0);
     write_name(record, &identity.name);
     let words = view.thread(slot.peer, thread).map_err(directory)?;
     words[thread_word::TID].store(0, Ordering::Release);

@@ -11,9 +11,9 @@
 //! 3. Nothing here declares anybody dead by itself: verdicts are the platform's, and
 //!    [`assume_dead`](View::assume_dead) is the decision of whoever calls it.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use commonhold_layout::{Evidence, Owner, PeerId, PeerPhase, ThreadId, peer_word};
+use commonhold_layout::{Bell, Damage, Evidence, Owner, PeerId, PeerPhase, ThreadId, peer_word};
 use commonhold_sync::{Liveness, Verdict};
 
 use crate::{PeerRecord, Platform, Space, View};
@@ -79,6 +79,57 @@ impl<P: Platform> View<P> {
     /// never write again (its virtual machine is gone, its board is off) should say so.
     pub fn assume_dead(&self, peer: PeerId, generation: u32) -> bool {
         self.fence(peer, generation)
+    }
+}
+
+/// The bells of peers: how a kernel tells of a death, to those of its own.
+impl<P: Platform> View<P> {
+    /// The bell of the peer in a slot, for that peer to hang.
+    ///
+    /// # Errors
+    /// [`Damage`] if there is no such slot.
+    pub fn bell_word(&self, peer: PeerId) -> Result<&AtomicU64, Damage> {
+        Ok(&self.peer(peer)?[peer_word::BELL])
+    }
+
+    /// The bell of an owner that is of the kernel from which the view is looked through. That of another
+    /// kernel's peer is rung by that kernel, which cannot wake anybody here.
+    pub(crate) fn bell_of(&self, owner: Owner) -> Option<(&AtomicU64, Bell)> {
+        let (own, _) = read_own_word(self.own.load(Ordering::Relaxed))?;
+        let (mine, theirs) = (self.peer(own).ok()?, self.peer(owner.peer()).ok()?);
+        let domain = |record: &[AtomicU64; peer_word::COUNT]| {
+            record[peer_word::DOMAIN].load(Ordering::Relaxed)
+        };
+        if !self.platform().hears_bells() || domain(mine) != domain(theirs) {
+            return None;
+        }
+        let word = &theirs[peer_word::BELL];
+        // Acquire: who hears it ring finds what its owner had done.
+        let bell = Bell::from_word(word.load(Ordering::Acquire));
+        bell.is_there().then_some((word, bell))
+    }
+
+    /// Sleeps while `word` is as expected and the owner's bell has not rung.
+    pub(crate) fn sleep_by_bell(
+        &self,
+        owner: Owner,
+        word: &AtomicU64,
+        expected: u64,
+        until: u64,
+    ) -> bool {
+        let Some((rope, bell)) = self.bell_of(owner).filter(|(_, bell)| !bell.has_rung()) else {
+            return false;
+        };
+        let awaited = bell.with_sleepers();
+        // The kernel wakes nobody unless the bit is there; if the word changes meanwhile, we look again.
+        let flagged = bell == awaited
+            || rope
+                .compare_exchange(bell.word(), awaited.word(), Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok();
+        if flagged {
+            self.platform().wait_for_either([(word, expected), (rope, awaited.word())], until);
+        }
+        true
     }
 }
 

@@ -124,4 +124,16 @@ pub trait Platform: Park + Medium + Witness {
     /// As [`Park::wait`], while peers of several kernels are attached: whoever changes the word may
     /// not be able to wake a sleeper of this kernel, so the word has to be looked at again and again.
     fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64);
+
+    /// Whether [`wait_for_either`](Self::wait_for_either) can be used: else no bell is waited for.
+    fn hears_bells(&self) -> bool {
+        false
+    }
+
+    /// As [`Park::wait`], on two words at once: ends when either is woken, or does not have its low half as
+    /// expected.
+    fn wait_for_either(&self, words: [(&AtomicU64, u64); 2], until: u64) {
+        let [(word, expected), _] = words;
+        self.wait(word, expected, until);
+    }
 }

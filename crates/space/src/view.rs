@@ -7,7 +7,9 @@ use commonhold_layout::{
     PeerName, PeerPhase, PeerState, Pending, RegionId, ThreadId, domain_word, header_word,
     peer_word, region_word, thread_word,
 };
-use commonhold_sync::{Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word};
+use commonhold_sync::{
+    self as sync, Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word,
+};
 use commonhold_window::{OutOfWindow, Point, Window};
 
 use crate::{DirectoryError, Identity, Mapped, PeerRecord, Platform, RegionHandle};
@@ -214,6 +216,8 @@ impl<P: Platform> View<P> {
             .is_ok();
         if won {
             Point::ReapFenced.reached();
+            // The kernel has woken one of those who waited for the bell.
+            self.platform.wake(&record[peer_word::BELL], Wake::All);
             self.wake_for(peer);
         }
         won
@@ -403,6 +407,14 @@ impl<P: Platform> Park for View<P> {
         }
     }
 
+    fn wait_for(&self, owner: Owner, word: &AtomicU64, expected: u64, until: u64) {
+        if self.spans_kernels() || !self.sleep_by_bell(owner, word, expected, until) {
+            self.wait(word, expected, until);
+        } else {
+            self.beat();
+        }
+    }
+
     fn wake(&self, word: &AtomicU64, who: Wake) {
         self.platform.wake(word, who);
     }
@@ -417,6 +429,14 @@ impl<P: Platform> Liveness for View<P> {
     #[inline]
     fn is_current(&self, owner: Owner) -> bool {
         self.peer_state(owner.peer()).is_current(owner.generation())
+    }
+
+    fn bell(&self, owner: Owner) -> sync::Bell {
+        match self.bell_of(owner) {
+            None => sync::Bell::None,
+            Some((_, bell)) if bell.has_rung() => sync::Bell::Rung,
+            Some(_) => sync::Bell::Silent,
+        }
     }
 
     fn verdict(&self, owner: Owner) -> Verdict {

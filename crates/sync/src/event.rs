@@ -5,7 +5,7 @@
 //! and that of a signaller nothing if the number had moved: sleepers see it at the end of their slice
 //! at the latest.
 
-use commonhold_layout::{EVENT_STEP, EVENT_WAITERS, Offset, PendingKind};
+use commonhold_layout::{EVENT_STEP, EVENT_WAITERS, Offset, Owner, PendingKind};
 use commonhold_window::{
     Point,
     atomic::{AtomicU64, Ordering},
@@ -92,6 +92,29 @@ impl<'a> Event<'a> {
         seen: u64,
         deadline: Option<u64>,
     ) -> Result<u64, LockError> {
+        self.sleep(me, env, seen, deadline, None)
+    }
+
+    /// As [`wait`](Self::wait), and returns `seen` if the bell of `owner`, for whom it is waited, rings.
+    pub(crate) fn wait_for(
+        &self,
+        owner: Owner,
+        me: &Thread<'_>,
+        env: &impl Park,
+        seen: u64,
+        until: u64,
+    ) -> Result<u64, LockError> {
+        self.sleep(me, env, seen, Some(until), Some(owner))
+    }
+
+    fn sleep(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        seen: u64,
+        deadline: Option<u64>,
+        owner: Option<Owner>,
+    ) -> Result<u64, LockError> {
         let mut turn = 0;
         let result = loop {
             let word = self.word.load(Ordering::SeqCst);
@@ -121,8 +144,13 @@ impl<'a> Event<'a> {
                 continue;
             }
             Point::EventFlagged.reached();
-            let slice = now.saturating_add(SLICE_NS);
-            env.wait(self.word, expected, deadline.unwrap_or(u64::MAX).min(slice));
+            let Some(owner) = owner else {
+                let slice = now.saturating_add(SLICE_NS);
+                env.wait(self.word, expected, deadline.unwrap_or(u64::MAX).min(slice));
+                continue;
+            };
+            env.wait_for(owner, self.word, expected, deadline.unwrap_or(u64::MAX));
+            break Ok(self.sequence());
         };
         me.done();
         result

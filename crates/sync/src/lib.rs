@@ -13,7 +13,8 @@
 //! 4. A thread that sleeps, or must wake another, has announced the lock in its pending word: if it
 //!    dies, whoever reaps it wakes the sleepers of that lock. A thread that does neither needs none,
 //!    so an uncontended mutex costs two compare-and-swaps, and a read lock one swap and a store.
-//! 5. No sleep is longer than a slice ([`SLICE_NS`]), after which the owner's life is looked into.
+//! 5. A waiter learns of its owner's death by the owner's [`Bell`], which the kernel rings, or, where there
+//!    is none, at the end of a slice ([`SLICE_NS`]), when it looks for evidence (`wait.rs`).
 //!
 //! # What it does not do
 //! It does not know how to sleep ([`Park`]) nor how to tell the dead ([`Liveness`]), and protects no
@@ -35,7 +36,7 @@ mod wait;
 pub use error::{LockError, Taken};
 pub use event::Event;
 pub use mutex::{Mutex, Release};
-pub use port::{Liveness, Park, Verdict, Wake};
+pub use port::{Bell, Liveness, Park, Verdict, Wake};
 pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
 pub use thread::Thread;
 

@@ -7,8 +7,7 @@ use commonhold_window::{
 };
 
 use crate::{
-    FIRST_SLICE_NS, LOSSES_BEFORE_STARVING, Liveness, LockError, Park, SLICE_NS, Taken, Thread,
-    Verdict, Wake,
+    LOSSES_BEFORE_STARVING, Liveness, LockError, Park, Taken, Thread, Verdict, Wake,
     wait::{Step, Wait},
 };
 
@@ -32,7 +31,7 @@ pub struct Mutex<'a> {
 enum Look {
     Taken(Taken),
     Again,
-    Sleep(LockWord, u64),
+    Sleep(LockWord, Owner, u64),
 }
 
 impl<'a> Mutex<'a> {
@@ -162,8 +161,8 @@ impl<'a> Mutex<'a> {
             .is_ok()
     }
 
-    pub(crate) fn sleep(&self, env: &impl Park, expected: LockWord, until: u64) {
-        env.wait(self.word, expected.word(), until);
+    pub(crate) fn sleep(&self, env: &impl Park, expected: LockWord, owner: Owner, until: u64) {
+        env.wait_for(owner, self.word, expected.word(), until);
     }
 
     pub(crate) fn wake(&self, env: &impl Park, who: Wake) {
@@ -186,8 +185,8 @@ impl<'a> Mutex<'a> {
             match self.look_once(me, env, deadline, &mut wait) {
                 Ok(Look::Taken(taken)) => break Ok(taken),
                 Ok(Look::Again) => {}
-                Ok(Look::Sleep(expected, until)) => {
-                    self.sleep(env, expected, until);
+                Ok(Look::Sleep(expected, owner, until)) => {
+                    self.sleep(env, expected, owner, until);
                     wait.slept();
                 }
                 Err(error) => {
@@ -238,7 +237,7 @@ impl<'a> Mutex<'a> {
             match self.await_owner(PendingKind::Exclusive, seen, owner, me, env, deadline, wait)? {
                 Step::Again => Look::Again,
                 Step::Dead => self.take_over(seen, me),
-                Step::Sleep(expected, until) => Look::Sleep(expected, until),
+                Step::Sleep(expected, owner, until) => Look::Sleep(expected, owner, until),
             },
         )
     }
@@ -267,14 +266,13 @@ impl<'a> Mutex<'a> {
         }
         let now = env.now();
         let late = deadline.is_some_and(|deadline| now >= deadline);
-        let stuck = wait.last_owner == Some(owner) || late;
-        if !env.is_current(owner) || (stuck && env.verdict(owner) == Verdict::Dead) {
+        let plan = wait.plan(owner, env.bell(owner), now, late);
+        if !env.is_current(owner) || (plan.look && env.verdict(owner) == Verdict::Dead) {
             return Ok(Step::Dead);
         }
         if late {
             return Err(LockError::TimedOut);
         }
-        wait.last_owner = Some(owner);
         me.announce(kind, self.at);
         Point::LockPending.reached();
         let mut flags = seen.flags().with(LockFlags::WAITERS);
@@ -287,8 +285,8 @@ impl<'a> Mutex<'a> {
             return Ok(Step::Again);
         }
         Point::LockFlagged.reached();
-        let slice = now.saturating_add(if stuck { SLICE_NS } else { FIRST_SLICE_NS });
-        Ok(Step::Sleep(expected, deadline.unwrap_or(u64::MAX).min(slice)))
+        let slice = now.saturating_add(plan.slice_ns);
+        Ok(Step::Sleep(expected, owner, deadline.unwrap_or(u64::MAX).min(slice)))
     }
 
     /// Takes a word that nobody owns. Who raised the starving flag takes it down; so does who has

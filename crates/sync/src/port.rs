@@ -24,6 +24,17 @@ pub enum Wake {
     All,
 }
 
+/// Whether the kernel will tell of an owner's death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bell {
+    /// It will not: who waits for the owner has to look for evidence from time to time.
+    None,
+    /// It will, and [`Park::wait_for`] ends then.
+    Silent,
+    /// It has. A hint, and no proof: the owner may still be about to end.
+    Rung,
+}
+
 /// How to wait for a word to change.
 pub trait Park {
     /// Nanoseconds on a clock that never goes back. Only differences mean anything.
@@ -32,6 +43,13 @@ pub trait Park {
     /// Sleeps while the low 32 bits of `word` are those of `expected`, until somebody wakes the word
     /// or [`now`](Self::now) reaches `until`. It may return early, for no reason: callers look again.
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64);
+
+    /// As [`wait`](Self::wait), and ends also when the bell of `owner` rings. The same by default: for
+    /// those who have no bells.
+    fn wait_for(&self, owner: Owner, word: &AtomicU64, expected: u64, until: u64) {
+        let _ = owner;
+        self.wait(word, expected, until);
+    }
 
     /// Wakes those who sleep on `word`.
     fn wake(&self, word: &AtomicU64, who: Wake);
@@ -49,4 +67,10 @@ pub trait Liveness {
 
     /// Looks for evidence. If it finds that the owner's peer is dead, it fences it first.
     fn verdict(&self, owner: Owner) -> Verdict;
+
+    /// Whether the kernel will tell of the owner's death, or has: one load, no search for evidence.
+    fn bell(&self, owner: Owner) -> Bell {
+        let _ = owner;
+        Bell::None
+    }
 }

@@ -29,7 +29,7 @@ use commonhold_window::{
 use crate::{
     Event, FIRST_SLICE_NS, Liveness, LockError, Mutex, Park, Release, SLICE_NS, Taken, Thread,
     Verdict, Wake, store_then_load,
-    wait::{Step, Wait},
+    wait::{Step, Wait, Watch},
 };
 
 /// Where those who read under one lock are known.
@@ -361,8 +361,8 @@ impl<'a, S: Shares> RwLock<'a, S> {
             match self.writer().await_owner(kind, seen, owner, me, env, deadline, wait)? {
                 Step::Again => {}
                 Step::Dead => self.drop_dead_writer(env, seen),
-                Step::Sleep(expected, until) => {
-                    self.writer().sleep(env, expected, until);
+                Step::Sleep(expected, owner, until) => {
+                    self.writer().sleep(env, expected, owner, until);
                     wait.slept();
                 }
             }
@@ -388,8 +388,8 @@ impl<'a, S: Shares> RwLock<'a, S> {
         taken: Taken,
         deadline: Option<u64>,
     ) -> Result<(), LockError> {
-        let mut turn = 0;
-        let mut stuck: Option<Owner> = None;
+        let (mut turn, mut last) = (0, None);
+        let mut watch = Watch::default();
         loop {
             let number = self.drained().sequence();
             let Some(reader) = self.some_reader(env, mask) else { return Ok(()) };
@@ -400,16 +400,19 @@ impl<'a, S: Shares> RwLock<'a, S> {
             }
             let now = env.now();
             let late = deadline.is_some_and(|deadline| now >= deadline);
-            if (late || stuck == Some(reader)) && env.verdict(reader) == Verdict::Dead {
+            let plan = watch.plan(reader, env.bell(reader), now, late);
+            if plan.look && env.verdict(reader) == Verdict::Dead {
                 continue;
             }
-            let slice = if stuck == Some(reader) { SLICE_NS } else { FIRST_SLICE_NS };
-            stuck = Some(reader);
+            // A reader that leaves may miss us: see the head of this file.
+            let most = if last == Some(reader) { SLICE_NS } else { FIRST_SLICE_NS };
+            let slice = plan.slice_ns.min(most);
+            last = Some(reader);
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
             let gone = if late {
                 Err(LockError::TimedOut)
             } else {
-                match self.drained().wait(me, env, number, Some(until)) {
+                match self.drained().wait_for(reader, me, env, number, until) {
                     Err(LockError::Fenced) => Err(LockError::Fenced),
                     _ => Ok(()),
                 }

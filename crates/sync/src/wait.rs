@@ -1,8 +1,26 @@
-//! One wait for a lock, from its first look to its end.
+//! One wait for a lock, from its first look to its end: when to spin, when to look for evidence of an
+//! owner's death, and how long to sleep.
+//!
+//! # Invariants
+//! 1. Evidence is looked for when a bell has rung, when time is up, and otherwise only of an owner that
+//!    had the lock before the last sleep: most waits end before that, and cost no search.
+//! 2. A bell is a hint. A process that is being killed rings before the last of its threads has ended,
+//!    so evidence is looked for again and again then, at growing intervals; and one that rings for nothing
+//!    is believed for [`RINGS`] looks only.
 
 use commonhold_layout::{LockWord, Owner};
 
-use crate::Park;
+use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
+
+/// Longest sleep of a waiter whose owner's death will wake it.
+const LONG_SLICE_NS: u64 = 50_000_000;
+/// A waiter that nobody wakes looks for evidence this often all the same.
+const DOUBT_NS: u64 = 1_000_000_000;
+/// The first pause after a bell has rung, and the longest.
+const RUNG_LEAST_NS: u64 = 20_000;
+const RUNG_MOST_NS: u64 = 2_000_000;
+/// Looks for evidence because of a bell: about a second of them.
+const RINGS: u32 = 500;
 
 /// What a waiter has been through; it decides whether it may barge, and when it looks for evidence.
 #[derive(Debug, Default)]
@@ -14,8 +32,7 @@ pub(crate) struct Wait {
     pub(crate) losses: u32,
     /// It has raised the starving flag.
     pub(crate) raised: bool,
-    /// Who had the lock when it last went to sleep.
-    pub(crate) last_owner: Option<Owner>,
+    watch: Watch,
 }
 
 impl Wait {
@@ -30,6 +47,58 @@ impl Wait {
         self.losses = self.losses.saturating_add(1);
         self.turn = 0;
     }
+
+    /// What to do about an owner that has the lock.
+    pub(crate) fn plan(&mut self, owner: Owner, bell: Bell, now: u64, late: bool) -> Plan {
+        self.watch.plan(owner, bell, now, late)
+    }
+}
+
+/// An owner that is being waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    owner: Option<Owner>,
+    /// When evidence was last looked for, or the wait for this owner began.
+    looked_at: u64,
+    /// Looks for evidence since its bell rang.
+    rings: u32,
+}
+
+/// What a waiter does about an owner that has what it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Look for evidence of its death first.
+    pub(crate) look: bool,
+    /// If it lives, sleep so many nanoseconds at most.
+    pub(crate) slice_ns: u64,
+}
+
+impl Watch {
+    pub(crate) fn plan(&mut self, owner: Owner, bell: Bell, now: u64, late: bool) -> Plan {
+        let known = self.owner == Some(owner);
+        if !known {
+            *self = Self { owner: Some(owner), looked_at: now, rings: 0 };
+        }
+        let plan = match bell {
+            Bell::Rung if self.rings < RINGS => {
+                let pause = RUNG_LEAST_NS << self.rings.min(16);
+                self.rings += 1;
+                Plan { look: true, slice_ns: pause.min(RUNG_MOST_NS) }
+            }
+            Bell::Silent => Plan {
+                look: late || now.saturating_sub(self.looked_at) >= DOUBT_NS,
+                slice_ns: LONG_SLICE_NS,
+            },
+            Bell::None | Bell::Rung => Plan {
+                look: late || known,
+                slice_ns: if known { SLICE_NS } else { FIRST_SLICE_NS },
+            },
+        };
+        if plan.look {
+            self.looked_at = now;
+        }
+        plan
+    }
 }
 
 /// What a waiter does next about a word that somebody owns.
@@ -39,6 +108,58 @@ pub(crate) enum Step {
     Again,
     /// The owner has been fenced: take the word from it.
     Dead,
-    /// Sleep while the word is this, until then.
-    Sleep(LockWord, u64),
+    /// Sleep while the word is this and the owner lives, until then.
+    Sleep(LockWord, Owner, u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonhold_layout::{PeerId, ThreadId};
+
+    fn owner(peer: u16) -> Owner {
+        Owner::new(PeerId::new(peer), 1, ThreadId::FIRST).unwrap()
+    }
+
+    #[test]
+    fn without_a_bell_evidence_is_looked_for_from_the_second_look_on() {
+        let mut watch = Watch::default();
+        let mut plan = |peer, late| watch.plan(owner(peer), Bell::None, 7, late);
+        assert_eq!(plan(1, false), Plan { look: false, slice_ns: FIRST_SLICE_NS });
+        assert_eq!(plan(1, false), Plan { look: true, slice_ns: SLICE_NS });
+        // Another owner begins anew, unless there is no time left.
+        assert_eq!(plan(2, false), Plan { look: false, slice_ns: FIRST_SLICE_NS });
+        assert!(plan(1, true).look);
+    }
+
+    #[test]
+    fn with_a_bell_a_waiter_sleeps_long_and_looks_once_in_a_second() {
+        let mut watch = Watch::default();
+        let looks = (0..200_u64)
+            .map(|slice| watch.plan(owner(1), Bell::Silent, slice * LONG_SLICE_NS, false))
+            .filter(|plan| {
+                assert_eq!(plan.slice_ns, LONG_SLICE_NS);
+                plan.look
+            });
+        assert_eq!(looks.count(), 9);
+        assert!(Watch::default().plan(owner(1), Bell::Silent, 0, true).look);
+    }
+
+    #[test]
+    fn a_bell_that_rings_is_followed_by_quick_looks_and_not_believed_for_ever() {
+        let mut watch = Watch::default();
+        let first = watch.plan(owner(1), Bell::Rung, 0, false);
+        assert_eq!(first, Plan { look: true, slice_ns: RUNG_LEAST_NS });
+        let mut total = 0;
+        for _ in 1..RINGS {
+            let plan = watch.plan(owner(1), Bell::Rung, 0, false);
+            assert!(plan.look && plan.slice_ns <= RUNG_MOST_NS);
+            total += plan.slice_ns;
+        }
+        assert!(total < 2 * DOUBT_NS);
+        let plan = watch.plan(owner(1), Bell::Rung, 0, false);
+        assert_eq!(plan.slice_ns, SLICE_NS);
+        // Another owner's bell is heard anew.
+        assert_eq!(watch.plan(owner(2), Bell::Rung, 0, false).slice_ns, RUNG_LEAST_NS);
+    }
 }
