@@ -3,7 +3,9 @@
 //! # Invariants
 //! 1. It belongs to the process that made it: in a forked child nothing of it is touched, and every
 //!    use is [`RegionError::Forked`].
-//! 2. A thread takes a slot of the peer at its first use of the space, and gives it back when it ends.
+//! 2. A thread takes a slot of the peer at its first use of the space, and gives it back when it ends; but
+//!    if it has guards then, which can only be forgotten ones, the slot is marked, and others take over
+//!    what it holds.
 //! 3. The peer detaches when the last handle goes, at once: the heart's thread has no handle.
 
 use std::{
@@ -37,7 +39,22 @@ struct Slots(RefCell<Vec<(u64, Weak<Attachment>, ThreadId)>>);
 
 thread_local! {
     static LAST: Cell<(u64, ThreadId)> = const { Cell::new((0, ThreadId::FIRST)) };
+    /// Guards that this thread has, of all spaces.
+    static HELD: Cell<u32> = const { Cell::new(0) };
     static SLOTS: Slots = const { Slots(RefCell::new(Vec::new())) };
+}
+
+/// This thread has one guard more.
+#[inline]
+pub(crate) fn guard_made() {
+    HELD.set(HELD.get().wrapping_add(1));
+}
+
+/// This thread has one guard less.
+#[inline]
+pub(crate) fn guard_gone() {
+    // While the thread ends there may be nothing to count in, and nobody left to ask.
+    let _ = HELD.try_with(|held| held.set(held.get().wrapping_sub(1)));
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -48,7 +65,12 @@ impl Drop for Slots {
             if let Some(attachment) = attachment.upgrade()
                 && !attachment.is_forked()
             {
-                attachment.core.release_thread(thread);
+                // A guard that was forgotten: nobody can give its lock back any more.
+                if HELD.try_with(Cell::get).is_ok_and(|held| held == 0) {
+                    attachment.core.release_thread(thread);
+                } else {
+                    attachment.core.end_thread(thread);
+                }
             }
         }
     }
@@ -70,6 +92,7 @@ impl Attachment {
         let core = Arc::new(core);
         let lease_ms = core.view().geometry().lease_ms();
         let period = move |spans| Duration::from_millis(heartbeat_period_ms(spans, lease_ms));
+        let spanned = Cell::new(false);
         // Without the thread the peer looks silent, and a lease may end it: rather that than failing to
         // attach where no lease may ever matter.
         let heart = Heart::start(
@@ -79,7 +102,12 @@ impl Attachment {
             move |core| {
                 core.beat();
                 core.watch();
-                period(core.view().spans_kernels())
+                let spans = core.view().spans_kernels();
+                if spans && !spanned.replace(spans) {
+                    core.rouse();
+                }
+                spanned.set(spans);
+                period(spans)
             },
         );
         Arc::new(Self { id, url, core, heart: heart.ok() })

@@ -253,7 +253,8 @@ impl Space {
             .peer_record(owner.peer())
             .map(|(record, _)| record)
             .filter(|record| record.generation == owner.generation());
-        let state = life(view.verdict(owner));
+        let ended = view.has_ended(owner);
+        let state = if ended { PeerLife::Dead } else { life(view.verdict(owner)) };
         Ok(Holder {
             slot: owner.peer().get(),
             generation: owner.generation(),

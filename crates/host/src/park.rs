@@ -11,7 +11,8 @@
 //! 2. Among several kernels no wake is relied on: the futex is slept on no longer than one would nap
 //!    without it.
 //! 3. No wait is longer than [`LONGEST_WAIT`], so a wake that somebody could not send is made up for:
-//!    that of a peer, say, of a kernel that attached while we slept.
+//!    that of a peer, say, of a kernel that attached while we slept. Only who waits for an owner of this
+//!    kernel, whose unlock and whose death both wake it, sleeps for [`LONGEST_WAIT_BY_BELL`].
 //! 4. The futex is the low half of the word, and shared: the kernel knows it by file and offset, not
 //!    by address.
 //!
@@ -35,6 +36,8 @@ use crate::{kind::MemoryKind, poll};
 
 /// No wait is longer, in nanoseconds.
 const LONGEST_WAIT: u64 = 50_000_000;
+/// But one that the owner's unlock and the owner's death both end.
+const LONGEST_WAIT_BY_BELL: u64 = 1_000_000_000;
 /// Turns of a short spin, if there is somebody to spin for.
 const SPIN_TURNS: u32 = 60;
 /// Sleep after a futex call that failed, in nanoseconds.
@@ -86,7 +89,7 @@ impl Waiting {
     /// Waits where whoever changes the word may be of another kernel.
     pub(crate) fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64) {
         let expected = low_half(expected);
-        poll::wait(word, expected, bounded(until), |moment| match self.futex {
+        poll::wait(word, expected, bounded(until, LONGEST_WAIT), |moment| match self.futex {
             Some(futex) => futex.wait(word, expected, moment),
             None => sleep_until(moment),
         });
@@ -114,8 +117,8 @@ fn waiter(word: &AtomicU64, expected: u64) -> FutexWaiter {
 }
 
 /// The moment until which one call may wait.
-fn bounded(until: u64) -> u64 {
-    until.min(monotonic_ns().saturating_add(LONGEST_WAIT))
+fn bounded(until: u64, longest: u64) -> u64 {
+    until.min(monotonic_ns().saturating_add(longest))
 }
 
 fn sleep_until(moment: u64) {
@@ -129,7 +132,9 @@ impl Park for Waiting {
 
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
         match self.futex {
-            Some(futex) => futex.wait(word, low_half(expected), bounded(until)),
+            Some(futex) => {
+                futex.wait(word, low_half(expected), bounded(until, LONGEST_WAIT));
+            }
             None => self.wait_among_kernels(word, expected, until),
         }
     }
@@ -161,7 +166,8 @@ impl Waiting {
     /// Sleeps while both words are as expected, until somebody wakes one of them.
     pub(crate) fn wait_for_either(&self, words: [(&AtomicU64, u64); 2], until: u64) {
         let waiters = words.map(|(word, expected)| waiter(word, expected));
-        let until = Timespec::try_from(Duration::from_nanos(bounded(until))).ok();
+        let until =
+            Timespec::try_from(Duration::from_nanos(bounded(until, LONGEST_WAIT_BY_BELL))).ok();
         let flags = WaitvFlags::empty();
         match threads::futex::waitv(&waiters, flags, until.as_ref(), ClockId::Monotonic) {
             // One was woken or has changed, or time is over, or a signal came.

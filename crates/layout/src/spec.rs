@@ -177,8 +177,11 @@ fn of_words() -> Vec<Table> {
                 SHARES_USED HEARTBEAT THREADS_USED BELL NAME COUNT),
         )
         .all_of(PEER, "pub mod peer_word"),
-        Table::new("Thread slot", constants!(thread_word: TID PENDING READING READING_COUNT COUNT))
-            .all_of(THREAD, "pub mod thread_word"),
+        Table::new(
+            "Thread slot",
+            constants!(thread_word: TID ENDED PENDING READING READING_COUNT COUNT),
+        )
+        .all_of(THREAD, "pub mod thread_word"),
         Table::new(
             "Region entry",
             constants!(region_word: STATE OFFSET SIZE RESERVE HASH NAME_LEN NEXT_IN_CHAIN ACTOR

@@ -7,8 +7,11 @@ use crate::{OFFSET_LIMIT, Offset};
 
 /// Indices of the words of a thread slot (64 bytes).
 pub mod thread_word {
-    /// The thread's id in its own PID namespace; 0: the slot is free.
+    /// The thread's id in its own PID namespace; 0: the slot is free; [`ENDED`]: see there.
     pub const TID: usize = 0;
+    /// In place of an id: the thread has ended while it held locks, and its process lives. Nobody takes the
+    /// slot as long as the peer has it.
+    pub const ENDED: u64 = u64::MAX;
     /// See [`Pending`](super::Pending).
     pub const PENDING: usize = 1;
     /// First of [`READING_COUNT`] words: the keys of locks that the thread holds to read; 0: none. A key

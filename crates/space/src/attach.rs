@@ -155,6 +155,16 @@ impl<P: Platform> Space<P> {
         }
     }
 
+    /// Gives up the slot of a thread that ends while it holds locks: they can be taken over, as from the
+    /// dead.
+    pub fn end_thread(&self, thread: ThreadId) {
+        if let Ok(slot) = self.view.thread(self.peer, thread) {
+            // Release: who takes over sees what the thread did.
+            slot[thread_word::TID].store(thread_word::ENDED, Ordering::Release);
+        }
+        self.view.ring(self.peer);
+    }
+
     /// The thread in a slot, as locks know it.
     ///
     /// # Errors
@@ -295,6 +305,8 @@ fn leave_slot<P: Platform>(
             .is_ok()
     });
     Point::DetachFreed.reached();
+    // Whoever waits for a lock that was not given back looks again.
+    view.ring(peer);
     view.own.store(0, Ordering::Relaxed);
     view.platform().withdraw(peer);
     left

@@ -14,7 +14,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{Bell, Damage, Evidence, Owner, PeerId, PeerPhase, ThreadId, peer_word};
-use commonhold_sync::{Liveness, Verdict};
+use commonhold_sync::{Liveness, Verdict, Wake};
 
 use crate::{PeerRecord, Platform, Space, View};
 
@@ -109,6 +109,13 @@ impl<P: Platform> View<P> {
         bell.is_there().then_some((word, bell))
     }
 
+    /// Wakes whoever sleeps by the bell of the peer in a slot.
+    pub(crate) fn ring(&self, peer: PeerId) {
+        if let Ok(record) = self.peer(peer) {
+            self.platform().wake(&record[peer_word::BELL], Wake::All);
+        }
+    }
+
     /// Sleeps while `word` is as expected and the owner's bell has not rung.
     pub(crate) fn sleep_by_bell(
         &self,
@@ -151,6 +158,12 @@ impl<P: Platform> Space<P> {
             let proven = ours && record.evidence.contains(Evidence::OFD_LOCK);
             (phase == PeerPhase::Live && !proven).then_some(record)
         })
+    }
+
+    /// Wakes the threads of this peer that wait for something. To be called when the first peer of another
+    /// kernel has attached: from now on they must not rely on being woken.
+    pub fn rouse(&self) {
+        self.view().wake_for(self.peer());
     }
 
     /// Looks at the hearts of all peers whose lives are judged by them, so that their silence is known

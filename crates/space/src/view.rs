@@ -217,7 +217,7 @@ impl<P: Platform> View<P> {
         if won {
             Point::ReapFenced.reached();
             // The kernel has woken one of those who waited for the bell.
-            self.platform.wake(&record[peer_word::BELL], Wake::All);
+            self.ring(peer);
             self.wake_for(peer);
         }
         won
@@ -429,6 +429,13 @@ impl<P: Platform> Liveness for View<P> {
     #[inline]
     fn is_current(&self, owner: Owner) -> bool {
         self.peer_state(owner.peer()).is_current(owner.generation())
+    }
+
+    fn has_ended(&self, owner: Owner) -> bool {
+        // Acquire: pairs with the Release of the thread's last store.
+        self.thread(owner.peer(), owner.thread())
+            .is_ok_and(|slot| slot[thread_word::TID].load(Ordering::Acquire) == thread_word::ENDED)
+            && self.is_current(owner)
     }
 
     fn bell(&self, owner: Owner) -> sync::Bell {

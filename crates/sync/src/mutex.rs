@@ -267,7 +267,10 @@ impl<'a> Mutex<'a> {
         let now = env.now();
         let late = deadline.is_some_and(|deadline| now >= deadline);
         let plan = wait.plan(owner, env.bell(owner), now, late);
-        if !env.is_current(owner) || (plan.look && env.verdict(owner) == Verdict::Dead) {
+        if !env.is_current(owner)
+            || env.has_ended(owner)
+            || (plan.look && env.verdict(owner) == Verdict::Dead)
+        {
             return Ok(Step::Dead);
         }
         if late {

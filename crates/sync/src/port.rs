@@ -65,6 +65,12 @@ pub trait Liveness {
     /// evidence.
     fn is_current(&self, owner: Owner) -> bool;
 
+    /// Whether this very thread has ended, and left its locks held, while its process lives.
+    fn has_ended(&self, owner: Owner) -> bool {
+        let _ = owner;
+        false
+    }
+
     /// Looks for evidence. If it finds that the owner's peer is dead, it fences it first.
     fn verdict(&self, owner: Owner) -> Verdict;
 

@@ -458,8 +458,10 @@ impl<'a, S: Shares> RwLock<'a, S> {
                 return Some(reader);
             }
         }
-        let thread = readers_by_word(&self.shares, peer, self.key).next()?;
-        Owner::new(peer, self.shares.generation(peer), thread)
+        let generation = self.shares.generation(peer);
+        readers_by_word(&self.shares, peer, self.key)
+            .filter_map(|thread| Owner::new(peer, generation, thread))
+            .find(|reader| !env.has_ended(*reader))
     }
 }
 

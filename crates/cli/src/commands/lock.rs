@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long to sleep before looking for signals again.
-const SLICE: Duration = Duration::from_millis(250);
+const SLICE: Duration = Duration::from_millis(500);
 
 /// What came of waiting: a guard (with what it says about the last owner), or a signal.
 enum Waited<G> {

@@ -5,7 +5,10 @@ use std::{marker::PhantomData, mem::ManuallyDrop, thread};
 use commonhold_layout::{LockFlags, Owner};
 use commonhold_sync::{LockError as SyncError, Mutex, Release};
 
-use crate::{Mapping, RegionError};
+use crate::{
+    Mapping, RegionError,
+    attachment::{guard_gone, guard_made},
+};
 
 /// A mutex word that this thread owns. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ impl<'a> Held<'a> {
     #[inline]
     pub(super) fn new(mapping: &'a Mapping, mutex: Mutex<'a>, owner: Owner) -> Self {
         let panicking = usize::from(thread::panicking());
+        guard_made();
         Self { mapping, mutex, owner, panicking, not_send: PhantomData }
     }
 
@@ -40,6 +44,7 @@ impl<'a> Held<'a> {
     /// As [`free`](Self::free), for a guard around this that will not be dropped.
     #[inline]
     pub(super) fn release(&self, how: Release) -> Result<(), RegionError> {
+        guard_gone();
         if how == Release::Done
             && !self.mapping.attachment().is_forked()
             && self.mutex.unlock_quickly(self.owner)

@@ -9,7 +9,10 @@ use commonhold_sync as sync;
 use commonhold_sync::{Hold, Release, Taken};
 
 use super::{graded, held::Held, refused};
-use crate::{LockError, Mapping, RegionError};
+use crate::{
+    LockError, Mapping, RegionError,
+    attachment::{guard_gone, guard_made},
+};
 
 /// The lock of a region, with its words found.
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +134,8 @@ impl<'a> RegionLock<'a> {
     }
 
     #[inline]
-    const fn read_guard(&self, hold: Hold<'a>) -> ReadGuard<'a> {
+    fn read_guard(&self, hold: Hold<'a>) -> ReadGuard<'a> {
+        guard_made();
         ReadGuard { lock: *self, hold, not_send: PhantomData }
     }
 
@@ -241,6 +245,7 @@ impl ReadGuard<'_> {
 
     #[inline]
     fn release(&self) -> Result<(), RegionError> {
+        guard_gone();
         let attachment = self.lock.mapping.attachment();
         match self.hold {
             Hold::Word(word) if attachment.is_live_here() => {

@@ -229,3 +229,57 @@ fn the_locks_of_all_threads_of_a_killed_process_come_free() {
         owner_died(mapping.mutex(8 * i).unwrap().lock()).mark_consistent().unwrap();
     }
 }
+
+/// The story: a thread that ended with a guard forgotten kept its lock as long as its process lived.
+#[test]
+fn a_thread_that_ends_with_a_guard_forgotten_leaves_its_locks_to_others_as_the_dead_do() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    let region = space.create("x", 64).unwrap().map(Access::ReadWrite).unwrap();
+    let mutex = region.mutex(8).unwrap();
+    thread::scope(|scope| {
+        let forgetful = scope.spawn(|| {
+            std::mem::forget(region.lock().unwrap());
+            std::mem::forget(mutex.lock().unwrap());
+        });
+        forgetful.join().unwrap();
+    });
+    let locks = space.locks().unwrap();
+    let holder = locks.iter().find_map(|lock| lock.holder.clone()).unwrap();
+    assert_eq!((holder.alive, holder.state), (false, commonhold::PeerLife::Dead));
+    for _ in 0..2 {
+        match region.lock() {
+            Err(LockError::OwnerDied(guard)) => guard.mark_consistent().unwrap(),
+            Ok(guard) => drop(guard),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(matches!(mutex.lock(), Err(LockError::OwnerDied(_))));
+    // Other threads of the process, and their mappings, are as before.
+    assert_eq!(space.stat("x").unwrap().maps, 1);
+    assert!(matches!(space.destroy("x", Destroy::Deferred), Err(RegionError::Mapped { .. })));
+}
+
+#[test]
+fn a_waiter_is_woken_when_the_thread_it_waits_for_ends_with_a_guard_forgotten() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    let region = space.create("x", 64).unwrap().map(Access::ReadWrite).unwrap();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let region = &region;
+        let forgetful = scope.spawn(move || {
+            std::mem::forget(region.read_lock().unwrap());
+            wait.recv().unwrap();
+        });
+        until("the reader reads", || !space.locks().unwrap().is_empty());
+        let writer = scope.spawn(|| drop(region.lock().unwrap()));
+        until("the writer waits", || {
+            space.locks().unwrap().iter().any(|lock| lock.kind == commonhold::LockKind::Exclusive)
+        });
+        assert!(!writer.is_finished());
+        go.send(()).unwrap();
+        forgetful.join().unwrap();
+        writer.join().unwrap();
+    });
+}
