@@ -10,10 +10,12 @@
 //! 3. In a forked child there is no such thread, and nothing is waited for.
 
 use std::{
+    convert::Infallible,
     io, mem, ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -50,9 +52,11 @@ impl Heart {
         let guard = ForkGuard::made_here()?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let (hangs, hung) = mpsc::channel::<Infallible>();
         let body = move || {
             // Without a bell others look for evidence from time to time.
             let _hung = bell(&keeper).and_then(|word| Hung::at(word).ok());
+            drop(hangs);
             let mut pause = first;
             loop {
                 thread::park_timeout(pause);
@@ -68,7 +72,10 @@ impl Heart {
         let mask = SignalMask::block_all();
         let thread = builder.spawn(body);
         drop(mask);
-        Ok(Self { stop, thread: Some(thread?), guard })
+        let thread = thread?;
+        // The bell is there before anybody can wait for this process: ends by the drop of the other end.
+        let _ = hung.recv();
+        Ok(Self { stop, thread: Some(thread), guard })
     }
 }
 
@@ -113,7 +120,6 @@ impl Drop for SignalMask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -14,7 +14,13 @@
 //! # What it does not do
 //! It does not weigh evidence; `witness.rs` does.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{
+    fs,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+};
 
 use commonhold_layout::{BootId, PeerName};
 use commonhold_space::Identity;
@@ -134,46 +140,51 @@ impl Myself {
             && other.pid != 0
     }
 
-    /// Whether the process lives. Only for peers that share processes with us.
-    pub(crate) fn life_of(&self, other: &Identity) -> Life {
+    /// Whether the process lives. Only for peers that share processes with us. If it runs, there may be a
+    /// descriptor of it, which knows of its end whoever has the id by then.
+    pub(crate) fn life_of(&self, other: &Identity) -> (Life, Option<OwnedFd>) {
         let Some(pid) = i32::try_from(other.pid).ok().and_then(Pid::from_raw) else {
-            return Life::Unknown;
+            return (Life::Unknown, None);
         };
-        if pidfd_says(pid) == Life::Gone {
-            return Life::Gone;
+        // Opened before its start time is looked at, so that both are of one process.
+        let pidfd = match process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) if has_ended(&pidfd) => return (Life::Gone, None),
+            Err(Errno::SRCH) => return (Life::Gone, None),
+            pidfd => pidfd.ok(),
+        };
+        if pidfd.is_none() && signal_says(pid) == Life::Gone {
+            return (Life::Gone, None);
         }
         if !self.proc_is_ours {
-            return Life::Unknown;
+            return (Life::Unknown, None);
         }
-        match Stat::of(&pid.as_raw_nonzero().to_string()) {
+        let life = match Stat::of(&pid.as_raw_nonzero().to_string()) {
             Some(stat) if stat.has_ended() => Life::Gone,
             // Somebody has the id, and there is no telling who.
             Some(_) if other.start_time == 0 || !self.clock_is_common => Life::Unknown,
             Some(stat) if stat.start_time != other.start_time => Life::Gone,
-            Some(_) => Life::Runs,
+            Some(_) => return (Life::Runs, pidfd),
             // It ended after we asked, or `/proc` hides it.
-            None => pidfd_says(pid),
-        }
+            None if pidfd.as_ref().is_some_and(has_ended) => Life::Gone,
+            None => signal_says(pid),
+        };
+        (life, None)
     }
 }
 
-/// What the kernel says without `/proc`: a process that has ended cannot be opened, or is readable.
-fn pidfd_says(pid: Pid) -> Life {
-    match process::pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => {
-            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match poll(&mut fds, Some(&at_once)) {
-                Ok(1..) => Life::Gone,
-                _ => Life::Unknown,
-            }
-        }
+/// Whether the process of this descriptor has ended; a zombie has.
+pub(crate) fn has_ended(pidfd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut fds, Some(&at_once)), Ok(1..))
+}
+
+/// What the kernel says where there is no descriptor of the process: it is the id of a mere thread, the
+/// kernel is old, a sandbox forbids it, or there are no descriptors left.
+fn signal_says(pid: Pid) -> Life {
+    match process::test_kill_process(pid) {
         Err(Errno::SRCH) => Life::Gone,
-        // The id of a mere thread, an old kernel, a sandbox, no descriptors left: ask in another way.
-        Err(_) => match process::test_kill_process(pid) {
-            Err(Errno::SRCH) => Life::Gone,
-            _ => Life::Unknown,
-        },
+        _ => Life::Unknown,
     }
 }
 
@@ -203,9 +214,9 @@ mod tests {
         let me = Myself::look();
         assert_ne!(me.identity.boot, BootId(0));
         assert!(me.shares_processes_with(&me.identity));
-        assert_eq!(me.life_of(&me.identity), Life::Runs);
+        assert_eq!(me.life_of(&me.identity).0, Life::Runs);
         let earlier = Identity { start_time: me.identity.start_time - 1, ..me.identity };
-        assert_eq!(me.life_of(&earlier), Life::Gone);
+        assert_eq!(me.life_of(&earlier).0, Life::Gone);
         let elsewhere = Identity { pid_namespace: 1, ..me.identity };
         assert!(!me.shares_processes_with(&elsewhere));
         let reboot = Identity { boot: BootId(1), ..me.identity };
@@ -217,9 +228,9 @@ mod tests {
         let me = Myself::look();
         let earlier = Identity { start_time: 1, ..me.identity };
         let foreign = Myself { proc_is_ours: false, ..me };
-        assert_eq!(foreign.life_of(&earlier), Life::Unknown);
+        assert_eq!(foreign.life_of(&earlier).0, Life::Unknown);
         let shifted = Myself { clock_is_common: false, ..me };
-        assert_eq!(shifted.life_of(&earlier), Life::Unknown);
+        assert_eq!(shifted.life_of(&earlier).0, Life::Unknown);
     }
 
     #[test]
@@ -230,8 +241,8 @@ mod tests {
         process::waitid(pid, options).unwrap();
         let me = Myself { proc_is_ours: false, ..Myself::look() };
         let other = Identity { pid: child.id(), start_time: 1, ..me.identity };
-        assert_eq!(me.life_of(&other), Life::Gone);
+        assert_eq!(me.life_of(&other).0, Life::Gone);
         child.wait().unwrap();
-        assert_eq!(me.life_of(&other), Life::Gone);
+        assert_eq!(me.life_of(&other).0, Life::Gone);
     }
 }

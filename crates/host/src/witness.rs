@@ -26,7 +26,7 @@ use crate::{
     map::MappedWindow,
     ofd::{self, LockByte},
     park::monotonic_ns,
-    process::{Life, Myself},
+    process::{self, Life, Myself},
     silence::Silence,
 };
 
@@ -50,6 +50,17 @@ pub(crate) struct Evidences {
     me: Myself,
     own: Mutex<Vec<PeerId>>,
     silence: Silence,
+    /// Whose life was asked for last, if it ran: asked again, as it is while it dies, nothing of `/proc` has
+    /// to be read.
+    known: Mutex<Option<Known>>,
+}
+
+/// A peer whose process is known.
+#[derive(Debug)]
+struct Known {
+    peer: PeerId,
+    generation: u32,
+    process: OwnFd,
 }
 
 impl Evidences {
@@ -67,6 +78,7 @@ impl Evidences {
             me: Myself::look(),
             own: Mutex::default(),
             silence: Silence::default(),
+            known: Mutex::default(),
         })
     }
 
@@ -152,10 +164,21 @@ impl Evidences {
 
     fn life_of(&self, record: &PeerRecord, attaching: bool) -> Life {
         let left = !attaching && record.evidence.contains(Evidence::PROCESS);
-        if left && self.me.shares_processes_with(&record.identity) {
-            self.me.life_of(&record.identity)
-        } else {
-            Life::Unknown
+        if !left || !self.me.shares_processes_with(&record.identity) {
+            return Life::Unknown;
         }
+        let PeerRecord { peer, generation, .. } = *record;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known
+            && (known.peer, known.generation) == (peer, generation)
+            && let Some(process) = known.process.get()
+        {
+            return if process::has_ended(process) { Life::Gone } else { Life::Runs };
+        }
+        let (life, process) = self.me.life_of(&record.identity);
+        *known = process
+            .and_then(|process| OwnFd::new(process, self.guard).ok())
+            .map(|process| Known { peer, generation, process });
+        life
     }
 }

@@ -276,6 +276,9 @@ impl<'a> Mutex<'a> {
         if late {
             return Err(LockError::TimedOut);
         }
+        if plan.slice_ns == 0 {
+            return Ok(Step::Again);
+        }
         me.announce(kind, self.at);
         Point::LockPending.reached();
         let mut flags = seen.flags().with(LockFlags::WAITERS);

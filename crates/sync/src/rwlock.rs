@@ -401,7 +401,8 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let now = env.now();
             let late = deadline.is_some_and(|deadline| now >= deadline);
             let plan = watch.plan(reader, env.bell(reader), now, late);
-            if plan.look && env.verdict(reader) == Verdict::Dead {
+            let dead = plan.look && env.verdict(reader) == Verdict::Dead;
+            if dead || (plan.slice_ns == 0 && !late) {
                 continue;
             }
             // A reader that leaves may miss us: see the head of this file.
