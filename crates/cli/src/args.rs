@@ -112,7 +112,10 @@ pub(crate) enum Command {
         time; 8 its last owner died.")]
     Lock(LockArgs),
     /// Lists the locks that are held, waited for, or not consistent.
-    Locks,
+    #[command(after_help = "Examples:\n  commonhold locks --graph                   \
+        who waits for whom, and who waits in a circle\n  \
+        commonhold locks --graph=dot | dot -Tsvg > locks.svg")]
+    Locks(LocksArgs),
     /// Lists the processes attached to the space.
     Peers,
     /// Looks for dead peers now, and prints what was freed.
@@ -288,6 +291,30 @@ pub(crate) struct LockArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct LocksArgs {
+    /// Prints who waits for whom instead, across processes and kernels, and the deadlocks among them:
+    /// as lines to read, or for Graphviz. With --json the form makes no difference.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORM",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text"
+    )]
+    pub(crate) graph: Option<GraphForm>,
+}
+
+/// How `locks --graph` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphForm {
+    /// Lines to read.
+    Text,
+    /// The language of Graphviz.
+    Dot,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ReapArgs {
     /// Declares the silent peer in this slot dead: to be used when its machine is known to be gone. If
     /// it was only paused, it may yet finish a write that it had begun. May be given several times.
@@ -425,6 +452,8 @@ mod tests {
             &["map", "x", "--"],
             &["lock", "x", "--on-death", "shrug", "--", "true"],
             &["demo", "--peers", "0"],
+            &["locks", "--graph=picture"],
+            &["locks", "--graph", "dot"],
             &["nonsense"],
         ] {
             let args = std::iter::once("commonhold").chain(bad.iter().copied());

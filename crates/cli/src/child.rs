@@ -19,6 +19,7 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
+use commonhold::Space;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getppid, pidfd_open, set_parent_process_death_signal,
 };
@@ -38,8 +39,10 @@ pub(crate) struct Gifts {
     pub(crate) descriptor: Option<OwnedFd>,
 }
 
-/// Runs a command to its end; signals that ask us to end are forwarded to it.
+/// Runs a command to its end; signals that ask us to end are forwarded to it. Others can see in the
+/// space that this thread waits for it.
 pub(crate) fn run(
+    space: &Space,
     command: &[OsString],
     gifts: Gifts,
     signals: &Signals,
@@ -66,7 +69,9 @@ pub(crate) fn run(
         Ok(pidfd) => signals.forward_to(pidfd),
         Err(error) => tracing::warn!(%error, "signals will not be forwarded to the command"),
     }
+    let awaited = space.await_process(child.id());
     let status = child.wait().doing(shown);
+    drop(awaited);
     signals.forward_to_nobody();
     status
 }

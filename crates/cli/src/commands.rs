@@ -3,6 +3,7 @@
 pub(crate) mod bytes;
 pub(crate) mod doctor;
 pub(crate) mod generate;
+pub(crate) mod graph;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod locks;

@@ -68,7 +68,10 @@ fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Read(args) => commands::bytes::read(session, &args),
         Command::Map(args) => return commands::map::map(session, &args),
         Command::Lock(args) => return commands::lock::lock(session, &args),
-        Command::Locks => commands::locks::locks(session),
+        Command::Locks(args) => match args.graph {
+            None => commands::locks::locks(session),
+            Some(form) => commands::graph::graph(session, form),
+        },
         Command::Peers => commands::peers::peers(session),
         Command::Reap(args) => commands::peers::reap(session, &args),
         Command::Demo(args) => demo::demo(session, &args),

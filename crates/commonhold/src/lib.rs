@@ -46,6 +46,7 @@ struct Readme;
 mod attachment;
 mod device;
 mod error;
+mod graph;
 mod info;
 mod kernels;
 mod lock;
@@ -59,6 +60,7 @@ pub use commonhold_host::{DeviceError, PciAddress, PciDevice, pci_devices, physi
 pub use commonhold_layout::{Damage, FormatError, Name, NameError};
 pub use device::memory_of;
 pub use error::{ErrorKind, LockError, OpenError, RegionError};
+pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};
 pub use info::{
     Holder, LockInfo, LockKind, MemoryInfo, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo,
     RegionKey, SpaceInfo, State,

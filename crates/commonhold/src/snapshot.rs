@@ -37,7 +37,7 @@ fn time(unix_ms: u64) -> SystemTime {
 }
 
 /// A boot id in its usual form; empty if there is none.
-fn domain(boot: BootId) -> String {
+pub(crate) fn domain(boot: BootId) -> String {
     if boot.0 == 0 {
         return String::new();
     }
@@ -102,7 +102,7 @@ impl Space {
         self.records()?.iter().map(|record| self.region_info(record, &waiters)).collect()
     }
 
-    fn records(&self) -> Result<Vec<RegionRecord>, RegionError> {
+    pub(crate) fn records(&self) -> Result<Vec<RegionRecord>, RegionError> {
         let view = self.attachment().view()?;
         let used = view.regions_used().map_err(RegionError::Damaged)?;
         (0..used)
@@ -266,7 +266,7 @@ impl Space {
     }
 }
 
-const fn life(verdict: Verdict) -> PeerLife {
+pub(crate) const fn life(verdict: Verdict) -> PeerLife {
     match verdict {
         Verdict::Alive => PeerLife::Live,
         Verdict::Suspect => PeerLife::Suspect,

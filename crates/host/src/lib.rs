@@ -65,6 +65,7 @@ pub use peek::Peek;
 pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
 pub use probe::{Cache, Cost, Memory};
+pub use process::parent_of;
 pub use refusal::DeviceError;
 pub use url::{PciAddress, Url, UrlError};
 

@@ -58,6 +58,7 @@ pub(crate) struct Myself {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     state: u8,
+    parent: u32,
     threads: u64,
     start_time: u64,
 }
@@ -71,9 +72,10 @@ impl Stat {
         // Fields from the third of proc(5) on.
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        let threads = fields.nth(16)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let threads = fields.nth(15)?.parse().ok()?;
         let start_time = fields.nth(1)?.parse().ok()?;
-        Some(Self { state, threads, start_time })
+        Some(Self { state, parent, threads, start_time })
     }
 
     fn of(process: &str) -> Option<Self> {
@@ -83,6 +85,16 @@ impl Stat {
     const fn has_ended(self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
     }
+}
+
+/// The process that started that one, or has taken it over since; `None` if `/proc` does not say, or is
+/// not of our own PID namespace.
+#[must_use]
+pub fn parent_of(pid: u32) -> Option<u32> {
+    if !proc_is_ours() {
+        return None;
+    }
+    Stat::of(&pid.to_string()).map(|stat| stat.parent).filter(|parent| *parent != 0)
 }
 
 fn boot_id() -> Option<BootId> {
@@ -196,7 +208,7 @@ mod tests {
     fn a_command_may_be_called_anything() {
         let line = b"42 (a ) Z 1 (b) S 1 42 42 0 -1 4194560 90 0 0 0 0 0 0 0 20 0 3 0 777 1 2";
         let stat = Stat::parse(line).unwrap();
-        assert_eq!(stat, Stat { state: b'S', threads: 3, start_time: 777 });
+        assert_eq!(stat, Stat { state: b'S', parent: 1, threads: 3, start_time: 777 });
         for short in [&b""[..], b"42", b"42 (x", b"42 (x)", b"42 (x) S 1 2 3", b"1 (\xff) S"] {
             assert_eq!(Stat::parse(short), None);
         }
@@ -204,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_zombie_whose_threads_run_on_has_not_ended() {
-        let ended = |state, threads| Stat { state, threads, start_time: 1 }.has_ended();
+        let ended = |state, threads| Stat { state, parent: 1, threads, start_time: 1 }.has_ended();
         assert!(ended(b'Z', 1) && ended(b'X', 0));
         assert!(!ended(b'Z', 2) && !ended(b'S', 1) && !ended(b'T', 1));
     }

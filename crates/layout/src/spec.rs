@@ -179,7 +179,7 @@ fn of_words() -> Vec<Table> {
         .all_of(PEER, "pub mod peer_word"),
         Table::new(
             "Thread slot",
-            constants!(thread_word: TID ENDED PENDING READING READING_COUNT COUNT),
+            constants!(thread_word: TID ENDED PENDING WAITS READING READING_COUNT COUNT),
         )
         .all_of(THREAD, "pub mod thread_word"),
         Table::new(
@@ -231,8 +231,11 @@ fn of_values() -> Vec<Table> {
             .all_of(PEER, "pub enum PeerPhase"),
         Table::new("Peer evidence", values!(Evidence, evidence, OFD_LOCK PROCESS HEARTBEAT))
             .all_of(PEER, "impl Evidence"),
-        Table::new("Pending kinds", values!(PendingKind, pending, Exclusive Shared Release Event))
-            .all_of(THREAD, "pub enum PendingKind"),
+        Table::new(
+            "Pending kinds",
+            values!(PendingKind, pending, Exclusive Shared Release Event Process),
+        )
+        .all_of(THREAD, "pub enum PendingKind"),
         Table::new(
             "Region phases",
             values!(RegionPhase, region, Free Creating Active Destroying Freeing),

@@ -14,6 +14,9 @@ pub mod thread_word {
     pub const ENDED: u64 = u64::MAX;
     /// See [`Pending`](super::Pending).
     pub const PENDING: usize = 1;
+    /// How many of the things that the pending word has named are over. It only grows, whoever has the
+    /// slot: who sees the same number and the same pending word twice has seen one wait.
+    pub const WAITS: usize = 3;
     /// First of [`READING_COUNT`] words: the keys of locks that the thread holds to read; 0: none. A key
     /// is the region's generation in the upper half and its link (id + 1) in the lower.
     pub const READING: usize = 4;
@@ -62,6 +65,8 @@ pub enum PendingKind {
     Release,
     /// Waiting for an event.
     Event,
+    /// Waiting for a process to end: the word holds no offset, but the [process's id](Pending::process).
+    Process,
 }
 
 /// The pending word: the offset of a lock word, which is a multiple of 8, and in its low bits what
@@ -75,6 +80,29 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Waiting for the process with this id, in the waiter's own PID namespace, to end.
+    #[inline]
+    #[must_use]
+    pub const fn of_process(pid: u32) -> Self {
+        let lock = match Offset::new((pid as u64) << 3) {
+            Some(lock) => lock,
+            None => Offset::ZERO,
+        };
+        Self { kind: PendingKind::Process, lock }
+    }
+
+    /// The process that is waited for, if one is.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "compared with what was cut off")]
+    pub const fn process(self) -> Option<u32> {
+        let pid = self.lock.get() >> 3;
+        match self.kind {
+            PendingKind::Process if pid == (pid as u32) as u64 => Some(pid as u32),
+            _ => None,
+        }
+    }
+
     /// The word for it.
     #[inline]
     #[must_use]
@@ -84,6 +112,7 @@ impl Pending {
             PendingKind::Shared => 2,
             PendingKind::Release => 3,
             PendingKind::Event => 4,
+            PendingKind::Process => 5,
         };
         (self.lock.get() & !7) | kind
     }
@@ -97,6 +126,7 @@ impl Pending {
             2 => PendingKind::Shared,
             3 => PendingKind::Release,
             4 => PendingKind::Event,
+            5 => PendingKind::Process,
             _ => return None,
         };
         if word >= OFFSET_LIMIT {
@@ -124,5 +154,16 @@ mod tests {
         }
         assert_eq!(Pending::read(0), None);
         assert_eq!(Pending::read(u64::MAX), None);
+        assert_eq!(Pending { kind: PendingKind::Event, lock }.process(), None);
+    }
+
+    #[test]
+    fn a_process_that_is_waited_for_survives_the_round_trip_and_other_numbers_are_none() {
+        for pid in [1, 4711, u32::MAX] {
+            let read = Pending::read(Pending::of_process(pid).word()).unwrap();
+            assert_eq!(read.process(), Some(pid));
+        }
+        let beyond = Pending::read(1 << 36 | 5).unwrap();
+        assert_eq!(beyond.process(), None);
     }
 }

@@ -348,9 +348,13 @@ fn write_record<P: Platform>(
     Ok(())
 }
 
-/// Empties a thread slot; the id goes last, since it is what keeps others from taking the slot.
+/// Empties a thread slot; the id goes last, since it is what keeps others from taking the slot. The
+/// number of waits goes on from one thread to the next.
 fn clear_thread(slot: &[AtomicU64; thread_word::COUNT]) {
-    for word in slot.iter().rev() {
+    for (index, word) in slot.iter().enumerate().rev() {
+        if index == thread_word::WAITS {
+            continue;
+        }
         // Release: pairs with the Acquire of whoever claims the slot.
         word.store(0, Ordering::Release);
     }

@@ -40,6 +40,7 @@ mod silence;
 #[cfg(test)]
 mod tests;
 mod view;
+mod waits;
 
 pub use attach::Space;
 pub use create::{CreateOptions, RegionHandle};
@@ -52,3 +53,4 @@ pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
 pub use reap::Reaped;
 pub use silence::{Watched, heartbeat_period_ms};
 pub use view::{RegionShares, View};
+pub use waits::{Place, ThreadRecord};

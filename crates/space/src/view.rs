@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
     BootId, Damage, DomainState, Extent, Geometry, HEADER_WORDS, Offset, OpenError, Owner, PeerId,
-    PeerName, PeerPhase, PeerState, Pending, RegionId, ThreadId, domain_word, header_word,
-    peer_word, region_word, thread_word,
+    PeerName, PeerPhase, PeerState, Pending, PendingKind, RegionId, ThreadId, domain_word,
+    header_word, peer_word, region_word, thread_word,
 };
 use commonhold_sync::{
     self as sync, Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word,
@@ -233,19 +233,19 @@ impl<P: Platform> View<P> {
     }
 
     /// Thread slots of a peer from here on are not in use; those below have memory behind them.
-    fn threads_used(&self, peer: PeerId) -> u16 {
+    pub(crate) fn threads_used(&self, peer: PeerId) -> u16 {
         let used = self
             .peer(peer)
             .map_or(0, |record| record[peer_word::THREADS_USED].load(Ordering::Acquire));
         u16::try_from(used).unwrap_or(u16::MAX).min(self.geometry.threads())
     }
 
-    /// What the threads of a peer are waiting for, or giving back.
+    /// What locks and events the threads of a peer are waiting for, or giving back.
     pub fn pendings(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, Pending)> + '_ {
         (0..self.threads_used(peer)).filter_map(ThreadId::new).filter_map(move |thread| {
             let slot = self.thread(peer, thread).ok()?;
             let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire))?;
-            Some((thread, pending))
+            (pending.kind != PendingKind::Process).then_some((thread, pending))
         })
     }
 
@@ -274,7 +274,7 @@ impl<P: Platform> View<P> {
         })
     }
 
-    fn current_share(
+    pub(crate) fn current_share(
         &self,
         peer: PeerId,
         region: RegionId,

@@ -63,5 +63,27 @@ impl<'a> Thread<'a> {
 
     pub(crate) fn done(&self) {
         self.slot[thread_word::PENDING].store(0, Ordering::Release);
+        self.count_wait();
+    }
+
+    /// No lock depends on this number, only those who look on: so the model checker is spared it.
+    fn count_wait(&self) {
+        #[cfg(not(loom))]
+        {
+            let waits = &self.slot[thread_word::WAITS];
+            // Relaxed: nobody else writes it. Release: whoever sees it moved sees that the wait is over.
+            waits.store(waits.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        }
+    }
+
+    /// Says that the thread waits for the process `pid` to end: for those who look on. Any lock that
+    /// it comes to wait for meanwhile takes the place of this.
+    pub fn await_process(&self, pid: u32) {
+        self.slot[thread_word::PENDING].store(Pending::of_process(pid).word(), Ordering::Release);
+    }
+
+    /// Says that it waits no longer.
+    pub fn awaited(&self) {
+        self.done();
     }
 }

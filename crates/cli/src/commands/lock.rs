@@ -34,7 +34,8 @@ pub(crate) fn lock(session: &Session, args: &LockArgs) -> Result<u8, Failure> {
     let signals = Signals::watch()?;
     let space = session.open_or_format()?;
     let mapping = map_or_create(&space, &args.name).doing(|| format!("lock {:?}", args.name))?;
-    let job = Job { args, signals: &signals, mapping: &mapping, began: Instant::now() };
+    let signals = &signals;
+    let job = Job { args, signals, space: &space, mapping: &mapping, began: Instant::now() };
     let code = if args.shared { job.shared()? } else { job.exclusive()? };
     mapping.unmap().doing(|| format!("unmap {:?}", args.name))?;
     Ok(code)
@@ -62,6 +63,7 @@ fn map_or_create(space: &Space, name: &str) -> Result<Mapping, RegionError> {
 struct Job<'a> {
     args: &'a LockArgs,
     signals: &'a Signals,
+    space: &'a Space,
     mapping: &'a Mapping,
     began: Instant,
 }
@@ -148,7 +150,8 @@ impl<'a> Job<'a> {
         // Under a lock inside a repair, what was said about the outer lock is not true of this one.
         let died = owner_died.then(|| "1".to_owned());
         let environment = vec![("COMMONHOLD_OWNER_DIED", died)];
-        let status = child::run(command, Gifts { environment, descriptor: None }, self.signals)?;
+        let gifts = Gifts { environment, descriptor: None };
+        let status = child::run(self.space, command, gifts, self.signals)?;
         Ok(child::code_of(status))
     }
 

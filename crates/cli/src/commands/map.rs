@@ -33,7 +33,7 @@ pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
     if let Some(signal) = signals.last() {
         return Ok(u8::try_from(128 + signal).unwrap_or(1));
     }
-    let status = child::run(&args.command, gifts, &signals)?;
+    let status = child::run(&space, &args.command, gifts, &signals)?;
     mapping.unmap().doing(|| format!("unmap {:?}", args.name))?;
     Ok(child::code_of(status))
 }

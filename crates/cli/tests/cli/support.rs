@@ -93,6 +93,17 @@ impl Space {
         Held::spawn(self.command(args))
     }
 
+    /// Runs a command until it prints this, and gives all that it prints then.
+    #[track_caller]
+    pub(crate) fn until_text(&self, args: &[&str], wanted: &str) -> String {
+        let mut text = String::new();
+        until(wanted, || {
+            text = self.ends(0, args);
+            text.contains(wanted)
+        });
+        text
+    }
+
     /// Polls `locks --json` until one of the region is as wanted.
     #[track_caller]
     pub(crate) fn until_lock(&self, region: &str, wanted: impl Fn(&Value) -> bool) {
@@ -142,6 +153,11 @@ impl Held {
         let mut line = String::new();
         BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         line.trim().to_owned()
+    }
+
+    /// A line for its standard input.
+    pub(crate) fn tell(&mut self, text: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(format!("{text}\n").as_bytes()).unwrap();
     }
 
     pub(crate) fn signal(&self, signal: &str) {

@@ -74,7 +74,7 @@ fn mend_checksum(bytes: &mut [u8]) {
 fn use_all(url: &str) -> Option<()> {
     let space = Space::open(url).ok()?;
     let _ = space.info();
-    let _ = (space.regions(), space.peers(), space.locks());
+    let _ = (space.regions(), space.peers(), space.locks(), space.wait_graph());
     let _ = space.create("new", 5000);
     let wanted = CreateOptions { size: 10, reserve: Some(8192), lazy: true };
     let _ = space.create_with("lazy", &wanted);

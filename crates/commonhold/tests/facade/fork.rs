@@ -145,6 +145,8 @@ fn space_is_refused(space: &Space) {
     fails!(space.regions(), RegionError::Forked);
     fails!(space.peers(), RegionError::Forked);
     fails!(space.locks(), RegionError::Forked);
+    fails!(space.wait_graph(), RegionError::Forked);
+    fails!(space.await_process(1), RegionError::Forked);
     fails!(space.set_name("child"), RegionError::Forked);
 }
 

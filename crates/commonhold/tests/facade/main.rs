@@ -15,6 +15,7 @@ mod devices;
 mod events;
 mod examples;
 mod fork;
+mod graph;
 mod locks;
 mod open;
 mod regions;
@@ -28,6 +29,7 @@ const ROLES: &[&[support::Role]] = &[
     devices::ROLES,
     events::ROLES,
     fork::ROLES,
+    graph::ROLES,
     locks::ROLES,
     regions::ROLES,
     spaces::ROLES,

@@ -1,0 +1,186 @@
+//! Who waits for whom, across processes and kernels, and who waits in a circle.
+//!
+//! # What it owns
+//! The reading of what threads have announced, and what follows from it. It changes nothing.
+//!
+//! # Invariants
+//! 1. A circle is made only of waits that were the same wait at two looks, with the look at who holds
+//!    what between them. A thread that waits frees nothing, so whoever held a lock and waited all
+//!    through, held it all through: at the moment between, all of the circle was there at once. A thread
+//!    has a number that moves at the end of each wait, so that two waits for one lock are told apart.
+//! 2. Whatever stands in the words costs an entry that makes no sense, and nothing else: the work is
+//!    bounded by the number of slots, and nothing recurses.
+//!
+//! # What it does not do
+//! It breaks no deadlock. It does not see the deadline of a wait: a circle in which somebody waits with
+//! one comes undone by itself. It knows a mutex in the bytes of a region only while somebody waits for
+//! it; and of a thread's fifth read lock and the later ones only whose process has them, so that no
+//! circle is found through those.
+
+mod cycles;
+mod draw;
+mod look;
+
+use std::{fmt, marker::PhantomData};
+
+use crate::{PeerLife, RegionError, Space};
+
+/// What threads wait for, and for whom, as of one moment or nearly so. See [`Space::wait_graph`].
+///
+/// Numbers in it are indices into its own lists.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct WaitGraph {
+    /// Threads that wait, or that others wait for.
+    pub threads: Vec<WaitThread>,
+    /// Locks that are waited for, and events.
+    pub locks: Vec<WaitLock>,
+    /// One for each thread that waits.
+    pub waits: Vec<Wait>,
+    /// Circles of confirmed waits: deadlocks. Every thread that is part of one is part of one of these,
+    /// unless there are more than a hundred.
+    pub cycles: Vec<Cycle>,
+}
+
+/// A thread that waits, or that others wait for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WaitThread {
+    /// Slot of its peer.
+    pub slot: u16,
+    /// Which of the slot's peers.
+    pub generation: u32,
+    /// Its slot among the threads of the peer; `None`: some thread of the peer, it is not known which.
+    pub thread: Option<u16>,
+    /// Its id in its own PID namespace; 0 if that is not known.
+    pub tid: u32,
+    /// The id of its process there; 0 if the peer is gone.
+    pub pid: u32,
+    /// The boot id of its kernel; empty if the peer is gone.
+    pub domain: String,
+    /// The name of the peer.
+    pub name: String,
+    /// Whether the peer lives.
+    pub state: PeerLife,
+}
+
+/// A lock or an event that is waited for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WaitLock {
+    /// Name of its region; `None`: the directory of the space.
+    pub region: Option<String>,
+    /// Offset of its word in the region, in bytes; `None`: the region's own lock.
+    pub offset: Option<u64>,
+    /// The thread that owns it. Among readers that are still to leave, it is the writer that waits for
+    /// them.
+    pub owner: Option<usize>,
+    /// Threads that read under it, each once.
+    pub readers: Vec<usize>,
+}
+
+/// What a thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitKind {
+    /// To own a lock.
+    Exclusive,
+    /// To read under a lock.
+    Shared,
+    /// That the readers of a lock leave, which it owns otherwise.
+    Readers,
+    /// That an event moves. Nobody knows who will do that.
+    Event,
+    /// That others unmap a region which it destroys.
+    Mappings,
+    /// That a process ends which it has started: see [`Space::await_process`].
+    Process,
+}
+
+impl fmt::Display for WaitKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+            Self::Readers => "readers",
+            Self::Event => "event",
+            Self::Mappings => "mappings",
+            Self::Process => "process",
+        })
+    }
+}
+
+/// A thread that waits.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Wait {
+    /// Who waits.
+    pub thread: usize,
+    /// How.
+    pub kind: WaitKind,
+    /// The lock or event; for [`WaitKind::Mappings`] the lock of the region; `None` for a process.
+    pub lock: Option<usize>,
+    /// The process, for [`WaitKind::Process`].
+    pub process: Option<u32>,
+    /// Who has to do something before this ends.
+    pub blockers: Vec<usize>,
+    /// Whether a second look found it in the same wait.
+    pub confirmed: bool,
+}
+
+/// A deadlock: each of these waits ends only after the next one, and the last only after the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cycle {
+    /// The waits, all of them confirmed.
+    pub waits: Vec<usize>,
+}
+
+impl Space {
+    /// Who waits for what and for whom, and who waits in a circle.
+    ///
+    /// Threads go on while this looks at them, so a single look proves nothing: of two locks that are
+    /// handed from one to the other, it may see the one before and the other after. A wait is therefore
+    /// looked at twice, and only those that were the same are made circles of; who holds what is looked
+    /// at in between. So a circle that this reports was there, all of it at one moment. (If somebody in
+    /// it waits with a deadline, it will be gone again.)
+    ///
+    /// A command that runs under `commonhold lock` counts as part of its holder, as do the processes it
+    /// started in turn, as far as `/proc` tells: see [`await_process`](Self::await_process).
+    ///
+    /// # Errors
+    /// [`RegionError::Damaged`], [`RegionError::Forked`].
+    pub fn wait_graph(&self) -> Result<WaitGraph, RegionError> {
+        let sight = self.look_at_waits()?;
+        Ok(draw::draw(self, &sight))
+    }
+
+    /// Says, until what this returns is dropped, that this thread waits for a process it has started,
+    /// by its id: whatever that process waits for, this thread waits for. Only those learn of it who
+    /// [look](Self::wait_graph).
+    ///
+    /// # Errors
+    /// [`RegionError::Forked`], [`RegionError::TooManyThreads`].
+    pub fn await_process(&self, pid: u32) -> Result<ProcessWait<'_>, RegionError> {
+        self.attachment().me()?.await_process(pid);
+        Ok(ProcessWait { space: self, not_send: PhantomData })
+    }
+}
+
+/// This thread waits for a process: see [`Space::await_process`].
+#[derive(Debug)]
+#[must_use = "others are told only until it is dropped"]
+pub struct ProcessWait<'a> {
+    space: &'a Space,
+    /// It is about its thread.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Drop for ProcessWait<'_> {
+    fn drop(&mut self) {
+        // In a forked child the thread's slot is the parent's.
+        if let Ok(me) = self.space.attachment().me() {
+            me.awaited();
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! From what was seen to a graph: who has to do something before a wait ends.
+
+use std::collections::{HashMap, HashSet};
+
+use commonhold_layout::{Owner, ThreadId};
+use commonhold_space::{Identity, PeerRecord};
+use commonhold_sync::Liveness;
+
+use super::{
+    Cycle, Wait, WaitGraph, WaitKind, WaitLock, WaitThread,
+    cycles::cycles,
+    look::{Lock, Party, Sight, Waiting, Which},
+};
+use crate::{
+    PeerLife, Space,
+    snapshot::{domain, life},
+};
+
+/// How many generations of processes are looked through for one that is waited for.
+const ANCESTORS: usize = 32;
+
+pub(super) fn draw(space: &Space, sight: &Sight) -> WaitGraph {
+    let mut people = People::new(space);
+    let processes = processes(&mut people, sight);
+    let readers_to_be = readers_to_be(sight);
+    let mut drawn: Vec<(&Waiting, Vec<Party>)> = sight
+        .waiting
+        .iter()
+        .filter_map(|waiting| {
+            Some((waiting, blockers(waiting, sight, &readers_to_be, &processes)?))
+        })
+        .collect();
+    // That a command runs is of interest only where somebody waits for what its holder has.
+    let blocking: HashSet<Party> =
+        drawn.iter().flat_map(|(_, blockers)| blockers.iter().copied()).collect();
+    drawn.retain(|(waiting, blockers)| {
+        waiting.kind != WaitKind::Process || !blockers.is_empty() || blocking.contains(&waiting.who)
+    });
+    let mut graph = WaitGraph::default();
+    let mut places = HashMap::new();
+    for (waiting, blockers) in drawn {
+        let lock = waiting.which.and_then(|which| {
+            let seen = sight.locks.get(&which)?;
+            let known = places.get(&which).copied();
+            Some(known.unwrap_or_else(|| {
+                let lock = lock_node(&mut people, seen);
+                graph.locks.push(lock);
+                places.insert(which, graph.locks.len() - 1);
+                graph.locks.len() - 1
+            }))
+        });
+        graph.waits.push(Wait {
+            thread: people.node(waiting.who),
+            kind: waiting.kind,
+            lock,
+            process: waiting.process,
+            blockers: blockers.into_iter().map(|party| people.node(party)).collect(),
+            confirmed: waiting.confirmed,
+        });
+    }
+    graph.threads = people.nodes;
+    graph.cycles = circles(&graph.waits, graph.threads.len());
+    graph
+}
+
+fn lock_node(people: &mut People<'_>, seen: &Lock) -> WaitLock {
+    WaitLock {
+        region: seen.region.clone(),
+        offset: seen.offset,
+        owner: seen.owner.map(|owner| people.node(owner)),
+        readers: seen.readers.iter().map(|reader| people.node(*reader)).collect(),
+    }
+}
+
+/// Threads that wait to read: between two sleeps such a thread enters itself as a reader, looks, and
+/// leaves again. So it does not read yet, whatever its words say.
+fn readers_to_be(sight: &Sight) -> HashSet<(Party, Which)> {
+    let shared = sight.waiting.iter().filter(|waiting| waiting.kind == WaitKind::Shared);
+    shared.filter_map(|waiting| Some((waiting.who, waiting.which?))).collect()
+}
+
+/// Who has to do something before this wait ends; `None` if it has ended.
+fn blockers(
+    waiting: &Waiting,
+    sight: &Sight,
+    readers_to_be: &HashSet<(Party, Which)>,
+    processes: &HashMap<Party, Vec<Party>>,
+) -> Option<Vec<Party>> {
+    let lock = waiting.which.and_then(|which| sight.locks.get(&which));
+    let owner = lock.and_then(|lock| lock.owner);
+    match waiting.kind {
+        // It has just got what it waited for, and has not said so yet.
+        WaitKind::Exclusive | WaitKind::Shared if owner == Some(waiting.who) => None,
+        WaitKind::Exclusive | WaitKind::Shared => Some(owner.into_iter().collect()),
+        // Only the owner waits for readers.
+        WaitKind::Readers if owner != Some(waiting.who) => None,
+        WaitKind::Readers => {
+            let (lock, which) = (lock?, waiting.which?);
+            let reads = |reader: &Party| !readers_to_be.contains(&(*reader, which));
+            Some(lock.readers.iter().copied().filter(reads).collect())
+        }
+        WaitKind::Mappings => {
+            let of_others = |mapper: &Party| {
+                (mapper.peer, mapper.generation) != (waiting.who.peer, waiting.who.generation)
+            };
+            Some(lock?.mappers.iter().copied().filter(of_others).collect())
+        }
+        WaitKind::Event => Some(Vec::new()),
+        WaitKind::Process => Some(processes.get(&waiting.who).cloned().unwrap_or_default()),
+    }
+}
+
+/// For everybody who waits for a process: the threads that wait in it, or in what it started.
+fn processes(people: &mut People<'_>, sight: &Sight) -> HashMap<Party, Vec<Party>> {
+    let mut awaited: HashMap<u32, Vec<(Party, Identity)>> = HashMap::new();
+    for waiting in &sight.waiting {
+        if let (Some(process), Some(identity)) = (waiting.process, people.identity(waiting.who)) {
+            awaited.entry(process).or_default().push((waiting.who, identity));
+        }
+    }
+    let mut inside: HashMap<Party, Vec<Party>> = HashMap::new();
+    if awaited.is_empty() {
+        return inside;
+    }
+    for waiting in &sight.waiting {
+        let Some(identity) = people.identity(waiting.who) else { continue };
+        for pid in people.lineage(&identity) {
+            for (waiter, theirs) in awaited.get(&pid).into_iter().flatten() {
+                if share_processes(theirs, &identity) && *waiter != waiting.who {
+                    inside.entry(*waiter).or_default().push(waiting.who);
+                }
+            }
+        }
+    }
+    inside
+}
+
+/// Whether a process id means the same to both.
+fn share_processes(one: &Identity, other: &Identity) -> bool {
+    one.boot.0 != 0
+        && one.boot == other.boot
+        && one.pid_namespace != 0
+        && one.pid_namespace == other.pid_namespace
+}
+
+fn circles(waits: &[Wait], threads: usize) -> Vec<Cycle> {
+    let mut edges = vec![Vec::new(); threads];
+    let mut wait_of = vec![0; threads];
+    for (index, wait) in waits.iter().enumerate().filter(|(_, wait)| wait.confirmed) {
+        if let (Some(edges), Some(of)) = (edges.get_mut(wait.thread), wait_of.get_mut(wait.thread))
+        {
+            edges.clone_from(&wait.blockers);
+            *of = index;
+        }
+    }
+    let waits_of = |cycle: Vec<usize>| {
+        let waits = cycle.into_iter().filter_map(|thread| wait_of.get(thread).copied());
+        Cycle { waits: waits.collect() }
+    };
+    cycles(&edges).into_iter().map(waits_of).collect()
+}
+
+/// Parties, each of which becomes one node; and what is known of their peers.
+struct People<'a> {
+    space: &'a Space,
+    nodes: Vec<WaitThread>,
+    known: HashMap<Party, usize>,
+    peers: HashMap<(u16, u32), Option<(PeerRecord, PeerLife)>>,
+    lineages: HashMap<u32, Vec<u32>>,
+    me: Option<Identity>,
+}
+
+impl<'a> People<'a> {
+    fn new(space: &'a Space) -> Self {
+        let (slot, generation) = space.peer();
+        let mut people = Self {
+            space,
+            nodes: Vec::new(),
+            known: HashMap::new(),
+            peers: HashMap::new(),
+            lineages: HashMap::new(),
+            me: None,
+        };
+        people.me = people.peer(slot, generation).map(|(record, _)| record.identity);
+        people
+    }
+
+    fn peer(&mut self, slot: u16, generation: u32) -> Option<(PeerRecord, PeerLife)> {
+        let view = self.space.attachment().my_view();
+        *self.peers.entry((slot, generation)).or_insert_with(|| {
+            let peer = commonhold_layout::PeerId::new(slot);
+            let owner = Owner::new(peer, generation, ThreadId::FIRST)?;
+            let (record, _) = view.peer_record(peer)?;
+            let life = life(view.verdict(owner));
+            (record.generation == generation).then_some((record, life))
+        })
+    }
+
+    fn identity(&mut self, who: Party) -> Option<Identity> {
+        self.peer(who.peer.get(), who.generation).map(|(record, _)| record.identity)
+    }
+
+    /// The process and those that it descends from, as far as that can be known here.
+    fn lineage(&mut self, identity: &Identity) -> Vec<u32> {
+        if !self.me.is_some_and(|me| share_processes(&me, identity)) {
+            return vec![identity.pid];
+        }
+        let of = |pid: &u32| commonhold_host::parent_of(*pid);
+        let line = || std::iter::successors(Some(identity.pid), of).take(ANCESTORS).collect();
+        self.lineages.entry(identity.pid).or_insert_with(line).clone()
+    }
+
+    fn node(&mut self, party: Party) -> usize {
+        if let Some(known) = self.known.get(&party) {
+            return *known;
+        }
+        let (slot, generation) = (party.peer.get(), party.generation);
+        let peer = self.peer(slot, generation);
+        let view = self.space.attachment().my_view();
+        let record = party.thread.filter(|_| peer.is_some());
+        let record = record.and_then(|thread| view.thread_record(party.peer, thread));
+        let identity = peer.map(|(record, _)| record.identity);
+        self.nodes.push(WaitThread {
+            slot,
+            generation,
+            thread: party.thread.map(ThreadId::index),
+            tid: record.map_or(0, |record| record.tid),
+            pid: identity.map_or(0, |identity| identity.pid),
+            domain: identity.map_or(String::new(), |identity| domain(identity.boot)),
+            name: identity.map_or(String::new(), |identity| identity.name.to_string()),
+            state: peer.map_or(PeerLife::Dead, |(_, life)| life),
+        });
+        self.known.insert(party, self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+}

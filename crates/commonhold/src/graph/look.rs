@@ -1,0 +1,252 @@
+//! The looks: what threads have announced, who holds what, and whether they still wait.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
+};
+
+use commonhold_host::LinuxPlatform;
+use commonhold_layout::{
+    LockWord, Offset, Owner, PeerId, PeerPhase, PendingKind, RegionId, ThreadId, header_word,
+    region_word,
+};
+use commonhold_space::{Place, RegionRecord, ThreadRecord, View};
+use commonhold_sync::{Liveness, Verdict};
+
+use super::WaitKind;
+use crate::{RegionError, Space};
+
+/// A thread of a peer; without a thread: some thread of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Party {
+    pub(super) peer: PeerId,
+    pub(super) generation: u32,
+    pub(super) thread: Option<ThreadId>,
+}
+
+impl Party {
+    const fn of(owner: Owner) -> Self {
+        let thread = Some(owner.thread());
+        Self { peer: owner.peer(), generation: owner.generation(), thread }
+    }
+
+    const fn some_of(owner: Owner) -> Self {
+        Self { thread: None, ..Self::of(owner) }
+    }
+}
+
+/// Which lock or event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Which {
+    Directory,
+    /// The lock of a region.
+    Region(RegionId),
+    /// What lies in the bytes of a region.
+    Data(RegionId, Offset),
+    /// An event there.
+    Event(RegionId, Offset),
+}
+
+/// A lock, as it was between the two looks.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lock {
+    /// Name of its region; none: the directory.
+    pub(super) region: Option<String>,
+    pub(super) offset: Option<u64>,
+    pub(super) owner: Option<Party>,
+    pub(super) readers: Vec<Party>,
+    pub(super) mappers: Vec<Party>,
+}
+
+/// A thread that waits.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub(super) who: Party,
+    pub(super) kind: WaitKind,
+    pub(super) which: Option<Which>,
+    pub(super) process: Option<u32>,
+    pub(super) confirmed: bool,
+}
+
+/// All that was seen.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) locks: HashMap<Which, Lock>,
+}
+
+impl Space {
+    pub(super) fn look_at_waits(&self) -> Result<Sight, RegionError> {
+        let view = self.attachment().view()?;
+        let records = self.records()?;
+        let look = Look::new(view, &records);
+        // The first look, at who waits; then at who holds what; then the second, at who still waits.
+        let announced = announced(view);
+        let mut sight = Sight::default();
+        let mut looked_at = Vec::new();
+        for (owner, record) in announced {
+            let Some((kind, which)) = look.at_wait(&record) else { continue };
+            let process = record.pending.and_then(|pending| pending.process());
+            let who = Party::of(owner);
+            sight.waiting.push(Waiting { who, kind, which, process, confirmed: false });
+            looked_at.push((owner, record));
+        }
+        look.at_locks(&mut sight);
+        for (waiting, (owner, record)) in sight.waiting.iter_mut().zip(&looked_at) {
+            waiting.confirmed = view.still_waits(owner.peer(), record) && view.is_current(*owner);
+        }
+        // The dead wait for nothing, even if nobody had noticed.
+        let mut dead = HashMap::new();
+        let mut is_dead = |who: &Party| {
+            *dead.entry((who.peer, who.generation)).or_insert_with(|| {
+                Owner::new(who.peer, who.generation, ThreadId::FIRST)
+                    .is_none_or(|owner| view.verdict(owner) == Verdict::Dead)
+            })
+        };
+        sight.waiting.retain(|waiting| !is_dead(&waiting.who));
+        Ok(sight)
+    }
+}
+
+/// Every thread of a living peer that has announced anything.
+fn announced(view: &View<LinuxPlatform>) -> Vec<(Owner, ThreadRecord)> {
+    let mut all = Vec::new();
+    for peer in view.peer_ids() {
+        let state = view.peer_state(peer);
+        if !matches!(state.phase, PeerPhase::Live | PeerPhase::Attaching) {
+            continue;
+        }
+        let waiting = view.threads(peer).filter(|record| record.pending.is_some());
+        all.extend(waiting.filter_map(|record| {
+            Some((Owner::new(peer, state.generation, record.thread)?, record))
+        }));
+    }
+    all
+}
+
+struct Look<'a> {
+    view: &'a View<LinuxPlatform>,
+    by_id: HashMap<RegionId, &'a RegionRecord>,
+    /// In the order of their extents.
+    by_place: Vec<&'a RegionRecord>,
+}
+
+impl<'a> Look<'a> {
+    fn new(view: &'a View<LinuxPlatform>, records: &'a [RegionRecord]) -> Self {
+        let by_id = records.iter().map(|record| (record.handle.region, record)).collect();
+        let mut by_place: Vec<_> =
+            records.iter().filter(|record| !record.extent.is_empty()).collect();
+        by_place.sort_by_key(|record| record.extent.start());
+        Self { view, by_id, by_place }
+    }
+
+    /// What a thread waits for; `None` if it does not wait, or for nothing that there is.
+    fn at_wait(&self, record: &ThreadRecord) -> Option<(WaitKind, Option<Which>)> {
+        let pending = record.pending?;
+        let kind = match pending.kind {
+            PendingKind::Exclusive => WaitKind::Exclusive,
+            PendingKind::Shared => WaitKind::Shared,
+            PendingKind::Event => WaitKind::Event,
+            PendingKind::Process => return Some((WaitKind::Process, None)),
+            PendingKind::Release => return None,
+        };
+        let is_event = kind == WaitKind::Event;
+        let (kind, which) = match self.view.place(pending.lock) {
+            Place::Directory if !is_event => (kind, Which::Directory),
+            Place::Lock(region) if !is_event => (kind, Which::Region(region)),
+            Place::Drained(region) if is_event => (WaitKind::Readers, Which::Region(region)),
+            Place::Unmapped(region) if is_event => (WaitKind::Mappings, Which::Region(region)),
+            Place::Elsewhere(at) => {
+                let region = self.region_at(at)?.handle.region;
+                (kind, if is_event { Which::Event(region, at) } else { Which::Data(region, at) })
+            }
+            _ => return None,
+        };
+        Some((kind, Some(which)))
+    }
+
+    fn region_at(&self, at: Offset) -> Option<&RegionRecord> {
+        let after = self.by_place.partition_point(|record| record.extent.start() <= at);
+        let record = self.by_place.get(after.checked_sub(1)?)?;
+        (at.get() < record.extent.end()).then_some(record)
+    }
+
+    fn record(&self, region: RegionId) -> Option<&RegionRecord> {
+        self.by_id.get(&region).copied()
+    }
+
+    /// Who holds the locks that are waited for.
+    fn at_locks(&self, sight: &mut Sight) {
+        for which in sight.waiting.iter().filter_map(|waiting| waiting.which) {
+            if sight.locks.contains_key(&which) {
+                continue;
+            }
+            if let Some(lock) = self.at_lock(which) {
+                sight.locks.insert(which, lock);
+            }
+        }
+        // What is gone by now is waited for by nobody.
+        let Sight { waiting, locks } = sight;
+        waiting.retain(|waiting| waiting.which.is_none_or(|which| locks.contains_key(&which)));
+        self.at_readers(locks);
+    }
+
+    fn at_lock(&self, which: Which) -> Option<Lock> {
+        let geometry = self.view.geometry();
+        let (at, record) = match which {
+            Which::Directory => (Offset::new(8 * header_word::DIRECTORY_LOCK as u64)?, None),
+            Which::Region(region) => {
+                let at = geometry.region(region)?.plus(8 * region_word::LOCK as u64)?;
+                (at, Some(self.record(region)?))
+            }
+            Which::Data(region, at) | Which::Event(region, at) => (at, Some(self.record(region)?)),
+        };
+        // SeqCst: in one order with what threads announce.
+        let word = LockWord::from_word(self.view.window().word(at).ok()?.load(Ordering::SeqCst));
+        let mut lock = Lock {
+            region: record.map(|record| record.name.to_string()),
+            owner: word.owner().filter(|_| !matches!(which, Which::Event(..))).map(Party::of),
+            ..Lock::default()
+        };
+        if let (Which::Data(_, at) | Which::Event(_, at), Some(record)) = (which, record) {
+            lock.offset = Some(at.get().saturating_sub(record.extent.start().get()));
+        }
+        Some(lock)
+    }
+
+    /// Who reads under the regions' locks that are waited for, and who maps their regions.
+    fn at_readers(&self, locks: &mut HashMap<Which, Lock>) {
+        let mut keys = HashMap::new();
+        for (which, lock) in locks.iter_mut() {
+            let Which::Region(region) = *which else { continue };
+            for (owner, share) in self.view.shares(region) {
+                if share.readers() > 0 {
+                    lock.readers.push(Party::some_of(owner));
+                }
+                if share.mappings() > 0 {
+                    lock.mappers.push(Party::some_of(owner));
+                }
+            }
+            if let Some(record) = self.record(region) {
+                keys.insert(View::<LinuxPlatform>::key_of(record.handle), *which);
+            }
+        }
+        if keys.is_empty() {
+            return;
+        }
+        let mut seen = HashSet::new();
+        for peer in self.view.peer_ids() {
+            let state = self.view.peer_state(peer);
+            for (thread, key) in self.view.reading(peer) {
+                let owner = Owner::new(peer, state.generation, thread);
+                let owner = owner.filter(|_| state.is_current(state.generation));
+                if let (Some(which), Some(owner)) = (keys.get(&key), owner)
+                    && seen.insert((*which, owner))
+                    && let Some(lock) = locks.get_mut(which)
+                {
+                    lock.readers.push(Party::of(owner));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What others see of a thread that waits.
+
+use super::*;
+use crate::Place;
+use commonhold_layout::{Offset, RegionId, header_word, region_word};
+
+#[test]
+fn a_second_wait_for_the_same_is_not_the_wait_that_was_seen() {
+    let world = World::formatted(1 << 20);
+    let peer = world.attach();
+    let (view, slot) = (peer.space.view(), peer.space.peer());
+    let seen = || view.thread_record(slot, peer.thread).unwrap();
+    let idle = seen();
+    assert!(idle.pending.is_none() && !view.still_waits(slot, &idle));
+    peer.me().await_process(5);
+    let first = seen();
+    assert_eq!(first.pending.and_then(|pending| pending.process()), Some(5));
+    assert!(view.still_waits(slot, &first));
+    peer.me().awaited();
+    assert!(!view.still_waits(slot, &first));
+    peer.me().await_process(5);
+    assert!(!view.still_waits(slot, &first) && view.still_waits(slot, &seen()));
+    // Nor is it that of the next thread in the slot.
+    let first = seen();
+    peer.me().awaited();
+    peer.space.release_thread(peer.thread);
+    assert_eq!(peer.space.claim_thread(1).unwrap(), peer.thread);
+    peer.me().await_process(5);
+    assert!(!view.still_waits(slot, &first));
+}
+
+#[test]
+fn nobody_is_woken_for_a_process_that_a_thread_waits_for() {
+    let world = World::formatted(1 << 20);
+    let peer = world.attach();
+    peer.me().await_process(5);
+    assert_eq!(peer.space.view().pendings(peer.space.peer()).count(), 0);
+    assert_eq!(peer.space.view().threads(peer.space.peer()).count(), 1);
+}
+
+#[test]
+fn every_word_that_is_waited_for_is_known_by_its_place() {
+    let world = World::formatted(1 << 20);
+    let peer = world.attach();
+    let view = peer.space.view();
+    for name in ["a", "b"] {
+        peer.create(name, 4096).unwrap();
+    }
+    let second = RegionId::new(1);
+    let entry = view.geometry().region(second).unwrap();
+    let place = |word: usize| view.place(entry.plus(8 * word as u64).unwrap());
+    assert_eq!(place(region_word::LOCK), Place::Lock(second));
+    assert_eq!(place(region_word::DRAINED), Place::Drained(second));
+    assert_eq!(place(region_word::UNMAPPED), Place::Unmapped(second));
+    assert!(matches!(place(region_word::READERS), Place::Elsewhere(_)));
+    // Of an entry without memory behind it, there is nothing to be known.
+    let last = view.geometry().region(RegionId::new(view.geometry().regions() - 1)).unwrap();
+    let lock = last.plus(8 * region_word::LOCK as u64).unwrap();
+    assert!(view.regions_used().unwrap() < view.geometry().regions());
+    assert_eq!(view.place(lock), Place::Elsewhere(lock));
+    let at = |bytes| view.place(Offset::new(bytes).unwrap());
+    assert_eq!(at(8 * header_word::DIRECTORY_LOCK as u64), Place::Directory);
+    assert_eq!(at(0), Place::Elsewhere(Offset::ZERO));
+    assert!(matches!(at((1 << 48) - 8), Place::Elsewhere(_)));
+}

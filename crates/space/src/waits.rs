@@ -1,0 +1,115 @@
+//! What threads wait for and hold, as anybody sees it who only looks on.
+//!
+//! Nothing here changes a byte. What is read is a claim: a thread may say that it waits for anything.
+
+use core::sync::atomic::Ordering;
+
+use commonhold_layout::{
+    Offset, Owner, PeerId, Pending, RegionId, ShareWord, ThreadId, header_word, region_word,
+    thread_word,
+};
+
+use crate::{Platform, RegionHandle, View, view::read_key};
+
+/// What a thread was doing at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadRecord {
+    /// Its slot.
+    pub thread: ThreadId,
+    /// Its id in its own PID namespace; 0: nobody has the slot.
+    pub tid: u32,
+    /// What it waits for, or gives back.
+    pub pending: Option<Pending>,
+    /// How many such things were over before.
+    waits: u64,
+}
+
+/// What a pending word points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The directory mutex.
+    Directory,
+    /// The writer's word of a region's own lock.
+    Lock(RegionId),
+    /// The event that readers of a region's lock move when they leave.
+    Drained(RegionId),
+    /// The event that is moved when a region that is to be destroyed is unmapped.
+    Unmapped(RegionId),
+    /// Somewhere else: in the bytes of a region, or nowhere.
+    Elsewhere(Offset),
+}
+
+impl<P: Platform> View<P> {
+    /// The thread slots of a peer that are, or were, in use.
+    pub fn threads(&self, peer: PeerId) -> impl Iterator<Item = ThreadRecord> + '_ {
+        (0..self.threads_used(peer))
+            .filter_map(ThreadId::new)
+            .filter_map(move |thread| self.thread_record(peer, thread))
+    }
+
+    /// One thread slot of a peer.
+    #[must_use]
+    pub fn thread_record(&self, peer: PeerId, thread: ThreadId) -> Option<ThreadRecord> {
+        let slot = self.thread(peer, thread).ok()?;
+        // Acquire, and before the pending word: if this is the number after a wait, the pending word is
+        // not that of the wait.
+        let waits = slot[thread_word::WAITS].load(Ordering::Acquire);
+        let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire));
+        let tid = u32::try_from(slot[thread_word::TID].load(Ordering::Relaxed)).unwrap_or(0);
+        Some(ThreadRecord { thread, tid, pending, waits })
+    }
+
+    /// Whether the thread is still in the very wait in which `before` saw it: then it has taken part in
+    /// nothing else since, and has freed nothing.
+    #[must_use]
+    pub fn still_waits(&self, peer: PeerId, before: &ThreadRecord) -> bool {
+        let Ok(slot) = self.thread(peer, before.thread) else { return false };
+        // Acquire, and in this order: if this is the announcement of a later wait, the number that was
+        // moved before it is seen.
+        let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire));
+        let waits = slot[thread_word::WAITS].load(Ordering::Acquire);
+        pending.is_some() && pending == before.pending && waits == before.waits
+    }
+
+    /// The keys of the locks that threads of a peer hold to read in words of their own, or try to.
+    pub fn reading(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, u64)> + '_ {
+        (0..self.threads_used(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
+            let words = self.thread(peer, thread).into_iter().flatten().skip(thread_word::READING);
+            // SeqCst: pairs with the reader's swap.
+            let keys = words.map(|word| word.load(Ordering::SeqCst)).filter(|key| *key != 0);
+            keys.map(move |key| (thread, key))
+        })
+    }
+
+    /// What stands for the lock of a region in [`reading`](Self::reading).
+    #[must_use]
+    pub const fn key_of(handle: RegionHandle) -> u64 {
+        read_key(handle)
+    }
+
+    /// What each living peer has of a region: mappings, and read locks for which its threads had no word.
+    pub fn shares(&self, region: RegionId) -> impl Iterator<Item = (Owner, ShareWord)> + '_ {
+        self.peer_ids().filter_map(move |peer| self.current_share(peer, region))
+    }
+
+    /// What lies at an offset that a pending word names.
+    #[must_use]
+    pub fn place(&self, at: Offset) -> Place {
+        const ENTRY: u64 = 8 * region_word::COUNT as u64;
+        if at.get() == 8 * header_word::DIRECTORY_LOCK as u64 {
+            return Place::Directory;
+        }
+        let first = self.geometry().region(RegionId::new(0));
+        let within = first.and_then(|first| at.get().checked_sub(first.get()));
+        let region = within.and_then(|within| u32::try_from(within / ENTRY).ok());
+        let known = region.filter(|region| self.regions_used().is_ok_and(|used| *region < used));
+        let (Some(within), Some(region)) = (within, known) else { return Place::Elsewhere(at) };
+        let region = RegionId::new(region);
+        match usize::try_from(within % ENTRY / 8) {
+            Ok(region_word::LOCK) => Place::Lock(region),
+            Ok(region_word::DRAINED) => Place::Drained(region),
+            Ok(region_word::UNMAPPED) => Place::Unmapped(region),
+            _ => Place::Elsewhere(at),
+        }
+    }
+}
