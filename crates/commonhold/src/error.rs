@@ -417,7 +417,8 @@ pub enum LockError<G> {
     TimedOut,
     /// An owner that was told `OwnerDied` dropped its guard without repair: re-initialise the lock.
     Unrecoverable,
-    /// This thread holds it already.
+    /// This thread holds it already: alone; or to read while it asks to write; or to read while it asks to
+    /// read again and a writer has been waiting for it for a while.
     Deadlock,
     /// Anything else.
     Region(RegionError),

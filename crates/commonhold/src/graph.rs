@@ -146,7 +146,9 @@ impl Space {
     /// it waits with a deadline, it will be gone again.)
     ///
     /// A command that runs under `commonhold lock` counts as part of its holder, as do the processes it
-    /// started in turn, as far as `/proc` tells: see [`await_process`](Self::await_process).
+    /// started in turn, as far as `/proc` tells: see [`await_process`](Self::await_process). It is taken to
+    /// end only after each of its threads has got what it waits for; of one that leaves a background
+    /// process behind, that may not be so.
     ///
     /// # Errors
     /// [`RegionError::Damaged`], [`RegionError::Forked`].

@@ -9,9 +9,14 @@
 //! 1. What is usual stands inline and is small: a few loads and the locked instructions. Everything
 //!    else is cold, and a guard holds no more than it needs to be freed the usual way.
 //! 2. In a forked child a guard frees nothing: it is the parent's.
+//! 3. A guard stays in its thread, and does not outlive the mapping that its lock lies in. Neither
+//!    compiles otherwise; see `misuse`.
 
+mod counted;
 mod event;
 mod held;
+#[cfg(doctest)]
+mod misuse;
 mod mutex;
 mod region;
 

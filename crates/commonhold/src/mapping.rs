@@ -290,8 +290,13 @@ impl Mapping {
 
     /// Takes the region's own lock together with other readers.
     ///
+    /// A thread may take it several times, as long as no writer waits in between: that would wait for
+    /// the thread, and the thread for it.
+    ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over a guard under which the bytes may be half changed.
+    /// [`LockError::OwnerDied`] hands over a guard under which the bytes may be half changed;
+    /// [`LockError::Deadlock`] if this thread holds it alone, or reads already, and a writer that waits
+    /// for it did not give up for a tenth of a second.
     #[inline]
     pub fn read_lock(&self) -> Result<ReadGuard<'_>, LockError<ReadGuard<'_>>> {
         self.region_lock()?.read_lock()

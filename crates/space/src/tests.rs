@@ -27,6 +27,7 @@ use crate::{
 
 mod in_place;
 mod kernels;
+mod misuse;
 mod waits;
 
 const PAGE: u64 = 4096;

@@ -78,6 +78,12 @@ impl<'a, S: Shares> RwLock<'a, S> {
         Self { words, at, key, shares }
     }
 
+    /// What stands in a thread's words for a read lock of this.
+    #[inline]
+    pub const fn key(&self) -> u64 {
+        self.key
+    }
+
     /// The writer's side, as a mutex.
     #[inline]
     pub const fn writer(&self) -> Mutex<'a> {

@@ -51,7 +51,8 @@ impl<'a> Thread<'a> {
 
     /// Whether the thread holds the lock with this key to read, as far as its own words say: those
     /// beyond them are counted with other threads'.
-    pub(crate) fn reads(&self, key: u64) -> bool {
+    #[must_use]
+    pub fn reads(&self, key: u64) -> bool {
         // Relaxed: nobody else writes them.
         self.slot.iter().skip(thread_word::READING).any(|word| word.load(Ordering::Relaxed) == key)
     }

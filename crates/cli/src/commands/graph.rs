@@ -15,10 +15,12 @@ use crate::{
     session::Session,
 };
 
-const HINT: &str = "\
-  Nobody in a circle goes on before one gives up. Whoever waits with --timeout does, and frees what\n  \
-  it holds; of the others, end one: its locks go to the next, who is told. Taken everywhere in the\n  \
-  same order, locks make no circles.";
+/// What to do about it.
+const HINT: &str = concat!(
+    "  Nobody in a circle goes on before one gives up. Whoever waits with --timeout does, and frees\n",
+    "  what it holds; of the others, end one: its locks go to the next, who is told. Taken everywhere\n",
+    "  in the same order, locks make no circles.",
+);
 
 pub(crate) fn graph(session: &Session, form: GraphForm) -> Result<(), Failure> {
     let out = session.out;

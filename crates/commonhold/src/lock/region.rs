@@ -8,11 +8,15 @@ use commonhold_space::RegionShares;
 use commonhold_sync as sync;
 use commonhold_sync::{Hold, Release, Taken};
 
-use super::{graded, held::Held, refused};
+use super::{counted, graded, held::Held, refused};
 use crate::{
     LockError, Mapping, RegionError,
     attachment::{guard_gone, guard_made},
 };
+
+/// How long a thread that reads already waits to read again, before a writer that waits for it counts as
+/// one that will not give up.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The lock of a region, with its words found.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +79,10 @@ impl<'a> RegionLock<'a> {
     fn lock_until(&self, deadline: Option<u64>) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
+        if counted::holds(self.mapping) {
+            // It would wait for itself; the lock knows that only of what stands in the thread's words.
+            return Err(LockError::Deadlock);
+        }
         let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
         if taken == Taken::OwnerDied
             && let Ok(core) = attachment.core()
@@ -128,8 +136,17 @@ impl<'a> RegionLock<'a> {
     fn read_until(&self, deadline: Option<u64>) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
-        let taken = self.core().read(&me, attachment.my_view(), deadline);
-        let (taken, hold) = taken.map_err(refused)?;
+        let core = self.core();
+        // Who reads already is let in again unless a writer waits; and that waits for this thread.
+        let again = deadline.is_none() && (me.reads(core.key()) || counted::holds(self.mapping));
+        let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
+        let (taken, hold) = match core.read(&me, attachment.my_view(), until) {
+            Err(sync::LockError::TimedOut) if again => return Err(LockError::Deadlock),
+            result => result.map_err(refused)?,
+        };
+        if matches!(hold, Hold::Share) {
+            counted::enter(self.mapping);
+        }
         graded(taken, self.read_guard(hold))
     }
 
@@ -267,6 +284,9 @@ impl ReadGuard<'_> {
 
     #[cold]
     fn free_slowly(&self, hold: Hold<'_>) -> Result<(), RegionError> {
+        if matches!(hold, Hold::Share) {
+            counted::leave(self.lock.mapping);
+        }
         let attachment = self.lock.mapping.attachment();
         let me = attachment.me()?;
         let view = attachment.my_view();

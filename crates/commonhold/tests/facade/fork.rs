@@ -12,6 +12,7 @@ use crate::support::{Actor, DEADLINE, Role, Scratch, fails, owner_died, say, sta
 pub(crate) const ROLES: &[Role] = &[
     ("fork-refused", refused),
     ("fork-guards", guards),
+    ("fork-exit", exits),
     ("fork-anew", anew),
     ("fork-parent", parent),
 ];
@@ -234,6 +235,53 @@ fn still_held(url: &str) {
     fails!(read.try_lock(), LockError::TimedOut);
     assert_eq!(other.stat("write").unwrap().maps, 3);
     assert!(other.stat("write").unwrap().lock.unwrap().since.is_some());
+}
+
+#[test]
+fn a_forked_child_that_exits_in_order_leaves_the_parent_its_locks_and_its_slot() {
+    run("fork-exit");
+}
+
+/// The child ends by `exit`, which runs what is to be run at the end of a program and of its thread.
+fn exits(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    for name in ["write", "read"] {
+        space.create(name, 64).unwrap();
+    }
+    let write = space.map("write", Access::ReadWrite).unwrap();
+    let read = space.map("read", Access::ReadWrite).unwrap();
+    for door in DOORS {
+        let mut lock = write.lock().unwrap();
+        lock.stamp();
+        let mutex = write.mutex(0).unwrap().lock().unwrap();
+        let readers: Vec<_> = (0..6).map(|_| read.read_lock().unwrap()).collect();
+        let event = write.event(8).unwrap();
+        let seen = event.sequence();
+        let awaited = space.await_process(1).unwrap();
+        let extra = space.map("write", Access::ReadOnly).unwrap();
+        let pid = split(door);
+        if pid == 0 {
+            fails!(event.signal(), RegionError::Forked);
+            drop((awaited, extra));
+            std::process::exit(0);
+        }
+        succeeds(pid);
+        still_held(args[0]);
+        assert_eq!(event.sequence(), seen);
+        // Its thread slot is this thread's still: what it does with it, it does as itself.
+        fails!(write.lock(), LockError::Deadlock);
+        fails!(read.lock(), LockError::Deadlock);
+        drop((awaited, extra));
+        mutex.unlock().unwrap();
+        lock.unlock().unwrap();
+        for reader in readers {
+            reader.unlock().unwrap();
+        }
+    }
+    drop((write, read));
+    for name in ["write", "read"] {
+        space.destroy(name, Destroy::Within(DEADLINE)).unwrap();
+    }
 }
 
 #[test]

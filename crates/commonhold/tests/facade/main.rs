@@ -17,6 +17,7 @@ mod examples;
 mod fork;
 mod graph;
 mod locks;
+mod misuse;
 mod open;
 mod regions;
 mod spaces;

@@ -1,0 +1,165 @@
+//! Locks used as they must not be: an error each time, and nothing changed.
+//!
+//! What does not even compile stands in `src/lock/misuse.rs`; what a forked child may not do, in `fork`.
+
+use std::thread;
+
+use commonhold::{
+    Access, Destroy, LockError, LockKind, Mapping, ReadGuard, RegionError, Space, WaitKind,
+};
+
+use crate::support::{DEADLINE, SHORT, Scratch, fails, until, until_waiters};
+
+/// Regions enough for more read locks than a thread has words.
+fn ground(scratch: &Scratch) -> (Space, Vec<Mapping>) {
+    let space = scratch.open();
+    let mappings = (0..8).map(|number| {
+        let name = format!("r{number}");
+        space.create(&name, 64).unwrap();
+        space.map(&name, Access::ReadWrite).unwrap()
+    });
+    let mappings = mappings.collect();
+    (space, mappings)
+}
+
+/// One read lock of each.
+fn read_all(mappings: &[Mapping]) -> Vec<ReadGuard<'_>> {
+    mappings.iter().map(|mapping| mapping.read_lock().unwrap()).collect()
+}
+
+#[test]
+fn a_reader_that_wants_to_write_is_told_of_the_deadlock_however_many_locks_it_reads_under() {
+    // The story: a thread's fifth read lock is counted with those of its whole process; so the thread
+    // did not know it for its own, and waited for itself.
+    let scratch = Scratch::formatted();
+    let (_space, mappings) = ground(&scratch);
+    let mut readers = read_all(&mappings);
+    for mapping in &mappings {
+        fails!(mapping.try_lock(), LockError::Deadlock);
+        fails!(mapping.lock(), LockError::Deadlock);
+        fails!(mapping.lock_for(DEADLINE), LockError::Deadlock);
+    }
+    // Another thread of the process would wait for this one, which is no deadlock.
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for mapping in &mappings {
+                fails!(mapping.lock_for(SHORT), LockError::TimedOut);
+                drop(mapping.read_lock().unwrap());
+            }
+        });
+    });
+    // What is held twice is held until it is freed twice.
+    let again = mappings[6].read_lock().unwrap();
+    for (number, mapping) in mappings.iter().enumerate().rev() {
+        readers.remove(number).unlock().unwrap();
+        if number != 6 {
+            drop(mapping.lock_for(DEADLINE).unwrap());
+        }
+    }
+    fails!(mappings[6].lock(), LockError::Deadlock);
+    drop(again);
+    drop(mappings[6].lock_for(DEADLINE).unwrap());
+}
+
+#[test]
+fn read_locks_of_one_attachment_or_one_region_are_not_taken_for_those_of_another() {
+    let scratch = Scratch::formatted();
+    let (_space, mappings) = ground(&scratch);
+    let elsewhere = Scratch::formatted();
+    let (_other_space, others) = ground(&elsewhere);
+    let _readers = read_all(&mappings[..7]);
+    for other in &others {
+        drop(other.lock_for(DEADLINE).unwrap());
+    }
+    drop(mappings[7].lock_for(DEADLINE).unwrap());
+    // A second attachment of this process is somebody else, who waits.
+    let second = scratch.open().map("r6", Access::ReadWrite).unwrap();
+    fails!(second.lock_for(SHORT), LockError::TimedOut);
+}
+
+#[test]
+fn a_reader_that_reads_again_while_a_writer_waits_for_it_is_told_of_the_deadlock() {
+    // The story: the second read lock stood back for the writer, who waited for the first.
+    let scratch = Scratch::formatted();
+    let (space, mappings) = ground(&scratch);
+    for number in [0, 5] {
+        // The first is held in a word of the thread, the last is counted.
+        let mut readers = read_all(&mappings[..6]);
+        let (name, mapping) = (format!("r{number}"), &mappings[number]);
+        drop(mapping.read_lock().unwrap());
+        thread::scope(|scope| {
+            let theirs = scratch.open().map(&name, Access::ReadWrite).unwrap();
+            let writer = scope.spawn(move || drop(theirs.lock_for(DEADLINE).unwrap()));
+            until("the writer", || {
+                space.wait_graph().unwrap().waits.iter().any(|wait| wait.kind == WaitKind::Readers)
+            });
+            fails!(mapping.read_lock(), LockError::Deadlock);
+            fails!(mapping.read_lock_for(SHORT), LockError::TimedOut);
+            fails!(mapping.try_read_lock(), LockError::TimedOut);
+            // The lock that it has, it still has.
+            let locks = space.locks().unwrap();
+            assert!(
+                locks.iter().any(|lock| lock.region == name && lock.kind == LockKind::Shared),
+                "{locks:?}"
+            );
+            assert!(!writer.is_finished());
+            readers.remove(number).unlock().unwrap();
+            writer.join().unwrap();
+        });
+        drop(mapping.read_lock().unwrap());
+    }
+}
+
+#[test]
+fn a_region_that_is_destroyed_keeps_its_bytes_and_locks_for_those_who_map_it() {
+    let scratch = Scratch::formatted();
+    let (space, mappings) = ground(&scratch);
+    let other = scratch.open();
+    let theirs = other.map("r0", Access::ReadWrite).unwrap();
+    let guard = mappings[0].lock().unwrap();
+    fails!(space.destroy("r0", Destroy::Deferred), RegionError::Mapped { .. });
+    let third = scratch.open();
+    third.destroy("r0", Destroy::Deferred).unwrap();
+    fails!(theirs.try_lock(), LockError::TimedOut);
+    fails!(mappings[0].lock(), LockError::Deadlock);
+    guard.unlock().unwrap();
+    let guard = theirs.mutex(0).unwrap().lock().unwrap();
+    fails!(mappings[0].mutex(0).unwrap().try_lock(), LockError::TimedOut);
+    drop(guard);
+    let event = mappings[0].event(8).unwrap();
+    let seen = event.sequence();
+    theirs.event(8).unwrap().signal().unwrap();
+    assert_eq!(event.wait(seen, Some(DEADLINE)).unwrap(), Some(seen + 1));
+    // The name is taken as long as anybody maps it.
+    fails!(third.create("r0", 64), RegionError::Exists { .. });
+    drop((mappings, theirs));
+    third.create("r0", 64).unwrap();
+}
+
+#[test]
+fn the_handle_of_a_destroyed_region_maps_nothing_whoever_has_its_name_and_its_entry_now() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    let old = space.create("a", 64).unwrap();
+    space.destroy("a", Destroy::Wait).unwrap();
+    fails!(old.map(Access::ReadWrite), RegionError::NotFound { .. });
+    let new = space.create("a", 64).unwrap();
+    assert_ne!(old.key(), new.key());
+    fails!(old.map(Access::ReadWrite), RegionError::NotFound { .. });
+    fails!(old.map(Access::ReadOnly), RegionError::NotFound { .. });
+    assert_eq!(space.stat("a").unwrap().maps, 0);
+    drop(new.map(Access::ReadWrite).unwrap().lock().unwrap());
+}
+
+#[test]
+fn a_lock_that_another_thread_has_is_waited_for_and_is_no_deadlock() {
+    let scratch = Scratch::formatted();
+    let (space, mappings) = ground(&scratch);
+    let guard = mappings[0].lock().unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| drop(mappings[0].lock().unwrap()));
+        until_waiters(&space, "r0", 1);
+        drop(guard);
+        waiter.join().unwrap();
+    });
+}
