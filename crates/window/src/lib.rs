@@ -21,11 +21,15 @@ extern crate std;
 
 mod point;
 #[cfg(not(loom))]
+mod run;
+#[cfg(not(loom))]
 mod window;
 
 pub use point::Point;
 #[cfg(feature = "crash-points")]
 pub use point::{Hook, at_each_point};
+#[cfg(not(loom))]
+pub use run::Run;
 #[cfg(not(loom))]
 pub use window::{OutOfWindow, Window};
 
