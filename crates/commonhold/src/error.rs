@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use commonhold_host::DeviceError;
-use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError};
+use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError, RecordTag};
 
 /// What an error means for a caller who must choose what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,6 +281,27 @@ pub enum RegionError {
         /// Where it was asked for.
         offset: u64,
     },
+    /// A record of another kind, or with data of another size, lies there.
+    OtherRecord {
+        /// Where.
+        offset: u64,
+        /// What the caller asked for.
+        wanted: RecordTag,
+        /// What it is.
+        found: RecordTag,
+    },
+    /// Other bytes lie where a record was to be opened: one that was never used is all zeros.
+    NotARecord {
+        /// Where.
+        offset: u64,
+        /// The word that should be its tag.
+        found: u64,
+    },
+    /// This thread reads under as many locks as a lock in the bytes of a region allows for.
+    TooManyReadLocks {
+        /// How many.
+        most: usize,
+    },
     /// This process was made by `fork` after the space was opened: open it anew.
     Forked,
     /// This process was declared dead by others, and its share of the space is gone: open it anew.
@@ -304,7 +325,9 @@ impl RegionError {
             Self::Name { .. }
             | Self::BeyondReserve { .. }
             | Self::OutOfBounds { .. }
-            | Self::Misaligned { .. } => ErrorKind::Invalid,
+            | Self::Misaligned { .. }
+            | Self::OtherRecord { .. }
+            | Self::NotARecord { .. } => ErrorKind::Invalid,
             Self::Exists { .. } => ErrorKind::Exists,
             Self::NotFound { .. } | Self::NoPeer { .. } => ErrorKind::NotFound,
             Self::Mapped { .. } | Self::PeerLives { .. } => ErrorKind::InUse,
@@ -314,6 +337,7 @@ impl RegionError {
             | Self::NoMemory { .. }
             | Self::TooManyMappings
             | Self::TooManyReaders
+            | Self::TooManyReadLocks { .. }
             | Self::TooManyThreads { .. } => ErrorKind::NoMemory,
             Self::Damaged(_) => ErrorKind::NotASpace,
             Self::ReadOnly | Self::Forked | Self::Fenced | Self::Os { .. } => ErrorKind::Other,
@@ -326,6 +350,36 @@ const FORKED: &str =
 const FENCED: &str = "this process was declared dead by its peers; open the space anew";
 
 impl RegionError {
+    /// Says what is wrong with a lock in the bytes of a region, or with the bytes.
+    fn fmt_about_bytes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfBounds { offset, len, size } => {
+                write!(f, "{len} bytes at offset {offset} do not lie in a mapping of {size} bytes")
+            }
+            Self::Misaligned { offset } => {
+                write!(f, "offset {offset} is not a multiple of 8, as the word of a lock must be")
+            }
+            Self::OtherRecord { offset, wanted, found } => {
+                write!(f, "at offset {offset} lies a {found}, not a {wanted}")
+            }
+            Self::NotARecord { offset, found } => write!(
+                f,
+                "the bytes at offset {offset} are no lock with a tag (its word holds {found:#x}), and not \
+                 zeros either; begin one elsewhere, or with zeros"
+            ),
+            Self::TooManyReadLocks { most } => write!(
+                f,
+                "this thread reads under {most} locks already, and can do so under no more that lie in \
+                 the bytes of a region; free one first"
+            ),
+            Self::TooManyReaders => {
+                f.write_str("this process holds 65535 read locks of it already")
+            }
+            Self::ReadOnly => f.write_str("the mapping is read-only"),
+            other => other.fmt_about_peers(f),
+        }
+    }
+
     /// Says what is wrong with this peer, or with another.
     fn fmt_about_peers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -385,22 +439,12 @@ impl fmt::Display for RegionError {
                 f,
                 "{asked} bytes do not fit the reserve of {reserve} bytes given at creation"
             ),
-            Self::OutOfBounds { offset, len, size } => {
-                write!(f, "{len} bytes at offset {offset} do not lie in a mapping of {size} bytes")
-            }
-            Self::Misaligned { offset } => {
-                write!(f, "offset {offset} is not a multiple of 8, as the word of a lock must be")
-            }
             Self::Damaged(damage) => damage.fmt(f),
             Self::Os { call, source } => write!(f, "{call}: {source}"),
             Self::TooManyMappings => {
                 f.write_str("this process maps the region 65535 times already")
             }
-            Self::TooManyReaders => {
-                f.write_str("this process holds 65535 read locks of it already")
-            }
-            Self::ReadOnly => f.write_str("the mapping is read-only"),
-            other => other.fmt_about_peers(f),
+            other => other.fmt_about_bytes(f),
         }
     }
 }
@@ -432,6 +476,20 @@ impl<G> LockError<G> {
             Self::TimedOut => ErrorKind::TimedOut,
             Self::Deadlock => ErrorKind::InUse,
             Self::Region(error) => error.kind(),
+        }
+    }
+}
+
+impl<G> LockError<G> {
+    /// The same with another guard, made of the one that is handed over.
+    #[inline]
+    pub fn map<H>(self, guard: impl FnOnce(G) -> H) -> LockError<H> {
+        match self {
+            Self::OwnerDied(held) => LockError::OwnerDied(guard(held)),
+            Self::TimedOut => LockError::TimedOut,
+            Self::Unrecoverable => LockError::Unrecoverable,
+            Self::Deadlock => LockError::Deadlock,
+            Self::Region(error) => LockError::Region(error),
         }
     }
 }

@@ -77,14 +77,13 @@ impl ReadKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn no_lock_in_bytes_has_the_key_of_a_regions_lock_or_of_one_elsewhere(
             place in 0_u64..1 << 45, other in 0_u64..1 << 45,
-            region in 0_u32..limits::REGIONS as u32, generation: u32, another: u32,
+            region in 0_u32..1 << 20, generation: u32, another: u32,
         ) {
             let at = Offset::new(place * 8).unwrap();
             let region = RegionId::new(region);

@@ -23,6 +23,8 @@ pub mod record_words {
     pub const MUTEX: usize = 1;
     /// As in a region entry: the writer's lock word, the mask of readers, the event `drained`.
     pub const RW_LOCK: usize = 3;
+    /// A lock word, which ends as done.
+    pub const ONCE: usize = 1;
     /// An event word.
     pub const EVENT: usize = 1;
 }
@@ -49,6 +51,21 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
+    /// Those that this version can lay out.
+    pub const ALL: [Self; 4] = [Self::Mutex, Self::RwLock, Self::Once, Self::Event];
+
+    /// How many words it has before its tag; `None` if this version cannot lay it out.
+    #[must_use]
+    pub const fn words(self) -> Option<usize> {
+        match self {
+            Self::Mutex => Some(record_words::MUTEX),
+            Self::RwLock => Some(record_words::RW_LOCK),
+            Self::Once => Some(record_words::ONCE),
+            Self::Event => Some(record_words::EVENT),
+            _ => None,
+        }
+    }
+
     const fn number(self) -> u64 {
         match self {
             Self::Mutex => 1,

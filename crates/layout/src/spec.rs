@@ -189,7 +189,7 @@ fn of_words() -> Vec<Table> {
                 CREATED_MS COUNT),
         )
         .all_of(REGION, "pub mod region_word"),
-        Table::new("Record words", constants!(record_words: MUTEX RW_LOCK EVENT))
+        Table::new("Record words", constants!(record_words: MUTEX RW_LOCK ONCE EVENT))
             .all_of(RECORD, "pub mod record_words"),
     ]
 }

@@ -51,6 +51,6 @@ pub use list::{Census, RegionRecord};
 pub use map::Mapped;
 pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
 pub use reap::Reaped;
-pub use record::RecordShares;
+pub use record::{FoundRecord, RecordShares};
 pub use silence::{Watched, heartbeat_period_ms};
 pub use view::{RegionShares, View};

@@ -1,14 +1,19 @@
 //! The reader/writer lock that every region has.
 
-use std::{marker::PhantomData, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
+use std::{mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::Owner;
 use commonhold_space::RegionShares;
 use commonhold_sync as sync;
-use commonhold_sync::{Hold, Release, Taken};
+use commonhold_sync::{Release, Taken};
 
-use super::{graded, held::Held, refused};
+use super::{
+    graded,
+    held::Held,
+    reading::{Readable, Reading},
+    refused,
+};
 use crate::{LockError, Mapping, RegionError};
 
 /// The lock of a region, with its words found.
@@ -16,6 +21,20 @@ use crate::{LockError, Mapping, RegionError};
 pub struct RegionLock<'a> {
     mapping: &'a Mapping,
     words: &'a [AtomicU64; 3],
+}
+
+impl<'a> Readable<'a> for RegionLock<'a> {
+    type Shares = RegionShares<'a, LinuxPlatform>;
+
+    #[inline]
+    fn mapping(&self) -> &'a Mapping {
+        self.mapping
+    }
+
+    #[inline]
+    fn core(&self) -> sync::RwLock<'a, Self::Shares> {
+        self.mapping.attachment().my_view().lock_of(self.mapping.mapped(), self.words)
+    }
 }
 
 impl<'a> RegionLock<'a> {
@@ -29,12 +48,6 @@ impl<'a> RegionLock<'a> {
             Ok(words) => Ok(Self { mapping, words }),
             Err(damage) => Err(RegionError::Damaged(damage)),
         }
-    }
-
-    /// The lock as the core knows it.
-    #[inline]
-    fn core(&self) -> sync::RwLock<'a, RegionShares<'a, LinuxPlatform>> {
-        self.mapping.attachment().my_view().lock_of(self.mapping.mapped(), self.words)
     }
 
     /// See [`Mapping::lock`].
@@ -94,10 +107,8 @@ impl<'a> RegionLock<'a> {
     /// As there.
     #[inline]
     pub fn read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        if let Some(me) = self.mapping.attachment().known_me()
-            && let Some(word) = self.core().read_quickly(&me)
-        {
-            return Ok(self.read_guard(Hold::Word(word)));
+        if let Some(reading) = self.read_quickly() {
+            return Ok(ReadGuard(reading));
         }
         self.read_until(None)
     }
@@ -123,16 +134,9 @@ impl<'a> RegionLock<'a> {
 
     #[cold]
     fn read_until(&self, deadline: Option<u64>) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        let attachment = self.mapping.attachment();
-        let me = attachment.me()?;
-        let taken = self.core().read(&me, attachment.my_view(), deadline);
-        let (taken, hold) = taken.map_err(refused)?;
-        graded(taken, self.read_guard(hold))
-    }
-
-    #[inline]
-    const fn read_guard(&self, hold: Hold<'a>) -> ReadGuard<'a> {
-        ReadGuard { lock: *self, hold, not_send: PhantomData }
+        let me = self.mapping.attachment().me()?;
+        let (taken, reading) = self.read_slowly(&me, deadline).map_err(refused)?;
+        graded(taken, ReadGuard(reading))
     }
 
     /// See [`Mapping::reset_lock`].
@@ -223,12 +227,7 @@ impl Drop for LockGuard<'_> {
 /// A region's lock, held together with other readers.
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct ReadGuard<'a> {
-    lock: RegionLock<'a>,
-    hold: Hold<'a>,
-    /// It is its thread's.
-    not_send: PhantomData<*const ()>,
-}
+pub struct ReadGuard<'a>(Reading<'a, RegionLock<'a>>);
 
 impl ReadGuard<'_> {
     /// Frees the lock, and says whether it still was this process's.
@@ -236,43 +235,6 @@ impl ReadGuard<'_> {
     /// # Errors
     /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
     pub fn unlock(self) -> Result<(), RegionError> {
-        ManuallyDrop::new(self).release()
-    }
-
-    #[inline]
-    fn release(&self) -> Result<(), RegionError> {
-        let attachment = self.lock.mapping.attachment();
-        match self.hold {
-            Hold::Word(word) if attachment.is_live_here() => {
-                if !self.lock.core().unread_quickly(word) {
-                    self.wake_writer()?;
-                }
-                Ok(())
-            }
-            hold => self.free_slowly(hold),
-        }
-    }
-
-    #[cold]
-    fn wake_writer(&self) -> Result<(), RegionError> {
-        let attachment = self.lock.mapping.attachment();
-        self.lock.core().wake_writer(&attachment.me()?, attachment.my_view());
-        Ok(())
-    }
-
-    #[cold]
-    fn free_slowly(&self, hold: Hold<'_>) -> Result<(), RegionError> {
-        let attachment = self.lock.mapping.attachment();
-        let me = attachment.me()?;
-        let view = attachment.my_view();
-        self.lock.core().unread(&me, view, hold).map_err(|_| RegionError::Fenced)
-    }
-}
-
-impl Drop for ReadGuard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        // Fails only if this peer was declared dead; then its read locks count no longer.
-        let _ = self.release();
+        self.0.free()
     }
 }
