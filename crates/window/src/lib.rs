@@ -1,8 +1,8 @@
 //! Bounded views of memory that others write at the same time.
 //!
 //! # What it owns
-//! [`Window`]: the only way from an offset to a byte of shared memory. It is the boundary behind
-//! which `unsafe` stands for all crates of the core.
+//! [`Window`]: the only way from an offset to a byte of shared memory, and [`Run`], the words of a value
+//! in it. It is the boundary behind which `unsafe` stands for all crates of the core.
 //!
 //! # Invariants
 //! 1. No access leaves the window: each is checked against its length, in arithmetic that cannot wrap.
