@@ -2,7 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Barrier,
+    sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
 
@@ -204,35 +204,34 @@ fn a_record_askew_or_outside_or_not_to_be_written_is_an_error() {
     assert_eq!(mapping.get::<[u64; 8]>(0).unwrap(), [0; 8], "a refused record was tagged");
 }
 
+/// Opens one record after the other together with somebody else, and says which ones it got.
+fn open_in_step<'a, R: Record<'a>>(mapping: &'a Mapping, step: &AtomicU64) -> Vec<bool> {
+    let open_one = |number| {
+        step.fetch_add(1, Ordering::SeqCst);
+        // Neither opens before both have come: then they meet within a few instructions.
+        while step.load(Ordering::SeqCst) < 2 * (number + 1) {
+            std::hint::spin_loop();
+        }
+        mapping.open::<R>(number * RwLock::<u64>::SIZE).is_ok()
+    };
+    (0..RACES).map(open_one).collect()
+}
+
+const RACES: u64 = 20_000;
+
 #[test]
-fn of_those_who_open_a_record_at_once_all_get_the_one_kind_that_the_first_made() {
-    let (_scratch, _space, mapping) = ground();
-    let start = Barrier::new(4);
-    for round in 0..100 {
-        let offset = 40 * round;
-        let opened: Vec<bool> = std::thread::scope(|scope| {
-            let openers: Vec<_> = (0..4)
-                .map(|number| {
-                    let (start, mapping) = (&start, &mapping);
-                    scope.spawn(move || {
-                        start.wait();
-                        if number % 2 == 0 {
-                            // As soon as it is open, its word is not zero any more.
-                            mapping.open::<Mutex<u64>>(offset).map(|one| drop(one.lock())).is_ok()
-                        } else {
-                            mapping
-                                .open::<Mutex<[u32; 4]>>(offset)
-                                .map(|one| drop(one.lock()))
-                                .is_ok()
-                        }
-                    })
-                })
-                .collect();
-            openers.into_iter().map(|opener| opener.join().unwrap()).collect()
-        });
-        assert_eq!(opened[0], opened[2], "{opened:?}");
-        assert_eq!(opened[1], opened[3], "{opened:?}");
-        assert_ne!(opened[0], opened[1], "{opened:?}");
+fn of_two_who_make_records_of_different_kinds_at_one_place_one_is_refused() {
+    let (_scratch, space, _mapping) = ground();
+    space.create("b", RACES * RwLock::<u64>::SIZE).unwrap();
+    let mapping = space.map("b", Access::ReadWrite).unwrap();
+    let step = AtomicU64::new(0);
+    let (mutexes, tables) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| open_in_step::<Mutex<u64>>(&mapping, &step));
+        let other = scope.spawn(|| open_in_step::<RwLock<u64>>(&mapping, &step));
+        (one.join().unwrap(), other.join().unwrap())
+    });
+    for (number, (mutex, table)) in mutexes.into_iter().zip(tables).enumerate() {
+        assert!(mutex != table, "record {number}: both, or neither: {mutex}");
     }
 }
 
