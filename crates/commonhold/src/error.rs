@@ -1,9 +1,13 @@
 //! What can go wrong, one type for each family of operations.
 
+mod lock;
+
+pub use lock::LockError;
+
 use std::{fmt, io, path::PathBuf};
 
 use commonhold_host::DeviceError;
-use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError};
+use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError, RecordTag};
 
 /// What an error means for a caller who must choose what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,6 +285,27 @@ pub enum RegionError {
         /// Where it was asked for.
         offset: u64,
     },
+    /// A record of another kind, or with data of another size, lies there.
+    OtherRecord {
+        /// Where.
+        offset: u64,
+        /// What the caller asked for.
+        wanted: RecordTag,
+        /// What it is.
+        found: RecordTag,
+    },
+    /// Other bytes lie where a record was to be opened: one that was never used is all zeros.
+    NotARecord {
+        /// Where.
+        offset: u64,
+        /// The word that should be its tag.
+        found: u64,
+    },
+    /// This thread reads under as many locks as a lock in the bytes of a region allows for.
+    TooManyReadLocks {
+        /// How many.
+        most: usize,
+    },
     /// This process was made by `fork` after the space was opened: open it anew.
     Forked,
     /// This process was declared dead by others, and its share of the space is gone: open it anew.
@@ -304,7 +329,9 @@ impl RegionError {
             Self::Name { .. }
             | Self::BeyondReserve { .. }
             | Self::OutOfBounds { .. }
-            | Self::Misaligned { .. } => ErrorKind::Invalid,
+            | Self::Misaligned { .. }
+            | Self::OtherRecord { .. }
+            | Self::NotARecord { .. } => ErrorKind::Invalid,
             Self::Exists { .. } => ErrorKind::Exists,
             Self::NotFound { .. } | Self::NoPeer { .. } => ErrorKind::NotFound,
             Self::Mapped { .. } | Self::PeerLives { .. } => ErrorKind::InUse,
@@ -314,6 +341,7 @@ impl RegionError {
             | Self::NoMemory { .. }
             | Self::TooManyMappings
             | Self::TooManyReaders
+            | Self::TooManyReadLocks { .. }
             | Self::TooManyThreads { .. } => ErrorKind::NoMemory,
             Self::Damaged(_) => ErrorKind::NotASpace,
             Self::ReadOnly | Self::Forked | Self::Fenced | Self::Os { .. } => ErrorKind::Other,
@@ -326,6 +354,36 @@ const FORKED: &str =
 const FENCED: &str = "this process was declared dead by its peers; open the space anew";
 
 impl RegionError {
+    /// Says what is wrong with a lock in the bytes of a region, or with the bytes.
+    fn fmt_about_bytes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfBounds { offset, len, size } => {
+                write!(f, "{len} bytes at offset {offset} do not lie in a mapping of {size} bytes")
+            }
+            Self::Misaligned { offset } => {
+                write!(f, "offset {offset} is not a multiple of 8, as the word of a lock must be")
+            }
+            Self::OtherRecord { offset, wanted, found } => {
+                write!(f, "at offset {offset} lies a {found}, not a {wanted}")
+            }
+            Self::NotARecord { offset, found } => write!(
+                f,
+                "the bytes at offset {offset} are no lock with a tag (its word holds {found:#x}), and not \
+                 zeros either; begin one elsewhere, or with zeros"
+            ),
+            Self::TooManyReadLocks { most } => write!(
+                f,
+                "this thread reads under {most} locks already, and can do so under no more that lie in \
+                 the bytes of a region; free one first"
+            ),
+            Self::TooManyReaders => {
+                f.write_str("this process holds 65535 read locks of it already")
+            }
+            Self::ReadOnly => f.write_str("the mapping is read-only"),
+            other => other.fmt_about_peers(f),
+        }
+    }
+
     /// Says what is wrong with this peer, or with another.
     fn fmt_about_peers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -385,96 +443,14 @@ impl fmt::Display for RegionError {
                 f,
                 "{asked} bytes do not fit the reserve of {reserve} bytes given at creation"
             ),
-            Self::OutOfBounds { offset, len, size } => {
-                write!(f, "{len} bytes at offset {offset} do not lie in a mapping of {size} bytes")
-            }
-            Self::Misaligned { offset } => {
-                write!(f, "offset {offset} is not a multiple of 8, as the word of a lock must be")
-            }
             Self::Damaged(damage) => damage.fmt(f),
             Self::Os { call, source } => write!(f, "{call}: {source}"),
             Self::TooManyMappings => {
                 f.write_str("this process maps the region 65535 times already")
             }
-            Self::TooManyReaders => {
-                f.write_str("this process holds 65535 read locks of it already")
-            }
-            Self::ReadOnly => f.write_str("the mapping is read-only"),
-            other => other.fmt_about_peers(f),
+            other => other.fmt_about_bytes(f),
         }
     }
 }
 
 impl std::error::Error for RegionError {}
-
-/// Why a lock was not taken as asked. `G` is the guard that an owner's death hands over.
-#[non_exhaustive]
-pub enum LockError<G> {
-    /// The lock is held now, but its last owner died, or gave up, in the middle of a change. Repair
-    /// what it protects and call `mark_consistent`, or pass it on with `leave`.
-    OwnerDied(G),
-    /// It was not free before the deadline.
-    TimedOut,
-    /// An owner that was told `OwnerDied` dropped its guard without repair: re-initialise the lock.
-    Unrecoverable,
-    /// This thread holds it already: alone; or to read while it asks to write; or to read while it asks to
-    /// read again and a writer has been waiting for it for a while.
-    Deadlock,
-    /// Anything else.
-    Region(RegionError),
-}
-
-impl<G> LockError<G> {
-    /// What it means for the caller.
-    #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
-        match self {
-            Self::OwnerDied(_) | Self::Unrecoverable => ErrorKind::OwnerDied,
-            Self::TimedOut => ErrorKind::TimedOut,
-            Self::Deadlock => ErrorKind::InUse,
-            Self::Region(error) => error.kind(),
-        }
-    }
-}
-
-impl<G> fmt::Display for LockError<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OwnerDied(_) => {
-                write!(
-                    f,
-                    "the lock's owner died; what it protects must be repaired before further use"
-                )
-            }
-            Self::TimedOut => write!(f, "the lock was not free in time"),
-            Self::Unrecoverable => {
-                write!(
-                    f,
-                    "the lock was given up after its owner had died; it must be re-initialised"
-                )
-            }
-            Self::Deadlock => write!(f, "this thread holds the lock already"),
-            Self::Region(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<G> fmt::Debug for LockError<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OwnerDied(_) => f.write_str("OwnerDied(..)"),
-            Self::TimedOut => f.write_str("TimedOut"),
-            Self::Unrecoverable => f.write_str("Unrecoverable"),
-            Self::Deadlock => f.write_str("Deadlock"),
-            Self::Region(error) => f.debug_tuple("Region").field(error).finish(),
-        }
-    }
-}
-
-impl<G> std::error::Error for LockError<G> {}
-
-impl<G> From<RegionError> for LockError<G> {
-    fn from(error: RegionError) -> Self {
-        Self::Region(error)
-    }
-}

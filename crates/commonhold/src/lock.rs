@@ -1,4 +1,4 @@
-//! The locks, with guards.
+//! The untyped locks, with guards. Those that have their data with them are in `record`.
 //!
 //! # What it owns
 //! Who may free what: a guard belongs to the thread that took it. If it was handed over by `OwnerDied`,
@@ -14,14 +14,15 @@
 
 mod counted;
 mod event;
-mod held;
+pub(crate) mod held;
 #[cfg(doctest)]
 mod misuse;
-mod mutex;
+mod raw;
+pub(crate) mod reading;
 mod region;
 
 pub use event::Event;
-pub use mutex::{Mutex, MutexGuard};
+pub use raw::{RawMutex, RawMutexGuard};
 pub use region::{LockGuard, ReadGuard, RegionLock};
 
 use commonhold_sync::{LockError as SyncError, Taken};
@@ -29,7 +30,7 @@ use commonhold_sync::{LockError as SyncError, Taken};
 use crate::{LockError, RegionError};
 
 #[cold]
-fn refused<G>(error: SyncError) -> LockError<G> {
+pub(crate) fn refused<G>(error: SyncError) -> LockError<G> {
     match error {
         SyncError::TimedOut => LockError::TimedOut,
         SyncError::Unrecoverable => LockError::Unrecoverable,
@@ -39,7 +40,7 @@ fn refused<G>(error: SyncError) -> LockError<G> {
     }
 }
 
-fn graded<G>(taken: Taken, guard: G) -> Result<G, LockError<G>> {
+pub(crate) fn graded<G>(taken: Taken, guard: G) -> Result<G, LockError<G>> {
     match taken {
         Taken::Clean => Ok(guard),
         Taken::OwnerDied => Err(LockError::OwnerDied(guard)),

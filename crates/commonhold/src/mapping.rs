@@ -8,7 +8,8 @@ use commonhold_space::{Mapped, RegionHandle};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    Access, Event, LockError, LockGuard, Mutex, ReadGuard, RegionError, RegionKey, RegionLock,
+    Access, Event, LockError, LockGuard, RawMutex, ReadGuard, Record, RegionError, RegionKey,
+    RegionLock,
     attachment::{Attachment, region_error},
 };
 
@@ -355,9 +356,9 @@ impl Mapping {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn mutex(&self, offset: u64) -> Result<Mutex<'_>, RegionError> {
+    pub fn mutex(&self, offset: u64) -> Result<RawMutex<'_>, RegionError> {
         let (word, at) = self.word(offset)?;
-        Ok(Mutex::of(self, commonhold_sync::Mutex::new(word, at)))
+        Ok(RawMutex::of(self, commonhold_sync::Mutex::new(word, at)))
     }
 
     /// The event whose word lies at `offset`, a multiple of 8. Eight zero bytes are a new event.
@@ -370,13 +371,73 @@ impl Mapping {
     }
 
     fn word(&self, offset: u64) -> Result<(&std::sync::atomic::AtomicU64, Offset), RegionError> {
+        let at = self.writable_words(offset, 8)?;
+        let word = self.attachment.view()?.window().word(at);
+        Ok((word.map_err(|_| self.outside(offset, 8))?, at))
+    }
+
+    /// Where `len` bytes lie that may hold words of locks.
+    pub(crate) fn writable_words(&self, offset: u64, len: u64) -> Result<Offset, RegionError> {
         self.writable()?;
         if !offset.is_multiple_of(8) {
             return Err(RegionError::Misaligned { offset });
         }
-        let at = self.bytes(offset, 8)?.start();
-        let word = self.attachment.view()?.window().word(at);
-        Ok((word.map_err(|_| self.out_of_bounds(offset, 8))?, at))
+        Ok(self.bytes(offset, len)?.start())
+    }
+
+    pub(crate) const fn outside(&self, offset: u64, len: u64) -> RegionError {
+        RegionError::OutOfBounds { offset, len, size: self.mapped.size }
+    }
+
+    /// For [`records!`](crate::records): whether so many bytes lie in the mapping.
+    #[doc(hidden)]
+    pub fn check(&self, offset: u64, len: u64) -> Result<(), RegionError> {
+        self.bytes(offset, len).map(drop)
+    }
+
+    /// Opens a record at `offset`, a multiple of 8: a lock with its data, such as a
+    /// [`Mutex`](crate::Mutex) or a [`RwLock`](crate::RwLock), or several of them that
+    /// [`records!`](crate::records) has put together.
+    ///
+    /// All zeros are a free lock of any kind, with zeros as its data. Whoever opens it first makes it the
+    /// kind that it asks for, and from then on it is that: a tag beside the lock says which kind it is, and
+    /// how large its data are. (Of two types of the same size it does not know which is meant.)
+    ///
+    /// A mapping keeps its region: while somebody has a record open, its region can be told to go, but does
+    /// not go, and its locks work as before. After that there is nothing left to use, since a record does
+    /// not outlive its mapping; and a new region, of whatever name, begins with zeros.
+    ///
+    /// # Errors
+    /// [`RegionError::OtherRecord`] if it is of another kind, or its data are of another size;
+    /// [`RegionError::NotARecord`] if other bytes lie there; [`RegionError::Misaligned`],
+    /// [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`], [`RegionError::Forked`]. Nothing has been
+    /// written then.
+    ///
+    /// # Examples
+    /// ```
+    /// use commonhold::{Access, Mutex, RwLock, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-open-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// space.create("two", Mutex::<u64>::SIZE + RwLock::<[f64; 8]>::SIZE)?;
+    /// let two = space.map("two", Access::ReadWrite)?;
+    /// let count = two.open::<Mutex<u64>>(0)?;
+    /// let table = two.open::<RwLock<[f64; 8]>>(Mutex::<u64>::SIZE)?;
+    /// count.lock().map_err(|error| error.to_string())?.update(|count| *count += 1)?;
+    /// table.write().map_err(|error| error.to_string())?.set(&[0.5; 8])?;
+    /// let wrong = two.open::<RwLock<u64>>(0).unwrap_err();
+    /// assert_eq!(
+    ///     wrong.to_string(),
+    ///     "at offset 0 lies a mutex with 8 bytes of data, not a reader/writer lock with 8 bytes of data"
+    /// );
+    /// # drop(two);
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open<'a, R: Record<'a>>(&'a self, offset: u64) -> Result<R, RegionError> {
+        R::open(self, offset)
     }
 }
 

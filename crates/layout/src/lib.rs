@@ -33,6 +33,8 @@ mod intent;
 mod lock;
 mod name;
 mod peer;
+mod read_key;
+mod record;
 mod region;
 mod share;
 #[cfg(test)]
@@ -48,6 +50,8 @@ pub use intent::{Intent, IntentKind, IntentPhase};
 pub use lock::{EVENT_STEP, EVENT_WAITERS, LockFlags, LockWord, Owner};
 pub use name::{Name, NameError, NameHash};
 pub use peer::{Bell, Evidence, PeerId, PeerName, PeerPhase, PeerState, peer_word};
+pub use read_key::{EPOCH_STEP, ReadKey};
+pub use record::{NotATag, RECORD_MARKER, RecordKind, RecordTag, record_words};
 pub use region::{RegionFlags, RegionId, RegionPhase, RegionState, region_word};
 pub use share::{ShareError, ShareWord};
 pub use thread::{Pending, PendingKind, ThreadId, thread_word};

@@ -135,6 +135,10 @@ impl LockWord {
     /// Free, and nothing to tell.
     pub const FREE: Self = Self(0);
 
+    /// Nobody owns it and nobody will: what a once word says when its work is done. To a mutex it is
+    /// an unrecoverable word, so whoever waits as for a mutex is turned away.
+    pub const DONE: Self = Self(LockFlags::UNRECOVERABLE.0 | 1);
+
     /// Reads a word.
     #[inline]
     #[must_use]

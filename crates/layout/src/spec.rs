@@ -12,12 +12,13 @@ use std::{
 };
 
 use crate::{
-    DomainState, EVENT_STEP, EVENT_WAITERS, Evidence, FORMATTING, FormatOptions, Geometry,
-    HEADER_BYTES, HEADER_WORDS, Intent, IntentKind, IntentPhase, LockFlags, LockWord, MAGIC, Name,
-    OFFSET_LIMIT, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind,
-    RegionFlags, RegionId, RegionPhase, RegionState, ShareWord, ThreadId, VERSION, domain_word,
+    DomainState, EPOCH_STEP, EVENT_STEP, EVENT_WAITERS, Evidence, FORMATTING, FormatOptions,
+    Geometry, HEADER_BYTES, HEADER_WORDS, Intent, IntentKind, IntentPhase, LockFlags, LockWord,
+    MAGIC, Name, OFFSET_LIMIT, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState, Pending,
+    PendingKind, RECORD_MARKER, ReadKey, RecordKind, RecordTag, RegionFlags, RegionId, RegionPhase,
+    RegionState, ShareWord, ThreadId, VERSION, domain_word,
     geometry::{FNV_BASIS, FNV_PRIME, SHARE_ROW_ALIGN, TABLE_ALIGN, record_bytes},
-    header_word, limits, peer_word, region_word, thread_word,
+    header_word, limits, peer_word, record_words, region_word, thread_word,
 };
 
 const SPEC: &str = include_str!("../../../docs/SPEC.md");
@@ -28,6 +29,8 @@ const HEADER: &str = include_str!("header.rs");
 const INTENT: &str = include_str!("intent.rs");
 const LOCK: &str = include_str!("lock.rs");
 const PEER: &str = include_str!("peer.rs");
+const READ_KEY: &str = include_str!("read_key.rs");
+const RECORD: &str = include_str!("record.rs");
 const REGION: &str = include_str!("region.rs");
 const THREAD: &str = include_str!("thread.rs");
 
@@ -189,12 +192,14 @@ fn of_words() -> Vec<Table> {
                 CREATED_MS COUNT),
         )
         .all_of(REGION, "pub mod region_word"),
+        Table::new("Record words", constants!(record_words: MUTEX RW_LOCK ONCE EVENT))
+            .all_of(RECORD, "pub mod record_words"),
     ]
 }
 
 fn of_sizes() -> Vec<Table> {
     let mut constants = constants!(self: VERSION MAGIC FORMATTING HEADER_BYTES HEADER_WORDS OFFSET_LIMIT
-        TABLE_ALIGN SHARE_ROW_ALIGN FNV_BASIS FNV_PRIME);
+        TABLE_ALIGN SHARE_ROW_ALIGN FNV_BASIS FNV_PRIME RECORD_MARKER EPOCH_STEP);
     constants.push(("NAME_MOST", Number::Is(Name::MOST as u64)));
     constants.push(("NAME_WORDS", Number::Is(Name::WORDS as u64)));
     constants.push(("PEER_NAME_WORDS", Number::Is(PeerName::WORDS as u64)));
@@ -224,7 +229,13 @@ fn of_values() -> Vec<Table> {
         let trial = intent(IntentKind::Link, IntentPhase::Trial, 0);
         Number::Is((intent(IntentKind::Link, phase, 0) ^ trial) >> 40)
     };
+    let record = |kind| Number::Is(RecordTag { kind, size: 0 }.word() >> 32 & 0xff);
     vec![
+        Table::new(
+            "Record kinds",
+            values!(RecordKind, record, Mutex RwLock Once Condvar Semaphore Barrier SeqLock Event),
+        )
+        .all_of(RECORD, "pub enum RecordKind"),
         Table::new("Domain states", values!(DomainState, domain, Free Used))
             .all_of(DOMAIN, "pub enum DomainState"),
         Table::new("Peer phases", values!(PeerPhase, peer, Free Attaching Live Fenced))
@@ -286,6 +297,31 @@ fn of_lock_bits() -> Vec<Table> {
     ]
 }
 
+fn of_record_bits() -> Vec<Table> {
+    let mutex = RecordTag { kind: RecordKind::Mutex, size: 0 }.word();
+    let read = |bit: u64| RecordTag::read(mutex ^ bit);
+    let mutex_of = |bit: u64| read(bit).ok().flatten().filter(|tag| tag.kind == RecordKind::Mutex);
+    // Both a wrong marker and an unknown kind are refused: where the one ends is said here.
+    let tag = vec![
+        ("size", cut(|bit| mutex_of(bit).is_some_and(|tag| tag.size != 0))),
+        ("kind", cut(|bit| bit < 1 << 40 && mutex_of(bit).is_none())),
+        ("marker", cut(|bit| bit >= 1 << 40 && read(bit).is_err())),
+    ];
+    let key = |at: u64, region: u32, generation| {
+        let at = Offset::new(at).unwrap();
+        ReadKey::of_record(at, RegionId::new(region), generation).word()
+    };
+    let none = key(0, 0, 0);
+    let of_place = key(OFFSET_LIMIT - 8, 0, 0) ^ none;
+    let read_key = vec![
+        ("low", Number::bits(of_place & 0xffff_ffff)),
+        ("record", Number::bits(none)),
+        ("high", Number::bits(of_place >> 32 << 32)),
+        ("epoch", Number::bits(key(0, 0, u32::MAX) ^ none)),
+    ];
+    vec![Table::new("Record tag", tag), Table::new("Read key", read_key)]
+}
+
 fn of_state_bits() -> Vec<Table> {
     let peer = vec![
         ("phase", cut(|word| PeerState::read(word).phase != PeerPhase::Free)),
@@ -329,7 +365,8 @@ fn intent(kind: IntentKind, phase: IntentPhase, region: u32) -> u64 {
 }
 
 fn tables() -> Vec<Table> {
-    let all = [of_words(), of_sizes(), of_values(), of_lock_bits(), of_state_bits()];
+    let all =
+        [of_words(), of_sizes(), of_values(), of_lock_bits(), of_record_bits(), of_state_bits()];
     all.into_iter().flatten().collect()
 }
 
@@ -365,7 +402,7 @@ fn no_constant_is_missing_from_the_lists_of_this_test() {
 fn no_constant_outside_a_module_is_missing_from_the_lists_of_this_test() {
     let tables = tables();
     let constants = tables.iter().find(|table| table.heading == "Constants").unwrap().rows();
-    let at_top = [HEADER, EXTENT, GEOMETRY, LOCK]
+    let at_top = [HEADER, EXTENT, GEOMETRY, LOCK, READ_KEY, RECORD]
         .iter()
         .flat_map(|file| file.lines())
         .filter(|line| line.starts_with("pub"))

@@ -17,8 +17,8 @@ pub mod thread_word {
     /// How many of the things that the pending word has named are over. It only grows, whoever has the
     /// slot: who sees the same number and the same pending word twice has seen one wait.
     pub const WAITS: usize = 3;
-    /// First of [`READING_COUNT`] words: the keys of locks that the thread holds to read; 0: none. A key
-    /// is the region's generation in the upper half and its link (id + 1) in the lower.
+    /// First of [`READING_COUNT`] words: the [keys](crate::ReadKey) of locks that the thread holds to
+    /// read; 0: none.
     pub const READING: usize = 4;
     /// How many locks a thread can hold to read this way. Further ones are counted in share words.
     pub const READING_COUNT: usize = 4;

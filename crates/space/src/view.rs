@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
     BootId, Damage, DomainState, Extent, Geometry, HEADER_WORDS, Offset, OpenError, Owner, PeerId,
-    PeerName, PeerPhase, PeerState, Pending, PendingKind, RegionId, ThreadId, domain_word,
+    PeerName, PeerPhase, PeerState, Pending, PendingKind, ReadKey, RegionId, ThreadId, domain_word,
     header_word, peer_word, region_word, thread_word,
 };
 use commonhold_sync::{
@@ -351,7 +351,7 @@ impl<P: Platform> View<P> {
 /// What a thread that reads under a region's lock writes into its slot: of no other region, ever.
 #[inline]
 pub(crate) const fn read_key(handle: RegionHandle) -> u64 {
-    handle.region.link() | (handle.generation as u64) << 32
+    ReadKey::of_region(handle.region, handle.generation).word()
 }
 
 /// The share words of one region, where its readers are counted.
@@ -359,6 +359,13 @@ pub(crate) const fn read_key(handle: RegionHandle) -> u64 {
 pub struct RegionShares<'a, P> {
     view: &'a View<P>,
     region: RegionId,
+}
+
+impl<'a, P> RegionShares<'a, P> {
+    #[inline]
+    pub(crate) const fn of(view: &'a View<P>, region: RegionId) -> Self {
+        Self { view, region }
+    }
 }
 
 impl<P> Clone for RegionShares<'_, P> {

@@ -5,6 +5,11 @@
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p commonhold-sync --test loom --release`.
 #![cfg(loom)]
 
+#[path = "loom/once.rs"]
+mod once;
+#[path = "loom/world.rs"]
+mod world;
+
 use std::cell::Cell;
 
 use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
@@ -17,6 +22,8 @@ use loom::{
     sync::{Arc, Condvar, Mutex as LoomMutex},
     thread,
 };
+
+use world::check;
 
 /// Three peers, a bed to sleep in for each word, and a register of the dead.
 struct World {
@@ -151,15 +158,6 @@ impl Liveness for World {
     fn verdict(&self, owner: Owner) -> Verdict {
         if self.is_current(owner) { Verdict::Alive } else { Verdict::Dead }
     }
-}
-
-/// Loom's full search, bounded in context switches so that it ends in minutes.
-fn check(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    if model.preemption_bound.is_none() {
-        model.preemption_bound = Some(preemptions);
-    }
-    model.check(scenario);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use commonhold::{
-    Access, CreateOptions, Destroy, Event, LockError, LockGuard, Mapping, MutexGuard, ReadGuard,
+    Access, CreateOptions, Destroy, Event, LockError, LockGuard, Mapping, RawMutexGuard, ReadGuard,
     RegionError, Space,
 };
 
@@ -97,7 +97,7 @@ pub(crate) fn answer<T>(result: &Result<T, RegionError>) {
 enum Guard<'a> {
     Region(LockGuard<'a>),
     Read(ReadGuard<'a>),
-    Mutex(MutexGuard<'a>),
+    Mutex(RawMutexGuard<'a>),
 }
 
 impl Guard<'_> {

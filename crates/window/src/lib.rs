@@ -1,8 +1,8 @@
 //! Bounded views of memory that others write at the same time.
 //!
 //! # What it owns
-//! [`Window`]: the only way from an offset to a byte of shared memory. It is the boundary behind
-//! which `unsafe` stands for all crates of the core.
+//! [`Window`]: the only way from an offset to a byte of shared memory, and [`Run`], the words of a value
+//! in it. It is the boundary behind which `unsafe` stands for all crates of the core.
 //!
 //! # Invariants
 //! 1. No access leaves the window: each is checked against its length, in arithmetic that cannot wrap.
@@ -21,11 +21,15 @@ extern crate std;
 
 mod point;
 #[cfg(not(loom))]
+mod run;
+#[cfg(not(loom))]
 mod window;
 
 pub use point::Point;
 #[cfg(feature = "crash-points")]
 pub use point::{Hook, at_each_point};
+#[cfg(not(loom))]
+pub use run::Run;
 #[cfg(not(loom))]
 pub use window::{OutOfWindow, Window};
 

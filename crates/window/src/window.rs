@@ -8,6 +8,8 @@ use core::{
 
 use commonhold_layout::{Extent, Offset};
 
+use crate::Run;
+
 /// An access that would have left the window, or was not aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfWindow {
@@ -108,6 +110,22 @@ impl Window {
         // mapped while `self` lives; base and offset are multiples of 8; every bit pattern is a
         // valid `AtomicU64`, and those are the only references to these bytes.
         Ok(unsafe { first.as_ref() })
+    }
+
+    /// The `count` words at `at`, whose bytes hold a value.
+    ///
+    /// # Errors
+    /// As for [`words`](Self::words).
+    pub fn run(&self, at: Offset, count: usize) -> Result<Run<'_>, OutOfWindow> {
+        let len = (count as u64).saturating_mul(8);
+        if !at.get().is_multiple_of(8) {
+            return Err(OutOfWindow { offset: at.get(), len, window: self.len });
+        }
+        let first = self.pointer_to(at.get(), len)?.cast::<AtomicU64>();
+        let words = NonNull::slice_from_raw_parts(first, count);
+        // SAFETY: as in `words`; that `len` did not saturate is shown by its fitting the window, which is
+        // shorter than `isize::MAX` bytes, as any mapping.
+        Ok(Run::of(unsafe { words.as_ref() }))
     }
 
     /// Copies the bytes at `from` out of the window. Others may change them meanwhile: whoever needs

@@ -13,7 +13,7 @@
 
 use std::{error::Error, time::Duration};
 
-use commonhold::{Event, LockError, Mapping, MutexGuard, RegionError, Space};
+use commonhold::{Event, LockError, Mapping, RawMutexGuard, RegionError, Space};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const REGION: &str = "ring";
@@ -55,7 +55,7 @@ impl Ring {
     }
 
     /// Takes the mutex, and repairs the ring if its last owner died.
-    pub(crate) fn lock(&self) -> Result<MutexGuard<'_>, Failure> {
+    pub(crate) fn lock(&self) -> Result<RawMutexGuard<'_>, Failure> {
         match self.0.mutex(MUTEX)?.lock() {
             Ok(guard) => Ok(guard),
             Err(LockError::OwnerDied(guard)) => {
@@ -120,7 +120,7 @@ pub(crate) fn lock_when<'a>(
     ring: &'a Ring,
     event: Event<'_>,
     ready: impl Fn(&Ring) -> Result<bool, RegionError>,
-) -> Result<MutexGuard<'a>, Failure> {
+) -> Result<RawMutexGuard<'a>, Failure> {
     loop {
         // First the number, then the look: what happens in between is not missed.
         let seen = event.sequence();

@@ -12,7 +12,7 @@ use crate::{
 
 /// A mutex word that this thread owns. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
+pub(crate) struct Held<'a> {
     mapping: &'a Mapping,
     mutex: Mutex<'a>,
     owner: Owner,
@@ -24,26 +24,26 @@ pub(super) struct Held<'a> {
 
 impl<'a> Held<'a> {
     #[inline]
-    pub(super) fn new(mapping: &'a Mapping, mutex: Mutex<'a>, owner: Owner) -> Self {
+    pub(crate) fn new(mapping: &'a Mapping, mutex: Mutex<'a>, owner: Owner) -> Self {
         let panicking = usize::from(thread::panicking());
         guard_made();
         Self { mapping, mutex, owner, panicking, not_send: PhantomData }
     }
 
     #[inline]
-    pub(super) const fn mapping(&self) -> &'a Mapping {
+    pub(crate) const fn mapping(&self) -> &'a Mapping {
         self.mapping
     }
 
     /// Frees it, and says whether it still was this process's.
     #[inline]
-    pub(super) fn free(self, how: Release) -> Result<(), RegionError> {
+    pub(crate) fn free(self, how: Release) -> Result<(), RegionError> {
         ManuallyDrop::new(self).release(how)
     }
 
     /// As [`free`](Self::free), for a guard around this that will not be dropped.
     #[inline]
-    pub(super) fn release(&self, how: Release) -> Result<(), RegionError> {
+    pub(crate) fn release(&self, how: Release) -> Result<(), RegionError> {
         guard_gone();
         if how == Release::Done
             && !self.mapping.attachment().is_forked()
@@ -61,12 +61,12 @@ impl<'a> Held<'a> {
         self.mutex.unlock(&me, attachment.my_view(), how).map_err(not_ours)
     }
 
-    pub(super) fn mark_consistent(&self) -> Result<(), RegionError> {
+    pub(crate) fn mark_consistent(&self) -> Result<(), RegionError> {
         let me = self.mapping.attachment().me()?;
         self.mutex.mark_consistent(&me).map_err(not_ours)
     }
 
-    pub(super) fn is_inconsistent(&self) -> bool {
+    pub(crate) fn is_inconsistent(&self) -> bool {
         !self.mapping.attachment().is_forked()
             && self.mutex.look().flags().contains(LockFlags::INCONSISTENT)
     }

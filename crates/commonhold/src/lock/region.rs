@@ -1,18 +1,20 @@
 //! The reader/writer lock that every region has.
 
-use std::{marker::PhantomData, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
+use std::{mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::Owner;
 use commonhold_space::RegionShares;
 use commonhold_sync as sync;
-use commonhold_sync::{Hold, Release, Taken};
+use commonhold_sync::{Release, Taken};
 
-use super::{counted, graded, held::Held, refused};
-use crate::{
-    LockError, Mapping, RegionError,
-    attachment::{guard_gone, guard_made},
+use super::{
+    counted, graded,
+    held::Held,
+    reading::{Readable, Reading},
+    refused,
 };
+use crate::{LockError, Mapping, RegionError};
 
 /// How long a thread that reads already waits to read again, before a writer that waits for it counts as
 /// one that will not give up.
@@ -23,6 +25,20 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub struct RegionLock<'a> {
     mapping: &'a Mapping,
     words: &'a [AtomicU64; 3],
+}
+
+impl<'a> Readable<'a> for RegionLock<'a> {
+    type Shares = RegionShares<'a, LinuxPlatform>;
+
+    #[inline]
+    fn mapping(&self) -> &'a Mapping {
+        self.mapping
+    }
+
+    #[inline]
+    fn core(&self) -> sync::RwLock<'a, Self::Shares> {
+        self.mapping.attachment().my_view().lock_of(self.mapping.mapped(), self.words)
+    }
 }
 
 impl<'a> RegionLock<'a> {
@@ -36,12 +52,6 @@ impl<'a> RegionLock<'a> {
             Ok(words) => Ok(Self { mapping, words }),
             Err(damage) => Err(RegionError::Damaged(damage)),
         }
-    }
-
-    /// The lock as the core knows it.
-    #[inline]
-    fn core(&self) -> sync::RwLock<'a, RegionShares<'a, LinuxPlatform>> {
-        self.mapping.attachment().my_view().lock_of(self.mapping.mapped(), self.words)
     }
 
     /// See [`Mapping::lock`].
@@ -105,10 +115,8 @@ impl<'a> RegionLock<'a> {
     /// As there.
     #[inline]
     pub fn read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        if let Some(me) = self.mapping.attachment().known_me()
-            && let Some(word) = self.core().read_quickly(&me)
-        {
-            return Ok(self.read_guard(Hold::Word(word)));
+        if let Some(reading) = self.read_quickly() {
+            return Ok(ReadGuard(reading));
         }
         self.read_until(None)
     }
@@ -136,24 +144,15 @@ impl<'a> RegionLock<'a> {
     fn read_until(&self, deadline: Option<u64>) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
-        let core = self.core();
         // Who reads already is let in again unless a writer waits; and that waits for this thread.
-        let again = deadline.is_none() && (me.reads(core.key()) || counted::holds(self.mapping));
+        let reads = me.reads(self.core().key()) || counted::holds(self.mapping);
+        let again = deadline.is_none() && reads;
         let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
-        let (taken, hold) = match core.read(&me, attachment.my_view(), until) {
+        let (taken, reading) = match self.read_slowly(&me, until) {
             Err(sync::LockError::TimedOut) if again => return Err(LockError::Deadlock),
             result => result.map_err(refused)?,
         };
-        if matches!(hold, Hold::Share) {
-            counted::enter(self.mapping);
-        }
-        graded(taken, self.read_guard(hold))
-    }
-
-    #[inline]
-    fn read_guard(&self, hold: Hold<'a>) -> ReadGuard<'a> {
-        guard_made();
-        ReadGuard { lock: *self, hold, not_send: PhantomData }
+        graded(taken, ReadGuard(reading))
     }
 
     /// See [`Mapping::reset_lock`].
@@ -244,12 +243,7 @@ impl Drop for LockGuard<'_> {
 /// A region's lock, held together with other readers.
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct ReadGuard<'a> {
-    lock: RegionLock<'a>,
-    hold: Hold<'a>,
-    /// It is its thread's.
-    not_send: PhantomData<*const ()>,
-}
+pub struct ReadGuard<'a>(Reading<'a, RegionLock<'a>>);
 
 impl ReadGuard<'_> {
     /// Frees the lock, and says whether it still was this process's.
@@ -257,47 +251,6 @@ impl ReadGuard<'_> {
     /// # Errors
     /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
     pub fn unlock(self) -> Result<(), RegionError> {
-        ManuallyDrop::new(self).release()
-    }
-
-    #[inline]
-    fn release(&self) -> Result<(), RegionError> {
-        guard_gone();
-        let attachment = self.lock.mapping.attachment();
-        match self.hold {
-            Hold::Word(word) if attachment.is_live_here() => {
-                if !self.lock.core().unread_quickly(word) {
-                    self.wake_writer()?;
-                }
-                Ok(())
-            }
-            hold => self.free_slowly(hold),
-        }
-    }
-
-    #[cold]
-    fn wake_writer(&self) -> Result<(), RegionError> {
-        let attachment = self.lock.mapping.attachment();
-        self.lock.core().wake_writer(&attachment.me()?, attachment.my_view());
-        Ok(())
-    }
-
-    #[cold]
-    fn free_slowly(&self, hold: Hold<'_>) -> Result<(), RegionError> {
-        if matches!(hold, Hold::Share) {
-            counted::leave(self.lock.mapping);
-        }
-        let attachment = self.lock.mapping.attachment();
-        let me = attachment.me()?;
-        let view = attachment.my_view();
-        self.lock.core().unread(&me, view, hold).map_err(|_| RegionError::Fenced)
-    }
-}
-
-impl Drop for ReadGuard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        // Fails only if this peer was declared dead; then its read locks count no longer.
-        let _ = self.release();
+        self.0.free()
     }
 }

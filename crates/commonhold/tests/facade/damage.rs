@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use commonhold::{Access, CreateOptions, Destroy, Space};
+use commonhold::{Access, CreateOptions, Destroy, Mutex, RwLock, Space};
 use commonhold_layout::header_word;
 
 use crate::support::{Actor, Folder, Random, Role, Scratch, say};
@@ -90,6 +90,13 @@ fn use_all(url: &str) -> Option<()> {
                 let _ = guard.unlock();
             }
             let _ = mapping.read_lock_for(BRIEFLY).map(drop);
+            if let Ok(mutex) = mapping.open::<Mutex<u64>>(0) {
+                let _ = mutex.lock_for(BRIEFLY).map(|guard| guard.update(|number| *number ^= 1));
+            }
+            if let Ok(table) = mapping.open::<RwLock<u64>>(24) {
+                let _ = table.read_for(BRIEFLY).map(|guard| guard.get());
+                let _ = table.write_for(BRIEFLY).map(|guard| guard.set(&1));
+            }
             let _ = mapping.reset_lock();
             let _ = mapping.unmap();
         }

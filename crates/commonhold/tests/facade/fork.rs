@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use commonhold::{Access, CreateOptions, Destroy, LockError, RegionError, Space};
+use commonhold::{
+    Access, CreateOptions, Destroy, LockError, Mutex, Once, RegionError, RwLock, Space, Turn,
+};
 
 use crate::support::{Actor, DEADLINE, Role, Scratch, fails, owner_died, say, stay, until};
 
@@ -13,6 +15,7 @@ pub(crate) const ROLES: &[Role] = &[
     ("fork-refused", refused),
     ("fork-guards", guards),
     ("fork-exit", exits),
+    ("fork-values", values),
     ("fork-anew", anew),
     ("fork-parent", parent),
 ];
@@ -92,6 +95,8 @@ fn refused(args: &[&str]) {
     let lock = mapping.region_lock().unwrap();
     let mutex = mapping.mutex(0).unwrap();
     let event = mapping.event(8).unwrap();
+    let typed = mapping.open::<Mutex<u64>>(64).unwrap();
+    let table = mapping.open::<RwLock<u64>>(128).unwrap();
     for door in DOORS {
         let child = || {
             space_is_refused(&space);
@@ -109,6 +114,12 @@ fn refused(args: &[&str]) {
             fails!(mutex.try_lock(), LockError::Region(RegionError::Forked));
             fails!(mutex.lock_for(DEADLINE), LockError::Region(RegionError::Forked));
             fails!(mutex.reset(), RegionError::Forked);
+            fails!(mapping.open::<Mutex<u64>>(64), RegionError::Forked);
+            fails!(typed.lock(), LockError::Region(RegionError::Forked));
+            fails!(typed.reset(), RegionError::Forked);
+            fails!(table.read(), LockError::Region(RegionError::Forked));
+            fails!(table.try_write(), LockError::Region(RegionError::Forked));
+            fails!(table.reset(), RegionError::Forked);
             let _ = event.sequence();
             fails!(event.signal(), RegionError::Forked);
             fails!(event.broadcast(), RegionError::Forked);
@@ -223,6 +234,59 @@ fn guards(args: &[&str]) {
     for name in ["write", "read"] {
         space.destroy(name, Destroy::Within(DEADLINE)).unwrap();
     }
+}
+
+#[test]
+fn a_forked_child_reaches_no_data_through_the_guards_that_it_inherits() {
+    run("fork-values");
+}
+
+fn values(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    space.create("a", 256).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
+    let table = mapping.open::<RwLock<u64>>(64).unwrap();
+    let other = mapping.open::<RwLock<u64>>(128).unwrap();
+    let places = [192, 224];
+    for (door, at) in DOORS.into_iter().zip(places) {
+        let once = mapping.open::<Once<u64>>(at).unwrap();
+        let (guard, writer, reader) =
+            (mutex.lock().unwrap(), table.write().unwrap(), other.read().unwrap());
+        let Turn::Mine(turn) = once.begin().unwrap() else { panic!("made by nobody") };
+        guard.set(&1).unwrap();
+        in_child!(door, {
+            fails!(once.get(), RegionError::Forked);
+            fails!(once.begin(), LockError::Region(RegionError::Forked));
+            fails!(once.get_or_init(|| 5), LockError::Region(RegionError::Forked));
+            fails!(turn.complete(&5), RegionError::Forked);
+            fails!(guard.get(), RegionError::Forked);
+            fails!(guard.set(&2), RegionError::Forked);
+            fails!(guard.update(|number| *number = 2), RegionError::Forked);
+            fails!(guard.mark_consistent(), RegionError::Forked);
+            fails!(writer.get(), RegionError::Forked);
+            fails!(writer.set(&2), RegionError::Forked);
+            fails!(reader.get(), RegionError::Forked);
+            fails!(guard.leave(), RegionError::Forked);
+            fails!(writer.unlock(), RegionError::Forked);
+            fails!(reader.unlock(), RegionError::Forked);
+        });
+        in_child!(door, drop((guard, writer, reader, turn)));
+        // They are the parent's as before.
+        let theirs = Space::open(args[0]).unwrap();
+        let theirs = theirs.map("a", Access::ReadWrite).unwrap();
+        fails!(theirs.open::<Mutex<u64>>(0).unwrap().try_lock(), LockError::TimedOut);
+        fails!(theirs.open::<RwLock<u64>>(64).unwrap().try_read(), LockError::TimedOut);
+        fails!(theirs.open::<RwLock<u64>>(128).unwrap().try_write(), LockError::TimedOut);
+        fails!(theirs.open::<Once<u64>>(at).unwrap().try_begin(), LockError::TimedOut);
+        assert_eq!(guard.get().unwrap(), 1);
+        drop(turn);
+        guard.unlock().unwrap();
+        writer.unlock().unwrap();
+        reader.unlock().unwrap();
+    }
+    drop(mapping);
+    space.destroy("a", Destroy::Within(DEADLINE)).unwrap();
 }
 
 /// As another peer sees it.

@@ -23,6 +23,9 @@ mod regions;
 mod spaces;
 mod support;
 mod threads;
+mod typed;
+mod typed_once;
+mod typed_rwlock;
 
 /// What an actor can be told to do.
 const ROLES: &[&[support::Role]] = &[
@@ -35,6 +38,9 @@ const ROLES: &[&[support::Role]] = &[
     regions::ROLES,
     spaces::ROLES,
     threads::ROLES,
+    typed::ROLES,
+    typed_once::ROLES,
+    typed_rwlock::ROLES,
 ];
 
 /// Not a test: the entrance of actors.

@@ -166,9 +166,30 @@ pub(crate) fn until_waiters(space: &Space, region: &str, count: usize) {
     });
 }
 
+/// Writes into the space's file that this attachment is dead, as a peer would that took it for dead.
+pub(crate) fn fence_me(scratch: &Scratch, space: &Space) {
+    use std::os::unix::fs::FileExt;
+    let me = space.peers().unwrap().into_iter().find(|peer| peer.slot == space.peer().0).unwrap();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(scratch.path()).unwrap();
+    let mut header = [0; 256];
+    file.read_exact_at(&mut header, 0).unwrap();
+    let (words, _) = header.as_chunks::<8>();
+    let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    let claims = words.try_into().unwrap();
+    let geometry =
+        commonhold_layout::Geometry::check(&claims, file.metadata().unwrap().len()).unwrap();
+    let at = geometry.peer(commonhold_layout::PeerId::new(me.slot)).unwrap();
+    let fenced = commonhold_layout::PeerState {
+        generation: me.generation,
+        phase: commonhold_layout::PeerPhase::Fenced,
+        evidence: commonhold_layout::Evidence::NONE,
+    };
+    file.write_all_at(&fenced.word().to_le_bytes(), at.get()).unwrap();
+}
+
 /// The guard of a lock whose owner died.
 #[track_caller]
-pub(crate) fn owner_died<G: std::fmt::Debug>(result: Result<G, LockError<G>>) -> G {
+pub(crate) fn owner_died<R: std::fmt::Debug, G>(result: Result<R, LockError<G>>) -> G {
     match result {
         Err(LockError::OwnerDied(guard)) => guard,
         other => panic!("not OwnerDied: {other:?}"),
@@ -306,6 +327,11 @@ impl Actor {
     /// Kills it and leaves the zombie.
     pub(crate) fn kill_unseen(&mut self) {
         self.child.kill().unwrap();
+    }
+
+    /// Lets it go, and does not wait.
+    pub(crate) fn hang_up(&mut self) {
+        self.input = None;
     }
 
     /// Lets it go and waits for its end.

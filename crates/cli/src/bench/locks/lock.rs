@@ -7,7 +7,7 @@
 
 use std::{sync, time::Duration};
 
-use commonhold::{Event, LockError, Mapping, Mutex, RegionLock};
+use commonhold::{Event, LockError, Mapping, RawMutex, RegionLock};
 
 use crate::{
     failure::{Doing, Failure},
@@ -72,7 +72,7 @@ fn cannot(what: &str) -> Failure {
 #[derive(Debug)]
 pub(super) struct OurMutex<'a> {
     mapping: &'a Mapping,
-    mutex: Mutex<'a>,
+    mutex: RawMutex<'a>,
     event: Event<'a>,
 }
 

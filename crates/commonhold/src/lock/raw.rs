@@ -1,4 +1,4 @@
-//! A mutex in the bytes of a region.
+//! A mutex on a bare word in the bytes of a region.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use commonhold_sync::Release;
 use super::{graded, held::Held, refused};
 use crate::{LockError, Mapping, RegionError};
 
-/// A mutex in the bytes of a region.
+/// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
+/// has to keep is up to its users; a [`Mutex`](crate::Mutex) has its data with it.
 #[derive(Debug, Clone, Copy)]
-pub struct Mutex<'a> {
+pub struct RawMutex<'a> {
     mapping: &'a Mapping,
     mutex: sync::Mutex<'a>,
 }
 
-impl<'a> Mutex<'a> {
+impl<'a> RawMutex<'a> {
     pub(crate) const fn of(mapping: &'a Mapping, mutex: sync::Mutex<'a>) -> Self {
         Self { mapping, mutex }
     }
@@ -25,11 +26,11 @@ impl<'a> Mutex<'a> {
     /// # Errors
     /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died.
     #[inline]
-    pub fn lock(&self) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
+    pub fn lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
         if let Some(me) = self.mapping.attachment().known_me()
             && self.mutex.lock_quickly(&me)
         {
-            return Ok(MutexGuard(Held::new(self.mapping, self.mutex, me.owner())));
+            return Ok(RawMutexGuard(Held::new(self.mapping, self.mutex, me.owner())));
         }
         self.lock_until(None)
     }
@@ -38,7 +39,7 @@ impl<'a> Mutex<'a> {
     ///
     /// # Errors
     /// [`LockError::TimedOut`] if somebody living holds it.
-    pub fn try_lock(&self) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
+    pub fn try_lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
         self.lock_until(Some(0))
     }
 
@@ -46,7 +47,10 @@ impl<'a> Mutex<'a> {
     ///
     /// # Errors
     /// [`LockError::TimedOut`].
-    pub fn lock_for(&self, timeout: Duration) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
+    pub fn lock_for(
+        &self,
+        timeout: Duration,
+    ) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
         self.lock_until(Some(self.mapping.attachment().deadline(timeout)))
     }
 
@@ -54,11 +58,11 @@ impl<'a> Mutex<'a> {
     fn lock_until(
         &self,
         deadline: Option<u64>,
-    ) -> Result<MutexGuard<'a>, LockError<MutexGuard<'a>>> {
+    ) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refused)?;
-        graded(taken, MutexGuard(Held::new(self.mapping, self.mutex, me.owner())))
+        graded(taken, RawMutexGuard(Held::new(self.mapping, self.mutex, me.owner())))
     }
 
     /// Makes the mutex as good as new, after the caller has repaired what it protects.
@@ -75,9 +79,14 @@ impl<'a> Mutex<'a> {
 /// A mutex, held.
 #[derive(Debug)]
 #[must_use = "the mutex is freed when its guard is dropped"]
-pub struct MutexGuard<'a>(Held<'a>);
+pub struct RawMutexGuard<'a>(Held<'a>);
 
-impl MutexGuard<'_> {
+impl<'a> RawMutexGuard<'a> {
+    #[inline]
+    pub(crate) const fn mapping(&self) -> &'a Mapping {
+        self.0.mapping()
+    }
+
     /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
     ///
     /// # Errors

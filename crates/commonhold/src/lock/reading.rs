@@ -1,0 +1,111 @@
+//! What every guard of a reader has.
+
+use std::{marker::PhantomData, mem::ManuallyDrop};
+
+use commonhold_sync::{Hold, RwLock, Shares, Thread};
+
+use super::counted;
+use crate::{
+    Mapping, RegionError,
+    attachment::{guard_gone, guard_made},
+};
+
+/// A reader/writer lock, with its words found.
+pub(crate) trait Readable<'a>: Copy {
+    /// Where its readers are known.
+    type Shares: Shares;
+
+    /// The mapping that keeps it where it is.
+    fn mapping(&self) -> &'a Mapping;
+
+    /// The lock as the core knows it.
+    fn core(&self) -> RwLock<'a, Self::Shares>;
+
+    /// Takes it to read if nobody writes, and nobody has to be asked.
+    #[inline]
+    fn read_quickly(self) -> Option<Reading<'a, Self>> {
+        let me = self.mapping().attachment().known_me()?;
+        let word = self.core().read_quickly(&me)?;
+        Some(Reading::new(self, Hold::Word(word)))
+    }
+
+    /// Takes it to read, waiting until `deadline`, or for ever; the core's error as it is.
+    #[cold]
+    fn read_slowly(
+        self,
+        me: &Thread<'a>,
+        deadline: Option<u64>,
+    ) -> Result<(commonhold_sync::Taken, Reading<'a, Self>), commonhold_sync::LockError> {
+        let view = self.mapping().attachment().my_view();
+        let (taken, hold) = self.core().read(me, view, deadline)?;
+        Ok((taken, Reading::new(self, hold)))
+    }
+}
+
+/// A lock that this thread holds to read. It is its thread's: neither `Send` nor `Sync`.
+#[derive(Debug)]
+pub(crate) struct Reading<'a, L: Readable<'a>> {
+    lock: L,
+    hold: Hold<'a>,
+    not_send: PhantomData<*const ()>,
+}
+
+impl<'a, L: Readable<'a>> Reading<'a, L> {
+    #[inline]
+    fn new(lock: L, hold: Hold<'a>) -> Self {
+        guard_made();
+        if matches!(hold, Hold::Share) {
+            counted::enter(lock.mapping());
+        }
+        Self { lock, hold, not_send: PhantomData }
+    }
+
+    #[inline]
+    pub(crate) fn mapping(&self) -> &'a Mapping {
+        self.lock.mapping()
+    }
+
+    /// Frees it, and says whether it still was this process's.
+    pub(crate) fn free(self) -> Result<(), RegionError> {
+        ManuallyDrop::new(self).release()
+    }
+
+    #[inline]
+    fn release(&self) -> Result<(), RegionError> {
+        guard_gone();
+        match self.hold {
+            Hold::Word(word) if self.mapping().attachment().is_live_here() => {
+                if !self.lock.core().unread_quickly(word) {
+                    self.wake_writer()?;
+                }
+                Ok(())
+            }
+            hold => self.free_slowly(hold),
+        }
+    }
+
+    #[cold]
+    fn wake_writer(&self) -> Result<(), RegionError> {
+        let attachment = self.mapping().attachment();
+        self.lock.core().wake_writer(&attachment.me()?, attachment.my_view());
+        Ok(())
+    }
+
+    #[cold]
+    fn free_slowly(&self, hold: Hold<'_>) -> Result<(), RegionError> {
+        if matches!(hold, Hold::Share) {
+            counted::leave(self.mapping());
+        }
+        let attachment = self.mapping().attachment();
+        let me = attachment.me()?;
+        self.lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| RegionError::Fenced)
+    }
+}
+
+impl<'a, L: Readable<'a>> Drop for Reading<'a, L> {
+    #[inline]
+    fn drop(&mut self) {
+        // Fails only if this peer was declared dead; then its read locks count no longer.
+        let _ = self.release();
+    }
+}

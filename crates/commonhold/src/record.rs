@@ -1,0 +1,116 @@
+//! Records: locks that have their data with them, and say what they are.
+//!
+//! # What it owns
+//! How a record is opened, and how its data are copied in and out. The bytes are those of
+//! `commonhold_layout`'s `record`.
+//!
+//! # Invariants
+//! 1. A record is used only after its tag was seen to be what the caller wants, kind and size.
+//! 2. Nobody gets a reference to data: only copies, made of atomic words. A neighbour that was declared
+//!    dead, or writes what it likes, can tear a copy, and nothing worse.
+//! 3. Data are reached through a guard only, so for as long as it is held, and by its thread.
+//!
+//! # What it does not do
+//! It takes no lock itself: `RawMutex` and the core's `RwLock` do.
+
+mod event;
+mod fields;
+mod mutex;
+mod once;
+mod rwlock;
+mod value;
+
+pub use fields::Field;
+pub use mutex::{Mutex, MutexGuard};
+pub use once::{Once, OnceGuard, Turn};
+pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use value::Plain;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use commonhold_layout::{Offset, RecordKind, RecordTag};
+use commonhold_space::FoundRecord;
+use commonhold_window::{OutOfWindow, Run};
+
+use crate::{Mapping, RegionError, attachment::region_error};
+
+/// What [`Mapping::open`] can open: a lock with its data, or a struct of them made by
+/// [`records!`](crate::records).
+pub trait Record<'a>: Sized {
+    /// Bytes that it takes, a multiple of 8: where the next one may begin.
+    const SIZE: u64;
+
+    /// Opens it. [`Mapping::open`] reads better.
+    ///
+    /// # Errors
+    /// As there.
+    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError>;
+}
+
+/// What lies where in a record of `N` words before its tag, with a `T` behind it.
+pub(crate) struct Plan<T, const N: usize>(T);
+
+impl<T, const N: usize> Plan<T, N> {
+    /// Words of data.
+    const DATA_WORDS: usize = {
+        assert!(align_of::<T>() <= 8, "data of a record are aligned to 8 bytes at most");
+        size_of::<T>().div_ceil(8)
+    };
+    /// Bytes before the data.
+    pub(crate) const DATA: u64 = 8 * (N as u64 + 1);
+    /// Bytes of it all.
+    pub(crate) const SIZE: u64 = Self::DATA + 8 * Self::DATA_WORDS as u64;
+
+    #[allow(clippy::cast_possible_truncation, reason = "checked in the same breath")]
+    const fn tag(kind: RecordKind) -> RecordTag {
+        const { assert!(size_of::<T>() <= u32::MAX as usize, "data of a record are below 4 GiB") };
+        RecordTag { kind, size: size_of::<T>() as u32 }
+    }
+}
+
+/// A record whose tag is as wanted.
+pub(crate) struct Opened<'a, const N: usize> {
+    pub(crate) words: &'a [AtomicU64; N],
+    /// Of the first word.
+    pub(crate) at: Offset,
+    pub(crate) data: Run<'a>,
+}
+
+/// Opens the record at `offset` of a mapping that may be written, and tags it if it was never used.
+pub(crate) fn open<T, const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    kind: RecordKind,
+) -> Result<Opened<'_, N>, RegionError> {
+    let tag = Plan::<T, N>::tag(kind);
+    let at = mapping.writable_words(offset, Plan::<T, N>::SIZE)?;
+    let len = Plan::<T, N>::SIZE;
+    let outside = |_: OutOfWindow| mapping.outside(offset, len);
+    let missing = || mapping.outside(offset, len);
+    let window = mapping.attachment().view()?.window();
+    let words = window.words::<N>(at).map_err(outside)?;
+    let tag_word = window.word(at.plus(8 * N as u64).ok_or_else(missing)?).map_err(outside)?;
+    let data = at.plus(Plan::<T, N>::DATA).ok_or_else(missing)?;
+    let data = window.run(data, Plan::<T, N>::DATA_WORDS).map_err(outside)?;
+    // Relaxed: the tag says nothing of other words.
+    if tag_word.load(Ordering::Relaxed) != tag.word() {
+        make(mapping, offset, at, tag)?;
+    }
+    Ok(Opened { words, at, data })
+}
+
+/// The first to open a record makes it.
+#[cold]
+fn make(mapping: &Mapping, offset: u64, at: Offset, wanted: RecordTag) -> Result<(), RegionError> {
+    let attachment = mapping.attachment();
+    let core = attachment.core()?;
+    let end = mapping.mapped().extent.start().get().saturating_add(mapping.size());
+    let found = core
+        .open_record(&attachment.me()?, at, end, wanted)
+        .map_err(|error| region_error(error, mapping.name()))?;
+    match found {
+        FoundRecord::Wanted => Ok(()),
+        FoundRecord::Other(found) => Err(RegionError::OtherRecord { offset, wanted, found }),
+        FoundRecord::NoRecord(found) => Err(RegionError::NotARecord { offset, found }),
+    }
+}

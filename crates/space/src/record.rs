@@ -1,0 +1,122 @@
+//! Records in the bytes of a region: how one is made, and its reader/writer lock.
+//!
+//! Kinds differ in how many words come before the tag. So that two who make records of different kinds at
+//! the same place do not both succeed, a record is made under the directory mutex. One word is written,
+//! the last that is needed: nothing can be found half made.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use commonhold_layout::{Offset, PeerId, ReadKey, RecordKind, RecordTag, ThreadId, thread_word};
+use commonhold_sync::{RwLock, Shares, Thread};
+
+use crate::{DirectoryError, Platform, RegionHandle, RegionShares, Space, View};
+
+/// What there is where a record was to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundRecord {
+    /// The record that was wanted; made now, if there was none.
+    Wanted,
+    /// Another record begins there.
+    Other(RecordTag),
+    /// Other bytes lie there: this word should be the tag of the record that was wanted.
+    NoRecord(u64),
+}
+
+impl<P: Platform> Space<P> {
+    /// Opens the record at `at`, a multiple of 8, in bytes of a mapped region that end at `end`; if there
+    /// is nothing but zeros, it becomes the record that is wanted.
+    ///
+    /// # Errors
+    /// [`DirectoryError`], if the directory mutex cannot be had.
+    pub fn open_record(
+        &self,
+        me: &Thread<'_>,
+        at: Offset,
+        end: u64,
+        wanted: RecordTag,
+    ) -> Result<FoundRecord, DirectoryError> {
+        let _held = self.view().directory(me)?;
+        for kind in RecordKind::ALL {
+            if let Some(word) = self.tag_word(at, end, kind)
+                && let Ok(Some(tag)) = RecordTag::read(word.load(Ordering::Relaxed))
+                && tag.kind == kind
+            {
+                let is_wanted = tag == wanted;
+                return Ok(if is_wanted { FoundRecord::Wanted } else { FoundRecord::Other(tag) });
+            }
+        }
+        let Some(word) = self.tag_word(at, end, wanted.kind) else {
+            return Ok(FoundRecord::NoRecord(0));
+        };
+        let found = word.load(Ordering::Relaxed);
+        if found != 0 || !self.are_zero(at, wanted.kind) {
+            return Ok(FoundRecord::NoRecord(found));
+        }
+        // Relaxed: it says nothing of other words, which are all zero.
+        word.store(wanted.word(), Ordering::Relaxed);
+        Ok(FoundRecord::Wanted)
+    }
+
+    /// Where a record of this kind has its tag, if that lies before `end`.
+    fn tag_word(&self, at: Offset, end: u64, kind: RecordKind) -> Option<&AtomicU64> {
+        let tag = at.plus(8 * kind.words()? as u64)?;
+        (tag.get() < end).then(|| self.view().window().word(tag).ok())?
+    }
+
+    /// Whether nobody has used the words of a record that has no tag.
+    fn are_zero(&self, at: Offset, kind: RecordKind) -> bool {
+        (0..kind.words().unwrap_or(0)).all(|index| {
+            let word = at.plus(8 * index as u64).map(|at| self.view().window().word(at));
+            matches!(word, Some(Ok(word)) if word.load(Ordering::Relaxed) == 0)
+        })
+    }
+}
+
+impl<P: Platform> View<P> {
+    /// The reader/writer lock whose words lie at `at`, in the bytes of a region that is mapped.
+    #[inline]
+    pub const fn record_lock<'a>(
+        &'a self,
+        words: &'a [AtomicU64; 3],
+        at: Offset,
+        handle: RegionHandle,
+    ) -> RwLock<'a, RecordShares<'a, P>> {
+        let key = ReadKey::of_record(at, handle.region, handle.generation).word();
+        RwLock::new(words, at, key, RecordShares(RegionShares::of(self, handle.region)))
+    }
+}
+
+/// Where the readers of such a lock are known: the words of their threads, and nowhere else. A thread
+/// without a free word is refused, since the share words of a region count the readers of its own lock.
+#[derive(Debug)]
+pub struct RecordShares<'a, P>(RegionShares<'a, P>);
+
+impl<P> Clone for RecordShares<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for RecordShares<'_, P> {}
+
+impl<P: Platform> Shares for RecordShares<'_, P> {
+    fn peers(&self) -> u16 {
+        self.0.peers()
+    }
+
+    fn generation(&self, peer: PeerId) -> u32 {
+        self.0.generation(peer)
+    }
+
+    fn share(&self, _: PeerId) -> Option<&AtomicU64> {
+        None
+    }
+
+    fn threads(&self, peer: PeerId) -> u16 {
+        self.0.threads(peer)
+    }
+
+    fn thread(&self, peer: PeerId, thread: ThreadId) -> Option<&[AtomicU64; thread_word::COUNT]> {
+        self.0.thread(peer, thread)
+    }
+}

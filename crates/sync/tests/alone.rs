@@ -1,0 +1,8 @@
+//! The family in the hands of one thread at a time: what each call returns, whom it wakes, and what the
+//! death of each role leaves. Nobody sleeps here: a sleep is a line in a script.
+#![cfg(not(loom))]
+
+#[path = "alone/once.rs"]
+mod once;
+#[path = "alone/script.rs"]
+mod script;

@@ -1,0 +1,73 @@
+//! Once.
+
+use commonhold_sync::{LockError, Once, Start, Taken, Wake};
+
+use crate::script::World;
+
+const CLEAN: Result<Start, LockError> = Ok(Start::Mine(Taken::Clean));
+const HALF_DONE: Result<Start, LockError> = Ok(Start::Mine(Taken::OwnerDied));
+
+fn once(world: &World) -> Once<'_> {
+    Once::new(&world.words[0], World::at(0))
+}
+
+#[test]
+fn done_is_done_for_ever_and_for_everybody() {
+    let world = World::new();
+    let (first, second) = (world.me(0), world.me(1));
+    assert_eq!(once(&world).begin(&first, &world, None), CLEAN);
+    assert!(!once(&world).is_done());
+    assert_eq!(once(&world).try_begin(&second, &world), Err(LockError::TimedOut));
+    assert_eq!(once(&world).try_begin(&first, &world), Err(LockError::Deadlock));
+    once(&world).complete(&first, &world).unwrap();
+    for thread in [&first, &second] {
+        assert_eq!(once(&world).begin(thread, &world, None), Ok(Start::Done));
+    }
+    assert_eq!(once(&world).complete(&first, &world), Err(LockError::Fenced));
+    assert_eq!(once(&world).give_back(&first, &world), Err(LockError::Fenced));
+    assert!(once(&world).is_done() && world.woken.borrow().is_empty());
+}
+
+#[test]
+fn a_waiter_sees_the_end_of_the_work_or_of_its_time() {
+    let world = World::new();
+    let (first, second) = (world.me(0), world.me(1));
+    assert_eq!(once(&world).begin(&first, &world, None), CLEAN);
+    assert_eq!(once(&world).begin(&second, &world, Some(100_000_000)), Err(LockError::TimedOut));
+    world.then(|world| once(world).complete(&world.me(0), world).unwrap());
+    assert_eq!(once(&world).begin(&second, &world, None), Ok(Start::Done));
+    assert_eq!(world.woken.borrow().first(), Some(&Wake::All));
+    assert!(world.is_nothing_pending());
+}
+
+#[test]
+fn a_dead_initialisers_turn_goes_to_a_waiter_that_is_told_so() {
+    let world = World::new();
+    assert_eq!(once(&world).begin(&world.me(0), &world, None), CLEAN);
+    world.kill(0);
+    assert_eq!(once(&world).begin(&world.me(1), &world, None), HALF_DONE);
+    assert!(world.slept.get() > 0, "it looks for evidence when it has waited a while");
+    assert_eq!(once(&world).complete(&world.me(0), &world), Err(LockError::Fenced));
+    once(&world).complete(&world.me(1), &world).unwrap();
+    assert!(once(&world).is_done());
+}
+
+#[test]
+fn a_turn_given_back_goes_to_the_next_who_is_told_so_however_often() {
+    let world = World::new();
+    assert_eq!(once(&world).begin(&world.me(0), &world, None), CLEAN);
+    for peer in 0..3 {
+        once(&world).give_back(&world.me(peer), &world).unwrap();
+        assert_eq!(once(&world).begin(&world.me(peer + 1), &world, None), HALF_DONE);
+    }
+    once(&world).complete(&world.me(3), &world).unwrap();
+    assert_eq!(once(&world).begin(&world.me(0), &world, None), Ok(Start::Done));
+}
+
+#[test]
+fn a_fenced_thread_gets_no_turn_and_leaves_none_taken() {
+    let world = World::new();
+    world.fence(0);
+    assert_eq!(once(&world).begin(&world.me(0), &world, None), Err(LockError::Fenced));
+    assert_eq!(once(&world).begin(&world.me(1), &world, None), CLEAN);
+}

@@ -1,0 +1,111 @@
+//! A world without time: each sleep does the next thing of a script, or lasts until its end.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
+use commonhold_sync::{Liveness, Park, Thread, Verdict, Wake};
+
+const PEERS: usize = 4;
+const WORDS: usize = 8;
+const LIVE: u64 = 1;
+
+/// What happens while somebody sleeps.
+type Line = Box<dyn FnOnce(&World)>;
+
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) words: [AtomicU64; WORDS],
+    states: [AtomicU64; PEERS],
+    pub(crate) slots: [[AtomicU64; thread_word::COUNT]; PEERS],
+    /// Peers that are dead, though nobody has fenced them.
+    silent: RefCell<Vec<Owner>>,
+    script: RefCell<VecDeque<Line>>,
+    clock: Cell<u64>,
+    /// Who was woken, in order.
+    pub(crate) woken: RefCell<Vec<Wake>>,
+    /// How often somebody slept.
+    pub(crate) slept: Cell<u32>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let world = Self::default();
+        world.states.iter().for_each(|state| state.store(LIVE, Ordering::Relaxed));
+        world.clock.set(1);
+        world
+    }
+
+    pub(crate) fn at(word: usize) -> Offset {
+        Offset::new(word as u64 * 8).unwrap()
+    }
+
+    pub(crate) fn me(&self, peer: usize) -> Thread<'_> {
+        Thread::new(owner(peer), &self.slots[peer], &self.states[peer], LIVE)
+    }
+
+    /// The peer is dead, and whoever looks for evidence finds out.
+    pub(crate) fn kill(&self, peer: usize) {
+        self.silent.borrow_mut().push(owner(peer));
+    }
+
+    /// The peer has been declared dead.
+    pub(crate) fn fence(&self, peer: usize) {
+        self.states[peer].store(0, Ordering::Relaxed);
+    }
+
+    /// What happens in the next sleep that has no line yet.
+    pub(crate) fn then(&self, line: impl FnOnce(&World) + 'static) {
+        self.script.borrow_mut().push_back(Box::new(line));
+    }
+
+    pub(crate) fn is_nothing_pending(&self) -> bool {
+        self.slots.iter().all(|slot| slot[thread_word::PENDING].load(Ordering::Relaxed) == 0)
+    }
+}
+
+fn owner(peer: usize) -> Owner {
+    Owner::new(PeerId::new(u16::try_from(peer).unwrap()), 1, ThreadId::FIRST).unwrap()
+}
+
+impl Park for World {
+    fn now(&self) -> u64 {
+        self.clock.get()
+    }
+
+    fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
+        assert_eq!(word.load(Ordering::Relaxed), expected, "it sleeps on what it has not seen");
+        assert_ne!(until, u64::MAX, "it sleeps for ever");
+        self.slept.set(self.slept.get() + 1);
+        assert!(self.slept.get() < 1000, "nothing will ever happen");
+        let line = self.script.borrow_mut().pop_front();
+        match line {
+            Some(line) => line(self),
+            None => self.clock.set(self.clock.get().max(until)),
+        }
+    }
+
+    fn wake(&self, _word: &AtomicU64, who: Wake) {
+        self.woken.borrow_mut().push(who);
+    }
+
+    fn spin(&self, _turn: u32) -> bool {
+        false
+    }
+}
+
+impl Liveness for World {
+    fn is_current(&self, owner: Owner) -> bool {
+        self.states[usize::from(owner.peer().get())].load(Ordering::Relaxed) == LIVE
+    }
+
+    fn verdict(&self, owner: Owner) -> Verdict {
+        if self.silent.borrow().contains(&owner) {
+            self.fence(usize::from(owner.peer().get()));
+        }
+        if self.is_current(owner) { Verdict::Alive } else { Verdict::Dead }
+    }
+}

@@ -1,0 +1,119 @@
+//! A run of words whose bytes hold a value.
+
+use crate::{OutOfWindow, atomic::AtomicU64, atomic::Ordering};
+
+/// Words in a row, as bytes: what a lock protects.
+///
+/// Nobody gets a reference to the bytes. A neighbour that was declared dead, or breaks the rules, may
+/// write them whoever holds the lock, and a reference to them would then be undefined behaviour in *this*
+/// program. Copies by atomic words can be torn by such a neighbour, and nothing worse.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a>(&'a [AtomicU64]);
+
+impl<'a> Run<'a> {
+    pub(crate) const fn of(words: &'a [AtomicU64]) -> Self {
+        Self(words)
+    }
+
+    /// The words that hold the `len` bytes from byte `from` on.
+    #[inline]
+    fn part(&self, from: usize, len: usize) -> Result<&'a [AtomicU64], OutOfWindow> {
+        let end = from.checked_add(len).map(|end| end.div_ceil(8));
+        end.and_then(|end| self.0.get(from / 8..end)).ok_or(OutOfWindow {
+            offset: from as u64,
+            len: len as u64,
+            window: size_of_val(self.0) as u64,
+        })
+    }
+
+    /// Copies bytes out, from byte `from` on.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`]; nothing has been copied then.
+    #[inline]
+    pub fn read(&self, from: usize, to: &mut [u8]) -> Result<(), OutOfWindow> {
+        let words = self.part(from, to.len())?;
+        if !from.is_multiple_of(8) {
+            let bytes = words.iter().flat_map(load).skip(from % 8);
+            to.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+            return Ok(());
+        }
+        let (whole, tail) = to.as_chunks_mut::<8>();
+        let mut words = words.iter();
+        for (to, word) in whole.iter_mut().zip(&mut words) {
+            *to = load(word);
+        }
+        if let Some(last) = words.next() {
+            tail.iter_mut().zip(load(last)).for_each(|(to, byte)| *to = byte);
+        }
+        Ok(())
+    }
+
+    /// Copies bytes in, from byte `from` on. Of a word that is written in part, the rest is written as it
+    /// was just before: so only who keeps others from writing may call this.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`]; nothing has been written then.
+    #[inline]
+    pub fn write(&self, from: usize, bytes: &[u8]) -> Result<(), OutOfWindow> {
+        let mut words = self.part(from, bytes.len())?.iter();
+        let head = (from.wrapping_neg() % 8).min(bytes.len());
+        let (head, rest) = bytes.split_at(head);
+        if !head.is_empty()
+            && let Some(word) = words.next()
+        {
+            patch(word, from % 8, head);
+        }
+        let (whole, tail) = rest.as_chunks::<8>();
+        for (bytes, word) in whole.iter().zip(&mut words) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        if let Some(last) = words.next() {
+            patch(last, 0, tail);
+        }
+        Ok(())
+    }
+}
+
+/// Relaxed, here and below: the lock that protects the bytes orders them.
+#[inline]
+fn load(word: &AtomicU64) -> [u8; 8] {
+    word.load(Ordering::Relaxed).to_le_bytes()
+}
+
+#[inline]
+fn patch(word: &AtomicU64, from: usize, bytes: &[u8]) {
+    let mut all = load(word);
+    all.iter_mut().skip(from).zip(bytes).for_each(|(old, new)| *old = *new);
+    word.store(u64::from_le_bytes(all), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    proptest! {
+        #[test]
+        fn bytes_of_a_run_are_read_as_written_and_none_beside_them_change(
+            old in proptest::collection::vec(any::<u64>(), 0..6),
+            from in 0_usize..50, bytes in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let words: Vec<AtomicU64> = old.iter().copied().map(AtomicU64::new).collect();
+            let run = Run::of(&words);
+            let mut model: Vec<u8> = old.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let mut copy = vec![0; bytes.len()];
+            let fits = from + bytes.len() <= model.len();
+            prop_assert_eq!(run.write(from, &bytes).is_ok(), fits);
+            prop_assert_eq!(run.read(from, &mut copy).is_ok(), fits);
+            if fits {
+                model[from..from + bytes.len()].copy_from_slice(&bytes);
+                prop_assert_eq!(copy, bytes);
+            }
+            let mut all = vec![0; model.len()];
+            run.read(0, &mut all).unwrap();
+            prop_assert_eq!(all, model);
+        }
+    }
+}
