@@ -2,12 +2,16 @@
 //!
 //! Does not do anything: `main` hands each variant to its module.
 
+mod bench;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::units::{parse_duration, parse_mode, parse_name, parse_size};
+
+pub(crate) use bench::{BenchArgs, BenchLock, Benchmark, PartyArgs};
 
 /// Named shared memory for processes and virtual machines, with locks that survive crashes.
 ///
@@ -127,6 +131,10 @@ pub(crate) enum Command {
         commonhold torture --peers 32 --kill-every 0     no kills, only contention")]
     Torture(TortureArgs),
     /// Measures against what else there is, both in one run, and prints the ratios.
+    ///
+    /// `locks` is measured only if it is named: it takes about a minute.
+    #[command(after_help = "Examples:\n  commonhold bench\n  \
+        commonhold bench locks --seconds 5 --kills 1000 --plot locks.svg")]
     Bench(BenchArgs),
     /// Tells what this machine can do, and what to do about what is missing.
     Doctor,
@@ -151,9 +159,9 @@ pub(crate) enum Command {
     /// One process of `torture`.
     #[command(hide = true)]
     TortureWorker(WorkerArgs),
-    /// The holder that `bench recovery` kills.
+    /// One process of `bench locks`.
     #[command(hide = true)]
-    BenchHolder(WorkerArgs),
+    BenchParty(PartyArgs),
     /// The two threads that `bench waiting` measures.
     #[command(hide = true)]
     BenchWaiter(WorkerArgs),
@@ -329,30 +337,6 @@ pub(crate) struct TortureArgs {
     /// Chooses the operations; default: another one each time, printed.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
-    /// Which benchmarks; default: all.
-    #[arg(value_enum)]
-    pub(crate) names: Vec<Benchmark>,
-}
-
-/// A benchmark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Benchmark {
-    /// Create, map, touch, unmap and destroy 4 KiB, against shm_open and mmap.
-    Create,
-    /// Map and unmap by name among 65,536 regions, against among 16.
-    Lookup,
-    /// Uncontended lock and unlock, against a robust pthread mutex.
-    Mutex,
-    /// Uncontended read lock and unlock, against a pthread rwlock.
-    Rwlock,
-    /// From the death of a holder to the waiter having the lock.
-    Recovery,
-    /// Waiting in memory of a device, where no kernel can wake the waiter, against a futex.
-    Waiting,
 }
 
 #[derive(Debug, Args)]

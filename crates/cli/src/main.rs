@@ -80,7 +80,7 @@ fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::ExecChild(args) => Err(child::become_command(&args)),
         Command::DemoWorker(args) => demo::worker(session, &args),
         Command::TortureWorker(args) => torture::worker(session, &args),
-        Command::BenchHolder(args) => bench::holder(session, &args),
+        Command::BenchParty(args) => bench::party(session, &args),
         Command::BenchWaiter(_) => bench::waiter(session),
     }?;
     Ok(0)

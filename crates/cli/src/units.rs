@@ -44,6 +44,14 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "the duration is too long".to_owned())
 }
 
+/// `2`, `0.5`: seconds of a measurement.
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=3_600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected seconds from 0.001 to 3600, such as 2 or 0.5".to_owned()),
+    }
+}
+
 /// Permission bits in octal.
 pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
@@ -123,6 +131,15 @@ mod tests {
         assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
         for bad in ["", "5", "s", "-1s", "1.5s", "5 s", "5S", "99999999999999h"] {
             assert!(parse_duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_be_parts_but_neither_none_nor_endless() {
+        assert_eq!(parse_seconds("0.5"), Ok(0.5));
+        assert_eq!(parse_seconds("3600"), Ok(3600.0));
+        for bad in ["0", "-1", "inf", "NaN", "1s", "3601", ""] {
+            assert!(parse_seconds(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -1,72 +1,114 @@
-//! `mutex` and `rwlock`: a lock that nobody else wants, taken and given back.
+//! `locks`: our locks beside those of POSIX, std, parking_lot and Boost, in one run; `mutex`, `rwlock` and
+//! `recovery` are parts of it.
 //!
-//! Both sides keep what leads to the lock (a pointer there, a handle here), and nothing but taking and
-//! giving back is timed: what went wrong is asked once at the end.
+//! Owns: which locks stand in which scenario. A scenario has its file; the locks are held by processes, the
+//! [parties](party), which all do the same (`protocol`, `party`, and `boost.cpp` for Boost).
 
-use commonhold::{Access, Destroy, FormatOptions, Mapping};
+mod arena;
+mod boost;
+mod contention;
+mod crew;
+mod hand_over;
+mod lock;
+mod party;
+mod protocol;
+mod read_mostly;
+mod recovery;
+mod uncontended;
 
-use super::{Line, ROUNDS, ground, peers, time};
+use std::time::Duration;
+
+use super::line::Line;
 use crate::{
-    failure::{Doing, Failure},
+    args::{BenchArgs, BenchLock as L},
+    failure::Failure,
     session::Session,
-    workers::broken,
 };
 
-const NAME: &str = "bench.locks";
-const TIMES: u32 = 200_000;
+use arena::Arena;
+use protocol::How;
 
-pub(super) fn mutex(session: &Session) -> Result<Line, Failure> {
-    let what = || "bench mutex".to_owned();
-    let peer = peers::RobustMutex::new().doing(what)?;
-    with_region(session, |mapping| {
-        let mutex = mapping.mutex(0).doing(what)?;
-        let (ours, theirs) = rounds(|| mutex.lock().is_ok(), || peer.lock_unlock().is_ok())?;
-        Ok(Line::new("mutex", "pthread robust mutex", ours, theirs))
+pub(super) use lock::{Found, Lock, TURN};
+pub(crate) use party::party;
+
+/// How often all locks of a scenario take turns.
+const ROUNDS: usize = 5;
+
+/// How long each lock is measured in each scenario.
+#[derive(Debug, Clone, Copy)]
+struct Span(Duration);
+
+impl Span {
+    fn of(args: &BenchArgs) -> Self {
+        Self(Duration::from_secs_f64(args.seconds))
+    }
+
+    /// In one of the rounds.
+    fn slice(self) -> Duration {
+        self.0.div_f64(5.0)
+    }
+}
+
+const MUTEXES: [L; 6] = [
+    L::OurMutex,
+    L::PthreadPlain,
+    L::PthreadRobust,
+    L::StdMutex,
+    L::ParkingLotMutex,
+    L::BoostMutex,
+];
+const RWLOCKS: [L; 5] =
+    [L::OurRegion, L::PthreadRwlock, L::StdRwlock, L::ParkingLotRwlock, L::BoostSharable];
+const SHARED_MUTEXES: [L; 4] = [L::OurMutex, L::PthreadPlain, L::PthreadRobust, L::BoostMutex];
+const SHARED_RWLOCKS: [L; 3] = [L::OurRegion, L::PthreadRwlock, L::BoostSharable];
+const TURNS: [L; 4] = [L::OurMutex, L::PthreadPlain, L::Futex, L::BoostMutex];
+const ROBUST: [L; 2] = [L::OurMutex, L::PthreadRobust];
+
+pub(super) fn locks(session: &Session, args: &BenchArgs) -> Result<Vec<Line>, Failure> {
+    let span = Span::of(args);
+    let mut arena = Arena::open(session)?.with_boost();
+    let arena_ = &mut arena;
+    let solo = uncontended::SPAN.min(span.slice());
+    let mut lines = Vec::new();
+    lines.extend(uncontended::measure(arena_, "uncontended mutex", How::Write, &MUTEXES, solo)?);
+    lines.extend(uncontended::measure(arena_, "uncontended write", How::Write, &RWLOCKS, solo)?);
+    lines.extend(uncontended::measure(arena_, "uncontended read", How::Read, &RWLOCKS, solo)?);
+    lines.extend(contention::measure(arena_, &SHARED_MUTEXES, span)?);
+    lines.extend(read_mostly::measure(arena_, &SHARED_RWLOCKS, span)?);
+    lines.extend(hand_over::measure(arena_, &TURNS, span)?);
+    lines.extend(recovery::measure(arena_, &ROBUST, args.kills)?);
+    arena.close()?;
+    Ok(lines)
+}
+
+/// Uncontended, beside the peer that comes closest.
+pub(super) fn mutex(session: &Session) -> Result<Vec<Line>, Failure> {
+    part(session, |arena| {
+        uncontended::measure(arena, "mutex", How::Write, &ROBUST, uncontended::SPAN)
     })
 }
 
+/// Uncontended, beside the peer that comes closest.
 pub(super) fn rwlock(session: &Session) -> Result<Vec<Line>, Failure> {
-    let what = || "bench rwlock".to_owned();
-    let peer = peers::RwLock::new().doing(what)?;
-    let write = with_region(session, |mapping| {
-        let lock = mapping.region_lock().doing(what)?;
-        let (ours, theirs) = rounds(|| lock.lock().is_ok(), || peer.write_unlock().is_ok())?;
-        Ok(Line::new("rwlock, write", "pthread rwlock, writing", ours, theirs))
-    })?;
-    let read = with_region(session, |mapping| {
-        let lock = mapping.region_lock().doing(what)?;
-        let (ours, theirs) = rounds(|| lock.read_lock().is_ok(), || peer.read_unlock().is_ok())?;
-        Ok(Line::new("rwlock, read", "pthread rwlock, reading", ours, theirs))
-    })?;
-    Ok(vec![read, write])
+    let locks = [L::OurRegion, L::PthreadRwlock];
+    part(session, |arena| {
+        let span = uncontended::SPAN;
+        let mut lines = uncontended::measure(arena, "rwlock, read", How::Read, &locks, span)?;
+        lines.extend(uncontended::measure(arena, "rwlock, write", How::Write, &locks, span)?);
+        Ok(lines)
+    })
 }
 
-fn with_region(
+pub(super) fn recovery(session: &Session, args: &BenchArgs) -> Result<Vec<Line>, Failure> {
+    part(session, |arena| recovery::measure(arena, &ROBUST, args.kills))
+}
+
+fn part(
     session: &Session,
-    measure: impl FnOnce(&Mapping) -> Result<Line, Failure>,
-) -> Result<Line, Failure> {
-    let what = || "bench locks".to_owned();
-    let (ground, space) = ground(session, &FormatOptions::default())?;
-    let mapping = space.create(NAME, 4096).doing(what)?.map(Access::ReadWrite).doing(what)?;
-    let line = measure(&mapping)?;
-    mapping.unmap().doing(what)?;
-    space.destroy(NAME, Destroy::Wait).doing(what)?;
-    ground.remove(space)?;
-    Ok(line)
-}
-
-fn rounds(
-    mut ours: impl FnMut() -> bool,
-    mut theirs: impl FnMut() -> bool,
-) -> Result<(Vec<f64>, Vec<f64>), Failure> {
-    let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
-    let mut failed = 0_u32;
-    for _ in 0..ROUNDS {
-        our_times.push(time(TIMES, || failed += u32::from(!ours())));
-        their_times.push(time(TIMES, || failed += u32::from(!theirs())));
-    }
-    if failed > 0 {
-        return Err(broken(format!("{failed} locks were not taken")));
-    }
-    Ok((our_times, their_times))
+    measure: impl FnOnce(&mut Arena) -> Result<Vec<Line>, Failure>,
+) -> Result<Vec<Line>, Failure> {
+    let mut arena = Arena::open(session)?;
+    let lines = measure(&mut arena)?;
+    arena.close()?;
+    Ok(lines)
 }

@@ -1,24 +1,114 @@
-//! What ours is measured against: pthread locks and POSIX shared memory, from `commonhold-host`.
+//! What ours is measured against that comes from `commonhold-host`: pthread locks, a futex, and POSIX
+//! shared memory.
 //!
 //! Nothing else in this crate knows where they come from.
 
-use std::io;
+use std::{
+    fs::File,
+    io,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use commonhold_host::pthread::{self, OnDeath, PthreadMutex, PthreadRwLock};
+use rustix::{io::Errno, thread::futex};
 
-/// A process-shared robust mutex.
+use super::locks::{Found, Lock, TURN};
+use crate::{
+    failure::{Doing, Failure},
+    workers::{PATIENCE, broken},
+};
+
+/// Whether a party makes the lock in its file, or finds it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    Make,
+    Open,
+}
+
+fn file(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// A process-shared mutex.
 #[derive(Debug)]
-pub(super) struct RobustMutex(PthreadMutex);
+pub(super) struct Mutex(PthreadMutex);
 
-impl RobustMutex {
-    pub(super) fn new() -> io::Result<Self> {
-        PthreadMutex::new(OnDeath::Robust).map(Self)
+/// A process-shared mutex whose next owner is told that the last one died.
+pub(super) fn robust_mutex(path: &Path, start: Start) -> io::Result<Mutex> {
+    mutex(path, start, OnDeath::Robust)
+}
+
+/// A process-shared mutex that stays locked if its owner dies.
+pub(super) fn plain_mutex(path: &Path, start: Start) -> io::Result<Mutex> {
+    mutex(path, start, OnDeath::Stuck)
+}
+
+fn mutex(path: &Path, start: Start, on_death: OnDeath) -> io::Result<Mutex> {
+    let file = file(path)?;
+    Ok(Mutex(match start {
+        Start::Make => PthreadMutex::make(&file, on_death)?,
+        Start::Open => PthreadMutex::open(&file, on_death)?,
+    }))
+}
+
+#[cold]
+fn failed(error: io::Error) -> Failure {
+    match Err::<(), _>(error).doing(|| "take the peer's lock".to_owned()) {
+        Err(failure) => failure,
+        Ok(()) => broken("the peer's lock was not taken"),
+    }
+}
+
+#[cold]
+fn no_cell() -> Failure {
+    broken("there is no such counter")
+}
+
+#[inline]
+fn get(words: &[AtomicU64], cell: usize) -> Result<u64, Failure> {
+    // Relaxed: what orders it is the lock around it.
+    words.get(cell).map(|word| word.load(Ordering::Relaxed)).ok_or_else(no_cell)
+}
+
+#[inline]
+fn set(words: &[AtomicU64], cell: usize, value: u64) -> Result<(), Failure> {
+    // Relaxed: as in `get`.
+    words.get(cell).map(|word| word.store(value, Ordering::Relaxed)).ok_or_else(no_cell)
+}
+
+impl Lock for Mutex {
+    #[inline]
+    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
+        let guard = self.0.lock().map_err(failed)?;
+        inside()?;
+        Ok(if guard.owner_died() { Found::OwnerDied } else { Found::Clean })
     }
 
-    /// Locks and unlocks.
     #[inline]
-    pub(super) fn lock_unlock(&self) -> io::Result<()> {
-        self.0.lock().map(drop)
+    fn get(&self, cell: usize) -> Result<u64, Failure> {
+        get(self.0.words(), cell)
+    }
+
+    #[inline]
+    fn set(&self, cell: usize, value: u64) -> Result<(), Failure> {
+        set(self.0.words(), cell, value)
+    }
+
+    fn await_turn(&self, side: u64) -> Result<(), Failure> {
+        let guard = self.0.lock().map_err(failed)?;
+        while self.get(TURN)? != side {
+            guard.wait().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn give_turn(&self, side: u64) -> Result<(), Failure> {
+        let guard = self.0.lock().map_err(failed)?;
+        self.set(TURN, 1 - side)?;
+        drop(guard);
+        self.0.signal().map_err(failed)
     }
 }
 
@@ -27,21 +117,80 @@ impl RobustMutex {
 pub(super) struct RwLock(PthreadRwLock);
 
 impl RwLock {
-    pub(super) fn new() -> io::Result<Self> {
-        PthreadRwLock::new().map(Self)
+    pub(super) fn at(path: &Path, start: Start) -> io::Result<Self> {
+        let file = file(path)?;
+        Ok(Self(match start {
+            Start::Make => PthreadRwLock::make(&file)?,
+            Start::Open => PthreadRwLock::open(&file)?,
+        }))
+    }
+}
+
+impl Lock for RwLock {
+    #[inline]
+    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
+        let _guard = self.0.write().map_err(failed)?;
+        inside().map(|()| Found::Clean)
     }
 
-    /// Locks for reading, and unlocks.
     #[inline]
-    pub(super) fn read_unlock(&self) -> io::Result<()> {
-        self.0.read().map(drop)
+    fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        let _guard = self.0.read().map_err(failed)?;
+        inside()
     }
 
-    /// Locks for writing, and unlocks.
     #[inline]
-    pub(super) fn write_unlock(&self) -> io::Result<()> {
-        self.0.write().map(drop)
+    fn get(&self, cell: usize) -> Result<u64, Failure> {
+        get(self.0.words(), cell)
     }
+
+    #[inline]
+    fn set(&self, cell: usize, value: u64) -> Result<(), Failure> {
+        set(self.0.words(), cell, value)
+    }
+}
+
+/// A word that says whose turn it is, and that the kernel knows as a futex: no lock at all, but the least
+/// that a hand-over to a process that sleeps can cost.
+#[derive(Debug)]
+pub(super) struct Futex(PthreadMutex);
+
+/// Not private to one process.
+const BETWEEN_PROCESSES: futex::Flags = futex::Flags::empty();
+
+impl Futex {
+    pub(super) fn at(path: &Path, start: Start) -> io::Result<Self> {
+        plain_mutex(path, start).map(|mutex| Self(mutex.0))
+    }
+}
+
+impl Lock for Futex {
+    fn await_turn(&self, side: u64) -> Result<(), Failure> {
+        let word = self.0.turn();
+        let (mine, theirs) = sides(side);
+        let patience = Duration::from_secs(PATIENCE.as_secs()).try_into().ok();
+        // Acquire: pairs with the Release in `give_turn`, as those of a lock would.
+        while word.load(Ordering::Acquire) != mine {
+            match futex::wait(word, BETWEEN_PROCESSES, theirs, patience.as_ref()) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn give_turn(&self, side: u64) -> Result<(), Failure> {
+        let (_, theirs) = sides(side);
+        // Release: pairs with the Acquire in `await_turn`.
+        self.0.turn().store(theirs, Ordering::Release);
+        let woken = futex::wake(self.0.turn(), BETWEEN_PROCESSES, 1);
+        woken.map(drop).map_err(|error| failed(error.into()))
+    }
+}
+
+/// What the word says when it is this side's turn, and when it is the other's.
+const fn sides(side: u64) -> (u32, u32) {
+    if side == 0 { (0, 1) } else { (1, 0) }
 }
 
 /// `shm_open`, `ftruncate`, `mmap`, touch, `munmap`, `shm_unlink` of an object without a slash.

@@ -16,7 +16,7 @@ use std::{
 use commonhold::{Access, Destroy, FormatOptions, Mapping, Space};
 use serde::{Deserialize, Serialize};
 
-use super::{Line, quantile};
+use super::line::{Figures, Line};
 use crate::{
     child,
     clock::now_ns,
@@ -79,8 +79,8 @@ pub(super) fn waiting(session: &Session) -> Result<Vec<Line>, Failure> {
         .into_iter()
         .zip(pairs)
         .map(|(name, (ours, peer))| {
-            let p99 = quantile(ours.clone(), 99);
-            Line { p99_ns: Some(p99), ..Line::new(name, "futex", ours, peer) }
+            let ours = Figures::spread(ours).unwrap_or_default();
+            Line::of(name, "futex", &ours, Figures::spread(peer).as_ref())
         })
         .collect();
     let (ours, peer) = (vec![poll.of_a_second], vec![futex.of_a_second]);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Space, commonhold, ends};
+use crate::support::{Folder, Space, commonhold, ends};
 
 fn json(args: &[&str]) -> Value {
     let output = commonhold().args(args).output().unwrap();
@@ -79,8 +79,87 @@ fn torture_without_kills_in_a_chosen_space_leaves_the_space_as_it_was() {
 
 #[test]
 fn the_locks_are_measured() {
-    let lines = json(&["bench", "mutex", "rwlock", "--json"]);
+    let lines = json(&["bench", "mutex", "rwlock", "recovery", "--kills", "2", "--json"]);
+    let names: Vec<_> = lines.as_array().unwrap().iter().map(|line| &line["name"]).collect();
+    let recoveries = ["recovery, at once", "recovery, later"];
+    assert_eq!(names, [&["mutex", "rwlock, read", "rwlock, write"], &recoveries[..]].concat());
     for line in lines.as_array().unwrap() {
         assert!(line["ours_ns"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(line["peer_ns"].as_f64().unwrap() > 0.0, "{line}");
     }
+}
+
+const MUTEXES: [&str; 3] = ["pthread mutex", "pthread robust mutex", "Boost mutex"];
+const SHARABLE: [&str; 2] = ["pthread rwlock", "Boost sharable mutex"];
+const TURNS: [&str; 3] = ["pthread mutex", "bare futex", "Boost mutex"];
+const RWLOCKS: [&str; 4] =
+    ["pthread rwlock", "std RwLock", "parking_lot RwLock", "Boost sharable mutex"];
+
+/// What `bench locks` compares, in order, and the fields that it finds beside the times.
+const ROWS: [(&str, &[&str], &[&str]); 13] = [
+    (
+        "uncontended mutex",
+        &["pthread mutex", "pthread robust mutex", "std Mutex", "parking_lot Mutex", "Boost mutex"],
+        &[],
+    ),
+    ("uncontended write", &RWLOCKS, &[]),
+    ("uncontended read", &RWLOCKS, &[]),
+    ("mutex, 2 processes", &MUTEXES, &["per_s", "longest_ns", "share"]),
+    ("mutex, 8 processes", &MUTEXES, &["per_s", "longest_ns", "share"]),
+    ("1 reader and a writer", &SHARABLE, &["per_s", "longest_ns"]),
+    ("2 readers and a writer", &SHARABLE, &["per_s", "longest_ns"]),
+    ("4 readers and a writer", &SHARABLE, &["per_s", "longest_ns"]),
+    ("8 readers and a writer", &SHARABLE, &["per_s", "longest_ns"]),
+    ("hand-over, at once", &TURNS, &["p99_ns"]),
+    ("hand-over, to a sleeper", &TURNS, &["p99_ns"]),
+    ("recovery, at once", &["pthread robust mutex"], &["p99_ns"]),
+    ("recovery, later", &["pthread robust mutex"], &["p99_ns"]),
+];
+
+#[test]
+fn every_lock_is_measured_in_every_scenario_and_drawn() {
+    let folder = Folder::new();
+    let plot = folder.0.join("locks.svg");
+    let plot = plot.to_str().unwrap();
+    let small = ["--seconds", "0.02", "--kills", "2", "--plot", plot, "--json"];
+    let lines = json(&[&["bench", "locks"], &small[..]].concat());
+    let mut lines = lines.as_array().unwrap().iter();
+    for (name, peers, fields) in ROWS {
+        for peer in peers {
+            let line = lines.next().unwrap();
+            assert_eq!((&line["name"], &line["against"]), (&name.into(), &(*peer).into()));
+            // Boost need not be installed, but then that is said.
+            let measured = line["note"].is_null();
+            assert!(measured || peer.starts_with("Boost"), "{line}");
+            for field in ["ours_ns", "peer_ns", "ratio"] {
+                let expected = measured || field == "ours_ns";
+                assert_eq!(line[field].as_f64().is_some_and(|it| it > 0.0), expected, "{line}");
+            }
+            for field in fields {
+                assert!(line[field].is_number(), "{field}: {line}");
+                assert_eq!(line[format!("peer_{field}")].is_number(), measured, "{field}: {line}");
+            }
+        }
+    }
+    assert_eq!(lines.next(), None);
+    let svg = std::fs::read_to_string(plot).unwrap();
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    for (name, _, _) in ROWS {
+        assert!(svg.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn without_a_compiler_the_rest_is_measured_and_a_note_says_why() {
+    let args = ["bench", "locks", "--seconds", "0.01", "--kills", "1"];
+    let output = commonhold().args(args).env("CXX", "/nonexistent").output().unwrap();
+    let text = ends(0, &output, &args);
+    assert!(text.contains("Boost mutex: not measured: /nonexistent: "), "{text}");
+    assert!(text.contains("pthread robust mutex"), "{text}");
+}
+
+#[test]
+fn a_plot_that_cannot_be_written_is_refused_before_anything_is_measured() {
+    let args = ["bench", "locks", "--seconds", "3600", "--plot", "/nonexistent/locks.svg"];
+    ends(1, &commonhold().args(args).output().unwrap(), &args);
 }
