@@ -26,11 +26,14 @@ const NEEDS: [Need; 4] = [
     Need { program: QEMU, package: "qemu-system-x86", what: "virtual machines" },
 ];
 
+const COMPILER: &str = "g++";
+const BOOST: [&str; 2] = ["g++", "libboost-dev"];
+
 /// Installs what is missing, if that is allowed here, and reports what cannot be run.
 pub(crate) fn prepare(report: &mut Report) {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_installed(need.program)).collect();
     if !missing.is_empty() && is_root() && is_installed("apt-get") {
-        install(&missing);
+        install(&missing.iter().map(|need| need.package).collect::<Vec<_>>());
     }
     for need in missing.iter().filter(|need| !is_installed(need.program)) {
         let Need { program, package, what } = need;
@@ -39,6 +42,20 @@ pub(crate) fn prepare(report: &mut Report) {
     if is_installed("unshare") {
         probe_namespaces(report);
     }
+}
+
+/// Installs what `commonhold bench locks` compiles the locks of Boost with, if that is allowed here. The
+/// benchmark says itself what it does without.
+pub(crate) fn prepare_bench() {
+    if !has_boost() && is_root() && is_installed("apt-get") {
+        install(&BOOST);
+    }
+}
+
+/// Whether the compiler finds the headers of Boost.
+fn has_boost() -> bool {
+    let header = ["-x", "c++", "-fsyntax-only", "-include", "boost/version.hpp", "/dev/null"];
+    works(Command::new(COMPILER).args(header))
 }
 
 fn probe_namespaces(report: &mut Report) {
@@ -59,9 +76,8 @@ pub(crate) fn has_component(subcommand: &str, component: &str) -> bool {
     has() || (works(Command::new("rustup").args(["component", "add", component])) && has())
 }
 
-fn install(needs: &[&Need]) {
-    say(format_args!("\n=== installing what the tests need"));
-    let packages = needs.iter().map(|need| need.package);
+fn install(packages: &[&str]) {
+    say(format_args!("\n=== installing {}", packages.join(", ")));
     let done = apt_update().and_then(|()| {
         must_succeed(apt().args(["install", "-y", "--no-install-recommends"]).args(packages))
     });

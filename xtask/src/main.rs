@@ -39,7 +39,7 @@ enum Command {
     },
     /// Builds the guest of examples/bare-metal, and prints where it is.
     BareMetal,
-    /// Runs `commonhold bench` from a release build.
+    /// Runs `commonhold bench` from a release build; for `locks`, root on Debian gets Boost first.
     Bench {
         /// What to hand on to it.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -70,6 +70,9 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> anyhow::Result<()> {
+    if arguments.iter().any(|argument| argument == "locks") {
+        machine::prepare_bench();
+    }
     let program = cargo::release_program()?;
     cargo::must_succeed(std::process::Command::new(program).arg("bench").args(arguments))
 }

@@ -1,6 +1,13 @@
 //! The family in the hands of one thread at a time: what each call returns, whom it wakes, and what the
 //! death of each role leaves. Nobody sleeps here: a sleep is a line in a script.
 #![cfg(not(loom))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking; clippy knows that only of unit tests"
+)]
 
 #[path = "alone/once.rs"]
 mod once;

@@ -49,6 +49,7 @@ mod tests {
         assert!(same(share(&[vec![10, 30], vec![30, 10]]), 1.0));
         assert!(same(share(&[vec![10, 30], vec![10, 30]]), 3.0));
         assert!(same(share(&[vec![0, 30], vec![30, 0]]), 1.0));
+        assert!(same(share(&[vec![10, 30], vec![10, 10]]), 2.0));
     }
 
     #[test]

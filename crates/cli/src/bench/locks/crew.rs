@@ -4,7 +4,7 @@
 //! process however that dies.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
@@ -12,6 +12,11 @@ use std::{
     sync::mpsc::{self, Receiver},
     thread,
     time::Duration,
+};
+
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
 use super::protocol::{Request, numbers};
@@ -62,6 +67,20 @@ impl Crew {
 
     pub(super) fn party(&mut self, index: usize) -> Result<&mut Party, Failure> {
         self.parties.get_mut(index).ok_or_else(|| broken("there are not so many parties"))
+    }
+
+    /// Gives each party a processor of its own, as long as there are enough.
+    pub(super) fn spread(&self) -> Result<(), Failure> {
+        let what = || "choose processors".to_owned();
+        let allowed = sched_getaffinity(None).map_err(io::Error::from).doing(what)?;
+        let processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+        for (party, processor) in self.parties.iter().zip(processors) {
+            let mut only = CpuSet::new();
+            only.set(processor);
+            let pid = i32::try_from(party.pid()).ok().and_then(Pid::from_raw);
+            sched_setaffinity(pid, &only).map_err(io::Error::from).doing(what)?;
+        }
+        Ok(())
     }
 
     /// Asks the first parties at once, one request each, from a moment to come on, for so long. What it

@@ -3,7 +3,8 @@
 //! Twice: each passes it on at once, so that a waiter that looks again for a moment before it sleeps need not
 //! sleep at all (ours does so, the others do not); and each keeps it for so long that the other sleeps. Ours
 //! sleeps on an event beside the mutex, the others on their condition, and one on a bare futex, without
-//! any lock.
+//! any lock. Each side has a processor of its own: where the scheduler puts them otherwise decides more than
+//! the lock does.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,10 @@ pub(super) fn measure(
     let mut lines = Vec::new();
     for (name, keep_ns) in KEEP {
         let mut field = arena.field(locks, 2)?;
-        let rounds = field.rounds(ROUNDS, |_, crew| round(crew, span.slice(), keep_ns))?;
+        let rounds = field.rounds(ROUNDS, |_, crew| {
+            crew.spread()?;
+            round(crew, span.slice(), keep_ns)
+        })?;
         arena.clear(field)?;
         let figures: Vec<_> = rounds
             .into_iter()
