@@ -8,6 +8,9 @@
 //! # Invariants
 //! 1. What is usual stands inline and is small: a few loads and the locked instructions. Everything
 //!    else is cold, and a guard holds no more than it needs to be freed the usual way.
+//!    What makes a guard is inlined always: out of a call it would come in memory, and be copied from there
+//!    by wider loads than the stores that just wrote it, which stalls the processor for as long as the lock
+//!    takes.
 //! 2. In a forked child a guard frees nothing: it is the parent's.
 //! 3. A guard stays in its thread, and does not outlive the mapping that its lock lies in. Neither
 //!    compiles otherwise; see `misuse`.
@@ -25,6 +28,8 @@ pub use event::Event;
 pub use raw::{RawMutex, RawMutexGuard};
 pub use region::{LockGuard, ReadGuard, RegionLock};
 
+use std::convert::Infallible;
+
 use commonhold_sync::{LockError as SyncError, Taken};
 
 use crate::{LockError, RegionError};
@@ -37,6 +42,26 @@ pub(crate) fn refused<G>(error: SyncError) -> LockError<G> {
         SyncError::Deadlock => LockError::Deadlock,
         SyncError::TooManyReaders => RegionError::TooManyReaders.into(),
         _ => RegionError::Fenced.into(),
+    }
+}
+
+/// Why a lock was not taken, where the guard that an owner's death hands over is still to be made.
+pub(crate) type Refusal = LockError<Infallible>;
+
+/// What came of asking for a lock, with the guard made of it.
+#[inline(always)]
+pub(crate) fn handed_over<T, G>(
+    asked: Result<(T, Taken), Refusal>,
+    guard: impl FnOnce(T) -> G,
+) -> Result<G, LockError<G>> {
+    match asked {
+        Ok((held, Taken::Clean)) => Ok(guard(held)),
+        Ok((held, Taken::OwnerDied)) => Err(LockError::OwnerDied(guard(held))),
+        Err(LockError::OwnerDied(never)) => match never {},
+        Err(LockError::TimedOut) => Err(LockError::TimedOut),
+        Err(LockError::Unrecoverable) => Err(LockError::Unrecoverable),
+        Err(LockError::Deadlock) => Err(LockError::Deadlock),
+        Err(LockError::Region(error)) => Err(LockError::Region(error)),
     }
 }
 

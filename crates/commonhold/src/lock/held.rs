@@ -23,7 +23,7 @@ pub(crate) struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(mapping: &'a Mapping, mutex: Mutex<'a>, owner: Owner) -> Self {
         let panicking = usize::from(thread::panicking());
         guard_made();

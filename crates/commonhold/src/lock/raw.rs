@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use commonhold_layout::Owner;
 use commonhold_sync as sync;
-use commonhold_sync::Release;
+use commonhold_sync::{Release, Taken};
 
-use super::{graded, held::Held, refused};
+use super::{Refusal, handed_over, held::Held, refused};
 use crate::{LockError, Mapping, RegionError};
 
 /// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
@@ -25,14 +26,13 @@ impl<'a> RawMutex<'a> {
     ///
     /// # Errors
     /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        if let Some(me) = self.mapping.attachment().known_me()
-            && self.mutex.lock_quickly(&me)
-        {
-            return Ok(RawMutexGuard(Held::new(self.mapping, self.mutex, me.owner())));
-        }
-        self.lock_until(None)
+        let asked = match self.mapping.attachment().known_me() {
+            Some(me) if self.mutex.lock_quickly(&me) => Ok((me.owner(), Taken::Clean)),
+            _ => self.lock_until(None),
+        };
+        handed_over(asked, |owner| self.guard(owner))
     }
 
     /// Takes the mutex if that needs no waiting.
@@ -40,7 +40,7 @@ impl<'a> RawMutex<'a> {
     /// # Errors
     /// [`LockError::TimedOut`] if somebody living holds it.
     pub fn try_lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        self.lock_until(Some(0))
+        handed_over(self.lock_until(Some(0)), |owner| self.guard(owner))
     }
 
     /// Takes the mutex, waiting so long at most.
@@ -51,18 +51,21 @@ impl<'a> RawMutex<'a> {
         &self,
         timeout: Duration,
     ) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        self.lock_until(Some(self.mapping.attachment().deadline(timeout)))
+        let deadline = self.mapping.attachment().deadline(timeout);
+        handed_over(self.lock_until(Some(deadline)), |owner| self.guard(owner))
     }
 
     #[cold]
-    fn lock_until(
-        &self,
-        deadline: Option<u64>,
-    ) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
+    fn lock_until(&self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refused)?;
-        graded(taken, RawMutexGuard(Held::new(self.mapping, self.mutex, me.owner())))
+        Ok((me.owner(), taken))
+    }
+
+    #[inline(always)]
+    fn guard(&self, owner: Owner) -> RawMutexGuard<'a> {
+        RawMutexGuard(Held::new(self.mapping, self.mutex, owner))
     }
 
     /// Makes the mutex as good as new, after the caller has repaired what it protects.

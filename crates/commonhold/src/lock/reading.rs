@@ -22,7 +22,7 @@ pub(crate) trait Readable<'a>: Copy {
     fn core(&self) -> RwLock<'a, Self::Shares>;
 
     /// Takes it to read if nobody writes, and nobody has to be asked.
-    #[inline]
+    #[inline(always)]
     fn read_quickly(self) -> Option<Reading<'a, Self>> {
         let me = self.mapping().attachment().known_me()?;
         let word = self.core().read_quickly(&me)?;
@@ -51,7 +51,7 @@ pub(crate) struct Reading<'a, L: Readable<'a>> {
 }
 
 impl<'a, L: Readable<'a>> Reading<'a, L> {
-    #[inline]
+    #[inline(always)]
     fn new(lock: L, hold: Hold<'a>) -> Self {
         guard_made();
         if matches!(hold, Hold::Share) {

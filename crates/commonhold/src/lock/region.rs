@@ -9,7 +9,7 @@ use commonhold_sync as sync;
 use commonhold_sync::{Release, Taken};
 
 use super::{
-    counted, graded,
+    Refusal, counted, graded, handed_over,
     held::Held,
     reading::{Readable, Reading},
     refused,
@@ -58,15 +58,16 @@ impl<'a> RegionLock<'a> {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
         let attachment = self.mapping.attachment();
-        if let Some(me) = attachment.known_me()
-            && self.core().write_quickly(&me, attachment.my_view())
-        {
-            return Ok(self.guard(me.owner()));
-        }
-        self.lock_until(None)
+        let asked = match attachment.known_me() {
+            Some(me) if self.core().write_quickly(&me, attachment.my_view()) => {
+                Ok((me.owner(), Taken::Clean))
+            }
+            _ => self.lock_until(None),
+        };
+        handed_over(asked, |owner| self.guard(owner))
     }
 
     /// See [`Mapping::try_lock`].
@@ -74,7 +75,7 @@ impl<'a> RegionLock<'a> {
     /// # Errors
     /// As there.
     pub fn try_lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
-        self.lock_until(Some(0))
+        handed_over(self.lock_until(Some(0)), |owner| self.guard(owner))
     }
 
     /// See [`Mapping::lock_for`].
@@ -82,11 +83,12 @@ impl<'a> RegionLock<'a> {
     /// # Errors
     /// As there.
     pub fn lock_for(&self, timeout: Duration) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
-        self.lock_until(Some(self.mapping.attachment().deadline(timeout)))
+        let deadline = self.mapping.attachment().deadline(timeout);
+        handed_over(self.lock_until(Some(deadline)), |owner| self.guard(owner))
     }
 
     #[cold]
-    fn lock_until(&self, deadline: Option<u64>) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
+    fn lock_until(&self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         if counted::holds(self.mapping) {
@@ -100,10 +102,10 @@ impl<'a> RegionLock<'a> {
             // The dead owner's stamp is not ours.
             core.stamp(self.mapping.handle().region, 0);
         }
-        graded(taken, self.guard(me.owner()))
+        Ok((me.owner(), taken))
     }
 
-    #[inline]
+    #[inline(always)]
     fn guard(&self, owner: Owner) -> LockGuard<'a> {
         let held = Held::new(self.mapping, self.core().writer(), owner);
         LockGuard { held, stamped: 0 }
@@ -113,7 +115,7 @@ impl<'a> RegionLock<'a> {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
         if let Some(reading) = self.read_quickly() {
             return Ok(ReadGuard(reading));

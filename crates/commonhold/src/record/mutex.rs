@@ -88,7 +88,7 @@ impl<'a, T: Plain> Mutex<'a, T> {
     /// # Errors
     /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died;
     /// [`LockError::Deadlock`] if this thread has it; [`LockError::Unrecoverable`].
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<MutexGuard<'a, T>, LockError<MutexGuard<'a, T>>> {
         self.guarded(self.raw.lock())
     }
@@ -112,7 +112,7 @@ impl<'a, T: Plain> Mutex<'a, T> {
         self.guarded(self.raw.lock_for(timeout))
     }
 
-    #[inline]
+    #[inline(always)]
     fn guarded(
         &self,
         taken: Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>>,

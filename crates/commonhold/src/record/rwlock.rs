@@ -110,7 +110,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
     /// [`LockError::OwnerDied`] hands over a guard under which the data may be half changed; only a writer
     /// can repair them. [`LockError::Deadlock`] if this thread writes; [`LockError::Unrecoverable`];
     /// [`RegionError::TooManyReadLocks`].
-    #[inline]
+    #[inline(always)]
     pub fn read(&self) -> Result<RwLockReadGuard<'a, T>, LockError<RwLockReadGuard<'a, T>>> {
         if let Some(reading) = self.lock.read_quickly() {
             return Ok(RwLockReadGuard { reading, value: self.value });
@@ -159,7 +159,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
     /// [`LockError::OwnerDied`] hands over the guard of a lock whose writer died;
     /// [`LockError::Deadlock`] if this thread has the lock, to read or to write;
     /// [`LockError::Unrecoverable`].
-    #[inline]
+    #[inline(always)]
     pub fn write(&self) -> Result<RwLockWriteGuard<'a, T>, LockError<RwLockWriteGuard<'a, T>>> {
         let attachment = self.lock.mapping.attachment();
         if let Some(me) = attachment.known_me()
@@ -200,7 +200,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
         graded(taken, self.guard(me.owner()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn guard(&self, owner: Owner) -> RwLockWriteGuard<'a, T> {
         let held = Held::new(self.lock.mapping, self.lock.core().writer(), owner);
         RwLockWriteGuard { held, value: self.value }
