@@ -116,7 +116,7 @@ fn set(mapping: &Mapping, cell: usize, value: u64) -> Result<(), Failure> {
 }
 
 impl Lock for OurMutex<'_> {
-    #[inline]
+    #[inline(always)]
     fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
         let (guard, found) = match self.mutex.lock() {
             Ok(guard) => (guard, Found::Clean),
@@ -163,7 +163,7 @@ impl Lock for OurMutex<'_> {
 }
 
 impl Lock for OurRegion<'_> {
-    #[inline]
+    #[inline(always)]
     fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
         let (guard, found) = match self.lock.lock() {
             Ok(guard) => (guard, Found::Clean),
@@ -177,12 +177,15 @@ impl Lock for OurRegion<'_> {
         Ok(found)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-        match self.lock.read_lock() {
-            Ok(_guard) => inside(),
-            Err(error) => Err(not_taken(error)),
-        }
+        let guard = match self.lock.read_lock() {
+            Ok(guard) => guard,
+            Err(error) => return Err(not_taken(error)),
+        };
+        inside()?;
+        drop(guard);
+        Ok(())
     }
 
     #[inline]
@@ -202,7 +205,7 @@ fn poisoned<E>(_: E) -> Failure {
 }
 
 impl Lock for sync::Mutex<()> {
-    #[inline]
+    #[inline(always)]
     fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
         let _guard = self.lock().map_err(poisoned)?;
         inside().map(|()| Found::Clean)
@@ -210,13 +213,13 @@ impl Lock for sync::Mutex<()> {
 }
 
 impl Lock for sync::RwLock<()> {
-    #[inline]
+    #[inline(always)]
     fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
         let _guard = sync::RwLock::write(self).map_err(poisoned)?;
         inside().map(|()| Found::Clean)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
         let _guard = sync::RwLock::read(self).map_err(poisoned)?;
         inside()
@@ -224,7 +227,7 @@ impl Lock for sync::RwLock<()> {
 }
 
 impl Lock for parking_lot::Mutex<()> {
-    #[inline]
+    #[inline(always)]
     fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
         let _guard = self.lock();
         inside().map(|()| Found::Clean)
@@ -232,13 +235,13 @@ impl Lock for parking_lot::Mutex<()> {
 }
 
 impl Lock for parking_lot::RwLock<()> {
-    #[inline]
+    #[inline(always)]
     fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
         let _guard = parking_lot::RwLock::write(self);
         inside().map(|()| Found::Clean)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
         let _guard = parking_lot::RwLock::read(self);
         inside()
