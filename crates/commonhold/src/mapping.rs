@@ -411,7 +411,8 @@ impl Mapping {
     /// [`RegionError::OtherRecord`] if it is of another kind, or its data are of another size;
     /// [`RegionError::NotARecord`] if other bytes lie there; [`RegionError::Misaligned`],
     /// [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`], [`RegionError::Forked`]. Nothing has been
-    /// written then.
+    /// written then, but that of several records those before the refused one may have become what they
+    /// were opened as.
     ///
     /// # Examples
     /// ```
