@@ -28,16 +28,6 @@ pub enum LockError {
     Fenced,
     /// The peer holds as many read locks of it as can be counted.
     TooManyReaders,
-    /// The semaphore has as many permits as can be counted.
-    TooManyPermits,
-    /// A writer died in the middle of a change, and nobody has repaired it yet.
-    WriterDied,
-    /// A party of the barrier died before it arrived: the barrier is broken until it is reset.
-    PartyDied,
-    /// The barrier has all its parties already.
-    TooManyParties,
-    /// The calling thread is not a party of the barrier, or has been thrown out by a reset.
-    NotJoined,
 }
 
 impl fmt::Display for LockError {
@@ -48,11 +38,6 @@ impl fmt::Display for LockError {
             Self::Deadlock => "this thread owns the lock already",
             Self::Fenced => "this thread does not own the lock: its peer was declared dead",
             Self::TooManyReaders => "this peer holds 65535 read locks of it already",
-            Self::TooManyPermits => "the semaphore cannot count more permits",
-            Self::WriterDied => "a writer died in the middle of a change: write it anew",
-            Self::PartyDied => "a party died before it arrived: reset the barrier and join again",
-            Self::TooManyParties => "the barrier has all its parties already",
-            Self::NotJoined => "this thread is no party of the barrier: join it first",
         })
     }
 }

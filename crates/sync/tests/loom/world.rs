@@ -242,41 +242,6 @@ impl Liveness for Mortal<'_> {
     }
 }
 
-/// The world as seen by a thread whose time is up as soon as it has slept.
-pub(crate) struct Late<'a> {
-    pub(crate) world: &'a World,
-    pub(crate) clock: Cell<u64>,
-}
-
-impl Park for Late<'_> {
-    fn now(&self) -> u64 {
-        self.clock.get()
-    }
-
-    fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
-        self.world.wait(word, expected, until);
-        self.clock.set(until);
-    }
-
-    fn wake(&self, word: &AtomicU64, who: Wake) {
-        self.world.wake(word, who);
-    }
-
-    fn spin(&self, _turn: u32) -> bool {
-        false
-    }
-}
-
-impl Liveness for Late<'_> {
-    fn is_current(&self, owner: Owner) -> bool {
-        self.world.is_current(owner)
-    }
-
-    fn verdict(&self, owner: Owner) -> Verdict {
-        self.world.verdict(owner)
-    }
-}
-
 /// Loom's full search, bounded in context switches so that it ends in minutes. Prints how many
 /// interleavings it went through (`--nocapture` shows it).
 pub(crate) fn check(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
