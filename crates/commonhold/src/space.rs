@@ -31,6 +31,9 @@ impl Space {
     /// Attaches to an existing space, named by a URL: `shm:NAME`, `file:PATH`, `pci:ADDRESS` or
     /// `pci:auto`, `mem:BASE+SIZE`.
     ///
+    /// The process has one more thread until the space is closed: it shows others that this peer lives. It
+    /// takes no signals.
+    ///
     /// # Errors
     /// [`OpenError::NotFound`], [`OpenError::NotASpace`], [`OpenError::NoPeerSlot`], and the others.
     pub fn open(url: &str) -> Result<Self, OpenError> {

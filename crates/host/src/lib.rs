@@ -13,7 +13,8 @@
 //! 4. What a process has is not its forked child's: neither mappings nor descriptors nor locks
 //!    (`fork.rs`).
 //! 5. In memory of devices no lock is offered that the memory could not keep (`probe.rs`).
-//! 6. A futex is used only where a wake reaches everybody who can map the window (`park.rs`).
+//! 6. A futex is used only where a wake reaches everybody of this kernel who can map the window, and no
+//!    wake is relied on while peers of other kernels are attached (`park.rs`).
 //!
 //! # What it does not do
 //! It gives no meaning to any byte of a window but the magic number and the probe word, and takes no

@@ -1,7 +1,8 @@
 //! Evidence of life: left for others, and weighed.
 //!
 //! # What it owns
-//! A description of the space's file that nobody else has, and the locks on it.
+//! A description of the space's file that nobody else has, and the locks on it; what was seen of hearts;
+//! and a descriptor of the process that was asked for last.
 //!
 //! # Invariants
 //! 1. `Dead` is said on proof only, or when a lease has run out where no proof can be had.

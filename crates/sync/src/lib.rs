@@ -42,11 +42,12 @@ pub use port::{Bell, Liveness, Park, Verdict, Wake};
 pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
 pub use thread::Thread;
 
-/// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds.
+/// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds, where no
+/// [`Bell`] will tell it; and of whoever waits for an event, or for readers to leave.
 pub const SLICE_NS: u64 = 20_000_000;
 
-/// The first sleep of a waiter. Most waits end within it, so only those that do not pay for a search
-/// for evidence; and who arrives at a dead owner's lock learns of it after this time.
+/// The first sleep of such a waiter. Most waits end within it, so only those that do not pay for a search
+/// for evidence; and who arrives at a dead owner's lock that has no bell learns of it after this time.
 pub const FIRST_SLICE_NS: u64 = 1_000_000;
 
 /// Wake-ups that a waiter may lose to others before newcomers have to stand back for it.

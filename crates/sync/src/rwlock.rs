@@ -11,8 +11,9 @@
 //! are set before the first read lock and never cleared.
 //!
 //! A reader that leaves looks for a waiting writer without a fence: the processor may look before the
-//! others see that it has left. A writer that has been missed so sleeps for its first slice at most;
-//! it is the price of a release that is one plain store.
+//! others see that it has left. A writer that has been missed so sleeps to the end of its slice, which is
+//! 1 ms for a reader that it has not waited for before and 20 ms then; it is the price of a release that is
+//! one plain store.
 //!
 //! Neither side starves: readers that come while a writer has, or waits for, its word stand back, and
 //! a reader that has lost its turn too often raises the same flag as a writer would.
