@@ -139,6 +139,13 @@ impl LockWord {
     /// an unrecoverable word, so whoever waits as for a mutex is turned away.
     pub const DONE: Self = Self(LockFlags::UNRECOVERABLE.0 | 1);
 
+    /// Nobody owns it and nobody can: a permit of a semaphore that has been used up.
+    pub const SPENT: Self = Self(LockFlags::UNRECOVERABLE.0);
+
+    /// In the place of a party in a barrier, in the stead of two flags: it has arrived in a phase of an
+    /// even number, or in one of an odd number.
+    pub const ARRIVED: [LockFlags; 2] = [LockFlags::WAITERS, LockFlags::STARVING];
+
     /// Reads a word.
     #[inline]
     #[must_use]

@@ -28,6 +28,12 @@ pub enum LockError {
     Fenced,
     /// The peer holds as many read locks of it as can be counted.
     TooManyReaders,
+    /// No permit of the semaphore has been spent, so none can be given.
+    NothingSpent,
+    /// Every place in the barrier is a living party's.
+    BarrierFull,
+    /// A party of the barrier died, or gave up, before it had arrived.
+    PartyDied,
 }
 
 impl fmt::Display for LockError {
@@ -38,6 +44,9 @@ impl fmt::Display for LockError {
             Self::Deadlock => "this thread owns the lock already",
             Self::Fenced => "this thread does not own the lock: its peer was declared dead",
             Self::TooManyReaders => "this peer holds 65535 read locks of it already",
+            Self::NothingSpent => "no permit has been spent, so none can be given",
+            Self::BarrierFull => "as many parties as the barrier has have joined it",
+            Self::PartyDied => "a party died before it had arrived: have another join in its place",
         })
     }
 }

@@ -47,9 +47,28 @@ impl<'a> Event<'a> {
         self.advance(me, env, Wake::All);
     }
 
+    /// As [`broadcast`](Self::broadcast), but only if the number still is `from`. Returns whether it was.
+    pub(crate) fn broadcast_from(&self, me: &Thread<'_>, env: &impl Park, from: u64) -> bool {
+        self.advance_if(me, env, Wake::All, |number| number == from)
+    }
+
     fn advance(&self, me: &Thread<'_>, env: &impl Park, who: Wake) {
+        self.advance_if(me, env, who, |_| true);
+    }
+
+    #[inline]
+    fn advance_if(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        who: Wake,
+        wanted: impl Fn(u64) -> bool,
+    ) -> bool {
         let mut seen = self.word.load(Ordering::Relaxed);
         loop {
+            if !wanted(seen / EVENT_STEP) {
+                return false;
+            }
             let sleepers = seen & EVENT_WAITERS != 0;
             // One signal cannot know whether more sleep than it wakes, so the flag stays.
             let kept = if who == Wake::All { seen & !EVENT_WAITERS } else { seen };
@@ -68,9 +87,9 @@ impl<'a> Event<'a> {
                     Point::EventMoved.reached();
                     env.wake(self.word, who);
                     me.done();
-                    return;
+                    return true;
                 }
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(now) => {
                     if sleepers {
                         me.done();
@@ -115,11 +134,27 @@ impl<'a> Event<'a> {
         deadline: Option<u64>,
         owner: Option<Owner>,
     ) -> Result<u64, LockError> {
+        let result = self.pause(me, env, seen, deadline, owner);
+        me.done();
+        result
+    }
+
+    /// As [`wait`](Self::wait) or [`wait_for`](Self::wait_for), and the announcement stays: if the caller
+    /// dies before it has done what the wake-up was for, the other sleepers are woken. The caller ends
+    /// with [`Thread::done`].
+    pub(crate) fn pause(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        seen: u64,
+        deadline: Option<u64>,
+        owner: Option<Owner>,
+    ) -> Result<u64, LockError> {
         let mut turn = 0;
-        let result = loop {
+        loop {
             let word = self.word.load(Ordering::SeqCst);
             if word / EVENT_STEP != seen {
-                break Ok(word / EVENT_STEP);
+                return Ok(word / EVENT_STEP);
             }
             if deadline != Some(0) && env.spin(turn) {
                 turn += 1;
@@ -127,10 +162,10 @@ impl<'a> Event<'a> {
             }
             let now = env.now();
             if deadline.is_some_and(|deadline| now >= deadline) {
-                break Err(LockError::TimedOut);
+                return Err(LockError::TimedOut);
             }
             if !me.is_live() {
-                break Err(LockError::Fenced);
+                return Err(LockError::Fenced);
             }
             me.announce(PendingKind::Event, self.at);
             Point::EventPending.reached();
@@ -150,9 +185,7 @@ impl<'a> Event<'a> {
                 continue;
             };
             env.wait_for(owner, self.word, expected, deadline.unwrap_or(u64::MAX));
-            break Ok(self.sequence());
-        };
-        me.done();
-        result
+            return Ok(self.sequence());
+        }
     }
 }

@@ -155,6 +155,22 @@ points! {
     UnlockFreed = "unlock.freed",
     /// A waiter has been woken; the announcement still stands.
     UnlockWoken = "unlock.woken",
+    /// The work of a once is done; nobody has been woken.
+    OnceDone = "once.done",
+    /// A waiter for a condition has freed the mutex, and does not sleep yet.
+    CondvarFreed = "condvar.freed",
+    /// A permit is somebody's.
+    PermitTaken = "permit.taken",
+    /// A permit is nobody's; nobody has been told.
+    PermitFreed = "permit.freed",
+    /// A permit is used up.
+    PermitSpent = "permit.spent",
+    /// A place in a barrier is somebody's, who has not arrived.
+    PartyJoined = "party.joined",
+    /// A party has arrived; it has not looked whether it was the last.
+    PartyArrived = "party.arrived",
+    /// A place in a barrier is nobody's.
+    PartyLeft = "party.left",
     /// A reader has announced itself to writers; it is not counted.
     ReadMarked = "read.marked",
     /// A reader is counted; it has not looked for a writer.
