@@ -1,7 +1,9 @@
 //! What can go wrong, one type for each family of operations.
 
+mod barrier;
 mod lock;
 
+pub use barrier::BarrierError;
 pub use lock::LockError;
 
 use std::{fmt, io, path::PathBuf};
@@ -306,6 +308,22 @@ pub enum RegionError {
         /// How many.
         most: usize,
     },
+    /// A semaphore or a barrier for more than there may be, or for none.
+    BadCount {
+        /// For how many it was asked.
+        asked: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// No permit of the semaphore has been spent, so none can be given.
+    NothingSpent,
+    /// Living parties have all places in the barrier.
+    BarrierFull {
+        /// How many there are.
+        parties: usize,
+    },
+    /// The mutex was opened through another [`Space`](crate::Space) than the condition variable.
+    OtherSpace,
     /// This process was made by `fork` after the space was opened: open it anew.
     Forked,
     /// This process was declared dead by others, and its share of the space is gone: open it anew.
@@ -330,11 +348,16 @@ impl RegionError {
             | Self::BeyondReserve { .. }
             | Self::OutOfBounds { .. }
             | Self::Misaligned { .. }
+            | Self::BadCount { .. }
+            | Self::NothingSpent
+            | Self::OtherSpace
             | Self::OtherRecord { .. }
             | Self::NotARecord { .. } => ErrorKind::Invalid,
             Self::Exists { .. } => ErrorKind::Exists,
             Self::NotFound { .. } | Self::NoPeer { .. } => ErrorKind::NotFound,
-            Self::Mapped { .. } | Self::PeerLives { .. } => ErrorKind::InUse,
+            Self::Mapped { .. } | Self::PeerLives { .. } | Self::BarrierFull { .. } => {
+                ErrorKind::InUse
+            }
             Self::TimedOut { .. } | Self::Suspect { .. } => ErrorKind::TimedOut,
             Self::NoSpace { .. }
             | Self::NoEntry { .. }
@@ -379,6 +402,17 @@ impl RegionError {
             Self::TooManyReaders => {
                 f.write_str("this process holds 65535 read locks of it already")
             }
+            Self::BadCount { asked, most } => {
+                write!(f, "a semaphore or a barrier is for 1 to {most}, not for {asked}")
+            }
+            Self::NothingSpent => f.write_str("no permit has been spent, so none can be given"),
+            Self::BarrierFull { parties } => {
+                write!(f, "{parties} living parties have joined the barrier, which is for no more")
+            }
+            Self::OtherSpace => f.write_str(
+                "the mutex was opened through another space than the condition variable; open both \
+                 through the same",
+            ),
             Self::ReadOnly => f.write_str("the mapping is read-only"),
             other => other.fmt_about_peers(f),
         }

@@ -13,22 +13,29 @@
 //! # What it does not do
 //! It takes no lock itself: `RawMutex` and the core's `RwLock` do.
 
+mod barrier;
+mod condvar;
 mod event;
 mod fields;
 mod mutex;
 mod once;
 mod rwlock;
+mod semaphore;
 mod value;
 
+pub use barrier::{Barrier, Party};
+pub use commonhold_sync::Waited;
+pub use condvar::Condvar;
 pub use fields::Field;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceGuard, Turn};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use semaphore::{Permit, Semaphore};
 pub use value::Plain;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use commonhold_layout::{Offset, RecordKind, RecordTag};
+use commonhold_layout::{Offset, PLACES_MOST, RecordKind, RecordTag};
 use commonhold_space::FoundRecord;
 use commonhold_window::{OutOfWindow, Run};
 
@@ -82,16 +89,51 @@ pub(crate) fn open<T, const N: usize>(
     offset: u64,
     kind: RecordKind,
 ) -> Result<Opened<'_, N>, RegionError> {
-    let tag = Plan::<T, N>::tag(kind);
-    let at = mapping.writable_words(offset, Plan::<T, N>::SIZE)?;
-    let len = Plan::<T, N>::SIZE;
+    open_tagged(mapping, offset, Plan::<T, N>::tag(kind))
+}
+
+/// Opens a record that has places for its data, one word each; those of all zeros are nobody's.
+pub(crate) fn open_places<const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    kind: RecordKind,
+    places: usize,
+) -> Result<Opened<'_, N>, RegionError> {
+    let size = u32::try_from(places).ok().filter(|_| (1..=PLACES_MOST).contains(&places));
+    let size = size.ok_or(RegionError::BadCount { asked: places, most: PLACES_MOST })?;
+    open_tagged(mapping, offset, RecordTag { kind, size: 8 * size })
+}
+
+/// Bytes of a record with places, which has `words` words before its tag.
+pub(crate) const fn size_with_places(words: usize, places: usize) -> u64 {
+    8 * (words as u64 + 1 + places as u64)
+}
+
+/// The same of a number of places that the program is written with.
+pub(crate) const fn checked_size_with_places(words: usize, places: usize) -> u64 {
+    assert!(
+        places >= 1 && places <= PLACES_MOST,
+        "say for how many: `Semaphore<4>` has four permits, `Barrier<4>` four parties, and 64 is most"
+    );
+    size_with_places(words, places)
+}
+
+fn open_tagged<const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    tag: RecordTag,
+) -> Result<Opened<'_, N>, RegionError> {
+    let data_words = tag.size.div_ceil(8);
+    let before_data = 8 * (N as u64 + 1);
+    let len = before_data + 8 * u64::from(data_words);
+    let at = mapping.writable_words(offset, len)?;
     let outside = |_: OutOfWindow| mapping.outside(offset, len);
     let missing = || mapping.outside(offset, len);
     let window = mapping.attachment().view()?.window();
     let words = window.words::<N>(at).map_err(outside)?;
     let tag_word = window.word(at.plus(8 * N as u64).ok_or_else(missing)?).map_err(outside)?;
-    let data = at.plus(Plan::<T, N>::DATA).ok_or_else(missing)?;
-    let data = window.run(data, Plan::<T, N>::DATA_WORDS).map_err(outside)?;
+    let data = at.plus(before_data).ok_or_else(missing)?;
+    let data = window.run(data, data_words as usize).map_err(outside)?;
     // Relaxed: the tag says nothing of other words.
     if tag_word.load(Ordering::Relaxed) != tag.word() {
         make(mapping, offset, at, tag)?;

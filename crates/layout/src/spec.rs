@@ -14,9 +14,9 @@ use std::{
 use crate::{
     DomainState, EPOCH_STEP, EVENT_STEP, EVENT_WAITERS, Evidence, FORMATTING, FormatOptions,
     Geometry, HEADER_BYTES, HEADER_WORDS, Intent, IntentKind, IntentPhase, LockFlags, LockWord,
-    MAGIC, Name, OFFSET_LIMIT, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState, Pending,
-    PLACES_MOST, PendingKind, RECORD_MARKER, ReadKey, RecordKind, RecordTag, RegionFlags, RegionId, RegionPhase,
-    RegionState, ShareWord, ThreadId, VERSION, domain_word,
+    MAGIC, Name, OFFSET_LIMIT, Offset, Owner, PLACES_MOST, PeerId, PeerName, PeerPhase, PeerState,
+    Pending, PendingKind, RECORD_MARKER, ReadKey, RecordKind, RecordTag, RegionFlags, RegionId,
+    RegionPhase, RegionState, ShareWord, ThreadId, VERSION, domain_word,
     geometry::{FNV_BASIS, FNV_PRIME, SHARE_ROW_ALIGN, TABLE_ALIGN, record_bytes},
     header_word, limits, peer_word, record_words, region_word, thread_word,
 };
@@ -192,8 +192,11 @@ fn of_words() -> Vec<Table> {
                 CREATED_MS COUNT),
         )
         .all_of(REGION, "pub mod region_word"),
-        Table::new("Record words", constants!(record_words: MUTEX RW_LOCK ONCE EVENT CONDVAR SEMAPHORE BARRIER))
-            .all_of(RECORD, "pub mod record_words"),
+        Table::new(
+            "Record words",
+            constants!(record_words: MUTEX RW_LOCK ONCE EVENT CONDVAR SEMAPHORE BARRIER),
+        )
+        .all_of(RECORD, "pub mod record_words"),
     ]
 }
 

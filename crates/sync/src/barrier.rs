@@ -74,11 +74,7 @@ impl<'a> Barrier<'a> {
     /// # Errors
     /// [`LockError::BarrierFull`] if living parties have all of them; [`LockError::Fenced`] if the caller
     /// was declared dead.
-    pub fn join(
-        &self,
-        me: &Thread<'_>,
-        env: &impl Liveness,
-    ) -> Result<(Taken, Party), LockError> {
+    pub fn join(&self, me: &Thread<'_>, env: &impl Liveness) -> Result<(Taken, Party), LockError> {
         if !me.is_live() {
             return Err(LockError::Fenced);
         }
@@ -110,12 +106,7 @@ impl<'a> Barrier<'a> {
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not have the place, or was declared dead.
-    pub fn arrive(
-        &self,
-        me: &Thread<'_>,
-        env: &impl Park,
-        party: Party,
-    ) -> Result<u64, LockError> {
+    pub fn arrive(&self, me: &Thread<'_>, env: &impl Park, party: Party) -> Result<u64, LockError> {
         loop {
             if !me.is_live() {
                 return Err(LockError::Fenced);
@@ -135,6 +126,14 @@ impl<'a> Barrier<'a> {
                 return Ok(phase);
             }
         }
+    }
+
+    /// Whether the place of `party` has arrived in the present phase. If not, that stays so until the party
+    /// itself arrives.
+    #[must_use]
+    pub fn has_arrived(&self, party: Party) -> bool {
+        let phase = self.phase();
+        has_arrived(self.places.look(party.0), phase)
     }
 
     /// Waits until all parties have arrived in `phase`, until `deadline`, or for ever; `Some(0)` does not
@@ -192,9 +191,11 @@ impl<'a> Barrier<'a> {
 
     /// Whether a party that has not arrived never will.
     fn has_lost_a_party(&self, env: &impl Liveness, phase: u64, evidence: Evidence) -> bool {
-        self.places.iter().filter(|seen| !has_arrived(*seen, phase)).any(|seen| match seen.owner() {
-            Some(owner) => evidence.proves_dead(env, owner),
-            None => seen.flags().contains(LockFlags::INCONSISTENT),
+        self.places.iter().filter(|seen| !has_arrived(*seen, phase)).any(|seen| {
+            match seen.owner() {
+                Some(owner) => evidence.proves_dead(env, owner),
+                None => seen.flags().contains(LockFlags::INCONSISTENT),
+            }
         })
     }
 }

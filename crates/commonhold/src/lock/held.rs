@@ -54,6 +54,17 @@ impl<'a> Held<'a> {
         self.release_slowly(how)
     }
 
+    /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails.
+    pub(crate) fn lend<R, E>(
+        self,
+        wait: impl FnOnce(&Mutex<'a>) -> Result<R, E>,
+    ) -> Result<(Self, R), E> {
+        let lent = ManuallyDrop::new(self);
+        guard_gone();
+        let result = wait(&lent.mutex)?;
+        Ok((Self::new(lent.mapping, lent.mutex, lent.owner), result))
+    }
+
     #[cold]
     fn release_slowly(&self, how: Release) -> Result<(), RegionError> {
         let attachment = self.mapping.attachment();

@@ -90,6 +90,14 @@ impl<'a> RawMutexGuard<'a> {
         self.0.mapping()
     }
 
+    /// As [`Held::lend`].
+    pub(crate) fn lend<R, E>(
+        self,
+        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, E>,
+    ) -> Result<(Self, R), E> {
+        self.0.lend(wait).map(|(held, result)| (Self(held), result))
+    }
+
     /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
     ///
     /// # Errors

@@ -148,8 +148,7 @@ fn a_party_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
         let world = World::new();
         let (party, last) = (join(&world, 2, 1), join(&world, 2, 2));
         let other = Arc::clone(&world);
-        let waiter =
-            thread::spawn(move || pass(barrier(&other, 2), &other.me(1), &*other, party));
+        let waiter = thread::spawn(move || pass(barrier(&other, 2), &other.me(1), &*other, party));
         // It dies when it asks for the wake-up, if there is anybody to wake.
         Mortal::live(&world, 2, 0, |env| {
             assert_eq!(barrier(&world, 2).arrive(&world.me(2), env, last), Ok(0));
