@@ -86,6 +86,12 @@ impl RecordKind {
         }
     }
 
+    /// Whether its data are words of the lock as well, and so are zeros before it is used.
+    #[must_use]
+    pub const fn has_places(self) -> bool {
+        matches!(self, Self::Semaphore | Self::Barrier)
+    }
+
     const fn number(self) -> u64 {
         match self {
             Self::Mutex => 1,

@@ -49,7 +49,7 @@ impl<P: Platform> Space<P> {
             return Ok(FoundRecord::NoRecord(0));
         };
         let found = word.load(Ordering::Relaxed);
-        if found != 0 || !self.are_zero(at, wanted.kind) {
+        if found != 0 || !self.are_zero(at, wanted) {
             return Ok(FoundRecord::NoRecord(found));
         }
         // Relaxed: it says nothing of other words, which are all zero.
@@ -64,9 +64,11 @@ impl<P: Platform> Space<P> {
     }
 
     /// Whether nobody has used the words of a record that has no tag.
-    fn are_zero(&self, at: Offset, kind: RecordKind) -> bool {
-        (0..kind.words().unwrap_or(0)).all(|index| {
-            let word = at.plus(8 * index as u64).map(|at| self.view().window().word(at));
+    fn are_zero(&self, at: Offset, wanted: RecordTag) -> bool {
+        let places =
+            if wanted.kind.has_places() { 1 + u64::from(wanted.size.div_ceil(8)) } else { 0 };
+        (0..wanted.kind.words().unwrap_or(0) as u64 + places).all(|index| {
+            let word = at.plus(8 * index).map(|at| self.view().window().word(at));
             matches!(word, Some(Ok(word)) if word.load(Ordering::Relaxed) == 0)
         })
     }

@@ -24,8 +24,11 @@ mod spaces;
 mod support;
 mod threads;
 mod typed;
+mod typed_barrier;
+mod typed_condvar;
 mod typed_once;
 mod typed_rwlock;
+mod typed_semaphore;
 
 /// What an actor can be told to do.
 const ROLES: &[&[support::Role]] = &[
@@ -39,8 +42,11 @@ const ROLES: &[&[support::Role]] = &[
     spaces::ROLES,
     threads::ROLES,
     typed::ROLES,
+    typed_barrier::ROLES,
+    typed_condvar::ROLES,
     typed_once::ROLES,
     typed_rwlock::ROLES,
+    typed_semaphore::ROLES,
 ];
 
 /// Not a test: the entrance of actors.

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{FormatOptions, LockError, Removal, Space};
+use commonhold::{FormatOptions, LockError, Removal, Space, WaitKind};
 
 /// Nothing here takes longer, unless it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -163,6 +163,15 @@ pub(crate) fn until_waiters(space: &Space, region: &str, count: usize) {
     until("waiters", || {
         let locks = space.locks().unwrap();
         locks.iter().any(|lock| lock.region == region && lock.waiters == count)
+    });
+}
+
+/// Waits until so many threads wait for an event, be it that of a semaphore or of a barrier.
+#[track_caller]
+pub(crate) fn until_event_waiters(space: &Space, count: usize) {
+    until("waiters for events", || {
+        let graph = space.wait_graph().unwrap();
+        graph.waits.iter().filter(|wait| wait.kind == WaitKind::Event).count() == count
     });
 }
 

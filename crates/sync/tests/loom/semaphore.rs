@@ -152,7 +152,7 @@ fn wherever_a_waiter_dies_another_gets_the_permit() {
 /// The slices never end here: the reaper alone must wake who was left asleep.
 #[test]
 fn a_waiter_that_dies_with_the_wake_up_of_another_leaves_nobody_asleep() {
-    for steps in 1..4 {
+    for steps in 1..6 {
         check(2, move || {
             let world = World::new();
             let permit = take(&world, 1, 0);
