@@ -128,12 +128,14 @@ impl<'a> Barrier<'a> {
         }
     }
 
-    /// Whether the place of `party` has arrived in the present phase. If not, that stays so until the party
-    /// itself arrives.
+    /// The phase that the place of `party` has arrived in, if that is the present one: to be asked after
+    /// joining, since a predecessor may have arrived. [`wait`](Self::wait) for it, and do nothing of it. If
+    /// there is none, the present phase stays until the party has arrived in it.
     #[must_use]
-    pub fn has_arrived(&self, party: Party) -> bool {
+    pub fn arrived_in(&self, party: Party) -> Option<u64> {
         let phase = self.phase();
-        has_arrived(self.places.look(party.0), phase)
+        // The mark is the thread's own: it is no older than the phase, whatever has happened meanwhile.
+        has_arrived(self.places.look(party.0), phase).then_some(phase)
     }
 
     /// Waits until all parties have arrived in `phase`, until `deadline`, or for ever; `Some(0)` does not

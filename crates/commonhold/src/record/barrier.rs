@@ -155,7 +155,7 @@ impl<'a, const PARTIES: usize> Barrier<'a, PARTIES> {
             mapping: self.mapping,
             barrier: self.barrier,
             party,
-            arrived: Cell::new(None),
+            arrived: Cell::new(self.barrier.arrived_in(party)),
             panicking: thread::panicking(),
             not_send: PhantomData,
         };
@@ -191,15 +191,12 @@ impl Party<'_> {
         self.party.index()
     }
 
-    /// Whether its place has arrived in the present phase; if not, that stays so until this party does. Who
-    /// has joined in the place of a dead party learns by this whether there is anything left to do in its
-    /// stead.
-    ///
-    /// # Errors
-    /// [`RegionError::Forked`].
-    pub fn has_arrived(&self) -> Result<bool, RegionError> {
-        self.mapping.attachment().view()?;
-        Ok(self.barrier.has_arrived(self.party))
+    /// Whether its place has arrived in the phase that [`wait`](Self::wait) would wait for. Who has joined in
+    /// the place of a dead party learns by this whether there is anything left to do in its stead: if it has
+    /// arrived, there is not, and the next thing to do is to wait.
+    #[must_use]
+    pub const fn has_arrived(&self) -> bool {
+        self.arrived.get().is_some()
     }
 
     /// Says that this party has done its part of the present phase, and does not wait for the others.

@@ -56,12 +56,6 @@ use crate::{
 /// # }
 /// ```
 ///
-/// It needs a number:
-/// ```compile_fail,E0080
-/// fn open(mapping: &commonhold::Mapping) {
-///     mapping.open::<commonhold::Semaphore>(0).unwrap();
-/// }
-/// ```
 /// A permit belongs to its thread:
 /// ```compile_fail,E0277
 /// fn sent<T: Send>(_: T) {}

@@ -40,7 +40,7 @@ fn party(args: &[&str]) {
             party
         }
         Err(LockError::OwnerDied(party)) => {
-            say(format!("owner died, arrived: {}", party.has_arrived().unwrap()));
+            say(format!("owner died, arrived: {}", party.has_arrived()));
             party
         }
         Err(error) => panic!("{error}"),
