@@ -52,7 +52,7 @@ fn a_waiter_gets_the_permit_that_comes_free_or_sees_the_end_of_its_time() {
 }
 
 #[test]
-fn a_dead_holders_permit_goes_to_whoever_waits_after_two_slices_or_tries() {
+fn a_dead_holders_permit_goes_to_whoever_has_waited_for_a_slice_or_tries() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 1)];
     world.kill(1);
