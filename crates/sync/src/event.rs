@@ -13,6 +13,13 @@ use commonhold_window::{
 
 use crate::{LockError, Park, SLICE_NS, Thread, Wake};
 
+/// What becomes of the flag that says that somebody may be asleep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flag {
+    Stays,
+    Falls,
+}
+
 /// An event on a word.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'a> {
@@ -49,11 +56,32 @@ impl<'a> Event<'a> {
 
     /// As [`broadcast`](Self::broadcast), but only if the number still is `from`. Returns whether it was.
     pub(crate) fn broadcast_from(&self, me: &Thread<'_>, env: &impl Park, from: u64) -> bool {
-        self.advance_if(me, env, Wake::All, |number| number == from)
+        self.advance_if(me, env, Wake::All, Flag::Falls, |number| number == from)
+    }
+
+    /// As [`signal`](Self::signal), and the flag falls: for those who [raise](Self::raise) it again when
+    /// they have slept and go, since others may sleep. Then a signal without sleepers wakes in vain once
+    /// at most, and not for ever.
+    pub(crate) fn hand_on(&self, me: &Thread<'_>, env: &impl Park) {
+        self.advance_if(me, env, Wake::One, Flag::Falls, |_| true);
+    }
+
+    /// Says that somebody may be asleep.
+    pub(crate) fn raise(&self) {
+        // SeqCst: who raises it and then looks at what is waited for, while another changes that and then
+        // moves the number, sees the change, or the other sees the flag.
+        self.word.fetch_or(EVENT_WAITERS, Ordering::SeqCst);
+    }
+
+    /// Wakes one sleeper, and the number stays.
+    pub(crate) fn nudge(&self, env: &impl Park) {
+        env.wake(self.word, Wake::One);
     }
 
     fn advance(&self, me: &Thread<'_>, env: &impl Park, who: Wake) {
-        self.advance_if(me, env, who, |_| true);
+        // One signal cannot know whether more sleep than it wakes.
+        let flag = if who == Wake::All { Flag::Falls } else { Flag::Stays };
+        self.advance_if(me, env, who, flag, |_| true);
     }
 
     #[inline]
@@ -62,6 +90,7 @@ impl<'a> Event<'a> {
         me: &Thread<'_>,
         env: &impl Park,
         who: Wake,
+        flag: Flag,
         wanted: impl Fn(u64) -> bool,
     ) -> bool {
         let mut seen = self.word.load(Ordering::Relaxed);
@@ -70,8 +99,7 @@ impl<'a> Event<'a> {
                 return false;
             }
             let sleepers = seen & EVENT_WAITERS != 0;
-            // One signal cannot know whether more sleep than it wakes, so the flag stays.
-            let kept = if who == Wake::All { seen & !EVENT_WAITERS } else { seen };
+            let kept = if flag == Flag::Falls { seen & !EVENT_WAITERS } else { seen };
             if sleepers {
                 me.announce(PendingKind::Release, self.at);
                 Point::EventAnnounced.reached();

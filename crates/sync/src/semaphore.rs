@@ -13,7 +13,9 @@
 //! 2. Whoever makes a word free signals the event afterwards; a waiter reads the event's number, looks at
 //!    all words, and sleeps while the number is the same. So nobody sleeps beside a free permit for longer
 //!    than a slice, and that long only where whoever freed it died before it signalled.
-//! 3. A waiter keeps its announcement until it has its permit: if it dies with a wake-up that was meant for
+//! 3. A signal takes the event's flag down and wakes one. Who has slept raises the flag again when it goes,
+//!    with a permit or without, and wakes one more if permits are left: it cannot know whether others sleep.
+//! 4. A waiter keeps its announcement until it has its permit: if it dies with a wake-up that was meant for
 //!    any of them, the others are woken.
 //!
 //! # Deaths
@@ -30,6 +32,7 @@ use commonhold_window::{Point, atomic::AtomicU64};
 use crate::{
     Event, FIRST_SLICE_NS, Liveness, LockError, Park, Release, SLICE_NS, Taken, Thread,
     places::{Evidence, Places},
+    store_then_load,
 };
 
 /// A semaphore on a word for its event, and one for each permit.
@@ -118,7 +121,7 @@ impl<'a> Semaphore<'a> {
         };
         self.permits.give_back(me, permit.0, |_| LockWord::unowned(flags))?;
         Point::PermitFreed.reached();
-        self.freed.signal(me, env);
+        self.freed.hand_on(me, env);
         Ok(())
     }
 
@@ -145,7 +148,7 @@ impl<'a> Semaphore<'a> {
             return Err(LockError::NothingSpent);
         }
         Point::PermitFreed.reached();
-        self.freed.signal(me, env);
+        self.freed.hand_on(me, env);
         Ok(())
     }
 
@@ -157,6 +160,7 @@ impl<'a> Semaphore<'a> {
         deadline: Option<u64>,
     ) -> Result<(Taken, Permit), LockError> {
         let mut slice = FIRST_SLICE_NS;
+        let mut slept = false;
         let result = loop {
             if !me.is_live() {
                 break Err(LockError::Fenced);
@@ -177,14 +181,27 @@ impl<'a> Semaphore<'a> {
                 break Err(LockError::TimedOut);
             }
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
+            slept = true;
             // Whatever ends it, the next look tells.
             if self.freed.pause(me, env, number, Some(until), None) == Err(LockError::TimedOut) {
                 slice = SLICE_NS;
             }
         };
+        if slept {
+            self.pass_on(env);
+        }
         me.done();
         let (taken, permit) = result?;
         self.entered(me, env, taken, permit)
+    }
+
+    /// Leaves the event so that nobody sleeps beside a free permit.
+    fn pass_on(&self, env: &impl Park) {
+        self.freed.raise();
+        store_then_load();
+        if self.available() > 0 {
+            self.freed.nudge(env);
+        }
     }
 
     /// A thread whose peer was fenced must not enter, since others would take the permit from it at once.

@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 
-use commonhold_layout::LockWord;
-use commonhold_sync::{Liveness, LockError, Park, Permit, Release, Semaphore, Taken, Thread};
-use commonhold_window::atomic::Ordering;
+use commonhold_layout::{LockWord, Owner};
+use commonhold_sync::{
+    Liveness, LockError, Park, Permit, Release, Semaphore, Taken, Thread, Verdict, Wake,
+};
+use commonhold_window::atomic::{AtomicU64, Ordering};
 use loom::{sync::Arc, thread};
 
 use crate::world::{Mortal, World, check};
@@ -69,6 +71,70 @@ fn two_permits_that_come_free_wake_two_sleepers() {
         }
         threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), Taken::Clean));
         assert_eq!(semaphore(&world, 2).available(), 0);
+    });
+}
+
+/// The world as seen by a thread whose time is up when it has slept once.
+struct Hurried<'a> {
+    world: &'a World,
+    slept: Cell<bool>,
+}
+
+impl Park for Hurried<'_> {
+    fn now(&self) -> u64 {
+        self.world.now() + u64::from(self.slept.get())
+    }
+
+    fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
+        self.world.wait(word, expected, until);
+        self.slept.set(true);
+    }
+
+    fn wake(&self, word: &AtomicU64, who: Wake) {
+        self.world.wake(word, who);
+    }
+
+    fn spin(&self, turn: u32) -> bool {
+        self.world.spin(turn)
+    }
+}
+
+impl Liveness for Hurried<'_> {
+    fn is_current(&self, owner: Owner) -> bool {
+        self.world.is_current(owner)
+    }
+
+    fn verdict(&self, owner: Owner) -> Verdict {
+        self.world.verdict(owner)
+    }
+}
+
+#[test]
+fn a_sleeper_that_gives_up_leaves_no_other_asleep() {
+    check(2, || {
+        let world = World::new();
+        let permit = take(&world, 1, 0);
+        let other = Arc::clone(&world);
+        let patient = thread::spawn(move || turn(&other, &other.me(1), &*other));
+        let other = Arc::clone(&world);
+        let hurried = thread::spawn(move || {
+            let (me, env) = (other.me(2), Hurried { world: &other, slept: Cell::new(false) });
+            match semaphore(&other, 1).acquire(&me, &env, Some(2)) {
+                Ok((_, permit)) => {
+                    semaphore(&other, 1).release(&me, &env, permit, Release::Done).unwrap();
+                }
+                Err(error) => assert_eq!(error, LockError::TimedOut),
+            }
+        });
+        let me = world.me(0);
+        semaphore(&world, 1).release(&me, &*world, permit, Release::Done).unwrap();
+        // It may take it again before those that it has woken come.
+        if let Ok((_, permit)) = semaphore(&world, 1).try_acquire(&me, &*world) {
+            semaphore(&world, 1).release(&me, &*world, permit, Release::Done).unwrap();
+        }
+        assert_eq!(patient.join().unwrap(), Taken::Clean);
+        hurried.join().unwrap();
+        nothing_is_left(&world, 1);
     });
 }
 
