@@ -27,6 +27,8 @@ pub mod record_words {
     pub const ONCE: usize = 1;
     /// An event word.
     pub const EVENT: usize = 1;
+    /// The writers' lock word, the sequence.
+    pub const SEQ_LOCK: usize = 2;
 }
 
 /// What kind of lock a record is.
@@ -52,7 +54,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Those that this version can lay out.
-    pub const ALL: [Self; 4] = [Self::Mutex, Self::RwLock, Self::Once, Self::Event];
+    pub const ALL: [Self; 5] = [Self::Mutex, Self::RwLock, Self::Once, Self::Event, Self::SeqLock];
 
     /// How many words it has before its tag; `None` if this version cannot lay it out.
     #[must_use]
@@ -62,6 +64,7 @@ impl RecordKind {
             Self::RwLock => Some(record_words::RW_LOCK),
             Self::Once => Some(record_words::ONCE),
             Self::Event => Some(record_words::EVENT),
+            Self::SeqLock => Some(record_words::SEQ_LOCK),
             _ => None,
         }
     }

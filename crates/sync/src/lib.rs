@@ -31,7 +31,9 @@ mod mutex;
 mod once;
 mod port;
 mod rwlock;
+mod seqlock;
 mod thread;
+mod upgradable;
 mod wait;
 
 pub use error::{LockError, Taken};
@@ -40,6 +42,7 @@ pub use mutex::{Mutex, Release};
 pub use once::{Once, Start};
 pub use port::{Bell, Liveness, Park, Verdict, Wake};
 pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
+pub use seqlock::{SeqLock, Writing};
 pub use thread::Thread;
 
 /// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds, where no

@@ -7,6 +7,10 @@
 
 #[path = "loom/once.rs"]
 mod once;
+#[path = "loom/seqlock.rs"]
+mod seqlock;
+#[path = "loom/upgradable.rs"]
+mod upgradable;
 #[path = "loom/world.rs"]
 mod world;
 
