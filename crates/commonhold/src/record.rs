@@ -18,12 +18,16 @@ mod fields;
 mod mutex;
 mod once;
 mod rwlock;
+mod seqlock;
+mod upgradable;
 mod value;
 
 pub use fields::Field;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceGuard, Turn};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use seqlock::{SeqLock, SeqLockGuard};
+pub use upgradable::{RwLockUpgradableGuard, RwLockUpgradedGuard};
 pub use value::Plain;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +88,39 @@ pub(crate) fn open<T, const N: usize>(
 ) -> Result<Opened<'_, N>, RegionError> {
     let tag = Plan::<T, N>::tag(kind);
     let at = mapping.writable_words(offset, Plan::<T, N>::SIZE)?;
+    let (opened, found) = lay_out::<T, N>(mapping, offset, at)?;
+    if found != tag.word() {
+        make(mapping, offset, at, tag)?;
+    }
+    Ok(opened)
+}
+
+/// Opens the record at `offset` of a mapping that may be read only, if somebody has made it; writes nothing.
+pub(crate) fn open_to_read<T, const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    kind: RecordKind,
+) -> Result<Opened<'_, N>, RegionError> {
+    let tag = Plan::<T, N>::tag(kind);
+    let at = mapping.words(offset, Plan::<T, N>::SIZE)?;
+    let (opened, found) = lay_out::<T, N>(mapping, offset, at)?;
+    if found == tag.word() {
+        return Ok(opened);
+    }
+    let view = mapping.attachment().view()?;
+    match view.find_record(at, mapping.end()) {
+        Some(found) => Err(RegionError::OtherRecord { offset, wanted: tag, found }),
+        None if found == 0 => Err(RegionError::NotMade { offset, wanted: tag }),
+        None => Err(RegionError::NotARecord { offset, found }),
+    }
+}
+
+/// What lies where in the record at `at`, and the word that should be its tag.
+fn lay_out<T, const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    at: Offset,
+) -> Result<(Opened<'_, N>, u64), RegionError> {
     let len = Plan::<T, N>::SIZE;
     let outside = |_: OutOfWindow| mapping.outside(offset, len);
     let missing = || mapping.outside(offset, len);
@@ -93,10 +130,7 @@ pub(crate) fn open<T, const N: usize>(
     let data = at.plus(Plan::<T, N>::DATA).ok_or_else(missing)?;
     let data = window.run(data, Plan::<T, N>::DATA_WORDS).map_err(outside)?;
     // Relaxed: the tag says nothing of other words.
-    if tag_word.load(Ordering::Relaxed) != tag.word() {
-        make(mapping, offset, at, tag)?;
-    }
-    Ok(Opened { words, at, data })
+    Ok((Opened { words, at, data }, tag_word.load(Ordering::Relaxed)))
 }
 
 /// The first to open a record makes it.
@@ -104,9 +138,8 @@ pub(crate) fn open<T, const N: usize>(
 fn make(mapping: &Mapping, offset: u64, at: Offset, wanted: RecordTag) -> Result<(), RegionError> {
     let attachment = mapping.attachment();
     let core = attachment.core()?;
-    let end = mapping.mapped().extent.start().get().saturating_add(mapping.size());
     let found = core
-        .open_record(&attachment.me()?, at, end, wanted)
+        .open_record(&attachment.me()?, at, mapping.end(), wanted)
         .map_err(|error| region_error(error, mapping.name()))?;
     match found {
         FoundRecord::Wanted => Ok(()),

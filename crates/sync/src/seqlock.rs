@@ -85,7 +85,7 @@ impl<'a> SeqLock<'a> {
 
     /// A copy of the data, made by `copy` out of relaxed loads; it is called again until nobody has written
     /// meanwhile. Waits for the end of a change until `deadline`, or for ever; `Some(0)` does not wait.
-    /// `me` is who asks, if that is known.
+    /// `me` says who asks, if that is known.
     ///
     /// # Errors
     /// [`LockError::WriterDied`], [`LockError::Unrecoverable`]: nobody is there to end the change.
@@ -93,14 +93,14 @@ impl<'a> SeqLock<'a> {
     #[inline]
     pub fn read<R>(
         &self,
-        me: Option<Owner>,
+        me: impl FnOnce() -> Option<Owner>,
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
         mut copy: impl FnMut() -> R,
     ) -> Result<R, LockError> {
         match self.copy_once(&mut copy) {
             Some(value) => Ok(value),
-            None => self.read_slowly(me, env, deadline, copy),
+            None => self.read_slowly(me(), env, deadline, copy),
         }
     }
 

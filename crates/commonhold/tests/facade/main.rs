@@ -26,6 +26,8 @@ mod threads;
 mod typed;
 mod typed_once;
 mod typed_rwlock;
+mod typed_seqlock;
+mod typed_upgradable;
 
 /// What an actor can be told to do.
 const ROLES: &[&[support::Role]] = &[
@@ -41,6 +43,8 @@ const ROLES: &[&[support::Role]] = &[
     typed::ROLES,
     typed_once::ROLES,
     typed_rwlock::ROLES,
+    typed_seqlock::ROLES,
+    typed_upgradable::ROLES,
 ];
 
 /// Not a test: the entrance of actors.

@@ -16,7 +16,7 @@ fn data(world: &World) -> [u64; 2] {
 }
 
 fn snapshot(world: &World) -> Result<u64, LockError> {
-    lock(world).read(None, world, None, || data(world)).map(|[one, other]| {
+    lock(world).read(|| None, world, None, || data(world)).map(|[one, other]| {
         assert_eq!(one, other, "torn");
         one
     })
@@ -72,7 +72,7 @@ fn two_writers_and_a_reader_see_whole_values_only() {
         let writer = thread::spawn(move || write(&one, 1, 5, &*one, || ()));
         let reader = thread::spawn(move || {
             // It does not wait: two that only wait for the third tell loom nothing.
-            match lock(&two).read(None, &*two, Some(0), || data(&two)) {
+            match lock(&two).read(|| None, &*two, Some(0), || data(&two)) {
                 Ok([one, other]) => assert_eq!(one, other, "torn"),
                 Err(error) => assert_eq!(error, LockError::TimedOut),
             }
@@ -112,7 +112,7 @@ fn wherever_a_writer_dies_nobody_reads_half_of_its_change() {
 /// It had the lock, has not yet begun, and does not know that it was declared dead.
 #[test]
 fn a_fenced_writer_that_begins_late_does_not_end_its_heirs_change() {
-    check(3, || {
+    check(6, || {
         let world = World::new();
         world.end_slices();
         let me = world.me(2);
