@@ -16,6 +16,7 @@ mod events;
 mod examples;
 mod fork;
 mod graph;
+mod killed_readers;
 mod locks;
 mod misuse;
 mod open;
@@ -36,6 +37,7 @@ const ROLES: &[&[support::Role]] = &[
     events::ROLES,
     fork::ROLES,
     graph::ROLES,
+    killed_readers::ROLES,
     locks::ROLES,
     regions::ROLES,
     spaces::ROLES,
