@@ -13,3 +13,7 @@
 mod once;
 #[path = "alone/script.rs"]
 mod script;
+#[path = "alone/seqlock.rs"]
+mod seqlock;
+#[path = "alone/upgradable.rs"]
+mod upgradable;
