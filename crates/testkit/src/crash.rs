@@ -27,6 +27,7 @@ mod medium;
 mod recovery;
 mod scenarios;
 mod scene;
+mod shared;
 mod suite;
 
 use std::process::ExitCode;
@@ -37,7 +38,10 @@ pub use suite::{Report, run};
 #[must_use]
 pub fn act() -> ExitCode {
     arm::install();
-    crate::stage::act(|line, space, _| {
+    crate::stage::act(|line, space, mapping| {
+        if shared::obey(line, mapping) {
+            return true;
+        }
         match (line.word(0), space) {
             ("guest", None) => guest::attend(line.word(1), line.number(2)),
             ("tour", None) => guest::tour(line.word(1), line.number(2)),

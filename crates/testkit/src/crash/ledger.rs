@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 
 use commonhold_window::Point;
 
-use crate::crash::Outcome;
+use crate::crash::{
+    Outcome,
+    shared::{Seq, Seqs, is_upgraded},
+};
 
 /// A process of the scene; the driver itself is [`DRIVER`].
 pub(crate) type Who = usize;
@@ -52,6 +55,7 @@ pub(crate) struct Region {
     mappers: Vec<Who>,
     own: Lock,
     mutexes: BTreeMap<u64, Lock>,
+    pub(crate) seqs: Seqs,
 }
 
 /// Everything there is, by name.
@@ -174,6 +178,12 @@ impl Ledger {
             "resize" if full => "nomemory".into(),
             "lock" | "rlock" => Self::right_lock(who, &region.own, &command).into(),
             "mlock" => Self::right_lock(who, region.lock(Some(command.third)), &command).into(),
+            "promote" if !region.own.readers.is_empty() => {
+                return Some("no answer yet: somebody reads".into());
+            }
+            "promote" => Self::right_lock(who, &region.own, &command).into(),
+            "sput" => region.seqs.entry(command.third).or_default().right_put().into(),
+            "sget" => region.seqs.entry(command.third).or_default().right_get(),
             "reset" if region.own.writer.is_some() => "timedout".into(),
             "wait" => return None,
             _ => "ok".into(),
@@ -200,6 +210,10 @@ impl Ledger {
         self.region(command.name).raw |= command.verb == "wait";
         if matches!(command.verb, "lock" | "rlock" | "mlock") && held {
             self.take(who, &command);
+        } else if command.verb == "promote" && held {
+            self.region(command.name).own.health = Health::Clean;
+        } else if command.verb == "sput" && held {
+            self.seq(&command).put(command.size());
         } else if answer.starts_with("ok") {
             self.done(who, &command);
         }
@@ -229,6 +243,10 @@ impl Ledger {
             }
             "fill" => region.filled = region.size,
             "signal" | "broadcast" => region.raw = true,
+            "sopen" => {
+                region.raw = true;
+                region.seqs.entry(command.third).or_default();
+            }
             "destroy" => {
                 region.life = Life::Doomed;
                 region.unmapped();
@@ -236,7 +254,7 @@ impl Ledger {
             "resize" => region.resize(command.size()),
             "reset" => region.own.health = Health::Clean,
             "repair" | "unlock" | "leave" | "abandon" => self.give_back(who, command),
-            "look" | "wait" => {}
+            "look" | "wait" | "sget" => {}
             // They have no region.
             _ => drop(self.regions.remove(command.name)),
         }
@@ -295,6 +313,10 @@ impl Ledger {
             }
             "resize" if passed(Point::ResizeGranted) => self.done(who, command),
             "reset" if passed(Point::LockReset) => self.done(who, command),
+            // Its tag may be there, or not.
+            "sopen" => self.region(command.name).raw = true,
+            "sput" => self.seq(command).died(command.size(), trace),
+            "promote" => self.died_upgrading(command, trace),
             "lock" | "mlock" => {
                 let last = trace.iter().rev().find(|point| {
                     use Point::{LockAcquired, LockTakenOver, UnlockFreed};
@@ -308,6 +330,21 @@ impl Ledger {
                 self.give_back(who, command);
             }
             _ => {}
+        }
+    }
+
+    fn seq(&mut self, command: &Command<'_>) -> &mut Seq {
+        let region = self.region(command.name);
+        region.raw = true;
+        region.seqs.entry(command.third).or_default()
+    }
+
+    fn died_upgrading(&mut self, command: &Command<'_>, trace: &[Point]) {
+        let own = &mut self.region(command.name).own;
+        match is_upgraded(trace) {
+            Some(true) => own.health = Health::Inconsistent,
+            Some(false) => own.health = Health::Clean,
+            None => {}
         }
     }
 
