@@ -19,7 +19,7 @@ type Pair = [u64; 2];
 /// Long enough to be changed while it is copied.
 type Table = [u64; 128];
 /// How often it is copied, and changed, between two turns with the other lock.
-const AT_ONCE: u64 = 20;
+const AT_ONCE: u64 = 100;
 
 const READERS: u64 = 64;
 /// How long the readers are killed, in seconds, unless the environment says so.
@@ -81,15 +81,24 @@ fn write(mapping: &Mapping, stop: &AtomicBool) -> (u64, Duration) {
         longest = longest.max(begun.elapsed());
         writes += 1;
         guard.update(|pair| pair[0] += 1).unwrap();
+        guard.update(|pair| pair[1] += 1).unwrap();
+        guard.unlock().unwrap();
         for _ in 0..AT_ONCE {
             let table = snapshot.write_for(HANG).unwrap();
             table.update(|table| table.iter_mut().for_each(|number| *number += 1)).unwrap();
         }
-        guard.update(|pair| pair[1] += 1).unwrap();
-        guard.unlock().unwrap();
         thread::sleep(PAUSE);
     }
     (writes, longest)
+}
+
+/// Also when the test panics: its threads are waited for then.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn reader(url: &str, number: u64) -> Actor {
@@ -111,8 +120,9 @@ fn readers_in_64_processes_are_killed_at_random_and_a_writer_does_not_notice() {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let writer = scope.spawn(|| write(&mapping, &stop));
+            let stops = StopOnDrop(&stop);
             other();
-            stop.store(true, Ordering::Relaxed);
+            drop(stops);
             writer.join().unwrap()
         })
     };
@@ -144,7 +154,9 @@ fn kill(scratch: &Scratch, mapping: &Mapping, readers: &mut [Actor], time: Durat
         let index = usize::try_from(number).unwrap();
         let next = reader(&scratch.url, number);
         let mark = HAS_IT + 8 * number;
-        std::mem::replace(&mut readers[index], next).kill();
+        let mut last = std::mem::replace(&mut readers[index], next);
+        assert!(last.is_running(), "a reader had something to complain about");
+        last.kill();
         with_lock += mapping.get::<u64>(mark).unwrap();
         mapping.set(mark, &0_u64).unwrap();
         // It reads, before it may be killed in its turn.
