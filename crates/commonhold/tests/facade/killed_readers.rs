@@ -136,7 +136,7 @@ fn readers_in_64_processes_are_killed_at_random_and_a_writer_does_not_notice() {
     for reader in readers {
         reader.succeed();
     }
-    println!(
+    eprintln!(
         "{READERS} readers, {kills} killed in {seconds} s, {with_lock} of them with the lock: {writes} writes, \
          longest wait {longest:?}; before, without kills, {undisturbed:?}"
     );
