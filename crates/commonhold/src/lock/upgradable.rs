@@ -155,7 +155,12 @@ impl<'a> RegionLock<'a> {
         if counted::holds(self.mapping()) {
             return Err(LockError::Deadlock);
         }
-        handed_over(Upgradable::take(*self, deadline), UpgradableGuard)
+        let asked = Upgradable::take(*self, deadline).inspect(|(_, taken)| {
+            if *taken == Taken::OwnerDied {
+                self.forget_stamp();
+            }
+        });
+        handed_over(asked, UpgradableGuard)
     }
 }
 

@@ -193,6 +193,22 @@ fn a_regions_lock_can_be_held_upgradable_and_is_listed_so() {
     drop(lock.upgradable_read_for(SHORT).unwrap());
 }
 
+#[test]
+fn since_when_a_dead_owner_had_a_regions_lock_is_not_said_of_its_heir() {
+    let (scratch, space, mapping) = ground();
+    let neighbour = scratch.open();
+    let theirs = neighbour.map("a", Access::ReadWrite).unwrap();
+    let mut guard = theirs.lock().unwrap();
+    guard.stamp();
+    std::mem::forget(guard);
+    assert!(space.stat("a").unwrap().lock.unwrap().since.is_some());
+    drop((theirs, neighbour));
+    let guard = owner_died(mapping.region_lock().unwrap().upgradable_read());
+    let lock = space.stat("a").unwrap().lock.unwrap();
+    assert_eq!((lock.kind, lock.since), (LockKind::Upgradable, None));
+    drop(guard);
+}
+
 const ROUNDS: u64 = 500;
 
 fn count(args: &[&str]) {
