@@ -131,6 +131,31 @@ fn a_fenced_writer_that_begins_late_does_not_end_its_heirs_change() {
     });
 }
 
+/// The heir is played by hand: loom compares a step with the last one on the same word only, and the heir's own
+/// look at the number would hide that of the fenced writer just before.
+#[test]
+fn a_fenced_writer_that_begins_late_does_not_take_its_heirs_number() {
+    check(4, || {
+        let world = World::new();
+        let me = world.me(2);
+        let (_, writing) = lock(&world).write(&me, &*world, None).unwrap();
+        world.bury(2);
+        let other = Arc::clone(&world);
+        let heir = thread::spawn(move || {
+            let taken = lock(&other).writer().lock(&other.me(1), &*other, None);
+            assert_eq!(taken, Ok(Taken::OwnerDied));
+            let number = &other.words[1];
+            let change =
+                |from, to| number.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+            if change(0, 1).is_ok() {
+                assert_eq!(change(1, 2), Ok(1), "somebody has taken the number");
+            }
+        });
+        let _ = lock(&world).begin(&me, writing);
+        heir.join().unwrap();
+    });
+}
+
 /// It is in the middle of its change when it is declared dead.
 #[test]
 fn a_fenced_writer_cannot_finish_after_its_heir_has_come() {
