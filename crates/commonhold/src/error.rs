@@ -303,6 +303,13 @@ pub enum RegionError {
         /// The word that should be its tag.
         found: u64,
     },
+    /// Nobody has made the record that was to be opened through a read-only mapping.
+    NotMade {
+        /// Where.
+        offset: u64,
+        /// What the caller asked for.
+        wanted: RecordTag,
+    },
     /// This thread reads under as many locks as a lock in the bytes of a region allows for.
     TooManyReadLocks {
         /// How many.
@@ -354,7 +361,9 @@ impl RegionError {
             | Self::OtherRecord { .. }
             | Self::NotARecord { .. } => ErrorKind::Invalid,
             Self::Exists { .. } => ErrorKind::Exists,
-            Self::NotFound { .. } | Self::NoPeer { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NoPeer { .. } | Self::NotMade { .. } => {
+                ErrorKind::NotFound
+            }
             Self::Mapped { .. } | Self::PeerLives { .. } | Self::BarrierFull { .. } => {
                 ErrorKind::InUse
             }
@@ -393,6 +402,11 @@ impl RegionError {
                 f,
                 "the bytes at offset {offset} are no lock with a tag (its word holds {found:#x}), and not \
                  zeros either; begin one elsewhere, or with zeros"
+            ),
+            Self::NotMade { offset, wanted } => write!(
+                f,
+                "nothing has been made at offset {offset} yet; open the {wanted} through a mapping that can \
+                 be written first"
             ),
             Self::TooManyReadLocks { most } => write!(
                 f,

@@ -66,12 +66,16 @@ pub use info::{
     Holder, LockInfo, LockKind, MemoryInfo, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo,
     RegionKey, SpaceInfo, State,
 };
-pub use lock::{Event, LockGuard, RawMutex, RawMutexGuard, ReadGuard, RegionLock};
+pub use lock::{
+    Event, LockGuard, RawMutex, RawMutexGuard, ReadGuard, RegionLock, UpgradableGuard,
+    UpgradedGuard,
+};
 pub use mapping::Mapping;
 pub use options::{Access, CreateOptions, Destroy, FormatOptions, Removal};
 pub use record::{
     Barrier, Condvar, Field, Mutex, MutexGuard, Once, OnceGuard, Party, Permit, Plain, Record,
-    RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, Turn, Waited,
+    RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard, RwLockWriteGuard,
+    Semaphore, SeqLock, SeqLockGuard, Turn, Waited,
 };
 pub use space::{Region, Space};
 /// The traits of plain types, for [`Mapping::get`] and [`Mapping::set`] of types of your own.

@@ -23,10 +23,12 @@ mod misuse;
 mod raw;
 pub(crate) mod reading;
 mod region;
+pub(crate) mod upgradable;
 
 pub use event::Event;
 pub use raw::{RawMutex, RawMutexGuard};
 pub use region::{LockGuard, ReadGuard, RegionLock};
+pub use upgradable::{UpgradableGuard, UpgradedGuard};
 
 use std::convert::Infallible;
 
@@ -40,6 +42,7 @@ pub(crate) fn refused<G>(error: SyncError) -> LockError<G> {
         SyncError::TimedOut => LockError::TimedOut,
         SyncError::Unrecoverable => LockError::Unrecoverable,
         SyncError::Deadlock => LockError::Deadlock,
+        SyncError::WriterDied => LockError::WriterDied,
         SyncError::TooManyReaders => RegionError::TooManyReaders.into(),
         _ => RegionError::Fenced.into(),
     }
@@ -61,6 +64,7 @@ pub(crate) fn handed_over<T, G>(
         Err(LockError::TimedOut) => Err(LockError::TimedOut),
         Err(LockError::Unrecoverable) => Err(LockError::Unrecoverable),
         Err(LockError::Deadlock) => Err(LockError::Deadlock),
+        Err(LockError::WriterDied) => Err(LockError::WriterDied),
         Err(LockError::Region(error)) => Err(LockError::Region(error)),
     }
 }

@@ -21,6 +21,8 @@ mod mutex;
 mod once;
 mod rwlock;
 mod semaphore;
+mod seqlock;
+mod upgradable;
 mod value;
 
 pub use barrier::{Barrier, Party};
@@ -31,6 +33,8 @@ pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceGuard, Turn};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Permit, Semaphore};
+pub use seqlock::{SeqLock, SeqLockGuard};
+pub use upgradable::{RwLockUpgradableGuard, RwLockUpgradedGuard};
 pub use value::Plain;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,10 +127,48 @@ fn open_tagged<const N: usize>(
     offset: u64,
     tag: RecordTag,
 ) -> Result<Opened<'_, N>, RegionError> {
-    let data_words = tag.size.div_ceil(8);
-    let before_data = 8 * (N as u64 + 1);
-    let len = before_data + 8 * u64::from(data_words);
-    let at = mapping.writable_words(offset, len)?;
+    let at = mapping.writable_words(offset, size_of_record::<N>(tag))?;
+    let (opened, found) = lay_out(mapping, offset, at, tag)?;
+    if found != tag.word() {
+        make(mapping, offset, at, tag)?;
+    }
+    Ok(opened)
+}
+
+/// Opens the record at `offset` of a mapping that may be read only, if somebody has made it; writes nothing.
+pub(crate) fn open_to_read<T, const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    kind: RecordKind,
+) -> Result<Opened<'_, N>, RegionError> {
+    let tag = Plan::<T, N>::tag(kind);
+    let at = mapping.words(offset, size_of_record::<N>(tag))?;
+    let (opened, found) = lay_out(mapping, offset, at, tag)?;
+    if found == tag.word() {
+        return Ok(opened);
+    }
+    let view = mapping.attachment().view()?;
+    match view.find_record(at, mapping.end()) {
+        Some(found) => Err(RegionError::OtherRecord { offset, wanted: tag, found }),
+        None if found == 0 => Err(RegionError::NotMade { offset, wanted: tag }),
+        None => Err(RegionError::NotARecord { offset, found }),
+    }
+}
+
+/// Bytes of a record with `N` words before its tag.
+fn size_of_record<const N: usize>(tag: RecordTag) -> u64 {
+    8 * (N as u64 + 1 + u64::from(tag.size.div_ceil(8)))
+}
+
+/// What lies where in the record at `at`, and the word that should be its tag.
+fn lay_out<const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    at: Offset,
+    tag: RecordTag,
+) -> Result<(Opened<'_, N>, u64), RegionError> {
+    let len = size_of_record::<N>(tag);
+    let (before_data, data_words) = (8 * (N as u64 + 1), tag.size.div_ceil(8));
     let outside = |_: OutOfWindow| mapping.outside(offset, len);
     let missing = || mapping.outside(offset, len);
     let window = mapping.attachment().view()?.window();
@@ -135,10 +177,7 @@ fn open_tagged<const N: usize>(
     let data = at.plus(before_data).ok_or_else(missing)?;
     let data = window.run(data, data_words as usize).map_err(outside)?;
     // Relaxed: the tag says nothing of other words.
-    if tag_word.load(Ordering::Relaxed) != tag.word() {
-        make(mapping, offset, at, tag)?;
-    }
-    Ok(Opened { words, at, data })
+    Ok((Opened { words, at, data }, tag_word.load(Ordering::Relaxed)))
 }
 
 /// The first to open a record makes it.
@@ -146,9 +185,8 @@ fn open_tagged<const N: usize>(
 fn make(mapping: &Mapping, offset: u64, at: Offset, wanted: RecordTag) -> Result<(), RegionError> {
     let attachment = mapping.attachment();
     let core = attachment.core()?;
-    let end = mapping.mapped().extent.start().get().saturating_add(mapping.size());
     let found = core
-        .open_record(&attachment.me()?, at, end, wanted)
+        .open_record(&attachment.me()?, at, mapping.end(), wanted)
         .map_err(|error| region_error(error, mapping.name()))?;
     match found {
         FoundRecord::Wanted => Ok(()),

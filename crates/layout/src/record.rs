@@ -33,6 +33,8 @@ pub mod record_words {
     pub const SEMAPHORE: usize = 1;
     /// An event word, whose number is the phase. The places of its parties are its data: place words.
     pub const BARRIER: usize = 1;
+    /// The writers' lock word, the sequence.
+    pub const SEQ_LOCK: usize = 2;
 }
 
 /// Most permits of a semaphore, and most parties of a barrier: whoever waits looks at all of them.
@@ -61,7 +63,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Those that this version can lay out.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Mutex,
         Self::RwLock,
         Self::Once,
@@ -69,6 +71,7 @@ impl RecordKind {
         Self::Condvar,
         Self::Semaphore,
         Self::Barrier,
+        Self::SeqLock,
     ];
 
     /// How many words it has before its tag; `None` if this version cannot lay it out.
@@ -82,7 +85,7 @@ impl RecordKind {
             Self::Condvar => Some(record_words::CONDVAR),
             Self::Semaphore => Some(record_words::SEMAPHORE),
             Self::Barrier => Some(record_words::BARRIER),
-            Self::SeqLock => None,
+            Self::SeqLock => Some(record_words::SEQ_LOCK),
         }
     }
 

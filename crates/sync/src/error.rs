@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::ShareError;
+use commonhold_layout::{LockFlags, ShareError};
 
 /// How a lock was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,12 +14,21 @@ pub enum Taken {
     OwnerDied,
 }
 
+impl Taken {
+    /// What the flags of a word say to whoever takes it.
+    pub(crate) const fn told_by(flags: LockFlags) -> Self {
+        if flags.contains(LockFlags::INCONSISTENT) { Self::OwnerDied } else { Self::Clean }
+    }
+}
+
 /// Why a lock was not taken, or not freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockError {
     /// It was not free before the deadline.
     TimedOut,
+    /// A writer died, or gave up, in the middle of a change: only another writer makes the data whole.
+    WriterDied,
     /// It was given up after its owner's death without repair.
     Unrecoverable,
     /// The calling thread owns it already.
@@ -40,6 +49,9 @@ impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TimedOut => "the lock was not free in time",
+            Self::WriterDied => {
+                "its writer died in the middle of a change: a writer must repair it"
+            }
             Self::Unrecoverable => "the lock was given up after its owner died: re-initialise it",
             Self::Deadlock => "this thread owns the lock already",
             Self::Fenced => "this thread does not own the lock: its peer was declared dead",

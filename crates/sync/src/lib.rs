@@ -35,7 +35,9 @@ mod places;
 mod port;
 mod rwlock;
 mod semaphore;
+mod seqlock;
 mod thread;
+mod upgradable;
 mod wait;
 
 pub use barrier::{Barrier, Party};
@@ -47,6 +49,7 @@ pub use once::{Once, Start};
 pub use port::{Bell, Liveness, Park, Verdict, Wake};
 pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
 pub use semaphore::{Permit, Semaphore};
+pub use seqlock::{SeqLock, Writing};
 pub use thread::Thread;
 
 /// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds, where no

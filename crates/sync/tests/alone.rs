@@ -19,3 +19,7 @@ mod once;
 mod script;
 #[path = "alone/semaphore.rs"]
 mod semaphore;
+#[path = "alone/seqlock.rs"]
+mod seqlock;
+#[path = "alone/upgradable.rs"]
+mod upgradable;

@@ -13,6 +13,10 @@ mod condvar;
 mod once;
 #[path = "loom/semaphore.rs"]
 mod semaphore;
+#[path = "loom/seqlock.rs"]
+mod seqlock;
+#[path = "loom/upgradable.rs"]
+mod upgradable;
 #[path = "loom/world.rs"]
 mod world;
 

@@ -29,6 +29,7 @@ mod records;
 mod recovery;
 mod scenarios;
 mod scene;
+mod shared;
 mod suite;
 
 use std::process::ExitCode;
@@ -40,6 +41,9 @@ pub use suite::{Report, run};
 pub fn act() -> ExitCode {
     arm::install();
     crate::stage::act(|line, space, mapping| {
+        if shared::obey(line, mapping) {
+            return true;
+        }
         if mapping.is_some_and(|mapping| records::obey(line, mapping)) {
             return true;
         }

@@ -149,6 +149,18 @@ points! {
     LockConsistent = "lock.consistent",
     /// A lock that nobody owned is as good as new; nobody has been woken.
     LockReset = "lock.reset",
+    /// An upgradable owner keeps readers out; those that are in have not been waited for.
+    LockUpgraded = "lock.upgraded",
+    /// An owner has announced that it lets readers in again.
+    DowngradePending = "lock.downgrade-pending",
+    /// Readers may come in again; those that sleep have not been woken.
+    LockDowngraded = "lock.downgraded",
+    /// A sequence lock's sequence is odd; nothing has been written.
+    SeqOdd = "seq.odd",
+    /// The data are written; the sequence is odd.
+    SeqWritten = "seq.written",
+    /// The sequence is even; the writer's lock is still held.
+    SeqEven = "seq.even",
     /// An owner has announced that it frees a lock that others wait for.
     UnlockPending = "unlock.pending",
     /// A lock is free; nobody has been woken.

@@ -35,6 +35,16 @@ impl<'a> Held<'a> {
         self.mapping
     }
 
+    /// How it is given back when it is dropped.
+    #[inline]
+    pub(crate) fn how(&self) -> Release {
+        if thread::panicking() && self.panicking == 0 {
+            Release::Inconsistent
+        } else {
+            Release::Done
+        }
+    }
+
     /// Frees it, and says whether it still was this process's.
     #[inline]
     pub(crate) fn free(self, how: Release) -> Result<(), RegionError> {
@@ -86,13 +96,8 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
-        let how = if thread::panicking() && self.panicking == 0 {
-            Release::Inconsistent
-        } else {
-            Release::Done
-        };
         // Fails only if this peer was declared dead; then others have the lock already.
-        let _ = self.release(how);
+        let _ = self.release(self.how());
     }
 }
 

@@ -96,13 +96,17 @@ impl<'a> RegionLock<'a> {
             return Err(LockError::Deadlock);
         }
         let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
-        if taken == Taken::OwnerDied
-            && let Ok(core) = attachment.core()
-        {
-            // The dead owner's stamp is not ours.
-            core.stamp(self.mapping.handle().region, 0);
+        if taken == Taken::OwnerDied {
+            self.forget_stamp();
         }
         Ok((me.owner(), taken))
+    }
+
+    /// The dead owner's stamp is not ours.
+    pub(super) fn forget_stamp(&self) {
+        if let Ok(core) = self.mapping.attachment().core() {
+            core.stamp(self.mapping.handle().region, 0);
+        }
     }
 
     #[inline(always)]

@@ -108,6 +108,7 @@ impl<'a, T: Plain> Once<'a, T> {
             Ok(Turn::Done(value)) => return Ok(value),
             Ok(Turn::Mine(guard)) | Err(LockError::OwnerDied(guard)) => guard,
             Err(LockError::Deadlock) => return Err(LockError::Deadlock),
+            Err(LockError::WriterDied) => return Err(LockError::WriterDied),
             Err(LockError::TimedOut) => return Err(LockError::TimedOut),
             Err(LockError::Unrecoverable) => return Err(LockError::Unrecoverable),
             Err(LockError::Region(error)) => return Err(error.into()),

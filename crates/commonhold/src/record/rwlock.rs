@@ -51,8 +51,8 @@ type Words<T> = Plan<T, { record_words::RW_LOCK }>;
 /// ```
 #[derive(Debug)]
 pub struct RwLock<'a, T> {
-    lock: RecordLock<'a>,
-    value: Value<'a, T>,
+    pub(super) lock: RecordLock<'a>,
+    pub(super) value: Value<'a, T>,
 }
 
 impl<T> Clone for RwLock<'_, T> {
@@ -66,7 +66,7 @@ impl<T> Copy for RwLock<'_, T> {}
 /// The lock alone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecordLock<'a> {
-    mapping: &'a Mapping,
+    pub(super) mapping: &'a Mapping,
     words: &'a [AtomicU64; record_words::RW_LOCK],
     at: Offset,
 }

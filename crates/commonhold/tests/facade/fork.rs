@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use commonhold::{
     Access, Barrier, BarrierError, Condvar, CreateOptions, Destroy, LockError, Mutex, Once,
-    RegionError, RwLock, Semaphore, Space, Turn,
+    RegionError, RwLock, Semaphore, SeqLock, Space, Turn,
 };
 
 use crate::support::{Actor, DEADLINE, Role, Scratch, fails, owner_died, say, stay, until};
@@ -18,6 +18,7 @@ pub(crate) const ROLES: &[Role] = &[
     ("fork-exit", exits),
     ("fork-values", values),
     ("fork-places", places),
+    ("fork-changes", changes),
     ("fork-anew", anew),
     ("fork-parent", parent),
 ];
@@ -336,6 +337,55 @@ fn places(args: &[&str]) {
     }
     drop(mapping);
     space.destroy("a", Destroy::Within(DEADLINE)).unwrap();
+}
+
+#[test]
+fn a_forked_child_ends_no_change_that_its_parent_has_begun() {
+    run("fork-changes");
+}
+
+fn changes(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    space.create("a", 256).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let onlooker = space.map("a", Access::ReadOnly).unwrap();
+    let table = mapping.open::<SeqLock<u64>>(0).unwrap();
+    let pair = mapping.open::<RwLock<u64>>(64).unwrap();
+    for door in DOORS {
+        let guard = table.write().unwrap();
+        guard.set(&1).unwrap();
+        let mut upgradable = pair.upgradable_read().unwrap();
+        let writer = upgradable.upgrade().unwrap();
+        in_child!(door, {
+            fails!(table.read(), LockError::Region(RegionError::Forked));
+            fails!(table.write(), LockError::Region(RegionError::Forked));
+            fails!(table.reset(), RegionError::Forked);
+            fails!(onlooker.open::<SeqLock<u64>>(0), RegionError::Forked);
+            fails!(guard.get(), RegionError::Forked);
+            fails!(guard.set(&2), RegionError::Forked);
+            fails!(guard.unlock(), RegionError::Forked);
+            fails!(writer.get(), RegionError::Forked);
+            fails!(writer.set(&2), RegionError::Forked);
+            fails!(writer.downgrade(), RegionError::Forked);
+        });
+        in_child!(door, drop((guard, writer)));
+        // They are the parent's as before.
+        let theirs = Space::open(args[0]).unwrap();
+        let theirs = theirs.map("a", Access::ReadWrite).unwrap();
+        fails!(theirs.open::<SeqLock<u64>>(0).unwrap().try_read(), LockError::TimedOut);
+        fails!(theirs.open::<RwLock<u64>>(64).unwrap().try_read(), LockError::TimedOut);
+        guard.unlock().unwrap();
+        writer.downgrade().unwrap();
+        in_child!(door, {
+            fails!(upgradable.get(), RegionError::Forked);
+            fails!(upgradable.upgrade(), LockError::Region(RegionError::Forked));
+            fails!(upgradable.unlock(), RegionError::Forked);
+        });
+        in_child!(door, drop(upgradable));
+        fails!(theirs.open::<RwLock<u64>>(64).unwrap().try_write(), LockError::TimedOut);
+        upgradable.unlock().unwrap();
+        assert_eq!(table.read().unwrap(), 1);
+    }
 }
 
 /// As another peer sees it.

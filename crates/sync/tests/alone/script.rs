@@ -7,7 +7,7 @@ use std::{
 };
 
 use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
-use commonhold_sync::{Liveness, Park, Thread, Verdict, Wake};
+use commonhold_sync::{Liveness, Park, Shares, Thread, Verdict, Wake};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
@@ -116,5 +116,28 @@ impl Liveness for World {
             self.fence(usize::from(owner.peer().get()));
         }
         if self.is_current(owner) { Verdict::Alive } else { Verdict::Dead }
+    }
+}
+
+/// Readers are known by the words of their threads.
+impl Shares for &World {
+    fn peers(&self) -> u16 {
+        PEERS as u16
+    }
+
+    fn generation(&self, peer: PeerId) -> u32 {
+        u32::from(self.is_current(owner(usize::from(peer.get()))))
+    }
+
+    fn share(&self, _: PeerId) -> Option<&AtomicU64> {
+        None
+    }
+
+    fn threads(&self, _: PeerId) -> u16 {
+        1
+    }
+
+    fn thread(&self, peer: PeerId, _: ThreadId) -> Option<&[AtomicU64; thread_word::COUNT]> {
+        self.slots.get(usize::from(peer.get()))
     }
 }

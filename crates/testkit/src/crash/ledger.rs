@@ -9,7 +9,11 @@ use std::collections::BTreeMap;
 
 use commonhold_window::Point;
 
-use crate::crash::{Outcome, parties::Parties};
+use crate::crash::{
+    Outcome,
+    parties::Parties,
+    shared::{Seq, Seqs, is_upgraded},
+};
 
 /// A process of the scene; the driver itself is [`DRIVER`].
 pub(crate) type Who = usize;
@@ -56,6 +60,7 @@ pub(crate) struct Region {
     mappers: Vec<Who>,
     own: Lock,
     mutexes: BTreeMap<u64, Lock>,
+    pub(crate) seqs: Seqs,
     /// There is one record of each kind in it.
     pub(crate) records: bool,
     permit: Lock,
@@ -210,6 +215,12 @@ impl Ledger {
             "give" if region.permit.health != Health::Spent => "nothingspent".into(),
             "join" => region.parties.right_join().into(),
             "pass" => region.parties.right_pass(who, command.how == "wait").into(),
+            "promote" if !region.own.readers.is_empty() => {
+                return Some("no answer yet: somebody reads".into());
+            }
+            "promote" => Self::right_lock(who, &region.own, &command).into(),
+            "sput" => region.seqs.entry(command.third).or_default().right_put().into(),
+            "sget" => region.seqs.entry(command.third).or_default().right_get(),
             "reset" if region.own.writer.is_some() => "timedout".into(),
             "wait" => return None,
             _ => "ok".into(),
@@ -241,6 +252,10 @@ impl Ledger {
             self.take(who, &command, which);
         } else if command.verb == "join" && held {
             self.region(command.name).parties.join(who);
+        } else if command.verb == "promote" && held {
+            self.region(command.name).own.health = Health::Clean;
+        } else if command.verb == "sput" && held {
+            self.seq(&command).put(command.size());
         } else if answer.starts_with("ok") {
             self.done(who, &command);
         }
@@ -269,6 +284,10 @@ impl Ledger {
             }
             "fill" => region.filled = region.size,
             "signal" | "broadcast" => region.raw = true,
+            "sopen" => {
+                region.raw = true;
+                region.seqs.entry(command.third).or_default();
+            }
             "destroy" => {
                 region.life = Life::Doomed;
                 region.unmapped();
@@ -282,7 +301,7 @@ impl Ledger {
             "give" => region.permit.health = Health::Clean,
             "arrive" => region.parties.arrive(who),
             "part" => region.parties.leave(who),
-            "look" | "wait" | "pass" | "cycle" | "await" | "notify" => {}
+            "look" | "wait" | "sget" | "pass" | "cycle" | "await" | "notify" => {}
             // They have no region.
             _ => drop(self.regions.remove(command.name)),
         }
@@ -345,6 +364,10 @@ impl Ledger {
             }
             "resize" if passed(Point::ResizeGranted) => self.done(who, command),
             "reset" if passed(Point::LockReset) => self.done(who, command),
+            // Its tag may be there, or not.
+            "sopen" => self.region(command.name).raw = true,
+            "sput" => self.seq(command).died(command.size(), trace),
+            "promote" => self.died_upgrading(command, trace),
             "lock" | "mlock" | "permit" | "once" => {
                 let last = trace.iter().rev().find(|point| {
                     use Point::{LockAcquired, LockTakenOver, PermitTaken, UnlockFreed};
@@ -372,6 +395,21 @@ impl Ledger {
             "arrive" if passed(Point::PartyArrived) => self.done(who, command),
             "part" if passed(Point::PartyLeft) => self.done(who, command),
             _ => {}
+        }
+    }
+
+    fn seq(&mut self, command: &Command<'_>) -> &mut Seq {
+        let region = self.region(command.name);
+        region.raw = true;
+        region.seqs.entry(command.third).or_default()
+    }
+
+    fn died_upgrading(&mut self, command: &Command<'_>, trace: &[Point]) {
+        let own = &mut self.region(command.name).own;
+        match is_upgraded(trace) {
+            Some(true) => own.health = Health::Inconsistent,
+            Some(false) => own.health = Health::Clean,
+            None => {}
         }
     }
 

@@ -166,6 +166,14 @@ fn take_stock(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
         for offset in scene.ledger.mutexes(name) {
             lock_twice(scene, who, name, &format!("mlock {name} 0 {offset}"))?;
         }
+        let seqs: Vec<u64> = scene.ledger.region(name).seqs.keys().copied().collect();
+        for offset in seqs {
+            for command in
+                ["sopen NAME -", "sget NAME -", "sput NAME 9", "sput NAME 8", "sget NAME -"]
+            {
+                scene.run(who, &format!("{} {offset}", command.replace("NAME", name)))?;
+            }
+        }
         scene.run(who, &format!("unmap {name}"))?;
         grow(scene, who, name)?;
         scene.run(who, &format!("destroy {name} wait"))?;

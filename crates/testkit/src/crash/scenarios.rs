@@ -47,6 +47,9 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("a value made once", once),
     scenario("a barrier", barrier),
     scenario("a condition", condition),
+    scenario("a sequence lock", sequence),
+    scenario("an upgrade waits for a reader", upgrade_waits),
+    scenario("an upgrade at a dead owner's lock", upgrade_at_dead),
     scenario("reaping", reap),
     scenario("two kernels", guest),
     Scenario {
@@ -370,6 +373,40 @@ fn condition(scene: &mut Scene<'_>) -> Outcome {
     scene.play(a, &["notify r"])?;
     scene.finish(b)?;
     leave(scene, &[a, b])
+}
+
+fn sequence(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = (scene.join()?, scene.join()?);
+    scene.play(a, &["create r 4096", "map r", "sopen r - 64", "sput r 1 64"])?;
+    scene.play(b, &["map r", "sopen r - 64", "sget r - 64", "sput r 2 64"])?;
+    scene.play(a, &["sget r - 64", "sput r 3 64", "sput r 4 64", "sget r - 64"])?;
+    scene.play(b, &["sget r - 64", "sput r 5 64", "sget r - 64"])?;
+    leave(scene, &[a, b])
+}
+
+fn upgrade_waits(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = (scene.join()?, scene.join()?);
+    let c = scene.join()?;
+    scene.play(a, &["create r 4096", "map r", "rlock r wait"])?;
+    scene.play(b, &["map r"])?;
+    scene.play(c, &["map r"])?;
+    scene.begin(b, "promote r")?;
+    scene.reach(b, Point::EventFlagged)?;
+    // Who comes to read now waits for the one that upgrades, and is woken when it is done.
+    scene.begin(c, "rlock r wait")?;
+    scene.reach(c, Point::LockFlagged)?;
+    scene.play(a, &["unlock r"])?;
+    scene.finish(b)?;
+    scene.finish(c)?;
+    scene.play(c, &["unlock r", "promote r"])?;
+    leave(scene, &[a, b, c])
+}
+
+fn upgrade_at_dead(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = locked(scene)?;
+    scene.kill(a)?;
+    scene.play(b, &["promote r", "promote r", "rlock r wait", "unlock r"])?;
+    leave(scene, &[b])
 }
 
 fn reap(scene: &mut Scene<'_>) -> Outcome {
