@@ -129,7 +129,13 @@ impl<'a> Scene<'a> {
             Heard::Point(_) => Ok(None),
             Heard::Answer(answer) => {
                 let command = actor.in_flight.take().ok_or("an answer to nothing")?;
-                self.judge(who, &command, &answer)?;
+                if let Err(wrong) = self.judge(who, &command, &answer) {
+                    // It may know of a death before anybody here has heard of it.
+                    if !self.hear_the_armed(who)? {
+                        return Err(wrong);
+                    }
+                    self.judge(who, &command, &answer)?;
+                }
                 self.ledger.answered(who, &command, &answer);
                 Ok(Some(answer))
             }
@@ -139,6 +145,17 @@ impl<'a> Scene<'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// Hears the one who is to die to the end of its command, or its own. `false` if it is in none, or is `but`.
+    fn hear_the_armed(&mut self, but: Who) -> Outcome<bool> {
+        let Some(armed) = self.arm.map(|arm| arm.who).filter(|who| *who != but) else {
+            return Ok(false);
+        };
+        if self.actors.get(armed).is_none_or(|actor| actor.in_flight.is_none()) {
+            return Ok(false);
+        }
+        self.finish(armed).map(|_| true)
     }
 
     fn mourn(&mut self, who: Who) -> Outcome {
