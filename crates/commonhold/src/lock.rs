@@ -64,10 +64,3 @@ pub(crate) fn handed_over<T, G>(
         Err(LockError::Region(error)) => Err(LockError::Region(error)),
     }
 }
-
-pub(crate) fn graded<G>(taken: Taken, guard: G) -> Result<G, LockError<G>> {
-    match taken {
-        Taken::Clean => Ok(guard),
-        Taken::OwnerDied => Err(LockError::OwnerDied(guard)),
-    }
-}

@@ -7,7 +7,7 @@ use commonhold_sync::{Hold, RwLock, Shares, Thread};
 use super::counted;
 use crate::{
     Mapping, RegionError,
-    attachment::{guard_gone, guard_made},
+    attachment::{Near, guard_gone, guard_made},
 };
 
 /// A reader/writer lock, with its words found.
@@ -18,15 +18,17 @@ pub(crate) trait Readable<'a>: Copy {
     /// The mapping that keeps it where it is.
     fn mapping(&self) -> &'a Mapping;
 
+    /// What the usual way looks at.
+    fn near(&self) -> Near<'a>;
+
     /// The lock as the core knows it.
     fn core(&self) -> RwLock<'a, Self::Shares>;
 
     /// Takes it to read if nobody writes, and nobody has to be asked.
     #[inline(always)]
-    fn read_quickly(self) -> Option<Reading<'a, Self>> {
-        let me = self.mapping().attachment().known_me()?;
-        let word = self.core().read_quickly(&me)?;
-        Some(Reading::new(self, Hold::Word(word)))
+    fn read_quickly(self) -> Option<Hold<'a>> {
+        let me = self.near().known_me()?;
+        self.core().read_quickly(&me).map(Hold::Word)
     }
 
     /// Takes it to read, waiting until `deadline`, or for ever; the core's error as it is.
@@ -35,10 +37,12 @@ pub(crate) trait Readable<'a>: Copy {
         self,
         me: &Thread<'a>,
         deadline: Option<u64>,
-    ) -> Result<(commonhold_sync::Taken, Reading<'a, Self>), commonhold_sync::LockError> {
-        let view = self.mapping().attachment().my_view();
-        let (taken, hold) = self.core().read(me, view, deadline)?;
-        Ok((taken, Reading::new(self, hold)))
+    ) -> Result<(Hold<'a>, commonhold_sync::Taken), commonhold_sync::LockError> {
+        let (taken, hold) = self.core().read(me, self.near().view(), deadline)?;
+        if matches!(hold, Hold::Share) {
+            counted::enter(self.mapping());
+        }
+        Ok((hold, taken))
     }
 }
 
@@ -52,11 +56,8 @@ pub(crate) struct Reading<'a, L: Readable<'a>> {
 
 impl<'a, L: Readable<'a>> Reading<'a, L> {
     #[inline(always)]
-    fn new(lock: L, hold: Hold<'a>) -> Self {
+    pub(crate) fn new(lock: L, hold: Hold<'a>) -> Self {
         guard_made();
-        if matches!(hold, Hold::Share) {
-            counted::enter(lock.mapping());
-        }
         Self { lock, hold, not_send: PhantomData }
     }
 
@@ -74,7 +75,7 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
     fn release(&self) -> Result<(), RegionError> {
         guard_gone();
         match self.hold {
-            Hold::Word(word) if self.mapping().attachment().is_live_here() => {
+            Hold::Word(word) if self.lock.near().is_live_here() => {
                 if !self.lock.core().unread_quickly(word) {
                     self.wake_writer()?;
                 }
