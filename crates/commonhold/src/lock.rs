@@ -35,18 +35,26 @@ use commonhold_sync::{LockError as SyncError, Taken};
 use crate::{LockError, RegionError};
 
 #[cold]
-pub(crate) fn refused<G>(error: SyncError) -> LockError<G> {
-    match error {
+pub(crate) fn refused(error: SyncError) -> Refusal {
+    Box::new(match error {
         SyncError::TimedOut => LockError::TimedOut,
         SyncError::Unrecoverable => LockError::Unrecoverable,
         SyncError::Deadlock => LockError::Deadlock,
         SyncError::TooManyReaders => RegionError::TooManyReaders.into(),
         _ => RegionError::Fenced.into(),
+    })
+}
+
+impl From<RegionError> for Refusal {
+    fn from(error: RegionError) -> Self {
+        Self::new(error.into())
     }
 }
 
 /// Why a lock was not taken, where the guard that an owner's death hands over is still to be made.
-pub(crate) type Refusal = LockError<Infallible>;
+/// Boxed, so that what a cold path returns fits two registers; what it returns in memory would have to be
+/// merged there with what the usual way has found.
+pub(crate) type Refusal = Box<LockError<Infallible>>;
 
 /// What came of asking for a lock, with the guard made of it.
 #[inline(always)]
@@ -57,10 +65,17 @@ pub(crate) fn handed_over<T, G>(
     match asked {
         Ok((held, Taken::Clean)) => Ok(guard(held)),
         Ok((held, Taken::OwnerDied)) => Err(LockError::OwnerDied(guard(held))),
-        Err(LockError::OwnerDied(never)) => match never {},
-        Err(LockError::TimedOut) => Err(LockError::TimedOut),
-        Err(LockError::Unrecoverable) => Err(LockError::Unrecoverable),
-        Err(LockError::Deadlock) => Err(LockError::Deadlock),
-        Err(LockError::Region(error)) => Err(LockError::Region(error)),
+        Err(refusal) => Err(without_guard(refusal)),
+    }
+}
+
+#[cold]
+pub(crate) fn without_guard<G>(refusal: Refusal) -> LockError<G> {
+    match *refusal {
+        LockError::OwnerDied(never) => match never {},
+        LockError::TimedOut => LockError::TimedOut,
+        LockError::Unrecoverable => LockError::Unrecoverable,
+        LockError::Deadlock => LockError::Deadlock,
+        LockError::Region(error) => LockError::Region(error),
     }
 }

@@ -56,14 +56,7 @@ impl<'a> Held<'a> {
             && self.mutex.unlock_quickly(self.owner);
         // After it, so that the store need not be waited for.
         guard_gone();
-        if freed { Ok(()) } else { self.release_slowly(how) }
-    }
-
-    #[cold]
-    fn release_slowly(&self, how: Release) -> Result<(), RegionError> {
-        let attachment = self.mapping.attachment();
-        let me = attachment.me()?;
-        self.mutex.unlock(&me, attachment.my_view(), how).map_err(not_ours)
+        if freed { Ok(()) } else { release_slowly(self.mapping, self.mutex, how) }
     }
 
     pub(crate) fn mark_consistent(&self) -> Result<(), RegionError> {
@@ -75,6 +68,14 @@ impl<'a> Held<'a> {
         !self.mapping.attachment().is_forked()
             && self.mutex.look().flags().contains(LockFlags::INCONSISTENT)
     }
+}
+
+/// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
+#[cold]
+fn release_slowly(mapping: &Mapping, mutex: Mutex<'_>, how: Release) -> Result<(), RegionError> {
+    let attachment = mapping.attachment();
+    let me = attachment.me()?;
+    mutex.unlock(&me, attachment.my_view(), how).map_err(not_ours)
 }
 
 impl Drop for Held<'_> {

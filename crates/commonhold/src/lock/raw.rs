@@ -57,7 +57,7 @@ impl<'a> RawMutex<'a> {
     }
 
     #[cold]
-    fn lock_until(&self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
+    fn lock_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refused)?;

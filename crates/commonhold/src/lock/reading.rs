@@ -71,40 +71,39 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
         ManuallyDrop::new(self).release()
     }
 
-    #[inline]
+    #[inline(always)]
     fn release(&self) -> Result<(), RegionError> {
         guard_gone();
         match self.hold {
             Hold::Word(word) if self.lock.near().is_live_here() => {
-                if !self.lock.core().unread_quickly(word) {
-                    self.wake_writer()?;
-                }
-                Ok(())
+                if self.lock.core().unread_quickly(word) { Ok(()) } else { wake_writer(self.lock) }
             }
-            hold => self.free_slowly(hold),
+            hold => free_slowly(self.lock, hold),
         }
-    }
-
-    #[cold]
-    fn wake_writer(&self) -> Result<(), RegionError> {
-        let attachment = self.mapping().attachment();
-        self.lock.core().wake_writer(&attachment.me()?, attachment.my_view());
-        Ok(())
-    }
-
-    #[cold]
-    fn free_slowly(&self, hold: Hold<'_>) -> Result<(), RegionError> {
-        if matches!(hold, Hold::Share) {
-            counted::leave(self.mapping());
-        }
-        let attachment = self.mapping().attachment();
-        let me = attachment.me()?;
-        self.lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| RegionError::Fenced)
     }
 }
 
+/// As [`free_slowly`], not a method.
+#[cold]
+fn wake_writer<'a>(lock: impl Readable<'a>) -> Result<(), RegionError> {
+    let attachment = lock.mapping().attachment();
+    lock.core().wake_writer(&attachment.me()?, attachment.my_view());
+    Ok(())
+}
+
+/// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
+#[cold]
+fn free_slowly<'a>(lock: impl Readable<'a>, hold: Hold<'_>) -> Result<(), RegionError> {
+    if matches!(hold, Hold::Share) {
+        counted::leave(lock.mapping());
+    }
+    let attachment = lock.mapping().attachment();
+    let me = attachment.me()?;
+    lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| RegionError::Fenced)
+}
+
 impl<'a, L: Readable<'a>> Drop for Reading<'a, L> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // Fails only if this peer was declared dead; then its read locks count no longer.
         let _ = self.release();

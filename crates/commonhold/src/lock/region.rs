@@ -48,7 +48,7 @@ impl<'a> Readable<'a> for RegionLock<'a> {
 }
 
 impl<'a> RegionLock<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(mapping: &'a Mapping) -> Result<Self, RegionError> {
         let near = mapping.attachment().near();
         if near.fork().is_forked_child() {
@@ -93,12 +93,12 @@ impl<'a> RegionLock<'a> {
     }
 
     #[cold]
-    fn lock_until(&self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
+    fn lock_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         if counted::holds(self.mapping) {
             // It would wait for itself; the lock knows that only of what stands in the thread's words.
-            return Err(LockError::Deadlock);
+            return Err(Refusal::new(LockError::Deadlock));
         }
         let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
         if taken == Taken::OwnerDied
@@ -150,7 +150,7 @@ impl<'a> RegionLock<'a> {
     }
 
     #[cold]
-    fn read_until(&self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
+    fn read_until(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         // Who reads already is let in again unless a writer waits; and that waits for this thread.
@@ -158,7 +158,7 @@ impl<'a> RegionLock<'a> {
         let again = deadline.is_none() && reads;
         let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
         match self.read_slowly(&me, until) {
-            Err(sync::LockError::TimedOut) if again => Err(LockError::Deadlock),
+            Err(sync::LockError::TimedOut) if again => Err(Refusal::new(LockError::Deadlock)),
             result => result.map_err(refused),
         }
     }

@@ -7,7 +7,10 @@ use commonhold_sync as sync;
 use commonhold_sync::{Start, Taken};
 
 use super::{Plain, Plan, Record, open, value::Value};
-use crate::{LockError, Mapping, RegionError, lock::refused};
+use crate::{
+    LockError, Mapping, RegionError,
+    lock::{refused, without_guard},
+};
 
 type Words<T> = Plan<T, { record_words::ONCE }>;
 
@@ -154,7 +157,11 @@ impl<'a, T: Plain> Once<'a, T> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         let guard = || OnceGuard { once: *self, not_send: PhantomData };
-        match self.once.begin(&me, attachment.my_view(), deadline).map_err(refused)? {
+        match self
+            .once
+            .begin(&me, attachment.my_view(), deadline)
+            .map_err(|error| without_guard(refused(error)))?
+        {
             Start::Done => Ok(Turn::Done(self.value.get(self.mapping)?)),
             Start::Mine(Taken::Clean) => Ok(Turn::Mine(guard())),
             Start::Mine(Taken::OwnerDied) => Err(LockError::OwnerDied(guard())),

@@ -147,7 +147,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
     }
 
     #[cold]
-    fn read_until(&self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
+    fn read_until(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
         let me = self.lock.mapping.attachment().me()?;
         self.lock.read_slowly(&me, deadline).map_err(|error| match error {
             sync::LockError::TooManyReaders => {
@@ -201,7 +201,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
     }
 
     #[cold]
-    fn write_until(&self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
+    fn write_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.lock.mapping.attachment();
         let me = attachment.me()?;
         let taken = self.lock.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
