@@ -19,7 +19,7 @@ use std::{
 };
 
 use commonhold_host::{ForkGuard, Heart, LinuxPlatform};
-use commonhold_layout::{Name, ThreadId};
+use commonhold_layout::{Name, Owner, ThreadId};
 use commonhold_space::{DirectoryError, MediumError, Space as Core, View, heartbeat_period_ms};
 use commonhold_sync::{Park, Thread};
 
@@ -204,6 +204,19 @@ impl Attachment {
             Some(me) => Ok(me),
             None => self.new_me(),
         }
+    }
+
+    /// As whom the calling thread is known, if it has a slot; takes none.
+    #[cold]
+    pub(crate) fn known_owner(&self) -> Option<Owner> {
+        if self.is_forked() {
+            return None;
+        }
+        let known = SLOTS.try_with(|slots| {
+            let slots = slots.0.borrow();
+            slots.iter().find(|(id, _, _)| *id == self.id).map(|(_, _, thread)| *thread)
+        });
+        Owner::new(self.core.peer(), self.core.generation(), known.ok().flatten()?)
     }
 
     #[cold]

@@ -1,7 +1,9 @@
 //! What can go wrong, one type for each family of operations.
 
+mod barrier;
 mod lock;
 
+pub use barrier::BarrierError;
 pub use lock::LockError;
 
 use std::{fmt, io, path::PathBuf};
@@ -301,11 +303,34 @@ pub enum RegionError {
         /// The word that should be its tag.
         found: u64,
     },
+    /// Nobody has made the record that was to be opened through a read-only mapping.
+    NotMade {
+        /// Where.
+        offset: u64,
+        /// What the caller asked for.
+        wanted: RecordTag,
+    },
     /// This thread reads under as many locks as a lock in the bytes of a region allows for.
     TooManyReadLocks {
         /// How many.
         most: usize,
     },
+    /// A semaphore or a barrier for more than there may be, or for none.
+    BadCount {
+        /// For how many it was asked.
+        asked: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// No permit of the semaphore has been spent, so none can be given.
+    NothingSpent,
+    /// Living parties have all places in the barrier.
+    BarrierFull {
+        /// How many there are.
+        parties: usize,
+    },
+    /// The mutex was opened through another [`Space`](crate::Space) than the condition variable.
+    OtherSpace,
     /// This process was made by `fork` after the space was opened: open it anew.
     Forked,
     /// This process was declared dead by others, and its share of the space is gone: open it anew.
@@ -330,11 +355,18 @@ impl RegionError {
             | Self::BeyondReserve { .. }
             | Self::OutOfBounds { .. }
             | Self::Misaligned { .. }
+            | Self::BadCount { .. }
+            | Self::NothingSpent
+            | Self::OtherSpace
             | Self::OtherRecord { .. }
             | Self::NotARecord { .. } => ErrorKind::Invalid,
             Self::Exists { .. } => ErrorKind::Exists,
-            Self::NotFound { .. } | Self::NoPeer { .. } => ErrorKind::NotFound,
-            Self::Mapped { .. } | Self::PeerLives { .. } => ErrorKind::InUse,
+            Self::NotFound { .. } | Self::NoPeer { .. } | Self::NotMade { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::Mapped { .. } | Self::PeerLives { .. } | Self::BarrierFull { .. } => {
+                ErrorKind::InUse
+            }
             Self::TimedOut { .. } | Self::Suspect { .. } => ErrorKind::TimedOut,
             Self::NoSpace { .. }
             | Self::NoEntry { .. }
@@ -371,6 +403,11 @@ impl RegionError {
                 "the bytes at offset {offset} are no lock with a tag (its word holds {found:#x}), and not \
                  zeros either; begin one elsewhere, or with zeros"
             ),
+            Self::NotMade { offset, wanted } => write!(
+                f,
+                "nothing has been made at offset {offset} yet; open the {wanted} through a mapping that can \
+                 be written first"
+            ),
             Self::TooManyReadLocks { most } => write!(
                 f,
                 "this thread reads under {most} locks already, and can do so under no more that lie in \
@@ -379,6 +416,17 @@ impl RegionError {
             Self::TooManyReaders => {
                 f.write_str("this process holds 65535 read locks of it already")
             }
+            Self::BadCount { asked, most } => {
+                write!(f, "a semaphore or a barrier is for 1 to {most}, not for {asked}")
+            }
+            Self::NothingSpent => f.write_str("no permit has been spent, so none can be given"),
+            Self::BarrierFull { parties } => {
+                write!(f, "{parties} living parties have joined the barrier, which is for no more")
+            }
+            Self::OtherSpace => f.write_str(
+                "the mutex was opened through another space than the condition variable; open both \
+                 through the same",
+            ),
             Self::ReadOnly => f.write_str("the mapping is read-only"),
             other => other.fmt_about_peers(f),
         }

@@ -23,6 +23,8 @@ mod look;
 
 use std::{fmt, marker::PhantomData};
 
+use commonhold_layout::RecordKind;
+
 use crate::{PeerLife, RegionError, Space};
 
 /// What threads wait for, and for whom, as of one moment or nearly so. See [`Space::wait_graph`].
@@ -72,6 +74,8 @@ pub struct WaitLock {
     pub region: Option<String>,
     /// Offset of its word in the region, in bytes; `None`: the region's own lock.
     pub offset: Option<u64>,
+    /// What lies there, if it has a tag that says so: see [`Mapping::open`](crate::Mapping::open).
+    pub record: Option<RecordKind>,
     /// The thread that owns it. Among readers that are still to leave, it is the writer that waits for
     /// them.
     pub owner: Option<usize>,

@@ -191,6 +191,8 @@ pub enum LockKind {
     Exclusive,
     /// One or more readers.
     Shared,
+    /// One owner that lets readers in, and may become their writer.
+    Upgradable,
     /// Nobody holds it; its last owner died or gave up, and nobody has repaired it.
     Inconsistent,
     /// Nobody can take it until it is re-initialised.
@@ -202,6 +204,7 @@ impl fmt::Display for LockKind {
         f.pad(match self {
             Self::Exclusive => "exclusive",
             Self::Shared => "shared",
+            Self::Upgradable => "upgradable",
             Self::Inconsistent => "inconsistent",
             Self::Unrecoverable => "unrecoverable",
         })

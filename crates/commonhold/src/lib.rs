@@ -60,18 +60,22 @@ mod space;
 pub use commonhold_host::{DeviceError, PciAddress, PciDevice, pci_devices, physical_memory};
 pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};
 pub use device::memory_of;
-pub use error::{ErrorKind, LockError, OpenError, RegionError};
+pub use error::{BarrierError, ErrorKind, LockError, OpenError, RegionError};
 pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};
 pub use info::{
     Holder, LockInfo, LockKind, MemoryInfo, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo,
     RegionKey, SpaceInfo, State,
 };
-pub use lock::{Event, LockGuard, RawMutex, RawMutexGuard, ReadGuard, RegionLock};
+pub use lock::{
+    Event, LockGuard, RawMutex, RawMutexGuard, ReadGuard, RegionLock, UpgradableGuard,
+    UpgradedGuard,
+};
 pub use mapping::Mapping;
 pub use options::{Access, CreateOptions, Destroy, FormatOptions, Removal};
 pub use record::{
-    Field, Mutex, MutexGuard, Once, OnceGuard, Plain, Record, RwLock, RwLockReadGuard,
-    RwLockWriteGuard, Turn,
+    Barrier, Condvar, Field, Mutex, MutexGuard, Once, OnceGuard, Party, Permit, Plain, Record,
+    RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard, RwLockWriteGuard,
+    Semaphore, SeqLock, SeqLockGuard, Turn, Waited,
 };
 pub use space::{Region, Space};
 /// The traits of plain types, for [`Mapping::get`] and [`Mapping::set`] of types of your own.

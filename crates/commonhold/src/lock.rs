@@ -23,10 +23,12 @@ mod misuse;
 mod raw;
 pub(crate) mod reading;
 mod region;
+pub(crate) mod upgradable;
 
 pub use event::Event;
 pub use raw::{RawMutex, RawMutexGuard};
 pub use region::{LockGuard, ReadGuard, RegionLock};
+pub use upgradable::{UpgradableGuard, UpgradedGuard};
 
 use std::convert::Infallible;
 
@@ -35,14 +37,21 @@ use commonhold_sync::{LockError as SyncError, Taken};
 use crate::{LockError, RegionError};
 
 #[cold]
-pub(crate) fn refused(error: SyncError) -> Refusal {
-    Box::new(match error {
+pub(crate) fn refused<G>(error: SyncError) -> LockError<G> {
+    match error {
         SyncError::TimedOut => LockError::TimedOut,
         SyncError::Unrecoverable => LockError::Unrecoverable,
         SyncError::Deadlock => LockError::Deadlock,
+        SyncError::WriterDied => LockError::WriterDied,
         SyncError::TooManyReaders => RegionError::TooManyReaders.into(),
         _ => RegionError::Fenced.into(),
-    })
+    }
+}
+
+/// The same, boxed.
+#[cold]
+pub(crate) fn refusal(error: SyncError) -> Refusal {
+    Refusal::new(refused(error))
 }
 
 impl From<RegionError> for Refusal {
@@ -65,17 +74,25 @@ pub(crate) fn handed_over<T, G>(
     match asked {
         Ok((held, Taken::Clean)) => Ok(guard(held)),
         Ok((held, Taken::OwnerDied)) => Err(LockError::OwnerDied(guard(held))),
-        Err(refusal) => Err(without_guard(refusal)),
+        Err(refusal) => Err(without_guard(*refusal)),
     }
 }
 
 #[cold]
-pub(crate) fn without_guard<G>(refusal: Refusal) -> LockError<G> {
-    match *refusal {
+fn without_guard<G>(refusal: LockError<Infallible>) -> LockError<G> {
+    match refusal {
         LockError::OwnerDied(never) => match never {},
         LockError::TimedOut => LockError::TimedOut,
         LockError::Unrecoverable => LockError::Unrecoverable,
         LockError::Deadlock => LockError::Deadlock,
+        LockError::WriterDied => LockError::WriterDied,
         LockError::Region(error) => LockError::Region(error),
+    }
+}
+
+pub(crate) fn graded<G>(taken: Taken, guard: G) -> Result<G, LockError<G>> {
+    match taken {
+        Taken::Clean => Ok(guard),
+        Taken::OwnerDied => Err(LockError::OwnerDied(guard)),
     }
 }

@@ -103,6 +103,11 @@ impl Mapping {
         self.mapped.size
     }
 
+    /// Where what this mapping sees ends in the window.
+    pub(crate) const fn end(&self) -> u64 {
+        self.mapped.extent.start().get().saturating_add(self.mapped.size)
+    }
+
     /// Where the region begins in the file that [`Space::duplicate_fd`](crate::Space::duplicate_fd)
     /// hands over, in bytes.
     #[must_use]
@@ -132,7 +137,11 @@ impl Mapping {
         self.mapped.extent.part(offset, len).ok_or(out)
     }
 
-    fn writable(&self) -> Result<(), RegionError> {
+    pub(crate) const fn access(&self) -> Access {
+        self.access
+    }
+
+    pub(crate) fn writable(&self) -> Result<(), RegionError> {
         match self.access {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(RegionError::ReadOnly),
@@ -379,6 +388,11 @@ impl Mapping {
     /// Where `len` bytes lie that may hold words of locks.
     pub(crate) fn writable_words(&self, offset: u64, len: u64) -> Result<Offset, RegionError> {
         self.writable()?;
+        self.words(offset, len)
+    }
+
+    /// Where `len` bytes lie that may be read as words.
+    pub(crate) fn words(&self, offset: u64, len: u64) -> Result<Offset, RegionError> {
         if !offset.is_multiple_of(8) {
             return Err(RegionError::Misaligned { offset });
         }
@@ -407,9 +421,12 @@ impl Mapping {
     /// not go, and its locks work as before. After that there is nothing left to use, since a record does
     /// not outlive its mapping; and a new region, of whatever name, begins with zeros.
     ///
+    /// A [`SeqLock`](crate::SeqLock) can be opened through a read-only mapping, to be read; but not made.
+    ///
     /// # Errors
     /// [`RegionError::OtherRecord`] if it is of another kind, or its data are of another size;
-    /// [`RegionError::NotARecord`] if other bytes lie there; [`RegionError::Misaligned`],
+    /// [`RegionError::NotARecord`] if other bytes lie there; [`RegionError::NotMade`] if nothing has been opened
+    /// there and the mapping is read-only; [`RegionError::Misaligned`],
     /// [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`], [`RegionError::Forked`]. Nothing has been
     /// written then, but that of several records those before the refused one may have become what they
     /// were opened as.

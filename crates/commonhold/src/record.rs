@@ -13,22 +13,33 @@
 //! # What it does not do
 //! It takes no lock itself: `RawMutex` and the core's `RwLock` do.
 
+mod barrier;
+mod condvar;
 mod event;
 mod fields;
 mod mutex;
 mod once;
 mod rwlock;
+mod semaphore;
+mod seqlock;
+mod upgradable;
 mod value;
 
+pub use barrier::{Barrier, Party};
+pub use commonhold_sync::Waited;
+pub use condvar::Condvar;
 pub use fields::Field;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceGuard, Turn};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use semaphore::{Permit, Semaphore};
+pub use seqlock::{SeqLock, SeqLockGuard};
+pub use upgradable::{RwLockUpgradableGuard, RwLockUpgradedGuard};
 pub use value::Plain;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use commonhold_layout::{Offset, RecordKind, RecordTag};
+use commonhold_layout::{Offset, PLACES_MOST, RecordKind, RecordTag};
 use commonhold_space::FoundRecord;
 use commonhold_window::{OutOfWindow, Run};
 
@@ -82,21 +93,91 @@ pub(crate) fn open<T, const N: usize>(
     offset: u64,
     kind: RecordKind,
 ) -> Result<Opened<'_, N>, RegionError> {
+    open_tagged(mapping, offset, Plan::<T, N>::tag(kind))
+}
+
+/// Opens a record that has places for its data, one word each; those of all zeros are nobody's.
+pub(crate) fn open_places<const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    kind: RecordKind,
+    places: usize,
+) -> Result<Opened<'_, N>, RegionError> {
+    let size = u32::try_from(places).ok().filter(|_| (1..=PLACES_MOST).contains(&places));
+    let size = size.ok_or(RegionError::BadCount { asked: places, most: PLACES_MOST })?;
+    open_tagged(mapping, offset, RecordTag { kind, size: 8 * size })
+}
+
+/// Bytes of a record with places, which has `words` words before its tag.
+pub(crate) const fn size_with_places(words: usize, places: usize) -> u64 {
+    8 * (words as u64 + 1 + places as u64)
+}
+
+/// The same of a number of places that the program is written with.
+pub(crate) const fn checked_size_with_places(words: usize, places: usize) -> u64 {
+    assert!(
+        places >= 1 && places <= PLACES_MOST,
+        "say for how many: `Semaphore<4>` has four permits, `Barrier<4>` four parties, and 64 is most"
+    );
+    size_with_places(words, places)
+}
+
+fn open_tagged<const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    tag: RecordTag,
+) -> Result<Opened<'_, N>, RegionError> {
+    let at = mapping.writable_words(offset, size_of_record::<N>(tag))?;
+    let (opened, found) = lay_out(mapping, offset, at, tag)?;
+    if found != tag.word() {
+        make(mapping, offset, at, tag)?;
+    }
+    Ok(opened)
+}
+
+/// Opens the record at `offset` of a mapping that may be read only, if somebody has made it; writes nothing.
+pub(crate) fn open_to_read<T, const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    kind: RecordKind,
+) -> Result<Opened<'_, N>, RegionError> {
     let tag = Plan::<T, N>::tag(kind);
-    let at = mapping.writable_words(offset, Plan::<T, N>::SIZE)?;
-    let len = Plan::<T, N>::SIZE;
+    let at = mapping.words(offset, size_of_record::<N>(tag))?;
+    let (opened, found) = lay_out(mapping, offset, at, tag)?;
+    if found == tag.word() {
+        return Ok(opened);
+    }
+    let view = mapping.attachment().view()?;
+    match view.find_record(at, mapping.end()) {
+        Some(found) => Err(RegionError::OtherRecord { offset, wanted: tag, found }),
+        None if found == 0 => Err(RegionError::NotMade { offset, wanted: tag }),
+        None => Err(RegionError::NotARecord { offset, found }),
+    }
+}
+
+/// Bytes of a record with `N` words before its tag.
+fn size_of_record<const N: usize>(tag: RecordTag) -> u64 {
+    8 * (N as u64 + 1 + u64::from(tag.size.div_ceil(8)))
+}
+
+/// What lies where in the record at `at`, and the word that should be its tag.
+fn lay_out<const N: usize>(
+    mapping: &Mapping,
+    offset: u64,
+    at: Offset,
+    tag: RecordTag,
+) -> Result<(Opened<'_, N>, u64), RegionError> {
+    let len = size_of_record::<N>(tag);
+    let (before_data, data_words) = (8 * (N as u64 + 1), tag.size.div_ceil(8));
     let outside = |_: OutOfWindow| mapping.outside(offset, len);
     let missing = || mapping.outside(offset, len);
     let window = mapping.attachment().view()?.window();
     let words = window.words::<N>(at).map_err(outside)?;
     let tag_word = window.word(at.plus(8 * N as u64).ok_or_else(missing)?).map_err(outside)?;
-    let data = at.plus(Plan::<T, N>::DATA).ok_or_else(missing)?;
-    let data = window.run(data, Plan::<T, N>::DATA_WORDS).map_err(outside)?;
+    let data = at.plus(before_data).ok_or_else(missing)?;
+    let data = window.run(data, data_words as usize).map_err(outside)?;
     // Relaxed: the tag says nothing of other words.
-    if tag_word.load(Ordering::Relaxed) != tag.word() {
-        make(mapping, offset, at, tag)?;
-    }
-    Ok(Opened { words, at, data })
+    Ok((Opened { words, at, data }, tag_word.load(Ordering::Relaxed)))
 }
 
 /// The first to open a record makes it.
@@ -104,9 +185,8 @@ pub(crate) fn open<T, const N: usize>(
 fn make(mapping: &Mapping, offset: u64, at: Offset, wanted: RecordTag) -> Result<(), RegionError> {
     let attachment = mapping.attachment();
     let core = attachment.core()?;
-    let end = mapping.mapped().extent.start().get().saturating_add(mapping.size());
     let found = core
-        .open_record(&attachment.me()?, at, end, wanted)
+        .open_record(&attachment.me()?, at, mapping.end(), wanted)
         .map_err(|error| region_error(error, mapping.name()))?;
     match found {
         FoundRecord::Wanted => Ok(()),

@@ -234,7 +234,7 @@ impl Space {
         let word = record.lock;
         let mut locks = Vec::new();
         if let Some(owner) = word.owner() {
-            locks.push(line(LockKind::Exclusive, Some(self.holder(owner)?)));
+            locks.push(line(kind(word), Some(self.holder(owner)?)));
         } else if kind(word) != LockKind::Exclusive {
             locks.push(line(kind(word), None));
         }
@@ -274,11 +274,13 @@ pub(crate) const fn life(verdict: Verdict) -> PeerLife {
     }
 }
 
-/// How a word that nobody may own is to be called.
+/// How a word is to be called.
 fn kind(word: LockWord) -> LockKind {
-    if word.is_owned() {
+    if word.is_upgradable() {
+        LockKind::Upgradable
+    } else if word.is_owned() {
         LockKind::Exclusive
-    } else if word.flags().contains(LockFlags::UNRECOVERABLE) {
+    } else if word.is_unrecoverable() {
         LockKind::Unrecoverable
     } else if word.flags().contains(LockFlags::INCONSISTENT) {
         LockKind::Inconsistent

@@ -68,7 +68,7 @@ const GENERATION_SHIFT: u32 = 32;
 const FLAGS_MASK: u64 = 0xf << 28;
 
 /// What a lock word says besides its owner.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct LockFlags(u64);
 
 impl LockFlags {
@@ -80,6 +80,8 @@ impl LockFlags {
     pub const INCONSISTENT: Self = Self(1 << 29);
     /// An owner that was told so freed the lock without repair: nobody may take it any more.
     pub const UNRECOVERABLE: Self = Self(1 << 30);
+    /// The same bit in a word that somebody owns: its owner lets readers in, and may upgrade.
+    pub const UPGRADABLE: Self = Self(1 << 30);
     /// A waiter has lost too often: whoever has not waited yet stands back.
     pub const STARVING: Self = Self(1 << 31);
 
@@ -117,7 +119,7 @@ impl fmt::Debug for LockFlags {
         let names = [
             (Self::WAITERS, "waiters"),
             (Self::INCONSISTENT, "inconsistent"),
-            (Self::UNRECOVERABLE, "unrecoverable"),
+            (Self::UNRECOVERABLE, "unrecoverable or upgradable"),
             (Self::STARVING, "starving"),
         ];
         f.debug_set()
@@ -138,6 +140,13 @@ impl LockWord {
     /// Nobody owns it and nobody will: what a once word says when its work is done. To a mutex it is
     /// an unrecoverable word, so whoever waits as for a mutex is turned away.
     pub const DONE: Self = Self(LockFlags::UNRECOVERABLE.0 | 1);
+
+    /// Nobody owns it and nobody can: a permit of a semaphore that has been used up.
+    pub const SPENT: Self = Self(LockFlags::UNRECOVERABLE.0);
+
+    /// In the place of a party in a barrier, in the stead of two flags: it has arrived in a phase of an
+    /// even number, or in one of an odd number.
+    pub const ARRIVED: [LockFlags; 2] = [LockFlags::WAITERS, LockFlags::STARVING];
 
     /// Reads a word.
     #[inline]
@@ -170,6 +179,35 @@ impl LockWord {
     #[must_use]
     pub const fn is_owned(self) -> bool {
         self.0 >> GENERATION_SHIFT != 0
+    }
+
+    /// Whether somebody owns the lock and lets readers in: it has the lock upgradable.
+    #[inline]
+    #[must_use]
+    pub const fn is_upgradable(self) -> bool {
+        self.is_owned() && self.flags().contains(LockFlags::UPGRADABLE)
+    }
+
+    /// Whether somebody owns the lock and keeps readers out.
+    #[inline]
+    #[must_use]
+    pub const fn is_exclusive(self) -> bool {
+        self.is_owned() && !self.flags().contains(LockFlags::UPGRADABLE)
+    }
+
+    /// Whether nobody owns the lock, and nobody ever will unless it is reset.
+    #[inline]
+    #[must_use]
+    pub const fn is_unrecoverable(self) -> bool {
+        !self.is_owned() && self.flags().contains(LockFlags::UNRECOVERABLE)
+    }
+
+    /// Whether a reader may come in, and there is nothing to tell it.
+    #[inline]
+    #[must_use]
+    pub const fn welcomes_readers(self) -> bool {
+        const BUT: LockFlags = LockFlags::INCONSISTENT.with(LockFlags::STARVING);
+        self.0 == Self::FREE.0 || self.is_upgradable() && self.flags().only(BUT).0 == 0
     }
 
     /// What else it says.
@@ -228,6 +266,22 @@ mod tests {
             .with(LockFlags::STARVING);
         assert_eq!(LockWord::unowned(all).word() >> 32, 0);
         assert!(!LockWord::unowned(all).is_owned());
+    }
+
+    #[test]
+    fn one_bit_says_unrecoverable_of_a_word_without_an_owner_and_upgradable_of_one_with() {
+        let owner = Owner::new(PeerId::new(3), 7, ThreadId::FIRST).unwrap().word();
+        let upgradable = owner.with_flags(LockFlags::UPGRADABLE);
+        let given_up = LockWord::unowned(LockFlags::UNRECOVERABLE);
+        assert!(upgradable.is_upgradable() && !upgradable.is_unrecoverable());
+        assert!(given_up.is_unrecoverable() && !given_up.is_upgradable());
+        assert!(owner.is_exclusive() && !upgradable.is_exclusive() && !given_up.is_exclusive());
+        let welcome = [LockWord::FREE, upgradable];
+        assert!(welcome.iter().all(|word| word.welcomes_readers()));
+        let told = upgradable.with_flags(LockFlags::UPGRADABLE.with(LockFlags::INCONSISTENT));
+        assert!(
+            [owner, given_up, LockWord::DONE, told].iter().all(|word| !word.welcomes_readers())
+        );
     }
 
     proptest! {

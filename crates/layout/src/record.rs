@@ -27,7 +27,18 @@ pub mod record_words {
     pub const ONCE: usize = 1;
     /// An event word.
     pub const EVENT: usize = 1;
+    /// An event word.
+    pub const CONDVAR: usize = 1;
+    /// An event word, moved when a permit comes free. The permits are its data: lock words.
+    pub const SEMAPHORE: usize = 1;
+    /// An event word, whose number is the phase. The places of its parties are its data: place words.
+    pub const BARRIER: usize = 1;
+    /// The writers' lock word, the sequence.
+    pub const SEQ_LOCK: usize = 2;
 }
+
+/// Most permits of a semaphore, and most parties of a barrier: whoever waits looks at all of them.
+pub const PLACES_MOST: usize = 64;
 
 /// What kind of lock a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +63,16 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Those that this version can lay out.
-    pub const ALL: [Self; 4] = [Self::Mutex, Self::RwLock, Self::Once, Self::Event];
+    pub const ALL: [Self; 8] = [
+        Self::Mutex,
+        Self::RwLock,
+        Self::Once,
+        Self::Event,
+        Self::Condvar,
+        Self::Semaphore,
+        Self::Barrier,
+        Self::SeqLock,
+    ];
 
     /// How many words it has before its tag; `None` if this version cannot lay it out.
     #[must_use]
@@ -62,8 +82,17 @@ impl RecordKind {
             Self::RwLock => Some(record_words::RW_LOCK),
             Self::Once => Some(record_words::ONCE),
             Self::Event => Some(record_words::EVENT),
-            _ => None,
+            Self::Condvar => Some(record_words::CONDVAR),
+            Self::Semaphore => Some(record_words::SEMAPHORE),
+            Self::Barrier => Some(record_words::BARRIER),
+            Self::SeqLock => Some(record_words::SEQ_LOCK),
         }
+    }
+
+    /// Whether its data are words of the lock as well, and so are zeros before it is used.
+    #[must_use]
+    pub const fn has_places(self) -> bool {
+        matches!(self, Self::Semaphore | Self::Barrier)
     }
 
     const fn number(self) -> u64 {

@@ -14,9 +14,9 @@ use std::{
 use crate::{
     DomainState, EPOCH_STEP, EVENT_STEP, EVENT_WAITERS, Evidence, FORMATTING, FormatOptions,
     Geometry, HEADER_BYTES, HEADER_WORDS, Intent, IntentKind, IntentPhase, LockFlags, LockWord,
-    MAGIC, Name, OFFSET_LIMIT, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState, Pending,
-    PendingKind, RECORD_MARKER, ReadKey, RecordKind, RecordTag, RegionFlags, RegionId, RegionPhase,
-    RegionState, ShareWord, ThreadId, VERSION, domain_word,
+    MAGIC, Name, OFFSET_LIMIT, Offset, Owner, PLACES_MOST, PeerId, PeerName, PeerPhase, PeerState,
+    Pending, PendingKind, RECORD_MARKER, ReadKey, RecordKind, RecordTag, RegionFlags, RegionId,
+    RegionPhase, RegionState, ShareWord, ThreadId, VERSION, domain_word,
     geometry::{FNV_BASIS, FNV_PRIME, SHARE_ROW_ALIGN, TABLE_ALIGN, record_bytes},
     header_word, limits, peer_word, record_words, region_word, thread_word,
 };
@@ -192,14 +192,17 @@ fn of_words() -> Vec<Table> {
                 CREATED_MS COUNT),
         )
         .all_of(REGION, "pub mod region_word"),
-        Table::new("Record words", constants!(record_words: MUTEX RW_LOCK ONCE EVENT))
-            .all_of(RECORD, "pub mod record_words"),
+        Table::new(
+            "Record words",
+            constants!(record_words: MUTEX RW_LOCK ONCE EVENT CONDVAR SEMAPHORE BARRIER SEQ_LOCK),
+        )
+        .all_of(RECORD, "pub mod record_words"),
     ]
 }
 
 fn of_sizes() -> Vec<Table> {
     let mut constants = constants!(self: VERSION MAGIC FORMATTING HEADER_BYTES HEADER_WORDS OFFSET_LIMIT
-        TABLE_ALIGN SHARE_ROW_ALIGN FNV_BASIS FNV_PRIME RECORD_MARKER EPOCH_STEP);
+        TABLE_ALIGN SHARE_ROW_ALIGN FNV_BASIS FNV_PRIME RECORD_MARKER PLACES_MOST EPOCH_STEP);
     constants.push(("NAME_MOST", Number::Is(Name::MOST as u64)));
     constants.push(("NAME_WORDS", Number::Is(Name::WORDS as u64)));
     constants.push(("PEER_NAME_WORDS", Number::Is(PeerName::WORDS as u64)));
@@ -271,10 +274,19 @@ fn of_lock_bits() -> Vec<Table> {
     let owned = |word: u64, part: fn(Owner) -> u16| {
         LockWord::from_word(word | 1 << 32).owner().is_some_and(|owner| part(owner) != 0)
     };
-    let mut lock = values!(LockFlags, flag, WAITERS INCONSISTENT UNRECOVERABLE STARVING);
+    let mut lock = values!(LockFlags, flag, WAITERS INCONSISTENT UNRECOVERABLE UPGRADABLE STARVING);
     lock.push(("peer", cut(|word| owned(word, |owner| owner.peer().get()))));
     lock.push(("thread", cut(|word| owned(word, |owner| owner.thread().index()))));
     lock.push(("generation", cut(|word| LockWord::from_word(word).is_owned())));
+    let permit = vec![
+        ("failed", flag(LockFlags::INCONSISTENT)),
+        ("spent", Number::bits(LockWord::SPENT.word())),
+    ];
+    let place = vec![
+        ("arrived_even", flag(LockWord::ARRIVED[0])),
+        ("failed", flag(LockFlags::INCONSISTENT)),
+        ("arrived_odd", flag(LockWord::ARRIVED[1])),
+    ];
     let event = vec![
         ("waiters", Number::bits(EVENT_WAITERS)),
         ("sequence", Number::bits(!(EVENT_STEP - 1))),
@@ -291,6 +303,8 @@ fn of_lock_bits() -> Vec<Table> {
     ];
     vec![
         Table::new("Lock word", lock),
+        Table::new("Permit word", permit),
+        Table::new("Place word", place),
         Table::new("Event word", event),
         Table::new("Share word", share),
         Table::new("Pending word", pending),
@@ -395,7 +409,7 @@ fn no_constant_is_missing_from_the_lists_of_this_test() {
         assert_eq!(listed, block(file, opening), "{opening}");
     }
     let flags: Vec<String> = block(LOCK, "impl LockFlags");
-    assert_eq!(flags.len(), 4, "{flags:?}");
+    assert_eq!(flags.len(), 5, "{flags:?}");
 }
 
 #[test]

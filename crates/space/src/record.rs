@@ -36,20 +36,15 @@ impl<P: Platform> Space<P> {
         wanted: RecordTag,
     ) -> Result<FoundRecord, DirectoryError> {
         let _held = self.view().directory(me)?;
-        for kind in RecordKind::ALL {
-            if let Some(word) = self.tag_word(at, end, kind)
-                && let Ok(Some(tag)) = RecordTag::read(word.load(Ordering::Relaxed))
-                && tag.kind == kind
-            {
-                let is_wanted = tag == wanted;
-                return Ok(if is_wanted { FoundRecord::Wanted } else { FoundRecord::Other(tag) });
-            }
+        if let Some(tag) = self.view().find_record(at, end) {
+            let is_wanted = tag == wanted;
+            return Ok(if is_wanted { FoundRecord::Wanted } else { FoundRecord::Other(tag) });
         }
-        let Some(word) = self.tag_word(at, end, wanted.kind) else {
+        let Some(word) = self.view().tag_word(at, end, wanted.kind) else {
             return Ok(FoundRecord::NoRecord(0));
         };
         let found = word.load(Ordering::Relaxed);
-        if found != 0 || !self.are_zero(at, wanted.kind) {
+        if found != 0 || !self.are_zero(at, wanted) {
             return Ok(FoundRecord::NoRecord(found));
         }
         // Relaxed: it says nothing of other words, which are all zero.
@@ -57,22 +52,34 @@ impl<P: Platform> Space<P> {
         Ok(FoundRecord::Wanted)
     }
 
-    /// Where a record of this kind has its tag, if that lies before `end`.
-    fn tag_word(&self, at: Offset, end: u64, kind: RecordKind) -> Option<&AtomicU64> {
-        let tag = at.plus(8 * kind.words()? as u64)?;
-        (tag.get() < end).then(|| self.view().window().word(tag).ok())?
-    }
-
     /// Whether nobody has used the words of a record that has no tag.
-    fn are_zero(&self, at: Offset, kind: RecordKind) -> bool {
-        (0..kind.words().unwrap_or(0)).all(|index| {
-            let word = at.plus(8 * index as u64).map(|at| self.view().window().word(at));
+    fn are_zero(&self, at: Offset, wanted: RecordTag) -> bool {
+        let places =
+            if wanted.kind.has_places() { 1 + u64::from(wanted.size.div_ceil(8)) } else { 0 };
+        (0..wanted.kind.words().unwrap_or(0) as u64 + places).all(|index| {
+            let word = at.plus(8 * index).map(|at| self.view().window().word(at));
             matches!(word, Some(Ok(word)) if word.load(Ordering::Relaxed) == 0)
         })
     }
 }
 
 impl<P: Platform> View<P> {
+    /// The tag of the record that begins at `at`, in bytes of a region that end at `end`, if there is one.
+    #[must_use]
+    pub fn find_record(&self, at: Offset, end: u64) -> Option<RecordTag> {
+        RecordKind::ALL.into_iter().find_map(|kind| {
+            // Relaxed: it says nothing of other words.
+            let tag = RecordTag::read(self.tag_word(at, end, kind)?.load(Ordering::Relaxed));
+            tag.ok().flatten().filter(|tag| tag.kind == kind)
+        })
+    }
+
+    /// Where a record of this kind has its tag, if that lies before `end`.
+    fn tag_word(&self, at: Offset, end: u64, kind: RecordKind) -> Option<&AtomicU64> {
+        let tag = at.plus(8 * kind.words()? as u64)?;
+        (tag.get() < end).then(|| self.window().word(tag).ok())?
+    }
+
     /// The reader/writer lock whose words lie at `at`, in the bytes of a region that is mapped.
     #[inline]
     pub const fn record_lock<'a>(

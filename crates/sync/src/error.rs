@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::ShareError;
+use commonhold_layout::{LockFlags, ShareError};
 
 /// How a lock was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,12 +14,21 @@ pub enum Taken {
     OwnerDied,
 }
 
+impl Taken {
+    /// What the flags of a word say to whoever takes it.
+    pub(crate) const fn told_by(flags: LockFlags) -> Self {
+        if flags.contains(LockFlags::INCONSISTENT) { Self::OwnerDied } else { Self::Clean }
+    }
+}
+
 /// Why a lock was not taken, or not freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockError {
     /// It was not free before the deadline.
     TimedOut,
+    /// A writer died, or gave up, in the middle of a change: only another writer makes the data whole.
+    WriterDied,
     /// It was given up after its owner's death without repair.
     Unrecoverable,
     /// The calling thread owns it already.
@@ -28,16 +37,28 @@ pub enum LockError {
     Fenced,
     /// The peer holds as many read locks of it as can be counted.
     TooManyReaders,
+    /// No permit of the semaphore has been spent, so none can be given.
+    NothingSpent,
+    /// Every place in the barrier is a living party's.
+    BarrierFull,
+    /// A party of the barrier died, or gave up, before it had arrived.
+    PartyDied,
 }
 
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TimedOut => "the lock was not free in time",
+            Self::WriterDied => {
+                "its writer died in the middle of a change: a writer must repair it"
+            }
             Self::Unrecoverable => "the lock was given up after its owner died: re-initialise it",
             Self::Deadlock => "this thread owns the lock already",
             Self::Fenced => "this thread does not own the lock: its peer was declared dead",
             Self::TooManyReaders => "this peer holds 65535 read locks of it already",
+            Self::NothingSpent => "no permit has been spent, so none can be given",
+            Self::BarrierFull => "as many parties as the barrier has have joined it",
+            Self::PartyDied => "a party died before it had arrived: have another join in its place",
         })
     }
 }

@@ -13,6 +13,13 @@ use commonhold_window::{
 
 use crate::{LockError, Park, SLICE_NS, Thread, Wake};
 
+/// What becomes of the flag that says that somebody may be asleep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flag {
+    Stays,
+    Falls,
+}
+
 /// An event on a word.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'a> {
@@ -47,12 +54,52 @@ impl<'a> Event<'a> {
         self.advance(me, env, Wake::All);
     }
 
+    /// As [`broadcast`](Self::broadcast), but only if the number still is `from`. Returns whether it was.
+    pub(crate) fn broadcast_from(&self, me: &Thread<'_>, env: &impl Park, from: u64) -> bool {
+        self.advance_if(me, env, Wake::All, Flag::Falls, |number| number == from)
+    }
+
+    /// As [`signal`](Self::signal), and the flag falls: for those who [raise](Self::raise) it again when
+    /// they have slept and go, since others may sleep. Then a signal without sleepers wakes in vain once
+    /// at most, and not for ever.
+    pub(crate) fn hand_on(&self, me: &Thread<'_>, env: &impl Park) {
+        self.advance_if(me, env, Wake::One, Flag::Falls, |_| true);
+    }
+
+    /// Says that somebody may be asleep.
+    pub(crate) fn raise(&self) {
+        // SeqCst: who raises it and then looks at what is waited for, while another changes that and then
+        // moves the number, sees the change, or the other sees the flag.
+        self.word.fetch_or(EVENT_WAITERS, Ordering::SeqCst);
+    }
+
+    /// Wakes one sleeper, and the number stays.
+    pub(crate) fn nudge(&self, env: &impl Park) {
+        env.wake(self.word, Wake::One);
+    }
+
     fn advance(&self, me: &Thread<'_>, env: &impl Park, who: Wake) {
+        // One signal cannot know whether more sleep than it wakes.
+        let flag = if who == Wake::All { Flag::Falls } else { Flag::Stays };
+        self.advance_if(me, env, who, flag, |_| true);
+    }
+
+    #[inline]
+    fn advance_if(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        who: Wake,
+        flag: Flag,
+        wanted: impl Fn(u64) -> bool,
+    ) -> bool {
         let mut seen = self.word.load(Ordering::Relaxed);
         loop {
+            if !wanted(seen / EVENT_STEP) {
+                return false;
+            }
             let sleepers = seen & EVENT_WAITERS != 0;
-            // One signal cannot know whether more sleep than it wakes, so the flag stays.
-            let kept = if who == Wake::All { seen & !EVENT_WAITERS } else { seen };
+            let kept = if flag == Flag::Falls { seen & !EVENT_WAITERS } else { seen };
             if sleepers {
                 me.announce(PendingKind::Release, self.at);
                 Point::EventAnnounced.reached();
@@ -68,9 +115,9 @@ impl<'a> Event<'a> {
                     Point::EventMoved.reached();
                     env.wake(self.word, who);
                     me.done();
-                    return;
+                    return true;
                 }
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(now) => {
                     if sleepers {
                         me.done();
@@ -115,11 +162,27 @@ impl<'a> Event<'a> {
         deadline: Option<u64>,
         owner: Option<Owner>,
     ) -> Result<u64, LockError> {
+        let result = self.pause(me, env, seen, deadline, owner);
+        me.done();
+        result
+    }
+
+    /// As [`wait`](Self::wait) or [`wait_for`](Self::wait_for), and the announcement stays: if the caller
+    /// dies before it has done what the wake-up was for, the other sleepers are woken. The caller ends
+    /// with [`Thread::done`].
+    pub(crate) fn pause(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        seen: u64,
+        deadline: Option<u64>,
+        owner: Option<Owner>,
+    ) -> Result<u64, LockError> {
         let mut turn = 0;
-        let result = loop {
+        loop {
             let word = self.word.load(Ordering::SeqCst);
             if word / EVENT_STEP != seen {
-                break Ok(word / EVENT_STEP);
+                return Ok(word / EVENT_STEP);
             }
             if deadline != Some(0) && env.spin(turn) {
                 turn += 1;
@@ -127,10 +190,10 @@ impl<'a> Event<'a> {
             }
             let now = env.now();
             if deadline.is_some_and(|deadline| now >= deadline) {
-                break Err(LockError::TimedOut);
+                return Err(LockError::TimedOut);
             }
             if !me.is_live() {
-                break Err(LockError::Fenced);
+                return Err(LockError::Fenced);
             }
             me.announce(PendingKind::Event, self.at);
             Point::EventPending.reached();
@@ -150,9 +213,7 @@ impl<'a> Event<'a> {
                 continue;
             };
             env.wait_for(owner, self.word, expected, deadline.unwrap_or(u64::MAX));
-            break Ok(self.sequence());
-        };
-        me.done();
-        result
+            return Ok(self.sequence());
+        }
     }
 }

@@ -25,21 +25,31 @@
 #[cfg(any(test, loom))]
 extern crate std;
 
+mod barrier;
+mod condvar;
 mod error;
 mod event;
 mod mutex;
 mod once;
+mod places;
 mod port;
 mod rwlock;
+mod semaphore;
+mod seqlock;
 mod thread;
+mod upgradable;
 mod wait;
 
+pub use barrier::{Barrier, Party};
+pub use condvar::{Condvar, Waited};
 pub use error::{LockError, Taken};
 pub use event::Event;
 pub use mutex::{Mutex, Release};
 pub use once::{Once, Start};
 pub use port::{Bell, Liveness, Park, Verdict, Wake};
 pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
+pub use semaphore::{Permit, Semaphore};
+pub use seqlock::{SeqLock, Writing};
 pub use thread::Thread;
 
 /// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds, where no

@@ -101,7 +101,7 @@ impl<'a> Mutex<'a> {
         if self.lock_quickly(me) {
             return Ok(Taken::Clean);
         }
-        self.lock_slow(me, env, deadline)
+        self.lock_slow(me, env, deadline, LockFlags::NONE)
     }
 
     /// Frees the mutex.
@@ -128,6 +128,19 @@ impl<'a> Mutex<'a> {
             }
             if self.swap(seen, seen.with_flags(seen.flags().without(LockFlags::INCONSISTENT))) {
                 Point::LockConsistent.reached();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says that the owner before left what the mutex protects half changed.
+    pub(crate) fn mark_inconsistent(&self, me: &Thread<'_>) -> Result<(), LockError> {
+        loop {
+            let seen = self.look();
+            if !seen.is_owned_by(me.owner()) {
+                return Err(LockError::Fenced);
+            }
+            if self.swap(seen, seen.with_flags(seen.flags().with(LockFlags::INCONSISTENT))) {
                 return Ok(());
             }
         }
@@ -170,17 +183,18 @@ impl<'a> Mutex<'a> {
     }
 
     #[cold]
-    fn lock_slow(
+    pub(crate) fn lock_slow(
         &self,
         me: &Thread<'_>,
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
+        taking: LockFlags,
     ) -> Result<Taken, LockError> {
         if !me.is_live() {
             self.give_back(me, env, Taken::Clean);
             return Err(LockError::Fenced);
         }
-        let mut wait = Wait::default();
+        let mut wait = Wait::taking(taking);
         let result = loop {
             match self.look_once(me, env, deadline, &mut wait) {
                 Ok(Look::Taken(taken)) => break Ok(taken),
@@ -197,6 +211,9 @@ impl<'a> Mutex<'a> {
                 }
             }
         };
+        if result.is_ok() && taking == LockFlags::UPGRADABLE {
+            self.let_readers_in(env);
+        }
         me.done();
         let taken = result?;
         Point::LockAcquired.reached();
@@ -224,7 +241,7 @@ impl<'a> Mutex<'a> {
         wait: &mut Wait,
     ) -> Result<Look, LockError> {
         let seen = self.look();
-        if seen.flags().contains(LockFlags::UNRECOVERABLE) && !seen.is_owned() {
+        if seen.is_unrecoverable() {
             return Err(LockError::Unrecoverable);
         }
         let Some(owner) = seen.owner() else {
@@ -236,7 +253,7 @@ impl<'a> Mutex<'a> {
         Ok(
             match self.await_owner(PendingKind::Exclusive, seen, owner, me, env, deadline, wait)? {
                 Step::Again => Look::Again,
-                Step::Dead => self.take_over(seen, me),
+                Step::Dead => self.take_over(seen, me, wait),
                 Step::Sleep(expected, owner, until) => Look::Sleep(expected, owner, until),
             },
         )
@@ -287,12 +304,31 @@ impl<'a> Mutex<'a> {
             wait.raised = true;
         }
         let expected = seen.with_flags(flags);
-        if expected != seen && !self.swap(seen, expected) {
+        if expected != seen && !self.flag(env, seen, expected) {
             return Ok(Step::Again);
         }
         Point::LockFlagged.reached();
         let slice = now.saturating_add(plan.slice_ns);
         Ok(Step::Sleep(expected, owner, deadline.unwrap_or(u64::MAX).min(slice)))
+    }
+
+    /// Changes flags of a word that somebody owns, `waiters` among them.
+    ///
+    /// Readers who sleep since a writer had the lock are not woken by an owner that lets readers in, if it
+    /// had no reason to think that anybody sleeps. Who sets `waiters` for such an owner does so, once.
+    fn flag(&self, env: &impl Park, seen: LockWord, flagged: LockWord) -> bool {
+        let done = self.swap(seen, flagged);
+        if done && seen.is_upgradable() && !seen.flags().contains(LockFlags::WAITERS) {
+            self.wake(env, Wake::All);
+        }
+        done
+    }
+
+    /// Wakes the readers that sleep on a word of which the owner lets them in.
+    pub(crate) fn let_readers_in(&self, env: &impl Park) {
+        if self.look().flags().contains(LockFlags::WAITERS) {
+            self.wake(env, Wake::All);
+        }
     }
 
     /// Takes a word that nobody owns. Who raised the starving flag takes it down; so does who has
@@ -305,24 +341,23 @@ impl<'a> Mutex<'a> {
         if wait.raised || !wait.parked {
             flags = flags.without(LockFlags::STARVING);
         }
-        if !self.swap(seen, me.owner().word().with_flags(flags)) {
+        if !self.swap(seen, me.owner().word().with_flags(flags.with(wait.taking))) {
             return Look::Again;
         }
-        Look::Taken(if flags.contains(LockFlags::INCONSISTENT) {
-            Taken::OwnerDied
-        } else {
-            Taken::Clean
-        })
+        Look::Taken(Taken::told_by(flags))
     }
 
-    /// Takes a word whose owner has been fenced.
-    fn take_over(&self, seen: LockWord, me: &Thread<'_>) -> Look {
-        let flags = seen.flags().with(LockFlags::INCONSISTENT).with(LockFlags::WAITERS);
-        if !self.swap(seen, me.owner().word().with_flags(flags)) {
+    /// Takes a word whose owner has been fenced. One that let readers in has changed nothing.
+    fn take_over(&self, seen: LockWord, me: &Thread<'_>, wait: &Wait) -> Look {
+        let mut flags = seen.flags().without(LockFlags::UPGRADABLE).with(LockFlags::WAITERS);
+        if seen.is_exclusive() {
+            flags = flags.with(LockFlags::INCONSISTENT);
+        }
+        if !self.swap(seen, me.owner().word().with_flags(flags.with(wait.taking))) {
             return Look::Again;
         }
         Point::LockTakenOver.reached();
-        Look::Taken(Taken::OwnerDied)
+        Look::Taken(Taken::told_by(flags))
     }
 
     /// A sleeper that gives up may have used up the wake-up meant for the next one.
@@ -334,7 +369,7 @@ impl<'a> Mutex<'a> {
                 return;
             }
             let flagged = seen.with_flags(seen.flags().with(LockFlags::WAITERS));
-            if flagged == seen || self.swap(seen, flagged) {
+            if flagged == seen || self.flag(env, seen, flagged) {
                 return;
             }
         }

@@ -123,8 +123,8 @@ impl<'a> Once<'a> {
             if !self.mutex().swap(seen, LockWord::DONE) {
                 continue;
             }
+            Point::OnceDone.reached();
             if waiters {
-                Point::UnlockFreed.reached();
                 env.wake(self.word, Wake::All);
                 Point::UnlockWoken.reached();
                 me.done();

@@ -91,6 +91,18 @@ impl<'a, S: Shares> RwLock<'a, S> {
         Mutex::new(&self.words[0], self.at)
     }
 
+    pub(crate) const fn word(&self) -> &'a AtomicU64 {
+        &self.words[0]
+    }
+
+    pub(crate) const fn mask(&self) -> &'a AtomicU64 {
+        &self.words[1]
+    }
+
+    pub(crate) const fn at(&self) -> Offset {
+        self.at
+    }
+
     #[inline]
     const fn drained(&self) -> Event<'a> {
         let at = match self.at.plus(16) {
@@ -113,7 +125,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
         word.swap(self.key, Ordering::SeqCst);
         Point::ReadCounted.reached();
         store_then_load();
-        if self.writer().look() == LockWord::FREE && me.is_live() {
+        if self.writer().look().welcomes_readers() && me.is_live() {
             return Some(word);
         }
         word.store(0, Ordering::Release);
@@ -129,7 +141,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
         Point::ReadUncounted.reached();
         // For loom only, whose sleeps end by a wake-up and never by a slice: see the head of this file.
         store_then_load();
-        !self.writer().look().is_owned()
+        !self.writer().look().is_exclusive()
     }
 
     /// Wakes a writer that waits for readers to leave.
@@ -196,7 +208,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
                 self.count(me, ShareWord::unread)?;
                 Point::ReadUncounted.reached();
                 store_then_load();
-                !self.writer().look().is_owned()
+                !self.writer().look().is_exclusive()
             }
         };
         if !quiet {
@@ -228,8 +240,10 @@ impl<'a, S: Shares> RwLock<'a, S> {
         // SeqCst: pairs with the readers' announcements, which come before their look at the writer's
         // word.
         let mask = self.words[1].load(Ordering::SeqCst);
-        if mask != 0 {
-            self.drain(me, env, mask, taken, deadline)?;
+        if mask != 0
+            && let Err(error) = self.drain(me, env, mask, deadline)
+        {
+            return self.retreat(me, env, taken, error);
         }
         Ok(taken)
     }
@@ -309,7 +323,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             if !me.is_live() {
                 break Err(LockError::Fenced);
             }
-            if !seen.is_owned() {
+            if !seen.is_exclusive() {
                 break match self.enter(env, seen, &wait) {
                     Ok(taken) => Ok((taken, hold)),
                     Err(error) => self.unread(me, env, hold).and(Err(error)),
@@ -335,7 +349,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
 
     /// The reader is enlisted and there is no writer.
     fn enter(&self, env: &impl Park, seen: LockWord, wait: &Wait) -> Result<Taken, LockError> {
-        if seen.flags().contains(LockFlags::UNRECOVERABLE) {
+        if seen.is_unrecoverable() {
             return Err(LockError::Unrecoverable);
         }
         if wait.raised {
@@ -346,11 +360,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             // The wake-up that freed us may have been meant for others too: readers pass it on.
             self.writer().wake(env, Wake::One);
         }
-        Ok(if seen.flags().contains(LockFlags::INCONSISTENT) {
-            Taken::OwnerDied
-        } else {
-            Taken::Clean
-        })
+        Ok(Taken::told_by(seen.flags()))
     }
 
     /// Waits, not enlisted, until there may be no writer.
@@ -363,7 +373,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
     ) -> Result<(), LockError> {
         loop {
             let seen = self.writer().look();
-            let Some(owner) = seen.owner() else { return Ok(()) };
+            let Some(owner) = seen.owner().filter(|_| seen.is_exclusive()) else { return Ok(()) };
             let kind = PendingKind::Shared;
             match self.writer().await_owner(kind, seen, owner, me, env, deadline, wait)? {
                 Step::Again => {}
@@ -387,12 +397,11 @@ impl<'a, S: Shares> RwLock<'a, S> {
 
     /// Waits, with the writer's word taken, until no living peer reads.
     #[cold]
-    fn drain(
+    pub(crate) fn drain(
         &self,
         me: &Thread<'_>,
         env: &(impl Park + Liveness),
         mask: u64,
-        taken: Taken,
         deadline: Option<u64>,
     ) -> Result<(), LockError> {
         let (mut turn, mut last) = (0, None);
@@ -417,16 +426,11 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let slice = plan.slice_ns.min(most);
             last = Some(reader);
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
-            let gone = if late {
-                Err(LockError::TimedOut)
-            } else {
-                match self.drained().wait_for(reader, me, env, number, until) {
-                    Err(LockError::Fenced) => Err(LockError::Fenced),
-                    _ => Ok(()),
-                }
-            };
-            if let Err(error) = gone {
-                return self.retreat(me, env, taken, error);
+            if late {
+                return Err(LockError::TimedOut);
+            }
+            if self.drained().wait_for(reader, me, env, number, until) == Err(LockError::Fenced) {
+                return Err(LockError::Fenced);
             }
         }
     }
@@ -438,7 +442,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
         env: &impl Park,
         taken: Taken,
         why: LockError,
-    ) -> Result<(), LockError> {
+    ) -> Result<Taken, LockError> {
         let how = match taken {
             Taken::Clean => Release::Done,
             Taken::OwnerDied => Release::Inconsistent,

@@ -8,7 +8,7 @@
 //!    so evidence is looked for again and again then, at growing intervals; and one that rings for nothing
 //!    is believed for [`RINGS`] looks only.
 
-use commonhold_layout::{LockWord, Owner};
+use commonhold_layout::{LockFlags, LockWord, Owner};
 
 use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
 
@@ -35,10 +35,16 @@ pub(crate) struct Wait {
     pub(crate) losses: u32,
     /// It has raised the starving flag.
     pub(crate) raised: bool,
+    /// What it takes a lock with: [`LockFlags::UPGRADABLE`], or nothing.
+    pub(crate) taking: LockFlags,
     watch: Watch,
 }
 
 impl Wait {
+    pub(crate) fn taking(flags: LockFlags) -> Self {
+        Self { taking: flags, ..Self::default() }
+    }
+
     pub(crate) fn spin(&mut self, env: &impl Park) -> bool {
         let more = env.spin(self.turn);
         self.turn = self.turn.saturating_add(1);

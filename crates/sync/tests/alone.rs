@@ -9,7 +9,17 @@
     reason = "a test fails by panicking; clippy knows that only of unit tests"
 )]
 
+#[path = "alone/barrier.rs"]
+mod barrier;
+#[path = "alone/condvar.rs"]
+mod condvar;
 #[path = "alone/once.rs"]
 mod once;
 #[path = "alone/script.rs"]
 mod script;
+#[path = "alone/semaphore.rs"]
+mod semaphore;
+#[path = "alone/seqlock.rs"]
+mod seqlock;
+#[path = "alone/upgradable.rs"]
+mod upgradable;

@@ -5,8 +5,18 @@
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p commonhold-sync --test loom --release`.
 #![cfg(loom)]
 
+#[path = "loom/barrier.rs"]
+mod barrier;
+#[path = "loom/condvar.rs"]
+mod condvar;
 #[path = "loom/once.rs"]
 mod once;
+#[path = "loom/semaphore.rs"]
+mod semaphore;
+#[path = "loom/seqlock.rs"]
+mod seqlock;
+#[path = "loom/upgradable.rs"]
+mod upgradable;
 #[path = "loom/world.rs"]
 mod world;
 

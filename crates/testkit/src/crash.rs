@@ -24,9 +24,12 @@ mod formatters;
 mod guest;
 mod ledger;
 mod medium;
+mod parties;
+mod records;
 mod recovery;
 mod scenarios;
 mod scene;
+mod shared;
 mod suite;
 
 use std::process::ExitCode;
@@ -37,7 +40,13 @@ pub use suite::{Report, run};
 #[must_use]
 pub fn act() -> ExitCode {
     arm::install();
-    crate::stage::act(|line, space, _| {
+    crate::stage::act(|line, space, mapping| {
+        if shared::obey(line, mapping) {
+            return true;
+        }
+        if mapping.is_some_and(|mapping| records::obey(line, mapping)) {
+            return true;
+        }
         match (line.word(0), space) {
             ("guest", None) => guest::attend(line.word(1), line.number(2)),
             ("tour", None) => guest::tour(line.word(1), line.number(2)),

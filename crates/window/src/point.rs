@@ -149,12 +149,40 @@ points! {
     LockConsistent = "lock.consistent",
     /// A lock that nobody owned is as good as new; nobody has been woken.
     LockReset = "lock.reset",
+    /// An upgradable owner keeps readers out; those that are in have not been waited for.
+    LockUpgraded = "lock.upgraded",
+    /// An owner has announced that it lets readers in again.
+    DowngradePending = "lock.downgrade-pending",
+    /// Readers may come in again; those that sleep have not been woken.
+    LockDowngraded = "lock.downgraded",
+    /// A sequence lock's sequence is odd; nothing has been written.
+    SeqOdd = "seq.odd",
+    /// The data are written; the sequence is odd.
+    SeqWritten = "seq.written",
+    /// The sequence is even; the writer's lock is still held.
+    SeqEven = "seq.even",
     /// An owner has announced that it frees a lock that others wait for.
     UnlockPending = "unlock.pending",
     /// A lock is free; nobody has been woken.
     UnlockFreed = "unlock.freed",
     /// A waiter has been woken; the announcement still stands.
     UnlockWoken = "unlock.woken",
+    /// The work of a once is done; nobody has been woken.
+    OnceDone = "once.done",
+    /// A waiter for a condition has freed the mutex, and does not sleep yet.
+    CondvarFreed = "condvar.freed",
+    /// A permit is somebody's.
+    PermitTaken = "permit.taken",
+    /// A permit is nobody's; nobody has been told.
+    PermitFreed = "permit.freed",
+    /// A permit is used up.
+    PermitSpent = "permit.spent",
+    /// A place in a barrier is somebody's, who has not arrived.
+    PartyJoined = "party.joined",
+    /// A party has arrived; it has not looked whether it was the last.
+    PartyArrived = "party.arrived",
+    /// A place in a barrier is nobody's.
+    PartyLeft = "party.left",
     /// A reader has announced itself to writers; it is not counted.
     ReadMarked = "read.marked",
     /// A reader is counted; it has not looked for a writer.

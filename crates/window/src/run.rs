@@ -15,6 +15,13 @@ impl<'a> Run<'a> {
         Self(words)
     }
 
+    /// The words themselves, where they are words of locks and no data.
+    #[inline]
+    #[must_use]
+    pub const fn words(&self) -> &'a [AtomicU64] {
+        self.0
+    }
+
     /// The words that hold the `len` bytes from byte `from` on.
     #[inline]
     fn part(&self, from: usize, len: usize) -> Result<&'a [AtomicU64], OutOfWindow> {

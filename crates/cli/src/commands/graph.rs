@@ -63,7 +63,7 @@ fn value(graph: &WaitGraph) -> Value {
     let locks = graph.locks.iter().map(|lock| {
         json!({
             "region": lock.region, "offset": lock.offset, "owner": lock.owner,
-            "readers": lock.readers,
+            "record": lock.record.map(|record| record.to_string()), "readers": lock.readers,
         })
     });
     let waits = graph.waits.iter().map(|wait| {
@@ -116,7 +116,10 @@ impl<'a> Picture<'a> {
         let locks = graph.locks.iter().map(|lock| match (&lock.region, lock.offset) {
             (None, _) => "the directory".to_owned(),
             (Some(region), None) => region.clone(),
-            (Some(region), Some(offset)) => format!("{region}+{offset}"),
+            (Some(region), Some(offset)) => match lock.record {
+                Some(record) => format!("the {record} {region}+{offset}"),
+                None => format!("{region}+{offset}"),
+            },
         });
         Self { graph, threads: threads.collect(), locks: locks.collect() }
     }

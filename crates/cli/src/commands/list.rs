@@ -104,7 +104,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
     ])
 }
 
-/// `-`, `exclusive by PID`, `shared by N`, `inconsistent` or `unrecoverable`. `locks` lists a
+/// `-`, `exclusive by PID`, `upgradable by PID`, `shared by N`, `inconsistent` or `unrecoverable`. `locks` lists a
 /// shared lock once for each peer that reads, beside a writer that waits for those readers to go.
 fn lock_column(region: &RegionInfo, locks: &[LockInfo]) -> String {
     let of_this = |lock: &&LockInfo| lock.region == region.name && lock.offset.is_none();
@@ -116,7 +116,9 @@ fn lock_column(region: &RegionInfo, locks: &[LockInfo]) -> String {
         return "-".to_owned();
     };
     match (lock.kind, &lock.holder) {
-        (LockKind::Exclusive, Some(holder)) => format!("exclusive by {}", holder.pid),
+        (kind @ (LockKind::Exclusive | LockKind::Upgradable), Some(holder)) => {
+            format!("{kind} by {}", holder.pid)
+        }
         (LockKind::Shared, _) => "shared by 1".to_owned(),
         (kind, _) => kind.to_string(),
     }

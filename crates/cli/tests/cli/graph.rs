@@ -40,7 +40,7 @@ fn two_commands_that_want_each_others_locks_are_told_of_as_a_deadlock() {
     two.tell("go on");
     let graph = until_circle(&space);
     assert_eq!(keys(&graph), ["cycles", "locks", "threads", "waits"]);
-    assert_eq!(keys(&graph["locks"][0]), ["offset", "owner", "readers", "region"]);
+    assert_eq!(keys(&graph["locks"][0]), ["offset", "owner", "readers", "record", "region"]);
     let of_thread = ["domain", "generation", "name", "pid", "slot", "state", "thread", "tid"];
     assert_eq!(keys(&graph["threads"][0]), of_thread);
     let of_wait = ["blockers", "confirmed", "kind", "lock", "process", "thread"];

@@ -10,6 +10,9 @@ pub enum LockError<G> {
     /// The lock is held now, but its last owner died, or gave up, in the middle of a change. Repair
     /// what it protects and call `mark_consistent`, or pass it on with `leave`.
     OwnerDied(G),
+    /// Of a sequence lock that is read: a writer died, or gave up, in the middle of a change, and no writer
+    /// has made the data whole since.
+    WriterDied,
     /// It was not free before the deadline.
     TimedOut,
     /// An owner that was told `OwnerDied` dropped its guard without repair: re-initialise the lock.
@@ -25,7 +28,7 @@ impl<G> LockError<G> {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::OwnerDied(_) | Self::Unrecoverable => ErrorKind::OwnerDied,
+            Self::OwnerDied(_) | Self::WriterDied | Self::Unrecoverable => ErrorKind::OwnerDied,
             Self::TimedOut => ErrorKind::TimedOut,
             Self::Deadlock => ErrorKind::InUse,
             Self::Region(error) => error.kind(),
@@ -39,6 +42,7 @@ impl<G> LockError<G> {
     pub fn map<H>(self, guard: impl FnOnce(G) -> H) -> LockError<H> {
         match self {
             Self::OwnerDied(held) => LockError::OwnerDied(guard(held)),
+            Self::WriterDied => LockError::WriterDied,
             Self::TimedOut => LockError::TimedOut,
             Self::Unrecoverable => LockError::Unrecoverable,
             Self::Deadlock => LockError::Deadlock,
@@ -56,6 +60,10 @@ impl<G> fmt::Display for LockError<G> {
                     "the lock's owner died; what it protects must be repaired before further use"
                 )
             }
+            Self::WriterDied => write!(
+                f,
+                "a writer died in the middle of a change; another writer must make the data whole"
+            ),
             Self::TimedOut => write!(f, "the lock was not free in time"),
             Self::Unrecoverable => {
                 write!(
@@ -73,6 +81,7 @@ impl<G> fmt::Debug for LockError<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OwnerDied(_) => f.write_str("OwnerDied(..)"),
+            Self::WriterDied => f.write_str("WriterDied"),
             Self::TimedOut => f.write_str("TimedOut"),
             Self::Unrecoverable => f.write_str("Unrecoverable"),
             Self::Deadlock => f.write_str("Deadlock"),

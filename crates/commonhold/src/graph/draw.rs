@@ -67,6 +67,7 @@ fn lock_node(people: &mut People<'_>, seen: &Lock) -> WaitLock {
     WaitLock {
         region: seen.region.clone(),
         offset: seen.offset,
+        record: seen.record,
         owner: seen.owner.map(|owner| people.node(owner)),
         readers: seen.readers.iter().map(|reader| people.node(*reader)).collect(),
     }
@@ -91,6 +92,7 @@ fn blockers(
     match waiting.kind {
         // It has just got what it waited for, and has not said so yet.
         WaitKind::Exclusive | WaitKind::Shared if owner == Some(waiting.who) => None,
+        WaitKind::Shared if lock.is_some_and(|lock| lock.lets_readers_in) => None,
         WaitKind::Exclusive | WaitKind::Shared => Some(owner.into_iter().collect()),
         // Only the owner waits for readers.
         WaitKind::Readers if owner != Some(waiting.who) => None,

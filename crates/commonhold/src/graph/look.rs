@@ -7,8 +7,8 @@ use std::{
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{
-    LockWord, Offset, Owner, PeerId, PeerPhase, PendingKind, RegionId, ThreadId, header_word,
-    region_word,
+    LockWord, Offset, Owner, PeerId, PeerPhase, PendingKind, ReadKey, RecordKind, RegionId,
+    ThreadId, header_word, region_word,
 };
 use commonhold_space::{Place, RegionRecord, ThreadRecord, View};
 use commonhold_sync::{Liveness, Verdict};
@@ -53,7 +53,11 @@ pub(super) struct Lock {
     /// Name of its region; none: the directory.
     pub(super) region: Option<String>,
     pub(super) offset: Option<u64>,
+    /// What its tag says, if it has one.
+    pub(super) record: Option<RecordKind>,
     pub(super) owner: Option<Party>,
+    /// Its owner keeps no reader out.
+    pub(super) lets_readers_in: bool,
     pub(super) readers: Vec<Party>,
     pub(super) mappers: Vec<Party>,
 }
@@ -124,6 +128,9 @@ fn announced(view: &View<LinuxPlatform>) -> Vec<(Owner, ThreadRecord)> {
     all
 }
 
+/// Where the event `drained` lies in a reader/writer lock, from its first word on.
+const DRAINED: u64 = 8 * (region_word::DRAINED - region_word::LOCK) as u64;
+
 struct Look<'a> {
     view: &'a View<LinuxPlatform>,
     by_id: HashMap<RegionId, &'a RegionRecord>,
@@ -157,12 +164,29 @@ impl<'a> Look<'a> {
             Place::Drained(region) if is_event => (WaitKind::Readers, Which::Region(region)),
             Place::Unmapped(region) if is_event => (WaitKind::Mappings, Which::Region(region)),
             Place::Elsewhere(at) => {
-                let region = self.region_at(at)?.handle.region;
-                (kind, if is_event { Which::Event(region, at) } else { Which::Data(region, at) })
+                let record = self.region_at(at)?;
+                let region = record.handle.region;
+                match self.drained_by(record, at).filter(|_| is_event) {
+                    Some(lock) => (WaitKind::Readers, Which::Data(region, lock)),
+                    None if is_event => (kind, Which::Event(region, at)),
+                    None => (kind, Which::Data(region, at)),
+                }
             }
             _ => return None,
         };
         Some((kind, Some(which)))
+    }
+
+    /// What the tag of a record says that begins there.
+    fn kind_at(&self, region: &RegionRecord, at: Offset) -> Option<RecordKind> {
+        self.view.find_record(at, region.extent.end()).map(|tag| tag.kind)
+    }
+
+    /// The reader/writer lock in bytes whose readers move the event at `at` when they leave.
+    fn drained_by(&self, region: &RegionRecord, at: Offset) -> Option<Offset> {
+        let lock = Offset::new(at.get().checked_sub(DRAINED)?)?;
+        let inside = lock >= region.extent.start();
+        (inside && self.kind_at(region, lock) == Some(RecordKind::RwLock)).then_some(lock)
     }
 
     fn region_at(&self, at: Offset) -> Option<&RegionRecord> {
@@ -206,18 +230,27 @@ impl<'a> Look<'a> {
         let mut lock = Lock {
             region: record.map(|record| record.name.to_string()),
             owner: word.owner().filter(|_| !matches!(which, Which::Event(..))).map(Party::of),
+            lets_readers_in: word.is_upgradable(),
             ..Lock::default()
         };
         if let (Which::Data(_, at) | Which::Event(_, at), Some(record)) = (which, record) {
             lock.offset = Some(at.get().saturating_sub(record.extent.start().get()));
+            lock.record = self.kind_at(record, at);
         }
         Some(lock)
     }
 
-    /// Who reads under the regions' locks that are waited for, and who maps their regions.
+    /// Who reads under the locks that are waited for, and who maps the regions of regions' locks.
     fn at_readers(&self, locks: &mut HashMap<Which, Lock>) {
         let mut keys = HashMap::new();
         for (which, lock) in locks.iter_mut() {
+            if let Which::Data(region, at) = *which
+                && lock.record == Some(RecordKind::RwLock)
+                && let Some(record) = self.record(region)
+            {
+                let key = ReadKey::of_record(at, region, record.handle.generation);
+                keys.insert(key.word(), *which);
+            }
             let Which::Region(region) = *which else { continue };
             for (owner, share) in self.view.shares(region) {
                 if share.readers() > 0 {

@@ -42,6 +42,16 @@ impl<'a> Held<'a> {
         self.mapping
     }
 
+    /// How it is given back when it is dropped.
+    #[inline]
+    pub(crate) fn how(&self) -> Release {
+        if thread::panicking() && self.panicking == 0 {
+            Release::Inconsistent
+        } else {
+            Release::Done
+        }
+    }
+
     /// Frees it, and says whether it still was this process's.
     #[inline]
     pub(crate) fn free(self, how: Release) -> Result<(), RegionError> {
@@ -57,6 +67,17 @@ impl<'a> Held<'a> {
         // After it, so that the store need not be waited for.
         guard_gone();
         if freed { Ok(()) } else { release_slowly(self.mapping, self.mutex, how) }
+    }
+
+    /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails.
+    pub(crate) fn lend<R, E>(
+        self,
+        wait: impl FnOnce(&Mutex<'a>) -> Result<R, E>,
+    ) -> Result<(Self, R), E> {
+        let lent = ManuallyDrop::new(self);
+        guard_gone();
+        let result = wait(&lent.mutex)?;
+        Ok((Self::new(lent.mapping, lent.mutex, lent.owner, lent.fork), result))
     }
 
     pub(crate) fn mark_consistent(&self) -> Result<(), RegionError> {
@@ -81,13 +102,8 @@ fn release_slowly(mapping: &Mapping, mutex: Mutex<'_>, how: Release) -> Result<(
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
-        let how = if thread::panicking() && self.panicking == 0 {
-            Release::Inconsistent
-        } else {
-            Release::Done
-        };
         // Fails only if this peer was declared dead; then others have the lock already.
-        let _ = self.release(how);
+        let _ = self.release(self.how());
     }
 }
 

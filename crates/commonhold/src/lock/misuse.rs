@@ -38,6 +38,22 @@
 //!     neighbour(mapping.mutex(0).unwrap().lock().unwrap());
 //! }
 //! ```
+//! And one held upgradable:
+//! ```compile_fail,E0277
+//! use commonhold::{Mapping, Space};
+//! fn neighbour<T: Send>(_: T) {}
+//! fn use_it(space: &Space, mapping: Mapping) {
+//!     neighbour(mapping.region_lock().unwrap().upgradable_read().unwrap());
+//! }
+//! ```
+//! And a sequence lock held to write:
+//! ```compile_fail,E0277
+//! use commonhold::{Mapping, SeqLock, Space};
+//! fn neighbour<T: Send>(_: T) {}
+//! fn use_it(space: &Space, mapping: Mapping) {
+//!     neighbour(mapping.open::<SeqLock<u64>>(0).unwrap().write().unwrap());
+//! }
+//! ```
 //! That a thread waits for a process is about this thread:
 //! ```compile_fail,E0277
 //! use commonhold::{Mapping, Space};
@@ -110,6 +126,27 @@
 //!     let mutex = mapping.mutex(0).unwrap();
 //!     mapping.refresh().unwrap();
 //!     drop(mutex.lock().unwrap());
+//! }
+//! ```
+//!
+//! Who has upgraded goes back before it frees the lock:
+//! ```
+//! use commonhold::{Mapping, Space};
+//! fn use_it(space: &Space, mapping: Mapping) {
+//!     let mut guard = mapping.region_lock().unwrap().upgradable_read().unwrap();
+//!     let writer = guard.upgrade().unwrap();
+//!     writer.downgrade().unwrap();
+//!     guard.unlock().unwrap();
+//! }
+//! ```
+//! And not the other way round:
+//! ```compile_fail,E0505
+//! use commonhold::{Mapping, Space};
+//! fn use_it(space: &Space, mapping: Mapping) {
+//!     let mut guard = mapping.region_lock().unwrap().upgradable_read().unwrap();
+//!     let writer = guard.upgrade().unwrap();
+//!     guard.unlock().unwrap();
+//!     writer.downgrade().unwrap();
 //! }
 //! ```
 //!

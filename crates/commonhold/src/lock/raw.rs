@@ -6,7 +6,7 @@ use commonhold_layout::Owner;
 use commonhold_sync as sync;
 use commonhold_sync::{Release, Taken};
 
-use super::{Refusal, handed_over, held::Held, refused};
+use super::{Refusal, handed_over, held::Held, refusal};
 use crate::{LockError, Mapping, RegionError, attachment::Near};
 
 /// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
@@ -60,7 +60,7 @@ impl<'a> RawMutex<'a> {
     fn lock_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
-        let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refused)?;
+        let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refusal)?;
         Ok((me.owner(), taken))
     }
 
@@ -89,6 +89,14 @@ impl<'a> RawMutexGuard<'a> {
     #[inline]
     pub(crate) const fn mapping(&self) -> &'a Mapping {
         self.0.mapping()
+    }
+
+    /// As [`Held::lend`].
+    pub(crate) fn lend<R, E>(
+        self,
+        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, E>,
+    ) -> Result<(Self, R), E> {
+        self.0.lend(wait).map(|(held, result)| (Self(held), result))
     }
 
     /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).

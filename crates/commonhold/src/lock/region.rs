@@ -12,7 +12,7 @@ use super::{
     Refusal, counted, handed_over,
     held::Held,
     reading::{Readable, Reading},
-    refused,
+    refusal,
 };
 use crate::{LockError, Mapping, RegionError, attachment::Near};
 
@@ -100,14 +100,18 @@ impl<'a> RegionLock<'a> {
             // It would wait for itself; the lock knows that only of what stands in the thread's words.
             return Err(Refusal::new(LockError::Deadlock));
         }
-        let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
-        if taken == Taken::OwnerDied
-            && let Ok(core) = attachment.core()
-        {
-            // The dead owner's stamp is not ours.
-            core.stamp(self.mapping.handle().region, 0);
+        let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refusal)?;
+        if taken == Taken::OwnerDied {
+            self.forget_stamp();
         }
         Ok((me.owner(), taken))
+    }
+
+    /// The dead owner's stamp is not ours.
+    pub(super) fn forget_stamp(&self) {
+        if let Ok(core) = self.mapping.attachment().core() {
+            core.stamp(self.mapping.handle().region, 0);
+        }
     }
 
     #[inline(always)]
@@ -159,7 +163,7 @@ impl<'a> RegionLock<'a> {
         let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
         match self.read_slowly(&me, until) {
             Err(sync::LockError::TimedOut) if again => Err(Refusal::new(LockError::Deadlock)),
-            result => result.map_err(refused),
+            result => result.map_err(refusal),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use commonhold_layout::RecordKind;
+use commonhold_sync as sync;
 
 use super::{Field, Plain, Plan, Record, open, value::Value};
 use crate::{LockError, Mapping, RawMutex, RawMutexGuard, RegionError};
@@ -139,6 +140,21 @@ impl<'a, T: Plain> Mutex<'a, T> {
 pub struct MutexGuard<'a, T> {
     raw: RawMutexGuard<'a>,
     value: Value<'a, T>,
+}
+
+impl<'a, T> MutexGuard<'a, T> {
+    pub(crate) const fn mapping(&self) -> &'a Mapping {
+        self.raw.mapping()
+    }
+
+    /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails.
+    pub(crate) fn lend<R, E>(
+        self,
+        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, E>,
+    ) -> Result<(Self, R), E> {
+        let value = self.value;
+        self.raw.lend(wait).map(|(raw, result)| (Self { raw, value }, result))
+    }
 }
 
 impl<T: Plain> MutexGuard<'_, T> {

@@ -7,10 +7,7 @@ use commonhold_sync as sync;
 use commonhold_sync::{Start, Taken};
 
 use super::{Plain, Plan, Record, open, value::Value};
-use crate::{
-    LockError, Mapping, RegionError,
-    lock::{refused, without_guard},
-};
+use crate::{LockError, Mapping, RegionError, lock::refused};
 
 type Words<T> = Plan<T, { record_words::ONCE }>;
 
@@ -111,6 +108,7 @@ impl<'a, T: Plain> Once<'a, T> {
             Ok(Turn::Done(value)) => return Ok(value),
             Ok(Turn::Mine(guard)) | Err(LockError::OwnerDied(guard)) => guard,
             Err(LockError::Deadlock) => return Err(LockError::Deadlock),
+            Err(LockError::WriterDied) => return Err(LockError::WriterDied),
             Err(LockError::TimedOut) => return Err(LockError::TimedOut),
             Err(LockError::Unrecoverable) => return Err(LockError::Unrecoverable),
             Err(LockError::Region(error)) => return Err(error.into()),
@@ -157,11 +155,7 @@ impl<'a, T: Plain> Once<'a, T> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         let guard = || OnceGuard { once: *self, not_send: PhantomData };
-        match self
-            .once
-            .begin(&me, attachment.my_view(), deadline)
-            .map_err(|error| without_guard(refused(error)))?
-        {
+        match self.once.begin(&me, attachment.my_view(), deadline).map_err(refused)? {
             Start::Done => Ok(Turn::Done(self.value.get(self.mapping)?)),
             Start::Mine(Taken::Clean) => Ok(Turn::Mine(guard())),
             Start::Mine(Taken::OwnerDied) => Err(LockError::OwnerDied(guard())),

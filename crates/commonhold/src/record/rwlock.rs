@@ -16,7 +16,7 @@ use crate::{
         Refusal, handed_over,
         held::Held,
         reading::{Readable, Reading},
-        refused,
+        refusal,
     },
 };
 
@@ -52,8 +52,8 @@ type Words<T> = Plan<T, { record_words::RW_LOCK }>;
 /// ```
 #[derive(Debug)]
 pub struct RwLock<'a, T> {
-    lock: RecordLock<'a>,
-    value: Value<'a, T>,
+    pub(super) lock: RecordLock<'a>,
+    pub(super) value: Value<'a, T>,
 }
 
 impl<T> Clone for RwLock<'_, T> {
@@ -67,7 +67,7 @@ impl<T> Copy for RwLock<'_, T> {}
 /// The lock alone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecordLock<'a> {
-    mapping: &'a Mapping,
+    pub(super) mapping: &'a Mapping,
     words: &'a [AtomicU64; record_words::RW_LOCK],
     at: Offset,
     near: Near<'a>,
@@ -153,7 +153,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
             sync::LockError::TooManyReaders => {
                 RegionError::TooManyReadLocks { most: thread_word::READING_COUNT }.into()
             }
-            error => refused(error),
+            error => refusal(error),
         })
     }
 
@@ -204,7 +204,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
     fn write_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.lock.mapping.attachment();
         let me = attachment.me()?;
-        let taken = self.lock.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
+        let taken = self.lock.core().write(&me, attachment.my_view(), deadline).map_err(refusal)?;
         Ok((me.owner(), taken))
     }
 

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use commonhold::{
-    Access, CreateOptions, Destroy, LockError, Mutex, Once, RegionError, RwLock, Space, Turn,
+    Access, Barrier, BarrierError, Condvar, CreateOptions, Destroy, LockError, Mutex, Once,
+    RegionError, RwLock, Semaphore, SeqLock, Space, Turn,
 };
 
 use crate::support::{Actor, DEADLINE, Role, Scratch, fails, owner_died, say, stay, until};
@@ -16,6 +17,8 @@ pub(crate) const ROLES: &[Role] = &[
     ("fork-guards", guards),
     ("fork-exit", exits),
     ("fork-values", values),
+    ("fork-places", places),
+    ("fork-changes", changes),
     ("fork-anew", anew),
     ("fork-parent", parent),
 ];
@@ -287,6 +290,102 @@ fn values(args: &[&str]) {
     }
     drop(mapping);
     space.destroy("a", Destroy::Within(DEADLINE)).unwrap();
+}
+
+#[test]
+fn a_forked_child_has_no_permit_no_place_in_a_barrier_and_no_mutex_to_wait_without() {
+    run("fork-places");
+}
+
+fn places(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    space.create("a", 256).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    let barrier = mapping.open::<Barrier<2>>(64).unwrap();
+    let changed = mapping.open::<Condvar<'_>>(128).unwrap();
+    let mutex = mapping.open::<Mutex<u64>>(192).unwrap();
+    for door in DOORS {
+        let (permit, other) = (pool.acquire().unwrap(), pool.acquire().unwrap());
+        let party = barrier.join().unwrap();
+        let guard = mutex.lock().unwrap();
+        in_child!(door, {
+            assert_eq!((pool.available(), barrier.phase()), (0, 0));
+            fails!(pool.acquire(), LockError::Region(RegionError::Forked));
+            fails!(pool.give(), RegionError::Forked);
+            fails!(permit.release(), RegionError::Forked);
+            fails!(other.spend(), RegionError::Forked);
+            fails!(barrier.join(), LockError::Region(RegionError::Forked));
+            fails!(party.arrive(), RegionError::Forked);
+            fails!(party.wait(), BarrierError::Region(RegionError::Forked));
+            fails!(party.leave(), RegionError::Forked);
+            fails!(changed.notify_one(), RegionError::Forked);
+            fails!(changed.notify_all(), RegionError::Forked);
+            fails!(changed.wait(guard), LockError::Region(RegionError::Forked));
+        });
+        in_child!(door, drop((permit, other, party, guard)));
+        // They are the parent's as before.
+        let theirs = Space::open(args[0]).unwrap();
+        let theirs = theirs.map("a", Access::ReadWrite).unwrap();
+        fails!(theirs.open::<Semaphore<2>>(0).unwrap().try_acquire(), LockError::TimedOut);
+        fails!(theirs.open::<Mutex<u64>>(192).unwrap().try_lock(), LockError::TimedOut);
+        drop(theirs.open::<Barrier<2>>(64).unwrap().join().unwrap());
+        permit.release().unwrap();
+        other.release().unwrap();
+        party.leave().unwrap();
+        guard.unlock().unwrap();
+    }
+    drop(mapping);
+    space.destroy("a", Destroy::Within(DEADLINE)).unwrap();
+}
+
+#[test]
+fn a_forked_child_ends_no_change_that_its_parent_has_begun() {
+    run("fork-changes");
+}
+
+fn changes(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    space.create("a", 256).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let onlooker = space.map("a", Access::ReadOnly).unwrap();
+    let table = mapping.open::<SeqLock<u64>>(0).unwrap();
+    let pair = mapping.open::<RwLock<u64>>(64).unwrap();
+    for door in DOORS {
+        let guard = table.write().unwrap();
+        guard.set(&1).unwrap();
+        let mut upgradable = pair.upgradable_read().unwrap();
+        let writer = upgradable.upgrade().unwrap();
+        in_child!(door, {
+            fails!(table.read(), LockError::Region(RegionError::Forked));
+            fails!(table.write(), LockError::Region(RegionError::Forked));
+            fails!(table.reset(), RegionError::Forked);
+            fails!(onlooker.open::<SeqLock<u64>>(0), RegionError::Forked);
+            fails!(guard.get(), RegionError::Forked);
+            fails!(guard.set(&2), RegionError::Forked);
+            fails!(guard.unlock(), RegionError::Forked);
+            fails!(writer.get(), RegionError::Forked);
+            fails!(writer.set(&2), RegionError::Forked);
+            fails!(writer.downgrade(), RegionError::Forked);
+        });
+        in_child!(door, drop((guard, writer)));
+        // They are the parent's as before.
+        let theirs = Space::open(args[0]).unwrap();
+        let theirs = theirs.map("a", Access::ReadWrite).unwrap();
+        fails!(theirs.open::<SeqLock<u64>>(0).unwrap().try_read(), LockError::TimedOut);
+        fails!(theirs.open::<RwLock<u64>>(64).unwrap().try_read(), LockError::TimedOut);
+        guard.unlock().unwrap();
+        writer.downgrade().unwrap();
+        in_child!(door, {
+            fails!(upgradable.get(), RegionError::Forked);
+            fails!(upgradable.upgrade(), LockError::Region(RegionError::Forked));
+            fails!(upgradable.unlock(), RegionError::Forked);
+        });
+        in_child!(door, drop(upgradable));
+        fails!(theirs.open::<RwLock<u64>>(64).unwrap().try_write(), LockError::TimedOut);
+        upgradable.unlock().unwrap();
+        assert_eq!(table.read().unwrap(), 1);
+    }
 }
 
 /// As another peer sees it.

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use commonhold::{Access, Destroy, Mapping, Space, WaitGraph, WaitKind};
+use commonhold::{Access, Destroy, Mapping, RecordKind, RwLock, Space, WaitGraph, WaitKind};
 use commonhold_layout::{
     Geometry, LockWord, Offset, Owner, PeerId, Pending, PendingKind, RegionId, ThreadId,
     header_word, region_word, thread_word,
@@ -21,7 +21,7 @@ pub(crate) const ROLES: &[Role] = &[("graph-party", party), ("graph-creator", cr
 fn party(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let [first, second] = [args[1], args[2]].map(|what| {
-        let region = what.trim_start_matches("read ").split('+').next().unwrap();
+        let region = what.rsplit(' ').next().unwrap().split(['+', '=']).next().unwrap();
         (what, space.map(region, Access::ReadWrite).unwrap())
     });
     with(first.0, &first.1, || {
@@ -32,9 +32,22 @@ fn party(args: &[&str]) {
     });
 }
 
-/// `a`, `read a`, or `a+8`, a mutex.
+/// `a`, `read a`, or `a+8`, a mutex; `a=8`, a lock with its data, which can be read, written, or upgraded.
 fn with(what: &str, mapping: &Mapping, run: impl FnOnce()) {
-    if what.starts_with("read ") {
+    if let Some((how, offset)) = what.split_once('=') {
+        let lock = mapping.open::<RwLock<u64>>(offset.parse().unwrap()).unwrap();
+        if how.starts_with("read ") {
+            let _guard = lock.read().unwrap();
+            run();
+        } else if how.starts_with("upgrade ") {
+            let mut guard = lock.upgradable_read().unwrap();
+            let _guard = guard.upgrade().unwrap();
+            run();
+        } else {
+            let _guard = lock.write().unwrap();
+            run();
+        }
+    } else if what.starts_with("read ") {
         let _guard = mapping.read_lock().unwrap();
         run();
     } else if let Some((_, offset)) = what.split_once('+') {
@@ -168,6 +181,53 @@ fn a_writer_and_a_reader_who_wait_for_each_other_are_a_circle() {
     });
     let graph = until_circle(&space, 2);
     assert_eq!(circle(&graph), expected(&steps));
+}
+
+#[test]
+fn a_writer_that_waits_for_readers_of_a_lock_with_its_data_waits_for_them_and_for_no_event() {
+    for wish in ["a=64", "upgrade a=64"] {
+        let scratch = Scratch::formatted();
+        let space = ground(&scratch.url);
+        let actors = parties(&scratch.url, &[["read a=64", "b"], ["b", wish]]);
+        let graph = until_circle(&space, 2);
+        let steps = [(&actors[0], Exclusive, "b"), (&actors[1], Readers, "a+64")];
+        assert_eq!(circle(&graph), expected(&steps));
+        let lock = graph.locks.iter().find(|lock| lock.offset == Some(64)).unwrap();
+        assert_eq!(lock.record, Some(RecordKind::RwLock));
+        let pid = |thread: &usize| graph.threads[*thread].pid;
+        assert_eq!(lock.owner.as_ref().map(pid), Some(actors[1].pid()));
+        assert_eq!(lock.readers.iter().map(pid).collect::<Vec<_>>(), [actors[0].pid()]);
+        // Who comes only to read waits for the writer.
+        let newcomer = parties(&scratch.url, &[["c", "read a=64"]]);
+        until("the newcomer", || {
+            let graph = space.wait_graph().unwrap();
+            let waits = |wait: &&commonhold::Wait| wait.kind == Shared;
+            graph.waits.iter().find(waits).is_some_and(|wait| {
+                let blockers = wait.blockers.iter().map(|thread| graph.threads[*thread].pid);
+                blockers.eq([actors[1].pid()])
+            })
+        });
+        let graph = until_circle(&space, 2);
+        assert_eq!(circle(&graph), expected(&steps));
+        drop(newcomer);
+    }
+}
+
+#[test]
+fn a_reader_of_one_lock_with_its_data_is_not_waited_for_by_the_writer_of_another() {
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let wishes = [["read a=64", "b"], ["read a=128", "c"], ["b", "a=128"]];
+    let actors = parties(&scratch.url, &wishes);
+    until("the writer", || {
+        let graph = space.wait_graph().unwrap();
+        assert!(graph.cycles.is_empty());
+        graph.waits.iter().any(|wait| {
+            let blockers: Vec<_> =
+                wait.blockers.iter().map(|thread| graph.threads[*thread].pid).collect();
+            wait.kind == Readers && blockers == [actors[1].pid()]
+        })
+    });
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod events;
 mod examples;
 mod fork;
 mod graph;
+mod killed_readers;
 mod locks;
 mod misuse;
 mod open;
@@ -24,8 +25,13 @@ mod spaces;
 mod support;
 mod threads;
 mod typed;
+mod typed_barrier;
+mod typed_condvar;
 mod typed_once;
 mod typed_rwlock;
+mod typed_semaphore;
+mod typed_seqlock;
+mod typed_upgradable;
 
 /// What an actor can be told to do.
 const ROLES: &[&[support::Role]] = &[
@@ -34,13 +40,19 @@ const ROLES: &[&[support::Role]] = &[
     events::ROLES,
     fork::ROLES,
     graph::ROLES,
+    killed_readers::ROLES,
     locks::ROLES,
     regions::ROLES,
     spaces::ROLES,
     threads::ROLES,
     typed::ROLES,
+    typed_barrier::ROLES,
+    typed_condvar::ROLES,
     typed_once::ROLES,
     typed_rwlock::ROLES,
+    typed_semaphore::ROLES,
+    typed_seqlock::ROLES,
+    typed_upgradable::ROLES,
 ];
 
 /// Not a test: the entrance of actors.

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{FormatOptions, LockError, Removal, Space};
+use commonhold::{FormatOptions, LockError, Removal, Space, WaitKind};
 
 /// Nothing here takes longer, unless it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -166,6 +166,15 @@ pub(crate) fn until_waiters(space: &Space, region: &str, count: usize) {
     });
 }
 
+/// Waits until so many threads wait for an event, be it that of a semaphore or of a barrier.
+#[track_caller]
+pub(crate) fn until_event_waiters(space: &Space, count: usize) {
+    until("waiters for events", || {
+        let graph = space.wait_graph().unwrap();
+        graph.waits.iter().filter(|wait| wait.kind == WaitKind::Event).count() == count
+    });
+}
+
 /// Writes into the space's file that this attachment is dead, as a peer would that took it for dead.
 pub(crate) fn fence_me(scratch: &Scratch, space: &Space) {
     use std::os::unix::fs::FileExt;
@@ -316,6 +325,11 @@ impl Actor {
     pub(crate) fn tell(&mut self, text: &str) {
         let input = self.input.as_mut().unwrap();
         input.write_all(format!("{text}\n").as_bytes()).unwrap();
+    }
+
+    /// Whether it has not ended by itself.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Kills it with SIGKILL.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
-use commonhold_sync::{Liveness, Park, Thread, Verdict, Wake};
+use commonhold_sync::{Liveness, Park, Shares, Thread, Verdict, Wake};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
@@ -25,6 +25,8 @@ pub(crate) struct World {
     silent: RefCell<Vec<Owner>>,
     script: RefCell<VecDeque<Line>>,
     clock: Cell<u64>,
+    /// How often somebody looked for evidence.
+    pub(crate) looks: Cell<u32>,
     /// Who was woken, in order.
     pub(crate) woken: RefCell<Vec<Wake>>,
     /// How often somebody slept.
@@ -45,6 +47,11 @@ impl World {
 
     pub(crate) fn me(&self, peer: usize) -> Thread<'_> {
         Thread::new(owner(peer), &self.slots[peer], &self.states[peer], LIVE)
+    }
+
+    /// How much time has passed, in nanoseconds.
+    pub(crate) fn passed(&self) -> u64 {
+        self.clock.get() - 1
     }
 
     /// The peer is dead, and whoever looks for evidence finds out.
@@ -99,13 +106,38 @@ impl Park for World {
 
 impl Liveness for World {
     fn is_current(&self, owner: Owner) -> bool {
-        self.states[usize::from(owner.peer().get())].load(Ordering::Relaxed) == LIVE
+        let state = self.states.get(usize::from(owner.peer().get()));
+        state.is_some_and(|state| state.load(Ordering::Relaxed) == LIVE)
     }
 
     fn verdict(&self, owner: Owner) -> Verdict {
+        self.looks.set(self.looks.get() + 1);
         if self.silent.borrow().contains(&owner) {
             self.fence(usize::from(owner.peer().get()));
         }
         if self.is_current(owner) { Verdict::Alive } else { Verdict::Dead }
+    }
+}
+
+/// Readers are known by the words of their threads.
+impl Shares for &World {
+    fn peers(&self) -> u16 {
+        PEERS as u16
+    }
+
+    fn generation(&self, peer: PeerId) -> u32 {
+        u32::from(self.is_current(owner(usize::from(peer.get()))))
+    }
+
+    fn share(&self, _: PeerId) -> Option<&AtomicU64> {
+        None
+    }
+
+    fn threads(&self, _: PeerId) -> u16 {
+        1
+    }
+
+    fn thread(&self, peer: PeerId, _: ThreadId) -> Option<&[AtomicU64; thread_word::COUNT]> {
+        self.slots.get(usize::from(peer.get()))
     }
 }

@@ -9,7 +9,11 @@ use std::collections::BTreeMap;
 
 use commonhold_window::Point;
 
-use crate::crash::Outcome;
+use crate::crash::{
+    Outcome,
+    parties::Parties,
+    shared::{Seq, Seqs, is_upgraded},
+};
 
 /// A process of the scene; the driver itself is [`DRIVER`].
 pub(crate) type Who = usize;
@@ -32,6 +36,10 @@ enum Health {
     Clean,
     Inconsistent,
     Unrecoverable,
+    /// Of a permit: it is used up.
+    Spent,
+    /// Of a once: its value is made.
+    Done,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,14 +60,29 @@ pub(crate) struct Region {
     mappers: Vec<Who>,
     own: Lock,
     mutexes: BTreeMap<u64, Lock>,
+    pub(crate) seqs: Seqs,
+    /// There is one record of each kind in it.
+    pub(crate) records: bool,
+    permit: Lock,
+    once: Lock,
+    parties: Parties,
+}
+
+/// Which lock of a region.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    Own,
+    Mutex(u64),
+    Permit,
+    Once,
 }
 
 /// Everything there is, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     regions: BTreeMap<String, Region>,
-    /// Guards, in the order in which they were taken: whose, of what, and which mutex.
-    guards: Vec<(Who, String, Option<u64>)>,
+    /// Guards, in the order in which they were taken: whose, of what, and which lock.
+    guards: Vec<(Who, String, Which)>,
     /// Bytes of the medium; a size that is larger finds no memory, unless it is lazy.
     memory: Option<u64>,
 }
@@ -80,6 +103,17 @@ fn parse(text: &str) -> Command<'_> {
 }
 
 impl Command<'_> {
+    /// Which lock it takes, if it takes one.
+    fn takes(&self) -> Option<Which> {
+        Some(match self.verb {
+            "lock" | "rlock" => Which::Own,
+            "mlock" => Which::Mutex(self.third),
+            "permit" => Which::Permit,
+            "once" => Which::Once,
+            _ => return None,
+        })
+    }
+
     fn size(&self) -> u64 {
         self.how.parse().unwrap_or(0)
     }
@@ -92,10 +126,12 @@ fn remove_one(list: &mut Vec<Who>, who: Who) {
 }
 
 impl Region {
-    fn lock(&mut self, mutex: Option<u64>) -> &mut Lock {
-        match mutex {
-            None => &mut self.own,
-            Some(offset) => self.mutexes.entry(offset).or_default(),
+    fn lock(&mut self, which: Which) -> &mut Lock {
+        match which {
+            Which::Own => &mut self.own,
+            Which::Mutex(offset) => self.mutexes.entry(offset).or_default(),
+            Which::Permit => &mut self.permit,
+            Which::Once => &mut self.once,
         }
     }
 
@@ -172,8 +208,19 @@ impl Ledger {
                 "mapped".into()
             }
             "resize" if full => "nomemory".into(),
-            "lock" | "rlock" => Self::right_lock(who, &region.own, &command).into(),
-            "mlock" => Self::right_lock(who, region.lock(Some(command.third)), &command).into(),
+            "lock" | "rlock" | "mlock" | "permit" | "once" => {
+                let lock = region.lock(command.takes()?);
+                Self::right_lock(who, lock, &command).into()
+            }
+            "give" if region.permit.health != Health::Spent => "nothingspent".into(),
+            "join" => region.parties.right_join().into(),
+            "pass" => region.parties.right_pass(who, command.how == "wait").into(),
+            "promote" if !region.own.readers.is_empty() => {
+                return Some("no answer yet: somebody reads".into());
+            }
+            "promote" => Self::right_lock(who, &region.own, &command).into(),
+            "sput" => region.seqs.entry(command.third).or_default().right_put().into(),
+            "sget" => region.seqs.entry(command.third).or_default().right_get(),
             "reset" if region.own.writer.is_some() => "timedout".into(),
             "wait" => return None,
             _ => "ok".into(),
@@ -189,6 +236,9 @@ impl Ledger {
             Health::Clean => "ok",
             Health::Inconsistent => "ownerdied",
             Health::Unrecoverable => "unrecoverable",
+            Health::Spent if command.how == "wait" => "no answer yet: no permit is left",
+            Health::Spent => "timedout",
+            Health::Done => "done",
         }
     }
 
@@ -198,24 +248,29 @@ impl Ledger {
         let held = answer == "ok" || answer == "ownerdied";
         // Also one that waits in vain leaves its flag.
         self.region(command.name).raw |= command.verb == "wait";
-        if matches!(command.verb, "lock" | "rlock" | "mlock") && held {
-            self.take(who, &command);
+        if let (true, Some(which)) = (held, command.takes()) {
+            self.take(who, &command, which);
+        } else if command.verb == "join" && held {
+            self.region(command.name).parties.join(who);
+        } else if command.verb == "promote" && held {
+            self.region(command.name).own.health = Health::Clean;
+        } else if command.verb == "sput" && held {
+            self.seq(&command).put(command.size());
         } else if answer.starts_with("ok") {
             self.done(who, &command);
         }
     }
 
-    fn take(&mut self, who: Who, command: &Command<'_>) {
-        let mutex = (command.verb == "mlock").then_some(command.third);
+    fn take(&mut self, who: Who, command: &Command<'_>, which: Which) {
         let region = self.region(command.name);
-        region.raw |= mutex.is_some();
-        let lock = region.lock(mutex);
+        region.raw |= !matches!(which, Which::Own);
+        let lock = region.lock(which);
         if command.verb == "rlock" {
             lock.readers.push(who);
         } else {
             lock.writer = Some(who);
         }
-        self.guards.push((who, command.name.to_owned(), mutex));
+        self.guards.push((who, command.name.to_owned(), which));
     }
 
     fn done(&mut self, who: Who, command: &Command<'_>) {
@@ -229,32 +284,44 @@ impl Ledger {
             }
             "fill" => region.filled = region.size,
             "signal" | "broadcast" => region.raw = true,
+            "sopen" => {
+                region.raw = true;
+                region.seqs.entry(command.third).or_default();
+            }
             "destroy" => {
                 region.life = Life::Doomed;
                 region.unmapped();
             }
             "resize" => region.resize(command.size()),
             "reset" => region.own.health = Health::Clean,
-            "repair" | "unlock" | "leave" | "abandon" => self.give_back(who, command),
-            "look" | "wait" => {}
+            "repair" | "unlock" | "leave" | "abandon" | "spend" | "complete" => {
+                self.give_back(who, command);
+            }
+            "ready" => (region.records, region.raw) = (true, true),
+            "give" => region.permit.health = Health::Clean,
+            "arrive" => region.parties.arrive(who),
+            "part" => region.parties.leave(who),
+            "look" | "wait" | "sget" | "pass" | "cycle" | "await" | "notify" => {}
             // They have no region.
             _ => drop(self.regions.remove(command.name)),
         }
     }
 
     fn give_back(&mut self, who: Who, command: &Command<'_>) {
-        let mine = |guard: &(Who, String, Option<u64>)| guard.0 == who && guard.1 == command.name;
+        let mine = |guard: &(Who, String, Which)| guard.0 == who && guard.1 == command.name;
         let Some(index) = self.guards.iter().rposition(mine) else { return };
-        let Some(mutex) = self.guards.get(index).map(|guard| guard.2) else { return };
+        let Some(which) = self.guards.get(index).map(|guard| guard.2) else { return };
         if command.verb != "repair" {
             self.guards.remove(index);
         }
-        let lock = self.region(command.name).lock(mutex);
+        let lock = self.region(command.name).lock(which);
         if lock.writer != Some(who) {
             return remove_one(&mut lock.readers, who);
         }
         lock.health = match (command.verb, lock.health) {
             ("leave", _) => Health::Inconsistent,
+            ("spend", _) => Health::Spent,
+            ("complete", _) => Health::Done,
             ("abandon", Health::Inconsistent) => Health::Unrecoverable,
             _ => Health::Clean,
         };
@@ -271,7 +338,9 @@ impl Ledger {
         for region in self.regions.values_mut() {
             region.mappers.retain(|other| *other != who);
             region.unmapped();
-            for lock in region.mutexes.values_mut().chain([&mut region.own]) {
+            region.parties.died(who);
+            let own = [&mut region.own, &mut region.permit, &mut region.once];
+            for lock in region.mutexes.values_mut().chain(own) {
                 lock.readers.retain(|other| *other != who);
                 if lock.writer == Some(who) {
                     lock.writer = None;
@@ -295,19 +364,52 @@ impl Ledger {
             }
             "resize" if passed(Point::ResizeGranted) => self.done(who, command),
             "reset" if passed(Point::LockReset) => self.done(who, command),
-            "lock" | "mlock" => {
+            // Its tag may be there, or not.
+            "sopen" => self.region(command.name).raw = true,
+            "sput" => self.seq(command).died(command.size(), trace),
+            "promote" => self.died_upgrading(command, trace),
+            "lock" | "mlock" | "permit" | "once" => {
                 let last = trace.iter().rev().find(|point| {
-                    use Point::{LockAcquired, LockTakenOver, UnlockFreed};
-                    matches!(point, LockAcquired | LockTakenOver | UnlockFreed)
+                    use Point::{LockAcquired, LockTakenOver, PermitTaken, UnlockFreed};
+                    matches!(point, LockAcquired | LockTakenOver | PermitTaken | UnlockFreed)
                 });
-                if last.is_some_and(|point| *point != Point::UnlockFreed) {
-                    self.take(who, command);
+                if let (Some(which), Some(true)) =
+                    (command.takes(), last.map(|point| *point != Point::UnlockFreed))
+                {
+                    self.take(who, command, which);
                 }
             }
-            "unlock" | "leave" | "abandon" if passed(Point::UnlockFreed) => {
+            "unlock" | "leave" | "abandon"
+                if passed(Point::UnlockFreed) || passed(Point::PermitFreed) =>
+            {
                 self.give_back(who, command);
             }
+            // Some of the records may have been made.
+            "ready" => self.region(command.name).raw = true,
+            "spend" if passed(Point::PermitSpent) => self.give_back(who, command),
+            "complete" if passed(Point::OnceDone) => self.give_back(who, command),
+            "give" if passed(Point::PermitFreed) => self.done(who, command),
+            "join" if passed(Point::PartyJoined) => {
+                self.region(command.name).parties.join(who);
+            }
+            "arrive" if passed(Point::PartyArrived) => self.done(who, command),
+            "part" if passed(Point::PartyLeft) => self.done(who, command),
             _ => {}
+        }
+    }
+
+    fn seq(&mut self, command: &Command<'_>) -> &mut Seq {
+        let region = self.region(command.name);
+        region.raw = true;
+        region.seqs.entry(command.third).or_default()
+    }
+
+    fn died_upgrading(&mut self, command: &Command<'_>, trace: &[Point]) {
+        let own = &mut self.region(command.name).own;
+        match is_upgraded(trace) {
+            Some(true) => own.health = Health::Inconsistent,
+            Some(false) => own.health = Health::Clean,
+            None => {}
         }
     }
 
@@ -325,6 +427,6 @@ impl Ledger {
         for text in [create.as_str(), &format!("map {name}"), &format!("fill {name}")] {
             self.done(DRIVER, &parse(text));
         }
-        self.take(DRIVER, &parse(&format!("{verb} {name} wait")));
+        self.take(DRIVER, &parse(&format!("{verb} {name} wait")), Which::Own);
     }
 }

@@ -160,8 +160,19 @@ fn take_stock(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
             scene.run(who, &format!("look {name}"))?;
         }
         lock_twice(scene, who, name, &format!("lock {name} 0"))?;
+        if scene.ledger.region(name).records {
+            try_records(scene, who, name)?;
+        }
         for offset in scene.ledger.mutexes(name) {
             lock_twice(scene, who, name, &format!("mlock {name} 0 {offset}"))?;
+        }
+        let seqs: Vec<u64> = scene.ledger.region(name).seqs.keys().copied().collect();
+        for offset in seqs {
+            for command in
+                ["sopen NAME -", "sget NAME -", "sput NAME 9", "sput NAME 8", "sget NAME -"]
+            {
+                scene.run(who, &format!("{} {offset}", command.replace("NAME", name)))?;
+            }
         }
         scene.run(who, &format!("unmap {name}"))?;
         grow(scene, who, name)?;
@@ -170,6 +181,23 @@ fn take_stock(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
     for command in ["create NAME 5000", "map NAME", "look NAME", "unmap NAME", "destroy NAME wait"]
     {
         scene.run(who, &command.replace("NAME", name))?;
+    }
+    Ok(())
+}
+
+/// Each record as it was left, and as it must be afterwards.
+fn try_records(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
+    for _ in 0..2 {
+        if scene.run(who, &format!("permit {name} 0"))? == "timedout" {
+            scene.play(who, &[&format!("give {name}"), &format!("permit {name} 0")])?;
+        }
+        scene.run(who, &format!("unlock {name}"))?;
+        if scene.run(who, &format!("once {name} 0"))? != "done" {
+            scene.run(who, &format!("complete {name}"))?;
+        }
+        for verb in ["cycle", "await", "notify"] {
+            scene.run(who, &format!("{verb} {name} 0"))?;
+        }
     }
     Ok(())
 }

@@ -42,6 +42,14 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("a reader at a dead writer's lock", reader_at_dead_writer),
     scenario("a mutex among the bytes", mutex),
     scenario("an event", event),
+    scenario("a permit that is waited for", permit),
+    scenario("a permit that is spent and given", spend),
+    scenario("a value made once", once),
+    scenario("a barrier", barrier),
+    scenario("a condition", condition),
+    scenario("a sequence lock", sequence),
+    scenario("an upgrade waits for a reader", upgrade_waits),
+    scenario("an upgrade at a dead owner's lock", upgrade_at_dead),
     scenario("reaping", reap),
     scenario("two kernels", guest),
     Scenario {
@@ -281,6 +289,124 @@ fn event(scene: &mut Scene<'_>) -> Outcome {
         }
     }
     leave(scene, &[a, b])
+}
+
+/// Two processes that map `r`, which has one record of each kind; none if one died before that.
+fn records(scene: &mut Scene<'_>) -> Outcome<Option<(usize, usize)>> {
+    let (a, b) = (scene.join()?, scene.join()?);
+    scene.play(a, &["create r 4096", "map r", "ready r"])?;
+    scene.play(b, &["map r"])?;
+    if scene.deaths == 0 {
+        return Ok(Some((a, b)));
+    }
+    leave(scene, &[a, b])?;
+    Ok(None)
+}
+
+fn permit(scene: &mut Scene<'_>) -> Outcome {
+    let Some((a, b)) = records(scene)? else { return Ok(()) };
+    scene.play(a, &["permit r wait"])?;
+    scene.begin(b, "permit r wait")?;
+    scene.reach(b, Point::EventFlagged)?;
+    scene.play(a, &["unlock r"])?;
+    scene.finish(b)?;
+    scene.play(b, &["leave r"])?;
+    scene.play(a, &["permit r 0", "unlock r", "permit r wait"])?;
+    scene.kill(a)?;
+    scene.play(b, &["permit r wait", "unlock r"])?;
+    leave(scene, &[b])
+}
+
+fn spend(scene: &mut Scene<'_>) -> Outcome {
+    let Some((a, b)) = records(scene)? else { return Ok(()) };
+    scene.play(a, &["permit r wait", "spend r"])?;
+    if scene.deaths == 0 {
+        scene.begin(b, "permit r wait")?;
+        scene.reach(b, Point::EventFlagged)?;
+        scene.play(a, &["give r"])?;
+        scene.finish(b)?;
+        scene.play(b, &["unlock r"])?;
+    } else {
+        scene.play(b, &["give r", "permit r 0", "unlock r"])?;
+    }
+    leave(scene, &[a, b])
+}
+
+fn once(scene: &mut Scene<'_>) -> Outcome {
+    let Some((a, b)) = records(scene)? else { return Ok(()) };
+    scene.play(a, &["once r wait", "leave r", "once r wait"])?;
+    scene.begin(b, "once r wait")?;
+    scene.reach(b, Point::LockFlagged)?;
+    scene.play(a, &["complete r"])?;
+    if scene.finish(b)? != "done" {
+        scene.play(b, &["complete r"])?;
+    }
+    scene.play(a, &["once r wait"])?;
+    leave(scene, &[a, b])
+}
+
+fn barrier(scene: &mut Scene<'_>) -> Outcome {
+    let Some((a, b)) = records(scene)? else { return Ok(()) };
+    for who in [a, b] {
+        scene.play(who, &["join r"])?;
+    }
+    // One that died before it joined would be waited for.
+    if scene.deaths == 0 {
+        for (first, last) in [(a, b), (b, a)] {
+            scene.play(first, &["arrive r"])?;
+            scene.begin(first, "pass r wait")?;
+            scene.reach(first, Point::EventFlagged)?;
+            scene.play(last, &["arrive r", "pass r wait"])?;
+            scene.finish(first)?;
+        }
+    }
+    for who in [a, b] {
+        scene.play(who, &["part r"])?;
+    }
+    leave(scene, &[a, b])
+}
+
+fn condition(scene: &mut Scene<'_>) -> Outcome {
+    let Some((a, b)) = records(scene)? else { return Ok(()) };
+    scene.begin(b, "await r wait")?;
+    scene.reach(b, Point::EventFlagged)?;
+    scene.play(a, &["notify r"])?;
+    scene.finish(b)?;
+    leave(scene, &[a, b])
+}
+
+fn sequence(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = (scene.join()?, scene.join()?);
+    scene.play(a, &["create r 4096", "map r", "sopen r - 64", "sput r 1 64"])?;
+    scene.play(b, &["map r", "sopen r - 64", "sget r - 64", "sput r 2 64"])?;
+    scene.play(a, &["sget r - 64", "sput r 3 64", "sput r 4 64", "sget r - 64"])?;
+    scene.play(b, &["sget r - 64", "sput r 5 64", "sget r - 64"])?;
+    leave(scene, &[a, b])
+}
+
+fn upgrade_waits(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = (scene.join()?, scene.join()?);
+    let c = scene.join()?;
+    scene.play(a, &["create r 4096", "map r", "rlock r wait"])?;
+    scene.play(b, &["map r"])?;
+    scene.play(c, &["map r"])?;
+    scene.begin(b, "promote r")?;
+    scene.reach(b, Point::EventFlagged)?;
+    // Who comes to read now waits for the one that upgrades, and is woken when it is done.
+    scene.begin(c, "rlock r wait")?;
+    scene.reach(c, Point::LockFlagged)?;
+    scene.play(a, &["unlock r"])?;
+    scene.finish(b)?;
+    scene.finish(c)?;
+    scene.play(c, &["unlock r", "promote r"])?;
+    leave(scene, &[a, b, c])
+}
+
+fn upgrade_at_dead(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = locked(scene)?;
+    scene.kill(a)?;
+    scene.play(b, &["promote r", "promote r", "rlock r wait", "unlock r"])?;
+    leave(scene, &[b])
 }
 
 fn reap(scene: &mut Scene<'_>) -> Outcome {

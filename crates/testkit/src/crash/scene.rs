@@ -101,6 +101,15 @@ impl<'a> Scene<'a> {
         while self.actor(who)?.in_flight.is_some() && !self.actor(who)?.points().contains(&point) {
             self.hear(who)?;
         }
+        // If that was its last word, what others are told now depends on its death.
+        let last = self.arm.filter(|arm| arm.who == who).map(|arm| arm.at);
+        let actor = self.actor(who)?;
+        if let Some((point, hit)) = last
+            && actor.in_flight.is_some()
+            && actor.trace.iter().filter(|passed| **passed == point).count() >= hit as usize
+        {
+            self.hear(who)?;
+        }
         Ok(())
     }
 

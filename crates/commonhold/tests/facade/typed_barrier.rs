@@ -1,0 +1,225 @@
+//! Barriers between processes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use commonhold::{
+    Access, Barrier, BarrierError, ErrorKind, LockError, Mapping, Party, RegionError, Space,
+};
+
+use crate::support::{
+    Actor, DEADLINE, Role, SHORT, fails, fence_me, listen, owner_died, say, stay,
+    until_event_waiters,
+};
+use crate::typed::ground;
+
+pub(crate) const ROLES: &[Role] = &[("party", party), ("party-steps", steps)];
+
+/// Where each party of the test with steps writes how far it is.
+const STEPS_AT: u64 = 1024;
+const STEPS: u64 = 200;
+
+fn opened(url: &str) -> Mapping {
+    Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
+}
+
+fn text(result: Result<u64, BarrierError>) -> String {
+    match result {
+        Ok(phase) => format!("passed {phase}"),
+        Err(BarrierError::PartyDied) => "party died".into(),
+        Err(error) => format!("failed: {error}"),
+    }
+}
+
+/// Joins a barrier for two, and then does what each line says.
+fn party(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let barrier = mapping.open::<Barrier<2>>(0).unwrap();
+    let party = match barrier.join() {
+        Ok(party) => {
+            say("joined");
+            party
+        }
+        Err(LockError::OwnerDied(party)) => {
+            say(format!("owner died, arrived: {}", party.has_arrived()));
+            party
+        }
+        Err(error) => panic!("{error}"),
+    };
+    while let Some(line) = listen() {
+        match line.as_str() {
+            "arrive" => say(party.arrive().unwrap()),
+            _ => say(text(party.wait())),
+        }
+    }
+}
+
+fn joined(url: &str) -> Actor {
+    let actor = Actor::start("party", &[url]);
+    actor.says("joined");
+    actor
+}
+
+/// Goes step by step with the others, and looks that none is behind.
+fn steps(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let barrier = mapping.open::<Barrier<3>>(0).unwrap();
+    let party = barrier.join().unwrap();
+    step_by_step(&mapping, &party);
+    say("done");
+    stay();
+}
+
+fn step_by_step(mapping: &Mapping, party: &Party<'_>) {
+    let mine = STEPS_AT + 8 * party.index() as u64;
+    for step in 0..STEPS {
+        mapping.set(mine, &(step + 1)).unwrap();
+        assert_eq!(party.wait_for(DEADLINE).unwrap(), step);
+        let all: [u64; 3] = mapping.get(STEPS_AT).unwrap();
+        assert!(all.iter().all(|theirs| (step + 1..step + 3).contains(theirs)), "{step}: {all:?}");
+    }
+}
+
+#[test]
+fn three_processes_go_step_by_step() {
+    let (scratch, _space, mapping) = ground();
+    let barrier = mapping.open::<Barrier<3>>(0).unwrap();
+    let actors = [(); 2].map(|()| Actor::start("party-steps", &[&scratch.url]));
+    let party = barrier.join().unwrap();
+    step_by_step(&mapping, &party);
+    for actor in actors {
+        actor.says("done");
+        actor.succeed();
+    }
+    assert_eq!(barrier.phase(), STEPS);
+}
+
+#[test]
+fn a_party_killed_before_it_arrived_is_told_until_another_has_joined_and_arrived_in_its_place() {
+    let (scratch, space, mapping) = ground();
+    let barrier = mapping.open::<Barrier<2>>(0).unwrap();
+    let doomed = joined(&scratch.url);
+    let party = barrier.join().unwrap();
+    fails!(barrier.join(), LockError::Region(RegionError::BarrierFull { parties: 2 }));
+    fails!(party.try_wait(), BarrierError::TimedOut);
+    fails!(party.wait_for(SHORT), BarrierError::TimedOut);
+    doomed.kill();
+    let error = party.wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OwnerDied);
+    fails!(&Err::<(), _>(error), BarrierError::PartyDied);
+    // It stays so: nobody passes over the dead.
+    fails!(party.try_wait(), BarrierError::PartyDied);
+    assert_eq!(barrier.phase(), 0);
+    let mut heir = Actor::start("party", &[&scratch.url]);
+    heir.says("owner died, arrived: false");
+    fails!(party.try_wait(), BarrierError::TimedOut);
+    heir.tell("wait");
+    heir.says("passed 0");
+    assert_eq!(party.wait().unwrap(), 0);
+    // The next phase is as any.
+    heir.tell("wait");
+    until_event_waiters(&space, 1);
+    assert_eq!(party.wait().unwrap(), 1);
+    heir.says("passed 1");
+    heir.succeed();
+}
+
+#[test]
+fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
+    let (scratch, space, mapping) = ground();
+    let barrier = mapping.open::<Barrier<2>>(0).unwrap();
+    let mut doomed = joined(&scratch.url);
+    let party = barrier.join().unwrap();
+    doomed.tell("wait");
+    until_event_waiters(&space, 1);
+    doomed.kill();
+    // It has done its part of this phase.
+    assert_eq!(party.wait().unwrap(), 0);
+    fails!(party.wait(), BarrierError::PartyDied);
+    let mut heir = Actor::start("party", &[&scratch.url]);
+    heir.says("owner died, arrived: false");
+    heir.tell("arrive");
+    heir.says("1");
+    assert_eq!(party.wait().unwrap(), 1);
+    // One that arrived and is killed before the other comes: its heir has nothing to do in this phase.
+    heir.tell("arrive");
+    heir.says("2");
+    heir.kill();
+    let mut heir = Actor::start("party", &[&scratch.url]);
+    heir.says("owner died, arrived: true");
+    assert_eq!(party.wait().unwrap(), 2);
+    // It waits for that phase, though it has passed, and not for the next, of which nothing is done.
+    heir.tell("wait");
+    heir.says("passed 2");
+    heir.tell("wait");
+    until_event_waiters(&space, 1);
+    assert_eq!(party.wait().unwrap(), 3);
+    heir.says("passed 3");
+}
+
+#[test]
+fn a_wait_that_times_out_is_for_the_same_phase_when_it_is_taken_up_again() {
+    let (scratch, _space, mapping) = ground();
+    let barrier = mapping.open::<Barrier<2>>(0).unwrap();
+    let party = barrier.join().unwrap();
+    // Nobody else has joined: that is nobody's death.
+    fails!(party.wait_for(SHORT), BarrierError::TimedOut);
+    assert_eq!(party.arrive().unwrap(), 0);
+    let mut other = joined(&scratch.url);
+    other.tell("wait");
+    other.says("passed 0");
+    assert_eq!(barrier.phase(), 1);
+    assert_eq!(party.wait().unwrap(), 0);
+    fails!(party.try_wait(), BarrierError::TimedOut);
+    assert_eq!(barrier.phase(), 1);
+}
+
+#[test]
+fn a_party_that_panics_is_told_of_and_one_that_leaves_in_order_is_not() {
+    let (_scratch, _space, mapping) = ground();
+    let barrier = mapping.open::<Barrier<2>>(0).unwrap();
+    let party = barrier.join().unwrap();
+    barrier.join().unwrap().leave().unwrap();
+    fails!(party.try_wait(), BarrierError::TimedOut);
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let _party = barrier.join().unwrap();
+        std::panic::resume_unwind(Box::new(()))
+    }));
+    assert!(unwound.is_err());
+    fails!(party.wait(), BarrierError::PartyDied);
+    let heir = owner_died(barrier.join());
+    assert_eq!(heir.arrive().unwrap(), 0);
+    drop(heir);
+    assert_eq!(party.wait().unwrap(), 0);
+    // A thread that ended, and has forgotten that it is a party.
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::mem::forget(barrier.join().unwrap())).join().unwrap();
+    });
+    fails!(party.wait(), BarrierError::PartyDied);
+}
+
+#[test]
+fn a_barrier_opened_for_another_number_is_an_error() {
+    let (_scratch, _space, mapping) = ground();
+    let three = Barrier::open_with(&mapping, 0, 3).unwrap();
+    assert_eq!(mapping.open::<Barrier<3>>(0).unwrap().parties(), three.parties());
+    fails!(mapping.open::<Barrier<2>>(0), RegionError::OtherRecord { .. });
+    fails!(Barrier::open_with(&mapping, 0, 0), RegionError::BadCount { asked: 0, most: 64 });
+    assert_eq!(Barrier::<3>::SIZE, Barrier::size_with(3));
+}
+
+#[test]
+fn who_was_declared_dead_does_not_arrive() {
+    let (scratch, space, mapping) = ground();
+    let barrier = mapping.open::<Barrier<2>>(0).unwrap();
+    let party = barrier.join().unwrap();
+    let other = scratch.open();
+    let theirs = other.map("a", Access::ReadWrite).unwrap();
+    let theirs = theirs.open::<Barrier<2>>(0).unwrap();
+    let witness = theirs.join().unwrap();
+    fence_me(&scratch, &space);
+    fails!(party.arrive(), RegionError::Fenced);
+    fails!(party.wait(), BarrierError::Region(RegionError::Fenced));
+    fails!(witness.try_wait(), BarrierError::PartyDied);
+    drop(owner_died(theirs.join()));
+    fails!(party.leave(), RegionError::Fenced);
+}

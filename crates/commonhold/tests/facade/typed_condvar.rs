@@ -1,0 +1,235 @@
+//! Condition variables between processes.
+
+use commonhold::{
+    Access, Condvar, LockError, Mapping, Mutex, MutexGuard, RegionError, Space, Waited, records,
+};
+
+use crate::support::{
+    Actor, DEADLINE, Role, SHORT, Scratch, fails, listen, owner_died, say, stay, until,
+};
+
+pub(crate) const ROLES: &[Role] =
+    &[("condvar-wait", wait), ("condvar-echo", echo), ("condvar-notify", notify)];
+
+records! {
+    struct Box<'a> {
+        content: Mutex<'a, u64>,
+        changed: Condvar<'a>,
+        waiting: Mutex<'a, u64>,
+    }
+}
+
+fn ground() -> (Scratch, Space, Mapping) {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 4096).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    (scratch, space, mapping)
+}
+
+fn opened(url: &str) -> Mapping {
+    Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
+}
+
+/// Waits until there is something, and says what, and whether somebody died for it.
+fn wait(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let mut guard = shared.content.lock().unwrap();
+    // Who sees this and then has the mutex knows that this process waits.
+    shared.waiting.lock().unwrap().update(|count| *count += 1).unwrap();
+    let mut told = "";
+    while guard.get().unwrap() == 0 {
+        guard = match shared.changed.wait(guard) {
+            Ok(guard) => guard,
+            Err(LockError::OwnerDied(guard)) => {
+                told = " owner died";
+                guard.mark_consistent().unwrap();
+                guard.set(&u64::MAX).unwrap();
+                guard
+            }
+            Err(error) => panic!("{error}"),
+        };
+    }
+    say(format!("{}{told}", guard.get().unwrap()));
+    drop(guard);
+    stay();
+}
+
+/// Does one thing for each line, with or without the mutex.
+fn notify(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let mut guard = None;
+    while let Some(line) = listen() {
+        match line.as_str() {
+            "lock" => guard = Some(shared.content.lock().unwrap()),
+            "set" => guard.as_ref().unwrap().set(&5).unwrap(),
+            "unlock" => guard = None,
+            _ => shared.changed.notify_one().unwrap(),
+        }
+        say("done");
+    }
+}
+
+/// Answers every odd number with the next.
+fn echo(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let most: u64 = args[1].parse().unwrap();
+    let mut guard = shared.content.lock().unwrap();
+    loop {
+        let number = guard.get().unwrap();
+        if number >= most {
+            return;
+        }
+        guard = if number % 2 == 1 {
+            guard.set(&(number + 1)).unwrap();
+            shared.changed.notify_one().unwrap();
+            guard
+        } else {
+            shared.changed.wait(guard).unwrap()
+        };
+    }
+}
+
+fn waiter(scratch: &Scratch, shared: &Box<'_>, already: u64) -> Actor {
+    let actor = Actor::start("condvar-wait", &[&scratch.url]);
+    until("a waiter", || shared.waiting.lock().unwrap().get().unwrap() == already + 1);
+    // It has freed the mutex, and it does so only to wait.
+    drop(shared.content.lock().unwrap());
+    actor
+}
+
+fn changed<'a>(shared: &Box<'a>) -> MutexGuard<'a, u64> {
+    let guard = shared.content.lock().unwrap();
+    guard.set(&5).unwrap();
+    guard
+}
+
+#[test]
+fn no_notification_is_lost_between_two_processes_that_take_turns() {
+    const MOST: u64 = 2000;
+    let (scratch, _space, mapping) = ground();
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let actor = Actor::start("condvar-echo", &[&scratch.url, &MOST.to_string()]);
+    let mut guard = shared.content.lock().unwrap();
+    while guard.get().unwrap() < MOST {
+        guard.update(|number| *number += 1).unwrap();
+        shared.changed.notify_one().unwrap();
+        guard = shared.changed.wait_while(guard, |number| number % 2 == 1).unwrap();
+    }
+    drop(guard);
+    actor.succeed();
+}
+
+#[test]
+fn all_who_wait_are_notified() {
+    let (scratch, _space, mapping) = ground();
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let actors = [0, 1, 2].map(|already| waiter(&scratch, &shared, already));
+    drop(changed(&shared));
+    shared.changed.notify_all().unwrap();
+    for actor in actors {
+        actor.says("5");
+        actor.succeed();
+    }
+}
+
+#[test]
+fn a_killed_waiter_does_not_eat_the_notification_of_another() {
+    let (scratch, _space, mapping) = ground();
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    for round in 0..5 {
+        let mut killed = waiter(&scratch, &shared, 2 * round);
+        let other = waiter(&scratch, &shared, 2 * round + 1);
+        // Of the two, one dies at about the time of the only notification.
+        killed.kill_unseen();
+        let guard = changed(&shared);
+        shared.changed.notify_one().unwrap();
+        drop(guard);
+        other.says("5");
+        other.succeed();
+        killed.kill();
+        let guard = match shared.content.lock() {
+            // It was killed while it looked.
+            Err(LockError::OwnerDied(guard)) => guard.mark_consistent().map(|()| guard).unwrap(),
+            guard => guard.unwrap(),
+        };
+        guard.set(&0).unwrap();
+    }
+}
+
+#[test]
+fn a_notifier_killed_with_the_mutex_is_told_to_one_who_waits() {
+    let (scratch, _space, mapping) = ground();
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let actor = waiter(&scratch, &shared, 0);
+    let mut notifier = Actor::start("condvar-notify", &[&scratch.url]);
+    notifier.tell("lock");
+    notifier.says("done");
+    notifier.kill();
+    actor.says(&format!("{} owner died", u64::MAX));
+    actor.succeed();
+}
+
+#[test]
+fn a_notifier_killed_before_it_notified_is_made_up_for_by_the_waiter_itself() {
+    let (scratch, _space, mapping) = ground();
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let actor = waiter(&scratch, &shared, 0);
+    let mut notifier = Actor::start("condvar-notify", &[&scratch.url]);
+    for line in ["lock", "set", "unlock"] {
+        notifier.tell(line);
+        notifier.says("done");
+    }
+    notifier.kill();
+    actor.says("5");
+    actor.succeed();
+}
+
+#[test]
+fn a_wait_that_times_out_has_the_mutex_and_gave_it_to_others_meanwhile() {
+    let (_scratch, _space, mapping) = ground();
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    for timeout in [std::time::Duration::ZERO, SHORT] {
+        let guard = shared.content.lock().unwrap();
+        let (guard, waited) = shared.changed.wait_for(guard, timeout).unwrap();
+        assert_eq!(waited, Waited::TimedOut);
+        fails!(shared.content.try_lock(), LockError::Deadlock);
+        guard.unlock().unwrap();
+    }
+    let guard = shared.content.lock().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(changed(&shared)));
+        let mut guard = guard;
+        while guard.get().unwrap() == 0 {
+            guard = shared.changed.wait_for(guard, DEADLINE).unwrap().0;
+        }
+    });
+}
+
+#[test]
+fn an_inconsistent_mutex_is_told_to_whoever_takes_it_while_its_owner_waits() {
+    let (_scratch, _space, mapping) = ground();
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    shared.content.lock().unwrap().leave().unwrap();
+    let guard = owner_died(shared.content.lock());
+    let guard = owner_died(shared.changed.wait_for(guard, SHORT));
+    assert!(guard.is_inconsistent());
+    guard.mark_consistent().unwrap();
+    let (guard, _) = shared.changed.wait_for(guard, SHORT).unwrap();
+    assert!(!guard.is_inconsistent());
+}
+
+#[test]
+fn a_mutex_of_another_space_or_of_one_that_is_another_peer_is_refused_and_freed() {
+    let (scratch, _space, mapping) = ground();
+    let other = scratch.open();
+    let theirs = other.map("a", Access::ReadWrite).unwrap();
+    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let theirs = theirs.open::<Box<'_>>(0).unwrap();
+    let guard = theirs.content.lock().unwrap();
+    fails!(shared.changed.wait(guard), LockError::Region(RegionError::OtherSpace));
+    drop(shared.content.try_lock().unwrap());
+}

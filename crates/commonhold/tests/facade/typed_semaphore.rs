@@ -1,0 +1,255 @@
+//! Semaphores between processes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use commonhold::{
+    Access, LockError, Mapping, Mutex, Permit, Record, RecordKind, RecordTag, RegionError,
+    Semaphore, Space, records,
+};
+
+use crate::support::{
+    Actor, DEADLINE, Role, SHORT, fails, fence_me, listen, owner_died, say, stay,
+    until_event_waiters,
+};
+use crate::typed::ground;
+
+pub(crate) const ROLES: &[Role] =
+    &[("permit-hold", hold), ("permit-turns", turns), ("permit-obey", obey)];
+
+fn opened(url: &str) -> Mapping {
+    Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
+}
+
+/// Takes a permit, says which and how, and stays.
+fn hold(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    let permit = pool.acquire();
+    match &permit {
+        Ok(permit) => say(format!("mine {}", permit.index())),
+        Err(LockError::OwnerDied(permit)) => say(format!("owner died {}", permit.index())),
+        Err(error) => panic!("{error}"),
+    }
+    stay();
+}
+
+/// Spends, or gives, one permit for each such line.
+fn obey(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    while let Some(line) = listen() {
+        match line.as_str() {
+            "spend" => pool.acquire().unwrap().spend().unwrap(),
+            _ => pool.give().unwrap(),
+        }
+        say("done");
+    }
+}
+
+const ROUNDS: u64 = 300;
+
+/// Counts how many have a permit at the same time.
+fn turns(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    let inside = mapping.open::<Mutex<[u64; 2]>>(512).unwrap();
+    say("ready");
+    for _ in 0..ROUNDS {
+        let permit = pool.acquire().unwrap();
+        inside
+            .lock()
+            .unwrap()
+            .update(|[now, most]| (*now += 1, *most = (*most).max(*now)))
+            .unwrap();
+        std::thread::yield_now();
+        inside.lock().unwrap().update(|[now, _]| *now -= 1).unwrap();
+        permit.release().unwrap();
+    }
+}
+
+fn index(said: &str) -> usize {
+    said.split(' ').next_back().unwrap().parse().unwrap()
+}
+
+#[test]
+fn of_many_processes_as_many_go_on_as_there_are_permits() {
+    let (scratch, _space, mapping) = ground();
+    let actors = [(); 4].map(|()| Actor::start("permit-turns", &[&scratch.url]));
+    for actor in &actors {
+        actor.says("ready");
+    }
+    actors.into_iter().for_each(Actor::succeed);
+    let [now, most] = mapping.open::<Mutex<[u64; 2]>>(512).unwrap().lock().unwrap().get().unwrap();
+    assert_eq!(now, 0);
+    assert!((1..=2).contains(&most), "{most} at once");
+    assert_eq!(mapping.open::<Semaphore<2>>(0).unwrap().available(), 2);
+}
+
+#[test]
+fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none() {
+    let (scratch, space, mapping) = ground();
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    let mine = pool.acquire().unwrap();
+    let holder = Actor::start("permit-hold", &[&scratch.url]);
+    let held = index(&holder.hear());
+    assert_ne!(held, mine.index());
+    fails!(pool.try_acquire(), LockError::TimedOut);
+    fails!(pool.acquire_for(SHORT), LockError::TimedOut);
+    assert_eq!(pool.available(), 0);
+    // Of two who wait, one is killed first.
+    let doomed = Actor::start("permit-hold", &[&scratch.url]);
+    until_event_waiters(&space, 1);
+    let heir = Actor::start("permit-hold", &[&scratch.url]);
+    until_event_waiters(&space, 2);
+    doomed.kill();
+    holder.kill();
+    heir.says(&format!("owner died {held}"));
+    // And again, by one who only tries.
+    heir.kill();
+    let permit = owner_died(pool.try_acquire());
+    assert_eq!(permit.index(), held);
+    fails!(pool.acquire(), LockError::Deadlock);
+    permit.release().unwrap();
+    // It was told, and is as good as any other now.
+    drop(pool.acquire().unwrap());
+    mine.release().unwrap();
+    assert_eq!(pool.available(), 2);
+}
+
+#[test]
+fn a_permit_that_comes_free_wakes_one_in_another_process() {
+    let (scratch, space, mapping) = ground();
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    let (first, second) = (pool.acquire().unwrap(), pool.acquire().unwrap());
+    let waiters = [(); 2].map(|()| Actor::start("permit-hold", &[&scratch.url]));
+    until_event_waiters(&space, 2);
+    let (one, other) = (first.index(), second.index());
+    drop(first);
+    drop(second);
+    let mut got = waiters.each_ref().map(|waiter| waiter.hear());
+    got.sort();
+    let mut freed = [one, other].map(|index| format!("mine {index}"));
+    freed.sort();
+    assert_eq!(got, freed);
+    for waiter in waiters {
+        waiter.succeed();
+    }
+    assert_eq!(pool.available(), 2);
+}
+
+#[test]
+fn what_a_giver_gave_before_it_was_killed_is_given_and_what_it_spent_is_not_its_own() {
+    let (scratch, space, mapping) = ground();
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    fails!(pool.give(), RegionError::NothingSpent);
+    let mut giver = Actor::start("permit-obey", &[&scratch.url]);
+    for line in ["spend", "spend"] {
+        giver.tell(line);
+        giver.says("done");
+    }
+    fails!(pool.try_acquire(), LockError::TimedOut);
+    let waiter = Actor::start("permit-hold", &[&scratch.url]);
+    until_event_waiters(&space, 1);
+    giver.tell("give");
+    giver.says("done");
+    assert!(waiter.hear().starts_with("mine"));
+    giver.kill();
+    // Its death brings back nothing that it spent, and takes nothing that it gave.
+    fails!(pool.acquire_for(SHORT), LockError::TimedOut);
+    waiter.kill();
+    drop(owner_died(pool.acquire()));
+    pool.give().unwrap();
+    fails!(pool.give(), RegionError::NothingSpent);
+    assert_eq!(pool.available(), 2);
+}
+
+#[test]
+fn a_semaphore_opened_for_another_number_is_an_error_and_other_bytes_are_none() {
+    let (_scratch, _space, mapping) = ground();
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    let kind = RecordKind::Semaphore;
+    fails!(mapping.open::<Semaphore<3>>(0), RegionError::OtherRecord { wanted, found, .. }
+        if *wanted == RecordTag { kind, size: 24 } && *found == RecordTag { kind, size: 16 });
+    fails!(Semaphore::open_with(&mapping, 0, 1), RegionError::OtherRecord { .. });
+    let same = Semaphore::open_with(&mapping, 0, 2).unwrap();
+    let permit = same.acquire().unwrap();
+    assert_eq!((pool.available(), pool.permits(), same.permits()), (1, 2, 2));
+    drop(permit);
+    for asked in [0, 65] {
+        fails!(Semaphore::open_with(&mapping, 1024, asked), RegionError::BadCount { most: 64, .. });
+    }
+    let most = Semaphore::open_with(&mapping, 1024, 64).unwrap();
+    let all: Vec<Permit<'_>> = (0..64).map(|_| most.try_acquire().unwrap()).collect();
+    fails!(most.try_acquire(), LockError::Deadlock);
+    drop(all);
+    assert_eq!(Semaphore::size_with(64), 66 * 8);
+    assert_eq!(Semaphore::<2>::SIZE, Semaphore::size_with(2));
+    fails!(mapping.open::<Mutex<u64>>(0), RegionError::OtherRecord { .. });
+    // Where a permit would be there is something else.
+    mapping.set(2048 + 24, &7_u64).unwrap();
+    fails!(mapping.open::<Semaphore<2>>(2048), RegionError::NotARecord { .. });
+    assert_eq!(mapping.open::<Semaphore<1>>(2048).unwrap().available(), 1);
+}
+
+#[test]
+fn a_permit_given_up_or_dropped_by_a_panic_tells_the_next() {
+    let (_scratch, _space, mapping) = ground();
+    let pool = mapping.open::<Semaphore<1>>(0).unwrap();
+    pool.acquire().unwrap().leave().unwrap();
+    assert_eq!(pool.available(), 1);
+    drop(owner_died(pool.try_acquire()));
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let _permit = pool.acquire().unwrap();
+        std::panic::resume_unwind(Box::new(()))
+    }));
+    assert!(unwound.is_err());
+    owner_died(pool.acquire_for(DEADLINE)).release().unwrap();
+    drop(pool.acquire().unwrap());
+}
+
+#[test]
+fn a_permit_forgotten_by_a_thread_that_ended_goes_to_others() {
+    let (_scratch, _space, mapping) = ground();
+    let pool = mapping.open::<Semaphore<1>>(0).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::mem::forget(pool.acquire().unwrap())).join().unwrap();
+    });
+    drop(owner_died(pool.acquire_for(DEADLINE)));
+}
+
+#[test]
+fn who_was_declared_dead_has_no_permit_to_give_back_or_to_spend() {
+    let (scratch, space, mapping) = ground();
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    let (first, second) = (pool.acquire().unwrap(), pool.acquire().unwrap());
+    let other = scratch.open();
+    let theirs = other.map("a", Access::ReadWrite).unwrap();
+    let theirs = theirs.open::<Semaphore<2>>(0).unwrap();
+    fence_me(&scratch, &space);
+    let heirs = [owner_died(theirs.acquire()), owner_died(theirs.acquire())];
+    fails!(first.release(), RegionError::Fenced);
+    fails!(second.spend(), RegionError::Fenced);
+    fails!(pool.acquire(), LockError::Region(RegionError::Fenced));
+    fails!(pool.give(), RegionError::Fenced);
+    drop(heirs);
+    assert_eq!(theirs.available(), 2);
+}
+
+records! {
+    struct Desk<'a> {
+        pens: Semaphore<'a, 3>,
+        notes: Mutex<'a, u64>,
+    }
+}
+
+#[test]
+fn a_semaphore_lies_among_other_records() {
+    let (_scratch, _space, mapping) = ground();
+    let desk = mapping.open::<Desk<'_>>(64).unwrap();
+    assert_eq!(Desk::SIZE, 40 + 24);
+    let pens = [(); 3].map(|()| desk.pens.acquire().unwrap());
+    desk.notes.lock().unwrap().set(&9).unwrap();
+    drop(pens);
+    assert_eq!(desk.notes.lock().unwrap().get().unwrap(), 9);
+    assert_eq!(desk.pens.available(), 3);
+}

@@ -1,0 +1,126 @@
+//! The condition variable: an event that is waited for without the mutex that protects the condition.
+//!
+//! # Invariants
+//! 1. The event's number is read under the mutex, which is freed after that: whoever changes the condition
+//!    under the mutex and then notifies moves the number, and the waiter sees it moved.
+//! 2. A waiter returns with the mutex held, and with how it was taken. If it waited with a mutex that was
+//!    inconsistent, it frees it so, and whoever takes it next is told.
+//! 3. A wait may end for no reason, and does so once in [`DOUBT_NS`]: the condition has to be looked at
+//!    again. So no wait depends on a notification, which whoever should make it may not live to make.
+//!
+//! # Deaths
+//! - The notifier, while it holds the mutex: whoever waits sees by the mutex that its owner is dead, at the
+//!   end of a slice, takes it over, and is told so.
+//! - The notifier, after it freed the mutex and before it notified; or an heir of the mutex that repairs the
+//!   condition and does not notify: see invariant 3.
+//! - The notifier, after it moved the number and before it woke anybody: whoever reaps it wakes the
+//!   sleepers; at the latest they see the number at the end of their slice.
+//! - A waiter: nothing. One notification moves the number for all, and the one that it woke is not the only
+//!   one to learn of it: the others do at the end of their slice.
+
+use commonhold_layout::{LockFlags, Offset, Owner};
+use commonhold_window::{Point, atomic::AtomicU64};
+
+use crate::{
+    Event, Liveness, LockError, Mutex, Park, Release, SLICE_NS, Taken, Thread, places::Evidence,
+};
+
+/// Longest wait that ends for no reason.
+const DOUBT_NS: u64 = 1_000_000_000;
+
+/// A condition variable on a word.
+#[derive(Debug, Clone, Copy)]
+pub struct Condvar<'a>(Event<'a>);
+
+/// Why a wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Waited {
+    /// Somebody has notified; or nobody has, which the condition tells.
+    Notified,
+    /// The time is up.
+    TimedOut,
+}
+
+impl<'a> Condvar<'a> {
+    /// The condition variable whose word is `word`, at offset `at` of its window.
+    #[inline]
+    #[must_use]
+    pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
+        Self(Event::new(word, at))
+    }
+
+    /// Wakes one who waits; the others look at the condition again at the end of their slice.
+    pub fn notify_one(&self, me: &Thread<'_>, env: &impl Park) {
+        self.0.signal(me, env);
+    }
+
+    /// Wakes all who wait.
+    pub fn notify_all(&self, me: &Thread<'_>, env: &impl Park) {
+        self.0.broadcast(me, env);
+    }
+
+    /// Frees `mutex`, which the thread holds, waits to be notified until `deadline`, or for ever, and takes
+    /// the mutex again, however long that takes.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not hold the mutex, or was declared dead; those of
+    /// [`Mutex::lock`]. The thread does not hold the mutex then.
+    pub fn wait(
+        &self,
+        mutex: &Mutex<'_>,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<(Taken, Waited), LockError> {
+        let number = self.0.sequence();
+        let how = if mutex.look().flags().contains(LockFlags::INCONSISTENT) {
+            Release::Inconsistent
+        } else {
+            Release::Done
+        };
+        mutex.unlock(me, env, how)?;
+        Point::CondvarFreed.reached();
+        let waited = self.sleep(mutex, me, env, number, deadline);
+        me.done();
+        // If it failed, this fails for the same reason.
+        let taken = mutex.lock(me, env, None)?;
+        waited.map(|waited| (taken, waited))
+    }
+
+    fn sleep(
+        &self,
+        mutex: &Mutex<'_>,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        number: u64,
+        deadline: Option<u64>,
+    ) -> Result<Waited, LockError> {
+        let mut now = env.now();
+        let doubt = now.saturating_add(DOUBT_NS);
+        let mut holder = None;
+        loop {
+            let slice = now.saturating_add(SLICE_NS).min(deadline.unwrap_or(u64::MAX));
+            match self.0.pause(me, env, number, Some(slice), None) {
+                Ok(_) => return Ok(Waited::Notified),
+                Err(LockError::TimedOut) => now = env.now(),
+                Err(error) => return Err(error),
+            }
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Ok(Waited::TimedOut);
+            }
+            if now >= doubt || is_hurt(mutex, env, &mut holder) {
+                return Ok(Waited::Notified);
+            }
+        }
+    }
+}
+
+/// Whether something has become of the mutex that whoever waits must know of: its owner is dead, or has
+/// left it inconsistent. Evidence is looked for only of an owner that had it at the last look, `before`.
+fn is_hurt(mutex: &Mutex<'_>, env: &impl Liveness, before: &mut Option<Owner>) -> bool {
+    let seen = mutex.look();
+    let Some(owner) = seen.owner() else { return seen.flags() != LockFlags::NONE };
+    let known = before.replace(owner) == Some(owner);
+    (if known { Evidence::Sought } else { Evidence::Known }).proves_dead(env, owner)
+}

@@ -1,0 +1,136 @@
+//! Places: words of which each names the one who has it, and any will do. The permits of a semaphore, and
+//! the parties of a barrier.
+//!
+//! # Invariants
+//! 1. A place is taken, kept and given back by one compare-and-swap of its owner's whole identity each. So
+//!    nobody's place is lost: whoever has it can be asked for, and if it is dead the place is taken over.
+//! 2. Whoever takes a place over, or one whose owner gave up, is told ([`Taken::OwnerDied`]).
+
+use commonhold_layout::{LockFlags, LockWord, Owner};
+use commonhold_window::atomic::{AtomicU64, Ordering};
+
+use crate::{Liveness, LockError, Taken, Thread, Verdict};
+
+/// Whether to look for evidence of an owner's death, which costs a system call or two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// Only those that are known to be dead are.
+    Known,
+    /// Look for it.
+    Sought,
+}
+
+impl Evidence {
+    /// Whether `owner` is dead, or has ended.
+    pub(crate) fn proves_dead(self, env: &impl Liveness, owner: Owner) -> bool {
+        !env.is_current(owner)
+            || env.has_ended(owner)
+            || (self == Self::Sought && env.verdict(owner) == Verdict::Dead)
+    }
+}
+
+/// The words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places<'a>(pub(crate) &'a [AtomicU64]);
+
+impl Places<'_> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = LockWord> + '_ {
+        self.0.iter().map(look)
+    }
+
+    /// What the word of a place says; of one that does not exist, that nobody has it.
+    pub(crate) fn look(&self, place: usize) -> LockWord {
+        self.0.get(place).map_or(LockWord::FREE, look)
+    }
+
+    pub(crate) fn swap(&self, place: usize, from: LockWord, to: LockWord) -> bool {
+        self.0.get(place).is_some_and(|word| swap(word, from, to))
+    }
+
+    /// Takes a place that nobody has, or else one whose owner is dead. Its flags stay, but for the one
+    /// that says that its owner gave up.
+    pub(crate) fn take(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Liveness,
+        evidence: Evidence,
+    ) -> Option<(usize, Taken)> {
+        self.find(me, |seen| is_free(seen).then_some(())).or_else(|| {
+            let dead = |owner| evidence.proves_dead(env, owner);
+            self.find(me, |seen| seen.owner().filter(|owner| dead(*owner)).map(drop))
+        })
+    }
+
+    /// Takes the first free place, if that is quickly done.
+    #[inline]
+    pub(crate) fn take_quickly(&self, me: &Thread<'_>) -> Option<usize> {
+        self.beginning_with_mine(me)
+            .find(|(_, word)| {
+                word.load(Ordering::Relaxed) == LockWord::FREE.word()
+                    && swap(word, LockWord::FREE, me.owner().word())
+            })
+            .map(|(place, _)| place)
+    }
+
+    /// Each thread begins elsewhere, so that they do not all fight for the first word.
+    #[inline]
+    fn beginning_with_mine(&self, me: &Thread<'_>) -> impl Iterator<Item = (usize, &AtomicU64)> {
+        let owner = me.owner();
+        let mine = usize::from(owner.peer().get()) + usize::from(owner.thread().index());
+        let count = self.0.len();
+        self.0.iter().enumerate().cycle().skip(mine.checked_rem(count).unwrap_or(0)).take(count)
+    }
+
+    fn find(
+        &self,
+        me: &Thread<'_>,
+        wanted: impl Fn(LockWord) -> Option<()>,
+    ) -> Option<(usize, Taken)> {
+        self.beginning_with_mine(me).find_map(|(place, word)| {
+            let seen = look(word);
+            wanted(seen)?;
+            let failed = seen.is_owned() || seen.flags().contains(LockFlags::INCONSISTENT);
+            let flags = seen.flags().without(LockFlags::INCONSISTENT);
+            let taken = if failed { Taken::OwnerDied } else { Taken::Clean };
+            swap(word, seen, me.owner().word().with_flags(flags)).then_some((place, taken))
+        })
+    }
+
+    /// Gives a place back: its word becomes what `left` makes of it.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not have the place.
+    pub(crate) fn give_back(
+        &self,
+        me: &Thread<'_>,
+        place: usize,
+        left: impl Fn(LockWord) -> LockWord,
+    ) -> Result<(), LockError> {
+        loop {
+            let seen = self.look(place);
+            if !seen.is_owned_by(me.owner()) {
+                return Err(LockError::Fenced);
+            }
+            if self.swap(place, seen, left(seen)) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whether a word can be taken as it is.
+fn is_free(seen: LockWord) -> bool {
+    !seen.is_owned() && !seen.flags().contains(LockFlags::UNRECOVERABLE)
+}
+
+fn look(word: &AtomicU64) -> LockWord {
+    // SeqCst: see `store_then_load`; the parties of a barrier look at each other's words here.
+    LockWord::from_word(word.load(Ordering::SeqCst))
+}
+
+#[inline]
+fn swap(word: &AtomicU64, from: LockWord, to: LockWord) -> bool {
+    // SeqCst, and so Acquire and Release: what was written before a place was given back is visible to
+    // whoever takes it; and a party's look at the others comes after its arrival (Dekker).
+    word.compare_exchange(from.word(), to.word(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}

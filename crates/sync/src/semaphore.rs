@@ -1,0 +1,228 @@
+//! The semaphore: so many permits, each of which names its holder.
+//!
+//! A permit is a word, and taking it a compare-and-swap of one's identity into a free one. That costs a
+//! search among at most 64 words where a counter would be one addition; but of a counter nobody can say
+//! whose permits it lacks, and each death would make the semaphore smaller for ever.
+//!
+//! A permit that stands for something which is used up, such as an item in a queue, is *spent* instead of
+//! released, and comes back when somebody gives it. Then it is nobody's, and no death loses it.
+//!
+//! # Invariants
+//! 1. A permit is held by one thread at most, named by its word, or free, or spent: permits are neither
+//!    made nor lost.
+//! 2. Whoever makes a word free signals the event afterwards; a waiter reads the event's number, looks at
+//!    all words, and sleeps while the number is the same. So nobody sleeps beside a free permit for longer
+//!    than a slice, and that long only where whoever freed it died before it signalled.
+//! 3. A signal takes the event's flag down and wakes one. Who has slept raises the flag again when it goes,
+//!    with a permit or without, and wakes one more if permits are left: it cannot know whether others sleep.
+//! 4. A waiter keeps its announcement until it has its permit: if it dies with a wake-up that was meant for
+//!    any of them, the others are woken.
+//!
+//! # Deaths
+//! - The holder: its permit goes to a waiter, or whoever comes next, who is told so.
+//! - The holder, after it released the permit and before it signalled: the permit is free, and those who
+//!   sleep find it at the end of their slice.
+//! - A waiter: nothing but its own turn.
+//! - Whoever gives a permit: it is given or not, and otherwise as for one who releases it.
+//! - Whoever has spent a permit: nothing; the permit is given by others.
+
+use commonhold_layout::{LockFlags, LockWord, Offset};
+use commonhold_window::{Point, atomic::AtomicU64};
+
+use crate::{
+    Event, FIRST_SLICE_NS, Liveness, LockError, Park, Release, SLICE_NS, Taken, Thread,
+    places::{Evidence, Places},
+    store_then_load,
+};
+
+/// A semaphore on a word for its event, and one for each permit.
+#[derive(Debug, Clone, Copy)]
+pub struct Semaphore<'a> {
+    freed: Event<'a>,
+    permits: Places<'a>,
+}
+
+/// Which permit a thread holds: what to give to [`Semaphore::release`] or [`Semaphore::spend`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Permit(usize);
+
+impl Permit {
+    /// Its number, from 0.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
+impl<'a> Semaphore<'a> {
+    /// The semaphore with these permits, whose event word is `event`, at offset `at` of its window.
+    #[inline]
+    #[must_use]
+    pub const fn new(event: &'a AtomicU64, at: Offset, permits: &'a [AtomicU64]) -> Self {
+        Self { freed: Event::new(event, at), permits: Places(permits) }
+    }
+
+    /// How many permits are free now.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        let stuck = |seen: &LockWord| seen.flags().contains(LockFlags::UNRECOVERABLE);
+        self.permits.iter().filter(|seen| !seen.is_owned() && !stuck(seen)).count()
+    }
+
+    /// Takes a permit if that needs no waiting (for a dead holder's there is no need to).
+    ///
+    /// # Errors
+    /// As for [`acquire`](Self::acquire).
+    pub fn try_acquire(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+    ) -> Result<(Taken, Permit), LockError> {
+        self.acquire(me, env, Some(0))
+    }
+
+    /// Takes a permit, waiting until `deadline`, or for ever; `Some(0)` does not wait.
+    ///
+    /// With [`Taken::OwnerDied`] it is the permit of one who died, or gave up.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`]; [`LockError::Deadlock`] if the thread holds all permits itself;
+    /// [`LockError::Fenced`] if it was declared dead.
+    #[inline]
+    pub fn acquire(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<(Taken, Permit), LockError> {
+        if let Some(permit) = self.permits.take_quickly(me) {
+            return self.entered(me, env, Taken::Clean, Permit(permit));
+        }
+        self.acquire_slowly(me, env, deadline)
+    }
+
+    /// Gives a permit back. With [`Release::Inconsistent`] the next holder is told that this one did not
+    /// finish.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not hold it; nothing has changed then.
+    pub fn release(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        permit: Permit,
+        how: Release,
+    ) -> Result<(), LockError> {
+        let flags = match how {
+            Release::Done => LockFlags::NONE,
+            Release::Inconsistent => LockFlags::INCONSISTENT,
+        };
+        self.permits.give_back(me, permit.0, |_| LockWord::unowned(flags))?;
+        Point::PermitFreed.reached();
+        self.freed.hand_on(me, env);
+        Ok(())
+    }
+
+    /// Uses a permit up: nobody has it until somebody [gives](Self::give) one.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not hold it; nothing has changed then.
+    pub fn spend(&self, me: &Thread<'_>, permit: Permit) -> Result<(), LockError> {
+        self.permits.give_back(me, permit.0, |_| LockWord::SPENT)?;
+        Point::PermitSpent.reached();
+        Ok(())
+    }
+
+    /// Makes a permit free that was spent, by whomever.
+    ///
+    /// # Errors
+    /// [`LockError::NothingSpent`] if none is; [`LockError::Fenced`] if the caller was declared dead.
+    pub fn give(&self, me: &Thread<'_>, env: &impl Park) -> Result<(), LockError> {
+        if !me.is_live() {
+            return Err(LockError::Fenced);
+        }
+        let spent = |place: &usize| self.permits.swap(*place, LockWord::SPENT, LockWord::FREE);
+        if !(0..self.permits.0.len()).any(|place| spent(&place)) {
+            return Err(LockError::NothingSpent);
+        }
+        Point::PermitFreed.reached();
+        self.freed.hand_on(me, env);
+        Ok(())
+    }
+
+    #[cold]
+    fn acquire_slowly(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<(Taken, Permit), LockError> {
+        let mut slice = FIRST_SLICE_NS;
+        let mut slept = false;
+        let result = loop {
+            if !me.is_live() {
+                break Err(LockError::Fenced);
+            }
+            let number = self.freed.sequence();
+            let now = env.now();
+            let late = deadline.is_some_and(|deadline| now >= deadline);
+            // Most waits end within the first slice: only those that do not pay for a search.
+            let evidence =
+                if late || slice == SLICE_NS { Evidence::Sought } else { Evidence::Known };
+            if let Some((permit, taken)) = self.permits.take(me, env, evidence) {
+                break Ok((taken, Permit(permit)));
+            }
+            if self.permits.iter().all(|seen| seen.is_owned_by(me.owner())) {
+                break Err(LockError::Deadlock);
+            }
+            if late {
+                break Err(LockError::TimedOut);
+            }
+            let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
+            slept = true;
+            // Whatever ends it, the next look tells.
+            if self.freed.pause(me, env, number, Some(until), None) == Err(LockError::TimedOut) {
+                slice = SLICE_NS;
+            }
+        };
+        if slept {
+            self.pass_on(env);
+        }
+        me.done();
+        let (taken, permit) = result?;
+        self.entered(me, env, taken, permit)
+    }
+
+    /// Leaves the event so that nobody sleeps beside a free permit.
+    fn pass_on(&self, env: &impl Park) {
+        self.freed.raise();
+        store_then_load();
+        if self.available() > 0 {
+            self.freed.nudge(env);
+        }
+    }
+
+    /// A thread whose peer was fenced must not enter, since others would take the permit from it at once.
+    #[inline]
+    fn entered(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        taken: Taken,
+        permit: Permit,
+    ) -> Result<(Taken, Permit), LockError> {
+        Point::PermitTaken.reached();
+        if me.is_live() {
+            return Ok((taken, permit));
+        }
+        let how = match taken {
+            Taken::Clean => Release::Done,
+            Taken::OwnerDied => Release::Inconsistent,
+        };
+        // A failure means that it has been taken from us already: nothing to give back.
+        let _ = self.release(me, env, permit, how);
+        Err(LockError::Fenced)
+    }
+}

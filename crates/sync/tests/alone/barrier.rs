@@ -1,0 +1,176 @@
+//! The barrier.
+
+use std::sync::atomic::Ordering;
+
+use commonhold_sync::{Barrier, FIRST_SLICE_NS, LockError, Party, Release, SLICE_NS, Taken, Wake};
+
+use crate::script::World;
+
+fn barrier(world: &World, parties: usize) -> Barrier<'_> {
+    Barrier::new(&world.words[0], World::at(0), &world.words[1..=parties])
+}
+
+fn join(world: &World, parties: usize, peer: usize) -> Party {
+    let (taken, party) = barrier(world, parties).join(&world.me(peer), world).unwrap();
+    assert_eq!(taken, Taken::Clean);
+    party
+}
+
+fn arrive(world: &World, parties: usize, peer: usize, party: Party) -> u64 {
+    barrier(world, parties).arrive(&world.me(peer), world, party).unwrap()
+}
+
+fn wait(
+    world: &World,
+    parties: usize,
+    peer: usize,
+    phase: u64,
+    deadline: Option<u64>,
+) -> Result<(), LockError> {
+    barrier(world, parties).wait(&world.me(peer), world, phase, deadline)
+}
+
+#[test]
+fn nobody_passes_before_all_have_arrived_phase_after_phase() {
+    let world = World::new();
+    let parties = [0, 1, 2].map(|peer| join(&world, 3, peer));
+    for phase in 0..4 {
+        for (peer, party) in parties.into_iter().enumerate().take(2) {
+            assert_eq!(arrive(&world, 3, peer, party), phase);
+            assert_eq!(wait(&world, 3, peer, phase, Some(0)), Err(LockError::TimedOut));
+        }
+        world.then(move |world| assert_eq!(arrive(world, 3, 2, parties[2]), phase));
+        assert_eq!(wait(&world, 3, 0, phase, None), Ok(()));
+        for peer in 0..3 {
+            assert_eq!(wait(&world, 3, peer, phase, Some(0)), Ok(()));
+        }
+    }
+    assert_eq!(barrier(&world, 3).phase(), 4);
+    assert_eq!(*world.woken.borrow(), [Wake::All; 4]);
+    assert!(world.is_nothing_pending());
+}
+
+#[test]
+fn there_are_as_many_parties_as_places_and_a_place_that_was_left_is_free() {
+    let world = World::new();
+    let first = join(&world, 2, 0);
+    let _second = join(&world, 2, 1);
+    let refused = barrier(&world, 2).join(&world.me(2), &world);
+    assert_eq!(refused, Err(LockError::BarrierFull));
+    barrier(&world, 2).leave(&world.me(0), first, Release::Done).unwrap();
+    let again = barrier(&world, 2).leave(&world.me(0), first, Release::Done);
+    assert_eq!(again, Err(LockError::Fenced));
+    assert_eq!(join(&world, 2, 2), first);
+    let late = barrier(&world, 2).arrive(&world.me(0), &world, first);
+    assert_eq!(late, Err(LockError::Fenced));
+}
+
+#[test]
+fn an_arrival_counts_once_and_stands_when_its_wait_is_given_up() {
+    let world = World::new();
+    let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+    for _ in 0..3 {
+        assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
+        let waited = wait(&world, 2, 0, 0, Some(world.passed() + 50_000_001));
+        assert_eq!(waited, Err(LockError::TimedOut));
+    }
+    assert_eq!(world.passed(), 150_000_000);
+    assert_eq!(barrier(&world, 2).phase(), 0);
+    assert_eq!(arrive(&world, 2, 1, parties[1]), 0);
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Ok(()));
+}
+
+#[test]
+fn a_party_that_dies_before_it_arrives_is_told_until_another_has_arrived_in_its_place() {
+    let world = World::new();
+    let parties = [0, 1, 2].map(|peer| join(&world, 3, peer));
+    assert_eq!(arrive(&world, 3, 0, parties[0]), 0);
+    world.kill(2);
+    assert_eq!(wait(&world, 3, 0, 0, None), Err(LockError::PartyDied));
+    assert_eq!(world.passed(), FIRST_SLICE_NS, "evidence is looked for after the first slice");
+    assert!(world.is_nothing_pending());
+    // Who comes later is told as well, and without waiting.
+    assert_eq!(arrive(&world, 3, 1, parties[1]), 0);
+    assert_eq!(wait(&world, 3, 1, 0, Some(0)), Err(LockError::PartyDied));
+    let heir = barrier(&world, 3).join(&world.me(3), &world);
+    assert_eq!(heir, Ok((Taken::OwnerDied, parties[2])));
+    assert_eq!(barrier(&world, 3).arrived_in(parties[2]), None);
+    world.then(move |world| assert_eq!(arrive(world, 3, 3, parties[2]), 0));
+    assert_eq!(wait(&world, 3, 0, 0, None), Ok(()));
+    assert_eq!(wait(&world, 3, 1, 0, Some(0)), Ok(()));
+}
+
+#[test]
+fn a_party_that_dies_after_it_arrived_is_missed_in_the_next_phase() {
+    let world = World::new();
+    let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+    assert_eq!(arrive(&world, 2, 1, parties[1]), 0);
+    world.kill(1);
+    assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Ok(()));
+    assert_eq!(arrive(&world, 2, 0, parties[0]), 1);
+    assert_eq!(wait(&world, 2, 0, 1, Some(0)), Err(LockError::PartyDied));
+}
+
+#[test]
+fn who_joins_in_the_place_of_one_that_arrived_has_arrived_in_that_phase() {
+    let world = World::new();
+    let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+    assert_eq!(arrive(&world, 2, 1, parties[1]), 0);
+    world.kill(1);
+    let heir = barrier(&world, 2).join(&world.me(2), &world);
+    assert_eq!(heir, Ok((Taken::OwnerDied, parties[1])));
+    assert_eq!(barrier(&world, 2).arrived_in(parties[1]), Some(0));
+    assert_eq!(arrive(&world, 2, 2, parties[1]), 0);
+    assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
+    assert_eq!(barrier(&world, 2).phase(), 1);
+    assert_eq!(barrier(&world, 2).arrived_in(parties[1]), None);
+    assert_eq!(arrive(&world, 2, 2, parties[1]), 1);
+    assert_eq!(barrier(&world, 2).phase(), 1);
+}
+
+#[test]
+fn a_party_that_gives_up_is_told_of_as_if_it_had_died() {
+    let world = World::new();
+    let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+    barrier(&world, 2).leave(&world.me(1), parties[1], Release::Inconsistent).unwrap();
+    assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::PartyDied));
+    let heir = barrier(&world, 2).join(&world.me(2), &world);
+    assert_eq!(heir, Ok((Taken::OwnerDied, parties[1])));
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::TimedOut));
+    // One that leaves in order is waited for: somebody may join in its place.
+    barrier(&world, 2).leave(&world.me(2), parties[1], Release::Done).unwrap();
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::TimedOut));
+}
+
+/// As if the last party had died between its arrival and moving the phase.
+#[test]
+fn a_phase_that_nobody_moved_is_moved_by_whoever_waits_at_the_end_of_its_slice() {
+    let world = World::new();
+    let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+    assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
+    world.then(|world| {
+        let mine = world.words[1].load(Ordering::Relaxed);
+        let mark = mine & (0xf << 28);
+        world.words[2].fetch_or(mark, Ordering::Relaxed);
+        world.kill(1);
+    });
+    assert_eq!(wait(&world, 2, 0, 0, None), Ok(()));
+    assert_eq!(barrier(&world, 2).phase(), 1);
+    assert!(world.passed() <= FIRST_SLICE_NS + SLICE_NS);
+}
+
+#[test]
+fn who_was_declared_dead_does_not_arrive_join_or_wait() {
+    let world = World::new();
+    let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+    assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
+    world.then(|world| world.fence(0));
+    assert_eq!(wait(&world, 2, 0, 0, None), Err(LockError::Fenced));
+    world.fence(1);
+    let late = barrier(&world, 2).arrive(&world.me(1), &world, parties[1]);
+    assert_eq!(late, Err(LockError::Fenced));
+    assert_eq!(barrier(&world, 2).join(&world.me(1), &world), Err(LockError::Fenced));
+    assert_eq!(barrier(&world, 2).phase(), 0);
+}

@@ -1,0 +1,162 @@
+//! The semaphore.
+
+use std::sync::atomic::Ordering;
+
+use commonhold_layout::LockWord;
+use commonhold_sync::{
+    FIRST_SLICE_NS, LockError, Permit, Release, SLICE_NS, Semaphore, Taken, Wake,
+};
+
+use crate::script::World;
+
+fn semaphore(world: &World, permits: usize) -> Semaphore<'_> {
+    Semaphore::new(&world.words[0], World::at(0), &world.words[1..=permits])
+}
+
+fn take(world: &World, permits: usize, peer: usize) -> Permit {
+    let (taken, permit) = semaphore(world, permits).try_acquire(&world.me(peer), world).unwrap();
+    assert_eq!(taken, Taken::Clean);
+    permit
+}
+
+#[test]
+fn permits_are_taken_until_none_is_left_and_each_has_a_number_of_its_own() {
+    let world = World::new();
+    let permits = [take(&world, 3, 0), take(&world, 3, 1), take(&world, 3, 0)];
+    let mut numbers = permits.map(Permit::index);
+    numbers.sort_unstable();
+    assert_eq!(numbers, [0, 1, 2]);
+    assert_eq!(semaphore(&world, 3).available(), 0);
+    let refused = semaphore(&world, 3).try_acquire(&world.me(2), &world);
+    assert_eq!(refused, Err(LockError::TimedOut));
+    semaphore(&world, 3).release(&world.me(0), &world, permits[2], Release::Done).unwrap();
+    assert_eq!(semaphore(&world, 3).available(), 1);
+    assert_eq!(take(&world, 3, 3), permits[2]);
+    assert_eq!(world.slept.get(), 0);
+}
+
+#[test]
+fn a_waiter_gets_the_permit_that_comes_free_or_sees_the_end_of_its_time() {
+    let world = World::new();
+    let permit = take(&world, 1, 0);
+    let waited = semaphore(&world, 1).acquire(&world.me(1), &world, Some(100_000_000));
+    assert_eq!(waited, Err(LockError::TimedOut));
+    assert_eq!(world.passed(), 99_999_999);
+    world.then(move |world| {
+        semaphore(world, 1).release(&world.me(0), world, permit, Release::Done).unwrap();
+    });
+    let waited = semaphore(&world, 1).acquire(&world.me(1), &world, None);
+    assert_eq!(waited, Ok((Taken::Clean, permit)));
+    assert_eq!(*world.woken.borrow(), [Wake::One]);
+    assert!(world.is_nothing_pending());
+}
+
+#[test]
+fn a_dead_holders_permit_goes_to_whoever_has_waited_for_a_slice_or_tries() {
+    let world = World::new();
+    let permits = [take(&world, 2, 0), take(&world, 2, 1)];
+    world.kill(1);
+    let waited = semaphore(&world, 2).acquire(&world.me(2), &world, None);
+    assert_eq!(waited, Ok((Taken::OwnerDied, permits[1])));
+    assert_eq!(world.passed(), FIRST_SLICE_NS, "evidence is looked for after the first slice");
+    assert!(world.is_nothing_pending());
+    let late = semaphore(&world, 2).release(&world.me(1), &world, permits[1], Release::Done);
+    assert_eq!(late, Err(LockError::Fenced));
+    // Who only tries looks at once.
+    world.kill(2);
+    let tried = semaphore(&world, 2).try_acquire(&world.me(3), &world);
+    assert_eq!(tried, Ok((Taken::OwnerDied, permits[1])));
+    semaphore(&world, 2).release(&world.me(3), &world, permits[1], Release::Done).unwrap();
+    // It was told once; the permit is as good as any other now.
+    assert_eq!(take(&world, 2, 3), permits[1]);
+}
+
+#[test]
+fn a_holder_of_permits_is_not_looked_for_before_a_slice_is_over() {
+    let world = World::new();
+    let permit = take(&world, 1, 0);
+    world.then(move |world| {
+        assert_eq!(world.looks.get(), 0);
+        semaphore(world, 1).release(&world.me(0), world, permit, Release::Done).unwrap();
+    });
+    semaphore(&world, 1).acquire(&world.me(1), &world, None).map(drop).unwrap();
+    assert_eq!(world.looks.get(), 0);
+}
+
+/// As if the giver had died between freeing the permit and saying so.
+#[test]
+fn a_permit_that_came_free_in_silence_is_found_at_the_end_of_the_slice() {
+    let world = World::new();
+    let permit = take(&world, 1, 0);
+    world.then(|_| {});
+    world.then(|world| world.words[1].store(0, Ordering::Relaxed));
+    let waited = semaphore(&world, 1).acquire(&world.me(1), &world, Some(10 * SLICE_NS));
+    assert_eq!(waited, Ok((Taken::Clean, permit)));
+    assert!(world.passed() <= FIRST_SLICE_NS + SLICE_NS);
+}
+
+#[test]
+fn who_holds_all_permits_and_wants_another_is_told_so() {
+    let world = World::new();
+    let permits = [take(&world, 2, 0), take(&world, 2, 0)];
+    for deadline in [None, Some(0)] {
+        let more = semaphore(&world, 2).acquire(&world.me(0), &world, deadline);
+        assert_eq!(more, Err(LockError::Deadlock));
+    }
+    // A permit that is spent may be given by others.
+    semaphore(&world, 2).spend(&world.me(0), permits[0]).unwrap();
+    let more = semaphore(&world, 2).try_acquire(&world.me(0), &world);
+    assert_eq!(more, Err(LockError::TimedOut));
+}
+
+#[test]
+fn a_permit_that_was_spent_is_nobodys_until_somebody_gives_one() {
+    let world = World::new();
+    let permit = take(&world, 1, 0);
+    assert_eq!(semaphore(&world, 1).give(&world.me(1), &world), Err(LockError::NothingSpent));
+    semaphore(&world, 1).spend(&world.me(0), permit).unwrap();
+    assert_eq!(semaphore(&world, 1).spend(&world.me(0), permit), Err(LockError::Fenced));
+    world.kill(0);
+    let refused = semaphore(&world, 1).try_acquire(&world.me(1), &world);
+    assert_eq!(refused, Err(LockError::TimedOut), "its death does not bring it back");
+    assert_eq!(semaphore(&world, 1).available(), 0);
+    world.then(|world| semaphore(world, 1).give(&world.me(2), world).unwrap());
+    let waited = semaphore(&world, 1).acquire(&world.me(1), &world, None);
+    assert_eq!(waited, Ok((Taken::Clean, permit)));
+    world.fence(2);
+    semaphore(&world, 1).spend(&world.me(1), permit).unwrap();
+    assert_eq!(semaphore(&world, 1).give(&world.me(2), &world), Err(LockError::Fenced));
+}
+
+#[test]
+fn the_permit_of_one_who_gave_up_tells_the_next() {
+    let world = World::new();
+    let permit = take(&world, 1, 0);
+    semaphore(&world, 1).release(&world.me(0), &world, permit, Release::Inconsistent).unwrap();
+    assert_eq!(semaphore(&world, 1).available(), 1);
+    let next = semaphore(&world, 1).try_acquire(&world.me(1), &world);
+    assert_eq!(next, Ok((Taken::OwnerDied, permit)));
+}
+
+#[test]
+fn a_fenced_thread_gets_no_permit_and_keeps_none() {
+    let world = World::new();
+    world.fence(0);
+    let refused = semaphore(&world, 1).acquire(&world.me(0), &world, None);
+    assert_eq!(refused, Err(LockError::Fenced));
+    assert_eq!(world.words[1].load(Ordering::Relaxed), LockWord::FREE.word());
+}
+
+#[test]
+fn whatever_stands_in_the_words_no_call_hangs() {
+    for word in [u64::MAX, 1, 1 << 30 | 7, 1 << 32, LockWord::DONE.word(), 0xffff_ffff] {
+        let world = World::new();
+        world.words[..3].iter().for_each(|place| place.store(word, Ordering::Relaxed));
+        let asked = semaphore(&world, 2).try_acquire(&world.me(0), &world);
+        if let Ok((_, permit)) = asked {
+            semaphore(&world, 2).release(&world.me(0), &world, permit, Release::Done).unwrap();
+        }
+        let _ = semaphore(&world, 2).give(&world.me(0), &world);
+        assert!(semaphore(&world, 2).available() <= 2);
+    }
+}

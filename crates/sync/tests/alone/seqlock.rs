@@ -1,0 +1,208 @@
+//! The sequence lock.
+
+use std::sync::atomic::Ordering;
+
+use commonhold_sync::{LockError, Release, SeqLock, Taken, Writing};
+
+use crate::script::World;
+
+const CLEAN: Result<Taken, LockError> = Ok(Taken::Clean);
+const DIED: Result<Taken, LockError> = Ok(Taken::OwnerDied);
+
+fn lock(world: &World) -> SeqLock<'_> {
+    SeqLock::new(world.words.first_chunk().unwrap(), World::at(0))
+}
+
+fn sequence(world: &World) -> u64 {
+    world.words[1].load(Ordering::Relaxed)
+}
+
+/// Has the lock, and has begun to write.
+fn begin(world: &World, peer: usize) -> (Result<Taken, LockError>, Writing) {
+    let me = world.me(peer);
+    match lock(world).write(&me, world, Some(0)) {
+        Ok((taken, writing)) => (Ok(taken), lock(world).begin(&me, writing).unwrap()),
+        Err(error) => (Err(error), Writing::default()),
+    }
+}
+
+fn end(world: &World, peer: usize, writing: Writing, how: Release) -> Result<(), LockError> {
+    lock(world).unwrite(&world.me(peer), world, writing, how)
+}
+
+fn read(world: &World, deadline: Option<u64>) -> Result<(), LockError> {
+    let before: Vec<_> = world.words.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+    let result = lock(world).read(|| Some(world.me(3).owner()), world, deadline, || ());
+    if world.slept.get() == 0 {
+        let after: Vec<_> = world.words.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        assert_eq!(before, after, "a reader writes");
+    }
+    assert!(world.is_nothing_pending());
+    result
+}
+
+#[test]
+fn readers_are_kept_out_from_the_first_store_until_the_writer_is_done() {
+    let world = World::new();
+    let me = world.me(0);
+    let (taken, writing) = lock(&world).write(&me, &world, None).unwrap();
+    assert_eq!((taken, writing.has_begun()), (Taken::Clean, false));
+    assert_eq!(read(&world, Some(0)), Ok(()));
+    let writing = lock(&world).begin(&me, writing).unwrap();
+    assert_eq!(lock(&world).begin(&me, writing), Ok(writing));
+    assert_eq!(sequence(&world), 1);
+    assert_eq!(read(&world, Some(0)), Err(LockError::TimedOut));
+    assert_eq!(begin(&world, 1).0, Err(LockError::TimedOut));
+    end(&world, 0, writing, Release::Done).unwrap();
+    assert_eq!((sequence(&world), read(&world, Some(0))), (2, Ok(())));
+    // Nobody has written: nobody has to copy again.
+    let (_, writing) = lock(&world).write(&me, &world, None).unwrap();
+    end(&world, 0, writing, Release::Done).unwrap();
+    assert_eq!(sequence(&world), 2);
+}
+
+#[test]
+fn a_reader_naps_until_the_change_ends_or_its_time() {
+    let world = World::new();
+    let (_, writing) = begin(&world, 0);
+    assert_eq!(read(&world, Some(100_000_000)), Err(LockError::TimedOut));
+    let naps = world.slept.get();
+    assert!(naps > 50, "it looks again and again: {naps}");
+    world.then(move |world| end(world, 0, writing, Release::Done).unwrap());
+    assert_eq!(read(&world, None), Ok(()));
+    assert_eq!(world.slept.get(), naps + 1);
+}
+
+#[test]
+fn a_copy_that_was_changed_meanwhile_is_made_again() {
+    let world = World::new();
+    let mut copies = 0;
+    let copied = lock(&world).read(
+        || None,
+        &world,
+        None,
+        || {
+            copies += 1;
+            if copies < 4 {
+                let (_, writing) = begin(&world, 0);
+                end(&world, 0, writing, Release::Done).unwrap();
+            }
+            copies
+        },
+    );
+    assert_eq!(copied, Ok(4));
+    // Without time, it gives up.
+    let copied = lock(&world).read(
+        || None,
+        &world,
+        Some(0),
+        || {
+            let (_, writing) = begin(&world, 0);
+            end(&world, 0, writing, Release::Done).unwrap();
+        },
+    );
+    assert_eq!(copied, Err(LockError::TimedOut));
+}
+
+#[test]
+fn a_writer_that_dies_before_its_first_store_or_after_its_last_is_nothing_to_readers() {
+    for finish in [false, true] {
+        let world = World::new();
+        let me = world.me(0);
+        let (_, writing) = lock(&world).write(&me, &world, None).unwrap();
+        if finish {
+            let writing = lock(&world).begin(&me, writing).unwrap();
+            lock(&world).finish(writing).unwrap();
+        }
+        world.kill(0);
+        assert_eq!(read(&world, None), Ok(()));
+        assert_eq!(begin(&world, 1).0, DIED);
+    }
+}
+
+#[test]
+fn a_writer_that_dies_in_the_middle_is_told_to_readers_and_its_number_is_taken_from_it() {
+    let world = World::new();
+    let (_, theirs) = begin(&world, 0);
+    world.kill(0);
+    assert_eq!(read(&world, Some(0)), Err(LockError::WriterDied), "one look at the evidence");
+    assert_eq!(read(&world, None), Err(LockError::WriterDied));
+    let (taken, writing) = begin(&world, 1);
+    assert_eq!((taken, sequence(&world)), (DIED, 3));
+    assert_eq!(lock(&world).finish(theirs), Err(LockError::Fenced));
+    assert_eq!(end(&world, 0, theirs, Release::Done), Err(LockError::Fenced));
+    assert_eq!(read(&world, Some(0)), Err(LockError::TimedOut), "the heir is at it");
+    lock(&world).writer().mark_consistent(&world.me(1)).unwrap();
+    end(&world, 1, writing, Release::Done).unwrap();
+    assert_eq!((read(&world, None), begin(&world, 2).0), (Ok(()), CLEAN));
+}
+
+#[test]
+fn a_reader_that_waits_learns_of_a_death_when_it_looks_for_evidence() {
+    let world = World::new();
+    assert_eq!(begin(&world, 0).0, CLEAN);
+    world.then(|world| world.kill(0));
+    assert_eq!(read(&world, None), Err(LockError::WriterDied));
+    assert!(world.slept.get() < 10, "{}", world.slept.get());
+}
+
+#[test]
+fn an_heir_that_gives_up_leaves_the_readers_out_and_one_that_repairs_nothing_everybody() {
+    let world = World::new();
+    assert_eq!(begin(&world, 0).0, CLEAN);
+    world.kill(0);
+    let (_, writing) = begin(&world, 1);
+    end(&world, 1, writing, Release::Inconsistent).unwrap();
+    assert_eq!(read(&world, None), Err(LockError::WriterDied));
+    let (taken, writing) = begin(&world, 2);
+    assert_eq!(taken, DIED);
+    end(&world, 2, writing, Release::Done).unwrap();
+    assert_eq!(read(&world, None), Err(LockError::Unrecoverable));
+    assert_eq!(begin(&world, 1).0, Err(LockError::Unrecoverable));
+    lock(&world).reset(&world.me(1), &world).unwrap();
+    assert_eq!((read(&world, None), sequence(&world) % 2), (Ok(()), 0));
+    assert_eq!(begin(&world, 1).0, CLEAN);
+    assert_eq!(lock(&world).reset(&world.me(1), &world), Err(LockError::TimedOut));
+}
+
+/// It came back, and made the number odd, when nobody had the lock.
+#[test]
+fn an_odd_number_that_nobody_answers_for_is_told_to_the_next_writer_and_lasts() {
+    let world = World::new();
+    world.words[1].store(7, Ordering::Relaxed);
+    assert_eq!(read(&world, None), Err(LockError::WriterDied));
+    let (taken, writing) = lock(&world).write(&world.me(1), &world, None).unwrap();
+    assert_eq!((taken, sequence(&world)), (Taken::OwnerDied, 9));
+    // It has not repaired anything: the next is told as well.
+    end(&world, 1, writing, Release::Inconsistent).unwrap();
+    assert_eq!(begin(&world, 2).0, DIED);
+}
+
+#[test]
+fn who_is_in_the_middle_of_a_change_and_reads_is_told_of_the_deadlock() {
+    let world = World::new();
+    assert_eq!(begin(&world, 3).0, CLEAN);
+    assert_eq!(read(&world, None), Err(LockError::Deadlock));
+    assert_eq!(begin(&world, 3).0, Err(LockError::Deadlock));
+}
+
+#[test]
+fn a_fenced_thread_that_has_the_lock_no_more_cannot_begin() {
+    let world = World::new();
+    let me = world.me(0);
+    let (_, writing) = lock(&world).write(&me, &world, None).unwrap();
+    world.fence(0);
+    assert_eq!(begin(&world, 1).0, DIED);
+    assert_eq!(lock(&world).begin(&me, writing), Err(LockError::Fenced));
+    assert_eq!(sequence(&world), 1);
+}
+
+/// Whoever writes to the sequence without the lock costs an error, and does not leave it locked.
+#[test]
+fn a_writer_whose_number_was_overwritten_frees_the_lock_as_inconsistent() {
+    let world = World::new();
+    let (_, writing) = begin(&world, 0);
+    world.words[1].store(100, Ordering::Relaxed);
+    assert_eq!(end(&world, 0, writing, Release::Done), Err(LockError::Fenced));
+    assert_eq!(begin(&world, 1).0, DIED);
+}

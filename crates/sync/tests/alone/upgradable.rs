@@ -1,0 +1,153 @@
+//! The upgradable side of the reader/writer lock.
+
+use std::sync::atomic::Ordering;
+
+use commonhold_layout::{LockFlags, LockWord};
+use commonhold_sync::{Hold, LockError, Park, Release, RwLock, Taken, Wake};
+
+use crate::script::World;
+
+const KEY: u64 = 77;
+
+fn lock(world: &World) -> RwLock<'_, &World> {
+    RwLock::new(world.words.first_chunk().unwrap(), World::at(0), KEY, world)
+}
+
+fn word(world: &World) -> LockWord {
+    LockWord::from_word(world.words[0].load(Ordering::Relaxed))
+}
+
+fn own(world: &World, peer: usize) -> Result<Taken, LockError> {
+    lock(world).upgradable_read(&world.me(peer), world, Some(0))
+}
+
+fn read(world: &World, peer: usize) -> Result<Hold<'_>, LockError> {
+    let me = world.me(peer);
+    lock(world).read(&me, world, Some(0)).map(|(_, hold)| hold)
+}
+
+#[test]
+fn readers_come_in_quickly_and_leave_without_waking_anybody() {
+    let world = World::new();
+    assert_eq!(own(&world, 0), Ok(Taken::Clean));
+    assert!(word(&world).is_upgradable());
+    let hold = read(&world, 1).unwrap();
+    lock(&world).unread(&world.me(1), &world, hold).unwrap();
+    let quick = lock(&world).read_quickly(&world.me(1)).expect("no detour");
+    assert!(lock(&world).unread_quickly(quick), "nobody waits for it");
+    assert_eq!(own(&world, 2), Err(LockError::TimedOut));
+    assert_eq!(lock(&world).write(&world.me(2), &world, Some(0)), Err(LockError::TimedOut));
+    assert!(world.is_nothing_pending());
+}
+
+#[test]
+fn an_upgrade_that_runs_out_of_time_lets_readers_in_again() {
+    let world = World::new();
+    assert_eq!(own(&world, 0), Ok(Taken::Clean));
+    let hold = read(&world, 1).unwrap();
+    let me = world.me(0);
+    for deadline in [Some(0), Some(100_000_000)] {
+        assert_eq!(lock(&world).upgrade(&me, &world, deadline), Err(LockError::TimedOut));
+        assert!(word(&world).is_upgradable() && word(&world).is_owned_by(me.owner()));
+    }
+    lock(&world).unread(&world.me(1), &world, hold).unwrap();
+    assert_eq!(lock(&world).upgrade(&me, &world, Some(0)), Ok(Taken::Clean));
+    assert_eq!(read(&world, 1).err(), Some(LockError::TimedOut));
+    lock(&world).downgrade(&me, &world, Release::Done).unwrap();
+    lock(&world).unread_upgradable(&me, &world).unwrap();
+    assert_eq!(word(&world), LockWord::FREE);
+    assert!(world.is_nothing_pending());
+}
+
+#[test]
+fn an_upgrade_does_not_wait_for_a_dead_reader() {
+    let world = World::new();
+    let _hold = read(&world, 1).unwrap();
+    assert_eq!(own(&world, 0), Ok(Taken::Clean));
+    world.kill(1);
+    assert_eq!(lock(&world).upgrade(&world.me(0), &world, None), Ok(Taken::Clean));
+}
+
+#[test]
+fn who_slept_for_the_right_to_upgrade_wakes_the_readers_that_slept_too() {
+    let world = World::new();
+    let writer = world.me(0);
+    assert_eq!(lock(&world).write(&writer, &world, None), Ok(Taken::Clean));
+    world.then(|world| lock(world).unwrite(&world.me(0), world, Release::Done).unwrap());
+    let taken = lock(&world).upgradable_read(&world.me(1), &world, None);
+    assert_eq!(taken, Ok(Taken::Clean));
+    // One by the writer, all by the new owner.
+    assert_eq!(*world.woken.borrow(), [Wake::One, Wake::All]);
+    assert!(word(&world).flags().contains(LockFlags::WAITERS));
+}
+
+#[test]
+fn who_sets_the_waiters_flag_of_an_upgradable_owner_wakes_readers_once() {
+    let world = World::new();
+    assert_eq!(own(&world, 0), Ok(Taken::Clean));
+    for _ in 0..2 {
+        let waited = lock(&world).write(&world.me(1), &world, Some(world.now() + 100_000_000));
+        assert_eq!(waited, Err(LockError::TimedOut));
+    }
+    let all = world.woken.borrow().iter().filter(|who| **who == Wake::All).count();
+    assert_eq!(all, 1);
+}
+
+#[test]
+fn a_dead_owner_is_followed_by_one_that_hears_of_its_changes_only() {
+    for upgrade in [false, true] {
+        let world = World::new();
+        assert_eq!(own(&world, 0), Ok(Taken::Clean));
+        if upgrade {
+            assert_eq!(lock(&world).upgrade(&world.me(0), &world, None), Ok(Taken::Clean));
+        }
+        world.kill(0);
+        let told = if upgrade { Taken::OwnerDied } else { Taken::Clean };
+        assert_eq!(own(&world, 1), Ok(told));
+        assert!(word(&world).is_upgradable());
+        assert_eq!(lock(&world).upgrade(&world.me(1), &world, None), Ok(told));
+    }
+}
+
+#[test]
+fn what_nobody_has_repaired_is_told_to_the_next_and_to_readers() {
+    let world = World::new();
+    let me = world.me(0);
+    assert_eq!(own(&world, 0), Ok(Taken::Clean));
+    assert_eq!(lock(&world).upgrade(&me, &world, None), Ok(Taken::Clean));
+    lock(&world).downgrade(&me, &world, Release::Inconsistent).unwrap();
+    let told = lock(&world).read(&world.me(1), &world, Some(0)).map(|(taken, _)| taken);
+    assert_eq!(told, Ok(Taken::OwnerDied));
+    lock(&world).unread_upgradable(&me, &world).unwrap();
+    assert_eq!(own(&world, 2), Ok(Taken::OwnerDied));
+    lock(&world).unread_upgradable(&world.me(2), &world).unwrap();
+    assert_eq!(own(&world, 2), Ok(Taken::OwnerDied));
+}
+
+#[test]
+fn who_reads_already_gets_neither_the_right_to_upgrade_nor_an_upgrade() {
+    let world = World::new();
+    let hold = read(&world, 0).unwrap();
+    assert_eq!(own(&world, 0), Err(LockError::Deadlock));
+    lock(&world).unread(&world.me(0), &world, hold).unwrap();
+    assert_eq!(own(&world, 0), Ok(Taken::Clean));
+    assert_eq!(own(&world, 0), Err(LockError::Deadlock));
+    let hold = read(&world, 0).unwrap();
+    assert_eq!(lock(&world).upgrade(&world.me(0), &world, None), Err(LockError::Deadlock));
+    lock(&world).unread(&world.me(0), &world, hold).unwrap();
+    assert_eq!(lock(&world).upgrade(&world.me(0), &world, None), Ok(Taken::Clean));
+}
+
+#[test]
+fn a_fenced_thread_gets_nothing_and_changes_nothing() {
+    let world = World::new();
+    world.fence(0);
+    assert_eq!(own(&world, 0), Err(LockError::Fenced));
+    assert_eq!(word(&world), LockWord::FREE);
+    assert_eq!(own(&world, 1), Ok(Taken::Clean));
+    let me = world.me(0);
+    assert_eq!(lock(&world).upgrade(&me, &world, None), Err(LockError::Fenced));
+    assert_eq!(lock(&world).downgrade(&me, &world, Release::Done), Err(LockError::Fenced));
+    assert_eq!(lock(&world).unread_upgradable(&me, &world), Err(LockError::Fenced));
+    assert!(word(&world).is_owned_by(world.me(1).owner()));
+}

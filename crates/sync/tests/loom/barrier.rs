@@ -1,0 +1,204 @@
+//! The barrier.
+
+use commonhold_sync::{Barrier, Liveness, LockError, Park, Party, Release, Taken, Thread};
+use commonhold_window::atomic::Ordering;
+use loom::{sync::Arc, thread};
+
+use crate::world::{Mortal, World, check};
+
+fn barrier(world: &World, parties: usize) -> Barrier<'_> {
+    Barrier::new(&world.words[0], World::at(0), &world.words[1..=parties])
+}
+
+fn join(world: &World, parties: usize, peer: usize) -> Party {
+    let (taken, party) = barrier(world, parties).join(&world.me(peer), world).unwrap();
+    assert_eq!(taken, Taken::Clean);
+    party
+}
+
+fn pass(
+    barrier: Barrier<'_>,
+    me: &Thread<'_>,
+    env: &(impl Park + Liveness),
+    party: Party,
+) -> Result<u64, LockError> {
+    let phase = barrier.arrive(me, env, party)?;
+    barrier.wait(me, env, phase, None).map(|()| phase)
+}
+
+fn nothing_is_pending(world: &World) {
+    for slot in &world.slots[..2] {
+        assert_eq!(slot[1].load(Ordering::SeqCst), 0, "nothing is pending");
+    }
+}
+
+#[test]
+fn what_two_parties_write_in_turns_is_never_written_at_once() {
+    check(3, || {
+        let world = World::new();
+        let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+        let other = Arc::clone(&world);
+        let thread = thread::spawn(move || {
+            let me = other.me(1);
+            assert_eq!(pass(barrier(&other, 2), &me, &*other, parties[1]), Ok(0));
+            other.write_data();
+            assert_eq!(pass(barrier(&other, 2), &me, &*other, parties[1]), Ok(1));
+        });
+        let me = world.me(0);
+        world.write_data();
+        assert_eq!(pass(barrier(&world, 2), &me, &*world, parties[0]), Ok(0));
+        assert_eq!(pass(barrier(&world, 2), &me, &*world, parties[0]), Ok(1));
+        assert_eq!(world.read_data(), 2);
+        thread.join().unwrap();
+        nothing_is_pending(&world);
+    });
+}
+
+#[test]
+fn of_three_parties_none_passes_alone_and_none_is_left_behind() {
+    check(2, || {
+        let world = World::new();
+        let parties = [0, 1, 2].map(|peer| join(&world, 3, peer));
+        let threads: Vec<_> = [1, 2]
+            .map(|peer| {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    let me = world.me(peer);
+                    assert_eq!(pass(barrier(&world, 3), &me, &*world, parties[peer]), Ok(0));
+                    assert_eq!(world.read_data(), 1);
+                })
+            })
+            .into();
+        world.write_data();
+        assert_eq!(pass(barrier(&world, 3), &world.me(0), &*world, parties[0]), Ok(0));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(barrier(&world, 3).phase(), 1);
+    });
+}
+
+#[test]
+fn two_that_only_arrive_pass_the_phase_for_one_that_waits() {
+    check(3, || {
+        let world = World::new();
+        let parties = [0, 1, 2].map(|peer| join(&world, 3, peer));
+        let threads = [1, 2].map(|peer| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                let me = world.me(peer);
+                assert_eq!(barrier(&world, 3).arrive(&me, &*world, parties[peer]), Ok(0));
+            })
+        });
+        assert_eq!(pass(barrier(&world, 3), &world.me(0), &*world, parties[0]), Ok(0));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// What the others and a successor make of the death of a party, at any step of two phases.
+#[test]
+fn wherever_a_party_dies_the_others_pass_or_are_told_until_another_joins_in_its_place() {
+    for steps in 0..7 {
+        check(3, move || {
+            let world = World::new();
+            let party = join(&world, 2, 1);
+            let mortal = join(&world, 2, 2);
+            let other = Arc::clone(&world);
+            let survivor = thread::spawn(move || {
+                let me = other.me(1);
+                for expected in 0..2 {
+                    let phase = barrier(&other, 2).arrive(&me, &*other, party).unwrap();
+                    assert_eq!(phase, expected);
+                    while let Err(error) = barrier(&other, 2).wait(&me, &*other, phase, None) {
+                        // It has not been replaced yet; the arrival stands.
+                        assert_eq!(error, LockError::PartyDied);
+                        thread::yield_now();
+                    }
+                }
+            });
+            let finished = Mortal::live(&world, 2, steps, |env| {
+                let me = world.me(2);
+                for phase in 0..2 {
+                    env.step();
+                    assert_eq!(pass(barrier(&world, 2), &me, env, mortal), Ok(phase));
+                }
+            });
+            world.end_slices();
+            if !finished {
+                let me = world.me(0);
+                let (taken, party) = barrier(&world, 2).join(&me, &*world).unwrap();
+                assert_eq!(taken, Taken::OwnerDied);
+                let mut arrived = barrier(&world, 2).arrived_in(party);
+                while arrived.is_some() || barrier(&world, 2).phase() < 2 {
+                    let phase = match arrived.take() {
+                        Some(phase) => phase,
+                        None => barrier(&world, 2).arrive(&me, &*world, party).unwrap(),
+                    };
+                    barrier(&world, 2).wait(&me, &*world, phase, None).unwrap();
+                }
+            }
+            survivor.join().unwrap();
+            assert_eq!(barrier(&world, 2).phase(), 2);
+        });
+    }
+}
+
+/// The slices never end here: the reaper alone must wake who was left asleep.
+#[test]
+fn a_party_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
+    check(3, || {
+        let world = World::new();
+        let (party, last) = (join(&world, 2, 1), join(&world, 2, 2));
+        let other = Arc::clone(&world);
+        let waiter = thread::spawn(move || pass(barrier(&other, 2), &other.me(1), &*other, party));
+        // It dies when it asks for the wake-up, if there is anybody to wake.
+        Mortal::live(&world, 2, 0, |env| {
+            assert_eq!(barrier(&world, 2).arrive(&world.me(2), env, last), Ok(0));
+        });
+        assert_eq!(waiter.join().unwrap(), Ok(0));
+    });
+}
+
+#[test]
+fn of_two_who_want_a_dead_partys_place_one_has_it() {
+    check(3, || {
+        let world = World::new();
+        let dead = join(&world, 1, 2);
+        world.bury(2);
+        let other = Arc::clone(&world);
+        let thread = thread::spawn(move || barrier(&other, 1).join(&other.me(1), &*other));
+        let mine = barrier(&world, 1).join(&world.me(0), &*world);
+        let theirs = thread.join().unwrap();
+        let mut ends = [mine.map(|(taken, _)| taken), theirs.map(|(taken, _)| taken)];
+        ends.sort_by_key(Result::is_err);
+        assert_eq!(ends, [Ok(Taken::OwnerDied), Err(LockError::BarrierFull)]);
+        let late = barrier(&world, 1).arrive(&world.me(2), &*world, dead);
+        assert_eq!(late, Err(LockError::Fenced));
+    });
+}
+
+#[test]
+fn who_leaves_after_it_arrived_is_not_waited_for_and_neither_is_its_successor() {
+    check(2, || {
+        let world = World::new();
+        let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+        let other = Arc::clone(&world);
+        let leaver = thread::spawn(move || {
+            let me = other.me(1);
+            assert_eq!(barrier(&other, 2).arrive(&me, &*other, parties[1]), Ok(0));
+            barrier(&other, 2).leave(&me, parties[1], Release::Done).unwrap();
+        });
+        let successor = Arc::clone(&world);
+        let successor = thread::spawn(move || {
+            let me = successor.me(2);
+            let Ok((taken, party)) = barrier(&successor, 2).join(&me, &*successor) else {
+                return;
+            };
+            assert_eq!(taken, Taken::Clean);
+            // It does nothing in the phase that its predecessor has arrived in.
+            barrier(&successor, 2).leave(&me, party, Release::Done).unwrap();
+        });
+        assert_eq!(pass(barrier(&world, 2), &world.me(0), &*world, parties[0]), Ok(0));
+        leaver.join().unwrap();
+        successor.join().unwrap();
+        assert_eq!(barrier(&world, 2).phase(), 1);
+    });
+}
