@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use commonhold_host::{Heart, LinuxPlatform};
+use commonhold_host::{ForkGuard, Heart, LinuxPlatform};
 use commonhold_layout::{Name, Owner, ThreadId};
 use commonhold_space::{DirectoryError, MediumError, Space as Core, View, heartbeat_period_ms};
 use commonhold_sync::{Park, Thread};
@@ -30,6 +30,7 @@ pub(crate) struct Attachment {
     id: u64,
     pub(crate) url: String,
     core: Arc<Core<LinuxPlatform>>,
+    fork: ForkGuard,
     /// Shows others that this process lives, and watches those of whom it knows nothing better.
     heart: Option<Heart>,
 }
@@ -55,6 +56,46 @@ pub(crate) fn guard_made() {
 pub(crate) fn guard_gone() {
     // While the thread ends there may be nothing to count in, and nobody left to ask.
     let _ = HELD.try_with(|held| held.set(held.get().wrapping_sub(1)));
+}
+
+/// What the usual way of a lock looks at, each part one load away from who has this. A locked instruction
+/// waits for every load before it, so loads that wait for each other (through the mapping and the attachment)
+/// would take as long as a third of the lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Near<'a> {
+    id: u64,
+    core: &'a Core<LinuxPlatform>,
+    fork: ForkGuard,
+}
+
+impl<'a> Near<'a> {
+    /// What tells a forked child.
+    #[inline]
+    pub(crate) const fn fork(&self) -> ForkGuard {
+        self.fork
+    }
+
+    /// The calling thread, if it has used the space before, and no other since.
+    #[inline]
+    pub(crate) fn known_me(&self) -> Option<Thread<'a>> {
+        let (id, thread) = LAST.get();
+        if id != self.id || self.fork.is_forked_child() {
+            return None;
+        }
+        self.core.known_thread(thread)
+    }
+
+    /// The space, after [`known_me`](Self::known_me) has shown that it is this process's.
+    #[inline]
+    pub(crate) const fn view(&self) -> &'a View<LinuxPlatform> {
+        self.core.view()
+    }
+
+    /// Whether this is the process that attached, and it still counts among the living.
+    #[inline]
+    pub(crate) fn is_live_here(&self) -> bool {
+        !self.fork.is_forked_child() && self.core.is_live()
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -110,7 +151,8 @@ impl Attachment {
                 period(spans)
             },
         );
-        Arc::new(Self { id, url, core, heart: heart.ok() })
+        let fork = core.view().platform().fork_guard();
+        Arc::new(Self { id, url, core, fork, heart: heart.ok() })
     }
 
     #[inline]
@@ -149,26 +191,16 @@ impl Attachment {
         self.core.view()
     }
 
-    /// Whether this is the process that attached, and it still counts among the living.
+    /// What the usual way of its locks looks at.
     #[inline]
-    pub(crate) fn is_live_here(&self) -> bool {
-        !self.is_forked() && self.core.is_live()
-    }
-
-    /// The calling thread, if it has used the space before, and no other since.
-    #[inline]
-    pub(crate) fn known_me(&self) -> Option<Thread<'_>> {
-        let (id, thread) = LAST.get();
-        if id != self.id || self.is_forked() {
-            return None;
-        }
-        self.core.known_thread(thread)
+    pub(crate) fn near(&self) -> Near<'_> {
+        Near { id: self.id, core: &self.core, fork: self.fork }
     }
 
     /// The calling thread, as locks know it.
     #[inline]
     pub(crate) fn me(self: &Arc<Self>) -> Result<Thread<'_>, RegionError> {
-        match self.known_me() {
+        match self.near().known_me() {
             Some(me) => Ok(me),
             None => self.new_me(),
         }

@@ -48,8 +48,22 @@ pub(crate) fn refused<G>(error: SyncError) -> LockError<G> {
     }
 }
 
+/// The same, boxed.
+#[cold]
+pub(crate) fn refusal(error: SyncError) -> Refusal {
+    Refusal::new(refused(error))
+}
+
+impl From<RegionError> for Refusal {
+    fn from(error: RegionError) -> Self {
+        Self::new(error.into())
+    }
+}
+
 /// Why a lock was not taken, where the guard that an owner's death hands over is still to be made.
-pub(crate) type Refusal = LockError<Infallible>;
+/// Boxed, so that what a cold path returns fits two registers; what it returns in memory would have to be
+/// merged there with what the usual way has found.
+pub(crate) type Refusal = Box<LockError<Infallible>>;
 
 /// What came of asking for a lock, with the guard made of it.
 #[inline(always)]
@@ -60,12 +74,19 @@ pub(crate) fn handed_over<T, G>(
     match asked {
         Ok((held, Taken::Clean)) => Ok(guard(held)),
         Ok((held, Taken::OwnerDied)) => Err(LockError::OwnerDied(guard(held))),
-        Err(LockError::OwnerDied(never)) => match never {},
-        Err(LockError::TimedOut) => Err(LockError::TimedOut),
-        Err(LockError::Unrecoverable) => Err(LockError::Unrecoverable),
-        Err(LockError::Deadlock) => Err(LockError::Deadlock),
-        Err(LockError::WriterDied) => Err(LockError::WriterDied),
-        Err(LockError::Region(error)) => Err(LockError::Region(error)),
+        Err(refusal) => Err(without_guard(*refusal)),
+    }
+}
+
+#[cold]
+fn without_guard<G>(refusal: LockError<Infallible>) -> LockError<G> {
+    match refusal {
+        LockError::OwnerDied(never) => match never {},
+        LockError::TimedOut => LockError::TimedOut,
+        LockError::Unrecoverable => LockError::Unrecoverable,
+        LockError::Deadlock => LockError::Deadlock,
+        LockError::WriterDied => LockError::WriterDied,
+        LockError::Region(error) => LockError::Region(error),
     }
 }
 

@@ -277,7 +277,7 @@ impl Mapping {
     /// # Ok(())
     /// # }
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError<LockGuard<'_>>> {
         self.region_lock()?.lock()
     }
@@ -307,7 +307,7 @@ impl Mapping {
     /// [`LockError::OwnerDied`] hands over a guard under which the bytes may be half changed;
     /// [`LockError::Deadlock`] if this thread holds it alone, or reads already, and a writer that waits
     /// for it did not give up for a tenth of a second.
-    #[inline]
+    #[inline(always)]
     pub fn read_lock(&self) -> Result<ReadGuard<'_>, LockError<ReadGuard<'_>>> {
         self.region_lock()?.read_lock()
     }

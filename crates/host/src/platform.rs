@@ -12,7 +12,7 @@ use commonhold_space::{Identity, Medium, MediumError, PeerRecord, Platform, Witn
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::{Window, atomic::AtomicU64};
 
-use crate::{error::HostError, map::MappedWindow, park::Waiting, witness::Evidences};
+use crate::{ForkGuard, error::HostError, map::MappedWindow, park::Waiting, witness::Evidences};
 
 /// Everything that a space needs from Linux.
 ///
@@ -63,6 +63,13 @@ impl LinuxPlatform {
     #[must_use]
     pub fn is_forked_child(&self) -> bool {
         self.mapped.is_forked_child()
+    }
+
+    /// What tells that: for whoever asks often.
+    #[inline]
+    #[must_use]
+    pub const fn fork_guard(&self) -> ForkGuard {
+        self.mapped.guard()
     }
 
     /// How its waiters wait while peers of one kernel only are attached, or of several: `"futex"`,

@@ -2,6 +2,7 @@
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread};
 
+use commonhold_host::ForkGuard;
 use commonhold_layout::{LockFlags, Owner};
 use commonhold_sync::{LockError as SyncError, Mutex, Release};
 
@@ -19,15 +20,21 @@ pub(crate) struct Held<'a> {
     /// Whether the thread was panicking when it took it, as a whole word: a guard is moved right after it
     /// was made, and the processor stalls where a word is read of which one byte was just written.
     panicking: usize,
+    fork: ForkGuard,
     not_send: PhantomData<*const ()>,
 }
 
 impl<'a> Held<'a> {
     #[inline(always)]
-    pub(crate) fn new(mapping: &'a Mapping, mutex: Mutex<'a>, owner: Owner) -> Self {
+    pub(crate) fn new(
+        mapping: &'a Mapping,
+        mutex: Mutex<'a>,
+        owner: Owner,
+        fork: ForkGuard,
+    ) -> Self {
         let panicking = usize::from(thread::panicking());
         guard_made();
-        Self { mapping, mutex, owner, panicking, not_send: PhantomData }
+        Self { mapping, mutex, owner, panicking, fork, not_send: PhantomData }
     }
 
     #[inline]
@@ -54,14 +61,12 @@ impl<'a> Held<'a> {
     /// As [`free`](Self::free), for a guard around this that will not be dropped.
     #[inline]
     pub(crate) fn release(&self, how: Release) -> Result<(), RegionError> {
+        let freed = how == Release::Done
+            && !self.fork.is_forked_child()
+            && self.mutex.unlock_quickly(self.owner);
+        // After it, so that the store need not be waited for.
         guard_gone();
-        if how == Release::Done
-            && !self.mapping.attachment().is_forked()
-            && self.mutex.unlock_quickly(self.owner)
-        {
-            return Ok(());
-        }
-        self.release_slowly(how)
+        if freed { Ok(()) } else { release_slowly(self.mapping, self.mutex, how) }
     }
 
     /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails.
@@ -72,14 +77,7 @@ impl<'a> Held<'a> {
         let lent = ManuallyDrop::new(self);
         guard_gone();
         let result = wait(&lent.mutex)?;
-        Ok((Self::new(lent.mapping, lent.mutex, lent.owner), result))
-    }
-
-    #[cold]
-    fn release_slowly(&self, how: Release) -> Result<(), RegionError> {
-        let attachment = self.mapping.attachment();
-        let me = attachment.me()?;
-        self.mutex.unlock(&me, attachment.my_view(), how).map_err(not_ours)
+        Ok((Self::new(lent.mapping, lent.mutex, lent.owner, lent.fork), result))
     }
 
     pub(crate) fn mark_consistent(&self) -> Result<(), RegionError> {
@@ -91,6 +89,14 @@ impl<'a> Held<'a> {
         !self.mapping.attachment().is_forked()
             && self.mutex.look().flags().contains(LockFlags::INCONSISTENT)
     }
+}
+
+/// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
+#[cold]
+fn release_slowly(mapping: &Mapping, mutex: Mutex<'_>, how: Release) -> Result<(), RegionError> {
+    let attachment = mapping.attachment();
+    let me = attachment.me()?;
+    mutex.unlock(&me, attachment.my_view(), how).map_err(not_ours)
 }
 
 impl Drop for Held<'_> {

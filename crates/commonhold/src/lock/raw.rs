@@ -6,8 +6,8 @@ use commonhold_layout::Owner;
 use commonhold_sync as sync;
 use commonhold_sync::{Release, Taken};
 
-use super::{Refusal, handed_over, held::Held, refused};
-use crate::{LockError, Mapping, RegionError};
+use super::{Refusal, handed_over, held::Held, refusal};
+use crate::{LockError, Mapping, RegionError, attachment::Near};
 
 /// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
 /// has to keep is up to its users; a [`Mutex`](crate::Mutex) has its data with it.
@@ -15,11 +15,12 @@ use crate::{LockError, Mapping, RegionError};
 pub struct RawMutex<'a> {
     mapping: &'a Mapping,
     mutex: sync::Mutex<'a>,
+    near: Near<'a>,
 }
 
 impl<'a> RawMutex<'a> {
-    pub(crate) const fn of(mapping: &'a Mapping, mutex: sync::Mutex<'a>) -> Self {
-        Self { mapping, mutex }
+    pub(crate) fn of(mapping: &'a Mapping, mutex: sync::Mutex<'a>) -> Self {
+        Self { mapping, mutex, near: mapping.attachment().near() }
     }
 
     /// Takes the mutex, waiting as long as it takes.
@@ -28,7 +29,7 @@ impl<'a> RawMutex<'a> {
     /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died.
     #[inline(always)]
     pub fn lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        let asked = match self.mapping.attachment().known_me() {
+        let asked = match self.near.known_me() {
             Some(me) if self.mutex.lock_quickly(&me) => Ok((me.owner(), Taken::Clean)),
             _ => self.lock_until(None),
         };
@@ -56,16 +57,16 @@ impl<'a> RawMutex<'a> {
     }
 
     #[cold]
-    fn lock_until(&self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
+    fn lock_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
-        let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refused)?;
+        let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refusal)?;
         Ok((me.owner(), taken))
     }
 
     #[inline(always)]
     fn guard(&self, owner: Owner) -> RawMutexGuard<'a> {
-        RawMutexGuard(Held::new(self.mapping, self.mutex, owner))
+        RawMutexGuard(Held::new(self.mapping, self.mutex, owner, self.near.fork()))
     }
 
     /// Makes the mutex as good as new, after the caller has repaired what it protects.

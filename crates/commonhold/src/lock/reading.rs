@@ -7,7 +7,7 @@ use commonhold_sync::{Hold, RwLock, Shares, Thread};
 use super::counted;
 use crate::{
     Mapping, RegionError,
-    attachment::{guard_gone, guard_made},
+    attachment::{Near, guard_gone, guard_made},
 };
 
 /// A reader/writer lock, with its words found.
@@ -18,15 +18,17 @@ pub(crate) trait Readable<'a>: Copy {
     /// The mapping that keeps it where it is.
     fn mapping(&self) -> &'a Mapping;
 
+    /// What the usual way looks at.
+    fn near(&self) -> Near<'a>;
+
     /// The lock as the core knows it.
     fn core(&self) -> RwLock<'a, Self::Shares>;
 
     /// Takes it to read if nobody writes, and nobody has to be asked.
     #[inline(always)]
-    fn read_quickly(self) -> Option<Reading<'a, Self>> {
-        let me = self.mapping().attachment().known_me()?;
-        let word = self.core().read_quickly(&me)?;
-        Some(Reading::new(self, Hold::Word(word)))
+    fn read_quickly(self) -> Option<Hold<'a>> {
+        let me = self.near().known_me()?;
+        self.core().read_quickly(&me).map(Hold::Word)
     }
 
     /// Takes it to read, waiting until `deadline`, or for ever; the core's error as it is.
@@ -35,10 +37,12 @@ pub(crate) trait Readable<'a>: Copy {
         self,
         me: &Thread<'a>,
         deadline: Option<u64>,
-    ) -> Result<(commonhold_sync::Taken, Reading<'a, Self>), commonhold_sync::LockError> {
-        let view = self.mapping().attachment().my_view();
-        let (taken, hold) = self.core().read(me, view, deadline)?;
-        Ok((taken, Reading::new(self, hold)))
+    ) -> Result<(Hold<'a>, commonhold_sync::Taken), commonhold_sync::LockError> {
+        let (taken, hold) = self.core().read(me, self.near().view(), deadline)?;
+        if matches!(hold, Hold::Share) {
+            counted::enter(self.mapping());
+        }
+        Ok((hold, taken))
     }
 }
 
@@ -52,11 +56,8 @@ pub(crate) struct Reading<'a, L: Readable<'a>> {
 
 impl<'a, L: Readable<'a>> Reading<'a, L> {
     #[inline(always)]
-    fn new(lock: L, hold: Hold<'a>) -> Self {
+    pub(crate) fn new(lock: L, hold: Hold<'a>) -> Self {
         guard_made();
-        if matches!(hold, Hold::Share) {
-            counted::enter(lock.mapping());
-        }
         Self { lock, hold, not_send: PhantomData }
     }
 
@@ -70,40 +71,39 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
         ManuallyDrop::new(self).release()
     }
 
-    #[inline]
+    #[inline(always)]
     fn release(&self) -> Result<(), RegionError> {
         guard_gone();
         match self.hold {
-            Hold::Word(word) if self.mapping().attachment().is_live_here() => {
-                if !self.lock.core().unread_quickly(word) {
-                    self.wake_writer()?;
-                }
-                Ok(())
+            Hold::Word(word) if self.lock.near().is_live_here() => {
+                if self.lock.core().unread_quickly(word) { Ok(()) } else { wake_writer(self.lock) }
             }
-            hold => self.free_slowly(hold),
+            hold => free_slowly(self.lock, hold),
         }
-    }
-
-    #[cold]
-    fn wake_writer(&self) -> Result<(), RegionError> {
-        let attachment = self.mapping().attachment();
-        self.lock.core().wake_writer(&attachment.me()?, attachment.my_view());
-        Ok(())
-    }
-
-    #[cold]
-    fn free_slowly(&self, hold: Hold<'_>) -> Result<(), RegionError> {
-        if matches!(hold, Hold::Share) {
-            counted::leave(self.mapping());
-        }
-        let attachment = self.mapping().attachment();
-        let me = attachment.me()?;
-        self.lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| RegionError::Fenced)
     }
 }
 
+/// As [`free_slowly`], not a method.
+#[cold]
+fn wake_writer<'a>(lock: impl Readable<'a>) -> Result<(), RegionError> {
+    let attachment = lock.mapping().attachment();
+    lock.core().wake_writer(&attachment.me()?, attachment.my_view());
+    Ok(())
+}
+
+/// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
+#[cold]
+fn free_slowly<'a>(lock: impl Readable<'a>, hold: Hold<'_>) -> Result<(), RegionError> {
+    if matches!(hold, Hold::Share) {
+        counted::leave(lock.mapping());
+    }
+    let attachment = lock.mapping().attachment();
+    let me = attachment.me()?;
+    lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| RegionError::Fenced)
+}
+
 impl<'a, L: Readable<'a>> Drop for Reading<'a, L> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // Fails only if this peer was declared dead; then its read locks count no longer.
         let _ = self.release();

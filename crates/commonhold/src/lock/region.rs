@@ -6,15 +6,15 @@ use commonhold_host::LinuxPlatform;
 use commonhold_layout::Owner;
 use commonhold_space::RegionShares;
 use commonhold_sync as sync;
-use commonhold_sync::{Release, Taken};
+use commonhold_sync::{Hold, Release, Taken};
 
 use super::{
-    Refusal, counted, graded, handed_over,
+    Refusal, counted, handed_over,
     held::Held,
     reading::{Readable, Reading},
-    refused,
+    refusal,
 };
-use crate::{LockError, Mapping, RegionError};
+use crate::{LockError, Mapping, RegionError, attachment::Near};
 
 /// How long a thread that reads already waits to read again, before a writer that waits for it counts as
 /// one that will not give up.
@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub struct RegionLock<'a> {
     mapping: &'a Mapping,
     words: &'a [AtomicU64; 3],
+    near: Near<'a>,
 }
 
 impl<'a> Readable<'a> for RegionLock<'a> {
@@ -36,20 +37,25 @@ impl<'a> Readable<'a> for RegionLock<'a> {
     }
 
     #[inline]
+    fn near(&self) -> Near<'a> {
+        self.near
+    }
+
+    #[inline]
     fn core(&self) -> sync::RwLock<'a, Self::Shares> {
-        self.mapping.attachment().my_view().lock_of(self.mapping.mapped(), self.words)
+        self.near.view().lock_of(self.mapping.mapped(), self.words)
     }
 }
 
 impl<'a> RegionLock<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(mapping: &'a Mapping) -> Result<Self, RegionError> {
-        let attachment = mapping.attachment();
-        if attachment.is_forked() {
+        let near = mapping.attachment().near();
+        if near.fork().is_forked_child() {
             return Err(RegionError::Forked);
         }
-        match attachment.my_view().lock_words(mapping.mapped()) {
-            Ok(words) => Ok(Self { mapping, words }),
+        match near.view().lock_words(mapping.mapped()) {
+            Ok(words) => Ok(Self { mapping, words, near }),
             Err(damage) => Err(RegionError::Damaged(damage)),
         }
     }
@@ -60,9 +66,8 @@ impl<'a> RegionLock<'a> {
     /// As there.
     #[inline(always)]
     pub fn lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
-        let attachment = self.mapping.attachment();
-        let asked = match attachment.known_me() {
-            Some(me) if self.core().write_quickly(&me, attachment.my_view()) => {
+        let asked = match self.near.known_me() {
+            Some(me) if self.core().write_quickly(&me, self.near.view()) => {
                 Ok((me.owner(), Taken::Clean))
             }
             _ => self.lock_until(None),
@@ -88,14 +93,14 @@ impl<'a> RegionLock<'a> {
     }
 
     #[cold]
-    fn lock_until(&self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
+    fn lock_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         if counted::holds(self.mapping) {
             // It would wait for itself; the lock knows that only of what stands in the thread's words.
-            return Err(LockError::Deadlock);
+            return Err(Refusal::new(LockError::Deadlock));
         }
-        let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
+        let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refusal)?;
         if taken == Taken::OwnerDied {
             self.forget_stamp();
         }
@@ -111,7 +116,7 @@ impl<'a> RegionLock<'a> {
 
     #[inline(always)]
     fn guard(&self, owner: Owner) -> LockGuard<'a> {
-        let held = Held::new(self.mapping, self.core().writer(), owner);
+        let held = Held::new(self.mapping, self.core().writer(), owner, self.near.fork());
         LockGuard { held, stamped: 0 }
     }
 
@@ -121,10 +126,11 @@ impl<'a> RegionLock<'a> {
     /// As there.
     #[inline(always)]
     pub fn read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        if let Some(reading) = self.read_quickly() {
-            return Ok(ReadGuard(reading));
-        }
-        self.read_until(None)
+        let asked = match self.read_quickly() {
+            Some(hold) => Ok((hold, Taken::Clean)),
+            None => self.read_until(None),
+        };
+        handed_over(asked, |hold| ReadGuard(Reading::new(*self, hold)))
     }
 
     /// See [`Mapping::try_read_lock`].
@@ -132,7 +138,7 @@ impl<'a> RegionLock<'a> {
     /// # Errors
     /// As there.
     pub fn try_read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        self.read_until(Some(0))
+        handed_over(self.read_until(Some(0)), |hold| ReadGuard(Reading::new(*self, hold)))
     }
 
     /// See [`Mapping::read_lock_for`].
@@ -143,22 +149,22 @@ impl<'a> RegionLock<'a> {
         &self,
         timeout: Duration,
     ) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        self.read_until(Some(self.mapping.attachment().deadline(timeout)))
+        let deadline = self.mapping.attachment().deadline(timeout);
+        handed_over(self.read_until(Some(deadline)), |hold| ReadGuard(Reading::new(*self, hold)))
     }
 
     #[cold]
-    fn read_until(&self, deadline: Option<u64>) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
+    fn read_until(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         // Who reads already is let in again unless a writer waits; and that waits for this thread.
         let reads = me.reads(self.core().key()) || counted::holds(self.mapping);
         let again = deadline.is_none() && reads;
         let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
-        let (taken, reading) = match self.read_slowly(&me, until) {
-            Err(sync::LockError::TimedOut) if again => return Err(LockError::Deadlock),
-            result => result.map_err(refused)?,
-        };
-        graded(taken, ReadGuard(reading))
+        match self.read_slowly(&me, until) {
+            Err(sync::LockError::TimedOut) if again => Err(Refusal::new(LockError::Deadlock)),
+            result => result.map_err(refusal),
+        }
     }
 
     /// See [`Mapping::reset_lock`].

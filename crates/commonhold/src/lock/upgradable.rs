@@ -5,7 +5,7 @@ use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 use commonhold_layout::LockFlags;
 use commonhold_sync::{Release, Taken};
 
-use super::{Refusal, RegionLock, counted, handed_over, reading::Readable, refused};
+use super::{Refusal, RegionLock, counted, handed_over, reading::Readable, refusal};
 use crate::{
     LockError, Mapping, RegionError,
     attachment::{guard_gone, guard_made},
@@ -25,7 +25,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         let attachment = lock.mapping().attachment();
         let me = attachment.me()?;
         let view = attachment.my_view();
-        let taken = lock.core().upgradable_read(&me, view, deadline).map_err(refused)?;
+        let taken = lock.core().upgradable_read(&me, view, deadline).map_err(refusal)?;
         guard_made();
         Ok((Self { lock, of: PhantomData }, taken))
     }
@@ -43,7 +43,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         let attachment = self.mapping().attachment();
         let me = attachment.me()?;
         let view = attachment.my_view();
-        let taken = self.lock.core().upgrade(&me, view, deadline).map_err(refused)?;
+        let taken = self.lock.core().upgrade(&me, view, deadline).map_err(refusal)?;
         Ok((Upgraded { lock: self.lock, panicking: thread::panicking(), of: PhantomData }, taken))
     }
 

@@ -6,16 +6,17 @@ use commonhold_host::LinuxPlatform;
 use commonhold_layout::{Offset, Owner, RecordKind, record_words, thread_word};
 use commonhold_space::RecordShares;
 use commonhold_sync as sync;
-use commonhold_sync::Release;
+use commonhold_sync::{Hold, Release, Taken};
 
 use super::{Field, Plain, Plan, Record, open, value::Value};
 use crate::{
     LockError, Mapping, RegionError,
+    attachment::Near,
     lock::{
-        graded,
+        Refusal, handed_over,
         held::Held,
         reading::{Readable, Reading},
-        refused,
+        refusal,
     },
 };
 
@@ -69,6 +70,7 @@ pub(crate) struct RecordLock<'a> {
     pub(super) mapping: &'a Mapping,
     words: &'a [AtomicU64; record_words::RW_LOCK],
     at: Offset,
+    near: Near<'a>,
 }
 
 impl<'a> Readable<'a> for RecordLock<'a> {
@@ -80,9 +82,13 @@ impl<'a> Readable<'a> for RecordLock<'a> {
     }
 
     #[inline]
+    fn near(&self) -> Near<'a> {
+        self.near
+    }
+
+    #[inline]
     fn core(&self) -> sync::RwLock<'a, Self::Shares> {
-        let view = self.mapping.attachment().my_view();
-        view.record_lock(self.words, self.at, self.mapping.handle())
+        self.near.view().record_lock(self.words, self.at, self.mapping.handle())
     }
 }
 
@@ -91,7 +97,8 @@ impl<'a, T: Plain> Record<'a> for RwLock<'a, T> {
 
     fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
         let opened = open::<T, _>(mapping, offset, RecordKind::RwLock)?;
-        let lock = RecordLock { mapping, words: opened.words, at: opened.at };
+        let near = mapping.attachment().near();
+        let lock = RecordLock { mapping, words: opened.words, at: opened.at, near };
         Ok(Self { lock, value: Value::of(opened.data) })
     }
 }
@@ -112,10 +119,11 @@ impl<'a, T: Plain> RwLock<'a, T> {
     /// [`RegionError::TooManyReadLocks`].
     #[inline(always)]
     pub fn read(&self) -> Result<RwLockReadGuard<'a, T>, LockError<RwLockReadGuard<'a, T>>> {
-        if let Some(reading) = self.lock.read_quickly() {
-            return Ok(RwLockReadGuard { reading, value: self.value });
-        }
-        self.read_until(None)
+        let asked = match self.lock.read_quickly() {
+            Some(hold) => Ok((hold, Taken::Clean)),
+            None => self.read_until(None),
+        };
+        handed_over(asked, |hold| self.reading(hold))
     }
 
     /// As [`read`](Self::read), but does not wait.
@@ -123,7 +131,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
     /// # Errors
     /// [`LockError::TimedOut`] if somebody living writes.
     pub fn try_read(&self) -> Result<RwLockReadGuard<'a, T>, LockError<RwLockReadGuard<'a, T>>> {
-        self.read_until(Some(0))
+        handed_over(self.read_until(Some(0)), |hold| self.reading(hold))
     }
 
     /// As [`read`](Self::read), but waits so long at most.
@@ -134,23 +142,24 @@ impl<'a, T: Plain> RwLock<'a, T> {
         &self,
         timeout: Duration,
     ) -> Result<RwLockReadGuard<'a, T>, LockError<RwLockReadGuard<'a, T>>> {
-        self.read_until(Some(self.lock.mapping.attachment().deadline(timeout)))
+        let deadline = self.lock.mapping.attachment().deadline(timeout);
+        handed_over(self.read_until(Some(deadline)), |hold| self.reading(hold))
     }
 
     #[cold]
-    fn read_until(
-        &self,
-        deadline: Option<u64>,
-    ) -> Result<RwLockReadGuard<'a, T>, LockError<RwLockReadGuard<'a, T>>> {
+    fn read_until(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
         let me = self.lock.mapping.attachment().me()?;
-        let (taken, reading) =
-            self.lock.read_slowly(&me, deadline).map_err(|error| match error {
-                sync::LockError::TooManyReaders => {
-                    RegionError::TooManyReadLocks { most: thread_word::READING_COUNT }.into()
-                }
-                error => refused(error),
-            })?;
-        graded(taken, RwLockReadGuard { reading, value: self.value })
+        self.lock.read_slowly(&me, deadline).map_err(|error| match error {
+            sync::LockError::TooManyReaders => {
+                RegionError::TooManyReadLocks { most: thread_word::READING_COUNT }.into()
+            }
+            error => refusal(error),
+        })
+    }
+
+    #[inline(always)]
+    fn reading(&self, hold: Hold<'a>) -> RwLockReadGuard<'a, T> {
+        RwLockReadGuard { reading: Reading::new(self.lock, hold), value: self.value }
     }
 
     /// Takes the lock alone, waiting as long as it takes.
@@ -161,13 +170,14 @@ impl<'a, T: Plain> RwLock<'a, T> {
     /// [`LockError::Unrecoverable`].
     #[inline(always)]
     pub fn write(&self) -> Result<RwLockWriteGuard<'a, T>, LockError<RwLockWriteGuard<'a, T>>> {
-        let attachment = self.lock.mapping.attachment();
-        if let Some(me) = attachment.known_me()
-            && self.lock.core().write_quickly(&me, attachment.my_view())
-        {
-            return Ok(self.guard(me.owner()));
-        }
-        self.write_until(None)
+        let near = self.lock.near;
+        let asked = match near.known_me() {
+            Some(me) if self.lock.core().write_quickly(&me, near.view()) => {
+                Ok((me.owner(), Taken::Clean))
+            }
+            _ => self.write_until(None),
+        };
+        handed_over(asked, |owner| self.guard(owner))
     }
 
     /// As [`write`](Self::write), but does not wait.
@@ -175,7 +185,7 @@ impl<'a, T: Plain> RwLock<'a, T> {
     /// # Errors
     /// [`LockError::TimedOut`] if somebody living has it.
     pub fn try_write(&self) -> Result<RwLockWriteGuard<'a, T>, LockError<RwLockWriteGuard<'a, T>>> {
-        self.write_until(Some(0))
+        handed_over(self.write_until(Some(0)), |owner| self.guard(owner))
     }
 
     /// As [`write`](Self::write), but waits so long at most.
@@ -186,23 +196,22 @@ impl<'a, T: Plain> RwLock<'a, T> {
         &self,
         timeout: Duration,
     ) -> Result<RwLockWriteGuard<'a, T>, LockError<RwLockWriteGuard<'a, T>>> {
-        self.write_until(Some(self.lock.mapping.attachment().deadline(timeout)))
+        let deadline = self.lock.mapping.attachment().deadline(timeout);
+        handed_over(self.write_until(Some(deadline)), |owner| self.guard(owner))
     }
 
     #[cold]
-    fn write_until(
-        &self,
-        deadline: Option<u64>,
-    ) -> Result<RwLockWriteGuard<'a, T>, LockError<RwLockWriteGuard<'a, T>>> {
+    fn write_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.lock.mapping.attachment();
         let me = attachment.me()?;
-        let taken = self.lock.core().write(&me, attachment.my_view(), deadline).map_err(refused)?;
-        graded(taken, self.guard(me.owner()))
+        let taken = self.lock.core().write(&me, attachment.my_view(), deadline).map_err(refusal)?;
+        Ok((me.owner(), taken))
     }
 
     #[inline(always)]
     fn guard(&self, owner: Owner) -> RwLockWriteGuard<'a, T> {
-        let held = Held::new(self.lock.mapping, self.lock.core().writer(), owner);
+        let (lock, fork) = (self.lock, self.lock.near.fork());
+        let held = Held::new(lock.mapping, lock.core().writer(), owner, fork);
         RwLockWriteGuard { held, value: self.value }
     }
 

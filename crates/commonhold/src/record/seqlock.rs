@@ -9,7 +9,7 @@ use commonhold_sync::{Release, Taken, Writing};
 use super::{Field, Plain, Plan, Record, open, open_to_read, value::Value};
 use crate::{
     Access, LockError, Mapping, RegionError,
-    lock::{Refusal, handed_over, held::Held, refused},
+    lock::{Refusal, handed_over, held::Held, refusal, refused},
 };
 
 type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
@@ -170,8 +170,9 @@ impl<'a, T: Plain> SeqLock<'a, T> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         let (taken, writing) =
-            self.lock.write(&me, attachment.my_view(), deadline).map_err(refused)?;
-        let held = Held::new(self.mapping, self.lock.writer(), me.owner());
+            self.lock.write(&me, attachment.my_view(), deadline).map_err(refusal)?;
+        let held =
+            Held::new(self.mapping, self.lock.writer(), me.owner(), attachment.near().fork());
         Ok(((held, writing), taken))
     }
 

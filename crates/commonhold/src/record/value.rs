@@ -100,7 +100,7 @@ impl<'a, T: Plain> Value<'a, T> {
         from: usize,
         value: &F,
     ) -> Result<(), RegionError> {
-        if !mapping.attachment().is_live_here() {
+        if !mapping.attachment().near().is_live_here() {
             return Err(refused(mapping));
         }
         self.data.write(from, value.as_bytes()).map_err(outside)
