@@ -93,6 +93,10 @@ impl Park for LinuxPlatform {
         self.waiting.wake(word, who);
     }
 
+    fn give_way(&self) {
+        std::thread::yield_now();
+    }
+
     #[inline]
     fn spin(&self, turn: u32) -> bool {
         self.waiting.spin(turn)

@@ -426,6 +426,10 @@ impl<P: Platform> Park for View<P> {
         self.platform.wake(word, who);
     }
 
+    fn give_way(&self) {
+        self.platform.give_way();
+    }
+
     #[inline]
     fn spin(&self, turn: u32) -> bool {
         self.platform.spin(turn)

@@ -294,6 +294,7 @@ impl<'a> Mutex<'a> {
             return Err(LockError::TimedOut);
         }
         if plan.slice_ns == 0 {
+            env.give_way();
             return Ok(Step::Again);
         }
         me.announce(kind, self.at);

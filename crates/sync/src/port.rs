@@ -54,6 +54,9 @@ pub trait Park {
     /// Wakes those who sleep on `word`.
     fn wake(&self, word: &AtomicU64, who: Wake);
 
+    /// Lets others have the processor, for as long as they need it at once and no longer.
+    fn give_way(&self) {}
+
     /// One short pause of the kind that suits a lock that is about to come free, the `turn`-th in a
     /// row from 0; `false` when it is time to sleep instead.
     fn spin(&self, turn: u32) -> bool;

@@ -419,6 +419,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let plan = watch.plan(reader, env.bell(reader), now, late);
             let dead = plan.look && env.verdict(reader) == Verdict::Dead;
             if dead || (plan.slice_ns == 0 && !late) {
+                env.give_way();
                 continue;
             }
             // A reader that leaves may miss us: see the head of this file.

@@ -17,13 +17,16 @@ use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
 const LONG_SLICE_NS: u64 = 1_000_000_000;
 /// A waiter that nobody wakes looks for evidence this often all the same.
 const DOUBT_NS: u64 = 10_000_000_000;
-/// Looks for evidence after a bell has rung, one after the other: the process that rang is about to end.
-const LOOKS_AT_ONCE: u32 = 64;
+/// For so long after a bell has rung, evidence is looked for again and again without a pause, since the
+/// process that rang is about to end: a sleep could not be as short as what is left to wait.
+const HURRY_NS: u64 = 500_000;
+/// And so often, should the clock stand still.
+const LOOKS_AT_ONCE: u32 = 10_000;
 /// Then the first pause between looks, and the longest.
 const RUNG_LEAST_NS: u64 = 20_000;
 const RUNG_MOST_NS: u64 = 2_000_000;
-/// Looks for evidence because of a bell: about a second of them.
-const RINGS: u32 = 564;
+/// Looks for evidence with a pause because of a bell: about a second of them.
+const RINGS: u32 = 500;
 
 /// What a waiter has been through; it decides whether it may barge, and when it looks for evidence.
 #[derive(Debug, Default)]
@@ -69,7 +72,10 @@ pub(crate) struct Watch {
     owner: Option<Owner>,
     /// When evidence was last looked for, or the wait for this owner began.
     looked_at: u64,
-    /// Looks for evidence since its bell rang.
+    /// When its bell was first found rung.
+    rung_at: Option<u64>,
+    /// Looks for evidence since then, without a pause and with one.
+    looks: u32,
     rings: u32,
 }
 
@@ -86,13 +92,16 @@ impl Watch {
     pub(crate) fn plan(&mut self, owner: Owner, bell: Bell, now: u64, late: bool) -> Plan {
         let known = self.owner == Some(owner);
         if !known {
-            *self = Self { owner: Some(owner), looked_at: now, rings: 0 };
+            *self = Self { owner: Some(owner), looked_at: now, ..Self::default() };
         }
         let plan = match bell {
+            Bell::Rung if self.hurries(now) => {
+                self.looks += 1;
+                Plan { look: true, slice_ns: 0 }
+            }
             Bell::Rung if self.rings < RINGS => {
-                let pauses = self.rings.checked_sub(LOOKS_AT_ONCE);
+                let pause = RUNG_LEAST_NS << self.rings.min(16);
                 self.rings += 1;
-                let pause = pauses.map_or(0, |pauses| RUNG_LEAST_NS << pauses.min(16));
                 Plan { look: true, slice_ns: pause.min(RUNG_MOST_NS) }
             }
             Bell::Silent => Plan {
@@ -108,6 +117,12 @@ impl Watch {
             self.looked_at = now;
         }
         plan
+    }
+
+    /// Whether the bell of the owner has rung so lately that it is worth not to sleep.
+    fn hurries(&mut self, now: u64) -> bool {
+        let since = now.saturating_sub(*self.rung_at.get_or_insert(now));
+        since < HURRY_NS && self.looks < LOOKS_AT_ONCE
     }
 }
 
@@ -156,18 +171,27 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_stands_still_does_not_make_a_waiter_look_for_ever() {
+        let mut watch = Watch::default();
+        let mut plans = (0..).map(|_| watch.plan(owner(1), Bell::Rung, 0, false));
+        assert_eq!(plans.position(|plan| plan.slice_ns > 0), Some(LOOKS_AT_ONCE as usize));
+    }
+
+    #[test]
     fn a_bell_that_rings_is_followed_by_quick_looks_and_not_believed_for_ever() {
         let mut watch = Watch::default();
-        let first = watch.plan(owner(1), Bell::Rung, 0, false);
-        assert_eq!(first, Plan { look: true, slice_ns: 0 });
+        for now in [7, 8, HURRY_NS] {
+            let plan = watch.plan(owner(1), Bell::Rung, now, false);
+            assert_eq!(plan, Plan { look: true, slice_ns: 0 });
+        }
         let mut total = 0;
-        for _ in 1..RINGS {
-            let plan = watch.plan(owner(1), Bell::Rung, 0, false);
-            assert!(plan.look && plan.slice_ns <= RUNG_MOST_NS);
+        for _ in 0..RINGS {
+            let plan = watch.plan(owner(1), Bell::Rung, HURRY_NS + 7, false);
+            assert!(plan.look && (1..=RUNG_MOST_NS).contains(&plan.slice_ns));
             total += plan.slice_ns;
         }
         assert!((500_000_000..2_000_000_000).contains(&total));
-        let plan = watch.plan(owner(1), Bell::Rung, 0, false);
+        let plan = watch.plan(owner(1), Bell::Rung, HURRY_NS + 8, false);
         assert_eq!(plan.slice_ns, SLICE_NS);
         // Another owner's bell is heard anew.
         assert_eq!(watch.plan(owner(2), Bell::Rung, 0, false).slice_ns, 0);
