@@ -1,0 +1,13 @@
+//! The memory manager.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(any(test, loom, shuttle))]
+extern crate std;
+
+mod pager;
+mod unit;
+
+pub use pager::{Pager, PagerError};
+pub use unit::{LIMIT, ObjectPage, ObjectSpan, Page, Pages, Span, VirtualPage, VirtualSpan};
