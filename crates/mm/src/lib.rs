@@ -7,7 +7,9 @@ extern crate alloc;
 extern crate std;
 
 mod pager;
+mod policy;
 mod unit;
 
 pub use pager::{Pager, PagerError};
+pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
 pub use unit::{LIMIT, ObjectPage, ObjectSpan, Page, Pages, Span, VirtualPage, VirtualSpan};
