@@ -10,6 +10,9 @@ mod pager;
 mod policy;
 mod unit;
 
-pub use pager::{Pager, PagerError};
+pub use pager::{
+    BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError, Which,
+    ZeroPager,
+};
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
 pub use unit::{LIMIT, ObjectPage, ObjectSpan, Page, Pages, Span, VirtualPage, VirtualSpan};

@@ -30,6 +30,8 @@
 
 mod chains;
 
+use core::fmt;
+
 use chains::Chains;
 
 /// Of 16 pages, so many are fresh before those that are known must go on trial too.
@@ -44,9 +46,17 @@ const KNOWN: usize = 16 - FRESH - TRIAL;
 /// One in so many pages that come back becomes known although there is no room.
 const ADMITTED: u32 = 4;
 
-/// There is no memory for the notes.
+/// There is no memory left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoMemory;
+
+impl fmt::Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no memory left")
+    }
+}
+
+impl core::error::Error for NoMemory {}
 
 /// Where a page stands in [`Residents`]. The caller keeps it beside the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
