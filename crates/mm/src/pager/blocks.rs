@@ -73,10 +73,7 @@ impl Blocks {
 
     /// Sees to it that so many blocks more can be stored. Whether that is possible.
     pub(super) fn prepare(&mut self, more: usize) -> bool {
-        let Some(needed) = self.used.checked_add(more).filter(|needed| *needed <= self.limit)
-        else {
-            return false;
-        };
+        let needed = self.used.saturating_add(more);
         while self.next.len() < needed {
             if self.grow().is_none() {
                 return false;
@@ -91,7 +88,7 @@ impl Blocks {
         let mut first = NONE;
         for piece in bytes.chunks(BLOCK).rev() {
             let Some(block) = self.take(first) else {
-                self.release_from(first);
+                self.release(Chain { first, len });
                 return None;
             };
             first = block;
@@ -118,7 +115,15 @@ impl Blocks {
 
     /// Frees the blocks of a chain.
     pub(super) fn release(&mut self, chain: Chain) {
-        self.release_from(chain.first);
+        let mut block = chain.first;
+        // Counted, so that even a circle ends.
+        for _ in 0..chain.blocks() {
+            let Some(next) = self.next.get_mut(block as usize) else { return };
+            let following = core::mem::replace(next, self.free);
+            self.free = block;
+            self.used = self.used.saturating_sub(1);
+            block = following;
+        }
     }
 
     /// Gives memory back, if nothing is stored: all but the first slab.
@@ -127,15 +132,6 @@ impl Blocks {
             self.slabs.truncate(1);
             self.next.truncate(SLAB);
             (self.free, self.fresh) = (NONE, 0);
-        }
-    }
-
-    fn release_from(&mut self, mut block: u32) {
-        while let Some(next) = self.next.get_mut(block as usize) {
-            let following = core::mem::replace(next, self.free);
-            self.free = block;
-            self.used = self.used.saturating_sub(1);
-            block = following;
         }
     }
 

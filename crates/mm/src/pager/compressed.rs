@@ -145,9 +145,6 @@ impl<R: RawMutex + Send + Sync> Pager for CompressedPager<R> {
             return Ok(());
         };
         let damaged = PagerError::Damaged { page };
-        if kept.page != into.len() {
-            return Err(damaged);
-        }
         if kept.is_plain() {
             return store.blocks.load(kept.chain, into).ok_or(damaged);
         }

@@ -185,8 +185,8 @@ fn bytes_that_were_cut_off_come_back_as_zeros() {
 fn each_order_counts_for_itself() {
     let pager = FailingPager::<_, Raw>::new(ZeroPager);
     let read = |number| pager.read(ObjectPage::new(number), &mut [0; 4]);
-    pager.fail(PagerCall::Read, Which::Nth(3), BROKEN).unwrap();
     pager.fail(PagerCall::Read, Which::Pages(span(8, 2)), PagerError::Full).unwrap();
+    pager.fail(PagerCall::Read, Which::Nth(3), BROKEN).unwrap();
     assert_eq!(read(0), Ok(()));
     assert_eq!(read(9), Err(PagerError::Full));
     assert_eq!(read(0), Err(BROKEN), "the third, counting the one that failed for its page");

@@ -164,6 +164,8 @@ fn pages_of_any_size_can_be_kept() {
             let mut back = vec![0; size];
             pager.read(page(0), &mut back).unwrap();
             assert_eq!(back, bytes, "{size}");
+            let compressed = size > 2 * BLOCK && bytes[0] == 7;
+            assert_eq!(pager.usage().plain_pages == 0, compressed, "{size}");
         }
     }
     // Of another size than it was made for: not compressed, if there is no room to do so.
@@ -217,6 +219,13 @@ proptest! {
             prop_assert_eq!(error, PagerError::Damaged { page: page(0) });
         }
     }
+}
+
+#[test]
+fn what_decompresses_to_less_than_a_page_is_damaged() {
+    let pager = pager(1 << 20);
+    pager.write(page(0), &[7; PAGE / 2]).unwrap();
+    assert_eq!(read(&pager, 0), Err(PagerError::Damaged { page: page(0) }));
 }
 
 #[test]
