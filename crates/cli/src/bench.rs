@@ -8,6 +8,7 @@ mod folder;
 mod line;
 mod locks;
 mod lookup;
+mod paging;
 mod peers;
 mod plot;
 mod stats;
@@ -19,7 +20,7 @@ use commonhold::{FormatOptions, Space};
 
 use crate::{
     args::{BenchArgs, Benchmark},
-    failure::Failure,
+    failure::{Failure, Status},
     session::Session,
     workers::Ground,
 };
@@ -44,6 +45,12 @@ const SHORT: [Benchmark; 6] = [
 ];
 
 pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> {
+    if args.names.contains(&Benchmark::Paging) {
+        return match args.names[..] {
+            [_] => paging::paging(session, args),
+            _ => Err(Failure::new(Status::Usage, "`paging` finds no times: name it alone")),
+        };
+    }
     let chosen = if args.names.is_empty() { &SHORT[..] } else { &args.names };
     if cfg!(debug_assertions) {
         session.out.tell("not a release build: the times and ratios mean nothing")?;
@@ -61,6 +68,8 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
             Benchmark::Recovery => lines.extend(locks::recovery(session, args)?),
             Benchmark::Waiting => lines.extend(waiting::waiting(session)?),
             Benchmark::Locks => lines.extend(locks::locks(session, args)?),
+            // Was named alone, and is done.
+            Benchmark::Paging => {}
         }
     }
     if let Some(plot) = plot {
