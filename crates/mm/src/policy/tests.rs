@@ -81,7 +81,9 @@ fn a_round_ends_though_all_pages_are_pinned_and_asks_each_once() {
     let mut asked = [0; 50];
     let mut round = residents.round();
     while let Some(page) = residents.candidate(&mut round) {
-        asked[page.key as usize] += 1;
+        let asked = &mut asked[page.key as usize];
+        *asked += 1;
+        assert_eq!(*asked, 1);
         residents.answer(page.slot, Answer::Kept);
     }
     assert_eq!(asked, [1; 50]);
@@ -95,8 +97,8 @@ fn a_round_ends_though_all_pages_are_referenced_or_nobody_answers() {
     let mut count = 0;
     while residents.candidate(&mut looks).is_some() {
         count += 1;
+        assert!(count <= 100);
     }
-    assert!(count <= 100, "{count}");
     assert_eq!(residents.len(), 50);
 }
 
@@ -134,6 +136,7 @@ fn a_slot_of_a_page_that_has_gone_changes_nothing() {
     residents.remove(slots[1]);
     residents.answer(slots[1], Answer::Referenced);
     residents.unwanted(slots[1]);
+    assert_eq!(residents.pages.at(again), Some(At::Fresh));
     let before = residents.evicted(again);
     assert_eq!(residents.evicted(slots[1]), before, "nothing was evicted");
     assert_eq!(residents.len(), 2);
@@ -145,6 +148,7 @@ fn a_slot_of_a_page_that_has_gone_changes_nothing() {
 #[test]
 fn a_page_that_is_not_wanted_is_the_next_to_go() {
     let (mut residents, slots) = of(0..32);
+    slots[..8].iter().for_each(|slot| residents.answer(*slot, Answer::Unmapped));
     residents.unwanted(slots[20]);
     assert_eq!(round(&mut residents, |_| false, |_| false).first(), Some(&20));
 }
