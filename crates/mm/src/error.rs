@@ -108,7 +108,9 @@ impl fmt::Display for Error {
             Self::Occupied { at } => write!(f, "page {} is mapped already", at.number()),
             Self::NotMapped { at } => write!(f, "nothing is mapped at page {}", at.number()),
             Self::NoGap { asked } => write!(f, "no gap of {} pages is left", asked.0),
-            Self::PastEnd { page } => write!(f, "the object ends before its page {}", page.number()),
+            Self::PastEnd { page } => {
+                write!(f, "the object ends before its page {}", page.number())
+            }
             Self::Destroyed => f.write_str("the object has been destroyed"),
             Self::Machine(error) => write!(f, "{error}"),
             Self::Pager { page, error } => {

@@ -74,7 +74,8 @@ impl<V> Index<V> {
                 (chunk, if exact { place } else { place + 1 })
             }
         };
-        let head = self.chunks.get(chunk).into_iter().flat_map(move |c| c.values.iter().skip(place));
+        let head =
+            self.chunks.get(chunk).into_iter().flat_map(move |c| c.values.iter().skip(place));
         let rest = self.chunks.iter().skip(chunk + 1).flat_map(|c| c.values.iter());
         head.chain(rest)
     }
@@ -93,7 +94,8 @@ impl<V> Index<V> {
             }
             Some(_) => {}
         }
-        if let (Some(into), Some(first)) = (self.chunks.get_mut(chunk), self.firsts.get_mut(chunk)) {
+        if let (Some(into), Some(first)) = (self.chunks.get_mut(chunk), self.firsts.get_mut(chunk))
+        {
             let place = into.keys.partition_point(|k| *k < key);
             // Room for both was reserved when the chunk was made.
             into.keys.insert(place, key);

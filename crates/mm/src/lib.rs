@@ -56,9 +56,9 @@ mod resize;
 mod slots;
 pub mod soft;
 mod space;
-mod writeback;
 mod unit;
 mod unmap;
+mod writeback;
 
 pub use advise::Advice;
 pub use budget::Budget;

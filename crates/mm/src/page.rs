@@ -10,7 +10,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{Error, ObjectPage, PagerError, budget::Place};
+use crate::{Error, ObjectPage, Slot, Trace};
 
 /// What a page of an object is just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,10 +53,10 @@ pub(crate) struct PageEntry {
     pub(crate) writing: bool,
     /// A pulse waits for the end of its filling.
     pub(crate) awaited: bool,
-    /// Why it is bad.
-    pub(crate) error: Option<PagerError>,
     /// Its place in the page-out's lists, while it has memory.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Slot>,
+    /// When it was evicted last.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl PageEntry {
@@ -68,8 +68,8 @@ impl PageEntry {
             kept,
             writing: false,
             awaited: false,
-            error: None,
             place: None,
+            trace: None,
         }
     }
 
@@ -80,7 +80,8 @@ impl PageEntry {
 }
 
 /// Pages in a leaf of the table.
-const LEAF: u64 = 128;
+const LEAF: u64 = LEAF_LENGTH as u64;
+const LEAF_LENGTH: usize = 128;
 
 /// All pages of an object; those that nobody ever touched take no room.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ impl PageTable {
         let cell = self.leaves.get_mut(leaf).ok_or(Error::NoMemory)?;
         if cell.is_none() {
             let mut pages = Vec::new();
-            pages.try_reserve_exact(LEAF as usize)?;
+            pages.try_reserve_exact(LEAF_LENGTH)?;
             let first = page.number() / LEAF * LEAF;
             pages.extend((first..first + LEAF).map(|n| PageEntry::absent(n < initial)));
             *cell = Some(pages);

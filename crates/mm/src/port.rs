@@ -167,13 +167,7 @@ pub trait Mmu: Send + Sync + Sized + 'static {
 
     /// Lets writes through the translation from `at` to `page` no longer, once [`flush`](Self::flush) has
     /// returned. Object locked.
-    fn shield(
-        &self,
-        space: &Self::Space,
-        at: VirtualPage,
-        object: &Self::Object,
-        page: ObjectPage,
-    );
+    fn shield(&self, space: &Self::Space, at: VirtualPage, object: &Self::Object, page: ObjectPage);
 
     /// Takes the translation from `at` to `page` away, once [`flush`](Self::flush) has returned. Object
     /// locked.

@@ -272,7 +272,8 @@ impl<M: Mmu> Reference<M> {
         let super_locked = self.list.is_super_locked();
         let mut pinned = false;
         self.list.walk(|extent, locked| {
-            pinned |= (locked || super_locked) && !extent.of_object().intersection(&span).is_empty();
+            pinned |=
+                (locked || super_locked) && !extent.of_object().intersection(&span).is_empty();
         });
         pinned
     }
