@@ -24,7 +24,7 @@ const PLACES: [u64; 2] = [0x10, 0x40];
 fn main() -> Result<(), Box<dyn Error>> {
     let machine = SoftMmu::new(4096, 64, |_| std::thread::yield_now());
     let manager = Manager::new(machine, Settings { budget: Pages(5), ..Settings::default() })?;
-    let swap = CompressedPager::<parking_lot::RawMutex>::new(4096, 1 << 20);
+    let swap = CompressedPager::<parking_lot::RawMutex>::new(4096, 1 << 20)?;
     let object = manager.object(Kind::Anonymous, Pages(PAGES), Arc::new(swap))?;
     let all = VirtualSpan::new(VirtualPage::new(0), Pages(0x100)).ok_or("no such span")?;
     let tour = Tour { spaces: [manager.space(all)?, manager.space(all)?], manager, object };
