@@ -29,7 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let all = VirtualSpan::new(VirtualPage::new(0), Pages(0x100)).ok_or("no such span")?;
     let tour = Tour { spaces: [manager.space(all)?, manager.space(all)?], manager, object };
 
-    println!("object: . absent  z compressed  c clean  D dirty     tables: - nothing  r read  w write");
+    println!(
+        "object: . absent  z compressed  c clean  D dirty     tables: - nothing  r read  w write"
+    );
     tour.map()?;
     tour.fault()?;
     tour.lock()?;
@@ -78,7 +80,9 @@ impl Tour {
         for page in 4..PAGES {
             self.write(1, page, u8::try_from(page)?)?;
         }
-        self.show("space 1 writes to pages 4 to 7, of which two had no room: others went to the pager");
+        self.show(
+            "space 1 writes to pages 4 to 7, of which two had no room: others went to the pager",
+        );
         println!("   page 0 reads as {} after its return\n", self.read(0, 0)?);
         let gone = self.manager.page_out(Pages(PAGES));
         self.show(&format!("page-out of everything: {} went, the locked ones stay", gone.0));
@@ -124,7 +128,8 @@ impl Tour {
     }
 
     fn show(&self, what: &str) {
-        let states: String = (0..PAGES).map(|page| state(self.object.state(ObjectPage::new(page)))).collect();
+        let states: String =
+            (0..PAGES).map(|page| state(self.object.state(ObjectPage::new(page)))).collect();
         println!("{what}\n   object   {states}");
         for (number, (space, place)) in self.spaces.iter().zip(PLACES).enumerate() {
             let rights: String = (0..PAGES)
@@ -132,13 +137,21 @@ impl Tour {
                     let at = VirtualPage::new(place + page);
                     match self.manager.mmu().translation(space.machine(), at) {
                         None => '-',
-                        Some(t) if t.protection.permits(Access::Write) && t.writable == Writable::Yes => 'w',
+                        Some(t)
+                            if t.protection.permits(Access::Write)
+                                && t.writable == Writable::Yes =>
+                        {
+                            'w'
+                        }
                         Some(_) => 'r',
                     }
                 })
                 .collect();
             let faults = space.totals().faults;
-            println!("   space {number}  {rights}   {} fast, {} by pulse", faults.fast, faults.pulsed);
+            println!(
+                "   space {number}  {rights}   {} fast, {} by pulse",
+                faults.fast, faults.pulsed
+            );
         }
         println!();
     }
