@@ -18,7 +18,7 @@ impl<M: Mmu> Budget<M> {
     /// At most so many pages.
     #[must_use]
     pub fn limit(&self) -> Pages {
-        Pages(self.core.limit.load(Ordering::Relaxed))
+        Pages(self.core.limit())
     }
 
     /// Changes the limit. Pages above it go when the next is wanted, or by
@@ -42,18 +42,25 @@ pub(crate) struct PageName {
 }
 
 pub(crate) struct BudgetCore<M: Mmu> {
+    /// No other budget of the manager has this one.
+    pub(crate) number: u64,
     limit: AtomicU64,
     used: AtomicU64,
     pub(crate) residents: Ordered<M::Mutex, Leaf, Residents<PageName>>,
 }
 
 impl<M: Mmu> BudgetCore<M> {
-    pub(crate) const fn new(limit: Pages) -> Self {
+    pub(crate) const fn new(number: u64, limit: Pages) -> Self {
         Self {
+            number,
             limit: AtomicU64::new(limit.0),
             used: AtomicU64::new(0),
             residents: Ordered::new(Residents::new()),
         }
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -62,7 +69,7 @@ impl<M: Mmu> BudgetCore<M> {
 
     /// Counts one page more, if there may be one.
     pub(crate) fn take(&self) -> bool {
-        take(&self.used, self.limit.load(Ordering::Relaxed))
+        take(&self.used, self.limit())
     }
 
     /// Counts one page less.
