@@ -35,6 +35,9 @@ use crate::{
     space::SpaceCore,
 };
 
+#[cfg(all(test, loom))]
+mod loom;
+
 /// The list of a space's mappings of one object.
 #[derive(Debug)]
 pub(crate) struct List {
@@ -166,7 +169,7 @@ impl List {
 /// Lets others run under a model checker; costs a hint otherwise.
 fn pause(_attempt: u32) {
     #[cfg(loom)]
-    loom::thread::yield_now();
+    ::loom::thread::yield_now();
     #[cfg(shuttle)]
     shuttle::thread::yield_now();
     core::hint::spin_loop();
