@@ -126,7 +126,7 @@ impl Space {
 
 #[test]
 fn a_slot_that_another_object_uses_again_is_not_taken_for_one_of_this() {
-    check(3, || {
+    check(4, || {
         let mut space = Space::new();
         let (stays, goes) = (extent(1, 2), extent(11, 3));
         space.map(stays);
@@ -142,7 +142,7 @@ fn a_slot_that_another_object_uses_again_is_not_taken_for_one_of_this() {
 
 #[test]
 fn a_walk_that_stands_on_the_last_mapping_does_not_stray_onto_the_free_list() {
-    check(3, || {
+    check(4, || {
         let mut space = Space::new();
         let (goes, stays) = (extent(1, 2), extent(11, 3));
         let slot = space.map(goes);
@@ -156,7 +156,7 @@ fn a_walk_that_stands_on_the_last_mapping_does_not_stray_onto_the_free_list() {
 
 #[test]
 fn a_slot_that_the_same_object_uses_again_says_either_what_it_was_or_what_it_is() {
-    check(3, || {
+    check(4, || {
         let mut space = Space::new();
         let (stays, goes, comes) = (extent(1, 2), extent(11, 3), extent(21, 4));
         space.map(stays);
@@ -186,7 +186,7 @@ fn two_walks_both_keep_the_slot_they_stand_on() {
 
 #[test]
 fn a_mapping_that_is_split_is_visited_whole() {
-    check(3, || {
+    check(4, || {
         let mut space = Space::new();
         let (whole, before) = (extent(1, 4), extent(11, 3));
         let tail = Extent { at: extent(3, 2).at, first: whole.first.plus(2) };
@@ -200,7 +200,7 @@ fn a_mapping_that_is_split_is_visited_whole() {
 
 #[test]
 fn mappings_that_are_joined_are_visited_whole() {
-    check(3, || {
+    check(4, || {
         let mut space = Space::new();
         let whole = extent(1, 4);
         let tail = Extent { at: extent(3, 2).at, first: whole.first.plus(2) };
@@ -215,7 +215,7 @@ fn mappings_that_are_joined_are_visited_whole() {
 
 #[test]
 fn a_mapping_whose_head_goes_after_a_split_keeps_its_tail() {
-    check(3, || {
+    check(4, || {
         let mut space = Space::new();
         let (whole, comes) = (extent(1, 4), extent(21, 4));
         let tail = Extent { at: extent(3, 2).at, first: whole.first.plus(2) };
