@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     AddressSpace, Error, Kind, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
-    budget::{Budget, BudgetCore},
+    budget::{Budget, BudgetCore, Places},
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
@@ -65,7 +65,7 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) budgets: Ordered<M::Mutex, Leaf, Vec<Weak<BudgetCore<M>>>>,
     /// The budget of objects that were given none of their own.
     shared: Arc<BudgetCore<M>>,
-    pub(crate) used: AtomicU64,
+    pub(crate) places: Places,
 }
 
 impl<M: Mmu> Manager<M> {
@@ -86,7 +86,7 @@ impl<M: Mmu> Manager<M> {
             objects: Ordered::new(Vec::new()),
             budgets: Ordered::new(budgets),
             shared,
-            used: AtomicU64::new(0),
+            places: Places::new(),
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -150,13 +150,13 @@ impl<M: Mmu> Manager<M> {
     /// Pages in memory, of all objects.
     #[must_use]
     pub fn resident(&self) -> Pages {
-        Pages(self.core.used.load(Ordering::Relaxed))
+        Pages(self.core.places.taken())
     }
 
     /// Evicts up to `pages` pages, those first that will be missed least, and says how many have gone.
     /// Fewer, if the others must stay or their pagers fail.
     pub fn page_out(&self, pages: Pages) -> Pages {
-        let evicted = (0..pages.0).take_while(|_| self.core.reclaim_anywhere()).count();
+        let evicted = (0..pages.0).take_while(|_| self.core.evict_one()).count();
         Pages(evicted as u64)
     }
 

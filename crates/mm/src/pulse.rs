@@ -136,6 +136,7 @@ impl<M: Mmu> Pulses<M> {
                         pulse.and_then(|(space, at, access)| Some((space.upgrade()?, at, access)))
                     {
                         let (space, at, access) = space;
+                        space.counts.serve(result);
                         mmu.wake(&space.machine, at, access, result);
                     }
                 }
