@@ -1,7 +1,7 @@
 //! Page-out, write-back and residency against accesses, and the walk against the changes of a space.
 
 use commonhold_mm::{
-    Access, Context, Object, ObjectPage, ObjectSpan, Pages, Protection, VirtualPage,
+    Access, AddressSpace, Context, Object, ObjectPage, ObjectSpan, Pages, Protection, VirtualPage,
 };
 use shuttle::thread;
 
@@ -141,6 +141,49 @@ fn a_fault_against_super_lock_and_super_unlock_is_made_good() {
         let mut both = [0; 2];
         world.cpu().read(&world.manager, &space, 0, &mut both).unwrap();
         assert_eq!(both, [9, 8]);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+/// The second used to return before the first had brought all pages in.
+#[test]
+fn whoever_super_locks_a_space_finds_it_in_memory_even_if_another_has_begun() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let super_lock = |world: &World, space: &AddressSpace<Machine>| {
+            space.super_lock().unwrap();
+            let (at, no_fault) = (VirtualPage::new(0), Context::NoFault);
+            world.cpu().access(&world.manager, space, at, Access::Write, no_fault, |_| ())
+        };
+        let (theirs, target) = (world.clone(), space.clone());
+        let other = thread::spawn(move || super_lock(&theirs, &target));
+        assert_eq!(super_lock(&world, &space), Ok(()));
+        assert_eq!(other.join().unwrap(), Ok(()));
+        space.super_unlock();
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn pages_that_grow_while_a_space_is_super_locked_are_in_memory() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(2, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 2)).unwrap();
+        object.resize(Pages(1)).unwrap();
+        let target = space.clone();
+        let locker = thread::spawn(move || target.super_lock().unwrap());
+        object.resize(Pages(2)).unwrap();
+        locker.join().unwrap();
+        let cpu = world.cpu();
+        for at in [0, 1].map(VirtualPage::new) {
+            let write = |bytes: &mut [u8]| bytes[0] = 9;
+            cpu.access(&world.manager, &space, at, Access::Write, Context::NoFault, write).unwrap();
+        }
         world.check(&[&space], &[&object]);
     });
 }

@@ -80,9 +80,8 @@ fn a_filling_that_fails_fails_for_all_who_wait_and_is_tried_again() {
         two.map(&object, fixed(4, 0, 1)).unwrap();
         store.fail_reads(1);
         let (theirs, target) = (world.clone(), two.clone());
-        let reader = thread::spawn(move || {
-            theirs.cpu().read(&theirs.manager, &target, 4 * PAGE, &mut [0])
-        });
+        let reader =
+            thread::spawn(move || theirs.cpu().read(&theirs.manager, &target, 4 * PAGE, &mut [0]));
         let mine = world.cpu().write(&world.manager, &one, 0, &[7]);
         let ends = [mine, reader.join().unwrap()];
         let failed = Err(FaultError::Pager(PagerError::Io { code: 5 }));

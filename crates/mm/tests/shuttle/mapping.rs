@@ -1,7 +1,8 @@
 //! A fault while its mapping, or its object, changes.
 
 use commonhold_mm::{
-    Access, Context, Error, Fault, FaultError, ObjectPage, Pages, Protection, State, VirtualPage,
+    Access, Advice, Context, Error, Fault, FaultError, ObjectPage, Pages, Protection, State,
+    VirtualPage,
 };
 use shuttle::thread;
 
@@ -77,6 +78,32 @@ fn a_pulse_whose_mapping_goes_is_cancelled_or_finds_what_is_there_now() {
             assert_eq!(new.state(ObjectPage::new(0)), Some(State::Absent), "nobody wants it");
         }
         world.check(&[&space], &[&old, &new]);
+    });
+}
+
+#[test]
+fn a_pulse_that_waits_for_a_filling_goes_with_its_mapping() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let (space, other) = (world.space(), world.space());
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        other.map(&object, fixed(4, 0, 1)).unwrap();
+        let target = other.clone();
+        let filler = thread::spawn(move || target.advise(span(4, 1), Advice::WillNeed).unwrap());
+        let fault = space.fault(VirtualPage::new(0), Access::Read, Context::Normal);
+        // Only this thread serves: it makes the fault good, or puts it off until the page is filled.
+        world.manager.serve();
+        space.unmap(span(0, 1)).unwrap();
+        assert_eq!(world.manager.pulses(), 0, "a pulse waits for a mapping that has gone");
+        let expected = match fault {
+            Fault::Pulsed => 1,
+            Fault::Resolved => 0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(world.manager.mmu().wakes(), expected);
+        filler.join().unwrap();
+        world.check(&[&space, &other], &[&object]);
     });
 }
 
