@@ -42,14 +42,17 @@ pub(crate) struct PageName {
 }
 
 pub(crate) struct BudgetCore<M: Mmu> {
+    /// No other budget of the manager has this one.
+    pub(crate) number: u64,
     limit: AtomicU64,
     used: AtomicU64,
     pub(crate) residents: Ordered<M::Mutex, Leaf, Residents<PageName>>,
 }
 
 impl<M: Mmu> BudgetCore<M> {
-    pub(crate) const fn new(limit: Pages) -> Self {
+    pub(crate) const fn new(number: u64, limit: Pages) -> Self {
         Self {
+            number,
             limit: AtomicU64::new(limit.0),
             used: AtomicU64::new(0),
             residents: Ordered::new(Residents::new()),

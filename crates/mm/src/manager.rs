@@ -16,6 +16,7 @@ use crate::{
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
+    reclaim::Reclaimed,
     space::SpaceCore,
 };
 
@@ -58,7 +59,7 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) mmu: M,
     pub(crate) settings: Settings,
     pub(crate) pulses: Pulses<M>,
-    /// Every object has a number that no other ever had.
+    /// Every object, space and budget has a number that no other ever had.
     next: AtomicU64,
     /// By rising numbers.
     objects: Ordered<M::Mutex, Leaf, Vec<Enrolled<M>>>,
@@ -74,7 +75,7 @@ impl<M: Mmu> Manager<M> {
     /// # Errors
     /// [`Error::NoMemory`] for the queue of pulses.
     pub fn new(mmu: M, settings: Settings) -> Result<Self, Error> {
-        let shared = Arc::new(BudgetCore::new(Pages(u64::MAX)));
+        let shared = Arc::new(BudgetCore::new(1, Pages(u64::MAX)));
         let mut budgets = Vec::new();
         budgets.try_reserve(1)?;
         budgets.push(Arc::downgrade(&shared));
@@ -82,7 +83,7 @@ impl<M: Mmu> Manager<M> {
             mmu,
             settings,
             pulses: Pulses::new(settings.pulses)?,
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(2),
             objects: Ordered::new(Vec::new()),
             budgets: Ordered::new(budgets),
             shared,
@@ -138,7 +139,7 @@ impl<M: Mmu> Manager<M> {
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn budget(&self, pages: Pages) -> Result<Budget<M>, Error> {
-        let core = Arc::new(BudgetCore::new(pages));
+        let core = Arc::new(BudgetCore::new(self.core.number(), pages));
         let mut nothing = Token::nothing_held();
         let (mut budgets, _) = self.core.budgets.lock(&mut nothing);
         budgets.retain(|budget| budget.strong_count() > 0);
@@ -156,7 +157,7 @@ impl<M: Mmu> Manager<M> {
     /// Evicts up to `pages` pages, those first that will be missed least, and says how many have gone.
     /// Fewer, if the others must stay or their pagers fail.
     pub fn page_out(&self, pages: Pages) -> Pages {
-        let evicted = (0..pages.0).take_while(|_| self.core.reclaim_anywhere()).count();
+        let evicted = (0..pages.0).take_while(|_| self.core.reclaim_anywhere() == Reclaimed::Done).count();
         Pages(evicted as u64)
     }
 
