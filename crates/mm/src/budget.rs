@@ -18,7 +18,7 @@ impl<M: Mmu> Budget<M> {
     /// At most so many pages.
     #[must_use]
     pub fn limit(&self) -> Pages {
-        Pages(self.core.limit.load(Ordering::Relaxed))
+        Pages(self.core.limit())
     }
 
     /// Changes the limit. Pages above it go when the next is wanted, or by
@@ -59,13 +59,17 @@ impl<M: Mmu> BudgetCore<M> {
         }
     }
 
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
     /// Counts one page more, if there may be one.
     pub(crate) fn take(&self) -> bool {
-        take(&self.used, self.limit.load(Ordering::Relaxed))
+        take(&self.used, self.limit())
     }
 
     /// Counts one page less.

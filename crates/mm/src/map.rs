@@ -77,7 +77,7 @@ impl<M: Mmu> AddressSpace<M> {
         }
         let (span, pinned) = self.core.map(&object.core, request, pages)?;
         if pinned && let Err(error) = self.core.populate(span) {
-            let _ = self.unmap(span);
+            self.core.take_back(span);
             return Err(error);
         }
         Ok(span)
@@ -192,6 +192,7 @@ impl<M: Mmu> SpaceCore<M> {
         let reference = Arc::new(Reference {
             object: Arc::clone(object),
             space: self.weak(),
+            number: self.number,
             machine: Arc::clone(&self.machine),
             list: List::new(Arc::clone(&self.slots), state.super_locked),
         });

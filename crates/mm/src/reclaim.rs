@@ -20,39 +20,41 @@ use crate::{
 pub(crate) enum Reclaimed {
     /// One has gone.
     Done,
-    /// None could go, but another thread brings one in or out just now: look again then.
-    Busy,
-    /// All have to stay.
-    Nothing,
+    /// None could go: so many must stay, and others are on their way in or out.
+    Kept(u64),
 }
 
 impl<M: Mmu> Core<M> {
     /// Takes a place for one page in `budget` and in the total. Nothing is locked.
     ///
-    /// Who waits here for the total has a place of its own budget already, and nobody who has a place of the
-    /// total waits for anything but pagers: so waiting ends.
+    /// Pages that other threads bring in or out just now are waited for. That ends: who waits here for
+    /// the total has a place of its own budget already, and who has a place of the total waits for pagers only.
+    ///
+    /// # Errors
+    /// [`FaultError::NoMemory`]: as many pages must stay as there may be.
     pub(crate) fn reserve(&self, budget: &Arc<BudgetCore<M>>) -> Result<(), FaultError> {
         let mut attempt = 0_u32;
         while !budget.take() {
-            self.after(self.reclaim(budget), &mut attempt)?;
+            self.after(self.reclaim(budget), budget.limit(), &mut attempt)?;
         }
-        while !take(&self.used, self.settings.budget.0) {
-            let reclaimed = self.reclaim_anywhere();
-            self.after(reclaimed, &mut attempt).inspect_err(|_| budget.give_back())?;
+        let limit = self.settings.budget.0;
+        while !take(&self.used, limit) {
+            self.after(self.reclaim_anywhere(), limit, &mut attempt)
+                .inspect_err(|_| budget.give_back())?;
         }
         Ok(())
     }
 
     /// Goes on, at once or after a while, or gives up.
-    fn after(&self, reclaimed: Reclaimed, attempt: &mut u32) -> Result<(), FaultError> {
-        match reclaimed {
+    fn after(&self, found: Reclaimed, limit: u64, attempt: &mut u32) -> Result<(), FaultError> {
+        match found {
             Reclaimed::Done => Ok(()),
-            Reclaimed::Busy => {
+            Reclaimed::Kept(pages) if pages >= limit => Err(FaultError::NoMemory),
+            Reclaimed::Kept(_) => {
                 *attempt = attempt.saturating_add(1);
                 self.mmu.idle(*attempt);
                 Ok(())
             }
-            Reclaimed::Nothing => Err(FaultError::NoMemory),
         }
     }
 
@@ -64,27 +66,25 @@ impl<M: Mmu> Core<M> {
 
     /// Evicts one page of the largest budget, or, if none of its pages can go, of any other. Nothing is locked.
     pub(crate) fn reclaim_anywhere(&self) -> Reclaimed {
-        let Some(largest) = self.budget_by(|budgets| budgets.max_by_key(|budget| budget.used()))
-        else {
-            return Reclaimed::Nothing;
-        };
-        let mut result = self.reclaim(&largest);
-        let mut last = 0;
-        while result != Reclaimed::Done {
-            let next = self.budget_by(|budgets| {
-                budgets.filter(|budget| budget.number > last).min_by_key(|budget| budget.number)
-            });
-            let Some(next) = next else { break };
-            last = next.number;
-            match self.reclaim(&next) {
-                Reclaimed::Nothing => {}
-                found => result = found,
+        let largest = self.budget_by(|budgets| budgets.max_by_key(|budget| budget.used()));
+        if largest.is_some_and(|budget| self.reclaim(&budget) == Reclaimed::Done) {
+            return Reclaimed::Done;
+        }
+        let (mut kept, mut last) = (0, 0);
+        while let Some(budget) = self.budget_after(last) {
+            last = budget.number;
+            match self.reclaim(&budget) {
+                Reclaimed::Done => return Reclaimed::Done,
+                Reclaimed::Kept(pages) => kept += pages,
             }
         }
-        result
+        Reclaimed::Kept(kept)
     }
 
-    /// One of all budgets.
+    fn budget_after(&self, last: u64) -> Option<Arc<BudgetCore<M>>> {
+        self.budget_by(|budgets| budgets.filter(|b| b.number > last).min_by_key(|b| b.number))
+    }
+
     fn budget_by(
         &self,
         choose: impl FnOnce(&mut dyn Iterator<Item = Arc<BudgetCore<M>>>) -> Option<Arc<BudgetCore<M>>>,
@@ -96,42 +96,38 @@ impl<M: Mmu> Core<M> {
 
     /// Evicts one page of `budget`. Nothing is locked.
     fn reclaim(&self, budget: &Arc<BudgetCore<M>>) -> Reclaimed {
-        let mut busy = false;
-        // Pages that were all in use have been found so now, and those that go first are known.
-        for mercy in [Mercy::Referenced, Mercy::None] {
-            let mut nothing = Token::nothing_held();
-            let mut round = budget.residents.lock(&mut nothing).0.round();
-            let mut spared = false;
-            while let Some(candidate) = self.next(budget, &mut round) {
-                let PageName { object, page } = candidate.key;
-                let Some(object) = self.object(object) else { continue };
-                let answer = match candidate.step {
-                    Step::Probation => object.put_on_trial(&candidate),
-                    Step::Evict => match object.evict(page, mercy) {
-                        Evicted::Done => return Reclaimed::Done,
-                        Evicted::Referenced => Answer::Referenced,
-                        Evicted::NotNow => {
-                            busy = true;
-                            Answer::Kept
-                        }
-                        Evicted::Pinned | Evicted::Failed(_) => Answer::Kept,
-                    },
-                };
-                spared |= answer == Answer::Referenced;
-                budget.residents.lock(&mut nothing).0.answer(candidate.slot, answer);
-            }
-            if !spared {
-                break;
-            }
+        let found = self.reclaim_with(budget, Mercy::Referenced);
+        // All may have been in use. That is known now, and forgotten: one of them has to go.
+        match found {
+            Reclaimed::Done => Reclaimed::Done,
+            Reclaimed::Kept(_) => self.reclaim_with(budget, Mercy::None),
         }
-        if busy || self.has_guests(budget) { Reclaimed::Busy } else { Reclaimed::Nothing }
     }
 
-    /// Whether somebody has a place in `budget` for a page that is not in memory yet.
-    fn has_guests(&self, budget: &BudgetCore<M>) -> bool {
+    fn reclaim_with(&self, budget: &Arc<BudgetCore<M>>, mercy: Mercy) -> Reclaimed {
         let mut nothing = Token::nothing_held();
-        let (residents, _) = budget.residents.lock(&mut nothing);
-        budget.used() > residents.len() as u64
+        let mut round = budget.residents.lock(&mut nothing).0.round();
+        let mut kept = 0;
+        while let Some(candidate) = self.next(budget, &mut round) {
+            let PageName { object, page } = candidate.key;
+            let Some(object) = self.object(object) else { continue };
+            let evicted = match candidate.step {
+                Step::Probation => object.put_on_trial(&candidate),
+                Step::Evict => Err(object.evict(page, mercy)),
+            };
+            let answer = match evicted {
+                Ok(()) => Answer::Unmapped,
+                Err(Evicted::Done) => return Reclaimed::Done,
+                Err(Evicted::Referenced) => Answer::Referenced,
+                Err(Evicted::NotNow) => Answer::Kept,
+                Err(Evicted::Pinned | Evicted::Failed(_)) => {
+                    kept += 1;
+                    Answer::Kept
+                }
+            };
+            budget.residents.lock(&mut nothing).0.answer(candidate.slot, answer);
+        }
+        Reclaimed::Kept(kept)
     }
 
     fn next(&self, budget: &BudgetCore<M>, round: &mut Round) -> Option<Candidate<PageName>> {
@@ -142,19 +138,19 @@ impl<M: Mmu> Core<M> {
 }
 
 impl<M: Mmu> ObjectCore<M> {
-    /// Takes a page's translations away, so that its next use will be seen.
-    fn put_on_trial(&self, candidate: &Candidate<PageName>) -> Answer {
+    /// Takes a page's translations away, so that its next use will be seen; or says why not.
+    fn put_on_trial(&self, candidate: &Candidate<PageName>) -> Result<(), Evicted> {
         let page = candidate.key.page;
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.state.lock(&mut nothing);
-        if self.is_pinned(&state, page) {
-            return Answer::Kept;
-        }
         match state.pages.find_mut(page) {
             Some(entry) if entry.place == Some(candidate.slot) => entry.referenced = false,
-            _ => return Answer::Kept,
+            _ => return Err(Evicted::NotNow),
+        }
+        if self.is_pinned(&state, page) {
+            return Err(Evicted::Pinned);
         }
         self.unmap(&state, Span::one(page));
-        Answer::Unmapped
+        Ok(())
     }
 }

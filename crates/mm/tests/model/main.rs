@@ -29,6 +29,8 @@ fn run(setting: Setting, program: Vec<(Op, Trouble)>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
     #[test]
     fn programs_do_what_the_model_does(setting in setting(), program in program::quiet()) {
         run(setting, program);
