@@ -17,6 +17,7 @@ use crate::{
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
     reclaim::Reclaimed,
+    share::share,
     space::SpaceCore,
 };
 
@@ -73,9 +74,9 @@ impl<M: Mmu> Manager<M> {
     /// A manager of `mmu`'s memory, with no spaces and no objects.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] for the queue of pulses.
+    /// [`Error::NoMemory`].
     pub fn new(mmu: M, settings: Settings) -> Result<Self, Error> {
-        let shared = Arc::new(BudgetCore::new(1, Pages(u64::MAX)));
+        let shared = share(BudgetCore::new(1, Pages(u64::MAX)))?;
         let mut budgets = Vec::new();
         budgets.try_reserve(1)?;
         budgets.push(Arc::downgrade(&shared));
@@ -89,7 +90,7 @@ impl<M: Mmu> Manager<M> {
             shared,
             used: AtomicU64::new(0),
         };
-        Ok(Self { core: Arc::new(core) })
+        Ok(Self { core: share(core)? })
     }
 
     /// The machine.
@@ -101,7 +102,7 @@ impl<M: Mmu> Manager<M> {
     /// A new address space of the pages `span`, with nothing mapped.
     ///
     /// # Errors
-    /// [`Error::BadSpan`] if there are no pages; what the machine says.
+    /// [`Error::BadSpan`] if there are no pages; [`Error::NoMemory`]; what the machine says.
     pub fn space(&self, span: VirtualSpan) -> Result<AddressSpace<M>, Error> {
         AddressSpace::new(&self.core, span)
     }
@@ -139,7 +140,7 @@ impl<M: Mmu> Manager<M> {
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn budget(&self, pages: Pages) -> Result<Budget<M>, Error> {
-        let core = Arc::new(BudgetCore::new(self.core.number(), pages));
+        let core = share(BudgetCore::new(self.core.number(), pages))?;
         let mut nothing = Token::nothing_held();
         let (mut budgets, _) = self.core.budgets.lock(&mut nothing);
         budgets.retain(|budget| budget.strong_count() > 0);

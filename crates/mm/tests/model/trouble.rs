@@ -17,13 +17,13 @@ pub enum Trouble {
     Memory(usize),
 }
 
-/// How a test binary limits the memory that is left; `None` for no limit.
-pub type Limit = fn(Option<usize>);
+/// How a test binary limits the memory that is left; `None` for no limit. Says how much was left before.
+pub type Limit = fn(Option<usize>) -> usize;
 
 thread_local! {
     static LIMIT: Cell<Option<Limit>> = const { Cell::new(None) };
-    /// Bytes that are left, while a limit is armed.
-    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    /// A limit is armed.
+    static LIMITED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// By what memory is limited in this test.
@@ -33,25 +33,26 @@ pub fn limit_by(limit: Limit) {
 
 /// Runs a call of the manager with so many bytes left.
 pub fn with_memory<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
-    LEFT.set(Some(bytes));
+    LIMITED.set(true);
     apply(Some(bytes));
     let result = call();
     apply(None);
-    LEFT.set(None);
+    LIMITED.set(false);
     result
 }
 
 /// Runs something that is not the manager, with as much memory as it likes.
 pub fn aside<T>(call: impl FnOnce() -> T) -> T {
-    let Some(left) = LEFT.get() else { return call() };
-    apply(None);
+    if !LIMITED.replace(false) {
+        return call();
+    }
+    let left = apply(None);
     let result = call();
     apply(Some(left));
+    LIMITED.set(true);
     result
 }
 
-fn apply(bytes: Option<usize>) {
-    if let Some(limit) = LIMIT.get() {
-        limit(bytes);
-    }
+fn apply(bytes: Option<usize>) -> usize {
+    LIMIT.get().map_or(0, |limit| limit(bytes))
 }
