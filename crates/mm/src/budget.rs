@@ -43,14 +43,17 @@ pub(crate) struct PageName {
 }
 
 pub(crate) struct BudgetCore<M: Mmu> {
+    /// No other budget of the manager has this one.
+    pub(crate) number: u64,
     limit: atomic::AtomicU64,
     pub(crate) places: Places,
     pub(crate) residents: Ordered<M::Mutex, Leaf, Residents<PageName>>,
 }
 
 impl<M: Mmu> BudgetCore<M> {
-    pub(crate) fn new(limit: Pages) -> Self {
+    pub(crate) fn new(number: u64, limit: Pages) -> Self {
         Self {
+            number,
             limit: atomic::AtomicU64::new(limit.0),
             places: Places::new(),
             residents: Ordered::new(Residents::new()),

@@ -70,7 +70,7 @@ pub enum FaultError {
     /// The pager failed; the next access tries again.
     Pager(PagerError),
     /// A page of a lazy mapping was touched for the first time where no fault may happen: the program has
-    /// to touch it before.
+    /// to touch it before. In a super-locked space, for the first time by way of that space.
     NeverReferenced,
     /// A fault where none may happen, in memory that is not super-locked.
     NotSuperLocked,

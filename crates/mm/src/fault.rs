@@ -93,14 +93,11 @@ impl<M: Mmu> SpaceCore<M> {
             Ok(mapping) => mapping,
             Err(error) => return Some(Err(error)),
         };
-        if context == Context::NoFault {
-            let first = mapping.lazy;
-            let error =
-                if first { FaultError::NeverReferenced } else { FaultError::NotSuperLocked };
-            return Some(Err(error));
-        }
         let object = &mapping.reference.object;
         let (mut pages, _) = object.state.try_lock(&mut in_space)?;
+        if context == Context::NoFault {
+            return Some(Err(no_fault(&state, mapping, &pages, at)));
+        }
         match self.look(&state, mapping, &mut pages, at, access, Purpose::Reference) {
             Ok(Look::Done) => Some(Ok(())),
             Ok(Look::Absent | Look::Filling) => None,
@@ -247,6 +244,22 @@ fn permitted<M: Mmu>(
 ) -> Result<&Mapping<M>, FaultError> {
     let mapping = state.mapping(at).ok_or(FaultError::NotMapped)?;
     if mapping.protection.permits(access) { Ok(mapping) } else { Err(FaultError::Protection) }
+}
+
+/// What is wrong with a fault that may not be.
+#[cold]
+fn no_fault<M: Mmu>(
+    state: &SpaceState<M>,
+    mapping: &Mapping<M>,
+    of_object: &ObjectState<M>,
+    at: VirtualPage,
+) -> FaultError {
+    let Some(entry) = of_object.page(mapping.extent.page(at)) else { return FaultError::PastEnd };
+    // In a super-locked space a page that was referenced by way of another is still new here.
+    if mapping.lazy && (state.super_locked || !entry.touched) {
+        return FaultError::NeverReferenced;
+    }
+    FaultError::NotSuperLocked
 }
 
 /// The mapping at `at`, if its pages have to be in memory and can be read.

@@ -53,6 +53,7 @@ mod reclaim;
 mod reference;
 mod residency;
 mod resize;
+mod share;
 mod slots;
 pub mod soft;
 mod space;

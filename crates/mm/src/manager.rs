@@ -16,6 +16,7 @@ use crate::{
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
+    share::share,
     space::SpaceCore,
 };
 
@@ -58,7 +59,7 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) mmu: M,
     pub(crate) settings: Settings,
     pub(crate) pulses: Pulses<M>,
-    /// Every object has a number that no other ever had.
+    /// Every object, space and budget has a number that no other ever had.
     next: AtomicU64,
     /// By rising numbers.
     objects: Ordered<M::Mutex, Leaf, Vec<Enrolled<M>>>,
@@ -72,9 +73,9 @@ impl<M: Mmu> Manager<M> {
     /// A manager of `mmu`'s memory, with no spaces and no objects.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] for the queue of pulses.
+    /// [`Error::NoMemory`].
     pub fn new(mmu: M, settings: Settings) -> Result<Self, Error> {
-        let shared = Arc::new(BudgetCore::new(Pages(u64::MAX)));
+        let shared = share(BudgetCore::new(1, Pages(u64::MAX)))?;
         let mut budgets = Vec::new();
         budgets.try_reserve(1)?;
         budgets.push(Arc::downgrade(&shared));
@@ -82,13 +83,13 @@ impl<M: Mmu> Manager<M> {
             mmu,
             settings,
             pulses: Pulses::new(settings.pulses)?,
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(2),
             objects: Ordered::new(Vec::new()),
             budgets: Ordered::new(budgets),
             shared,
             places: Places::new(),
         };
-        Ok(Self { core: Arc::new(core) })
+        Ok(Self { core: share(core)? })
     }
 
     /// The machine.
@@ -100,7 +101,7 @@ impl<M: Mmu> Manager<M> {
     /// A new address space of the pages `span`, with nothing mapped.
     ///
     /// # Errors
-    /// [`Error::BadSpan`] if there are no pages; what the machine says.
+    /// [`Error::BadSpan`] if there are no pages; [`Error::NoMemory`]; what the machine says.
     pub fn space(&self, span: VirtualSpan) -> Result<AddressSpace<M>, Error> {
         AddressSpace::new(&self.core, span)
     }
@@ -138,7 +139,7 @@ impl<M: Mmu> Manager<M> {
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn budget(&self, pages: Pages) -> Result<Budget<M>, Error> {
-        let core = Arc::new(BudgetCore::new(pages));
+        let core = share(BudgetCore::new(self.core.number(), pages))?;
         let mut nothing = Token::nothing_held();
         let (mut budgets, _) = self.core.budgets.lock(&mut nothing);
         budgets.retain(|budget| budget.strong_count() > 0);

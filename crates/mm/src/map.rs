@@ -8,6 +8,7 @@ use crate::{
     object::ObjectCore,
     order::{self, Token},
     reference::{List, Reference},
+    share::share,
     slots::{Extent, SlotId},
     space::{Mapping, SpaceCore, SpaceState},
 };
@@ -77,7 +78,7 @@ impl<M: Mmu> AddressSpace<M> {
         }
         let (span, pinned) = self.core.map(&object.core, request, pages)?;
         if pinned && let Err(error) = self.core.populate(span) {
-            let _ = self.unmap(span);
+            self.core.take_back(span);
             return Err(error);
         }
         Ok(span)
@@ -189,12 +190,13 @@ impl<M: Mmu> SpaceCore<M> {
         };
         state.references.try_reserve(1)?;
         of_object.references.try_reserve(1)?;
-        let reference = Arc::new(Reference {
+        let reference = share(Reference {
             object: Arc::clone(object),
             space: self.weak(),
+            number: self.number,
             machine: Arc::clone(&self.machine),
             list: List::new(Arc::clone(&self.slots), state.super_locked),
-        });
+        })?;
         of_object.references.push(Arc::clone(&reference));
         state.references.insert(place, Arc::clone(&reference));
         Ok((reference, true))

@@ -19,6 +19,7 @@ use crate::{
     order::{self, Ordered, Token},
     page::{PageEntry, PageTable},
     reference::Reference,
+    share::share,
 };
 
 /// What an object holds.
@@ -89,7 +90,7 @@ impl<M: Mmu> Object<M> {
             destroyed: false,
             resizing: false,
         };
-        let core = Arc::new(ObjectCore {
+        let core = share(ObjectCore {
             number: manager.number(),
             manager: Arc::clone(manager),
             machine: manager.mmu.new_object(pages)?,
@@ -98,7 +99,7 @@ impl<M: Mmu> Object<M> {
             budget,
             state: Ordered::new(state),
             counts: ObjectCounts::default(),
-        });
+        })?;
         manager.enroll(&core)?;
         Ok(Self { core })
     }

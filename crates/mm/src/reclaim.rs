@@ -14,9 +14,6 @@ use crate::{
     order::Token,
 };
 
-/// Budgets by their size, and by their address those that are equally large.
-type Rank = (u64, usize);
-
 /// What came of the search for a page that can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Search {
@@ -74,11 +71,15 @@ impl<M: Mmu> Core<M> {
         self.search_anywhere() == Search::Evicted
     }
 
-    /// Evicts one page of the largest budget of which one can go.
+    /// Evicts one page of the largest budget, or, if none of its pages can go, of any other.
     fn search_anywhere(&self) -> Search {
-        let (mut found, mut below) = (Search::Nothing, (u64::MAX, 0));
-        while let Some((budget, rank)) = self.largest(below) {
-            below = rank;
+        let largest = self.budget_by(|budgets| budgets.max_by_key(|b| b.places.taken()));
+        if largest.is_some_and(|budget| self.search(&budget) == Search::Evicted) {
+            return Search::Evicted;
+        }
+        let (mut found, mut last) = (Search::Nothing, 0);
+        while let Some(budget) = self.budget_after(last) {
+            last = budget.number;
             match self.search(&budget) {
                 Search::Evicted => return Search::Evicted,
                 Search::Later => found = Search::Later,
@@ -88,20 +89,29 @@ impl<M: Mmu> Core<M> {
         found
     }
 
-    /// The budget with the most pages in memory, of those that rank below `below`.
-    fn largest(&self, below: Rank) -> Option<(Arc<BudgetCore<M>>, Rank)> {
-        let mut nothing = Token::nothing_held();
-        let (budgets, _) = self.budgets.lock(&mut nothing);
-        let budgets = budgets.iter().filter_map(alloc::sync::Weak::upgrade);
-        let ranked = budgets.map(|budget| {
-            let rank = (budget.places.taken(), Arc::as_ptr(&budget).addr());
-            (budget, rank)
-        });
-        ranked.filter(|(_, rank)| rank.0 > 0 && *rank < below).max_by_key(|(_, rank)| *rank)
+    fn budget_after(&self, last: u64) -> Option<Arc<BudgetCore<M>>> {
+        self.budget_by(|budgets| budgets.filter(|b| b.number > last).min_by_key(|b| b.number))
     }
 
-    /// Evicts one page of `budget`, if one can go. Nothing is locked.
+    fn budget_by(
+        &self,
+        choose: impl FnOnce(&mut dyn Iterator<Item = Arc<BudgetCore<M>>>) -> Option<Arc<BudgetCore<M>>>,
+    ) -> Option<Arc<BudgetCore<M>>> {
+        let mut nothing = Token::nothing_held();
+        let (budgets, _) = self.budgets.lock(&mut nothing);
+        choose(&mut budgets.iter().filter_map(alloc::sync::Weak::upgrade))
+    }
+
+    /// Evicts one page of `budget`. Nothing is locked.
     fn search(&self, budget: &Arc<BudgetCore<M>>) -> Search {
+        match self.search_with(budget, Mercy::Referenced) {
+            Search::Evicted => Search::Evicted,
+            // All may have been in use. That is known now, and forgotten: one of them has to go.
+            Search::Later | Search::Nothing => self.search_with(budget, Mercy::None),
+        }
+    }
+
+    fn search_with(&self, budget: &Arc<BudgetCore<M>>, mercy: Mercy) -> Search {
         let mut found = Search::Nothing;
         let mut nothing = Token::nothing_held();
         let mut round = budget.residents.lock(&mut nothing).0.round();
@@ -112,20 +122,22 @@ impl<M: Mmu> Core<M> {
                 found = Search::Later;
                 continue;
             };
-            let answer = match candidate.step {
+            let evicted = match candidate.step {
                 Step::Probation => object.put_on_trial(&candidate),
-                Step::Evict => match object.evict(page, Mercy::Referenced) {
-                    Evicted::Done => return Search::Evicted,
-                    Evicted::Referenced => {
-                        found = Search::Later;
-                        Answer::Referenced
-                    }
-                    Evicted::NotNow => {
-                        found = Search::Later;
-                        Answer::Kept
-                    }
-                    Evicted::Pinned | Evicted::Failed(_) => Answer::Kept,
-                },
+                Step::Evict => Err(object.evict(page, mercy)),
+            };
+            let answer = match evicted {
+                Ok(()) => Answer::Unmapped,
+                Err(Evicted::Done) => return Search::Evicted,
+                Err(Evicted::Pinned | Evicted::Failed(_)) => Answer::Kept,
+                Err(Evicted::Referenced) => {
+                    found = Search::Later;
+                    Answer::Referenced
+                }
+                Err(Evicted::NotNow) => {
+                    found = Search::Later;
+                    Answer::Kept
+                }
             };
             budget.residents.lock(&mut nothing).0.answer(candidate.slot, answer);
         }
@@ -140,19 +152,19 @@ impl<M: Mmu> Core<M> {
 }
 
 impl<M: Mmu> ObjectCore<M> {
-    /// Takes a page's translations away, so that its next use will be seen.
-    fn put_on_trial(&self, candidate: &Candidate<PageName>) -> Answer {
+    /// Takes a page's translations away, so that its next use will be seen; or says why not.
+    fn put_on_trial(&self, candidate: &Candidate<PageName>) -> Result<(), Evicted> {
         let page = candidate.key.page;
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.state.lock(&mut nothing);
-        if self.is_pinned(&state, page) {
-            return Answer::Kept;
-        }
         match state.pages.find_mut(page) {
             Some(entry) if entry.place == Some(candidate.slot) => entry.referenced = false,
-            _ => return Answer::Kept,
+            _ => return Err(Evicted::NotNow),
+        }
+        if self.is_pinned(&state, page) {
+            return Err(Evicted::Pinned);
         }
         self.unmap(&state, Span::one(page));
-        Answer::Unmapped
+        Ok(())
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct List {
 pub(crate) struct Reference<M: Mmu> {
     pub(crate) object: Arc<ObjectCore<M>>,
     pub(crate) space: Weak<SpaceCore<M>>,
+    /// The number of that space.
+    pub(crate) number: u64,
     pub(crate) machine: Arc<M::Space>,
     pub(crate) list: List,
 }

@@ -50,27 +50,7 @@ impl<M: Mmu> AddressSpace<M> {
     /// [`Error::Fault`]: a page could not be brought in; what was locked before is still, nothing else is.
     pub fn lock(&self, span: VirtualSpan) -> Result<(), Error> {
         self.core.check(span)?;
-        let mut fresh = Vec::new();
-        {
-            let mut nothing = Token::nothing_held();
-            let (mut state, _) = self.core.state.write(&mut nothing);
-            state.all_mapped(span)?;
-            self.core.split_ends(&mut state, span)?;
-            let unlocked = || state.mappings_in(span).filter(|mapping| !mapping.locked);
-            fresh.try_reserve_exact(unlocked().count())?;
-            fresh.extend(unlocked().map(|mapping| mapping.extent.at));
-            self.core.set_locked(&mut state, span, true);
-        }
-        self.core.populate(span).inspect_err(|_| {
-            for span in fresh {
-                let mut nothing = Token::nothing_held();
-                let (mut state, _) = self.core.state.write(&mut nothing);
-                // Without memory for the split it stays locked as a whole, which loses nothing.
-                if self.core.split_ends(&mut state, span).is_ok() {
-                    self.core.set_locked(&mut state, span, false);
-                }
-            }
-        })
+        self.core.lock(span, SpaceState::all_mapped)
     }
 
     /// Unlocks the pages of `span`, however often they were locked.
@@ -98,22 +78,7 @@ impl<M: Mmu> AddressSpace<M> {
             let (mut state, _) = self.core.state.write(&mut nothing);
             core::mem::replace(&mut state.lock_future, scope == Scope::PresentAndFuture)
         };
-        let mut locked: Vec<VirtualSpan> = Vec::new();
-        let result = self.core.mapped().and_then(|spans| {
-            locked.try_reserve_exact(spans.len())?;
-            spans.into_iter().filter(|(_, locked)| !locked).try_for_each(|(span, _)| {
-                locked.push(span);
-                match self.lock(span) {
-                    // Unmapped meanwhile.
-                    Err(Error::NotMapped { .. }) => Ok(()),
-                    result => result,
-                }
-            })
-        });
-        result.inspect_err(|_| {
-            for span in locked {
-                let _ = self.unlock(span);
-            }
+        self.core.lock(self.core.span, |_, _| Ok(())).inspect_err(|_| {
             let (mut state, _) = self.core.state.write(&mut nothing);
             state.lock_future = before;
         })
@@ -163,6 +128,35 @@ impl<M: Mmu> SpaceState<M> {
 }
 
 impl<M: Mmu> SpaceCore<M> {
+    /// Locks what is mapped in `span`, if it passes `check`.
+    fn lock(
+        self: &Arc<Self>,
+        span: VirtualSpan,
+        check: impl FnOnce(&SpaceState<M>, VirtualSpan) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut fresh = Vec::new();
+        {
+            let mut nothing = Token::nothing_held();
+            let (mut state, _) = self.state.write(&mut nothing);
+            check(&state, span)?;
+            self.split_ends(&mut state, span)?;
+            let unlocked = || state.mappings_in(span).filter(|mapping| !mapping.locked);
+            fresh.try_reserve_exact(unlocked().count())?;
+            fresh.extend(unlocked().map(|mapping| mapping.extent.at));
+            self.set_locked(&mut state, span, true);
+        }
+        self.populate(span).inspect_err(|_| {
+            for span in fresh {
+                let mut nothing = Token::nothing_held();
+                let (mut state, _) = self.state.write(&mut nothing);
+                // Without memory for the split it stays locked as a whole, which loses nothing.
+                if self.split_ends(&mut state, span).is_ok() {
+                    self.set_locked(&mut state, span, false);
+                }
+            }
+        })
+    }
+
     /// Says of all mappings in `span`, which end with it, whether they are locked.
     fn set_locked(&self, state: &mut SpaceState<M>, span: VirtualSpan, locked: bool) {
         let mut at = span.first();
@@ -200,16 +194,6 @@ impl<M: Mmu> SpaceCore<M> {
         state.super_locked
     }
 
-    /// What is mapped, and whether it is locked.
-    fn mapped(&self) -> Result<Vec<(VirtualSpan, bool)>, Error> {
-        let mut nothing = Token::nothing_held();
-        let (state, _) = self.state.read(&mut nothing);
-        let mut spans = Vec::new();
-        spans.try_reserve_exact(state.mappings.len())?;
-        spans.extend(state.mappings.from(0).map(|mapping| (mapping.extent.at, mapping.locked)));
-        Ok(spans)
-    }
-
     /// Brings in all pages of `span` that have to be in memory. Nothing is locked. What is unmapped or cut
     /// off meanwhile is passed over.
     pub(crate) fn populate(self: &Arc<Self>, span: VirtualSpan) -> Result<(), Error> {
@@ -231,26 +215,40 @@ impl<M: Mmu> SpaceCore<M> {
         object: &Arc<ObjectCore<M>>,
         span: ObjectSpan,
     ) -> Result<(), Error> {
-        for (at, _) in self.mapped()? {
-            let shown = {
-                let mut nothing = Token::nothing_held();
-                let (state, _) = self.state.read(&mut nothing);
-                state.mapping(at.first()).and_then(|mapping| {
-                    let pages = mapping.extent.of_object().intersection(&span);
-                    let ours = Arc::ptr_eq(&mapping.reference.object, object) && !pages.is_empty();
-                    let first = mapping.extent.place(pages.first());
-                    ours.then(|| Span::between(first, first.plus(pages.pages().0)))
-                })
-            };
-            if let Some(shown) = shown {
-                self.populate(shown)?;
-            }
+        let mut at = self.span.first();
+        while let Some(shown) = self.next_shown(at, object, span) {
+            self.populate(shown)?;
+            at = shown.end();
         }
         Ok(())
     }
 
+    /// The first pages from `at` on of which one mapping shows some of `span`. Whoever asks again with the
+    /// end of these comes by all of them, however mappings are cut in two meanwhile.
+    fn next_shown(
+        &self,
+        at: VirtualPage,
+        object: &Arc<ObjectCore<M>>,
+        span: ObjectSpan,
+    ) -> Option<VirtualSpan> {
+        let rest = Span::between(at, self.span.end());
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.state.read(&mut nothing);
+        state.mappings_in(rest).find_map(|mapping| {
+            let ours = Arc::ptr_eq(&mapping.reference.object, object);
+            let pages = mapping.extent.of_object().intersection(&span);
+            let first = mapping.extent.place(pages.first());
+            let shown = Span::between(first, first.plus(pages.pages().0)).intersection(&rest);
+            (ours && !shown.is_empty()).then_some(shown)
+        })
+    }
+
     /// The first page from `at` on, below `end`, that lies in a mapping whose pages have to be in memory.
     fn next_pinned(&self, at: VirtualPage, end: VirtualPage) -> Option<VirtualPage> {
+        // A mapping can go on behind `end`, where nobody has asked for its pages.
+        if at >= end {
+            return None;
+        }
         let mut nothing = Token::nothing_held();
         let (state, _) = self.state.read(&mut nothing);
         let all = state.super_locked;

@@ -7,15 +7,13 @@
 //!
 //! Growing only changes the size, and then fills the new pages for those spaces that have them locked.
 
-use alloc::{
-    sync::{Arc, Weak},
-    vec::Vec,
-};
+use alloc::sync::{Arc, Weak};
 
 use crate::{
     Error, Mmu, Object, ObjectPage, ObjectSpan, Pages, Span,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
+    space::SpaceCore,
 };
 
 impl<M: Mmu> Object<M> {
@@ -23,8 +21,9 @@ impl<M: Mmu> Object<M> {
     /// they are: past the end, accesses fail.
     ///
     /// # Errors
-    /// [`Error::BadSpan`]; what the machine says. [`Error::Pager`] if the pager did not take note of what was
-    /// cut off: the size has changed nevertheless, and nothing of it will be seen again. [`Error::Fault`]
+    /// [`Error::BadSpan`]: nothing has changed. What the machine says: it has not grown, or it has been cut, but
+    /// the machine did not take note. [`Error::Pager`] if the pager did not take note of what was cut off: the
+    /// size has changed nevertheless, and nothing of it will be seen again. [`Error::Fault`]
     /// if pages that grew could not be brought in for somebody who has them locked: the size has changed.
     pub fn resize(&self, pages: Pages) -> Result<(), Error> {
         let tail = ObjectSpan::new(ObjectPage::new(0), pages).ok_or(Error::BadSpan)?.end();
@@ -114,17 +113,22 @@ impl<M: Mmu> ObjectCore<M> {
 
     /// Brings pages in for the spaces that have them locked.
     fn populate(self: &Arc<Self>, span: ObjectSpan) -> Result<(), Error> {
-        let mut spaces = Vec::new();
-        {
-            let mut nothing = Token::nothing_held();
-            let (state, _) = self.state.lock(&mut nothing);
-            spaces.try_reserve_exact(state.references.len())?;
-            let pinned = state.references.iter().filter(|reference| reference.pins(span));
-            spaces.extend(pinned.map(|reference| Weak::clone(&reference.space)));
+        let mut last = 0;
+        while let Some((number, space)) = self.next_pinning(last, span) {
+            last = number;
+            if let Some(space) = space.upgrade() {
+                space.populate_object(self, span)?;
+            }
         }
-        spaces
-            .iter()
-            .filter_map(Weak::upgrade)
-            .try_for_each(|space| space.populate_object(self, span))
+        Ok(())
+    }
+
+    /// Of the spaces with greater numbers that have pages of `span` locked, the first.
+    fn next_pinning(&self, last: u64, span: ObjectSpan) -> Option<(u64, Weak<SpaceCore<M>>)> {
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.state.lock(&mut nothing);
+        let later = state.references.iter().filter(|r| r.number > last && r.pins(span));
+        let first = later.min_by_key(|reference| reference.number)?;
+        Some((first.number, Weak::clone(&first.space)))
     }
 }

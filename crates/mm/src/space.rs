@@ -26,6 +26,7 @@ use crate::{
     order::{self, OrderedRw, Token},
     query::SpaceCounts,
     reference::Reference,
+    share::share,
     slots::{Extent, FreeList, SlotId, Slots},
 };
 
@@ -90,13 +91,13 @@ impl<M: Mmu> AddressSpace<M> {
         let core = SpaceCore {
             number: manager.number(),
             manager: Arc::clone(manager),
-            machine: Arc::new(manager.mmu.new_space()?),
+            machine: share(manager.mmu.new_space()?)?,
             span,
-            slots: Arc::new(Slots::new()),
+            slots: share(Slots::new())?,
             state: OrderedRw::new(state),
             counts: SpaceCounts::default(),
         };
-        Ok(Self { core: Arc::new(core) })
+        Ok(Self { core: share(core)? })
     }
 
     /// The pages in which things can be mapped.

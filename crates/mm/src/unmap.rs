@@ -46,28 +46,54 @@ impl<M: Mmu> SpaceCore<M> {
         span: VirtualSpan,
         gone: &mut Vec<Mapping<M>>,
     ) {
-        self.manager.pulses.cancel(self, span, in_space);
-        let mmu = &self.manager.mmu;
         while gone.len() < gone.capacity() {
-            let Some(first) = state.mappings_in(span).next().map(|m| m.extent.at.first()) else {
-                break;
-            };
-            let Some(mapping) = state.mappings.remove(first.number()) else { break };
-            mmu.detach(&self.machine, mapping.extent.at);
-            mapping.reference.list.unlink(mapping.slot);
-            self.slots.free(&mut state.free, mapping.slot);
-            if mapping.reference.list.is_empty() {
-                self.forget(state, in_space, &mapping.reference.object);
-            }
+            let Some(mapping) = self.take_first(state, in_space, span) else { break };
             gone.push(mapping);
         }
     }
 
+    /// Takes the mappings out that lie in `span`, one after the other, and needs no memory to do so. Only
+    /// what has become one with a neighbour meanwhile, and cannot be cut from it, stays.
+    pub(crate) fn take_back(&self, span: VirtualSpan) {
+        loop {
+            let mut nothing = Token::nothing_held();
+            let (mut state, mut in_space) = self.state.write(&mut nothing);
+            if self.split_ends(&mut state, span).is_err() {
+                return;
+            }
+            let gone = self.take_first(&mut state, &mut in_space, span);
+            drop(state);
+            if gone.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the first mapping of `span` out, translations first. Whoever gets it lets go of it after the lock.
+    fn take_first(
+        &self,
+        state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
+        span: VirtualSpan,
+    ) -> Option<Mapping<M>> {
+        let first = state.mappings_in(span).next()?.extent.at.first();
+        let mapping = state.mappings.remove(first.number())?;
+        self.manager.pulses.cancel(self, mapping.extent.at, in_space);
+        self.manager.mmu.detach(&self.machine, mapping.extent.at);
+        mapping.reference.list.unlink(mapping.slot);
+        self.slots.free(&mut state.free, mapping.slot);
+        if mapping.reference.list.is_empty() {
+            self.forget(state, in_space, &mapping.reference.object);
+        }
+        Some(mapping)
+    }
+
     /// Takes all mappings out: nobody has a handle of this space any more.
     pub(crate) fn clear(&mut self) {
+        let mut nothing = Token::nothing_held();
+        self.manager.pulses.cancel(self, self.span, &mut nothing);
         let mmu = &self.manager.mmu;
         let state = self.state.get_mut();
-        let mut nothing = Token::nothing_held();
         loop {
             let first = state.mappings.from(0).next().map(|m| m.extent.at.first());
             let Some(first) = first else { return };

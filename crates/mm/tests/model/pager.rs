@@ -1,0 +1,95 @@
+//! A pager that keeps what it is given, and fails on command.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use commonhold_mm::{ObjectPage, ObjectSpan, Page, Pager, PagerError};
+
+use crate::{reference::PAGE, trouble};
+
+/// What it says when it fails.
+pub const FAILURE: PagerError = PagerError::Io { code: 5 };
+
+/// When calls fail: shared by all pagers of a test.
+#[derive(Debug, Default)]
+pub struct Failures {
+    after: u32,
+    times: u32,
+    failed: u32,
+}
+
+impl Failures {
+    pub fn arm(&mut self, after: u32, times: u32) {
+        *self = Self { after, times, failed: 0 };
+    }
+
+    pub fn disarm(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether a call has failed since.
+    pub fn have_failed(&self) -> bool {
+        self.failed > 0
+    }
+
+    fn fails(&mut self) -> Result<(), PagerError> {
+        if self.after > 0 {
+            self.after -= 1;
+        } else if self.times > 0 {
+            self.times -= 1;
+            self.failed += 1;
+            return Err(FAILURE);
+        }
+        Ok(())
+    }
+}
+
+/// Keeps pages.
+#[derive(Debug)]
+pub struct Store {
+    pub pages: Mutex<BTreeMap<u64, [u8; PAGE]>>,
+    compressed: bool,
+    failures: Arc<Mutex<Failures>>,
+}
+
+impl Store {
+    pub fn new(
+        pages: BTreeMap<u64, [u8; PAGE]>,
+        compressed: bool,
+        failures: &Arc<Mutex<Failures>>,
+    ) -> Self {
+        Self { pages: Mutex::new(pages), compressed, failures: Arc::clone(failures) }
+    }
+
+    pub fn page(&self, page: u64) -> Option<[u8; PAGE]> {
+        self.pages.lock().unwrap().get(&page).copied()
+    }
+}
+
+impl Pager for Store {
+    fn read(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
+        self.failures.lock().unwrap().fails()?;
+        into.copy_from_slice(&self.page(page.number()).unwrap_or_default());
+        Ok(())
+    }
+
+    fn write(&self, page: ObjectPage, from: &[u8]) -> Result<(), PagerError> {
+        self.failures.lock().unwrap().fails()?;
+        let bytes = from.try_into().unwrap();
+        trouble::aside(|| self.pages.lock().unwrap().insert(page.number(), bytes));
+        Ok(())
+    }
+
+    fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError> {
+        self.failures.lock().unwrap().fails()?;
+        let gone = |page: u64| pages.contains(ObjectPage::from_number(page));
+        self.pages.lock().unwrap().retain(|page, _| !gone(*page));
+        Ok(())
+    }
+
+    fn compresses(&self) -> bool {
+        self.compressed
+    }
+}
