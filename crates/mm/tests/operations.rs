@@ -229,25 +229,3 @@ fn what_the_pager_says_reaches_who_faulted_and_the_next_fault_tries_again() {
     assert_eq!(store.pages.lock().unwrap()[&0][0], 1);
     assert_eq!(manager.mmu().violations(), []);
 }
-
-/// Of two budgets with equally many pages, only one used to be searched.
-#[test]
-fn memory_is_found_in_whichever_of_equally_large_budgets_has_some_to_spare() {
-    for pinned in 0..2 {
-        let manager = manager(2);
-        let objects = [0, 1, 2].map(|_| {
-            let budget = manager.budget(Pages(2)).unwrap();
-            let store = Arc::new(Store::default());
-            manager.object_within(&budget, Kind::Anonymous, Pages(1), store).unwrap()
-        });
-        let space = manager.space(span(0, 64)).unwrap();
-        for (at, object) in (0..).zip(&objects) {
-            space.map(object, fixed(at, 1)).unwrap();
-        }
-        let cpu = manager.mmu().cpu();
-        cpu.write(&manager, &space, 0, &[1; 32]).unwrap();
-        space.lock(span(pinned, 1)).unwrap();
-        cpu.write(&manager, &space, 32, &[1; 16]).unwrap();
-        assert_eq!(manager.mmu().violations(), []);
-    }
-}
