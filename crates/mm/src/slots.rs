@@ -24,7 +24,7 @@ use crate::{
     atomic::{AtomicU32, AtomicU64, Ordering, store_then_load},
 };
 
-/// Slots in the first chunk; each further one is as large as all before it.
+/// Slots in the first chunk; each further one is twice as large. Few for loom, which pays for each atomic.
 const FIRST_CHUNK: u32 = if cfg!(loom) { 4 } else { 32 };
 /// The chunks together hold 2^31 slots.
 const CHUNKS: usize = 27;
