@@ -234,6 +234,22 @@ fn an_eviction_finds_a_page_whose_mapping_is_split_and_joined() {
 }
 
 #[test]
+fn an_eviction_against_unmap_takes_no_memory_that_is_still_translated() {
+    check(|| {
+        let world = World::new(3, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let cpu = world.cpu();
+        cpu.read(&world.manager, &space, 0, &mut [0]).unwrap();
+        let evictor = page_out(&world);
+        space.unmap(span(0, 1)).unwrap();
+        evictor.join().unwrap();
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
 fn a_walk_meets_only_places_where_the_object_was_shown() {
     check(|| {
         let world = World::new(3, 4);
