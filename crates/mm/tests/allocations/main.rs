@@ -47,7 +47,7 @@ fn little() -> impl Strategy<Value = Trouble> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+    #![proptest_config(program::cases())]
 
     #[test]
     fn no_failure_of_the_allocator_loses_a_page_or_leaves_one_stuck(
@@ -56,6 +56,9 @@ proptest! {
     ) {
         limit_by(limit);
         let mut world = World::new(setting);
+        for op in program::beginning() {
+            world.step(op, Trouble::None);
+        }
         for (op, trouble) in program {
             world.step(op, trouble);
         }

@@ -15,7 +15,7 @@ use commonhold_mm::{
 pub const PAGE: usize = 8;
 /// Where every space begins, and how many pages it has.
 pub const FIRST: u64 = 3;
-pub const LENGTH: u64 = 24;
+pub const LENGTH: u64 = 12;
 
 pub type ObjectId = usize;
 pub type SpaceId = usize;

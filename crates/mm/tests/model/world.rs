@@ -178,6 +178,7 @@ impl World {
                 let real = self.call(|| handle.unmap(span(at, pages)));
                 if self.agrees(expected, &real, &self.model) {
                     self.model.unmap(id, at, pages);
+                    self.none_waits(id, at, pages);
                 }
             }
             Op::Protect { space, part: (at, pages), protection } => {
@@ -282,8 +283,7 @@ impl World {
         let kind = if file { Kind::File } else { Kind::Anonymous };
         let written = (0..size).step_by(2).filter(|_| file);
         let bytes: BTreeMap<_, _> = written.map(|n| (n, [0xA0 + n as u8; PAGE])).collect();
-        let compressed = self.setting.compressed;
-        let store = Arc::new(Store::new(bytes.clone(), compressed, &self.failures));
+        let store = Arc::new(Store::new(bytes.clone(), self.setting, &self.failures));
         let pager = Arc::clone(&store) as Arc<dyn commonhold_mm::Pager>;
         let real = self.call(|| match own {
             None => self.manager.object(kind, Pages(size), pager),
@@ -350,6 +350,7 @@ impl World {
             let part = (at..at + request.pages).any(|at| of_space.query(page(at)).is_some());
             if done || !part {
                 self.model.unmap(id, at, request.pages);
+                self.none_waits(id, at, request.pages);
             }
         }
         if let (true, Ok(span)) = (done, real) {
@@ -363,6 +364,13 @@ impl World {
             assert_eq!(self.model.may_unmap(id, at, request.pages), expected);
             self.model.map(id, &request, at);
         }
+    }
+
+    /// That nobody waits any more for pages that have been unmapped.
+    fn none_waits(&mut self, id: SpaceId, at: u64, pages: u64) {
+        self.take_wakes();
+        let waits = |key: &&(SpaceId, u64, Access)| key.0 == id && (at..at + pages).contains(&key.1);
+        assert_eq!(self.owed.keys().find(waits), None, "not cancelled");
     }
 
     fn lock(&mut self, op: Op) {
@@ -438,7 +446,11 @@ impl World {
         let before = self.model.objects[&id].size;
         let mut after = self.model.clone();
         after.resize(id, pages);
-        let real = self.call(|| handle.resize(Pages(pages)));
+        let mut real = self.call(|| handle.resize(Pages(pages)));
+        let cut = ObjectPage::new(pages);
+        if !self.setting.discards && real == Err(Error::Pager { page: cut, error: FAILURE }) {
+            real = Ok(());
+        }
         let done = self.agrees(Ok(()), &real, &after);
         let in_part = matches!(real, Err(Error::Fault { .. } | Error::Pager { .. }));
         // The size has changed nevertheless, unless what was to grow could not.
