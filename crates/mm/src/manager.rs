@@ -158,7 +158,8 @@ impl<M: Mmu> Manager<M> {
     /// Evicts up to `pages` pages, those first that will be missed least, and says how many have gone.
     /// Fewer, if the others must stay or their pagers fail.
     pub fn page_out(&self, pages: Pages) -> Pages {
-        let evicted = (0..pages.0).take_while(|_| self.core.reclaim_anywhere() == Reclaimed::Done).count();
+        let evicted =
+            (0..pages.0).take_while(|_| self.core.reclaim_anywhere() == Reclaimed::Done).count();
         Pages(evicted as u64)
     }
 

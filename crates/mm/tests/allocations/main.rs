@@ -2,7 +2,13 @@
 //! first and all after it, whatever it was for.
 //!
 //! The memory of the whole process is limited, so there is one test only in it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on fails there")]
+#![allow(dead_code, reason = "tests/model uses the rest")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails there"
+)]
 
 #[path = "../model/access.rs"]
 mod access;
@@ -43,7 +49,8 @@ fn limit(bytes: Option<usize>) -> usize {
 
 /// From nothing at all to the largest table that is taken at once.
 fn little() -> impl Strategy<Value = Trouble> {
-    prop_oneof![Just(0_usize), 0_usize..100, 0_usize..1000, 0_usize..20_000].prop_map(Trouble::Memory)
+    prop_oneof![Just(0_usize), 0_usize..100, 0_usize..1000, 0_usize..20_000]
+        .prop_map(Trouble::Memory)
 }
 
 proptest! {

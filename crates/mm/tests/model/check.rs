@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl World {
-    pub fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         self.take_wakes();
         let owed: u32 = self.owed.values().sum();
         assert_eq!(self.manager.pulses(), owed as usize, "pulses that wait, and wakes to come");
@@ -32,9 +32,14 @@ impl World {
     fn note_touched(&mut self) {
         for slot in &self.objects {
             let Some(handle) = &slot.handle else { continue };
-            let object = self.model.objects.get_mut(&slot.id).unwrap();
             let resident = |page: &u64| handle.state(ObjectPage::new(*page)).unwrap().is_resident();
-            object.touched.extend((0..object.size).filter(resident));
+            let size = self.model.objects[&slot.id].size;
+            for page in (0..size).filter(resident) {
+                let asked = self.troubled.get() || self.model.is_kept(slot.id, page);
+                let object = self.model.objects.get_mut(&slot.id).unwrap();
+                let new = object.touched.insert(page);
+                assert!(asked || !new, "nobody has asked for page {page} of {}", slot.id);
+            }
         }
     }
 
@@ -74,7 +79,10 @@ impl World {
             let reads = !self.model.is_there(id, at, Access::Read) || writable.is_some();
             let writes = !self.model.is_there(id, at, Access::Write);
             assert!(reads, "page {at} of space {id} is to be there: {shown:?}");
-            assert!(writes || writable == Some(Writable::Yes), "page {at} of space {id}: {shown:?}");
+            assert!(
+                writes || writable == Some(Writable::Yes),
+                "page {at} of space {id}: {shown:?}"
+            );
             let kept = locked && !shown.lazy && !ends && !shown.missing;
             assert!(!kept || resident || !shown.protection.permits(Access::Read), "{at} of {id}");
         }
@@ -99,8 +107,12 @@ impl World {
                 State::Clean | State::Dirty => {
                     let mut memory = [0; PAGE];
                     let soft = &self.manager.mmu().soft;
-                    let copied =
-                        commonhold_mm::Mmu::copy_out(soft, handle.machine(), ObjectPage::new(page), &mut memory);
+                    let copied = commonhold_mm::Mmu::copy_out(
+                        soft,
+                        handle.machine(),
+                        ObjectPage::new(page),
+                        &mut memory,
+                    );
                     assert_eq!((copied, memory), (Ok(()), bytes), "page {page} in memory");
                     let clean = state == State::Clean;
                     assert!(!clean || bytes == [0; PAGE] || kept == Some(bytes), "page {page}");
@@ -142,21 +154,33 @@ impl World {
             let (limit, resident) = (budget.limit().0, budget.resident().0);
             assert!(resident <= limit.max(*before), "{resident} pages of {limit}");
         }
-        let known: u64 = self.objects.iter().filter_map(|s| s.handle.as_ref()).map(|object| object.totals().resident.0).sum();
-        let hidden = self.model.spaces.values().flat_map(|space| space.pages.values()).any(|shown| {
-            !self.objects.iter().any(|slot| slot.id == shown.object && slot.handle.is_some())
-        });
+        let known: u64 = self
+            .objects
+            .iter()
+            .filter_map(|s| s.handle.as_ref())
+            .map(|object| object.totals().resident.0)
+            .sum();
+        let hidden =
+            self.model.spaces.values().flat_map(|space| space.pages.values()).any(|shown| {
+                !self.objects.iter().any(|slot| slot.id == shown.object && slot.handle.is_some())
+            });
         assert!(known == resident || (hidden && known < resident), "{known} of {resident}");
         for (n, budget) in self.budgets.iter().enumerate() {
             let own = |slot: &&Slot| self.model.objects[&slot.id].budget == Some(n);
-            let known: u64 = self.objects.iter().filter(own).filter_map(|s| s.handle.as_ref()).map(|object| object.totals().resident.0).sum();
+            let known: u64 = self
+                .objects
+                .iter()
+                .filter(own)
+                .filter_map(|s| s.handle.as_ref())
+                .map(|object| object.totals().resident.0)
+                .sum();
             assert!(known == budget.resident().0 || (hidden && known < budget.resident().0));
         }
     }
 
     /// Without failures everything works again: all pulses are served, all pages can be read, and in the end
     /// nothing is left.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         while self.manager.pulses() > 0 {
             self.step(crate::program::Op::Serve, Trouble::None);
         }
@@ -165,8 +189,6 @@ impl World {
             self.step(crate::program::Op::UnlockAll { space }, Trouble::None);
         }
         self.step(crate::program::Op::ReadAll { cpu: 0 }, Trouble::None);
-        self.step(crate::program::Op::PageOut { pages: 100 }, Trouble::None);
-        self.step(crate::program::Op::ReadAll { cpu: 1 }, Trouble::None);
         let mut files = Vec::new();
         for slot in self.objects.iter().filter(|slot| slot.handle.is_some()) {
             if self.model.objects[&slot.id].kind == commonhold_mm::Kind::File {

@@ -3,7 +3,12 @@
 //!
 //! One thread does everything here, so what goes wrong can be repeated, and shrinks; schedules are for
 //! shuttle and loom. `PROPTEST_CASES` says how many programs are tried.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on fails there")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails there"
+)]
 
 mod access;
 mod check;

@@ -9,10 +9,10 @@ use crate::{
 };
 
 /// Pages of a space: where, and how many.
-pub type Part = (u64, u64);
+pub(crate) type Part = (u64, u64);
 
 #[derive(Debug, Clone, Copy)]
-pub enum Op {
+pub(crate) enum Op {
     Map {
         space: usize,
         object: usize,
@@ -23,49 +23,124 @@ pub enum Op {
         lazy: bool,
         locked: Option<bool>,
     },
-    Unmap { space: usize, part: Part },
-    Protect { space: usize, part: Part, protection: Protection },
-    Lock { space: usize, part: Part },
-    Unlock { space: usize, part: Part },
-    LockAll { space: usize, future: bool },
-    UnlockAll { space: usize },
-    SuperLock { space: usize },
-    SuperUnlock { space: usize },
-    Resize { object: usize, pages: u64 },
-    SyncObject { object: usize, part: Part },
-    SyncSpace { space: usize, part: Part },
-    WillNeed { space: usize, part: Part },
-    DontNeed { space: usize, part: Part },
-    Write { cpu: usize, space: usize, address: u64, length: u64, value: u8 },
-    Read { cpu: usize, space: usize, address: u64, length: u64 },
-    NoFault { cpu: usize, space: usize, at: u64, access: Access },
-    Fault { space: usize, at: u64, access: Access },
+    Unmap {
+        space: usize,
+        part: Part,
+    },
+    Protect {
+        space: usize,
+        part: Part,
+        protection: Protection,
+    },
+    Lock {
+        space: usize,
+        part: Part,
+    },
+    Unlock {
+        space: usize,
+        part: Part,
+    },
+    LockAll {
+        space: usize,
+        future: bool,
+    },
+    UnlockAll {
+        space: usize,
+    },
+    SuperLock {
+        space: usize,
+    },
+    SuperUnlock {
+        space: usize,
+    },
+    Resize {
+        object: usize,
+        pages: u64,
+    },
+    SyncObject {
+        object: usize,
+        part: Part,
+    },
+    SyncSpace {
+        space: usize,
+        part: Part,
+    },
+    WillNeed {
+        space: usize,
+        part: Part,
+    },
+    DontNeed {
+        space: usize,
+        part: Part,
+    },
+    Write {
+        cpu: usize,
+        space: usize,
+        address: u64,
+        length: usize,
+        value: u8,
+    },
+    Read {
+        cpu: usize,
+        space: usize,
+        address: u64,
+        length: u64,
+    },
+    NoFault {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        access: Access,
+    },
+    Fault {
+        space: usize,
+        at: u64,
+        access: Access,
+    },
     Serve,
-    PageOut { pages: u64 },
-    SetLimit { budget: usize, pages: u64 },
-    Destroy { object: usize },
-    DropObject { object: usize },
-    NewObject { object: usize, file: bool, pages: u64, budget: Option<usize> },
-    NewSpace { space: usize },
-    ReadAll { cpu: usize },
+    PageOut {
+        pages: u64,
+    },
+    SetLimit {
+        budget: usize,
+        pages: u64,
+    },
+    Destroy {
+        object: usize,
+    },
+    DropObject {
+        object: usize,
+    },
+    NewObject {
+        object: usize,
+        file: bool,
+        pages: u64,
+        budget: Option<usize>,
+    },
+    NewSpace {
+        space: usize,
+    },
+    ReadAll {
+        cpu: usize,
+    },
 }
 
 /// How everything is made.
 #[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    pub budget: u64,
-    pub limits: [u64; 2],
-    pub pulses: usize,
-    pub anonymous_locked: bool,
-    pub file_locked: bool,
-    pub compressed: bool,
+pub(crate) struct Setting {
+    pub(crate) budget: u64,
+    pub(crate) limits: [u64; 2],
+    pub(crate) pulses: usize,
+    pub(crate) anonymous_locked: bool,
+    pub(crate) file_locked: bool,
+    pub(crate) compressed: bool,
     /// Pagers take note of what is cut off.
-    pub discards: bool,
+    pub(crate) discards: bool,
 }
 
-pub fn setting() -> impl Strategy<Value = Setting> {
+pub(crate) fn setting() -> impl Strategy<Value = Setting> {
     let locked = prop::bool::weighted(0.15);
-    (1_u64..20, 1_u64..12, 1_u64..8, 1_usize..6, locked.clone(), locked, any::<[bool; 2]>()).prop_map(
+    (1_u64..20, 1_u64..12, 1_u64..8, 1_usize..6, locked, locked, any::<[bool; 2]>()).prop_map(
         |(budget, one, two, pulses, anonymous_locked, file_locked, [compressed, discards])| {
             let limits = [one, two];
             Setting { budget, limits, pulses, anonymous_locked, file_locked, compressed, discards }
@@ -171,7 +246,7 @@ fn accesses() -> impl Strategy<Value = Op> {
     let address = || (FIRST * 8..(FIRST + LENGTH + 1) * 8, 1_u64..20);
     let at = || FIRST..FIRST + LENGTH;
     prop_oneof![
-        8 => (who(), address(), any::<u8>()).prop_map(|((cpu, space), (address, length), value)| {
+        8 => (who(), address(), 1_usize..20, any::<u8>()).prop_map(|((cpu, space), (address, _), length, value)| {
             Op::Write { cpu, space, address, length, value }
         }),
         6 => (who(), address()).prop_map(|((cpu, space), (address, length))| {
@@ -186,12 +261,12 @@ fn accesses() -> impl Strategy<Value = Op> {
     ]
 }
 
-pub fn op() -> impl Strategy<Value = Op> {
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![4 => map(), 6 => of_space(), 3 => of_object(), 10 => accesses()]
 }
 
 /// How many programs: as `PROPTEST_CASES` says, or as many as a test command has time for.
-pub fn cases() -> ProptestConfig {
+pub(crate) fn cases() -> ProptestConfig {
     let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => default,
@@ -200,18 +275,20 @@ pub fn cases() -> ProptestConfig {
 }
 
 /// Programs in which nothing fails.
-pub fn quiet() -> impl Strategy<Value = Vec<(Op, Trouble)>> {
+pub(crate) fn quiet() -> impl Strategy<Value = Vec<(Op, Trouble)>> {
     prop::collection::vec((op(), Just(Trouble::None)), 1..60)
 }
 
 /// Programs in which every third operation or so has trouble of this kind.
-pub fn with(trouble: impl Strategy<Value = Trouble>) -> impl Strategy<Value = Vec<(Op, Trouble)>> {
+pub(crate) fn with(
+    trouble: impl Strategy<Value = Trouble>,
+) -> impl Strategy<Value = Vec<(Op, Trouble)>> {
     let trouble = prop_oneof![2 => Just(Trouble::None), 1 => trouble];
     prop::collection::vec((op(), trouble), 1..60)
 }
 
 /// What is mapped at the beginning: the first two objects in two spaces, and parts of the others.
-pub fn beginning() -> impl Iterator<Item = Op> {
+pub(crate) fn beginning() -> impl Iterator<Item = Op> {
     let map = |(space, object, at, offset, pages)| Op::Map {
         space,
         object,
@@ -222,6 +299,7 @@ pub fn beginning() -> impl Iterator<Item = Op> {
         lazy: object == 3,
         locked: Some(false),
     };
-    let maps = [(0, 0, 3, 0, 5), (0, 1, 9, 1, 4), (1, 0, 5, 2, 4), (1, 2, 10, 0, 3), (2, 3, 4, 0, 3)];
+    let maps =
+        [(0, 0, 3, 0, 5), (0, 1, 9, 1, 4), (1, 0, 5, 2, 4), (1, 2, 10, 0, 3), (2, 3, 4, 0, 3)];
     maps.into_iter().map(map)
 }
