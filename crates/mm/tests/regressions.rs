@@ -275,3 +275,28 @@ fn who_waits_in_a_space_that_is_dropped_is_woken() {
     assert_eq!((manager.mmu().wakes(), manager.pulses()), (3, 0));
     assert!(!manager.serve());
 }
+
+/// Not a mistake so far, but the one that is made most easily: a pulse waits, and meanwhile the mapping changes.
+/// What is there when it is served decides, not what was there when it was sent.
+#[test]
+fn a_fault_that_waited_is_judged_by_what_is_there_when_it_is_served() {
+    let manager = manager(100);
+    let object = manager.object(Kind::Anonymous, Pages(4), Arc::new(Store::default())).unwrap();
+    let space = space(&manager);
+    space.map(&object, fixed(0, 4)).unwrap();
+    let fault = |at| space.fault(VirtualPage::new(at), Access::Write, Context::Normal);
+    assert_eq!(fault(0), Fault::Pulsed);
+    space.protect(span(0, 1), Protection::Read).unwrap();
+    assert!(manager.serve());
+    assert_eq!(space.totals().faults.failed, 1, "to write is not permitted any more");
+    assert_eq!(fault(3), Fault::Pulsed);
+    object.resize(Pages(3)).unwrap();
+    assert!(manager.serve());
+    assert_eq!(space.totals().faults.failed, 2, "the page is past the end by now");
+    assert_eq!(fault(2), Fault::Pulsed);
+    let replace = MapRequest { placement: Placement::Replace(VirtualPage::new(2)), ..fixed(2, 1) };
+    space.map(&object, replace).unwrap();
+    assert!(!manager.serve(), "nobody serves it into the new mapping");
+    assert_eq!((space.totals().faults.cancelled, manager.mmu().wakes()), (1, 3));
+    assert_eq!((object.totals().resident, manager.pulses()), (Pages(0), 0));
+}

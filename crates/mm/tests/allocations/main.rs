@@ -2,6 +2,7 @@
 //! first and all after it, whatever it was for.
 //!
 //! The memory of the whole process is limited, so there is one test only in it.
+#![allow(dead_code, reason = "tests/model uses the rest")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -53,7 +54,7 @@ fn little() -> impl Strategy<Value = Trouble> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+    #![proptest_config(program::cases())]
 
     #[test]
     fn no_failure_of_the_allocator_loses_a_page_or_leaves_one_stuck(
@@ -62,6 +63,9 @@ proptest! {
     ) {
         limit_by(limit);
         let mut world = World::new(setting);
+        for op in program::beginning() {
+            world.step(op, Trouble::None);
+        }
         for (op, trouble) in program {
             world.step(op, trouble);
         }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl World {
-    pub fn write(&mut self, cpu: usize, space: usize, address: u64, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, cpu: usize, space: usize, address: u64, bytes: &[u8]) {
         for (at, offset, part) in parts(address, bytes.len() as u64) {
             let bytes = &bytes[part.clone()];
             let act = |page: &mut [u8]| page[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -20,7 +20,7 @@ impl World {
         }
     }
 
-    pub fn read(&mut self, cpu: usize, space: usize, address: u64, length: u64) {
+    pub(crate) fn read(&mut self, cpu: usize, space: usize, address: u64, length: u64) {
         for (at, offset, part) in parts(address, length) {
             let mut read = Vec::new();
             let act = |page: &mut [u8]| read = page[offset..offset + part.len()].to_vec();
@@ -31,7 +31,7 @@ impl World {
         }
     }
 
-    pub fn read_all(&mut self, cpu: usize) {
+    pub(crate) fn read_all(&mut self, cpu: usize) {
         for space in 0..self.spaces.len() {
             for at in FIRST..FIRST + LENGTH {
                 self.read(cpu, space, at * PAGE as u64, PAGE as u64);
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// What a fault says at once.
-    pub fn compare_fault(&mut self, id: SpaceId, at: u64, access: Access, fault: Fault) {
+    pub(crate) fn compare_fault(&mut self, id: SpaceId, at: u64, access: Access, fault: Fault) {
         let expected = self.model.may_access(id, at, access);
         match fault {
             Fault::Resolved => {
@@ -120,14 +120,14 @@ impl World {
     }
 
     /// Notes a pulse that was accepted and not merged with another.
-    pub fn book(&mut self, id: SpaceId, at: u64, access: Access, before: usize) {
+    pub(crate) fn book(&mut self, id: SpaceId, at: u64, access: Access, before: usize) {
         let new = self.manager.pulses() - before;
         if new > 0 {
             *self.owed.entry((id, at, access)).or_default() += u32::try_from(new).unwrap();
         }
     }
 
-    pub fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         self.serve_one();
     }
 
@@ -149,7 +149,7 @@ impl World {
     }
 
     /// Those who were woken since the last time, each of whom had been promised it.
-    pub fn take_wakes(&mut self) -> Vec<(SpaceId, u64, Access, Result<(), FaultError>)> {
+    pub(crate) fn take_wakes(&mut self) -> Vec<(SpaceId, u64, Access, Result<(), FaultError>)> {
         let wakes = self.manager.mmu().wakes();
         let wakes = wakes.into_iter().map(|(id, at, access, result)| {
             let key = (id, at.number(), access);
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// An access from where no fault may happen.
-    pub fn no_fault(&mut self, cpu: usize, space: usize, at: u64, access: Access) {
+    pub(crate) fn no_fault(&mut self, cpu: usize, space: usize, at: u64, access: Access) {
         let (id, handle) = self.space(space);
         let expected = self.model.may_access(id, at, access);
         if self.try_access(cpu, &handle, at, access, &mut |_| ()) {

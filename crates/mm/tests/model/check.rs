@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl World {
-    pub fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         self.take_wakes();
         let owed: u32 = self.owed.values().sum();
         assert_eq!(self.manager.pulses(), owed as usize, "pulses that wait, and wakes to come");
@@ -32,9 +32,14 @@ impl World {
     fn note_touched(&mut self) {
         for slot in &self.objects {
             let Some(handle) = &slot.handle else { continue };
-            let object = self.model.objects.get_mut(&slot.id).unwrap();
             let resident = |page: &u64| handle.state(ObjectPage::new(*page)).unwrap().is_resident();
-            object.touched.extend((0..object.size).filter(resident));
+            let size = self.model.objects[&slot.id].size;
+            for page in (0..size).filter(resident) {
+                let asked = self.troubled.get() || self.model.is_kept(slot.id, page);
+                let object = self.model.objects.get_mut(&slot.id).unwrap();
+                let new = object.touched.insert(page);
+                assert!(asked || !new, "nobody has asked for page {page} of {}", slot.id);
+            }
         }
     }
 
@@ -175,7 +180,7 @@ impl World {
 
     /// Without failures everything works again: all pulses are served, all pages can be read, and in the end
     /// nothing is left.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         while self.manager.pulses() > 0 {
             self.step(crate::program::Op::Serve, Trouble::None);
         }
@@ -184,8 +189,6 @@ impl World {
             self.step(crate::program::Op::UnlockAll { space }, Trouble::None);
         }
         self.step(crate::program::Op::ReadAll { cpu: 0 }, Trouble::None);
-        self.step(crate::program::Op::PageOut { pages: 100 }, Trouble::None);
-        self.step(crate::program::Op::ReadAll { cpu: 1 }, Trouble::None);
         let mut files = Vec::new();
         for slot in self.objects.iter().filter(|slot| slot.handle.is_some()) {
             if self.model.objects[&slot.id].kind == commonhold_mm::Kind::File {

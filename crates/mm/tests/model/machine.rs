@@ -16,23 +16,23 @@ use crate::trouble::aside;
 type Soft = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 
 /// Who was woken, where, and with what.
-pub type Wake = (usize, VirtualPage, Access, Result<(), FaultError>);
+pub(crate) type Wake = (usize, VirtualPage, Access, Result<(), FaultError>);
 
-pub struct Machine {
-    pub soft: Soft,
+pub(crate) struct Machine {
+    pub(crate) soft: Soft,
     spaces: AtomicUsize,
     wakes: Mutex<Vec<Wake>>,
     failed: AtomicUsize,
 }
 
 #[derive(Debug)]
-pub struct Space {
-    pub number: usize,
-    pub soft: SoftSpace<parking_lot::RawMutex>,
+pub(crate) struct Space {
+    pub(crate) number: usize,
+    pub(crate) soft: SoftSpace<parking_lot::RawMutex>,
 }
 
 impl Machine {
-    pub fn new(page_size: usize, frames: u32) -> Self {
+    pub(crate) fn new(page_size: usize, frames: u32) -> Self {
         let soft = SoftMmu::new(page_size, frames, |_| panic!("one thread alone would wait"));
         Self {
             soft,
@@ -43,12 +43,12 @@ impl Machine {
     }
 
     /// All wakes since the last call.
-    pub fn wakes(&self) -> Vec<Wake> {
+    pub(crate) fn wakes(&self) -> Vec<Wake> {
         std::mem::take(&mut *self.wakes.lock().unwrap())
     }
 
     /// How many calls have failed so far.
-    pub fn failed(&self) -> usize {
+    pub(crate) fn failed(&self) -> usize {
         self.failed.load(Ordering::Relaxed)
     }
 

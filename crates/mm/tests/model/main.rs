@@ -27,6 +27,9 @@ use world::World;
 
 fn run(setting: Setting, program: Vec<(Op, Trouble)>) {
     let mut world = World::new(setting);
+    for op in program::beginning() {
+        world.step(op, Trouble::None);
+    }
     for (op, trouble) in program {
         world.step(op, trouble);
     }
@@ -34,7 +37,7 @@ fn run(setting: Setting, program: Vec<(Op, Trouble)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+    #![proptest_config(program::cases())]
 
     #[test]
     fn programs_do_what_the_model_does(setting in setting(), program in program::quiet()) {

@@ -7,30 +7,30 @@ use std::{
 
 use commonhold_mm::{ObjectPage, ObjectSpan, Page, Pager, PagerError};
 
-use crate::{reference::PAGE, trouble};
+use crate::{program::Setting, reference::PAGE, trouble};
 
 /// What it says when it fails.
-pub const FAILURE: PagerError = PagerError::Io { code: 5 };
+pub(crate) const FAILURE: PagerError = PagerError::Io { code: 5 };
 
 /// When calls fail: shared by all pagers of a test.
 #[derive(Debug, Default)]
-pub struct Failures {
+pub(crate) struct Failures {
     after: u32,
     times: u32,
     failed: u32,
 }
 
 impl Failures {
-    pub fn arm(&mut self, after: u32, times: u32) {
+    pub(crate) fn arm(&mut self, after: u32, times: u32) {
         *self = Self { after, times, failed: 0 };
     }
 
-    pub fn disarm(&mut self) {
+    pub(crate) fn disarm(&mut self) {
         *self = Self::default();
     }
 
     /// Whether a call has failed since.
-    pub fn have_failed(&self) -> bool {
+    pub(crate) fn have_failed(&self) -> bool {
         self.failed > 0
     }
 
@@ -48,29 +48,30 @@ impl Failures {
 
 /// Keeps pages.
 #[derive(Debug)]
-pub struct Store {
-    pub pages: Mutex<BTreeMap<u64, [u8; PAGE]>>,
+pub(crate) struct Store {
+    pub(crate) pages: Mutex<BTreeMap<u64, [u8; PAGE]>>,
     compressed: bool,
+    discards: bool,
     failures: Arc<Mutex<Failures>>,
 }
 
 impl Store {
-    pub fn new(
+    pub(crate) fn new(
         pages: BTreeMap<u64, [u8; PAGE]>,
-        compressed: bool,
+        Setting { compressed, discards, .. }: Setting,
         failures: &Arc<Mutex<Failures>>,
     ) -> Self {
-        Self { pages: Mutex::new(pages), compressed, failures: Arc::clone(failures) }
+        Self { pages: Mutex::new(pages), compressed, discards, failures: Arc::clone(failures) }
     }
 
-    pub fn page(&self, page: u64) -> Option<[u8; PAGE]> {
+    pub(crate) fn page(&self, page: u64) -> Option<[u8; PAGE]> {
         self.pages.lock().unwrap().get(&page).copied()
     }
 }
 
 impl Pager for Store {
     fn read(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
-        self.failures.lock().unwrap().fails()?;
+        self.failures.lock().unwrap().fails().inspect_err(|_| into.fill(0xEE))?;
         into.copy_from_slice(&self.page(page.number()).unwrap_or_default());
         Ok(())
     }
@@ -84,6 +85,9 @@ impl Pager for Store {
 
     fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError> {
         self.failures.lock().unwrap().fails()?;
+        if !self.discards {
+            return Err(FAILURE);
+        }
         let gone = |page: u64| pages.contains(ObjectPage::from_number(page));
         self.pages.lock().unwrap().retain(|page, _| !gone(*page));
         Ok(())

@@ -12,72 +12,72 @@ use commonhold_mm::{
 };
 
 /// Bytes in a page.
-pub const PAGE: usize = 8;
+pub(crate) const PAGE: usize = 8;
 /// Where every space begins, and how many pages it has.
-pub const FIRST: u64 = 3;
-pub const LENGTH: u64 = 24;
+pub(crate) const FIRST: u64 = 3;
+pub(crate) const LENGTH: u64 = 12;
 
-pub type ObjectId = usize;
-pub type SpaceId = usize;
+pub(crate) type ObjectId = usize;
+pub(crate) type SpaceId = usize;
 
 /// All that can be observed.
 #[derive(Debug, Default, Clone)]
-pub struct Model {
-    pub objects: BTreeMap<ObjectId, ObjectModel>,
-    pub spaces: BTreeMap<SpaceId, SpaceModel>,
+pub(crate) struct Model {
+    pub(crate) objects: BTreeMap<ObjectId, ObjectModel>,
+    pub(crate) spaces: BTreeMap<SpaceId, SpaceModel>,
 }
 
 #[derive(Debug, Clone)]
-pub struct ObjectModel {
-    pub kind: Kind,
-    pub size: u64,
+pub(crate) struct ObjectModel {
+    pub(crate) kind: Kind,
+    pub(crate) size: u64,
     /// Which budget it has; `None` for the shared one.
-    pub budget: Option<usize>,
-    pub destroyed: bool,
+    pub(crate) budget: Option<usize>,
+    pub(crate) destroyed: bool,
     /// Pages that are not zeros.
-    pub bytes: BTreeMap<u64, [u8; PAGE]>,
+    pub(crate) bytes: BTreeMap<u64, [u8; PAGE]>,
     /// Pages that may have been in memory since they came to be.
-    pub touched: BTreeSet<u64>,
+    pub(crate) touched: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default, Clone)]
-pub struct SpaceModel {
-    pub pages: BTreeMap<u64, Shown>,
-    pub super_locked: bool,
-    pub lock_future: bool,
+pub(crate) struct SpaceModel {
+    pub(crate) pages: BTreeMap<u64, Shown>,
+    pub(crate) super_locked: bool,
+    pub(crate) lock_future: bool,
 }
 
 /// What a page of a space shows, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
-    pub object: ObjectId,
-    pub page: u64,
-    pub protection: Protection,
-    pub lazy: bool,
-    pub locked: bool,
+pub(crate) struct Shown {
+    pub(crate) object: ObjectId,
+    pub(crate) page: u64,
+    pub(crate) protection: Protection,
+    pub(crate) lazy: bool,
+    pub(crate) locked: bool,
     /// This space has accessed it since the object has it.
-    pub used: bool,
+    pub(crate) used: bool,
     /// An operation that failed was to bring it in, and says that it did not.
-    pub missing: bool,
+    pub(crate) missing: bool,
 }
 
 /// Where a mapping is to go.
 #[derive(Debug, Clone, Copy)]
-pub enum Place {
+pub(crate) enum Place {
     Anywhere,
     Fixed(u64),
     Replace(u64),
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
-    pub object: ObjectId,
-    pub place: Place,
-    pub offset: u64,
-    pub pages: u64,
-    pub protection: Protection,
-    pub lazy: bool,
-    pub locked: bool,
+pub(crate) struct Request {
+    pub(crate) object: ObjectId,
+    pub(crate) place: Place,
+    pub(crate) offset: u64,
+    pub(crate) pages: u64,
+    pub(crate) protection: Protection,
+    pub(crate) lazy: bool,
+    pub(crate) locked: bool,
 }
 
 impl Model {
@@ -86,25 +86,25 @@ impl Model {
     }
 
     /// The place that the space shows, whatever the object has there.
-    pub fn shown(&self, space: SpaceId, at: u64) -> Option<&Shown> {
+    pub(crate) fn shown(&self, space: SpaceId, at: u64) -> Option<&Shown> {
         self.spaces[&space].pages.get(&at)
     }
 
     /// What a page of an object reads as.
-    pub fn bytes(&self, object: ObjectId, page: u64) -> [u8; PAGE] {
+    pub(crate) fn bytes(&self, object: ObjectId, page: u64) -> [u8; PAGE] {
         self.objects[&object].bytes.get(&page).copied().unwrap_or_default()
     }
 
-    /// Whether some space wants the page in memory.
-    pub fn is_pinned(&self, object: ObjectId, page: u64) -> bool {
+    /// Whether some space wants the page in memory, referenced or not.
+    pub(crate) fn is_kept(&self, object: ObjectId, page: u64) -> bool {
         self.spaces.values().any(|space| {
-            let shows = |s: &&Shown| (s.object, s.page) == (object, page);
+            let shows = |s: &&Shown| (s.object, s.page) == (object, page) && !s.lazy;
             space.pages.values().filter(shows).any(|s| s.locked || space.super_locked)
         })
     }
 
     /// Pages in memory at most because somebody wants them there, of one budget or of all.
-    pub fn pinned(&self, budget: Option<Option<usize>>) -> u64 {
+    pub(crate) fn pinned(&self, budget: Option<Option<usize>>) -> u64 {
         let mut pinned = BTreeSet::new();
         for space in self.spaces.values() {
             let wanted = space.pages.values().filter(|s| s.locked || space.super_locked);
@@ -119,7 +119,7 @@ impl Model {
 
     // Map, unmap, protect.
 
-    pub fn may_map(&self, space: SpaceId, request: &Request) -> Result<(), Error> {
+    pub(crate) fn may_map(&self, space: SpaceId, request: &Request) -> Result<(), Error> {
         match request.place {
             Place::Anywhere if request.pages == 0 => return Err(Error::BadSpan),
             Place::Anywhere => self.gap(space, request.pages)?,
@@ -134,7 +134,7 @@ impl Model {
         self.may_refer(request)
     }
 
-    pub fn may_refer(&self, request: &Request) -> Result<(), Error> {
+    pub(crate) fn may_refer(&self, request: &Request) -> Result<(), Error> {
         let object = &self.objects[&request.object];
         if object.destroyed {
             return Err(Error::Destroyed);
@@ -153,7 +153,7 @@ impl Model {
         found.ok_or(Error::NoGap { asked: Pages(pages) })
     }
 
-    pub fn map(&mut self, space: SpaceId, request: &Request, at: u64) {
+    pub(crate) fn map(&mut self, space: SpaceId, request: &Request, at: u64) {
         let space = self.space(space);
         for n in 0..request.pages {
             let shown = Shown {
@@ -169,7 +169,7 @@ impl Model {
         }
     }
 
-    pub fn may_unmap(&self, space: SpaceId, at: u64, pages: u64) -> Result<(), Error> {
+    pub(crate) fn may_unmap(&self, space: SpaceId, at: u64, pages: u64) -> Result<(), Error> {
         span(at, pages)?;
         match self.spaces[&space].pages.range(at..at + pages).next() {
             Some(_) => Ok(()),
@@ -177,12 +177,12 @@ impl Model {
         }
     }
 
-    pub fn unmap(&mut self, space: SpaceId, at: u64, pages: u64) {
+    pub(crate) fn unmap(&mut self, space: SpaceId, at: u64, pages: u64) {
         self.space(space).pages.retain(|page, _| !(at..at + pages).contains(page));
     }
 
     /// That there are no gaps: for protect, lock, unlock, sync and advice.
-    pub fn all_mapped(&self, space: SpaceId, at: u64, pages: u64) -> Result<(), Error> {
+    pub(crate) fn all_mapped(&self, space: SpaceId, at: u64, pages: u64) -> Result<(), Error> {
         span(at, pages)?;
         let gap = (at..at + pages).find(|at| self.shown(space, *at).is_none());
         gap.map_or(Ok(()), |at| Err(Error::NotMapped { at: VirtualPage::new(at) }))
@@ -192,35 +192,35 @@ impl Model {
         self.space(space).pages.range_mut(at..at + pages).for_each(|(_, shown)| change(shown));
     }
 
-    pub fn protect(&mut self, space: SpaceId, at: u64, pages: u64, protection: Protection) {
+    pub(crate) fn protect(&mut self, space: SpaceId, at: u64, pages: u64, protection: Protection) {
         self.each(space, at, pages, |shown| shown.protection = protection);
     }
 
     // Residency.
 
     /// Says that pages are locked, and returns how it was.
-    pub fn lock(&mut self, space: SpaceId, at: u64, pages: u64) -> BTreeMap<u64, Shown> {
+    pub(crate) fn lock(&mut self, space: SpaceId, at: u64, pages: u64) -> BTreeMap<u64, Shown> {
         let before = self.spaces[&space].pages.clone();
         self.each(space, at, pages, |shown| shown.locked = true);
         before
     }
 
-    pub fn unlock(&mut self, space: SpaceId, at: u64, pages: u64) {
+    pub(crate) fn unlock(&mut self, space: SpaceId, at: u64, pages: u64) {
         self.each(space, at, pages, |shown| shown.locked = false);
     }
 
     /// They have been brought in, as far as they must.
-    pub fn brought(&mut self, space: SpaceId, at: u64, pages: u64) {
+    pub(crate) fn brought(&mut self, space: SpaceId, at: u64, pages: u64) {
         self.each(space, at, pages, |shown| shown.missing = false);
     }
 
     // Objects.
 
-    pub fn create(&mut self, id: ObjectId, object: ObjectModel) {
+    pub(crate) fn create(&mut self, id: ObjectId, object: ObjectModel) {
         self.objects.insert(id, object);
     }
 
-    pub fn resize(&mut self, object: ObjectId, pages: u64) {
+    pub(crate) fn resize(&mut self, object: ObjectId, pages: u64) {
         let of_object = self.objects.get_mut(&object).unwrap();
         of_object.size = pages;
         of_object.bytes.retain(|page, _| *page < pages);
@@ -235,7 +235,12 @@ impl Model {
     // Accesses.
 
     /// What an access says, if the page can be brought in.
-    pub fn may_access(&self, space: SpaceId, at: u64, access: Access) -> Result<Shown, FaultError> {
+    pub(crate) fn may_access(
+        &self,
+        space: SpaceId,
+        at: u64,
+        access: Access,
+    ) -> Result<Shown, FaultError> {
         let shown = *self.shown(space, at).ok_or(FaultError::NotMapped)?;
         if !shown.protection.permits(access) {
             return Err(FaultError::Protection);
@@ -247,21 +252,21 @@ impl Model {
     }
 
     /// The page has been accessed.
-    pub fn accessed(&mut self, space: SpaceId, at: u64) {
+    pub(crate) fn accessed(&mut self, space: SpaceId, at: u64) {
         let shown = self.space(space).pages.get_mut(&at).unwrap();
         shown.used = true;
         let (object, page) = (shown.object, shown.page);
         self.objects.get_mut(&object).unwrap().touched.insert(page);
     }
 
-    pub fn write(&mut self, shown: &Shown, offset: usize, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, shown: &Shown, offset: usize, bytes: &[u8]) {
         let object = self.objects.get_mut(&shown.object).unwrap();
         let page = object.bytes.entry(shown.page).or_default();
         page[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
     /// Whether nothing may have to be done for an access any more.
-    pub fn is_there(&self, space: SpaceId, at: u64, access: Access) -> bool {
+    pub(crate) fn is_there(&self, space: SpaceId, at: u64, access: Access) -> bool {
         let all = self.spaces[&space].super_locked;
         let Ok(shown) = self.may_access(space, at, access) else { return false };
         let kept = all || (shown.locked && access != Access::Write);
@@ -271,20 +276,20 @@ impl Model {
     // Query.
 
     /// Where an object is shown.
-    pub fn places(&self, object: ObjectId) -> BTreeSet<(u64, u64)> {
+    pub(crate) fn places(&self, object: ObjectId) -> BTreeSet<(u64, u64)> {
         let spaces = self.spaces.values().flat_map(|space| &space.pages);
         let shown = spaces.filter(|(_, shown)| shown.object == object);
         shown.map(|(at, shown)| (*at, shown.page)).collect()
     }
 
     /// How many spaces show it.
-    pub fn spaces_of(&self, object: ObjectId) -> usize {
+    pub(crate) fn spaces_of(&self, object: ObjectId) -> usize {
         let shows = |space: &&SpaceModel| space.pages.values().any(|s| s.object == object);
         self.spaces.values().filter(shows).count()
     }
 
     /// At least as many mappings are needed for what a space shows.
-    pub fn runs(&self, space: SpaceId) -> usize {
+    pub(crate) fn runs(&self, space: SpaceId) -> usize {
         let pages = &self.spaces[&space].pages;
         let continued = |(at, shown): &(&u64, &Shown)| {
             let Some(before) = pages.get(&(*at - 1)) else { return false };
@@ -298,7 +303,7 @@ impl Model {
 }
 
 /// A span that lies in a space.
-pub fn span(at: u64, pages: u64) -> Result<VirtualSpan, Error> {
+pub(crate) fn span(at: u64, pages: u64) -> Result<VirtualSpan, Error> {
     let inside = pages > 0 && at >= FIRST && at + pages <= FIRST + LENGTH;
     if !inside {
         return Err(Error::BadSpan);

@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 /// What is to fail during one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     None,
     /// The pagers' calls from the n-th on, so many.
     Pager {
@@ -21,7 +21,7 @@ pub enum Trouble {
 }
 
 /// How a test binary limits the memory that is left; `None` for no limit. Says how much was left before.
-pub type Limit = fn(Option<usize>) -> usize;
+pub(crate) type Limit = fn(Option<usize>) -> usize;
 
 thread_local! {
     static LIMIT: Cell<Option<Limit>> = const { Cell::new(None) };
@@ -30,12 +30,12 @@ thread_local! {
 }
 
 /// By what memory is limited in this test.
-pub fn limit_by(limit: Limit) {
+pub(crate) fn limit_by(limit: Limit) {
     LIMIT.set(Some(limit));
 }
 
 /// Runs a call of the manager with so many bytes left.
-pub fn with_memory<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
+pub(crate) fn with_memory<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
     LIMITED.set(true);
     apply(Some(bytes));
     let result = call();
@@ -45,7 +45,7 @@ pub fn with_memory<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
 }
 
 /// Runs something that is not the manager, with as much memory as it likes.
-pub fn aside<T>(call: impl FnOnce() -> T) -> T {
+pub(crate) fn aside<T>(call: impl FnOnce() -> T) -> T {
     if !LIMITED.replace(false) {
         return call();
     }
