@@ -93,6 +93,8 @@ impl<M: Mmu> ObjectCore<M> {
         entry.place = Some(place);
         entry.touched = true;
         entry.referenced = false;
+        self.budget.places.fill();
+        self.manager.places.fill();
         self.counts.resident.fetch_add(1, Ordering::Relaxed);
         self.counts.filled.fetch_add(1, Ordering::Relaxed);
         Ok(())

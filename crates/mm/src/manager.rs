@@ -12,11 +12,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     AddressSpace, Error, Kind, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
-    budget::{Budget, BudgetCore},
+    budget::{Budget, BudgetCore, Places},
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
-    reclaim::Reclaimed,
     share::share,
     space::SpaceCore,
 };
@@ -67,7 +66,7 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) budgets: Ordered<M::Mutex, Leaf, Vec<Weak<BudgetCore<M>>>>,
     /// The budget of objects that were given none of their own.
     shared: Arc<BudgetCore<M>>,
-    pub(crate) used: AtomicU64,
+    pub(crate) places: Places,
 }
 
 impl<M: Mmu> Manager<M> {
@@ -88,7 +87,7 @@ impl<M: Mmu> Manager<M> {
             objects: Ordered::new(Vec::new()),
             budgets: Ordered::new(budgets),
             shared,
-            used: AtomicU64::new(0),
+            places: Places::new(),
         };
         Ok(Self { core: share(core)? })
     }
@@ -152,14 +151,13 @@ impl<M: Mmu> Manager<M> {
     /// Pages in memory, of all objects.
     #[must_use]
     pub fn resident(&self) -> Pages {
-        Pages(self.core.used.load(Ordering::Relaxed))
+        Pages(self.core.places.taken())
     }
 
     /// Evicts up to `pages` pages, those first that will be missed least, and says how many have gone.
     /// Fewer, if the others must stay or their pagers fail.
     pub fn page_out(&self, pages: Pages) -> Pages {
-        let evicted =
-            (0..pages.0).take_while(|_| self.core.reclaim_anywhere() == Reclaimed::Done).count();
+        let evicted = (0..pages.0).take_while(|_| self.core.evict_one()).count();
         Pages(evicted as u64)
     }
 

@@ -191,8 +191,8 @@ impl<M: Mmu> ObjectCore<M> {
     /// The page has memory no longer: tells the budgets. The caller has set its state.
     pub(crate) fn count_out(&self) {
         self.counts.resident.fetch_sub(1, Ordering::Relaxed);
-        self.budget.give_back();
-        self.manager.used.fetch_sub(1, Ordering::Relaxed);
+        self.budget.places.empty();
+        self.manager.places.empty();
     }
 }
 

@@ -4,81 +4,89 @@
 //! no lock held in between. A look at a page that has changed meanwhile finds that out under its object's lock.
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 use crate::{
     Answer, Candidate, Evicted, FaultError, Mmu, Round, Span, Step,
-    budget::{BudgetCore, PageName, take},
+    budget::{BudgetCore, PageName, Places},
     evict::Mercy,
     manager::Core,
     object::ObjectCore,
     order::Token,
 };
 
-/// What a search for a page that can go has come to.
+/// What came of the search for a page that can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reclaimed {
+enum Search {
     /// One has gone.
-    Done,
-    /// None could go: so many must stay, and others are on their way in or out.
-    Kept(u64),
+    Evicted,
+    /// None now; but somebody is at work with one, or has just used it, so the next search may find one.
+    Later,
+    /// All must stay.
+    Nothing,
 }
 
 impl<M: Mmu> Core<M> {
-    /// Takes a place for one page in `budget` and in the total. Nothing is locked.
-    ///
-    /// Pages that other threads bring in or out just now are waited for. That ends: who waits here for
-    /// the total has a place of its own budget already, and who has a place of the total waits for pagers only.
-    ///
-    /// # Errors
-    /// [`FaultError::NoMemory`]: as many pages must stay as there may be.
+    /// Takes a place for one page in `budget` and in the total. Nothing is locked. That there is none is
+    /// said only if all pages of it must stay: while others are on their way in or out, this thread waits.
+    /// Who waits for the total holds a place in its own budget, and who has both waits for none, so
+    /// these waits end.
     pub(crate) fn reserve(&self, budget: &Arc<BudgetCore<M>>) -> Result<(), FaultError> {
+        self.reserve_in(&budget.places, || budget.limit(), || self.search(budget))?;
+        let total = || self.settings.budget.0;
+        self.reserve_in(&self.places, total, || self.search_anywhere())
+            .inspect_err(|_| budget.places.give_back())
+    }
+
+    fn reserve_in(
+        &self,
+        places: &Places,
+        limit: impl Fn() -> u64,
+        search: impl Fn() -> Search,
+    ) -> Result<(), FaultError> {
         let mut attempt = 0_u32;
-        while !budget.take() {
-            self.after(self.reclaim(budget), budget.limit(), &mut attempt)?;
-        }
-        let limit = self.settings.budget.0;
-        while !take(&self.used, limit) {
-            self.after(self.reclaim_anywhere(), limit, &mut attempt)
-                .inspect_err(|_| budget.give_back())?;
+        while !places.take(limit()) {
+            let before = places.tally();
+            let found = search();
+            if found == Search::Evicted {
+                continue;
+            }
+            let stood_still = before.is_full(limit()) && before == places.tally();
+            if found == Search::Nothing && stood_still {
+                return Err(FaultError::NoMemory);
+            }
+            attempt = attempt.saturating_add(1);
+            self.mmu.idle(attempt);
         }
         Ok(())
     }
 
-    /// Goes on, at once or after a while, or gives up.
-    fn after(&self, found: Reclaimed, limit: u64, attempt: &mut u32) -> Result<(), FaultError> {
-        match found {
-            Reclaimed::Done => Ok(()),
-            Reclaimed::Kept(pages) if pages >= limit => Err(FaultError::NoMemory),
-            Reclaimed::Kept(_) => {
-                *attempt = attempt.saturating_add(1);
-                self.mmu.idle(*attempt);
-                Ok(())
-            }
-        }
-    }
-
-    /// Gives the places back that [`reserve`](Self::reserve) took.
+    /// Gives the places back that [`reserve`](Self::reserve) took, if the page got no memory.
     pub(crate) fn unreserve(&self, budget: &BudgetCore<M>) {
-        budget.give_back();
-        self.used.fetch_sub(1, Ordering::Relaxed);
+        budget.places.give_back();
+        self.places.give_back();
     }
 
-    /// Evicts one page of the largest budget, or, if none of its pages can go, of any other. Nothing is locked.
-    pub(crate) fn reclaim_anywhere(&self) -> Reclaimed {
-        let largest = self.budget_by(|budgets| budgets.max_by_key(|budget| budget.used()));
-        if largest.is_some_and(|budget| self.reclaim(&budget) == Reclaimed::Done) {
-            return Reclaimed::Done;
+    /// Evicts one page, if one can go. Nothing is locked.
+    pub(crate) fn evict_one(&self) -> bool {
+        self.search_anywhere() == Search::Evicted
+    }
+
+    /// Evicts one page of the largest budget, or, if none of its pages can go, of any other.
+    fn search_anywhere(&self) -> Search {
+        let largest = self.budget_by(|budgets| budgets.max_by_key(|b| b.places.taken()));
+        if largest.is_some_and(|budget| self.search(&budget) == Search::Evicted) {
+            return Search::Evicted;
         }
-        let (mut kept, mut last) = (0, 0);
+        let (mut found, mut last) = (Search::Nothing, 0);
         while let Some(budget) = self.budget_after(last) {
             last = budget.number;
-            match self.reclaim(&budget) {
-                Reclaimed::Done => return Reclaimed::Done,
-                Reclaimed::Kept(pages) => kept += pages,
+            match self.search(&budget) {
+                Search::Evicted => return Search::Evicted,
+                Search::Later => found = Search::Later,
+                Search::Nothing => {}
             }
         }
-        Reclaimed::Kept(kept)
+        found
     }
 
     fn budget_after(&self, last: u64) -> Option<Arc<BudgetCore<M>>> {
@@ -95,39 +103,45 @@ impl<M: Mmu> Core<M> {
     }
 
     /// Evicts one page of `budget`. Nothing is locked.
-    fn reclaim(&self, budget: &Arc<BudgetCore<M>>) -> Reclaimed {
-        let found = self.reclaim_with(budget, Mercy::Referenced);
-        // All may have been in use. That is known now, and forgotten: one of them has to go.
-        match found {
-            Reclaimed::Done => Reclaimed::Done,
-            Reclaimed::Kept(_) => self.reclaim_with(budget, Mercy::None),
+    fn search(&self, budget: &Arc<BudgetCore<M>>) -> Search {
+        match self.search_with(budget, Mercy::Referenced) {
+            Search::Evicted => Search::Evicted,
+            // All may have been in use. That is known now, and forgotten: one of them has to go.
+            Search::Later | Search::Nothing => self.search_with(budget, Mercy::None),
         }
     }
 
-    fn reclaim_with(&self, budget: &Arc<BudgetCore<M>>, mercy: Mercy) -> Reclaimed {
+    fn search_with(&self, budget: &Arc<BudgetCore<M>>, mercy: Mercy) -> Search {
+        let mut found = Search::Nothing;
         let mut nothing = Token::nothing_held();
         let mut round = budget.residents.lock(&mut nothing).0.round();
-        let mut kept = 0;
         while let Some(candidate) = self.next(budget, &mut round) {
             let PageName { object, page } = candidate.key;
-            let Some(object) = self.object(object) else { continue };
+            let Some(object) = self.object(object) else {
+                // Its object is at its end, and so is the page.
+                found = Search::Later;
+                continue;
+            };
             let evicted = match candidate.step {
                 Step::Probation => object.put_on_trial(&candidate),
                 Step::Evict => Err(object.evict(page, mercy)),
             };
             let answer = match evicted {
                 Ok(()) => Answer::Unmapped,
-                Err(Evicted::Done) => return Reclaimed::Done,
-                Err(Evicted::Referenced) => Answer::Referenced,
-                Err(Evicted::NotNow) => Answer::Kept,
-                Err(Evicted::Pinned | Evicted::Failed(_)) => {
-                    kept += 1;
+                Err(Evicted::Done) => return Search::Evicted,
+                Err(Evicted::Pinned | Evicted::Failed(_)) => Answer::Kept,
+                Err(Evicted::Referenced) => {
+                    found = Search::Later;
+                    Answer::Referenced
+                }
+                Err(Evicted::NotNow) => {
+                    found = Search::Later;
                     Answer::Kept
                 }
             };
             budget.residents.lock(&mut nothing).0.answer(candidate.slot, answer);
         }
-        Reclaimed::Kept(kept)
+        found
     }
 
     fn next(&self, budget: &BudgetCore<M>, round: &mut Round) -> Option<Candidate<PageName>> {

@@ -20,8 +20,8 @@
 //!   behind its back have none.
 //! - A space takes all translations of a mapping away before it unlinks it.
 //! - A mapping that is cut in two has its second part linked before the first is made shorter; one that
-//!   absorbs its neighbour is made longer before the neighbour is unlinked. Who reads the new length sees
-//!   the new link.
+//!   absorbs its neighbour is made longer before the neighbour is unlinked. Who reads the shorter length sees
+//!   the link to the rest, or, once that is gone, a generation that has moved.
 //!
 //! (The published notes of QNX leave restart out; without it a walk strays onto the free list.)
 
@@ -35,12 +35,15 @@ use crate::{
     space::SpaceCore,
 };
 
+#[cfg(all(test, loom))]
+mod loom;
+
 /// The list of a space's mappings of one object.
 #[derive(Debug)]
 pub(crate) struct List {
     slots: Arc<Slots>,
     head: AtomicU32,
-    /// Moves after every unlinking.
+    /// Moves before every unlinking, and after it.
     generation: AtomicU64,
     /// Nothing in this space may fault: write access must not be taken away.
     super_locked: AtomicBool,
@@ -116,6 +119,9 @@ impl List {
         let Some(slot) = self.slots.get(id) else { return };
         let next = slot.next.load(Ordering::Relaxed);
         let previous = slot.previous.load(Ordering::Relaxed);
+        // Release, and before the link: a walk that finds the new link finds the generation moved. It may
+        // have seen the mapping before at the length it had before it absorbed this one.
+        self.generation.fetch_add(1, Ordering::Release);
         match self.slot(previous) {
             Some(before) => before.next.store(next, Ordering::Release),
             None => self.head.store(next, Ordering::Release),
@@ -168,7 +174,7 @@ impl List {
 /// Lets others run under a model checker; costs a hint otherwise.
 fn pause(_attempt: u32) {
     #[cfg(loom)]
-    loom::thread::yield_now();
+    ::loom::thread::yield_now();
     #[cfg(shuttle)]
     shuttle::thread::yield_now();
     core::hint::spin_loop();

@@ -99,17 +99,31 @@ impl<M: Mmu> AddressSpace<M> {
     /// # Errors
     /// [`Error::Fault`]: a page could not be brought in; the space is as it was.
     pub fn super_lock(&self) -> Result<(), Error> {
-        if self.core.set_super_locked(true) {
-            return Ok(());
+        loop {
+            self.core.begin_super_lock();
+            let populated = self.core.populate(self.core.span);
+            // If not, another call of this has failed meanwhile, or somebody has ended it.
+            if self.core.end_super_lock(populated.is_ok()) || populated.is_err() {
+                return populated;
+            }
         }
-        self.core.populate(self.core.span).inspect_err(|_| {
-            self.core.set_super_locked(false);
-        })
     }
 
     /// Ends it. What was locked before is locked.
     pub fn super_unlock(&self) {
-        self.core.set_super_locked(false);
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.core.state.write(&mut nothing);
+        state.super_complete = false;
+        state.set_super_locked(false);
+    }
+}
+
+impl<M: Mmu> SpaceState<M> {
+    fn set_super_locked(&mut self, super_locked: bool) {
+        self.super_locked = super_locked;
+        for reference in &self.references {
+            reference.list.set_super_locked(super_locked);
+        }
     }
 }
 
@@ -160,14 +174,24 @@ impl<M: Mmu> SpaceCore<M> {
         self.join(state, span);
     }
 
-    /// Says whether the space is super-locked, and returns whether it was.
-    fn set_super_locked(&self, super_locked: bool) -> bool {
+    fn begin_super_lock(&self) {
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.state.write(&mut nothing);
-        for reference in &state.references {
-            reference.list.set_super_locked(super_locked);
+        if !state.super_locked {
+            state.set_super_locked(true);
         }
-        core::mem::replace(&mut state.super_locked, super_locked)
+    }
+
+    /// All that has to be in memory is, or some of it could not be brought in. Whether the space is super-locked.
+    fn end_super_lock(&self, populated: bool) -> bool {
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.state.write(&mut nothing);
+        state.super_complete |= populated && state.super_locked;
+        // Whoever has been told that the space is super-locked is not betrayed by a later call that fails.
+        if !populated && !state.super_complete {
+            state.set_super_locked(false);
+        }
+        state.super_locked
     }
 
     /// Brings in all pages of `span` that have to be in memory. Nothing is locked. What is unmapped or cut

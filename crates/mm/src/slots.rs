@@ -21,11 +21,11 @@ use once_cell::race::OnceBox;
 
 use crate::{
     Error, ObjectPage, ObjectSpan, Page, Span, VirtualPage, VirtualSpan,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering, store_then_load},
 };
 
-/// Slots in the first chunk; each further one is as large as all before it.
-const FIRST_CHUNK: u32 = 32;
+/// Slots in the first chunk; each further one is twice as large. Few for loom, which pays for each atomic.
+const FIRST_CHUNK: u32 = if cfg!(loom) { 4 } else { 32 };
 /// The chunks together hold 2^31 slots.
 const CHUNKS: usize = 27;
 
@@ -136,6 +136,7 @@ impl Slot {
         // SeqCst: then the walk reads the generation, while a freer moves the generation and then an
         // allocation reads this (Dekker).
         self.in_use.fetch_add(1, Ordering::SeqCst);
+        store_then_load();
     }
 
     /// Ends [`enter`](Self::enter).
@@ -192,14 +193,17 @@ impl Slots {
     /// Gives a slot back that has been unlinked, with the generation moved after that.
     pub(crate) fn free(&self, free: &mut FreeList, id: SlotId) {
         if let Some(slot) = self.get(id) {
-            // Relaxed: a walk that reads this link looks at the generation before it follows it.
-            slot.next.store(free.head, Ordering::Relaxed);
+            // Release: a walk that stands on the slot and reads this link finds the generation moved, and
+            // does not follow it.
+            slot.next.store(free.head, Ordering::Release);
             free.head = SlotId::to_link(Some(id));
         }
     }
 
     /// The first free slot that no walk stands on.
     fn take_free(&self, free: &mut FreeList) -> Option<SlotId> {
+        // What moved the generation was a store; the loads of `in_use` follow.
+        store_then_load();
         let mut before: Option<&Slot> = None;
         let mut link = free.head;
         loop {
@@ -209,7 +213,8 @@ impl Slots {
             // SeqCst: pairs with `enter`.
             if slot.in_use.load(Ordering::SeqCst) == 0 {
                 match before {
-                    Some(before) => before.next.store(next, Ordering::Relaxed),
+                    // Release: as in `free`.
+                    Some(before) => before.next.store(next, Ordering::Release),
                     None => free.head = next,
                 }
                 return Some(id);

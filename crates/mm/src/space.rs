@@ -53,6 +53,8 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) references: Vec<Arc<Reference<M>>>,
     pub(crate) free: FreeList,
     pub(crate) super_locked: bool,
+    /// And some call has returned that said so.
+    pub(crate) super_complete: bool,
     /// New mappings are locked.
     pub(crate) lock_future: bool,
     /// Where to look for a gap first.
@@ -82,6 +84,7 @@ impl<M: Mmu> AddressSpace<M> {
             references: Vec::new(),
             free: FreeList::default(),
             super_locked: false,
+            super_complete: false,
             lock_future: false,
             hint: span.first().number(),
         };
