@@ -87,7 +87,7 @@ impl<M: Mmu> AddressSpace<M> {
         let core = SpaceCore {
             number: manager.number(),
             manager: Arc::clone(manager),
-            machine: Arc::new(manager.mmu.new_space()?),
+            machine: Arc::new(manager.mmu.new_space(span)?),
             span,
             slots: Arc::new(Slots::new()),
             state: OrderedRw::new(state),

@@ -1,0 +1,120 @@
+//! Everything at once: threads touch memory while others evict, lock, protect, cut and map.
+
+use super::*;
+
+/// Pages that threads write to, each thread a word of its own in each.
+const PAGES: u64 = 48;
+/// Pages behind them that come and go.
+const TAIL: u64 = 16;
+const WRITERS: u64 = 3;
+const ROUNDS: u64 = 60;
+/// Where the object is shown to writers, to readers, and now and then.
+const WRITTEN: u64 = 0;
+const READ: u64 = 100;
+const FLEETING: u64 = 200;
+
+/// Writes to all pages, in an order of its own, and reads what it wrote before, in both mappings.
+fn write_and_read(space: &PagedSpace, number: u64) {
+    for round in 1..=ROUNDS {
+        for step in 0..PAGES {
+            let page = (step * 5 + number * 16) % PAGES;
+            let written = word(space, WRITTEN + page, number);
+            let read = word(space, READ + page, number);
+            let before = if round == 1 { 0 } else { (round - 1) << 16 | page };
+            assert_eq!(written.load(Ordering::Relaxed), before, "page {page}, round {round}");
+            written.store(round << 16 | page, Ordering::Relaxed);
+            assert_eq!(read.load(Ordering::Relaxed), round << 16 | page);
+        }
+    }
+}
+
+/// Does, one after the other, what must not disturb them.
+fn disturb(paging: &Paging, space: &PagedSpace, object: &Object<UffdMmu>, turn: u64) {
+    // Each round of eight takes back what it does.
+    let first = turn / 8 % (PAGES - 4);
+    let (part, readable) = (span(WRITTEN + first, 4), span(READ + first, 4));
+    match turn % 8 {
+        0 => drop(paging.manager().page_out(Pages(PAGES))),
+        1 => space.lock(part).unwrap(),
+        2 => space.unlock(part).unwrap(),
+        3 => space.protect(readable, Protection::Read).unwrap(),
+        4 => space.protect(readable, Protection::ReadWrite).unwrap(),
+        5 => drop(object.sync(Span::new(ObjectPage::new(0), Pages(PAGES)).unwrap()).unwrap()),
+        6 => {
+            object.resize(Pages(PAGES)).unwrap();
+            object.resize(Pages(PAGES + TAIL)).unwrap();
+            let tail = WRITTEN + PAGES + turn % TAIL;
+            assert_eq!(get(space, tail), 0, "what was cut off came back");
+            put(space, tail, turn);
+        }
+        _ => {
+            let request = MapRequest { offset: ObjectPage::new(turn % 8), ..fixed(FLEETING, 8) };
+            space.map(object, request).unwrap();
+            let _ = get(space, FLEETING + turn % 7);
+            space.unmap(span(FLEETING, 8)).unwrap();
+        }
+    }
+}
+
+fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
+    let Some(paging) = start(budget(pages)) else { return };
+    let scratch = Scratch::new();
+    let file = file(&scratch);
+    let pager = pager_of(&file);
+    let object = paging.manager().object(Kind::Anonymous, Pages(PAGES + TAIL), pager).unwrap();
+    let space = paging.space(Pages(256)).unwrap();
+    space.map(&object, fixed(WRITTEN, PAGES + TAIL)).unwrap();
+    space.map(&object, fixed(READ, PAGES)).unwrap();
+    let left = AtomicU64::new(WRITERS);
+    std::thread::scope(|scope| {
+        for number in 0..WRITERS {
+            let (space, left) = (&space, &left);
+            scope.spawn(move || {
+                // Also if it panics: the others are to end.
+                let _ending = Ending(left);
+                write_and_read(space, number + 2);
+            });
+        }
+        scope.spawn(|| {
+            for turn in 0.. {
+                if left.load(Ordering::Relaxed) == 0 {
+                    break;
+                }
+                disturb(&paging, &space, &object, turn);
+                residency(&space, turn);
+            }
+        });
+    });
+    assert_eq!(paging.manager().pulses(), 0);
+    space.unlock_all();
+    object.sync(Span::new(ObjectPage::new(0), Pages(PAGES)).unwrap()).unwrap();
+    for page in 0..PAGES {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, page * page_size() + 16).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes), ROUNDS << 16 | page);
+    }
+    eprintln!("note: {:?}, {:?}", space.totals().faults, object.totals());
+}
+
+/// Counts a thread out.
+struct Ending<'a>(&'a AtomicU64);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn in_half_the_memory_that_they_touch_threads_find_what_they_wrote() {
+    all_at_once(PAGES / 2, |_, _| ());
+}
+
+#[test]
+fn threads_find_what_they_wrote_while_the_space_is_super_locked_and_not() {
+    all_at_once(1000, |space, turn| match turn % 16 {
+        3 => space.super_lock().unwrap(),
+        11 => space.super_unlock(),
+        _ => {}
+    });
+}
