@@ -13,7 +13,10 @@ use commonhold_mm::{
 };
 use std::{
     fs::File,
-    os::unix::{fs::FileExt, process::ExitStatusExt},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::FileExt, process::ExitStatusExt},
+    },
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -124,7 +127,7 @@ fn a_space_goes_through_fault_lock_eviction_and_resize_and_its_data_stay_right()
     // By pulse, then by the other mapping at once.
     assert_eq!(get(&space, 13), 77);
     let faults = space.totals().faults;
-    assert_eq!((faults.pulsed, faults.served, faults.fast), (1, 1, 0));
+    assert_eq!((faults.pulsed, faults.fast), (1, 0));
     assert_eq!(get(&space, 33), 77);
     assert_eq!(space.totals().faults.fast, 1);
     assert_eq!(states(&object)[3], State::Clean);
@@ -241,11 +244,17 @@ fn where_no_more_pulses_may_wait_faults_are_told_again() {
     assert_eq!(object.totals().filled, 400);
 }
 
-/// Reads as the kernel does for a system call: an error where the program itself would get a signal.
+/// Has the kernel read a page in a system call: an error where the program itself would get a signal.
 fn try_get(space: &PagedSpace, page: u64) -> std::io::Result<u64> {
-    let own = File::open("/proc/self/mem").unwrap();
+    let (mut from, to) = std::io::pipe().unwrap();
+    let word = word(space, page, 1).as_ptr();
+    // SAFETY: `write` wants bytes that can be read: these are a word of the window, or an error.
+    let written = unsafe { libc::write(to.as_raw_fd(), word.cast_const().cast(), 8) };
+    if written != 8 {
+        return Err(std::io::Error::last_os_error());
+    }
     let mut bytes = [0; 8];
-    own.read_exact_at(&mut bytes, word(space, page, 1).as_ptr().addr() as u64)?;
+    from.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
 }
 

@@ -75,8 +75,13 @@ impl Table {
     pub(super) fn take_out(&mut self, span: VirtualSpan) {
         self.cut(span.first());
         self.cut(span.end());
-        self.parts.retain(|_, part| part.at.intersection(&span).is_empty());
-        self.poisoned.retain(|at| !span.contains(*at));
+        let (first, end) = (span.first(), span.end());
+        while let Some((&key, _)) = self.parts.range(first.number()..end.number()).next() {
+            self.parts.remove(&key);
+        }
+        while let Some(&at) = self.poisoned.range(first..end).next() {
+            self.poisoned.remove(&at);
+        }
     }
 
     /// What is shown in `span` has this protection.

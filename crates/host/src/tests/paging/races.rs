@@ -85,7 +85,10 @@ fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
             }
         });
     });
-    assert_eq!(paging.manager().pulses(), 0);
+    // Whoever faulted goes on a moment before its pulse is off the list.
+    while paging.manager().pulses() > 0 {
+        std::thread::yield_now();
+    }
     space.unlock_all();
     object.sync(Span::new(ObjectPage::new(0), Pages(PAGES)).unwrap()).unwrap();
     for page in 0..PAGES {
