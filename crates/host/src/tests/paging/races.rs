@@ -7,15 +7,21 @@ const PAGES: u64 = 48;
 /// Pages behind them that come and go.
 const TAIL: u64 = 16;
 const WRITERS: u64 = 3;
-const ROUNDS: u64 = 60;
+/// Writers go over all pages at least so often, and until so much has been done around them.
+const ROUNDS: u64 = 30;
+const TURNS: u64 = 150;
 /// Where the object is shown to writers, to readers, and now and then.
 const WRITTEN: u64 = 0;
 const READ: u64 = 100;
 const FLEETING: u64 = 200;
 
-/// Writes to all pages, in an order of its own, and reads what it wrote before, in both mappings.
-fn write_and_read(space: &PagedSpace, number: u64) {
-    for round in 1..=ROUNDS {
+/// Writes to all pages, in an order of its own, and reads what it wrote before, in both mappings. Says how
+/// often.
+fn write_and_read(space: &PagedSpace, number: u64, turns: &AtomicU64) -> u64 {
+    for round in 1.. {
+        if round > ROUNDS && turns.load(Ordering::Relaxed) >= TURNS {
+            return round - 1;
+        }
         for step in 0..PAGES {
             let page = (step * 5 + number * 16) % PAGES;
             let written = word(space, WRITTEN + page, number);
@@ -26,6 +32,7 @@ fn write_and_read(space: &PagedSpace, number: u64) {
             assert_eq!(read.load(Ordering::Relaxed), round << 16 | page);
         }
     }
+    unreachable!("rounds have no end")
 }
 
 /// Does, one after the other, what must not disturb them.
@@ -65,25 +72,30 @@ fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
     let space = paging.space(Pages(256)).unwrap();
     space.map(&object, fixed(WRITTEN, PAGES + TAIL)).unwrap();
     space.map(&object, fixed(READ, PAGES)).unwrap();
-    let left = AtomicU64::new(WRITERS);
-    std::thread::scope(|scope| {
-        for number in 0..WRITERS {
-            let (space, left) = (&space, &left);
-            scope.spawn(move || {
-                // Also if it panics: the others are to end.
-                let _ending = Ending(left);
-                write_and_read(space, number + 2);
-            });
-        }
-        scope.spawn(|| {
-            for turn in 0.. {
-                if left.load(Ordering::Relaxed) == 0 {
-                    break;
-                }
-                disturb(&paging, &space, &object, turn);
-                residency(&space, turn);
+    let (left, turns) = (AtomicU64::new(WRITERS), AtomicU64::new(0));
+    let rounds: Vec<u64> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let (space, left, turns) = (&space, &left, &turns);
+                scope.spawn(move || {
+                    // Also if it panics: the others are to end.
+                    let _ending = Ending(|| {
+                        left.fetch_sub(1, Ordering::Relaxed);
+                    });
+                    write_and_read(space, number + 2, turns)
+                })
+            })
+            .collect();
+        let _ending = Ending(|| turns.store(TURNS, Ordering::Relaxed));
+        for turn in 0.. {
+            if left.load(Ordering::Relaxed) == 0 {
+                break;
             }
-        });
+            disturb(&paging, &space, &object, turn);
+            residency(&space, turn);
+            turns.fetch_add(1, Ordering::Relaxed);
+        }
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
     // Whoever faulted goes on a moment before its pulse is off the list.
     while paging.manager().pulses() > 0 {
@@ -91,20 +103,23 @@ fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
     }
     space.unlock_all();
     object.sync(Span::new(ObjectPage::new(0), Pages(PAGES)).unwrap()).unwrap();
-    for page in 0..PAGES {
-        let mut bytes = [0; 8];
-        file.read_exact_at(&mut bytes, page * page_size() + 16).unwrap();
-        assert_eq!(u64::from_le_bytes(bytes), ROUNDS << 16 | page);
+    for (number, rounds) in (2..).zip(rounds) {
+        for page in 0..PAGES {
+            let mut bytes = [0; 8];
+            file.read_exact_at(&mut bytes, page * page_size() + number * 8).unwrap();
+            assert_eq!(u64::from_le_bytes(bytes), rounds << 16 | page);
+        }
     }
-    eprintln!("note: {:?}, {:?}", space.totals().faults, object.totals());
+    let (faults, totals) = (space.totals().faults, object.totals());
+    assert!(totals.evicted > PAGES && faults.fast > 0 && faults.pulsed > PAGES, "nothing raced");
 }
 
-/// Counts a thread out.
-struct Ending<'a>(&'a AtomicU64);
+/// Does something in the end, also of a panic.
+struct Ending<F: FnMut()>(F);
 
-impl Drop for Ending<'_> {
+impl<F: FnMut()> Drop for Ending<F> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0();
     }
 }
 
@@ -115,9 +130,9 @@ fn in_half_the_memory_that_they_touch_threads_find_what_they_wrote() {
 
 #[test]
 fn threads_find_what_they_wrote_while_the_space_is_super_locked_and_not() {
-    all_at_once(1000, |space, turn| match turn % 16 {
+    all_at_once(1000, |space, turn| match turn % 32 {
         3 => space.super_lock().unwrap(),
-        11 => space.super_unlock(),
+        19 => space.super_unlock(),
         _ => {}
     });
 }
