@@ -100,6 +100,9 @@ fn tests(report: &mut Report) {
     report.step("cargo test (workspace)", |counts| {
         cargo::test(&mut cargo(&["test", "--workspace", "--no-fail-fast"]), counts)
     });
+    report.step("the tour of the memory manager", |_| {
+        cargo::run(&["run", "--quiet", "--example", "address_spaces"])
+    });
     report.step("cargo test (crash points)", |counts| {
         let features = ["--features", "crash-points", "--test", "crash_points"];
         cargo::test(cargo(&["test", "-p", "commonhold-testkit"]).args(features), counts)

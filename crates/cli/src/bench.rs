@@ -8,6 +8,7 @@ mod folder;
 mod line;
 mod locks;
 mod lookup;
+mod mm;
 mod peers;
 mod plot;
 mod stats;
@@ -34,13 +35,14 @@ pub(crate) use waiting::waiter;
 const ROUNDS: usize = 15;
 
 /// What is measured if nothing is named: what takes seconds.
-const SHORT: [Benchmark; 6] = [
+const SHORT: [Benchmark; 7] = [
     Benchmark::Create,
     Benchmark::Lookup,
     Benchmark::Mutex,
     Benchmark::Rwlock,
     Benchmark::Recovery,
     Benchmark::Waiting,
+    Benchmark::Mm,
 ];
 
 pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> {
@@ -60,6 +62,7 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
             Benchmark::Rwlock => lines.extend(locks::rwlock(session)?),
             Benchmark::Recovery => lines.extend(locks::recovery(session, args)?),
             Benchmark::Waiting => lines.extend(waiting::waiting(session)?),
+            Benchmark::Mm => lines.extend(mm::mm()?),
             Benchmark::Locks => lines.extend(locks::locks(session, args)?),
         }
     }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{MmuError, ObjectPage, PagerError, Pages, VirtualPage};
+use crate::{MmuError, NoMemory, ObjectPage, PagerError, Pages, VirtualPage};
 
 /// Why an operation on a space or an object could not be done. Unless it says otherwise, nothing has
 /// changed.
@@ -100,6 +100,12 @@ impl From<alloc::collections::TryReserveError> for Error {
     }
 }
 
+impl From<NoMemory> for Error {
+    fn from(_: NoMemory) -> Self {
+        Self::NoMemory
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,7 +120,7 @@ impl fmt::Display for Error {
             Self::Destroyed => f.write_str("the object has been destroyed"),
             Self::Machine(error) => write!(f, "{error}"),
             Self::Pager { page, error } => {
-                write!(f, "the pager failed at page {}: {error:?}", page.number())
+                write!(f, "the pager failed at page {}: {error}", page.number())
             }
             Self::Fault { at, error } => write!(f, "page {}: {error}", at.number()),
         }
@@ -129,7 +135,7 @@ impl fmt::Display for FaultError {
             Self::PastEnd => f.write_str("the object has been cut and ends before"),
             Self::NoMemory => f.write_str("no memory left, or only pages that must stay"),
             Self::Machine(error) => write!(f, "{error}"),
-            Self::Pager(error) => write!(f, "the pager failed: {error:?}"),
+            Self::Pager(error) => write!(f, "the pager failed: {error}"),
             Self::NeverReferenced => {
                 f.write_str("first touch of a lazy page where no fault may happen: touch it before")
             }

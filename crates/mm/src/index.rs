@@ -89,7 +89,7 @@ impl<V> Index<V> {
         match self.chunks.get(chunk).map(|c| c.keys.len()) {
             None => self.add_chunk(0, Chunk::new()?, key)?,
             Some(CHUNK) => {
-                self.halve(chunk)?;
+                self.make_room(chunk, key)?;
                 chunk = self.firsts.partition_point(|first| *first <= key).saturating_sub(1);
             }
             Some(_) => {}
@@ -114,8 +114,14 @@ impl<V> Index<V> {
         Ok(())
     }
 
-    /// Makes two chunks of a full one.
-    fn halve(&mut self, place: usize) -> Result<(), Error> {
+    /// Makes two chunks of a full one into which `key` belongs: halves, or, behind the last key of
+    /// all, one that stays full and an empty one. Who maps one thing behind the other so fills all chunks.
+    fn make_room(&mut self, place: usize, key: u64) -> Result<(), Error> {
+        let last = place + 1 == self.chunks.len();
+        let last_key = self.chunks.get(place).and_then(|chunk| chunk.keys.last());
+        if last && last_key.is_some_and(|last| *last < key) {
+            return self.add_chunk(place + 1, Chunk::new()?, key);
+        }
         self.firsts.try_reserve(1)?;
         self.chunks.try_reserve(1)?;
         let mut upper = Chunk::new()?;

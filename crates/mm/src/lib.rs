@@ -69,7 +69,10 @@ pub use manager::{Defaults, Manager, Settings};
 pub use map::{MapRequest, Placement};
 pub use object::{Kind, Object};
 pub use page::State;
-pub use pager::{Pager, PagerError};
+pub use pager::{
+    BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError, Which,
+    ZeroPager,
+};
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
 pub use port::{Access, Mmu, MmuError, Protection, Writable};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};

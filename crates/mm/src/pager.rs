@@ -1,6 +1,19 @@
 //! The port to where the contents of an object's pages are while they are not in memory, and the
 //! pagers that need no operating system.
 
+mod blocks;
+mod bytes;
+mod compressed;
+mod failing;
+mod zero;
+
+pub use bytes::BytesPager;
+pub use compressed::{CompressedPager, CompressedUse};
+pub use failing::{FailingPager, PagerCall, Which};
+pub use zero::ZeroPager;
+
+use core::fmt;
+
 use crate::{ObjectPage, ObjectSpan};
 
 /// Where the contents of an object's pages are while they are not in memory.
@@ -58,3 +71,22 @@ pub enum PagerError {
         page: ObjectPage,
     },
 }
+
+impl fmt::Display for PagerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { code } => write!(f, "the medium failed (error {code})"),
+            Self::Full => f.write_str("no room left to keep a page"),
+            Self::KeepsNothing => f.write_str("nothing is kept, so pages have to stay in memory"),
+            Self::PastEnd { page } => write!(f, "page {} is past the end", page.number()),
+            Self::Damaged { page } => {
+                write!(f, "what was kept of page {} is damaged", page.number())
+            }
+        }
+    }
+}
+
+impl core::error::Error for PagerError {}
+
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,12 @@
 //! and their memory stays (the second-chance list of VMS: Turner and Levy, "Segmented FIFO page replacement",
 //! 1981). What is referenced there has shown that it is used again and becomes *known*; what is not is
 //! evicted. Known pages go on trial as well, but only while fresh ones are few, so pages that are used once
-//! leave soon and push no known ones out (S3-FIFO: Yang et al., "FIFO queues are all you need for cache
-//! eviction", 2023). A page that comes back soon after its eviction is known at once; how soon, says the
-//! [`Trace`] that its caller kept (the refault distance of Linux, Weiner 2012).
+//! leave soon and push no known ones out (2Q: Johnson and Shasha, 1994; S3-FIFO: Yang et al., 2023).
+//!
+//! A page that comes back soon after its eviction becomes known at once, if there is room among these. If
+//! there is none, one in a few does: in a loop that does not fit, most of the known ones stay and are hit,
+//! and after a change of what is used, those that are not used any more still give way. How soon it is back
+//! says the [`Trace`] that the caller kept (the refault distance of Linux). `docs/adr/0017` has the figures.
 //!
 //! # Invariants
 //! 1. Every page that was inserted, and neither evicted nor removed, is in exactly one queue.
@@ -27,17 +30,33 @@
 
 mod chains;
 
+use core::fmt;
+
 use chains::Chains;
 
-/// Of 16 pages, how many are fresh before those that are known must go on trial too.
-const FRESH: usize = 2;
+/// Of 16 pages, so many are fresh before those that are known must go on trial too.
+const FRESH: usize = 3;
 
-/// Of 16 pages, how many are on trial.
+/// Of 16 pages, so many are on trial.
 const TRIAL: usize = 5;
 
-/// There is no memory for the notes.
+/// Of 16 pages, so many are known before pages that come back have to wait for their turn.
+const KNOWN: usize = 16 - FRESH - TRIAL;
+
+/// One in so many pages that come back becomes known although there is no room.
+const ADMITTED: u32 = 4;
+
+/// There is no memory left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoMemory;
+
+impl fmt::Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no memory left")
+    }
+}
+
+impl core::error::Error for NoMemory {}
 
 /// Where a page stands in [`Residents`]. The caller keeps it beside the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,13 +158,15 @@ pub struct Residents<K> {
     pages: Chains<K>,
     /// Counts evictions: the clock of traces.
     evictions: u32,
+    /// Counts pages that came back soon.
+    returns: u32,
 }
 
 impl<K: Copy> Residents<K> {
     /// No pages. Takes no memory.
     #[must_use]
     pub const fn new() -> Self {
-        Self { pages: Chains::new(), evictions: 0 }
+        Self { pages: Chains::new(), evictions: 0, returns: 0 }
     }
 
     /// How many pages there are.
@@ -173,8 +194,8 @@ impl<K: Copy> Residents<K> {
     /// # Errors
     /// [`NoMemory`]; nothing has changed.
     pub fn insert(&mut self, key: K, trace: Option<Trace>) -> Result<Slot, NoMemory> {
-        let at =
-            if trace.is_some_and(|trace| self.is_recent(trace)) { At::Known } else { At::Fresh };
+        let soon = trace.is_some_and(|trace| self.is_recent(trace));
+        let at = if soon && self.admits() { At::Known } else { At::Fresh };
         self.pages.add(key, at)
     }
 
@@ -242,8 +263,7 @@ impl<K: Copy> Residents<K> {
     fn choose(&self, round: &mut Round) -> Option<At> {
         let mut unseen = |at| self.pages.len(at) > 0 && *round.left(at) > 0;
         let (fresh, known, trial) = (unseen(At::Fresh), unseen(At::Known), unseen(At::Trial));
-        let full =
-            |at, sixteenths: usize| self.pages.len(at) > self.len().saturating_mul(sixteenths) / 16;
+        let full = |at, share| self.pages.len(at) > self.part(share);
         match (trial, fresh, known) {
             (true, true, _) | (true, _, true) if full(At::Trial, TRIAL) => Some(At::Trial),
             (_, true, true) if full(At::Fresh, FRESH) => Some(At::Fresh),
@@ -254,10 +274,21 @@ impl<K: Copy> Residents<K> {
         }
     }
 
-    /// Whether so few pages have gone since that a somewhat larger memory would have kept it.
+    /// Whether a page that comes back becomes known at once.
+    fn admits(&mut self) -> bool {
+        self.returns = self.returns.wrapping_add(1);
+        self.pages.len(At::Known) < self.part(KNOWN) || self.returns.is_multiple_of(ADMITTED)
+    }
+
+    /// Whether so few pages have gone since that a memory of up to three times the size would have kept it.
     fn is_recent(&self, trace: Trace) -> bool {
         let gone = self.evictions.wrapping_sub(trace.0);
-        usize::try_from(gone).is_ok_and(|gone| gone <= self.len())
+        usize::try_from(gone).is_ok_and(|gone| gone <= self.len().saturating_mul(2))
+    }
+
+    /// So many sixteenths of all pages.
+    fn part(&self, sixteenths: usize) -> usize {
+        self.len().saturating_mul(sixteenths) / 16
     }
 }
 
@@ -276,3 +307,6 @@ impl Round {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

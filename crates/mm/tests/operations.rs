@@ -93,12 +93,12 @@ fn a_budget_of_two_pages_shows_all_pages_of_an_object_one_after_the_other() {
     let space = manager.space(span(0, 64)).unwrap();
     space.map(&object, fixed(0, 8)).unwrap();
     let cpu = manager.mmu().cpu();
-    for round in 1..4_u8 {
-        for page in 0..8 {
-            let mut before = [0];
-            cpu.read(&manager, &space, page * 16, &mut before).unwrap();
-            assert_eq!(before[0], if round == 1 { 0 } else { round - 1 + 10 * page as u8 });
-            cpu.write(&manager, &space, page * 16, &[round + 10 * page as u8]).unwrap();
+    for round in 1..4 {
+        for page in 0..8_u8 {
+            let (address, mut before) = (u64::from(page) * 16, [0]);
+            cpu.read(&manager, &space, address, &mut before).unwrap();
+            assert_eq!(before[0], if round == 1 { 0 } else { round - 1 + 10 * page });
+            cpu.write(&manager, &space, address, &[round + 10 * page]).unwrap();
             assert!(manager.resident() <= Pages(2));
         }
     }

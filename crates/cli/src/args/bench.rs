@@ -37,6 +37,8 @@ pub(crate) enum Benchmark {
     Recovery,
     /// Waiting in memory of a device, where no kernel can wake the waiter, against a futex.
     Waiting,
+    /// Faults, lookups and evictions of the memory manager, on a machine in software.
+    Mm,
     /// Locks alone, among two and eight processes, mostly read, handed over and recovered, against
     /// pthread, std, parking_lot and (if g++ finds its headers) Boost.Interprocess.
     Locks,

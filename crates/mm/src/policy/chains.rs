@@ -56,6 +56,11 @@ impl<K: Copy> Chains<K> {
         self.nodes.try_reserve(more).map_err(|_| NoMemory)
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.nodes.capacity()
+    }
+
     /// A node at the end of a chain.
     pub(super) fn add(&mut self, key: K, at: At) -> Result<Slot, NoMemory> {
         let index = match self.nodes.get(self.free as usize) {
