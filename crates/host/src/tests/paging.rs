@@ -239,6 +239,23 @@ fn a_super_locked_space_faults_never_and_its_pages_stay() {
 }
 
 #[test]
+fn what_a_walk_takes_away_is_seen_when_it_is_used_again() {
+    let Some(paging) = start(budget(100)) else { return };
+    let object =
+        paging.manager().object(Kind::Anonymous, Pages(4), Arc::new(Moody::default())).unwrap();
+    let space = paging.space(Pages(8)).unwrap();
+    space.map(&object, fixed(0, 4)).unwrap();
+    put(&space, 1, 1);
+    faults(&paging, &space, 1);
+    for round in 2..5 {
+        object.walk(Span::new(ObjectPage::new(0), Pages(4)).unwrap(), |reach| reach.remove());
+        assert_eq!(get(&space, 1), round - 1);
+        assert_eq!(faults(&paging, &space, round), (round - 1, 1));
+        put(&space, 1, round);
+    }
+}
+
+#[test]
 fn where_no_more_pulses_may_wait_faults_are_told_again() {
     let Some(paging) = start(Settings { pulses: 1, ..Settings::default() }) else { return };
     let pager = Arc::new(Moody::default());
@@ -291,6 +308,44 @@ fn who_waits_for_a_page_that_is_unmapped_sees_what_is_mapped_there_instead() {
             assert_eq!(thread.join().unwrap(), 0x0707_0707_0707_0707);
         }
     });
+}
+
+#[test]
+fn who_faults_on_a_page_that_is_being_cut_off_learns_when_it_has_been() {
+    let Some(paging) = start(budget(100)) else { return };
+    let manager = paging.manager();
+    if manager.mmu().is_user_mode_only() {
+        return eprintln!("note: not tested: faults of the kernel itself are not served here");
+    }
+    let pager = Arc::new(Moody::default());
+    let object = &manager.object(Kind::File, Pages(4), Arc::clone(&pager) as _).unwrap();
+    let space = &paging.space(Pages(8)).unwrap();
+    space.map(object, fixed(0, 4)).unwrap();
+    std::thread::scope(|scope| {
+        let closed = pager.gate.write().unwrap();
+        let filling = scope.spawn(|| try_get(space, 2));
+        while object.state(ObjectPage::new(2)) != Some(State::Filling) {
+            std::thread::yield_now();
+        }
+        // It waits for the pager, and the manager knows of the new end already.
+        let resizing = scope.spawn(|| object.resize(Pages(1)));
+        while object.pages() != Pages(1) {
+            std::thread::yield_now();
+        }
+        let behind = scope.spawn(|| try_get(space, 3));
+        while space.totals().faults.refused == 0 {
+            std::thread::yield_now();
+        }
+        drop(closed);
+        resizing.join().unwrap().unwrap();
+        filling.join().unwrap().unwrap_err();
+        behind.join().unwrap().unwrap_err();
+    });
+    object.resize(Pages(4)).unwrap();
+    while try_get(space, 2).is_err() {
+        std::thread::yield_now();
+    }
+    assert_eq!((get(space, 2), get(space, 3)), (0, 0));
 }
 
 /// Has the kernel read a page in a system call: an error where the program itself would get a signal.
