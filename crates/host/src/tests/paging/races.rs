@@ -136,28 +136,3 @@ fn threads_find_what_they_wrote_while_the_space_is_super_locked_and_not() {
         _ => {}
     });
 }
-
-#[test]
-fn a_page_that_goes_again_and_again_loses_no_write() {
-    let Some(paging) = start(budget(100)) else { return };
-    let scratch = Scratch::new();
-    let pager = pager_of(&file(&scratch));
-    let object = paging.manager().object(Kind::Anonymous, Pages(1), pager).unwrap();
-    let space = &paging.space(Pages(1)).unwrap();
-    space.map(&object, fixed(0, 1)).unwrap();
-    let evictions = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let mut written = 0;
-            while evictions.load(Ordering::Relaxed) < 3000 {
-                assert_eq!(get(space, 0), written, "a write was lost");
-                written += 1;
-                put(space, 0, written);
-            }
-        });
-        while !writer.is_finished() {
-            let gone = space.advise(span(0, 1), Advice::DontNeed).unwrap();
-            evictions.fetch_add(gone.0, Ordering::Relaxed);
-        }
-    });
-}
