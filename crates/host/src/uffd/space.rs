@@ -129,11 +129,11 @@ impl Reservation {
         let mut table = self.table.lock();
         let (access, flags) = (ProtFlags::empty(), MapFlags::SHARED | MapFlags::NORESERVE);
         let file = object.file()?;
+        let flags = flags | MapFlags::FIXED;
         // SAFETY: `mmap` wants no pointer into what it replaces: pages of our own range (`place`), which show
         // nothing, so nobody touches them.
-        if let Err(errno) =
-            unsafe { mm::mmap(at, len, access, flags | MapFlags::FIXED, file, offset) }
-        {
+        let mapped = unsafe { mm::mmap(at, len, access, flags, file, offset) };
+        if let Err(errno) = mapped {
             // Some kernels have unmapped what was there before.
             let _ = self.reserve(at, len, MapFlags::FIXED_NOREPLACE);
             return Err(errno);
