@@ -278,41 +278,6 @@ fn where_no_more_pulses_may_wait_faults_are_told_again() {
 }
 
 #[test]
-fn who_waits_for_a_page_that_is_unmapped_sees_what_is_mapped_there_instead() {
-    let Some(paging) = start(budget(100)) else { return };
-    let manager = paging.manager();
-    let pager = Arc::new(Moody::default());
-    let slow = manager.object(Kind::File, Pages(3), Arc::clone(&pager) as _).unwrap();
-    let other = manager.object(Kind::Anonymous, Pages(1), Arc::new(Moody::default())).unwrap();
-    let space = &paging.space(Pages(8)).unwrap();
-    space.map(&slow, fixed(0, 3)).unwrap();
-    space.map(&other, fixed(4, 1)).unwrap();
-    put(space, 4, 44);
-    std::thread::scope(|scope| {
-        let closed = pager.gate.write().unwrap();
-        // Two are with the workers; a third waits, which is not begun with.
-        let first: Vec<_> = [0, 1].map(|page| scope.spawn(move || get(space, page))).into();
-        while manager.pulses() < 2 || slow.state(ObjectPage::new(1)) != Some(State::Filling) {
-            std::thread::yield_now();
-        }
-        while slow.state(ObjectPage::new(0)) != Some(State::Filling) {
-            std::thread::yield_now();
-        }
-        let third = scope.spawn(|| get(space, 2));
-        while manager.pulses() < 3 {
-            std::thread::yield_now();
-        }
-        space.unmap(span(2, 1)).unwrap();
-        space.map(&other, fixed(2, 1)).unwrap();
-        drop(closed);
-        assert_eq!(third.join().unwrap(), 44);
-        for thread in first {
-            assert_eq!(thread.join().unwrap(), 0x0707_0707_0707_0707);
-        }
-    });
-}
-
-#[test]
 fn a_forked_child_has_no_mapping_by_which_it_could_plant_zeros() {
     let Some(paging) = start(budget(100)) else { return };
     let object =

@@ -40,6 +40,45 @@ fn who_faults_on_a_page_that_is_being_cut_off_learns_when_it_has_been() {
     assert_eq!((get(space, 2), get(space, 3)), (0, 0));
 }
 
+#[test]
+fn who_waits_for_a_page_that_is_unmapped_is_let_go_and_never_sees_it() {
+    let Some(paging) = start(budget(100)) else { return };
+    let manager = paging.manager();
+    if manager.mmu().is_user_mode_only() {
+        return eprintln!("note: not tested: faults of the kernel itself are not served here");
+    }
+    let pager = Arc::new(Moody::default());
+    let slow = manager.object(Kind::File, Pages(3), Arc::clone(&pager) as _).unwrap();
+    let other = manager.object(Kind::Anonymous, Pages(1), Arc::new(Moody::default())).unwrap();
+    let space = &paging.space(Pages(8)).unwrap();
+    space.map(&slow, fixed(0, 3)).unwrap();
+    space.map(&other, fixed(4, 1)).unwrap();
+    put(space, 4, 44);
+    std::thread::scope(|scope| {
+        let closed = pager.gate.write().unwrap();
+        // Two are with the workers; a third waits, which is not begun with.
+        let first: Vec<_> = [0, 1].map(|page| scope.spawn(move || get(space, page))).into();
+        while manager.pulses() < 2 || slow.state(ObjectPage::new(1)) != Some(State::Filling) {
+            std::thread::yield_now();
+        }
+        while slow.state(ObjectPage::new(0)) != Some(State::Filling) {
+            std::thread::yield_now();
+        }
+        let third = scope.spawn(|| try_get(space, 2));
+        while manager.pulses() < 3 {
+            std::thread::yield_now();
+        }
+        space.unmap(span(2, 1)).unwrap();
+        space.map(&other, fixed(2, 1)).unwrap();
+        drop(closed);
+        // It may have come when nothing was mapped there.
+        assert!(matches!(third.join().unwrap(), Err(_) | Ok(44)));
+        for thread in first {
+            assert_eq!(thread.join().unwrap(), 0x0707_0707_0707_0707);
+        }
+    });
+}
+
 /// Has the kernel read a page in a system call: an error where the program itself would get a signal.
 fn try_get(space: &PagedSpace, page: u64) -> std::io::Result<u64> {
     let (mut from, to) = std::io::pipe().unwrap();
