@@ -180,7 +180,9 @@ impl<M: Mmu> ObjectCore<M> {
 
     /// Takes all translations to the pages of `span` away.
     pub(crate) fn unmap(&self, state: &ObjectState<M>, span: ObjectSpan) {
-        self.visit(state, span, &mut |reach| reach.take_away());
+        for reference in &state.references {
+            reference.take_away(&self.manager.mmu, span);
+        }
     }
 
     /// Whether some mapping wants the page in memory.

@@ -72,8 +72,8 @@ pub enum MmuError {
 /// All calls may come from several threads at once. What each may assume of locks stands with it;
 /// *space locked* means to write.
 ///
-/// [`shield`](Self::shield) and [`remove`](Self::remove) are told which page they are meant for, and must do
-/// nothing if `at` translates to another by now: they come from walks that hold no lock of the space.
+/// [`shield`](Self::shield) and [`remove`](Self::remove) are told which pages they are meant for, and must do
+/// nothing where the space shows others by now: they come from walks that hold no lock of the space.
 /// A machine that cannot know that may take away too much, from a space that is not super-locked: then a
 /// fault brings it back.
 pub trait Mmu: Send + Sync + Sized + 'static {
@@ -89,11 +89,11 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// Bytes in a page.
     fn page_size(&self) -> usize;
 
-    /// Translations for a new address space, none yet.
+    /// Translations for a new address space of the pages `span`, none yet.
     ///
     /// # Errors
     /// [`MmuError`].
-    fn new_space(&self) -> Result<Self::Space, MmuError>;
+    fn new_space(&self, span: VirtualSpan) -> Result<Self::Space, MmuError>;
 
     /// Memory for a new object of `pages` pages: none of them has any yet.
     ///
@@ -147,7 +147,16 @@ pub trait Mmu: Send + Sync + Sized + 'static {
 
     /// Mappings in `span` permit `protection` from now on: when this returns, no processor uses a
     /// translation that permits more. Those that permit less stay. Space locked.
-    fn protect(&self, space: &Self::Space, span: VirtualSpan, protection: Protection);
+    ///
+    /// # Errors
+    /// [`MmuError`]; then they permit what they did. (A machine that keeps a record of each part with a
+    /// protection of its own can run out of those.)
+    fn protect(
+        &self,
+        space: &Self::Space,
+        span: VirtualSpan,
+        protection: Protection,
+    ) -> Result<(), MmuError>;
 
     /// Lets `at` translate to `page`, within what the mapping permits, and lets writes through or not.
     /// If there is a translation to this page already, it permits as much as before or more. Space locked
@@ -169,9 +178,16 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// returned. Object locked.
     fn shield(&self, space: &Self::Space, at: VirtualPage, object: &Self::Object, page: ObjectPage);
 
-    /// Takes the translation from `at` to `page` away, once [`flush`](Self::flush) has returned. Object
-    /// locked.
-    fn remove(&self, space: &Self::Space, at: VirtualPage, object: &Self::Object, page: ObjectPage);
+    /// Takes the translations from `span` to the object's pages from `first` on away, once
+    /// [`flush`](Self::flush) has returned. There may be none, and `span` be large: objects are cut and mapped
+    /// by the million pages. Object locked.
+    fn remove(
+        &self,
+        space: &Self::Space,
+        span: VirtualSpan,
+        object: &Self::Object,
+        first: ObjectPage,
+    );
 
     /// When this returns, no processor uses a translation in `span` that was shielded or removed before.
     /// Object locked.

@@ -28,7 +28,7 @@
 use alloc::sync::{Arc, Weak};
 
 use crate::{
-    Mmu, ObjectPage, ObjectSpan, VirtualPage, VirtualSpan,
+    Mmu, ObjectPage, ObjectSpan, Span, VirtualPage,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     object::ObjectCore,
     slots::{Extent, SlotId, Slots},
@@ -245,13 +245,8 @@ impl<M: Mmu> Reach<'_, M> {
     /// pages past the object's end.
     pub fn remove(&self) {
         if !self.super_locked {
-            self.take_away();
+            self.mmu.remove(self.space, Span::one(self.at), self.object, self.page);
         }
-    }
-
-    /// As [`remove`](Self::remove), wherever it is: the page is about to go.
-    pub(crate) fn take_away(&self) {
-        self.mmu.remove(self.space, self.at, self.object, self.page);
     }
 }
 
@@ -268,9 +263,20 @@ impl<M: Mmu> Reference<M> {
                 visit(&Reach { mmu, space, object, at, page, locked, super_locked });
             }
             if !pages.is_empty() {
-                let (first, end) = (extent.place(pages.first()), pages.pages().0);
-                let touched = VirtualSpan::between(first, VirtualPage::new(first.number() + end));
-                mmu.flush(&self.machine, touched);
+                mmu.flush(&self.machine, extent.places(&pages));
+            }
+        });
+    }
+
+    /// Takes all translations of this space to pages of `span` away, super-locked or not: the pages are
+    /// about to go. The object is locked.
+    pub(crate) fn take_away(&self, mmu: &M, span: ObjectSpan) {
+        self.list.walk(|extent, _| {
+            let pages = extent.of_object().intersection(&span);
+            if !pages.is_empty() {
+                let at = extent.places(&pages);
+                mmu.remove(&self.machine, at, &self.object.machine, pages.first());
+                mmu.flush(&self.machine, at);
             }
         });
     }

@@ -74,6 +74,12 @@ impl Extent {
     pub(crate) fn place(&self, page: ObjectPage) -> VirtualPage {
         self.at.first().plus(page.number().saturating_sub(self.first.number()))
     }
+
+    /// The pages of the space at which it shows `pages`, pages of the object that it shows.
+    pub(crate) fn places(&self, pages: &ObjectSpan) -> VirtualSpan {
+        let first = self.place(pages.first());
+        Span::between(first, first.plus(pages.pages().0))
+    }
 }
 
 /// One mapping.

@@ -91,7 +91,7 @@ impl<M: Mmu> AddressSpace<M> {
         let core = SpaceCore {
             number: manager.number(),
             manager: Arc::clone(manager),
-            machine: share(manager.mmu.new_space()?)?,
+            machine: share(manager.mmu.new_space(span)?)?,
             span,
             slots: share(Slots::new())?,
             state: OrderedRw::new(state),

@@ -16,8 +16,8 @@ use super::{
     table::{Entry, Frame, Table},
 };
 use crate::{
-    Access, FaultError, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage, VirtualSpan,
-    Writable,
+    Access, FaultError, Mmu, MmuError, ObjectPage, Page, Pages, Protection, VirtualPage,
+    VirtualSpan, Writable,
 };
 
 /// What a memory manager must never let happen.
@@ -185,7 +185,7 @@ where
         self.page_size
     }
 
-    fn new_space(&self) -> Result<SoftSpace<X>, MmuError> {
+    fn new_space(&self, _span: VirtualSpan) -> Result<SoftSpace<X>, MmuError> {
         self.fails()?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         Ok(SoftSpace { number, table: Mutex::new(Table::new()) })
@@ -256,16 +256,23 @@ where
     }
 
     fn detach(&self, space: &SoftSpace<X>, span: VirtualSpan) {
-        space.table.lock().retain(span, |_| false);
+        space.table.lock().retain(span, |_, _| false);
         self.flush(space, span);
     }
 
-    fn protect(&self, space: &SoftSpace<X>, span: VirtualSpan, protection: Protection) {
-        space.table.lock().retain(span, |entry| {
+    fn protect(
+        &self,
+        space: &SoftSpace<X>,
+        span: VirtualSpan,
+        protection: Protection,
+    ) -> Result<(), MmuError> {
+        self.fails()?;
+        space.table.lock().retain(span, |_, entry| {
             entry.protection = protection;
             protection != Protection::None
         });
         self.flush(space, span);
+        Ok(())
     }
 
     fn install(
@@ -315,15 +322,16 @@ where
     fn remove(
         &self,
         space: &SoftSpace<X>,
-        at: VirtualPage,
+        span: VirtualSpan,
         object: &SoftObject<X>,
-        page: ObjectPage,
+        first: ObjectPage,
     ) {
-        let Some(frame) = object.frames.lock().get(&page.number()).cloned() else { return };
-        let mut table = space.table.lock();
-        if table.get(at).is_some_and(|entry| Arc::ptr_eq(&entry.frame, &frame)) {
-            table.remove(at);
-        }
+        let frames = object.frames.lock();
+        space.table.lock().retain(span, |at, entry| {
+            let page = first.plus(at.number() - span.first().number());
+            let frame = frames.get(&page.number());
+            !frame.is_some_and(|frame| Arc::ptr_eq(&entry.frame, frame))
+        });
     }
 
     fn flush(&self, space: &SoftSpace<X>, span: VirtualSpan) {

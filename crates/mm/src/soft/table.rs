@@ -88,19 +88,11 @@ impl<X> Table<X> {
         }
     }
 
-    pub(super) fn remove(&mut self, at: VirtualPage) {
-        if let Some(leaf) = self.leaves.get_mut(&(at.number() / LEAF))
-            && let Some(cell) = leaf.get_mut(place(at))
-        {
-            *cell = None;
-        }
-    }
-
     /// Calls `visit` with every translation of `span`; those for which it returns `false` go.
     pub(super) fn retain(
         &mut self,
         span: VirtualSpan,
-        mut visit: impl FnMut(&mut Entry<X>) -> bool,
+        mut visit: impl FnMut(VirtualPage, &mut Entry<X>) -> bool,
     ) {
         if span.is_empty() {
             return;
@@ -108,8 +100,9 @@ impl<X> Table<X> {
         let (first, last) = (span.first().number() / LEAF, (span.end().number() - 1) / LEAF);
         for (number, leaf) in self.leaves.range_mut(first..=last) {
             for (at, cell) in (number * LEAF..).zip(leaf.iter_mut()) {
-                let inside = span.contains(VirtualPage::new(at));
-                if inside && cell.as_mut().is_some_and(|entry| !visit(entry)) {
+                let at = VirtualPage::new(at);
+                let inside = span.contains(at);
+                if inside && cell.as_mut().is_some_and(|entry| !visit(at, entry)) {
                     *cell = None;
                 }
             }

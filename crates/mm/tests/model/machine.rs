@@ -70,8 +70,8 @@ impl Mmu for Machine {
         self.soft.page_size()
     }
 
-    fn new_space(&self) -> Result<Space, MmuError> {
-        let soft = self.fallible(|| self.soft.new_space())?;
+    fn new_space(&self, span: VirtualSpan) -> Result<Space, MmuError> {
+        let soft = self.fallible(|| self.soft.new_space(span))?;
         Ok(Space { number: self.spaces.fetch_add(1, Ordering::Relaxed), soft })
     }
 
@@ -115,8 +115,13 @@ impl Mmu for Machine {
         aside(|| self.soft.detach(&space.soft, span));
     }
 
-    fn protect(&self, space: &Space, span: VirtualSpan, protection: Protection) {
-        aside(|| self.soft.protect(&space.soft, span, protection));
+    fn protect(
+        &self,
+        space: &Space,
+        span: VirtualSpan,
+        protection: Protection,
+    ) -> Result<(), MmuError> {
+        self.fallible(|| self.soft.protect(&space.soft, span, protection))
     }
 
     fn install(
@@ -135,8 +140,8 @@ impl Mmu for Machine {
         aside(|| self.soft.shield(&space.soft, at, object, page));
     }
 
-    fn remove(&self, space: &Space, at: VirtualPage, object: &Self::Object, page: ObjectPage) {
-        aside(|| self.soft.remove(&space.soft, at, object, page));
+    fn remove(&self, space: &Space, span: VirtualSpan, object: &Self::Object, first: ObjectPage) {
+        aside(|| self.soft.remove(&space.soft, span, object, first));
     }
 
     fn flush(&self, space: &Space, span: VirtualSpan) {
