@@ -96,9 +96,20 @@ fn release(report: &mut Report) -> Option<Box<Path>> {
 }
 
 fn tests(report: &mut Report) {
-    report.step("cargo test (loom: lock algorithms)", loom);
+    report.step("cargo test (loom: lock algorithms)", |counts| {
+        checked("loom", &["-p", "commonhold-sync", "--test", "loom"], counts)
+    });
+    report.step("cargo test (loom: walks of the memory manager)", |counts| {
+        checked("loom", &["-p", "commonhold-mm", "--lib", "loom"], counts)
+    });
+    report.step("cargo test (shuttle: memory manager)", |counts| {
+        checked("shuttle", &["-p", "commonhold-mm", "--test", "shuttle"], counts)
+    });
     report.step("cargo test (workspace)", |counts| {
         cargo::test(&mut cargo(&["test", "--workspace", "--no-fail-fast"]), counts)
+    });
+    report.step("the tour of the memory manager", |_| {
+        cargo::run(&["run", "--quiet", "--example", "address_spaces"])
     });
     report.step("cargo test (crash points)", |counts| {
         let features = ["--features", "crash-points", "--test", "crash_points"];
@@ -106,11 +117,13 @@ fn tests(report: &mut Report) {
     });
 }
 
-/// In a target directory of its own: `--cfg loom` would have everything built anew each time.
-fn loom(counts: &mut Counts) -> Result<()> {
-    let target = cargo::metadata(&["--no-deps"])?.target_directory.join("loom");
-    let mut command = cargo(&["test", "-p", "commonhold-sync", "--release", "--test", "loom"]);
-    command.env("RUSTFLAGS", rustflags_and("--cfg loom")).env("CARGO_TARGET_DIR", target);
+/// Tests whose threads `checker` schedules, in a target directory of its own: with another `--cfg` everything
+/// would be built anew each time.
+fn checked(checker: &str, tests: &[&str], counts: &mut Counts) -> Result<()> {
+    let target = cargo::metadata(&["--no-deps"])?.target_directory.join(checker);
+    let mut command = cargo(&["test", "--release"]);
+    command.args(tests).env("CARGO_TARGET_DIR", target);
+    command.env("RUSTFLAGS", rustflags_and(&format!("--cfg {checker}")));
     cargo::test(&mut command, counts)
 }
 

@@ -8,6 +8,8 @@ mod folder;
 mod line;
 mod locks;
 mod lookup;
+mod mm;
+mod paging;
 mod peers;
 mod plot;
 mod stats;
@@ -19,7 +21,7 @@ use commonhold::{FormatOptions, Space};
 
 use crate::{
     args::{BenchArgs, Benchmark},
-    failure::Failure,
+    failure::{Failure, Status},
     session::Session,
     workers::Ground,
 };
@@ -34,16 +36,23 @@ pub(crate) use waiting::waiter;
 const ROUNDS: usize = 15;
 
 /// What is measured if nothing is named: what takes seconds.
-const SHORT: [Benchmark; 6] = [
+const SHORT: [Benchmark; 7] = [
     Benchmark::Create,
     Benchmark::Lookup,
     Benchmark::Mutex,
     Benchmark::Rwlock,
     Benchmark::Recovery,
     Benchmark::Waiting,
+    Benchmark::Mm,
 ];
 
 pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> {
+    if args.names.contains(&Benchmark::Paging) {
+        return match args.names[..] {
+            [_] => paging::paging(session, args),
+            _ => Err(Failure::new(Status::Usage, "`paging` finds no times: name it alone")),
+        };
+    }
     let chosen = if args.names.is_empty() { &SHORT[..] } else { &args.names };
     if cfg!(debug_assertions) {
         session.out.tell("not a release build: the times and ratios mean nothing")?;
@@ -60,7 +69,10 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
             Benchmark::Rwlock => lines.extend(locks::rwlock(session)?),
             Benchmark::Recovery => lines.extend(locks::recovery(session, args)?),
             Benchmark::Waiting => lines.extend(waiting::waiting(session)?),
+            Benchmark::Mm => lines.extend(mm::mm()?),
             Benchmark::Locks => lines.extend(locks::locks(session, args)?),
+            // Was named alone, and is done.
+            Benchmark::Paging => {}
         }
     }
     if let Some(plot) = plot {

@@ -27,6 +27,7 @@ mod device;
 mod emulation;
 mod error;
 mod file;
+mod file_pager;
 mod fork;
 mod heart;
 mod kind;
@@ -52,10 +53,12 @@ mod silence;
 #[cfg(test)]
 mod tests;
 mod touch;
+mod uffd;
 mod url;
 mod witness;
 
 pub use error::{CreateError, HostError};
+pub use file_pager::FilePager;
 pub use fork::ForkGuard;
 pub use heart::Heart;
 pub use kind::{FileSystem, MemoryKind};
@@ -68,6 +71,7 @@ pub use platform::{LinuxPlatform, thread_id, unix_ms};
 pub use probe::{Cache, Cost, Memory};
 pub use process::parent_of;
 pub use refusal::DeviceError;
+pub use uffd::{PagedSpace, Paging, PagingError, UffdMmu, UffdObject, UffdSpace, UserfaultError};
 pub use url::{PciAddress, Url, UrlError};
 
 /// A random number of the kernel: for the identity of a new space.

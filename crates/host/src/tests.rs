@@ -5,6 +5,7 @@
 mod death;
 mod fork;
 mod medium;
+mod paging;
 
 use std::{
     env,
@@ -146,6 +147,8 @@ fn the_role_of_a_child() {
         "nest" => fork::nest(path),
         "limit" => medium::open_under_a_limit(path),
         "shm" => medium::use_another_directory(),
+        "many-parts" => paging::failures::make_many_parts(),
+        role if role.starts_with("touch-") => paging::failures::touch(role),
         other => panic!("no role {other}"),
     }
 }

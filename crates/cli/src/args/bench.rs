@@ -8,7 +8,7 @@ use crate::units::parse_seconds;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Which benchmarks; default: all but `locks`.
+    /// Which benchmarks; default: all but `locks` and `paging`.
     #[arg(value_enum)]
     pub(crate) names: Vec<Benchmark>,
     /// In `locks`: for how long each lock is measured in each scenario.
@@ -37,9 +37,14 @@ pub(crate) enum Benchmark {
     Recovery,
     /// Waiting in memory of a device, where no kernel can wake the waiter, against a futex.
     Waiting,
+    /// Faults, lookups and evictions of the memory manager, on a machine in software.
+    Mm,
     /// Locks alone, among two and eight processes, mostly read, handed over and recovered, against
     /// pthread, std, parking_lot and (if g++ finds its headers) Boost.Interprocess.
     Locks,
+    /// Which page goes when memory is full: simulated on six traces, against FIFO, LRU, SIEVE, the second-chance
+    /// list of VMS, and Belady's optimum. To be named alone.
+    Paging,
 }
 
 #[derive(Debug, Args)]

@@ -27,7 +27,7 @@ use crate::{
 
 /// The panels of one benchmark stand side by side, so many at most.
 const COLUMNS: usize = 3;
-const MARGIN: i32 = 28;
+pub(super) const MARGIN: i32 = 28;
 const HEADER: i32 = 92;
 const FOOTER: i32 = 34;
 const PANEL: i32 = 480;
@@ -39,12 +39,12 @@ const GAP: i32 = 26;
 const LABELS: i32 = 158;
 const VALUES: i32 = 134;
 
-const OURS: RGBColor = RGBColor(204, 85, 0);
+pub(super) const OURS: RGBColor = RGBColor(204, 85, 0);
 const THEIRS: RGBColor = RGBColor(150, 162, 176);
-const INK: RGBColor = RGBColor(33, 37, 41);
-const FAINT: RGBColor = RGBColor(100, 108, 116);
+pub(super) const INK: RGBColor = RGBColor(33, 37, 41);
+pub(super) const FAINT: RGBColor = RGBColor(100, 108, 116);
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// A file that will be a picture.
 #[derive(Debug)]
@@ -76,12 +76,21 @@ impl Plot {
         let rows = rows(lines);
         let height = HEADER + FOOTER + rows.iter().map(|row| height(row)).sum::<i32>();
         let columns = i32::try_from(COLUMNS).unwrap_or(i32::MAX);
-        let size = (2 * MARGIN + columns.saturating_mul(PANEL)).unsigned_abs();
+        let width = (2 * MARGIN + columns.saturating_mul(PANEL)).unsigned_abs();
+        let notes = notes(lines);
+        self.picture((width, height.unsigned_abs()), |area| picture(area, &rows, &notes))
+    }
+
+    /// Whatever `paint` paints, in so many pixels.
+    pub(super) fn picture(
+        self,
+        size: (u32, u32),
+        paint: impl FnOnce(&Area<'_>) -> Result<(), String>,
+    ) -> Result<(), Failure> {
         let mut svg = String::new();
         {
-            let area = SVGBackend::with_string(&mut svg, (size, height.unsigned_abs()));
-            let area = area.into_drawing_area();
-            picture(&area, &rows, &notes(lines))
+            let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+            paint(&area)
                 .and_then(|()| area.present().map_err(|error| error.to_string()))
                 .map_err(|why| broken(format!("draw the plot: {why}")))?;
         }
@@ -186,12 +195,17 @@ fn length(value: f64, longest: f64, room: i32) -> i32 {
     ((part * f64::from(room)).round() as i32).max(1)
 }
 
-fn style<'a>(size: f64, color: &'a RGBColor) -> TextStyle<'a> {
+pub(super) fn style<'a>(size: f64, color: &'a RGBColor) -> TextStyle<'a> {
     let style = TextStyle::from(("sans-serif", size).into_font()).color(color);
     style.pos(Pos::new(HPos::Left, VPos::Center))
 }
 
-fn write(area: &Area<'_>, text: &str, at: (i32, i32), style: &TextStyle<'_>) -> Result<(), String> {
+pub(super) fn write(
+    area: &Area<'_>,
+    text: &str,
+    at: (i32, i32),
+    style: &TextStyle<'_>,
+) -> Result<(), String> {
     area.draw(&Text::new(text, at, style)).map_err(|error| error.to_string())
 }
 

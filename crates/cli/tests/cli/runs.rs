@@ -163,3 +163,9 @@ fn a_plot_that_cannot_be_written_is_refused_before_anything_is_measured() {
     let args = ["bench", "locks", "--seconds", "3600", "--plot", "/nonexistent/locks.svg"];
     ends(1, &commonhold().args(args).output().unwrap(), &args);
 }
+
+#[test]
+fn the_simulation_finds_no_times_and_is_named_alone() {
+    let args = ["bench", "paging", "mutex"];
+    ends(2, &commonhold().args(args).output().unwrap(), &args);
+}

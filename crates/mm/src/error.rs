@@ -1,0 +1,160 @@
+//! Why an operation, or a fault, could not be done.
+
+use core::fmt;
+
+use crate::{MmuError, NoMemory, ObjectPage, PagerError, Pages, VirtualPage};
+
+/// Why an operation on a space or an object could not be done. Unless it says otherwise, nothing has
+/// changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// No memory for tables or pages, or the budget is used up by pages that must stay.
+    NoMemory,
+    /// A span of no pages, or one that ends beyond the space or beyond the greatest page number.
+    BadSpan,
+    /// Something is mapped there already.
+    Occupied {
+        /// The first page that is.
+        at: VirtualPage,
+    },
+    /// Nothing is mapped there.
+    NotMapped {
+        /// The first page where nothing is.
+        at: VirtualPage,
+    },
+    /// No gap of the space is that large.
+    NoGap {
+        /// What was asked for.
+        asked: Pages,
+    },
+    /// The object ends before.
+    PastEnd {
+        /// The first page that the object does not have.
+        page: ObjectPage,
+    },
+    /// The object has been destroyed, and takes no new mappings.
+    Destroyed,
+    /// The machine failed.
+    Machine(MmuError),
+    /// The pager failed.
+    Pager {
+        /// The page that it was asked for.
+        page: ObjectPage,
+        /// What it says.
+        error: PagerError,
+    },
+    /// A page could not be brought in for a mapping that wants it in memory.
+    Fault {
+        /// The page of the space.
+        at: VirtualPage,
+        /// What a fault there says.
+        error: FaultError,
+    },
+}
+
+/// Why an access cannot be made good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FaultError {
+    /// Nothing is mapped there.
+    NotMapped,
+    /// The mapping does not permit it.
+    Protection,
+    /// The object has been cut, and ends before.
+    PastEnd,
+    /// No memory, or the budget is used up by pages that must stay.
+    NoMemory,
+    /// The machine failed.
+    Machine(MmuError),
+    /// The pager failed; the next access tries again.
+    Pager(PagerError),
+    /// A page of a lazy mapping was touched for the first time where no fault may happen: the program has
+    /// to touch it before. In a super-locked space, for the first time by way of that space.
+    NeverReferenced,
+    /// A fault where none may happen, in memory that is not super-locked.
+    NotSuperLocked,
+}
+
+impl From<MmuError> for Error {
+    fn from(error: MmuError) -> Self {
+        match error {
+            MmuError::NoMemory => Self::NoMemory,
+            failed @ MmuError::Failed { .. } => Self::Machine(failed),
+        }
+    }
+}
+
+impl From<MmuError> for FaultError {
+    fn from(error: MmuError) -> Self {
+        match error {
+            MmuError::NoMemory => Self::NoMemory,
+            failed @ MmuError::Failed { .. } => Self::Machine(failed),
+        }
+    }
+}
+
+impl From<alloc::collections::TryReserveError> for Error {
+    fn from(_: alloc::collections::TryReserveError) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<NoMemory> for Error {
+    fn from(_: NoMemory) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMemory => f.write_str("no memory left, or only pages that must stay"),
+            Self::BadSpan => f.write_str("no pages, or pages beyond the end of the space"),
+            Self::Occupied { at } => write!(f, "page {} is mapped already", at.number()),
+            Self::NotMapped { at } => write!(f, "nothing is mapped at page {}", at.number()),
+            Self::NoGap { asked } => write!(f, "no gap of {} pages is left", asked.0),
+            Self::PastEnd { page } => {
+                write!(f, "the object ends before its page {}", page.number())
+            }
+            Self::Destroyed => f.write_str("the object has been destroyed"),
+            Self::Machine(error) => write!(f, "{error}"),
+            Self::Pager { page, error } => {
+                write!(f, "the pager failed at page {}: {error}", page.number())
+            }
+            Self::Fault { at, error } => write!(f, "page {}: {error}", at.number()),
+        }
+    }
+}
+
+impl fmt::Display for FaultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMapped => f.write_str("nothing is mapped there"),
+            Self::Protection => f.write_str("the mapping does not permit this access"),
+            Self::PastEnd => f.write_str("the object has been cut and ends before"),
+            Self::NoMemory => f.write_str("no memory left, or only pages that must stay"),
+            Self::Machine(error) => write!(f, "{error}"),
+            Self::Pager(error) => write!(f, "the pager failed: {error}"),
+            Self::NeverReferenced => {
+                f.write_str("first touch of a lazy page where no fault may happen: touch it before")
+            }
+            Self::NotSuperLocked => {
+                f.write_str("a fault where none may happen: the space is not super-locked")
+            }
+        }
+    }
+}
+
+impl fmt::Display for MmuError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMemory => f.write_str("the machine has no memory left"),
+            Self::Failed { code } => write!(f, "the machine failed with error {code}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+impl core::error::Error for FaultError {}
+impl core::error::Error for MmuError {}

@@ -1,0 +1,83 @@
+//! Address spaces, memory objects, faults and residency: a memory manager as a library.
+//!
+//! The algorithms are those of a microkernel's virtual memory manager (the published notes on the
+//! one of QNX Neutrino), over two ports, so that the same code is checked on a software MMU
+//! ([`soft::SoftMmu`]) and drives a real one.
+//!
+//! # What it owns
+//! Which page of which object is where: the [`AddressSpace`]s and their mappings, the [`Object`]s and
+//! the states of their pages, who faulted and has not been served, and which page goes when memory is
+//! short.
+//!
+//! # Invariants
+//! 1. Lock order: address space, then object, then leaves; kept by types ([`order`]).
+//! 2. No lock is held while a [`Pager`] works, and everything is looked at again after it.
+//! 3. A writable translation exists only to a page that is `Dirty`. So whoever wants to write a page
+//!    back takes write access away first, and learns of every later write by a fault.
+//! 4. Memory is taken from a page only while no translation to it is left, no locked mapping covers it,
+//!    and its contents are with the pager or were never changed.
+//! 5. Translations are made under the locks of space and object both; they may be taken away, and write
+//!    access too, under the lock of either.
+//! 6. A fault that was accepted ends in exactly one [`Mmu::wake`].
+//!
+//! # What it does not do
+//! It starts no threads, knows no clock, and touches no memory: whoever uses it has workers call
+//! [`Manager::serve`], and brings the MMU and the locks.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(any(test, loom, shuttle))]
+extern crate std;
+
+mod advise;
+mod atomic;
+mod budget;
+mod error;
+mod evict;
+mod fault;
+mod fill;
+mod index;
+mod manager;
+mod map;
+mod object;
+pub mod order;
+mod page;
+mod pager;
+mod policy;
+mod port;
+mod protect;
+mod pulse;
+mod query;
+mod reclaim;
+mod reference;
+mod residency;
+mod resize;
+mod share;
+mod slots;
+pub mod soft;
+mod space;
+mod unit;
+mod unmap;
+mod writeback;
+
+pub use advise::Advice;
+pub use budget::Budget;
+pub use error::{Error, FaultError};
+pub use evict::Evicted;
+pub use fault::{Context, Fault};
+pub use manager::{Defaults, Manager, Settings};
+pub use map::{MapRequest, Placement};
+pub use object::{Kind, Object};
+pub use page::State;
+pub use pager::{
+    BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError, Which,
+    ZeroPager,
+};
+pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
+pub use port::{Access, Mmu, MmuError, Protection, Writable};
+pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};
+pub use reference::Reach;
+pub use residency::{Residency, Scope};
+pub use space::AddressSpace;
+pub use unit::{LIMIT, ObjectPage, ObjectSpan, Page, Pages, Span, VirtualPage, VirtualSpan};

@@ -1,0 +1,229 @@
+//! The manager: what spaces and objects have in common.
+//!
+//! It owns the machine, the queue of pulses, the total budget, and who is who by number. Spaces and
+//! objects hold on to it; it holds on to none of them.
+
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{
+    AddressSpace, Error, Kind, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
+    budget::{Budget, BudgetCore, Places},
+    object::ObjectCore,
+    order::{Leaf, Ordered, Token},
+    pulse::Pulses,
+    share::share,
+    space::SpaceCore,
+};
+
+/// How new memory is kept, by the kind of its object, where a mapping does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// For [`Kind::Anonymous`].
+    pub anonymous: Residency,
+    /// For [`Kind::File`].
+    pub file: Residency,
+}
+
+/// What a manager is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// All objects together have at most so many pages in memory.
+    pub budget: Pages,
+    /// Faults that may wait for a worker at once.
+    pub pulses: usize,
+    /// How new memory is kept.
+    pub defaults: Defaults,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let defaults = Defaults { anonymous: Residency::Unlocked, file: Residency::Unlocked };
+        Self { budget: Pages(u64::MAX), pulses: 256, defaults }
+    }
+}
+
+/// A memory manager. Clones are the same one.
+pub struct Manager<M: Mmu> {
+    pub(crate) core: Arc<Core<M>>,
+}
+
+/// An object by its number.
+type Enrolled<M> = (u64, Weak<ObjectCore<M>>);
+
+pub(crate) struct Core<M: Mmu> {
+    pub(crate) mmu: M,
+    pub(crate) settings: Settings,
+    pub(crate) pulses: Pulses<M>,
+    /// Every object, space and budget has a number that no other ever had.
+    next: AtomicU64,
+    /// By rising numbers.
+    objects: Ordered<M::Mutex, Leaf, Vec<Enrolled<M>>>,
+    pub(crate) budgets: Ordered<M::Mutex, Leaf, Vec<Weak<BudgetCore<M>>>>,
+    /// The budget of objects that were given none of their own.
+    shared: Arc<BudgetCore<M>>,
+    pub(crate) places: Places,
+}
+
+impl<M: Mmu> Manager<M> {
+    /// A manager of `mmu`'s memory, with no spaces and no objects.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn new(mmu: M, settings: Settings) -> Result<Self, Error> {
+        let shared = share(BudgetCore::new(1, Pages(u64::MAX)))?;
+        let mut budgets = Vec::new();
+        budgets.try_reserve(1)?;
+        budgets.push(Arc::downgrade(&shared));
+        let core = Core {
+            mmu,
+            settings,
+            pulses: Pulses::new(settings.pulses)?,
+            next: AtomicU64::new(2),
+            objects: Ordered::new(Vec::new()),
+            budgets: Ordered::new(budgets),
+            shared,
+            places: Places::new(),
+        };
+        Ok(Self { core: share(core)? })
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn mmu(&self) -> &M {
+        &self.core.mmu
+    }
+
+    /// A new address space of the pages `span`, with nothing mapped.
+    ///
+    /// # Errors
+    /// [`Error::BadSpan`] if there are no pages; [`Error::NoMemory`]; what the machine says.
+    pub fn space(&self, span: VirtualSpan) -> Result<AddressSpace<M>, Error> {
+        AddressSpace::new(&self.core, span)
+    }
+
+    /// A new object of `pages` pages, whose contents `pager` has.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`]; what the machine says.
+    pub fn object(
+        &self,
+        kind: Kind,
+        pages: Pages,
+        pager: Arc<dyn Pager>,
+    ) -> Result<Object<M>, Error> {
+        Object::new(&self.core, kind, pages, pager, Arc::clone(&self.core.shared))
+    }
+
+    /// As [`object`](Self::object), with pages that count against `budget` as well as against the
+    /// manager's.
+    ///
+    /// # Errors
+    /// As [`object`](Self::object).
+    pub fn object_within(
+        &self,
+        budget: &Budget<M>,
+        kind: Kind,
+        pages: Pages,
+        pager: Arc<dyn Pager>,
+    ) -> Result<Object<M>, Error> {
+        Object::new(&self.core, kind, pages, pager, Arc::clone(&budget.core))
+    }
+
+    /// A budget of `pages` pages, for one object or several.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn budget(&self, pages: Pages) -> Result<Budget<M>, Error> {
+        let core = share(BudgetCore::new(self.core.number(), pages))?;
+        let mut nothing = Token::nothing_held();
+        let (mut budgets, _) = self.core.budgets.lock(&mut nothing);
+        budgets.retain(|budget| budget.strong_count() > 0);
+        budgets.try_reserve(1)?;
+        budgets.push(Arc::downgrade(&core));
+        Ok(Budget { core })
+    }
+
+    /// Pages in memory, of all objects.
+    #[must_use]
+    pub fn resident(&self) -> Pages {
+        Pages(self.core.places.taken())
+    }
+
+    /// Evicts up to `pages` pages, those first that will be missed least, and says how many have gone.
+    /// Fewer, if the others must stay or their pagers fail.
+    pub fn page_out(&self, pages: Pages) -> Pages {
+        let evicted = (0..pages.0).take_while(|_| self.core.evict_one()).count();
+        Pages(evicted as u64)
+    }
+
+    /// Serves one pulse: redoes the fault with all locks, and with the pager if need be. Workers call this,
+    /// any number of them. `false` if none waited.
+    pub fn serve(&self) -> bool {
+        self.core.serve()
+    }
+
+    /// Pulses that nobody has finished serving.
+    #[must_use]
+    pub fn pulses(&self) -> usize {
+        self.core.pulses.len()
+    }
+}
+
+impl<M: Mmu> Core<M> {
+    /// A number for a new space or object.
+    pub(crate) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn enroll(&self, object: &Arc<ObjectCore<M>>) -> Result<(), Error> {
+        let mut nothing = Token::nothing_held();
+        let (mut objects, _) = self.objects.lock(&mut nothing);
+        objects.try_reserve(1)?;
+        let place = objects.partition_point(|(number, _)| *number < object.number);
+        objects.insert(place, (object.number, Arc::downgrade(object)));
+        Ok(())
+    }
+
+    pub(crate) fn strike(&self, object: u64) {
+        let mut nothing = Token::nothing_held();
+        let (mut objects, _) = self.objects.lock(&mut nothing);
+        if let Ok(place) = objects.binary_search_by_key(&object, |(number, _)| *number) {
+            objects.remove(place);
+        }
+    }
+
+    pub(crate) fn object(&self, object: u64) -> Option<Arc<ObjectCore<M>>> {
+        let mut nothing = Token::nothing_held();
+        let (objects, _) = self.objects.lock(&mut nothing);
+        let place = objects.binary_search_by_key(&object, |(number, _)| *number).ok()?;
+        objects.get(place)?.1.upgrade()
+    }
+
+    /// Redoes the fault of one pulse.
+    fn serve(&self) -> bool {
+        let Some(pulse) = self.pulses.take() else { return false };
+        match pulse.space.upgrade() {
+            Some(space) => SpaceCore::serve(&space, pulse),
+            // Nobody can wait in a space that is no more.
+            None => self.pulses.done(),
+        }
+        true
+    }
+}
+
+impl<M: Mmu> Clone for Manager<M> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<M: Mmu> fmt::Debug for Manager<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager").field("settings", &self.core.settings).finish_non_exhaustive()
+    }
+}

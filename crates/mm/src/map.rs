@@ -1,0 +1,252 @@
+//! Map: pages of an object come into a space.
+
+use alloc::sync::Arc;
+
+use crate::{
+    AddressSpace, Error, Mmu, Object, ObjectPage, ObjectSpan, Pages, Protection, Residency, Span,
+    VirtualPage, VirtualSpan,
+    object::ObjectCore,
+    order::{self, Token},
+    reference::{List, Reference},
+    share::share,
+    slots::{Extent, SlotId},
+    space::{Mapping, SpaceCore, SpaceState},
+};
+
+/// Where a mapping goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Into some gap.
+    Anywhere,
+    /// Here, where nothing is mapped.
+    Fixed(VirtualPage),
+    /// Here, instead of whatever is.
+    Replace(VirtualPage),
+}
+
+/// What is to be mapped, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct MapRequest {
+    /// Where in the space.
+    pub placement: Placement,
+    /// From which page of the object on.
+    pub offset: ObjectPage,
+    /// How many pages.
+    pub pages: Pages,
+    /// What the mapping permits.
+    pub protection: Protection,
+    /// Memory comes with the first reference, even if the mapping is locked.
+    pub lazy: bool,
+    /// How its memory is kept; if `None`, as the manager's [`Defaults`](crate::Defaults) say.
+    pub residency: Option<Residency>,
+}
+
+impl MapRequest {
+    /// `pages` pages from the object's start, anywhere, to read and write, not lazy, kept by default.
+    #[must_use]
+    pub const fn new(pages: Pages) -> Self {
+        Self {
+            placement: Placement::Anywhere,
+            offset: ObjectPage::new(0),
+            pages,
+            protection: Protection::ReadWrite,
+            lazy: false,
+            residency: None,
+        }
+    }
+}
+
+impl<M: Mmu> AddressSpace<M> {
+    /// Maps pages of `object`, and says where. Every space that maps an object sees the same memory. If the
+    /// mapping is locked, or the space super-locked, and the mapping is not lazy, its pages are in memory
+    /// when this returns.
+    ///
+    /// # Errors
+    /// [`Error::BadSpan`], [`Error::PastEnd`], [`Error::Destroyed`], [`Error::Occupied`],
+    /// [`Error::NoGap`], [`Error::NoMemory`], what the machine says: nothing has changed, except that what
+    /// [`Placement::Replace`] replaces may have gone. [`Error::Fault`]: so it is after this as well, and
+    /// the mapping that could not be filled has been taken away again.
+    pub fn map(&self, object: &Object<M>, request: MapRequest) -> Result<VirtualSpan, Error> {
+        let pages = ObjectSpan::new(request.offset, request.pages).ok_or(Error::BadSpan)?;
+        if let Placement::Replace(at) = request.placement {
+            let span = VirtualSpan::new(at, request.pages).ok_or(Error::BadSpan)?;
+            self.core.check(span)?;
+            match self.unmap(span) {
+                Ok(()) | Err(Error::NotMapped { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (span, pinned) = self.core.map(&object.core, request, pages)?;
+        if pinned && let Err(error) = self.core.populate(span) {
+            self.core.take_back(span);
+            return Err(error);
+        }
+        Ok(span)
+    }
+}
+
+impl<M: Mmu> SpaceCore<M> {
+    /// Maps, and says whether the pages have to be brought in.
+    fn map(
+        self: &Arc<Self>,
+        object: &Arc<ObjectCore<M>>,
+        request: MapRequest,
+        pages: ObjectSpan,
+    ) -> Result<(VirtualSpan, bool), Error> {
+        let mut nothing = Token::nothing_held();
+        let (mut state, mut in_space) = self.state.write(&mut nothing);
+        let state = &mut *state;
+        let at = self.place(state, request)?;
+        let residency = request.residency.unwrap_or_else(|| object.default_residency());
+        let locked = state.lock_future || residency == Residency::Locked;
+
+        let (reference, new) = self.refer(state, &mut in_space, object, pages)?;
+        let extent = Extent { at, first: request.offset };
+        let entered = self.enter(state, &reference, extent, request, locked);
+        let slot = match entered {
+            Ok(slot) => slot,
+            Err(error) => {
+                if new {
+                    self.forget(state, &mut in_space, object);
+                }
+                return Err(error);
+            }
+        };
+        if let Some(slot) = self.slots.get(slot) {
+            slot.set_locked(locked);
+        }
+        reference.list.link(slot);
+        state.hint = at.end().number();
+        Ok((at, locked || state.super_locked))
+    }
+
+    /// Where the request goes.
+    fn place(&self, state: &SpaceState<M>, request: MapRequest) -> Result<VirtualSpan, Error> {
+        match request.placement {
+            Placement::Anywhere => {
+                if request.pages.0 == 0 {
+                    return Err(Error::BadSpan);
+                }
+                self.gap(state, request.pages).ok_or(Error::NoGap { asked: request.pages })
+            }
+            Placement::Fixed(at) | Placement::Replace(at) => {
+                let span = VirtualSpan::new(at, request.pages).ok_or(Error::BadSpan)?;
+                self.check(span)?;
+                match state.mappings_in(span).next() {
+                    None => Ok(span),
+                    Some(mapping) => Err(Error::Occupied { at: mapping.extent.at.first().max(at) }),
+                }
+            }
+        }
+    }
+
+    /// A gap of so many pages: the first behind the last that was mapped so, or else the first.
+    fn gap(&self, state: &SpaceState<M>, pages: Pages) -> Option<VirtualSpan> {
+        let behind = VirtualPage::new(state.hint.max(self.span.first().number()));
+        self.gap_from(state, behind, pages)
+            .or_else(|| self.gap_from(state, self.span.first(), pages))
+    }
+
+    fn gap_from(
+        &self,
+        state: &SpaceState<M>,
+        from: VirtualPage,
+        pages: Pages,
+    ) -> Option<VirtualSpan> {
+        let mut at = state.mapping(from).map_or(from, |mapping| mapping.extent.at.end());
+        let rest = Span::between(at, self.span.end());
+        for mapping in state.mappings_in(rest) {
+            let gap = Span::between(at, mapping.extent.at.first());
+            if gap.pages() >= pages {
+                break;
+            }
+            at = mapping.extent.at.end();
+        }
+        VirtualSpan::new(at, pages).filter(|span| span.end() <= self.span.end())
+    }
+
+    /// The reference to `object`, and whether it is new.
+    fn refer(
+        self: &Arc<Self>,
+        state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
+        object: &Arc<ObjectCore<M>>,
+        pages: ObjectSpan,
+    ) -> Result<(Arc<Reference<M>>, bool), Error> {
+        let place = state.reference(object.number);
+        let (mut of_object, _) = object.state.lock(in_space);
+        if of_object.destroyed {
+            return Err(Error::Destroyed);
+        }
+        if pages.end().number() > of_object.size {
+            return Err(Error::PastEnd { page: ObjectPage::new(of_object.size) });
+        }
+        let place = match place {
+            Ok(place) => {
+                let found = state.references.get(place).ok_or(Error::NoMemory)?;
+                return Ok((Arc::clone(found), false));
+            }
+            Err(place) => place,
+        };
+        state.references.try_reserve(1)?;
+        of_object.references.try_reserve(1)?;
+        let reference = share(Reference {
+            object: Arc::clone(object),
+            space: self.weak(),
+            number: self.number,
+            machine: Arc::clone(&self.machine),
+            list: List::new(Arc::clone(&self.slots), state.super_locked),
+        })?;
+        of_object.references.push(Arc::clone(&reference));
+        state.references.insert(place, Arc::clone(&reference));
+        Ok((reference, true))
+    }
+
+    /// Takes a reference without mappings out of both lists. Whoever calls this holds on to the object.
+    pub(crate) fn forget(
+        &self,
+        state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
+        object: &Arc<ObjectCore<M>>,
+    ) {
+        let Ok(place) = state.reference(object.number) else { return };
+        let gone = state.references.remove(place);
+        let (mut of_object, _) = object.state.lock(in_space);
+        of_object.references.retain(|reference| !Arc::ptr_eq(reference, &gone));
+    }
+
+    /// Makes slot, entry and the machine's part of a mapping.
+    fn enter(
+        &self,
+        state: &mut SpaceState<M>,
+        reference: &Arc<Reference<M>>,
+        extent: Extent,
+        request: MapRequest,
+        locked: bool,
+    ) -> Result<SlotId, Error> {
+        let slot = self.slots.allocate(&mut state.free, extent)?;
+        let mapping = Mapping {
+            extent,
+            protection: request.protection,
+            lazy: request.lazy,
+            locked,
+            slot,
+            reference: Arc::clone(reference),
+        };
+        let key = extent.at.first().number();
+        let entered = state.mappings.insert(key, mapping).and_then(|()| {
+            let object = &reference.object.machine;
+            let (machine, protection) = (&self.machine, request.protection);
+            self.manager.mmu.attach(machine, extent.at, object, extent.first, protection).map_err(
+                |error| {
+                    state.mappings.remove(key);
+                    error.into()
+                },
+            )
+        });
+        if entered.is_err() {
+            self.slots.free(&mut state.free, slot);
+        }
+        entered.map(|()| slot)
+    }
+}

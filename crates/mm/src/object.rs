@@ -1,0 +1,266 @@
+//! Memory objects: pages with contents, which any number of spaces map.
+//!
+//! # What it owns
+//! The states of its pages, its size, and its list of [`Reference`]s, all under one mutex. Its memory is the
+//! machine's, its contents are the pager's while they are not in memory.
+//!
+//! # Lifetime
+//! An object lives while somebody has a handle or a mapping of it. [`destroy`](Object::destroy) only keeps
+//! new mappings away. With the last of both its memory goes; the dirty pages of a file are written before.
+
+use alloc::{sync::Arc, vec::Vec};
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{
+    Error, Mmu, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span, State,
+    budget::{BudgetCore, PageName},
+    manager::Core,
+    order::{self, Ordered, Token},
+    page::{PageEntry, PageTable},
+    reference::Reference,
+    share::share,
+};
+
+/// What an object holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Memory of programs: zeros at first, and nobody misses it when they are gone. The pager is where it
+    /// is swapped to.
+    Anonymous,
+    /// What the pager has at first, and is to have in the end.
+    File,
+}
+
+/// A memory object. Clones are the same one.
+pub struct Object<M: Mmu> {
+    pub(crate) core: Arc<ObjectCore<M>>,
+}
+
+pub(crate) struct ObjectCore<M: Mmu> {
+    pub(crate) number: u64,
+    pub(crate) manager: Arc<Core<M>>,
+    pub(crate) machine: M::Object,
+    pub(crate) pager: Arc<dyn Pager>,
+    pub(crate) kind: Kind,
+    pub(crate) budget: Arc<BudgetCore<M>>,
+    pub(crate) state: Ordered<M::Mutex, order::Object, ObjectState<M>>,
+    pub(crate) counts: ObjectCounts,
+}
+
+/// What the mutex of an object guards.
+pub(crate) struct ObjectState<M: Mmu> {
+    pub(crate) pages: PageTable,
+    pub(crate) size: u64,
+    pub(crate) references: Vec<Arc<Reference<M>>>,
+    pub(crate) destroyed: bool,
+    /// Somebody changes the size, and has given up the lock meanwhile.
+    pub(crate) resizing: bool,
+}
+
+/// Statistics.
+#[derive(Debug, Default)]
+pub(crate) struct ObjectCounts {
+    pub(crate) resident: AtomicU64,
+    pub(crate) filled: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) written: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+impl<M: Mmu> Object<M> {
+    pub(crate) fn new(
+        manager: &Arc<Core<M>>,
+        kind: Kind,
+        pages: Pages,
+        pager: Arc<dyn Pager>,
+        budget: Arc<BudgetCore<M>>,
+    ) -> Result<Self, Error> {
+        if ObjectSpan::new(ObjectPage::new(0), pages).is_none() {
+            return Err(Error::BadSpan);
+        }
+        let initial = match kind {
+            Kind::Anonymous => 0,
+            Kind::File => pages.0,
+        };
+        let state = ObjectState {
+            pages: PageTable::new(initial),
+            size: pages.0,
+            references: Vec::new(),
+            destroyed: false,
+            resizing: false,
+        };
+        let core = share(ObjectCore {
+            number: manager.number(),
+            manager: Arc::clone(manager),
+            machine: manager.mmu.new_object(pages)?,
+            pager,
+            kind,
+            budget,
+            state: Ordered::new(state),
+            counts: ObjectCounts::default(),
+        })?;
+        manager.enroll(&core)?;
+        Ok(Self { core })
+    }
+
+    /// How many pages it has.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.core.state.lock(&mut nothing);
+        Pages(state.size)
+    }
+
+    /// The machine's part of it.
+    #[must_use]
+    pub fn machine(&self) -> &M::Object {
+        &self.core.machine
+    }
+
+    /// No new mappings from now on. Those that there are go on, and the memory goes with the last of them and
+    /// the last handle.
+    pub fn destroy(&self) {
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.core.state.lock(&mut nothing);
+        state.destroyed = true;
+    }
+
+    /// How many spaces map it.
+    #[must_use]
+    pub fn spaces(&self) -> usize {
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.core.state.lock(&mut nothing);
+        state.references.len()
+    }
+
+    /// Calls `visit` with every place where some space shows a page of `span`, at least once each, with the
+    /// object locked and no lock of any space taken. What is visited may have been unmapped a moment ago.
+    pub fn walk(&self, span: ObjectSpan, mut visit: impl FnMut(&Reach<'_, M>)) {
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.core.state.lock(&mut nothing);
+        self.core.visit(&state, span, &mut visit);
+    }
+}
+
+impl<M: Mmu> ObjectCore<M> {
+    pub(crate) fn name(&self, page: ObjectPage) -> PageName {
+        PageName { object: self.number, page }
+    }
+
+    pub(crate) fn default_residency(&self) -> Residency {
+        match self.kind {
+            Kind::Anonymous => self.manager.settings.defaults.anonymous,
+            Kind::File => self.manager.settings.defaults.file,
+        }
+    }
+
+    pub(crate) fn visit(
+        &self,
+        state: &ObjectState<M>,
+        span: ObjectSpan,
+        visit: &mut impl FnMut(&Reach<'_, M>),
+    ) {
+        for reference in &state.references {
+            reference.visit(&self.manager.mmu, span, &mut *visit);
+        }
+    }
+
+    /// Takes write access to a page away, wherever it may be taken. Whether somebody keeps it.
+    pub(crate) fn shield(&self, state: &ObjectState<M>, page: ObjectPage) -> Shielded {
+        let mut shielded = Shielded::Everywhere;
+        self.visit(state, Span::one(page), &mut |reach| {
+            if reach.is_super_locked() {
+                shielded = Shielded::NotInSuperLocked;
+            }
+            reach.shield();
+        });
+        shielded
+    }
+
+    /// Takes all translations to the pages of `span` away.
+    pub(crate) fn unmap(&self, state: &ObjectState<M>, span: ObjectSpan) {
+        for reference in &state.references {
+            reference.take_away(&self.manager.mmu, span);
+        }
+    }
+
+    /// Whether some mapping wants the page in memory.
+    pub(crate) fn is_pinned(&self, state: &ObjectState<M>, page: ObjectPage) -> bool {
+        state.references.iter().any(|reference| reference.pins(Span::one(page)))
+    }
+
+    /// The page has memory no longer: tells the budgets. The caller has set its state.
+    pub(crate) fn count_out(&self) {
+        self.counts.resident.fetch_sub(1, Ordering::Relaxed);
+        self.budget.places.empty();
+        self.manager.places.empty();
+    }
+}
+
+/// Where a page can be written to after [`ObjectCore::shield`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shielded {
+    /// Nowhere, without a fault.
+    Everywhere,
+    /// In super-locked spaces, which must not fault.
+    NotInSuperLocked,
+}
+
+impl<M: Mmu> ObjectState<M> {
+    /// The page, if the object has it.
+    pub(crate) fn page(&self, page: ObjectPage) -> Option<PageEntry> {
+        (page.number() < self.size).then(|| self.pages.get(page))
+    }
+
+    /// The part of `span` that the object has.
+    pub(crate) fn within(&self, span: ObjectSpan) -> ObjectSpan {
+        span.intersection(&Span::between(ObjectPage::new(0), ObjectPage::new(self.size)))
+    }
+}
+
+impl<M: Mmu> Drop for ObjectCore<M> {
+    fn drop(&mut self) {
+        self.manager.strike(self.number);
+        let mut buffer = Vec::new();
+        let page_size = self.manager.mmu.page_size();
+        let usable = buffer.try_reserve_exact(page_size).is_ok();
+        buffer.resize(if usable { page_size } else { 0 }, 0);
+        let (mmu, machine, pager) = (&self.manager.mmu, &self.machine, &self.pager);
+        let (kind, budget, counts) = (self.kind, &self.budget, &self.counts);
+        let mut resident = 0;
+        self.state.get_mut().pages.each_from(ObjectPage::new(0), |number, page| {
+            if !page.state.is_resident() {
+                return;
+            }
+            resident += 1;
+            // Whoever wants to know of errors calls `sync` before.
+            let lost = kind == Kind::File
+                && page.state == State::Dirty
+                && !(usable
+                    && mmu.copy_out(machine, number, &mut buffer).is_ok()
+                    && pager.write(number, &buffer).is_ok());
+            counts.failed.fetch_add(u64::from(lost), Ordering::Relaxed);
+            if let Some(place) = page.place.take() {
+                let mut nothing = Token::nothing_held();
+                budget.residents.lock(&mut nothing).0.remove(place);
+            }
+            mmu.release(machine, number);
+        });
+        for _ in 0..resident {
+            self.count_out();
+        }
+    }
+}
+
+impl<M: Mmu> Clone for Object<M> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<M: Mmu> fmt::Debug for Object<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Object").field("number", &self.core.number).finish_non_exhaustive()
+    }
+}

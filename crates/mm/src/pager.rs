@@ -1,0 +1,92 @@
+//! The port to where the contents of an object's pages are while they are not in memory, and the
+//! pagers that need no operating system.
+
+mod blocks;
+mod bytes;
+mod compressed;
+mod failing;
+mod zero;
+
+pub use bytes::BytesPager;
+pub use compressed::{CompressedPager, CompressedUse};
+pub use failing::{FailingPager, PagerCall, Which};
+pub use zero::ZeroPager;
+
+use core::fmt;
+
+use crate::{ObjectPage, ObjectSpan};
+
+/// Where the contents of an object's pages are while they are not in memory.
+///
+/// Calls come from several threads, and never with a lock of the memory manager held, so a pager may
+/// take its time. At most one call for a page runs at any time; calls for different pages overlap.
+pub trait Pager: Send + Sync {
+    /// Fills all of `into`, one page, with the contents of `page`. A page that was never written, or
+    /// was discarded, reads as the pager's initial contents, for most of them zeros.
+    ///
+    /// # Errors
+    /// [`PagerError`]; whoever faulted gets it, and the next fault on the page tries again.
+    fn read(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError>;
+
+    /// Keeps `from`, one page, as the contents of `page`. Once this has returned `Ok` the memory of the
+    /// page may be taken away.
+    ///
+    /// # Errors
+    /// [`PagerError`]; then `page` reads as it did before, and its memory is kept.
+    fn write(&self, page: ObjectPage, from: &[u8]) -> Result<(), PagerError>;
+
+    /// What was kept for `pages` is not needed any more. They read as zeros from now on.
+    ///
+    /// # Errors
+    /// [`PagerError`]; then they may read as they did before.
+    fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError>;
+
+    /// Whether what it keeps stays in memory, compressed. Only statistics ask.
+    fn compresses(&self) -> bool {
+        false
+    }
+}
+
+/// Why a pager could not do what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PagerError {
+    /// The medium failed; with the operating system's number for the error, or 0.
+    Io {
+        /// The operating system's number for the error, or 0.
+        code: i32,
+    },
+    /// There is no room left to keep a page.
+    Full,
+    /// This pager keeps nothing: a page that was written to has to stay in memory.
+    KeepsNothing,
+    /// The page is past the end of what the pager has.
+    PastEnd {
+        /// The page that was asked for.
+        page: ObjectPage,
+    },
+    /// What was kept does not have the form in which it was kept.
+    Damaged {
+        /// The page that was asked for.
+        page: ObjectPage,
+    },
+}
+
+impl fmt::Display for PagerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { code } => write!(f, "the medium failed (error {code})"),
+            Self::Full => f.write_str("no room left to keep a page"),
+            Self::KeepsNothing => f.write_str("nothing is kept, so pages have to stay in memory"),
+            Self::PastEnd { page } => write!(f, "page {} is past the end", page.number()),
+            Self::Damaged { page } => {
+                write!(f, "what was kept of page {} is damaged", page.number())
+            }
+        }
+    }
+}
+
+impl core::error::Error for PagerError {}
+
+#[cfg(test)]
+mod tests;

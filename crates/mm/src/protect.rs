@@ -1,0 +1,30 @@
+//! Protect: what a mapping permits changes.
+
+use crate::{AddressSpace, Error, Mmu, Protection, VirtualPage, VirtualSpan, order::Token};
+
+impl<M: Mmu> AddressSpace<M> {
+    /// All pages of `span` permit `protection` from now on.
+    ///
+    /// # Errors
+    /// [`Error::BadSpan`]; [`Error::NotMapped`] if there is a gap; [`Error::NoMemory`] for a mapping that
+    /// is cut in two; what the machine says: nothing has changed. [`Error::Fault`]: the protection is as
+    /// asked for, but a page that has to be in memory could not be brought in.
+    pub fn protect(&self, span: VirtualSpan, protection: Protection) -> Result<(), Error> {
+        self.core.check(span)?;
+        {
+            let mut nothing = Token::nothing_held();
+            let (mut state, _) = self.core.state.write(&mut nothing);
+            state.all_mapped(span)?;
+            self.core.split_ends(&mut state, span)?;
+            self.core.manager.mmu.protect(&self.core.machine, span, protection)?;
+            let mut at = span.first();
+            while at < span.end() {
+                let Some(mapping) = state.mappings.at_or_before_mut(at.number()) else { break };
+                mapping.protection = protection;
+                at = mapping.extent.at.end().max(VirtualPage::new(at.number() + 1));
+            }
+            self.core.join(&mut state, span);
+        }
+        self.core.populate(span)
+    }
+}

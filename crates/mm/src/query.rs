@@ -1,0 +1,223 @@
+//! Query: what is where, and how often what happened.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{
+    AddressSpace, Fault, FaultError, Mmu, Object, ObjectPage, Pages, Protection, State,
+    VirtualPage, order::Token,
+};
+
+/// What is known of one page of a space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageInfo {
+    /// Which page of its object it shows.
+    pub page: ObjectPage,
+    /// How that page is; `None` if the object has been cut and ends before.
+    pub state: Option<State>,
+    /// It has been faulted on since the page-out last looked.
+    pub referenced: bool,
+    /// Its mapping is locked, or the space super-locked.
+    pub locked: bool,
+    /// Its mapping is lazy.
+    pub lazy: bool,
+    /// What its mapping permits.
+    pub protection: Protection,
+}
+
+/// Totals of a space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SpaceTotals {
+    /// Mappings; a part with attributes of its own counts as one.
+    pub mappings: usize,
+    /// Pages that are mapped.
+    pub mapped: Pages,
+    /// Of those, pages that are in memory.
+    pub resident: Pages,
+    /// Of those, pages that have been changed since they were last with the pager.
+    pub dirty: Pages,
+    /// Pages in mappings that are locked, in a super-locked space all.
+    pub locked: Pages,
+    /// Faults.
+    pub faults: FaultCounts,
+}
+
+/// Faults of a space, by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FaultCounts {
+    /// Resolved at once.
+    pub fast: u64,
+    /// Sent on as a pulse, or merged with one.
+    pub pulsed: u64,
+    /// Not taken, because too many waited.
+    pub full: u64,
+    /// Errors at once.
+    pub refused: u64,
+    /// Pulses that a worker has served.
+    pub served: u64,
+    /// Pulses that a worker could not serve.
+    pub failed: u64,
+    /// Pulses whose mapping went.
+    pub cancelled: u64,
+}
+
+/// Totals of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ObjectTotals {
+    /// Pages that it has.
+    pub pages: Pages,
+    /// Pages in memory.
+    pub resident: Pages,
+    /// Pages that have been changed since they were last with the pager.
+    pub dirty: Pages,
+    /// Pages that its pager keeps compressed.
+    pub compressed: Pages,
+    /// Pages that the pager failed to bring.
+    pub bad: Pages,
+    /// Spaces that map it.
+    pub spaces: usize,
+    /// Pages that were brought in, since it was made.
+    pub filled: u64,
+    /// Pages that were evicted.
+    pub evicted: u64,
+    /// Pages that were written to the pager.
+    pub written: u64,
+    /// Fillings and writings that failed.
+    pub failed: u64,
+}
+
+/// Counters of a space.
+#[derive(Debug, Default)]
+pub(crate) struct SpaceCounts {
+    fast: AtomicU64,
+    pulsed: AtomicU64,
+    full: AtomicU64,
+    refused: AtomicU64,
+    served: AtomicU64,
+    failed: AtomicU64,
+    cancelled: AtomicU64,
+}
+
+impl SpaceCounts {
+    #[inline]
+    pub(crate) fn count(&self, fault: Fault) {
+        let counter = match fault {
+            Fault::Resolved => &self.fast,
+            Fault::Pulsed => &self.pulsed,
+            Fault::Full => &self.full,
+            Fault::Failed(_) => &self.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn serve(&self, result: Result<(), FaultError>) {
+        let counter = if result.is_ok() { &self.served } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn totals(&self) -> FaultCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        FaultCounts {
+            fast: read(&self.fast),
+            pulsed: read(&self.pulsed),
+            full: read(&self.full),
+            refused: read(&self.refused),
+            served: read(&self.served),
+            failed: read(&self.failed),
+            cancelled: read(&self.cancelled),
+        }
+    }
+}
+
+impl<M: Mmu> AddressSpace<M> {
+    /// What is known of the page `at`; `None` if nothing is mapped there.
+    #[must_use]
+    pub fn query(&self, at: VirtualPage) -> Option<PageInfo> {
+        let mut nothing = Token::nothing_held();
+        let (state, mut in_space) = self.core.state.read(&mut nothing);
+        let mapping = state.mapping(at)?;
+        let page = mapping.extent.page(at);
+        let (of_object, _) = mapping.reference.object.state.lock(&mut in_space);
+        let entry = of_object.page(page);
+        Some(PageInfo {
+            page,
+            state: entry.map(|entry| entry.state),
+            referenced: entry.is_some_and(|entry| entry.referenced),
+            locked: mapping.locked || state.super_locked,
+            lazy: mapping.lazy,
+            protection: mapping.protection,
+        })
+    }
+
+    /// Whether the space is super-locked.
+    #[must_use]
+    pub fn is_super_locked(&self) -> bool {
+        let mut nothing = Token::nothing_held();
+        self.core.state.read(&mut nothing).0.super_locked
+    }
+
+    /// Totals of the space. Takes time for every page that is mapped.
+    #[must_use]
+    pub fn totals(&self) -> SpaceTotals {
+        let mut nothing = Token::nothing_held();
+        let (state, mut in_space) = self.core.state.read(&mut nothing);
+        let faults = self.core.counts.totals();
+        let mut totals =
+            SpaceTotals { mappings: state.mappings.len(), faults, ..Default::default() };
+        for mapping in state.mappings.from(0) {
+            let pages = mapping.extent.at.pages().0;
+            totals.mapped.0 += pages;
+            if mapping.locked || state.super_locked {
+                totals.locked.0 += pages;
+            }
+            let (of_object, _) = mapping.reference.object.state.lock(&mut in_space);
+            for page in of_object.within(mapping.extent.of_object()).iter() {
+                let state = of_object.pages.get(page).state;
+                totals.resident.0 += u64::from(state.is_resident());
+                totals.dirty.0 += u64::from(matches!(state, State::Dirty | State::Evicting));
+            }
+        }
+        totals
+    }
+}
+
+impl<M: Mmu> Object<M> {
+    /// How the page is; `None` if the object ends before.
+    #[must_use]
+    pub fn state(&self, page: ObjectPage) -> Option<State> {
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.core.state.lock(&mut nothing);
+        state.page(page).map(|entry| entry.state)
+    }
+
+    /// Totals of the object. Takes time for every page that was ever touched.
+    #[must_use]
+    pub fn totals(&self) -> ObjectTotals {
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.core.state.lock(&mut nothing);
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = &self.core.counts;
+        let mut totals = ObjectTotals {
+            pages: Pages(state.size),
+            spaces: state.references.len(),
+            filled: read(&counts.filled),
+            evicted: read(&counts.evicted),
+            written: read(&counts.written),
+            failed: read(&counts.failed),
+            ..Default::default()
+        };
+        state.pages.each_from(ObjectPage::new(0), |_, page| {
+            totals.resident.0 += u64::from(page.state.is_resident());
+            match page.state {
+                State::Dirty | State::Evicting => totals.dirty.0 += 1,
+                State::Compressed => totals.compressed.0 += 1,
+                State::Bad => totals.bad.0 += 1,
+                State::Absent | State::Filling | State::Clean => {}
+            }
+        });
+        totals
+    }
+}

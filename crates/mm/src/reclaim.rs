@@ -1,0 +1,170 @@
+//! Reclaim: which page goes when the next one finds no place in its budget.
+//!
+//! [`Residents`](crate::Residents) proposes, one look after the other; here it is done, object by object, with
+//! no lock held in between. A look at a page that has changed meanwhile finds that out under its object's lock.
+
+use alloc::sync::Arc;
+
+use crate::{
+    Answer, Candidate, Evicted, FaultError, Mmu, Round, Span, Step,
+    budget::{BudgetCore, PageName, Places},
+    evict::Mercy,
+    manager::Core,
+    object::ObjectCore,
+    order::Token,
+};
+
+/// What came of the search for a page that can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// One has gone.
+    Evicted,
+    /// None now; but somebody is at work with one, or has just used it, so the next search may find one.
+    Later,
+    /// All must stay.
+    Nothing,
+}
+
+impl<M: Mmu> Core<M> {
+    /// Takes a place for one page in `budget` and in the total. Nothing is locked. That there is none is
+    /// said only if all pages of it must stay: while others are on their way in or out, this thread waits.
+    /// Who waits for the total holds a place in its own budget, and who has both waits for none, so
+    /// these waits end.
+    pub(crate) fn reserve(&self, budget: &Arc<BudgetCore<M>>) -> Result<(), FaultError> {
+        self.reserve_in(&budget.places, || budget.limit(), || self.search(budget))?;
+        let total = || self.settings.budget.0;
+        self.reserve_in(&self.places, total, || self.search_anywhere())
+            .inspect_err(|_| budget.places.give_back())
+    }
+
+    fn reserve_in(
+        &self,
+        places: &Places,
+        limit: impl Fn() -> u64,
+        search: impl Fn() -> Search,
+    ) -> Result<(), FaultError> {
+        let mut attempt = 0_u32;
+        while !places.take(limit()) {
+            let before = places.tally();
+            let found = search();
+            if found == Search::Evicted {
+                continue;
+            }
+            let stood_still = before.is_full(limit()) && before == places.tally();
+            if found == Search::Nothing && stood_still {
+                return Err(FaultError::NoMemory);
+            }
+            attempt = attempt.saturating_add(1);
+            self.mmu.idle(attempt);
+        }
+        Ok(())
+    }
+
+    /// Gives the places back that [`reserve`](Self::reserve) took, if the page got no memory.
+    pub(crate) fn unreserve(&self, budget: &BudgetCore<M>) {
+        budget.places.give_back();
+        self.places.give_back();
+    }
+
+    /// Evicts one page, if one can go. Nothing is locked.
+    pub(crate) fn evict_one(&self) -> bool {
+        self.search_anywhere() == Search::Evicted
+    }
+
+    /// Evicts one page of the largest budget, or, if none of its pages can go, of any other.
+    fn search_anywhere(&self) -> Search {
+        let largest = self.budget_by(|budgets| budgets.max_by_key(|b| b.places.taken()));
+        if largest.is_some_and(|budget| self.search(&budget) == Search::Evicted) {
+            return Search::Evicted;
+        }
+        let (mut found, mut last) = (Search::Nothing, 0);
+        while let Some(budget) = self.budget_after(last) {
+            last = budget.number;
+            match self.search(&budget) {
+                Search::Evicted => return Search::Evicted,
+                Search::Later => found = Search::Later,
+                Search::Nothing => {}
+            }
+        }
+        found
+    }
+
+    fn budget_after(&self, last: u64) -> Option<Arc<BudgetCore<M>>> {
+        self.budget_by(|budgets| budgets.filter(|b| b.number > last).min_by_key(|b| b.number))
+    }
+
+    fn budget_by(
+        &self,
+        choose: impl FnOnce(&mut dyn Iterator<Item = Arc<BudgetCore<M>>>) -> Option<Arc<BudgetCore<M>>>,
+    ) -> Option<Arc<BudgetCore<M>>> {
+        let mut nothing = Token::nothing_held();
+        let (budgets, _) = self.budgets.lock(&mut nothing);
+        choose(&mut budgets.iter().filter_map(alloc::sync::Weak::upgrade))
+    }
+
+    /// Evicts one page of `budget`. Nothing is locked.
+    fn search(&self, budget: &Arc<BudgetCore<M>>) -> Search {
+        match self.search_with(budget, Mercy::Referenced) {
+            Search::Evicted => Search::Evicted,
+            // All may have been in use. That is known now, and forgotten: one of them has to go.
+            Search::Later | Search::Nothing => self.search_with(budget, Mercy::None),
+        }
+    }
+
+    fn search_with(&self, budget: &Arc<BudgetCore<M>>, mercy: Mercy) -> Search {
+        let mut found = Search::Nothing;
+        let mut nothing = Token::nothing_held();
+        let mut round = budget.residents.lock(&mut nothing).0.round();
+        while let Some(candidate) = self.next(budget, &mut round) {
+            let PageName { object, page } = candidate.key;
+            let Some(object) = self.object(object) else {
+                // Its object is at its end, and so is the page.
+                found = Search::Later;
+                continue;
+            };
+            let evicted = match candidate.step {
+                Step::Probation => object.put_on_trial(&candidate),
+                Step::Evict => Err(object.evict(page, mercy)),
+            };
+            let answer = match evicted {
+                Ok(()) => Answer::Unmapped,
+                Err(Evicted::Done) => return Search::Evicted,
+                Err(Evicted::Pinned | Evicted::Failed(_)) => Answer::Kept,
+                Err(Evicted::Referenced) => {
+                    found = Search::Later;
+                    Answer::Referenced
+                }
+                Err(Evicted::NotNow) => {
+                    found = Search::Later;
+                    Answer::Kept
+                }
+            };
+            budget.residents.lock(&mut nothing).0.answer(candidate.slot, answer);
+        }
+        found
+    }
+
+    fn next(&self, budget: &BudgetCore<M>, round: &mut Round) -> Option<Candidate<PageName>> {
+        let mut nothing = Token::nothing_held();
+        let (mut residents, _) = budget.residents.lock(&mut nothing);
+        residents.candidate(round)
+    }
+}
+
+impl<M: Mmu> ObjectCore<M> {
+    /// Takes a page's translations away, so that its next use will be seen; or says why not.
+    fn put_on_trial(&self, candidate: &Candidate<PageName>) -> Result<(), Evicted> {
+        let page = candidate.key.page;
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.state.lock(&mut nothing);
+        match state.pages.find_mut(page) {
+            Some(entry) if entry.place == Some(candidate.slot) => entry.referenced = false,
+            _ => return Err(Evicted::NotNow),
+        }
+        if self.is_pinned(&state, page) {
+            return Err(Evicted::Pinned);
+        }
+        self.unmap(&state, Span::one(page));
+        Ok(())
+    }
+}

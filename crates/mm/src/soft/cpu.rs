@@ -1,0 +1,199 @@
+//! A processor: it accesses memory by address, remembers translations, and faults.
+
+use alloc::{collections::BTreeMap, sync::Arc};
+use core::fmt;
+
+use lock_api::{Mutex, RawMutex, RawRwLock};
+
+use super::{SoftMmu, SoftSpace, Violation, table::Entry};
+use crate::{Access, AddressSpace, Context, Fault, FaultError, Manager, VirtualPage, VirtualSpan};
+
+/// A processor of a [`SoftMmu`]. It serves pulses itself while it waits for one.
+pub struct Cpu<X> {
+    core: Arc<CpuCore<X>>,
+}
+
+pub(super) struct CpuCore<X> {
+    /// By space and page.
+    remembered: Mutex<X, BTreeMap<(u64, VirtualPage), Entry<X>>>,
+}
+
+impl<X: RawMutex> CpuCore<X> {
+    pub(super) fn new() -> Self {
+        Self { remembered: Mutex::new(BTreeMap::new()) }
+    }
+
+    pub(super) fn forget(&self, space: &SoftSpace<X>, span: VirtualSpan) {
+        let (first, end) = ((space.number, span.first()), (space.number, span.end()));
+        let mut remembered = self.remembered.lock();
+        while let Some((&key, _)) = remembered.range(first..end).next() {
+            remembered.remove(&key);
+        }
+    }
+}
+
+impl<X> Cpu<X> {
+    pub(super) const fn of(core: Arc<CpuCore<X>>) -> Self {
+        Self { core }
+    }
+}
+
+impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
+    /// Reads bytes at an address of `space`.
+    ///
+    /// # Errors
+    /// What a fault there says; bytes of pages before are in `into`.
+    pub fn read<W: RawRwLock + Send + Sync + 'static>(
+        &self,
+        manager: &Manager<SoftMmu<X, W>>,
+        space: &AddressSpace<SoftMmu<X, W>>,
+        address: u64,
+        into: &mut [u8],
+    ) -> Result<(), FaultError> {
+        let page_size = manager.mmu().page_size_u64();
+        let mut address = address;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let (at, offset, length) = part(address, rest.len(), page_size);
+            let (now, later) = rest.split_at_mut(length);
+            self.access(manager, space, at, Access::Read, Context::Normal, |bytes| {
+                if let Some(bytes) = bytes.get(offset..offset + length) {
+                    now.copy_from_slice(bytes);
+                }
+            })?;
+            address += length as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Writes bytes to an address of `space`.
+    ///
+    /// # Errors
+    /// What a fault there says; pages before have been written to.
+    pub fn write<W: RawRwLock + Send + Sync + 'static>(
+        &self,
+        manager: &Manager<SoftMmu<X, W>>,
+        space: &AddressSpace<SoftMmu<X, W>>,
+        address: u64,
+        from: &[u8],
+    ) -> Result<(), FaultError> {
+        let page_size = manager.mmu().page_size_u64();
+        let mut address = address;
+        let mut rest = from;
+        while !rest.is_empty() {
+            let (at, offset, length) = part(address, rest.len(), page_size);
+            let (now, later) = rest.split_at(length);
+            self.access(manager, space, at, Access::Write, Context::Normal, |bytes| {
+                if let Some(bytes) = bytes.get_mut(offset..offset + length) {
+                    bytes.copy_from_slice(now);
+                }
+            })?;
+            address += length as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// One access to one page, with whatever faults it takes.
+    ///
+    /// # Errors
+    /// What a fault there says; from a context where none may happen, every fault is an error.
+    pub fn access<W: RawRwLock + Send + Sync + 'static>(
+        &self,
+        manager: &Manager<SoftMmu<X, W>>,
+        space: &AddressSpace<SoftMmu<X, W>>,
+        at: VirtualPage,
+        access: Access,
+        context: Context,
+        mut act: impl FnMut(&mut [u8]),
+    ) -> Result<(), FaultError> {
+        let mmu = manager.mmu();
+        while !self.try_access(mmu, space.machine(), at, access, &mut act) {
+            let ticket = mmu.expect_wake(space.machine(), at, access);
+            let waited = wait(manager, space.fault(at, access, context), ticket);
+            mmu.forget(ticket);
+            waited?;
+        }
+        Ok(())
+    }
+
+    /// An access by a translation that is remembered, or in the table. `false` if there is none.
+    pub fn try_access<W>(
+        &self,
+        mmu: &SoftMmu<X, W>,
+        space: &SoftSpace<X>,
+        at: VirtualPage,
+        access: Access,
+        act: &mut impl FnMut(&mut [u8]),
+    ) -> bool {
+        let mut remembered = self.core.remembered.lock();
+        let key = (space.number, at);
+        if remembered.get(&key).is_none_or(|entry| !entry.permits(access)) {
+            let table = space.table.lock();
+            match table.get(at).filter(|entry| entry.permits(access)) {
+                Some(entry) => remembered.insert(key, entry.clone()),
+                None => return false,
+            };
+        }
+        let Some(entry) = remembered.get(&key) else { return false };
+        if entry.frame.is_released() {
+            mmu.blame(Violation::UsedAfterRelease { at });
+        }
+        act(&mut entry.frame.bytes.lock());
+        true
+    }
+}
+
+/// Waits for what became of a fault.
+fn wait<X, W>(manager: &Manager<SoftMmu<X, W>>, fault: Fault, ticket: u64) -> Result<(), FaultError>
+where
+    X: RawMutex + Send + Sync + 'static,
+    W: RawRwLock + Send + Sync + 'static,
+{
+    let mmu = manager.mmu();
+    let mut attempt = 0_u32;
+    match fault {
+        Fault::Resolved => Ok(()),
+        Fault::Failed(error) => Err(error),
+        Fault::Full => {
+            if !manager.serve() {
+                crate::Mmu::idle(mmu, attempt);
+            }
+            Ok(())
+        }
+        Fault::Pulsed => loop {
+            if let Some(result) = mmu.woken(ticket) {
+                return result;
+            }
+            if !manager.serve() {
+                attempt = attempt.saturating_add(1);
+                crate::Mmu::idle(mmu, attempt);
+            }
+        },
+    }
+}
+
+/// The page of an address, the place in it, and how much of `length` bytes lies in it.
+fn part(address: u64, length: usize, page_size: u64) -> (VirtualPage, usize, usize) {
+    let (at, offset) = (VirtualPage::new(address / page_size), address % page_size);
+    // Both are at most the size of a page, which is a usize.
+    let [offset, left] = [offset, page_size - offset].map(|n| usize::try_from(n).unwrap_or(0));
+    (at, offset, left.min(length))
+}
+
+impl<X, W> SoftMmu<X, W>
+where
+    X: RawMutex + Send + Sync + 'static,
+    W: RawRwLock + Send + Sync + 'static,
+{
+    fn page_size_u64(&self) -> u64 {
+        crate::Mmu::page_size(self) as u64
+    }
+}
+
+impl<X> fmt::Debug for Cpu<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cpu").finish_non_exhaustive()
+    }
+}

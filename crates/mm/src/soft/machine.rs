@@ -1,0 +1,381 @@
+//! The machine: frames, spaces, processors, and who waits for what.
+
+use alloc::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::fmt;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use lock_api::{Mutex, RawMutex, RawRwLock};
+
+use super::{
+    Cpu, Translation,
+    cpu::CpuCore,
+    table::{Entry, Frame, Table},
+};
+use crate::{
+    Access, FaultError, Mmu, MmuError, ObjectPage, Page, Pages, Protection, VirtualPage,
+    VirtualSpan, Writable,
+};
+
+/// What a memory manager must never let happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Violation {
+    /// Memory was taken away while a table still translated to it, or a processor still knew it.
+    ReleasedTooEarly {
+        /// Which page of its object.
+        page: ObjectPage,
+    },
+    /// A processor used memory that had been taken away.
+    UsedAfterRelease {
+        /// Where.
+        at: VirtualPage,
+    },
+    /// A page was given memory that had some, or was used without any.
+    WrongMemory {
+        /// Which page of its object.
+        page: ObjectPage,
+    },
+    /// A translation was made where there was another.
+    Overwritten {
+        /// Where.
+        at: VirtualPage,
+    },
+}
+
+/// A machine. `X` and `W` are the locks that it and the manager use.
+pub struct SoftMmu<X, W> {
+    page_size: usize,
+    frames: AtomicI64,
+    idle: fn(u32),
+    cpus: Mutex<X, Vec<Weak<CpuCore<X>>>>,
+    waits: Mutex<X, Vec<Wait>>,
+    next: AtomicU64,
+    fail_in: AtomicI64,
+    wakes: AtomicU64,
+    violations: Mutex<X, Vec<Violation>>,
+    locks: core::marker::PhantomData<fn() -> W>,
+}
+
+/// Somebody who has faulted.
+struct Wait {
+    ticket: u64,
+    space: u64,
+    at: VirtualPage,
+    access: Access,
+    result: Option<Result<(), FaultError>>,
+}
+
+/// Translations of an address space.
+pub struct SoftSpace<X> {
+    pub(super) number: u64,
+    pub(super) table: Mutex<X, Table<X>>,
+}
+
+/// Memory of an object.
+pub struct SoftObject<X> {
+    frames: Mutex<X, BTreeMap<u64, Arc<Frame<X>>>>,
+}
+
+impl<X: RawMutex, W> SoftMmu<X, W> {
+    /// A machine with pages of `page_size` bytes and memory for `frames` of them. Threads that have to
+    /// wait call `idle`.
+    pub fn new(page_size: usize, frames: u32, idle: fn(u32)) -> Self {
+        Self {
+            page_size,
+            frames: AtomicI64::new(i64::from(frames)),
+            idle,
+            cpus: Mutex::new(Vec::new()),
+            waits: Mutex::new(Vec::new()),
+            next: AtomicU64::new(1),
+            fail_in: AtomicI64::new(i64::MAX),
+            wakes: AtomicU64::new(0),
+            violations: Mutex::new(Vec::new()),
+            locks: core::marker::PhantomData,
+        }
+    }
+
+    /// A processor of this machine.
+    pub fn cpu(&self) -> Cpu<X> {
+        let cpu = Arc::new(CpuCore::new());
+        self.cpus.lock().push(Arc::downgrade(&cpu));
+        Cpu::of(cpu)
+    }
+
+    /// The `calls`-th call from now on that can fail does, once: there is no memory. 0 is the next.
+    pub fn fail_in(&self, calls: u32) {
+        self.fail_in.store(i64::from(calls), Ordering::Relaxed);
+    }
+
+    /// No call fails any more unless there is no memory.
+    pub fn succeed(&self) {
+        self.fail_in.store(i64::MAX, Ordering::Relaxed);
+    }
+
+    /// What has gone wrong so far.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.violations.lock().clone()
+    }
+
+    /// How often somebody was woken.
+    pub fn wakes(&self) -> u64 {
+        self.wakes.load(Ordering::Relaxed)
+    }
+
+    /// Memory that is left, in frames.
+    pub fn frames_left(&self) -> i64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// What `at` translates to in `space`.
+    pub fn translation(&self, space: &SoftSpace<X>, at: VirtualPage) -> Option<Translation> {
+        let table = space.table.lock();
+        let entry = table.get(at)?;
+        Some(Translation { protection: entry.protection, writable: entry.writable })
+    }
+
+    pub(super) fn blame(&self, violation: Violation) {
+        self.violations.lock().push(violation);
+    }
+
+    /// Somebody will fault: a wake from now on is for it too.
+    pub(super) fn expect_wake(&self, space: &SoftSpace<X>, at: VirtualPage, access: Access) -> u64 {
+        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        let wait = Wait { ticket, space: space.number, at, access, result: None };
+        self.waits.lock().push(wait);
+        ticket
+    }
+
+    /// The wake for whoever has this ticket, if it has come.
+    pub(super) fn woken(&self, ticket: u64) -> Option<Result<(), FaultError>> {
+        self.waits.lock().iter().find(|wait| wait.ticket == ticket)?.result
+    }
+
+    /// Nobody waits with this ticket any more.
+    pub(super) fn forget(&self, ticket: u64) {
+        self.waits.lock().retain(|wait| wait.ticket != ticket);
+    }
+
+    /// Whether this call has to fail.
+    fn fails(&self) -> Result<(), MmuError> {
+        if self.fail_in.load(Ordering::Relaxed) == i64::MAX {
+            return Ok(());
+        }
+        match self.fail_in.fetch_sub(1, Ordering::Relaxed) {
+            0 => Err(MmuError::NoMemory),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<X, W> Mmu for SoftMmu<X, W>
+where
+    X: RawMutex + Send + Sync + 'static,
+    W: RawRwLock + Send + Sync + 'static,
+{
+    type Mutex = X;
+    type RwLock = W;
+    type Space = SoftSpace<X>;
+    type Object = SoftObject<X>;
+
+    fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    fn new_space(&self, _span: VirtualSpan) -> Result<SoftSpace<X>, MmuError> {
+        self.fails()?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok(SoftSpace { number, table: Mutex::new(Table::new()) })
+    }
+
+    fn new_object(&self, _pages: Pages) -> Result<SoftObject<X>, MmuError> {
+        self.fails()?;
+        Ok(SoftObject { frames: Mutex::new(BTreeMap::new()) })
+    }
+
+    fn resize_object(&self, object: &SoftObject<X>, pages: Pages) -> Result<(), MmuError> {
+        self.fails()?;
+        if let Some((&page, _)) = object.frames.lock().range(pages.0..).next() {
+            self.blame(Violation::WrongMemory { page: ObjectPage::new(page) });
+        }
+        Ok(())
+    }
+
+    fn fill(&self, object: &SoftObject<X>, page: ObjectPage, from: &[u8]) -> Result<(), MmuError> {
+        self.fails()?;
+        if self.frames.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            self.frames.fetch_add(1, Ordering::Relaxed);
+            return Err(MmuError::NoMemory);
+        }
+        let frame = Arc::new(Frame::new(from.to_vec()));
+        if object.frames.lock().insert(page.number(), frame).is_some() {
+            self.blame(Violation::WrongMemory { page });
+        }
+        Ok(())
+    }
+
+    fn copy_out(
+        &self,
+        object: &SoftObject<X>,
+        page: ObjectPage,
+        into: &mut [u8],
+    ) -> Result<(), MmuError> {
+        self.fails()?;
+        match object.frames.lock().get(&page.number()) {
+            Some(frame) => into.copy_from_slice(&frame.bytes.lock()),
+            None => self.blame(Violation::WrongMemory { page }),
+        }
+        Ok(())
+    }
+
+    fn release(&self, object: &SoftObject<X>, page: ObjectPage) {
+        match object.frames.lock().remove(&page.number()) {
+            Some(frame) => {
+                if Arc::strong_count(&frame) > 1 {
+                    self.blame(Violation::ReleasedTooEarly { page });
+                }
+                frame.release();
+                self.frames.fetch_add(1, Ordering::Relaxed);
+            }
+            None => self.blame(Violation::WrongMemory { page }),
+        }
+    }
+
+    fn attach(
+        &self,
+        _space: &SoftSpace<X>,
+        _span: VirtualSpan,
+        _object: &SoftObject<X>,
+        _first: ObjectPage,
+        _protection: Protection,
+    ) -> Result<(), MmuError> {
+        self.fails()
+    }
+
+    fn detach(&self, space: &SoftSpace<X>, span: VirtualSpan) {
+        space.table.lock().retain(span, |_, _| false);
+        self.flush(space, span);
+    }
+
+    fn protect(
+        &self,
+        space: &SoftSpace<X>,
+        span: VirtualSpan,
+        protection: Protection,
+    ) -> Result<(), MmuError> {
+        self.fails()?;
+        space.table.lock().retain(span, |_, entry| {
+            entry.protection = protection;
+            protection != Protection::None
+        });
+        self.flush(space, span);
+        Ok(())
+    }
+
+    fn install(
+        &self,
+        space: &SoftSpace<X>,
+        at: VirtualPage,
+        object: &SoftObject<X>,
+        page: ObjectPage,
+        protection: Protection,
+        writable: Writable,
+    ) -> Result<(), MmuError> {
+        self.fails()?;
+        let frame = object.frames.lock().get(&page.number()).cloned();
+        let Some(frame) = frame else {
+            self.blame(Violation::WrongMemory { page });
+            return Ok(());
+        };
+        let mut table = space.table.lock();
+        match table.get_mut(at) {
+            Some(entry) if Arc::ptr_eq(&entry.frame, &frame) => {
+                entry.protection = protection;
+                if writable == Writable::Yes {
+                    entry.writable = Writable::Yes;
+                }
+            }
+            Some(_) => self.blame(Violation::Overwritten { at }),
+            None => table.set(at, Entry { frame, protection, writable }),
+        }
+        Ok(())
+    }
+
+    fn shield(
+        &self,
+        space: &SoftSpace<X>,
+        at: VirtualPage,
+        object: &SoftObject<X>,
+        page: ObjectPage,
+    ) {
+        let Some(frame) = object.frames.lock().get(&page.number()).cloned() else { return };
+        if let Some(entry) = space.table.lock().get_mut(at)
+            && Arc::ptr_eq(&entry.frame, &frame)
+        {
+            entry.writable = Writable::No;
+        }
+    }
+
+    fn remove(
+        &self,
+        space: &SoftSpace<X>,
+        span: VirtualSpan,
+        object: &SoftObject<X>,
+        first: ObjectPage,
+    ) {
+        let frames = object.frames.lock();
+        space.table.lock().retain(span, |at, entry| {
+            let page = first.plus(at.number() - span.first().number());
+            let frame = frames.get(&page.number());
+            !frame.is_some_and(|frame| Arc::ptr_eq(&entry.frame, frame))
+        });
+    }
+
+    fn flush(&self, space: &SoftSpace<X>, span: VirtualSpan) {
+        for cpu in self.cpus.lock().iter().filter_map(Weak::upgrade) {
+            cpu.forget(space, span);
+        }
+    }
+
+    fn pulse(&self) {}
+
+    fn wake(
+        &self,
+        space: &SoftSpace<X>,
+        at: VirtualPage,
+        access: Access,
+        result: Result<(), FaultError>,
+    ) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+        for wait in self.waits.lock().iter_mut() {
+            if (wait.space, wait.at, wait.access) == (space.number, at, access) {
+                wait.result.get_or_insert(result);
+            }
+        }
+    }
+
+    fn idle(&self, attempt: u32) {
+        (self.idle)(attempt);
+    }
+}
+
+impl<X, W> fmt::Debug for SoftMmu<X, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoftMmu").field("page_size", &self.page_size).finish_non_exhaustive()
+    }
+}
+
+impl<X> fmt::Debug for SoftSpace<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoftSpace").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl<X> fmt::Debug for SoftObject<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoftObject").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! Frames of memory, and tables that translate to them.
+
+use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use lock_api::{Mutex, RawMutex};
+
+use crate::{Access, Protection, VirtualPage, VirtualSpan, Writable};
+
+/// Memory for a page.
+pub(super) struct Frame<X> {
+    pub(super) bytes: Mutex<X, Vec<u8>>,
+    released: AtomicBool,
+}
+
+impl<X: RawMutex> Frame<X> {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes: Mutex::new(bytes), released: AtomicBool::new(false) }
+    }
+
+    pub(super) fn release(&self) {
+        self.released.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
+    }
+}
+
+/// What a page of a space translates to.
+pub(super) struct Entry<X> {
+    pub(super) frame: Arc<Frame<X>>,
+    pub(super) protection: Protection,
+    pub(super) writable: Writable,
+}
+
+impl<X> Clone for Entry<X> {
+    fn clone(&self) -> Self {
+        let (protection, writable) = (self.protection, self.writable);
+        Self { frame: Arc::clone(&self.frame), protection, writable }
+    }
+}
+
+impl<X> Entry<X> {
+    pub(super) fn permits(&self, access: Access) -> bool {
+        let shielded = access == Access::Write && self.writable == Writable::No;
+        self.protection.permits(access) && !shielded
+    }
+}
+
+/// What is known of a translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    /// What the mapping permits.
+    pub protection: Protection,
+    /// Whether writes are let through.
+    pub writable: Writable,
+}
+
+/// Translations in a leaf.
+const LEAF: u64 = 64;
+
+/// A page table.
+pub(super) struct Table<X> {
+    leaves: BTreeMap<u64, Box<[Option<Entry<X>>]>>,
+}
+
+impl<X> Table<X> {
+    pub(super) const fn new() -> Self {
+        Self { leaves: BTreeMap::new() }
+    }
+
+    pub(super) fn get(&self, at: VirtualPage) -> Option<&Entry<X>> {
+        let leaf = self.leaves.get(&(at.number() / LEAF))?;
+        leaf.get(place(at))?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, at: VirtualPage) -> Option<&mut Entry<X>> {
+        let leaf = self.leaves.get_mut(&(at.number() / LEAF))?;
+        leaf.get_mut(place(at))?.as_mut()
+    }
+
+    pub(super) fn set(&mut self, at: VirtualPage, entry: Entry<X>) {
+        let empty = || (0..LEAF).map(|_| None).collect();
+        let leaf = self.leaves.entry(at.number() / LEAF).or_insert_with(empty);
+        if let Some(cell) = leaf.get_mut(place(at)) {
+            *cell = Some(entry);
+        }
+    }
+
+    /// Calls `visit` with every translation of `span`; those for which it returns `false` go.
+    pub(super) fn retain(
+        &mut self,
+        span: VirtualSpan,
+        mut visit: impl FnMut(VirtualPage, &mut Entry<X>) -> bool,
+    ) {
+        if span.is_empty() {
+            return;
+        }
+        let (first, last) = (span.first().number() / LEAF, (span.end().number() - 1) / LEAF);
+        for (number, leaf) in self.leaves.range_mut(first..=last) {
+            for (at, cell) in (number * LEAF..).zip(leaf.iter_mut()) {
+                let at = VirtualPage::new(at);
+                let inside = span.contains(at);
+                if inside && cell.as_mut().is_some_and(|entry| !visit(at, entry)) {
+                    *cell = None;
+                }
+            }
+        }
+    }
+}
+
+fn place(at: VirtualPage) -> usize {
+    // Below LEAF.
+    (at.number() % LEAF) as usize
+}

@@ -1,0 +1,279 @@
+//! Address spaces: which pages show what.
+//!
+//! # What it owns
+//! The mappings of a space by address, its references to objects, its slots, and whether all of it is
+//! super-locked; all under one reader/writer lock. Faults take it to read; whatever changes a mapping takes it to
+//! write.
+//!
+//! # Invariants
+//! 1. Mappings do not overlap, and each has a slot that says the same as it does.
+//! 2. There is a reference for each object of which there is a mapping, and for no other; it is in the
+//!    object's list.
+//! 3. Parts of a mapping get attributes of their own by splitting it first: a split changes nothing that
+//!    anybody can see, so what fails after it has changed nothing.
+
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::fmt;
+
+use crate::{
+    Error, Mmu, ObjectPage, ObjectSpan, Protection, Span, VirtualPage, VirtualSpan,
+    index::Index,
+    manager::Core,
+    object::ObjectCore,
+    order::{self, OrderedRw, Token},
+    query::SpaceCounts,
+    reference::Reference,
+    share::share,
+    slots::{Extent, FreeList, SlotId, Slots},
+};
+
+/// An address space. Clones are the same one; with the last of them all its mappings go.
+pub struct AddressSpace<M: Mmu> {
+    pub(crate) core: Arc<SpaceCore<M>>,
+}
+
+pub(crate) struct SpaceCore<M: Mmu> {
+    pub(crate) number: u64,
+    pub(crate) manager: Arc<Core<M>>,
+    pub(crate) machine: Arc<M::Space>,
+    /// Nothing is mapped outside.
+    pub(crate) span: VirtualSpan,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) state: OrderedRw<M::RwLock, order::Space, SpaceState<M>>,
+    pub(crate) counts: SpaceCounts,
+}
+
+/// What the lock of a space guards.
+pub(crate) struct SpaceState<M: Mmu> {
+    pub(crate) mappings: Index<Mapping<M>>,
+    /// By rising numbers of their objects.
+    pub(crate) references: Vec<Arc<Reference<M>>>,
+    pub(crate) free: FreeList,
+    pub(crate) super_locked: bool,
+    /// And some call has returned that said so.
+    pub(crate) super_complete: bool,
+    /// New mappings are locked.
+    pub(crate) lock_future: bool,
+    /// Where to look for a gap first.
+    pub(crate) hint: u64,
+}
+
+/// Pages of an object.
+pub(crate) type Shown<M> = (Arc<ObjectCore<M>>, ObjectSpan);
+
+/// A mapping.
+pub(crate) struct Mapping<M: Mmu> {
+    pub(crate) extent: Extent,
+    pub(crate) protection: Protection,
+    pub(crate) lazy: bool,
+    pub(crate) locked: bool,
+    pub(crate) slot: SlotId,
+    pub(crate) reference: Arc<Reference<M>>,
+}
+
+impl<M: Mmu> AddressSpace<M> {
+    pub(crate) fn new(manager: &Arc<Core<M>>, span: VirtualSpan) -> Result<Self, Error> {
+        if span.is_empty() {
+            return Err(Error::BadSpan);
+        }
+        let state = SpaceState {
+            mappings: Index::new(),
+            references: Vec::new(),
+            free: FreeList::default(),
+            super_locked: false,
+            super_complete: false,
+            lock_future: false,
+            hint: span.first().number(),
+        };
+        let core = SpaceCore {
+            number: manager.number(),
+            manager: Arc::clone(manager),
+            machine: share(manager.mmu.new_space(span)?)?,
+            span,
+            slots: share(Slots::new())?,
+            state: OrderedRw::new(state),
+            counts: SpaceCounts::default(),
+        };
+        Ok(Self { core: share(core)? })
+    }
+
+    /// The pages in which things can be mapped.
+    #[must_use]
+    pub fn span(&self) -> VirtualSpan {
+        self.core.span
+    }
+
+    /// The machine's part of it.
+    #[must_use]
+    pub fn machine(&self) -> &M::Space {
+        &self.core.machine
+    }
+}
+
+impl<M: Mmu> SpaceState<M> {
+    /// The mapping that shows something at `at`.
+    #[inline]
+    pub(crate) fn mapping(&self, at: VirtualPage) -> Option<&Mapping<M>> {
+        let mapping = self.mappings.at_or_before(at.number())?;
+        mapping.extent.at.contains(at).then_some(mapping)
+    }
+
+    /// The mappings that show something in `span`, in order.
+    pub(crate) fn mappings_in(&self, span: VirtualSpan) -> impl Iterator<Item = &Mapping<M>> {
+        let first = self.mapping(span.first()).map_or(span.first(), |m| m.extent.at.first());
+        self.mappings.from(first.number()).take_while(move |m| m.extent.at.first() < span.end())
+    }
+
+    /// That there is no gap in `span`.
+    pub(crate) fn all_mapped(&self, span: VirtualSpan) -> Result<(), Error> {
+        let mut at = span.first();
+        for mapping in self.mappings_in(span) {
+            if !mapping.extent.at.contains(at) {
+                break;
+            }
+            at = mapping.extent.at.end();
+        }
+        if at < span.end() { Err(Error::NotMapped { at }) } else { Ok(()) }
+    }
+
+    pub(crate) fn reference(&self, object: u64) -> Result<usize, usize> {
+        self.references.binary_search_by_key(&object, |reference| reference.object.number)
+    }
+}
+
+impl<M: Mmu> SpaceCore<M> {
+    /// That `span` has pages, all of them in this space.
+    pub(crate) fn check(&self, span: VirtualSpan) -> Result<(), Error> {
+        let inside = self.span.intersection(&span) == span;
+        if span.is_empty() || !inside { Err(Error::BadSpan) } else { Ok(()) }
+    }
+
+    /// Sees to it that no mapping reaches across the ends of `span`.
+    pub(crate) fn split_ends(
+        &self,
+        state: &mut SpaceState<M>,
+        span: VirtualSpan,
+    ) -> Result<(), Error> {
+        self.split(state, span.first())?;
+        self.split(state, span.end())
+    }
+
+    /// Makes two mappings of one that shows something both before and at `at`.
+    fn split(&self, state: &mut SpaceState<M>, at: VirtualPage) -> Result<(), Error> {
+        let Some(whole) = state.mapping(at) else { return Ok(()) };
+        if whole.extent.at.first() == at {
+            return Ok(());
+        }
+        let (first, slot, list) =
+            (whole.extent.at.first(), whole.slot, Arc::clone(&whole.reference));
+        let tail =
+            Extent { at: Span::between(at, whole.extent.at.end()), first: whole.extent.page(at) };
+        let mut part = Mapping {
+            extent: tail,
+            slot,
+            reference: Arc::clone(&list),
+            protection: whole.protection,
+            lazy: whole.lazy,
+            locked: whole.locked,
+        };
+        part.slot = self.slots.allocate(&mut state.free, tail)?;
+        let (new, locked) = (part.slot, part.locked);
+        if let Err(error) = state.mappings.insert(at.number(), part) {
+            self.slots.free(&mut state.free, new);
+            return Err(error);
+        }
+        if let Some(slot) = self.slots.get(new) {
+            slot.set_locked(locked);
+        }
+        // The tail is linked before the head is made shorter: a walk finds each page in one or both.
+        list.list.link_after(slot, new);
+        self.set_end(state, first, at);
+        Ok(())
+    }
+
+    /// The mapping that begins at `first` ends at `end` from now on.
+    fn set_end(&self, state: &mut SpaceState<M>, first: VirtualPage, end: VirtualPage) {
+        if let Some(mapping) = state.mappings.at_or_before_mut(first.number()) {
+            mapping.extent.at = Span::between(first, end);
+            if let Some(slot) = self.slots.get(mapping.slot) {
+                slot.set_pages(mapping.extent.at.pages().0);
+            }
+        }
+    }
+
+    /// Makes one mapping of neighbours in and beside `span` that differ in nothing.
+    pub(crate) fn join(&self, state: &mut SpaceState<M>, span: VirtualSpan) {
+        let before = VirtualPage::new(span.first().number().saturating_sub(1));
+        let mut at = state.mapping(before).map_or(span.first(), |m| m.extent.at.first());
+        while at < span.end() {
+            let Some(mapping) = state.mappings.from(at.number()).next() else { return };
+            let (first, end) = (mapping.extent.at.first(), mapping.extent.at.end());
+            let next = state.mapping(end).filter(|next| mapping.continues_in(next));
+            match next.map(|next| (next.slot, next.extent.at.end(), Arc::clone(&next.reference))) {
+                Some((slot, last, reference)) => {
+                    // Longer first, then the neighbour goes: as in `split`.
+                    self.set_end(state, first, last);
+                    state.mappings.remove(end.number());
+                    reference.list.unlink(slot);
+                    self.slots.free(&mut state.free, slot);
+                    at = first;
+                }
+                None => at = end,
+            }
+        }
+    }
+
+    /// The objects shown in `span`, with the pages of each part.
+    pub(crate) fn objects_in(&self, span: VirtualSpan) -> Result<Vec<Shown<M>>, Error> {
+        self.check(span)?;
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.state.read(&mut nothing);
+        state.all_mapped(span)?;
+        let mut parts = Vec::new();
+        parts.try_reserve_exact(state.mappings_in(span).count())?;
+        parts.extend(state.mappings_in(span).map(|mapping| {
+            let shown = mapping.extent.at.intersection(&span);
+            let first = mapping.extent.page(shown.first());
+            let pages = Span::between(first, ObjectPage::new(first.number() + shown.pages().0));
+            (Arc::clone(&mapping.reference.object), pages)
+        }));
+        Ok(parts)
+    }
+
+    /// A handle for references.
+    pub(crate) fn weak(self: &Arc<Self>) -> Weak<Self> {
+        Arc::downgrade(self)
+    }
+}
+
+impl<M: Mmu> Mapping<M> {
+    /// Whether `next` shows the following pages of the same object in the same way.
+    fn continues_in(&self, next: &Self) -> bool {
+        Arc::ptr_eq(&self.reference, &next.reference)
+            && self.extent.at.end() == next.extent.at.first()
+            && self.extent.of_object().end() == next.extent.first
+            && (self.protection, self.lazy, self.locked)
+                == (next.protection, next.lazy, next.locked)
+    }
+}
+
+impl<M: Mmu> Drop for SpaceCore<M> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl<M: Mmu> Clone for AddressSpace<M> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<M: Mmu> fmt::Debug for AddressSpace<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddressSpace").field("number", &self.core.number).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,114 @@
+//! Unmap: pages leave a space.
+//!
+//! With the space locked: pulses that wait for the pages are cancelled; the machine takes all translations
+//! away; only then are the mappings unlinked (a walk that does not find them must not miss a translation) and
+//! their slots freed. References that have no mapping left leave their object's list. Objects are let go of after
+//! all locks, since that can be their end.
+
+use alloc::{sync::Arc, vec::Vec};
+
+use crate::{
+    AddressSpace, Error, Mmu, VirtualSpan,
+    order::{self, Token},
+    space::{Mapping, SpaceCore, SpaceState},
+};
+
+impl<M: Mmu> AddressSpace<M> {
+    /// Takes away whatever is mapped in `span`; parts of mappings too.
+    ///
+    /// # Errors
+    /// [`Error::BadSpan`]; [`Error::NotMapped`] if nothing is mapped there at all; [`Error::NoMemory`]
+    /// for the rest of a mapping that is cut in two. Nothing has changed then.
+    pub fn unmap(&self, span: VirtualSpan) -> Result<(), Error> {
+        self.core.check(span)?;
+        let mut gone = Vec::new();
+        let mut nothing = Token::nothing_held();
+        let (mut state, mut in_space) = self.core.state.write(&mut nothing);
+        self.core.split_ends(&mut state, span)?;
+        let count = state.mappings_in(span).count();
+        if count == 0 {
+            return Err(Error::NotMapped { at: span.first() });
+        }
+        gone.try_reserve_exact(count)?;
+        self.core.take_out(&mut state, &mut in_space, span, &mut gone);
+        drop(state);
+        drop(gone);
+        Ok(())
+    }
+}
+
+impl<M: Mmu> SpaceCore<M> {
+    /// Takes the mappings out that lie in `span`, and leaves them in `gone`, which has room for them.
+    fn take_out(
+        &self,
+        state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
+        span: VirtualSpan,
+        gone: &mut Vec<Mapping<M>>,
+    ) {
+        while gone.len() < gone.capacity() {
+            let Some(mapping) = self.take_first(state, in_space, span) else { break };
+            gone.push(mapping);
+        }
+    }
+
+    /// Takes the mappings out that lie in `span`, one after the other, and needs no memory to do so. Only
+    /// what has become one with a neighbour meanwhile, and cannot be cut from it, stays.
+    pub(crate) fn take_back(&self, span: VirtualSpan) {
+        loop {
+            let mut nothing = Token::nothing_held();
+            let (mut state, mut in_space) = self.state.write(&mut nothing);
+            if self.split_ends(&mut state, span).is_err() {
+                return;
+            }
+            let gone = self.take_first(&mut state, &mut in_space, span);
+            drop(state);
+            if gone.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the first mapping of `span` out, translations first. Whoever gets it lets go of it after the lock.
+    fn take_first(
+        &self,
+        state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
+        span: VirtualSpan,
+    ) -> Option<Mapping<M>> {
+        let first = state.mappings_in(span).next()?.extent.at.first();
+        let mapping = state.mappings.remove(first.number())?;
+        self.manager.pulses.cancel(self, mapping.extent.at, in_space);
+        self.manager.mmu.detach(&self.machine, mapping.extent.at);
+        mapping.reference.list.unlink(mapping.slot);
+        self.slots.free(&mut state.free, mapping.slot);
+        if mapping.reference.list.is_empty() {
+            self.forget(state, in_space, &mapping.reference.object);
+        }
+        Some(mapping)
+    }
+
+    /// Takes all mappings out: nobody has a handle of this space any more.
+    pub(crate) fn clear(&mut self) {
+        let mut nothing = Token::nothing_held();
+        self.manager.pulses.cancel(self, self.span, &mut nothing);
+        let mmu = &self.manager.mmu;
+        let state = self.state.get_mut();
+        loop {
+            let first = state.mappings.from(0).next().map(|m| m.extent.at.first());
+            let Some(first) = first else { return };
+            let Some(mapping) = state.mappings.remove(first.number()) else { return };
+            mmu.detach(&self.machine, mapping.extent.at);
+            mapping.reference.list.unlink(mapping.slot);
+            self.slots.free(&mut state.free, mapping.slot);
+            if mapping.reference.list.is_empty() {
+                let object = &mapping.reference.object;
+                if let Ok(place) = state.reference(object.number) {
+                    let gone = state.references.remove(place);
+                    let (mut of_object, _) = object.state.lock(&mut nothing);
+                    of_object.references.retain(|reference| !Arc::ptr_eq(reference, &gone));
+                }
+            }
+        }
+    }
+}

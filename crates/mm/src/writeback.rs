@@ -1,0 +1,96 @@
+//! Write-back: what was changed in memory comes to the pager, and stays in memory.
+//!
+//! As the first half of an eviction (`evict.rs`), page by page: write access away, copy, write with no
+//! lock held. A write meanwhile faults and makes the page dirty again; a failure does so too.
+
+use alloc::{sync::Arc, vec::Vec};
+
+use crate::{
+    AddressSpace, Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Page, Pages, Span, State,
+    VirtualSpan, object::ObjectCore, order::Token,
+};
+
+impl<M: Mmu> Object<M> {
+    /// Writes the dirty pages of `span` to the pager, and says how many. What was written to a page before
+    /// this call is with the pager when it returns.
+    ///
+    /// # Errors
+    /// The first failure; pages from there on may be as before, dirty ones are dirty still.
+    pub fn sync(&self, span: ObjectSpan) -> Result<Pages, Error> {
+        self.core.sync(span)
+    }
+}
+
+impl<M: Mmu> AddressSpace<M> {
+    /// As [`Object::sync`], for whatever is mapped in `span`.
+    ///
+    /// # Errors
+    /// [`Error::NotMapped`] if there is a gap, before anything was written; else as [`Object::sync`].
+    pub fn sync(&self, span: VirtualSpan) -> Result<Pages, Error> {
+        let mut written = 0;
+        for (object, pages) in self.core.objects_in(span)? {
+            written += object.sync(pages)?.0;
+        }
+        Ok(Pages(written))
+    }
+}
+
+impl<M: Mmu> ObjectCore<M> {
+    fn sync(self: &Arc<Self>, span: ObjectSpan) -> Result<Pages, Error> {
+        let mut bytes = Vec::new();
+        let length = self.manager.mmu.page_size();
+        bytes.try_reserve_exact(length)?;
+        bytes.resize(length, 0);
+        let (mut written, mut page, mut attempt) = (0, span.first(), 0_u32);
+        while page < span.end() {
+            match self.sync_one(page, span.end(), &mut bytes)? {
+                Synced::Wrote(done) => {
+                    written += 1;
+                    page = done.plus(1);
+                }
+                // Somebody writes it already, but maybe what it was before the last change.
+                Synced::Busy(at) => {
+                    page = at;
+                    attempt = attempt.saturating_add(1);
+                    self.manager.mmu.idle(attempt);
+                }
+                Synced::NoMore => break,
+            }
+        }
+        Ok(Pages(written))
+    }
+
+    /// Writes the first dirty page from `first` on.
+    fn sync_one(
+        &self,
+        first: ObjectPage,
+        end: ObjectPage,
+        bytes: &mut [u8],
+    ) -> Result<Synced, Error> {
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.state.lock(&mut nothing);
+        let end = state.within(Span::between(first, end)).end();
+        let wanted = state.pages.position(first, end, |p| p.writing || p.state == State::Dirty);
+        let Some(page) = wanted else { return Ok(Synced::NoMore) };
+        if state.pages.get(page).writing {
+            return Ok(Synced::Busy(page));
+        }
+        self.begin_writing(&mut state, page, bytes, State::Clean).map_err(|error| match error {
+            FaultError::Machine(error) => Error::Machine(error),
+            _ => Error::NoMemory,
+        })?;
+        drop(state);
+        let written = self.pager.write(page, bytes);
+        let (mut state, _) = self.state.lock(&mut nothing);
+        match self.end_writing(&mut state, page, written) {
+            Ok(()) => Ok(Synced::Wrote(page)),
+            Err(error) => Err(Error::Pager { page, error }),
+        }
+    }
+}
+
+enum Synced {
+    Wrote(ObjectPage),
+    Busy(ObjectPage),
+    NoMore,
+}

@@ -1,0 +1,327 @@
+//! Mistakes that were made once, each with its story.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Condvar, Mutex},
+};
+
+use commonhold_mm::{
+    Access, AddressSpace, Advice, Context, Error, Fault, FaultError, Kind, Manager, MapRequest,
+    MmuError, ObjectPage, ObjectSpan, Pager, PagerError, Pages, Placement, Protection, Residency,
+    Scope, Settings, State, VirtualPage, VirtualSpan, soft::SoftMmu,
+};
+
+type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
+
+const PAGE: usize = 16;
+const BROKEN: PagerError = PagerError::Io { code: 5 };
+
+/// Done in the middle of a call of the pager.
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
+/// Keeps what is written, fails to read one page, and lets something happen in the middle of a call.
+#[derive(Default)]
+struct Store {
+    pages: Mutex<BTreeMap<u64, Vec<u8>>>,
+    broken: Option<u64>,
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+impl Store {
+    fn interrupt(&self) {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+    }
+}
+
+impl Pager for Store {
+    fn read(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
+        self.interrupt();
+        if self.broken == Some(page.number()) {
+            return Err(BROKEN);
+        }
+        into.fill(0);
+        if let Some(bytes) = self.pages.lock().unwrap().get(&page.number()) {
+            into.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn write(&self, page: ObjectPage, from: &[u8]) -> Result<(), PagerError> {
+        self.interrupt();
+        self.pages.lock().unwrap().insert(page.number(), from.to_vec());
+        Ok(())
+    }
+
+    fn discard(&self, _pages: ObjectSpan) -> Result<(), PagerError> {
+        Ok(())
+    }
+}
+
+fn manager(budget: u64) -> Manager<Machine> {
+    manager_with(budget, |_| std::thread::yield_now())
+}
+
+fn manager_with(budget: u64, idle: fn(u32)) -> Manager<Machine> {
+    let settings = Settings { budget: Pages(budget), ..Settings::default() };
+    Manager::new(SoftMmu::new(PAGE, 1000, idle), settings).unwrap()
+}
+
+fn space(manager: &Manager<Machine>) -> AddressSpace<Machine> {
+    manager.space(span(0, 64)).unwrap()
+}
+
+fn span(first: u64, pages: u64) -> VirtualSpan {
+    VirtualSpan::new(VirtualPage::new(first), Pages(pages)).unwrap()
+}
+
+fn fixed(at: u64, pages: u64) -> MapRequest {
+    MapRequest {
+        placement: Placement::Fixed(VirtualPage::new(at)),
+        ..MapRequest::new(Pages(pages))
+    }
+}
+
+/// The search for a page that can go went from the largest budget to smaller ones, and so passed over those
+/// that were as large: with one page in memory, and the place for a second just taken in a budget of its
+/// own, the only page that could go was never looked at, and the fault failed for want of memory.
+#[test]
+fn a_page_goes_although_its_budget_is_no_larger_than_another() {
+    let manager = manager(1);
+    let own = manager.budget(Pages(1)).unwrap();
+    let store = || Arc::new(Store::default());
+    let first = manager.object(Kind::Anonymous, Pages(1), store()).unwrap();
+    let second = manager.object_within(&own, Kind::Anonymous, Pages(1), store()).unwrap();
+    let space = space(&manager);
+    space.map(&first, fixed(0, 1)).unwrap();
+    space.map(&second, fixed(8, 1)).unwrap();
+    let cpu = manager.mmu().cpu();
+    for _ in 0..3 {
+        assert_eq!(cpu.write(&manager, &space, 0, &[1]), Ok(()));
+        assert_eq!(cpu.write(&manager, &space, 8 * 16, &[2]), Ok(()));
+    }
+    assert_eq!(manager.mmu().violations(), []);
+}
+
+/// One look at all pages was taken for proof that none can go. But a page that has been used since it lost
+/// its translations is spared once: if all were such pages, the fault failed for want of memory, though
+/// nobody had locked a single one.
+#[test]
+fn pages_that_are_all_in_use_make_room_for_another() {
+    let manager = manager(100);
+    let own = manager.budget(Pages(32)).unwrap();
+    let store = Arc::new(Store::default());
+    let object = manager.object_within(&own, Kind::Anonymous, Pages(64), store).unwrap();
+    let space = space(&manager);
+    space.map(&object, fixed(0, 64)).unwrap();
+    let cpu = manager.mmu().cpu();
+    for page in 0..40 {
+        cpu.read(&manager, &space, page * 16, &mut [0]).unwrap();
+    }
+    // Those on trial are in memory, and have no translation.
+    let on_trial = |at: &u64| {
+        let at = VirtualPage::new(*at);
+        let resident = space.query(at).unwrap().state == Some(State::Clean);
+        resident && manager.mmu().translation(space.machine(), at).is_none()
+    };
+    let trial: Vec<u64> = (0..40).filter(on_trial).collect();
+    assert!(!trial.is_empty());
+    for page in (0..40).filter(|page| !trial.contains(page)) {
+        space.advise(span(page, 1), Advice::DontNeed).unwrap();
+    }
+    for page in &trial {
+        cpu.read(&manager, &space, page * 16, &mut [0]).unwrap();
+    }
+    own.set_limit(Pages(trial.len() as u64));
+    assert_eq!(cpu.read(&manager, &space, 50 * 16, &mut [0]), Ok(()));
+}
+
+/// While one thread had the only place of a budget, and waited for its pager, no page was in memory that
+/// could go. A second thread's fault failed for want of memory, where it had only to wait a little.
+#[test]
+fn two_threads_share_a_budget_of_one_page() {
+    static GATE: (Mutex<(bool, bool)>, Condvar) = (Mutex::new((false, false)), Condvar::new());
+    fn open() {
+        GATE.0.lock().unwrap().1 = true;
+        GATE.1.notify_all();
+    }
+    let manager = manager_with(1, |_| {
+        open();
+        std::thread::yield_now();
+    });
+    let store = Store {
+        meanwhile: Mutex::new(Some(Box::new(|| {
+            let mut gate = GATE.0.lock().unwrap();
+            gate.0 = true;
+            GATE.1.notify_all();
+            drop(GATE.1.wait_while(gate, |gate| !gate.1).unwrap());
+        }))),
+        ..Store::default()
+    };
+    let object = manager.object(Kind::File, Pages(2), Arc::new(store)).unwrap();
+    let space = space(&manager);
+    space.map(&object, fixed(0, 2)).unwrap();
+    let read = |page: u64| manager.mmu().cpu().read(&manager, &space, page * 16, &mut [0]);
+    let results = std::thread::scope(|threads| {
+        let first = threads.spawn(|| read(0));
+        drop(GATE.1.wait_while(GATE.0.lock().unwrap(), |gate| !gate.0).unwrap());
+        let second = read(1);
+        open();
+        (first.join().unwrap(), second)
+    });
+    assert_eq!(results, (Ok(()), Ok(())));
+    assert_eq!(manager.mmu().violations(), []);
+}
+
+/// Locked neighbours become one mapping. Whoever locked a page brought in the whole of it, beyond what was
+/// asked for, and failed if that could not be brought in.
+#[test]
+fn a_lock_asks_for_its_own_pages_only() {
+    let manager = manager(100);
+    let store = Arc::new(Store { broken: Some(3), ..Store::default() });
+    let object = manager.object(Kind::File, Pages(4), store).unwrap();
+    let space = space(&manager);
+    space.map(&object, MapRequest { protection: Protection::None, ..fixed(0, 4) }).unwrap();
+    space.lock(span(2, 2)).unwrap();
+    let error = Error::Fault { at: VirtualPage::new(3), error: FaultError::Pager(BROKEN) };
+    assert_eq!(space.protect(span(2, 2), Protection::Read), Err(error));
+    space.protect(span(0, 2), Protection::Read).unwrap();
+    assert_eq!(space.lock(span(0, 2)), Ok(()));
+    assert_eq!(space.totals().mappings, 1);
+}
+
+/// To bring grown pages in wherever they are locked, the mappings were listed first, and each looked up
+/// again by its first page. Of one that was cut in two meanwhile, the second part was forgotten.
+#[test]
+fn a_mapping_that_is_cut_in_two_meanwhile_gets_all_grown_pages() {
+    let manager = manager(4);
+    let object = manager.object(Kind::Anonymous, Pages(4), Arc::new(Store::default())).unwrap();
+    let store = Arc::new(Store::default());
+    let other = manager.object(Kind::Anonymous, Pages(1), Arc::clone(&store) as _).unwrap();
+    let space = space(&manager);
+    let locked = |at| MapRequest { residency: Some(Residency::Locked), ..fixed(at, 4) };
+    space.map(&object, locked(0)).unwrap();
+    space.map(&object, locked(10)).unwrap();
+    object.resize(Pages(2)).unwrap();
+    space.map(&other, fixed(20, 1)).unwrap();
+    let cpu = manager.mmu().cpu();
+    cpu.write(&manager, &space, 20 * 16, &[1]).unwrap();
+    // The last place is that of the other object, whose page has to be written first.
+    let cut = space.clone();
+    *store.meanwhile.lock().unwrap() =
+        Some(Box::new(move || cut.protect(span(10, 2), Protection::Read).unwrap()));
+    object.resize(Pages(4)).unwrap();
+    assert_eq!(space.totals().mappings, 4);
+    let before = space.totals().faults;
+    cpu.read(&manager, &space, 12 * 16, &mut [0; 32]).unwrap();
+    assert_eq!(space.totals().faults, before);
+}
+
+/// `lock_all` listed the mappings and locked one after the other. Of one from which a part had been unmapped
+/// meanwhile, nothing was locked, and nobody was told.
+#[test]
+fn what_is_left_of_a_mapping_is_locked_with_all_others() {
+    let manager = manager(100);
+    let store = Arc::new(Store::default());
+    let object = manager.object(Kind::File, Pages(4), Arc::clone(&store) as _).unwrap();
+    let space = space(&manager);
+    space.map(&object, fixed(0, 1)).unwrap();
+    space.map(&object, fixed(10, 4)).unwrap();
+    let cut = space.clone();
+    *store.meanwhile.lock().unwrap() = Some(Box::new(move || cut.unmap(span(10, 1)).unwrap()));
+    space.lock_all(Scope::Present).unwrap();
+    assert!(space.query(VirtualPage::new(11)).unwrap().locked);
+    assert_eq!(space.totals().locked, space.totals().mapped);
+}
+
+/// A fault where none may happen was blamed on the program's first touch of a lazy page, however often it had
+/// been touched, and past the end of an object on a lock that was there.
+#[test]
+fn a_fault_where_none_may_be_says_what_is_wrong() {
+    let manager = manager(100);
+    let object = manager.object(Kind::Anonymous, Pages(4), Arc::new(Store::default())).unwrap();
+    let space = space(&manager);
+    space.map(&object, MapRequest { lazy: true, ..fixed(0, 2) }).unwrap();
+    let offset = ObjectPage::new(2);
+    space.map(&object, MapRequest { offset, ..fixed(10, 2) }).unwrap();
+    let fault = |at| space.fault(VirtualPage::new(at), Access::Read, Context::NoFault);
+    let cpu = manager.mmu().cpu();
+    cpu.write(&manager, &space, 0, &[1]).unwrap();
+    space.advise(span(0, 1), Advice::DontNeed).unwrap();
+    assert_eq!(fault(0), Fault::Failed(FaultError::NotSuperLocked));
+    assert_eq!(fault(1), Fault::Failed(FaultError::NeverReferenced));
+    space.super_lock().unwrap();
+    object.resize(Pages(3)).unwrap();
+    assert_eq!(fault(11), Fault::Failed(FaultError::PastEnd));
+    assert_eq!(fault(1), Fault::Failed(FaultError::NeverReferenced));
+}
+
+/// Pulses of a space that was dropped were dropped as well: who had faulted there, and had been promised a
+/// wake, waited for ever.
+#[test]
+fn who_waits_in_a_space_that_is_dropped_is_woken() {
+    let manager = manager(100);
+    let object = manager.object(Kind::Anonymous, Pages(4), Arc::new(Store::default())).unwrap();
+    let space = space(&manager);
+    space.map(&object, fixed(0, 4)).unwrap();
+    for at in 0..3 {
+        let fault = space.fault(VirtualPage::new(at), Access::Read, Context::Normal);
+        assert_eq!(fault, Fault::Pulsed);
+    }
+    drop(space);
+    assert_eq!((manager.mmu().wakes(), manager.pulses()), (3, 0));
+    assert!(!manager.serve());
+}
+
+/// Not a mistake so far, but the one that is made most easily: a pulse waits, and meanwhile the mapping changes.
+/// What is there when it is served decides, not what was there when it was sent.
+#[test]
+fn a_fault_that_waited_is_judged_by_what_is_there_when_it_is_served() {
+    let manager = manager(100);
+    let object = manager.object(Kind::Anonymous, Pages(4), Arc::new(Store::default())).unwrap();
+    let space = space(&manager);
+    space.map(&object, fixed(0, 4)).unwrap();
+    let fault = |at| space.fault(VirtualPage::new(at), Access::Write, Context::Normal);
+    assert_eq!(fault(0), Fault::Pulsed);
+    space.protect(span(0, 1), Protection::Read).unwrap();
+    assert!(manager.serve());
+    assert_eq!(space.totals().faults.failed, 1, "to write is not permitted any more");
+    assert_eq!(fault(3), Fault::Pulsed);
+    object.resize(Pages(3)).unwrap();
+    assert!(manager.serve());
+    assert_eq!(space.totals().faults.failed, 2, "the page is past the end by now");
+    assert_eq!(fault(2), Fault::Pulsed);
+    let replace = MapRequest { placement: Placement::Replace(VirtualPage::new(2)), ..fixed(2, 1) };
+    space.map(&object, replace).unwrap();
+    assert!(!manager.serve(), "nobody serves it into the new mapping");
+    assert_eq!((space.totals().faults.cancelled, manager.mmu().wakes()), (1, 3));
+    assert_eq!((object.totals().resident, manager.pulses()), (Pages(0), 0));
+}
+
+/// What went wrong is told in a sentence, with the number of the page.
+#[test]
+fn errors_say_which_page_and_what_to_do() {
+    let at = VirtualPage::new(7);
+    let page = ObjectPage::new(9);
+    let fault = Error::Fault { at, error: FaultError::NeverReferenced };
+    assert!(
+        fault.to_string().starts_with("page 7: ") && fault.to_string().contains("touch it before")
+    );
+    assert!(Error::Pager { page, error: BROKEN }.to_string().contains("page 9"));
+    assert!(Error::PastEnd { page }.to_string().contains("page 9"));
+    assert!(Error::Occupied { at }.to_string().contains("page 7"));
+    assert!(Error::NotMapped { at }.to_string().contains("page 7"));
+    assert!(Error::NoGap { asked: Pages(3) }.to_string().contains("3 pages"));
+    let failed = MmuError::Failed { code: 12 };
+    assert_eq!(Error::from(failed), Error::Machine(failed));
+    assert_eq!(Error::from(MmuError::NoMemory), Error::NoMemory);
+    assert!(Error::Machine(failed).to_string().contains("error 12"));
+    assert_eq!(FaultError::from(failed).to_string(), Error::Machine(failed).to_string());
+    let all = [FaultError::NotMapped, FaultError::Protection, FaultError::PastEnd];
+    let all = all.into_iter().chain([FaultError::NoMemory, FaultError::NotSuperLocked]);
+    let told: std::collections::BTreeSet<String> = all.map(|error| error.to_string()).collect();
+    assert_eq!(told.len(), 5, "each is told in words of its own: {told:?}");
+}

@@ -1,0 +1,19 @@
+//! The memory manager on the software machine, in schedules that shuttle chooses: a fault against whatever else may
+//! happen to its page, with the data and the counts checked at the end of each.
+//!
+//! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p commonhold-mm --release --test shuttle`;
+//! `COMMONHOLD_SCHEDULES` says how many schedules of each scenario (100,000). Where a scenario fails, shuttle prints
+//! the schedule, and `shuttle::replay` repeats it.
+#![cfg(shuttle)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+#[path = "shuttle/evicting.rs"]
+mod evicting;
+#[path = "shuttle/faulting.rs"]
+mod faulting;
+#[path = "shuttle/locks.rs"]
+mod locks;
+#[path = "shuttle/mapping.rs"]
+mod mapping;
+#[path = "shuttle/world.rs"]
+mod world;

@@ -1,0 +1,281 @@
+//! Page-out, write-back and residency against accesses, and the walk against the changes of a space.
+
+use commonhold_mm::{
+    Access, AddressSpace, Context, Object, ObjectPage, ObjectSpan, Pages, Protection, VirtualPage,
+};
+use shuttle::thread;
+
+use crate::world::{Machine, PAGE, Store, World, check, fixed, span};
+
+fn whole(pages: u64) -> ObjectSpan {
+    ObjectSpan::new(ObjectPage::new(0), Pages(pages)).unwrap()
+}
+
+/// Evicts one page, if one can go, and one more.
+fn page_out(world: &World) -> thread::JoinHandle<()> {
+    let world = world.clone();
+    thread::spawn(move || {
+        world.manager.page_out(Pages(1));
+        world.manager.page_out(Pages(1));
+    })
+}
+
+#[test]
+fn a_fault_against_eviction_reads_what_was_written_last() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let evictor = page_out(&world);
+        let cpu = world.cpu();
+        for byte in 8..10 {
+            cpu.write(&world.manager, &space, 0, &[byte]).unwrap();
+            let mut read = [0];
+            cpu.read(&world.manager, &space, 0, &mut read).unwrap();
+            assert_eq!(read[0], byte);
+        }
+        evictor.join().unwrap();
+        assert_eq!(world.look(&space, 0), 9);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn what_the_pager_could_not_write_stays_in_memory() {
+    check(|| {
+        let world = World::new(2, 4);
+        let store = Store::new(7);
+        let object = world.object(1, &store);
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        store.fail_writes(1);
+        let cpu = world.cpu();
+        cpu.write(&world.manager, &space, 0, &[8]).unwrap();
+        let evictor = page_out(&world);
+        let mut read = [0];
+        cpu.read(&world.manager, &space, 0, &mut read).unwrap();
+        assert_eq!(read[0], 8);
+        cpu.write(&world.manager, &space, 1, &[9]).unwrap();
+        evictor.join().unwrap();
+        let mut both = [0; 2];
+        cpu.read(&world.manager, &space, 0, &mut both).unwrap();
+        assert_eq!(both, [8, 9]);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn a_lock_against_eviction_leaves_the_page_readable_without_a_fault() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let cpu = world.cpu();
+        cpu.write(&world.manager, &space, 0, &[9]).unwrap();
+        let evictor = page_out(&world);
+        space.lock(span(0, 1)).unwrap();
+        for _ in 0..2 {
+            let mut seen = 0;
+            let act = &mut |bytes: &mut [u8]| seen = bytes[0];
+            let (mmu, at) = (world.manager.mmu(), VirtualPage::new(0));
+            assert!(cpu.try_access(mmu, space.machine(), at, Access::Read, act), "a fault");
+            assert_eq!(seen, 9);
+        }
+        evictor.join().unwrap();
+        assert!(object.state(ObjectPage::new(0)).unwrap().is_resident());
+        space.unlock(span(0, 1)).unwrap();
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn a_super_lock_against_eviction_and_write_back_faults_never() {
+    check(|| {
+        let world = World::new(2, 4);
+        let store = Store::new(7);
+        let object = world.object(1, &store);
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let cpu = world.cpu();
+        cpu.write(&world.manager, &space, 0, &[6]).unwrap();
+        let evictor = world.clone();
+        let synced = object.clone();
+        let evictor = thread::spawn(move || {
+            evictor.manager.page_out(Pages(1));
+            synced.sync(whole(1)).unwrap();
+        });
+        space.super_lock().unwrap();
+        for byte in 8..10 {
+            let (at, no_fault) = (VirtualPage::new(0), Context::NoFault);
+            let write = |bytes: &mut [u8]| bytes[0] = byte;
+            cpu.access(&world.manager, &space, at, Access::Write, no_fault, write).unwrap();
+        }
+        space.super_unlock();
+        evictor.join().unwrap();
+        while world.manager.page_out(Pages(1)) != Pages(0) {}
+        assert_eq!(store.kept(0)[0], 9);
+        assert_eq!(world.look(&space, 0), 9);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn a_fault_against_super_lock_and_super_unlock_is_made_good() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let writer = thread::spawn(move || {
+            theirs.cpu().write(&theirs.manager, &target, 0, &[9]).unwrap();
+        });
+        space.super_lock().unwrap();
+        let (at, no_fault) = (VirtualPage::new(0), Context::NoFault);
+        let write = |bytes: &mut [u8]| bytes[1] = 8;
+        world.cpu().access(&world.manager, &space, at, Access::Write, no_fault, write).unwrap();
+        space.super_unlock();
+        writer.join().unwrap();
+        let mut both = [0; 2];
+        world.cpu().read(&world.manager, &space, 0, &mut both).unwrap();
+        assert_eq!(both, [9, 8]);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+/// The second used to return before the first had brought all pages in.
+#[test]
+fn whoever_super_locks_a_space_finds_it_in_memory_even_if_another_has_begun() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let super_lock = |world: &World, space: &AddressSpace<Machine>| {
+            space.super_lock().unwrap();
+            let (at, no_fault) = (VirtualPage::new(0), Context::NoFault);
+            world.cpu().access(&world.manager, space, at, Access::Write, no_fault, |_| ())
+        };
+        let (theirs, target) = (world.clone(), space.clone());
+        let other = thread::spawn(move || super_lock(&theirs, &target));
+        assert_eq!(super_lock(&world, &space), Ok(()));
+        assert_eq!(other.join().unwrap(), Ok(()));
+        space.super_unlock();
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn pages_that_grow_while_a_space_is_super_locked_are_in_memory() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(2, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 2)).unwrap();
+        object.resize(Pages(1)).unwrap();
+        let target = space.clone();
+        let locker = thread::spawn(move || target.super_lock().unwrap());
+        object.resize(Pages(2)).unwrap();
+        locker.join().unwrap();
+        let cpu = world.cpu();
+        for at in [0, 1].map(VirtualPage::new) {
+            let write = |bytes: &mut [u8]| bytes[0] = 9;
+            cpu.access(&world.manager, &space, at, Access::Write, Context::NoFault, write).unwrap();
+        }
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn a_sync_against_writes_and_eviction_takes_what_was_written_before() {
+    check(|| {
+        let world = World::new(2, 4);
+        let store = Store::new(7);
+        let object = world.object(1, &store);
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let other = thread::spawn(move || {
+            theirs.cpu().write(&theirs.manager, &target, 1, &[9]).unwrap();
+            theirs.manager.page_out(Pages(1));
+        });
+        world.cpu().write(&world.manager, &space, 0, &[8]).unwrap();
+        object.sync(whole(1)).unwrap();
+        assert_eq!(store.kept(0)[0], 8);
+        other.join().unwrap();
+        object.sync(whole(1)).unwrap();
+        assert_eq!(store.kept(0)[..2], [8, 9]);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn an_eviction_finds_a_page_whose_mapping_is_split_and_joined() {
+    check(|| {
+        let world = World::new(3, 4);
+        let object = world.object(2, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 2)).unwrap();
+        let cpu = world.cpu();
+        cpu.write(&world.manager, &space, PAGE, &[9]).unwrap();
+        let evictor = page_out(&world);
+        space.protect(span(1, 1), Protection::ReadWriteExecute).unwrap();
+        space.protect(span(1, 1), Protection::ReadWrite).unwrap();
+        assert_eq!(space.totals().mappings, 1);
+        cpu.write(&world.manager, &space, PAGE + 1, &[8]).unwrap();
+        evictor.join().unwrap();
+        let mut both = [0; 2];
+        cpu.read(&world.manager, &space, PAGE, &mut both).unwrap();
+        assert_eq!(both, [9, 8]);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn an_eviction_against_unmap_takes_no_memory_that_is_still_translated() {
+    check(|| {
+        let world = World::new(3, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let cpu = world.cpu();
+        cpu.read(&world.manager, &space, 0, &mut [0]).unwrap();
+        let evictor = page_out(&world);
+        space.unmap(span(0, 1)).unwrap();
+        evictor.join().unwrap();
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn a_walk_meets_only_places_where_the_object_was_shown() {
+    check(|| {
+        let world = World::new(3, 4);
+        let (object, other) = (world.object(2, &Store::new(7)), world.object(2, &Store::new(8)));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 2)).unwrap();
+        space.map(&object, fixed(4, 0, 1)).unwrap();
+        let walked = object.clone();
+        let walker = thread::spawn(move || assert_places(&walked));
+        space.unmap(span(4, 1)).unwrap();
+        space.map(&other, fixed(5, 1, 1)).unwrap();
+        space.unmap(span(0, 1)).unwrap();
+        space.map(&other, fixed(6, 0, 2)).unwrap();
+        walker.join().unwrap();
+        assert_places(&object);
+        world.check(&[&space], &[&object, &other]);
+    });
+}
+
+/// Page 1 is shown at 1 all the time, page 0 at 0 and at 4 for some.
+fn assert_places(object: &Object<Machine>) {
+    let mut found = false;
+    object.walk(whole(2), |reach| {
+        let place = (reach.page().number(), reach.at().number());
+        assert!([(0, 0), (1, 1), (0, 4)].contains(&place), "{place:?} is another object's");
+        found |= place == (1, 1);
+    });
+    assert!(found, "the page that is shown all the time is missing");
+}

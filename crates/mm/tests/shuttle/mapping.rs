@@ -1,0 +1,215 @@
+//! A fault while its mapping, or its object, changes.
+
+use commonhold_mm::{
+    Access, Advice, Context, Error, Fault, FaultError, ObjectPage, Pages, Protection, State,
+    VirtualPage,
+};
+use shuttle::thread;
+
+use crate::world::{PAGE, Store, World, check, fixed, span};
+
+#[test]
+fn a_fault_against_unmap_writes_before_it_or_learns_of_it() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let (space, other) = (world.space(), world.space());
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        other.map(&object, fixed(4, 0, 1)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let writer = thread::spawn(move || theirs.cpu().write(&theirs.manager, &target, 0, &[9]));
+        space.unmap(span(0, 1)).unwrap();
+        let wrote = writer.join().unwrap();
+        assert!(matches!(wrote, Ok(()) | Err(FaultError::NotMapped)), "{wrote:?}");
+        assert_eq!(world.look(&other, 4), if wrote.is_ok() { 9 } else { 7 });
+        world.check(&[&space, &other], &[&object]);
+    });
+}
+
+#[test]
+fn a_fault_while_another_object_takes_the_place_is_served_once_in_one_of_them() {
+    check(|| {
+        let world = World::new(2, 4);
+        let (old, new) = (world.object(1, &Store::new(7)), world.object(1, &Store::new(8)));
+        let space = world.space();
+        space.map(&old, fixed(0, 0, 1)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let writer = thread::spawn(move || {
+            let cpu = theirs.cpu();
+            let wrote = cpu.write(&theirs.manager, &target, 0, &[9]);
+            (cpu, wrote)
+        });
+        space.unmap(span(0, 1)).unwrap();
+        space.map(&new, fixed(0, 0, 1)).unwrap();
+        let seen = world.look(&space, 0);
+        assert!(seen == 8 || seen == 9, "{seen} is the old object's");
+        let (cpu, wrote) = writer.join().unwrap();
+        assert!(matches!(wrote, Ok(()) | Err(FaultError::NotMapped)), "{wrote:?}");
+        let other = world.space();
+        let mut after = [0];
+        cpu.read(&world.manager, &space, 0, &mut after).unwrap();
+        other.map(&old, fixed(0, 0, 1)).unwrap();
+        let written = [world.look(&other, 0), after[0]];
+        let expected: &[[u8; 2]] = if wrote.is_ok() { &[[9, 8], [7, 9]] } else { &[[7, 8]] };
+        assert!(expected.contains(&written), "{written:?} after {wrote:?}");
+        world.check(&[&space, &other], &[&old, &new]);
+    });
+}
+
+#[test]
+fn a_pulse_whose_mapping_goes_is_cancelled_or_finds_what_is_there_now() {
+    check(|| {
+        let world = World::new(2, 4);
+        let (old, new) = (world.object(1, &Store::new(7)), world.object(1, &Store::new(8)));
+        let space = world.space();
+        space.map(&old, fixed(0, 0, 1)).unwrap();
+        let at = VirtualPage::new(0);
+        assert_eq!(space.fault(at, Access::Write, Context::Normal), Fault::Pulsed);
+        let worker = world.clone();
+        let worker = thread::spawn(move || worker.manager.serve());
+        space.unmap(span(0, 1)).unwrap();
+        space.map(&new, fixed(0, 0, 1)).unwrap();
+        assert!(!world.manager.serve(), "a pulse waits for a mapping that has gone");
+        let taken = worker.join().unwrap();
+        let faults = space.totals().faults;
+        assert_eq!(faults.cancelled, u64::from(!taken));
+        assert_eq!(faults.served + faults.failed, u64::from(taken));
+        if !taken {
+            assert_eq!(new.state(ObjectPage::new(0)), Some(State::Absent), "nobody wants it");
+        }
+        world.check(&[&space], &[&old, &new]);
+    });
+}
+
+#[test]
+fn a_pulse_that_waits_for_a_filling_goes_with_its_mapping() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let (space, other) = (world.space(), world.space());
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        other.map(&object, fixed(4, 0, 1)).unwrap();
+        let target = other.clone();
+        let filler = thread::spawn(move || target.advise(span(4, 1), Advice::WillNeed).unwrap());
+        let fault = space.fault(VirtualPage::new(0), Access::Read, Context::Normal);
+        // Only this thread serves: it makes the fault good, or puts it off until the page is filled.
+        world.manager.serve();
+        space.unmap(span(0, 1)).unwrap();
+        assert_eq!(world.manager.pulses(), 0, "a pulse waits for a mapping that has gone");
+        let expected = match fault {
+            Fault::Pulsed => 1,
+            Fault::Resolved => 0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(world.manager.mmu().wakes(), expected);
+        filler.join().unwrap();
+        world.check(&[&space, &other], &[&object]);
+    });
+}
+
+#[test]
+fn a_fault_against_protect_writes_before_it_or_never() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let writer = thread::spawn(move || {
+            let cpu = theirs.cpu();
+            (8..10).try_for_each(|byte| cpu.write(&theirs.manager, &target, 0, &[byte]))
+        });
+        space.protect(span(0, 1), Protection::Read).unwrap();
+        let seen = world.look(&space, 0);
+        let wrote = writer.join().unwrap();
+        assert!(matches!(wrote, Ok(()) | Err(FaultError::Protection)), "{wrote:?}");
+        assert_eq!(world.look(&space, 0), seen, "written to while it was protected");
+        assert!(wrote.is_err() || seen == 9);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn a_fault_against_shrinking_and_growing_leaves_zeros_or_a_later_write() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(2, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 2)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let writer =
+            thread::spawn(move || theirs.cpu().write(&theirs.manager, &target, PAGE, &[9]));
+        object.resize(Pages(1)).unwrap();
+        object.resize(Pages(2)).unwrap();
+        let wrote = writer.join().unwrap();
+        assert!(matches!(wrote, Ok(()) | Err(FaultError::PastEnd)), "{wrote:?}");
+        let seen = world.look(&space, 1);
+        assert!(seen == 0 || (seen == 9 && wrote.is_ok()), "{seen} after {wrote:?}");
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn a_page_that_is_written_back_while_it_is_cut_off_stays_away() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(2, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 2)).unwrap();
+        let cpu = world.cpu();
+        cpu.write(&world.manager, &space, PAGE, &[9]).unwrap();
+        let evictor = world.clone();
+        let evictor = thread::spawn(move || evictor.manager.page_out(Pages(1)));
+        object.resize(Pages(1)).unwrap();
+        let gone = cpu.read(&world.manager, &space, PAGE, &mut [0]);
+        assert_eq!(gone, Err(FaultError::PastEnd));
+        object.resize(Pages(2)).unwrap();
+        evictor.join().unwrap();
+        assert_eq!(world.look(&space, 1), 0);
+        world.check(&[&space], &[&object]);
+    });
+}
+
+#[test]
+fn a_fault_against_destroy_and_the_last_handles_keeps_the_object_until_it_is_done() {
+    check(|| {
+        let world = World::new(2, 4);
+        let store = Store::new(7);
+        let (object, space) = (world.object(1, &store), world.space());
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let writer = thread::spawn(move || {
+            theirs.cpu().write(&theirs.manager, &target, 0, &[9]).unwrap();
+            // A second fault that nobody waits for: the space may be gone when it is served.
+            let _ = target.fault(VirtualPage::new(0), Access::Write, Context::Normal);
+        });
+        object.destroy();
+        assert_eq!(space.map(&object, fixed(1, 0, 1)), Err(Error::Destroyed));
+        drop(object);
+        drop(space);
+        world.manager.serve();
+        writer.join().unwrap();
+        world.check_empty();
+        assert_eq!(store.kept(0)[0], 9, "the dirty page of a file is written at its end");
+    });
+}
+
+#[test]
+fn a_pulse_whose_space_goes_is_let_go_of() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        let at = VirtualPage::new(0);
+        assert_eq!(space.fault(at, Access::Read, Context::Normal), Fault::Pulsed);
+        let (worker, evictor) = (world.clone(), world.clone());
+        let worker = thread::spawn(move || worker.manager.serve());
+        let evictor = thread::spawn(move || evictor.manager.page_out(Pages(1)));
+        drop(space);
+        drop(object);
+        worker.join().unwrap();
+        evictor.join().unwrap();
+        world.check_empty();
+    });
+}

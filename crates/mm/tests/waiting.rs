@@ -1,0 +1,217 @@
+//! What one thread does while another is at work with a pager. Most of it needs no second thread: a pager is
+//! called with no lock held, so it can itself do what another thread would do meanwhile.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use commonhold_mm::{
+    Access, AddressSpace, Advice, Context, Fault, Kind, Manager, MapRequest, Object, ObjectPage,
+    ObjectSpan, Pager, PagerError, Pages, Placement, Settings, State, VirtualPage, VirtualSpan,
+    soft::SoftMmu,
+};
+
+type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
+
+const BROKEN: PagerError = PagerError::Io { code: 5 };
+
+/// Zeros; in the middle of a call something happens, which says how the call ends.
+struct Interrupted {
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+type Meanwhile = Box<dyn FnOnce() -> Result<(), PagerError> + Send>;
+
+impl Interrupted {
+    fn interrupt(&self) -> Result<(), PagerError> {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.map_or(Ok(()), |meanwhile| meanwhile())
+    }
+}
+
+impl Pager for Interrupted {
+    fn read(&self, _page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
+        into.fill(0);
+        self.interrupt()
+    }
+
+    fn write(&self, _page: ObjectPage, _from: &[u8]) -> Result<(), PagerError> {
+        self.interrupt()
+    }
+
+    fn discard(&self, _pages: ObjectSpan) -> Result<(), PagerError> {
+        Ok(())
+    }
+}
+
+/// Two spaces that show a file of four pages.
+struct Two {
+    manager: Manager<Machine>,
+    pager: Arc<Interrupted>,
+    file: Object<Machine>,
+    one: AddressSpace<Machine>,
+    two: AddressSpace<Machine>,
+}
+
+impl Two {
+    fn new(idle: fn(u32)) -> Self {
+        let manager = Manager::new(SoftMmu::new(16, 100, idle), Settings::default()).unwrap();
+        let pager = Arc::new(Interrupted { meanwhile: Mutex::new(None) });
+        let file = manager.object(Kind::File, Pages(4), Arc::clone(&pager) as _).unwrap();
+        let [one, two] = [(), ()].map(|()| {
+            let space = manager.space(span(0, 8)).unwrap();
+            let placement = Placement::Fixed(VirtualPage::new(0));
+            space.map(&file, MapRequest { placement, ..MapRequest::new(Pages(4)) }).unwrap();
+            space
+        });
+        Self { manager, pager, file, one, two }
+    }
+
+    fn meanwhile(&self, act: impl FnOnce() -> Result<(), PagerError> + Send + 'static) {
+        *self.pager.meanwhile.lock().unwrap() = Some(Box::new(act));
+    }
+
+    /// The second space faults, and a second worker serves it, while the first page is on its way in.
+    fn fault_meanwhile(&self, then: impl FnOnce() -> Result<(), PagerError> + Send + 'static) {
+        let (manager, two) = (self.manager.clone(), self.two.clone());
+        self.meanwhile(move || {
+            assert_eq!(read_fault(&two), Fault::Pulsed);
+            assert!(manager.serve());
+            assert_eq!((manager.pulses(), manager.mmu().wakes()), (2, 0), "put off");
+            assert!(!manager.serve(), "what was put off does not wait for a worker");
+            drop(two);
+            then()
+        });
+        assert_eq!(read_fault(&self.one), Fault::Pulsed);
+        assert!(self.manager.serve());
+    }
+}
+
+fn read_fault(space: &AddressSpace<Machine>) -> Fault {
+    space.fault(VirtualPage::new(0), Access::Read, Context::Normal)
+}
+
+fn span(first: u64, pages: u64) -> VirtualSpan {
+    VirtualSpan::new(VirtualPage::new(first), Pages(pages)).unwrap()
+}
+
+fn never(_attempt: u32) {
+    unreachable!("one thread alone would wait");
+}
+
+#[test]
+fn a_fault_on_a_page_that_comes_in_is_put_off_until_it_is_there() {
+    let it = Two::new(never);
+    it.fault_meanwhile(|| Ok(()));
+    assert_eq!((it.manager.pulses(), it.manager.mmu().wakes()), (1, 1));
+    assert!(it.manager.serve());
+    assert_eq!((it.manager.pulses(), it.manager.mmu().wakes()), (0, 2));
+    let at = VirtualPage::new(0);
+    assert!(it.manager.mmu().translation(it.two.machine(), at).is_some());
+    assert_eq!(it.file.totals().filled, 1, "once for both");
+}
+
+/// They were woken with the error, but not counted as failed.
+#[test]
+fn a_fault_that_was_put_off_fails_with_the_page() {
+    let it = Two::new(never);
+    it.fault_meanwhile(|| Err(BROKEN));
+    assert_eq!((it.manager.pulses(), it.manager.mmu().wakes()), (0, 2));
+    assert_eq!([&it.one, &it.two].map(|space| space.totals().faults.failed), [1, 1]);
+    assert_eq!(it.file.state(ObjectPage::new(0)), Some(State::Bad));
+}
+
+#[test]
+fn a_fault_that_was_put_off_is_cancelled_with_its_mapping() {
+    let it = Two::new(never);
+    let two = it.two.clone();
+    it.fault_meanwhile(move || {
+        two.unmap(span(0, 1)).unwrap();
+        Ok(())
+    });
+    assert_eq!((it.manager.pulses(), it.manager.mmu().wakes()), (0, 2));
+    assert_eq!(it.two.totals().faults.cancelled, 1);
+    assert!(!it.manager.serve());
+}
+
+#[test]
+fn what_is_written_while_the_pager_writes_stays_dirty() {
+    let it = Two::new(never);
+    let cpu = it.manager.mmu().cpu();
+    cpu.write(&it.manager, &it.one, 0, &[1]).unwrap();
+    let (manager, two) = (it.manager.clone(), it.two.clone());
+    it.meanwhile(move || {
+        manager.mmu().cpu().write(&manager, &two, 0, &[2]).unwrap();
+        Ok(())
+    });
+    assert_eq!(it.one.advise(span(0, 1), Advice::DontNeed), Ok(Pages(0)));
+    assert_eq!(it.file.state(ObjectPage::new(0)), Some(State::Dirty));
+    let mut byte = [0];
+    cpu.read(&it.manager, &it.one, 0, &mut byte).unwrap();
+    assert_eq!((byte, it.manager.mmu().violations()), ([2], vec![]));
+}
+
+/// Lets one thread stand in a pager until another waits for it.
+struct Gate {
+    /// Somebody is in; nobody is kept any more.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    const fn new() -> Self {
+        Self { state: Mutex::new((false, false)), changed: Condvar::new() }
+    }
+
+    fn enter(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.0 = true;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| !state.1).unwrap());
+    }
+
+    fn wait_for_entry(&self) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| !state.0).unwrap());
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+#[test]
+fn who_syncs_a_page_that_is_being_written_waits_for_that() {
+    static GATE: Gate = Gate::new();
+    let it = Two::new(|_| GATE.open());
+    it.manager.mmu().cpu().write(&it.manager, &it.one, 0, &[1]).unwrap();
+    it.meanwhile(|| {
+        GATE.enter();
+        Err(BROKEN)
+    });
+    let results = std::thread::scope(|threads| {
+        let first = threads.spawn(|| it.one.sync(span(0, 1)).is_ok());
+        GATE.wait_for_entry();
+        (it.two.sync(span(0, 1)), first.join().unwrap())
+    });
+    // What the first could not write the second has written, and did not take for written.
+    assert_eq!(results, (Ok(Pages(1)), false));
+}
+
+#[test]
+fn a_page_that_comes_in_past_the_new_end_does_not_stay() {
+    static GATE: Gate = Gate::new();
+    let it = Two::new(|_| GATE.open());
+    it.meanwhile(|| {
+        GATE.enter();
+        Ok(())
+    });
+    assert_eq!(read_fault(&it.one), Fault::Pulsed);
+    std::thread::scope(|threads| {
+        threads.spawn(|| it.manager.serve());
+        GATE.wait_for_entry();
+        it.file.resize(Pages(0)).unwrap();
+    });
+    assert_eq!(it.one.totals().faults.failed, 1);
+    assert_eq!((it.manager.resident(), it.manager.pulses()), (Pages(0), 0));
+    assert_eq!(it.manager.mmu().violations(), []);
+}
