@@ -86,28 +86,36 @@ fn time_threads(grounds: &[&Ground]) -> f64 {
     })
 }
 
-/// To find ten mappings among very many, and any of very many, against ten of ten. The second shows what it
-/// costs beyond the search that so much is in no cache.
-fn lookup() -> Result<[Line; 2], Failure> {
+/// To find ten mappings among very many, and any of very many, against ten of ten; and a whole fault in any of
+/// very many. The second shows what it costs beyond the search that so much is in no cache.
+fn lookup() -> Result<[Line; 3], Failure> {
     const AGAINST: &str = "10 mappings";
     let (many, few) = (Ground::of_mappings(MANY)?, Ground::of_mappings(FEW)?);
     let mut random = Random::new(1);
-    let mut times: [Vec<f64>; 3] = Default::default();
+    let mut times: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
-        let mut look = |ground: &Ground, mappings: u32, step: u32| {
-            time(FAULTS / 4, || {
-                // Every second page has a mapping of its own.
-                let mapping = random.below(u64::from(mappings)) * u64::from(step);
-                ground.find(VirtualPage::new(mapping * 2));
-            })
-        };
-        let rounds = [look(&many, FEW, MANY / FEW), look(&many, MANY, 1), look(&few, FEW, 1)];
+        let mut each =
+            |ground: &Ground, mappings: u32, step: u32, act: fn(&Ground, VirtualPage)| {
+                time(FAULTS / 4, || {
+                    // Every second page has a mapping of its own.
+                    let mapping = random.below(u64::from(mappings)) * u64::from(step);
+                    act(ground, VirtualPage::new(mapping * 2));
+                })
+            };
+        let rounds = [
+            each(&many, FEW, MANY / FEW, Ground::find),
+            each(&many, MANY, 1, Ground::find),
+            each(&few, FEW, 1, Ground::find),
+            each(&many, MANY, 1, Ground::fault),
+            each(&few, FEW, 1, Ground::fault),
+        ];
         times.iter_mut().zip(rounds).for_each(|(all, one)| all.push(one));
     }
-    let [ten, any, base] = times;
+    let [ten, any, base, fault, base_fault] = times;
     Ok([
         Line::new("lookup, 10 of 100000 mappings", AGAINST, ten, base.clone()),
         Line::new("lookup, any of 100000 mappings", AGAINST, any, base),
+        Line::new("fault, any of 100000 mappings", AGAINST, fault, base_fault),
     ])
 }
 

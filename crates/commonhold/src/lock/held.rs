@@ -59,14 +59,9 @@ impl<'a> Held<'a> {
     }
 
     /// As [`free`](Self::free), for a guard around this that will not be dropped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&self, how: Release) -> Result<(), RegionError> {
-        let freed = how == Release::Done
-            && !self.fork.is_forked_child()
-            && self.mutex.unlock_quickly(self.owner);
-        // After it, so that the store need not be waited for.
-        guard_gone();
-        if freed { Ok(()) } else { release_slowly(self.mapping, self.mutex, how) }
+        release(self.mapping, self.mutex, self.owner, self.fork, how)
     }
 
     /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails.
@@ -80,9 +75,9 @@ impl<'a> Held<'a> {
         Ok((Self::new(lent.mapping, lent.mutex, lent.owner, lent.fork), result))
     }
 
+    #[inline(always)]
     pub(crate) fn mark_consistent(&self) -> Result<(), RegionError> {
-        let me = self.mapping.attachment().me()?;
-        self.mutex.mark_consistent(&me).map_err(not_ours)
+        mark_consistent(self.mapping, self.mutex)
     }
 
     pub(crate) fn is_inconsistent(&self) -> bool {
@@ -91,7 +86,29 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
+/// Not a method, as what follows: a guard whose parts are handed over by value lies in registers, and one that
+/// anything on the way asks for by reference lies in memory, also where it is dropped as usual. The
+/// processor then waits for those stores before it frees the lock.
+#[inline]
+fn release(
+    mapping: &Mapping,
+    mutex: Mutex<'_>,
+    owner: Owner,
+    fork: ForkGuard,
+    how: Release,
+) -> Result<(), RegionError> {
+    let freed = how == Release::Done && !fork.is_forked_child() && mutex.unlock_quickly(owner);
+    // After it, so that the store need not be waited for.
+    guard_gone();
+    if freed { Ok(()) } else { release_slowly(mapping, mutex, how) }
+}
+
+#[cold]
+fn mark_consistent(mapping: &Mapping, mutex: Mutex<'_>) -> Result<(), RegionError> {
+    let me = mapping.attachment().me()?;
+    mutex.mark_consistent(&me).map_err(not_ours)
+}
+
 #[cold]
 fn release_slowly(mapping: &Mapping, mutex: Mutex<'_>, how: Release) -> Result<(), RegionError> {
     let attachment = mapping.attachment();
@@ -100,7 +117,7 @@ fn release_slowly(mapping: &Mapping, mutex: Mutex<'_>, how: Release) -> Result<(
 }
 
 impl Drop for Held<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // Fails only if this peer was declared dead; then others have the lock already.
         let _ = self.release(self.how());

@@ -103,6 +103,7 @@ impl<'a> RawMutexGuard<'a> {
     ///
     /// # Errors
     /// As there.
+    #[inline(always)]
     pub fn mark_consistent(&self) -> Result<(), RegionError> {
         self.0.mark_consistent()
     }

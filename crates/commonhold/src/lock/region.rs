@@ -192,6 +192,7 @@ impl LockGuard<'_> {
     ///
     /// # Errors
     /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
+    #[inline(always)]
     pub fn mark_consistent(&self) -> Result<(), RegionError> {
         self.held.mark_consistent()
     }

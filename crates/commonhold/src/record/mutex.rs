@@ -210,6 +210,7 @@ impl<T> MutexGuard<'_, T> {
     ///
     /// # Errors
     /// As there.
+    #[inline(always)]
     pub fn mark_consistent(&self) -> Result<(), RegionError> {
         self.raw.mark_consistent()
     }

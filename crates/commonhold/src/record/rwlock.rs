@@ -324,6 +324,7 @@ impl<T> RwLockWriteGuard<'_, T> {
     ///
     /// # Errors
     /// As there.
+    #[inline(always)]
     pub fn mark_consistent(&self) -> Result<(), RegionError> {
         self.held.mark_consistent()
     }
