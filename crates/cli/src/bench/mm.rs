@@ -12,8 +12,8 @@ use std::{
 
 use commonhold_mm::{
     Access, AddressSpace, Advice, Context, Fault, Kind, Manager, MapRequest, Mmu as _, Object,
-    ObjectPage, ObjectSpan, Pager, PagerError, Pages, Placement, Protection, Settings, VirtualPage,
-    VirtualSpan, Writable, soft::SoftMmu,
+    ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings, VirtualPage, VirtualSpan,
+    Writable, ZeroPager, soft::SoftMmu,
 };
 
 use super::{Line, ROUNDS, per, stats::float, time};
@@ -130,24 +130,6 @@ fn eviction() -> Result<Line, Failure> {
     Ok(Line::new("eviction, 1000 spaces, a space", "10 spaces", many, few))
 }
 
-/// Keeps nothing: these pages are never written to.
-struct Nothing;
-
-impl Pager for Nothing {
-    fn read(&self, _page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
-        into.fill(0);
-        Ok(())
-    }
-
-    fn write(&self, _page: ObjectPage, _from: &[u8]) -> Result<(), PagerError> {
-        Err(PagerError::KeepsNothing)
-    }
-
-    fn discard(&self, _pages: ObjectSpan) -> Result<(), PagerError> {
-        Ok(())
-    }
-}
-
 fn manager() -> Result<Manager<Machine>, Failure> {
     let machine = SoftMmu::new(64, u32::MAX, |_| thread::yield_now());
     Manager::new(machine, Settings::default()).map_err(told)
@@ -204,7 +186,7 @@ impl Ground {
         let all = VirtualSpan::new(VirtualPage::new(0), Pages(1 << 40));
         let span = all.ok_or_else(|| broken("no such span"))?;
         let space = manager.space(span).map_err(told)?;
-        let object = manager.object(Kind::Anonymous, count, Arc::new(Nothing)).map_err(told)?;
+        let object = manager.object(Kind::Anonymous, count, Arc::new(ZeroPager)).map_err(told)?;
         let pages = ObjectSpan::new(ObjectPage::new(0), count);
         let pages = pages.ok_or_else(|| broken("no such pages"))?;
         Ok(Self { manager: manager.clone(), space, object, pages })
