@@ -10,7 +10,7 @@ use crate::{
     reference::{List, Reference},
     share::share,
     slots::{Extent, SlotId},
-    space::{Mapping, SpaceCore, SpaceState},
+    space::{Mapping, ObjectView, SpaceCore, SpaceState},
 };
 
 /// Where a mapping goes.
@@ -78,7 +78,8 @@ impl<M: Mmu> AddressSpace<M> {
         }
         let (span, pinned) = self.core.map(&object.core, request, pages)?;
         if pinned && let Err(error) = self.core.populate(span) {
-            self.core.take_back(span);
+            let extent = Extent { at: span, first: request.offset };
+            self.core.take_back(ObjectView { object: object.core.number, extent });
             return Err(error);
         }
         Ok(span)

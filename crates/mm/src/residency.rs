@@ -20,7 +20,7 @@ use crate::{
     Access, AddressSpace, Error, FaultError, Mmu, ObjectSpan, Page, Span, VirtualPage, VirtualSpan,
     object::ObjectCore,
     order::Token,
-    space::{SpaceCore, SpaceState},
+    space::{Mapping, SpaceCore, SpaceState},
 };
 
 /// How the memory of a mapping is kept.
@@ -63,7 +63,7 @@ impl<M: Mmu> AddressSpace<M> {
         let (mut state, _) = self.core.state.write(&mut nothing);
         state.all_mapped(span)?;
         self.core.split_ends(&mut state, span)?;
-        self.core.set_locked(&mut state, span, false);
+        self.core.set_locked(&mut state, span, false, |_| true);
         Ok(())
     }
 
@@ -89,7 +89,7 @@ impl<M: Mmu> AddressSpace<M> {
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.core.state.write(&mut nothing);
         state.lock_future = false;
-        self.core.set_locked(&mut state, self.core.span, false);
+        self.core.set_locked(&mut state, self.core.span, false, |_| true);
     }
 
     /// Makes the whole space one in which nothing faults: all that is mapped and not lazy, or has been
@@ -142,34 +142,44 @@ impl<M: Mmu> SpaceCore<M> {
             self.split_ends(&mut state, span)?;
             let unlocked = || state.mappings_in(span).filter(|mapping| !mapping.locked);
             fresh.try_reserve_exact(unlocked().count())?;
-            fresh.extend(unlocked().map(|mapping| mapping.extent.at));
-            self.set_locked(&mut state, span, true);
+            fresh.extend(unlocked().map(Mapping::view));
+            self.set_locked(&mut state, span, true, |_| true);
         }
         self.populate(span).inspect_err(|_| {
-            for span in fresh {
+            for view in fresh {
                 let mut nothing = Token::nothing_held();
                 let (mut state, _) = self.state.write(&mut nothing);
-                // Without memory for the split it stays locked as a whole, which loses nothing.
-                if self.split_ends(&mut state, span).is_ok() {
-                    self.set_locked(&mut state, span, false);
+                // Without memory for the split it stays locked as a whole, which loses nothing. What
+                // somebody has mapped in its place meanwhile is as that somebody wants it.
+                if self.split_ends(&mut state, view.extent.at).is_ok() {
+                    self.set_locked(&mut state, view.extent.at, false, |m| m.is_of(view));
                 }
             }
         })
     }
 
-    /// Says of all mappings in `span`, which end with it, whether they are locked.
-    fn set_locked(&self, state: &mut SpaceState<M>, span: VirtualSpan, locked: bool) {
+    /// Says of those mappings in `span`, which end with it, that are wanted, whether they are locked.
+    fn set_locked(
+        &self,
+        state: &mut SpaceState<M>,
+        span: VirtualSpan,
+        locked: bool,
+        wanted: impl Fn(&Mapping<M>) -> bool,
+    ) {
         let mut at = span.first();
         loop {
             let rest = Span::between(at, span.end());
             let first = state.mappings_in(rest).next().map(|m| m.extent.at.first());
             let Some(first) = first else { break };
             let Some(mapping) = state.mappings.at_or_before_mut(first.number()) else { break };
+            at = mapping.extent.at.end();
+            if !wanted(mapping) {
+                continue;
+            }
             mapping.locked = locked;
             if let Some(slot) = self.slots.get(mapping.slot) {
                 slot.set_locked(locked);
             }
-            at = mapping.extent.at.end();
         }
         self.join(state, span);
     }

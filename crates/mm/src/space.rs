@@ -61,6 +61,14 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) hint: u64,
 }
 
+/// What a mapping shows: enough to know it, or parts of it, again after the lock was given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ObjectView {
+    /// The object's number.
+    pub(crate) object: u64,
+    pub(crate) extent: Extent,
+}
+
 /// Pages of an object.
 pub(crate) type Shown<M> = (Arc<ObjectCore<M>>, ObjectSpan);
 
@@ -250,6 +258,18 @@ impl<M: Mmu> SpaceCore<M> {
 }
 
 impl<M: Mmu> Mapping<M> {
+    pub(crate) fn view(&self) -> ObjectView {
+        ObjectView { object: self.reference.object.number, extent: self.extent }
+    }
+
+    /// Whether it shows the same as `view`, as far as that reaches.
+    pub(crate) fn is_of(&self, view: ObjectView) -> bool {
+        let at = self.extent.at.first().max(view.extent.at.first());
+        let seen = view.extent.at.contains(at) && self.extent.at.contains(at);
+        let same = self.extent.page(at) == view.extent.page(at);
+        self.reference.object.number == view.object && seen && same
+    }
+
     /// Whether `next` shows the following pages of the same object in the same way.
     fn continues_in(&self, next: &Self) -> bool {
         Arc::ptr_eq(&self.reference, &next.reference)

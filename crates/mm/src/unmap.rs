@@ -10,7 +10,7 @@ use alloc::{sync::Arc, vec::Vec};
 use crate::{
     AddressSpace, Error, Mmu, VirtualSpan,
     order::{self, Token},
-    space::{Mapping, SpaceCore, SpaceState},
+    space::{Mapping, ObjectView, SpaceCore, SpaceState},
 };
 
 impl<M: Mmu> AddressSpace<M> {
@@ -47,21 +47,23 @@ impl<M: Mmu> SpaceCore<M> {
         gone: &mut Vec<Mapping<M>>,
     ) {
         while gone.len() < gone.capacity() {
-            let Some(mapping) = self.take_first(state, in_space, span) else { break };
+            let Some(mapping) = self.take_first(state, in_space, span, |_| true) else { break };
             gone.push(mapping);
         }
     }
 
-    /// Takes the mappings out that lie in `span`, one after the other, and needs no memory to do so. Only
+    /// Takes out what is left of a mapping that `view` tells of, part after part, and needs no memory to do so. What
+    /// somebody has mapped in its place stays. Only
     /// what has become one with a neighbour meanwhile, and cannot be cut from it, stays.
-    pub(crate) fn take_back(&self, span: VirtualSpan) {
+    pub(crate) fn take_back(&self, view: ObjectView) {
         loop {
             let mut nothing = Token::nothing_held();
             let (mut state, mut in_space) = self.state.write(&mut nothing);
-            if self.split_ends(&mut state, span).is_err() {
+            if self.split_ends(&mut state, view.extent.at).is_err() {
                 return;
             }
-            let gone = self.take_first(&mut state, &mut in_space, span);
+            let ours = |mapping: &Mapping<M>| mapping.is_of(view);
+            let gone = self.take_first(&mut state, &mut in_space, view.extent.at, ours);
             drop(state);
             if gone.is_none() {
                 return;
@@ -69,14 +71,16 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// Takes the first mapping of `span` out, translations first. Whoever gets it lets go of it after the lock.
+    /// Takes the first mapping of `span` out that is wanted, translations first. Whoever gets it lets go of it
+    /// after the lock.
     fn take_first(
         &self,
         state: &mut SpaceState<M>,
         in_space: &mut Token<'_, order::Space>,
         span: VirtualSpan,
+        wanted: impl Fn(&Mapping<M>) -> bool,
     ) -> Option<Mapping<M>> {
-        let first = state.mappings_in(span).next()?.extent.at.first();
+        let first = state.mappings_in(span).find(|mapping| wanted(mapping))?.extent.at.first();
         let mapping = state.mappings.remove(first.number())?;
         self.manager.pulses.cancel(self, mapping.extent.at, in_space);
         self.manager.mmu.detach(&self.machine, mapping.extent.at);

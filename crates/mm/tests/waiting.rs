@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use commonhold_mm::{
     Access, AddressSpace, Advice, Context, Fault, Kind, Manager, MapRequest, Object, ObjectPage,
-    ObjectSpan, Pager, PagerError, Pages, Placement, Settings, State, VirtualPage, VirtualSpan,
-    soft::SoftMmu,
+    ObjectSpan, Pager, PagerError, Pages, Placement, Residency, Settings, State, VirtualPage,
+    VirtualSpan, ZeroPager, soft::SoftMmu,
 };
 
 type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
@@ -214,4 +214,38 @@ fn a_page_that_comes_in_past_the_new_end_does_not_stay() {
     assert_eq!(it.one.totals().faults.failed, 1);
     assert_eq!((it.manager.resident(), it.manager.pulses()), (Pages(0), 0));
     assert_eq!(it.manager.mmu().violations(), []);
+}
+
+/// What failed in the middle was undone by its place, and took along what another thread had put there.
+#[test]
+fn a_lock_or_a_mapping_that_fails_undoes_nothing_of_what_came_in_its_place() {
+    let it = Two::new(never);
+    let other = it.manager.object(Kind::Anonymous, Pages(4), Arc::new(ZeroPager)).unwrap();
+    let instead = MapRequest {
+        placement: Placement::Fixed(VirtualPage::new(0)),
+        residency: Some(Residency::Locked),
+        ..MapRequest::new(Pages(4))
+    };
+    let (space, another) = (it.one.clone(), other.clone());
+    it.meanwhile(move || {
+        space.unmap(span(0, 4)).unwrap();
+        space.map(&another, instead).unwrap();
+        Err(BROKEN)
+    });
+    assert!(it.one.lock(span(0, 4)).is_err());
+    assert!((0..4).all(|at| it.one.query(VirtualPage::new(at)).unwrap().locked));
+    assert_eq!(other.spaces(), 1);
+
+    let (space, another) = (it.two.clone(), other.clone());
+    it.meanwhile(move || {
+        space.unmap(span(4, 4)).unwrap();
+        let placement = Placement::Fixed(VirtualPage::new(4));
+        space.map(&another, MapRequest { placement, ..instead }).unwrap();
+        Err(BROKEN)
+    });
+    it.one.advise(span(0, 4), Advice::DontNeed).unwrap();
+    let placement = Placement::Fixed(VirtualPage::new(4));
+    assert!(it.two.map(&it.file, MapRequest { placement, ..instead }).is_err());
+    assert_eq!(other.spaces(), 2);
+    assert!(it.two.query(VirtualPage::new(4)).is_some());
 }
