@@ -20,7 +20,9 @@ use std::{
 
 use commonhold_host::{ForkGuard, Heart, LinuxPlatform};
 use commonhold_layout::{Name, Owner, ThreadId};
-use commonhold_space::{DirectoryError, MediumError, Space as Core, View, heartbeat_period_ms};
+use commonhold_space::{
+    DirectoryError, MediumError, OwnThreads, Space as Core, View, heartbeat_period_ms,
+};
 use commonhold_sync::{Park, Thread};
 
 use crate::RegionError;
@@ -40,7 +42,7 @@ struct Slots(RefCell<Vec<(u64, Weak<Attachment>, ThreadId)>>);
 
 thread_local! {
     static LAST: Cell<(u64, ThreadId)> = const { Cell::new((0, ThreadId::FIRST)) };
-    /// Guards that this thread has, of all spaces.
+    /// Guards that this thread has, of all spaces, but for those of mutexes that are biased to it.
     static HELD: Cell<u32> = const { Cell::new(0) };
     static SLOTS: Slots = const { Slots(RefCell::new(Vec::new())) };
 }
@@ -98,6 +100,38 @@ impl<'a> Near<'a> {
     }
 }
 
+/// As [`Near`], for handles that are used again and again: nearer still, and larger.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nearest<'a> {
+    id: u64,
+    fork: ForkGuard,
+    threads: OwnThreads<'a>,
+}
+
+impl<'a> Nearest<'a> {
+    /// As [`Near::known_me`].
+    #[inline]
+    pub(crate) fn known_me(&self) -> Option<Thread<'a>> {
+        let (id, thread) = LAST.get();
+        if id != self.id || self.fork.is_forked_child() {
+            return None;
+        }
+        self.threads.get(thread)
+    }
+
+    /// A thread that is known to be of this space.
+    #[inline]
+    pub(crate) fn thread(&self, thread: ThreadId) -> Thread<'a> {
+        self.threads.known(thread)
+    }
+
+    /// What tells a forked child.
+    #[inline]
+    pub(crate) const fn fork(&self) -> ForkGuard {
+        self.fork
+    }
+}
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Drop for Slots {
@@ -106,11 +140,13 @@ impl Drop for Slots {
             if let Some(attachment) = attachment.upgrade()
                 && !attachment.is_forked()
             {
+                let core = &attachment.core;
                 // A guard that was forgotten: nobody can give its lock back any more.
-                if HELD.try_with(Cell::get).is_ok_and(|held| held == 0) {
-                    attachment.core.release_thread(thread);
+                let none_held = HELD.try_with(Cell::get).is_ok_and(|held| held == 0);
+                if none_held && !core.is_inside(thread) {
+                    core.release_thread(thread);
                 } else {
-                    attachment.core.end_thread(thread);
+                    core.end_thread(thread);
                 }
             }
         }
@@ -195,6 +231,12 @@ impl Attachment {
     #[inline]
     pub(crate) fn near(&self) -> Near<'_> {
         Near { id: self.id, core: &self.core, fork: self.fork }
+    }
+
+    /// What the usual way of a lock looks at that has a handle of its own.
+    pub(crate) fn nearest(&self) -> Result<Nearest<'_>, RegionError> {
+        let threads = self.core()?.threads().map_err(|error| region_error(error, ""))?;
+        Ok(Nearest { id: self.id, fork: self.fork, threads })
     }
 
     /// The calling thread, as locks know it.

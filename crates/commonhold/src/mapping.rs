@@ -367,7 +367,7 @@ impl Mapping {
     /// ```
     pub fn mutex(&self, offset: u64) -> Result<RawMutex<'_>, RegionError> {
         let (word, at) = self.word(offset)?;
-        Ok(RawMutex::of(self, commonhold_sync::Mutex::new(word, at)))
+        RawMutex::of(self, commonhold_sync::Mutex::new(word, at))
     }
 
     /// The event whose word lies at `offset`, a multiple of 8. Eight zero bytes are a new event.

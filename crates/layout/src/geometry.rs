@@ -34,7 +34,7 @@ pub mod limits {
 pub(crate) mod record_bytes {
     pub(crate) const DOMAIN: u64 = 64;
     pub(crate) const PEER: u64 = 256;
-    pub(crate) const THREAD: u64 = 64;
+    pub(crate) const THREAD: u64 = 128;
     pub(crate) const BUCKET: u64 = 8;
     pub(crate) const REGION: u64 = 256;
     pub(crate) const SHARE: u64 = 8;
@@ -566,7 +566,7 @@ mod tests {
             Geometry::check(&words, 1 << 20).unwrap_err()
         };
         assert!(matches!(with(0, 0), OpenError::NotASpace { found: 0 }));
-        assert!(matches!(with(VERSION_WORD, 2), OpenError::Version { found: 2 }));
+        assert!(matches!(with(VERSION_WORD, 1), OpenError::Version { found: 1 }));
         assert!(matches!(with(REGIONS, 129), OpenError::Damaged(_)));
         assert!(matches!(
             Geometry::check(&good, (1 << 20) - 1).unwrap_err(),

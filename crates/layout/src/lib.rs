@@ -24,6 +24,7 @@ compile_error!(
 #[cfg(test)]
 extern crate std;
 
+mod bias;
 mod domain;
 mod error;
 mod extent;
@@ -41,6 +42,7 @@ mod share;
 mod spec;
 mod thread;
 
+pub use bias::{BIAS_AFTER, BIAS_MISSES, Bias, BiasPlace, BiasTurn, bias_entry};
 pub use domain::{BootId, DomainState, domain_word};
 pub use error::{Damage, FormatError, OpenError};
 pub use extent::{Extent, OFFSET_LIMIT, Offset, align_up};

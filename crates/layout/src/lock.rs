@@ -6,10 +6,17 @@
 //! ```
 //! Generation 0 means that nobody owns it. The low half is what a futex can compare, so everything
 //! that changes while somebody sleeps on the word lies there: flags, thread and slot.
+//!
+//! No slot has a number of 14 bits or more. In the word of a mutex bit 15 says that it is *biased*: then it
+//! is a [`Bias`] that it names. To all other locks that is an owner which does not exist.
+//! ```text
+//! 63            32 31  28 27        16 15       14        13        0
+//! | number        | flags | thread     | biased | revoked | peer slot |
+//! ```
 
 use core::fmt;
 
-use crate::{PeerId, ThreadId};
+use crate::{Bias, PeerId, ThreadId};
 
 /// One thread of one incarnation of one peer: the only identity an owner has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +32,13 @@ impl Owner {
     #[must_use]
     pub const fn new(peer: PeerId, generation: u32, thread: ThreadId) -> Option<Self> {
         if generation == 0 { None } else { Some(Self { peer, thread, generation }) }
+    }
+
+    /// Another thread of the same peer.
+    #[inline]
+    #[must_use]
+    pub const fn with_thread(self, thread: ThreadId) -> Self {
+        Self { thread, ..self }
     }
 
     /// Its peer slot.
@@ -66,6 +80,9 @@ const THREAD_SHIFT: u32 = 16;
 const THREAD_MASK: u64 = 0xfff << THREAD_SHIFT;
 const GENERATION_SHIFT: u32 = 32;
 const FLAGS_MASK: u64 = 0xf << 28;
+const BIASED: u64 = 1 << 15;
+const REVOKED: u64 = 1 << 14;
+const BIAS_PEER_MASK: u64 = REVOKED - 1;
 
 /// What a lock word says besides its owner.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -167,11 +184,15 @@ impl LockWord {
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn owner(self) -> Option<Owner> {
-        Owner::new(
-            PeerId::new(self.0 as u16),
-            (self.0 >> GENERATION_SHIFT) as u32,
-            ThreadId::from_bits(((self.0 & THREAD_MASK) >> THREAD_SHIFT) as u16),
-        )
+        Owner::new(PeerId::new(self.0 as u16), (self.0 >> GENERATION_SHIFT) as u32, self.thread())
+    }
+
+    /// The thread slot that it names, if it names an owner or a bias.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the part is cut out on purpose")]
+    pub const fn thread(self) -> ThreadId {
+        ThreadId::from_bits(((self.0 & THREAD_MASK) >> THREAD_SHIFT) as u16)
     }
 
     /// Whether anybody owns the lock.
@@ -210,6 +231,54 @@ impl LockWord {
         self.0 == Self::FREE.0 || self.is_upgradable() && self.flags().only(BUT).0 == 0
     }
 
+    /// The word of a mutex that is biased to a thread.
+    #[inline]
+    #[must_use]
+    pub const fn biased(bias: Bias) -> Self {
+        Self(
+            bias.peer.get() as u64 & BIAS_PEER_MASK
+                | BIASED
+                | (bias.thread.index() as u64) << THREAD_SHIFT
+                | (bias.number as u64) << GENERATION_SHIFT,
+        )
+    }
+
+    /// Whether a mutex is biased with this word.
+    #[inline]
+    #[must_use]
+    pub const fn is_biased(self) -> bool {
+        self.0 & BIASED != 0
+    }
+
+    /// To whom a mutex is biased with this word, if to anybody.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
+    pub const fn bias(self) -> Option<Bias> {
+        if !self.is_biased() {
+            return None;
+        }
+        Some(Bias {
+            peer: PeerId::new((self.0 & BIAS_PEER_MASK) as u16),
+            thread: self.thread(),
+            number: (self.0 >> GENERATION_SHIFT) as u32,
+        })
+    }
+
+    /// Whether a mutex is biased so, revoked or not.
+    #[inline]
+    #[must_use]
+    pub const fn is_biased_by(self, bias: Bias) -> bool {
+        self.0 & !(FLAGS_MASK | REVOKED) == Self::biased(bias).0
+    }
+
+    /// This word of a biased mutex, after somebody else wanted it: the thread may not enter any more.
+    #[inline]
+    #[must_use]
+    pub const fn revoked(self) -> Self {
+        Self(self.0 | REVOKED)
+    }
+
     /// What else it says.
     #[inline]
     #[must_use]
@@ -241,10 +310,16 @@ impl LockWord {
 
 impl fmt::Debug for LockWord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LockWord")
-            .field("owner", &self.owner())
-            .field("flags", &self.flags())
-            .finish()
+        let mut debug = f.debug_struct("LockWord");
+        match self.bias() {
+            Some(bias) => {
+                debug.field("bias", &bias).field("revoked", &(self.0 & REVOKED != 0));
+            }
+            None => {
+                debug.field("owner", &self.owner());
+            }
+        }
+        debug.field("flags", &self.flags()).finish()
     }
 }
 
@@ -285,6 +360,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_bias_survives_the_round_trip_and_is_no_owner_that_exists(
+            peer in 0_u16..4096, thread in 0_u16..4096, number in 1_u32..,
+        ) {
+            let thread = ThreadId::from_bits(thread);
+            let bias = Bias { peer: PeerId::new(peer), thread, number };
+            let word = LockWord::biased(bias);
+            prop_assert_eq!(word.bias(), Some(bias));
+            let marked = word.revoked().with_flags(LockFlags::WAITERS.with(LockFlags::STARVING));
+            prop_assert_eq!(marked.bias(), Some(bias));
+            prop_assert!(marked.is_biased_by(bias) && marked != word);
+            let next = Bias { number: number.wrapping_add(1), ..bias };
+            prop_assert!(!word.is_biased_by(next));
+            prop_assert!(word.owner().unwrap().peer().get() >= 4096);
+            let owner = Owner::new(bias.peer, number, thread).unwrap();
+            prop_assert!(!word.is_owned_by(owner) && owner.word().bias().is_none());
+        }
+
         #[test]
         fn an_owner_survives_the_round_trip(peer: u16, generation in 1_u32.., thread in 0_u16..4096) {
             let owner = Owner::new(PeerId::new(peer), generation, ThreadId::from_bits(thread)).unwrap();

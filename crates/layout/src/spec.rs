@@ -12,11 +12,12 @@ use std::{
 };
 
 use crate::{
-    DomainState, EPOCH_STEP, EVENT_STEP, EVENT_WAITERS, Evidence, FORMATTING, FormatOptions,
-    Geometry, HEADER_BYTES, HEADER_WORDS, Intent, IntentKind, IntentPhase, LockFlags, LockWord,
-    MAGIC, Name, OFFSET_LIMIT, Offset, Owner, PLACES_MOST, PeerId, PeerName, PeerPhase, PeerState,
-    Pending, PendingKind, RECORD_MARKER, ReadKey, RecordKind, RecordTag, RegionFlags, RegionId,
-    RegionPhase, RegionState, ShareWord, ThreadId, VERSION, domain_word,
+    BIAS_AFTER, BIAS_MISSES, Bias, BiasPlace, BiasTurn, DomainState, EPOCH_STEP, EVENT_STEP,
+    EVENT_WAITERS, Evidence, FORMATTING, FormatOptions, Geometry, HEADER_BYTES, HEADER_WORDS,
+    Intent, IntentKind, IntentPhase, LockFlags, LockWord, MAGIC, Name, OFFSET_LIMIT, Offset, Owner,
+    PLACES_MOST, PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind, RECORD_MARKER,
+    ReadKey, RecordKind, RecordTag, RegionFlags, RegionId, RegionPhase, RegionState, ShareWord,
+    ThreadId, VERSION, domain_word,
     geometry::{FNV_BASIS, FNV_PRIME, SHARE_ROW_ALIGN, TABLE_ALIGN, record_bytes},
     header_word, limits, peer_word, record_words, region_word, thread_word,
 };
@@ -182,7 +183,8 @@ fn of_words() -> Vec<Table> {
         .all_of(PEER, "pub mod peer_word"),
         Table::new(
             "Thread slot",
-            constants!(thread_word: TID ENDED PENDING WAITS READING READING_COUNT COUNT),
+            constants!(thread_word: TID ENDED PENDING BIASES WAITS READING READING_COUNT BIAS
+                BIAS_COUNT COUNT),
         )
         .all_of(THREAD, "pub mod thread_word"),
         Table::new(
@@ -202,7 +204,8 @@ fn of_words() -> Vec<Table> {
 
 fn of_sizes() -> Vec<Table> {
     let mut constants = constants!(self: VERSION MAGIC FORMATTING HEADER_BYTES HEADER_WORDS OFFSET_LIMIT
-        TABLE_ALIGN SHARE_ROW_ALIGN FNV_BASIS FNV_PRIME RECORD_MARKER PLACES_MOST EPOCH_STEP);
+        TABLE_ALIGN SHARE_ROW_ALIGN FNV_BASIS FNV_PRIME RECORD_MARKER PLACES_MOST EPOCH_STEP
+        BIAS_AFTER BIAS_MISSES);
     constants.push(("NAME_MOST", Number::Is(Name::MOST as u64)));
     constants.push(("NAME_WORDS", Number::Is(Name::WORDS as u64)));
     constants.push(("PEER_NAME_WORDS", Number::Is(PeerName::WORDS as u64)));
@@ -311,6 +314,38 @@ fn of_lock_bits() -> Vec<Table> {
     ]
 }
 
+fn of_bias_bits() -> Vec<Table> {
+    let none = LockWord::biased(Bias { peer: PeerId::new(0), thread: ThreadId::FIRST, number: 0 });
+    let biased = |part: fn(Bias) -> bool| {
+        cut(move |bit| LockWord::from_word(bit | none.word()).bias().is_some_and(part))
+    };
+    let bias = vec![
+        ("bias_peer", biased(|bias| bias.peer.get() != 0)),
+        ("revoked", Number::bits(none.revoked().word() ^ none.word())),
+        ("biased", Number::bits(none.word())),
+        ("bias_thread", biased(|bias| bias.thread.index() != 0)),
+        ("number", biased(|bias| bias.number != 0)),
+    ];
+    let at = Offset::new(OFFSET_LIMIT - 8).unwrap();
+    let candidate = BiasPlace::candidate(Offset::ZERO);
+    let bias_place = vec![
+        ("candidate", Number::bits(candidate.word() & 1)),
+        ("place", Number::bits(BiasPlace::of(at).word())),
+        ("left", cut(|bit| bit != 1 && BiasPlace::from_word(bit).freed().is_some())),
+    ];
+    let turn = BiasTurn::from_word;
+    let bias_turn = vec![
+        ("number", cut(|bit| turn(bit).number() != 0)),
+        ("inside", cut(|bit| turn(bit).is_inside())),
+        ("missed", cut(|bit| turn(bit).missed().is_none_or(|next| next.word() >> 48 > 1))),
+    ];
+    vec![
+        Table::new("Bias", bias),
+        Table::new("Bias place", bias_place),
+        Table::new("Bias turn", bias_turn),
+    ]
+}
+
 fn of_record_bits() -> Vec<Table> {
     let mutex = RecordTag { kind: RecordKind::Mutex, size: 0 }.word();
     let read = |bit: u64| RecordTag::read(mutex ^ bit);
@@ -379,8 +414,15 @@ fn intent(kind: IntentKind, phase: IntentPhase, region: u32) -> u64 {
 }
 
 fn tables() -> Vec<Table> {
-    let all =
-        [of_words(), of_sizes(), of_values(), of_lock_bits(), of_record_bits(), of_state_bits()];
+    let all = [
+        of_words(),
+        of_sizes(),
+        of_values(),
+        of_lock_bits(),
+        of_bias_bits(),
+        of_record_bits(),
+        of_state_bits(),
+    ];
     all.into_iter().flatten().collect()
 }
 

@@ -5,7 +5,7 @@
 
 use crate::{OFFSET_LIMIT, Offset};
 
-/// Indices of the words of a thread slot (64 bytes).
+/// Indices of the words of a thread slot (128 bytes).
 pub mod thread_word {
     /// The thread's id in its own PID namespace; 0: the slot is free; [`ENDED`]: see there.
     pub const TID: usize = 0;
@@ -14,6 +14,8 @@ pub mod thread_word {
     pub const ENDED: u64 = u64::MAX;
     /// See [`Pending`](super::Pending).
     pub const PENDING: usize = 1;
+    /// How many [biases](crate::Bias) there were, whoever had the slot; wraps. The last one's number.
+    pub const BIASES: usize = 2;
     /// How many of the things that the pending word has named are over. It only grows, whoever has the
     /// slot: who sees the same number and the same pending word twice has seen one wait.
     pub const WAITS: usize = 3;
@@ -22,8 +24,13 @@ pub mod thread_word {
     pub const READING: usize = 4;
     /// How many locks a thread can hold to read this way. Further ones are counted in share words.
     pub const READING_COUNT: usize = 4;
+    /// First word of [`BIAS_COUNT`] entries of two words each: see [`BiasPlace`](crate::BiasPlace) and
+    /// [`BiasTurn`](crate::BiasTurn). They have a cache line of their own.
+    pub const BIAS: usize = 8;
+    /// How many locks can be biased to a thread.
+    pub const BIAS_COUNT: usize = 4;
     /// Words of a slot.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 16;
 }
 
 /// A thread slot of a peer: below 4096.

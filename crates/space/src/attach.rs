@@ -8,10 +8,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState,
-    ThreadId, domain_word, header_word, peer_word, thread_word,
+    Bias, BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase,
+    PeerState, ThreadId, domain_word, header_word, peer_word, thread_word,
 };
-use commonhold_sync::{Liveness, Thread, Verdict};
+use commonhold_sync::{Liveness, Thread, Verdict, inside_of};
 use commonhold_window::Point;
 
 use crate::{
@@ -100,6 +100,8 @@ impl<P: Platform> Space<P> {
     /// [`DirectoryError::Fenced`] if the peer was declared dead.
     pub fn detach(&self) -> Result<(), DirectoryError> {
         Point::DetachBegins.reached();
+        // What is still held was forgotten.
+        self.view.settle_biases(self.peer, PeerState::read(self.live));
         if leave_slot(&self.view, self.peer, PeerState::read(self.live), PeerPhase::Free) {
             Ok(())
         } else {
@@ -155,6 +157,14 @@ impl<P: Platform> Space<P> {
         }
     }
 
+    /// Whether a thread is inside a mutex by a [bias](commonhold_layout::Bias).
+    pub fn is_inside(&self, thread: ThreadId) -> bool {
+        let named = |number| Bias { peer: self.peer, thread, number };
+        self.view
+            .thread(self.peer, thread)
+            .is_ok_and(|slot| inside_of(slot, named).next().is_some())
+    }
+
     /// Gives up the slot of a thread that ends while it holds locks: they can be taken over, as from the
     /// dead.
     pub fn end_thread(&self, thread: ThreadId) {
@@ -173,6 +183,21 @@ impl<P: Platform> Space<P> {
         self.known_thread(thread).ok_or(Damage::new("a thread slot", thread.index().into()).into())
     }
 
+    /// The slots of all threads.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Damaged`] if they do not lie in the window.
+    pub fn threads(&self) -> Result<OwnThreads<'_>, DirectoryError> {
+        let damage = |_| Damage::new("a thread slot", self.threads_at.get());
+        let window = self.view.window();
+        let words = usize::from(self.view.geometry().threads()) * thread_word::COUNT;
+        let slots = window.run(self.threads_at, words).map_err(damage)?.words();
+        let state = window.word(self.state_at).map_err(damage)?;
+        let first = Owner::new(self.peer, self.generation, ThreadId::FIRST);
+        let first = first.ok_or(DirectoryError::Fenced)?;
+        Ok(OwnThreads { slots: slots.as_chunks().0, state, live: self.live, first })
+    }
+
     /// As [`thread`](Self::thread), on the path of every lock.
     #[inline]
     pub fn known_thread(&self, thread: ThreadId) -> Option<Thread<'_>> {
@@ -184,6 +209,38 @@ impl<P: Platform> Space<P> {
         let window = self.view.window();
         let (slot, state) = (window.words(slot).ok()?, window.word(self.state_at).ok()?);
         Some(Thread::new(owner, slot, state, self.live))
+    }
+}
+
+/// The threads of a peer, found once: for a handle that its owner takes locks with again and again.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnThreads<'a> {
+    slots: &'a [[AtomicU64; thread_word::COUNT]],
+    state: &'a AtomicU64,
+    live: u64,
+    /// The owner in the first slot.
+    first: Owner,
+}
+
+impl<'a> OwnThreads<'a> {
+    /// The thread in a slot, as locks know it.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, thread: ThreadId) -> Option<Thread<'a>> {
+        let slot = self.slots.get(usize::from(thread.index()))?;
+        Some(Thread::new(self.first.with_thread(thread), slot, self.state, self.live))
+    }
+
+    /// As [`get`](Self::get), of a thread that is known to have a slot.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[inline]
+    #[allow(clippy::indexing_slicing, reason = "the documented panic")]
+    #[must_use]
+    pub fn known(&self, thread: ThreadId) -> Thread<'a> {
+        let slot = &self.slots[usize::from(thread.index())];
+        Thread::new(self.first.with_thread(thread), slot, self.state, self.live)
     }
 }
 
@@ -273,6 +330,7 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
     let inherited = match state.phase {
         PeerPhase::Free => false,
         PeerPhase::Fenced => {
+            view.settle_biases(peer, state);
             view.wake_for(peer);
             true
         }
@@ -349,10 +407,10 @@ fn write_record<P: Platform>(
 }
 
 /// Empties a thread slot; the id goes last, since it is what keeps others from taking the slot. The
-/// number of waits goes on from one thread to the next.
+/// numbers of waits and of biases go on from one thread to the next.
 fn clear_thread(slot: &[AtomicU64; thread_word::COUNT]) {
     for (index, word) in slot.iter().enumerate().rev() {
-        if index == thread_word::WAITS {
+        if matches!(index, thread_word::WAITS | thread_word::BIASES) {
             continue;
         }
         // Release: pairs with the Acquire of whoever claims the slot.

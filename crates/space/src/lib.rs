@@ -43,7 +43,7 @@ mod tests;
 mod view;
 mod waits;
 
-pub use attach::Space;
+pub use attach::{OwnThreads, Space};
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;
 pub use error::{AttachError, DirectoryError};

@@ -96,6 +96,7 @@ impl<P: Platform> Space<P> {
         tell: &mut impl FnMut(&PeerRecord),
     ) -> Result<bool, DirectoryError> {
         let view = self.view();
+        view.settle_biases(peer, state);
         view.wake_for(peer);
         let record = view.peer_record(peer);
         let free = PeerState { phase: PeerPhase::Free, evidence: Evidence::NONE, ..state };

@@ -3,12 +3,13 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    BootId, Damage, DomainState, Extent, Geometry, HEADER_WORDS, Offset, OpenError, Owner, PeerId,
-    PeerName, PeerPhase, PeerState, Pending, PendingKind, ReadKey, RegionId, ThreadId, domain_word,
-    header_word, peer_word, region_word, thread_word,
+    Bias, BootId, Damage, DomainState, Extent, Geometry, HEADER_WORDS, Offset, OpenError, Owner,
+    PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind, ReadKey, RegionId, ThreadId,
+    domain_word, header_word, peer_word, region_word, thread_word,
 };
 use commonhold_sync::{
-    self as sync, Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word,
+    self as sync, Liveness, Park, RwLock, Shares, Verdict, Wake, inside_of, readers_by_word,
+    settle_bias,
 };
 use commonhold_window::{OutOfWindow, Point, Window};
 
@@ -232,6 +233,22 @@ impl<P: Platform> View<P> {
         }
     }
 
+    /// Tells the next owners of the mutexes that were biased to threads of a dead peer, and in which those
+    /// died. Called before the slot can have another peer; what was read of it by then was the dead's.
+    pub(crate) fn settle_biases(&self, peer: PeerId, dead: PeerState) {
+        for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
+            let Ok(slot) = self.thread(peer, thread) else { continue };
+            for (at, bias) in inside_of(slot, |number| Bias { peer, thread, number }) {
+                // A number is that of one bias only, so one that was read now is none of a later peer's.
+                if let Ok(word) = self.window().word(at)
+                    && self.peer_state(peer) == dead
+                {
+                    settle_bias(word, bias, self);
+                }
+            }
+        }
+    }
+
     /// Thread slots of a peer from here on are not in use; those below have memory behind them.
     pub(crate) fn threads_used(&self, peer: PeerId) -> u16 {
         let used = self
@@ -447,6 +464,21 @@ impl<P: Platform> Liveness for View<P> {
         self.thread(owner.peer(), owner.thread())
             .is_ok_and(|slot| slot[thread_word::TID].load(Ordering::Acquire) == thread_word::ENDED)
             && self.is_current(owner)
+    }
+
+    fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
+        let slot = self.thread(bias.peer, bias.thread).ok()?;
+        if !sync::is_inside(slot, bias, at) {
+            return None;
+        }
+        let generation = self.peer_state(bias.peer).generation;
+        // Again: if it still is, the generation is that of the peer that it is a thread of.
+        let still = sync::is_inside(slot, bias, at);
+        Owner::new(bias.peer, generation, bias.thread).filter(|_| still)
+    }
+
+    fn may_bias(&self) -> bool {
+        self.geometry.lease_ms() == 0
     }
 
     fn bell(&self, owner: Owner) -> sync::Bell {

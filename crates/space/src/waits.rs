@@ -5,9 +5,11 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Offset, Owner, PeerId, Pending, RegionId, ShareWord, ThreadId, header_word, region_word,
-    thread_word,
+    LockWord, Offset, Owner, PeerId, Pending, RegionId, ShareWord, ThreadId, header_word,
+    region_word, thread_word,
 };
+
+use commonhold_sync::{Liveness, reading};
 
 use crate::{Platform, RegionHandle, View, view::read_key};
 
@@ -74,11 +76,20 @@ impl<P: Platform> View<P> {
     /// The keys of the locks that threads of a peer hold to read in words of their own, or try to.
     pub fn reading(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, u64)> + '_ {
         (0..self.threads_used(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
-            let words = self.thread(peer, thread).into_iter().flatten().skip(thread_word::READING);
+            let words = self.thread(peer, thread).into_iter().flat_map(reading);
             // SeqCst: pairs with the reader's swap.
             let keys = words.map(|word| word.load(Ordering::SeqCst)).filter(|key| *key != 0);
             keys.map(move |key| (thread, key))
         })
+    }
+
+    /// Who holds the mutex at `at`, whose word is `word`.
+    #[must_use]
+    pub fn holder(&self, word: LockWord, at: Offset) -> Option<Owner> {
+        match word.bias() {
+            Some(bias) => self.inside(bias, at),
+            None => word.owner(),
+        }
     }
 
     /// What stands for the lock of a region in [`reading`](Self::reading).

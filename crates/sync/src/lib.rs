@@ -6,13 +6,15 @@
 //!
 //! # Invariants
 //! 1. A lock is taken by one compare-and-swap of its owner's whole identity: at no instant is a held
-//!    lock without an owner.
+//!    lock without an owner. (Readers, and a mutex's owner by a bias, are known by words of their own
+//!    instead: `rwlock.rs`, `bias.rs`.)
 //! 2. Only a verdict of [`Dead`](Verdict::Dead) lets anybody else take it, and always as inconsistent.
 //! 3. Whoever has parked takes a lock with [`WAITERS`](commonhold_layout::LockFlags::WAITERS) set, since
 //!    it cannot know whether others sleep; whoever frees a lock with that flag wakes one sleeper.
 //! 4. A thread that sleeps, or must wake another, has announced the lock in its pending word: if it
 //!    dies, whoever reaps it wakes the sleepers of that lock. A thread that does neither needs none,
-//!    so an uncontended mutex costs two compare-and-swaps, and a read lock one swap and a store.
+//!    so an uncontended mutex costs two compare-and-swaps, and a read lock, or a mutex that is biased to the
+//!    thread, one swap and a store.
 //! 5. A waiter learns of its owner's death by the owner's [`Bell`], which the kernel rings, or, where there
 //!    is none, at the end of a slice ([`SLICE_NS`]), when it looks for evidence (`wait.rs`).
 //!
@@ -26,6 +28,7 @@
 extern crate std;
 
 mod barrier;
+mod bias;
 mod condvar;
 mod error;
 mod event;
@@ -41,6 +44,7 @@ mod upgradable;
 mod wait;
 
 pub use barrier::{Barrier, Party};
+pub use bias::{Grip, inside_of, is_inside, settle_bias};
 pub use condvar::{Condvar, Waited};
 pub use error::{LockError, Taken};
 pub use event::Event;
@@ -50,7 +54,7 @@ pub use port::{Bell, Liveness, Park, Verdict, Wake};
 pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
 pub use semaphore::{Permit, Semaphore};
 pub use seqlock::{SeqLock, Writing};
-pub use thread::Thread;
+pub use thread::{Thread, reading};
 
 /// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds, where no
 /// [`Bell`] will tell it; and of whoever waits for an event, or for readers to leave.

@@ -1,4 +1,7 @@
 //! The mutex: one word, taken by barging, with a short spin before sleep and a flag against starvation.
+//!
+//! What of it belongs to the thread that has it is in `bias.rs`; here is what others do about a word that
+//! is biased.
 
 use commonhold_layout::{LockFlags, LockWord, Offset, Owner, PendingKind};
 use commonhold_window::{
@@ -7,7 +10,8 @@ use commonhold_window::{
 };
 
 use crate::{
-    LOSSES_BEFORE_STARVING, Liveness, LockError, Park, Taken, Thread, Verdict, Wake,
+    FIRST_SLICE_NS, LOSSES_BEFORE_STARVING, Liveness, LockError, Park, Taken, Thread, Verdict,
+    Wake, store_then_load,
     wait::{Step, Wait},
 };
 
@@ -41,6 +45,12 @@ impl<'a> Mutex<'a> {
     #[must_use]
     pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
         Self { word, at }
+    }
+
+    /// Where its word lies.
+    #[inline]
+    pub(crate) const fn at(&self) -> Offset {
+        self.at
     }
 
     /// What the word says now.
@@ -150,10 +160,13 @@ impl<'a> Mutex<'a> {
     ///
     /// # Errors
     /// [`LockError::TimedOut`] if somebody owns it.
-    pub fn reset(&self, env: &impl Park) -> Result<(), LockError> {
+    pub fn reset(&self, env: &(impl Park + Liveness)) -> Result<(), LockError> {
         loop {
             let seen = self.look();
-            if seen.is_owned() {
+            if self.revoke(seen) {
+                continue;
+            }
+            if self.owner(seen, env).is_some() {
                 return Err(LockError::TimedOut);
             }
             if self.swap(seen, LockWord::FREE) {
@@ -244,7 +257,10 @@ impl<'a> Mutex<'a> {
         if seen.is_unrecoverable() {
             return Err(LockError::Unrecoverable);
         }
-        let Some(owner) = seen.owner() else {
+        if self.revoke(seen) {
+            return Ok(Look::Again);
+        }
+        let Some(owner) = self.owner(seen, env) else {
             if seen.flags().contains(LockFlags::STARVING) && !wait.parked && wait.spin(env) {
                 return Ok(Look::Again);
             }
@@ -253,10 +269,30 @@ impl<'a> Mutex<'a> {
         Ok(
             match self.await_owner(PendingKind::Exclusive, seen, owner, me, env, deadline, wait)? {
                 Step::Again => Look::Again,
+                // It may have left its bias just before it died.
+                Step::Dead if self.owner(seen, env).is_none() => Look::Again,
                 Step::Dead => self.take_over(seen, me, wait),
                 Step::Sleep(expected, owner, until) => Look::Sleep(expected, owner, until),
             },
         )
+    }
+
+    /// Ends the bias of a word that has one, and says whether it had: then the word is to be looked at again.
+    fn revoke(&self, seen: LockWord) -> bool {
+        let biased = seen.bias().is_some() && seen != seen.revoked();
+        if biased && self.swap(seen, seen.revoked()) {
+            Point::BiasRevoked.reached();
+            store_then_load();
+        }
+        biased
+    }
+
+    /// Who has the mutex, by this word or by the bias that is revoked in it.
+    fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
+        match seen.bias() {
+            Some(bias) => env.inside(bias, self.at),
+            None => seen.owner(),
+        }
     }
 
     /// What a waiter of either kind does next about a word that `owner` has.
@@ -309,7 +345,8 @@ impl<'a> Mutex<'a> {
             return Ok(Step::Again);
         }
         Point::LockFlagged.reached();
-        let slice = now.saturating_add(plan.slice_ns);
+        let most = if seen.bias().is_some() && !wait.parked { FIRST_SLICE_NS } else { u64::MAX };
+        let slice = now.saturating_add(plan.slice_ns.min(most));
         Ok(Step::Sleep(expected, owner, deadline.unwrap_or(u64::MAX).min(slice)))
     }
 
@@ -365,7 +402,7 @@ impl<'a> Mutex<'a> {
     fn pass_on(&self, env: &impl Park) {
         loop {
             let seen = self.look();
-            if !seen.is_owned() {
+            if !seen.is_owned() || seen.bias().is_some() {
                 self.wake(env, Wake::One);
                 return;
             }
@@ -377,7 +414,12 @@ impl<'a> Mutex<'a> {
     }
 
     #[cold]
-    fn unlock_slow(&self, me: &Thread<'_>, env: &impl Park, how: Release) -> Result<(), LockError> {
+    pub(crate) fn unlock_slow(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        how: Release,
+    ) -> Result<(), LockError> {
         loop {
             let seen = self.look();
             if !seen.is_owned_by(me.owner()) {

@@ -1,6 +1,6 @@
 //! What a lock needs from the world, and does not know how to do: sleep, and tell the dead.
 
-use commonhold_layout::Owner;
+use commonhold_layout::{Bias, Offset, Owner};
 use commonhold_window::atomic::AtomicU64;
 
 /// What is known of the life of an owner.
@@ -71,6 +71,18 @@ pub trait Liveness {
     /// Whether this very thread has ended, and left its locks held, while its process lives.
     fn has_ended(&self, owner: Owner) -> bool {
         let _ = owner;
+        false
+    }
+
+    /// The thread that a mutex at `at` is biased to, if its entry says that it is inside, or was when it died.
+    fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
+        let _ = (bias, at);
+        None
+    }
+
+    /// Whether a mutex may be biased: only where nobody is fenced who may live on, since a thread that leaves a
+    /// biased mutex does so by a plain store to its slot, which may be somebody else's by then.
+    fn may_bias(&self) -> bool {
         false
     }
 

@@ -30,6 +30,7 @@ use commonhold_window::{
 use crate::{
     Event, FIRST_SLICE_NS, Liveness, LockError, Mutex, Park, Release, SLICE_NS, Taken, Thread,
     Verdict, Wake, store_then_load,
+    thread::reading,
     wait::{Step, Wait, Watch},
 };
 
@@ -491,7 +492,7 @@ pub fn readers_by_word<S: Shares>(
     key: u64,
 ) -> impl Iterator<Item = ThreadId> + '_ {
     (0..shares.threads(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
-        let words = shares.thread(peer, thread).into_iter().flatten().skip(thread_word::READING);
+        let words = shares.thread(peer, thread).into_iter().flat_map(reading);
         // SeqCst: pairs with the reader's swap.
         words.filter(move |word| word.load(Ordering::SeqCst) == key).map(move |_| thread)
     })

@@ -1,6 +1,6 @@
 //! A thread as a lock sees it.
 
-use commonhold_layout::{Offset, Owner, Pending, PendingKind, thread_word};
+use commonhold_layout::{Offset, Owner, Pending, PendingKind, bias_entry, thread_word};
 use commonhold_window::atomic::{AtomicU64, Ordering};
 
 /// One thread that takes locks: its identity, and the words through which others know of it.
@@ -42,11 +42,33 @@ impl<'a> Thread<'a> {
         self.state.load(Ordering::Relaxed) == self.live
     }
 
+    /// Its peer's state word, and what that says while the peer [is live](Self::is_live).
+    #[inline]
+    pub(crate) const fn life(&self) -> (&'a AtomicU64, u64) {
+        (self.state, self.live)
+    }
+
     /// A word of the thread's own in which it holds no lock to read.
     #[inline]
     pub(crate) fn free_reading(&self) -> Option<&'a AtomicU64> {
         // Relaxed: nobody else writes it.
-        self.slot.iter().skip(thread_word::READING).find(|word| word.load(Ordering::Relaxed) == 0)
+        reading(self.slot).find(|word| word.load(Ordering::Relaxed) == 0)
+    }
+
+    /// The entry for a bias of the lock at `at`: its place and its turn.
+    #[inline]
+    pub(crate) const fn entry(&self, at: Offset) -> &'a [AtomicU64; 2] {
+        entry_of(self.slot, at)
+    }
+
+    /// A number that no bias of this thread slot has had.
+    pub(crate) fn next_bias(&self) -> u32 {
+        // Relaxed: nobody else writes it.
+        let last = self.slot[thread_word::BIASES].load(Ordering::Relaxed);
+        #[allow(clippy::cast_possible_truncation, reason = "it wraps")]
+        let next = (last as u32).wrapping_add(1).max(1);
+        self.slot[thread_word::BIASES].store(next.into(), Ordering::Relaxed);
+        next
     }
 
     /// Whether the thread holds the lock with this key to read, as far as its own words say: those
@@ -54,7 +76,7 @@ impl<'a> Thread<'a> {
     #[must_use]
     pub fn reads(&self, key: u64) -> bool {
         // Relaxed: nobody else writes them.
-        self.slot.iter().skip(thread_word::READING).any(|word| word.load(Ordering::Relaxed) == key)
+        reading(self.slot).any(|word| word.load(Ordering::Relaxed) == key)
     }
 
     pub(crate) fn announce(&self, kind: PendingKind, lock: Offset) {
@@ -87,4 +109,27 @@ impl<'a> Thread<'a> {
     pub fn awaited(&self) {
         self.done();
     }
+}
+
+/// The words of a slot in which its thread holds locks to read.
+#[inline]
+pub fn reading(slot: &[AtomicU64; thread_word::COUNT]) -> impl Iterator<Item = &AtomicU64> {
+    slot[thread_word::READING..thread_word::READING + thread_word::READING_COUNT].iter()
+}
+
+/// The entry of a slot for a bias of the lock at `at`: its place and its turn.
+#[inline]
+#[allow(clippy::indexing_slicing, reason = "it is the number of an entry, which the compiler sees")]
+pub(crate) const fn entry_of(
+    slot: &[AtomicU64; thread_word::COUNT],
+    at: Offset,
+) -> &[AtomicU64; 2] {
+    &entries(slot)[bias_entry(at)]
+}
+
+/// All entries of a slot.
+#[inline]
+pub(crate) const fn entries(slot: &[AtomicU64; thread_word::COUNT]) -> &[[AtomicU64; 2]] {
+    let (_, words) = slot.split_at(thread_word::BIAS);
+    words.as_chunks().0
 }

@@ -141,6 +141,20 @@ points! {
     LockPending = "lock.pending",
     /// A waiter has set the waiters flag, and does not sleep yet.
     LockFlagged = "lock.flagged",
+    /// A thread says that it is inside a mutex that is biased to it, and has not looked whether it still is.
+    BiasEntered = "bias.entered",
+    /// It says that it is outside, and has not looked whether anybody waits.
+    BiasLeft = "bias.left",
+    /// A thread inside a biased mutex has made itself the owner of its word.
+    BiasOwned = "bias.owned",
+    /// A thread has an entry for a bias that its lock does not have yet.
+    BiasPlaced = "bias.placed",
+    /// A mutex that nobody holds is biased to a thread.
+    BiasMade = "bias.made",
+    /// A bias is revoked; whether its thread is inside is not known.
+    BiasRevoked = "bias.revoked",
+    /// The next owner of a mutex will be told that a thread died in it; nobody has been woken.
+    BiasSettled = "bias.settled",
     /// A mutex is held.
     LockAcquired = "lock.acquired",
     /// A lock has been taken from the dead.

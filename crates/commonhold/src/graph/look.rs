@@ -229,7 +229,7 @@ impl<'a> Look<'a> {
         let word = LockWord::from_word(self.view.window().word(at).ok()?.load(Ordering::SeqCst));
         let mut lock = Lock {
             region: record.map(|record| record.name.to_string()),
-            owner: word.owner().filter(|_| !matches!(which, Which::Event(..))).map(Party::of),
+            owner: self.holder(which, word, at).map(Party::of),
             lets_readers_in: word.is_upgradable(),
             ..Lock::default()
         };
@@ -238,6 +238,14 @@ impl<'a> Look<'a> {
             lock.record = self.kind_at(record, at);
         }
         Some(lock)
+    }
+
+    fn holder(&self, which: Which, word: LockWord, at: Offset) -> Option<Owner> {
+        match which {
+            Which::Event(..) => None,
+            Which::Data(..) => self.view.holder(word, at),
+            Which::Directory | Which::Region(_) => word.owner(),
+        }
     }
 
     /// Who reads under the locks that are waited for, and who maps the regions of regions' locks.

@@ -45,11 +45,7 @@ impl<'a> Held<'a> {
     /// How it is given back when it is dropped.
     #[inline]
     pub(crate) fn how(&self) -> Release {
-        if thread::panicking() && self.panicking == 0 {
-            Release::Inconsistent
-        } else {
-            Release::Done
-        }
+        release_by(self.panicking)
     }
 
     /// Frees it, and says whether it still was this process's.
@@ -62,17 +58,6 @@ impl<'a> Held<'a> {
     #[inline(always)]
     pub(crate) fn release(&self, how: Release) -> Result<(), RegionError> {
         release(self.mapping, self.mutex, self.owner, self.fork, how)
-    }
-
-    /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails.
-    pub(crate) fn lend<R, E>(
-        self,
-        wait: impl FnOnce(&Mutex<'a>) -> Result<R, E>,
-    ) -> Result<(Self, R), E> {
-        let lent = ManuallyDrop::new(self);
-        guard_gone();
-        let result = wait(&lent.mutex)?;
-        Ok((Self::new(lent.mapping, lent.mutex, lent.owner, lent.fork), result))
     }
 
     #[inline(always)]
@@ -124,7 +109,13 @@ impl Drop for Held<'_> {
     }
 }
 
+/// How a guard is given back when it is dropped, if its thread was already panicking when it was made, or not.
+#[inline]
+pub(super) fn release_by(panicking: usize) -> Release {
+    if thread::panicking() && panicking == 0 { Release::Inconsistent } else { Release::Done }
+}
+
 /// The only way in which freeing what one holds can fail.
-const fn not_ours(_: SyncError) -> RegionError {
+pub(super) const fn not_ours(_: SyncError) -> RegionError {
     RegionError::Fenced
 }

@@ -1,13 +1,21 @@
 //! A mutex on a bare word in the bytes of a region.
 
-use std::time::Duration;
+use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
-use commonhold_layout::Owner;
+use commonhold_host::ForkGuard;
+use commonhold_layout::{LockFlags, LockWord};
 use commonhold_sync as sync;
-use commonhold_sync::{Release, Taken};
+use commonhold_sync::{Grip, Release, Taken};
 
-use super::{Refusal, handed_over, held::Held, refusal};
-use crate::{LockError, Mapping, RegionError, attachment::Near};
+use super::{
+    Refusal, handed_over,
+    held::{not_ours, release_by},
+    refusal,
+};
+use crate::{
+    LockError, Mapping, RegionError,
+    attachment::{Nearest, guard_gone, guard_made},
+};
 
 /// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
 /// has to keep is up to its users; a [`Mutex`](crate::Mutex) has its data with it.
@@ -15,12 +23,12 @@ use crate::{LockError, Mapping, RegionError, attachment::Near};
 pub struct RawMutex<'a> {
     mapping: &'a Mapping,
     mutex: sync::Mutex<'a>,
-    near: Near<'a>,
+    near: Nearest<'a>,
 }
 
 impl<'a> RawMutex<'a> {
-    pub(crate) fn of(mapping: &'a Mapping, mutex: sync::Mutex<'a>) -> Self {
-        Self { mapping, mutex, near: mapping.attachment().near() }
+    pub(crate) fn of(mapping: &'a Mapping, mutex: sync::Mutex<'a>) -> Result<Self, RegionError> {
+        Ok(Self { mapping, mutex, near: mapping.attachment().nearest()? })
     }
 
     /// Takes the mutex, waiting as long as it takes.
@@ -29,11 +37,10 @@ impl<'a> RawMutex<'a> {
     /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died.
     #[inline(always)]
     pub fn lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        let asked = match self.near.known_me() {
-            Some(me) if self.mutex.lock_quickly(&me) => Ok((me.owner(), Taken::Clean)),
-            _ => self.lock_until(None),
-        };
-        handed_over(asked, |owner| self.guard(owner))
+        match self.near.known_me().and_then(|me| self.mutex.lock_biased(&me)) {
+            Some(grip) => Ok(self.guard(grip)),
+            None => handed_over(self.lock_until(None), |word| self.held_by(word)),
+        }
     }
 
     /// Takes the mutex if that needs no waiting.
@@ -41,7 +48,7 @@ impl<'a> RawMutex<'a> {
     /// # Errors
     /// [`LockError::TimedOut`] if somebody living holds it.
     pub fn try_lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        handed_over(self.lock_until(Some(0)), |owner| self.guard(owner))
+        handed_over(self.lock_until(Some(0)), |word| self.held_by(word))
     }
 
     /// Takes the mutex, waiting so long at most.
@@ -53,20 +60,30 @@ impl<'a> RawMutex<'a> {
         timeout: Duration,
     ) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
         let deadline = self.mapping.attachment().deadline(timeout);
-        handed_over(self.lock_until(Some(deadline)), |owner| self.guard(owner))
+        handed_over(self.lock_until(Some(deadline)), |word| self.held_by(word))
     }
 
     #[cold]
-    fn lock_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
+    fn lock_until(self, deadline: Option<u64>) -> Result<(LockWord, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
-        let taken = self.mutex.lock(&me, attachment.my_view(), deadline).map_err(refusal)?;
-        Ok((me.owner(), taken))
+        // The thread may have used another space since, and not have been known.
+        if let Some(grip) = self.mutex.lock_biased(&me) {
+            return Ok((grip.word(), Taken::Clean));
+        }
+        let view = attachment.my_view();
+        let taken = self.mutex.lock_biased_slowly(&me, view, deadline).map_err(refusal)?;
+        Ok((me.owner().word(), taken))
     }
 
     #[inline(always)]
-    fn guard(&self, owner: Owner) -> RawMutexGuard<'a> {
-        RawMutexGuard(Held::new(self.mapping, self.mutex, owner, self.near.fork()))
+    fn guard(&self, grip: Grip<'a>) -> RawMutexGuard<'a> {
+        RawMutexGuard::new(self.mapping, self.mutex, grip, self.near.fork())
+    }
+
+    /// The guard of what the calling thread holds with this word.
+    fn held_by(&self, word: LockWord) -> RawMutexGuard<'a> {
+        self.guard(self.mutex.grip(&self.near.thread(word.thread()), word))
     }
 
     /// Makes the mutex as good as new, after the caller has repaired what it protects.
@@ -80,23 +97,48 @@ impl<'a> RawMutex<'a> {
     }
 }
 
-/// A mutex, held.
+/// A mutex, held. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
 #[must_use = "the mutex is freed when its guard is dropped"]
-pub struct RawMutexGuard<'a>(Held<'a>);
+pub struct RawMutexGuard<'a> {
+    mapping: &'a Mapping,
+    mutex: sync::Mutex<'a>,
+    grip: Grip<'a>,
+    fork: ForkGuard,
+    /// As in [`Held`](super::held::Held).
+    panicking: usize,
+    not_send: PhantomData<*const ()>,
+}
 
 impl<'a> RawMutexGuard<'a> {
-    #[inline]
-    pub(crate) const fn mapping(&self) -> &'a Mapping {
-        self.0.mapping()
+    #[inline(always)]
+    fn new(mapping: &'a Mapping, mutex: sync::Mutex<'a>, grip: Grip<'a>, fork: ForkGuard) -> Self {
+        let panicking = usize::from(thread::panicking());
+        // A thread that ends sees by itself what it holds by a bias.
+        if !grip.is_biased() {
+            guard_made();
+        }
+        Self { mapping, mutex, grip, fork, panicking, not_send: PhantomData }
     }
 
-    /// As [`Held::lend`].
-    pub(crate) fn lend<R, E>(
+    #[inline]
+    pub(crate) const fn mapping(&self) -> &'a Mapping {
+        self.mapping
+    }
+
+    /// Lends the mutex to `wait`, by its word alone; that frees it, and has taken it again unless it fails.
+    pub(crate) fn lend<R>(
         self,
-        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, E>,
-    ) -> Result<(Self, R), E> {
-        self.0.lend(wait).map(|(held, result)| (Self(held), result))
+        me: &sync::Thread<'_>,
+        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, sync::LockError>,
+    ) -> Result<(Self, R), sync::LockError> {
+        let lent = ManuallyDrop::new(self);
+        if !lent.grip.is_biased() {
+            guard_gone();
+        }
+        let grip = lent.mutex.own(me, lent.grip)?;
+        let result = wait(&lent.mutex)?;
+        Ok((Self::new(lent.mapping, lent.mutex, grip, lent.fork), result))
     }
 
     /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
@@ -105,13 +147,14 @@ impl<'a> RawMutexGuard<'a> {
     /// As there.
     #[inline(always)]
     pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        self.0.mark_consistent()
+        mark_consistent(self.mapping, self.mutex, self.grip.word())
     }
 
     /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
-        self.0.is_inconsistent()
+        !self.mapping.attachment().is_forked()
+            && self.mutex.look().flags().contains(LockFlags::INCONSISTENT)
     }
 
     /// As [`LockGuard::leave`](crate::LockGuard::leave).
@@ -119,14 +162,73 @@ impl<'a> RawMutexGuard<'a> {
     /// # Errors
     /// As there.
     pub fn leave(self) -> Result<(), RegionError> {
-        self.0.free(Release::Inconsistent)
+        ManuallyDrop::new(self).release(Release::Inconsistent)
     }
 
     /// As [`LockGuard::unlock`](crate::LockGuard::unlock).
     ///
     /// # Errors
     /// As there.
+    #[inline]
     pub fn unlock(self) -> Result<(), RegionError> {
-        self.0.free(Release::Done)
+        ManuallyDrop::new(self).release(Release::Done)
     }
+
+    #[inline(always)]
+    fn release(&self, how: Release) -> Result<(), RegionError> {
+        if release_quickly(self.mutex, self.grip, self.fork, how) {
+            return Ok(());
+        }
+        release_slowly(self.mapping, self.mutex, self.grip.word(), how)
+    }
+}
+
+impl Drop for RawMutexGuard<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let how = release_by(self.panicking);
+        if !release_quickly(self.mutex, self.grip, self.fork, how) {
+            drop_slowly(self.mapping, self.mutex, self.grip.word(), how);
+        }
+    }
+}
+
+#[inline(always)]
+fn release_quickly(mutex: sync::Mutex<'_>, grip: Grip<'_>, fork: ForkGuard, how: Release) -> bool {
+    let freed = how == Release::Done && !fork.is_forked_child() && mutex.unlock_biased(grip);
+    // After it, so that the store need not be waited for.
+    if !grip.is_biased() {
+        guard_gone();
+    }
+    freed
+}
+
+/// What follows takes its parts by value, and as few as it can: see [`Held`](super::held::Held).
+#[cold]
+fn mark_consistent(
+    mapping: &Mapping,
+    mutex: sync::Mutex<'_>,
+    held_by: LockWord,
+) -> Result<(), RegionError> {
+    let me = mapping.attachment().me()?;
+    mutex.mark_consistent_biased(&me, mutex.grip(&me, held_by)).map_err(not_ours)
+}
+
+#[cold]
+fn release_slowly(
+    mapping: &Mapping,
+    mutex: sync::Mutex<'_>,
+    held_by: LockWord,
+    how: Release,
+) -> Result<(), RegionError> {
+    let attachment = mapping.attachment();
+    let me = attachment.me()?;
+    let grip = mutex.grip(&me, held_by);
+    mutex.unlock_biased_slowly(&me, attachment.my_view(), grip, how).map_err(not_ours)
+}
+
+#[cold]
+fn drop_slowly(mapping: &Mapping, mutex: sync::Mutex<'_>, held_by: LockWord, how: Release) {
+    // Fails only if this peer was declared dead; then others have the lock already.
+    let _ = release_slowly(mapping, mutex, held_by, how);
 }

@@ -176,7 +176,7 @@ impl Condvar<'_> {
         }
         let me = attachment.me()?;
         let lent =
-            guard.lend(|mutex| self.condvar.wait(mutex, &me, attachment.my_view(), deadline));
+            guard.lend(&me, |mutex| self.condvar.wait(mutex, &me, attachment.my_view(), deadline));
         match lent.map_err(refused)? {
             (guard, (Taken::Clean, waited)) => Ok((guard, waited)),
             (guard, (Taken::OwnerDied, _)) => Err(LockError::OwnerDied(guard)),

@@ -71,7 +71,7 @@ impl<'a, T: Plain> Record<'a> for Mutex<'a, T> {
     fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
         let opened = open::<T, _>(mapping, offset, RecordKind::Mutex)?;
         let [word] = opened.words;
-        let raw = RawMutex::of(mapping, commonhold_sync::Mutex::new(word, opened.at));
+        let raw = RawMutex::of(mapping, commonhold_sync::Mutex::new(word, opened.at))?;
         Ok(Self { raw, value: Value::of(opened.data) })
     }
 }
@@ -148,12 +148,13 @@ impl<'a, T> MutexGuard<'a, T> {
     }
 
     /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails.
-    pub(crate) fn lend<R, E>(
+    pub(crate) fn lend<R>(
         self,
-        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, E>,
-    ) -> Result<(Self, R), E> {
+        me: &sync::Thread<'_>,
+        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, sync::LockError>,
+    ) -> Result<(Self, R), sync::LockError> {
         let value = self.value;
-        self.raw.lend(wait).map(|(raw, result)| (Self { raw, value }, result))
+        self.raw.lend(me, wait).map(|(raw, result)| (Self { raw, value }, result))
     }
 }
 

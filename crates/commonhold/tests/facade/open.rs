@@ -246,7 +246,7 @@ fn a_space_of_another_version_or_with_unknown_features_is_refused_by_name() {
     let scratch = tiny();
     patch(&scratch, &[]);
     drop(scratch.open());
-    for found in [0, 2, u64::MAX] {
+    for found in [0, 1, u64::MAX] {
         let scratch = tiny();
         patch(&scratch, &[(VERSION, found)]);
         fails!(Space::open(&scratch.url), OpenError::NotASpace { why: LayoutError::Version { found: it }, .. }

@@ -64,10 +64,12 @@ void sleep_until(std::uint64_t from) {
 
 template <class Turn>
 Numbers solo(std::uint64_t ns, Turn turn) {
+    // What is counted up, or looked at, under the lock.
+    std::atomic<std::uint64_t> number{0};
     std::uint64_t times = 0;
     const std::uint64_t began = now();
     for (;;) {
-        for (int i = 0; i < 500; ++i) turn();
+        for (int i = 0; i < 500; ++i) turn(number);
         times += 500;
         const std::uint64_t took = now() - began;
         if (took >= ns) return {times, took};
@@ -100,7 +102,10 @@ struct Sharable {
     using Mutex = ipc::interprocess_sharable_mutex;
 
     static Numbers solo_read(Shared<Mutex>& shared, std::uint64_t ns) {
-        return solo(ns, [&] { ipc::sharable_lock<Mutex> guard(shared.mutex); });
+        return solo(ns, [&](auto& number) {
+            ipc::sharable_lock<Mutex> guard(shared.mutex);
+            static_cast<void>(number.load(relaxed));
+        });
     }
 
     static Numbers read(Shared<Mutex>& shared, std::uint64_t from, std::uint64_t until) {
@@ -167,7 +172,10 @@ Numbers pass(Shared<Mutex>& shared, std::uint64_t side, std::uint64_t times, std
 template <class Kind, class Mutex = typename Kind::Mutex>
 Numbers perform(Shared<Mutex>& shared, const std::string& verb, const Numbers& n) {
     if (verb == "solo-write" && n.size() == 1)
-        return solo(n[0], [&] { ipc::scoped_lock<Mutex> guard(shared.mutex); });
+        return solo(n[0], [&](auto& number) {
+            ipc::scoped_lock<Mutex> guard(shared.mutex);
+            number.store(number.load(relaxed) + 1, relaxed);
+        });
     if (verb == "solo-read" && n.size() == 1) return Kind::solo_read(shared, n[0]);
     if (verb == "write" && n.size() == 3) return write(shared, n[0], n[1], n[2]);
     if (verb == "read" && n.size() == 2) return Kind::read(shared, n[0], n[1]);

@@ -3,7 +3,11 @@
 use std::{
     fs,
     io::{self, BufRead},
-    sync, thread,
+    sync::{
+        self,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -113,13 +117,44 @@ fn perform(
 }
 
 fn solo(lock: &impl Lock, how: How, ns: u64) -> Result<Vec<u64>, Failure> {
-    let (mut times, began) = (0, now_ns());
+    match how {
+        How::Read => solo_read(lock, ns),
+        How::Write => solo_write(lock, ns),
+    }
+}
+
+/// A lock that protects nothing is of no use to anybody: under this one a number is counted up. Not inlined,
+/// nor are those that follow: a loop that shares its registers with all that a party can do has too few of them.
+#[inline(never)]
+fn solo_write(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
+    let (counted, began) = (AtomicU64::new(0), now_ns());
     loop {
-        match how {
-            How::Read => (0..BATCH).try_for_each(|_| lock.read(|| Ok(())))?,
-            How::Write => (0..BATCH).try_for_each(|_| lock.write(|| Ok(())).map(drop))?,
+        for _ in 0..BATCH {
+            // Relaxed: nobody else has it. Atomic, so that every change of it is made.
+            lock.write(|| {
+                counted.store(counted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                Ok(())
+            })?;
         }
-        times += BATCH;
+        let took = now_ns().saturating_sub(began);
+        if took >= ns {
+            return Ok(vec![counted.into_inner(), took]);
+        }
+    }
+}
+
+/// The number is looked at.
+#[inline(never)]
+fn solo_read(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
+    let (number, mut times, began) = (AtomicU64::new(1), 0, now_ns());
+    loop {
+        for _ in 0..BATCH {
+            lock.read(|| {
+                // Relaxed: as above.
+                times += number.load(Ordering::Relaxed);
+                Ok(())
+            })?;
+        }
         let took = now_ns().saturating_sub(began);
         if took >= ns {
             return Ok(vec![times, took]);
@@ -127,6 +162,7 @@ fn solo(lock: &impl Lock, how: How, ns: u64) -> Result<Vec<u64>, Failure> {
     }
 }
 
+#[inline(never)]
 fn write(lock: &impl Lock, from: u64, until: u64, pause_ns: u64) -> Result<Vec<u64>, Failure> {
     sleep_until(from);
     let (mut times, mut longest, mut asked) = (0, 0, now_ns());
@@ -151,6 +187,7 @@ fn write(lock: &impl Lock, from: u64, until: u64, pause_ns: u64) -> Result<Vec<u
     Ok(vec![times, longest])
 }
 
+#[inline(never)]
 fn read(lock: &impl Lock, from: u64, until: u64) -> Result<Vec<u64>, Failure> {
     const BETWEEN_LOOKS: u64 = 50;
     sleep_until(from);

@@ -1,0 +1,230 @@
+//! Bias: how a thread takes and frees a mutex that nobody else wants by words of its own.
+//!
+//! A lock word that is *biased* names a thread that may take the lock without changing the word. Whether it
+//! has is said by two words of its thread slot, the *entry*:
+//! ```text
+//! place | 63 left 48 | 47                     offset of the lock's word 3 | 2 0 | 0 candidate |
+//! turn  | 63 missed 48 | 47 0 33 | 32 inside | 31                            number of the bias 0 |
+//! ```
+//! A *candidate* is a lock that the thread has freed in the usual way, and that is biased to it when it has
+//! freed it `left` times more. Otherwise the place is that of the lock the bias is for; 0: the entry is empty.
+//!
+//! A lock has one entry in each thread slot where it can be, so two locks may compete for it. The number is
+//! of no other bias of the thread slot: an entry with another number than the lock word's is of another bias,
+//! and the thread is not inside.
+
+use crate::{Offset, PeerId, ThreadId, thread_word};
+
+/// A lock that is freed so often by a thread, with nobody waiting and no other lock of the same entry freed
+/// between, is biased to it.
+pub const BIAS_AFTER: u64 = 32;
+/// A bias ends when the thread has freed so many other locks that want the same entry.
+pub const BIAS_MISSES: u64 = 64;
+
+const CANDIDATE: u64 = 1;
+const COUNT_SHIFT: u32 = 48;
+const COUNT_STEP: u64 = 1 << COUNT_SHIFT;
+const INSIDE: u64 = 1 << 32;
+#[allow(clippy::cast_possible_truncation, reason = "a handful")]
+const ENTRIES: u32 = thread_word::BIAS_COUNT as u32;
+
+const _: () = assert!(ENTRIES.is_power_of_two(), "an entry is chosen by bits");
+
+/// Which entry of a thread slot is that of the lock at `at`.
+#[inline]
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "a few bits are left")]
+pub const fn bias_entry(at: Offset) -> usize {
+    // Multiplicative hashing (Knuth, The Art of Computer Programming, 6.4): neighbours, and locks at any
+    // power of two from each other, go to different entries.
+    let hash = at.get().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (hash >> (64 - ENTRIES.ilog2())) as usize
+}
+
+/// A bias, as the lock word names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bias {
+    /// The peer slot of the thread.
+    pub peer: PeerId,
+    /// Its thread slot.
+    pub thread: ThreadId,
+    /// Which bias of the thread slot. Not 0.
+    pub number: u32,
+}
+
+/// The first word of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BiasPlace(u64);
+
+impl BiasPlace {
+    /// No lock.
+    pub const EMPTY: Self = Self(0);
+
+    /// Reads a word.
+    #[inline]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The word.
+    #[inline]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The lock at `at`, biased.
+    #[inline]
+    #[must_use]
+    pub const fn of(at: Offset) -> Self {
+        Self(at.get())
+    }
+
+    /// The lock at `at`, freed for the first time.
+    #[inline]
+    #[must_use]
+    pub const fn candidate(at: Offset) -> Self {
+        Self(at.get() | CANDIDATE | (BIAS_AFTER - 1) << COUNT_SHIFT)
+    }
+
+    /// The same candidate, freed once more; `None` if it is to be biased now.
+    #[inline]
+    #[must_use]
+    pub const fn freed(self) -> Option<Self> {
+        match self.0.checked_sub(COUNT_STEP) {
+            Some(word) => Some(Self(word)),
+            None => None,
+        }
+    }
+
+    /// Whether this is the lock at `at` as a candidate.
+    #[inline]
+    #[must_use]
+    pub const fn is_candidate(self, at: Offset) -> bool {
+        self.0 << (64 - COUNT_SHIFT) == (at.get() | CANDIDATE) << (64 - COUNT_SHIFT)
+    }
+
+    /// Where the lock is that the thread has a bias for, if it has.
+    #[inline]
+    #[must_use]
+    pub const fn biased(self) -> Option<Offset> {
+        if self.0 & 7 == 0 && self.0 != 0 { Offset::new(self.0) } else { None }
+    }
+}
+
+/// The second word of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BiasTurn(u64);
+
+impl BiasTurn {
+    /// Reads a word.
+    #[inline]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The word.
+    #[inline]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The bias with this number; the thread is outside, and has missed it never.
+    #[inline]
+    #[must_use]
+    pub const fn of(number: u32) -> Self {
+        Self(number as u64)
+    }
+
+    /// Which bias.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
+    pub const fn number(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Whether the thread is inside, or about to find out whether it may be.
+    #[inline]
+    #[must_use]
+    pub const fn is_inside(self) -> bool {
+        self.0 & INSIDE != 0
+    }
+
+    /// The same bias, with the thread inside.
+    #[inline]
+    #[must_use]
+    pub const fn inside(self) -> Self {
+        Self(self.number() as u64 | INSIDE)
+    }
+
+    /// The same bias, with the thread outside.
+    #[inline]
+    #[must_use]
+    pub const fn outside(self) -> Self {
+        Self(self.number() as u64)
+    }
+
+    /// The same, after the thread has freed another lock of the entry; `None` if that was the last straw.
+    #[inline]
+    #[must_use]
+    pub const fn missed(self) -> Option<Self> {
+        if self.0 >> COUNT_SHIFT < BIAS_MISSES { Some(Self(self.0 + COUNT_STEP)) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_candidate_is_biased_when_it_was_freed_often_enough() {
+        let at = Offset::new(4096).unwrap();
+        let mut place = BiasPlace::candidate(at);
+        let mut freed = 1;
+        while let Some(next) = place.freed() {
+            assert!(next.is_candidate(at) && next.biased().is_none());
+            assert!(!next.is_candidate(Offset::new(4104).unwrap()));
+            place = next;
+            freed += 1;
+        }
+        assert_eq!(freed, BIAS_AFTER);
+        assert_eq!(BiasPlace::EMPTY.biased(), None);
+        assert!(!BiasPlace::EMPTY.is_candidate(at) && !BiasPlace::of(at).is_candidate(at));
+        assert_eq!(BiasPlace::of(at).biased(), Some(at));
+    }
+
+    #[test]
+    fn a_bias_that_is_missed_often_ends_and_one_that_is_used_does_not() {
+        let mut turn = BiasTurn::of(7);
+        let mut missed = 0;
+        while let Some(next) = turn.missed() {
+            turn = next;
+            missed += 1;
+        }
+        assert_eq!(missed, BIAS_MISSES);
+        assert_eq!((turn.number(), turn.is_inside()), (7, false));
+        assert!(turn.inside().is_inside() && turn.inside().outside() == BiasTurn::of(7));
+    }
+
+    #[test]
+    fn neighbours_have_different_entries() {
+        for step in [8, 24, 64, 128, 4096] {
+            let entries: std::collections::BTreeSet<_> =
+                (1..=64).map(|i| bias_entry(Offset::new(i * step).unwrap())).collect();
+            assert_eq!(entries.len(), thread_word::BIAS_COUNT, "{step}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_lies_in_the_slot(at in 0_u64..1 << 45) {
+            let entry = bias_entry(Offset::new(at * 8).unwrap());
+            prop_assert!(thread_word::BIAS + 2 * entry + 1 < thread_word::COUNT);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The bias of a mutex: a thread that has used it alone for a while takes and frees it by words of its own.
+//!
+//! To take a word and to give it back are two locked instructions, and nothing else that a mutex does takes
+//! as long. A *biased* mutex needs one. Its word names a thread and stays as it is; the thread says in its
+//! own slot that it is *inside*, and then looks whether the word is still biased to it. Whoever else wants
+//! the mutex *revokes* the bias in the word, and then looks whether the thread is inside (Dekker's
+//! pattern, so one of them always sees the other, as with the readers of an [`RwLock`](crate::RwLock)).
+//! If it is not, the mutex is as good as free, and is taken like any other; if it is, it is waited for
+//! like any owner. (The idea is that of lock reservation, Kawachiya, Koseki and Onodera, OOPSLA 2002, but that nobody has
+//! to be stopped for a bias to be revoked: looking is enough.)
+//!
+//! # Invariants
+//! 1. Who is inside has its entry say so, with the number that the word has; and saw the word biased to
+//!    it, and not revoked, after it had said so.
+//! 2. Once a bias is revoked its thread does not enter by it, and no later bias of that thread has its
+//!    number. So a thread that is seen outside, by whoever has seen the word revoked, stays outside as
+//!    long as the word stays as it is: a compare-and-swap of the word is all that it takes to take the mutex.
+//! 3. Only the thread itself writes its entries. If it died inside, whoever takes the word from it tells the next
+//!    owner so, as of any dead owner; and before its slot has another peer, a [reaper](settle_bias) does that
+//!    for all its entries.
+//! 4. An entry is given up by its thread at any time when it is outside. The word needs no change: it is of
+//!    a bias that no entry knows.
+//! 5. A thread that leaves looks for a revocation without a fence, as a reader does. Whoever has missed it
+//!    so sleeps 1 ms at first; what it sees of the thread then is no longer on the way.
+//!
+//! # Deaths
+//! - Of a thread inside: as of an owner.
+//! - Of a thread outside: as of nobody; the mutex is free.
+//! - Of whoever revokes: as of nobody. The bias ends all the same.
+
+use commonhold_layout::{
+    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, PendingKind, thread_word,
+};
+use commonhold_window::{
+    Point,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    Liveness, LockError, Mutex, Park, Release, Taken, Thread, Wake, store_then_load,
+    thread::{entries, entry_of},
+};
+
+/// How a thread holds a mutex that may be biased: what to give to [`Mutex::unlock_biased`].
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Grip<'a> {
+    entry: &'a [AtomicU64; 2],
+    /// The thread's peer's state word, and what it says while that is live.
+    state: &'a AtomicU64,
+    live: u64,
+    /// What the word says as long as nobody else wants the mutex.
+    word: LockWord,
+}
+
+impl Grip<'_> {
+    /// Whether it is held by a bias.
+    #[inline]
+    #[must_use]
+    pub const fn is_biased(&self) -> bool {
+        self.word.is_biased()
+    }
+
+    /// By what it is held: what the word says as long as nobody else wants it.
+    #[inline]
+    #[must_use]
+    pub const fn word(&self) -> LockWord {
+        self.word
+    }
+}
+
+impl Mutex<'_> {
+    /// As [`lock_quickly`](Self::lock_quickly), for a mutex that is freed by
+    /// [`unlock_biased`](Self::unlock_biased): if it is biased to the thread, that is quicker still. `None`
+    /// says that [`lock_biased_slowly`](Self::lock_biased_slowly) must follow.
+    #[inline]
+    pub fn lock_biased<'t>(&self, me: &Thread<'t>) -> Option<Grip<'t>> {
+        let [place, turn] = me.entry(self.at());
+        // Relaxed, here and below, of the entry: nobody else writes it.
+        if place.load(Ordering::Relaxed) != BiasPlace::of(self.at()).word() {
+            return self.lock_quickly(me).then(|| self.grip(me, me.owner().word()));
+        }
+        let before = BiasTurn::from_word(turn.load(Ordering::Relaxed));
+        if before.is_inside() {
+            return None;
+        }
+        // SeqCst, and a swap rather than a store: our look at the word comes after it (Dekker).
+        turn.swap(before.inside().word(), Ordering::SeqCst);
+        Point::BiasEntered.reached();
+        store_then_load();
+        let word = LockWord::biased(bias_of(me, before));
+        if self.look() == word && me.is_live() {
+            return Some(self.grip(me, word));
+        }
+        turn.store(before.outside().word(), Ordering::Release);
+        None
+    }
+
+    /// Takes the mutex after [`lock_biased`](Self::lock_biased) could not, waiting until `deadline`, or for
+    /// ever; `Some(0)` does not wait. The thread owns the word then.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    #[cold]
+    pub fn lock_biased_slowly(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<Taken, LockError> {
+        self.forget_bias(me);
+        self.lock_slow(me, env, deadline, LockFlags::NONE)
+    }
+
+    /// The grip of a thread on the mutex, of which it is known [by what](Grip::word) it holds it.
+    #[inline]
+    pub const fn grip<'t>(&self, me: &Thread<'t>, word: LockWord) -> Grip<'t> {
+        let (state, live) = me.life();
+        Grip { entry: me.entry(self.at()), state, live, word }
+    }
+
+    /// Frees the mutex if nobody waits for it. `false` says that
+    /// [`unlock_biased_slowly`](Self::unlock_biased_slowly) must follow, before the thread takes any lock.
+    #[inline]
+    pub fn unlock_biased(&self, grip: Grip<'_>) -> bool {
+        if !grip.is_biased() {
+            return self.unlock_counted(grip.entry, grip.word);
+        }
+        // Whoever has the slot of a fenced peer now uses the entry for itself.
+        // Relaxed: see `Thread::is_live`.
+        if grip.state.load(Ordering::Relaxed) != grip.live {
+            return false;
+        }
+        let [_, turn] = grip.entry;
+        // Release: what we did stays before what the next owner does.
+        turn.store(left(grip).word(), Ordering::Release);
+        Point::BiasLeft.reached();
+        // For loom only, whose sleeps end by a wake-up and never by a slice: see invariant 5.
+        store_then_load();
+        self.look() == grip.word
+    }
+
+    /// Frees the mutex after [`unlock_biased`](Self::unlock_biased) could not, or where it was not asked to.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not own it; nothing has changed then.
+    #[cold]
+    pub fn unlock_biased_slowly(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        grip: Grip<'_>,
+        how: Release,
+    ) -> Result<(), LockError> {
+        let [place, turn] = grip.entry;
+        match grip.word.bias() {
+            Some(_) if !me.is_live() => return Err(LockError::Fenced),
+            // Left already, and then found that somebody had revoked the bias.
+            Some(bias) if turn.load(Ordering::Relaxed) == left(grip).word() => {
+                self.forget_bias(me);
+                self.end_bias(me, env, bias);
+                return Ok(());
+            }
+            Some(_) => {
+                let _ = self.own(me, grip)?;
+            }
+            None => {
+                let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
+                let due = found.is_candidate(self.at()) && found.freed().is_none();
+                if due && how == Release::Done && env.may_bias() && self.bias_to(me) {
+                    return Ok(());
+                }
+            }
+        }
+        self.unlock_slow(me, env, how)
+    }
+
+    /// Makes a mutex that the thread holds, by a bias or not, one that it holds by the word, as all do that
+    /// know nothing of biases.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not hold it.
+    #[cold]
+    pub fn own<'t>(&self, me: &Thread<'_>, grip: Grip<'t>) -> Result<Grip<'t>, LockError> {
+        let Some(bias) = grip.word.bias() else { return Ok(grip) };
+        loop {
+            let seen = self.look();
+            if !me.is_live() || !seen.is_biased_by(bias) {
+                return Err(LockError::Fenced);
+            }
+            // Others change nothing but flags, as long as we are inside.
+            if self.swap(seen, me.owner().word().with_flags(seen.flags())) {
+                break;
+            }
+        }
+        Point::BiasOwned.reached();
+        let [_, turn] = grip.entry;
+        turn.store(left(grip).word(), Ordering::Release);
+        self.forget_bias(me);
+        Ok(Grip { word: me.owner().word(), ..grip })
+    }
+
+    /// As [`mark_consistent`](Self::mark_consistent); what is held by a bias is consistent.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not hold it.
+    pub fn mark_consistent_biased(&self, me: &Thread<'_>, grip: Grip<'_>) -> Result<(), LockError> {
+        match grip.word.bias() {
+            None => self.mark_consistent(me),
+            Some(bias) if me.is_live() && self.look().is_biased_by(bias) => Ok(()),
+            Some(_) => Err(LockError::Fenced),
+        }
+    }
+
+    /// Frees the mutex by its word, and counts that it was.
+    #[inline(never)]
+    fn unlock_counted(self, [place, turn]: &[AtomicU64; 2], owned: LockWord) -> bool {
+        let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
+        if found.is_candidate(self.at()) {
+            let Some(freed) = found.freed() else { return false };
+            // Before the unlock as good as after it: should that fail, the entry is made anew.
+            place.store(freed.word(), Ordering::Relaxed);
+        } else if found.biased().is_none() {
+            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed);
+        } else {
+            self.miss(place, turn);
+        }
+        self.swap(owned, LockWord::FREE)
+    }
+
+    /// Frees the mutex, which the thread owns and nobody waits for, and biases it to the thread.
+    fn bias_to(&self, me: &Thread<'_>) -> bool {
+        let [place, turn] = me.entry(self.at());
+        let fresh = BiasTurn::of(me.next_bias());
+        turn.store(fresh.word(), Ordering::Relaxed);
+        place.store(BiasPlace::of(self.at()).word(), Ordering::Relaxed);
+        Point::BiasPlaced.reached();
+        // The swap releases: whoever sees the bias sees the entry.
+        if self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh))) {
+            Point::BiasMade.reached();
+            return true;
+        }
+        self.forget_bias(me);
+        false
+    }
+
+    /// Makes the entry of this mutex one of a candidate anew: somebody else wanted the mutex.
+    fn forget_bias(&self, me: &Thread<'_>) {
+        let [place, turn] = me.entry(self.at());
+        let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
+        let mine = found == BiasPlace::of(self.at()) || found.is_candidate(self.at());
+        if mine && !BiasTurn::from_word(turn.load(Ordering::Relaxed)).is_inside() {
+            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed);
+        }
+    }
+
+    /// Frees the word of a bias that was revoked while the thread was inside, unless somebody has it already.
+    fn end_bias(&self, me: &Thread<'_>, env: &impl Park, bias: Bias) {
+        loop {
+            let seen = self.look();
+            if !seen.is_biased_by(bias) {
+                return;
+            }
+            let waiters = seen.flags().contains(LockFlags::WAITERS);
+            if waiters {
+                me.announce(PendingKind::Release, self.at());
+                Point::UnlockPending.reached();
+            }
+            let freed = LockWord::unowned(seen.flags().only(LockFlags::STARVING));
+            let done = self.swap(seen, freed);
+            if waiters {
+                if done {
+                    Point::UnlockFreed.reached();
+                    self.wake(env, Wake::One);
+                    Point::UnlockWoken.reached();
+                }
+                me.done();
+            }
+            if done {
+                return;
+            }
+        }
+    }
+
+    /// The thread has freed this mutex, and the entry is that of another.
+    #[cold]
+    fn miss(&self, place: &AtomicU64, turn: &AtomicU64) {
+        let now = BiasTurn::from_word(turn.load(Ordering::Relaxed));
+        if now.is_inside() {
+            return;
+        }
+        match now.missed() {
+            Some(missed) => turn.store(missed.word(), Ordering::Relaxed),
+            None => place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed),
+        }
+    }
+}
+
+#[inline]
+const fn bias_of(me: &Thread<'_>, turn: BiasTurn) -> Bias {
+    Bias { peer: me.owner().peer(), thread: me.owner().thread(), number: turn.number() }
+}
+
+/// What the entry says when who held a mutex by this bias has left it.
+#[inline]
+const fn left(grip: Grip<'_>) -> BiasTurn {
+    match grip.word.bias() {
+        Some(bias) => BiasTurn::of(bias.number),
+        None => BiasTurn::of(0),
+    }
+}
+
+/// Whether a thread slot says that its thread is inside a mutex, at `at`, by this bias.
+#[must_use]
+pub fn is_inside(slot: &[AtomicU64; thread_word::COUNT], bias: Bias, at: Offset) -> bool {
+    let [place, turn] = entry_of(slot, at);
+    // SeqCst: pairs with the thread's swap.
+    let turn = BiasTurn::from_word(turn.load(Ordering::SeqCst));
+    turn.is_inside()
+        && turn.number() == bias.number
+        && place.load(Ordering::Relaxed) == BiasPlace::of(at).word()
+}
+
+/// The biases by which the thread of this slot is inside of mutexes, or was when it died, and where those are.
+pub fn inside_of<'a>(
+    slot: &'a [AtomicU64; thread_word::COUNT],
+    named: impl Fn(u32) -> Bias + 'a,
+) -> impl Iterator<Item = (Offset, Bias)> + 'a {
+    entries(slot).iter().filter_map(move |[place, turn]| {
+        // Acquire: pairs with the Release of the thread's own stores.
+        let turn = BiasTurn::from_word(turn.load(Ordering::Acquire));
+        let at = BiasPlace::from_word(place.load(Ordering::Acquire)).biased()?;
+        turn.is_inside().then(|| (at, named(turn.number())))
+    })
+}
+
+/// Tells the next owner of a mutex that the thread it was biased to has died inside. Has no effect if
+/// somebody has taken it over already.
+pub fn settle_bias(word: &AtomicU64, bias: Bias, env: &impl Park) {
+    let mut seen = word.load(Ordering::SeqCst);
+    while LockWord::from_word(seen).is_biased_by(bias) {
+        let flags = LockWord::from_word(seen).flags().only(LockFlags::STARVING);
+        let left = LockWord::unowned(flags.with(LockFlags::INCONSISTENT));
+        match word.compare_exchange(seen, left.word(), Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => {
+                Point::BiasSettled.reached();
+                env.wake(word, Wake::All);
+                return;
+            }
+            Err(now) => seen = now,
+        }
+    }
+}
