@@ -76,7 +76,8 @@ impl Mutex<'_> {
     #[inline]
     pub fn lock_biased<'t>(&self, me: &Thread<'t>) -> Option<Grip<'t>> {
         let [place, turn] = me.entry(self.at());
-        // Relaxed, here and below, of the entry: nobody else writes it.
+        // Relaxed: nobody else writes the entry. Its stores are all Release: whoever sees by any of them that we
+        // are outside sees what we did inside.
         if place.load(Ordering::Relaxed) != BiasPlace::of(self.at()).word() {
             return self.lock_quickly(me).then(|| self.grip(me, me.owner().word()));
         }
@@ -219,9 +220,9 @@ impl Mutex<'_> {
         if found.is_candidate(self.at()) {
             let Some(freed) = found.freed() else { return false };
             // Before the unlock as good as after it: should that fail, the entry is made anew.
-            place.store(freed.word(), Ordering::Relaxed);
+            place.store(freed.word(), Ordering::Release);
         } else if found.biased().is_none() {
-            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed);
+            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release);
         } else {
             self.miss(place, turn);
         }
@@ -232,8 +233,8 @@ impl Mutex<'_> {
     fn bias_to(&self, me: &Thread<'_>) -> bool {
         let [place, turn] = me.entry(self.at());
         let fresh = BiasTurn::of(me.next_bias());
-        turn.store(fresh.word(), Ordering::Relaxed);
-        place.store(BiasPlace::of(self.at()).word(), Ordering::Relaxed);
+        turn.store(fresh.word(), Ordering::Release);
+        place.store(BiasPlace::of(self.at()).word(), Ordering::Release);
         Point::BiasPlaced.reached();
         // The swap releases: whoever sees the bias sees the entry.
         if self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh))) {
@@ -250,7 +251,7 @@ impl Mutex<'_> {
         let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
         let mine = found == BiasPlace::of(self.at()) || found.is_candidate(self.at());
         if mine && !BiasTurn::from_word(turn.load(Ordering::Relaxed)).is_inside() {
-            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed);
+            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release);
         }
     }
 
@@ -290,8 +291,8 @@ impl Mutex<'_> {
             return;
         }
         match now.missed() {
-            Some(missed) => turn.store(missed.word(), Ordering::Relaxed),
-            None => place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed),
+            Some(missed) => turn.store(missed.word(), Ordering::Release),
+            None => place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release),
         }
     }
 }
@@ -314,11 +315,12 @@ const fn left(grip: Grip<'_>) -> BiasTurn {
 #[must_use]
 pub fn is_inside(slot: &[AtomicU64; thread_word::COUNT], bias: Bias, at: Offset) -> bool {
     let [place, turn] = entry_of(slot, at);
-    // SeqCst: pairs with the thread's swap.
+    // SeqCst: pairs with the thread's swap; in this order, since the place is that of the turn as long as the
+    // thread is inside. Acquire: pairs with its Release stores.
     let turn = BiasTurn::from_word(turn.load(Ordering::SeqCst));
     turn.is_inside()
         && turn.number() == bias.number
-        && place.load(Ordering::Relaxed) == BiasPlace::of(at).word()
+        && place.load(Ordering::Acquire) == BiasPlace::of(at).word()
 }
 
 /// The biases by which the thread of this slot is inside of mutexes, or was when it died, and where those are.

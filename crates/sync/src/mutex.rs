@@ -282,7 +282,6 @@ impl<'a> Mutex<'a> {
         let biased = seen.bias().is_some() && seen != seen.revoked();
         if biased && self.swap(seen, seen.revoked()) {
             Point::BiasRevoked.reached();
-            store_then_load();
         }
         biased
     }
@@ -290,7 +289,10 @@ impl<'a> Mutex<'a> {
     /// Who has the mutex, by this word or by the bias that is revoked in it.
     fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
         match seen.bias() {
-            Some(bias) => env.inside(bias, self.at),
+            Some(bias) => {
+                store_then_load();
+                env.inside(bias, self.at)
+            }
             None => seen.owner(),
         }
     }
@@ -345,7 +347,7 @@ impl<'a> Mutex<'a> {
             return Ok(Step::Again);
         }
         Point::LockFlagged.reached();
-        let most = if seen.bias().is_some() && !wait.parked { FIRST_SLICE_NS } else { u64::MAX };
+        let most = if wait.is_first_at(seen) { FIRST_SLICE_NS } else { u64::MAX };
         let slice = now.saturating_add(plan.slice_ns.min(most));
         Ok(Step::Sleep(expected, owner, deadline.unwrap_or(u64::MAX).min(slice)))
     }

@@ -8,7 +8,9 @@
 //!    so evidence is looked for again and again then, at growing intervals; and one that rings for nothing
 //!    is believed for [`RINGS`] looks only.
 
-use commonhold_layout::{LockFlags, LockWord, Owner};
+use core::mem;
+
+use commonhold_layout::{Bias, LockFlags, LockWord, Owner};
 
 use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
 
@@ -40,6 +42,8 @@ pub(crate) struct Wait {
     pub(crate) raised: bool,
     /// What it takes a lock with: [`LockFlags::UPGRADABLE`], or nothing.
     pub(crate) taking: LockFlags,
+    /// The bias of the word that it last slept on.
+    bias: Option<Bias>,
     watch: Watch,
 }
 
@@ -58,6 +62,13 @@ impl Wait {
         self.parked = true;
         self.losses = self.losses.saturating_add(1);
         self.turn = 0;
+    }
+
+    /// Whether it is about to sleep on a word with a bias on which it did not sleep before. The thread that is
+    /// inside may have been on its way out when the bias was revoked, and wake nobody.
+    pub(crate) fn is_first_at(&mut self, seen: LockWord) -> bool {
+        let before = mem::replace(&mut self.bias, seen.bias());
+        self.bias.is_some() && self.bias != before
     }
 
     /// What to do about an owner that has the lock.
