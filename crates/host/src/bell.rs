@@ -142,7 +142,7 @@ mod tests {
         let lock = AtomicU64::new(7);
         go.send(()).unwrap();
         while !bell(&word).has_rung() {
-            waiting.wait_for_either([(&lock, 7), (&word, awaited)], waiting.now() + 50_000_000);
+            waiting.wait_for_any(&[(&lock, 7), (&word, awaited)], waiting.now() + 50_000_000);
         }
         thread.join().unwrap();
         assert!(bell(&word).is_there());

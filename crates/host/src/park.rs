@@ -158,14 +158,15 @@ impl Park for Waiting {
 }
 
 impl Waiting {
-    /// Whether [`wait_for_either`](Self::wait_for_either) sleeps.
+    /// Whether [`wait_for_any`](Self::wait_for_any) sleeps.
     pub(crate) fn hears_bells(&self) -> bool {
         self.futex.is_some() && waitv_works()
     }
 
-    /// Sleeps while both words are as expected, until somebody wakes one of them.
-    pub(crate) fn wait_for_either(&self, words: [(&AtomicU64, u64); 2], until: u64) {
-        let waiters = words.map(|(word, expected)| waiter(word, expected));
+    /// Sleeps while all words are as expected, until somebody wakes one of them.
+    pub(crate) fn wait_for_any(&self, words: &[(&AtomicU64, u64)], until: u64) {
+        let waiters: Vec<_> =
+            words.iter().map(|(word, expected)| waiter(word, *expected)).collect();
         let until =
             Timespec::try_from(Duration::from_nanos(bounded(until, LONGEST_WAIT_BY_BELL))).ok();
         let flags = WaitvFlags::empty();

@@ -144,8 +144,8 @@ impl Platform for LinuxPlatform {
         self.waiting.hears_bells()
     }
 
-    fn wait_for_either(&self, words: [(&AtomicU64, u64); 2], until: u64) {
-        self.waiting.wait_for_either(words, until);
+    fn wait_for_any(&self, words: &[(&AtomicU64, u64)], until: u64) {
+        self.waiting.wait_for_any(words, until);
     }
 }
 

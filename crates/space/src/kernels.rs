@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use commonhold_layout::{Bell, Damage, Evidence, Owner, PeerId, PeerPhase, ThreadId, peer_word};
 use commonhold_sync::{Liveness, Verdict, Wake};
 
-use crate::{PeerRecord, Platform, Space, View};
+use crate::{PeerRecord, Platform, Space, View, port::WORDS_MOST};
 
 /// Index of the second domain record to be taken.
 const SECOND_DOMAIN: u16 = 1;
@@ -116,26 +116,42 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// Sleeps while `word` is as expected and the owner's bell has not rung.
-    pub(crate) fn sleep_by_bell(
+    /// Sleeps while `word` is as expected and no bell of the owners rings, but for those that have rung
+    /// already. `false`: there is no bell to sleep by.
+    pub(crate) fn sleep_by_bells(
         &self,
-        owner: Owner,
+        owners: &[Owner],
         word: &AtomicU64,
         expected: u64,
         until: u64,
     ) -> bool {
-        let Some((rope, bell)) = self.bell_of(owner).filter(|(_, bell)| !bell.has_rung()) else {
-            return false;
-        };
-        let awaited = bell.with_sleepers();
-        // The kernel wakes nobody unless the bit is there; if the word changes meanwhile, we look again.
-        let flagged = bell == awaited
-            || rope
-                .compare_exchange(bell.word(), awaited.word(), Ordering::SeqCst, Ordering::Relaxed)
-                .is_ok();
-        if flagged {
-            self.platform().wait_for_either([(word, expected), (rope, awaited.word())], until);
+        let mut words = [(word, expected); WORDS_MOST];
+        let mut count = 1;
+        let bells = owners.iter().filter_map(|owner| self.bell_of(*owner));
+        for ((rope, bell), place) in
+            bells.filter(|(_, bell)| !bell.has_rung()).zip(words.iter_mut().skip(1))
+        {
+            let awaited = bell.with_sleepers();
+            // The kernel wakes nobody unless the bit is there; if the word changes meanwhile, we look again.
+            let flagged = bell == awaited
+                || rope
+                    .compare_exchange(
+                        bell.word(),
+                        awaited.word(),
+                        Ordering::SeqCst,
+                        Ordering::Relaxed,
+                    )
+                    .is_ok();
+            if !flagged {
+                return true;
+            }
+            *place = (rope, awaited.word());
+            count += 1;
         }
+        if count == 1 {
+            return false;
+        }
+        self.platform().wait_for_any(words.get(..count).unwrap_or_default(), until);
         true
     }
 }

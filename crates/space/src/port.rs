@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::{BootId, Evidence, Extent, PeerId, PeerName};
+use commonhold_layout::{BootId, Evidence, Extent, PLACES_MOST, PeerId, PeerName};
 use commonhold_sync::{Park, Verdict};
 use commonhold_window::{Window, atomic::AtomicU64};
 
@@ -116,6 +116,9 @@ pub trait Witness {
     fn unix_ms(&self) -> u64;
 }
 
+/// Words that somebody waits for at once, at most: the bells of all that have places, and what they move.
+pub(crate) const WORDS_MOST: usize = 1 + PLACES_MOST;
+
 /// Everything a space needs from where it runs.
 pub trait Platform: Park + Medium + Witness {
     /// The window that holds the space.
@@ -125,15 +128,16 @@ pub trait Platform: Park + Medium + Witness {
     /// not be able to wake a sleeper of this kernel, so the word has to be looked at again and again.
     fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64);
 
-    /// Whether [`wait_for_either`](Self::wait_for_either) can be used: else no bell is waited for.
+    /// Whether [`wait_for_any`](Self::wait_for_any) can be used: else no bell is waited for.
     fn hears_bells(&self) -> bool {
         false
     }
 
-    /// As [`Park::wait`], on two words at once: ends when either is woken, or does not have its low half as
-    /// expected.
-    fn wait_for_either(&self, words: [(&AtomicU64, u64); 2], until: u64) {
-        let [(word, expected), _] = words;
-        self.wait(word, expected, until);
+    /// As [`Park::wait`], on several words at once, and on no more than 65: ends when any is
+    /// woken, or does not have its low half as expected.
+    fn wait_for_any(&self, words: &[(&AtomicU64, u64)], until: u64) {
+        if let [(word, expected), ..] = words {
+            self.wait(word, *expected, until);
+        }
     }
 }

@@ -431,8 +431,8 @@ impl<P: Platform> Park for View<P> {
         }
     }
 
-    fn wait_for(&self, owner: Owner, word: &AtomicU64, expected: u64, until: u64) {
-        if self.spans_kernels() || !self.sleep_by_bell(owner, word, expected, until) {
+    fn wait_for(&self, owners: &[Owner], word: &AtomicU64, expected: u64, until: u64) {
+        if self.spans_kernels() || !self.sleep_by_bells(owners, word, expected, until) {
             self.wait(word, expected, until);
         } else {
             self.beat();

@@ -28,7 +28,8 @@ use commonhold_layout::{LockFlags, LockWord, Offset};
 use commonhold_window::{Point, atomic::AtomicU64};
 
 use crate::{
-    Event, FIRST_SLICE_NS, Liveness, LockError, Park, Release, SLICE_NS, Taken, Thread,
+    Event, Liveness, LockError, Park, Release, Taken, Thread,
+    crowd::{Crowd, Vigil},
     places::{Evidence, Places},
     store_then_load,
 };
@@ -155,12 +156,12 @@ impl<'a> Barrier<'a> {
         if self.phase() != phase {
             return Ok(());
         }
-        let mut slice = FIRST_SLICE_NS;
+        let mut vigil = Vigil::default();
         let result = loop {
             let now = env.now();
             let late = deadline.is_some_and(|deadline| now >= deadline);
-            let evidence =
-                if late || slice == SLICE_NS { Evidence::Sought } else { Evidence::Known };
+            let absent = Crowd::of(me.owner(), self.absent(phase).filter_map(LockWord::owner));
+            let (evidence, slice) = vigil.plan(&absent, env, now, late);
             let lost = self.has_lost_a_party(env, phase, evidence);
             // Last, so that whatever was seen was seen in this phase.
             if self.pass(me, env, phase) {
@@ -173,9 +174,12 @@ impl<'a> Barrier<'a> {
                 break Err(LockError::TimedOut);
             }
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
-            match self.passed.pause(me, env, phase, Some(until), None) {
-                Ok(_) => break Ok(()),
-                Err(LockError::TimedOut) => slice = SLICE_NS,
+            if slice == 0 {
+                env.give_way();
+                continue;
+            }
+            match self.passed.pause(me, env, phase, Some(until), absent.owners()) {
+                Ok(_) | Err(LockError::TimedOut) => {}
                 Err(error) => break Err(error),
             }
         };
@@ -193,12 +197,15 @@ impl<'a> Barrier<'a> {
 
     /// Whether a party that has not arrived never will.
     fn has_lost_a_party(&self, env: &impl Liveness, phase: u64, evidence: Evidence) -> bool {
-        self.places.iter().filter(|seen| !has_arrived(*seen, phase)).any(|seen| {
-            match seen.owner() {
-                Some(owner) => evidence.proves_dead(env, owner),
-                None => seen.flags().contains(LockFlags::INCONSISTENT),
-            }
+        self.absent(phase).any(|seen| match seen.owner() {
+            Some(owner) => evidence.proves_dead(env, owner),
+            None => seen.flags().contains(LockFlags::INCONSISTENT),
         })
+    }
+
+    /// The places that have not arrived in a phase.
+    fn absent(&self, phase: u64) -> impl Iterator<Item = LockWord> + '_ {
+        self.places.iter().filter(move |seen| !has_arrived(*seen, phase))
     }
 }
 

@@ -101,7 +101,7 @@ impl<'a> Condvar<'a> {
         let mut holder = None;
         loop {
             let slice = now.saturating_add(SLICE_NS).min(deadline.unwrap_or(u64::MAX));
-            match self.0.pause(me, env, number, Some(slice), None) {
+            match self.0.pause(me, env, number, Some(slice), &[]) {
                 Ok(_) => return Ok(Waited::Notified),
                 Err(LockError::TimedOut) => now = env.now(),
                 Err(error) => return Err(error),
@@ -120,7 +120,9 @@ impl<'a> Condvar<'a> {
 /// left it inconsistent. Evidence is looked for only of an owner that had it at the last look, `before`.
 fn is_hurt(mutex: &Mutex<'_>, env: &impl Liveness, before: &mut Option<Owner>) -> bool {
     let seen = mutex.look();
-    let Some(owner) = seen.owner() else { return seen.flags() != LockFlags::NONE };
+    let Some(owner) = mutex.owner(seen, env) else {
+        return !seen.is_biased() && seen.flags() != LockFlags::NONE;
+    };
     let known = before.replace(owner) == Some(owner);
     (if known { Evidence::Sought } else { Evidence::Known }).proves_dead(env, owner)
 }

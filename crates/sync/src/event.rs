@@ -139,7 +139,7 @@ impl<'a> Event<'a> {
         seen: u64,
         deadline: Option<u64>,
     ) -> Result<u64, LockError> {
-        self.sleep(me, env, seen, deadline, None)
+        self.sleep(me, env, seen, deadline, &[])
     }
 
     /// As [`wait`](Self::wait), and returns `seen` if the bell of `owner`, for whom it is waited, rings.
@@ -151,7 +151,7 @@ impl<'a> Event<'a> {
         seen: u64,
         until: u64,
     ) -> Result<u64, LockError> {
-        self.sleep(me, env, seen, Some(until), Some(owner))
+        self.sleep(me, env, seen, Some(until), &[owner])
     }
 
     fn sleep(
@@ -160,23 +160,23 @@ impl<'a> Event<'a> {
         env: &impl Park,
         seen: u64,
         deadline: Option<u64>,
-        owner: Option<Owner>,
+        owners: &[Owner],
     ) -> Result<u64, LockError> {
-        let result = self.pause(me, env, seen, deadline, owner);
+        let result = self.pause(me, env, seen, deadline, owners);
         me.done();
         result
     }
 
-    /// As [`wait`](Self::wait) or [`wait_for`](Self::wait_for), and the announcement stays: if the caller
-    /// dies before it has done what the wake-up was for, the other sleepers are woken. The caller ends
-    /// with [`Thread::done`].
+    /// As [`wait`](Self::wait), or if there are `owners` as [`wait_for`](Self::wait_for) for all of them; and
+    /// the announcement stays: if the caller dies before it has done what the wake-up was for, the other
+    /// sleepers are woken. The caller ends with [`Thread::done`].
     pub(crate) fn pause(
         &self,
         me: &Thread<'_>,
         env: &impl Park,
         seen: u64,
         deadline: Option<u64>,
-        owner: Option<Owner>,
+        owners: &[Owner],
     ) -> Result<u64, LockError> {
         let mut turn = 0;
         loop {
@@ -207,12 +207,12 @@ impl<'a> Event<'a> {
                 continue;
             }
             Point::EventFlagged.reached();
-            let Some(owner) = owner else {
+            if owners.is_empty() {
                 let slice = now.saturating_add(SLICE_NS);
                 env.wait(self.word, expected, deadline.unwrap_or(u64::MAX).min(slice));
                 continue;
-            };
-            env.wait_for(owner, self.word, expected, deadline.unwrap_or(u64::MAX));
+            }
+            env.wait_for(owners, self.word, expected, deadline.unwrap_or(u64::MAX));
             return Ok(self.sequence());
         }
     }

@@ -30,6 +30,7 @@ extern crate std;
 mod barrier;
 mod bias;
 mod condvar;
+mod crowd;
 mod error;
 mod event;
 mod mutex;

@@ -188,7 +188,7 @@ impl<'a> Mutex<'a> {
     }
 
     pub(crate) fn sleep(&self, env: &impl Park, expected: LockWord, owner: Owner, until: u64) {
-        env.wait_for(owner, self.word, expected.word(), until);
+        env.wait_for(&[owner], self.word, expected.word(), until);
     }
 
     pub(crate) fn wake(&self, env: &impl Park, who: Wake) {
@@ -287,7 +287,7 @@ impl<'a> Mutex<'a> {
     }
 
     /// Who has the mutex, by this word or by the bias that is revoked in it.
-    fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
+    pub(crate) fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
         match seen.bias() {
             Some(bias) => {
                 store_then_load();

@@ -44,10 +44,10 @@ pub trait Park {
     /// or [`now`](Self::now) reaches `until`. It may return early, for no reason: callers look again.
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64);
 
-    /// As [`wait`](Self::wait), and ends also when the bell of `owner` rings. The same by default: for
+    /// As [`wait`](Self::wait), and ends also when a bell of one of `owners` rings. The same by default: for
     /// those who have no bells.
-    fn wait_for(&self, owner: Owner, word: &AtomicU64, expected: u64, until: u64) {
-        let _ = owner;
+    fn wait_for(&self, owners: &[Owner], word: &AtomicU64, expected: u64, until: u64) {
+        let _ = owners;
         self.wait(word, expected, until);
     }
 

@@ -30,8 +30,9 @@ use commonhold_layout::{LockFlags, LockWord, Offset};
 use commonhold_window::{Point, atomic::AtomicU64};
 
 use crate::{
-    Event, FIRST_SLICE_NS, Liveness, LockError, Park, Release, SLICE_NS, Taken, Thread,
-    places::{Evidence, Places},
+    Event, Liveness, LockError, Park, Release, Taken, Thread,
+    crowd::{Crowd, Vigil},
+    places::Places,
     store_then_load,
 };
 
@@ -159,7 +160,7 @@ impl<'a> Semaphore<'a> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<(Taken, Permit), LockError> {
-        let mut slice = FIRST_SLICE_NS;
+        let mut vigil = Vigil::default();
         let mut slept = false;
         let result = loop {
             if !me.is_live() {
@@ -168,9 +169,8 @@ impl<'a> Semaphore<'a> {
             let number = self.freed.sequence();
             let now = env.now();
             let late = deadline.is_some_and(|deadline| now >= deadline);
-            // Most waits end within the first slice: only those that do not pay for a search.
-            let evidence =
-                if late || slice == SLICE_NS { Evidence::Sought } else { Evidence::Known };
+            let holders = Crowd::of(me.owner(), self.permits.iter().filter_map(LockWord::owner));
+            let (evidence, slice) = vigil.plan(&holders, env, now, late);
             if let Some((permit, taken)) = self.permits.take(me, env, evidence) {
                 break Ok((taken, Permit(permit)));
             }
@@ -181,11 +181,13 @@ impl<'a> Semaphore<'a> {
                 break Err(LockError::TimedOut);
             }
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
+            if slice == 0 {
+                env.give_way();
+                continue;
+            }
             slept = true;
             // Whatever ends it, the next look tells.
-            if self.freed.pause(me, env, number, Some(until), None) == Err(LockError::TimedOut) {
-                slice = SLICE_NS;
-            }
+            let _ = self.freed.pause(me, env, number, Some(until), holders.owners());
         };
         if slept {
             self.pass_on(env);
