@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use commonhold_sync::{Barrier, FIRST_SLICE_NS, LockError, Party, Release, SLICE_NS, Taken, Wake};
+use commonhold_sync::{
+    Barrier, Bell, FIRST_SLICE_NS, LockError, Party, Release, SLICE_NS, Taken, Wake,
+};
 
 use crate::script::World;
 
@@ -173,4 +175,20 @@ fn who_was_declared_dead_does_not_arrive_join_or_wait() {
     assert_eq!(late, Err(LockError::Fenced));
     assert_eq!(barrier(&world, 2).join(&world.me(1), &world), Err(LockError::Fenced));
     assert_eq!(barrier(&world, 2).phase(), 0);
+}
+
+#[test]
+fn whoever_waits_sleeps_by_the_bells_of_those_that_have_not_arrived_and_is_told_when_one_dies() {
+    let world = World::new();
+    let parties = [0, 1, 2, 3].map(|peer| join(&world, 4, peer));
+    (0..4).for_each(|peer| world.hang(peer, Bell::Silent));
+    assert_eq!(arrive(&world, 4, 0, parties[0]), 0);
+    assert_eq!(arrive(&world, 4, 1, parties[1]), 0);
+    world.then(|world| {
+        world.kill(3);
+        world.hang(3, Bell::Rung);
+    });
+    assert_eq!(wait(&world, 4, 0, 0, None), Err(LockError::PartyDied));
+    assert_eq!(*world.heard.borrow(), [[2, 3]]);
+    assert_eq!((world.slept.get(), world.passed()), (1, 0), "it was told, and waited for nothing");
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
-use commonhold_sync::{Liveness, Park, Shares, Thread, Verdict, Wake};
+use commonhold_sync::{Bell, Liveness, Park, Shares, Thread, Verdict, Wake};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
@@ -23,6 +23,10 @@ pub(crate) struct World {
     pub(crate) slots: [[AtomicU64; thread_word::COUNT]; PEERS],
     /// Peers that are dead, though nobody has fenced them.
     silent: RefCell<Vec<Owner>>,
+    /// What is known of the bell of each peer, if it has one.
+    bells: RefCell<[Option<Bell>; PEERS]>,
+    /// By whose bells somebody slept, in order.
+    pub(crate) heard: RefCell<Vec<Vec<usize>>>,
     script: RefCell<VecDeque<Line>>,
     clock: Cell<u64>,
     /// How often somebody looked for evidence.
@@ -57,6 +61,11 @@ impl World {
     /// The peer is dead, and whoever looks for evidence finds out.
     pub(crate) fn kill(&self, peer: usize) {
         self.silent.borrow_mut().push(owner(peer));
+    }
+
+    /// The peer has a bell from now on, which is silent or has rung.
+    pub(crate) fn hang(&self, peer: usize, bell: Bell) {
+        self.bells.borrow_mut()[peer] = Some(bell);
     }
 
     /// The peer has been declared dead.
@@ -95,6 +104,12 @@ impl Park for World {
         }
     }
 
+    fn wait_for(&self, owners: &[Owner], word: &AtomicU64, expected: u64, until: u64) {
+        let peers = owners.iter().map(|owner| usize::from(owner.peer().get())).collect();
+        self.heard.borrow_mut().push(peers);
+        self.wait(word, expected, until);
+    }
+
     fn wake(&self, _word: &AtomicU64, who: Wake) {
         self.woken.borrow_mut().push(who);
     }
@@ -108,6 +123,11 @@ impl Liveness for World {
     fn is_current(&self, owner: Owner) -> bool {
         let state = self.states.get(usize::from(owner.peer().get()));
         state.is_some_and(|state| state.load(Ordering::Relaxed) == LIVE)
+    }
+
+    fn bell(&self, owner: Owner) -> Bell {
+        let known = self.bells.borrow().get(usize::from(owner.peer().get())).copied().flatten();
+        known.unwrap_or(Bell::None)
     }
 
     fn verdict(&self, owner: Owner) -> Verdict {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use commonhold_layout::LockWord;
 use commonhold_sync::{
-    FIRST_SLICE_NS, LockError, Permit, Release, SLICE_NS, Semaphore, Taken, Wake,
+    Bell, FIRST_SLICE_NS, LockError, Permit, Release, SLICE_NS, Semaphore, Taken, Wake,
 };
 
 use crate::script::World;
@@ -159,4 +159,38 @@ fn whatever_stands_in_the_words_no_call_hangs() {
         let _ = semaphore(&world, 2).give(&world.me(0), &world);
         assert!(semaphore(&world, 2).available() <= 2);
     }
+}
+
+#[test]
+fn a_waiter_sleeps_by_the_bells_of_all_holders_and_looks_for_evidence_when_one_has_rung() {
+    let world = World::new();
+    let permits = [take(&world, 2, 0), take(&world, 2, 1)];
+    world.hang(0, Bell::Silent);
+    world.hang(1, Bell::Silent);
+    world.then(|world| {
+        world.kill(1);
+        world.hang(1, Bell::Rung);
+    });
+    let waited = semaphore(&world, 2).acquire(&world.me(2), &world, None);
+    assert_eq!(waited, Ok((Taken::OwnerDied, permits[1])));
+    assert_eq!(*world.heard.borrow(), [[0, 1]]);
+    assert_eq!((world.slept.get(), world.passed()), (1, 0), "it was told, and waited for nothing");
+}
+
+#[test]
+fn a_waiter_whom_bells_will_tell_sleeps_long_and_looks_for_no_evidence() {
+    let world = World::new();
+    let _ = [take(&world, 2, 0), take(&world, 2, 1)];
+    world.hang(0, Bell::Silent);
+    world.hang(1, Bell::Silent);
+    let second = 1_000_000_000;
+    let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(5 * second));
+    assert_eq!(waited, Err(LockError::TimedOut));
+    assert_eq!(world.slept.get(), 5);
+    assert_eq!(world.looks.get(), 2, "only when time is up, at each holder");
+    // One that has no bell has to be looked after all the time.
+    world.hang(0, Bell::None);
+    let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(6 * second));
+    assert_eq!(waited, Err(LockError::TimedOut));
+    assert!(world.slept.get() > 40 && world.looks.get() > 80);
 }
