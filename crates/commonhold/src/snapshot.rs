@@ -182,12 +182,13 @@ impl Space {
                 continue;
             };
             let Ok(word) = view.window().word(at) else { continue };
-            let word = LockWord::from_word(word.load(std::sync::atomic::Ordering::Relaxed));
+            // SeqCst: a bias may be revoked in it, and whether its thread is inside comes after it.
+            let word = LockWord::from_word(word.load(std::sync::atomic::Ordering::SeqCst));
             locks.push(LockInfo {
                 region: record.name.to_string(),
                 offset: Some(at.get().saturating_sub(record.extent.start().get())),
                 kind: kind(word),
-                holder: word.owner().map(|owner| self.holder(owner)).transpose()?,
+                holder: view.holder(word, at).map(|owner| self.holder(owner)).transpose()?,
                 since: None,
                 waiters: count,
             });
