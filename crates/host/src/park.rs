@@ -140,9 +140,11 @@ impl Park for Waiting {
     }
 
     fn wake(&self, word: &AtomicU64, who: Wake) {
-        if let Some(futex) = self.futex {
-            futex.wake(word, who);
-        }
+        self.wake_any(word, who);
+    }
+
+    fn wake_any(&self, word: &AtomicU64, who: Wake) -> bool {
+        self.futex.is_some_and(|futex| futex.wake(word, who))
     }
 
     #[inline]
@@ -221,14 +223,17 @@ impl Futex {
         }
     }
 
-    fn wake(self, word: &AtomicU64, who: Wake) {
+    /// Whether anybody was asleep.
+    fn wake(self, word: &AtomicU64, who: Wake) -> bool {
         let count = match who {
             Wake::One => 1,
             Wake::All => libc::c_int::MAX,
         };
         // SAFETY: this futex call wants an address, and reads nothing there.
-        let _ =
+        let woken =
             unsafe { libc::syscall(libc::SYS_futex, Self::address(word), libc::FUTEX_WAKE, count) };
+        // A failure says nothing.
+        woken != 0
     }
 }
 

@@ -93,6 +93,10 @@ impl Park for LinuxPlatform {
         self.waiting.wake(word, who);
     }
 
+    fn wake_any(&self, word: &AtomicU64, who: Wake) -> bool {
+        self.waiting.wake_any(word, who)
+    }
+
     fn give_way(&self) {
         std::thread::yield_now();
     }

@@ -443,6 +443,11 @@ impl<P: Platform> Park for View<P> {
         self.platform.wake(word, who);
     }
 
+    fn wake_any(&self, word: &AtomicU64, who: Wake) -> bool {
+        // Those of other kernels look again by themselves.
+        self.platform.wake_any(word, who)
+    }
+
     fn give_way(&self) {
         self.platform.give_way();
     }

@@ -13,10 +13,13 @@ use commonhold_window::{
 
 use crate::{LockError, Park, SLICE_NS, Thread, Wake};
 
-/// What becomes of the flag that says that somebody may be asleep.
+/// What becomes of the flag that says that somebody may be asleep. It falls with every signal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flag {
-    Stays,
+    /// Raised again by whoever signals, unless nobody was asleep: one signal cannot know whether more sleep than
+    /// it wakes.
+    Returns,
+    /// It is for others to raise it.
     Falls,
 }
 
@@ -79,8 +82,7 @@ impl<'a> Event<'a> {
     }
 
     fn advance(&self, me: &Thread<'_>, env: &impl Park, who: Wake) {
-        // One signal cannot know whether more sleep than it wakes.
-        let flag = if who == Wake::All { Flag::Falls } else { Flag::Stays };
+        let flag = if who == Wake::All { Flag::Falls } else { Flag::Returns };
         self.advance_if(me, env, who, flag, |_| true);
     }
 
@@ -99,21 +101,19 @@ impl<'a> Event<'a> {
                 return false;
             }
             let sleepers = seen & EVENT_WAITERS != 0;
-            let kept = if flag == Flag::Falls { seen & !EVENT_WAITERS } else { seen };
+            let moved = (seen & !EVENT_WAITERS).wrapping_add(EVENT_STEP);
             if sleepers {
                 me.announce(PendingKind::Release, self.at);
                 Point::EventAnnounced.reached();
             }
             // SeqCst: pairs with the load in `sequence` and in `wait`.
-            match self.word.compare_exchange_weak(
-                seen,
-                kept.wrapping_add(EVENT_STEP),
-                Ordering::SeqCst,
-                Ordering::Relaxed,
-            ) {
+            match self.word.compare_exchange_weak(seen, moved, Ordering::SeqCst, Ordering::Relaxed)
+            {
                 Ok(_) if sleepers => {
                     Point::EventMoved.reached();
-                    env.wake(self.word, who);
+                    if env.wake_any(self.word, who) && flag == Flag::Returns {
+                        self.raise_after(env, moved);
+                    }
                     me.done();
                     return true;
                 }
@@ -125,6 +125,17 @@ impl<'a> Event<'a> {
                     seen = now;
                 }
             }
+        }
+    }
+
+    /// Raises the flag again that fell when the word became `moved`. Whoever has signalled meanwhile has woken
+    /// nobody, though some may have slept.
+    fn raise_after(&self, env: &impl Park, moved: u64) {
+        // SeqCst: see `raise`.
+        let found = self.word.fetch_or(EVENT_WAITERS, Ordering::SeqCst);
+        Point::EventRaised.reached();
+        if found & !EVENT_WAITERS != moved {
+            env.wake(self.word, Wake::All);
         }
     }
 

@@ -54,6 +54,12 @@ pub trait Park {
     /// Wakes those who sleep on `word`.
     fn wake(&self, word: &AtomicU64, who: Wake);
 
+    /// As [`wake`](Self::wake), and says whether anybody may have been asleep.
+    fn wake_any(&self, word: &AtomicU64, who: Wake) -> bool {
+        self.wake(word, who);
+        true
+    }
+
     /// Lets others have the processor, for as long as they need it at once and no longer.
     fn give_way(&self) {}
 

@@ -450,6 +450,24 @@ fn an_event_wakes_whoever_saw_the_number_before() {
 }
 
 #[test]
+fn two_signals_wake_two_sleepers_whoever_is_first() {
+    check(2, || {
+        let world = World::new();
+        let thread = |work: fn(&World)| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || work(&world))
+        };
+        let threads = [
+            thread(|world| drop(world.event().wait(&world.me(1), world, 0, None).unwrap())),
+            thread(|world| world.event().signal(&world.me(2), world)),
+            thread(|world| world.event().signal(&world.me(2), world)),
+        ];
+        world.event().wait(&world.me(0), &*world, 0, None).map(drop).unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
 fn a_thread_that_holds_the_lock_is_told_so() {
     check(1, || {
         let world = World::new();

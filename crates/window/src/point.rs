@@ -209,6 +209,8 @@ points! {
     EventAnnounced = "event.announced",
     /// An event's number has moved; nobody has been woken.
     EventMoved = "event.moved",
+    /// A sleeper has been woken, and the flag for those that may sleep on is raised again.
+    EventRaised = "event.raised",
     /// A waiter has announced the event it waits for.
     EventPending = "event.pending",
     /// A waiter has set an event's flag, and does not sleep yet.

@@ -45,6 +45,19 @@ fn until_asleep(mapping: &Mapping) {
 }
 
 #[test]
+fn a_signal_that_finds_nobody_asleep_spares_the_next_one_the_call() {
+    let (scratch, mapping) = ground();
+    let event = mapping.event(EVENT).unwrap();
+    let actor = waiter(&scratch, 0);
+    until_asleep(&mapping);
+    event.signal().unwrap();
+    actor.says("1");
+    actor.succeed();
+    event.signal().unwrap();
+    assert_eq!(mapping.get::<u64>(EVENT).unwrap() & commonhold_layout::EVENT_WAITERS, 0);
+}
+
+#[test]
 fn a_signal_moves_the_number_and_wakes_a_waiter_in_another_process() {
     let (scratch, mapping) = ground();
     let event = mapping.event(EVENT).unwrap();
