@@ -43,7 +43,7 @@ fn two_commands_that_want_each_others_locks_are_told_of_as_a_deadlock() {
     assert_eq!(keys(&graph["locks"][0]), ["offset", "owner", "readers", "record", "region"]);
     let of_thread = ["domain", "generation", "name", "pid", "slot", "state", "thread", "tid"];
     assert_eq!(keys(&graph["threads"][0]), of_thread);
-    let of_wait = ["blockers", "confirmed", "kind", "lock", "process", "thread"];
+    let of_wait = ["blockers", "confirmed", "kind", "lock", "open", "process", "thread"];
     assert_eq!(keys(&graph["waits"][0]), of_wait);
     let cycle = &graph["cycles"][0];
     assert_eq!(keys(cycle), ["confirmed", "waits"]);

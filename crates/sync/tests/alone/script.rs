@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use commonhold_layout::{Offset, Owner, Pending, PendingKind, PeerId, ThreadId, thread_word};
+use commonhold_layout::{Offset, Owner, PeerId, Pending, PendingKind, ThreadId, thread_word};
 use commonhold_sync::{Bell, Liveness, Park, Shares, Thread, Verdict, Wake};
 
 const PEERS: usize = 4;
