@@ -1,6 +1,13 @@
 //! Who waits for whom through semaphores and barriers, and when that is a deadlock.
 
-use commonhold::{Access, Barrier, Mapping, Party, Semaphore, Space, Wait, WaitGraph, WaitKind};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use commonhold::{
+    Access, Barrier, Mapping, Party, Permit, Semaphore, Space, Wait, WaitGraph, WaitKind,
+};
 use commonhold_layout::{
     LockFlags, LockWord, Offset, Owner, PeerId, Pending, PendingKind, RecordKind, RecordTag,
     ThreadId,
@@ -10,7 +17,6 @@ use crate::{
     graph::{Opened, circle, expected, ground, until_circle},
     support::{Actor, Role, Scratch, listen, say, stay, until},
 };
-use WaitKind::{Exclusive, Parties, Permit};
 
 pub(crate) const ROLES: &[Role] = &[("graph-places", steps)];
 
@@ -135,7 +141,10 @@ fn who_waits_for_a_permit_waits_for_those_that_have_one_and_a_circle_of_two_is_f
     let space = ground(&scratch.url);
     let [one, two] = crowd(&scratch.url, [&["permit 1", "mutex 8"], &["mutex 8", "permit 1"]]);
     let graph = until_circle(&space, 2);
-    assert_eq!(circle(&graph), expected(&[(&one, Exclusive, "a+8"), (&two, Permit, "a+64")]));
+    assert_eq!(
+        circle(&graph),
+        expected(&[(&one, WaitKind::Exclusive, "a+8"), (&two, WaitKind::Permit, "a+64")])
+    );
     let lock = graph.locks.iter().find(|lock| lock.offset == Some(PERMITS)).unwrap();
     assert_eq!((lock.record, &lock.owner), (Some(RecordKind::Semaphore), &None));
     one.kill();
@@ -151,7 +160,7 @@ fn a_circle_over_a_permit_is_none_while_another_holder_may_go_on_and_is_one_when
     let mut other = before_last(&scratch.url, &["permit 2", "mutex 16"]);
     waiter.tell("go on");
     let waits: [(_, _, &[_]); 2] =
-        [(&waiter, Permit, &[&one, &other]), (&one, Exclusive, &[&waiter])];
+        [(&waiter, WaitKind::Permit, &[&one, &other]), (&one, WaitKind::Exclusive, &[&waiter])];
     let (graph, open) = until_waiting(&space, &waits);
     assert!(graph.cycles.is_empty(), "{graph:?}");
     assert_eq!(open, [false, false]);
@@ -164,7 +173,11 @@ fn a_circle_over_a_permit_is_none_while_another_holder_may_go_on_and_is_one_when
     // Each holder is part of one, and the waiter of both.
     for cycle in &graph.cycles {
         let kinds: Vec<_> = cycle.waits.iter().map(|wait| graph.waits[*wait].kind).collect();
-        assert!(kinds.len() == 2 && kinds.contains(&Permit) && kinds.contains(&Exclusive));
+        assert!(
+            kinds.len() == 2
+                && kinds.contains(&WaitKind::Permit)
+                && kinds.contains(&WaitKind::Exclusive)
+        );
     }
 }
 
@@ -178,9 +191,9 @@ fn a_holder_that_waits_for_somebody_who_may_go_on_makes_no_deadlock() {
         [&["mutex 8", "permit 3"], &["permit 3", "mutex 8"], &["permit 3", "permit 3", "mutex 16"]],
     );
     let waits: [(_, _, &[_]); 3] = [
-        (&waiter, Permit, &[&one, &other]),
-        (&one, Exclusive, &[&waiter]),
-        (&other, Exclusive, &[&free]),
+        (&waiter, WaitKind::Permit, &[&one, &other]),
+        (&one, WaitKind::Exclusive, &[&waiter]),
+        (&other, WaitKind::Exclusive, &[&free]),
     ];
     let (graph, _) = until_waiting(&space, &waits);
     assert!(graph.cycles.is_empty(), "{graph:?}");
@@ -196,7 +209,10 @@ fn two_that_have_a_permit_each_and_want_another_are_a_circle_of_two() {
     let [one, two] = crowd(&scratch.url, [&["permit 2", "permit 2"], &["permit 2", "permit 2"]]);
     let both = sorted([&one, &two]);
     let graph = until_circle(&space, 2);
-    assert_eq!(circle(&graph), expected(&[(&one, Permit, "a+64"), (&two, Permit, "a+64")]));
+    assert_eq!(
+        circle(&graph),
+        expected(&[(&one, WaitKind::Permit, "a+64"), (&two, WaitKind::Permit, "a+64")])
+    );
     assert!(graph.waits.iter().all(|wait| pids(&graph, wait) == both), "{graph:?}");
 }
 
@@ -206,7 +222,8 @@ fn no_circle_goes_over_a_semaphore_of_which_a_permit_is_spent_since_anybody_may_
     let space = ground(&scratch.url);
     let [waiter, one] =
         crowd(&scratch.url, [&["spend 2", "mutex 8", "permit 2"], &["permit 2", "mutex 8"]]);
-    let waits: [(_, _, &[_]); 2] = [(&waiter, Permit, &[&one]), (&one, Exclusive, &[&waiter])];
+    let waits: [(_, _, &[_]); 2] =
+        [(&waiter, WaitKind::Permit, &[&one]), (&one, WaitKind::Exclusive, &[&waiter])];
     let (graph, open) = until_waiting(&space, &waits);
     assert!(graph.cycles.is_empty(), "{graph:?}");
     assert_eq!(open, [true, false]);
@@ -223,13 +240,13 @@ fn who_waits_at_a_barrier_waits_for_those_that_have_not_arrived_in_its_phase() {
     let mut two = before_last(&scratch.url, &["join 3", "arrive"]);
     one.tell("go on");
     // Of the third place nobody knows whose it will be.
-    let (_, open) = until_waiting(&space, &[(&one, Parties, &[&two])]);
+    let (_, open) = until_waiting(&space, &[(&one, WaitKind::Parties, &[&two])]);
     assert_eq!(open, [false]);
     two.tell("go on");
     two.says("has");
-    until_waiting(&space, &[(&one, Parties, &[])]);
+    until_waiting(&space, &[(&one, WaitKind::Parties, &[])]);
     let mut three = before_last(&scratch.url, &["join 3", "meet"]);
-    until_waiting(&space, &[(&one, Parties, &[&three])]);
+    until_waiting(&space, &[(&one, WaitKind::Parties, &[&three])]);
     three.tell("go on");
     for passed in [&one, &three] {
         passed.says("has");
@@ -261,7 +278,7 @@ fn a_circle_of_a_mutex_and_a_barrier_is_found_in_any_phase() {
         let graph = until_circle(&space, 2);
         assert_eq!(
             circle(&graph),
-            expected(&[(&one, Parties, "a+1024"), (&two, Exclusive, "a+8")])
+            expected(&[(&one, WaitKind::Parties, "a+1024"), (&two, WaitKind::Exclusive, "a+8")])
         );
     }
 }
@@ -272,7 +289,88 @@ fn a_thread_that_waits_at_a_barrier_for_its_own_other_place_waits_for_ever() {
     let space = ground(&scratch.url);
     let [one] = crowd(&scratch.url, [&["join 2", "join 2", "meet"]]);
     let graph = until_circle(&space, 1);
-    assert_eq!(circle(&graph), expected(&[(&one, Parties, "a+1024")]));
+    assert_eq!(circle(&graph), expected(&[(&one, WaitKind::Parties, "a+1024")]));
+}
+
+/// Looks again and again, while each of the parties does its part over and over; all of them stop after the
+/// same round.
+fn look_while_busy(parties: &[fn(&Mapping, &Party<'_>)]) {
+    const LOOKS: usize = 3000;
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let done = AtomicBool::new(false);
+    let stopped = AtomicBool::new(false);
+    let mut confirmed = 0;
+    thread::scope(|scope| {
+        for (number, part) in parties.iter().enumerate() {
+            let (scratch, done, stopped) = (&scratch, &done, &stopped);
+            scope.spawn(move || {
+                let space = scratch.open();
+                let mapping = space.map("a", Access::ReadWrite).unwrap();
+                let barrier = Barrier::open_with(&mapping, PARTIES, parties.len()).unwrap();
+                let party = barrier.join().unwrap();
+                while !stopped.load(Ordering::SeqCst) {
+                    part(&mapping, &party);
+                    party.wait().unwrap();
+                    if number == 0 {
+                        stopped.store(done.load(Ordering::SeqCst), Ordering::SeqCst);
+                    }
+                    party.wait().unwrap();
+                }
+            });
+        }
+        let mut circle = None;
+        for _ in 0..LOOKS {
+            let graph = space.wait_graph().unwrap();
+            let found = |wait: &&Wait| {
+                wait.confirmed && matches!(wait.kind, WaitKind::Permit | WaitKind::Parties)
+            };
+            confirmed += graph.waits.iter().filter(found).count();
+            if !graph.cycles.is_empty() {
+                circle = Some(graph);
+                break;
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+        assert!(circle.is_none(), "{circle:?}");
+    });
+    assert!(confirmed > 0);
+}
+
+#[test]
+fn a_busy_semaphore_whose_permits_suffice_never_shows_a_circle() {
+    fn permit(mapping: &Mapping) -> Permit<'_> {
+        Semaphore::open_with(mapping, PERMITS, 2).unwrap().acquire().unwrap()
+    }
+    // Two of them hold what the other wants, and the third always gives its permit back.
+    look_while_busy(&[
+        |mapping, _| {
+            let _permit = permit(mapping);
+            let _guard = mapping.mutex(8).unwrap().lock().unwrap();
+        },
+        |mapping, _| {
+            let _guard = mapping.mutex(8).unwrap().lock().unwrap();
+            let _permit = permit(mapping);
+        },
+        |mapping, _| drop(permit(mapping)),
+    ]);
+}
+
+/// The first holds the mutex while it waits for the others, who want it as soon as they have met.
+#[test]
+fn a_busy_barrier_whose_parties_meet_before_they_lock_never_shows_a_circle() {
+    fn meet_and_lock(mapping: &Mapping, party: &Party<'_>) {
+        party.wait().unwrap();
+        drop(mapping.mutex(8).unwrap().lock().unwrap());
+    }
+    look_while_busy(&[
+        |mapping, party| {
+            let _guard = mapping.mutex(8).unwrap().lock().unwrap();
+            party.wait().unwrap();
+        },
+        meet_and_lock,
+        meet_and_lock,
+    ]);
 }
 
 /// A record whose words are written behind everybody's back, at which this thread says that it waits.
@@ -327,7 +425,7 @@ fn no_circle_goes_over_a_barrier_whose_waiters_will_be_told_of_a_party_that_is_l
     let third = |third: LockWord| {
         let graph = forged.look(RecordKind::Barrier, 0, &[mine[0], mine[1], third]);
         let [wait] = &graph.waits[..] else { panic!("{graph:?}") };
-        assert_eq!((wait.kind, wait.open), (Parties, graph.cycles.is_empty()));
+        assert_eq!((wait.kind, wait.open), (WaitKind::Parties, graph.cycles.is_empty()));
         graph.cycles.len()
     };
     assert_eq!(third(LockWord::FREE), 1);
