@@ -282,3 +282,49 @@ impl<'a> People<'a> {
         self.nodes.len() - 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two threads that wait for each other.
+    fn two(kind: WaitKind) -> [Wait; 2] {
+        [0, 1].map(|thread| Wait {
+            thread,
+            kind,
+            lock: None,
+            process: None,
+            blockers: vec![1 - thread],
+            open: false,
+            confirmed: true,
+        })
+    }
+
+    #[test]
+    fn only_waits_that_two_looks_have_seen_and_that_nobody_else_can_end_make_circles() {
+        for kind in [WaitKind::Exclusive, WaitKind::Permit, WaitKind::Parties] {
+            assert_eq!(circles(&two(kind), 2), [Cycle { waits: vec![0, 1] }]);
+            for wait in [0, 1] {
+                let mut waits = two(kind);
+                waits[wait].confirmed = false;
+                assert!(circles(&waits, 2).is_empty(), "{kind} {wait}");
+                let mut waits = two(kind);
+                waits[wait].open = true;
+                assert!(circles(&waits, 2).is_empty(), "{kind} {wait}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wait_for_a_permit_is_in_no_circle_if_one_holder_was_seen_to_wait_only_once() {
+        let waits = |confirmed: bool| {
+            let mut waits = two(WaitKind::Exclusive).to_vec();
+            waits[0].kind = WaitKind::Permit;
+            waits[0].blockers = vec![1, 2];
+            let third = Wait { thread: 2, blockers: vec![0], confirmed, ..waits[1].clone() };
+            waits.push(third);
+            circles(&waits, 3).len()
+        };
+        assert_eq!([waits(false), waits(true)], [0, 2]);
+    }
+}

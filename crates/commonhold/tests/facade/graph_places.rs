@@ -292,48 +292,42 @@ fn a_thread_that_waits_at_a_barrier_for_its_own_other_place_waits_for_ever() {
     assert_eq!(circle(&graph), expected(&[(&one, WaitKind::Parties, "a+1024")]));
 }
 
-/// Looks again and again, while each of the parties does its part over and over; all of them stop after the
-/// same round.
-fn look_while_busy(parties: &[fn(&Mapping, &Party<'_>)]) {
-    const LOOKS: usize = 3000;
+/// What a thread does over and over, until it is told to stop.
+type Busy = fn(&Mapping, &Stop);
+
+#[derive(Default)]
+struct Stop {
+    asked: AtomicBool,
+    /// By parties that must stop after the same round.
+    agreed: AtomicBool,
+}
+
+/// Looks again and again while threads are busy; no look may show a circle.
+fn look_while_busy(threads: &[Busy]) {
+    const LOOKS: usize = 4000;
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
-    let done = AtomicBool::new(false);
-    let stopped = AtomicBool::new(false);
+    let stop = Stop::default();
     let mut confirmed = 0;
+    let mut circle = None;
     thread::scope(|scope| {
-        for (number, part) in parties.iter().enumerate() {
-            let (scratch, done, stopped) = (&scratch, &done, &stopped);
-            scope.spawn(move || {
-                let space = scratch.open();
-                let mapping = space.map("a", Access::ReadWrite).unwrap();
-                let barrier = Barrier::open_with(&mapping, PARTIES, parties.len()).unwrap();
-                let party = barrier.join().unwrap();
-                while !stopped.load(Ordering::SeqCst) {
-                    part(&mapping, &party);
-                    party.wait().unwrap();
-                    if number == 0 {
-                        stopped.store(done.load(Ordering::SeqCst), Ordering::SeqCst);
-                    }
-                    party.wait().unwrap();
-                }
-            });
+        for busy in threads {
+            let (scratch, stop) = (&scratch, &stop);
+            scope.spawn(move || busy(&scratch.open().map("a", Access::ReadWrite).unwrap(), stop));
         }
-        let mut circle = None;
         for _ in 0..LOOKS {
             let graph = space.wait_graph().unwrap();
-            let found = |wait: &&Wait| {
-                wait.confirmed && matches!(wait.kind, WaitKind::Permit | WaitKind::Parties)
-            };
+            let of_places = |kind| matches!(kind, WaitKind::Permit | WaitKind::Parties);
+            let found = |wait: &&Wait| wait.confirmed && of_places(wait.kind);
             confirmed += graph.waits.iter().filter(found).count();
             if !graph.cycles.is_empty() {
                 circle = Some(graph);
                 break;
             }
         }
-        done.store(true, Ordering::SeqCst);
-        assert!(circle.is_none(), "{circle:?}");
+        stop.asked.store(true, Ordering::SeqCst);
     });
+    assert!(circle.is_none(), "{circle:?}");
     assert!(confirmed > 0);
 }
 
@@ -342,35 +336,52 @@ fn a_busy_semaphore_whose_permits_suffice_never_shows_a_circle() {
     fn permit(mapping: &Mapping) -> Permit<'_> {
         Semaphore::open_with(mapping, PERMITS, 2).unwrap().acquire().unwrap()
     }
-    // Two of them hold what the other wants, and the third always gives its permit back.
-    look_while_busy(&[
-        |mapping, _| {
+    let permit_first: Busy = |mapping, stop| {
+        while !stop.asked.load(Ordering::SeqCst) {
             let _permit = permit(mapping);
             let _guard = mapping.mutex(8).unwrap().lock().unwrap();
-        },
-        |mapping, _| {
+        }
+    };
+    let mutex_first: Busy = |mapping, stop| {
+        while !stop.asked.load(Ordering::SeqCst) {
             let _guard = mapping.mutex(8).unwrap().lock().unwrap();
             let _permit = permit(mapping);
-        },
-        |mapping, _| drop(permit(mapping)),
-    ]);
+        }
+    };
+    // They always give their permits back.
+    let permit_only: Busy = |mapping, stop| {
+        while !stop.asked.load(Ordering::SeqCst) {
+            drop(permit(mapping));
+        }
+    };
+    look_while_busy(&[permit_first, mutex_first, permit_only, permit_only, permit_only]);
 }
 
-/// The first holds the mutex while it waits for the others, who want it as soon as they have met.
+/// One holds the mutex while it waits for the others, who want it as soon as they have met.
 #[test]
 fn a_busy_barrier_whose_parties_meet_before_they_lock_never_shows_a_circle() {
-    fn meet_and_lock(mapping: &Mapping, party: &Party<'_>) {
-        party.wait().unwrap();
-        drop(mapping.mutex(8).unwrap().lock().unwrap());
+    fn party(mapping: &Mapping) -> Party<'_> {
+        Barrier::open_with(mapping, PARTIES, 3).unwrap().join().unwrap()
     }
-    look_while_busy(&[
-        |mapping, party| {
-            let _guard = mapping.mutex(8).unwrap().lock().unwrap();
+    let holder: Busy = |mapping, stop| {
+        let party = party(mapping);
+        while !stop.agreed.load(Ordering::SeqCst) {
+            let guard = mapping.mutex(8).unwrap().lock().unwrap();
             party.wait().unwrap();
-        },
-        meet_and_lock,
-        meet_and_lock,
-    ]);
+            drop(guard);
+            stop.agreed.store(stop.asked.load(Ordering::SeqCst), Ordering::SeqCst);
+            party.wait().unwrap();
+        }
+    };
+    let other: Busy = |mapping, stop| {
+        let party = party(mapping);
+        while !stop.agreed.load(Ordering::SeqCst) {
+            party.wait().unwrap();
+            drop(mapping.mutex(8).unwrap().lock().unwrap());
+            party.wait().unwrap();
+        }
+    };
+    look_while_busy(&[holder, other, other]);
 }
 
 /// A record whose words are written behind everybody's back, at which this thread says that it waits.
