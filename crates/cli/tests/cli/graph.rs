@@ -1,5 +1,11 @@
 //! `locks --graph`: deadlocks made on purpose, as a shell makes them.
 
+use std::{
+    sync::{Arc, Barrier},
+    thread,
+};
+
+use commonhold::{Access, Mapping, Semaphore};
 use serde_json::Value;
 
 use crate::support::{Held, Space, keys, until};
@@ -109,4 +115,71 @@ fn a_circle_of_a_reader_and_a_writer_says_who_reads() {
     let reads = format!("pid {} (commonhold) reads a and waits for process", reader.pid());
     assert!(text.contains(&reads), "{text}");
     assert!(text.contains("waits for the readers of a"), "{text}");
+}
+
+/// Threads of this process that wait for each other, until it ends.
+#[test]
+fn a_circle_over_a_permit_and_one_over_a_barrier_say_who_has_what_and_who_has_not_come() {
+    let space = Space::new();
+    space.ends(0, &["create", "a", "4096"]);
+    let shared = commonhold::Space::open(&space.url).unwrap();
+    let both = Arc::new(Barrier::new(4));
+    let start = |busy: fn(&Mapping, &dyn Fn())| {
+        let (shared, both) = (shared.clone(), both.clone());
+        thread::spawn(move || {
+            let mapping = shared.map("a", Access::ReadWrite).unwrap();
+            busy(&mapping, &|| drop(both.wait()));
+        });
+    };
+    start(|mapping, both| {
+        let _permit = mapping.open::<Semaphore<1>>(0).unwrap().acquire().unwrap();
+        both();
+        drop(mapping.mutex(8 * 8).unwrap().lock());
+    });
+    start(|mapping, both| {
+        let _guard = mapping.mutex(8 * 8).unwrap().lock().unwrap();
+        both();
+        drop(mapping.open::<Semaphore<1>>(0).unwrap().acquire());
+    });
+    start(|mapping, both| {
+        let _party = mapping.open::<commonhold::Barrier<3>>(128).unwrap().join().unwrap();
+        both();
+        drop(mapping.mutex(9 * 8).unwrap().lock());
+    });
+    start(|mapping, both| {
+        let _guard = mapping.mutex(9 * 8).unwrap().lock().unwrap();
+        let party = mapping.open::<commonhold::Barrier<3>>(128).unwrap().join().unwrap();
+        both();
+        let _ = party.wait();
+    });
+    let mut text = String::new();
+    until("two circles", || {
+        text = space.ends(0, &["locks", "--graph"]);
+        text.matches("deadlock: ").count() == 2
+    });
+    for part in [
+        ") holds a permit of the semaphore a+0 and waits for a+64",
+        ") holds a+64 and waits for a permit of the semaphore a+0",
+        ") has not arrived at the barrier a+128 and waits for a+72",
+        ") holds a+72 and waits at the barrier a+128",
+        ") waits for a permit of the semaphore a+0, all held by pid ",
+        ") waits at the barrier a+128 for pid ",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    until("both kinds", || {
+        let graph = space.json(&["locks", "--graph"]);
+        let waits = graph["waits"].as_array().unwrap();
+        ["permit", "parties"].iter().all(|kind| {
+            let wait = waits.iter().find(|wait| wait["kind"] == *kind);
+            wait.is_some_and(|wait| {
+                wait["open"] == false && wait["blockers"].as_array().unwrap().len() == 1
+            })
+        })
+    });
+    until("red arrows", || {
+        let dot = space.ends(0, &["locks", "--graph=dot"]);
+        let labels = ["waits for a permit", "held by", "waits at", "waits for"];
+        labels.iter().all(|label| dot.contains(&format!("[label=\"{label}\", color=red")))
+    });
 }
