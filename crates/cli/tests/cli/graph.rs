@@ -1,11 +1,11 @@
 //! `locks --graph`: deadlocks made on purpose, as a shell makes them.
 
 use std::{
-    sync::{Arc, Barrier},
+    sync::{self, Arc},
     thread,
 };
 
-use commonhold::{Access, Mapping, Semaphore};
+use commonhold::{Access, Barrier, Mapping, Semaphore};
 use serde_json::Value;
 
 use crate::support::{Held, Space, keys, until};
@@ -117,41 +117,50 @@ fn a_circle_of_a_reader_and_a_writer_says_who_reads() {
     assert!(text.contains("waits for the readers of a"), "{text}");
 }
 
-/// Threads of this process that wait for each other, until it ends.
+/// What a thread takes before it says so, and then.
+type Busy = fn(&Mapping, &dyn Fn());
+
+/// Two that wait for each other through a semaphore, and two that do through a barrier.
+const STUCK: [Busy; 4] = [
+    |mapping, ready| {
+        let _permit = mapping.open::<Semaphore<1>>(0).unwrap().acquire().unwrap();
+        ready();
+        drop(mapping.mutex(64).unwrap().lock());
+    },
+    |mapping, ready| {
+        let _guard = mapping.mutex(64).unwrap().lock().unwrap();
+        ready();
+        drop(mapping.open::<Semaphore<1>>(0).unwrap().acquire());
+    },
+    |mapping, ready| {
+        let _party = mapping.open::<Barrier<3>>(128).unwrap().join().unwrap();
+        ready();
+        drop(mapping.mutex(72).unwrap().lock());
+    },
+    |mapping, ready| {
+        let _guard = mapping.mutex(72).unwrap().lock().unwrap();
+        let party = mapping.open::<Barrier<3>>(128).unwrap().join().unwrap();
+        ready();
+        let _ = party.wait();
+    },
+];
+
 #[test]
 fn a_circle_over_a_permit_and_one_over_a_barrier_say_who_has_what_and_who_has_not_come() {
     let space = Space::new();
     space.ends(0, &["create", "a", "4096"]);
     let shared = commonhold::Space::open(&space.url).unwrap();
-    let both = Arc::new(Barrier::new(4));
-    let start = |busy: fn(&Mapping, &dyn Fn())| {
-        let (shared, both) = (shared.clone(), both.clone());
+    let all = Arc::new(sync::Barrier::new(STUCK.len()));
+    for busy in STUCK {
+        let (shared, all) = (shared.clone(), all.clone());
+        // It ends with this process.
         thread::spawn(move || {
             let mapping = shared.map("a", Access::ReadWrite).unwrap();
-            busy(&mapping, &|| drop(both.wait()));
+            busy(&mapping, &|| {
+                all.wait();
+            });
         });
-    };
-    start(|mapping, both| {
-        let _permit = mapping.open::<Semaphore<1>>(0).unwrap().acquire().unwrap();
-        both();
-        drop(mapping.mutex(8 * 8).unwrap().lock());
-    });
-    start(|mapping, both| {
-        let _guard = mapping.mutex(8 * 8).unwrap().lock().unwrap();
-        both();
-        drop(mapping.open::<Semaphore<1>>(0).unwrap().acquire());
-    });
-    start(|mapping, both| {
-        let _party = mapping.open::<commonhold::Barrier<3>>(128).unwrap().join().unwrap();
-        both();
-        drop(mapping.mutex(9 * 8).unwrap().lock());
-    });
-    start(|mapping, both| {
-        let _guard = mapping.mutex(9 * 8).unwrap().lock().unwrap();
-        let party = mapping.open::<commonhold::Barrier<3>>(128).unwrap().join().unwrap();
-        both();
-        let _ = party.wait();
-    });
+    }
     let mut text = String::new();
     until("two circles", || {
         text = space.ends(0, &["locks", "--graph"]);
