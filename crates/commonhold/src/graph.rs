@@ -16,9 +16,9 @@
 //! # What it does not do
 //! It breaks no deadlock. It does not see the deadline of a wait: a circle in which somebody waits with
 //! one comes undone by itself. Of an event that is part of nothing it does not know who moves it, and at a
-//! barrier it does not know of parties that have yet to join. It knows a mutex in the bytes of a region only while somebody waits for
-//! it; and of a thread's fifth read lock and the later ones only whose process has them, so that no
-//! circle is found through those.
+//! barrier it does not know of parties that have yet to join. It knows a mutex in the bytes of a region only
+//! while somebody waits for it; and of a thread's fifth read lock and the later ones only whose process has
+//! them, so that no circle is found through those.
 
 mod cycles;
 mod draw;
