@@ -8,18 +8,23 @@
 //!    what between them. A thread that waits frees nothing, so whoever held a lock and waited all
 //!    through, held it all through: at the moment between, all of the circle was there at once. A thread
 //!    has a number that moves at the end of each wait, so that two waits for one lock are told apart.
-//! 2. Whatever stands in the words costs an entry that makes no sense, and nothing else: the work is
+//! 2. None of the waits in a circle could end by anybody outside of those that are stuck. A permit comes from
+//!    any of its holders, so a wait for one counts only if all of them are stuck, and no permit is spent or free.
+//! 3. Whatever stands in the words costs an entry that makes no sense, and nothing else: the work is
 //!    bounded by the number of slots, and nothing recurses.
 //!
 //! # What it does not do
 //! It breaks no deadlock. It does not see the deadline of a wait: a circle in which somebody waits with
-//! one comes undone by itself. It knows a mutex in the bytes of a region only while somebody waits for
-//! it; and of a thread's fifth read lock and the later ones only whose process has them, so that no
-//! circle is found through those.
+//! one comes undone by itself. Of an event that is part of nothing it does not know who moves it, and at a
+//! barrier it does not know of parties that have yet to join. It knows a mutex in the bytes of a region only
+//! while somebody waits for it; and of a thread's fifth read lock and the later ones only whose process has
+//! them, so that no circle is found through those.
 
 mod cycles;
 mod draw;
 mod look;
+mod places;
+mod stuck;
 
 use std::{fmt, marker::PhantomData};
 
@@ -95,6 +100,11 @@ pub enum WaitKind {
     Readers,
     /// That an event moves. Nobody knows who will do that.
     Event,
+    /// For a permit of a semaphore. Any one of the blockers, which hold permits, can end it.
+    Permit,
+    /// That the others arrive at a barrier: the blockers, and those that nobody knows, since they are still to
+    /// join.
+    Parties,
     /// That others unmap a region which it destroys.
     Mappings,
     /// That a process ends which it has started: see [`Space::await_process`].
@@ -108,6 +118,8 @@ impl fmt::Display for WaitKind {
             Self::Shared => "shared",
             Self::Readers => "readers",
             Self::Event => "event",
+            Self::Permit => "permit",
+            Self::Parties => "parties",
             Self::Mappings => "mappings",
             Self::Process => "process",
         })
@@ -126,13 +138,17 @@ pub struct Wait {
     pub lock: Option<usize>,
     /// The process, for [`WaitKind::Process`].
     pub process: Option<u32>,
-    /// Who has to do something before this ends.
+    /// Who has to do something before this ends: each of them, or for [`WaitKind::Permit`] any one.
     pub blockers: Vec<usize>,
+    /// Whether it may end without them, so that it is in no circle: by whoever moves an event; by a permit that
+    /// is free, or spent, since anybody may give that; because of a death, for which nobody waits.
+    pub open: bool,
     /// Whether a second look found it in the same wait.
     pub confirmed: bool,
 }
 
-/// A deadlock: each of these waits ends only after the next one, and the last only after the first.
+/// A deadlock: each of these waits ends only after the next one, and the last only after the first. A wait
+/// for a permit could also end by another holder of one: then that one is stuck as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cycle {

@@ -179,6 +179,21 @@ impl LockWord {
         self.0
     }
 
+    /// The mark in the place of a party that it has arrived in a phase.
+    #[inline]
+    #[must_use]
+    pub const fn arrival(phase: u64) -> LockFlags {
+        let [even, odd] = Self::ARRIVED;
+        if phase.is_multiple_of(2) { even } else { odd }
+    }
+
+    /// Whether this is the place of a party that has arrived in a phase, which is the present one.
+    #[inline]
+    #[must_use]
+    pub const fn has_arrived(self, phase: u64) -> bool {
+        self.flags().contains(Self::arrival(phase))
+    }
+
     /// Who owns the lock, if anybody does.
     #[inline]
     #[must_use]

@@ -117,10 +117,10 @@ impl<'a> Barrier<'a> {
             if !seen.is_owned_by(me.owner()) {
                 return Err(LockError::Fenced);
             }
-            if has_arrived(seen, phase) {
+            if seen.has_arrived(phase) {
                 return Ok(phase);
             }
-            if self.places.swap(party.0, seen, seen.with_flags(mark(phase))) {
+            if self.places.swap(party.0, seen, seen.with_flags(LockWord::arrival(phase))) {
                 Point::PartyArrived.reached();
                 store_then_load();
                 self.pass(me, env, phase);
@@ -136,7 +136,7 @@ impl<'a> Barrier<'a> {
     pub fn arrived_in(&self, party: Party) -> Option<u64> {
         let phase = self.phase();
         // The mark is the thread's own: it is no older than the phase, whatever has happened meanwhile.
-        has_arrived(self.places.look(party.0), phase).then_some(phase)
+        self.places.look(party.0).has_arrived(phase).then_some(phase)
     }
 
     /// Waits until all parties have arrived in `phase`, until `deadline`, or for ever; `Some(0)` does not
@@ -189,7 +189,7 @@ impl<'a> Barrier<'a> {
 
     /// Moves the phase if all have arrived in it. Returns whether it has passed, by whomever.
     fn pass(&self, me: &Thread<'_>, env: &impl Park, phase: u64) -> bool {
-        if self.places.iter().all(|seen| has_arrived(seen, phase)) {
+        if self.places.iter().all(|seen| seen.has_arrived(phase)) {
             self.passed.broadcast_from(me, env, phase);
         }
         self.phase() != phase
@@ -205,16 +205,6 @@ impl<'a> Barrier<'a> {
 
     /// The places that have not arrived in a phase.
     fn absent(&self, phase: u64) -> impl Iterator<Item = LockWord> + '_ {
-        self.places.iter().filter(move |seen| !has_arrived(*seen, phase))
+        self.places.iter().filter(move |seen| !seen.has_arrived(phase))
     }
-}
-
-/// The mark of those who have arrived in a phase.
-const fn mark(phase: u64) -> LockFlags {
-    let [even, odd] = LockWord::ARRIVED;
-    if phase.is_multiple_of(2) { even } else { odd }
-}
-
-const fn has_arrived(seen: LockWord, phase: u64) -> bool {
-    seen.flags().contains(mark(phase))
 }

@@ -178,6 +178,12 @@ impl<'a> Event<'a> {
         result
     }
 
+    /// Says that the caller is awake after a [`pause`](Self::pause), and may take what it slept for: who looks
+    /// on must not think that it still waits with that in its hands. If it dies, the others are woken as before.
+    pub(crate) fn awake(&self, me: &Thread<'_>) {
+        me.announce(PendingKind::Release, self.at);
+    }
+
     /// As [`wait`](Self::wait), or if there are `owners` as [`wait_for`](Self::wait_for) for all of them; and
     /// the announcement stays: if the caller dies before it has done what the wake-up was for, the other
     /// sleepers are woken. The caller ends with [`Thread::done`].

@@ -16,7 +16,8 @@
 //! 3. A signal takes the event's flag down and wakes one. Who has slept raises the flag again when it goes,
 //!    with a permit or without, and wakes one more if permits are left: it cannot know whether others sleep.
 //! 4. A waiter keeps its announcement until it has its permit: if it dies with a wake-up that was meant for
-//!    any of them, the others are woken.
+//!    any of them, the others are woken. It is announced as one that waits only between its looks at the words:
+//!    so a permit that it is seen to hold while it waits is one that it held before.
 //!
 //! # Deaths
 //! - The holder: its permit goes to a waiter, or whoever comes next, who is told so.
@@ -188,6 +189,7 @@ impl<'a> Semaphore<'a> {
             slept = true;
             // Whatever ends it, the next look tells.
             let _ = self.freed.pause(me, env, number, Some(until), holders.owners());
+            self.freed.awake(me);
         };
         if slept {
             self.pass_on(env);

@@ -69,7 +69,8 @@ fn value(graph: &WaitGraph) -> Value {
     let waits = graph.waits.iter().map(|wait| {
         json!({
             "thread": wait.thread, "kind": wait.kind.to_string(), "lock": wait.lock,
-            "process": wait.process, "blockers": wait.blockers, "confirmed": wait.confirmed,
+            "process": wait.process, "blockers": wait.blockers, "open": wait.open,
+            "confirmed": wait.confirmed,
         })
     });
     let confirmed = |waits: &[usize]| {
@@ -139,6 +140,8 @@ impl<'a> Picture<'a> {
             WaitKind::Shared => format!("waits to read {lock}"),
             WaitKind::Readers => format!("waits for the readers of {lock}"),
             WaitKind::Event => format!("waits for an event at {lock}"),
+            WaitKind::Permit => format!("waits for a permit of {lock}"),
+            WaitKind::Parties => format!("waits at {lock}"),
             WaitKind::Mappings => format!("waits to destroy {lock}"),
             WaitKind::Process => format!("waits for process {}", wait.process.unwrap_or(0)),
             _ => format!("waits for {lock}"),
@@ -158,6 +161,10 @@ impl<'a> Picture<'a> {
                         format!("holds {} and ", self.lock(before))
                     }
                     WaitKind::Readers => format!("reads {} and ", self.lock(before)),
+                    WaitKind::Permit => format!("holds a permit of {} and ", self.lock(before)),
+                    WaitKind::Parties => {
+                        format!("has not arrived at {} and ", self.lock(before))
+                    }
                     _ => String::new(),
                 };
                 format!("{} {has}{}", self.thread(wait.thread), self.waits_for(wait))
@@ -185,6 +192,9 @@ impl<'a> Picture<'a> {
                 WaitKind::Readers => ": ",
                 WaitKind::Mappings => ", mapped by ",
                 WaitKind::Process => ", which waits: ",
+                WaitKind::Permit if wait.open => ", some held by ",
+                WaitKind::Permit => ", all held by ",
+                WaitKind::Parties => " for ",
                 _ => ", held by ",
             };
             line += &blockers.join(", ");
@@ -254,6 +264,8 @@ const fn waiting(kind: WaitKind) -> &'static str {
         WaitKind::Shared => "waits to read",
         WaitKind::Readers => "waits for readers",
         WaitKind::Event => "waits for an event",
+        WaitKind::Permit => "waits for a permit",
+        WaitKind::Parties => "waits at",
         WaitKind::Mappings => "waits to destroy",
         _ => "waits for",
     }
@@ -263,6 +275,7 @@ const fn holding(kind: WaitKind) -> &'static str {
     match kind {
         WaitKind::Readers => "read by",
         WaitKind::Mappings => "mapped by",
+        WaitKind::Parties => "waits for",
         _ => "held by",
     }
 }

@@ -1,5 +1,11 @@
 //! `locks --graph`: deadlocks made on purpose, as a shell makes them.
 
+use std::{
+    sync::{self, Arc},
+    thread,
+};
+
+use commonhold::{Access, Barrier, Mapping, Semaphore};
 use serde_json::Value;
 
 use crate::support::{Held, Space, keys, until};
@@ -43,7 +49,7 @@ fn two_commands_that_want_each_others_locks_are_told_of_as_a_deadlock() {
     assert_eq!(keys(&graph["locks"][0]), ["offset", "owner", "readers", "record", "region"]);
     let of_thread = ["domain", "generation", "name", "pid", "slot", "state", "thread", "tid"];
     assert_eq!(keys(&graph["threads"][0]), of_thread);
-    let of_wait = ["blockers", "confirmed", "kind", "lock", "process", "thread"];
+    let of_wait = ["blockers", "confirmed", "kind", "lock", "open", "process", "thread"];
     assert_eq!(keys(&graph["waits"][0]), of_wait);
     let cycle = &graph["cycles"][0];
     assert_eq!(keys(cycle), ["confirmed", "waits"]);
@@ -109,4 +115,80 @@ fn a_circle_of_a_reader_and_a_writer_says_who_reads() {
     let reads = format!("pid {} (commonhold) reads a and waits for process", reader.pid());
     assert!(text.contains(&reads), "{text}");
     assert!(text.contains("waits for the readers of a"), "{text}");
+}
+
+/// What a thread takes before it says so, and then.
+type Busy = fn(&Mapping, &dyn Fn());
+
+/// Two that wait for each other through a semaphore, and two that do through a barrier.
+const STUCK: [Busy; 4] = [
+    |mapping, ready| {
+        let _permit = mapping.open::<Semaphore<1>>(0).unwrap().acquire().unwrap();
+        ready();
+        drop(mapping.mutex(64).unwrap().lock());
+    },
+    |mapping, ready| {
+        let _guard = mapping.mutex(64).unwrap().lock().unwrap();
+        ready();
+        drop(mapping.open::<Semaphore<1>>(0).unwrap().acquire());
+    },
+    |mapping, ready| {
+        let _party = mapping.open::<Barrier<3>>(128).unwrap().join().unwrap();
+        ready();
+        drop(mapping.mutex(72).unwrap().lock());
+    },
+    |mapping, ready| {
+        let _guard = mapping.mutex(72).unwrap().lock().unwrap();
+        let party = mapping.open::<Barrier<3>>(128).unwrap().join().unwrap();
+        ready();
+        let _ = party.wait();
+    },
+];
+
+#[test]
+fn a_circle_over_a_permit_and_one_over_a_barrier_say_who_has_what_and_who_has_not_come() {
+    let space = Space::new();
+    space.ends(0, &["create", "a", "4096"]);
+    let shared = commonhold::Space::open(&space.url).unwrap();
+    let all = Arc::new(sync::Barrier::new(STUCK.len()));
+    for busy in STUCK {
+        let (shared, all) = (shared.clone(), all.clone());
+        // It ends with this process.
+        thread::spawn(move || {
+            let mapping = shared.map("a", Access::ReadWrite).unwrap();
+            busy(&mapping, &|| {
+                all.wait();
+            });
+        });
+    }
+    let mut text = String::new();
+    until("two circles", || {
+        text = space.ends(0, &["locks", "--graph"]);
+        text.matches("deadlock: ").count() == 2
+    });
+    for part in [
+        ") holds a permit of the semaphore a+0 and waits for a+64",
+        ") holds a+64 and waits for a permit of the semaphore a+0",
+        ") has not arrived at the barrier a+128 and waits for a+72",
+        ") holds a+72 and waits at the barrier a+128",
+        ") waits for a permit of the semaphore a+0, all held by pid ",
+        ") waits at the barrier a+128 for pid ",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    until("both kinds", || {
+        let graph = space.json(&["locks", "--graph"]);
+        let waits = graph["waits"].as_array().unwrap();
+        ["permit", "parties"].iter().all(|kind| {
+            let wait = waits.iter().find(|wait| wait["kind"] == *kind);
+            wait.is_some_and(|wait| {
+                wait["open"] == false && wait["blockers"].as_array().unwrap().len() == 1
+            })
+        })
+    });
+    until("red arrows", || {
+        let dot = space.ends(0, &["locks", "--graph=dot"]);
+        let labels = ["waits for a permit", "held by", "waits at", "waits for"];
+        labels.iter().all(|label| dot.contains(&format!("[label=\"{label}\", color=red")))
+    });
 }

@@ -10,6 +10,8 @@ use super::{
     Cycle, Wait, WaitGraph, WaitKind, WaitLock, WaitThread,
     cycles::cycles,
     look::{Lock, Party, Sight, Waiting, Which},
+    places::Places,
+    stuck::{Needs, Node, retain_stuck},
 };
 use crate::{
     PeerLife, Space,
@@ -23,22 +25,21 @@ pub(super) fn draw(space: &Space, sight: &Sight) -> WaitGraph {
     let mut people = People::new(space);
     let processes = processes(&mut people, sight);
     let readers_to_be = readers_to_be(sight);
-    let mut drawn: Vec<(&Waiting, Vec<Party>)> = sight
+    let mut drawn: Vec<(&Waiting, End)> = sight
         .waiting
         .iter()
-        .filter_map(|waiting| {
-            Some((waiting, blockers(waiting, sight, &readers_to_be, &processes)?))
-        })
+        .filter_map(|waiting| Some((waiting, end(waiting, sight, &readers_to_be, &processes)?)))
         .collect();
     // That a command runs is of interest only where somebody waits for what its holder has.
     let blocking: HashSet<Party> =
-        drawn.iter().flat_map(|(_, blockers)| blockers.iter().copied()).collect();
-    drawn.retain(|(waiting, blockers)| {
-        waiting.kind != WaitKind::Process || !blockers.is_empty() || blocking.contains(&waiting.who)
+        drawn.iter().flat_map(|(_, end)| end.blockers.iter().copied()).collect();
+    drawn.retain(|(waiting, end)| {
+        let is_awaited = !end.blockers.is_empty() || blocking.contains(&waiting.who);
+        waiting.kind != WaitKind::Process || is_awaited
     });
     let mut graph = WaitGraph::default();
     let mut places = HashMap::new();
-    for (waiting, blockers) in drawn {
+    for (waiting, end) in drawn {
         let lock = waiting.which.and_then(|which| {
             let seen = sight.locks.get(&which)?;
             let known = places.get(&which).copied();
@@ -54,7 +55,8 @@ pub(super) fn draw(space: &Space, sight: &Sight) -> WaitGraph {
             kind: waiting.kind,
             lock,
             process: waiting.process,
-            blockers: blockers.into_iter().map(|party| people.node(party)).collect(),
+            blockers: end.blockers.into_iter().map(|party| people.node(party)).collect(),
+            open: end.is_open,
             confirmed: waiting.confirmed,
         });
     }
@@ -80,35 +82,57 @@ fn readers_to_be(sight: &Sight) -> HashSet<(Party, Which)> {
     shared.filter_map(|waiting| Some((waiting.who, waiting.which?))).collect()
 }
 
+/// What a wait ends by.
+struct End {
+    /// By what these do.
+    blockers: Vec<Party>,
+    /// By others as well.
+    is_open: bool,
+}
+
+impl End {
+    const fn by(blockers: Vec<Party>) -> Self {
+        Self { blockers, is_open: false }
+    }
+}
+
 /// Who has to do something before this wait ends; `None` if it has ended.
-fn blockers(
+fn end(
     waiting: &Waiting,
     sight: &Sight,
     readers_to_be: &HashSet<(Party, Which)>,
     processes: &HashMap<Party, Vec<Party>>,
-) -> Option<Vec<Party>> {
+) -> Option<End> {
     let lock = waiting.which.and_then(|which| sight.locks.get(&which));
     let owner = lock.and_then(|lock| lock.owner);
+    let places = lock.and_then(|lock| lock.places.as_ref());
     match waiting.kind {
         // It has just got what it waited for, and has not said so yet.
         WaitKind::Exclusive | WaitKind::Shared if owner == Some(waiting.who) => None,
         WaitKind::Shared if lock.is_some_and(|lock| lock.lets_readers_in) => None,
-        WaitKind::Exclusive | WaitKind::Shared => Some(owner.into_iter().collect()),
+        WaitKind::Exclusive | WaitKind::Shared => Some(End::by(owner.into_iter().collect())),
         // Only the owner waits for readers.
         WaitKind::Readers if owner != Some(waiting.who) => None,
         WaitKind::Readers => {
             let (lock, which) = (lock?, waiting.which?);
             let reads = |reader: &Party| !readers_to_be.contains(&(*reader, which));
-            Some(lock.readers.iter().copied().filter(reads).collect())
+            Some(End::by(lock.readers.iter().copied().filter(reads).collect()))
         }
         WaitKind::Mappings => {
             let of_others = |mapper: &Party| {
                 (mapper.peer, mapper.generation) != (waiting.who.peer, waiting.who.generation)
             };
-            Some(lock?.mappers.iter().copied().filter(of_others).collect())
+            Some(End::by(lock?.mappers.iter().copied().filter(of_others).collect()))
         }
-        WaitKind::Event => Some(Vec::new()),
-        WaitKind::Process => Some(processes.get(&waiting.who).cloned().unwrap_or_default()),
+        // The phase has passed, and it has not said so yet.
+        WaitKind::Parties if places.is_some_and(|places| !places.has_arrived(waiting.who)) => None,
+        WaitKind::Event | WaitKind::Permit | WaitKind::Parties => Some(End {
+            blockers: places.map_or(Vec::new(), Places::awaited),
+            is_open: places.is_none_or(|places| places.is_open),
+        }),
+        WaitKind::Process => {
+            Some(End::by(processes.get(&waiting.who).cloned().unwrap_or_default()))
+        }
     }
 }
 
@@ -146,20 +170,42 @@ fn share_processes(one: &Identity, other: &Identity) -> bool {
 }
 
 fn circles(waits: &[Wait], threads: usize) -> Vec<Cycle> {
-    let mut edges = vec![Vec::new(); threads];
+    let mut nodes: Vec<Node> = vec![None; threads];
     let mut wait_of = vec![0; threads];
-    for (index, wait) in waits.iter().enumerate().filter(|(_, wait)| wait.confirmed) {
-        if let (Some(edges), Some(of)) = (edges.get_mut(wait.thread), wait_of.get_mut(wait.thread))
-        {
-            edges.clone_from(&wait.blockers);
+    let closed = |wait: &Wait| wait.confirmed && !wait.open;
+    for (index, wait) in waits.iter().enumerate().filter(|(_, wait)| closed(wait)) {
+        if let (Some(node), Some(of)) = (nodes.get_mut(wait.thread), wait_of.get_mut(wait.thread)) {
+            *node = Some((needs(wait.kind), wait.blockers.clone()));
             *of = index;
         }
     }
+    retain_stuck(&mut nodes);
+    let edges: Vec<_> = nodes.into_iter().enumerate().map(edges).collect();
     let waits_of = |cycle: Vec<usize>| {
         let waits = cycle.into_iter().filter_map(|thread| wait_of.get(thread).copied());
         Cycle { waits: waits.collect() }
     };
     cycles(&edges).into_iter().map(waits_of).collect()
+}
+
+const fn needs(kind: WaitKind) -> Needs {
+    match kind {
+        WaitKind::Permit => Needs::Any,
+        _ => Needs::All,
+    }
+}
+
+/// Whom a stuck thread waits for. Who has a permit itself and waits for another is stuck because of the
+/// other holders: that it waits for itself says nothing.
+fn edges((thread, node): (usize, Node)) -> Vec<usize> {
+    match node {
+        Some((Needs::Any, mut holders)) if holders.len() > 1 => {
+            holders.retain(|holder| *holder != thread);
+            holders
+        }
+        Some((_, blockers)) => blockers,
+        None => Vec::new(),
+    }
 }
 
 /// Parties, each of which becomes one node; and what is known of their peers.
@@ -234,5 +280,51 @@ impl<'a> People<'a> {
         });
         self.known.insert(party, self.nodes.len() - 1);
         self.nodes.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two threads that wait for each other.
+    fn two(kind: WaitKind) -> [Wait; 2] {
+        [0, 1].map(|thread| Wait {
+            thread,
+            kind,
+            lock: None,
+            process: None,
+            blockers: vec![1 - thread],
+            open: false,
+            confirmed: true,
+        })
+    }
+
+    #[test]
+    fn only_waits_that_two_looks_have_seen_and_that_nobody_else_can_end_make_circles() {
+        for kind in [WaitKind::Exclusive, WaitKind::Permit, WaitKind::Parties] {
+            assert_eq!(circles(&two(kind), 2), [Cycle { waits: vec![0, 1] }]);
+            for wait in [0, 1] {
+                let mut waits = two(kind);
+                waits[wait].confirmed = false;
+                assert!(circles(&waits, 2).is_empty(), "{kind} {wait}");
+                let mut waits = two(kind);
+                waits[wait].open = true;
+                assert!(circles(&waits, 2).is_empty(), "{kind} {wait}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wait_for_a_permit_is_in_no_circle_if_one_holder_was_seen_to_wait_only_once() {
+        let waits = |confirmed: bool| {
+            let mut waits = two(WaitKind::Exclusive).to_vec();
+            waits[0].kind = WaitKind::Permit;
+            waits[0].blockers = vec![1, 2];
+            let third = Wait { thread: 2, blockers: vec![0], confirmed, ..waits[1].clone() };
+            waits.push(third);
+            circles(&waits, 3).len()
+        };
+        assert_eq!([waits(false), waits(true)], [0, 2]);
     }
 }

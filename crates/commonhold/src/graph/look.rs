@@ -7,13 +7,16 @@ use std::{
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{
-    LockWord, Offset, Owner, PeerId, PeerPhase, PendingKind, ReadKey, RecordKind, RegionId,
-    ThreadId, header_word, region_word,
+    LockWord, Offset, Owner, PeerId, PeerPhase, PendingKind, ReadKey, RecordKind, RecordTag,
+    RegionId, ThreadId, header_word, region_word,
 };
 use commonhold_space::{Place, RegionRecord, ThreadRecord, View};
 use commonhold_sync::{Liveness, Verdict};
 
-use super::WaitKind;
+use super::{
+    WaitKind,
+    places::{self, Places},
+};
 use crate::{RegionError, Space};
 
 /// A thread of a peer; without a thread: some thread of it.
@@ -25,7 +28,7 @@ pub(super) struct Party {
 }
 
 impl Party {
-    const fn of(owner: Owner) -> Self {
+    pub(super) const fn of(owner: Owner) -> Self {
         let thread = Some(owner.thread());
         Self { peer: owner.peer(), generation: owner.generation(), thread }
     }
@@ -43,7 +46,7 @@ pub(super) enum Which {
     Region(RegionId),
     /// What lies in the bytes of a region.
     Data(RegionId, Offset),
-    /// An event there.
+    /// An event there, be it that of a semaphore or of a barrier.
     Event(RegionId, Offset),
 }
 
@@ -60,6 +63,8 @@ pub(super) struct Lock {
     pub(super) lets_readers_in: bool,
     pub(super) readers: Vec<Party>,
     pub(super) mappers: Vec<Party>,
+    /// Those of a semaphore or a barrier.
+    pub(super) places: Option<Places>,
 }
 
 /// A thread that waits.
@@ -99,16 +104,27 @@ impl Space {
         for (waiting, (owner, record)) in sight.waiting.iter_mut().zip(&looked_at) {
             waiting.confirmed = view.still_waits(owner.peer(), record) && view.is_current(*owner);
         }
-        // The dead wait for nothing, even if nobody had noticed.
-        let mut dead = HashMap::new();
-        let mut is_dead = |who: &Party| {
-            *dead.entry((who.peer, who.generation)).or_insert_with(|| {
-                Owner::new(who.peer, who.generation, ThreadId::FIRST)
-                    .is_none_or(|owner| view.verdict(owner) == Verdict::Dead)
-            })
-        };
-        sight.waiting.retain(|waiting| !is_dead(&waiting.who));
+        bury(view, &mut sight);
         Ok(sight)
+    }
+}
+
+/// The dead wait for nothing, and their places are others', even if nobody had noticed. Asked last: who lives
+/// now, lived before.
+fn bury(view: &View<LinuxPlatform>, sight: &mut Sight) {
+    let mut dead = HashMap::new();
+    let mut is_dead = |peer: PeerId, generation: u32| {
+        *dead.entry((peer, generation)).or_insert_with(|| {
+            Owner::new(peer, generation, ThreadId::FIRST)
+                .is_none_or(|owner| view.verdict(owner) == Verdict::Dead)
+        })
+    };
+    sight.waiting.retain(|waiting| !is_dead(waiting.who.peer, waiting.who.generation));
+    for places in sight.locks.values_mut().filter_map(|lock| lock.places.as_mut()) {
+        places.is_open |= places
+            .awaited
+            .iter()
+            .any(|owner| view.has_ended(*owner) || is_dead(owner.peer(), owner.generation()));
     }
 }
 
@@ -168,7 +184,7 @@ impl<'a> Look<'a> {
                 let region = record.handle.region;
                 match self.drained_by(record, at).filter(|_| is_event) {
                     Some(lock) => (WaitKind::Readers, Which::Data(region, lock)),
-                    None if is_event => (kind, Which::Event(region, at)),
+                    None if is_event => (self.kind_of_event(record, at), Which::Event(region, at)),
                     None => (kind, Which::Data(region, at)),
                 }
             }
@@ -178,8 +194,18 @@ impl<'a> Look<'a> {
     }
 
     /// What the tag of a record says that begins there.
+    fn tag_at(&self, region: &RegionRecord, at: Offset) -> Option<RecordTag> {
+        self.view.find_record(at, region.extent.end())
+    }
+
     fn kind_at(&self, region: &RegionRecord, at: Offset) -> Option<RecordKind> {
-        self.view.find_record(at, region.extent.end()).map(|tag| tag.kind)
+        self.tag_at(region, at).map(|tag| tag.kind)
+    }
+
+    /// How the event at `at` is waited for.
+    fn kind_of_event(&self, region: &RegionRecord, at: Offset) -> WaitKind {
+        let record = self.kind_at(region, at);
+        record.and_then(places::wait_for).unwrap_or(WaitKind::Event)
     }
 
     /// The reader/writer lock in bytes whose readers move the event at `at` when they leave.
@@ -235,7 +261,9 @@ impl<'a> Look<'a> {
         };
         if let (Which::Data(_, at) | Which::Event(_, at), Some(record)) = (which, record) {
             lock.offset = Some(at.get().saturating_sub(record.extent.start().get()));
-            lock.record = self.kind_at(record, at);
+            let (end, tag) = (record.extent.end(), self.tag_at(record, at));
+            lock.record = tag.map(|tag| tag.kind);
+            lock.places = tag.and_then(|tag| Places::look(self.view, at, end, tag));
         }
         Some(lock)
     }

@@ -69,7 +69,7 @@ fn creator(args: &[&str]) {
     stay();
 }
 
-fn ground(url: &str) -> Space {
+pub(crate) fn ground(url: &str) -> Space {
     let space = Space::open(url).unwrap();
     for name in ["a", "b", "c"] {
         space.create(name, 4096).unwrap();
@@ -93,7 +93,7 @@ fn parties(url: &str, wishes: &[[&str; 2]]) -> Vec<Actor> {
 
 /// Waits for a circle of so many.
 #[track_caller]
-fn until_circle(space: &Space, of: usize) -> WaitGraph {
+pub(crate) fn until_circle(space: &Space, of: usize) -> WaitGraph {
     let mut graph = space.wait_graph().unwrap();
     until("a circle", || {
         graph = space.wait_graph().unwrap();
@@ -103,7 +103,7 @@ fn until_circle(space: &Space, of: usize) -> WaitGraph {
 }
 
 /// The processes of a circle, from the one with the least number on, and how each waits.
-fn circle(graph: &WaitGraph) -> Vec<(u32, WaitKind, String)> {
+pub(crate) fn circle(graph: &WaitGraph) -> Vec<(u32, WaitKind, String)> {
     let [cycle] = &graph.cycles[..] else { panic!("{:?}", graph.cycles) };
     let mut steps: Vec<_> = cycle
         .waits
@@ -123,7 +123,7 @@ fn circle(graph: &WaitGraph) -> Vec<(u32, WaitKind, String)> {
 }
 
 /// What is to be seen: who waits, how and for which lock, each for the next.
-fn expected(steps: &[(&Actor, WaitKind, &str)]) -> Vec<(u32, WaitKind, String)> {
+pub(crate) fn expected(steps: &[(&Actor, WaitKind, &str)]) -> Vec<(u32, WaitKind, String)> {
     let mut steps: Vec<_> =
         steps.iter().map(|(actor, kind, lock)| (actor.pid(), *kind, (*lock).to_owned())).collect();
     let least = (0..steps.len()).min_by_key(|step| steps[*step].0).unwrap();
@@ -350,15 +350,15 @@ fn a_busy_space_whose_locks_are_taken_in_order_never_shows_a_circle() {
 }
 
 /// A space in a file, whose words can be written behind everybody's back.
-struct Opened {
+pub(crate) struct Opened {
     file: fs::File,
-    geometry: Geometry,
-    url: String,
+    pub(crate) geometry: Geometry,
+    pub(crate) url: String,
     _folder: Folder,
 }
 
 impl Opened {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = Folder::new();
         let url = folder.url("space");
         Space::format(&url, &Scratch::tiny()).unwrap();
@@ -373,7 +373,7 @@ impl Opened {
         Self { file, geometry, url, _folder: folder }
     }
 
-    fn write(&self, at: u64, word: u64) {
+    pub(crate) fn write(&self, at: u64, word: u64) {
         self.file.write_all_at(&word.to_le_bytes(), at).unwrap();
     }
 
@@ -386,7 +386,7 @@ impl Opened {
         self.geometry.region(RegionId::new(index)).unwrap().get()
     }
 
-    fn announce(&self, peer: u16, thread: u16, word: u64) {
+    pub(crate) fn announce(&self, peer: u16, thread: u16, word: u64) {
         self.write(self.thread(peer, thread) + 8 * thread_word::PENDING as u64, word);
     }
 }

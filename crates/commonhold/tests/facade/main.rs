@@ -16,6 +16,7 @@ mod events;
 mod examples;
 mod fork;
 mod graph;
+mod graph_places;
 mod killed_readers;
 mod locks;
 mod misuse;
@@ -40,6 +41,7 @@ const ROLES: &[&[support::Role]] = &[
     events::ROLES,
     fork::ROLES,
     graph::ROLES,
+    graph_places::ROLES,
     killed_readers::ROLES,
     locks::ROLES,
     regions::ROLES,

@@ -169,9 +169,10 @@ pub(crate) fn until_waiters(space: &Space, region: &str, count: usize) {
 /// Waits until so many threads wait for an event, be it that of a semaphore or of a barrier.
 #[track_caller]
 pub(crate) fn until_event_waiters(space: &Space, count: usize) {
+    let for_event = |kind| matches!(kind, WaitKind::Event | WaitKind::Permit | WaitKind::Parties);
     until("waiters for events", || {
         let graph = space.wait_graph().unwrap();
-        graph.waits.iter().filter(|wait| wait.kind == WaitKind::Event).count() == count
+        graph.waits.iter().filter(|wait| for_event(wait.kind)).count() == count
     });
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
+use commonhold_layout::{Offset, Owner, PeerId, Pending, PendingKind, ThreadId, thread_word};
 use commonhold_sync::{Bell, Liveness, Park, Shares, Thread, Verdict, Wake};
 
 const PEERS: usize = 4;
@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) looks: Cell<u32>,
     /// Who was woken, in order.
     pub(crate) woken: RefCell<Vec<Wake>>,
+    /// What each peer had announced when somebody was woken last.
+    pub(crate) announced: RefCell<[Option<PendingKind>; PEERS]>,
     /// How often somebody slept.
     pub(crate) slept: Cell<u32>,
 }
@@ -112,6 +114,11 @@ impl Park for World {
 
     fn wake(&self, _word: &AtomicU64, who: Wake) {
         self.woken.borrow_mut().push(who);
+        let pending = |slot: &[AtomicU64; thread_word::COUNT]| {
+            Pending::read(slot[thread_word::PENDING].load(Ordering::Relaxed))
+        };
+        *self.announced.borrow_mut() =
+            self.slots.each_ref().map(|slot| pending(slot).map(|pending| pending.kind));
     }
 
     fn spin(&self, _turn: u32) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use commonhold_layout::LockWord;
+use commonhold_layout::{LockWord, PendingKind};
 use commonhold_sync::{
     Bell, FIRST_SLICE_NS, LockError, Permit, Release, SLICE_NS, Semaphore, Taken, Wake,
 };
@@ -48,6 +48,25 @@ fn a_waiter_gets_the_permit_that_comes_free_or_sees_the_end_of_its_time() {
     let waited = semaphore(&world, 1).acquire(&world.me(1), &world, None);
     assert_eq!(waited, Ok((Taken::Clean, permit)));
     assert_eq!(*world.woken.borrow(), [Wake::One]);
+    assert!(world.is_nothing_pending());
+}
+
+/// Else whoever looks on would take a thread that is about to go on for one that has a permit and waits for
+/// another, and might see a deadlock where none is.
+#[test]
+fn a_waiter_with_its_permit_in_hand_is_not_announced_as_one_that_waits() {
+    let world = World::new();
+    let permits = [take(&world, 2, 0), take(&world, 2, 0)];
+    world.then(move |world| {
+        for permit in permits {
+            semaphore(world, 2).release(&world.me(0), world, permit, Release::Done).unwrap();
+        }
+        assert_eq!(world.announced.borrow()[1], Some(PendingKind::Event));
+    });
+    semaphore(&world, 2).acquire(&world.me(1), &world, None).map(drop).unwrap();
+    // It has woken one more, since another permit is left, and is still announced: it could die.
+    assert_eq!(*world.woken.borrow(), [Wake::One, Wake::One]);
+    assert_eq!(world.announced.borrow()[1], Some(PendingKind::Release));
     assert!(world.is_nothing_pending());
 }
 

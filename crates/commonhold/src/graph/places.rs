@@ -1,0 +1,97 @@
+//! Who has the places of a semaphore or a barrier that somebody waits for.
+
+use std::sync::atomic::Ordering;
+
+use commonhold_host::LinuxPlatform;
+use commonhold_layout::{
+    EVENT_STEP, LockFlags, LockWord, Offset, Owner, PLACES_MOST, RecordKind, RecordTag,
+};
+use commonhold_space::View;
+
+use super::{WaitKind, look::Party};
+
+/// The places of a record, as they were between the two looks.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Places {
+    /// Who holds permits, or has not arrived at the barrier; each once.
+    pub(super) awaited: Vec<Owner>,
+    /// Who has arrived at it.
+    arrived: Vec<Owner>,
+    /// Whether whoever waits may go on though none of `awaited` does anything: there are permits that
+    /// nobody holds, or a party has given up, of which the others are told.
+    pub(super) is_open: bool,
+}
+
+/// How the event of such a record is waited for.
+pub(super) const fn wait_for(record: RecordKind) -> Option<WaitKind> {
+    match record {
+        RecordKind::Semaphore => Some(WaitKind::Permit),
+        RecordKind::Barrier => Some(WaitKind::Parties),
+        _ => None,
+    }
+}
+
+impl Places {
+    /// Those of the record at `at`, in the bytes of a region that end at `end`.
+    pub(super) fn look(
+        view: &View<LinuxPlatform>,
+        at: Offset,
+        end: u64,
+        tag: RecordTag,
+    ) -> Option<Self> {
+        let words = tag.kind.words()? as u64 + 1;
+        let count = usize::try_from(tag.size / 8).ok();
+        let count = count.filter(|count| (1..=PLACES_MOST).contains(count))?;
+        let first = at.plus(8 * words)?;
+        first.plus(u64::from(tag.size)).filter(|after| after.get() <= end)?;
+        // SeqCst here and below: a party arrives in a phase that it has seen, so an arrival that is seen later
+        // is in no earlier one. And a holder that has just taken its permit has said before that it is awake.
+        let event = view.window().word(at).ok()?.load(Ordering::SeqCst);
+        let run = view.window().run(first, count).ok()?;
+        let seen = run.words().iter().map(|word| LockWord::from_word(word.load(Ordering::SeqCst)));
+        match tag.kind {
+            RecordKind::Semaphore => Some(Self::of_permits(seen)),
+            RecordKind::Barrier => Some(Self::of_parties(seen, event / EVENT_STEP)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn awaited(&self) -> Vec<Party> {
+        self.awaited.iter().copied().map(Party::of).collect()
+    }
+
+    pub(super) fn has_arrived(&self, who: Party) -> bool {
+        self.arrived.iter().copied().map(Party::of).any(|party| party == who)
+    }
+
+    fn of_permits(words: impl Iterator<Item = LockWord>) -> Self {
+        let mut places = Self::default();
+        for seen in words {
+            match seen.owner() {
+                Some(holder) => add(&mut places.awaited, holder),
+                // Free, or spent, and then anybody may give it.
+                None => places.is_open = true,
+            }
+        }
+        places
+    }
+
+    fn of_parties(words: impl Iterator<Item = LockWord>, phase: u64) -> Self {
+        let mut places = Self::default();
+        for seen in words {
+            match seen.owner() {
+                Some(party) if seen.has_arrived(phase) => add(&mut places.arrived, party),
+                Some(party) => add(&mut places.awaited, party),
+                None if seen.has_arrived(phase) => {}
+                None => places.is_open |= seen.flags().contains(LockFlags::INCONSISTENT),
+            }
+        }
+        places
+    }
+}
+
+fn add(owners: &mut Vec<Owner>, owner: Owner) {
+    if !owners.contains(&owner) {
+        owners.push(owner);
+    }
+}

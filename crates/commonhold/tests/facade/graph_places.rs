@@ -1,0 +1,487 @@
+//! Who waits for whom through semaphores and barriers, and when that is a deadlock.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use commonhold::{
+    Access, Barrier, Mapping, Party, Permit, Semaphore, Space, Wait, WaitGraph, WaitKind,
+};
+use commonhold_layout::{
+    LockFlags, LockWord, Offset, Owner, PeerId, Pending, PendingKind, RecordKind, RecordTag,
+    ThreadId,
+};
+
+use crate::{
+    graph::{Opened, circle, expected, ground, until_circle},
+    support::{Actor, Role, Scratch, listen, say, stay, until},
+};
+
+pub(crate) const ROLES: &[Role] = &[("graph-places", steps)];
+
+/// Where the semaphore and the barrier of the tests lie.
+const PERMITS: u64 = 64;
+const PARTIES: u64 = 1024;
+
+/// Takes what the steps say, one after the other, each when told so, and keeps it all.
+fn steps(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    step(&mapping, &args[1..], None);
+}
+
+/// `mutex 8`; `permit 2`, of so many; `spend 2`; `join 3`, a barrier for so many; `arrive`; `meet`: arrive and
+/// wait.
+fn step(mapping: &Mapping, steps: &[&str], party: Option<&Party<'_>>) {
+    let Some((what, rest)) = steps.split_first() else { return stay() };
+    let next = |party: Option<&Party<'_>>| {
+        say("has");
+        listen();
+        step(mapping, rest, party);
+    };
+    let (verb, number) = what.split_once(' ').unwrap_or((what, "0"));
+    let number: u16 = number.parse().unwrap();
+    let semaphore = || Semaphore::open_with(mapping, PERMITS, number.into()).unwrap();
+    match verb {
+        "mutex" => {
+            let mutex = mapping.mutex(number.into()).unwrap();
+            let Ok(_guard) = mutex.lock() else { return stay() };
+            next(party);
+        }
+        "permit" => {
+            // When the test is over, its actors die one after the other.
+            let Ok(_permit) = semaphore().acquire() else { return stay() };
+            next(party);
+        }
+        "spend" => {
+            semaphore().acquire().unwrap().spend().unwrap();
+            next(party);
+        }
+        "join" => {
+            let barrier = Barrier::open_with(mapping, PARTIES, number.into()).unwrap();
+            next(Some(&barrier.join().unwrap()));
+        }
+        "arrive" => {
+            party.unwrap().arrive().unwrap();
+            next(party);
+        }
+        "meet" => {
+            let Ok(_) = party.unwrap().wait() else { return stay() };
+            next(party);
+        }
+        other => panic!("no step {other}"),
+    }
+}
+
+/// One that has taken all of its steps but the last.
+fn before_last(url: &str, steps: &[&str]) -> Actor {
+    let args: Vec<_> = [url].into_iter().chain(steps.iter().copied()).collect();
+    let mut actor = Actor::start("graph-places", &args);
+    for _ in 2..steps.len() {
+        actor.says("has");
+        actor.tell("go on");
+    }
+    actor.says("has");
+    actor
+}
+
+/// All of them, after which each goes for its last.
+fn crowd<const N: usize>(url: &str, of: [&[&str]; N]) -> [Actor; N] {
+    let mut actors = of.map(|steps| before_last(url, steps));
+    for actor in &mut actors {
+        actor.tell("go on");
+    }
+    actors
+}
+
+fn pids(graph: &WaitGraph, wait: &Wait) -> Vec<u32> {
+    let mut pids: Vec<_> = wait.blockers.iter().map(|thread| graph.threads[*thread].pid).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn sorted<const N: usize>(actors: [&Actor; N]) -> Vec<u32> {
+    let mut pids = actors.map(Actor::pid).to_vec();
+    pids.sort_unstable();
+    pids
+}
+
+/// Looks until all of these wait so, for those, in one look; says whether somebody else could end it.
+#[track_caller]
+fn until_waiting(
+    space: &Space,
+    wishes: &[(&Actor, WaitKind, &[&Actor])],
+) -> (WaitGraph, Vec<bool>) {
+    let mut graph = WaitGraph::default();
+    let mut open = Vec::new();
+    until("them to wait", || {
+        graph = space.wait_graph().unwrap();
+        open = wishes
+            .iter()
+            .filter_map(|(actor, kind, blockers)| {
+                let mut blockers: Vec<_> = blockers.iter().map(|actor| actor.pid()).collect();
+                blockers.sort_unstable();
+                let wait = graph.waits.iter().find(|wait| {
+                    wait.confirmed
+                        && wait.kind == *kind
+                        && graph.threads[wait.thread].pid == actor.pid()
+                });
+                wait.filter(|wait| pids(&graph, wait) == blockers).map(|wait| wait.open)
+            })
+            .collect();
+        open.len() == wishes.len()
+    });
+    (graph, open)
+}
+
+#[test]
+fn who_waits_for_a_permit_waits_for_those_that_have_one_and_a_circle_of_two_is_found() {
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let [one, two] = crowd(&scratch.url, [&["permit 1", "mutex 8"], &["mutex 8", "permit 1"]]);
+    let graph = until_circle(&space, 2);
+    assert_eq!(
+        circle(&graph),
+        expected(&[(&one, WaitKind::Exclusive, "a+8"), (&two, WaitKind::Permit, "a+64")])
+    );
+    let lock = graph.locks.iter().find(|lock| lock.offset == Some(PERMITS)).unwrap();
+    assert_eq!((lock.record, &lock.owner), (Some(RecordKind::Semaphore), &None));
+    one.kill();
+    until("no circle", || space.wait_graph().unwrap().cycles.is_empty());
+}
+
+#[test]
+fn a_circle_over_a_permit_is_none_while_another_holder_may_go_on_and_is_one_when_it_cannot() {
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let waiter = before_last(&scratch.url, &["mutex 8", "mutex 16", "permit 2"]);
+    let (mut waiter, [one]) = (waiter, crowd(&scratch.url, [&["permit 2", "mutex 8"]]));
+    let mut other = before_last(&scratch.url, &["permit 2", "mutex 16"]);
+    waiter.tell("go on");
+    let waits: [(_, _, &[_]); 2] =
+        [(&waiter, WaitKind::Permit, &[&one, &other]), (&one, WaitKind::Exclusive, &[&waiter])];
+    let (graph, open) = until_waiting(&space, &waits);
+    assert!(graph.cycles.is_empty(), "{graph:?}");
+    assert_eq!(open, [false, false]);
+    other.tell("go on");
+    let mut graph = WaitGraph::default();
+    until("two circles", || {
+        graph = space.wait_graph().unwrap();
+        graph.cycles.len() == 2
+    });
+    // Each holder is part of one, and the waiter of both.
+    for cycle in &graph.cycles {
+        let kinds: Vec<_> = cycle.waits.iter().map(|wait| graph.waits[*wait].kind).collect();
+        assert!(
+            kinds.len() == 2
+                && kinds.contains(&WaitKind::Permit)
+                && kinds.contains(&WaitKind::Exclusive)
+        );
+    }
+}
+
+#[test]
+fn a_holder_that_waits_for_somebody_who_may_go_on_makes_no_deadlock() {
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let mut free = before_last(&scratch.url, &["mutex 16", "mutex 24"]);
+    let [waiter, one, other] = crowd(
+        &scratch.url,
+        [&["mutex 8", "permit 3"], &["permit 3", "mutex 8"], &["permit 3", "permit 3", "mutex 16"]],
+    );
+    let waits: [(_, _, &[_]); 3] = [
+        (&waiter, WaitKind::Permit, &[&one, &other]),
+        (&one, WaitKind::Exclusive, &[&waiter]),
+        (&other, WaitKind::Exclusive, &[&free]),
+    ];
+    let (graph, _) = until_waiting(&space, &waits);
+    assert!(graph.cycles.is_empty(), "{graph:?}");
+    free.tell("go on");
+    free.says("has");
+    assert!(space.wait_graph().unwrap().cycles.is_empty());
+}
+
+#[test]
+fn two_that_have_a_permit_each_and_want_another_are_a_circle_of_two() {
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let [one, two] = crowd(&scratch.url, [&["permit 2", "permit 2"], &["permit 2", "permit 2"]]);
+    let both = sorted([&one, &two]);
+    let graph = until_circle(&space, 2);
+    assert_eq!(
+        circle(&graph),
+        expected(&[(&one, WaitKind::Permit, "a+64"), (&two, WaitKind::Permit, "a+64")])
+    );
+    assert!(graph.waits.iter().all(|wait| pids(&graph, wait) == both), "{graph:?}");
+}
+
+#[test]
+fn no_circle_goes_over_a_semaphore_of_which_a_permit_is_spent_since_anybody_may_give_it() {
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let [waiter, one] =
+        crowd(&scratch.url, [&["spend 2", "mutex 8", "permit 2"], &["permit 2", "mutex 8"]]);
+    let waits: [(_, _, &[_]); 2] =
+        [(&waiter, WaitKind::Permit, &[&one]), (&one, WaitKind::Exclusive, &[&waiter])];
+    let (graph, open) = until_waiting(&space, &waits);
+    assert!(graph.cycles.is_empty(), "{graph:?}");
+    assert_eq!(open, [true, false]);
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    Semaphore::open_with(&mapping, PERMITS, 2).unwrap().give().unwrap();
+    waiter.says("has");
+}
+
+#[test]
+fn who_waits_at_a_barrier_waits_for_those_that_have_not_arrived_in_its_phase() {
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let mut one = before_last(&scratch.url, &["join 3", "meet"]);
+    let mut two = before_last(&scratch.url, &["join 3", "arrive"]);
+    one.tell("go on");
+    // Of the third place nobody knows whose it will be.
+    let (_, open) = until_waiting(&space, &[(&one, WaitKind::Parties, &[&two])]);
+    assert_eq!(open, [false]);
+    two.tell("go on");
+    two.says("has");
+    until_waiting(&space, &[(&one, WaitKind::Parties, &[])]);
+    let mut three = before_last(&scratch.url, &["join 3", "meet"]);
+    until_waiting(&space, &[(&one, WaitKind::Parties, &[&three])]);
+    three.tell("go on");
+    for passed in [&one, &three] {
+        passed.says("has");
+    }
+    assert!(space.wait_graph().unwrap().waits.is_empty());
+}
+
+/// Also in a phase of an odd number, in which other marks count.
+#[test]
+fn a_circle_of_a_mutex_and_a_barrier_is_found_in_any_phase() {
+    for phase in 0..3 {
+        let scratch = Scratch::formatted();
+        let space = ground(&scratch.url);
+        let phases = vec!["meet"; phase];
+        let [one, two] = [&["mutex 8", "join 2"][..], &["join 2"]];
+        let [one, two] =
+            [[one, &phases, &["meet"]].concat(), [two, &phases, &["mutex 8"]].concat()];
+        let args = |steps: &[&'static str]| [&[scratch.url.as_str()], steps].concat();
+        let mut one = Actor::start("graph-places", &args(&one));
+        one.says("has");
+        one.tell("go on");
+        let mut two = Actor::start("graph-places", &args(&two));
+        for _ in 0..=phase {
+            one.says("has");
+            two.says("has");
+            one.tell("go on");
+            two.tell("go on");
+        }
+        let graph = until_circle(&space, 2);
+        assert_eq!(
+            circle(&graph),
+            expected(&[(&one, WaitKind::Parties, "a+1024"), (&two, WaitKind::Exclusive, "a+8")])
+        );
+    }
+}
+
+#[test]
+fn a_thread_that_waits_at_a_barrier_for_its_own_other_place_waits_for_ever() {
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let [one] = crowd(&scratch.url, [&["join 2", "join 2", "meet"]]);
+    let graph = until_circle(&space, 1);
+    assert_eq!(circle(&graph), expected(&[(&one, WaitKind::Parties, "a+1024")]));
+}
+
+/// What a thread does over and over, until it is told to stop.
+type Busy = fn(&Mapping, &Stop);
+
+#[derive(Default)]
+struct Stop {
+    asked: AtomicBool,
+    /// By parties that must stop after the same round.
+    agreed: AtomicBool,
+}
+
+/// Looks again and again while threads are busy; no look may show a circle.
+fn look_while_busy(threads: &[Busy]) {
+    const LOOKS: usize = 4000;
+    let scratch = Scratch::formatted();
+    let space = ground(&scratch.url);
+    let stop = Stop::default();
+    let mut confirmed = 0;
+    let mut circle = None;
+    thread::scope(|scope| {
+        for busy in threads {
+            let (scratch, stop) = (&scratch, &stop);
+            scope.spawn(move || busy(&scratch.open().map("a", Access::ReadWrite).unwrap(), stop));
+        }
+        for _ in 0..LOOKS {
+            let graph = space.wait_graph().unwrap();
+            let of_places = |kind| matches!(kind, WaitKind::Permit | WaitKind::Parties);
+            let found = |wait: &&Wait| wait.confirmed && of_places(wait.kind);
+            confirmed += graph.waits.iter().filter(found).count();
+            if !graph.cycles.is_empty() {
+                circle = Some(graph);
+                break;
+            }
+        }
+        stop.asked.store(true, Ordering::SeqCst);
+    });
+    assert!(circle.is_none(), "{circle:?}");
+    assert!(confirmed > 0);
+}
+
+#[test]
+fn a_busy_semaphore_whose_permits_suffice_never_shows_a_circle() {
+    fn permit(mapping: &Mapping) -> Permit<'_> {
+        Semaphore::open_with(mapping, PERMITS, 2).unwrap().acquire().unwrap()
+    }
+    let permit_first: Busy = |mapping, stop| {
+        while !stop.asked.load(Ordering::SeqCst) {
+            let _permit = permit(mapping);
+            let _guard = mapping.mutex(8).unwrap().lock().unwrap();
+        }
+    };
+    let mutex_first: Busy = |mapping, stop| {
+        while !stop.asked.load(Ordering::SeqCst) {
+            let _guard = mapping.mutex(8).unwrap().lock().unwrap();
+            let _permit = permit(mapping);
+        }
+    };
+    // They always give their permits back.
+    let permit_only: Busy = |mapping, stop| {
+        while !stop.asked.load(Ordering::SeqCst) {
+            drop(permit(mapping));
+        }
+    };
+    look_while_busy(&[permit_first, mutex_first, permit_only, permit_only, permit_only]);
+}
+
+/// One holds the mutex while it waits for the others, who want it as soon as they have met.
+#[test]
+fn a_busy_barrier_whose_parties_meet_before_they_lock_never_shows_a_circle() {
+    fn party(mapping: &Mapping) -> Party<'_> {
+        Barrier::open_with(mapping, PARTIES, 3).unwrap().join().unwrap()
+    }
+    let holder: Busy = |mapping, stop| {
+        let party = party(mapping);
+        while !stop.agreed.load(Ordering::SeqCst) {
+            let guard = mapping.mutex(8).unwrap().lock().unwrap();
+            party.wait().unwrap();
+            drop(guard);
+            stop.agreed.store(stop.asked.load(Ordering::SeqCst), Ordering::SeqCst);
+            party.wait().unwrap();
+        }
+    };
+    let other: Busy = |mapping, stop| {
+        let party = party(mapping);
+        while !stop.agreed.load(Ordering::SeqCst) {
+            party.wait().unwrap();
+            drop(mapping.mutex(8).unwrap().lock().unwrap());
+            party.wait().unwrap();
+        }
+    };
+    look_while_busy(&[holder, other, other]);
+}
+
+/// A record whose words are written behind everybody's back, at which this thread says that it waits.
+struct Forged {
+    opened: Opened,
+    space: Space,
+    at: u64,
+}
+
+impl Forged {
+    fn new() -> Self {
+        let opened = Opened::new();
+        let space = ground(&opened.url);
+        let at = opened.geometry.data().start().get();
+        let lock = Offset::new(at).unwrap();
+        let pending = Pending { kind: PendingKind::Event, lock };
+        opened.announce(space.peer().0, 0, pending.word());
+        Self { opened, space, at }
+    }
+
+    fn me(&self) -> LockWord {
+        let (slot, generation) = self.space.peer();
+        Owner::new(PeerId::new(slot), generation, ThreadId::FIRST).unwrap().word()
+    }
+
+    /// What is seen of a record with this event, and these places.
+    fn look(&self, kind: RecordKind, event: u64, places: &[LockWord]) -> WaitGraph {
+        let size = 8 * places.len() as u32;
+        self.opened.write(self.at, event);
+        self.opened.write(self.at + 8, RecordTag { kind, size }.word());
+        for (place, word) in places.iter().enumerate() {
+            self.opened.write(self.at + 16 + 8 * place as u64, word.word());
+        }
+        self.space.wait_graph().unwrap()
+    }
+}
+
+impl Drop for Forged {
+    fn drop(&mut self) {
+        self.opened.announce(self.space.peer().0, 0, 0);
+    }
+}
+
+/// The second place of a thread, which never arrives, makes a deadlock of one, if there is no way out.
+#[test]
+fn no_circle_goes_over_a_barrier_whose_waiters_will_be_told_of_a_party_that_is_lost() {
+    let forged = Forged::new();
+    let [even, odd] = LockWord::ARRIVED;
+    let mine = [forged.me().with_flags(even), forged.me()];
+    let gave_up = LockWord::unowned(LockFlags::INCONSISTENT);
+    let dead = Owner::new(PeerId::new(60_000), 7, ThreadId::FIRST).unwrap().word();
+    let third = |third: LockWord| {
+        let graph = forged.look(RecordKind::Barrier, 0, &[mine[0], mine[1], third]);
+        let [wait] = &graph.waits[..] else { panic!("{graph:?}") };
+        assert_eq!((wait.kind, wait.open), (WaitKind::Parties, graph.cycles.is_empty()));
+        graph.cycles.len()
+    };
+    assert_eq!(third(LockWord::FREE), 1);
+    assert_eq!([third(gave_up), third(dead)], [0, 0]);
+    // They have done their part.
+    let arrived = LockFlags::INCONSISTENT.with(even);
+    assert_eq!([third(LockWord::unowned(arrived)), third(dead.with_flags(even))], [1, 1]);
+    // In the phase before.
+    assert_eq!([third(gave_up.with_flags(odd)), third(dead.with_flags(odd))], [1, 0]);
+}
+
+#[test]
+fn who_has_not_said_yet_that_its_phase_has_passed_waits_for_nobody() {
+    let forged = Forged::new();
+    let [even, odd] = LockWord::ARRIVED;
+    let places = [forged.me().with_flags(even), forged.me().with_flags(odd)];
+    for (event, waits) in [(0, 1), (1, 1), (2, 1), (4, 1)] {
+        let graph = forged.look(RecordKind::Barrier, event, &places);
+        assert_eq!((graph.waits.len(), graph.cycles.len()), (waits, 1), "{event}: {graph:?}");
+    }
+    for (event, places) in [(2, [places[0]; 2]), (4, [places[1]; 2])] {
+        let graph = forged.look(RecordKind::Barrier, event, &places);
+        assert!(graph.waits.is_empty(), "{event}: {graph:?}");
+    }
+}
+
+#[test]
+fn places_that_cannot_be_are_none() {
+    let forged = Forged::new();
+    for kind in [RecordKind::Semaphore, RecordKind::Barrier] {
+        let mine = vec![forged.me(); 66];
+        for count in [0, 65, 66] {
+            let graph = forged.look(kind, 0, &mine[..count]);
+            let [wait] = &graph.waits[..] else { panic!("{graph:?}") };
+            assert!(graph.cycles.is_empty() && wait.blockers.is_empty(), "{count}: {graph:?}");
+        }
+        for size in [1, 7, 4096, u32::MAX] {
+            forged.opened.write(forged.at + 8, RecordTag { kind, size }.word());
+            let graph = forged.space.wait_graph().unwrap();
+            assert!(graph.cycles.is_empty(), "{size}: {graph:?}");
+        }
+        for word in [u64::MAX, 1, 7 << 32, 1 << 63, u64::MAX >> 1] {
+            let words = [LockWord::from_word(word); 64];
+            let graph = forged.look(kind, word, &words);
+            assert!(graph.cycles.is_empty(), "{word:#x}: {graph:?}");
+        }
+    }
+}
