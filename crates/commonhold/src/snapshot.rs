@@ -187,7 +187,7 @@ impl Space {
                 region: record.name.to_string(),
                 offset: Some(at.get().saturating_sub(record.extent.start().get())),
                 kind: kind(word),
-                holder: word.owner().map(|owner| self.holder(owner)).transpose()?,
+                holder: view.holder(word, at).map(|owner| self.holder(owner)).transpose()?,
                 since: None,
                 waiters: count,
             });

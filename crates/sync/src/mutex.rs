@@ -288,7 +288,7 @@ impl<'a> Mutex<'a> {
     }
 
     /// Who has the mutex, by this word or by the bias that is revoked in it.
-    fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
+    pub(crate) fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
         match seen.bias() {
             Some(bias) => env.inside(bias, self.at),
             None => seen.owner(),
