@@ -164,7 +164,8 @@ fn the_mutex_of_a_dead_peer_tells_of_it_when_another_peer_has_its_slot_and_when_
 fn a_thread_that_ends_inside_a_biased_mutex_is_a_dead_owner_of_a_living_process() {
     let (_scratch, _space, mapping) = ground();
     thread::scope(|scope| {
-        scope.spawn(|| forget(biased(&mapping, AT).lock().unwrap()));
+        let ends = scope.spawn(|| forget(biased(&mapping, AT).lock().unwrap()));
+        ends.join().unwrap();
     });
     told_once(&mapping.mutex(AT).unwrap());
 }
@@ -176,7 +177,9 @@ fn threads_that_end_outside_of_their_biased_mutexes_give_their_slots_back() {
     for number in 0..20 {
         let mapping = &mapping;
         thread::scope(|scope| {
-            scope.spawn(move || biased(mapping, AT + 8 * number).lock().unwrap().unlock().unwrap());
+            // Joined by hand: the scope alone does not wait until the thread has given its slot back.
+            let ends = scope.spawn(move || drop(biased(mapping, AT + 8 * number).lock().unwrap()));
+            ends.join().unwrap();
         });
     }
     for number in 0..20 {
@@ -191,9 +194,10 @@ fn the_heir_of_a_threads_slot_is_not_inside_of_what_was_biased_to_the_thread_bef
     let (scratch, _space, mapping) = ground();
     let theirs = mapped(&scratch.url);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let ends = scope.spawn(|| {
             biased(&mapping, AT);
         });
+        ends.join().unwrap();
     });
     let before = word(&mapping, AT).bias().unwrap();
     thread::scope(|scope| {
@@ -217,10 +221,10 @@ fn the_heir_of_a_threads_slot_is_not_inside_of_what_was_biased_to_the_thread_bef
 }
 
 #[test]
-fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner() {
+fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner_even_if_another_has_its_slot() {
     let (scratch, space, mapping) = ground();
     let mutex = mapping.mutex(AT).unwrap();
-    for forgotten in [false, true] {
+    for (forgotten, inherited) in [(false, false), (false, true), (true, false), (true, true)] {
         let theirs = mapped(&scratch.url);
         let guard = biased(&theirs, AT).lock().unwrap();
         if forgotten {
@@ -230,6 +234,11 @@ fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner() {
         }
         drop(theirs);
         assert_eq!(space.peers().unwrap().len(), 1);
+        // The next peer has the slot, and uses the entry.
+        let heir = inherited.then(|| mapped(&scratch.url));
+        if let Some(heir) = &heir {
+            biased(heir, AT + 1024);
+        }
         if forgotten {
             told_once(&mutex);
         } else {
