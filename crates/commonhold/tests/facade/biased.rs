@@ -11,7 +11,7 @@ use commonhold::{
     Access, Condvar, FormatOptions, LockError, Mapping, Mutex, RawMutex, RegionError, Space,
     Waited, records,
 };
-use commonhold_layout::{BIAS_AFTER, LockWord};
+use commonhold_layout::{BIAS_AFTER, LockWord, Offset, bias_entry};
 
 use crate::{
     fork::{DOORS, in_child},
@@ -66,6 +66,12 @@ fn ground_with(options: &FormatOptions) -> (Scratch, Space, Mapping) {
 
 fn ground() -> (Scratch, Space, Mapping) {
     ground_with(&Scratch::tiny())
+}
+
+/// Where a mutex may lie that has the same entry as that at `AT`, or another.
+fn place_of(mapping: &Mapping, same: bool) -> u64 {
+    let entry = |at| bias_entry(Offset::new(mapping.offset() + at).unwrap());
+    (AT + 8..4096).step_by(8).find(|at| (entry(*at) == entry(AT)) == same).unwrap()
 }
 
 /// Stays inside of the mutex by a bias, or outside.
@@ -148,7 +154,7 @@ fn the_mutex_of_a_dead_peer_tells_of_it_when_another_peer_has_its_slot_and_when_
             }
             // There is no other slot. Its peer uses the entry that said that the dead was inside.
             let heir = mapped(&scratch.url);
-            let other = biased(&heir, AT + 1024);
+            let other = biased(&heir, place_of(&heir, true));
             assert_eq!(space.peers().unwrap().len(), 2);
             if place == "inside" {
                 told_once(&mutex);
@@ -203,10 +209,7 @@ fn the_heir_of_a_threads_slot_is_not_inside_of_what_was_biased_to_the_thread_bef
     thread::scope(|scope| {
         scope.spawn(|| {
             // At a place that has the same entry, so that only the number tells the two apart.
-            let entry = commonhold_layout::bias_entry;
-            let offset = |at| commonhold_layout::Offset::new(mapping.offset() + at).unwrap();
-            let same = |at: &u64| entry(offset(*at)) == entry(offset(AT));
-            let at = (AT + 8..4096).step_by(8).find(same).unwrap();
+            let at = place_of(&mapping, true);
             let mutex = biased(&mapping, at);
             let now = word(&mapping, at).bias().unwrap();
             assert!(now.thread == before.thread && now.number != before.number, "{now:?}");
@@ -237,7 +240,7 @@ fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner_even_if_another_h
         // The next peer has the slot, and uses the entry.
         let heir = inherited.then(|| mapped(&scratch.url));
         if let Some(heir) = &heir {
-            biased(heir, AT + 1024);
+            biased(heir, place_of(heir, true));
         }
         if forgotten {
             told_once(&mutex);
@@ -535,8 +538,12 @@ fn whoever_was_declared_dead_inside_a_biased_mutex_has_it_no_more_and_frees_it_o
     let (scratch, space, mapping) = ground();
     let [theirs, third] = [mapped(&scratch.url), mapped(&scratch.url)];
     let mutex = biased(&mapping, AT);
+    let at = place_of(&mapping, false);
+    let outside = biased(&mapping, at);
     let guard = mutex.lock().unwrap();
     fence_me(&scratch, &space);
+    fails!(outside.lock(), LockError::Region(RegionError::Fenced));
+    drop(theirs.mutex(at).unwrap().try_lock().unwrap());
     told_once(&theirs.mutex(AT).unwrap());
     fails!(guard.mark_consistent(), RegionError::Fenced);
     fails!(mutex.lock(), LockError::Region(RegionError::Fenced));
