@@ -138,7 +138,7 @@ fn no_turn_of_a_biased_mutex_is_lost_or_torn_whoever_is_killed_in_it() {
     turn(&mapping, 0);
     let sum = |at: u64| (0..WORKERS).map(|worker| number(&mapping, line(worker) + at)).sum::<u64>();
     let (all, told) = (turns(&mapping), number(&mapping, TOLD));
-    println!(
+    eprintln!(
         "{kills} kills, {told} told, {all} turns, {} biases revoked at least, {} made at least",
         sum(8),
         sum(16)
