@@ -85,6 +85,14 @@ pub(crate) fn forgotten(scene: &mut Scene<'_>) -> Outcome {
     leave(scene, &[b])
 }
 
+pub(crate) fn destroyed(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    scene.play(a, &["mlock r wait 64"])?;
+    scene.play(b, &["unmap r", "destroy r deferred"])?;
+    scene.kill(a)?;
+    scene.play(b, &["reap", "close"])
+}
+
 pub(crate) fn condition(scene: &mut Scene<'_>) -> Outcome {
     let Some((a, b)) = records(scene)? else { return Ok(()) };
     scene.play(b, &["habit r"])?;

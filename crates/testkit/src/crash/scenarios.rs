@@ -56,6 +56,7 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("a biased mutex of the dead, reaped", biased::reaped),
     scenario("a biased mutex that is given up", biased::left),
     scenario("a biased mutex that is forgotten", biased::forgotten),
+    scenario("a biased mutex whose region is destroyed", biased::destroyed),
     scenario("a condition with a biased mutex", biased::condition),
     scenario("reaping", reap),
     scenario("two kernels", guest),
