@@ -19,7 +19,10 @@
 //! point's *last* hit may not come in another run. The first hits must.
 
 mod actor;
+mod alone;
 mod arm;
+mod biased;
+mod command;
 mod formatters;
 mod guest;
 mod ledger;
@@ -45,6 +48,9 @@ pub fn act() -> ExitCode {
             return true;
         }
         if mapping.is_some_and(|mapping| records::obey(line, mapping)) {
+            return true;
+        }
+        if mapping.is_some_and(|mapping| alone::obey(line, mapping)) {
             return true;
         }
         match (line.word(0), space) {

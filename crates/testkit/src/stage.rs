@@ -276,11 +276,15 @@ impl Frame<'_> {
         let inner =
             Frame { outer: Some(self), verbs: self.verbs, space: self.space, mapping: None };
         loop {
-            let closers = ["unlock", "leave", "abandon", "repair", "inspect"];
+            let closers = ["unlock", "leave", "abandon", "repair", "inspect", "forget"];
             match inner.hold(&closers, mapping.name()).word(0) {
                 "repair" => answer(&guard.repair()),
                 "inspect" if guard.is_inconsistent() => say('=', "ok inconsistent"),
                 "inspect" => say('=', "ok consistent"),
+                "forget" => {
+                    std::mem::forget(guard);
+                    return say('=', "ok");
+                }
                 how => return answer(&guard.give_back(how)),
             }
         }

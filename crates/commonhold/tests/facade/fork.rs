@@ -25,17 +25,17 @@ pub(crate) const ROLES: &[Role] = &[
 
 /// By which door a child comes into the world.
 #[derive(Debug, Clone, Copy)]
-enum Door {
+pub(crate) enum Door {
     /// `fork`, with the handlers of `pthread_atfork`.
     Fork,
     /// The raw system call, without them.
     Clone,
 }
 
-const DOORS: [Door; 2] = [Door::Fork, Door::Clone];
+pub(crate) const DOORS: [Door; 2] = [Door::Fork, Door::Clone];
 
 /// 0 in the child.
-fn split(door: Door) -> i32 {
+pub(crate) fn split(door: Door) -> i32 {
     let pid = match door {
         // SAFETY: `fork` wants that the child of a program with threads uses nothing that a lost
         // thread may have locked: the others of an actor are harness and watchdog, which only wait.
@@ -51,15 +51,16 @@ fn split(door: Door) -> i32 {
 /// the child never comes back.
 macro_rules! in_child {
     ($door:expr, $block:expr) => {{
-        let pid = split($door);
+        let pid = $crate::fork::split($door);
         if pid == 0 {
-            leave(|| $block);
+            $crate::fork::leave(|| $block);
         }
-        succeeds(pid);
+        $crate::fork::succeeds(pid);
     }};
 }
+pub(crate) use in_child;
 
-fn leave(run: impl FnOnce()) -> ! {
+pub(crate) fn leave(run: impl FnOnce()) -> ! {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok();
     // SAFETY: `_exit` has no requirement; it runs no destructor of what was inherited.
     unsafe { libc::_exit(if done { 0 } else { 101 }) }
@@ -67,7 +68,7 @@ fn leave(run: impl FnOnce()) -> ! {
 
 /// Waits for a child, and asserts that it was content.
 #[track_caller]
-fn succeeds(pid: i32) {
+pub(crate) fn succeeds(pid: i32) {
     let mut status = 0;
     until("a forked child to end", || {
         // SAFETY: `waitpid` wants a place for the status.

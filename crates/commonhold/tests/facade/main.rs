@@ -10,6 +10,8 @@
 #![allow(clippy::indexing_slicing, reason = "a test that indexes wrongly fails, as it should")]
 #![allow(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 
+mod biased;
+mod biased_bursts;
 mod damage;
 mod devices;
 mod events;
@@ -36,6 +38,8 @@ mod typed_upgradable;
 
 /// What an actor can be told to do.
 const ROLES: &[&[support::Role]] = &[
+    biased::ROLES,
+    biased_bursts::ROLES,
     damage::ROLES,
     devices::ROLES,
     events::ROLES,

@@ -6,8 +6,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use commonhold_layout::{Offset, Owner, PeerId, Pending, PendingKind, ThreadId, thread_word};
-use commonhold_sync::{Bell, Liveness, Park, Shares, Thread, Verdict, Wake};
+use commonhold_layout::{Bias, Offset, Owner, PeerId, Pending, PendingKind, ThreadId, thread_word};
+use commonhold_sync::{Bell, Liveness, Park, Shares, Thread, Verdict, Wake, is_inside};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
@@ -58,6 +58,11 @@ impl World {
     /// How much time has passed, in nanoseconds.
     pub(crate) fn passed(&self) -> u64 {
         self.clock.get() - 1
+    }
+
+    /// So much time passes.
+    pub(crate) fn pass(&self, ns: u64) {
+        self.clock.set(self.clock.get() + ns);
     }
 
     /// The peer is dead, and whoever looks for evidence finds out.
@@ -135,6 +140,16 @@ impl Liveness for World {
     fn bell(&self, owner: Owner) -> Bell {
         let known = self.bells.borrow().get(usize::from(owner.peer().get())).copied().flatten();
         known.unwrap_or(Bell::None)
+    }
+
+    fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
+        let peer = usize::from(bias.peer.get());
+        let slot = self.slots.get(peer)?;
+        is_inside(slot, bias, at).then(|| owner(peer))
+    }
+
+    fn may_bias(&self) -> bool {
+        true
     }
 
     fn verdict(&self, owner: Owner) -> Verdict {

@@ -17,7 +17,7 @@ use crate::stage::say;
 pub(crate) const ARMED: &str = "COMMONHOLD_CRASH_AT";
 
 /// Hits of one point that are said; a waiter that spins would say no end of them.
-const SAID: u32 = 64;
+const SAID: u32 = 128;
 
 struct Armed {
     at: Option<(Point, u32)>,

@@ -11,6 +11,8 @@ use commonhold_window::Point;
 
 use crate::crash::{
     Outcome,
+    alone::{Stand, bias_after, stand},
+    command::{Command, Which, parse},
     parties::Parties,
     shared::{Seq, Seqs, is_upgraded},
 };
@@ -47,6 +49,8 @@ struct Lock {
     writer: Option<Who>,
     readers: Vec<Who>,
     health: Health,
+    /// Of a mutex: to whom it is biased.
+    bias: Option<Who>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -65,16 +69,9 @@ pub(crate) struct Region {
     pub(crate) records: bool,
     permit: Lock,
     once: Lock,
+    /// The mutex of what changes.
+    changes: Lock,
     parties: Parties,
-}
-
-/// Which lock of a region.
-#[derive(Debug, Clone, Copy)]
-enum Which {
-    Own,
-    Mutex(u64),
-    Permit,
-    Once,
 }
 
 /// Everything there is, by name.
@@ -85,38 +82,6 @@ pub(crate) struct Ledger {
     guards: Vec<(Who, String, Which)>,
     /// Bytes of the medium; a size that is larger finds no memory, unless it is lazy.
     memory: Option<u64>,
-}
-
-/// A command, taken apart.
-struct Command<'a> {
-    verb: &'a str,
-    name: &'a str,
-    how: &'a str,
-    third: u64,
-}
-
-fn parse(text: &str) -> Command<'_> {
-    let mut words = text.split_whitespace();
-    let mut word = || words.next().unwrap_or("");
-    let (verb, name, how) = (word(), word(), word());
-    Command { verb, name, how, third: word().parse().unwrap_or(0) }
-}
-
-impl Command<'_> {
-    /// Which lock it takes, if it takes one.
-    fn takes(&self) -> Option<Which> {
-        Some(match self.verb {
-            "lock" | "rlock" => Which::Own,
-            "mlock" => Which::Mutex(self.third),
-            "permit" => Which::Permit,
-            "once" => Which::Once,
-            _ => return None,
-        })
-    }
-
-    fn size(&self) -> u64 {
-        self.how.parse().unwrap_or(0)
-    }
 }
 
 fn remove_one(list: &mut Vec<Who>, who: Who) {
@@ -132,6 +97,7 @@ impl Region {
             Which::Mutex(offset) => self.mutexes.entry(offset).or_default(),
             Which::Permit => &mut self.permit,
             Which::Once => &mut self.once,
+            Which::Changes => &mut self.changes,
         }
     }
 
@@ -212,6 +178,10 @@ impl Ledger {
                 let lock = region.lock(command.takes()?);
                 Self::right_lock(who, lock, &command).into()
             }
+            "alone" | "await" | "notify" | "habit" => {
+                let lock = region.lock(command.uses()?);
+                Self::right_lock(who, lock, &command).into()
+            }
             "give" if region.permit.health != Health::Spent => "nothingspent".into(),
             "join" => region.parties.right_join().into(),
             "pass" => region.parties.right_pass(who, command.how == "wait").into(),
@@ -243,13 +213,16 @@ impl Ledger {
     }
 
     /// `who` was told `answer`.
-    pub(crate) fn answered(&mut self, who: Who, text: &str, answer: &str) {
+    pub(crate) fn answered(&mut self, who: Who, text: &str, answer: &str, trace: &[Point]) {
         let command = parse(text);
+        self.follow(who, &command, trace);
         let held = answer == "ok" || answer == "ownerdied";
         // Also one that waits in vain leaves its flag.
         self.region(command.name).raw |= command.verb == "wait";
         if let (true, Some(which)) = (held, command.takes()) {
             self.take(who, &command, which);
+        } else if let (true, Some(which)) = (held, command.uses()) {
+            self.region(command.name).lock(which).health = Health::Clean;
         } else if command.verb == "join" && held {
             self.region(command.name).parties.join(who);
         } else if command.verb == "promote" && held {
@@ -294,14 +267,16 @@ impl Ledger {
             }
             "resize" => region.resize(command.size()),
             "reset" => region.own.health = Health::Clean,
-            "repair" | "unlock" | "leave" | "abandon" | "spend" | "complete" => {
+            "repair" | "unlock" | "leave" | "abandon" | "forget" | "spend" | "complete" => {
                 self.give_back(who, command);
             }
             "ready" => (region.records, region.raw) = (true, true),
             "give" => region.permit.health = Health::Clean,
             "arrive" => region.parties.arrive(who),
             "part" => region.parties.leave(who),
-            "look" | "wait" | "sget" | "pass" | "cycle" | "await" | "notify" => {}
+            "look" | "wait" | "sget" | "pass" | "cycle" => {}
+            // What it still holds, it has forgotten.
+            "close" => self.gone(who),
             // They have no region.
             _ => drop(self.regions.remove(command.name)),
         }
@@ -313,6 +288,9 @@ impl Ledger {
         let Some(which) = self.guards.get(index).map(|guard| guard.2) else { return };
         if command.verb != "repair" {
             self.guards.remove(index);
+        }
+        if command.verb == "forget" {
+            return;
         }
         let lock = self.region(command.name).lock(which);
         if lock.writer != Some(who) {
@@ -333,13 +311,20 @@ impl Ledger {
     /// `who` has died, in the middle of `text` if that is something, after the points of `trace`.
     pub(crate) fn died(&mut self, who: Who, text: Option<&str>, trace: &[Point]) {
         if let Some(text) = text {
-            self.died_in(who, &parse(text), trace);
+            let command = parse(text);
+            self.follow(who, &command, trace);
+            self.died_in(who, &command, trace);
         }
+        self.gone(who);
+    }
+
+    /// `who` is no peer any more.
+    fn gone(&mut self, who: Who) {
         for region in self.regions.values_mut() {
             region.mappers.retain(|other| *other != who);
             region.unmapped();
             region.parties.died(who);
-            let own = [&mut region.own, &mut region.permit, &mut region.once];
+            let own = [&mut region.own, &mut region.permit, &mut region.once, &mut region.changes];
             for lock in region.mutexes.values_mut().chain(own) {
                 lock.readers.retain(|other| *other != who);
                 if lock.writer == Some(who) {
@@ -368,19 +353,17 @@ impl Ledger {
             "sopen" => self.region(command.name).raw = true,
             "sput" => self.seq(command).died(command.size(), trace),
             "promote" => self.died_upgrading(command, trace),
-            "lock" | "mlock" | "permit" | "once" => {
-                let last = trace.iter().rev().find(|point| {
-                    use Point::{LockAcquired, LockTakenOver, PermitTaken, UnlockFreed};
-                    matches!(point, LockAcquired | LockTakenOver | PermitTaken | UnlockFreed)
-                });
-                if let (Some(which), Some(true)) =
-                    (command.takes(), last.map(|point| *point != Point::UnlockFreed))
+            "permit" if passed(Point::PermitTaken) => self.take(who, command, Which::Permit),
+            "lock" | "mlock" | "once" => {
+                if let Some(which) = command.takes()
+                    && self.holds(who, command, which, trace) == Some(true)
                 {
                     self.take(who, command, which);
                 }
             }
+            "alone" | "await" | "notify" | "habit" => self.died_using(who, command, trace),
             "unlock" | "leave" | "abandon"
-                if passed(Point::UnlockFreed) || passed(Point::PermitFreed) =>
+                if passed(Point::PermitFreed) || stand(trace) == Some(Stand::Outside) =>
             {
                 self.give_back(who, command);
             }
@@ -402,6 +385,57 @@ impl Ledger {
         let region = self.region(command.name);
         region.raw = true;
         region.seqs.entry(command.third).or_default()
+    }
+
+    /// Whether `who` has the lock after the points of a command. `None`: as before it.
+    fn holds(
+        &mut self,
+        who: Who,
+        command: &Command<'_>,
+        which: Which,
+        trace: &[Point],
+    ) -> Option<bool> {
+        let bias = self.region(command.name).lock(which).bias;
+        stand(trace).map(|stand| match stand {
+            Stand::Owns => true,
+            Stand::Inside => bias == Some(who),
+            Stand::Outside => false,
+        })
+    }
+
+    /// In the middle of a command that takes a mutex and frees it again.
+    fn died_using(&mut self, who: Who, command: &Command<'_>, trace: &[Point]) {
+        let Some(which) = command.uses() else { return };
+        let Some(holds) = self.holds(who, command, which, trace) else { return };
+        let lock = self.region(command.name).lock(which);
+        let repaired = trace.contains(&Point::LockConsistent);
+        if holds {
+            lock.health = Health::Inconsistent;
+        } else if repaired {
+            lock.health = Health::Clean;
+        }
+    }
+
+    /// What these points have made of the bias of the mutex that the command is about.
+    fn follow(&mut self, who: Who, command: &Command<'_>, trace: &[Point]) {
+        let Some(which) = self.concerns(who, command) else { return };
+        let region = self.region(command.name);
+        region.raw |= matches!(which, Which::Mutex(_));
+        let lock = region.lock(which);
+        lock.bias = bias_after(lock.bias, who, trace);
+    }
+
+    fn concerns(&self, who: Who, command: &Command<'_>) -> Option<Which> {
+        let which = match command.verb {
+            "unlock" | "leave" | "abandon" | "repair" | "forget" => {
+                let mine = |(whose, name, _): &&(Who, String, Which)| {
+                    *whose == who && *name == command.name
+                };
+                self.guards.iter().rev().find(mine).map(|(_, _, which)| *which)
+            }
+            _ => command.uses().or_else(|| command.takes()),
+        };
+        which.filter(|which| matches!(which, Which::Mutex(_) | Which::Changes))
     }
 
     fn died_upgrading(&mut self, command: &Command<'_>, trace: &[Point]) {

@@ -7,7 +7,10 @@ use commonhold::{
     RegionError, Semaphore, Turn, records,
 };
 
-use crate::stage::{Line, answer, refused, say};
+use crate::{
+    crash::alone::ALONE,
+    stage::{Line, answer, refused, say},
+};
 
 records! {
     /// One of each.
@@ -26,8 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Does what the line says, if it is about a record.
 pub(crate) fn obey(line: &Line, mapping: &Mapping) -> bool {
     let verb = line.word(0);
-    if !matches!(verb, "ready" | "permit" | "give" | "once" | "join" | "cycle" | "await" | "notify")
-    {
+    const VERBS: [&str; 9] =
+        ["ready", "permit", "give", "once", "join", "cycle", "await", "notify", "habit"];
+    if !VERBS.contains(&verb) {
         return false;
     }
     let family = match mapping.open::<Family<'_>>(0) {
@@ -48,6 +52,7 @@ pub(crate) fn obey(line: &Line, mapping: &Mapping) -> bool {
         "join" => join(mapping.name(), family.barrier),
         "cycle" => say('=', &cycle(family.barrier)),
         "await" => say('=', &wait(line, &family)),
+        "habit" => say('=', &habit(&family)),
         _ => say('=', &notify(&family)),
     }
     true
@@ -163,14 +168,18 @@ fn cycle(barrier: Barrier<'_, 2>) -> String {
 
 type Changes<'a> = MutexGuard<'a, u64>;
 
+/// What was told of the mutex: `ok`, or once `ownerdied`.
+type Told = &'static str;
+
 fn repaired<'a>(
     locked: Result<Changes<'a>, LockError<Changes<'a>>>,
-) -> Result<Changes<'a>, String> {
+) -> Result<(Changes<'a>, Told), String> {
     match locked {
-        Ok(guard) => Ok(guard),
-        Err(LockError::OwnerDied(guard)) => {
-            guard.mark_consistent().map(|()| guard).map_err(|error| refused(&error))
-        }
+        Ok(guard) => Ok((guard, "ok")),
+        Err(LockError::OwnerDied(guard)) => match guard.mark_consistent() {
+            Ok(()) => Ok((guard, "ownerdied")),
+            Err(error) => Err(refused(&error)),
+        },
         Err(error) => Err(why(&error)),
     }
 }
@@ -178,19 +187,40 @@ fn repaired<'a>(
 /// `await NAME wait|0`: waits until something has changed, or somebody has died.
 fn wait(line: &Line, family: &Family<'_>) -> String {
     let time = if line.word(2) == "wait" { PATIENCE } else { Duration::ZERO };
-    let waited = repaired(family.changes.lock())
-        .and_then(|guard| repaired(family.changed.wait_for(guard, time).map(|(guard, _)| guard)));
-    waited
-        .and_then(|guard| guard.unlock().map_err(|error| refused(&error)))
-        .map_or_else(|error| error, |()| "ok".into())
+    let waited = repaired(family.changes.lock()).and_then(|(guard, told)| {
+        let again = family.changed.wait_for(guard, time).map(|(guard, _)| guard);
+        let (guard, told_again) = repaired(again)?;
+        guard.unlock().map_err(|error| refused(&error))?;
+        Ok(if told == "ok" { told_again } else { told })
+    });
+    waited.map_or_else(|error| error, Into::into)
 }
 
 /// `notify NAME`: changes something, and says so.
 fn notify(family: &Family<'_>) -> String {
-    let changed = repaired(family.changes.lock()).and_then(|guard| {
+    let changed = repaired(family.changes.lock()).and_then(|(guard, told)| {
         let changed = guard.update(|count| *count += 1);
-        let told = changed.and_then(|()| family.changed.notify_one());
-        told.and_then(|()| guard.unlock()).map_err(|error| refused(&error))
+        let notified = changed.and_then(|()| family.changed.notify_one());
+        notified.and_then(|()| guard.unlock()).map_err(|error| refused(&error))?;
+        Ok(told)
     });
-    changed.map_or_else(|error| error, |()| "ok".into())
+    changed.map_or_else(|error| error, Into::into)
+}
+
+/// `habit NAME`: changes it alone, until the mutex is biased.
+fn habit(family: &Family<'_>) -> String {
+    let mut told = "ok";
+    for _ in 0..ALONE {
+        let done = repaired(family.changes.lock()).and_then(|(guard, said)| {
+            let changed = guard.update(|count| *count += 1);
+            changed.and_then(|()| guard.unlock()).map_err(|error| refused(&error))?;
+            Ok(said)
+        });
+        match done {
+            Ok("ok") => {}
+            Ok(said) => told = said,
+            Err(error) => return error,
+        }
+    }
+    told.into()
 }

@@ -62,7 +62,7 @@ impl Bystander {
         guards.0.unlock().map_err(text)?;
         guards.1.unlock().map_err(text)?;
         for mapping in [&self.written, &self.read] {
-            ledger.answered(DRIVER, &format!("unlock {}", mapping.name()), "ok");
+            ledger.answered(DRIVER, &format!("unlock {}", mapping.name()), "ok", &[]);
             // A writer may have died while it waited for the driver to stop reading.
             let right = ledger.right_answer(DRIVER, &format!("lock {} 0", mapping.name()));
             let (answer, guard) = match mapping.try_lock() {
@@ -163,8 +163,14 @@ fn take_stock(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
         if scene.ledger.region(name).records {
             try_records(scene, who, name)?;
         }
-        for offset in scene.ledger.mutexes(name) {
-            lock_twice(scene, who, name, &format!("mlock {name} 0 {offset}"))?;
+        for (number, offset) in scene.ledger.mutexes(name).into_iter().enumerate() {
+            let lock = format!("mlock {name} 0 {offset}");
+            lock_twice(scene, who, name, &lock)?;
+            if number == 0 {
+                scene.play(who, &[&format!("alone {name} - {offset}"), &lock])?;
+                scene.run(who, &format!("leave {name}"))?;
+                lock_twice(scene, who, name, &lock)?;
+            }
         }
         let seqs: Vec<u64> = scene.ledger.region(name).seqs.keys().copied().collect();
         for offset in seqs {

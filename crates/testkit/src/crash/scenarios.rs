@@ -2,7 +2,7 @@
 
 use commonhold_window::Point;
 
-use crate::crash::{Outcome, scene::Scene};
+use crate::crash::{Outcome, biased, scene::Scene};
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -50,6 +50,14 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("a sequence lock", sequence),
     scenario("an upgrade waits for a reader", upgrade_waits),
     scenario("an upgrade at a dead owner's lock", upgrade_at_dead),
+    scenario("a mutex used alone", biased::alone),
+    scenario("a biased mutex that is waited for", biased::waits),
+    scenario("a biased mutex of the dead", biased::dead),
+    scenario("a biased mutex of the dead, reaped", biased::reaped),
+    scenario("a biased mutex that is given up", biased::left),
+    scenario("a biased mutex that is forgotten", biased::forgotten),
+    scenario("a biased mutex whose region is destroyed", biased::destroyed),
+    scenario("a condition with a biased mutex", biased::condition),
     scenario("reaping", reap),
     scenario("two kernels", guest),
     Scenario {
@@ -58,6 +66,13 @@ pub(crate) const ALL: &[Scenario] = &[
         untouched: false,
         memory: None,
         script: inherit,
+    },
+    Scenario {
+        name: "a dead peer's slot, with a biased mutex",
+        peers: 4,
+        untouched: false,
+        memory: None,
+        script: biased::inherited,
     },
     Scenario { name: "no memory", peers: 8, untouched: false, memory: Some(1 << 20), script: full },
     Scenario { name: "a new space", peers: 8, untouched: true, memory: None, script: first },
@@ -175,7 +190,7 @@ fn locked(scene: &mut Scene<'_>) -> Outcome<(usize, usize)> {
     Ok((a, b))
 }
 
-fn leave(scene: &mut Scene<'_>, all: &[usize]) -> Outcome {
+pub(crate) fn leave(scene: &mut Scene<'_>, all: &[usize]) -> Outcome {
     all.iter().try_for_each(|who| scene.play(*who, &["unmap r", "close"]))
 }
 
@@ -292,7 +307,7 @@ fn event(scene: &mut Scene<'_>) -> Outcome {
 }
 
 /// Two processes that map `r`, which has one record of each kind; none if one died before that.
-fn records(scene: &mut Scene<'_>) -> Outcome<Option<(usize, usize)>> {
+pub(crate) fn records(scene: &mut Scene<'_>) -> Outcome<Option<(usize, usize)>> {
     let (a, b) = (scene.join()?, scene.join()?);
     scene.play(a, &["create r 4096", "map r", "ready r"])?;
     scene.play(b, &["map r"])?;

@@ -136,7 +136,8 @@ impl<'a> Scene<'a> {
                     }
                     self.judge(who, &command, &answer)?;
                 }
-                self.ledger.answered(who, &command, &answer);
+                let points = self.actor(who)?.points().to_vec();
+                self.ledger.answered(who, &command, &answer, &points);
                 Ok(Some(answer))
             }
             Heard::Death => {

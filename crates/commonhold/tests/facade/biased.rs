@@ -1,0 +1,558 @@
+//! Mutexes that are biased to a thread, in all that others may see of it: they are mutexes like any.
+
+use std::{
+    mem::forget,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    thread,
+    time::Duration,
+};
+
+use commonhold::{
+    Access, Condvar, FormatOptions, LockError, Mapping, Mutex, RawMutex, RegionError, Space,
+    Waited, records,
+};
+use commonhold_layout::{BIAS_AFTER, LockWord, Offset, bias_entry};
+
+use crate::{
+    fork::{DOORS, in_child},
+    support::{
+        Actor, DEADLINE, Role, SHORT, Scratch, fails, fence_me, listen, owner_died, say, stay,
+        until, until_event_waiters,
+    },
+};
+
+pub(crate) const ROLES: &[Role] = &[
+    ("biased-hold", hold),
+    ("biased-want", want),
+    ("biased-fork", forks),
+    ("biased-condvar", notify_never),
+];
+
+/// Turns after which a mutex is biased, and has been held by the bias.
+const ALONE: u64 = BIAS_AFTER + 2;
+/// Where the mutex is that most tests are about.
+const AT: u64 = 64;
+
+pub(crate) fn word(mapping: &Mapping, at: u64) -> LockWord {
+    LockWord::from_word(mapping.get::<u64>(at).unwrap())
+}
+
+fn use_alone(mutex: &RawMutex<'_>) {
+    for _ in 0..ALONE {
+        mutex.lock().unwrap().unlock().unwrap();
+    }
+}
+
+/// A mutex of `mapping` that is biased to this thread.
+#[track_caller]
+fn biased(mapping: &Mapping, at: u64) -> RawMutex<'_> {
+    let mutex = mapping.mutex(at).unwrap();
+    use_alone(&mutex);
+    assert!(word(mapping, at).is_biased(), "{:?}", word(mapping, at));
+    mutex
+}
+
+fn mapped(url: &str) -> Mapping {
+    Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
+}
+
+fn ground_with(options: &FormatOptions) -> (Scratch, Space, Mapping) {
+    let scratch = Scratch::with(options);
+    let space = scratch.open();
+    space.create("a", 4096).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    (scratch, space, mapping)
+}
+
+fn ground() -> (Scratch, Space, Mapping) {
+    ground_with(&Scratch::tiny())
+}
+
+/// Where a mutex may lie that has the same entry as that at `AT`, or another.
+fn place_of(mapping: &Mapping, same: bool) -> u64 {
+    let entry = |at| bias_entry(Offset::new(mapping.offset() + at).unwrap());
+    (AT + 8..4096).step_by(8).find(|at| (entry(*at) == entry(AT)) == same).unwrap()
+}
+
+/// Stays inside of the mutex by a bias, or outside.
+fn hold(args: &[&str]) {
+    let mapping = mapped(args[0]);
+    let mutex = biased(&mapping, AT);
+    let guard = (args[1] == "inside").then(|| mutex.lock().unwrap());
+    assert!(word(&mapping, AT).is_biased());
+    say("there");
+    stay();
+    drop(guard);
+}
+
+fn holder(scratch: &Scratch, place: &str) -> Actor {
+    let actor = Actor::start("biased-hold", &[&scratch.url, place]);
+    actor.says("there");
+    actor
+}
+
+/// Takes the mutex of a dead thread that was inside of it: the next owner is told, and nobody after it.
+#[track_caller]
+fn told_once(mutex: &RawMutex<'_>) {
+    let guard = owner_died(mutex.lock());
+    assert!(guard.is_inconsistent());
+    guard.mark_consistent().unwrap();
+    assert!(!guard.is_inconsistent());
+    guard.unlock().unwrap();
+    mutex.lock().unwrap().unlock().unwrap();
+}
+
+#[test]
+fn a_mutex_is_biased_after_as_many_turns_as_it_takes_and_never_in_a_space_with_a_lease() {
+    let (_scratch, _space, mapping) = ground();
+    let mutex = mapping.mutex(AT).unwrap();
+    for _ in 0..BIAS_AFTER {
+        mutex.lock().unwrap().unlock().unwrap();
+        assert_eq!(word(&mapping, AT), LockWord::FREE);
+    }
+    mutex.lock().unwrap().unlock().unwrap();
+    assert!(word(&mapping, AT).is_biased());
+    let lease = FormatOptions { lease: Some(Duration::from_secs(60)), ..Scratch::tiny() };
+    let (_scratch, _space, mapping) = ground_with(&lease);
+    let mutex = mapping.mutex(AT).unwrap();
+    for _ in 0..3 * ALONE {
+        mutex.lock().unwrap().unlock().unwrap();
+        assert_eq!(word(&mapping, AT), LockWord::FREE);
+    }
+}
+
+#[test]
+fn a_process_killed_outside_of_its_biased_mutex_is_nobody_and_one_killed_inside_is_a_dead_owner() {
+    let (scratch, _space, mapping) = ground();
+    let mutex = mapping.mutex(AT).unwrap();
+    holder(&scratch, "outside").kill();
+    mutex.try_lock().unwrap().unlock().unwrap();
+    let actor = holder(&scratch, "inside");
+    fails!(mutex.try_lock(), LockError::TimedOut);
+    fails!(mutex.reset(), RegionError::TimedOut { .. });
+    actor.kill();
+    told_once(&mutex);
+    // The same, where nobody has asked for the mutex while the owner lived.
+    holder(&scratch, "inside").kill();
+    told_once(&mutex);
+    holder(&scratch, "outside").kill();
+    mutex.reset().unwrap();
+    assert_eq!(word(&mapping, AT), LockWord::FREE);
+}
+
+#[test]
+fn the_mutex_of_a_dead_peer_tells_of_it_when_another_peer_has_its_slot_and_when_it_was_reaped() {
+    let (scratch, space, mapping) =
+        ground_with(&FormatOptions { peers: Some(2), ..Scratch::tiny() });
+    let mutex = mapping.mutex(AT).unwrap();
+    for reaped in [true, false] {
+        for place in ["outside", "inside"] {
+            holder(&scratch, place).kill();
+            if reaped {
+                space.reap().unwrap();
+                assert_eq!(space.peers().unwrap().len(), 1);
+            }
+            // There is no other slot. Its peer uses the entry that said that the dead was inside.
+            let heir = mapped(&scratch.url);
+            let other = biased(&heir, place_of(&heir, true));
+            assert_eq!(space.peers().unwrap().len(), 2);
+            if place == "inside" {
+                told_once(&mutex);
+            } else {
+                mutex.try_lock().unwrap().unlock().unwrap();
+            }
+            drop(other.lock().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_ends_inside_a_biased_mutex_is_a_dead_owner_of_a_living_process() {
+    let (_scratch, _space, mapping) = ground();
+    thread::scope(|scope| {
+        let ends = scope.spawn(|| forget(biased(&mapping, AT).lock().unwrap()));
+        ends.join().unwrap();
+    });
+    told_once(&mapping.mutex(AT).unwrap());
+}
+
+#[test]
+fn threads_that_end_outside_of_their_biased_mutexes_give_their_slots_back() {
+    let (_scratch, _space, mapping) = ground();
+    // Of the four slots of threads.
+    for number in 0..20 {
+        let mapping = &mapping;
+        thread::scope(|scope| {
+            // Joined by hand: the scope alone does not wait until the thread has given its slot back.
+            let ends = scope.spawn(move || drop(biased(mapping, AT + 8 * number).lock().unwrap()));
+            ends.join().unwrap();
+        });
+    }
+    for number in 0..20 {
+        let at = AT + 8 * number;
+        assert!(word(&mapping, at).is_biased());
+        drop(mapping.mutex(at).unwrap().try_lock().unwrap());
+    }
+}
+
+#[test]
+fn the_heir_of_a_threads_slot_is_not_inside_of_what_was_biased_to_the_thread_before() {
+    let (scratch, _space, mapping) = ground();
+    let theirs = mapped(&scratch.url);
+    thread::scope(|scope| {
+        let ends = scope.spawn(|| {
+            biased(&mapping, AT);
+        });
+        ends.join().unwrap();
+    });
+    let before = word(&mapping, AT).bias().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // At a place that has the same entry, so that only the number tells the two apart.
+            let at = place_of(&mapping, true);
+            let mutex = biased(&mapping, at);
+            let now = word(&mapping, at).bias().unwrap();
+            assert!(now.thread == before.thread && now.number != before.number, "{now:?}");
+            let guard = mutex.lock().unwrap();
+            drop(theirs.mutex(AT).unwrap().try_lock().unwrap());
+            fails!(theirs.mutex(at).unwrap().try_lock(), LockError::TimedOut);
+            // And the mutex that it took over is its own to be biased.
+            guard.unlock().unwrap();
+            biased(&mapping, AT);
+        });
+    });
+}
+
+#[test]
+fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner_even_if_another_has_its_slot() {
+    let (scratch, space, mapping) = ground();
+    let mutex = mapping.mutex(AT).unwrap();
+    for (forgotten, inherited) in [(false, false), (false, true), (true, false), (true, true)] {
+        let theirs = mapped(&scratch.url);
+        let guard = biased(&theirs, AT).lock().unwrap();
+        if forgotten {
+            forget(guard);
+        } else {
+            drop(guard);
+        }
+        drop(theirs);
+        assert_eq!(space.peers().unwrap().len(), 1);
+        // The next peer has the slot, and uses the entry.
+        let heir = inherited.then(|| mapped(&scratch.url));
+        if let Some(heir) = &heir {
+            biased(heir, place_of(heir, true));
+        }
+        if forgotten {
+            told_once(&mutex);
+        } else {
+            mutex.try_lock().unwrap().unlock().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_forked_child_frees_nothing_that_its_parent_holds_by_a_bias() {
+    let scratch = Scratch::formatted();
+    Actor::start("biased-fork", &[&scratch.url]).succeed();
+}
+
+fn forks(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    space.create("a", 4096).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let theirs = mapped(args[0]);
+    for door in DOORS {
+        let mutex = biased(&mapping, AT);
+        let guard = mutex.lock().unwrap();
+        assert!(word(&mapping, AT).is_biased());
+        in_child!(door, {
+            fails!(mutex.lock(), LockError::Region(RegionError::Forked));
+            fails!(mutex.try_lock(), LockError::Region(RegionError::Forked));
+            fails!(guard.mark_consistent(), RegionError::Forked);
+            fails!(guard.unlock(), RegionError::Forked);
+        });
+        in_child!(door, drop(guard));
+        in_child!(door, {
+            let unwound = catch_unwind(AssertUnwindSafe(move || {
+                let _held = guard;
+                resume_unwind(Box::new(()));
+            }));
+            assert!(unwound.is_err());
+        });
+        fails!(theirs.mutex(AT).unwrap().try_lock(), LockError::TimedOut);
+        // After it, the bias is revoked; and what is outside in the parent, the child cannot enter.
+        in_child!(door, drop(guard));
+        fails!(theirs.mutex(AT).unwrap().try_lock(), LockError::TimedOut);
+        guard.unlock().unwrap();
+        drop(theirs.mutex(AT).unwrap().try_lock().unwrap());
+        biased(&mapping, AT);
+        in_child!(door, fails!(mutex.lock(), LockError::Region(RegionError::Forked)));
+        drop(theirs.mutex(AT).unwrap().try_lock().unwrap());
+    }
+}
+
+#[test]
+fn a_panic_and_a_change_given_up_inside_a_biased_mutex_are_told_to_the_next() {
+    let (scratch, _space, mapping) = ground();
+    let theirs = mapped(&scratch.url);
+    for next in [&theirs, &mapping] {
+        let mutex = biased(&mapping, AT);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = mutex.lock().unwrap();
+            assert!(word(&mapping, AT).is_biased());
+            resume_unwind(Box::new(()));
+        }));
+        assert!(panicked.is_err());
+        told_once(&next.mutex(AT).unwrap());
+        let mutex = biased(&mapping, AT);
+        mutex.lock().unwrap().leave().unwrap();
+        told_once(&next.mutex(AT).unwrap());
+    }
+}
+
+#[test]
+fn a_biased_mutex_excludes_others_and_its_own_thread_while_it_is_held_and_nobody_else() {
+    let (scratch, _space, mapping) = ground();
+    let theirs = mapped(&scratch.url);
+    let other = theirs.mutex(AT).unwrap();
+    for attempts in 0..3 {
+        let mutex = biased(&mapping, AT);
+        let guard = mutex.lock().unwrap();
+        guard.mark_consistent().unwrap();
+        for _ in 0..2 {
+            for handle in [mutex, mapping.mutex(AT).unwrap()] {
+                fails!(handle.lock(), LockError::Deadlock);
+                fails!(handle.try_lock(), LockError::Deadlock);
+                fails!(handle.lock_for(DEADLINE), LockError::Deadlock);
+            }
+            // Before and after the bias was revoked.
+            if attempts > 0 {
+                fails!(other.try_lock(), LockError::TimedOut);
+                fails!(other.lock_for(SHORT), LockError::TimedOut);
+            }
+        }
+        guard.mark_consistent().unwrap();
+        assert!(!guard.is_inconsistent());
+        guard.unlock().unwrap();
+        if attempts == 2 {
+            drop(other.try_lock().unwrap());
+        }
+        biased(&mapping, AT);
+        drop(other.lock_for(DEADLINE).unwrap());
+        biased(&mapping, AT);
+        drop(other.lock().unwrap());
+    }
+}
+
+#[test]
+fn a_waiter_is_woken_by_the_thread_that_leaves_its_biased_mutex() {
+    let (scratch, space, mapping) = ground();
+    let theirs = mapped(&scratch.url);
+    for how in ["unlock", "leave", "drop"] {
+        let guard = biased(&mapping, AT).lock().unwrap();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| match theirs.mutex(AT).unwrap().lock_for(DEADLINE) {
+                Ok(guard) => guard.unlock().map(|()| "clean").unwrap(),
+                other => {
+                    owner_died(other).mark_consistent().unwrap();
+                    "owner died"
+                }
+            });
+            crate::support::until_waiters(&space, "a", 1);
+            match how {
+                "unlock" => guard.unlock().unwrap(),
+                "leave" => guard.leave().unwrap(),
+                _ => drop(guard),
+            }
+            let told = if how == "leave" { "owner died" } else { "clean" };
+            assert_eq!(waiter.join().unwrap(), told);
+        });
+    }
+}
+
+#[test]
+fn a_thread_with_a_biased_mutex_in_each_of_two_spaces_is_inside_of_each_by_itself() {
+    let (scratch, _space, mapping) = ground();
+    let (elsewhere, _other_space, elsewhere_mapping) = ground();
+    let mappings = [&mapping, &elsewhere_mapping];
+    let theirs = [mapped(&scratch.url), mapped(&elsewhere.url)];
+    let [one, two] = mappings.map(|mapping| mapping.mutex(AT).unwrap());
+    let [others_one, others_two] = [&theirs[0], &theirs[1]].map(|it| it.mutex(AT).unwrap());
+    for round in 0..4 * ALONE {
+        if round % 3 == 0 {
+            drop(one.lock().unwrap());
+            drop(two.lock().unwrap());
+            continue;
+        }
+        let outer = one.lock().unwrap();
+        let inner = two.lock().unwrap();
+        // Each is freed while the other space was the last that the thread has used.
+        if round % 3 == 1 {
+            drop((outer, inner));
+        } else {
+            drop((inner, outer));
+        }
+    }
+    assert!(mappings.iter().all(|mapping| word(mapping, AT).is_biased()));
+    let outer = one.lock().unwrap();
+    let inner = two.lock().unwrap();
+    fails!(one.lock(), LockError::Deadlock);
+    fails!(others_one.try_lock(), LockError::TimedOut);
+    fails!(others_two.try_lock(), LockError::TimedOut);
+    drop(outer);
+    drop(others_one.try_lock().unwrap());
+    fails!(two.lock(), LockError::Deadlock);
+    fails!(others_two.try_lock(), LockError::TimedOut);
+    inner.unlock().unwrap();
+    drop(others_two.try_lock().unwrap());
+}
+
+records! {
+    struct Shelf<'a> {
+        content: Mutex<'a, u64>,
+        changed: Condvar<'a>,
+    }
+}
+
+fn habit(shared: &Shelf<'_>) {
+    for _ in 0..ALONE {
+        drop(shared.content.lock().unwrap());
+    }
+}
+
+/// Is inside of the mutex by a bias when it is told to, and has changed nothing.
+fn notify_never(args: &[&str]) {
+    let mapping = mapped(args[0]);
+    let shared = mapping.open::<Shelf<'_>>(0).unwrap();
+    say("ready");
+    listen();
+    habit(&shared);
+    let _guard = shared.content.lock().unwrap();
+    say("inside");
+    stay();
+}
+
+#[test]
+fn who_waits_on_a_condition_gives_its_biased_mutex_to_others_meanwhile_and_has_it_again() {
+    let (scratch, space, mapping) = ground();
+    let shared = mapping.open::<Shelf<'_>>(0).unwrap();
+    let theirs = mapped(&scratch.url);
+    let other = theirs.open::<Shelf<'_>>(0).unwrap();
+    habit(&shared);
+    let guard = shared.content.lock().unwrap();
+    let (guard, waited) = shared.changed.wait_for(guard, SHORT).unwrap();
+    assert_eq!(waited, Waited::TimedOut);
+    fails!(other.content.try_lock(), LockError::TimedOut);
+    fails!(shared.content.lock(), LockError::Deadlock);
+    guard.unlock().unwrap();
+    drop(other.content.try_lock().unwrap());
+    habit(&shared);
+    let guard = shared.content.lock().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            until_event_waiters(&space, 1);
+            // By a bias of its own, which is no owner that the waiter knows.
+            habit(&other);
+            other.content.lock().unwrap().set(&5).unwrap();
+            other.changed.notify_one().unwrap();
+        });
+        let guard = shared.changed.wait_while(guard, |number| *number == 0).unwrap();
+        fails!(other.content.try_lock(), LockError::TimedOut);
+        drop(guard);
+    });
+    drop(other.content.try_lock().unwrap());
+}
+
+#[test]
+fn a_notifier_killed_inside_a_biased_mutex_is_told_to_one_who_waits() {
+    let (scratch, space, mapping) = ground();
+    let shared = mapping.open::<Shelf<'_>>(0).unwrap();
+    let mut notifier = Actor::start("biased-condvar", &[&scratch.url]);
+    notifier.says("ready");
+    habit(&shared);
+    let guard = shared.content.lock().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            until_event_waiters(&space, 1);
+            notifier.tell("go on");
+            notifier.says("inside");
+            notifier.kill();
+        });
+        let guard = owner_died(shared.changed.wait_while(guard, |number| *number == 0));
+        guard.mark_consistent().unwrap();
+    });
+    drop(shared.content.try_lock().unwrap());
+}
+
+/// Is inside of one mutex by a bias, and when told so wants another.
+fn want(args: &[&str]) {
+    let mapping = mapped(args[0]);
+    let [first, second] = [args[1], args[2]].map(|at| at.parse::<u64>().unwrap());
+    let _guard = biased(&mapping, first).lock().unwrap();
+    say("has");
+    listen();
+    match mapping.mutex(second).unwrap().lock() {
+        Ok(_guard) => say("clean"),
+        Err(LockError::OwnerDied(_guard)) => say("owner died"),
+        Err(error) => say(error),
+    }
+    stay();
+}
+
+#[test]
+fn whoever_is_inside_by_a_bias_is_shown_as_the_holder_that_others_wait_for() {
+    let (scratch, space, mapping) = ground();
+    let mut first = Actor::start("biased-want", &[&scratch.url, "64", "128"]);
+    let mut second = Actor::start("biased-want", &[&scratch.url, "128", "64"]);
+    first.says("has");
+    second.says("has");
+    first.tell("go on");
+    until("a waiter and whom it waits for", || {
+        let graph = space.wait_graph().unwrap();
+        assert!(graph.cycles.is_empty());
+        let pid = |thread: &usize| graph.threads[*thread].pid;
+        graph.waits.iter().any(|wait| {
+            let lock = &graph.locks[wait.lock.unwrap()];
+            wait.blockers.iter().map(pid).eq([second.pid()])
+                && (pid(&wait.thread), lock.offset) == (first.pid(), Some(128))
+                && lock.owner.as_ref().map(pid) == Some(second.pid())
+        })
+    });
+    let locks = space.locks().unwrap();
+    let lock = locks.iter().find(|lock| lock.offset == Some(128)).unwrap();
+    assert_eq!(lock.kind, commonhold::LockKind::Exclusive);
+    assert_eq!(lock.holder.as_ref().map(|holder| holder.pid), Some(second.pid()));
+    second.tell("go on");
+    until("a circle", || {
+        let cycles = space.wait_graph().unwrap().cycles;
+        cycles.len() == 1 && cycles[0].waits.len() == 2
+    });
+    second.kill();
+    first.says("owner died");
+    fails!(mapping.mutex(64).unwrap().try_lock(), LockError::TimedOut);
+    first.succeed();
+}
+
+#[test]
+fn whoever_was_declared_dead_inside_a_biased_mutex_has_it_no_more_and_frees_it_of_nobody() {
+    let (scratch, space, mapping) = ground();
+    let [theirs, third] = [mapped(&scratch.url), mapped(&scratch.url)];
+    let mutex = biased(&mapping, AT);
+    let at = place_of(&mapping, false);
+    let outside = biased(&mapping, at);
+    let guard = mutex.lock().unwrap();
+    fence_me(&scratch, &space);
+    fails!(outside.lock(), LockError::Region(RegionError::Fenced));
+    drop(theirs.mutex(at).unwrap().try_lock().unwrap());
+    told_once(&theirs.mutex(AT).unwrap());
+    fails!(guard.mark_consistent(), RegionError::Fenced);
+    fails!(mutex.lock(), LockError::Region(RegionError::Fenced));
+    let held = biased(&theirs, AT).lock().unwrap();
+    assert!(word(&theirs, AT).is_biased());
+    fails!(guard.unlock(), RegionError::Fenced);
+    fails!(mutex.lock(), LockError::Region(RegionError::Fenced));
+    fails!(mutex.try_lock(), LockError::Region(RegionError::Fenced));
+    fails!(third.mutex(AT).unwrap().try_lock(), LockError::TimedOut);
+    held.unlock().unwrap();
+    drop(third.mutex(AT).unwrap().try_lock().unwrap());
+}

@@ -1,0 +1,114 @@
+//! Scripts in which a mutex is biased to one of the processes.
+
+use commonhold_window::Point;
+
+use crate::crash::{
+    Outcome,
+    scenarios::{leave, records},
+    scene::Scene,
+};
+
+/// Two processes that map `r`, with a mutex at 64 that is biased to the first.
+fn biased(scene: &mut Scene<'_>) -> Outcome<(usize, usize)> {
+    let (a, b) = (scene.join()?, scene.join()?);
+    scene.play(a, &["create r 4096", "map r"])?;
+    scene.play(b, &["map r"])?;
+    scene.play(a, &["alone r - 64"])?;
+    Ok((a, b))
+}
+
+pub(crate) fn alone(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    scene.play(a, &["mlock r wait 64", "unlock r"])?;
+    scene.play(b, &["mlock r wait 64", "unlock r"])?;
+    // It comes as to a mutex that is biased to it, finds that it is not, and after a while it is.
+    scene.play(a, &["mlock r wait 64", "unlock r"])?;
+    scene.play(b, &["alone r - 64", "mlock r wait 64"])?;
+    scene.play(a, &["mlock r 0 64"])?;
+    scene.play(b, &["unlock r"])?;
+    scene.play(a, &["mlock r 0 64", "unlock r"])?;
+    leave(scene, &[a, b])
+}
+
+pub(crate) fn waits(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    scene.play(a, &["mlock r wait 64"])?;
+    scene.begin(b, "mlock r wait 64")?;
+    scene.reach(b, Point::LockFlagged)?;
+    scene.play(a, &["unlock r"])?;
+    scene.finish(b)?;
+    scene.play(b, &["unlock r"])?;
+    scene.play(a, &["mlock r wait 64", "unlock r"])?;
+    leave(scene, &[a, b])
+}
+
+pub(crate) fn dead(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    scene.play(a, &["mlock r wait 64"])?;
+    // It revokes the bias, and does not wait.
+    scene.play(b, &["mlock r 0 64"])?;
+    scene.kill(a)?;
+    scene
+        .play(b, &["mlock r wait 64", "leave r", "alone r - 64", "mlock r wait 64", "unlock r"])?;
+    leave(scene, &[b])
+}
+
+pub(crate) fn reaped(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    let c = scene.join()?;
+    scene.play(c, &["map r", "alone r - 128"])?;
+    scene.play(a, &["mlock r wait 64"])?;
+    for who in [c, a] {
+        scene.kill(who)?;
+        scene.play(b, &["reap"])?;
+    }
+    scene.play(b, &["mlock r wait 128", "unlock r", "mlock r wait 64", "unlock r"])?;
+    leave(scene, &[b])
+}
+
+pub(crate) fn left(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    scene.play(a, &["mlock r wait 64"])?;
+    scene.begin(b, "mlock r wait 64")?;
+    scene.reach(b, Point::LockFlagged)?;
+    scene.play(a, &["leave r"])?;
+    scene.finish(b)?;
+    scene.play(b, &["unlock r"])?;
+    leave(scene, &[a, b])
+}
+
+pub(crate) fn forgotten(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    scene.play(a, &["mlock r wait 64", "forget r"])?;
+    leave(scene, &[a])?;
+    scene.play(b, &["mlock r wait 64", "unlock r"])?;
+    leave(scene, &[b])
+}
+
+pub(crate) fn destroyed(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    scene.play(a, &["mlock r wait 64"])?;
+    scene.play(b, &["unmap r", "destroy r deferred"])?;
+    scene.kill(a)?;
+    scene.play(b, &["reap", "close"])
+}
+
+pub(crate) fn condition(scene: &mut Scene<'_>) -> Outcome {
+    let Some((a, b)) = records(scene)? else { return Ok(()) };
+    scene.play(b, &["habit r"])?;
+    scene.begin(b, "await r wait")?;
+    scene.reach(b, Point::EventFlagged)?;
+    scene.play(a, &["notify r"])?;
+    scene.finish(b)?;
+    leave(scene, &[a, b])
+}
+
+pub(crate) fn inherited(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = biased(scene)?;
+    scene.play(a, &["mlock r wait 64"])?;
+    scene.kill(a)?;
+    let (c, d) = (scene.join()?, scene.join()?);
+    scene.play(d, &["map r", "mlock r wait 64", "unlock r"])?;
+    leave(scene, &[b, d])?;
+    scene.play(c, &["close"])
+}

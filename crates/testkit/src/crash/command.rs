@@ -1,0 +1,52 @@
+//! What an actor is told, as the ledger understands it.
+
+/// Which lock of a region.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which {
+    Own,
+    Mutex(u64),
+    Permit,
+    Once,
+    Changes,
+}
+
+/// A command, taken apart.
+pub(crate) struct Command<'a> {
+    pub(crate) verb: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) how: &'a str,
+    pub(crate) third: u64,
+}
+
+pub(crate) fn parse(text: &str) -> Command<'_> {
+    let mut words = text.split_whitespace();
+    let mut word = || words.next().unwrap_or("");
+    let (verb, name, how) = (word(), word(), word());
+    Command { verb, name, how, third: word().parse().unwrap_or(0) }
+}
+
+impl Command<'_> {
+    /// Which lock it takes, if it takes one.
+    pub(crate) fn takes(&self) -> Option<Which> {
+        Some(match self.verb {
+            "lock" | "rlock" => Which::Own,
+            "mlock" => Which::Mutex(self.third),
+            "permit" => Which::Permit,
+            "once" => Which::Once,
+            _ => return None,
+        })
+    }
+
+    /// Which mutex it takes and frees again.
+    pub(crate) fn uses(&self) -> Option<Which> {
+        match self.verb {
+            "alone" => Some(Which::Mutex(self.third)),
+            "await" | "notify" | "habit" => Some(Which::Changes),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.how.parse().unwrap_or(0)
+    }
+}
