@@ -15,7 +15,8 @@
 //! 2. Once a bias is revoked its thread does not enter by it, and no later bias of that thread has its
 //!    number. So a thread that is seen outside, by whoever has seen the word revoked, stays outside as
 //!    long as the word stays as it is: a compare-and-swap of the word is all that it takes to take the mutex.
-//! 3. Only the thread itself writes its entries. If it died inside, whoever takes the word from it tells the next
+//! 3. Only the thread itself writes its entries, and each of its stores releases, of either word: by any of
+//!    them somebody may find that it is outside, and then sees what it did inside. If it died inside, whoever takes the word from it tells the next
 //!    owner so, as of any dead owner; and before its slot has another peer, a [reaper](settle_bias) does that
 //!    for all its entries.
 //! 4. An entry is given up by its thread at any time when it is outside. The word needs no change: it is of
@@ -219,9 +220,9 @@ impl Mutex<'_> {
         if found.is_candidate(self.at()) {
             let Some(freed) = found.freed() else { return false };
             // Before the unlock as good as after it: should that fail, the entry is made anew.
-            place.store(freed.word(), Ordering::Relaxed);
+            place.store(freed.word(), Ordering::Release);
         } else if found.biased().is_none() {
-            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed);
+            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release);
         } else {
             self.miss(place, turn);
         }
@@ -232,8 +233,8 @@ impl Mutex<'_> {
     fn bias_to(&self, me: &Thread<'_>) -> bool {
         let [place, turn] = me.entry(self.at());
         let fresh = BiasTurn::of(me.next_bias());
-        turn.store(fresh.word(), Ordering::Relaxed);
-        place.store(BiasPlace::of(self.at()).word(), Ordering::Relaxed);
+        turn.store(fresh.word(), Ordering::Release);
+        place.store(BiasPlace::of(self.at()).word(), Ordering::Release);
         Point::BiasPlaced.reached();
         // The swap releases: whoever sees the bias sees the entry.
         if self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh))) {
@@ -250,7 +251,7 @@ impl Mutex<'_> {
         let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
         let mine = found == BiasPlace::of(self.at()) || found.is_candidate(self.at());
         if mine && !BiasTurn::from_word(turn.load(Ordering::Relaxed)).is_inside() {
-            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed);
+            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release);
         }
     }
 
@@ -290,8 +291,8 @@ impl Mutex<'_> {
             return;
         }
         match now.missed() {
-            Some(missed) => turn.store(missed.word(), Ordering::Relaxed),
-            None => place.store(BiasPlace::candidate(self.at()).word(), Ordering::Relaxed),
+            Some(missed) => turn.store(missed.word(), Ordering::Release),
+            None => place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release),
         }
     }
 }
@@ -316,9 +317,10 @@ pub fn is_inside(slot: &[AtomicU64; thread_word::COUNT], bias: Bias, at: Offset)
     let [place, turn] = entry_of(slot, at);
     // SeqCst: pairs with the thread's swap.
     let turn = BiasTurn::from_word(turn.load(Ordering::SeqCst));
+    // Acquire: the thread may have left, and used the entry for something else, since we saw its turn.
     turn.is_inside()
         && turn.number() == bias.number
-        && place.load(Ordering::Relaxed) == BiasPlace::of(at).word()
+        && place.load(Ordering::Acquire) == BiasPlace::of(at).word()
 }
 
 /// The biases by which the thread of this slot is inside of mutexes, or was when it died, and where those are.

@@ -7,6 +7,8 @@
 
 #[path = "loom/barrier.rs"]
 mod barrier;
+#[path = "loom/bias.rs"]
+mod bias;
 #[path = "loom/condvar.rs"]
 mod condvar;
 #[path = "loom/once.rs"]
