@@ -103,20 +103,25 @@ fn spawn<R: 'static>(
 
 /// Nobody has the mutex, or is about to do anything about it.
 fn nothing_is_left(world: &World) {
+    nothing_is_left_by_the_living(world);
     let word = mutex(world).look();
     let inside = word.bias().and_then(|bias| world.inside(bias, World::at(WORD)));
-    assert!(word.is_biased() || !word.is_owned(), "{word:?}");
     assert_eq!(inside, None);
-    assert_eq!(word.flags(), LockFlags::NONE, "{word:?}");
     for slot in &world.slots {
         assert_eq!(slot[thread_word::PENDING].load(Ordering::SeqCst), 0, "nothing is pending");
     }
 }
 
+fn nothing_is_left_by_the_living(world: &World) {
+    let word = mutex(world).look();
+    assert!(word.is_biased() || !word.is_owned(), "{word:?}");
+    assert_eq!(word.flags(), LockFlags::NONE, "{word:?}");
+}
+
 #[test]
 fn who_has_a_bias_and_who_revokes_it_exclude_each_other_and_lose_no_wake_up() {
     for turns in [1, 2] {
-        check(3, move || {
+        check(5, move || {
             let world = biased();
             let other = spawn(&world, |world| turn(world, 1));
             for _ in 0..turns {
@@ -131,7 +136,7 @@ fn who_has_a_bias_and_who_revokes_it_exclude_each_other_and_lose_no_wake_up() {
 
 #[test]
 fn two_that_revoke_a_bias_at_once_and_who_enters_by_it_all_get_their_turn() {
-    check(2, || {
+    check(3, || {
         let world = biased();
         let others = [0, 1].map(|peer| spawn(&world, move |world| turn(world, peer)));
         assert_eq!(turn(&world, 2), Taken::Clean);
@@ -139,6 +144,410 @@ fn two_that_revoke_a_bias_at_once_and_who_enters_by_it_all_get_their_turn() {
             assert_eq!(other.join().unwrap(), Taken::Clean);
         }
         assert_eq!(world.read_data(), 3);
+        nothing_is_left(&world);
+    });
+}
+
+/// Thread 2 owns the word, and biases it when it frees it.
+#[test]
+fn a_bias_that_is_made_while_another_comes_or_waits_shuts_nobody_out() {
+    for others in [1, 2] {
+        check(5 - others, move || {
+            let world = World::new();
+            due(&world);
+            let me = world.me(2);
+            let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+            let others: Vec<_> =
+                (0..others).map(|peer| spawn(&world, move |world| turn(world, peer))).collect();
+            world.write_data();
+            free(&world, &me, &*world, grip);
+            assert_eq!(turn(&world, 2), Taken::Clean);
+            let came = others.len() as u64;
+            for other in others {
+                assert_eq!(other.join().unwrap(), Taken::Clean);
+            }
+            assert_eq!(world.read_data(), came + 2);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+/// What a thread does until it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Enters, and leaves.
+    Enter,
+    /// Enters, and finds that it is to own the word.
+    Own,
+    /// Owns the word, and makes a bias of it.
+    Make,
+}
+
+/// Where a thread was when it died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Entering,
+    Has,
+    Leaving,
+    Left,
+}
+
+/// Whether the next owner is to be told; `None`: either is right.
+fn is_to_be_told(phase: Phase, biased: bool, point: Option<Point>) -> Option<bool> {
+    match (phase, point) {
+        // Whether it could have entered nobody knows.
+        (Phase::Entering, Some(Point::BiasEntered)) => None,
+        (Phase::Entering, point) => Some(point == Some(Point::LockAcquired)),
+        (Phase::Has, _) => Some(true),
+        (Phase::Leaving, Some(Point::BiasPlaced)) => Some(true),
+        (Phase::Leaving, Some(Point::UnlockPending)) => Some(!biased),
+        (Phase::Leaving | Phase::Left, _) => Some(false),
+    }
+}
+
+/// Thread 2 works until it dies at the crash point before which it passes `points` others. Returns how it
+/// ended and whether the next owner is to be told.
+fn live(world: &World, work: Work, points: u32) -> (Life, Option<bool>) {
+    let at = Cell::new((Phase::Entering, false));
+    let life = Mortal::live_to_point(world, points, |env| {
+        let me = world.me(2);
+        let (mut grip, _) = lock(world, &me, env, None).unwrap();
+        at.set((Phase::Has, grip.is_biased()));
+        env.point();
+        world.write_data();
+        if work == Work::Own {
+            grip = mutex(world).own(&me, grip).unwrap();
+            at.set((Phase::Has, false));
+        }
+        env.point();
+        at.set((Phase::Leaving, grip.is_biased()));
+        free(world, &me, env, grip);
+        at.set((Phase::Left, false));
+    });
+    let (phase, biased) = at.get();
+    match life {
+        Life::Finished => (life, Some(false)),
+        Life::Ended(point) => (life, is_to_be_told(phase, biased, point)),
+    }
+}
+
+/// What is done about a dead thread, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reaper {
+    /// It tells the next owner before anybody else looks, or at the same time.
+    Quick,
+    /// It comes when all is over; those who wait have to find out themselves.
+    Late,
+}
+
+/// Runs a scenario for a death at each crash point that thread 2 comes to, and returns the names of those.
+fn for_each_death<S: Fn(u32) -> Life + Sync + Send + 'static>(
+    preemptions: usize,
+    scenario: impl Fn() -> S,
+) -> BTreeSet<String> {
+    let deaths = StdArc::new(StdMutex::new(BTreeSet::new()));
+    for points in 0.. {
+        let died = StdArc::new(StdMutex::new(BTreeSet::new()));
+        let (seen, scenario) = (StdArc::clone(&died), scenario());
+        check(preemptions, move || {
+            if let Life::Ended(point) = scenario(points) {
+                let name = point.map_or("held", Point::name);
+                seen.lock().unwrap().insert(name.to_owned());
+            }
+        });
+        let died = died.lock().unwrap();
+        if died.is_empty() {
+            break;
+        }
+        deaths.lock().unwrap().extend(died.iter().cloned());
+    }
+    let deaths = deaths.lock().unwrap().clone();
+    println!("deaths at {deaths:?}");
+    deaths
+}
+
+/// Another thread waits, or comes, and one comes late; whatever the first has died of, neither waits for
+/// ever, and one of them is told of it if the first has died with the mutex.
+fn dies(work: Work, reaper: Reaper, points: u32) -> Life {
+    let world = if work == Work::Make { World::new() } else { biased() };
+    if work == Work::Make {
+        due(&world);
+    }
+    let waiter = spawn(&world, |world| turn(world, 1));
+    let (life, told) = live(&world, work, points);
+    if life != Life::Finished {
+        world.fence(2);
+        if reaper == Reaper::Quick {
+            world.settle(2);
+        }
+    }
+    world.end_slices();
+    let waiter = waiter.join().unwrap();
+    let late = turn(&world, 0);
+    let tellings = [waiter, late].iter().filter(|taken| **taken == Taken::OwnerDied).count();
+    match told {
+        Some(told) => assert_eq!(tellings, usize::from(told), "{life:?}"),
+        None => assert!(tellings <= 1),
+    }
+    if life != Life::Finished {
+        world.settle(2);
+        assert_eq!(turn(&world, 0), Taken::Clean, "nobody is told twice");
+    }
+    nothing_is_left_by_the_living(&world);
+    life
+}
+
+#[test]
+fn wherever_a_thread_with_a_bias_dies_the_next_is_told_if_it_was_inside() {
+    for reaper in [Reaper::Quick, Reaper::Late] {
+        let deaths = for_each_death(4, move || move |points| dies(Work::Enter, reaper, points));
+        for point in [Point::BiasEntered, Point::BiasLeft, Point::UnlockPending] {
+            assert!(deaths.contains(point.name()), "{point:?} in {deaths:?}");
+        }
+    }
+}
+
+#[test]
+fn wherever_a_thread_dies_that_gives_up_its_bias_inside_the_next_is_told() {
+    for reaper in [Reaper::Quick, Reaper::Late] {
+        let deaths = for_each_death(4, move || move |points| dies(Work::Own, reaper, points));
+        assert!(deaths.contains(Point::BiasOwned.name()), "{deaths:?}");
+    }
+}
+
+#[test]
+fn wherever_a_thread_dies_that_makes_a_bias_the_next_is_told_if_it_was_the_owner() {
+    for reaper in [Reaper::Quick, Reaper::Late] {
+        let deaths = for_each_death(4, move || move |points| dies(Work::Make, reaper, points));
+        for point in [Point::BiasPlaced, Point::BiasMade] {
+            assert!(deaths.contains(point.name()), "{point:?} in {deaths:?}");
+        }
+    }
+}
+
+/// Thread 0 revokes the bias, and dies anywhere until it has freed the mutex.
+#[test]
+fn wherever_one_dies_who_has_revoked_a_bias_the_others_go_on() {
+    let deaths = for_each_death(2, || {
+        |points| {
+            let world = biased();
+            let owner = spawn(&world, |world| turn(world, 2));
+            let waiter = spawn(&world, |world| turn(world, 1));
+            let has = Cell::new(false);
+            let life = Mortal::live_to_point(&world, points, |env| {
+                let me = world.me(0);
+                let (grip, _) = lock(&world, &me, env, None).unwrap();
+                has.set(true);
+                env.point();
+                world.write_data();
+                free(&world, &me, env, grip);
+                has.set(false);
+            });
+            if life != Life::Finished {
+                world.bury(0);
+            }
+            world.end_slices();
+            let others = [owner, waiter].map(|thread| thread.join().unwrap());
+            let late = turn_until(&world, 1, Some(0)).unwrap();
+            let told = others.iter().chain([&late]).filter(|taken| **taken == Taken::OwnerDied);
+            let told = told.count();
+            match life {
+                Life::Finished => assert_eq!(told, 0),
+                Life::Ended(Some(Point::LockAcquired | Point::UnlockPending) | None) => {
+                    assert_eq!(told, 1, "{life:?}");
+                }
+                Life::Ended(_) => assert_eq!(told, 0, "{life:?}"),
+            }
+            nothing_is_left_by_the_living(&world);
+            life
+        }
+    });
+    for point in [Point::BiasRevoked, Point::LockPending, Point::LockFlagged] {
+        assert!(deaths.contains(point.name()), "{point:?} in {deaths:?}");
+    }
+}
+
+/// As for a condition, or because of a panic.
+#[test]
+fn who_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next() {
+    for how in [Release::Done, Release::Inconsistent] {
+        check(4, move || {
+            let world = biased();
+            let waiter = spawn(&world, |world| turn(world, 1));
+            let me = world.me(2);
+            let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+            world.write_data();
+            let grip = mutex(&world).own(&me, grip).unwrap();
+            assert!(!grip.is_biased());
+            world.write_data();
+            mutex(&world).unlock(&me, &*world, how).unwrap();
+            let late = turn(&world, 2);
+            let told = [waiter.join().unwrap(), late].map(|taken| Ok(taken) == TOLD);
+            let once = usize::from(how == Release::Inconsistent);
+            assert_eq!(told.iter().filter(|told| **told).count(), once);
+            assert_eq!(world.read_data(), 4);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+/// What a thread does that panics: it says nothing but how it frees the mutex.
+#[test]
+fn who_leaves_inconsistent_what_it_has_by_a_bias_tells_the_next() {
+    check(4, || {
+        let world = biased();
+        let waiter = spawn(&world, |world| turn(world, 1));
+        let me = world.me(2);
+        let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+        world.write_data();
+        mutex(&world).unlock_biased_slowly(&me, &*world, grip, Release::Inconsistent).unwrap();
+        let told = [waiter.join().unwrap(), turn(&world, 0)];
+        assert_eq!(told.iter().filter(|told| **told == Taken::OwnerDied).count(), 1);
+        nothing_is_left(&world);
+    });
+}
+
+/// Thread 1 may stand still between its look at the entry and its swap of the word, until all others have
+/// been through a bias and the next, and somebody has wanted the mutex of the next too.
+#[test]
+fn who_has_seen_a_bias_that_is_over_does_not_take_the_mutex_from_the_next() {
+    check(3, || {
+        let world = biased();
+        let slow = spawn(&world, |world| turn(world, 1));
+        let quick = spawn(&world, |world| turn_until(world, 0, Some(0)));
+        assert_eq!(turn(&world, 2), Taken::Clean);
+        let (place, _) = entry(&world, 2, World::at(WORD));
+        if BiasPlace::from_word(place.load(Ordering::Relaxed)).is_candidate(World::at(WORD)) {
+            due(&world);
+        }
+        for _ in 0..2 {
+            assert_eq!(turn(&world, 2), Taken::Clean);
+        }
+        assert_eq!(slow.join().unwrap(), Taken::Clean);
+        let quick = quick.join().unwrap();
+        assert!(matches!(quick, Ok(Taken::Clean) | Err(LockError::TimedOut)), "{quick:?}");
+        assert_eq!(world.read_data(), 4 + u64::from(quick.is_ok()));
+        nothing_is_left(&world);
+    });
+}
+
+/// One that does not wait, one whose time is up already, and one that waits.
+#[test]
+fn who_has_no_time_revokes_a_bias_all_the_same_and_leaves_no_other_asleep() {
+    for deadline in [0, 1] {
+        check(3, move || {
+            let world = biased();
+            let hurried = spawn(&world, move |world| turn_until(world, 0, Some(deadline)));
+            let patient = spawn(&world, |world| turn(world, 1));
+            assert_eq!(turn(&world, 2), Taken::Clean);
+            assert_eq!(patient.join().unwrap(), Taken::Clean);
+            let hurried = hurried.join().unwrap();
+            assert!(matches!(hurried, Ok(Taken::Clean) | Err(LockError::TimedOut)));
+            assert_eq!(world.read_data(), 2 + u64::from(hurried.is_ok()));
+            nothing_is_left(&world);
+        });
+    }
+}
+
+#[test]
+fn who_has_no_time_gets_the_mutex_of_a_bias_exactly_if_its_thread_is_outside() {
+    for inside in [false, true] {
+        check(1, move || {
+            let world = biased();
+            let me = world.me(2);
+            let grip = inside.then(|| mutex(&world).lock_biased(&me).unwrap());
+            for deadline in [0, 1] {
+                let taken = turn_until(&world, 0, Some(deadline));
+                let right = if inside { Err(LockError::TimedOut) } else { Ok(Taken::Clean) };
+                assert_eq!(taken, right);
+            }
+            if let Some(grip) = grip {
+                assert!(!mutex(&world).unlock_biased(grip), "it sees that the bias is revoked");
+                mutex(&world).unlock_biased_slowly(&me, &*world, grip, Release::Done).unwrap();
+            }
+            assert_eq!(mutex(&world).look(), LockWord::FREE);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+#[test]
+fn a_reset_frees_a_biased_mutex_that_nobody_holds_and_refuses_one_that_is_held() {
+    check(3, || {
+        let world = biased();
+        let waiter = spawn(&world, |world| turn(world, 1));
+        let owner = spawn(&world, |world| {
+            let me = world.me(2);
+            let (grip, _) = lock(world, &me, world, None).unwrap();
+            world.write_data();
+            let reset = mutex(world).reset(world);
+            world.write_data();
+            free(world, &me, world, grip);
+            reset
+        });
+        // Whether it is held now, nobody knows; but it is free after it, or in somebody's hands.
+        let _ = mutex(&world).reset(&*world);
+        assert_eq!(owner.join().unwrap(), Err(LockError::TimedOut));
+        assert_eq!(waiter.join().unwrap(), Taken::Clean);
+        assert_eq!(world.read_data(), 3);
+        assert_eq!(mutex(&world).reset(&*world), Ok(()));
+        assert_eq!(mutex(&world).look(), LockWord::FREE);
+        nothing_is_left(&world);
+    });
+}
+
+/// The reaper and two that wait, at once. Who dies in the middle has been fenced, and nothing else.
+#[test]
+fn a_death_inside_is_told_once_whoever_finds_out_first() {
+    for revoked in [false, true] {
+        check(3, move || {
+            let world = biased();
+            let me = world.me(2);
+            let _grip = mutex(&world).lock_biased(&me).unwrap();
+            world.write_data();
+            if revoked {
+                assert_eq!(turn_until(&world, 0, Some(0)), Err(LockError::TimedOut));
+            }
+            world.fence(2);
+            let reaper = spawn(&world, |world| world.settle(2));
+            let waiter = spawn(&world, |world| turn(world, 1));
+            let mine = turn(&world, 0);
+            reaper.join().unwrap();
+            let told = [mine, waiter.join().unwrap(), turn(&world, 0)];
+            let told = told.iter().filter(|taken| **taken == Taken::OwnerDied).count();
+            assert_eq!(told, 1);
+            world.settle(2);
+            assert_eq!(turn(&world, 0), Taken::Clean);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+/// Another mutex of the same entry: its thread says of the first only that the entry is not for it.
+#[test]
+fn who_finds_the_entry_in_use_for_another_mutex_sees_what_was_done_under_the_first() {
+    check(4, || {
+        let world = biased();
+        let waiter = spawn(&world, |world| turn(world, 1));
+        assert_eq!(turn(&world, 2), Taken::Clean);
+        let at = (2..).map(World::at).find(|at| bias_entry(*at) == bias_entry(World::at(WORD)));
+        let me = world.me(2);
+        let other = Mutex::new(&world.words[2], at.unwrap());
+        for _ in 0..2 {
+            let grip = other.lock_biased(&me).unwrap();
+            assert!(other.unlock_biased(grip));
+            // It gives up the first bias: as if it had missed that often.
+            let (place, turn) = entry(&world, 2, World::at(WORD));
+            let mut missed = BiasTurn::from_word(turn.load(Ordering::Relaxed));
+            while let Some(more) = missed.missed() {
+                missed = more;
+            }
+            if BiasPlace::from_word(place.load(Ordering::Relaxed)).biased().is_some() {
+                turn.store(missed.word(), Ordering::Relaxed);
+            }
+        }
+        assert_eq!(waiter.join().unwrap(), Taken::Clean);
+        assert_eq!(world.read_data(), 2);
         nothing_is_left(&world);
     });
 }
