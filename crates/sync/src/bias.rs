@@ -171,6 +171,8 @@ impl Mutex<'_> {
                 if due && how == Release::Done && env.may_bias() && self.bias_to(me) {
                     return Ok(());
                 }
+                // Somebody waits, or no mutex may be biased.
+                self.forget_bias(me);
             }
         }
         self.unlock_slow(me, env, how)
@@ -237,12 +239,11 @@ impl Mutex<'_> {
         place.store(BiasPlace::of(self.at()).word(), Ordering::Release);
         Point::BiasPlaced.reached();
         // The swap releases: whoever sees the bias sees the entry.
-        if self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh))) {
+        let made = self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh)));
+        if made {
             Point::BiasMade.reached();
-            return true;
         }
-        self.forget_bias(me);
-        false
+        made
     }
 
     /// Makes the entry of this mutex one of a candidate anew: somebody else wanted the mutex.

@@ -120,7 +120,9 @@ impl<'a> Condvar<'a> {
 /// left it inconsistent. Evidence is looked for only of an owner that had it at the last look, `before`.
 fn is_hurt(mutex: &Mutex<'_>, env: &impl Liveness, before: &mut Option<Owner>) -> bool {
     let seen = mutex.look();
-    let Some(owner) = seen.owner() else { return seen.flags() != LockFlags::NONE };
+    let Some(owner) = mutex.owner(seen, env) else {
+        return !seen.is_biased() && seen.flags() != LockFlags::NONE;
+    };
     let known = before.replace(owner) == Some(owner);
     (if known { Evidence::Sought } else { Evidence::Known }).proves_dead(env, owner)
 }

@@ -290,7 +290,7 @@ impl<'a> Mutex<'a> {
     }
 
     /// Who has the mutex, by this word or by the bias that is revoked in it.
-    fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
+    pub(crate) fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
         match seen.bias() {
             Some(bias) => env.inside(bias, self.at),
             None => seen.owner(),
@@ -347,7 +347,9 @@ impl<'a> Mutex<'a> {
             return Ok(Step::Again);
         }
         Point::LockFlagged.reached();
-        let most = if seen.bias().is_some() && !wait.parked { FIRST_SLICE_NS } else { u64::MAX };
+        // Who has slept may have done so for another bias: it is the flag that the thread may have missed.
+        let first = !wait.parked || expected != seen;
+        let most = if seen.bias().is_some() && first { FIRST_SLICE_NS } else { u64::MAX };
         let slice = now.saturating_add(plan.slice_ns.min(most));
         Ok(Step::Sleep(expected, owner, deadline.unwrap_or(u64::MAX).min(slice)))
     }

@@ -11,6 +11,8 @@
 
 #[path = "alone/barrier.rs"]
 mod barrier;
+#[path = "alone/bias.rs"]
+mod bias;
 #[path = "alone/condvar.rs"]
 mod condvar;
 #[path = "alone/once.rs"]

@@ -6,8 +6,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
-use commonhold_sync::{Liveness, Park, Shares, Thread, Verdict, Wake};
+use commonhold_layout::{Bias, Offset, Owner, PeerId, ThreadId, thread_word};
+use commonhold_sync::{Liveness, Park, Shares, Thread, Verdict, Wake, is_inside};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
@@ -31,6 +31,10 @@ pub(crate) struct World {
     pub(crate) woken: RefCell<Vec<Wake>>,
     /// How often somebody slept.
     pub(crate) slept: Cell<u32>,
+    /// How long each of those would have slept if nothing had happened.
+    pub(crate) naps: RefCell<Vec<u64>>,
+    /// No mutex may be biased.
+    pub(crate) leased: Cell<bool>,
 }
 
 impl World {
@@ -88,6 +92,7 @@ impl Park for World {
         assert_ne!(until, u64::MAX, "it sleeps for ever");
         self.slept.set(self.slept.get() + 1);
         assert!(self.slept.get() < 1000, "nothing will ever happen");
+        self.naps.borrow_mut().push(until.saturating_sub(self.clock.get()));
         let line = self.script.borrow_mut().pop_front();
         match line {
             Some(line) => line(self),
@@ -108,6 +113,16 @@ impl Liveness for World {
     fn is_current(&self, owner: Owner) -> bool {
         let state = self.states.get(usize::from(owner.peer().get()));
         state.is_some_and(|state| state.load(Ordering::Relaxed) == LIVE)
+    }
+
+    fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
+        let peer = usize::from(bias.peer.get());
+        let slot = self.slots.get(peer).filter(|_| bias.thread == ThreadId::FIRST)?;
+        is_inside(slot, bias, at).then(|| owner(peer))
+    }
+
+    fn may_bias(&self) -> bool {
+        !self.leased.get()
     }
 
     fn verdict(&self, owner: Owner) -> Verdict {
