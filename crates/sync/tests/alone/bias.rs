@@ -295,6 +295,20 @@ fn a_thread_that_is_fenced_inside_changes_nothing_any_more_and_the_next_is_told(
 }
 
 #[test]
+fn a_thread_that_is_fenced_on_its_way_out_changes_nothing_any_more() {
+    let world = biased(FIRST);
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
+    assert!(!mutex(&world, FIRST).unlock_biased(grip));
+    world.fence(0);
+    let before = words(&world);
+    let me = world.me(0);
+    let freed = mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, Release::Done);
+    assert_eq!((freed, words(&world)), (Err(LockError::Fenced), before));
+    assert_eq!(take(&world, 1, FIRST), CLEAN);
+}
+
+#[test]
 fn a_thread_that_was_fenced_outside_does_not_enter_and_the_next_is_told_nothing() {
     let world = biased(FIRST);
     world.fence(0);
@@ -332,6 +346,24 @@ fn who_owns_what_it_had_by_a_bias_has_the_word_and_is_outside() {
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
     free(&world, 0, FIRST, owned).unwrap();
     assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
+}
+
+#[test]
+fn a_mutex_that_is_left_inconsistent_is_not_biased_though_it_is_due() {
+    let world = World::new();
+    (1..EARNED).for_each(|_| use_it(&world, 0, FIRST));
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (me, how) = (world.me(0), Release::Inconsistent);
+    mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
+    assert_eq!(take(&world, 1, FIRST), DIED);
+}
+
+#[test]
+fn a_word_of_a_bias_that_is_over_is_free_though_the_thread_is_inside_by_another() {
+    let world = biased(FIRST);
+    let (_grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    world.words[FIRST].store(LockWord::biased(bias_of(0, 7)).word(), Ordering::Relaxed);
+    assert_eq!(take(&world, 1, FIRST), CLEAN);
 }
 
 /// Somebody has copied bytes about.
