@@ -254,6 +254,16 @@ fn who_waits_for_a_thread_that_is_inside_is_woken_when_it_leaves() {
     assert!(world.is_nothing_pending());
 }
 
+/// The wake-up that it may have used up was meant for somebody; who leaves may not see a flag.
+#[test]
+fn a_sleeper_that_gives_up_on_a_thread_inside_wakes_the_next_itself() {
+    let world = biased(FIRST);
+    let (_grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let waited = lock(&world, 1, FIRST, Some(10_000_000)).map(|(_, taken)| taken);
+    assert_eq!(waited, Err(LockError::TimedOut));
+    assert_eq!(*world.woken.borrow(), [Wake::One]);
+}
+
 /// A thread that leaves looks for a revocation without a fence, and may have missed it.
 #[test]
 fn whoever_revokes_a_bias_sleeps_a_millisecond_at_first_even_if_it_has_slept_before() {
