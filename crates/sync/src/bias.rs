@@ -16,9 +16,9 @@
 //!    number. So a thread that is seen outside, by whoever has seen the word revoked, stays outside as
 //!    long as the word stays as it is: a compare-and-swap of the word is all that it takes to take the mutex.
 //! 3. Only the thread itself writes its entries, and each of its stores releases, of either word: by any of
-//!    them somebody may find that it is outside, and then sees what it did inside. If it died inside, whoever takes the word from it tells the next
-//!    owner so, as of any dead owner; and before its slot has another peer, a [reaper](settle_bias) does that
-//!    for all its entries.
+//!    them somebody may find that it is outside, and then sees what it did inside. If it died inside, whoever
+//!    takes the word from it tells the next owner so, as of any dead owner; and before its slot has another
+//!    peer, a [reaper](settle_bias) does that for all its entries.
 //! 4. An entry is given up by its thread at any time when it is outside. The word needs no change: it is of
 //!    a bias that no entry knows.
 //! 5. A thread that leaves looks for a revocation without a fence, as a reader does. Whoever has missed it

@@ -9,6 +9,8 @@
 mod barrier;
 #[path = "loom/bias.rs"]
 mod bias;
+#[path = "loom/bias_deaths.rs"]
+mod bias_deaths;
 #[path = "loom/condvar.rs"]
 mod condvar;
 #[path = "loom/once.rs"]
