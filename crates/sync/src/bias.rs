@@ -15,9 +15,10 @@
 //! 2. Once a bias is revoked its thread does not enter by it, and no later bias of that thread has its
 //!    number. So a thread that is seen outside, by whoever has seen the word revoked, stays outside as
 //!    long as the word stays as it is: a compare-and-swap of the word is all that it takes to take the mutex.
-//! 3. Only the thread itself writes its entries. If it died inside, whoever takes the word from it tells the next
-//!    owner so, as of any dead owner; and before its slot has another peer, a [reaper](settle_bias) does that
-//!    for all its entries.
+//! 3. Only the thread itself writes its entries, and each of its stores releases, of either word: by any of
+//!    them somebody may find that it is outside, and then sees what it did inside. If it died inside, whoever
+//!    takes the word from it tells the next owner so, as of any dead owner; and before its slot has another
+//!    peer, a [reaper](settle_bias) does that for all its entries.
 //! 4. An entry is given up by its thread at any time when it is outside. The word needs no change: it is of
 //!    a bias that no entry knows.
 //! 5. A thread that leaves looks for a revocation without a fence, as a reader does. Whoever has missed it
@@ -171,6 +172,8 @@ impl Mutex<'_> {
                 if due && how == Release::Done && env.may_bias() && self.bias_to(me) {
                     return Ok(());
                 }
+                // Somebody waits, or no mutex may be biased.
+                self.forget_bias(me);
             }
         }
         self.unlock_slow(me, env, how)
@@ -237,12 +240,11 @@ impl Mutex<'_> {
         place.store(BiasPlace::of(self.at()).word(), Ordering::Release);
         Point::BiasPlaced.reached();
         // The swap releases: whoever sees the bias sees the entry.
-        if self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh))) {
+        let made = self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh)));
+        if made {
             Point::BiasMade.reached();
-            return true;
         }
-        self.forget_bias(me);
-        false
+        made
     }
 
     /// Makes the entry of this mutex one of a candidate anew: somebody else wanted the mutex.
@@ -318,6 +320,7 @@ pub fn is_inside(slot: &[AtomicU64; thread_word::COUNT], bias: Bias, at: Offset)
     // SeqCst: pairs with the thread's swap; in this order, since the place is that of the turn as long as the
     // thread is inside. Acquire: pairs with its Release stores.
     let turn = BiasTurn::from_word(turn.load(Ordering::SeqCst));
+    // Acquire: the thread may have left, and used the entry for something else, since we saw its turn.
     turn.is_inside()
         && turn.number() == bias.number
         && place.load(Ordering::Acquire) == BiasPlace::of(at).word()

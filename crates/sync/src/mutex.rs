@@ -279,11 +279,14 @@ impl<'a> Mutex<'a> {
 
     /// Ends the bias of a word that has one, and says whether it had: then the word is to be looked at again.
     fn revoke(&self, seen: LockWord) -> bool {
-        let biased = seen.bias().is_some() && seen != seen.revoked();
-        if biased && self.swap(seen, seen.revoked()) {
+        let Some(_) = seen.bias() else { return false };
+        let revoked = seen == seen.revoked();
+        if !revoked && self.swap(seen, seen.revoked()) {
             Point::BiasRevoked.reached();
         }
-        biased
+        // Whether it was we or another who revoked it.
+        store_then_load();
+        !revoked
     }
 
     /// Who has the mutex, by this word or by the bias that is revoked in it.

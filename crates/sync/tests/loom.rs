@@ -7,6 +7,10 @@
 
 #[path = "loom/barrier.rs"]
 mod barrier;
+#[path = "loom/bias.rs"]
+mod bias;
+#[path = "loom/bias_deaths.rs"]
+mod bias_deaths;
 #[path = "loom/condvar.rs"]
 mod condvar;
 #[path = "loom/once.rs"]

@@ -1,88 +1,461 @@
-//! The bias of a mutex.
+//! Mutexes that become biased, are, and cease to be. Thread 0 is the one that has the bias.
 
 use std::sync::atomic::Ordering;
 
-use commonhold_layout::BIAS_AFTER;
-use commonhold_sync::{Grip, LockError, Mutex, Release, Taken, Thread};
+use commonhold_layout::{
+    BIAS_AFTER, BIAS_MISSES, Bias, BiasPlace, BiasTurn, LockFlags, LockWord, PeerId, ThreadId,
+    bias_entry, thread_word,
+};
+use commonhold_sync::{
+    Condvar, FIRST_SLICE_NS, Grip, LockError, Mutex, Release, Taken, Waited, Wake, inside_of,
+    settle_bias,
+};
+use proptest::prelude::*;
 
 use crate::script::World;
 
-pub(crate) fn mutex(world: &World) -> Mutex<'_> {
-    Mutex::new(&world.words[1], World::at(1))
+/// These two have the same entry, and the third has another.
+const FIRST: usize = 1;
+const SECOND: usize = 2;
+const THIRD: usize = 6;
+
+/// It is freed so often, and the next time it is biased.
+const EARNED: u64 = BIAS_AFTER + 1;
+
+const CLEAN: Result<Taken, LockError> = Ok(Taken::Clean);
+const DIED: Result<Taken, LockError> = Ok(Taken::OwnerDied);
+
+fn mutex(world: &World, word: usize) -> Mutex<'_> {
+    Mutex::new(&world.words[word], World::at(word))
 }
 
-fn lock<'a>(world: &World, me: &Thread<'a>) -> Grip<'a> {
-    let mutex = mutex(world);
-    mutex.lock_biased(me).unwrap_or_else(|| {
-        assert_eq!(mutex.lock_biased_slowly(me, world, None), Ok(Taken::Clean));
-        mutex.grip(me, me.owner().word())
-    })
-}
-
-fn unlock(world: &World, me: &Thread<'_>, grip: Grip<'_>) {
-    let mutex = mutex(world);
-    if !mutex.unlock_biased(grip) {
-        mutex.unlock_biased_slowly(me, world, grip, Release::Done).unwrap();
+/// As those do it who use mutexes.
+fn lock(
+    world: &World,
+    peer: usize,
+    word: usize,
+    deadline: Option<u64>,
+) -> Result<(Grip<'_>, Taken), LockError> {
+    let (me, mutex) = (world.me(peer), mutex(world, word));
+    if let Some(grip) = mutex.lock_biased(&me) {
+        return Ok((grip, Taken::Clean));
     }
+    let taken = mutex.lock_biased_slowly(&me, world, deadline)?;
+    Ok((mutex.grip(&me, me.owner().word()), taken))
 }
 
-/// Has the mutex biased to a peer, which is outside then.
-pub(crate) fn use_alone(world: &World, peer: usize) {
-    let me = world.me(peer);
-    for _ in 0..BIAS_AFTER + 2 {
-        let grip = lock(world, &me);
-        unlock(world, &me, grip);
+fn take(world: &World, peer: usize, word: usize) -> Result<Taken, LockError> {
+    lock(world, peer, word, Some(0)).map(|(_, taken)| taken)
+}
+
+fn free(world: &World, peer: usize, word: usize, grip: Grip<'_>) -> Result<(), LockError> {
+    if mutex(world, word).unlock_biased(grip) {
+        return Ok(());
     }
-    assert!(mutex(world).look().is_biased());
+    mutex(world, word).unlock_biased_slowly(&world.me(peer), world, grip, Release::Done)
 }
 
-/// What a peer holds by its bias.
-pub(crate) fn enter(world: &World, peer: usize) -> Grip<'_> {
-    let grip = lock(world, &world.me(peer));
-    assert!(grip.is_biased());
-    grip
+fn use_it(world: &World, peer: usize, word: usize) {
+    let (grip, taken) = lock(world, peer, word, None).unwrap();
+    assert_eq!(taken, Taken::Clean);
+    free(world, peer, word, grip).unwrap();
 }
 
-/// What a peer that has [entered](enter) still holds.
-pub(crate) fn held(world: &World, peer: usize) -> Grip<'_> {
-    mutex(world).grip(&world.me(peer), mutex(world).look())
+fn is_biased(world: &World, word: usize) -> bool {
+    mutex(world, word).look().is_biased()
 }
 
-/// All that the thread slot of a peer says.
-fn slot(world: &World, peer: usize) -> Vec<u64> {
-    world.slots[peer].iter().map(|word| word.load(Ordering::Relaxed)).collect()
+/// A world in which a mutex is biased to thread 0.
+fn biased(word: usize) -> World {
+    let world = World::new();
+    (0..EARNED).for_each(|_| use_it(&world, 0, word));
+    assert!(is_biased(&world, word));
+    world
+}
+
+fn bias_of(peer: u16, number: u32) -> Bias {
+    Bias { peer: PeerId::new(peer), thread: ThreadId::FIRST, number }
+}
+
+/// All that anybody could have changed.
+fn words(world: &World) -> Vec<u64> {
+    let slots = world.slots.iter().flatten();
+    world.words.iter().chain(slots).map(|word| word.load(Ordering::Relaxed)).collect()
 }
 
 #[test]
-fn who_is_declared_dead_inside_of_its_biased_mutex_writes_nothing_into_a_slot_that_may_be_anothers()
-{
+fn the_mutexes_of_these_tests_compete_as_they_say() {
+    let [first, second, third] = [FIRST, SECOND, THIRD].map(|word| bias_entry(World::at(word)));
+    assert!(first == second && first != third);
+}
+
+#[test]
+fn a_mutex_is_biased_to_the_thread_that_has_freed_it_often_enough_and_then_its_word_stays() {
     let world = World::new();
-    use_alone(&world, 1);
-    let grip = enter(&world, 1);
-    world.fence(1);
-    let before = slot(&world, 1);
-    assert!(!mutex(&world).unlock_biased(grip));
-    assert_eq!(slot(&world, 1), before);
+    for freed in 0..EARNED {
+        assert!(!is_biased(&world, FIRST), "{freed}");
+        let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+        assert!(!grip.is_biased());
+        free(&world, 0, FIRST, grip).unwrap();
+    }
+    // What the loom suite begins with.
+    let word = LockWord::biased(bias_of(0, 1));
+    let entry = thread_word::BIAS + 2 * bias_entry(World::at(FIRST));
+    assert_eq!(mutex(&world, FIRST).look(), word);
+    assert_eq!(world.slots[0][thread_word::BIASES].load(Ordering::Relaxed), 1);
+    let place = || world.slots[0][entry].load(Ordering::Relaxed);
+    let turn = || world.slots[0][entry + 1].load(Ordering::Relaxed);
+    assert_eq!(place(), BiasPlace::of(World::at(FIRST)).word());
+    for _ in 0..3 {
+        assert_eq!(turn(), BiasTurn::of(1).word());
+        let grip = mutex(&world, FIRST).lock_biased(&world.me(0)).unwrap();
+        assert!(grip.is_biased() && BiasTurn::from_word(turn()).is_inside());
+        assert_eq!(mutex(&world, FIRST).look(), word);
+        assert!(mutex(&world, FIRST).unlock_biased(grip));
+        assert_eq!(mutex(&world, FIRST).look(), word);
+    }
+    assert!(world.is_nothing_pending() && world.woken.borrow().is_empty());
+}
+
+#[test]
+fn a_mutex_that_two_threads_use_is_biased_to_neither() {
+    let world = World::new();
+    for _ in 0..3 {
+        (1..BIAS_AFTER).for_each(|_| use_it(&world, 0, FIRST));
+        let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+        let word = grip.word();
+        world.then(move |world| {
+            free(world, 0, FIRST, mutex(world, FIRST).grip(&world.me(0), word)).unwrap();
+        });
+        use_it(&world, 1, FIRST);
+        assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
+    }
+}
+
+#[test]
+fn frees_count_towards_a_bias_from_the_last_one_for_which_somebody_waited() {
+    let world = World::new();
+    (0..BIAS_AFTER / 2).for_each(|_| use_it(&world, 0, FIRST));
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
+    let flagged = mutex(&world, FIRST).look().with_flags(LockFlags::WAITERS);
+    world.words[FIRST].store(flagged.word(), Ordering::Relaxed);
+    free(&world, 0, FIRST, grip).unwrap();
+    for _ in 0..BIAS_AFTER {
+        assert!(!is_biased(&world, FIRST));
+        use_it(&world, 0, FIRST);
+    }
+    assert!(is_biased(&world, FIRST));
+}
+
+#[test]
+fn where_no_mutex_may_be_biased_none_is_and_nearly_all_unlocks_are_quick() {
+    let world = World::new();
+    world.leased.set(true);
+    let mut slow = 0;
+    for _ in 0..3 * EARNED {
+        let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+        if !mutex(&world, FIRST).unlock_biased(grip) {
+            slow += 1;
+            let me = world.me(0);
+            mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, Release::Done).unwrap();
+        }
+        assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
+    }
+    assert!(slow <= 3, "{slow}");
+}
+
+#[test]
+fn who_has_a_mutex_and_locks_it_again_is_told_of_the_deadlock_and_can_free_it() {
+    for by_bias in [false, true] {
+        let world = if by_bias { biased(FIRST) } else { World::new() };
+        let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+        assert_eq!(grip.is_biased(), by_bias);
+        for deadline in [None, Some(0), Some(1000)] {
+            let again = lock(&world, 0, FIRST, deadline).map(|(_, taken)| taken);
+            assert_eq!(again, Err(LockError::Deadlock));
+        }
+        assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
+        free(&world, 0, FIRST, grip).unwrap();
+        assert_eq!(take(&world, 1, FIRST), CLEAN);
+    }
+}
+
+#[test]
+fn a_bias_that_is_used_between_outlasts_any_number_of_other_mutexes() {
+    let world = biased(FIRST);
+    for _ in 0..4 * BIAS_MISSES {
+        use_it(&world, 0, SECOND);
+        use_it(&world, 0, FIRST);
+    }
+    assert!(is_biased(&world, FIRST) && !is_biased(&world, SECOND));
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    assert!(grip.is_biased());
+    // What else is freed meanwhile is none of its business.
+    (0..2 * BIAS_MISSES).for_each(|_| use_it(&world, 0, SECOND));
+    assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
+    free(&world, 0, FIRST, grip).unwrap();
+}
+
+#[test]
+fn a_bias_that_is_missed_is_given_up_for_another_and_its_mutex_is_anybodys() {
+    for peer in [0, 1] {
+        let world = biased(FIRST);
+        for _ in 0..BIAS_MISSES + EARNED {
+            assert!(!is_biased(&world, SECOND));
+            use_it(&world, 0, SECOND);
+        }
+        // The word of the first has not been touched.
+        assert!(is_biased(&world, SECOND) && is_biased(&world, FIRST));
+        let (grip, taken) = lock(&world, peer, FIRST, Some(0)).unwrap();
+        assert_eq!((grip.is_biased(), taken), (false, Taken::Clean));
+        free(&world, peer, FIRST, grip).unwrap();
+        assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
+        let (grip, _) = lock(&world, 0, SECOND, None).unwrap();
+        assert!(grip.is_biased());
+    }
+}
+
+#[test]
+fn mutexes_of_different_entries_are_biased_at_once() {
+    let world = biased(FIRST);
+    (0..EARNED).for_each(|_| use_it(&world, 0, THIRD));
+    let [(first, _), (third, _)] = [FIRST, THIRD].map(|word| lock(&world, 0, word, None).unwrap());
+    assert!(first.is_biased() && third.is_biased());
+    let inside: Vec<_> = inside_of(&world.slots[0], |number| bias_of(0, number)).collect();
+    let all = [(World::at(FIRST), bias_of(0, 1)), (World::at(THIRD), bias_of(0, 2))];
+    assert!(inside.len() == 2 && all.iter().all(|one| inside.contains(one)), "{inside:?}");
+}
+
+#[test]
+fn a_bias_that_was_revoked_is_earned_anew_with_another_number() {
+    let world = biased(FIRST);
+    use_it(&world, 1, FIRST);
+    assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
+    // The first turn finds the entry of a bias that is over, and counts.
+    for _ in 0..BIAS_AFTER {
+        assert!(!is_biased(&world, FIRST));
+        use_it(&world, 0, FIRST);
+    }
+    assert_eq!(mutex(&world, FIRST).look(), LockWord::biased(bias_of(0, 2)));
+}
+
+#[test]
+fn who_waits_for_a_thread_that_is_inside_is_woken_when_it_leaves() {
+    let world = biased(FIRST);
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let word = grip.word();
+    world.then(move |world| {
+        let grip = mutex(world, FIRST).grip(&world.me(0), word);
+        free(world, 0, FIRST, grip).unwrap();
+    });
+    assert_eq!(lock(&world, 1, FIRST, None).unwrap().1, Taken::Clean);
+    assert_eq!((world.slept.get(), &*world.woken.borrow()), (1, &vec![Wake::One]));
+    assert!(world.is_nothing_pending());
+}
+
+/// The wake-up that it may have used up was meant for somebody; who leaves may not see a flag.
+#[test]
+fn a_sleeper_that_gives_up_on_a_thread_inside_wakes_the_next_itself() {
+    let world = biased(FIRST);
+    let (_grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let waited = lock(&world, 1, FIRST, Some(10_000_000)).map(|(_, taken)| taken);
+    assert_eq!(waited, Err(LockError::TimedOut));
+    assert_eq!(*world.woken.borrow(), [Wake::One]);
+}
+
+/// A thread that leaves looks for a revocation without a fence, and may have missed it.
+#[test]
+fn whoever_revokes_a_bias_sleeps_a_millisecond_at_first_even_if_it_has_slept_before() {
+    let world = World::new();
+    (1..EARNED).for_each(|_| use_it(&world, 0, FIRST));
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let word = grip.word();
+    world.then(move |world| {
+        // It frees the mutex, and uses it alone until the sleeper has come to itself: inside again.
+        free(world, 0, FIRST, mutex(world, FIRST).grip(&world.me(0), word)).unwrap();
+        (0..EARNED).for_each(|_| use_it(world, 0, FIRST));
+        assert!(lock(world, 0, FIRST, None).unwrap().0.is_biased());
+        world.then(move |world| {
+            let bias = mutex(world, FIRST).look().bias().unwrap();
+            let grip = mutex(world, FIRST).grip(&world.me(0), LockWord::biased(bias));
+            free(world, 0, FIRST, grip).unwrap();
+        });
+    });
+    assert_eq!(lock(&world, 1, FIRST, None).unwrap().1, Taken::Clean);
+    assert_eq!(world.naps.borrow()[1], FIRST_SLICE_NS);
+}
+
+#[test]
+fn a_thread_that_is_fenced_inside_changes_nothing_any_more_and_the_next_is_told() {
+    let world = biased(FIRST);
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    world.fence(0);
+    let (me, mutex, before) = (world.me(0), mutex(&world, FIRST), words(&world));
+    assert!(!mutex.unlock_biased(grip));
     for how in [Release::Done, Release::Inconsistent] {
-        let freed = mutex(&world).unlock_biased_slowly(&world.me(1), &world, grip, how);
+        let freed = mutex.unlock_biased_slowly(&me, &world, grip, how);
         assert_eq!(freed, Err(LockError::Fenced));
     }
-    assert_eq!(mutex(&world).own(&world.me(1), grip).map(drop), Err(LockError::Fenced));
-    assert_eq!(slot(&world, 1), before);
-    assert_eq!(mutex(&world).lock(&world.me(0), &world, None), Ok(Taken::OwnerDied));
+    assert_eq!(mutex.own(&me, grip).map(drop), Err(LockError::Fenced));
+    assert_eq!(mutex.mark_consistent_biased(&me, grip), Err(LockError::Fenced));
+    assert_eq!(words(&world), before);
+    assert_eq!(take(&world, 1, FIRST), DIED);
+    assert!(!mutex.unlock_biased(grip));
 }
 
 #[test]
-fn who_wants_a_mutex_that_is_biased_to_a_thread_outside_takes_it_at_once_and_whatever_became_of_that()
- {
-    for dead in [false, true] {
-        let world = World::new();
-        use_alone(&world, 1);
-        if dead {
-            world.kill(1);
+fn a_thread_that_is_fenced_on_its_way_out_changes_nothing_any_more() {
+    let world = biased(FIRST);
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
+    assert!(!mutex(&world, FIRST).unlock_biased(grip));
+    world.fence(0);
+    let before = words(&world);
+    let me = world.me(0);
+    let freed = mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, Release::Done);
+    assert_eq!((freed, words(&world)), (Err(LockError::Fenced), before));
+    assert_eq!(take(&world, 1, FIRST), CLEAN);
+}
+
+#[test]
+fn a_thread_that_was_fenced_outside_does_not_enter_and_the_next_is_told_nothing() {
+    let world = biased(FIRST);
+    world.fence(0);
+    assert!(mutex(&world, FIRST).lock_biased(&world.me(0)).is_none());
+    assert_eq!(take(&world, 0, FIRST), Err(LockError::Fenced));
+    assert_eq!(take(&world, 1, FIRST), CLEAN);
+}
+
+#[test]
+fn what_is_held_by_a_bias_is_consistent_until_it_is_left_otherwise() {
+    let world = biased(FIRST);
+    let me = world.me(0);
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    assert_eq!(mutex(&world, FIRST).mark_consistent_biased(&me, grip), Ok(()));
+    let how = Release::Inconsistent;
+    mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
+    let (grip, taken) = lock(&world, 0, FIRST, None).unwrap();
+    assert_eq!((grip.is_biased(), taken), (false, Taken::OwnerDied));
+    assert_eq!(mutex(&world, FIRST).mark_consistent_biased(&me, grip), Ok(()));
+    free(&world, 0, FIRST, grip).unwrap();
+    assert_eq!(take(&world, 1, FIRST), CLEAN);
+}
+
+#[test]
+fn who_owns_what_it_had_by_a_bias_has_the_word_and_is_outside() {
+    let world = biased(FIRST);
+    let me = world.me(0);
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let owned = mutex(&world, FIRST).own(&me, grip).unwrap();
+    assert!(!owned.is_biased() && mutex(&world, FIRST).look() == me.owner().word());
+    assert_eq!(inside_of(&world.slots[0], |number| bias_of(0, number)).count(), 0);
+    // Once is enough, and the bias is over.
+    assert_eq!(mutex(&world, FIRST).own(&me, owned).map(|grip| grip.word()), Ok(owned.word()));
+    assert_eq!(mutex(&world, FIRST).own(&me, grip).map(drop), Err(LockError::Fenced));
+    assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
+    free(&world, 0, FIRST, owned).unwrap();
+    assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
+}
+
+#[test]
+fn a_mutex_that_is_left_inconsistent_is_not_biased_though_it_is_due() {
+    let world = World::new();
+    (1..EARNED).for_each(|_| use_it(&world, 0, FIRST));
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (me, how) = (world.me(0), Release::Inconsistent);
+    mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
+    assert_eq!(take(&world, 1, FIRST), DIED);
+}
+
+#[test]
+fn a_word_of_a_bias_that_is_over_is_free_though_the_thread_is_inside_by_another() {
+    let world = biased(FIRST);
+    let (_grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    world.words[FIRST].store(LockWord::biased(bias_of(0, 7)).word(), Ordering::Relaxed);
+    assert_eq!(take(&world, 1, FIRST), CLEAN);
+}
+
+/// Somebody has copied bytes about.
+#[test]
+fn a_copy_of_a_biased_word_at_another_place_is_free() {
+    let world = biased(FIRST);
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let word = world.words[FIRST].load(Ordering::Relaxed);
+    for copy in [SECOND, THIRD] {
+        for peer in [1, 0] {
+            world.words[copy].store(word, Ordering::Relaxed);
+            assert_eq!(take(&world, peer, copy), CLEAN);
         }
-        assert_eq!(mutex(&world).try_lock(&world.me(0), &world), Ok(Taken::Clean));
-        assert_eq!((world.slept.get(), world.looks.get()), (0, 0));
-        mutex(&world).unlock(&world.me(0), &world, Release::Done).unwrap();
+    }
+    assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
+    free(&world, 0, FIRST, grip).unwrap();
+}
+
+#[test]
+fn a_reaper_settles_the_bias_that_it_was_told_of_and_no_other() {
+    let world = biased(FIRST);
+    let _grip = lock(&world, 0, FIRST, None).unwrap();
+    assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
+    let before = words(&world);
+    for other in [bias_of(0, 2), bias_of(1, 1)] {
+        settle_bias(&world.words[FIRST], other, &world);
+        assert_eq!(words(&world), before);
+    }
+    let starving = LockFlags::STARVING.with(LockFlags::WAITERS);
+    let word = mutex(&world, FIRST).look().with_flags(starving).word();
+    world.words[FIRST].store(word, Ordering::Relaxed);
+    settle_bias(&world.words[FIRST], bias_of(0, 1), &world);
+    let left = LockFlags::STARVING.with(LockFlags::INCONSISTENT);
+    assert_eq!(mutex(&world, FIRST).look(), LockWord::unowned(left));
+    assert_eq!(*world.woken.borrow(), [Wake::All]);
+    assert_eq!(take(&world, 1, FIRST), DIED);
+}
+
+/// A bias is no owner, dead or alive: to somebody who waits for a condition it says that the mutex is free.
+#[test]
+fn who_waits_for_a_condition_is_not_woken_because_the_mutex_is_biased_meanwhile() {
+    let world = World::new();
+    let condvar = Condvar::new(&world.words[THIRD], World::at(THIRD));
+    assert_eq!(take(&world, 1, FIRST), CLEAN);
+    world.then(|world| (0..EARNED).for_each(|_| use_it(world, 0, FIRST)));
+    let me = world.me(1);
+    let waited = condvar.wait(&mutex(&world, FIRST), &me, &world, Some(1_000_000_000));
+    assert_eq!(waited, Ok((Taken::Clean, Waited::TimedOut)));
+}
+
+proptest! {
+    #[test]
+    fn whatever_word_and_entries_say_nobody_panics_or_waits_for_ever(
+        word: u64, biased: bool, peer in 0_u64..6, number in 0_u64..3, place in 0_u64..8,
+        turn in 0_u64..3, inside: bool, missed: u16, junk: bool, noise: u64, peers in 0_usize..4,
+    ) {
+        let world = World::new();
+        // Often a bias of some thread, and an entry that has to do with it.
+        let near = word & 0xF000_0000 | number << 32 | word & 1 << 14 | peer;
+        let word = if biased { near | 1 << 15 } else { word };
+        let entry = thread_word::BIAS + 2 * bias_entry(World::at(FIRST));
+        let turn = u64::from(missed) << 48 | u64::from(inside) << 32 | turn;
+        let [place, turn] = if junk { [noise, noise.rotate_left(17)] } else { [place * 8, turn] };
+        for slot in &world.slots {
+            slot[entry].store(place, Ordering::Relaxed);
+            slot[entry + 1].store(turn, Ordering::Relaxed);
+        }
+        world.words[FIRST].store(word, Ordering::Relaxed);
+        for deadline in [Some(0), Some(50_000_000)] {
+            if let Ok((grip, taken)) = lock(&world, peers, FIRST, deadline) {
+                let me = world.me(peers);
+                if taken == Taken::OwnerDied {
+                    prop_assert!(mutex(&world, FIRST).mark_consistent_biased(&me, grip).is_ok());
+                }
+                prop_assert!(free(&world, peers, FIRST, grip).is_ok());
+            }
+        }
+        if biased && peer >= 4 && number > 0 {
+            // Of a thread that does not exist.
+            prop_assert_eq!(take(&world, 3, FIRST), CLEAN);
+        }
+        let _ = mutex(&world, FIRST).reset(&world);
+        prop_assert!(world.is_nothing_pending());
     }
 }

@@ -2,10 +2,7 @@
 
 use commonhold_sync::{Condvar, LockError, Mutex, Release, SLICE_NS, Taken, Waited, Wake};
 
-use crate::{
-    bias::{self, enter, use_alone},
-    script::World,
-};
+use crate::script::World;
 
 fn condvar(world: &World) -> Condvar<'_> {
     Condvar::new(&world.words[0], World::at(0))
@@ -105,41 +102,6 @@ fn a_living_holder_of_the_mutex_is_let_alone() {
     });
     assert_eq!(wait(&world, None), Ok((Taken::Clean, Waited::Notified)));
     assert_eq!(world.slept.get(), 5);
-}
-
-/// The story: a bias was taken for an owner that does not exist, and every sleeper woke at each slice.
-#[test]
-fn a_mutex_that_is_biased_to_one_who_lives_ends_no_wait_whether_it_is_inside_or_not() {
-    let world = World::new();
-    lock(&world, 0);
-    world.then(|world| use_alone(world, 1));
-    world.then(|world| {
-        world.pass(SLICE_NS);
-        let _inside = enter(world, 1);
-    });
-    for _ in 0..3 {
-        world.then(|world| world.pass(SLICE_NS));
-    }
-    world.then(|world| {
-        assert!(bias::mutex(world).unlock_biased(bias::held(world, 1)));
-        world.pass(SLICE_NS);
-    });
-    world.then(|world| condvar(world).notify_one(&world.me(1), world));
-    assert_eq!(wait(&world, None), Ok((Taken::Clean, Waited::Notified)));
-    assert_eq!((world.slept.get(), world.passed()), (7, 5 * SLICE_NS));
-}
-
-#[test]
-fn a_notifier_that_dies_inside_by_a_bias_is_found_out_within_two_slices() {
-    let world = World::new();
-    lock(&world, 0);
-    world.then(|world| {
-        use_alone(world, 1);
-        let _inside = enter(world, 1);
-        world.kill(1);
-    });
-    assert_eq!(wait(&world, None), Ok((Taken::OwnerDied, Waited::Notified)));
-    assert!(world.passed() <= 3 * SLICE_NS, "{}", world.passed());
 }
 
 #[test]

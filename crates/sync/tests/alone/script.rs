@@ -37,6 +37,10 @@ pub(crate) struct World {
     pub(crate) announced: RefCell<[Option<PendingKind>; PEERS]>,
     /// How often somebody slept.
     pub(crate) slept: Cell<u32>,
+    /// How long each of those would have slept if nothing had happened.
+    pub(crate) naps: RefCell<Vec<u64>>,
+    /// No mutex may be biased.
+    pub(crate) leased: Cell<bool>,
 }
 
 impl World {
@@ -58,11 +62,6 @@ impl World {
     /// How much time has passed, in nanoseconds.
     pub(crate) fn passed(&self) -> u64 {
         self.clock.get() - 1
-    }
-
-    /// So much time passes.
-    pub(crate) fn pass(&self, ns: u64) {
-        self.clock.set(self.clock.get() + ns);
     }
 
     /// The peer is dead, and whoever looks for evidence finds out.
@@ -104,6 +103,7 @@ impl Park for World {
         assert_ne!(until, u64::MAX, "it sleeps for ever");
         self.slept.set(self.slept.get() + 1);
         assert!(self.slept.get() < 1000, "nothing will ever happen");
+        self.naps.borrow_mut().push(until.saturating_sub(self.clock.get()));
         let line = self.script.borrow_mut().pop_front();
         match line {
             Some(line) => line(self),
@@ -144,12 +144,12 @@ impl Liveness for World {
 
     fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
         let peer = usize::from(bias.peer.get());
-        let slot = self.slots.get(peer)?;
+        let slot = self.slots.get(peer).filter(|_| bias.thread == ThreadId::FIRST)?;
         is_inside(slot, bias, at).then(|| owner(peer))
     }
 
     fn may_bias(&self) -> bool {
-        true
+        !self.leased.get()
     }
 
     fn verdict(&self, owner: Owner) -> Verdict {

@@ -9,9 +9,14 @@ use std::{
     sync::atomic::{AtomicU64 as Tally, Ordering::Relaxed},
 };
 
-use commonhold_layout::{Offset, Owner, PeerId, Pending, ThreadId, thread_word};
-use commonhold_sync::{Liveness, Park, Shares, Thread, Verdict, Wake};
-use commonhold_window::atomic::{AtomicU64, Ordering};
+use commonhold_layout::{Bias, Offset, Owner, PeerId, Pending, ThreadId, thread_word};
+use commonhold_sync::{
+    Liveness, Park, Shares, Thread, Verdict, Wake, inside_of, is_inside, settle_bias,
+};
+use commonhold_window::{
+    Point, at_each_point,
+    atomic::{AtomicU64, Ordering},
+};
 use loom::{
     cell::UnsafeCell,
     sync::{Arc, Condvar, Mutex},
@@ -59,6 +64,10 @@ impl World {
         Offset::new(word as u64 * 8).unwrap()
     }
 
+    pub(crate) fn bias(peer: usize, number: u32) -> Bias {
+        Bias { peer: PeerId::new(peer as u16), thread: ThreadId::FIRST, number }
+    }
+
     fn owner(peer: usize) -> Owner {
         Owner::new(PeerId::new(peer as u16), 1, ThreadId::FIRST).unwrap()
     }
@@ -67,10 +76,29 @@ impl World {
         Thread::new(Self::owner(peer), &self.slots[peer], &self.states[peer], LIVE)
     }
 
-    /// What a reaper does about a peer that has stopped: it fences it, and wakes those whom it would
-    /// have woken.
+    /// What a reaper does about a peer that has stopped: it fences it, and gives its slot away.
     pub(crate) fn bury(&self, peer: usize) {
+        self.fence(peer);
+        self.settle(peer);
+    }
+
+    /// What whoever finds out that a peer is dead does: it voids what the peer has, and wakes those whom it
+    /// would have woken.
+    pub(crate) fn fence(&self, peer: usize) {
         self.states[peer].store(0, Ordering::SeqCst);
+        self.wake_for(peer);
+    }
+
+    /// What is done before the slot of a fenced peer is given to another.
+    pub(crate) fn settle(&self, peer: usize) {
+        let named = |number| Self::bias(peer, number);
+        for (at, bias) in inside_of(&self.slots[peer], named) {
+            settle_bias(&self.words[at.get() as usize / 8], bias, self);
+        }
+        self.wake_for(peer);
+    }
+
+    fn wake_for(&self, peer: usize) {
         let pending = self.slots[peer][thread_word::PENDING].load(Ordering::SeqCst);
         if let Some(pending) = Pending::read(pending) {
             self.wake(&self.words[pending.lock.get() as usize / 8], Wake::All);
@@ -143,6 +171,16 @@ impl Liveness for World {
         self.states[usize::from(owner.peer().get())].load(Ordering::SeqCst) == LIVE
     }
 
+    fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
+        let peer = usize::from(bias.peer.get());
+        // Of a fenced peer too: nobody else gets its slot here.
+        is_inside(&self.slots[peer], bias, at).then(|| Self::owner(peer))
+    }
+
+    fn may_bias(&self) -> bool {
+        true
+    }
+
     fn verdict(&self, owner: Owner) -> Verdict {
         if self.is_current(owner) { Verdict::Alive } else { Verdict::Dead }
     }
@@ -177,7 +215,34 @@ pub(crate) struct Mortal<'a> {
     steps: Cell<u32>,
 }
 
-struct Died;
+/// At which crash point, if it was at one.
+struct Died(Option<Point>);
+
+/// How the life of a [`Mortal`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Finished,
+    /// At a crash point, or between two of them.
+    Ended(Option<Point>),
+}
+
+std::thread_local! {
+    /// Which thread of the model dies at a crash point, and after how many of them. (Loom runs all threads
+    /// of a model in one of the system's.)
+    static DOOMED: Cell<Option<(thread::ThreadId, u32)>> = const { Cell::new(None) };
+}
+
+fn at_point(point: Option<Point>) {
+    let Some((doomed, left)) = DOOMED.get() else { return };
+    if thread::current().id() != doomed {
+        return;
+    }
+    let Some(left) = left.checked_sub(1) else {
+        DOOMED.set(None);
+        resume_unwind(Box::new(Died(point)));
+    };
+    DOOMED.set(Some((doomed, left)));
+}
 
 impl Mortal<'_> {
     /// Lets `peer` do `work` until it dies or has finished, and then buries it if it died.
@@ -188,21 +253,46 @@ impl Mortal<'_> {
         steps: u32,
         work: impl FnOnce(&Mortal<'_>),
     ) -> bool {
-        let mortal = Mortal { world, steps: Cell::new(steps) };
-        match catch_unwind(AssertUnwindSafe(|| work(&mortal))) {
-            Ok(()) => true,
-            Err(death) if death.is::<Died>() => {
-                world.bury(peer);
-                false
-            }
-            Err(other) => resume_unwind(other),
+        let finished = Mortal { world, steps: Cell::new(steps) }.lives(work) == Life::Finished;
+        if !finished {
+            world.bury(peer);
         }
+        finished
+    }
+
+    /// Lets a thread do `work` until it comes to the crash point before which it has passed `points` others.
+    /// Nobody is told if it died.
+    pub(crate) fn live_to_point(
+        world: &World,
+        points: u32,
+        work: impl FnOnce(&Mortal<'_>),
+    ) -> Life {
+        at_each_point(|point| at_point(Some(point)));
+        DOOMED.set(Some((thread::current().id(), points)));
+        let life = Mortal { world, steps: Cell::new(u32::MAX) }.lives(work);
+        DOOMED.set(None);
+        life
+    }
+
+    fn lives(&self, work: impl FnOnce(&Self)) -> Life {
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(()) => Life::Finished,
+            Err(death) => match death.downcast::<Died>() {
+                Ok(died) => Life::Ended(died.0),
+                Err(other) => resume_unwind(other),
+            },
+        }
+    }
+
+    /// A crash point of the scenario's own.
+    pub(crate) fn point(&self) {
+        at_point(None);
     }
 
     /// A death at this very place, if that is the step at which it dies.
     pub(crate) fn step(&self) {
         match self.steps.get() {
-            0 => resume_unwind(Box::new(Died)),
+            0 => resume_unwind(Box::new(Died(None))),
             left => self.steps.set(left - 1),
         }
     }
@@ -234,6 +324,14 @@ impl Park for Mortal<'_> {
 impl Liveness for Mortal<'_> {
     fn is_current(&self, owner: Owner) -> bool {
         self.world.is_current(owner)
+    }
+
+    fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
+        self.world.inside(bias, at)
+    }
+
+    fn may_bias(&self) -> bool {
+        self.world.may_bias()
     }
 
     fn verdict(&self, owner: Owner) -> Verdict {

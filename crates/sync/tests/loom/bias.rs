@@ -1,0 +1,353 @@
+//! Mutexes that are biased. Thread 2 is the one that the mutex is biased to, or is going to be.
+//!
+//! A bias is made by hand where it is not what the scenario is about; that it is made so by those who use a
+//! mutex is shown in `tests/alone/bias.rs`.
+
+use commonhold_layout::{
+    BIAS_AFTER, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, bias_entry, thread_word,
+};
+use commonhold_sync::{Grip, Liveness, LockError, Mutex, Park, Release, Taken, Thread};
+use commonhold_window::atomic::{AtomicU64, Ordering};
+use loom::{sync::Arc, thread};
+
+use crate::world::{World, check};
+
+/// Not 0, which is the place of an empty entry.
+const WORD: usize = 1;
+const FIRST: u32 = 1;
+const TOLD: Result<Taken, LockError> = Ok(Taken::OwnerDied);
+
+pub(crate) fn mutex(world: &World) -> Mutex<'_> {
+    Mutex::new(&world.words[WORD], World::at(WORD))
+}
+
+fn entry(world: &World, peer: usize, at: Offset) -> (&AtomicU64, &AtomicU64) {
+    let first = thread_word::BIAS + 2 * bias_entry(at);
+    (&world.slots[peer][first], &world.slots[peer][first + 1])
+}
+
+/// A world in which the mutex is biased to thread 2.
+pub(crate) fn biased() -> Arc<World> {
+    let world = World::new();
+    let (place, turn) = entry(&world, 2, World::at(WORD));
+    world.slots[2][thread_word::BIASES].store(FIRST.into(), Ordering::SeqCst);
+    turn.store(BiasTurn::of(FIRST).word(), Ordering::SeqCst);
+    place.store(BiasPlace::of(World::at(WORD)).word(), Ordering::SeqCst);
+    let word = LockWord::biased(World::bias(2, FIRST));
+    world.words[WORD].store(word.word(), Ordering::SeqCst);
+    world
+}
+
+/// Thread 2 has freed the mutex so often that it is biased to it when it does so next.
+pub(crate) fn due(world: &World) {
+    let mut place = BiasPlace::candidate(World::at(WORD));
+    for _ in 1..BIAS_AFTER {
+        place = place.freed().unwrap();
+    }
+    entry(world, 2, World::at(WORD)).0.store(place.word(), Ordering::SeqCst);
+}
+
+/// As those do it who use mutexes.
+pub(crate) fn lock<'a>(
+    world: &World,
+    me: &Thread<'a>,
+    env: &(impl Park + Liveness),
+    deadline: Option<u64>,
+) -> Result<(Grip<'a>, Taken), LockError> {
+    let mutex = mutex(world);
+    if let Some(grip) = mutex.lock_biased(me) {
+        return Ok((grip, Taken::Clean));
+    }
+    let taken = mutex.lock_biased_slowly(me, env, deadline)?;
+    Ok((mutex.grip(me, me.owner().word()), taken))
+}
+
+pub(crate) fn free(world: &World, me: &Thread<'_>, env: &(impl Park + Liveness), grip: Grip<'_>) {
+    if !mutex(world).unlock_biased(grip) {
+        mutex(world).unlock_biased_slowly(me, env, grip, Release::Done).unwrap();
+    }
+}
+
+/// Takes the mutex, changes the data, and frees it.
+pub(crate) fn turn_until(
+    world: &World,
+    peer: usize,
+    deadline: Option<u64>,
+) -> Result<Taken, LockError> {
+    let me = world.me(peer);
+    let (grip, taken) = lock(world, &me, world, deadline)?;
+    if taken == Taken::OwnerDied {
+        mutex(world).mark_consistent_biased(&me, grip).unwrap();
+    }
+    world.write_data();
+    free(world, &me, world, grip);
+    Ok(taken)
+}
+
+pub(crate) fn turn(world: &World, peer: usize) -> Taken {
+    turn_until(world, peer, None).unwrap()
+}
+
+pub(crate) fn spawn<R: 'static>(
+    world: &Arc<World>,
+    work: impl FnOnce(&World) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let world = Arc::clone(world);
+    thread::spawn(move || work(&world))
+}
+
+/// Nobody has the mutex, or is about to do anything about it.
+fn nothing_is_left(world: &World) {
+    nothing_is_left_by_the_living(world);
+    let word = mutex(world).look();
+    let inside = word.bias().and_then(|bias| world.inside(bias, World::at(WORD)));
+    assert_eq!(inside, None);
+    for slot in &world.slots {
+        assert_eq!(slot[thread_word::PENDING].load(Ordering::SeqCst), 0, "nothing is pending");
+    }
+}
+
+pub(crate) fn nothing_is_left_by_the_living(world: &World) {
+    let word = mutex(world).look();
+    assert!(word.is_biased() || !word.is_owned(), "{word:?}");
+    assert_eq!(word.flags(), LockFlags::NONE, "{word:?}");
+}
+
+#[test]
+fn who_has_a_bias_and_who_revokes_it_exclude_each_other_and_lose_no_wake_up() {
+    for turns in [1, 2] {
+        check(5, move || {
+            let world = biased();
+            let other = spawn(&world, |world| turn(world, 1));
+            for _ in 0..turns {
+                assert_eq!(turn(&world, 2), Taken::Clean);
+            }
+            assert_eq!(other.join().unwrap(), Taken::Clean);
+            assert_eq!(world.read_data(), turns + 1);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+#[test]
+fn two_that_revoke_a_bias_at_once_and_who_enters_by_it_all_get_their_turn() {
+    check(3, || {
+        let world = biased();
+        let others = [0, 1].map(|peer| spawn(&world, move |world| turn(world, peer)));
+        assert_eq!(turn(&world, 2), Taken::Clean);
+        for other in others {
+            assert_eq!(other.join().unwrap(), Taken::Clean);
+        }
+        assert_eq!(world.read_data(), 3);
+        nothing_is_left(&world);
+    });
+}
+
+/// Thread 2 owns the word, and biases it when it frees it.
+#[test]
+fn a_bias_that_is_made_while_another_comes_or_waits_shuts_nobody_out() {
+    for others in [1, 2] {
+        check(5 - others, move || {
+            let world = World::new();
+            due(&world);
+            let me = world.me(2);
+            let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+            let others: Vec<_> =
+                (0..others).map(|peer| spawn(&world, move |world| turn(world, peer))).collect();
+            world.write_data();
+            free(&world, &me, &*world, grip);
+            assert_eq!(turn(&world, 2), Taken::Clean);
+            let came = others.len() as u64;
+            for other in others {
+                assert_eq!(other.join().unwrap(), Taken::Clean);
+            }
+            assert_eq!(world.read_data(), came + 2);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+/// As for a condition, or because of a panic.
+#[test]
+fn who_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next() {
+    for how in [Release::Done, Release::Inconsistent] {
+        check(4, move || {
+            let world = biased();
+            let waiter = spawn(&world, |world| turn(world, 1));
+            let me = world.me(2);
+            let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+            world.write_data();
+            let grip = mutex(&world).own(&me, grip).unwrap();
+            assert!(!grip.is_biased());
+            world.write_data();
+            mutex(&world).unlock(&me, &*world, how).unwrap();
+            let late = turn(&world, 2);
+            let told = [waiter.join().unwrap(), late].map(|taken| Ok(taken) == TOLD);
+            let once = usize::from(how == Release::Inconsistent);
+            assert_eq!(told.iter().filter(|told| **told).count(), once);
+            assert_eq!(world.read_data(), 4);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+/// What a thread does that panics: it says nothing but how it frees the mutex.
+#[test]
+fn who_leaves_inconsistent_what_it_has_by_a_bias_tells_the_next() {
+    check(4, || {
+        let world = biased();
+        let waiter = spawn(&world, |world| turn(world, 1));
+        let me = world.me(2);
+        let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+        world.write_data();
+        mutex(&world).unlock_biased_slowly(&me, &*world, grip, Release::Inconsistent).unwrap();
+        let told = [waiter.join().unwrap(), turn(&world, 0)];
+        assert_eq!(told.iter().filter(|told| **told == Taken::OwnerDied).count(), 1);
+        nothing_is_left(&world);
+    });
+}
+
+/// Thread 1 may stand still between its look at the entry and its swap of the word, until all others have
+/// been through a bias and the next, and somebody has wanted the mutex of the next too.
+#[test]
+fn who_has_seen_a_bias_that_is_over_does_not_take_the_mutex_from_the_next() {
+    check(3, || {
+        let world = biased();
+        let slow = spawn(&world, |world| turn(world, 1));
+        let quick = spawn(&world, |world| turn_until(world, 0, Some(0)));
+        assert_eq!(turn(&world, 2), Taken::Clean);
+        let (place, _) = entry(&world, 2, World::at(WORD));
+        if BiasPlace::from_word(place.load(Ordering::Relaxed)).is_candidate(World::at(WORD)) {
+            due(&world);
+        }
+        for _ in 0..2 {
+            assert_eq!(turn(&world, 2), Taken::Clean);
+        }
+        assert_eq!(slow.join().unwrap(), Taken::Clean);
+        let quick = quick.join().unwrap();
+        assert!(matches!(quick, Ok(Taken::Clean) | Err(LockError::TimedOut)), "{quick:?}");
+        assert_eq!(world.read_data(), 4 + u64::from(quick.is_ok()));
+        nothing_is_left(&world);
+    });
+}
+
+/// One that does not wait, one whose time is up already, and one that waits.
+#[test]
+fn who_has_no_time_revokes_a_bias_all_the_same_and_leaves_no_other_asleep() {
+    for deadline in [0, 1] {
+        check(3, move || {
+            let world = biased();
+            let hurried = spawn(&world, move |world| turn_until(world, 0, Some(deadline)));
+            let patient = spawn(&world, |world| turn(world, 1));
+            assert_eq!(turn(&world, 2), Taken::Clean);
+            assert_eq!(patient.join().unwrap(), Taken::Clean);
+            let hurried = hurried.join().unwrap();
+            assert!(matches!(hurried, Ok(Taken::Clean) | Err(LockError::TimedOut)));
+            assert_eq!(world.read_data(), 2 + u64::from(hurried.is_ok()));
+            nothing_is_left(&world);
+        });
+    }
+}
+
+#[test]
+fn who_has_no_time_gets_the_mutex_of_a_bias_exactly_if_its_thread_is_outside() {
+    for inside in [false, true] {
+        check(1, move || {
+            let world = biased();
+            let me = world.me(2);
+            let grip = inside.then(|| mutex(&world).lock_biased(&me).unwrap());
+            for deadline in [0, 1] {
+                let taken = turn_until(&world, 0, Some(deadline));
+                let right = if inside { Err(LockError::TimedOut) } else { Ok(Taken::Clean) };
+                assert_eq!(taken, right);
+            }
+            if let Some(grip) = grip {
+                assert!(!mutex(&world).unlock_biased(grip), "it sees that the bias is revoked");
+                mutex(&world).unlock_biased_slowly(&me, &*world, grip, Release::Done).unwrap();
+            }
+            assert_eq!(mutex(&world).look(), LockWord::FREE);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+#[test]
+fn a_reset_frees_a_biased_mutex_that_nobody_holds_and_refuses_one_that_is_held() {
+    check(3, || {
+        let world = biased();
+        let waiter = spawn(&world, |world| turn(world, 1));
+        let owner = spawn(&world, |world| {
+            let me = world.me(2);
+            let (grip, _) = lock(world, &me, world, None).unwrap();
+            world.write_data();
+            let reset = mutex(world).reset(world);
+            world.write_data();
+            free(world, &me, world, grip);
+            reset
+        });
+        // Whether it is held now, nobody knows; but it is free after it, or in somebody's hands.
+        let _ = mutex(&world).reset(&*world);
+        assert_eq!(owner.join().unwrap(), Err(LockError::TimedOut));
+        assert_eq!(waiter.join().unwrap(), Taken::Clean);
+        assert_eq!(world.read_data(), 3);
+        assert_eq!(mutex(&world).reset(&*world), Ok(()));
+        assert_eq!(mutex(&world).look(), LockWord::FREE);
+        nothing_is_left(&world);
+    });
+}
+
+/// The reaper and two that wait, at once. Who dies in the middle has been fenced, and nothing else.
+#[test]
+fn a_death_inside_is_told_once_whoever_finds_out_first() {
+    for revoked in [false, true] {
+        check(3, move || {
+            let world = biased();
+            let me = world.me(2);
+            let _grip = mutex(&world).lock_biased(&me).unwrap();
+            world.write_data();
+            if revoked {
+                assert_eq!(turn_until(&world, 0, Some(0)), Err(LockError::TimedOut));
+            }
+            world.fence(2);
+            let reaper = spawn(&world, |world| world.settle(2));
+            let waiter = spawn(&world, |world| turn(world, 1));
+            let mine = turn(&world, 0);
+            reaper.join().unwrap();
+            let told = [mine, waiter.join().unwrap(), turn(&world, 0)];
+            let told = told.iter().filter(|taken| **taken == Taken::OwnerDied).count();
+            assert_eq!(told, 1);
+            world.settle(2);
+            assert_eq!(turn(&world, 0), Taken::Clean);
+            nothing_is_left(&world);
+        });
+    }
+}
+
+/// Another mutex of the same entry: its thread says of the first only that the entry is not for it.
+#[test]
+fn who_finds_the_entry_in_use_for_another_mutex_sees_what_was_done_under_the_first() {
+    check(4, || {
+        let world = biased();
+        let waiter = spawn(&world, |world| turn(world, 1));
+        assert_eq!(turn(&world, 2), Taken::Clean);
+        let at = (2..).map(World::at).find(|at| bias_entry(*at) == bias_entry(World::at(WORD)));
+        let me = world.me(2);
+        let other = Mutex::new(&world.words[2], at.unwrap());
+        for _ in 0..2 {
+            let grip = other.lock_biased(&me).unwrap();
+            assert!(other.unlock_biased(grip));
+            // It gives up the first bias: as if it had missed that often.
+            let (place, turn) = entry(&world, 2, World::at(WORD));
+            let mut missed = BiasTurn::from_word(turn.load(Ordering::Relaxed));
+            while let Some(more) = missed.missed() {
+                missed = more;
+            }
+            if BiasPlace::from_word(place.load(Ordering::Relaxed)).biased().is_some() {
+                turn.store(missed.word(), Ordering::Relaxed);
+            }
+        }
+        assert_eq!(waiter.join().unwrap(), Taken::Clean);
+        assert_eq!(world.read_data(), 2);
+        nothing_is_left(&world);
+    });
+}

@@ -1,0 +1,215 @@
+//! Deaths of those who take part in a mutex that is biased, at each crash point that they come to. Thread 2 is
+//! the one that the mutex is biased to, or is going to be.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    sync::{Arc as StdArc, Mutex as StdMutex},
+};
+
+use commonhold_sync::Taken;
+use commonhold_window::Point;
+
+use crate::{
+    bias::{
+        biased, due, free, lock, mutex, nothing_is_left_by_the_living, spawn, turn, turn_until,
+    },
+    world::{Life, Mortal, World, check},
+};
+
+/// What a thread does until it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Enters, and leaves.
+    Enter,
+    /// Enters, and finds that it is to own the word.
+    Own,
+    /// Owns the word, and makes a bias of it.
+    Make,
+}
+
+/// Where a thread was when it died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Entering,
+    Has,
+    Leaving,
+    Left,
+}
+
+/// Whether the next owner is to be told; `None`: either is right.
+fn is_to_be_told(phase: Phase, biased: bool, point: Option<Point>) -> Option<bool> {
+    match (phase, point) {
+        // Whether it could have entered nobody knows.
+        (Phase::Entering, Some(Point::BiasEntered)) => None,
+        (Phase::Entering, point) => Some(point == Some(Point::LockAcquired)),
+        (Phase::Has, _) => Some(true),
+        (Phase::Leaving, Some(Point::BiasPlaced)) => Some(true),
+        (Phase::Leaving, Some(Point::UnlockPending)) => Some(!biased),
+        (Phase::Leaving | Phase::Left, _) => Some(false),
+    }
+}
+
+/// Thread 2 works until it dies at the crash point before which it passes `points` others. Returns how it
+/// ended and whether the next owner is to be told.
+fn live(world: &World, work: Work, points: u32) -> (Life, Option<bool>) {
+    let at = Cell::new((Phase::Entering, false));
+    let life = Mortal::live_to_point(world, points, |env| {
+        let me = world.me(2);
+        let (mut grip, _) = lock(world, &me, env, None).unwrap();
+        at.set((Phase::Has, grip.is_biased()));
+        env.point();
+        world.write_data();
+        if work == Work::Own {
+            grip = mutex(world).own(&me, grip).unwrap();
+            at.set((Phase::Has, false));
+        }
+        env.point();
+        at.set((Phase::Leaving, grip.is_biased()));
+        free(world, &me, env, grip);
+        at.set((Phase::Left, false));
+    });
+    let (phase, biased) = at.get();
+    match life {
+        Life::Finished => (life, Some(false)),
+        Life::Ended(point) => (life, is_to_be_told(phase, biased, point)),
+    }
+}
+
+/// What is done about a dead thread, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reaper {
+    /// It tells the next owner before anybody else looks, or at the same time.
+    Quick,
+    /// It comes when all is over; those who wait have to find out themselves.
+    Late,
+}
+
+/// Runs a scenario for a death at each crash point that thread 2 comes to, and returns the names of those.
+fn for_each_death<S: Fn(u32) -> Life + Sync + Send + 'static>(
+    preemptions: usize,
+    scenario: impl Fn() -> S,
+) -> BTreeSet<String> {
+    let deaths = StdArc::new(StdMutex::new(BTreeSet::new()));
+    for points in 0.. {
+        let died = StdArc::new(StdMutex::new(BTreeSet::new()));
+        let (seen, scenario) = (StdArc::clone(&died), scenario());
+        check(preemptions, move || {
+            if let Life::Ended(point) = scenario(points) {
+                let name = point.map_or("held", Point::name);
+                seen.lock().unwrap().insert(name.to_owned());
+            }
+        });
+        let died = died.lock().unwrap();
+        if died.is_empty() {
+            break;
+        }
+        deaths.lock().unwrap().extend(died.iter().cloned());
+    }
+    let deaths = deaths.lock().unwrap().clone();
+    println!("deaths at {deaths:?}");
+    deaths
+}
+
+/// Another thread waits, or comes, and one comes late; whatever the first has died of, neither waits for
+/// ever, and one of them is told of it if the first has died with the mutex.
+fn dies(work: Work, reaper: Reaper, points: u32) -> Life {
+    let world = if work == Work::Make { World::new() } else { biased() };
+    if work == Work::Make {
+        due(&world);
+    }
+    let waiter = spawn(&world, |world| turn(world, 1));
+    let (life, told) = live(&world, work, points);
+    if life != Life::Finished {
+        world.fence(2);
+        if reaper == Reaper::Quick {
+            world.settle(2);
+        }
+    }
+    // Who has died on the way to wake the other has said so before, and who has finished needs nobody's help.
+    if !matches!(life, Life::Finished | Life::Ended(Some(Point::UnlockFreed))) {
+        world.end_slices();
+    }
+    let waiter = waiter.join().unwrap();
+    let late = turn(&world, 0);
+    let tellings = [waiter, late].iter().filter(|taken| **taken == Taken::OwnerDied).count();
+    match told {
+        Some(told) => assert_eq!(tellings, usize::from(told), "{life:?}"),
+        None => assert!(tellings <= 1),
+    }
+    if life != Life::Finished {
+        world.settle(2);
+        assert_eq!(turn(&world, 0), Taken::Clean, "nobody is told twice");
+    }
+    nothing_is_left_by_the_living(&world);
+    life
+}
+
+#[test]
+fn wherever_a_thread_with_a_bias_dies_the_next_is_told_if_it_was_inside() {
+    for reaper in [Reaper::Quick, Reaper::Late] {
+        let deaths = for_each_death(4, move || move |points| dies(Work::Enter, reaper, points));
+        for point in [Point::BiasEntered, Point::BiasLeft, Point::UnlockPending] {
+            assert!(deaths.contains(point.name()), "{point:?} in {deaths:?}");
+        }
+    }
+}
+
+#[test]
+fn wherever_a_thread_dies_that_gives_up_its_bias_inside_the_next_is_told() {
+    for reaper in [Reaper::Quick, Reaper::Late] {
+        let deaths = for_each_death(4, move || move |points| dies(Work::Own, reaper, points));
+        assert!(deaths.contains(Point::BiasOwned.name()), "{deaths:?}");
+    }
+}
+
+#[test]
+fn wherever_a_thread_dies_that_makes_a_bias_the_next_is_told_if_it_was_the_owner() {
+    for reaper in [Reaper::Quick, Reaper::Late] {
+        let deaths = for_each_death(4, move || move |points| dies(Work::Make, reaper, points));
+        for point in [Point::BiasPlaced, Point::BiasMade] {
+            assert!(deaths.contains(point.name()), "{point:?} in {deaths:?}");
+        }
+    }
+}
+
+/// Thread 0 revokes the bias, and dies anywhere until it has freed the mutex.
+#[test]
+fn wherever_one_dies_who_has_revoked_a_bias_the_others_go_on() {
+    let deaths = for_each_death(2, || {
+        |points| {
+            let world = biased();
+            let owner = spawn(&world, |world| turn(world, 2));
+            let waiter = spawn(&world, |world| turn(world, 1));
+            let has = Cell::new(false);
+            let life = Mortal::live_to_point(&world, points, |env| {
+                let me = world.me(0);
+                let (grip, _) = lock(&world, &me, env, None).unwrap();
+                has.set(true);
+                env.point();
+                world.write_data();
+                free(&world, &me, env, grip);
+                has.set(false);
+            });
+            if life != Life::Finished {
+                world.bury(0);
+            }
+            let held = matches!(
+                life,
+                Life::Ended(Some(Point::LockAcquired | Point::UnlockPending) | None)
+            );
+            if held {
+                world.end_slices();
+            }
+            let others = [owner, waiter].map(|thread| thread.join().unwrap());
+            let late = turn_until(&world, 1, Some(0)).unwrap();
+            let told = others.iter().chain([&late]).filter(|taken| **taken == Taken::OwnerDied);
+            assert_eq!(told.count(), usize::from(held), "{life:?}");
+            nothing_is_left_by_the_living(&world);
+            life
+        }
+    });
+    for point in [Point::BiasRevoked, Point::LockPending, Point::LockFlagged] {
+        assert!(deaths.contains(point.name()), "{point:?} in {deaths:?}");
+    }
+}
