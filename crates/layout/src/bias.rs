@@ -15,8 +15,8 @@
 
 use crate::{Offset, PeerId, ThreadId, thread_word};
 
-/// A lock that is freed so often by a thread, with nobody waiting and no other lock of the same entry freed
-/// between, is biased to it.
+/// A lock that a thread has freed so often by its word, with nobody waiting and no other lock of the same entry freed
+/// between, is biased to it when it frees it once more.
 pub const BIAS_AFTER: u64 = 32;
 /// A bias ends when the thread has freed so many other locks that want the same entry.
 pub const BIAS_MISSES: u64 = 64;
@@ -25,20 +25,23 @@ const CANDIDATE: u64 = 1;
 const COUNT_SHIFT: u32 = 48;
 const COUNT_STEP: u64 = 1 << COUNT_SHIFT;
 const INSIDE: u64 = 1 << 32;
-#[allow(clippy::cast_possible_truncation, reason = "a handful")]
-const ENTRIES: u32 = thread_word::BIAS_COUNT as u32;
 
-const _: () = assert!(ENTRIES.is_power_of_two(), "an entry is chosen by bits");
+const _: () = assert!(thread_word::BIAS_COUNT == 4, "an entry is chosen by two bits");
 
 /// Which entry of a thread slot is that of the lock at `at`.
 #[inline]
 #[must_use]
-#[allow(clippy::cast_possible_truncation, reason = "a few bits are left")]
+#[allow(clippy::cast_possible_truncation, reason = "two bits are left")]
 pub const fn bias_entry(at: Offset) -> usize {
-    // Multiplicative hashing (Knuth, The Art of Computer Programming, 6.4): neighbours, and locks at any
-    // power of two from each other, go to different entries.
-    let hash = at.get().wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (hash >> (64 - ENTRIES.ilog2())) as usize
+    // Both bits of the place, and of all pairs of bits above: neighbours, and locks at a power of two from each
+    // other, seldom have the same.
+    let mut folded = at.get() >> 3;
+    let mut by = 32;
+    while by > 1 {
+        folded ^= folded >> by;
+        by /= 2;
+    }
+    (folded & (thread_word::BIAS_COUNT as u64 - 1)) as usize
 }
 
 /// A bias, as the lock word names it.
@@ -180,6 +183,7 @@ impl BiasTurn {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::vec::Vec;
 
     #[test]
     fn a_candidate_is_biased_when_it_was_freed_often_enough() {
@@ -212,11 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_have_different_entries() {
-        for step in [8, 24, 64, 128, 4096] {
-            let entries: std::collections::BTreeSet<_> =
-                (1..=64).map(|i| bias_entry(Offset::new(i * step).unwrap())).collect();
-            assert_eq!(entries.len(), thread_word::BIAS_COUNT, "{step}");
+    fn neighbours_seldom_have_the_same_entry() {
+        for step in [8, 16, 24, 64, 128, 4096, 1 << 21] {
+            let entries: Vec<_> =
+                (1..=65).map(|i| bias_entry(Offset::new(i * step).unwrap())).collect();
+            let differ = entries.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert!(differ > 40, "{step}: {differ} of 64");
+            let most = (0..4).map(|entry| entries.iter().filter(|e| **e == entry).count()).max();
+            assert!(most.unwrap() <= 32, "{step}: {most:?} of 65");
         }
     }
 

@@ -30,7 +30,7 @@
 //! - Of whoever revokes: as of nobody. The bias ends all the same.
 
 use commonhold_layout::{
-    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, PendingKind, thread_word,
+    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, PendingKind, bias_entry, thread_word,
 };
 use commonhold_window::{
     Point,
@@ -76,7 +76,7 @@ impl Mutex<'_> {
     /// says that [`lock_biased_slowly`](Self::lock_biased_slowly) must follow.
     #[inline]
     pub fn lock_biased<'t>(&self, me: &Thread<'t>) -> Option<Grip<'t>> {
-        let [place, turn] = me.entry(self.at());
+        let [place, turn] = me.entry(self.entry());
         // Relaxed: nobody else writes the entry. Its stores are all Release: whoever sees by any of them that we
         // are outside sees what we did inside.
         if place.load(Ordering::Relaxed) != BiasPlace::of(self.at()).word() {
@@ -118,7 +118,7 @@ impl Mutex<'_> {
     #[inline]
     pub const fn grip<'t>(&self, me: &Thread<'t>, word: LockWord) -> Grip<'t> {
         let (state, live) = me.life();
-        Grip { entry: me.entry(self.at()), state, live, word }
+        Grip { entry: me.entry(self.entry()), state, live, word }
     }
 
     /// Frees the mutex if nobody waits for it. `false` says that
@@ -126,7 +126,8 @@ impl Mutex<'_> {
     #[inline]
     pub fn unlock_biased(&self, grip: Grip<'_>) -> bool {
         if !grip.is_biased() {
-            return self.unlock_counted(grip.entry, grip.word);
+            let (word, at) = self.parts();
+            return unlock_counted(word, at, grip.entry, grip.word);
         }
         // Whoever has the slot of a fenced peer now uses the entry for itself.
         // Relaxed: see `Thread::is_live`.
@@ -216,25 +217,9 @@ impl Mutex<'_> {
         }
     }
 
-    /// Frees the mutex by its word, and counts that it was.
-    #[inline(never)]
-    fn unlock_counted(self, [place, turn]: &[AtomicU64; 2], owned: LockWord) -> bool {
-        let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
-        if found.is_candidate(self.at()) {
-            let Some(freed) = found.freed() else { return false };
-            // Before the unlock as good as after it: should that fail, the entry is made anew.
-            place.store(freed.word(), Ordering::Release);
-        } else if found.biased().is_none() {
-            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release);
-        } else {
-            self.miss(place, turn);
-        }
-        self.swap(owned, LockWord::FREE)
-    }
-
     /// Frees the mutex, which the thread owns and nobody waits for, and biases it to the thread.
     fn bias_to(&self, me: &Thread<'_>) -> bool {
-        let [place, turn] = me.entry(self.at());
+        let [place, turn] = me.entry(self.entry());
         let fresh = BiasTurn::of(me.next_bias());
         turn.store(fresh.word(), Ordering::Release);
         place.store(BiasPlace::of(self.at()).word(), Ordering::Release);
@@ -249,7 +234,7 @@ impl Mutex<'_> {
 
     /// Makes the entry of this mutex one of a candidate anew: somebody else wanted the mutex.
     fn forget_bias(&self, me: &Thread<'_>) {
-        let [place, turn] = me.entry(self.at());
+        let [place, turn] = me.entry(self.entry());
         let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
         let mine = found == BiasPlace::of(self.at()) || found.is_candidate(self.at());
         if mine && !BiasTurn::from_word(turn.load(Ordering::Relaxed)).is_inside() {
@@ -284,18 +269,40 @@ impl Mutex<'_> {
             }
         }
     }
+}
 
-    /// The thread has freed this mutex, and the entry is that of another.
-    #[cold]
-    fn miss(&self, place: &AtomicU64, turn: &AtomicU64) {
-        let now = BiasTurn::from_word(turn.load(Ordering::Relaxed));
-        if now.is_inside() {
-            return;
-        }
-        match now.missed() {
-            Some(missed) => turn.store(missed.word(), Ordering::Release),
-            None => place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release),
-        }
+/// Frees a mutex by its word, and counts that it was. It takes its parts by value, and as few as it can: who
+/// calls it has the others in registers.
+#[inline(never)]
+fn unlock_counted(
+    word: &AtomicU64,
+    at: Offset,
+    [place, turn]: &[AtomicU64; 2],
+    owned: LockWord,
+) -> bool {
+    let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
+    if found.is_candidate(at) {
+        let Some(freed) = found.freed() else { return false };
+        // Before the unlock as good as after it: should that fail, the entry is made anew.
+        place.store(freed.word(), Ordering::Release);
+    } else if found.biased().is_none() {
+        place.store(BiasPlace::candidate(at).word(), Ordering::Release);
+    } else {
+        miss(at, place, turn);
+    }
+    Mutex::new(word, at).swap(owned, LockWord::FREE)
+}
+
+/// The thread frees the mutex at `at`, and the entry is that of another.
+#[cold]
+fn miss(at: Offset, place: &AtomicU64, turn: &AtomicU64) {
+    let now = BiasTurn::from_word(turn.load(Ordering::Relaxed));
+    if now.is_inside() {
+        return;
+    }
+    match now.missed() {
+        Some(missed) => turn.store(missed.word(), Ordering::Release),
+        None => place.store(BiasPlace::candidate(at).word(), Ordering::Release),
     }
 }
 
@@ -316,7 +323,7 @@ const fn left(grip: Grip<'_>) -> BiasTurn {
 /// Whether a thread slot says that its thread is inside a mutex, at `at`, by this bias.
 #[must_use]
 pub fn is_inside(slot: &[AtomicU64; thread_word::COUNT], bias: Bias, at: Offset) -> bool {
-    let [place, turn] = entry_of(slot, at);
+    let [place, turn] = entry_of(slot, bias_entry(at));
     // SeqCst: pairs with the thread's swap; in this order, since the place is that of the turn as long as the
     // thread is inside. Acquire: pairs with its Release stores.
     let turn = BiasTurn::from_word(turn.load(Ordering::SeqCst));
@@ -332,8 +339,8 @@ pub fn inside_of<'a>(
     named: impl Fn(u32) -> Bias + 'a,
 ) -> impl Iterator<Item = (Offset, Bias)> + 'a {
     entries(slot).iter().filter_map(move |[place, turn]| {
-        // Acquire: pairs with the Release of the thread's own stores.
-        let turn = BiasTurn::from_word(turn.load(Ordering::Acquire));
+        // SeqCst: in one order with the fence of the thread's peer. Acquire: pairs with its own stores.
+        let turn = BiasTurn::from_word(turn.load(Ordering::SeqCst));
         let at = BiasPlace::from_word(place.load(Ordering::Acquire)).biased()?;
         turn.is_inside().then(|| (at, named(turn.number())))
     })

@@ -1,6 +1,6 @@
 //! A thread as a lock sees it.
 
-use commonhold_layout::{Offset, Owner, Pending, PendingKind, bias_entry, thread_word};
+use commonhold_layout::{Offset, Owner, Pending, PendingKind, thread_word};
 use commonhold_window::atomic::{AtomicU64, Ordering};
 
 /// One thread that takes locks: its identity, and the words through which others know of it.
@@ -55,10 +55,10 @@ impl<'a> Thread<'a> {
         reading(self.slot).find(|word| word.load(Ordering::Relaxed) == 0)
     }
 
-    /// The entry for a bias of the lock at `at`: its place and its turn.
+    /// The entry with this number: its place and its turn.
     #[inline]
-    pub(crate) const fn entry(&self, at: Offset) -> &'a [AtomicU64; 2] {
-        entry_of(self.slot, at)
+    pub(crate) const fn entry(&self, number: usize) -> &'a [AtomicU64; 2] {
+        entry_of(self.slot, number)
     }
 
     /// A number that no bias of this thread slot has had.
@@ -117,14 +117,15 @@ pub fn reading(slot: &[AtomicU64; thread_word::COUNT]) -> impl Iterator<Item = &
     slot[thread_word::READING..thread_word::READING + thread_word::READING_COUNT].iter()
 }
 
-/// The entry of a slot for a bias of the lock at `at`: its place and its turn.
+/// The entry of a slot with this number: its place and its turn.
 #[inline]
-#[allow(clippy::indexing_slicing, reason = "it is the number of an entry, which the compiler sees")]
+#[allow(clippy::indexing_slicing, reason = "there are as many")]
 pub(crate) const fn entry_of(
     slot: &[AtomicU64; thread_word::COUNT],
-    at: Offset,
+    number: usize,
 ) -> &[AtomicU64; 2] {
-    &entries(slot)[bias_entry(at)]
+    // The rest, so that the compiler sees that there is one.
+    &entries(slot)[number % thread_word::BIAS_COUNT]
 }
 
 /// All entries of a slot.

@@ -16,7 +16,7 @@ use crate::script::World;
 
 /// These two have the same entry, and the third has another.
 const FIRST: usize = 1;
-const SECOND: usize = 2;
+const SECOND: usize = 4;
 const THIRD: usize = 6;
 
 /// It is freed so often, and the next time it is biased.
