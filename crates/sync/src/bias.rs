@@ -76,11 +76,26 @@ impl Mutex<'_> {
     /// says that [`lock_biased_slowly`](Self::lock_biased_slowly) must follow.
     #[inline]
     pub fn lock_biased<'t>(&self, me: &Thread<'t>) -> Option<Grip<'t>> {
-        let [place, turn] = me.entry(self.entry());
+        self.lock_by_entry(me, self.entry())
+    }
+
+    /// Which entry of a thread slot is that of a bias of this mutex: to be known beforehand, for
+    /// [`lock_by_entry`](Self::lock_by_entry).
+    #[inline]
+    #[must_use]
+    pub const fn entry(&self) -> usize {
+        bias_entry(self.at())
+    }
+
+    /// As [`lock_biased`](Self::lock_biased), where the [entry](Self::entry) is known.
+    #[inline]
+    pub fn lock_by_entry<'t>(&self, me: &Thread<'t>, entry: usize) -> Option<Grip<'t>> {
+        let entry @ [place, turn] = me.entry(entry);
         // Relaxed: nobody else writes the entry. Its stores are all Release: whoever sees by any of them that we
         // are outside sees what we did inside.
         if place.load(Ordering::Relaxed) != BiasPlace::of(self.at()).word() {
-            return self.lock_quickly(me).then(|| self.grip(me, me.owner().word()));
+            let word = me.owner().word();
+            return self.lock_quickly(me).then(|| grip(me, entry, word));
         }
         let before = BiasTurn::from_word(turn.load(Ordering::Relaxed));
         if before.is_inside() {
@@ -92,7 +107,7 @@ impl Mutex<'_> {
         store_then_load();
         let word = LockWord::biased(bias_of(me, before));
         if self.look() == word && me.is_live() {
-            return Some(self.grip(me, word));
+            return Some(grip(me, entry, word));
         }
         turn.store(before.outside().word(), Ordering::Release);
         None
@@ -117,8 +132,7 @@ impl Mutex<'_> {
     /// The grip of a thread on the mutex, of which it is known [by what](Grip::word) it holds it.
     #[inline]
     pub const fn grip<'t>(&self, me: &Thread<'t>, word: LockWord) -> Grip<'t> {
-        let (state, live) = me.life();
-        Grip { entry: me.entry(self.entry()), state, live, word }
+        grip(me, me.entry(self.entry()), word)
     }
 
     /// Frees the mutex if nobody waits for it. `false` says that
@@ -126,8 +140,7 @@ impl Mutex<'_> {
     #[inline]
     pub fn unlock_biased(&self, grip: Grip<'_>) -> bool {
         if !grip.is_biased() {
-            let (word, at) = self.parts();
-            return unlock_counted(word, at, grip.entry, grip.word);
+            return unlock_counted(self.word(), self.at(), grip.entry, grip.word);
         }
         // Whoever has the slot of a fenced peer now uses the entry for itself.
         // Relaxed: see `Thread::is_live`.
@@ -304,6 +317,12 @@ fn miss(at: Offset, place: &AtomicU64, turn: &AtomicU64) {
         Some(missed) => turn.store(missed.word(), Ordering::Release),
         None => place.store(BiasPlace::candidate(at).word(), Ordering::Release),
     }
+}
+
+#[inline]
+const fn grip<'t>(me: &Thread<'t>, entry: &'t [AtomicU64; 2], word: LockWord) -> Grip<'t> {
+    let (state, live) = me.life();
+    Grip { entry, state, live, word }
 }
 
 #[inline]

@@ -3,7 +3,7 @@
 //! What of it belongs to the thread that has it is in `bias.rs`; here is what others do about a word that
 //! is biased.
 
-use commonhold_layout::{LockFlags, LockWord, Offset, Owner, PendingKind, bias_entry};
+use commonhold_layout::{LockFlags, LockWord, Offset, Owner, PendingKind};
 use commonhold_window::{
     Point,
     atomic::{AtomicU64, Ordering},
@@ -29,8 +29,6 @@ pub enum Release {
 pub struct Mutex<'a> {
     word: &'a AtomicU64,
     at: Offset,
-    /// Which entry of a thread's slot is that of a bias of this.
-    entry: usize,
 }
 
 /// What a look at a free or taken word led to.
@@ -46,26 +44,19 @@ impl<'a> Mutex<'a> {
     #[inline]
     #[must_use]
     pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
-        Self { word, at, entry: bias_entry(at) }
+        Self { word, at }
     }
 
-    /// What [`new`](Self::new) was given: less than the mutex itself, for those who keep it for long.
+    /// Its word.
     #[inline]
-    #[must_use]
-    pub const fn parts(&self) -> (&'a AtomicU64, Offset) {
-        (self.word, self.at)
+    pub(crate) const fn word(&self) -> &'a AtomicU64 {
+        self.word
     }
 
-    /// Where its word lies.
+    /// Where that lies.
     #[inline]
     pub(crate) const fn at(&self) -> Offset {
         self.at
-    }
-
-    /// Which entry of a thread's slot is that of a bias of this.
-    #[inline]
-    pub(crate) const fn entry(&self) -> usize {
-        self.entry
     }
 
     /// What the word says now.

@@ -1,11 +1,9 @@
 //! A mutex on a bare word in the bytes of a region.
 
-use std::{
-    marker::PhantomData, mem::ManuallyDrop, sync::atomic::AtomicU64, thread, time::Duration,
-};
+use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
 use commonhold_host::ForkGuard;
-use commonhold_layout::{LockFlags, LockWord, Offset};
+use commonhold_layout::{LockFlags, LockWord};
 use commonhold_sync as sync;
 use commonhold_sync::{Grip, Release, Taken};
 
@@ -25,12 +23,15 @@ use crate::{
 pub struct RawMutex<'a> {
     mapping: &'a Mapping,
     mutex: sync::Mutex<'a>,
+    /// Of a thread slot, for a bias of the mutex.
+    entry: usize,
     near: Nearest<'a>,
 }
 
 impl<'a> RawMutex<'a> {
     pub(crate) fn of(mapping: &'a Mapping, mutex: sync::Mutex<'a>) -> Result<Self, RegionError> {
-        Ok(Self { mapping, mutex, near: mapping.attachment().nearest()? })
+        let near = mapping.attachment().nearest()?;
+        Ok(Self { mapping, mutex, entry: mutex.entry(), near })
     }
 
     /// Takes the mutex, waiting as long as it takes.
@@ -39,7 +40,7 @@ impl<'a> RawMutex<'a> {
     /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died.
     #[inline(always)]
     pub fn lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        match self.near.known_me().and_then(|me| self.mutex.lock_biased(&me)) {
+        match self.near.known_me().and_then(|me| self.mutex.lock_by_entry(&me, self.entry)) {
             Some(grip) => Ok(self.guard(grip)),
             None => handed_over(self.lock_until(None), |word| self.held_by(word)),
         }
@@ -104,8 +105,7 @@ impl<'a> RawMutex<'a> {
 #[must_use = "the mutex is freed when its guard is dropped"]
 pub struct RawMutexGuard<'a> {
     mapping: &'a Mapping,
-    word: &'a AtomicU64,
-    at: Offset,
+    mutex: sync::Mutex<'a>,
     grip: Grip<'a>,
     fork: ForkGuard,
     /// As in [`Held`](super::held::Held).
@@ -121,18 +121,12 @@ impl<'a> RawMutexGuard<'a> {
         if !grip.is_biased() {
             guard_made();
         }
-        let (word, at) = mutex.parts();
-        Self { mapping, word, at, grip, fork, panicking, not_send: PhantomData }
+        Self { mapping, mutex, grip, fork, panicking, not_send: PhantomData }
     }
 
     #[inline]
     pub(crate) const fn mapping(&self) -> &'a Mapping {
         self.mapping
-    }
-
-    #[inline(always)]
-    const fn mutex(&self) -> sync::Mutex<'a> {
-        sync::Mutex::new(self.word, self.at)
     }
 
     /// Lends the mutex to `wait`, by its word alone; that frees it, and has taken it again unless it fails.
@@ -145,10 +139,9 @@ impl<'a> RawMutexGuard<'a> {
         if !lent.grip.is_biased() {
             guard_gone();
         }
-        let mutex = lent.mutex();
-        let grip = mutex.own(me, lent.grip)?;
-        let result = wait(&mutex)?;
-        Ok((Self::new(lent.mapping, mutex, grip, lent.fork), result))
+        let grip = lent.mutex.own(me, lent.grip)?;
+        let result = wait(&lent.mutex)?;
+        Ok((Self::new(lent.mapping, lent.mutex, grip, lent.fork), result))
     }
 
     /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
@@ -157,14 +150,14 @@ impl<'a> RawMutexGuard<'a> {
     /// As there.
     #[inline(always)]
     pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        mark_consistent(self.mapping, self.word, self.at, self.grip.word())
+        mark_consistent(self.mapping, self.mutex, self.grip.word())
     }
 
     /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         !self.mapping.attachment().is_forked()
-            && self.mutex().look().flags().contains(LockFlags::INCONSISTENT)
+            && self.mutex.look().flags().contains(LockFlags::INCONSISTENT)
     }
 
     /// As [`LockGuard::leave`](crate::LockGuard::leave).
@@ -186,10 +179,10 @@ impl<'a> RawMutexGuard<'a> {
 
     #[inline(always)]
     fn release(&self, how: Release) -> Result<(), RegionError> {
-        if release_quickly(self.mutex(), self.grip, self.fork, how) {
+        if release_quickly(self.mutex, self.grip, self.fork, how) {
             return Ok(());
         }
-        release_slowly(self.mapping, self.word, self.at, self.grip.word(), how)
+        release_slowly(self.mapping, self.mutex, self.grip.word(), how)
     }
 }
 
@@ -197,8 +190,8 @@ impl Drop for RawMutexGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let how = release_by(self.panicking);
-        if !release_quickly(self.mutex(), self.grip, self.fork, how) {
-            drop_slowly(self.mapping, self.word, self.at, self.grip.word(), how);
+        if !release_quickly(self.mutex, self.grip, self.fork, how) {
+            drop_slowly(self.mapping, self.mutex, self.grip.word(), how);
         }
     }
 }
@@ -217,11 +210,9 @@ fn release_quickly(mutex: sync::Mutex<'_>, grip: Grip<'_>, fork: ForkGuard, how:
 #[cold]
 fn mark_consistent(
     mapping: &Mapping,
-    word: &AtomicU64,
-    at: Offset,
+    mutex: sync::Mutex<'_>,
     held_by: LockWord,
 ) -> Result<(), RegionError> {
-    let mutex = sync::Mutex::new(word, at);
     let me = mapping.attachment().me()?;
     mutex.mark_consistent_biased(&me, mutex.grip(&me, held_by)).map_err(not_ours)
 }
@@ -229,12 +220,10 @@ fn mark_consistent(
 #[cold]
 fn release_slowly(
     mapping: &Mapping,
-    word: &AtomicU64,
-    at: Offset,
+    mutex: sync::Mutex<'_>,
     held_by: LockWord,
     how: Release,
 ) -> Result<(), RegionError> {
-    let mutex = sync::Mutex::new(word, at);
     let attachment = mapping.attachment();
     let me = attachment.me()?;
     let grip = mutex.grip(&me, held_by);
@@ -242,7 +231,7 @@ fn release_slowly(
 }
 
 #[cold]
-fn drop_slowly(mapping: &Mapping, word: &AtomicU64, at: Offset, held_by: LockWord, how: Release) {
+fn drop_slowly(mapping: &Mapping, mutex: sync::Mutex<'_>, held_by: LockWord, how: Release) {
     // Fails only if this peer was declared dead; then others have the lock already.
-    let _ = release_slowly(mapping, word, at, held_by, how);
+    let _ = release_slowly(mapping, mutex, held_by, how);
 }
