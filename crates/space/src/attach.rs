@@ -8,10 +8,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    Bias, BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase,
-    PeerState, ThreadId, domain_word, header_word, peer_word, thread_word,
+    BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState,
+    ThreadId, domain_word, header_word, peer_word, thread_word,
 };
-use commonhold_sync::{Liveness, Thread, Verdict, inside_of};
+use commonhold_sync::{Liveness, Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{
@@ -155,14 +155,6 @@ impl<P: Platform> Space<P> {
         if let Ok(slot) = self.view.thread(self.peer, thread) {
             clear_thread(slot);
         }
-    }
-
-    /// Whether a thread is inside a mutex by a [bias](commonhold_layout::Bias).
-    pub fn is_inside(&self, thread: ThreadId) -> bool {
-        let named = |number| Bias { peer: self.peer, thread, number };
-        self.view
-            .thread(self.peer, thread)
-            .is_ok_and(|slot| inside_of(slot, named).next().is_some())
     }
 
     /// Gives up the slot of a thread that ends while it holds locks: they can be taken over, as from the

@@ -24,6 +24,7 @@
 extern crate std;
 
 mod attach;
+mod bias;
 mod create;
 mod destroy;
 mod directory;

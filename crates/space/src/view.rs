@@ -4,12 +4,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
     Bias, BootId, Damage, DomainState, Extent, Geometry, HEADER_WORDS, Offset, OpenError, Owner,
-    PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind, ReadKey, RegionId, RegionPhase,
-    ThreadId, domain_word, header_word, peer_word, region_word, thread_word,
+    PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind, ReadKey, RegionId, ThreadId,
+    domain_word, header_word, peer_word, region_word, thread_word,
 };
 use commonhold_sync::{
-    self as sync, Liveness, Park, RwLock, Shares, Verdict, Wake, inside_of, readers_by_word,
-    settle_bias,
+    self as sync, Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word,
 };
 use commonhold_window::{OutOfWindow, Point, Window};
 
@@ -231,37 +230,6 @@ impl<P: Platform> View<P> {
                 self.platform.wake(word, Wake::All);
             }
         }
-    }
-
-    /// Tells the next owners of the mutexes that were biased to threads of a dead peer, and in which those
-    /// died. Called before the slot can have another peer; what was read of it by then was the dead's.
-    pub(crate) fn settle_biases(&self, peer: PeerId, dead: PeerState) {
-        for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
-            let Ok(slot) = self.thread(peer, thread) else { continue };
-            for (at, bias) in inside_of(slot, |number| Bias { peer, thread, number }) {
-                // A number is that of one bias only, so one that was read now is none of a later peer's. Where a
-                // region has been freed, a look would take memory again.
-                if let Ok(word) = self.window().word(at)
-                    && self.peer_state(peer) == dead
-                    && self.is_in_a_region(at)
-                {
-                    settle_bias(word, bias, self);
-                }
-            }
-        }
-    }
-
-    /// Whether a region has the byte at `at`, with memory behind it.
-    fn is_in_a_region(&self, at: Offset) -> bool {
-        let has = |region| {
-            let state = self.region_state(region).ok()?;
-            let extent = self.extent(self.entry(region).ok()?).ok()?;
-            let phases = [RegionPhase::Active, RegionPhase::Destroying];
-            let inside = extent.start() <= at && at.get() < extent.end();
-            Some(inside && phases.contains(&state.phase))
-        };
-        let used = self.regions_used().unwrap_or(0);
-        (0..used).map(RegionId::new).any(|region| has(region) == Some(true))
     }
 
     /// Thread slots of a peer from here on are not in use; those below have memory behind them.
