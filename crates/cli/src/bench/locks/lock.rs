@@ -118,16 +118,15 @@ fn set(mapping: &Mapping, cell: usize, value: u64) -> Result<(), Failure> {
 impl Lock for OurMutex<'_> {
     #[inline(always)]
     fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
-        let (guard, found) = match self.mutex.lock() {
-            Ok(guard) => (guard, Found::Clean),
-            Err(LockError::OwnerDied(guard)) => (guard, Found::OwnerDied),
-            Err(error) => return Err(not_taken(error)),
-        };
-        inside()?;
-        if found == Found::OwnerDied {
-            guard.mark_consistent().doing(|| "repair".to_owned())?;
+        match self.mutex.lock() {
+            Ok(_guard) => inside().map(|()| Found::Clean),
+            Err(LockError::OwnerDied(guard)) => {
+                inside()?;
+                guard.mark_consistent().doing(|| "repair".to_owned())?;
+                Ok(Found::OwnerDied)
+            }
+            Err(error) => Err(not_taken(error)),
         }
-        Ok(found)
     }
 
     #[inline]
