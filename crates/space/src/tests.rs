@@ -25,6 +25,7 @@ use crate::{
     Platform, Space, View, Witness, format,
 };
 
+mod bias;
 mod in_place;
 mod kernels;
 mod misuse;

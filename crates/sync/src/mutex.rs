@@ -290,8 +290,6 @@ impl<'a> Mutex<'a> {
         if !revoked && self.swap(seen, seen.revoked()) {
             Point::BiasRevoked.reached();
         }
-        // Whether it was we or another who revoked it.
-        store_then_load();
         !revoked
     }
 
@@ -299,6 +297,7 @@ impl<'a> Mutex<'a> {
     pub(crate) fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
         match seen.bias() {
             Some(bias) => {
+                // Whether it was we or another who revoked it.
                 store_then_load();
                 env.inside(bias, self.at)
             }
