@@ -51,9 +51,9 @@ pub use header::{FORMATTING, HEADER_BYTES, HEADER_WORDS, MAGIC, Marker, VERSION,
 pub use intent::{Intent, IntentKind, IntentPhase};
 pub use lock::{EVENT_STEP, EVENT_WAITERS, LockFlags, LockWord, Owner};
 pub use name::{Name, NameError, NameHash};
-pub use peer::{Bell, Evidence, PeerId, PeerName, PeerPhase, PeerState, peer_word};
+pub use peer::{Bell, Evidence, PeerId, PeerName, PeerPhase, PeerRef, PeerState, peer_word};
 pub use read_key::{EPOCH_STEP, ReadKey};
 pub use record::{NotATag, PLACES_MOST, RECORD_MARKER, RecordKind, RecordTag, record_words};
 pub use region::{RegionFlags, RegionId, RegionPhase, RegionState, region_word};
 pub use share::{ShareError, ShareWord};
-pub use thread::{Pending, PendingKind, ThreadId, thread_word};
+pub use thread::{Pending, PendingKind, ThreadId, ThreadLife, thread_word};

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! 63            32 31  28 27        16 15         0
-//! | generation    | flags | thread     | peer slot |
+//! | incarnation   | flags | thread     | peer slot |
 //! ```
-//! Generation 0 means that nobody owns it. The low half is what a futex can compare, so everything
+//! The incarnation is that of the owner's thread slot ([`ThreadLife`](crate::ThreadLife)); 0 means that nobody
+//! owns the lock. The low half is what a futex can compare, so everything
 //! that changes while somebody sleeps on the word lies there: flags, thread and slot.
 //!
 //! No slot has a number of 14 bits or more. In the word of a mutex bit 15 says that it is *biased*: then it
@@ -18,27 +19,20 @@ use core::fmt;
 
 use crate::{Bias, PeerId, ThreadId};
 
-/// One thread of one incarnation of one peer: the only identity an owner has.
+/// One incarnation of one thread slot of one peer slot: the only identity an owner has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner {
     peer: PeerId,
     thread: ThreadId,
-    generation: u32,
+    incarnation: u32,
 }
 
 impl Owner {
-    /// The owner with these parts; `None` if the generation is 0, which names nobody.
+    /// The owner with these parts; `None` if the incarnation is 0, which names nobody.
     #[inline]
     #[must_use]
-    pub const fn new(peer: PeerId, generation: u32, thread: ThreadId) -> Option<Self> {
-        if generation == 0 { None } else { Some(Self { peer, thread, generation }) }
-    }
-
-    /// Another thread of the same peer.
-    #[inline]
-    #[must_use]
-    pub const fn with_thread(self, thread: ThreadId) -> Self {
-        Self { thread, ..self }
+    pub const fn new(peer: PeerId, incarnation: u32, thread: ThreadId) -> Option<Self> {
+        if incarnation == 0 { None } else { Some(Self { peer, thread, incarnation }) }
     }
 
     /// Its peer slot.
@@ -55,17 +49,17 @@ impl Owner {
         self.thread
     }
 
-    /// The generation of its peer slot.
+    /// The incarnation of its thread slot.
     #[inline]
     #[must_use]
-    pub const fn generation(self) -> u32 {
-        self.generation
+    pub const fn incarnation(self) -> u32 {
+        self.incarnation
     }
 
     const fn bits(self) -> u64 {
         self.peer.get() as u64
             | ((self.thread.index() as u64) << THREAD_SHIFT)
-            | ((self.generation as u64) << GENERATION_SHIFT)
+            | ((self.incarnation as u64) << INCARNATION_SHIFT)
     }
 
     /// The word that names this owner and nothing else.
@@ -78,7 +72,7 @@ impl Owner {
 
 const THREAD_SHIFT: u32 = 16;
 const THREAD_MASK: u64 = 0xfff << THREAD_SHIFT;
-const GENERATION_SHIFT: u32 = 32;
+const INCARNATION_SHIFT: u32 = 32;
 const FLAGS_MASK: u64 = 0xf << 28;
 const BIASED: u64 = 1 << 15;
 const REVOKED: u64 = 1 << 14;
@@ -199,7 +193,7 @@ impl LockWord {
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn owner(self) -> Option<Owner> {
-        Owner::new(PeerId::new(self.0 as u16), (self.0 >> GENERATION_SHIFT) as u32, self.thread())
+        Owner::new(PeerId::new(self.0 as u16), (self.0 >> INCARNATION_SHIFT) as u32, self.thread())
     }
 
     /// The thread slot that it names, if it names an owner or a bias.
@@ -214,7 +208,7 @@ impl LockWord {
     #[inline]
     #[must_use]
     pub const fn is_owned(self) -> bool {
-        self.0 >> GENERATION_SHIFT != 0
+        self.0 >> INCARNATION_SHIFT != 0
     }
 
     /// Whether somebody owns the lock and lets readers in: it has the lock upgradable.
@@ -254,7 +248,7 @@ impl LockWord {
             bias.peer.get() as u64 & BIAS_PEER_MASK
                 | BIASED
                 | (bias.thread.index() as u64) << THREAD_SHIFT
-                | (bias.number as u64) << GENERATION_SHIFT,
+                | (bias.number as u64) << INCARNATION_SHIFT,
         )
     }
 
@@ -276,7 +270,7 @@ impl LockWord {
         Some(Bias {
             peer: PeerId::new((self.0 & BIAS_PEER_MASK) as u16),
             thread: self.thread(),
-            number: (self.0 >> GENERATION_SHIFT) as u32,
+            number: (self.0 >> INCARNATION_SHIFT) as u32,
         })
     }
 
@@ -394,8 +388,8 @@ mod tests {
         }
 
         #[test]
-        fn an_owner_survives_the_round_trip(peer: u16, generation in 1_u32.., thread in 0_u16..4096) {
-            let owner = Owner::new(PeerId::new(peer), generation, ThreadId::from_bits(thread)).unwrap();
+        fn an_owner_survives_the_round_trip(peer: u16, incarnation in 1_u32.., thread in 0_u16..4096) {
+            let owner = Owner::new(PeerId::new(peer), incarnation, ThreadId::from_bits(thread)).unwrap();
             let word = owner.word().with_flags(LockFlags::STARVING.with(LockFlags::WAITERS));
             prop_assert_eq!(word.owner(), Some(owner));
             prop_assert!(word.is_owned_by(owner));

@@ -30,6 +30,9 @@ pub mod peer_word {
     pub const THREADS_USED: usize = 9;
     /// The bell that its kernel rings at its death; see [`Bell`](super::Bell).
     pub const BELL: usize = 10;
+    /// Not 0: a peer of this slot, at some time, was declared dead without proof, and may live. No thread of a
+    /// later peer arms its [life word](crate::ThreadLife): a thread of that one may have it marked.
+    pub const UNPROVEN: usize = 11;
     /// First of [`PeerName::WORDS`](super::PeerName::WORDS) words: its name, padded with zeros.
     pub const NAME: usize = 16;
     /// Words of a record.
@@ -56,48 +59,82 @@ impl PeerId {
     }
 }
 
-/// What a bell word says. In its low half lies a robust futex of Linux: the id of a thread that lives as
-/// long as its process, in its own PID namespace, and two bits that the kernel knows.
+/// One peer of a slot: the slot, and which of its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PeerRef {
+    /// The slot.
+    pub peer: PeerId,
+    /// Its [generation](PeerState::generation).
+    pub generation: u32,
+}
+
+impl PeerRef {
+    /// The peer of `generation` in a slot.
+    #[inline]
+    #[must_use]
+    pub const fn new(peer: PeerId, generation: u32) -> Self {
+        Self { peer, generation }
+    }
+}
+
+/// What a bell word says. In its low half lies a robust futex of Linux: the id of the heartbeat thread, which
+/// lives as long as its process, in its own PID namespace, and two bits that the kernel knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bell(u32);
+pub struct Bell(u64);
 
 impl Bell {
     /// There is none.
     pub const NONE: Self = Self(0);
     /// Somebody sleeps on the word (`FUTEX_WAITERS`).
-    const WAITERS: u32 = 1 << 31;
+    const WAITERS: u64 = 1 << 31;
     /// The thread has ended (`FUTEX_OWNER_DIED`).
-    const RUNG: u32 = 1 << 30;
+    const RUNG: u64 = 1 << 30;
     /// The bits of the id (`FUTEX_TID_MASK`).
-    const THREAD: u32 = Self::RUNG - 1;
+    const THREAD: u64 = Self::RUNG - 1;
+    /// The thread keeps the evidence of its process in a descriptor table of its own, where nothing else of the
+    /// process can close it.
+    const KEEPS_EVIDENCE: u64 = 1 << 32;
 
     /// That of a thread.
     #[inline]
     #[must_use]
     pub const fn of_thread(id: u32) -> Self {
-        Self(id & Self::THREAD)
+        Self(id as u64 & Self::THREAD)
+    }
+
+    /// The same, of a thread that keeps the evidence of its process where nothing else can close it.
+    #[inline]
+    #[must_use]
+    pub const fn keeping_evidence(self) -> Self {
+        Self(self.0 | Self::KEEPS_EVIDENCE)
+    }
+
+    /// Whether the thread keeps, or kept, the evidence so.
+    #[inline]
+    #[must_use]
+    pub const fn keeps_evidence(self) -> bool {
+        self.0 & Self::KEEPS_EVIDENCE != 0
     }
 
     /// Reads the word.
     #[inline]
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
     pub const fn from_word(word: u64) -> Self {
-        Self(word as u32)
+        Self(word)
     }
 
     /// The word.
     #[inline]
     #[must_use]
     pub const fn word(self) -> u64 {
-        self.0 as u64
+        self.0
     }
 
     /// Whether there is one.
     #[inline]
     #[must_use]
     pub const fn is_there(self) -> bool {
-        self.0 & !Self::WAITERS != 0
+        self.0 & (Self::RUNG | Self::THREAD) != 0
     }
 
     /// Whether it has been rung.

@@ -1,20 +1,19 @@
-//! Thread slots: what each thread of a peer is doing with which lock.
+//! Thread slots: which thread has one, and what it is doing with which lock.
 //!
-//! Only the thread that has the slot writes it; others read it to know who reads under which lock, to
-//! show who waits for what, and, when its peer has died, to wake those that it would have woken.
+//! A slot belongs to a thread while its [life word](ThreadLife) says so. The kernel changes that word when
+//! the thread ends; all other words are written by the thread alone. Others read them to know who reads
+//! under which lock, to show who waits for what, and to wake those that a dead thread would have woken.
 
 use crate::{OFFSET_LIMIT, Offset};
 
 /// Indices of the words of a thread slot (128 bytes).
 pub mod thread_word {
-    /// The thread's id in its own PID namespace; 0: the slot is free; [`ENDED`]: see there.
-    pub const TID: usize = 0;
-    /// In place of an id: the thread has ended while it held locks, and its process lives. Nobody takes the
-    /// slot as long as the peer has it.
-    pub const ENDED: u64 = u64::MAX;
+    /// Who has the slot, and whether that thread lives: see [`ThreadLife`](super::ThreadLife).
+    pub const LIFE: usize = 0;
     /// See [`Pending`](super::Pending).
     pub const PENDING: usize = 1;
-    /// How many [biases](crate::Bias) there were, whoever had the slot; wraps. The last one's number.
+    /// Low half: how many [biases](crate::Bias) there were, whoever had the slot; wraps. The last one's
+    /// number. High half: the thread's id in its own PID namespace.
     pub const BIASES: usize = 2;
     /// How many of the things that the pending word has named are over. It only grows, whoever has the
     /// slot: who sees the same number and the same pending word twice has seen one wait.
@@ -31,6 +30,120 @@ pub mod thread_word {
     pub const BIAS_COUNT: usize = 4;
     /// Words of a slot.
     pub const COUNT: usize = 16;
+}
+
+/// The life word of a thread slot: bits 32 to 63 the incarnation, bits 0 to 31 a robust futex of Linux.
+///
+/// | futex half | the slot is |
+/// |---|---|
+/// | 0 | vacant: its thread gave it back, or it never had one |
+/// | id | claimed: its thread is preparing it, and owns nothing yet |
+/// | id, waiters | ready, and armed: the kernel marks the word when the thread ends |
+/// | waiters | ready, and not armed: nobody marks the word but who has other proof |
+/// | died | dead: its thread has ended, or was declared dead; the slot is vacant |
+///
+/// An incarnation is used once, whichever peer has the slot. It is what makes the owner of a lock unique,
+/// so an owner of an earlier incarnation is dead, whoever has the slot now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadLife(u64);
+
+impl ThreadLife {
+    /// `FUTEX_WAITERS`: the kernel wakes a sleeper when it marks the word. Set as long as the slot is ready.
+    const WAITERS: u64 = 1 << 31;
+    /// `FUTEX_OWNER_DIED`: the kernel's mark.
+    const DIED: u64 = 1 << 30;
+    /// `FUTEX_TID_MASK`.
+    const TID: u64 = Self::DIED - 1;
+    const INCARNATION_SHIFT: u32 = 32;
+
+    /// Reads a word.
+    #[inline]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The word.
+    #[inline]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// How many threads have had the slot; the present or last one has this number.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the high half is meant")]
+    pub const fn incarnation(self) -> u32 {
+        (self.0 >> Self::INCARNATION_SHIFT) as u32
+    }
+
+    /// Whether a thread may claim the slot.
+    #[inline]
+    #[must_use]
+    pub const fn is_vacant(self) -> bool {
+        self.0 & Self::DIED != 0 || self.0 & (Self::TID | Self::WAITERS) == 0
+    }
+
+    /// Whether a thread has prepared the slot, and is not known to be dead: it may own locks.
+    #[inline]
+    #[must_use]
+    pub const fn is_ready(self) -> bool {
+        self.0 & (Self::WAITERS | Self::DIED) == Self::WAITERS
+    }
+
+    /// Whether the kernel marks the word when the thread ends, as far as the word says.
+    #[inline]
+    #[must_use]
+    pub const fn is_armed(self) -> bool {
+        self.is_ready() && self.0 & Self::TID != 0
+    }
+
+    /// Whether the thread of `incarnation` has the slot, and is not known to be dead.
+    #[inline]
+    #[must_use]
+    pub const fn is_of(self, incarnation: u32) -> bool {
+        self.incarnation() == incarnation && !self.is_vacant()
+    }
+
+    /// The vacant slot claimed by the thread with id `tid`; `None` if its incarnations are used up, and the
+    /// slot is retired.
+    #[inline]
+    #[must_use]
+    pub const fn claimed(self, tid: u32) -> Option<Self> {
+        let Some(incarnation) = self.incarnation().checked_add(1) else { return None };
+        // An id of 0 would name no thread.
+        let tid = if tid as u64 & Self::TID == 0 { 1 } else { tid as u64 & Self::TID };
+        Some(Self((incarnation as u64) << Self::INCARNATION_SHIFT | tid))
+    }
+
+    /// The claimed slot, ready, and its word to be marked by the kernel.
+    #[inline]
+    #[must_use]
+    pub const fn armed(self) -> Self {
+        Self(self.0 | Self::WAITERS)
+    }
+
+    /// The claimed slot, ready, with a word that names no thread to the kernel.
+    #[inline]
+    #[must_use]
+    pub const fn unarmed(self) -> Self {
+        Self(self.0 & !Self::TID | Self::WAITERS)
+    }
+
+    /// The slot of a dead thread, as the kernel leaves it.
+    #[inline]
+    #[must_use]
+    pub const fn dead(self) -> Self {
+        Self(self.0 & !Self::TID | Self::DIED)
+    }
+
+    /// The slot given back.
+    #[inline]
+    #[must_use]
+    pub const fn vacated(self) -> Self {
+        Self(self.0 & !(Self::TID | Self::WAITERS | Self::DIED))
+    }
 }
 
 /// A thread slot of a peer: below 4096.
@@ -149,6 +262,25 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slot_goes_from_vacant_over_ready_to_dead_and_each_incarnation_is_another() {
+        let vacant = ThreadLife::from_word(7 << 32);
+        assert!(vacant.is_vacant() && !vacant.is_ready() && !vacant.is_of(7));
+        let claimed = vacant.claimed(4711).unwrap();
+        assert!(!claimed.is_vacant() && !claimed.is_ready() && claimed.is_of(8));
+        for ready in [claimed.armed(), claimed.unarmed()] {
+            assert!(ready.is_ready() && ready.is_of(8) && !ready.is_of(7));
+            for dead in [ready.dead(), claimed.dead(), ready.vacated()] {
+                assert!(dead.is_vacant() && !dead.is_ready() && !dead.is_of(8));
+                assert_eq!(dead.claimed(1).unwrap().incarnation(), 9);
+            }
+        }
+        assert_eq!(claimed.armed().word() & u64::from(u32::MAX), 4711 | 1 << 31);
+        assert_eq!(claimed.unarmed().word() & u64::from(u32::MAX), 1 << 31);
+        assert_eq!(ThreadLife::from_word(u64::MAX).claimed(1), None);
+        assert!(!vacant.claimed(0).unwrap().is_vacant(), "an id of 0 would leave the slot vacant");
+    }
 
     #[test]
     fn a_pending_word_survives_the_round_trip() {

@@ -8,10 +8,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerState,
-    ThreadId, domain_word, header_word, peer_word, thread_word,
+    BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerRef,
+    PeerState, ThreadId, ThreadLife, domain_word, header_word, peer_word, thread_word,
 };
-use commonhold_sync::{Liveness, Thread, Verdict};
+use commonhold_sync::{Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{
@@ -87,7 +87,7 @@ impl<P: Platform> Space<P> {
     }
 
     fn settle_inheritance(&self) -> Result<(), DirectoryError> {
-        let thread = self.claim_thread(1)?;
+        let thread = self.claim_thread(NO_TID)?;
         let me = self.thread(thread)?;
         let settled = self.view.directory(&me).and_then(|directory| self.settle(&directory));
         self.release_thread(thread);
@@ -100,7 +100,11 @@ impl<P: Platform> Space<P> {
     /// [`DirectoryError::Fenced`] if the peer was declared dead.
     pub fn detach(&self) -> Result<(), DirectoryError> {
         Point::DetachBegins.reached();
+        // Before the slots can be others': no thread of this process may mark words there any more.
+        self.view.platform().disarm_all();
+        Point::ThreadsDisarmed.reached();
         // What is still held was forgotten.
+        self.view.mark_threads(self.peer);
         self.view.settle_biases(self.peer, PeerState::read(self.live));
         if leave_slot(&self.view, self.peer, PeerState::read(self.live), PeerPhase::Free) {
             Ok(())
@@ -142,37 +146,49 @@ impl<P: Platform> Space<P> {
         }
     }
 
-    /// Takes a thread slot for the thread with id `tid`, which must not be 0.
+    /// Claims a thread slot for the calling thread, whose id in its own PID namespace is `tid`, or 0 if it has none.
+    /// It must have no other slot of this peer.
+    ///
+    /// The slot is the thread's until it ends, which the kernel tells others where it can. What it holds then is
+    /// as if it had died, and the slot is another's to claim.
     ///
     /// # Errors
-    /// [`DirectoryError::TooManyThreads`] if there is none left.
-    pub fn claim_thread(&self, tid: u32) -> Result<ThreadId, DirectoryError> {
-        claim_thread(&self.view, self.peer, tid)
+    /// [`DirectoryError::TooManyThreads`] if living threads have all slots.
+    pub fn claim_thread(&self, tid: u32) -> Result<OwnThread, DirectoryError> {
+        claim_thread(&self.view, PeerRef::new(self.peer, self.generation), tid)
     }
 
-    /// Gives a thread slot back.
-    pub fn release_thread(&self, thread: ThreadId) {
-        if let Ok(slot) = self.view.thread(self.peer, thread) {
-            clear_thread(slot);
+    /// Gives the calling thread's slot back before the thread ends. What it still holds is as if it had died.
+    pub fn release_thread(&self, own: OwnThread) {
+        if let Some(at) = self.view.geometry().thread(self.peer, own.thread) {
+            // First: once the slot is another's, the kernel must not mark it for this thread.
+            self.view.platform().disarm(at);
+        }
+        if let Ok(slot) = self.view.thread_slot(self.peer, own.thread) {
+            self.view.settle_thread(self.peer, own.thread);
+            // Fails only if the thread was declared dead: then the slot is vacant.
+            let _ = slot.vacate(own.life);
         }
     }
 
-    /// Gives up the slot of a thread that ends while it holds locks: they can be taken over, as from the
-    /// dead.
-    pub fn end_thread(&self, thread: ThreadId) {
-        if let Ok(slot) = self.view.thread(self.peer, thread) {
-            // Release: who takes over sees what the thread did.
-            slot[thread_word::TID].store(thread_word::ENDED, Ordering::Release);
-        }
-        self.view.ring(self.peer);
+    /// Whether the slot still is this thread's: nobody has declared the thread dead.
+    #[must_use]
+    pub fn has_slot(&self, own: OwnThread) -> bool {
+        self.view.thread_slot(self.peer, own.thread).is_ok_and(|slot| slot.life() == own.life)
     }
 
-    /// The thread in a slot, as locks know it.
+    /// Declares this peer dead: one of its living threads was taken for dead, so others may have taken over
+    /// what it held.
+    pub fn give_up(&self) {
+        self.view.assume_dead(self.peer, self.generation);
+    }
+
+    /// The thread that has a slot, as locks know it.
     ///
     /// # Errors
     /// [`DirectoryError::Damaged`] if there is no such slot.
-    pub fn thread(&self, thread: ThreadId) -> Result<Thread<'_>, DirectoryError> {
-        self.known_thread(thread).ok_or(Damage::new("a thread slot", thread.index().into()).into())
+    pub fn thread(&self, own: OwnThread) -> Result<Thread<'_>, DirectoryError> {
+        self.known_thread(own).ok_or(Damage::new("a thread slot", own.thread.index().into()).into())
     }
 
     /// The slots of all threads.
@@ -185,22 +201,39 @@ impl<P: Platform> Space<P> {
         let words = usize::from(self.view.geometry().threads()) * thread_word::COUNT;
         let slots = window.run(self.threads_at, words).map_err(damage)?.words();
         let state = window.word(self.state_at).map_err(damage)?;
-        let first = Owner::new(self.peer, self.generation, ThreadId::FIRST);
-        let first = first.ok_or(DirectoryError::Fenced)?;
-        Ok(OwnThreads { slots: slots.as_chunks().0, state, live: self.live, first })
+        Ok(OwnThreads { slots: slots.as_chunks().0, state, live: self.live, peer: self.peer })
     }
 
     /// As [`thread`](Self::thread), on the path of every lock.
     #[inline]
-    pub fn known_thread(&self, thread: ThreadId) -> Option<Thread<'_>> {
-        if thread.index() >= self.view.geometry().threads() {
+    pub fn known_thread(&self, own: OwnThread) -> Option<Thread<'_>> {
+        if own.thread.index() >= self.view.geometry().threads() {
             return None;
         }
-        let owner = Owner::new(self.peer, self.generation, thread)?;
-        let slot = self.threads_at.plus(THREAD_BYTES * u64::from(thread.index()))?;
+        let owner = own.owner(self.peer)?;
+        let slot = self.threads_at.plus(THREAD_BYTES * u64::from(own.thread.index()))?;
         let window = self.view.window();
         let (slot, state) = (window.words(slot).ok()?, window.word(self.state_at).ok()?);
-        Some(Thread::new(owner, slot, state, self.live))
+        Some(Thread::new(owner, slot, state, self.live, own.life))
+    }
+}
+
+/// A thread slot of this peer, and what its life word says as long as it is the thread's that claimed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnThread {
+    /// The slot.
+    pub thread: ThreadId,
+    /// Its life word.
+    pub life: ThreadLife,
+}
+
+impl OwnThread {
+    /// No slot that any thread has: incarnation 0 is nobody's.
+    pub const NONE: Self = Self { thread: ThreadId::FIRST, life: ThreadLife::from_word(0) };
+
+    #[inline]
+    const fn owner(self, peer: PeerId) -> Option<Owner> {
+        Owner::new(peer, self.life.incarnation(), self.thread)
     }
 }
 
@@ -210,33 +243,24 @@ pub struct OwnThreads<'a> {
     slots: &'a [[AtomicU64; thread_word::COUNT]],
     state: &'a AtomicU64,
     live: u64,
-    /// The owner in the first slot.
-    first: Owner,
+    peer: PeerId,
 }
 
 impl<'a> OwnThreads<'a> {
-    /// The thread in a slot, as locks know it.
+    /// The thread that has a slot, as locks know it.
     #[inline]
     #[must_use]
-    pub fn get(&self, thread: ThreadId) -> Option<Thread<'a>> {
-        let slot = self.slots.get(usize::from(thread.index()))?;
-        Some(Thread::new(self.first.with_thread(thread), slot, self.state, self.live))
-    }
-
-    /// As [`get`](Self::get), of a thread that is known to have a slot.
-    ///
-    /// # Panics
-    /// If it has none.
-    #[inline]
-    #[allow(clippy::indexing_slicing, reason = "the documented panic")]
-    #[must_use]
-    pub fn known(&self, thread: ThreadId) -> Thread<'a> {
-        let slot = &self.slots[usize::from(thread.index())];
-        Thread::new(self.first.with_thread(thread), slot, self.state, self.live)
+    pub fn get(&self, own: OwnThread) -> Option<Thread<'a>> {
+        let slot = self.slots.get(usize::from(own.thread.index()))?;
+        let owner = own.owner(self.peer)?;
+        Some(Thread::new(owner, slot, self.state, self.live, own.life))
     }
 }
 
 const THREAD_BYTES: u64 = 8 * thread_word::COUNT as u64;
+
+/// In place of the id of a thread that takes a slot for one operation.
+const NO_TID: u32 = 0;
 
 #[inline]
 fn place(offset: Option<Offset>) -> Result<Offset, Damage> {
@@ -252,36 +276,77 @@ fn as_thread<P: Platform>(
     view: &View<P>,
     peer: PeerId,
     state: PeerState,
-    thread: ThreadId,
+    own: OwnThread,
 ) -> Result<Thread<'_>, DirectoryError> {
-    let owner = Owner::new(peer, state.generation, thread).ok_or(DirectoryError::Fenced)?;
-    let slot = view.thread(peer, thread)?;
-    Ok(Thread::new(owner, slot, &view.peer(peer)?[peer_word::STATE], state.word()))
+    let owner = own.owner(peer).ok_or(DirectoryError::Fenced)?;
+    let slot = view.thread(peer, own.thread)?;
+    Ok(Thread::new(owner, slot, &view.peer(peer)?[peer_word::STATE], state.word(), own.life))
 }
 
+/// Claims a slot that is vacant; or, where there is none, one whose thread has ended without a mark.
 fn claim_thread<P: Platform>(
+    view: &View<P>,
+    peer: PeerRef,
+    tid: u32,
+) -> Result<OwnThread, DirectoryError> {
+    mark_namesake(view, peer.peer, tid)?;
+    if let Some(own) = claim_vacant(view, peer.peer, tid)? {
+        return Ok(own);
+    }
+    let threads = view.geometry().threads();
+    if let Some((record, _)) = view.peer_record(peer.peer) {
+        view.mark_ended(&record, 0, threads);
+    }
+    claim_vacant(view, peer.peer, tid)?.ok_or(DirectoryError::TooManyThreads { threads })
+}
+
+/// Marks the slot of a thread that had the same id as the one that calls, which has none: that thread has ended, or
+/// its id would not have been given out again.
+fn mark_namesake<P: Platform>(
     view: &View<P>,
     peer: PeerId,
     tid: u32,
-) -> Result<ThreadId, DirectoryError> {
-    let used = &view.peer(peer)?[peer_word::THREADS_USED];
-    let threads = view.geometry().threads();
-    for thread in (0..threads).filter_map(ThreadId::new) {
-        // Others look at the slots below this, so it grows before the slot is taken.
-        used.fetch_max(u64::from(thread.index()) + 1, Ordering::SeqCst);
-        let slot = view.thread(peer, thread)?;
-        let free = slot[thread_word::TID].compare_exchange(
-            0,
-            u64::from(tid.max(1)),
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        );
-        if free.is_ok() {
-            Point::ThreadClaimed.reached();
-            return Ok(thread);
+) -> Result<(), DirectoryError> {
+    for thread in (0..view.threads_used(peer)).filter_map(ThreadId::new) {
+        let slot = view.thread_slot(peer, thread)?;
+        let life = slot.life();
+        if tid != NO_TID && slot.tid() == tid && life.is_ready() && slot.mark_dead(life) {
+            view.wake_for_thread(peer, thread);
         }
     }
-    Err(DirectoryError::TooManyThreads { threads })
+    Ok(())
+}
+
+fn claim_vacant<P: Platform>(
+    view: &View<P>,
+    peer: PeerId,
+    tid: u32,
+) -> Result<Option<OwnThread>, DirectoryError> {
+    let record = view.peer(peer)?;
+    for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
+        // Others look at the slots below this, so it grows before the slot is taken.
+        record[peer_word::THREADS_USED].fetch_max(u64::from(thread.index()) + 1, Ordering::SeqCst);
+        let slot = view.thread_slot(peer, thread)?;
+        let seen = slot.life();
+        if !seen.is_vacant() {
+            continue;
+        }
+        // What its last thread was inside of, and whom it would have woken.
+        view.settle_thread(peer, thread);
+        view.wake_for_thread(peer, thread);
+        let Some(claimed) = slot.claim(seen, tid) else { continue };
+        let arm = || {
+            let unproven = record[peer_word::UNPROVEN].load(Ordering::SeqCst) != 0;
+            let geometry = view.geometry();
+            let places = geometry.thread_row(peer).zip(geometry.thread(peer, thread));
+            tid != NO_TID
+                && !unproven
+                && places.is_some_and(|(row, at)| view.platform().arm(row, at))
+        };
+        let life = slot.make_ready(claimed, arm).ok_or(DirectoryError::Fenced)?;
+        return Ok(Some(OwnThread { thread, life }));
+    }
+    Ok(None)
 }
 
 /// Free slots first; then those of the dead.
@@ -296,8 +361,7 @@ fn take_slot<P: Platform>(view: &View<P>) -> Result<Slot, AttachError> {
     }
     for peer in slots() {
         let state = view.peer_state(peer);
-        let dead = Owner::new(peer, state.generation, ThreadId::FIRST)
-            .is_none_or(|owner| view.verdict(owner) == Verdict::Dead);
+        let dead = view.verdict_of(PeerRef::new(peer, state.generation)) == Verdict::Dead;
         if dead && let Some(slot) = try_slot(view, peer)? {
             return Ok(slot);
         }
@@ -322,6 +386,7 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
     let inherited = match state.phase {
         PeerPhase::Free => false,
         PeerPhase::Fenced => {
+            view.mark_threads(peer);
             view.settle_biases(peer, state);
             view.wake_for(peer);
             true
@@ -372,11 +437,13 @@ fn write_record<P: Platform>(
         view.platform().commit(threads).map_err(AttachError::Medium)?;
     }
     for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
-        let words = view.thread(slot.peer, thread).map_err(directory)?;
-        clear_thread(words);
+        // Whatever bytes say: no thread of a peer that has just taken the slot has one of its threads'.
+        let thread = view.thread_slot(slot.peer, thread).map_err(directory)?;
+        let _ = thread.mark_dead(thread.life());
     }
     record[peer_word::THREADS_USED].store(0, Ordering::Relaxed);
-    let thread = claim_thread(view, slot.peer, 1).map_err(AttachError::Directory)?;
+    let of = PeerRef::new(slot.peer, slot.state.generation);
+    let thread = claim_thread(view, of, NO_TID).map_err(AttachError::Directory)?;
     let me = as_thread(view, slot.peer, slot.state, thread).map_err(AttachError::Directory)?;
     let domain = take_domain(view, &me, identity.boot)?;
     let store = |index: usize, value: u64| {
@@ -393,21 +460,10 @@ fn write_record<P: Platform>(
     store(peer_word::HEARTBEAT, 0);
     store(peer_word::BELL, 0);
     write_name(record, &identity.name);
-    let words = view.thread(slot.peer, thread).map_err(directory)?;
-    words[thread_word::TID].store(0, Ordering::Release);
+    let words = view.thread_slot(slot.peer, thread.thread).map_err(directory)?;
+    // Fails only if this peer was declared dead: then the slot is vacant.
+    let _ = words.vacate(thread.life);
     Ok(())
-}
-
-/// Empties a thread slot; the id goes last, since it is what keeps others from taking the slot. The
-/// numbers of waits and of biases go on from one thread to the next.
-fn clear_thread(slot: &[AtomicU64; thread_word::COUNT]) {
-    for (index, word) in slot.iter().enumerate().rev() {
-        if matches!(index, thread_word::WAITS | thread_word::BIASES) {
-            continue;
-        }
-        // Release: pairs with the Acquire of whoever claims the slot.
-        word.store(0, Ordering::Release);
-    }
 }
 
 fn write_name(record: &[AtomicU64], name: &PeerName) {

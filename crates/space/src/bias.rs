@@ -10,22 +10,33 @@
 use commonhold_layout::{Bias, Offset, PeerId, PeerState, RegionId, RegionPhase, ThreadId};
 use commonhold_sync::{inside_of, settle_bias};
 
-use crate::{Platform, Space, View};
+use crate::{Platform, View};
 
 impl<P: Platform> View<P> {
     /// Tells the next owners of the mutexes that were biased to threads of a dead peer, and in which those
     /// died. Called before the slot can have another peer; what was read of it by then was the dead's.
     pub(crate) fn settle_biases(&self, peer: PeerId, dead: PeerState) {
         for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
-            let Ok(slot) = self.thread(peer, thread) else { continue };
-            for (at, bias) in inside_of(slot, |number| Bias { peer, thread, number }) {
-                // Where a region has been freed, a look would take memory again.
-                if let Ok(word) = self.window().word(at)
-                    && self.peer_state(peer) == dead
-                    && self.is_in_a_region(at)
-                {
-                    settle_bias(word, bias, self);
-                }
+            self.settle_while(peer, thread, || self.peer_state(peer) == dead);
+        }
+    }
+
+    /// The same for one thread, which is dead or gives its slot back. Called before the slot can have another.
+    pub(crate) fn settle_thread(&self, peer: PeerId, thread: ThreadId) {
+        let Ok(slot) = self.thread_slot(peer, thread) else { return };
+        let life = slot.life();
+        self.settle_while(peer, thread, || slot.life() == life);
+    }
+
+    fn settle_while(&self, peer: PeerId, thread: ThreadId, still: impl Fn() -> bool) {
+        let Ok(slot) = self.thread(peer, thread) else { return };
+        for (at, bias) in inside_of(slot, |number| Bias { peer, thread, number }) {
+            // Where a region has been freed, a look would take memory again.
+            if let Ok(word) = self.window().word(at)
+                && still()
+                && self.is_in_a_region(at)
+            {
+                settle_bias(word, bias, self);
             }
         }
     }
@@ -41,15 +52,5 @@ impl<P: Platform> View<P> {
         };
         let used = self.regions_used().unwrap_or(0);
         (0..used).map(RegionId::new).any(|region| has(region) == Some(true))
-    }
-}
-
-impl<P: Platform> Space<P> {
-    /// Whether a thread is inside a mutex by a [bias](commonhold_layout::Bias).
-    pub fn is_inside(&self, thread: ThreadId) -> bool {
-        let named = |number| Bias { peer: self.peer(), thread, number };
-        self.view()
-            .thread(self.peer(), thread)
-            .is_ok_and(|slot| inside_of(slot, named).next().is_some())
     }
 }

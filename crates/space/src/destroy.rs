@@ -41,7 +41,7 @@ impl<P: Platform> Space<P> {
         let directory = self.view().directory(me)?;
         let (region, state) = self.find_active(&directory, name)?;
         let handle = RegionHandle { region, generation: state.generation };
-        if self.view().mappers(region).any(|(owner, _)| owner.peer() == self.peer()) {
+        if self.view().mappers(region).any(|(mapper, _)| mapper.peer == self.peer()) {
             return Err(DirectoryError::Mapped);
         }
         let state = directory.begin_destroy(region, state, how)?;
@@ -86,7 +86,7 @@ impl<P: Platform> Space<P> {
             let number = event.sequence();
             for (mapper, _) in self.view().mappers(region) {
                 // A dead one is fenced by this, and counts no longer.
-                let _: Verdict = self.view().verdict(mapper);
+                let _: Verdict = self.view().verdict_of(mapper);
             }
             let gone = self.view().mappings(region) == 0;
             if gone || self.view().now() >= deadline {
@@ -172,7 +172,7 @@ impl<P: Platform> Space<P> {
         }
         if state.phase == RegionPhase::Destroying && state.flags.contains(RegionFlags::DEFERRED) {
             for (mapper, _) in view.mappers(region) {
-                let _: Verdict = view.verdict(mapper);
+                let _: Verdict = view.verdict_of(mapper);
             }
             if view.mappings(region) > 0 {
                 return Ok(false);

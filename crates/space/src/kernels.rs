@@ -13,8 +13,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use commonhold_layout::{Bell, Damage, Evidence, Owner, PeerId, PeerPhase, ThreadId, peer_word};
-use commonhold_sync::{Liveness, Verdict, Wake};
+use commonhold_layout::{Bell, Damage, Evidence, Owner, PeerId, PeerPhase, peer_word};
+use commonhold_sync::{Verdict, Wake};
 
 use crate::{PeerRecord, Platform, Space, View, port::WORDS_MOST};
 
@@ -78,6 +78,7 @@ impl<P: Platform> View<P> {
     /// What it may be writing at this moment is not stopped by this: only whoever knows that it will
     /// never write again (its virtual machine is gone, its board is off) should say so.
     pub fn assume_dead(&self, peer: PeerId, generation: u32) -> bool {
+        self.doubt(peer);
         self.fence(peer, generation)
     }
 }
@@ -92,18 +93,21 @@ impl<P: Platform> View<P> {
         Ok(&self.peer(peer)?[peer_word::BELL])
     }
 
-    /// The bell of an owner that is of the kernel from which the view is looked through. That of another
-    /// kernel's peer is rung by that kernel, which cannot wake anybody here.
-    pub(crate) fn bell_of(&self, owner: Owner) -> Option<(&AtomicU64, Bell)> {
-        let (own, _) = read_own_word(self.own.load(Ordering::Relaxed))?;
-        let (mine, theirs) = (self.peer(own).ok()?, self.peer(owner.peer()).ok()?);
-        let domain = |record: &[AtomicU64; peer_word::COUNT]| {
-            record[peer_word::DOMAIN].load(Ordering::Relaxed)
+    /// Whether the kernel from which the view is looked through tells of the deaths of a peer and its threads, and
+    /// wakes who waits for them: it is that of the peer. Another kernel marks words too, but can wake nobody here.
+    pub(crate) fn tells_deaths(&self, peer: PeerId) -> bool {
+        let domain = |peer: PeerId| {
+            let record = self.peer(peer).ok()?;
+            Some(record[peer_word::DOMAIN].load(Ordering::Relaxed))
         };
-        if !self.platform().hears_bells() || domain(mine) != domain(theirs) {
-            return None;
-        }
-        let word = &theirs[peer_word::BELL];
+        read_own_word(self.own.load(Ordering::Relaxed)).is_some_and(|(own, _)| {
+            self.platform().hears_bells() && domain(own).is_some() && domain(own) == domain(peer)
+        })
+    }
+
+    /// The bell of the peer in a slot, if it has hung one.
+    pub(crate) fn bell_at(&self, peer: PeerId) -> Option<(&AtomicU64, Bell)> {
+        let word = &self.peer(peer).ok()?[peer_word::BELL];
         // Acquire: who hears it ring finds what its owner had done.
         let bell = Bell::from_word(word.load(Ordering::Acquire));
         bell.is_there().then_some((word, bell))
@@ -116,8 +120,8 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// Sleeps while `word` is as expected and no bell of the owners rings, but for those that have rung
-    /// already. `false`: there is no bell to sleep by.
+    /// Sleeps while `word` is as expected, no life word of the owners is marked, and no bell of their peers rings,
+    /// but for those that have rung already. `false`: no kernel would tell of their deaths.
     pub(crate) fn sleep_by_bells(
         &self,
         owners: &[Owner],
@@ -127,10 +131,24 @@ impl<P: Platform> View<P> {
     ) -> bool {
         let mut words = [(word, expected); WORDS_MOST];
         let mut count = 1;
-        let bells = owners.iter().filter_map(|owner| self.bell_of(*owner));
-        for ((rope, bell), place) in
-            bells.filter(|(_, bell)| !bell.has_rung()).zip(words.iter_mut().skip(1))
-        {
+        let told = || owners.iter().filter(|owner| self.tells_deaths(owner.peer()));
+        // One that cannot be slept on is looked at again at the end of the slice.
+        for (owner, place) in told().zip(words.iter_mut().skip(1)) {
+            let Ok(slot) = self.thread_slot(owner.peer(), owner.thread()) else { return true };
+            let life = slot.life();
+            if !life.is_of(owner.incarnation()) {
+                return true;
+            }
+            *place = (slot.word(), life.word());
+            count += 1;
+        }
+        let lives = count;
+        for owner in told() {
+            let Some((rope, bell)) = self.bell_at(owner.peer()) else { continue };
+            let known = words.iter().take(count).skip(lives);
+            if bell.has_rung() || known.clone().any(|(word, _)| core::ptr::eq(*word, rope)) {
+                continue;
+            }
             let awaited = bell.with_sleepers();
             // The kernel wakes nobody unless the bit is there; if the word changes meanwhile, we look again.
             let flagged = bell == awaited
@@ -145,13 +163,21 @@ impl<P: Platform> View<P> {
             if !flagged {
                 return true;
             }
-            *place = (rope, awaited.word());
-            count += 1;
+            if let Some(place) = words.get_mut(count) {
+                *place = (rope, awaited.word());
+                count += 1;
+            }
         }
         if count == 1 {
             return false;
         }
         self.platform().wait_for_any(words.get(..count).unwrap_or_default(), until);
+        // The kernel wakes one sleeper for each mark, and that may have been us.
+        for (word, expected) in words.iter().take(lives).skip(1) {
+            if word.load(Ordering::Relaxed) != *expected {
+                self.platform().wake(word, Wake::All);
+            }
+        }
         true
     }
 }
@@ -192,9 +218,8 @@ impl<P: Platform> Space<P> {
 }
 
 impl<P: Platform> View<P> {
-    /// The [verdict](Liveness::verdict) on the peer of this record.
+    /// The verdict on the peer of this record.
     pub fn verdict_on(&self, record: &PeerRecord) -> Verdict {
-        Owner::new(record.peer, record.generation, ThreadId::FIRST)
-            .map_or(Verdict::Dead, |owner| self.verdict(owner))
+        self.verdict_of(record.of())
     }
 }

@@ -31,6 +31,7 @@ mod directory;
 mod error;
 mod format;
 mod kernels;
+mod life;
 mod list;
 mod map;
 mod port;
@@ -44,7 +45,7 @@ mod tests;
 mod view;
 mod waits;
 
-pub use attach::{OwnThreads, Space};
+pub use attach::{OwnThread, OwnThreads, Space};
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;
 pub use error::{AttachError, DirectoryError};

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::{BootId, Evidence, Extent, PLACES_MOST, PeerId, PeerName};
+use commonhold_layout::{Bell, BootId, Evidence, Extent, Offset, PeerId, PeerName, PeerRef};
 use commonhold_sync::{Park, Verdict};
 use commonhold_window::{Window, atomic::AtomicU64};
 
@@ -92,6 +92,16 @@ pub struct PeerRecord {
     pub attached_ms: u64,
     /// Its heartbeat.
     pub heartbeat: u64,
+    /// Its bell.
+    pub bell: Bell,
+}
+
+impl PeerRecord {
+    /// Which peer of which slot it is.
+    #[must_use]
+    pub const fn of(&self) -> PeerRef {
+        PeerRef::new(self.peer, self.generation)
+    }
 }
 
 /// Evidence of life: how to leave it, and how to judge that of others.
@@ -112,12 +122,35 @@ pub trait Witness {
     /// only the evidence that lies outside the record.
     fn verdict(&self, record: &PeerRecord, attaching: bool, lease_ms: u64) -> Verdict;
 
+    /// Whether the thread with id `tid` of a peer, in the peer's own PID namespace, can run no more. `true` is a
+    /// proof; `false` proves nothing.
+    fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
+        let _ = (record, tid);
+        false
+    }
+
+    /// Has the kernel mark the life word at `at` when the calling thread ends: the robust futex in its low half.
+    /// `row` are the words of all threads of this peer, `at` among them. `false`: it cannot be had for this
+    /// thread, or in this memory.
+    fn arm(&self, row: Extent, at: Offset) -> bool {
+        let _ = (row, at);
+        false
+    }
+
+    /// The calling thread's life word at `at` is not to be marked any more.
+    fn disarm(&self, at: Offset) {
+        let _ = at;
+    }
+
+    /// The life word of no thread of this process is to be marked any more, and none is armed after this.
+    fn disarm_all(&self) {}
+
     /// Milliseconds of Unix time, for people.
     fn unix_ms(&self) -> u64;
 }
 
-/// Words that somebody waits for at once, at most: the bells of all that have places, and what they move.
-pub(crate) const WORDS_MOST: usize = 1 + PLACES_MOST;
+/// Words that somebody waits for at once, at most: as many as `futex_waitv` takes.
+pub(crate) const WORDS_MOST: usize = 128;
 
 /// Everything a space needs from where it runs.
 pub trait Platform: Park + Medium + Witness {
@@ -133,7 +166,7 @@ pub trait Platform: Park + Medium + Witness {
         false
     }
 
-    /// As [`Park::wait`], on several words at once, and on no more than 65: ends when any is
+    /// As [`Park::wait`], on several words at once, and on no more than 128: ends when any is
     /// woken, or does not have its low half as expected.
     fn wait_for_any(&self, words: &[(&AtomicU64, u64)], until: u64) {
         if let [(word, expected), ..] = words {

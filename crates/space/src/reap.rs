@@ -7,10 +7,10 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Evidence, Owner, PeerId, PeerPhase, PeerState, RegionFlags, RegionId, RegionPhase, ThreadId,
+    Evidence, PeerId, PeerPhase, PeerRef, PeerState, RegionFlags, RegionId, RegionPhase,
     header_word, peer_word,
 };
-use commonhold_sync::{Liveness, Thread, Verdict};
+use commonhold_sync::{Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{DirectoryError, PeerRecord, Platform, Space, directory::Directory};
@@ -58,8 +58,7 @@ impl<P: Platform> Space<P> {
             if state.phase == PeerPhase::Free || peer == self.peer() {
                 continue;
             }
-            let dies = Owner::new(peer, state.generation, ThreadId::FIRST)
-                .is_none_or(|owner| view.verdict(owner) == Verdict::Dead);
+            let dies = view.verdict_of(PeerRef::new(peer, state.generation)) == Verdict::Dead;
             dead += u32::from(dies);
         }
         if dead == 0 && !self.deferred_hint()? {
@@ -96,6 +95,7 @@ impl<P: Platform> Space<P> {
         tell: &mut impl FnMut(&PeerRecord),
     ) -> Result<bool, DirectoryError> {
         let view = self.view();
+        view.mark_threads(peer);
         view.settle_biases(peer, state);
         view.wake_for(peer);
         let record = view.peer_record(peer);

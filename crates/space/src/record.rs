@@ -6,7 +6,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use commonhold_layout::{Offset, PeerId, ReadKey, RecordKind, RecordTag, ThreadId, thread_word};
+use commonhold_layout::{
+    Offset, Owner, PeerId, ReadKey, RecordKind, RecordTag, ThreadId, thread_word,
+};
 use commonhold_sync::{RwLock, Shares, Thread};
 
 use crate::{DirectoryError, Platform, RegionHandle, RegionShares, Space, View};
@@ -113,6 +115,10 @@ impl<P: Platform> Shares for RecordShares<'_, P> {
 
     fn generation(&self, peer: PeerId) -> u32 {
         self.0.generation(peer)
+    }
+
+    fn owner(&self, peer: PeerId, thread: ThreadId) -> Option<Owner> {
+        self.0.owner(peer, thread)
     }
 
     fn share(&self, _: PeerId) -> Option<&AtomicU64> {

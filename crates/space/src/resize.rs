@@ -6,7 +6,7 @@ use commonhold_layout::{
     Damage, Intent, IntentKind, IntentPhase, Name, RegionFlags, RegionId, RegionState, align_up,
     header_word, region_word,
 };
-use commonhold_sync::{Liveness, Thread, Verdict};
+use commonhold_sync::{Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{DirectoryError, Platform, Space, directory::Directory};
@@ -54,7 +54,7 @@ impl<P: Platform> Space<P> {
         size.store(new, Ordering::SeqCst);
         Point::ResizeTrial.reached();
         for (mapper, _) in view.mappers(region) {
-            let _: Verdict = view.verdict(mapper);
+            let _: Verdict = view.verdict_of(mapper);
         }
         if view.mappings(region) > 0 {
             size.store(old, Ordering::SeqCst);

@@ -95,6 +95,7 @@ mod tests {
             identity,
             attached_ms: 0,
             heartbeat,
+            bell: commonhold_layout::Bell::NONE,
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use commonhold_layout::{
-    BootId, Evidence, Extent, FormatOptions, Name, Owner, PeerId, PeerName, RegionPhase, ThreadId,
+    BootId, Evidence, Extent, FormatOptions, Name, Offset, PeerId, PeerName, PeerRef, RegionPhase,
 };
 use commonhold_sync::{Liveness as _, Park, Taken, Verdict, Wake};
 use commonhold_window::Window;
@@ -29,6 +29,7 @@ mod bias;
 mod in_place;
 mod kernels;
 mod misuse;
+mod threads;
 mod waits;
 
 const PAGE: u64 = 4096;
@@ -49,6 +50,12 @@ struct World {
     polls: AtomicU64,
     /// What happens when memory is next given back.
     at_release: Mutex<Option<Event>>,
+    /// Attachments so far: each is another process.
+    processes: AtomicU64,
+    /// Processes and ids of threads that have ended.
+    ended: Mutex<HashSet<(u32, u32)>>,
+    /// Life words that the kernel was asked to mark, and is not to mark any more.
+    armed: Mutex<BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +76,9 @@ impl World {
             clock: AtomicU64::new(1),
             polls: AtomicU64::new(0),
             at_release: Mutex::default(),
+            processes: AtomicU64::new(1),
+            ended: Mutex::default(),
+            armed: Mutex::default(),
         })
     }
 
@@ -92,7 +102,7 @@ impl World {
         let view = View::open(self.machine()).unwrap();
         let identity = Identity {
             boot,
-            pid: 1,
+            pid: u32::try_from(self.processes.fetch_add(1, Ordering::Relaxed)).unwrap(),
             pid_namespace: 1,
             start_time: 1,
             uid: 0,
@@ -111,7 +121,7 @@ impl World {
 
 struct Peer {
     space: Space<Machine>,
-    thread: ThreadId,
+    thread: crate::OwnThread,
 }
 
 impl Peer {
@@ -212,6 +222,19 @@ impl Witness for Machine {
         } else {
             Verdict::Dead
         }
+    }
+
+    fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
+        self.world.ended.lock().unwrap().contains(&(record.identity.pid, tid))
+    }
+
+    fn arm(&self, row: Extent, at: Offset) -> bool {
+        assert!(row.start() <= at && at.get() < row.end());
+        self.world.armed.lock().unwrap().insert(at.get())
+    }
+
+    fn disarm(&self, at: Offset) {
+        self.world.armed.lock().unwrap().remove(&at.get());
     }
 
     fn unix_ms(&self) -> u64 {
@@ -424,8 +447,8 @@ fn whoever_dies_while_others_are_reaped_leaves_nothing_either() {
     *world.at_release.lock().unwrap() = Some(|world| {
         world.living.lock().unwrap().remove(&2);
         let fourth = View::open(world.machine()).unwrap();
-        let c = Owner::new(PeerId::new(2), 1, ThreadId::FIRST).unwrap();
-        assert_eq!(fourth.verdict(c), Verdict::Dead);
+        let c = PeerRef::new(PeerId::new(2), 1);
+        assert_eq!(fourth.verdict_of(c), Verdict::Dead);
     });
     while a.space.reap(&a.me()).unwrap().freed_anything() {}
     assert_eq!(a.check(), crate::Census { largest_free: a.check().largest_free, ..<_>::default() });

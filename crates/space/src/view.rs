@@ -3,13 +3,11 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    Bias, BootId, Damage, DomainState, Extent, Geometry, HEADER_WORDS, Offset, OpenError, Owner,
-    PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind, ReadKey, RegionId, ThreadId,
-    domain_word, header_word, peer_word, region_word, thread_word,
+    Bell, BootId, Damage, DomainState, Extent, Geometry, HEADER_WORDS, Offset, OpenError, Owner,
+    PeerId, PeerName, PeerPhase, PeerRef, PeerState, Pending, PendingKind, ReadKey, RegionId,
+    ThreadId, domain_word, header_word, peer_word, region_word, thread_word,
 };
-use commonhold_sync::{
-    self as sync, Liveness, Park, RwLock, Shares, Verdict, Wake, readers_by_word,
-};
+use commonhold_sync::{Park, RwLock, Shares, ThreadSlot, Wake, readers_by_word};
 use commonhold_window::{OutOfWindow, Point, Window};
 
 use crate::{DirectoryError, Identity, Mapped, PeerRecord, Platform, RegionHandle};
@@ -196,6 +194,7 @@ impl<P: Platform> View<P> {
             },
             attached_ms: known(read(peer_word::ATTACHED_MS)),
             heartbeat: read(peer_word::HEARTBEAT),
+            bell: Bell::from_word(known(read(peer_word::BELL))),
         };
         // If another peer has the slot by now, what was read is of no use to anybody.
         (self.peer_state(peer) == state).then_some((record, state.phase))
@@ -216,6 +215,7 @@ impl<P: Platform> View<P> {
             .is_ok();
         if won {
             Point::ReapFenced.reached();
+            self.mark_threads(peer);
             // The kernel has woken one of those who waited for the bell.
             self.ring(peer);
             self.wake_for(peer);
@@ -225,10 +225,8 @@ impl<P: Platform> View<P> {
 
     /// Wakes those whom the threads of a dead peer would have woken, or were woken instead of.
     pub(crate) fn wake_for(&self, peer: PeerId) {
-        for (_, pending) in self.pendings(peer) {
-            if let Ok(word) = self.window().word(pending.lock) {
-                self.platform.wake(word, Wake::All);
-            }
+        for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
+            self.wake_for_thread(peer, thread);
         }
     }
 
@@ -244,6 +242,9 @@ impl<P: Platform> View<P> {
     pub fn pendings(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, Pending)> + '_ {
         (0..self.threads_used(peer)).filter_map(ThreadId::new).filter_map(move |thread| {
             let slot = self.thread(peer, thread).ok()?;
+            if !ThreadSlot::new(slot).life().is_ready() {
+                return None;
+            }
             let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire))?;
             (pending.kind != PendingKind::Process).then_some((thread, pending))
         })
@@ -255,21 +256,22 @@ impl<P: Platform> View<P> {
     }
 
     /// Who maps a region, and how often.
-    pub(crate) fn mappers(&self, region: RegionId) -> impl Iterator<Item = (Owner, u16)> + '_ {
+    pub(crate) fn mappers(&self, region: RegionId) -> impl Iterator<Item = (PeerRef, u16)> + '_ {
         self.peer_ids().filter_map(move |peer| {
-            let (owner, share) = self.current_share(peer, region)?;
-            (share.mappings() > 0).then_some((owner, share.mappings()))
+            let (mapper, share) = self.current_share(peer, region)?;
+            (share.mappings() > 0).then_some((mapper, share.mappings()))
         })
     }
 
-    /// Who holds read locks of a region, once for each peer.
-    pub fn readers(&self, handle: RegionHandle) -> impl Iterator<Item = Owner> + '_ {
+    /// Which peers hold read locks of a region.
+    pub fn readers(&self, handle: RegionHandle) -> impl Iterator<Item = PeerRef> + '_ {
         let shares = RegionShares { view: self, region: handle.region };
         self.peer_ids().filter_map(move |peer| {
             let counted = self.current_share(peer, handle.region);
-            counted.filter(|(_, share)| share.readers() > 0).map(|(owner, _)| owner).or_else(|| {
-                let thread = readers_by_word(&shares, peer, read_key(handle)).next()?;
-                Owner::new(peer, shares.generation(peer), thread)
+            let counted = counted.filter(|(_, share)| share.readers() > 0);
+            counted.map(|(reader, _)| reader).or_else(|| {
+                let reader = PeerRef::new(peer, shares.generation(peer));
+                readers_by_word(&shares, peer, read_key(handle)).next().map(|_| reader)
             })
         })
     }
@@ -278,12 +280,12 @@ impl<P: Platform> View<P> {
         &self,
         peer: PeerId,
         region: RegionId,
-    ) -> Option<(Owner, commonhold_layout::ShareWord)> {
+    ) -> Option<(PeerRef, commonhold_layout::ShareWord)> {
         // SeqCst: pairs with the mapper's count, which comes before its second look at the state.
         let word = self.share(peer, region)?.load(Ordering::SeqCst);
         let share = commonhold_layout::ShareWord::from_word(word);
-        let owner = Owner::new(peer, share.generation(), ThreadId::FIRST)?;
-        self.is_current(owner).then_some((owner, share))
+        let peer = PeerRef::new(peer, share.generation());
+        self.is_peer_current(peer).then_some((peer, share))
     }
 
     /// The extent that an entry claims, if it lies in the data area; empty for a region without bytes.
@@ -386,6 +388,10 @@ impl<P: Platform> Shares for RegionShares<'_, P> {
         if state.is_current(state.generation) { state.generation } else { 0 }
     }
 
+    fn owner(&self, peer: PeerId, thread: ThreadId) -> Option<Owner> {
+        self.view.owner_of(peer, thread)
+    }
+
     fn share(&self, peer: PeerId) -> Option<&AtomicU64> {
         self.view.share(peer, self.region)
     }
@@ -438,66 +444,5 @@ impl<P: Platform> Park for View<P> {
     #[inline]
     fn spin(&self, turn: u32) -> bool {
         self.platform.spin(turn)
-    }
-}
-
-impl<P: Platform> Liveness for View<P> {
-    #[inline]
-    fn is_current(&self, owner: Owner) -> bool {
-        self.peer_state(owner.peer()).is_current(owner.generation())
-    }
-
-    fn has_ended(&self, owner: Owner) -> bool {
-        // Acquire: pairs with the Release of the thread's last store.
-        self.thread(owner.peer(), owner.thread())
-            .is_ok_and(|slot| slot[thread_word::TID].load(Ordering::Acquire) == thread_word::ENDED)
-            && self.is_current(owner)
-    }
-
-    fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
-        let slot = self.thread(bias.peer, bias.thread).ok()?;
-        if !sync::is_inside(slot, bias, at) {
-            return None;
-        }
-        let generation = self.peer_state(bias.peer).generation;
-        // Again: if it still is, the generation is that of the peer that it is a thread of.
-        let still = sync::is_inside(slot, bias, at);
-        Owner::new(bias.peer, generation, bias.thread).filter(|_| still)
-    }
-
-    fn may_bias(&self) -> bool {
-        self.geometry.lease_ms() == 0
-    }
-
-    fn bell(&self, owner: Owner) -> sync::Bell {
-        match self.bell_of(owner) {
-            None => sync::Bell::None,
-            Some((_, bell)) if bell.has_rung() => sync::Bell::Rung,
-            Some(_) => sync::Bell::Silent,
-        }
-    }
-
-    fn verdict(&self, owner: Owner) -> Verdict {
-        /// More changes in a row than any honest peer makes meanwhile.
-        const ATTEMPTS: u32 = 10_000;
-        for _ in 0..ATTEMPTS {
-            if !self.is_current(owner) {
-                return Verdict::Dead;
-            }
-            // The slot may change hands between any two looks: then look again.
-            let Some((record, phase)) = self.peer_record(owner.peer()) else { continue };
-            if record.generation != owner.generation() {
-                return Verdict::Dead;
-            }
-            let attaching = phase == PeerPhase::Attaching;
-            let verdict = self.platform.verdict(&record, attaching, self.geometry.lease_ms());
-            if verdict != Verdict::Dead {
-                return verdict;
-            }
-            if self.fence(owner.peer(), owner.generation()) {
-                return Verdict::Dead;
-            }
-        }
-        Verdict::Suspect
     }
 }

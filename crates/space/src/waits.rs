@@ -5,11 +5,11 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    LockWord, Offset, Owner, PeerId, Pending, RegionId, ShareWord, ThreadId, header_word,
+    LockWord, Offset, Owner, PeerId, PeerRef, Pending, RegionId, ShareWord, ThreadId, header_word,
     region_word, thread_word,
 };
 
-use commonhold_sync::{Liveness, reading};
+use commonhold_sync::{Liveness, ThreadSlot, reading};
 
 use crate::{Platform, RegionHandle, View, view::read_key};
 
@@ -57,8 +57,11 @@ impl<P: Platform> View<P> {
         // not that of the wait.
         let waits = slot[thread_word::WAITS].load(Ordering::Acquire);
         let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire));
-        let tid = u32::try_from(slot[thread_word::TID].load(Ordering::Relaxed)).unwrap_or(0);
-        Some(ThreadRecord { thread, tid, pending, waits })
+        // What a dead thread has left there it does not wait for.
+        let named = ThreadSlot::new(slot);
+        let lives = named.life().is_ready();
+        let tid = if lives { named.tid() } else { 0 };
+        Some(ThreadRecord { thread, tid, pending: pending.filter(|_| lives), waits })
     }
 
     /// Whether the thread is still in the very wait in which `before` saw it: then it has taken part in
@@ -74,12 +77,14 @@ impl<P: Platform> View<P> {
     }
 
     /// The keys of the locks that threads of a peer hold to read in words of their own, or try to.
-    pub fn reading(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, u64)> + '_ {
+    pub fn reading(&self, peer: PeerId) -> impl Iterator<Item = (Owner, u64)> + '_ {
         (0..self.threads_used(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
-            let words = self.thread(peer, thread).into_iter().flat_map(reading);
+            // First: who has the slot now has cleared what another left there.
+            let owner = self.owner_of(peer, thread);
+            let slot = owner.and_then(|_| self.thread(peer, thread).ok());
             // SeqCst: pairs with the reader's swap.
-            let keys = words.map(|word| word.load(Ordering::SeqCst)).filter(|key| *key != 0);
-            keys.map(move |key| (thread, key))
+            let keys = slot.into_iter().flat_map(reading).map(|word| word.load(Ordering::SeqCst));
+            keys.filter(|key| *key != 0).filter_map(move |key| Some((owner?, key)))
         })
     }
 
@@ -99,7 +104,7 @@ impl<P: Platform> View<P> {
     }
 
     /// What each living peer has of a region: mappings, and read locks for which its threads had no word.
-    pub fn shares(&self, region: RegionId) -> impl Iterator<Item = (Owner, ShareWord)> + '_ {
+    pub fn shares(&self, region: RegionId) -> impl Iterator<Item = (PeerRef, ShareWord)> + '_ {
         self.peer_ids().filter_map(move |peer| self.current_share(peer, region))
     }
 

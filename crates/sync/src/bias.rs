@@ -47,9 +47,9 @@ use crate::{
 #[must_use]
 pub struct Grip<'a> {
     entry: &'a [AtomicU64; 2],
-    /// The thread's peer's state word, and what it says while that is live.
-    state: &'a AtomicU64,
-    live: u64,
+    /// The life word of the thread's slot, and what it says while the slot is the thread's.
+    life: &'a AtomicU64,
+    alive: u64,
     /// What the word says as long as nobody else wants the mutex.
     word: LockWord,
 }
@@ -142,9 +142,10 @@ impl Mutex<'_> {
         if !grip.is_biased() {
             return unlock_counted(self.word(), self.at(), grip.entry, grip.word);
         }
-        // Whoever has the slot of a fenced peer now uses the entry for itself.
+        // Whoever has the slot of a thread that was declared dead uses the entry for itself. The slot of a fenced
+        // peer is marked before anybody else has it.
         // Relaxed: see `Thread::is_live`.
-        if grip.state.load(Ordering::Relaxed) != grip.live {
+        if grip.life.load(Ordering::Relaxed) != grip.alive {
             return false;
         }
         let [_, turn] = grip.entry;
@@ -321,8 +322,8 @@ fn miss(at: Offset, place: &AtomicU64, turn: &AtomicU64) {
 
 #[inline]
 const fn grip<'t>(me: &Thread<'t>, entry: &'t [AtomicU64; 2], word: LockWord) -> Grip<'t> {
-    let (state, live) = me.life();
-    Grip { entry, state, live, word }
+    let (life, alive) = me.life();
+    Grip { entry, life, alive, word }
 }
 
 #[inline]

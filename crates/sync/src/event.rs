@@ -76,6 +76,14 @@ impl<'a> Event<'a> {
         self.word.fetch_or(EVENT_WAITERS, Ordering::SeqCst);
     }
 
+    /// Moves the number and wakes all sleepers, by nobody who could announce it: if the caller dies in between, they
+    /// see the number at the end of their slice.
+    pub(crate) fn advance_unannounced(&self, env: &impl Park) {
+        // SeqCst: pairs with the load in `sequence` and in `wait`.
+        self.word.fetch_add(EVENT_STEP, Ordering::SeqCst);
+        env.wake(self.word, Wake::All);
+    }
+
     /// Wakes one sleeper, and the number stays.
     pub(crate) fn nudge(&self, env: &impl Park) {
         env.wake(self.word, Wake::One);

@@ -40,6 +40,7 @@ mod port;
 mod rwlock;
 mod semaphore;
 mod seqlock;
+mod slot;
 mod thread;
 mod upgradable;
 mod wait;
@@ -55,6 +56,7 @@ pub use port::{Bell, Liveness, Park, Verdict, Wake};
 pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
 pub use semaphore::{Permit, Semaphore};
 pub use seqlock::{SeqLock, Writing};
+pub use slot::ThreadSlot;
 pub use thread::{Thread, reading};
 
 /// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds, where no

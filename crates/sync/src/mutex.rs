@@ -320,7 +320,7 @@ impl<'a> Mutex<'a> {
         deadline: Option<u64>,
         wait: &mut Wait,
     ) -> Result<Step, LockError> {
-        if owner == me.owner() {
+        if env.is_same_thread(me.owner(), owner) {
             return Err(LockError::Deadlock);
         }
         let barging = wait.parked || !seen.flags().contains(LockFlags::STARVING);
@@ -330,10 +330,7 @@ impl<'a> Mutex<'a> {
         let now = env.now();
         let late = deadline.is_some_and(|deadline| now >= deadline);
         let plan = wait.plan(owner, env.bell(owner), now, late);
-        if !env.is_current(owner)
-            || env.has_ended(owner)
-            || (plan.look && env.verdict(owner) == Verdict::Dead)
-        {
+        if !env.is_current(owner) || (plan.look && env.verdict(owner) == Verdict::Dead) {
             return Ok(Step::Dead);
         }
         if late {

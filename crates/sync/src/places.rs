@@ -23,9 +23,7 @@ pub(crate) enum Evidence {
 impl Evidence {
     /// Whether `owner` is dead, or has ended.
     pub(crate) fn proves_dead(self, env: &impl Liveness, owner: Owner) -> bool {
-        !env.is_current(owner)
-            || env.has_ended(owner)
-            || (self == Self::Sought && env.verdict(owner) == Verdict::Dead)
+        !env.is_current(owner) || (self == Self::Sought && env.verdict(owner) == Verdict::Dead)
     }
 }
 

@@ -70,14 +70,14 @@ pub trait Park {
 
 /// How to learn whether an owner lives.
 pub trait Liveness {
-    /// Whether the owner's peer still has its slot and has not been fenced: one load, no search for
-    /// evidence.
+    /// Whether the owner still has its thread slot, is not marked dead, and its peer has not been fenced: two
+    /// loads, no search for evidence. What is not current never is again.
     fn is_current(&self, owner: Owner) -> bool;
 
-    /// Whether this very thread has ended, and left its locks held, while its process lives.
-    fn has_ended(&self, owner: Owner) -> bool {
-        let _ = owner;
-        false
+    /// Whether both owners are the same thread of the same process, by two attachments to one space: then
+    /// neither may wait for the other.
+    fn is_same_thread(&self, me: Owner, other: Owner) -> bool {
+        me == other
     }
 
     /// The thread that a mutex at `at` is biased to, if its entry says that it is inside, or was when it died.

@@ -19,8 +19,8 @@
 //! a reader that has lost its turn too often raises the same flag as a writer would.
 
 use commonhold_layout::{
-    LockFlags, LockWord, Offset, Owner, PeerId, PendingKind, ShareError, ShareWord, ThreadId,
-    thread_word,
+    LockFlags, LockWord, Offset, Owner, PeerId, PeerRef, PendingKind, ShareError, ShareWord,
+    ThreadId, thread_word,
 };
 use commonhold_window::{
     Point,
@@ -42,6 +42,9 @@ pub trait Shares {
     /// Which peer has the slot now; 0 if none that counts.
     fn generation(&self, peer: PeerId) -> u32;
 
+    /// Who has a thread slot now, if that thread and its peer count among the living.
+    fn owner(&self, peer: PeerId, thread: ThreadId) -> Option<Owner>;
+
     /// The share word of `peer` in what the lock protects; `None` if it has never had one.
     fn share(&self, peer: PeerId) -> Option<&AtomicU64>;
 
@@ -60,6 +63,15 @@ pub enum Hold<'a> {
     Word(&'a AtomicU64),
     /// It is counted in the share word of the peer.
     Share,
+}
+
+/// Who it is that reads, of a thread that a writer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// The thread: its own word says so.
+    Itself,
+    /// Some thread of its peer, which counts them.
+    Peer,
 }
 
 /// A reader/writer lock.
@@ -295,10 +307,22 @@ impl<'a, S: Shares> RwLock<'a, S> {
         me: &Thread<'_>,
         change: impl Fn(ShareWord) -> Result<ShareWord, ShareError>,
     ) -> Result<(), LockError> {
-        let own = self.shares.share(me.owner().peer()).ok_or(LockError::TooManyReaders)?;
+        let peer = me.owner().peer();
+        if !me.is_live() {
+            return Err(LockError::Fenced);
+        }
+        self.count_for(PeerRef::new(peer, self.shares.generation(peer)), change)
+    }
+
+    fn count_for(
+        &self,
+        of: PeerRef,
+        change: impl Fn(ShareWord) -> Result<ShareWord, ShareError>,
+    ) -> Result<(), LockError> {
+        let own = self.shares.share(of.peer).ok_or(LockError::TooManyReaders)?;
         let mut seen = own.load(Ordering::Relaxed);
         loop {
-            let share = ShareWord::from_word(seen).of(me.owner().generation())?;
+            let share = ShareWord::from_word(seen).of(of.generation)?;
             let changed = change(share)?.word();
             // SeqCst: as Release it pairs with the writer's scan, so that what we read stays before what
             // it writes; and our look at the writer comes after it (Dekker).
@@ -307,6 +331,18 @@ impl<'a, S: Shares> RwLock<'a, S> {
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// Gives back a read lock that is counted with those of the peer `of`, and whose thread ended without giving it
+    /// back. Only that peer knows of it.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the peer has been declared dead, or holds none.
+    pub fn uncount_ended(&self, of: PeerRef, env: &impl Park) -> Result<(), LockError> {
+        self.count_for(of, ShareWord::unread)?;
+        Point::ReadUncounted.reached();
+        self.drained().advance_unannounced(env);
+        Ok(())
     }
 
     /// Entered with the reader enlisted; left so only on success.
@@ -409,8 +445,12 @@ impl<'a, S: Shares> RwLock<'a, S> {
         let mut watch = Watch::default();
         loop {
             let number = self.drained().sequence();
-            let Some(reader) = self.some_reader(env, mask) else { return Ok(()) };
+            let Some((reader, reads)) = self.some_reader(mask) else { return Ok(()) };
             Point::WriteDraining.reached();
+            if reads == Reads::Itself && env.is_same_thread(me.owner(), reader) {
+                // It reads by another attachment, and would wait for itself.
+                return Err(LockError::Deadlock);
+            }
             if deadline != Some(0) && env.spin(turn) {
                 turn += 1;
                 continue;
@@ -453,29 +493,32 @@ impl<'a, S: Shares> RwLock<'a, S> {
         Err(why)
     }
 
-    /// A thread that reads and whose peer has not been fenced.
-    fn some_reader(&self, env: &impl Liveness, mask: u64) -> Option<Owner> {
+    /// A living thread that reads.
+    fn some_reader(&self, mask: u64) -> Option<(Owner, Reads)> {
         (0..self.shares.peers())
             .filter(|slot| mask & (1 << (slot % 64)) != 0)
             .map(PeerId::new)
-            .find_map(|peer| self.reader_of(env, peer))
+            .find_map(|peer| self.reader_of(peer))
     }
 
-    fn reader_of(&self, env: &impl Liveness, peer: PeerId) -> Option<Owner> {
+    fn reader_of(&self, peer: PeerId) -> Option<(Owner, Reads)> {
         if let Some(word) = self.shares.share(peer) {
             // SeqCst: pairs with the readers' counts.
             let share = ShareWord::from_word(word.load(Ordering::SeqCst));
             if share.readers() > 0
-                && let Some(reader) = Owner::new(peer, share.generation(), ThreadId::FIRST)
-                && env.is_current(reader)
+                && share.generation() == self.shares.generation(peer)
+                // Which of its threads reads is not known. If none lives, none does.
+                && let Some(reader) = self.living_thread(peer)
             {
-                return Some(reader);
+                return Some((reader, Reads::Peer));
             }
         }
-        let generation = self.shares.generation(peer);
-        readers_by_word(&self.shares, peer, self.key)
-            .filter_map(|thread| Owner::new(peer, generation, thread))
-            .find(|reader| !env.has_ended(*reader))
+        readers_by_word(&self.shares, peer, self.key).next().map(|reader| (reader, Reads::Itself))
+    }
+
+    fn living_thread(&self, peer: PeerId) -> Option<Owner> {
+        let mut threads = (0..self.shares.threads(peer)).filter_map(ThreadId::new);
+        threads.find_map(|thread| self.shares.owner(peer, thread))
     }
 }
 
@@ -485,15 +528,18 @@ fn reader_bit(me: &Thread<'_>) -> u64 {
     1 << (me.owner().peer().get() % 64)
 }
 
-/// The threads of a peer that hold the lock with this key to read, each once for every time.
+/// The living threads of a peer that hold the lock with this key to read, each once for every time.
 pub fn readers_by_word<S: Shares>(
     shares: &S,
     peer: PeerId,
     key: u64,
-) -> impl Iterator<Item = ThreadId> + '_ {
+) -> impl Iterator<Item = Owner> + '_ {
     (0..shares.threads(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
-        let words = shares.thread(peer, thread).into_iter().flat_map(reading);
+        // Who has the slot is looked at first: that thread has cleared what an earlier one left in it. One that has
+        // the slot only later finds the writer, since it looks for one after it has written its word.
+        let owner = shares.owner(peer, thread);
+        let words = owner.and_then(|_| shares.thread(peer, thread)).into_iter().flat_map(reading);
         // SeqCst: pairs with the reader's swap.
-        words.filter(move |word| word.load(Ordering::SeqCst) == key).map(move |_| thread)
+        words.filter(move |word| word.load(Ordering::SeqCst) == key).filter_map(move |_| owner)
     })
 }

@@ -175,7 +175,8 @@ impl<'a> Semaphore<'a> {
             if let Some((permit, taken)) = self.permits.take(me, env, evidence) {
                 break Ok((taken, Permit(permit)));
             }
-            if self.permits.iter().all(|seen| seen.is_owned_by(me.owner())) {
+            let mine = |owner| env.is_same_thread(me.owner(), owner);
+            if self.permits.iter().all(|seen| seen.owner().is_some_and(mine)) {
                 break Err(LockError::Deadlock);
             }
             if late {

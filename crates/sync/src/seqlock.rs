@@ -170,12 +170,12 @@ impl<'a> SeqLock<'a> {
         let word = self.writer().look();
         let nobody = match word.owner() {
             None => true,
-            owner if owner == me => return Err(LockError::Deadlock),
+            Some(owner) if me.is_some_and(|me| env.is_same_thread(me, owner)) => {
+                return Err(LockError::Deadlock);
+            }
             Some(owner) => {
                 let plan = watch.plan(owner, env.bell(owner), now, late);
-                !env.is_current(owner)
-                    || env.has_ended(owner)
-                    || (plan.look && env.verdict(owner) == Verdict::Dead)
+                !env.is_current(owner) || (plan.look && env.verdict(owner) == Verdict::Dead)
             }
         };
         // Acquire: whoever freed the word had moved the sequence before, if it did.

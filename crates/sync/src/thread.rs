@@ -1,6 +1,6 @@
 //! A thread as a lock sees it.
 
-use commonhold_layout::{Offset, Owner, Pending, PendingKind, thread_word};
+use commonhold_layout::{Offset, Owner, Pending, PendingKind, ThreadLife, thread_word};
 use commonhold_window::atomic::{AtomicU64, Ordering};
 
 /// One thread that takes locks: its identity, and the words through which others know of it.
@@ -10,11 +10,12 @@ pub struct Thread<'a> {
     slot: &'a [AtomicU64; thread_word::COUNT],
     state: &'a AtomicU64,
     live: u64,
+    life: ThreadLife,
 }
 
 impl<'a> Thread<'a> {
-    /// The thread `owner`, whose thread slot is `slot`, and whose peer's state word is `state` and holds
-    /// `live` as long as nobody has fenced it.
+    /// The thread `owner`, whose thread slot is `slot` and says `life` as long as nobody has declared the thread
+    /// dead, and whose peer's state word is `state` and holds `live` as long as nobody has fenced the peer.
     #[inline]
     #[must_use]
     pub const fn new(
@@ -22,8 +23,9 @@ impl<'a> Thread<'a> {
         slot: &'a [AtomicU64; thread_word::COUNT],
         state: &'a AtomicU64,
         live: u64,
+        life: ThreadLife,
     ) -> Self {
-        Self { owner, slot, state, live }
+        Self { owner, slot, state, live, life }
     }
 
     /// Who it is.
@@ -33,19 +35,26 @@ impl<'a> Thread<'a> {
         self.owner
     }
 
-    /// Whether others still count its peer among the living.
+    /// Whether others still count it and its peer among the living.
     #[inline]
     #[must_use]
     pub fn is_live(&self) -> bool {
         // Relaxed: a fence that comes a moment later is indistinguishable from one that comes a moment
         // after the lock was taken, and freeing the lock will tell.
-        self.state.load(Ordering::Relaxed) == self.live
+        self.state.load(Ordering::Relaxed) == self.live && self.has_slot()
     }
 
-    /// Its peer's state word, and what that says while the peer [is live](Self::is_live).
+    /// Whether the slot still is its own. The model checker is spared the look: there nobody takes a slot from
+    /// a thread whose peer is not fenced.
+    #[inline]
+    fn has_slot(&self) -> bool {
+        cfg!(loom) || self.slot[thread_word::LIFE].load(Ordering::Relaxed) == self.life.word()
+    }
+
+    /// The life word of its slot, and what that says while the slot is its own.
     #[inline]
     pub(crate) const fn life(&self) -> (&'a AtomicU64, u64) {
-        (self.state, self.live)
+        (&self.slot[thread_word::LIFE], self.life.word())
     }
 
     /// A word of the thread's own in which it holds no lock to read.
@@ -63,11 +72,12 @@ impl<'a> Thread<'a> {
 
     /// A number that no bias of this thread slot has had.
     pub(crate) fn next_bias(&self) -> u32 {
-        // Relaxed: nobody else writes it.
+        const NUMBER: u64 = u32::MAX as u64;
+        // Relaxed: nobody else writes it. Its high half is the thread's id.
         let last = self.slot[thread_word::BIASES].load(Ordering::Relaxed);
         #[allow(clippy::cast_possible_truncation, reason = "it wraps")]
         let next = (last as u32).wrapping_add(1).max(1);
-        self.slot[thread_word::BIASES].store(next.into(), Ordering::Relaxed);
+        self.slot[thread_word::BIASES].store(last & !NUMBER | u64::from(next), Ordering::Relaxed);
         next
     }
 

@@ -7,6 +7,9 @@
 //! 2. A bell is a hint. A process that is being killed rings before the last of its threads has ended,
 //!    so evidence is looked for again and again then, at growing intervals; and one that rings for nothing
 //!    is believed for [`RINGS`] looks only.
+//! 3. That no mark and no bell has come proves nothing: an owner can end without either. So a waiter looks for other
+//!    evidence after [`FIRST_RECHECK_NS`], and then every [`RECHECK_NS`]. The same bounds what it costs
+//!    if a waiter that is stopped, or dies, has taken the wake-up that was meant for all.
 
 use core::mem;
 
@@ -14,11 +17,10 @@ use commonhold_layout::{Bias, LockFlags, LockWord, Owner};
 
 use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
 
-/// Longest sleep of a waiter whom the owner's death will wake: it makes up for a wake-up that went to a
-/// waiter which died of its own.
-const LONG_SLICE_NS: u64 = 1_000_000_000;
-/// A waiter that nobody wakes looks for evidence this often all the same.
-const DOUBT_NS: u64 = 10_000_000_000;
+/// The first sleep of a waiter whom the owner's death should wake.
+const FIRST_RECHECK_NS: u64 = 10_000_000;
+/// And its longest.
+const RECHECK_NS: u64 = 100_000_000;
 /// For so long after a bell has rung, evidence is looked for again and again without a pause, since the
 /// process that rang is about to end: a sleep could not be as short as what is left to wait.
 const HURRY_NS: u64 = 500_000;
@@ -81,8 +83,6 @@ impl Wait {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     owner: Option<Owner>,
-    /// When evidence was last looked for, or the wait for this owner began.
-    looked_at: u64,
     /// When its bell was first found rung.
     rung_at: Option<u64>,
     /// Looks for evidence since then, without a pause and with one.
@@ -103,9 +103,9 @@ impl Watch {
     pub(crate) fn plan(&mut self, owner: Owner, bell: Bell, now: u64, late: bool) -> Plan {
         let known = self.owner == Some(owner);
         if !known {
-            *self = Self { owner: Some(owner), looked_at: now, ..Self::default() };
+            *self = Self { owner: Some(owner), ..Self::default() };
         }
-        let plan = match bell {
+        match bell {
             Bell::Rung if self.hurries(now) => {
                 self.looks += 1;
                 Plan { look: true, slice_ns: 0 }
@@ -116,18 +116,14 @@ impl Watch {
                 Plan { look: true, slice_ns: pause.min(RUNG_MOST_NS) }
             }
             Bell::Silent => Plan {
-                look: late || now.saturating_sub(self.looked_at) >= DOUBT_NS,
-                slice_ns: LONG_SLICE_NS,
+                look: late || known,
+                slice_ns: if known { RECHECK_NS } else { FIRST_RECHECK_NS },
             },
             Bell::None | Bell::Rung => Plan {
                 look: late || known,
                 slice_ns: if known { SLICE_NS } else { FIRST_SLICE_NS },
             },
-        };
-        if plan.look {
-            self.looked_at = now;
         }
-        plan
     }
 
     /// Whether the bell of the owner has rung so lately that it is worth not to sleep.
@@ -169,15 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn with_a_bell_a_waiter_sleeps_long_and_looks_seldom() {
+    fn a_waiter_that_should_be_told_of_a_death_looks_for_evidence_all_the_same() {
         let mut watch = Watch::default();
-        let looks = (0..100_u64)
-            .map(|slice| watch.plan(owner(1), Bell::Silent, slice * LONG_SLICE_NS, false))
-            .filter(|plan| {
-                assert_eq!(plan.slice_ns, LONG_SLICE_NS);
-                plan.look
-            });
-        assert_eq!(looks.count(), 9);
+        let mut plan = |late| watch.plan(owner(1), Bell::Silent, 7, late);
+        assert_eq!(plan(false), Plan { look: false, slice_ns: FIRST_RECHECK_NS });
+        for _ in 0..3 {
+            assert_eq!(plan(false), Plan { look: true, slice_ns: RECHECK_NS });
+        }
         assert!(Watch::default().plan(owner(1), Bell::Silent, 0, true).look);
     }
 

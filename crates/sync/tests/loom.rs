@@ -19,6 +19,8 @@ mod once;
 mod semaphore;
 #[path = "loom/seqlock.rs"]
 mod seqlock;
+#[path = "loom/slot.rs"]
+mod slot;
 #[path = "loom/upgradable.rs"]
 mod upgradable;
 #[path = "loom/world.rs"]
@@ -26,7 +28,7 @@ mod world;
 
 use std::cell::Cell;
 
-use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};
+use commonhold_layout::{Offset, Owner, PeerId, ThreadId, ThreadLife, thread_word};
 use commonhold_sync::{
     Event, Liveness, LockError, Mutex, Park, Release, RwLock, Shares, Taken, Thread, Verdict, Wake,
 };
@@ -51,6 +53,7 @@ struct World {
 }
 
 const LIVE: u64 = 1;
+const LIFE: ThreadLife = ThreadLife::from_word(1 << 32).armed();
 const KEY: u64 = 77;
 
 // SAFETY: the whole point: loom checks that the locks under test keep accesses to `data` apart.
@@ -64,7 +67,11 @@ impl World {
         Arc::new(Self {
             lock: words(),
             shares: words(),
-            slots: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            slots: std::array::from_fn(|_| {
+                std::array::from_fn(|word| {
+                    AtomicU64::new(if word == thread_word::LIFE { LIFE.word() } else { 0 })
+                })
+            }),
             states: [AtomicU64::new(LIVE), AtomicU64::new(LIVE), AtomicU64::new(LIVE)],
             beds: [(LoomMutex::new(()), Condvar::new()), (LoomMutex::new(()), Condvar::new())],
             data: UnsafeCell::new(0),
@@ -77,7 +84,7 @@ impl World {
 
     fn me(&self, peer: u16) -> Thread<'_> {
         let index = usize::from(peer);
-        Thread::new(Self::owner(peer), &self.slots[index], &self.states[index], LIVE)
+        Thread::new(Self::owner(peer), &self.slots[index], &self.states[index], LIVE, LIFE)
     }
 
     fn mutex(&self) -> Mutex<'_> {
@@ -122,6 +129,11 @@ impl Shares for &World {
 
     fn generation(&self, peer: PeerId) -> u32 {
         u32::from(self.is_current(World::owner(peer.get())))
+    }
+
+    fn owner(&self, peer: PeerId, _thread: ThreadId) -> Option<Owner> {
+        let owner = World::owner(peer.get());
+        self.is_current(owner).then_some(owner)
     }
 
     fn share(&self, peer: PeerId) -> Option<&AtomicU64> {

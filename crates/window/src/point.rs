@@ -45,8 +45,18 @@ points! {
     AttachRecordWritten = "attach.record-written",
     /// The peer is live.
     AttachLive = "attach.live",
-    /// A thread slot is taken.
+    /// A thread slot is claimed, and still says what its last thread left in it.
     ThreadClaimed = "thread.claimed",
+    /// It is cleared; the kernel does not know its life word.
+    ThreadCleared = "thread.cleared",
+    /// The kernel knows the life word, which does not say yet that the slot is ready.
+    ThreadArmed = "thread.armed",
+    /// A thread slot is ready: its thread may own locks.
+    ThreadReady = "thread.ready",
+    /// The life word of a dead thread is marked by another; nobody has been woken.
+    ThreadMarked = "thread.marked",
+    /// The kernel cannot mark the life words of a peer that leaves any more; they are not given back.
+    ThreadsDisarmed = "thread.disarmed",
     /// A peer is leaving; its slot is still live.
     DetachBegins = "detach.begins",
     /// A peer has left its slot; its evidence is still there.

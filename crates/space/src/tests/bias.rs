@@ -21,7 +21,7 @@ fn word_after_a_death(at_of: impl Fn(&Peer) -> Offset) -> LockWord {
     let entry = thread_word::BIAS + 2 * bias_entry(at);
     slot[entry].store(BiasPlace::of(at).word(), Ordering::SeqCst);
     slot[entry + 1].store(BiasTurn::of(7).inside().word(), Ordering::SeqCst);
-    assert!(b.space.is_inside(thread));
+    assert_eq!(b.space.view().inside(bias, at), Some(b.me().owner()));
     b.die();
     assert_eq!(a.space.reap(&a.me()).unwrap().peers, 1);
     LockWord::from_word(word.load(Ordering::SeqCst))

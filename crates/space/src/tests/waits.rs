@@ -9,7 +9,7 @@ fn a_second_wait_for_the_same_is_not_the_wait_that_was_seen() {
     let world = World::formatted(1 << 20);
     let peer = world.attach();
     let (view, slot) = (peer.space.view(), peer.space.peer());
-    let seen = || view.thread_record(slot, peer.thread).unwrap();
+    let seen = || view.thread_record(slot, peer.thread.thread).unwrap();
     let idle = seen();
     assert!(idle.pending.is_none() && !view.still_waits(slot, &idle));
     peer.me().await_process(5);
@@ -24,8 +24,10 @@ fn a_second_wait_for_the_same_is_not_the_wait_that_was_seen() {
     let first = seen();
     peer.me().awaited();
     peer.space.release_thread(peer.thread);
-    assert_eq!(peer.space.claim_thread(1).unwrap(), peer.thread);
-    peer.me().await_process(5);
+    let next = peer.space.claim_thread(1).unwrap();
+    assert_eq!(next.thread, peer.thread.thread);
+    assert_eq!(next.life.incarnation(), peer.thread.life.incarnation() + 1);
+    peer.space.thread(next).unwrap().await_process(5);
     assert!(!view.still_waits(slot, &first));
 }
 

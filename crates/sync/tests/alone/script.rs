@@ -6,12 +6,15 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use commonhold_layout::{Bias, Offset, Owner, PeerId, Pending, PendingKind, ThreadId, thread_word};
+use commonhold_layout::{
+    Bias, Offset, Owner, PeerId, Pending, PendingKind, ThreadId, ThreadLife, thread_word,
+};
 use commonhold_sync::{Bell, Liveness, Park, Shares, Thread, Verdict, Wake, is_inside};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
 const LIVE: u64 = 1;
+const LIFE: ThreadLife = ThreadLife::from_word(1 << 32).armed();
 
 /// What happens while somebody sleeps.
 type Line = Box<dyn FnOnce(&World)>;
@@ -47,6 +50,8 @@ impl World {
     pub(crate) fn new() -> Self {
         let world = Self::default();
         world.states.iter().for_each(|state| state.store(LIVE, Ordering::Relaxed));
+        let lives = world.slots.iter().map(|slot| &slot[thread_word::LIFE]);
+        lives.for_each(|life| life.store(LIFE.word(), Ordering::Relaxed));
         world.clock.set(1);
         world
     }
@@ -56,7 +61,7 @@ impl World {
     }
 
     pub(crate) fn me(&self, peer: usize) -> Thread<'_> {
-        Thread::new(owner(peer), &self.slots[peer], &self.states[peer], LIVE)
+        Thread::new(owner(peer), &self.slots[peer], &self.states[peer], LIVE, LIFE)
     }
 
     /// How much time has passed, in nanoseconds.
@@ -77,6 +82,7 @@ impl World {
     /// The peer has been declared dead.
     pub(crate) fn fence(&self, peer: usize) {
         self.states[peer].store(0, Ordering::Relaxed);
+        self.slots[peer][thread_word::LIFE].store(LIFE.dead().word(), Ordering::Relaxed);
     }
 
     /// What happens in the next sleep that has no line yet.
@@ -169,6 +175,11 @@ impl Shares for &World {
 
     fn generation(&self, peer: PeerId) -> u32 {
         u32::from(self.is_current(owner(usize::from(peer.get()))))
+    }
+
+    fn owner(&self, peer: PeerId, _: ThreadId) -> Option<Owner> {
+        let owner = owner(usize::from(peer.get()));
+        self.is_current(owner).then_some(owner)
     }
 
     fn share(&self, _: PeerId) -> Option<&AtomicU64> {

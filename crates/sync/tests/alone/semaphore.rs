@@ -197,7 +197,7 @@ fn a_waiter_sleeps_by_the_bells_of_all_holders_and_looks_for_evidence_when_one_h
 }
 
 #[test]
-fn a_waiter_whom_bells_will_tell_sleeps_long_and_looks_for_no_evidence() {
+fn a_waiter_whom_bells_will_tell_sleeps_long_and_looks_for_evidence_seldom() {
     let world = World::new();
     let _ = [take(&world, 2, 0), take(&world, 2, 1)];
     world.hang(0, Bell::Silent);
@@ -205,11 +205,11 @@ fn a_waiter_whom_bells_will_tell_sleeps_long_and_looks_for_no_evidence() {
     let second = 1_000_000_000;
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(5 * second));
     assert_eq!(waited, Err(LockError::TimedOut));
-    assert_eq!(world.slept.get(), 5);
-    assert_eq!(world.looks.get(), 2, "only when time is up, at each holder");
+    let (slept, looks) = (world.slept.get(), world.looks.get());
+    assert!((45..=60).contains(&slept) && looks <= 2 * slept, "{slept} {looks}");
     // One that has no bell has to be looked after all the time.
     world.hang(0, Bell::None);
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(6 * second));
     assert_eq!(waited, Err(LockError::TimedOut));
-    assert!(world.slept.get() > 40 && world.looks.get() > 80);
+    assert!(world.slept.get() - slept > 45 && world.looks.get() - looks > 80);
 }

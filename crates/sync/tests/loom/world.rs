@@ -9,9 +9,9 @@ use std::{
     sync::atomic::{AtomicU64 as Tally, Ordering::Relaxed},
 };
 
-use commonhold_layout::{Bias, Offset, Owner, PeerId, Pending, ThreadId, thread_word};
+use commonhold_layout::{Bias, Offset, Owner, PeerId, Pending, ThreadId, ThreadLife, thread_word};
 use commonhold_sync::{
-    Liveness, Park, Shares, Thread, Verdict, Wake, inside_of, is_inside, settle_bias,
+    Liveness, Park, Shares, Thread, ThreadSlot, Verdict, Wake, inside_of, is_inside, settle_bias,
 };
 use commonhold_window::{
     Point, at_each_point,
@@ -26,6 +26,8 @@ use loom::{
 pub(crate) const PEERS: usize = 3;
 const WORDS: usize = 5;
 const LIVE: u64 = 1;
+/// The life word of every thread: its first incarnation, ready.
+const LIFE: ThreadLife = ThreadLife::from_word(1 << 32).armed();
 
 /// Three peers with a thread each, five words to build locks of, and data that a lock protects.
 pub(crate) struct World {
@@ -51,7 +53,11 @@ impl World {
         Arc::new(Self {
             words: std::array::from_fn(word),
             states: std::array::from_fn(|_| AtomicU64::new(LIVE)),
-            slots: std::array::from_fn(|_| std::array::from_fn(word)),
+            slots: std::array::from_fn(|_| {
+                std::array::from_fn(|word| {
+                    AtomicU64::new(if word == thread_word::LIFE { LIFE.word() } else { 0 })
+                })
+            }),
             shares: std::array::from_fn(word),
             beds: std::array::from_fn(|_| (Mutex::new(()), Condvar::new())),
             slices_end: AtomicU64::new(0),
@@ -73,7 +79,7 @@ impl World {
     }
 
     pub(crate) fn me(&self, peer: usize) -> Thread<'_> {
-        Thread::new(Self::owner(peer), &self.slots[peer], &self.states[peer], LIVE)
+        Thread::new(Self::owner(peer), &self.slots[peer], &self.states[peer], LIVE, LIFE)
     }
 
     /// What a reaper does about a peer that has stopped: it fences it, and gives its slot away.
@@ -91,6 +97,9 @@ impl World {
 
     /// What is done before the slot of a fenced peer is given to another.
     pub(crate) fn settle(&self, peer: usize) {
+        // Before anything of the slot is settled: a thread that lives on must find that it is not its own.
+        let slot = ThreadSlot::new(&self.slots[peer]);
+        let _ = slot.mark_dead(slot.life());
         let named = |number| Self::bias(peer, number);
         for (at, bias) in inside_of(&self.slots[peer], named) {
             settle_bias(&self.words[at.get() as usize / 8], bias, self);
@@ -193,6 +202,11 @@ impl Shares for &World {
 
     fn generation(&self, peer: PeerId) -> u32 {
         u32::from(self.is_current(World::owner(usize::from(peer.get()))))
+    }
+
+    fn owner(&self, peer: PeerId, _thread: ThreadId) -> Option<Owner> {
+        let owner = World::owner(usize::from(peer.get()));
+        self.is_current(owner).then_some(owner)
     }
 
     fn share(&self, peer: PeerId) -> Option<&AtomicU64> {

@@ -1,0 +1,240 @@
+//! Who lives: peers, and their threads.
+//!
+//! # What it owns
+//! The marks on the life words of threads that are dead by other proof than the kernel's own mark, and the
+//! verdicts on peers and threads.
+//!
+//! # Invariants
+//! 1. A thread is dead if its life word is marked or of another incarnation, or its peer is fenced. That is
+//!    looked at before any evidence, and is final.
+//! 2. Before the slot of a peer can have another, the life words of all its threads are marked. So a thread of a
+//!    fenced peer, should it live, finds that its slot is not its own before anybody else writes there.
+//! 3. Only proof marks the word of a single thread: the kernel says that it can run no more.
+//! 4. A peer that is fenced without proof is remembered in its slot ([`UNPROVEN`](peer_word::UNPROVEN)) before
+//!    it is fenced: the kernel may still mark words there for its threads, so none is armed there again.
+
+use core::sync::atomic::Ordering;
+
+use commonhold_layout::{
+    Bias, Damage, Offset, Owner, PeerId, PeerPhase, PeerRef, Pending, PendingKind, ThreadId,
+    peer_word, thread_word,
+};
+use commonhold_sync::{self as sync, Liveness, ThreadSlot, Verdict, Wake};
+
+use crate::{PeerRecord, Platform, View};
+
+impl<P: Platform> View<P> {
+    /// A slot of the table of threads.
+    pub(crate) fn thread_slot(
+        &self,
+        peer: PeerId,
+        thread: ThreadId,
+    ) -> Result<ThreadSlot<'_>, Damage> {
+        self.thread(peer, thread).map(ThreadSlot::new)
+    }
+
+    /// A slot of the table of threads that some thread of the peer in `peer`'s slot has used: it has memory.
+    fn used_slot(&self, peer: PeerId, thread: ThreadId) -> Option<ThreadSlot<'_>> {
+        let used = thread.index() < self.threads_used(peer);
+        self.thread_slot(peer, thread).ok().filter(|_| used)
+    }
+
+    /// Who has a thread slot now, if that thread and its peer are not known to be dead.
+    #[must_use]
+    pub fn owner_of(&self, peer: PeerId, thread: ThreadId) -> Option<Owner> {
+        let state = self.peer_state(peer);
+        let life = self.used_slot(peer, thread)?.life();
+        let lives = life.is_ready() && state.is_current(state.generation);
+        Owner::new(peer, life.incarnation(), thread).filter(|_| lives)
+    }
+
+    /// Whether a peer has its slot and has not been fenced.
+    #[must_use]
+    pub fn is_peer_current(&self, peer: PeerRef) -> bool {
+        self.peer_state(peer.peer).is_current(peer.generation)
+    }
+
+    /// Which peer an owner is a thread of, if that thread has its slot.
+    #[must_use]
+    pub fn peer_of(&self, owner: Owner) -> Option<PeerRef> {
+        let peer = PeerRef::new(owner.peer(), self.peer_state(owner.peer()).generation);
+        self.is_current(owner).then_some(peer)
+    }
+
+    /// Marks the life words of all threads of a peer that is fenced, or that leaves, and wakes whoever sleeps
+    /// on them.
+    pub(crate) fn mark_threads(&self, peer: PeerId) {
+        for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
+            if let Ok(slot) = self.thread_slot(peer, thread) {
+                self.mark(slot);
+            }
+        }
+    }
+
+    /// Marks a life word, if its slot is not vacant. Once it fails because the word has changed, somebody else has
+    /// marked it.
+    fn mark(&self, slot: ThreadSlot<'_>) -> bool {
+        let marked = slot.mark_dead(slot.life());
+        if marked {
+            self.platform().wake(slot.word(), Wake::All);
+        }
+        marked
+    }
+
+    /// Wakes those whom a dead thread would have woken, or was woken instead of.
+    pub(crate) fn wake_for_thread(&self, peer: PeerId, thread: ThreadId) {
+        let Ok(slot) = self.thread(peer, thread) else { return };
+        // Acquire: pairs with the Release of the announcement.
+        let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire));
+        if let Some(pending) = pending.filter(|pending| pending.kind != PendingKind::Process)
+            && let Ok(word) = self.window().word(pending.lock)
+        {
+            self.platform().wake(word, Wake::All);
+        }
+    }
+
+    /// Remembers that a peer of the slot is taken for dead without proof.
+    pub(crate) fn doubt(&self, peer: PeerId) {
+        if let Ok(record) = self.peer(peer) {
+            // SeqCst: before the fence, and so before anybody else has the slot.
+            record[peer_word::UNPROVEN].store(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The verdict on a peer, as [`verdict`](Liveness::verdict) on a thread of it.
+    #[must_use]
+    pub fn verdict_of(&self, peer: PeerRef) -> Verdict {
+        self.judge(peer, |_| false)
+    }
+
+    /// Looks for evidence of a peer's death, or that one of its threads, which `thread_ended` asks for, has ended.
+    fn judge(&self, peer: PeerRef, thread_ended: impl Fn(&PeerRecord) -> bool) -> Verdict {
+        /// More changes in a row than any honest peer makes meanwhile.
+        const ATTEMPTS: u32 = 10_000;
+        for _ in 0..ATTEMPTS {
+            if !self.is_peer_current(peer) {
+                return Verdict::Dead;
+            }
+            // The slot may change hands between any two looks: then look again.
+            let Some((record, phase)) = self.peer_record(peer.peer) else { continue };
+            if record.generation != peer.generation || thread_ended(&record) {
+                return Verdict::Dead;
+            }
+            let lease_ms = self.geometry().lease_ms();
+            let attaching = phase == PeerPhase::Attaching;
+            let verdict = self.platform().verdict(&record, attaching, lease_ms);
+            if verdict != Verdict::Dead {
+                return verdict;
+            }
+            if lease_ms != 0 {
+                self.doubt(peer.peer);
+            }
+            if self.fence(peer.peer, peer.generation) {
+                return Verdict::Dead;
+            }
+        }
+        Verdict::Suspect
+    }
+
+    /// Marks the thread of `owner` if the kernel says that it can run no more.
+    fn mark_if_ended(&self, owner: Owner, record: &PeerRecord) -> bool {
+        let Some(slot) = self.used_slot(owner.peer(), owner.thread()) else { return false };
+        let (life, tid) = (slot.life(), slot.tid());
+        if tid == 0 || !life.is_of(owner.incarnation()) || slot.life() != life {
+            return false;
+        }
+        let ended = self.platform().thread_has_ended(record, tid);
+        if ended && slot.mark_dead(life) {
+            self.platform().wake(slot.word(), Wake::All);
+            self.wake_for_thread(owner.peer(), owner.thread());
+        }
+        ended
+    }
+
+    /// Marks the threads among the slots of a peer from `first` on, and at most `count` of them, that have ended
+    /// though nobody has marked them. Returns the slot to go on with the next time.
+    pub(crate) fn mark_ended(&self, record: &PeerRecord, first: u16, count: u16) -> u16 {
+        let used = self.threads_used(record.peer);
+        let end = first.saturating_add(count).min(used);
+        for thread in (first..end).filter_map(ThreadId::new) {
+            if let Some(owner) = self.owner_of(record.peer, thread) {
+                self.mark_if_ended(owner, record);
+            }
+        }
+        if end >= used { 0 } else { end }
+    }
+}
+
+impl<P: Platform> Liveness for View<P> {
+    fn is_current(&self, owner: Owner) -> bool {
+        let state = self.peer_state(owner.peer());
+        state.is_current(state.generation)
+            && self
+                .used_slot(owner.peer(), owner.thread())
+                .is_some_and(|slot| slot.life().is_of(owner.incarnation()))
+    }
+
+    fn is_same_thread(&self, me: Owner, other: Owner) -> bool {
+        if me.peer() == other.peer() {
+            return me == other;
+        }
+        let tid = |owner: Owner| {
+            let slot = self.used_slot(owner.peer(), owner.thread())?;
+            Some(slot.tid()).filter(|tid| *tid != 0)
+        };
+        let process = |owner: Owner| {
+            let (record, _) = self.peer_record(owner.peer())?;
+            let identity = record.identity;
+            let known = identity.boot.0 != 0 && identity.pid != 0 && identity.pid_namespace != 0;
+            let start = identity.start_time;
+            known.then_some((identity.boot, identity.pid_namespace, identity.pid, start))
+        };
+        let mine = tid(me);
+        mine.is_some()
+            && mine == tid(other)
+            && process(me).is_some_and(|mine| Some(mine) == process(other))
+            // Last: what was read is of this owner if it still has its slot.
+            && self.is_current(other)
+    }
+
+    fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
+        let slot = self.used_slot(bias.peer, bias.thread)?;
+        let words = self.thread(bias.peer, bias.thread).ok()?;
+        if !sync::is_inside(words, bias, at) {
+            return None;
+        }
+        let incarnation = slot.life().incarnation();
+        // Again: if it still is, the incarnation is that of the thread. A dead thread's slot says so until somebody
+        // claims it, who has settled the bias before.
+        let still = sync::is_inside(words, bias, at);
+        Owner::new(bias.peer, incarnation, bias.thread).filter(|_| still)
+    }
+
+    fn may_bias(&self) -> bool {
+        self.geometry().lease_ms() == 0
+    }
+
+    fn bell(&self, owner: Owner) -> sync::Bell {
+        if !self.tells_deaths(owner.peer()) {
+            return sync::Bell::None;
+        }
+        let rings = self.bell_at(owner.peer());
+        let armed =
+            self.used_slot(owner.peer(), owner.thread()).is_some_and(|slot| slot.life().is_armed());
+        match rings {
+            Some((_, bell)) if bell.has_rung() => sync::Bell::Rung,
+            None if !armed => sync::Bell::None,
+            _ => sync::Bell::Silent,
+        }
+    }
+
+    fn verdict(&self, owner: Owner) -> Verdict {
+        let generation = self.peer_state(owner.peer()).generation;
+        if !self.is_current(owner) {
+            return Verdict::Dead;
+        }
+        self.judge(PeerRef::new(owner.peer(), generation), |record| {
+            !self.is_current(owner) || self.mark_if_ended(owner, record)
+        })
+    }
+}
