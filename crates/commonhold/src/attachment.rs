@@ -3,29 +3,26 @@
 //! # Invariants
 //! 1. It belongs to the process that made it: in a forked child nothing of it is touched, and every
 //!    use is [`RegionError::Forked`].
-//! 2. A thread takes a slot of the peer at its first use of the space, and gives it back when it ends; but
-//!    if it has guards then, which can only be forgotten ones, the slot is marked, and others take over
-//!    what it holds.
-//! 3. The peer detaches when the last handle goes, at once: the heart's thread has no handle.
+//! 2. A thread claims a slot of the peer at its first use of the space, and has it until it ends: see `threads.rs`.
+//! 3. A thread that finds itself declared dead while it lives gives the whole peer up: others may have taken over
+//!    what it held.
+//! 4. The peer detaches when the last handle goes, at once: the heart's thread has no handle. That thread is quiet
+//!    before, and keeps the evidence until after.
 
-use std::{
-    cell::{Cell, RefCell},
-    fmt,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{cell::Cell, fmt, sync::Arc, time::Duration};
 
-use commonhold_host::{ForkGuard, Heart, LinuxPlatform};
-use commonhold_layout::{Name, Owner, ThreadId};
+use commonhold_host::{ForkGuard, Heart, LinuxPlatform, Setup};
+use commonhold_layout::{Name, Owner};
 use commonhold_space::{
-    DirectoryError, MediumError, OwnThreads, Space as Core, View, heartbeat_period_ms,
+    DirectoryError, MediumError, OwnThread, OwnThreads, Space as Core, View, heartbeat_period_ms,
 };
 use commonhold_sync::{Park, Thread};
 
-use crate::RegionError;
+use crate::{
+    RegionError,
+    lock::counted::Counted,
+    threads::{self, Threads},
+};
 
 pub(crate) struct Attachment {
     /// Different for every attachment that this process, or a parent of it, ever made.
@@ -33,31 +30,10 @@ pub(crate) struct Attachment {
     pub(crate) url: String,
     core: Arc<Core<LinuxPlatform>>,
     fork: ForkGuard,
+    threads: Threads,
+    pub(crate) counted: Arc<Counted>,
     /// Shows others that this process lives, and watches those of whom it knows nothing better.
     heart: Option<Heart>,
-}
-
-/// Slots that this thread has, of the attachments it has used.
-struct Slots(RefCell<Vec<(u64, Weak<Attachment>, ThreadId)>>);
-
-thread_local! {
-    static LAST: Cell<(u64, ThreadId)> = const { Cell::new((0, ThreadId::FIRST)) };
-    /// Guards that this thread has, of all spaces, but for those of mutexes that are biased to it.
-    static HELD: Cell<u32> = const { Cell::new(0) };
-    static SLOTS: Slots = const { Slots(RefCell::new(Vec::new())) };
-}
-
-/// This thread has one guard more.
-#[inline]
-pub(crate) fn guard_made() {
-    HELD.set(HELD.get().wrapping_add(1));
-}
-
-/// This thread has one guard less.
-#[inline]
-pub(crate) fn guard_gone() {
-    // While the thread ends there may be nothing to count in, and nobody left to ask.
-    let _ = HELD.try_with(|held| held.set(held.get().wrapping_sub(1)));
 }
 
 /// What the usual way of a lock looks at, each part one load away from who has this. A locked instruction
@@ -80,11 +56,11 @@ impl<'a> Near<'a> {
     /// The calling thread, if it has used the space before, and no other since.
     #[inline]
     pub(crate) fn known_me(&self) -> Option<Thread<'a>> {
-        let (id, thread) = LAST.get();
+        let (id, own) = threads::last();
         if id != self.id || self.fork.is_forked_child() {
             return None;
         }
-        self.core.known_thread(thread)
+        self.core.known_thread(own)
     }
 
     /// The space, after [`known_me`](Self::known_me) has shown that it is this process's.
@@ -112,44 +88,23 @@ impl<'a> Nearest<'a> {
     /// As [`Near::known_me`].
     #[inline]
     pub(crate) fn known_me(&self) -> Option<Thread<'a>> {
-        let (id, thread) = LAST.get();
+        let (id, own) = threads::last();
         if id != self.id || self.fork.is_forked_child() {
             return None;
         }
-        self.threads.get(thread)
+        self.threads.get(own)
     }
 
-    /// A thread that is known to be of this space.
+    /// The calling thread, which is known, since it has just been looked for.
     #[inline]
-    pub(crate) fn thread(&self, thread: ThreadId) -> Thread<'a> {
-        self.threads.known(thread)
+    pub(crate) fn just_known(&self) -> Thread<'a> {
+        self.threads.known(threads::last().1)
     }
 
     /// What tells a forked child.
     #[inline]
     pub(crate) const fn fork(&self) -> ForkGuard {
         self.fork
-    }
-}
-
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
-impl Drop for Slots {
-    fn drop(&mut self) {
-        for (_, attachment, thread) in self.0.take() {
-            if let Some(attachment) = attachment.upgrade()
-                && !attachment.is_forked()
-            {
-                let core = &attachment.core;
-                // A guard that was forgotten: nobody can give its lock back any more.
-                let none_held = HELD.try_with(Cell::get).is_ok_and(|held| held == 0);
-                if none_held && !core.is_inside(thread) {
-                    core.release_thread(thread);
-                } else {
-                    core.end_thread(thread);
-                }
-            }
-        }
     }
 }
 
@@ -165,30 +120,13 @@ impl fmt::Debug for Attachment {
 
 impl Attachment {
     pub(crate) fn new(url: String, core: Core<LinuxPlatform>) -> Arc<Self> {
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let core = Arc::new(core);
-        let lease_ms = core.view().geometry().lease_ms();
-        let period = move |spans| Duration::from_millis(heartbeat_period_ms(spans, lease_ms));
-        let spanned = Cell::new(false);
-        // Without the thread the peer looks silent, and a lease may end it: rather that than failing to
-        // attach where no lease may ever matter.
-        let heart = Heart::start(
-            period(core.view().spans_kernels()),
-            Arc::clone(&core),
-            |core| core.view().bell_word(core.peer()).ok(),
-            move |core| {
-                core.beat();
-                core.watch();
-                let spans = core.view().spans_kernels();
-                if spans && !spanned.replace(spans) {
-                    core.rouse();
-                }
-                spanned.set(spans);
-                period(spans)
-            },
-        );
+        let counted = Arc::new(Counted::default());
+        let heart = start_heart(&core, &counted);
+        core.view().platform().evidence_has_left();
         let fork = core.view().platform().fork_guard();
-        Arc::new(Self { id, url, core, fork, heart: heart.ok() })
+        let (id, threads) = (threads::next_attachment(), Threads::default());
+        Arc::new(Self { id, url, core, fork, threads, counted, heart })
     }
 
     #[inline]
@@ -254,11 +192,8 @@ impl Attachment {
         if self.is_forked() {
             return None;
         }
-        let known = SLOTS.try_with(|slots| {
-            let slots = slots.0.borrow();
-            slots.iter().find(|(id, _, _)| *id == self.id).map(|(_, _, thread)| *thread)
-        });
-        Owner::new(self.core.peer(), self.core.generation(), known.ok().flatten()?)
+        let own = self.threads.known(self.id)?;
+        self.core.thread(own).ok().map(|me| me.owner())
     }
 
     #[cold]
@@ -268,27 +203,18 @@ impl Attachment {
     }
 
     #[cold]
-    fn thread_slot(self: &Arc<Self>) -> Result<ThreadId, RegionError> {
-        let known = SLOTS.try_with(|slots| {
-            let mut slots = slots.0.borrow_mut();
-            slots.retain(|(_, attachment, _)| attachment.strong_count() > 0);
-            slots.iter().find(|(id, _, _)| *id == self.id).map(|(_, _, thread)| *thread)
-        });
-        let thread = match known.ok().flatten() {
-            Some(thread) => thread,
-            None => {
-                let tid = commonhold_host::thread_id();
-                let thread =
-                    self.core.claim_thread(tid).map_err(|error| region_error(error, ""))?;
-                // Fails only while the thread ends; then the slot is given back with the peer's.
-                let _ = SLOTS.try_with(|slots| {
-                    slots.0.borrow_mut().push((self.id, Arc::downgrade(self), thread));
-                });
-                thread
-            }
+    fn thread_slot(&self) -> Result<OwnThread, RegionError> {
+        let claim = || {
+            let tid = commonhold_host::thread_id();
+            self.core.claim_thread(tid).map_err(|error| region_error(error, ""))
         };
-        LAST.set((self.id, thread));
-        Ok(thread)
+        let own = self.threads.known_or(self.id, claim)?;
+        if !self.core.has_slot(own) {
+            // Taken for dead while it lives: invariant 3.
+            self.core.give_up();
+            return Err(RegionError::Fenced);
+        }
+        Ok(own)
     }
 
     /// The moment `timeout` from now, on the clock that waiting uses.
@@ -300,13 +226,50 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // Ended first: it must not look at what is given back.
-        self.heart = None;
+        // It must not look at what is given back.
+        if let Some(heart) = &mut self.heart {
+            heart.quiet();
+        }
         if !self.is_forked() {
             // Fails only if this peer was declared dead; then the slot is no longer ours.
             let _ = self.core.detach();
         }
+        // And it must not keep the evidence any longer than the slot was ours.
+        self.heart = None;
     }
+}
+
+/// Thread slots of this peer that are looked after at each beat.
+const THREADS_AT_ONCE: u16 = 64;
+
+/// Without the thread the peer looks silent, and a lease may end it: rather that than failing to attach where no
+/// lease may ever matter.
+fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Option<Heart> {
+    let lease_ms = core.view().geometry().lease_ms();
+    let period = move |spans| Duration::from_millis(heartbeat_period_ms(spans, lease_ms));
+    let spanned = Cell::new(false);
+    let next = Cell::new(0);
+    let setup = Setup {
+        bell: |core: &Arc<Core<LinuxPlatform>>| core.view().bell_word(core.peer()).ok(),
+        keep_evidence: |core| core.view().platform().keep_evidence_here(),
+        let_go: |core| core.view().platform().let_evidence_go(),
+    };
+    let counted = Arc::clone(counted);
+    let first = period(core.view().spans_kernels());
+    let heart = Heart::start(first, Arc::clone(core), setup, move |core| {
+        core.beat();
+        core.watch();
+        core.view().platform().renew_evidence();
+        next.set(core.mark_ended(next.get(), THREADS_AT_ONCE));
+        counted.forget_ended(core);
+        let spans = core.view().spans_kernels();
+        if spans && !spanned.replace(spans) {
+            core.rouse();
+        }
+        spanned.set(spans);
+        period(spans)
+    });
+    heart.ok()
 }
 
 /// What a name is, or why it is none.

@@ -56,6 +56,7 @@ mod options;
 mod record;
 mod snapshot;
 mod space;
+mod threads;
 
 pub use commonhold_host::{DeviceError, PciAddress, PciDevice, pci_devices, physical_memory};
 pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};

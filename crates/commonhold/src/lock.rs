@@ -15,7 +15,7 @@
 //! 3. A guard stays in its thread, and does not outlive the mapping that its lock lies in. Neither
 //!    compiles otherwise; see `misuse`.
 
-mod counted;
+pub(crate) mod counted;
 mod event;
 pub(crate) mod held;
 #[cfg(doctest)]

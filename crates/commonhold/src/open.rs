@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use commonhold_host::{
     CreateError, DeviceError, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek, Url, Victim,
 };
-use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError, PeerPhase, ThreadId};
+use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError, PeerPhase, PeerRef};
 use commonhold_space::{AttachError, DirectoryError, MakeError, MediumError, Space as Core, View};
-use commonhold_sync::{Liveness, Verdict};
+use commonhold_sync::Verdict;
 
 use crate::{FormatOptions, OpenError, Removal, Space, attachment::Attachment};
 
@@ -236,8 +236,7 @@ pub(crate) fn refuse_live(url: &Url) -> Result<(), OpenError> {
         .filter(|peer| {
             let state = view.peer_state(*peer);
             matches!(state.phase, PeerPhase::Live | PeerPhase::Attaching)
-                && commonhold_layout::Owner::new(*peer, state.generation, ThreadId::FIRST)
-                    .is_some_and(|owner| view.verdict(owner) != Verdict::Dead)
+                && view.verdict_of(PeerRef::new(*peer, state.generation)) != Verdict::Dead
         })
         .count();
     if peers > 0 {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use commonhold_layout::{
-    BootId, LockFlags, LockWord, Offset, Owner, PeerPhase, PendingKind, RegionId, RegionPhase,
-    ThreadId, region_word,
+    BootId, LockFlags, LockWord, Offset, Owner, PeerPhase, PeerRef, PendingKind, RegionId,
+    RegionPhase, region_word,
 };
 use commonhold_space::{PeerRecord, RegionRecord};
 use commonhold_sync::{Liveness, Verdict};
@@ -86,6 +86,7 @@ impl Space {
     pub fn stat(&self, name: &str) -> Result<RegionInfo, RegionError> {
         let checked = checked(name)?;
         let attachment = self.attachment();
+        attachment.view()?.fence_rung();
         let record = attachment
             .view()?
             .stat(&attachment.me()?, &checked)
@@ -98,6 +99,7 @@ impl Space {
     /// # Errors
     /// [`RegionError::Damaged`], [`RegionError::Forked`].
     pub fn regions(&self) -> Result<Vec<RegionInfo>, RegionError> {
+        self.attachment().view()?.fence_rung();
         let waiters = self.waiters()?;
         self.records()?.iter().map(|record| self.region_info(record, &waiters)).collect()
     }
@@ -142,8 +144,8 @@ impl Space {
         let view = self.attachment().view()?;
         let peers = view.peer_ids().filter_map(|peer| {
             let (record, phase) = view.peer_record(peer)?;
-            let state = match (phase, Owner::new(peer, record.generation, ThreadId::FIRST)) {
-                (PeerPhase::Live | PeerPhase::Attaching, Some(owner)) => life(view.verdict(owner)),
+            let state = match phase {
+                PeerPhase::Live | PeerPhase::Attaching => life(view.verdict_on(&record)),
                 _ => PeerLife::Dead,
             };
             Some(PeerInfo {
@@ -240,7 +242,7 @@ impl Space {
             locks.push(line(kind(word), None));
         }
         for reader in view.readers(record.handle) {
-            locks.push(line(LockKind::Shared, Some(self.holder(reader)?)));
+            locks.push(line(LockKind::Shared, Some(self.holding_peer(reader)?)));
         }
         if locks.is_empty() && waiting > 0 {
             locks.push(line(LockKind::Exclusive, None));
@@ -250,15 +252,27 @@ impl Space {
 
     fn holder(&self, owner: Owner) -> Result<Holder, RegionError> {
         let view = self.attachment().view()?;
-        let record = view
-            .peer_record(owner.peer())
+        let state = life(view.verdict(owner));
+        // Of one whom nobody knows any more there is nothing to tell but that it is dead.
+        let peer = view.peer_of(owner).unwrap_or(PeerRef::new(owner.peer(), 0));
+        self.describe(peer, state)
+    }
+
+    fn holding_peer(&self, peer: PeerRef) -> Result<Holder, RegionError> {
+        let state = life(self.attachment().view()?.verdict_of(peer));
+        self.describe(peer, state)
+    }
+
+    fn describe(&self, peer: PeerRef, state: PeerLife) -> Result<Holder, RegionError> {
+        let record = self
+            .attachment()
+            .view()?
+            .peer_record(peer.peer)
             .map(|(record, _)| record)
-            .filter(|record| record.generation == owner.generation());
-        let ended = view.has_ended(owner);
-        let state = if ended { PeerLife::Dead } else { life(view.verdict(owner)) };
+            .filter(|record| record.generation == peer.generation);
         Ok(Holder {
-            slot: owner.peer().get(),
-            generation: owner.generation(),
+            slot: peer.peer.get(),
+            generation: peer.generation,
             pid: record.map_or(0, |record| record.identity.pid),
             domain: record.map_or(String::new(), |record| domain(record.identity.boot)),
             alive: state == PeerLife::Live,

@@ -17,8 +17,6 @@ use std::{io, marker::PhantomData, mem, ptr};
 use commonhold_layout::Bell;
 use commonhold_window::atomic::{AtomicU64, Ordering};
 
-use crate::platform::thread_id;
-
 /// As the kernel wants it: `struct robust_list`.
 #[derive(Debug)]
 #[repr(C)]
@@ -54,11 +52,11 @@ pub(crate) struct Hung<'a> {
 }
 
 impl<'a> Hung<'a> {
-    /// Has the kernel ring `word` at the end of the calling thread.
+    /// Has the kernel ring `word` at the end of the calling thread, whose bell is `bell`.
     ///
     /// # Errors
     /// The kernel refuses (a sandbox), or has no such lists.
-    pub(crate) fn at(word: &'a AtomicU64) -> io::Result<Self> {
+    pub(crate) fn at(word: &'a AtomicU64, bell: Bell) -> io::Result<Self> {
         let mut former: *const Head = ptr::null();
         let mut len: libc::size_t = 0;
         // SAFETY: the call wants a process id (0: this thread) and two places that it may write.
@@ -82,7 +80,7 @@ impl<'a> Hung<'a> {
         let hung = Self { word, list, former, not_send: PhantomData };
         register(head)?;
         // Release: who finds the bell there may rely on it.
-        word.store(Bell::of_thread(thread_id()).word(), Ordering::Release);
+        word.store(bell.word(), Ordering::Release);
         Ok(hung)
     }
 }
@@ -113,7 +111,7 @@ impl Drop for Hung<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{kind::MemoryKind, park::Waiting};
+    use crate::{kind::MemoryKind, park::Waiting, platform::thread_id};
     use commonhold_sync::Park as _;
     use std::{sync::Arc, thread};
 
@@ -129,7 +127,7 @@ mod tests {
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let theirs = Arc::clone(&word);
         let thread = thread::spawn(move || {
-            mem::forget(Hung::at(&theirs).unwrap());
+            mem::forget(Hung::at(&theirs, Bell::of_thread(thread_id())).unwrap());
             wait.recv().unwrap();
         });
         while !bell(&word).is_there() {
@@ -153,7 +151,7 @@ mod tests {
         let word = Arc::new(AtomicU64::new(0));
         let theirs = Arc::clone(&word);
         let thread = thread::spawn(move || {
-            let hung = Hung::at(&theirs).unwrap();
+            let hung = Hung::at(&theirs, Bell::of_thread(thread_id())).unwrap();
             let there = bell(&theirs).is_there();
             drop(hung);
             there

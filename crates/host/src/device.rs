@@ -25,10 +25,7 @@ use rustix::{
 };
 
 use crate::{
-    error::HostError,
-    fork::{ForkGuard, OwnFd},
-    kind::MemoryKind,
-    map::MappedWindow,
+    error::HostError, fork::ForkGuard, kind::MemoryKind, map::MappedWindow, own_fd::OwnFd,
     refusal::DeviceError,
 };
 

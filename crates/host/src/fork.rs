@@ -1,8 +1,8 @@
 //! Noticing that this process is a forked child.
 //!
 //! # What it owns
-//! One page that the kernel wipes in every child, and a table of the descriptors that a child must
-//! not keep.
+//! One page that the kernel wipes in every child, and the handler that runs in children made by `fork`. The
+//! descriptors that it closes are in `own_fd.rs`.
 //!
 //! # Invariants
 //! 1. The word in the page is 0, or the *epoch* of this process: a number that no process it descends
@@ -10,18 +10,15 @@
 //!    the child has made something of its own, and also in the child's children.
 //! 2. The page is wiped by the kernel (`MADV_WIPEONFORK`), so raw `clone` is noticed too; where the
 //!    kernel cannot, the `pthread_atfork` handler wipes it.
-//! 3. A descriptor is in the table only while it is open: it leaves before it is closed, or the handler
-//!    could close what another thread has opened under its number.
-//! 4. The handler does only what is safe between `fork` and `exec` in a program with threads: atomics
-//!    and `close`. Nothing here waits for another thread, which a child may not have.
+//! 3. The handler does only what is safe between `fork` and `exec` in a program with threads: atomics
+//!    and system calls. Nothing here waits for another thread, which a child may not have.
 //!
 //! # What it does not do
 //! It stops nobody: whoever owns something asks [`ForkGuard::is_forked_child`] before touching it.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     ptr::{self, NonNull},
-    sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
 };
 
 use rustix::{
@@ -29,17 +26,15 @@ use rustix::{
     mm::{self, Advice, MapFlags, ProtFlags},
 };
 
+use crate::{death_word, own_fd};
+
 const PAGE: usize = 4096;
-/// Descriptors that can be closed in children.
-const DESCRIPTORS: usize = 4096;
-const UNUSED: RawFd = -1;
 
 /// The word in the wiped page; null until the first guard is made.
 static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 /// The last epoch given out. A child inherits its value, so its own epoch is larger.
 static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
 static HANDLER_SET: AtomicBool = AtomicBool::new(false);
-static TABLE: [AtomicI32; DESCRIPTORS] = [const { AtomicI32::new(UNUSED) }; DESCRIPTORS];
 
 /// Remembers which process made it.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +66,11 @@ impl ForkGuard {
             };
         }
         Ok(Self { word, epoch })
+    }
+
+    /// The number of the process that made it, among those it descends from.
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Whether the process that asks is not the one that made the guard, but a child of it (or a
@@ -139,61 +139,6 @@ extern "C" fn in_child() {
     if let Some(word) = unsafe { word.as_ref() } {
         word.store(0, Ordering::Relaxed);
     }
-    for entry in &TABLE {
-        let descriptor = entry.swap(UNUSED, Ordering::Relaxed);
-        if descriptor != UNUSED {
-            // SAFETY: `close` wants a descriptor that nobody uses any more: it was inherited, and its
-            // owner in this child finds out that it was forked before it uses or closes it.
-            unsafe { libc::close(descriptor) };
-        }
-    }
-}
-
-/// A descriptor that forked children do not keep.
-///
-/// In a child that was made without `fork` handlers (raw `clone`), it stays open and is never closed:
-/// its number may belong to somebody else there.
-#[derive(Debug)]
-pub(crate) struct OwnFd {
-    /// `None` only while being dropped.
-    descriptor: Option<OwnedFd>,
-    entry: &'static AtomicI32,
-    guard: ForkGuard,
-}
-
-impl OwnFd {
-    /// Takes the descriptor over.
-    ///
-    /// # Errors
-    /// `EMFILE` if the table is full.
-    pub(crate) fn new(descriptor: OwnedFd, guard: ForkGuard) -> Result<Self, Errno> {
-        let raw = descriptor.as_raw_fd();
-        let taken = TABLE.iter().find(|entry| {
-            entry.load(Ordering::Relaxed) == UNUSED
-                && entry.compare_exchange(UNUSED, raw, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        });
-        let entry = taken.ok_or(Errno::MFILE)?;
-        Ok(Self { descriptor: Some(descriptor), entry, guard })
-    }
-
-    /// The descriptor; `None` in a forked child, where it is closed.
-    pub(crate) fn get(&self) -> Option<BorrowedFd<'_>> {
-        if self.guard.is_forked_child() {
-            return None;
-        }
-        self.descriptor.as_ref().map(AsFd::as_fd)
-    }
-}
-
-impl Drop for OwnFd {
-    fn drop(&mut self) {
-        let Some(descriptor) = self.descriptor.take() else { return };
-        if self.guard.is_forked_child() {
-            std::mem::forget(descriptor);
-            return;
-        }
-        // Out of the table first: invariant 3.
-        self.entry.store(UNUSED, Ordering::Relaxed);
-        drop(descriptor);
-    }
+    own_fd::close_in_child();
+    death_word::forget_in_child();
 }

@@ -1,13 +1,14 @@
 //! A thread that does a small thing again and again, and disturbs nobody.
 //!
 //! # What it owns
-//! The thread. Dropping the [`Heart`] ends it, and waits for its end.
+//! The thread. [`quiet`](Heart::quiet) has it do nothing more, dropping the [`Heart`] ends it; both wait for that.
 //!
 //! # Invariants
 //! 1. The thread takes no signals: those of the process go to the threads of the program, which may be
 //!    waiting for them.
 //! 2. After the drop nothing that the thread was given is in use any more.
 //! 3. In a forked child there is no such thread, and nothing is waited for.
+//! 4. What the thread keeps in a descriptor table of its own it keeps until it ends: also while it is quiet.
 
 use std::{
     convert::Infallible,
@@ -21,9 +22,10 @@ use std::{
     time::Duration,
 };
 
+use commonhold_layout::Bell;
 use commonhold_window::atomic::AtomicU64;
 
-use crate::{bell::Hung, fork::ForkGuard};
+use crate::{bell::Hung, fork::ForkGuard, platform::thread_id};
 
 /// Enough for reading `/proc`, and little to reserve.
 const STACK: usize = 256 << 10;
@@ -31,41 +33,73 @@ const STACK: usize = 256 << 10;
 /// A thread that calls something again and again.
 #[derive(Debug)]
 pub struct Heart {
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     thread: Option<JoinHandle<()>>,
     guard: ForkGuard,
 }
 
+/// What the thread is to do.
+#[derive(Debug, Default)]
+struct Orders {
+    be_quiet: AtomicBool,
+    is_quiet: AtomicBool,
+    end: AtomicBool,
+}
+
+/// What the thread does first, with what it keeps.
+#[derive(Debug)]
+pub struct Setup<K> {
+    /// The word of the bell that is to be rung if the process ends, if there is one.
+    pub bell: fn(&K) -> Option<&AtomicU64>,
+    /// Takes the evidence of the process over, in a descriptor table that is the thread's own, and says whether
+    /// it could.
+    pub keep_evidence: fn(&K) -> bool,
+    /// Lets it go, if it has it: the last thing that the thread does.
+    pub let_go: fn(&K),
+}
+
 impl Heart {
     /// Starts a thread that calls `beat` after `first`, and then whenever the time is over that the last
-    /// call gave back. As long as it lives, `bell` of what it keeps is hung: it is rung if the process
-    /// ends.
+    /// call gave back. Until it is quiet, its bell is hung.
     ///
     /// # Errors
     /// That of starting a thread, or of `pthread_atfork`.
     pub fn start<K: Send + 'static>(
         first: Duration,
         keeper: K,
-        bell: fn(&K) -> Option<&AtomicU64>,
+        setup: Setup<K>,
         beat: impl Fn(&K) -> Duration + Send + 'static,
     ) -> io::Result<Self> {
         let guard = ForkGuard::made_here()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let orders = Arc::new(Orders::default());
+        let ordered = Arc::clone(&orders);
         let (hangs, hung) = mpsc::channel::<Infallible>();
+        let starter = thread::current();
         let body = move || {
+            let bell = Bell::of_thread(thread_id());
+            let keeps = (setup.keep_evidence)(&keeper);
+            let bell = if keeps { bell.keeping_evidence() } else { bell };
             // Without a bell others look for evidence from time to time.
-            let _hung = bell(&keeper).and_then(|word| Hung::at(word).ok());
+            let hung = (setup.bell)(&keeper).and_then(|word| Hung::at(word, bell).ok());
             drop(hangs);
             let mut pause = first;
             loop {
                 thread::park_timeout(pause);
-                // Acquire: pairs with the Release of the drop.
-                if stopped.load(Ordering::Acquire) {
+                // Acquire: pairs with the Release in `quiet`.
+                if ordered.be_quiet.load(Ordering::Acquire) {
                     break;
                 }
                 pause = beat(&keeper);
             }
+            drop(hung);
+            // Release: pairs with the Acquire in `quiet`.
+            ordered.is_quiet.store(true, Ordering::Release);
+            starter.unpark();
+            // Acquire: pairs with the Release of the drop.
+            while !ordered.end.load(Ordering::Acquire) {
+                thread::park();
+            }
+            (setup.let_go)(&keeper);
         };
         let builder = thread::Builder::new().name("commonhold-heart".into()).stack_size(STACK);
         // The new thread inherits the mask, so there is no moment in which it could take a signal.
@@ -75,19 +109,33 @@ impl Heart {
         let thread = thread?;
         // The bell is there before anybody can wait for this process: ends by the drop of the other end.
         let _ = hung.recv();
-        Ok(Self { stop, thread: Some(thread), guard })
+        Ok(Self { orders, thread: Some(thread), guard })
+    }
+
+    /// Has the thread take its bell down and do nothing more; what it keeps of the process's evidence stays.
+    pub fn quiet(&mut self) {
+        let Some(thread) = self.thread.as_ref().filter(|_| !self.guard.is_forked_child()) else {
+            return;
+        };
+        self.orders.be_quiet.store(true, Ordering::Release);
+        thread.thread().unpark();
+        // It answers at once, unless it is at work; whoever it unparks may be another.
+        while !self.orders.is_quiet.load(Ordering::Acquire) && !thread.is_finished() {
+            thread::park_timeout(Duration::from_millis(1));
+        }
     }
 }
 
 impl Drop for Heart {
     fn drop(&mut self) {
+        self.quiet();
         let Some(thread) = self.thread.take() else { return };
         if self.guard.is_forked_child() {
             // Neither to be joined nor to be detached: it was the parent's.
             mem::forget(thread);
             return;
         }
-        self.stop.store(true, Ordering::Release);
+        self.orders.end.store(true, Ordering::Release);
         thread.thread().unpark();
         // An error would be a panic of the thread, which has been reported.
         let _ = thread.join();
@@ -122,25 +170,21 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+    const SETUP: Setup<()> = Setup { bell: |()| None, keep_evidence: |()| false, let_go: |()| () };
 
     #[test]
     fn it_beats_until_it_is_dropped_and_takes_no_signal() {
         let (sender, beats) = mpsc::channel();
-        let heart = Heart::start(
-            Duration::ZERO,
-            (),
-            |()| None,
-            move |()| {
-                // SAFETY: as in `block_all`.
-                let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
-                // SAFETY: as in `block_all`, with nothing to set.
-                unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
-                // SAFETY: `sigismember` wants an initialised set.
-                let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
-                sender.send(blocked).unwrap();
-                Duration::from_millis(1)
-            },
-        )
+        let heart = Heart::start(Duration::ZERO, (), SETUP, move |()| {
+            // SAFETY: as in `block_all`.
+            let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+            // SAFETY: as in `block_all`, with nothing to set.
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
+            // SAFETY: `sigismember` wants an initialised set.
+            let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
+            sender.send(blocked).unwrap();
+            Duration::from_millis(1)
+        })
         .unwrap();
         for _ in 0..3 {
             assert_eq!(beats.recv().unwrap(), 1);
@@ -153,7 +197,7 @@ mod tests {
 
     #[test]
     fn starting_one_leaves_the_signals_of_the_program_alone() {
-        let heart = Heart::start(HOUR, (), |()| None, |()| HOUR).unwrap();
+        let heart = Heart::start(HOUR, (), SETUP, |()| HOUR).unwrap();
         // SAFETY: as in `block_all`.
         let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
         // SAFETY: as in `block_all`, with nothing to set.

@@ -23,6 +23,7 @@
 #![cfg(target_os = "linux")]
 
 mod bell;
+mod death_word;
 mod device;
 mod emulation;
 mod error;
@@ -35,6 +36,7 @@ mod map;
 mod medium;
 mod mem;
 mod ofd;
+mod own_fd;
 mod park;
 mod pci;
 mod peek;
@@ -60,7 +62,7 @@ mod witness;
 pub use error::{CreateError, HostError};
 pub use file_pager::FilePager;
 pub use fork::ForkGuard;
-pub use heart::Heart;
+pub use heart::{Heart, Setup};
 pub use kind::{FileSystem, MemoryKind};
 pub use map::{MappedWindow, ReadOnlyMap};
 pub use mem::physical_memory;

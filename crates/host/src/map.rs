@@ -35,9 +35,10 @@ use rustix::{
 use crate::{
     device::{Device, DevicePlace},
     error::HostError,
-    fork::{ForkGuard, OwnFd},
+    fork::ForkGuard,
     kind::MemoryKind,
     medium::FileMedium,
+    own_fd::OwnFd,
     peek::Peek,
     probe::{Cache, Memory, probe},
     touch::touch,
@@ -220,6 +221,13 @@ impl MappedWindow {
         match &self.backing {
             Backing::File(medium) => medium.file(),
             Backing::Device(device) => device.file(),
+        }
+    }
+
+    /// Says where the file behind it can be opened again, should the program close its descriptor.
+    pub(crate) fn can_be_opened_at(&self, path: PathBuf) {
+        if let Backing::File(medium) = &self.backing {
+            medium.own_file().can_be_opened_at(path);
         }
     }
 

@@ -31,9 +31,9 @@ use rustix::{
 
 use crate::{
     error::is_full,
-    fork::OwnFd,
     kind::MemoryKind,
     ofd::{self, LockByte},
+    own_fd::OwnFd,
 };
 
 /// `fallocate` that is interrupted gives back what it took, so a program with a fast timer would
@@ -84,7 +84,11 @@ impl FileMedium {
     }
 
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
-        self.file.get()
+        self.file.checked()
+    }
+
+    pub(crate) const fn own_file(&self) -> &OwnFd {
+        &self.file
     }
 
     fn checked(
@@ -97,8 +101,8 @@ impl FileMedium {
         if extent.end() > window.len() {
             return Err(error(call)(Errno::INVAL));
         }
-        // In a child the descriptor is closed.
-        self.file.get().ok_or_else(|| error(call)(Errno::BADF))
+        // In a child the descriptor is closed; and the program may have closed it, and opened another file there.
+        self.file.checked().ok_or_else(|| error(call)(Errno::BADF))
     }
 
     pub(crate) fn commit(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {

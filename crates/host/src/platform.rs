@@ -7,12 +7,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use commonhold_layout::{Evidence, Extent, PeerId};
+use commonhold_layout::{Evidence, Extent, Offset, PeerId};
 use commonhold_space::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::{Window, atomic::AtomicU64};
 
-use crate::{ForkGuard, error::HostError, map::MappedWindow, park::Waiting, witness::Evidences};
+use crate::{
+    ForkGuard, death_word::DeathWords, error::HostError, map::MappedWindow, park::Waiting,
+    witness::Evidences,
+};
 
 /// Everything that a space needs from Linux.
 ///
@@ -23,6 +26,7 @@ use crate::{ForkGuard, error::HostError, map::MappedWindow, park::Waiting, witne
 pub struct LinuxPlatform {
     // First, so that the lock is released before anything else is.
     evidences: Evidences,
+    death_words: DeathWords,
     waiting: Waiting,
     mapped: MappedWindow,
 }
@@ -41,7 +45,8 @@ impl LinuxPlatform {
         mapped.prove()?;
         let evidences = Evidences::new(&mapped)?;
         let waiting = Waiting::for_kind(mapped.kind());
-        Ok(Self { evidences, waiting, mapped })
+        let death_words = DeathWords::new(mapped.guard());
+        Ok(Self { evidences, death_words, waiting, mapped })
     }
 
     /// The window, with its kind, its file and its read-only maps.
@@ -70,6 +75,41 @@ impl LinuxPlatform {
     #[must_use]
     pub const fn fork_guard(&self) -> ForkGuard {
         self.mapped.guard()
+    }
+
+    /// Has the calling thread keep the evidence of this process, where nothing else of the process can close it, until
+    /// the thread ends. `false`: it stays where it is. The thread must use no descriptor that it had before.
+    #[must_use]
+    pub fn keep_evidence_here(&self) -> bool {
+        let kept = self.evidences.keep_here();
+        let keeps = kept.is_some();
+        // By the thread's descriptor also where the name means another file by now, or none.
+        let path = kept.unwrap_or_else(|| self.mapped.path().to_owned());
+        self.evidences.can_be_opened_at(path.clone());
+        self.mapped.can_be_opened_at(path);
+        keeps
+    }
+
+    /// Withdraws the evidence that the calling thread keeps, if it does. The thread ends after this.
+    pub fn let_evidence_go(&self) {
+        self.evidences.let_go_here();
+    }
+
+    /// Closes the evidence in the calling thread's table of descriptors, if another thread keeps it.
+    pub fn evidence_has_left(&self) {
+        self.evidences.has_left();
+    }
+
+    /// Leaves the evidence of this process anew, should the program have closed it. To be called now and then.
+    pub fn renew_evidence(&self) {
+        self.evidences.renew();
+    }
+
+    /// How often the evidence of this process was found gone, and was left anew: the program closes descriptors that it
+    /// does not know.
+    #[must_use]
+    pub fn evidence_lost(&self) -> u32 {
+        self.evidences.lost()
     }
 
     /// How its waiters wait while peers of one kernel only are attached, or of several: `"futex"`,
@@ -128,6 +168,24 @@ impl Witness for LinuxPlatform {
 
     fn verdict(&self, record: &PeerRecord, attaching: bool, lease_ms: u64) -> Verdict {
         self.evidences.verdict(record, attaching, lease_ms)
+    }
+
+    fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
+        self.evidences.thread_has_ended(record, tid)
+    }
+
+    fn arm(&self, row: Extent, at: Offset) -> bool {
+        // Where a futex does not work, the kernel cannot wake whoever sleeps on the mark.
+        let file = self.mapped.file().filter(|_| self.mapped.kind().futex_works());
+        file.is_some_and(|file| self.death_words.arm(file, self.mapped.page_size(), row, at))
+    }
+
+    fn disarm(&self, at: Offset) {
+        self.death_words.disarm(at);
+    }
+
+    fn disarm_all(&self) {
+        self.death_words.disarm_all();
     }
 
     fn unix_ms(&self) -> u64 {

@@ -16,10 +16,7 @@
 
 use std::{
     fs,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
 use commonhold_layout::{BootId, PeerName};
@@ -61,7 +58,11 @@ struct Stat {
     parent: u32,
     threads: u64,
     start_time: u64,
+    flags: u64,
 }
+
+/// `PF_EXITING`: the task runs no user code any more.
+const PF_EXITING: u64 = 4;
 
 impl Stat {
     /// The name of the command is in parentheses and may contain anything, `)` among it; everything
@@ -73,9 +74,10 @@ impl Stat {
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
         let parent = fields.next()?.parse().ok()?;
-        let threads = fields.nth(15)?.parse().ok()?;
+        let flags = fields.nth(4)?.parse().ok()?;
+        let threads = fields.nth(10)?.parse().ok()?;
         let start_time = fields.nth(1)?.parse().ok()?;
-        Some(Self { state, parent, threads, start_time })
+        Some(Self { state, parent, threads, start_time, flags })
     }
 
     fn of(process: &str) -> Option<Self> {
@@ -84,6 +86,11 @@ impl Stat {
 
     const fn has_ended(self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
+    }
+
+    /// Of a single thread.
+    const fn is_exiting(self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x') || self.flags & PF_EXITING != 0
     }
 }
 
@@ -152,35 +159,59 @@ impl Myself {
             && other.pid != 0
     }
 
-    /// Whether the process lives. Only for peers that share processes with us. If it runs, there may be a
-    /// descriptor of it, which knows of its end whoever has the id by then.
-    pub(crate) fn life_of(&self, other: &Identity) -> (Life, Option<OwnedFd>) {
+    /// Whether the process lives. Only for peers that share processes with us.
+    pub(crate) fn life_of(&self, other: &Identity) -> Life {
         let Some(pid) = i32::try_from(other.pid).ok().and_then(Pid::from_raw) else {
-            return (Life::Unknown, None);
+            return Life::Unknown;
         };
         // Opened before its start time is looked at, so that both are of one process.
         let pidfd = match process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) if has_ended(&pidfd) => return (Life::Gone, None),
-            Err(Errno::SRCH) => return (Life::Gone, None),
+            Ok(pidfd) if has_ended(&pidfd) => return Life::Gone,
+            Err(Errno::SRCH) => return Life::Gone,
             pidfd => pidfd.ok(),
         };
         if pidfd.is_none() && signal_says(pid) == Life::Gone {
-            return (Life::Gone, None);
+            return Life::Gone;
         }
         if !self.proc_is_ours {
-            return (Life::Unknown, None);
+            return Life::Unknown;
         }
-        let life = match Stat::of(&pid.as_raw_nonzero().to_string()) {
+        match Stat::of(&pid.as_raw_nonzero().to_string()) {
             Some(stat) if stat.has_ended() => Life::Gone,
             // Somebody has the id, and there is no telling who.
             Some(_) if other.start_time == 0 || !self.clock_is_common => Life::Unknown,
             Some(stat) if stat.start_time != other.start_time => Life::Gone,
-            Some(_) => return (Life::Runs, pidfd),
+            Some(_) => Life::Runs,
             // It ended after we asked, or `/proc` hides it.
             None if pidfd.as_ref().is_some_and(has_ended) => Life::Gone,
             None => signal_says(pid),
+        }
+    }
+}
+
+impl Myself {
+    /// Whether a thread of that process runs no user code any more: `true` is a proof. Only for peers that share
+    /// processes with us.
+    pub(crate) fn thread_has_ended(&self, other: &Identity, tid: u32) -> bool {
+        if !self.proc_is_ours || !self.clock_is_common || other.start_time == 0 {
+            return false;
+        }
+        let thread = Stat::of(&format!("{}/task/{tid}", other.pid));
+        if let Some(thread) = thread {
+            // If it is a thread of another process, or a later one of this id, it lives for all that we know.
+            return thread.is_exiting() && self.is_process(other);
+        }
+        // There is no such thread, if there is such a process; both before and after, or the process is over.
+        let missing = || fs::symlink_metadata(format!("/proc/{}/task/{tid}", other.pid));
+        let gone = |found: std::io::Result<_>| {
+            found.err().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
         };
-        (life, None)
+        self.is_process(other) && gone(missing().map(drop)) && self.is_process(other)
+    }
+
+    /// Whether the process is there, as itself.
+    fn is_process(&self, other: &Identity) -> bool {
+        Stat::of(&other.pid.to_string()).is_some_and(|stat| stat.start_time == other.start_time)
     }
 }
 
@@ -208,7 +239,9 @@ mod tests {
     fn a_command_may_be_called_anything() {
         let line = b"42 (a ) Z 1 (b) S 1 42 42 0 -1 4194560 90 0 0 0 0 0 0 0 20 0 3 0 777 1 2";
         let stat = Stat::parse(line).unwrap();
-        assert_eq!(stat, Stat { state: b'S', parent: 1, threads: 3, start_time: 777 });
+        let expected =
+            Stat { state: b'S', parent: 1, threads: 3, start_time: 777, flags: 4_194_560 };
+        assert_eq!(stat, expected);
         for short in [&b""[..], b"42", b"42 (x", b"42 (x)", b"42 (x) S 1 2 3", b"1 (\xff) S"] {
             assert_eq!(Stat::parse(short), None);
         }
@@ -216,7 +249,9 @@ mod tests {
 
     #[test]
     fn a_zombie_whose_threads_run_on_has_not_ended() {
-        let ended = |state, threads| Stat { state, parent: 1, threads, start_time: 1 }.has_ended();
+        let ended = |state, threads| {
+            Stat { state, parent: 1, threads, start_time: 1, flags: 0 }.has_ended()
+        };
         assert!(ended(b'Z', 1) && ended(b'X', 0));
         assert!(!ended(b'Z', 2) && !ended(b'S', 1) && !ended(b'T', 1));
     }
@@ -226,9 +261,9 @@ mod tests {
         let me = Myself::look();
         assert_ne!(me.identity.boot, BootId(0));
         assert!(me.shares_processes_with(&me.identity));
-        assert_eq!(me.life_of(&me.identity).0, Life::Runs);
+        assert_eq!(me.life_of(&me.identity), Life::Runs);
         let earlier = Identity { start_time: me.identity.start_time - 1, ..me.identity };
-        assert_eq!(me.life_of(&earlier).0, Life::Gone);
+        assert_eq!(me.life_of(&earlier), Life::Gone);
         let elsewhere = Identity { pid_namespace: 1, ..me.identity };
         assert!(!me.shares_processes_with(&elsewhere));
         let reboot = Identity { boot: BootId(1), ..me.identity };
@@ -240,9 +275,9 @@ mod tests {
         let me = Myself::look();
         let earlier = Identity { start_time: 1, ..me.identity };
         let foreign = Myself { proc_is_ours: false, ..me };
-        assert_eq!(foreign.life_of(&earlier).0, Life::Unknown);
+        assert_eq!(foreign.life_of(&earlier), Life::Unknown);
         let shifted = Myself { clock_is_common: false, ..me };
-        assert_eq!(shifted.life_of(&earlier).0, Life::Unknown);
+        assert_eq!(shifted.life_of(&earlier), Life::Unknown);
     }
 
     #[test]
@@ -253,8 +288,8 @@ mod tests {
         process::waitid(pid, options).unwrap();
         let me = Myself { proc_is_ours: false, ..Myself::look() };
         let other = Identity { pid: child.id(), start_time: 1, ..me.identity };
-        assert_eq!(me.life_of(&other).0, Life::Gone);
+        assert_eq!(me.life_of(&other), Life::Gone);
         child.wait().unwrap();
-        assert_eq!(me.life_of(&other).0, Life::Gone);
+        assert_eq!(me.life_of(&other), Life::Gone);
     }
 }

@@ -6,6 +6,7 @@ mod death;
 mod fork;
 mod medium;
 mod paging;
+mod words;
 
 use std::{
     env,
@@ -14,7 +15,7 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use commonhold_layout::{Evidence, PeerId};
+use commonhold_layout::{Bell, Evidence, PeerId};
 use commonhold_space::{Identity, PeerRecord, Witness};
 
 use crate::{HostError, LinuxPlatform, MappedWindow, file::Place};
@@ -32,7 +33,20 @@ fn platform(path: &Path) -> LinuxPlatform {
 }
 
 fn record(identity: Identity, evidence: Evidence) -> PeerRecord {
-    PeerRecord { peer: SLOT, generation: 1, evidence, identity, attached_ms: 0, heartbeat: 0 }
+    PeerRecord {
+        peer: SLOT,
+        generation: 1,
+        evidence,
+        identity,
+        attached_ms: 0,
+        heartbeat: 0,
+        bell: Bell::NONE,
+    }
+}
+
+/// The same record of a peer whose bell has rung.
+fn rung(record: PeerRecord) -> PeerRecord {
+    PeerRecord { bell: Bell::from_word(1 << 30), ..record }
 }
 
 /// The test program again, in a role.
@@ -145,6 +159,7 @@ fn the_role_of_a_child() {
         "clone" => fork::hold_and_fork(path, fork::Way::Kernel),
         "drop" => fork::drop_in_a_child(path),
         "nest" => fork::nest(path),
+        "fork-armed" => words::fork_armed(path),
         "limit" => medium::open_under_a_limit(path),
         "shm" => medium::use_another_directory(),
         "many-parts" => paging::failures::make_many_parts(),

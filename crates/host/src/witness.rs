@@ -1,33 +1,52 @@
 //! Evidence of life: left for others, and weighed.
 //!
 //! # What it owns
-//! A description of the space's file that nobody else has, and the locks on it; what was seen of hearts;
-//! and a descriptor of the process that was asked for last.
+//! Two descriptions of the space's file that nobody else has: one holds the locks that are this process's evidence, by
+//! the other the locks of others are asked for; and what was seen of hearts.
 //!
 //! # Invariants
 //! 1. `Dead` is said on proof only, or when a lease has run out where no proof can be had.
 //! 2. The lack of evidence that was never left proves nothing, and neither does a lock that is missing
 //!    on a file system whose locks may belong to another kernel.
-//! 3. In a forked child nothing is locked, unlocked or concluded: the description is the parent's.
-//! 4. The kernel does not tell us of our own locks, so our own slots are remembered here.
+//! 3. A lock that is gone is no proof against a process that provably runs, nor against one whose heart has not
+//!    stopped: programs close descriptors that they do not know. It is proof beside a bell that has rung, or, where
+//!    nothing but the end of the heartbeat thread can have closed it, beside a heart that stands still.
+//! 4. A question about locks is asked of the space's file, or not at all (`own_fd.rs`).
+//! 5. The heartbeat thread keeps the locks, in a table of descriptors of its own, as soon as there is one: nothing
+//!    else of the process can close them, no child inherits them, and they go with the process.
+//! 6. In a forked child nothing is locked, unlocked or concluded: the description is the parent's.
+//! 7. The kernel does not tell us of our own locks, so our own slots are remembered here.
 //!
 //! # What it does not do
 //! It fences nobody; whoever asks for a verdict does.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    cell::Cell,
+    os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd},
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
 
 use commonhold_layout::{Evidence, PeerId};
 use commonhold_space::{Identity, MediumError, PeerRecord};
 use commonhold_sync::Verdict;
-use rustix::io::Errno;
+use rustix::{
+    fs::{self, Mode, OFlags},
+    io::{Errno, retry_on_intr},
+};
 
 use crate::{
     error::HostError,
-    fork::{ForkGuard, OwnFd},
+    fork::ForkGuard,
     map::MappedWindow,
     ofd::{self, LockByte},
+    own_fd::OwnFd,
     park::monotonic_ns,
-    process::{self, Life, Myself},
+    platform::thread_id,
+    process::{Life, Myself},
     silence::Silence,
 };
 
@@ -42,44 +61,58 @@ enum Lock {
     Unknown,
 }
 
+thread_local! {
+    /// What a heartbeat thread has in the table of its own.
+    static APART: Cell<Option<Apart>> = const { Cell::new(None) };
+}
+
+/// Descriptors in a table of a thread's own.
+#[derive(Debug, Clone, Copy)]
+struct Apart {
+    /// With the locks of the process.
+    kept: RawFd,
+    /// By which the thread asks for locks of others; negative: there is none.
+    asking: RawFd,
+}
+
 /// The evidence of this process, and its view of that of others.
 #[derive(Debug)]
 pub(crate) struct Evidences {
-    /// `None` if locks prove nothing on this memory.
-    description: Option<OwnFd>,
+    /// With the locks of this process, as long as no heartbeat thread keeps it; `None` if locks prove nothing on this
+    /// memory.
+    description: Mutex<Option<OwnFd>>,
+    /// By which the locks of others are asked for.
+    asking: Option<OwnFd>,
+    /// A heartbeat thread keeps the locks.
+    is_kept: AtomicBool,
+    /// How often the locks of this process were gone while it lived.
+    lost: AtomicU32,
     guard: ForkGuard,
     me: Myself,
     own: Mutex<Vec<PeerId>>,
     silence: Silence,
-    /// Whose life was asked for last, if it ran: asked again, as it is while it dies, nothing of `/proc` has
-    /// to be read.
-    known: Mutex<Option<Known>>,
-}
-
-/// A peer whose process is known.
-#[derive(Debug)]
-struct Known {
-    peer: PeerId,
-    generation: u32,
-    process: OwnFd,
 }
 
 impl Evidences {
     pub(crate) fn new(mapped: &MappedWindow) -> Result<Self, HostError> {
         let guard = mapped.guard();
-        let description = if mapped.kind().locks_are_proof() {
-            let own = OwnFd::new(mapped.reopen()?, guard);
-            Some(own.map_err(|errno| HostError::call("open", mapped.path(), errno))?)
-        } else {
-            None
-        };
+        let failed = |errno| HostError::call("open", mapped.path(), errno);
+        let open = || OwnFd::new(mapped.reopen()?, guard).map_err(failed);
+        let proof = mapped.kind().locks_are_proof();
+        let (description, asking) =
+            if proof { (Some(open()?), Some(open()?)) } else { (None, None) };
+        if let Some(description) = &description {
+            description.can_be_opened_at(mapped.path().to_owned());
+        }
         Ok(Self {
-            description,
+            description: Mutex::new(description),
+            asking,
+            is_kept: AtomicBool::new(false),
+            lost: AtomicU32::new(0),
             guard,
             me: Myself::look(),
             own: Mutex::default(),
             silence: Silence::default(),
-            known: Mutex::default(),
         })
     }
 
@@ -89,6 +122,10 @@ impl Evidences {
 
     fn own(&self) -> std::sync::MutexGuard<'_, Vec<PeerId>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn description(&self) -> std::sync::MutexGuard<'_, Option<OwnFd>> {
+        self.description.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError> {
@@ -103,8 +140,8 @@ impl Evidences {
         }
         // The heart always beats: a kernel that can see nothing else may attach at any time.
         let mut evidence = Evidence::PROCESS.with(Evidence::HEARTBEAT);
-        if let Some(description) = &self.description {
-            let file = description.get().ok_or_else(|| failed(Errno::BADF))?;
+        if let Some(description) = &*self.description() {
+            let file = description.checked().ok_or_else(|| failed(Errno::BADF))?;
             if !ofd::try_lock(file, LockByte::of_peer(peer)).map_err(failed)? {
                 return Ok(None);
             }
@@ -114,6 +151,7 @@ impl Evidences {
         Ok(Some(evidence))
     }
 
+    /// What a heartbeat thread keeps goes when that thread ends.
     pub(crate) fn withdraw(&self, peer: PeerId) {
         if self.guard.is_forked_child() {
             return;
@@ -124,9 +162,74 @@ impl Evidences {
         if own.len() == before {
             return;
         }
-        if let Some(file) = self.description.as_ref().and_then(OwnFd::get) {
+        if let Some(file) = self.description().as_ref().and_then(OwnFd::checked) {
             // Cannot fail for a lock that is held; if it does, the end of the process does it.
             let _ = ofd::unlock(file, LockByte::of_peer(peer));
+        }
+    }
+
+    /// Has the calling thread keep the locks, in a table of descriptors of its own with nothing else in it, until it
+    /// ends. Where they can be opened again from, if it does. The thread must use no descriptor that it had before.
+    pub(crate) fn keep_here(&self) -> Option<PathBuf> {
+        let held = self.description();
+        let kept = held.as_ref()?.checked()?.as_raw_fd();
+        ofd_table::make_own(kept).ok()?;
+        // Not of the process but of the thread: `self` is the first thread's table.
+        let asking = format!("/proc/thread-self/fd/{kept}");
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+        // Without, this thread concludes nothing from locks.
+        let asking = retry_on_intr(|| fs::open(&*asking, flags, Mode::empty()));
+        let asking = asking.map_or(-1, IntoRawFd::into_raw_fd);
+        APART.set(Some(Apart { kept, asking }));
+        // Release: pairs with the Acquire in `has_left`.
+        self.is_kept.store(true, Ordering::Release);
+        Some(PathBuf::from(format!("/proc/self/task/{}/fd/{kept}", thread_id())))
+    }
+
+    /// Closes what the calling thread keeps: the kernel would do it only after the thread has been waited for.
+    pub(crate) fn let_go_here(&self) {
+        if let Some(Apart { kept, .. }) = APART.take()
+            && !self.guard.is_forked_child()
+        {
+            // SAFETY: `close` wants a descriptor that nobody uses any more: it lies in the table of this thread alone,
+            // which ends.
+            unsafe { libc::close(kept) };
+        }
+    }
+
+    /// If a heartbeat thread keeps the locks, this thread's table need not have them. To be called by the thread that
+    /// has started the other one.
+    pub(crate) fn has_left(&self) {
+        if self.is_kept.load(Ordering::Acquire) {
+            drop(self.description().take());
+        }
+    }
+
+    /// Sees to it that the locks of this process are there: the program may have closed them, where no heartbeat
+    /// thread keeps them. To be called now and then.
+    pub(crate) fn renew(&self) {
+        if self.guard.is_forked_child() || self.is_kept.load(Ordering::Acquire) {
+            return;
+        }
+        let held = self.description();
+        let Some(description) = held.as_ref().filter(|held| held.is_lost()) else { return };
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        let Some(file) = description.checked() else { return };
+        for peer in self.own().iter() {
+            // If somebody else has it, this process was declared dead, and finds out.
+            let _ = ofd::try_lock(file, LockByte::of_peer(*peer));
+        }
+    }
+
+    /// How often the locks of this process were gone while it lived.
+    pub(crate) fn lost(&self) -> u32 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Says where the descriptor by which is asked can be opened again.
+    pub(crate) fn can_be_opened_at(&self, path: PathBuf) {
+        if let Some(asking) = &self.asking {
+            asking.can_be_opened_at(path);
         }
     }
 
@@ -136,30 +239,57 @@ impl Evidences {
         }
         let mine = self.own().contains(&record.peer);
         let lock = if mine { Lock::Held } else { self.lock_of(record) };
-        if lock == Lock::Gone {
+        if lock == Lock::Gone && record.bell.has_rung() {
             return Verdict::Dead;
         }
-        match self.life_of(record, attaching) {
-            Life::Gone => Verdict::Dead,
-            Life::Runs => Verdict::Alive,
-            Life::Unknown if lock == Lock::Held => Verdict::Alive,
-            Life::Unknown if record.evidence.contains(Evidence::HEARTBEAT) => {
-                self.silence.judge(record, lease_ms, monotonic_ns() / 1_000_000)
+        let silence = || self.silence.judge(record, lease_ms, monotonic_ns() / 1_000_000);
+        match (self.life_of(record, attaching), lock) {
+            (Life::Gone, _) => Verdict::Dead,
+            (Life::Runs, _) | (Life::Unknown, Lock::Held) => Verdict::Alive,
+            // Nothing is left of it, and there was nothing yet that could have been lost by accident.
+            (Life::Unknown, Lock::Gone) if attaching => Verdict::Dead,
+            (Life::Unknown, Lock::Gone)
+                if record.bell.keeps_evidence() || !record.bell.is_there() =>
+            {
+                // Nothing but its end closes what its heartbeat thread keeps: see invariant 3.
+                if silence() == Verdict::Alive { Verdict::Suspect } else { Verdict::Dead }
             }
-            Life::Unknown => Verdict::Suspect,
+            (Life::Unknown, Lock::Gone) => Verdict::Suspect,
+            (Life::Unknown, Lock::Unknown) if record.evidence.contains(Evidence::HEARTBEAT) => {
+                silence()
+            }
+            (Life::Unknown, Lock::Unknown) => Verdict::Suspect,
         }
     }
 
+    pub(crate) fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
+        !self.guard.is_forked_child()
+            && self.me.shares_processes_with(&record.identity)
+            && self.me.thread_has_ended(&record.identity, tid)
+    }
+
     fn lock_of(&self, record: &PeerRecord) -> Lock {
-        let Some(description) = &self.description else { return Lock::Unknown };
         if !record.evidence.contains(Evidence::OFD_LOCK) {
             return Lock::Unknown;
         }
-        let Some(file) = description.get() else { return Lock::Unknown };
+        let Some(file) = self.asking() else { return Lock::Unknown };
         match ofd::is_locked(file, LockByte::of_peer(record.peer)) {
             Ok(true) => Lock::Held,
             Ok(false) => Lock::Gone,
             Err(_) => Lock::Unknown,
+        }
+    }
+
+    /// The space's file, by which the calling thread may ask.
+    fn asking(&self) -> Option<BorrowedFd<'_>> {
+        let asking = self.asking.as_ref()?;
+        match APART.get() {
+            // SAFETY: `borrow_raw` wants a descriptor that is not -1 and stays open: it lies in the table of this
+            // thread alone, which closes it when it ends.
+            Some(Apart { asking, .. }) => {
+                (asking >= 0).then(|| unsafe { BorrowedFd::borrow_raw(asking) })
+            }
+            None => asking.checked(),
         }
     }
 
@@ -168,18 +298,41 @@ impl Evidences {
         if !left || !self.me.shares_processes_with(&record.identity) {
             return Life::Unknown;
         }
-        let PeerRecord { peer, generation, .. } = *record;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = &*known
-            && (known.peer, known.generation) == (peer, generation)
-            && let Some(process) = known.process.get()
-        {
-            return if process::has_ended(process) { Life::Gone } else { Life::Runs };
+        self.me.life_of(&record.identity)
+    }
+}
+
+/// A table of descriptors for one thread.
+mod ofd_table {
+    use std::os::fd::RawFd;
+
+    use rustix::io::Errno;
+
+    fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+        // SAFETY: `close_range` wants that nobody uses the descriptors any more: the callers see to that.
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if done == 0 { Ok(()) } else { Err(errno()) }
+    }
+
+    fn errno() -> Errno {
+        Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+    }
+
+    /// Gives the calling thread a table of its own, in which nothing but `kept` is open.
+    ///
+    /// # Errors
+    /// Of `close_range` (Linux 5.9) or `unshare`, where a sandbox forbids them; nothing has changed then.
+    pub(super) fn make_own(kept: RawFd) -> Result<(), Errno> {
+        let number = u32::try_from(kept).map_err(|_| Errno::BADF)?;
+        // Asked for nothing, before the table is copied: a copy that cannot be emptied would keep everything open.
+        close_range(u32::MAX, u32::MAX)?;
+        // SAFETY: `unshare` of the table of descriptors wants nothing: numbers mean the same before and after.
+        if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
+            return Err(errno());
         }
-        let (life, process) = self.me.life_of(&record.identity);
-        *known = process
-            .and_then(|process| OwnFd::new(process, self.guard).ok())
-            .map(|process| Known { peer, generation, process });
-        life
+        if let Some(before) = number.checked_sub(1) {
+            close_range(0, before)?;
+        }
+        close_range(number.saturating_add(1), u32::MAX)
     }
 }

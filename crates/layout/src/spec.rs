@@ -17,7 +17,7 @@ use crate::{
     Intent, IntentKind, IntentPhase, LockFlags, LockWord, MAGIC, Name, OFFSET_LIMIT, Offset, Owner,
     PLACES_MOST, PeerId, PeerName, PeerPhase, PeerState, Pending, PendingKind, RECORD_MARKER,
     ReadKey, RecordKind, RecordTag, RegionFlags, RegionId, RegionPhase, RegionState, ShareWord,
-    ThreadId, VERSION, domain_word,
+    ThreadId, ThreadLife, VERSION, domain_word,
     geometry::{FNV_BASIS, FNV_PRIME, SHARE_ROW_ALIGN, TABLE_ALIGN, record_bytes},
     header_word, limits, peer_word, record_words, region_word, thread_word,
 };
@@ -178,12 +178,12 @@ fn of_words() -> Vec<Table> {
         Table::new(
             "Peer record",
             constants!(peer_word: STATE DOMAIN PID PID_NAMESPACE START_TIME UID ATTACHED_MS
-                SHARES_USED HEARTBEAT THREADS_USED BELL NAME COUNT),
+                SHARES_USED HEARTBEAT THREADS_USED BELL UNPROVEN NAME COUNT),
         )
         .all_of(PEER, "pub mod peer_word"),
         Table::new(
             "Thread slot",
-            constants!(thread_word: TID ENDED PENDING BIASES WAITS READING READING_COUNT BIAS
+            constants!(thread_word: LIFE PENDING BIASES WAITS READING READING_COUNT BIAS
                 BIAS_COUNT COUNT),
         )
         .all_of(THREAD, "pub mod thread_word"),
@@ -280,7 +280,7 @@ fn of_lock_bits() -> Vec<Table> {
     let mut lock = values!(LockFlags, flag, WAITERS INCONSISTENT UNRECOVERABLE UPGRADABLE STARVING);
     lock.push(("peer", cut(|word| owned(word, |owner| owner.peer().get()))));
     lock.push(("thread", cut(|word| owned(word, |owner| owner.thread().index()))));
-    lock.push(("generation", cut(|word| LockWord::from_word(word).is_owned())));
+    lock.push(("incarnation", cut(|word| LockWord::from_word(word).is_owned())));
     let permit = vec![
         ("failed", flag(LockFlags::INCONSISTENT)),
         ("spent", Number::bits(LockWord::SPENT.word())),
@@ -311,6 +311,19 @@ fn of_lock_bits() -> Vec<Table> {
         Table::new("Event word", event),
         Table::new("Share word", share),
         Table::new("Pending word", pending),
+        Table::new("Life word", of_life_bits()),
+    ]
+}
+
+fn of_life_bits() -> Vec<(&'static str, Number)> {
+    let life = ThreadLife::from_word;
+    let tids = life(0).claimed(u32::MAX).map_or(0, |claimed| claimed.word() & u64::from(u32::MAX));
+    let vacant = life(0).claimed(1).map_or(life(0), ThreadLife::armed);
+    vec![
+        ("tid", Number::bits(tids)),
+        ("died", Number::bits(vacant.dead().word() ^ vacant.unarmed().word())),
+        ("ready", cut(|word| life(word).is_ready())),
+        ("incarnation", cut(|word| life(word).incarnation() != 0)),
     ]
 }
 

@@ -15,7 +15,8 @@ use commonhold_sync::{Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{
-    AttachError, DirectoryError, Identity, MediumError, Platform, View, kernels::own_word,
+    AttachError, DirectoryError, Identity, MediumError, Platform, RegionHandle, View,
+    kernels::own_word,
 };
 
 /// A space that this peer is attached to.
@@ -177,6 +178,25 @@ impl<P: Platform> Space<P> {
         self.view.thread_slot(self.peer, own.thread).is_ok_and(|slot| slot.life() == own.life)
     }
 
+    /// Looks at the slots of this peer's threads from `first` on, `count` of them at most, and marks those whose threads
+    /// have ended without a mark. Returns where to go on the next time.
+    pub fn mark_ended(&self, first: u16, count: u16) -> u16 {
+        match self.view.peer_record(self.peer) {
+            Some((record, _)) if self.is_live() => self.view.mark_ended(&record, first, count),
+            _ => 0,
+        }
+    }
+
+    /// Gives back a read lock of a region that this peer counts, and whose thread has ended.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Fenced`] if this peer was declared dead.
+    pub fn uncount_reader(&self, handle: RegionHandle, of: PeerRef) -> Result<(), DirectoryError> {
+        let mapped = self.look_again(handle)?;
+        let words = self.view.lock_words(&mapped)?;
+        Ok(self.view.lock_of(&mapped, words).uncount_ended(of, &self.view)?)
+    }
+
     /// Declares this peer dead: one of its living threads was taken for dead, so others may have taken over
     /// what it held.
     pub fn give_up(&self) {
@@ -254,6 +274,17 @@ impl<'a> OwnThreads<'a> {
         let slot = self.slots.get(usize::from(own.thread.index()))?;
         let owner = own.owner(self.peer)?;
         Some(Thread::new(owner, slot, self.state, self.live, own.life))
+    }
+
+    /// As [`get`](Self::get), of a thread that is known to have a slot.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[inline]
+    #[allow(clippy::expect_used, reason = "the documented panic")]
+    #[must_use]
+    pub fn known(&self, own: OwnThread) -> Thread<'a> {
+        self.get(own).expect("a thread that holds a lock has a slot")
     }
 }
 

@@ -54,11 +54,12 @@ impl<P: Platform> View<P> {
         self.peer_state(peer.peer).is_current(peer.generation)
     }
 
-    /// Which peer an owner is a thread of, if that thread has its slot.
+    /// Which peer an owner is, or was, a thread of, if nobody has had the thread's slot since.
     #[must_use]
     pub fn peer_of(&self, owner: Owner) -> Option<PeerRef> {
         let peer = PeerRef::new(owner.peer(), self.peer_state(owner.peer()).generation);
-        self.is_current(owner).then_some(peer)
+        let life = self.used_slot(owner.peer(), owner.thread())?.life();
+        (life.incarnation() == owner.incarnation()).then_some(peer)
     }
 
     /// Marks the life words of all threads of a peer that is fenced, or that leaves, and wakes whoever sleeps
@@ -105,6 +106,17 @@ impl<P: Platform> View<P> {
     #[must_use]
     pub fn verdict_of(&self, peer: PeerRef) -> Verdict {
         self.judge(peer, |_| false)
+    }
+
+    /// Fences the peers whose bells have rung, if they are dead by now: what they mapped counts no longer. Others cost
+    /// one load each.
+    pub fn fence_rung(&self) {
+        for peer in self.peer_ids() {
+            if self.bell_at(peer).is_some_and(|(_, bell)| bell.has_rung()) {
+                let generation = self.peer_state(peer).generation;
+                let _: Verdict = self.verdict_of(PeerRef::new(peer, generation));
+            }
+        }
     }
 
     /// Looks for evidence of a peer's death, or that one of its threads, which `thread_ended` asks for, has ended.

@@ -320,7 +320,7 @@ impl<'a> Mutex<'a> {
         deadline: Option<u64>,
         wait: &mut Wait,
     ) -> Result<Step, LockError> {
-        if env.is_same_thread(me.owner(), owner) {
+        if owner == me.owner() {
             return Err(LockError::Deadlock);
         }
         let barging = wait.parked || !seen.flags().contains(LockFlags::STARVING);
@@ -335,6 +335,9 @@ impl<'a> Mutex<'a> {
         }
         if late {
             return Err(LockError::TimedOut);
+        }
+        if env.is_same_thread(me.owner(), owner) {
+            return Err(LockError::Deadlock);
         }
         if plan.slice_ns == 0 {
             env.give_way();

@@ -447,10 +447,6 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let number = self.drained().sequence();
             let Some((reader, reads)) = self.some_reader(mask) else { return Ok(()) };
             Point::WriteDraining.reached();
-            if reads == Reads::Itself && env.is_same_thread(me.owner(), reader) {
-                // It reads by another attachment, and would wait for itself.
-                return Err(LockError::Deadlock);
-            }
             if deadline != Some(0) && env.spin(turn) {
                 turn += 1;
                 continue;
@@ -470,6 +466,10 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
             if late {
                 return Err(LockError::TimedOut);
+            }
+            if reads == Reads::Itself && env.is_same_thread(me.owner(), reader) {
+                // It reads by another attachment, and would wait for itself.
+                return Err(LockError::Deadlock);
             }
             if self.drained().wait_for(reader, me, env, number, until) == Err(LockError::Fenced) {
                 return Err(LockError::Fenced);

@@ -175,12 +175,15 @@ impl<'a> Semaphore<'a> {
             if let Some((permit, taken)) = self.permits.take(me, env, evidence) {
                 break Ok((taken, Permit(permit)));
             }
-            let mine = |owner| env.is_same_thread(me.owner(), owner);
-            if self.permits.iter().all(|seen| seen.owner().is_some_and(mine)) {
+            if self.permits.iter().all(|seen| seen.is_owned_by(me.owner())) {
                 break Err(LockError::Deadlock);
             }
             if late {
                 break Err(LockError::TimedOut);
+            }
+            let mine = |owner| env.is_same_thread(me.owner(), owner);
+            if self.permits.iter().all(|seen| seen.owner().is_some_and(mine)) {
+                break Err(LockError::Deadlock);
             }
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
             if slice == 0 {

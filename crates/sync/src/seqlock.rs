@@ -170,7 +170,8 @@ impl<'a> SeqLock<'a> {
         let word = self.writer().look();
         let nobody = match word.owner() {
             None => true,
-            Some(owner) if me.is_some_and(|me| env.is_same_thread(me, owner)) => {
+            Some(owner) if Some(owner) == me => return Err(LockError::Deadlock),
+            Some(owner) if !late && me.is_some_and(|me| env.is_same_thread(me, owner)) => {
                 return Err(LockError::Deadlock);
             }
             Some(owner) => {

@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use commonhold_layout::{Owner, ThreadId};
+use commonhold_layout::{PeerRef, ThreadId};
 use commonhold_space::{Identity, PeerRecord};
-use commonhold_sync::Liveness;
 
 use super::{
     Cycle, Wait, WaitGraph, WaitKind, WaitLock, WaitThread,
@@ -237,9 +236,8 @@ impl<'a> People<'a> {
         let view = self.space.attachment().my_view();
         *self.peers.entry((slot, generation)).or_insert_with(|| {
             let peer = commonhold_layout::PeerId::new(slot);
-            let owner = Owner::new(peer, generation, ThreadId::FIRST)?;
             let (record, _) = view.peer_record(peer)?;
-            let life = life(view.verdict(owner));
+            let life = life(view.verdict_of(PeerRef::new(peer, generation)));
             (record.generation == generation).then_some((record, life))
         })
     }

@@ -7,8 +7,8 @@ use std::{
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{
-    LockWord, Offset, Owner, PeerId, PeerPhase, PendingKind, ReadKey, RecordKind, RecordTag,
-    RegionId, ThreadId, header_word, region_word,
+    LockWord, Offset, Owner, PeerId, PeerPhase, PeerRef, PendingKind, ReadKey, RecordKind,
+    RecordTag, RegionId, ThreadId, header_word, region_word,
 };
 use commonhold_space::{Place, RegionRecord, ThreadRecord, View};
 use commonhold_sync::{Liveness, Verdict};
@@ -28,13 +28,14 @@ pub(super) struct Party {
 }
 
 impl Party {
-    pub(super) const fn of(owner: Owner) -> Self {
-        let thread = Some(owner.thread());
-        Self { peer: owner.peer(), generation: owner.generation(), thread }
+    /// Of an owner that nobody knows any more, the generation is 0, which no peer has.
+    pub(super) fn of(view: &View<LinuxPlatform>, owner: Owner) -> Self {
+        let generation = view.peer_of(owner).map_or(0, |peer| peer.generation);
+        Self { peer: owner.peer(), generation, thread: Some(owner.thread()) }
     }
 
-    const fn some_of(owner: Owner) -> Self {
-        Self { thread: None, ..Self::of(owner) }
+    const fn some_of(peer: PeerRef) -> Self {
+        Self { peer: peer.peer, generation: peer.generation, thread: None }
     }
 }
 
@@ -96,7 +97,7 @@ impl Space {
         for (owner, record) in announced {
             let Some((kind, which)) = look.at_wait(&record) else { continue };
             let process = record.pending.and_then(|pending| pending.process());
-            let who = Party::of(owner);
+            let who = Party::of(view, owner);
             sight.waiting.push(Waiting { who, kind, which, process, confirmed: false });
             looked_at.push((owner, record));
         }
@@ -114,17 +115,16 @@ impl Space {
 fn bury(view: &View<LinuxPlatform>, sight: &mut Sight) {
     let mut dead = HashMap::new();
     let mut is_dead = |peer: PeerId, generation: u32| {
-        *dead.entry((peer, generation)).or_insert_with(|| {
-            Owner::new(peer, generation, ThreadId::FIRST)
-                .is_none_or(|owner| view.verdict(owner) == Verdict::Dead)
-        })
+        *dead
+            .entry((peer, generation))
+            .or_insert_with(|| view.verdict_of(PeerRef::new(peer, generation)) == Verdict::Dead)
     };
     sight.waiting.retain(|waiting| !is_dead(waiting.who.peer, waiting.who.generation));
     for places in sight.locks.values_mut().filter_map(|lock| lock.places.as_mut()) {
-        places.is_open |= places
-            .awaited
-            .iter()
-            .any(|owner| view.has_ended(*owner) || is_dead(owner.peer(), owner.generation()));
+        places.is_open |= places.awaited.iter().any(|(owner, _)| {
+            let peer = view.peer_of(*owner).filter(|_| view.is_current(*owner));
+            peer.is_none_or(|peer| is_dead(peer.peer, peer.generation))
+        });
     }
 }
 
@@ -137,9 +137,9 @@ fn announced(view: &View<LinuxPlatform>) -> Vec<(Owner, ThreadRecord)> {
             continue;
         }
         let waiting = view.threads(peer).filter(|record| record.pending.is_some());
-        all.extend(waiting.filter_map(|record| {
-            Some((Owner::new(peer, state.generation, record.thread)?, record))
-        }));
+        all.extend(
+            waiting.filter_map(|record| Some((view.owner_of(peer, record.thread)?, record))),
+        );
     }
     all
 }
@@ -255,7 +255,7 @@ impl<'a> Look<'a> {
         let word = LockWord::from_word(self.view.window().word(at).ok()?.load(Ordering::SeqCst));
         let mut lock = Lock {
             region: record.map(|record| record.name.to_string()),
-            owner: self.holder(which, word, at).map(Party::of),
+            owner: self.holder(which, word, at).map(|owner| Party::of(self.view, owner)),
             lets_readers_in: word.is_upgradable(),
             ..Lock::default()
         };
@@ -288,12 +288,12 @@ impl<'a> Look<'a> {
                 keys.insert(key.word(), *which);
             }
             let Which::Region(region) = *which else { continue };
-            for (owner, share) in self.view.shares(region) {
+            for (peer, share) in self.view.shares(region) {
                 if share.readers() > 0 {
-                    lock.readers.push(Party::some_of(owner));
+                    lock.readers.push(Party::some_of(peer));
                 }
                 if share.mappings() > 0 {
-                    lock.mappers.push(Party::some_of(owner));
+                    lock.mappers.push(Party::some_of(peer));
                 }
             }
             if let Some(record) = self.record(region) {
@@ -305,15 +305,12 @@ impl<'a> Look<'a> {
         }
         let mut seen = HashSet::new();
         for peer in self.view.peer_ids() {
-            let state = self.view.peer_state(peer);
-            for (thread, key) in self.view.reading(peer) {
-                let owner = Owner::new(peer, state.generation, thread);
-                let owner = owner.filter(|_| state.is_current(state.generation));
-                if let (Some(which), Some(owner)) = (keys.get(&key), owner)
+            for (owner, key) in self.view.reading(peer) {
+                if let Some(which) = keys.get(&key)
                     && seen.insert((*which, owner))
                     && let Some(lock) = locks.get_mut(which)
                 {
-                    lock.readers.push(Party::of(owner));
+                    lock.readers.push(Party::of(self.view, owner));
                 }
             }
         }

@@ -14,13 +14,16 @@ use super::{WaitKind, look::Party};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Places {
     /// Who holds permits, or has not arrived at the barrier; each once.
-    pub(super) awaited: Vec<Owner>,
+    pub(super) awaited: Vec<(Owner, Party)>,
     /// Who has arrived at it.
-    arrived: Vec<Owner>,
+    arrived: Vec<(Owner, Party)>,
     /// Whether whoever waits may go on though none of `awaited` does anything: there are permits that
     /// nobody holds, or a party has given up, of which the others are told.
     pub(super) is_open: bool,
 }
+
+/// The word of a place, and who has it.
+type Seen = (LockWord, Option<(Owner, Party)>);
 
 /// How the event of such a record is waited for.
 pub(super) const fn wait_for(record: RecordKind) -> Option<WaitKind> {
@@ -48,7 +51,10 @@ impl Places {
         // is in no earlier one. And a holder that has just taken its permit has said before that it is awake.
         let event = view.window().word(at).ok()?.load(Ordering::SeqCst);
         let run = view.window().run(first, count).ok()?;
-        let seen = run.words().iter().map(|word| LockWord::from_word(word.load(Ordering::SeqCst)));
+        let seen = run.words().iter().map(|word| {
+            let word = LockWord::from_word(word.load(Ordering::SeqCst));
+            (word, word.owner().map(|owner| (owner, Party::of(view, owner))))
+        });
         match tag.kind {
             RecordKind::Semaphore => Some(Self::of_permits(seen)),
             RecordKind::Barrier => Some(Self::of_parties(seen, event / EVENT_STEP)),
@@ -57,17 +63,17 @@ impl Places {
     }
 
     pub(super) fn awaited(&self) -> Vec<Party> {
-        self.awaited.iter().copied().map(Party::of).collect()
+        self.awaited.iter().map(|(_, party)| *party).collect()
     }
 
     pub(super) fn has_arrived(&self, who: Party) -> bool {
-        self.arrived.iter().copied().map(Party::of).any(|party| party == who)
+        self.arrived.iter().any(|(_, party)| *party == who)
     }
 
-    fn of_permits(words: impl Iterator<Item = LockWord>) -> Self {
+    fn of_permits(words: impl Iterator<Item = Seen>) -> Self {
         let mut places = Self::default();
-        for seen in words {
-            match seen.owner() {
+        for (_, holder) in words {
+            match holder {
                 Some(holder) => add(&mut places.awaited, holder),
                 // Free, or spent, and then anybody may give it.
                 None => places.is_open = true,
@@ -76,10 +82,10 @@ impl Places {
         places
     }
 
-    fn of_parties(words: impl Iterator<Item = LockWord>, phase: u64) -> Self {
+    fn of_parties(words: impl Iterator<Item = Seen>, phase: u64) -> Self {
         let mut places = Self::default();
-        for seen in words {
-            match seen.owner() {
+        for (seen, party) in words {
+            match party {
                 Some(party) if seen.has_arrived(phase) => add(&mut places.arrived, party),
                 Some(party) => add(&mut places.awaited, party),
                 None if seen.has_arrived(phase) => {}
@@ -90,7 +96,7 @@ impl Places {
     }
 }
 
-fn add(owners: &mut Vec<Owner>, owner: Owner) {
+fn add(owners: &mut Vec<(Owner, Party)>, owner: (Owner, Party)) {
     if !owners.contains(&owner) {
         owners.push(owner);
     }

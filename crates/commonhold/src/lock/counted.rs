@@ -1,48 +1,79 @@
-//! Read locks that this thread holds without a word of its own for them.
+//! Read locks that threads of this process hold without a word of their own for them.
 //!
 //! A thread has few words in shared memory that say what it reads; further read locks are counted with
-//! those of its whole peer, which is enough for writers, but does not tell the thread itself what it
-//! holds. So it keeps a list of its own, here. Guards stay in the thread that took them, and so what is
-//! entered here is taken out here; what a forgotten guard leaves behind is a lock that is still held.
+//! those of its whole peer, which is enough for writers, but tells neither the thread itself what it holds, nor
+//! anybody whose lock it was when the thread ends. So each attachment keeps a list, here.
+//!
+//! # Invariants
+//! 1. What a thread enters it takes out itself, by the guard; guards stay in the thread that took them.
+//! 2. What a thread that has ended did not take out is given back for it, at a beat of the heart.
 
-use std::{cell::RefCell, sync::Arc};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use commonhold_space::RegionHandle;
+use commonhold_host::LinuxPlatform;
+use commonhold_layout::{Owner, PeerRef};
+use commonhold_space::{RegionHandle, Space as Core};
+use commonhold_sync::Liveness;
 
-use crate::{Mapping, attachment::Attachment};
+use crate::Mapping;
 
-/// Which attachment, by its place and its peer, and which region.
-type Entry = (*const Attachment, (u16, u32), RegionHandle);
-
-thread_local! {
-    static COUNTED: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
+/// The list of one attachment.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    held: Mutex<Vec<(Owner, RegionHandle)>>,
+    /// How long the list is: mostly it is empty, and nobody has to look.
+    count: AtomicUsize,
 }
 
-fn entry(mapping: &Mapping) -> Entry {
-    let attachment = mapping.attachment();
-    (Arc::as_ptr(attachment), attachment.peer(), mapping.handle())
+impl Counted {
+    fn held(&self) -> MutexGuard<'_, Vec<(Owner, RegionHandle)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives back what threads that have ended still hold.
+    pub(crate) fn forget_ended(&self, core: &Core<LinuxPlatform>) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let view = core.view();
+        let peer = PeerRef::new(core.peer(), core.generation());
+        let mut held = self.held();
+        held.retain(|(owner, handle)| {
+            let lives = view.is_current(*owner);
+            if !lives {
+                // Fails only if this peer was declared dead: then nothing of it counts.
+                let _ = core.uncount_reader(*handle, peer);
+            }
+            lives
+        });
+        self.count.store(held.len(), Ordering::Relaxed);
+    }
 }
 
 /// The thread holds one more.
-pub(super) fn enter(mapping: &Mapping) {
-    let entry = entry(mapping);
-    // Fails only while the thread ends: then it takes no more locks that this could warn of.
-    let _ = COUNTED.try_with(|counted| counted.borrow_mut().push(entry));
+pub(super) fn enter(mapping: &Mapping, me: Owner) {
+    let counted = &mapping.attachment().counted;
+    let mut held = counted.held();
+    held.push((me, mapping.handle()));
+    counted.count.store(held.len(), Ordering::Relaxed);
 }
 
 /// The thread holds one less.
-pub(super) fn leave(mapping: &Mapping) {
-    let entry = entry(mapping);
-    let _ = COUNTED.try_with(|counted| {
-        let mut counted = counted.borrow_mut();
-        if let Some(at) = counted.iter().rposition(|held| *held == entry) {
-            counted.swap_remove(at);
-        }
-    });
+pub(super) fn leave(mapping: &Mapping, me: Owner) {
+    let counted = &mapping.attachment().counted;
+    let mut held = counted.held();
+    if let Some(at) = held.iter().rposition(|entry| *entry == (me, mapping.handle())) {
+        held.swap_remove(at);
+    }
+    counted.count.store(held.len(), Ordering::Relaxed);
 }
 
 /// Whether the thread holds the lock of the region in this way.
-pub(super) fn holds(mapping: &Mapping) -> bool {
-    let entry = entry(mapping);
-    COUNTED.try_with(|counted| counted.borrow().contains(&entry)).unwrap_or(false)
+pub(super) fn holds(mapping: &Mapping, me: Owner) -> bool {
+    let counted = &mapping.attachment().counted;
+    // Relaxed: what this thread has entered itself it sees.
+    counted.count.load(Ordering::Relaxed) > 0 && counted.held().contains(&(me, mapping.handle()))
 }

@@ -6,10 +6,7 @@ use commonhold_host::ForkGuard;
 use commonhold_layout::{LockFlags, Owner};
 use commonhold_sync::{LockError as SyncError, Mutex, Release};
 
-use crate::{
-    Mapping, RegionError,
-    attachment::{guard_gone, guard_made},
-};
+use crate::{Mapping, RegionError};
 
 /// A mutex word that this thread owns. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
@@ -33,7 +30,6 @@ impl<'a> Held<'a> {
         fork: ForkGuard,
     ) -> Self {
         let panicking = usize::from(thread::panicking());
-        guard_made();
         Self { mapping, mutex, owner, panicking, fork, not_send: PhantomData }
     }
 
@@ -83,8 +79,6 @@ fn release(
     how: Release,
 ) -> Result<(), RegionError> {
     let freed = how == Release::Done && !fork.is_forked_child() && mutex.unlock_quickly(owner);
-    // After it, so that the store need not be waited for.
-    guard_gone();
     if freed { Ok(()) } else { release_slowly(mapping, mutex, how) }
 }
 

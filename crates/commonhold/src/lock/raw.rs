@@ -12,10 +12,7 @@ use super::{
     held::{not_ours, release_by},
     refusal,
 };
-use crate::{
-    LockError, Mapping, RegionError,
-    attachment::{Nearest, guard_gone, guard_made},
-};
+use crate::{LockError, Mapping, RegionError, attachment::Nearest};
 
 /// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
 /// has to keep is up to its users; a [`Mutex`](crate::Mutex) has its data with it.
@@ -86,7 +83,7 @@ impl<'a> RawMutex<'a> {
 
     /// The guard of what the calling thread holds with this word.
     fn held_by(&self, word: LockWord) -> RawMutexGuard<'a> {
-        self.guard(self.mutex.grip(&self.near.thread(word.thread()), word))
+        self.guard(self.mutex.grip(&self.near.just_known(), word))
     }
 
     /// Makes the mutex as good as new, after the caller has repaired what it protects.
@@ -117,10 +114,6 @@ impl<'a> RawMutexGuard<'a> {
     #[inline(always)]
     fn new(mapping: &'a Mapping, mutex: sync::Mutex<'a>, grip: Grip<'a>, fork: ForkGuard) -> Self {
         let panicking = usize::from(thread::panicking());
-        // A thread that ends sees by itself what it holds by a bias.
-        if !grip.is_biased() {
-            guard_made();
-        }
         Self { mapping, mutex, grip, fork, panicking, not_send: PhantomData }
     }
 
@@ -136,9 +129,6 @@ impl<'a> RawMutexGuard<'a> {
         wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, sync::LockError>,
     ) -> Result<(Self, R), sync::LockError> {
         let lent = ManuallyDrop::new(self);
-        if !lent.grip.is_biased() {
-            guard_gone();
-        }
         let grip = lent.mutex.own(me, lent.grip)?;
         let result = wait(&lent.mutex)?;
         Ok((Self::new(lent.mapping, lent.mutex, grip, lent.fork), result))
@@ -199,10 +189,6 @@ impl Drop for RawMutexGuard<'_> {
 #[inline(always)]
 fn release_quickly(mutex: sync::Mutex<'_>, grip: Grip<'_>, fork: ForkGuard, how: Release) -> bool {
     let freed = how == Release::Done && !fork.is_forked_child() && mutex.unlock_biased(grip);
-    // After it, so that the store need not be waited for.
-    if !grip.is_biased() {
-        guard_gone();
-    }
     freed
 }
 

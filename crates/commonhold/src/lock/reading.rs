@@ -5,10 +5,7 @@ use std::{marker::PhantomData, mem::ManuallyDrop};
 use commonhold_sync::{Hold, RwLock, Shares, Thread};
 
 use super::counted;
-use crate::{
-    Mapping, RegionError,
-    attachment::{Near, guard_gone, guard_made},
-};
+use crate::{Mapping, RegionError, attachment::Near};
 
 /// A reader/writer lock, with its words found.
 pub(crate) trait Readable<'a>: Copy {
@@ -40,7 +37,7 @@ pub(crate) trait Readable<'a>: Copy {
     ) -> Result<(Hold<'a>, commonhold_sync::Taken), commonhold_sync::LockError> {
         let (taken, hold) = self.core().read(me, self.near().view(), deadline)?;
         if matches!(hold, Hold::Share) {
-            counted::enter(self.mapping());
+            counted::enter(self.mapping(), me.owner());
         }
         Ok((hold, taken))
     }
@@ -57,7 +54,6 @@ pub(crate) struct Reading<'a, L: Readable<'a>> {
 impl<'a, L: Readable<'a>> Reading<'a, L> {
     #[inline(always)]
     pub(crate) fn new(lock: L, hold: Hold<'a>) -> Self {
-        guard_made();
         Self { lock, hold, not_send: PhantomData }
     }
 
@@ -73,7 +69,6 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
 
     #[inline(always)]
     fn release(&self) -> Result<(), RegionError> {
-        guard_gone();
         match self.hold {
             Hold::Word(word) if self.lock.near().is_live_here() => {
                 if self.lock.core().unread_quickly(word) { Ok(()) } else { wake_writer(self.lock) }
@@ -94,11 +89,11 @@ fn wake_writer<'a>(lock: impl Readable<'a>) -> Result<(), RegionError> {
 /// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
 #[cold]
 fn free_slowly<'a>(lock: impl Readable<'a>, hold: Hold<'_>) -> Result<(), RegionError> {
-    if matches!(hold, Hold::Share) {
-        counted::leave(lock.mapping());
-    }
     let attachment = lock.mapping().attachment();
     let me = attachment.me()?;
+    if matches!(hold, Hold::Share) {
+        counted::leave(lock.mapping(), me.owner());
+    }
     lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| RegionError::Fenced)
 }
 

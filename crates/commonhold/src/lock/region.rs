@@ -96,7 +96,7 @@ impl<'a> RegionLock<'a> {
     fn lock_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
-        if counted::holds(self.mapping) {
+        if counted::holds(self.mapping, me.owner()) {
             // It would wait for itself; the lock knows that only of what stands in the thread's words.
             return Err(Refusal::new(LockError::Deadlock));
         }
@@ -158,7 +158,7 @@ impl<'a> RegionLock<'a> {
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         // Who reads already is let in again unless a writer waits; and that waits for this thread.
-        let reads = me.reads(self.core().key()) || counted::holds(self.mapping);
+        let reads = me.reads(self.core().key()) || counted::holds(self.mapping, me.owner());
         let again = deadline.is_none() && reads;
         let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
         match self.read_slowly(&me, until) {

@@ -6,10 +6,7 @@ use commonhold_layout::LockFlags;
 use commonhold_sync::{Release, Taken};
 
 use super::{Refusal, RegionLock, counted, handed_over, reading::Readable, refusal};
-use crate::{
-    LockError, Mapping, RegionError,
-    attachment::{guard_gone, guard_made},
-};
+use crate::{LockError, Mapping, RegionError};
 
 /// A lock that this thread holds upgradable. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
@@ -26,7 +23,6 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         let me = attachment.me()?;
         let view = attachment.my_view();
         let taken = lock.core().upgradable_read(&me, view, deadline).map_err(refusal)?;
-        guard_made();
         Ok((Self { lock, of: PhantomData }, taken))
     }
 
@@ -54,7 +50,6 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
 
     #[inline]
     fn release(&self) -> Result<(), RegionError> {
-        guard_gone();
         let attachment = self.mapping().attachment();
         let me = attachment.me()?;
         let view = attachment.my_view();
@@ -152,7 +147,8 @@ impl<'a> RegionLock<'a> {
         &self,
         deadline: Option<u64>,
     ) -> Result<UpgradableGuard<'a>, LockError<UpgradableGuard<'a>>> {
-        if counted::holds(self.mapping()) {
+        let me = self.mapping().attachment().me()?.owner();
+        if counted::holds(self.mapping(), me) {
             return Err(LockError::Deadlock);
         }
         let asked = Upgradable::take(*self, deadline).inspect(|(_, taken)| {
@@ -206,7 +202,8 @@ impl<'a> UpgradableGuard<'a> {
         &mut self,
         deadline: Option<u64>,
     ) -> Result<UpgradedGuard<'_, 'a>, LockError<UpgradedGuard<'_, 'a>>> {
-        if counted::holds(self.0.mapping()) {
+        let me = self.0.mapping().attachment().me()?.owner();
+        if counted::holds(self.0.mapping(), me) {
             return Err(LockError::Deadlock);
         }
         handed_over(self.0.upgrade(deadline), UpgradedGuard)

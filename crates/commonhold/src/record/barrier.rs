@@ -9,7 +9,6 @@ use commonhold_sync::Release;
 use super::{Record, checked_size_with_places, open_places, size_with_places};
 use crate::{
     BarrierError, LockError, Mapping, RegionError,
-    attachment::{guard_gone, guard_made},
     lock::{graded, refused},
 };
 
@@ -150,7 +149,6 @@ impl<'a, const PARTIES: usize> Barrier<'a, PARTIES> {
             error => refused(error),
         });
         let (taken, party) = joined?;
-        guard_made();
         let party = Party {
             mapping: self.mapping,
             barrier: self.barrier,
@@ -267,7 +265,6 @@ impl Party<'_> {
     }
 
     fn give_back(&self, how: Release) -> Result<(), RegionError> {
-        guard_gone();
         let me = self.mapping.attachment().me()?;
         self.barrier.leave(&me, self.party, how).map_err(|_| RegionError::Fenced)
     }

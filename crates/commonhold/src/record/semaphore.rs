@@ -9,7 +9,6 @@ use commonhold_sync::Release;
 use super::{Record, checked_size_with_places, open_places, size_with_places};
 use crate::{
     LockError, Mapping, RegionError,
-    attachment::{guard_gone, guard_made},
     lock::{graded, refused},
 };
 
@@ -162,7 +161,6 @@ impl<'a, const PERMITS: usize> Semaphore<'a, PERMITS> {
         let me = attachment.me()?;
         let asked = self.semaphore.acquire(&me, attachment.my_view(), deadline);
         let (taken, permit) = asked.map_err(refused)?;
-        guard_made();
         let (mapping, semaphore) = (self.mapping, self.semaphore);
         let panicking = thread::panicking();
         graded(taken, Permit { mapping, semaphore, permit, panicking, not_send: PhantomData })
@@ -254,13 +252,11 @@ impl Permit<'_> {
     /// As for [`release`](Self::release).
     pub fn spend(self) -> Result<(), RegionError> {
         let permit = ManuallyDrop::new(self);
-        guard_gone();
         let me = permit.mapping.attachment().me()?;
         permit.semaphore.spend(&me, permit.permit).map_err(|_| RegionError::Fenced)
     }
 
     fn give_back(&self, how: Release) -> Result<(), RegionError> {
-        guard_gone();
         let attachment = self.mapping.attachment();
         let me = attachment.me()?;
         let released = self.semaphore.release(&me, attachment.my_view(), self.permit, how);

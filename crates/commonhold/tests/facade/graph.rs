@@ -10,7 +10,7 @@ use std::{
 use commonhold::{Access, Destroy, Mapping, RecordKind, RwLock, Space, WaitGraph, WaitKind};
 use commonhold_layout::{
     Geometry, LockWord, Offset, Owner, PeerId, Pending, PendingKind, RegionId, ThreadId,
-    header_word, region_word, thread_word,
+    ThreadLife, header_word, region_word, thread_word,
 };
 
 use crate::support::{Actor, Folder, Role, Scratch, listen, say, stay, until};
@@ -386,6 +386,15 @@ impl Opened {
         self.geometry.region(RegionId::new(index)).unwrap().get()
     }
 
+    /// The thread that has a slot now, as owner of a lock.
+    pub(crate) fn owner(&self, peer: u16, thread: u16) -> Owner {
+        let mut life = [0; 8];
+        self.file.read_exact_at(&mut life, self.thread(peer, thread)).unwrap();
+        let life = ThreadLife::from_word(u64::from_le_bytes(life));
+        let thread = ThreadId::new(thread).unwrap();
+        Owner::new(PeerId::new(peer), life.incarnation(), thread).unwrap()
+    }
+
     pub(crate) fn announce(&self, peer: u16, thread: u16, word: u64) {
         self.write(self.thread(peer, thread) + 8 * thread_word::PENDING as u64, word);
     }
@@ -403,10 +412,7 @@ fn a_circle_over_the_directory_mutex_is_found() {
     until("the first", || {
         let graph = space.wait_graph().unwrap();
         let first = graph.waits.first().map(|wait| graph.threads[wait.thread].clone());
-        owner = first.and_then(|first| {
-            let thread = ThreadId::new(first.thread?).unwrap();
-            Owner::new(PeerId::new(first.slot), first.generation, thread)
-        });
+        owner = first.and_then(|first| Some(opened.owner(first.slot, first.thread?)));
         owner.is_some()
     });
     // No program can be stopped while it holds the directory, so its word is written by hand.
@@ -423,7 +429,7 @@ fn a_circle_over_the_directory_mutex_is_found() {
 fn whatever_stands_in_pending_words_makes_an_entry_at_most() {
     let opened = Opened::new();
     let space = ground(&opened.url);
-    let (slot, generation) = space.peer();
+    let (slot, _) = space.peer();
     // This thread has slot 0; the next is in use, though by nobody, and so are all slots of the peer.
     let entry = opened.region(0);
     let data = opened.geometry.data().start().get();
@@ -455,7 +461,7 @@ fn whatever_stands_in_pending_words_makes_an_entry_at_most() {
     let graph = space.wait_graph().unwrap();
     let blocker = &graph.threads[graph.waits[0].blockers[0]];
     assert_eq!((blocker.slot, blocker.pid, blocker.state), (60_000, 0, commonhold::PeerLife::Dead));
-    let me = Owner::new(PeerId::new(slot), generation, ThreadId::FIRST).unwrap();
+    let me = opened.owner(slot, 0);
     opened.write(lock, me.word().word());
     let drained = Offset::new(entry + 8 * region_word::DRAINED as u64).unwrap();
     opened.announce(slot, 0, Pending { kind: PendingKind::Event, lock: drained }.word());

@@ -403,8 +403,7 @@ impl Forged {
     }
 
     fn me(&self) -> LockWord {
-        let (slot, generation) = self.space.peer();
-        Owner::new(PeerId::new(slot), generation, ThreadId::FIRST).unwrap().word()
+        self.opened.owner(self.space.peer().0, 0).word()
     }
 
     /// What is seen of a record with this event, and these places.

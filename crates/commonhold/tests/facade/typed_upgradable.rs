@@ -177,7 +177,7 @@ fn a_regions_lock_can_be_held_upgradable_and_is_listed_so() {
     let theirs = other.map("a", Access::ReadWrite).unwrap();
     let reading = theirs.read_lock().unwrap();
     fails!(guard.try_upgrade(), LockError::TimedOut);
-    fails!(guard.upgrade_for(SHORT), LockError::TimedOut);
+    fails!(guard.upgrade_for(SHORT), LockError::Deadlock);
     drop(reading);
     let writer = guard.upgrade().unwrap();
     assert!(!writer.is_inconsistent());

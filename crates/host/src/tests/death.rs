@@ -22,7 +22,8 @@ fn a_killed_peer_is_dead_by_either_evidence_while_it_is_still_a_zombie() {
     let (_scratch, path, observer) = scene();
     let mut actor = Actor::play("hold", &path);
     let identity = actor.identity(&observer.identity());
-    let verdict = |evidence, attaching| observer.verdict(&record(identity, evidence), attaching, 0);
+    let verdict =
+        |evidence, attaching| observer.verdict(&rung(record(identity, evidence)), attaching, 0);
     assert_eq!(observer.deposit(SLOT), Ok(None), "the slot's evidence is somebody else's");
     for evidence in [OFD, PROCESS, OFD.with(PROCESS)] {
         assert_eq!(verdict(evidence, false), Verdict::Alive, "{evidence:?}");
@@ -47,7 +48,7 @@ fn a_forked_child_closes_what_would_keep_its_dead_parent_alive() {
     let identity = actor.identity(&observer.identity());
     assert_eq!(observer.verdict(&record(identity, OFD), false, 0), Verdict::Alive);
     actor.kill();
-    assert_eq!(observer.verdict(&record(identity, OFD), false, 0), Verdict::Dead);
+    assert_eq!(observer.verdict(&rung(record(identity, OFD)), false, 0), Verdict::Dead);
     assert!(child.is_alive());
 }
 
@@ -134,11 +135,65 @@ fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
         assert_eq!(two.verdict(&me, attaching, 0), Verdict::Alive);
     }
     one.withdraw(SLOT);
-    assert_eq!(one.verdict(&me, false, 0), Verdict::Dead);
-    assert_eq!(two.verdict(&me, false, 0), Verdict::Dead);
+    let rung = rung(me);
+    assert_eq!(one.verdict(&rung, false, 0), Verdict::Dead);
+    assert_eq!(two.verdict(&rung, false, 0), Verdict::Dead);
     assert!(one.deposit(SLOT).unwrap().is_some());
     drop(one);
-    assert_eq!(two.verdict(&me, false, 0), Verdict::Dead);
+    assert_eq!(two.verdict(&rung, false, 0), Verdict::Dead);
+}
+
+/// The bug: a lock that was gone was proof by itself, so a holder that closed descriptors it did not know, as daemons
+/// and sandboxes do, was taken for dead while it wrote.
+#[test]
+fn a_lock_that_is_gone_proves_nothing_against_a_process_that_runs_or_a_heart_that_beats() {
+    let (_scratch, _path, observer) = scene();
+    let me = observer.identity();
+    let lost = record(me, OFD.with(PROCESS));
+    assert_eq!(observer.verdict(&lost, false, 0), Verdict::Alive, "its process runs");
+    // Of another PID namespace: nothing but the lock and the heart can be seen.
+    let elsewhere = Identity { pid_namespace: 1, ..me };
+    let lost = record(elsewhere, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
+    let silent = PeerRecord { bell: Bell::of_thread(7), ..lost };
+    assert_eq!(observer.verdict(&silent, false, 0), Verdict::Suspect);
+    let kept = PeerRecord { bell: Bell::of_thread(7).keeping_evidence(), ..lost };
+    assert_eq!(observer.verdict(&kept, false, 0), Verdict::Suspect, "its heart was just seen");
+    assert_eq!(observer.verdict(&rung(lost), false, 0), Verdict::Dead);
+    // What only the end of its heartbeat thread can have closed, and a heart that stands still, is proof.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while observer.verdict(&kept, false, 0) != Verdict::Dead {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    assert_eq!(observer.verdict(&silent, false, 0), Verdict::Suspect);
+}
+
+#[test]
+fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
+    let (_scratch, _path, observer) = scene();
+    let me = record(observer.identity(), PROCESS);
+    let (tell, told) = std::sync::mpsc::channel();
+    let (stay, stays) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        tell.send(crate::thread_id()).unwrap();
+        let _ = stays.recv();
+    });
+    let tid = told.recv().unwrap();
+    assert!(!observer.thread_has_ended(&me, tid));
+    drop(stay);
+    thread.join().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !observer.thread_has_ended(&me, tid) {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    // Of a process that is another now, or is in another namespace, nothing is concluded.
+    let identity = observer.identity();
+    let earlier = Identity { start_time: identity.start_time - 1, ..identity };
+    let elsewhere = Identity { pid_namespace: 1, ..identity };
+    for other in [earlier, elsewhere] {
+        assert!(!observer.thread_has_ended(&record(other, PROCESS), tid));
+    }
 }
 
 /// A kernel that sees nothing of our locks and processes may attach at any time.

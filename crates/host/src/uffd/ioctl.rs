@@ -28,7 +28,7 @@ use super::abi::{
     PAGE_FAULT, POISON, PROTECT, REGISTER, REGISTER_ALL, Range, Register, Resume, USER_MODE_ONLY,
     WAKE, WRITE_PROTECT, WRITES, WriteProtect,
 };
-use crate::fork::{ForkGuard, OwnFd};
+use crate::{fork::ForkGuard, own_fd::OwnFd};
 
 /// How often a call is made again while the address space is being changed.
 const PATIENCE: u32 = 1000;

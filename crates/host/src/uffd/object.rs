@@ -11,10 +11,7 @@ use rustix::{
     io::{Errno, pread, pwrite, retry_on_intr},
 };
 
-use crate::{
-    error::is_full,
-    fork::{ForkGuard, OwnFd},
-};
+use crate::{error::is_full, fork::ForkGuard, own_fd::OwnFd};
 
 /// The memory of an object: a memfd.
 #[derive(Debug)]

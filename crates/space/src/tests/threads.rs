@@ -199,6 +199,8 @@ fn a_thread_with_two_attachments_does_not_wait_for_itself() {
     let read = theirs.read(&b.me(), b.space.view(), None);
     assert_eq!(read.map(drop), Err(LockError::Deadlock));
     // Another thread of the process waits.
+    // So does whoever only tries: somebody has it, and it is not waited for.
+    assert_eq!(theirs.write(&b.me(), b.space.view(), Some(0)), Err(LockError::TimedOut));
     let sibling = b.claim(2);
     let sibling = b.space.thread(sibling).unwrap();
     let waited = theirs.write(&sibling, b.space.view(), Some(1));
