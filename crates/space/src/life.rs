@@ -234,6 +234,7 @@ impl<P: Platform> Liveness for View<P> {
         let armed =
             self.used_slot(owner.peer(), owner.thread()).is_some_and(|slot| slot.life().is_armed());
         match rings {
+            Some((_, bell)) if bell.has_rung() && armed => sync::Bell::Due,
             Some((_, bell)) if bell.has_rung() => sync::Bell::Rung,
             None if !armed => sync::Bell::None,
             _ => sync::Bell::Silent,

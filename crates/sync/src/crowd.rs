@@ -37,8 +37,9 @@ impl Crowd {
     fn loudest(&self, env: &impl Liveness) -> Option<(Owner, Bell)> {
         let told = self.owners().iter().map(|owner| (*owner, env.bell(*owner)));
         told.max_by_key(|(_, bell)| match bell {
-            Bell::Rung => 2,
-            Bell::None => 1,
+            Bell::Rung => 3,
+            Bell::None => 2,
+            Bell::Due => 1,
             Bell::Silent => 0,
         })
     }

@@ -31,6 +31,9 @@ pub enum Bell {
     None,
     /// It will, and [`Park::wait_for`] ends then.
     Silent,
+    /// It has told that the owner's process is about to end, and will tell of the owner itself in a moment, which ends
+    /// [`Park::wait_for`].
+    Due,
     /// It has. A hint, and no proof: the owner may still be about to end.
     Rung,
 }

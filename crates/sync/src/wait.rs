@@ -21,6 +21,9 @@ use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
 const FIRST_RECHECK_NS: u64 = 10_000_000;
 /// And its longest.
 const RECHECK_NS: u64 = 100_000_000;
+/// The first sleep of a waiter whom a death that is due will wake. Most come sooner, and to look for evidence meanwhile
+/// would keep the dying from a processor.
+const DUE_NS: u64 = 1_000_000;
 /// For so long after a bell has rung, evidence is looked for again and again without a pause, since the
 /// process that rang is about to end: a sleep could not be as short as what is left to wait.
 const HURRY_NS: u64 = 500_000;
@@ -106,11 +109,15 @@ impl Watch {
             *self = Self { owner: Some(owner), ..Self::default() };
         }
         match bell {
+            Bell::Due if self.rings == 0 => {
+                self.rings = 1;
+                Plan { look: late, slice_ns: DUE_NS }
+            }
             Bell::Rung if self.hurries(now) => {
                 self.looks += 1;
                 Plan { look: true, slice_ns: 0 }
             }
-            Bell::Rung if self.rings < RINGS => {
+            Bell::Due | Bell::Rung if self.rings < RINGS => {
                 let pause = RUNG_LEAST_NS << self.rings.min(16);
                 self.rings += 1;
                 Plan { look: true, slice_ns: pause.min(RUNG_MOST_NS) }
@@ -119,7 +126,7 @@ impl Watch {
                 look: late || known,
                 slice_ns: if known { RECHECK_NS } else { FIRST_RECHECK_NS },
             },
-            Bell::None | Bell::Rung => Plan {
+            Bell::None | Bell::Due | Bell::Rung => Plan {
                 look: late || known,
                 slice_ns: if known { SLICE_NS } else { FIRST_SLICE_NS },
             },
@@ -173,6 +180,16 @@ mod tests {
             assert_eq!(plan(false), Plan { look: true, slice_ns: RECHECK_NS });
         }
         assert!(Watch::default().plan(owner(1), Bell::Silent, 0, true).look);
+    }
+
+    #[test]
+    fn a_death_that_is_due_is_waited_for_before_evidence_is_looked_for() {
+        let mut watch = Watch::default();
+        let mut plan = |late| watch.plan(owner(1), Bell::Due, 7, late);
+        assert_eq!(plan(false), Plan { look: false, slice_ns: DUE_NS });
+        let next = plan(false);
+        assert!(next.look && (1..DUE_NS).contains(&next.slice_ns));
+        assert!(Watch::default().plan(owner(1), Bell::Due, 0, true).look);
     }
 
     #[test]
