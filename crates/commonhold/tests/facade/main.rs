@@ -13,6 +13,7 @@
 mod biased;
 mod biased_bursts;
 mod damage;
+mod descriptors;
 mod devices;
 mod events;
 mod examples;
@@ -26,6 +27,7 @@ mod open;
 mod regions;
 mod spaces;
 mod support;
+mod thread_ends;
 mod threads;
 mod typed;
 mod typed_barrier;
@@ -41,6 +43,7 @@ const ROLES: &[&[support::Role]] = &[
     biased::ROLES,
     biased_bursts::ROLES,
     damage::ROLES,
+    descriptors::ROLES,
     devices::ROLES,
     events::ROLES,
     fork::ROLES,
@@ -50,6 +53,7 @@ const ROLES: &[&[support::Role]] = &[
     locks::ROLES,
     regions::ROLES,
     spaces::ROLES,
+    thread_ends::ROLES,
     threads::ROLES,
     typed::ROLES,
     typed_barrier::ROLES,

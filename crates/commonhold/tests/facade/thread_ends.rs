@@ -1,0 +1,371 @@
+//! Threads that end in whatever order their destructors run, and what they leave behind.
+
+use std::{
+    cell::RefCell,
+    ffi::c_void,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use commonhold::{Access, FormatOptions, LockError, Mapping, Mutex, Once, Space, Turn};
+
+use crate::support::{
+    Actor, DEADLINE, Random, Role, SHORT, Scratch, fails, owner_died, say, stay, until,
+    until_waiters,
+};
+
+pub(crate) const ROLES: &[Role] =
+    &[("thread-ends-late", exit_late), ("thread-ends-exec", exec_from_a_thread)];
+
+/// One mutex, and who is inside of it.
+struct Ground {
+    mapping: Mapping,
+    inside: AtomicBool,
+    turns: AtomicU32,
+    deadlocks: AtomicU32,
+}
+
+impl Ground {
+    fn new(space: &Space) -> Arc<Self> {
+        space.create("a", 64).unwrap();
+        let mapping = space.map("a", Access::ReadWrite).unwrap();
+        let zero = AtomicU32::new;
+        let inside = AtomicBool::new(false);
+        Arc::new(Self { mapping, inside, turns: zero(0), deadlocks: zero(0) })
+    }
+
+    /// One turn of the mutex: a number under it grows by 1, and nobody else is inside meanwhile.
+    fn turn(&self) {
+        match self.mapping.mutex(0).unwrap().lock() {
+            Ok(guard) => {
+                assert!(!self.inside.swap(true, Ordering::SeqCst), "two are inside");
+                let value: u64 = self.mapping.get(8).unwrap();
+                thread::yield_now();
+                self.mapping.set(8, &(value + 1)).unwrap();
+                self.inside.store(false, Ordering::SeqCst);
+                guard.unlock().unwrap();
+                self.turns.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(LockError::Deadlock) => {
+                self.deadlocks.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn check(&self, turns: u32) {
+        assert_eq!(self.deadlocks.load(Ordering::SeqCst), 0, "told of deadlocks that are none");
+        assert_eq!(self.turns.load(Ordering::SeqCst), turns);
+        assert_eq!(self.mapping.get::<u64>(8).unwrap(), u64::from(turns), "turns were lost");
+    }
+}
+
+/// Takes the mutex when it is dropped: in the destructor of a thread-local.
+struct Late(Arc<Ground>);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.0.turn();
+        self.0.turn();
+    }
+}
+
+thread_local! {
+    static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
+}
+
+/// The bug: a thread-local that was registered before the library's is destroyed after it. By then the thread's slot had
+/// been given to another thread, and the thread still took itself for its owner: two were inside of one mutex.
+#[test]
+fn locks_taken_in_destructors_of_thread_locals_exclude_each_other() {
+    let scratch = Scratch::formatted();
+    let ground = Ground::new(&scratch.open());
+    const THREADS: u32 = 4;
+    const ROUNDS: u32 = 150;
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let ground = Arc::clone(&ground);
+                    let ends = thread::spawn(move || {
+                        // Before the first use of the library, so that it is destroyed after whatever that has.
+                        LATE.with(|late| *late.borrow_mut() = Some(Late(Arc::clone(&ground))));
+                        ground.turn();
+                    });
+                    ends.join().unwrap();
+                }
+            });
+        }
+    });
+    ground.check(THREADS * ROUNDS * 3);
+}
+
+static GROUND: OnceLock<Arc<Ground>> = OnceLock::new();
+static KEYED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn at_the_end_of_a_key(_: *mut c_void) {
+    GROUND.get().unwrap().turn();
+    KEYED.fetch_add(1, Ordering::SeqCst);
+}
+
+extern "C" fn at_exit() {
+    let ground = GROUND.get().unwrap();
+    ground.turn();
+    ground.check(KEYED.load(Ordering::SeqCst) * 2 + 1);
+    say("at exit");
+}
+
+/// Threads with destructors of pthread keys, which run after those of thread-locals; and then a handler of `atexit`.
+fn exit_late(args: &[&str]) {
+    let space = Space::open(args[0]).unwrap();
+    assert!(GROUND.set(Ground::new(&space)).is_ok());
+    let mut key = 0;
+    // SAFETY: the calls want a place for the key, and functions that may run at any thread's end, and at the process's.
+    unsafe {
+        assert_eq!(libc::pthread_key_create(&raw mut key, Some(at_the_end_of_a_key)), 0);
+        assert_eq!(libc::atexit(at_exit), 0);
+    }
+    let crowd: Vec<_> = (0..4)
+        .map(|_| {
+            thread::spawn(move || {
+                for _ in 0..50 {
+                    let ends = thread::spawn(move || {
+                        // SAFETY: the key exists; the value only has to be none.
+                        unsafe { libc::pthread_setspecific(key, (&raw const KEYED).cast()) };
+                        GROUND.get().unwrap().turn();
+                    });
+                    ends.join().unwrap();
+                }
+            })
+        })
+        .collect();
+    crowd.into_iter().for_each(|threads| threads.join().unwrap());
+    until("the last destructors", || KEYED.load(Ordering::SeqCst) == 200);
+    // Handlers run on this thread.
+    std::process::exit(0);
+}
+
+#[test]
+fn locks_can_be_taken_in_destructors_of_pthread_keys_and_in_atexit_handlers() {
+    let scratch = Scratch::formatted();
+    let _keep = scratch.open();
+    let actor = Actor::start("thread-ends-late", &[&scratch.url]);
+    actor.says("at exit");
+    actor.succeed();
+}
+
+/// The bug that clearing what a thread knew of its slot would have made instead: each thread that used the library only
+/// while it ended kept a slot for ever.
+#[test]
+fn threads_that_use_the_library_only_while_they_end_use_up_no_slots() {
+    let scratch = Scratch::with(&FormatOptions { threads: Some(3), ..Scratch::tiny() });
+    let ground = Ground::new(&scratch.open());
+    for _ in 0..300 {
+        let ground = Arc::clone(&ground);
+        let ends = thread::spawn(move || {
+            LATE.with(|late| *late.borrow_mut() = Some(Late(ground)));
+        });
+        ends.join().unwrap();
+    }
+    ground.check(600);
+}
+
+/// The bug: others waited for the value for ever, and the next thread in the slot was told that it was making it.
+#[test]
+fn the_turn_to_make_a_value_that_an_ended_thread_forgot_is_the_next_ones() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = Arc::new(space.map("a", Access::ReadWrite).unwrap());
+    for round in 0..3 {
+        let theirs = Arc::clone(&mapping);
+        let ends = thread::spawn(move || {
+            let once = theirs.open::<Once<u64>>(0).unwrap();
+            match once.begin() {
+                Ok(Turn::Mine(guard)) | Err(LockError::OwnerDied(guard)) => {
+                    std::mem::forget(guard);
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+        ends.join().unwrap();
+        let theirs = Arc::clone(&mapping);
+        // The next thread has its slot.
+        let next = thread::spawn(move || {
+            let once = theirs.open::<Once<u64>>(0).unwrap();
+            let guard = owner_died(once.begin_for(DEADLINE));
+            if round == 2 {
+                guard.complete(&42).unwrap();
+            } else {
+                std::mem::forget(guard);
+            }
+        });
+        next.join().unwrap();
+    }
+    assert_eq!(mapping.open::<Once<u64>>(0).unwrap().get().unwrap(), Some(42));
+}
+
+/// The bug: read locks beyond those that a thread has words for were counted for the process, so those of a thread that
+/// had ended blocked writers until the process ended too.
+#[test]
+fn read_locks_that_an_ended_thread_forgot_block_no_writer_however_many() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = Arc::new(space.map("a", Access::ReadWrite).unwrap());
+    let theirs = Arc::clone(&mapping);
+    thread::spawn(move || {
+        for _ in 0..7 {
+            std::mem::forget(theirs.read_lock().unwrap());
+        }
+    })
+    .join()
+    .unwrap();
+    drop(mapping.lock_for(DEADLINE).unwrap());
+    // A living thread's are respected.
+    let readers: Vec<_> = (0..7).map(|_| mapping.read_lock().unwrap()).collect();
+    let other = scratch.open().map("a", Access::ReadWrite).unwrap();
+    fails!(other.try_lock(), LockError::TimedOut);
+    drop(readers);
+    drop(other.lock_for(DEADLINE).unwrap());
+}
+
+/// The bug: a guard forgotten in one space kept the thread's slots in all spaces.
+#[test]
+fn a_guard_forgotten_in_one_space_costs_no_slot_in_another() {
+    let few = FormatOptions { threads: Some(3), ..Scratch::tiny() };
+    let (one, two) = (Scratch::with(&few), Scratch::with(&few));
+    let grounds = [Ground::new(&one.open()), Ground::new(&two.open())];
+    for _ in 0..50 {
+        let [first, second] = grounds.each_ref().map(Arc::clone);
+        let ends = thread::spawn(move || {
+            match first.mapping.lock() {
+                Ok(guard) | Err(LockError::OwnerDied(guard)) => std::mem::forget(guard),
+                Err(error) => panic!("{error:?}"),
+            }
+            second.turn();
+        });
+        ends.join().unwrap();
+    }
+    grounds[1].check(50);
+    owner_died(grounds[0].mapping.lock_for(DEADLINE)).leave().unwrap();
+}
+
+/// A waiter in another process is told when the thread ends that has the lock, whatever becomes of its process.
+#[test]
+fn a_waiter_has_the_lock_when_the_thread_that_had_it_ends_in_a_process_that_lives() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let holder = scratch.open();
+    let theirs = holder.map("a", Access::ReadWrite).unwrap();
+    let (go, goes) = std::sync::mpsc::channel::<()>();
+    let (has, had) = std::sync::mpsc::channel();
+    let thread = thread::spawn(move || {
+        std::mem::forget(theirs.lock().unwrap());
+        has.send(()).unwrap();
+        let _ = goes.recv();
+        std::mem::forget(theirs);
+    });
+    had.recv().unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| owner_died(mapping.lock_for(DEADLINE)).leave().unwrap());
+        until_waiters(&space, "a", 1);
+        drop(go);
+        waiter.join().unwrap();
+    });
+    thread.join().unwrap();
+}
+
+fn exec_from_a_thread(args: &[&str]) {
+    let mapping = Space::open(args[0]).unwrap().map("a", Access::ReadWrite).unwrap();
+    let thread = thread::spawn(move || {
+        std::mem::forget(mapping.lock().unwrap());
+        say("held");
+        crate::support::listen();
+        use std::os::unix::process::CommandExt;
+        // Not the first thread of its process: the kernel swaps the numbers of the two before it looks at the words.
+        let error = std::process::Command::new("/bin/sleep").arg("60").exec();
+        panic!("{error}");
+    });
+    let _ = thread.join();
+    stay();
+}
+
+/// Not marked although the thread is gone. Other evidence is found, and what `exec` has made of the process owns nothing.
+#[test]
+fn a_lock_that_was_held_by_a_thread_that_became_another_program_is_a_dead_owners() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 64).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let mut actor = Actor::start("thread-ends-exec", &[&scratch.url]);
+    actor.says("held");
+    fails!(mapping.lock_for(SHORT), LockError::TimedOut);
+    actor.tell("go on");
+    owner_died(mapping.lock_for(DEADLINE)).leave().unwrap();
+    assert!(actor.is_running());
+    actor.kill();
+}
+
+/// The bug: one thread that locked through two attachments to one space, of two libraries say, waited for itself for
+/// ever: each attachment knew its own owner only.
+#[test]
+fn a_thread_is_told_that_it_holds_the_lock_by_another_attachment() {
+    let scratch = Scratch::formatted();
+    let (one, two) = (scratch.open(), scratch.open());
+    one.create("a", 256).unwrap();
+    let map = |space: &Space| space.map("a", Access::ReadWrite).unwrap();
+    let (ours, theirs) = (map(&one), map(&two));
+    let guard = ours.lock().unwrap();
+    fails!(theirs.lock(), LockError::Deadlock);
+    fails!(theirs.read_lock(), LockError::Deadlock);
+    fails!(theirs.lock_for(DEADLINE), LockError::Deadlock);
+    // Who only asks is told that somebody has it.
+    fails!(theirs.try_lock(), LockError::TimedOut);
+    guard.unlock().unwrap();
+    let reader = ours.read_lock().unwrap();
+    fails!(theirs.lock(), LockError::Deadlock);
+    drop(theirs.read_lock().unwrap());
+    drop(reader);
+    let (mutex, other) =
+        (ours.open::<Mutex<u64>>(64).unwrap(), theirs.open::<Mutex<u64>>(64).unwrap());
+    for _ in 0..40 {
+        // The last of these are biased to the thread.
+        drop(mutex.lock().unwrap());
+    }
+    let guard = mutex.lock().unwrap();
+    fails!(other.lock(), LockError::Deadlock);
+    drop(guard);
+    drop(other.lock().unwrap());
+    // Another thread of the process waits as ever.
+    let guard = ours.lock().unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| drop(theirs.lock_for(DEADLINE).unwrap()));
+        until_waiters(&one, "a", 1);
+        guard.unlock().unwrap();
+        waiter.join().unwrap();
+    });
+}
+
+/// More attachments than a thread remembers, used in any order.
+#[test]
+fn a_thread_finds_its_slot_in_each_of_many_spaces_and_has_one_in_each() {
+    let few = FormatOptions { threads: Some(1), ..Scratch::tiny() };
+    let scratches: Vec<_> = (0..20).map(|_| Scratch::with(&few)).collect();
+    let grounds: Vec<_> = scratches.iter().map(|scratch| Ground::new(&scratch.open())).collect();
+    let mut random = Random(7);
+    let mut turns = vec![0; grounds.len()];
+    for _ in 0..500 {
+        let which = random.below(20) as usize;
+        grounds[which].turn();
+        turns[which] += 1;
+    }
+    for (ground, turns) in grounds.iter().zip(turns) {
+        ground.check(turns);
+    }
+}
