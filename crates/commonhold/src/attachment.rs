@@ -179,6 +179,7 @@ impl Attachment {
             move |core| {
                 core.beat();
                 core.watch();
+                core.view().platform().mapped().watch_name();
                 let spans = core.view().spans_kernels();
                 if spans && !spanned.replace(spans) {
                     core.rouse();
