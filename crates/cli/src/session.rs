@@ -37,6 +37,13 @@ impl Session {
         Ok(space)
     }
 
+    /// The same, in no more time than the command has for all it does.
+    pub(crate) fn open_within(&self, timeout: Option<Duration>) -> Result<Space, Failure> {
+        tracing::info!(url = %self.url, "opening");
+        let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
+        Space::open_within(&self.url, patience).doing(|| format!("open {}", self.url))
+    }
+
     /// Attaches to a space; a `shm:` space is formatted if it does not exist.
     pub(crate) fn open_or_format(&self) -> Result<Space, Failure> {
         tracing::info!(url = %self.url, "opening, or formatting with defaults");
