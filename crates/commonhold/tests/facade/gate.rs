@@ -139,6 +139,22 @@ fn kill(pid: u32, signal: libc::c_int) {
     assert_eq!(unsafe { libc::kill(pid.cast_signed(), signal) }, 0);
 }
 
+/// The child of an actor, killed with its guard.
+struct Stray(u32);
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        // SAFETY: as in `kill`.
+        unsafe { libc::kill(self.0.cast_signed(), libc::SIGKILL) };
+    }
+}
+
+impl Stray {
+    fn of(parent: &Actor) -> Self {
+        Self(parent.hear().parse().unwrap())
+    }
+}
+
 fn leave_a_child(args: &[&str]) {
     let _space = Space::open(args[0]).unwrap();
     match raw_fork() {
@@ -153,7 +169,7 @@ fn the_lock_that_a_child_keeps_of_a_dead_peer_keeps_no_space_from_being_removed(
     for removes in [true, false] {
         let scratch = Scratch::with(&Scratch::tiny());
         let parent = Actor::start("gate-child", &[&scratch.url]);
-        let child: u32 = parent.hear().parse().unwrap();
+        let _child = Stray::of(&parent);
         fails!(Space::remove(&scratch.url, Removal::IfUnused), OpenError::InUse { peers: 1, .. });
         parent.kill();
         if removes {
@@ -161,7 +177,6 @@ fn the_lock_that_a_child_keeps_of_a_dead_peer_keeps_no_space_from_being_removed(
         } else {
             Space::format(&scratch.url, &forced()).unwrap();
         }
-        kill(child, libc::SIGKILL);
     }
 }
 
@@ -312,14 +327,13 @@ fn a_forked_child_does_not_keep_the_gate_of_its_parent() {
     for how in ["fork", "clone"] {
         let scratch = Scratch::with(&Scratch::tiny());
         let parent = Actor::start("gate-child-entering", &[&scratch.url, how]);
-        let child: u32 = parent.hear().parse().unwrap();
+        let _child = Stray::of(&parent);
         if how == "clone" {
             parent.says("left");
         }
         // Where handlers run, also if the parent dies at the gate.
         parent.kill();
         Space::remove(&scratch.url, Removal::IfUnused).unwrap();
-        kill(child, libc::SIGKILL);
     }
 }
 
