@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Longest search.
-const TIME: Duration = Duration::from_millis(250);
+const TIME: Duration = Duration::from_millis(500);
 
 /// A process that has a lock on a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use crate::support::{Actor, DEADLINE, Folder, Role, Scratch, fails, listen, say,
 
 pub(crate) const ROLES: &[Role] = &[
     ("gate-stay", stay_attached),
+    ("gate-lock", lock_a_byte),
     ("gate-enter", enter),
     ("gate-seize", seize),
     ("gate-open", open_and_say),
@@ -76,16 +77,24 @@ fn what_cannot_be_read_but_has_a_living_holder_is_neither_removed_nor_replaced()
     }
 }
 
-/// Locks a byte of the file as others would, until the file is dropped.
-fn locked(path: &Path, byte: i64) -> File {
-    let file = File::options().read(true).write(true).open(path).unwrap();
+/// Locks a byte of a file, and stays.
+fn lock_a_byte(args: &[&str]) {
+    let file = File::options().read(true).write(true).open(args[0]).unwrap();
     // SAFETY: `zeroed` wants a type for which zeros are a value: `flock` is integers.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;
-    (lock.l_start, lock.l_len) = (byte, 1);
+    (lock.l_start, lock.l_len) = (args[1].parse().unwrap(), 1);
     // SAFETY: `fcntl` wants an open descriptor and a `flock`.
     assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) }, 0);
-    file
+    say("locked");
+    stay();
+}
+
+/// Another process, since children of this one that are just being started share its descriptions.
+fn locked(path: &Path, byte: u64) -> Actor {
+    let actor = Actor::start("gate-lock", &[path.to_str().unwrap(), &byte.to_string()]);
+    actor.says("locked");
+    actor
 }
 
 /// A file that was emptied, or wiped, under its users was formatted over without a question.
@@ -97,11 +106,11 @@ fn a_file_without_a_byte_that_somebody_has_locked_is_not_formatted_over() {
         File::create(&path).unwrap().set_len(size).unwrap();
         // The evidence of a slot, of one that no version has, and that holes are being filled.
         for byte in [1 << 62, (1 << 62) + 70_000, (1 << 62) - 1] {
-            let file = locked(&path, byte);
-            fails!(Space::format(&url, &forced()), OpenError::Held { by: Some(by), .. }
-                if by.pid == std::process::id());
+            let holder = locked(&path, byte);
+            fails!(Space::format(&url, &forced()), OpenError::Held { by: Some(by), byte: it, .. }
+                if by.pid == holder.pid() && *it == byte);
             fails!(Space::format(&url, &Scratch::tiny()), OpenError::Held { .. });
-            drop(file);
+            holder.kill();
         }
         Space::format(&url, &Scratch::tiny()).unwrap();
     }
@@ -110,12 +119,12 @@ fn a_file_without_a_byte_that_somebody_has_locked_is_not_formatted_over() {
 #[test]
 fn a_lock_of_nobody_that_the_tables_know_is_somebody() {
     let scratch = Scratch::with(&Scratch::tiny());
-    let file = locked(&scratch.path(), (1 << 62) + 2);
+    let holder = locked(&scratch.path(), (1 << 62) + 2);
     fails!(Space::remove(&scratch.url, Removal::IfUnused), OpenError::Held { slot: Some(2), .. });
     fails!(Space::format(&scratch.url, &forced()), OpenError::Held { slot: Some(2), .. });
-    drop(file);
+    holder.kill();
     Space::format(&scratch.url, &forced()).unwrap();
-    let _file = locked(&scratch.path(), (1 << 62) + 2);
+    let _holder = locked(&scratch.path(), (1 << 62) + 2);
     // Force means what it did: it removes although peers live.
     Space::remove(&scratch.url, Removal::Forced).unwrap();
 }
