@@ -169,9 +169,10 @@ fn who_holds_a_lock_in_a_space_that_was_removed_is_warned() {
                 let _ = sender.send(line);
             }
         });
-        until("the mapping", || space.json(&["stat", "x"])["maps"] == 1 || command[0] == "lock");
         if command[0] == "lock" {
             space.until_held("x");
+        } else {
+            until("the mapping", || space.json(&["stat", "x"])["maps"] == 1);
         }
         fs::remove_file(&path).unwrap();
         let warning = lines.recv_timeout(Duration::from_secs(20)).expect("no warning");
