@@ -13,6 +13,7 @@ mod clock;
 mod commands;
 mod demo;
 mod failure;
+mod orphan;
 mod output;
 mod random;
 mod session;

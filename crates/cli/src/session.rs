@@ -1,11 +1,22 @@
 //! What every command needs to know: which space, and where results go.
 
-use commonhold::Space;
+use std::time::{Duration, Instant};
+
+use commonhold::{ErrorKind, OpenError, Space};
 
 use crate::{
     failure::{Doing, Failure},
     output::Out,
+    signals::Signals,
 };
+
+/// How long to wait for others who remove or replace the space; less if the command has less time.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before looking for signals again.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Attaches to the space of a URL within a time.
+pub(crate) type Attach = fn(&str, Duration) -> Result<Space, OpenError>;
 
 /// The space that was asked for, and how.
 #[derive(Debug, Clone)]
@@ -26,11 +37,39 @@ impl Session {
         Ok(space)
     }
 
+    /// The same, in no more time than the command has for all it does.
+    pub(crate) fn open_within(&self, timeout: Option<Duration>) -> Result<Space, Failure> {
+        tracing::info!(url = %self.url, "opening");
+        let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
+        Space::open_within(&self.url, patience).doing(|| format!("open {}", self.url))
+    }
+
     /// Attaches to a space; a `shm:` space is formatted if it does not exist.
     pub(crate) fn open_or_format(&self) -> Result<Space, Failure> {
         tracing::info!(url = %self.url, "opening, or formatting with defaults");
         let space = Space::open_or_format(&self.url).doing(|| format!("open {}", self.url))?;
         tracing::debug!(peer = ?space.peer(), "attached");
         Ok(space)
+    }
+
+    /// Attaches by `attach`, in no more time than the command has for all it does, and gives up at a signal:
+    /// then there is no space.
+    pub(crate) fn open_heeding(
+        &self,
+        attach: Attach,
+        signals: &Signals,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Space>, Failure> {
+        tracing::info!(url = %self.url, "opening");
+        let began = Instant::now();
+        let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
+        while signals.last().is_none() {
+            let left = patience.saturating_sub(began.elapsed());
+            match attach(&self.url, left.min(SLICE)) {
+                Err(error) if error.kind() == ErrorKind::TimedOut && left > SLICE => {}
+                result => return result.map(Some).doing(|| format!("open {}", self.url)),
+            }
+        }
+        Ok(None)
     }
 }

@@ -259,6 +259,7 @@ fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Optio
     let heart = Heart::start(first, Arc::clone(core), setup, move |core| {
         core.beat();
         core.watch();
+        core.view().platform().mapped().watch_name();
         core.view().platform().renew_evidence();
         next.set(core.mark_ended(next.get(), THREADS_AT_ONCE));
         counted.forget_ended(core);

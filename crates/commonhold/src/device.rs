@@ -11,7 +11,8 @@ use commonhold_space::Claim;
 
 use crate::{
     FormatOptions, MemoryInfo, OpenError,
-    open::{host, parse, plan, refuse_live, unmade, window_path},
+    open::{host, parse, plan, unmade, window_path},
+    unused::refuse_used_device,
 };
 
 /// Bytes to be used of a window.
@@ -42,7 +43,7 @@ fn may_replace(
 ) -> Result<(), OpenError> {
     let path = || window_path(url);
     match (options.force, seen) {
-        (true, MAGIC) => refuse_live(url),
+        (true, MAGIC) => refuse_used_device(url),
         (true, _) => Ok(()),
         (false, MAGIC) => Err(OpenError::Exists { path: path(), found: "a space" }),
         (false, seen) if Marker::read(seen).is_some() => {

@@ -2,13 +2,14 @@
 
 mod barrier;
 mod lock;
+mod used;
 
 pub use barrier::BarrierError;
 pub use lock::LockError;
 
 use std::{fmt, io, path::PathBuf};
 
-use commonhold_host::DeviceError;
+use commonhold_host::{DeviceError, LockHolder};
 use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError, RecordTag};
 
 /// What an error means for a caller who must choose what to do next.
@@ -75,6 +76,33 @@ pub enum OpenError {
         /// How many peers.
         peers: usize,
     },
+    /// Somebody has a lock on the file, as peers do who live, and the file does not say that this one is dead:
+    /// mostly since it is of another version, or damaged.
+    Held {
+        /// Which file.
+        path: PathBuf,
+        /// The byte of the file that is locked; byte `2^62 + slot` is the evidence of a peer.
+        byte: u64,
+        /// The slot of the peer whose evidence it is, if it has that form.
+        slot: Option<u16>,
+        /// Who has it locked, if that could be seen.
+        by: Option<LockHolder>,
+    },
+    /// The file, or the device, cannot be read as a space, and its locks prove nothing: nothing can tell
+    /// whether somebody uses it.
+    Unknowable {
+        /// Which window.
+        path: PathBuf,
+        /// What it is made of, in words.
+        memory: String,
+    },
+    /// Others were opening, removing or replacing the file all the time.
+    TimedOut {
+        /// Which file.
+        path: PathBuf,
+        /// One who is in the way, if that could be seen.
+        by: Option<LockHolder>,
+    },
     /// The file is not a space that this version can use.
     NotASpace {
         /// Which file.
@@ -117,7 +145,11 @@ impl OpenError {
             Self::Url { .. } | Self::NotAFile { .. } | Self::Format(_) => ErrorKind::Invalid,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::Exists,
-            Self::InUse { .. } | Self::Formatting { .. } => ErrorKind::InUse,
+            Self::InUse { .. }
+            | Self::Formatting { .. }
+            | Self::Held { .. }
+            | Self::Unknowable { .. } => ErrorKind::InUse,
+            Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::NotASpace { .. } => ErrorKind::NotASpace,
             Self::NoPeerSlot { .. } | Self::NoMemory { .. } => ErrorKind::NoMemory,
             Self::Device(why) => device_kind(why),
@@ -168,6 +200,9 @@ impl fmt::Display for OpenError {
                  --force",
                 path.display()
             ),
+            Self::Held { .. } | Self::Unknowable { .. } | Self::TimedOut { .. } => {
+                self.fmt_about_use(f)
+            }
             Self::NotAFile { url } => write!(
                 f,
                 "{url} names memory and no file: it can be formatted anew, but not removed; only shm: \

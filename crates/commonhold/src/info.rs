@@ -39,6 +39,8 @@ pub struct SpaceInfo {
     /// How waiters wait now: "futex" (the kernel wakes them), "poll" (they look again, where no kernel
     /// can wake everybody), or "futex and poll" (kernels that share the space cannot wake each other).
     pub waiting: &'static str,
+    /// Whether its name means another space by now, or none.
+    pub orphaned: bool,
 }
 
 /// What a window is made of, and what was measured there.

@@ -57,8 +57,11 @@ mod record;
 mod snapshot;
 mod space;
 mod threads;
+mod unused;
 
-pub use commonhold_host::{DeviceError, PciAddress, PciDevice, pci_devices, physical_memory};
+pub use commonhold_host::{
+    DeviceError, LockHolder, PciAddress, PciDevice, pci_devices, physical_memory,
+};
 pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};
 pub use device::memory_of;
 pub use error::{BarrierError, ErrorKind, LockError, OpenError, RegionError};

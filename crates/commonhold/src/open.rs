@@ -1,15 +1,26 @@
 //! Opening, formatting and removing spaces.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use commonhold_host::{
-    CreateError, DeviceError, HostError, LinuxPlatform, MappedWindow, NewWindow, Peek, Url, Victim,
+    CreateError, DeviceError, ExclusiveGate, HostError, LinuxPlatform, MappedWindow, NewWindow,
+    Peek, Url,
 };
-use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError, PeerPhase, PeerRef};
+use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError};
 use commonhold_space::{AttachError, DirectoryError, MakeError, MediumError, Space as Core, View};
-use commonhold_sync::Verdict;
 
-use crate::{FormatOptions, OpenError, Removal, Space, attachment::Attachment};
+use crate::{
+    FormatOptions, OpenError, Removal, Space,
+    attachment::Attachment,
+    unused::{refuse_locked, refuse_used},
+};
+
+/// How long those who open a space wait for one who removes or replaces it, and the other way round. Each of
+/// them needs less than a millisecond, unless it is stopped.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a window gets if nobody says otherwise.
 const DEFAULT_CAPACITY: u64 = 64 << 30;
@@ -44,6 +55,7 @@ pub(crate) fn host(error: HostError) -> OpenError {
         },
         HostError::NotAFile { scheme } => OpenError::NotAFile { url: scheme.to_owned() },
         HostError::Device(why) => OpenError::Device(why),
+        HostError::Busy { path, holder } => OpenError::TimedOut { path, by: holder },
         HostError::Call { call, source, .. } if full => OpenError::NoMemory { call, source },
         HostError::Call { call, path, source } => OpenError::Os { call, path, source },
         error => unexpected("open", PathBuf::new(), &error),
@@ -84,26 +96,26 @@ fn attach_error(error: AttachError, path: PathBuf) -> OpenError {
     }
 }
 
-/// The view of a space, without attaching to it.
-fn view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
-    let path = || window_path(url);
-    let not_a_space = |why| OpenError::NotASpace { path: path(), why };
-    let check = |peek: Peek| Geometry::check(&peek.words, peek.size).map_err(not_a_space);
-    let mapped = if url.is_device() {
-        let mapped = commonhold_host::open(url).map_err(host)?;
-        let peek = mapped.peek().map_err(host)?;
-        if peek.is_all_ones() {
-            return Err(OpenError::Device(DeviceError::AllOnes));
-        }
-        check(peek)?;
-        mapped
-    } else {
-        // Looked at by reading first: touching the pages of a file that is cut short, or of holes on
-        // a full file system, would end the process.
-        check(commonhold_host::peek(url).map_err(host)?)?;
-        commonhold_host::open(url).map_err(host)?
-    };
-    let platform = LinuxPlatform::new(mapped).map_err(host)?;
+/// The view of a space on a device, without attaching to it.
+pub(crate) fn device_view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
+    let mapped = commonhold_host::open(url).map_err(host)?;
+    let peek = mapped.peek().map_err(host)?;
+    if peek.is_all_ones() {
+        return Err(OpenError::Device(DeviceError::AllOnes));
+    }
+    view(peek, || Ok(mapped), window_path(url))
+}
+
+/// The view of a space that has been peeked at. A file is looked at by reading first: touching the pages of
+/// one that is cut short, or of holes on a full file system, would end the process.
+pub(crate) fn view(
+    peek: Peek,
+    map: impl FnOnce() -> Result<MappedWindow, HostError>,
+    path: PathBuf,
+) -> Result<View<LinuxPlatform>, OpenError> {
+    let not_a_space = |why| OpenError::NotASpace { path: path.clone(), why };
+    Geometry::check(&peek.words, peek.size).map_err(not_a_space)?;
+    let platform = map().and_then(LinuxPlatform::new).map_err(host)?;
     View::open(platform).map_err(not_a_space)
 }
 
@@ -111,25 +123,44 @@ pub(crate) fn window_path(url: &Url) -> PathBuf {
     commonhold_host::path_of(url).unwrap_or_else(|| PathBuf::from(url.to_string()))
 }
 
-pub(crate) fn open(url: &str) -> Result<Space, OpenError> {
+pub(crate) fn open(url: &str, patience: Duration) -> Result<Space, OpenError> {
     let parsed = parse(url)?;
-    let view = view(&parsed)?;
-    let identity = view.platform().identity();
-    let core =
-        Core::attach(view, &identity).map_err(|error| attach_error(error, window_path(&parsed)))?;
+    let path = || window_path(&parsed);
+    let attach = |view: View<LinuxPlatform>| {
+        let identity = view.platform().identity();
+        Core::attach(view, &identity).map_err(|error| attach_error(error, path()))
+    };
+    let core = if parsed.is_device() {
+        attach(device_view(&parsed)?)?
+    } else {
+        let gate = commonhold_host::enter(&parsed, patience).map_err(host)?;
+        let peek = gate.peek().map_err(host)?;
+        // The gate is held until the peer is live: whoever removes the space sees it then.
+        let core = attach(view(peek, || gate.map(), path())?)?;
+        drop(gate);
+        core
+    };
     Ok(Space::of(Attachment::new(parsed.to_string(), core)))
 }
 
-pub(crate) fn open_or_format(url: &str) -> Result<Space, OpenError> {
-    match open(url) {
-        Err(OpenError::NotFound { .. }) if matches!(parse(url)?, Url::Shm { .. }) => {
-            match format(url, &FormatOptions::default()) {
-                // Somebody else was faster; theirs is as good.
-                Ok(()) | Err(OpenError::Exists { .. }) => open(url),
-                Err(error) => Err(error),
-            }
+pub(crate) fn open_or_format(url: &str, patience: Duration) -> Result<Space, OpenError> {
+    let began = Instant::now();
+    let is_shm = matches!(parse(url)?, Url::Shm { .. });
+    loop {
+        let left = patience.saturating_sub(began.elapsed());
+        match open(url, left) {
+            Err(OpenError::NotFound { .. }) if is_shm => {}
+            result => return result,
         }
-        result => result,
+        match format(url, &FormatOptions::default()) {
+            // Also if somebody else was faster: theirs is as good.
+            Ok(()) | Err(OpenError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        // What was made just now can have been removed by now.
+        if left.is_zero() {
+            return open(url, left);
+        }
     }
 }
 
@@ -138,38 +169,59 @@ pub(crate) fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError
     if parsed.is_device() {
         return crate::device::format(&parsed, options);
     }
-    let path = window_path(&parsed);
-    let (ground, victim) = match look(&parsed)? {
-        Ground::Space if !options.force => {
-            return Err(OpenError::Exists { path, found: "a space" });
+    let began = Instant::now();
+    loop {
+        let found = look(&parsed)?;
+        let made = format_over(&parsed, &found, options);
+        // What was found has been removed, or there is something where nothing was.
+        let changed = match (&made, found) {
+            (Err(OpenError::NotFound { .. }), Ground::Nothing) => false,
+            (Err(OpenError::NotFound { .. }), _) => true,
+            (Err(OpenError::Exists { .. }), Ground::Nothing) => options.force,
+            _ => false,
+        };
+        if !changed || began.elapsed() > PATIENCE {
+            return made;
         }
-        Ground::Other if !options.force => {
-            return Err(OpenError::Exists { path, found: "data that is no space" });
-        }
-        Ground::Space => {
-            refuse_live(&parsed)?;
-            (None, Some(Victim::Any))
-        }
-        Ground::Other => (None, Some(Victim::Any)),
-        Ground::Empty => (None, Some(Victim::Empty)),
-        Ground::Blank(size) => (Some(size), Some(Victim::Any)),
-        Ground::Nothing => (None, None),
-    };
+    }
+}
+
+fn format_over(url: &Url, found: &Ground, options: &FormatOptions) -> Result<(), OpenError> {
+    let path = || window_path(url);
+    found.allow(options, path)?;
+    let size = if let Ground::Blank(size) = found { Some(*size) } else { None };
     let new = NewWindow {
-        capacity: options.capacity.or(ground).unwrap_or(DEFAULT_CAPACITY),
+        capacity: options.capacity.or(size).unwrap_or(DEFAULT_CAPACITY),
         mode: options.mode.unwrap_or(DEFAULT_MODE),
     };
     let uuid = commonhold_host::random_u128().map_err(host)?;
-    let make = |mapped: &MappedWindow| make(mapped, options, uuid);
-    let made = match victim {
-        None => commonhold_host::create(&parsed, new, make).map(drop),
-        Some(victim) => commonhold_host::replace(&parsed, victim, new, make).map(drop),
+    let make =
+        |mapped: &MappedWindow| make(mapped, options, uuid).map_err(|error| unmade(error, path()));
+    let made = match found {
+        Ground::Nothing => commonhold_host::create(url, new, make).map(drop),
+        _ => {
+            let allow = |gate: &ExclusiveGate| may_replace(url, gate, options);
+            commonhold_host::replace(url, PATIENCE, new, make, allow).map(drop)
+        }
     };
     made.map_err(|error| match error {
         CreateError::Host(error) => host(error),
-        CreateError::Format(error) => unmade(error, path),
-        error => unexpected("format", path, &error),
+        CreateError::Format(error) => error,
+        error => unexpected("format", path(), &error),
     })
+}
+
+/// Whether the file whose gate is held may be formatted over, as it is now.
+fn may_replace(url: &Url, gate: &ExclusiveGate, options: &FormatOptions) -> Result<(), OpenError> {
+    let peek = gate.peek().map_err(host)?;
+    let ground = ground_of(url, &peek)?;
+    ground.allow(options, || gate.path().to_owned())?;
+    match ground {
+        // Without a bit that is set there is no owner of anything; but somebody may hold a file that was
+        // cut, or wiped, under its feet.
+        Ground::Nothing | Ground::Empty | Ground::Blank(_) => refuse_locked(gate),
+        Ground::Space | Ground::Other => refuse_used(gate),
+    }
 }
 
 pub(crate) fn unmade(error: MakeError, path: PathBuf) -> OpenError {
@@ -182,11 +234,14 @@ pub(crate) fn unmade(error: MakeError, path: PathBuf) -> OpenError {
 }
 
 fn look(url: &Url) -> Result<Ground, OpenError> {
-    let peek = match commonhold_host::peek(url) {
-        Ok(peek) => peek,
-        Err(HostError::NotFound { .. }) => return Ok(Ground::Nothing),
-        Err(error) => return Err(host(error)),
-    };
+    match commonhold_host::peek(url) {
+        Ok(peek) => ground_of(url, &peek),
+        Err(HostError::NotFound { .. }) => Ok(Ground::Nothing),
+        Err(error) => Err(host(error)),
+    }
+}
+
+fn ground_of(url: &Url, peek: &Peek) -> Result<Ground, OpenError> {
     Ok(if peek.size == 0 {
         Ground::Empty
     } else if peek.words[0] == MAGIC {
@@ -196,6 +251,22 @@ fn look(url: &Url) -> Result<Ground, OpenError> {
     } else {
         Ground::Other
     })
+}
+
+impl Ground {
+    /// Refuses what is replaced by force only.
+    fn allow(
+        &self,
+        options: &FormatOptions,
+        path: impl FnOnce() -> PathBuf,
+    ) -> Result<(), OpenError> {
+        let found = match self {
+            Self::Space => "a space",
+            Self::Other => "data that is no space",
+            Self::Nothing | Self::Empty | Self::Blank(_) => return Ok(()),
+        };
+        if options.force { Ok(()) } else { Err(OpenError::Exists { path: path(), found }) }
+    }
 }
 
 fn make(mapped: &MappedWindow, options: &FormatOptions, uuid: u128) -> Result<Geometry, MakeError> {
@@ -224,44 +295,21 @@ pub(crate) fn plan(
     }
 }
 
-/// Refuses if anybody lives in the space; one that cannot be read has nobody to be considered.
-pub(crate) fn refuse_live(url: &Url) -> Result<(), OpenError> {
-    let view = match view(url) {
-        Ok(view) => view,
-        Err(OpenError::NotASpace { .. }) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let peers = view
-        .peer_ids()
-        .filter(|peer| {
-            let state = view.peer_state(*peer);
-            matches!(state.phase, PeerPhase::Live | PeerPhase::Attaching)
-                && view.verdict_of(PeerRef::new(*peer, state.generation)) != Verdict::Dead
-        })
-        .count();
-    if peers > 0 {
-        return Err(OpenError::InUse { path: window_path(url), peers });
-    }
-    Ok(())
-}
-
 pub(crate) fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
     let parsed = parse(url)?;
     if parsed.is_device() {
         return Err(OpenError::NotAFile { url: url.to_owned() });
     }
+    let gate = commonhold_host::seize(&parsed, PATIENCE).map_err(host)?;
     if removal == Removal::IfUnused {
-        match look(&parsed)? {
-            Ground::Nothing => return Err(OpenError::NotFound { path: window_path(&parsed) }),
-            Ground::Space => refuse_live(&parsed)?,
-            _ => {
-                let peek = commonhold_host::peek(&parsed).map_err(host)?;
-                return Err(OpenError::NotASpace {
-                    path: window_path(&parsed),
-                    why: LayoutError::NotASpace { found: peek.words[0] },
-                });
-            }
+        let found = gate.peek().map_err(host)?.words[0];
+        if found == MAGIC {
+            refuse_used(&gate)?;
+        } else {
+            refuse_locked(&gate)?;
+            let path = gate.path().to_owned();
+            return Err(OpenError::NotASpace { path, why: LayoutError::NotASpace { found } });
         }
     }
-    commonhold_host::remove(&parsed).map_err(host)
+    gate.unlink().map_err(host)
 }

@@ -76,6 +76,7 @@ impl Space {
             lease_ms: geometry.lease_ms(),
             memory: crate::MemoryInfo::of(platform.mapped()),
             waiting: platform.waiting_name(core.view().spans_kernels()),
+            orphaned: platform.mapped().has_lost_its_name(),
         })
     }
 

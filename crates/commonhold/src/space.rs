@@ -34,10 +34,22 @@ impl Space {
     /// The process has one more thread until the space is closed: it shows others that this peer lives. It
     /// takes no signals.
     ///
+    /// The name means this space until this peer can be seen to live in it. For whoever removes or replaces the
+    /// space at this moment it waits, 2 s at most.
+    ///
     /// # Errors
-    /// [`OpenError::NotFound`], [`OpenError::NotASpace`], [`OpenError::NoPeerSlot`], and the others.
+    /// [`OpenError::NotFound`], [`OpenError::NotASpace`], [`OpenError::NoPeerSlot`],
+    /// [`OpenError::TimedOut`] (mostly since somebody was stopped in the middle), and the others.
     pub fn open(url: &str) -> Result<Self, OpenError> {
-        open::open(url)
+        open::open(url, open::PATIENCE)
+    }
+
+    /// As [`open`](Self::open), but waits so long at most for others who remove or replace the space.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_within(url: &str, patience: Duration) -> Result<Self, OpenError> {
+        open::open(url, patience)
     }
 
     /// As [`open`](Self::open); but a `shm:` space that does not exist is formatted with defaults first.
@@ -45,7 +57,16 @@ impl Space {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_or_format(url: &str) -> Result<Self, OpenError> {
-        open::open_or_format(url)
+        open::open_or_format(url, open::PATIENCE)
+    }
+
+    /// As [`open_or_format`](Self::open_or_format), but waits so long at most for others who remove or
+    /// replace the space.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_or_format_within(url: &str, patience: Duration) -> Result<Self, OpenError> {
+        open::open_or_format(url, patience)
     }
 
     /// Formats a space, and does not attach to it. Of a file, the name appears at once and whole, or
@@ -53,15 +74,20 @@ impl Space {
     ///
     /// # Errors
     /// [`OpenError::Exists`] if something is there and `force` is not set; [`OpenError::InUse`] if
-    /// live peers are attached even so; [`OpenError::Format`] for sizes that are not possible.
+    /// live peers are attached even so; [`OpenError::Held`] or [`OpenError::Unknowable`] if what is there
+    /// cannot be read, and somebody uses it or may; [`OpenError::TimedOut`] if somebody was opening it for
+    /// more than 2 s; [`OpenError::Format`] for sizes that are not possible.
     pub fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError> {
         open::format(url, options)
     }
 
-    /// Removes a `shm:` or `file:` space.
+    /// Removes a `shm:` or `file:` space. Looking for those who live in it and taking its name away are one
+    /// step: nobody opens it by this name in between.
     ///
     /// # Errors
-    /// [`OpenError::InUse`] if live peers are attached, unless forced; [`OpenError::NotFound`].
+    /// [`OpenError::InUse`] if live peers are attached, [`OpenError::Held`] or [`OpenError::Unknowable`] if
+    /// it cannot be read and somebody uses it or may, unless forced; [`OpenError::TimedOut`] if somebody was
+    /// opening it for more than 2 s; [`OpenError::NotFound`].
     pub fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
         open::remove(url, removal)
     }
@@ -281,6 +307,14 @@ impl Space {
             .map_err(|error| region_error(error, ""))?;
         reaped.settled = counts.settled;
         Ok(reaped)
+    }
+
+    /// Whether the space has lost its name, as this process has seen it within the last second: it was removed
+    /// by force, or by hand. Who opens the name finds another space, or none, and meets nobody here. One
+    /// load. Never so for memory of a device.
+    #[must_use]
+    pub fn is_orphaned(&self) -> bool {
+        self.0.platform().mapped().was_seen_nameless()
     }
 
     /// A descriptor of the space's file that may be handed to others: it carries nothing by which

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::refusal::DeviceError;
+use crate::{holder::LockHolder, refusal::DeviceError};
 
 /// Why a window could not be had, made or removed.
 #[derive(Debug)]
@@ -46,6 +46,13 @@ pub enum HostError {
     },
     /// A window that is memory of a device cannot be used.
     Device(DeviceError),
+    /// Others held the gate of the file all the time that was given.
+    Busy {
+        /// Which file.
+        path: PathBuf,
+        /// One of those, if it could be seen. `None` also if the file was replaced again and again.
+        holder: Option<LockHolder>,
+    },
     /// The process inherited the window by `fork`, and must open it anew.
     Forked,
     /// A system call failed.
@@ -104,6 +111,13 @@ impl fmt::Display for HostError {
                 "{scheme} names memory and no file: it can be formatted, but neither made nor removed"
             ),
             Self::Device(error) => error.fmt(f),
+            Self::Busy { path, holder } => {
+                write!(f, "{} is being opened, removed or replaced", path.display())?;
+                match holder {
+                    Some(holder) => write!(f, " by {holder}"),
+                    None => f.write_str(" by others all the time"),
+                }
+            }
             Self::Forked => {
                 f.write_str("the space was opened before the process forked: open it anew")
             }

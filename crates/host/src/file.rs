@@ -8,8 +8,9 @@
 //!    (`O_TMPFILE`), or where that does not exist under a random one, and gets its name last.
 //! 2. If making it fails, no file is left. (Of a process that is killed in the middle, only the file
 //!    with the random name is, on file systems without `O_TMPFILE`.)
-//! 3. Of two processes that replace the same empty file, one succeeds: both lock the empty file
-//!    (`flock`), and the second finds that it has lost its name.
+//! 3. A name that means a file is taken away, or given to another file, only by who holds the gate of the
+//!    file alone (`gate.rs`) and has been allowed to. So of two processes that replace the same file, the
+//!    second finds the file of the first.
 //!
 //! # What it does not do
 //! It gives no meaning to the bytes; the caller formats them.
@@ -17,24 +18,27 @@
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use commonhold_layout::align_up;
 use rustix::{
-    fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
+    fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat},
     io::{Errno, retry_on_intr},
 };
 
 use crate::{
     error::{CreateError, HostError},
+    gate::ExclusiveGate,
     kind::MemoryKind,
     map::{MappedWindow, proc_link},
+    name::identity,
     peek::Peek,
-    place::{NewWindow, Victim},
+    place::NewWindow,
 };
 
 /// Where a file is, and how it is to be opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) path: PathBuf,
     pub(crate) flags: OFlags,
@@ -65,7 +69,7 @@ impl Place {
         Self { path: path.to_owned(), flags: OFlags::empty() }
     }
 
-    fn failed(&self, call: &'static str) -> impl Fn(Errno) -> HostError {
+    pub(crate) fn failed(&self, call: &'static str) -> impl Fn(Errno) -> HostError {
         move |errno| match errno {
             Errno::NOENT if call == "open" => HostError::NotFound { path: self.path.clone() },
             Errno::ISDIR | Errno::NXIO if call == "open" => {
@@ -93,13 +97,13 @@ impl Place {
         Peek::of_file(file.as_fd(), &self.path)
     }
 
-    pub(crate) fn remove(&self) -> Result<(), HostError> {
-        let stat = self.stat()?.ok_or_else(|| HostError::NotFound { path: self.path.clone() })?;
-        self.check_regular(&stat)?;
-        fs::unlink(&self.path).map_err(|errno| match errno {
-            Errno::NOENT => HostError::NotFound { path: self.path.clone() },
-            errno => self.failed("unlink")(errno),
-        })
+    pub(crate) fn open_to_write(&self) -> Result<OwnedFd, HostError> {
+        self.open_as(OFlags::RDWR)
+    }
+
+    /// Whether the path means this file.
+    pub(crate) fn means(&self, file: (u64, u64)) -> Result<bool, HostError> {
+        Ok(self.stat()?.is_some_and(|stat| identity(&stat) == file))
     }
 
     fn stat(&self) -> Result<Option<Stat>, HostError> {
@@ -115,7 +119,7 @@ impl Place {
         }
     }
 
-    fn check_regular(&self, stat: &Stat) -> Result<(), HostError> {
+    pub(crate) fn check_regular(&self, stat: &Stat) -> Result<(), HostError> {
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
             Ok(())
         } else {
@@ -143,15 +147,19 @@ impl Place {
 
     pub(crate) fn replace<T, E>(
         &self,
-        victim: Victim,
+        patience: Duration,
         new: NewWindow,
         format: impl FnOnce(&MappedWindow) -> Result<T, E>,
+        allow: impl FnOnce(&ExclusiveGate) -> Result<(), E>,
     ) -> Result<(MappedWindow, T), CreateError<E>> {
         if let Some(stat) = self.stat()? {
             self.check_regular(&stat)?;
         }
+        // Whole before anybody is kept out: formatting takes time.
         let (mapped, draft, made) = self.draft(new, format)?;
         let file = mapped.file().ok_or(HostError::Forked)?;
+        let gate = ExclusiveGate::seize(self.clone(), patience)?;
+        allow(&gate).map_err(CreateError::Format)?;
         let name = match draft {
             Draft::Named(name) => name,
             Draft::Anonymous => {
@@ -160,26 +168,8 @@ impl Place {
                 name
             }
         };
-        let _locked = match victim {
-            Victim::Empty => Some(self.lock_empty()?),
-            Victim::Any => None,
-        };
-        fs::rename(&name.path, &self.path).map_err(self.failed("rename"))?;
+        gate.give_to(&name.path)?;
         Ok((mapped, made))
-    }
-
-    /// Locks the empty file at the path, and makes sure that it still is both.
-    fn lock_empty(&self) -> Result<OwnedFd, HostError> {
-        let file = self.open_as(OFlags::RDONLY)?;
-        retry_on_intr(|| fs::flock(&file, FlockOperation::LockExclusive))
-            .map_err(self.failed("flock"))?;
-        let locked = fs::fstat(&file).map_err(self.failed("fstat"))?;
-        let found = self.stat()?.map(|stat| (stat.st_dev, stat.st_ino, stat.st_size));
-        if found == Some((locked.st_dev, locked.st_ino, 0)) {
-            Ok(file)
-        } else {
-            Err(HostError::Exists { path: self.path.clone() })
-        }
     }
 
     /// A formatted file with the mode asked, without its name.
@@ -264,6 +254,7 @@ mod tests {
     use commonhold_space::Medium;
     use std::{fs as files, os::unix::fs::PermissionsExt};
 
+    const SOON: Duration = Duration::from_secs(10);
     const NEW: NewWindow = NewWindow { capacity: 8192, mode: 0o666 };
 
     fn write(mapped: &MappedWindow) -> Result<(), HostError> {
@@ -313,7 +304,7 @@ mod tests {
         let place = Place::of_path(&scratch.path("a"));
         let failed = place.create(NEW, |_| Err::<(), _>("no"));
         assert!(matches!(failed, Err(CreateError::Format("no"))));
-        let failed = place.replace(Victim::Any, NEW, |_| Err::<(), _>("no"));
+        let failed = place.replace(SOON, NEW, |_| Err::<(), _>("no"), |_| Ok(()));
         assert!(matches!(failed, Err(CreateError::Format("no"))));
         assert_eq!(entries(&scratch), 0);
     }
@@ -340,7 +331,8 @@ mod tests {
         let scratch = Scratch::new();
         let place = Place::of_path(&scratch.path("a"));
         let (old, ()) = place.create(NEW, write).unwrap();
-        let (new, ()) = place.replace(Victim::Any, NEW, |_| Ok::<_, HostError>(())).unwrap();
+        let nothing = |_: &MappedWindow| Ok::<_, HostError>(());
+        let (new, ()) = place.replace(SOON, NEW, nothing, |_| Ok(())).unwrap();
         assert_eq!(&old.peek().unwrap().words[0].to_le_bytes(), b"formatte");
         assert_eq!(new.peek().unwrap().words[0], 0);
         assert_eq!(place.peek().unwrap().words[0], 0);
@@ -353,11 +345,19 @@ mod tests {
         let place = Place::of_path(&scratch.path("a"));
         files::write(&place.path, "").unwrap();
         assert!(matches!(place.open(), Err(HostError::Empty { .. })));
-        let outer = place.replace(Victim::Empty, NEW, |_| {
-            place.replace(Victim::Empty, NEW, write).unwrap();
-            Ok::<_, HostError>(())
-        });
-        assert!(matches!(outer, Err(CreateError::Host(HostError::Exists { .. }))));
+        let while_empty = |gate: &ExclusiveGate| match gate.peek()?.size {
+            0 => Ok(()),
+            _ => Err(HostError::Exists { path: gate.path().to_owned() }),
+        };
+        let inner = || place.replace(SOON, NEW, write, while_empty);
+        let outer = place.replace(
+            SOON,
+            NEW,
+            |_| inner().map(drop).map_err(|_| HostError::Forked),
+            while_empty,
+        );
+        let outer = outer.map(drop);
+        assert!(matches!(outer, Err(CreateError::Format(HostError::Exists { .. }))), "{outer:?}");
         assert_eq!(&place.peek().unwrap().words[0].to_le_bytes(), b"formatte");
         assert_eq!(entries(&scratch), 1);
     }
@@ -369,13 +369,15 @@ mod tests {
             let place = Place::of_path(&path);
             assert!(matches!(place.open(), Err(HostError::NotAWindow { .. })));
             assert!(matches!(place.peek(), Err(HostError::NotAWindow { .. })));
-            assert!(matches!(place.remove(), Err(HostError::NotAWindow { .. })));
-            let replaced = place.replace(Victim::Any, NEW, write);
+            let seized = ExclusiveGate::seize(place.clone(), SOON);
+            assert!(matches!(seized, Err(HostError::NotAWindow { .. })));
+            let replaced = place.replace(SOON, NEW, write, |_| Ok(()));
             assert!(matches!(replaced, Err(CreateError::Host(HostError::NotAWindow { .. }))));
         }
         let absent = Place::of_path(&scratch.path("absent"));
         assert!(matches!(absent.open(), Err(HostError::NotFound { .. })));
-        assert!(matches!(absent.remove(), Err(HostError::NotFound { .. })));
+        let seized = ExclusiveGate::seize(absent, SOON);
+        assert!(matches!(seized, Err(HostError::NotFound { .. })));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! With `commonhold-window`, it is where `unsafe` is allowed.
 //!
 //! # Invariants
-//! 1. A name means a finished space or nothing (`file.rs`).
+//! 1. A name means a finished space or nothing (`file.rs`), and is taken away only while nobody comes by it
+//!    (`gate.rs`).
 //! 2. Memory is committed before it is touched, so a full file system is an error, not a signal
 //!    (`medium.rs`).
 //! 3. `Dead` is said on proof, or when a lease has run out where no proof can be had (`witness.rs`).
@@ -30,11 +31,14 @@ mod error;
 mod file;
 mod file_pager;
 mod fork;
+mod gate;
 mod heart;
+mod holder;
 mod kind;
 mod map;
 mod medium;
 mod mem;
+mod name;
 mod ofd;
 mod own_fd;
 mod park;
@@ -62,13 +66,15 @@ mod witness;
 pub use error::{CreateError, HostError};
 pub use file_pager::FilePager;
 pub use fork::ForkGuard;
+pub use gate::{ExclusiveGate, FileLock, SharedGate};
 pub use heart::{Heart, Setup};
+pub use holder::LockHolder;
 pub use kind::{FileSystem, MemoryKind};
 pub use map::{MappedWindow, ReadOnlyMap};
 pub use mem::physical_memory;
 pub use pci::{PciDevice, pci_devices};
 pub use peek::Peek;
-pub use place::{NewWindow, Victim, create, is_blank, open, path_of, peek, remove, replace};
+pub use place::{NewWindow, create, enter, is_blank, open, path_of, peek, replace, seize};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
 pub use probe::{Cache, Cost, Memory};
 pub use process::parent_of;

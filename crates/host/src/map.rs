@@ -38,6 +38,7 @@ use crate::{
     fork::ForkGuard,
     kind::MemoryKind,
     medium::FileMedium,
+    name::FileName,
     own_fd::OwnFd,
     peek::Peek,
     probe::{Cache, Memory, probe},
@@ -107,6 +108,8 @@ pub struct MappedWindow {
     backing: Backing,
     kind: MemoryKind,
     path: PathBuf,
+    /// `None` if it is no file.
+    name: Option<FileName>,
     /// What its memory is, once that is known.
     memory: OnceLock<Memory>,
 }
@@ -136,7 +139,8 @@ impl MappedWindow {
         let window = unsafe { Window::from_raw(mapping.base.cast(), size) };
         let backing = Backing::File(FileMedium::new(file, kind));
         let memory = OnceLock::from(Memory { cache: Cache::PageCache, cost: None });
-        Ok(Self { window, mapping, backing, kind, path: path.to_owned(), memory })
+        let name = Some(FileName::new(path, &stat));
+        Ok(Self { window, mapping, backing, kind, path: path.to_owned(), name, memory })
     }
 
     /// Maps the memory of a device. If it holds a space, it is proved good for locks.
@@ -156,7 +160,8 @@ impl MappedWindow {
         let window = unsafe { Window::from_raw(mapping.base.cast(), size) };
         let (backing, path) = (Backing::Device(device), place.path.clone());
         let kind = place.kind;
-        let mapped = Self { window, mapping, backing, kind, path, memory: OnceLock::new() };
+        let memory = OnceLock::new();
+        let mapped = Self { window, mapping, backing, kind, path, name: None, memory };
         if mapped.peek()?.words[0] == MAGIC {
             mapped.prove()?;
         }
@@ -265,24 +270,28 @@ impl MappedWindow {
 
     /// Opens the file behind the window again: another description of the same file.
     pub(crate) fn reopen(&self) -> Result<OwnedFd, HostError> {
-        let failed = |call| move |errno| HostError::call(call, &self.path, errno);
-        let file = self.file().ok_or(HostError::Forked)?;
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let link = proc_link(file);
-        match retry_on_intr(|| fs::open(&link, flags, Mode::empty())) {
-            Ok(again) => return Ok(again),
-            // No /proc: by name, if the name still means the same file.
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(failed("open")(errno)),
+        open_again(self.file().ok_or(HostError::Forked)?, &self.path)
+    }
+
+    /// Whether the file behind it is at its path no more, as this process sees it now: whoever opens the
+    /// path finds another space, or none. Never so for what is no file.
+    #[must_use]
+    pub fn has_lost_its_name(&self) -> bool {
+        self.name.as_ref().is_some_and(FileName::is_lost)
+    }
+
+    /// As [`has_lost_its_name`](Self::has_lost_its_name), but remembers the answer, and looks only now and
+    /// then, however often this is called; and never where looking may take long.
+    pub fn watch_name(&self) {
+        if let Some(name) = self.name.as_ref().filter(|_| self.kind.locks_are_proof()) {
+            name.watch();
         }
-        let again =
-            retry_on_intr(|| fs::open(&self.path, flags, Mode::empty())).map_err(failed("open"))?;
-        let ours = fs::fstat(file).map_err(failed("fstat"))?;
-        let found = fs::fstat(&again).map_err(failed("fstat"))?;
-        if (ours.st_dev, ours.st_ino) != (found.st_dev, found.st_ino) {
-            return Err(failed("open")(Errno::STALE));
-        }
-        Ok(again)
+    }
+
+    /// What [`watch_name`](Self::watch_name) saw last. One load.
+    #[must_use]
+    pub fn was_seen_nameless(&self) -> bool {
+        self.name.as_ref().is_some_and(FileName::was_lost)
     }
 
     /// Maps an extent once more, for reading only.
@@ -312,6 +321,26 @@ impl MappedWindow {
         let first = unsafe { mapping.base.cast::<u8>().add(skipped) };
         Ok(ReadOnlyMap { mapping: Some(mapping), first, len })
     }
+}
+
+/// Opens an open file again: another description of the same file.
+pub(crate) fn open_again(file: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, HostError> {
+    let failed = |call| move |errno| HostError::call(call, path, errno);
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let link = proc_link(file);
+    match retry_on_intr(|| fs::open(&link, flags, Mode::empty())) {
+        Ok(again) => return Ok(again),
+        // No /proc: by name, if the name still means the same file.
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(failed("open")(errno)),
+    }
+    let again = retry_on_intr(|| fs::open(path, flags, Mode::empty())).map_err(failed("open"))?;
+    let ours = fs::fstat(file).map_err(failed("fstat"))?;
+    let found = fs::fstat(&again).map_err(failed("fstat"))?;
+    if (ours.st_dev, ours.st_ino) != (found.st_dev, found.st_ino) {
+        return Err(failed("open")(Errno::STALE));
+    }
+    Ok(again)
 }
 
 /// The path by which the kernel gives out an open file again.

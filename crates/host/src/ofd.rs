@@ -2,7 +2,9 @@
 //!
 //! # What it owns
 //! The meaning of bytes far behind the end of any file: byte `2^62 + slot` is the evidence of the
-//! peer in `slot`; byte `2^62 - 1` is held while holes of a file are being filled.
+//! peer in `slot`; byte `2^62 - 1` is held while holes of a file are being filled; byte `2^62 - 2` is the
+//! gate (`gate.rs`). They mean that in every version of the format, since they are asked for where the
+//! version cannot be read.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -19,9 +21,39 @@ impl LockByte {
     /// Held while holes are filled.
     pub(crate) const FILL: Self = Self(EVIDENCE - 1);
 
+    /// Shared by who opens the file, exclusive to who takes its name away.
+    pub(crate) const GATE: Self = Self(EVIDENCE - 2);
+
     /// The evidence of a peer.
     pub(crate) fn of_peer(peer: PeerId) -> Self {
         Self(EVIDENCE | i64::from(peer.get()))
+    }
+}
+
+/// Bytes that somebody has locked in one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LockedBytes {
+    pub(crate) first: u64,
+    /// The last of all possible bytes, if the lock has no end.
+    pub(crate) last: u64,
+}
+
+impl LockedBytes {
+    /// The last byte of any file.
+    const LAST: u64 = i64::MAX.unsigned_abs();
+
+    /// Whose evidence it is, if it is one.
+    pub(crate) fn peer(self) -> Option<PeerId> {
+        let slot = self.first.checked_sub(EVIDENCE.unsigned_abs())?;
+        let alone = self.first == self.last;
+        u16::try_from(slot).ok().filter(|_| alone).map(PeerId::new)
+    }
+}
+
+impl LockByte {
+    /// Where the byte is.
+    pub(crate) const fn offset(self) -> u64 {
+        self.0.unsigned_abs()
     }
 }
 
@@ -59,6 +91,15 @@ pub(crate) fn try_lock(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Err
     }
 }
 
+/// Locks a byte together with others who do so; `false` if another description has it alone.
+pub(crate) fn try_share(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Errno> {
+    match fcntl(file, libc::F_OFD_SETLK, &mut record(libc::F_RDLCK, byte)) {
+        Ok(()) => Ok(true),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Locks a byte, waiting for whoever has it.
 pub(crate) fn lock(file: BorrowedFd<'_>, byte: LockByte) -> Result<(), Errno> {
     rustix::io::retry_on_intr(|| fcntl(file, libc::F_OFD_SETLKW, &mut record(libc::F_WRLCK, byte)))
@@ -74,4 +115,90 @@ pub(crate) fn is_locked(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Er
     let mut lock = record(libc::F_WRLCK, byte);
     fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
     Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// A lock that another description has on one of these bytes, if there is any: whatever kind of lock.
+pub(crate) fn lock_within(
+    file: BorrowedFd<'_>,
+    bytes: LockedBytes,
+) -> Result<Option<LockedBytes>, Errno> {
+    let limit = |byte: u64| i64::try_from(byte).unwrap_or(i64::MAX);
+    let mut lock = record(libc::F_WRLCK, LockByte(limit(bytes.first)));
+    // Length 0 reaches to the last byte of any file.
+    let all = bytes.last >= LockedBytes::LAST;
+    lock.l_len = if all { 0 } else { limit(bytes.last - bytes.first).saturating_add(1) };
+    fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
+    if libc::c_int::from(lock.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let first = u64::try_from(lock.l_start).unwrap_or(0);
+    let last = match u64::try_from(lock.l_len) {
+        Ok(len @ 1..) => first.saturating_add(len - 1),
+        _ => LockedBytes::LAST,
+    };
+    Ok(Some(LockedBytes { first, last }))
+}
+
+/// All locks that other descriptions have from the byte on, but no more than `most`. They need not be in
+/// order.
+pub(crate) fn locks_from(
+    file: BorrowedFd<'_>,
+    byte: LockByte,
+    most: usize,
+) -> Result<Vec<LockedBytes>, Errno> {
+    let mut found = Vec::new();
+    // The kernel tells of one lock at a time, and not of the first: each parts what is left to be asked.
+    let mut left = vec![LockedBytes { first: byte.offset(), last: LockedBytes::LAST }];
+    while let Some(asked) = left.pop() {
+        let Some(lock) = lock_within(file, asked)? else { continue };
+        found.push(lock);
+        if found.len() >= most {
+            break;
+        }
+        if lock.first > asked.first {
+            left.push(LockedBytes { first: asked.first, last: lock.first - 1 });
+        }
+        if lock.last < asked.last {
+            left.push(LockedBytes { first: lock.last + 1, last: asked.last });
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::fd::AsFd};
+
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn every_lock_from_a_byte_on_is_found_whoever_has_it_and_in_whatever_order() {
+        let scratch = Scratch::new();
+        let path = scratch.path("a");
+        std::fs::write(&path, "").unwrap();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let (asker, one, other) = (open(), open(), open());
+        let found = || locks_from(asker.as_fd(), LockByte::FILL, 100).unwrap();
+        assert_eq!(found(), []);
+        assert!(try_lock(asker.as_fd(), LockByte::GATE).unwrap());
+        for slot in [9, 2, 4095] {
+            assert!(try_lock(one.as_fd(), LockByte::of_peer(PeerId::new(slot))).unwrap());
+            assert!(try_share(other.as_fd(), LockByte::of_peer(PeerId::new(slot + 10))).unwrap());
+        }
+        let mut slots: Vec<_> = found().iter().map(|lock| lock.peer().unwrap().get()).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [2, 9, 12, 19, 4095, 4105]);
+        assert_eq!(locks_from(asker.as_fd(), LockByte::FILL, 3).unwrap().len(), 3);
+        drop((one, other));
+        assert_eq!(found(), []);
+        // One lock without an end: no peer's, and nothing is left to be asked.
+        unlock(asker.as_fd(), LockByte::GATE).unwrap();
+        let mut whole = record(libc::F_RDLCK, LockByte(0));
+        whole.l_len = 0;
+        let third = open();
+        fcntl(third.as_fd(), libc::F_OFD_SETLK, &mut whole).unwrap();
+        assert_eq!(found(), [LockedBytes { first: 0, last: LockedBytes::LAST }]);
+        assert_eq!(found()[0].peer(), None);
+    }
 }

@@ -3,12 +3,13 @@
 //! # What it does not do
 //! It knows nothing of any scheme but which file of this crate serves it.
 
-use std::{os::unix::fs::FileExt, path::PathBuf};
+use std::{os::unix::fs::FileExt, path::PathBuf, time::Duration};
 
 use crate::{
     device::DevicePlace,
     error::{CreateError, HostError},
     file::Place,
+    gate::{ExclusiveGate, SharedGate},
     map::MappedWindow,
     mem, pci,
     peek::Peek,
@@ -23,15 +24,6 @@ pub struct NewWindow {
     pub capacity: u64,
     /// Permissions, as for `chmod`. The umask plays no part.
     pub mode: u32,
-}
-
-/// What a new window may take the place of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Victim {
-    /// A file without any bytes, as `mktemp` makes them.
-    Empty,
-    /// Whatever file is there, if any. Those who have it mapped keep the old one.
-    Any,
 }
 
 /// The file that a URL names.
@@ -89,26 +81,40 @@ pub fn create<T, E>(
     file(url)?.create(new, format)
 }
 
-/// As [`create`], but takes the place of what is there, at one instant.
+/// As [`create`], but takes the place of the file that is there, at one instant, if `allow` allows it. That
+/// is asked while the gate is held: who has come by the name has left its evidence, and nobody comes.
 ///
 /// # Errors
-/// As [`create`]; [`HostError::Exists`] if the file to replace should be empty and is not (any more);
-/// [`HostError::NotAWindow`] if it is no regular file.
+/// As [`create`], and the error of `allow`; [`HostError::NotFound`] if there is no file (any more);
+/// [`HostError::NotAWindow`] if it is no regular file; [`HostError::Busy`] if the gate could not be had
+/// in `patience`.
 pub fn replace<T, E>(
     url: &Url,
-    victim: Victim,
+    patience: Duration,
     new: NewWindow,
     format: impl FnOnce(&MappedWindow) -> Result<T, E>,
+    allow: impl FnOnce(&ExclusiveGate) -> Result<(), E>,
 ) -> Result<(MappedWindow, T), CreateError<E>> {
-    file(url)?.replace(victim, new, format)
+    file(url)?.replace(patience, new, format, allow)
 }
 
-/// Removes the name. Those who have the window mapped keep it.
+/// Comes to the file at a URL as one who becomes a peer: what the gate maps still has this name, and keeps
+/// it, until the gate is dropped.
 ///
 /// # Errors
-/// [`HostError::NotFound`], [`HostError::NotAWindow`], [`HostError::NotAFile`], and the others.
-pub fn remove(url: &Url) -> Result<(), HostError> {
-    file(url)?.remove()
+/// [`HostError::NotFound`], [`HostError::NotAWindow`], [`HostError::NotAFile`],
+/// [`HostError::Busy`] if somebody was taking the name away all the time, and the others.
+pub fn enter(url: &Url, patience: Duration) -> Result<SharedGate, HostError> {
+    SharedGate::enter(file(url)?, patience)
+}
+
+/// Comes to the file at a URL as one who takes its name away: nobody becomes a peer by this name, until
+/// the gate is dropped.
+///
+/// # Errors
+/// As for [`enter`]; [`HostError::Busy`] if somebody was becoming a peer all the time.
+pub fn seize(url: &Url, patience: Duration) -> Result<ExclusiveGate, HostError> {
+    ExclusiveGate::seize(file(url)?, patience)
 }
 
 /// The file that a URL names, if it names one.

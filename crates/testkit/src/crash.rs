@@ -30,6 +30,7 @@ mod medium;
 mod parties;
 mod records;
 mod recovery;
+mod removers;
 mod scenarios;
 mod scene;
 mod shared;
@@ -57,6 +58,8 @@ pub fn act() -> ExitCode {
             ("guest", None) => guest::attend(line.word(1), line.number(2)),
             ("tour", None) => guest::tour(line.word(1), line.number(2)),
             ("format", None) => formatters::format(line.word(1), line.word(2) == "force"),
+            ("remove", None) => removers::remove(line.word(1)),
+            ("renew", None) => removers::renew(line.word(1)),
             ("try", None) => formatters::try_open(line.word(1)),
             _ => return false,
         }

@@ -31,6 +31,14 @@ points! {
     FormatWiped = "format.wiped",
     /// The header is written, but for the magic number.
     FormatWritten = "format.written",
+    /// An opener holds the gate, and the name means the file; nothing is mapped.
+    GateEntered = "gate.entered",
+    /// One who takes a name away holds the gate alone; nothing has been looked for.
+    GateSeized = "gate.seized",
+    /// Nobody lives in the file; it still has its name.
+    NameChecked = "name.checked",
+    /// The name is gone, or means another file; the gate is still held.
+    NameTaken = "name.taken",
     /// Nothing has been taken yet.
     AttachBegins = "attach.begins",
     /// The evidence lies in the kernel, the slot is not taken yet.

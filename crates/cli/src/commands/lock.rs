@@ -16,6 +16,7 @@ use crate::{
     args::{LockArgs, OnDeath},
     child::{self, Gifts},
     failure::{Doing, Failure, Status},
+    orphan::Watch,
     session::Session,
     signals::Signals,
 };
@@ -32,7 +33,11 @@ enum Waited<G> {
 
 pub(crate) fn lock(session: &Session, args: &LockArgs) -> Result<u8, Failure> {
     let signals = Signals::watch()?;
-    let space = session.open_or_format()?;
+    let attach = Space::open_or_format_within;
+    let Some(space) = session.open_heeding(attach, &signals, args.timeout)? else {
+        return Ok(ended_by(signals.last().unwrap_or(0)));
+    };
+    let _watch = Watch::start(&space);
     let mapping = map_or_create(&space, &args.name).doing(|| format!("lock {:?}", args.name))?;
     let signals = &signals;
     let job = Job { args, signals, space: &space, mapping: &mapping, began: Instant::now() };

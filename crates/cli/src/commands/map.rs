@@ -11,6 +11,7 @@ use crate::{
     args::MapArgs,
     child::{self, Gifts},
     failure::{Doing, Failure},
+    orphan::Watch,
     session::Session,
     signals::Signals,
 };
@@ -18,7 +19,10 @@ use crate::{
 pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
     let what = || format!("map {:?}", args.name);
     let signals = Signals::watch()?;
-    let space = session.open()?;
+    let Some(space) = session.open_heeding(Space::open_within, &signals, None)? else {
+        return Ok(ended_by(&signals));
+    };
+    let _watch = Watch::start(&space);
     let access = if args.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let mapping = space.map(&args.name, access).doing(what)?;
     let descriptor = descriptor(&space, access, &args.name)?;
@@ -30,12 +34,17 @@ pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
         ],
         descriptor: Some(descriptor),
     };
-    if let Some(signal) = signals.last() {
-        return Ok(u8::try_from(128 + signal).unwrap_or(1));
+    if signals.last().is_some() {
+        return Ok(ended_by(&signals));
     }
     let status = child::run(&space, &args.command, gifts, &signals)?;
     mapping.unmap().doing(|| format!("unmap {:?}", args.name))?;
     Ok(child::code_of(status))
+}
+
+/// The exit status after a signal.
+fn ended_by(signals: &Signals) -> u8 {
+    signals.last().and_then(|signal| u8::try_from(128 + signal).ok()).unwrap_or(1)
 }
 
 fn descriptor(space: &Space, access: Access, name: &str) -> Result<OwnedFd, Failure> {

@@ -27,7 +27,7 @@ pub(crate) fn create(session: &Session, args: &CreateArgs) -> Result<(), Failure
 }
 
 pub(crate) fn destroy(session: &Session, args: &DestroyArgs) -> Result<(), Failure> {
-    let space = session.open()?;
+    let space = session.open_within(args.timeout)?;
     let how = match (args.defer, args.timeout) {
         (true, _) => Destroy::Deferred,
         (false, Some(timeout)) => Destroy::Within(timeout),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     args::FormatArgs,
     failure::{Doing, Failure},
+    orphan,
     session::Session,
 };
 
@@ -48,6 +49,7 @@ struct Info {
     atomic_ns: Option<f64>,
     plain_ns: Option<f64>,
     waiting: &'static str,
+    orphaned: bool,
 }
 
 pub(crate) fn info(session: &Session) -> Result<(), Failure> {
@@ -76,6 +78,7 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
         atomic_ns: info.memory.atomic_ns,
         plain_ns: info.memory.plain_ns,
         waiting: info.waiting,
+        orphaned: info.orphaned,
     };
     if out.json {
         return out.value(&info);
@@ -100,6 +103,7 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
         ),
         ("memory", memory),
         ("waiting", info.waiting.to_owned()),
+        ("name", if info.orphaned { orphan::WARNING } else { "means this space" }.to_owned()),
     ])
 }
 

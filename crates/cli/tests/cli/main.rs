@@ -13,6 +13,7 @@
 mod basics;
 mod damage;
 mod devices;
+mod gate;
 mod graph;
 mod kernels;
 mod lock;

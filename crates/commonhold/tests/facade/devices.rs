@@ -6,6 +6,7 @@ use std::{
     fs,
     fs::File,
     io::{Read, Seek, SeekFrom},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -198,6 +199,17 @@ fn force(args: &[&str]) {
     for removal in [Removal::IfUnused, Removal::Forced] {
         fails!(Space::remove(url, removal), OpenError::NotAFile { .. });
     }
+    Space::open(url).unwrap();
+    // A space of another version was taken for one that nobody uses, whoever held its locks.
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&99_u64.to_le_bytes(), 8).unwrap();
+    let refused = Space::format(url, &forced);
+    fails!(&refused, OpenError::Unknowable { .. });
+    assert_eq!(refused.as_ref().unwrap_err().kind(), ErrorKind::InUse);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("first 8 bytes zero"), "{text}");
+    file.write_all_at(&[0; 8], 0).unwrap();
+    Space::format(url, &forced).unwrap();
     Space::open(url).unwrap();
 }
 

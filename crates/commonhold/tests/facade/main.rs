@@ -18,6 +18,8 @@ mod devices;
 mod events;
 mod examples;
 mod fork;
+mod gate;
+mod gate_storm;
 mod graph;
 mod graph_places;
 mod killed_readers;
@@ -47,6 +49,8 @@ const ROLES: &[&[support::Role]] = &[
     devices::ROLES,
     events::ROLES,
     fork::ROLES,
+    gate::ROLES,
+    gate_storm::ROLES,
     graph::ROLES,
     graph_places::ROLES,
     killed_readers::ROLES,

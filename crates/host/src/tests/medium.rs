@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    CreateError, MemoryKind, NewWindow, Url, create, peek, remove, replace, scratch::Scratch,
+    CreateError, MemoryKind, NewWindow, Url, create, peek, replace, scratch::Scratch, seize,
 };
 use commonhold_layout::{Extent, Offset};
 use commonhold_space::{Medium, MediumError};
@@ -10,7 +10,7 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::{Resource, Rlimit, setrlimit},
 };
-use std::{ffi::CString, path::PathBuf, sync::atomic::Ordering};
+use std::{ffi::CString, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 /// A file system of its own, for one test.
 struct Mounted {
@@ -149,11 +149,12 @@ pub(super) fn use_another_directory() {
     assert_eq!((mapped.window().len(), answer), (8192, 42));
     let again = create(&url, new, |_| Ok::<_, HostError>(42));
     assert!(matches!(again, Err(CreateError::Host(HostError::Exists { .. }))));
-    replace(&url, crate::Victim::Any, new, |_| Ok::<_, HostError>(())).unwrap();
+    let soon = Duration::from_secs(10);
+    replace(&url, soon, new, |_| Ok::<_, HostError>(()), |_| Ok(())).unwrap();
     assert_eq!(peek(&url).unwrap().size, 8192);
     assert!(crate::open(&url).is_ok());
-    remove(&url).unwrap();
-    assert!(matches!(remove(&url), Err(HostError::NotFound { .. })));
+    seize(&url, soon).unwrap().unlink().unwrap();
+    assert!(matches!(seize(&url, soon), Err(HostError::NotFound { .. })));
     let left: Url = "shm:left".parse().unwrap();
     create(&left, new, |_| Ok::<_, HostError>(())).unwrap();
 }
@@ -170,7 +171,7 @@ fn what_is_no_file_is_neither_made_nor_removed_nor_read_as_one() {
     for text in ["mem:4G+1M", "pci:auto"] {
         let url: Url = text.parse().unwrap();
         assert!(matches!(peek(&url), Err(HostError::NotAFile { .. })));
-        assert!(matches!(remove(&url), Err(HostError::NotAFile { .. })));
+        assert!(matches!(seize(&url, Duration::ZERO), Err(HostError::NotAFile { .. })));
         let made = create(&url, new, |_| Ok::<_, HostError>(()));
         assert!(matches!(made, Err(CreateError::Host(HostError::NotAFile { .. }))));
     }

@@ -117,6 +117,23 @@ impl Actor {
         }
     }
 
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    /// Waits until a signal has stopped it.
+    pub(crate) fn until_stopped(&self) -> Outcome {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let waited = waitid(WaitId::Pid(self.pid()), WaitIdOptions::STOPPED);
+        waited.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) -> Outcome {
+        let told = rustix::process::kill_process(self.pid(), rustix::process::Signal::CONT);
+        told.map_err(|error| error.to_string())
+    }
+
     /// Kills it from outside.
     pub(crate) fn kill(&mut self) -> Outcome {
         self.child.kill().map_err(|error| error.to_string())?;

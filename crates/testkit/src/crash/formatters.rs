@@ -15,6 +15,7 @@ use crate::{
     crash::{
         Outcome,
         actor::{Actor, Heard, Hit},
+        removers::refusal,
     },
     stage::say,
 };
@@ -44,7 +45,7 @@ pub(crate) fn try_open(url: &str) {
         Ok(Ok(())) => say('=', "whole"),
         Err(OpenError::NotASpace { why: Unopened::Unfinished, .. }) => say('=', "unfinished"),
         Ok(Err(error)) => say('=', &format!("failed: {error}")),
-        Err(error) => say('=', &format!("failed: {error}")),
+        Err(error) => say('=', &refusal(&error)),
     }
 }
 

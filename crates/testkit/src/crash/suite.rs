@@ -21,6 +21,7 @@ use crate::crash::{
     formatters,
     medium::SmallMemory,
     recovery::{Bystander, recover},
+    removers,
     scenarios::{self, Scenario},
     scene::{Arm, Scene},
 };
@@ -158,6 +159,7 @@ pub fn run(program: &Path) -> Report {
     let second = spread(played.iter().flat_map(|(job, seen)| relapses(*job, seen)).collect());
     stage(program, &mut report, "deaths in recoveries", &second);
     deaths_of_formatters(program, &mut report);
+    removals(program, &mut report);
     report.took = began.elapsed();
     report
 }
@@ -175,6 +177,29 @@ fn deaths_of_formatters(program: &Path, report: &mut Report) {
             report.kills.entry(first.name()).or_default().0 += u32::from(second.is_none());
             if let Some(second) = second {
                 report.kills.entry(second.name()).or_default().1 += 1;
+            }
+        }
+    }
+}
+
+/// Deaths and stops of those who take a name away, and stops of those who come.
+fn removals(program: &Path, report: &mut Report) {
+    for how in removers::How::ALL {
+        let comes = [("openers".to_owned(), removers::comes(program, how))];
+        let at = removers::POINTS.into_iter().flat_map(|at| {
+            let name = at.0.name();
+            let stopped = removers::is_stopped(program, at, how);
+            let died = removers::dies(program, at, how);
+            if died.is_ok() {
+                report.kills.entry(name).or_default().0 += 1;
+            }
+            [(format!("{name}, stopped"), stopped), (format!("{name}, dead"), died)]
+        });
+        let outcomes: Vec<_> = at.chain(comes).collect();
+        for (what, outcome) in outcomes {
+            report.runs += 1;
+            if let Err(why) = outcome {
+                report.failures.push(format!("{how:?}: {what}: {why}"));
             }
         }
     }

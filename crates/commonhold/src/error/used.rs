@@ -1,0 +1,58 @@
+//! What to say of a window that somebody uses, or may, and who cannot be asked.
+
+use std::fmt;
+
+use super::OpenError;
+
+impl OpenError {
+    /// Says who uses, or may use, what cannot be asked.
+    pub(super) fn fmt_about_use(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { path, byte, slot, by } => {
+                let path = path.display();
+                match by {
+                    Some(by) => write!(f, "{by} uses {path}: it")?,
+                    None => write!(f, "somebody uses {path} and")?,
+                }
+                write!(f, " has byte {byte} locked")?;
+                match slot {
+                    Some(slot) => write!(f, " (evidence of peer slot {slot})")?,
+                    None => f.write_str(" (no peer of this version)")?,
+                }
+                write!(
+                    f,
+                    ", and the file does not say that it is dead; stop it first (`fuser {path}` or `lsof \
+                     {path}` lists who has the file open), or, if it can do no harm, `rm {path}`"
+                )
+            }
+            Self::Unknowable { path, memory } => write!(
+                f,
+                "{} cannot be read as a space of this version, and nothing can tell whether somebody uses it \
+                 ({memory}: locks prove nothing there); if nobody does, {}",
+                path.display(),
+                if memory.starts_with("file") {
+                    "remove it by hand (`rm`)"
+                } else {
+                    "make its first 8 bytes zero (those of a PCI device on its host), and format it then"
+                }
+            ),
+            Self::TimedOut { path, by: Some(by) } => write!(
+                f,
+                "{by} is opening, removing or replacing {} and does not come to an end; {}",
+                path.display(),
+                if by.stopped {
+                    "let it go on (`kill -CONT`), or end it (`kill -9`)"
+                } else {
+                    "try again, or end it"
+                }
+            ),
+            Self::TimedOut { path, .. } => write!(
+                f,
+                "others are opening, removing or replacing {} all the time, or one of them is stopped; try \
+                 again (`fuser` or `lsof` lists who has it open, also of other users if asked by root)",
+                path.display()
+            ),
+            _ => Ok(()),
+        }
+    }
+}

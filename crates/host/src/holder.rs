@@ -1,0 +1,118 @@
+//! Who has a byte of a file locked, for people.
+//!
+//! # What it owns
+//! The reading of `/proc/PID/fdinfo`, which shows the locks of those processes that this one may look at.
+//!
+//! # Invariants
+//! 1. It takes a bounded time, however many processes there are.
+//! 2. What it says goes into messages only. The kernel knows locks of descriptions, and several processes may
+//!    have one; some hide; and the answer may be old when it is read.
+
+use std::{
+    fmt, fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// Longest search.
+const TIME: Duration = Duration::from_millis(500);
+
+/// A process that has a lock on a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockHolder {
+    /// Its process id, as this process sees it.
+    pub pid: u32,
+    /// The name of its command.
+    pub name: String,
+    /// Whether it is stopped, by a signal or by a debugger.
+    pub stopped: bool,
+}
+
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({:?}", self.pid, self.name)?;
+        f.write_str(if self.stopped { ", stopped)" } else { ")" })
+    }
+}
+
+impl LockHolder {
+    /// Of those who have the byte locked: one that is stopped, if there is one.
+    pub(crate) fn of(file: (u64, u64), byte: u64) -> Option<Self> {
+        let until = Instant::now() + TIME;
+        let mut found: Option<Self> = None;
+        for process in fs::read_dir("/proc").ok()?.filter_map(Result::ok) {
+            if Instant::now() > until {
+                break;
+            }
+            let name = process.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            if !locks(&process.path(), file, byte, until) {
+                continue;
+            }
+            let holder = Self::look(pid, &process.path());
+            let stopped = holder.stopped;
+            // Ourselves only if there is nobody else.
+            if stopped || found.as_ref().is_none_or(|found| found.pid == std::process::id()) {
+                found = Some(holder);
+            }
+            if stopped {
+                break;
+            }
+        }
+        found
+    }
+
+    fn look(pid: u32, process: &Path) -> Self {
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim()
+        };
+        let stopped = field("State:").starts_with(['T', 't']);
+        Self { pid, name: field("Name:").to_owned(), stopped }
+    }
+}
+
+/// Whether one of the process's descriptions has the byte locked.
+fn locks(process: &Path, file: (u64, u64), byte: u64, until: Instant) -> bool {
+    let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return false };
+    descriptors.filter_map(Result::ok).take_while(|_| Instant::now() <= until).any(|descriptor| {
+        fs::metadata(descriptor.path()).is_ok_and(|found| (found.dev(), found.ino()) == file)
+            && fs::read_to_string(process.join("fdinfo").join(descriptor.file_name()))
+                .is_ok_and(|info| info.lines().any(|line| is_lock_of(line, byte)))
+    })
+}
+
+/// A line as `lock: 1: OFDLCK  ADVISORY  WRITE -1 00:1b:815 4611686018427387902 EOF`.
+fn is_lock_of(line: &str, byte: u64) -> bool {
+    let Some(lock) = line.strip_prefix("lock:") else { return false };
+    let mut words = lock.split_ascii_whitespace().rev();
+    let last = match words.next() {
+        Some("EOF") => Some(u64::MAX),
+        word => word.and_then(|word| word.parse().ok()),
+    };
+    let first = words.next().and_then(|word| word.parse().ok());
+    // `flock` shows the whole file, and is another kind of lock.
+    !lock.contains("FLOCK")
+        && first.zip(last).is_some_and(|(a, b): (u64, u64)| (a..=b).contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_known_by_its_bytes_and_flock_is_none() {
+        let of = |kind, bytes| format!("lock:\t1: {kind}  ADVISORY  WRITE -1 00:1b:815 {bytes}");
+        assert!(is_lock_of(&of("OFDLCK", "7 7"), 7));
+        assert!(is_lock_of(&of("OFDLCK", "0 EOF"), 7));
+        assert!(is_lock_of(&of("POSIX", "5 9"), 7));
+        assert!(!is_lock_of(&of("OFDLCK", "8 9"), 7));
+        assert!(!is_lock_of(&of("FLOCK", "0 EOF"), 7));
+        for line in ["", "lock:", "lock: 7", "pos:\t7 7", "lock: x y"] {
+            assert!(!is_lock_of(line, 7), "{line}");
+        }
+    }
+}
