@@ -1,11 +1,15 @@
 //! What every guard of a reader has.
 
-use std::{marker::PhantomData, mem::ManuallyDrop};
+use std::{marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
-use commonhold_sync::{Hold, RwLock, Shares, Thread};
+use commonhold_sync::{Hold, LockError, RwLock, Shares, Taken, Thread};
 
 use super::counted;
 use crate::{Mapping, RegionError, attachment::Near};
+
+/// How long a thread that reads already waits to read again, before a writer that waits for it counts as
+/// one that will not give up.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A reader/writer lock, with its words found.
 pub(crate) trait Readable<'a>: Copy {
@@ -28,14 +32,29 @@ pub(crate) trait Readable<'a>: Copy {
         self.core().read_quickly(&me).map(Hold::Word)
     }
 
-    /// Takes it to read, waiting until `deadline`, or for ever; the core's error as it is.
+    /// Whether the thread reads under it without a word of its own for that.
+    fn is_counted(&self, me: &Thread<'a>) -> bool {
+        let _ = me;
+        false
+    }
+
+    /// Takes it to read, waiting until `deadline`, or for ever; the core's error as it is, but for one: a thread that
+    /// reads under it already is let in again, unless a writer waits. That waits for this thread, so if it does not
+    /// give up soon, this is a deadlock.
     #[cold]
     fn read_slowly(
         self,
         me: &Thread<'a>,
         deadline: Option<u64>,
-    ) -> Result<(Hold<'a>, commonhold_sync::Taken), commonhold_sync::LockError> {
-        let (taken, hold) = self.core().read(me, self.near().view(), deadline)?;
+    ) -> Result<(Hold<'a>, Taken), LockError> {
+        let reads = me.reads(self.core().key()) || self.is_counted(me);
+        let again = deadline.is_none() && reads;
+        let patience = || self.mapping().attachment().deadline(PATIENCE);
+        let until = if again { Some(patience()) } else { deadline };
+        let (taken, hold) = match self.core().read(me, self.near().view(), until) {
+            Err(LockError::TimedOut) if again => return Err(LockError::Deadlock),
+            result => result?,
+        };
         if matches!(hold, Hold::Share) {
             counted::enter(self.mapping(), me.owner());
         }

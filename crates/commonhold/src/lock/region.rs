@@ -16,10 +16,6 @@ use super::{
 };
 use crate::{LockError, Mapping, RegionError, attachment::Near};
 
-/// How long a thread that reads already waits to read again, before a writer that waits for it counts as
-/// one that will not give up.
-const PATIENCE: Duration = Duration::from_millis(100);
-
 /// The lock of a region, with its words found.
 #[derive(Debug, Clone, Copy)]
 pub struct RegionLock<'a> {
@@ -44,6 +40,10 @@ impl<'a> Readable<'a> for RegionLock<'a> {
     #[inline]
     fn core(&self) -> sync::RwLock<'a, Self::Shares> {
         self.near.view().lock_of(self.mapping.mapped(), self.words)
+    }
+
+    fn is_counted(&self, me: &sync::Thread<'a>) -> bool {
+        counted::holds(self.mapping, me.owner())
     }
 }
 
@@ -155,16 +155,8 @@ impl<'a> RegionLock<'a> {
 
     #[cold]
     fn read_until(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
-        let attachment = self.mapping.attachment();
-        let me = attachment.me()?;
-        // Who reads already is let in again unless a writer waits; and that waits for this thread.
-        let reads = me.reads(self.core().key()) || counted::holds(self.mapping, me.owner());
-        let again = deadline.is_none() && reads;
-        let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
-        match self.read_slowly(&me, until) {
-            Err(sync::LockError::TimedOut) if again => Err(Refusal::new(LockError::Deadlock)),
-            result => result.map_err(refusal),
-        }
+        let me = self.mapping.attachment().me()?;
+        self.read_slowly(&me, deadline).map_err(refusal)
     }
 
     /// See [`Mapping::reset_lock`].

@@ -5,7 +5,7 @@
 use std::thread;
 
 use commonhold::{
-    Access, Destroy, LockError, LockKind, Mapping, ReadGuard, RegionError, Space, WaitKind,
+    Access, Destroy, LockError, LockKind, Mapping, ReadGuard, RegionError, RwLock, Space, WaitKind,
 };
 
 use crate::support::{DEADLINE, SHORT, Scratch, fails, until, until_waiters};
@@ -108,6 +108,36 @@ fn a_reader_that_reads_again_while_a_writer_waits_for_it_is_told_of_the_deadlock
         });
         drop(mapping.read_lock().unwrap());
     }
+}
+
+/// The bug: where the region's lock said `Deadlock`, a lock with its data hung for ever.
+#[test]
+fn a_reader_of_a_lock_with_its_data_is_told_of_the_same_deadlock() {
+    let scratch = Scratch::formatted();
+    let (space, mappings) = ground(&scratch);
+    let mapping = &mappings[0];
+    let lock = mapping.open::<RwLock<u64>>(0).unwrap();
+    let reader = lock.read().unwrap();
+    drop(lock.read().unwrap());
+    thread::scope(|scope| {
+        let theirs = scratch.open().map("r0", Access::ReadWrite).unwrap();
+        let writer = scope.spawn(move || {
+            let lock = theirs.open::<RwLock<u64>>(0).unwrap();
+            drop(lock.write_for(DEADLINE).unwrap());
+        });
+        until("the writer", || {
+            space.wait_graph().unwrap().waits.iter().any(|wait| wait.kind == WaitKind::Readers)
+        });
+        fails!(lock.read(), LockError::Deadlock);
+        fails!(lock.read_for(SHORT), LockError::TimedOut);
+        fails!(lock.try_read(), LockError::TimedOut);
+        // Under another lock it waits as ever, and is let in.
+        drop(mapping.read_lock().unwrap());
+        assert!(!writer.is_finished());
+        drop(reader);
+        writer.join().unwrap();
+    });
+    drop(lock.read().unwrap());
 }
 
 #[test]
