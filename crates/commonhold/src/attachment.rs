@@ -9,10 +9,15 @@
 //! 4. The peer detaches when the last handle goes, at once: the heart's thread has no handle. That thread is quiet
 //!    before, and keeps the evidence until after.
 
-use std::{cell::Cell, fmt, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use commonhold_host::{ForkGuard, Heart, LinuxPlatform, Setup};
-use commonhold_layout::{Name, Owner};
+use commonhold_layout::{Bell, Name, Owner};
 use commonhold_space::{
     DirectoryError, MediumError, OwnThread, OwnThreads, Space as Core, View, heartbeat_period_ms,
 };
@@ -270,6 +275,12 @@ fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Optio
         spanned.set(spans);
         period(spans)
     });
+    if heart.is_err()
+        && let Ok(bell) = core.view().bell_word(core.peer())
+    {
+        // Others must not take it for one that died before it had a heart.
+        bell.store(Bell::NEVER.word(), Ordering::Release);
+    }
     heart.ok()
 }
 

@@ -45,6 +45,7 @@ struct List {
 #[derive(Debug)]
 pub(crate) struct Hung<'a> {
     word: &'a AtomicU64,
+    bell: Bell,
     /// At an address that stays.
     list: *mut List,
     former: *const Head,
@@ -77,7 +78,7 @@ impl<'a> Hung<'a> {
         // The end of the list is its beginning.
         written.entry.next = head.cast();
         written.head.futex_offset = distance(entry.addr(), word.as_ptr().addr());
-        let hung = Self { word, list, former, not_send: PhantomData };
+        let hung = Self { word, bell, list, former, not_send: PhantomData };
         register(head)?;
         // Release: who finds the bell there may rely on it.
         word.store(bell.word(), Ordering::Release);
@@ -100,7 +101,7 @@ fn register(head: *const Head) -> io::Result<()> {
 impl Drop for Hung<'_> {
     fn drop(&mut self) {
         // Before the kernel forgets it: nobody waits for a bell that nobody would ring.
-        self.word.store(Bell::NONE.word(), Ordering::Release);
+        self.word.store(self.bell.taken_down().word(), Ordering::Release);
         if register(self.former).is_ok() {
             // SAFETY: it comes from a box, and the kernel does not know it any more.
             drop(unsafe { Box::from_raw(self.list) });

@@ -246,15 +246,17 @@ impl Evidences {
         match (self.life_of(record, attaching), lock) {
             (Life::Gone, _) => Verdict::Dead,
             (Life::Runs, _) | (Life::Unknown, Lock::Held) => Verdict::Alive,
-            // Nothing is left of it, and there was nothing yet that could have been lost by accident.
-            (Life::Unknown, Lock::Gone) if attaching => Verdict::Dead,
-            (Life::Unknown, Lock::Gone)
-                if record.bell.keeps_evidence() || !record.bell.is_there() =>
-            {
-                // Nothing but its end closes what its heartbeat thread keeps: see invariant 3.
-                if silence() == Verdict::Alive { Verdict::Suspect } else { Verdict::Dead }
-            }
-            (Life::Unknown, Lock::Gone) => Verdict::Suspect,
+            (Life::Unknown, Lock::Gone) => match record.bell {
+                // It died before it had a heart, or after: no time in which a program loses descriptors.
+                _ if attaching => Verdict::Dead,
+                bell if !bell.is_there() && !bell.is_never_there() => Verdict::Dead,
+                // Nothing but its end closes what its heartbeat thread keeps, and that marks nothing if the memory
+                // went first. Of one without such a thread nothing better is to be had.
+                bell if bell.keeps_evidence() || bell.is_never_there() => {
+                    if silence() == Verdict::Alive { Verdict::Suspect } else { Verdict::Dead }
+                }
+                _ => Verdict::Suspect,
+            },
             (Life::Unknown, Lock::Unknown) if record.evidence.contains(Evidence::HEARTBEAT) => {
                 silence()
             }

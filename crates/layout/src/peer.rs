@@ -94,6 +94,11 @@ impl Bell {
     /// The thread keeps the evidence of its process in a descriptor table of its own, where nothing else of the
     /// process can close it.
     const KEEPS_EVIDENCE: u64 = 1 << 32;
+    /// There is no such thread, and there will be none.
+    const ABSENT: u64 = 1 << 33;
+
+    /// There is none, and there will be none.
+    pub const NEVER: Self = Self(Self::ABSENT);
 
     /// That of a thread.
     #[inline]
@@ -107,6 +112,20 @@ impl Bell {
     #[must_use]
     pub const fn keeping_evidence(self) -> Self {
         Self(self.0 | Self::KEEPS_EVIDENCE)
+    }
+
+    /// The same when its thread is about to end in order: the kernel is not to ring it.
+    #[inline]
+    #[must_use]
+    pub const fn taken_down(self) -> Self {
+        Self(self.0 & Self::KEEPS_EVIDENCE)
+    }
+
+    /// Whether there will never be one.
+    #[inline]
+    #[must_use]
+    pub const fn is_never_there(self) -> bool {
+        self.0 & Self::ABSENT != 0
     }
 
     /// Whether the thread keeps, or kept, the evidence so.

@@ -154,9 +154,15 @@ fn a_lock_that_is_gone_proves_nothing_against_a_process_that_runs_or_a_heart_tha
     // Of another PID namespace: nothing but the lock and the heart can be seen.
     let elsewhere = Identity { pid_namespace: 1, ..me };
     let lost = record(elsewhere, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
+    assert_eq!(observer.verdict(&lost, false, 0), Verdict::Dead, "it died before it had a heart");
+    let never = PeerRecord { bell: Bell::NEVER, ..lost };
+    assert_eq!(observer.verdict(&never, false, 0), Verdict::Suspect);
     let silent = PeerRecord { bell: Bell::of_thread(7), ..lost };
     assert_eq!(observer.verdict(&silent, false, 0), Verdict::Suspect);
-    let kept = PeerRecord { bell: Bell::of_thread(7).keeping_evidence(), ..lost };
+    let kept = Bell::of_thread(7).keeping_evidence();
+    let leaving = PeerRecord { bell: kept.taken_down(), ..lost };
+    assert_eq!(observer.verdict(&leaving, false, 0), Verdict::Dead, "it died while it left");
+    let kept = PeerRecord { bell: kept, ..lost };
     assert_eq!(observer.verdict(&kept, false, 0), Verdict::Suspect, "its heart was just seen");
     assert_eq!(observer.verdict(&rung(lost), false, 0), Verdict::Dead);
     // What only the end of its heartbeat thread can have closed, and a heart that stands still, is proof.
