@@ -171,6 +171,9 @@ impl Witness for LinuxPlatform {
     }
 
     fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
+        if self.evidences.is_own(record) {
+            return self.evidences.own_thread_has_ended(tid);
+        }
         self.evidences.thread_has_ended(record, tid)
     }
 

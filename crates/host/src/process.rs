@@ -215,6 +215,14 @@ impl Myself {
     }
 }
 
+/// Whether a process of this id has a thread of this id, which may be exiting. It costs less than any look into `/proc`.
+pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
+    // SAFETY: `tgkill` with signal 0 sends nothing, to whomever.
+    let found = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) };
+    // Whoever may not send it a signal has found it.
+    found == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
 /// Whether the process of this descriptor has ended; a zombie has.
 pub(crate) fn has_ended(pidfd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];

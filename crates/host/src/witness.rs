@@ -46,7 +46,7 @@ use crate::{
     own_fd::OwnFd,
     park::monotonic_ns,
     platform::thread_id,
-    process::{Life, Myself},
+    process::{self, Life, Myself},
     silence::Silence,
 };
 
@@ -242,6 +242,10 @@ impl Evidences {
         if lock == Lock::Gone && record.bell.has_rung() {
             return Verdict::Dead;
         }
+        if lock == Lock::Held && record.bell.keeps_evidence() && !record.bell.has_rung() {
+            // No child can be what keeps it. The look that a waiter takes again and again ends here.
+            return Verdict::Alive;
+        }
         let silence = || self.silence.judge(record, lease_ms, monotonic_ns() / 1_000_000);
         match (self.life_of(record, attaching), lock) {
             (Life::Gone, _) => Verdict::Dead,
@@ -264,9 +268,21 @@ impl Evidences {
         }
     }
 
+    /// Whether this is the record of this process, by this attachment.
+    pub(crate) fn is_own(&self, record: &PeerRecord) -> bool {
+        self.own().contains(&record.peer)
+    }
+
+    /// Of threads of this process nothing is left out: it is for them that others may wait.
+    pub(crate) fn own_thread_has_ended(&self, tid: u32) -> bool {
+        !self.guard.is_forked_child() && self.me.thread_has_ended(&self.me.identity, tid)
+    }
+
     pub(crate) fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
         !self.guard.is_forked_child()
             && self.me.shares_processes_with(&record.identity)
+            // While the bell is silent, a thread that is still there is not about to go with its process.
+            && (record.bell.has_rung() || !process::has_thread(record.identity.pid, tid))
             && self.me.thread_has_ended(&record.identity, tid)
     }
 
