@@ -7,7 +7,7 @@ use commonhold_layout::{
     region_word,
 };
 
-use crate::{DirectoryError, Platform, RegionHandle, Space, View};
+use crate::{DirectoryError, Patience, Platform, RegionHandle, Space, View};
 use commonhold_sync::Thread;
 
 /// A region, as it was at one moment.
@@ -57,7 +57,7 @@ impl<P: Platform> View<P> {
     /// [`Damage`] if the entry makes no sense.
     pub fn region_record(&self, region: RegionId) -> Result<Option<RegionRecord>, Damage> {
         /// More changes in a row than any honest neighbour makes meanwhile.
-        const ATTEMPTS: u32 = 10_000;
+        const ATTEMPTS: u32 = 64;
         for _ in 0..ATTEMPTS {
             let before = self.region_state(region)?;
             if before.phase == RegionPhase::Free {
@@ -99,8 +99,8 @@ impl<P: Platform> View<P> {
     ///
     /// # Errors
     /// [`DirectoryError::NotFound`].
-    pub fn stat(&self, me: &Thread<'_>, name: &Name) -> Result<RegionRecord, DirectoryError> {
-        let (region, _) = self.find(me, name)?.ok_or(DirectoryError::NotFound)?;
+    pub fn stat(&self, name: &Name) -> Result<RegionRecord, DirectoryError> {
+        let (region, _) = self.find(name)?.ok_or(DirectoryError::NotFound)?;
         self.region_record(region)?
             .filter(|record| record.name == *name)
             .ok_or(DirectoryError::NotFound)
@@ -114,9 +114,9 @@ impl<P: Platform> Space<P> {
     ///
     /// # Errors
     /// [`DirectoryError::Damaged`] names what does not hold.
-    pub fn check(&self, me: &Thread<'_>) -> Result<Census, DirectoryError> {
+    pub fn check(&self, me: &Thread<'_>, patience: Patience) -> Result<Census, DirectoryError> {
         let view = self.view();
-        let directory = view.directory(me)?;
+        let directory = view.directory(me, patience.from_now(view))?;
         let intent = view.header_word(header_word::INTENT)?.load(Ordering::Relaxed);
         if intent != 0 {
             return Err(Damage::new("the intent record", intent).into());

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use commonhold_layout::{Offset, PeerId, ReadKey, RecordKind, RecordTag, ThreadId, thread_word};
 use commonhold_sync::{RwLock, Shares, Thread};
 
-use crate::{DirectoryError, Platform, RegionHandle, RegionShares, Space, View};
+use crate::{DirectoryError, Patience, Platform, RegionHandle, RegionShares, Space, View};
 
 /// What there is where a record was to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,14 @@ impl<P: Platform> Space<P> {
         at: Offset,
         end: u64,
         wanted: RecordTag,
+        patience: Patience,
     ) -> Result<FoundRecord, DirectoryError> {
-        let _held = self.view().directory(me)?;
+        // A tag is never taken back. This also has memory behind what is looked at again under the mutex.
+        if self.view().find_record(at, end) == Some(wanted) {
+            return Ok(FoundRecord::Wanted);
+        }
+        let _ = self.are_zero(at, wanted);
+        let _held = self.view().directory(me, patience.from_now(self.view()))?;
         if let Some(tag) = self.view().find_record(at, end) {
             let is_wanted = tag == wanted;
             return Ok(if is_wanted { FoundRecord::Wanted } else { FoundRecord::Other(tag) });

@@ -21,8 +21,8 @@ use commonhold_window::Window;
 use proptest::prelude::*;
 
 use crate::{
-    AttachError, CreateOptions, Destroy, DirectoryError, Identity, Medium, MediumError, PeerRecord,
-    Platform, Space, View, Witness, format,
+    AttachError, CreateOptions, Destroy, DirectoryError, Identity, Medium, MediumError, Patience,
+    PeerRecord, Platform, Space, View, Witness, format,
 };
 
 mod bias;
@@ -124,7 +124,7 @@ impl Peer {
         name: &str,
         options: CreateOptions,
     ) -> Result<crate::RegionHandle, DirectoryError> {
-        self.space.create(&self.me(), &Name::new(name).unwrap(), &options)
+        self.space.create(&self.me(), &Name::new(name).unwrap(), &options, Patience::DEFAULT)
     }
 
     fn me(&self) -> commonhold_sync::Thread<'_> {
@@ -132,7 +132,7 @@ impl Peer {
     }
 
     fn map(&self, name: &str) -> Result<crate::Mapped, DirectoryError> {
-        self.space.map(&self.me(), &Name::new(name).unwrap())
+        self.space.map(&self.me(), &Name::new(name).unwrap(), Patience::DEFAULT)
     }
 
     fn unmap(&self, mapped: crate::Mapped) -> Result<(), DirectoryError> {
@@ -140,11 +140,11 @@ impl Peer {
     }
 
     fn destroy(&self, name: &str, how: Destroy) -> Result<crate::RegionHandle, DirectoryError> {
-        self.space.destroy(&self.me(), &Name::new(name).unwrap(), how)
+        self.space.destroy(&self.me(), &Name::new(name).unwrap(), how, Patience::DEFAULT)
     }
 
     fn resize(&self, name: &str, size: u64) -> Result<(), DirectoryError> {
-        self.space.resize(&self.me(), &Name::new(name).unwrap(), size)
+        self.space.resize(&self.me(), &Name::new(name).unwrap(), size, Patience::DEFAULT)
     }
 
     fn lock_of(
@@ -156,7 +156,7 @@ impl Peer {
     }
 
     fn check(&self) -> crate::Census {
-        self.space.check(&self.me()).unwrap()
+        self.space.check(&self.me(), Patience::DEFAULT).unwrap()
     }
 
     /// As SIGKILL would.
@@ -221,7 +221,7 @@ impl Witness for Machine {
 
 impl Park for Machine {
     fn now(&self) -> u64 {
-        self.world.clock.fetch_add(1_000_000, Ordering::Relaxed)
+        self.world.clock.fetch_add(10_000, Ordering::Relaxed)
     }
 
     fn wait(&self, _word: &AtomicU64, _expected: u64, _until: u64) {
@@ -397,7 +397,7 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     assert_eq!(lock.write(&a.me(), a.space.view(), None), Ok(Taken::OwnerDied));
     lock.writer().mark_consistent(&a.me()).unwrap();
     lock.unwrite(&a.me(), a.space.view(), commonhold_sync::Release::Done).unwrap();
-    assert_eq!(a.space.reap(&a.me()).unwrap().peers, 1);
+    assert_eq!(a.space.reap(&a.me(), Patience::DEFAULT).unwrap().peers, 1);
     a.unmap(mine).unwrap();
     a.destroy("x", Destroy::Wait).unwrap();
     assert_eq!(world.attach().space.peer(), slot);
@@ -427,7 +427,7 @@ fn whoever_dies_while_others_are_reaped_leaves_nothing_either() {
         let c = Owner::new(PeerId::new(2), 1, ThreadId::FIRST).unwrap();
         assert_eq!(fourth.verdict(c), Verdict::Dead);
     });
-    while a.space.reap(&a.me()).unwrap().freed_anything() {}
+    while a.space.reap(&a.me(), Patience::DEFAULT).unwrap().freed_anything() {}
     assert_eq!(a.check(), crate::Census { largest_free: a.check().largest_free, ..<_>::default() });
     assert_eq!(world.data_pages(&a.space), 0);
 }
@@ -506,7 +506,7 @@ fn use_everything(world: &Arc<World>) {
     let Ok(space) = Space::attach(view, &identity) else { return };
     let Ok(thread) = space.claim_thread(1) else { return };
     let peer = Peer { space, thread };
-    let _ = peer.space.reap(&peer.me());
+    let _ = peer.space.reap(&peer.me(), Patience::DEFAULT);
     for name in ["a", "b", "new"] {
         let _ = peer.create(name, 5000);
         if let Ok(mapped) = peer.map(name) {
@@ -522,7 +522,7 @@ fn use_everything(world: &Arc<World>) {
         let _ = peer.resize(name, 100);
         let _ = peer.destroy(name, Destroy::Until(1));
     }
-    let _ = peer.space.check(&peer.me());
+    let _ = peer.space.check(&peer.me(), Patience::DEFAULT);
     for region in 0..peer.space.view().regions_used().unwrap_or(0) {
         let _ = peer.space.view().region_record(commonhold_layout::RegionId::new(region));
     }

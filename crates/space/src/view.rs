@@ -205,14 +205,16 @@ impl<P: Platform> View<P> {
     /// that one of its threads had announced. False if the slot has moved on.
     pub(crate) fn fence(&self, peer: PeerId, generation: u32) -> bool {
         let Ok(record) = self.peer(peer) else { return false };
-        let state = self.peer_state(peer);
+        // The word as it is: it may have bits that no program writes, and is fenced all the same.
+        let found = record[peer_word::STATE].load(Ordering::SeqCst);
+        let state = PeerState::read(found);
         if !state.is_current(generation) {
             return false;
         }
         let fenced = state.in_phase(PeerPhase::Fenced).word();
         // SeqCst: see `peer_state`.
         let won = record[peer_word::STATE]
-            .compare_exchange(state.word(), fenced, Ordering::SeqCst, Ordering::SeqCst)
+            .compare_exchange(found, fenced, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok();
         if won {
             Point::ReapFenced.reached();
@@ -478,8 +480,8 @@ impl<P: Platform> Liveness for View<P> {
     }
 
     fn verdict(&self, owner: Owner) -> Verdict {
-        /// More changes in a row than any honest peer makes meanwhile.
-        const ATTEMPTS: u32 = 10_000;
+        /// More changes in a row than any honest peer makes meanwhile; each may cost some system calls.
+        const ATTEMPTS: u32 = 64;
         for _ in 0..ATTEMPTS {
             if !self.is_current(owner) {
                 return Verdict::Dead;
