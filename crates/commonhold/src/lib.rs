@@ -44,6 +44,7 @@
 struct Readme;
 
 mod attachment;
+mod busy;
 mod device;
 mod error;
 mod graph;
@@ -57,6 +58,7 @@ mod record;
 mod snapshot;
 mod space;
 
+pub use busy::DirectoryHolder;
 pub use commonhold_host::{DeviceError, PciAddress, PciDevice, pci_devices, physical_memory};
 pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};
 pub use device::memory_of;

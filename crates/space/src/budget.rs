@@ -33,6 +33,12 @@ impl Patience {
         Self(if ns < LEAST_NS { LEAST_NS } else { ns })
     }
 
+    /// In nanoseconds.
+    #[must_use]
+    pub const fn ns(self) -> u64 {
+        self.0
+    }
+
     /// The budget of an operation that begins now.
     pub(crate) fn from_now(self, clock: &impl Park) -> Budget {
         Budget(clock.now().saturating_add(self.0))

@@ -8,8 +8,8 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Damage, Extent, Name, RegionFlags, RegionId, RegionPhase, RegionState, align_up,
-    header_word, region_word,
+    Damage, Extent, Name, RegionFlags, RegionId, RegionPhase, RegionState, align_up, header_word,
+    region_word,
 };
 use commonhold_sync::Thread;
 use commonhold_window::Point;

@@ -337,7 +337,11 @@ impl<P: Platform> Directory<'_, P> {
     }
 
     /// Unlinks an entry whose memory has been given back, and frees it.
-    pub(crate) fn forget(&self, region: RegionId, state: RegionState) -> Result<(), DirectoryError> {
+    pub(crate) fn forget(
+        &self,
+        region: RegionId,
+        state: RegionState,
+    ) -> Result<(), DirectoryError> {
         self.begin_links(region)?;
         self.unchain(region)?;
         Point::LinkHalf.reached();

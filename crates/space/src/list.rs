@@ -66,7 +66,9 @@ impl<P: Platform> View<P> {
             let record = self.read_record(region, before);
             core::sync::atomic::fence(Ordering::Acquire);
             if self.region_state(region)? == before {
-                return record.map(Some);
+                // Counted afterwards: where there are many peers, that takes longer than a region may last.
+                let mappings = self.mappings(region);
+                return record.map(|record| Some(RegionRecord { mappings, ..record }));
             }
         }
         Err(Damage::new("the state of a region", region.get().into()))
@@ -88,7 +90,7 @@ impl<P: Platform> View<P> {
                 .map_err(|_| Damage::new("the name of a region", name_len))?,
             extent: self.extent(entry)?,
             size: entry[region_word::SIZE].load(Ordering::Relaxed),
-            mappings: self.mappings(region),
+            mappings: 0,
             lock: LockWord::from_word(entry[region_word::LOCK].load(Ordering::Relaxed)),
             held_since_ms: (since != 0).then_some(since),
             created_ms: entry[region_word::CREATED_MS].load(Ordering::Relaxed),

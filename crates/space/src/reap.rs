@@ -6,9 +6,7 @@
 
 use core::sync::atomic::Ordering;
 
-use commonhold_layout::{
-    Evidence, Owner, PeerId, PeerPhase, PeerState, ThreadId, peer_word,
-};
+use commonhold_layout::{Evidence, Owner, PeerId, PeerPhase, PeerState, ThreadId, peer_word};
 use commonhold_sync::{Liveness, Thread, Verdict};
 use commonhold_window::Point;
 

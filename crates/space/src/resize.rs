@@ -18,9 +18,7 @@ use commonhold_layout::{
 use commonhold_sync::Thread;
 use commonhold_window::Point;
 
-use crate::{
-    DirectoryError, Patience, Platform, Space, budget::Budget, directory::Directory,
-};
+use crate::{DirectoryError, Patience, Platform, Space, budget::Budget, directory::Directory};
 
 /// A resize that has its region to itself.
 #[derive(Debug, Clone, Copy)]
@@ -118,8 +116,7 @@ impl<P: Platform> Space<P> {
         let tail = align_up(old, page)
             .zip(align_up(new, page))
             .and_then(|(from, to)| extent.part(from, to.saturating_sub(from)));
-        let tail =
-            tail.ok_or((Tail::Clear, Damage::new("the size of a region", new).into()))?;
+        let tail = tail.ok_or((Tail::Clear, Damage::new("the size of a region", new).into()))?;
         if !flags.contains(RegionFlags::LAZY)
             && !tail.is_empty()
             && let Err(error) = view.platform().commit(tail)

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use commonhold::{LockInfo, LockKind, RegionInfo};
+use commonhold::{LockInfo, LockKind, RegionInfo, State};
 use serde::Serialize;
 
 use super::locks::Lock;
@@ -51,13 +51,14 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
     let out = session.out;
     let space = session.open()?;
     let regions = space.regions().doing(|| format!("list {}", session.url))?;
+    tell_of_damage(&regions);
     if out.json {
         return out.value(&regions.iter().map(Row::new).collect::<Vec<_>>());
     }
     let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
     let rows = regions.iter().map(|region| {
         vec![
-            region.name.clone(),
+            shown_name(region),
             out.size(region.size),
             region.state.to_string(),
             region.maps.to_string(),
@@ -72,6 +73,26 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
         Column::Left("LOCK"),
     ];
     out.table(&columns, rows.collect())
+}
+
+/// Of a damaged region only the entry is known.
+fn shown_name(region: &RegionInfo) -> String {
+    match region.state {
+        State::Damaged => format!("(entry {})", region.id.entry),
+        _ => region.name.clone(),
+    }
+}
+
+/// The others are as good as ever, so this is no failure.
+fn tell_of_damage(regions: &[RegionInfo]) {
+    let damaged = regions.iter().filter(|region| region.state == State::Damaged);
+    for region in damaged {
+        eprintln!(
+            "commonhold: entry {} of the table of regions makes no sense; its bytes cannot be used, and \
+             other regions are not concerned",
+            region.id.entry
+        );
+    }
 }
 
 pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {

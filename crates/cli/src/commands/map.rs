@@ -17,10 +17,11 @@ use crate::{
 
 pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
     let what = || format!("map {:?}", args.name);
-    let signals = Signals::watch()?;
     let space = session.open()?;
     let access = if args.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let mapping = space.map(&args.name, access).doing(what)?;
+    // Until here a signal ends this process by itself.
+    let signals = Signals::watch()?;
     let descriptor = descriptor(&space, access, &args.name)?;
     let gifts = Gifts {
         environment: vec![
