@@ -74,7 +74,8 @@ fn claim<P: Platform>(view: &View<P>, named: &AtomicU64, index: u16, boot: BootI
     let state = words[domain_word::STATE].load(Ordering::SeqCst);
     if state != FREE {
         return view.used_domain(index) == Some(boot)
-            // It was passed by while its first peer was writing it: what is missing is written now.
+            // It was passed by while its first peer was writing it: what is missing is written now. Boot ids are
+            // random: no other kernel has the same half.
             || (words[domain_word::BOOT_LOW].load(Ordering::SeqCst) == low
                 && low != 0
                 && settle_word(&words[domain_word::BOOT_HIGH], 0, high));

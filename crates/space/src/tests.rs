@@ -15,6 +15,7 @@ use std::{
 
 use commonhold_layout::{
     BootId, Evidence, Extent, FormatOptions, Name, Owner, PeerId, PeerName, RegionPhase, ThreadId,
+    header_word,
 };
 use commonhold_sync::{Liveness as _, Park, Taken, Verdict, Wake};
 use commonhold_window::Window;
@@ -26,6 +27,7 @@ use crate::{
 };
 
 mod bias;
+mod busy;
 mod in_place;
 mod kernels;
 mod misuse;
@@ -47,6 +49,10 @@ struct World {
     clock: AtomicU64,
     /// Waits that could not rely on a wake.
     polls: AtomicU64,
+    /// Nobody else is there: whatever may take long happens without the directory mutex, or panics.
+    alone: AtomicBool,
+    /// Questions for the life of a peer.
+    verdicts: AtomicU64,
     /// What happens when memory is next given back.
     at_release: Mutex<Option<Event>>,
 }
@@ -68,6 +74,8 @@ impl World {
             suspects: Mutex::default(),
             clock: AtomicU64::new(1),
             polls: AtomicU64::new(0),
+            alone: AtomicBool::new(false),
+            verdicts: AtomicU64::new(0),
             at_release: Mutex::default(),
         })
     }
@@ -101,6 +109,12 @@ impl World {
         let space = Space::attach(view, &identity).unwrap();
         let thread = space.claim_thread(1).unwrap();
         Peer { space, thread }
+    }
+
+    /// Something that may take long, as system calls do.
+    fn takes_long(&self) {
+        let held = self.words[header_word::DIRECTORY_LOCK].load(Ordering::Relaxed) != 0;
+        assert!(!held || !self.alone.load(Ordering::Relaxed), "under the directory mutex");
     }
 
     fn data_pages(&self, space: &Space<Machine>) -> u64 {
@@ -168,6 +182,7 @@ impl Peer {
 
 impl Medium for Machine {
     fn commit(&self, extent: Extent) -> Result<(), MediumError> {
+        self.world.takes_long();
         let mut committed = self.world.committed.lock().unwrap();
         for page in extent.start().get() / PAGE..extent.end().div_ceil(PAGE) {
             if !committed.contains(&page)
@@ -181,6 +196,7 @@ impl Medium for Machine {
     }
 
     fn release(&self, extent: Extent) -> Result<(), MediumError> {
+        self.world.takes_long();
         let happens = self.world.at_release.lock().unwrap().take();
         if let Some(happens) = happens {
             happens(&self.world);
@@ -205,6 +221,8 @@ impl Witness for Machine {
     }
 
     fn verdict(&self, record: &PeerRecord, _attaching: bool, _lease_ms: u64) -> Verdict {
+        self.world.takes_long();
+        self.world.verdicts.fetch_add(1, Ordering::Relaxed);
         if self.world.suspects.lock().unwrap().contains(&record.peer.get()) {
             Verdict::Suspect
         } else if self.world.living.lock().unwrap().contains(&record.peer.get()) {
@@ -228,7 +246,9 @@ impl Park for Machine {
         thread::yield_now();
     }
 
-    fn wake(&self, _word: &AtomicU64, _who: Wake) {}
+    fn wake(&self, _word: &AtomicU64, _who: Wake) {
+        self.world.takes_long();
+    }
 
     fn spin(&self, _turn: u32) -> bool {
         false

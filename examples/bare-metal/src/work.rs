@@ -4,7 +4,8 @@ use core::{cell::Cell, hint, sync::atomic::Ordering};
 
 use commonhold_layout::{PeerPhase, RegionId, RegionPhase};
 use commonhold_space::{
-    AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Space, View, heartbeat_period_ms,
+    AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Patience, Space, View,
+    heartbeat_period_ms,
 };
 use commonhold_sync::{Park, Release, Taken, Thread, Verdict};
 

@@ -11,6 +11,7 @@
 )]
 
 mod basics;
+mod crowd;
 mod damage;
 mod devices;
 mod graph;
@@ -19,4 +20,5 @@ mod lock;
 mod map;
 mod root;
 mod runs;
+mod stopped;
 mod support;

@@ -54,7 +54,8 @@ impl Actor {
         environment: &[(&str, &Path)],
     ) -> Outcome<Self> {
         let mut command = Command::new(program);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).env_remove(arm::ARMED);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env_remove(arm::ARMED).env_remove(arm::STOPS);
         command.envs(environment.iter().copied());
         if let Some((point, number)) = at {
             command.env(arm::ARMED, format!("{}:{number}", point.name()));
@@ -115,6 +116,11 @@ impl Actor {
             Some(9) => Ok(()),
             _ => Err(format!("ended by {status} in {:?}", self.in_flight)),
         }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it from outside.

@@ -15,12 +15,15 @@ use crate::stage::say;
 
 /// `POINT:N`: die at the N-th hit of it.
 pub(crate) const ARMED: &str = "COMMONHOLD_CRASH_AT";
+/// If set, it is no death: the process stops, and may be continued.
+pub(crate) const STOPS: &str = "COMMONHOLD_CRASH_STOPS";
 
 /// Hits of one point that are said; a waiter that spins would say no end of them.
 const SAID: u32 = 128;
 
 struct Armed {
     at: Option<(Point, u32)>,
+    stops: bool,
     hits: Vec<AtomicU32>,
 }
 
@@ -33,7 +36,7 @@ pub(crate) fn install() {
         Some((point(name)?, number.parse().ok()?))
     });
     let hits = Point::ALL.iter().map(|_| AtomicU32::new(0)).collect();
-    let _ = ARM.set(Armed { at, hits });
+    let _ = ARM.set(Armed { at, stops: env::var_os(STOPS).is_some(), hits });
     commonhold_window::at_each_point(hook);
 }
 
@@ -51,6 +54,11 @@ fn hook(point: Point) {
         say('@', point.name());
     }
     if arm.at == Some((point, hit)) {
+        if arm.stops {
+            // Returns when it is continued.
+            let _ = kill_process(getpid(), Signal::STOP);
+            return;
+        }
         let _ = kill_process(getpid(), Signal::KILL);
         // It comes before the call returns; if not, the one who waits for it will notice.
         loop {
