@@ -166,7 +166,7 @@ impl Space {
         let mut locks = Vec::new();
         let mut records = self.records()?;
         for record in &records {
-            locks.extend(region_locks(record, &glance));
+            locks.extend(region_locks(record, &glance, usize::MAX));
             if let Some(at) = region_lock_at(view, record) {
                 waiters.remove(&at);
             }
@@ -235,7 +235,7 @@ fn region_info(record: &RegionRecord, glance: &Glance<'_>) -> RegionInfo {
         maps: record.mappings,
         offset: record.extent.start().get(),
         created: time(record.created_ms),
-        lock: region_locks(record, glance).into_iter().next(),
+        lock: region_locks(record, glance, 1).into_iter().next(),
     }
 }
 
@@ -265,7 +265,7 @@ struct Glance<'a> {
     waiters: Waiters,
     /// Who reads under which lock, by the words of their threads: one of each peer.
     readers: HashMap<u64, BTreeMap<PeerId, Owner>>,
-    lives: RefCell<HashMap<(PeerId, u32), PeerLife>>,
+    holders: RefCell<HashMap<(PeerId, u32), Holder>>,
 }
 
 impl<'a> Glance<'a> {
@@ -288,7 +288,7 @@ impl<'a> Glance<'a> {
                 }
             }
         }
-        Self { view, waiters, readers, lives: RefCell::default() }
+        Self { view, waiters, readers, holders: RefCell::default() }
     }
 
     /// Who reads under the lock of a region, once for each peer.
@@ -304,19 +304,23 @@ impl<'a> Glance<'a> {
     }
 
     fn holder(&self, owner: Owner) -> Holder {
+        let mut holders = self.holders.borrow_mut();
+        let key = (owner.peer(), owner.generation());
+        let known = holders.entry(key).or_insert_with(|| self.look_at(owner)).clone();
+        // A thread may have ended alone.
+        if self.view.has_ended(owner) {
+            return Holder { alive: false, state: PeerLife::Dead, ..known };
+        }
+        known
+    }
+
+    fn look_at(&self, owner: Owner) -> Holder {
         let record = self
             .view
             .peer_record(owner.peer())
             .map(|(record, _)| record)
             .filter(|record| record.generation == owner.generation());
-        let mut lives = self.lives.borrow_mut();
-        let state = if self.view.has_ended(owner) {
-            PeerLife::Dead
-        } else {
-            *lives
-                .entry((owner.peer(), owner.generation()))
-                .or_insert_with(|| life(self.view.verdict(owner)))
-        };
+        let state = life(self.view.verdict(owner));
         Holder {
             slot: owner.peer().get(),
             generation: owner.generation(),
@@ -328,7 +332,8 @@ impl<'a> Glance<'a> {
     }
 }
 
-fn region_locks(record: &RegionRecord, glance: &Glance<'_>) -> Vec<LockInfo> {
+/// The lines of a region's own lock, and no more than `most` of them.
+fn region_locks(record: &RegionRecord, glance: &Glance<'_>, most: usize) -> Vec<LockInfo> {
     let at = region_lock_at(glance.view, record);
     let waiting = at.and_then(|at| glance.waiters.get(&at).copied()).unwrap_or(0);
     let line = |kind, holder| LockInfo {
@@ -346,8 +351,10 @@ fn region_locks(record: &RegionRecord, glance: &Glance<'_>) -> Vec<LockInfo> {
     } else if kind(word) != LockKind::Exclusive {
         locks.push(line(kind(word), None));
     }
-    for reader in glance.readers(record).into_values() {
-        locks.push(line(LockKind::Shared, Some(glance.holder(reader))));
+    if locks.len() < most {
+        let readers = glance.readers(record).into_values().take(most - locks.len());
+        let shared = readers.map(|reader| line(LockKind::Shared, Some(glance.holder(reader))));
+        locks.extend(shared);
     }
     if locks.is_empty() && waiting > 0 {
         locks.push(line(LockKind::Exclusive, None));

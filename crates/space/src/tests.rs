@@ -239,7 +239,7 @@ impl Witness for Machine {
 
 impl Park for Machine {
     fn now(&self) -> u64 {
-        self.world.clock.fetch_add(10_000, Ordering::Relaxed)
+        self.world.clock.fetch_add(100_000, Ordering::Relaxed)
     }
 
     fn wait(&self, _word: &AtomicU64, _expected: u64, _until: u64) {

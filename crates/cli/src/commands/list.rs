@@ -1,6 +1,6 @@
 //! `ls` and `stat`: what regions there are.
 
-use std::time::UNIX_EPOCH;
+use std::{collections::HashMap, time::UNIX_EPOCH};
 
 use commonhold::{LockInfo, LockKind, RegionInfo, State};
 use serde::Serialize;
@@ -56,6 +56,7 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
         return out.value(&regions.iter().map(Row::new).collect::<Vec<_>>());
     }
     let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
+    let locks = by_region(&locks);
     let rows = regions.iter().map(|region| {
         vec![
             shown_name(region),
@@ -110,7 +111,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
         });
     }
     let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
-    let lock = lock_column(&region, &locks);
+    let lock = lock_column(&region, &by_region(&locks));
     out.pairs(&[
         ("name", region.name),
         ("size", out.size(region.size)),
@@ -125,15 +126,34 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
     ])
 }
 
+/// What is said of a region's own lock in a column.
+#[derive(Default)]
+struct Summary<'a> {
+    readers: usize,
+    first: Option<&'a LockInfo>,
+}
+
+/// Regions' own locks, by the names of the regions.
+fn by_region(locks: &[LockInfo]) -> HashMap<&str, Summary<'_>> {
+    let mut by_region: HashMap<&str, Summary<'_>> = HashMap::new();
+    for lock in locks.iter().filter(|lock| lock.offset.is_none()) {
+        let summary = by_region.entry(lock.region.as_str()).or_default();
+        summary.readers += usize::from(lock.kind == LockKind::Shared);
+        summary.first = summary.first.or(Some(lock));
+    }
+    by_region
+}
+
 /// `-`, `exclusive by PID`, `upgradable by PID`, `shared by N`, `inconsistent` or `unrecoverable`. `locks` lists a
 /// shared lock once for each peer that reads, beside a writer that waits for those readers to go.
-fn lock_column(region: &RegionInfo, locks: &[LockInfo]) -> String {
-    let of_this = |lock: &&LockInfo| lock.region == region.name && lock.offset.is_none();
-    let readers = locks.iter().filter(of_this).filter(|lock| lock.kind == LockKind::Shared).count();
+fn lock_column(region: &RegionInfo, locks: &HashMap<&str, Summary<'_>>) -> String {
+    let summary = locks.get(region.name.as_str());
+    let readers = summary.map_or(0, |summary| summary.readers);
     if readers > 0 {
         return format!("shared by {readers}");
     }
-    let Some(lock) = region.lock.as_ref().or_else(|| locks.iter().find(of_this)) else {
+    let first = summary.and_then(|summary| summary.first);
+    let Some(lock) = region.lock.as_ref().or(first) else {
         return "-".to_owned();
     };
     match (lock.kind, &lock.holder) {

@@ -72,21 +72,6 @@ impl Stopped {
         self.file.write_all_at(&[0; 8], 8 * header_word::DIRECTORY_LOCK as u64).unwrap();
         kill("CONT", self.holder.pid());
     }
-
-    /// A command that has to end by itself with this status.
-    #[track_caller]
-    fn ends(&self, code: i32, args: &[&str]) -> String {
-        let mut command = self.space.command(args);
-        let text = self.holder.pid().to_string();
-        command.stdin(std::process::Stdio::null());
-        let mut held = Held::spawn(command);
-        let (found, said) = held.wait_and_hear();
-        assert_eq!(found, code, "{args:?} said: {said}");
-        if code == 6 && !args.contains(&"there") {
-            assert!(said.contains(&format!("kill -CONT {text}")), "{args:?} said: {said}");
-        }
-        said
-    }
 }
 
 /// The story: a peer that was stopped in the middle of a create had `destroy --timeout 0`, `destroy --defer`,
@@ -108,11 +93,11 @@ fn beside_a_peer_that_is_stopped_with_the_directory_every_command_ends() {
         &["destroy", "spare", "--timeout", "0"],
         &["destroy", "later", "--defer"],
     ] {
-        stopped.ends(0, args);
+        stopped.space.ends_by_itself(0, args);
     }
-    stopped.ends(3, &["stat", "absent"]);
-    stopped.ends(3, &["map", "absent", "--", "true"]);
-    stopped.ends(3, &["destroy", "absent"]);
+    stopped.space.ends_by_itself(3, &["stat", "absent"]);
+    stopped.space.ends_by_itself(3, &["map", "absent", "--", "true"]);
+    stopped.space.ends_by_itself(3, &["destroy", "absent"]);
     for args in [
         &["create", "new", "4K"][..],
         &["resize", "there", "0"],
@@ -120,11 +105,9 @@ fn beside_a_peer_that_is_stopped_with_the_directory_every_command_ends() {
         &["lock", "new", "--", "true"],
         &["destroy", "used", "--timeout", "0"],
     ] {
-        let mut command = stopped.space.command(args);
-        command.stdin(std::process::Stdio::null());
-        let (code, said) = Held::spawn(command).wait_and_hear();
+        let said = stopped.space.ends_by_itself(6, args);
         let hint = format!("kill -CONT {}", stopped.holder.pid());
-        assert!(code == 6 && said.contains(&hint), "{args:?} ended with {code}, saying: {said}");
+        assert!(said.contains(&hint), "{args:?} said: {said}");
     }
     stopped.go_on();
     for args in
@@ -171,8 +154,8 @@ fn a_lock_of_a_region_that_is_being_destroyed_ends_in_time_and_at_signals() {
         crate::support::until("the region to be on its way out", || {
             space.json(&["stat", name])["state"] == "destroying"
         });
-        space.ends(6, &["lock", name, "--timeout", "0", "--", "true"]);
-        space.ends(6, &["lock", name, "--timeout", "300ms", "--", "true"]);
+        space.ends_by_itself(6, &["lock", name, "--timeout", "0", "--", "true"]);
+        space.ends_by_itself(6, &["lock", name, "--timeout", "300ms", "--", "true"]);
         for (signal, code) in [("INT", 130), ("TERM", 143)] {
             let mut waiter = space.start(&["lock", name, "--", "true"]);
             crate::support::until("a peer", || {

@@ -67,6 +67,15 @@ impl Space {
         ends(code, &self.run(args), args)
     }
 
+    /// The same of one that may be a hang: with a deadline. Gives what it said on standard error.
+    #[track_caller]
+    pub(crate) fn ends_by_itself(&self, code: i32, args: &[&str]) -> String {
+        let nothing = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        let (found, said) = Held::spawn_into(self.command(args), nothing).wait_and_hear();
+        assert_eq!(found, code, "{args:?} ended otherwise, saying: {said}");
+        said
+    }
+
     #[track_caller]
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let mut all = vec!["--json"];
