@@ -44,6 +44,15 @@ pub struct RegionHandle {
     pub generation: u32,
 }
 
+/// What there was to be settled in an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Nothing: it is as it was.
+    Nothing,
+    /// Something that the dead had left: the entry may be free, or another's.
+    Something,
+}
+
 impl<P: Platform> Space<P> {
     /// Creates a region.
     ///
@@ -85,7 +94,9 @@ impl<P: Platform> Space<P> {
             let reserve = options.reserve;
             return Err(DirectoryError::BeyondReserve { asked: options.size, reserve });
         }
-        self.settle_name(me, name, budget)?;
+        if self.settle_name(me, name, budget)? == Some(Settled::Nothing) {
+            return Err(DirectoryError::Exists);
+        }
         let (region, state, extent) = loop {
             let used = {
                 let directory = self.view().directory(me, budget)?;
@@ -108,17 +119,16 @@ impl<P: Platform> Space<P> {
         self.activate(region, state)
     }
 
-    /// Settles what the dead were doing with the region of a name.
+    /// Settles what the dead were doing with the region of a name, if there is one.
     pub(crate) fn settle_name(
         &self,
         me: &Thread<'_>,
         name: &Name,
         budget: Budget,
-    ) -> Result<(), DirectoryError> {
-        if let Some((region, _)) = self.view().find(name)? {
-            self.settle_region(me, region, budget)?;
-        }
-        Ok(())
+    ) -> Result<Option<Settled>, DirectoryError> {
+        let Some((region, _)) = self.view().find(name)? else { return Ok(None) };
+        let did = self.settle_region(me, region, budget)?;
+        Ok(Some(if did { Settled::Something } else { Settled::Nothing }))
     }
 
     /// Takes memory for the entries after the first `used`, which have it, and for their neighbours.

@@ -56,6 +56,8 @@ impl<P: Platform> Space<P> {
         if how == Destroy::Deferred {
             return self.defer(me, name, budget);
         }
+        // What cannot be destroyed needs no mutex to say so.
+        self.find_unmapped(name)?;
         let (region, state) = match self.begin_destroy(me, name, how, budget) {
             Err(error) if error.is_busy() => {
                 return self.destroy_unused(name)?.ok_or(error);

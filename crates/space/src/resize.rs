@@ -73,9 +73,9 @@ impl<P: Platform> Space<P> {
         budget: Budget,
     ) -> Result<(), DirectoryError> {
         let view = self.view();
-        if let Some((region, _)) = view.find(name)?
-            && size < view.entry(region)?[region_word::SIZE].load(Ordering::Relaxed)
-        {
+        // What does not exist needs no mutex to say so.
+        let (region, _) = view.find(name)?.ok_or(DirectoryError::NotFound)?;
+        if size < view.entry(region)?[region_word::SIZE].load(Ordering::Relaxed) {
             view.judge_mappers(region);
         }
         loop {

@@ -33,6 +33,7 @@ fn what_cannot_have_the_directory_in_time_says_who_has_it_and_takes_nothing_over
     let mapped = c.map("x").unwrap();
     let (slot, word) = world.stops(&b);
     let busy = DirectoryError::Busy { slot, thread: b.thread.index() };
+    assert_eq!(a.create("x", 1), Err(DirectoryError::Exists));
     assert_eq!(a.create("y", 1), Err(busy));
     assert_eq!(a.resize("x", PAGE), Err(busy));
     for how in [Destroy::Wait, Destroy::Until(0)] {
