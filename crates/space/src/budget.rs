@@ -40,7 +40,7 @@ impl Patience {
     }
 
     /// The budget of an operation that begins now.
-    pub(crate) fn from_now(self, clock: &impl Park) -> Budget {
+    pub(crate) fn begin(self, clock: &impl Park) -> Budget {
         Budget(clock.now().saturating_add(self.0))
     }
 }
@@ -71,6 +71,6 @@ impl Budget {
 
     /// The same, but with time for honest holders from now on: after work that took long.
     pub(crate) fn renewed(self, clock: &impl Park) -> Self {
-        Self(self.0.max(Patience::LEAST.from_now(clock).0))
+        Self(self.0.max(Patience::LEAST.begin(clock).0))
     }
 }

@@ -65,7 +65,7 @@ impl<P: Platform> Space<P> {
         options: &CreateOptions,
         patience: Patience,
     ) -> Result<RegionHandle, DirectoryError> {
-        let budget = patience.from_now(self.view());
+        let budget = patience.begin(self.view());
         self.sweep(me);
         match self.create_once(me, name, options, budget) {
             // What the dead left behind may be what is missing.

@@ -47,7 +47,7 @@ impl<P: Platform> Space<P> {
         how: Destroy,
         patience: Patience,
     ) -> Result<RegionHandle, DirectoryError> {
-        let budget = patience.from_now(self.view());
+        let budget = patience.begin(self.view());
         self.sweep(me);
         match self.settle_name(me, name, budget) {
             Err(error) if !error.is_busy() => return Err(error),
@@ -249,7 +249,7 @@ impl<P: Platform> Space<P> {
         if view.in_use(region)? {
             return Ok(());
         }
-        let budget = Patience::LEAST.from_now(view);
+        let budget = Patience::LEAST.begin(view);
         let directory = match view.directory(me, budget) {
             Err(error) if error.is_busy() => return Ok(view.raise_hint(region)?),
             result => result?,

@@ -47,7 +47,7 @@ pub(crate) fn take_domain<P: Platform>(
     let damaged = |damage: Damage| AttachError::Directory(damage.into());
     let named = &view.peer(me.owner().peer()).map_err(damaged)?[peer_word::DOMAIN];
     let domains = view.geometry().domains();
-    let budget = Patience::DEFAULT.from_now(view);
+    let budget = Patience::DEFAULT.begin(view);
     loop {
         let known = |index: &u16| view.used_domain(*index) == Some(boot);
         let made = |index: &u16| claim(view, named, *index, boot);

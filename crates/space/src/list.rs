@@ -118,7 +118,7 @@ impl<P: Platform> Space<P> {
     /// [`DirectoryError::Damaged`] names what does not hold.
     pub fn check(&self, me: &Thread<'_>, patience: Patience) -> Result<Census, DirectoryError> {
         let view = self.view();
-        let directory = view.directory(me, patience.from_now(view))?;
+        let directory = view.directory(me, patience.begin(view))?;
         let intent = view.header_word(header_word::INTENT)?.load(Ordering::Relaxed);
         if intent != 0 {
             return Err(Damage::new("the intent record", intent).into());

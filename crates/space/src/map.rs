@@ -43,7 +43,7 @@ impl<P: Platform> Space<P> {
         if let Some(mapped) = self.try_map(me, name, patience)? {
             return Ok(mapped);
         }
-        let budget = patience.from_now(self.view());
+        let budget = patience.begin(self.view());
         while !budget.is_spent(self.view()) {
             if let Some(mapped) = self.try_map(me, name, patience)? {
                 return Ok(mapped);
@@ -67,7 +67,7 @@ impl<P: Platform> Space<P> {
         match self.map_entry(me, region, state) {
             // What the dead left behind may be what is missing.
             Err(error)
-                if error.is_full() && self.reaps_anything(me, patience.from_now(self.view())) =>
+                if error.is_full() && self.reaps_anything(me, patience.begin(self.view())) =>
             {
                 self.map_entry(me, region, state)
             }
@@ -116,7 +116,7 @@ impl<P: Platform> Space<P> {
         if state.phase != RegionPhase::Destroying || state.flags.contains(RegionFlags::DEFERRED) {
             return Ok(false);
         }
-        let settled = self.settle_region(me, region, patience.from_now(self.view()))?;
+        let settled = self.settle_region(me, region, patience.begin(self.view()))?;
         Ok(settled || self.view().region_state(region)? != state)
     }
 

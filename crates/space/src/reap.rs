@@ -49,7 +49,7 @@ impl<P: Platform> Space<P> {
         patience: Patience,
         tell: impl FnMut(&PeerRecord),
     ) -> Result<Reaped, DirectoryError> {
-        self.reap_within(me, patience.from_now(self.view()), tell)
+        self.reap_within(me, patience.begin(self.view()), tell)
     }
 
     pub(crate) fn reap_within(

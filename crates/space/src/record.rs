@@ -41,7 +41,7 @@ impl<P: Platform> Space<P> {
             return Ok(FoundRecord::Wanted);
         }
         let _ = self.are_zero(at, wanted);
-        let _held = self.view().directory(me, patience.from_now(self.view()))?;
+        let _held = self.view().directory(me, patience.begin(self.view()))?;
         if let Some(tag) = self.view().find_record(at, end) {
             let is_wanted = tag == wanted;
             return Ok(if is_wanted { FoundRecord::Wanted } else { FoundRecord::Other(tag) });

@@ -53,7 +53,7 @@ impl<P: Platform> Space<P> {
         size: u64,
         patience: Patience,
     ) -> Result<(), DirectoryError> {
-        let budget = patience.from_now(self.view());
+        let budget = patience.begin(self.view());
         self.sweep(me);
         self.settle_name(me, name, budget)?;
         match self.resize_once(me, name, size, budget) {

@@ -177,7 +177,7 @@ impl<P: Platform> Space<P> {
 
     /// As [`settle`](Self::settle), but what cannot be done now is left to the next.
     pub(crate) fn settle_or_leave(&self, me: &Thread<'_>) {
-        if self.settle(me, Patience::LEAST.from_now(self.view())).is_err()
+        if self.settle(me, Patience::LEAST.begin(self.view())).is_err()
             && let Ok(hint) = self.view().header_word(header_word::DEFERRED_HINT)
         {
             hint.store(SEVERAL, Ordering::SeqCst);

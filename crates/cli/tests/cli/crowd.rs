@@ -45,10 +45,9 @@ fn space_in(folder: &Folder) -> (Space, File) {
 #[track_caller]
 fn ends(space: &Space, code: i32, args: &[&str]) -> String {
     let command = space.command(args);
-    let (begun, path) = (std::time::Instant::now(), std::env::temp_dir().join(unique()));
+    let path = std::env::temp_dir().join(unique());
     let mut held = Held::spawn_into(command, File::create(&path).unwrap());
     let (found, said) = held.wait_and_hear();
-    println!("{args:?}: {:?}", begun.elapsed());
     let printed = fs::read_to_string(&path).unwrap();
     fs::remove_file(path).unwrap();
     assert_eq!(found, code, "{args:?} said: {said}");
