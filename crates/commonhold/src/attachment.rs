@@ -156,10 +156,6 @@ impl Attachment {
         self.core.view().platform()
     }
 
-    pub(crate) fn platform_geometry(&self) -> &commonhold_layout::Geometry {
-        self.core.view().geometry()
-    }
-
     pub(crate) fn peer(&self) -> (u16, u32) {
         (self.core.peer().get(), self.core.generation())
     }
@@ -310,6 +306,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         DirectoryError::Medium(MediumError::Failed { call, errno }) => {
             RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
         }
+        DirectoryError::Unsettled => RegionError::Unsettled { name: owned() },
         DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
         DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
         // `NotMapped` and `Reentered` mean that our own books are wrong: others have taken over.

@@ -12,6 +12,8 @@ use std::{fmt, io, path::PathBuf};
 use commonhold_host::{DeviceError, LockHolder};
 use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError, RecordTag};
 
+use crate::DirectoryHolder;
+
 /// What an error means for a caller who must choose what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -284,6 +286,14 @@ pub enum RegionError {
     TooManyMappings,
     /// This process has as many read locks of the region as can be counted.
     TooManyReaders,
+    /// A living peer is in the middle of changing the table of regions, and has not ended in time: it may be
+    /// stopped. Nothing has changed; try again.
+    Busy(Box<DirectoryHolder>),
+    /// Others went on creating, destroying or changing the region until the time was up.
+    Unsettled {
+        /// Which name.
+        name: String,
+    },
     /// A peer that is silent, and cannot be proved dead, is changing the table of regions.
     Suspect {
         /// Its slot.
@@ -402,7 +412,10 @@ impl RegionError {
             Self::Mapped { .. } | Self::PeerLives { .. } | Self::BarrierFull { .. } => {
                 ErrorKind::InUse
             }
-            Self::TimedOut { .. } | Self::Suspect { .. } => ErrorKind::TimedOut,
+            Self::TimedOut { .. }
+            | Self::Busy(_)
+            | Self::Unsettled { .. }
+            | Self::Suspect { .. } => ErrorKind::TimedOut,
             Self::NoSpace { .. }
             | Self::NoEntry { .. }
             | Self::NoMemory { .. }
@@ -470,6 +483,12 @@ impl RegionError {
     /// Says what is wrong with this peer, or with another.
     fn fmt_about_peers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Busy(holder) => write!(f, "{holder}"),
+            Self::Unsettled { name } => write!(
+                f,
+                "others were creating, destroying or changing the region {name:?} until the time was up \
+                 (`commonhold ls` shows it); if it is being destroyed, it goes when nobody maps it any more"
+            ),
             Self::Suspect { slot } => write!(
                 f,
                 "the table of regions is held by the peer in slot {slot}, which is silent and cannot be \

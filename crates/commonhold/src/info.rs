@@ -91,6 +91,8 @@ pub enum State {
     Active,
     /// It waits for its last mapping to go, or its memory is being given back.
     Destroying,
+    /// Its entry makes no sense: it cannot be used, and only its entry is known.
+    Damaged,
 }
 
 impl fmt::Display for State {
@@ -99,6 +101,7 @@ impl fmt::Display for State {
             Self::Creating => "creating",
             Self::Active => "active",
             Self::Destroying => "destroying",
+            Self::Damaged => "damaged",
         })
     }
 }
@@ -107,7 +110,7 @@ impl fmt::Display for State {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RegionInfo {
-    /// Its name.
+    /// Its name; empty if it is damaged.
     pub name: String,
     /// Entry and generation: together they name this region for ever, whatever comes later under
     /// the same name.

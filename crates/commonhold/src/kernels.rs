@@ -3,7 +3,10 @@
 //! Within one kernel a death is proved. Between kernels that share nothing but memory there is only
 //! the heartbeat, which says that somebody lives and never that somebody is dead.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use commonhold_layout::PeerId;
 use commonhold_space::PeerRecord;
@@ -13,11 +16,15 @@ use crate::{PeerInfoBrief, RegionError, Space, snapshot::dead_peer};
 
 /// Pause between two looks at hearts.
 const LOOK: Duration = Duration::from_millis(10);
+/// For how long hearts are listened to. One that is silent so long is suspect, unless something else shows that
+/// its peer lives: a stopped process whose heart stands still is alive, and stays so.
+const LONGEST: Duration = Duration::from_millis(1500);
 
 impl Space {
     /// Listens until it is known of every peer whose life can be told by its heartbeat only, whether
     /// the heart beats: some 250 ms if all do, and a second if one is silent. A process that has just
-    /// attached has heard nobody yet, and takes everybody to be alive; one that stays knows already.
+    /// attached has heard nobody yet, and takes everybody to be alive; one that stays knows already. It ends
+    /// after a second and a half in any case.
     ///
     /// # Errors
     /// [`RegionError::Forked`].
@@ -28,8 +35,13 @@ impl Space {
 
     fn listen_to(&self, mut unheard: Vec<PeerRecord>) -> Result<(), RegionError> {
         let view = self.attachment().view()?;
+        let end = Instant::now() + LONGEST;
         loop {
             unheard.retain(|before| {
+                // A look at each may take some system calls, and there may be thousands of them.
+                if Instant::now() >= end {
+                    return false;
+                }
                 let now = view.peer_record(before.peer).map(|(now, _)| now);
                 let silent = now.is_some_and(|now| {
                     (now.generation, now.heartbeat) == (before.generation, before.heartbeat)

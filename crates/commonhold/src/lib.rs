@@ -44,6 +44,7 @@
 struct Readme;
 
 mod attachment;
+mod busy;
 mod device;
 mod error;
 mod graph;
@@ -59,6 +60,7 @@ mod space;
 mod threads;
 mod unused;
 
+pub use busy::DirectoryHolder;
 pub use commonhold_host::{
     DeviceError, LockHolder, PciAddress, PciDevice, pci_devices, physical_memory,
 };

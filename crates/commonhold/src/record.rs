@@ -40,10 +40,10 @@ pub use value::Plain;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{Offset, PLACES_MOST, RecordKind, RecordTag};
-use commonhold_space::FoundRecord;
+use commonhold_space::{FoundRecord, Patience};
 use commonhold_window::{OutOfWindow, Run};
 
-use crate::{Mapping, RegionError, attachment::region_error};
+use crate::{Mapping, RegionError};
 
 /// What [`Mapping::open`] can open: a lock with its data, or a struct of them made by
 /// [`records!`](crate::records).
@@ -186,8 +186,8 @@ fn make(mapping: &Mapping, offset: u64, at: Offset, wanted: RecordTag) -> Result
     let attachment = mapping.attachment();
     let core = attachment.core()?;
     let found = core
-        .open_record(&attachment.me()?, at, mapping.end(), wanted)
-        .map_err(|error| region_error(error, mapping.name()))?;
+        .open_record(&attachment.me()?, at, mapping.end(), wanted, Patience::DEFAULT)
+        .map_err(|error| attachment.error(error, mapping.name()))?;
     match found {
         FoundRecord::Wanted => Ok(()),
         FoundRecord::Other(found) => Err(RegionError::OtherRecord { offset, wanted, found }),

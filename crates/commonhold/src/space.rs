@@ -1,9 +1,14 @@
 //! The space and its regions.
 
-use std::{os::fd::OwnedFd, sync::Arc, thread, time::Duration};
+use std::{
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use commonhold_layout::PeerName;
-use commonhold_space::{self as core, RegionHandle};
+use commonhold_space::{self as core, Patience, RegionHandle};
 
 use crate::{
     Access, CreateOptions, Destroy, FormatOptions, Mapping, OpenError, Reaped, RegionError,
@@ -16,16 +21,47 @@ use crate::{
 ///
 /// Clones share one attachment: to others they are one peer. It detaches when the last clone, and the
 /// last mapping, goes.
+///
+/// What it does with the table of regions takes three seconds at most beyond the work itself, whatever other
+/// peers do: if one of them is stopped in the middle of a change, the error is [`RegionError::Busy`] and says
+/// which. [`within`](Self::within) gives a handle with another limit.
 #[derive(Debug, Clone)]
-pub struct Space(Arc<Attachment>);
+pub struct Space {
+    attachment: Arc<Attachment>,
+    patience: Patience,
+}
 
 impl Space {
     pub(crate) const fn of(attachment: Arc<Attachment>) -> Self {
-        Self(attachment)
+        Self { attachment, patience: Patience::DEFAULT }
     }
 
     pub(crate) const fn attachment(&self) -> &Arc<Attachment> {
-        &self.0
+        &self.attachment
+    }
+
+    /// The same attachment, as a handle that waits so long at most for peers who are changing the table of
+    /// regions; but always a tenth of a second, which is more than one that is not stopped needs.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use commonhold::{RegionError, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-within-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// match space.within(Duration::from_millis(200)).create("table", 4096) {
+    ///     Err(RegionError::Busy(holder)) => eprintln!("{holder}"),
+    ///     result => drop(result?),
+    /// }
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self { attachment: Arc::clone(&self.attachment), patience: patience(limit) }
     }
 
     /// Attaches to an existing space, named by a URL: `shm:NAME`, `file:PATH`, `pci:ADDRESS` or
@@ -97,14 +133,14 @@ impl Space {
     /// # Errors
     /// [`RegionError::Forked`].
     pub fn set_name(&self, name: &str) -> Result<(), RegionError> {
-        self.0.core()?.rename(&PeerName::new(name));
+        self.attachment.core()?.rename(&PeerName::new(name));
         Ok(())
     }
 
     /// This peer's slot and generation.
     #[must_use]
     pub fn peer(&self) -> (u16, u32) {
-        self.0.peer()
+        self.attachment.peer()
     }
 
     /// Creates a region of `size` bytes, all zero. It stays until it is destroyed, whoever comes and
@@ -151,35 +187,43 @@ impl Space {
             reserve: options.reserve.unwrap_or(0),
             lazy: options.lazy,
         };
-        let me = self.0.me()?;
+        let me = self.attachment.me()?;
         let handle = self
-            .0
+            .attachment
             .core()?
-            .create(&me, &checked, &wanted)
-            .map_err(|error| region_error(error, name))?;
+            .create(&me, &checked, &wanted, self.patience)
+            .map_err(|error| self.attachment.error(error, name))?;
         Ok(Region { space: self.clone(), name: name.into(), handle, size: options.size })
     }
 
     /// Maps the region of a name, and creates it first if there is none: whoever comes first does. While
-    /// somebody else is creating or destroying it, this waits for the outcome.
+    /// somebody else is creating or destroying it, this waits for the outcome, but for no longer than
+    /// [`within`](Self::within) says, and three seconds otherwise.
     ///
     /// A region that was there keeps its size, whatever `size` says: look at [`Mapping::size`].
     ///
     /// # Errors
-    /// As for [`create`](Self::create) and [`map`](Self::map), but neither `Exists` nor `NotFound`.
+    /// As for [`create`](Self::create) and [`map`](Self::map), but neither `Exists` nor `NotFound`;
+    /// [`RegionError::Unsettled`] if it was still being created or destroyed when the time was up.
     pub fn map_or_create(&self, name: &str, size: u64) -> Result<Mapping, RegionError> {
         /// Between two looks at a region that somebody else is creating or destroying.
         const PAUSE: Duration = Duration::from_millis(1);
+        let mut end = None;
         loop {
             match self.map(name, Access::ReadWrite) {
                 Err(RegionError::NotFound { .. }) => {}
                 result => return result,
             }
             match self.create(name, size) {
-                Ok(_) => {}
-                Err(RegionError::Exists { .. }) => thread::sleep(PAUSE),
+                Ok(_) => continue,
+                Err(RegionError::Exists { .. }) => {}
                 Err(error) => return Err(error),
             }
+            let now = Instant::now();
+            if now >= *end.get_or_insert(now + Duration::from_nanos(self.patience.ns())) {
+                return Err(RegionError::Unsettled { name: name.to_owned() });
+            }
+            thread::sleep(PAUSE);
         }
     }
 
@@ -189,9 +233,8 @@ impl Space {
     /// [`RegionError::NotFound`].
     pub fn region(&self, name: &str) -> Result<Region, RegionError> {
         let checked = checked(name)?;
-        let me = self.0.me()?;
-        let record =
-            self.0.view()?.stat(&me, &checked).map_err(|error| region_error(error, name))?;
+        let view = self.attachment.view()?;
+        let record = view.stat(&checked).map_err(|error| region_error(error, name))?;
         if record.phase != commonhold_layout::RegionPhase::Active {
             return Err(RegionError::NotFound { name: name.to_owned() });
         }
@@ -210,10 +253,13 @@ impl Space {
     /// [`RegionError::NotFound`].
     pub fn map(&self, name: &str, access: Access) -> Result<Mapping, RegionError> {
         let checked = checked(name)?;
-        let me = self.0.me()?;
-        let mapped =
-            self.0.core()?.map(&me, &checked).map_err(|error| region_error(error, name))?;
-        Mapping::of(&self.0, name, mapped, access)
+        let me = self.attachment.me()?;
+        let mapped = self
+            .attachment
+            .core()?
+            .map(&me, &checked, self.patience)
+            .map_err(|error| self.attachment.error(error, name))?;
+        Mapping::of(&self.attachment, name, mapped, access)
     }
 
     /// Destroys a region, and says which one it was. Nobody can map it any more; its memory goes when
@@ -221,7 +267,8 @@ impl Space {
     ///
     /// # Errors
     /// [`RegionError::Mapped`] if this process maps it; [`RegionError::NotFound`];
-    /// [`RegionError::TimedOut`], after which it is active again.
+    /// [`RegionError::TimedOut`], after which it is active again; [`RegionError::Busy`]: also without a timeout
+    /// only those who map it are waited for without a limit.
     ///
     /// # Examples
     /// ```
@@ -250,17 +297,19 @@ impl Space {
     /// ```
     pub fn destroy(&self, name: &str, how: Destroy) -> Result<RegionKey, RegionError> {
         let checked = checked(name)?;
-        let me = self.0.me()?;
-        let how = match how {
-            Destroy::Wait => core::Destroy::Wait,
-            Destroy::Within(timeout) => core::Destroy::Until(self.0.deadline(timeout)),
-            Destroy::Deferred => core::Destroy::Deferred,
+        let me = self.attachment.me()?;
+        let (how, patience) = match how {
+            Destroy::Wait => (core::Destroy::Wait, self.patience),
+            Destroy::Within(timeout) => {
+                (core::Destroy::Until(self.attachment.deadline(timeout)), patience(timeout))
+            }
+            Destroy::Deferred => (core::Destroy::Deferred, self.patience),
         };
         let handle = self
-            .0
+            .attachment
             .core()?
-            .destroy(&me, &checked, how)
-            .map_err(|error| region_error(error, name))?;
+            .destroy(&me, &checked, how, patience)
+            .map_err(|error| self.attachment.error(error, name))?;
         Ok(RegionKey::of(handle))
     }
 
@@ -289,8 +338,11 @@ impl Space {
     /// ```
     pub fn resize(&self, name: &str, size: u64) -> Result<(), RegionError> {
         let checked = checked(name)?;
-        let me = self.0.me()?;
-        self.0.core()?.resize(&me, &checked, size).map_err(|error| region_error(error, name))
+        let me = self.attachment.me()?;
+        self.attachment
+            .core()?
+            .resize(&me, &checked, size, self.patience)
+            .map_err(|error| self.attachment.error(error, name))
     }
 
     /// Looks for dead peers now, and frees what they left.
@@ -298,13 +350,15 @@ impl Space {
     /// # Errors
     /// [`RegionError::Damaged`]; what could not be freed is left for the next time.
     pub fn reap(&self) -> Result<Reaped, RegionError> {
-        let me = self.0.me()?;
+        let me = self.attachment.me()?;
         let mut reaped = Reaped::default();
+        let tell =
+            |record: &core::PeerRecord| reaped.peers.push(crate::snapshot::dead_peer(record));
         let counts = self
-            .0
+            .attachment
             .core()?
-            .reap_with(&me, |record| reaped.peers.push(crate::snapshot::dead_peer(record)))
-            .map_err(|error| region_error(error, ""))?;
+            .reap_with(&me, self.patience, tell)
+            .map_err(|error| self.attachment.error(error, ""))?;
         reaped.settled = counts.settled;
         Ok(reaped)
     }
@@ -314,7 +368,7 @@ impl Space {
     /// load. Never so for memory of a device.
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
-        self.0.platform().mapped().was_seen_nameless()
+        self.attachment.platform().mapped().was_seen_nameless()
     }
 
     /// A descriptor of the space's file that may be handed to others: it carries nothing by which
@@ -323,7 +377,8 @@ impl Space {
     /// # Errors
     /// [`RegionError::Forked`], or the operating system's.
     pub fn duplicate_fd(&self) -> Result<OwnedFd, RegionError> {
-        let file = self.0.core()?.view().platform().mapped().file().ok_or(RegionError::Forked)?;
+        let platform = self.attachment.core()?.view().platform();
+        let file = platform.mapped().file().ok_or(RegionError::Forked)?;
         file.try_clone_to_owned().map_err(|source| RegionError::Os { call: "dup", source })
     }
 
@@ -332,9 +387,17 @@ impl Space {
     /// # Errors
     /// [`RegionError::Damaged`] names what does not hold.
     pub fn check(&self) -> Result<(), RegionError> {
-        let me = self.0.me()?;
-        self.0.core()?.check(&me).map(drop).map_err(|error| region_error(error, ""))
+        let me = self.attachment.me()?;
+        self.attachment
+            .core()?
+            .check(&me, self.patience)
+            .map(drop)
+            .map_err(|error| self.attachment.error(error, ""))
     }
+}
+
+fn patience(limit: Duration) -> Patience {
+    Patience::of_ns(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// A region that was found or created: which one, not a mapping of it.

@@ -56,6 +56,7 @@ mod refusal;
 mod scratch;
 mod shm;
 mod silence;
+mod stopped;
 #[cfg(test)]
 mod tests;
 mod touch;
@@ -79,6 +80,7 @@ pub use platform::{LinuxPlatform, thread_id, unix_ms};
 pub use probe::{Cache, Cost, Memory};
 pub use process::parent_of;
 pub use refusal::DeviceError;
+pub use stopped::is_stopped;
 pub use uffd::{PagedSpace, Paging, PagingError, UffdMmu, UffdObject, UffdSpace, UserfaultError};
 pub use url::{PciAddress, Url, UrlError};
 

@@ -149,6 +149,11 @@ impl Myself {
         Self { identity, proc_is_ours: proc_is_ours(), clock_is_common }
     }
 
+    /// Whether `/proc` shows the process ids of our own PID namespace.
+    pub(crate) const fn proc_is_ours(&self) -> bool {
+        self.proc_is_ours
+    }
+
     /// Whether process ids of that peer mean to us what they mean to it.
     pub(crate) fn shares_processes_with(&self, other: &Identity) -> bool {
         let me = &self.identity;

@@ -1,4 +1,5 @@
-//! Domain records: one per running kernel. Written under the directory mutex.
+//! Domain records: one per running kernel. A record that is all zeros becomes a kernel's by compare-and-swap,
+//! word by word; one of a kernel that is gone becomes another's under the directory mutex.
 
 /// Indices of the words of a domain record (64 bytes).
 pub mod domain_word {

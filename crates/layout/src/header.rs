@@ -84,13 +84,15 @@ pub mod header_word {
     /// FNV-1a of the words 1 to 12.
     pub const CHECKSUM: usize = 13;
 
-    /// The directory mutex: a lock word. Everything from here to the end of the intent record, and
-    /// every change of a region's state, name or extent, happens under it.
+    /// The directory mutex: a lock word. Everything from here to the end of the intent record (but
+    /// [`REGIONS_USED`] and [`DEFERRED_HINT`]), and every change of a region's name, extent or links, happens
+    /// under it.
     pub const DIRECTORY_LOCK: usize = 64;
 
     /// Odd while the name chains are being changed; even, and larger, afterwards.
     pub const CHAIN_SEQUENCE: usize = 72;
-    /// Region entries that have memory behind them: entries from here on were never used.
+    /// Region entries that have memory behind them: entries from here on were never used. Raised by
+    /// compare-and-swap, without the directory mutex.
     pub const REGIONS_USED: usize = 73;
     /// Where the search for a free region entry begins.
     pub const FREE_HINT: usize = 74;
@@ -98,8 +100,9 @@ pub mod header_word {
     pub const EXTENT_HEAD: usize = 75;
     /// The extent after which the search for free space begins: region id + 1, or 0.
     pub const EXTENT_CURSOR: usize = 76;
-    /// Not 0 if a region may be waiting for its last unmap to free it (set before, cleared when a
-    /// search under the directory mutex finds none).
+    /// Not 0 if something may be left in an entry although nobody has died, such as a deferred region that
+    /// waits for its last unmap: the link of the only such entry, or all ones if there may be several. Raised
+    /// by anybody; cleared by whoever is about to look at all entries.
     pub const DEFERRED_HINT: usize = 77;
 
     /// The intent record: what the holder of the directory mutex is changing; 0 if nothing.

@@ -20,7 +20,9 @@ pub mod region_word {
     pub const NAME_LEN: usize = 5;
     /// Next entry in the same name chain: region id + 1, or 0.
     pub const NEXT_IN_CHAIN: usize = 6;
-    /// The owner word of whoever is creating, destroying or freeing it.
+    /// The owner word of whoever is creating, destroying, freeing or resizing it. With
+    /// [`INCONSISTENT`](crate::LockFlags::INCONSISTENT): bytes beyond the size may be anything, or have memory;
+    /// of an active region, it is being resized by that owner, if there is one who lives.
     pub const ACTOR: usize = 7;
     /// First of [`Name::WORDS`](crate::Name::WORDS) words.
     pub const NAME: usize = 8;

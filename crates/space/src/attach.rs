@@ -8,15 +8,15 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    BootId, Damage, DomainState, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerRef,
-    PeerState, ThreadId, ThreadLife, domain_word, header_word, peer_word, thread_word,
+    Damage, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerRef, PeerState, ThreadId,
+    ThreadLife, header_word, peer_word, thread_word,
 };
 use commonhold_sync::{Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{
     AttachError, DirectoryError, Identity, MediumError, Platform, RegionHandle, View,
-    kernels::own_word,
+    domain::take_domain, kernels::own_word,
 };
 
 /// A space that this peer is attached to.
@@ -81,18 +81,24 @@ impl<P: Platform> Space<P> {
             live: live.word(),
             view,
         };
-        if inherited {
-            space.settle_inheritance().map_err(AttachError::Directory)?;
-        }
+        space.settle_inheritance(inherited).map_err(AttachError::Directory)?;
         Ok(space)
     }
 
-    fn settle_inheritance(&self) -> Result<(), DirectoryError> {
+    /// What the last peer of the slot left, if it was dead, and deferred regions that nobody maps any more.
+    fn settle_inheritance(&self, inherited: bool) -> Result<(), DirectoryError> {
+        if !inherited && !self.has_hint()? {
+            return Ok(());
+        }
         let thread = self.claim_thread(NO_TID)?;
         let me = self.thread(thread)?;
-        let settled = self.view.directory(&me).and_then(|directory| self.settle(&directory));
+        if inherited {
+            self.settle_or_leave(&me);
+        } else {
+            self.sweep(&me);
+        }
         self.release_thread(thread);
-        settled.map(drop)
+        Ok(())
     }
 
     /// Gives the slot back. Everything that was mapped or locked must have been given back before.
@@ -476,13 +482,12 @@ fn write_record<P: Platform>(
     let of = PeerRef::new(slot.peer, slot.state.generation);
     let thread = claim_thread(view, of, NO_TID).map_err(AttachError::Directory)?;
     let me = as_thread(view, slot.peer, slot.state, thread).map_err(AttachError::Directory)?;
-    let domain = take_domain(view, &me, identity.boot)?;
+    take_domain(view, &me, identity.boot)?;
     let store = |index: usize, value: u64| {
         if let Some(word) = record.get(index) {
             word.store(value, Ordering::Relaxed);
         }
     };
-    store(peer_word::DOMAIN, u64::from(domain));
     store(peer_word::PID, u64::from(identity.pid));
     store(peer_word::PID_NAMESPACE, identity.pid_namespace);
     store(peer_word::START_TIME, identity.start_time);
@@ -501,55 +506,6 @@ fn write_name(record: &[AtomicU64], name: &PeerName) {
     for (word, value) in record.iter().skip(peer_word::NAME).zip(name.words()) {
         word.store(*value, Ordering::Relaxed);
     }
-}
-
-/// Finds the record of a kernel, or takes one: a free one, or one whose peers are all gone.
-fn take_domain<P: Platform>(
-    view: &View<P>,
-    me: &Thread<'_>,
-    boot: BootId,
-) -> Result<u16, AttachError> {
-    let domains = view.geometry().domains();
-    let known = |index: &u16| view.used_domain(*index) == Some(boot);
-    if let Some(index) = (0..domains).find(known) {
-        return Ok(index);
-    }
-    let _held = view.directory(me).map_err(AttachError::Directory)?;
-    if let Some(index) = (0..domains).find(known) {
-        return Ok(index);
-    }
-    let in_use = |index: u16| {
-        view.peer_ids().any(|peer| {
-            view.peer(peer).is_ok_and(|record| {
-                let state = view.peer_state(peer);
-                state.phase != PeerPhase::Free
-                    && peer != me.owner().peer()
-                    && record[peer_word::DOMAIN].load(Ordering::Relaxed) == u64::from(index)
-            })
-        })
-    };
-    let free = (0..domains)
-        .find(|index| view.used_domain(*index).is_none())
-        .or_else(|| (0..domains).find(|index| !in_use(*index)))
-        .ok_or(AttachError::NoDomain { domains })?;
-    write_domain(view, free, boot).map_err(directory)?;
-    Ok(free)
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "the halves of the boot id are meant")]
-fn write_domain<P: Platform>(
-    view: &View<P>,
-    index: u16,
-    boot: BootId,
-) -> Result<(), commonhold_layout::Damage> {
-    let words = view.domain(index)?;
-    words[domain_word::STATE].store(DomainState::Free.word(), Ordering::Relaxed);
-    words[domain_word::BOOT_LOW].store(boot.0 as u64, Ordering::Release);
-    words[domain_word::BOOT_HIGH].store((boot.0 >> 64) as u64, Ordering::Release);
-    Point::AttachDomainWritten.reached();
-    // Release: whoever finds the record in use reads the whole boot id.
-    words[domain_word::STATE].store(DomainState::Used.word(), Ordering::Release);
-    Ok(())
 }
 
 /// What a medium says when it is full, where the operation has a name for that.

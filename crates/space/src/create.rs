@@ -1,21 +1,22 @@
 //! Creating a region.
 //!
 //! Under the directory mutex an entry and an extent are chosen, written and linked, in the state
-//! `Creating` and with the creator as actor. The memory is taken without the mutex, so that a large
-//! region does not hold others up. Then the creator alone makes it `Active`. If it dies before, the
+//! `Creating` and with the creator as actor. All memory, that of new entries too, is taken without the
+//! mutex, so that a large region does not hold others up. Then the creator alone makes it `Active`. If it dies before, the
 //! entry is undone by whoever comes across it; nobody ever maps half a region.
 
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Damage, Extent, Name, Owner, RegionFlags, RegionId, RegionPhase, RegionState, align_up,
-    header_word, region_word,
+    Damage, Extent, Name, RegionFlags, RegionId, RegionPhase, RegionState, align_up, header_word,
+    region_word,
 };
 use commonhold_sync::Thread;
 use commonhold_window::Point;
 
 use crate::{
-    DirectoryError, Platform, Space,
+    DirectoryError, Patience, Platform, Reaped, Space,
+    budget::Budget,
     directory::{Directory, Place},
 };
 
@@ -43,6 +44,15 @@ pub struct RegionHandle {
     pub generation: u32,
 }
 
+/// What there was to be settled in an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Nothing: it is as it was.
+    Nothing,
+    /// Something that the dead had left: the entry may be free, or another's.
+    Something,
+}
+
 impl<P: Platform> Space<P> {
     /// Creates a region.
     ///
@@ -53,16 +63,23 @@ impl<P: Platform> Space<P> {
         me: &Thread<'_>,
         name: &Name,
         options: &CreateOptions,
+        patience: Patience,
     ) -> Result<RegionHandle, DirectoryError> {
-        match self.create_once(me, name, options) {
+        let budget = patience.begin(self.view());
+        self.sweep(me);
+        match self.create_once(me, name, options, budget) {
             // What the dead left behind may be what is missing.
-            Err(DirectoryError::NoSpace { .. } | DirectoryError::NoEntry { .. })
-                if self.reap(me)?.freed_anything() =>
-            {
-                self.create_once(me, name, options)
+            Err(error) if error.is_full() && self.reaps_anything(me, budget) => {
+                self.create_once(me, name, options, budget.renewed(self.view()))
             }
             result => result,
         }
+    }
+
+    /// Whether there was anything to reap, now that there is no room.
+    pub(crate) fn reaps_anything(&self, me: &Thread<'_>, budget: Budget) -> bool {
+        let budget = budget.renewed(self.view());
+        self.reap_within(me, budget, |_| {}).is_ok_and(Reaped::freed_anything)
     }
 
     fn create_once(
@@ -70,32 +87,68 @@ impl<P: Platform> Space<P> {
         me: &Thread<'_>,
         name: &Name,
         options: &CreateOptions,
+        budget: Budget,
     ) -> Result<RegionHandle, DirectoryError> {
         let asked = options.size.max(options.reserve);
         if options.reserve != 0 && options.reserve < options.size {
             let reserve = options.reserve;
             return Err(DirectoryError::BeyondReserve { asked: options.size, reserve });
         }
-        let (region, state, extent) = {
-            let directory = self.view().directory(me)?;
-            directory.refuse_taken(self, name)?;
-            let page = self.view().geometry().page();
-            // What cannot even be rounded up fits nowhere.
-            let reserve = align_up(asked, page).unwrap_or(u64::MAX);
-            let region = directory.free_entry()?;
-            let place = directory
-                .choose_place(reserve)?
-                .map_err(|largest| DirectoryError::NoSpace { asked, largest })?;
-            Point::CreateChosen.reached();
-            let state = directory.write_entry(region, name, &place, options)?;
-            (region, state, place.extent)
+        if self.settle_name(me, name, budget)? == Some(Settled::Nothing) {
+            return Err(DirectoryError::Exists);
+        }
+        let (region, state, extent) = loop {
+            let used = {
+                let directory = self.view().directory(me, budget)?;
+                if directory.find(name)?.is_some() {
+                    return Err(DirectoryError::Exists);
+                }
+                match directory.free_entry()? {
+                    Ok(region) => break directory.take_entry(region, name, asked, options)?,
+                    Err(used) => used,
+                }
+            };
+            // Others may take all the new entries; somebody does, each time.
+            self.add_entries(used)?;
         };
         Point::CreateLinked.reached();
         if !options.lazy {
-            self.take_memory(me, region, state, extent, options.size)?;
+            self.take_memory(me, region, state, extent, options.size, budget)?;
         }
         Point::CreateCommitted.reached();
         self.activate(region, state)
+    }
+
+    /// Settles what the dead were doing with the region of a name, if there is one.
+    pub(crate) fn settle_name(
+        &self,
+        me: &Thread<'_>,
+        name: &Name,
+        budget: Budget,
+    ) -> Result<Option<Settled>, DirectoryError> {
+        let Some((region, _)) = self.view().find(name)? else { return Ok(None) };
+        let did = self.settle_region(me, region, budget)?;
+        Ok(Some(if did { Settled::Something } else { Settled::Nothing }))
+    }
+
+    /// Takes memory for the entries after the first `used`, which have it, and for their neighbours.
+    fn add_entries(&self, used: u32) -> Result<(), DirectoryError> {
+        const AT_ONCE: u32 = 64;
+        let view = self.view();
+        let end = used.saturating_add(AT_ONCE).min(view.geometry().regions());
+        let entries = view.geometry().region_entries(used.into(), end.into());
+        view.platform()
+            .commit(entries.ok_or(Damage::new("the number of used regions", used.into()))?)?;
+        Point::CreateEntries.reached();
+        // Release: whoever sees the number sees memory behind the entries. It fails if somebody else has
+        // raised it meanwhile.
+        let _ = view.header_word(header_word::REGIONS_USED)?.compare_exchange(
+            used.into(),
+            end.into(),
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+        Ok(())
     }
 
     fn take_memory(
@@ -105,6 +158,7 @@ impl<P: Platform> Space<P> {
         state: RegionState,
         extent: Extent,
         size: u64,
+        budget: Budget,
     ) -> Result<(), DirectoryError> {
         let page = self.view().geometry().page();
         let Some(whole) = align_up(size, page).and_then(|size| extent.part(0, size)) else {
@@ -114,9 +168,9 @@ impl<P: Platform> Space<P> {
             return Ok(());
         }
         let Err(error) = self.view().platform().commit(whole) else { return Ok(()) };
-        let directory = self.view().directory(me)?;
-        if directory.view.region_state(region)? == state {
-            directory.free_now(region, state)?;
+        // The error that counts is the first.
+        if let Some(freeing) = self.free_as_actor(region, state)? {
+            let _ = self.free(me, region, freeing, budget);
         }
         Err(error.into())
     }
@@ -138,15 +192,27 @@ impl<P: Platform> Space<P> {
 }
 
 impl<P: Platform> Directory<'_, P> {
-    /// `Exists` if the name is taken; what the dead were doing with it is settled first.
-    fn refuse_taken(&self, space: &Space<P>, name: &Name) -> Result<(), DirectoryError> {
-        let Some((region, _)) = self.find(name)? else { return Ok(()) };
-        space.settle_entry(self, region)?;
-        if self.find(name)?.is_some() { Err(DirectoryError::Exists) } else { Ok(()) }
+    /// Chooses a place, and writes and links the entry.
+    fn take_entry(
+        &self,
+        region: RegionId,
+        name: &Name,
+        asked: u64,
+        options: &CreateOptions,
+    ) -> Result<(RegionId, RegionState, Extent), DirectoryError> {
+        // What cannot even be rounded up fits nowhere.
+        let reserve = align_up(asked, self.view.geometry().page()).unwrap_or(u64::MAX);
+        let place = self
+            .choose_place(reserve)?
+            .map_err(|largest| DirectoryError::NoSpace { asked, largest })?;
+        Point::CreateChosen.reached();
+        let state = self.write_entry(region, name, &place, options)?;
+        Ok((region, state, place.extent))
     }
 
-    /// A free entry: near the last one freed, else a new one, else any.
-    fn free_entry(&self) -> Result<RegionId, DirectoryError> {
+    /// A free entry: near the last one freed, else a new one, else any. `Err`: so many entries have memory,
+    /// none from the last freed on is free, and others could get memory.
+    fn free_entry(&self) -> Result<Result<RegionId, u32>, DirectoryError> {
         let view = self.view;
         let used = view.regions_used()?;
         let hint_word = view.header_word(header_word::FREE_HINT)?;
@@ -156,35 +222,15 @@ impl<P: Platform> Directory<'_, P> {
             view.region_state(*region)
                 .is_ok_and(|state| state.phase == RegionPhase::Free && state.generation < u32::MAX)
         };
-        let found = (hint..used).map(RegionId::new).find(is_free);
-        let found = match found {
-            Some(region) => Some(region),
-            None => match self.new_entry(used)? {
-                Some(region) => Some(region),
-                None => (0..hint).map(RegionId::new).find(is_free),
-            },
-        };
         let regions = view.geometry().regions();
+        let found = match (hint..used).map(RegionId::new).find(is_free) {
+            None if used < regions => return Ok(Err(used)),
+            None => (0..hint).map(RegionId::new).find(is_free),
+            found => found,
+        };
         let region = found.ok_or(DirectoryError::NoEntry { regions })?;
         hint_word.store(u64::from(region.get()) + 1, Ordering::Relaxed);
-        Ok(region)
-    }
-
-    /// The first entry that was never used; its memory, and that of its neighbours, is taken now.
-    fn new_entry(&self, used: u32) -> Result<Option<RegionId>, DirectoryError> {
-        const AT_ONCE: u32 = 64;
-        let view = self.view;
-        if used >= view.geometry().regions() {
-            return Ok(None);
-        }
-        let end = used.saturating_add(AT_ONCE).min(view.geometry().regions());
-        let entries = view.geometry().region_entries(used.into(), end.into());
-        view.platform()
-            .commit(entries.ok_or(Damage::new("the number of used regions", used.into()))?)?;
-        Point::CreateEntries.reached();
-        // Release: whoever sees the number sees memory behind the entries.
-        view.header_word(header_word::REGIONS_USED)?.store(end.into(), Ordering::Release);
-        Ok(Some(RegionId::new(used)))
+        Ok(Ok(region))
     }
 
     /// Room for `reserve` bytes; `Err` is the largest free extent.
@@ -249,11 +295,5 @@ impl<P: Platform> Directory<'_, P> {
         }
         self.end_links()?;
         Ok(state)
-    }
-
-    /// Whoever is creating, destroying or freeing an entry.
-    pub(crate) fn actor(&self, region: RegionId) -> Result<Option<Owner>, Damage> {
-        let word = self.view.entry(region)?[region_word::ACTOR].load(Ordering::Relaxed);
-        Ok(commonhold_layout::LockWord::from_word(word).owner())
     }
 }

@@ -1,19 +1,26 @@
-//! Destroying a region, and settling what the dead were doing with one.
+//! Destroying a region.
 //!
 //! `Active -> Destroying` refuses new mappings. When the last one has gone, `Destroying -> Freeing`
-//! (under the directory mutex, so that only one party does it) gives the right and the duty to give
-//! the memory back, which happens without the mutex; then the entry is unlinked and `Free`.
-//! Whoever holds a duty is written as the entry's actor before the state says so.
+//! (by the actor; of a deferred region under the directory mutex, so that only one party does it) gives the
+//! right and the duty to give the memory back, which happens without the mutex; then the entry is unlinked
+//! and `Free`. Whoever holds a duty is written as the entry's actor before the state says so.
+//!
+//! A deferred region has no actor, so it becomes one by compare-and-swap, without the mutex. What the dead
+//! left is settled in `settle.rs`.
 
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Name, RegionFlags, RegionId, RegionPhase, RegionState, header_word, region_word,
+    Damage, LockFlags, LockWord, Name, Owner, RegionFlags, RegionId, RegionPhase, RegionState,
+    header_word, region_word,
 };
 use commonhold_sync::{Liveness, LockError, Park, Thread, Verdict};
 use commonhold_window::Point;
 
-use crate::{DirectoryError, Platform, RegionHandle, Space, directory::Directory};
+use crate::{
+    DirectoryError, Patience, Platform, RegionHandle, Space, View, budget::Budget,
+    directory::Directory,
+};
 
 /// How to destroy a region that others still map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +34,8 @@ pub enum Destroy {
 }
 
 impl<P: Platform> Space<P> {
-    /// Destroys the region of a name, and says which one it was.
+    /// Destroys the region of a name, and says which one it was. `patience` is for others who are changing
+    /// the directory; mappers are waited for as `how` says.
     ///
     /// # Errors
     /// [`DirectoryError::NotFound`], [`DirectoryError::Mapped`] if the caller maps it,
@@ -37,221 +45,305 @@ impl<P: Platform> Space<P> {
         me: &Thread<'_>,
         name: &Name,
         how: Destroy,
+        patience: Patience,
     ) -> Result<RegionHandle, DirectoryError> {
-        let directory = self.view().directory(me)?;
-        let (region, state) = self.find_active(&directory, name)?;
-        let handle = RegionHandle { region, generation: state.generation };
-        if self.view().mappers(region).any(|(mapper, _)| mapper.peer == self.peer()) {
-            return Err(DirectoryError::Mapped);
+        let budget = patience.begin(self.view());
+        self.sweep(me);
+        match self.settle_name(me, name, budget) {
+            Err(error) if !error.is_busy() => return Err(error),
+            _ => {}
         }
-        let state = directory.begin_destroy(region, state, how)?;
-        if self.view().mappings(region) == 0 {
-            let state = directory.begin_free(region, state)?;
-            drop(directory);
-            self.free(me, region, state)?;
-        } else {
-            drop(directory);
-            if how != Destroy::Deferred {
-                self.await_unmapped(me, region, state, how)?;
+        if how == Destroy::Deferred {
+            return self.defer(me, name, budget);
+        }
+        // What cannot be destroyed needs no mutex to say so.
+        self.find_unmapped(name)?;
+        let (region, state) = match self.begin_destroy(me, name, how, budget) {
+            Err(error) if error.is_busy() => {
+                return self.destroy_unused(name)?.ok_or(error);
             }
-        }
-        Ok(handle)
+            result => result?,
+        };
+        self.await_unmapped(me, region, state, how, budget)?;
+        Ok(RegionHandle { region, generation: state.generation })
     }
 
-    /// The active region of a name; what the dead were doing with it is settled first.
-    pub(crate) fn find_active(
-        &self,
-        directory: &Directory<'_, P>,
-        name: &Name,
-    ) -> Result<(RegionId, RegionState), DirectoryError> {
-        let (region, _) = directory.find(name)?.ok_or(DirectoryError::NotFound)?;
-        self.settle_entry(directory, region)?;
-        let state = self.view().region_state(region)?;
+    /// The active region of a name, which this peer does not map.
+    fn find_unmapped(&self, name: &Name) -> Result<(RegionId, RegionState), DirectoryError> {
+        let (region, state) = self.view().find(name)?.ok_or(DirectoryError::NotFound)?;
         if state.phase != RegionPhase::Active {
             return Err(DirectoryError::NotFound);
+        }
+        if self.view().mappers(region).any(|(mapper, _)| mapper.peer == self.peer()) {
+            return Err(DirectoryError::Mapped);
         }
         Ok((region, state))
     }
 
+    /// Makes a region deferred, without the directory mutex: there is no actor that would have to be written
+    /// together with the state. Whoever finds that nobody uses it frees it.
+    fn defer(
+        &self,
+        me: &Thread<'_>,
+        name: &Name,
+        budget: Budget,
+    ) -> Result<RegionHandle, DirectoryError> {
+        /// Lost races that are not looked at for time.
+        const RACES: u32 = 64;
+        for race in 0.. {
+            let (region, state) = self.find_unmapped(name)?;
+            if self.make_deferred(region, state)? {
+                self.finish_deferred(me, region)?;
+                return Ok(RegionHandle { region, generation: state.generation });
+            }
+            if race > RACES && budget.is_spent(self.view()) {
+                break;
+            }
+        }
+        Err(DirectoryError::Unsettled)
+    }
+
+    fn make_deferred(&self, region: RegionId, state: RegionState) -> Result<bool, DirectoryError> {
+        let view = self.view();
+        view.raise_hint(region)?;
+        Point::DestroyHinted.reached();
+        if !view.change_state(region, state, deferred(state))? {
+            return Ok(false);
+        }
+        Point::DestroyState.reached();
+        // Again: whoever took the hint down in between may have looked at the entry before that.
+        view.raise_hint(region)?;
+        Ok(true)
+    }
+
+    /// Destroys a region that nobody uses although somebody holds the directory and does not go on: the next
+    /// who has it frees the region. `None` if somebody uses it.
+    fn destroy_unused(&self, name: &Name) -> Result<Option<RegionHandle>, DirectoryError> {
+        let view = self.view();
+        let (region, state) = self.find_unmapped(name)?;
+        let handle = RegionHandle { region, generation: state.generation };
+        if view.in_use(region)? || !self.make_deferred(region, state)? {
+            return Ok(None);
+        }
+        // SeqCst, in `change_state`: who maps it counts itself before it looks at the state again.
+        if view.in_use(region)? && view.change_state(region, deferred(state), state)? {
+            Point::DestroyUndone.reached();
+            return Ok(None);
+        }
+        Ok(Some(handle))
+    }
+
+    /// Becomes the actor of an active region, and refuses new mappings. Who is resizing it is waited for like
+    /// those who map it.
+    fn begin_destroy(
+        &self,
+        me: &Thread<'_>,
+        name: &Name,
+        how: Destroy,
+        budget: Budget,
+    ) -> Result<(RegionId, RegionState), DirectoryError> {
+        let view = self.view();
+        loop {
+            let directory = view.directory(me, budget.renewed(view))?;
+            let (region, state) = self.find_unmapped(name)?;
+            let Some(resizer) = view.resizer(region)? else {
+                return Ok((region, directory.begin_destroy(region, state)?));
+            };
+            drop(directory);
+            if how.ends().is_some_and(|end| view.now() >= end) {
+                return Err(DirectoryError::TimedOut);
+            }
+            self.await_resizer(me, region, resizer, how.ends().unwrap_or(u64::MAX))?;
+        }
+    }
+
+    /// Waits, for a slice, until another thread has given a region its size.
+    pub(crate) fn await_resizer(
+        &self,
+        me: &Thread<'_>,
+        region: RegionId,
+        resizer: Owner,
+        end: u64,
+    ) -> Result<(), DirectoryError> {
+        let view = self.view();
+        let event = self.unmapped(region)?;
+        let number = event.sequence();
+        if view.verdict(resizer) == Verdict::Dead || view.resizer(region)? != Some(resizer) {
+            return Ok(());
+        }
+        let slice = view.now().saturating_add(commonhold_sync::SLICE_NS);
+        match event.wait(me, view, number, Some(slice.min(end))) {
+            Ok(_) | Err(LockError::TimedOut) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until nobody maps a region any more, and frees it. Its actor needs no mutex for the one or the
+    /// other: while it lives, nobody else changes the state.
     fn await_unmapped(
         &self,
         me: &Thread<'_>,
         region: RegionId,
         state: RegionState,
         how: Destroy,
+        budget: Budget,
     ) -> Result<(), DirectoryError> {
         let event = self.unmapped(region)?;
-        let deadline = if let Destroy::Until(deadline) = how { deadline } else { u64::MAX };
+        let view = self.view();
+        let deadline = how.ends().unwrap_or(u64::MAX);
         loop {
             let number = event.sequence();
-            for (mapper, _) in self.view().mappers(region) {
-                // A dead one is fenced by this, and counts no longer.
-                let _: Verdict = self.view().verdict_of(mapper);
+            view.judge_mappers(region);
+            if view.mappings(region) == 0 {
+                let freeing = self.free_as_actor(region, state)?.ok_or(DirectoryError::Fenced)?;
+                return self.free(me, region, freeing, budget);
             }
-            let gone = self.view().mappings(region) == 0;
-            if gone || self.view().now() >= deadline {
-                let directory = self.view().directory(me)?;
-                if self.view().region_state(region)? != state {
-                    return Err(DirectoryError::Fenced);
-                }
-                if self.view().mappings(region) == 0 {
-                    let state = directory.begin_free(region, state)?;
-                    drop(directory);
-                    return self.free(me, region, state);
-                }
-                if !gone {
-                    Point::DestroyTimedOut.reached();
-                    directory.set_state(region, state.in_phase(RegionPhase::Active))?;
-                    Point::DestroyUndone.reached();
-                    return Err(DirectoryError::TimedOut);
-                }
+            if view.now() >= deadline {
+                return self.undo(me, region, state);
             }
-            let slice = self.view().now().saturating_add(commonhold_sync::SLICE_NS);
-            match event.wait(me, self.view(), number, Some(deadline.min(slice))) {
+            let slice = view.now().saturating_add(commonhold_sync::SLICE_NS);
+            match event.wait(me, view, number, Some(deadline.min(slice))) {
                 Ok(_) | Err(LockError::TimedOut) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Frees a deferred region if its last mapping has gone.
+    /// Makes a region active again whose mappers have not gone in time.
+    fn undo(
+        &self,
+        me: &Thread<'_>,
+        region: RegionId,
+        state: RegionState,
+    ) -> Result<(), DirectoryError> {
+        let view = self.view();
+        Point::DestroyTimedOut.reached();
+        let actor = view.actor(region)?;
+        // Not the actor of an active region: it would be taken for one that resizes it. If somebody else is
+        // the actor by now, this peer was declared dead.
+        if actor.is_owned_by(me.owner()) {
+            let left = LockWord::unowned(actor.flags().only(LockFlags::INCONSISTENT)).word();
+            if !view.change_state(region, state, state.in_phase(RegionPhase::Active))? {
+                return Err(DirectoryError::Fenced);
+            }
+            // Relaxed: fails if the next actor is there already, which has kept the flag.
+            let _ = view.entry(region)?[region_word::ACTOR].compare_exchange(
+                actor.word(),
+                left,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            Point::DestroyUndone.reached();
+            return Err(DirectoryError::TimedOut);
+        }
+        Err(DirectoryError::Fenced)
+    }
+
+    /// Frees a deferred region if nobody uses it any more; if the directory cannot be had, the next does.
     pub(crate) fn finish_deferred(
         &self,
         me: &Thread<'_>,
         region: RegionId,
     ) -> Result<(), DirectoryError> {
-        if self.view().mappings(region) > 0 {
+        let view = self.view();
+        if view.in_use(region)? {
             return Ok(());
         }
-        let directory = self.view().directory(me)?;
-        let state = self.view().region_state(region)?;
+        let budget = Patience::LEAST.begin(view);
+        let directory = match view.directory(me, budget) {
+            Err(error) if error.is_busy() => return Ok(view.raise_hint(region)?),
+            result => result?,
+        };
+        let state = view.region_state(region)?;
         let ours = state.phase == RegionPhase::Destroying
             && state.flags.contains(RegionFlags::DEFERRED)
-            && self.view().mappings(region) == 0;
+            && !view.in_use(region)?;
         if !ours {
             return Ok(());
         }
-        let state = directory.begin_free(region, state)?;
+        let freeing = directory.begin_free(region, state)?;
         drop(directory);
-        self.free(me, region, state)
+        freeing.map_or(Ok(()), |freeing| self.free(me, region, freeing, budget))
     }
 
-    /// Does the duty of an actor of `Freeing`.
-    fn free(
+    /// Takes the duty to free a region whose actor this thread is already. `None` if it is not any more.
+    pub(crate) fn free_as_actor(
         &self,
-        me: &Thread<'_>,
         region: RegionId,
         state: RegionState,
-    ) -> Result<(), DirectoryError> {
-        let extent = self.view().extent(self.view().entry(region)?)?;
-        let released = self.view().release(extent);
-        Point::DestroyReleased.reached();
-        let directory = self.view().directory(me)?;
-        if let Err(error) = released {
-            // Nobody's duty from now on: whoever comes across the entry tries again.
-            self.view().entry(region)?[region_word::ACTOR].store(0, Ordering::Relaxed);
-            return Err(error);
-        }
-        if self.view().region_state(region)? != state {
-            return Err(DirectoryError::Fenced);
-        }
-        directory.forget(region, state)?;
-        Ok(())
+    ) -> Result<Option<RegionState>, Damage> {
+        Point::DestroyDrained.reached();
+        self.view().begin_freeing(region, state)
     }
+}
 
-    /// Settles what a dead actor was doing with one entry. True if it was anything.
-    pub(crate) fn settle_entry(
+/// The state of an active region after it was made deferred.
+const fn deferred(state: RegionState) -> RegionState {
+    state.in_phase(RegionPhase::Destroying).with_flags(state.flags.with(RegionFlags::DEFERRED))
+}
+
+impl Destroy {
+    /// When the waiting for mappers ends.
+    const fn ends(self) -> Option<u64> {
+        match self {
+            Self::Until(end) => Some(end),
+            Self::Wait | Self::Deferred => None,
+        }
+    }
+}
+
+impl<P: Platform> View<P> {
+    fn begin_freeing(
         &self,
-        directory: &Directory<'_, P>,
         region: RegionId,
-    ) -> Result<bool, DirectoryError> {
-        let view = self.view();
-        let state = view.region_state(region)?;
-        if matches!(state.phase, RegionPhase::Free | RegionPhase::Active) {
-            return Ok(false);
+        state: RegionState,
+    ) -> Result<Option<RegionState>, Damage> {
+        let freeing = state.in_phase(RegionPhase::Freeing);
+        if !self.change_state(region, state, freeing)? {
+            return Ok(None);
         }
-        if state.phase == RegionPhase::Destroying && state.flags.contains(RegionFlags::DEFERRED) {
-            for (mapper, _) in view.mappers(region) {
-                let _: Verdict = view.verdict_of(mapper);
-            }
-            if view.mappings(region) > 0 {
-                return Ok(false);
-            }
-            directory.free_now(region, state)?;
-            return Ok(true);
-        }
-        let dead =
-            directory.actor(region)?.is_none_or(|actor| view.verdict(actor) == Verdict::Dead);
-        if !dead {
-            return Ok(false);
-        }
-        if state.phase == RegionPhase::Destroying {
-            directory.set_state(region, state.in_phase(RegionPhase::Active))?;
-            Point::DestroyUndone.reached();
-        } else {
-            directory.free_now(region, state)?;
-        }
-        Ok(true)
+        Point::DestroyFreeing.reached();
+        Ok(Some(freeing))
     }
 }
 
 impl<P: Platform> Directory<'_, P> {
-    fn set_actor(&self, region: RegionId) -> Result<(), DirectoryError> {
-        self.view.entry(region)?[region_word::ACTOR]
-            .store(self.me.owner().word().word(), Ordering::Relaxed);
-        Ok(())
-    }
-
     fn begin_destroy(
         &self,
         region: RegionId,
         state: RegionState,
-        how: Destroy,
     ) -> Result<RegionState, DirectoryError> {
-        let mut flags = state.flags;
-        if how == Destroy::Deferred {
-            self.view.header_word(header_word::DEFERRED_HINT)?.store(1, Ordering::SeqCst);
-            Point::DestroyHinted.reached();
-            flags = flags.with(RegionFlags::DEFERRED);
-        }
-        self.set_actor(region)?;
+        // Bytes beyond its size that may be anything stay so, should it become active again.
+        let flags = self.view.actor(region)?.flags().only(LockFlags::INCONSISTENT);
+        self.set_actor(region, self.me.owner().word().with_flags(flags))?;
         Point::DestroyActor.reached();
-        let state = state.in_phase(RegionPhase::Destroying).with_flags(flags);
-        self.set_state(region, state)?;
+        let destroying = state.in_phase(RegionPhase::Destroying);
+        if !self.view.change_state(region, state, destroying)? {
+            // Somebody has made it deferred.
+            self.set_actor(region, LockWord::unowned(flags))?;
+            return Err(DirectoryError::NotFound);
+        }
         Point::DestroyState.reached();
-        Ok(state)
+        Ok(destroying)
     }
 
-    /// Takes the duty to free a region that nobody maps.
-    fn begin_free(
+    /// Takes the duty to free a region that nobody uses. `None` if it has another state meanwhile.
+    pub(crate) fn begin_free(
         &self,
         region: RegionId,
         state: RegionState,
-    ) -> Result<RegionState, DirectoryError> {
+    ) -> Result<Option<RegionState>, DirectoryError> {
         Point::DestroyDrained.reached();
-        self.set_actor(region)?;
-        let state = state.in_phase(RegionPhase::Freeing);
-        self.set_state(region, state)?;
-        Point::DestroyFreeing.reached();
-        Ok(state)
+        self.set_actor(region, self.me.owner().word())?;
+        Ok(self.view.begin_freeing(region, state)?)
     }
 
-    /// Frees a region without leaving the directory: for what the dead left, and for a creation that
-    /// failed.
-    pub(crate) fn free_now(
+    /// Unlinks an entry whose memory has been given back, and frees it.
+    pub(crate) fn forget(
         &self,
         region: RegionId,
         state: RegionState,
     ) -> Result<(), DirectoryError> {
-        let state = self.begin_free(region, state)?;
-        let extent = self.view.extent(self.view.entry(region)?)?;
-        self.view.release(extent)?;
-        Point::DestroyReleased.reached();
-        self.forget(region, state)
-    }
-
-    /// Unlinks an entry whose memory has been given back, and frees it.
-    fn forget(&self, region: RegionId, state: RegionState) -> Result<(), DirectoryError> {
         self.begin_links(region)?;
         self.unchain(region)?;
         Point::LinkHalf.reached();

@@ -1,12 +1,18 @@
 //! The directory mutex, and what its holder may do: find free entries and extents, change links.
 //!
 //! # Invariants
-//! 1. Every store to a state word (but `Creating -> Active` by the creator), a name, an extent or a
-//!    link is made while holding a [`Directory`].
+//! 1. Every store to a name, an extent or a link, and every change of a state from or to `Free`, is made
+//!    while holding a [`Directory`]; so is every store to an actor by anybody but that actor. Other
+//!    states change by compare-and-swap, by the entry's actor or by who makes an active region deferred,
+//!    also without it.
 //! 2. Links are derived: the chains by name and the order by address follow from the entries that are
 //!    not free. While they change, the intent record says so, and whoever takes the mutex from the dead
 //!    builds them anew. No other allocator state exists: free space is what no entry covers.
 //! 3. Every walk is bounded by the number of entries.
+//! 4. Whoever holds it makes no system call, and touches only memory that was committed before: a holder that
+//!    is neither stopped nor dead is done within microseconds. Verdicts, commits and releases are made
+//!    before or after (`settle.rs`).
+//! 5. Nobody takes it from the living: who cannot have it in time is told who has it.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -14,10 +20,10 @@ use commonhold_layout::{
     Damage, Extent, Intent, IntentKind, IntentPhase, Name, RegionId, RegionPhase, RegionState,
     header_word, region_word,
 };
-use commonhold_sync::{Liveness, LockError, Mutex, Park, Release, Taken, Thread, Verdict};
+use commonhold_sync::{Liveness, LockError, Mutex, Release, Taken, Thread, Verdict};
 use commonhold_window::Point;
 
-use crate::{DirectoryError, Platform, View, view::Entry};
+use crate::{DirectoryError, Platform, View, budget::Budget, view::Entry};
 
 /// The directory, while this thread holds its mutex.
 #[derive(Debug)]
@@ -52,14 +58,18 @@ impl<P: Platform> View<P> {
 
     /// Takes the directory mutex. If its last holder died, what that one was changing is completed or
     /// undone first.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Busy`] or [`DirectoryError::HeldBySuspect`] if it cannot be had within the budget.
     pub(crate) fn directory<'a>(
         &'a self,
         me: &Thread<'a>,
+        budget: Budget,
     ) -> Result<Directory<'a, P>, DirectoryError> {
         let at = commonhold_layout::Offset::new(8 * header_word::DIRECTORY_LOCK as u64);
         let at = at.ok_or(Damage::new("the directory mutex", 0))?;
         let mutex = Mutex::new(self.header_word(header_word::DIRECTORY_LOCK)?, at);
-        let taken = self.take_directory(me, &mutex)?;
+        let taken = self.take_directory(me, &mutex, budget)?;
         let directory = Directory { view: self, mutex, me: *me };
         if taken == Taken::OwnerDied {
             if let Err(error) = directory.recover() {
@@ -72,39 +82,46 @@ impl<P: Platform> View<P> {
         Ok(directory)
     }
 
-    /// Waits for the mutex as long as its owner is known to live, or has a lease that will end; a
-    /// silent one may be a number that nobody wrote.
-    fn take_directory(&self, me: &Thread<'_>, mutex: &Mutex<'_>) -> Result<Taken, DirectoryError> {
-        const PATIENCE_NS: u64 = 1_000_000_000;
+    /// Waits for the mutex until the budget is spent, and says then who has it.
+    fn take_directory(
+        &self,
+        me: &Thread<'_>,
+        mutex: &Mutex<'_>,
+        budget: Budget,
+    ) -> Result<Taken, DirectoryError> {
+        /// More owners that come and go between two looks than any honest ones.
+        const LOOKS: u32 = 1000;
         let mut reset = false;
-        loop {
-            let deadline = self.now().saturating_add(PATIENCE_NS);
-            match mutex.lock(me, self, Some(deadline)) {
+        for _ in 0..LOOKS {
+            match mutex.lock(me, self, Some(budget.end())) {
                 Ok(_) if reset => return Ok(Taken::OwnerDied),
                 Ok(taken) => return Ok(taken),
                 Err(LockError::TimedOut) => {}
                 Err(LockError::Unrecoverable) => {
                     // No program leaves it so, but bytes may say anything, and repair is always possible.
-                    mutex.reset(self)?;
-                    reset = true;
+                    reset |= mutex.reset(self).is_ok();
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             }
-            if self.geometry().lease_ms() == 0
-                && let Some(owner) = mutex.look().owner()
-                && self.verdict(owner) == Verdict::Suspect
-            {
-                return Err(DirectoryError::HeldBySuspect { slot: owner.peer().get() });
+            // Freed since, or owned by the dead: the next look takes it.
+            let Some(owner) = mutex.look().owner() else { continue };
+            let slot = owner.peer().get();
+            match self.verdict(owner) {
+                Verdict::Dead => {}
+                Verdict::Suspect => return Err(DirectoryError::HeldBySuspect { slot }),
+                Verdict::Alive => {
+                    return Err(DirectoryError::Busy { slot, thread: owner.thread().index() });
+                }
             }
         }
+        Err(Damage::new("the directory mutex", mutex.look().word()).into())
     }
 
     /// Finds the entry of a name, without the mutex. The state was as returned at one instant, and the
     /// name was the entry's then; `None` if at one instant no entry had the name.
     pub(crate) fn find(
         &self,
-        me: &Thread<'_>,
         name: &Name,
     ) -> Result<Option<(RegionId, RegionState)>, DirectoryError> {
         const ATTEMPTS: u32 = 16;
@@ -112,7 +129,8 @@ impl<P: Platform> View<P> {
         for _ in 0..ATTEMPTS {
             // Acquire: pairs with the Release at the end of a change; the chain is at least as new.
             let before = sequence.load(Ordering::Acquire);
-            let found = self.walk_chain(name)?;
+            // A damaged chain: its entries may still be found.
+            let Ok(found) = self.walk_chain(name) else { break };
             if found.is_some() {
                 return Ok(found);
             }
@@ -122,9 +140,27 @@ impl<P: Platform> View<P> {
                 return Ok(None);
             }
         }
-        // Links change all the time, or whoever was changing them is dead.
-        let _held = self.directory(me)?;
-        Ok(self.walk_chain(name)?)
+        // Links change all the time, or whoever was changing them is stopped or dead.
+        Ok(self.scan(name)?)
+    }
+
+    /// Finds the entry of a name by a look at every entry, and at no link.
+    ///
+    /// A miss holds without any lock: a name is given to an entry only while no other has it, so between two
+    /// entries that have it one after the other there is an instant without it. Had there been none since the
+    /// look began, then one and the same entry would have had the name all the time, and been found.
+    fn scan(&self, name: &Name) -> Result<Option<(RegionId, RegionState)>, Damage> {
+        let hash = name.hash().0;
+        let mut damaged = None;
+        for region in (0..self.regions_used()?).map(RegionId::new) {
+            match self.entry(region).and_then(|entry| has_name(entry, name, hash)) {
+                Ok(Some(state)) => return Ok(Some((region, state))),
+                Ok(None) => {}
+                Err(damage) => damaged = Some(damage),
+            }
+        }
+        // It may be what the damaged one was called.
+        damaged.map_or(Ok(None), Err)
     }
 
     fn walk_chain(&self, name: &Name) -> Result<Option<(RegionId, RegionState)>, Damage> {
@@ -139,6 +175,20 @@ impl<P: Platform> View<P> {
             link = entry[region_word::NEXT_IN_CHAIN].load(Ordering::Acquire);
         }
         Err(Damage::new("a name chain", link))
+    }
+
+    /// Changes the state of an entry, if it still is as expected.
+    pub(crate) fn change_state(
+        &self,
+        region: RegionId,
+        from: RegionState,
+        to: RegionState,
+    ) -> Result<bool, Damage> {
+        // SeqCst: mappers count themselves and then look at the state; who changes the state then looks at
+        // the counts (Dekker). As Release it publishes the actor that was written before.
+        Ok(self.entry(region)?[region_word::STATE]
+            .compare_exchange(from.word(), to.word(), Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok())
     }
 
     /// The state of a region entry.
@@ -176,6 +226,7 @@ impl<P: Platform> Directory<'_, P> {
         self.view.walk_chain(name)
     }
 
+    /// Gives a free entry its first state, or a used one its last: changes that only the holder makes.
     pub(crate) fn set_state(&self, region: RegionId, state: RegionState) -> Result<(), Damage> {
         // SeqCst: mappers count themselves and then look at the state; who changes the state then looks
         // at the counts (Dekker). As Release it publishes the entry's other words.

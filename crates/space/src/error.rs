@@ -86,6 +86,16 @@ pub enum DirectoryError {
     },
     /// The caller's peer was declared dead.
     Fenced,
+    /// A living peer was in the middle of changing the directory, or the size of this region, when the time was
+    /// up: it may be stopped. Nobody takes over from the living.
+    Busy {
+        /// Its slot.
+        slot: u16,
+        /// The slot of its thread.
+        thread: u16,
+    },
+    /// Others changed the region again and again, until the time was up.
+    Unsettled,
     /// A peer that is silent, and cannot be proved dead, holds the directory mutex.
     HeldBySuspect {
         /// Its slot.
@@ -122,6 +132,12 @@ impl fmt::Display for DirectoryError {
             Self::TooManyMappings => f.write_str("this peer maps the region 65535 times already"),
             Self::TooManyThreads { threads } => write!(f, "all {threads} thread slots are taken"),
             Self::Fenced => f.write_str("this peer was declared dead by others"),
+            Self::Busy { slot, thread } => write!(
+                f,
+                "thread {thread} of the peer in slot {slot} is in the middle of changing the directory, and \
+                 did not end in time"
+            ),
+            Self::Unsettled => f.write_str("the region was changed by others all the time"),
             Self::HeldBySuspect { slot } => write!(
                 f,
                 "the directory is held by the peer in slot {slot}, which is silent and cannot be proved dead"
@@ -136,6 +152,22 @@ impl fmt::Display for DirectoryError {
 }
 
 impl core::error::Error for DirectoryError {}
+
+impl DirectoryError {
+    /// Whether somebody else is in the way, who may be gone later.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::HeldBySuspect { .. })
+    }
+
+    /// Whether there is no room: what the dead left behind may be what is missing.
+    pub(crate) const fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSpace { .. } | Self::NoEntry { .. } | Self::Medium(MediumError::Full { .. })
+        )
+    }
+}
 
 impl From<Damage> for DirectoryError {
     fn from(damage: Damage) -> Self {

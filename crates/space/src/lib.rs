@@ -10,7 +10,8 @@
 //!    never used twice.
 //! 2. A peer that is fenced owns nothing: its mappings and read locks count no longer at that instant,
 //!    since they are counted in words that carry its generation.
-//! 3. Names, extents and states of regions change under the directory mutex only; see `directory`.
+//! 3. Names, extents and links change under the directory mutex only; who holds it does a bounded amount of
+//!    work and makes no system call. States change by compare-and-swap; see `directory`.
 //! 4. A region is mapped only while it is active, and its memory goes only when nobody maps it.
 //! 5. No byte of the window is touched before memory was committed behind it.
 //! 6. Arbitrary bytes in the window cost an error, never a panic, a hang, or an access outside it.
@@ -25,9 +26,11 @@ extern crate std;
 
 mod attach;
 mod bias;
+mod budget;
 mod create;
 mod destroy;
 mod directory;
+mod domain;
 mod error;
 mod format;
 mod kernels;
@@ -39,6 +42,7 @@ mod reap;
 mod record;
 mod recover;
 mod resize;
+mod settle;
 mod silence;
 #[cfg(test)]
 mod tests;
@@ -46,6 +50,7 @@ mod view;
 mod waits;
 
 pub use attach::{OwnThread, OwnThreads, Space};
+pub use budget::Patience;
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;
 pub use error::{AttachError, DirectoryError};

@@ -105,7 +105,7 @@ impl<P: Platform> View<P> {
     /// The verdict on a peer, as [`verdict`](Liveness::verdict) on a thread of it.
     #[must_use]
     pub fn verdict_of(&self, peer: PeerRef) -> Verdict {
-        self.judge(peer, |_| false)
+        self.look_for_death(peer, |_| false)
     }
 
     /// Fences the peers whose bells have rung, if they are dead by now: what they mapped counts no longer. Others cost
@@ -120,9 +120,9 @@ impl<P: Platform> View<P> {
     }
 
     /// Looks for evidence of a peer's death, or that one of its threads, which `thread_ended` asks for, has ended.
-    fn judge(&self, peer: PeerRef, thread_ended: impl Fn(&PeerRecord) -> bool) -> Verdict {
-        /// More changes in a row than any honest peer makes meanwhile.
-        const ATTEMPTS: u32 = 10_000;
+    fn look_for_death(&self, peer: PeerRef, thread_ended: impl Fn(&PeerRecord) -> bool) -> Verdict {
+        /// More changes in a row than any honest peer makes meanwhile; each may cost some system calls.
+        const ATTEMPTS: u32 = 64;
         for _ in 0..ATTEMPTS {
             if !self.is_peer_current(peer) {
                 return Verdict::Dead;
@@ -246,7 +246,7 @@ impl<P: Platform> Liveness for View<P> {
         if !self.is_current(owner) {
             return Verdict::Dead;
         }
-        self.judge(PeerRef::new(owner.peer(), generation), |record| {
+        self.look_for_death(PeerRef::new(owner.peer(), generation), |record| {
             !self.is_current(owner) || self.mark_if_ended(owner, record)
         })
     }

@@ -7,7 +7,7 @@ use commonhold_layout::{
     region_word,
 };
 
-use crate::{DirectoryError, Platform, RegionHandle, Space, View};
+use crate::{DirectoryError, Patience, Platform, RegionHandle, Space, View};
 use commonhold_sync::Thread;
 
 /// A region, as it was at one moment.
@@ -57,7 +57,7 @@ impl<P: Platform> View<P> {
     /// [`Damage`] if the entry makes no sense.
     pub fn region_record(&self, region: RegionId) -> Result<Option<RegionRecord>, Damage> {
         /// More changes in a row than any honest neighbour makes meanwhile.
-        const ATTEMPTS: u32 = 10_000;
+        const ATTEMPTS: u32 = 64;
         for _ in 0..ATTEMPTS {
             let before = self.region_state(region)?;
             if before.phase == RegionPhase::Free {
@@ -66,7 +66,9 @@ impl<P: Platform> View<P> {
             let record = self.read_record(region, before);
             core::sync::atomic::fence(Ordering::Acquire);
             if self.region_state(region)? == before {
-                return record.map(Some);
+                // Counted afterwards: where there are many peers, that takes longer than a region may last.
+                let mappings = self.mappings(region);
+                return record.map(|record| Some(RegionRecord { mappings, ..record }));
             }
         }
         Err(Damage::new("the state of a region", region.get().into()))
@@ -88,7 +90,7 @@ impl<P: Platform> View<P> {
                 .map_err(|_| Damage::new("the name of a region", name_len))?,
             extent: self.extent(entry)?,
             size: entry[region_word::SIZE].load(Ordering::Relaxed),
-            mappings: self.mappings(region),
+            mappings: 0,
             lock: LockWord::from_word(entry[region_word::LOCK].load(Ordering::Relaxed)),
             held_since_ms: (since != 0).then_some(since),
             created_ms: entry[region_word::CREATED_MS].load(Ordering::Relaxed),
@@ -99,8 +101,8 @@ impl<P: Platform> View<P> {
     ///
     /// # Errors
     /// [`DirectoryError::NotFound`].
-    pub fn stat(&self, me: &Thread<'_>, name: &Name) -> Result<RegionRecord, DirectoryError> {
-        let (region, _) = self.find(me, name)?.ok_or(DirectoryError::NotFound)?;
+    pub fn stat(&self, name: &Name) -> Result<RegionRecord, DirectoryError> {
+        let (region, _) = self.find(name)?.ok_or(DirectoryError::NotFound)?;
         self.region_record(region)?
             .filter(|record| record.name == *name)
             .ok_or(DirectoryError::NotFound)
@@ -114,9 +116,9 @@ impl<P: Platform> Space<P> {
     ///
     /// # Errors
     /// [`DirectoryError::Damaged`] names what does not hold.
-    pub fn check(&self, me: &Thread<'_>) -> Result<Census, DirectoryError> {
+    pub fn check(&self, me: &Thread<'_>, patience: Patience) -> Result<Census, DirectoryError> {
         let view = self.view();
-        let directory = view.directory(me)?;
+        let directory = view.directory(me, patience.begin(view))?;
         let intent = view.header_word(header_word::INTENT)?.load(Ordering::Relaxed);
         if intent != 0 {
             return Err(Damage::new("the intent record", intent).into());

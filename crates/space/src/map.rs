@@ -13,7 +13,7 @@ use commonhold_layout::{
 use commonhold_sync::{Event, Thread};
 use commonhold_window::Point;
 
-use crate::{DirectoryError, Platform, RegionHandle, Space};
+use crate::{DirectoryError, Patience, Platform, RegionHandle, Space};
 
 /// A region that this peer has mapped, and must unmap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,21 +33,46 @@ impl<P: Platform> Space<P> {
     ///
     /// # Errors
     /// [`DirectoryError::NotFound`] if none is active.
-    pub fn map(&self, me: &Thread<'_>, name: &Name) -> Result<Mapped, DirectoryError> {
-        /// More lost races in a row than any honest neighbour can cause.
-        const ATTEMPTS: u32 = 100_000;
+    pub fn map(
+        &self,
+        me: &Thread<'_>,
+        name: &Name,
+        patience: Patience,
+    ) -> Result<Mapped, DirectoryError> {
         self.touch_share(name);
-        for _ in 0..ATTEMPTS {
-            let (region, state) = self.view().find(me, name)?.ok_or(DirectoryError::NotFound)?;
-            if state.phase != RegionPhase::Active && !self.rescue(me, region, state)? {
-                return Err(DirectoryError::NotFound);
-            }
-            // Lost a race against a destroy, which may have been undone, or followed by a new region.
-            if let Some(mapped) = self.map_entry(me, region, state)? {
+        if let Some(mapped) = self.try_map(me, name, patience)? {
+            return Ok(mapped);
+        }
+        let budget = patience.begin(self.view());
+        while !budget.is_spent(self.view()) {
+            if let Some(mapped) = self.try_map(me, name, patience)? {
                 return Ok(mapped);
             }
         }
-        Err(DirectoryError::NotFound)
+        Err(DirectoryError::Unsettled)
+    }
+
+    /// `None`: it lost a race against a destroy, which may have been undone, or followed by a new region.
+    #[inline]
+    fn try_map(
+        &self,
+        me: &Thread<'_>,
+        name: &Name,
+        patience: Patience,
+    ) -> Result<Option<Mapped>, DirectoryError> {
+        let (region, state) = self.view().find(name)?.ok_or(DirectoryError::NotFound)?;
+        if state.phase != RegionPhase::Active && !self.rescue(me, region, state, patience)? {
+            return Err(DirectoryError::NotFound);
+        }
+        match self.map_entry(me, region, state) {
+            // What the dead left behind may be what is missing.
+            Err(error)
+                if error.is_full() && self.reaps_anything(me, patience.begin(self.view())) =>
+            {
+                self.map_entry(me, region, state)
+            }
+            result => result,
+        }
     }
 
     /// Has the processor fetch the share word that will be needed at the end, while the entry that leads
@@ -80,18 +105,19 @@ impl<P: Platform> Space<P> {
     }
 
     /// A region whose destroyer died is active again; true if anything may have changed.
+    #[cold]
     fn rescue(
         &self,
         me: &Thread<'_>,
         region: RegionId,
         state: RegionState,
+        patience: Patience,
     ) -> Result<bool, DirectoryError> {
         if state.phase != RegionPhase::Destroying || state.flags.contains(RegionFlags::DEFERRED) {
             return Ok(false);
         }
-        let directory = self.view().directory(me)?;
-        self.settle_entry(&directory, region)?;
-        Ok(self.view().region_state(region)? != state)
+        let settled = self.settle_region(me, region, patience.begin(self.view()))?;
+        Ok(settled || self.view().region_state(region)? != state)
     }
 
     fn map_entry(

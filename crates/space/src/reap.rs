@@ -6,14 +6,11 @@
 
 use core::sync::atomic::Ordering;
 
-use commonhold_layout::{
-    Evidence, PeerId, PeerPhase, PeerRef, PeerState, RegionFlags, RegionId, RegionPhase,
-    header_word, peer_word,
-};
+use commonhold_layout::{Evidence, PeerId, PeerPhase, PeerRef, PeerState, peer_word};
 use commonhold_sync::{Thread, Verdict};
 use commonhold_window::Point;
 
-use crate::{DirectoryError, PeerRecord, Platform, Space, directory::Directory};
+use crate::{DirectoryError, Patience, PeerRecord, Platform, Space, budget::Budget};
 
 /// Slots that are freed after one look at all entries.
 const AT_ONCE: usize = 64;
@@ -38,8 +35,8 @@ impl<P: Platform> Space<P> {
     ///
     /// # Errors
     /// [`DirectoryError`]; what could not be cleaned up stays for the next.
-    pub fn reap(&self, me: &Thread<'_>) -> Result<Reaped, DirectoryError> {
-        self.reap_with(me, |_| {})
+    pub fn reap(&self, me: &Thread<'_>, patience: Patience) -> Result<Reaped, DirectoryError> {
+        self.reap_with(me, patience, |_| {})
     }
 
     /// As [`reap`](Self::reap), and hands each dead peer's record to `tell` before its slot is freed.
@@ -49,6 +46,16 @@ impl<P: Platform> Space<P> {
     pub fn reap_with(
         &self,
         me: &Thread<'_>,
+        patience: Patience,
+        tell: impl FnMut(&PeerRecord),
+    ) -> Result<Reaped, DirectoryError> {
+        self.reap_within(me, patience.begin(self.view()), tell)
+    }
+
+    pub(crate) fn reap_within(
+        &self,
+        me: &Thread<'_>,
+        budget: Budget,
         mut tell: impl FnMut(&PeerRecord),
     ) -> Result<Reaped, DirectoryError> {
         let view = self.view();
@@ -61,10 +68,11 @@ impl<P: Platform> Space<P> {
             let dies = view.verdict_of(PeerRef::new(peer, state.generation)) == Verdict::Dead;
             dead += u32::from(dies);
         }
-        if dead == 0 && !self.deferred_hint()? {
+        if dead == 0 && !self.has_hint()? {
             return Ok(Reaped::default());
         }
-        let directory = view.directory(me)?;
+        // If one of them died with the directory, it is put in order now, unless somebody is about to.
+        drop(view.directory(me, Budget::NONE));
         let mut reaped = Reaped::default();
         let mut ids = view.peer_ids();
         loop {
@@ -76,7 +84,7 @@ impl<P: Platform> Space<P> {
             for (place, dead) in batch.iter_mut().zip(fenced) {
                 *place = Some(dead);
             }
-            reaped.settled += self.settle(&directory)?;
+            reaped.settled += self.settle(me, budget)?;
             Point::ReapSettled.reached();
             for (peer, state) in batch.iter().flatten() {
                 reaped.peers += u32::from(self.free_slot(*peer, *state, &mut tell)?);
@@ -100,9 +108,13 @@ impl<P: Platform> Space<P> {
         view.wake_for(peer);
         let record = view.peer_record(peer);
         let free = PeerState { phase: PeerPhase::Free, evidence: Evidence::NONE, ..state };
-        let freed = view.peer(peer)?[peer_word::STATE]
-            .compare_exchange(state.word(), free.word(), Ordering::SeqCst, Ordering::Relaxed)
-            .is_ok();
+        let word = &view.peer(peer)?[peer_word::STATE];
+        // The word may have bits that no program writes: they go.
+        let found = word.load(Ordering::SeqCst);
+        let freed = PeerState::read(found) == state
+            && word
+                .compare_exchange(found, free.word(), Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok();
         if freed {
             Point::ReapFreed.reached();
             if let Some((record, _)) = record {
@@ -110,26 +122,5 @@ impl<P: Platform> Space<P> {
             }
         }
         Ok(freed)
-    }
-
-    fn deferred_hint(&self) -> Result<bool, DirectoryError> {
-        Ok(self.view().header_word(header_word::DEFERRED_HINT)?.load(Ordering::SeqCst) != 0)
-    }
-
-    /// Settles every entry whose actor is dead, and every deferred one that nobody maps any more.
-    pub(crate) fn settle(&self, directory: &Directory<'_, P>) -> Result<u32, DirectoryError> {
-        let view = self.view();
-        let mut settled = 0;
-        let mut deferred = false;
-        for region in (0..view.regions_used()?).map(RegionId::new) {
-            settled += u32::from(self.settle_entry(directory, region)?);
-            let state = view.region_state(region)?;
-            deferred |= state.phase == RegionPhase::Destroying
-                && state.flags.contains(RegionFlags::DEFERRED);
-        }
-        if !deferred {
-            view.header_word(header_word::DEFERRED_HINT)?.store(0, Ordering::SeqCst);
-        }
-        Ok(settled)
     }
 }

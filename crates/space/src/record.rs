@@ -11,7 +11,7 @@ use commonhold_layout::{
 };
 use commonhold_sync::{RwLock, Shares, Thread};
 
-use crate::{DirectoryError, Platform, RegionHandle, RegionShares, Space, View};
+use crate::{DirectoryError, Patience, Platform, RegionHandle, RegionShares, Space, View};
 
 /// What there is where a record was to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,14 @@ impl<P: Platform> Space<P> {
         at: Offset,
         end: u64,
         wanted: RecordTag,
+        patience: Patience,
     ) -> Result<FoundRecord, DirectoryError> {
-        let _held = self.view().directory(me)?;
+        // A tag is never taken back. This also has memory behind what is looked at again under the mutex.
+        if self.view().find_record(at, end) == Some(wanted) {
+            return Ok(FoundRecord::Wanted);
+        }
+        let _ = self.are_zero(at, wanted);
+        let _held = self.view().directory(me, patience.begin(self.view()))?;
         if let Some(tag) = self.view().find_record(at, end) {
             let is_wanted = tag == wanted;
             return Ok(if is_wanted { FoundRecord::Wanted } else { FoundRecord::Other(tag) });

@@ -1,14 +1,17 @@
 //! What the next holder of the directory mutex does when the last one died with it.
 //!
-//! The intent record says what was under way. A resize is completed or undone; then, in any case,
-//! all links are built anew from the entries that are not free. Everything here may be interrupted by
+//! The intent record says what was under way. Which size counts after a resize is decided; then, in any
+//! case, all links are built anew from the entries that are not free. Everything here may be interrupted by
 //! death as well: the intent stands until the end, so the next one does it all again.
+//!
+//! Nothing here makes a system call: memory that the dead left is given back later (`settle.rs`), and a hint
+//! is raised for it.
 
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Damage, Extent, Intent, IntentKind, IntentPhase, RegionFlags, RegionId, RegionPhase, align_up,
-    header_word, region_word,
+    Damage, Extent, Intent, IntentKind, IntentPhase, LockFlags, RegionId, RegionPhase, header_word,
+    region_word,
 };
 use commonhold_window::Point;
 
@@ -24,6 +27,10 @@ impl<P: Platform> Directory<'_, P> {
             .header_word(header_word::CHAIN_SEQUENCE)?
             .load(Ordering::Relaxed)
             .is_multiple_of(2);
+        // The hint may have been taken down by the dead, who then looked at some of the entries only.
+        self.view
+            .header_word(header_word::DEFERRED_HINT)?
+            .store(crate::settle::SEVERAL, Ordering::SeqCst);
         let intent = Intent::read(word);
         if intent.is_none() && !odd {
             return Ok(());
@@ -44,47 +51,25 @@ impl<P: Platform> Directory<'_, P> {
         let reserve = entry[region_word::RESERVE].load(Ordering::Relaxed);
         let old = view.header_word(header_word::INTENT_OLD)?.load(Ordering::Relaxed);
         let new = view.header_word(header_word::INTENT_NEW)?.load(Ordering::Relaxed);
-        if state.phase != RegionPhase::Active || old > reserve || new > reserve {
+        // One that was made deferred meanwhile still has mappers, who look at its size.
+        let stands = matches!(state.phase, RegionPhase::Active | RegionPhase::Destroying);
+        if !stands || old > reserve || new > reserve {
             return Ok(());
         }
-        let (size, other) = match intent.phase {
-            IntentPhase::Trial => (old, new),
-            IntentPhase::Granted => (new, old),
+        let size = match intent.phase {
+            IntentPhase::Trial => old,
+            IntentPhase::Granted => new,
         };
+        // Who marked it is dead: what lies beyond the size is cleared by whoever takes that duty, without
+        // the mutex.
+        let actor = view.actor(intent.region)?;
+        self.set_actor(
+            intent.region,
+            actor.with_flags(actor.flags().with(LockFlags::INCONSISTENT)),
+        )?;
         entry[region_word::SIZE].store(size, Ordering::SeqCst);
         Point::RecoverSized.reached();
-        if other > size {
-            self.clear_tail(intent.region, size, other, state.flags)?;
-        }
-        Ok(())
-    }
-
-    /// Gives back what a region has between two sizes, so that it reads as zeros if it grows again.
-    pub(crate) fn clear_tail(
-        &self,
-        region: RegionId,
-        from: u64,
-        to: u64,
-        flags: RegionFlags,
-    ) -> Result<(), DirectoryError> {
-        let extent = self.view.extent(self.view.entry(region)?)?;
-        let page = self.view.geometry().page();
-        let damage = || Damage::new("the size of a region", to);
-        let whole = align_up(from, page).ok_or_else(damage)?;
-        let end = align_up(to, page).ok_or_else(damage)?;
-        let edge = whole.min(to).saturating_sub(from);
-        if edge > 0 && !flags.contains(RegionFlags::LAZY) {
-            self.view.window().zero(extent.part(from, edge).ok_or_else(damage)?)?;
-        } else if edge > 0 {
-            // The page may be a hole, and touching it needs memory that may not be there.
-            let page_of = extent.part(whole.saturating_sub(page), page).ok_or_else(damage)?;
-            self.view.platform().commit(page_of)?;
-            self.view.window().zero(extent.part(from, edge).ok_or_else(damage)?)?;
-        }
-        if let Some(tail) = extent.part(whole, end.saturating_sub(whole)) {
-            self.view.release(tail)?;
-        }
-        Ok(())
+        Ok(view.raise_hint(intent.region)?)
     }
 
     /// Builds the chains and the order of extents from the entries.
@@ -100,12 +85,13 @@ impl<P: Platform> Directory<'_, P> {
         let mut sorter = Sorter { directory: self, bins: [0; 32] };
         for index in 0..view.regions_used()? {
             let region = RegionId::new(index);
-            if view.region_state(region)?.phase == RegionPhase::Free {
+            // Words that make no sense: nobody can find or map that entry, and the others are whole.
+            let Ok(state) = view.region_state(region) else { continue };
+            if state.phase == RegionPhase::Free {
                 continue;
             }
             self.chain(region)?;
-            let extent = view.extent(view.entry(region)?)?;
-            if !extent.is_empty() {
+            if view.extent(view.entry(region)?).is_ok_and(|extent| !extent.is_empty()) {
                 sorter.add(region)?;
             }
         }

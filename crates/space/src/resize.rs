@@ -1,15 +1,44 @@
-//! Resizing a region within its reserve: under the directory mutex, by way of the intent record.
+//! Resizing a region within its reserve.
+//!
+//! # Invariants
+//! 1. Whoever resizes an active region is its actor, with a mark, from before the first change to the end: taken
+//!    under the directory mutex, while no other living actor has it. Only that actor stores the size, takes
+//!    memory beyond it, or gives it back. Nobody destroys the region meanwhile, or frees it.
+//! 2. The mark says that bytes beyond the size may be anything, or have memory. Left by the dead, or by who could
+//!    not clear them, it is a duty of whoever comes next: the bytes are cleared before the region grows.
+//! 3. Memory is taken and given back without the mutex. What a shrink decides under it, by way of the intent
+//!    record, is only which size counts.
 
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Damage, Intent, IntentKind, IntentPhase, Name, RegionFlags, RegionId, RegionState, align_up,
-    header_word, region_word,
+    Damage, Intent, IntentKind, IntentPhase, LockFlags, LockWord, Name, RegionFlags, RegionId,
+    RegionPhase, RegionState, align_up, header_word, region_word,
 };
-use commonhold_sync::{Thread, Verdict};
+use commonhold_sync::Thread;
 use commonhold_window::Point;
 
-use crate::{DirectoryError, Platform, Space, directory::Directory};
+use crate::{DirectoryError, Patience, Platform, Space, budget::Budget, directory::Directory};
+
+/// A resize that has its region to itself.
+#[derive(Debug, Clone, Copy)]
+struct Resize {
+    region: RegionId,
+    flags: RegionFlags,
+    old: u64,
+    new: u64,
+    /// What lies beyond the old size may be anything.
+    dirty: bool,
+}
+
+/// What is left beyond the size when a resize ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    /// Nothing.
+    Clear,
+    /// Anything.
+    Dirty,
+}
 
 impl<P: Platform> Space<P> {
     /// Gives the region of a name another size. Mappings see it when they look again.
@@ -17,106 +46,275 @@ impl<P: Platform> Space<P> {
     /// # Errors
     /// [`DirectoryError::BeyondReserve`]; [`DirectoryError::Mapped`] if it is to shrink while anybody
     /// maps it; [`DirectoryError::Medium`] if there is no memory. The size is as before then.
-    pub fn resize(&self, me: &Thread<'_>, name: &Name, size: u64) -> Result<(), DirectoryError> {
-        let directory = self.view().directory(me)?;
-        let (region, state) = self.find_active(&directory, name)?;
-        let entry = self.view().entry(region)?;
-        let reserve = self.view().extent(entry)?.len();
-        let old = entry[region_word::SIZE].load(Ordering::Relaxed);
-        if size > reserve {
-            return Err(DirectoryError::BeyondReserve { asked: size, reserve });
-        }
-        if old > reserve {
-            return Err(Damage::new("the size of a region", old).into());
-        }
-        if size == old {
-            return Ok(());
-        }
-        directory.begin_resize(region, old, size)?;
-        if size > old {
-            directory.grow(region, state, old, size)
-        } else {
-            self.shrink(&directory, region, state, old, size)
+    pub fn resize(
+        &self,
+        me: &Thread<'_>,
+        name: &Name,
+        size: u64,
+        patience: Patience,
+    ) -> Result<(), DirectoryError> {
+        let budget = patience.begin(self.view());
+        self.sweep(me);
+        self.settle_name(me, name, budget)?;
+        match self.resize_once(me, name, size, budget) {
+            // What the dead left behind may be what is missing.
+            Err(error) if error.is_full() && self.reaps_anything(me, budget) => {
+                self.resize_once(me, name, size, budget.renewed(self.view()))
+            }
+            result => result,
         }
     }
 
-    fn shrink(
+    fn resize_once(
         &self,
-        directory: &Directory<'_, P>,
-        region: RegionId,
-        state: RegionState,
-        old: u64,
-        new: u64,
+        me: &Thread<'_>,
+        name: &Name,
+        size: u64,
+        budget: Budget,
     ) -> Result<(), DirectoryError> {
         let view = self.view();
-        let size = &view.entry(region)?[region_word::SIZE];
-        // SeqCst: a mapper counts itself and then reads the size; we write it and then count (Dekker).
-        size.store(new, Ordering::SeqCst);
-        Point::ResizeTrial.reached();
-        for (mapper, _) in view.mappers(region) {
-            let _: Verdict = view.verdict_of(mapper);
+        // What does not exist needs no mutex to say so.
+        let (region, _) = view.find(name)?.ok_or(DirectoryError::NotFound)?;
+        if size < view.entry(region)?[region_word::SIZE].load(Ordering::Relaxed) {
+            view.judge_mappers(region);
         }
-        if view.mappings(region) > 0 {
-            size.store(old, Ordering::SeqCst);
-            Point::ResizeUndone.reached();
-            directory.set_intent(None)?;
-            return Err(DirectoryError::Mapped);
+        loop {
+            let directory = view.directory(me, budget)?;
+            let (region, state) = directory.find_active(name)?;
+            let Some(resizer) = view.resizer(region)? else {
+                let Some(resize) = directory.begin_resize(region, state, size)? else {
+                    return Ok(());
+                };
+                if size < resize.old {
+                    let granted = directory.grant_shrink(&resize);
+                    drop(directory);
+                    return self.end(me, region, granted.and_then(|()| self.shrink(&resize)));
+                }
+                drop(directory);
+                return self.end(me, region, self.grow(me, &resize));
+            };
+            drop(directory);
+            if budget.is_spent(view) {
+                let (slot, thread) = (resizer.peer().get(), resizer.thread().index());
+                return Err(DirectoryError::Busy { slot, thread });
+            }
+            self.await_resizer(me, region, resizer, budget.end())?;
         }
-        directory.set_resize(region, IntentPhase::Granted)?;
+    }
+
+    /// Takes memory for what a region grows by, and only then gives it the size.
+    fn grow(&self, me: &Thread<'_>, resize: &Resize) -> Result<(), (Tail, DirectoryError)> {
+        let Resize { region, flags, old, new, dirty } = *resize;
+        let view = self.view();
+        let extent = view.entry(region).and_then(|entry| view.extent(entry));
+        let extent = extent.map_err(|damage| (Tail::Dirty, damage.into()))?;
+        if dirty {
+            self.clear_tail(region, old, extent.len(), flags)
+                .map_err(|error| (Tail::Dirty, error))?;
+        }
+        let page = view.geometry().page();
+        let tail = align_up(old, page)
+            .zip(align_up(new, page))
+            .and_then(|(from, to)| extent.part(from, to.saturating_sub(from)));
+        let tail = tail.ok_or((Tail::Clear, Damage::new("the size of a region", new).into()))?;
+        if !flags.contains(RegionFlags::LAZY)
+            && !tail.is_empty()
+            && let Err(error) = view.platform().commit(tail)
+        {
+            let left = if view.release(tail).is_ok() { Tail::Clear } else { Tail::Dirty };
+            return Err((left, error.into()));
+        }
+        Point::ResizeCommitted.reached();
+        self.set_size(me, region, new).map_err(|error| (Tail::Dirty, error))?;
         Point::ResizeGranted.reached();
-        if let Err(error) = directory.clear_tail(region, new, old, state.flags) {
-            // What could not be cleared must not come back when the region grows again.
-            size.store(old, Ordering::SeqCst);
-            Point::ResizeUndone.reached();
-            directory.set_intent(None)?;
-            return Err(error);
+        Ok(())
+    }
+
+    /// Stores a size as the actor that resizes a region.
+    fn set_size(&self, me: &Thread<'_>, region: RegionId, size: u64) -> Result<(), DirectoryError> {
+        let actor = self.view().actor(region)?;
+        if !actor.is_owned_by(me.owner()) || self.view().is_fenced() {
+            return Err(DirectoryError::Fenced);
+        }
+        self.view().entry(region)?[region_word::SIZE].store(size, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Clears what a region has lost. If that fails it has its old size again: what could not be cleared must
+    /// not come back when the region grows.
+    fn shrink(&self, resize: &Resize) -> Result<(), (Tail, DirectoryError)> {
+        let Resize { region, flags, old, new, dirty } = *resize;
+        let view = self.view();
+        let dirt = |damage: Damage| (Tail::Dirty, damage.into());
+        let entry = view.entry(region).map_err(dirt)?;
+        let end = if dirty { view.extent(entry).map_err(dirt)?.len() } else { old };
+        if let Err(error) = self.clear_tail(region, new, end, flags) {
+            if !view.is_fenced() {
+                entry[region_word::SIZE].store(old, Ordering::SeqCst);
+            }
+            return Err((if dirty { Tail::Dirty } else { Tail::Clear }, error));
         }
         Point::ResizeReleased.reached();
-        Ok(directory.set_intent(None)?)
+        Ok(())
+    }
+
+    /// Gives the region back to others, and wakes who waited for that.
+    fn end(
+        &self,
+        me: &Thread<'_>,
+        region: RegionId,
+        result: Result<(), (Tail, DirectoryError)>,
+    ) -> Result<(), DirectoryError> {
+        let (left, result) = match result {
+            Ok(()) => (Tail::Clear, Ok(())),
+            Err((left, error)) => (left, Err(error)),
+        };
+        self.unmark(me, region, left)?;
+        result
+    }
+
+    fn unmark(&self, me: &Thread<'_>, region: RegionId, left: Tail) -> Result<(), DirectoryError> {
+        let view = self.view();
+        let marked = me.owner().word().with_flags(LockFlags::INCONSISTENT);
+        let unmarked = match left {
+            Tail::Clear => LockWord::FREE,
+            Tail::Dirty => LockWord::unowned(LockFlags::INCONSISTENT),
+        };
+        // Release: who takes the mark finds the size, and what was cleared. It fails if this peer was declared
+        // dead; then somebody else has taken it.
+        let _ = view.entry(region)?[region_word::ACTOR].compare_exchange(
+            marked.word(),
+            unmarked.word(),
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        );
+        Point::ResizeUnmarked.reached();
+        self.unmapped(region)?.broadcast(me, view);
+        let state = view.region_state(region)?;
+        if state.phase == RegionPhase::Destroying && state.flags.contains(RegionFlags::DEFERRED) {
+            self.finish_deferred(me, region)?;
+        }
+        Ok(())
+    }
+
+    /// Clears what lies beyond the size of a region that this thread has marked.
+    pub(crate) fn clear_dirty_tail(
+        &self,
+        me: &Thread<'_>,
+        region: RegionId,
+    ) -> Result<(), DirectoryError> {
+        let view = self.view();
+        let entry = view.entry(region)?;
+        let size = entry[region_word::SIZE].load(Ordering::SeqCst);
+        let flags = view.region_state(region)?.flags;
+        let cleared = view
+            .extent(entry)
+            .map_err(DirectoryError::from)
+            .and_then(|extent| self.clear_tail(region, size, extent.len(), flags));
+        self.end(me, region, cleared.map_err(|error| (Tail::Dirty, error)))
+    }
+
+    /// Gives back what a region has between two sizes, so that it reads as zeros if it grows again.
+    fn clear_tail(
+        &self,
+        region: RegionId,
+        from: u64,
+        to: u64,
+        flags: RegionFlags,
+    ) -> Result<(), DirectoryError> {
+        let view = self.view();
+        let extent = view.extent(view.entry(region)?)?;
+        let page = view.geometry().page();
+        let damage = || Damage::new("the size of a region", to);
+        let whole = align_up(from, page).ok_or_else(damage)?;
+        let end = align_up(to, page).ok_or_else(damage)?;
+        let edge = whole.min(to).saturating_sub(from);
+        if edge > 0 {
+            if flags.contains(RegionFlags::LAZY) {
+                // The page may be a hole, and touching it needs memory that may not be there.
+                let page_of = extent.part(whole.saturating_sub(page), page).ok_or_else(damage)?;
+                view.platform().commit(page_of)?;
+            }
+            view.window().zero(extent.part(from, edge).ok_or_else(damage)?)?;
+        }
+        if let Some(tail) = extent.part(whole, end.saturating_sub(whole)) {
+            view.release(tail)?;
+        }
+        Ok(())
     }
 }
 
 impl<P: Platform> Directory<'_, P> {
-    fn begin_resize(&self, region: RegionId, old: u64, new: u64) -> Result<(), DirectoryError> {
-        self.view.header_word(header_word::INTENT_OLD)?.store(old, Ordering::Release);
-        self.view.header_word(header_word::INTENT_NEW)?.store(new, Ordering::Release);
-        Point::ResizeSizes.reached();
-        self.set_resize(region, IntentPhase::Trial)?;
-        Point::ResizeIntent.reached();
-        Ok(())
+    /// The active region of a name, exactly.
+    fn find_active(&self, name: &Name) -> Result<(RegionId, RegionState), DirectoryError> {
+        let (region, state) = self.find(name)?.ok_or(DirectoryError::NotFound)?;
+        if state.phase == RegionPhase::Active {
+            Ok((region, state))
+        } else {
+            Err(DirectoryError::NotFound)
+        }
     }
 
-    fn set_resize(&self, region: RegionId, phase: IntentPhase) -> Result<(), DirectoryError> {
-        Ok(self.set_intent(Some(Intent { kind: IntentKind::Resize, phase, region }))?)
-    }
-
-    fn grow(
+    /// Marks a region as being resized by this thread, unless it has that size.
+    fn begin_resize(
         &self,
         region: RegionId,
         state: RegionState,
-        old: u64,
         new: u64,
-    ) -> Result<(), DirectoryError> {
+    ) -> Result<Option<Resize>, DirectoryError> {
         let entry = self.view.entry(region)?;
-        let extent = self.view.extent(entry)?;
-        let page = self.view.geometry().page();
-        let tail = align_up(old, page)
-            .zip(align_up(new, page))
-            .and_then(|(from, to)| extent.part(from, to.saturating_sub(from)));
-        let tail = tail.ok_or(Damage::new("the size of a region", new))?;
-        if !state.flags.contains(RegionFlags::LAZY)
-            && !tail.is_empty()
-            && let Err(error) = self.view.platform().commit(tail)
-        {
-            self.view.release(tail)?;
-            self.set_intent(None)?;
-            return Err(error.into());
+        let reserve = self.view.extent(entry)?.len();
+        let old = entry[region_word::SIZE].load(Ordering::Relaxed);
+        if new > reserve {
+            return Err(DirectoryError::BeyondReserve { asked: new, reserve });
         }
-        Point::ResizeCommitted.reached();
-        self.set_resize(region, IntentPhase::Granted)?;
-        Point::ResizeGranted.reached();
-        entry[region_word::SIZE].store(new, Ordering::SeqCst);
-        Point::ResizeReleased.reached();
-        Ok(self.set_intent(None)?)
+        if old > reserve {
+            return Err(Damage::new("the size of a region", old).into());
+        }
+        if new == old {
+            return Ok(None);
+        }
+        let dirty = self.view.actor(region)?.flags().contains(LockFlags::INCONSISTENT);
+        self.set_actor(region, self.me.owner().word().with_flags(LockFlags::INCONSISTENT))?;
+        Point::ResizeMarked.reached();
+        Ok(Some(Resize { region, flags: state.flags, old, new, dirty }))
+    }
+
+    /// Gives a region its smaller size, if nobody maps it.
+    fn grant_shrink(&self, resize: &Resize) -> Result<(), (Tail, DirectoryError)> {
+        let untouched = if resize.dirty { Tail::Dirty } else { Tail::Clear };
+        match self.try_shrink(resize) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err((untouched, DirectoryError::Mapped)),
+            Err(damage) => Err((Tail::Dirty, damage.into())),
+        }
+    }
+
+    fn try_shrink(&self, resize: &Resize) -> Result<bool, Damage> {
+        let Resize { region, old, new, .. } = *resize;
+        let view = self.view;
+        view.header_word(header_word::INTENT_OLD)?.store(old, Ordering::Release);
+        view.header_word(header_word::INTENT_NEW)?.store(new, Ordering::Release);
+        Point::ResizeSizes.reached();
+        self.set_resize(region, IntentPhase::Trial)?;
+        Point::ResizeIntent.reached();
+        let size = &view.entry(region)?[region_word::SIZE];
+        // SeqCst: a mapper counts itself and then reads the size; we write it and then count (Dekker).
+        size.store(new, Ordering::SeqCst);
+        Point::ResizeTrial.reached();
+        let granted = view.mappings(region) == 0;
+        if granted {
+            self.set_resize(region, IntentPhase::Granted)?;
+            Point::ResizeGranted.reached();
+        } else {
+            size.store(old, Ordering::SeqCst);
+            Point::ResizeUndone.reached();
+        }
+        self.set_intent(None)?;
+        Ok(granted)
+    }
+
+    fn set_resize(&self, region: RegionId, phase: IntentPhase) -> Result<(), Damage> {
+        self.set_intent(Some(Intent { kind: IntentKind::Resize, phase, region }))
     }
 }

@@ -15,17 +15,19 @@ use std::{
 
 use commonhold_layout::{
     BootId, Evidence, Extent, FormatOptions, Name, Offset, PeerId, PeerName, PeerRef, RegionPhase,
+    header_word,
 };
 use commonhold_sync::{Liveness as _, Park, Taken, Verdict, Wake};
 use commonhold_window::Window;
 use proptest::prelude::*;
 
 use crate::{
-    AttachError, CreateOptions, Destroy, DirectoryError, Identity, Medium, MediumError, PeerRecord,
-    Platform, Space, View, Witness, format,
+    AttachError, CreateOptions, Destroy, DirectoryError, Identity, Medium, MediumError, Patience,
+    PeerRecord, Platform, Space, View, Witness, format,
 };
 
 mod bias;
+mod busy;
 mod in_place;
 mod kernels;
 mod misuse;
@@ -48,6 +50,10 @@ struct World {
     clock: AtomicU64,
     /// Waits that could not rely on a wake.
     polls: AtomicU64,
+    /// Nobody else is there: whatever may take long happens without the directory mutex, or panics.
+    alone: AtomicBool,
+    /// Questions for the life of a peer.
+    verdicts: AtomicU64,
     /// What happens when memory is next given back.
     at_release: Mutex<Option<Event>>,
     /// Attachments so far: each is another process.
@@ -75,6 +81,8 @@ impl World {
             suspects: Mutex::default(),
             clock: AtomicU64::new(1),
             polls: AtomicU64::new(0),
+            alone: AtomicBool::new(false),
+            verdicts: AtomicU64::new(0),
             at_release: Mutex::default(),
             processes: AtomicU64::new(1),
             ended: Mutex::default(),
@@ -113,6 +121,12 @@ impl World {
         Peer { space, thread }
     }
 
+    /// Something that may take long, as system calls do.
+    fn takes_long(&self) {
+        let held = self.words[header_word::DIRECTORY_LOCK].load(Ordering::Relaxed) != 0;
+        assert!(!held || !self.alone.load(Ordering::Relaxed), "under the directory mutex");
+    }
+
     fn data_pages(&self, space: &Space<Machine>) -> u64 {
         let data = space.view().geometry().data().start().get();
         self.committed.lock().unwrap().iter().filter(|page| **page * PAGE >= data).count() as u64
@@ -134,7 +148,7 @@ impl Peer {
         name: &str,
         options: CreateOptions,
     ) -> Result<crate::RegionHandle, DirectoryError> {
-        self.space.create(&self.me(), &Name::new(name).unwrap(), &options)
+        self.space.create(&self.me(), &Name::new(name).unwrap(), &options, Patience::DEFAULT)
     }
 
     fn me(&self) -> commonhold_sync::Thread<'_> {
@@ -142,7 +156,7 @@ impl Peer {
     }
 
     fn map(&self, name: &str) -> Result<crate::Mapped, DirectoryError> {
-        self.space.map(&self.me(), &Name::new(name).unwrap())
+        self.space.map(&self.me(), &Name::new(name).unwrap(), Patience::DEFAULT)
     }
 
     fn unmap(&self, mapped: crate::Mapped) -> Result<(), DirectoryError> {
@@ -150,11 +164,11 @@ impl Peer {
     }
 
     fn destroy(&self, name: &str, how: Destroy) -> Result<crate::RegionHandle, DirectoryError> {
-        self.space.destroy(&self.me(), &Name::new(name).unwrap(), how)
+        self.space.destroy(&self.me(), &Name::new(name).unwrap(), how, Patience::DEFAULT)
     }
 
     fn resize(&self, name: &str, size: u64) -> Result<(), DirectoryError> {
-        self.space.resize(&self.me(), &Name::new(name).unwrap(), size)
+        self.space.resize(&self.me(), &Name::new(name).unwrap(), size, Patience::DEFAULT)
     }
 
     fn lock_of(
@@ -166,7 +180,7 @@ impl Peer {
     }
 
     fn check(&self) -> crate::Census {
-        self.space.check(&self.me()).unwrap()
+        self.space.check(&self.me(), Patience::DEFAULT).unwrap()
     }
 
     /// As SIGKILL would.
@@ -178,6 +192,7 @@ impl Peer {
 
 impl Medium for Machine {
     fn commit(&self, extent: Extent) -> Result<(), MediumError> {
+        self.world.takes_long();
         let mut committed = self.world.committed.lock().unwrap();
         for page in extent.start().get() / PAGE..extent.end().div_ceil(PAGE) {
             if !committed.contains(&page)
@@ -191,6 +206,7 @@ impl Medium for Machine {
     }
 
     fn release(&self, extent: Extent) -> Result<(), MediumError> {
+        self.world.takes_long();
         let happens = self.world.at_release.lock().unwrap().take();
         if let Some(happens) = happens {
             happens(&self.world);
@@ -215,6 +231,8 @@ impl Witness for Machine {
     }
 
     fn verdict(&self, record: &PeerRecord, _attaching: bool, _lease_ms: u64) -> Verdict {
+        self.world.takes_long();
+        self.world.verdicts.fetch_add(1, Ordering::Relaxed);
         if self.world.suspects.lock().unwrap().contains(&record.peer.get()) {
             Verdict::Suspect
         } else if self.world.living.lock().unwrap().contains(&record.peer.get()) {
@@ -244,14 +262,16 @@ impl Witness for Machine {
 
 impl Park for Machine {
     fn now(&self) -> u64 {
-        self.world.clock.fetch_add(1_000_000, Ordering::Relaxed)
+        self.world.clock.fetch_add(100_000, Ordering::Relaxed)
     }
 
     fn wait(&self, _word: &AtomicU64, _expected: u64, _until: u64) {
         thread::yield_now();
     }
 
-    fn wake(&self, _word: &AtomicU64, _who: Wake) {}
+    fn wake(&self, _word: &AtomicU64, _who: Wake) {
+        self.world.takes_long();
+    }
 
     fn spin(&self, _turn: u32) -> bool {
         false
@@ -420,7 +440,7 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     assert_eq!(lock.write(&a.me(), a.space.view(), None), Ok(Taken::OwnerDied));
     lock.writer().mark_consistent(&a.me()).unwrap();
     lock.unwrite(&a.me(), a.space.view(), commonhold_sync::Release::Done).unwrap();
-    assert_eq!(a.space.reap(&a.me()).unwrap().peers, 1);
+    assert_eq!(a.space.reap(&a.me(), Patience::DEFAULT).unwrap().peers, 1);
     a.unmap(mine).unwrap();
     a.destroy("x", Destroy::Wait).unwrap();
     assert_eq!(world.attach().space.peer(), slot);
@@ -450,7 +470,7 @@ fn whoever_dies_while_others_are_reaped_leaves_nothing_either() {
         let c = PeerRef::new(PeerId::new(2), 1);
         assert_eq!(fourth.verdict_of(c), Verdict::Dead);
     });
-    while a.space.reap(&a.me()).unwrap().freed_anything() {}
+    while a.space.reap(&a.me(), Patience::DEFAULT).unwrap().freed_anything() {}
     assert_eq!(a.check(), crate::Census { largest_free: a.check().largest_free, ..<_>::default() });
     assert_eq!(world.data_pages(&a.space), 0);
 }
@@ -529,7 +549,7 @@ fn use_everything(world: &Arc<World>) {
     let Ok(space) = Space::attach(view, &identity) else { return };
     let Ok(thread) = space.claim_thread(1) else { return };
     let peer = Peer { space, thread };
-    let _ = peer.space.reap(&peer.me());
+    let _ = peer.space.reap(&peer.me(), Patience::DEFAULT);
     for name in ["a", "b", "new"] {
         let _ = peer.create(name, 5000);
         if let Ok(mapped) = peer.map(name) {
@@ -545,7 +565,7 @@ fn use_everything(world: &Arc<World>) {
         let _ = peer.resize(name, 100);
         let _ = peer.destroy(name, Destroy::Until(1));
     }
-    let _ = peer.space.check(&peer.me());
+    let _ = peer.space.check(&peer.me(), Patience::DEFAULT);
     for region in 0..peer.space.view().regions_used().unwrap_or(0) {
         let _ = peer.space.view().region_record(commonhold_layout::RegionId::new(region));
     }

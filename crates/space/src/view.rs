@@ -7,7 +7,7 @@ use commonhold_layout::{
     PeerId, PeerName, PeerPhase, PeerRef, PeerState, Pending, PendingKind, ReadKey, RegionId,
     ThreadId, domain_word, header_word, peer_word, region_word, thread_word,
 };
-use commonhold_sync::{Park, RwLock, Shares, ThreadSlot, Wake, readers_by_word};
+use commonhold_sync::{Park, RwLock, Shares, ThreadSlot, Wake};
 use commonhold_window::{OutOfWindow, Point, Window};
 
 use crate::{DirectoryError, Identity, Mapped, PeerRecord, Platform, RegionHandle};
@@ -204,14 +204,16 @@ impl<P: Platform> View<P> {
     /// that one of its threads had announced. False if the slot has moved on.
     pub(crate) fn fence(&self, peer: PeerId, generation: u32) -> bool {
         let Ok(record) = self.peer(peer) else { return false };
-        let state = self.peer_state(peer);
+        // The word as it is: it may have bits that no program writes, and is fenced all the same.
+        let found = record[peer_word::STATE].load(Ordering::SeqCst);
+        let state = PeerState::read(found);
         if !state.is_current(generation) {
             return false;
         }
         let fenced = state.in_phase(PeerPhase::Fenced).word();
         // SeqCst: see `peer_state`.
         let won = record[peer_word::STATE]
-            .compare_exchange(state.word(), fenced, Ordering::SeqCst, Ordering::SeqCst)
+            .compare_exchange(found, fenced, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok();
         if won {
             Point::ReapFenced.reached();
@@ -260,19 +262,6 @@ impl<P: Platform> View<P> {
         self.peer_ids().filter_map(move |peer| {
             let (mapper, share) = self.current_share(peer, region)?;
             (share.mappings() > 0).then_some((mapper, share.mappings()))
-        })
-    }
-
-    /// Which peers hold read locks of a region.
-    pub fn readers(&self, handle: RegionHandle) -> impl Iterator<Item = PeerRef> + '_ {
-        let shares = RegionShares { view: self, region: handle.region };
-        self.peer_ids().filter_map(move |peer| {
-            let counted = self.current_share(peer, handle.region);
-            let counted = counted.filter(|(_, share)| share.readers() > 0);
-            counted.map(|(reader, _)| reader).or_else(|| {
-                let reader = PeerRef::new(peer, shares.generation(peer));
-                readers_by_word(&shares, peer, read_key(handle)).next().map(|_| reader)
-            })
         })
     }
 

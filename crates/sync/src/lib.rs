@@ -53,7 +53,7 @@ pub use event::Event;
 pub use mutex::{Mutex, Release};
 pub use once::{Once, Start};
 pub use port::{Bell, Liveness, Park, Verdict, Wake};
-pub use rwlock::{Hold, RwLock, Shares, readers_by_word};
+pub use rwlock::{Hold, RwLock, Shares};
 pub use semaphore::{Permit, Semaphore};
 pub use seqlock::{SeqLock, Writing};
 pub use slot::ThreadSlot;

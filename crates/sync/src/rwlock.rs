@@ -529,7 +529,7 @@ fn reader_bit(me: &Thread<'_>) -> u64 {
 }
 
 /// The living threads of a peer that hold the lock with this key to read, each once for every time.
-pub fn readers_by_word<S: Shares>(
+fn readers_by_word<S: Shares>(
     shares: &S,
     peer: PeerId,
     key: u64,

@@ -34,10 +34,12 @@ mod removers;
 mod scenarios;
 mod scene;
 mod shared;
+mod stops;
 mod suite;
 
 use std::process::ExitCode;
 
+pub use stops::beside_the_stopped;
 pub use suite::{Report, run};
 
 /// The whole life of a child.

@@ -141,6 +141,8 @@ points! {
     DestroyTimedOut = "destroy.timed-out",
     /// The region is active again.
     DestroyUndone = "destroy.undone",
+    /// A resize has its region to itself; nothing else has changed.
+    ResizeMarked = "resize.marked",
     /// A resize's sizes are recorded, its intent is not.
     ResizeSizes = "resize.sizes",
     /// A resize's intent is written.
@@ -153,8 +155,10 @@ points! {
     ResizeUndone = "resize.undone",
     /// A resize is granted.
     ResizeGranted = "resize.granted",
-    /// The memory of the tail is given back.
+    /// What a shrink cut off is given back; the mark still stands.
     ResizeReleased = "resize.released",
+    /// A resize has given its region back to others; nobody has been woken.
+    ResizeUnmarked = "resize.unmarked",
     /// A waiter has announced what it waits for.
     LockPending = "lock.pending",
     /// A waiter has set the waiters flag, and does not sleep yet.

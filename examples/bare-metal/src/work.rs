@@ -4,7 +4,8 @@ use core::{cell::Cell, hint, sync::atomic::Ordering};
 
 use commonhold_layout::{PeerPhase, RegionId, RegionPhase};
 use commonhold_space::{
-    AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Space, View, heartbeat_period_ms,
+    AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Patience, Space, View,
+    heartbeat_period_ms,
 };
 use commonhold_sync::{Park, Release, Taken, Thread, Verdict};
 
@@ -127,13 +128,13 @@ impl<'a> Guest<'a> {
 
     fn create(&self, Named { text, name }: Named, size: u64) -> Result<(), Failure> {
         let options = CreateOptions { size, ..CreateOptions::default() };
-        self.space.create(&self.me, &name, &options).map_err(|e| Failure::Region(text, e))?;
+        self.space.create(&self.me, &name, &options, Patience::DEFAULT).map_err(|e| Failure::Region(text, e))?;
         say!("created {text} size={size}");
         Ok(())
     }
 
     fn destroy(&self, Named { text, name }: Named) -> Result<(), Failure> {
-        self.space.destroy(&self.me, &name, Destroy::Wait).map_err(|e| Failure::Region(text, e))?;
+        self.space.destroy(&self.me, &name, Destroy::Wait, Patience::DEFAULT).map_err(|e| Failure::Region(text, e))?;
         say!("destroyed {text}");
         Ok(())
     }
@@ -145,7 +146,7 @@ impl<'a> Guest<'a> {
         what: impl FnOnce(&Region<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let failed = |e: DirectoryError| Failure::Region(text, e);
-        let mapped = self.space.map(&self.me, &name).map_err(failed)?;
+        let mapped = self.space.map(&self.me, &name, Patience::DEFAULT).map_err(failed)?;
         let done = what(&Region { guest: self, name: text, mapped });
         self.space.unmap(&self.me, mapped.handle).map_err(failed)?;
         done

@@ -1,8 +1,8 @@
 //! `ls` and `stat`: what regions there are.
 
-use std::time::UNIX_EPOCH;
+use std::{collections::HashMap, time::UNIX_EPOCH};
 
-use commonhold::{LockInfo, LockKind, RegionInfo};
+use commonhold::{LockInfo, LockKind, RegionInfo, State};
 use serde::Serialize;
 
 use super::locks::Lock;
@@ -51,13 +51,15 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
     let out = session.out;
     let space = session.open()?;
     let regions = space.regions().doing(|| format!("list {}", session.url))?;
+    tell_of_damage(&regions);
     if out.json {
         return out.value(&regions.iter().map(Row::new).collect::<Vec<_>>());
     }
     let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
+    let locks = by_region(&locks);
     let rows = regions.iter().map(|region| {
         vec![
-            region.name.clone(),
+            shown_name(region),
             out.size(region.size),
             region.state.to_string(),
             region.maps.to_string(),
@@ -72,6 +74,26 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
         Column::Left("LOCK"),
     ];
     out.table(&columns, rows.collect())
+}
+
+/// Of a damaged region only the entry is known.
+fn shown_name(region: &RegionInfo) -> String {
+    match region.state {
+        State::Damaged => format!("(entry {})", region.id.entry),
+        _ => region.name.clone(),
+    }
+}
+
+/// The others are as good as ever, so this is no failure.
+fn tell_of_damage(regions: &[RegionInfo]) {
+    let damaged = regions.iter().filter(|region| region.state == State::Damaged);
+    for region in damaged {
+        eprintln!(
+            "commonhold: entry {} of the table of regions makes no sense; its bytes cannot be used, and \
+             other regions are not concerned",
+            region.id.entry
+        );
+    }
 }
 
 pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
@@ -89,7 +111,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
         });
     }
     let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
-    let lock = lock_column(&region, &locks);
+    let lock = lock_column(&region, &by_region(&locks));
     out.pairs(&[
         ("name", region.name),
         ("size", out.size(region.size)),
@@ -104,15 +126,34 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
     ])
 }
 
+/// What is said of a region's own lock in a column.
+#[derive(Default)]
+struct Summary<'a> {
+    readers: usize,
+    first: Option<&'a LockInfo>,
+}
+
+/// Regions' own locks, by the names of the regions.
+fn by_region(locks: &[LockInfo]) -> HashMap<&str, Summary<'_>> {
+    let mut by_region: HashMap<&str, Summary<'_>> = HashMap::new();
+    for lock in locks.iter().filter(|lock| lock.offset.is_none()) {
+        let summary = by_region.entry(lock.region.as_str()).or_default();
+        summary.readers += usize::from(lock.kind == LockKind::Shared);
+        summary.first = summary.first.or(Some(lock));
+    }
+    by_region
+}
+
 /// `-`, `exclusive by PID`, `upgradable by PID`, `shared by N`, `inconsistent` or `unrecoverable`. `locks` lists a
 /// shared lock once for each peer that reads, beside a writer that waits for those readers to go.
-fn lock_column(region: &RegionInfo, locks: &[LockInfo]) -> String {
-    let of_this = |lock: &&LockInfo| lock.region == region.name && lock.offset.is_none();
-    let readers = locks.iter().filter(of_this).filter(|lock| lock.kind == LockKind::Shared).count();
+fn lock_column(region: &RegionInfo, locks: &HashMap<&str, Summary<'_>>) -> String {
+    let summary = locks.get(region.name.as_str());
+    let readers = summary.map_or(0, |summary| summary.readers);
     if readers > 0 {
         return format!("shared by {readers}");
     }
-    let Some(lock) = region.lock.as_ref().or_else(|| locks.iter().find(of_this)) else {
+    let first = summary.and_then(|summary| summary.first);
+    let Some(lock) = region.lock.as_ref().or(first) else {
         return "-".to_owned();
     };
     match (lock.kind, &lock.holder) {

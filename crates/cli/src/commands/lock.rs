@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{Access, ErrorKind, LockError, LockGuard, Mapping, ReadGuard, RegionError, Space};
+use commonhold::{ErrorKind, LockError, LockGuard, Mapping, ReadGuard, RegionError, Space};
 
 use crate::{
     args::{LockArgs, OnDeath},
@@ -23,6 +23,10 @@ use crate::{
 
 /// How long to sleep before looking for signals again.
 const SLICE: Duration = Duration::from_millis(500);
+/// The same, while the region is looked for, or made, which may take as long twice.
+const DIRECTORY_SLICE: Duration = Duration::from_millis(200);
+/// How long to wait, without a timeout, for a peer that is changing the table of regions.
+const HELD_UP: Duration = Duration::from_secs(3);
 
 /// What came of waiting: a guard (with what it says about the last owner), or a signal.
 enum Waited<G> {
@@ -38,29 +42,44 @@ pub(crate) fn lock(session: &Session, args: &LockArgs) -> Result<u8, Failure> {
         return Ok(ended_by(signals.last().unwrap_or(0)));
     };
     let _watch = Watch::start(&space);
-    let mapping = map_or_create(&space, &args.name).doing(|| format!("lock {:?}", args.name))?;
+    let began = Instant::now();
+    let mapping = match map_or_create(&space, args, &signals, began)? {
+        Waited::Signalled(signal) => return Ok(ended_by(signal)),
+        Waited::Held(mapping) | Waited::OwnerDied(mapping) => mapping,
+    };
     let signals = &signals;
-    let job = Job { args, signals, space: &space, mapping: &mapping, began: Instant::now() };
+    let job = Job { args, signals, space: &space, mapping: &mapping, began };
     let code = if args.shared { job.shared()? } else { job.exclusive()? };
     mapping.unmap().doing(|| format!("unmap {:?}", args.name))?;
     Ok(code)
 }
 
 /// The region, which is made with size 0 if there is none. It stays afterwards: were it destroyed,
-/// two commands could run under two locks of one name.
-fn map_or_create(space: &Space, name: &str) -> Result<Mapping, RegionError> {
+/// two commands could run under two locks of one name. One that is being destroyed is waited for like a lock
+/// that is held; who holds up everybody, because it is stopped, for a while only.
+fn map_or_create(
+    space: &Space,
+    args: &LockArgs,
+    signals: &Signals,
+    began: Instant,
+) -> Result<Waited<Mapping>, Failure> {
     loop {
-        match space.map(name, Access::ReadWrite) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            other => return other,
+        if let Some(signal) = signals.last() {
+            return Ok(Waited::Signalled(signal));
         }
-        match space.create(name, 0) {
-            Ok(region) => tracing::info!(name, key = ?region.key(), "created as a named lock"),
-            // Somebody was faster, or it is being destroyed: look again, but let them go on.
-            Err(error) if error.kind() == ErrorKind::Exists => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(error) => return Err(error),
+        let left = args.timeout.map(|all| all.saturating_sub(began.elapsed()));
+        let slice = left.unwrap_or(DIRECTORY_SLICE).min(DIRECTORY_SLICE);
+        let error = match space.within(slice).map_or_create(&args.name, 0) {
+            Ok(mapping) => return Ok(Waited::Held(mapping)),
+            Err(error) => error,
+        };
+        let patient = match (&error, left) {
+            (_, Some(left)) => left > slice,
+            (RegionError::Unsettled { .. }, None) => true,
+            (_, None) => began.elapsed() < HELD_UP,
+        };
+        if error.kind() != ErrorKind::TimedOut || !patient {
+            return Err(error).doing(|| format!("lock {:?}", args.name));
         }
     }
 }

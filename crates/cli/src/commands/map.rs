@@ -25,6 +25,8 @@ pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
     let _watch = Watch::start(&space);
     let access = if args.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let mapping = space.map(&args.name, access).doing(what)?;
+    // Until here a signal ends this process by itself.
+    let signals = Signals::watch()?;
     let descriptor = descriptor(&space, access, &args.name)?;
     let gifts = Gifts {
         environment: vec![

@@ -11,6 +11,7 @@
 )]
 
 mod basics;
+mod crowd;
 mod damage;
 mod devices;
 mod gate;
@@ -20,4 +21,5 @@ mod lock;
 mod map;
 mod root;
 mod runs;
+mod stopped;
 mod support;

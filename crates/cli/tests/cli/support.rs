@@ -67,6 +67,15 @@ impl Space {
         ends(code, &self.run(args), args)
     }
 
+    /// The same of one that may be a hang: with a deadline. Gives what it said on standard error.
+    #[track_caller]
+    pub(crate) fn ends_by_itself(&self, code: i32, args: &[&str]) -> String {
+        let nothing = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        let (found, said) = Held::spawn_into(self.command(args), nothing).wait_and_hear();
+        assert_eq!(found, code, "{args:?} ended otherwise, saying: {said}");
+        said
+    }
+
     #[track_caller]
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let mut all = vec!["--json"];
@@ -144,6 +153,12 @@ impl Held {
         Self { child: piped.spawn().unwrap() }
     }
 
+    /// The same, with its output in a file: a pipe that nobody reads would hold it up.
+    pub(crate) fn spawn_into(mut command: Command, output: std::fs::File) -> Self {
+        let piped = command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
+        Self { child: piped.spawn().unwrap() }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -174,6 +189,12 @@ impl Held {
     /// Waits, with a deadline.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> i32 {
+        self.wait_and_hear().0
+    }
+
+    /// The same, and gives what it said on standard error.
+    #[track_caller]
+    pub(crate) fn wait_and_hear(&mut self) -> (i32, String) {
         use std::os::unix::process::ExitStatusExt;
         let mut status = None;
         until("a process to end", || {
@@ -184,7 +205,7 @@ impl Held {
         let mut text = String::new();
         self.child.stderr.as_mut().unwrap().read_to_string(&mut text).unwrap();
         eprint!("{text}");
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+        (status.code().unwrap_or_else(|| 128 + status.signal().unwrap()), text)
     }
 
     pub(crate) fn runs(&mut self) -> bool {

@@ -23,7 +23,7 @@ fn word_after_a_death(at_of: impl Fn(&Peer) -> Offset) -> LockWord {
     slot[entry + 1].store(BiasTurn::of(7).inside().word(), Ordering::SeqCst);
     assert_eq!(b.space.view().inside(bias, at), Some(b.me().owner()));
     b.die();
-    assert_eq!(a.space.reap(&a.me()).unwrap().peers, 1);
+    assert_eq!(a.space.reap(&a.me(), Patience::DEFAULT).unwrap().peers, 1);
     LockWord::from_word(word.load(Ordering::SeqCst))
 }
 

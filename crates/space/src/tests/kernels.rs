@@ -43,7 +43,7 @@ fn nobody_keeps_the_successor_in_its_slot_alive() {
     assert!(a.space.view().assume_dead(slot, b.space.generation()));
     assert!(!a.space.view().assume_dead(slot, b.space.generation()));
     world.living.lock().unwrap().remove(&slot.get());
-    a.space.reap(&a.me()).unwrap();
+    a.space.reap(&a.me(), Patience::DEFAULT).unwrap();
     let c = world.attach();
     assert_eq!(c.space.peer(), slot);
     b.space.beat();
@@ -107,7 +107,7 @@ fn whoever_gives_back_much_memory_beats_meanwhile_and_stops_when_it_was_declared
     assert_eq!(a.destroy("x", Destroy::Wait), Err(DirectoryError::Fenced));
     assert_eq!(world.data_pages(&a.space), (SIZE - (16 << 20)) / PAGE, "the first piece is gone");
     let b = world.attach();
-    b.space.reap(&b.me()).unwrap();
+    b.space.reap(&b.me(), Patience::DEFAULT).unwrap();
     assert_eq!(world.data_pages(&b.space), 0);
     assert_eq!(b.check().used, 0);
 }

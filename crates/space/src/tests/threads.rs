@@ -139,7 +139,7 @@ fn in_a_slot_of_one_that_was_declared_dead_without_proof_no_thread_is_armed() {
     assert!(a.space.view().assume_dead(slot, b.space.generation()));
     assert!(!b.space.has_slot(b.thread), "it must find that its slot is not its own");
     b.die();
-    a.space.reap(&a.me()).unwrap();
+    a.space.reap(&a.me(), crate::Patience::DEFAULT).unwrap();
     let heir = world.attach();
     assert_eq!(heir.space.peer(), slot);
     let thread = heir.claim(2);
@@ -147,7 +147,7 @@ fn in_a_slot_of_one_that_was_declared_dead_without_proof_no_thread_is_armed() {
     // One that died by proof leaves no such doubt.
     let slot = a.space.peer();
     a.die();
-    heir.space.reap(&heir.me()).unwrap();
+    heir.space.reap(&heir.me(), crate::Patience::DEFAULT).unwrap();
     let next = world.attach();
     assert_eq!(next.space.peer(), slot);
     world.armed.lock().unwrap().clear();

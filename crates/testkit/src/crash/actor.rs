@@ -54,7 +54,8 @@ impl Actor {
         environment: &[(&str, &Path)],
     ) -> Outcome<Self> {
         let mut command = Command::new(program);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).env_remove(arm::ARMED);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env_remove(arm::ARMED).env_remove(arm::STOPPED);
         command.envs(environment.iter().copied());
         if let Some((point, number)) = at {
             command.env(arm::ARMED, format!("{}:{number}", point.name()));
@@ -117,7 +118,8 @@ impl Actor {
         }
     }
 
-    fn pid(&self) -> rustix::process::Pid {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
     }
 

@@ -16,7 +16,6 @@ use crate::stage::say;
 
 /// `POINT:N`: die at the N-th hit of it.
 pub(crate) const ARMED: &str = "COMMONHOLD_CRASH_AT";
-
 /// `POINT:N`: be stopped at the N-th hit of it, until somebody says that it goes on.
 pub(crate) const STOPPED: &str = "COMMONHOLD_STOP_AT";
 
@@ -57,6 +56,7 @@ fn hook(point: Point) {
         say('@', point.name());
     }
     if arm.stopped == Some((point, hit)) {
+        // Returns when it is continued.
         let _ = kill_process(getpid(), Signal::STOP);
     }
     if arm.at == Some((point, hit)) {

@@ -1,0 +1,98 @@
+//! Who is in the way: what a person needs to know of a peer that holds the directory and does not go on.
+//!
+//! It is read after the time was up, for people: by then the peer may have gone on.
+
+use std::fmt;
+
+use commonhold_layout::{PeerId, ThreadId};
+use commonhold_space::DirectoryError;
+
+use crate::{
+    RegionError,
+    attachment::{Attachment, region_error},
+};
+
+/// A living peer in the middle of a change of a space's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirectoryHolder {
+    /// Its slot.
+    pub slot: u16,
+    /// The slot of its thread.
+    pub thread: u16,
+    /// Its process id in its own PID namespace; 0 if the peer is gone, or has none.
+    pub pid: u32,
+    /// The id of its thread there; 0 if that is not known.
+    pub tid: u32,
+    /// Its name; empty if the peer is gone.
+    pub name: String,
+    /// Whether the thread is stopped, by a signal or a debugger; `None` if that cannot be seen from here.
+    pub stopped: Option<bool>,
+}
+
+impl fmt::Display for DirectoryHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { slot, thread, pid, tid, name, stopped } = self;
+        write!(
+            f,
+            "thread {thread} (tid {tid}) of the peer in slot {slot} (pid {pid}, {name:?}) is in the middle \
+             of changing the table of regions"
+        )?;
+        match stopped {
+            Some(true) => write!(
+                f,
+                ", and is stopped; nobody takes over from the living: let it go on (kill -CONT {pid}), or \
+                 end it (kill -9 {pid})"
+            ),
+            Some(false) => write!(
+                f,
+                ", and did not end in time; try again, and if it hangs, end it (kill -9 {pid})"
+            ),
+            None => write!(
+                f,
+                ", and did not end in time; whether it is stopped cannot be seen from here: where its pid \
+                 is known, let it go on (kill -CONT {pid}), or end it (kill -9 {pid})"
+            ),
+        }
+    }
+}
+
+impl Attachment {
+    /// The error of an operation on the directory, with what a person needs to know besides.
+    #[cold]
+    pub(crate) fn error(&self, error: DirectoryError, name: &str) -> RegionError {
+        match error {
+            DirectoryError::Busy { slot, thread } => {
+                RegionError::Busy(Box::new(self.holder(slot, thread)))
+            }
+            other => region_error(other, name),
+        }
+    }
+
+    fn holder(&self, slot: u16, thread: u16) -> DirectoryHolder {
+        let view = self.view().ok();
+        let record = view.and_then(|view| view.peer_record(PeerId::new(slot)));
+        let tid = view
+            .zip(ThreadId::new(thread))
+            .and_then(|(view, thread)| view.thread_record(PeerId::new(slot), thread))
+            .map_or(0, |record| record.tid);
+        let Some((record, _)) = record else {
+            return DirectoryHolder {
+                slot,
+                thread,
+                pid: 0,
+                tid,
+                name: String::new(),
+                stopped: None,
+            };
+        };
+        DirectoryHolder {
+            slot,
+            thread,
+            pid: record.identity.pid,
+            tid,
+            name: record.identity.name.to_string(),
+            stopped: commonhold_host::is_stopped(&record.identity, tid),
+        }
+    }
+}

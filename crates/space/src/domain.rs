@@ -1,0 +1,145 @@
+//! Domain records: which kernels there are.
+//!
+//! # What it owns
+//! How a peer finds, makes or takes over the record of its kernel.
+//!
+//! # Invariants
+//! 1. Records are taken in order, and never given back: no record is used while one before it is not. Others
+//!    conclude from the second one that several kernels share the space.
+//! 2. A free record becomes a kernel's by compare-and-swap, each of which anybody of the same kernel may make:
+//!    whoever stops or dies in between is helped, and holds nobody up.
+//! 3. A peer names its record in its own before it relies on it; whoever takes a record from a kernel that is
+//!    gone marks it free first, and looks at what peers name afterwards. Both with `SeqCst` (Dekker's
+//!    pattern), so one of them sees the other.
+//! 4. Only that last resort needs the directory mutex.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use commonhold_layout::{BootId, Damage, DomainState, PeerPhase, domain_word, peer_word};
+use commonhold_sync::Thread;
+use commonhold_window::Point;
+
+use crate::{AttachError, DirectoryError, Patience, Platform, View, budget::Budget};
+
+const FREE: u64 = DomainState::Free.word();
+const USED: u64 = DomainState::Used.word();
+
+#[allow(clippy::cast_possible_truncation, reason = "the halves of the boot id are meant")]
+const fn halves(boot: BootId) -> (u64, u64) {
+    (boot.0 as u64, (boot.0 >> 64) as u64)
+}
+
+/// Changes a word from `from` to `to`, if it is that; true if it is `to` in the end.
+fn settle_word(word: &AtomicU64, from: u64, to: u64) -> bool {
+    // AcqRel: who finds one half of a boot id written finds what was written before it.
+    match word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => true,
+        Err(found) => found == to,
+    }
+}
+
+/// Finds the record of this peer's kernel, or makes one, and names it in the peer's record.
+pub(crate) fn take_domain<P: Platform>(
+    view: &View<P>,
+    me: &Thread<'_>,
+    boot: BootId,
+) -> Result<u16, AttachError> {
+    let damaged = |damage: Damage| AttachError::Directory(damage.into());
+    let named = &view.peer(me.owner().peer()).map_err(damaged)?[peer_word::DOMAIN];
+    let domains = view.geometry().domains();
+    let budget = Patience::DEFAULT.begin(view);
+    loop {
+        let known = |index: &u16| view.used_domain(*index) == Some(boot);
+        let made = |index: &u16| claim(view, named, *index, boot);
+        let found = (0..domains).find(known).or_else(|| (0..domains).find(made));
+        let found = match found {
+            Some(index) => index,
+            None => inherit(view, me, named, boot, budget)?,
+        };
+        // SeqCst: see the third invariant.
+        named.store(found.into(), Ordering::SeqCst);
+        if view.used_domain(found) == Some(boot) {
+            return Ok(found);
+        }
+        if budget.is_spent(view) {
+            return Err(AttachError::NoDomain { domains });
+        }
+    }
+}
+
+/// Makes record `index` this kernel's, unless it is another's; then that one's is complete afterwards.
+fn claim<P: Platform>(view: &View<P>, named: &AtomicU64, index: u16, boot: BootId) -> bool {
+    let Ok(words) = view.domain(index) else { return false };
+    let (low, high) = halves(boot);
+    let state = words[domain_word::STATE].load(Ordering::SeqCst);
+    if state != FREE {
+        return view.used_domain(index) == Some(boot)
+            // It was passed by while its first peer was writing it: what is missing is written now. Boot ids are
+            // random: no other kernel has the same half.
+            || (words[domain_word::BOOT_LOW].load(Ordering::SeqCst) == low
+                && low != 0
+                && settle_word(&words[domain_word::BOOT_HIGH], 0, high));
+    }
+    named.store(index.into(), Ordering::SeqCst);
+    let ours = settle_word(&words[domain_word::BOOT_LOW], 0, low)
+        && settle_word(&words[domain_word::BOOT_HIGH], 0, high);
+    if ours {
+        Point::AttachDomainWritten.reached();
+    }
+    // Whosever it is, it comes before those that follow.
+    settle_word(&words[domain_word::STATE], FREE, USED) && ours
+}
+
+/// Takes the record of a kernel whose peers are all gone.
+fn inherit<P: Platform>(
+    view: &View<P>,
+    me: &Thread<'_>,
+    named: &AtomicU64,
+    boot: BootId,
+    budget: Budget,
+) -> Result<u16, AttachError> {
+    let domains = view.geometry().domains();
+    // Named by nobody, while this peer has none.
+    named.store(u64::MAX, Ordering::SeqCst);
+    let _held = view.directory(me, budget).map_err(AttachError::Directory)?;
+    if let Some(index) = (0..domains).find(|index| view.used_domain(*index) == Some(boot)) {
+        return Ok(index);
+    }
+    for index in 0..domains {
+        let words = view.domain(index).map_err(DirectoryError::from)?;
+        if in_use(view, me, index) {
+            continue;
+        }
+        // SeqCst: see the third invariant.
+        words[domain_word::STATE].store(FREE, Ordering::SeqCst);
+        if in_use(view, me, index) {
+            words[domain_word::STATE].store(USED, Ordering::SeqCst);
+            continue;
+        }
+        let (low, high) = halves(boot);
+        words[domain_word::BOOT_LOW].store(low, Ordering::Release);
+        words[domain_word::BOOT_HIGH].store(high, Ordering::Release);
+        Point::AttachDomainWritten.reached();
+        // As Release: whoever finds the record in use reads the whole boot id.
+        words[domain_word::STATE].store(USED, Ordering::SeqCst);
+        return Ok(index);
+    }
+    Err(AttachError::NoDomain { domains })
+}
+
+/// Whether another peer names a record.
+fn in_use<P: Platform>(view: &View<P>, me: &Thread<'_>, index: u16) -> bool {
+    view.peer_ids().any(|peer| {
+        view.peer(peer).is_ok_and(|record| {
+            view.peer_state(peer).phase != PeerPhase::Free
+                && peer != me.owner().peer()
+                && record[peer_word::DOMAIN].load(Ordering::SeqCst) == u64::from(index)
+        })
+    })
+}
+
+impl From<DirectoryError> for AttachError {
+    fn from(error: DirectoryError) -> Self {
+        Self::Directory(error)
+    }
+}
