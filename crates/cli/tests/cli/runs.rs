@@ -79,14 +79,28 @@ fn torture_without_kills_in_a_chosen_space_leaves_the_space_as_it_was() {
 
 #[test]
 fn the_locks_are_measured() {
-    let lines = json(&["bench", "mutex", "rwlock", "recovery", "--kills", "2", "--json"]);
+    let small = ["recovery", "--kills", "2", "--resident", "0,1536K", "--json"];
+    let lines = json(&[&["bench", "mutex", "rwlock"], &small[..]].concat());
     let names: Vec<_> = lines.as_array().unwrap().iter().map(|line| &line["name"]).collect();
-    let recoveries = ["recovery, at once", "recovery, later"];
+    let recoveries = [
+        "recovery, at once",
+        "recovery, later",
+        "recovery, 0 B resident",
+        "recovery, 1.5 MiB resident",
+        "thread ends, 0 B resident",
+        "thread ends, 128 MiB resident",
+    ];
     assert_eq!(names, [&["mutex", "rwlock, read", "rwlock, write"], &recoveries[..]].concat());
     for line in lines.as_array().unwrap() {
         assert!(line["ours_ns"].as_f64().unwrap() > 0.0, "{line}");
         assert!(line["peer_ns"].as_f64().unwrap() > 0.0, "{line}");
+        let by_size = line["name"].as_str().unwrap().ends_with("resident");
+        for field in ["resident", "longest_ns", "peer_longest_ns"] {
+            assert_eq!(line[field].is_number(), by_size, "{field}: {line}");
+        }
     }
+    let sizes: Vec<_> = lines.as_array().unwrap().iter().map(|line| &line["resident"]).collect();
+    assert_eq!(sizes[5..], [0, 1536 << 10, 0, 128 << 20]);
 }
 
 const MUTEXES: [&str; 3] = ["pthread mutex", "pthread robust mutex", "Boost mutex"];
