@@ -22,7 +22,7 @@ fn done(worker: usize, what: What, start: u64, end: u64, key: RegionKey) -> Oper
 fn judge(operations: &[Operation]) -> Vec<String> {
     let mut killed = vec![None; 10];
     killed[9] = Some(Killed { before: 100, after: 102 });
-    check(&History { operations: operations.to_vec(), killed })
+    check(&History { operations: operations.to_vec(), killed, stopped: Vec::new() })
 }
 
 #[track_caller]
