@@ -34,6 +34,8 @@ fn torture_with_kills_loses_nothing_and_leaves_nothing() {
         "seconds",
         "peers",
         "kills",
+        "stops",
+        "killed_stopped",
         "recoveries",
         "expected",
         "seen",
@@ -46,6 +48,19 @@ fn torture_with_kills_loses_nothing_and_leaves_nothing() {
         assert!(summary[field].is_number(), "{field}: {summary}");
     }
     assert!(summary["kills"].as_u64().unwrap() > 10, "{summary}");
+    assert!(summary["expected"].as_u64().unwrap() > 100, "{summary}");
+    for field in ["lost", "leaked_regions", "stuck", "violations"] {
+        assert_eq!(summary[field], 0, "{field}: {summary}");
+    }
+}
+
+#[test]
+fn torture_with_stops_loses_nothing_and_nobody_is_left_stopped() {
+    let often = ["--kill-every", "100ms", "--stop-every", "40ms"];
+    let args = [&["torture", "--peers", "4", "--seconds", "4"], &often[..], &["--json"]].concat();
+    let summary = json(&args);
+    assert!(summary["stops"].as_u64().unwrap() > 10, "{summary}");
+    assert!(summary["killed_stopped"].as_u64().unwrap() > 0, "{summary}");
     assert!(summary["expected"].as_u64().unwrap() > 100, "{summary}");
     for field in ["lost", "leaked_regions", "stuck", "violations"] {
         assert_eq!(summary[field], 0, "{field}: {summary}");
@@ -66,11 +81,14 @@ fn torture_without_kills_in_a_chosen_space_leaves_the_space_as_it_was() {
         "2",
         "--kill-every",
         "0",
+        "--stop-every",
+        "0",
         "--seed",
         "7",
         "--json",
     ]);
     assert_eq!((&summary["kills"], &summary["seed"]), (&0.into(), &7.into()), "{summary}");
+    assert_eq!(summary["stops"], 0, "{summary}");
     assert!(summary["operations"].as_u64().unwrap() > 1000, "{summary}");
     let ls = space.json(&["ls"]);
     assert_eq!(ls.as_array().unwrap().len(), 1);
