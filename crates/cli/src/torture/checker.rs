@@ -302,8 +302,8 @@ impl<'a> Name<'a> {
                     violations.push(format!("mapped by the caller, but it is not: {operation}"));
                 }
                 Some(Outcome::TimedOut)
-                    if !(operation.destroys() && busy.by_another(operation))
-                        && !touches(&held_up, start, end) =>
+                    if !(touches(&held_up, start, end)
+                        || operation.destroys() && busy.by_another(operation)) =>
                 {
                     violations.push(format!(
                         "timed out, but nobody maps it, and nobody was stopped: {operation}"
