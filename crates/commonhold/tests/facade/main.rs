@@ -25,6 +25,9 @@ mod misuse;
 mod open;
 mod regions;
 mod spaces;
+mod stress;
+mod stress_waits;
+mod stress_worker;
 mod support;
 mod threads;
 mod typed;
@@ -50,6 +53,7 @@ const ROLES: &[&[support::Role]] = &[
     locks::ROLES,
     regions::ROLES,
     spaces::ROLES,
+    stress_worker::ROLES,
     threads::ROLES,
     typed::ROLES,
     typed_barrier::ROLES,
