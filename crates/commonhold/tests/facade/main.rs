@@ -27,6 +27,7 @@ mod regions;
 mod spaces;
 mod stress;
 mod stress_waits;
+mod stress_words;
 mod stress_worker;
 mod support;
 mod threads;

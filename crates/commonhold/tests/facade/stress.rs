@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     stress_waits::{Fault, Span, Wait},
-    stress_worker::{LOCKS, NAMES, STOP, THREADS, Words, now_ns, size},
+    stress_words::{Words, size},
+    stress_worker::{LOCKS, NAMES, STOP, THREADS, now_ns},
     support::{Actor, DEADLINE, Random, SECONDS_WANTED, Scratch, wanted},
 };
 
@@ -28,6 +29,8 @@ const SECONDS: u64 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_STOP_US: u64 = 1_000_000;
 const STOPPED_AT_ONCE: u64 = 4;
+/// Of so many, one is neither killed nor stopped.
+const SPARED: u64 = 8;
 /// How long a holder that was killed, or continued, is what others wait for.
 const AFTER_A_KILL_NS: u64 = 250_000_000;
 const AFTER_A_STOP_NS: u64 = 50_000_000;
@@ -112,12 +115,20 @@ impl<'a> Director<'a> {
         }
     }
 
-    /// Half of the time one that has a lock, if there is any and it is quick enough.
+    /// Half of the time one that has a lock, if there is any and it is quick enough. Never one of the first, which see
+    /// whole waits.
     fn somebody(&mut self) -> u64 {
-        let any = self.random.below(self.words.processes);
-        let rest = (0..self.words.processes).map(|more| (any + more) % self.words.processes);
+        let (first, others) = self.spared();
+        let any = first + self.random.below(others);
+        let rest = (0..others).map(|more| first + (any - first + more) % others);
         let inside = rest.into_iter().find(|worker| self.words.had_by(*worker) != 0);
         inside.filter(|_| self.random.below(2) == 0).unwrap_or(any)
+    }
+
+    /// How many are spared, and how many are not.
+    fn spared(&self) -> (u64, u64) {
+        let first = self.words.processes.div_ceil(SPARED);
+        (first, self.words.processes - first)
     }
 
     fn kill(&mut self, worker: u64) {
@@ -129,6 +140,9 @@ impl<'a> Director<'a> {
             self.said.push(format!("violation: worker {worker} ended by itself"));
         }
         self.said.extend(last.kill_and_hear());
+        // Those that the kill ended.
+        let waits = self.words.waits_of(worker, from);
+        self.said.extend(waits.iter().map(|wait| format!("wait {wait}")));
         let when = Span { from, until: now_ns() + AFTER_A_KILL_NS };
         let had = self.words.had_by(worker);
         let next = self.start(worker);
@@ -257,7 +271,7 @@ fn ground(processes: u64) -> (Scratch, Space, Mapping) {
 /// --release -p commonhold --test facade stress -- --nocapture`.
 #[test]
 fn locks_of_all_kinds_exclude_and_come_to_everybody_while_processes_are_killed_and_stopped() {
-    let processes = wanted(PROCESSES_WANTED, PROCESSES);
+    let processes = wanted(PROCESSES_WANTED, PROCESSES).max(2);
     let seconds = wanted(SECONDS_WANTED, SECONDS);
     let (scratch, space, mapping) = ground(processes);
     let words = Words { mapping: &mapping, processes };

@@ -37,13 +37,15 @@ pub(crate) struct Wait {
     pub(crate) timeout: Option<u64>,
 }
 
+/// A wait that is longer is told, in nanoseconds.
+const WORTH_TELLING: u64 = 200_000_000;
 /// For no timeout.
 const NONE: u64 = u64::MAX;
 
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { worker, locks, when: Span { from, until }, timeout } = self;
-        let timeout = timeout.unwrap_or(NONE);
+        let timeout = Self::timeout_word(*timeout);
         write!(f, "{worker} {locks} {from} {until} {timeout}")
     }
 }
@@ -52,8 +54,20 @@ impl Wait {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let numbers: Vec<u64> = text.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
         let [worker, locks, from, until, timeout] = numbers[..] else { return None };
-        let timeout = Some(timeout).filter(|timeout| *timeout != NONE);
+        let timeout = Self::timeout_of(timeout);
         Some(Self { worker, locks, when: Span { from, until }, timeout })
+    }
+
+    pub(crate) fn timeout_word(timeout: Option<u64>) -> u64 {
+        timeout.unwrap_or(NONE)
+    }
+
+    pub(crate) fn timeout_of(word: u64) -> Option<u64> {
+        Some(word).filter(|timeout| *timeout != NONE)
+    }
+
+    pub(crate) fn is_worth_telling(&self) -> bool {
+        self.when.until - self.when.from > WORTH_TELLING
     }
 
     /// Nanoseconds of it that no fault explains, beyond those that it was ready to wait.

@@ -8,19 +8,22 @@
 //!    was killed; a reader must find no living writer.
 //! 3. A turn adds one to the book's count and one to a cell of the thread's page, the journal, as a transaction that a
 //!    repair completes. So a count is the sum of its cells, or an update was lost.
-//! 4. `phase` of a page says which lock the thread wants, or has: for the director, which reads it when the thread
+//! 4. `since` of a page says since when the thread waits, and for what: of one that is killed, the director tells.
+//! 5. `phase` of a page says which lock the thread wants, or has: for the director, which reads it when the thread
 //!    cannot run.
 //!
 //! A complaint is a line that begins with `violation`.
 
 use std::{fmt, hint, thread, time::Duration};
 
-use commonhold::{
-    Access, LockError, Mapping, Mutex, RegionError, RwLock, Semaphore, SeqLock, Space,
-};
+use commonhold::{Access, LockError, Mutex, RegionError, RwLock, Semaphore, SeqLock, Space};
 
 use crate::{
     stress_waits::{Span, Wait},
+    stress_words::{
+        ACTIVE, CELLS, COUNT, DEATHS, INSIDE, KEY, NEW_CELL, NEW_COUNT, PHASE, READING, SINCE,
+        TIMEOUT, WANTED, Words,
+    },
     support::{Random, Role, say},
 };
 
@@ -54,113 +57,22 @@ pub(crate) const NAMES: [&str; LOCKS as usize] = [
 ];
 const ALL_PERMITS: u64 = 0b111 << PERMIT;
 
-/// Where what lies in the region: a word that says stop, the locks, the books, and the pages.
+/// Where what lies in the region: a word that says stop, and the locks. `stress_words` has the rest.
 pub(crate) const STOP: u64 = 0;
 const RAW_AT: [u64; 2] = [64, 128];
 const MUTEX_AT: [u64; 2] = [192, 256];
 const RWLOCK_AT: u64 = 320;
 const SEQLOCK_AT: u64 = 448;
 const SEMAPHORE_AT: u64 = 704;
-const BOOKS: u64 = 2048;
-const PAGES: u64 = 4096;
-const PAGE: u64 = 256;
 
-/// Words of a book.
-const INSIDE: u64 = 0;
-const ACTIVE: u64 = 8;
-const NEW_COUNT: u64 = 16;
-const NEW_CELL: u64 = 24;
-const COUNT: u64 = 32;
-const DEATHS: u64 = 40;
-
-/// Words of a page.
-const PHASE: u64 = 0;
-const KEY: u64 = 8;
-const KILLED: u64 = 16;
-const READING: u64 = 24;
-const CELLS: u64 = 48;
-
-/// A wait that is longer is told.
-const WORTH_TELLING: u64 = 200_000_000;
 /// A wait that is longer hangs.
 const HANG: Duration = Duration::from_secs(20);
 /// How long a thread keeps a lock at times, so that many are killed and stopped with one.
 const KEEP_NS: u64 = 300_000;
 
-pub(crate) fn size(processes: u64) -> u64 {
-    PAGES + PAGE * THREADS * processes
-}
-
 pub(crate) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
-}
-
-/// The words that all share. What orders them is the lock around them.
-#[derive(Clone, Copy)]
-pub(crate) struct Words<'a> {
-    pub(crate) mapping: &'a Mapping,
-    pub(crate) processes: u64,
-}
-
-impl Words<'_> {
-    fn get(&self, at: u64) -> u64 {
-        self.mapping.get(at).unwrap()
-    }
-
-    fn set(&self, at: u64, value: u64) {
-        self.mapping.set(at, &value).unwrap();
-    }
-
-    fn book(&self, lock: u64, word: u64) -> u64 {
-        self.get(BOOKS + 64 * lock + word)
-    }
-
-    fn set_book(&self, lock: u64, word: u64, value: u64) {
-        self.set(BOOKS + 64 * lock + word, value);
-    }
-
-    fn page(&self, place: u64, word: u64) -> u64 {
-        self.get(PAGES + PAGE * place + word)
-    }
-
-    fn set_page(&self, place: u64, word: u64, value: u64) {
-        self.set(PAGES + PAGE * place + word, value);
-    }
-
-    /// Which locks a worker has that cannot run now, as a bit for each.
-    pub(crate) fn had_by(&self, worker: u64) -> u64 {
-        (0..THREADS).map(|thread| self.page(worker * THREADS + thread, PHASE)).fold(0, |a, b| a | b)
-    }
-
-    /// To be said before the kill: from then on nobody need wonder at what a worker left.
-    pub(crate) fn will_be_killed(&self, worker: u64) {
-        for place in worker * THREADS..(worker + 1) * THREADS {
-            self.set_page(place, KILLED, self.page(place, KEY));
-        }
-    }
-
-    /// Whether the thread with this key may be dead.
-    fn is_dead(&self, key: u64) -> bool {
-        let place = (key & 0xffff) - 1;
-        self.page(place, KEY) != key || self.page(place, KILLED) == key
-    }
-
-    /// For the end: how often it was taken alone, how often by the journals, and how many were told of a death.
-    pub(crate) fn counts(&self, lock: u64) -> (u64, u64, u64) {
-        self.repair(lock);
-        let cells = (0..THREADS * self.processes).map(|place| self.page(place, CELLS + 8 * lock));
-        (self.book(lock, COUNT), cells.sum(), self.book(lock, DEATHS))
-    }
-
-    /// Completes what a dead owner had decided.
-    fn repair(&self, lock: u64) {
-        if let Some(place) = self.book(lock, ACTIVE).checked_sub(1) {
-            self.set_book(lock, COUNT, self.book(lock, NEW_COUNT));
-            self.set_page(place, CELLS + 8 * lock, self.book(lock, NEW_CELL));
-            self.set_book(lock, ACTIVE, 0);
-        }
-    }
 }
 
 /// A thread of a worker.
@@ -185,6 +97,7 @@ fn work(args: &[&str]) {
             let key = incarnation << 16 | (place + 1);
             scope.spawn(move || {
                 words.set_page(place, PHASE, 0);
+                words.set_page(place, SINCE, 0);
                 words.set_page(place, READING, 0);
                 words.set_page(place, READING + 8, 0);
                 words.set_page(place, KEY, key);
@@ -342,9 +255,14 @@ impl Turns<'_> {
             2..9 => (Some(HANG), false),
             _ => (None, false),
         };
+        let timeout = time.filter(|_| short).map(|time| u64::try_from(time.as_nanos()).unwrap());
         let from = now_ns();
+        self.words.set_page(self.place, WANTED, locks);
+        self.words.set_page(self.place, TIMEOUT, Wait::timeout_word(timeout));
+        self.words.set_page(self.place, SINCE, from);
         let result = take(time);
         let until = now_ns();
+        self.words.set_page(self.place, SINCE, 0);
         let got = match result {
             Ok(guard) => Some(Got::Clean(guard)),
             Err(LockError::OwnerDied(guard)) => Some(Got::Died(guard)),
@@ -357,10 +275,8 @@ impl Turns<'_> {
         if got.is_some() {
             self.words.set_page(self.place, PHASE, locks);
         }
-        if until - from > WORTH_TELLING {
-            let timeout =
-                time.filter(|_| short).map(|time| u64::try_from(time.as_nanos()).unwrap());
-            let wait = Wait { worker: self.worker, locks, when: Span { from, until }, timeout };
+        let wait = Wait { worker: self.worker, locks, when: Span { from, until }, timeout };
+        if wait.is_worth_telling() {
             say(format!("wait {wait}"));
         }
         got
