@@ -159,9 +159,20 @@ mod tests {
         assert!((150..=350).contains(&due(&mut plan(None), true)));
     }
 
+    /// Also when the test fails: one that stays stopped would never end by itself.
+    struct Killed(Child);
+
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     #[test]
     fn a_stopped_child_is_written_down_until_it_goes_on() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = Killed(std::process::Command::new("sleep").arg("60").spawn().unwrap());
+        let child = &mut child.0;
         let state = |pid: u32| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
             stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
@@ -176,18 +187,16 @@ mod tests {
         let mut stops = Stops::plan(Some(Duration::ZERO), &mut Random::new(1));
         let begun = now_ns();
         for _ in 0..2 {
-            stops.stop(&mut child, 3, 5, Duration::from_millis(1));
+            stops.stop(child, 3, 5, Duration::from_millis(1));
         }
         until(child.id(), true);
         assert_eq!((stops.count, stops.over(Duration::ZERO)), (1, vec![]));
         assert_eq!(stops.over(Duration::from_millis(1)), [3]);
-        stops.resume(&mut child, 3);
+        stops.resume(child, 3);
         until(child.id(), false);
         assert!(!stops.has_ended(3));
         let past = stops.take_past();
         assert_eq!((past.len(), past[0].worker), (1, 5));
         assert!(begun <= past[0].from && past[0].from < past[0].until);
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 }
