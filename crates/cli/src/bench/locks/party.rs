@@ -31,6 +31,9 @@ use crate::{
     workers::broken,
 };
 
+/// The least that the kernel gives.
+const PAGE: usize = 4096;
+
 /// How often the lock is taken between two looks at the clock.
 const BATCH: u64 = 500;
 
@@ -81,8 +84,11 @@ fn resident(bytes: u64) -> Result<Vec<u8>, Failure> {
         let what = || format!("take {bytes} bytes of memory");
         let size = usize::try_from(bytes).map_err(io::Error::other).doing(what)?;
         disable_transparent_huge_pages(true).map_err(io::Error::from).doing(what)?;
-        memory.try_reserve_exact(size).map_err(io::Error::other).doing(what)?;
-        memory.resize(size, 1);
+        // What cannot be had is an error here; `vec!` would abort.
+        Vec::<u8>::new().try_reserve_exact(size).map_err(io::Error::other).doing(what)?;
+        memory = vec![0; size];
+        // A byte a page: to write them all takes seconds where nothing is optimised.
+        memory.chunks_mut(PAGE).filter_map(<[u8]>::first_mut).for_each(|byte| *byte = 1);
     }
     Ok(black_box(memory))
 }
