@@ -76,7 +76,7 @@ fn ours(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
     mapping.unmap().doing(|| "unmap the region".to_owned())
 }
 
-/// So much private memory, each page of it written. In pages of the least size: the kernel frees few large ones
+/// So much private memory, each page of it touched. In pages of the least size: the kernel frees few large ones
 /// much faster, and which a process has is for the machine's settings to say.
 fn resident(bytes: u64) -> Result<Vec<u8>, Failure> {
     let mut memory = Vec::new();
