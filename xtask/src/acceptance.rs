@@ -22,8 +22,12 @@ pub(crate) struct Torture {
     pub(crate) peers: u32,
     pub(crate) seconds: u32,
     pub(crate) kill_every: &'static str,
+    /// If it is not given, some are stopped for a moment beside kills.
+    pub(crate) stop_every: Option<&'static str>,
     /// More kills than this must have happened.
     pub(crate) kills_above: Option<u64>,
+    /// More stops than this must have happened.
+    pub(crate) stops_above: Option<u64>,
     /// More operations than this must have happened.
     pub(crate) operations_above: Option<u64>,
 }
@@ -32,6 +36,7 @@ pub(crate) struct Torture {
 #[derive(Debug, Deserialize)]
 struct Outcome {
     kills: u64,
+    stops: u64,
     operations: u64,
     lost: i64,
     leaked_regions: u64,
@@ -43,7 +48,9 @@ impl Torture {
     /// What it is called in the report.
     pub(crate) fn name(&self) -> String {
         let Self { peers, seconds, kill_every, .. } = self;
-        format!("torture --peers {peers} --seconds {seconds} --kill-every {kill_every}")
+        let stops = self.stop_every.map(|every| format!(" --stop-every {every}"));
+        let stops = stops.unwrap_or_default();
+        format!("torture --peers {peers} --seconds {seconds} --kill-every {kill_every}{stops}")
     }
 
     /// Runs it in a space of its own.
@@ -58,7 +65,7 @@ impl Torture {
     fn judge(&self, json: &str) -> Result<()> {
         let outcome: Outcome =
             serde_json::from_str(json).context("cannot read the JSON that torture printed")?;
-        let Outcome { kills, operations, lost, leaked_regions, stuck, violations } = outcome;
+        let Outcome { kills, stops, operations, lost, leaked_regions, stuck, violations } = outcome;
         ensure!(lost == 0, "{lost} updates were lost");
         ensure!(leaked_regions == 0, "{leaked_regions} regions were leaked");
         ensure!(stuck == 0, "{stuck} peers were stuck");
@@ -67,6 +74,11 @@ impl Torture {
         ensure!(
             self.kills_above.is_none() || kills > least,
             "only {kills} kills, not over {least}"
+        );
+        let least = self.stops_above.unwrap_or(0);
+        ensure!(
+            self.stops_above.is_none() || stops > least,
+            "only {stops} stops, not over {least}"
         );
         let least = self.operations_above.unwrap_or(0);
         ensure!(
@@ -141,27 +153,30 @@ fn within(limit: Duration, command: &mut Command) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn judge(kills: u64, operations: u64, lost: i64, violations: u64) -> Result<()> {
+    fn judge(kills: u64, stops: u64, operations: u64, lost: i64, violations: u64) -> Result<()> {
         let run = Torture {
             peers: 8,
             seconds: 1,
             kill_every: "50ms",
+            stop_every: Some("50ms"),
             kills_above: Some(200),
+            stops_above: Some(60),
             operations_above: Some(10_000),
         };
         run.judge(&format!(
-            r#"{{"seconds":1,"kills":{kills},"operations":{operations},"lost":{lost},
+            r#"{{"seconds":1,"kills":{kills},"stops":{stops},"operations":{operations},"lost":{lost},
                 "leaked_regions":0,"stuck":0,"violations":{violations}}}"#
         ))
     }
 
     #[test]
     fn a_run_is_judged_by_each_of_its_numbers() {
-        judge(201, 10_001, 0, 0).unwrap();
-        judge(200, 10_001, 0, 0).unwrap_err();
-        judge(201, 10_000, 0, 0).unwrap_err();
-        judge(201, 10_001, -1, 0).unwrap_err();
-        judge(201, 10_001, 0, 1).unwrap_err();
+        judge(201, 61, 10_001, 0, 0).unwrap();
+        judge(200, 61, 10_001, 0, 0).unwrap_err();
+        judge(201, 60, 10_001, 0, 0).unwrap_err();
+        judge(201, 61, 10_000, 0, 0).unwrap_err();
+        judge(201, 61, 10_001, -1, 0).unwrap_err();
+        judge(201, 61, 10_001, 0, 1).unwrap_err();
     }
 
     #[test]

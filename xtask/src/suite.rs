@@ -24,20 +24,33 @@ pub(crate) enum Length {
 
 const DEMO_SECONDS: u32 = 15;
 
-const TORTURES: [Torture; 2] = [
+const TORTURES: [Torture; 3] = [
     Torture {
         peers: 8,
         seconds: 20,
         kill_every: "50ms",
+        stop_every: None,
         kills_above: Some(200),
+        stops_above: None,
         operations_above: None,
     },
     Torture {
         peers: 32,
         seconds: 20,
         kill_every: "0",
+        stop_every: None,
         kills_above: None,
+        stops_above: None,
         operations_above: Some(10_000),
+    },
+    Torture {
+        peers: 8,
+        seconds: 15,
+        kill_every: "100ms",
+        stop_every: Some("50ms"),
+        kills_above: Some(80),
+        stops_above: Some(60),
+        operations_above: None,
     },
 ];
 

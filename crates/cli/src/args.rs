@@ -129,9 +129,10 @@ pub(crate) enum Command {
     Reap(ReapArgs),
     /// Shows the product in 15 seconds: workers are killed holding a lock, others recover it.
     Demo(DemoArgs),
-    /// Kills processes at random while they use a space, and checks that nothing is lost.
+    /// Kills and stops processes at random while they use a space, and checks that nothing is lost.
     #[command(after_help = "Examples:\n  commonhold torture --peers 8 --seconds 60\n  \
-        commonhold torture --peers 32 --kill-every 0     no kills, only contention")]
+        commonhold torture --peers 32 --kill-every 0     no kills, only contention\n  \
+        commonhold torture --stop-every 50ms             and many are stopped for a while")]
     Torture(TortureArgs),
     /// Measures against what else there is, both in one run, and prints the ratios.
     ///
@@ -361,6 +362,10 @@ pub(crate) struct TortureArgs {
     /// How often one is killed; 0: never.
     #[arg(long, value_parser = parse_duration, default_value = "100ms", value_name = "DURATION")]
     pub(crate) kill_every: Duration,
+    /// How often one is stopped with SIGSTOP, for up to a second: then it goes on, or is killed as it is. Several may
+    /// be stopped at a time; 0: never. Default: beside one kill in four, for up to 60 ms.
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) stop_every: Option<Duration>,
     /// Chooses the operations; default: another one each time, printed.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

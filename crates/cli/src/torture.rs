@@ -3,7 +3,7 @@
 //!
 //! Owns: the run (`director`), what a worker does (`worker`), its journaled counters (`account`) and
 //! directory operations (`directory`), what it writes down (`log`), the history read back from that
-//! (`history`), and what no history may contain (`checker`).
+//! (`history`), who is stopped (`stops`), and what no history may contain (`checker`).
 
 mod account;
 mod checker;
@@ -11,6 +11,7 @@ mod director;
 mod directory;
 mod history;
 mod log;
+mod stops;
 mod worker;
 
 pub(crate) use director::torture;

@@ -307,7 +307,10 @@ impl<'a> Glance<'a> {
         // Of one whom nobody knows any more there is nothing to tell but that it is dead.
         let peer = self.view.peer_of(owner).unwrap_or(PeerRef::new(owner.peer(), 0));
         let known = self.peer(peer);
-        // A thread may have ended alone.
+        // A thread may have ended alone. What its own look finds out marks it, so it is looked at once.
+        if known.alive && self.view.verdict(owner) == Verdict::Dead {
+            return Holder { alive: false, state: PeerLife::Dead, ..known };
+        }
         if !self.view.is_current(owner) {
             return Holder { alive: false, state: PeerLife::Dead, ..known };
         }

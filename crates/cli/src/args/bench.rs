@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::units::parse_seconds;
+use crate::units::{parse_seconds, parse_size};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -14,9 +14,18 @@ pub(crate) struct BenchArgs {
     /// In `locks`: for how long each lock is measured in each scenario.
     #[arg(long, default_value_t = 2.0, value_name = "N", value_parser = parse_seconds)]
     pub(crate) seconds: f64,
-    /// In `locks` and `recovery`: how many holders are killed.
-    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) kills: u32,
+    /// In `locks` and `recovery`: how many holders are killed; default: 50, and 25 for each --resident.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) kills: Option<u32>,
+    /// In `recovery`: what the holders that are killed have in memory, one size after another.
+    #[arg(
+        long,
+        value_name = "SIZE,...",
+        value_delimiter = ',',
+        value_parser = parse_size,
+        default_value = "0,16M,128M,512M"
+    )]
+    pub(crate) resident: Vec<u64>,
     /// Draws the results into this file, in SVG.
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
@@ -33,7 +42,8 @@ pub(crate) enum Benchmark {
     Mutex,
     /// Uncontended read lock and unlock, against a pthread rwlock.
     Rwlock,
-    /// From the death of a holder to the waiter having the lock, against a robust pthread mutex.
+    /// From the death of a holder to the waiter having the lock, by the holder's memory too, and from the end of a
+    /// thread, against a robust pthread mutex.
     Recovery,
     /// Waiting in memory of a device, where no kernel can wake the waiter, against a futex.
     Waiting,
@@ -61,6 +71,9 @@ pub(crate) struct PartyArgs {
     /// Makes it there.
     #[arg(long)]
     pub(crate) make: bool,
+    /// Bytes of memory that the process has to itself.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) resident: u64,
 }
 
 /// A lock that is measured.

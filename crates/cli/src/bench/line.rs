@@ -35,6 +35,12 @@ impl Figures {
         Some(Self { p99_ns, ..Self::median(samples)? })
     }
 
+    /// The same of waits, and the longest of them; nothing of none.
+    pub(super) fn waits(samples: Vec<f64>) -> Option<Self> {
+        let longest_ns = samples.iter().copied().reduce(f64::max);
+        Some(Self { longest_ns, ..Self::spread(samples)? })
+    }
+
     fn per_s(&self) -> Option<f64> {
         (self.throughput && self.ns > 0.0).then(|| 1e9 / self.ns)
     }
@@ -43,7 +49,7 @@ impl Figures {
 /// One line of the table. Times are nanoseconds for one operation.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Line {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) ours_ns: f64,
     /// What it was measured against.
     pub(super) against: &'static str,
@@ -61,30 +67,27 @@ pub(super) struct Line {
     /// The largest share of a process by the smallest.
     pub(super) share: Option<f64>,
     pub(super) peer_share: Option<f64>,
+    /// Bytes of memory that the holder had to itself, where they were chosen.
+    pub(super) resident: Option<u64>,
     /// Why there is no peer.
     pub(super) note: Option<String>,
 }
 
 impl Line {
-    pub(super) fn new(
-        name: &'static str,
-        against: &'static str,
-        ours: Vec<f64>,
-        peer: Vec<f64>,
-    ) -> Self {
+    pub(super) fn new(name: &str, against: &'static str, ours: Vec<f64>, peer: Vec<f64>) -> Self {
         let ours = Figures::median(ours).unwrap_or_default();
         Self::of(name, against, &ours, Figures::median(peer).as_ref())
     }
 
     pub(super) fn of(
-        name: &'static str,
+        name: &str,
         against: &'static str,
         ours: &Figures,
         peer: Option<&Figures>,
     ) -> Self {
         let peer_ns = peer.map(|peer| peer.ns);
         Self {
-            name,
+            name: name.to_owned(),
             ours_ns: ours.ns,
             against,
             peer_ns,
@@ -97,6 +100,7 @@ impl Line {
             peer_longest_ns: peer.and_then(|peer| peer.longest_ns),
             share: ours.share,
             peer_share: peer.and_then(|peer| peer.share),
+            resident: None,
             note: None,
         }
     }
@@ -155,7 +159,7 @@ pub(super) fn notes(lines: &[Line]) -> Vec<String> {
 fn row(line: &Line, extras: &[(&str, Cell)]) -> Vec<String> {
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let mut row = vec![
-        line.name.to_owned(),
+        line.name.clone(),
         nanos(line.ours_ns),
         line.against.to_owned(),
         or_none(line.peer_ns.map(nanos)),
@@ -210,6 +214,8 @@ mod tests {
         assert!(Figures::median(Vec::new()).is_none());
         assert!(Figures::spread(Vec::new()).is_none());
         assert!(Figures::spread(vec![1.0]).unwrap().p99_ns.is_some());
+        assert!(Figures::waits(Vec::new()).is_none());
+        assert_eq!(Figures::waits(vec![1.0, 9.0, 2.0]).unwrap().longest_ns, Some(9.0));
     }
 
     #[test]

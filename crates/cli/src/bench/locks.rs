@@ -14,6 +14,7 @@ mod party;
 mod protocol;
 mod read_mostly;
 mod recovery;
+mod resident;
 mod uncontended;
 
 use std::time::Duration;
@@ -33,6 +34,10 @@ pub(crate) use party::party;
 
 /// How often all locks of a scenario take turns.
 const ROUNDS: usize = 5;
+
+/// How many holders are killed unless it is said: those with memory take their time to get it.
+const KILLS: u32 = 50;
+const KILLS_BY_SIZE: u32 = 25;
 
 /// How long each lock is measured in each scenario.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +81,7 @@ pub(super) fn locks(session: &Session, args: &BenchArgs) -> Result<Vec<Line>, Fa
     lines.extend(contention::measure(arena_, &SHARED_MUTEXES, span)?);
     lines.extend(read_mostly::measure(arena_, &SHARED_RWLOCKS, span)?);
     lines.extend(hand_over::measure(arena_, &TURNS, span)?);
-    lines.extend(recovery::measure(arena_, &ROBUST, args.kills)?);
+    lines.extend(recovery::measure(arena_, &ROBUST, args.kills.unwrap_or(KILLS))?);
     arena.close()?;
     Ok(lines)
 }
@@ -100,7 +105,12 @@ pub(super) fn rwlock(session: &Session) -> Result<Vec<Line>, Failure> {
 }
 
 pub(super) fn recovery(session: &Session, args: &BenchArgs) -> Result<Vec<Line>, Failure> {
-    part(session, |arena| recovery::measure(arena, &ROBUST, args.kills))
+    part(session, |arena| {
+        let mut lines = recovery::measure(arena, &ROBUST, args.kills.unwrap_or(KILLS))?;
+        let kills = args.kills.unwrap_or(KILLS_BY_SIZE);
+        lines.extend(resident::measure(arena, &ROBUST, &args.resident, kills)?);
+        Ok(lines)
+    })
 }
 
 fn part(

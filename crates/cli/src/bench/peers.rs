@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io,
+    io, mem,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -84,6 +84,10 @@ impl Lock for Mutex {
         let guard = self.0.lock().map_err(failed)?;
         inside()?;
         Ok(if guard.owner_died() { Found::OwnerDied } else { Found::Clean })
+    }
+
+    fn keep(&self) -> Result<(), Failure> {
+        self.0.lock().map(mem::forget).map_err(failed)
     }
 
     #[inline]

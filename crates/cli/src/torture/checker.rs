@@ -10,13 +10,18 @@
 //! 5. `Exists` needs a region of the name that could be there;
 //! 6. `NotFound` needs an instant at which none was certainly active;
 //! 7. `Mapped` if and only if the caller maps it (or somebody else is destroying it: `NotFound`);
-//! 8. `TimedOut` needs somebody else's mapping.
+//! 8. `TimedOut` needs somebody else's mapping, if it is a destroy's; else, that somebody was stopped, and had
+//!    what is waited for.
 
 use std::collections::{BTreeSet, HashMap};
 
 use commonhold::RegionKey;
 
 use super::history::{History, Killed, Mapped, NEVER, Operation, Outcome, What};
+
+/// How long after it is continued a stopped worker may still be what others wait for, in nanoseconds: it has to get a
+/// processor, and they had.
+const AFTERMATH_NS: u64 = 100_000_000;
 
 /// The violations, each with the operations concerned; no more than a hundred.
 pub(super) fn check(history: &History) -> Vec<String> {
@@ -87,7 +92,9 @@ impl<'a> Name<'a> {
             possible_creates: operations
                 .iter()
                 .filter(|operation| operation.what == What::Create)
-                .filter(|op| matches!(op.outcome, None | Some(Outcome::Refused)))
+                .filter(|op| {
+                    matches!(op.outcome, None | Some(Outcome::Refused | Outcome::TimedOut))
+                })
                 .map(|operation| (operation.start, operation.end))
                 .collect(),
             unknown_maps: operations
@@ -275,6 +282,9 @@ impl<'a> Name<'a> {
         );
         let active = self.certainly_active();
         let busy = self.busy();
+        let stopped = history.stopped.iter();
+        let held_up =
+            union(stopped.map(|it| (it.from, it.until.saturating_add(AFTERMATH_NS))).collect());
         for (operation, maps) in history.operations.iter().zip(caller_maps) {
             let name = self.operations.first().map(|first| first.name);
             if Some(operation.name) != name {
@@ -291,8 +301,13 @@ impl<'a> Name<'a> {
                 Some(Outcome::Mapped) if operation.destroys() && !maps => {
                     violations.push(format!("mapped by the caller, but it is not: {operation}"));
                 }
-                Some(Outcome::TimedOut) if !busy.by_another(operation) => {
-                    violations.push(format!("timed out, but nobody maps it: {operation}"));
+                Some(Outcome::TimedOut)
+                    if !(touches(&held_up, start, end)
+                        || operation.destroys() && busy.by_another(operation)) =>
+                {
+                    violations.push(format!(
+                        "timed out, but nobody maps it, and nobody was stopped: {operation}"
+                    ));
                 }
                 _ => {}
             }
@@ -411,7 +426,8 @@ fn covers(intervals: &[(u64, u64)], start: u64, end: u64) -> bool {
 fn failed_maps(operations: &[Operation]) -> Vec<(u64, u64)> {
     let mut failed: Vec<(u64, u64)> = operations
         .iter()
-        .filter(|op| op.what == What::Map && op.outcome == Some(Outcome::NotFound))
+        .filter(|op| op.what == What::Map)
+        .filter(|op| matches!(op.outcome, Some(Outcome::NotFound | Outcome::TimedOut)))
         .map(|operation| (operation.start, operation.end))
         .collect();
     failed.sort_unstable();

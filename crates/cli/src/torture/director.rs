@@ -11,14 +11,14 @@ use std::{
 use commonhold::{
     Access, CreateOptions, Destroy, ErrorKind, FormatOptions, LockError, Mapping, Space,
 };
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::{
     account::{Account, CELLS, CONTROL, LEDGER, LEDGER_SIZE, MUTEX, STOP, Which, cell_at},
     checker,
-    history::{History, Killed, Operation, Outcome, What},
+    history::{self, History, Killed},
     log,
+    stops::{Stops, around},
 };
 use crate::{
     args::TortureArgs,
@@ -36,6 +36,9 @@ struct Summary {
     seconds: f64,
     peers: u64,
     kills: u64,
+    stops: u64,
+    /// Of the kills, those of workers that were stopped.
+    killed_stopped: u64,
     recoveries: u64,
     expected: u64,
     seen: u64,
@@ -82,6 +85,10 @@ fn report(out: Out, summary: Summary, dir: &std::path::Path) -> Result<(), Failu
             ("seconds", format!("{:.1}", summary.seconds)),
             ("peers", summary.peers.to_string()),
             ("kills", summary.kills.to_string()),
+            (
+                "stops",
+                format!("{}, {} of them ended by a kill", summary.stops, summary.killed_stopped),
+            ),
             ("recoveries", summary.recoveries.to_string()),
             ("increments", format!("{} of {}", summary.seen, summary.expected)),
             ("lost", summary.lost.to_string()),
@@ -118,6 +125,7 @@ struct Run<'a> {
     incarnations: Vec<usize>,
     /// Of each incarnation, when it was killed.
     killed: Vec<Option<Killed>>,
+    stops: Stops,
     /// Most incarnations that have a cell.
     most: u64,
     used_before: u64,
@@ -139,7 +147,11 @@ impl<'a> Run<'a> {
         let every = u64::try_from(args.kill_every.as_micros()).unwrap_or(u64::MAX);
         // Pauses between kills are half of what was asked for at the least.
         let kills = (args.seconds * 2_000_000).checked_div(every).unwrap_or(0);
-        let most = args.peers + kills.min(1_000_000) + 16;
+        // Each of these may end by one more.
+        let every = args.stop_every.map_or(0, |every| every.as_micros());
+        let stops = u128::from(args.seconds * 2_000_000).checked_div(every).unwrap_or(0);
+        let stops = u64::try_from(stops).unwrap_or(u64::MAX);
+        let most = args.peers + kills.saturating_add(stops).min(1_000_000) + 16;
         let map = |name: &str, size: u64| {
             let options = CreateOptions { size, ..CreateOptions::default() };
             space.create_with(name, &options)?.map(Access::ReadWrite)
@@ -149,17 +161,20 @@ impl<'a> Run<'a> {
             map(LEDGER, LEDGER_SIZE).doing(what)?,
             map(CELLS, cell_at(most, Which::Region)).doing(what)?,
         ];
+        let mut random = Random::new(seed);
+        let stops = Stops::plan(args.stop_every, &mut random);
         let mut run = Self {
             out,
             ground,
             space,
             args,
             dir,
-            random: Random::new(seed),
+            random,
             books: Some(books),
             children: Vec::new(),
             incarnations: Vec::new(),
             killed: Vec::new(),
+            stops,
             most,
             used_before,
             began: Instant::now(),
@@ -192,22 +207,15 @@ impl<'a> Run<'a> {
         let end = Duration::from_secs(self.args.seconds);
         let mut next_kill = self.pause();
         let mut next_report = Duration::from_secs(5);
-        let mut stopped: Option<(usize, Duration)> = None;
         while self.began.elapsed() < end && signals.last().is_none() {
             thread::sleep(self.tick());
             let now = self.began.elapsed();
-            if let Some((victim, until)) = stopped
-                && now >= until
-            {
-                self.signal(victim, Signal::CONT);
-                stopped = None;
+            self.end_stops(now)?;
+            let killing = now >= next_kill;
+            if let Some(longest) = self.stops.is_due(now, killing, &mut self.random) {
+                self.stop_somebody(now, longest);
             }
-            if now >= next_kill {
-                if stopped.is_none() && self.random.below(4) == 0 {
-                    let victim = self.somebody();
-                    self.signal(victim, Signal::STOP);
-                    stopped = Some((victim, now + Duration::from_millis(self.random.below(60))));
-                }
+            if killing {
                 let victim = self.somebody();
                 self.kill(victim)?;
                 // By the plan, not by when this kill came, or a slow machine would see fewer.
@@ -220,9 +228,9 @@ impl<'a> Run<'a> {
                 next_report = now + Duration::from_secs(5);
             }
         }
-        if let Some((victim, _)) = stopped {
-            self.signal(victim, Signal::CONT);
-        }
+        let stopped = self.stops.over(Duration::MAX);
+        self.resume(&stopped);
+        self.summary.stops = self.stops.count;
         self.summary.seconds = self.began.elapsed().as_secs_f64();
         self.stop()
     }
@@ -234,10 +242,41 @@ impl<'a> Run<'a> {
     /// How often to look around.
     fn tick(&self) -> Duration {
         let calm = Duration::from_millis(20);
-        if self.args.kill_every.is_zero() {
-            calm
-        } else {
-            (self.args.kill_every / 2).clamp(MOMENT, calm)
+        let kills = Some(self.args.kill_every / 2).filter(|half| !half.is_zero());
+        kills.into_iter().chain(self.stops.tick()).fold(calm, Duration::min).max(MOMENT)
+    }
+
+    fn stop_somebody(&mut self, now: Duration, longest: Duration) {
+        let victim = self.somebody();
+        let longest = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
+        let until = now + Duration::from_micros(self.random.below(longest));
+        if let (Some(child), Some(&incarnation)) =
+            (self.children.get_mut(victim), self.incarnations.get(victim))
+        {
+            self.stops.stop(child, victim, incarnation, until);
+        }
+    }
+
+    /// Some of those whose time is up are killed as they are, if any are to be killed; the others go on.
+    fn end_stops(&mut self, now: Duration) -> Result<(), Failure> {
+        for victim in self.stops.over(now) {
+            let kills = !self.args.kill_every.is_zero() && self.args.stop_every.is_some();
+            if kills && self.random.below(4) == 0 {
+                self.kill(victim)?;
+            }
+            self.resume(&[victim]);
+        }
+        Ok(())
+    }
+
+    /// Those of these that are still stopped go on.
+    fn resume(&mut self, victims: &[usize]) {
+        for &victim in victims {
+            if self.stops.is_stopped(victim)
+                && let Some(child) = self.children.get_mut(victim)
+            {
+                self.stops.resume(child, victim);
+            }
         }
     }
 
@@ -246,8 +285,7 @@ impl<'a> Run<'a> {
         if self.args.kill_every.is_zero() {
             return Duration::MAX / 2;
         }
-        let share = u32::try_from(500 + self.random.below(1_000)).unwrap_or(1_000);
-        self.args.kill_every.saturating_mul(share) / 1_000
+        around(self.args.kill_every, &mut self.random)
     }
 
     fn kill(&mut self, victim: usize) -> Result<(), Failure> {
@@ -258,7 +296,9 @@ impl<'a> Run<'a> {
         let Some(child) = self.children.get_mut(victim) else { return Ok(()) };
         let before = now_ns();
         if !workers::kill(child).doing(what)? {
-            return Ok(()); // It failed by itself: `replace_failed` tells.
+            // It failed by itself: `replace_failed` tells.
+            self.stops.has_ended(victim);
+            return Ok(());
         }
         let moment = Killed { before, after: now_ns() };
         let incarnation = self.incarnations.get(victim).copied().unwrap_or(0);
@@ -266,6 +306,7 @@ impl<'a> Run<'a> {
             *place = Some(moment);
         }
         self.summary.kills += 1;
+        self.summary.killed_stopped += u64::from(self.stops.has_ended(victim));
         self.renew(victim)
     }
 
@@ -288,6 +329,7 @@ impl<'a> Run<'a> {
             let Some(status) = ended else { continue };
             let incarnation = self.incarnations.get(victim).copied().unwrap_or(0);
             self.summary.findings.push(format!("worker {incarnation} ended early: {status}"));
+            self.stops.has_ended(victim);
             // What it left is taken for that of a killed one: its process is gone.
             let moment = Killed { before: 0, after: now_ns() };
             if let Some(place) = self.killed.get_mut(incarnation) {
@@ -300,16 +342,6 @@ impl<'a> Run<'a> {
             self.renew(victim)?;
         }
         Ok(())
-    }
-
-    fn signal(&self, victim: usize, signal: Signal) {
-        let pid = self.children.get(victim).and_then(|child| i32::try_from(child.id()).ok());
-        // It is our child and not waited for, so the number is still its own.
-        if let Some(pid) = pid.and_then(Pid::from_raw)
-            && let Err(error) = kill_process(pid, signal)
-        {
-            tracing::debug!(%error, "a worker did not get a signal");
-        }
     }
 
     fn books(&self) -> Result<&[Mapping; 3], Failure> {
@@ -341,8 +373,9 @@ impl<'a> Run<'a> {
             operations.extend(log::operations(&self.dir, number).doing(what)?);
         }
         self.summary.operations = operations.len();
-        tally(&operations);
-        let history = History { operations, killed: std::mem::take(&mut self.killed) };
+        history::tally(&operations);
+        let stopped = self.stops.take_past();
+        let history = History { operations, killed: std::mem::take(&mut self.killed), stopped };
         let violations = checker::check(&history);
         self.killed = history.killed;
         self.summary.findings = self.all_findings();
@@ -429,24 +462,6 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
-}
-
-/// Says with `-v` how often each operation came to which end: a run without variety proves little.
-fn tally(operations: &[Operation]) {
-    let mut counts = std::collections::BTreeMap::<String, u64>::new();
-    for operation in operations {
-        let what = match operation.what {
-            What::Unmap(_) => "Unmap".to_owned(),
-            what => format!("{what:?}"),
-        };
-        let outcome = match operation.outcome {
-            Some(Outcome::Done(_)) => "Done".to_owned(),
-            Some(outcome) => format!("{outcome:?}"),
-            None => "unknown".to_owned(),
-        };
-        *counts.entry(format!("{what} {outcome}")).or_default() += 1;
-    }
-    tracing::info!(?counts, "operations");
 }
 
 /// The shortest pause of the director.

@@ -83,12 +83,21 @@ pub(super) struct Killed {
     pub(super) after: u64,
 }
 
+/// A worker was stopped, at no other times than between these moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stopped {
+    pub(super) worker: usize,
+    pub(super) from: u64,
+    pub(super) until: u64,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// Those of one worker stand in the order in which it did them.
     pub(super) operations: Vec<Operation>,
     /// For each worker.
     pub(super) killed: Vec<Option<Killed>>,
+    pub(super) stopped: Vec<Stopped>,
 }
 
 /// A mapping: certainly there from `map.end` to `surely_until`, possibly from `map.start` to
@@ -140,4 +149,22 @@ impl History {
         closed.extend(open.into_values().flatten());
         (closed, caller_maps)
     }
+}
+
+/// Says with `-v` how often each operation came to which end: a run without variety proves little.
+pub(super) fn tally(operations: &[Operation]) {
+    let mut counts = std::collections::BTreeMap::<String, u64>::new();
+    for operation in operations {
+        let what = match operation.what {
+            What::Unmap(_) => "Unmap".to_owned(),
+            what => format!("{what:?}"),
+        };
+        let outcome = match operation.outcome {
+            Some(Outcome::Done(_)) => "Done".to_owned(),
+            Some(outcome) => format!("{outcome:?}"),
+            None => "unknown".to_owned(),
+        };
+        *counts.entry(format!("{what} {outcome}")).or_default() += 1;
+    }
+    tracing::info!(?counts, "operations");
 }

@@ -34,6 +34,8 @@ fn torture_with_kills_loses_nothing_and_leaves_nothing() {
         "seconds",
         "peers",
         "kills",
+        "stops",
+        "killed_stopped",
         "recoveries",
         "expected",
         "seen",
@@ -46,6 +48,19 @@ fn torture_with_kills_loses_nothing_and_leaves_nothing() {
         assert!(summary[field].is_number(), "{field}: {summary}");
     }
     assert!(summary["kills"].as_u64().unwrap() > 10, "{summary}");
+    assert!(summary["expected"].as_u64().unwrap() > 100, "{summary}");
+    for field in ["lost", "leaked_regions", "stuck", "violations"] {
+        assert_eq!(summary[field], 0, "{field}: {summary}");
+    }
+}
+
+#[test]
+fn torture_with_stops_loses_nothing_and_nobody_is_left_stopped() {
+    let often = ["--kill-every", "100ms", "--stop-every", "40ms"];
+    let args = [&["torture", "--peers", "4", "--seconds", "4"], &often[..], &["--json"]].concat();
+    let summary = json(&args);
+    assert!(summary["stops"].as_u64().unwrap() > 10, "{summary}");
+    assert!(summary["killed_stopped"].as_u64().unwrap() > 0, "{summary}");
     assert!(summary["expected"].as_u64().unwrap() > 100, "{summary}");
     for field in ["lost", "leaked_regions", "stuck", "violations"] {
         assert_eq!(summary[field], 0, "{field}: {summary}");
@@ -66,11 +81,14 @@ fn torture_without_kills_in_a_chosen_space_leaves_the_space_as_it_was() {
         "2",
         "--kill-every",
         "0",
+        "--stop-every",
+        "0",
         "--seed",
         "7",
         "--json",
     ]);
     assert_eq!((&summary["kills"], &summary["seed"]), (&0.into(), &7.into()), "{summary}");
+    assert_eq!(summary["stops"], 0, "{summary}");
     assert!(summary["operations"].as_u64().unwrap() > 1000, "{summary}");
     let ls = space.json(&["ls"]);
     assert_eq!(ls.as_array().unwrap().len(), 1);
@@ -79,14 +97,28 @@ fn torture_without_kills_in_a_chosen_space_leaves_the_space_as_it_was() {
 
 #[test]
 fn the_locks_are_measured() {
-    let lines = json(&["bench", "mutex", "rwlock", "recovery", "--kills", "2", "--json"]);
+    let small = ["recovery", "--kills", "2", "--resident", "0,1536K", "--json"];
+    let lines = json(&[&["bench", "mutex", "rwlock"], &small[..]].concat());
     let names: Vec<_> = lines.as_array().unwrap().iter().map(|line| &line["name"]).collect();
-    let recoveries = ["recovery, at once", "recovery, later"];
+    let recoveries = [
+        "recovery, at once",
+        "recovery, later",
+        "recovery, 0 B resident",
+        "recovery, 1.5 MiB resident",
+        "thread ends, 0 B resident",
+        "thread ends, 128 MiB resident",
+    ];
     assert_eq!(names, [&["mutex", "rwlock, read", "rwlock, write"], &recoveries[..]].concat());
     for line in lines.as_array().unwrap() {
         assert!(line["ours_ns"].as_f64().unwrap() > 0.0, "{line}");
         assert!(line["peer_ns"].as_f64().unwrap() > 0.0, "{line}");
+        let by_size = line["name"].as_str().unwrap().ends_with("resident");
+        for field in ["resident", "longest_ns", "peer_longest_ns"] {
+            assert_eq!(line[field].is_number(), by_size, "{field}: {line}");
+        }
     }
+    let sizes: Vec<_> = lines.as_array().unwrap().iter().map(|line| &line["resident"]).collect();
+    assert_eq!(sizes[5..], [0, 1536 << 10, 0, 128 << 20]);
 }
 
 const MUTEXES: [&str; 3] = ["pthread mutex", "pthread robust mutex", "Boost mutex"];

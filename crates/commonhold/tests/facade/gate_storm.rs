@@ -19,7 +19,7 @@ pub(crate) const ROLES: &[Role] =
 
 /// How long the storm lasts, in seconds.
 const SECONDS: &str = "COMMONHOLD_TEST_SECONDS";
-/// Bit in the ninth field of `/proc/PID/stat`: the process is ending.
+/// Bit in the ninth field of `/proc/PID/task/TID/stat`: the thread is ending.
 const EXITING: u64 = 4;
 
 /// Longer than anybody is stopped.
@@ -39,9 +39,15 @@ impl Count {
     }
 }
 
-/// Whether the process can run any code.
-fn runs(pid: u64) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+/// This thread, as one number.
+fn myself() -> u64 {
+    u64::from(std::process::id()) | u64::from(commonhold_host::thread_id()) << 32
+}
+
+/// Whether the thread can run any code: the next owner is told of its death before the rest of its process is gone.
+fn runs(who: u64) -> bool {
+    let (pid, tid) = (who & u64::from(u32::MAX), who >> 32);
+    let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap_or_default();
     let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
     let fields: Vec<&str> = rest.split(' ').collect();
     !matches!(fields[0], "Z" | "X") && fields[6].parse::<u64>().unwrap() & EXITING == 0
@@ -57,22 +63,22 @@ impl Marker {
         u64::from_le_bytes(word)
     }
 
-    fn write(&self, pid: u64) {
-        self.0.write_all_at(&pid.to_le_bytes(), 0).unwrap();
+    fn write(&self, who: u64) {
+        self.0.write_all_at(&who.to_le_bytes(), 0).unwrap();
     }
 
     /// Is inside for a moment.
     fn visit(&self) {
-        let me = u64::from(std::process::id());
+        let me = myself();
         let other = self.read();
         if other != 0 && other != me && runs(other) {
-            say(format!("violation: {me} meets {other}"));
+            say(format!("violation: {me:#x} meets {other:#x}"));
         }
         self.write(me);
         thread::yield_now();
         let now = self.read();
         if now != me {
-            say(format!("violation: {now} came while {me} was inside"));
+            say(format!("violation: {now:#x} came while {me:#x} was inside"));
         }
         self.write(0);
     }

@@ -9,7 +9,7 @@ use std::{
 use commonhold::{Access, Mapping, RwLock, SeqLock, Space};
 
 use crate::{
-    support::{Actor, Random, Role, Scratch, say},
+    support::{Actor, Random, Role, SECONDS_WANTED, Scratch, say, wanted},
     typed::ground,
 };
 
@@ -24,7 +24,6 @@ const AT_ONCE: u64 = 100;
 const READERS: u64 = 64;
 /// How long the readers are killed, in seconds, unless the environment says so.
 const SECONDS: u64 = 3;
-const SECONDS_WANTED: &str = "COMMONHOLD_TEST_SECONDS";
 /// A writer that waits longer than this hangs.
 const HANG: Duration = Duration::from_secs(10);
 
@@ -111,7 +110,7 @@ fn reader(url: &str, number: u64) -> Actor {
 fn readers_in_64_processes_are_killed_at_random_and_a_writer_does_not_notice() {
     let (scratch, _space, mapping) = ground();
     mapping.open::<SeqLock<Table>>(SNAPSHOT).unwrap();
-    let seconds = std::env::var(SECONDS_WANTED).map_or(SECONDS, |text| text.parse().unwrap());
+    let seconds = wanted(SECONDS_WANTED, SECONDS);
     let mut readers: Vec<_> = (0..READERS).map(|number| reader(&scratch.url, number)).collect();
     for reader in &readers {
         reader.says("reads");

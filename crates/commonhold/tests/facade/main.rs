@@ -28,6 +28,10 @@ mod misuse;
 mod open;
 mod regions;
 mod spaces;
+mod stress;
+mod stress_waits;
+mod stress_words;
+mod stress_worker;
 mod support;
 mod thread_ends;
 mod threads;
@@ -58,6 +62,7 @@ const ROLES: &[&[support::Role]] = &[
     regions::ROLES,
     spaces::ROLES,
     thread_ends::ROLES,
+    stress_worker::ROLES,
     threads::ROLES,
     typed::ROLES,
     typed_barrier::ROLES,

@@ -19,15 +19,25 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// For waits that must run out.
 pub(crate) const SHORT: Duration = Duration::from_millis(50);
 
-/// The last of all deadlines: for waits that have none of their own, such as a plain `lock`.
+/// The last of all deadlines: for waits that have none of their own, such as a plain `lock`. A test that was told to
+/// run for longer has that much more.
 const WATCHDOG: Duration = Duration::from_secs(240);
+
+/// For how many seconds a test runs, instead of those that it has of its own.
+pub(crate) const SECONDS_WANTED: &str = "COMMONHOLD_TEST_SECONDS";
+
+/// A number that the environment may say.
+pub(crate) fn wanted(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
 
 /// Ends this process if it hangs; its actors see their input end, and have watchdogs themselves.
 fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::thread::spawn(|| {
-            std::thread::sleep(WATCHDOG);
+            let longer = Duration::from_secs(wanted(SECONDS_WANTED, 0));
+            std::thread::sleep(WATCHDOG + longer);
             eprintln!("a test of the facade hangs");
             std::process::abort();
         });
@@ -337,6 +347,26 @@ impl Actor {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Kills it with SIGKILL, and hears what it had said.
+    pub(crate) fn kill_and_hear(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // Ends with its output.
+        self.lines.iter().collect()
+    }
+
+    /// Lets it go: how it ended, and what it had said. `None` if it does not end.
+    pub(crate) fn end_and_hear(mut self) -> (Option<ExitStatus>, Vec<String>) {
+        self.input = None;
+        let deadline = Instant::now() + DEADLINE;
+        let mut status = self.child.try_wait().unwrap();
+        while status.is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+            status = self.child.try_wait().unwrap();
+        }
+        (status, self.kill_and_hear())
     }
 
     /// Kills it and leaves the zombie.

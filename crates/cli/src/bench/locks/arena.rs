@@ -98,7 +98,7 @@ impl Arena {
     /// Lines of the first lock's figures against those of each other's.
     pub(super) fn lines(
         &self,
-        name: &'static str,
+        name: &str,
         figures: &[(BenchLock, Option<Figures>)],
     ) -> Result<Vec<Line>, Failure> {
         let Some(((_, Some(ours)), peers)) = figures.split_first() else {

@@ -54,15 +54,15 @@ impl Crew {
     pub(super) fn gather(post: Post, parties: usize) -> Result<Self, Failure> {
         let mut crew = Self { post, parties: Vec::with_capacity(parties) };
         while crew.parties.len() < parties {
-            let another = crew.hire()?;
+            let another = crew.hire(0)?;
             crew.parties.push(another);
         }
         Ok(crew)
     }
 
-    /// One more party at the same lock.
-    pub(super) fn hire(&self) -> Result<Party, Failure> {
-        Party::start(&self.post, self.parties.is_empty())
+    /// One more party at the same lock, with so many bytes of memory of its own.
+    pub(super) fn hire(&self, resident: u64) -> Result<Party, Failure> {
+        Party::start(&self.post, self.parties.is_empty(), resident)
     }
 
     pub(super) fn party(&mut self, index: usize) -> Result<&mut Party, Failure> {
@@ -118,7 +118,7 @@ pub(super) struct Party {
 }
 
 impl Party {
-    fn start(post: &Post, make: bool) -> Result<Self, Failure> {
+    fn start(post: &Post, make: bool, resident: u64) -> Result<Self, Failure> {
         let mut command = match &post.program {
             Some(program) => Command::new(program),
             None => child::this_program(),
@@ -130,6 +130,9 @@ impl Party {
         command.arg("--place").arg(&post.place);
         if make {
             command.arg("--make");
+        }
+        if resident > 0 {
+            command.args(["--resident", &resident.to_string()]);
         }
         // A terminal's Ctrl-C is for the parent.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -182,7 +185,7 @@ impl Party {
         Ok(at)
     }
 
-    fn end(mut self) -> Result<(), Failure> {
+    pub(super) fn end(mut self) -> Result<(), Failure> {
         drop(self.input.take());
         let joined = workers::join(slice::from_mut(&mut self.child));
         match (joined.stuck, joined.failed.is_empty()) {

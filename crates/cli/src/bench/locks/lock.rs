@@ -5,7 +5,7 @@
 //! `lock().is_ok()`, spares the move, which can cost as much as the lock.) A method that a lock does not
 //! have is an error, and never asked for.
 
-use std::{sync, time::Duration};
+use std::{mem, sync, time::Duration};
 
 use commonhold::{Event, LockError, Mapping, RawMutex, RegionLock};
 
@@ -37,6 +37,11 @@ pub(in crate::bench) trait Lock {
     /// Does something while nobody else has the lock.
     fn write(&self, _inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
         Err(cannot("be taken"))
+    }
+
+    /// Takes the lock alone, for a thread that will never give it back.
+    fn keep(&self) -> Result<(), Failure> {
+        Err(cannot("be left behind"))
     }
 
     /// Does something while nobody has the lock alone.
@@ -127,6 +132,10 @@ impl Lock for OurMutex<'_> {
             }
             Err(error) => Err(not_taken(error)),
         }
+    }
+
+    fn keep(&self) -> Result<(), Failure> {
+        self.mutex.lock().map(mem::forget).map_err(not_taken)
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 use std::{
     fs,
     hint::black_box,
-    io::{self, BufRead},
+    io,
     sync::{
         self,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +13,8 @@ use std::{
 };
 
 use commonhold::Access;
+
+use rustix::thread::disable_transparent_huge_pages;
 
 use super::{
     lock::{AGAIN, COUNT, Found, LIFE, Lock, OurMutex, OurRegion},
@@ -29,6 +31,9 @@ use crate::{
     workers::broken,
 };
 
+/// The least that the kernel gives.
+const PAGE: usize = 4096;
+
 /// How often the lock is taken between two looks at the clock.
 const BATCH: u64 = 500;
 
@@ -38,6 +43,8 @@ pub(crate) fn party(session: &Session, args: &PartyArgs) -> Result<(), Failure> 
     if !child::die_with(args.parent).doing(|| "bind to the parent".to_owned())? {
         return Err(Failure { code: 1, message: None });
     }
+    // Before the first answer: whoever asks for a lock later does not wait for it.
+    let _memory = resident(args.resident)?;
     let what = || format!("{:?} in {}", args.lock, args.place.display());
     let start = if args.make { Start::Make } else { Start::Open };
     let place = args.place.as_path();
@@ -69,13 +76,41 @@ fn ours(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
     mapping.unmap().doing(|| "unmap the region".to_owned())
 }
 
+/// So much private memory, each page of it touched. In pages of the least size: the kernel frees few large ones
+/// much faster, and which a process has is for the machine's settings to say.
+fn resident(bytes: u64) -> Result<Vec<u8>, Failure> {
+    let mut memory = Vec::new();
+    if bytes > 0 {
+        let what = || format!("take {bytes} bytes of memory");
+        let size = usize::try_from(bytes).map_err(io::Error::other).doing(what)?;
+        disable_transparent_huge_pages(true).map_err(io::Error::from).doing(what)?;
+        // What cannot be had is an error here; `vec!` would abort.
+        Vec::<u8>::new().try_reserve_exact(size).map_err(io::Error::other).doing(what)?;
+        memory = vec![0; size];
+        // A byte a page: to write them all takes seconds where nothing is optimised.
+        memory.chunks_mut(PAGE).filter_map(<[u8]>::first_mut).for_each(|byte| *byte = 1);
+    }
+    Ok(black_box(memory))
+}
+
+/// The next request; none if there are no more.
+fn hear() -> Result<Option<Request>, Failure> {
+    let mut line = String::new();
+    let length = io::stdin().read_line(&mut line).doing(|| "read a request".to_owned())?;
+    (length > 0).then(|| line.trim_end().parse().map_err(broken)).transpose()
+}
+
 /// Answers requests until there are no more.
-fn serve(lock: &impl Lock, out: Out) -> Result<(), Failure> {
+fn serve(lock: &(impl Lock + Sync), out: Out) -> Result<(), Failure> {
     let say = |numbers: &[u64]| out.line(&answer(Ok(numbers)));
     say(&[])?;
-    for line in io::stdin().lock().lines() {
-        let line = line.doing(|| "read a request".to_owned())?;
-        let done = line.parse().map_err(broken).and_then(|request| perform(lock, request, &say));
+    loop {
+        let done = match hear() {
+            Ok(None) => return Ok(()),
+            Ok(Some(Request::Leave)) => leave(lock, &say),
+            Ok(Some(request)) => perform(lock, request, &say),
+            Err(failure) => Err(failure),
+        };
         match done {
             Ok(numbers) => say(&numbers)?,
             Err(failure) => {
@@ -83,7 +118,25 @@ fn serve(lock: &impl Lock, out: Out) -> Result<(), Failure> {
             }
         }
     }
-    Ok(())
+}
+
+/// A thread that takes the lock, and ends with it when it is told to: its last look at the clock is the last
+/// thing that it does.
+fn leave(
+    lock: &(impl Lock + Sync),
+    say: &(impl Fn(&[u64]) -> Result<(), Failure> + Sync),
+) -> Result<Vec<u64>, Failure> {
+    thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            lock.keep()?;
+            say(&[])?;
+            match hear()? {
+                Some(Request::Go) => Ok(vec![now_ns()]),
+                other => Err(broken(format!("not what lets the owner end: {other:?}"))),
+            }
+        });
+        owner.join().map_err(|_| broken("the owner panicked"))?
+    })
 }
 
 fn perform(
@@ -114,6 +167,7 @@ fn perform(
             Ok(vec![u64::from(found == Found::OwnerDied), at])
         }
         Request::Count => Ok(vec![lock.get(COUNT)?]),
+        Request::Leave | Request::Go => Err(broken("that is for a thread of its own")),
     }
 }
 
@@ -312,6 +366,20 @@ mod tests {
         lock.found_dead.set(true);
         assert_eq!(ask(&lock, Request::Await).unwrap()[0], 1);
         ask(&lock, Request::Write { from: 0, until: a_moment(), pause_ns: 0 }).unwrap_err();
+    }
+
+    #[test]
+    fn the_memory_of_a_party_is_resident_when_it_has_it() {
+        let before = resident_pages();
+        let memory = resident(64 << 20).unwrap();
+        assert!(resident_pages() >= before + (60 << 20) / 4096, "not resident");
+        drop(memory);
+        resident(u64::MAX).unwrap_err();
+    }
+
+    fn resident_pages() -> usize {
+        let text = fs::read_to_string("/proc/self/statm").unwrap();
+        text.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     #[test]

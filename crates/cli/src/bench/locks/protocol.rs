@@ -5,7 +5,7 @@
 //! numbers, or `error` and why. Times are nanoseconds of `CLOCK_MONOTONIC`. The end of its input ends it.
 //!
 //! Invariants: 1. one answer to each request, but [`Request::Await`], which has two: before the wait and
-//! after it. 2. What is asked of several parties at once names when to begin and to end.
+//! after it; and [`Request::Leave`], which has two as well, with a [`Request::Go`] between them. 2. What is asked of several parties at once names when to begin and to end.
 
 use std::{fmt, str::FromStr};
 
@@ -35,6 +35,11 @@ pub(super) enum Request {
     Hold,
     /// Answer; take it; answer whether its owner had died, and when it was taken.
     Await,
+    /// Take it in a thread of its own; answer; wait for `Go`; let the thread end with the lock. Answer: when it
+    /// ended.
+    Leave,
+    /// What `Leave` waits for. It has no answer of its own.
+    Go,
     /// Answer: how often it was taken by `Write`, by anybody.
     Count,
 }
@@ -49,6 +54,8 @@ impl fmt::Display for Request {
             Self::Pass { side, times, keep_ns } => write!(f, "pass {side} {times} {keep_ns}"),
             Self::Hold => f.write_str("hold"),
             Self::Await => f.write_str("await"),
+            Self::Leave => f.write_str("leave"),
+            Self::Go => f.write_str("go"),
             Self::Count => f.write_str("count"),
         }
     }
@@ -71,6 +78,8 @@ impl FromStr for Request {
             ("pass", &[side, times, keep_ns]) => Self::Pass { side, times, keep_ns },
             ("hold", []) => Self::Hold,
             ("await", []) => Self::Await,
+            ("leave", []) => Self::Leave,
+            ("go", []) => Self::Go,
             ("count", []) => Self::Count,
             _ => return Err(unknown()),
         })
@@ -114,6 +123,8 @@ mod tests {
             Request::Pass { side: 1, times: 200, keep_ns: 7 },
             Request::Hold,
             Request::Await,
+            Request::Leave,
+            Request::Go,
             Request::Count,
         ] {
             assert_eq!(request.to_string().parse(), Ok(request));

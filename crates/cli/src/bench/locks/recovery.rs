@@ -1,6 +1,6 @@
 //! From the SIGKILL of a holder to the waiter having the lock.
 //!
-//! Twice: the holder is killed when the waiter has just gone to sleep, and when it has waited for some time,
+//! Of holders without memory to speak of; `resident` has the others. Twice: the holder is killed when the waiter has just gone to sleep, and when it has waited for some time,
 //! another one for each kill, so that no rhythm of the waiting is met again and again.
 
 use std::{
@@ -8,7 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{arena::Arena, crew::Crew, party, protocol::Request};
+use super::{
+    arena::Arena,
+    crew::{Crew, Party},
+    party,
+    protocol::Request,
+};
 use crate::{
     args::BenchLock,
     bench::{
@@ -48,18 +53,26 @@ fn just(
     // The waiter; a holder is hired for each kill.
     let mut field = arena.field(locks, 1)?;
     let kills = usize::try_from(kills).unwrap_or(usize::MAX);
-    let found = field.rounds(kills, |kill, crew| kill_one(crew, wait(kill)))?;
+    let found = field.rounds(kills, |kill, crew| kill_one(crew, 0, wait(kill)))?;
     arena.clear(field)?;
     let figures: Vec<_> =
         found.into_iter().map(|(lock, times)| (lock, Figures::spread(times))).collect();
     arena.lines(name, &figures)
 }
 
-/// Nanoseconds from the kill to the lock.
-fn kill_one(crew: &mut Crew, wait: Duration) -> Result<f64, Failure> {
-    let mut holder = crew.hire()?;
+/// Nanoseconds from the kill of a holder with so many bytes of memory to the lock.
+pub(super) fn kill_one(crew: &mut Crew, resident: u64, wait: Duration) -> Result<f64, Failure> {
+    let mut holder = crew.hire(resident)?;
     holder.ask(Request::Hold, PATIENCE)?;
     let waiter = crew.party(0)?;
+    fall_asleep(waiter)?;
+    thread::sleep(wait);
+    let killed_at = holder.kill()?;
+    told(waiter, killed_at)
+}
+
+/// Has a party wait for the lock: it sleeps when this returns.
+pub(super) fn fall_asleep(waiter: &mut Party) -> Result<(), Failure> {
     waiter.ask(Request::Await, PATIENCE)?;
     let deadline = Instant::now() + PATIENCE;
     while !party::sleeps(waiter.pid()) {
@@ -68,10 +81,13 @@ fn kill_one(crew: &mut Crew, wait: Duration) -> Result<f64, Failure> {
         }
         thread::sleep(Duration::from_micros(100));
     }
-    thread::sleep(wait);
-    let killed_at = holder.kill()?;
+    Ok(())
+}
+
+/// Nanoseconds from a death to the lock, by one who waits for it.
+pub(super) fn told(waiter: &mut Party, died_at: u64) -> Result<f64, Failure> {
     match waiter.answer(PATIENCE)?[..] {
-        [1, got_at] => Ok(float(got_at.saturating_sub(killed_at))),
+        [1, got_at] => Ok(float(got_at.saturating_sub(died_at))),
         [_, _] => Err(broken("the waiter was not told that the owner died")),
         _ => Err(broken("one who awaits has two numbers")),
     }

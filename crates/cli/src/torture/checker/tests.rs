@@ -1,7 +1,7 @@
 //! Hand-made histories: those that may be are accepted, each that may not be is rejected for its
 //! own reason.
 
-use super::*;
+use super::{super::history::Stopped, *};
 
 const A: RegionKey = RegionKey { entry: 1, generation: 1 };
 const B: RegionKey = RegionKey { entry: 1, generation: 2 };
@@ -20,9 +20,13 @@ fn done(worker: usize, what: What, start: u64, end: u64, key: RegionKey) -> Oper
 
 /// Worker 9 was killed at 100.
 fn judge(operations: &[Operation]) -> Vec<String> {
+    judge_with(operations, &[])
+}
+
+fn judge_with(operations: &[Operation], stopped: &[Stopped]) -> Vec<String> {
     let mut killed = vec![None; 10];
     killed[9] = Some(Killed { before: 100, after: 102 });
-    check(&History { operations: operations.to_vec(), killed })
+    check(&History { operations: operations.to_vec(), killed, stopped: stopped.to_vec() })
 }
 
 #[track_caller]
@@ -50,6 +54,39 @@ fn a_plain_life_is_accepted() {
         op(1, What::Map, 34, 35, Outcome::NotFound),
         done(1, What::Create, 36, 37, B),
     ]);
+}
+
+/// A worker was stopped while it held the directory: a destroy and a create that gave up in time were taken for
+/// violations.
+#[test]
+fn whoever_gives_up_while_somebody_is_stopped_has_a_reason_and_whoever_does_so_long_after_has_none()
+{
+    let after = 200 + AFTERMATH_NS;
+    let stopped = [Stopped { worker: 5, from: 100, until: 200 }];
+    for what in [What::Destroy, What::Create, What::Resize, What::Map] {
+        for (start, end, explained) in
+            [(50, 99, false), (50, 100, true), (120, 130, true), (after, after + 5, true)]
+        {
+            let operations = [op(0, what, start, end, Outcome::TimedOut)];
+            let found = judge_with(&operations, &stopped);
+            assert_eq!(found.is_empty(), explained, "{operations:?}: {found:?}");
+            rejected(&operations, "nobody was stopped");
+        }
+        let late = [op(0, what, after + 1, after + 9, Outcome::TimedOut)];
+        assert_eq!(judge_with(&late, &stopped).len(), 1);
+    }
+    // A stop explains a wait, and nothing else.
+    let twice = [done(0, What::Create, 110, 112, A), done(1, What::Create, 113, 114, A)];
+    assert!(!judge_with(&twice, &stopped).is_empty());
+}
+
+/// That somebody else maps the region is no reason for a create to give up.
+#[test]
+fn only_a_destroy_waits_for_the_mappings_of_others() {
+    let mapped = [done(0, What::Create, 1, 2, A), done(1, What::Map, 3, 4, A)];
+    let with = |what| [&mapped[..], &[op(0, what, 5, 9, Outcome::TimedOut)]].concat();
+    accepted(&with(What::Destroy));
+    rejected(&with(What::Resize), "nobody was stopped");
 }
 
 #[test]
