@@ -128,7 +128,6 @@ impl Attachment {
         let core = Arc::new(core);
         let counted = Arc::new(Counted::default());
         let heart = start_heart(&core, &counted);
-        core.view().platform().evidence_has_left();
         let fork = core.view().platform().fork_guard();
         let (id, threads) = (threads::next_attachment(), Threads::default());
         Arc::new(Self { id, url, core, fork, threads, counted, heart })
@@ -261,7 +260,11 @@ fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Optio
         core.beat();
         core.watch();
         core.view().platform().mapped().watch_name();
-        core.view().platform().renew_evidence();
+        if core.view().platform().renew_evidence()
+            && let Ok(bell) = core.view().bell_word(core.peer())
+        {
+            bell.fetch_or(Bell::KEPT_ALONE, Ordering::Release);
+        }
         next.set(core.mark_ended(next.get(), THREADS_AT_ONCE));
         counted.forget_ended(core);
         let spans = core.view().spans_kernels();

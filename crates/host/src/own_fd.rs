@@ -175,6 +175,11 @@ impl OwnFd {
         self.get().is_some_and(|found| FileId::of(found) != Some(self.entry.file()))
     }
 
+    /// Whether the file that was opened is at this path.
+    pub(crate) fn is_at(&self, path: &str) -> bool {
+        fs::stat(path).is_ok_and(|stat| FileId(stat.st_dev, stat.st_ino) == self.entry.file())
+    }
+
     #[cold]
     fn open_again(&self, lost: RawFd) -> Option<BorrowedFd<'_>> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;

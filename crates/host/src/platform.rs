@@ -77,8 +77,8 @@ impl LinuxPlatform {
         self.mapped.guard()
     }
 
-    /// Has the calling thread keep the evidence of this process, where nothing else of the process can close it, until
-    /// the thread ends. `false`: it stays where it is. The thread must use no descriptor that it had before.
+    /// Has the calling thread keep the evidence of this process as well, where nothing else of the process can close it,
+    /// until the thread ends. `false`: it stays where it is. The thread must use no descriptor that it had before.
     #[must_use]
     pub fn keep_evidence_here(&self) -> bool {
         let kept = self.evidences.keep_here();
@@ -95,18 +95,14 @@ impl LinuxPlatform {
         self.evidences.let_go_here();
     }
 
-    /// Closes the evidence in the calling thread's table of descriptors, if another thread keeps it.
-    pub fn evidence_has_left(&self) {
-        self.evidences.has_left();
+    /// Sees to it that the evidence of this process is there, should the program have closed it. To be called now and then
+    /// by the thread that [keeps it](Self::keep_evidence_here). Whether that thread alone has it.
+    pub fn renew_evidence(&self) -> bool {
+        self.evidences.renew()
     }
 
-    /// Leaves the evidence of this process anew, should the program have closed it. To be called now and then.
-    pub fn renew_evidence(&self) {
-        self.evidences.renew();
-    }
-
-    /// How often the evidence of this process was found gone, and was left anew: the program closes descriptors that it
-    /// does not know.
+    /// How often the evidence of this process was found gone where the program could close it: it closes descriptors that
+    /// it does not know.
     #[must_use]
     pub fn evidence_lost(&self) -> u32 {
         self.evidences.lost()

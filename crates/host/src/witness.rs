@@ -12,8 +12,9 @@
 //!    stopped: programs close descriptors that they do not know. It is proof beside a bell that has rung, or, where
 //!    nothing but the end of the heartbeat thread can have closed it, beside a heart that stands still.
 //! 4. A question about locks is asked of the space's file, or not at all (`own_fd.rs`).
-//! 5. The heartbeat thread keeps the locks, in a table of descriptors of its own, as soon as there is one: nothing
-//!    else of the process can close them, no child inherits them, and they go with the process.
+//! 5. The heartbeat thread keeps the locks as well, in a table of descriptors of its own, as soon as there is one: what
+//!    closes them elsewhere does not give them up. They go when both are gone: that thread, and all others. If the program
+//!    has closed them, the thread says so in its bell, since it may end before others do.
 //! 6. In a forked child nothing is locked, unlocked or concluded: the description is the parent's.
 //! 7. The kernel does not tell us of our own locks, so our own slots are remembered here.
 //!
@@ -26,7 +27,7 @@ use std::{
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicI32, AtomicU32, Ordering},
     },
 };
 
@@ -78,13 +79,12 @@ struct Apart {
 /// The evidence of this process, and its view of that of others.
 #[derive(Debug)]
 pub(crate) struct Evidences {
-    /// With the locks of this process, as long as no heartbeat thread keeps it; `None` if locks prove nothing on this
-    /// memory.
-    description: Mutex<Option<OwnFd>>,
+    /// With the locks of this process; `None` if locks prove nothing on this memory.
+    description: Option<OwnFd>,
     /// By which the locks of others are asked for.
     asking: Option<OwnFd>,
-    /// A heartbeat thread keeps the locks.
-    is_kept: AtomicBool,
+    /// The descriptor by which a heartbeat thread keeps the locks; -1: none does.
+    kept: AtomicI32,
     /// How often the locks of this process were gone while it lived.
     lost: AtomicU32,
     guard: ForkGuard,
@@ -105,9 +105,9 @@ impl Evidences {
             description.can_be_opened_at(mapped.path().to_owned());
         }
         Ok(Self {
-            description: Mutex::new(description),
+            description,
             asking,
-            is_kept: AtomicBool::new(false),
+            kept: AtomicI32::new(-1),
             lost: AtomicU32::new(0),
             guard,
             me: Myself::look(),
@@ -124,10 +124,6 @@ impl Evidences {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn description(&self) -> std::sync::MutexGuard<'_, Option<OwnFd>> {
-        self.description.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError> {
         let failed =
             |errno: Errno| MediumError::Failed { call: "fcntl", errno: errno.raw_os_error() };
@@ -140,7 +136,7 @@ impl Evidences {
         }
         // The heart always beats: a kernel that can see nothing else may attach at any time.
         let mut evidence = Evidence::PROCESS.with(Evidence::HEARTBEAT);
-        if let Some(description) = &*self.description() {
+        if let Some(description) = &self.description {
             let file = description.checked().ok_or_else(|| failed(Errno::BADF))?;
             if !ofd::try_lock(file, LockByte::of_peer(peer)).map_err(failed)? {
                 return Ok(None);
@@ -162,7 +158,7 @@ impl Evidences {
         if own.len() == before {
             return;
         }
-        if let Some(file) = self.description().as_ref().and_then(OwnFd::checked) {
+        if let Some(file) = self.description.as_ref().and_then(OwnFd::checked) {
             // Cannot fail for a lock that is held; if it does, the end of the process does it.
             let _ = ofd::unlock(file, LockByte::of_peer(peer));
         }
@@ -171,8 +167,7 @@ impl Evidences {
     /// Has the calling thread keep the locks, in a table of descriptors of its own with nothing else in it, until it
     /// ends. Where they can be opened again from, if it does. The thread must use no descriptor that it had before.
     pub(crate) fn keep_here(&self) -> Option<PathBuf> {
-        let held = self.description();
-        let kept = held.as_ref()?.checked()?.as_raw_fd();
+        let kept = self.description.as_ref()?.checked()?.as_raw_fd();
         ofd_table::make_own(kept).ok()?;
         // Not of the process but of the thread: `self` is the first thread's table.
         let asking = format!("/proc/thread-self/fd/{kept}");
@@ -181,8 +176,7 @@ impl Evidences {
         let asking = retry_on_intr(|| fs::open(&*asking, flags, Mode::empty()));
         let asking = asking.map_or(-1, IntoRawFd::into_raw_fd);
         APART.set(Some(Apart { kept, asking }));
-        // Release: pairs with the Acquire in `has_left`.
-        self.is_kept.store(true, Ordering::Release);
+        self.kept.store(kept, Ordering::Relaxed);
         Some(PathBuf::from(format!("/proc/self/task/{}/fd/{kept}", thread_id())))
     }
 
@@ -197,28 +191,29 @@ impl Evidences {
         }
     }
 
-    /// If a heartbeat thread keeps the locks, this thread's table need not have them. To be called by the thread that
-    /// has started the other one.
-    pub(crate) fn has_left(&self) {
-        if self.is_kept.load(Ordering::Acquire) {
-            drop(self.description().take());
+    /// Sees to it that the locks of this process are there: the program may have closed them. To be called now and then
+    /// by its heartbeat thread. Whether that thread alone has them.
+    pub(crate) fn renew(&self) -> bool {
+        let Some(description) = self.description.as_ref().filter(|_| !self.guard.is_forked_child())
+        else {
+            return false;
+        };
+        let kept = self.kept.load(Ordering::Relaxed);
+        if kept >= 0 {
+            // Of the first thread's table, which all but this one have.
+            let lost = !description.is_at(&format!("/proc/self/fd/{kept}"));
+            self.lost.store(u32::from(lost), Ordering::Relaxed);
+            return lost;
         }
-    }
-
-    /// Sees to it that the locks of this process are there: the program may have closed them, where no heartbeat
-    /// thread keeps them. To be called now and then.
-    pub(crate) fn renew(&self) {
-        if self.guard.is_forked_child() || self.is_kept.load(Ordering::Acquire) {
-            return;
+        if description.is_lost() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = description.checked() else { return false };
+            for peer in self.own().iter() {
+                // If somebody else has it, this process was declared dead, and finds out.
+                let _ = ofd::try_lock(file, LockByte::of_peer(*peer));
+            }
         }
-        let held = self.description();
-        let Some(description) = held.as_ref().filter(|held| held.is_lost()) else { return };
-        self.lost.fetch_add(1, Ordering::Relaxed);
-        let Some(file) = description.checked() else { return };
-        for peer in self.own().iter() {
-            // If somebody else has it, this process was declared dead, and finds out.
-            let _ = ofd::try_lock(file, LockByte::of_peer(*peer));
-        }
+        false
     }
 
     /// How often the locks of this process were gone while it lived.
@@ -239,11 +234,11 @@ impl Evidences {
         }
         let mine = self.own().contains(&record.peer);
         let lock = if mine { Lock::Held } else { self.lock_of(record) };
-        if lock == Lock::Gone && record.bell.has_rung() {
+        if lock == Lock::Gone && record.bell.has_rung() && !record.bell.keeps_alone() {
             return Verdict::Dead;
         }
         if lock == Lock::Held && record.bell.keeps_evidence() && !record.bell.has_rung() {
-            // No child can be what keeps it. The look that a waiter takes again and again ends here.
+            // Its heartbeat thread lives. The look that a waiter takes again and again ends here.
             return Verdict::Alive;
         }
         let silence = || self.silence.judge(record, lease_ms, monotonic_ns() / 1_000_000);
@@ -254,8 +249,9 @@ impl Evidences {
                 // It died before it had a heart, or after: no time in which a program loses descriptors.
                 _ if attaching => Verdict::Dead,
                 bell if !bell.is_there() && !bell.is_never_there() => Verdict::Dead,
-                // Nothing but its end closes what its heartbeat thread keeps, and that marks nothing if the memory
-                // went first. Of one without such a thread nothing better is to be had.
+                // Nothing but its end closes what its heartbeat thread keeps. That marks nothing if the memory went
+                // first; and if it was the last to have the lock, others of its process end with it, if later. Of one
+                // without such a thread nothing better is to be had.
                 bell if bell.keeps_evidence() || bell.is_never_there() => {
                     if silence() == Verdict::Alive { Verdict::Suspect } else { Verdict::Dead }
                 }

@@ -91,9 +91,11 @@ impl Bell {
     const RUNG: u64 = 1 << 30;
     /// The bits of the id (`FUTEX_TID_MASK`).
     const THREAD: u64 = Self::RUNG - 1;
-    /// The thread keeps the evidence of its process in a descriptor table of its own, where nothing else of the
-    /// process can close it.
+    /// The thread keeps the evidence of its process in a descriptor table of its own as well, where nothing else of
+    /// the process can close it.
     const KEEPS_EVIDENCE: u64 = 1 << 32;
+    /// And nothing else of the process has it any more.
+    const ALONE: u64 = 1 << 34;
     /// There is no such thread, and there will be none.
     const ABSENT: u64 = 1 << 33;
 
@@ -119,6 +121,17 @@ impl Bell {
     #[must_use]
     pub const fn taken_down(self) -> Self {
         Self(self.0 & Self::KEEPS_EVIDENCE)
+    }
+
+    /// What is set in the word when the thread finds that nothing else of its process has the evidence any more: then
+    /// it goes with that thread, which may end before others do.
+    pub const KEPT_ALONE: u64 = Self::ALONE;
+
+    /// Whether the evidence goes with the thread alone.
+    #[inline]
+    #[must_use]
+    pub const fn keeps_alone(self) -> bool {
+        self.0 & Self::ALONE != 0
     }
 
     /// Whether there will never be one.

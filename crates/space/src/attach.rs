@@ -111,7 +111,7 @@ impl<P: Platform> Space<P> {
         self.view.platform().disarm_all();
         Point::ThreadsDisarmed.reached();
         // What is still held was forgotten.
-        self.view.mark_threads(self.peer);
+        self.view.mark_threads(self.peer, PeerState::read(self.live));
         self.view.settle_biases(self.peer, PeerState::read(self.live));
         if leave_slot(&self.view, self.peer, PeerState::read(self.live), PeerPhase::Free) {
             Ok(())
@@ -423,7 +423,7 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
     let inherited = match state.phase {
         PeerPhase::Free => false,
         PeerPhase::Fenced => {
-            view.mark_threads(peer);
+            view.mark_threads(peer, state);
             view.settle_biases(peer, state);
             view.wake_for(peer);
             true

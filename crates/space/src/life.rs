@@ -16,8 +16,8 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Bias, Damage, Offset, Owner, PeerId, PeerPhase, PeerRef, Pending, PendingKind, ThreadId,
-    peer_word, thread_word,
+    Bias, Damage, Offset, Owner, PeerId, PeerPhase, PeerRef, PeerState, Pending, PendingKind,
+    ThreadId, peer_word, thread_word,
 };
 use commonhold_sync::{self as sync, Liveness, ThreadSlot, Verdict, Wake};
 
@@ -62,24 +62,21 @@ impl<P: Platform> View<P> {
         (life.incarnation() == owner.incarnation()).then_some(peer)
     }
 
-    /// Marks the life words of all threads of a peer that is fenced, or that leaves, and wakes whoever sleeps
-    /// on them.
-    pub(crate) fn mark_threads(&self, peer: PeerId) {
+    /// Marks the life words of all threads of a peer that is fenced, or that leaves, as its state word says, and wakes
+    /// whoever sleeps on them.
+    pub(crate) fn mark_threads(&self, peer: PeerId, dead: PeerState) {
         for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
-            if let Ok(slot) = self.thread_slot(peer, thread) {
-                self.mark(slot);
+            let Ok(slot) = self.thread_slot(peer, thread) else { continue };
+            let life = slot.life();
+            // After the life word was read: then it is of a thread of this peer, whoever has the slot by now. (Whoever
+            // does this may have been stopped since it saw the peer dead.)
+            if self.peer_state(peer) != dead {
+                return;
+            }
+            if slot.mark_dead(life) {
+                self.platform().wake(slot.word(), Wake::All);
             }
         }
-    }
-
-    /// Marks a life word, if its slot is not vacant. Once it fails because the word has changed, somebody else has
-    /// marked it.
-    fn mark(&self, slot: ThreadSlot<'_>) -> bool {
-        let marked = slot.mark_dead(slot.life());
-        if marked {
-            self.platform().wake(slot.word(), Wake::All);
-        }
-        marked
     }
 
     /// Wakes those whom a dead thread would have woken, or was woken instead of.

@@ -103,7 +103,7 @@ impl<P: Platform> Space<P> {
         tell: &mut impl FnMut(&PeerRecord),
     ) -> Result<bool, DirectoryError> {
         let view = self.view();
-        view.mark_threads(peer);
+        view.mark_threads(peer, state);
         view.settle_biases(peer, state);
         view.wake_for(peer);
         let record = view.peer_record(peer);

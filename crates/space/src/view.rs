@@ -217,7 +217,7 @@ impl<P: Platform> View<P> {
             .is_ok();
         if won {
             Point::ReapFenced.reached();
-            self.mark_threads(peer);
+            self.mark_threads(peer, PeerState::read(fenced));
             // The kernel has woken one of those who waited for the bell.
             self.ring(peer);
             self.wake_for(peer);

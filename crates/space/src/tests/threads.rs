@@ -154,6 +154,24 @@ fn in_a_slot_of_one_that_was_declared_dead_without_proof_no_thread_is_armed() {
     assert!(next.claim(2).life.is_armed());
 }
 
+/// The bug: a reaper that was stopped after it had seen a peer dead marked, when it went on, the threads of the next peer in
+/// the slot, and two were inside of one lock.
+#[test]
+fn a_reaper_that_was_stopped_marks_no_thread_of_the_next_peer() {
+    let world = World::formatted(1 << 20);
+    let (a, b) = (world.attach(), world.attach());
+    let slot = b.space.peer();
+    b.die();
+    let dead = commonhold_layout::PeerRef::new(slot, 1);
+    assert_eq!(a.space.view().verdict_of(dead), Verdict::Dead);
+    let seen = a.space.view().peer_state(slot);
+    a.space.reap(&a.me(), crate::Patience::DEFAULT).unwrap();
+    let heir = world.attach();
+    assert_eq!(heir.space.peer(), slot);
+    a.space.view().mark_threads(slot, seen);
+    assert!(heir.space.has_slot(heir.thread));
+}
+
 #[test]
 fn what_was_forgotten_by_one_that_leaves_is_as_if_it_had_died() {
     let world = World::formatted(1 << 20);
