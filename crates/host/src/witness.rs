@@ -298,9 +298,9 @@ impl Evidences {
     fn asking(&self) -> Option<BorrowedFd<'_>> {
         let asking = self.asking.as_ref()?;
         match APART.get() {
-            // SAFETY: `borrow_raw` wants a descriptor that is not -1 and stays open: it lies in the table of this
-            // thread alone, which closes it when it ends.
             Some(Apart { asking, .. }) => {
+                // SAFETY: `borrow_raw` wants a descriptor that is not -1 and stays open: it lies in the table of this
+                // thread alone, which closes it when it ends.
                 (asking >= 0).then(|| unsafe { BorrowedFd::borrow_raw(asking) })
             }
             None => asking.checked(),

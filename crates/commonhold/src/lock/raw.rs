@@ -188,8 +188,7 @@ impl Drop for RawMutexGuard<'_> {
 
 #[inline(always)]
 fn release_quickly(mutex: sync::Mutex<'_>, grip: Grip<'_>, fork: ForkGuard, how: Release) -> bool {
-    let freed = how == Release::Done && !fork.is_forked_child() && mutex.unlock_biased(grip);
-    freed
+    how == Release::Done && !fork.is_forked_child() && mutex.unlock_biased(grip)
 }
 
 /// What follows takes its parts by value, and as few as it can: see [`Held`](super::held::Held).

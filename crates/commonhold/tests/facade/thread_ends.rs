@@ -123,11 +123,11 @@ fn exit_late(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     assert!(GROUND.set(Ground::new(&space)).is_ok());
     let mut key = 0;
-    // SAFETY: the calls want a place for the key, and functions that may run at any thread's end, and at the process's.
-    unsafe {
-        assert_eq!(libc::pthread_key_create(&raw mut key, Some(at_the_end_of_a_key)), 0);
-        assert_eq!(libc::atexit(at_exit), 0);
-    }
+    // SAFETY: the call wants a place for the key, and a function that may run at any thread's end.
+    let made = unsafe { libc::pthread_key_create(&raw mut key, Some(at_the_end_of_a_key)) };
+    // SAFETY: the call wants a function that may run at the end of the process.
+    let set = unsafe { libc::atexit(at_exit) };
+    assert_eq!((made, set), (0, 0));
     let crowd: Vec<_> = (0..4)
         .map(|_| {
             thread::spawn(move || {

@@ -107,18 +107,19 @@ mod robust {
 
     impl Mutex {
         pub(super) fn new() -> Box<Self> {
-            // SAFETY: `zeroed` wants a type of which all zeros are a value: both are overwritten by their
-            // initialisers before any other use.
-            let (mutex, mut attributes) = unsafe {
-                (mem::zeroed::<libc::pthread_mutex_t>(), mem::zeroed::<libc::pthread_mutexattr_t>())
-            };
+            // SAFETY: `zeroed` wants a type of which all zeros are a value: it is integers, and overwritten by its
+            // initialiser before any other use.
+            let mutex: libc::pthread_mutex_t = unsafe { mem::zeroed() };
+            // SAFETY: as above.
+            let mut attributes: libc::pthread_mutexattr_t = unsafe { mem::zeroed() };
             let mutex = Box::new(Self(UnsafeCell::new(mutex)));
-            // SAFETY: the calls want an object of their own, at an address that stays.
-            unsafe {
-                libc::pthread_mutexattr_init(&raw mut attributes);
-                libc::pthread_mutexattr_setrobust(&raw mut attributes, libc::PTHREAD_MUTEX_ROBUST);
-                libc::pthread_mutex_init(mutex.0.get(), &raw const attributes);
-            }
+            let robust = libc::PTHREAD_MUTEX_ROBUST;
+            // SAFETY: the call wants an object of its own.
+            unsafe { libc::pthread_mutexattr_init(&raw mut attributes) };
+            // SAFETY: the call wants an object that was initialised.
+            unsafe { libc::pthread_mutexattr_setrobust(&raw mut attributes, robust) };
+            // SAFETY: the call wants an object of its own, at an address that stays.
+            unsafe { libc::pthread_mutex_init(mutex.0.get(), &raw const attributes) };
             mutex
         }
 
