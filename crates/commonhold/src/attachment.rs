@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use commonhold_host::{ForkGuard, Heart, LinuxPlatform, Setup};
+use commonhold_host::{ForkGuard, Heart, LinuxPlatform, Priority, Setup};
 use commonhold_layout::{Bell, Name, Owner};
 use commonhold_space::{
     DirectoryError, MediumError, OwnThread, OwnThreads, Space as Core, View, heartbeat_period_ms,
@@ -246,7 +246,12 @@ const THREADS_AT_ONCE: u16 = 64;
 /// lease may ever matter.
 fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Option<Heart> {
     let lease_ms = core.view().geometry().lease_ms();
-    let period = move |spans| Duration::from_millis(heartbeat_period_ms(spans, lease_ms));
+    let pace = move |spans| {
+        // Where others judge by its beats, it must not be late; elsewhere it must be in nobody's way when it ends.
+        let urgent = spans || lease_ms != 0;
+        let priority = if urgent { Priority::Usual } else { Priority::Idle };
+        (Duration::from_millis(heartbeat_period_ms(spans, lease_ms)), priority)
+    };
     let spanned = Cell::new(false);
     let next = Cell::new(0);
     let setup = Setup {
@@ -255,7 +260,7 @@ fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Optio
         let_go: |core| core.view().platform().let_evidence_go(),
     };
     let counted = Arc::clone(counted);
-    let first = period(core.view().spans_kernels());
+    let first = pace(core.view().spans_kernels());
     let heart = Heart::start(first, Arc::clone(core), setup, move |core| {
         core.beat();
         core.watch();
@@ -272,7 +277,7 @@ fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Optio
             core.rouse();
         }
         spanned.set(spans);
-        period(spans)
+        pace(spans)
     });
     if heart.is_err()
         && let Ok(bell) = core.view().bell_word(core.peer())

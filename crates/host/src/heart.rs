@@ -25,7 +25,7 @@ use std::{
 use commonhold_layout::Bell;
 use commonhold_window::atomic::AtomicU64;
 
-use crate::{bell::Hung, fork::ForkGuard, platform::thread_id};
+use crate::{bell::Hung, fork::ForkGuard, platform::thread_id, priority::Priority};
 
 /// Enough for reading `/proc`, and little to reserve.
 const STACK: usize = 256 << 10;
@@ -60,15 +60,15 @@ pub struct Setup<K> {
 
 impl Heart {
     /// Starts a thread that calls `beat` after `first`, and then whenever the time is over that the last
-    /// call gave back. Until it is quiet, its bell is hung.
+    /// call gave back, with the priority that it gave back. Until it is quiet, its bell is hung.
     ///
     /// # Errors
     /// That of starting a thread, or of `pthread_atfork`.
     pub fn start<K: Send + 'static>(
-        first: Duration,
+        first: (Duration, Priority),
         keeper: K,
         setup: Setup<K>,
-        beat: impl Fn(&K) -> Duration + Send + 'static,
+        beat: impl Fn(&K) -> (Duration, Priority) + Send + 'static,
     ) -> io::Result<Self> {
         let guard = ForkGuard::made_here()?;
         let orders = Arc::new(Orders::default());
@@ -82,14 +82,22 @@ impl Heart {
             // Without a bell others look for evidence from time to time.
             let hung = (setup.bell)(&keeper).and_then(|word| Hung::at(word, bell).ok());
             drop(hangs);
-            let mut pause = first;
+            let (mut pause, mut priority) = first;
+            if priority == Priority::Idle {
+                priority.take();
+            }
             loop {
                 thread::park_timeout(pause);
                 // Acquire: pairs with the Release in `quiet`.
                 if ordered.be_quiet.load(Ordering::Acquire) {
                     break;
                 }
-                pause = beat(&keeper);
+                let (next, wanted) = beat(&keeper);
+                pause = next;
+                if wanted != priority {
+                    priority = wanted;
+                    priority.take();
+                }
             }
             drop(hung);
             // Release: pairs with the Acquire in `quiet`.
@@ -169,13 +177,13 @@ impl Drop for SignalMask {
 mod tests {
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: (Duration, Priority) = (Duration::from_secs(3600), Priority::Usual);
     const SETUP: Setup<()> = Setup { bell: |()| None, keep_evidence: |()| false, let_go: |()| () };
 
     #[test]
     fn it_beats_until_it_is_dropped_and_takes_no_signal() {
         let (sender, beats) = mpsc::channel();
-        let heart = Heart::start(Duration::ZERO, (), SETUP, move |()| {
+        let heart = Heart::start((Duration::ZERO, Priority::Usual), (), SETUP, move |()| {
             // SAFETY: as in `block_all`.
             let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
             // SAFETY: as in `block_all`, with nothing to set.
@@ -183,7 +191,7 @@ mod tests {
             // SAFETY: `sigismember` wants an initialised set.
             let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
             sender.send(blocked).unwrap();
-            Duration::from_millis(1)
+            (Duration::from_millis(1), Priority::Idle)
         })
         .unwrap();
         for _ in 0..3 {

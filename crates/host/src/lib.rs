@@ -47,6 +47,7 @@ mod peek;
 mod place;
 mod platform;
 mod poll;
+mod priority;
 mod probe;
 mod process;
 #[cfg(feature = "bench-peers")]
@@ -77,6 +78,7 @@ pub use pci::{PciDevice, pci_devices};
 pub use peek::Peek;
 pub use place::{NewWindow, create, enter, is_blank, open, path_of, peek, replace, seize};
 pub use platform::{LinuxPlatform, thread_id, unix_ms};
+pub use priority::Priority;
 pub use probe::{Cache, Cost, Memory};
 pub use process::parent_of;
 pub use refusal::DeviceError;

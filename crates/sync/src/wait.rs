@@ -21,8 +21,8 @@ use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
 const FIRST_RECHECK_NS: u64 = 10_000_000;
 /// And its longest.
 const RECHECK_NS: u64 = 100_000_000;
-/// The first sleep of a waiter whom a death that is due will wake. Most come sooner, and to look for evidence meanwhile
-/// would keep the dying from a processor.
+/// The first sleep of a waiter whom a death that is due will wake, if it has not come while the waiter gave way to others
+/// for [`HURRY_NS`]. To look for evidence meanwhile would keep the dying from a processor.
 const DUE_NS: u64 = 1_000_000;
 /// For so long after a bell has rung, evidence is looked for again and again without a pause, since the
 /// process that rang is about to end: a sleep could not be as short as what is left to wait.
@@ -109,6 +109,10 @@ impl Watch {
             *self = Self { owner: Some(owner), ..Self::default() };
         }
         match bell {
+            Bell::Due if !late && self.hurries(now) => {
+                self.looks += 1;
+                Plan { look: false, slice_ns: 0 }
+            }
             Bell::Due if self.rings == 0 => {
                 self.rings = 1;
                 Plan { look: late, slice_ns: DUE_NS }
@@ -185,9 +189,10 @@ mod tests {
     #[test]
     fn a_death_that_is_due_is_waited_for_before_evidence_is_looked_for() {
         let mut watch = Watch::default();
-        let mut plan = |late| watch.plan(owner(1), Bell::Due, 7, late);
-        assert_eq!(plan(false), Plan { look: false, slice_ns: DUE_NS });
-        let next = plan(false);
+        let mut plan = |now| watch.plan(owner(1), Bell::Due, now, false);
+        assert_eq!(plan(7), Plan { look: false, slice_ns: 0 });
+        assert_eq!(plan(HURRY_NS + 7), Plan { look: false, slice_ns: DUE_NS });
+        let next = plan(HURRY_NS + 8);
         assert!(next.look && (1..DUE_NS).contains(&next.slice_ns));
         assert!(Watch::default().plan(owner(1), Bell::Due, 0, true).look);
     }

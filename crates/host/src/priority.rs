@@ -1,0 +1,75 @@
+//! How urgently a thread wants a processor.
+//!
+//! The heartbeat thread of a process that is killed ends beside all others, and whichever is the last gives the
+//! memory of the process back, which takes tens of milliseconds for half a gigabyte. A waiter that was just woken by
+//! the owner's death would stand behind it in the queue of a processor. Behind a thread that runs only when nobody
+//! else wants to (`SCHED_IDLE`) nobody stands.
+//!
+//! # Invariants
+//! 1. A thread becomes idle only if it can become usual again. That needs a right (`CAP_SYS_NICE`, or `RLIMIT_NICE`),
+//!    and whether this process has it is tried once, by a thread that ends afterwards.
+
+use std::{sync::OnceLock, thread};
+
+/// How urgently a thread wants a processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// As threads of programs do.
+    Usual,
+    /// When nobody else wants it.
+    Idle,
+}
+
+impl Priority {
+    /// The calling thread has this priority from now on, if it may.
+    pub(crate) fn take(self) {
+        if self == Self::Usual || may_return() {
+            set(self);
+        }
+    }
+}
+
+fn set(priority: Priority) -> bool {
+    let policy = match priority {
+        Priority::Usual => libc::SCHED_OTHER,
+        Priority::Idle => libc::SCHED_IDLE,
+    };
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the call wants a thread (0: this one) and parameters to read.
+    unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
+}
+
+/// Whether a thread of this process that has become idle may become usual again.
+fn may_return() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    *MAY.get_or_init(|| {
+        let tried = thread::Builder::new()
+            .name("commonhold-try".into())
+            .spawn(|| set(Priority::Idle) && set(Priority::Usual));
+        tried.is_ok_and(|tried| tried.join().unwrap_or(false))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> libc::c_int {
+        // SAFETY: the call wants a thread (0: this one).
+        unsafe { libc::sched_getscheduler(0) }
+    }
+
+    #[test]
+    fn whoever_becomes_idle_can_become_usual_again() {
+        thread::spawn(|| {
+            let before = policy();
+            Priority::Idle.take();
+            let idle = policy() == libc::SCHED_IDLE;
+            assert_eq!(idle, may_return());
+            Priority::Usual.take();
+            assert_eq!(policy(), if idle { libc::SCHED_OTHER } else { before });
+        })
+        .join()
+        .unwrap();
+    }
+}
