@@ -23,7 +23,7 @@
 
 use std::{
     cell::Cell,
-    os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
@@ -34,10 +34,7 @@ use std::{
 use commonhold_layout::{Evidence, PeerId};
 use commonhold_space::{Identity, MediumError, PeerRecord};
 use commonhold_sync::Verdict;
-use rustix::{
-    fs::{self, Mode, OFlags},
-    io::{Errno, retry_on_intr},
-};
+use rustix::io::Errno;
 
 use crate::{
     error::HostError,
@@ -63,17 +60,8 @@ enum Lock {
 }
 
 thread_local! {
-    /// What a heartbeat thread has in the table of its own.
-    static APART: Cell<Option<Apart>> = const { Cell::new(None) };
-}
-
-/// Descriptors in a table of a thread's own.
-#[derive(Debug, Clone, Copy)]
-struct Apart {
-    /// With the locks of the process.
-    kept: RawFd,
-    /// By which the thread asks for locks of others; negative: there is none.
-    asking: RawFd,
+    /// What a heartbeat thread has in the table of its own: the locks of the process, and nothing else.
+    static KEPT: Cell<Option<RawFd>> = const { Cell::new(None) };
 }
 
 /// The evidence of this process, and its view of that of others.
@@ -169,20 +157,14 @@ impl Evidences {
     pub(crate) fn keep_here(&self) -> Option<PathBuf> {
         let kept = self.description.as_ref()?.checked()?.as_raw_fd();
         ofd_table::make_own(kept).ok()?;
-        // Not of the process but of the thread: `self` is the first thread's table.
-        let asking = format!("/proc/thread-self/fd/{kept}");
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
-        // Without, this thread concludes nothing from locks.
-        let asking = retry_on_intr(|| fs::open(&*asking, flags, Mode::empty()));
-        let asking = asking.map_or(-1, IntoRawFd::into_raw_fd);
-        APART.set(Some(Apart { kept, asking }));
+        KEPT.set(Some(kept));
         self.kept.store(kept, Ordering::Relaxed);
         Some(PathBuf::from(format!("/proc/self/task/{}/fd/{kept}", thread_id())))
     }
 
     /// Closes what the calling thread keeps: the kernel would do it only after the thread has been waited for.
     pub(crate) fn let_go_here(&self) {
-        if let Some(Apart { kept, .. }) = APART.take()
+        if let Some(kept) = KEPT.take()
             && !self.guard.is_forked_child()
         {
             // SAFETY: `close` wants a descriptor that nobody uses any more: it lies in the table of this thread alone,
@@ -294,17 +276,10 @@ impl Evidences {
         }
     }
 
-    /// The space's file, by which the calling thread may ask.
+    /// The space's file, by which the calling thread may ask. A heartbeat thread has no descriptor for that, and concludes
+    /// nothing from locks: it looks at those only of whom nothing but the heart can be seen.
     fn asking(&self) -> Option<BorrowedFd<'_>> {
-        let asking = self.asking.as_ref()?;
-        match APART.get() {
-            Some(Apart { asking, .. }) => {
-                // SAFETY: `borrow_raw` wants a descriptor that is not -1 and stays open: it lies in the table of this
-                // thread alone, which closes it when it ends.
-                (asking >= 0).then(|| unsafe { BorrowedFd::borrow_raw(asking) })
-            }
-            None => asking.checked(),
-        }
+        self.asking.as_ref().filter(|_| KEPT.get().is_none())?.checked()
     }
 
     fn life_of(&self, record: &PeerRecord, attaching: bool) -> Life {
