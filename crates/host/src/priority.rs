@@ -7,9 +7,17 @@
 //!
 //! # Invariants
 //! 1. A thread becomes idle only if it can become usual again. That needs a right (`CAP_SYS_NICE`, or `RLIMIT_NICE`),
-//!    and whether this process has it is tried once, by a thread that ends afterwards.
+//!    and whether this process has it is tried first, by a thread that ends afterwards.
+//! 2. Nobody waits here for a thread that a forked child may not have: two may both try.
 
-use std::{sync::OnceLock, thread};
+use std::{
+    sync::atomic::{AtomicU8, Ordering},
+    thread,
+};
+
+const UNKNOWN: u8 = 0;
+const YES: u8 = 1;
+const NO: u8 = 2;
 
 /// How urgently a thread wants a processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +49,19 @@ fn set(priority: Priority) -> bool {
 
 /// Whether a thread of this process that has become idle may become usual again.
 fn may_return() -> bool {
-    static MAY: OnceLock<bool> = OnceLock::new();
-    *MAY.get_or_init(|| {
-        let tried = thread::Builder::new()
-            .name("commonhold-try".into())
-            .spawn(|| set(Priority::Idle) && set(Priority::Usual));
-        tried.is_ok_and(|tried| tried.join().unwrap_or(false))
-    })
+    static MAY: AtomicU8 = AtomicU8::new(UNKNOWN);
+    // Relaxed, here and below: it says nothing of other words.
+    match MAY.load(Ordering::Relaxed) {
+        YES => return true,
+        NO => return false,
+        _ => {}
+    }
+    let tried = thread::Builder::new()
+        .name("commonhold-try".into())
+        .spawn(|| set(Priority::Idle) && set(Priority::Usual));
+    let may = tried.is_ok_and(|tried| tried.join().unwrap_or(false));
+    MAY.store(if may { YES } else { NO }, Ordering::Relaxed);
+    may
 }
 
 #[cfg(test)]
