@@ -142,6 +142,7 @@ fn in_a_slot_of_one_that_was_declared_dead_without_proof_no_thread_is_armed() {
     a.space.reap(&a.me(), crate::Patience::DEFAULT).unwrap();
     let heir = world.attach();
     assert_eq!(heir.space.peer(), slot);
+    world.armed.lock().unwrap().clear();
     let thread = heir.claim(2);
     assert!(thread.life.is_ready() && !thread.life.is_armed());
     // One that died by proof leaves no such doubt.
@@ -181,6 +182,8 @@ fn what_was_forgotten_by_one_that_leaves_is_as_if_it_had_died() {
     let lock = a.lock_of(a.map("x").unwrap());
     let _ = lock.write(&a.me(), a.space.view(), None).unwrap();
     a.space.detach().unwrap();
+    // Before the slot was free: whoever attaches to it must not bring the dead to life.
+    assert!(!a.space.has_slot(a.thread));
     assert_eq!(theirs.write(&b.me(), b.space.view(), Some(0)), Ok(Taken::OwnerDied));
     let heir = world.attach();
     assert_eq!(heir.space.peer(), a.space.peer());
