@@ -125,7 +125,8 @@ fn tests(report: &mut Report) {
         cargo::run(&["run", "--quiet", "--example", "address_spaces"])
     });
     report.step("cargo test (crash points)", |counts| {
-        let features = ["--features", "crash-points", "--test", "crash_points"];
+        let features =
+            ["--features", "crash-points", "--test", "crash_points", "--test", "stopped"];
         cargo::test(cargo(&["test", "-p", "commonhold-testkit"]).args(features), counts)
     });
 }
