@@ -6,7 +6,7 @@
 //! get lost. The probe word cannot show it, since within the guest nothing is ever lost.
 //!
 //! What shows it is the price. A real atomic is a call out of the translated code, and costs at least
-//! twice a load and a store (here 13 ns against 3.7); one that is none costs no more than they do.
+//! twice a load and a store; one that is none costs no more than they do.
 //! The fastest of many short runs is compared, so that a busy host does not matter: whether two
 //! processors are *seen* to run at once would depend on it. The runs are long enough that the clock does
 //! not matter, which may be emulated as well: then reading it takes a microsecond, or, where several
@@ -18,7 +18,7 @@
 //! # What it does not do
 //! It knows the name of the emulator on x86 only. Whoever hides it (`tcg-cpuid=off`) is not found out.
 
-use std::{fs, hint::black_box, time::Instant};
+use std::{array, fs, hint::black_box, time::Instant};
 
 use commonhold_window::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -79,17 +79,25 @@ fn online(list: &str) -> usize {
     ranges.fold(0, usize::saturating_add)
 }
 
-/// What an atomic addition costs, as a multiple of a load and a store.
+/// What an atomic addition costs, as a multiple of a load and a store: the median of several measurements, since
+/// one that the emulator translates anew in its midst says anything.
 fn price() -> f64 {
+    let mut prices: [f64; 5] = array::from_fn(|_| price_once());
+    prices.sort_by(f64::total_cmp);
+    prices[prices.len() / 2]
+}
+
+fn price_once() -> f64 {
     let word = AtomicU64::new(0);
+    // Seen by others, as far as the compiler knows.
+    let word = black_box(&word);
     let (mut atomic, mut plain) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..BATCHES {
         atomic = atomic.min(seconds(|| {
-            black_box(word.fetch_add(1, Relaxed));
+            word.fetch_add(1, Relaxed);
         }));
         plain = plain.min(seconds(|| {
-            let value = black_box(word.load(Relaxed));
-            word.store(value.wrapping_add(1), Relaxed);
+            word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
         }));
     }
     // Not 0, whatever the clock says.
@@ -97,6 +105,7 @@ fn price() -> f64 {
 }
 
 /// Seconds of one batch.
+#[inline(never)]
 fn seconds(operation: impl Fn()) -> f64 {
     let began = Instant::now();
     for _ in 0..BATCH {
@@ -125,10 +134,10 @@ mod tests {
     fn an_emulated_machine_needs_two_processors_and_atomics_that_have_their_price() {
         let alone = judge(&machine(true, 1), || 2.0);
         assert!(matches!(alone, Err(DeviceError::EmulatedAlone)), "{alone:?}");
-        // The worst measured in guests with `thread=single` and `thread=multi`.
+        // The worst medians measured in guests with `thread=single` and `thread=multi`.
         let in_turn = judge(&machine(true, 2), || 1.02);
         assert!(matches!(in_turn, Err(DeviceError::EmulatedInTurn)), "{in_turn:?}");
-        assert!(judge(&machine(true, 2), || 2.34).is_ok());
+        assert!(judge(&machine(true, 2), || 2.2).is_ok());
     }
 
     #[test]

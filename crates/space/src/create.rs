@@ -68,8 +68,11 @@ impl<P: Platform> Space<P> {
         let budget = patience.begin(self.view());
         self.sweep(me);
         match self.create_once(me, name, options, budget) {
-            // What the dead left behind may be what is missing.
-            Err(error) if error.is_full() && self.reaps_anything(me, budget) => {
+            // What the dead left behind, or others are about to give back, may be what is missing.
+            Err(error)
+                if error.is_full()
+                    && (self.reaps_anything(me, budget) || self.await_all_freed(me, budget)) =>
+            {
                 self.create_once(me, name, options, budget.renewed(self.view()))
             }
             result => result,
@@ -94,13 +97,18 @@ impl<P: Platform> Space<P> {
             let reserve = options.reserve;
             return Err(DirectoryError::BeyondReserve { asked: options.size, reserve });
         }
-        if self.settle_name(me, name, budget)? == Some(Settled::Nothing) {
-            return Err(DirectoryError::Exists);
-        }
         let (region, state, extent) = loop {
+            if self.settle_name(me, name, budget)? == Some(Settled::Nothing)
+                && !self.await_freed_name(me, name, budget)?
+            {
+                return Err(DirectoryError::Exists);
+            }
             let used = {
                 let directory = self.view().directory(me, budget)?;
-                if directory.find(name)?.is_some() {
+                if let Some((region, state)) = directory.find(name)? {
+                    if self.view().is_ending(region, state)? && !budget.is_spent(self.view()) {
+                        continue;
+                    }
                     return Err(DirectoryError::Exists);
                 }
                 match directory.free_entry()? {
@@ -129,6 +137,23 @@ impl<P: Platform> Space<P> {
         let Some((region, _)) = self.view().find(name)? else { return Ok(None) };
         let did = self.settle_region(me, region, budget)?;
         Ok(Some(if did { Settled::Something } else { Settled::Nothing }))
+    }
+
+    /// Waits until the region of a name is gone, if it is being freed: whoever destroyed it may have been told
+    /// long ago that it no longer exists. False if it is there, and stays.
+    fn await_freed_name(
+        &self,
+        me: &Thread<'_>,
+        name: &Name,
+        budget: Budget,
+    ) -> Result<bool, DirectoryError> {
+        let view = self.view();
+        let Some((region, state)) = view.find(name)? else { return Ok(true) };
+        if !view.is_ending(region, state)? {
+            return Ok(false);
+        }
+        self.await_freed(me, region, state, budget)?;
+        Ok(true)
     }
 
     /// Takes memory for the entries after the first `used`, which have it, and for their neighbours.

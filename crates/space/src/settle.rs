@@ -19,7 +19,7 @@ use commonhold_layout::{
     Damage, LockFlags, LockWord, Owner, RegionFlags, RegionId, RegionPhase, RegionState,
     header_word, region_word,
 };
-use commonhold_sync::{Liveness, Thread, Verdict};
+use commonhold_sync::{Liveness, LockError, Park, Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{
@@ -59,6 +59,17 @@ impl<P: Platform> View<P> {
     /// Whether anybody who lives maps a region, or is resizing it.
     pub(crate) fn in_use(&self, region: RegionId) -> Result<bool, Damage> {
         Ok(self.mappings(region) > 0 || self.resizer(region)?.is_some())
+    }
+
+    /// Whether a region is there in name only: it was destroyed, and nobody uses it any more.
+    pub(crate) fn is_ending(&self, region: RegionId, state: RegionState) -> Result<bool, Damage> {
+        Ok(match state.phase {
+            RegionPhase::Freeing => true,
+            RegionPhase::Destroying => {
+                state.flags.contains(RegionFlags::DEFERRED) && !self.in_use(region)?
+            }
+            _ => false,
+        })
     }
 
     /// Whether something is left to be settled, as far as is known.
@@ -233,7 +244,61 @@ impl<P: Platform> Space<P> {
         if view.region_state(region)? != state {
             return Err(DirectoryError::Fenced);
         }
-        directory.forget(region, state)
+        directory.forget(region, state)?;
+        drop(directory);
+        // For who waits in `await_freed`. If the entry is another region's by now, nobody minds.
+        self.unmapped(region)?.broadcast(me, view);
+        Ok(())
+    }
+
+    /// Waits while somebody who lives is freeing a region that was seen in this state.
+    pub(crate) fn await_freed(
+        &self,
+        me: &Thread<'_>,
+        region: RegionId,
+        seen: RegionState,
+        budget: Budget,
+    ) -> Result<(), DirectoryError> {
+        let view = self.view();
+        let event = self.unmapped(region)?;
+        loop {
+            let number = event.sequence();
+            let state = view.region_state(region)?;
+            let freed = state.phase != RegionPhase::Freeing || state.generation != seen.generation;
+            let Some(owner) = view.actor(region)?.owner().filter(|_| !freed) else { return Ok(()) };
+            let slot = owner.peer().get();
+            match view.verdict(owner) {
+                Verdict::Dead => return Ok(()),
+                _ if !budget.is_spent(view) => {}
+                Verdict::Suspect => return Err(DirectoryError::HeldBySuspect { slot }),
+                Verdict::Alive => {
+                    return Err(DirectoryError::Busy { slot, thread: owner.thread().index() });
+                }
+            }
+            let slice = view.now().saturating_add(commonhold_sync::SLICE_NS);
+            match event.wait(me, view, number, Some(slice.min(budget.end()))) {
+                Ok(_) | Err(LockError::TimedOut) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits for everybody who is freeing a region. False if nobody was, or one does not end in time.
+    pub(crate) fn await_all_freed(&self, me: &Thread<'_>, budget: Budget) -> bool {
+        let view = self.view();
+        let mut any = false;
+        for region in (0..view.regions_used().unwrap_or(0)).map(RegionId::new) {
+            match view.region_state(region) {
+                Ok(state) if state.phase == RegionPhase::Freeing => {
+                    if self.await_freed(me, region, state, budget).is_err() {
+                        return false;
+                    }
+                    any = true;
+                }
+                _ => {}
+            }
+        }
+        any
     }
 
     /// Gives up a duty: whoever comes across the entry takes it.

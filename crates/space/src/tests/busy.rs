@@ -53,6 +53,47 @@ fn what_cannot_have_the_directory_in_time_says_who_has_it_and_takes_nothing_over
     a.resize("x", PAGE).unwrap();
 }
 
+/// The story: one peer destroyed a region, another had taken the duty of freeing it, and the first was told that the
+/// name exists when it created it anew, or that there is no room.
+#[test]
+fn what_others_are_freeing_is_waited_for_and_neither_exists_nor_takes_room() {
+    let world = World::formatted(1 << 20);
+    let (a, b) = (world.attach(), world.attach());
+    let room = a.check().largest_free;
+    let free_by_b = |region: crate::RegionHandle| {
+        let view = a.space.view();
+        let entry = view.entry(region.region).unwrap();
+        let state = view.region_state(region.region).unwrap();
+        let freeing = state
+            .in_phase(commonhold_layout::RegionPhase::Freeing)
+            .with_flags(commonhold_layout::RegionFlags::DEFERRED);
+        entry[region_word::ACTOR].store(b.me().owner().word().word(), Ordering::SeqCst);
+        entry[region_word::STATE].store(freeing.word(), Ordering::SeqCst);
+        freeing
+    };
+    for (name, size) in [("x", 1), ("y", room)] {
+        let region = a.create("x", room).unwrap();
+        let freeing = free_by_b(region);
+        let (slot, thread) = (b.space.peer().get(), b.thread.thread.index());
+        let refused = a.create(name, size).unwrap_err();
+        if name == "x" {
+            assert_eq!(refused, DirectoryError::Busy { slot, thread });
+        } else {
+            assert!(refused.is_full(), "{refused}");
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let budget = Patience::DEFAULT.begin(b.space.view());
+                b.space.free(&b.me(), region.region, freeing, budget).unwrap();
+            });
+            let options = CreateOptions { size, reserve: 0, lazy: false };
+            let name = Name::new(name).unwrap();
+            a.space.create(&a.me(), &name, &options, Patience::of_ns(u64::MAX >> 1)).unwrap();
+        });
+        a.destroy(name, Destroy::Wait).unwrap();
+    }
+}
+
 /// The story: a peer was stopped in the middle of changing links, with the sequence odd. Whoever looked for a name
 /// that did not exist waited for the mutex.
 #[test]
