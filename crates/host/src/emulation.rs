@@ -10,7 +10,7 @@
 //! The fastest of many short runs is compared, so that a busy host does not matter: whether two
 //! processors are *seen* to run at once would depend on it. The runs are long enough that the clock does
 //! not matter, which may be emulated as well: then reading it takes a microsecond, or, where several
-//! want it, ten. Runs of both kinds take turns, so that both find the host in the same state.
+//! want it, tens of them. Runs of both kinds take turns, so that both find the host in the same state.
 //!
 //! # What it owns
 //! Telling such a machine from others: by its name, the number of its processors, and that price.
@@ -27,10 +27,10 @@ use crate::refusal::DeviceError;
 /// Times its own load and store that an atomic addition costs at least, if it is one.
 const PRICE: f64 = 1.5;
 /// Operations timed together.
-const BATCH: u32 = 4096;
+const BATCH: u32 = 65_536;
 /// Batches of each kind, of which the fastest counts: each is over long before a host takes its processor
 /// away.
-const BATCHES: u32 = 100;
+const BATCHES: u32 = 12;
 
 /// What is known of the machine.
 #[derive(Debug)]
