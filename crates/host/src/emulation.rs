@@ -5,32 +5,43 @@
 //! a store. That is right within the guest, and wrong towards everybody else who has the memory: updates
 //! get lost. The probe word cannot show it, since within the guest nothing is ever lost.
 //!
-//! What shows it is the price. A real atomic is a call out of the translated code, and costs at least
-//! twice a load and a store; one that is none costs no more than they do.
-//! The fastest of many short runs is compared, so that a busy host does not matter: whether two
-//! processors are *seen* to run at once would depend on it. The runs are long enough that the clock does
-//! not matter, which may be emulated as well: then reading it takes a microsecond, or, where several
-//! want it, tens of them. Runs of both kinds take turns, so that both find the host in the same state.
+//! What shows it is whether two processors are ever seen to run at once: two threads on two of them hand a word to and
+//! fro. If both run, that takes a microsecond each time. If the emulator runs one at a time, it takes a change from the
+//! one to the other, which comes with an interrupt: some milliseconds. So some handovers within one millisecond
+//! prove that both ran, and nothing else does. A busy host lets them run at once seldom, but not never: they try for
+//! some seconds. Neither thread pauses (`spin_loop`), which the emulator takes for a wish to let others run.
+//!
+//! (The price of an atomic addition, which is a call out of translated code if it is one, was tried first. Between one
+//! process and the next it changed by a factor of two, either way.)
 //!
 //! # What it owns
-//! Telling such a machine from others: by its name, the number of its processors, and that price.
+//! Telling such a machine from others: by its name, the number of its processors, and those handovers.
 //!
 //! # What it does not do
 //! It knows the name of the emulator on x86 only. Whoever hides it (`tcg-cpuid=off`) is not found out.
+//! Where the host, or the process, has one processor only, nothing is ever seen to run at once, and the machine is refused.
 
-use std::{array, fs, hint::black_box, time::Instant};
+use std::{
+    fs,
+    sync::atomic::AtomicBool,
+    thread,
+    time::{Duration, Instant},
+};
 
-use commonhold_window::atomic::{AtomicU64, Ordering::Relaxed};
+use commonhold_window::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::refusal::DeviceError;
 
-/// Times its own load and store that an atomic addition costs at least, if it is one.
-const PRICE: f64 = 1.5;
-/// Operations timed together.
-const BATCH: u32 = 65_536;
-/// Batches of each kind, of which the fastest counts: each is over long before a host takes its processor
-/// away.
-const BATCHES: u32 = 12;
+/// Handovers in a row that are timed together.
+const HANDOVERS: u64 = 64;
+/// They take less time than this only between processors that run at once.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// For so long they are tried.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is known of the machine.
 #[derive(Debug)]
@@ -43,14 +54,14 @@ struct Machine {
 /// Refuses a machine whose atomics are none.
 pub(crate) fn refuse() -> Result<(), DeviceError> {
     let online = online(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default());
-    judge(&Machine { emulated: is_tcg(), online }, price)
+    judge(&Machine { emulated: is_tcg(), online }, run_at_once)
 }
 
-fn judge(machine: &Machine, price: impl FnOnce() -> f64) -> Result<(), DeviceError> {
+fn judge(machine: &Machine, run_at_once: impl FnOnce() -> bool) -> Result<(), DeviceError> {
     match machine {
         Machine { emulated: false, .. } => Ok(()),
         Machine { online: 0 | 1, .. } => Err(DeviceError::EmulatedAlone),
-        _ if price() >= PRICE => Ok(()),
+        _ if run_at_once() => Ok(()),
         _ => Err(DeviceError::EmulatedInTurn),
     }
 }
@@ -79,39 +90,76 @@ fn online(list: &str) -> usize {
     ranges.fold(0, usize::saturating_add)
 }
 
-/// What an atomic addition costs, as a multiple of a load and a store: the median of several measurements, since
-/// one that the emulator translates anew in its midst says anything.
-fn price() -> f64 {
-    let mut prices: [f64; 5] = array::from_fn(|_| price_once());
-    prices.sort_by(f64::total_cmp);
-    prices[prices.len() / 2]
+/// Whether two processors are seen to run at once. The threads stay on two processors if that can be had.
+fn run_at_once() -> bool {
+    let allowed = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+    let mut processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    let (here, there) = (processors.next(), processors.next());
+    let (word, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let there = || {
+            stay_on(there);
+            answer(&word, &over);
+        };
+        let here = || {
+            stay_on(here);
+            ask(&word)
+        };
+        let Ok(_answers) = thread::Builder::new().spawn_scoped(scope, there) else { return false };
+        let asks = thread::Builder::new().spawn_scoped(scope, here);
+        let seen = asks.is_ok_and(|asks| asks.join().unwrap_or(false));
+        over.store(true, Relaxed);
+        seen
+    })
 }
 
-fn price_once() -> f64 {
-    let word = AtomicU64::new(0);
-    // Seen by others, as far as the compiler knows.
-    let word = black_box(&word);
-    let (mut atomic, mut plain) = (f64::INFINITY, f64::INFINITY);
-    for _ in 0..BATCHES {
-        atomic = atomic.min(seconds(|| {
-            word.fetch_add(1, Relaxed);
-        }));
-        plain = plain.min(seconds(|| {
-            word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
-        }));
-    }
-    // Not 0, whatever the clock says.
-    atomic / plain.max(f64::MIN_POSITIVE)
+fn stay_on(processor: Option<usize>) {
+    let Some(processor) = processor else { return };
+    let mut only = CpuSet::new();
+    only.set(processor);
+    // If it cannot be had, the kernel will part two busy threads by itself.
+    let _ = sched_setaffinity(None, &only);
 }
 
-/// Seconds of one batch.
-#[inline(never)]
-fn seconds(operation: impl Fn()) -> f64 {
+/// Hands the word over, waits until it comes back, and again, until that went as fast as it only does between
+/// processors that run at once.
+fn ask(word: &AtomicU64) -> bool {
+    /// Looks between two at the clock, which may be slow.
+    const LOOKS: u32 = 1 << 14;
     let began = Instant::now();
-    for _ in 0..BATCH {
-        operation();
+    let mut since = began;
+    let mut turn = 0_u64;
+    loop {
+        let mut looks = 0_u32;
+        while word.load(Acquire) != turn {
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS) && began.elapsed() > PATIENCE {
+                return false;
+            }
+        }
+        if turn.is_multiple_of(HANDOVERS) && turn != 0 {
+            let now = Instant::now();
+            if now.duration_since(since) < AT_ONCE {
+                return true;
+            }
+            if now.duration_since(began) > PATIENCE {
+                return false;
+            }
+            since = now;
+        }
+        word.store(turn + 1, Release);
+        turn += 2;
     }
-    began.elapsed().as_secs_f64()
+}
+
+/// Hands the word back whenever it comes.
+fn answer(word: &AtomicU64, over: &AtomicBool) {
+    while !over.load(Relaxed) {
+        let turn = word.load(Acquire);
+        if !turn.is_multiple_of(2) {
+            word.store(turn.wrapping_add(1), Release);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -131,13 +179,18 @@ mod tests {
     }
 
     #[test]
-    fn an_emulated_machine_needs_two_processors_and_atomics_that_have_their_price() {
-        let alone = judge(&machine(true, 1), || 2.0);
+    fn an_emulated_machine_needs_two_processors_that_are_seen_to_run_at_once() {
+        let alone = judge(&machine(true, 1), || true);
         assert!(matches!(alone, Err(DeviceError::EmulatedAlone)), "{alone:?}");
-        // The worst medians measured in guests with `thread=single` and `thread=multi`.
-        let in_turn = judge(&machine(true, 2), || 1.02);
+        let in_turn = judge(&machine(true, 2), || false);
         assert!(matches!(in_turn, Err(DeviceError::EmulatedInTurn)), "{in_turn:?}");
-        assert!(judge(&machine(true, 2), || 2.2).is_ok());
+        assert!(judge(&machine(true, 2), || true).is_ok());
+    }
+
+    #[test]
+    fn real_processors_are_seen_to_run_at_once_unless_there_is_one() {
+        let allowed = sched_getaffinity(None).unwrap();
+        assert_eq!(run_at_once(), allowed.count() > 1);
     }
 
     #[test]
