@@ -5,11 +5,13 @@
 //! a store. That is right within the guest, and wrong towards everybody else who has the memory: updates
 //! get lost. The probe word cannot show it, since within the guest nothing is ever lost.
 //!
-//! What shows it is whether two processors are ever seen to run at once: two threads on two of them hand a word to and
-//! fro. If both run, that takes a microsecond each time. If the emulator runs one at a time, it takes a change from the
-//! one to the other, which comes with an interrupt: some milliseconds. So some handovers within one millisecond
-//! prove that both ran, and nothing else does. A busy host lets them run at once seldom, but not never: they try for
-//! some seconds. Neither thread pauses (`spin_loop`), which the emulator takes for a wish to let others run.
+//! What shows it is how two threads on two processors hand a word to and fro. If both run, that takes a microsecond
+//! each time. If they run in turn, it takes a change from the one to the other, which comes with an interrupt, or
+//! with the host's next time slice: some milliseconds. So some handovers within one millisecond prove that both ran.
+//! But a busy host may keep two processors of a guest on one of its own for long. Then the same is tried with threads that
+//! pause (`spin_loop`) while they wait: the emulator takes that for a wish to let the next processor run, and if one thread
+//! emulates all of them, it does so at once. That makes handovers fast in the one machine, and in no other: fast with
+//! pauses, and slow without, several times one after the other, is a machine whose atomics are none.
 //!
 //! (The price of an atomic addition, which is a call out of translated code if it is one, was tried first. Between one
 //! process and the next it changed by a factor of two, either way.)
@@ -19,10 +21,10 @@
 //!
 //! # What it does not do
 //! It knows the name of the emulator on x86 only. Whoever hides it (`tcg-cpuid=off`) is not found out.
-//! Where the host, or the process, has one processor only, nothing is ever seen to run at once, and the machine is refused.
+//! A process that may use one processor only learns nothing, and the machine is refused.
 
 use std::{
-    fs,
+    fs, hint,
     sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
@@ -40,8 +42,12 @@ use crate::refusal::DeviceError;
 const HANDOVERS: u64 = 64;
 /// They take less time than this only between processors that run at once.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// For so long they are tried.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For so long handovers of one kind are tried in a row.
+const ROUND: Duration = Duration::from_millis(20);
+/// So often in a row those with pauses must be fast, and those without slow, until it is believed.
+const IN_TURN: u32 = 5;
+/// After so long in which both were slow, processors do not take turns in one thread: a pause would have shown it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is known of the machine.
 #[derive(Debug)]
@@ -90,75 +96,103 @@ fn online(list: &str) -> usize {
     ranges.fold(0, usize::saturating_add)
 }
 
-/// Whether two processors are seen to run at once. The threads stay on two processors if that can be had.
+/// Whether two processors run at once, or could: they do not take turns in one thread.
 fn run_at_once() -> bool {
     let allowed = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
     let mut processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
-    let (here, there) = (processors.next(), processors.next());
-    let (word, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (Some(here), Some(there)) = (processors.next(), processors.next()) else { return false };
+    let ball = Ball::default();
     thread::scope(|scope| {
-        let there = || {
-            stay_on(there);
-            answer(&word, &over);
-        };
-        let here = || {
-            stay_on(here);
-            ask(&word)
-        };
-        let Ok(_answers) = thread::Builder::new().spawn_scoped(scope, there) else { return false };
-        let asks = thread::Builder::new().spawn_scoped(scope, here);
-        let seen = asks.is_ok_and(|asks| asks.join().unwrap_or(false));
-        over.store(true, Relaxed);
-        seen
+        let answer = || stay_on(there) && ball.answer();
+        let judge = || stay_on(here) && ball.judge();
+        let Ok(_answers) = thread::Builder::new().spawn_scoped(scope, answer) else { return false };
+        let judges = thread::Builder::new().spawn_scoped(scope, judge);
+        let at_once = judges.is_ok_and(|judges| judges.join().unwrap_or(false));
+        ball.over.store(true, Relaxed);
+        at_once
     })
 }
 
-fn stay_on(processor: Option<usize>) {
-    let Some(processor) = processor else { return };
+fn stay_on(processor: usize) -> bool {
     let mut only = CpuSet::new();
     only.set(processor);
-    // If it cannot be had, the kernel will part two busy threads by itself.
-    let _ = sched_setaffinity(None, &only);
+    sched_setaffinity(None, &only).is_ok()
 }
 
-/// Hands the word over, waits until it comes back, and again, until that went as fast as it only does between
-/// processors that run at once.
-fn ask(word: &AtomicU64) -> bool {
-    /// Looks between two at the clock, which may be slow.
-    const LOOKS: u32 = 1 << 14;
-    let began = Instant::now();
-    let mut since = began;
-    let mut turn = 0_u64;
-    loop {
-        let mut looks = 0_u32;
-        while word.load(Acquire) != turn {
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(LOOKS) && began.elapsed() > PATIENCE {
-                return false;
-            }
-        }
-        if turn.is_multiple_of(HANDOVERS) && turn != 0 {
-            let now = Instant::now();
-            if now.duration_since(since) < AT_ONCE {
+/// What two threads hand to and fro.
+#[derive(Default)]
+struct Ball {
+    /// How often it was handed over: odd while the one who answers has it.
+    turn: AtomicU64,
+    /// Whether who waits for it pauses.
+    pauses: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Ball {
+    fn judge(&self) -> bool {
+        let began = Instant::now();
+        let mut in_turn = 0;
+        while began.elapsed() < PATIENCE {
+            if self.is_fast(false) {
                 return true;
             }
-            if now.duration_since(began) > PATIENCE {
+            in_turn = if self.is_fast(true) { in_turn + 1 } else { 0 };
+            if in_turn == IN_TURN {
                 return false;
             }
-            since = now;
         }
-        word.store(turn + 1, Release);
-        turn += 2;
+        true
     }
-}
 
-/// Hands the word back whenever it comes.
-fn answer(word: &AtomicU64, over: &AtomicBool) {
-    while !over.load(Relaxed) {
-        let turn = word.load(Acquire);
-        if !turn.is_multiple_of(2) {
-            word.store(turn.wrapping_add(1), Release);
+    /// Whether so many handovers in a row take no time, at least once in a round.
+    fn is_fast(&self, pauses: bool) -> bool {
+        /// Looks between two at the clock, which may be slow.
+        const LOOKS: u32 = 1 << 12;
+        self.pauses.store(pauses, Relaxed);
+        let began = Instant::now();
+        let (mut since, mut handovers) = (began, 0);
+        let mut turn = self.turn.load(Relaxed);
+        loop {
+            let mut looks = 0_u32;
+            // It may still be away since the last round.
+            while !turn.is_multiple_of(2) {
+                looks = looks.wrapping_add(1);
+                if looks.is_multiple_of(LOOKS) && began.elapsed() > ROUND {
+                    return false;
+                }
+                if pauses {
+                    hint::spin_loop();
+                }
+                turn = self.turn.load(Acquire);
+            }
+            if handovers == HANDOVERS {
+                let now = Instant::now();
+                if now.duration_since(since) < AT_ONCE {
+                    return true;
+                }
+                if now.duration_since(began) > ROUND {
+                    return false;
+                }
+                (since, handovers) = (now, 0);
+            }
+            turn = turn.wrapping_add(1);
+            self.turn.store(turn, Release);
+            handovers += 2;
         }
+    }
+
+    /// Hands it back whenever it comes.
+    fn answer(&self) -> bool {
+        while !self.over.load(Relaxed) {
+            let turn = self.turn.load(Acquire);
+            if !turn.is_multiple_of(2) {
+                self.turn.store(turn.wrapping_add(1), Release);
+            } else if self.pauses.load(Relaxed) {
+                hint::spin_loop();
+            }
+        }
+        true
     }
 }
 
