@@ -7,10 +7,10 @@
 //! 2. a map lies in the lifetime of its region;
 //! 3. a waiting destroy returns only after the last mapping has gone;
 //! 4. the lifetimes of two regions of one name do not overlap, and a region is destroyed once;
-//! 5. `Exists` needs a region of the name that could be there;
+//! 5. `Exists` needs a region of the name that could be there, or somebody who is resizing it;
 //! 6. `NotFound` needs an instant at which none was certainly active;
 //! 7. `Mapped` if and only if the caller maps it (or somebody else is destroying it: `NotFound`);
-//! 8. `TimedOut` needs somebody else's mapping, if it is a destroy's; else, that somebody was stopped, and had
+//! 8. `TimedOut` needs somebody else's mapping or resize, if it is a destroy's; else, that somebody was stopped, and had
 //!    what is waited for.
 
 use std::collections::{BTreeSet, HashMap};
@@ -278,6 +278,7 @@ impl<'a> Name<'a> {
                 .iter()
                 .map(|life| (life.born.0, life.gone_from))
                 .chain(self.possible_creates.iter().copied())
+                .chain(self.resizes().map(|resize| (resize.start, resize.end)))
                 .collect(),
         );
         let active = self.certainly_active();
@@ -349,6 +350,13 @@ impl<'a> Name<'a> {
         pieces
     }
 
+    /// Who gives a region another size uses it like one who maps it: a destroy waits, or is deferred.
+    fn resizes(&self) -> impl Iterator<Item = &Operation> {
+        self.operations.iter().filter(|operation| {
+            operation.what == What::Resize && operation.outcome != Some(Outcome::NotFound)
+        })
+    }
+
     fn busy(&self) -> Busy {
         let gone: HashMap<RegionKey, u64> =
             self.lives.iter().map(|life| (life.key, life.gone_from)).collect();
@@ -357,7 +365,8 @@ impl<'a> Name<'a> {
             (mapped.map.start, mapped.possibly_until.min(gone), mapped.map.worker)
         });
         let unknown = self.unknown_maps.iter().map(|map| (map.start, NEVER, map.worker));
-        Busy::new(known.chain(unknown).collect())
+        let resizes = self.resizes().map(|resize| (resize.start, resize.end, resize.worker));
+        Busy::new(known.chain(unknown).chain(resizes).collect())
     }
 }
 

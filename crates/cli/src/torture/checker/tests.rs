@@ -264,6 +264,19 @@ fn a_killed_destroyer_excuses_not_found_but_not_for_a_region_made_after_its_deat
 }
 
 #[test]
+fn who_resizes_a_region_holds_up_its_end_and_keeps_its_name() {
+    let created = done(0, What::Create, 1, 2, A);
+    let destroyed = done(0, What::DestroyDeferred, 5, 6, A);
+    let late = op(1, What::Create, 7, 8, Outcome::Exists);
+    let resizes = |end| Operation { what: What::Resize, ..done(2, What::Unmap(A), 3, end, A) };
+    accepted(&[created, destroyed, late, resizes(7)]);
+    rejected(&[created, destroyed, late, resizes(6)], "nothing could be there");
+    let waits = op(1, What::Destroy, 5, 8, Outcome::TimedOut);
+    accepted(&[created, waits, resizes(7)]);
+    rejected(&[created, waits, resizes(4)], "nobody maps it");
+}
+
+#[test]
 fn mapped_is_told_to_the_caller_that_maps_and_to_nobody_else() {
     let created = done(0, What::Create, 1, 2, A);
     let mapped = done(1, What::Map, 3, 4, A);
