@@ -44,15 +44,6 @@ pub struct RegionHandle {
     pub generation: u32,
 }
 
-/// What there was to be settled in an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settled {
-    /// Nothing: it is as it was.
-    Nothing,
-    /// Something that the dead had left: the entry may be free, or another's.
-    Something,
-}
-
 impl<P: Platform> Space<P> {
     /// Creates a region.
     ///
@@ -98,8 +89,9 @@ impl<P: Platform> Space<P> {
             return Err(DirectoryError::BeyondReserve { asked: options.size, reserve });
         }
         let (region, state, extent) = loop {
-            if self.settle_name(me, name, budget)? == Some(Settled::Nothing)
-                && !self.await_freed_name(me, name, budget)?
+            if let Some((region, seen)) = self.view().find(name)?
+                && !self.settle_region(me, region, budget)?
+                && !self.await_freed(me, region, seen, budget)?
             {
                 return Err(DirectoryError::Exists);
             }
@@ -133,27 +125,11 @@ impl<P: Platform> Space<P> {
         me: &Thread<'_>,
         name: &Name,
         budget: Budget,
-    ) -> Result<Option<Settled>, DirectoryError> {
-        let Some((region, _)) = self.view().find(name)? else { return Ok(None) };
-        let did = self.settle_region(me, region, budget)?;
-        Ok(Some(if did { Settled::Something } else { Settled::Nothing }))
-    }
-
-    /// Waits until the region of a name is gone, if it is being freed: whoever destroyed it may have been told
-    /// long ago that it no longer exists. False if it is there, and stays.
-    fn await_freed_name(
-        &self,
-        me: &Thread<'_>,
-        name: &Name,
-        budget: Budget,
-    ) -> Result<bool, DirectoryError> {
-        let view = self.view();
-        let Some((region, state)) = view.find(name)? else { return Ok(true) };
-        if !view.is_ending(region, state)? {
-            return Ok(false);
+    ) -> Result<(), DirectoryError> {
+        if let Some((region, _)) = self.view().find(name)? {
+            self.settle_region(me, region, budget)?;
         }
-        self.await_freed(me, region, state, budget)?;
-        Ok(true)
+        Ok(())
     }
 
     /// Takes memory for the entries after the first `used`, which have it, and for their neighbours.

@@ -251,24 +251,30 @@ impl<P: Platform> Space<P> {
         Ok(())
     }
 
-    /// Waits while somebody who lives is freeing a region that was seen in this state.
+    /// Waits while somebody who lives is freeing the region that was `seen` in an entry: whoever destroyed it may have
+    /// been told long ago that it no longer exists. False if it is there, and stays.
     pub(crate) fn await_freed(
         &self,
         me: &Thread<'_>,
         region: RegionId,
         seen: RegionState,
         budget: Budget,
-    ) -> Result<(), DirectoryError> {
+    ) -> Result<bool, DirectoryError> {
         let view = self.view();
         let event = self.unmapped(region)?;
         loop {
             let number = event.sequence();
             let state = view.region_state(region)?;
-            let freed = state.phase != RegionPhase::Freeing || state.generation != seen.generation;
-            let Some(owner) = view.actor(region)?.owner().filter(|_| !freed) else { return Ok(()) };
+            if state.phase == RegionPhase::Free || state.generation != seen.generation {
+                return Ok(true);
+            }
+            if state.phase != RegionPhase::Freeing {
+                return Ok(view.is_ending(region, state)?);
+            }
+            let Some(owner) = view.actor(region)?.owner() else { return Ok(true) };
             let slot = owner.peer().get();
             match view.verdict(owner) {
-                Verdict::Dead => return Ok(()),
+                Verdict::Dead => return Ok(true),
                 _ if !budget.is_spent(view) => {}
                 Verdict::Suspect => return Err(DirectoryError::HeldBySuspect { slot }),
                 Verdict::Alive => {
