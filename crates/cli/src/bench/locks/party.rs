@@ -43,7 +43,7 @@ pub(crate) fn party(session: &Session, args: &PartyArgs) -> Result<(), Failure> 
     if !child::die_with(args.parent).doing(|| "bind to the parent".to_owned())? {
         return Err(Failure { code: 1, message: None });
     }
-    // Before the first answer: whoever asks for a lock later does not wait for it.
+    // Before the first answer: a lock that is asked for later must not wait until the memory is written.
     let _memory = resident(args.resident)?;
     let what = || format!("{:?} in {}", args.lock, args.place.display());
     let start = if args.make { Start::Make } else { Start::Open };

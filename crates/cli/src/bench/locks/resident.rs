@@ -1,7 +1,7 @@
 //! Recovery by what the holder had in memory, and of a thread that ends alone.
 //!
-//! The kernel frees the memory of the dead before it closes their files: whoever is told of a death by what is
-//! closed is told the later the more memory there was. So: holders with so much private memory, every page of
+//! When a process dies, the kernel frees its memory first and closes its files afterwards. A waiter that learns of the
+//! death from a closed file learns it later, the more memory the process had. So: holders with so much private memory, every page of
 //! it written, are killed one after another; and a thread of a process that lives on ends with the lock. The
 //! waiter, which has little memory, has just gone to sleep.
 //!
@@ -24,7 +24,7 @@ use crate::{
     workers::{PATIENCE, broken},
 };
 
-/// What a process has in memory one of whose threads ends.
+/// Bytes in memory of the process in the runs in which only one of its threads ends.
 const AROUND_A_THREAD: [u64; 2] = [0, 128 << 20];
 
 pub(super) fn measure(
