@@ -128,13 +128,17 @@ impl<'a> Guest<'a> {
 
     fn create(&self, Named { text, name }: Named, size: u64) -> Result<(), Failure> {
         let options = CreateOptions { size, ..CreateOptions::default() };
-        self.space.create(&self.me, &name, &options, Patience::DEFAULT).map_err(|e| Failure::Region(text, e))?;
+        self.space
+            .create(&self.me, &name, &options, Patience::DEFAULT)
+            .map_err(|e| Failure::Region(text, e))?;
         say!("created {text} size={size}");
         Ok(())
     }
 
     fn destroy(&self, Named { text, name }: Named) -> Result<(), Failure> {
-        self.space.destroy(&self.me, &name, Destroy::Wait, Patience::DEFAULT).map_err(|e| Failure::Region(text, e))?;
+        self.space
+            .destroy(&self.me, &name, Destroy::Wait, Patience::DEFAULT)
+            .map_err(|e| Failure::Region(text, e))?;
         say!("destroyed {text}");
         Ok(())
     }
