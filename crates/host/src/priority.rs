@@ -8,7 +8,8 @@
 //! # Invariants
 //! 1. A thread becomes idle only if it can become usual again. That needs a right (`CAP_SYS_NICE`, or `RLIMIT_NICE`),
 //!    and whether this process has it is tried first, by a thread that ends afterwards.
-//! 2. Nobody waits here for a thread that a forked child may not have: two may both try.
+//! 2. Only a thread of the usual class becomes idle, and only an idle one becomes usual.
+//! 3. Nobody waits here for a thread that a forked child may not have: two may both try.
 
 use std::{
     sync::atomic::{AtomicU8, Ordering},
@@ -31,10 +32,20 @@ pub enum Priority {
 impl Priority {
     /// The calling thread has this priority from now on, if it may.
     pub(crate) fn take(self) {
-        if self == Self::Usual || may_return() {
+        // A program whose threads are of another class (`SCHED_FIFO`) has chosen it for its heart as well.
+        let changes = match self {
+            Self::Usual => policy() == libc::SCHED_IDLE,
+            Self::Idle => policy() == libc::SCHED_OTHER && may_return(),
+        };
+        if changes {
             set(self);
         }
     }
+}
+
+fn policy() -> libc::c_int {
+    // SAFETY: the call wants a thread (0: this one).
+    unsafe { libc::sched_getscheduler(0) }
 }
 
 fn set(priority: Priority) -> bool {
@@ -68,11 +79,6 @@ fn may_return() -> bool {
 mod tests {
     use super::*;
 
-    fn policy() -> libc::c_int {
-        // SAFETY: the call wants a thread (0: this one).
-        unsafe { libc::sched_getscheduler(0) }
-    }
-
     #[test]
     fn whoever_becomes_idle_can_become_usual_again() {
         thread::spawn(|| {
@@ -82,6 +88,24 @@ mod tests {
             assert_eq!(idle, may_return());
             Priority::Usual.take();
             assert_eq!(policy(), if idle { libc::SCHED_OTHER } else { before });
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_thread_of_another_class_stays_in_it() {
+        thread::spawn(|| {
+            let parameters = libc::sched_param { sched_priority: 0 };
+            // SAFETY: as in `set`.
+            assert_eq!(
+                unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) },
+                0
+            );
+            for priority in [Priority::Idle, Priority::Usual] {
+                priority.take();
+                assert_eq!(policy(), libc::SCHED_BATCH);
+            }
         })
         .join()
         .unwrap();
