@@ -60,20 +60,18 @@ impl<P: Platform> Space<P> {
         self.sweep(me);
         match self.create_once(me, name, options, budget) {
             // What the dead left behind, or others are about to give back, may be what is missing.
-            Err(error)
-                if error.is_full()
-                    && (self.reaps_anything(me, budget) || self.await_all_freed(me, budget)) =>
-            {
+            Err(error) if error.is_full() && self.finds_room(me, budget) => {
                 self.create_once(me, name, options, budget.renewed(self.view()))
             }
             result => result,
         }
     }
 
-    /// Whether there was anything to reap, now that there is no room.
-    pub(crate) fn reaps_anything(&self, me: &Thread<'_>, budget: Budget) -> bool {
+    /// Whether there was anything to reap, or anybody to wait for who gives memory back, now that there is no room.
+    pub(crate) fn finds_room(&self, me: &Thread<'_>, budget: Budget) -> bool {
         let budget = budget.renewed(self.view());
         self.reap_within(me, budget, |_| {}).is_ok_and(Reaped::freed_anything)
+            || self.await_all_freed(me, budget)
     }
 
     fn create_once(

@@ -66,9 +66,7 @@ impl<P: Platform> Space<P> {
         }
         match self.map_entry(me, region, state) {
             // What the dead left behind may be what is missing.
-            Err(error)
-                if error.is_full() && self.reaps_anything(me, patience.begin(self.view())) =>
-            {
+            Err(error) if error.is_full() && self.finds_room(me, patience.begin(self.view())) => {
                 self.map_entry(me, region, state)
             }
             result => result,

@@ -57,8 +57,8 @@ impl<P: Platform> Space<P> {
         self.sweep(me);
         self.settle_name(me, name, budget)?;
         match self.resize_once(me, name, size, budget) {
-            // What the dead left behind may be what is missing.
-            Err(error) if error.is_full() && self.reaps_anything(me, budget) => {
+            // As in `create`.
+            Err(error) if error.is_full() && self.finds_room(me, budget) => {
                 self.resize_once(me, name, size, budget.renewed(self.view()))
             }
             result => result,
