@@ -1,5 +1,5 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask vm`, `cargo xtask bare-metal`,
-//! `cargo xtask bench`.
+//! Developer commands: `cargo xtask test`, `cargo xtask lint`, `cargo xtask vm`,
+//! `cargo xtask bare-metal`, `cargo xtask bench`.
 #![forbid(unsafe_code)]
 
 mod acceptance;
@@ -32,6 +32,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Formatting, lints and licences: the part of `test` that is worth a minute before each commit.
+    Lint,
     /// Guests for the tests between virtual machines.
     Vm {
         #[command(subcommand)]
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
             let length = if quick { suite::Length::Quick } else { suite::Length::Full };
             return suite::run(length);
         }
+        Command::Lint => return suite::lint(),
         Command::Vm { command } => vm::run(command),
         Command::BareMetal => bare_metal::build().map(|(image, size)| {
             report::say(format_args!("{}", image.display()));

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every step in order.
+//! `cargo xtask test`: every step in order; `cargo xtask lint`: the first of them.
 
 use std::{path::Path, process::ExitCode};
 
@@ -59,7 +59,6 @@ pub(crate) fn run(length: Length) -> ExitCode {
     let mut report = Report::default();
     machine::prepare(&mut report);
     lints(&mut report);
-    report.step("licences of the dependencies", |_| licences::check());
     let program = release(&mut report);
     tests(&mut report);
     bare_metal::steps(&mut report);
@@ -68,6 +67,13 @@ pub(crate) fn run(length: Length) -> ExitCode {
         Length::Quick => report.not_run("virtual machines", "of --quick"),
     }
     long_runs(&mut report, program.as_deref(), length);
+    report.end()
+}
+
+/// Runs the steps that need no program.
+pub(crate) fn lint() -> ExitCode {
+    let mut report = Report::default();
+    lints(&mut report);
     report.end()
 }
 
@@ -90,6 +96,7 @@ fn lints(report: &mut Report) {
     } else {
         report.not_run("cargo clippy", "this toolchain has no clippy: rustup component add clippy");
     }
+    report.step("licences of the dependencies", |_| licences::check());
 }
 
 /// Builds the release program; `None` if there is none that could be run.

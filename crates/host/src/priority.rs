@@ -98,10 +98,9 @@ mod tests {
         thread::spawn(|| {
             let parameters = libc::sched_param { sched_priority: 0 };
             // SAFETY: as in `set`.
-            assert_eq!(
-                unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) },
-                0
-            );
+            let set =
+                unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+            assert_eq!(set, 0);
             for priority in [Priority::Idle, Priority::Usual] {
                 priority.take();
                 assert_eq!(policy(), libc::SCHED_BATCH);
