@@ -119,6 +119,16 @@ pub enum OpenError {
         /// How many there are.
         peers: u16,
     },
+    /// All peer slots that no peer has are locked, as only those can who may write the file, by somebody who is no
+    /// peer.
+    SlotLocked {
+        /// Which file.
+        path: PathBuf,
+        /// One of the slots.
+        slot: u16,
+        /// Who has it locked, if that could be seen.
+        by: Option<LockHolder>,
+    },
     /// The operating system has no memory or no room on the file system.
     NoMemory {
         /// Which call failed.
@@ -150,6 +160,7 @@ impl OpenError {
             Self::InUse { .. }
             | Self::Formatting { .. }
             | Self::Held { .. }
+            | Self::SlotLocked { .. }
             | Self::Unknowable { .. } => ErrorKind::InUse,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::NotASpace { .. } => ErrorKind::NotASpace,
@@ -202,9 +213,10 @@ impl fmt::Display for OpenError {
                  --force",
                 path.display()
             ),
-            Self::Held { .. } | Self::Unknowable { .. } | Self::TimedOut { .. } => {
-                self.fmt_about_use(f)
-            }
+            Self::Held { .. }
+            | Self::SlotLocked { .. }
+            | Self::Unknowable { .. }
+            | Self::TimedOut { .. } => self.fmt_about_use(f),
             Self::NotAFile { url } => write!(
                 f,
                 "{url} names memory and no file: it can be formatted anew, but not removed; only shm: \
@@ -289,6 +301,12 @@ pub enum RegionError {
     /// A living peer is in the middle of changing the table of regions, and has not ended in time: it may be
     /// stopped. Nothing has changed; try again.
     Busy(Box<DirectoryHolder>),
+    /// Others had a lock on the space's file without which no memory is taken there, until the time was up. Nothing
+    /// has changed; try again.
+    Blocked {
+        /// Who has it, if that could be seen.
+        by: Option<LockHolder>,
+    },
     /// Others went on creating, destroying or changing the region until the time was up.
     Unsettled {
         /// Which name.
@@ -414,6 +432,7 @@ impl RegionError {
             }
             Self::TimedOut { .. }
             | Self::Busy(_)
+            | Self::Blocked { .. }
             | Self::Unsettled { .. }
             | Self::Suspect { .. } => ErrorKind::TimedOut,
             Self::NoSpace { .. }
@@ -484,6 +503,17 @@ impl RegionError {
     fn fmt_about_peers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy(holder) => write!(f, "{holder}"),
+            Self::Blocked { by } => {
+                match by {
+                    Some(by) => write!(f, "{by} has")?,
+                    None => f.write_str("somebody has")?,
+                }
+                write!(
+                    f,
+                    " the lock on the space's file under which memory is taken, and does not give it up; {}",
+                    used::READERS
+                )
+            }
             Self::Unsettled { name } => write!(
                 f,
                 "others were creating, destroying or changing the region {name:?} until the time was up \

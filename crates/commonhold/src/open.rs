@@ -73,6 +73,7 @@ pub(crate) fn medium(error: MediumError, path: PathBuf) -> OpenError {
             call: "fallocate",
             source: std::io::Error::from_raw_os_error(errno),
         },
+        MediumError::Blocked { .. } => OpenError::TimedOut { path, by: None },
         MediumError::Failed { call, errno } => {
             OpenError::Os { call, path, source: std::io::Error::from_raw_os_error(errno) }
         }
@@ -83,7 +84,7 @@ pub(crate) fn medium(error: MediumError, path: PathBuf) -> OpenError {
 fn attach_error(error: AttachError, path: PathBuf) -> OpenError {
     match error {
         AttachError::Open(why) => OpenError::NotASpace { path, why },
-        AttachError::NoSlot { peers } => OpenError::NoPeerSlot { peers },
+        AttachError::NoSlot { peers, .. } => OpenError::NoPeerSlot { peers },
         AttachError::Medium(error) | AttachError::Directory(DirectoryError::Medium(error)) => {
             medium(error, path)
         }
@@ -128,15 +129,21 @@ pub(crate) fn open(url: &str, patience: Duration) -> Result<Space, OpenError> {
     let path = || window_path(&parsed);
     let attach = |view: View<LinuxPlatform>| {
         let identity = view.platform().identity();
-        Core::attach(view, &identity).map_err(|error| attach_error(error, path()))
+        Core::attach(view, &identity)
     };
     let core = if parsed.is_device() {
-        attach(device_view(&parsed)?)?
+        attach(device_view(&parsed)?).map_err(|error| attach_error(error, path()))?
     } else {
         let gate = commonhold_host::enter(&parsed, patience).map_err(host)?;
         let peek = gate.peek().map_err(host)?;
         // The gate is held until the peer is live: whoever removes the space sees it then.
-        let core = attach(view(peek, || gate.map(), path())?)?;
+        let core = attach(view(peek, || gate.map(), path())?).map_err(|error| match error {
+            AttachError::NoSlot { locked: Some(slot), .. } => {
+                let slot = slot.get();
+                OpenError::SlotLocked { path: path(), slot, by: gate.holder_of_slot(slot) }
+            }
+            error => attach_error(error, path()),
+        })?;
         drop(gate);
         core
     };

@@ -36,9 +36,10 @@ use crate::{
     device::{Device, DevicePlace},
     error::HostError,
     fork::ForkGuard,
+    holder::LockHolder,
     kind::MemoryKind,
     medium::FileMedium,
-    name::FileName,
+    name::{FileName, identity},
     own_fd::OwnFd,
     peek::Peek,
     probe::{Cache, Memory, probe},
@@ -227,6 +228,13 @@ impl MappedWindow {
             Backing::File(medium) => medium.file(),
             Backing::Device(device) => device.file(),
         }
+    }
+
+    /// Who has a byte of the file behind it locked, as far as `/proc` shows it to this process.
+    #[must_use]
+    pub fn holder_of(&self, byte: u64) -> Option<LockHolder> {
+        let stat = fs::fstat(self.file()?).ok()?;
+        LockHolder::of(identity(&stat), byte)
     }
 
     /// Says where the file behind it can be opened again, should the program close its descriptor.

@@ -15,6 +15,11 @@ pub enum MediumError {
         /// `errno`, or 0.
         errno: i32,
     },
+    /// Others have had a lock all the time that it takes.
+    Blocked {
+        /// The byte of the file behind the window that they have locked.
+        byte: u64,
+    },
     /// Something else went wrong.
     Failed {
         /// Which call.
@@ -33,6 +38,10 @@ impl fmt::Display for MediumError {
                     "the medium of the space is full (error {errno}): free some of it, or enlarge it"
                 )
             }
+            Self::Blocked { byte } => write!(
+                f,
+                "somebody has byte {byte} of the space's file locked, without which its holes are not filled"
+            ),
             Self::Failed { call, errno } => write!(f, "{call} failed with error {errno}"),
         }
     }
@@ -104,6 +113,16 @@ impl PeerRecord {
     }
 }
 
+/// How evidence is to be left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deposit {
+    /// So that nobody else can have left it: that it is there tells that its peer lives.
+    Alone,
+    /// Beside what strangers left who may read the space and not write it: only that it is gone tells something. For a
+    /// platform without such strangers it is the same.
+    BesideReaders,
+}
+
 /// Evidence of life: how to leave it, and how to judge that of others.
 pub trait Witness {
     /// Leaves this peer's evidence in the kernel for `peer`'s slot, before the slot is taken, and says
@@ -111,7 +130,7 @@ pub trait Witness {
     ///
     /// # Errors
     /// [`MediumError`] if the kernel refuses for another reason.
-    fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError>;
+    fn deposit(&self, peer: PeerId, hold: Deposit) -> Result<Option<Evidence>, MediumError>;
 
     /// Takes the evidence back.
     fn withdraw(&self, peer: PeerId);

@@ -4,6 +4,10 @@ use std::fmt;
 
 use super::OpenError;
 
+/// What keeps those away who have no business here.
+pub(super) const READERS: &str =
+    "whoever may read the file can lock it so: of a space with mode 600 or 660, nobody else can";
+
 impl OpenError {
     /// Says who uses, or may use, what cannot be asked.
     pub(super) fn fmt_about_use(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,9 +40,29 @@ impl OpenError {
                     "make its first 8 bytes zero (those of a PCI device on its host), and format it then"
                 }
             ),
+            _ => self.fmt_about_locks(f),
+        }
+    }
+
+    /// Says who has locked what it takes to go on.
+    fn fmt_about_locks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SlotLocked { path, slot, by } => {
+                match by {
+                    Some(by) => write!(f, "{by} is no peer, but has")?,
+                    None => f.write_str("somebody who is no peer has")?,
+                }
+                write!(
+                    f,
+                    " all free peer slots of {} locked (slot {slot} among them), as only who may write it can; \
+                     end it (`fuser` lists who has the file open)",
+                    path.display()
+                )
+            }
             Self::TimedOut { path, by: Some(by) } => write!(
                 f,
-                "{by} is opening, removing or replacing {} and does not come to an end; {}",
+                "{by} is opening, removing or replacing {}, or has it locked as if it were, and does not come \
+                 to an end; {}; {READERS}",
                 path.display(),
                 if by.stopped {
                     "let it go on (`kill -CONT`), or end it (`kill -9`)"
@@ -48,8 +72,9 @@ impl OpenError {
             ),
             Self::TimedOut { path, .. } => write!(
                 f,
-                "others are opening, removing or replacing {} all the time, or one of them is stopped; try \
-                 again (`fuser` or `lsof` lists who has it open, also of other users if asked by root)",
+                "others are opening, removing or replacing {} all the time, or one of them is stopped, or has \
+                 it locked; try again (`fuser` or `lsof` lists who has it open, also of other users if asked \
+                 by root); {READERS}",
                 path.display()
             ),
             _ => Ok(()),

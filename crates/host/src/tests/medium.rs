@@ -103,7 +103,7 @@ fn a_space_can_lie_on_the_disk_of_temporary_files() {
     assert_eq!(mapped.window().word(extent.start()).unwrap().load(Ordering::Relaxed), 0);
     let proof = mapped.kind().locks_are_proof();
     let platform = LinuxPlatform::new(mapped).unwrap();
-    let evidence = platform.deposit(SLOT).unwrap().unwrap();
+    let evidence = platform.deposit(SLOT, Deposit::Alone).unwrap().unwrap();
     assert_eq!(evidence.contains(Evidence::OFD_LOCK), proof);
 }
 
