@@ -1,7 +1,9 @@
 //! The one place that writes to standard output.
 //!
-//! Invariants: 1. with `--json` exactly one JSON value goes out, and no table. 2. A reader that goes
-//! away (`EPIPE`) ends the command quietly with status 0: destructors run, so no lock stays behind.
+//! Invariants: 1. with `--json` exactly one JSON value goes out, and no table. 2. What could not be written is a
+//! failure, also if it was help. A reader that goes away (`EPIPE`) ends the command quietly, with the status that a
+//! shell gives to one that SIGPIPE ended: destructors run, so no lock stays behind. 3. Nothing here panics if standard
+//! error cannot be written.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -72,6 +74,22 @@ impl Out {
     /// Rounded on a terminal, exact for scripts.
     pub(crate) fn size(self, bytes: u64) -> String {
         if self.terminal { units::human_size(bytes) } else { bytes.to_string() }
+    }
+}
+
+/// A message for people, on standard error: if that cannot be written, nobody can be told.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// What clap says instead of arguments: help, the version, or what is wrong with them.
+pub(crate) fn usage(error: &clap::Error) -> Failure {
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    let code = u8::try_from(error.exit_code()).unwrap_or(Status::Usage as u8);
+    match finish(printed) {
+        // Where it was said does not matter to one who used it wrongly.
+        Err(failure) if code == 0 => failure,
+        _ => Failure { code, message: None },
     }
 }
 

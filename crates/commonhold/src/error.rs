@@ -9,7 +9,7 @@ pub use lock::LockError;
 
 use std::{fmt, io, path::PathBuf};
 
-use commonhold_host::{DeviceError, LockHolder};
+use commonhold_host::{Denied, DeviceError, LockHolder, Rights};
 use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError, RecordTag};
 
 use crate::DirectoryHolder;
@@ -105,6 +105,23 @@ pub enum OpenError {
         /// One who is in the way, if that could be seen.
         by: Option<LockHolder>,
     },
+    /// It is no regular file, but a directory, a device, a pipe, or a link that is not followed.
+    NotAWindow {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// This user may not do that.
+    Denied(Box<Denied>),
+    /// The file belongs to a user who is neither this one nor root, and shares it with more than a group of this
+    /// one's; or this user is root. It is used only with [`Owners::Any`](crate::Owners::Any).
+    Stranger {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        rights: Rights,
+    },
     /// The file is not a space that this version can use.
     NotASpace {
         /// Which file.
@@ -163,10 +180,10 @@ impl OpenError {
             | Self::SlotLocked { .. }
             | Self::Unknowable { .. } => ErrorKind::InUse,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
-            Self::NotASpace { .. } => ErrorKind::NotASpace,
+            Self::NotASpace { .. } | Self::NotAWindow { .. } => ErrorKind::NotASpace,
             Self::NoPeerSlot { .. } | Self::NoMemory { .. } => ErrorKind::NoMemory,
             Self::Device(why) => device_kind(why),
-            Self::Os { .. } => ErrorKind::Other,
+            Self::Os { .. } | Self::Denied(_) | Self::Stranger { .. } => ErrorKind::Other,
         }
     }
 }
@@ -215,6 +232,9 @@ impl fmt::Display for OpenError {
             ),
             Self::Held { .. }
             | Self::SlotLocked { .. }
+            | Self::NotAWindow { .. }
+            | Self::Denied(_)
+            | Self::Stranger { .. }
             | Self::Unknowable { .. }
             | Self::TimedOut { .. } => self.fmt_about_use(f),
             Self::NotAFile { url } => write!(

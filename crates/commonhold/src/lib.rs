@@ -62,7 +62,8 @@ mod unused;
 
 pub use busy::DirectoryHolder;
 pub use commonhold_host::{
-    DeviceError, LockHolder, PciAddress, PciDevice, pci_devices, physical_memory,
+    Denied, DeviceError, LockHolder, Owners, PciAddress, PciDevice, Rights, pci_devices,
+    physical_memory,
 };
 pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};
 pub use device::memory_of;
@@ -77,7 +78,7 @@ pub use lock::{
     UpgradedGuard,
 };
 pub use mapping::Mapping;
-pub use options::{Access, CreateOptions, Destroy, FormatOptions, Removal};
+pub use options::{Access, CreateOptions, Destroy, FormatOptions, OpenOptions, Removal};
 pub use record::{
     Barrier, Condvar, Field, Mutex, MutexGuard, Once, OnceGuard, Party, Permit, Plain, Record,
     RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard, RwLockWriteGuard,

@@ -7,13 +7,13 @@ use std::{
 
 use commonhold_host::{
     CreateError, DeviceError, ExclusiveGate, HostError, LinuxPlatform, MappedWindow, NewWindow,
-    Peek, Url,
+    Owners, Peek, Url,
 };
-use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError};
+use commonhold_layout::{FormatError, Geometry, MAGIC, OpenError as LayoutError};
 use commonhold_space::{AttachError, DirectoryError, MakeError, MediumError, Space as Core, View};
 
 use crate::{
-    FormatOptions, OpenError, Removal, Space,
+    FormatOptions, OpenError, OpenOptions, Removal, Space,
     attachment::Attachment,
     unused::{refuse_locked, refuse_used},
 };
@@ -55,6 +55,9 @@ pub(crate) fn host(error: HostError) -> OpenError {
         },
         HostError::NotAFile { scheme } => OpenError::NotAFile { url: scheme.to_owned() },
         HostError::Device(why) => OpenError::Device(why),
+        HostError::NotAWindow { path, found } => OpenError::NotAWindow { path, found },
+        HostError::Denied(denied) => OpenError::Denied(denied),
+        HostError::Stranger { path, rights } => OpenError::Stranger { path, rights },
         HostError::Busy { path, holder } => OpenError::TimedOut { path, by: holder },
         HostError::Call { call, source, .. } if full => OpenError::NoMemory { call, source },
         HostError::Call { call, path, source } => OpenError::Os { call, path, source },
@@ -99,7 +102,7 @@ fn attach_error(error: AttachError, path: PathBuf) -> OpenError {
 
 /// The view of a space on a device, without attaching to it.
 pub(crate) fn device_view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
-    let mapped = commonhold_host::open(url).map_err(host)?;
+    let mapped = commonhold_host::open(url, Owners::Any).map_err(host)?;
     let peek = mapped.peek().map_err(host)?;
     if peek.is_all_ones() {
         return Err(OpenError::Device(DeviceError::AllOnes));
@@ -124,7 +127,7 @@ pub(crate) fn window_path(url: &Url) -> PathBuf {
     commonhold_host::path_of(url).unwrap_or_else(|| PathBuf::from(url.to_string()))
 }
 
-pub(crate) fn open(url: &str, patience: Duration) -> Result<Space, OpenError> {
+pub(crate) fn open(url: &str, options: &OpenOptions) -> Result<Space, OpenError> {
     let parsed = parse(url)?;
     let path = || window_path(&parsed);
     let attach = |view: View<LinuxPlatform>| {
@@ -134,7 +137,8 @@ pub(crate) fn open(url: &str, patience: Duration) -> Result<Space, OpenError> {
     let core = if parsed.is_device() {
         attach(device_view(&parsed)?).map_err(|error| attach_error(error, path()))?
     } else {
-        let gate = commonhold_host::enter(&parsed, patience).map_err(host)?;
+        let patience = options.patience.unwrap_or(PATIENCE);
+        let gate = commonhold_host::enter(&parsed, options.owners, patience).map_err(host)?;
         let peek = gate.peek().map_err(host)?;
         // The gate is held until the peer is live: whoever removes the space sees it then.
         let core = attach(view(peek, || gate.map(), path())?).map_err(|error| match error {
@@ -150,23 +154,26 @@ pub(crate) fn open(url: &str, patience: Duration) -> Result<Space, OpenError> {
     Ok(Space::of(Attachment::new(parsed.to_string(), core)))
 }
 
-pub(crate) fn open_or_format(url: &str, patience: Duration) -> Result<Space, OpenError> {
+pub(crate) fn open_or_format(url: &str, options: &OpenOptions) -> Result<Space, OpenError> {
     let began = Instant::now();
+    let patience = options.patience.unwrap_or(PATIENCE);
+    let new = FormatOptions { owners: options.owners, ..FormatOptions::default() };
     let is_shm = matches!(parse(url)?, Url::Shm { .. });
     loop {
         let left = patience.saturating_sub(began.elapsed());
-        match open(url, left) {
+        let within = OpenOptions { patience: Some(left), ..*options };
+        match open(url, &within) {
             Err(OpenError::NotFound { .. }) if is_shm => {}
             result => return result,
         }
-        match format(url, &FormatOptions::default()) {
+        match format(url, &new) {
             // Also if somebody else was faster: theirs is as good.
             Ok(()) | Err(OpenError::Exists { .. }) => {}
             Err(error) => return Err(error),
         }
         // What was made just now can have been removed by now.
         if left.is_zero() {
-            return open(url, left);
+            return open(url, &within);
         }
     }
 }
@@ -176,9 +183,18 @@ pub(crate) fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError
     if parsed.is_device() {
         return crate::device::format(&parsed, options);
     }
+    if options.capacity == Some(0) {
+        let (least, most) = (1, 1 << 48);
+        return Err(OpenError::Format(FormatError::OutOfRange {
+            option: "capacity",
+            asked: 0,
+            least,
+            most,
+        }));
+    }
     let began = Instant::now();
     loop {
-        let found = look(&parsed)?;
+        let found = look(&parsed, options.owners)?;
         let made = format_over(&parsed, &found, options);
         // What was found has been removed, or there is something where nothing was.
         let changed = match (&made, found) {
@@ -208,7 +224,7 @@ fn format_over(url: &Url, found: &Ground, options: &FormatOptions) -> Result<(),
         Ground::Nothing => commonhold_host::create(url, new, make).map(drop),
         _ => {
             let allow = |gate: &ExclusiveGate| may_replace(url, gate, options);
-            commonhold_host::replace(url, PATIENCE, new, make, allow).map(drop)
+            commonhold_host::replace(url, (options.owners, PATIENCE), new, make, allow).map(drop)
         }
     };
     made.map_err(|error| match error {
@@ -221,7 +237,7 @@ fn format_over(url: &Url, found: &Ground, options: &FormatOptions) -> Result<(),
 /// Whether the file whose gate is held may be formatted over, as it is now.
 fn may_replace(url: &Url, gate: &ExclusiveGate, options: &FormatOptions) -> Result<(), OpenError> {
     let peek = gate.peek().map_err(host)?;
-    let ground = ground_of(url, &peek)?;
+    let ground = ground_of(url, options.owners, &peek)?;
     ground.allow(options, || gate.path().to_owned())?;
     match ground {
         // Without a bit that is set there is no owner of anything; but somebody may hold a file that was
@@ -240,20 +256,20 @@ pub(crate) fn unmade(error: MakeError, path: PathBuf) -> OpenError {
     }
 }
 
-fn look(url: &Url) -> Result<Ground, OpenError> {
-    match commonhold_host::peek(url) {
-        Ok(peek) => ground_of(url, &peek),
+fn look(url: &Url, owners: Owners) -> Result<Ground, OpenError> {
+    match commonhold_host::peek(url, owners) {
+        Ok(peek) => ground_of(url, owners, &peek),
         Err(HostError::NotFound { .. }) => Ok(Ground::Nothing),
         Err(error) => Err(host(error)),
     }
 }
 
-fn ground_of(url: &Url, peek: &Peek) -> Result<Ground, OpenError> {
+fn ground_of(url: &Url, owners: Owners, peek: &Peek) -> Result<Ground, OpenError> {
     Ok(if peek.size == 0 {
         Ground::Empty
     } else if peek.words[0] == MAGIC {
         Ground::Space
-    } else if commonhold_host::is_blank(url).map_err(host)? {
+    } else if commonhold_host::is_blank(url, owners).map_err(host)? {
         Ground::Blank(peek.size)
     } else {
         Ground::Other
@@ -302,12 +318,12 @@ pub(crate) fn plan(
     }
 }
 
-pub(crate) fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
+pub(crate) fn remove(url: &str, removal: Removal, owners: Owners) -> Result<(), OpenError> {
     let parsed = parse(url)?;
     if parsed.is_device() {
         return Err(OpenError::NotAFile { url: url.to_owned() });
     }
-    let gate = commonhold_host::seize(&parsed, PATIENCE).map_err(host)?;
+    let gate = commonhold_host::seize(&parsed, owners, PATIENCE).map_err(host)?;
     if removal == Removal::IfUnused {
         let found = gate.peek().map_err(host)?.words[0];
         if found == MAGIC {

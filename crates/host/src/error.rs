@@ -8,7 +8,11 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{holder::LockHolder, refusal::DeviceError};
+use crate::{
+    holder::LockHolder,
+    refusal::DeviceError,
+    rights::{Denied, Rights},
+};
 
 /// Why a window could not be had, made or removed.
 #[derive(Debug)]
@@ -33,6 +37,17 @@ pub enum HostError {
     NotAWindow {
         /// What is not.
         path: PathBuf,
+        /// What it is: `a directory`.
+        found: &'static str,
+    },
+    /// This user may not do that.
+    Denied(Box<Denied>),
+    /// A stranger owns the file, and [`Owners::Any`](crate::Owners::Any) was not asked for.
+    Stranger {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        rights: Rights,
     },
     /// The URL is good, but this version cannot use what it names.
     NotSupported {
@@ -100,11 +115,11 @@ impl fmt::Display for HostError {
             Self::Empty { path } => {
                 write!(f, "{} is empty: `space format` makes a space of it", path.display())
             }
-            Self::NotAWindow { path } => write!(
-                f,
-                "{} is not a regular file; memory of devices is named by pci: or mem:",
-                path.display()
-            ),
+            Self::NotAWindow { path, found } => write!(f, "{} is {found}", path.display()),
+            Self::Denied(denied) => denied.fmt(f),
+            Self::Stranger { path, rights } => {
+                write!(f, "{} {rights}: it is a stranger's", path.display())
+            }
             Self::NotSupported { scheme } => write!(f, "{scheme} is not supported yet"),
             Self::NotAFile { scheme } => write!(
                 f,
@@ -138,6 +153,7 @@ impl Error for HostError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Call { source, .. } => Some(source),
+            Self::Denied(denied) => Some(&denied.source),
             _ => None,
         }
     }

@@ -25,7 +25,7 @@ use std::{
 
 use commonhold_window::Point;
 use rustix::{
-    fs::{self, Stat},
+    fs::{self, OFlags, Stat},
     io::Errno,
 };
 
@@ -101,10 +101,9 @@ impl Held {
 
     fn open(place: &Place) -> Result<Self, HostError> {
         let failed = |call| place.failed(call);
-        let file = place.open_to_write()?;
+        let file = place.open_as(OFlags::RDWR)?;
         let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
         let stat: Stat = fs::fstat(&file).map_err(failed("fstat"))?;
-        place.check_regular(&stat)?;
         let kind = MemoryKind::of_file(&fs::fstatfs(&file).map_err(failed("fstatfs"))?);
         let file = OwnFd::new(file, guard).map_err(failed("open"))?;
         let place = place.clone();

@@ -53,6 +53,7 @@ mod process;
 #[cfg(feature = "bench-peers")]
 pub mod pthread;
 mod refusal;
+mod rights;
 #[cfg(test)]
 mod scratch;
 mod shm;
@@ -82,6 +83,7 @@ pub use priority::Priority;
 pub use probe::{Cache, Cost, Memory};
 pub use process::parent_of;
 pub use refusal::DeviceError;
+pub use rights::{Denied, Owners, Rights};
 pub use stopped::is_stopped;
 pub use uffd::{PagedSpace, Paging, PagingError, UffdMmu, UffdObject, UffdSpace, UserfaultError};
 pub use url::{PciAddress, Url, UrlError};

@@ -122,7 +122,7 @@ impl MappedWindow {
         let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
         let stat = fs::fstat(&file).map_err(failed("fstat"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(HostError::NotAWindow { path: path.to_owned() });
+            return Err(HostError::NotAWindow { path: path.to_owned(), found: "no regular file" });
         }
         let kind = MemoryKind::of_file(&fs::fstatfs(&file).map_err(failed("fstatfs"))?);
         let size = usize::try_from(stat.st_size).map_err(|_| failed("fstat")(Errno::FBIG))?;
@@ -334,7 +334,8 @@ impl MappedWindow {
 /// Opens an open file again: another description of the same file.
 pub(crate) fn open_again(file: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, HostError> {
     let failed = |call| move |errno| HostError::call(call, path, errno);
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+    // NONBLOCK: the name may mean a pipe by now.
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let link = proc_link(file);
     match retry_on_intr(|| fs::open(&link, flags, Mode::empty())) {
         Ok(again) => return Ok(again),

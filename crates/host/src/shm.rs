@@ -1,18 +1,18 @@
 //! `shm:NAME`: files in the directory of POSIX shared memory.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 
-use crate::file::Place;
+use crate::{file::Place, rights::variable};
 
 /// Names a directory to use instead of `/dev/shm`.
 const DIRECTORY: &str = "COMMONHOLD_SHM_DIR";
 
 /// Where the space of this name is. Anybody may make links in the directory, so none is followed.
 pub(crate) fn place(name: &str) -> Place {
-    let directory = env::var_os(DIRECTORY).filter(|directory| !directory.is_empty());
+    let directory = variable(DIRECTORY);
     let mut path = directory.map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from);
     path.push(format!("commonhold-{name}"));
-    Place { path, flags: OFlags::NOFOLLOW }
+    Place { flags: OFlags::NOFOLLOW, ..Place::of_path(&path) }
 }

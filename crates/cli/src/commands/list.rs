@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::locks::Lock;
 use crate::{
     failure::{Doing, Failure},
-    output::Column,
+    output::{self, Column},
     session::Session,
 };
 
@@ -88,11 +88,11 @@ fn shown_name(region: &RegionInfo) -> String {
 fn tell_of_damage(regions: &[RegionInfo]) {
     let damaged = regions.iter().filter(|region| region.state == State::Damaged);
     for region in damaged {
-        eprintln!(
+        output::complain(&format!(
             "commonhold: entry {} of the table of regions makes no sense; its bytes cannot be used, and \
              other regions are not concerned",
             region.id.entry
-        );
+        ));
     }
 }
 

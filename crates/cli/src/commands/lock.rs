@@ -37,7 +37,7 @@ enum Waited<G> {
 
 pub(crate) fn lock(session: &Session, args: &LockArgs) -> Result<u8, Failure> {
     let signals = Signals::watch()?;
-    let attach = Space::open_or_format_within;
+    let attach = Space::open_or_format_with;
     let Some(space) = session.open_heeding(attach, &signals, args.timeout)? else {
         return Ok(ended_by(signals.last().unwrap_or(0)));
     };

@@ -20,6 +20,7 @@ pub(crate) fn format(session: &Session, args: &FormatArgs) -> Result<(), Failure
         lease: args.lease,
         mode: args.mode,
         force: args.force,
+        owners: session.owners,
         ..FormatOptions::default()
     };
     tracing::debug!(?options, "formatting");
@@ -109,7 +110,7 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
 
 pub(crate) fn remove(session: &Session, url: &str, force: bool) -> Result<(), Failure> {
     let removal = if force { Removal::Forced } else { Removal::IfUnused };
-    Space::remove(url, removal).doing(|| format!("remove {url}"))?;
+    Space::remove_of(url, removal, session.owners).doing(|| format!("remove {url}"))?;
     if session.out.json { session.out.value(&serde_json::json!({"url": url})) } else { Ok(()) }
 }
 

@@ -22,4 +22,5 @@ mod map;
 mod root;
 mod runs;
 mod stopped;
+mod strangers;
 mod support;

@@ -44,9 +44,18 @@ impl OpenError {
         }
     }
 
-    /// Says who has locked what it takes to go on.
+    /// Says who has locked what it takes to go on, or whose it is.
     fn fmt_about_locks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotAWindow { path, found } => write!(f, "{} is {found}", path.display()),
+            Self::Denied(denied) => write!(f, "{denied}"),
+            Self::Stranger { path, rights } => write!(
+                f,
+                "{} {rights}; whoever owns a space can stop, mislead and crash those who use it: choose \
+                 another name, or one of file:PATH; if you trust that user, say so (--any-owner, or \
+                 COMMONHOLD_ANY_OWNER=1), or, unless you are root, share it with a group (mode 660)",
+                path.display()
+            ),
             Self::SlotLocked { path, slot, by } => {
                 match by {
                     Some(by) => write!(f, "{by} is no peer, but has")?,
