@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use commonhold::{ErrorKind, OpenError, OpenOptions, Owners, Space};
+use commonhold::{ErrorKind, OpenError, OpenOptions, Owners, Shown, Space};
 
 use crate::{
     failure::{Doing, Failure},
@@ -33,7 +33,7 @@ pub(crate) struct Session {
 impl Session {
     /// Attaches to a space that must exist.
     pub(crate) fn open(&self) -> Result<Space, Failure> {
-        tracing::info!(url = %self.url, "opening");
+        tracing::info!(url = ?self.url, "opening");
         let space =
             Space::open_with(&self.url, &self.options(PATIENCE)).doing(|| self.opening())?;
         tracing::debug!(peer = ?space.peer(), "attached");
@@ -45,19 +45,19 @@ impl Session {
     }
 
     fn opening(&self) -> String {
-        format!("open {}", self.url)
+        format!("open {}", Shown::new(&self.url))
     }
 
     /// The same, in no more time than the command has for all it does.
     pub(crate) fn open_within(&self, timeout: Option<Duration>) -> Result<Space, Failure> {
-        tracing::info!(url = %self.url, "opening");
+        tracing::info!(url = ?self.url, "opening");
         let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
         Space::open_with(&self.url, &self.options(patience)).doing(|| self.opening())
     }
 
     /// Attaches to a space; a `shm:` space is formatted if it does not exist.
     pub(crate) fn open_or_format(&self) -> Result<Space, Failure> {
-        tracing::info!(url = %self.url, "opening, or formatting with defaults");
+        tracing::info!(url = ?self.url, "opening, or formatting with defaults");
         let options = self.options(PATIENCE);
         let space = Space::open_or_format_with(&self.url, &options).doing(|| self.opening())?;
         tracing::debug!(peer = ?space.peer(), "attached");
@@ -72,7 +72,7 @@ impl Session {
         signals: &Signals,
         timeout: Option<Duration>,
     ) -> Result<Option<Space>, Failure> {
-        tracing::info!(url = %self.url, "opening");
+        tracing::info!(url = ?self.url, "opening");
         let began = Instant::now();
         let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
         while signals.last().is_none() {

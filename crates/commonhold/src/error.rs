@@ -9,7 +9,7 @@ pub use lock::LockError;
 
 use std::{fmt, io, path::PathBuf};
 
-use commonhold_host::{Denied, DeviceError, LockHolder, Rights};
+use commonhold_host::{Denied, DeviceError, LockHolder, Rights, shown};
 use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError, RecordTag};
 
 use crate::DirectoryHolder;
@@ -209,26 +209,26 @@ impl fmt::Display for OpenError {
                 write!(
                     f,
                     "there is no space at {}; `commonhold space format` makes one",
-                    path.display()
+                    shown(path)
                 )
             }
             Self::Exists { path, found } => write!(
                 f,
                 "{} already holds {found}; choose another name, or replace it with --force",
-                path.display()
+                shown(path)
             ),
             Self::InUse { path, peers } => write!(
                 f,
                 "{peers} peers are attached to {} and not known to be dead; stop them first \
                  (`commonhold peers` lists them), or, if one is gone for good, `commonhold reap \
                  --assume-dead SLOT`",
-                path.display()
+                shown(path)
             ),
             Self::Formatting { path } => write!(
                 f,
                 "somebody is formatting {}, or died while doing so; if nobody is, begin anew with \
                  --force",
-                path.display()
+                shown(path)
             ),
             Self::Held { .. }
             | Self::SlotLocked { .. }
@@ -242,7 +242,7 @@ impl fmt::Display for OpenError {
                 "{url} names memory and no file: it can be formatted anew, but not removed; only shm: \
                  and file: can"
             ),
-            Self::NotASpace { path, why } => write!(f, "{}: {why}", path.display()),
+            Self::NotASpace { path, why } => write!(f, "{}: {why}", shown(path)),
             Self::Format(why) => why.fmt(f),
             Self::Device(why) => why.fmt(f),
             Self::NoPeerSlot { peers } => write!(
@@ -252,7 +252,7 @@ impl fmt::Display for OpenError {
             Self::NoMemory { call, source } => {
                 write!(f, "no memory for the space: {call}: {source}; make room on its file system")
             }
-            Self::Os { call, path, source } => write!(f, "{call} {}: {source}", path.display()),
+            Self::Os { call, path, source } => write!(f, "{call} {}: {source}", shown(path)),
         }
     }
 }

@@ -65,7 +65,9 @@ pub use commonhold_host::{
     Denied, DeviceError, LockHolder, Owners, PciAddress, PciDevice, Rights, pci_devices,
     physical_memory,
 };
-pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};
+pub use commonhold_layout::{
+    Damage, FormatError, Name, NameError, RecordKind, RecordTag, Shown, Visible, is_hidden,
+};
 pub use device::memory_of;
 pub use error::{BarrierError, ErrorKind, LockError, OpenError, RegionError};
 pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};

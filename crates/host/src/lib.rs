@@ -88,6 +88,13 @@ pub use stopped::is_stopped;
 pub use uffd::{PagedSpace, Paging, PagingError, UffdMmu, UffdObject, UffdSpace, UserfaultError};
 pub use url::{PciAddress, Url, UrlError};
 
+/// A path, for messages.
+#[must_use]
+pub fn shown(path: &std::path::Path) -> commonhold_layout::Shown<'_> {
+    use std::os::unix::ffi::OsStrExt;
+    commonhold_layout::Shown::of_bytes(path.as_os_str().as_bytes())
+}
+
 /// A random number of the kernel: for the identity of a new space.
 ///
 /// # Errors

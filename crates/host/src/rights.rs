@@ -18,6 +18,8 @@ use std::{env, ffi::OsString, fmt, io, path::PathBuf};
 
 use rustix::{fs::Stat, process};
 
+use crate::shown;
+
 /// Says that the spaces of all users are to be used: `1`.
 const ANY_OWNER: &str = "COMMONHOLD_ANY_OWNER";
 
@@ -145,9 +147,9 @@ pub struct Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { call, path, object, rights, source } = self;
-        write!(f, "{call} {}: {source}", path.display())?;
+        write!(f, "{call} {}: {source}", shown(path))?;
         if let Some(rights) = rights {
-            write!(f, "; {} {rights}", object.display())?;
+            write!(f, "; {} {rights}", shown(object))?;
         }
         f.write_str(if object == path {
             "; its owner can share it with a group (chgrp, and mode 660: `space format --mode 660`), or choose \

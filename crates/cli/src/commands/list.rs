@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::UNIX_EPOCH};
 
-use commonhold::{LockInfo, LockKind, RegionInfo, State};
+use commonhold::{LockInfo, LockKind, RegionInfo, Shown, State};
 use serde::Serialize;
 
 use super::locks::Lock;
@@ -10,6 +10,7 @@ use crate::{
     failure::{Doing, Failure},
     output::{self, Column},
     session::Session,
+    units,
 };
 
 #[derive(Serialize)]
@@ -80,7 +81,7 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
 fn shown_name(region: &RegionInfo) -> String {
     match region.state {
         State::Damaged => format!("(entry {})", region.id.entry),
-        _ => region.name.clone(),
+        _ => Shown::new(&region.name).to_string(),
     }
 }
 
@@ -113,7 +114,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
     let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
     let lock = lock_column(&region, &by_region(&locks));
     out.pairs(&[
-        ("name", region.name),
+        ("name", Shown::new(&region.name).to_string()),
         ("size", out.size(region.size)),
         ("reserve", out.size(region.reserve)),
         ("lazy", if region.lazy { "yes" } else { "no" }.to_owned()),
@@ -121,7 +122,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
         ("maps", region.maps.to_string()),
         ("offset", region.offset.to_string()),
         ("entry", format!("{} generation {}", region.id.entry, region.id.generation)),
-        ("created", humantime::format_rfc3339_seconds(region.created).to_string()),
+        ("created", units::point(region.created)),
         ("lock", lock),
     ])
 }

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use commonhold::{FormatOptions, Removal, Space};
+use commonhold::{FormatOptions, Removal, Shown, Space};
 use serde::Serialize;
 
 use crate::{
@@ -85,7 +85,7 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
         return out.value(&info);
     }
     out.pairs(&[
-        ("space", info.url),
+        ("space", Shown::new(&info.url).to_string()),
         ("format version", info.version.to_string()),
         ("uuid", info.uuid),
         ("capacity", out.size(info.capacity)),

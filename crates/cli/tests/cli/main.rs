@@ -21,6 +21,7 @@ mod lock;
 mod map;
 mod root;
 mod runs;
+mod shown;
 mod stopped;
 mod strangers;
 mod support;

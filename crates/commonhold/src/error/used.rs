@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use commonhold_host::shown;
+
 use super::OpenError;
 
 /// What keeps those away who have no business here.
@@ -13,7 +15,7 @@ impl OpenError {
     pub(super) fn fmt_about_use(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Held { path, byte, slot, by } => {
-                let path = path.display();
+                let path = shown(path);
                 match by {
                     Some(by) => write!(f, "{by} uses {path}: it")?,
                     None => write!(f, "somebody uses {path} and")?,
@@ -33,7 +35,7 @@ impl OpenError {
                 f,
                 "{} cannot be read as a space of this version, and nothing can tell whether somebody uses it \
                  ({memory}: locks prove nothing there); if nobody does, {}",
-                path.display(),
+                shown(path),
                 if memory.starts_with("file") {
                     "remove it by hand (`rm`)"
                 } else {
@@ -47,14 +49,14 @@ impl OpenError {
     /// Says who has locked what it takes to go on, or whose it is.
     fn fmt_about_locks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAWindow { path, found } => write!(f, "{} is {found}", path.display()),
+            Self::NotAWindow { path, found } => write!(f, "{} is {found}", shown(path)),
             Self::Denied(denied) => write!(f, "{denied}"),
             Self::Stranger { path, rights } => write!(
                 f,
                 "{} {rights}; whoever owns a space can stop, mislead and crash those who use it: choose \
                  another name, or one of file:PATH; if you trust that user, say so (--any-owner, or \
                  COMMONHOLD_ANY_OWNER=1), or, unless you are root, share it with a group (mode 660)",
-                path.display()
+                shown(path)
             ),
             Self::SlotLocked { path, slot, by } => {
                 match by {
@@ -65,14 +67,14 @@ impl OpenError {
                     f,
                     " all free peer slots of {} locked (slot {slot} among them), as only who may write it can; \
                      end it (`fuser` lists who has the file open)",
-                    path.display()
+                    shown(path)
                 )
             }
             Self::TimedOut { path, by: Some(by) } => write!(
                 f,
                 "{by} is opening, removing or replacing {}, or has it locked as if it were, and does not come \
                  to an end; {}; {READERS}",
-                path.display(),
+                shown(path),
                 if by.stopped {
                     "let it go on (`kill -CONT`), or end it (`kill -9`)"
                 } else {
@@ -84,7 +86,7 @@ impl OpenError {
                 "others are opening, removing or replacing {} all the time, or one of them is stopped, or has \
                  it locked; try again (`fuser` or `lsof` lists who has it open, also of other users if asked \
                  by root); {READERS}",
-                path.display()
+                shown(path)
             ),
             _ => Ok(()),
         }
