@@ -119,6 +119,8 @@ impl Place {
                     Errno::NOENT => HostError::NotFound { path: self.path.clone() },
                     Errno::LOOP => HostError::NotAWindow { path: self.path.clone(), found: A_LINK },
                     Errno::ISDIR | Errno::NXIO => self.not_a_window(FileType::Unknown),
+                    // Its owner has a lease of it, and is asked to give it up (fcntl(2)).
+                    Errno::AGAIN => HostError::Busy { path: self.path.clone(), holder: None },
                     errno => self.failed("open")(errno),
                 }
             })?;

@@ -248,3 +248,100 @@ fn what_cannot_be_written_is_a_failure_also_if_it_is_help() {
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     assert_eq!(space.command(&["stat", "none"]).stderr(full).status().unwrap().code(), Some(3));
 }
+
+/// Who may read the file sees all of it, and comes in nowhere: a peer writes.
+#[test]
+fn who_may_only_read_a_space_reads_its_bytes_and_becomes_no_peer() {
+    if !can_be_others() {
+        return;
+    }
+    let common = Common::new();
+    common.format(ANNA, ANNA, "644");
+    for args in ALL {
+        let said = common.ends(1, BERT, BERT, args);
+        assert!(said.contains("mode 0644") && said.contains("user 65532"), "{args:?}: {said}");
+    }
+    common.ends(0, ANNA, ANNA, &["create", "x", "4K"]);
+    let mut head = Command::new("head");
+    head.args(["-c", "8"]).arg(common.0.0.join("commonhold-a")).uid(BERT).gid(BERT);
+    assert_eq!(head.output().unwrap().stdout, b"COMNHOLD");
+}
+
+/// A set-user-ID program believed a variable by which its caller had it trust everybody.
+#[test]
+fn a_program_with_rights_that_its_caller_lacks_does_not_believe_the_environment() {
+    if !can_be_others() {
+        return;
+    }
+    let common = Common::new();
+    common.format(ANNA, ANNA, "666");
+    let program = common.0.0.join("set-user-id");
+    fs::copy(env!("CARGO_BIN_EXE_commonhold"), &program).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
+    let run = |args: &[&str]| {
+        let url = format!("file:{}", common.0.0.join("commonhold-a").display());
+        let mut command = Command::new(&program);
+        command.env("COMMONHOLD_ANY_OWNER", "1").args(["--space", &url]).args(args);
+        command.uid(BERT).gid(BERT).stdin(Stdio::null()).output().unwrap()
+    };
+    let output = run(&["ls"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    if said.contains("user 65532, group 65532 asked") {
+        eprintln!("note: not tested: no set-user-ID programs in {}", common.0.0.display());
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("user 0, group 65532 asked"), "{said}");
+    assert_eq!(run(&["--any-owner", "ls"]).status.code(), Some(0));
+}
+
+/// All Rust files below a folder, in one text.
+fn sources(folder: &std::path::Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &fs::read_to_string(path).unwrap();
+        }
+    }
+    text
+}
+
+/// Each row of docs/SECURITY.md names what shows it, and tests are renamed.
+#[test]
+fn every_test_that_the_document_on_security_names_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let document = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let (_, table) = document.split_once("| harm |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let mut found = 0;
+    for row in table.lines().skip(2) {
+        let shown_by = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        if shown_by.trim() == "same" || shown_by.contains('(') {
+            continue;
+        }
+        let mut package = String::new();
+        for name in shown_by.split('`').skip(1).step_by(2) {
+            let (place, test) = match name.split_once(' ') {
+                Some(("cli", test)) => ("crates/cli/tests/cli".to_owned(), test),
+                Some(("facade", test)) => ("crates/commonhold/tests/facade".to_owned(), test),
+                Some(("-p", rest)) => {
+                    let (name, test) = rest.split_once(' ').unwrap();
+                    package = format!("crates/{}/src", name.trim_start_matches("commonhold-"));
+                    (package.clone(), test)
+                }
+                _ => (package.clone(), name),
+            };
+            let test = test.rsplit("::").next().unwrap();
+            let sources = sources(&root.join(&place));
+            let there = ["", "    "]
+                .iter()
+                .any(|indented| sources.contains(&format!("#[test]\n{indented}fn {test}")));
+            assert!(there, "{name} is in no test of {place}");
+            found += 1;
+        }
+    }
+    assert!(found > 25, "only {found} tests are named");
+}

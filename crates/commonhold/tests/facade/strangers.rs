@@ -2,19 +2,26 @@
 
 use std::{
     fs::File,
-    os::fd::AsRawFd,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
-use commonhold::{Access, Destroy, ErrorKind, OpenError, Removal, Space};
+use commonhold::{Access, Destroy, ErrorKind, FormatOptions, OpenError, Removal, Space};
+use commonhold_layout::{Geometry, RegionId, region_word};
 
-use crate::support::{Actor, Folder, Role, Scratch, fails, say, stay};
+use crate::support::{Actor, DEADLINE, Folder, Role, Scratch, fails, say, stay, until_waiters};
 
 pub(crate) const ROLES: &[Role] = &[
     ("stranger-read", lock_as_a_reader),
     ("stranger-write", lock_as_a_writer),
     ("stranger-flock", lock_whole),
+    ("stranger-touch", touch_holes),
+    ("stranger-sleep", sleep_on_a_word),
 ];
 
 /// Where the evidence of the first slot is, and no gate: that of a space is two bytes before.
@@ -147,4 +154,96 @@ fn flock_on_a_file_is_nothing_to_us() {
     other.says("locked");
     drop(Space::open(&url).unwrap());
     Space::remove(&url, Removal::IfUnused).unwrap();
+}
+
+/// Maps a file as who may only read it can.
+fn map_to_read(path: &str) -> (*const u8, usize) {
+    let file = File::open(path).unwrap();
+    let len = file.metadata().unwrap().len() as usize;
+    let null = std::ptr::null_mut();
+    // SAFETY: `mmap` wants nothing of a range that it chooses itself.
+    let base =
+        unsafe { libc::mmap(null, len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    assert_ne!(base, libc::MAP_FAILED);
+    (base.cast(), len)
+}
+
+/// Reads a byte of each page.
+fn touch_holes(args: &[&str]) {
+    let (base, len) = map_to_read(args[0]);
+    for at in (0..len).step_by(4096) {
+        // SAFETY: `read_volatile` wants a mapped address: `at` lies within the mapping.
+        unsafe { base.wrapping_add(at).read_volatile() };
+    }
+    say("touched");
+    stay();
+}
+
+/// Nothing but a mode keeps readers from this: a tmpfs gives memory to whoever reads a hole that is mapped shared.
+#[test]
+fn who_reads_holes_through_a_mapping_takes_memory_and_nothing_else_breaks() {
+    let scratch = Scratch::with(&FormatOptions { capacity: Some(8 << 20), ..Scratch::tiny() });
+    let space = scratch.open();
+    let taken = || scratch.path().metadata().unwrap().blocks() * 512;
+    let before = taken();
+    let reader = Actor::start("stranger-touch", &[scratch.path().to_str().unwrap()]);
+    reader.says("touched");
+    let after = taken();
+    assert!(before < 1 << 20 && after >= 8 << 20, "{before} bytes, then {after}");
+    space.create("x", 4 << 20).unwrap();
+    space.destroy("x", Destroy::Wait).unwrap();
+    space.check().unwrap();
+}
+
+/// Sleeps on a word by 8 threads, again and again, so that wakes which are meant for others wake these.
+fn sleep_on_a_word(args: &[&str]) {
+    let (base, _) = map_to_read(args[0]);
+    let word = base.wrapping_add(args[1].parse().unwrap()) as usize;
+    for _ in 0..8 {
+        thread::spawn(move || {
+            let word = word as *const u32;
+            loop {
+                // SAFETY: `read_volatile` wants a mapped address: the mapping stays.
+                let seen = unsafe { word.read_volatile() };
+                let forever: *const libc::timespec = std::ptr::null();
+                // SAFETY: `futex` wants a mapped word, and no time.
+                unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, seen, forever) };
+            }
+        });
+    }
+    say("asleep");
+    stay();
+}
+
+/// A futex wakes whoever sleeps first, also one who may only read: who waits for a lock looks again by itself.
+#[test]
+fn who_reads_a_space_can_swallow_wakes_and_holds_nobody_up_for_ever() {
+    let scratch = Scratch::with(&Scratch::tiny());
+    let space = scratch.open();
+    space.create("x", 0).unwrap();
+    let file = File::open(scratch.path()).unwrap();
+    let mut header = [0; 256];
+    file.read_exact_at(&mut header, 0).unwrap();
+    let words = header.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    let claims: Vec<u64> = words.collect();
+    let geometry =
+        Geometry::check(&claims.try_into().unwrap(), file.metadata().unwrap().len()).unwrap();
+    let lock = geometry.region(RegionId::new(0)).unwrap().get() + 8 * region_word::LOCK as u64;
+    let path = scratch.path();
+    let sleeper = Actor::start("stranger-sleep", &[path.to_str().unwrap(), &lock.to_string()]);
+    sleeper.says("asleep");
+    let mapping = space.map("x", Access::ReadWrite).unwrap();
+    let neighbour = scratch.open();
+    for _ in 0..20 {
+        let guard = mapping.lock().unwrap();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let mapping = neighbour.map("x", Access::ReadWrite).unwrap();
+                drop(mapping.lock_for(DEADLINE).unwrap());
+            });
+            until_waiters(&space, "x", 1);
+            drop(guard);
+            waiter.join().unwrap();
+        });
+    }
 }
