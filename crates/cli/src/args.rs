@@ -30,6 +30,11 @@ pub(crate) struct Cli {
         default_value = "shm:default"
     )]
     pub(crate) space: String,
+    /// Also uses a space that belongs to another user who shares it with all the world, or that is not root's if
+    /// this is root: whoever owns a space can stop, mislead and crash those who use it. The same as
+    /// COMMONHOLD_ANY_OWNER=1.
+    #[arg(long, global = true)]
+    pub(crate) any_owner: bool,
     /// Prints one JSON value instead of tables.
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -4,6 +4,7 @@ pub(crate) mod bytes;
 pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod graph;
+mod in_the_way;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod locks;

@@ -50,9 +50,11 @@ impl Failure {
         Self { code: status as u8, message: Some(message.into()) }
     }
 
-    /// Whoever read standard output has gone: nothing went wrong, and nobody listens.
+    /// Whoever read standard output has gone: nobody listens to a message.
     pub(crate) const fn nobody_reads() -> Self {
-        Self { code: 0, message: None }
+        /// As a shell has it of a command that SIGPIPE ended.
+        const BROKEN_PIPE: u8 = 128 + 13;
+        Self { code: BROKEN_PIPE, message: None }
     }
 }
 

@@ -26,6 +26,7 @@ mod workers;
 use std::{io, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
+use commonhold::Owners;
 
 use crate::{
     args::{Cli, Command, SpaceCommand},
@@ -35,23 +36,30 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    start_log(cli.verbose);
-    let session = Session {
-        url: cli.space,
-        chosen: matches.value_source("space") == Some(ValueSource::CommandLine),
-        out: Out::new(cli.json),
-    };
-    match run(&session, cli.command) {
+    match parsed().and_then(|(session, command)| run(&session, command)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if let Some(message) = &failure.message {
-                eprintln!("commonhold: {message}");
+                output::complain(&format!("commonhold: {message}"));
             }
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// The arguments. Asked for help or the version, or if they make no sense, it is said here, and there is nothing to be
+/// done.
+fn parsed() -> Result<(Session, Command), Failure> {
+    let matches = Cli::command().try_get_matches().map_err(|error| output::usage(&error))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| output::usage(&error))?;
+    start_log(cli.verbose);
+    let session = Session {
+        url: cli.space,
+        chosen: matches.value_source("space") == Some(ValueSource::CommandLine),
+        owners: if cli.any_owner { Owners::Any } else { Owners::Trusted },
+        out: Out::new(cli.json),
+    };
+    Ok((session, cli.command))
 }
 
 fn run(session: &Session, command: Command) -> Result<u8, Failure> {

@@ -1,11 +1,17 @@
 //! The one place that writes to standard output.
 //!
-//! Invariants: 1. with `--json` exactly one JSON value goes out, and no table. 2. A reader that goes
-//! away (`EPIPE`) ends the command quietly with status 0: destructors run, so no lock stays behind.
+//! Invariants: 1. with `--json` exactly one JSON value goes out, and no table. 2. What could not be written is a
+//! failure, also if it was help. A reader that goes away (`EPIPE`) ends the command quietly, with the status that a
+//! shell gives to one that SIGPIPE ended: destructors run, so no lock stays behind. 3. Nothing here panics if standard
+//! error cannot be written.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use commonhold::{Visible, is_hidden};
 use serde::Serialize;
 
 use crate::{
@@ -37,10 +43,10 @@ impl Out {
         finish(io::stdout().lock().write_all(bytes))
     }
 
-    /// One line, at once.
+    /// One line or several, at once.
     pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
-        finish(writeln!(out, "{text}").and_then(|()| out.flush()))
+        finish(writeln!(out, "{}", Visible(text)).and_then(|()| out.flush()))
     }
 
     /// A line for people: not with `--json`.
@@ -52,7 +58,7 @@ impl Out {
     pub(crate) fn value(self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Failure::new(Status::Other, format!("cannot write JSON: {error}")))?;
-        self.line(&text)
+        self.line(&plain_json(&text))
     }
 
     /// A table without borders.
@@ -72,6 +78,50 @@ impl Out {
     /// Rounded on a terminal, exact for scripts.
     pub(crate) fn size(self, bytes: u64) -> String {
         if self.terminal { units::human_size(bytes) } else { bytes.to_string() }
+    }
+}
+
+/// A message for people, on standard error: if that cannot be written, nobody can be told.
+pub(crate) fn complain(text: &str) {
+    let one_line = text.replace('\n', "\\n");
+    let _ = writeln!(io::stderr(), "{}", Visible(&one_line));
+}
+
+/// The same JSON, in which hidden characters, all of which are in strings, are written as JSON has them by their
+/// numbers.
+fn plain_json(json: &str) -> String {
+    let mut plain = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character == '\n' || !is_hidden(character) {
+            plain.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a string cannot fail.
+                let _ = write!(plain, "\\u{unit:04x}");
+            }
+        }
+    }
+    plain
+}
+
+/// What clap says instead of arguments: help, the version, or what is wrong with them.
+pub(crate) fn usage(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let visible = Visible(&text).to_string();
+    // Somebody else may have chosen the arguments.
+    let printed = if visible == text {
+        error.print()
+    } else if error.use_stderr() {
+        write!(io::stderr(), "{visible}")
+    } else {
+        write!(io::stdout(), "{visible}")
+    };
+    let printed = printed.and_then(|()| io::stdout().flush());
+    let code = u8::try_from(error.exit_code()).unwrap_or(Status::Usage as u8);
+    match finish(printed) {
+        // Where it was said does not matter to one who used it wrongly.
+        Err(failure) if code == 0 => failure,
+        _ => Failure { code, message: None },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use commonhold::{ErrorKind, OpenError, Space};
+use commonhold::{ErrorKind, OpenError, OpenOptions, Owners, Shown, Space};
 
 use crate::{
     failure::{Doing, Failure},
@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before looking for signals again.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// Attaches to the space of a URL within a time.
-pub(crate) type Attach = fn(&str, Duration) -> Result<Space, OpenError>;
+/// Attaches to the space of a URL.
+pub(crate) type Attach = fn(&str, &OpenOptions) -> Result<Space, OpenError>;
 
 /// The space that was asked for, and how.
 #[derive(Debug, Clone)]
@@ -25,29 +25,41 @@ pub(crate) struct Session {
     pub(crate) url: String,
     /// Whether `--space` stood on the command line.
     pub(crate) chosen: bool,
+    /// Whose spaces are used.
+    pub(crate) owners: Owners,
     pub(crate) out: Out,
 }
 
 impl Session {
     /// Attaches to a space that must exist.
     pub(crate) fn open(&self) -> Result<Space, Failure> {
-        tracing::info!(url = %self.url, "opening");
-        let space = Space::open(&self.url).doing(|| format!("open {}", self.url))?;
+        tracing::info!(url = ?self.url, "opening");
+        let space =
+            Space::open_with(&self.url, &self.options(PATIENCE)).doing(|| self.opening())?;
         tracing::debug!(peer = ?space.peer(), "attached");
         Ok(space)
     }
 
+    fn options(&self, patience: Duration) -> OpenOptions {
+        OpenOptions { patience: Some(patience), owners: self.owners }
+    }
+
+    fn opening(&self) -> String {
+        format!("open {}", Shown::new(&self.url))
+    }
+
     /// The same, in no more time than the command has for all it does.
     pub(crate) fn open_within(&self, timeout: Option<Duration>) -> Result<Space, Failure> {
-        tracing::info!(url = %self.url, "opening");
+        tracing::info!(url = ?self.url, "opening");
         let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
-        Space::open_within(&self.url, patience).doing(|| format!("open {}", self.url))
+        Space::open_with(&self.url, &self.options(patience)).doing(|| self.opening())
     }
 
     /// Attaches to a space; a `shm:` space is formatted if it does not exist.
     pub(crate) fn open_or_format(&self) -> Result<Space, Failure> {
-        tracing::info!(url = %self.url, "opening, or formatting with defaults");
-        let space = Space::open_or_format(&self.url).doing(|| format!("open {}", self.url))?;
+        tracing::info!(url = ?self.url, "opening, or formatting with defaults");
+        let options = self.options(PATIENCE);
+        let space = Space::open_or_format_with(&self.url, &options).doing(|| self.opening())?;
         tracing::debug!(peer = ?space.peer(), "attached");
         Ok(space)
     }
@@ -60,14 +72,14 @@ impl Session {
         signals: &Signals,
         timeout: Option<Duration>,
     ) -> Result<Option<Space>, Failure> {
-        tracing::info!(url = %self.url, "opening");
+        tracing::info!(url = ?self.url, "opening");
         let began = Instant::now();
         let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
         while signals.last().is_none() {
             let left = patience.saturating_sub(began.elapsed());
-            match attach(&self.url, left.min(SLICE)) {
+            match attach(&self.url, &self.options(left.min(SLICE))) {
                 Err(error) if error.kind() == ErrorKind::TimedOut && left > SLICE => {}
-                result => return result.map(Some).doing(|| format!("open {}", self.url)),
+                result => return result.map(Some).doing(|| self.opening()),
             }
         }
         Ok(None)

@@ -3,7 +3,7 @@
 //! Owns: the two parsers of the command line and the two ways back. Powers are of 1024, and what
 //! does not fit the number is an error, never a smaller number.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `4096`, `64K`, `16M`, `2G`, `1T`; a trailing `B` or `iB` is allowed.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
@@ -83,6 +83,27 @@ pub(crate) fn human_size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// `5.0 s ago`; a time that is still to come by this clock is said as it is.
+pub(crate) fn since(time: SystemTime) -> String {
+    match SystemTime::now().duration_since(time) {
+        Ok(ago) => format!("{} ago", human_duration(ago)),
+        Err(_) => point(time),
+    }
+}
+
+/// A point in time, as people write it; one that no calendar of theirs reaches as seconds of Unix time.
+pub(crate) fn point(time: SystemTime) -> String {
+    /// The first second of the year 10000, which the usual way of writing has no digits for.
+    const YEAR_10000: u64 = 253_402_300_800;
+    match time.duration_since(UNIX_EPOCH).map(|since| since.as_secs()) {
+        Ok(seconds @ 0..YEAR_10000) => {
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+        }
+        Ok(seconds) => format!("{seconds} s after 1970"),
+        Err(before) => format!("{} s before 1970", before.duration().as_secs()),
+    }
+}
+
 /// `12 us`, `3.4 ms`, `5.0 s`, `2 m 3 s`.
 pub(crate) fn human_duration(time: Duration) -> String {
     let micros = time.as_micros();
@@ -148,6 +169,22 @@ mod tests {
         assert_eq!(parse_mode("660"), Ok(0o660));
         assert!(parse_mode("888").is_err());
         assert!(parse_mode("7777").is_err());
+    }
+
+    #[test]
+    fn every_point_in_time_can_be_said() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(point(at(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(point(at(253_402_300_799)), "9999-12-31T23:59:59Z");
+        assert_eq!(point(at(253_402_300_800)), "253402300800 s after 1970");
+        let last = UNIX_EPOCH + Duration::from_millis(u64::MAX);
+        assert_eq!(point(last), "18446744073709551 s after 1970");
+        assert_eq!(since(last), point(last));
+        assert_eq!(point(UNIX_EPOCH - Duration::from_secs(7)), "7 s before 1970");
+        assert!(since(at(0)).ends_with(" h 0 m ago") || since(at(0)).ends_with("m ago"));
+        for duration in [Duration::ZERO, Duration::MAX, Duration::from_millis(u64::MAX)] {
+            assert!(!human_duration(duration).is_empty());
+        }
     }
 
     #[test]

@@ -13,12 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{FormatOptions, Removal, Space};
+use commonhold::{FormatOptions, Owners, Removal, Space};
 
 use crate::{
     args::WorkerArgs,
     child,
     failure::{Doing, Failure, Status},
+    output,
     session::Session,
 };
 
@@ -31,6 +32,7 @@ pub(crate) struct Order<'a> {
     /// The hidden command.
     pub(crate) command: &'static str,
     pub(crate) url: &'a str,
+    pub(crate) owners: Owners,
     pub(crate) cell: u64,
     pub(crate) seed: u64,
     pub(crate) peers: u64,
@@ -41,6 +43,7 @@ pub(crate) struct Order<'a> {
 pub(crate) fn start(order: Order<'_>) -> Result<Child, Failure> {
     child::this_program()
         .args([order.command, "--space", order.url])
+        .args((order.owners == Owners::Any).then_some("--any-owner"))
         .args(["--parent", &std::process::id().to_string()])
         .args(["--cell", &order.cell.to_string()])
         .args(["--seed", &order.seed.to_string()])
@@ -115,7 +118,8 @@ pub(crate) fn join(children: &mut [Child]) -> Joined {
 pub(crate) fn watchdog(what: &'static str, limit: Duration) {
     let spawned = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
         thread::sleep(limit);
-        eprintln!("commonhold: {what} did not end within {} s: a call hangs", limit.as_secs());
+        let limit = limit.as_secs();
+        output::complain(&format!("commonhold: {what} did not end within {limit} s: a call hangs"));
         std::process::exit(1);
     });
     if let Err(error) = spawned {
@@ -127,6 +131,7 @@ pub(crate) fn watchdog(what: &'static str, limit: Duration) {
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(crate) url: String,
+    pub(crate) owners: Owners,
     own: bool,
 }
 
@@ -137,14 +142,15 @@ impl Ground {
         what: &str,
         options: &FormatOptions,
     ) -> Result<(Self, Space), Failure> {
+        let owners = session.owners;
         if session.chosen {
             let space = session.open_or_format()?;
-            return Ok((Self { url: session.url.clone(), own: false }, space));
+            return Ok((Self { url: session.url.clone(), owners, own: false }, space));
         }
         let url = format!("shm:{what}-{}", std::process::id());
         let options = FormatOptions { force: true, ..options.clone() };
         Space::format(&url, &options).doing(|| format!("format {url}"))?;
-        let ground = Self { url, own: true };
+        let ground = Self { url, owners, own: true };
         let space = Space::open(&ground.url).doing(|| format!("open {}", ground.url))?;
         Ok((ground, space))
     }

@@ -318,6 +318,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         DirectoryError::Medium(MediumError::Failed { call, errno }) => {
             RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
         }
+        DirectoryError::Medium(MediumError::Blocked { .. }) => RegionError::Blocked { by: None },
         DirectoryError::Unsettled => RegionError::Unsettled { name: owned() },
         DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
         DirectoryError::Damaged(damage) => RegionError::Damaged(damage),

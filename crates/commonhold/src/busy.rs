@@ -5,7 +5,7 @@
 use std::fmt;
 
 use commonhold_layout::{PeerId, ThreadId};
-use commonhold_space::DirectoryError;
+use commonhold_space::{DirectoryError, MediumError};
 
 use crate::{
     RegionError,
@@ -64,6 +64,9 @@ impl Attachment {
         match error {
             DirectoryError::Busy { slot, thread } => {
                 RegionError::Busy(Box::new(self.holder(slot, thread)))
+            }
+            DirectoryError::Medium(MediumError::Blocked { byte }) => {
+                RegionError::Blocked { by: self.platform().mapped().holder_of(byte) }
             }
             other => region_error(other, name),
         }

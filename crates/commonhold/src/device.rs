@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use commonhold_host::{Cache, MappedWindow, Url};
+use commonhold_host::{Cache, MappedWindow, Owners, Url};
 use commonhold_layout::{FormatError, HEADER_BYTES, HEADER_WORDS, MAGIC, Marker, Offset};
 use commonhold_space::Claim;
 
@@ -55,7 +55,7 @@ fn may_replace(
 }
 
 pub(crate) fn format(url: &Url, options: &FormatOptions) -> Result<(), OpenError> {
-    let mapped = commonhold_host::open(url).map_err(host)?;
+    let mapped = commonhold_host::open(url, Owners::Any).map_err(host)?;
     let seen = mapped.peek().map_err(host)?.words[0];
     may_replace(url, &mapped, seen, options)?;
     let uuid = commonhold_host::random_u128().map_err(host)?;
@@ -99,6 +99,6 @@ impl MemoryInfo {
 /// # Errors
 /// [`OpenError`], in particular [`OpenError::Device`] if no lock can live there.
 pub fn memory_of(url: &str) -> Result<MemoryInfo, OpenError> {
-    let mapped = commonhold_host::open(&parse(url)?).map_err(host)?;
+    let mapped = commonhold_host::open(&parse(url)?, Owners::Any).map_err(host)?;
     Ok(MemoryInfo::of(&mapped))
 }

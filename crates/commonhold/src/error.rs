@@ -9,7 +9,7 @@ pub use lock::LockError;
 
 use std::{fmt, io, path::PathBuf};
 
-use commonhold_host::{DeviceError, LockHolder};
+use commonhold_host::{Denied, DeviceError, LockHolder, Rights, shown};
 use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError, RecordTag};
 use commonhold_space::Room;
 
@@ -106,6 +106,23 @@ pub enum OpenError {
         /// One who is in the way, if that could be seen.
         by: Option<LockHolder>,
     },
+    /// It is no regular file, but a directory, a device, a pipe, or a link that is not followed.
+    NotAWindow {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// This user may not do that.
+    Denied(Box<Denied>),
+    /// The file belongs to a user who is neither this one nor root, and shares it with more than a group of this
+    /// one's; or this user is root. It is used only with [`Owners::Any`](crate::Owners::Any).
+    Stranger {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        rights: Rights,
+    },
     /// The file is not a space that this version can use.
     NotASpace {
         /// Which file.
@@ -122,6 +139,16 @@ pub enum OpenError {
     },
     /// There is not as much memory as the tables need; nothing of it was taken.
     NoRoom(Room),
+    /// All peer slots that no peer has are locked, as only those can who may write the file, by somebody who is no
+    /// peer.
+    SlotLocked {
+        /// Which file.
+        path: PathBuf,
+        /// One of the slots.
+        slot: u16,
+        /// Who has it locked, if that could be seen.
+        by: Option<LockHolder>,
+    },
     /// The operating system has no memory or no room on the file system.
     NoMemory {
         /// Which call failed.
@@ -153,14 +180,15 @@ impl OpenError {
             Self::InUse { .. }
             | Self::Formatting { .. }
             | Self::Held { .. }
+            | Self::SlotLocked { .. }
             | Self::Unknowable { .. } => ErrorKind::InUse,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
-            Self::NotASpace { .. } => ErrorKind::NotASpace,
+            Self::NotASpace { .. } | Self::NotAWindow { .. } => ErrorKind::NotASpace,
             Self::NoPeerSlot { .. } | Self::NoMemory { .. } | Self::NoRoom(_) => {
                 ErrorKind::NoMemory
             }
             Self::Device(why) => device_kind(why),
-            Self::Os { .. } => ErrorKind::Other,
+            Self::Os { .. } | Self::Denied(_) | Self::Stranger { .. } => ErrorKind::Other,
         }
     }
 }
@@ -186,36 +214,40 @@ impl fmt::Display for OpenError {
                 write!(
                     f,
                     "there is no space at {}; `commonhold space format` makes one",
-                    path.display()
+                    shown(path)
                 )
             }
             Self::Exists { path, found } => write!(
                 f,
                 "{} already holds {found}; choose another name, or replace it with --force",
-                path.display()
+                shown(path)
             ),
             Self::InUse { path, peers } => write!(
                 f,
                 "{peers} peers are attached to {} and not known to be dead; stop them first \
                  (`commonhold peers` lists them), or, if one is gone for good, `commonhold reap \
                  --assume-dead SLOT`",
-                path.display()
+                shown(path)
             ),
             Self::Formatting { path } => write!(
                 f,
                 "somebody is formatting {}, or died while doing so; if nobody is, begin anew with \
                  --force",
-                path.display()
+                shown(path)
             ),
-            Self::Held { .. } | Self::Unknowable { .. } | Self::TimedOut { .. } => {
-                self.fmt_about_use(f)
-            }
+            Self::Held { .. }
+            | Self::SlotLocked { .. }
+            | Self::NotAWindow { .. }
+            | Self::Denied(_)
+            | Self::Stranger { .. }
+            | Self::Unknowable { .. }
+            | Self::TimedOut { .. } => self.fmt_about_use(f),
             Self::NotAFile { url } => write!(
                 f,
                 "{url} names memory and no file: it can be formatted anew, but not removed; only shm: \
                  and file: can"
             ),
-            Self::NotASpace { path, why } => write!(f, "{}: {why}", path.display()),
+            Self::NotASpace { path, why } => write!(f, "{}: {why}", shown(path)),
             Self::Format(why) => why.fmt(f),
             Self::Device(why) => why.fmt(f),
             Self::NoPeerSlot { peers } => write!(
@@ -228,7 +260,7 @@ impl fmt::Display for OpenError {
             Self::NoMemory { call, source } => {
                 write!(f, "no memory for the space: {call}: {source}; make room on its file system")
             }
-            Self::Os { call, path, source } => write!(f, "{call} {}: {source}", path.display()),
+            Self::Os { call, path, source } => write!(f, "{call} {}: {source}", shown(path)),
         }
     }
 }
@@ -303,6 +335,12 @@ pub enum RegionError {
     /// A living peer is in the middle of changing the table of regions, and has not ended in time: it may be
     /// stopped. Nothing has changed; try again.
     Busy(Box<DirectoryHolder>),
+    /// Others had a lock on the space's file without which no memory is taken there, until the time was up. Nothing
+    /// has changed; try again.
+    Blocked {
+        /// Who has it, if that could be seen.
+        by: Option<LockHolder>,
+    },
     /// Others went on creating, destroying or changing the region until the time was up.
     Unsettled {
         /// Which name.
@@ -428,6 +466,7 @@ impl RegionError {
             }
             Self::TimedOut { .. }
             | Self::Busy(_)
+            | Self::Blocked { .. }
             | Self::Unsettled { .. }
             | Self::Suspect { .. } => ErrorKind::TimedOut,
             Self::NoSpace { .. }
@@ -499,6 +538,17 @@ impl RegionError {
     fn fmt_about_peers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy(holder) => write!(f, "{holder}"),
+            Self::Blocked { by } => {
+                match by {
+                    Some(by) => write!(f, "{by} has")?,
+                    None => f.write_str("somebody has")?,
+                }
+                write!(
+                    f,
+                    " the lock on the space's file under which memory is taken, and does not give it up; {}",
+                    used::READERS
+                )
+            }
             Self::Unsettled { name } => write!(
                 f,
                 "others were creating, destroying or changing the region {name:?} until the time was up \

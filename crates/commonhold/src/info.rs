@@ -192,6 +192,8 @@ pub struct PeerInfo {
     pub domain: String,
     /// Whether it lives.
     pub state: PeerLife,
+    /// When it attached, by the clock of its kernel.
+    pub attached: SystemTime,
     /// Its name.
     pub name: String,
 }

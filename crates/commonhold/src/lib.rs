@@ -63,10 +63,12 @@ mod unused;
 
 pub use busy::DirectoryHolder;
 pub use commonhold_host::{
-    DeviceError, LockHolder, PciAddress, PciDevice, Supply, pci_devices, physical_memory,
-    shm_directory, supply_in,
+    Denied, DeviceError, LockHolder, Owners, PciAddress, PciDevice, Rights, Supply, pci_devices,
+    physical_memory, shm_directory, supply_in,
 };
-pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};
+pub use commonhold_layout::{
+    Damage, FormatError, Name, NameError, RecordKind, RecordTag, Shown, Visible, is_hidden,
+};
 pub use commonhold_space::Room;
 pub use device::memory_of;
 pub use error::{BarrierError, ErrorKind, LockError, OpenError, RegionError};
@@ -80,7 +82,7 @@ pub use lock::{
     UpgradedGuard,
 };
 pub use mapping::Mapping;
-pub use options::{Access, CreateOptions, Destroy, FormatOptions, Removal};
+pub use options::{Access, CreateOptions, Destroy, FormatOptions, OpenOptions, Removal};
 pub use record::{
     Barrier, Condvar, Field, Mutex, MutexGuard, Once, OnceGuard, Party, Permit, Plain, Record,
     RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard, RwLockWriteGuard,

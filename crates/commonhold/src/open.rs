@@ -7,15 +7,15 @@ use std::{
 
 use commonhold_host::{
     CreateError, DeviceError, ExclusiveGate, HostError, LinuxPlatform, MappedWindow, NewWindow,
-    Peek, Url,
+    Owners, Peek, Url,
 };
-use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError};
+use commonhold_layout::{FormatError, Geometry, MAGIC, OpenError as LayoutError};
 use commonhold_space::{
     AttachError, Demand, DirectoryError, MakeError, MediumError, Space as Core, View,
 };
 
 use crate::{
-    FormatOptions, OpenError, Removal, Space,
+    FormatOptions, OpenError, OpenOptions, Removal, Space,
     attachment::Attachment,
     unused::{refuse_locked, refuse_used},
 };
@@ -57,6 +57,9 @@ pub(crate) fn host(error: HostError) -> OpenError {
         },
         HostError::NotAFile { scheme } => OpenError::NotAFile { url: scheme.to_owned() },
         HostError::Device(why) => OpenError::Device(why),
+        HostError::NotAWindow { path, found } => OpenError::NotAWindow { path, found },
+        HostError::Denied(denied) => OpenError::Denied(denied),
+        HostError::Stranger { path, rights } => OpenError::Stranger { path, rights },
         HostError::Busy { path, holder } => OpenError::TimedOut { path, by: holder },
         HostError::Call { call, source, .. } if full => OpenError::NoMemory { call, source },
         HostError::Call { call, path, source } => OpenError::Os { call, path, source },
@@ -76,6 +79,7 @@ pub(crate) fn medium(error: MediumError, path: PathBuf) -> OpenError {
             call: "fallocate",
             source: std::io::Error::from_raw_os_error(errno),
         },
+        MediumError::Blocked { .. } => OpenError::TimedOut { path, by: None },
         MediumError::Failed { call, errno } => {
             OpenError::Os { call, path, source: std::io::Error::from_raw_os_error(errno) }
         }
@@ -86,7 +90,7 @@ pub(crate) fn medium(error: MediumError, path: PathBuf) -> OpenError {
 fn attach_error(error: AttachError, path: PathBuf) -> OpenError {
     match error {
         AttachError::Open(why) => OpenError::NotASpace { path, why },
-        AttachError::NoSlot { peers } => OpenError::NoPeerSlot { peers },
+        AttachError::NoSlot { peers, .. } => OpenError::NoPeerSlot { peers },
         AttachError::Medium(error) | AttachError::Directory(DirectoryError::Medium(error)) => {
             medium(error, path)
         }
@@ -101,7 +105,7 @@ fn attach_error(error: AttachError, path: PathBuf) -> OpenError {
 
 /// The view of a space on a device, without attaching to it.
 pub(crate) fn device_view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
-    let mapped = commonhold_host::open(url).map_err(host)?;
+    let mapped = commonhold_host::open(url, Owners::Any).map_err(host)?;
     let peek = mapped.peek().map_err(host)?;
     if peek.is_all_ones() {
         return Err(OpenError::Device(DeviceError::AllOnes));
@@ -128,43 +132,56 @@ pub(crate) fn window_path(url: &Url) -> PathBuf {
     commonhold_host::path_of(url).unwrap_or_else(|| PathBuf::from(url.to_string()))
 }
 
-pub(crate) fn open(url: &str, patience: Duration) -> Result<Space, OpenError> {
+pub(crate) fn open(url: &str, options: &OpenOptions) -> Result<Space, OpenError> {
     let parsed = parse(url)?;
     let path = || window_path(&parsed);
     let attach = |view: View<LinuxPlatform>| {
         let identity = view.platform().identity();
-        Core::attach(view, &identity).map_err(|error| attach_error(error, path()))
+        Core::attach(view, &identity)
     };
     let core = if parsed.is_device() {
-        attach(device_view(&parsed)?)?
+        attach(device_view(&parsed)?).map_err(|error| attach_error(error, path()))?
     } else {
-        let gate = commonhold_host::enter(&parsed, patience).map_err(host)?;
+        let patience = options.patience.unwrap_or(PATIENCE);
+        let gate = commonhold_host::enter(&parsed, options.owners, patience).map_err(host)?;
         let peek = gate.peek().map_err(host)?;
         // The gate is held until the peer is live: whoever removes the space sees it then.
-        let core = attach(view(peek, || gate.map(), path(), View::open)?)?;
+        let core =
+            attach(view(peek, || gate.map(), path(), View::open)?).map_err(
+                |error| match error {
+                    AttachError::NoSlot { locked: Some(slot), .. } => {
+                        let slot = slot.get();
+                        OpenError::SlotLocked { path: path(), slot, by: gate.holder_of_slot(slot) }
+                    }
+                    error => attach_error(error, path()),
+                },
+            )?;
         drop(gate);
         core
     };
     Ok(Space::of(Attachment::new(parsed.to_string(), core)))
 }
 
-pub(crate) fn open_or_format(url: &str, patience: Duration) -> Result<Space, OpenError> {
+pub(crate) fn open_or_format(url: &str, options: &OpenOptions) -> Result<Space, OpenError> {
     let began = Instant::now();
+    let patience = options.patience.unwrap_or(PATIENCE);
+    let new = FormatOptions { owners: options.owners, ..FormatOptions::default() };
     let is_shm = matches!(parse(url)?, Url::Shm { .. });
     loop {
         let left = patience.saturating_sub(began.elapsed());
-        match open(url, left) {
+        let within = OpenOptions { patience: Some(left), ..*options };
+        match open(url, &within) {
             Err(OpenError::NotFound { .. }) if is_shm => {}
             result => return result,
         }
-        match format(url, &FormatOptions::default()) {
+        match format(url, &new) {
             // Also if somebody else was faster: theirs is as good.
             Ok(()) | Err(OpenError::Exists { .. }) => {}
             Err(error) => return Err(error),
         }
         // What was made just now can have been removed by now.
         if left.is_zero() {
-            return open(url, left);
+            return open(url, &within);
         }
     }
 }
@@ -174,9 +191,18 @@ pub(crate) fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError
     if parsed.is_device() {
         return crate::device::format(&parsed, options);
     }
+    if options.capacity == Some(0) {
+        let (least, most) = (1, 1 << 48);
+        return Err(OpenError::Format(FormatError::OutOfRange {
+            option: "capacity",
+            asked: 0,
+            least,
+            most,
+        }));
+    }
     let began = Instant::now();
     loop {
-        let found = look(&parsed)?;
+        let found = look(&parsed, options.owners)?;
         let made = format_over(&parsed, &found, options);
         // What was found has been removed, or there is something where nothing was.
         let changed = match (&made, found) {
@@ -206,7 +232,7 @@ fn format_over(url: &Url, found: &Ground, options: &FormatOptions) -> Result<(),
         Ground::Nothing => commonhold_host::create(url, new, make).map(drop),
         _ => {
             let allow = |gate: &ExclusiveGate| may_replace(url, gate, options);
-            commonhold_host::replace(url, PATIENCE, new, make, allow).map(drop)
+            commonhold_host::replace(url, (options.owners, PATIENCE), new, make, allow).map(drop)
         }
     };
     made.map_err(|error| match error {
@@ -219,7 +245,7 @@ fn format_over(url: &Url, found: &Ground, options: &FormatOptions) -> Result<(),
 /// Whether the file whose gate is held may be formatted over, as it is now.
 fn may_replace(url: &Url, gate: &ExclusiveGate, options: &FormatOptions) -> Result<(), OpenError> {
     let peek = gate.peek().map_err(host)?;
-    let ground = ground_of(url, &peek)?;
+    let ground = ground_of(url, options.owners, &peek)?;
     ground.allow(options, || gate.path().to_owned())?;
     match ground {
         // Without a bit that is set there is no owner of anything; but somebody may hold a file that was
@@ -238,20 +264,20 @@ pub(crate) fn unmade(error: MakeError, path: PathBuf) -> OpenError {
     }
 }
 
-fn look(url: &Url) -> Result<Ground, OpenError> {
-    match commonhold_host::peek(url) {
-        Ok(peek) => ground_of(url, &peek),
+fn look(url: &Url, owners: Owners) -> Result<Ground, OpenError> {
+    match commonhold_host::peek(url, owners) {
+        Ok(peek) => ground_of(url, owners, &peek),
         Err(HostError::NotFound { .. }) => Ok(Ground::Nothing),
         Err(error) => Err(host(error)),
     }
 }
 
-fn ground_of(url: &Url, peek: &Peek) -> Result<Ground, OpenError> {
+fn ground_of(url: &Url, owners: Owners, peek: &Peek) -> Result<Ground, OpenError> {
     Ok(if peek.size == 0 {
         Ground::Empty
     } else if peek.words[0] == MAGIC {
         Ground::Space
-    } else if commonhold_host::is_blank(url).map_err(host)? {
+    } else if commonhold_host::is_blank(url, owners).map_err(host)? {
         Ground::Blank(peek.size)
     } else {
         Ground::Other
@@ -301,12 +327,12 @@ pub(crate) fn plan(
     }
 }
 
-pub(crate) fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
+pub(crate) fn remove(url: &str, removal: Removal, owners: Owners) -> Result<(), OpenError> {
     let parsed = parse(url)?;
     if parsed.is_device() {
         return Err(OpenError::NotAFile { url: url.to_owned() });
     }
-    let gate = commonhold_host::seize(&parsed, PATIENCE).map_err(host)?;
+    let gate = commonhold_host::seize(&parsed, owners, PATIENCE).map_err(host)?;
     if removal == Removal::IfUnused {
         let found = gate.peek().map_err(host)?.words[0];
         if found == MAGIC {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use commonhold_host::Owners;
+
 /// How to format a space. The default chooses everything by the size of the window.
 ///
 /// ```
@@ -28,6 +30,24 @@ pub struct FormatOptions {
     /// Replace a space, or other data, that is there already: refused while live peers are attached. And take memory
     /// for the tables even if it does not seem to be there.
     pub force: bool,
+    /// Whose file may be looked at, and replaced.
+    pub owners: Owners,
+}
+
+/// How to open a space.
+///
+/// ```
+/// use commonhold::{OpenOptions, Owners};
+/// let options = OpenOptions { owners: Owners::Any, ..OpenOptions::default() };
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenOptions {
+    /// How long to wait for others who remove or replace the space; default: 2 s.
+    pub patience: Option<Duration>,
+    /// Whose spaces are used. A name in a directory that all may write, as `/dev/shm` is, belongs to whoever comes
+    /// first.
+    pub owners: Owners,
 }
 
 /// How large a region is to be.

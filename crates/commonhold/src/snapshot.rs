@@ -61,7 +61,8 @@ impl Space {
         let platform = core.view().platform();
         let data = geometry.data();
         let live = self.peers()?.iter().filter(|peer| peer.state != PeerLife::Dead).count();
-        let used = found.records.iter().map(|record| record.extent.len()).sum();
+        // Entries that somebody has damaged may overlap, and say more than there is.
+        let used = found.records.iter().fold(0_u64, |used, r| used.saturating_add(r.extent.len()));
         Ok(SpaceInfo {
             url: attachment.url.clone(),
             version: commonhold_layout::VERSION,
@@ -149,22 +150,19 @@ impl Space {
     /// [`RegionError::Forked`].
     pub fn peers(&self) -> Result<Vec<PeerInfo>, RegionError> {
         let view = self.attachment().view()?;
-        let peers = view.peer_ids().filter_map(|peer| {
-            let (record, phase) = view.peer_record(peer)?;
-            let state = match phase {
-                PeerPhase::Live | PeerPhase::Attaching => life(view.verdict_on(&record)),
-                _ => PeerLife::Dead,
-            };
-            Some(PeerInfo {
-                slot: peer.get(),
-                generation: record.generation,
-                pid: record.identity.pid,
-                domain: domain(record.identity.boot),
-                state,
-                name: record.identity.name.to_string(),
-            })
-        });
-        Ok(peers.collect())
+        Ok(view.peer_ids().filter_map(|peer| peer_info(view, peer)).collect())
+    }
+
+    /// Who maps a region now: for whom a `destroy` waits.
+    ///
+    /// # Errors
+    /// [`RegionError::NotFound`], [`RegionError::Forked`].
+    pub fn mappers(&self, name: &str) -> Result<Vec<PeerInfo>, RegionError> {
+        let checked = checked(name)?;
+        let view = self.attachment().view()?;
+        let record = view.stat(&checked).map_err(|error| region_error(error, name))?;
+        let mappers = view.mappers(record.handle.region);
+        Ok(mappers.filter_map(|(of, _)| peer_info(view, of.peer)).collect())
     }
 
     /// Every lock that is held, waited for or not consistent. A mutex in the bytes of a region is
@@ -210,6 +208,23 @@ impl Space {
         locks.sort_by(|a, b| (&a.region, a.offset).cmp(&(&b.region, b.offset)));
         Ok(locks)
     }
+}
+
+fn peer_info(view: &View<LinuxPlatform>, peer: PeerId) -> Option<PeerInfo> {
+    let (record, phase) = view.peer_record(peer)?;
+    let state = match phase {
+        PeerPhase::Live | PeerPhase::Attaching => life(view.verdict_on(&record)),
+        _ => PeerLife::Dead,
+    };
+    Some(PeerInfo {
+        slot: peer.get(),
+        generation: record.generation,
+        pid: record.identity.pid,
+        domain: domain(record.identity.boot),
+        state,
+        attached: time(record.attached_ms),
+        name: record.identity.name.to_string(),
+    })
 }
 
 /// What the table of regions holds.

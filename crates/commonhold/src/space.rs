@@ -11,8 +11,8 @@ use commonhold_layout::PeerName;
 use commonhold_space::{self as core, Patience, RegionHandle};
 
 use crate::{
-    Access, CreateOptions, Destroy, FormatOptions, Mapping, OpenError, Reaped, RegionError,
-    RegionKey, Removal,
+    Access, CreateOptions, Destroy, FormatOptions, Mapping, OpenError, OpenOptions, Owners, Reaped,
+    RegionError, RegionKey, Removal,
     attachment::{Attachment, checked, region_error},
     open,
 };
@@ -74,10 +74,19 @@ impl Space {
     /// space at this moment it waits, 2 s at most.
     ///
     /// # Errors
-    /// [`OpenError::NotFound`], [`OpenError::NotASpace`], [`OpenError::NoPeerSlot`],
+    /// [`OpenError::NotFound`], [`OpenError::NotASpace`], [`OpenError::NoPeerSlot`], [`OpenError::Stranger`] if it
+    /// is another user's who does not share it with a group of this one,
     /// [`OpenError::TimedOut`] (mostly since somebody was stopped in the middle), and the others.
     pub fn open(url: &str) -> Result<Self, OpenError> {
-        open::open(url, open::PATIENCE)
+        open::open(url, &OpenOptions::default())
+    }
+
+    /// As [`open`](Self::open), with a say in how.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_with(url: &str, options: &OpenOptions) -> Result<Self, OpenError> {
+        open::open(url, options)
     }
 
     /// As [`open`](Self::open), but waits so long at most for others who remove or replace the space.
@@ -85,7 +94,7 @@ impl Space {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_within(url: &str, patience: Duration) -> Result<Self, OpenError> {
-        open::open(url, patience)
+        open::open(url, &OpenOptions { patience: Some(patience), ..OpenOptions::default() })
     }
 
     /// As [`open`](Self::open); but a `shm:` space that does not exist is formatted with defaults first.
@@ -93,7 +102,15 @@ impl Space {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_or_format(url: &str) -> Result<Self, OpenError> {
-        open::open_or_format(url, open::PATIENCE)
+        open::open_or_format(url, &OpenOptions::default())
+    }
+
+    /// As [`open_or_format`](Self::open_or_format), with a say in how.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_or_format_with(url: &str, options: &OpenOptions) -> Result<Self, OpenError> {
+        open::open_or_format(url, options)
     }
 
     /// As [`open_or_format`](Self::open_or_format), but waits so long at most for others who remove or
@@ -102,7 +119,8 @@ impl Space {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_or_format_within(url: &str, patience: Duration) -> Result<Self, OpenError> {
-        open::open_or_format(url, patience)
+        let options = OpenOptions { patience: Some(patience), ..OpenOptions::default() };
+        open::open_or_format(url, &options)
     }
 
     /// Formats a space, and does not attach to it. Of a file, the name appears at once and whole, or
@@ -125,7 +143,15 @@ impl Space {
     /// it cannot be read and somebody uses it or may, unless forced; [`OpenError::TimedOut`] if somebody was
     /// opening it for more than 2 s; [`OpenError::NotFound`].
     pub fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
-        open::remove(url, removal)
+        open::remove(url, removal, Owners::Trusted)
+    }
+
+    /// As [`remove`](Self::remove), with a say in whose spaces are touched at all.
+    ///
+    /// # Errors
+    /// As for [`remove`](Self::remove).
+    pub fn remove_of(url: &str, removal: Removal, owners: Owners) -> Result<(), OpenError> {
+        open::remove(url, removal, owners)
     }
 
     /// Names this peer for people; the default is the name of the command.

@@ -34,8 +34,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Refuses a file that anybody has locked as peers do, whatever its bytes say.
 pub(crate) fn refuse_locked(gate: &ExclusiveGate) -> Result<(), OpenError> {
-    match gate.locks().map_err(host)?.first() {
-        Some(lock) => Err(held(gate, *lock)),
+    match gate.any_lock().map_err(host)? {
+        Some(lock) => Err(held(gate, lock)),
         None => Ok(()),
     }
 }
@@ -94,8 +94,8 @@ fn refuse_living(view: &View<LinuxPlatform>, path: impl Fn() -> PathBuf) -> Resu
     if peers > 0 { Err(OpenError::InUse { path: path(), peers }) } else { Ok(()) }
 }
 
-/// Refuses if there is a lock of somebody who is not proved dead. (All whom the tables call alive have been
-/// asked. A child may keep the lock of one who is dead.)
+/// Refuses if there is the evidence of somebody who is not proved dead. (All whom the tables call alive have been
+/// asked, also those who have a lock that whoever can read the file can have. A child may keep the lock of one who is dead.)
 fn refuse_strangers(view: &View<LinuxPlatform>, gate: &ExclusiveGate) -> Result<(), OpenError> {
     let is_dead = |lock: &FileLock| {
         let peer = lock.slot.map(PeerId::new);
@@ -103,7 +103,7 @@ fn refuse_strangers(view: &View<LinuxPlatform>, gate: &ExclusiveGate) -> Result<
     };
     let began = Instant::now();
     loop {
-        let locks = gate.locks().map_err(host)?;
+        let locks = gate.evidence(view.geometry().peers()).map_err(host)?;
         match locks.iter().find(|lock| !is_dead(lock)) {
             None => return Ok(()),
             Some(lock) if began.elapsed() > LEAVING => return Err(held(gate, *lock)),

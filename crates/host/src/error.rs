@@ -8,7 +8,12 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{holder::LockHolder, refusal::DeviceError};
+use crate::{
+    holder::LockHolder,
+    refusal::DeviceError,
+    rights::{Denied, Rights},
+    shown,
+};
 
 /// Why a window could not be had, made or removed.
 #[derive(Debug)]
@@ -33,6 +38,17 @@ pub enum HostError {
     NotAWindow {
         /// What is not.
         path: PathBuf,
+        /// What it is: `a directory`.
+        found: &'static str,
+    },
+    /// This user may not do that.
+    Denied(Box<Denied>),
+    /// A stranger owns the file, and [`Owners::Any`](crate::Owners::Any) was not asked for.
+    Stranger {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        rights: Rights,
     },
     /// The URL is good, but this version cannot use what it names.
     NotSupported {
@@ -95,16 +111,16 @@ pub(crate) fn is_full(errno: Errno) -> bool {
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound { path } => write!(f, "{} does not exist", path.display()),
-            Self::Exists { path } => write!(f, "{} already exists", path.display()),
+            Self::NotFound { path } => write!(f, "{} does not exist", shown(path)),
+            Self::Exists { path } => write!(f, "{} already exists", shown(path)),
             Self::Empty { path } => {
-                write!(f, "{} is empty: `space format` makes a space of it", path.display())
+                write!(f, "{} is empty: `space format` makes a space of it", shown(path))
             }
-            Self::NotAWindow { path } => write!(
-                f,
-                "{} is not a regular file; memory of devices is named by pci: or mem:",
-                path.display()
-            ),
+            Self::NotAWindow { path, found } => write!(f, "{} is {found}", shown(path)),
+            Self::Denied(denied) => denied.fmt(f),
+            Self::Stranger { path, rights } => {
+                write!(f, "{} {rights}: it is a stranger's", shown(path))
+            }
             Self::NotSupported { scheme } => write!(f, "{scheme} is not supported yet"),
             Self::NotAFile { scheme } => write!(
                 f,
@@ -112,7 +128,7 @@ impl fmt::Display for HostError {
             ),
             Self::Device(error) => error.fmt(f),
             Self::Busy { path, holder } => {
-                write!(f, "{} is being opened, removed or replaced", path.display())?;
+                write!(f, "{} is being opened, removed or replaced", shown(path))?;
                 match holder {
                     Some(holder) => write!(f, " by {holder}"),
                     None => f.write_str(" by others all the time"),
@@ -122,7 +138,7 @@ impl fmt::Display for HostError {
                 f.write_str("the space was opened before the process forked: open it anew")
             }
             Self::Call { call, path, source } => {
-                write!(f, "{call} failed on {}: {source}", path.display())?;
+                write!(f, "{call} failed on {}: {source}", shown(path))?;
                 match (*call, source.raw_os_error()) {
                     ("mmap", Some(libc::ENOMEM)) => f.write_str(
                         "; is the address space limited (`ulimit -v`)? a smaller capacity may fit",
@@ -138,6 +154,7 @@ impl Error for HostError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Call { source, .. } => Some(source),
+            Self::Denied(denied) => Some(&denied.source),
             _ => None,
         }
     }

@@ -20,13 +20,12 @@
 use std::{
     os::fd::BorrowedFd,
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
 
 use commonhold_window::Point;
 use rustix::{
-    fs::{self, Stat},
+    fs::{self, OFlags, Stat},
     io::Errno,
 };
 
@@ -38,17 +37,10 @@ use crate::{
     kind::MemoryKind,
     map::{MappedWindow, open_again},
     name::identity,
-    ofd::{self, LockByte, LockedBytes},
+    ofd::{self, LockByte, LockedBytes, Sought},
     own_fd::OwnFd,
     peek::Peek,
 };
-
-/// Between two attempts: at first, and at most.
-const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(2);
-
-/// Locks on one file that are told of, at most: one for each peer that there can be, and some.
-const MOST_LOCKS: usize = 5000;
 
 /// How a gate is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +79,10 @@ pub struct FileLock {
     pub slot: Option<u16>,
 }
 
+fn told(lock: LockedBytes) -> FileLock {
+    FileLock { byte: lock.first, slot: lock.peer().map(commonhold_layout::PeerId::get) }
+}
+
 impl Held {
     fn take(place: Place, hold: Hold, patience: Duration) -> Result<Self, HostError> {
         let began = Instant::now();
@@ -105,10 +101,9 @@ impl Held {
 
     fn open(place: &Place) -> Result<Self, HostError> {
         let failed = |call| place.failed(call);
-        let file = place.open_to_write()?;
+        let file = place.open_as(OFlags::RDWR)?;
         let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
         let stat: Stat = fs::fstat(&file).map_err(failed("fstat"))?;
-        place.check_regular(&stat)?;
         let kind = MemoryKind::of_file(&fs::fstatfs(&file).map_err(failed("fstatfs"))?);
         let file = OwnFd::new(file, guard).map_err(failed("open"))?;
         let place = place.clone();
@@ -120,36 +115,36 @@ impl Held {
     }
 
     fn lock(&mut self, hold: Hold, patience: Duration) -> Result<(), HostError> {
-        let began = Instant::now();
-        let mut pause = SHORTEST_PAUSE;
-        loop {
+        let attempt = || {
             let file = self.file()?;
             let tried = match hold {
                 Hold::Shared => ofd::try_share(file, LockByte::GATE),
                 Hold::Alone => ofd::try_lock(file, LockByte::GATE),
             };
             match tried {
-                Ok(true) => {
-                    self.locked = true;
-                    return Ok(());
-                }
-                Ok(false) => {}
+                Ok(true) => Ok(Some(true)),
+                Ok(false) => Ok(None),
                 // A file system without locks, and none where the lack of one would prove anything.
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS)
                     if !self.kind.locks_are_proof() =>
                 {
-                    return Ok(());
+                    Ok(Some(false))
                 }
-                Err(errno) => return Err(self.place.failed("fcntl")(errno)),
+                Err(errno) => Err(self.place.failed("fcntl")(errno)),
             }
-            let left = patience.saturating_sub(began.elapsed());
-            if left.is_zero() {
-                let holder = self.holder_of(LockByte::GATE.offset());
-                return Err(HostError::Busy { path: self.place.path.clone(), holder });
-            }
-            thread::sleep(pause.min(left));
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        };
+        let mut locked = false;
+        let done = ofd::patiently(patience, || {
+            let tried = attempt()?;
+            locked = tried.unwrap_or(false);
+            Ok::<_, HostError>(tried.is_some())
+        })?;
+        if !done {
+            let holder = self.holder_of(LockByte::GATE.offset());
+            return Err(HostError::Busy { path: self.place.path.clone(), holder });
         }
+        self.locked = locked;
+        Ok(())
     }
 
     fn holder_of(&self, byte: u64) -> Option<LockHolder> {
@@ -191,6 +186,12 @@ impl SharedGate {
     /// [`HostError`] of reading.
     pub fn peek(&self) -> Result<Peek, HostError> {
         self.0.peek()
+    }
+
+    /// Who has the byte locked where a peer leaves its evidence, as far as `/proc` shows it to this process.
+    #[must_use]
+    pub fn holder_of_slot(&self, slot: u16) -> Option<LockHolder> {
+        self.0.holder_of(LockByte::of_peer(commonhold_layout::PeerId::new(slot)).offset())
     }
 
     /// Maps the file: this very one, whatever its path comes to mean. The gate is not kept by that.
@@ -238,23 +239,34 @@ impl ExclusiveGate {
         self.0.map()
     }
 
-    /// The locks of others where peers leave evidence, in no order. (If there are more than any number of
-    /// peers could leave, not all of them.)
+    /// A lock that somebody else has where peers leave evidence, or where holes are filled, if there is any: of
+    /// whatever kind, whoever can have it.
     ///
     /// # Errors
     /// [`HostError`] of `fcntl`.
-    pub fn locks(&self) -> Result<Vec<FileLock>, HostError> {
+    pub fn any_lock(&self) -> Result<Option<FileLock>, HostError> {
+        if !self.0.locked {
+            return Ok(None);
+        }
+        // From behind the gate on: who fills holes lives as well.
+        let bytes = LockedBytes::from(LockByte::FILL);
+        let found = ofd::lock_within(self.0.file()?, bytes, Sought::Any);
+        Ok(found.map_err(self.0.place.failed("fcntl"))?.map(told))
+    }
+
+    /// What others have left as evidence in the slots of so many peers, in no order. Locks that whoever can read the
+    /// file can have are none, and neither are those that reach beyond these slots.
+    ///
+    /// # Errors
+    /// [`HostError`] of `fcntl`.
+    pub fn evidence(&self, peers: u16) -> Result<Vec<FileLock>, HostError> {
         if !self.0.locked {
             return Ok(Vec::new());
         }
-        // From behind the gate on: who fills holes lives as well.
-        let found = ofd::locks_from(self.0.file()?, LockByte::FILL, MOST_LOCKS)
+        let bytes = LockedBytes::of_peers(peers);
+        let found = ofd::locks_within(self.0.file()?, bytes, Sought::Exclusive, usize::from(peers))
             .map_err(self.0.place.failed("fcntl"))?;
-        let told = |lock: LockedBytes| FileLock {
-            byte: lock.first,
-            slot: lock.peer().map(commonhold_layout::PeerId::get),
-        };
-        Ok(found.into_iter().map(told).collect())
+        Ok(found.into_iter().filter(|lock| lock.lie_in(bytes)).map(told).collect())
     }
 
     /// Who has the lock, as far as `/proc` shows it to this process.

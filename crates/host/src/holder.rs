@@ -1,7 +1,8 @@
 //! Who has a byte of a file locked, for people.
 //!
 //! # What it owns
-//! The reading of `/proc/PID/fdinfo`, which shows the locks of those processes that this one may look at.
+//! The reading of `/proc/PID/fdinfo`, which shows the locks of those processes that this one may look at, and of
+//! `/proc/locks`, which shows all, but the processes only of those that are not open file descriptions'.
 //!
 //! # Invariants
 //! 1. It takes a bounded time, however many processes there are.
@@ -14,6 +15,8 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+
+use crate::process::age_of;
 
 /// Longest search.
 const TIME: Duration = Duration::from_millis(500);
@@ -28,12 +31,23 @@ pub struct LockHolder {
     pub name: String,
     /// Whether it is stopped, by a signal or by a debugger.
     pub stopped: bool,
+    /// Whose process it is: the user id.
+    pub uid: u32,
+    /// How long it has run: it cannot have had the lock for longer. `None` if that cannot be seen.
+    pub age: Option<Duration>,
 }
 
 impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} ({:?}", self.pid, self.name)?;
-        f.write_str(if self.stopped { ", stopped)" } else { ")" })
+        f.write_str(if self.stopped { ", stopped)" } else { ")" })?;
+        write!(f, " of user {}", self.uid)?;
+        match self.age.map(|age| age.as_secs()) {
+            None => Ok(()),
+            Some(age @ 0..60) => write!(f, ", started {age} s ago,"),
+            Some(age @ 60..3600) => write!(f, ", started {} min ago,", age / 60),
+            Some(age) => write!(f, ", started {} h ago,", age / 3600),
+        }
     }
 }
 
@@ -61,7 +75,16 @@ impl LockHolder {
                 break;
             }
         }
-        found
+        found.or_else(|| Self::listed(file, byte))
+    }
+
+    /// One of those whose files this process may not look at.
+    fn listed((device, inode): (u64, u64), byte: u64) -> Option<Self> {
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let file = format!("{major:02x}:{minor:02x}:{inode}");
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let pid = locks.lines().find_map(|line| pid_of_lock(line, &file, byte))?;
+        Some(Self::look(pid, &Path::new("/proc").join(pid.to_string())))
     }
 
     fn look(pid: u32, process: &Path) -> Self {
@@ -71,7 +94,9 @@ impl LockHolder {
             line.unwrap_or_default().trim()
         };
         let stopped = field("State:").starts_with(['T', 't']);
-        Self { pid, name: field("Name:").to_owned(), stopped }
+        let uid = field("Uid:").split_ascii_whitespace().next().and_then(|uid| uid.parse().ok());
+        let name = field("Name:").to_owned();
+        Self { pid, name, stopped, uid: uid.unwrap_or(u32::MAX), age: age_of(pid) }
     }
 }
 
@@ -114,9 +139,32 @@ fn is_lock_of(line: &str, byte: u64) -> bool {
         && first.zip(last).is_some_and(|(a, b): (u64, u64)| (a..=b).contains(&byte))
 }
 
+/// A line as `1: POSIX  ADVISORY  READ 815 00:1b:9 0 EOF`, and its process, if it is of this file and has this byte.
+fn pid_of_lock(line: &str, file: &str, byte: u64) -> Option<u32> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [.., pid, of, _, _] = words[..] else { return None };
+    let found = of == file && is_lock_of(&format!("lock:{line}"), byte);
+    // -1: a lock of a description, which no process is told of.
+    pid.parse().ok().filter(|pid| found && *pid > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_in_the_list_of_all_names_its_process_unless_a_description_has_it() {
+        let of = |pid, bytes| format!("3: POSIX  ADVISORY  READ  {pid} 00:1b:9 {bytes}");
+        assert_eq!(pid_of_lock(&of("815", "5 9"), "00:1b:9", 7), Some(815));
+        assert_eq!(pid_of_lock(&of("815", "0 EOF"), "00:1b:9", 7), Some(815));
+        for (line, file) in [(of("-1", "5 9"), "00:1b:9"), (of("815", "8 9"), "00:1b:9")] {
+            assert_eq!(pid_of_lock(&line, file, 7), None);
+        }
+        assert_eq!(pid_of_lock(&of("815", "5 9"), "00:1b:8", 7), None);
+        for line in ["", "1:", "1: -> POSIX", "x y 00:1b:9 z w"] {
+            assert_eq!(pid_of_lock(line, "00:1b:9", 7), None);
+        }
+    }
 
     #[test]
     fn a_lock_is_known_by_its_bytes_and_flock_is_none() {

@@ -55,6 +55,7 @@ mod process;
 pub mod pthread;
 mod refusal;
 mod resident;
+mod rights;
 mod room;
 #[cfg(test)]
 mod scratch;
@@ -85,11 +86,19 @@ pub use priority::Priority;
 pub use probe::{Cache, Cost, Memory};
 pub use process::parent_of;
 pub use refusal::DeviceError;
+pub use rights::{Denied, Owners, Rights};
 pub use room::{Supply, supply_in};
 pub use shm::shm_directory;
 pub use stopped::is_stopped;
 pub use uffd::{PagedSpace, Paging, PagingError, UffdMmu, UffdObject, UffdSpace, UserfaultError};
 pub use url::{PciAddress, Url, UrlError};
+
+/// A path, for messages.
+#[must_use]
+pub fn shown(path: &std::path::Path) -> commonhold_layout::Shown<'_> {
+    use std::os::unix::ffi::OsStrExt;
+    commonhold_layout::Shown::of_bytes(path.as_os_str().as_bytes())
+}
 
 /// A random number of the kernel: for the identity of a new space.
 ///

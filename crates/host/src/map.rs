@@ -40,9 +40,10 @@ use crate::{
     device::{Device, DevicePlace},
     error::HostError,
     fork::ForkGuard,
+    holder::LockHolder,
     kind::MemoryKind,
     medium::FileMedium,
-    name::FileName,
+    name::{FileName, identity},
     own_fd::OwnFd,
     peek::Peek,
     probe::{Cache, Memory, probe},
@@ -138,7 +139,7 @@ impl MappedWindow {
         let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
         let stat = fs::fstat(&file).map_err(failed("fstat"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(HostError::NotAWindow { path: path.to_owned() });
+            return Err(HostError::NotAWindow { path: path.to_owned(), found: "no regular file" });
         }
         let kind = MemoryKind::of_file(&fs::fstatfs(&file).map_err(failed("fstatfs"))?);
         let size = usize::try_from(stat.st_size).map_err(|_| failed("fstat")(Errno::FBIG))?;
@@ -244,6 +245,13 @@ impl MappedWindow {
             Backing::File(medium) => medium.file(),
             Backing::Device(device) => device.file(),
         }
+    }
+
+    /// Who has a byte of the file behind it locked, as far as `/proc` shows it to this process.
+    #[must_use]
+    pub fn holder_of(&self, byte: u64) -> Option<LockHolder> {
+        let stat = fs::fstat(self.file()?).ok()?;
+        LockHolder::of(identity(&stat), byte)
     }
 
     /// Says where the file behind it can be opened again, should the program close its descriptor.
@@ -375,7 +383,8 @@ impl MappedWindow {
 /// Opens an open file again: another description of the same file.
 pub(crate) fn open_again(file: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, HostError> {
     let failed = |call| move |errno| HostError::call(call, path, errno);
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+    // NONBLOCK: the name may mean a pipe by now.
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let link = proc_link(file);
     match retry_on_intr(|| fs::open(&link, flags, Mode::empty())) {
         Ok(again) => return Ok(again),

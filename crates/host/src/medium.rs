@@ -10,7 +10,8 @@
 //! Where `fallocate` does not exist, zeros are written over the holes. Between finding a hole and
 //! writing to it, somebody else could commit the same bytes *and then use them*, and the zeros would
 //! fall on data. So filling happens under a lock of its own: whoever uses bytes has committed them,
-//! and so filled the hole, under that lock before.
+//! and so filled the hole, under that lock before. Whoever can read the file can have that lock, too, so it is not
+//! waited for without an end.
 //!
 //! # What it does not do
 //! On a file system that has neither `fallocate` nor knows its holes (`SEEK_HOLE`), a commit promises
@@ -19,6 +20,7 @@
 use std::{
     os::fd::BorrowedFd,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use commonhold_layout::Extent;
@@ -41,6 +43,10 @@ use crate::{
 /// `fallocate` that is interrupted gives back what it took, so a program with a fast timer would
 /// never finish a large one.
 const CHUNK: u64 = 16 << 20;
+/// Bytes in which holes are looked for and filled without letting others do so.
+const PIECE: u64 = 1 << 20;
+/// How long to wait for others to fill a piece: a hundred times what that takes on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(3);
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// A file as the medium of a window.
@@ -113,7 +119,9 @@ impl FileMedium {
         for (at, len) in chunks(extent, CHUNK.max(self.kind.page_size())) {
             match retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), at, len)) {
                 Ok(()) => {}
-                Err(errno) if is_unsupported(errno) => return self.fill_holes(file, extent),
+                Err(errno) if is_unsupported(errno) => {
+                    return self.fill_holes(file, extent, PATIENCE);
+                }
                 Err(errno) => return Err(error("fallocate")(errno)),
             }
         }
@@ -188,18 +196,30 @@ impl FileMedium {
         Ok(())
     }
 
-    /// Writes zeros over the holes of an extent.
-    fn fill_holes(&self, file: BorrowedFd<'_>, extent: Extent) -> Result<(), MediumError> {
+    /// Writes zeros over the holes of an extent, waiting so long at most, before each piece, for others who do so.
+    fn fill_holes(
+        &self,
+        file: BorrowedFd<'_>,
+        extent: Extent,
+        patience: Duration,
+    ) -> Result<(), MediumError> {
         let _threads = self.fill.lock().unwrap_or_else(PoisonError::into_inner);
-        ofd::lock(file, LockByte::FILL).map_err(error("fcntl"))?;
-        let filled = for_each_run(file, extent, Run::Hole, |hole| {
-            for (at, len) in chunks(hole, ZEROS.len() as u64) {
-                write_zeros(file, at, len)?;
+        for (at, len) in chunks(extent, PIECE) {
+            let piece = Extent::new(at, len).ok_or_else(|| error("fallocate")(Errno::INVAL))?;
+            let attempt = || ofd::try_lock(file, LockByte::FILL).map_err(error("fcntl"));
+            if !ofd::patiently(patience, attempt)? {
+                return Err(MediumError::Blocked { byte: LockByte::FILL.offset() });
             }
-            Ok(())
-        });
-        let unlocked = ofd::unlock(file, LockByte::FILL).map_err(error("fcntl"));
-        filled.and(unlocked)
+            let filled = for_each_run(file, piece, Run::Hole, |hole| {
+                for (at, len) in chunks(hole, ZEROS.len() as u64) {
+                    write_zeros(file, at, len)?;
+                }
+                Ok(())
+            });
+            let unlocked = ofd::unlock(file, LockByte::FILL).map_err(error("fcntl"));
+            filled.and(unlocked)?;
+        }
+        Ok(())
     }
 }
 
@@ -279,6 +299,7 @@ mod tests {
     use crate::{map::MappedWindow, scratch::Scratch};
     use commonhold_layout::Offset;
     use commonhold_space::Medium;
+    use std::os::fd::AsFd;
 
     fn three_pages(scratch: &Scratch) -> MappedWindow {
         scratch.window("three", 3 * 4096)
@@ -328,7 +349,7 @@ mod tests {
         let own = OwnFd::new(mapped.reopen().unwrap(), guard).unwrap();
         let medium = FileMedium::new(own, mapped.kind());
         let all = Extent::new(100, 3 * 4096 - 200).unwrap();
-        medium.fill_holes(medium.file().unwrap(), all).unwrap();
+        medium.fill_holes(medium.file().unwrap(), all, PATIENCE).unwrap();
         assert_eq!(byte(&mapped, 5000), b'x');
         for_each_run(file, all, Run::Hole, |hole| panic!("a hole is left: {hole:?}")).unwrap();
 
@@ -342,5 +363,21 @@ mod tests {
         })
         .unwrap();
         assert_eq!(holes, 1, "zeroing must not touch a hole");
+    }
+
+    /// Whoever could read the file could lock the byte for ever, and every `create` waited for it for ever.
+    #[test]
+    fn who_reads_the_file_does_not_hold_up_the_filling_of_holes_for_ever() {
+        let scratch = Scratch::new();
+        let mapped = three_pages(&scratch);
+        let reader = std::fs::File::open(mapped.path()).unwrap();
+        assert!(ofd::try_share(reader.as_fd(), LockByte::FILL).unwrap());
+        let own = OwnFd::new(mapped.reopen().unwrap(), mapped.guard()).unwrap();
+        let medium = FileMedium::new(own, mapped.kind());
+        let all = Extent::new(0, 3 * 4096).unwrap();
+        let fill = || medium.fill_holes(medium.file().unwrap(), all, Duration::from_millis(20));
+        assert_eq!(fill(), Err(MediumError::Blocked { byte: LockByte::FILL.offset() }));
+        drop(reader);
+        assert_eq!(fill(), Ok(()));
     }
 }

@@ -13,9 +13,11 @@
 //! # What it does not do
 //! It finds out nothing about the range but what the kernel calls it.
 
-use std::{env, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
-use crate::{device::DevicePlace, error::HostError, kind::MemoryKind, refusal::DeviceError};
+use crate::{
+    device::DevicePlace, error::HostError, kind::MemoryKind, refusal::DeviceError, rights::variable,
+};
 
 /// Names a device to use instead of `/dev/mem`.
 const DEVICE: &str = "COMMONHOLD_DEV_MEM";
@@ -23,7 +25,7 @@ const DEVICE: &str = "COMMONHOLD_DEV_MEM";
 /// Where physical memory can be mapped.
 #[must_use]
 pub fn physical_memory() -> PathBuf {
-    let device = env::var_os(DEVICE).filter(|device| !device.is_empty());
+    let device = variable(DEVICE);
     device.map_or_else(|| PathBuf::from("/dev/mem"), PathBuf::from)
 }
 

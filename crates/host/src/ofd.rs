@@ -5,8 +5,17 @@
 //! peer in `slot`; byte `2^62 - 1` is held while holes of a file are being filled; byte `2^62 - 2` is the
 //! gate (`gate.rs`). They mean that in every version of the format, since they are asked for where the
 //! version cannot be read.
+//!
+//! # Invariants
+//! 1. Nobody waits for a lock without an end: the kernel's own waiting (`F_OFD_SETLKW`) is not used.
+//! 2. Whoever may only read the file can lock any byte *shared*, and no byte exclusively. So a shared lock is evidence
+//!    of nothing.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{
+    os::fd::{AsRawFd, BorrowedFd},
+    thread,
+    time::{Duration, Instant},
+};
 
 use commonhold_layout::PeerId;
 use rustix::io::Errno;
@@ -42,11 +51,46 @@ impl LockedBytes {
     /// The last byte of any file.
     const LAST: u64 = i64::MAX.unsigned_abs();
 
+    /// From a byte to the last of all.
+    pub(crate) const fn from(byte: LockByte) -> Self {
+        Self { first: byte.offset(), last: Self::LAST }
+    }
+
+    /// The evidence of this many peers.
+    pub(crate) const fn of_peers(peers: u16) -> Self {
+        let first = EVIDENCE.unsigned_abs();
+        Self { first, last: first + (peers as u64).saturating_sub(1) }
+    }
+
+    /// Whether all of them are among `others`.
+    pub(crate) const fn lie_in(self, others: Self) -> bool {
+        others.first <= self.first && self.last <= others.last
+    }
+
     /// Whose evidence it is, if it is one.
     pub(crate) fn peer(self) -> Option<PeerId> {
         let slot = self.first.checked_sub(EVIDENCE.unsigned_abs())?;
         let alone = self.first == self.last;
         u16::try_from(slot).ok().filter(|_| alone).map(PeerId::new)
+    }
+}
+
+/// Which locks of others are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sought {
+    /// All, also of those who may only read the file.
+    Any,
+    /// Those that only who may write the file can have.
+    Exclusive,
+}
+
+impl Sought {
+    /// A lock of this kind would be in the way of those that are sought, and of no others.
+    const fn rival(self) -> libc::c_int {
+        match self {
+            Self::Any => libc::F_WRLCK,
+            Self::Exclusive => libc::F_RDLCK,
+        }
     }
 }
 
@@ -100,9 +144,27 @@ pub(crate) fn try_share(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Er
     }
 }
 
-/// Locks a byte, waiting for whoever has it.
-pub(crate) fn lock(file: BorrowedFd<'_>, byte: LockByte) -> Result<(), Errno> {
-    rustix::io::retry_on_intr(|| fcntl(file, libc::F_OFD_SETLKW, &mut record(libc::F_WRLCK, byte)))
+/// Tries again and again, with longer and longer pauses, until it is done or the time is up: then `false`.
+pub(crate) fn patiently<E>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<bool, E>,
+) -> Result<bool, E> {
+    /// Between two attempts: at first, and at most.
+    const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+    let began = Instant::now();
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        if attempt()? {
+            return Ok(true);
+        }
+        let left = patience.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }
 
 /// Unlocks a byte: for everybody who shares the description.
@@ -110,20 +172,25 @@ pub(crate) fn unlock(file: BorrowedFd<'_>, byte: LockByte) -> Result<(), Errno> 
     fcntl(file, libc::F_OFD_SETLK, &mut record(libc::F_UNLCK, byte))
 }
 
-/// Whether another description has the byte locked.
-pub(crate) fn is_locked(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Errno> {
-    let mut lock = record(libc::F_WRLCK, byte);
+/// Whether another description has such a lock on the byte.
+pub(crate) fn is_locked(
+    file: BorrowedFd<'_>,
+    byte: LockByte,
+    sought: Sought,
+) -> Result<bool, Errno> {
+    let mut lock = record(sought.rival(), byte);
     fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
     Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
 }
 
-/// A lock that another description has on one of these bytes, if there is any: whatever kind of lock.
+/// A lock that another description has on one of these bytes, if there is any.
 pub(crate) fn lock_within(
     file: BorrowedFd<'_>,
     bytes: LockedBytes,
+    sought: Sought,
 ) -> Result<Option<LockedBytes>, Errno> {
     let limit = |byte: u64| i64::try_from(byte).unwrap_or(i64::MAX);
-    let mut lock = record(libc::F_WRLCK, LockByte(limit(bytes.first)));
+    let mut lock = record(sought.rival(), LockByte(limit(bytes.first)));
     // Length 0 reaches to the last byte of any file.
     let all = bytes.last >= LockedBytes::LAST;
     lock.l_len = if all { 0 } else { limit(bytes.last - bytes.first).saturating_add(1) };
@@ -139,18 +206,18 @@ pub(crate) fn lock_within(
     Ok(Some(LockedBytes { first, last }))
 }
 
-/// All locks that other descriptions have from the byte on, but no more than `most`. They need not be in
-/// order.
-pub(crate) fn locks_from(
+/// All locks that other descriptions have on these bytes, but no more than `most`. They need not be in order.
+pub(crate) fn locks_within(
     file: BorrowedFd<'_>,
-    byte: LockByte,
+    bytes: LockedBytes,
+    sought: Sought,
     most: usize,
 ) -> Result<Vec<LockedBytes>, Errno> {
     let mut found = Vec::new();
     // The kernel tells of one lock at a time, and not of the first: each parts what is left to be asked.
-    let mut left = vec![LockedBytes { first: byte.offset(), last: LockedBytes::LAST }];
+    let mut left = vec![bytes];
     while let Some(asked) = left.pop() {
-        let Some(lock) = lock_within(file, asked)? else { continue };
+        let Some(lock) = lock_within(file, asked, sought)? else { continue };
         found.push(lock);
         if found.len() >= most {
             break;
@@ -179,7 +246,8 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let open = || File::options().read(true).write(true).open(&path).unwrap();
         let (asker, one, other) = (open(), open(), open());
-        let found = || locks_from(asker.as_fd(), LockByte::FILL, 100).unwrap();
+        let all = LockedBytes::from(LockByte::FILL);
+        let found = || locks_within(asker.as_fd(), all, Sought::Any, 100).unwrap();
         assert_eq!(found(), []);
         assert!(try_lock(asker.as_fd(), LockByte::GATE).unwrap());
         for slot in [9, 2, 4095] {
@@ -189,7 +257,14 @@ mod tests {
         let mut slots: Vec<_> = found().iter().map(|lock| lock.peer().unwrap().get()).collect();
         slots.sort_unstable();
         assert_eq!(slots, [2, 9, 12, 19, 4095, 4105]);
-        assert_eq!(locks_from(asker.as_fd(), LockByte::FILL, 3).unwrap().len(), 3);
+        assert_eq!(locks_within(asker.as_fd(), all, Sought::Any, 3).unwrap().len(), 3);
+        // Those of who may write alone, among the first hundred slots.
+        let peers = LockedBytes::of_peers(100);
+        let exclusive = locks_within(asker.as_fd(), peers, Sought::Exclusive, 100).unwrap();
+        let mut slots: Vec<_> = exclusive.iter().map(|lock| lock.peer().unwrap().get()).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [2, 9]);
+        assert!(exclusive.iter().all(|lock| lock.lie_in(peers) && !all.lie_in(*lock)));
         drop((one, other));
         assert_eq!(found(), []);
         // One lock without an end: no peer's, and nothing is left to be asked.

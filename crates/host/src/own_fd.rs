@@ -182,7 +182,8 @@ impl OwnFd {
 
     #[cold]
     fn open_again(&self, lost: RawFd) -> Option<BorrowedFd<'_>> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+        // NONBLOCK: the name may mean a pipe by now.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let path = self.again.get()?;
         let fresh = retry_on_intr(|| fs::open(path, flags, Mode::empty())).ok()?;
         if FileId::of_raw(fresh.as_raw_fd()) != Some(self.entry.file()) {

@@ -13,12 +13,13 @@
 //! It binds no driver and unbinds none. Mapping through sysfs works beside a driver.
 
 use std::{
-    env, fs, io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    device::DevicePlace, error::HostError, kind::MemoryKind, refusal::DeviceError, url::PciAddress,
+    device::DevicePlace, error::HostError, kind::MemoryKind, refusal::DeviceError,
+    rights::variable, url::PciAddress,
 };
 
 /// Names a directory to use instead of `/sys/bus/pci/devices`.
@@ -44,7 +45,7 @@ pub struct PciDevice {
 }
 
 fn devices() -> PathBuf {
-    let directory = env::var_os(DIRECTORY).filter(|directory| !directory.is_empty());
+    let directory = variable(DIRECTORY);
     directory.map_or_else(|| PathBuf::from("/sys/bus/pci/devices"), PathBuf::from)
 }
 

@@ -5,6 +5,8 @@
 
 use std::{os::unix::fs::FileExt, path::PathBuf, time::Duration};
 
+use rustix::fs::OFlags;
+
 use crate::{
     device::DevicePlace,
     error::{CreateError, HostError},
@@ -13,6 +15,7 @@ use crate::{
     map::MappedWindow,
     mem, pci,
     peek::Peek,
+    rights::Owners,
     shm,
     url::Url,
 };
@@ -27,10 +30,10 @@ pub struct NewWindow {
 }
 
 /// The file that a URL names.
-fn file(url: &Url) -> Result<Place, HostError> {
+fn file(url: &Url, owners: Owners) -> Result<Place, HostError> {
     match url {
-        Url::Shm { name } => Ok(shm::place(name)),
-        Url::File { path } => Ok(Place::of_path(path)),
+        Url::Shm { name } => Ok(shm::place(name).of_owners(owners)),
+        Url::File { path } => Ok(Place::of_path(path).of_owners(owners)),
         Url::Mem { .. } | Url::Pci { .. } => Err(HostError::NotAFile { scheme: url.scheme() }),
         Url::Unix { .. } => Err(HostError::NotSupported { scheme: url.scheme() }),
     }
@@ -51,10 +54,10 @@ fn device(url: &Url) -> Result<Option<DevicePlace>, HostError> {
 ///
 /// # Errors
 /// [`HostError::NotFound`], [`HostError::Empty`], [`HostError::Device`], and the others.
-pub fn open(url: &Url) -> Result<MappedWindow, HostError> {
+pub fn open(url: &Url, owners: Owners) -> Result<MappedWindow, HostError> {
     match device(url)? {
         Some(device) => device.open(),
-        None => file(url)?.open(),
+        None => file(url, owners)?.open(),
     }
 }
 
@@ -63,8 +66,8 @@ pub fn open(url: &Url) -> Result<MappedWindow, HostError> {
 ///
 /// # Errors
 /// [`HostError::NotFound`], [`HostError::NotAFile`] and the others; an empty file is no error.
-pub fn peek(url: &Url) -> Result<Peek, HostError> {
-    file(url)?.peek()
+pub fn peek(url: &Url, owners: Owners) -> Result<Peek, HostError> {
+    file(url, owners)?.peek()
 }
 
 /// Makes a new window, has it formatted, and only then gives it its name: the name is either absent
@@ -78,7 +81,7 @@ pub fn create<T, E>(
     new: NewWindow,
     format: impl FnOnce(&MappedWindow) -> Result<T, E>,
 ) -> Result<(MappedWindow, T), CreateError<E>> {
-    file(url)?.create(new, format)
+    file(url, Owners::Trusted)?.create(new, format)
 }
 
 /// As [`create`], but takes the place of the file that is there, at one instant, if `allow` allows it. That
@@ -90,12 +93,12 @@ pub fn create<T, E>(
 /// in `patience`.
 pub fn replace<T, E>(
     url: &Url,
-    patience: Duration,
+    (owners, patience): (Owners, Duration),
     new: NewWindow,
     format: impl FnOnce(&MappedWindow) -> Result<T, E>,
     allow: impl FnOnce(&ExclusiveGate) -> Result<(), E>,
 ) -> Result<(MappedWindow, T), CreateError<E>> {
-    file(url)?.replace(patience, new, format, allow)
+    file(url, owners)?.replace(patience, new, format, allow)
 }
 
 /// Comes to the file at a URL as one who becomes a peer: what the gate maps still has this name, and keeps
@@ -104,8 +107,8 @@ pub fn replace<T, E>(
 /// # Errors
 /// [`HostError::NotFound`], [`HostError::NotAWindow`], [`HostError::NotAFile`],
 /// [`HostError::Busy`] if somebody was taking the name away all the time, and the others.
-pub fn enter(url: &Url, patience: Duration) -> Result<SharedGate, HostError> {
-    SharedGate::enter(file(url)?, patience)
+pub fn enter(url: &Url, owners: Owners, patience: Duration) -> Result<SharedGate, HostError> {
+    SharedGate::enter(file(url, owners)?, patience)
 }
 
 /// Comes to the file at a URL as one who takes its name away: nobody becomes a peer by this name, until
@@ -113,14 +116,14 @@ pub fn enter(url: &Url, patience: Duration) -> Result<SharedGate, HostError> {
 ///
 /// # Errors
 /// As for [`enter`]; [`HostError::Busy`] if somebody was becoming a peer all the time.
-pub fn seize(url: &Url, patience: Duration) -> Result<ExclusiveGate, HostError> {
-    ExclusiveGate::seize(file(url)?, patience)
+pub fn seize(url: &Url, owners: Owners, patience: Duration) -> Result<ExclusiveGate, HostError> {
+    ExclusiveGate::seize(file(url, owners)?, patience)
 }
 
 /// The file that a URL names, if it names one.
 #[must_use]
 pub fn path_of(url: &Url) -> Option<PathBuf> {
-    file(url).ok().map(|place| place.path)
+    file(url, Owners::Trusted).ok().map(|place| place.path)
 }
 
 /// Whether the file at a URL holds nothing but zeros, so that replacing it loses nothing. A file with
@@ -128,15 +131,15 @@ pub fn path_of(url: &Url) -> Option<PathBuf> {
 ///
 /// # Errors
 /// [`HostError::NotFound`], and those of reading.
-pub fn is_blank(url: &Url) -> Result<bool, HostError> {
+pub fn is_blank(url: &Url, owners: Owners) -> Result<bool, HostError> {
     /// Bytes of data, holes not counted.
     const WORTH_READING: u64 = 64 << 20;
-    let place = file(url)?;
+    let place = file(url, owners)?;
     let failed = |call| {
         let path = place.path.clone();
         move |source| HostError::Call { call, path, source }
     };
-    let file = std::fs::File::open(&place.path).map_err(failed("open"))?;
+    let file = std::fs::File::from(place.open_as(OFlags::RDONLY)?);
     let mut chunk = [0_u8; 1 << 16];
     let (mut at, mut read) = (0, 0);
     loop {

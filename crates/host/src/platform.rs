@@ -8,7 +8,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use commonhold_layout::{Evidence, Extent, Offset, PeerId};
-use commonhold_space::{Identity, Medium, MediumError, PeerRecord, Platform, Touch, Witness};
+use commonhold_space::{
+    Deposit, Identity, Medium, MediumError, PeerRecord, Platform, Touch, Witness,
+};
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::{Window, atomic::AtomicU64};
 
@@ -166,8 +168,8 @@ impl Medium for LinuxPlatform {
 }
 
 impl Witness for LinuxPlatform {
-    fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError> {
-        self.evidences.deposit(peer)
+    fn deposit(&self, peer: PeerId, hold: Deposit) -> Result<Option<Evidence>, MediumError> {
+        self.evidences.deposit(peer, hold)
     }
 
     fn withdraw(&self, peer: PeerId) {

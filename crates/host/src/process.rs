@@ -17,6 +17,7 @@
 use std::{
     fs,
     os::{fd::AsFd, unix::fs::MetadataExt},
+    time::Duration,
 };
 
 use commonhold_layout::{BootId, PeerName};
@@ -102,6 +103,14 @@ pub fn parent_of(pid: u32) -> Option<u32> {
         return None;
     }
     Stat::of(&pid.to_string()).map(|stat| stat.parent).filter(|parent| *parent != 0)
+}
+
+/// How long a process has run, in whole seconds, as far as `/proc` tells.
+pub(crate) fn age_of(pid: u32) -> Option<Duration> {
+    let began = Stat::of(&pid.to_string())?.start_time / rustix::param::clock_ticks_per_second();
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
+    Some(Duration::from_secs(uptime.saturating_sub(began)))
 }
 
 fn boot_id() -> Option<BootId> {

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
-use crate::{error::HostError, url::PciAddress};
+use crate::{error::HostError, shown, url::PciAddress};
 
 /// Why memory of a device cannot be a window.
 #[derive(Debug)]
@@ -146,12 +146,12 @@ impl DeviceError {
                 "no ivshmem device (1af4:1110) in {}; look with `lspci -d 1af4:1110`; QEMU has one by \
                  -object memory-backend-file,id=m,share=on,mem-path=FILE,size=SIZE \
                  -device ivshmem-plain,memdev=m",
-                devices.display()
+                shown(devices)
             ),
             Self::PciAbsent { address, devices } => write!(
                 f,
                 "no device {address} in {}; `lspci -D -d 1af4:1110` lists those that can be used",
-                devices.display()
+                shown(devices)
             ),
             Self::PciOther { address, vendor, device } => write!(
                 f,
@@ -174,7 +174,7 @@ impl DeviceError {
                 f,
                 "the device {address} does not answer to its addresses, and writing 1 to {} failed: \
                  {source}; do that as root",
-                path.display()
+                shown(path)
             ),
             _ => Ok(()),
         }
@@ -187,13 +187,13 @@ impl DeviceError {
                 f,
                 "{}: {source}; run as root, or give this user read and write access to it (chmod, or a \
                  udev rule); /dev/mem wants CAP_SYS_RAWIO besides",
-                path.display()
+                shown(path)
             ),
             Self::NoDevice { path } => write!(
                 f,
                 "{} does not exist: the kernel was built without CONFIG_DEVMEM, or this is a container \
                  that was not given it (--device=/dev/mem)",
-                path.display()
+                shown(path)
             ),
             Self::Misaligned { base, size, page } => write!(
                 f,

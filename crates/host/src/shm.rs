@@ -1,10 +1,10 @@
 //! `shm:NAME`: files in the directory of POSIX shared memory.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 
-use crate::file::Place;
+use crate::{file::Place, rights::variable};
 
 /// Names a directory to use instead of `/dev/shm`.
 const DIRECTORY: &str = "COMMONHOLD_SHM_DIR";
@@ -12,13 +12,12 @@ const DIRECTORY: &str = "COMMONHOLD_SHM_DIR";
 /// The directory in which `shm:` spaces lie.
 #[must_use]
 pub fn shm_directory() -> PathBuf {
-    let directory = env::var_os(DIRECTORY).filter(|directory| !directory.is_empty());
-    directory.map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from)
+    variable(DIRECTORY).map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from)
 }
 
 /// Where the space of this name is. Anybody may make links in the directory, so none is followed.
 pub(crate) fn place(name: &str) -> Place {
     let mut path = shm_directory();
     path.push(format!("commonhold-{name}"));
-    Place { path, flags: OFlags::NOFOLLOW }
+    Place { flags: OFlags::NOFOLLOW, ..Place::of_path(&path) }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use commonhold_layout::{Bell, Evidence, PeerId};
-use commonhold_space::{Identity, PeerRecord, Witness};
+use commonhold_space::{Deposit, Identity, PeerRecord, Witness};
 
 use crate::{HostError, LinuxPlatform, MappedWindow, file::Place};
 
@@ -136,7 +136,7 @@ fn wait_for_the_end() {
 
 fn hold(path: &Path) -> LinuxPlatform {
     let platform = platform(path);
-    assert!(platform.deposit(SLOT).unwrap().is_some());
+    assert!(platform.deposit(SLOT, Deposit::Alone).unwrap().is_some());
     platform
 }
 

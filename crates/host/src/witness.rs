@@ -16,7 +16,10 @@
 //!    closes them elsewhere does not give them up. They go when both are gone: that thread, and all others. If the program
 //!    has closed them, the thread says so in its bell, since it may end before others do.
 //! 6. In a forked child nothing is locked, unlocked or concluded: the description is the parent's.
-//! 7. The kernel does not tell us of our own locks, so our own slots are remembered here.
+//! 7. Whoever can read the file can lock bytes of it shared (`ofd.rs`). Such a lock keeps nobody from leaving evidence, and
+//!    makes nobody look alive: evidence is an exclusive lock. Only where readers have the bytes of all slots it is a
+//!    shared one, which proves something only when it is gone; the heartbeat thread makes it exclusive when they go.
+//! 8. The kernel does not tell us of our own locks, so our own slots are remembered here.
 //!
 //! # What it does not do
 //! It fences nobody; whoever asks for a verdict does.
@@ -32,7 +35,7 @@ use std::{
 };
 
 use commonhold_layout::{Evidence, PeerId};
-use commonhold_space::{Identity, MediumError, PeerRecord};
+use commonhold_space::{Deposit, Identity, MediumError, PeerRecord};
 use commonhold_sync::Verdict;
 use rustix::io::Errno;
 
@@ -40,7 +43,7 @@ use crate::{
     error::HostError,
     fork::ForkGuard,
     map::MappedWindow,
-    ofd::{self, LockByte},
+    ofd::{self, LockByte, Sought},
     own_fd::OwnFd,
     park::monotonic_ns,
     platform::thread_id,
@@ -55,8 +58,16 @@ enum Lock {
     Gone,
     /// It is there; a forked child may be what keeps it.
     Held,
-    /// None was left, or none that we could see.
+    /// None was left, or none that we could see, or what is there may be anybody's.
     Unknown,
+}
+
+/// A slot of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OwnSlot {
+    peer: PeerId,
+    /// How its byte is locked.
+    hold: Deposit,
 }
 
 thread_local! {
@@ -77,7 +88,7 @@ pub(crate) struct Evidences {
     lost: AtomicU32,
     guard: ForkGuard,
     me: Myself,
-    own: Mutex<Vec<PeerId>>,
+    own: Mutex<Vec<OwnSlot>>,
     silence: Silence,
 }
 
@@ -108,30 +119,41 @@ impl Evidences {
         self.me.identity
     }
 
-    fn own(&self) -> std::sync::MutexGuard<'_, Vec<PeerId>> {
+    fn own(&self) -> std::sync::MutexGuard<'_, Vec<OwnSlot>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError> {
+    fn is_mine(&self, peer: PeerId) -> bool {
+        self.own().iter().any(|own| own.peer == peer)
+    }
+
+    pub(crate) fn deposit(
+        &self,
+        peer: PeerId,
+        hold: Deposit,
+    ) -> Result<Option<Evidence>, MediumError> {
         let failed =
             |errno: Errno| MediumError::Failed { call: "fcntl", errno: errno.raw_os_error() };
         if self.guard.is_forked_child() {
             return Err(failed(Errno::BADF));
         }
         let mut own = self.own();
-        if own.contains(&peer) {
+        if own.iter().any(|own| own.peer == peer) {
             return Ok(None);
         }
         // The heart always beats: a kernel that can see nothing else may attach at any time.
         let mut evidence = Evidence::PROCESS.with(Evidence::HEARTBEAT);
         if let Some(description) = &self.description {
             let file = description.checked().ok_or_else(|| failed(Errno::BADF))?;
-            if !ofd::try_lock(file, LockByte::of_peer(peer)).map_err(failed)? {
+            if !take(file, peer, hold).map_err(failed)? {
                 return Ok(None);
             }
-            evidence = evidence.with(Evidence::OFD_LOCK);
+            evidence = evidence.with(match hold {
+                Deposit::Alone => Evidence::OFD_LOCK,
+                Deposit::BesideReaders => Evidence::SHARED_LOCK,
+            });
         }
-        own.push(peer);
+        own.push(OwnSlot { peer, hold });
         Ok(Some(evidence))
     }
 
@@ -142,7 +164,7 @@ impl Evidences {
         }
         let mut own = self.own();
         let before = own.len();
-        own.retain(|slot| *slot != peer);
+        own.retain(|slot| slot.peer != peer);
         if own.len() == before {
             return;
         }
@@ -173,29 +195,38 @@ impl Evidences {
         }
     }
 
-    /// Sees to it that the locks of this process are there: the program may have closed them. To be called now and then
-    /// by its heartbeat thread. Whether that thread alone has them.
+    /// Sees to it that the locks of this process are there, and exclusive: the program may have closed them, and others
+    /// who had them locked may be gone. To be called now and then by its heartbeat thread. Whether that thread alone has
+    /// them.
     pub(crate) fn renew(&self) -> bool {
         let Some(description) = self.description.as_ref().filter(|_| !self.guard.is_forked_child())
         else {
             return false;
         };
         let kept = self.kept.load(Ordering::Relaxed);
-        if kept >= 0 {
+        let is_lost = if kept >= 0 {
             // Of the first thread's table, which all but this one have.
             let lost = !description.is_at(&format!("/proc/self/fd/{kept}"));
             self.lost.store(u32::from(lost), Ordering::Relaxed);
-            return lost;
-        }
-        if description.is_lost() {
+            lost
+        } else {
+            false
+        };
+        let renewed = kept < 0 && description.is_lost();
+        if renewed {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = description.checked() else { return false };
-            for peer in self.own().iter() {
-                // If somebody else has it, this process was declared dead, and finds out.
-                let _ = ofd::try_lock(file, LockByte::of_peer(*peer));
+        }
+        let mut own = self.own();
+        for slot in own.iter_mut().filter(|slot| renewed || slot.hold == Deposit::BesideReaders) {
+            let Some(file) = description.checked() else { break };
+            // If somebody else has it, this process was declared dead, and finds out; or a reader has, and goes.
+            let alone = take(file, slot.peer, Deposit::Alone).unwrap_or(false);
+            slot.hold = if alone { Deposit::Alone } else { Deposit::BesideReaders };
+            if !alone {
+                let _ = take(file, slot.peer, Deposit::BesideReaders);
             }
         }
-        false
+        is_lost
     }
 
     /// How often the locks of this process were gone while it lived.
@@ -214,7 +245,7 @@ impl Evidences {
         if self.guard.is_forked_child() {
             return Verdict::Suspect;
         }
-        let mine = self.own().contains(&record.peer);
+        let mine = self.is_mine(record.peer);
         let lock = if mine { Lock::Held } else { self.lock_of(record) };
         if lock == Lock::Gone && record.bell.has_rung() && !record.bell.keeps_alone() {
             return Verdict::Dead;
@@ -248,7 +279,7 @@ impl Evidences {
 
     /// Whether this is the record of this process, by this attachment.
     pub(crate) fn is_own(&self, record: &PeerRecord) -> bool {
-        self.own().contains(&record.peer)
+        self.is_mine(record.peer)
     }
 
     /// Of threads of this process nothing is left out: it is for them that others may wait.
@@ -265,12 +296,16 @@ impl Evidences {
     }
 
     fn lock_of(&self, record: &PeerRecord) -> Lock {
-        if !record.evidence.contains(Evidence::OFD_LOCK) {
+        let shared = record.evidence.contains(Evidence::SHARED_LOCK);
+        if !shared && !record.evidence.contains(Evidence::OFD_LOCK) {
             return Lock::Unknown;
         }
         let Some(file) = self.asking() else { return Lock::Unknown };
-        match ofd::is_locked(file, LockByte::of_peer(record.peer)) {
+        let is_locked = |sought| ofd::is_locked(file, LockByte::of_peer(record.peer), sought);
+        match is_locked(Sought::Exclusive) {
             Ok(true) => Lock::Held,
+            // It, or a lock of somebody who may only read the file.
+            Ok(false) if shared && is_locked(Sought::Any) != Ok(false) => Lock::Unknown,
             Ok(false) => Lock::Gone,
             Err(_) => Lock::Unknown,
         }
@@ -288,6 +323,14 @@ impl Evidences {
             return Life::Unknown;
         }
         self.me.life_of(&record.identity)
+    }
+}
+
+/// Locks the byte of a slot; `false` if others are in the way.
+fn take(file: BorrowedFd<'_>, peer: PeerId, hold: Deposit) -> Result<bool, Errno> {
+    match hold {
+        Deposit::Alone => ofd::try_lock(file, LockByte::of_peer(peer)),
+        Deposit::BesideReaders => ofd::try_share(file, LockByte::of_peer(peer)),
     }
 }
 

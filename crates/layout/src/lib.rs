@@ -38,6 +38,7 @@ mod read_key;
 mod record;
 mod region;
 mod share;
+mod shown;
 #[cfg(test)]
 mod spec;
 mod thread;
@@ -56,4 +57,5 @@ pub use read_key::{EPOCH_STEP, ReadKey};
 pub use record::{NotATag, PLACES_MOST, RECORD_MARKER, RecordKind, RecordTag, record_words};
 pub use region::{RegionFlags, RegionId, RegionPhase, RegionState, region_word};
 pub use share::{ShareError, ShareWord};
+pub use shown::{Shown, Visible, is_hidden};
 pub use thread::{Pending, PendingKind, ThreadId, ThreadLife, thread_word};

@@ -210,6 +210,9 @@ impl Evidence {
     pub const PROCESS: Self = Self(2);
     /// A counter that it keeps moving: no proof, but the best there is between kernels.
     pub const HEARTBEAT: Self = Self(4);
+    /// As [`OFD_LOCK`](Self::OFD_LOCK), but shared with those who may only read the file: that it is there
+    /// proves nothing, that it is gone does.
+    pub const SHARED_LOCK: Self = Self(8);
 
     /// Whether all of `other` was left.
     #[inline]
@@ -232,6 +235,7 @@ impl fmt::Debug for Evidence {
             (Self::OFD_LOCK, "ofd-lock"),
             (Self::PROCESS, "process"),
             (Self::HEARTBEAT, "heartbeat"),
+            (Self::SHARED_LOCK, "shared-lock"),
         ];
         f.debug_set()
             .entries(names.iter().filter(|(bit, _)| self.contains(*bit)).map(|(_, name)| name))

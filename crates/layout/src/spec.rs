@@ -246,8 +246,11 @@ fn of_values() -> Vec<Table> {
             .all_of(DOMAIN, "pub enum DomainState"),
         Table::new("Peer phases", values!(PeerPhase, peer, Free Attaching Live Fenced))
             .all_of(PEER, "pub enum PeerPhase"),
-        Table::new("Peer evidence", values!(Evidence, evidence, OFD_LOCK PROCESS HEARTBEAT))
-            .all_of(PEER, "impl Evidence"),
+        Table::new(
+            "Peer evidence",
+            values!(Evidence, evidence, OFD_LOCK PROCESS HEARTBEAT SHARED_LOCK),
+        )
+        .all_of(PEER, "impl Evidence"),
         Table::new(
             "Pending kinds",
             values!(PendingKind, pending, Exclusive Shared Release Event Process),

@@ -15,7 +15,7 @@ use commonhold_sync::{Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{
-    AttachError, DirectoryError, Identity, MediumError, Platform, RegionHandle, View,
+    AttachError, Deposit, DirectoryError, Identity, MediumError, Platform, RegionHandle, View,
     domain::take_domain, kernels::own_word,
 };
 
@@ -386,36 +386,52 @@ fn claim_vacant<P: Platform>(
     Ok(None)
 }
 
-/// Free slots first; then those of the dead.
+/// Free slots first; then those of the dead; and the same once more, if strangers who may only read the space are in
+/// the way everywhere.
 fn take_slot<P: Platform>(view: &View<P>) -> Result<Slot, AttachError> {
     let slots = || (0..view.geometry().peers()).map(PeerId::new);
-    for peer in slots() {
-        if view.peer_state(peer).phase == PeerPhase::Free
-            && let Some(slot) = try_slot(view, peer)?
-        {
-            return Ok(slot);
+    let mut locked = None;
+    for hold in [Deposit::Alone, Deposit::BesideReaders] {
+        for peer in slots().filter(|peer| view.peer_state(*peer).phase == PeerPhase::Free) {
+            match try_slot(view, peer, hold)? {
+                Try::Taken(slot) => return Ok(slot),
+                Try::Locked => locked = Some(peer),
+                Try::Lost => {}
+            }
+        }
+        for peer in slots() {
+            let state = view.peer_state(peer);
+            let dead = view.verdict_of(PeerRef::new(peer, state.generation)) == Verdict::Dead;
+            if dead && let Try::Taken(slot) = try_slot(view, peer, hold)? {
+                return Ok(slot);
+            }
+        }
+        if locked.is_none() {
+            break;
         }
     }
-    for peer in slots() {
-        let state = view.peer_state(peer);
-        let dead = view.verdict_of(PeerRef::new(peer, state.generation)) == Verdict::Dead;
-        if dead && let Some(slot) = try_slot(view, peer)? {
-            return Ok(slot);
-        }
-    }
-    Err(AttachError::NoSlot { peers: view.geometry().peers() })
+    Err(AttachError::NoSlot { peers: view.geometry().peers(), locked })
 }
 
-fn try_slot<P: Platform>(view: &View<P>, peer: PeerId) -> Result<Option<Slot>, AttachError> {
-    let Some(evidence) = view.platform().deposit(peer).map_err(AttachError::Medium)? else {
-        return Ok(None);
+/// What came of an attempt at a slot.
+enum Try {
+    Taken(Slot),
+    /// Others were faster.
+    Lost,
+    /// Somebody else's evidence is in the way.
+    Locked,
+}
+
+fn try_slot<P: Platform>(view: &View<P>, peer: PeerId, hold: Deposit) -> Result<Try, AttachError> {
+    let Some(evidence) = view.platform().deposit(peer, hold).map_err(AttachError::Medium)? else {
+        return Ok(Try::Locked);
     };
     Point::AttachEvidence.reached();
     let slot = swap_slot(view, peer, evidence);
     if slot.is_none() {
         view.platform().withdraw(peer);
     }
-    Ok(slot)
+    Ok(slot.map_or(Try::Lost, Try::Taken))
 }
 
 fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> Option<Slot> {

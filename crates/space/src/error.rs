@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::{Damage, OpenError, ShareError};
+use commonhold_layout::{Damage, OpenError, PeerId, ShareError};
 use commonhold_sync::LockError;
 use commonhold_window::OutOfWindow;
 
@@ -18,6 +18,8 @@ pub enum AttachError {
     NoSlot {
         /// How many slots there are.
         peers: u16,
+        /// A slot that nobody has, if there is one: somebody who is no peer left evidence there.
+        locked: Option<PeerId>,
     },
     /// Every domain record belongs to a kernel with living peers.
     NoDomain {
@@ -34,7 +36,12 @@ impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(error) => error.fmt(f),
-            Self::NoSlot { peers } => write!(f, "all {peers} peer slots have living peers"),
+            Self::NoSlot { peers, locked: None } => {
+                write!(f, "all {peers} peer slots have living peers")
+            }
+            Self::NoSlot { locked: Some(peer), .. } => {
+                write!(f, "somebody who is no peer has slot {} locked", peer.get())
+            }
             Self::NoDomain { domains } => write!(f, "all {domains} domain records are in use"),
             Self::Medium(error) => error.fmt(f),
             Self::Directory(error) => error.fmt(f),

@@ -61,7 +61,7 @@ pub use error::{AttachError, DirectoryError};
 pub use format::{Claim, MakeError, format};
 pub use list::{Census, RegionRecord};
 pub use map::Mapped;
-pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Touch, Witness};
+pub use port::{Deposit, Identity, Medium, MediumError, PeerRecord, Platform, Touch, Witness};
 pub use reap::Reaped;
 pub use record::{FoundRecord, RecordShares};
 pub use room::{Demand, Room};

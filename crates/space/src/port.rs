@@ -21,6 +21,11 @@ pub enum MediumError {
     NoRoom(Room),
     /// There is no memory behind bytes that were to be looked at only.
     Hole,
+    /// Others have had a lock all the time that it takes.
+    Blocked {
+        /// The byte of the file behind the window that they have locked.
+        byte: u64,
+    },
     /// Something else went wrong.
     Failed {
         /// Which call.
@@ -41,6 +46,10 @@ impl fmt::Display for MediumError {
             }
             Self::NoRoom(room) => room.fmt(f),
             Self::Hole => f.write_str("there is no memory behind some of the bytes"),
+            Self::Blocked { byte } => write!(
+                f,
+                "somebody has byte {byte} of the space's file locked, without which its holes are not filled"
+            ),
             Self::Failed { call, errno } => write!(f, "{call} failed with error {errno}"),
         }
     }
@@ -157,6 +166,16 @@ impl PeerRecord {
     }
 }
 
+/// How evidence is to be left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deposit {
+    /// So that nobody else can have left it: that it is there tells that its peer lives.
+    Alone,
+    /// Beside what strangers left who may read the space and not write it: only that it is gone tells something. For a
+    /// platform without such strangers it is the same.
+    BesideReaders,
+}
+
 /// Evidence of life: how to leave it, and how to judge that of others.
 pub trait Witness {
     /// Leaves this peer's evidence in the kernel for `peer`'s slot, before the slot is taken, and says
@@ -164,7 +183,7 @@ pub trait Witness {
     ///
     /// # Errors
     /// [`MediumError`] if the kernel refuses for another reason.
-    fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError>;
+    fn deposit(&self, peer: PeerId, hold: Deposit) -> Result<Option<Evidence>, MediumError>;
 
     /// Takes the evidence back.
     fn withdraw(&self, peer: PeerId);

@@ -22,8 +22,8 @@ use commonhold_window::Window;
 use proptest::prelude::*;
 
 use crate::{
-    AttachError, CreateOptions, Demand, Destroy, DirectoryError, Identity, MakeError, Medium,
-    MediumError, Patience, PeerRecord, Platform, Room, Space, Touch, View, Witness, format,
+    AttachError, CreateOptions, Demand, Deposit, Destroy, DirectoryError, Identity, MakeError,
+    Medium, MediumError, Patience, PeerRecord, Platform, Room, Space, Touch, View, Witness, format,
 };
 
 mod backed;
@@ -252,7 +252,7 @@ impl Medium for Machine {
 }
 
 impl Witness for Machine {
-    fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError> {
+    fn deposit(&self, peer: PeerId, _hold: Deposit) -> Result<Option<Evidence>, MediumError> {
         let fresh = self.world.living.lock().unwrap().insert(peer.get());
         Ok(fresh.then_some(Evidence::OFD_LOCK))
     }
@@ -527,7 +527,7 @@ fn slots_of_the_dead_are_used_again_and_full_tables_are_refused() {
         name: PeerName::default(),
     };
     let refused = Space::attach(View::open(world.machine()).unwrap(), &identity).unwrap_err();
-    assert_eq!(refused, AttachError::NoSlot { peers: 16 });
+    assert_eq!(refused, AttachError::NoSlot { peers: 16, locked: None });
     let dead = peers.swap_remove(5);
     let (slot, generation) = (dead.space.peer(), dead.space.generation());
     dead.die();

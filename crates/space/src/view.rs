@@ -280,7 +280,7 @@ impl<P: Platform> View<P> {
     }
 
     /// Who maps a region, and how often.
-    pub(crate) fn mappers(&self, region: RegionId) -> impl Iterator<Item = (PeerRef, u16)> + '_ {
+    pub fn mappers(&self, region: RegionId) -> impl Iterator<Item = (PeerRef, u16)> + '_ {
         self.peer_ids().filter_map(move |peer| {
             let (mapper, share) = self.current_share(peer, region)?;
             (share.mappings() > 0).then_some((mapper, share.mappings()))

@@ -16,7 +16,7 @@ use core::{
 };
 
 use commonhold_layout::{Evidence, Extent, PeerId};
-use commonhold_space::{Medium, MediumError, PeerRecord, Platform, Witness};
+use commonhold_space::{Deposit, Medium, MediumError, PeerRecord, Platform, Witness};
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::Window;
 
@@ -87,7 +87,7 @@ impl Medium for BareMetal {
 }
 
 impl Witness for BareMetal {
-    fn deposit(&self, _peer: PeerId) -> Result<Option<Evidence>, MediumError> {
+    fn deposit(&self, _peer: PeerId, _hold: Deposit) -> Result<Option<Evidence>, MediumError> {
         Ok(Some(Evidence::HEARTBEAT))
     }
 

@@ -5,7 +5,7 @@ use std::{
     fmt::Write,
 };
 
-use commonhold::{PeerLife, Wait, WaitGraph, WaitKind};
+use commonhold::{PeerLife, Shown, Wait, WaitGraph, WaitKind};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -102,7 +102,7 @@ impl<'a> Picture<'a> {
         // Process ids repeat in other namespaces and under other kernels.
         let twice = |pid| peers.get(&pid).is_some_and(|peers| peers.len() > 1);
         let threads = graph.threads.iter().map(|thread| {
-            let mut about = vec![thread.name.clone()];
+            let mut about = vec![Shown::new(&thread.name).to_string()];
             if thread.pid == 0 || twice(thread.pid) {
                 about.push(format!("slot {}/{}", thread.slot, thread.generation));
             }
@@ -116,11 +116,14 @@ impl<'a> Picture<'a> {
         });
         let locks = graph.locks.iter().map(|lock| match (&lock.region, lock.offset) {
             (None, _) => "the directory".to_owned(),
-            (Some(region), None) => region.clone(),
-            (Some(region), Some(offset)) => match lock.record {
-                Some(record) => format!("the {record} {region}+{offset}"),
-                None => format!("{region}+{offset}"),
-            },
+            (Some(region), None) => Shown::new(region).to_string(),
+            (Some(region), Some(offset)) => {
+                let region = Shown::new(region);
+                match lock.record {
+                    Some(record) => format!("the {record} {region}+{offset}"),
+                    None => format!("{region}+{offset}"),
+                }
+            }
         });
         Self { graph, threads: threads.collect(), locks: locks.collect() }
     }

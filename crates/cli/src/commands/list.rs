@@ -2,15 +2,16 @@
 
 use std::{collections::HashMap, time::UNIX_EPOCH};
 
-use commonhold::{LockInfo, LockKind, RegionInfo, State};
+use commonhold::{LockInfo, LockKind, RegionInfo, Shown, State};
 use serde::Serialize;
 
 use super::locks::Lock;
 use crate::{
     failure::{Doing, Failure},
     limits::Limits,
-    output::Column,
+    output::{self, Column},
     session::Session,
+    units,
 };
 
 #[derive(Serialize)]
@@ -84,7 +85,7 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
 fn shown_name(region: &RegionInfo) -> String {
     match region.state {
         State::Damaged => format!("(entry {})", region.id.entry),
-        _ => region.name.clone(),
+        _ => Shown::new(&region.name).to_string(),
     }
 }
 
@@ -92,11 +93,11 @@ fn shown_name(region: &RegionInfo) -> String {
 fn tell_of_damage(regions: &[RegionInfo]) {
     let damaged = regions.iter().filter(|region| region.state == State::Damaged);
     for region in damaged {
-        eprintln!(
+        output::complain(&format!(
             "commonhold: entry {} of the table of regions makes no sense; its bytes cannot be used, and \
              other regions are not concerned",
             region.id.entry
-        );
+        ));
     }
 }
 
@@ -122,7 +123,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
     let lock = lock_column(&region, &by_region(&locks));
     let resident = region.resident.map_or_else(|| "not known".to_owned(), |it| out.size(it));
     let mut pairs = vec![
-        ("name", region.name),
+        ("name", Shown::new(&region.name).to_string()),
         ("size", out.size(region.size)),
         ("reserve", out.size(region.reserve)),
         ("lazy", if region.lazy { "yes" } else { "no" }.to_owned()),
@@ -130,7 +131,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
         ("maps", region.maps.to_string()),
         ("offset", region.offset.to_string()),
         ("entry", format!("{} generation {}", region.id.entry, region.id.generation)),
-        ("created", humantime::format_rfc3339_seconds(region.created).to_string()),
+        ("created", units::point(region.created)),
         ("lock", lock),
         ("resident", resident),
     ];

@@ -12,6 +12,7 @@ use std::{
 
 use commonhold::{ErrorKind, LockError, LockGuard, Mapping, ReadGuard, RegionError, Space};
 
+use super::in_the_way;
 use crate::{
     args::{LockArgs, OnDeath},
     child::{self, Gifts},
@@ -37,7 +38,7 @@ enum Waited<G> {
 
 pub(crate) fn lock(session: &Session, args: &LockArgs) -> Result<u8, Failure> {
     let signals = Signals::watch()?;
-    let attach = Space::open_or_format_within;
+    let attach = Space::open_or_format_with;
     let Some(space) = session.open_heeding(attach, &signals, args.timeout)? else {
         return Ok(ended_by(signals.last().unwrap_or(0)));
     };
@@ -161,9 +162,16 @@ impl<'a> Job<'a> {
                 Ok(guard) => return Ok(Waited::Held(guard)),
                 Err(LockError::OwnerDied(guard)) => return Ok(Waited::OwnerDied(guard)),
                 Err(LockError::TimedOut) if left.is_none_or(|left| !left.is_zero()) => {}
+                Err(LockError::TimedOut) => return Err(self.timed_out()),
                 Err(error) => return Err(error).doing(|| format!("lock {:?}", self.args.name)),
             }
         }
+    }
+
+    fn timed_out(&self) -> Failure {
+        let name = &self.args.name;
+        let message = format!("lock {name:?}: it was not free in time");
+        in_the_way::name_holders(self.space, name, Failure::new(Status::TimedOut, message))
     }
 
     fn run(&self, owner_died: bool) -> Result<u8, Failure> {

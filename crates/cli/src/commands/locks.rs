@@ -1,15 +1,13 @@
 //! `locks`: who holds what, and who waits.
 
-use std::time::SystemTime;
-
-use commonhold::{LockInfo, PeerLife};
+use commonhold::{LockInfo, PeerLife, Shown};
 use serde::Serialize;
 
 use crate::{
     failure::{Doing, Failure},
     output::Column,
     session::Session,
-    units::human_duration,
+    units,
 };
 
 /// A lock in JSON.
@@ -82,13 +80,10 @@ fn row(lock: &LockInfo) -> Vec<String> {
             format!("{}/{} pid {}{state}", holder.slot, holder.generation, holder.pid)
         },
     );
-    let since = lock
-        .since
-        .and_then(|since| SystemTime::now().duration_since(since).ok())
-        .map_or_else(|| "-".to_owned(), |ago| format!("{} ago", human_duration(ago)));
+    let since = lock.since.map_or_else(|| "-".to_owned(), units::since);
     let offset = lock.offset.map_or_else(|| "-".to_owned(), |at| at.to_string());
     vec![
-        lock.region.clone(),
+        Shown::new(&lock.region).to_string(),
         offset,
         lock.kind.to_string(),
         holder,

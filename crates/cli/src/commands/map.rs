@@ -19,7 +19,7 @@ use crate::{
 pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
     let what = || format!("map {:?}", args.name);
     let signals = Signals::watch()?;
-    let Some(space) = session.open_heeding(Space::open_within, &signals, None)? else {
+    let Some(space) = session.open_heeding(Space::open_with, &signals, None)? else {
         return Ok(ended_by(&signals));
     };
     let _watch = Watch::start(&space);

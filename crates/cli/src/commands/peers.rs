@@ -1,6 +1,6 @@
 //! `peers` and `reap`: who is attached, and what the dead left.
 
-use commonhold::PeerInfo;
+use commonhold::{PeerInfo, Shown};
 use serde::Serialize;
 use serde_json::json;
 
@@ -58,7 +58,7 @@ pub(crate) fn peers(session: &Session) -> Result<(), Failure> {
             peer.pid.to_string(),
             peer.domain,
             peer.state,
-            peer.name,
+            Shown::new(&peer.name).to_string(),
         ]
     });
     out.table(&columns, rows.collect())
@@ -90,7 +90,10 @@ pub(crate) fn reap(session: &Session, args: &ReapArgs) -> Result<(), Failure> {
     for peer in &reaped.peers {
         out.line(&format!(
             "freed slot {} of generation {}: pid {} {}",
-            peer.slot, peer.generation, peer.pid, peer.name
+            peer.slot,
+            peer.generation,
+            peer.pid,
+            Shown::new(&peer.name)
         ))?;
     }
     out.line(&format!(

@@ -1,8 +1,9 @@
 //! `create`, `destroy`, `resize`: the life of one region.
 
-use commonhold::{CreateOptions, Destroy};
+use commonhold::{CreateOptions, Destroy, RegionError};
 use serde_json::json;
 
+use super::in_the_way;
 use crate::{
     args::{CreateArgs, DestroyArgs},
     failure::{Doing, Failure},
@@ -38,7 +39,11 @@ pub(crate) fn destroy(session: &Session, args: &DestroyArgs) -> Result<(), Failu
         (false, Some(timeout)) => Destroy::Within(timeout),
         (false, None) => Destroy::Wait,
     };
-    let key = space.destroy(&args.name, how).doing(|| format!("destroy {:?}", args.name))?;
+    let destroyed = space.destroy(&args.name, how);
+    let timed_out = matches!(destroyed, Err(RegionError::TimedOut { .. }));
+    let key = destroyed.doing(|| format!("destroy {:?}", args.name)).map_err(|failure| {
+        if timed_out { in_the_way::name_mappers(&space, &args.name, failure) } else { failure }
+    })?;
     tracing::info!(name = args.name, ?key, "destroyed");
     if session.out.json {
         session.out.value(&json!({

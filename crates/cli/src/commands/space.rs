@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use commonhold::{FormatOptions, Removal, Space};
+use commonhold::{FormatOptions, Removal, Shown, Space};
 use serde::Serialize;
 
 use crate::{
@@ -21,6 +21,7 @@ pub(crate) fn format(session: &Session, args: &FormatArgs) -> Result<(), Failure
         lease: args.lease,
         mode: args.mode,
         force: args.force,
+        owners: session.owners,
         ..FormatOptions::default()
     };
     tracing::debug!(?options, "formatting");
@@ -91,7 +92,7 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
     }
     let limits = info.supply.pairs(out);
     let mut pairs = vec![
-        ("space", info.url),
+        ("space", Shown::new(&info.url).to_string()),
         ("format version", info.version.to_string()),
         ("uuid", info.uuid),
         ("capacity", out.size(info.capacity)),
@@ -119,7 +120,7 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
 
 pub(crate) fn remove(session: &Session, url: &str, force: bool) -> Result<(), Failure> {
     let removal = if force { Removal::Forced } else { Removal::IfUnused };
-    Space::remove(url, removal).doing(|| format!("remove {url}"))?;
+    Space::remove_of(url, removal, session.owners).doing(|| format!("remove {url}"))?;
     if session.out.json { session.out.value(&serde_json::json!({"url": url})) } else { Ok(()) }
 }
 

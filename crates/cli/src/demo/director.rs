@@ -129,7 +129,8 @@ impl<'a> Run<'a> {
         let (url, peers) = (self.ground.url.as_str(), self.args.peers);
         let seed = now_ns().wrapping_add(cell);
         let log = Path::new("-");
-        workers::start(Order { command: "demo-worker", url, cell, seed, peers, log })
+        let owners = self.ground.owners;
+        workers::start(Order { command: "demo-worker", url, owners, cell, seed, peers, log })
     }
 
     fn control(&self) -> Result<&Mapping, Failure> {

@@ -194,6 +194,7 @@ impl<'a> Run<'a> {
         let child = workers::start(Order {
             command: "torture-worker",
             url: &self.ground.url,
+            owners: self.ground.owners,
             cell,
             seed: self.random.next(),
             peers: self.args.peers,

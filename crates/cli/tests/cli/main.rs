@@ -22,5 +22,7 @@ mod map;
 mod media;
 mod root;
 mod runs;
+mod shown;
 mod stopped;
+mod strangers;
 mod support;

@@ -20,7 +20,9 @@ pub(crate) fn unique() -> String {
 /// The binary under test, without anything from the environment.
 pub(crate) fn commonhold() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_commonhold"));
-    command.env_remove("COMMONHOLD_SPACE").env_remove("COMMONHOLD_OWNER_DIED");
+    for name in ["SPACE", "OWNER_DIED", "ANY_OWNER"] {
+        command.env_remove(format!("COMMONHOLD_{name}"));
+    }
     command
 }
 

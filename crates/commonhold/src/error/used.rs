@@ -2,14 +2,20 @@
 
 use std::fmt;
 
+use commonhold_host::shown;
+
 use super::OpenError;
+
+/// What keeps those away who have no business here.
+pub(super) const READERS: &str =
+    "whoever may read the file can lock it so: of a space with mode 600 or 660, nobody else can";
 
 impl OpenError {
     /// Says who uses, or may use, what cannot be asked.
     pub(super) fn fmt_about_use(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Held { path, byte, slot, by } => {
-                let path = path.display();
+                let path = shown(path);
                 match by {
                     Some(by) => write!(f, "{by} uses {path}: it")?,
                     None => write!(f, "somebody uses {path} and")?,
@@ -29,17 +35,46 @@ impl OpenError {
                 f,
                 "{} cannot be read as a space of this version, and nothing can tell whether somebody uses it \
                  ({memory}: locks prove nothing there); if nobody does, {}",
-                path.display(),
+                shown(path),
                 if memory.starts_with("file") {
                     "remove it by hand (`rm`)"
                 } else {
                     "make its first 8 bytes zero (those of a PCI device on its host), and format it then"
                 }
             ),
+            _ => self.fmt_about_locks(f),
+        }
+    }
+
+    /// Says who has locked what it takes to go on, or whose it is.
+    fn fmt_about_locks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAWindow { path, found } => write!(f, "{} is {found}", shown(path)),
+            Self::Denied(denied) => write!(f, "{denied}"),
+            Self::Stranger { path, rights } => write!(
+                f,
+                "{} {rights}; whoever owns a space can stop, mislead and crash those who use it: choose \
+                 another name, or one of file:PATH; if you trust that user, say so (--any-owner, or \
+                 COMMONHOLD_ANY_OWNER=1), or, unless you are root, share it with a group (mode 660)",
+                shown(path)
+            ),
+            Self::SlotLocked { path, slot, by } => {
+                match by {
+                    Some(by) => write!(f, "{by} is no peer, but has")?,
+                    None => f.write_str("somebody who is no peer has")?,
+                }
+                write!(
+                    f,
+                    " all free peer slots of {} locked (slot {slot} among them), as only who may write it can; \
+                     end it (`fuser` lists who has the file open)",
+                    shown(path)
+                )
+            }
             Self::TimedOut { path, by: Some(by) } => write!(
                 f,
-                "{by} is opening, removing or replacing {} and does not come to an end; {}",
-                path.display(),
+                "{by} is opening, removing or replacing {}, or has it locked as if it were, and does not come \
+                 to an end; {}; {READERS}",
+                shown(path),
                 if by.stopped {
                     "let it go on (`kill -CONT`), or end it (`kill -9`)"
                 } else {
@@ -48,9 +83,10 @@ impl OpenError {
             ),
             Self::TimedOut { path, .. } => write!(
                 f,
-                "others are opening, removing or replacing {} all the time, or one of them is stopped; try \
-                 again (`fuser` or `lsof` lists who has it open, also of other users if asked by root)",
-                path.display()
+                "others are opening, removing or replacing {} all the time, or one of them is stopped, or has \
+                 it locked; try again (`fuser` or `lsof` lists who has it open, also of other users if asked \
+                 by root); {READERS}",
+                shown(path)
             ),
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{ErrorKind, FormatOptions, OpenError, Removal, Space};
+use commonhold::{ErrorKind, FormatOptions, OpenError, Owners, Removal, Space};
 use commonhold_layout::header_word;
 
 use crate::support::{Actor, DEADLINE, Folder, Role, Scratch, fails, listen, say, stay, until};
@@ -190,7 +190,7 @@ fn the_lock_that_a_child_keeps_of_a_dead_peer_keeps_no_space_from_being_removed(
 }
 
 fn enter(args: &[&str]) {
-    let gate = commonhold_host::enter(&args[0].parse().unwrap(), LONG).unwrap();
+    let gate = commonhold_host::enter(&args[0].parse().unwrap(), Owners::Trusted, LONG).unwrap();
     say("inside");
     stay();
     drop(gate);
@@ -199,7 +199,7 @@ fn enter(args: &[&str]) {
 /// Holds the gate alone; does with the name what it is told, and ends.
 fn seize(args: &[&str]) {
     let url = args[0].parse().unwrap();
-    let gate = commonhold_host::seize(&url, LONG).unwrap();
+    let gate = commonhold_host::seize(&url, Owners::Trusted, LONG).unwrap();
     say("alone");
     match listen().as_deref() {
         Some("remove") => gate.unlink().unwrap(),
@@ -312,7 +312,7 @@ fn who_has_opened_what_is_removed_or_replaced_meanwhile_begins_anew() {
 }
 
 fn leave_a_child_entering(args: &[&str]) {
-    let gate = commonhold_host::enter(&args[0].parse().unwrap(), LONG).unwrap();
+    let gate = commonhold_host::enter(&args[0].parse().unwrap(), Owners::Trusted, LONG).unwrap();
     let fork = match args[1] {
         // SAFETY: the child only waits to be killed.
         "fork" => unsafe { libc::fork() },

@@ -28,6 +28,7 @@ mod misuse;
 mod open;
 mod regions;
 mod spaces;
+mod strangers;
 mod stress;
 mod stress_waits;
 mod stress_words;
@@ -61,6 +62,7 @@ const ROLES: &[&[support::Role]] = &[
     locks::ROLES,
     regions::ROLES,
     spaces::ROLES,
+    strangers::ROLES,
     thread_ends::ROLES,
     stress_worker::ROLES,
     threads::ROLES,

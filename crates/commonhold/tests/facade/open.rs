@@ -144,10 +144,10 @@ fn what_is_no_file_is_refused_by_the_operating_systems_word() {
     for url in [directory.as_str(), "file:/dev/null"] {
         for force in [false, true] {
             let options = FormatOptions { force, ..Scratch::tiny() };
-            fails!(Space::format(url, &options), OpenError::Os { .. });
+            fails!(Space::format(url, &options), OpenError::NotAWindow { .. });
         }
-        fails!(Space::open(url), OpenError::Os { .. });
-        fails!(Space::remove(url, Removal::Forced), OpenError::Os { .. });
+        fails!(Space::open(url), OpenError::NotAWindow { .. });
+        fails!(Space::remove(url, Removal::Forced), OpenError::NotAWindow { .. });
     }
     let nowhere = folder.url("no/such/folder");
     fails!(Space::open(&nowhere), OpenError::NotFound { .. });

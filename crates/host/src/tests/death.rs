@@ -1,10 +1,13 @@
 //! What is concluded from evidence, with real deaths.
 
 use super::*;
-use crate::scratch::Scratch;
+use crate::{ofd, scratch::Scratch};
 use commonhold_layout::BootId;
 use commonhold_sync::Verdict;
-use std::time::{Duration, Instant};
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 const OFD: Evidence = Evidence::OFD_LOCK;
 const PROCESS: Evidence = Evidence::PROCESS;
@@ -24,7 +27,11 @@ fn a_killed_peer_is_dead_by_either_evidence_while_it_is_still_a_zombie() {
     let identity = actor.identity(&observer.identity());
     let verdict =
         |evidence, attaching| observer.verdict(&rung(record(identity, evidence)), attaching, 0);
-    assert_eq!(observer.deposit(SLOT), Ok(None), "the slot's evidence is somebody else's");
+    assert_eq!(
+        observer.deposit(SLOT, Deposit::Alone),
+        Ok(None),
+        "the slot's evidence is somebody else's"
+    );
     for evidence in [OFD, PROCESS, OFD.with(PROCESS)] {
         assert_eq!(verdict(evidence, false), Verdict::Alive, "{evidence:?}");
     }
@@ -37,7 +44,7 @@ fn a_killed_peer_is_dead_by_either_evidence_while_it_is_still_a_zombie() {
     assert_eq!(verdict(PROCESS, true), Verdict::Suspect, "its record may not be written yet");
     drop(actor);
     assert_eq!(verdict(PROCESS, false), Verdict::Dead);
-    assert!(observer.deposit(SLOT).unwrap().is_some());
+    assert!(observer.deposit(SLOT, Deposit::Alone).unwrap().is_some());
 }
 
 #[test]
@@ -125,9 +132,12 @@ fn a_process_of_the_same_id_and_another_start_is_another_process() {
 fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
     let (_scratch, path, one) = scene();
     let two = platform(&path);
-    assert_eq!(one.deposit(SLOT), Ok(Some(OFD.with(PROCESS).with(Evidence::HEARTBEAT))));
-    assert_eq!(one.deposit(SLOT), Ok(None));
-    assert_eq!(two.deposit(SLOT), Ok(None));
+    assert_eq!(
+        one.deposit(SLOT, Deposit::Alone),
+        Ok(Some(OFD.with(PROCESS).with(Evidence::HEARTBEAT)))
+    );
+    assert_eq!(one.deposit(SLOT, Deposit::Alone), Ok(None));
+    assert_eq!(two.deposit(SLOT, Deposit::Alone), Ok(None));
     two.withdraw(SLOT);
     let me = record(one.identity(), OFD);
     for attaching in [false, true] {
@@ -138,7 +148,7 @@ fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
     let rung = rung(me);
     assert_eq!(one.verdict(&rung, false, 0), Verdict::Dead);
     assert_eq!(two.verdict(&rung, false, 0), Verdict::Dead);
-    assert!(one.deposit(SLOT).unwrap().is_some());
+    assert!(one.deposit(SLOT, Deposit::Alone).unwrap().is_some());
     drop(one);
     assert_eq!(two.verdict(&rung, false, 0), Verdict::Dead);
 }
@@ -207,7 +217,7 @@ fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
 fn a_heartbeat_is_promised_always() {
     let (_scratch, path, _observer) = scene();
     let platform = LinuxPlatform::new(open(&path).unwrap()).unwrap();
-    let evidence = platform.deposit(SLOT).unwrap().unwrap();
+    let evidence = platform.deposit(SLOT, Deposit::Alone).unwrap().unwrap();
     assert_eq!(evidence, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
 }
 
@@ -228,4 +238,54 @@ fn a_peer_of_another_kernel_is_judged_by_its_heart_alone() {
     assert_eq!(observer.verdict(&peer, false, 1), Verdict::Dead);
     peer.heartbeat += 1;
     assert_eq!(observer.verdict(&peer, false, 500), Verdict::Alive);
+}
+
+/// Locks bytes of a file as who may only read it can.
+fn reader(path: &std::path::Path) -> std::fs::File {
+    let reader = std::fs::File::open(path).unwrap();
+    assert!(ofd::try_share(reader.as_fd(), ofd::LockByte::of_peer(SLOT)).unwrap());
+    reader
+}
+
+/// The bug: any lock on the byte of a slot passed for its peer's life. So whoever could read the file kept the locks
+/// of a dead peer of another PID namespace from being recovered for ever.
+#[test]
+fn a_lock_that_any_reader_can_have_is_nobodys_life() {
+    let (_scratch, path, observer) = scene();
+    let elsewhere = Identity { pid_namespace: 1, ..observer.identity() };
+    let peer = rung(record(elsewhere, OFD.with(PROCESS)));
+    let living = platform(&path);
+    assert!(living.deposit(SLOT, Deposit::Alone).unwrap().is_some());
+    assert_eq!(observer.verdict(&peer, false, 0), Verdict::Alive);
+    drop(living);
+    let _reader = reader(&path);
+    assert_eq!(observer.verdict(&peer, false, 0), Verdict::Dead);
+}
+
+/// Where readers have the bytes of all slots locked, evidence is a shared lock: gone, it is proof as ever; there, it may
+/// be a reader's, and proves nothing.
+#[test]
+fn evidence_beside_readers_is_proof_when_it_is_gone_and_becomes_exclusive_when_they_go() {
+    let (_scratch, path, observer) = scene();
+    let shared = Evidence::SHARED_LOCK.with(PROCESS);
+    let elsewhere = Identity { pid_namespace: 1, ..observer.identity() };
+    let peer = rung(record(elsewhere, shared));
+    let stranger = reader(&path);
+    let living = platform(&path);
+    assert_eq!(living.deposit(SLOT, Deposit::Alone), Ok(None));
+    let left = living.deposit(SLOT, Deposit::BesideReaders).unwrap();
+    assert_eq!(left, Some(shared.with(Evidence::HEARTBEAT)));
+    assert_eq!(observer.verdict(&peer, false, 0), Verdict::Suspect);
+    // In the same PID namespace there is better evidence.
+    let here = record(observer.identity(), shared);
+    assert_eq!(observer.verdict(&here, false, 0), Verdict::Alive);
+    living.renew_evidence();
+    assert_eq!(observer.verdict(&peer, false, 0), Verdict::Suspect, "the reader is still there");
+    drop(stranger);
+    living.renew_evidence();
+    assert_eq!(observer.verdict(&peer, false, 0), Verdict::Alive);
+    let late = std::fs::File::open(&path).unwrap();
+    assert!(!ofd::try_share(late.as_fd(), ofd::LockByte::of_peer(SLOT)).unwrap());
+    drop(living);
+    assert_eq!(observer.verdict(&peer, false, 0), Verdict::Dead);
 }

@@ -93,7 +93,7 @@ fn child_drops(platform: LinuxPlatform, base: *mut libc::c_void, scratch: &Path)
     assert!(platform.is_forked_child());
     let commit = platform.commit(Extent::new(0, 4096).unwrap());
     assert!(matches!(commit, Err(MediumError::Failed { .. })));
-    assert!(platform.deposit(SLOT).is_err());
+    assert!(platform.deposit(SLOT, Deposit::Alone).is_err());
     platform.withdraw(SLOT);
     let me = record(platform.identity(), Evidence::OFD_LOCK.with(Evidence::PROCESS));
     assert_eq!(platform.verdict(&me, false, 1), Verdict::Suspect);

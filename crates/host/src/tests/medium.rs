@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    CreateError, MemoryKind, NewWindow, Url, create, peek, replace, scratch::Scratch, seize,
+    CreateError, MemoryKind, NewWindow, Owners, Url, create, peek, replace, scratch::Scratch, seize,
 };
 use commonhold_layout::{Extent, Offset};
 use commonhold_space::{Medium, MediumError, Touch};
@@ -154,7 +154,7 @@ fn a_space_can_lie_on_the_disk_of_temporary_files() {
     assert_eq!(mapped.window().word(extent.start()).unwrap().load(Ordering::Relaxed), 0);
     let proof = mapped.kind().locks_are_proof();
     let platform = LinuxPlatform::new(mapped).unwrap();
-    let evidence = platform.deposit(SLOT).unwrap().unwrap();
+    let evidence = platform.deposit(SLOT, Deposit::Alone).unwrap().unwrap();
     assert_eq!(evidence.contains(Evidence::OFD_LOCK), proof);
 }
 
@@ -195,24 +195,24 @@ fn shm_spaces_can_lie_in_another_directory() {
 pub(super) fn use_another_directory() {
     let url: Url = "shm:here".parse().unwrap();
     let new = NewWindow { capacity: 4097, mode: 0o640 };
-    assert!(matches!(crate::open(&url), Err(HostError::NotFound { .. })));
+    assert!(matches!(crate::open(&url, Owners::Trusted), Err(HostError::NotFound { .. })));
     let (mapped, answer) = create(&url, new, |_| Ok::<_, HostError>(42)).unwrap();
     assert_eq!((mapped.window().len(), answer), (8192, 42));
     let again = create(&url, new, |_| Ok::<_, HostError>(42));
     assert!(matches!(again, Err(CreateError::Host(HostError::Exists { .. }))));
     let soon = Duration::from_secs(10);
-    replace(&url, soon, new, |_| Ok::<_, HostError>(()), |_| Ok(())).unwrap();
-    assert_eq!(peek(&url).unwrap().size, 8192);
-    assert!(crate::open(&url).is_ok());
-    seize(&url, soon).unwrap().unlink().unwrap();
-    assert!(matches!(seize(&url, soon), Err(HostError::NotFound { .. })));
+    replace(&url, (Owners::Trusted, soon), new, |_| Ok::<_, HostError>(()), |_| Ok(())).unwrap();
+    assert_eq!(peek(&url, Owners::Trusted).unwrap().size, 8192);
+    assert!(crate::open(&url, Owners::Trusted).is_ok());
+    seize(&url, Owners::Trusted, soon).unwrap().unlink().unwrap();
+    assert!(matches!(seize(&url, Owners::Trusted, soon), Err(HostError::NotFound { .. })));
     let left: Url = "shm:left".parse().unwrap();
     create(&left, new, |_| Ok::<_, HostError>(())).unwrap();
 }
 
 #[test]
 fn schemes_of_later_versions_are_refused_by_name() {
-    let error = crate::open(&"unix:/a".parse().unwrap()).unwrap_err();
+    let error = crate::open(&"unix:/a".parse().unwrap(), Owners::Trusted).unwrap_err();
     assert_eq!(error.to_string(), "unix: is not supported yet");
 }
 
@@ -221,8 +221,11 @@ fn what_is_no_file_is_neither_made_nor_removed_nor_read_as_one() {
     let new = NewWindow { capacity: 1 << 20, mode: 0o600 };
     for text in ["mem:4G+1M", "pci:auto"] {
         let url: Url = text.parse().unwrap();
-        assert!(matches!(peek(&url), Err(HostError::NotAFile { .. })));
-        assert!(matches!(seize(&url, Duration::ZERO), Err(HostError::NotAFile { .. })));
+        assert!(matches!(peek(&url, Owners::Trusted), Err(HostError::NotAFile { .. })));
+        assert!(matches!(
+            seize(&url, Owners::Trusted, Duration::ZERO),
+            Err(HostError::NotAFile { .. })
+        ));
         let made = create(&url, new, |_| Ok::<_, HostError>(()));
         assert!(matches!(made, Err(CreateError::Host(HostError::NotAFile { .. }))));
     }

@@ -41,7 +41,8 @@ fn left(space: &Space<LinuxPlatform>) -> String {
 fn attach(url: &str, boot: u64) -> Result<Space<LinuxPlatform>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("failed: {error}");
     let url: Url = url.parse().map_err(|_| "failed: no URL".to_owned())?;
-    let mapped = commonhold_host::open(&url).map_err(|error| failed(&error))?;
+    let mapped = commonhold_host::open(&url, commonhold_host::Owners::Trusted)
+        .map_err(|error| failed(&error))?;
     let platform = LinuxPlatform::new(mapped).map_err(|error| failed(&error))?;
     let identity = Identity { boot: BootId(boot.into()), ..platform.identity() };
     let view = View::open(platform).map_err(|error| failed(&error))?;

@@ -1,0 +1,60 @@
+//! Who is in the way of a command whose time is up: what a person needs to find it.
+//!
+//! It is looked for after the time was up, so it may be gone by then. If nobody is found, nothing is said.
+
+use std::time::SystemTime;
+
+use commonhold::{LockInfo, PeerInfo, Space};
+
+use crate::{failure::Failure, units};
+
+/// How many are named.
+const MOST: usize = 3;
+
+/// Adds to a failure who has the region's own lock.
+pub(super) fn name_holders(space: &Space, region: &str, failure: Failure) -> Failure {
+    let (Ok(locks), Ok(peers)) = (space.locks(), space.peers()) else { return failure };
+    let own = locks.iter().filter(|lock| lock.region == region && lock.offset.is_none());
+    let holders: Vec<_> = own.filter_map(|lock| holder(lock, &peers)).collect();
+    added(failure, "held", &holders)
+}
+
+/// Adds to a failure who maps the region.
+pub(super) fn name_mappers(space: &Space, region: &str, failure: Failure) -> Failure {
+    let Ok(mappers) = space.mappers(region) else { return failure };
+    let mappers: Vec<_> = mappers
+        .iter()
+        .map(|peer| format!("{}, attached {}", named(peer), units::since(peer.attached)))
+        .collect();
+    added(failure, "mapped", &mappers)
+}
+
+fn added(failure: Failure, how: &str, who: &[String]) -> Failure {
+    let Some(message) = failure.message.as_ref().filter(|_| !who.is_empty()) else {
+        return failure;
+    };
+    let shown: Vec<&str> = who.iter().take(MOST).map(String::as_str).collect();
+    let more = match who.len().saturating_sub(MOST) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let message = format!("{message}; it is {how} by {}{more}", shown.join("; by "));
+    Failure { message: Some(message), ..failure }
+}
+
+fn holder(lock: &LockInfo, peers: &[PeerInfo]) -> Option<String> {
+    let holder = lock.holder.as_ref()?;
+    let slot = |peer: &&PeerInfo| (peer.slot, peer.generation) == (holder.slot, holder.generation);
+    let peer = peers.iter().find(slot)?;
+    let since: Option<SystemTime> = lock.since;
+    Some(match since {
+        Some(since) => format!("{}, since {}", named(peer), units::since(since)),
+        // Only who says so is known to have it since a time; nobody has it for longer than it is attached.
+        None => format!("{}, attached {}", named(peer), units::since(peer.attached)),
+    })
+}
+
+fn named(peer: &PeerInfo) -> String {
+    let PeerInfo { slot, pid, name, state, .. } = peer;
+    format!("process {pid} ({name:?}, slot {slot}, {state})")
+}
