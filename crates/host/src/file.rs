@@ -105,9 +105,11 @@ impl Place {
     pub(crate) fn open_as(&self, access: OFlags) -> Result<OwnedFd, HostError> {
         let Some(stat) = self.stat()? else {
             let path = self.path.clone();
-            return Err(match fs::lstat(&path) {
-                Ok(_) => HostError::NotAWindow { path, found: "a symbolic link to nothing" },
-                Err(_) => HostError::NotFound { path },
+            // Anything else that is there now has come since.
+            let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_symlink();
+            return Err(match fs::lstat(&path).is_ok_and(is_link) {
+                true => HostError::NotAWindow { path, found: "a symbolic link to nothing" },
+                false => HostError::NotFound { path },
             });
         };
         self.check_regular(&stat)?;
