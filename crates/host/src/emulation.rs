@@ -9,7 +9,7 @@
 //! each time. If they run in turn, it takes a change from the one to the other, which comes with an interrupt, or
 //! with the host's next time slice: some milliseconds. So some handovers within one millisecond prove that both ran.
 //! But a busy host may keep two processors of a guest on one of its own for long. Then the same is tried with threads that
-//! pause (`spin_loop`) while they wait: the emulator takes that for a wish to let the next processor run, and if one thread
+//! pause while they wait: the emulator takes that for a wish to let the next processor run, and if one thread
 //! emulates all of them, it does so at once. That makes handovers fast in the one machine, and in no other: fast with
 //! pauses, and slow without, several times one after the other, is a machine whose atomics are none.
 //!
@@ -26,7 +26,7 @@
 //! A process that may use one processor only learns nothing, and the machine is refused.
 
 use std::{
-    fs, hint,
+    fs,
     sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
@@ -139,6 +139,18 @@ fn run_at_once() -> bool {
     })
 }
 
+/// Tells the processor, and the emulator, that this thread only waits.
+fn pause() {
+    // What `spin_loop` becomes there is no wish to let others run.
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: `yield` wants nothing, and changes nothing.
+    unsafe {
+        std::arch::asm!("yield", options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    std::hint::spin_loop();
+}
+
 fn stay_on(processor: usize) -> bool {
     let mut only = CpuSet::new();
     only.set(processor);
@@ -188,7 +200,7 @@ impl Ball {
                     return false;
                 }
                 if pauses {
-                    hint::spin_loop();
+                    pause();
                 }
                 turn = self.turn.load(Acquire);
             }
@@ -215,7 +227,7 @@ impl Ball {
             if !turn.is_multiple_of(2) {
                 self.turn.store(turn.wrapping_add(1), Release);
             } else if self.pauses.load(Relaxed) {
-                hint::spin_loop();
+                pause();
             }
         }
         true

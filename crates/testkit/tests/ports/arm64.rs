@@ -127,7 +127,7 @@ fn an_arm64_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome
         for processor in PROCESSORS {
             let guest = Guest::start(&arm64, &Machine { processor, ..machine.clone() })?;
             let refused = Side::guest(&guest, "pci:auto").try_run(&["peers"])?;
-            assert_ne!(refused.status, 0, "{refused:?}");
+            assert_ne!(refused.status, 0, "{reason}, {processor:?}: {refused:?}");
             for part in [reason, "-smp 2 -accel tcg,thread=multi"] {
                 let said = refused.err.split_whitespace().collect::<Vec<_>>().join(" ");
                 assert!(said.contains(part), "{part:?} is not in {said}");
