@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
     cargo::{cargo, must_succeed},
@@ -58,6 +58,18 @@ fn has_boost() -> bool {
     works(Command::new(COMPILER).args(header))
 }
 
+/// Sees to it that there is such a program, from this Debian package.
+///
+/// # Errors
+/// There is none, and it cannot be installed.
+pub(crate) fn get(program: &str, package: &str) -> Result<()> {
+    if !is_installed(program) && is_root() && is_installed("apt-get") {
+        install(&[package]);
+    }
+    ensure!(is_installed(program), "there is no {program}: install {package}");
+    Ok(())
+}
+
 fn probe_namespaces(report: &mut Report) {
     let may = "that is not permitted here: run as root, in a container with --privileged";
     if !works(Command::new("unshare").args(["--pid", "--fork", "true"])) {
@@ -93,7 +105,7 @@ fn apt() -> Command {
 }
 
 /// Has `apt-get` look for what there is now, which only root may.
-pub(crate) fn apt_update() -> Result<()> {
+fn apt_update() -> Result<()> {
     must_succeed(apt().arg("update"))
 }
 
@@ -111,7 +123,8 @@ pub(crate) fn is_installed(program: &str) -> bool {
     works(Command::new(program).arg("--version"))
 }
 
-fn works(command: &mut Command) -> bool {
+/// Whether a command ends with 0; what it prints is nobody's.
+pub(crate) fn works(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -7,9 +7,12 @@ mod bare_metal;
 mod cargo;
 mod licences;
 mod machine;
+mod miri;
 mod points;
+mod ports;
 mod report;
 mod suite;
+mod target;
 mod vm;
 
 use std::process::ExitCode;
@@ -39,6 +42,11 @@ enum Command {
         #[command(subcommand)]
         command: vm::Command,
     },
+    /// Builds for other targets, and runs their part of `test`.
+    Ports {
+        /// Only these.
+        parts: Vec<ports::Part>,
+    },
     /// Builds the guest of examples/bare-metal, and prints where it is.
     BareMetal,
     /// Runs `commonhold bench` from a release build; for `locks`, root on Debian gets Boost first.
@@ -56,6 +64,7 @@ fn main() -> ExitCode {
             return suite::run(length);
         }
         Command::Lint => return suite::lint(),
+        Command::Ports { parts } => return suite::ports(&parts),
         Command::Vm { command } => vm::run(command),
         Command::BareMetal => bare_metal::build().map(|(image, size)| {
             report::say(format_args!("{}", image.display()));

@@ -8,7 +8,7 @@ use crate::{
     acceptance::{self, Torture},
     bare_metal,
     cargo::{self, cargo, rustflags_and},
-    licences, machine, points,
+    licences, machine, miri, points, ports,
     report::{Counts, Report},
     vm,
 };
@@ -66,6 +66,11 @@ pub(crate) fn run(length: Length) -> ExitCode {
         Length::Full => vm::steps(&mut report),
         Length::Quick => report.not_run("virtual machines", "of --quick"),
     }
+    ports::steps(&mut report, length);
+    match length {
+        Length::Full => miri::step(&mut report),
+        Length::Quick => report.not_run("cargo miri test", "of --quick"),
+    }
     long_runs(&mut report, program.as_deref(), length);
     report.end()
 }
@@ -74,6 +79,17 @@ pub(crate) fn run(length: Length) -> ExitCode {
 pub(crate) fn lint() -> ExitCode {
     let mut report = Report::default();
     lints(&mut report);
+    report.end()
+}
+
+/// Runs the steps of other targets: of all, if none is named.
+pub(crate) fn ports(parts: &[ports::Part]) -> ExitCode {
+    let mut report = Report::default();
+    match vm::kit() {
+        Ok(_) if parts.is_empty() => ports::steps(&mut report, Length::Full),
+        Ok(_) => parts.iter().for_each(|part| part.steps(&mut report, Length::Full)),
+        Err(why) => report.not_run("other targets", &format!("{why:#}")),
+    }
     report.end()
 }
 

@@ -8,8 +8,9 @@
 //! 1. What comes from the network is fetched once, and is whole or not there.
 //! 2. What is built from this source is built anew whenever it changed.
 
-mod image;
-mod parts;
+mod archive;
+pub(crate) mod image;
+pub(crate) mod parts;
 
 use std::path::{Path, PathBuf};
 
@@ -17,13 +18,16 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use crate::{
+    bare_metal,
     cargo::{self, cargo},
     machine,
     report::{Counts, Report, say},
+    target::X86,
+    vm::parts::Parts,
 };
 
 /// How the tests find what is made here; `testkit::vm` knows the same name.
-const KIT: &str = "COMMONHOLD_VM";
+pub(crate) const KIT: &str = "COMMONHOLD_VM";
 const WHAT: &str = "virtual machines";
 
 /// What can be done about virtual machines.
@@ -68,14 +72,18 @@ pub(crate) fn run(command: Command) -> Result<()> {
 }
 
 /// Makes everything.
-fn kit() -> Result<PathBuf> {
+pub(crate) fn kit() -> Result<PathBuf> {
     let kit = directory()?;
-    let parts = parts::fetch(&kit.join("debian"))?;
-    image::make(&kit, &parts)?;
+    make(&kit, &parts::fetch(&kit.join("debian"), X86)?)?;
     Ok(kit)
 }
 
-fn directory() -> Result<PathBuf> {
+fn make(kit: &Path, parts: &Parts) -> Result<()> {
+    image::make(kit, parts, X86)?;
+    image::copy(&bare_metal::build()?.0, &kit.join("bin/bare-metal"))
+}
+
+pub(crate) fn directory() -> Result<PathBuf> {
     Ok(cargo::metadata(&["--no-deps"])?.target_directory.join("vm"))
 }
 
@@ -92,12 +100,13 @@ pub(crate) fn steps(report: &mut Report) {
         // Said already, by the one who tried to install it.
         return;
     }
-    let parts = match directory().and_then(|kit| Ok((parts::fetch(&kit.join("debian"))?, kit))) {
+    let parts = match directory().and_then(|kit| Ok((parts::fetch(&kit.join("debian"), X86)?, kit)))
+    {
         Ok(parts) => parts,
         Err(why) => return report.not_run(WHAT, &format!("{why:#}")),
     };
     let (parts, kit) = parts;
-    let made = report.step("the image of the guests", |_| image::make(&kit, &parts));
+    let made = report.step("the image of the guests", |_| make(&kit, &parts));
     if made {
         report
             .step("cargo test (virtual machines)", |counts| cargo::test(&mut tests(&kit), counts));

@@ -191,7 +191,7 @@ impl DeathWords {
     }
 
     /// Has the kernel mark the word at `at`, which lies in `row`, when the calling thread ends. `file` is that of the
-    /// window, with pages of `page` bytes.
+    /// window, mapped in pages of `page` bytes.
     pub(crate) fn arm(&self, file: BorrowedFd<'_>, page: u64, row: Extent, at: Offset) -> bool {
         let Some(head) = head() else { return false };
         let mut state = self.state();

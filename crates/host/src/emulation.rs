@@ -9,7 +9,7 @@
 //! each time. If they run in turn, it takes a change from the one to the other, which comes with an interrupt, or
 //! with the host's next time slice: some milliseconds. So some handovers within one millisecond prove that both ran.
 //! But a busy host may keep two processors of a guest on one of its own for long. Then the same is tried with threads that
-//! pause (`spin_loop`) while they wait: the emulator takes that for a wish to let the next processor run, and if one thread
+//! pause while they wait: the emulator takes that for a wish to let the next processor run, and if one thread
 //! emulates all of them, it does so at once. That makes handovers fast in the one machine, and in no other: fast with
 //! pauses, and slow without, several times one after the other, is a machine whose atomics are none.
 //!
@@ -20,11 +20,13 @@
 //! Telling such a machine from others: by its name, the number of its processors, and those handovers.
 //!
 //! # What it does not do
-//! It knows the name of the emulator on x86 only. Whoever hides it (`tcg-cpuid=off`) is not found out.
+//! On x86 whoever hides the emulator's name (`tcg-cpuid=off`) is not found out. On arm64 it has no name: there it is
+//! known by the processor that only it has (`-cpu max`), or by QEMU's board with the counter of its older versions. A
+//! named processor under QEMU 9 and later is not found out. On other architectures none is.
 //! A process that may use one processor only learns nothing, and the machine is refused.
 
 use std::{
-    fs, hint,
+    fs,
     sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
@@ -82,7 +84,31 @@ fn is_tcg() -> bool {
     name.as_flattened() == b"TCGTCGTCGTCG"
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn is_tcg() -> bool {
+    /// What QEMU without hardware support lets the counter run with, up to QEMU 8. With KVM it is the host's own.
+    const COUNTER_HZ: u64 = 62_500_000;
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let counter_hz: u64;
+    // SAFETY: `mrs` wants a register that a program may read: Linux lets all of them read this one.
+    unsafe { std::arch::asm!("mrs {}, cntfrq_el0", out(reg) counter_hz, options(nomem, nostack)) };
+    let is_qemu = read("/sys/firmware/devicetree/base/compatible").contains("linux,dummy-virt")
+        || read("/sys/class/dmi/id/sys_vendor").trim() == "QEMU";
+    has_qemus_processor(&read("/proc/cpuinfo")) || (is_qemu && counter_hz == COUNTER_HZ)
+}
+
+/// Whether the first processor that the kernel lists is the one that QEMU made up: of no manufacturer, and by the
+/// part number `Q`.
+#[cfg(any(test, target_arch = "aarch64"))]
+fn has_qemus_processor(cpuinfo: &str) -> bool {
+    let value = |name: &str| {
+        let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+    };
+    value("CPU implementer") == Some("0x00") && value("CPU part") == Some("0x051")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const fn is_tcg() -> bool {
     false
 }
@@ -111,6 +137,18 @@ fn run_at_once() -> bool {
         ball.over.store(true, Relaxed);
         at_once
     })
+}
+
+/// Tells the processor, and the emulator, that this thread only waits.
+fn pause() {
+    // What `spin_loop` becomes there is no wish to let others run.
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: `yield` wants nothing, and changes nothing.
+    unsafe {
+        std::arch::asm!("yield", options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    std::hint::spin_loop();
 }
 
 fn stay_on(processor: usize) -> bool {
@@ -162,7 +200,7 @@ impl Ball {
                     return false;
                 }
                 if pauses {
-                    hint::spin_loop();
+                    pause();
                 }
                 turn = self.turn.load(Acquire);
             }
@@ -189,7 +227,7 @@ impl Ball {
             if !turn.is_multiple_of(2) {
                 self.turn.store(turn.wrapping_add(1), Release);
             } else if self.pauses.load(Relaxed) {
-                hint::spin_loop();
+                pause();
             }
         }
         true
@@ -225,6 +263,17 @@ mod tests {
     fn real_processors_are_seen_to_run_at_once_unless_there_is_one() {
         let allowed = sched_getaffinity(None).unwrap();
         assert_eq!(run_at_once(), allowed.count() > 1);
+    }
+
+    #[test]
+    fn the_arm64_processor_that_only_qemu_has_is_known_and_others_are_not() {
+        let listed = |implementer: &str, part: &str| {
+            format!("processor\t: 0\nCPU implementer\t: {implementer}\nCPU part\t: {part}\n")
+        };
+        assert!(has_qemus_processor(&listed("0x00", "0x051")));
+        assert!(!has_qemus_processor(&listed("0x41", "0xd08")));
+        assert!(!has_qemus_processor(&listed("0x41", "0x051")));
+        assert!(!has_qemus_processor("processor\t: 0\nmodel name\t: other\n"));
     }
 
     #[test]

@@ -231,6 +231,12 @@ impl MappedWindow {
         self.kind.page_size()
     }
 
+    /// Bytes to which the kernel wants the file offset of a mapping aligned. More than [`page_size`](Self::page_size)
+    /// where the kernel's own pages are larger, as on some arm64 machines.
+    pub(crate) fn mapped_page(&self) -> u64 {
+        self.page_size().max(rustix::param::page_size() as u64)
+    }
+
     /// Where it was found.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -366,7 +372,7 @@ impl MappedWindow {
             return Ok(ReadOnlyMap { mapping: None, first: NonNull::dangling(), len });
         }
         let start = extent.start().get();
-        let page_start = start & !(self.page_size() - 1);
+        let page_start = start & !(self.mapped_page() - 1);
         let skipped = usize::try_from(start - page_start).map_err(|_| failed(Errno::NOMEM))?;
         let mapped = len.checked_add(skipped).and_then(|whole| rounded(whole, self.kind));
         let mapped = mapped.ok_or_else(|| failed(Errno::NOMEM))?;

@@ -195,7 +195,7 @@ impl Futex {
     fn wait(self, word: &AtomicU64, expected: u32, until: u64) {
         let (seconds, rest) = (until / 1_000_000_000, until % 1_000_000_000);
         let deadline = libc::timespec {
-            tv_sec: libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX),
+            tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX),
             tv_nsec: libc::c_long::try_from(rest).unwrap_or(0),
         };
         // SAFETY: this futex call wants the address of a mapped word, which `word` is a reference to,

@@ -190,7 +190,7 @@ impl Witness for LinuxPlatform {
     fn arm(&self, row: Extent, at: Offset) -> bool {
         // Where a futex does not work, the kernel cannot wake whoever sleeps on the mark.
         let file = self.mapped.file().filter(|_| self.mapped.kind().futex_works());
-        file.is_some_and(|file| self.death_words.arm(file, self.mapped.page_size(), row, at))
+        file.is_some_and(|file| self.death_words.arm(file, self.mapped.mapped_page(), row, at))
     }
 
     fn disarm(&self, at: Offset) {

@@ -43,19 +43,25 @@ impl Priority {
     }
 }
 
+/// Asked of the kernel itself, here and in [`set_policy`]: musl's functions of these names do nothing but fail.
 fn policy() -> libc::c_int {
     // SAFETY: the call wants a thread (0: this one).
-    unsafe { libc::sched_getscheduler(0) }
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    libc::c_int::try_from(policy).unwrap_or(-1)
+}
+
+fn set_policy(policy: libc::c_int) -> bool {
+    // The kernel's `struct sched_param` is this one number; that of musl has more.
+    let priority: libc::c_int = 0;
+    // SAFETY: the call wants a thread (0: this one) and parameters to read.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) == 0 }
 }
 
 fn set(priority: Priority) -> bool {
-    let policy = match priority {
+    set_policy(match priority {
         Priority::Usual => libc::SCHED_OTHER,
         Priority::Idle => libc::SCHED_IDLE,
-    };
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the call wants a thread (0: this one) and parameters to read.
-    unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
+    })
 }
 
 /// Whether a thread of this process that has become idle may become usual again.
@@ -96,11 +102,7 @@ mod tests {
     #[test]
     fn a_thread_of_another_class_stays_in_it() {
         thread::spawn(|| {
-            let parameters = libc::sched_param { sched_priority: 0 };
-            // SAFETY: as in `set`.
-            let set =
-                unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
-            assert_eq!(set, 0);
+            assert!(set_policy(libc::SCHED_BATCH));
             for priority in [Priority::Idle, Priority::Usual] {
                 priority.take();
                 assert_eq!(policy(), libc::SCHED_BATCH);

@@ -21,6 +21,11 @@ compile_error!(
     "a space is little-endian and its words are used in place: big-endian machines cannot attach"
 );
 
+#[cfg(not(all(target_pointer_width = "64", target_has_atomic = "64")))]
+compile_error!(
+    "Commonhold needs a 64-bit machine: a space is mapped whole, and its words are 64-bit atomics"
+);
+
 #[cfg(test)]
 extern crate std;
 

@@ -11,7 +11,7 @@ use commonhold_layout::{
     Damage, Evidence, Offset, Owner, PeerId, PeerName, PeerPhase, PeerRef, PeerState, ThreadId,
     ThreadLife, header_word, peer_word, thread_word,
 };
-use commonhold_sync::{Thread, Verdict};
+use commonhold_sync::{Thread, Verdict, raise_used};
 use commonhold_window::Point;
 
 use crate::{
@@ -362,7 +362,7 @@ fn claim_vacant<P: Platform>(
     let record = view.peer(peer)?;
     for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
         // Others look at the slots below this, so it grows before the slot is taken.
-        record[peer_word::THREADS_USED].fetch_max(u64::from(thread.index()) + 1, Ordering::SeqCst);
+        raise_used(&record[peer_word::THREADS_USED], u64::from(thread.index()) + 1);
         let slot = view.thread_slot(peer, thread)?;
         let seen = slot.life();
         if !seen.is_vacant() {
@@ -450,8 +450,7 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
     let generation = state.generation.checked_add(1)?;
     let taken = PeerState { generation, phase: PeerPhase::Attaching, evidence };
     // Others look at the slots below this, so it grows before the slot is taken.
-    view.header().ok()?[header_word::PEERS_USED]
-        .fetch_max(u64::from(peer.get()) + 1, Ordering::SeqCst);
+    raise_used(&view.header().ok()?[header_word::PEERS_USED], u64::from(peer.get()) + 1);
     Point::AttachCounted.reached();
     view.peer(peer).ok()?[peer_word::STATE]
         .compare_exchange(state.word(), taken.word(), Ordering::SeqCst, Ordering::Relaxed)

@@ -10,7 +10,7 @@ use commonhold_layout::{
     Damage, Extent, Name, Offset, RegionFlags, RegionId, RegionPhase, RegionState, ShareError,
     ShareWord, peer_word, region_word,
 };
-use commonhold_sync::{Event, Thread};
+use commonhold_sync::{Event, Thread, raise_used};
 use commonhold_window::Point;
 
 use crate::{DirectoryError, Patience, Platform, RegionHandle, Space};
@@ -233,8 +233,8 @@ impl<P: Platform> Space<P> {
         let row = geometry.share_row(self.peer(), wanted).ok_or(damage)?;
         self.view().platform().commit(row)?;
         Point::MapRowCommitted.reached();
-        // Release: whoever sees the number sees memory behind the words.
-        self.view().peer(self.peer())?[peer_word::SHARES_USED].fetch_max(wanted, Ordering::Release);
+        // Whoever sees the number sees memory behind the words.
+        raise_used(&self.view().peer(self.peer())?[peer_word::SHARES_USED], wanted);
         self.view().share(self.peer(), region).ok_or(DirectoryError::Damaged(damage))
     }
 

@@ -7,7 +7,7 @@ use commonhold_layout::{
     PeerId, PeerName, PeerPhase, PeerRef, PeerState, Pending, PendingKind, ReadKey, RegionId,
     ThreadId, domain_word, header_word, peer_word, region_word, thread_word,
 };
-use commonhold_sync::{Park, RwLock, Shares, ThreadSlot, Wake};
+use commonhold_sync::{Park, RwLock, Shares, ThreadSlot, Wake, used};
 use commonhold_window::{OutOfWindow, Point, Window};
 
 use crate::{
@@ -136,9 +136,7 @@ impl<P: Platform> View<P> {
 
     /// Slots below this have had peers.
     pub fn peers_used(&self) -> u16 {
-        let claim = self
-            .header()
-            .map_or(0, |header| header[header_word::PEERS_USED].load(Ordering::Acquire));
+        let claim = self.header().map_or(0, |header| used(&header[header_word::PEERS_USED]));
         u16::try_from(claim).unwrap_or(u16::MAX).min(self.geometry.peers())
     }
 
@@ -160,8 +158,8 @@ impl<P: Platform> View<P> {
     /// The share word of a peer in a region, if the peer's row reaches that far.
     pub(crate) fn share(&self, peer: PeerId, region: RegionId) -> Option<&AtomicU64> {
         let record = self.peer(peer).ok()?;
-        // Acquire: pairs with the Release that extended the row after committing its memory.
-        if record[peer_word::SHARES_USED].load(Ordering::Acquire) <= u64::from(region.get()) {
+        // Raised by whoever extended the row, after committing its memory.
+        if used(&record[peer_word::SHARES_USED]) <= u64::from(region.get()) {
             return None;
         }
         let at = self.geometry.share(peer, region).filter(|at| self.has_share(*at))?;
@@ -256,10 +254,8 @@ impl<P: Platform> View<P> {
 
     /// Thread slots of a peer from here on are not in use; those below have memory behind them.
     pub(crate) fn threads_used(&self, peer: PeerId) -> u16 {
-        let used = self
-            .peer(peer)
-            .map_or(0, |record| record[peer_word::THREADS_USED].load(Ordering::Acquire));
-        u16::try_from(used).unwrap_or(u16::MAX).min(self.geometry.threads())
+        let claim = self.peer(peer).map_or(0, |record| used(&record[peer_word::THREADS_USED]));
+        u16::try_from(claim).unwrap_or(u16::MAX).min(self.geometry.threads())
     }
 
     /// What locks and events the threads of a peer are waiting for, or giving back.

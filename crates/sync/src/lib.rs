@@ -43,6 +43,7 @@ mod seqlock;
 mod slot;
 mod thread;
 mod upgradable;
+mod used;
 mod wait;
 
 pub use barrier::{Barrier, Party};
@@ -58,6 +59,7 @@ pub use semaphore::{Permit, Semaphore};
 pub use seqlock::{SeqLock, Writing};
 pub use slot::ThreadSlot;
 pub use thread::{Thread, reading};
+pub use used::{raise_used, used};
 
 /// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds, where no
 /// [`Bell`] will tell it; and of whoever waits for an event, or for readers to leave.

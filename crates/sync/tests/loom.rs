@@ -23,6 +23,8 @@ mod seqlock;
 mod slot;
 #[path = "loom/upgradable.rs"]
 mod upgradable;
+#[path = "loom/used.rs"]
+mod used;
 #[path = "loom/world.rs"]
 mod world;
 

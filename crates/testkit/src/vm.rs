@@ -4,7 +4,8 @@
 //! A [`Ground`] is a space in a file. A [`Guest`] is a QEMU that sees the file as the memory of a PCI
 //! device. A [`Side`] is one kernel's way to it: the host's or a guest's. On each side run
 //! [`Actor`]s, which do what they are told through the facade, and the command line tool. They are the
-//! same static programs everywhere.
+//! same static programs everywhere, unless a test has guests of another architecture, or programs with another
+//! C library: what [`Kit`]s there are, and how their guests differ, `kit.rs` and `architecture.rs` say.
 //!
 //! # How it works
 //! `cargo xtask vm image` makes a [`Kit`]: a stock kernel, and a small file system with busybox, the
@@ -24,6 +25,7 @@
 
 mod actor;
 pub mod agent;
+mod architecture;
 mod bound;
 mod console;
 mod ground;
@@ -55,7 +57,7 @@ pub use actor::{Actor, first_of};
 pub use ground::Ground;
 pub use guest::Guest;
 pub use job::{Ended, Job};
-pub use kit::{KIT, Kit};
+pub use kit::{KIT, KIT_ARM64, KIT_MUSL, Kit};
 pub use machine::Machine;
 pub use metal::Metal;
 pub use side::Side;

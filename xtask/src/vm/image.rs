@@ -9,23 +9,20 @@ use std::{
 use anyhow::{Context, Result};
 use cpio::{NewcBuilder, newc::ModeFileType, write_cpio};
 
-use crate::{
-    bare_metal,
-    cargo::{self, cargo, rustflags_and},
-    vm::parts::Parts,
-};
+use crate::{target::Target, vm::parts::Parts};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROGRAMS: [&str; 3] = ["commonhold", "guest-actor", "guest-agent"];
 /// What the kernel starts; it ends as the agent.
 const INIT: &str = include_str!("../../../crates/testkit/src/vm/init.sh");
 
-/// Fills `kit`.
-pub(crate) fn make(kit: &Path, parts: &Parts) -> Result<()> {
+/// Fills `kit` for guests of `target`.
+pub(crate) fn make(kit: &Path, parts: &Parts, target: Target) -> Result<()> {
     let programs = kit.join("bin");
     fs::create_dir_all(&programs)?;
-    build(&programs)?;
-    copy(&bare_metal::build()?.0, &programs.join("bare-metal"))?;
+    let built = target.build_for_guests(&PROGRAMS)?;
+    for program in PROGRAMS {
+        copy(&built.join(program), &programs.join(program))?;
+    }
     copy(&parts.kernel, &kit.join("kernel"))?;
     let path = kit.join("initramfs");
     let new = kit.join("initramfs.new");
@@ -34,26 +31,8 @@ pub(crate) fn make(kit: &Path, parts: &Parts) -> Result<()> {
     fs::rename(new, path).context("cannot write the guests' file system")
 }
 
-/// Builds them static, in a target directory of its own: the flags are for guests only.
-fn build(to: &Path) -> Result<()> {
-    let target = cargo::metadata(&["--no-deps"])?.target_directory.join("guest");
-    let mut command = cargo(&["build", "--profile", "guest", "--target", TARGET]);
-    command.args(["-p", "commonhold-cli", "-p", "commonhold-testkit"]);
-    command.args(["--features", "commonhold-testkit/vm"]);
-    for program in PROGRAMS {
-        command.args(["--bin", program]);
-    }
-    command
-        .env("RUSTFLAGS", rustflags_and("-C target-feature=+crt-static"))
-        .env("CARGO_TARGET_DIR", &target);
-    cargo::must_succeed(&mut command)?;
-    for program in PROGRAMS {
-        copy(&target.join(TARGET).join("guest").join(program), &to.join(program))?;
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file to where a kit has it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     // Not over what is there: it may be running.
     let new = to.with_extension("new");
     fs::copy(from, &new)

@@ -293,8 +293,10 @@ fn descriptor() -> Result<(OwnedFd, bool), UserfaultError> {
 fn by_device() -> Option<OwnedFd> {
     let device = open("/dev/userfaultfd", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // The kernel's call, since `ioctl` takes its second argument as another type in each C library.
     // SAFETY: `ioctl` wants the argument of the call: of this one it is a number, flags of the descriptor.
-    let raw = unsafe { libc::ioctl(device.as_raw_fd(), libc::Ioctl::from(NEW), flags) };
+    let made = unsafe { libc::syscall(libc::SYS_ioctl, device.as_raw_fd(), NEW, flags) };
+    let raw = i32::try_from(made).ok().filter(|raw| *raw >= 0)?;
     // SAFETY: `from_raw_fd` wants a descriptor that nobody else owns: the kernel has just made it.
-    (raw >= 0).then(|| unsafe { OwnedFd::from_raw_fd(raw) })
+    Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }

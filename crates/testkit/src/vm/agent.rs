@@ -1,6 +1,6 @@
 //! In a guest, as its first process: runs what the test on the other end of the serial line says.
 //!
-//! The line is `ttyS1`, which the kernel never writes to. It is raw: `init.sh` has seen to that.
+//! The line is one that the kernel never writes to. It is raw: `init.sh` has seen to that.
 
 use std::{
     collections::HashMap,

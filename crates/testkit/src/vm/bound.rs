@@ -31,7 +31,7 @@ static LAUNCHER: OnceLock<Sender<Request>> = OnceLock::new();
 /// A command that will run `argv`, and will not outlive this process. It must be started by
 /// [`launch`].
 pub(crate) fn bound(kit: &Kit, argv: &[impl AsRef<std::ffi::OsStr>]) -> Command {
-    let mut command = Command::new(kit.actor());
+    let mut command = Command::new(kit.helper());
     command.args(["bound", &std::process::id().to_string()]).args(argv);
     command
 }
@@ -80,7 +80,7 @@ pub(crate) struct Broom(Child);
 
 impl Broom {
     pub(crate) fn over(kit: &Kit, directory: &Path) -> Outcome<Self> {
-        let mut command = Command::new(kit.actor());
+        let mut command = Command::new(kit.helper());
         command.arg("broom").arg(directory).stdin(Stdio::piped()).process_group(0);
         command.spawn().map(Self).map_err(failed("start the broom"))
     }

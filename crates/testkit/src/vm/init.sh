@@ -8,12 +8,15 @@ mount -t sysfs none /sys
 mkdir -p /dev/shm /tmp
 mount -t tmpfs none /dev/shm
 mount -t tmpfs none /tmp
-exec </dev/ttyS0 >/dev/ttyS0 2>&1
+# Which serial lines there are depends on the machine; its command line says so.
+said() { sed -n "s/.*\<$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
+console=/dev/$(said console) agent=/dev/$(said commonhold.agent)
+exec <"$console" >"$console" 2>&1
 case " $(cat /proc/cmdline) " in
 *" commonhold.shell "*)
     echo "This guest has: commonhold, guest-actor, busybox. Its end: poweroff -f"
     exec setsid cttyhack sh
     ;;
 esac
-stty -F /dev/ttyS1 raw -echo 115200
-exec guest-agent /dev/ttyS1
+stty -F "$agent" raw -echo 115200
+exec guest-agent "$agent"

@@ -1,58 +1,102 @@
-//! What `cargo xtask vm image` has made: a kernel, a file system for guests, and the programs in it.
+//! What `cargo xtask vm image` and `cargo xtask ports` have made: programs, and for guests a kernel and a file system.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
-use crate::vm::Outcome;
+use crate::vm::{Outcome, architecture::Architecture};
 
 /// The environment variable with the directory that `cargo xtask vm image` fills.
 pub const KIT: &str = "COMMONHOLD_VM";
+/// The same, of guests with arm64 processors.
+pub const KIT_ARM64: &str = "COMMONHOLD_VM_ARM64";
+/// The same, of programs with the C library musl. There is no guest in it.
+pub const KIT_MUSL: &str = "COMMONHOLD_MUSL";
 
 /// Where the parts are.
 #[derive(Debug, Clone)]
-pub struct Kit(PathBuf);
+pub struct Kit {
+    parts: PathBuf,
+    /// An actor that runs here, whatever the parts are for.
+    helper: PathBuf,
+    architecture: Architecture,
+}
 
 impl Kit {
-    /// The kit that the environment names.
+    /// The kit of guests like this machine.
     ///
     /// # Errors
     /// There is none: nothing can be tested then, and that must not pass for success.
     pub fn find() -> Outcome<Self> {
-        let Some(directory) = env::var_os(KIT) else {
-            return Err(format!(
-                "{KIT} is not set: run `cargo xtask vm test`, or set it to the directory that \
-                 `cargo xtask vm image` prints"
-            ));
-        };
-        Ok(Self(directory.into()))
+        let parts = directory(KIT, "vm test")?;
+        Ok(Self { helper: actor(&parts), parts, architecture: Architecture::X86 })
+    }
+
+    /// The kit of arm64 guests.
+    ///
+    /// # Errors
+    /// There is none, or no usual one.
+    pub fn arm64() -> Outcome<Self> {
+        let parts = directory(KIT_ARM64, "ports")?;
+        Ok(Self { parts, architecture: Architecture::Arm64, ..Self::find()? })
+    }
+
+    /// The programs with the other C library.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn musl() -> Outcome<Self> {
+        let parts = directory(KIT_MUSL, "ports")?;
+        Ok(Self { helper: actor(&parts), parts, architecture: Architecture::X86 })
+    }
+
+    /// What its guests' processors are.
+    pub(crate) const fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// The kernel of Linux guests.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
-        self.0.join("kernel")
+        self.parts.join("kernel")
     }
 
     /// Their first file system.
     #[must_use]
     pub fn initramfs(&self) -> PathBuf {
-        self.0.join("initramfs")
+        self.parts.join("initramfs")
     }
 
-    /// The command line tool, as guests have it; it runs on the host as well.
+    /// The command line tool, as guests have it; it runs on the host as well, if that is of the same architecture.
     #[must_use]
     pub fn commonhold(&self) -> PathBuf {
-        self.0.join("bin/commonhold")
+        self.parts.join("bin/commonhold")
     }
 
     /// The actor, likewise.
     #[must_use]
     pub fn actor(&self) -> PathBuf {
-        self.0.join("bin/guest-actor")
+        actor(&self.parts)
+    }
+
+    /// The actor that starts and cleans up for a test on this machine.
+    pub(crate) fn helper(&self) -> &Path {
+        &self.helper
     }
 
     /// The guest without an operating system.
     #[must_use]
     pub fn bare_metal(&self) -> PathBuf {
-        self.0.join("bin/bare-metal")
+        self.parts.join("bin/bare-metal")
     }
+}
+
+fn actor(parts: &Path) -> PathBuf {
+    parts.join("bin/guest-actor")
+}
+
+fn directory(variable: &str, command: &str) -> Outcome<PathBuf> {
+    let found = env::var_os(variable).map(PathBuf::from);
+    found.ok_or_else(|| format!("{variable} is not set: run `cargo xtask {command}`"))
 }

@@ -2,17 +2,19 @@
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
-use crate::vm::{Kit, Outcome, failed};
+use crate::vm::{Kit, Outcome, architecture::Architecture, failed};
 
-/// The log goes to the first serial line, and its end is the end of the guest. An emulated timer may be
-/// late on a busy host: the kernel must not conclude that there is none.
-const KERNEL: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic no_timer_check";
+/// The end of the kernel is the end of the guest. An emulated timer may be late on a busy host: the kernel must not
+/// conclude that there is none.
+const KERNEL: &str = "loglevel=4 panic=-1 oops=panic no_timer_check";
 
 /// What kind of machine a guest gets.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// Processors. With one, QEMU does not execute locked instructions atomically.
     pub processors: u8,
+    /// Which ones, as QEMU calls them, if not the architecture's usual ones.
+    pub processor: Option<&'static str>,
     /// How QEMU runs them.
     pub accel: &'static str,
     /// Mebibytes of its own memory.
@@ -27,7 +29,8 @@ impl Default for Machine {
     fn default() -> Self {
         // What KVM offers inside a virtual machine may be slower than no KVM.
         let accel = "tcg,thread=multi";
-        Self { processors: 2, accel, memory: 128, windows: vec![], append: String::new() }
+        let (processor, windows, append) = Default::default();
+        Self { processors: 2, processor, accel, memory: 128, windows, append }
     }
 }
 
@@ -42,10 +45,11 @@ impl Machine {
     ///
     /// # Errors
     /// A window cannot be looked at.
-    pub(crate) fn bare(&self) -> Outcome<Vec<OsString>> {
-        let mut all: Vec<OsString> = ["qemu-system-x86_64", "-machine", "pc", "-nodefaults"]
+    pub(crate) fn bare(&self, of: Architecture) -> Outcome<Vec<OsString>> {
+        let mut all: Vec<OsString> = [of.qemu(), "-machine", of.board(), "-nodefaults"]
             .into_iter()
             .chain(["-no-user-config", "-display", "none", "-no-reboot"])
+            .chain(["-cpu", self.processor.unwrap_or(of.processor())])
             .chain(["-accel", self.accel])
             .map(OsString::from)
             .collect();
@@ -65,8 +69,10 @@ impl Machine {
 
     /// The QEMU that starts Linux on it. The kernel's console is the first serial line.
     pub(crate) fn linux(&self, kit: &Kit) -> Outcome<Vec<OsString>> {
-        let mut all = self.bare()?;
-        let append = format!("{KERNEL} {}", self.append.trim());
+        let mut all = self.bare(kit.architecture())?;
+        let (console, agent) = kit.architecture().terminals();
+        let lines = format!("console={console} commonhold.agent={agent}");
+        let append = format!("{lines} {KERNEL} {}", self.append.trim());
         all.extend(["-kernel".into(), kit.kernel().into()]);
         all.extend(["-initrd".into(), kit.initramfs().into()]);
         all.extend(["-append".into(), append.into()]);

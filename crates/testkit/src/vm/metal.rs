@@ -27,7 +27,7 @@ impl Metal {
     /// # Errors
     /// QEMU cannot be started.
     pub fn start(kit: &Kit, machine: &Machine) -> Outcome<Self> {
-        let mut argv = machine.bare()?;
+        let mut argv = machine.bare(kit.architecture())?;
         // How it tells QEMU, and QEMU us, how it went.
         argv.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(Into::into));
         argv.extend(["-kernel".into(), kit.bare_metal().into()]);

@@ -43,7 +43,7 @@ impl Qemu {
         let mut ours = vec![];
         for (line, child_fd) in (0..LINES).zip(FIRST + 1..) {
             argv.extend(["-chardev".into(), format!("socket,id=line{line},fd={child_fd}").into()]);
-            argv.extend(["-serial".into(), format!("chardev:line{line}").into()]);
+            argv.extend(kit.architecture().serial(line));
             let (line, parent_fd) = pair()?;
             mappings.push(FdMapping { parent_fd, child_fd });
             ours.push(line);
@@ -51,7 +51,7 @@ impl Qemu {
         let mut command = bound::bound(kit, &argv);
         command.fd_mappings(mappings).map_err(failed("descriptors of QEMU"))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = bound::launch(command).map_err(failed("qemu-system-x86_64"))?;
+        let mut child = bound::launch(command).map_err(failed(kit.architecture().qemu()))?;
         let console = Arc::new(Console::new(name));
         if let Some(stderr) = child.stderr.take() {
             let console = Arc::clone(&console);

@@ -1,0 +1,73 @@
+//! A reader in a slot that nobody had before, and a writer who looks at the slots in use.
+//!
+//! The writer must not come in beside the reader because it has read a count from before the slot's first use.
+//! (Loom orders `SeqCst` accesses to one word among each other, but not a word's first value: so each word is
+//! written once before the threads begin.)
+
+use commonhold_sync::{raise_used, used};
+use commonhold_window::atomic::{AtomicU64, Ordering};
+use loom::{cell::UnsafeCell, sync::Arc, thread};
+
+use super::world::check;
+
+const KEY: u64 = 77;
+const TAKEN: u64 = 1;
+
+struct Words {
+    used: AtomicU64,
+    reading: AtomicU64,
+    lock: AtomicU64,
+    data: UnsafeCell<u64>,
+}
+
+// SAFETY: the whole point: loom checks that the words keep accesses to `data` apart.
+unsafe impl Sync for Words {}
+// SAFETY: as above.
+unsafe impl Send for Words {}
+
+impl Words {
+    fn new() -> Arc<Self> {
+        let words = Self {
+            used: AtomicU64::new(0),
+            reading: AtomicU64::new(0),
+            lock: AtomicU64::new(0),
+            data: UnsafeCell::new(0),
+        };
+        for word in [&words.used, &words.reading, &words.lock] {
+            word.store(0, Ordering::SeqCst);
+        }
+        Arc::new(words)
+    }
+
+    fn read(&self) {
+        raise_used(&self.used, 1);
+        self.reading.swap(KEY, Ordering::SeqCst);
+        if self.lock.load(Ordering::SeqCst) != TAKEN {
+            // SAFETY: shared by the protocol under test, which loom verifies.
+            self.data.with(|data| assert!(unsafe { *data } < 2));
+        }
+        self.reading.store(0, Ordering::Release);
+    }
+
+    fn write(&self) {
+        self.lock.swap(TAKEN, Ordering::SeqCst);
+        let reads = used(&self.used) > 0 && self.reading.load(Ordering::SeqCst) == KEY;
+        if !reads {
+            // SAFETY: exclusive by the protocol under test, which loom verifies.
+            self.data.with_mut(|data| unsafe { *data += 1 });
+        }
+    }
+}
+
+#[test]
+fn a_reader_in_a_slot_used_for_the_first_time_is_seen_by_the_writer_that_it_does_not_see() {
+    check(3, || {
+        let words = Words::new();
+        let reader = thread::spawn({
+            let words = Arc::clone(&words);
+            move || words.read()
+        });
+        words.write();
+        reader.join().unwrap();
+    });
+}

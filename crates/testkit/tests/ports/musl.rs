@@ -1,0 +1,89 @@
+//! Programs with the C library musl beside programs with glibc. With musl, the kernel marks no thread's word, so
+//! the two find each other's deaths by other evidence.
+
+use commonhold_testkit::vm::{Actor, Ground, Kit, Outcome, Side};
+
+use crate::support::{actor, locks, peers, until};
+
+/// By each of four.
+const INCREMENTS: u64 = 50_000;
+
+/// A space, and the two ways to it.
+fn both(ground: &Ground) -> Outcome<[Side<'_>; 2]> {
+    // Kits are few, and the test process is short.
+    let musl = Box::leak(Box::new(Kit::musl()?));
+    Ok([ground.host(), Side::host(musl, ground.url())])
+}
+
+#[test]
+fn programs_of_two_c_libraries_see_the_same_regions_and_lose_no_increment() -> Outcome {
+    let ground = Ground::format(&Kit::find()?, &["--capacity", "16M"])?;
+    let [glibc, musl] = both(&ground)?;
+    musl.run(&["create", "counter", "8"])?;
+    let mut actors = [
+        actor(&glibc, "one")?,
+        actor(&musl, "two")?,
+        actor(&glibc, "three")?,
+        actor(&musl, "four")?,
+    ];
+    assert_eq!(peers(&glibc)?, peers(&musl)?);
+    for actor in &mut actors {
+        actor.must("map counter")?;
+    }
+    for actor in &mut actors {
+        actor.tell(&format!("increments counter {INCREMENTS}"));
+    }
+    for actor in &mut actors {
+        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "nobody has died");
+    }
+    for actor in &mut actors {
+        assert_eq!(actor.must("value counter")?, (4 * INCREMENTS).to_string());
+        actor.must("unmap counter")?;
+    }
+    actors.into_iter().try_for_each(Actor::leave)
+}
+
+#[test]
+fn the_locks_of_the_killed_pass_between_programs_of_two_c_libraries_either_way() -> Outcome {
+    let ground = Ground::format(&Kit::find()?, &["--capacity", "16M"])?;
+    let sides = both(&ground)?;
+    for (dead, heirs) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
+        let mut heir = actor(heirs, "heir")?;
+        heir.must("create r 4096")?;
+        heir.must("map r")?;
+        // One that waits sleeps when the death comes; the next one comes when it is over.
+        for waits in [true, false] {
+            let mut holder = actor(dead, "holder")?;
+            holder.must("map r")?;
+            holder.must("lock r wait")?;
+            if waits {
+                heir.tell("lock r wait");
+                until("the heir waits", || Ok(locks(heirs)?.iter().any(|lock| lock.waiters == 1)))?;
+                holder.kill()?;
+            } else {
+                holder.kill()?;
+                heir.tell("lock r wait");
+            }
+            assert_eq!(heir.answer()?, "ownerdied");
+            heir.must("repair r")?;
+            heir.must("unlock r")?;
+        }
+        // A dead reader is in no writer's way.
+        let mut reader = actor(dead, "reader")?;
+        reader.must("map r")?;
+        reader.must("rlock r wait")?;
+        heir.expect("lock r 0", "timedout")?;
+        heir.tell("lock r wait");
+        reader.kill()?;
+        assert_eq!(heir.answer()?, "ok");
+        heir.must("unlock r")?;
+        heir.must("unmap r")?;
+        heir.must("destroy r wait")?;
+        until("the dead are reaped", || {
+            heir.must("reap")?;
+            Ok(peers(heirs)?.len() == 1)
+        })?;
+        heir.leave()?;
+    }
+    Ok(())
+}
