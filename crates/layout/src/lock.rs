@@ -8,7 +8,10 @@
 //! owns the lock. The low half is what a futex can compare, so everything
 //! that changes while somebody sleeps on the word lies there: flags, thread and slot.
 //!
-//! No slot has a number of 14 bits or more. In the word of a mutex bit 15 says that it is *biased*: then it
+//! No slot has a number of 13 bits or more. Bit 13 says that the owner that the word names has *left*: nobody owns
+//! the lock, and this one is to be named as the one that left what it protects half changed.
+//!
+//! In the word of a mutex bit 15 says that it is *biased*: then it
 //! is a [`Bias`] that it names. To all other locks that is an owner which does not exist.
 //! ```text
 //! 63            32 31  28 27        16 15       14        13        0
@@ -74,6 +77,7 @@ const THREAD_SHIFT: u32 = 16;
 const THREAD_MASK: u64 = 0xfff << THREAD_SHIFT;
 const INCARNATION_SHIFT: u32 = 32;
 const FLAGS_MASK: u64 = 0xf << 28;
+const LEFT: u64 = 1 << 13;
 const BIASED: u64 = 1 << 15;
 const REVOKED: u64 = 1 << 14;
 const BIAS_PEER_MASK: u64 = REVOKED - 1;
@@ -89,7 +93,7 @@ impl LockFlags {
     pub const WAITERS: Self = Self(1 << 28);
     /// An owner died, or gave up, with the data half changed.
     pub const INCONSISTENT: Self = Self(1 << 29);
-    /// An owner that was told so freed the lock without repair: nobody may take it any more.
+    /// An owner that was told so gave the lock up: nobody may take it any more.
     pub const UNRECOVERABLE: Self = Self(1 << 30);
     /// The same bit in a word that somebody owns: its owner lets readers in, and may upgrade.
     pub const UPGRADABLE: Self = Self(1 << 30);
@@ -191,9 +195,26 @@ impl LockWord {
     /// Who owns the lock, if anybody does.
     #[inline]
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn owner(self) -> Option<Owner> {
+        if self.is_left() { None } else { self.named() }
+    }
+
+    /// Who left the lock, of which nobody is the owner, with what it protects half changed, if that is known.
+    #[inline]
+    #[must_use]
+    pub const fn left_by(self) -> Option<Owner> {
+        if self.is_left() { Self(self.0 & !LEFT).named() } else { None }
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
+    const fn named(self) -> Option<Owner> {
         Owner::new(PeerId::new(self.0 as u16), (self.0 >> INCARNATION_SHIFT) as u32, self.thread())
+    }
+
+    #[inline]
+    const fn is_left(self) -> bool {
+        self.0 & (LEFT | BIASED) == LEFT
     }
 
     /// The thread slot that it names, if it names an owner or a bias.
@@ -208,7 +229,7 @@ impl LockWord {
     #[inline]
     #[must_use]
     pub const fn is_owned(self) -> bool {
-        self.0 >> INCARNATION_SHIFT != 0
+        self.0 >> INCARNATION_SHIFT != 0 && !self.is_left()
     }
 
     /// Whether somebody owns the lock and lets readers in: it has the lock upgradable.
@@ -315,6 +336,13 @@ impl LockWord {
     pub const fn unowned(flags: LockFlags) -> Self {
         Self(flags.0)
     }
+
+    /// A word that nobody owns, and which names the one that left it so.
+    #[inline]
+    #[must_use]
+    pub const fn left(by: Owner, flags: LockFlags) -> Self {
+        Self(by.bits() | LEFT | flags.0)
+    }
 }
 
 impl fmt::Debug for LockWord {
@@ -325,7 +353,7 @@ impl fmt::Debug for LockWord {
                 debug.field("bias", &bias).field("revoked", &(self.0 & REVOKED != 0));
             }
             None => {
-                debug.field("owner", &self.owner());
+                debug.field("owner", &self.owner()).field("left_by", &self.left_by());
             }
         }
         debug.field("flags", &self.flags()).finish()
@@ -388,7 +416,23 @@ mod tests {
         }
 
         #[test]
-        fn an_owner_survives_the_round_trip(peer: u16, incarnation in 1_u32.., thread in 0_u16..4096) {
+        fn whoever_left_a_word_is_named_by_it_and_does_not_own_it(
+            peer in 0_u16..4096, incarnation in 1_u32.., thread in 0_u16..4096,
+        ) {
+            let owner = Owner::new(PeerId::new(peer), incarnation, ThreadId::from_bits(thread)).unwrap();
+            let word = LockWord::left(owner, LockFlags::INCONSISTENT);
+            prop_assert_eq!(word.left_by(), Some(owner));
+            prop_assert!(word.owner().is_none() && !word.is_owned() && !word.is_owned_by(owner));
+            prop_assert!(word.bias().is_none() && !word.welcomes_readers());
+            prop_assert!(owner.word().left_by().is_none());
+            let flagged = word.with_flags(LockFlags::UNRECOVERABLE);
+            prop_assert!(flagged.is_unrecoverable() && flagged.left_by() == Some(owner));
+        }
+
+        #[test]
+        fn an_owner_survives_the_round_trip(
+            peer in 0_u16..4096, incarnation in 1_u32.., thread in 0_u16..4096,
+        ) {
             let owner = Owner::new(PeerId::new(peer), incarnation, ThreadId::from_bits(thread)).unwrap();
             let word = owner.word().with_flags(LockFlags::STARVING.with(LockFlags::WAITERS));
             prop_assert_eq!(word.owner(), Some(owner));

@@ -92,11 +92,8 @@ impl<'a> Barrier<'a> {
     /// [`LockError::Fenced`] if the thread does not have the place.
     pub fn leave(&self, me: &Thread<'_>, party: Party, how: Release) -> Result<(), LockError> {
         self.places.give_back(me, party.0, |seen| {
-            let flags = seen.flags();
-            LockWord::unowned(match how {
-                Release::Done => flags,
-                Release::Inconsistent => flags.with(LockFlags::INCONSISTENT),
-            })
+            let left = how.left(me.owner(), false);
+            left.with_flags(left.flags().with(seen.flags()))
         })?;
         Point::PartyLeft.reached();
         Ok(())

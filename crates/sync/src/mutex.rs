@@ -18,10 +18,37 @@ use crate::{
 /// How an owner frees a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// In order; but if it is still inconsistent, nobody can take it any more.
+    /// In order; but if it is still inconsistent, it stays so.
     Done,
     /// Inconsistent: the next owner is told that its predecessor did not finish.
     Inconsistent,
+    /// Inconsistent, as it was found: the next owner is told of the one that this one was told of.
+    AsFound(Option<Owner>),
+    /// Nobody can take it any more, unless it is [reset](Mutex::reset).
+    GivenUp,
+}
+
+impl Release {
+    /// How to give back, unchanged, what was taken so.
+    #[inline]
+    #[must_use]
+    pub const fn unchanged(taken: Taken) -> Self {
+        match taken {
+            Taken::Clean => Self::Done,
+            Taken::OwnerDied(who) => Self::AsFound(who),
+        }
+    }
+
+    /// What a word says that `me` frees so; `inconsistent`: it was so when it was taken, and is still.
+    pub(crate) const fn left(self, me: Owner, inconsistent: bool) -> LockWord {
+        match self {
+            Self::Done if !inconsistent => LockWord::FREE,
+            Self::Done | Self::Inconsistent => LockWord::left(me, LockFlags::INCONSISTENT),
+            Self::AsFound(Some(who)) => LockWord::left(who, LockFlags::INCONSISTENT),
+            Self::AsFound(None) => LockWord::unowned(LockFlags::INCONSISTENT),
+            Self::GivenUp => LockWord::left(me, LockFlags::UNRECOVERABLE),
+        }
+    }
 }
 
 /// A mutex on a word.
@@ -244,12 +271,8 @@ impl<'a> Mutex<'a> {
     }
 
     fn give_back(&self, me: &Thread<'_>, env: &impl Park, taken: Taken) {
-        let how = match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
-        };
         // A failure means that it has been taken from us already: nothing to give back.
-        let _ = self.unlock_slow(me, env, how);
+        let _ = self.unlock_slow(me, env, Release::unchanged(taken));
     }
 
     fn look_once(
@@ -277,7 +300,7 @@ impl<'a> Mutex<'a> {
                 Step::Again => Look::Again,
                 // It may have left its bias just before it died.
                 Step::Dead if self.owner(seen, env).is_none() => Look::Again,
-                Step::Dead => self.take_over(seen, me, wait),
+                Step::Dead => self.take_over(seen, owner, me, wait),
                 Step::Sleep(expected, owner, until) => Look::Sleep(expected, owner, until),
             },
         )
@@ -392,11 +415,11 @@ impl<'a> Mutex<'a> {
         if !self.swap(seen, me.owner().word().with_flags(flags.with(wait.taking))) {
             return Look::Again;
         }
-        Look::Taken(Taken::told_by(flags))
+        Look::Taken(Taken::told_by(flags, seen.left_by()))
     }
 
     /// Takes a word whose owner has been fenced. One that let readers in has changed nothing.
-    fn take_over(&self, seen: LockWord, me: &Thread<'_>, wait: &Wait) -> Look {
+    fn take_over(&self, seen: LockWord, dead: Owner, me: &Thread<'_>, wait: &Wait) -> Look {
         let mut flags = seen.flags().without(LockFlags::UPGRADABLE).with(LockFlags::WAITERS);
         if seen.is_exclusive() {
             flags = flags.with(LockFlags::INCONSISTENT);
@@ -405,7 +428,7 @@ impl<'a> Mutex<'a> {
             return Look::Again;
         }
         Point::LockTakenOver.reached();
-        Look::Taken(Taken::told_by(flags))
+        Look::Taken(Taken::told_by(flags, Some(dead)))
     }
 
     /// A sleeper that gives up may have used up the wake-up meant for the next one.
@@ -436,19 +459,15 @@ impl<'a> Mutex<'a> {
                 return Err(LockError::Fenced);
             }
             let waiters = seen.flags().contains(LockFlags::WAITERS);
-            let mut flags = seen.flags().only(LockFlags::STARVING);
-            let mut wake = Wake::One;
-            if how == Release::Inconsistent {
-                flags = flags.with(LockFlags::INCONSISTENT);
-            } else if seen.flags().contains(LockFlags::INCONSISTENT) {
-                flags = LockFlags::UNRECOVERABLE;
-                wake = Wake::All;
-            }
+            let inconsistent = seen.flags().contains(LockFlags::INCONSISTENT);
+            let left = how.left(me.owner(), inconsistent);
+            let freed = left.with_flags(left.flags().with(seen.flags().only(LockFlags::STARVING)));
+            let wake = if how == Release::GivenUp { Wake::All } else { Wake::One };
             if waiters {
                 me.announce(PendingKind::Release, self.at);
                 Point::UnlockPending.reached();
             }
-            if !self.swap(seen, LockWord::unowned(flags)) {
+            if !self.swap(seen, freed) {
                 continue;
             }
             if waiters {

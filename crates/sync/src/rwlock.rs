@@ -397,7 +397,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             // The wake-up that freed us may have been meant for others too: readers pass it on.
             self.writer().wake(env, Wake::One);
         }
-        Ok(Taken::told_by(seen.flags()))
+        Ok(Taken::told_by(seen.flags(), seen.left_by()))
     }
 
     /// Waits, not enlisted, until there may be no writer.
@@ -485,11 +485,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
         taken: Taken,
         why: LockError,
     ) -> Result<Taken, LockError> {
-        let how = match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
-        };
-        self.writer().unlock(me, env, how)?;
+        self.writer().unlock(me, env, Release::unchanged(taken))?;
         Err(why)
     }
 

@@ -87,7 +87,8 @@ impl<'a> Semaphore<'a> {
 
     /// Takes a permit, waiting until `deadline`, or for ever; `Some(0)` does not wait.
     ///
-    /// With [`Taken::OwnerDied`] it is the permit of one who died, or gave up.
+    /// One that was given back in order is taken first. With [`Taken::OwnerDied`] it is the permit of one who died, or
+    /// left it.
     ///
     /// # Errors
     /// [`LockError::TimedOut`]; [`LockError::Deadlock`] if the thread holds all permits itself;
@@ -117,11 +118,7 @@ impl<'a> Semaphore<'a> {
         permit: Permit,
         how: Release,
     ) -> Result<(), LockError> {
-        let flags = match how {
-            Release::Done => LockFlags::NONE,
-            Release::Inconsistent => LockFlags::INCONSISTENT,
-        };
-        self.permits.give_back(me, permit.0, |_| LockWord::unowned(flags))?;
+        self.permits.give_back(me, permit.0, |_| how.left(me.owner(), false))?;
         Point::PermitFreed.reached();
         self.freed.hand_on(me, env);
         Ok(())
@@ -225,12 +222,8 @@ impl<'a> Semaphore<'a> {
         if me.is_live() {
             return Ok((taken, permit));
         }
-        let how = match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
-        };
         // A failure means that it has been taken from us already: nothing to give back.
-        let _ = self.release(me, env, permit, how);
+        let _ = self.release(me, env, permit, Release::unchanged(taken));
         Err(LockError::Fenced)
     }
 }
