@@ -1,15 +1,15 @@
 //! The lock word: who owns a lock, and what is known of what it protects.
 //!
 //! ```text
-//! 63            32 31  28 27        16 15         0
-//! | incarnation   | flags | thread     | peer slot |
+//! 63            32 31  28 27        16 15 14 13     12        0
+//! | incarnation   | flags | thread     | 0     | left | peer slot |
 //! ```
 //! The incarnation is that of the owner's thread slot ([`ThreadLife`](crate::ThreadLife)); 0 means that nobody
 //! owns the lock. The low half is what a futex can compare, so everything
-//! that changes while somebody sleeps on the word lies there: flags, thread and slot.
+//! that changes while somebody sleeps on the word lies there: flags, thread, slot, and that the owner has left.
 //!
-//! No slot has a number of 13 bits or more. Bit 13 says that the owner that the word names has *left*: nobody owns
-//! the lock, and this one is to be named as the one that left what it protects half changed.
+//! Bit 13 says that the thread that the word names has *left*: nobody owns the lock, and that thread left what it
+//! protects half changed, or gave the lock up.
 //!
 //! In the word of a mutex bit 15 says that it is *biased*: then it
 //! is a [`Bias`] that it names. To all other locks that is an owner which does not exist.
@@ -20,7 +20,7 @@
 
 use core::fmt;
 
-use crate::{Bias, PeerId, ThreadId};
+use crate::{Bias, PeerId, ThreadId, limits};
 
 /// One incarnation of one thread slot of one peer slot: the only identity an owner has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +82,8 @@ const BIASED: u64 = 1 << 15;
 const REVOKED: u64 = 1 << 14;
 const BIAS_PEER_MASK: u64 = REVOKED - 1;
 
+const _: () = assert!(limits::PEERS <= LEFT);
+
 /// What a lock word says besides its owner.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct LockFlags(u64);
@@ -91,9 +93,9 @@ impl LockFlags {
     pub const NONE: Self = Self(0);
     /// Somebody may be asleep on the word: whoever frees it must wake one.
     pub const WAITERS: Self = Self(1 << 28);
-    /// An owner died, or gave up, with the data half changed.
+    /// An owner died, or left, with the data half changed.
     pub const INCONSISTENT: Self = Self(1 << 29);
-    /// An owner that was told so gave the lock up: nobody may take it any more.
+    /// An owner gave the lock up: nobody may take it any more.
     pub const UNRECOVERABLE: Self = Self(1 << 30);
     /// The same bit in a word that somebody owns: its owner lets readers in, and may upgrade.
     pub const UPGRADABLE: Self = Self(1 << 30);
@@ -337,10 +339,14 @@ impl LockWord {
         Self(flags.0)
     }
 
-    /// A word that nobody owns, and which names the one that left it so.
+    /// A word that nobody owns, and which names the one that left it so. An owner that cannot exist, as damaged
+    /// bytes may name one, is not named.
     #[inline]
     #[must_use]
     pub const fn left(by: Owner, flags: LockFlags) -> Self {
+        if by.peer.get() as u64 >= LEFT {
+            return Self::unowned(flags);
+        }
         Self(by.bits() | LEFT | flags.0)
     }
 }
@@ -427,6 +433,19 @@ mod tests {
             prop_assert!(owner.word().left_by().is_none());
             let flagged = word.with_flags(LockFlags::UNRECOVERABLE);
             prop_assert!(flagged.is_unrecoverable() && flagged.left_by() == Some(owner));
+        }
+
+        /// The owner of a word in damaged bytes may be any, and is named as the one that left the next.
+        #[test]
+        fn no_word_that_was_left_has_an_owner_or_a_bias(word: u64, incarnation in 1_u64..1 << 32) {
+            let damaged = LockWord::from_word(word & u64::from(u32::MAX) | incarnation << 32);
+            if let Some(owner) = damaged.owner() {
+                let left = LockWord::left(owner, LockFlags::INCONSISTENT);
+                prop_assert!(!left.is_owned() && left.owner().is_none() && left.bias().is_none());
+                prop_assert!(left.flags() == LockFlags::INCONSISTENT);
+                let exists = owner.peer().get() < 4096;
+                prop_assert!(left.left_by() == Some(owner) || !exists && left.left_by().is_none());
+            }
         }
 
         #[test]

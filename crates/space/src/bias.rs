@@ -7,9 +7,7 @@
 //! 2. A number is that of one bias only, so one that was read while the slot was the dead's is none of a
 //!    later peer's, however long whoever read it sleeps.
 
-use commonhold_layout::{
-    Bias, Offset, Owner, PeerId, PeerState, RegionId, RegionPhase, ThreadId,
-};
+use commonhold_layout::{Bias, Offset, Owner, PeerId, PeerState, RegionId, RegionPhase, ThreadId};
 use commonhold_sync::{ThreadSlot, inside_of, settle_bias};
 
 use crate::{Platform, View};

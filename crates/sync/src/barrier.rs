@@ -92,7 +92,7 @@ impl<'a> Barrier<'a> {
     /// [`LockError::Fenced`] if the thread does not have the place.
     pub fn leave(&self, me: &Thread<'_>, party: Party, how: Release) -> Result<(), LockError> {
         self.places.give_back(me, party.0, |seen| {
-            let left = how.left(me.owner(), false);
+            let left = how.left_place(me.owner());
             left.with_flags(left.flags().with(seen.flags()))
         })?;
         Point::PartyLeft.reached();

@@ -17,11 +17,7 @@ pub enum Taken {
 impl Taken {
     /// What a word with these flags, left by this one, says to whoever takes it.
     pub(crate) const fn told_by(flags: LockFlags, left_by: Option<Owner>) -> Self {
-        if flags.contains(LockFlags::INCONSISTENT) {
-            Self::OwnerDied(left_by)
-        } else {
-            Self::Clean
-        }
+        if flags.contains(LockFlags::INCONSISTENT) { Self::OwnerDied(left_by) } else { Self::Clean }
     }
 
     /// Whether an owner before died or left in the middle of a change.

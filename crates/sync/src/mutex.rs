@@ -24,7 +24,8 @@ pub enum Release {
     Inconsistent,
     /// Inconsistent, as it was found: the next owner is told of the one that this one was told of.
     AsFound(Option<Owner>),
-    /// Nobody can take it any more, unless it is [reset](Mutex::reset).
+    /// Nobody can take it any more, unless it is [reset](Mutex::reset). Of a permit, or a place in a barrier, there is
+    /// no such end: it is left inconsistent.
     GivenUp,
 }
 
@@ -47,6 +48,15 @@ impl Release {
             Self::AsFound(Some(who)) => LockWord::left(who, LockFlags::INCONSISTENT),
             Self::AsFound(None) => LockWord::unowned(LockFlags::INCONSISTENT),
             Self::GivenUp => LockWord::left(me, LockFlags::UNRECOVERABLE),
+        }
+    }
+
+    /// What a place says that `me` gives back so. Others could not do without it: one that is given up tells the
+    /// next, and is not lost.
+    pub(crate) const fn left_place(self, me: Owner) -> LockWord {
+        match self {
+            Self::GivenUp => Self::Inconsistent.left(me, false),
+            how => how.left(me, false),
         }
     }
 }
@@ -237,7 +247,9 @@ impl<'a> Mutex<'a> {
         taking: LockFlags,
     ) -> Result<Taken, LockError> {
         if !me.is_live() {
-            self.give_back(me, env, Taken::Clean);
+            // It is ours if `lock_quickly` could not give it back, or if we have had it all the time: then what it
+            // protects may be half changed.
+            let _ = self.unlock_slow(me, env, Release::Inconsistent);
             return Err(LockError::Fenced);
         }
         let mut wait = Wait::taking(taking);

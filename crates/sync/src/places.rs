@@ -80,11 +80,7 @@ impl Places<'_> {
         self.0.iter().enumerate().cycle().skip(mine.checked_rem(count).unwrap_or(0)).take(count)
     }
 
-    fn find(
-        &self,
-        me: &Thread<'_>,
-        wanted: impl Fn(LockWord) -> bool,
-    ) -> Option<(usize, Taken)> {
+    fn find(&self, me: &Thread<'_>, wanted: impl Fn(LockWord) -> bool) -> Option<(usize, Taken)> {
         self.beginning_with_mine(me).find_map(|(place, word)| {
             let seen = look(word);
             if !wanted(seen) {

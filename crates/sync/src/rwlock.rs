@@ -386,9 +386,6 @@ impl<'a, S: Shares> RwLock<'a, S> {
 
     /// The reader is enlisted and there is no writer.
     fn enter(&self, env: &impl Park, seen: LockWord, wait: &Wait) -> Result<Taken, LockError> {
-        if seen.is_unrecoverable() {
-            return Err(LockError::Unrecoverable);
-        }
         if wait.raised {
             // If the word has changed, whoever changed it deals with the flag.
             self.writer().swap(seen, seen.with_flags(seen.flags().without(LockFlags::STARVING)));
@@ -396,6 +393,9 @@ impl<'a, S: Shares> RwLock<'a, S> {
         if wait.parked {
             // The wake-up that freed us may have been meant for others too: readers pass it on.
             self.writer().wake(env, Wake::One);
+        }
+        if seen.is_unrecoverable() {
+            return Err(LockError::Unrecoverable);
         }
         Ok(Taken::told_by(seen.flags(), seen.left_by()))
     }
@@ -414,7 +414,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let kind = PendingKind::Shared;
             match self.writer().await_owner(kind, seen, owner, me, env, deadline, wait)? {
                 Step::Again => {}
-                Step::Dead => self.drop_dead_writer(env, seen),
+                Step::Dead => self.drop_dead_writer(env, seen, owner),
                 Step::Sleep(expected, owner, until) => {
                     self.writer().sleep(env, expected, owner, until);
                     wait.slept();
@@ -424,9 +424,9 @@ impl<'a, S: Shares> RwLock<'a, S> {
     }
 
     /// Takes the word from a fenced writer, for nobody: what it protects may be half changed.
-    fn drop_dead_writer(&self, env: &impl Park, seen: LockWord) {
+    fn drop_dead_writer(&self, env: &impl Park, seen: LockWord, dead: Owner) {
         let flags = seen.flags().only(LockFlags::STARVING).with(LockFlags::INCONSISTENT);
-        if self.writer().swap(seen, LockWord::unowned(flags)) {
+        if self.writer().swap(seen, LockWord::left(dead, flags)) {
             Point::LockTakenOver.reached();
             self.writer().wake(env, Wake::All);
         }

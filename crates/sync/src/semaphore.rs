@@ -118,7 +118,7 @@ impl<'a> Semaphore<'a> {
         permit: Permit,
         how: Release,
     ) -> Result<(), LockError> {
-        self.permits.give_back(me, permit.0, |_| how.left(me.owner(), false))?;
+        self.permits.give_back(me, permit.0, |_| how.left_place(me.owner()))?;
         Point::PermitFreed.reached();
         self.freed.hand_on(me, env);
         Ok(())
