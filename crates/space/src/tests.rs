@@ -14,10 +14,10 @@ use std::{
 };
 
 use commonhold_layout::{
-    BootId, Evidence, Extent, FormatOptions, Name, Offset, PeerId, PeerName, PeerRef, RegionPhase,
-    header_word,
+    BootId, Evidence, Extent, FormatOptions, Name, Offset, Owner, PeerId, PeerName, PeerRef,
+    RegionPhase, header_word,
 };
-use commonhold_sync::{Liveness as _, Park, Taken, Verdict, Wake};
+use commonhold_sync::{Liveness as _, LockError, Park, Taken, Verdict, Wake};
 use commonhold_window::Window;
 use proptest::prelude::*;
 
@@ -289,6 +289,11 @@ impl Platform for Machine {
     }
 }
 
+/// What whoever takes a lock after `dead` is told.
+const fn told_of(dead: Owner) -> Result<Taken, LockError> {
+    Ok(Taken::OwnerDied(Some(dead)))
+}
+
 #[test]
 fn a_name_is_taken_until_its_region_is_gone() {
     let world = World::formatted(1 << 20);
@@ -433,11 +438,11 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     let theirs = b.map("x").unwrap();
     let lock = b.lock_of(theirs);
     let _ = lock.write(&b.me(), b.space.view(), None).unwrap();
-    let slot = b.space.peer();
+    let (slot, owner) = (b.space.peer(), b.me().owner());
     b.die();
     let mine = a.map("x").unwrap();
     let lock = a.lock_of(mine);
-    assert_eq!(lock.write(&a.me(), a.space.view(), None), Ok(Taken::OwnerDied));
+    assert_eq!(lock.write(&a.me(), a.space.view(), None), told_of(owner));
     lock.writer().mark_consistent(&a.me()).unwrap();
     lock.unwrite(&a.me(), a.space.view(), commonhold_sync::Release::Done).unwrap();
     assert_eq!(a.space.reap(&a.me(), Patience::DEFAULT).unwrap().peers, 1);

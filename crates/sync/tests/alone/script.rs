@@ -9,7 +9,7 @@ use std::{
 use commonhold_layout::{
     Bias, Offset, Owner, PeerId, Pending, PendingKind, ThreadId, ThreadLife, thread_word,
 };
-use commonhold_sync::{Bell, Liveness, Park, Shares, Thread, Verdict, Wake, is_inside};
+use commonhold_sync::{Bell, Liveness, Park, Shares, Taken, Thread, Verdict, Wake, is_inside};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
@@ -93,6 +93,11 @@ impl World {
     pub(crate) fn is_nothing_pending(&self) -> bool {
         self.slots.iter().all(|slot| slot[thread_word::PENDING].load(Ordering::Relaxed) == 0)
     }
+}
+
+/// What whoever takes a lock after `peer`, which died or left it in the middle of a change, is told.
+pub(crate) fn told_of(peer: usize) -> Taken {
+    Taken::OwnerDied(Some(owner(peer)))
 }
 
 fn owner(peer: usize) -> Owner {
