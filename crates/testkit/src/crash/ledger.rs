@@ -267,7 +267,8 @@ impl Ledger {
             }
             "resize" => region.resize(command.size()),
             "reset" => region.own.health = Health::Clean,
-            "repair" | "unlock" | "leave" | "abandon" | "forget" | "spend" | "complete" => {
+            "repair" | "unlock" | "leave" | "abandon" | "giveup" | "forget" | "spend"
+            | "complete" => {
                 self.give_back(who, command);
             }
             "ready" => (region.records, region.raw) = (true, true),
@@ -300,7 +301,9 @@ impl Ledger {
             ("leave", _) => Health::Inconsistent,
             ("spend", _) => Health::Spent,
             ("complete", _) => Health::Done,
-            ("abandon", Health::Inconsistent) => Health::Unrecoverable,
+            ("giveup", _) => Health::Unrecoverable,
+            // What nobody has repaired stays as it is.
+            ("abandon", Health::Inconsistent) => Health::Inconsistent,
             _ => Health::Clean,
         };
         if command.verb != "repair" {
@@ -362,7 +365,7 @@ impl Ledger {
                 }
             }
             "alone" | "await" | "notify" | "habit" => self.died_using(who, command, trace),
-            "unlock" | "leave" | "abandon"
+            "unlock" | "leave" | "abandon" | "giveup"
                 if passed(Point::PermitFreed) || stand(trace) == Some(Stand::Outside) =>
             {
                 self.give_back(who, command);
@@ -427,7 +430,7 @@ impl Ledger {
 
     fn concerns(&self, who: Who, command: &Command<'_>) -> Option<Which> {
         let which = match command.verb {
-            "unlock" | "leave" | "abandon" | "repair" | "forget" => {
+            "unlock" | "leave" | "abandon" | "giveup" | "repair" | "forget" => {
                 let mine = |(whose, name, _): &&(Who, String, Which)| {
                     *whose == who && *name == command.name
                 };
