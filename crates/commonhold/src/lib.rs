@@ -45,6 +45,7 @@ struct Readme;
 
 mod attachment;
 mod busy;
+mod data;
 mod device;
 mod error;
 mod graph;
@@ -55,6 +56,7 @@ mod mapping;
 mod open;
 mod options;
 mod record;
+mod region;
 mod snapshot;
 mod space;
 mod threads;
@@ -64,22 +66,27 @@ pub use busy::DirectoryHolder;
 pub use commonhold_host::{
     DeviceError, LockHolder, PciAddress, PciDevice, pci_devices, physical_memory,
 };
+pub use commonhold_window::Door;
 pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};
+pub use data::{Cursor, Part, Plain, Reading, Slice, Value, Writing};
 pub use device::memory_of;
-pub use error::{BarrierError, ErrorKind, LockError, OpenError, RegionError};
+pub use error::{
+    BoxError, ErrorKind, LockError, LockPlace, LockResult, OpenError, OwnerInfo, RegionError,
+    RepairFailed,
+};
 pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};
 pub use info::{
     Holder, LockInfo, LockKind, MemoryInfo, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo,
     RegionKey, SpaceInfo, State,
 };
 pub use lock::{
-    Event, LockGuard, RawMutex, RawMutexGuard, ReadGuard, RegionLock, UpgradableGuard,
+    Event, Inconsistent, LockGuard, RawMutex, RawMutexGuard, ReadGuard, Recovered, RegionLock, Repairable, UpgradableGuard,
     UpgradedGuard,
 };
 pub use mapping::Mapping;
 pub use options::{Access, CreateOptions, Destroy, FormatOptions, Removal};
 pub use record::{
-    Barrier, Condvar, Field, Mutex, MutexGuard, Once, OnceGuard, Party, Permit, Plain, Record,
+    Barrier, Condvar, Field, Mutex, MutexGuard, OnceLock, OnceLockGuard, Party, Permit, Record, Records,
     RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard, RwLockWriteGuard,
     Semaphore, SeqLock, SeqLockGuard, Turn, Waited,
 };

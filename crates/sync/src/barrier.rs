@@ -63,6 +63,13 @@ impl<'a> Barrier<'a> {
         Self { passed: Event::new(event, at), places: Places(places) }
     }
 
+    /// Where its event word lies.
+    #[inline]
+    #[must_use]
+    pub const fn at(&self) -> Offset {
+        self.passed.at()
+    }
+
     /// How many phases have passed.
     #[inline]
     #[must_use]

@@ -30,7 +30,6 @@ impl Taken {
 
 /// Why a lock was not taken, or not freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum LockError {
     /// It was not free before the deadline.
     TimedOut,

@@ -38,6 +38,13 @@ impl<'a> Event<'a> {
         Self { word, at }
     }
 
+    /// Where its word lies.
+    #[inline]
+    #[must_use]
+    pub const fn at(&self) -> Offset {
+        self.at
+    }
+
     /// The number now.
     #[inline]
     #[must_use]

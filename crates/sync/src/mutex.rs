@@ -92,7 +92,8 @@ impl<'a> Mutex<'a> {
 
     /// Where that lies.
     #[inline]
-    pub(crate) const fn at(&self) -> Offset {
+    #[must_use]
+    pub const fn at(&self) -> Offset {
         self.at
     }
 

@@ -17,7 +17,7 @@
 //!   has announced that; at the latest they see `DONE` at the end of their slice.
 //! - A waiter: as with a mutex, nothing but its own turn.
 
-use commonhold_layout::{LockFlags, LockWord, Offset, PendingKind};
+use commonhold_layout::{LockFlags, LockWord, Offset, Owner, PendingKind};
 use commonhold_window::{
     Point,
     atomic::{AtomicU64, Ordering},
@@ -49,6 +49,20 @@ impl<'a> Once<'a> {
     #[must_use]
     pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
         Self { word, at }
+    }
+
+    /// Where its word lies.
+    #[inline]
+    #[must_use]
+    pub const fn at(&self) -> Offset {
+        self.at
+    }
+
+    /// Who has the turn, or had it last and did not finish.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        let seen = self.mutex().look();
+        seen.owner().or(seen.left_by())
     }
 
     /// Whether the work is done; if so, what it wrote is visible.

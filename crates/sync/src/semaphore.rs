@@ -66,6 +66,13 @@ impl<'a> Semaphore<'a> {
         Self { freed: Event::new(event, at), permits: Places(permits) }
     }
 
+    /// Where its event word lies.
+    #[inline]
+    #[must_use]
+    pub const fn at(&self) -> Offset {
+        self.freed.at()
+    }
+
     /// How many permits are free now.
     #[must_use]
     pub fn available(&self) -> usize {

@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! 1. No access leaves the window: each is checked against its length, in arithmetic that cannot wrap.
-//! 2. Nobody gets `&T`, `&mut T` or `&[u8]` of shared bytes: only atomics, copies, and a raw pointer
+//! 2. Nobody gets `&T`, `&mut T` or `&[u8]` of shared bytes: only atomics, copies, and a raw pointer or a [`Door`]
 //!    for those who ask and answer for it.
 //! 3. Words are read and written as whole 64-bit atomics; bulk bytes as relaxed atomics too, or by a call that the
 //!    compiler cannot see into (`copy.rs`), so that a writer at the other side can tear a copy, but never the program.
@@ -21,6 +21,8 @@ extern crate std;
 
 #[cfg(not(loom))]
 mod copy;
+#[cfg(not(loom))]
+mod door;
 mod point;
 #[cfg(not(loom))]
 mod run;
@@ -30,6 +32,8 @@ mod window;
 pub use point::Point;
 #[cfg(feature = "crash-points")]
 pub use point::{Hook, at_each_point};
+#[cfg(not(loom))]
+pub use door::Door;
 #[cfg(not(loom))]
 pub use run::Run;
 #[cfg(not(loom))]
