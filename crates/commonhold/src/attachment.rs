@@ -167,7 +167,12 @@ impl Attachment {
         let mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         // Not counting the one that asks.
         let count = |region: Arc<MappedRegion>| Arc::strong_count(&region) - 1;
-        mapped.iter().filter_map(Weak::upgrade).filter(|region| region.name() == name).map(count).sum()
+        mapped
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|region| region.name() == name)
+            .map(count)
+            .sum()
     }
 
     /// What can be known without touching the window.

@@ -17,7 +17,13 @@ mod value;
 pub use slice::{Cursor, Slice};
 pub use value::Value;
 
-use std::{alloc::Layout, fmt, marker::PhantomData, ptr::NonNull};
+use std::{
+    alloc::Layout,
+    fmt,
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use commonhold_window::{Door, Run};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
@@ -103,6 +109,9 @@ impl<'g> Span<'g> {
     #[inline]
     fn write(self, bytes: &[u8]) {
         if self.gate.opens() {
+            // What a dead owner has written is there in the order in which it was set, up to some instant: repairs rely
+            // on that. (Of the bytes of one `set` any may be.)
+            compiler_fence(Ordering::Release);
             let written = self.run.write(self.from, bytes);
             debug_assert!(written.is_ok(), "a part that does not lie in its whole");
         }

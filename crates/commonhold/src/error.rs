@@ -434,11 +434,9 @@ impl RegionError {
             | Self::TooManyReadLocks { .. }
             | Self::TooManyThreads { .. } => ErrorKind::NoMemory,
             Self::Damaged(_) => ErrorKind::NotASpace,
-            Self::ReadOnly
-            | Self::Reentered
-            | Self::Forked
-            | Self::Fenced
-            | Self::Os { .. } => ErrorKind::Other,
+            Self::ReadOnly | Self::Reentered | Self::Forked | Self::Fenced | Self::Os { .. } => {
+                ErrorKind::Other
+            }
         }
     }
 }

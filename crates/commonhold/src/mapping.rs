@@ -51,9 +51,7 @@ impl Mapping {
     /// Keeps the region mapped for what `find` finds in it.
     pub(crate) fn found<Y: for<'a> Yokeable<'a>>(
         &self,
-        find: impl for<'a> FnOnce(
-            &'a MappedRegion,
-        ) -> Result<<Y as Yokeable<'a>>::Output, RegionError>,
+        find: impl for<'a> FnOnce(&'a MappedRegion) -> Result<<Y as Yokeable<'a>>::Output, RegionError>,
     ) -> Result<Handle<Y>, RegionError> {
         Yoke::try_attach_to_cart(Arc::clone(&self.region), find)
     }

@@ -182,7 +182,12 @@ fn lay_out<const N: usize>(
 
 /// The first to open a record makes it.
 #[cold]
-fn make(region: &MappedRegion, offset: u64, at: Offset, wanted: RecordTag) -> Result<(), RegionError> {
+fn make(
+    region: &MappedRegion,
+    offset: u64,
+    at: Offset,
+    wanted: RecordTag,
+) -> Result<(), RegionError> {
     let attachment = region.attachment();
     let core = attachment.core()?;
     let found = core

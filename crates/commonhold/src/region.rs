@@ -130,7 +130,8 @@ impl MappedRegion {
 
     pub(crate) fn refresh(&self) -> Result<u64, RegionError> {
         let core = self.attachment.core()?;
-        let now = core.look_again(self.handle()).map_err(|error| region_error(error, &self.name))?;
+        let now =
+            core.look_again(self.handle()).map_err(|error| region_error(error, &self.name))?;
         self.size.store(now.size, Ordering::Relaxed);
         Ok(now.size)
     }

@@ -29,11 +29,11 @@ mod run;
 #[cfg(not(loom))]
 mod window;
 
+#[cfg(not(loom))]
+pub use door::Door;
 pub use point::Point;
 #[cfg(feature = "crash-points")]
 pub use point::{Hook, at_each_point};
-#[cfg(not(loom))]
-pub use door::Door;
 #[cfg(not(loom))]
 pub use run::Run;
 #[cfg(not(loom))]

@@ -128,7 +128,9 @@ impl LockError {
 impl fmt::Display for LockPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.offset {
-            Some(offset) => write!(f, "the lock at offset {offset} of the region {:?}", self.region),
+            Some(offset) => {
+                write!(f, "the lock at offset {offset} of the region {:?}", self.region)
+            }
             None => write!(f, "the lock of the region {:?}", self.region),
         }
     }

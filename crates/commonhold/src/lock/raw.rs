@@ -188,10 +188,7 @@ impl RawMutex {
     ///
     /// # Errors
     /// [`LockError::TimedOut`], and as there.
-    pub fn lock_recover_for(
-        &self,
-        timeout: Duration,
-    ) -> LockResult<Recovered<RawMutexGuard<'_>>> {
+    pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<RawMutexGuard<'_>>> {
         let words = self.words.get();
         take::recovered(words, Some(words.region.attachment().deadline(timeout)))
     }
@@ -305,9 +302,7 @@ impl Drop for RawMutexGuard<'_> {
 
 #[inline(always)]
 fn release_quickly(words: &RawWords<'_>, grip: Grip<'_>, how: Release) -> bool {
-    how == Release::Done
-        && !words.near.fork().is_forked_child()
-        && words.mutex.unlock_biased(grip)
+    how == Release::Done && !words.near.fork().is_forked_child() && words.mutex.unlock_biased(grip)
 }
 
 /// What follows takes its parts by value, and as few as it can: see [`Held`](super::held::Held).

@@ -318,7 +318,7 @@ impl RegionLock {
     /// change only if that is needed, with nobody's change in between.
     ///
     /// # Errors
-    /// As for [`Mapping::read_lock`]; [`LockError::Deadlock`] if this thread has the lock in any way.
+    /// As for [`Mapping::read_lock`]; [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread has the lock in any way.
     pub fn upgradable_read(&self) -> LockResult<UpgradableGuard<'_>> {
         self.words().upgradable_read(None)
     }
@@ -335,7 +335,7 @@ impl RegionLock {
     /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
     pub fn upgradable_read_for(&self, timeout: Duration) -> LockResult<UpgradableGuard<'_>> {
         self.words().upgradable_read(Some(timeout))
     }
@@ -380,7 +380,7 @@ impl LockGuard<'_> {
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
     pub fn unlock(self) -> LockResult<()> {
         self.free(Release::Done)
     }
@@ -424,7 +424,7 @@ impl ReadGuard<'_> {
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
     pub fn unlock(self) -> LockResult<()> {
         self.0.free()
     }

@@ -5,10 +5,7 @@ use std::mem::ManuallyDrop;
 use commonhold_layout::{LockWord, Owner};
 use commonhold_sync::{LockError as Core, Release, Taken};
 
-use super::{
-    Denied, Guard, Inconsistent, Recovered, Site,
-    denied::Refusal,
-};
+use super::{Denied, Guard, Inconsistent, Recovered, Site, denied::Refusal};
 use crate::{BoxError, LockError, LockResult, RepairFailed};
 
 /// A lock that one can have alone, with its words found.

@@ -56,10 +56,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
     }
 
     /// Waits for so long, or for as long as it takes, until readers have left; `self` is as before if that fails.
-    pub(crate) fn upgrade(
-        &mut self,
-        timeout: Option<Duration>,
-    ) -> LockResult<Upgraded<'_, 'a, L>> {
+    pub(crate) fn upgrade(&mut self, timeout: Option<Duration>) -> LockResult<Upgraded<'_, 'a, L>> {
         let deadline = timeout.and_then(|timeout| self.deadline(timeout));
         let lock = self.lock;
         self.upgraded(deadline).map_err(|denied| lock.site().error(denied, None))?

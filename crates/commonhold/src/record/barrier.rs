@@ -118,11 +118,7 @@ impl Barrier {
     ///
     /// # Errors
     /// As for [`Mapping::open`]; [`RegionError::BadCount`] if there may not be so many.
-    pub fn open_with(
-        mapping: &Mapping,
-        offset: u64,
-        parties: usize,
-    ) -> Result<Self, RegionError> {
+    pub fn open_with(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
         Self::of(mapping, offset, parties)
     }
 }

@@ -143,10 +143,7 @@ impl<T: Plain> OnceLock<T> {
     ///
     /// # Errors
     /// [`LockError::RepairFailed`] with the error of `make`, and as there.
-    pub fn get_or_try_init(
-        &self,
-        make: impl FnOnce() -> Result<T, BoxError>,
-    ) -> LockResult<T> {
+    pub fn get_or_try_init(&self, make: impl FnOnce() -> Result<T, BoxError>) -> LockResult<T> {
         let guard = match self.begin()? {
             Turn::Done(value) => return Ok(value),
             Turn::Mine(guard) => guard,

@@ -110,11 +110,7 @@ impl Semaphore {
     ///
     /// # Errors
     /// As for [`Mapping::open`]; [`RegionError::BadCount`] if there may not be so many.
-    pub fn open_with(
-        mapping: &Mapping,
-        offset: u64,
-        permits: usize,
-    ) -> Result<Self, RegionError> {
+    pub fn open_with(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
         Self::of(mapping, offset, permits)
     }
 }

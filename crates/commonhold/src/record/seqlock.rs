@@ -10,8 +10,7 @@ use yoke::Yokeable;
 
 use super::{Field, Plan, Record, open, open_to_read};
 use crate::{
-    Access, BoxError, LockError, LockResult, Mapping, Part, Plain, Reading, Recovered, RegionError,
-    Writing,
+    Access, BoxError, LockResult, Mapping, Part, Plain, Reading, Recovered, RegionError, Writing,
     data::{Gate, Span, reads, writes},
     lock::{
         Denied, Guard, Site,
@@ -44,7 +43,7 @@ type Repairer<T> = dyn Fn(&SeqLockGuard<'_, T>) -> Result<(), BoxError> + Send +
 /// between two changes gets none.
 ///
 /// What a death does: that of a reader, nothing. That of a writer is told to the next writer, by
-/// [`LockError::OwnerDied`]; if it died in the middle of a change, also to readers, until somebody has made the data
+/// [`LockError::OwnerDied`](crate::LockError::OwnerDied); if it died in the middle of a change, also to readers, until somebody has made the data
 /// whole.
 ///
 /// # Examples
@@ -162,9 +161,9 @@ impl<T: Plain> SeqLock<T> {
     /// A copy of the data. Waits until it has one that nobody has changed meanwhile.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] if a writer died, or left, in the middle of a change;
-    /// [`LockError::Unrecoverable`] if it was given up after that;
-    /// [`LockError::Deadlock`] if this thread is in the middle of a change itself.
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change;
+    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable) if it was given up after that;
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread is in the middle of a change itself.
     #[inline]
     pub fn read(&self) -> LockResult<T> {
         self.copied(None, |part| part.get())
@@ -185,7 +184,7 @@ impl<T: Plain> SeqLock<T> {
     /// As [`read`](Self::read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
     pub fn read_for(&self, timeout: Duration) -> LockResult<T> {
         self.copied(self.deadline(timeout), |part| part.get())
     }
@@ -259,9 +258,9 @@ impl<T: Plain> SeqLock<T> {
     /// byte is written, and then wait until the guard is dropped.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] if a writer died, or left, in the middle of a change: the lock is free, and stays
-    /// inconsistent for whoever can repair it. [`LockError::Deadlock`] if
-    /// this thread writes; [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change: the lock is free, and stays
+    /// inconsistent for whoever can repair it. [`LockError::Deadlock`](crate::LockError::Deadlock) if
+    /// this thread writes; [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
     pub fn write(&self) -> LockResult<SeqLockGuard<'_, T>> {
         self.write_until(None)
     }
@@ -277,7 +276,7 @@ impl<T: Plain> SeqLock<T> {
     /// As [`write`](Self::write), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
     pub fn write_for(&self, timeout: Duration) -> LockResult<SeqLockGuard<'_, T>> {
         self.write_until(self.deadline(timeout))
     }
@@ -285,8 +284,8 @@ impl<T: Plain> SeqLock<T> {
     /// Takes the lock to write, and has `repair` make whole what a writer left that died in the middle of a change.
     ///
     /// # Errors
-    /// [`LockError::RepairFailed`], after which the lock is free, and inconsistent as before;
-    /// [`LockError::Deadlock`]; [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as before;
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock); [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
     pub fn write_repairing(
         &self,
         repair: impl FnOnce(&SeqLockGuard<'_, T>) -> Result<(), BoxError>,
@@ -297,7 +296,7 @@ impl<T: Plain> SeqLock<T> {
     /// Takes the lock to write in whatever state it is, for those who decide themselves.
     ///
     /// # Errors
-    /// [`LockError::Deadlock`]; [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock); [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
     pub fn write_recover(&self) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
         take::recovered(self, None)
     }
@@ -305,7 +304,7 @@ impl<T: Plain> SeqLock<T> {
     /// Makes the lock as good as new. The data are as they are, and count as whole.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody writes; [`RegionError::ReadOnly`].
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody writes; [`RegionError::ReadOnly`].
     pub fn reset(&self) -> LockResult<()> {
         let Found { region, lock, .. } = self.found.get();
         region.writable()?;
@@ -392,7 +391,7 @@ impl<T: Plain> SeqLockGuard<'_, T> {
     /// was set was written.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
     pub fn unlock(self) -> LockResult<()> {
         self.free(Release::Done)
     }

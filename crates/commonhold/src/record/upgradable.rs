@@ -71,10 +71,7 @@ impl<T: Plain> RwLock<T> {
         self.upgradable_until(self.deadline(timeout))
     }
 
-    fn upgradable_until(
-        &self,
-        deadline: Option<u64>,
-    ) -> LockResult<RwLockUpgradableGuard<'_, T>> {
+    fn upgradable_until(&self, deadline: Option<u64>) -> LockResult<RwLockUpgradableGuard<'_, T>> {
         let held = self.after_repair(deadline, || Upgradable::take(self.words(), deadline))?;
         Ok(RwLockUpgradableGuard { lock: self, held })
     }
@@ -123,10 +120,7 @@ impl<'a, T: Plain> RwLockUpgradableGuard<'a, T> {
     ///
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn upgrade_for(
-        &mut self,
-        timeout: Duration,
-    ) -> LockResult<RwLockUpgradedGuard<'_, 'a, T>> {
+    pub fn upgrade_for(&mut self, timeout: Duration) -> LockResult<RwLockUpgradedGuard<'_, 'a, T>> {
         let lock = self.lock;
         self.held.upgrade(Some(timeout)).map(|held| RwLockUpgradedGuard { lock, held })
     }
