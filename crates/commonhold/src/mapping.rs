@@ -233,10 +233,10 @@ impl Mapping {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn lock_repairing(
-        &self,
-        repair: impl FnOnce(&LockGuard<'_>) -> Result<(), BoxError>,
-    ) -> LockResult<LockGuard<'_>> {
+    pub fn lock_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
+    ) -> LockResult<LockGuard<'a>> {
         self.words()?.lock_repairing(repair)
     }
 

@@ -356,16 +356,10 @@
 //!     let is_ready = space.record::<commonhold::SeqLock<bool>>("ready");
 //! }
 //! ```
-//! Also not as a field:
+//! Also not as a field (and no padding: see `plain!`):
 //! ```compile_fail,E0277
 //! commonhold::plain! {
 //!     struct State { is_ready: bool }
-//! }
-//! ```
-//! And no bytes that nobody writes, as these three before the number:
-//! ```compile_fail,E0277
-//! commonhold::plain! {
-//!     struct Padded { tag: u8, value: u32 }
 //! }
 //! ```
 //!

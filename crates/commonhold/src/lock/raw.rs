@@ -165,10 +165,10 @@ impl RawMutex {
     /// # Errors
     /// [`LockError::RepairFailed`], after which the mutex is free, and inconsistent as before;
     /// [`LockError::Deadlock`]; [`LockError::Unrecoverable`].
-    pub fn lock_repairing(
-        &self,
-        repair: impl FnOnce(&RawMutexGuard<'_>) -> Result<(), BoxError>,
-    ) -> LockResult<RawMutexGuard<'_>> {
+    pub fn lock_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&RawMutexGuard<'a>) -> Result<(), BoxError>,
+    ) -> LockResult<RawMutexGuard<'a>> {
         let words = self.words.get();
         match words.lock_quickly() {
             Some(guard) => Ok(guard),

@@ -1,6 +1,6 @@
 //! The reader/writer lock that every region has.
 
-use std::{mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
+use std::{cell::Cell, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockWord, Owner};
@@ -82,7 +82,7 @@ impl<'a> Exclusive<'a> for RegionWords<'a> {
     #[inline(always)]
     fn guard(self, held: Owner) -> LockGuard<'a> {
         let (site, writer) = (Readable::site(self), self.core().writer());
-        LockGuard { held: Held::new(site, writer, held, self.near.fork()), stamped: 0 }
+        LockGuard { held: Held::new(site, writer, held, self.near.fork()), stamped: Cell::new(0) }
     }
 }
 
@@ -266,10 +266,10 @@ impl RegionLock {
     ///
     /// # Errors
     /// As there.
-    pub fn lock_repairing(
-        &self,
-        repair: impl FnOnce(&LockGuard<'_>) -> Result<(), BoxError>,
-    ) -> LockResult<LockGuard<'_>> {
+    pub fn lock_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
+    ) -> LockResult<LockGuard<'a>> {
         self.words().lock_repairing(repair)
     }
 
@@ -355,17 +355,17 @@ impl RegionLock {
 pub struct LockGuard<'a> {
     held: Held<'a>,
     /// 1 if others were told since when it is held. A whole word: see [`Held`].
-    stamped: usize,
+    stamped: Cell<usize>,
 }
 
 impl LockGuard<'_> {
     /// Records for others since when the lock is held. It costs a look at the clock, so it is left to
     /// those who hold a lock for long.
-    pub fn stamp(&mut self) {
+    pub fn stamp(&self) {
         let region = self.held.site().region;
         if let Ok(core) = region.attachment().core() {
             core.stamp(region.handle().region, commonhold_host::unix_ms());
-            self.stamped = 1;
+            self.stamped.set(1);
         }
     }
 
@@ -387,7 +387,7 @@ impl LockGuard<'_> {
 
     #[inline]
     fn unstamp(&self) {
-        if self.stamped != 0 {
+        if self.stamped.get() != 0 {
             let region = self.held.site().region;
             if let Ok(core) = region.attachment().core() {
                 core.stamp(region.handle().region, 0);

@@ -90,7 +90,7 @@ macro_rules! field {
 /// assert_eq!(point, point.clone());
 /// ```
 /// Between these two there would be three bytes that nobody writes:
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// commonhold::plain! {
 ///     struct Padded { tag: u8, value: u32 }
 /// }

@@ -197,10 +197,10 @@ impl<T: Plain> Mutex<T> {
     /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the mutex is free, and inconsistent as
     /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
-    pub fn lock_repairing(
-        &self,
-        repair: impl FnOnce(&MutexGuard<'_, T>) -> Result<(), BoxError>,
-    ) -> LockResult<MutexGuard<'_, T>> {
+    pub fn lock_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&MutexGuard<'a, T>) -> Result<(), BoxError>,
+    ) -> LockResult<MutexGuard<'a, T>> {
         match self.lock_quickly() {
             Some(guard) => Ok(guard),
             None => take::repairing(self, None, repair),

@@ -248,10 +248,10 @@ impl<T: Plain> RwLock<T> {
     /// # Errors
     /// [`LockError::RepairFailed`](crate::LockError::RepairFailed);
     /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    pub fn read_repairing(
-        &self,
-        mut repair: impl FnMut(&RwLockWriteGuard<'_, T>) -> Result<(), BoxError>,
-    ) -> LockResult<RwLockReadGuard<'_, T>> {
+    pub fn read_repairing<'a>(
+        &'a self,
+        mut repair: impl FnMut(&RwLockWriteGuard<'a, T>) -> Result<(), BoxError>,
+    ) -> LockResult<RwLockReadGuard<'a, T>> {
         let attempt = || read_whole(self.words(), None).map_err(|refusal| *refusal);
         let mended = || take::repairing(self, None, &mut repair).map(drop);
         after_repair(attempt, mended).map(|hold| self.reading(hold))
@@ -315,10 +315,10 @@ impl<T: Plain> RwLock<T> {
     /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as
     /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
-    pub fn write_repairing(
-        &self,
-        repair: impl FnOnce(&RwLockWriteGuard<'_, T>) -> Result<(), BoxError>,
-    ) -> LockResult<RwLockWriteGuard<'_, T>> {
+    pub fn write_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&RwLockWriteGuard<'a, T>) -> Result<(), BoxError>,
+    ) -> LockResult<RwLockWriteGuard<'a, T>> {
         match self.write_quickly() {
             Some(guard) => Ok(guard),
             None => take::repairing(self, None, repair),

@@ -238,10 +238,10 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
     /// # Errors
     /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the permit is free, and inconsistent as
     /// before; [`Deadlock`](crate::LockError::Deadlock).
-    pub fn acquire_repairing(
-        &self,
-        repair: impl FnOnce(&Permit<'_>) -> Result<(), BoxError>,
-    ) -> LockResult<Permit<'_>> {
+    pub fn acquire_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&Permit<'a>) -> Result<(), BoxError>,
+    ) -> LockResult<Permit<'a>> {
         match take::recovered(self, None)? {
             Recovered::Consistent(permit) => Ok(permit),
             Recovered::Inconsistent(permit) => permit.repair(repair),

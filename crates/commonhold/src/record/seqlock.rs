@@ -286,10 +286,10 @@ impl<T: Plain> SeqLock<T> {
     /// # Errors
     /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as before;
     /// [`LockError::Deadlock`](crate::LockError::Deadlock); [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
-    pub fn write_repairing(
-        &self,
-        repair: impl FnOnce(&SeqLockGuard<'_, T>) -> Result<(), BoxError>,
-    ) -> LockResult<SeqLockGuard<'_, T>> {
+    pub fn write_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&SeqLockGuard<'a, T>) -> Result<(), BoxError>,
+    ) -> LockResult<SeqLockGuard<'a, T>> {
         take::repairing(self, None, repair)
     }
 
