@@ -57,6 +57,7 @@ mod refusal;
 mod scratch;
 mod shm;
 mod silence;
+mod spin;
 mod stopped;
 #[cfg(test)]
 mod tests;

@@ -273,7 +273,7 @@ impl Park for Machine {
         self.world.takes_long();
     }
 
-    fn spin(&self, _turn: u32) -> bool {
+    fn spin(&self, _word: &AtomicU64, _turn: u32) -> bool {
         false
     }
 }

@@ -441,7 +441,11 @@ impl<P: Platform> Park for View<P> {
     }
 
     #[inline]
-    fn spin(&self, turn: u32) -> bool {
-        self.platform.spin(turn)
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool {
+        self.platform.spin(word, turn)
+    }
+
+    fn has_spun(&self, word: &AtomicU64, won: bool) {
+        self.platform.has_spun(word, won);
     }
 }

@@ -256,7 +256,10 @@ impl<'a> Mutex<'a> {
         let mut wait = Wait::taking(taking);
         let result = loop {
             match self.look_once(me, env, deadline, &mut wait) {
-                Ok(Look::Taken(taken)) => break Ok(taken),
+                Ok(Look::Taken(taken)) => {
+                    wait.won(env, self.word);
+                    break Ok(taken);
+                }
                 Ok(Look::Again) => {}
                 Ok(Look::Sleep(expected, owner, until)) => {
                     self.sleep(env, expected, owner, until);
@@ -303,7 +306,8 @@ impl<'a> Mutex<'a> {
             return Ok(Look::Again);
         }
         let Some(owner) = self.owner(seen, env) else {
-            if seen.flags().contains(LockFlags::STARVING) && !wait.parked && wait.spin(env) {
+            if seen.flags().contains(LockFlags::STARVING) && !wait.parked && wait.spin(env, self.word)
+            {
                 return Ok(Look::Again);
             }
             return Ok(self.take_free(seen, me, wait));
@@ -360,7 +364,7 @@ impl<'a> Mutex<'a> {
             return Err(LockError::Deadlock);
         }
         let barging = wait.parked || !seen.flags().contains(LockFlags::STARVING);
-        if barging && deadline != Some(0) && wait.spin(env) {
+        if barging && deadline != Some(0) && wait.spin(env, self.word) {
             return Ok(Step::Again);
         }
         let now = env.now();

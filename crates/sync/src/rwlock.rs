@@ -447,7 +447,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let number = self.drained().sequence();
             let Some((reader, reads)) = self.some_reader(mask) else { return Ok(()) };
             Point::WriteDraining.reached();
-            if deadline != Some(0) && env.spin(turn) {
+            if deadline != Some(0) && env.spin(self.drained().word(), turn) {
                 turn += 1;
                 continue;
             }

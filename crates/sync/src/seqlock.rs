@@ -133,7 +133,7 @@ impl<'a> SeqLock<'a> {
             if let Some(value) = self.copy_once(&mut copy) {
                 return Ok(value);
             }
-            if deadline != Some(0) && env.spin(turn) {
+            if deadline != Some(0) && env.spin(self.sequence(), turn) {
                 turn += 1;
                 continue;
             }

@@ -177,7 +177,7 @@ impl Park for World {
         }
     }
 
-    fn spin(&self, _turn: u32) -> bool {
+    fn spin(&self, _word: &AtomicU64, _turn: u32) -> bool {
         false
     }
 }

@@ -94,8 +94,8 @@ impl Park for Hurried<'_> {
         self.world.wake(word, who);
     }
 
-    fn spin(&self, turn: u32) -> bool {
-        self.world.spin(turn)
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool {
+        self.world.spin(word, turn)
     }
 }
 

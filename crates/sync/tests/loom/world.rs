@@ -176,7 +176,7 @@ impl Park for World {
         }
     }
 
-    fn spin(&self, _turn: u32) -> bool {
+    fn spin(&self, _word: &AtomicU64, _turn: u32) -> bool {
         false
     }
 }
@@ -336,8 +336,8 @@ impl Park for Mortal<'_> {
         self.step();
     }
 
-    fn spin(&self, turn: u32) -> bool {
-        self.world.spin(turn)
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool {
+        self.world.spin(word, turn)
     }
 }
 
