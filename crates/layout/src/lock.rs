@@ -437,8 +437,12 @@ mod tests {
 
         /// The owner of a word in damaged bytes may be any, and is named as the one that left the next.
         #[test]
-        fn no_word_that_was_left_has_an_owner_or_a_bias(word: u64, incarnation in 1_u64..1 << 32) {
+        fn no_word_is_left_and_owned_or_biased_at_once(word: u64, incarnation in 1_u64..1 << 32) {
             let damaged = LockWord::from_word(word & u64::from(u32::MAX) | incarnation << 32);
+            let named = [damaged.owner(), damaged.left_by()];
+            prop_assert!(named.iter().flatten().count() == 1);
+            prop_assert!(damaged.is_owned() == damaged.owner().is_some());
+            prop_assert!(damaged.bias().is_none() || damaged.is_owned());
             if let Some(owner) = damaged.owner() {
                 let left = LockWord::left(owner, LockFlags::INCONSISTENT);
                 prop_assert!(!left.is_owned() && left.owner().is_none() && left.bias().is_none());

@@ -146,6 +146,24 @@ fn a_party_that_gives_up_is_told_of_as_if_it_had_died() {
     assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::TimedOut));
 }
 
+#[test]
+fn whoever_joins_has_a_place_that_was_left_in_order_then_one_that_was_not_and_a_dead_ones_last() {
+    // In each order of the words: each thread begins its search elsewhere.
+    for peer in [1, 2, 3] {
+        let world = World::new();
+        let [good, left, dead] = [0, 0, 0].map(|peer| join(&world, 3, peer));
+        let leave = |party, how| barrier(&world, 3).leave(&world.me(0), party, how).unwrap();
+        leave(left, Release::Inconsistent);
+        leave(good, Release::Done);
+        world.fence(0);
+        let joined = || barrier(&world, 3).join(&world.me(peer), &world);
+        assert_eq!(joined(), Ok((Taken::Clean, good)));
+        assert_eq!(joined(), Ok((told_of(0), left)));
+        assert_eq!(joined(), Ok((told_of(0), dead)));
+        assert_eq!(joined(), Err(LockError::BarrierFull));
+    }
+}
+
 /// A barrier has no end either: the others would wait for the place for ever.
 #[test]
 fn a_party_that_gives_its_place_up_for_good_is_replaced_like_one_that_died() {

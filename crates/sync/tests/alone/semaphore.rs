@@ -196,6 +196,26 @@ fn the_permit_of_the_dead_names_it_to_all_that_give_it_back_as_they_found_it() {
     assert_eq!(taken, Ok((Taken::OwnerDied(None), permit)));
 }
 
+/// It has its permit, and wakes one more since another is left.
+#[test]
+fn one_that_is_declared_dead_with_a_permit_in_hand_gives_it_back_as_it_found_it() {
+    let world = World::new();
+    let permits = [take(&world, 2, 0), take(&world, 2, 0)];
+    world.then(move |world| {
+        for permit in permits {
+            let how = Release::Inconsistent;
+            semaphore(world, 2).release(&world.me(0), world, permit, how).unwrap();
+        }
+        world.at_next_wake(|world| world.fence(1));
+    });
+    let waited = semaphore(&world, 2).acquire(&world.me(1), &world, None);
+    assert_eq!(waited, Err(LockError::Fenced));
+    for _ in permits {
+        let (taken, _) = semaphore(&world, 2).try_acquire(&world.me(2), &world).unwrap();
+        assert_eq!(taken, told_of(0));
+    }
+}
+
 /// A semaphore has no end: it would have a permit less for ever, and whoever waits would wait for ever.
 #[test]
 fn a_permit_that_is_given_up_goes_to_the_next_who_is_told_so() {
