@@ -81,7 +81,7 @@
 //!
 //! A lock that nobody keeps is freed at once, and the compiler warns of that, here as an error:
 //! ```compile_fail
-//! # // error: unused `MutexGuard` that must be used
+//! # // error: unused `commonhold::MutexGuard` that must be used
 //! #![deny(unused_must_use)]
 //! use commonhold::{LockResult, Mutex};
 //! fn use_it(count: &Mutex<u64>) -> LockResult<()> {

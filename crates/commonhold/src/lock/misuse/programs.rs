@@ -30,6 +30,7 @@
 //!
 //! So it does in a repair, with no type to be written down:
 //! ```
+//! use anyhow::Context as _;
 //! use commonhold::{LockResult, Mutex, RwLock};
 //! fn repaired(name: Mutex<[u8; 8]>, table: &RwLock<[u64; 2]>) -> LockResult<()> {
 //!     let name = name.repaired_by(|name| {
@@ -39,8 +40,8 @@
 //!     });
 //!     name.lock()?.at(0)?.set(b'1');
 //!     drop(table.read_repairing(|table| {
-//!         anyhow::ensure!(table.at(0)?.get() > 0, "there is nothing to begin with");
-//!         Ok(table.at(1)?.set(0))
+//!         let first = table.at(0).context("a table of nothing")?.get();
+//!         Ok(table.at(1)?.set(first))
 //!     })?);
 //!     Ok(())
 //! }
