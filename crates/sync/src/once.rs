@@ -17,7 +17,7 @@
 //!   has announced that; at the latest they see `DONE` at the end of their slice.
 //! - A waiter: as with a mutex, nothing but its own turn.
 
-use commonhold_layout::{LockFlags, LockWord, Offset, Owner, PendingKind};
+use commonhold_layout::{LockFlags, LockWord, Offset, PendingKind};
 use commonhold_window::{
     Point,
     atomic::{AtomicU64, Ordering},
@@ -58,11 +58,10 @@ impl<'a> Once<'a> {
         self.at
     }
 
-    /// Who has the turn, or had it last and did not finish.
+    /// Its word, which says whose turn it is, or whose it was last.
     #[must_use]
-    pub fn owner(&self) -> Option<Owner> {
-        let seen = self.mutex().look();
-        seen.owner().or(seen.left_by())
+    pub fn look(&self) -> LockWord {
+        self.mutex().look()
     }
 
     /// Whether the work is done; if so, what it wrote is visible.

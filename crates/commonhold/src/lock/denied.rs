@@ -1,6 +1,6 @@
 //! Why a lock was not taken, and of which lock that is said.
 
-use commonhold_layout::{Damage, Offset, Owner, thread_word};
+use commonhold_layout::{Damage, LockWord, Offset, Owner, thread_word};
 use commonhold_sync::LockError as Core;
 
 use crate::{LockError, LockPlace, OwnerInfo, RegionError, region::MappedRegion};
@@ -64,6 +64,12 @@ impl Site<'_> {
             info.name = theirs.name.to_string();
         }
         info
+    }
+
+    /// Who has the lock, or left it, as its word says; in a forked child, where that is not mapped, nobody.
+    pub(crate) fn owner(self, look: impl FnOnce() -> LockWord) -> Option<Owner> {
+        let word = (!self.region.attachment().is_forked()).then(look)?;
+        word.owner().or(word.left_by())
     }
 
     /// What is to be said of a lock that was not taken. `owner` is who has it, or left it.

@@ -67,8 +67,7 @@ pub(crate) trait Readable<'a>: Copy {
 
     /// Who has it alone, or left it so.
     fn writer(self) -> Option<Owner> {
-        let word = self.core().writer().look();
-        word.owner().or(word.left_by())
+        self.site().owner(|| self.core().writer().look())
     }
 }
 

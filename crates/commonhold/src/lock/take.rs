@@ -33,8 +33,8 @@ pub(crate) type Repair<'r, G> = &'r dyn Fn(&G) -> Result<(), BoxError>;
 /// What is to be said of a lock that was not taken.
 #[cold]
 pub(crate) fn error<'a>(lock: impl Exclusive<'a>, denied: Denied) -> LockError {
-    let word = lock.look();
-    lock.site().error(denied, word.owner().or(word.left_by()))
+    let owner = lock.site().owner(|| lock.look());
+    lock.site().error(denied, owner)
 }
 
 /// Takes a lock whose last owner has left it whole, or that `repair` makes so.

@@ -188,7 +188,8 @@ impl<T: Plain> OnceLock<T> {
 
     #[cold]
     fn error(&self, denied: Denied) -> LockError {
-        self.site().error(denied, self.found.get().once.owner())
+        let owner = self.site().owner(|| self.found.get().once.look());
+        self.site().error(denied, owner)
     }
 
     fn begin_until(&self, deadline: Option<u64>) -> Result<Turn<'_, T>, Denied> {
