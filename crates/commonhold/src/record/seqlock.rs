@@ -127,11 +127,11 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
 
     fn guard(self, (owner, writing): (Owner, sync::Writing)) -> SeqLockGuard<'a, T> {
         let Found { region, lock, data } = *self.found.get();
-        let fork = region.attachment().near().fork();
+        let near = region.attachment().near();
         SeqLockGuard {
             data,
             change: SeqChange { region, lock, writing: Cell::new(writing) },
-            held: Held::new(self.site(), lock.writer(), owner, fork),
+            held: Held::new(self.site(), lock.writer(), owner, near),
             of: PhantomData,
         }
     }
@@ -301,6 +301,17 @@ impl<T: Plain> SeqLock<T> {
         take::recovered(self, None)
     }
 
+    /// As [`write_recover`](Self::write_recover), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`], and as there.
+    pub fn write_recover_for(
+        &self,
+        timeout: Duration,
+    ) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
+        take::recovered(self, self.deadline(timeout))
+    }
+
     /// Makes the lock as good as new. The data are as they are, and count as whole.
     ///
     /// # Errors
@@ -398,8 +409,9 @@ impl<T: Plain> SeqLockGuard<'_, T> {
 
     #[inline]
     fn finish(&self, how: Release) -> LockResult<()> {
-        let SeqChange { region, lock, writing } = &self.change;
-        if region.attachment().is_forked() || !lock.is_whole(how) {
+        let SeqChange { lock, writing, .. } = &self.change;
+        self.held.site().ask_live()?;
+        if !lock.is_whole(how) {
             return Ok(());
         }
         lock.finish(writing.get()).map_err(|_| self.held.site().not_ours())
@@ -419,7 +431,7 @@ impl<T: Plain> Guard for SeqLockGuard<'_, T> {
         let finished = this.finish(how);
         // Also if that failed: it is ours unless others took over.
         let how = if finished.is_ok() { how } else { Release::Inconsistent };
-        finished.and(this.held.release_checked(how))
+        finished.and(this.held.release(how))
     }
 }
 
