@@ -127,11 +127,11 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
 
     fn guard(self, (owner, writing): (Owner, sync::Writing)) -> SeqLockGuard<'a, T> {
         let Found { region, lock, data } = *self.found.get();
-        let near = region.attachment().near();
+        let fork = region.attachment().near().fork();
         SeqLockGuard {
             data,
             change: SeqChange { region, lock, writing: Cell::new(writing) },
-            held: Held::new(self.site(), lock.writer(), owner, near),
+            held: Held::new(self.site(), lock.writer(), owner, fork),
             of: PhantomData,
         }
     }
@@ -409,9 +409,8 @@ impl<T: Plain> SeqLockGuard<'_, T> {
 
     #[inline]
     fn finish(&self, how: Release) -> LockResult<()> {
-        let SeqChange { lock, writing, .. } = &self.change;
-        self.held.site().ask_live()?;
-        if !lock.is_whole(how) {
+        let SeqChange { region, lock, writing } = &self.change;
+        if region.attachment().is_forked() || !lock.is_whole(how) {
             return Ok(());
         }
         lock.finish(writing.get()).map_err(|_| self.held.site().not_ours())
@@ -431,7 +430,7 @@ impl<T: Plain> Guard for SeqLockGuard<'_, T> {
         let finished = this.finish(how);
         // Also if that failed: it is ours unless others took over.
         let how = if finished.is_ok() { how } else { Release::Inconsistent };
-        finished.and(this.held.release(how))
+        finished.and(this.held.release_checked(how))
     }
 }
 
