@@ -373,19 +373,21 @@
 //!     Ok(())
 //! }
 //! ```
-//! By value it is not had. Only a build finds this, when it knows the size:
+//! By value it is not had. (Only a build finds this, of what the program uses.)
 //! ```compile_fail,E0080
 //! use commonhold::{LockResult, Mutex};
-//! pub fn use_it(image: &Mutex<[u8; 4 << 20]>) -> LockResult<u8> {
+//! fn use_it(image: &Mutex<[u8; 4 << 20]>) -> LockResult<u8> {
 //!     Ok(image.lock()?.get()[0])
 //! }
+//! # fn main() { std::hint::black_box(use_it as fn(&_) -> _); }
 //! ```
 //! And of a semaphore it is said how many permits it has:
 //! ```compile_fail,E0080
 //! use commonhold::{RegionError, Semaphore, Space};
-//! pub fn use_it(space: &Space) -> Result<Semaphore, RegionError> {
+//! fn use_it(space: &Space) -> Result<Semaphore, RegionError> {
 //!     space.record("scanners")
 //! }
+//! # fn main() { std::hint::black_box(use_it as fn(&_) -> _); }
 //! ```
 
 mod programs;
