@@ -252,6 +252,10 @@ fn whole<T: Plain>(
 }
 
 /// A mutex, held: the way to what it protects.
+///
+/// It borrows its [`Mutex`], as guards of `std` do. In edition 2021 a guard in the last expression of a function outlives
+/// the function's variables: where the mutex is one of them, `let now = mutex.lock()?.get(); Ok(now)` compiles, and
+/// `Ok(mutex.lock()?.get())` from edition 2024 on.
 #[must_use = "the mutex is freed when its guard is dropped"]
 pub struct MutexGuard<'a, T: Plain> {
     mutex: &'a Mutex<T>,

@@ -31,6 +31,8 @@ struct Odd {
 }
 
 type Pair = [u64; 2];
+/// How the mutex is taken.
+type Way = fn(&Mutex<Pair>) -> MutexGuard<'_, Pair>;
 
 /// A space with a region `a`, and a mapping of it.
 pub(crate) fn ground() -> (Scratch, Space, Mapping) {
@@ -123,7 +125,7 @@ fn a_repair_that_fails_or_panics_leaves_it_to_the_next_and_one_that_is_known_is_
     assert!(error.to_string().ends_with("could not be repaired: no idea"), "{error}");
     fails!(&Err::<(), _>(error), LockError::RepairFailed(failed)
         if failed.place.offset == Some(64) && failed.error.to_string() == "no idea");
-    let repair = |_: &MutexGuard<'_, Pair>| std::panic::resume_unwind(std::boxed::Box::new(()));
+    let repair = |_: &MutexGuard<'_, Pair>| std::panic::resume_unwind(Box::new(()));
     assert!(catch_unwind(AssertUnwindSafe(|| pair.lock_repairing(repair))).is_err());
     owner_died(pair.lock());
     let known = pair.clone().repaired_by(|pair| {
@@ -133,7 +135,7 @@ fn a_repair_that_fails_or_panics_leaves_it_to_the_next_and_one_that_is_known_is_
     assert_eq!(known.lock().unwrap().get(), [1, 1]);
     assert_eq!(pair.lock().unwrap().get(), [1, 1]);
     // All ways to lock by that handle repair, and those by others do not.
-    let ways: [fn(&Mutex<Pair>) -> MutexGuard<'_, Pair>; 3] = [
+    let ways: [Way; 3] = [
         |known| known.lock().unwrap(),
         |known| at_once(known.try_lock()),
         |known| known.lock_for(DEADLINE).unwrap(),

@@ -17,6 +17,8 @@ pub(crate) const ROLES: &[Role] =
     &[("table-hold", hold), ("table-write", write), ("table-read", read)];
 
 type Table = [u64; 64];
+/// How the lock is taken to read.
+type Way = fn(&RwLock<Table>) -> RwLockReadGuard<'_, Table>;
 
 /// Where the lock that matters lies, and one beside it.
 const AT: u64 = 128;
@@ -119,7 +121,7 @@ fn whoever_only_reads_repairs_what_a_killed_writer_left_if_it_knows_how() {
     assert_eq!(table.read_repairing(fill(3)).unwrap().get(), [3; 64]);
     drop(table.read().unwrap());
     let known = table.clone().repaired_by(fill(4));
-    let ways: [fn(&RwLock<Table>) -> RwLockReadGuard<'_, Table>; 3] = [
+    let ways: [Way; 3] = [
         |known| known.read().unwrap(),
         |known| at_once(known.try_read()),
         |known| known.read_for(DEADLINE).unwrap(),
