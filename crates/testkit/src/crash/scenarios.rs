@@ -273,6 +273,7 @@ fn abandon(scene: &mut Scene<'_>) -> Outcome {
 fn reader_at_dead_writer(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = locked(scene)?;
     scene.kill(a)?;
+    // It has nothing to unlock, unless somebody has repaired.
     scene.play(b, &["rlock r wait", "unlock r", "lock r wait", "unlock r", "rlock r wait"])?;
     scene.play(b, &["unlock r"])?;
     leave(scene, &[b])
