@@ -75,7 +75,7 @@ impl Kinded for RegionError {
     }
 }
 
-impl<G> Kinded for LockError<G> {
+impl Kinded for LockError {
     fn status(&self) -> Status {
         self.kind().into()
     }

@@ -12,12 +12,12 @@
 use std::{
     cell::Cell,
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
     time::Duration,
 };
 
 use commonhold_host::{ForkGuard, Heart, LinuxPlatform, Priority, Setup};
-use commonhold_layout::{Bell, Name, Owner};
+use commonhold_layout::{Bell, Damage, Name, Owner};
 use commonhold_space::{
     DirectoryError, MediumError, OwnThread, OwnThreads, Space as Core, View, heartbeat_period_ms,
 };
@@ -27,6 +27,7 @@ use crate::{
     RegionError,
     backing::Backing,
     lock::counted::Counted,
+    region::MappedRegion,
     threads::{self, Threads},
 };
 
@@ -39,6 +40,8 @@ pub(crate) struct Attachment {
     threads: Threads,
     pub(crate) counted: Arc<Counted>,
     pub(crate) backing: Backing,
+    /// What is mapped, for those who ask by how many handles.
+    mapped: Mutex<Vec<Weak<MappedRegion>>>,
     /// Shows others that this process lives, and watches those of whom it knows nothing better.
     heart: Option<Heart>,
 }
@@ -133,7 +136,8 @@ impl Attachment {
         let fork = core.view().platform().fork_guard();
         let (id, threads) = (threads::next_attachment(), Threads::default());
         let backing = Backing::new(core.view().geometry().regions());
-        Arc::new(Self { id, url, core, fork, threads, counted, backing, heart })
+        let mapped = Mutex::default();
+        Arc::new(Self { id, url, core, fork, threads, counted, backing, mapped, heart })
     }
 
     #[inline]
@@ -150,6 +154,28 @@ impl Attachment {
     #[inline]
     pub(crate) fn view(&self) -> Result<&View<LinuxPlatform>, RegionError> {
         self.core().map(Core::view)
+    }
+
+    /// Remembers a mapping for [`handles`](Self::handles).
+    pub(crate) fn enter(&self, region: &Arc<MappedRegion>) {
+        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        if mapped.len() == mapped.capacity() {
+            mapped.retain(|region| region.strong_count() > 0);
+        }
+        mapped.push(Arc::downgrade(region));
+    }
+
+    /// How many handles keep regions of this name mapped: mappings, clones, and what was opened in them.
+    pub(crate) fn handles(&self, name: &str) -> usize {
+        let mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not counting the one that asks.
+        let count = |region: Arc<MappedRegion>| Arc::strong_count(&region) - 1;
+        mapped
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|region| region.name() == name)
+            .map(count)
+            .sum()
     }
 
     /// What can be known without touching the window.
@@ -302,7 +328,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
     match error {
         DirectoryError::Exists => RegionError::Exists { name: owned() },
         DirectoryError::NotFound => RegionError::NotFound { name: owned() },
-        DirectoryError::Mapped => RegionError::Mapped { name: owned() },
+        DirectoryError::Mapped => RegionError::Mapped { name: owned(), handles: 0 },
         DirectoryError::TimedOut => RegionError::TimedOut { name: owned() },
         DirectoryError::NoSpace { asked, largest } => RegionError::NoSpace { asked, largest },
         DirectoryError::NoEntry { regions } => RegionError::NoEntry { regions },
@@ -322,7 +348,16 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         DirectoryError::Unsettled => RegionError::Unsettled { name: owned() },
         DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
         DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
-        // `NotMapped` and `Reentered` mean that our own books are wrong: others have taken over.
-        _ => RegionError::Fenced,
+        DirectoryError::Fenced => RegionError::Fenced,
+        DirectoryError::Reentered => RegionError::Reentered,
+        // This peer maps what it unmaps: somebody has written over the count.
+        DirectoryError::NotMapped => {
+            RegionError::Damaged(Damage::new("the mappings that a peer has counted", 0))
+        }
+        // Where its holder can be looked at, `Attachment::error` does.
+        DirectoryError::Busy { .. } => RegionError::Unsettled { name: owned() },
+        DirectoryError::Medium(error) => {
+            RegionError::Os { call: "fallocate", source: std::io::Error::other(error.to_string()) }
+        }
     }
 }

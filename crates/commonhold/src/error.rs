@@ -1,11 +1,9 @@
 //! What can go wrong, one type for each family of operations.
 
-mod barrier;
 mod lock;
 mod used;
 
-pub use barrier::BarrierError;
-pub use lock::LockError;
+pub use lock::{BoxError, LockError, LockPlace, LockResult, OwnerInfo, RepairFailed};
 
 use std::{fmt, io, path::PathBuf};
 
@@ -292,6 +290,15 @@ pub enum RegionError {
     Mapped {
         /// Which name.
         name: String,
+        /// How many handles of this process keep it mapped: mappings, and what was opened in them.
+        handles: usize,
+    },
+    /// `unmap`: other handles of this process use the mapping.
+    InUseHere {
+        /// Which region.
+        name: String,
+        /// How many handles there are besides.
+        handles: usize,
     },
     /// `destroy`: it was still mapped by others when the time was up, and is active again.
     TimedOut {
@@ -428,6 +435,8 @@ pub enum RegionError {
     },
     /// The mutex was opened through another [`Space`](crate::Space) than the condition variable.
     OtherSpace,
+    /// This thread is in the middle of another operation on the space: it came here by a signal handler.
+    Reentered,
     /// This process was made by `fork` after the space was opened: open it anew.
     Forked,
     /// This process was declared dead by others, and its share of the space is gone: open it anew.
@@ -461,9 +470,10 @@ impl RegionError {
             Self::NotFound { .. } | Self::NoPeer { .. } | Self::NotMade { .. } => {
                 ErrorKind::NotFound
             }
-            Self::Mapped { .. } | Self::PeerLives { .. } | Self::BarrierFull { .. } => {
-                ErrorKind::InUse
-            }
+            Self::Mapped { .. }
+            | Self::InUseHere { .. }
+            | Self::PeerLives { .. }
+            | Self::BarrierFull { .. } => ErrorKind::InUse,
             Self::TimedOut { .. }
             | Self::Busy(_)
             | Self::Blocked { .. }
@@ -478,7 +488,9 @@ impl RegionError {
             | Self::TooManyReadLocks { .. }
             | Self::TooManyThreads { .. } => ErrorKind::NoMemory,
             Self::Damaged(_) => ErrorKind::NotASpace,
-            Self::ReadOnly | Self::Forked | Self::Fenced | Self::Os { .. } => ErrorKind::Other,
+            Self::ReadOnly | Self::Reentered | Self::Forked | Self::Fenced | Self::Os { .. } => {
+                ErrorKind::Other
+            }
         }
     }
 }
@@ -570,6 +582,10 @@ impl RegionError {
             Self::TooManyThreads { threads } => {
                 write!(f, "all {threads} thread slots of this process are taken")
             }
+            Self::Reentered => f.write_str(
+                "this thread is in the middle of another operation on the space; call nothing of it in a signal \
+                 handler",
+            ),
             Self::Forked => f.write_str(FORKED),
             _ => f.write_str(FENCED),
         }
@@ -584,9 +600,19 @@ impl fmt::Display for RegionError {
                 write!(f, "a region {name:?} exists, or is still being destroyed")
             }
             Self::NotFound { name } => write!(f, "there is no active region {name:?}"),
-            Self::Mapped { name } => {
+            Self::Mapped { name, handles: 0 } => {
                 write!(f, "the region {name:?} is still mapped; unmap it first")
             }
+            Self::Mapped { name, handles } => write!(
+                f,
+                "the region {name:?} is still mapped by this process; drop the {handles} handles to it first \
+                 (mappings, and the locks opened in them)"
+            ),
+            Self::InUseHere { name, handles } => write!(
+                f,
+                "{handles} other handles of this process use the mapping of the region {name:?}; it is unmapped \
+                 when the last of them is dropped"
+            ),
             Self::TimedOut { name } => {
                 write!(
                     f,

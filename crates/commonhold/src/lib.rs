@@ -6,32 +6,35 @@
 //! nothing locked, leaked or half made.
 //!
 //! ```
-//! use commonhold::{LockError, Space};
+//! use commonhold::{Mutex, Space};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let url = format!("shm:doc-{}", std::process::id());
 //! let space = Space::open_or_format(&url)?;
-//! let counter = space.map_or_create("counter", 8)?;
-//!
-//! let guard = match counter.lock() {
-//!     Ok(guard) => guard,
-//!     Err(LockError::OwnerDied(guard)) => {
-//!         // Its last owner was killed in the middle of a change. Repair the data, then say so.
-//!         counter.set(0, &0_u64)?;
-//!         guard.mark_consistent()?;
-//!         guard
-//!     }
-//!     Err(error) => return Err(error.to_string().into()),
-//! };
-//! let value: u64 = counter.get(0)?;
-//! counter.set(0, &(value + 1))?;
-//! drop(guard);
-//! # drop(counter);
+//! let pair = space.record::<Mutex<[u64; 2]>>("pair")?.repaired_by(|pair| {
+//!     // Its last owner was killed between the two: they are to be the same.
+//!     pair.at(1)?.set(pair.at(0)?.get());
+//!     Ok(())
+//! });
+//! let guard = pair.lock()?;
+//! guard.at(0)?.with_mut(|number| *number += 1);
+//! guard.at(1)?.with_mut(|number| *number += 1);
+//! # drop(guard);
+//! # drop(pair);
 //! # drop(space);
 //! # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Deaths
+//! Whoever dies while it holds a lock leaves it free and *inconsistent*: what it protects may be half changed. The
+//! next owner is told so, by [`LockError::OwnerDied`], and so is everybody after it, until somebody has repaired
+//! that. So `lock()?` is always right: it never goes on over half-changed data. To repair, say how once
+//! ([`Mutex::repaired_by`]), or where the lock is taken ([`Mutex::lock_repairing`]), or look for yourself
+//! ([`Mutex::lock_recover`]). A panic, and a `?` that leaves in the middle of a change by
+//! [`leave_inconsistent`](MutexGuard::leave_inconsistent), do the same; a `?` that merely drops the guard says that
+//! all is well.
 //!
 //! A space is a trust domain: whoever may write it may write all of it, and permissions are those of
 //! its file. What a neighbour writes can cost an error, but neither a crash nor an access outside the
@@ -46,6 +49,7 @@ struct Readme;
 mod attachment;
 mod backing;
 mod busy;
+mod data;
 mod device;
 mod error;
 mod graph;
@@ -56,6 +60,7 @@ mod mapping;
 mod open;
 mod options;
 mod record;
+mod region;
 mod snapshot;
 mod space;
 mod threads;
@@ -70,22 +75,27 @@ pub use commonhold_layout::{
     Damage, FormatError, Name, NameError, RecordKind, RecordTag, Shown, Visible, is_hidden,
 };
 pub use commonhold_space::Room;
+pub use commonhold_window::Door;
+pub use data::{Cursor, Part, Plain, Reading, Slice, Value, Writing};
 pub use device::memory_of;
-pub use error::{BarrierError, ErrorKind, LockError, OpenError, RegionError};
+pub use error::{
+    BoxError, ErrorKind, LockError, LockPlace, LockResult, OpenError, OwnerInfo, RegionError,
+    RepairFailed,
+};
 pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};
 pub use info::{
     Holder, LockInfo, LockKind, MemoryInfo, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo,
     RegionKey, SpaceInfo, State,
 };
 pub use lock::{
-    Event, LockGuard, RawMutex, RawMutexGuard, ReadGuard, RegionLock, UpgradableGuard,
-    UpgradedGuard,
+    Event, Inconsistent, LockGuard, RawMutex, RawMutexGuard, ReadGuard, Recovered, RegionLock,
+    Repairable, UpgradableGuard, UpgradedGuard,
 };
 pub use mapping::Mapping;
 pub use options::{Access, CreateOptions, Destroy, FormatOptions, OpenOptions, Removal};
 pub use record::{
-    Barrier, Condvar, Field, Mutex, MutexGuard, Once, OnceGuard, Party, Permit, Plain, Record,
-    RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard, RwLockWriteGuard,
+    Barrier, Condvar, Field, Mutex, MutexGuard, OnceLock, OnceLockGuard, Party, Permit, Record,
+    Records, RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard, RwLockWriteGuard,
     Semaphore, SeqLock, SeqLockGuard, Turn, Waited,
 };
 pub use space::{Region, Space};

@@ -6,12 +6,11 @@
 //!
 //! # Invariants
 //! 1. A record is used only after its tag was seen to be what the caller wants, kind and size.
-//! 2. Nobody gets a reference to data: only copies, made of atomic words. A neighbour that was declared
-//!    dead, or writes what it likes, can tear a copy, and nothing worse.
-//! 3. Data are reached through a guard only, so for as long as it is held, and by its thread.
+//! 2. Data are reached through a guard only, so for as long as it is held, and by its thread (`data.rs`).
+//! 3. A record keeps its region mapped, and can be kept, cloned and sent like any other value.
 //!
 //! # What it does not do
-//! It takes no lock itself: `RawMutex` and the core's `RwLock` do.
+//! It takes no lock itself: `lock` and the core's locks do.
 
 mod barrier;
 mod condvar;
@@ -19,23 +18,24 @@ mod event;
 mod fields;
 mod mutex;
 mod once;
+mod records;
 mod rwlock;
 mod semaphore;
 mod seqlock;
 mod upgradable;
-mod value;
 
 pub use barrier::{Barrier, Party};
 pub use commonhold_sync::Waited;
 pub use condvar::Condvar;
 pub use fields::Field;
 pub use mutex::{Mutex, MutexGuard};
-pub use once::{Once, OnceGuard, Turn};
+pub use once::{OnceLock, OnceLockGuard, Turn};
+pub use records::Records;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Permit, Semaphore};
+pub(crate) use seqlock::SeqChange;
 pub use seqlock::{SeqLock, SeqLockGuard};
 pub use upgradable::{RwLockUpgradableGuard, RwLockUpgradedGuard};
-pub use value::Plain;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,11 +43,11 @@ use commonhold_layout::{Offset, PLACES_MOST, RecordKind, RecordTag};
 use commonhold_space::{FoundRecord, Patience};
 use commonhold_window::{OutOfWindow, Run};
 
-use crate::{Mapping, RegionError};
+use crate::{Mapping, RegionError, region::MappedRegion};
 
 /// What [`Mapping::open`] can open: a lock with its data, or a struct of them made by
 /// [`records!`](crate::records).
-pub trait Record<'a>: Sized {
+pub trait Record: Sized {
     /// Bytes that it takes, a multiple of 8: where the next one may begin.
     const SIZE: u64;
 
@@ -55,7 +55,7 @@ pub trait Record<'a>: Sized {
     ///
     /// # Errors
     /// As there.
-    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError>;
+    fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError>;
 }
 
 /// What lies where in a record of `N` words before its tag, with a `T` behind it.
@@ -89,23 +89,23 @@ pub(crate) struct Opened<'a, const N: usize> {
 
 /// Opens the record at `offset` of a mapping that may be written, and tags it if it was never used.
 pub(crate) fn open<T, const N: usize>(
-    mapping: &Mapping,
+    region: &MappedRegion,
     offset: u64,
     kind: RecordKind,
 ) -> Result<Opened<'_, N>, RegionError> {
-    open_tagged(mapping, offset, Plan::<T, N>::tag(kind))
+    open_tagged(region, offset, Plan::<T, N>::tag(kind))
 }
 
 /// Opens a record that has places for its data, one word each; those of all zeros are nobody's.
 pub(crate) fn open_places<const N: usize>(
-    mapping: &Mapping,
+    region: &MappedRegion,
     offset: u64,
     kind: RecordKind,
     places: usize,
 ) -> Result<Opened<'_, N>, RegionError> {
     let size = u32::try_from(places).ok().filter(|_| (1..=PLACES_MOST).contains(&places));
     let size = size.ok_or(RegionError::BadCount { asked: places, most: PLACES_MOST })?;
-    open_tagged(mapping, offset, RecordTag { kind, size: 8 * size })
+    open_tagged(region, offset, RecordTag { kind, size: 8 * size })
 }
 
 /// Bytes of a record with places, which has `words` words before its tag.
@@ -123,32 +123,32 @@ pub(crate) const fn checked_size_with_places(words: usize, places: usize) -> u64
 }
 
 fn open_tagged<const N: usize>(
-    mapping: &Mapping,
+    region: &MappedRegion,
     offset: u64,
     tag: RecordTag,
 ) -> Result<Opened<'_, N>, RegionError> {
-    let at = mapping.writable_words(offset, size_of_record::<N>(tag))?;
-    let (opened, found) = lay_out(mapping, offset, at, tag)?;
+    let at = region.writable_words(offset, size_of_record::<N>(tag))?;
+    let (opened, found) = lay_out(region, offset, at, tag)?;
     if found != tag.word() {
-        make(mapping, offset, at, tag)?;
+        make(region, offset, at, tag)?;
     }
     Ok(opened)
 }
 
 /// Opens the record at `offset` of a mapping that may be read only, if somebody has made it; writes nothing.
 pub(crate) fn open_to_read<T, const N: usize>(
-    mapping: &Mapping,
+    region: &MappedRegion,
     offset: u64,
     kind: RecordKind,
 ) -> Result<Opened<'_, N>, RegionError> {
     let tag = Plan::<T, N>::tag(kind);
-    let at = mapping.words(offset, size_of_record::<N>(tag))?;
-    let (opened, found) = lay_out(mapping, offset, at, tag)?;
+    let at = region.words(offset, size_of_record::<N>(tag))?;
+    let (opened, found) = lay_out(region, offset, at, tag)?;
     if found == tag.word() {
         return Ok(opened);
     }
-    let view = mapping.attachment().view()?;
-    match view.find_record(at, mapping.end()) {
+    let view = region.attachment().view()?;
+    match view.find_record(at, region.end()) {
         Some(found) => Err(RegionError::OtherRecord { offset, wanted: tag, found }),
         None if found == 0 => Err(RegionError::NotMade { offset, wanted: tag }),
         None => Err(RegionError::NotARecord { offset, found }),
@@ -162,16 +162,16 @@ fn size_of_record<const N: usize>(tag: RecordTag) -> u64 {
 
 /// What lies where in the record at `at`, and the word that should be its tag.
 fn lay_out<const N: usize>(
-    mapping: &Mapping,
+    region: &MappedRegion,
     offset: u64,
     at: Offset,
     tag: RecordTag,
 ) -> Result<(Opened<'_, N>, u64), RegionError> {
     let len = size_of_record::<N>(tag);
     let (before_data, data_words) = (8 * (N as u64 + 1), tag.size.div_ceil(8));
-    let outside = |_: OutOfWindow| mapping.outside(offset, len);
-    let missing = || mapping.outside(offset, len);
-    let window = mapping.attachment().view()?.window();
+    let outside = |_: OutOfWindow| region.outside(offset, len);
+    let missing = || region.outside(offset, len);
+    let window = region.attachment().view()?.window();
     let words = window.words::<N>(at).map_err(outside)?;
     let tag_word = window.word(at.plus(8 * N as u64).ok_or_else(missing)?).map_err(outside)?;
     let data = at.plus(before_data).ok_or_else(missing)?;
@@ -182,12 +182,17 @@ fn lay_out<const N: usize>(
 
 /// The first to open a record makes it.
 #[cold]
-fn make(mapping: &Mapping, offset: u64, at: Offset, wanted: RecordTag) -> Result<(), RegionError> {
-    let attachment = mapping.attachment();
+fn make(
+    region: &MappedRegion,
+    offset: u64,
+    at: Offset,
+    wanted: RecordTag,
+) -> Result<(), RegionError> {
+    let attachment = region.attachment();
     let core = attachment.core()?;
     let found = core
-        .open_record(&attachment.me()?, at, mapping.end(), wanted, Patience::DEFAULT)
-        .map_err(|error| attachment.error(error, mapping.name()))?;
+        .open_record(&attachment.me()?, at, region.end(), wanted, Patience::DEFAULT)
+        .map_err(|error| attachment.error(error, region.name()))?;
     match found {
         FoundRecord::Wanted => Ok(()),
         FoundRecord::Other(found) => Err(RegionError::OtherRecord { offset, wanted, found }),

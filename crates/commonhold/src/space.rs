@@ -12,7 +12,7 @@ use commonhold_space::{self as core, Patience, RegionHandle};
 
 use crate::{
     Access, CreateOptions, Destroy, FormatOptions, Mapping, OpenError, OpenOptions, Owners, Reaped,
-    RegionError, RegionKey, Removal,
+    Record, RegionError, RegionKey, Removal,
     attachment::{Attachment, checked, region_error},
     open,
 };
@@ -257,6 +257,31 @@ impl Space {
         }
     }
 
+    /// The record that lies at the beginning of the region of a name; region and record are made if there is
+    /// none.
+    ///
+    /// # Errors
+    /// As for [`map_or_create`](Self::map_or_create) and [`Mapping::open`].
+    ///
+    /// # Examples
+    /// ```
+    /// use commonhold::{Mutex, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-record-{}", std::process::id());
+    /// let space = Space::open_or_format(&url)?;
+    /// let visits = space.record::<Mutex<u64>>("visits")?;
+    /// // Written at once, a number is never half changed, so there is nothing to repair.
+    /// visits.lock_repairing(|_| Ok(()))?.with_mut(|visits| *visits += 1);
+    /// # drop(visits);
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn record<R: Record>(&self, name: &str) -> Result<R, RegionError> {
+        self.map_or_create(name, R::SIZE)?.open(0)
+    }
+
     /// Finds an active region.
     ///
     /// # Errors
@@ -336,12 +361,12 @@ impl Space {
             }
             Destroy::Deferred => (core::Destroy::Deferred, self.patience),
         };
-        let handle = self
-            .attachment
-            .core()?
-            .destroy(&me, &checked, how, patience)
-            .map_err(|error| self.attachment.error(error, name))?;
-        Ok(RegionKey::of(handle))
+        let destroyed = self.attachment.core()?.destroy(&me, &checked, how, patience);
+        match destroyed {
+            Ok(handle) => Ok(RegionKey::of(handle)),
+            Err(core::DirectoryError::Mapped) => Err(self.mapped(name)),
+            Err(error) => Err(self.attachment.error(error, name)),
+        }
     }
 
     /// Gives a region another size, within its reserve. Mappings see it after
@@ -359,7 +384,7 @@ impl Space {
     /// # let space = Space::open_or_format(&url)?;
     /// let options = CreateOptions { size: 4096, reserve: Some(1 << 20), ..CreateOptions::default() };
     /// space.create_with("log", &options)?;
-    /// let mut log = space.map("log", Access::ReadWrite)?;
+    /// let log = space.map("log", Access::ReadWrite)?;
     /// space.resize("log", 8192)?; // also while it is mapped
     /// assert_eq!((log.size(), log.refresh()?), (4096, 8192));
     /// # drop(log);
@@ -384,10 +409,14 @@ impl Space {
     fn resize_as(&self, name: &str, size: u64, demand: core::Demand) -> Result<(), RegionError> {
         let checked = checked(name)?;
         let me = self.attachment.me()?;
-        self.attachment
-            .core()?
-            .resize(&me, &checked, size, demand, self.patience)
-            .map_err(|error| self.attachment.error(error, name))
+        match self.attachment.core()?.resize(&me, &checked, size, demand, self.patience) {
+            Err(core::DirectoryError::Mapped) => Err(self.mapped(name)),
+            result => result.map_err(|error| self.attachment.error(error, name)),
+        }
+    }
+
+    fn mapped(&self, name: &str) -> RegionError {
+        RegionError::Mapped { name: name.to_owned(), handles: self.attachment.handles(name) }
     }
 
     /// Looks for dead peers now, and frees what they left; and gives back memory that lies where no region is.

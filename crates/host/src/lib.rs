@@ -61,6 +61,7 @@ mod room;
 mod scratch;
 mod shm;
 mod silence;
+mod spin;
 mod stopped;
 #[cfg(test)]
 mod tests;

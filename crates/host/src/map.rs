@@ -175,7 +175,7 @@ impl MappedWindow {
         let mapping =
             Mapping::new(descriptor, access, place.start, mapped, guard).map_err(failed("mmap"))?;
         // SAFETY: as in `of_file`.
-        let window = unsafe { Window::from_raw(mapping.base.cast(), size) };
+        let window = unsafe { Window::from_raw(mapping.base.cast(), size) }.by_words();
         let (backing, path) = (Backing::Device(device), place.path.clone());
         let kind = place.kind;
         let memory = OnceLock::new();

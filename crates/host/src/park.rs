@@ -32,22 +32,20 @@ use rustix::{
     time::{self, ClockId, Timespec},
 };
 
-use crate::{kind::MemoryKind, poll};
+use crate::{kind::MemoryKind, poll, spin::Spinner};
 
 /// No wait is longer, in nanoseconds.
 const LONGEST_WAIT: u64 = 50_000_000;
 /// But one that the owner's unlock and the owner's death both end.
 const LONGEST_WAIT_BY_BELL: u64 = 1_000_000_000;
-/// Turns of a short spin, if there is somebody to spin for.
-const SPIN_TURNS: u32 = 60;
 /// Sleep after a futex call that failed, in nanoseconds.
 const NAP_AFTER_FAILURE: u64 = 1_000_000;
 
 /// How those who wait for words of one window wait.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Waiting {
     futex: Option<Futex>,
-    spin_turns: u32,
+    spinner: Spinner,
 }
 
 /// Waits in the kernel. That it exists proves that the memory is such that the kernel can wake.
@@ -73,9 +71,7 @@ pub(crate) fn low_half(word: u64) -> u32 {
 
 impl Waiting {
     pub(crate) fn for_kind(kind: MemoryKind) -> Self {
-        // On one processor nobody gives the lock back while we spin.
-        let spin_turns = if processors() > 1 { SPIN_TURNS } else { 0 };
-        Self { futex: Futex::for_kind(kind), spin_turns }
+        Self { futex: Futex::for_kind(kind), spinner: Spinner::new(processors() > 1) }
     }
 
     pub(crate) const fn name(&self, spans_kernels: bool) -> &'static str {
@@ -148,14 +144,12 @@ impl Park for Waiting {
     }
 
     #[inline]
-    fn spin(&self, turn: u32) -> bool {
-        if turn >= self.spin_turns {
-            return false;
-        }
-        for _ in 0..=turn / 8 {
-            std::hint::spin_loop();
-        }
-        true
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool {
+        self.spinner.pause(word, turn)
+    }
+
+    fn has_spun(&self, word: &AtomicU64, won: bool) {
+        self.spinner.learn(word, won);
     }
 }
 
@@ -303,12 +297,5 @@ mod tests {
             }
             assert!(sleeper.join().unwrap() < Duration::from_secs(600));
         });
-    }
-
-    #[test]
-    fn a_short_spin_ends() {
-        let waiting = Waiting::for_kind(MemoryKind::Tmpfs);
-        let turns = (0..1000).take_while(|turn| waiting.spin(*turn)).count();
-        assert_eq!(turns, if processors() > 1 { 60 } else { 0 });
     }
 }

@@ -140,8 +140,12 @@ impl Park for LinuxPlatform {
     }
 
     #[inline]
-    fn spin(&self, turn: u32) -> bool {
-        self.waiting.spin(turn)
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool {
+        self.waiting.spin(word, turn)
+    }
+
+    fn has_spun(&self, word: &AtomicU64, won: bool) {
+        self.waiting.has_spun(word, won);
     }
 }
 

@@ -28,14 +28,14 @@ use rustix::mm::{self, MapFlags, ProtFlags};
 
 const PAGE: usize = 4096;
 /// Words for what a lock protects.
-const WORDS: usize = 8;
+pub type Words = [AtomicU64; 8];
 
 /// A page of a file: a lock `T`, a condition, and room for what they protect. A line of the cache each.
 #[repr(C)]
 struct Page<T> {
     lock: Line<UnsafeCell<MaybeUninit<T>>>,
     condition: Line<UnsafeCell<MaybeUninit<libc::pthread_cond_t>>>,
-    words: Line<[AtomicU64; WORDS]>,
+    words: Line<Words>,
     turn: Line<AtomicU32>,
     mark: Line<AtomicU64>,
 }
@@ -220,7 +220,7 @@ impl PthreadMutex {
     /// Words beside the mutex.
     #[inline]
     #[must_use]
-    pub const fn words(&self) -> &[AtomicU64; WORDS] {
+    pub const fn words(&self) -> &Words {
         &self.page.0.words.0
     }
 
@@ -343,7 +343,7 @@ impl PthreadRwLock {
     /// Words beside the lock.
     #[inline]
     #[must_use]
-    pub const fn words(&self) -> &[AtomicU64; WORDS] {
+    pub const fn words(&self) -> &Words {
         &self.page.0.words.0
     }
 }

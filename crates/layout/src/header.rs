@@ -15,7 +15,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"COMNHOLD");
 /// `"FORM"` as bytes in memory: the low half of the magic word while somebody formats a window in place.
 pub const FORMATTING: u64 = u32::from_le_bytes(*b"FORM") as u64;
 /// The version of the format that this crate reads and writes.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// What stands in place of the magic number while one formatter has the window.
 ///

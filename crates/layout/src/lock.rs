@@ -1,14 +1,17 @@
 //! The lock word: who owns a lock, and what is known of what it protects.
 //!
 //! ```text
-//! 63            32 31  28 27        16 15         0
-//! | incarnation   | flags | thread     | peer slot |
+//! 63            32 31  28 27        16 15 14 13     12        0
+//! | incarnation   | flags | thread     | 0     | left | peer slot |
 //! ```
 //! The incarnation is that of the owner's thread slot ([`ThreadLife`](crate::ThreadLife)); 0 means that nobody
 //! owns the lock. The low half is what a futex can compare, so everything
-//! that changes while somebody sleeps on the word lies there: flags, thread and slot.
+//! that changes while somebody sleeps on the word lies there: flags, thread, slot, and that the owner has left.
 //!
-//! No slot has a number of 14 bits or more. In the word of a mutex bit 15 says that it is *biased*: then it
+//! Bit 13 says that the thread that the word names has *left*: nobody owns the lock, and that thread left what it
+//! protects half changed, or gave the lock up.
+//!
+//! In the word of a mutex bit 15 says that it is *biased*: then it
 //! is a [`Bias`] that it names. To all other locks that is an owner which does not exist.
 //! ```text
 //! 63            32 31  28 27        16 15       14        13        0
@@ -17,7 +20,7 @@
 
 use core::fmt;
 
-use crate::{Bias, PeerId, ThreadId};
+use crate::{Bias, PeerId, ThreadId, limits};
 
 /// One incarnation of one thread slot of one peer slot: the only identity an owner has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,9 +77,12 @@ const THREAD_SHIFT: u32 = 16;
 const THREAD_MASK: u64 = 0xfff << THREAD_SHIFT;
 const INCARNATION_SHIFT: u32 = 32;
 const FLAGS_MASK: u64 = 0xf << 28;
+const LEFT: u64 = 1 << 13;
 const BIASED: u64 = 1 << 15;
 const REVOKED: u64 = 1 << 14;
 const BIAS_PEER_MASK: u64 = REVOKED - 1;
+
+const _: () = assert!(limits::PEERS <= LEFT);
 
 /// What a lock word says besides its owner.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -87,9 +93,9 @@ impl LockFlags {
     pub const NONE: Self = Self(0);
     /// Somebody may be asleep on the word: whoever frees it must wake one.
     pub const WAITERS: Self = Self(1 << 28);
-    /// An owner died, or gave up, with the data half changed.
+    /// An owner died, or left, with the data half changed.
     pub const INCONSISTENT: Self = Self(1 << 29);
-    /// An owner that was told so freed the lock without repair: nobody may take it any more.
+    /// An owner gave the lock up: nobody may take it any more.
     pub const UNRECOVERABLE: Self = Self(1 << 30);
     /// The same bit in a word that somebody owns: its owner lets readers in, and may upgrade.
     pub const UPGRADABLE: Self = Self(1 << 30);
@@ -191,9 +197,26 @@ impl LockWord {
     /// Who owns the lock, if anybody does.
     #[inline]
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub const fn owner(self) -> Option<Owner> {
+        if self.is_left() { None } else { self.named() }
+    }
+
+    /// Who left the lock, of which nobody is the owner, with what it protects half changed, if that is known.
+    #[inline]
+    #[must_use]
+    pub const fn left_by(self) -> Option<Owner> {
+        if self.is_left() { Self(self.0 & !LEFT).named() } else { None }
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
+    const fn named(self) -> Option<Owner> {
         Owner::new(PeerId::new(self.0 as u16), (self.0 >> INCARNATION_SHIFT) as u32, self.thread())
+    }
+
+    #[inline]
+    const fn is_left(self) -> bool {
+        self.0 & (LEFT | BIASED) == LEFT
     }
 
     /// The thread slot that it names, if it names an owner or a bias.
@@ -208,7 +231,7 @@ impl LockWord {
     #[inline]
     #[must_use]
     pub const fn is_owned(self) -> bool {
-        self.0 >> INCARNATION_SHIFT != 0
+        self.0 >> INCARNATION_SHIFT != 0 && !self.is_left()
     }
 
     /// Whether somebody owns the lock and lets readers in: it has the lock upgradable.
@@ -315,6 +338,17 @@ impl LockWord {
     pub const fn unowned(flags: LockFlags) -> Self {
         Self(flags.0)
     }
+
+    /// A word that nobody owns, and which names the one that left it so. An owner that cannot exist, as damaged
+    /// bytes may name one, is not named.
+    #[inline]
+    #[must_use]
+    pub const fn left(by: Owner, flags: LockFlags) -> Self {
+        if by.peer.get() as u64 >= LEFT {
+            return Self::unowned(flags);
+        }
+        Self(by.bits() | LEFT | flags.0)
+    }
 }
 
 impl fmt::Debug for LockWord {
@@ -325,7 +359,7 @@ impl fmt::Debug for LockWord {
                 debug.field("bias", &bias).field("revoked", &(self.0 & REVOKED != 0));
             }
             None => {
-                debug.field("owner", &self.owner());
+                debug.field("owner", &self.owner()).field("left_by", &self.left_by());
             }
         }
         debug.field("flags", &self.flags()).finish()
@@ -388,7 +422,40 @@ mod tests {
         }
 
         #[test]
-        fn an_owner_survives_the_round_trip(peer: u16, incarnation in 1_u32.., thread in 0_u16..4096) {
+        fn whoever_left_a_word_is_named_by_it_and_does_not_own_it(
+            peer in 0_u16..4096, incarnation in 1_u32.., thread in 0_u16..4096,
+        ) {
+            let owner = Owner::new(PeerId::new(peer), incarnation, ThreadId::from_bits(thread)).unwrap();
+            let word = LockWord::left(owner, LockFlags::INCONSISTENT);
+            prop_assert_eq!(word.left_by(), Some(owner));
+            prop_assert!(word.owner().is_none() && !word.is_owned() && !word.is_owned_by(owner));
+            prop_assert!(word.bias().is_none() && !word.welcomes_readers());
+            prop_assert!(owner.word().left_by().is_none());
+            let flagged = word.with_flags(LockFlags::UNRECOVERABLE);
+            prop_assert!(flagged.is_unrecoverable() && flagged.left_by() == Some(owner));
+        }
+
+        /// The owner of a word in damaged bytes may be any, and is named as the one that left the next.
+        #[test]
+        fn no_word_is_left_and_owned_or_biased_at_once(word: u64, incarnation in 1_u64..1 << 32) {
+            let damaged = LockWord::from_word(word & u64::from(u32::MAX) | incarnation << 32);
+            let named = [damaged.owner(), damaged.left_by()];
+            prop_assert!(named.iter().flatten().count() == 1);
+            prop_assert!(damaged.is_owned() == damaged.owner().is_some());
+            prop_assert!(damaged.bias().is_none() || damaged.is_owned());
+            if let Some(owner) = damaged.owner() {
+                let left = LockWord::left(owner, LockFlags::INCONSISTENT);
+                prop_assert!(!left.is_owned() && left.owner().is_none() && left.bias().is_none());
+                prop_assert!(left.flags() == LockFlags::INCONSISTENT);
+                let exists = owner.peer().get() < 4096;
+                prop_assert!(left.left_by() == Some(owner) || !exists && left.left_by().is_none());
+            }
+        }
+
+        #[test]
+        fn an_owner_survives_the_round_trip(
+            peer in 0_u16..4096, incarnation in 1_u32.., thread in 0_u16..4096,
+        ) {
             let owner = Owner::new(PeerId::new(peer), incarnation, ThreadId::from_bits(thread)).unwrap();
             let word = owner.word().with_flags(LockFlags::STARVING.with(LockFlags::WAITERS));
             prop_assert_eq!(word.owner(), Some(owner));

@@ -206,6 +206,7 @@ fn of_sizes() -> Vec<Table> {
     let mut constants = constants!(self: VERSION MAGIC FORMATTING HEADER_BYTES HEADER_WORDS OFFSET_LIMIT
         TABLE_ALIGN SHARE_ROW_ALIGN FNV_BASIS FNV_PRIME RECORD_MARKER PLACES_MOST EPOCH_STEP
         BIAS_AFTER BIAS_MISSES);
+    constants.push(("DONE", Number::Is(LockWord::DONE.word())));
     constants.push(("NAME_MOST", Number::Is(Name::MOST as u64)));
     constants.push(("NAME_WORDS", Number::Is(Name::WORDS as u64)));
     constants.push(("PEER_NAME_WORDS", Number::Is(PeerName::WORDS as u64)));
@@ -281,7 +282,11 @@ fn of_lock_bits() -> Vec<Table> {
         LockWord::from_word(word | 1 << 32).owner().is_some_and(|owner| part(owner) != 0)
     };
     let mut lock = values!(LockFlags, flag, WAITERS INCONSISTENT UNRECOVERABLE UPGRADABLE STARVING);
-    lock.push(("peer", cut(|word| owned(word, |owner| owner.peer().get()))));
+    let owner = Owner::new(PeerId::new(0), 1, ThreadId::FIRST).unwrap();
+    let left = LockWord::left(owner, LockFlags::NONE).word() ^ owner.word().word();
+    lock.push(("left", Number::bits(left)));
+    // Beyond are the bits of a bias, which make an owner that does not exist.
+    lock.push(("peer", cut(|word| word < left && owned(word, |owner| owner.peer().get()))));
     lock.push(("thread", cut(|word| owned(word, |owner| owner.thread().index()))));
     lock.push(("incarnation", cut(|word| LockWord::from_word(word).is_owned())));
     let permit = vec![

@@ -7,8 +7,8 @@
 //! 2. A number is that of one bias only, so one that was read while the slot was the dead's is none of a
 //!    later peer's, however long whoever read it sleeps.
 
-use commonhold_layout::{Bias, Offset, PeerId, PeerState, RegionId, RegionPhase, ThreadId};
-use commonhold_sync::{inside_of, settle_bias};
+use commonhold_layout::{Bias, Offset, Owner, PeerId, PeerState, RegionId, RegionPhase, ThreadId};
+use commonhold_sync::{ThreadSlot, inside_of, settle_bias};
 
 use crate::{Platform, View};
 
@@ -30,13 +30,14 @@ impl<P: Platform> View<P> {
 
     fn settle_while(&self, peer: PeerId, thread: ThreadId, still: impl Fn() -> bool) {
         let Ok(slot) = self.thread(peer, thread) else { return };
+        let dead = Owner::new(peer, ThreadSlot::new(slot).life().incarnation(), thread);
         for (at, bias) in inside_of(slot, |number| Bias { peer, thread, number }) {
             // Where a region has been freed, or never had memory, a look would take it.
             if still()
                 && self.is_in_a_region(at)
                 && let Some(word) = self.look_at(at)
             {
-                settle_bias(word, bias, self);
+                settle_bias(word, bias, dead, self);
             }
         }
     }

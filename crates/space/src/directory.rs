@@ -72,7 +72,7 @@ impl<P: Platform> View<P> {
         let mutex = Mutex::new(self.header_word(header_word::DIRECTORY_LOCK)?, at);
         let taken = self.take_directory(me, &mutex, budget)?;
         let directory = Directory { view: self, mutex, me: *me };
-        if taken == Taken::OwnerDied {
+        if taken.is_owner_died() {
             if let Err(error) = directory.recover() {
                 // Leave it to be tried again rather than lost for ever.
                 let _ = mutex.unlock(me, self, Release::Inconsistent);
@@ -95,7 +95,7 @@ impl<P: Platform> View<P> {
         let mut reset = false;
         for _ in 0..LOOKS {
             match mutex.lock(me, self, Some(budget.end())) {
-                Ok(_) if reset => return Ok(Taken::OwnerDied),
+                Ok(_) if reset => return Ok(Taken::OwnerDied(None)),
                 Ok(taken) => return Ok(taken),
                 Err(LockError::TimedOut) => {}
                 Err(LockError::Unrecoverable) => {

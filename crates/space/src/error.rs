@@ -53,7 +53,6 @@ impl core::error::Error for AttachError {}
 
 /// Why an operation on the directory failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum DirectoryError {
     /// The name is taken by a region that is being created, active, or still being destroyed.
     Exists,
@@ -211,7 +210,14 @@ impl From<LockError> for DirectoryError {
         match error {
             LockError::TimedOut => Self::TimedOut,
             LockError::Deadlock => Self::Reentered,
-            _ => Self::Fenced,
+            LockError::Fenced => Self::Fenced,
+            // No mutex says this of itself, and no peer counts so many readers: bytes did.
+            LockError::WriterDied
+            | LockError::Unrecoverable
+            | LockError::TooManyReaders
+            | LockError::NothingSpent
+            | LockError::BarrierFull
+            | LockError::PartyDied => Self::Damaged(Damage::new("the word of a lock", 0)),
         }
     }
 }

@@ -14,10 +14,10 @@ use std::{
 };
 
 use commonhold_layout::{
-    BootId, Evidence, Extent, FormatOptions, Name, Offset, PeerId, PeerName, PeerRef, RegionPhase,
-    header_word,
+    BootId, Evidence, Extent, FormatOptions, Name, Offset, Owner, PeerId, PeerName, PeerRef,
+    RegionPhase, header_word,
 };
-use commonhold_sync::{Liveness as _, Park, Taken, Verdict, Wake};
+use commonhold_sync::{Liveness as _, LockError, Park, Taken, Verdict, Wake};
 use commonhold_window::Window;
 use proptest::prelude::*;
 
@@ -304,7 +304,7 @@ impl Park for Machine {
         self.world.takes_long();
     }
 
-    fn spin(&self, _turn: u32) -> bool {
+    fn spin(&self, _word: &AtomicU64, _turn: u32) -> bool {
         false
     }
 }
@@ -318,6 +318,11 @@ impl Platform for Machine {
         self.world.polls.fetch_add(1, Ordering::Relaxed);
         self.wait(word, expected, until);
     }
+}
+
+/// What whoever takes a lock after `dead` is told.
+const fn told_of(dead: Owner) -> Result<Taken, LockError> {
+    Ok(Taken::OwnerDied(Some(dead)))
 }
 
 #[test]
@@ -472,11 +477,11 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     let theirs = b.map("x").unwrap();
     let lock = b.lock_of(theirs);
     let _ = lock.write(&b.me(), b.space.view(), None).unwrap();
-    let slot = b.space.peer();
+    let (slot, owner) = (b.space.peer(), b.me().owner());
     b.die();
     let mine = a.map("x").unwrap();
     let lock = a.lock_of(mine);
-    assert_eq!(lock.write(&a.me(), a.space.view(), None), Ok(Taken::OwnerDied));
+    assert_eq!(lock.write(&a.me(), a.space.view(), None), told_of(owner));
     lock.writer().mark_consistent(&a.me()).unwrap();
     lock.unwrite(&a.me(), a.space.view(), commonhold_sync::Release::Done).unwrap();
     assert_eq!(a.space.reap(&a.me(), Patience::DEFAULT).unwrap().peers, 1);

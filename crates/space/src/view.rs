@@ -188,11 +188,21 @@ impl<P: Platform> View<P> {
 
     /// The record of the peer in a slot, if there is one: live, still attaching, or fenced.
     pub fn peer_record(&self, peer: PeerId) -> Option<(PeerRecord, PeerPhase)> {
+        self.last_record(peer).filter(|(_, phase)| *phase != PeerPhase::Free)
+    }
+
+    /// What the slot of an owner's peer says of that peer, also after it has left, as long as no other peer has
+    /// the slot.
+    pub fn last_record_of(&self, owner: Owner) -> Option<PeerRecord> {
+        let of = self.peer_of(owner)?;
+        self.last_record(of.peer)
+            .map(|(record, _)| record)
+            .filter(|record| record.generation == of.generation)
+    }
+
+    fn last_record(&self, peer: PeerId) -> Option<(PeerRecord, PeerPhase)> {
         let words = self.peer(peer).ok()?;
         let state = self.peer_state(peer);
-        if state.phase == PeerPhase::Free {
-            return None;
-        }
         let read = |index: usize| words.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
         let attaching = state.phase == PeerPhase::Attaching;
         let known = |word: u64| if attaching { 0 } else { word };
@@ -449,7 +459,11 @@ impl<P: Platform> Park for View<P> {
     }
 
     #[inline]
-    fn spin(&self, turn: u32) -> bool {
-        self.platform.spin(turn)
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool {
+        self.platform.spin(word, turn)
+    }
+
+    fn has_spun(&self, word: &AtomicU64, won: bool) {
+        self.platform.has_spun(word, won);
     }
 }

@@ -63,6 +63,13 @@ impl<'a> Barrier<'a> {
         Self { passed: Event::new(event, at), places: Places(places) }
     }
 
+    /// Where its event word lies.
+    #[inline]
+    #[must_use]
+    pub const fn at(&self) -> Offset {
+        self.passed.at()
+    }
+
     /// How many phases have passed.
     #[inline]
     #[must_use]
@@ -92,11 +99,8 @@ impl<'a> Barrier<'a> {
     /// [`LockError::Fenced`] if the thread does not have the place.
     pub fn leave(&self, me: &Thread<'_>, party: Party, how: Release) -> Result<(), LockError> {
         self.places.give_back(me, party.0, |seen| {
-            let flags = seen.flags();
-            LockWord::unowned(match how {
-                Release::Done => flags,
-                Release::Inconsistent => flags.with(LockFlags::INCONSISTENT),
-            })
+            let left = how.left_place(me.owner());
+            left.with_flags(left.flags().with(seen.flags()))
         })?;
         Point::PartyLeft.reached();
         Ok(())

@@ -30,7 +30,8 @@
 //! - Of whoever revokes: as of nobody. The bias ends all the same.
 
 use commonhold_layout::{
-    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, PendingKind, bias_entry, thread_word,
+    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, Owner, PendingKind, bias_entry,
+    thread_word,
 };
 use commonhold_window::{
     Point,
@@ -366,13 +367,14 @@ pub fn inside_of<'a>(
     })
 }
 
-/// Tells the next owner of a mutex that the thread it was biased to has died inside. Has no effect if
-/// somebody has taken it over already.
-pub fn settle_bias(word: &AtomicU64, bias: Bias, env: &impl Park) {
+/// Tells the next owner of a mutex that the thread it was biased to, `dead` if that is known, has died inside. Has no
+/// effect if somebody has taken it over already.
+pub fn settle_bias(word: &AtomicU64, bias: Bias, dead: Option<Owner>, env: &impl Park) {
     let mut seen = word.load(Ordering::SeqCst);
     while LockWord::from_word(seen).is_biased_by(bias) {
-        let flags = LockWord::from_word(seen).flags().only(LockFlags::STARVING);
-        let left = LockWord::unowned(flags.with(LockFlags::INCONSISTENT));
+        let starving = LockWord::from_word(seen).flags().only(LockFlags::STARVING);
+        let flags = starving.with(LockFlags::INCONSISTENT);
+        let left = dead.map_or(LockWord::unowned(flags), |dead| LockWord::left(dead, flags));
         match word.compare_exchange(seen, left.word(), Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => {
                 Point::BiasSettled.reached();

@@ -74,12 +74,7 @@ impl<'a> Condvar<'a> {
         deadline: Option<u64>,
     ) -> Result<(Taken, Waited), LockError> {
         let number = self.0.sequence();
-        let how = if mutex.look().flags().contains(LockFlags::INCONSISTENT) {
-            Release::Inconsistent
-        } else {
-            Release::Done
-        };
-        mutex.unlock(me, env, how)?;
+        mutex.unlock(me, env, Release::Done)?;
         Point::CondvarFreed.reached();
         let waited = self.sleep(mutex, me, env, number, deadline);
         me.done();

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::{LockFlags, ShareError};
+use commonhold_layout::{LockFlags, Owner, ShareError};
 
 /// How a lock was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,26 +10,32 @@ use commonhold_layout::{LockFlags, ShareError};
 pub enum Taken {
     /// What it protects is as its last owner left it.
     Clean,
-    /// Its last owner died, or gave up, in the middle of a change.
-    OwnerDied,
+    /// An owner before, this one if it is known, died or left in the middle of a change.
+    OwnerDied(Option<Owner>),
 }
 
 impl Taken {
-    /// What the flags of a word say to whoever takes it.
-    pub(crate) const fn told_by(flags: LockFlags) -> Self {
-        if flags.contains(LockFlags::INCONSISTENT) { Self::OwnerDied } else { Self::Clean }
+    /// What a word with these flags, left by this one, says to whoever takes it.
+    pub(crate) const fn told_by(flags: LockFlags, left_by: Option<Owner>) -> Self {
+        if flags.contains(LockFlags::INCONSISTENT) { Self::OwnerDied(left_by) } else { Self::Clean }
+    }
+
+    /// Whether an owner before died or left in the middle of a change.
+    #[inline]
+    #[must_use]
+    pub const fn is_owner_died(self) -> bool {
+        matches!(self, Self::OwnerDied(_))
     }
 }
 
 /// Why a lock was not taken, or not freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum LockError {
     /// It was not free before the deadline.
     TimedOut,
     /// A writer died, or gave up, in the middle of a change: only another writer makes the data whole.
     WriterDied,
-    /// It was given up after its owner's death without repair.
+    /// It was given up after its owner's death.
     Unrecoverable,
     /// The calling thread owns it already.
     Deadlock,

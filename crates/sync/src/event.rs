@@ -38,6 +38,19 @@ impl<'a> Event<'a> {
         Self { word, at }
     }
 
+    /// Its word.
+    #[inline]
+    pub(crate) const fn word(&self) -> &'a AtomicU64 {
+        self.word
+    }
+
+    /// Where its word lies.
+    #[inline]
+    #[must_use]
+    pub const fn at(&self) -> Offset {
+        self.at
+    }
+
     /// The number now.
     #[inline]
     #[must_use]
@@ -209,7 +222,7 @@ impl<'a> Event<'a> {
             if word / EVENT_STEP != seen {
                 return Ok(word / EVENT_STEP);
             }
-            if deadline != Some(0) && env.spin(turn) {
+            if deadline != Some(0) && env.spin(self.word, turn) {
                 turn += 1;
                 continue;
             }

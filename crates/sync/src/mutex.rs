@@ -18,10 +18,47 @@ use crate::{
 /// How an owner frees a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// In order; but if it is still inconsistent, nobody can take it any more.
+    /// In order; but if it is still inconsistent, it stays so.
     Done,
     /// Inconsistent: the next owner is told that its predecessor did not finish.
     Inconsistent,
+    /// Inconsistent, as it was found: the next owner is told of the one that this one was told of.
+    AsFound(Option<Owner>),
+    /// Nobody can take it any more, unless it is [reset](Mutex::reset). Of a permit, or a place in a barrier, there is
+    /// no such end: it is left inconsistent.
+    GivenUp,
+}
+
+impl Release {
+    /// How to give back, unchanged, what was taken so.
+    #[inline]
+    #[must_use]
+    pub const fn unchanged(taken: Taken) -> Self {
+        match taken {
+            Taken::Clean => Self::Done,
+            Taken::OwnerDied(who) => Self::AsFound(who),
+        }
+    }
+
+    /// What a word says that `me` frees so; `inconsistent`: it was so when it was taken, and is still.
+    pub(crate) const fn left(self, me: Owner, inconsistent: bool) -> LockWord {
+        match self {
+            Self::Done if !inconsistent => LockWord::FREE,
+            Self::Done | Self::Inconsistent => LockWord::left(me, LockFlags::INCONSISTENT),
+            Self::AsFound(Some(who)) => LockWord::left(who, LockFlags::INCONSISTENT),
+            Self::AsFound(None) => LockWord::unowned(LockFlags::INCONSISTENT),
+            Self::GivenUp => LockWord::left(me, LockFlags::UNRECOVERABLE),
+        }
+    }
+
+    /// What a place says that `me` gives back so. Others could not do without it: one that is given up tells the
+    /// next, and is not lost.
+    pub(crate) const fn left_place(self, me: Owner) -> LockWord {
+        match self {
+            Self::GivenUp => Self::Inconsistent.left(me, false),
+            how => how.left(me, false),
+        }
+    }
 }
 
 /// A mutex on a word.
@@ -55,7 +92,8 @@ impl<'a> Mutex<'a> {
 
     /// Where that lies.
     #[inline]
-    pub(crate) const fn at(&self) -> Offset {
+    #[must_use]
+    pub const fn at(&self) -> Offset {
         self.at
     }
 
@@ -210,13 +248,18 @@ impl<'a> Mutex<'a> {
         taking: LockFlags,
     ) -> Result<Taken, LockError> {
         if !me.is_live() {
-            self.give_back(me, env, Taken::Clean);
+            // It is ours if `lock_quickly` could not give it back, or if we have had it all the time: then what it
+            // protects may be half changed.
+            let _ = self.unlock_slow(me, env, Release::Inconsistent);
             return Err(LockError::Fenced);
         }
         let mut wait = Wait::taking(taking);
         let result = loop {
             match self.look_once(me, env, deadline, &mut wait) {
-                Ok(Look::Taken(taken)) => break Ok(taken),
+                Ok(Look::Taken(taken)) => {
+                    wait.won(env, self.word);
+                    break Ok(taken);
+                }
                 Ok(Look::Again) => {}
                 Ok(Look::Sleep(expected, owner, until)) => {
                     self.sleep(env, expected, owner, until);
@@ -244,12 +287,8 @@ impl<'a> Mutex<'a> {
     }
 
     fn give_back(&self, me: &Thread<'_>, env: &impl Park, taken: Taken) {
-        let how = match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
-        };
         // A failure means that it has been taken from us already: nothing to give back.
-        let _ = self.unlock_slow(me, env, how);
+        let _ = self.unlock_slow(me, env, Release::unchanged(taken));
     }
 
     fn look_once(
@@ -267,7 +306,10 @@ impl<'a> Mutex<'a> {
             return Ok(Look::Again);
         }
         let Some(owner) = self.owner(seen, env) else {
-            if seen.flags().contains(LockFlags::STARVING) && !wait.parked && wait.spin(env) {
+            if seen.flags().contains(LockFlags::STARVING)
+                && !wait.parked
+                && wait.spin(env, self.word)
+            {
                 return Ok(Look::Again);
             }
             return Ok(self.take_free(seen, me, wait));
@@ -277,7 +319,7 @@ impl<'a> Mutex<'a> {
                 Step::Again => Look::Again,
                 // It may have left its bias just before it died.
                 Step::Dead if self.owner(seen, env).is_none() => Look::Again,
-                Step::Dead => self.take_over(seen, me, wait),
+                Step::Dead => self.take_over(seen, owner, me, wait),
                 Step::Sleep(expected, owner, until) => Look::Sleep(expected, owner, until),
             },
         )
@@ -324,7 +366,7 @@ impl<'a> Mutex<'a> {
             return Err(LockError::Deadlock);
         }
         let barging = wait.parked || !seen.flags().contains(LockFlags::STARVING);
-        if barging && deadline != Some(0) && wait.spin(env) {
+        if barging && deadline != Some(0) && wait.spin(env, self.word) {
             return Ok(Step::Again);
         }
         let now = env.now();
@@ -392,11 +434,11 @@ impl<'a> Mutex<'a> {
         if !self.swap(seen, me.owner().word().with_flags(flags.with(wait.taking))) {
             return Look::Again;
         }
-        Look::Taken(Taken::told_by(flags))
+        Look::Taken(Taken::told_by(flags, seen.left_by()))
     }
 
     /// Takes a word whose owner has been fenced. One that let readers in has changed nothing.
-    fn take_over(&self, seen: LockWord, me: &Thread<'_>, wait: &Wait) -> Look {
+    fn take_over(&self, seen: LockWord, dead: Owner, me: &Thread<'_>, wait: &Wait) -> Look {
         let mut flags = seen.flags().without(LockFlags::UPGRADABLE).with(LockFlags::WAITERS);
         if seen.is_exclusive() {
             flags = flags.with(LockFlags::INCONSISTENT);
@@ -405,7 +447,7 @@ impl<'a> Mutex<'a> {
             return Look::Again;
         }
         Point::LockTakenOver.reached();
-        Look::Taken(Taken::told_by(flags))
+        Look::Taken(Taken::told_by(flags, Some(dead)))
     }
 
     /// A sleeper that gives up may have used up the wake-up meant for the next one.
@@ -436,19 +478,15 @@ impl<'a> Mutex<'a> {
                 return Err(LockError::Fenced);
             }
             let waiters = seen.flags().contains(LockFlags::WAITERS);
-            let mut flags = seen.flags().only(LockFlags::STARVING);
-            let mut wake = Wake::One;
-            if how == Release::Inconsistent {
-                flags = flags.with(LockFlags::INCONSISTENT);
-            } else if seen.flags().contains(LockFlags::INCONSISTENT) {
-                flags = LockFlags::UNRECOVERABLE;
-                wake = Wake::All;
-            }
+            let inconsistent = seen.flags().contains(LockFlags::INCONSISTENT);
+            let left = how.left(me.owner(), inconsistent);
+            let freed = left.with_flags(left.flags().with(seen.flags().only(LockFlags::STARVING)));
+            let wake = if how == Release::GivenUp { Wake::All } else { Wake::One };
             if waiters {
                 me.announce(PendingKind::Release, self.at);
                 Point::UnlockPending.reached();
             }
-            if !self.swap(seen, LockWord::unowned(flags)) {
+            if !self.swap(seen, freed) {
                 continue;
             }
             if waiters {

@@ -51,6 +51,19 @@ impl<'a> Once<'a> {
         Self { word, at }
     }
 
+    /// Where its word lies.
+    #[inline]
+    #[must_use]
+    pub const fn at(&self) -> Offset {
+        self.at
+    }
+
+    /// Its word, which says whose turn it is, or whose it was last.
+    #[must_use]
+    pub fn look(&self) -> LockWord {
+        self.mutex().look()
+    }
+
     /// Whether the work is done; if so, what it wrote is visible.
     #[inline]
     #[must_use]

@@ -45,18 +45,19 @@ impl Places<'_> {
         self.0.get(place).is_some_and(|word| swap(word, from, to))
     }
 
-    /// Takes a place that nobody has, or else one whose owner is dead. Its flags stay, but for the one
-    /// that says that its owner gave up.
+    /// Takes a place that nobody has, best one that was given back in order, or else one whose owner is dead. Its
+    /// flags stay, but for the one that says that its owner gave up.
     pub(crate) fn take(
         &self,
         me: &Thread<'_>,
         env: &impl Liveness,
         evidence: Evidence,
     ) -> Option<(usize, Taken)> {
-        self.find(me, |seen| is_free(seen).then_some(())).or_else(|| {
-            let dead = |owner| evidence.proves_dead(env, owner);
-            self.find(me, |seen| seen.owner().filter(|owner| dead(*owner)).map(drop))
-        })
+        let is_whole = |seen: LockWord| !seen.flags().contains(LockFlags::INCONSISTENT);
+        let dead = |owner| evidence.proves_dead(env, owner);
+        self.find(me, |seen| is_free(seen) && is_whole(seen))
+            .or_else(|| self.find(me, is_free))
+            .or_else(|| self.find(me, |seen| seen.owner().is_some_and(dead)))
     }
 
     /// Takes the first free place, if that is quickly done.
@@ -79,17 +80,17 @@ impl Places<'_> {
         self.0.iter().enumerate().cycle().skip(mine.checked_rem(count).unwrap_or(0)).take(count)
     }
 
-    fn find(
-        &self,
-        me: &Thread<'_>,
-        wanted: impl Fn(LockWord) -> Option<()>,
-    ) -> Option<(usize, Taken)> {
+    fn find(&self, me: &Thread<'_>, wanted: impl Fn(LockWord) -> bool) -> Option<(usize, Taken)> {
         self.beginning_with_mine(me).find_map(|(place, word)| {
             let seen = look(word);
-            wanted(seen)?;
-            let failed = seen.is_owned() || seen.flags().contains(LockFlags::INCONSISTENT);
+            if !wanted(seen) {
+                return None;
+            }
+            let taken = match seen.owner() {
+                None => Taken::told_by(seen.flags(), seen.left_by()),
+                dead => Taken::OwnerDied(dead),
+            };
             let flags = seen.flags().without(LockFlags::INCONSISTENT);
-            let taken = if failed { Taken::OwnerDied } else { Taken::Clean };
             swap(word, seen, me.owner().word().with_flags(flags)).then_some((place, taken))
         })
     }

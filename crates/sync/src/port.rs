@@ -67,8 +67,13 @@ pub trait Park {
     fn give_way(&self) {}
 
     /// One short pause of the kind that suits a lock that is about to come free, the `turn`-th in a
-    /// row from 0; `false` when it is time to sleep instead.
-    fn spin(&self, turn: u32) -> bool;
+    /// row from 0, before another look at `word`; `false` when it is time to sleep instead.
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool;
+
+    /// Whether it was worth to have spun before `word`, or a sleep followed all the same: for those who learn.
+    fn has_spun(&self, word: &AtomicU64, won: bool) {
+        let _ = (word, won);
+    }
 }
 
 /// How to learn whether an owner lives.

@@ -386,9 +386,6 @@ impl<'a, S: Shares> RwLock<'a, S> {
 
     /// The reader is enlisted and there is no writer.
     fn enter(&self, env: &impl Park, seen: LockWord, wait: &Wait) -> Result<Taken, LockError> {
-        if seen.is_unrecoverable() {
-            return Err(LockError::Unrecoverable);
-        }
         if wait.raised {
             // If the word has changed, whoever changed it deals with the flag.
             self.writer().swap(seen, seen.with_flags(seen.flags().without(LockFlags::STARVING)));
@@ -397,7 +394,10 @@ impl<'a, S: Shares> RwLock<'a, S> {
             // The wake-up that freed us may have been meant for others too: readers pass it on.
             self.writer().wake(env, Wake::One);
         }
-        Ok(Taken::told_by(seen.flags()))
+        if seen.is_unrecoverable() {
+            return Err(LockError::Unrecoverable);
+        }
+        Ok(Taken::told_by(seen.flags(), seen.left_by()))
     }
 
     /// Waits, not enlisted, until there may be no writer.
@@ -414,7 +414,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let kind = PendingKind::Shared;
             match self.writer().await_owner(kind, seen, owner, me, env, deadline, wait)? {
                 Step::Again => {}
-                Step::Dead => self.drop_dead_writer(env, seen),
+                Step::Dead => self.drop_dead_writer(env, seen, owner),
                 Step::Sleep(expected, owner, until) => {
                     self.writer().sleep(env, expected, owner, until);
                     wait.slept();
@@ -424,9 +424,9 @@ impl<'a, S: Shares> RwLock<'a, S> {
     }
 
     /// Takes the word from a fenced writer, for nobody: what it protects may be half changed.
-    fn drop_dead_writer(&self, env: &impl Park, seen: LockWord) {
+    fn drop_dead_writer(&self, env: &impl Park, seen: LockWord, dead: Owner) {
         let flags = seen.flags().only(LockFlags::STARVING).with(LockFlags::INCONSISTENT);
-        if self.writer().swap(seen, LockWord::unowned(flags)) {
+        if self.writer().swap(seen, LockWord::left(dead, flags)) {
             Point::LockTakenOver.reached();
             self.writer().wake(env, Wake::All);
         }
@@ -447,7 +447,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
             let number = self.drained().sequence();
             let Some((reader, reads)) = self.some_reader(mask) else { return Ok(()) };
             Point::WriteDraining.reached();
-            if deadline != Some(0) && env.spin(turn) {
+            if deadline != Some(0) && env.spin(self.drained().word(), turn) {
                 turn += 1;
                 continue;
             }
@@ -485,11 +485,7 @@ impl<'a, S: Shares> RwLock<'a, S> {
         taken: Taken,
         why: LockError,
     ) -> Result<Taken, LockError> {
-        let how = match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
-        };
-        self.writer().unlock(me, env, how)?;
+        self.writer().unlock(me, env, Release::unchanged(taken))?;
         Err(why)
     }
 

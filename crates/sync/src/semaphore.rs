@@ -66,6 +66,13 @@ impl<'a> Semaphore<'a> {
         Self { freed: Event::new(event, at), permits: Places(permits) }
     }
 
+    /// Where its event word lies.
+    #[inline]
+    #[must_use]
+    pub const fn at(&self) -> Offset {
+        self.freed.at()
+    }
+
     /// How many permits are free now.
     #[must_use]
     pub fn available(&self) -> usize {
@@ -87,7 +94,8 @@ impl<'a> Semaphore<'a> {
 
     /// Takes a permit, waiting until `deadline`, or for ever; `Some(0)` does not wait.
     ///
-    /// With [`Taken::OwnerDied`] it is the permit of one who died, or gave up.
+    /// One that was given back in order is taken first. With [`Taken::OwnerDied`] it is the permit of one who died, or
+    /// left it.
     ///
     /// # Errors
     /// [`LockError::TimedOut`]; [`LockError::Deadlock`] if the thread holds all permits itself;
@@ -117,11 +125,7 @@ impl<'a> Semaphore<'a> {
         permit: Permit,
         how: Release,
     ) -> Result<(), LockError> {
-        let flags = match how {
-            Release::Done => LockFlags::NONE,
-            Release::Inconsistent => LockFlags::INCONSISTENT,
-        };
-        self.permits.give_back(me, permit.0, |_| LockWord::unowned(flags))?;
+        self.permits.give_back(me, permit.0, |_| how.left_place(me.owner()))?;
         Point::PermitFreed.reached();
         self.freed.hand_on(me, env);
         Ok(())
@@ -225,12 +229,8 @@ impl<'a> Semaphore<'a> {
         if me.is_live() {
             return Ok((taken, permit));
         }
-        let how = match taken {
-            Taken::Clean => Release::Done,
-            Taken::OwnerDied => Release::Inconsistent,
-        };
         // A failure means that it has been taken from us already: nothing to give back.
-        let _ = self.release(me, env, permit, how);
+        let _ = self.release(me, env, permit, Release::unchanged(taken));
         Err(LockError::Fenced)
     }
 }

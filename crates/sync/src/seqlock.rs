@@ -133,7 +133,7 @@ impl<'a> SeqLock<'a> {
             if let Some(value) = self.copy_once(&mut copy) {
                 return Ok(value);
             }
-            if deadline != Some(0) && env.spin(turn) {
+            if deadline != Some(0) && env.spin(self.sequence(), turn) {
                 turn += 1;
                 continue;
             }
@@ -204,16 +204,23 @@ impl<'a> SeqLock<'a> {
         if !is_odd(self.sequence().load(Ordering::Relaxed)) {
             return Ok((taken, Writing::default()));
         }
-        self.inherit(me, env)
+        self.inherit(me, env, taken)
     }
 
     /// The last writer did not end its change: the number becomes ours, before it can.
     #[cold]
-    fn inherit(&self, me: &Thread<'_>, env: &impl Park) -> Result<(Taken, Writing), LockError> {
+    fn inherit(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        taken: Taken,
+    ) -> Result<(Taken, Writing), LockError> {
+        let told = if taken.is_owner_died() { taken } else { Taken::OwnerDied(None) };
         let begun = self.begin(me, Writing::default());
-        let told = begun.and_then(|writing| self.writer().mark_inconsistent(me).map(|()| writing));
-        match told {
-            Ok(writing) => Ok((Taken::OwnerDied, writing)),
+        let marked =
+            begun.and_then(|writing| self.writer().mark_inconsistent(me).map(|()| writing));
+        match marked {
+            Ok(writing) => Ok((told, writing)),
             Err(error) => {
                 // Fails as well: the word is another's already.
                 let _ = self.writer().unlock(me, env, Release::Inconsistent);

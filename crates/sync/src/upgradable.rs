@@ -57,30 +57,45 @@ impl<S: Shares> RwLock<'_, S> {
                 return Ok(Taken::Clean);
             }
             // As in `lock_slow`: others would take it from us at once.
-            let _ = self.unread_upgradable(me, env);
+            let _ = self.unread_upgradable(me, env, Taken::Clean);
             return Err(LockError::Fenced);
         }
         self.writer().lock_slow(me, env, deadline, LockFlags::UPGRADABLE)
     }
 
-    /// Gives it back, upgraded or not.
+    /// Gives it back, upgraded or not. `taken` says how it was taken: who was told of a half-done change and has only
+    /// read leaves that to the next.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not own it.
     #[inline]
-    pub fn unread_upgradable(&self, me: &Thread<'_>, env: &impl Park) -> Result<(), LockError> {
+    pub fn unread_upgradable(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        taken: Taken,
+    ) -> Result<(), LockError> {
         if self.writer().swap(upgradable(me.owner()), LockWord::FREE) {
             return Ok(());
         }
-        self.unread_upgradable_slowly(me, env)
+        self.unread_upgradable_slowly(me, env, taken)
     }
 
     #[cold]
-    fn unread_upgradable_slowly(&self, me: &Thread<'_>, env: &impl Park) -> Result<(), LockError> {
+    fn unread_upgradable_slowly(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        taken: Taken,
+    ) -> Result<(), LockError> {
         let seen = self.writer().look();
-        // Who was told of a half-done change and has only read leaves that to the next.
-        let half_done = seen.is_exclusive() || seen.flags().contains(LockFlags::INCONSISTENT);
-        let how = if half_done { Release::Inconsistent } else { Release::Done };
+        let how = if seen.is_exclusive() {
+            Release::Inconsistent
+        } else if seen.flags().contains(LockFlags::INCONSISTENT) {
+            Release::unchanged(taken)
+        } else {
+            Release::Done
+        };
         self.writer().unlock(me, env, how)
     }
 
@@ -109,7 +124,8 @@ impl<S: Shares> RwLock<'_, S> {
             self.downgrade(me, env, Release::Done)?;
             return Err(error);
         }
-        Ok(Taken::told_by(word.flags()))
+        // By whom, the owner was told when it took the lock.
+        Ok(Taken::told_by(word.flags(), None))
     }
 
     /// Lets readers in again. With [`Release::Inconsistent`] they are told of a half-done change, as they are
@@ -124,8 +140,8 @@ impl<S: Shares> RwLock<'_, S> {
         how: Release,
     ) -> Result<(), LockError> {
         let told = match how {
-            Release::Done => LockFlags::NONE,
-            Release::Inconsistent => LockFlags::INCONSISTENT,
+            Release::Done | Release::AsFound(_) => LockFlags::NONE,
+            Release::Inconsistent | Release::GivenUp => LockFlags::INCONSISTENT,
         };
         me.announce(PendingKind::Release, self.at());
         Point::DowngradePending.reached();

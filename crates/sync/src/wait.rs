@@ -14,6 +14,7 @@
 use core::mem;
 
 use commonhold_layout::{Bias, LockFlags, LockWord, Owner};
+use commonhold_window::atomic::AtomicU64;
 
 use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
 
@@ -36,9 +37,11 @@ const RUNG_MOST_NS: u64 = 2_000_000;
 const RINGS: u32 = 500;
 
 /// What a waiter has been through; it decides whether it may barge, and when it looks for evidence.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Wait {
     turn: u32,
+    /// It has not been told to sleep since it last did.
+    spinning: bool,
     /// It has slept: it may be the one that a wake-up was meant for.
     pub(crate) parked: bool,
     /// How often it has slept.
@@ -52,21 +55,54 @@ pub(crate) struct Wait {
     watch: Watch,
 }
 
+impl Default for Wait {
+    fn default() -> Self {
+        Self::taking(LockFlags::NONE)
+    }
+}
+
 impl Wait {
     pub(crate) fn taking(flags: LockFlags) -> Self {
-        Self { taking: flags, ..Self::default() }
+        Self {
+            turn: 0,
+            spinning: true,
+            parked: false,
+            losses: 0,
+            raised: false,
+            taking: flags,
+            bias: None,
+            watch: Watch::default(),
+        }
     }
 
-    pub(crate) fn spin(&mut self, env: &impl Park) -> bool {
-        let more = env.spin(self.turn);
-        self.turn = self.turn.saturating_add(1);
+    pub(crate) fn spin(&mut self, env: &impl Park, word: &AtomicU64) -> bool {
+        if !self.spinning {
+            return false;
+        }
+        let more = env.spin(word, self.turn);
+        if more {
+            self.turn = self.turn.saturating_add(1);
+        } else {
+            self.spinning = false;
+            if self.turn > 0 {
+                env.has_spun(word, false);
+            }
+        }
         more
+    }
+
+    /// The lock has been taken.
+    pub(crate) fn won(&self, env: &impl Park, word: &AtomicU64) {
+        if self.spinning && self.turn > 0 {
+            env.has_spun(word, true);
+        }
     }
 
     pub(crate) fn slept(&mut self) {
         self.parked = true;
         self.losses = self.losses.saturating_add(1);
         self.turn = 0;
+        self.spinning = true;
     }
 
     /// Whether it is about to sleep on a word with a bias on which it did not sleep before. The thread that is

@@ -15,8 +15,12 @@ mod barrier;
 mod bias;
 #[path = "alone/condvar.rs"]
 mod condvar;
+#[path = "alone/mutex.rs"]
+mod mutex;
 #[path = "alone/once.rs"]
 mod once;
+#[path = "alone/rwlock.rs"]
+mod rwlock;
 #[path = "alone/script.rs"]
 mod script;
 #[path = "alone/semaphore.rs"]

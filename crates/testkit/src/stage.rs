@@ -15,8 +15,8 @@ use std::{
 };
 
 use commonhold::{
-    Access, CreateOptions, Destroy, Event, LockError, LockGuard, Mapping, RawMutexGuard, ReadGuard,
-    RegionError, Space,
+    Access, CreateOptions, Destroy, LockError, LockGuard, LockResult, Mapping, RawMutexGuard,
+    ReadGuard, Recovered, RegionError, Repairable, Space,
 };
 
 /// Longest wait for an event.
@@ -74,7 +74,17 @@ pub(crate) fn act(verbs: Verbs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-pub(crate) fn refused(error: &RegionError) -> String {
+pub(crate) fn refused(error: impl Into<LockError>) -> String {
+    let error = match error.into() {
+        LockError::OwnerDied(_) => return "ownerdied".into(),
+        LockError::ParticipantDied(_) => return "partydied".into(),
+        LockError::TimedOut(_) => return "timedout".into(),
+        LockError::Deadlock(_) => return "deadlock".into(),
+        LockError::Unrecoverable(_) => return "unrecoverable".into(),
+        LockError::Fenced => return "fenced".into(),
+        LockError::Region(error) => *error,
+        error => return format!("failed: {error}"),
+    };
     match error {
         RegionError::Exists { .. } => "exists".into(),
         RegionError::NotFound { .. } => "notfound".into(),
@@ -83,68 +93,92 @@ pub(crate) fn refused(error: &RegionError) -> String {
         RegionError::NoSpace { .. } => "nospace".into(),
         RegionError::NoMemory { .. } | RegionError::NoRoom(_) => "nomemory".into(),
         RegionError::BeyondReserve { .. } => "beyond".into(),
-        RegionError::Fenced => "fenced".into(),
+        RegionError::NothingSpent => "nothingspent".into(),
         error => format!("failed: {error}"),
     }
 }
 
-pub(crate) fn answer<T>(result: &Result<T, RegionError>) {
+pub(crate) fn answer<T>(result: Result<T, impl Into<LockError>>) {
     match result {
         Ok(_) => say('=', "ok"),
         Err(error) => say('=', &refused(error)),
     }
 }
 
+/// What comes of asking for a lock as most do, who pass errors on, and then, if its owner died, of asking for it in
+/// whatever state it is.
+pub(crate) fn graded<G>(
+    asked: LockResult<Option<G>>,
+    recover: impl FnOnce() -> LockResult<Recovered<G>>,
+) -> Result<Recovered<G>, String> {
+    match asked {
+        Ok(Some(guard)) => Ok(Recovered::Consistent(guard)),
+        Ok(None) => Err("timedout".into()),
+        Err(LockError::OwnerDied(_)) => recover().map_err(refused),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// Gives back what may be inconsistent; `unlock` and `leave` are those of the guard.
+pub(crate) fn give_back<G: Repairable>(
+    guard: Recovered<G>,
+    how: &str,
+    unlock: fn(G) -> LockResult<()>,
+    leave: fn(G) -> LockResult<()>,
+) -> LockResult<()> {
+    match (guard, how) {
+        (Recovered::Consistent(guard), "leave") => leave(guard),
+        (Recovered::Consistent(guard), _) => unlock(guard),
+        (Recovered::Inconsistent(guard), "unlock") => unlock(guard.mark_consistent()?),
+        (Recovered::Inconsistent(guard), "giveup") => guard.give_up(),
+        // Nobody has repaired it: it stays as it was found.
+        (Recovered::Inconsistent(guard), _) => {
+            drop(guard);
+            Ok(())
+        }
+    }
+}
+
 /// Every kind of guard.
 enum Guard<'a> {
-    Region(LockGuard<'a>),
+    Region(Recovered<LockGuard<'a>>),
     Read(ReadGuard<'a>),
-    Mutex(RawMutexGuard<'a>),
+    Mutex(Recovered<RawMutexGuard<'a>>),
 }
 
 impl Guard<'_> {
-    fn is_inconsistent(&self) -> bool {
+    /// What is said of it.
+    const fn told(&self) -> &'static str {
         match self {
-            Self::Region(guard) => guard.is_inconsistent(),
-            Self::Mutex(guard) => guard.is_inconsistent(),
-            Self::Read(_) => false,
+            Self::Region(Recovered::Inconsistent(_)) | Self::Mutex(Recovered::Inconsistent(_)) => {
+                "ownerdied"
+            }
+            Self::Region(_) | Self::Mutex(_) | Self::Read(_) => "ok",
         }
     }
 
-    fn repair(&self) -> Result<(), RegionError> {
+    fn repair(self) -> LockResult<Self> {
+        Ok(match self {
+            Self::Region(Recovered::Inconsistent(guard)) => {
+                Self::Region(Recovered::Consistent(guard.mark_consistent()?))
+            }
+            Self::Mutex(Recovered::Inconsistent(guard)) => {
+                Self::Mutex(Recovered::Consistent(guard.mark_consistent()?))
+            }
+            whole => whole,
+        })
+    }
+
+    fn give_back(self, how: &str) -> LockResult<()> {
         match self {
-            Self::Region(guard) if guard.is_inconsistent() => guard.mark_consistent(),
-            Self::Mutex(guard) if guard.is_inconsistent() => guard.mark_consistent(),
-            _ => Ok(()),
+            Self::Region(guard) => {
+                give_back(guard, how, LockGuard::unlock, LockGuard::leave_inconsistent)
+            }
+            Self::Mutex(guard) => {
+                give_back(guard, how, RawMutexGuard::unlock, RawMutexGuard::leave_inconsistent)
+            }
+            Self::Read(guard) => guard.unlock(),
         }
-    }
-
-    fn give_back(self, how: &str) -> Result<(), RegionError> {
-        if how == "unlock" {
-            self.repair()?;
-        }
-        match (self, how) {
-            (Self::Region(guard), "leave") => guard.leave(),
-            (Self::Mutex(guard), "leave") => guard.leave(),
-            (Self::Region(guard), _) => guard.unlock(),
-            (Self::Mutex(guard), _) => guard.unlock(),
-            (Self::Read(guard), _) => guard.unlock(),
-        }
-    }
-}
-
-fn graded<'a, G>(
-    result: Result<G, LockError<G>>,
-    wrap: impl Fn(G) -> Guard<'a>,
-) -> (String, Option<Guard<'a>>) {
-    match result {
-        Ok(guard) => ("ok".into(), Some(wrap(guard))),
-        Err(LockError::OwnerDied(guard)) => ("ownerdied".into(), Some(wrap(guard))),
-        Err(LockError::TimedOut) => ("timedout".into(), None),
-        Err(LockError::Unrecoverable) => ("unrecoverable".into(), None),
-        Err(LockError::Region(error)) => (refused(&error), None),
-        Err(LockError::Deadlock) => ("deadlock".into(), None),
-        Err(_) => ("failed".into(), None),
     }
 }
 
@@ -189,10 +223,10 @@ impl Frame<'_> {
             ("lock" | "rlock" | "mlock", _, Some(mapping)) => self.lock(mapping, line),
             ("fill", _, Some(mapping)) => {
                 let bytes = vec![pattern(name); usize::try_from(mapping.size()).unwrap_or(0)];
-                answer(&mapping.write(0, &bytes));
+                answer(mapping.write_at(0, &bytes));
             }
             ("look", _, Some(mapping)) => say('=', &look(mapping)),
-            ("reset", _, Some(mapping)) => answer(&mapping.reset_lock()),
+            ("reset", _, Some(mapping)) => answer(mapping.reset_lock()),
             ("signal" | "broadcast" | "wait", _, Some(mapping)) => event(mapping, line),
             (_, Some(space), _) => self.obey_in(space, line),
             _ => say('=', "skip"),
@@ -209,7 +243,7 @@ impl Frame<'_> {
                     lazy: line.word(4) == "lazy",
                     force: line.word(4) == "forced",
                 };
-                answer(&space.create_with(name, &options));
+                answer(space.create_with(name, &options));
             }
             "map" => self.map(space, name),
             "destroy" => {
@@ -218,14 +252,14 @@ impl Frame<'_> {
                     "deferred" => Destroy::Deferred,
                     _ => Destroy::Within(Duration::from_millis(line.number(2))),
                 };
-                answer(&space.destroy(name, how));
+                answer(space.destroy(name, how));
             }
-            "resize" => answer(&space.resize(name, line.number(2))),
+            "resize" => answer(space.resize(name, line.number(2))),
             "region" => say('=', &region(space, name)),
-            "name" => answer(&space.set_name(name)),
-            "litter" => answer(&litter(space)),
-            "reap" => answer(&space.reap()),
-            "check" => answer(&space.check()),
+            "name" => answer(space.set_name(name)),
+            "litter" => answer(litter(space)),
+            "reap" => answer(space.reap()),
+            "check" => answer(space.check()),
             _ => say('=', "skip"),
         }
     }
@@ -246,7 +280,7 @@ impl Frame<'_> {
     fn map(&self, space: &Space, name: &str) {
         let mapping = match space.map(name, Access::ReadWrite) {
             Ok(mapping) => mapping,
-            Err(error) => return say('=', &refused(&error)),
+            Err(error) => return say('=', &refused(error)),
         };
         say('=', &format!("ok {}", mapping.size()));
         let inner = Frame {
@@ -256,40 +290,77 @@ impl Frame<'_> {
             mapping: Some(&mapping),
         };
         inner.hold(&["unmap"], name);
-        answer(&mapping.unmap());
+        answer(mapping.unmap());
     }
 
     /// `lock NAME HOW`, `rlock NAME HOW`, `mlock NAME HOW OFFSET`: HOW is `wait` or milliseconds.
     fn lock(&self, mapping: &Mapping, line: &Line) {
         let time = Duration::from_millis(line.number(2));
-        let (said, guard) = match (line.word(0), line.word(2)) {
-            ("lock", "wait") => graded(mapping.lock(), Guard::Region),
-            ("lock", "0") => graded(mapping.try_lock(), Guard::Region),
-            ("lock", _) => graded(mapping.lock_for(time), Guard::Region),
-            ("rlock", "wait") => graded(mapping.read_lock(), Guard::Read),
-            ("rlock", "0") => graded(mapping.try_read_lock(), Guard::Read),
-            ("rlock", _) => graded(mapping.read_lock_for(time), Guard::Read),
-            (_, how) => match mapping.mutex(line.number(3)) {
-                Ok(mutex) if how == "wait" => graded(mutex.lock(), Guard::Mutex),
-                Ok(mutex) => graded(mutex.lock_for(time), Guard::Mutex),
-                Err(error) => (refused(&error), None),
-            },
+        match (line.word(0), line.word(2)) {
+            ("lock", how) => {
+                let guard = match how {
+                    "wait" => graded(mapping.lock().map(Some), || mapping.lock_recover()),
+                    "0" => graded(mapping.try_lock(), || mapping.lock_recover_for(time)),
+                    _ => {
+                        let asked = mapping.lock_for(time).map(Some);
+                        graded(asked, || mapping.lock_recover_for(time))
+                    }
+                };
+                self.keep(mapping, guard.map(Guard::Region));
+            }
+            ("rlock", how) => {
+                let guard = match how {
+                    "wait" => mapping.read_lock().map(Some),
+                    "0" => mapping.try_read_lock(),
+                    _ => mapping.read_lock_for(time).map(Some),
+                };
+                // A reader cannot repair, and so has no use for what it is told of.
+                let guard = guard.map_err(refused).and_then(|guard| guard.ok_or("timedout".into()));
+                self.keep(mapping, guard.map(Guard::Read));
+            }
+            (_, how) => {
+                let mutex = match mapping.mutex(line.number(3)) {
+                    Ok(mutex) => mutex,
+                    Err(error) => return say('=', &refused(error)),
+                };
+                let guard = match how {
+                    "wait" => graded(mutex.lock().map(Some), || mutex.lock_recover()),
+                    _ => {
+                        let asked = mutex.lock_for(time).map(Some);
+                        graded(asked, || mutex.lock_recover_for(time))
+                    }
+                };
+                self.keep(mapping, guard.map(Guard::Mutex));
+            }
+        }
+    }
+
+    /// Keeps what was taken, if it was, until it is given back.
+    fn keep(&self, mapping: &Mapping, guard: Result<Guard<'_>, String>) {
+        let mut guard = match guard {
+            Ok(guard) => guard,
+            Err(said) => return say('=', &said),
         };
-        say('=', &said);
-        let Some(guard) = guard else { return };
+        say('=', guard.told());
         let inner =
             Frame { outer: Some(self), verbs: self.verbs, space: self.space, mapping: None };
         loop {
-            let closers = ["unlock", "leave", "abandon", "repair", "inspect", "forget"];
+            let closers = ["unlock", "leave", "abandon", "giveup", "repair", "inspect", "forget"];
             match inner.hold(&closers, mapping.name()).word(0) {
-                "repair" => answer(&guard.repair()),
-                "inspect" if guard.is_inconsistent() => say('=', "ok inconsistent"),
+                "repair" => match guard.repair() {
+                    Ok(repaired) => {
+                        guard = repaired;
+                        say('=', "ok");
+                    }
+                    Err(error) => return say('=', &refused(error)),
+                },
+                "inspect" if guard.told() == "ownerdied" => say('=', "ok inconsistent"),
                 "inspect" => say('=', "ok consistent"),
                 "forget" => {
                     std::mem::forget(guard);
                     return say('=', "ok");
                 }
-                how => return answer(&guard.give_back(how)),
+                how => return answer(guard.give_back(how)),
             }
         }
     }
@@ -309,27 +380,19 @@ fn litter(space: &Space) -> Result<(), RegionError> {
 fn region(space: &Space, name: &str) -> String {
     match space.stat(name) {
         Ok(info) => format!("ok {} {}", info.state, info.maps),
-        Err(error) => refused(&error),
+        Err(error) => refused(error),
     }
 }
 
 fn event(mapping: &Mapping, line: &Line) {
     let event = match mapping.event(line.number(2)) {
         Ok(event) => event,
-        Err(error) => return say('=', &refused(&error)),
+        Err(error) => return say('=', &refused(error)),
     };
     match line.word(0) {
-        "signal" => answer(&event.signal()),
-        "broadcast" => answer(&event.broadcast()),
-        _ => say('=', &wait(event)),
-    }
-}
-
-fn wait(event: Event<'_>) -> String {
-    match event.wait(event.sequence(), Some(EVENT_WAIT)) {
-        Ok(Some(_)) => "ok".into(),
-        Ok(None) => "timedout".into(),
-        Err(error) => refused(&error),
+        "signal" => answer(event.signal()),
+        "broadcast" => answer(event.broadcast()),
+        _ => answer(event.wait_for(event.sequence(), EVENT_WAIT)),
     }
 }
 
@@ -341,8 +404,8 @@ pub(crate) fn pattern(name: &str) -> u8 {
 /// How large the region is, and how many bytes at its head are the pattern; the others must be zero.
 fn look(mapping: &Mapping) -> String {
     let mut bytes = vec![0; usize::try_from(mapping.size()).unwrap_or(0)];
-    if let Err(error) = mapping.read(0, &mut bytes) {
-        return refused(&error);
+    if let Err(error) = mapping.read_at(0, &mut bytes) {
+        return refused(error);
     }
     let filled = bytes.iter().take_while(|byte| **byte == pattern(mapping.name())).count();
     if bytes.iter().skip(filled).any(|byte| *byte != 0) {

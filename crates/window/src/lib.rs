@@ -6,10 +6,10 @@
 //!
 //! # Invariants
 //! 1. No access leaves the window: each is checked against its length, in arithmetic that cannot wrap.
-//! 2. Nobody gets `&T`, `&mut T` or `&[u8]` of shared bytes: only atomics, copies, and a raw pointer
+//! 2. Nobody gets `&T`, `&mut T` or `&[u8]` of shared bytes: only atomics, copies, and a raw pointer or a [`Door`]
 //!    for those who ask and answer for it.
-//! 3. Words are read and written as whole 64-bit atomics; bulk bytes as relaxed atomics too, so that a
-//!    writer at the other side can tear a copy, but never the program.
+//! 3. Words are read and written as whole 64-bit atomics; bulk bytes as relaxed atomics too, or by a call that the
+//!    compiler cannot see into (`copy.rs`), so that a writer at the other side can tear a copy, but never the program.
 //!
 //! # What it does not do
 //! It neither maps nor unmaps memory (`commonhold-host` does), and gives no meaning to any byte
@@ -19,12 +19,18 @@
 #[cfg(test)]
 extern crate std;
 
+#[cfg(not(loom))]
+mod copy;
+#[cfg(not(loom))]
+mod door;
 mod point;
 #[cfg(not(loom))]
 mod run;
 #[cfg(not(loom))]
 mod window;
 
+#[cfg(not(loom))]
+pub use door::Door;
 pub use point::Point;
 #[cfg(feature = "crash-points")]
 pub use point::{Hook, at_each_point};

@@ -1,6 +1,10 @@
 //! A run of words whose bytes hold a value.
 
-use crate::{OutOfWindow, atomic::AtomicU64, atomic::Ordering};
+use crate::{
+    OutOfWindow,
+    atomic::{AtomicU64, Ordering},
+    copy::{Copies, copy_in, copy_out},
+};
 
 /// Words in a row, as bytes: what a lock protects.
 ///
@@ -8,28 +12,51 @@ use crate::{OutOfWindow, atomic::AtomicU64, atomic::Ordering};
 /// write them whoever holds the lock, and a reference to them would then be undefined behaviour in *this*
 /// program. Copies by atomic words can be torn by such a neighbour, and nothing worse.
 #[derive(Debug, Clone, Copy)]
-pub struct Run<'a>(&'a [AtomicU64]);
+pub struct Run<'a> {
+    words: &'a [AtomicU64],
+    copies: Copies,
+}
 
 impl<'a> Run<'a> {
-    pub(crate) const fn of(words: &'a [AtomicU64]) -> Self {
-        Self(words)
+    pub(crate) const fn of(words: &'a [AtomicU64], copies: Copies) -> Self {
+        Self { words, copies }
+    }
+
+    /// Bytes in it, a multiple of 8.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        size_of_val(self.words)
+    }
+
+    /// Whether there are none.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// The address of the first byte, for those who want to reach the bytes on their own.
+    #[must_use]
+    pub const fn as_ptr(&self) -> *mut u8 {
+        self.words.as_ptr().cast::<u8>().cast_mut()
     }
 
     /// The words themselves, where they are words of locks and no data.
     #[inline]
     #[must_use]
     pub const fn words(&self) -> &'a [AtomicU64] {
-        self.0
+        self.words
     }
 
     /// The words that hold the `len` bytes from byte `from` on.
     #[inline]
     fn part(&self, from: usize, len: usize) -> Result<&'a [AtomicU64], OutOfWindow> {
         let end = from.checked_add(len).map(|end| end.div_ceil(8));
-        end.and_then(|end| self.0.get(from / 8..end)).ok_or(OutOfWindow {
+        end.and_then(|end| self.words.get(from / 8..end)).ok_or(OutOfWindow {
             offset: from as u64,
             len: len as u64,
-            window: size_of_val(self.0) as u64,
+            window: size_of_val(self.words) as u64,
         })
     }
 
@@ -40,6 +67,12 @@ impl<'a> Run<'a> {
     #[inline]
     pub fn read(&self, from: usize, to: &mut [u8]) -> Result<(), OutOfWindow> {
         let words = self.part(from, to.len())?;
+        if self.copies.by_call(to.len()) {
+            let first = words.as_ptr().cast::<u8>().wrapping_add(from % 8);
+            // SAFETY: `copy_out` wants bytes that are mapped and readable: they lie in these words.
+            unsafe { copy_out(first, to) };
+            return Ok(());
+        }
         if !from.is_multiple_of(8) {
             let bytes = words.iter().flat_map(load).skip(from % 8);
             to.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
@@ -63,7 +96,14 @@ impl<'a> Run<'a> {
     /// [`OutOfWindow`]; nothing has been written then.
     #[inline]
     pub fn write(&self, from: usize, bytes: &[u8]) -> Result<(), OutOfWindow> {
-        let mut words = self.part(from, bytes.len())?.iter();
+        let words = self.part(from, bytes.len())?;
+        if self.copies.by_call(bytes.len()) {
+            let first = words.as_ptr().cast::<u8>().cast_mut().wrapping_add(from % 8);
+            // SAFETY: `copy_in` wants bytes that are mapped and writable: they lie in these words, which are atomics.
+            unsafe { copy_in(first, bytes) };
+            return Ok(());
+        }
+        let mut words = words.iter();
         let head = (from.wrapping_neg() % 8).min(bytes.len());
         let (head, rest) = bytes.split_at(head);
         if !head.is_empty()
@@ -104,11 +144,12 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_of_a_run_are_read_as_written_and_none_beside_them_change(
-            old in proptest::collection::vec(any::<u64>(), 0..6),
-            from in 0_usize..50, bytes in proptest::collection::vec(any::<u8>(), 0..50),
+            old in proptest::collection::vec(any::<u64>(), 0..60),
+            from in 0_usize..200, bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            freely: bool,
         ) {
             let words: Vec<AtomicU64> = old.iter().copied().map(AtomicU64::new).collect();
-            let run = Run::of(&words);
+            let run = Run::of(&words, if freely { Copies::Freely } else { Copies::ByWords });
             let mut model: Vec<u8> = old.iter().flat_map(|word| word.to_le_bytes()).collect();
             let mut copy = vec![0; bytes.len()];
             let fits = from + bytes.len() <= model.len();

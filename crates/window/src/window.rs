@@ -8,7 +8,10 @@ use core::{
 
 use commonhold_layout::{Extent, Offset};
 
-use crate::Run;
+use crate::{
+    Run,
+    copy::{Copies, copy_in, copy_out},
+};
 
 /// An access that would have left the window, or was not aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,7 @@ impl core::error::Error for OutOfWindow {}
 pub struct Window {
     base: NonNull<u8>,
     len: u64,
+    copies: Copies,
 }
 
 // SAFETY: all access through a `Window` is atomic, so it may be used from any thread.
@@ -61,7 +65,7 @@ impl Window {
     /// reference to any of them, except to atomics.
     #[must_use]
     pub const unsafe fn from_raw(base: NonNull<u8>, len: usize) -> Self {
-        Self { base, len: len as u64 }
+        Self { base, len: len as u64, copies: Copies::Freely }
     }
 
     /// A window over words that live for ever: what tests, and programs without an operating system
@@ -70,7 +74,14 @@ impl Window {
     pub const fn from_words(words: &'static [AtomicU64]) -> Self {
         // The pointer cannot be null: it comes from a reference.
         let base = NonNull::from_ref(words).cast::<u8>();
-        Self { base, len: size_of_val(words) as u64 }
+        Self { base, len: size_of_val(words) as u64, copies: Copies::Freely }
+    }
+
+    /// The same window, of memory that is to be read and written by whole aligned words only, each once: memory of
+    /// a device that is not cached.
+    #[must_use]
+    pub const fn by_words(self) -> Self {
+        Self { copies: Copies::ByWords, ..self }
     }
 
     /// Bytes in it.
@@ -125,7 +136,7 @@ impl Window {
         let words = NonNull::slice_from_raw_parts(first, count);
         // SAFETY: as in `words`; that `len` did not saturate is shown by its fitting the window, which is
         // shorter than `isize::MAX` bytes, as any mapping.
-        Ok(Run::of(unsafe { words.as_ref() }))
+        Ok(Run::of(unsafe { words.as_ref() }, self.copies))
     }
 
     /// Copies the bytes at `from` out of the window. Others may change them meanwhile: whoever needs
@@ -134,7 +145,12 @@ impl Window {
     /// # Errors
     /// [`OutOfWindow`]; nothing has been copied then.
     pub fn read(&self, from: Offset, to: &mut [u8]) -> Result<(), OutOfWindow> {
-        self.pointer_to(from.get(), to.len() as u64)?;
+        let bytes = self.pointer_to(from.get(), to.len() as u64)?;
+        if self.copies.by_call(to.len()) {
+            // SAFETY: `copy_out` wants bytes that are mapped and readable: they lie in the window, which is.
+            unsafe { copy_out(bytes.as_ptr(), to) };
+            return Ok(());
+        }
         let head = bytes_to_word(from.get()).min(to.len());
         let (edge, rest) = to.split_at_mut(head);
         let mut at = from.get();
@@ -159,7 +175,12 @@ impl Window {
     /// # Errors
     /// [`OutOfWindow`]; nothing has been written then.
     pub fn write(&self, to: Offset, from: &[u8]) -> Result<(), OutOfWindow> {
-        self.pointer_to(to.get(), from.len() as u64)?;
+        let bytes = self.pointer_to(to.get(), from.len() as u64)?;
+        if self.copies.by_call(from.len()) {
+            // SAFETY: `copy_in` wants bytes that are mapped and writable: they lie in the window, which is.
+            unsafe { copy_in(bytes.as_ptr(), from) };
+            return Ok(());
+        }
         let head = bytes_to_word(to.get()).min(from.len());
         let (edge, rest) = from.split_at(head);
         let mut at = to.get();
@@ -275,18 +296,19 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_are_read_as_written_at_any_alignment(
-            at in 0_usize..40, bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            at in 0_usize..40, bytes in proptest::collection::vec(any::<u8>(), 0..300),
             zero_at in 0_usize..60, zero_len in 0_usize..20,
+            back_at in 0_usize..300, by_words: bool,
         ) {
-            let window = window(10);
-            let mut model = [0_u8; 80];
+            let window = if by_words { window(50).by_words() } else { window(50) };
+            let mut model = [0_u8; 400];
             window.write(Offset::new(at as u64).unwrap(), &bytes).unwrap();
             model[at..at + bytes.len()].copy_from_slice(&bytes);
             window.zero(Extent::new(zero_at as u64, zero_len as u64).unwrap()).unwrap();
             model[zero_at..zero_at + zero_len].fill(0);
-            let mut back = vec![0; 77];
-            window.read(Offset::new(3).unwrap(), &mut back).unwrap();
-            prop_assert_eq!(&back[..], &model[3..]);
+            let mut back = vec![0; 400 - back_at];
+            window.read(Offset::new(back_at as u64).unwrap(), &mut back).unwrap();
+            prop_assert_eq!(&back[..], &model[back_at..]);
         }
     }
 }

@@ -65,7 +65,7 @@ impl Park for BareMetal {
     /// Nobody sleeps where this guest could wake them: everybody looks again in time.
     fn wake(&self, _word: &AtomicU64, _who: Wake) {}
 
-    fn spin(&self, turn: u32) -> bool {
+    fn spin(&self, _word: &AtomicU64, turn: u32) -> bool {
         for _ in 0..=turn / 8 {
             hint::spin_loop();
         }

@@ -176,7 +176,7 @@ impl Region<'_> {
             .map_err(|e| Failure::Region(self.name, e.into()))?;
         for _ in 0..times {
             let taken = self.lock()?;
-            if taken == Taken::OwnerDied {
+            if taken.is_owner_died() {
                 total.owner_died += 1;
             }
             // Not one atomic operation but two: what makes them one is the lock.
@@ -206,7 +206,7 @@ impl Region<'_> {
         let lock = view.lock_of(&self.mapped, words);
         let failed = |e| Failure::Lock(self.name, e);
         let taken = lock.write(me, view, None).map_err(failed)?;
-        if taken == Taken::OwnerDied {
+        if taken.is_owner_died() {
             lock.writer().mark_consistent(me).map_err(failed)?;
         }
         Ok(taken)

@@ -3,18 +3,12 @@
 //!
 //! Nothing else in this crate knows where they come from.
 
-use std::{
-    fs::File,
-    io, mem,
-    path::Path,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{fs::File, io, mem, path::Path, sync::atomic::Ordering, time::Duration};
 
-use commonhold_host::pthread::{self, OnDeath, PthreadMutex, PthreadRwLock};
+use commonhold_host::pthread::{self, OnDeath, PthreadMutex, PthreadRwLock, Words};
 use rustix::{io::Errno, thread::futex};
 
-use super::locks::{Found, Lock, TURN};
+use super::locks::{Counters, Found, Lock, TURN};
 use crate::{
     failure::{Doing, Failure},
     workers::{PATIENCE, broken},
@@ -61,28 +55,13 @@ fn failed(error: io::Error) -> Failure {
     }
 }
 
-#[cold]
-fn no_cell() -> Failure {
-    broken("there is no such counter")
-}
-
-#[inline]
-fn get(words: &[AtomicU64], cell: usize) -> Result<u64, Failure> {
-    // Relaxed: what orders it is the lock around it.
-    words.get(cell).map(|word| word.load(Ordering::Relaxed)).ok_or_else(no_cell)
-}
-
-#[inline]
-fn set(words: &[AtomicU64], cell: usize, value: u64) -> Result<(), Failure> {
-    // Relaxed: as in `get`.
-    words.get(cell).map(|word| word.store(value, Ordering::Relaxed)).ok_or_else(no_cell)
-}
-
 impl Lock for Mutex {
+    type Counters<'a> = Words;
+
     #[inline]
-    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
+    fn write(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<Found, Failure> {
         let guard = self.0.lock().map_err(failed)?;
-        inside()?;
+        inside(self.0.words())?;
         Ok(if guard.owner_died() { Found::OwnerDied } else { Found::Clean })
     }
 
@@ -90,19 +69,9 @@ impl Lock for Mutex {
         self.0.lock().map(mem::forget).map_err(failed)
     }
 
-    #[inline]
-    fn get(&self, cell: usize) -> Result<u64, Failure> {
-        get(self.0.words(), cell)
-    }
-
-    #[inline]
-    fn set(&self, cell: usize, value: u64) -> Result<(), Failure> {
-        set(self.0.words(), cell, value)
-    }
-
     fn await_turn(&self, side: u64) -> Result<(), Failure> {
         let guard = self.0.lock().map_err(failed)?;
-        while self.get(TURN)? != side {
+        while self.0.words().get(TURN) != side {
             guard.wait().map_err(failed)?;
         }
         Ok(())
@@ -110,7 +79,7 @@ impl Lock for Mutex {
 
     fn give_turn(&self, side: u64) -> Result<(), Failure> {
         let guard = self.0.lock().map_err(failed)?;
-        self.set(TURN, 1 - side)?;
+        self.0.words().set(TURN, 1 - side);
         drop(guard);
         self.0.signal().map_err(failed)
     }
@@ -131,26 +100,18 @@ impl RwLock {
 }
 
 impl Lock for RwLock {
+    type Counters<'a> = Words;
+
     #[inline]
-    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
+    fn write(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<Found, Failure> {
         let _guard = self.0.write().map_err(failed)?;
-        inside().map(|()| Found::Clean)
+        inside(self.0.words()).map(|()| Found::Clean)
     }
 
     #[inline]
-    fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    fn read(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<(), Failure> {
         let _guard = self.0.read().map_err(failed)?;
-        inside()
-    }
-
-    #[inline]
-    fn get(&self, cell: usize) -> Result<u64, Failure> {
-        get(self.0.words(), cell)
-    }
-
-    #[inline]
-    fn set(&self, cell: usize, value: u64) -> Result<(), Failure> {
-        set(self.0.words(), cell, value)
+        inside(self.0.words())
     }
 }
 
@@ -169,6 +130,8 @@ impl Futex {
 }
 
 impl Lock for Futex {
+    type Counters<'a> = Words;
+
     fn await_turn(&self, side: u64) -> Result<(), Failure> {
         let word = self.0.turn();
         let (mine, theirs) = sides(side);

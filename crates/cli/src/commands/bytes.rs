@@ -42,7 +42,7 @@ pub(crate) fn write(session: &Session, args: &WriteArgs) -> Result<(), Failure> 
             ),
         ));
     }
-    mapping.write(args.offset, &input).doing(what)?;
+    mapping.write_at(args.offset, &input).doing(what)?;
     mapping.unmap().doing(what)?;
     if session.out.json {
         session.out.value(&json!({"name": args.name, "offset": args.offset, "written": len}))
@@ -67,7 +67,7 @@ pub(crate) fn read(session: &Session, args: &ReadArgs) -> Result<(), Failure> {
     while done < len {
         let part = usize::try_from(len - done).unwrap_or(CHUNK).min(CHUNK);
         let Some(part) = buffer.get_mut(..part) else { break };
-        mapping.read(args.offset + done, part).doing(what)?;
+        mapping.read_at(args.offset + done, part).doing(what)?;
         session.out.bytes(part)?;
         done += u64::try_from(part.len()).unwrap_or(0);
     }

@@ -10,13 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{ErrorKind, LockError, LockGuard, Mapping, ReadGuard, RegionError, Space};
+use commonhold::{
+    ErrorKind, Inconsistent, LockError, LockGuard, LockResult, Mapping, Recovered, RegionError,
+    Space,
+};
 
 use super::in_the_way;
 use crate::{
     args::{LockArgs, OnDeath},
     child::{self, Gifts},
-    failure::{Doing, Failure, Status},
+    failure::{Doing, Failure, Kinded, Status},
     orphan::Watch,
     session::Session,
     signals::Signals,
@@ -29,10 +32,9 @@ const DIRECTORY_SLICE: Duration = Duration::from_millis(200);
 /// How long to wait, without a timeout, for a peer that is changing the table of regions.
 const HELD_UP: Duration = Duration::from_secs(3);
 
-/// What came of waiting: a guard (with what it says about the last owner), or a signal.
+/// What came of waiting: what was waited for, or a signal.
 enum Waited<G> {
     Held(G),
-    OwnerDied(G),
     Signalled(i32),
 }
 
@@ -46,7 +48,7 @@ pub(crate) fn lock(session: &Session, args: &LockArgs) -> Result<u8, Failure> {
     let began = Instant::now();
     let mapping = match map_or_create(&space, args, &signals, began)? {
         Waited::Signalled(signal) => return Ok(ended_by(signal)),
-        Waited::Held(mapping) | Waited::OwnerDied(mapping) => mapping,
+        Waited::Held(mapping) => mapping,
     };
     let signals = &signals;
     let job = Job { args, signals, space: &space, mapping: &mapping, began };
@@ -95,75 +97,65 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn exclusive(&self) -> Result<u8, Failure> {
-        match self.wait(|slice| self.mapping.lock_for(slice))? {
-            Waited::Signalled(signal) => Ok(ended_by(signal)),
-            Waited::Held(guard) => self.under(guard),
-            Waited::OwnerDied(guard) => self.after_death(guard),
+        if self.args.on_death == OnDeath::Fail {
+            return match self.wait(|slice| self.mapping.lock_for(slice)) {
+                Ok(Waited::Signalled(signal)) => Ok(ended_by(signal)),
+                Ok(Waited::Held(guard)) => self.under(guard),
+                Err(error) => Err(self.not_locked(error)),
+            };
+        }
+        match self.wait(|slice| self.mapping.lock_recover_for(slice)) {
+            Ok(Waited::Signalled(signal)) => Ok(ended_by(signal)),
+            Ok(Waited::Held(Recovered::Consistent(guard))) => self.under(guard),
+            Ok(Waited::Held(Recovered::Inconsistent(guard))) => self.after_death(guard),
+            Err(error) => Err(self.not_locked(error)),
         }
     }
 
     fn shared(&self) -> Result<u8, Failure> {
-        match self.wait(|slice| self.mapping.read_lock_for(slice))? {
-            Waited::Signalled(signal) => Ok(ended_by(signal)),
-            Waited::Held(guard) => {
+        match self.wait(|slice| self.mapping.read_lock_for(slice)) {
+            Ok(Waited::Signalled(signal)) => Ok(ended_by(signal)),
+            Ok(Waited::Held(guard)) => {
                 let code = self.run(false);
-                self.release(ReadGuard::unlock(guard))?;
+                self.release(guard.unlock())?;
                 code
             }
-            Waited::OwnerDied(guard) => {
-                self.release(ReadGuard::unlock(guard))?;
-                match self.args.on_death {
-                    OnDeath::Fail => Err(self.died()),
-                    // Only an exclusive owner may repair, and it may do all that a reader may.
-                    OnDeath::Repair => self.exclusive(),
-                }
+            // Only an exclusive owner may repair, and it may do all that a reader may.
+            Err(LockError::OwnerDied(_)) if self.args.on_death == OnDeath::Repair => {
+                self.exclusive()
             }
+            Err(error) => Err(self.not_locked(error)),
         }
     }
 
-    fn under(&self, mut guard: LockGuard<'a>) -> Result<u8, Failure> {
+    fn under(&self, guard: LockGuard<'a>) -> Result<u8, Failure> {
         guard.stamp();
         let code = self.run(false);
         self.release(guard.unlock())?;
         code
     }
 
-    fn after_death(&self, mut guard: LockGuard<'a>) -> Result<u8, Failure> {
+    fn after_death(&self, guard: Inconsistent<LockGuard<'a>>) -> Result<u8, Failure> {
         guard.stamp();
-        if self.args.on_death == OnDeath::Fail {
-            self.release(guard.leave())?;
-            return Err(self.died());
+        let code = self.run(true)?;
+        if code == 0 {
+            self.release(guard.mark_consistent().and_then(LockGuard::unlock))?;
+        } else {
+            tracing::warn!("the repair did not end with 0: the lock stays inconsistent");
         }
-        match self.run(true) {
-            Ok(0) => {
-                let marked = guard.mark_consistent();
-                self.release(marked.and(guard.unlock()))?;
-                Ok(0)
-            }
-            other => {
-                tracing::warn!("the repair did not end with 0: the lock stays inconsistent");
-                self.release(guard.leave())?;
-                other
-            }
-        }
+        Ok(code)
     }
 
     /// Waits in slices, so that a signal is heard in time.
-    fn wait<G>(
-        &self,
-        mut attempt: impl FnMut(Duration) -> Result<G, LockError<G>>,
-    ) -> Result<Waited<G>, Failure> {
+    fn wait<G>(&self, mut attempt: impl FnMut(Duration) -> LockResult<G>) -> LockResult<Waited<G>> {
         loop {
             if let Some(signal) = self.signals.last() {
                 return Ok(Waited::Signalled(signal));
             }
             let left = self.args.timeout.map(|all| all.saturating_sub(self.began.elapsed()));
             match attempt(left.unwrap_or(SLICE).min(SLICE)) {
-                Ok(guard) => return Ok(Waited::Held(guard)),
-                Err(LockError::OwnerDied(guard)) => return Ok(Waited::OwnerDied(guard)),
-                Err(LockError::TimedOut) if left.is_none_or(|left| !left.is_zero()) => {}
-                Err(LockError::TimedOut) => return Err(self.timed_out()),
-                Err(error) => return Err(error).doing(|| format!("lock {:?}", self.args.name)),
+                Err(LockError::TimedOut(_)) if left.is_none_or(|left| !left.is_zero()) => {}
+                result => return result.map(Waited::Held),
             }
         }
     }
@@ -187,19 +179,24 @@ impl<'a> Job<'a> {
         Ok(child::code_of(status))
     }
 
-    fn release(&self, result: Result<(), RegionError>) -> Result<(), Failure> {
+    fn release(&self, result: LockResult<()>) -> Result<(), Failure> {
         result.doing(|| format!("unlock {:?}", self.args.name))
     }
 
-    fn died(&self) -> Failure {
-        Failure::new(
-            Status::OwnerDied,
-            format!(
-                "lock {:?}: its last owner died holding it, so what it protects may be half done; \
-                 the command was not run. Run one that repairs it with --on-death repair",
-                self.args.name
-            ),
-        )
+    fn not_locked(&self, error: LockError) -> Failure {
+        let name = &self.args.name;
+        if matches!(error, LockError::TimedOut(_)) {
+            return self.timed_out();
+        }
+        let advice = match &error {
+            LockError::OwnerDied(_) => {
+                ". The command was not run. Run one that repairs it with --on-death repair"
+                    .to_owned()
+            }
+            LockError::Unrecoverable(_) => format!(" (`commonhold reset {name}`)"),
+            _ => String::new(),
+        };
+        Failure::new(error.status(), format!("lock {name:?}: {error}{advice}"))
     }
 }
 

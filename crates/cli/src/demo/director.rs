@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{Access, CreateOptions, Destroy, FormatOptions, LockError, Mapping, Space};
+use commonhold::{Access, CreateOptions, Destroy, FormatOptions, Mapping, Space};
 use serde::Serialize;
 
 use super::ledger::{
@@ -256,14 +256,8 @@ impl<'a> Run<'a> {
     fn count(&mut self) -> Result<(), Failure> {
         let what = || "count the ledger".to_owned();
         let ledger = self.ledger()?;
-        let guard = match ledger.0.lock_for(PATIENCE) {
-            Err(LockError::OwnerDied(guard)) => {
-                ledger.repair(now_ns(), u64::from(std::process::id())).doing(what)?;
-                guard.mark_consistent().doing(what)?;
-                guard
-            }
-            other => other.doing(what)?,
-        };
+        let repair = |_: &_| Ok(ledger.repair(now_ns(), u64::from(std::process::id()))?);
+        let guard = ledger.0.lock_repairing(repair).doing(what)?;
         let (seen, totals) = (ledger.sum().doing(what)?, ledger.totals().doing(what)?);
         guard.unlock().doing(what)?;
         self.summary.expected = ACCOUNTS * OPENING;

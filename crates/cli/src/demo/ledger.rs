@@ -5,7 +5,7 @@
 //! before the transfer, so undoing it is idempotent: whoever is killed in a repair, the next repairs
 //! again.
 
-use commonhold::{Mapping, RegionError};
+use commonhold::{LockResult, Mapping, RegionError};
 
 pub(crate) const NAME: &str = "demo.ledger";
 pub(crate) const CONTROL: &str = "demo.control";
@@ -78,8 +78,8 @@ impl Ledger {
         &self,
         from: u64,
         to: u64,
-        between: impl FnOnce() -> Result<(), RegionError>,
-    ) -> Result<(), RegionError> {
+        between: impl FnOnce() -> LockResult<()>,
+    ) -> LockResult<()> {
         let (from, to) = (from % ACCOUNTS, to % ACCOUNTS);
         let (before_from, before_to) =
             (self.0.get::<u64>(balance_of(from))?, self.0.get::<u64>(balance_of(to))?);
@@ -101,7 +101,7 @@ impl Ledger {
         between()?;
         self.0.set(balance_of(to), &before_to.saturating_add(amount))?;
         self.0.set(ACTIVE, &0_u64)?;
-        self.0.set(TRANSFERS, &self.0.get::<u64>(TRANSFERS)?.wrapping_add(1))
+        Ok(self.0.set(TRANSFERS, &self.0.get::<u64>(TRANSFERS)?.wrapping_add(1))?)
     }
 
     /// Undoes what a dead owner left half done.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use commonhold::{
-    Access, CreateOptions, Destroy, ErrorKind, FormatOptions, LockError, Mapping, Space,
+    Access, CreateOptions, Destroy, ErrorKind, FormatOptions, Mapping, RawMutexGuard, Space,
 };
 use serde::Serialize;
 
@@ -471,21 +471,13 @@ const MOMENT: Duration = Duration::from_micros(200);
 /// Repairs an account whose last owner died.
 fn settle(ledger: &Mapping, account: Account<'_>) -> Result<(), Failure> {
     let what = || format!("settle the {:?} account", account.which);
-    let settled = match account.which {
-        Which::Region => match ledger.lock_for(PATIENCE) {
-            Err(LockError::OwnerDied(guard)) => account
-                .repair()
-                .and_then(|()| guard.mark_consistent())
-                .and_then(|()| guard.unlock()),
-            other => other.doing(what)?.unlock(),
-        },
-        Which::Mutex => match ledger.mutex(MUTEX).doing(what)?.lock_for(PATIENCE) {
-            Err(LockError::OwnerDied(guard)) => account
-                .repair()
-                .and_then(|()| guard.mark_consistent())
-                .and_then(|()| guard.unlock()),
-            other => other.doing(what)?.unlock(),
-        },
-    };
-    settled.doing(what)
+    let repaired = |()| Ok(account.repair()?);
+    match account.which {
+        Which::Region => ledger.lock_repairing(|_| repaired(())).doing(what)?.unlock(),
+        Which::Mutex => {
+            let mutex = ledger.mutex(MUTEX).doing(what)?;
+            mutex.lock_repairing(|_| repaired(())).and_then(RawMutexGuard::unlock)
+        }
+    }
+    .doing(what)
 }

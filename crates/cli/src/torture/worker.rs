@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use commonhold::{Access, LockError, Mapping, RegionError, Space};
+use commonhold::{
+    Access, LockError, LockResult, Mapping, Recovered, RegionError, Repairable, Space,
+};
 
 use super::{
     account::{Account, CELLS, CONTROL, LEDGER, MUTEX, STOP, Which},
@@ -93,28 +95,30 @@ impl Books {
         // Announced inside the lock: a worker that does not get it has announced nothing.
         let announced = || log.announce(which, next).doing(what);
         let account = self.account(which);
-        let counter = random.next();
+        let (counter, patient) = (random.next(), random.below(2) == 0);
         let done = match which {
             Which::Region => {
-                let Some(guard) = got(self.ledger.lock_for(SLICE), what, |guard| {
-                    account.repair().and_then(|()| guard.mark_consistent())
-                })?
-                else {
-                    return Ok(());
+                let guard = if patient {
+                    self.ledger.lock_repairing(|_| Ok(account.repair()?)).map(Some)
+                } else {
+                    in_time(self.ledger.lock_recover_for(SLICE), account)
                 };
+                let Some(guard) = guard.doing(what)? else { return Ok(()) };
                 announced()?;
-                account.increment(counter, self.incarnation).and_then(|()| guard.unlock())
+                account.increment(counter, self.incarnation).doing(what)?;
+                guard.unlock()
             }
             Which::Mutex => {
                 let mutex = self.ledger.mutex(MUTEX).doing(what)?;
-                let Some(guard) = got(mutex.lock_for(SLICE), what, |guard| {
-                    account.repair().and_then(|()| guard.mark_consistent())
-                })?
-                else {
-                    return Ok(());
+                let guard = if patient {
+                    mutex.lock_repairing(|_| Ok(account.repair()?)).map(Some)
+                } else {
+                    in_time(mutex.lock_recover_for(SLICE), account)
                 };
+                let Some(guard) = guard.doing(what)? else { return Ok(()) };
                 announced()?;
-                account.increment(counter, self.incarnation).and_then(|()| guard.unlock())
+                account.increment(counter, self.incarnation).doing(what)?;
+                guard.unlock()
             }
         };
         done.doing(what)?;
@@ -127,8 +131,7 @@ impl Books {
         let guard = match self.ledger.read_lock_for(SLICE) {
             Ok(guard) => guard,
             // A reader cannot repair; the next writer will.
-            Err(LockError::OwnerDied(guard)) => return guard.unlock().doing(what),
-            Err(LockError::TimedOut) => return Ok(()),
+            Err(LockError::OwnerDied(_) | LockError::TimedOut(_)) => return Ok(()),
             Err(error) => return Err(error).doing(what),
         };
         if let Some(torn) = self.account(Which::Region).torn().doing(what)? {
@@ -139,18 +142,14 @@ impl Books {
 }
 
 /// The guard, after a repair if the last owner died; none if the time was up.
-fn got<G>(
-    result: Result<G, LockError<G>>,
-    what: impl FnOnce() -> String,
-    repair: impl FnOnce(&G) -> Result<(), RegionError>,
-) -> Result<Option<G>, Failure> {
-    match result {
-        Ok(guard) => Ok(Some(guard)),
-        Err(LockError::OwnerDied(guard)) => {
-            repair(&guard).doing(what)?;
-            Ok(Some(guard))
-        }
-        Err(LockError::TimedOut) => Ok(None),
-        Err(error) => Err(error).doing(what),
+fn in_time<G: Repairable>(
+    taken: LockResult<Recovered<G>>,
+    account: Account<'_>,
+) -> LockResult<Option<G>> {
+    match taken {
+        Ok(Recovered::Consistent(guard)) => Ok(Some(guard)),
+        Ok(Recovered::Inconsistent(guard)) => guard.repair(|_| Ok(account.repair()?)).map(Some),
+        Err(LockError::TimedOut(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -123,23 +123,28 @@ type Busy = fn(&Mapping, &dyn Fn());
 /// Two that wait for each other through a semaphore, and two that do through a barrier.
 const STUCK: [Busy; 4] = [
     |mapping, ready| {
-        let _permit = mapping.open::<Semaphore<1>>(0).unwrap().acquire().unwrap();
+        let semaphore = mapping.open::<Semaphore<1>>(0).unwrap();
+        let _permit = semaphore.acquire().unwrap();
         ready();
         drop(mapping.mutex(64).unwrap().lock());
     },
     |mapping, ready| {
-        let _guard = mapping.mutex(64).unwrap().lock().unwrap();
+        let mutex = mapping.mutex(64).unwrap();
+        let _guard = mutex.lock().unwrap();
         ready();
         drop(mapping.open::<Semaphore<1>>(0).unwrap().acquire());
     },
     |mapping, ready| {
-        let _party = mapping.open::<Barrier<3>>(128).unwrap().join().unwrap();
+        let barrier = mapping.open::<Barrier<3>>(128).unwrap();
+        let _party = barrier.join().unwrap();
         ready();
         drop(mapping.mutex(72).unwrap().lock());
     },
     |mapping, ready| {
-        let _guard = mapping.mutex(72).unwrap().lock().unwrap();
-        let party = mapping.open::<Barrier<3>>(128).unwrap().join().unwrap();
+        let mutex = mapping.mutex(72).unwrap();
+        let _guard = mutex.lock().unwrap();
+        let barrier = mapping.open::<Barrier<3>>(128).unwrap();
+        let party = barrier.join().unwrap();
         ready();
         let _ = party.wait();
     },

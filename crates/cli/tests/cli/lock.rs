@@ -95,8 +95,13 @@ fn a_killed_holder_takes_its_command_with_it_and_the_next_is_told() {
     until("the command to die", || !lives(command));
     assert_eq!(holder.wait(), 137);
     // It stays inconsistent for whoever comes, readers too, until somebody repairs.
-    space.ends(8, &["lock", "x", "--", "true"]);
-    space.ends(8, &["lock", "x", "--shared", "--", "true"]);
+    for shared in [&["lock", "x"][..], &["lock", "x", "--shared"]] {
+        let output = space.run(&[shared, &["--", "echo", "ran"]].concat());
+        assert_eq!(ends(8, &output, shared), "");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(message.contains(&format!("process {} ", holder.pid())), "{message}");
+        assert!(message.contains("--on-death repair"), "{message}");
+    }
     assert_eq!(space.json(&["locks"])[0]["kind"], "inconsistent");
     assert!(space.ends(0, &["ls"]).contains("inconsistent"));
     let repair = ["lock", "x", "--on-death", "repair", "--", "sh", "-c"];

@@ -1,99 +1,225 @@
 //! Why a lock was not taken.
 
-use std::fmt;
+use std::{error::Error, fmt};
 
 use super::{ErrorKind, RegionError};
 
-/// Why a lock was not taken as asked. `G` is the guard that an owner's death hands over.
+/// Any error that can be passed on: of a repair that the caller has written.
+pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
+
+/// What asking for a lock comes to.
+pub type LockResult<T> = Result<T, LockError>;
+
+/// Why a lock was not taken, or was not freed as asked. The lock is not held by the caller, unless it was before.
+///
+/// # Examples
+/// Passing it on is right: what a dead owner left stays so until somebody repairs it.
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-lock-error-{}", std::process::id());
+/// # let space = commonhold::Space::open_or_format(&url)?;
+/// fn add(balance: &commonhold::Mutex<i64>, amount: i64) -> commonhold::LockResult<i64> {
+///     let balance = balance.lock()?;
+///     balance.set(balance.get() + amount);
+///     Ok(balance.get())
+/// }
+/// let balance = space.record::<commonhold::Mutex<i64>>("balance")?;
+/// assert_eq!(add(&balance, 3)?, 3);
+/// # drop(balance);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
 #[non_exhaustive]
-pub enum LockError<G> {
-    /// The lock is held now, but its last owner died, or gave up, in the middle of a change. Repair
-    /// what it protects and call `mark_consistent`, or pass it on with `leave`.
-    OwnerDied(G),
-    /// Of a sequence lock that is read: a writer died, or gave up, in the middle of a change, and no writer
-    /// has made the data whole since.
-    WriterDied,
-    /// It was not free before the deadline.
-    TimedOut,
-    /// An owner that was told `OwnerDied` dropped its guard without repair: re-initialise the lock.
-    Unrecoverable,
-    /// This thread holds it already.
-    Deadlock,
+pub enum LockError {
+    /// An owner died, or left, in the middle of a change, and nobody has repaired what the lock protects. The lock
+    /// is free, for whoever can: see `lock_repairing` and `lock_recover`.
+    OwnerDied(Box<LockPlace>),
+    /// A party of the barrier died, or left, before it had arrived. Have another [join](crate::Barrier::join) in its
+    /// place, and wait again: the caller's own arrival stands.
+    ParticipantDied(Box<LockPlace>),
+    /// It could not be had in time.
+    TimedOut(Box<LockPlace>),
+    /// This thread has it already, or would wait for itself.
+    Deadlock(Box<LockPlace>),
+    /// An owner gave it up: nobody can take it any more until it is reset.
+    Unrecoverable(Box<LockPlace>),
+    /// What a dead owner left was to be repaired, and the repair failed. The lock is free, and as it was.
+    RepairFailed(Box<RepairFailed>),
+    /// Others have declared this process dead, and its share of the space is gone: open it anew.
+    Fenced,
+    /// This process was made by `fork` after the space was opened: open it anew.
+    Forked,
     /// Anything else.
-    Region(RegionError),
+    Region(Box<RegionError>),
 }
 
-impl<G> LockError<G> {
+/// Which lock it is, and whom the error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockPlace {
+    /// The region's name.
+    pub region: String,
+    /// Where in the region the lock lies, in bytes; `None`: it is the region's own.
+    pub offset: Option<u64>,
+    /// Who has it, or had it last, as far as that is known.
+    pub owner: Option<OwnerInfo>,
+}
+
+/// Who has a lock, or had it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OwnerInfo {
+    /// Its peer slot.
+    pub slot: u16,
+    /// Its slot among the threads of that peer.
+    pub thread: u16,
+    /// Its process id in its own PID namespace, if the slot still says so.
+    pub pid: Option<u32>,
+    /// Whether that is another PID namespace than that of the caller: then the number means nothing here.
+    pub is_foreign: bool,
+    /// The name of its peer; empty if it is not known any more.
+    pub name: String,
+}
+
+/// What was to be repaired, and why it was not.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RepairFailed {
+    /// The lock.
+    pub place: LockPlace,
+    /// The error of the repair.
+    pub error: BoxError,
+}
+
+impl LockError {
     /// What it means for the caller.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::OwnerDied(_) | Self::WriterDied | Self::Unrecoverable => ErrorKind::OwnerDied,
-            Self::TimedOut => ErrorKind::TimedOut,
-            Self::Deadlock => ErrorKind::InUse,
+            Self::OwnerDied(_)
+            | Self::ParticipantDied(_)
+            | Self::Unrecoverable(_)
+            | Self::RepairFailed(_) => ErrorKind::OwnerDied,
+            Self::TimedOut(_) => ErrorKind::TimedOut,
+            Self::Deadlock(_) => ErrorKind::InUse,
+            Self::Fenced | Self::Forked => ErrorKind::Other,
             Self::Region(error) => error.kind(),
         }
     }
-}
 
-impl<G> LockError<G> {
-    /// The same with another guard, made of the one that is handed over.
-    #[inline]
-    pub fn map<H>(self, guard: impl FnOnce(G) -> H) -> LockError<H> {
+    /// Which lock it is about, if that is known.
+    #[must_use]
+    pub const fn place(&self) -> Option<&LockPlace> {
         match self {
-            Self::OwnerDied(held) => LockError::OwnerDied(guard(held)),
-            Self::WriterDied => LockError::WriterDied,
-            Self::TimedOut => LockError::TimedOut,
-            Self::Unrecoverable => LockError::Unrecoverable,
-            Self::Deadlock => LockError::Deadlock,
-            Self::Region(error) => LockError::Region(error),
+            Self::OwnerDied(place)
+            | Self::ParticipantDied(place)
+            | Self::TimedOut(place)
+            | Self::Deadlock(place)
+            | Self::Unrecoverable(place) => Some(place),
+            Self::RepairFailed(failed) => Some(&failed.place),
+            Self::Fenced | Self::Forked | Self::Region(_) => None,
         }
     }
 }
 
-impl<G> fmt::Display for LockError<G> {
+impl fmt::Display for LockPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.offset {
+            Some(offset) => {
+                write!(f, "the lock at offset {offset} of the region {:?}", self.region)
+            }
+            None => write!(f, "the lock of the region {:?}", self.region),
+        }
+    }
+}
+
+impl fmt::Display for OwnerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid}")?,
+            None => write!(f, "a process that had peer slot {}", self.slot)?,
+        }
+        if self.is_foreign {
+            f.write_str(" of another PID namespace")?;
+        }
+        if !self.name.is_empty() {
+            write!(f, " ({:?})", self.name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whom an error is about, in a sentence.
+struct By<'a>(&'a LockPlace, &'static str);
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.owner {
+            Some(owner) => owner.fmt(f),
+            None => f.write_str(self.1),
+        }
+    }
+}
+
+impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OwnerDied(_) => {
-                write!(
-                    f,
-                    "the lock's owner died; what it protects must be repaired before further use"
-                )
-            }
-            Self::WriterDied => write!(
+            Self::OwnerDied(place) => write!(
                 f,
-                "a writer died in the middle of a change; another writer must make the data whole"
+                "{} died, or left, in the middle of a change of what {place} protects; it must be repaired \
+                 before further use",
+                By(place, "an owner")
             ),
-            Self::TimedOut => write!(f, "the lock was not free in time"),
-            Self::Unrecoverable => {
-                write!(
-                    f,
-                    "the lock was given up after its owner had died; it must be re-initialised"
-                )
+            Self::ParticipantDied(place) => write!(
+                f,
+                "{} died, or left, before it had arrived at the barrier ({place}); have another join in its \
+                 place, and wait again",
+                By(place, "a party")
+            ),
+            Self::TimedOut(place) => {
+                write!(f, "{place} was not to be had in time")?;
+                match &place.owner {
+                    Some(owner) => write!(f, ": {owner} has it"),
+                    None => Ok(()),
+                }
             }
-            Self::Deadlock => write!(f, "this thread holds the lock already"),
+            Self::Deadlock(place) => {
+                write!(f, "this thread has {place} already, or would wait for itself")
+            }
+            Self::Unrecoverable(place) => write!(
+                f,
+                "{place} was given up by {}; what it protects must be made anew, and the lock reset",
+                By(place, "an owner")
+            ),
+            Self::RepairFailed(failed) => {
+                write!(f, "what {} protects could not be repaired: {}", failed.place, failed.error)
+            }
+            Self::Fenced => f.write_str(super::FENCED),
+            Self::Forked => f.write_str(super::FORKED),
             Self::Region(error) => error.fmt(f),
         }
     }
 }
 
-impl<G> fmt::Debug for LockError<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Error for LockError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::OwnerDied(_) => f.write_str("OwnerDied(..)"),
-            Self::WriterDied => f.write_str("WriterDied"),
-            Self::TimedOut => f.write_str("TimedOut"),
-            Self::Unrecoverable => f.write_str("Unrecoverable"),
-            Self::Deadlock => f.write_str("Deadlock"),
-            Self::Region(error) => f.debug_tuple("Region").field(error).finish(),
+            Self::RepairFailed(failed) => Some(&*failed.error),
+            Self::Region(error) => Some(error),
+            _ => None,
         }
     }
 }
 
-impl<G> std::error::Error for LockError<G> {}
-
-impl<G> From<RegionError> for LockError<G> {
+impl From<RegionError> for LockError {
     fn from(error: RegionError) -> Self {
-        Self::Region(error)
+        match error {
+            RegionError::Fenced => Self::Fenced,
+            RegionError::Forked => Self::Forked,
+            error => Self::Region(Box::new(error)),
+        }
     }
 }

@@ -18,7 +18,7 @@ use commonhold_layout::{Owner, PeerRef};
 use commonhold_space::{RegionHandle, Space as Core};
 use commonhold_sync::Liveness;
 
-use crate::Mapping;
+use crate::region::MappedRegion;
 
 /// The list of one attachment.
 #[derive(Debug, Default)]
@@ -54,26 +54,26 @@ impl Counted {
 }
 
 /// The thread holds one more.
-pub(super) fn enter(mapping: &Mapping, me: Owner) {
-    let counted = &mapping.attachment().counted;
+pub(super) fn enter(region: &MappedRegion, me: Owner) {
+    let counted = &region.attachment().counted;
     let mut held = counted.held();
-    held.push((me, mapping.handle()));
+    held.push((me, region.handle()));
     counted.count.store(held.len(), Ordering::Relaxed);
 }
 
 /// The thread holds one less.
-pub(super) fn leave(mapping: &Mapping, me: Owner) {
-    let counted = &mapping.attachment().counted;
+pub(super) fn leave(region: &MappedRegion, me: Owner) {
+    let counted = &region.attachment().counted;
     let mut held = counted.held();
-    if let Some(at) = held.iter().rposition(|entry| *entry == (me, mapping.handle())) {
+    if let Some(at) = held.iter().rposition(|entry| *entry == (me, region.handle())) {
         held.swap_remove(at);
     }
     counted.count.store(held.len(), Ordering::Relaxed);
 }
 
 /// Whether the thread holds the lock of the region in this way.
-pub(super) fn holds(mapping: &Mapping, me: Owner) -> bool {
-    let counted = &mapping.attachment().counted;
+pub(super) fn holds(region: &MappedRegion, me: Owner) -> bool {
+    let counted = &region.attachment().counted;
     // Relaxed: what this thread has entered itself it sees.
-    counted.count.load(Ordering::Relaxed) > 0 && counted.held().contains(&(me, mapping.handle()))
+    counted.count.load(Ordering::Relaxed) > 0 && counted.held().contains(&(me, region.handle()))
 }

@@ -3,26 +3,34 @@
 use std::time::Duration;
 
 use commonhold_sync as sync;
+use yoke::Yokeable;
 
-use crate::{Mapping, RegionError};
+use super::Site;
+use crate::{LockError, LockResult, Mapping, RegionError, mapping::Handle, region::MappedRegion};
+
+/// The word of an event, found.
+#[derive(Debug, Clone, Copy, Yokeable)]
+pub(crate) struct EventWord<'a> {
+    region: &'a MappedRegion,
+    event: sync::Event<'a>,
+}
 
 /// An event in the bytes of a region: a number that moves, and can be waited for.
 ///
 /// # Examples
 /// The number is read before the condition is looked at: then no signal can be missed in between.
 /// ```
-/// use commonhold::{Access, Space};
+/// use commonhold::Space;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-event-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// # space.create("queue", 16)?;
 /// # let neighbour = space.clone();
 /// # let thread = std::thread::spawn(move || {
-/// #     let theirs = neighbour.map("queue", Access::ReadWrite)?;
+/// #     let theirs = neighbour.map_or_create("queue", 16)?;
 /// #     theirs.set(8, &1_u64)?;
 /// #     theirs.event(0)?.signal()
 /// # });
-/// let queue = space.map("queue", Access::ReadWrite)?;
+/// let queue = space.map_or_create("queue", 16)?;
 /// let event = queue.event(0)?;
 /// loop {
 ///     let seen = event.sequence();
@@ -30,64 +38,83 @@ use crate::{Mapping, RegionError};
 ///     if filled > 0 {
 ///         break;
 ///     }
-///     event.wait(seen, None)?; // returns at once if the event has moved since `sequence`
+///     event.wait(seen)?; // returns at once if the event has moved since `sequence`
 /// }
 /// # thread.join().map_err(|_| "panic")??;
-/// # drop(queue);
+/// # drop((event, queue));
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct Event<'a> {
-    mapping: &'a Mapping,
-    event: sync::Event<'a>,
+#[derive(Debug, Clone)]
+pub struct Event {
+    word: Handle<EventWord<'static>>,
 }
 
-impl<'a> Event<'a> {
-    pub(crate) const fn of(mapping: &'a Mapping, event: sync::Event<'a>) -> Self {
-        Self { mapping, event }
+impl Event {
+    pub(crate) fn of(
+        mapping: &Mapping,
+        find: impl FnOnce(&MappedRegion) -> Result<sync::Event<'_>, RegionError>,
+    ) -> Result<Self, RegionError> {
+        let word = mapping.found(|region| Ok(EventWord { region, event: find(region)? }))?;
+        Ok(Self { word })
     }
 
     /// The number now; pass it to [`wait`](Self::wait).
     #[must_use]
     pub fn sequence(&self) -> u64 {
+        let EventWord { region, event } = self.word.get();
         // In a forked child the memory is not mapped; any number will do, since waiting fails there.
-        if self.mapping.attachment().is_forked() { 0 } else { self.event.sequence() }
+        if region.attachment().is_forked() { 0 } else { event.sequence() }
     }
 
     /// Moves the number and wakes one who waits.
     ///
     /// # Errors
-    /// [`RegionError::Forked`].
-    pub fn signal(&self) -> Result<(), RegionError> {
-        let attachment = self.mapping.attachment();
-        self.event.signal(&attachment.me()?, attachment.view()?);
+    /// [`LockError::Forked`], [`LockError::Fenced`].
+    pub fn signal(&self) -> LockResult<()> {
+        let EventWord { region, event } = self.word.get();
+        let attachment = region.attachment();
+        event.signal(&attachment.me()?, attachment.my_view());
         Ok(())
     }
 
     /// Moves the number and wakes all who wait.
     ///
     /// # Errors
-    /// [`RegionError::Forked`].
-    pub fn broadcast(&self) -> Result<(), RegionError> {
-        let attachment = self.mapping.attachment();
-        self.event.broadcast(&attachment.me()?, attachment.view()?);
+    /// As for [`signal`](Self::signal).
+    pub fn broadcast(&self) -> LockResult<()> {
+        let EventWord { region, event } = self.word.get();
+        let attachment = region.attachment();
+        event.broadcast(&attachment.me()?, attachment.my_view());
         Ok(())
     }
 
-    /// Waits until the number is not `seen`, and returns it; `None` when the time is up.
+    /// Waits until the number is not `seen`, and returns it.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`].
-    pub fn wait(&self, seen: u64, timeout: Option<Duration>) -> Result<Option<u64>, RegionError> {
-        let attachment = self.mapping.attachment();
-        let deadline = timeout.map(|timeout| attachment.deadline(timeout));
-        match self.event.wait(&attachment.me()?, attachment.view()?, seen, deadline) {
-            Ok(number) => Ok(Some(number)),
-            Err(sync::LockError::TimedOut) => Ok(None),
-            Err(_) => Err(RegionError::Fenced),
-        }
+    /// [`LockError::Fenced`] if this process was declared dead, [`LockError::Forked`].
+    pub fn wait(&self, seen: u64) -> LockResult<u64> {
+        self.wait_until(seen, None)
+    }
+
+    /// As [`wait`](Self::wait), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`], and as there.
+    pub fn wait_for(&self, seen: u64, timeout: Duration) -> LockResult<u64> {
+        let deadline = self.word.get().region.attachment().deadline(timeout);
+        self.wait_until(seen, Some(deadline))
+    }
+
+    fn wait_until(&self, seen: u64, deadline: Option<u64>) -> LockResult<u64> {
+        let EventWord { region, event } = self.word.get();
+        let attachment = region.attachment();
+        let me = attachment.me()?;
+        let site = Site { region, at: Some(event.at()) };
+        event
+            .wait(&me, attachment.my_view(), seen, deadline)
+            .map_err(|error| -> LockError { site.error(error.into(), None) })
     }
 }

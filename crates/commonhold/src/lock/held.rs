@@ -1,17 +1,18 @@
-//! What every exclusive guard has.
+//! What every exclusive guard has that is held by the word of its lock.
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread};
 
 use commonhold_host::ForkGuard;
-use commonhold_layout::{LockFlags, Owner};
-use commonhold_sync::{LockError as SyncError, Mutex, Release};
+use commonhold_layout::Owner;
+use commonhold_sync::{Mutex, Release};
 
-use crate::{Mapping, RegionError};
+use super::Site;
+use crate::{LockError, LockResult};
 
 /// A mutex word that this thread owns. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
-    mapping: &'a Mapping,
+    site: Site<'a>,
     mutex: Mutex<'a>,
     owner: Owner,
     /// Whether the thread was panicking when it took it, as a whole word: a guard is moved right after it
@@ -23,19 +24,14 @@ pub(crate) struct Held<'a> {
 
 impl<'a> Held<'a> {
     #[inline(always)]
-    pub(crate) fn new(
-        mapping: &'a Mapping,
-        mutex: Mutex<'a>,
-        owner: Owner,
-        fork: ForkGuard,
-    ) -> Self {
+    pub(crate) fn new(site: Site<'a>, mutex: Mutex<'a>, owner: Owner, fork: ForkGuard) -> Self {
         let panicking = usize::from(thread::panicking());
-        Self { mapping, mutex, owner, panicking, fork, not_send: PhantomData }
+        Self { site, mutex, owner, panicking, fork, not_send: PhantomData }
     }
 
     #[inline]
-    pub(crate) const fn mapping(&self) -> &'a Mapping {
-        self.mapping
+    pub(crate) const fn site(&self) -> Site<'a> {
+        self.site
     }
 
     /// How it is given back when it is dropped.
@@ -46,24 +42,26 @@ impl<'a> Held<'a> {
 
     /// Frees it, and says whether it still was this process's.
     #[inline]
-    pub(crate) fn free(self, how: Release) -> Result<(), RegionError> {
-        ManuallyDrop::new(self).release(how)
+    pub(crate) fn free(self, how: Release) -> LockResult<()> {
+        ManuallyDrop::new(self).release_checked(how)
     }
 
     /// As [`free`](Self::free), for a guard around this that will not be dropped.
-    #[inline(always)]
-    pub(crate) fn release(&self, how: Release) -> Result<(), RegionError> {
-        release(self.mapping, self.mutex, self.owner, self.fork, how)
+    #[inline]
+    pub(crate) fn release_checked(&self, how: Release) -> LockResult<()> {
+        let was_live = self.site.is_live();
+        let freed = self.release(how);
+        if was_live { freed } else { Err(self.site.not_ours()) }
     }
 
     #[inline(always)]
-    pub(crate) fn mark_consistent(&self) -> Result<(), RegionError> {
-        mark_consistent(self.mapping, self.mutex)
+    fn release(&self, how: Release) -> LockResult<()> {
+        release(self.site, self.mutex, self.owner, self.fork, how)
     }
 
-    pub(crate) fn is_inconsistent(&self) -> bool {
-        !self.mapping.attachment().is_forked()
-            && self.mutex.look().flags().contains(LockFlags::INCONSISTENT)
+    pub(crate) fn set_consistent(&self) -> LockResult<()> {
+        let me = self.site.region.attachment().me()?;
+        self.mutex.mark_consistent(&me).map_err(|_| self.site.not_ours())
     }
 }
 
@@ -72,27 +70,21 @@ impl<'a> Held<'a> {
 /// processor then waits for those stores before it frees the lock.
 #[inline]
 fn release(
-    mapping: &Mapping,
+    site: Site<'_>,
     mutex: Mutex<'_>,
     owner: Owner,
     fork: ForkGuard,
     how: Release,
-) -> Result<(), RegionError> {
+) -> LockResult<()> {
     let freed = how == Release::Done && !fork.is_forked_child() && mutex.unlock_quickly(owner);
-    if freed { Ok(()) } else { release_slowly(mapping, mutex, how) }
+    if freed { Ok(()) } else { release_slowly(site, mutex, how) }
 }
 
 #[cold]
-fn mark_consistent(mapping: &Mapping, mutex: Mutex<'_>) -> Result<(), RegionError> {
-    let me = mapping.attachment().me()?;
-    mutex.mark_consistent(&me).map_err(not_ours)
-}
-
-#[cold]
-fn release_slowly(mapping: &Mapping, mutex: Mutex<'_>, how: Release) -> Result<(), RegionError> {
-    let attachment = mapping.attachment();
-    let me = attachment.me()?;
-    mutex.unlock(&me, attachment.my_view(), how).map_err(not_ours)
+fn release_slowly(site: Site<'_>, mutex: Mutex<'_>, how: Release) -> LockResult<()> {
+    let attachment = site.region.attachment();
+    let me = attachment.me().map_err(LockError::from)?;
+    mutex.unlock(&me, attachment.my_view(), how).map_err(|_| site.not_ours())
 }
 
 impl Drop for Held<'_> {
@@ -105,11 +97,6 @@ impl Drop for Held<'_> {
 
 /// How a guard is given back when it is dropped, if its thread was already panicking when it was made, or not.
 #[inline]
-pub(super) fn release_by(panicking: usize) -> Release {
+pub(crate) fn release_by(panicking: usize) -> Release {
     if thread::panicking() && panicking == 0 { Release::Inconsistent } else { Release::Done }
-}
-
-/// The only way in which freeing what one holds can fail.
-pub(super) const fn not_ours(_: SyncError) -> RegionError {
-    RegionError::Fenced
 }

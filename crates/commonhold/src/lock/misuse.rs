@@ -1,110 +1,230 @@
-//! What must not compile. Each example stands beside one that does, so that it fails for no other
-//! reason than the one it is about.
+//! What must not compile, and what must.
 //!
-//! What may go to another thread: spaces, mappings, and locks that are not held.
+//! An example that must not compile stands beside one that does, so that it fails for no other reason than the one
+//! it is about. rustdoc builds them all in this crate's edition; `tests/compile.rs` checks them in edition 2021 too,
+//! and sees that the error is the one that is expected: its code stands after the fence, or its message, where it has
+//! no code, in a line of the example that nobody is shown.
+//!
+//! # Where a lock is freed
+//!
+//! A guard borrows its handle, as a guard of `std` does. So the handle is kept:
 //! ```
-//! use commonhold::{Mapping, Space};
-//! fn neighbour<T: Send>(_: T) {}
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     neighbour(space.clone());
-//!     neighbour(mapping.region_lock());
-//!     neighbour(mapping.mutex(0));
-//!     neighbour(mapping.event(8));
-//!     neighbour(mapping);
+//! use commonhold::{Mapping, Mutex};
+//! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
+//!     let count = mapping.open::<Mutex<u64>>(0)?;
+//!     let guard = count.lock()?;
+//!     Ok(guard.get() + mapping.open::<Mutex<u64>>(24)?.lock()?.get())
+//! }
+//! ```
+//! One that nobody keeps is gone before the guard is used:
+//! ```compile_fail,E0716
+//! use commonhold::{Mapping, Mutex};
+//! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
+//!     let guard = mapping.open::<Mutex<u64>>(0)?.lock()?;
+//!     Ok(guard.get())
+//! }
+//! ```
+//! A guard does not leave the block that its handle lives in:
+//! ```compile_fail,E0597
+//! use commonhold::{Mapping, Mutex};
+//! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
+//!     let guard = {
+//!         let count = mapping.open::<Mutex<u64>>(0)?;
+//!         count.lock()?
+//!     };
+//!     Ok(guard.get())
+//! }
+//! ```
+//! Nor the function:
+//! ```compile_fail,E0515
+//! use commonhold::{Mapping, Mutex, MutexGuard};
+//! fn taken(mapping: &Mapping) -> anyhow::Result<MutexGuard<'_, u64>> {
+//!     let count = mapping.open::<Mutex<u64>>(0)?;
+//!     Ok(count.lock()?)
+//! }
+//! ```
+//! And the handle is not dropped, or given away, while its lock is held:
+//! ```compile_fail,E0505
+//! use commonhold::Mutex;
+//! fn use_it(count: Mutex<u64>) {
+//!     let guard = count.lock().unwrap();
+//!     drop(count);
+//!     drop(guard);
 //! }
 //! ```
 //!
-//! A lock held alone is freed by the thread that took it, and no other:
+//! In edition 2024 a guard in the last expression of a function is dropped before the function's variables:
+//! ```edition2024
+//! use commonhold::{Mapping, Mutex};
+//! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
+//!     let count = mapping.open::<Mutex<u64>>(0)?;
+//!     Ok(count.lock()?.get())
+//! }
+//! ```
+//! In edition 2021 it is dropped after them, and outlives its handle:
+//! ```compile_fail,E0597,edition2021
+//! use commonhold::{Mapping, Mutex};
+//! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
+//!     let count = mapping.open::<Mutex<u64>>(0)?;
+//!     Ok(count.lock()?.get())
+//! }
+//! ```
+//! There the value is put into a variable first, which is right everywhere:
+//! ```
+//! use commonhold::{Mapping, Mutex};
+//! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
+//!     let count = mapping.open::<Mutex<u64>>(0)?;
+//!     let now = count.lock()?.get();
+//!     Ok(now)
+//! }
+//! ```
+//!
+//! A lock that nobody keeps is freed at once, and the compiler warns of that, here as an error:
+//! ```compile_fail
+//! # // error: unused `commonhold::MutexGuard` that must be used
+//! #![deny(unused_must_use)]
+//! use commonhold::{LockResult, Mutex};
+//! fn use_it(count: &Mutex<u64>) -> LockResult<()> {
+//!     count.lock()?;
+//!     Ok(())
+//! }
+//! ```
+//! Of `let _ = count.lock()?` it does not warn, though it does the same; `_guard` keeps the lock:
+//! ```
+//! #![deny(unused_must_use)]
+//! use commonhold::{LockResult, Mutex};
+//! fn use_it(count: &Mutex<u64>) -> LockResult<()> {
+//!     let _guard = count.lock()?;
+//!     let _ = count.lock()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! A lock is freed once:
+//! ```compile_fail,E0382
+//! use commonhold::Mapping;
+//! fn use_it(mapping: Mapping) {
+//!     let guard = mapping.lock().unwrap();
+//!     guard.unlock().unwrap();
+//!     guard.unlock().unwrap();
+//! }
+//! ```
+//! And a guard that was given to a condition variable is used again only when that gives it back:
+//! ```compile_fail,E0382
+//! use commonhold::{Condvar, LockResult, Mutex};
+//! fn use_it(count: &Mutex<u64>, changed: &Condvar) -> LockResult<u64> {
+//!     let guard = count.lock()?;
+//!     changed.wait(guard)?;
+//!     Ok(guard.get())
+//! }
+//! ```
+//!
+//! # Whose a guard is
+//!
+//! What may go to another thread is told above. A guard is its thread's. That of a region's lock:
 //! ```compile_fail,E0277
-//! use commonhold::{Mapping, Space};
 //! fn neighbour<T: Send>(_: T) {}
-//! fn use_it(space: &Space, mapping: Mapping) {
+//! fn use_it(mapping: commonhold::Mapping) {
 //!     neighbour(mapping.lock().unwrap());
 //! }
 //! ```
-//! So is a lock held to read:
+//! A reader's:
 //! ```compile_fail,E0277
-//! use commonhold::{Mapping, Space};
 //! fn neighbour<T: Send>(_: T) {}
-//! fn use_it(space: &Space, mapping: Mapping) {
+//! fn use_it(mapping: commonhold::Mapping) {
 //!     neighbour(mapping.read_lock().unwrap());
 //! }
 //! ```
-//! And a mutex:
+//! One held upgradable:
 //! ```compile_fail,E0277
-//! use commonhold::{Mapping, Space};
 //! fn neighbour<T: Send>(_: T) {}
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     neighbour(mapping.mutex(0).unwrap().lock().unwrap());
+//! fn use_it(lock: commonhold::RegionLock) {
+//!     neighbour(lock.upgradable_read().unwrap());
 //! }
 //! ```
-//! And one held upgradable:
+//! A bare mutex:
 //! ```compile_fail,E0277
-//! use commonhold::{Mapping, Space};
 //! fn neighbour<T: Send>(_: T) {}
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     neighbour(mapping.region_lock().unwrap().upgradable_read().unwrap());
+//! fn use_it(mutex: commonhold::RawMutex) {
+//!     neighbour(mutex.lock().unwrap());
 //! }
 //! ```
-//! And a sequence lock held to write:
+//! One with its data:
 //! ```compile_fail,E0277
-//! use commonhold::{Mapping, SeqLock, Space};
 //! fn neighbour<T: Send>(_: T) {}
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     neighbour(mapping.open::<SeqLock<u64>>(0).unwrap().write().unwrap());
+//! fn use_it(count: commonhold::Mutex<u64>) {
+//!     neighbour(count.lock().unwrap());
 //! }
 //! ```
-//! That a thread waits for a process is about this thread:
+//! One that was left inconsistent:
 //! ```compile_fail,E0277
-//! use commonhold::{Mapping, Space};
 //! fn neighbour<T: Send>(_: T) {}
-//! fn use_it(space: &Space, mapping: Mapping) {
+//! fn use_it(count: commonhold::Mutex<u64>) {
+//!     neighbour(count.lock_recover().unwrap());
+//! }
+//! ```
+//! A part of the data:
+//! ```compile_fail,E0277
+//! fn neighbour<T: Send>(_: T) {}
+//! fn use_it(table: commonhold::Mutex<[u64; 8]>) {
+//!     let guard = table.lock().unwrap();
+//!     neighbour(guard.at(3).unwrap());
+//! }
+//! ```
+//! A reader's of a lock with its data:
+//! ```compile_fail,E0277
+//! fn neighbour<T: Send>(_: T) {}
+//! fn use_it(table: commonhold::RwLock<[u64; 8]>) {
+//!     neighbour(table.read().unwrap());
+//! }
+//! ```
+//! A writer's:
+//! ```compile_fail,E0277
+//! fn neighbour<T: Send>(_: T) {}
+//! fn use_it(table: commonhold::RwLock<[u64; 8]>) {
+//!     neighbour(table.write().unwrap());
+//! }
+//! ```
+//! A sequence lock held to write:
+//! ```compile_fail,E0277
+//! fn neighbour<T: Send>(_: T) {}
+//! fn use_it(state: commonhold::SeqLock<u64>) {
+//!     neighbour(state.write().unwrap());
+//! }
+//! ```
+//! The turn to make a value:
+//! ```compile_fail,E0277
+//! fn neighbour<T: Send>(_: T) {}
+//! fn use_it(seed: commonhold::OnceLock<u64>) {
+//!     neighbour(seed.begin().unwrap());
+//! }
+//! ```
+//! That a thread waits for a process is about this thread too:
+//! ```compile_fail,E0277
+//! fn neighbour<T: Send>(_: T) {}
+//! fn use_it(space: commonhold::Space) {
 //!     neighbour(space.await_process(1).unwrap());
 //! }
 //! ```
 //!
-//! What lies in a region is used while it is mapped:
+//! # What stays mapped
+//!
+//! A handle keeps its region mapped, so it can outlive the mapping that it came from; and whoever looks at the size
+//! anew is in nobody's way:
 //! ```
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     let lock = mapping.region_lock().unwrap();
+//! use commonhold::Mapping;
+//! fn use_it(mapping: Mapping) {
 //!     let mutex = mapping.mutex(0).unwrap();
-//!     let event = mapping.event(8).unwrap();
-//!     drop((lock.lock().unwrap(), mutex.lock().unwrap(), event.sequence()));
-//!     mapping.unmap().unwrap();
+//!     let guard = mutex.lock().unwrap();
+//!     mapping.refresh().unwrap();
+//!     drop(mapping);
+//!     guard.unlock().unwrap();
 //! }
 //! ```
-//! Its lock is not used after that:
+//! A guard that was taken by the mapping itself borrows that. It is not unmapped under its owner's feet:
 //! ```compile_fail,E0505
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     let lock = mapping.region_lock().unwrap();
-//!     mapping.unmap().unwrap();
-//!     drop(lock.lock().unwrap());
-//! }
-//! ```
-//! Nor is a mutex in it:
-//! ```compile_fail,E0505
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     let mutex = mapping.mutex(0).unwrap();
-//!     mapping.unmap().unwrap();
-//!     drop(mutex.lock().unwrap());
-//! }
-//! ```
-//! Nor an event:
-//! ```compile_fail,E0505
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     let event = mapping.event(8).unwrap();
-//!     mapping.unmap().unwrap();
-//!     event.signal().unwrap();
-//! }
-//! ```
-//! It is not unmapped under its owner's feet:
-//! ```compile_fail,E0505
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
+//! use commonhold::Mapping;
+//! fn use_it(mapping: Mapping) {
 //!     let guard = mapping.lock().unwrap();
 //!     mapping.unmap().unwrap();
 //!     drop(guard);
@@ -112,50 +232,162 @@
 //! ```
 //! Nor under a reader's:
 //! ```compile_fail,E0505
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
+//! use commonhold::Mapping;
+//! fn use_it(mapping: Mapping) {
 //!     let guard = mapping.read_lock().unwrap();
 //!     drop(mapping);
 //!     drop(guard);
 //! }
 //! ```
-//! Nor is it looked at anew, as another size may move its pages:
-//! ```compile_fail,E0502
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mut mapping: Mapping) {
-//!     let mutex = mapping.mutex(0).unwrap();
-//!     mapping.refresh().unwrap();
-//!     drop(mutex.lock().unwrap());
+//! Nor does a part of the data outlive its guard:
+//! ```compile_fail,E0505
+//! use commonhold::Mutex;
+//! fn use_it(table: Mutex<[u64; 8]>) {
+//!     let guard = table.lock().unwrap();
+//!     let part = guard.at(3).unwrap();
+//!     drop(guard);
+//!     part.set(1);
+//! }
+//! ```
+//! Not even for one line:
+//! ```compile_fail,E0716
+//! use commonhold::Mutex;
+//! fn use_it(table: Mutex<[u64; 8]>) {
+//!     let part = table.lock().unwrap().at(3).unwrap();
+//!     part.set(1);
 //! }
 //! ```
 //!
+//! # What is done under which guard
+//!
+//! What was left inconsistent is repaired, or given up, by whoever took it so:
+//! ```
+//! use commonhold::{Condvar, LockResult, Mutex, Recovered};
+//! fn use_it(count: &Mutex<u64>, changed: &Condvar) -> LockResult<()> {
+//!     let guard = match count.lock_recover()? {
+//!         Recovered::Consistent(guard) => guard,
+//!         Recovered::Inconsistent(guard) if guard.get() > 9 => return guard.give_up(),
+//!         Recovered::Inconsistent(guard) => guard.mark_consistent()?,
+//!     };
+//!     changed.wait(guard)?.unlock()
+//! }
+//! ```
+//! Others neither say that it is whole:
+//! ```compile_fail,E0599
+//! use commonhold::{LockResult, Mutex};
+//! fn use_it(count: &Mutex<u64>) -> LockResult<()> {
+//!     drop(count.lock()?.mark_consistent()?);
+//!     Ok(())
+//! }
+//! ```
+//! Nor give it up:
+//! ```compile_fail,E0599
+//! use commonhold::{LockResult, Mutex};
+//! fn use_it(count: &Mutex<u64>) -> LockResult<()> {
+//!     count.lock()?.give_up()
+//! }
+//! ```
+//! And whoever has not repaired it does not wait with it:
+//! ```compile_fail,E0308
+//! use commonhold::{Condvar, LockResult, Mutex, Recovered};
+//! fn use_it(count: &Mutex<u64>, changed: &Condvar) -> LockResult<()> {
+//!     match count.lock_recover()? {
+//!         Recovered::Consistent(guard) => changed.wait(guard)?.unlock(),
+//!         Recovered::Inconsistent(guard) => changed.wait(guard)?.unlock(),
+//!     }
+//! }
+//! ```
+//!
+//! A reader only reads:
+//! ```compile_fail,E0599
+//! use commonhold::{LockResult, RwLock};
+//! fn use_it(table: &RwLock<u64>) -> LockResult<()> {
+//!     table.read()?.set(1);
+//!     Ok(())
+//! }
+//! ```
+//! So does whoever may still upgrade:
+//! ```compile_fail,E0599
+//! use commonhold::{LockResult, RwLock};
+//! fn use_it(table: &RwLock<[u64; 8]>) -> LockResult<()> {
+//!     table.upgradable_read()?.at(0)?.set(1);
+//!     Ok(())
+//! }
+//! ```
 //! Who has upgraded goes back before it frees the lock:
 //! ```
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     let mut guard = mapping.region_lock().unwrap().upgradable_read().unwrap();
-//!     let writer = guard.upgrade().unwrap();
-//!     writer.downgrade().unwrap();
-//!     guard.unlock().unwrap();
+//! use commonhold::{LockResult, RwLock};
+//! fn use_it(table: &RwLock<[u64; 8]>) -> LockResult<()> {
+//!     let mut guard = table.upgradable_read()?;
+//!     let writer = guard.upgrade()?;
+//!     writer.at(0)?.set(1);
+//!     writer.downgrade()?;
+//!     guard.unlock()
 //! }
 //! ```
 //! And not the other way round:
 //! ```compile_fail,E0505
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     let mut guard = mapping.region_lock().unwrap().upgradable_read().unwrap();
-//!     let writer = guard.upgrade().unwrap();
-//!     guard.unlock().unwrap();
-//!     writer.downgrade().unwrap();
+//! use commonhold::{LockResult, RwLock};
+//! fn use_it(table: &RwLock<[u64; 8]>) -> LockResult<()> {
+//!     let mut guard = table.upgradable_read()?;
+//!     let writer = guard.upgrade()?;
+//!     guard.unlock()?;
+//!     writer.downgrade()
 //! }
 //! ```
 //!
-//! A lock is freed once:
-//! ```compile_fail,E0382
-//! use commonhold::{Mapping, Space};
-//! fn use_it(space: &Space, mapping: Mapping) {
-//!     let guard = mapping.lock().unwrap();
-//!     guard.unlock().unwrap();
-//!     guard.unlock().unwrap();
+//! # What may lie in shared bytes
+//!
+//! No reference, also none that lives for ever: other processes have other addresses.
+//! ```compile_fail,E0277
+//! fn use_it(space: &commonhold::Space) {
+//!     let name = space.record::<commonhold::Mutex<&'static str>>("name");
 //! }
 //! ```
+//! Nothing that is kept elsewhere:
+//! ```compile_fail,E0277
+//! fn use_it(space: &commonhold::Space) {
+//!     let name = space.record::<commonhold::Mutex<String>>("name");
+//! }
+//! ```
+//! Nothing that some bytes are not, and a neighbour can write any:
+//! ```compile_fail,E0277
+//! fn use_it(space: &commonhold::Space) {
+//!     let is_ready = space.record::<commonhold::SeqLock<bool>>("ready");
+//! }
+//! ```
+//! Also not as a field (and no padding: see `plain!`):
+//! ```compile_fail,E0277
+//! commonhold::plain! {
+//!     struct State { is_ready: bool }
+//! }
+//! ```
+//!
+//! A value that does not belong on the stack is used in parts, or in a box:
+//! ```
+//! use commonhold::{LockResult, Mutex};
+//! fn use_it(image: &Mutex<[u8; 4 << 20]>) -> LockResult<()> {
+//!     let guard = image.lock()?;
+//!     guard.slice(100..200)?.fill(&7);
+//!     guard.set_from(&guard.get_boxed());
+//!     Ok(())
+//! }
+//! ```
+//! By value it is not had. (Only a build finds this, of what the program uses.)
+//! ```compile_fail,E0080
+//! use commonhold::{LockResult, Mutex};
+//! fn use_it(image: &Mutex<[u8; 4 << 20]>) -> LockResult<u8> {
+//!     Ok(image.lock()?.get()[0])
+//! }
+//! # fn main() { std::hint::black_box(use_it as fn(&_) -> _); }
+//! ```
+//! And of a semaphore it is said how many permits it has:
+//! ```compile_fail,E0080
+//! use commonhold::{RegionError, Semaphore, Space};
+//! fn use_it(space: &Space) -> Result<Semaphore, RegionError> {
+//!     space.record("scanners")
+//! }
+//! # fn main() { std::hint::black_box(use_it as fn(&_) -> _); }
+//! ```
+
+mod programs;

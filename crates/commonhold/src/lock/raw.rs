@@ -2,98 +2,203 @@
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
-use commonhold_host::ForkGuard;
-use commonhold_layout::{LockFlags, LockWord};
+use commonhold_layout::LockWord;
 use commonhold_sync as sync;
 use commonhold_sync::{Grip, Release, Taken};
+use yoke::Yokeable;
 
 use super::{
-    Refusal, handed_over,
-    held::{not_ours, release_by},
-    refusal,
+    Denied, Guard, Recovered, Site,
+    held::release_by,
+    take::{self, Exclusive},
 };
-use crate::{LockError, Mapping, RegionError, attachment::Nearest};
+use crate::{
+    BoxError, LockError, LockResult, Mapping, RegionError, attachment::Nearest, mapping::Handle,
+    region::MappedRegion,
+};
 
-/// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
-/// has to keep is up to its users; a [`Mutex`](crate::Mutex) has its data with it.
-#[derive(Debug, Clone, Copy)]
-pub struct RawMutex<'a> {
-    mapping: &'a Mapping,
+/// The word of a mutex, found.
+#[derive(Debug, Clone, Copy, Yokeable)]
+pub(crate) struct RawWords<'a> {
+    region: &'a MappedRegion,
     mutex: sync::Mutex<'a>,
     /// Of a thread slot, for a bias of the mutex.
     entry: usize,
     near: Nearest<'a>,
 }
 
-impl<'a> RawMutex<'a> {
-    pub(crate) fn of(mapping: &'a Mapping, mutex: sync::Mutex<'a>) -> Result<Self, RegionError> {
-        let near = mapping.attachment().nearest()?;
-        Ok(Self { mapping, mutex, entry: mutex.entry(), near })
+impl<'a> RawWords<'a> {
+    pub(crate) fn of(
+        region: &'a MappedRegion,
+        mutex: sync::Mutex<'a>,
+    ) -> Result<Self, RegionError> {
+        let near = region.attachment().nearest()?;
+        Ok(Self { region, mutex, entry: mutex.entry(), near })
     }
 
-    /// Takes the mutex, waiting as long as it takes.
-    ///
-    /// # Errors
-    /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died.
+    #[inline]
+    pub(crate) const fn region(&self) -> &'a MappedRegion {
+        self.region
+    }
+
+    /// Takes the mutex if nobody has it and there is nothing to tell.
     #[inline(always)]
-    pub fn lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        match self.near.known_me().and_then(|me| self.mutex.lock_by_entry(&me, self.entry)) {
-            Some(grip) => Ok(self.guard(grip)),
-            None => handed_over(self.lock_until(None), |word| self.held_by(word)),
-        }
+    pub(crate) fn lock_quickly(&'a self) -> Option<RawMutexGuard<'a>> {
+        let grip = self.near.known_me().and_then(|me| self.mutex.lock_by_entry(&me, self.entry))?;
+        Some(RawMutexGuard::new(self, grip))
     }
 
-    /// Takes the mutex if that needs no waiting.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`] if somebody living holds it.
-    pub fn try_lock(&self) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        handed_over(self.lock_until(Some(0)), |word| self.held_by(word))
+    pub(crate) fn reset(&self) -> LockResult<()> {
+        let view = self.region.attachment().view().map_err(LockError::from)?;
+        self.mutex.reset(view).map_err(|error| take::error(self, error.into()))
+    }
+}
+
+impl<'a> Exclusive<'a> for &'a RawWords<'a> {
+    type Held = LockWord;
+    type Guard = RawMutexGuard<'a>;
+
+    fn site(self) -> Site<'a> {
+        Site { region: self.region, at: Some(self.mutex.at()) }
     }
 
-    /// Takes the mutex, waiting so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn lock_for(
-        &self,
-        timeout: Duration,
-    ) -> Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>> {
-        let deadline = self.mapping.attachment().deadline(timeout);
-        handed_over(self.lock_until(Some(deadline)), |word| self.held_by(word))
+    fn look(self) -> LockWord {
+        self.mutex.look()
     }
 
     #[cold]
-    fn lock_until(self, deadline: Option<u64>) -> Result<(LockWord, Taken), Refusal> {
-        let attachment = self.mapping.attachment();
+    fn take(self, deadline: Option<u64>) -> Result<(LockWord, Taken), Denied> {
+        let attachment = self.region.attachment();
         let me = attachment.me()?;
         // The thread may have used another space since, and not have been known.
         if let Some(grip) = self.mutex.lock_biased(&me) {
             return Ok((grip.word(), Taken::Clean));
         }
-        let view = attachment.my_view();
-        let taken = self.mutex.lock_biased_slowly(&me, view, deadline).map_err(refusal)?;
+        let taken = self.mutex.lock_biased_slowly(&me, attachment.my_view(), deadline)?;
         Ok((me.owner().word(), taken))
     }
 
     #[inline(always)]
-    fn guard(&self, grip: Grip<'a>) -> RawMutexGuard<'a> {
-        RawMutexGuard::new(self.mapping, self.mutex, grip, self.near.fork())
+    fn guard(self, held: LockWord) -> RawMutexGuard<'a> {
+        RawMutexGuard::new(self, self.mutex.grip(&self.near.just_known(), held))
+    }
+}
+
+/// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
+/// has to keep is up to its users; a [`Mutex`](crate::Mutex) has its data with it.
+///
+/// # Examples
+/// A row of accounts, each with a mutex of its own before its balance:
+/// ```
+/// use commonhold::{Access, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-raw-mutex-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let accounts = space.map_or_create("accounts", 100 * 16)?;
+/// let account = 42;
+/// let mutex = accounts.mutex(16 * account)?;
+/// // A word that is written at once is never half changed, so there is nothing to repair.
+/// let guard = mutex.lock_repairing(|_| Ok(()))?;
+/// let balance: u64 = accounts.get(16 * account + 8)?;
+/// accounts.set(16 * account + 8, &(balance + 10))?;
+/// guard.unlock()?;
+/// # drop((mutex, accounts));
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RawMutex {
+    words: Handle<RawWords<'static>>,
+}
+
+impl RawMutex {
+    pub(crate) fn of(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+        let words = mapping.found(|region| {
+            let (word, at) = region.word(offset)?;
+            RawWords::of(region, sync::Mutex::new(word, at))
+        })?;
+        Ok(Self { words })
     }
 
-    /// The guard of what the calling thread holds with this word.
-    fn held_by(&self, word: LockWord) -> RawMutexGuard<'a> {
-        self.guard(self.mutex.grip(&self.near.just_known(), word))
-    }
-
-    /// Makes the mutex as good as new, after the caller has repaired what it protects.
+    /// Takes the mutex, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`RegionError::TimedOut`] if somebody holds it.
-    pub fn reset(&self) -> Result<(), RegionError> {
-        self.mutex
-            .reset(self.mapping.attachment().view()?)
-            .map_err(|_| RegionError::TimedOut { name: self.mapping.name().to_owned() })
+    /// [`LockError::OwnerDied`] if an owner died, or left, in the middle of a change: the mutex is free, and stays
+    /// inconsistent. [`LockError::Deadlock`] if this thread has it; [`LockError::Unrecoverable`].
+    #[inline(always)]
+    pub fn lock(&self) -> LockResult<RawMutexGuard<'_>> {
+        let words = self.words.get();
+        match words.lock_quickly() {
+            Some(guard) => Ok(guard),
+            None => match take::whole(words, None, None) {
+                Ok(held) => Ok(words.guard(held)),
+                Err(refusal) => Err(*refusal),
+            },
+        }
+    }
+
+    /// Takes the mutex if that needs no waiting; `None` if somebody living has it.
+    ///
+    /// # Errors
+    /// As for [`lock`](Self::lock).
+    pub fn try_lock(&self) -> LockResult<Option<RawMutexGuard<'_>>> {
+        take::whole_at_once(self.words.get(), None)
+    }
+
+    /// Takes the mutex, waiting so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`], and as for [`lock`](Self::lock).
+    pub fn lock_for(&self, timeout: Duration) -> LockResult<RawMutexGuard<'_>> {
+        let words = self.words.get();
+        let deadline = words.region.attachment().deadline(timeout);
+        match take::whole(words, Some(deadline), None) {
+            Ok(held) => Ok(words.guard(held)),
+            Err(refusal) => Err(*refusal),
+        }
+    }
+
+    /// Takes the mutex, and has `repair` make whole what an owner left that died in the middle of a change.
+    ///
+    /// # Errors
+    /// [`LockError::RepairFailed`], after which the mutex is free, and inconsistent as before;
+    /// [`LockError::Deadlock`]; [`LockError::Unrecoverable`].
+    pub fn lock_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&RawMutexGuard<'a>) -> Result<(), BoxError>,
+    ) -> LockResult<RawMutexGuard<'a>> {
+        let words = self.words.get();
+        match words.lock_quickly() {
+            Some(guard) => Ok(guard),
+            None => take::repairing(words, None, repair),
+        }
+    }
+
+    /// Takes the mutex in whatever state it is, for those who decide themselves.
+    ///
+    /// # Errors
+    /// [`LockError::Deadlock`]; [`LockError::Unrecoverable`].
+    pub fn lock_recover(&self) -> LockResult<Recovered<RawMutexGuard<'_>>> {
+        take::recovered(self.words.get(), None)
+    }
+
+    /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`], and as there.
+    pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<RawMutexGuard<'_>>> {
+        let words = self.words.get();
+        take::recovered(words, Some(words.region.attachment().deadline(timeout)))
+    }
+
+    /// Makes the mutex as good as new, after the caller has made anew what it protects.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`] if somebody has it.
+    pub fn reset(&self) -> LockResult<()> {
+        self.words.get().reset()
     }
 }
 
@@ -101,10 +206,8 @@ impl<'a> RawMutex<'a> {
 #[derive(Debug)]
 #[must_use = "the mutex is freed when its guard is dropped"]
 pub struct RawMutexGuard<'a> {
-    mapping: &'a Mapping,
-    mutex: sync::Mutex<'a>,
+    words: &'a RawWords<'a>,
     grip: Grip<'a>,
-    fork: ForkGuard,
     /// As in [`Held`](super::held::Held).
     panicking: usize,
     not_send: PhantomData<*const ()>,
@@ -112,14 +215,19 @@ pub struct RawMutexGuard<'a> {
 
 impl<'a> RawMutexGuard<'a> {
     #[inline(always)]
-    fn new(mapping: &'a Mapping, mutex: sync::Mutex<'a>, grip: Grip<'a>, fork: ForkGuard) -> Self {
+    fn new(words: &'a RawWords<'a>, grip: Grip<'a>) -> Self {
         let panicking = usize::from(thread::panicking());
-        Self { mapping, mutex, grip, fork, panicking, not_send: PhantomData }
+        Self { words, grip, panicking, not_send: PhantomData }
     }
 
     #[inline]
-    pub(crate) const fn mapping(&self) -> &'a Mapping {
-        self.mapping
+    pub(crate) const fn region(&self) -> &'a MappedRegion {
+        self.words.region
+    }
+
+    #[inline]
+    pub(crate) fn site(&self) -> Site<'a> {
+        self.words.site()
     }
 
     /// Lends the mutex to `wait`, by its word alone; that frees it, and has taken it again unless it fails.
@@ -129,50 +237,56 @@ impl<'a> RawMutexGuard<'a> {
         wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, sync::LockError>,
     ) -> Result<(Self, R), sync::LockError> {
         let lent = ManuallyDrop::new(self);
-        let grip = lent.mutex.own(me, lent.grip)?;
-        let result = wait(&lent.mutex)?;
-        Ok((Self::new(lent.mapping, lent.mutex, grip, lent.fork), result))
+        let grip = lent.words.mutex.own(me, lent.grip)?;
+        let result = wait(&lent.words.mutex)?;
+        Ok((Self::new(lent.words, grip), result))
     }
 
-    /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
+    /// What it holds, handed over.
+    pub(crate) fn into_held(self) -> LockWord {
+        ManuallyDrop::new(self).grip.word()
+    }
+
+    /// Frees the mutex, and says whether it still was this process's.
     ///
     /// # Errors
-    /// As there.
-    #[inline(always)]
-    pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        mark_consistent(self.mapping, self.mutex, self.grip.word())
+    /// [`LockError::Fenced`] if this process was declared dead meanwhile, and may have written in vain;
+    /// [`LockError::Forked`].
+    #[inline]
+    pub fn unlock(self) -> LockResult<()> {
+        let site = self.site();
+        let was_live = site.is_live();
+        let freed = ManuallyDrop::new(self).release(Release::Done);
+        if was_live { freed } else { Err(site.not_ours()) }
     }
 
-    /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
-    #[must_use]
-    pub fn is_inconsistent(&self) -> bool {
-        !self.mapping.attachment().is_forked()
-            && self.mutex.look().flags().contains(LockFlags::INCONSISTENT)
-    }
-
-    /// As [`LockGuard::leave`](crate::LockGuard::leave).
+    /// Frees the mutex with what it protects half changed: whoever takes it next is told so.
     ///
     /// # Errors
-    /// As there.
-    pub fn leave(self) -> Result<(), RegionError> {
+    /// As for [`unlock`](Self::unlock).
+    pub fn leave_inconsistent(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Release::Inconsistent)
     }
 
-    /// As [`LockGuard::unlock`](crate::LockGuard::unlock).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn unlock(self) -> Result<(), RegionError> {
-        ManuallyDrop::new(self).release(Release::Done)
-    }
-
     #[inline(always)]
-    fn release(&self, how: Release) -> Result<(), RegionError> {
-        if release_quickly(self.mutex, self.grip, self.fork, how) {
+    pub(crate) fn release(&self, how: Release) -> LockResult<()> {
+        if release_quickly(self.words, self.grip, how) {
             return Ok(());
         }
-        release_slowly(self.mapping, self.mutex, self.grip.word(), how)
+        release_slowly(self.words, self.grip.word(), how)
+    }
+}
+
+impl Guard for RawMutexGuard<'_> {
+    fn set_consistent(&self) -> LockResult<()> {
+        let me = self.words.region.attachment().me()?;
+        let grip = self.words.mutex.grip(&me, self.grip.word());
+        let marked = self.words.mutex.mark_consistent_biased(&me, grip);
+        marked.map_err(|_| self.site().not_ours())
+    }
+
+    fn free(self, how: Release) -> LockResult<()> {
+        ManuallyDrop::new(self).release(how)
     }
 }
 
@@ -180,43 +294,30 @@ impl Drop for RawMutexGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let how = release_by(self.panicking);
-        if !release_quickly(self.mutex, self.grip, self.fork, how) {
-            drop_slowly(self.mapping, self.mutex, self.grip.word(), how);
+        if !release_quickly(self.words, self.grip, how) {
+            drop_slowly(self.words, self.grip.word(), how);
         }
     }
 }
 
 #[inline(always)]
-fn release_quickly(mutex: sync::Mutex<'_>, grip: Grip<'_>, fork: ForkGuard, how: Release) -> bool {
-    how == Release::Done && !fork.is_forked_child() && mutex.unlock_biased(grip)
+fn release_quickly(words: &RawWords<'_>, grip: Grip<'_>, how: Release) -> bool {
+    how == Release::Done && !words.near.fork().is_forked_child() && words.mutex.unlock_biased(grip)
 }
 
 /// What follows takes its parts by value, and as few as it can: see [`Held`](super::held::Held).
 #[cold]
-fn mark_consistent(
-    mapping: &Mapping,
-    mutex: sync::Mutex<'_>,
-    held_by: LockWord,
-) -> Result<(), RegionError> {
-    let me = mapping.attachment().me()?;
-    mutex.mark_consistent_biased(&me, mutex.grip(&me, held_by)).map_err(not_ours)
-}
-
-#[cold]
-fn release_slowly(
-    mapping: &Mapping,
-    mutex: sync::Mutex<'_>,
-    held_by: LockWord,
-    how: Release,
-) -> Result<(), RegionError> {
-    let attachment = mapping.attachment();
+fn release_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) -> LockResult<()> {
+    let attachment = words.region.attachment();
     let me = attachment.me()?;
-    let grip = mutex.grip(&me, held_by);
-    mutex.unlock_biased_slowly(&me, attachment.my_view(), grip, how).map_err(not_ours)
+    let grip = words.mutex.grip(&me, held_by);
+    let freed = words.mutex.unlock_biased_slowly(&me, attachment.my_view(), grip, how);
+    let site = Site { region: words.region, at: Some(words.mutex.at()) };
+    freed.map_err(|_| site.not_ours())
 }
 
 #[cold]
-fn drop_slowly(mapping: &Mapping, mutex: sync::Mutex<'_>, held_by: LockWord, how: Release) {
+fn drop_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) {
     // Fails only if this peer was declared dead; then others have the lock already.
-    let _ = release_slowly(mapping, mutex, held_by, how);
+    let _ = release_slowly(words, held_by, how);
 }

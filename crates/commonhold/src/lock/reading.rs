@@ -2,10 +2,11 @@
 
 use std::{marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
-use commonhold_sync::{Hold, LockError, RwLock, Shares, Taken, Thread};
+use commonhold_layout::Owner;
+use commonhold_sync::{Hold, LockError as Core, RwLock, Shares, Taken, Thread};
 
-use super::counted;
-use crate::{Mapping, RegionError, attachment::Near};
+use super::{Denied, Site, counted, denied::Refusal};
+use crate::{LockError, LockResult, attachment::Near, region::MappedRegion};
 
 /// How long a thread that reads already waits to read again, before a writer that waits for it counts as
 /// one that will not give up.
@@ -16,14 +17,20 @@ pub(crate) trait Readable<'a>: Copy {
     /// Where its readers are known.
     type Shares: Shares;
 
-    /// The mapping that keeps it where it is.
-    fn mapping(&self) -> &'a Mapping;
+    /// Where it lies.
+    fn site(self) -> Site<'a>;
 
     /// What the usual way looks at.
     fn near(&self) -> Near<'a>;
 
     /// The lock as the core knows it.
     fn core(&self) -> RwLock<'a, Self::Shares>;
+
+    /// The region that it lies in.
+    #[inline]
+    fn region(self) -> &'a MappedRegion {
+        self.site().region
+    }
 
     /// Takes it to read if nobody writes, and nobody has to be asked.
     #[inline(always)]
@@ -38,27 +45,73 @@ pub(crate) trait Readable<'a>: Copy {
         false
     }
 
-    /// Takes it to read, waiting until `deadline`, or for ever; the core's error as it is, but for one: a thread that
+    /// Takes it to read, waiting until `deadline`, or for ever. A thread that
     /// reads under it already is let in again, unless a writer waits. That waits for this thread, so if it does not
     /// give up soon, this is a deadlock.
     #[cold]
-    fn read_slowly(
-        self,
-        me: &Thread<'a>,
-        deadline: Option<u64>,
-    ) -> Result<(Hold<'a>, Taken), LockError> {
-        let reads = me.reads(self.core().key()) || self.is_counted(me);
+    fn read_slowly(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Denied> {
+        let attachment = self.region().attachment();
+        let me = attachment.me()?;
+        let reads = me.reads(self.core().key()) || self.is_counted(&me);
         let again = deadline.is_none() && reads;
-        let patience = || self.mapping().attachment().deadline(PATIENCE);
-        let until = if again { Some(patience()) } else { deadline };
-        let (taken, hold) = match self.core().read(me, self.near().view(), until) {
-            Err(LockError::TimedOut) if again => return Err(LockError::Deadlock),
+        let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
+        let (taken, hold) = match self.core().read(&me, self.near().view(), until) {
+            Err(Core::TimedOut) if again => return Err(Core::Deadlock.into()),
             result => result?,
         };
         if matches!(hold, Hold::Share) {
-            counted::enter(self.mapping(), me.owner());
+            counted::enter(self.region(), me.owner());
         }
         Ok((hold, taken))
+    }
+
+    /// Who has it alone, or left it so.
+    fn writer(self) -> Option<Owner> {
+        self.site().owner(|| self.core().writer().look())
+    }
+}
+
+/// Takes a lock to read whose last writer has left whole what it protects.
+#[cold]
+pub(crate) fn read_whole<'a, L: Readable<'a>>(
+    lock: L,
+    deadline: Option<u64>,
+) -> Result<Hold<'a>, Refusal> {
+    match lock.read_slowly(deadline) {
+        Ok((hold, Taken::Clean)) => Ok(hold),
+        Ok((hold, Taken::OwnerDied(who))) => {
+            drop(Reading::new(lock, hold));
+            Err(Box::new(LockError::OwnerDied(lock.site().place(who))))
+        }
+        Err(denied) => Err(Box::new(lock.site().error(denied, lock.writer()))),
+    }
+}
+
+/// The same, without waiting: `None` if somebody living writes.
+#[cold]
+pub(crate) fn read_at_once<'a, L: Readable<'a>>(lock: L) -> LockResult<Option<Hold<'a>>> {
+    match lock.read_slowly(Some(0)) {
+        Err(Denied::Core(Core::TimedOut)) => Ok(None),
+        Ok((hold, Taken::Clean)) => Ok(Some(hold)),
+        Ok((hold, Taken::OwnerDied(who))) => {
+            drop(Reading::new(lock, hold));
+            Err(LockError::OwnerDied(lock.site().place(who)))
+        }
+        Err(denied) => Err(lock.site().error(denied, lock.writer())),
+    }
+}
+
+/// Does what only reads, and has `repair` make whole first what a dead writer left. A reader cannot do that itself.
+pub(crate) fn after_repair<R>(
+    mut attempt: impl FnMut() -> LockResult<R>,
+    mut repair: impl FnMut() -> LockResult<()>,
+) -> LockResult<R> {
+    loop {
+        match attempt() {
+            // Between the repair and the next attempt another writer may die.
+            Err(LockError::OwnerDied(_)) => repair()?,
+            result => return result,
+        }
     }
 }
 
@@ -77,17 +130,17 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
     }
 
     #[inline]
-    pub(crate) fn mapping(&self) -> &'a Mapping {
-        self.lock.mapping()
+    pub(crate) fn region(&self) -> &'a MappedRegion {
+        self.lock.region()
     }
 
     /// Frees it, and says whether it still was this process's.
-    pub(crate) fn free(self) -> Result<(), RegionError> {
+    pub(crate) fn free(self) -> LockResult<()> {
         ManuallyDrop::new(self).release()
     }
 
     #[inline(always)]
-    fn release(&self) -> Result<(), RegionError> {
+    fn release(&self) -> LockResult<()> {
         match self.hold {
             Hold::Word(word) if self.lock.near().is_live_here() => {
                 if self.lock.core().unread_quickly(word) { Ok(()) } else { wake_writer(self.lock) }
@@ -99,21 +152,21 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
 
 /// As [`free_slowly`], not a method.
 #[cold]
-fn wake_writer<'a>(lock: impl Readable<'a>) -> Result<(), RegionError> {
-    let attachment = lock.mapping().attachment();
+fn wake_writer<'a>(lock: impl Readable<'a>) -> LockResult<()> {
+    let attachment = lock.region().attachment();
     lock.core().wake_writer(&attachment.me()?, attachment.my_view());
     Ok(())
 }
 
 /// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
 #[cold]
-fn free_slowly<'a>(lock: impl Readable<'a>, hold: Hold<'_>) -> Result<(), RegionError> {
-    let attachment = lock.mapping().attachment();
+fn free_slowly<'a>(lock: impl Readable<'a>, hold: Hold<'_>) -> LockResult<()> {
+    let attachment = lock.region().attachment();
     let me = attachment.me()?;
     if matches!(hold, Hold::Share) {
-        counted::leave(lock.mapping(), me.owner());
+        counted::leave(lock.region(), me.owner());
     }
-    lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| RegionError::Fenced)
+    lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| lock.site().not_ours())
 }
 
 impl<'a, L: Readable<'a>> Drop for Reading<'a, L> {

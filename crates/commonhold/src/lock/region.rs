@@ -1,35 +1,40 @@
 //! The reader/writer lock that every region has.
 
-use std::{mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
+use std::{cell::Cell, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
 
 use commonhold_host::LinuxPlatform;
-use commonhold_layout::Owner;
+use commonhold_layout::{LockWord, Owner};
 use commonhold_space::RegionShares;
 use commonhold_sync as sync;
-use commonhold_sync::{Hold, Release, Taken};
+use commonhold_sync::{Hold, LockError as Core, Release, Taken};
+use yoke::Yokeable;
 
 use super::{
-    Refusal, counted, handed_over,
+    Denied, Guard, Recovered, Site, UpgradableGuard, counted,
     held::Held,
-    reading::{Readable, Reading},
-    refusal,
+    reading::{Readable, Reading, read_at_once, read_whole},
+    take::{self, Exclusive},
+    upgradable::Upgradable,
 };
-use crate::{LockError, Mapping, RegionError, attachment::Near};
+use crate::{
+    BoxError, LockResult, Mapping, RegionError, attachment::Near, mapping::Handle,
+    region::MappedRegion,
+};
 
-/// The lock of a region, with its words found.
-#[derive(Debug, Clone, Copy)]
-pub struct RegionLock<'a> {
-    mapping: &'a Mapping,
+/// The words of a region's lock, found.
+#[derive(Debug, Clone, Copy, Yokeable)]
+pub(crate) struct RegionWords<'a> {
+    region: &'a MappedRegion,
     words: &'a [AtomicU64; 3],
     near: Near<'a>,
 }
 
-impl<'a> Readable<'a> for RegionLock<'a> {
+impl<'a> Readable<'a> for RegionWords<'a> {
     type Shares = RegionShares<'a, LinuxPlatform>;
 
     #[inline]
-    fn mapping(&self) -> &'a Mapping {
-        self.mapping
+    fn site(self) -> Site<'a> {
+        Site { region: self.region, at: None }
     }
 
     #[inline]
@@ -39,25 +44,197 @@ impl<'a> Readable<'a> for RegionLock<'a> {
 
     #[inline]
     fn core(&self) -> sync::RwLock<'a, Self::Shares> {
-        self.near.view().lock_of(self.mapping.mapped(), self.words)
+        self.near.view().lock_of(self.region.mapped(), self.words)
     }
 
     fn is_counted(&self, me: &sync::Thread<'a>) -> bool {
-        counted::holds(self.mapping, me.owner())
+        counted::holds(self.region, me.owner())
     }
 }
 
-impl<'a> RegionLock<'a> {
+impl<'a> Exclusive<'a> for RegionWords<'a> {
+    type Held = Owner;
+    type Guard = LockGuard<'a>;
+
+    fn site(self) -> Site<'a> {
+        Readable::site(self)
+    }
+
+    fn look(self) -> LockWord {
+        self.core().writer().look()
+    }
+
+    #[cold]
+    fn take(self, deadline: Option<u64>) -> Result<(Owner, Taken), Denied> {
+        let attachment = self.region.attachment();
+        let me = attachment.me()?;
+        if counted::holds(self.region, me.owner()) {
+            // It would wait for itself; the lock knows that only of what stands in the thread's words.
+            return Err(Core::Deadlock.into());
+        }
+        let taken = self.core().write(&me, attachment.my_view(), deadline)?;
+        if taken.is_owner_died() {
+            self.forget_stamp();
+        }
+        Ok((me.owner(), taken))
+    }
+
     #[inline(always)]
-    pub(crate) fn of(mapping: &'a Mapping) -> Result<Self, RegionError> {
-        let near = mapping.attachment().near();
+    fn guard(self, held: Owner) -> LockGuard<'a> {
+        let (site, writer) = (Readable::site(self), self.core().writer());
+        LockGuard { held: Held::new(site, writer, held, self.near.fork()), stamped: Cell::new(0) }
+    }
+}
+
+impl<'a> RegionWords<'a> {
+    #[inline(always)]
+    pub(crate) fn of(region: &'a MappedRegion) -> Result<Self, RegionError> {
+        let near = region.attachment().near();
         if near.fork().is_forked_child() {
             return Err(RegionError::Forked);
         }
-        match near.view().lock_words(mapping.mapped()) {
-            Ok(words) => Ok(Self { mapping, words, near }),
+        match near.view().lock_words(region.mapped()) {
+            Ok(words) => Ok(Self { region, words, near }),
             Err(damage) => Err(RegionError::Damaged(damage)),
         }
+    }
+
+    fn deadline(self, timeout: Duration) -> Option<u64> {
+        Some(self.region.attachment().deadline(timeout))
+    }
+
+    /// The dead owner's stamp is not ours.
+    fn forget_stamp(self) {
+        if let Ok(core) = self.region.attachment().core() {
+            core.stamp(self.region.handle().region, 0);
+        }
+    }
+
+    #[inline(always)]
+    fn lock_quickly(self) -> Option<LockGuard<'a>> {
+        let me = self.near.known_me()?;
+        self.core().write_quickly(&me, self.near.view()).then(|| self.guard(me.owner()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn lock(self) -> LockResult<LockGuard<'a>> {
+        match self.lock_quickly() {
+            Some(guard) => Ok(guard),
+            None => self.lock_until(None),
+        }
+    }
+
+    #[inline(always)]
+    fn lock_until(self, deadline: Option<u64>) -> LockResult<LockGuard<'a>> {
+        match take::whole(self, deadline, None) {
+            Ok(held) => Ok(self.guard(held)),
+            Err(refusal) => Err(*refusal),
+        }
+    }
+
+    pub(crate) fn try_lock(self) -> LockResult<Option<LockGuard<'a>>> {
+        take::whole_at_once(self, None)
+    }
+
+    pub(crate) fn lock_for(self, timeout: Duration) -> LockResult<LockGuard<'a>> {
+        self.lock_until(self.deadline(timeout))
+    }
+
+    pub(crate) fn lock_repairing(
+        self,
+        repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
+    ) -> LockResult<LockGuard<'a>> {
+        take::repairing(self, None, repair)
+    }
+
+    pub(crate) fn lock_recover(
+        self,
+        timeout: Option<Duration>,
+    ) -> LockResult<Recovered<LockGuard<'a>>> {
+        take::recovered(self, timeout.and_then(|timeout| self.deadline(timeout)))
+    }
+
+    #[inline(always)]
+    pub(crate) fn read_lock(self) -> LockResult<ReadGuard<'a>> {
+        match self.read_quickly() {
+            Some(hold) => Ok(self.reading(hold)),
+            None => self.read_until(None),
+        }
+    }
+
+    #[inline(always)]
+    fn read_until(self, deadline: Option<u64>) -> LockResult<ReadGuard<'a>> {
+        match read_whole(self, deadline) {
+            Ok(hold) => Ok(self.reading(hold)),
+            Err(refusal) => Err(*refusal),
+        }
+    }
+
+    pub(crate) fn try_read_lock(self) -> LockResult<Option<ReadGuard<'a>>> {
+        Ok(read_at_once(self)?.map(|hold| self.reading(hold)))
+    }
+
+    pub(crate) fn read_lock_for(self, timeout: Duration) -> LockResult<ReadGuard<'a>> {
+        self.read_until(self.deadline(timeout))
+    }
+
+    #[inline(always)]
+    fn reading(self, hold: Hold<'a>) -> ReadGuard<'a> {
+        ReadGuard(Reading::new(self, hold))
+    }
+
+    pub(crate) fn upgradable_read(
+        self,
+        timeout: Option<Duration>,
+    ) -> LockResult<UpgradableGuard<'a>> {
+        let deadline = timeout.and_then(|timeout| self.deadline(timeout));
+        Upgradable::take(self, deadline).map(UpgradableGuard::of)
+    }
+
+    pub(crate) fn try_upgradable_read(self) -> LockResult<Option<UpgradableGuard<'a>>> {
+        Ok(Upgradable::take_at_once(self)?.map(UpgradableGuard::of))
+    }
+
+    pub(crate) fn reset(self) -> LockResult<()> {
+        let view = self.region.attachment().view()?;
+        self.core().writer().reset(view).map_err(|error| take::error(self, error.into()))
+    }
+}
+
+/// The lock of a region, with its words found: quicker than [`Mapping::lock`] where it is taken often.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RegionLock, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-region-lock-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let counter = space.map_or_create("counter", 8)?;
+/// let lock: RegionLock = counter.region_lock()?;
+/// for _turn in 0..3 {
+///     let guard = lock.lock()?;
+///     counter.set(0, &(counter.get::<u64>(0)? + 1))?;
+///     guard.unlock()?;
+/// }
+/// # drop((lock, counter));
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RegionLock {
+    words: Handle<RegionWords<'static>>,
+}
+
+impl RegionLock {
+    pub(crate) fn of(mapping: &Mapping) -> Result<Self, RegionError> {
+        Ok(Self { words: mapping.found::<RegionWords<'static>>(|region| RegionWords::of(region))? })
+    }
+
+    #[inline(always)]
+    fn words(&self) -> RegionWords<'_> {
+        *self.words.get()
     }
 
     /// See [`Mapping::lock`].
@@ -65,59 +242,51 @@ impl<'a> RegionLock<'a> {
     /// # Errors
     /// As there.
     #[inline(always)]
-    pub fn lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
-        let asked = match self.near.known_me() {
-            Some(me) if self.core().write_quickly(&me, self.near.view()) => {
-                Ok((me.owner(), Taken::Clean))
-            }
-            _ => self.lock_until(None),
-        };
-        handed_over(asked, |owner| self.guard(owner))
+    pub fn lock(&self) -> LockResult<LockGuard<'_>> {
+        self.words().lock()
     }
 
     /// See [`Mapping::try_lock`].
     ///
     /// # Errors
     /// As there.
-    pub fn try_lock(&self) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
-        handed_over(self.lock_until(Some(0)), |owner| self.guard(owner))
+    pub fn try_lock(&self) -> LockResult<Option<LockGuard<'_>>> {
+        self.words().try_lock()
     }
 
     /// See [`Mapping::lock_for`].
     ///
     /// # Errors
     /// As there.
-    pub fn lock_for(&self, timeout: Duration) -> Result<LockGuard<'a>, LockError<LockGuard<'a>>> {
-        let deadline = self.mapping.attachment().deadline(timeout);
-        handed_over(self.lock_until(Some(deadline)), |owner| self.guard(owner))
+    pub fn lock_for(&self, timeout: Duration) -> LockResult<LockGuard<'_>> {
+        self.words().lock_for(timeout)
     }
 
-    #[cold]
-    fn lock_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
-        let attachment = self.mapping.attachment();
-        let me = attachment.me()?;
-        if counted::holds(self.mapping, me.owner()) {
-            // It would wait for itself; the lock knows that only of what stands in the thread's words.
-            return Err(Refusal::new(LockError::Deadlock));
-        }
-        let taken = self.core().write(&me, attachment.my_view(), deadline).map_err(refusal)?;
-        if taken == Taken::OwnerDied {
-            self.forget_stamp();
-        }
-        Ok((me.owner(), taken))
+    /// See [`Mapping::lock_repairing`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
+    ) -> LockResult<LockGuard<'a>> {
+        self.words().lock_repairing(repair)
     }
 
-    /// The dead owner's stamp is not ours.
-    pub(super) fn forget_stamp(&self) {
-        if let Ok(core) = self.mapping.attachment().core() {
-            core.stamp(self.mapping.handle().region, 0);
-        }
+    /// See [`Mapping::lock_recover`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_recover(&self) -> LockResult<Recovered<LockGuard<'_>>> {
+        self.words().lock_recover(None)
     }
 
-    #[inline(always)]
-    fn guard(&self, owner: Owner) -> LockGuard<'a> {
-        let held = Held::new(self.mapping, self.core().writer(), owner, self.near.fork());
-        LockGuard { held, stamped: 0 }
+    /// See [`Mapping::lock_recover_for`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<LockGuard<'_>>> {
+        self.words().lock_recover(Some(timeout))
     }
 
     /// See [`Mapping::read_lock`].
@@ -125,48 +294,58 @@ impl<'a> RegionLock<'a> {
     /// # Errors
     /// As there.
     #[inline(always)]
-    pub fn read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        let asked = match self.read_quickly() {
-            Some(hold) => Ok((hold, Taken::Clean)),
-            None => self.read_until(None),
-        };
-        handed_over(asked, |hold| ReadGuard(Reading::new(*self, hold)))
+    pub fn read_lock(&self) -> LockResult<ReadGuard<'_>> {
+        self.words().read_lock()
     }
 
     /// See [`Mapping::try_read_lock`].
     ///
     /// # Errors
     /// As there.
-    pub fn try_read_lock(&self) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        handed_over(self.read_until(Some(0)), |hold| ReadGuard(Reading::new(*self, hold)))
+    pub fn try_read_lock(&self) -> LockResult<Option<ReadGuard<'_>>> {
+        self.words().try_read_lock()
     }
 
     /// See [`Mapping::read_lock_for`].
     ///
     /// # Errors
     /// As there.
-    pub fn read_lock_for(
-        &self,
-        timeout: Duration,
-    ) -> Result<ReadGuard<'a>, LockError<ReadGuard<'a>>> {
-        let deadline = self.mapping.attachment().deadline(timeout);
-        handed_over(self.read_until(Some(deadline)), |hold| ReadGuard(Reading::new(*self, hold)))
+    pub fn read_lock_for(&self, timeout: Duration) -> LockResult<ReadGuard<'_>> {
+        self.words().read_lock_for(timeout)
     }
 
-    #[cold]
-    fn read_until(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
-        let me = self.mapping.attachment().me()?;
-        self.read_slowly(&me, deadline).map_err(refusal)
+    /// Takes the lock together with readers, and as the only one that may become their writer: to look first, and
+    /// change only if that is needed, with nobody's change in between.
+    ///
+    /// # Errors
+    /// As for [`Mapping::read_lock`]; [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread has the lock in any way.
+    pub fn upgradable_read(&self) -> LockResult<UpgradableGuard<'_>> {
+        self.words().upgradable_read(None)
+    }
+
+    /// As [`upgradable_read`](Self::upgradable_read), but does not wait; `None` if somebody living writes, or may
+    /// become the writer.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_upgradable_read(&self) -> LockResult<Option<UpgradableGuard<'_>>> {
+        self.words().try_upgradable_read()
+    }
+
+    /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn upgradable_read_for(&self, timeout: Duration) -> LockResult<UpgradableGuard<'_>> {
+        self.words().upgradable_read(Some(timeout))
     }
 
     /// See [`Mapping::reset_lock`].
     ///
     /// # Errors
     /// As there.
-    pub fn reset(&self) -> Result<(), RegionError> {
-        let view = self.mapping.attachment().view()?;
-        let held = |_| RegionError::TimedOut { name: self.mapping.name().to_owned() };
-        self.core().writer().reset(view).map_err(held)
+    pub fn reset(&self) -> LockResult<()> {
+        self.words().reset()
     }
 }
 
@@ -176,65 +355,56 @@ impl<'a> RegionLock<'a> {
 pub struct LockGuard<'a> {
     held: Held<'a>,
     /// 1 if others were told since when it is held. A whole word: see [`Held`].
-    stamped: usize,
+    stamped: Cell<usize>,
 }
 
 impl LockGuard<'_> {
-    /// Says that what the lock protects has been repaired.
-    ///
-    /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
-    #[inline(always)]
-    pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        self.held.mark_consistent()
-    }
-
-    /// Whether the lock's last owner died, or gave up, and nobody has repaired anything since.
-    #[must_use]
-    pub fn is_inconsistent(&self) -> bool {
-        self.held.is_inconsistent()
-    }
-
     /// Records for others since when the lock is held. It costs a look at the clock, so it is left to
     /// those who hold a lock for long.
-    pub fn stamp(&mut self) {
-        let mapping = self.held.mapping();
-        if let Ok(core) = mapping.attachment().core() {
-            core.stamp(mapping.handle().region, commonhold_host::unix_ms());
-            self.stamped = 1;
+    pub fn stamp(&self) {
+        let region = self.held.site().region;
+        if let Ok(core) = region.attachment().core() {
+            core.stamp(region.handle().region, commonhold_host::unix_ms());
+            self.stamped.set(1);
         }
     }
 
-    /// Frees the lock, and leaves it inconsistent for the next.
+    /// Frees the lock with what it protects half changed: whoever takes it next is told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).
-    pub fn leave(self) -> Result<(), RegionError> {
+    pub fn leave_inconsistent(self) -> LockResult<()> {
         self.free(Release::Inconsistent)
     }
 
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile; nothing was changed then.
-    pub fn unlock(self) -> Result<(), RegionError> {
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
+    pub fn unlock(self) -> LockResult<()> {
         self.free(Release::Done)
-    }
-
-    fn free(self, how: Release) -> Result<(), RegionError> {
-        let this = ManuallyDrop::new(self);
-        this.unstamp();
-        this.held.release(how)
     }
 
     #[inline]
     fn unstamp(&self) {
-        if self.stamped != 0 {
-            let mapping = self.held.mapping();
-            if let Ok(core) = mapping.attachment().core() {
-                core.stamp(mapping.handle().region, 0);
+        if self.stamped.get() != 0 {
+            let region = self.held.site().region;
+            if let Ok(core) = region.attachment().core() {
+                core.stamp(region.handle().region, 0);
             }
         }
+    }
+}
+
+impl Guard for LockGuard<'_> {
+    fn set_consistent(&self) -> LockResult<()> {
+        self.held.set_consistent()
+    }
+
+    fn free(self, how: Release) -> LockResult<()> {
+        let this = ManuallyDrop::new(self);
+        this.unstamp();
+        this.held.release_checked(how)
     }
 }
 
@@ -248,14 +418,14 @@ impl Drop for LockGuard<'_> {
 /// A region's lock, held together with other readers.
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct ReadGuard<'a>(Reading<'a, RegionLock<'a>>);
+pub struct ReadGuard<'a>(Reading<'a, RegionWords<'a>>);
 
 impl ReadGuard<'_> {
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
-    pub fn unlock(self) -> Result<(), RegionError> {
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
+    pub fn unlock(self) -> LockResult<()> {
         self.0.free()
     }
 }

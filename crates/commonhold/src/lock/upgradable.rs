@@ -2,58 +2,110 @@
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
-use commonhold_layout::LockFlags;
-use commonhold_sync::{Release, Taken};
+use commonhold_sync::{LockError as Core, Release, Taken};
 
-use super::{Refusal, RegionLock, counted, handed_over, reading::Readable, refusal};
-use crate::{LockError, Mapping, RegionError};
+use super::{Denied, RegionWords, reading::Readable};
+use crate::{LockError, LockResult, region::MappedRegion};
 
 /// A lock that this thread holds upgradable. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
 pub(crate) struct Upgradable<'a, L: Readable<'a>> {
     lock: L,
-    of: PhantomData<(&'a Mapping, *const ())>,
+    of: PhantomData<(&'a MappedRegion, *const ())>,
 }
 
 impl<'a, L: Readable<'a>> Upgradable<'a, L> {
-    /// Takes it, waiting until `deadline`, or for ever.
-    #[inline]
-    pub(crate) fn take(lock: L, deadline: Option<u64>) -> Result<(Self, Taken), Refusal> {
-        let attachment = lock.mapping().attachment();
+    /// Takes it, waiting until `deadline`, or for ever, if its last writer has left whole what it protects.
+    pub(crate) fn take(lock: L, deadline: Option<u64>) -> LockResult<Self> {
+        Self::taken(lock, deadline).map_err(|denied| lock.site().error(denied, lock.writer()))?
+    }
+
+    /// The same, without waiting: `None` if somebody living has it upgradable, or alone.
+    pub(crate) fn take_at_once(lock: L) -> LockResult<Option<Self>> {
+        match Self::taken(lock, Some(0)) {
+            Ok(taken) => taken.map(Some),
+            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(denied) => Err(lock.site().error(denied, lock.writer())),
+        }
+    }
+
+    fn taken(lock: L, deadline: Option<u64>) -> Result<LockResult<Self>, Denied> {
+        let attachment = lock.region().attachment();
         let me = attachment.me()?;
-        let view = attachment.my_view();
-        let taken = lock.core().upgradable_read(&me, view, deadline).map_err(refusal)?;
-        Ok((Self { lock, of: PhantomData }, taken))
+        if lock.is_counted(&me) {
+            return Err(Core::Deadlock.into());
+        }
+        let taken = lock.core().upgradable_read(&me, attachment.my_view(), deadline)?;
+        let held = Self { lock, of: PhantomData };
+        Ok(match taken {
+            Taken::Clean => Ok(held),
+            Taken::OwnerDied(who) => {
+                let freed = ManuallyDrop::new(held).release(taken);
+                freed.and_then(|()| Err(LockError::OwnerDied(lock.site().place(who))))
+            }
+        })
     }
 
     #[inline]
-    pub(crate) fn mapping(&self) -> &'a Mapping {
-        self.lock.mapping()
+    pub(crate) fn region(&self) -> &'a MappedRegion {
+        self.lock.region()
     }
 
-    /// Waits until `deadline`, or for ever, until readers have left; `self` is as before if that fails.
-    pub(crate) fn upgrade(
+    fn deadline(&self, timeout: Duration) -> Option<u64> {
+        Some(self.region().attachment().deadline(timeout))
+    }
+
+    /// Waits for so long, or for as long as it takes, until readers have left; `self` is as before if that fails.
+    pub(crate) fn upgrade(&mut self, timeout: Option<Duration>) -> LockResult<Upgraded<'_, 'a, L>> {
+        let deadline = timeout.and_then(|timeout| self.deadline(timeout));
+        let lock = self.lock;
+        self.upgraded(deadline).map_err(|denied| lock.site().error(denied, None))?
+    }
+
+    /// The same, without waiting: `None` if somebody reads.
+    pub(crate) fn upgrade_at_once(&mut self) -> LockResult<Option<Upgraded<'_, 'a, L>>> {
+        let lock = self.lock;
+        match self.upgraded(Some(0)) {
+            Ok(upgraded) => upgraded.map(Some),
+            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(denied) => Err(lock.site().error(denied, None)),
+        }
+    }
+
+    fn upgraded(
         &mut self,
         deadline: Option<u64>,
-    ) -> Result<(Upgraded<'_, 'a, L>, Taken), Refusal> {
-        let attachment = self.mapping().attachment();
+    ) -> Result<LockResult<Upgraded<'_, 'a, L>>, Denied> {
+        let attachment = self.region().attachment();
         let me = attachment.me()?;
-        let view = attachment.my_view();
-        let taken = self.lock.core().upgrade(&me, view, deadline).map_err(refusal)?;
-        Ok((Upgraded { lock: self.lock, panicking: thread::panicking(), of: PhantomData }, taken))
+        if self.lock.is_counted(&me) {
+            return Err(Core::Deadlock.into());
+        }
+        let taken = self.lock.core().upgrade(&me, attachment.my_view(), deadline)?;
+        let panicking = thread::panicking();
+        let upgraded = Upgraded { lock: self.lock, panicking, of: PhantomData };
+        Ok(match taken {
+            Taken::Clean => Ok(upgraded),
+            // This owner itself has left it so, when it was upgraded before.
+            Taken::OwnerDied(_) => {
+                let place = self.lock.site().place(Some(me.owner()));
+                upgraded.downgrade().and_then(|()| Err(LockError::OwnerDied(place)))
+            }
+        })
     }
 
     /// Frees it, and says whether it still was this process's.
-    pub(crate) fn free(self) -> Result<(), RegionError> {
-        ManuallyDrop::new(self).release()
+    pub(crate) fn free(self) -> LockResult<()> {
+        ManuallyDrop::new(self).release(Taken::Clean)
     }
 
     #[inline]
-    fn release(&self) -> Result<(), RegionError> {
-        let attachment = self.mapping().attachment();
+    fn release(&self, taken: Taken) -> LockResult<()> {
+        let attachment = self.region().attachment();
         let me = attachment.me()?;
         let view = attachment.my_view();
-        self.lock.core().unread_upgradable(&me, view).map_err(|_| RegionError::Fenced)
+        let freed = self.lock.core().unread_upgradable(&me, view, taken);
+        freed.map_err(|_| self.lock.site().not_ours())
     }
 }
 
@@ -61,7 +113,7 @@ impl<'a, L: Readable<'a>> Drop for Upgradable<'a, L> {
     #[inline]
     fn drop(&mut self) {
         // Fails only if this peer was declared dead; then others have the lock already.
-        let _ = self.release();
+        let _ = self.release(Taken::Clean);
     }
 }
 
@@ -71,35 +123,30 @@ pub(crate) struct Upgraded<'g, 'a, L: Readable<'a>> {
     lock: L,
     /// Whether the thread was panicking when it upgraded.
     panicking: bool,
-    of: PhantomData<(&'g mut &'a Mapping, *const ())>,
+    of: PhantomData<(&'g mut &'a MappedRegion, *const ())>,
 }
 
 impl<'a, L: Readable<'a>> Upgraded<'_, 'a, L> {
     #[inline]
-    pub(crate) fn mapping(&self) -> &'a Mapping {
-        self.lock.mapping()
-    }
-
-    pub(crate) fn mark_consistent(&self) -> Result<(), RegionError> {
-        let me = self.mapping().attachment().me()?;
-        self.lock.core().writer().mark_consistent(&me).map_err(|_| RegionError::Fenced)
-    }
-
-    pub(crate) fn is_inconsistent(&self) -> bool {
-        !self.mapping().attachment().is_forked()
-            && self.lock.core().writer().look().flags().contains(LockFlags::INCONSISTENT)
+    pub(crate) fn region(&self) -> &'a MappedRegion {
+        self.lock.region()
     }
 
     /// Lets readers in, and says whether the lock still was this process's.
-    pub(crate) fn downgrade(self) -> Result<(), RegionError> {
+    pub(crate) fn downgrade(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Release::Done)
     }
 
-    fn release(&self, how: Release) -> Result<(), RegionError> {
-        let attachment = self.mapping().attachment();
+    /// The same, with what the lock protects half changed.
+    pub(crate) fn leave_inconsistent(self) -> LockResult<()> {
+        ManuallyDrop::new(self).release(Release::Inconsistent)
+    }
+
+    fn release(&self, how: Release) -> LockResult<()> {
+        let attachment = self.region().attachment();
         let me = attachment.me()?;
         let view = attachment.my_view();
-        self.lock.core().downgrade(&me, view, how).map_err(|_| RegionError::Fenced)
+        self.lock.core().downgrade(&me, view, how).map_err(|_| self.lock.site().not_ours())
     }
 }
 
@@ -112,108 +159,47 @@ impl<'a, L: Readable<'a>> Drop for Upgraded<'_, 'a, L> {
     }
 }
 
-impl<'a> RegionLock<'a> {
-    /// Takes the lock together with readers, and as the only one that may become their writer.
-    ///
-    /// # Errors
-    /// [`LockError::OwnerDied`] hands over a guard under which the bytes may be half changed;
-    /// [`LockError::Deadlock`] if this thread has the lock in any way; [`LockError::Unrecoverable`].
-    pub fn upgradable_read(&self) -> Result<UpgradableGuard<'a>, LockError<UpgradableGuard<'a>>> {
-        self.upgradable_until(None)
-    }
-
-    /// As [`upgradable_read`](Self::upgradable_read), but does not wait.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`] if somebody living writes, or may become the writer.
-    pub fn try_upgradable_read(
-        &self,
-    ) -> Result<UpgradableGuard<'a>, LockError<UpgradableGuard<'a>>> {
-        self.upgradable_until(Some(0))
-    }
-
-    /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn upgradable_read_for(
-        &self,
-        timeout: Duration,
-    ) -> Result<UpgradableGuard<'a>, LockError<UpgradableGuard<'a>>> {
-        self.upgradable_until(Some(self.mapping().attachment().deadline(timeout)))
-    }
-
-    fn upgradable_until(
-        &self,
-        deadline: Option<u64>,
-    ) -> Result<UpgradableGuard<'a>, LockError<UpgradableGuard<'a>>> {
-        let me = self.mapping().attachment().me()?.owner();
-        if counted::holds(self.mapping(), me) {
-            return Err(LockError::Deadlock);
-        }
-        let asked = Upgradable::take(*self, deadline).inspect(|(_, taken)| {
-            if *taken == Taken::OwnerDied {
-                self.forget_stamp();
-            }
-        });
-        handed_over(asked, UpgradableGuard)
-    }
-}
-
 /// A region's lock, held together with readers by the only one that may become their writer.
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct UpgradableGuard<'a>(Upgradable<'a, RegionLock<'a>>);
+pub struct UpgradableGuard<'a>(Upgradable<'a, RegionWords<'a>>);
 
 impl<'a> UpgradableGuard<'a> {
+    pub(crate) const fn of(held: Upgradable<'a, RegionWords<'a>>) -> Self {
+        Self(held)
+    }
+
     /// Waits until the readers have left; then this thread writes, until what this returns is dropped, and
     /// holds the lock as before then. So it does if this fails.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] as for [`RegionLock::lock`]; [`LockError::Deadlock`] if this thread reads under
-    /// the lock besides.
-    pub fn upgrade(&mut self) -> Result<UpgradedGuard<'_, 'a>, LockError<UpgradedGuard<'_, 'a>>> {
-        self.upgrade_until(None)
+    /// [`LockError::Deadlock`] if this thread reads under
+    /// the lock besides; [`LockError::OwnerDied`] if it has left a change of its own half done.
+    pub fn upgrade(&mut self) -> LockResult<UpgradedGuard<'_, 'a>> {
+        self.0.upgrade(None).map(UpgradedGuard)
     }
 
-    /// As [`upgrade`](Self::upgrade), but does not wait.
+    /// As [`upgrade`](Self::upgrade), but does not wait; `None` if somebody reads.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody reads.
-    pub fn try_upgrade(
-        &mut self,
-    ) -> Result<UpgradedGuard<'_, 'a>, LockError<UpgradedGuard<'_, 'a>>> {
-        self.upgrade_until(Some(0))
+    /// As there.
+    pub fn try_upgrade(&mut self) -> LockResult<Option<UpgradedGuard<'_, 'a>>> {
+        Ok(self.0.upgrade_at_once()?.map(UpgradedGuard))
     }
 
     /// As [`upgrade`](Self::upgrade), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn upgrade_for(
-        &mut self,
-        timeout: Duration,
-    ) -> Result<UpgradedGuard<'_, 'a>, LockError<UpgradedGuard<'_, 'a>>> {
-        let deadline = self.0.mapping().attachment().deadline(timeout);
-        self.upgrade_until(Some(deadline))
-    }
-
-    fn upgrade_until(
-        &mut self,
-        deadline: Option<u64>,
-    ) -> Result<UpgradedGuard<'_, 'a>, LockError<UpgradedGuard<'_, 'a>>> {
-        let me = self.0.mapping().attachment().me()?.owner();
-        if counted::holds(self.0.mapping(), me) {
-            return Err(LockError::Deadlock);
-        }
-        handed_over(self.0.upgrade(deadline), UpgradedGuard)
+    /// [`LockError::TimedOut`], and as there.
+    pub fn upgrade_for(&mut self, timeout: Duration) -> LockResult<UpgradedGuard<'_, 'a>> {
+        self.0.upgrade(Some(timeout)).map(UpgradedGuard)
     }
 
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
-    pub fn unlock(self) -> Result<(), RegionError> {
+    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
+    pub fn unlock(self) -> LockResult<()> {
         self.0.free()
     }
 }
@@ -221,29 +207,22 @@ impl<'a> UpgradableGuard<'a> {
 /// A region's lock, held alone by whoever had it upgradable, and has it so again afterwards.
 #[derive(Debug)]
 #[must_use = "readers are let in when the guard is dropped"]
-pub struct UpgradedGuard<'g, 'a>(Upgraded<'g, 'a, RegionLock<'a>>);
+pub struct UpgradedGuard<'g, 'a>(Upgraded<'g, 'a, RegionWords<'a>>);
 
 impl UpgradedGuard<'_, '_> {
-    /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
+    /// Lets readers in again, and says whether the lock still was this process's.
     ///
     /// # Errors
-    /// As there.
-    pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        self.0.mark_consistent()
-    }
-
-    /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
-    #[must_use]
-    pub fn is_inconsistent(&self) -> bool {
-        self.0.is_inconsistent()
-    }
-
-    /// Lets readers in again, and says whether the lock still was this process's. What is not marked consistent
-    /// stays so, for the next.
-    ///
-    /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
-    pub fn downgrade(self) -> Result<(), RegionError> {
+    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
+    pub fn downgrade(self) -> LockResult<()> {
         self.0.downgrade()
+    }
+
+    /// Lets readers in with what the lock protects half changed: they are told so, as is whoever takes it next.
+    ///
+    /// # Errors
+    /// As for [`downgrade`](Self::downgrade).
+    pub fn leave_inconsistent(self) -> LockResult<()> {
+        self.0.leave_inconsistent()
     }
 }

@@ -4,13 +4,29 @@ use std::{cell::Cell, fmt, marker::PhantomData, mem::ManuallyDrop, thread, time:
 
 use commonhold_layout::{RecordKind, record_words};
 use commonhold_sync as sync;
-use commonhold_sync::Release;
+use commonhold_sync::{LockError as Core, Release, Taken};
+use yoke::Yokeable;
 
 use super::{Record, checked_size_with_places, open_places, size_with_places};
 use crate::{
-    BarrierError, LockError, Mapping, RegionError,
-    lock::{graded, refused},
+    LockPlace, LockResult, Mapping, RegionError,
+    lock::{Denied, Site},
+    mapping::Handle,
+    region::MappedRegion,
 };
+
+/// The words of a barrier, found.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Found<'a> {
+    region: &'a MappedRegion,
+    barrier: sync::Barrier<'a>,
+}
+
+impl<'a> Found<'a> {
+    fn site(&self) -> Site<'a> {
+        Site { region: self.region, at: Some(self.barrier.at()) }
+    }
+}
 
 /// A place in the bytes of a region where so many parties wait for each other, phase after phase.
 ///
@@ -20,39 +36,38 @@ use crate::{
 ///
 /// Each party [joins](Self::join) once, and [waits](Party::wait) at the end of each phase. What a death does:
 /// - Of a party that has not arrived in the present phase: the others are told, by
-///   [`BarrierError::PartyDied`], also those who come later, until another has joined in its place. That one
-///   is told too, by [`LockError::OwnerDied`], does the part of the dead, and arrives. The others wait again.
+///   [`LockError::ParticipantDied`](crate::LockError::ParticipantDied), also those who come later, until another has
+///   joined in its place. That one sees [whose place](Party::replaces) it has, does the part of the dead, and arrives.
+///   The others wait again.
 /// - Of a party that has arrived: nothing in this phase, since it has done its part. In the next it has not
 ///   arrived.
 /// - Of one that has not joined: nobody knows of it. Use [`wait_for`](Party::wait_for).
 ///
 /// # Examples
 /// ```
-/// use commonhold::{Access, Barrier, BarrierError, Space};
+/// use commonhold::{Barrier, LockError, Space};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-barrier-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// space.create("steps", Barrier::<2>::SIZE)?;
 /// # let other = space.clone();
 /// # let other = std::thread::spawn(move || {
-/// #     let mapping = other.map("steps", Access::ReadWrite).unwrap();
-/// #     let party = mapping.open::<Barrier<2>>(0).unwrap().join().unwrap();
+/// #     let steps = other.record::<Barrier<2>>("steps").unwrap();
+/// #     let party = steps.join().unwrap();
 /// #     for _ in 0..10 { party.wait().unwrap(); }
 /// # });
-/// let mapping = space.map("steps", Access::ReadWrite)?;
-/// let steps = mapping.open::<Barrier<2>>(0)?;
-/// let party = steps.join().map_err(|error| error.to_string())?;
+/// let steps = space.record::<Barrier<2>>("steps")?;
+/// let party = steps.join()?;
 /// for step in 0..10 {
 ///     // ... this party's part of the step ...
 ///     match party.wait() {
 ///         Ok(passed) => assert_eq!(passed, step),
-///         Err(BarrierError::PartyDied) => { /* start a process that joins in its place, and wait again */ }
+///         Err(LockError::ParticipantDied(_)) => { /* start a process that joins in its place, and wait again */ }
 ///         Err(error) => return Err(error.into()),
 ///     }
 /// }
 /// # drop(party);
 /// # other.join().unwrap();
-/// # drop(mapping);
+/// # drop(steps);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
@@ -66,34 +81,33 @@ use crate::{
 ///     sent(barrier.join());
 /// }
 /// ```
-#[derive(Clone, Copy)]
-pub struct Barrier<'a, const PARTIES: usize = 0> {
-    mapping: &'a Mapping,
-    barrier: sync::Barrier<'a>,
+#[derive(Clone)]
+pub struct Barrier<const PARTIES: usize = 0> {
+    found: Handle<Found<'static>>,
     parties: usize,
 }
 
-impl<const PARTIES: usize> fmt::Debug for Barrier<'_, PARTIES> {
+impl<const PARTIES: usize> fmt::Debug for Barrier<PARTIES> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Barrier").field("parties", &self.parties).finish_non_exhaustive()
     }
 }
 
-impl<'a, const PARTIES: usize> Record<'a> for Barrier<'a, PARTIES> {
+impl<const PARTIES: usize> Record for Barrier<PARTIES> {
     const SIZE: u64 = Barrier::<PARTIES>::SIZE;
 
-    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
+    fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
         const { assert!(Barrier::<PARTIES>::SIZE > 0) };
         Self::of(mapping, offset, PARTIES)
     }
 }
 
-impl<const PARTIES: usize> Barrier<'_, PARTIES> {
+impl<const PARTIES: usize> Barrier<PARTIES> {
     /// Bytes that it takes, a multiple of 8.
     pub const SIZE: u64 = checked_size_with_places(record_words::BARRIER, PARTIES);
 }
 
-impl<'a> Barrier<'a> {
+impl Barrier {
     /// Bytes that a barrier for so many parties takes, a multiple of 8.
     #[must_use]
     pub const fn size_with(parties: usize) -> u64 {
@@ -104,21 +118,20 @@ impl<'a> Barrier<'a> {
     ///
     /// # Errors
     /// As for [`Mapping::open`]; [`RegionError::BadCount`] if there may not be so many.
-    pub fn open_with(
-        mapping: &'a Mapping,
-        offset: u64,
-        parties: usize,
-    ) -> Result<Self, RegionError> {
+    pub fn open_with(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
         Self::of(mapping, offset, parties)
     }
 }
 
-impl<'a, const PARTIES: usize> Barrier<'a, PARTIES> {
-    fn of(mapping: &'a Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
-        let opened = open_places(mapping, offset, RecordKind::Barrier, parties)?;
-        let [event] = opened.words;
-        let barrier = sync::Barrier::new(event, opened.at, opened.data.words());
-        Ok(Self { mapping, barrier, parties })
+impl<const PARTIES: usize> Barrier<PARTIES> {
+    fn of(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
+        let found = mapping.found(|region| {
+            let opened = open_places(region, offset, RecordKind::Barrier, parties)?;
+            let [event] = opened.words;
+            let barrier = sync::Barrier::new(event, opened.at, opened.data.words());
+            Ok(Found { region, barrier })
+        })?;
+        Ok(Self { found, parties })
     }
 
     /// How many parties it is for.
@@ -130,34 +143,39 @@ impl<'a, const PARTIES: usize> Barrier<'a, PARTIES> {
     /// How many phases have passed.
     #[must_use]
     pub fn phase(&self) -> u64 {
+        let Found { region, barrier } = self.found.get();
         // In a forked child the memory is not mapped; there nobody can wait either.
-        if self.mapping.attachment().is_forked() { 0 } else { self.barrier.phase() }
+        if region.attachment().is_forked() { 0 } else { barrier.phase() }
     }
 
     /// Becomes one of the parties, in a place that nobody has or that a dead party had. It does not wait.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over the place of a party that died, or gave up; see
-    /// [`has_arrived`](Party::has_arrived). [`RegionError::BarrierFull`] if the living have all places.
-    pub fn join(&self) -> Result<Party<'a>, LockError<Party<'a>>> {
-        let attachment = self.mapping.attachment();
+    /// [`RegionError::BarrierFull`] if the living have all places; [`LockError::Fenced`](crate::LockError::Fenced);
+    /// [`LockError::Forked`](crate::LockError::Forked).
+    pub fn join(&self) -> LockResult<Party<'_>> {
+        let found = *self.found.get();
+        let attachment = found.region.attachment();
         let me = attachment.me()?;
-        let joined = self.barrier.join(&me, attachment.my_view()).map_err(|error| match error {
-            sync::LockError::BarrierFull => {
-                RegionError::BarrierFull { parties: self.parties }.into()
+        let (taken, party) = match found.barrier.join(&me, attachment.my_view()) {
+            Ok(joined) => joined,
+            Err(Core::BarrierFull) => {
+                return Err(RegionError::BarrierFull { parties: self.parties }.into());
             }
-            error => refused(error),
-        });
-        let (taken, party) = joined?;
-        let party = Party {
-            mapping: self.mapping,
-            barrier: self.barrier,
+            Err(error) => return Err(found.site().error(error.into(), None)),
+        };
+        let replaces = match taken {
+            Taken::Clean => None,
+            Taken::OwnerDied(who) => Some(found.site().place(who)),
+        };
+        Ok(Party {
+            found,
             party,
-            arrived: Cell::new(self.barrier.arrived_in(party)),
+            replaces,
+            arrived: Cell::new(found.barrier.arrived_in(party)),
             panicking: thread::panicking(),
             not_send: PhantomData,
-        };
-        graded(taken, party)
+        })
     }
 }
 
@@ -165,9 +183,9 @@ impl<'a, const PARTIES: usize> Barrier<'a, PARTIES> {
 /// others are told as of a death.
 #[must_use = "its place is free again when this is dropped"]
 pub struct Party<'a> {
-    mapping: &'a Mapping,
-    barrier: sync::Barrier<'a>,
+    found: Found<'a>,
     party: sync::Party,
+    replaces: Option<Box<LockPlace>>,
     /// The phase that it has arrived in and not seen pass.
     arrived: Cell<Option<u64>>,
     /// Whether the thread was panicking when it joined.
@@ -189,6 +207,12 @@ impl Party<'_> {
         self.party.index()
     }
 
+    /// If it has the place of a party that died, or gave up: the barrier, and who that was, as far as it is known.
+    #[must_use]
+    pub fn replaces(&self) -> Option<&LockPlace> {
+        self.replaces.as_deref()
+    }
+
     /// Whether its place has arrived in the phase that [`wait`](Self::wait) would wait for. Who has joined in
     /// the place of a dead party learns by this whether there is anything left to do in its stead: if it has
     /// arrived, there is not, and the next thing to do is to wait.
@@ -201,12 +225,13 @@ impl Party<'_> {
     /// [`wait`](Self::wait) may follow, and waits for that phase.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`].
-    pub fn arrive(&self) -> Result<u64, RegionError> {
-        let attachment = self.mapping.attachment();
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead,
+    /// [`LockError::Forked`](crate::LockError::Forked).
+    pub fn arrive(&self) -> LockResult<u64> {
+        let attachment = self.found.region.attachment();
         let me = attachment.me()?;
-        let arrived = self.barrier.arrive(&me, attachment.my_view(), self.party);
-        let phase = arrived.map_err(|_| RegionError::Fenced)?;
+        let arrived = self.found.barrier.arrive(&me, attachment.my_view(), self.party);
+        let phase = arrived.map_err(|_| self.found.site().not_ours())?;
         self.arrived.set(Some(phase));
         Ok(phase)
     }
@@ -215,44 +240,46 @@ impl Party<'_> {
     /// until all have, and returns which phase has passed.
     ///
     /// # Errors
-    /// [`BarrierError::PartyDied`]; [`BarrierError::Region`] as for [`arrive`](Self::arrive).
-    pub fn wait(&self) -> Result<u64, BarrierError> {
-        self.wait_until(None)
+    /// [`LockError::ParticipantDied`](crate::LockError::ParticipantDied), and as for [`arrive`](Self::arrive).
+    pub fn wait(&self) -> LockResult<u64> {
+        let site = self.found.site();
+        self.wait_until(None).map_err(|denied| site.error(denied, None))
     }
 
-    /// As [`wait`](Self::wait), but does not wait: whether all others have arrived.
+    /// As [`wait`](Self::wait), but does not wait: `None` if others have not arrived. This party has: the
+    /// next to wait, waits for the same phase.
     ///
     /// # Errors
-    /// As for [`wait`](Self::wait); [`BarrierError::TimedOut`] if others have not arrived. This party has: the
-    /// next to wait, waits for the same phase.
-    pub fn try_wait(&self) -> Result<u64, BarrierError> {
-        self.wait_until(Some(0))
+    /// As for [`wait`](Self::wait).
+    pub fn try_wait(&self) -> LockResult<Option<u64>> {
+        match self.wait_until(Some(0)) {
+            Ok(phase) => Ok(Some(phase)),
+            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(denied) => Err(self.found.site().error(denied, None)),
+        }
     }
 
     /// As [`wait`](Self::wait), but waits so long at most.
     ///
     /// # Errors
-    /// As for [`try_wait`](Self::try_wait).
-    pub fn wait_for(&self, timeout: Duration) -> Result<u64, BarrierError> {
-        self.wait_until(Some(self.mapping.attachment().deadline(timeout)))
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`wait`](Self::wait). This party has arrived.
+    pub fn wait_for(&self, timeout: Duration) -> LockResult<u64> {
+        let deadline = self.found.region.attachment().deadline(timeout);
+        self.wait_until(Some(deadline)).map_err(|denied| self.found.site().error(denied, None))
     }
 
-    fn wait_until(&self, deadline: Option<u64>) -> Result<u64, BarrierError> {
+    fn wait_until(&self, deadline: Option<u64>) -> Result<u64, Denied> {
+        let attachment = self.found.region.attachment();
+        let me = attachment.me()?;
+        let barrier = self.found.barrier;
         let phase = match self.arrived.get() {
             Some(phase) => phase,
-            None => self.arrive()?,
+            None => barrier.arrive(&me, attachment.my_view(), self.party)?,
         };
-        let attachment = self.mapping.attachment();
-        let me = attachment.me()?;
-        match self.barrier.wait(&me, attachment.my_view(), phase, deadline) {
-            Ok(()) => {
-                self.arrived.set(None);
-                Ok(phase)
-            }
-            Err(sync::LockError::PartyDied) => Err(BarrierError::PartyDied),
-            Err(sync::LockError::TimedOut) => Err(BarrierError::TimedOut),
-            Err(_) => Err(RegionError::Fenced.into()),
-        }
+        self.arrived.set(Some(phase));
+        barrier.wait(&me, attachment.my_view(), phase, deadline)?;
+        self.arrived.set(None);
+        Ok(phase)
     }
 
     /// Gives the place up, and says whether it still was this process's. If this party has arrived, that
@@ -260,13 +287,14 @@ impl Party<'_> {
     ///
     /// # Errors
     /// As for [`arrive`](Self::arrive).
-    pub fn leave(self) -> Result<(), RegionError> {
+    pub fn leave(self) -> LockResult<()> {
         ManuallyDrop::new(self).give_back(Release::Done)
     }
 
-    fn give_back(&self, how: Release) -> Result<(), RegionError> {
-        let me = self.mapping.attachment().me()?;
-        self.barrier.leave(&me, self.party, how).map_err(|_| RegionError::Fenced)
+    fn give_back(&self, how: Release) -> LockResult<()> {
+        let me = self.found.region.attachment().me()?;
+        let left = self.found.barrier.leave(&me, self.party, how);
+        left.map_err(|_| self.found.site().not_ours())
     }
 }
 

@@ -4,20 +4,28 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use commonhold_layout::{RecordKind, record_words};
 use commonhold_sync as sync;
-use commonhold_sync::{Taken, Waited};
+use commonhold_sync::Waited;
+use yoke::Yokeable;
 
-use super::{MutexGuard, Plain, Plan, Record, open};
-use crate::{LockError, Mapping, RegionError, lock::refused};
+use super::{MutexGuard, Plan, Record, open};
+use crate::{LockResult, Mapping, Plain, RegionError, mapping::Handle, region::MappedRegion};
 
 type Words = Plan<(), { record_words::CONDVAR }>;
+
+/// The word, found.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Found<'a> {
+    region: &'a MappedRegion,
+    condvar: sync::Condvar<'a>,
+}
 
 /// A condition variable in the bytes of a region: waits, without a mutex, until what the mutex protects may
 /// have become as wanted.
 ///
 /// As everywhere a wait may end for no reason, so the condition is looked at again. Here it does so once a
 /// second, and that is what makes deaths harmless:
-/// - If whoever should notify dies with the mutex, the waiter has the mutex within 50 ms or so, and is told, by
-///   [`LockError::OwnerDied`].
+/// - If whoever should notify dies with the mutex, the waiter takes the mutex within 50 ms or so, and repairs what it
+///   protects, if its handle [knows how](crate::Mutex::repaired_by); otherwise it is told.
 /// - If it dies after it freed the mutex, or whoever repaired the data does not know that somebody waits, the
 ///   waiter looks again within about a second.
 /// - If one who waits dies, with or without a notification, the others are notified all the same.
@@ -26,114 +34,95 @@ type Words = Plan<(), { record_words::CONDVAR }>;
 ///
 /// # Examples
 /// ```
-/// use commonhold::{Access, Condvar, LockError, Mutex, Space, records};
+/// use commonhold::{Condvar, Mutex, Space, records};
 ///
 /// records! {
-///     struct Inbox<'a> {
-///         letters: Mutex<'a, u64>,
-///         arrived: Condvar<'a>,
+///     struct Inbox {
+///         letters: Mutex<u64>,
+///         arrived: Condvar,
 ///     }
 /// }
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-condvar-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// space.create("inbox", Inbox::SIZE)?;
 /// # let postman = space.clone();
 /// # let postman = std::thread::spawn(move || {
-/// #     let mapping = postman.map("inbox", Access::ReadWrite).unwrap();
-/// #     let inbox = mapping.open::<Inbox>(0).unwrap();
+/// #     let inbox = postman.record::<Inbox>("inbox").unwrap();
 /// #     // Elsewhere: a letter, and a notification.
-/// #     inbox.letters.lock().unwrap().update(|letters| *letters += 1).unwrap();
+/// #     inbox.letters.lock().unwrap().with_mut(|letters| *letters += 1);
 /// #     inbox.arrived.notify_one().unwrap();
 /// # });
-/// let mapping = space.map("inbox", Access::ReadWrite)?;
-/// let inbox = mapping.open::<Inbox>(0)?;
-/// let mut guard = inbox.letters.lock().map_err(|error| error.to_string())?;
-/// while guard.get()? == 0 {
-///     guard = match inbox.arrived.wait(guard) {
-///         Ok(guard) => guard,
-///         Err(LockError::OwnerDied(guard)) => {
-///             // The postman was killed while it had the mutex. Look after the data, and go on.
-///             guard.mark_consistent()?;
-///             guard
-///         }
-///         Err(error) => return Err(error.to_string().into()),
-///     };
-/// }
-/// guard.update(|letters| *letters -= 1)?;
+/// let inbox = space.record::<Inbox>("inbox")?;
+/// // A number is never half changed: should the postman be killed with the mutex, all is well.
+/// let letters = inbox.letters.repaired_by(|_| Ok(()));
+/// let guard = inbox.arrived.wait_while(letters.lock()?, |letters| letters.get() == 0)?;
+/// guard.with_mut(|letters| *letters -= 1);
 /// # drop(guard);
 /// # postman.join().unwrap();
-/// # drop(mapping);
+/// # drop((letters, inbox.arrived));
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
 /// # }
-/// # use commonhold::Record as _;
 /// ```
-#[derive(Clone, Copy)]
-pub struct Condvar<'a> {
-    mapping: &'a Mapping,
-    condvar: sync::Condvar<'a>,
+#[derive(Clone)]
+pub struct Condvar {
+    found: Handle<Found<'static>>,
 }
 
-impl fmt::Debug for Condvar<'_> {
+impl fmt::Debug for Condvar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Condvar").finish_non_exhaustive()
     }
 }
 
-impl Condvar<'_> {
+impl Condvar {
     /// Bytes that it takes, a multiple of 8.
     pub const SIZE: u64 = Words::SIZE;
 }
 
-impl<'a> Record<'a> for Condvar<'a> {
+impl Record for Condvar {
     const SIZE: u64 = Words::SIZE;
 
-    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
-        let opened = open::<(), _>(mapping, offset, RecordKind::Condvar)?;
-        let [word] = opened.words;
-        Ok(Self { mapping, condvar: sync::Condvar::new(word, opened.at) })
+    fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+        let found = mapping.found(|region| {
+            let opened = open::<(), _>(region, offset, RecordKind::Condvar)?;
+            let [word] = opened.words;
+            Ok(Found { region, condvar: sync::Condvar::new(word, opened.at) })
+        })?;
+        Ok(Self { found })
     }
 }
 
-/// A guard that was had again, and whether it was in time.
-type Woken<'m, T> = Result<(MutexGuard<'m, T>, Waited), LockError<MutexGuard<'m, T>>>;
-
-impl Condvar<'_> {
+impl Condvar {
     /// Wakes one who waits. Others who wait look at the condition too, a little later.
     ///
     /// # Errors
-    /// [`RegionError::Forked`].
-    pub fn notify_one(&self) -> Result<(), RegionError> {
-        let attachment = self.mapping.attachment();
-        self.condvar.notify_one(&attachment.me()?, attachment.view()?);
+    /// [`LockError::Forked`](crate::LockError::Forked), [`LockError::Fenced`](crate::LockError::Fenced).
+    pub fn notify_one(&self) -> LockResult<()> {
+        let Found { region, condvar } = self.found.get();
+        let attachment = region.attachment();
+        condvar.notify_one(&attachment.me()?, attachment.my_view());
         Ok(())
     }
 
     /// Wakes all who wait.
     ///
     /// # Errors
-    /// [`RegionError::Forked`].
-    pub fn notify_all(&self) -> Result<(), RegionError> {
-        let attachment = self.mapping.attachment();
-        self.condvar.notify_all(&attachment.me()?, attachment.view()?);
+    /// As for [`notify_one`](Self::notify_one).
+    pub fn notify_all(&self) -> LockResult<()> {
+        let Found { region, condvar } = self.found.get();
+        let attachment = region.attachment();
+        condvar.notify_all(&attachment.me()?, attachment.my_view());
         Ok(())
     }
 
     /// Frees the mutex of `guard`, waits to be notified, and takes the mutex again.
     ///
-    /// If the mutex was [inconsistent](MutexGuard::is_inconsistent), it stays so, and whoever takes it next
-    /// is told.
-    ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over the guard, as [`Mutex::lock`](crate::Mutex::lock) does. With all
-    /// others the mutex is not held any more: [`LockError::Unrecoverable`]; [`RegionError::OtherSpace`] if
-    /// the mutex was opened through another [`Space`](crate::Space); [`RegionError::Fenced`].
-    pub fn wait<'m, T: Plain>(
-        &self,
-        guard: MutexGuard<'m, T>,
-    ) -> Result<MutexGuard<'m, T>, LockError<MutexGuard<'m, T>>> {
+    /// As for [`Mutex::lock`](crate::Mutex::lock); [`RegionError::OtherSpace`] if
+    /// the mutex was opened through another [`Space`](crate::Space). The mutex is not held any more then.
+    pub fn wait<'m, T: Plain>(&self, guard: MutexGuard<'m, T>) -> LockResult<MutexGuard<'m, T>> {
         self.wait_until(guard, None).map(|(guard, _)| guard)
     }
 
@@ -146,20 +135,21 @@ impl Condvar<'_> {
         &self,
         guard: MutexGuard<'m, T>,
         timeout: Duration,
-    ) -> Woken<'m, T> {
-        self.wait_until(guard, Some(self.mapping.attachment().deadline(timeout)))
+    ) -> LockResult<(MutexGuard<'m, T>, Waited)> {
+        let deadline = self.found.get().region.attachment().deadline(timeout);
+        self.wait_until(guard, Some(deadline))
     }
 
-    /// Waits as long as `condition` is true of the data, and until their mutex is held.
+    /// Waits as long as `condition` is true, and until the mutex is held.
     ///
     /// # Errors
-    /// As for [`wait`](Self::wait); [`LockError::OwnerDied`] whatever the condition says.
+    /// As for [`wait`](Self::wait), whatever the condition says.
     pub fn wait_while<'m, T: Plain>(
         &self,
         mut guard: MutexGuard<'m, T>,
-        condition: impl Fn(&T) -> bool,
-    ) -> Result<MutexGuard<'m, T>, LockError<MutexGuard<'m, T>>> {
-        while condition(&guard.get()?) {
+        condition: impl Fn(&MutexGuard<'m, T>) -> bool,
+    ) -> LockResult<MutexGuard<'m, T>> {
+        while condition(&guard) {
             guard = self.wait(guard)?;
         }
         Ok(guard)
@@ -169,17 +159,13 @@ impl Condvar<'_> {
         &self,
         guard: MutexGuard<'m, T>,
         deadline: Option<u64>,
-    ) -> Woken<'m, T> {
-        let attachment = self.mapping.attachment();
-        if !Arc::ptr_eq(attachment, guard.mapping().attachment()) {
+    ) -> LockResult<(MutexGuard<'m, T>, Waited)> {
+        let Found { region, condvar } = self.found.get();
+        let attachment = region.attachment();
+        if !Arc::ptr_eq(attachment, guard.region().attachment()) {
             return Err(RegionError::OtherSpace.into());
         }
         let me = attachment.me()?;
-        let lent =
-            guard.lend(&me, |mutex| self.condvar.wait(mutex, &me, attachment.my_view(), deadline));
-        match lent.map_err(refused)? {
-            (guard, (Taken::Clean, waited)) => Ok((guard, waited)),
-            (guard, (Taken::OwnerDied, _)) => Err(LockError::OwnerDied(guard)),
-        }
+        guard.lend(&me, |mutex| condvar.wait(mutex, &me, attachment.my_view(), deadline))
     }
 }

@@ -40,31 +40,26 @@ impl<T, F> Field<T, F> {
     }
 }
 
-/// Names a field of a plain struct, for `get_field` and `set_field` of a guard: they copy it, and leave
-/// the others where they are.
+/// Names a field of a plain struct, for `field` of a guard or a [`Part`](crate::Part): it is read and written, and
+/// the others stay where they are.
 ///
 /// # Examples
 /// ```
-/// use commonhold::{Access, Mutex, Space, field, zerocopy::{FromBytes, Immutable, IntoBytes}};
+/// use commonhold::{Mutex, Space, field};
 ///
-/// #[derive(FromBytes, IntoBytes, Immutable)]
-/// #[repr(C)]
-/// struct Account {
-///     balance: i64,
-///     history: [i64; 31],
+/// commonhold::plain! {
+///     /// A row.
+///     struct Account { balance: i64, history: [i64; 31] }
 /// }
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-field-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// space.create("account", Mutex::<Account>::SIZE)?;
-/// let mapping = space.map("account", Access::ReadWrite)?;
-/// let account = mapping.open::<Mutex<Account>>(0)?;
-/// let guard = account.lock().map_err(|error| error.to_string())?;
-/// let balance = guard.get_field(field!(Account, balance))?;
-/// guard.set_field(field!(Account, balance), &(balance + 10))?;
-/// # assert_eq!(guard.get()?.balance, 10);
+/// let account = space.record::<Mutex<Account>>("account")?;
+/// let guard = account.lock()?;
+/// guard.field(field!(Account, balance)).with_mut(|balance| *balance += 10);
+/// # assert_eq!(guard.get().balance, 10);
 /// # drop(guard);
-/// # drop(mapping);
+/// # drop(account);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
@@ -80,52 +75,90 @@ macro_rules! field {
     };
 }
 
+/// Makes a struct that may lie in shared bytes: `repr(C)`, with the traits of [`Plain`](crate::Plain) derived, and
+/// [`Clone`], [`Copy`] and [`Debug`]. It does not compile if the struct has padding, or a field that not every bit
+/// pattern may inhabit.
+///
+/// # Examples
+/// ```
+/// commonhold::plain! {
+///     /// A point in the plane.
+///     #[derive(PartialEq)]
+///     pub struct Point { pub x: f64, pub y: f64 }
+/// }
+/// let point = Point { x: 1.0, y: 2.0 };
+/// assert_eq!(point, point.clone());
+/// ```
+/// Between these two there would be three bytes that nobody writes:
+/// ```compile_fail,E0277
+/// commonhold::plain! {
+///     struct Padded { tag: u8, value: u32 }
+/// }
+/// ```
+#[macro_export]
+macro_rules! plain {
+    ($(#[$about:meta])* $visible:vis struct $($rest:tt)*) => {
+        $(#[$about])*
+        #[derive(
+            Debug, Clone, Copy,
+            $crate::zerocopy::FromBytes,
+            $crate::zerocopy::IntoBytes,
+            $crate::zerocopy::Immutable,
+        )]
+        #[zerocopy(crate = "commonhold::zerocopy")]
+        #[repr(C)]
+        $visible struct $($rest)*
+    };
+}
+
 /// Makes a struct of records, one after the other: opened as a whole, each field a lock of its own.
 ///
 /// # Examples
 /// ```
-/// use commonhold::{Access, Mutex, Record, RwLock, Space, records};
+/// use commonhold::{Mutex, RwLock, Space, records};
 ///
 /// records! {
 ///     /// A row of the table.
-///     struct Account<'a> {
-///         balance: Mutex<'a, i64>,
-///         log: RwLock<'a, [u64; 8]>,
+///     struct Account {
+///         balance: Mutex<i64>,
+///         log: RwLock<[u64; 8]>,
 ///     }
 /// }
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-records-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// space.create("accounts", 100 * Account::SIZE)?;
-/// let accounts = space.map("accounts", Access::ReadWrite)?;
-/// let account: Account = accounts.open(42 * Account::SIZE)?;
-/// account.balance.lock().map_err(|error| error.to_string())?.set(&-7)?;
-/// account.log.write().map_err(|error| error.to_string())?.update(|log| log[0] += 1)?;
+/// let accounts = space.map_or_create("accounts", 100 * Account::SIZE)?;
+/// let accounts = accounts.open_array::<Account>(0, 100)?;
+/// let account = accounts.get(42)?;
+/// account.balance.lock()?.set(-7);
+/// account.log.write()?.at(0)?.with_mut(|entry| *entry += 1);
+/// # drop(account);
 /// # drop(accounts);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
 /// # }
+/// # use commonhold::Record as _;
 /// ```
 #[macro_export]
 macro_rules! records {
     (
         $(#[$about:meta])*
-        $visible:vis struct $name:ident<$life:lifetime> {
+        $visible:vis struct $name:ident {
             $($(#[$field_about:meta])* $field_visible:vis $field:ident: $type:ty),+ $(,)?
         }
     ) => {
         $(#[$about])*
-        #[derive(Debug)]
-        $visible struct $name<$life> {
+        #[derive(Debug, Clone)]
+        $visible struct $name {
             $($(#[$field_about])* $field_visible $field: $type,)+
         }
 
-        impl<$life> $crate::Record<$life> for $name<$life> {
-            const SIZE: u64 = 0 $(+ <$type as $crate::Record<$life>>::SIZE)+;
+        impl $crate::Record for $name {
+            const SIZE: u64 = 0 $(+ <$type as $crate::Record>::SIZE)+;
 
             fn open(
-                mapping: &$life $crate::Mapping,
+                mapping: &$crate::Mapping,
                 offset: u64,
             ) -> ::core::result::Result<Self, $crate::RegionError> {
                 // All of it must fit before anything of it is tagged.
@@ -133,8 +166,8 @@ macro_rules! records {
                 let mut end = offset;
                 $(
                     let begin = end;
-                    end += <$type as $crate::Record<$life>>::SIZE;
-                    let $field = <$type as $crate::Record<$life>>::open(mapping, begin)?;
+                    end += <$type as $crate::Record>::SIZE;
+                    let $field = <$type as $crate::Record>::open(mapping, begin)?;
                 )+
                 debug_assert_eq!(end - offset, Self::SIZE);
                 Ok(Self { $($field),+ })

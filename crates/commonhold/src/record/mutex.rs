@@ -1,43 +1,60 @@
 //! The mutex that has its data with it.
 
-use std::time::Duration;
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use commonhold_layout::RecordKind;
+use commonhold_layout::{LockWord, RecordKind};
 use commonhold_sync as sync;
+use commonhold_sync::{Release, Taken};
+use commonhold_window::Run;
+use yoke::Yokeable;
 
-use super::{Field, Plain, Plan, Record, open, value::Value};
-use crate::{LockError, Mapping, RawMutex, RawMutexGuard, RegionError};
+use super::{Plan, Record, open};
+use crate::{
+    BoxError, LockResult, Mapping, Part, Plain, RawMutexGuard, Recovered, RegionError,
+    data::{Gate, Span, reads, writes},
+    lock::{
+        Denied, Guard, RawWords, Site,
+        take::{self, Exclusive, Repair},
+    },
+    mapping::Handle,
+    region::MappedRegion,
+};
 
 type Words<T> = Plan<T, { commonhold_layout::record_words::MUTEX }>;
 
-/// A mutex and the `T` that it protects, in the bytes of a region.
+/// Where the parts of a mutex lie.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Found<'a> {
+    raw: RawWords<'a>,
+    data: Run<'a>,
+}
+
+/// What repairs the data of a mutex.
+type Repairer<T> = dyn Fn(&MutexGuard<'_, T>) -> Result<(), BoxError> + Send + Sync;
+
+/// A mutex and the `T` that it protects, in the bytes of a region. It can be kept in a struct, cloned, and sent to
+/// other threads; it keeps its region mapped.
 ///
-/// What the death of its holder does: whoever takes the mutex next is told so, by
-/// [`LockError::OwnerDied`], and has it. The death of a waiter does nothing.
+/// What the death of its holder does: the mutex is free at once, and whoever takes it is told so, by
+/// [`LockError::OwnerDied`](crate::LockError::OwnerDied), until somebody has repaired the data. The death of a waiter
+/// does nothing.
 ///
 /// # Examples
+/// Half of the pair may have been written when its writer was killed; this makes it whole, for all ways to lock:
 /// ```
-/// use commonhold::{Access, LockError, Mutex, Space};
+/// use commonhold::{Mutex, Space};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-typed-mutex-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// space.create("pair", Mutex::<[u64; 2]>::SIZE)?;
-/// let mapping = space.map("pair", Access::ReadWrite)?;
-/// let pair = mapping.open::<Mutex<[u64; 2]>>(0)?;
-/// let guard = match pair.lock() {
-///     Ok(guard) => guard,
-///     Err(LockError::OwnerDied(guard)) => {
-///         // Its last owner was killed in the middle of a change. Repair the data, then say so.
-///         guard.set(&[0, 0])?;
-///         guard.mark_consistent()?;
-///         guard
-///     }
-///     Err(error) => return Err(error.to_string().into()),
-/// };
-/// guard.update(|pair| pair[0] += 1)?;
-/// assert_eq!(guard.get()?, [1, 0]);
+/// let pair = space.record::<Mutex<[u64; 2]>>("pair")?.repaired_by(|pair| {
+///     pair.at(1)?.set(pair.at(0)?.get());
+///     Ok(())
+/// });
+/// let guard = pair.lock()?;
+/// guard.with_mut(|pair| *pair = [pair[0] + 1, pair[1] + 1]);
+/// assert_eq!(guard.get(), [1, 1]);
 /// # drop(guard);
-/// # drop(mapping);
+/// # drop(pair);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
@@ -51,190 +68,263 @@ type Words<T> = Plan<T, { commonhold_layout::record_words::MUTEX }>;
 ///     sent(mutex.lock());
 /// }
 /// ```
-#[derive(Debug)]
-pub struct Mutex<'a, T> {
-    raw: RawMutex<'a>,
-    value: Value<'a, T>,
+pub struct Mutex<T: Plain> {
+    found: Handle<Found<'static>>,
+    repair: Option<Arc<Repairer<T>>>,
+    of: PhantomData<fn() -> T>,
 }
 
-impl<T> Clone for Mutex<'_, T> {
+impl<T: Plain> Clone for Mutex<T> {
     fn clone(&self) -> Self {
-        *self
+        Self { found: self.found.clone(), repair: self.repair.clone(), of: PhantomData }
     }
 }
 
-impl<T> Copy for Mutex<'_, T> {}
+impl<T: Plain> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutex").field("at", &self.site().at).finish_non_exhaustive()
+    }
+}
 
-impl<'a, T: Plain> Record<'a> for Mutex<'a, T> {
+impl<T: Plain> Record for Mutex<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
-    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
-        let opened = open::<T, _>(mapping, offset, RecordKind::Mutex)?;
-        let [word] = opened.words;
-        let raw = RawMutex::of(mapping, commonhold_sync::Mutex::new(word, opened.at))?;
-        Ok(Self { raw, value: Value::of(opened.data) })
+    fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+        let found = mapping.found(|region| {
+            let opened = open::<T, _>(region, offset, RecordKind::Mutex)?;
+            let [word] = opened.words;
+            let raw = RawWords::of(region, sync::Mutex::new(word, opened.at))?;
+            Ok(Found { raw, data: opened.data })
+        })?;
+        Ok(Self { found, repair: None, of: PhantomData })
     }
 }
 
-impl<T: Plain> Mutex<'_, T> {
+impl<'a, T: Plain> Exclusive<'a> for &'a Mutex<T> {
+    type Held = LockWord;
+    type Guard = MutexGuard<'a, T>;
+
+    fn site(self) -> Site<'a> {
+        self.raw().site()
+    }
+
+    fn look(self) -> LockWord {
+        self.raw().look()
+    }
+
+    fn take(self, deadline: Option<u64>) -> Result<(LockWord, Taken), Denied> {
+        self.raw().take(deadline)
+    }
+
+    #[inline(always)]
+    fn guard(self, held: LockWord) -> MutexGuard<'a, T> {
+        MutexGuard { mutex: self, raw: self.raw().guard(held) }
+    }
+}
+
+impl<T: Plain> Mutex<T> {
     /// Bytes that it takes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
     /// Where in them its `T` begins.
     pub const DATA: u64 = Words::<T>::DATA;
-}
 
-impl<'a, T: Plain> Mutex<'a, T> {
+    #[inline(always)]
+    fn raw(&self) -> &RawWords<'_> {
+        &self.found.get().raw
+    }
+
+    fn deadline(&self, timeout: Duration) -> Option<u64> {
+        Some(self.raw().region().attachment().deadline(timeout))
+    }
+
+    /// The same mutex, with what makes its data whole after a death: every way to take this handle, also after the
+    /// wait for a condition, repairs first. If the repair fails, or panics, the mutex stays inconsistent.
+    #[must_use]
+    pub fn repaired_by(
+        self,
+        repair: impl Fn(&MutexGuard<'_, T>) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { repair: Some(Arc::new(repair)), ..self }
+    }
+
+    #[inline(always)]
+    fn lock_quickly(&self) -> Option<MutexGuard<'_, T>> {
+        Some(MutexGuard { mutex: self, raw: self.raw().lock_quickly()? })
+    }
+
+    #[inline(always)]
+    fn lock_until(&self, deadline: Option<u64>) -> LockResult<MutexGuard<'_, T>> {
+        match whole(self, deadline) {
+            Ok(held) => Ok(self.guard(held)),
+            Err(refusal) => Err(*refusal),
+        }
+    }
+
     /// Takes the mutex, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over the guard of a mutex whose owner died;
-    /// [`LockError::Deadlock`] if this thread has it; [`LockError::Unrecoverable`].
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change: the
+    /// mutex is free, and stays inconsistent for whoever can repair it.
+    /// [`Deadlock`](crate::LockError::Deadlock) if this thread has it;
+    /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
-    pub fn lock(&self) -> Result<MutexGuard<'a, T>, LockError<MutexGuard<'a, T>>> {
-        self.guarded(self.raw.lock())
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        match self.lock_quickly() {
+            Some(guard) => Ok(guard),
+            None => self.lock_until(None),
+        }
     }
 
-    /// Takes the mutex if that needs no waiting.
+    /// Takes the mutex if that needs no waiting; `None` if somebody living has it.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody living holds it.
-    pub fn try_lock(&self) -> Result<MutexGuard<'a, T>, LockError<MutexGuard<'a, T>>> {
-        self.guarded(self.raw.try_lock())
+    /// As for [`lock`](Self::lock).
+    pub fn try_lock(&self) -> LockResult<Option<MutexGuard<'_, T>>> {
+        with_repair(self, |repair| take::whole_at_once(self, repair))
     }
 
     /// Takes the mutex, waiting so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn lock_for(
-        &self,
-        timeout: Duration,
-    ) -> Result<MutexGuard<'a, T>, LockError<MutexGuard<'a, T>>> {
-        self.guarded(self.raw.lock_for(timeout))
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) says who has it; and as for [`lock`](Self::lock).
+    pub fn lock_for(&self, timeout: Duration) -> LockResult<MutexGuard<'_, T>> {
+        self.lock_until(self.deadline(timeout))
     }
 
+    /// Takes the mutex, and has `repair` make whole what an owner left that died in the middle of a change.
+    ///
+    /// # Errors
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the mutex is free, and inconsistent as
+    /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
-    fn guarded(
-        &self,
-        taken: Result<RawMutexGuard<'a>, LockError<RawMutexGuard<'a>>>,
-    ) -> Result<MutexGuard<'a, T>, LockError<MutexGuard<'a, T>>> {
-        let value = self.value;
-        match taken {
-            Ok(raw) => Ok(MutexGuard { raw, value }),
-            Err(error) => Err(error.map(|raw| MutexGuard { raw, value })),
+    pub fn lock_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&MutexGuard<'a, T>) -> Result<(), BoxError>,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        match self.lock_quickly() {
+            Some(guard) => Ok(guard),
+            None => take::repairing(self, None, repair),
         }
+    }
+
+    /// Takes the mutex in whatever state it is, for those who decide themselves.
+    ///
+    /// # Errors
+    /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
+    pub fn lock_recover(&self) -> LockResult<Recovered<MutexGuard<'_, T>>> {
+        take::recovered(self, None)
+    }
+
+    /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<MutexGuard<'_, T>>> {
+        take::recovered(self, self.deadline(timeout))
     }
 
     /// Makes the mutex as good as new. What it protects stays as it is.
     ///
     /// # Errors
-    /// [`RegionError::TimedOut`] if somebody holds it.
-    pub fn reset(&self) -> Result<(), RegionError> {
-        self.raw.reset()
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody has it.
+    pub fn reset(&self) -> LockResult<()> {
+        self.raw().reset()
     }
+}
+
+/// Has `taking` take the mutex, with what repairs its data if that is known.
+fn with_repair<'a, T: Plain, R>(
+    mutex: &'a Mutex<T>,
+    taking: impl FnOnce(Option<Repair<'_, MutexGuard<'a, T>>>) -> R,
+) -> R {
+    match &mutex.repair {
+        Some(repair) => taking(Some(&|guard: &MutexGuard<'a, T>| repair(guard))),
+        None => taking(None),
+    }
+}
+
+#[cold]
+fn whole<T: Plain>(
+    mutex: &Mutex<T>,
+    deadline: Option<u64>,
+) -> Result<LockWord, Box<crate::LockError>> {
+    with_repair(mutex, |repair| take::whole(mutex, deadline, repair))
 }
 
 /// A mutex, held: the way to what it protects.
-#[derive(Debug)]
+///
+/// It borrows its [`Mutex`], as guards of `std` do. In edition 2021 a guard in the last expression of a function outlives
+/// the function's variables: where the mutex is one of them, `let now = mutex.lock()?.get(); Ok(now)` compiles, and
+/// `Ok(mutex.lock()?.get())` from edition 2024 on.
 #[must_use = "the mutex is freed when its guard is dropped"]
-pub struct MutexGuard<'a, T> {
+pub struct MutexGuard<'a, T: Plain> {
+    mutex: &'a Mutex<T>,
     raw: RawMutexGuard<'a>,
-    value: Value<'a, T>,
 }
 
-impl<'a, T> MutexGuard<'a, T> {
-    pub(crate) const fn mapping(&self) -> &'a Mapping {
-        self.raw.mapping()
+impl<T: Plain> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MutexGuard").field("mutex", self.mutex).finish_non_exhaustive()
+    }
+}
+
+impl<'a, T: Plain> MutexGuard<'a, T> {
+    #[inline]
+    fn part(&self) -> Part<'_, T> {
+        Part::of(Span::new(self.mutex.found.get().data, Gate::Region(self.raw.region())))
     }
 
-    /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails.
+    pub(crate) const fn region(&self) -> &'a MappedRegion {
+        self.raw.region()
+    }
+
+    /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails. What an owner left half
+    /// changed meanwhile is repaired, if this handle knows how.
     pub(crate) fn lend<R>(
         self,
         me: &sync::Thread<'_>,
-        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, sync::LockError>,
-    ) -> Result<(Self, R), sync::LockError> {
-        let value = self.value;
-        self.raw.lend(me, wait).map(|(raw, result)| (Self { raw, value }, result))
+        wait: impl FnOnce(&sync::Mutex<'a>) -> Result<(Taken, R), sync::LockError>,
+    ) -> LockResult<(Self, R)> {
+        let (mutex, site) = (self.mutex, self.raw.site());
+        match self.raw.lend(me, wait) {
+            Ok((raw, (Taken::Clean, result))) => Ok((Self { mutex, raw }, result)),
+            Ok((raw, (Taken::OwnerDied(who), result))) => {
+                let held = raw.into_held();
+                let held = with_repair(mutex, |repair| take::settled(mutex, held, who, repair))?;
+                Ok((mutex.guard(held), result))
+            }
+            Err(error) => Err(site.error(error.into(), mutex.look().left_by())),
+        }
     }
-}
 
-impl<T: Plain> MutexGuard<'_, T> {
-    /// A copy of the data.
+    /// Frees the mutex, and says whether it still was this process's, and all that was set was written.
     ///
     /// # Errors
-    /// [`RegionError::Forked`].
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
+    /// [`LockError::Forked`](crate::LockError::Forked).
     #[inline]
-    pub fn get(&self) -> Result<T, RegionError> {
-        self.value.get(self.raw.mapping())
-    }
-
-    /// Writes the data.
-    ///
-    /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`]; nothing has
-    /// been written then.
-    #[inline]
-    pub fn set(&self, value: &T) -> Result<(), RegionError> {
-        self.value.set(self.raw.mapping(), value)
-    }
-
-    /// Changes a copy of the data and writes that back. If `change` panics, nothing is written.
-    ///
-    /// # Errors
-    /// As for [`set`](Self::set).
-    #[inline]
-    pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, RegionError> {
-        self.value.update(self.raw.mapping(), change)
-    }
-
-    /// A copy of one [field](crate::field).
-    ///
-    /// # Errors
-    /// As for [`get`](Self::get).
-    #[inline]
-    pub fn get_field<F: Plain>(&self, field: Field<T, F>) -> Result<F, RegionError> {
-        self.value.get_field(self.raw.mapping(), field)
-    }
-
-    /// Writes one [field](crate::field).
-    ///
-    /// # Errors
-    /// As for [`set`](Self::set).
-    #[inline]
-    pub fn set_field<F: Plain>(&self, field: Field<T, F>, value: &F) -> Result<(), RegionError> {
-        self.value.set_field(self.raw.mapping(), field, value)
-    }
-}
-
-impl<T> MutexGuard<'_, T> {
-    /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline(always)]
-    pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        self.raw.mark_consistent()
-    }
-
-    /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
-    #[must_use]
-    pub fn is_inconsistent(&self) -> bool {
-        self.raw.is_inconsistent()
-    }
-
-    /// As [`LockGuard::leave`](crate::LockGuard::leave).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn leave(self) -> Result<(), RegionError> {
-        self.raw.leave()
-    }
-
-    /// As [`LockGuard::unlock`](crate::LockGuard::unlock).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn unlock(self) -> Result<(), RegionError> {
+    pub fn unlock(self) -> LockResult<()> {
         self.raw.unlock()
+    }
+
+    /// Frees the mutex with the data half changed: whoever takes it next is told so.
+    ///
+    /// # Errors
+    /// As for [`unlock`](Self::unlock).
+    pub fn leave_inconsistent(self) -> LockResult<()> {
+        self.raw.leave_inconsistent()
+    }
+}
+
+reads!(['a, T: Plain] ['a, F: Plain, const N: usize] MutexGuard<'a, T>, MutexGuard<'a, [F; N]>, crate::Writing);
+writes!(['a, T: Plain] MutexGuard<'a, T>);
+
+impl<T: Plain> Guard for MutexGuard<'_, T> {
+    fn set_consistent(&self) -> LockResult<()> {
+        self.raw.set_consistent()
+    }
+
+    fn free(self, how: Release) -> LockResult<()> {
+        self.raw.free(how)
     }
 }

@@ -1,100 +1,131 @@
 //! A value that is made once.
 
-use std::{convert::Infallible, fmt, marker::PhantomData, mem::ManuallyDrop, time::Duration};
+use std::{fmt, marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
 use commonhold_layout::{RecordKind, record_words};
 use commonhold_sync as sync;
-use commonhold_sync::{Start, Taken};
+use commonhold_sync::{LockError as Core, Start};
+use commonhold_window::Run;
+use yoke::Yokeable;
 
-use super::{Plain, Plan, Record, open, value::Value};
-use crate::{LockError, Mapping, RegionError, lock::refused};
+use super::{Plan, Record, open};
+use crate::{
+    BoxError, LockError, LockResult, Mapping, Part, Plain, RegionError, RepairFailed, Writing,
+    data::{Gate, Span},
+    lock::{Denied, Site},
+    mapping::Handle,
+    region::MappedRegion,
+};
 
 type Words<T> = Plan<T, { record_words::ONCE }>;
 
-/// A `T` in the bytes of a region that one makes and all can read from then on, without a lock.
+/// Where the parts lie.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Found<'a> {
+    region: &'a MappedRegion,
+    once: sync::Once<'a>,
+    data: Run<'a>,
+}
+
+/// A `T` in the bytes of a region that one makes and all can read from then on, without a lock. It can be kept in a
+/// struct, cloned, and sent to other threads; it keeps its region mapped.
 ///
-/// What a death does: if whoever makes the value dies, the next has its turn, and is told so by
-/// [`LockError::OwnerDied`] ([`get_or_init`](Self::get_or_init) just begins anew). The death of one who
+/// What a death does: if whoever makes the value dies, the next has its turn, and begins anew. The death of one who
 /// waits does nothing, nor does that of whoever made the value, once it is made.
 ///
 /// # Examples
 /// ```
-/// use commonhold::{Access, Once, Space};
+/// use commonhold::{OnceLock, Space};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-once-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// space.create("seed", Once::<u64>::SIZE)?;
-/// let mapping = space.map("seed", Access::ReadWrite)?;
-/// let seed = mapping.open::<Once<u64>>(0)?;
-/// assert_eq!(seed.get()?, None);
+/// let seed = space.record::<OnceLock<u64>>("seed")?;
+/// assert_eq!(seed.get(), None);
 /// // Of all processes that come here, one calls the function.
 /// assert_eq!(seed.get_or_init(|| 42)?, 42);
-/// assert_eq!(seed.get()?, Some(42));
-/// # drop(mapping);
+/// assert_eq!(seed.get(), Some(42));
+/// # drop(seed);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Once<'a, T> {
-    mapping: &'a Mapping,
-    once: sync::Once<'a>,
-    value: Value<'a, T>,
+pub struct OnceLock<T: Plain> {
+    found: Handle<Found<'static>>,
+    of: PhantomData<fn() -> T>,
 }
 
-impl<T> Clone for Once<'_, T> {
+impl<T: Plain> Clone for OnceLock<T> {
     fn clone(&self) -> Self {
-        *self
+        Self { found: self.found.clone(), of: PhantomData }
     }
 }
 
-impl<T> Copy for Once<'_, T> {}
-
-impl<T> fmt::Debug for Once<'_, T> {
+impl<T: Plain> fmt::Debug for OnceLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Once").field("value", &self.value).finish_non_exhaustive()
+        f.debug_struct("OnceLock").field("at", &self.site().at).finish_non_exhaustive()
     }
 }
 
-impl<'a, T: Plain> Record<'a> for Once<'a, T> {
+impl<T: Plain> Record for OnceLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
-    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
-        let opened = open::<T, _>(mapping, offset, RecordKind::Once)?;
-        let [word] = opened.words;
-        let once = sync::Once::new(word, opened.at);
-        Ok(Self { mapping, once, value: Value::of(opened.data) })
+    fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+        let found = mapping.found(|region| {
+            let opened = open::<T, _>(region, offset, RecordKind::Once)?;
+            let [word] = opened.words;
+            let once = sync::Once::new(word, opened.at);
+            Ok(Found { region, once, data: opened.data })
+        })?;
+        Ok(Self { found, of: PhantomData })
     }
 }
 
-impl<T: Plain> Once<'_, T> {
+/// Whose turn it is to make a value.
+#[must_use]
+pub enum Turn<'a, T: Plain> {
+    /// Nobody's: this is it.
+    Done(T),
+    /// The caller's.
+    Mine(OnceLockGuard<'a, T>),
+}
+
+impl<T: Plain + fmt::Debug> fmt::Debug for Turn<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(value) => f.debug_tuple("Done").field(value).finish(),
+            Self::Mine(guard) => f.debug_tuple("Mine").field(guard).finish(),
+        }
+    }
+}
+
+impl<T: Plain> OnceLock<T> {
     /// Bytes that it takes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
     /// Where in them its `T` begins.
     pub const DATA: u64 = Words::<T>::DATA;
-}
 
-/// Whose turn it is to make a value.
-#[derive(Debug)]
-#[must_use]
-pub enum Turn<'a, T> {
-    /// Nobody's: this is it.
-    Done(T),
-    /// The caller's.
-    Mine(OnceGuard<'a, T>),
-}
+    fn site(&self) -> Site<'_> {
+        let Found { region, once, .. } = self.found.get();
+        Site { region, at: Some(once.at()) }
+    }
 
-impl<'a, T: Plain> Once<'a, T> {
+    #[inline]
+    fn part(&self) -> Part<'_, T, Writing> {
+        let Found { region, data, .. } = self.found.get();
+        Part::of(Span::new(*data, Gate::Region(region)))
+    }
+
     /// The value, if it is made.
     ///
-    /// # Errors
-    /// [`RegionError::Forked`].
+    /// # Panics
+    /// In a child made by `fork`.
     #[inline]
-    pub fn get(&self) -> Result<Option<T>, RegionError> {
-        if self.mapping.attachment().is_forked() {
-            return Err(RegionError::Forked);
-        }
-        if self.once.is_done() { self.value.get(self.mapping).map(Some) } else { Ok(None) }
+    #[must_use]
+    pub fn get(&self) -> Option<T> {
+        let Found { region, once, .. } = self.found.get();
+        // In a forked child the memory is not mapped: reading says so.
+        (region.attachment().is_forked() || once.is_done()).then(|| self.part().get())
     }
 
     /// The value; if nobody has made it, `make` does. Others that want it wait meanwhile.
@@ -102,18 +133,25 @@ impl<'a, T: Plain> Once<'a, T> {
     /// If whoever was making it died, or panicked, it is made anew.
     ///
     /// # Errors
-    /// [`LockError::Deadlock`] if this thread is at it already; [`LockError::Region`].
-    pub fn get_or_init(&self, make: impl FnOnce() -> T) -> Result<T, LockError<Infallible>> {
-        let guard = match self.begin() {
-            Ok(Turn::Done(value)) => return Ok(value),
-            Ok(Turn::Mine(guard)) | Err(LockError::OwnerDied(guard)) => guard,
-            Err(LockError::Deadlock) => return Err(LockError::Deadlock),
-            Err(LockError::WriterDied) => return Err(LockError::WriterDied),
-            Err(LockError::TimedOut) => return Err(LockError::TimedOut),
-            Err(LockError::Unrecoverable) => return Err(LockError::Unrecoverable),
-            Err(LockError::Region(error)) => return Err(error.into()),
+    /// [`LockError::Deadlock`] if this thread is at it already; [`LockError::Fenced`]; [`LockError::Forked`].
+    pub fn get_or_init(&self, make: impl FnOnce() -> T) -> LockResult<T> {
+        self.get_or_try_init(|| Ok(make()))
+    }
+
+    /// As [`get_or_init`](Self::get_or_init), where making the value can fail: then it is not made, and the next has
+    /// its turn.
+    ///
+    /// # Errors
+    /// [`LockError::RepairFailed`] with the error of `make`, and as there.
+    pub fn get_or_try_init(&self, make: impl FnOnce() -> Result<T, BoxError>) -> LockResult<T> {
+        let guard = match self.begin()? {
+            Turn::Done(value) => return Ok(value),
+            Turn::Mine(guard) => guard,
         };
-        let value = make();
+        let value = make().map_err(|error| {
+            let place = *self.site().place(None);
+            LockError::RepairFailed(Box::new(RepairFailed { place, error }))
+        })?;
         guard.complete(&value)?;
         Ok(value)
     }
@@ -121,81 +159,104 @@ impl<'a, T: Plain> Once<'a, T> {
     /// Waits until the value is made, or is the caller's to make.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands the turn over if somebody has begun before, and died or gave up;
-    /// [`LockError::Deadlock`] if this thread has the turn.
+    /// [`LockError::Deadlock`] if this thread has the turn; [`LockError::Fenced`]; [`LockError::Forked`].
     #[inline]
-    pub fn begin(&self) -> Result<Turn<'a, T>, LockError<OnceGuard<'a, T>>> {
-        match self.get()? {
-            Some(value) => Ok(Turn::Done(value)),
-            None => self.begin_until(None),
-        }
+    pub fn begin(&self) -> LockResult<Turn<'_, T>> {
+        self.begin_until(None).map_err(|denied| self.error(denied))
     }
 
-    /// As [`begin`](Self::begin), but does not wait.
+    /// As [`begin`](Self::begin), but does not wait; `None` if somebody living is making it.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody living is making it.
-    pub fn try_begin(&self) -> Result<Turn<'a, T>, LockError<OnceGuard<'a, T>>> {
-        self.begin_until(Some(0))
+    /// As there.
+    pub fn try_begin(&self) -> LockResult<Option<Turn<'_, T>>> {
+        match self.begin_until(Some(0)) {
+            Ok(turn) => Ok(Some(turn)),
+            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(denied) => Err(self.error(denied)),
+        }
     }
 
     /// As [`begin`](Self::begin), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn begin_for(&self, timeout: Duration) -> Result<Turn<'a, T>, LockError<OnceGuard<'a, T>>> {
-        self.begin_until(Some(self.mapping.attachment().deadline(timeout)))
+    /// [`LockError::TimedOut`], and as there.
+    pub fn begin_for(&self, timeout: Duration) -> LockResult<Turn<'_, T>> {
+        let deadline = self.found.get().region.attachment().deadline(timeout);
+        self.begin_until(Some(deadline)).map_err(|denied| self.error(denied))
     }
 
     #[cold]
-    fn begin_until(
-        &self,
-        deadline: Option<u64>,
-    ) -> Result<Turn<'a, T>, LockError<OnceGuard<'a, T>>> {
-        let attachment = self.mapping.attachment();
+    fn error(&self, denied: Denied) -> LockError {
+        let owner = self.site().owner(|| self.found.get().once.look());
+        self.site().error(denied, owner)
+    }
+
+    fn begin_until(&self, deadline: Option<u64>) -> Result<Turn<'_, T>, Denied> {
+        let Found { region, once, .. } = self.found.get();
+        let attachment = region.attachment();
         let me = attachment.me()?;
-        let guard = || OnceGuard { once: *self, not_send: PhantomData };
-        match self.once.begin(&me, attachment.my_view(), deadline).map_err(refused)? {
-            Start::Done => Ok(Turn::Done(self.value.get(self.mapping)?)),
-            Start::Mine(Taken::Clean) => Ok(Turn::Mine(guard())),
-            Start::Mine(Taken::OwnerDied) => Err(LockError::OwnerDied(guard())),
+        match once.begin(&me, attachment.my_view(), deadline)? {
+            Start::Done => Ok(Turn::Done(self.part().get())),
+            Start::Mine(taken) => {
+                let begun_before = taken.is_owner_died();
+                Ok(Turn::Mine(OnceLockGuard { lock: self, begun_before, not_send: PhantomData }))
+            }
         }
     }
 }
 
-/// The turn to make a value. Dropped, it is the next one's, who is told that somebody has begun before.
-#[derive(Debug)]
+/// The turn to make a value. Dropped, it is the next one's.
 #[must_use = "the value is not made when the guard is dropped"]
-pub struct OnceGuard<'a, T> {
-    once: Once<'a, T>,
+pub struct OnceLockGuard<'a, T: Plain> {
+    lock: &'a OnceLock<T>,
+    begun_before: bool,
     /// It is its thread's.
     not_send: PhantomData<*const ()>,
 }
 
-impl<T: Plain> OnceGuard<'_, T> {
+impl<T: Plain> fmt::Debug for OnceLockGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnceLockGuard").field("lock", self.lock).finish_non_exhaustive()
+    }
+}
+
+impl<T: Plain> OnceLockGuard<'_, T> {
+    /// Whether somebody has begun before, and died or gave up.
+    #[must_use]
+    pub const fn begun_before(&self) -> bool {
+        self.begun_before
+    }
+
     /// Writes the value, and makes it everybody's.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`]; the value is not
+    /// [`LockError::Fenced`] if this process was declared dead, [`LockError::Forked`]; the value is not
     /// made then, or by somebody else.
-    pub fn complete(self, value: &T) -> Result<(), RegionError> {
-        let once = self.once;
-        once.value.set(once.mapping, value)?;
-        let attachment = once.mapping.attachment();
+    pub fn complete(self, value: &T) -> LockResult<()> {
+        let lock = self.lock;
+        let Found { region, once, .. } = lock.found.get();
+        if !lock.site().is_live() {
+            return Err(lock.site().not_ours());
+        }
+        lock.part().set_from(value);
+        let attachment = region.attachment();
         let me = attachment.me()?;
-        once.once.complete(&me, attachment.my_view()).map_err(|_| RegionError::Fenced)?;
+        let made = once.complete(&me, attachment.my_view());
+        made.map_err(|_| lock.site().not_ours())?;
         // Nothing is left to give back.
         let _ = ManuallyDrop::new(self);
         Ok(())
     }
 }
 
-impl<T> Drop for OnceGuard<'_, T> {
+impl<T: Plain> Drop for OnceLockGuard<'_, T> {
     fn drop(&mut self) {
-        let attachment = self.once.mapping.attachment();
+        let Found { region, once, .. } = self.lock.found.get();
+        let attachment = region.attachment();
         // Fails only in a forked child, whose turn it is not, or if this peer was declared dead.
         if let Ok(me) = attachment.me() {
-            let _ = self.once.once.give_back(&me, attachment.my_view());
+            let _ = once.give_back(&me, attachment.my_view());
         }
     }
 }

@@ -1,84 +1,52 @@
 //! The reader/writer lock that has its data with it.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use commonhold_host::LinuxPlatform;
-use commonhold_layout::{Offset, Owner, RecordKind, record_words, thread_word};
+use commonhold_layout::{LockWord, Offset, Owner, RecordKind, record_words};
 use commonhold_space::RecordShares;
 use commonhold_sync as sync;
 use commonhold_sync::{Hold, Release, Taken};
+use commonhold_window::Run;
+use yoke::Yokeable;
 
-use super::{Field, Plain, Plan, Record, open, value::Value};
+use super::{Plan, Record, open};
 use crate::{
-    LockError, Mapping, RegionError,
+    BoxError, LockResult, Mapping, Part, Plain, Reading as Reads, Recovered, RegionError, Writing,
     attachment::Near,
+    data::{Gate, Span, reads, writes},
     lock::{
-        Refusal, handed_over,
+        Denied, Guard, Site,
         held::Held,
-        reading::{Readable, Reading},
-        refusal,
+        reading::{Readable, Reading, after_repair, read_at_once, read_whole},
+        take::{self, Exclusive, Repair},
     },
+    mapping::Handle,
+    region::MappedRegion,
 };
 
 type Words<T> = Plan<T, { record_words::RW_LOCK }>;
 
-/// A reader/writer lock and the `T` that it protects, in the bytes of a region.
-///
-/// What a death does: that of a reader, nothing, and writers do not wait for it; that of a writer is told
-/// to all who take the lock, by [`LockError::OwnerDied`], until a writer has repaired the data and said
-/// so; that of one who waits, nothing.
-///
-/// A thread can read under four locks in bytes at a time, the fifth is
-/// [`RegionError::TooManyReadLocks`]. It is not recursive.
-///
-/// # Examples
-/// ```
-/// use commonhold::{Access, RwLock, Space};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-typed-rwlock-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// space.create("limits", RwLock::<[u32; 3]>::SIZE)?;
-/// let mapping = space.map("limits", Access::ReadWrite)?;
-/// let limits = mapping.open::<RwLock<[u32; 3]>>(0)?;
-/// limits.write().map_err(|error| error.to_string())?.set(&[10, 20, 30])?;
-/// let guard = limits.read().map_err(|error| error.to_string())?;
-/// assert_eq!(guard.get()?, [10, 20, 30]);
-/// # drop(guard);
-/// # drop(mapping);
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-pub struct RwLock<'a, T> {
-    pub(super) lock: RecordLock<'a>,
-    pub(super) value: Value<'a, T>,
-}
-
-impl<T> Clone for RwLock<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for RwLock<'_, T> {}
-
-/// The lock alone.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RecordLock<'a> {
-    pub(super) mapping: &'a Mapping,
+/// The words of the lock, found.
+#[derive(Debug, Clone, Copy, Yokeable)]
+pub(crate) struct RecordWords<'a> {
+    region: &'a MappedRegion,
     words: &'a [AtomicU64; record_words::RW_LOCK],
     at: Offset,
     near: Near<'a>,
 }
 
-impl<'a> Readable<'a> for RecordLock<'a> {
+impl<'a> Readable<'a> for RecordWords<'a> {
     type Shares = RecordShares<'a, LinuxPlatform>;
 
     #[inline]
-    fn mapping(&self) -> &'a Mapping {
-        self.mapping
+    fn site(self) -> Site<'a> {
+        Site { region: self.region, at: Some(self.at) }
     }
 
     #[inline]
@@ -88,266 +56,410 @@ impl<'a> Readable<'a> for RecordLock<'a> {
 
     #[inline]
     fn core(&self) -> sync::RwLock<'a, Self::Shares> {
-        self.near.view().record_lock(self.words, self.at, self.mapping.handle())
+        self.near.view().record_lock(self.words, self.at, self.region.handle())
     }
 }
 
-impl<'a, T: Plain> Record<'a> for RwLock<'a, T> {
+/// Where the parts of a lock with its data lie.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Found<'a> {
+    words: RecordWords<'a>,
+    data: Run<'a>,
+}
+
+/// What repairs the data of a lock.
+type Repairer<T> = dyn Fn(&RwLockWriteGuard<'_, T>) -> Result<(), BoxError> + Send + Sync;
+
+/// A reader/writer lock and the `T` that it protects, in the bytes of a region. It can be kept in a struct, cloned,
+/// and sent to other threads; it keeps its region mapped.
+///
+/// What a death does: that of a reader, nothing, and writers do not wait for it; that of a writer is told
+/// to all who take the lock, by [`LockError::OwnerDied`](crate::LockError::OwnerDied), until somebody has repaired the
+/// data, who need not be a writer otherwise; that of one who waits, nothing.
+///
+/// A thread can read under four locks in bytes at a time, the fifth is
+/// [`RegionError::TooManyReadLocks`]. It is not recursive.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RwLock, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-typed-rwlock-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let limits = space.record::<RwLock<[u32; 3]>>("limits")?.repaired_by(|limits| {
+///     // Whatever a writer left half done: begin anew.
+///     limits.set([10; 3]);
+///     Ok(())
+/// });
+/// limits.write()?.set([10, 20, 30]);
+/// assert_eq!(limits.read()?.get(), [10, 20, 30]);
+/// # drop(limits);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct RwLock<T: Plain> {
+    found: Handle<Found<'static>>,
+    repair: Option<Arc<Repairer<T>>>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Plain> Clone for RwLock<T> {
+    fn clone(&self) -> Self {
+        Self { found: self.found.clone(), repair: self.repair.clone(), of: PhantomData }
+    }
+}
+
+impl<T: Plain> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLock").field("at", &self.words().at).finish_non_exhaustive()
+    }
+}
+
+impl<T: Plain> Record for RwLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
-    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
-        let opened = open::<T, _>(mapping, offset, RecordKind::RwLock)?;
-        let near = mapping.attachment().near();
-        let lock = RecordLock { mapping, words: opened.words, at: opened.at, near };
-        Ok(Self { lock, value: Value::of(opened.data) })
+    fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+        let found = mapping.found(|region| {
+            let opened = open::<T, _>(region, offset, RecordKind::RwLock)?;
+            let near = region.attachment().near();
+            let words = RecordWords { region, words: opened.words, at: opened.at, near };
+            Ok(Found { words, data: opened.data })
+        })?;
+        Ok(Self { found, repair: None, of: PhantomData })
     }
 }
 
-impl<T: Plain> RwLock<'_, T> {
+impl<'a, T: Plain> Exclusive<'a> for &'a RwLock<T> {
+    type Held = Owner;
+    type Guard = RwLockWriteGuard<'a, T>;
+
+    fn site(self) -> Site<'a> {
+        self.words().site()
+    }
+
+    fn look(self) -> LockWord {
+        self.words().core().writer().look()
+    }
+
+    #[cold]
+    fn take(self, deadline: Option<u64>) -> Result<(Owner, Taken), Denied> {
+        let attachment = self.words().region.attachment();
+        let me = attachment.me()?;
+        let taken = self.words().core().write(&me, attachment.my_view(), deadline)?;
+        Ok((me.owner(), taken))
+    }
+
+    #[inline(always)]
+    fn guard(self, held: Owner) -> RwLockWriteGuard<'a, T> {
+        let words = self.words();
+        let (site, writer) = (words.site(), words.core().writer());
+        RwLockWriteGuard { lock: self, held: Held::new(site, writer, held, words.near.fork()) }
+    }
+}
+
+impl<T: Plain> RwLock<T> {
     /// Bytes that it takes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
     /// Where in them its `T` begins.
     pub const DATA: u64 = Words::<T>::DATA;
-}
 
-impl<'a, T: Plain> RwLock<'a, T> {
+    #[inline(always)]
+    pub(super) fn words(&self) -> RecordWords<'_> {
+        self.found.get().words
+    }
+
+    #[inline(always)]
+    pub(super) fn data(&self) -> Run<'_> {
+        self.found.get().data
+    }
+
+    pub(super) fn deadline(&self, timeout: Duration) -> Option<u64> {
+        Some(self.words().region.attachment().deadline(timeout))
+    }
+
+    /// The same lock, with what makes its data whole after a writer's death: every way to take this handle, also to
+    /// read only, repairs first. If the repair fails, or panics, the lock stays inconsistent.
+    #[must_use]
+    pub fn repaired_by(
+        self,
+        repair: impl Fn(&RwLockWriteGuard<'_, T>) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { repair: Some(Arc::new(repair)), ..self }
+    }
+
+    /// Does what only reads, after a repair if one is needed and known.
+    pub(super) fn after_repair<R>(
+        &self,
+        deadline: Option<u64>,
+        mut attempt: impl FnMut() -> LockResult<R>,
+    ) -> LockResult<R> {
+        match &self.repair {
+            None => attempt(),
+            Some(repair) => after_repair(attempt, || {
+                take::repairing(self, deadline, |guard| repair(guard)).map(drop)
+            }),
+        }
+    }
+
     /// Takes the lock together with other readers, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over a guard under which the data may be half changed; only a writer
-    /// can repair them. [`LockError::Deadlock`] if this thread writes; [`LockError::Unrecoverable`];
-    /// [`RegionError::TooManyReadLocks`].
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change;
+    /// [`Deadlock`](crate::LockError::Deadlock) if this thread writes;
+    /// [`Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::TooManyReadLocks`].
     #[inline(always)]
-    pub fn read(&self) -> Result<RwLockReadGuard<'a, T>, LockError<RwLockReadGuard<'a, T>>> {
-        let asked = match self.lock.read_quickly() {
-            Some(hold) => Ok((hold, Taken::Clean)),
+    pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+        match self.words().read_quickly() {
+            Some(hold) => Ok(self.reading(hold)),
             None => self.read_until(None),
-        };
-        handed_over(asked, |hold| self.reading(hold))
+        }
     }
 
-    /// As [`read`](Self::read), but does not wait.
+    #[inline(always)]
+    fn read_until(&self, deadline: Option<u64>) -> LockResult<RwLockReadGuard<'_, T>> {
+        match read_slowly(self, deadline) {
+            Ok(hold) => Ok(self.reading(hold)),
+            Err(refusal) => Err(*refusal),
+        }
+    }
+
+    /// As [`read`](Self::read), but does not wait; `None` if somebody living writes.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody living writes.
-    pub fn try_read(&self) -> Result<RwLockReadGuard<'a, T>, LockError<RwLockReadGuard<'a, T>>> {
-        handed_over(self.read_until(Some(0)), |hold| self.reading(hold))
+    /// As there.
+    pub fn try_read(&self) -> LockResult<Option<RwLockReadGuard<'_, T>>> {
+        let hold = self.after_repair(Some(0), || read_at_once(self.words()))?;
+        Ok(hold.map(|hold| self.reading(hold)))
     }
 
     /// As [`read`](Self::read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn read_for(
-        &self,
-        timeout: Duration,
-    ) -> Result<RwLockReadGuard<'a, T>, LockError<RwLockReadGuard<'a, T>>> {
-        let deadline = self.lock.mapping.attachment().deadline(timeout);
-        handed_over(self.read_until(Some(deadline)), |hold| self.reading(hold))
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn read_for(&self, timeout: Duration) -> LockResult<RwLockReadGuard<'_, T>> {
+        self.read_until(self.deadline(timeout))
     }
 
-    #[cold]
-    fn read_until(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Refusal> {
-        let me = self.lock.mapping.attachment().me()?;
-        self.lock.read_slowly(&me, deadline).map_err(|error| match error {
-            sync::LockError::TooManyReaders => {
-                RegionError::TooManyReadLocks { most: thread_word::READING_COUNT }.into()
-            }
-            error => refusal(error),
-        })
+    /// Takes the lock to read, and has `repair` make whole first what a writer left that died in the middle of a
+    /// change: those who only read would wait for a writer for ever.
+    ///
+    /// # Errors
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed);
+    /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
+    pub fn read_repairing<'a>(
+        &'a self,
+        mut repair: impl FnMut(&RwLockWriteGuard<'a, T>) -> Result<(), BoxError>,
+    ) -> LockResult<RwLockReadGuard<'a, T>> {
+        let attempt = || read_whole(self.words(), None).map_err(|refusal| *refusal);
+        let mended = || take::repairing(self, None, &mut repair).map(drop);
+        after_repair(attempt, mended).map(|hold| self.reading(hold))
     }
 
     #[inline(always)]
-    fn reading(&self, hold: Hold<'a>) -> RwLockReadGuard<'a, T> {
-        RwLockReadGuard { reading: Reading::new(self.lock, hold), value: self.value }
+    fn reading<'a>(&'a self, hold: Hold<'a>) -> RwLockReadGuard<'a, T> {
+        RwLockReadGuard { lock: self, reading: Reading::new(self.words(), hold) }
+    }
+
+    #[inline(always)]
+    fn write_quickly(&self) -> Option<RwLockWriteGuard<'_, T>> {
+        let words = self.words();
+        let me = words.near.known_me()?;
+        let taken = words.core().write_quickly(&me, words.near.view());
+        taken.then(|| self.guard(me.owner()))
+    }
+
+    #[inline(always)]
+    fn write_until(&self, deadline: Option<u64>) -> LockResult<RwLockWriteGuard<'_, T>> {
+        match write_slowly(self, deadline) {
+            Ok(held) => Ok(self.guard(held)),
+            Err(refusal) => Err(*refusal),
+        }
     }
 
     /// Takes the lock alone, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over the guard of a lock whose writer died;
-    /// [`LockError::Deadlock`] if this thread has the lock, to read or to write;
-    /// [`LockError::Unrecoverable`].
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change: the
+    /// lock is free, and stays inconsistent for whoever can repair it.
+    /// [`Deadlock`](crate::LockError::Deadlock) if this thread has the lock, to read or to write;
+    /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
-    pub fn write(&self) -> Result<RwLockWriteGuard<'a, T>, LockError<RwLockWriteGuard<'a, T>>> {
-        let near = self.lock.near;
-        let asked = match near.known_me() {
-            Some(me) if self.lock.core().write_quickly(&me, near.view()) => {
-                Ok((me.owner(), Taken::Clean))
-            }
-            _ => self.write_until(None),
-        };
-        handed_over(asked, |owner| self.guard(owner))
+    pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+        match self.write_quickly() {
+            Some(guard) => Ok(guard),
+            None => self.write_until(None),
+        }
     }
 
-    /// As [`write`](Self::write), but does not wait.
+    /// As [`write`](Self::write), but does not wait; `None` if somebody living has it.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody living has it.
-    pub fn try_write(&self) -> Result<RwLockWriteGuard<'a, T>, LockError<RwLockWriteGuard<'a, T>>> {
-        handed_over(self.write_until(Some(0)), |owner| self.guard(owner))
+    /// As there.
+    pub fn try_write(&self) -> LockResult<Option<RwLockWriteGuard<'_, T>>> {
+        with_repair(self, |repair| take::whole_at_once(self, repair))
     }
 
     /// As [`write`](Self::write), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn write_for(
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn write_for(&self, timeout: Duration) -> LockResult<RwLockWriteGuard<'_, T>> {
+        self.write_until(self.deadline(timeout))
+    }
+
+    /// Takes the lock alone, and has `repair` make whole what a writer left that died in the middle of a change.
+    ///
+    /// # Errors
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as
+    /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
+    #[inline(always)]
+    pub fn write_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&RwLockWriteGuard<'a, T>) -> Result<(), BoxError>,
+    ) -> LockResult<RwLockWriteGuard<'a, T>> {
+        match self.write_quickly() {
+            Some(guard) => Ok(guard),
+            None => take::repairing(self, None, repair),
+        }
+    }
+
+    /// Takes the lock alone in whatever state it is, for those who decide themselves.
+    ///
+    /// # Errors
+    /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
+    pub fn write_recover(&self) -> LockResult<Recovered<RwLockWriteGuard<'_, T>>> {
+        take::recovered(self, None)
+    }
+
+    /// As [`write_recover`](Self::write_recover), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn write_recover_for(
         &self,
         timeout: Duration,
-    ) -> Result<RwLockWriteGuard<'a, T>, LockError<RwLockWriteGuard<'a, T>>> {
-        let deadline = self.lock.mapping.attachment().deadline(timeout);
-        handed_over(self.write_until(Some(deadline)), |owner| self.guard(owner))
-    }
-
-    #[cold]
-    fn write_until(self, deadline: Option<u64>) -> Result<(Owner, Taken), Refusal> {
-        let attachment = self.lock.mapping.attachment();
-        let me = attachment.me()?;
-        let taken = self.lock.core().write(&me, attachment.my_view(), deadline).map_err(refusal)?;
-        Ok((me.owner(), taken))
-    }
-
-    #[inline(always)]
-    fn guard(&self, owner: Owner) -> RwLockWriteGuard<'a, T> {
-        let (lock, fork) = (self.lock, self.lock.near.fork());
-        let held = Held::new(lock.mapping, lock.core().writer(), owner, fork);
-        RwLockWriteGuard { held, value: self.value }
+    ) -> LockResult<Recovered<RwLockWriteGuard<'_, T>>> {
+        take::recovered(self, self.deadline(timeout))
     }
 
     /// Makes the lock as good as new. What it protects stays as it is.
     ///
     /// # Errors
-    /// [`RegionError::TimedOut`] if somebody writes.
-    pub fn reset(&self) -> Result<(), RegionError> {
-        let view = self.lock.mapping.attachment().view()?;
-        let held = |_| RegionError::TimedOut { name: self.lock.mapping.name().to_owned() };
-        self.lock.core().writer().reset(view).map_err(held)
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody writes.
+    pub fn reset(&self) -> LockResult<()> {
+        let view = self.words().region.attachment().view()?;
+        let reset = self.words().core().writer().reset(view);
+        reset.map_err(|error| take::error(self, error.into()))
     }
+}
+
+/// Has `taking` take the lock, with what repairs its data if that is known.
+fn with_repair<'a, T: Plain, R>(
+    lock: &'a RwLock<T>,
+    taking: impl FnOnce(Option<Repair<'_, RwLockWriteGuard<'a, T>>>) -> R,
+) -> R {
+    match &lock.repair {
+        Some(repair) => taking(Some(&|guard: &RwLockWriteGuard<'a, T>| repair(guard))),
+        None => taking(None),
+    }
+}
+
+#[cold]
+fn write_slowly<T: Plain>(
+    lock: &RwLock<T>,
+    deadline: Option<u64>,
+) -> Result<Owner, Box<crate::LockError>> {
+    with_repair(lock, |repair| take::whole(lock, deadline, repair))
+}
+
+#[cold]
+fn read_slowly<T: Plain>(
+    lock: &RwLock<T>,
+    deadline: Option<u64>,
+) -> Result<Hold<'_>, Box<crate::LockError>> {
+    let attempt = || read_whole(lock.words(), deadline).map_err(|refusal| *refusal);
+    lock.after_repair(deadline, attempt).map_err(Box::new)
 }
 
 /// A reader/writer lock, held together with other readers.
-#[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct RwLockReadGuard<'a, T> {
-    reading: Reading<'a, RecordLock<'a>>,
-    value: Value<'a, T>,
+pub struct RwLockReadGuard<'a, T: Plain> {
+    lock: &'a RwLock<T>,
+    reading: Reading<'a, RecordWords<'a>>,
+}
+
+impl<T: Plain> fmt::Debug for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockReadGuard").field("lock", self.lock).finish_non_exhaustive()
+    }
 }
 
 impl<T: Plain> RwLockReadGuard<'_, T> {
-    /// As [`MutexGuard::get`](crate::MutexGuard::get).
-    ///
-    /// # Errors
-    /// As there.
     #[inline]
-    pub fn get(&self) -> Result<T, RegionError> {
-        self.value.get(self.reading.mapping())
+    fn part(&self) -> Part<'_, T, Reads> {
+        Part::of(Span::new(self.lock.data(), Gate::Region(self.reading.region())))
     }
 
-    /// As [`MutexGuard::get_field`](crate::MutexGuard::get_field).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn get_field<F: Plain>(&self, field: Field<T, F>) -> Result<F, RegionError> {
-        self.value.get_field(self.reading.mapping(), field)
-    }
-}
-
-impl<T> RwLockReadGuard<'_, T> {
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile, [`RegionError::Forked`].
-    pub fn unlock(self) -> Result<(), RegionError> {
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
+    /// [`LockError::Forked`](crate::LockError::Forked).
+    pub fn unlock(self) -> LockResult<()> {
         self.reading.free()
     }
 }
 
+reads!(['a, T: Plain] ['a, F: Plain, const N: usize] RwLockReadGuard<'a, T>, RwLockReadGuard<'a, [F; N]>, Reads);
+
 /// A reader/writer lock, held alone.
-#[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct RwLockWriteGuard<'a, T> {
+pub struct RwLockWriteGuard<'a, T: Plain> {
+    lock: &'a RwLock<T>,
     held: Held<'a>,
-    value: Value<'a, T>,
+}
+
+impl<T: Plain> fmt::Debug for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockWriteGuard").field("lock", self.lock).finish_non_exhaustive()
+    }
 }
 
 impl<T: Plain> RwLockWriteGuard<'_, T> {
-    /// As [`MutexGuard::get`](crate::MutexGuard::get).
-    ///
-    /// # Errors
-    /// As there.
     #[inline]
-    pub fn get(&self) -> Result<T, RegionError> {
-        self.value.get(self.held.mapping())
+    fn part(&self) -> Part<'_, T> {
+        Part::of(Span::new(self.lock.data(), Gate::Region(self.held.site().region)))
     }
 
-    /// As [`MutexGuard::set`](crate::MutexGuard::set).
+    /// Frees the lock, and says whether it still was this process's, and all that was set was written.
     ///
     /// # Errors
-    /// As there.
-    #[inline]
-    pub fn set(&self, value: &T) -> Result<(), RegionError> {
-        self.value.set(self.held.mapping(), value)
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
+    /// [`LockError::Forked`](crate::LockError::Forked).
+    pub fn unlock(self) -> LockResult<()> {
+        self.held.free(Release::Done)
     }
 
-    /// As [`MutexGuard::update`](crate::MutexGuard::update).
+    /// Frees the lock with the data half changed: whoever takes it next is told so.
     ///
     /// # Errors
-    /// As there.
-    #[inline]
-    pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, RegionError> {
-        self.value.update(self.held.mapping(), change)
-    }
-
-    /// As [`MutexGuard::get_field`](crate::MutexGuard::get_field).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn get_field<F: Plain>(&self, field: Field<T, F>) -> Result<F, RegionError> {
-        self.value.get_field(self.held.mapping(), field)
-    }
-
-    /// As [`MutexGuard::set_field`](crate::MutexGuard::set_field).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn set_field<F: Plain>(&self, field: Field<T, F>, value: &F) -> Result<(), RegionError> {
-        self.value.set_field(self.held.mapping(), field, value)
+    /// As for [`unlock`](Self::unlock).
+    pub fn leave_inconsistent(self) -> LockResult<()> {
+        self.held.free(Release::Inconsistent)
     }
 }
 
-impl<T> RwLockWriteGuard<'_, T> {
-    /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline(always)]
-    pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        self.held.mark_consistent()
+reads!(['a, T: Plain] ['a, F: Plain, const N: usize] RwLockWriteGuard<'a, T>, RwLockWriteGuard<'a, [F; N]>, Writing);
+writes!(['a, T: Plain] RwLockWriteGuard<'a, T>);
+
+impl<T: Plain> Guard for RwLockWriteGuard<'_, T> {
+    fn set_consistent(&self) -> LockResult<()> {
+        self.held.set_consistent()
     }
 
-    /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
-    #[must_use]
-    pub fn is_inconsistent(&self) -> bool {
-        self.held.is_inconsistent()
-    }
-
-    /// As [`LockGuard::leave`](crate::LockGuard::leave).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn leave(self) -> Result<(), RegionError> {
-        self.held.free(Release::Inconsistent)
-    }
-
-    /// As [`LockGuard::unlock`](crate::LockGuard::unlock).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn unlock(self) -> Result<(), RegionError> {
-        self.held.free(Release::Done)
+    fn free(self, how: Release) -> LockResult<()> {
+        self.held.free(how)
     }
 }

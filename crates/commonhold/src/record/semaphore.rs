@@ -1,16 +1,29 @@
 //! The semaphore as a record.
 
-use std::{fmt, marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
+use std::{cell::Cell, fmt, marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
-use commonhold_layout::{RecordKind, record_words};
+use commonhold_layout::{LockWord, RecordKind, record_words};
 use commonhold_sync as sync;
-use commonhold_sync::Release;
+use commonhold_sync::{Release, Taken};
+use yoke::Yokeable;
 
 use super::{Record, checked_size_with_places, open_places, size_with_places};
 use crate::{
-    LockError, Mapping, RegionError,
-    lock::{graded, refused},
+    BoxError, LockResult, Mapping, Recovered, RegionError,
+    lock::{
+        Denied, Guard, Site,
+        take::{self, Exclusive},
+    },
+    mapping::Handle,
+    region::MappedRegion,
 };
+
+/// The words of a semaphore, found.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Found<'a> {
+    region: &'a MappedRegion,
+    semaphore: sync::Semaphore<'a>,
+}
 
 /// So many permits in the bytes of a region, which anybody may take, one at a time.
 ///
@@ -20,8 +33,10 @@ use crate::{
 /// runs.
 ///
 /// Each permit knows who holds it, and no death loses it:
-/// - If the holder dies, or panics, the next to take the permit is told so, by [`LockError::OwnerDied`], and has
-///   it. The permit's [number](Permit::index) says which it is, if each stands for a thing of its own.
+/// - If the holder dies, or panics, the permit is free, and inconsistent. Those that were given back in order are
+///   taken first; when no other is free, whoever wants one is told, by
+///   [`LockError::OwnerDied`](crate::LockError::OwnerDied), and can look after what it stands for
+///   ([`acquire_recover`](Self::acquire_recover)). The permit's [number](Permit::index) says which it is.
 /// - If one who waits dies, or one who gives a permit, nothing is lost.
 ///
 /// A permit that stands for something that is used up, an item in a queue for instance, is
@@ -31,24 +46,20 @@ use crate::{
 ///
 /// # Examples
 /// ```
-/// use commonhold::{Access, LockError, Semaphore, Space};
+/// use commonhold::{Semaphore, Space};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-semaphore-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// space.create("scanners", Semaphore::<4>::SIZE)?;
-/// let mapping = space.map("scanners", Access::ReadWrite)?;
-/// let scanners = mapping.open::<Semaphore<4>>(0)?;
-/// let scanner = match scanners.acquire() {
-///     Ok(permit) => permit,
-///     // Whoever had this one was killed: look after what it stands for.
-///     Err(LockError::OwnerDied(permit)) => permit,
-///     Err(error) => return Err(error.to_string().into()),
-/// };
+/// let scanners = space.record::<Semaphore<4>>("scanners")?;
+/// let scanner = scanners.acquire_repairing(|scanner| {
+///     println!("whoever had scanner {} was killed: resetting it", scanner.index());
+///     Ok(())
+/// })?;
 /// println!("scanner {} is mine", scanner.index());
 /// assert_eq!(scanners.available(), 3);
 /// drop(scanner);
 /// assert_eq!(scanners.available(), 4);
-/// # drop(mapping);
+/// # drop(scanners);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
@@ -62,34 +73,33 @@ use crate::{
 ///     sent(semaphore.acquire());
 /// }
 /// ```
-#[derive(Clone, Copy)]
-pub struct Semaphore<'a, const PERMITS: usize = 0> {
-    mapping: &'a Mapping,
-    semaphore: sync::Semaphore<'a>,
+#[derive(Clone)]
+pub struct Semaphore<const PERMITS: usize = 0> {
+    found: Handle<Found<'static>>,
     permits: usize,
 }
 
-impl<const PERMITS: usize> fmt::Debug for Semaphore<'_, PERMITS> {
+impl<const PERMITS: usize> fmt::Debug for Semaphore<PERMITS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Semaphore").field("permits", &self.permits).finish_non_exhaustive()
     }
 }
 
-impl<'a, const PERMITS: usize> Record<'a> for Semaphore<'a, PERMITS> {
+impl<const PERMITS: usize> Record for Semaphore<PERMITS> {
     const SIZE: u64 = Semaphore::<PERMITS>::SIZE;
 
-    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
+    fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
         const { assert!(Semaphore::<PERMITS>::SIZE > 0) };
         Self::of(mapping, offset, PERMITS)
     }
 }
 
-impl<const PERMITS: usize> Semaphore<'_, PERMITS> {
+impl<const PERMITS: usize> Semaphore<PERMITS> {
     /// Bytes that it takes, a multiple of 8.
     pub const SIZE: u64 = checked_size_with_places(record_words::SEMAPHORE, PERMITS);
 }
 
-impl<'a> Semaphore<'a> {
+impl Semaphore {
     /// Bytes that a semaphore with so many permits takes, a multiple of 8.
     #[must_use]
     pub const fn size_with(permits: usize) -> u64 {
@@ -100,21 +110,58 @@ impl<'a> Semaphore<'a> {
     ///
     /// # Errors
     /// As for [`Mapping::open`]; [`RegionError::BadCount`] if there may not be so many.
-    pub fn open_with(
-        mapping: &'a Mapping,
-        offset: u64,
-        permits: usize,
-    ) -> Result<Self, RegionError> {
+    pub fn open_with(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
         Self::of(mapping, offset, permits)
     }
 }
 
-impl<'a, const PERMITS: usize> Semaphore<'a, PERMITS> {
-    fn of(mapping: &'a Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
-        let opened = open_places(mapping, offset, RecordKind::Semaphore, permits)?;
-        let [event] = opened.words;
-        let semaphore = sync::Semaphore::new(event, opened.at, opened.data.words());
-        Ok(Self { mapping, semaphore, permits })
+impl<'a, const PERMITS: usize> Exclusive<'a> for &'a Semaphore<PERMITS> {
+    type Held = (sync::Permit, bool);
+    type Guard = Permit<'a>;
+
+    fn site(self) -> Site<'a> {
+        self.found.get().site()
+    }
+
+    fn look(self) -> LockWord {
+        // Which of the permits is meant nobody can say.
+        LockWord::FREE
+    }
+
+    fn take(self, deadline: Option<u64>) -> Result<((sync::Permit, bool), Taken), Denied> {
+        let Found { region, semaphore } = self.found.get();
+        let attachment = region.attachment();
+        let me = attachment.me()?;
+        let (taken, permit) = semaphore.acquire(&me, attachment.my_view(), deadline)?;
+        Ok(((permit, taken.is_owner_died()), taken))
+    }
+
+    fn guard(self, (permit, inconsistent): (sync::Permit, bool)) -> Permit<'a> {
+        Permit {
+            found: *self.found.get(),
+            permit,
+            inconsistent: Cell::new(inconsistent),
+            panicking: thread::panicking(),
+            not_send: PhantomData,
+        }
+    }
+}
+
+impl<'a> Found<'a> {
+    fn site(&self) -> Site<'a> {
+        Site { region: self.region, at: Some(self.semaphore.at()) }
+    }
+}
+
+impl<const PERMITS: usize> Semaphore<PERMITS> {
+    fn of(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
+        let found = mapping.found(|region| {
+            let opened = open_places(region, offset, RecordKind::Semaphore, permits)?;
+            let [event] = opened.words;
+            let semaphore = sync::Semaphore::new(event, opened.at, opened.data.words());
+            Ok(Found { region, semaphore })
+        })?;
+        Ok(Self { found, permits })
     }
 
     /// How many permits there are, whoever holds them.
@@ -126,91 +173,125 @@ impl<'a, const PERMITS: usize> Semaphore<'a, PERMITS> {
     /// How many are free now; those that the dead hold, and will be taken over, are not among them.
     #[must_use]
     pub fn available(&self) -> usize {
+        let Found { region, semaphore } = self.found.get();
         // In a forked child the memory is not mapped.
-        if self.mapping.attachment().is_forked() { 0 } else { self.semaphore.available() }
+        if region.attachment().is_forked() { 0 } else { semaphore.available() }
+    }
+
+    fn deadline(&self, timeout: Duration) -> Option<u64> {
+        Some(self.found.get().region.attachment().deadline(timeout))
+    }
+
+    fn acquire_until(&self, deadline: Option<u64>) -> LockResult<Permit<'_>> {
+        match take::whole(self, deadline, None) {
+            Ok((permit, _)) => Ok(self.guard((permit, false))),
+            Err(refusal) => Err(*refusal),
+        }
     }
 
     /// Takes a permit, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over the permit of one who died, or gave up;
-    /// [`LockError::Deadlock`] if this thread holds all of them.
-    pub fn acquire(&self) -> Result<Permit<'a>, LockError<Permit<'a>>> {
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if no other is free than one whose holder died, or left it
+    /// inconsistent: it stays free for whoever can look after what it stands for;
+    /// [`Deadlock`](crate::LockError::Deadlock) if this thread holds all of them.
+    pub fn acquire(&self) -> LockResult<Permit<'_>> {
         self.acquire_until(None)
     }
 
-    /// Takes a permit if that needs no waiting.
+    /// Takes a permit if that needs no waiting; `None` if the living hold all of them, or they are spent.
     ///
     /// # Errors
-    /// As for [`acquire`](Self::acquire); [`LockError::TimedOut`] if the living hold all of them, or they
-    /// are spent.
-    pub fn try_acquire(&self) -> Result<Permit<'a>, LockError<Permit<'a>>> {
-        self.acquire_until(Some(0))
+    /// As for [`acquire`](Self::acquire).
+    pub fn try_acquire(&self) -> LockResult<Option<Permit<'_>>> {
+        take::whole_at_once(self, None)
     }
 
     /// Takes a permit, waiting so long at most.
     ///
     /// # Errors
-    /// As for [`acquire`](Self::acquire); [`LockError::TimedOut`].
-    pub fn acquire_for(&self, timeout: Duration) -> Result<Permit<'a>, LockError<Permit<'a>>> {
-        self.acquire_until(Some(self.mapping.attachment().deadline(timeout)))
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`acquire`](Self::acquire).
+    pub fn acquire_for(&self, timeout: Duration) -> LockResult<Permit<'_>> {
+        self.acquire_until(self.deadline(timeout))
     }
 
-    fn acquire_until(&self, deadline: Option<u64>) -> Result<Permit<'a>, LockError<Permit<'a>>> {
-        let attachment = self.mapping.attachment();
-        let me = attachment.me()?;
-        let asked = self.semaphore.acquire(&me, attachment.my_view(), deadline);
-        let (taken, permit) = asked.map_err(refused)?;
-        let (mapping, semaphore) = (self.mapping, self.semaphore);
-        let panicking = thread::panicking();
-        graded(taken, Permit { mapping, semaphore, permit, panicking, not_send: PhantomData })
+    /// Takes a permit in whatever state it is, for those who decide themselves; one that was given back in order
+    /// first.
+    ///
+    /// # Errors
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread holds all of them.
+    pub fn acquire_recover(&self) -> LockResult<Recovered<Permit<'_>>> {
+        take::recovered(self, None)
+    }
+
+    /// As [`acquire_recover`](Self::acquire_recover), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn acquire_recover_for(&self, timeout: Duration) -> LockResult<Recovered<Permit<'_>>> {
+        take::recovered(self, self.deadline(timeout))
+    }
+
+    /// Takes a permit, and has `repair` look after what it stands for if its last holder died, or left it
+    /// inconsistent.
+    ///
+    /// # Errors
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the permit is free, and inconsistent as
+    /// before; [`Deadlock`](crate::LockError::Deadlock).
+    pub fn acquire_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&Permit<'a>) -> Result<(), BoxError>,
+    ) -> LockResult<Permit<'a>> {
+        match take::recovered(self, None)? {
+            Recovered::Consistent(permit) => Ok(permit),
+            Recovered::Inconsistent(permit) => permit.repair(repair),
+        }
     }
 
     /// Gives one of the permits back that were [spent](Permit::spend), by whomever.
     ///
     /// # Errors
-    /// [`RegionError::NothingSpent`]; [`RegionError::Fenced`] if this process was declared dead,
-    /// [`RegionError::Forked`].
+    /// [`RegionError::NothingSpent`]; [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared
+    /// dead, [`LockError::Forked`](crate::LockError::Forked).
     ///
     /// # Examples
     /// Room in a queue of three: whoever puts something in takes a permit and spends it, and whoever takes
     /// it out gives one.
     /// ```
-    /// use commonhold::{Access, LockError, Semaphore, Space};
+    /// use commonhold::{Semaphore, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let url = format!("shm:doc-spend-{}", std::process::id());
     /// # let space = Space::open_or_format(&url)?;
-    /// # space.create("room", Semaphore::<3>::SIZE)?;
-    /// # let mapping = space.map("room", Access::ReadWrite)?;
-    /// let room = mapping.open::<Semaphore<3>>(0)?;
+    /// let room = space.record::<Semaphore<3>>("room")?;
     /// for _item in 0..3 {
-    ///     room.acquire().map_err(|error| error.to_string())?.spend()?;
+    ///     // A permit here is a number and stands for nothing that a death could leave half done.
+    ///     room.acquire_repairing(|_| Ok(()))?.spend()?;
     /// }
-    /// assert!(matches!(room.try_acquire(), Err(LockError::TimedOut)));
+    /// assert!(room.try_acquire()?.is_none());
     /// room.give()?;
-    /// assert!(room.try_acquire().is_ok());
-    /// # drop(mapping);
+    /// assert!(room.try_acquire()?.is_some());
+    /// # drop(room);
     /// # drop(space);
     /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn give(&self) -> Result<(), RegionError> {
-        let attachment = self.mapping.attachment();
+    pub fn give(&self) -> LockResult<()> {
+        let Found { region, semaphore } = self.found.get();
+        let attachment = region.attachment();
         let me = attachment.me()?;
-        self.semaphore.give(&me, attachment.my_view()).map_err(|error| match error {
-            sync::LockError::NothingSpent => RegionError::NothingSpent,
-            _ => RegionError::Fenced,
-        })
+        let given = semaphore.give(&me, attachment.my_view());
+        given.map_err(|error| self.site().error(error.into(), None))
     }
 }
 
-/// A permit of a semaphore. Dropped, it is free; dropped by a panic, it is free, and the next is told.
+/// A permit of a semaphore. Dropped, it is free; dropped by a panic, it is free, and inconsistent.
 #[must_use = "the permit is free when this is dropped"]
 pub struct Permit<'a> {
-    mapping: &'a Mapping,
-    semaphore: sync::Semaphore<'a>,
+    found: Found<'a>,
     permit: sync::Permit,
+    /// It was taken so, and has not been looked after since.
+    inconsistent: Cell<bool>,
     /// Whether the thread was panicking when it took it.
     panicking: bool,
     /// It is its thread's.
@@ -233,34 +314,57 @@ impl Permit<'_> {
     /// Frees the permit, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile, [`RegionError::Forked`].
-    pub fn release(self) -> Result<(), RegionError> {
-        ManuallyDrop::new(self).give_back(Release::Done)
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile,
+    /// [`LockError::Forked`](crate::LockError::Forked).
+    pub fn release(self) -> LockResult<()> {
+        self.free(Release::Done)
     }
 
-    /// Frees the permit as one whose holder gave up: the next is told so, by [`LockError::OwnerDied`].
+    /// Frees the permit with what it stands for half changed: whoever takes it next is told so.
     ///
     /// # Errors
     /// As for [`release`](Self::release).
-    pub fn leave(self) -> Result<(), RegionError> {
-        ManuallyDrop::new(self).give_back(Release::Inconsistent)
+    pub fn leave_inconsistent(self) -> LockResult<()> {
+        self.free(Release::Inconsistent)
     }
 
     /// Uses the permit up: nobody has it until somebody [gives](Semaphore::give) one.
     ///
     /// # Errors
     /// As for [`release`](Self::release).
-    pub fn spend(self) -> Result<(), RegionError> {
+    pub fn spend(self) -> LockResult<()> {
         let permit = ManuallyDrop::new(self);
-        let me = permit.mapping.attachment().me()?;
-        permit.semaphore.spend(&me, permit.permit).map_err(|_| RegionError::Fenced)
+        let me = permit.found.region.attachment().me()?;
+        let spent = permit.found.semaphore.spend(&me, permit.permit);
+        spent.map_err(|_| permit.found.site().not_ours())
     }
 
-    fn give_back(&self, how: Release) -> Result<(), RegionError> {
-        let attachment = self.mapping.attachment();
+    fn give_back(&self, how: Release) -> LockResult<()> {
+        let attachment = self.found.region.attachment();
         let me = attachment.me()?;
-        let released = self.semaphore.release(&me, attachment.my_view(), self.permit, how);
-        released.map_err(|_| RegionError::Fenced)
+        let unrepaired = how == Release::Done && self.inconsistent.get();
+        let how = if unrepaired { Release::Inconsistent } else { how };
+        let view = attachment.my_view();
+        let released = self.found.semaphore.release(&me, view, self.permit, how);
+        released.map_err(|_| self.found.site().not_ours())
+    }
+}
+
+impl Guard for Permit<'_> {
+    fn set_consistent(&self) -> LockResult<()> {
+        if !self.found.site().is_live() {
+            return Err(self.found.site().not_ours());
+        }
+        self.inconsistent.set(false);
+        Ok(())
+    }
+
+    fn free(self, how: Release) -> LockResult<()> {
+        match how {
+            // A permit comes back by being given, and no other way.
+            Release::GivenUp => self.spend(),
+            how => ManuallyDrop::new(self).give_back(how),
+        }
     }
 }
 

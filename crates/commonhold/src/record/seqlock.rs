@@ -1,18 +1,39 @@
 //! The sequence lock that has its data with it.
 
-use std::{cell::Cell, convert::Infallible, fmt, mem::ManuallyDrop, time::Duration};
+use std::{cell::Cell, fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc, time::Duration};
 
-use commonhold_layout::{RecordKind, record_words};
+use commonhold_layout::{LockWord, Owner, RecordKind, record_words};
 use commonhold_sync as sync;
-use commonhold_sync::{Release, Taken, Writing};
+use commonhold_sync::{LockError as Core, Release, Taken};
+use commonhold_window::Run;
+use yoke::Yokeable;
 
-use super::{Field, Plain, Plan, Record, open, open_to_read, value::Value};
+use super::{Field, Plan, Record, open, open_to_read};
 use crate::{
-    Access, LockError, Mapping, RegionError,
-    lock::{Refusal, handed_over, held::Held, refusal, refused},
+    Access, BoxError, LockResult, Mapping, Part, Plain, Reading, Recovered, RegionError, Writing,
+    data::{Gate, Span, reads, writes},
+    lock::{
+        Denied, Guard, Site,
+        held::Held,
+        reading::after_repair,
+        take::{self, Exclusive, Repair},
+    },
+    mapping::Handle,
+    region::MappedRegion,
 };
 
 type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
+
+/// Where the parts of a sequence lock lie.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Found<'a> {
+    region: &'a MappedRegion,
+    lock: sync::SeqLock<'a>,
+    data: Run<'a>,
+}
+
+/// What repairs the data of a lock.
+type Repairer<T> = dyn Fn(&SeqLockGuard<'_, T>) -> Result<(), BoxError> + Send + Sync;
 
 /// A `T` in the bytes of a region that can be read without writing anything: also through a mapping that is
 /// read-only. Readers copy it, and copy it again if somebody has changed it meanwhile; so they never see half of
@@ -22,8 +43,8 @@ type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
 /// between two changes gets none.
 ///
 /// What a death does: that of a reader, nothing. That of a writer is told to the next writer, by
-/// [`LockError::OwnerDied`]; if it died in the middle of a change, also to readers, by
-/// [`LockError::WriterDied`], until a writer has made the data whole.
+/// [`LockError::OwnerDied`](crate::LockError::OwnerDied); if it died in the middle of a change, also to readers, until somebody has made the data
+/// whole.
 ///
 /// # Examples
 /// ```
@@ -31,291 +52,389 @@ type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-seqlock-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// space.create("position", SeqLock::<[f64; 3]>::SIZE)?;
-/// let mapping = space.map("position", Access::ReadWrite)?;
-/// let position = mapping.open::<SeqLock<[f64; 3]>>(0)?;
-/// position.write().map_err(|error| error.to_string())?.set(&[1.0, 2.0, 3.0])?;
+/// let position = space.record::<SeqLock<[f64; 3]>>("position")?.repaired_by(|position| {
+///     position.set([0.0; 3]);
+///     Ok(())
+/// });
+/// position.write()?.set([1.0, 2.0, 3.0]);
 ///
 /// let onlooker = space.map("position", Access::ReadOnly)?;
-/// let position = onlooker.open::<SeqLock<[f64; 3]>>(0)?;
-/// assert_eq!(position.read()?, [1.0, 2.0, 3.0]);
-/// # drop(mapping);
-/// # drop(onlooker);
+/// let theirs = onlooker.open::<SeqLock<[f64; 3]>>(0)?;
+/// assert_eq!(theirs.read()?, [1.0, 2.0, 3.0]);
+/// # drop((position, theirs, onlooker));
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
 /// # }
 /// ```
-pub struct SeqLock<'a, T> {
-    mapping: &'a Mapping,
-    lock: sync::SeqLock<'a>,
-    value: Value<'a, T>,
+pub struct SeqLock<T: Plain> {
+    found: Handle<Found<'static>>,
+    repair: Option<Arc<Repairer<T>>>,
+    of: PhantomData<fn() -> T>,
 }
 
-impl<T> Clone for SeqLock<'_, T> {
+impl<T: Plain> Clone for SeqLock<T> {
     fn clone(&self) -> Self {
-        *self
+        Self { found: self.found.clone(), repair: self.repair.clone(), of: PhantomData }
     }
 }
 
-impl<T> Copy for SeqLock<'_, T> {}
-
-impl<T> fmt::Debug for SeqLock<'_, T> {
+impl<T: Plain> fmt::Debug for SeqLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SeqLock").field("value", &self.value).finish_non_exhaustive()
+        f.debug_struct("SeqLock").field("at", &self.site().at).finish_non_exhaustive()
     }
 }
 
 /// Through a read-only mapping it is opened to read, if somebody has made it.
-impl<'a, T: Plain> Record<'a> for SeqLock<'a, T> {
+impl<T: Plain> Record for SeqLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
-    fn open(mapping: &'a Mapping, offset: u64) -> Result<Self, RegionError> {
-        let opened = match mapping.access() {
-            Access::ReadWrite => open::<T, _>(mapping, offset, RecordKind::SeqLock)?,
-            Access::ReadOnly => open_to_read::<T, _>(mapping, offset, RecordKind::SeqLock)?,
-        };
-        let lock = sync::SeqLock::new(opened.words, opened.at);
-        Ok(Self { mapping, lock, value: Value::of(opened.data) })
+    fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+        let found = mapping.found(|region| {
+            let opened = match region.access() {
+                Access::ReadWrite => open::<T, _>(region, offset, RecordKind::SeqLock)?,
+                Access::ReadOnly => open_to_read::<T, _>(region, offset, RecordKind::SeqLock)?,
+            };
+            let lock = sync::SeqLock::new(opened.words, opened.at);
+            Ok(Found { region, lock, data: opened.data })
+        })?;
+        Ok(Self { found, repair: None, of: PhantomData })
     }
 }
 
-impl<T: Plain> SeqLock<'_, T> {
+impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
+    type Held = (Owner, sync::Writing);
+    type Guard = SeqLockGuard<'a, T>;
+
+    fn site(self) -> Site<'a> {
+        let Found { region, lock, .. } = self.found.get();
+        Site { region, at: Some(lock.writer().at()) }
+    }
+
+    fn look(self) -> LockWord {
+        self.found.get().lock.writer().look()
+    }
+
+    #[cold]
+    fn take(self, deadline: Option<u64>) -> Result<((Owner, sync::Writing), Taken), Denied> {
+        let Found { region, lock, .. } = self.found.get();
+        region.writable()?;
+        let attachment = region.attachment();
+        let me = attachment.me()?;
+        let (taken, writing) = lock.write(&me, attachment.my_view(), deadline)?;
+        Ok(((me.owner(), writing), taken))
+    }
+
+    fn guard(self, (owner, writing): (Owner, sync::Writing)) -> SeqLockGuard<'a, T> {
+        let Found { region, lock, data } = *self.found.get();
+        let fork = region.attachment().near().fork();
+        SeqLockGuard {
+            data,
+            change: SeqChange { region, lock, writing: Cell::new(writing) },
+            held: Held::new(self.site(), lock.writer(), owner, fork),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T: Plain> SeqLock<T> {
     /// Bytes that it takes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
     /// Where in them its `T` begins.
     pub const DATA: u64 = Words::<T>::DATA;
-}
 
-impl<'a, T: Plain> SeqLock<'a, T> {
+    fn deadline(&self, timeout: Duration) -> Option<u64> {
+        Some(self.found.get().region.attachment().deadline(timeout))
+    }
+
+    /// The same lock, with what makes its data whole after a writer's death: every way to take this handle, also to
+    /// read only (where its mapping may be written), repairs first. If the repair fails, or panics, the lock stays
+    /// inconsistent.
+    #[must_use]
+    pub fn repaired_by(
+        self,
+        repair: impl Fn(&SeqLockGuard<'_, T>) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { repair: Some(Arc::new(repair)), ..self }
+    }
+
     /// A copy of the data. Waits until it has one that nobody has changed meanwhile.
     ///
     /// # Errors
-    /// [`LockError::WriterDied`]; [`LockError::Unrecoverable`] if a writer gave up after that;
-    /// [`LockError::Deadlock`] if this thread is in the middle of a change itself.
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change;
+    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable) if it was given up after that;
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread is in the middle of a change itself.
     #[inline]
-    pub fn read(&self) -> Result<T, LockError<Infallible>> {
-        self.read_until(None)
+    pub fn read(&self) -> LockResult<T> {
+        self.copied(None, |part| part.get())
     }
 
-    /// As [`read`](Self::read), but does not wait.
+    /// As [`read`](Self::read), but does not wait; `None` if somebody living is in the middle of a change.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody living is in the middle of a change.
-    pub fn try_read(&self) -> Result<T, LockError<Infallible>> {
-        self.read_until(Some(0))
+    /// As there.
+    pub fn try_read(&self) -> LockResult<Option<T>> {
+        self.after_repair(Some(0), || match self.copy(Some(0), |part| part.get()) {
+            Ok(value) => Ok(Some(value)),
+            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(denied) => Err(take::error(self, denied)),
+        })
     }
 
     /// As [`read`](Self::read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn read_for(&self, timeout: Duration) -> Result<T, LockError<Infallible>> {
-        self.read_until(Some(self.mapping.attachment().deadline(timeout)))
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn read_for(&self, timeout: Duration) -> LockResult<T> {
+        self.copied(self.deadline(timeout), |part| part.get())
+    }
+
+    /// As [`read`](Self::read), into a box: for large data.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_boxed(&self) -> LockResult<Box<T>> {
+        self.copied(None, |part| part.get_boxed())
+    }
+
+    /// A copy of one [field](crate::field), as [`read`](Self::read) makes one of all.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn read_field<F: Plain>(&self, field: Field<T, F>) -> LockResult<F> {
+        self.copied(None, |part| part.field(field).get())
     }
 
     #[inline]
-    fn read_until(&self, deadline: Option<u64>) -> Result<T, LockError<Infallible>> {
-        let attachment = self.mapping.attachment();
+    fn copied<R>(
+        &self,
+        deadline: Option<u64>,
+        copy: impl Fn(Part<'_, T, Reading>) -> R,
+    ) -> LockResult<R> {
+        self.after_repair(deadline, || {
+            self.copy(deadline, &copy).map_err(|denied| take::error(self, denied))
+        })
+    }
+
+    #[inline]
+    fn copy<R>(
+        &self,
+        deadline: Option<u64>,
+        copy: impl Fn(Part<'_, T, Reading>) -> R,
+    ) -> Result<R, Denied> {
+        let Found { region, lock, data } = self.found.get();
+        let attachment = region.attachment();
         let view = attachment.view()?;
-        let copy = || self.value.get(self.mapping);
-        let copied = self.lock.read(|| attachment.known_owner(), view, deadline, copy);
-        Ok(copied.map_err(refused)??)
+        let part = Part::of(Span::new(*data, Gate::Region(region)));
+        Ok(lock.read(|| attachment.known_owner(), view, deadline, || copy(part))?)
+    }
+
+    /// Does what only reads, after a repair if one is needed, known, and possible.
+    #[inline]
+    fn after_repair<R>(
+        &self,
+        deadline: Option<u64>,
+        mut attempt: impl FnMut() -> LockResult<R>,
+    ) -> LockResult<R> {
+        match &self.repair {
+            Some(repair) if self.found.get().region.access() == Access::ReadWrite => {
+                after_repair(attempt, || {
+                    take::repairing(self, deadline, |guard| repair(guard)).map(drop)
+                })
+            }
+            _ => attempt(),
+        }
+    }
+
+    fn write_until(&self, deadline: Option<u64>) -> LockResult<SeqLockGuard<'_, T>> {
+        match with_repair(self, |repair| take::whole(self, deadline, repair)) {
+            Ok(held) => Ok(self.guard(held)),
+            Err(refusal) => Err(*refusal),
+        }
     }
 
     /// Takes the lock to write, waiting for other writers as long as it takes. Readers go on until the first
     /// byte is written, and then wait until the guard is dropped.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over the guard of a lock whose writer died; [`LockError::Deadlock`] if
-    /// this thread writes; [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
-    #[inline]
-    pub fn write(&self) -> Result<SeqLockGuard<'a, T>, LockError<SeqLockGuard<'a, T>>> {
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change: the lock is free, and stays
+    /// inconsistent for whoever can repair it. [`LockError::Deadlock`](crate::LockError::Deadlock) if
+    /// this thread writes; [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
+    pub fn write(&self) -> LockResult<SeqLockGuard<'_, T>> {
         self.write_until(None)
     }
 
-    /// As [`write`](Self::write), but does not wait.
+    /// As [`write`](Self::write), but does not wait; `None` if somebody living writes.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody living writes.
-    pub fn try_write(&self) -> Result<SeqLockGuard<'a, T>, LockError<SeqLockGuard<'a, T>>> {
-        self.write_until(Some(0))
+    /// As there.
+    pub fn try_write(&self) -> LockResult<Option<SeqLockGuard<'_, T>>> {
+        with_repair(self, |repair| take::whole_at_once(self, repair))
     }
 
     /// As [`write`](Self::write), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn write_for(
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn write_for(&self, timeout: Duration) -> LockResult<SeqLockGuard<'_, T>> {
+        self.write_until(self.deadline(timeout))
+    }
+
+    /// Takes the lock to write, and has `repair` make whole what a writer left that died in the middle of a change.
+    ///
+    /// # Errors
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as before;
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock); [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
+    pub fn write_repairing<'a>(
+        &'a self,
+        repair: impl FnOnce(&SeqLockGuard<'a, T>) -> Result<(), BoxError>,
+    ) -> LockResult<SeqLockGuard<'a, T>> {
+        take::repairing(self, None, repair)
+    }
+
+    /// Takes the lock to write in whatever state it is, for those who decide themselves.
+    ///
+    /// # Errors
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock); [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
+    pub fn write_recover(&self) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
+        take::recovered(self, None)
+    }
+
+    /// As [`write_recover`](Self::write_recover), but waits so long at most.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`], and as there.
+    pub fn write_recover_for(
         &self,
         timeout: Duration,
-    ) -> Result<SeqLockGuard<'a, T>, LockError<SeqLockGuard<'a, T>>> {
-        self.write_until(Some(self.mapping.attachment().deadline(timeout)))
-    }
-
-    fn write_until(
-        &self,
-        deadline: Option<u64>,
-    ) -> Result<SeqLockGuard<'a, T>, LockError<SeqLockGuard<'a, T>>> {
-        handed_over(self.held(deadline), |(held, writing)| SeqLockGuard {
-            lock: self.lock,
-            value: self.value,
-            writing: Cell::new(writing),
-            held,
-        })
-    }
-
-    fn held(&self, deadline: Option<u64>) -> Result<((Held<'a>, Writing), Taken), Refusal> {
-        self.mapping.writable()?;
-        let attachment = self.mapping.attachment();
-        let me = attachment.me()?;
-        let (taken, writing) =
-            self.lock.write(&me, attachment.my_view(), deadline).map_err(refusal)?;
-        let held =
-            Held::new(self.mapping, self.lock.writer(), me.owner(), attachment.near().fork());
-        Ok(((held, writing), taken))
+    ) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
+        take::recovered(self, self.deadline(timeout))
     }
 
     /// Makes the lock as good as new. The data are as they are, and count as whole.
     ///
     /// # Errors
-    /// [`RegionError::TimedOut`] if somebody writes; [`RegionError::ReadOnly`].
-    pub fn reset(&self) -> Result<(), RegionError> {
-        self.mapping.writable()?;
-        let attachment = self.mapping.attachment();
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody writes; [`RegionError::ReadOnly`].
+    pub fn reset(&self) -> LockResult<()> {
+        let Found { region, lock, .. } = self.found.get();
+        region.writable()?;
+        let attachment = region.attachment();
         let me = attachment.me()?;
-        self.lock.reset(&me, attachment.my_view()).map_err(|error| match error {
-            sync::LockError::TimedOut => {
-                RegionError::TimedOut { name: self.mapping.name().to_owned() }
-            }
-            _ => RegionError::Fenced,
+        lock.reset(&me, attachment.my_view()).map_err(|error| take::error(self, error.into()))
+    }
+}
+
+/// Has `taking` take the lock, with what repairs its data if that is known.
+fn with_repair<'a, T: Plain, R>(
+    lock: &'a SeqLock<T>,
+    taking: impl FnOnce(Option<Repair<'_, SeqLockGuard<'a, T>>>) -> R,
+) -> R {
+    match &lock.repair {
+        Some(repair) => taking(Some(&|guard: &SeqLockGuard<'a, T>| repair(guard))),
+        None => taking(None),
+    }
+}
+
+/// A change that a writer makes, from its first byte on.
+#[derive(Debug)]
+pub(crate) struct SeqChange<'a> {
+    region: &'a MappedRegion,
+    lock: sync::SeqLock<'a>,
+    writing: Cell<sync::Writing>,
+}
+
+impl<'a> SeqChange<'a> {
+    #[inline]
+    pub(crate) const fn region(&self) -> &'a MappedRegion {
+        self.region
+    }
+
+    /// Keeps readers out, before the first byte is written. `false`: this process must write no more.
+    #[inline]
+    pub(crate) fn begin(&self) -> bool {
+        let attachment = self.region.attachment();
+        attachment.near().is_live_here() && (self.writing.get().has_begun() || self.keep_out())
+    }
+
+    #[cold]
+    fn keep_out(&self) -> bool {
+        let Ok(me) = self.region.attachment().me() else { return false };
+        let begun = self.lock.begin(&me, self.writing.get());
+        begun.is_ok_and(|writing| {
+            self.writing.set(writing);
+            true
         })
     }
 }
 
 /// A sequence lock, held to write. What is written becomes visible all at once, when it is dropped.
-#[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct SeqLockGuard<'a, T> {
-    lock: sync::SeqLock<'a>,
-    value: Value<'a, T>,
-    writing: Cell<Writing>,
-    /// Last: it is dropped after what was written is visible.
+pub struct SeqLockGuard<'a, T: Plain> {
+    data: Run<'a>,
+    change: SeqChange<'a>,
+    /// It is dropped after what was written is visible.
     held: Held<'a>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Plain> fmt::Debug for SeqLockGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeqLockGuard").field("held", &self.held).finish_non_exhaustive()
+    }
 }
 
 impl<T: Plain> SeqLockGuard<'_, T> {
-    /// Keeps readers out, before the first byte is written.
     #[inline]
-    fn begin(&self) -> Result<(), RegionError> {
-        if !self.writing.get().has_begun() {
-            let me = self.held.mapping().attachment().me()?;
-            let begun = self.lock.begin(&me, self.writing.get());
-            self.writing.set(begun.map_err(|_| RegionError::Fenced)?);
-        }
-        Ok(())
-    }
-
-    /// A copy of the data, with what has been written under this guard.
-    ///
-    /// # Errors
-    /// [`RegionError::Forked`].
-    #[inline]
-    pub fn get(&self) -> Result<T, RegionError> {
-        self.value.get(self.held.mapping())
-    }
-
-    /// As [`MutexGuard::set`](crate::MutexGuard::set).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn set(&self, value: &T) -> Result<(), RegionError> {
-        self.begin()?;
-        self.value.set(self.held.mapping(), value)
-    }
-
-    /// As [`MutexGuard::update`](crate::MutexGuard::update).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, RegionError> {
-        let mut value = self.get()?;
-        let result = change(&mut value);
-        self.set(&value)?;
-        Ok(result)
-    }
-
-    /// As [`MutexGuard::get_field`](crate::MutexGuard::get_field).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn get_field<F: Plain>(&self, field: Field<T, F>) -> Result<F, RegionError> {
-        self.value.get_field(self.held.mapping(), field)
-    }
-
-    /// As [`MutexGuard::set_field`](crate::MutexGuard::set_field).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn set_field<F: Plain>(&self, field: Field<T, F>, value: &F) -> Result<(), RegionError> {
-        self.begin()?;
-        self.value.set_field(self.held.mapping(), field, value)
-    }
-}
-
-impl<T> SeqLockGuard<'_, T> {
-    /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        self.held.mark_consistent()
-    }
-
-    /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
-    #[must_use]
-    pub fn is_inconsistent(&self) -> bool {
-        self.held.is_inconsistent()
+    fn part(&self) -> Part<'_, T> {
+        Part::of(Span::new(self.data, Gate::Change(&self.change)))
     }
 
     /// Frees the lock with the data half changed: readers and the next writer are told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).
-    pub fn leave(self) -> Result<(), RegionError> {
-        self.release(Release::Inconsistent)
+    pub fn leave_inconsistent(self) -> LockResult<()> {
+        self.free(Release::Inconsistent)
     }
 
-    /// Makes what was written visible, frees the lock, and says whether it still was this process's.
+    /// Makes what was written visible, frees the lock, and says whether it still was this process's, and all that
+    /// was set was written.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile.
-    pub fn unlock(self) -> Result<(), RegionError> {
-        self.release(Release::Done)
-    }
-
-    fn release(self, how: Release) -> Result<(), RegionError> {
-        let this = ManuallyDrop::new(self);
-        let finished = this.finish(how);
-        // Also if that failed: it is ours unless others took over.
-        let freed = this.held.release(if finished.is_ok() { how } else { Release::Inconsistent });
-        finished.and(freed)
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
+    pub fn unlock(self) -> LockResult<()> {
+        self.free(Release::Done)
     }
 
     #[inline]
-    fn finish(&self, how: Release) -> Result<(), RegionError> {
-        if self.held.mapping().attachment().is_forked() || !self.lock.is_whole(how) {
+    fn finish(&self, how: Release) -> LockResult<()> {
+        let SeqChange { region, lock, writing } = &self.change;
+        if region.attachment().is_forked() || !lock.is_whole(how) {
             return Ok(());
         }
-        self.lock.finish(self.writing.get()).map_err(|_| RegionError::Fenced)
+        lock.finish(writing.get()).map_err(|_| self.held.site().not_ours())
     }
 }
 
-impl<T> Drop for SeqLockGuard<'_, T> {
+reads!(['a, T: Plain] ['a, F: Plain, const N: usize] SeqLockGuard<'a, T>, SeqLockGuard<'a, [F; N]>, Writing);
+writes!(['a, T: Plain] SeqLockGuard<'a, T>);
+
+impl<T: Plain> Guard for SeqLockGuard<'_, T> {
+    fn set_consistent(&self) -> LockResult<()> {
+        self.held.set_consistent()
+    }
+
+    fn free(self, how: Release) -> LockResult<()> {
+        let this = ManuallyDrop::new(self);
+        let finished = this.finish(how);
+        // Also if that failed: it is ours unless others took over.
+        let how = if finished.is_ok() { how } else { Release::Inconsistent };
+        finished.and(this.held.release_checked(how))
+    }
+}
+
+impl<T: Plain> Drop for SeqLockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // Fails only if others have taken over; then `held` finds out as well.

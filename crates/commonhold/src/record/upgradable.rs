@@ -1,21 +1,15 @@
 //! The reader/writer lock with its data, held upgradable.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use super::{
-    Field, Plain,
-    rwlock::{RecordLock, RwLock},
-    value::Value,
-};
+use super::rwlock::{RecordWords, RwLock};
 use crate::{
-    LockError, RegionError,
-    lock::{
-        handed_over,
-        upgradable::{Upgradable, Upgraded},
-    },
+    LockResult, Part, Plain, Reading, Writing,
+    data::{Gate, Span, reads, writes},
+    lock::upgradable::{Upgradable, Upgraded},
 };
 
-impl<'a, T: Plain> RwLock<'a, T> {
+impl<T: Plain> RwLock<T> {
     /// Takes the lock together with readers, and as the only one that may become their writer: to look
     /// first, and change only if that is needed, with nobody's change in between.
     ///
@@ -23,230 +17,168 @@ impl<'a, T: Plain> RwLock<'a, T> {
     /// writer does.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over a guard under which the data may be half changed: they can be repaired
-    /// after an [upgrade](RwLockUpgradableGuard::upgrade). [`LockError::Deadlock`] if this thread has the lock in
-    /// any way; [`LockError::Unrecoverable`].
+    /// As for [`read`](Self::read); [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread has the lock in
+    /// any way.
     ///
     /// # Examples
     /// ```
-    /// use commonhold::{Access, RwLock, Space};
+    /// use commonhold::{RwLock, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let url = format!("shm:doc-upgradable-{}", std::process::id());
     /// # let space = Space::open_or_format(&url)?;
-    /// space.create("cache", RwLock::<[u64; 2]>::SIZE)?;
-    /// let mapping = space.map("cache", Access::ReadWrite)?;
-    /// let cache = mapping.open::<RwLock<[u64; 2]>>(0)?;
-    /// let mut guard = cache.upgradable_read().map_err(|error| error.to_string())?;
+    /// let cache = space.record::<RwLock<[u64; 2]>>("cache")?.repaired_by(|cache| {
+    ///     cache.set([0; 2]);
+    ///     Ok(())
+    /// });
+    /// let mut guard = cache.upgradable_read()?;
     /// // Others read meanwhile, and nobody writes.
-    /// let [version, value] = guard.get()?;
+    /// let [version, value] = guard.get();
     /// if version < 3 {
-    ///     let writer = guard.upgrade().map_err(|error| error.to_string())?;
-    ///     writer.set(&[3, value + 10])?;
+    ///     let writer = guard.upgrade()?;
+    ///     writer.set([3, value + 10]);
     ///     writer.downgrade()?;
     /// }
-    /// assert_eq!(guard.get()?, [3, 10]);
+    /// assert_eq!(guard.get(), [3, 10]);
     /// # drop(guard);
-    /// # drop(mapping);
+    /// # drop(cache);
     /// # drop(space);
     /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn upgradable_read(
-        &self,
-    ) -> Result<RwLockUpgradableGuard<'a, T>, LockError<RwLockUpgradableGuard<'a, T>>> {
+    pub fn upgradable_read(&self) -> LockResult<RwLockUpgradableGuard<'_, T>> {
         self.upgradable_until(None)
     }
 
-    /// As [`upgradable_read`](Self::upgradable_read), but does not wait.
+    /// As [`upgradable_read`](Self::upgradable_read), but does not wait; `None` if somebody living writes, or may
+    /// become the writer.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody living writes, or may become the writer.
-    pub fn try_upgradable_read(
-        &self,
-    ) -> Result<RwLockUpgradableGuard<'a, T>, LockError<RwLockUpgradableGuard<'a, T>>> {
-        self.upgradable_until(Some(0))
+    /// As there.
+    pub fn try_upgradable_read(&self) -> LockResult<Option<RwLockUpgradableGuard<'_, T>>> {
+        let held = self.after_repair(Some(0), || Upgradable::take_at_once(self.words()))?;
+        Ok(held.map(|held| RwLockUpgradableGuard { lock: self, held }))
     }
 
     /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
     pub fn upgradable_read_for(
         &self,
         timeout: Duration,
-    ) -> Result<RwLockUpgradableGuard<'a, T>, LockError<RwLockUpgradableGuard<'a, T>>> {
-        self.upgradable_until(Some(self.lock.mapping.attachment().deadline(timeout)))
+    ) -> LockResult<RwLockUpgradableGuard<'_, T>> {
+        self.upgradable_until(self.deadline(timeout))
     }
 
-    fn upgradable_until(
-        &self,
-        deadline: Option<u64>,
-    ) -> Result<RwLockUpgradableGuard<'a, T>, LockError<RwLockUpgradableGuard<'a, T>>> {
-        let value = self.value;
-        handed_over(Upgradable::take(self.lock, deadline), |held| RwLockUpgradableGuard {
-            held,
-            value,
-        })
+    fn upgradable_until(&self, deadline: Option<u64>) -> LockResult<RwLockUpgradableGuard<'_, T>> {
+        let held = self.after_repair(deadline, || Upgradable::take(self.words(), deadline))?;
+        Ok(RwLockUpgradableGuard { lock: self, held })
     }
 }
 
 /// A reader/writer lock, held together with readers by the only one that may become their writer.
-#[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct RwLockUpgradableGuard<'a, T> {
-    held: Upgradable<'a, RecordLock<'a>>,
-    value: Value<'a, T>,
+pub struct RwLockUpgradableGuard<'a, T: Plain> {
+    lock: &'a RwLock<T>,
+    held: Upgradable<'a, RecordWords<'a>>,
 }
 
-impl<T: Plain> RwLockUpgradableGuard<'_, T> {
-    /// As [`MutexGuard::get`](crate::MutexGuard::get).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn get(&self) -> Result<T, RegionError> {
-        self.value.get(self.held.mapping())
-    }
-
-    /// As [`MutexGuard::get_field`](crate::MutexGuard::get_field).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn get_field<F: Plain>(&self, field: Field<T, F>) -> Result<F, RegionError> {
-        self.value.get_field(self.held.mapping(), field)
+impl<T: Plain> fmt::Debug for RwLockUpgradableGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockUpgradableGuard").field("lock", self.lock).finish_non_exhaustive()
     }
 }
 
-impl<'a, T> RwLockUpgradableGuard<'a, T> {
+impl<'a, T: Plain> RwLockUpgradableGuard<'a, T> {
+    #[inline]
+    fn part(&self) -> Part<'_, T, Reading> {
+        Part::of(Span::new(self.lock.data(), Gate::Region(self.held.region())))
+    }
+
     /// Waits until the readers have left; then this thread writes, until what this returns is dropped, and
     /// holds the lock as before then. So it does if this fails.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] hands over the guard if an owner before this one died in the middle of a change;
-    /// [`LockError::Deadlock`] if this thread reads under the lock besides.
-    pub fn upgrade(
-        &mut self,
-    ) -> Result<RwLockUpgradedGuard<'_, 'a, T>, LockError<RwLockUpgradedGuard<'_, 'a, T>>> {
-        self.upgrade_until(None)
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread reads under the lock besides;
+    /// [`OwnerDied`](crate::LockError::OwnerDied) if it has left a change of its own half done.
+    pub fn upgrade(&mut self) -> LockResult<RwLockUpgradedGuard<'_, 'a, T>> {
+        let lock = self.lock;
+        self.held.upgrade(None).map(|held| RwLockUpgradedGuard { lock, held })
     }
 
-    /// As [`upgrade`](Self::upgrade), but does not wait.
+    /// As [`upgrade`](Self::upgrade), but does not wait; `None` if somebody living reads.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody living reads.
-    pub fn try_upgrade(
-        &mut self,
-    ) -> Result<RwLockUpgradedGuard<'_, 'a, T>, LockError<RwLockUpgradedGuard<'_, 'a, T>>> {
-        self.upgrade_until(Some(0))
+    /// As there.
+    pub fn try_upgrade(&mut self) -> LockResult<Option<RwLockUpgradedGuard<'_, 'a, T>>> {
+        let lock = self.lock;
+        Ok(self.held.upgrade_at_once()?.map(|held| RwLockUpgradedGuard { lock, held }))
     }
 
     /// As [`upgrade`](Self::upgrade), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`].
-    pub fn upgrade_for(
-        &mut self,
-        timeout: Duration,
-    ) -> Result<RwLockUpgradedGuard<'_, 'a, T>, LockError<RwLockUpgradedGuard<'_, 'a, T>>> {
-        let deadline = self.held.mapping().attachment().deadline(timeout);
-        self.upgrade_until(Some(deadline))
-    }
-
-    fn upgrade_until(
-        &mut self,
-        deadline: Option<u64>,
-    ) -> Result<RwLockUpgradedGuard<'_, 'a, T>, LockError<RwLockUpgradedGuard<'_, 'a, T>>> {
-        let value = self.value;
-        handed_over(self.held.upgrade(deadline), |held| RwLockUpgradedGuard { held, value })
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    pub fn upgrade_for(&mut self, timeout: Duration) -> LockResult<RwLockUpgradedGuard<'_, 'a, T>> {
+        let lock = self.lock;
+        self.held.upgrade(Some(timeout)).map(|held| RwLockUpgradedGuard { lock, held })
     }
 
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile, [`RegionError::Forked`].
-    pub fn unlock(self) -> Result<(), RegionError> {
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
+    /// [`LockError::Forked`](crate::LockError::Forked).
+    pub fn unlock(self) -> LockResult<()> {
         self.held.free()
     }
 }
 
+reads!(
+    ['a, T: Plain] ['a, F: Plain, const N: usize]
+    RwLockUpgradableGuard<'a, T>, RwLockUpgradableGuard<'a, [F; N]>, Reading
+);
+
 /// A reader/writer lock, held alone by whoever had it upgradable, and has it so again afterwards.
-#[derive(Debug)]
 #[must_use = "readers are let in when the guard is dropped"]
-pub struct RwLockUpgradedGuard<'g, 'a, T> {
-    held: Upgraded<'g, 'a, RecordLock<'a>>,
-    value: Value<'a, T>,
+pub struct RwLockUpgradedGuard<'g, 'a, T: Plain> {
+    lock: &'a RwLock<T>,
+    held: Upgraded<'g, 'a, RecordWords<'a>>,
+}
+
+impl<T: Plain> fmt::Debug for RwLockUpgradedGuard<'_, '_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockUpgradedGuard").field("lock", self.lock).finish_non_exhaustive()
+    }
 }
 
 impl<T: Plain> RwLockUpgradedGuard<'_, '_, T> {
-    /// As [`MutexGuard::get`](crate::MutexGuard::get).
-    ///
-    /// # Errors
-    /// As there.
     #[inline]
-    pub fn get(&self) -> Result<T, RegionError> {
-        self.value.get(self.held.mapping())
+    fn part(&self) -> Part<'_, T> {
+        Part::of(Span::new(self.lock.data(), Gate::Region(self.held.region())))
     }
 
-    /// As [`MutexGuard::set`](crate::MutexGuard::set).
+    /// Lets readers in again, and says whether the lock still was this process's.
     ///
     /// # Errors
-    /// As there.
-    #[inline]
-    pub fn set(&self, value: &T) -> Result<(), RegionError> {
-        self.value.set(self.held.mapping(), value)
-    }
-
-    /// As [`MutexGuard::update`](crate::MutexGuard::update).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, RegionError> {
-        self.value.update(self.held.mapping(), change)
-    }
-
-    /// As [`MutexGuard::get_field`](crate::MutexGuard::get_field).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn get_field<F: Plain>(&self, field: Field<T, F>) -> Result<F, RegionError> {
-        self.value.get_field(self.held.mapping(), field)
-    }
-
-    /// As [`MutexGuard::set_field`](crate::MutexGuard::set_field).
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn set_field<F: Plain>(&self, field: Field<T, F>, value: &F) -> Result<(), RegionError> {
-        self.value.set_field(self.held.mapping(), field, value)
-    }
-}
-
-impl<T> RwLockUpgradedGuard<'_, '_, T> {
-    /// As [`LockGuard::mark_consistent`](crate::LockGuard::mark_consistent).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn mark_consistent(&self) -> Result<(), RegionError> {
-        self.held.mark_consistent()
-    }
-
-    /// As [`LockGuard::is_inconsistent`](crate::LockGuard::is_inconsistent).
-    #[must_use]
-    pub fn is_inconsistent(&self) -> bool {
-        self.held.is_inconsistent()
-    }
-
-    /// Lets readers in again, and says whether the lock still was this process's. Data that are not marked
-    /// consistent stay so, for the next.
-    ///
-    /// # Errors
-    /// [`RegionError::Fenced`] if this process was declared dead meanwhile, [`RegionError::Forked`].
-    pub fn downgrade(self) -> Result<(), RegionError> {
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
+    /// [`LockError::Forked`](crate::LockError::Forked).
+    pub fn downgrade(self) -> LockResult<()> {
         self.held.downgrade()
     }
+
+    /// Lets readers in with the data half changed: they are told so, as is whoever takes the lock next.
+    ///
+    /// # Errors
+    /// As for [`downgrade`](Self::downgrade).
+    pub fn leave_inconsistent(self) -> LockResult<()> {
+        self.held.leave_inconsistent()
+    }
 }
+
+reads!(
+    ['g, 'a, T: Plain] ['g, 'a, F: Plain, const N: usize]
+    RwLockUpgradedGuard<'g, 'a, T>, RwLockUpgradedGuard<'g, 'a, [F; N]>, Writing
+);
+writes!(['g, 'a, T: Plain] RwLockUpgradedGuard<'g, 'a, T>);

@@ -8,16 +8,16 @@ use std::{
 };
 
 use commonhold::{
-    Access, Condvar, FormatOptions, LockError, Mapping, Mutex, RawMutex, RegionError, Space,
-    Waited, records,
+    Access, Condvar, FormatOptions, LockError, Mapping, Mutex, RawMutex, Recovered, Space, Waited,
+    records,
 };
 use commonhold_layout::{BIAS_AFTER, LockWord, Offset, bias_entry};
 
 use crate::{
     fork::{DOORS, in_child},
     support::{
-        Actor, DEADLINE, Role, SHORT, Scratch, fails, fence_me, listen, owner_died, say, stay,
-        until, until_event_waiters,
+        Actor, DEADLINE, Role, SHORT, Scratch, at_once, busy, fails, fence_me, inconsistent,
+        listen, owner_died, say, stay, until, until_event_waiters,
     },
 };
 
@@ -37,7 +37,7 @@ pub(crate) fn word(mapping: &Mapping, at: u64) -> LockWord {
     LockWord::from_word(mapping.get::<u64>(at).unwrap())
 }
 
-fn use_alone(mutex: &RawMutex<'_>) {
+fn use_alone(mutex: &RawMutex) {
     for _ in 0..ALONE {
         mutex.lock().unwrap().unlock().unwrap();
     }
@@ -45,7 +45,7 @@ fn use_alone(mutex: &RawMutex<'_>) {
 
 /// A mutex of `mapping` that is biased to this thread.
 #[track_caller]
-fn biased(mapping: &Mapping, at: u64) -> RawMutex<'_> {
+fn biased(mapping: &Mapping, at: u64) -> RawMutex {
     let mutex = mapping.mutex(at).unwrap();
     use_alone(&mutex);
     assert!(word(mapping, at).is_biased(), "{:?}", word(mapping, at));
@@ -91,14 +91,15 @@ fn holder(scratch: &Scratch, place: &str) -> Actor {
     actor
 }
 
-/// Takes the mutex of a dead thread that was inside of it: the next owner is told, and nobody after it.
+/// Asks for the mutex of a dead thread that was inside of it: whoever asks is told, until one has repaired what it
+/// protects, and nobody after that.
 #[track_caller]
-fn told_once(mutex: &RawMutex<'_>) {
-    let guard = owner_died(mutex.lock());
-    assert!(guard.is_inconsistent());
-    guard.mark_consistent().unwrap();
-    assert!(!guard.is_inconsistent());
-    guard.unlock().unwrap();
+fn told_until_repaired(mutex: &RawMutex) {
+    for _ in 0..2 {
+        owner_died(mutex.lock());
+        owner_died(mutex.try_lock());
+    }
+    inconsistent(mutex.lock_recover()).mark_consistent().unwrap().unlock().unwrap();
     mutex.lock().unwrap().unlock().unwrap();
 }
 
@@ -126,15 +127,15 @@ fn a_process_killed_outside_of_its_biased_mutex_is_nobody_and_one_killed_inside_
     let (scratch, _space, mapping) = ground();
     let mutex = mapping.mutex(AT).unwrap();
     holder(&scratch, "outside").kill();
-    mutex.try_lock().unwrap().unlock().unwrap();
+    at_once(mutex.try_lock()).unlock().unwrap();
     let actor = holder(&scratch, "inside");
-    fails!(mutex.try_lock(), LockError::TimedOut);
-    fails!(mutex.reset(), RegionError::TimedOut { .. });
+    busy(mutex.try_lock());
+    fails!(mutex.reset(), LockError::TimedOut(_));
     actor.kill();
-    told_once(&mutex);
+    told_until_repaired(&mutex);
     // The same, where nobody has asked for the mutex while the owner lived.
     holder(&scratch, "inside").kill();
-    told_once(&mutex);
+    told_until_repaired(&mutex);
     holder(&scratch, "outside").kill();
     mutex.reset().unwrap();
     assert_eq!(word(&mapping, AT), LockWord::FREE);
@@ -157,9 +158,9 @@ fn the_mutex_of_a_dead_peer_tells_of_it_when_another_peer_has_its_slot_and_when_
             let other = biased(&heir, place_of(&heir, true));
             assert_eq!(space.peers().unwrap().len(), 2);
             if place == "inside" {
-                told_once(&mutex);
+                told_until_repaired(&mutex);
             } else {
-                mutex.try_lock().unwrap().unlock().unwrap();
+                at_once(mutex.try_lock()).unlock().unwrap();
             }
             drop(other.lock().unwrap());
         }
@@ -173,7 +174,7 @@ fn a_thread_that_ends_inside_a_biased_mutex_is_a_dead_owner_of_a_living_process(
         let ends = scope.spawn(|| forget(biased(&mapping, AT).lock().unwrap()));
         ends.join().unwrap();
     });
-    told_once(&mapping.mutex(AT).unwrap());
+    told_until_repaired(&mapping.mutex(AT).unwrap());
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn threads_that_end_outside_of_their_biased_mutexes_give_their_slots_back() {
     for number in 0..20 {
         let at = AT + 8 * number;
         assert!(word(&mapping, at).is_biased());
-        drop(mapping.mutex(at).unwrap().try_lock().unwrap());
+        drop(at_once(mapping.mutex(at).unwrap().try_lock()));
     }
 }
 
@@ -218,8 +219,8 @@ fn the_heir_of_a_threads_slot_is_not_inside_of_what_was_biased_to_the_thread_bef
             let now = word(&mapping, at).bias().unwrap();
             assert!(now.thread == before.thread && now.number != before.number, "{now:?}");
             let guard = mutex.lock().unwrap();
-            drop(theirs.mutex(AT).unwrap().try_lock().unwrap());
-            fails!(theirs.mutex(at).unwrap().try_lock(), LockError::TimedOut);
+            drop(at_once(theirs.mutex(AT).unwrap().try_lock()));
+            busy(theirs.mutex(at).unwrap().try_lock());
             // And the mutex that it took over is its own to be biased.
             guard.unlock().unwrap();
             biased(&mapping, AT);
@@ -233,13 +234,14 @@ fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner_even_if_another_h
     let mutex = mapping.mutex(AT).unwrap();
     for (forgotten, inherited) in [(false, false), (false, true), (true, false), (true, true)] {
         let theirs = mapped(&scratch.url);
-        let guard = biased(&theirs, AT).lock().unwrap();
+        let its = biased(&theirs, AT);
+        let guard = its.lock().unwrap();
         if forgotten {
             forget(guard);
         } else {
             drop(guard);
         }
-        drop(theirs);
+        drop((its, theirs));
         assert_eq!(space.peers().unwrap().len(), 1);
         // The next peer has the slot, and uses the entry.
         let heir = inherited.then(|| mapped(&scratch.url));
@@ -247,9 +249,9 @@ fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner_even_if_another_h
             biased(heir, place_of(heir, true));
         }
         if forgotten {
-            told_once(&mutex);
+            told_until_repaired(&mutex);
         } else {
-            mutex.try_lock().unwrap().unlock().unwrap();
+            at_once(mutex.try_lock()).unlock().unwrap();
         }
     }
 }
@@ -265,16 +267,21 @@ fn forks(args: &[&str]) {
     space.create("a", 4096).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let theirs = mapped(args[0]);
+    let other = mapping.mutex(place_of(&mapping, false)).unwrap();
     for door in DOORS {
         let mutex = biased(&mapping, AT);
         let guard = mutex.lock().unwrap();
         assert!(word(&mapping, AT).is_biased());
+        other.lock().unwrap().leave_inconsistent().unwrap();
+        let left = inconsistent(other.lock_recover());
         in_child!(door, {
-            fails!(mutex.lock(), LockError::Region(RegionError::Forked));
-            fails!(mutex.try_lock(), LockError::Region(RegionError::Forked));
-            fails!(guard.mark_consistent(), RegionError::Forked);
-            fails!(guard.unlock(), RegionError::Forked);
+            fails!(mutex.lock(), LockError::Forked);
+            fails!(mutex.try_lock(), LockError::Forked);
+            fails!(mutex.lock_recover(), LockError::Forked);
+            fails!(left.mark_consistent(), LockError::Forked);
+            fails!(guard.unlock(), LockError::Forked);
         });
+        left.mark_consistent().unwrap().unlock().unwrap();
         in_child!(door, drop(guard));
         in_child!(door, {
             let unwound = catch_unwind(AssertUnwindSafe(move || {
@@ -283,15 +290,15 @@ fn forks(args: &[&str]) {
             }));
             assert!(unwound.is_err());
         });
-        fails!(theirs.mutex(AT).unwrap().try_lock(), LockError::TimedOut);
+        busy(theirs.mutex(AT).unwrap().try_lock());
         // After it, the bias is revoked; and what is outside in the parent, the child cannot enter.
         in_child!(door, drop(guard));
-        fails!(theirs.mutex(AT).unwrap().try_lock(), LockError::TimedOut);
+        busy(theirs.mutex(AT).unwrap().try_lock());
         guard.unlock().unwrap();
-        drop(theirs.mutex(AT).unwrap().try_lock().unwrap());
+        drop(at_once(theirs.mutex(AT).unwrap().try_lock()));
         biased(&mapping, AT);
-        in_child!(door, fails!(mutex.lock(), LockError::Region(RegionError::Forked)));
-        drop(theirs.mutex(AT).unwrap().try_lock().unwrap());
+        in_child!(door, fails!(mutex.lock(), LockError::Forked));
+        drop(at_once(theirs.mutex(AT).unwrap().try_lock()));
     }
 }
 
@@ -307,10 +314,10 @@ fn a_panic_and_a_change_given_up_inside_a_biased_mutex_are_told_to_the_next() {
             resume_unwind(Box::new(()));
         }));
         assert!(panicked.is_err());
-        told_once(&next.mutex(AT).unwrap());
+        told_until_repaired(&next.mutex(AT).unwrap());
         let mutex = biased(&mapping, AT);
-        mutex.lock().unwrap().leave().unwrap();
-        told_once(&next.mutex(AT).unwrap());
+        mutex.lock().unwrap().leave_inconsistent().unwrap();
+        told_until_repaired(&next.mutex(AT).unwrap());
     }
 }
 
@@ -322,25 +329,23 @@ fn a_biased_mutex_excludes_others_and_its_own_thread_while_it_is_held_and_nobody
     for attempts in 0..3 {
         let mutex = biased(&mapping, AT);
         let guard = mutex.lock().unwrap();
-        guard.mark_consistent().unwrap();
         for _ in 0..2 {
-            for handle in [mutex, mapping.mutex(AT).unwrap()] {
-                fails!(handle.lock(), LockError::Deadlock);
-                fails!(handle.try_lock(), LockError::Deadlock);
-                fails!(handle.lock_for(DEADLINE), LockError::Deadlock);
+            for handle in [mutex.clone(), mapping.mutex(AT).unwrap()] {
+                fails!(handle.lock(), LockError::Deadlock(_));
+                fails!(handle.try_lock(), LockError::Deadlock(_));
+                fails!(handle.lock_for(DEADLINE), LockError::Deadlock(_));
+                fails!(handle.lock_recover(), LockError::Deadlock(_));
             }
             // Before and after the bias was revoked.
             if attempts > 0 {
-                fails!(other.try_lock(), LockError::TimedOut);
+                busy(other.try_lock());
                 // It would wait for its own thread.
-                fails!(other.lock_for(SHORT), LockError::Deadlock);
+                fails!(other.lock_for(SHORT), LockError::Deadlock(_));
             }
         }
-        guard.mark_consistent().unwrap();
-        assert!(!guard.is_inconsistent());
         guard.unlock().unwrap();
         if attempts == 2 {
-            drop(other.try_lock().unwrap());
+            drop(at_once(other.try_lock()));
         }
         biased(&mapping, AT);
         drop(other.lock_for(DEADLINE).unwrap());
@@ -354,19 +359,23 @@ fn a_waiter_is_woken_by_the_thread_that_leaves_its_biased_mutex() {
     let (scratch, space, mapping) = ground();
     let theirs = mapped(&scratch.url);
     for how in ["unlock", "leave", "drop"] {
-        let guard = biased(&mapping, AT).lock().unwrap();
+        let mutex = biased(&mapping, AT);
+        let guard = mutex.lock().unwrap();
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| match theirs.mutex(AT).unwrap().lock_for(DEADLINE) {
-                Ok(guard) => guard.unlock().map(|()| "clean").unwrap(),
-                other => {
-                    owner_died(other).mark_consistent().unwrap();
-                    "owner died"
+            let waiter = scope.spawn(|| {
+                let mutex = theirs.mutex(AT).unwrap();
+                match mutex.lock_recover_for(DEADLINE).unwrap() {
+                    Recovered::Consistent(guard) => guard.unlock().map(|()| "clean").unwrap(),
+                    Recovered::Inconsistent(guard) => {
+                        guard.mark_consistent().unwrap().unlock().unwrap();
+                        "owner died"
+                    }
                 }
             });
             crate::support::until_waiters(&space, "a", 1);
             match how {
                 "unlock" => guard.unlock().unwrap(),
-                "leave" => guard.leave().unwrap(),
+                "leave" => guard.leave_inconsistent().unwrap(),
                 _ => drop(guard),
             }
             let told = if how == "leave" { "owner died" } else { "clean" };
@@ -401,25 +410,25 @@ fn a_thread_with_a_biased_mutex_in_each_of_two_spaces_is_inside_of_each_by_itsel
     assert!(mappings.iter().all(|mapping| word(mapping, AT).is_biased()));
     let outer = one.lock().unwrap();
     let inner = two.lock().unwrap();
-    fails!(one.lock(), LockError::Deadlock);
-    fails!(others_one.try_lock(), LockError::TimedOut);
-    fails!(others_two.try_lock(), LockError::TimedOut);
+    fails!(one.lock(), LockError::Deadlock(_));
+    busy(others_one.try_lock());
+    busy(others_two.try_lock());
     drop(outer);
-    drop(others_one.try_lock().unwrap());
-    fails!(two.lock(), LockError::Deadlock);
-    fails!(others_two.try_lock(), LockError::TimedOut);
+    drop(at_once(others_one.try_lock()));
+    fails!(two.lock(), LockError::Deadlock(_));
+    busy(others_two.try_lock());
     inner.unlock().unwrap();
-    drop(others_two.try_lock().unwrap());
+    drop(at_once(others_two.try_lock()));
 }
 
 records! {
-    struct Shelf<'a> {
-        content: Mutex<'a, u64>,
-        changed: Condvar<'a>,
+    struct Shelf {
+        content: Mutex<u64>,
+        changed: Condvar,
     }
 }
 
-fn habit(shared: &Shelf<'_>) {
+fn habit(shared: &Shelf) {
     for _ in 0..ALONE {
         drop(shared.content.lock().unwrap());
     }
@@ -428,7 +437,7 @@ fn habit(shared: &Shelf<'_>) {
 /// Is inside of the mutex by a bias when it is told to, and has changed nothing.
 fn notify_never(args: &[&str]) {
     let mapping = mapped(args[0]);
-    let shared = mapping.open::<Shelf<'_>>(0).unwrap();
+    let shared = mapping.open::<Shelf>(0).unwrap();
     say("ready");
     listen();
     habit(&shared);
@@ -440,17 +449,17 @@ fn notify_never(args: &[&str]) {
 #[test]
 fn who_waits_on_a_condition_gives_its_biased_mutex_to_others_meanwhile_and_has_it_again() {
     let (scratch, space, mapping) = ground();
-    let shared = mapping.open::<Shelf<'_>>(0).unwrap();
+    let shared = mapping.open::<Shelf>(0).unwrap();
     let theirs = mapped(&scratch.url);
-    let other = theirs.open::<Shelf<'_>>(0).unwrap();
+    let other = theirs.open::<Shelf>(0).unwrap();
     habit(&shared);
     let guard = shared.content.lock().unwrap();
     let (guard, waited) = shared.changed.wait_for(guard, SHORT).unwrap();
     assert_eq!(waited, Waited::TimedOut);
-    fails!(other.content.try_lock(), LockError::TimedOut);
-    fails!(shared.content.lock(), LockError::Deadlock);
+    busy(other.content.try_lock());
+    fails!(shared.content.lock(), LockError::Deadlock(_));
     guard.unlock().unwrap();
-    drop(other.content.try_lock().unwrap());
+    drop(at_once(other.content.try_lock()));
     habit(&shared);
     let guard = shared.content.lock().unwrap();
     thread::scope(|scope| {
@@ -458,22 +467,23 @@ fn who_waits_on_a_condition_gives_its_biased_mutex_to_others_meanwhile_and_has_i
             until_event_waiters(&space, 1);
             // By a bias of its own, which is no owner that the waiter knows.
             habit(&other);
-            other.content.lock().unwrap().set(&5).unwrap();
+            other.content.lock().unwrap().set(5);
             other.changed.notify_one().unwrap();
         });
-        let guard = shared.changed.wait_while(guard, |number| *number == 0).unwrap();
-        fails!(other.content.try_lock(), LockError::TimedOut);
+        let guard = shared.changed.wait_while(guard, |number| number.get() == 0).unwrap();
+        busy(other.content.try_lock());
         drop(guard);
     });
-    drop(other.content.try_lock().unwrap());
+    drop(at_once(other.content.try_lock()));
 }
 
 #[test]
 fn a_notifier_killed_inside_a_biased_mutex_is_told_to_one_who_waits() {
     let (scratch, space, mapping) = ground();
-    let shared = mapping.open::<Shelf<'_>>(0).unwrap();
+    let shared = mapping.open::<Shelf>(0).unwrap();
     let mut notifier = Actor::start("biased-condvar", &[&scratch.url]);
     notifier.says("ready");
+    let pid = notifier.pid();
     habit(&shared);
     let guard = shared.content.lock().unwrap();
     thread::scope(|scope| {
@@ -483,24 +493,35 @@ fn a_notifier_killed_inside_a_biased_mutex_is_told_to_one_who_waits() {
             notifier.says("inside");
             notifier.kill();
         });
-        let guard = owner_died(shared.changed.wait_while(guard, |number| *number == 0));
-        guard.mark_consistent().unwrap();
+        let place = owner_died(shared.changed.wait_while(guard, |number| number.get() == 0));
+        assert_eq!(place.owner.unwrap().pid, Some(pid));
     });
-    drop(shared.content.try_lock().unwrap());
+    // It is not held, and waits for whoever can repair it.
+    owner_died(shared.content.try_lock());
+    inconsistent(shared.content.lock_recover()).mark_consistent().unwrap().unlock().unwrap();
+    drop(at_once(shared.content.try_lock()));
 }
 
 /// Is inside of one mutex by a bias, and when told so wants another.
 fn want(args: &[&str]) {
     let mapping = mapped(args[0]);
     let [first, second] = [args[1], args[2]].map(|at| at.parse::<u64>().unwrap());
-    let _guard = biased(&mapping, first).lock().unwrap();
+    let first = biased(&mapping, first);
+    let _guard = first.lock().unwrap();
     say("has");
     listen();
-    match mapping.mutex(second).unwrap().lock() {
-        Ok(_guard) => say("clean"),
-        Err(LockError::OwnerDied(_guard)) => say("owner died"),
-        Err(error) => say(error),
-    }
+    let second = mapping.mutex(second).unwrap();
+    let _second = match second.lock() {
+        Ok(guard) => {
+            say("clean");
+            Some(guard)
+        }
+        Err(LockError::OwnerDied(_)) => {
+            say("owner died");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    };
     stay();
 }
 
@@ -534,7 +555,7 @@ fn whoever_is_inside_by_a_bias_is_shown_as_the_holder_that_others_wait_for() {
     });
     second.kill();
     first.says("owner died");
-    fails!(mapping.mutex(64).unwrap().try_lock(), LockError::TimedOut);
+    busy(mapping.mutex(64).unwrap().try_lock());
     first.succeed();
 }
 
@@ -546,18 +567,22 @@ fn whoever_was_declared_dead_inside_a_biased_mutex_has_it_no_more_and_frees_it_o
     let at = place_of(&mapping, false);
     let outside = biased(&mapping, at);
     let guard = mutex.lock().unwrap();
+    let third_mutex = mapping.mutex(place_of(&mapping, true)).unwrap();
+    third_mutex.lock().unwrap().leave_inconsistent().unwrap();
+    let left = inconsistent(third_mutex.lock_recover());
     fence_me(&scratch, &space);
-    fails!(outside.lock(), LockError::Region(RegionError::Fenced));
-    drop(theirs.mutex(at).unwrap().try_lock().unwrap());
-    told_once(&theirs.mutex(AT).unwrap());
-    fails!(guard.mark_consistent(), RegionError::Fenced);
-    fails!(mutex.lock(), LockError::Region(RegionError::Fenced));
-    let held = biased(&theirs, AT).lock().unwrap();
+    fails!(outside.lock(), LockError::Fenced);
+    drop(at_once(theirs.mutex(at).unwrap().try_lock()));
+    told_until_repaired(&theirs.mutex(AT).unwrap());
+    fails!(left.mark_consistent(), LockError::Fenced);
+    fails!(mutex.lock(), LockError::Fenced);
+    let its = biased(&theirs, AT);
+    let held = its.lock().unwrap();
     assert!(word(&theirs, AT).is_biased());
-    fails!(guard.unlock(), RegionError::Fenced);
-    fails!(mutex.lock(), LockError::Region(RegionError::Fenced));
-    fails!(mutex.try_lock(), LockError::Region(RegionError::Fenced));
-    fails!(third.mutex(AT).unwrap().try_lock(), LockError::TimedOut);
+    fails!(guard.unlock(), LockError::Fenced);
+    fails!(mutex.lock(), LockError::Fenced);
+    fails!(mutex.try_lock(), LockError::Fenced);
+    busy(third.mutex(AT).unwrap().try_lock());
     held.unlock().unwrap();
-    drop(third.mutex(AT).unwrap().try_lock().unwrap());
+    drop(at_once(third.mutex(AT).unwrap().try_lock()));
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{Access, FormatOptions, LockError, Mapping, Space};
+use commonhold::{Access, FormatOptions, Mapping, Space};
 
 use crate::support::{Actor, Random, Role, Scratch, say};
 
@@ -53,18 +53,14 @@ fn pair(mapping: &Mapping) -> [u64; 2] {
 
 fn turn(mapping: &Mapping, worker: u64) {
     let mutex = mapping.mutex(MUTEX).unwrap();
-    let guard = match mutex.lock() {
-        Ok(guard) => guard,
-        Err(LockError::OwnerDied(guard)) => {
-            let right = turns(mapping);
-            mapping.set(PAIR, &right).unwrap();
-            mapping.set(PAIR + 8, &right).unwrap();
-            add_one(mapping, TOLD);
-            guard.mark_consistent().unwrap();
-            guard
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let repaired = mutex.lock_repairing(|_| {
+        let right = turns(mapping);
+        mapping.set(PAIR, &right)?;
+        mapping.set(PAIR + 8, &right)?;
+        add_one(mapping, TOLD);
+        Ok(())
+    });
+    let guard = repaired.unwrap();
     assert_eq!(pair(mapping), [turns(mapping); 2], "torn, and nobody was told");
     for at in [PAIR, PAIR + 8, line(worker)] {
         add_one(mapping, at);

@@ -83,7 +83,7 @@ fn use_all(url: &str) -> Option<()> {
     for name in ["a", "b", "c", "new", "lazy"] {
         let _ = space.stat(name);
         for access in [Access::ReadOnly, Access::ReadWrite] {
-            let Ok(mut mapping) = space.map(name, access) else { continue };
+            let Ok(mapping) = space.map(name, access) else { continue };
             let _ = mapping.refresh();
             let _ = mapping.set(0, &7_u64);
             let _ = mapping.get::<u64>(mapping.size().saturating_sub(8));
@@ -92,11 +92,11 @@ fn use_all(url: &str) -> Option<()> {
             }
             let _ = mapping.read_lock_for(BRIEFLY).map(drop);
             if let Ok(mutex) = mapping.open::<Mutex<u64>>(0) {
-                let _ = mutex.lock_for(BRIEFLY).map(|guard| guard.update(|number| *number ^= 1));
+                let _ = mutex.lock_for(BRIEFLY).map(|guard| guard.with_mut(|number| *number ^= 1));
             }
             if let Ok(table) = mapping.open::<RwLock<u64>>(24) {
                 let _ = table.read_for(BRIEFLY).map(|guard| guard.get());
-                let _ = table.write_for(BRIEFLY).map(|guard| guard.set(&1));
+                let _ = table.write_for(BRIEFLY).map(|guard| guard.set(1));
             }
             let _ = mapping.reset_lock();
             let _ = mapping.unmap();

@@ -94,7 +94,7 @@ fn a_holder_that_closes_all_its_descriptors_is_not_taken_for_dead() {
     let mut actor = Actor::start("descriptors-holder", &[&scratch.url, &files]);
     actor.says("held");
     for _ in 0..4 {
-        fails!(mapping.lock_for(SHORT), LockError::TimedOut);
+        fails!(mapping.lock_for(SHORT), LockError::TimedOut(_));
     }
     assert!(space.reap().unwrap().peers.is_empty());
     assert!(space.peers().unwrap().iter().all(|peer| peer.state == PeerLife::Live));
@@ -116,7 +116,7 @@ fn ask_a_strangers_file(args: &[&str]) {
     let files = Files::open(Path::new(args[1]));
     // Each of these looks for evidence of the holder's life.
     for _ in 0..3 {
-        fails!(mapping.lock_for(SHORT), LockError::TimedOut);
+        fails!(mapping.lock_for(SHORT), LockError::TimedOut(_));
     }
     assert!(space.reap().unwrap().peers.is_empty(), "an innocent was fenced");
     assert!(space.peers().unwrap().iter().all(|peer| peer.state != PeerLife::Dead));
@@ -124,7 +124,7 @@ fn ask_a_strangers_file(args: &[&str]) {
     say("asked");
     listen();
     // It is told of a death all the same.
-    owner_died(mapping.lock_for(DEADLINE)).leave().unwrap();
+    owner_died(mapping.lock_for(DEADLINE));
     say("told");
     listen();
 }

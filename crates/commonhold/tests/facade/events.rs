@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use commonhold::{Access, Mapping, Space};
+use commonhold::{Access, LockError, Mapping, Space};
 
-use crate::support::{Actor, DEADLINE, Role, SHORT, Scratch, say, stay, until};
+use crate::support::{Actor, DEADLINE, Role, SHORT, Scratch, fails, say, stay, until};
 
 pub(crate) const ROLES: &[Role] = &[("event-wait", wait_once), ("event-echo", echo)];
 
@@ -24,9 +24,9 @@ fn wait_once(args: &[&str]) {
     let mapping = Space::open(args[0]).unwrap().map("a", Access::ReadWrite).unwrap();
     let event = mapping.event(EVENT).unwrap();
     say("waiting");
-    match event.wait(args[1].parse().unwrap(), Some(DEADLINE)).unwrap() {
-        Some(number) => say(number),
-        None => say("in vain"),
+    match event.wait_for(args[1].parse().unwrap(), DEADLINE) {
+        Ok(number) => say(number),
+        Err(error) => say(error),
     }
     stay();
 }
@@ -107,13 +107,14 @@ fn a_wait_for_a_number_that_has_passed_returns_at_once_and_any_other_in_time() {
     let event = mapping.event(EVENT).unwrap();
     event.signal().unwrap();
     event.broadcast().unwrap();
-    assert_eq!(event.wait(0, None).unwrap(), Some(2));
-    assert_eq!(event.wait(1, Some(Duration::ZERO)).unwrap(), Some(2));
-    assert_eq!(event.wait(2, Some(Duration::ZERO)).unwrap(), None);
+    assert_eq!(event.wait(0).unwrap(), 2);
+    assert_eq!(event.wait_for(1, Duration::ZERO).unwrap(), 2);
+    fails!(event.wait_for(2, Duration::ZERO), LockError::TimedOut(place)
+        if (place.region.as_str(), place.offset) == ("a", Some(EVENT)));
     let start = Instant::now();
-    assert_eq!(event.wait(2, Some(SHORT)).unwrap(), None);
+    fails!(event.wait_for(2, SHORT), LockError::TimedOut(_));
     assert!(start.elapsed() >= SHORT);
-    assert!(event.wait(7, Some(Duration::ZERO)).unwrap().is_some(), "7 has never been");
+    assert!(event.wait_for(7, Duration::ZERO).is_ok(), "7 has never been");
 }
 
 /// Answers every number in the first event with one in the second.
@@ -121,7 +122,7 @@ fn echo(args: &[&str]) {
     let mapping = Space::open(args[0]).unwrap().map("a", Access::ReadWrite).unwrap();
     let (ping, pong) = (mapping.event(0).unwrap(), mapping.event(8).unwrap());
     for seen in 0..args[1].parse().unwrap() {
-        assert_eq!(ping.wait(seen, Some(DEADLINE)).unwrap(), Some(seen + 1));
+        assert_eq!(ping.wait_for(seen, DEADLINE).unwrap(), seen + 1);
         pong.signal().unwrap();
     }
 }
@@ -134,7 +135,7 @@ fn no_signal_is_lost_between_two_processes_that_take_turns() {
     let (ping, pong) = (mapping.event(0).unwrap(), mapping.event(8).unwrap());
     for seen in 0..ROUNDS {
         ping.signal().unwrap();
-        assert_eq!(pong.wait(seen, Some(DEADLINE)).unwrap(), Some(seen + 1));
+        assert_eq!(pong.wait_for(seen, DEADLINE).unwrap(), seen + 1);
     }
     actor.succeed();
 }

@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use commonhold::{
-    Access, Barrier, BarrierError, Condvar, CreateOptions, Destroy, LockError, Mutex, Once,
-    RegionError, RwLock, Semaphore, SeqLock, Space, Turn,
+    Access, Barrier, Condvar, CreateOptions, Destroy, LockError, Mutex, OnceLock, RegionError,
+    RwLock, Semaphore, SeqLock, Space, Turn,
 };
 
-use crate::support::{Actor, DEADLINE, Role, Scratch, fails, owner_died, say, stay, until};
+use crate::support::{
+    Actor, DEADLINE, Role, Scratch, busy, fails, inconsistent, owner_died, say, stay, until,
+};
 
 pub(crate) const ROLES: &[Role] = &[
     ("fork-refused", refused),
@@ -66,6 +68,15 @@ pub(crate) fn leave(run: impl FnOnce()) -> ! {
     unsafe { libc::_exit(if done { 0 } else { 101 }) }
 }
 
+/// Asserts that a guard of the parent lets nothing be read, and says so.
+#[track_caller]
+fn reads_nothing<T>(read: impl FnOnce() -> T) {
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(read())));
+    let said = read.unwrap_err();
+    let said = said.downcast_ref::<&str>().unwrap();
+    assert!(said.contains("a guard of the parent process"), "{said}");
+}
+
 /// Waits for a child, and asserts that it was content.
 #[track_caller]
 pub(crate) fn succeeds(pid: i32) {
@@ -99,6 +110,7 @@ fn refused(args: &[&str]) {
     let lock = mapping.region_lock().unwrap();
     let mutex = mapping.mutex(0).unwrap();
     let event = mapping.event(8).unwrap();
+    let value = mapping.value::<u64>(16).unwrap();
     let typed = mapping.open::<Mutex<u64>>(64).unwrap();
     let table = mapping.open::<RwLock<u64>>(128).unwrap();
     for door in DOORS {
@@ -108,26 +120,35 @@ fn refused(args: &[&str]) {
             for mapping in [&mapping, &read_only] {
                 mapping_is_refused(mapping);
             }
-            fails!(mapping.write(0, &[1]), RegionError::Forked);
+            fails!(mapping.write_at(0, &[1]), RegionError::Forked);
             fails!(mapping.mutex(0), RegionError::Forked);
             fails!(mapping.event(8), RegionError::Forked);
-            fails!(lock.lock(), LockError::Region(RegionError::Forked));
-            fails!(lock.try_read_lock(), LockError::Region(RegionError::Forked));
-            fails!(lock.reset(), RegionError::Forked);
-            fails!(mutex.lock(), LockError::Region(RegionError::Forked));
-            fails!(mutex.try_lock(), LockError::Region(RegionError::Forked));
-            fails!(mutex.lock_for(DEADLINE), LockError::Region(RegionError::Forked));
-            fails!(mutex.reset(), RegionError::Forked);
+            fails!(lock.lock(), LockError::Forked);
+            fails!(lock.try_read_lock(), LockError::Forked);
+            fails!(lock.reset(), LockError::Forked);
+            fails!(mutex.lock(), LockError::Forked);
+            fails!(mutex.try_lock(), LockError::Forked);
+            fails!(mutex.lock_for(DEADLINE), LockError::Forked);
+            fails!(mutex.lock_recover(), LockError::Forked);
+            fails!(mutex.lock_repairing(|_| Ok(())), LockError::Forked);
+            fails!(mutex.reset(), LockError::Forked);
+            fails!(value.store(1), RegionError::Forked);
+            reads_nothing(|| value.load());
             fails!(mapping.open::<Mutex<u64>>(64), RegionError::Forked);
-            fails!(typed.lock(), LockError::Region(RegionError::Forked));
-            fails!(typed.reset(), RegionError::Forked);
-            fails!(table.read(), LockError::Region(RegionError::Forked));
-            fails!(table.try_write(), LockError::Region(RegionError::Forked));
-            fails!(table.reset(), RegionError::Forked);
+            fails!(space.record::<Mutex<u64>>("a"), RegionError::Forked);
+            fails!(typed.lock(), LockError::Forked);
+            fails!(typed.lock_recover(), LockError::Forked);
+            fails!(typed.lock_repairing(|_| Ok(())), LockError::Forked);
+            fails!(typed.reset(), LockError::Forked);
+            fails!(table.read(), LockError::Forked);
+            fails!(table.read_repairing(|_| Ok(())), LockError::Forked);
+            fails!(table.try_write(), LockError::Forked);
+            fails!(table.write_recover(), LockError::Forked);
+            fails!(table.reset(), LockError::Forked);
             let _ = event.sequence();
-            fails!(event.signal(), RegionError::Forked);
-            fails!(event.broadcast(), RegionError::Forked);
-            fails!(event.wait(0, None), RegionError::Forked);
+            fails!(event.signal(), LockError::Forked);
+            fails!(event.broadcast(), LockError::Forked);
+            fails!(event.wait(0), LockError::Forked);
             // In a new thread of the child as well: it has no slot to be found by.
             let other = space.clone();
             std::thread::spawn(move || fails!(other.regions(), RegionError::Forked))
@@ -138,8 +159,9 @@ fn refused(args: &[&str]) {
     }
     // And here nothing has happened.
     assert_eq!(mapping.get::<u8>(0).unwrap(), 0);
+    assert_eq!(value.load(), 0);
     drop(mapping.lock().unwrap());
-    drop((mapping, read_only));
+    drop((mapping, read_only, lock, mutex, event, value, typed, table));
     space.destroy("a", Destroy::Within(DEADLINE)).unwrap();
 }
 
@@ -168,16 +190,19 @@ fn space_is_refused(space: &Space) {
 
 fn mapping_is_refused(mapping: &commonhold::Mapping) {
     let mut byte = [0];
-    fails!(mapping.read(0, &mut byte), RegionError::Forked);
+    fails!(mapping.read_at(0, &mut byte), RegionError::Forked);
     fails!(mapping.get::<u64>(0), RegionError::Forked);
     fails!(mapping.region_lock(), RegionError::Forked);
-    fails!(mapping.lock(), LockError::Region(RegionError::Forked));
-    fails!(mapping.try_lock(), LockError::Region(RegionError::Forked));
-    fails!(mapping.lock_for(DEADLINE), LockError::Region(RegionError::Forked));
-    fails!(mapping.read_lock(), LockError::Region(RegionError::Forked));
-    fails!(mapping.try_read_lock(), LockError::Region(RegionError::Forked));
-    fails!(mapping.read_lock_for(DEADLINE), LockError::Region(RegionError::Forked));
-    fails!(mapping.reset_lock(), RegionError::Forked);
+    fails!(mapping.value::<u64>(0), RegionError::Forked);
+    fails!(mapping.lock(), LockError::Forked);
+    fails!(mapping.try_lock(), LockError::Forked);
+    fails!(mapping.lock_for(DEADLINE), LockError::Forked);
+    fails!(mapping.lock_repairing(|_| Ok(())), LockError::Forked);
+    fails!(mapping.lock_recover(), LockError::Forked);
+    fails!(mapping.read_lock(), LockError::Forked);
+    fails!(mapping.try_read_lock(), LockError::Forked);
+    fails!(mapping.read_lock_for(DEADLINE), LockError::Forked);
+    fails!(mapping.reset_lock(), LockError::Forked);
 }
 
 #[test]
@@ -190,46 +215,51 @@ fn guards(args: &[&str]) {
     space.create("write", 64).unwrap();
     space.create("read", 64).unwrap();
     let write = space.map("write", Access::ReadWrite).unwrap();
-    let mut extra = space.map("write", Access::ReadOnly).unwrap();
+    let extra = space.map("write", Access::ReadOnly).unwrap();
     let read = space.map("read", Access::ReadWrite).unwrap();
+    let (word, other_word) = (write.mutex(0).unwrap(), write.mutex(8).unwrap());
     for door in DOORS {
-        let mut lock = write.lock().unwrap();
+        let lock = write.lock().unwrap();
         lock.stamp();
-        let mutex = write.mutex(0).unwrap().lock().unwrap();
+        let mutex = word.lock().unwrap();
+        other_word.lock().unwrap().leave_inconsistent().unwrap();
+        let left = inconsistent(other_word.lock_recover());
         let readers: Vec<_> = (0..6).map(|_| read.read_lock().unwrap()).collect();
         in_child!(door, {
-            assert!(!lock.is_inconsistent() && !mutex.is_inconsistent());
-            fails!(lock.mark_consistent(), RegionError::Forked);
-            fails!(mutex.mark_consistent(), RegionError::Forked);
+            fails!(left.mark_consistent(), LockError::Forked);
             fails!(extra.refresh(), RegionError::Forked);
         });
+        in_child!(door, fails!(left.repair(|_| Ok(())), LockError::Forked));
         in_child!(door, {
-            fails!(lock.unlock(), RegionError::Forked);
-            fails!(mutex.leave(), RegionError::Forked);
+            fails!(left.give_up(), LockError::Forked);
+            fails!(lock.unlock(), LockError::Forked);
+            fails!(mutex.leave_inconsistent(), LockError::Forked);
             for reader in readers {
-                fails!(reader.unlock(), RegionError::Forked);
+                fails!(reader.unlock(), LockError::Forked);
             }
             fails!(extra.unmap(), RegionError::Forked);
         });
         still_held(args[0]);
-        in_child!(door, drop((lock, mutex, readers, extra)));
+        in_child!(door, drop((lock, mutex, left, readers, extra)));
         still_held(args[0]);
         // A panic of the child in the middle of a change makes nothing inconsistent either.
         in_child!(door, {
             let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-                let _held = (lock, mutex, readers);
+                let _held = (lock, mutex, left, readers);
                 std::panic::resume_unwind(Box::new(()));
             }));
             assert!(unwound.is_err());
         });
         still_held(args[0]);
+        left.mark_consistent().unwrap().unlock().unwrap();
         mutex.unlock().unwrap();
         lock.unlock().unwrap();
         for reader in readers {
             reader.unlock().unwrap();
         }
     }
-    in_child!(Door::Fork, drop((extra, write, read, space)));
+    in_child!(Door::Fork, drop((word, other_word, extra, write, read, space)));
+    drop((word, other_word));
     assert_eq!(space.stat("write").unwrap().maps, 2);
     drop(space.map("write", Access::ReadWrite).unwrap().lock().unwrap());
     extra.unmap().unwrap();
@@ -250,46 +280,50 @@ fn values(args: &[&str]) {
     space.create("a", 256).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
-    let table = mapping.open::<RwLock<u64>>(64).unwrap();
+    let table = mapping.open::<RwLock<[u64; 2]>>(64).unwrap();
     let other = mapping.open::<RwLock<u64>>(128).unwrap();
     let places = [192, 224];
     for (door, at) in DOORS.into_iter().zip(places) {
-        let once = mapping.open::<Once<u64>>(at).unwrap();
+        let once = mapping.open::<OnceLock<u64>>(at).unwrap();
         let (guard, writer, reader) =
             (mutex.lock().unwrap(), table.write().unwrap(), other.read().unwrap());
         let Turn::Mine(turn) = once.begin().unwrap() else { panic!("made by nobody") };
-        guard.set(&1).unwrap();
+        guard.set(1);
         in_child!(door, {
-            fails!(once.get(), RegionError::Forked);
-            fails!(once.begin(), LockError::Region(RegionError::Forked));
-            fails!(once.get_or_init(|| 5), LockError::Region(RegionError::Forked));
-            fails!(turn.complete(&5), RegionError::Forked);
-            fails!(guard.get(), RegionError::Forked);
-            fails!(guard.set(&2), RegionError::Forked);
-            fails!(guard.update(|number| *number = 2), RegionError::Forked);
-            fails!(guard.mark_consistent(), RegionError::Forked);
-            fails!(writer.get(), RegionError::Forked);
-            fails!(writer.set(&2), RegionError::Forked);
-            fails!(reader.get(), RegionError::Forked);
-            fails!(guard.leave(), RegionError::Forked);
-            fails!(writer.unlock(), RegionError::Forked);
-            fails!(reader.unlock(), RegionError::Forked);
+            reads_nothing(|| once.get());
+            fails!(once.begin(), LockError::Forked);
+            fails!(once.get_or_init(|| 5), LockError::Forked);
+            fails!(turn.complete(&5), LockError::Forked);
+            reads_nothing(|| guard.get());
+            reads_nothing(|| guard.get_boxed());
+            reads_nothing(|| guard.with_mut(|number| *number = 2));
+            reads_nothing(|| guard.replace(2));
+            guard.set(2);
+            reads_nothing(|| writer.at(1).unwrap().get());
+            reads_nothing(|| writer.slice(..).unwrap().to_vec());
+            reads_nothing(|| writer.slice(..).unwrap().copy_to(&mut [0; 2]));
+            writer.slice(1..).unwrap().copy_from(&[2]).unwrap();
+            writer.slice(..).unwrap().fill(&2);
+            reads_nothing(|| reader.with(|number| *number));
+            fails!(guard.leave_inconsistent(), LockError::Forked);
+            fails!(writer.unlock(), LockError::Forked);
+            fails!(reader.unlock(), LockError::Forked);
         });
         in_child!(door, drop((guard, writer, reader, turn)));
         // They are the parent's as before.
         let theirs = Space::open(args[0]).unwrap();
         let theirs = theirs.map("a", Access::ReadWrite).unwrap();
-        fails!(theirs.open::<Mutex<u64>>(0).unwrap().try_lock(), LockError::TimedOut);
-        fails!(theirs.open::<RwLock<u64>>(64).unwrap().try_read(), LockError::TimedOut);
-        fails!(theirs.open::<RwLock<u64>>(128).unwrap().try_write(), LockError::TimedOut);
-        fails!(theirs.open::<Once<u64>>(at).unwrap().try_begin(), LockError::TimedOut);
-        assert_eq!(guard.get().unwrap(), 1);
+        busy(theirs.open::<Mutex<u64>>(0).unwrap().try_lock());
+        busy(theirs.open::<RwLock<[u64; 2]>>(64).unwrap().try_read());
+        busy(theirs.open::<RwLock<u64>>(128).unwrap().try_write());
+        busy(theirs.open::<OnceLock<u64>>(at).unwrap().try_begin());
+        assert_eq!((guard.get(), writer.get()), (1, [0; 2]));
         drop(turn);
         guard.unlock().unwrap();
         writer.unlock().unwrap();
         reader.unlock().unwrap();
     }
-    drop(mapping);
+    drop((mapping, mutex, table, other));
     space.destroy("a", Destroy::Within(DEADLINE)).unwrap();
 }
 
@@ -304,7 +338,7 @@ fn places(args: &[&str]) {
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let barrier = mapping.open::<Barrier<2>>(64).unwrap();
-    let changed = mapping.open::<Condvar<'_>>(128).unwrap();
+    let changed = mapping.open::<Condvar>(128).unwrap();
     let mutex = mapping.open::<Mutex<u64>>(192).unwrap();
     for door in DOORS {
         let (permit, other) = (pool.acquire().unwrap(), pool.acquire().unwrap());
@@ -312,31 +346,32 @@ fn places(args: &[&str]) {
         let guard = mutex.lock().unwrap();
         in_child!(door, {
             assert_eq!((pool.available(), barrier.phase()), (0, 0));
-            fails!(pool.acquire(), LockError::Region(RegionError::Forked));
-            fails!(pool.give(), RegionError::Forked);
-            fails!(permit.release(), RegionError::Forked);
-            fails!(other.spend(), RegionError::Forked);
-            fails!(barrier.join(), LockError::Region(RegionError::Forked));
-            fails!(party.arrive(), RegionError::Forked);
-            fails!(party.wait(), BarrierError::Region(RegionError::Forked));
-            fails!(party.leave(), RegionError::Forked);
-            fails!(changed.notify_one(), RegionError::Forked);
-            fails!(changed.notify_all(), RegionError::Forked);
-            fails!(changed.wait(guard), LockError::Region(RegionError::Forked));
+            fails!(pool.acquire(), LockError::Forked);
+            fails!(pool.acquire_recover(), LockError::Forked);
+            fails!(pool.give(), LockError::Forked);
+            fails!(permit.release(), LockError::Forked);
+            fails!(other.spend(), LockError::Forked);
+            fails!(barrier.join(), LockError::Forked);
+            fails!(party.arrive(), LockError::Forked);
+            fails!(party.wait(), LockError::Forked);
+            fails!(party.leave(), LockError::Forked);
+            fails!(changed.notify_one(), LockError::Forked);
+            fails!(changed.notify_all(), LockError::Forked);
+            fails!(changed.wait(guard), LockError::Forked);
         });
         in_child!(door, drop((permit, other, party, guard)));
         // They are the parent's as before.
         let theirs = Space::open(args[0]).unwrap();
         let theirs = theirs.map("a", Access::ReadWrite).unwrap();
-        fails!(theirs.open::<Semaphore<2>>(0).unwrap().try_acquire(), LockError::TimedOut);
-        fails!(theirs.open::<Mutex<u64>>(192).unwrap().try_lock(), LockError::TimedOut);
+        busy(theirs.open::<Semaphore<2>>(0).unwrap().try_acquire());
+        busy(theirs.open::<Mutex<u64>>(192).unwrap().try_lock());
         drop(theirs.open::<Barrier<2>>(64).unwrap().join().unwrap());
         permit.release().unwrap();
         other.release().unwrap();
         party.leave().unwrap();
         guard.unlock().unwrap();
     }
-    drop(mapping);
+    drop((mapping, pool, barrier, changed, mutex));
     space.destroy("a", Destroy::Within(DEADLINE)).unwrap();
 }
 
@@ -354,36 +389,36 @@ fn changes(args: &[&str]) {
     let pair = mapping.open::<RwLock<u64>>(64).unwrap();
     for door in DOORS {
         let guard = table.write().unwrap();
-        guard.set(&1).unwrap();
+        guard.set(1);
         let mut upgradable = pair.upgradable_read().unwrap();
         let writer = upgradable.upgrade().unwrap();
         in_child!(door, {
-            fails!(table.read(), LockError::Region(RegionError::Forked));
-            fails!(table.write(), LockError::Region(RegionError::Forked));
-            fails!(table.reset(), RegionError::Forked);
+            fails!(table.read(), LockError::Forked);
+            fails!(table.write(), LockError::Forked);
+            fails!(table.reset(), LockError::Forked);
             fails!(onlooker.open::<SeqLock<u64>>(0), RegionError::Forked);
-            fails!(guard.get(), RegionError::Forked);
-            fails!(guard.set(&2), RegionError::Forked);
-            fails!(guard.unlock(), RegionError::Forked);
-            fails!(writer.get(), RegionError::Forked);
-            fails!(writer.set(&2), RegionError::Forked);
-            fails!(writer.downgrade(), RegionError::Forked);
+            reads_nothing(|| guard.get());
+            guard.set(2);
+            fails!(guard.unlock(), LockError::Forked);
+            reads_nothing(|| writer.get());
+            writer.set(2);
+            fails!(writer.downgrade(), LockError::Forked);
         });
         in_child!(door, drop((guard, writer)));
         // They are the parent's as before.
         let theirs = Space::open(args[0]).unwrap();
         let theirs = theirs.map("a", Access::ReadWrite).unwrap();
-        fails!(theirs.open::<SeqLock<u64>>(0).unwrap().try_read(), LockError::TimedOut);
-        fails!(theirs.open::<RwLock<u64>>(64).unwrap().try_read(), LockError::TimedOut);
+        busy(theirs.open::<SeqLock<u64>>(0).unwrap().try_read());
+        busy(theirs.open::<RwLock<u64>>(64).unwrap().try_read());
         guard.unlock().unwrap();
         writer.downgrade().unwrap();
         in_child!(door, {
-            fails!(upgradable.get(), RegionError::Forked);
-            fails!(upgradable.upgrade(), LockError::Region(RegionError::Forked));
-            fails!(upgradable.unlock(), RegionError::Forked);
+            reads_nothing(|| upgradable.get());
+            fails!(upgradable.upgrade(), LockError::Forked);
+            fails!(upgradable.unlock(), LockError::Forked);
         });
         in_child!(door, drop(upgradable));
-        fails!(theirs.open::<RwLock<u64>>(64).unwrap().try_write(), LockError::TimedOut);
+        busy(theirs.open::<RwLock<u64>>(64).unwrap().try_write());
         upgradable.unlock().unwrap();
         assert_eq!(table.read().unwrap(), 1);
     }
@@ -394,9 +429,9 @@ fn still_held(url: &str) {
     let other = Space::open(url).unwrap();
     let write = other.map("write", Access::ReadWrite).unwrap();
     let read = other.map("read", Access::ReadWrite).unwrap();
-    fails!(write.try_lock(), LockError::TimedOut);
-    fails!(write.mutex(0).unwrap().try_lock(), LockError::TimedOut);
-    fails!(read.try_lock(), LockError::TimedOut);
+    busy(write.try_lock());
+    busy(write.mutex(0).unwrap().try_lock());
+    busy(read.try_lock());
     assert_eq!(other.stat("write").unwrap().maps, 3);
     assert!(other.stat("write").unwrap().lock.unwrap().since.is_some());
 }
@@ -415,9 +450,10 @@ fn exits(args: &[&str]) {
     let write = space.map("write", Access::ReadWrite).unwrap();
     let read = space.map("read", Access::ReadWrite).unwrap();
     for door in DOORS {
-        let mut lock = write.lock().unwrap();
+        let lock = write.lock().unwrap();
         lock.stamp();
-        let mutex = write.mutex(0).unwrap().lock().unwrap();
+        let word = write.mutex(0).unwrap();
+        let mutex = word.lock().unwrap();
         let readers: Vec<_> = (0..6).map(|_| read.read_lock().unwrap()).collect();
         let event = write.event(8).unwrap();
         let seen = event.sequence();
@@ -425,7 +461,7 @@ fn exits(args: &[&str]) {
         let extra = space.map("write", Access::ReadOnly).unwrap();
         let pid = split(door);
         if pid == 0 {
-            fails!(event.signal(), RegionError::Forked);
+            fails!(event.signal(), LockError::Forked);
             drop((awaited, extra));
             std::process::exit(0);
         }
@@ -433,9 +469,9 @@ fn exits(args: &[&str]) {
         still_held(args[0]);
         assert_eq!(event.sequence(), seen);
         // Its thread slot is this thread's still: what it does with it, it does as itself.
-        fails!(write.lock(), LockError::Deadlock);
-        fails!(read.lock(), LockError::Deadlock);
-        drop((awaited, extra));
+        fails!(write.lock(), LockError::Deadlock(_));
+        fails!(read.lock(), LockError::Deadlock(_));
+        drop((awaited, extra, event));
         mutex.unlock().unwrap();
         lock.unlock().unwrap();
         for reader in readers {
@@ -465,7 +501,7 @@ fn anew(args: &[&str]) {
         assert_ne!(mine.peer(), before);
         assert_eq!(mine.peers().unwrap().len(), 2);
         let again = mine.map("a", Access::ReadWrite).unwrap();
-        fails!(again.try_lock(), LockError::TimedOut);
+        busy(again.try_lock());
         again.set(8, &7_u64).unwrap();
         mine.create("b", 64).unwrap();
         // The inherited one stays refused, also now.
@@ -516,13 +552,15 @@ fn a_dead_parent_is_known_to_be_dead_though_a_child_that_it_forked_lives() {
         let mut actor = Actor::start("fork-parent", &[&scratch.url, how]);
         let said = actor.hear();
         let child: i32 = said.strip_prefix("child ").unwrap().parse().unwrap();
-        fails!(mapping.try_lock(), LockError::TimedOut);
+        busy(mapping.try_lock());
+        let parent = actor.pid();
         actor.kill_unseen();
-        let guard = owner_died(mapping.lock_for(DEADLINE));
+        let place = owner_died(mapping.lock_for(DEADLINE));
+        assert_eq!(place.owner.unwrap().pid, Some(parent));
+        let guard = inconsistent(mapping.lock_recover());
         // SAFETY: `kill` with signal 0 only asks whether there is such a process.
         assert_eq!(unsafe { libc::kill(child, 0) }, 0, "the child of {how} did not survive");
-        guard.mark_consistent().unwrap();
-        drop(guard);
+        guard.mark_consistent().unwrap().unlock().unwrap();
         // The lock is free as soon as its thread is dead, which is before all of its process is gone.
         until("the parent is reaped", || space.reap().unwrap().peers.len() == 1);
         assert_eq!(space.peers().unwrap().len(), 1);

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{ErrorKind, FormatOptions, LockError, Removal, Space};
+use commonhold::{ErrorKind, FormatOptions, LockError, Recovered, Removal, Space};
 
 use crate::support::{Actor, Folder, Random, Role, Scratch, say};
 
@@ -106,13 +106,10 @@ fn lock(args: &[&str]) {
             Ok(mapping) => mapping,
             Err(error) => return say(format!("violation: cannot map: {error}")),
         };
-        let guard = match mapping.lock_for(WAIT) {
-            Ok(guard) => guard,
-            Err(LockError::OwnerDied(guard)) => {
-                guard.mark_consistent().unwrap();
-                guard
-            }
-            Err(LockError::TimedOut) => continue,
+        let guard = match mapping.lock_recover_for(WAIT) {
+            Ok(Recovered::Consistent(guard)) => guard,
+            Ok(Recovered::Inconsistent(guard)) => guard.mark_consistent().unwrap(),
+            Err(LockError::TimedOut(_)) => continue,
             Err(error) => return say(format!("violation: cannot lock: {error}")),
         };
         marker.visit();

@@ -51,7 +51,8 @@ fn with(what: &str, mapping: &Mapping, run: impl FnOnce()) {
         let _guard = mapping.read_lock().unwrap();
         run();
     } else if let Some((_, offset)) = what.split_once('+') {
-        let _guard = mapping.mutex(offset.parse().unwrap()).unwrap().lock().unwrap();
+        let mutex = mapping.mutex(offset.parse().unwrap()).unwrap();
+        let _guard = mutex.lock().unwrap();
         run();
     } else {
         let _guard = mapping.lock().unwrap();
@@ -253,7 +254,7 @@ fn one_who_waits_is_no_circle_and_its_event_and_its_destruction_are_shown() {
         scope.spawn(|| drop(other.map("a", Access::ReadWrite).unwrap().lock().unwrap()));
         scope.spawn(|| {
             let mapping = other.map("b", Access::ReadWrite).unwrap();
-            mapping.event(8).unwrap().wait(0, None).unwrap();
+            mapping.event(8).unwrap().wait(0).unwrap();
             drop(mapping);
             // Only this process maps it.
             other.destroy("c", Destroy::Wait).unwrap();
@@ -304,8 +305,8 @@ fn a_busy_space_whose_locks_are_taken_in_order_never_shows_a_circle() {
     let done = AtomicBool::new(false);
     let round = |mappings: &[Mapping; 2], number: usize| {
         let [a, b] = mappings;
-        let first = a.mutex(8).unwrap().lock().unwrap();
-        let second = b.mutex(8).unwrap().lock().unwrap();
+        let mutexes = mappings.each_ref().map(|mapping| mapping.mutex(8).unwrap());
+        let [first, second] = mutexes.each_ref().map(|mutex| mutex.lock().unwrap());
         drop(second);
         drop(first);
         if number.is_multiple_of(3) {

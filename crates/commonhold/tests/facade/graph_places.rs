@@ -5,9 +5,7 @@ use std::{
     thread,
 };
 
-use commonhold::{
-    Access, Barrier, Mapping, Party, Permit, Semaphore, Space, Wait, WaitGraph, WaitKind,
-};
+use commonhold::{Access, Barrier, Mapping, Party, Semaphore, Space, Wait, WaitGraph, WaitKind};
 use commonhold_layout::{
     LockFlags, LockWord, Offset, Owner, PeerId, Pending, PendingKind, RecordKind, RecordTag,
     ThreadId,
@@ -51,7 +49,8 @@ fn step(mapping: &Mapping, steps: &[&str], party: Option<&Party<'_>>) {
         }
         "permit" => {
             // When the test is over, its actors die one after the other.
-            let Ok(_permit) = semaphore().acquire() else { return stay() };
+            let semaphore = semaphore();
+            let Ok(_permit) = semaphore.acquire() else { return stay() };
             next(party);
         }
         "spend" => {
@@ -333,25 +332,28 @@ fn look_while_busy(threads: &[Busy]) {
 
 #[test]
 fn a_busy_semaphore_whose_permits_suffice_never_shows_a_circle() {
-    fn permit(mapping: &Mapping) -> Permit<'_> {
-        Semaphore::open_with(mapping, PERMITS, 2).unwrap().acquire().unwrap()
+    fn permits(mapping: &Mapping) -> Semaphore {
+        Semaphore::open_with(mapping, PERMITS, 2).unwrap()
     }
     let permit_first: Busy = |mapping, stop| {
+        let (permits, mutex) = (permits(mapping), mapping.mutex(8).unwrap());
         while !stop.asked.load(Ordering::SeqCst) {
-            let _permit = permit(mapping);
-            let _guard = mapping.mutex(8).unwrap().lock().unwrap();
+            let _permit = permits.acquire().unwrap();
+            let _guard = mutex.lock().unwrap();
         }
     };
     let mutex_first: Busy = |mapping, stop| {
+        let (permits, mutex) = (permits(mapping), mapping.mutex(8).unwrap());
         while !stop.asked.load(Ordering::SeqCst) {
-            let _guard = mapping.mutex(8).unwrap().lock().unwrap();
-            let _permit = permit(mapping);
+            let _guard = mutex.lock().unwrap();
+            let _permit = permits.acquire().unwrap();
         }
     };
     // They always give their permits back.
     let permit_only: Busy = |mapping, stop| {
+        let permits = permits(mapping);
         while !stop.asked.load(Ordering::SeqCst) {
-            drop(permit(mapping));
+            drop(permits.acquire().unwrap());
         }
     };
     look_while_busy(&[permit_first, mutex_first, permit_only, permit_only, permit_only]);
@@ -360,13 +362,14 @@ fn a_busy_semaphore_whose_permits_suffice_never_shows_a_circle() {
 /// One holds the mutex while it waits for the others, who want it as soon as they have met.
 #[test]
 fn a_busy_barrier_whose_parties_meet_before_they_lock_never_shows_a_circle() {
-    fn party(mapping: &Mapping) -> Party<'_> {
-        Barrier::open_with(mapping, PARTIES, 3).unwrap().join().unwrap()
+    fn barrier(mapping: &Mapping) -> Barrier {
+        Barrier::open_with(mapping, PARTIES, 3).unwrap()
     }
     let holder: Busy = |mapping, stop| {
-        let party = party(mapping);
+        let (barrier, mutex) = (barrier(mapping), mapping.mutex(8).unwrap());
+        let party = barrier.join().unwrap();
         while !stop.agreed.load(Ordering::SeqCst) {
-            let guard = mapping.mutex(8).unwrap().lock().unwrap();
+            let guard = mutex.lock().unwrap();
             party.wait().unwrap();
             drop(guard);
             stop.agreed.store(stop.asked.load(Ordering::SeqCst), Ordering::SeqCst);
@@ -374,10 +377,11 @@ fn a_busy_barrier_whose_parties_meet_before_they_lock_never_shows_a_circle() {
         }
     };
     let other: Busy = |mapping, stop| {
-        let party = party(mapping);
+        let (barrier, mutex) = (barrier(mapping), mapping.mutex(8).unwrap());
+        let party = barrier.join().unwrap();
         while !stop.agreed.load(Ordering::SeqCst) {
             party.wait().unwrap();
-            drop(mapping.mutex(8).unwrap().lock().unwrap());
+            drop(mutex.lock().unwrap());
             party.wait().unwrap();
         }
     };

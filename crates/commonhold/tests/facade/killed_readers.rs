@@ -52,10 +52,10 @@ fn read(args: &[&str]) {
     while mapping.get::<u64>(STOP).unwrap() == 0 {
         let guard = lock.read().unwrap();
         mapping.set(mark, &1_u64).unwrap();
-        let seen = guard.get().unwrap();
+        let seen = guard.get();
         // It has the lock for most of the time, so that many die with it.
         thread::sleep(HOLD);
-        let again = guard.get().unwrap();
+        let again = guard.get();
         assert_eq!([seen[0]; 4], [seen[0], seen[1], again[0], again[1]], "torn under a read lock");
         mapping.set(mark, &0_u64).unwrap();
         guard.unlock().unwrap();
@@ -79,12 +79,12 @@ fn write(mapping: &Mapping, stop: &AtomicBool) -> (u64, Duration) {
         let guard = lock.write_for(HANG).unwrap();
         longest = longest.max(begun.elapsed());
         writes += 1;
-        guard.update(|pair| pair[0] += 1).unwrap();
-        guard.update(|pair| pair[1] += 1).unwrap();
+        guard.with_mut(|pair| pair[0] += 1);
+        guard.with_mut(|pair| pair[1] += 1);
         guard.unlock().unwrap();
         for _ in 0..AT_ONCE {
             let table = snapshot.write_for(HANG).unwrap();
-            table.update(|table| table.iter_mut().for_each(|number| *number += 1)).unwrap();
+            table.with_mut(|table| table.iter_mut().for_each(|number| *number += 1));
         }
         thread::sleep(PAUSE);
     }

@@ -6,10 +6,11 @@ use std::{
     time::Instant,
 };
 
-use commonhold::{Access, LockError, LockKind, Mapping, RegionError, Space};
+use commonhold::{Access, LockError, LockKind, LockResult, Mapping, Space};
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, Scratch, fails, owner_died, say, stay, until_waiters,
+    Actor, DEADLINE, Role, SHORT, Scratch, at_once, busy, fails, inconsistent, owner_died, say,
+    stay, until_waiters,
 };
 
 pub(crate) const ROLES: &[Role] =
@@ -24,6 +25,12 @@ fn hold(args: &[&str]) {
             let result = mapping.lock();
             said_and_stayed(&result);
         }
+        "recover" => {
+            let guard = inconsistent(mapping.lock_recover());
+            say("owner died");
+            stay();
+            drop(guard);
+        }
         "read" => {
             let result = mapping.read_lock();
             said_and_stayed(&result);
@@ -33,14 +40,15 @@ fn hold(args: &[&str]) {
             said_and_stayed(&Ok(results));
         }
         "mutex" => {
-            let result = mapping.mutex(8).unwrap().lock();
+            let mutex = mapping.mutex(8).unwrap();
+            let result = mutex.lock();
             said_and_stayed(&result);
         }
         other => panic!("{other}"),
     }
 }
 
-fn said_and_stayed<G>(result: &Result<G, LockError<G>>) {
+fn said_and_stayed<G>(result: &LockResult<G>) {
     match result {
         Ok(_) => say("clean"),
         Err(LockError::OwnerDied(_)) => say("owner died"),
@@ -67,25 +75,29 @@ fn a_killed_owner_of_the_regions_lock_is_told_of_until_somebody_repairs() {
     let (scratch, space, mapping) = ground();
     let actor = holder(&scratch, "write");
     actor.says("clean");
-    fails!(mapping.try_lock(), LockError::TimedOut);
+    busy(mapping.try_lock());
     let held = space.stat("a").unwrap().lock.unwrap();
     assert_eq!((held.kind, held.holder.unwrap().pid), (LockKind::Exclusive, actor.pid()));
+    let pid = actor.pid();
     actor.kill();
-    let guard = owner_died(mapping.lock());
-    assert!(guard.is_inconsistent());
-    // Left as it is: the next is told the same.
-    guard.leave().unwrap();
+    // Whoever asks is told who that was, and the next is told the same.
+    let place = owner_died(mapping.lock());
+    assert_eq!((place.region.as_str(), place.offset), ("a", None));
+    assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
     assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Inconsistent);
-    let guard = owner_died(mapping.try_lock());
-    guard.leave().unwrap();
+    assert_eq!(owner_died(mapping.try_lock()), place);
+    // Whoever takes it and repairs nothing leaves it so, in its own name.
+    drop(inconsistent(mapping.lock_recover()));
+    assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Inconsistent);
     // Whoever dies in the middle of the repair leaves it no better.
-    let actor = holder(&scratch, "write");
+    let actor = holder(&scratch, "recover");
     actor.says("owner died");
+    let pid = actor.pid();
     actor.kill();
-    let guard = owner_died(mapping.lock_for(DEADLINE));
-    guard.mark_consistent().unwrap();
-    assert!(!guard.is_inconsistent());
-    guard.unlock().unwrap();
+    assert_eq!(owner_died(mapping.lock_for(DEADLINE)).owner.unwrap().pid, Some(pid));
+    let guard = inconsistent(mapping.lock_recover_for(DEADLINE));
+    assert_eq!(guard.place().owner.as_ref().unwrap().pid, Some(pid));
+    guard.mark_consistent().unwrap().unlock().unwrap();
     mapping.lock().unwrap().unlock().unwrap();
 }
 
@@ -95,15 +107,16 @@ fn a_killed_owner_of_a_mutex_is_told_of_and_its_neighbours_are_not_touched() {
     let actor = holder(&scratch, "mutex");
     actor.says("clean");
     let mutex = mapping.mutex(8).unwrap();
-    fails!(mutex.try_lock(), LockError::TimedOut);
-    fails!(mutex.reset(), RegionError::TimedOut { .. });
-    drop(mapping.mutex(0).unwrap().try_lock().unwrap());
-    drop(mapping.try_lock().unwrap());
+    busy(mutex.try_lock());
+    fails!(mutex.reset(), LockError::TimedOut(_));
+    drop(at_once(mapping.mutex(0).unwrap().try_lock()));
+    drop(at_once(mapping.try_lock()));
+    let pid = actor.pid();
     actor.kill();
-    let guard = owner_died(mutex.try_lock());
-    assert!(guard.is_inconsistent());
-    guard.mark_consistent().unwrap();
-    drop(guard);
+    let place = owner_died(mutex.try_lock());
+    assert_eq!((place.region.as_str(), place.offset), ("a", Some(8)));
+    assert_eq!(place.owner.unwrap().pid, Some(pid));
+    drop(inconsistent(mutex.lock_recover()).mark_consistent().unwrap());
     mutex.lock().unwrap().unlock().unwrap();
 }
 
@@ -115,13 +128,16 @@ fn a_waiter_is_freed_by_the_death_of_the_owner() {
         owner.says("clean");
         let waiter = holder(&scratch, what);
         until_waiters(&space, "a", 1);
+        let pid = owner.pid();
         owner.kill();
         waiter.says("owner died");
         waiter.kill();
-        match what {
-            "write" => drop(owner_died(mapping.lock())),
-            _ => drop(owner_died(mapping.mutex(8).unwrap().lock())),
-        }
+        // The waiter has not taken it, so it is still the first one's death that is told.
+        let place = match what {
+            "write" => owner_died(mapping.lock()),
+            _ => owner_died(mapping.mutex(8).unwrap().lock()),
+        };
+        assert_eq!(place.owner.unwrap().pid, Some(pid));
     }
 }
 
@@ -141,7 +157,7 @@ fn a_waiter_that_is_killed_is_in_nobodys_way() {
 }
 
 #[test]
-fn a_guard_dropped_without_repair_makes_the_lock_unrecoverable_until_it_is_reset() {
+fn a_lock_that_is_given_up_is_unrecoverable_until_it_is_reset_and_one_dropped_unrepaired_is_not() {
     let (scratch, space, mapping) = ground();
     for what in ["write", "mutex"] {
         let actor = holder(&scratch, what);
@@ -149,16 +165,26 @@ fn a_guard_dropped_without_repair_makes_the_lock_unrecoverable_until_it_is_reset
         actor.kill();
     }
     let mutex = mapping.mutex(8).unwrap();
-    drop(owner_died(mapping.lock()));
-    drop(owner_died(mutex.lock()));
     for _ in 0..2 {
-        fails!(mapping.lock(), LockError::Unrecoverable);
-        fails!(mapping.try_lock(), LockError::Unrecoverable);
-        fails!(mapping.lock_for(SHORT), LockError::Unrecoverable);
-        fails!(mapping.read_lock(), LockError::Unrecoverable);
-        fails!(mapping.try_read_lock(), LockError::Unrecoverable);
-        fails!(mutex.lock(), LockError::Unrecoverable);
-        fails!(mutex.try_lock(), LockError::Unrecoverable);
+        drop(inconsistent(mapping.lock_recover()));
+        drop(inconsistent(mutex.lock_recover()));
+        owner_died(mapping.lock());
+        owner_died(mutex.lock());
+    }
+    inconsistent(mapping.lock_recover()).give_up().unwrap();
+    inconsistent(mutex.lock_recover()).give_up().unwrap();
+    for _ in 0..2 {
+        fails!(mapping.lock(), LockError::Unrecoverable(_));
+        fails!(mapping.try_lock(), LockError::Unrecoverable(_));
+        fails!(mapping.lock_for(SHORT), LockError::Unrecoverable(_));
+        fails!(mapping.read_lock(), LockError::Unrecoverable(_));
+        fails!(mapping.try_read_lock(), LockError::Unrecoverable(_));
+        fails!(mutex.lock(), LockError::Unrecoverable(_));
+        fails!(mutex.try_lock(), LockError::Unrecoverable(_));
+        fails!(mapping.lock_recover(), LockError::Unrecoverable(_));
+        fails!(mutex.lock_recover_for(SHORT), LockError::Unrecoverable(_));
+        fails!(mapping.lock_repairing(|_| Ok(())), LockError::Unrecoverable(_));
+        fails!(mutex.lock_repairing(|_| Ok(())), LockError::Unrecoverable(_));
     }
     assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Unrecoverable);
     mapping.reset_lock().unwrap();
@@ -173,7 +199,8 @@ fn a_guard_dropped_without_repair_makes_the_lock_unrecoverable_until_it_is_reset
 fn a_lock_that_is_held_cannot_be_reset() {
     let (_scratch, _space, mapping) = ground();
     let guard = mapping.lock().unwrap();
-    fails!(mapping.reset_lock(), RegionError::TimedOut { name } if name == "a");
+    fails!(mapping.reset_lock(), LockError::TimedOut(place)
+        if (place.region.as_str(), place.offset) == ("a", None));
     drop(guard);
     mapping.reset_lock().unwrap();
 }
@@ -184,9 +211,9 @@ fn a_killed_reader_does_not_block_writers_and_leaves_nothing_to_repair() {
         let (scratch, space, mapping) = ground();
         let actor = holder(&scratch, what);
         actor.says("clean");
-        fails!(mapping.try_lock(), LockError::TimedOut);
-        fails!(mapping.lock_for(SHORT), LockError::TimedOut);
-        drop(mapping.try_read_lock().unwrap());
+        busy(mapping.try_lock());
+        fails!(mapping.lock_for(SHORT), LockError::TimedOut(_));
+        drop(at_once(mapping.try_read_lock()));
         assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Shared);
         let writer = holder(&scratch, "write");
         until_waiters_or_held(&space);
@@ -210,17 +237,18 @@ fn a_reader_is_told_of_a_dead_writer_and_leaves_the_repair_to_the_next_writer() 
     let (scratch, _space, mapping) = ground();
     let actor = holder(&scratch, "write");
     actor.says("clean");
-    fails!(mapping.try_read_lock(), LockError::TimedOut);
-    fails!(mapping.read_lock_for(SHORT), LockError::TimedOut);
+    busy(mapping.try_read_lock());
+    fails!(mapping.read_lock_for(SHORT), LockError::TimedOut(_));
     let reader = holder(&scratch, "read");
+    let pid = actor.pid();
     actor.kill();
     reader.says("owner died");
     reader.succeed();
     for _ in 0..2 {
-        owner_died(mapping.read_lock()).unlock().unwrap();
-        drop(owner_died(mapping.try_read_lock()));
+        assert_eq!(owner_died(mapping.read_lock()).owner.unwrap().pid, Some(pid));
+        assert_eq!(owner_died(mapping.try_read_lock()).owner.unwrap().pid, Some(pid));
     }
-    owner_died(mapping.lock()).mark_consistent().unwrap();
+    drop(inconsistent(mapping.lock_recover()).mark_consistent().unwrap());
     drop(mapping.read_lock().unwrap());
 }
 
@@ -234,8 +262,10 @@ fn a_panic_of_the_owner_leaves_the_lock_inconsistent_and_a_clean_one_alone() {
         std::panic::resume_unwind(Box::new(()));
     }));
     assert!(held.is_err());
-    owner_died(mapping.lock()).mark_consistent().unwrap();
-    owner_died(mutex.lock()).mark_consistent().unwrap();
+    owner_died(mapping.lock());
+    owner_died(mutex.lock());
+    drop(inconsistent(mapping.lock_recover()).mark_consistent().unwrap());
+    drop(inconsistent(mutex.lock_recover()).mark_consistent().unwrap());
     // A reader has changed nothing; and a lock taken and freed while a panic passes is in order.
     struct Cleanup<'a>(&'a Mapping);
     impl Drop for Cleanup<'_> {
@@ -258,14 +288,14 @@ fn taking_a_lock_twice_in_one_thread_is_a_deadlock_and_changes_nothing() {
     let (_scratch, _space, mapping) = ground();
     let mutex = mapping.mutex(8).unwrap();
     let guard = mapping.lock().unwrap();
-    fails!(mapping.lock(), LockError::Deadlock);
-    fails!(mapping.try_lock(), LockError::Deadlock);
-    fails!(mapping.lock_for(SHORT), LockError::Deadlock);
-    fails!(mapping.read_lock(), LockError::Deadlock);
-    fails!(mapping.try_read_lock(), LockError::Deadlock);
+    fails!(mapping.lock(), LockError::Deadlock(_));
+    fails!(mapping.try_lock(), LockError::Deadlock(_));
+    fails!(mapping.lock_for(SHORT), LockError::Deadlock(_));
+    fails!(mapping.read_lock(), LockError::Deadlock(_));
+    fails!(mapping.try_read_lock(), LockError::Deadlock(_));
     let held = mutex.lock().unwrap();
-    fails!(mutex.lock(), LockError::Deadlock);
-    fails!(mutex.try_lock(), LockError::Deadlock);
+    fails!(mutex.lock(), LockError::Deadlock(_));
+    fails!(mutex.try_lock(), LockError::Deadlock(_));
     guard.unlock().unwrap();
     held.unlock().unwrap();
     drop(mapping.lock().unwrap());
@@ -277,20 +307,19 @@ fn a_reader_that_wants_to_write_as_well_is_told_of_the_deadlock() {
     // The story: it waited for all readers to leave, itself among them: for ever, without a deadline.
     let (scratch, _space, mapping) = ground();
     let reader = mapping.read_lock().unwrap();
-    fails!(mapping.lock(), LockError::Deadlock);
-    fails!(mapping.try_lock(), LockError::Deadlock);
-    fails!(mapping.lock_for(DEADLINE), LockError::Deadlock);
+    fails!(mapping.lock(), LockError::Deadlock(_));
+    fails!(mapping.try_lock(), LockError::Deadlock(_));
+    fails!(mapping.lock_for(DEADLINE), LockError::Deadlock(_));
     // Nothing has changed for other readers, or after it.
-    drop(mapping.try_read_lock().unwrap());
-    drop(scratch.open().map("a", Access::ReadOnly).unwrap().try_read_lock().unwrap());
+    drop(at_once(mapping.try_read_lock()));
+    drop(at_once(scratch.open().map("a", Access::ReadOnly).unwrap().try_read_lock()));
     drop(reader);
-    drop(mapping.try_lock().unwrap());
-    // An inconsistent lock stays so.
-    mapping.lock().unwrap().leave().unwrap();
-    let reader = owner_died(mapping.read_lock());
-    fails!(mapping.lock(), LockError::Deadlock);
-    drop(reader);
-    owner_died(mapping.lock()).mark_consistent().unwrap();
+    drop(at_once(mapping.try_lock()));
+    // Under an inconsistent lock nobody reads, so it is no deadlock to ask for more, and it stays so.
+    mapping.lock().unwrap().leave_inconsistent().unwrap();
+    owner_died(mapping.read_lock());
+    owner_died(mapping.lock());
+    drop(inconsistent(mapping.lock_recover()).mark_consistent().unwrap());
 }
 
 #[test]
@@ -300,8 +329,8 @@ fn a_timed_wait_lasts_as_long_as_asked_and_is_cut_short_by_success() {
     let owner = holder(&scratch, "write");
     owner.says("clean");
     let start = Instant::now();
-    fails!(mapping.lock_for(SHORT), LockError::TimedOut);
-    fails!(mapping.read_lock_for(SHORT), LockError::TimedOut);
+    fails!(mapping.lock_for(SHORT), LockError::TimedOut(_));
+    fails!(mapping.read_lock_for(SHORT), LockError::TimedOut(_));
     assert!(start.elapsed() >= SHORT * 2);
     let url = scratch.url.clone();
     let waiter = std::thread::spawn(move || {
@@ -318,7 +347,7 @@ fn a_timed_wait_lasts_as_long_as_asked_and_is_cut_short_by_success() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let start = Instant::now();
-            fails!(mutex.lock_for(SHORT), LockError::TimedOut);
+            fails!(mutex.lock_for(SHORT), LockError::TimedOut(_));
             assert!(start.elapsed() >= SHORT);
         });
     });
@@ -331,9 +360,10 @@ fn a_lock_whose_owner_detached_without_freeing_it_is_as_if_it_had_died() {
     let other = Space::open(&scratch.url).unwrap();
     let theirs = other.map("a", Access::ReadWrite).unwrap();
     std::mem::forget(theirs.lock().unwrap());
-    fails!(mapping.try_lock(), LockError::TimedOut);
+    busy(mapping.try_lock());
     drop((theirs, other));
-    owner_died(mapping.try_lock()).mark_consistent().unwrap();
+    owner_died(mapping.try_lock());
+    drop(inconsistent(mapping.lock_recover()).mark_consistent().unwrap());
 }
 
 #[test]
@@ -341,17 +371,17 @@ fn locks_of_two_attachments_of_one_process_exclude_each_other() {
     let (scratch, _space, mapping) = ground();
     let theirs = scratch.open().map("a", Access::ReadWrite).unwrap();
     let guard = theirs.lock().unwrap();
-    fails!(mapping.try_lock(), LockError::TimedOut);
+    busy(mapping.try_lock());
     drop(guard);
     let _reader = theirs.read_lock().unwrap();
-    fails!(mapping.try_lock(), LockError::TimedOut);
-    drop(mapping.try_read_lock().unwrap());
+    busy(mapping.try_lock());
+    drop(at_once(mapping.try_read_lock()));
 }
 
 #[test]
 fn locks_say_since_when_they_are_held_if_their_owner_stamps_them() {
     let (_scratch, space, mapping) = ground();
-    let mut guard = mapping.lock().unwrap();
+    let guard = mapping.lock().unwrap();
     assert_eq!(space.stat("a").unwrap().lock.unwrap().since, None);
     guard.stamp();
     assert!(space.stat("a").unwrap().lock.unwrap().since.is_some());
@@ -415,5 +445,5 @@ fn readers_in_other_processes_never_see_half_of_what_writers_do() {
     }
     assert_eq!(mapping.get::<u64>(0).unwrap(), 2 * ROUNDS);
     assert!(space.locks().unwrap().is_empty());
-    drop(mapping.try_lock().unwrap());
+    drop(at_once(mapping.try_lock()));
 }

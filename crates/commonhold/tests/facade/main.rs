@@ -16,7 +16,6 @@ mod damage;
 mod descriptors;
 mod devices;
 mod events;
-mod examples;
 mod fork;
 mod gate;
 mod gate_storm;

@@ -8,7 +8,7 @@ use commonhold::{
     Access, Destroy, LockError, LockKind, Mapping, ReadGuard, RegionError, RwLock, Space, WaitKind,
 };
 
-use crate::support::{DEADLINE, SHORT, Scratch, fails, until, until_waiters};
+use crate::support::{DEADLINE, SHORT, Scratch, busy, fails, until, until_waiters};
 
 /// Regions enough for more read locks than a thread has words.
 fn ground(scratch: &Scratch) -> (Space, Vec<Mapping>) {
@@ -35,15 +35,15 @@ fn a_reader_that_wants_to_write_is_told_of_the_deadlock_however_many_locks_it_re
     let (_space, mappings) = ground(&scratch);
     let mut readers = read_all(&mappings);
     for mapping in &mappings {
-        fails!(mapping.try_lock(), LockError::Deadlock);
-        fails!(mapping.lock(), LockError::Deadlock);
-        fails!(mapping.lock_for(DEADLINE), LockError::Deadlock);
+        fails!(mapping.try_lock(), LockError::Deadlock(_));
+        fails!(mapping.lock(), LockError::Deadlock(_));
+        fails!(mapping.lock_for(DEADLINE), LockError::Deadlock(_));
     }
     // Another thread of the process would wait for this one, which is no deadlock.
     thread::scope(|scope| {
         scope.spawn(|| {
             for mapping in &mappings {
-                fails!(mapping.lock_for(SHORT), LockError::TimedOut);
+                fails!(mapping.lock_for(SHORT), LockError::TimedOut(_));
                 drop(mapping.read_lock().unwrap());
             }
         });
@@ -56,7 +56,7 @@ fn a_reader_that_wants_to_write_is_told_of_the_deadlock_however_many_locks_it_re
             drop(mapping.lock_for(DEADLINE).unwrap());
         }
     }
-    fails!(mappings[6].lock(), LockError::Deadlock);
+    fails!(mappings[6].lock(), LockError::Deadlock(_));
     drop(again);
     drop(mappings[6].lock_for(DEADLINE).unwrap());
 }
@@ -74,7 +74,7 @@ fn read_locks_of_one_attachment_or_one_region_are_not_taken_for_those_of_another
     drop(mappings[7].lock_for(DEADLINE).unwrap());
     // A second attachment of this process is somebody else, who waits.
     let second = scratch.open().map("r6", Access::ReadWrite).unwrap();
-    fails!(second.lock_for(SHORT), LockError::TimedOut);
+    fails!(second.lock_for(SHORT), LockError::TimedOut(_));
 }
 
 #[test]
@@ -93,9 +93,9 @@ fn a_reader_that_reads_again_while_a_writer_waits_for_it_is_told_of_the_deadlock
             until("the writer", || {
                 space.wait_graph().unwrap().waits.iter().any(|wait| wait.kind == WaitKind::Readers)
             });
-            fails!(mapping.read_lock(), LockError::Deadlock);
-            fails!(mapping.read_lock_for(SHORT), LockError::TimedOut);
-            fails!(mapping.try_read_lock(), LockError::TimedOut);
+            fails!(mapping.read_lock(), LockError::Deadlock(_));
+            fails!(mapping.read_lock_for(SHORT), LockError::TimedOut(_));
+            busy(mapping.try_read_lock());
             // The lock that it has, it still has.
             let locks = space.locks().unwrap();
             assert!(
@@ -128,9 +128,9 @@ fn a_reader_of_a_lock_with_its_data_is_told_of_the_same_deadlock() {
         until("the writer", || {
             space.wait_graph().unwrap().waits.iter().any(|wait| wait.kind == WaitKind::Readers)
         });
-        fails!(lock.read(), LockError::Deadlock);
-        fails!(lock.read_for(SHORT), LockError::TimedOut);
-        fails!(lock.try_read(), LockError::TimedOut);
+        fails!(lock.read(), LockError::Deadlock(_));
+        fails!(lock.read_for(SHORT), LockError::TimedOut(_));
+        busy(lock.try_read());
         // Under another lock it waits as ever, and is let in.
         drop(mapping.read_lock().unwrap());
         assert!(!writer.is_finished());
@@ -150,19 +150,23 @@ fn a_region_that_is_destroyed_keeps_its_bytes_and_locks_for_those_who_map_it() {
     fails!(space.destroy("r0", Destroy::Deferred), RegionError::Mapped { .. });
     let third = scratch.open();
     third.destroy("r0", Destroy::Deferred).unwrap();
-    fails!(theirs.try_lock(), LockError::TimedOut);
-    fails!(mappings[0].lock(), LockError::Deadlock);
+    busy(theirs.try_lock());
+    fails!(mappings[0].lock(), LockError::Deadlock(_));
     guard.unlock().unwrap();
-    let guard = theirs.mutex(0).unwrap().lock().unwrap();
-    fails!(mappings[0].mutex(0).unwrap().try_lock(), LockError::TimedOut);
+    let mutex = theirs.mutex(0).unwrap();
+    let guard = mutex.lock().unwrap();
+    busy(mappings[0].mutex(0).unwrap().try_lock());
     drop(guard);
+    drop(mutex);
     let event = mappings[0].event(8).unwrap();
     let seen = event.sequence();
     theirs.event(8).unwrap().signal().unwrap();
-    assert_eq!(event.wait(seen, Some(DEADLINE)).unwrap(), Some(seen + 1));
+    assert_eq!(event.wait_for(seen, DEADLINE).unwrap(), seen + 1);
     // The name is taken as long as anybody maps it.
     fails!(third.create("r0", 64), RegionError::Exists { .. });
     drop((mappings, theirs));
+    fails!(third.create("r0", 64), RegionError::Exists { .. });
+    drop(event);
     third.create("r0", 64).unwrap();
 }
 

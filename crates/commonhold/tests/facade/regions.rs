@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use commonhold::{
-    Access, CreateOptions, Destroy, FormatOptions, NameError, RegionError, Space, State,
+    Access, CreateOptions, Destroy, FormatOptions, Mutex, NameError, RegionError, Space, State,
 };
 
 use crate::support::{Actor, DEADLINE, Role, SHORT, Scratch, fails, say, stay, until};
@@ -117,14 +117,44 @@ fn a_region_may_be_mapped_many_times_and_is_destroyed_after_the_last() {
     assert_eq!((two.get::<u64>(0).unwrap(), three.get::<u64>(0).unwrap()), (42, 42));
     assert_eq!(space.stat("a").unwrap().maps, 3);
     let waiting = [Destroy::Wait, Destroy::Within(DEADLINE), Destroy::Deferred];
-    for mapping in [one, two, three] {
+    for (mapping, left) in [(one, 3), (two, 2), (three, 1)] {
         for how in waiting {
-            fails!(space.destroy("a", how), RegionError::Mapped { .. });
+            fails!(space.destroy("a", how), RegionError::Mapped { name, handles }
+                if (name.as_str(), *handles) == ("a", left));
         }
         mapping.unmap().unwrap();
     }
     assert_eq!(space.stat("a").unwrap().maps, 0);
     assert_eq!(space.destroy("a", Destroy::Wait).unwrap(), region.key());
+}
+
+#[test]
+fn a_mapping_goes_with_the_last_handle_that_uses_it() {
+    let scratch = Scratch::formatted();
+    let space = scratch.open();
+    space.create("a", 4096).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
+    let clone = mapping.clone();
+    let beat = clone.value::<u64>(64).unwrap();
+    // It is one mapping, whatever uses it.
+    assert_eq!(space.stat("a").unwrap().maps, 1);
+    fails!(mapping.unmap(), RegionError::InUseHere { name, handles: 3 } if name == "a");
+    fails!(clone.unmap(), RegionError::InUseHere { handles: 2, .. });
+    fails!(space.destroy("a", Destroy::Deferred), RegionError::Mapped { handles: 2, .. });
+    // What was found in it works as before.
+    let guard = mutex.lock().unwrap();
+    beat.store(guard.get() + 1).unwrap();
+    assert_eq!(beat.load(), 1);
+    drop(guard);
+    drop(beat);
+    let error = space.destroy("a", Destroy::Wait).unwrap_err();
+    fails!(&Err::<(), _>(&error), RegionError::Mapped { handles: 1, .. });
+    assert!(error.to_string().contains("1 handle"), "{error}");
+    assert_eq!(space.stat("a").unwrap().maps, 1);
+    drop(mutex);
+    assert_eq!(space.stat("a").unwrap().maps, 0);
+    space.destroy("a", Destroy::Wait).unwrap();
 }
 
 #[test]
@@ -186,23 +216,28 @@ fn resize_grows_into_the_reserve_and_shrinks_only_what_nobody_maps() {
     let wanted =
         CreateOptions { size: 100, reserve: Some(10_000), lazy: false, ..CreateOptions::default() };
     space.create_with("a", &wanted).unwrap();
-    let mut mapping = space.map("a", Access::ReadWrite).unwrap();
-    let mut view = space.map("a", Access::ReadOnly).unwrap();
+    let mapping = space.map("a", Access::ReadWrite).unwrap();
+    let view = space.map("a", Access::ReadOnly).unwrap();
+    let clone = view.clone();
     fails!(space.resize("b", 1), RegionError::NotFound { .. });
     fails!(space.resize("a", 1 << 30), RegionError::BeyondReserve { asked, .. } if *asked == 1 << 30);
     // Growing needs nobody's leave, and who maps it already sees it when it looks again.
     Space::open(&scratch.url).unwrap().resize("a", 10_000).unwrap();
-    fails!(mapping.write(100, &[1]), RegionError::OutOfBounds { offset: 100, len: 1, size: 100 });
+    fails!(
+        mapping.write_at(100, &[1]),
+        RegionError::OutOfBounds { offset: 100, len: 1, size: 100 }
+    );
     assert_eq!((mapping.refresh().unwrap(), mapping.size()), (10_000, 10_000));
-    mapping.write(9_992, &7_u64.to_le_bytes()).unwrap();
-    assert_eq!(view.size(), 100);
+    mapping.write_at(9_992, &7_u64.to_le_bytes()).unwrap();
+    assert_eq!((view.size(), clone.size()), (100, 100));
     assert_eq!(view.refresh().unwrap(), 10_000);
+    assert_eq!(clone.size(), 10_000, "a clone is the same mapping");
     assert_eq!(view.get::<u64>(9_992).unwrap(), 7);
     for size in [9_999, 0] {
-        fails!(space.resize("a", size), RegionError::Mapped { .. });
+        fails!(space.resize("a", size), RegionError::Mapped { handles: 3, .. });
     }
     assert_eq!(space.stat("a").unwrap().size, 10_000);
-    drop((mapping, view));
+    drop((mapping, view, clone));
     // What a killed process mapped is in nobody's way.
     mapper(&scratch, "a").kill();
     space.resize("a", 9_000).unwrap();
@@ -220,13 +255,13 @@ fn a_read_only_mapping_can_be_read_and_locked_and_nothing_else() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 4096).unwrap();
-    space.map("a", Access::ReadWrite).unwrap().write(0, b"bytes").unwrap();
+    space.map("a", Access::ReadWrite).unwrap().write_at(0, b"bytes").unwrap();
     let mapping = space.map("a", Access::ReadOnly).unwrap();
     let mut bytes = [0; 5];
-    mapping.read(0, &mut bytes).unwrap();
+    mapping.read_at(0, &mut bytes).unwrap();
     assert_eq!(&bytes, b"bytes");
-    fails!(mapping.write(0, b"other"), RegionError::ReadOnly);
-    fails!(mapping.write(9999, b""), RegionError::ReadOnly);
+    fails!(mapping.write_at(0, b"other"), RegionError::ReadOnly);
+    fails!(mapping.write_at(9999, b""), RegionError::ReadOnly);
     fails!(mapping.set(0, &1_u64), RegionError::ReadOnly);
     fails!(mapping.mutex(0), RegionError::ReadOnly);
     fails!(mapping.event(0), RegionError::ReadOnly);
@@ -285,12 +320,12 @@ fn a_region_of_no_bytes_is_a_named_lock() {
         assert_eq!(mapping.size(), 0);
         drop(mapping.lock().unwrap());
         drop(mapping.read_lock().unwrap());
-        mapping.read(0, &mut []).unwrap();
+        mapping.read_at(0, &mut []).unwrap();
         fails!(mapping.get::<u8>(0), RegionError::OutOfBounds { offset: 0, len: 1, size: 0 });
         let _ = mapping.as_ptr();
     }
     let mapping = space.map("lock", Access::ReadWrite).unwrap();
-    mapping.write(0, &[]).unwrap();
+    mapping.write_at(0, &[]).unwrap();
     fails!(mapping.mutex(0), RegionError::OutOfBounds { .. });
     assert_eq!(space.info().unwrap().used, 0);
     drop(mapping);
@@ -303,20 +338,20 @@ fn bytes_outside_a_mapping_are_refused_and_nothing_is_copied() {
     let space = scratch.open();
     space.create("a", 100).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
-    mapping.write(0, &[5; 100]).unwrap();
+    mapping.write_at(0, &[5; 100]).unwrap();
     for offset in [93, 100, 4096, 16 << 20, u64::MAX - 7, u64::MAX] {
         let mut bytes = [1; 8];
         fails!(
-            mapping.read(offset, &mut bytes),
+            mapping.read_at(offset, &mut bytes),
             RegionError::OutOfBounds { len: 8, size: 100, .. }
         );
         assert_eq!(bytes, [1; 8]);
-        fails!(mapping.write(offset, &bytes), RegionError::OutOfBounds { .. });
+        fails!(mapping.write_at(offset, &bytes), RegionError::OutOfBounds { .. });
         fails!(mapping.get::<u64>(offset), RegionError::OutOfBounds { .. });
         fails!(mapping.set(offset, &0_u64), RegionError::OutOfBounds { .. });
     }
     let mut all = [0; 100];
-    mapping.read(0, &mut all).unwrap();
+    mapping.read_at(0, &mut all).unwrap();
     assert_eq!(all, [5; 100]);
     for offset in [1, 4, 95] {
         fails!(mapping.mutex(offset), RegionError::Misaligned { .. });
@@ -326,7 +361,7 @@ fn bytes_outside_a_mapping_are_refused_and_nothing_is_copied() {
         fails!(mapping.mutex(offset), RegionError::OutOfBounds { .. });
         fails!(mapping.event(offset), RegionError::OutOfBounds { .. });
     }
-    mapping.read(100, &mut []).unwrap();
+    mapping.read_at(100, &mut []).unwrap();
 }
 
 #[test]
@@ -391,9 +426,9 @@ fn a_new_region_is_zero_whatever_its_bytes_were_before() {
             .unwrap();
         let mapping = space.map("a", Access::ReadWrite).unwrap();
         let mut bytes = vec![1; size as usize];
-        mapping.read(0, &mut bytes).unwrap();
+        mapping.read_at(0, &mut bytes).unwrap();
         assert!(bytes.iter().all(|byte| *byte == 0));
-        mapping.write(0, &vec![0xff; size as usize]).unwrap();
+        mapping.write_at(0, &vec![0xff; size as usize]).unwrap();
         drop(mapping);
         space.destroy("a", Destroy::Wait).unwrap();
     }

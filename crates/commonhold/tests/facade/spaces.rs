@@ -2,10 +2,12 @@
 
 use std::{fs, time::Duration};
 
-use commonhold::{Access, FormatOptions, LockError, PeerLife, Space};
+use commonhold::{Access, FormatOptions, LockError, LockPlace, PeerLife, Space};
 use commonhold_layout::{FormatOptions as Plan, Geometry, PeerId, peer_word};
 
-use crate::support::{Actor, Folder, Role, Scratch, fails, listen, owner_died, say, stay, until};
+use crate::support::{
+    Actor, Folder, Role, Scratch, fails, inconsistent, listen, owner_died, say, stay, until,
+};
 
 pub(crate) const ROLES: &[Role] =
     &[("space-open", open_each), ("space-hold", hold), ("space-write", write)];
@@ -85,16 +87,22 @@ fn in_a_space_with_a_lease_hearts_beat_and_the_silent_but_living_keep_their_lock
     let first = heartbeat(&scratch, slot);
     until("three beats", || heartbeat(&scratch, slot) >= first + 3);
     until("our own", || heartbeat(&scratch, space.peer().0) >= 3);
-    fails!(mapping.lock_for(lease * 3), LockError::TimedOut);
+    let is_holder = |place: &LockPlace| {
+        let owner = place.owner.as_ref().unwrap();
+        (owner.pid, owner.name.as_str(), owner.is_foreign) == (Some(actor.pid()), "holder", false)
+    };
+    fails!(mapping.lock_for(lease * 3), LockError::TimedOut(place) if is_holder(place));
     let peers = space.peers().unwrap();
     let holder = peers.iter().find(|peer| peer.slot == slot).unwrap();
     assert_eq!((holder.state, holder.name.as_str()), (PeerLife::Live, "holder"));
     // Stopped, it is silent; but it lives, and that is proof enough.
     // SAFETY: `kill` wants nothing; the process is our own child.
     assert_eq!(unsafe { libc::kill(actor.pid().cast_signed(), libc::SIGSTOP) }, 0);
-    fails!(mapping.lock_for(lease * 3), LockError::TimedOut);
+    fails!(mapping.lock_for(lease * 3), LockError::TimedOut(place) if is_holder(place));
+    let pid = actor.pid();
     actor.kill();
-    owner_died(mapping.lock()).mark_consistent().unwrap();
+    assert_eq!(owner_died(mapping.lock()).owner.unwrap().pid, Some(pid));
+    drop(inconsistent(mapping.lock_recover()).mark_consistent().unwrap());
 }
 
 #[test]
@@ -129,7 +137,7 @@ fn write(args: &[&str]) {
         Err(_) => space.map("data", Access::ReadWrite).unwrap(),
     };
     let guard = mapping.lock().unwrap();
-    mapping.write(5_000, args[1].as_bytes()).unwrap();
+    mapping.write_at(5_000, args[1].as_bytes()).unwrap();
     say("written");
     stay();
     guard.unlock().unwrap();
@@ -154,12 +162,17 @@ fn a_space_in_a_file_outlives_all_its_processes() {
     // Nobody is left who saw the writer die: the file alone tells.
     let actor = Actor::start("space-write", &[&url, "later"]);
     actor.says("written");
+    let pid = actor.pid();
     actor.kill();
     assert_eq!(read(), (*b"later", false));
     let space = Space::open(&url).unwrap();
-    fails!(space.map("data", Access::ReadOnly).unwrap().lock(), LockError::Unrecoverable);
+    let mapping = space.map("data", Access::ReadOnly).unwrap();
+    // It tells the second who asks as well, and names the writer still.
+    assert_eq!(owner_died(mapping.lock()).owner.unwrap().pid, Some(pid));
+    drop(inconsistent(mapping.lock_recover()).mark_consistent().unwrap());
+    drop(mapping.lock().unwrap());
     space.check().unwrap();
-    drop(space);
+    drop((mapping, space));
     Space::remove(&url, commonhold::Removal::IfUnused).unwrap();
     assert!(fs::read_dir(&folder.0).unwrap().next().is_none());
 }

@@ -2,8 +2,8 @@
 //! that they are alone where they should be.
 //!
 //! Under each lock lies a book, and each thread has a page, all in plain shared words:
-//! 1. `inside` of a book is the key of who has the lock alone. Whoever gets it *clean* must find 0 there; whoever is
-//!    told of a death, the key of a thread that was killed, or 0.
+//! 1. `inside` of a book is the key of who has the lock alone. Whoever gets it *clean* must find 0 there; whoever takes
+//!    it inconsistent, the key of a thread that was killed, or 0.
 //! 2. `reading` of a page is the thread's key while it reads under a lock. A writer must find 0, or the key of one that
 //!    was killed; a reader must find no living writer.
 //! 3. A turn adds one to the book's count and one to a cell of the thread's page, the journal, as a transaction that a
@@ -16,7 +16,10 @@
 
 use std::{fmt, hint, thread, time::Duration};
 
-use commonhold::{Access, LockError, Mutex, RegionError, RwLock, Semaphore, SeqLock, Space};
+use commonhold::{
+    Access, Inconsistent, LockError, LockResult, Mutex, MutexGuard, Recovered, Repairable, RwLock,
+    RwLockWriteGuard, Semaphore, SeqLock, SeqLockGuard, Space,
+};
 
 use crate::{
     stress_waits::{Span, Wait},
@@ -110,12 +113,6 @@ fn work(args: &[&str]) {
     });
 }
 
-/// How a lock was got.
-enum Got<G> {
-    Clean(G),
-    Died(G),
-}
-
 impl Turns<'_> {
     fn any(&mut self) {
         let mapping = self.words.mapping;
@@ -127,11 +124,15 @@ impl Turns<'_> {
                     Some(time) => lock.lock_for(time),
                     None => lock.lock(),
                 };
-                self.alone(REGION, take, |guard| guard.mark_consistent(), |guard| guard.unlock());
+                let recover = |time: Option<_>| match time {
+                    Some(time) => lock.lock_recover_for(time),
+                    None => lock.lock_recover(),
+                };
+                self.alone(REGION, take, recover, |_| {}, |guard| guard.unlock());
             }
             2 => {
                 let lock = mapping.region_lock().unwrap();
-                let take = |time: Option<_>| match time {
+                let take = |_: &Self, time: Option<_>| match time {
                     Some(time) => lock.read_lock_for(time),
                     None => lock.read_lock(),
                 };
@@ -143,8 +144,11 @@ impl Turns<'_> {
                     Some(time) => mutex.lock_for(time),
                     None => mutex.lock(),
                 };
-                let mark = |guard: &_| commonhold::RawMutexGuard::mark_consistent(guard);
-                self.alone(RAW[which], take, mark, |guard| guard.unlock());
+                let recover = |time: Option<_>| match time {
+                    Some(time) => mutex.lock_recover_for(time),
+                    None => mutex.lock_recover(),
+                };
+                self.alone(RAW[which], take, recover, |_| {}, |guard| guard.unlock());
             }
             5 => self.typed_mutex(which),
             6 => self.write(),
@@ -155,62 +159,70 @@ impl Turns<'_> {
     }
 
     fn typed_mutex(&mut self, which: usize) {
-        let mutex = self.words.mapping.open::<Mutex<'_, Pair>>(MUTEX_AT[which]).unwrap();
+        let mutex = self.words.mapping.open::<Mutex<Pair>>(MUTEX_AT[which]).unwrap();
         let take = |time: Option<_>| match time {
             Some(time) => mutex.lock_for(time),
             None => mutex.lock(),
         };
-        let repair = |guard: &commonhold::MutexGuard<'_, Pair>| {
-            guard.update(|pair| pair[1] = pair[0])?;
-            guard.mark_consistent()
+        let recover = |time: Option<_>| match time {
+            Some(time) => mutex.lock_recover_for(time),
+            None => mutex.lock_recover(),
         };
-        self.alone(MUTEX[which], take, repair, |guard| {
-            let pair = guard.get()?;
+        let repair = |guard: &MutexGuard<'_, Pair>| guard.with_mut(|pair| pair[1] = pair[0]);
+        self.alone(MUTEX[which], take, recover, repair, |guard| {
+            let pair = guard.get();
             complain_if(pair[0] != pair[1], || format!("half of a change: {pair:?}"));
-            guard.update(|pair| pair[0] += 1)?;
-            guard.update(|pair| pair[1] += 1)?;
+            guard.at(0)?.set(pair[0] + 1);
+            guard.at(1)?.set(pair[1] + 1);
             guard.unlock()
         });
     }
 
     fn write(&mut self) {
-        let lock = self.words.mapping.open::<RwLock<'_, Pair>>(RWLOCK_AT).unwrap();
+        let lock = self.words.mapping.open::<RwLock<Pair>>(RWLOCK_AT).unwrap();
         let take = |time: Option<_>| match time {
             Some(time) => lock.write_for(time),
             None => lock.write(),
         };
-        let repair = |guard: &commonhold::RwLockWriteGuard<'_, Pair>| {
-            guard.update(|pair| pair[1] = pair[0])?;
-            guard.mark_consistent()
+        let recover = |time: Option<_>| match time {
+            Some(time) => lock.write_recover_for(time),
+            None => lock.write_recover(),
         };
-        self.alone(RWLOCK, take, repair, |guard| {
-            guard.update(|pair| pair[0] += 1)?;
-            guard.update(|pair| pair[1] += 1)?;
+        self.alone(RWLOCK, take, recover, make_whole, |guard| {
+            guard.at(0)?.with_mut(|number| *number += 1);
+            guard.at(1)?.with_mut(|number| *number += 1);
             guard.unlock()
         });
     }
 
+    /// Who waits as long as it takes repairs what a dead writer left, though it only reads.
     fn read(&mut self) {
-        let lock = self.words.mapping.open::<RwLock<'_, Pair>>(RWLOCK_AT).unwrap();
-        let take = |time: Option<_>| match time {
+        let lock = self.words.mapping.open::<RwLock<Pair>>(RWLOCK_AT).unwrap();
+        let take = |turns: &Self, time: Option<_>| match time {
             Some(time) => lock.read_for(time),
-            None => lock.read(),
+            None => lock.read_repairing(|guard| {
+                turns.words.set_page(turns.place, PHASE, 1 << RWLOCK);
+                turns.enter_inconsistent(RWLOCK);
+                make_whole(guard);
+                turns.words.set_book(RWLOCK, INSIDE, 0);
+                Ok(())
+            }),
         };
         let whole = |guard: &commonhold::RwLockReadGuard<'_, Pair>| {
-            let pair = guard.get().unwrap();
+            let pair = guard.get();
             pair[0] == pair[1]
         };
         self.together(RWLOCK, 8, take, whole, |guard| guard.unlock());
     }
 
     fn sequence(&mut self) {
-        let lock = self.words.mapping.open::<SeqLock<'_, Table>>(SEQLOCK_AT).unwrap();
+        let lock = self.words.mapping.open::<SeqLock<Table>>(SEQLOCK_AT).unwrap();
         if self.random.below(4) == 0 {
             match lock.read_for(HANG) {
                 Ok(table) => complain_if(table.iter().any(|number| *number != table[0]), || {
                     format!("a torn snapshot: {table:?}")
                 }),
-                Err(LockError::WriterDied) => {}
+                Err(LockError::OwnerDied(_)) => {}
                 Err(error) => say(format!("violation: to read a sequence lock: {error}")),
             }
             return;
@@ -219,12 +231,14 @@ impl Turns<'_> {
             Some(time) => lock.write_for(time),
             None => lock.write(),
         };
-        let repair = |guard: &commonhold::SeqLockGuard<'_, Table>| {
-            guard.update(|table| *table = [table[0]; 16])?;
-            guard.mark_consistent()
+        let recover = |time: Option<_>| match time {
+            Some(time) => lock.write_recover_for(time),
+            None => lock.write_recover(),
         };
-        self.alone(SEQLOCK, take, repair, |guard| {
-            guard.update(|table| table.iter_mut().for_each(|number| *number += 1))?;
+        let repair =
+            |guard: &SeqLockGuard<'_, Table>| guard.with_mut(|table| *table = [table[0]; 16]);
+        self.alone(SEQLOCK, take, recover, repair, |guard| {
+            guard.with_mut(|table| table.iter_mut().for_each(|number| *number += 1));
             guard.unlock()
         });
     }
@@ -232,23 +246,30 @@ impl Turns<'_> {
     /// Each permit is a lock of its own.
     fn permit(&mut self) {
         const COUNT: usize = PERMITS as usize;
-        let pool = self.words.mapping.open::<Semaphore<'_, COUNT>>(SEMAPHORE_AT).unwrap();
+        let pool = self.words.mapping.open::<Semaphore<COUNT>>(SEMAPHORE_AT).unwrap();
         let take = |time: Option<_>| match time {
             Some(time) => pool.acquire_for(time),
             None => pool.acquire(),
         };
-        let Some(got) = self.take(ALL_PERMITS, take) else { return };
-        let (Got::Clean(permit) | Got::Died(permit)) = &got;
-        let lock = PERMIT + permit.index() as u64;
-        self.inside(lock, got, |_| Ok(()), |permit| permit.release());
+        let recover = |time: Option<_>| match time {
+            Some(time) => pool.acquire_recover_for(time),
+            None => pool.acquire_recover(),
+        };
+        let Some(got) = self.take_or_recover(ALL_PERMITS, take, recover) else { return };
+        let index = match &got {
+            Recovered::Consistent(permit) => permit.index(),
+            Recovered::Inconsistent(permit) => permit.index(),
+        };
+        self.inside(PERMIT + index as u64, got, |_| {}, |permit| permit.release());
     }
 
-    /// Takes a lock, and tells if that took long. Of the times that are tried, some are short, and some endless.
-    fn take<G>(
+    /// Takes a lock, and tells if that took long. Of the times that are tried, some are short, and some endless. `None`:
+    /// it was not to be had in time.
+    fn take<R>(
         &mut self,
         locks: u64,
-        take: impl FnOnce(Option<Duration>) -> Result<G, LockError<G>>,
-    ) -> Option<Got<G>> {
+        take: impl FnOnce(&Self, Option<Duration>) -> LockResult<R>,
+    ) -> Option<Result<R, Dead>> {
         let (time, short) = match self.random.below(16) {
             0 => (Some(Duration::ZERO), true),
             1 => (Some(Duration::from_micros(self.random.below(20_000))), true),
@@ -260,19 +281,19 @@ impl Turns<'_> {
         self.words.set_page(self.place, WANTED, locks);
         self.words.set_page(self.place, TIMEOUT, Wait::timeout_word(timeout));
         self.words.set_page(self.place, SINCE, from);
-        let result = take(time);
+        let result = take(self, time);
         let until = now_ns();
         self.words.set_page(self.place, SINCE, 0);
         let got = match result {
-            Ok(guard) => Some(Got::Clean(guard)),
-            Err(LockError::OwnerDied(guard)) => Some(Got::Died(guard)),
-            Err(LockError::TimedOut) => None,
+            Ok(taken) => Some(Ok(taken)),
+            Err(LockError::OwnerDied(_)) => Some(Err(Dead)),
+            Err(LockError::TimedOut(_)) => None,
             Err(error) => {
                 say(format!("violation: {} of {locks:b}: {error}", self.key));
                 None
             }
         };
-        if got.is_some() {
+        if matches!(got, Some(Ok(_))) {
             self.words.set_page(self.place, PHASE, locks);
         }
         let wait = Wait { worker: self.worker, locks, when: Span { from, until }, timeout };
@@ -282,45 +303,77 @@ impl Turns<'_> {
         got
     }
 
+    /// Takes a lock alone, as it is if a dead owner has left it inconsistent. Another may have repaired it by then.
+    fn take_or_recover<G>(
+        &mut self,
+        locks: u64,
+        take: impl FnOnce(Option<Duration>) -> LockResult<G>,
+        recover: impl FnOnce(Option<Duration>) -> LockResult<Recovered<G>>,
+    ) -> Option<Recovered<G>> {
+        match self.take(locks, |_, time| take(time))? {
+            Ok(guard) => Some(Recovered::Consistent(guard)),
+            Err(Dead) => match self.take(locks, |_, time| recover(time))? {
+                Ok(guard) => Some(guard),
+                Err(Dead) => {
+                    say(format!("violation: {} of {locks:b}: not to be had as it is", self.key));
+                    None
+                }
+            },
+        }
+    }
+
     /// A turn as the only one.
-    fn alone<G>(
+    fn alone<G: Repairable>(
         &mut self,
         lock: u64,
-        take: impl FnOnce(Option<Duration>) -> Result<G, LockError<G>>,
-        repair: impl FnOnce(&G) -> Result<(), RegionError>,
-        give: impl FnOnce(G) -> Result<(), RegionError>,
+        take: impl FnOnce(Option<Duration>) -> LockResult<G>,
+        recover: impl FnOnce(Option<Duration>) -> LockResult<Recovered<G>>,
+        repair: impl FnOnce(&G),
+        give: impl FnOnce(G) -> LockResult<()>,
     ) {
-        if let Some(got) = self.take(1 << lock, take) {
+        if let Some(got) = self.take_or_recover(1 << lock, take, recover) {
             self.inside(lock, got, repair, give);
         }
     }
 
-    fn inside<G>(
+    fn enter_clean(&self, lock: u64) {
+        let (words, key, name) = (self.words, self.key, NAMES[lock as usize]);
+        let other = words.book(lock, INSIDE);
+        words.set_book(lock, INSIDE, key);
+        complain_if(other != 0, || format!("{name}: {other:#x} and {key:#x} are inside"));
+        let active = words.book(lock, ACTIVE);
+        complain_if(active != 0, || format!("{name}: {active} died, and nobody was told"));
+    }
+
+    fn enter_inconsistent(&self, lock: u64) {
+        let (words, key, name) = (self.words, self.key, NAMES[lock as usize]);
+        let other = words.book(lock, INSIDE);
+        words.set_book(lock, INSIDE, key);
+        complain_if(other != 0 && !words.is_dead(other), || {
+            format!("{name}: {other:#x} lives, and {key:#x} was told that it died")
+        });
+        words.repair(lock);
+        words.set_book(lock, DEATHS, words.book(lock, DEATHS) + 1);
+    }
+
+    fn inside<G: Repairable>(
         &mut self,
         lock: u64,
-        got: Got<G>,
-        repair: impl FnOnce(&G) -> Result<(), RegionError>,
-        give: impl FnOnce(G) -> Result<(), RegionError>,
+        got: Recovered<G>,
+        repair: impl FnOnce(&G),
+        give: impl FnOnce(G) -> LockResult<()>,
     ) {
         let (words, key, name) = (self.words, self.key, NAMES[lock as usize]);
         words.set_page(self.place, PHASE, 1 << lock);
-        let other = words.book(lock, INSIDE);
-        words.set_book(lock, INSIDE, key);
         let guard = match got {
-            Got::Clean(guard) => {
-                complain_if(other != 0, || format!("{name}: {other:#x} and {key:#x} are inside"));
-                let active = words.book(lock, ACTIVE);
-                complain_if(active != 0, || format!("{name}: {active} died, and nobody was told"));
-                guard
+            Recovered::Consistent(guard) => {
+                self.enter_clean(lock);
+                Some(guard)
             }
-            Got::Died(guard) => {
-                complain_if(other != 0 && !words.is_dead(other), || {
-                    format!("{name}: {other:#x} lives, and {key:#x} was told that it died")
-                });
-                words.repair(lock);
-                words.set_book(lock, DEATHS, words.book(lock, DEATHS) + 1);
-                self.done(repair(&guard));
-                guard
+            Recovered::Inconsistent(guard) => {
+                self.enter_inconsistent(lock);
+                repair(&guard);
+                self.done(Inconsistent::mark_consistent(guard))
             }
         };
         self.no_reader(lock);
@@ -336,7 +389,9 @@ impl Turns<'_> {
             format!("{name}: {key:#x} made it {count}, and then it was {now}, by {inside:#x}")
         });
         words.set_book(lock, INSIDE, 0);
-        self.done(give(guard));
+        if let Some(guard) = guard {
+            self.done(give(guard));
+        }
         words.set_page(self.place, PHASE, 0);
     }
 
@@ -345,26 +400,20 @@ impl Turns<'_> {
         &mut self,
         lock: u64,
         word: u64,
-        take: impl FnOnce(Option<Duration>) -> Result<G, LockError<G>>,
+        take: impl FnOnce(&Self, Option<Duration>) -> LockResult<G>,
         whole: impl Fn(&G) -> bool,
-        give: impl FnOnce(G) -> Result<(), RegionError>,
+        give: impl FnOnce(G) -> LockResult<()>,
     ) {
-        let Some(got) = self.take(1 << lock, take) else { return };
+        let Some(Ok(guard)) = self.take(1 << lock, take) else { return };
         let (words, name) = (self.words, NAMES[lock as usize]);
         words.set_page(self.place, READING + word, self.key);
-        let guard = match got {
-            Got::Clean(guard) => {
-                let before = words.book(lock, COUNT);
-                let was_whole = whole(&guard);
-                self.keep();
-                let (writer, after) = (words.book(lock, INSIDE), words.book(lock, COUNT));
-                complain_if(writer != 0 || before != after || !was_whole || !whole(&guard), || {
-                    format!("{name}: {writer:#x} wrote beside a reader, {before} to {after}")
-                });
-                guard
-            }
-            Got::Died(guard) => guard,
-        };
+        let before = words.book(lock, COUNT);
+        let was_whole = whole(&guard);
+        self.keep();
+        let (writer, after) = (words.book(lock, INSIDE), words.book(lock, COUNT));
+        complain_if(writer != 0 || before != after || !was_whole || !whole(&guard), || {
+            format!("{name}: {writer:#x} wrote beside a reader, {before} to {after}")
+        });
         words.set_page(self.place, READING + word, 0);
         self.done(give(guard));
         words.set_page(self.place, PHASE, 0);
@@ -395,11 +444,16 @@ impl Turns<'_> {
         }
     }
 
-    fn done(&self, result: Result<(), RegionError>) {
-        if let Err(error) = result {
-            say(format!("violation: {:#x}: {error}", self.key));
-        }
+    fn done<R>(&self, result: LockResult<R>) -> Option<R> {
+        result.map_err(|error| say(format!("violation: {:#x}: {error}", self.key))).ok()
     }
+}
+
+/// An owner died, and nobody has repaired what it left.
+struct Dead;
+
+fn make_whole(guard: &RwLockWriteGuard<'_, Pair>) {
+    guard.with_mut(|pair| pair[1] = pair[0]);
 }
 
 fn complain_if<T: fmt::Display>(wrong: bool, what: impl FnOnce() -> T) {

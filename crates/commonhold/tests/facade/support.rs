@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold::{FormatOptions, LockError, Removal, Space, WaitKind};
+use commonhold::{
+    FormatOptions, Inconsistent, LockError, LockPlace, LockResult, Recovered, Removal, Space,
+    WaitKind,
+};
 
 /// Nothing here takes longer, unless it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -207,13 +210,36 @@ pub(crate) fn fence_me(scratch: &Scratch, space: &Space) {
     file.write_all_at(&fenced.word().to_le_bytes(), at.get()).unwrap();
 }
 
-/// The guard of a lock whose owner died.
+/// What is said of a lock whose owner died: it was not taken, and stays as it is.
 #[track_caller]
-pub(crate) fn owner_died<R: std::fmt::Debug, G>(result: Result<R, LockError<G>>) -> G {
+pub(crate) fn owner_died<T: std::fmt::Debug>(result: LockResult<T>) -> LockPlace {
     match result {
-        Err(LockError::OwnerDied(guard)) => guard,
+        Err(LockError::OwnerDied(place)) => *place,
         other => panic!("not OwnerDied: {other:?}"),
     }
+}
+
+/// The guard of a lock that was left in the middle of a change.
+#[track_caller]
+pub(crate) fn inconsistent<G: std::fmt::Debug>(
+    result: LockResult<Recovered<G>>,
+) -> Inconsistent<G> {
+    match result {
+        Ok(Recovered::Inconsistent(guard)) => guard,
+        other => panic!("not inconsistent: {other:?}"),
+    }
+}
+
+/// What was to be had without waiting.
+#[track_caller]
+pub(crate) fn at_once<T>(result: LockResult<Option<T>>) -> T {
+    result.unwrap().expect("somebody has it")
+}
+
+/// Asserts that somebody living is in the way.
+#[track_caller]
+pub(crate) fn busy<T: std::fmt::Debug>(result: LockResult<Option<T>>) {
+    assert!(matches!(result, Ok(None)), "not busy: {result:?}");
 }
 
 /// Asserts that a result is an error of this shape.

@@ -4,16 +4,18 @@ use std::{
     cell::RefCell,
     ffi::c_void,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
 };
 
-use commonhold::{Access, FormatOptions, LockError, Mapping, Mutex, Once, Space, Turn};
+use commonhold::{
+    Access, FormatOptions, LockError, Mapping, Mutex, OnceLock, Recovered, Space, Turn,
+};
 
 use crate::support::{
-    Actor, DEADLINE, Random, Role, SHORT, Scratch, fails, owner_died, say, stay, until,
+    Actor, DEADLINE, Random, Role, SHORT, Scratch, busy, fails, owner_died, say, stay, until,
     until_waiters,
 };
 
@@ -49,7 +51,7 @@ impl Ground {
                 guard.unlock().unwrap();
                 self.turns.fetch_add(1, Ordering::SeqCst);
             }
-            Err(LockError::Deadlock) => {
+            Err(LockError::Deadlock(_)) => {
                 self.deadlocks.fetch_add(1, Ordering::SeqCst);
             }
             Err(error) => panic!("{error:?}"),
@@ -103,7 +105,7 @@ fn locks_taken_in_destructors_of_thread_locals_exclude_each_other() {
     ground.check(THREADS * ROUNDS * 3);
 }
 
-static GROUND: OnceLock<Arc<Ground>> = OnceLock::new();
+static GROUND: std::sync::OnceLock<Arc<Ground>> = std::sync::OnceLock::new();
 static KEYED: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn at_the_end_of_a_key(_: *mut c_void) {
@@ -183,20 +185,18 @@ fn the_turn_to_make_a_value_that_an_ended_thread_forgot_is_the_next_ones() {
     for round in 0..3 {
         let theirs = Arc::clone(&mapping);
         let ends = thread::spawn(move || {
-            let once = theirs.open::<Once<u64>>(0).unwrap();
-            match once.begin() {
-                Ok(Turn::Mine(guard)) | Err(LockError::OwnerDied(guard)) => {
-                    std::mem::forget(guard);
-                }
-                other => panic!("{other:?}"),
-            }
+            let once = theirs.open::<OnceLock<u64>>(0).unwrap();
+            let Ok(Turn::Mine(guard)) = once.begin() else { panic!("made by nobody") };
+            assert_eq!(guard.begun_before(), round > 0);
+            std::mem::forget(guard);
         });
         ends.join().unwrap();
         let theirs = Arc::clone(&mapping);
         // The next thread has its slot.
         let next = thread::spawn(move || {
-            let once = theirs.open::<Once<u64>>(0).unwrap();
-            let guard = owner_died(once.begin_for(DEADLINE));
+            let once = theirs.open::<OnceLock<u64>>(0).unwrap();
+            let Ok(Turn::Mine(guard)) = once.begin_for(DEADLINE) else { panic!("made by nobody") };
+            assert!(guard.begun_before());
             if round == 2 {
                 guard.complete(&42).unwrap();
             } else {
@@ -205,7 +205,7 @@ fn the_turn_to_make_a_value_that_an_ended_thread_forgot_is_the_next_ones() {
         });
         next.join().unwrap();
     }
-    assert_eq!(mapping.open::<Once<u64>>(0).unwrap().get().unwrap(), Some(42));
+    assert_eq!(mapping.open::<OnceLock<u64>>(0).unwrap().get(), Some(42));
 }
 
 /// The bug: read locks beyond those that a thread has words for were counted for the process, so those of a thread that
@@ -228,7 +228,7 @@ fn read_locks_that_an_ended_thread_forgot_block_no_writer_however_many() {
     // A living thread's are respected.
     let readers: Vec<_> = (0..7).map(|_| mapping.read_lock().unwrap()).collect();
     let other = scratch.open().map("a", Access::ReadWrite).unwrap();
-    fails!(other.try_lock(), LockError::TimedOut);
+    busy(other.try_lock());
     drop(readers);
     drop(other.lock_for(DEADLINE).unwrap());
 }
@@ -242,16 +242,16 @@ fn a_guard_forgotten_in_one_space_costs_no_slot_in_another() {
     for _ in 0..50 {
         let [first, second] = grounds.each_ref().map(Arc::clone);
         let ends = thread::spawn(move || {
-            match first.mapping.lock() {
-                Ok(guard) | Err(LockError::OwnerDied(guard)) => std::mem::forget(guard),
-                Err(error) => panic!("{error:?}"),
+            match first.mapping.lock_recover().unwrap() {
+                Recovered::Consistent(guard) => std::mem::forget(guard),
+                Recovered::Inconsistent(guard) => std::mem::forget(guard),
             }
             second.turn();
         });
         ends.join().unwrap();
     }
     grounds[1].check(50);
-    owner_died(grounds[0].mapping.lock_for(DEADLINE)).leave().unwrap();
+    owner_died(grounds[0].mapping.lock_for(DEADLINE));
 }
 
 /// A waiter in another process is told when the thread ends that has the lock, whatever becomes of its process.
@@ -263,6 +263,7 @@ fn a_waiter_has_the_lock_when_the_thread_that_had_it_ends_in_a_process_that_live
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let holder = scratch.open();
     let theirs = holder.map("a", Access::ReadWrite).unwrap();
+    let slot = holder.peer().0;
     let (go, goes) = std::sync::mpsc::channel::<()>();
     let (has, had) = std::sync::mpsc::channel();
     let thread = thread::spawn(move || {
@@ -273,10 +274,11 @@ fn a_waiter_has_the_lock_when_the_thread_that_had_it_ends_in_a_process_that_live
     });
     had.recv().unwrap();
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| owner_died(mapping.lock_for(DEADLINE)).leave().unwrap());
+        let waiter = scope.spawn(|| owner_died(mapping.lock_for(DEADLINE)));
         until_waiters(&space, "a", 1);
         drop(go);
-        waiter.join().unwrap();
+        let owner = waiter.join().unwrap().owner.unwrap();
+        assert_eq!((owner.slot, owner.pid), (slot, Some(std::process::id())));
     });
     thread.join().unwrap();
 }
@@ -305,9 +307,9 @@ fn a_lock_that_was_held_by_a_thread_that_became_another_program_is_a_dead_owners
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let mut actor = Actor::start("thread-ends-exec", &[&scratch.url]);
     actor.says("held");
-    fails!(mapping.lock_for(SHORT), LockError::TimedOut);
+    fails!(mapping.lock_for(SHORT), LockError::TimedOut(_));
     actor.tell("go on");
-    owner_died(mapping.lock_for(DEADLINE)).leave().unwrap();
+    owner_died(mapping.lock_for(DEADLINE));
     assert!(actor.is_running());
     actor.kill();
 }
@@ -322,14 +324,14 @@ fn a_thread_is_told_that_it_holds_the_lock_by_another_attachment() {
     let map = |space: &Space| space.map("a", Access::ReadWrite).unwrap();
     let (ours, theirs) = (map(&one), map(&two));
     let guard = ours.lock().unwrap();
-    fails!(theirs.lock(), LockError::Deadlock);
-    fails!(theirs.read_lock(), LockError::Deadlock);
-    fails!(theirs.lock_for(DEADLINE), LockError::Deadlock);
+    fails!(theirs.lock(), LockError::Deadlock(_));
+    fails!(theirs.read_lock(), LockError::Deadlock(_));
+    fails!(theirs.lock_for(DEADLINE), LockError::Deadlock(_));
     // Who only asks is told that somebody has it.
-    fails!(theirs.try_lock(), LockError::TimedOut);
+    busy(theirs.try_lock());
     guard.unlock().unwrap();
     let reader = ours.read_lock().unwrap();
-    fails!(theirs.lock(), LockError::Deadlock);
+    fails!(theirs.lock(), LockError::Deadlock(_));
     drop(theirs.read_lock().unwrap());
     drop(reader);
     let (mutex, other) =
@@ -339,7 +341,7 @@ fn a_thread_is_told_that_it_holds_the_lock_by_another_attachment() {
         drop(mutex.lock().unwrap());
     }
     let guard = mutex.lock().unwrap();
-    fails!(other.lock(), LockError::Deadlock);
+    fails!(other.lock(), LockError::Deadlock(_));
     drop(guard);
     drop(other.lock().unwrap());
     // Another thread of the process waits as ever.

@@ -1,13 +1,19 @@
 //! Threads of one process: slots, guards, and many locks at once.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, mpsc},
     thread,
 };
 
-use commonhold::{Access, Destroy, FormatOptions, LockError, RegionError, Space, State};
+use commonhold::{
+    Access, Destroy, FormatOptions, LockError, Mutex, Recovered, RegionError, Space, State,
+};
 
-use crate::support::{Actor, DEADLINE, Role, SHORT, Scratch, fails, owner_died, say, stay, until};
+use crate::support::{
+    Actor, DEADLINE, Role, SHORT, Scratch, at_once, fails, inconsistent, owner_died, say, stay,
+    until,
+};
 
 pub(crate) const ROLES: &[Role] = &[("thread-lock", lock_in_threads)];
 
@@ -45,6 +51,8 @@ fn more_threads_than_slots_is_an_error_and_slots_come_back_when_threads_end() {
             fails!(one_more.lock(), LockError::Region(error) if full(error));
             fails!(one_more.read_lock(), LockError::Region(error) if full(error));
             fails!(one_more.mutex(0).unwrap().lock(), LockError::Region(error) if full(error));
+            let count = one_more.open::<Mutex<u64>>(32).unwrap_err();
+            assert!(full(&count), "{count}");
             fails!(other_space.map("a", Access::ReadWrite), error if full(error));
             // What needs no lock still works.
             one_more.set(8, &1_u64).unwrap();
@@ -140,7 +148,8 @@ fn threads_of_one_process_exclude_each_other_by_every_kind_of_lock() {
                     let guard = mapping.lock().unwrap();
                     add(0);
                     drop(guard);
-                    let guard = mapping.mutex(8).unwrap().lock().unwrap();
+                    let mutex = mapping.mutex(8).unwrap();
+                    let guard = mutex.lock().unwrap();
                     add(16);
                     drop(guard);
                     let guard = mapping.read_lock().unwrap();
@@ -176,21 +185,15 @@ fn read_locks_nest_deeper_than_a_thread_has_words_and_each_counts() {
     }
     for step in 0..18 {
         for (lock, count) in held.iter().enumerate() {
-            match theirs[lock].try_lock() {
-                Ok(guard) => {
-                    assert_eq!(*count, 0, "a writer got past {count} readers");
-                    drop(guard);
-                }
-                Err(LockError::TimedOut) => assert_ne!(*count, 0),
-                Err(error) => panic!("{error}"),
-            }
+            let got = theirs[lock].try_lock().unwrap();
+            assert_eq!(got.is_some(), *count == 0, "a writer, and {count} readers");
         }
         let (lock, guard) = guards[step * 7 % 18].take().unwrap();
         guard.unlock().unwrap();
         held[lock] -= 1;
     }
     for mapping in &theirs {
-        drop(mapping.try_lock().unwrap());
+        drop(at_once(mapping.try_lock()));
     }
 }
 
@@ -202,7 +205,8 @@ fn lock_in_threads(args: &[&str]) {
         for i in 0..8 {
             let mapping = &mapping;
             scope.spawn(move || {
-                let _guard = mapping.mutex(8 * i).unwrap().lock().unwrap();
+                let mutex = mapping.mutex(8 * i).unwrap();
+                let _guard = mutex.lock().unwrap();
                 say("held");
                 loop {
                     thread::park();
@@ -223,11 +227,19 @@ fn the_locks_of_all_threads_of_a_killed_process_come_free() {
     for _ in 0..8 {
         actor.says("held");
     }
-    fails!(mapping.mutex(0).unwrap().lock_for(SHORT), LockError::TimedOut);
+    fails!(mapping.mutex(0).unwrap().lock_for(SHORT), LockError::TimedOut(_));
+    let pid = actor.pid();
     actor.kill();
+    let mut threads = HashSet::new();
     for i in 0..8 {
-        owner_died(mapping.mutex(8 * i).unwrap().lock()).mark_consistent().unwrap();
+        let mutex = mapping.mutex(8 * i).unwrap();
+        let owner = owner_died(mutex.lock()).owner.unwrap();
+        assert_eq!(owner.pid, Some(pid));
+        threads.insert(owner.thread);
+        drop(inconsistent(mutex.lock_recover()).mark_consistent().unwrap());
+        drop(mutex.lock().unwrap());
     }
+    assert_eq!(threads.len(), 8);
 }
 
 /// The story: a thread that ended with a guard forgotten kept its lock as long as its process lived.
@@ -247,17 +259,25 @@ fn a_thread_that_ends_with_a_guard_forgotten_leaves_its_locks_to_others_as_the_d
     let locks = space.locks().unwrap();
     let holder = locks.iter().find_map(|lock| lock.holder.clone()).unwrap();
     assert_eq!((holder.alive, holder.state), (false, commonhold::PeerLife::Dead));
-    for _ in 0..2 {
-        match region.lock() {
-            Err(LockError::OwnerDied(guard)) => guard.mark_consistent().unwrap(),
-            Ok(guard) => drop(guard),
-            Err(error) => panic!("{error}"),
+    for is_first in [true, false] {
+        match region.lock_recover().unwrap() {
+            Recovered::Inconsistent(guard) => {
+                assert!(is_first);
+                drop(guard.mark_consistent().unwrap());
+            }
+            Recovered::Consistent(guard) => {
+                assert!(!is_first);
+                drop(guard);
+            }
         }
     }
-    assert!(matches!(mutex.lock(), Err(LockError::OwnerDied(_))));
+    owner_died(mutex.lock());
     // Other threads of the process, and their mappings, are as before.
     assert_eq!(space.stat("x").unwrap().maps, 1);
-    assert!(matches!(space.destroy("x", Destroy::Deferred), Err(RegionError::Mapped { .. })));
+    assert!(matches!(
+        space.destroy("x", Destroy::Deferred),
+        Err(RegionError::Mapped { handles: 2, .. })
+    ));
 }
 
 #[test]

@@ -7,13 +7,14 @@ use std::{
 };
 
 use commonhold::{
-    Access, Destroy, ErrorKind, Event, LockError, Mapping, Mutex, Record, RecordKind, RecordTag,
-    RegionError, RwLock, Space, State, field, records,
+    Access, Destroy, ErrorKind, Event, LockError, Mapping, Mutex, MutexGuard, Record, RecordKind,
+    RecordTag, Recovered, RegionError, RwLock, Space, State, field, records,
     zerocopy::{FromBytes, Immutable, IntoBytes},
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, Scratch, fails, fence_me, owner_died, say, stay, until_waiters,
+    Actor, DEADLINE, Role, SHORT, Scratch, at_once, busy, fails, fence_me, inconsistent,
+    owner_died, say, stay, until_waiters,
 };
 
 pub(crate) const ROLES: &[Role] = &[("typed-half", change_half), ("typed-count", count)];
@@ -30,6 +31,8 @@ struct Odd {
 }
 
 type Pair = [u64; 2];
+/// How the mutex is taken.
+type Way = fn(&Mutex<Pair>) -> MutexGuard<'_, Pair>;
 
 /// A space with a region `a`, and a mapping of it.
 pub(crate) fn ground() -> (Scratch, Space, Mapping) {
@@ -45,54 +48,108 @@ fn change_half(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let pair = mapping.open::<Mutex<Pair>>(64).unwrap();
-    let guard = match pair.lock() {
-        Ok(guard) => guard,
-        Err(LockError::OwnerDied(guard)) => guard,
-        Err(error) => panic!("{error}"),
+    let change = |guard: &MutexGuard<'_, Pair>, how| {
+        guard.with_mut(|pair| pair[0] += 1);
+        say(how);
+        stay();
     };
-    guard.update(|pair| pair[0] += 1).unwrap();
-    say(if guard.is_inconsistent() { "owner died" } else { "clean" });
-    stay();
+    match pair.lock_recover().unwrap() {
+        Recovered::Consistent(guard) => change(&guard, "clean"),
+        Recovered::Inconsistent(guard) => change(&guard, "owner died"),
+    }
 }
 
 #[test]
-fn a_killed_owner_leaves_what_it_wrote_and_the_next_is_handed_the_guard_to_repair_it() {
+fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_the_guard() {
     let (scratch, space, mapping) = ground();
     let pair = mapping.open::<Mutex<Pair>>(64).unwrap();
-    pair.lock().unwrap().set(&[7, 7]).unwrap();
+    pair.lock().unwrap().set([7, 7]);
     let actor = Actor::start("typed-half", &[&scratch.url]);
     actor.says("clean");
-    fails!(pair.try_lock(), LockError::TimedOut);
+    busy(pair.try_lock());
     let start = Instant::now();
-    fails!(pair.lock_for(SHORT), LockError::TimedOut);
+    fails!(pair.lock_for(SHORT), LockError::TimedOut(place)
+        if place.owner.as_ref().unwrap().pid == Some(actor.pid()));
     assert!(start.elapsed() >= SHORT);
+    let pid = actor.pid();
     actor.kill();
-    let guard = owner_died(pair.lock());
-    assert_eq!(guard.get().unwrap(), [8, 7]);
-    assert!(guard.is_inconsistent());
-    guard.leave().unwrap();
+    // All who only want the lock are told by whom it was left, and leave it so for one who repairs.
+    let place = owner_died(pair.lock());
+    assert_eq!((place.region.as_str(), place.offset), ("a", Some(64)));
+    assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
+    assert_eq!(owner_died(pair.try_lock()), place);
+    let guard = inconsistent(pair.lock_recover());
+    assert_eq!(guard.get(), [8, 7]);
+    assert_eq!(*guard.place(), place);
+    // Dropped without a repair, it is as before.
+    drop(guard);
+    owner_died(pair.lock());
     // The next hears the same, and is killed as well, while somebody waits.
     let actor = Actor::start("typed-half", &[&scratch.url]);
     actor.says("owner died");
+    let pid = actor.pid();
     std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| owner_died(pair.lock_for(DEADLINE)).get().unwrap());
+        let waiter = scope.spawn(|| owner_died(pair.lock_for(DEADLINE)));
         until_waiters(&space, "a", 1);
         actor.kill();
-        assert_eq!(waiter.join().unwrap(), [9, 7]);
+        assert_eq!(waiter.join().unwrap().owner.unwrap().pid, Some(pid));
     });
-    // That one dropped its guard without repair.
-    fails!(pair.lock(), LockError::Unrecoverable);
-    fails!(pair.try_lock(), LockError::Unrecoverable);
+    // Only who has it, and says so, gives it up.
+    let guard = inconsistent(pair.lock_recover());
+    assert_eq!(guard.get(), [9, 7]);
+    guard.give_up().unwrap();
+    fails!(pair.lock(), LockError::Unrecoverable(_));
+    fails!(pair.try_lock(), LockError::Unrecoverable(_));
+    fails!(pair.lock_recover(), LockError::Unrecoverable(_));
     pair.reset().unwrap();
     let guard = pair.lock().unwrap();
-    assert_eq!(guard.get().unwrap(), [9, 7], "a reset changes no data");
-    fails!(pair.reset(), RegionError::TimedOut { .. });
-    guard.leave().unwrap();
-    let guard = owner_died(pair.lock());
-    guard.update(|pair| pair[1] = pair[0]).unwrap();
-    guard.mark_consistent().unwrap();
-    guard.unlock().unwrap();
-    assert_eq!(pair.lock().unwrap().get().unwrap(), [9, 9]);
+    assert_eq!(guard.get(), [9, 7], "a reset changes no data");
+    fails!(pair.reset(), LockError::TimedOut(_));
+    guard.leave_inconsistent().unwrap();
+    owner_died(pair.lock());
+    let guard = inconsistent(pair.lock_recover_for(DEADLINE));
+    guard.with_mut(|pair| pair[1] = pair[0]);
+    guard.mark_consistent().unwrap().unlock().unwrap();
+    assert_eq!(pair.lock().unwrap().get(), [9, 9]);
+}
+
+#[test]
+fn a_repair_that_fails_or_panics_leaves_it_to_the_next_and_one_that_is_known_is_made_by_all() {
+    let (scratch, _space, mapping) = ground();
+    let pair = mapping.open::<Mutex<Pair>>(64).unwrap();
+    let actor = Actor::start("typed-half", &[&scratch.url]);
+    actor.says("clean");
+    actor.kill();
+    let error = pair.lock_repairing(|_| Err("no idea".into())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OwnerDied);
+    assert!(error.to_string().ends_with("could not be repaired: no idea"), "{error}");
+    fails!(&Err::<(), _>(error), LockError::RepairFailed(failed)
+        if failed.place.offset == Some(64) && failed.error.to_string() == "no idea");
+    let repair = |_: &MutexGuard<'_, Pair>| std::panic::resume_unwind(Box::new(()));
+    assert!(catch_unwind(AssertUnwindSafe(|| pair.lock_repairing(repair))).is_err());
+    owner_died(pair.lock());
+    let known = pair.clone().repaired_by(|pair| {
+        pair.at(1)?.set(pair.at(0)?.get());
+        Ok(())
+    });
+    assert_eq!(known.lock().unwrap().get(), [1, 1]);
+    assert_eq!(pair.lock().unwrap().get(), [1, 1]);
+    // All ways to lock by that handle repair, and those by others do not.
+    let ways: [Way; 3] = [
+        |known| known.lock().unwrap(),
+        |known| at_once(known.try_lock()),
+        |known| known.lock_for(DEADLINE).unwrap(),
+    ];
+    for way in ways {
+        let guard = pair.lock().unwrap();
+        guard.at(0).unwrap().with_mut(|number| *number += 1);
+        guard.leave_inconsistent().unwrap();
+        owner_died(pair.try_lock());
+        let [one, other] = way(&known).get();
+        assert_eq!(one, other);
+        drop(pair.lock().unwrap());
+    }
+    assert_eq!(pair.lock().unwrap().get(), [4, 4]);
 }
 
 const ROUNDS: u64 = 5000;
@@ -105,11 +162,10 @@ fn count(args: &[&str]) {
     let pair = mapping.open::<Mutex<Pair>>(0).unwrap();
     for _ in 0..ROUNDS {
         let guard = pair.lock().unwrap();
-        let both = guard.update(|pair| {
+        let both = guard.with_mut(|pair| {
             pair.iter_mut().for_each(|number| *number += 1);
             *pair
         });
-        let both = both.unwrap();
         assert_eq!(both[0], both[1], "a torn pair");
     }
 }
@@ -125,7 +181,7 @@ fn processes_count_together_and_the_first_of_them_makes_the_record() {
     for end in ends {
         end.join().unwrap();
     }
-    let sum = mapping.open::<Mutex<Pair>>(0).unwrap().lock().unwrap().get().unwrap();
+    let sum = mapping.open::<Mutex<Pair>>(0).unwrap().lock().unwrap().get();
     assert_eq!(sum, [3 * ROUNDS; 2]);
     // The data lie where the constants say.
     assert_eq!(mapping.get::<Pair>(Mutex::<Pair>::DATA).unwrap(), sum);
@@ -135,7 +191,7 @@ fn processes_count_together_and_the_first_of_them_makes_the_record() {
 fn a_record_opened_as_another_kind_or_size_is_an_error_that_names_both() {
     let (_scratch, _space, mapping) = ground();
     let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
-    mutex.lock().unwrap().set(&5).unwrap();
+    mutex.lock().unwrap().set(5);
     let tag = |kind, size| RecordTag { kind, size };
     // The tag of a reader/writer lock lies two words further on than that of a mutex.
     let error = mapping.open::<RwLock<[u64; 8]>>(0).unwrap_err();
@@ -160,7 +216,7 @@ fn a_record_opened_as_another_kind_or_size_is_an_error_that_names_both() {
     fails!(mapping.open::<RwLock<[u64; 7]>>(512), RegionError::OtherRecord { found, .. }
         if *found == tag(RecordKind::RwLock, 64));
     // Nothing was harmed by the attempts.
-    assert_eq!(mapping.open::<Mutex<u64>>(0).unwrap().lock().unwrap().get().unwrap(), 5);
+    assert_eq!(mapping.open::<Mutex<u64>>(0).unwrap().lock().unwrap().get(), 5);
     drop(mapping.open::<RwLock<[u64; 8]>>(512).unwrap().write().unwrap());
 }
 
@@ -205,7 +261,7 @@ fn a_record_askew_or_outside_or_not_to_be_written_is_an_error() {
 }
 
 /// Opens one record after the other together with somebody else, and says which ones it got.
-fn open_in_step<'a, R: Record<'a>>(mapping: &'a Mapping, step: &AtomicU64) -> Vec<bool> {
+fn open_in_step<R: Record>(mapping: &Mapping, step: &AtomicU64) -> Vec<bool> {
     let open_one = |number| {
         step.fetch_add(1, Ordering::SeqCst);
         // Neither opens before both have come: then they meet within a few instructions.
@@ -236,26 +292,26 @@ fn of_two_who_make_records_of_different_kinds_at_one_place_one_is_refused() {
 }
 
 #[test]
-fn a_panic_under_a_guard_leaves_the_lock_inconsistent_and_writes_no_half_of_an_update() {
+fn a_panic_under_a_guard_leaves_the_lock_inconsistent_and_writes_no_half_of_a_change() {
     let (_scratch, _space, mapping) = ground();
     let mutex = mapping.open::<Mutex<Pair>>(0).unwrap();
     let table = mapping.open::<RwLock<Pair>>(64).unwrap();
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         let _other = table.write().unwrap();
         let guard = mutex.lock().unwrap();
-        guard.update(|pair| {
+        guard.with_mut(|pair| {
             pair[0] = 1;
             std::panic::resume_unwind(Box::new(()));
         })
     }));
     assert!(unwound.is_err());
-    let guard = owner_died(mutex.lock());
-    assert_eq!(guard.get().unwrap(), [0, 0]);
-    guard.mark_consistent().unwrap();
-    drop(guard);
+    assert_eq!(owner_died(mutex.lock()).owner.unwrap().pid, Some(std::process::id()));
+    let guard = inconsistent(mutex.lock_recover());
+    assert_eq!(guard.get(), [0, 0]);
+    drop(guard.mark_consistent().unwrap());
     drop(mutex.lock().unwrap());
-    owner_died(table.read()).unlock().unwrap();
-    owner_died(table.write()).mark_consistent().unwrap();
+    owner_died(table.read());
+    drop(inconsistent(table.write_recover()).mark_consistent().unwrap());
     drop(table.read().unwrap());
 }
 
@@ -265,9 +321,9 @@ fn a_typed_mutex_taken_twice_by_one_thread_is_a_deadlock() {
     let mutex = mapping.open::<Mutex<()>>(0).unwrap();
     let again = mapping.open::<Mutex<()>>(0).unwrap();
     let guard = mutex.lock().unwrap();
-    fails!(again.lock(), LockError::Deadlock);
-    fails!(again.try_lock(), LockError::Deadlock);
-    fails!(again.lock_for(DEADLINE), LockError::Deadlock);
+    fails!(again.lock(), LockError::Deadlock(_));
+    fails!(again.try_lock(), LockError::Deadlock(_));
+    fails!(again.lock_for(DEADLINE), LockError::Deadlock(_));
     guard.unlock().unwrap();
     drop(again.lock().unwrap());
 }
@@ -281,27 +337,34 @@ fn fields_are_read_and_written_alone_wherever_they_lie() {
     mapping.set(Mutex::<Odd>::SIZE, &u64::MAX).unwrap();
     let guard = odd.lock().unwrap();
     let value = Odd { first: 1, second: u64::MAX - 1, byte: 3, askew: [4, 5, 6, 7, 8, 9] };
-    guard.set(&value).unwrap();
-    assert_eq!(guard.get().unwrap(), value);
-    assert_eq!(guard.get_field(field!(Odd, byte)).unwrap(), 3);
-    assert_eq!(guard.get_field(field!(Odd, askew)).unwrap(), [4, 5, 6, 7, 8, 9]);
-    guard.set_field(field!(Odd, askew), &[14, 15, 16, 17, 18, 19]).unwrap();
-    guard.set_field(field!(Odd, byte), &13).unwrap();
-    assert_eq!(guard.get().unwrap(), Odd { byte: 13, askew: [14, 15, 16, 17, 18, 19], ..value });
+    guard.set(value);
+    assert_eq!(guard.get(), value);
+    assert_eq!(guard.field(field!(Odd, byte)).get(), 3);
+    assert_eq!(guard.field(field!(Odd, askew)).get(), [4, 5, 6, 7, 8, 9]);
+    guard.field(field!(Odd, askew)).set([14, 15, 16, 17, 18, 19]);
+    guard.field(field!(Odd, byte)).set(13);
+    assert_eq!(guard.get(), Odd { byte: 13, askew: [14, 15, 16, 17, 18, 19], ..value });
+    guard.field(field!(Odd, askew)).at(5).unwrap().set(29);
+    guard.field(field!(Odd, askew)).slice(1..3).unwrap().copy_from(&[25, 26]).unwrap();
+    fails!(
+        guard.field(field!(Odd, askew)).at(6),
+        RegionError::OutOfBounds { offset: 6, len: 1, size: 6 }
+    );
+    assert_eq!(guard.get(), Odd { byte: 13, askew: [14, 25, 26, 17, 18, 29], ..value });
     assert_eq!(mapping.get::<u64>(Mutex::<Odd>::SIZE).unwrap(), u64::MAX);
 }
 
 records! {
     /// A row with a lock for each column.
-    struct Account<'a> {
-        balance: Mutex<'a, i64>,
-        log: RwLock<'a, [u64; 8]>,
-        moved: Event<'a>,
+    struct Account {
+        balance: Mutex<i64>,
+        log: RwLock<[u64; 8]>,
+        moved: Event,
     }
 }
 
 records! {
-    struct Two<'a> { left: Account<'a>, right: Account<'a> }
+    struct Two { left: Account, right: Account }
 }
 
 #[test]
@@ -312,16 +375,16 @@ fn a_struct_of_records_has_its_locks_one_behind_the_other() {
     assert_eq!(Account::SIZE, Mutex::<i64>::SIZE + RwLock::<[u64; 8]>::SIZE + Event::SIZE);
     assert_eq!((Account::SIZE, Two::SIZE), (24 + 96 + 16, 2 * Account::SIZE));
     let account: Account = mapping.open(800).unwrap();
-    account.balance.lock().unwrap().set(&-3).unwrap();
-    account.log.write().unwrap().update(|log| log[7] = 9).unwrap();
+    account.balance.lock().unwrap().set(-3);
+    account.log.write().unwrap().at(7).unwrap().set(9);
     account.moved.signal().unwrap();
-    assert_eq!(mapping.open::<Mutex<i64>>(800).unwrap().lock().unwrap().get().unwrap(), -3);
+    assert_eq!(mapping.open::<Mutex<i64>>(800).unwrap().lock().unwrap().get(), -3);
     let by_hand = mapping.open::<RwLock<[u64; 8]>>(log).unwrap();
-    assert_eq!(by_hand.read().unwrap().get().unwrap(), [0, 0, 0, 0, 0, 0, 0, 9]);
+    assert_eq!(by_hand.read().unwrap().get(), [0, 0, 0, 0, 0, 0, 0, 9]);
     assert_eq!(mapping.open::<Event>(event).unwrap().sequence(), 1);
     let two = mapping.open::<Two>(800).unwrap();
-    assert_eq!(two.left.balance.lock().unwrap().get().unwrap(), -3);
-    assert_eq!(two.right.balance.lock().unwrap().get().unwrap(), 0);
+    assert_eq!(two.left.balance.lock().unwrap().get(), -3);
+    assert_eq!(two.right.balance.lock().unwrap().get(), 0);
     // What does not fit is not begun.
     let last = mapping.size() - Account::SIZE;
     fails!(mapping.open::<Account>(last + 8), RegionError::OutOfBounds { .. });
@@ -336,66 +399,84 @@ fn a_region_that_is_to_go_stays_with_its_locks_until_it_is_unmapped_and_the_next
     let (scratch, space, mapping) = ground();
     let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
     let table = mapping.open::<RwLock<u64>>(64).unwrap();
-    mutex.lock().unwrap().set(&1).unwrap();
+    mutex.lock().unwrap().set(1);
     // Forgotten for ever, by a thread that lives on.
     std::mem::forget(table.read().unwrap());
     let other = scratch.open();
     other.destroy("a", Destroy::Deferred).unwrap();
     assert_eq!(other.stat("a").unwrap().state, State::Destroying);
     let guard = mutex.lock().unwrap();
-    guard.update(|number| *number += 1).unwrap();
-    assert_eq!(guard.get().unwrap(), 2);
+    guard.with_mut(|number| *number += 1);
+    assert_eq!(guard.get(), 2);
     drop(guard);
     drop(mapping.open::<Mutex<u8>>(128).unwrap().lock().unwrap());
     let place = mapping.offset();
+    // A lock that was opened in it keeps it.
     drop(mapping);
+    assert_eq!(other.stat("a").unwrap().state, State::Destroying);
+    assert_eq!(mutex.lock().unwrap().get(), 2);
+    drop((mutex, table));
+    fails!(other.stat("a"), RegionError::NotFound { .. });
     fails!(space.map("a", Access::ReadWrite), RegionError::NotFound { .. });
     // Two regions have had the place by then, and of one of them a reader is left.
     space.create("b", 4096).unwrap();
     let next = space.map("b", Access::ReadWrite).unwrap();
     assert_eq!(next.offset(), place);
-    assert_eq!(next.open::<Mutex<u64>>(0).unwrap().lock().unwrap().get().unwrap(), 0);
+    assert_eq!(next.open::<Mutex<u64>>(0).unwrap().lock().unwrap().get(), 0);
     let table = next.open::<RwLock<u64>>(64).unwrap();
-    drop(table.try_write().unwrap());
+    drop(at_once(table.try_write()));
     drop(table.read().unwrap());
-    drop(table.try_write().unwrap());
+    drop(at_once(table.try_write()));
     // What was a mutex there may be something else here.
     drop(next.open::<RwLock<[u64; 4]>>(128).unwrap().write().unwrap());
 }
 
 #[test]
-fn whoever_was_declared_dead_gets_an_error_from_every_guard_and_lock_and_writes_nothing() {
+fn whoever_was_declared_dead_is_told_by_every_lock_and_guard_and_writes_nothing() {
     let (scratch, space, mapping) = ground();
     let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
     let table = mapping.open::<RwLock<u64>>(64).unwrap();
     let another = mapping.open::<RwLock<u64>>(128).unwrap();
+    let left = mapping.open::<Mutex<u64>>(192).unwrap();
     let guard = mutex.lock().unwrap();
     let writer = table.write().unwrap();
     let reader = another.read().unwrap();
+    left.lock().unwrap().leave_inconsistent().unwrap();
+    let repaired = inconsistent(left.lock_recover());
     let free_mutex = mapping.open::<Mutex<u64>>(256).unwrap();
     let free_table = mapping.open::<RwLock<u64>>(512).unwrap();
-    guard.set(&1).unwrap();
+    let value = mapping.value::<u64>(1024).unwrap();
+    guard.set(1);
     let other = scratch.open();
     let theirs = other.map("a", Access::ReadWrite).unwrap();
     fence_me(&scratch, &space);
-    fails!(guard.set(&2), RegionError::Fenced);
-    fails!(guard.update(|number| *number = 2), RegionError::Fenced);
-    fails!(writer.set(&2), RegionError::Fenced);
-    fails!(free_mutex.lock(), LockError::Region(RegionError::Fenced));
-    fails!(free_table.write(), LockError::Region(RegionError::Fenced));
-    fails!(free_table.read(), LockError::Region(RegionError::Fenced));
-    fails!(mapping.open::<Mutex<u64>>(1024), RegionError::Fenced);
+    // Setters have no error: what they would write is dropped, and freeing the lock says so.
+    guard.set(2);
+    guard.with_mut(|number| *number = 2);
+    writer.set(2);
+    writer.set_from(&2);
+    fails!(value.store(2), RegionError::Fenced);
+    fails!(free_mutex.lock(), LockError::Fenced);
+    fails!(free_table.write(), LockError::Fenced);
+    fails!(free_table.read(), LockError::Fenced);
+    fails!(mapping.open::<Mutex<u64>>(1032), RegionError::Fenced);
     // The locks are others' to take, and what they then do is not undone.
-    let taken = owner_died(theirs.open::<Mutex<u64>>(0).unwrap().try_lock());
-    assert_eq!(taken.get().unwrap(), 1);
-    taken.set(&3).unwrap();
-    taken.mark_consistent().unwrap();
-    drop(owner_died(theirs.open::<RwLock<u64>>(64).unwrap().try_read()));
-    drop(theirs.open::<RwLock<u64>>(128).unwrap().try_write().unwrap());
-    fails!(guard.mark_consistent(), RegionError::Fenced);
-    fails!(guard.unlock(), RegionError::Fenced);
-    fails!(writer.unlock(), RegionError::Fenced);
-    fails!(reader.unlock(), RegionError::Fenced);
-    assert_eq!(taken.get().unwrap(), 3);
+    let their_mutex = theirs.open::<Mutex<u64>>(0).unwrap();
+    owner_died(their_mutex.try_lock());
+    let taken = inconsistent(their_mutex.lock_recover());
+    assert_eq!(taken.get(), 1);
+    taken.set(3);
+    let taken = taken.mark_consistent().unwrap();
+    let their_table = theirs.open::<RwLock<u64>>(64).unwrap();
+    owner_died(their_table.try_read());
+    assert_eq!(inconsistent(their_table.write_recover()).get(), 0);
+    drop(at_once(theirs.open::<RwLock<u64>>(128).unwrap().try_write()));
+    owner_died(theirs.open::<Mutex<u64>>(192).unwrap().lock());
+    assert_eq!(theirs.get::<u64>(1024).unwrap(), 0);
+    fails!(repaired.mark_consistent(), LockError::Fenced);
+    fails!(guard.unlock(), LockError::Fenced);
+    fails!(writer.unlock(), LockError::Fenced);
+    fails!(reader.unlock(), LockError::Fenced);
+    assert_eq!(taken.get(), 3);
     taken.unlock().unwrap();
 }

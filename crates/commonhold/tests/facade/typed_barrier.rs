@@ -3,12 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use commonhold::{
-    Access, Barrier, BarrierError, ErrorKind, LockError, Mapping, Party, RegionError, Space,
+    Access, Barrier, ErrorKind, LockError, LockResult, Mapping, Party, RegionError, Space,
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, fails, fence_me, listen, owner_died, say, stay,
-    until_event_waiters,
+    Actor, DEADLINE, Role, SHORT, busy, fails, fence_me, listen, say, stay, until_event_waiters,
 };
 use crate::typed::ground;
 
@@ -22,10 +21,10 @@ fn opened(url: &str) -> Mapping {
     Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
 }
 
-fn text(result: Result<u64, BarrierError>) -> String {
+fn text(result: LockResult<u64>) -> String {
     match result {
         Ok(phase) => format!("passed {phase}"),
-        Err(BarrierError::PartyDied) => "party died".into(),
+        Err(LockError::ParticipantDied(_)) => "party died".into(),
         Err(error) => format!("failed: {error}"),
     }
 }
@@ -34,17 +33,15 @@ fn text(result: Result<u64, BarrierError>) -> String {
 fn party(args: &[&str]) {
     let mapping = opened(args[0]);
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
-    let party = match barrier.join() {
-        Ok(party) => {
-            say("joined");
-            party
+    let party = barrier.join().unwrap();
+    match party.replaces() {
+        None => say("joined"),
+        Some(place) => {
+            assert_eq!((place.region.as_str(), place.offset), ("a", Some(0)));
+            assert!(place.owner.is_some());
+            say(format!("replaces another, arrived: {}", party.has_arrived()));
         }
-        Err(LockError::OwnerDied(party)) => {
-            say(format!("owner died, arrived: {}", party.has_arrived()));
-            party
-        }
-        Err(error) => panic!("{error}"),
-    };
+    }
     while let Some(line) = listen() {
         match line.as_str() {
             "arrive" => say(party.arrive().unwrap()),
@@ -99,19 +96,21 @@ fn a_party_killed_before_it_arrived_is_told_until_another_has_joined_and_arrived
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
     let doomed = joined(&scratch.url);
     let party = barrier.join().unwrap();
-    fails!(barrier.join(), LockError::Region(RegionError::BarrierFull { parties: 2 }));
-    fails!(party.try_wait(), BarrierError::TimedOut);
-    fails!(party.wait_for(SHORT), BarrierError::TimedOut);
+    let full = |error: &RegionError| matches!(error, RegionError::BarrierFull { parties: 2 });
+    fails!(barrier.join(), LockError::Region(error) if full(error));
+    busy(party.try_wait());
+    fails!(party.wait_for(SHORT), LockError::TimedOut(_));
     doomed.kill();
     let error = party.wait().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OwnerDied);
-    fails!(&Err::<(), _>(error), BarrierError::PartyDied);
+    fails!(&Err::<(), _>(error), LockError::ParticipantDied(place)
+        if (place.region.as_str(), place.offset) == ("a", Some(0)));
     // It stays so: nobody passes over the dead.
-    fails!(party.try_wait(), BarrierError::PartyDied);
+    fails!(party.try_wait(), LockError::ParticipantDied(_));
     assert_eq!(barrier.phase(), 0);
     let mut heir = Actor::start("party", &[&scratch.url]);
-    heir.says("owner died, arrived: false");
-    fails!(party.try_wait(), BarrierError::TimedOut);
+    heir.says("replaces another, arrived: false");
+    busy(party.try_wait());
     heir.tell("wait");
     heir.says("passed 0");
     assert_eq!(party.wait().unwrap(), 0);
@@ -134,9 +133,9 @@ fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
     doomed.kill();
     // It has done its part of this phase.
     assert_eq!(party.wait().unwrap(), 0);
-    fails!(party.wait(), BarrierError::PartyDied);
+    fails!(party.wait(), LockError::ParticipantDied(_));
     let mut heir = Actor::start("party", &[&scratch.url]);
-    heir.says("owner died, arrived: false");
+    heir.says("replaces another, arrived: false");
     heir.tell("arrive");
     heir.says("1");
     assert_eq!(party.wait().unwrap(), 1);
@@ -145,7 +144,7 @@ fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
     heir.says("2");
     heir.kill();
     let mut heir = Actor::start("party", &[&scratch.url]);
-    heir.says("owner died, arrived: true");
+    heir.says("replaces another, arrived: true");
     assert_eq!(party.wait().unwrap(), 2);
     // It waits for that phase, though it has passed, and not for the next, of which nothing is done.
     heir.tell("wait");
@@ -162,14 +161,14 @@ fn a_wait_that_times_out_is_for_the_same_phase_when_it_is_taken_up_again() {
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
     let party = barrier.join().unwrap();
     // Nobody else has joined: that is nobody's death.
-    fails!(party.wait_for(SHORT), BarrierError::TimedOut);
+    fails!(party.wait_for(SHORT), LockError::TimedOut(_));
     assert_eq!(party.arrive().unwrap(), 0);
     let mut other = joined(&scratch.url);
     other.tell("wait");
     other.says("passed 0");
     assert_eq!(barrier.phase(), 1);
     assert_eq!(party.wait().unwrap(), 0);
-    fails!(party.try_wait(), BarrierError::TimedOut);
+    busy(party.try_wait());
     assert_eq!(barrier.phase(), 1);
 }
 
@@ -179,14 +178,16 @@ fn a_party_that_panics_is_told_of_and_one_that_leaves_in_order_is_not() {
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
     let party = barrier.join().unwrap();
     barrier.join().unwrap().leave().unwrap();
-    fails!(party.try_wait(), BarrierError::TimedOut);
+    busy(party.try_wait());
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         let _party = barrier.join().unwrap();
         std::panic::resume_unwind(Box::new(()))
     }));
     assert!(unwound.is_err());
-    fails!(party.wait(), BarrierError::PartyDied);
-    let heir = owner_died(barrier.join());
+    fails!(party.wait(), LockError::ParticipantDied(_));
+    let heir = barrier.join().unwrap();
+    let replaced = heir.replaces().unwrap().owner.as_ref().unwrap();
+    assert_eq!(replaced.pid, Some(std::process::id()));
     assert_eq!(heir.arrive().unwrap(), 0);
     drop(heir);
     assert_eq!(party.wait().unwrap(), 0);
@@ -194,7 +195,7 @@ fn a_party_that_panics_is_told_of_and_one_that_leaves_in_order_is_not() {
     std::thread::scope(|scope| {
         scope.spawn(|| std::mem::forget(barrier.join().unwrap())).join().unwrap();
     });
-    fails!(party.wait(), BarrierError::PartyDied);
+    fails!(party.wait(), LockError::ParticipantDied(_));
 }
 
 #[test]
@@ -217,9 +218,9 @@ fn who_was_declared_dead_does_not_arrive() {
     let theirs = theirs.open::<Barrier<2>>(0).unwrap();
     let witness = theirs.join().unwrap();
     fence_me(&scratch, &space);
-    fails!(party.arrive(), RegionError::Fenced);
-    fails!(party.wait(), BarrierError::Region(RegionError::Fenced));
-    fails!(witness.try_wait(), BarrierError::PartyDied);
-    drop(owner_died(theirs.join()));
-    fails!(party.leave(), RegionError::Fenced);
+    fails!(party.arrive(), LockError::Fenced);
+    fails!(party.wait(), LockError::Fenced);
+    fails!(witness.try_wait(), LockError::ParticipantDied(_));
+    assert!(theirs.join().unwrap().replaces().is_some());
+    fails!(party.leave(), LockError::Fenced);
 }

@@ -1,21 +1,26 @@
 //! Condition variables between processes.
 
 use commonhold::{
-    Access, Condvar, LockError, Mapping, Mutex, MutexGuard, RegionError, Space, Waited, records,
+    Access, BoxError, Condvar, LockError, Mapping, Mutex, MutexGuard, RegionError, Space, Waited,
+    records,
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, Scratch, fails, listen, owner_died, say, stay, until,
+    Actor, DEADLINE, Role, SHORT, Scratch, at_once, fails, listen, owner_died, say, stay, until,
 };
 
-pub(crate) const ROLES: &[Role] =
-    &[("condvar-wait", wait), ("condvar-echo", echo), ("condvar-notify", notify)];
+pub(crate) const ROLES: &[Role] = &[
+    ("condvar-wait", wait),
+    ("condvar-repair", wait_and_repair),
+    ("condvar-echo", echo),
+    ("condvar-notify", notify),
+];
 
 records! {
-    struct Box<'a> {
-        content: Mutex<'a, u64>,
-        changed: Condvar<'a>,
-        waiting: Mutex<'a, u64>,
+    struct Box {
+        content: Mutex<u64>,
+        changed: Condvar,
+        waiting: Mutex<u64>,
     }
 }
 
@@ -34,37 +39,54 @@ fn opened(url: &str) -> Mapping {
 /// Waits until there is something, and says what, and whether somebody died for it.
 fn wait(args: &[&str]) {
     let mapping = opened(args[0]);
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
     let mut guard = shared.content.lock().unwrap();
     // Who sees this and then has the mutex knows that this process waits.
-    shared.waiting.lock().unwrap().update(|count| *count += 1).unwrap();
+    shared.waiting.lock().unwrap().with_mut(|count| *count += 1);
     let mut told = "";
-    while guard.get().unwrap() == 0 {
+    while guard.get() == 0 {
         guard = match shared.changed.wait(guard) {
             Ok(guard) => guard,
-            Err(LockError::OwnerDied(guard)) => {
+            Err(LockError::OwnerDied(_)) => {
                 told = " owner died";
-                guard.mark_consistent().unwrap();
-                guard.set(&u64::MAX).unwrap();
-                guard
+                shared.content.lock_repairing(make_up).unwrap()
             }
             Err(error) => panic!("{error}"),
         };
     }
-    say(format!("{}{told}", guard.get().unwrap()));
+    say(format!("{}{told}", guard.get()));
     drop(guard);
     stay();
+}
+
+/// The same by a handle that knows how to repair, which nobody has to be told of.
+fn wait_and_repair(args: &[&str]) {
+    let mapping = opened(args[0]);
+    let shared = mapping.open::<Box>(0).unwrap();
+    let content = shared.content.repaired_by(make_up);
+    let guard = content.lock().unwrap();
+    shared.waiting.lock().unwrap().with_mut(|count| *count += 1);
+    let guard = shared.changed.wait_while(guard, |content| content.get() == 0).unwrap();
+    say(guard.get());
+    drop(guard);
+    stay();
+}
+
+/// What is in the box when whoever had it died.
+fn make_up(content: &MutexGuard<'_, u64>) -> Result<(), BoxError> {
+    content.set(u64::MAX);
+    Ok(())
 }
 
 /// Does one thing for each line, with or without the mutex.
 fn notify(args: &[&str]) {
     let mapping = opened(args[0]);
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
     let mut guard = None;
     while let Some(line) = listen() {
         match line.as_str() {
             "lock" => guard = Some(shared.content.lock().unwrap()),
-            "set" => guard.as_ref().unwrap().set(&5).unwrap(),
+            "set" => guard.as_ref().unwrap().set(5),
             "unlock" => guard = None,
             _ => shared.changed.notify_one().unwrap(),
         }
@@ -75,16 +97,16 @@ fn notify(args: &[&str]) {
 /// Answers every odd number with the next.
 fn echo(args: &[&str]) {
     let mapping = opened(args[0]);
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
     let most: u64 = args[1].parse().unwrap();
     let mut guard = shared.content.lock().unwrap();
     loop {
-        let number = guard.get().unwrap();
+        let number = guard.get();
         if number >= most {
             return;
         }
         guard = if number % 2 == 1 {
-            guard.set(&(number + 1)).unwrap();
+            guard.set(number + 1);
             shared.changed.notify_one().unwrap();
             guard
         } else {
@@ -93,17 +115,21 @@ fn echo(args: &[&str]) {
     }
 }
 
-fn waiter(scratch: &Scratch, shared: &Box<'_>, already: u64) -> Actor {
-    let actor = Actor::start("condvar-wait", &[&scratch.url]);
-    until("a waiter", || shared.waiting.lock().unwrap().get().unwrap() == already + 1);
+fn waiter(scratch: &Scratch, shared: &Box, already: u64) -> Actor {
+    waiter_as("condvar-wait", scratch, shared, already)
+}
+
+fn waiter_as(role: &str, scratch: &Scratch, shared: &Box, already: u64) -> Actor {
+    let actor = Actor::start(role, &[&scratch.url]);
+    until("a waiter", || shared.waiting.lock().unwrap().get() == already + 1);
     // It has freed the mutex, and it does so only to wait.
     drop(shared.content.lock().unwrap());
     actor
 }
 
-fn changed<'a>(shared: &Box<'a>) -> MutexGuard<'a, u64> {
+fn changed(shared: &Box) -> MutexGuard<'_, u64> {
     let guard = shared.content.lock().unwrap();
-    guard.set(&5).unwrap();
+    guard.set(5);
     guard
 }
 
@@ -111,13 +137,13 @@ fn changed<'a>(shared: &Box<'a>) -> MutexGuard<'a, u64> {
 fn no_notification_is_lost_between_two_processes_that_take_turns() {
     const MOST: u64 = 2000;
     let (scratch, _space, mapping) = ground();
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
     let actor = Actor::start("condvar-echo", &[&scratch.url, &MOST.to_string()]);
     let mut guard = shared.content.lock().unwrap();
-    while guard.get().unwrap() < MOST {
-        guard.update(|number| *number += 1).unwrap();
+    while guard.get() < MOST {
+        guard.with_mut(|number| *number += 1);
         shared.changed.notify_one().unwrap();
-        guard = shared.changed.wait_while(guard, |number| number % 2 == 1).unwrap();
+        guard = shared.changed.wait_while(guard, |number| number.get() % 2 == 1).unwrap();
     }
     drop(guard);
     actor.succeed();
@@ -126,7 +152,7 @@ fn no_notification_is_lost_between_two_processes_that_take_turns() {
 #[test]
 fn all_who_wait_are_notified() {
     let (scratch, _space, mapping) = ground();
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
     let actors = [0, 1, 2].map(|already| waiter(&scratch, &shared, already));
     drop(changed(&shared));
     shared.changed.notify_all().unwrap();
@@ -139,7 +165,7 @@ fn all_who_wait_are_notified() {
 #[test]
 fn a_killed_waiter_does_not_eat_the_notification_of_another() {
     let (scratch, _space, mapping) = ground();
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
     for round in 0..5 {
         let mut killed = waiter(&scratch, &shared, 2 * round);
         let other = waiter(&scratch, &shared, 2 * round + 1);
@@ -151,32 +177,34 @@ fn a_killed_waiter_does_not_eat_the_notification_of_another() {
         other.says("5");
         other.succeed();
         killed.kill();
-        let guard = match shared.content.lock() {
-            // It was killed while it looked.
-            Err(LockError::OwnerDied(guard)) => guard.mark_consistent().map(|()| guard).unwrap(),
-            guard => guard.unwrap(),
-        };
-        guard.set(&0).unwrap();
+        // It may have been killed while it looked.
+        let guard = shared.content.lock_repairing(|_| Ok(())).unwrap();
+        guard.set(0);
     }
 }
 
 #[test]
-fn a_notifier_killed_with_the_mutex_is_told_to_one_who_waits() {
+fn a_notifier_killed_with_the_mutex_is_told_to_one_who_waits_or_repaired_after_by_it() {
     let (scratch, _space, mapping) = ground();
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
-    let actor = waiter(&scratch, &shared, 0);
-    let mut notifier = Actor::start("condvar-notify", &[&scratch.url]);
-    notifier.tell("lock");
-    notifier.says("done");
-    notifier.kill();
-    actor.says(&format!("{} owner died", u64::MAX));
-    actor.succeed();
+    let shared = mapping.open::<Box>(0).unwrap();
+    let made_up = u64::MAX.to_string();
+    let roles = [("condvar-wait", format!("{made_up} owner died")), ("condvar-repair", made_up)];
+    for (already, (role, says)) in (0..).zip(roles) {
+        let actor = waiter_as(role, &scratch, &shared, already);
+        let mut notifier = Actor::start("condvar-notify", &[&scratch.url]);
+        notifier.tell("lock");
+        notifier.says("done");
+        notifier.kill();
+        actor.says(&says);
+        actor.succeed();
+        shared.content.lock().unwrap().set(0);
+    }
 }
 
 #[test]
 fn a_notifier_killed_before_it_notified_is_made_up_for_by_the_waiter_itself() {
     let (scratch, _space, mapping) = ground();
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
     let actor = waiter(&scratch, &shared, 0);
     let mut notifier = Actor::start("condvar-notify", &[&scratch.url]);
     for line in ["lock", "set", "unlock"] {
@@ -191,19 +219,19 @@ fn a_notifier_killed_before_it_notified_is_made_up_for_by_the_waiter_itself() {
 #[test]
 fn a_wait_that_times_out_has_the_mutex_and_gave_it_to_others_meanwhile() {
     let (_scratch, _space, mapping) = ground();
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
     for timeout in [std::time::Duration::ZERO, SHORT] {
         let guard = shared.content.lock().unwrap();
         let (guard, waited) = shared.changed.wait_for(guard, timeout).unwrap();
         assert_eq!(waited, Waited::TimedOut);
-        fails!(shared.content.try_lock(), LockError::Deadlock);
+        fails!(shared.content.try_lock(), LockError::Deadlock(_));
         guard.unlock().unwrap();
     }
     let guard = shared.content.lock().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| drop(changed(&shared)));
         let mut guard = guard;
-        while guard.get().unwrap() == 0 {
+        while guard.get() == 0 {
             guard = shared.changed.wait_for(guard, DEADLINE).unwrap().0;
         }
     });
@@ -212,14 +240,40 @@ fn a_wait_that_times_out_has_the_mutex_and_gave_it_to_others_meanwhile() {
 #[test]
 fn an_inconsistent_mutex_is_told_to_whoever_takes_it_while_its_owner_waits() {
     let (_scratch, _space, mapping) = ground();
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
-    shared.content.lock().unwrap().leave().unwrap();
-    let guard = owner_died(shared.content.lock());
-    let guard = owner_died(shared.changed.wait_for(guard, SHORT));
-    assert!(guard.is_inconsistent());
-    guard.mark_consistent().unwrap();
-    let (guard, _) = shared.changed.wait_for(guard, SHORT).unwrap();
-    assert!(!guard.is_inconsistent());
+    let shared = mapping.open::<Box>(0).unwrap();
+    let leave = || {
+        let guard = shared.content.lock().unwrap();
+        guard.set(7);
+        guard.leave_inconsistent().unwrap();
+    };
+    let mut guard = shared.content.lock().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(leave);
+        // Without a notification it looks again all the same.
+        let error = loop {
+            match shared.changed.wait_for(guard, DEADLINE) {
+                Ok((held, _)) => guard = held,
+                Err(error) => break error,
+            }
+        };
+        let owner = owner_died(Err::<(), _>(error)).owner.unwrap();
+        assert_eq!(owner.pid, Some(std::process::id()));
+    });
+    // It does not have the mutex, which is as it was left.
+    owner_died(shared.content.lock());
+    let content = shared.content.clone().repaired_by(|content| {
+        assert_eq!(content.get(), 7);
+        content.set(3);
+        Ok(())
+    });
+    let guard = content.lock().unwrap();
+    assert_eq!(guard.replace(0), 3);
+    std::thread::scope(|scope| {
+        scope.spawn(leave);
+        let guard = shared.changed.wait_while(guard, |content| content.get() == 0).unwrap();
+        assert_eq!(guard.get(), 3, "it was not repaired");
+    });
+    drop(shared.content.lock().unwrap());
 }
 
 #[test]
@@ -227,9 +281,10 @@ fn a_mutex_of_another_space_or_of_one_that_is_another_peer_is_refused_and_freed(
     let (scratch, _space, mapping) = ground();
     let other = scratch.open();
     let theirs = other.map("a", Access::ReadWrite).unwrap();
-    let shared = mapping.open::<Box<'_>>(0).unwrap();
-    let theirs = theirs.open::<Box<'_>>(0).unwrap();
+    let shared = mapping.open::<Box>(0).unwrap();
+    let theirs = theirs.open::<Box>(0).unwrap();
     let guard = theirs.content.lock().unwrap();
-    fails!(shared.changed.wait(guard), LockError::Region(RegionError::OtherSpace));
-    drop(shared.content.try_lock().unwrap());
+    fails!(shared.changed.wait(guard), LockError::Region(error)
+        if matches!(**error, RegionError::OtherSpace));
+    drop(at_once(shared.content.try_lock()));
 }

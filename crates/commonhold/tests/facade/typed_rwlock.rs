@@ -1,9 +1,15 @@
 //! Reader/writer locks with their data, in the bytes of a region.
 
-use commonhold::{LockError, LockKind, Mapping, RegionError, RwLock, Space};
+use commonhold::{
+    ErrorKind, LockError, LockKind, LockResult, Mapping, RegionError, RwLock, RwLockReadGuard,
+    RwLockWriteGuard, Space,
+};
 
 use crate::{
-    support::{Actor, DEADLINE, Role, SHORT, Scratch, fails, owner_died, say, stay, until},
+    support::{
+        Actor, DEADLINE, Role, SHORT, Scratch, at_once, busy, fails, inconsistent, owner_died, say,
+        stay, until,
+    },
     typed::ground,
 };
 
@@ -11,6 +17,8 @@ pub(crate) const ROLES: &[Role] =
     &[("table-hold", hold), ("table-write", write), ("table-read", read)];
 
 type Table = [u64; 64];
+/// How the lock is taken to read.
+type Way = fn(&RwLock<Table>) -> RwLockReadGuard<'_, Table>;
 
 /// Where the lock that matters lies, and one beside it.
 const AT: u64 = 128;
@@ -24,15 +32,16 @@ fn opened(url: &str) -> Mapping {
 fn hold(args: &[&str]) {
     let mapping = opened(args[0]);
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
-    if args[1] == "read" {
-        let held = table.read();
-        say(if held.is_ok() { "clean" } else { "owner died" });
-        stay();
-    } else {
-        let held = table.write();
-        say(if held.is_ok() { "clean" } else { "owner died" });
-        stay();
+    if args[1] == "read" { say_and_stay(table.read()) } else { say_and_stay(table.write()) }
+}
+
+fn say_and_stay<G>(held: LockResult<G>) {
+    match &held {
+        Ok(_) => say("clean"),
+        Err(LockError::OwnerDied(_)) => say("owner died"),
+        Err(error) => panic!("{error}"),
     }
+    stay();
 }
 
 fn holder(scratch: &Scratch, how: &str) -> Actor {
@@ -45,9 +54,9 @@ fn a_killed_reader_of_a_typed_lock_does_not_block_writers() {
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let actor = holder(&scratch, "read");
     actor.says("clean");
-    fails!(table.try_write(), LockError::TimedOut);
-    fails!(table.write_for(SHORT), LockError::TimedOut);
-    drop(table.try_read().unwrap());
+    busy(table.try_write());
+    fails!(table.write_for(SHORT), LockError::TimedOut(_));
+    drop(at_once(table.try_read()));
     let writer = holder(&scratch, "write");
     // It has the writer's word, and waits for the reader.
     until("the writer", || mapping.get::<u64>(AT).unwrap() >> 32 != 0);
@@ -65,26 +74,70 @@ fn readers_of_a_typed_lock_are_told_of_a_killed_writer_until_a_writer_has_repair
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let actor = holder(&scratch, "write");
     actor.says("clean");
-    fails!(table.try_read(), LockError::TimedOut);
-    fails!(table.read_for(SHORT), LockError::TimedOut);
-    fails!(table.try_write(), LockError::TimedOut);
+    busy(table.try_read());
+    fails!(table.read_for(SHORT), LockError::TimedOut(_));
+    busy(table.try_write());
     let reader = holder(&scratch, "read");
+    let pid = actor.pid();
     actor.kill();
     reader.says("owner died");
     reader.succeed();
-    drop(owner_died(table.try_read()));
-    let writer = owner_died(table.write());
-    assert!(writer.is_inconsistent());
-    writer.leave().unwrap();
-    // Dropped without repair: nobody has it any more.
-    drop(owner_died(table.write()));
-    fails!(table.read(), LockError::Unrecoverable);
-    fails!(table.write(), LockError::Unrecoverable);
+    let place = owner_died(table.try_read());
+    assert_eq!((place.region.as_str(), place.offset), ("a", Some(AT)));
+    assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
+    assert_eq!(owner_died(table.write()), place);
+    assert_eq!(owner_died(table.read_for(DEADLINE)), place);
+    // Dropped without a repair, it is as before.
+    drop(inconsistent(table.write_recover()));
+    owner_died(table.read());
+    inconsistent(table.write_recover_for(DEADLINE)).give_up().unwrap();
+    fails!(table.read(), LockError::Unrecoverable(_));
+    fails!(table.write(), LockError::Unrecoverable(_));
+    fails!(table.write_recover(), LockError::Unrecoverable(_));
     table.reset().unwrap();
     let writer = table.write().unwrap();
-    fails!(table.reset(), RegionError::TimedOut { .. });
+    fails!(table.reset(), LockError::TimedOut(_));
     writer.unlock().unwrap();
     drop(table.read().unwrap());
+}
+
+#[test]
+fn whoever_only_reads_repairs_what_a_killed_writer_left_if_it_knows_how() {
+    let (scratch, _space, mapping) = ground();
+    let table = mapping.open::<RwLock<Table>>(AT).unwrap();
+    let actor = holder(&scratch, "write");
+    actor.says("clean");
+    actor.kill();
+    let error = table.read_repairing(|_| Err("no idea".into())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OwnerDied);
+    fails!(&Err::<(), _>(error), LockError::RepairFailed(_));
+    owner_died(table.read());
+    let fill = |number| {
+        move |table: &RwLockWriteGuard<'_, Table>| {
+            table.set([number; 64]);
+            Ok(())
+        }
+    };
+    assert_eq!(table.read_repairing(fill(3)).unwrap().get(), [3; 64]);
+    drop(table.read().unwrap());
+    let known = table.clone().repaired_by(fill(4));
+    let ways: [Way; 3] = [
+        |known| known.read().unwrap(),
+        |known| at_once(known.try_read()),
+        |known| known.read_for(DEADLINE).unwrap(),
+    ];
+    for way in ways {
+        table.write().unwrap().leave_inconsistent().unwrap();
+        owner_died(table.try_write());
+        assert_eq!(way(&known).get(), [4; 64]);
+        table.write().unwrap().set([5; 64]);
+    }
+    // And writers, also by another repair than that of the handle.
+    table.write().unwrap().leave_inconsistent().unwrap();
+    assert_eq!(known.write().unwrap().get(), [4; 64]);
+    table.write().unwrap().leave_inconsistent().unwrap();
+    assert_eq!(table.write_repairing(fill(6)).unwrap().get(), [6; 64]);
+    assert_eq!(known.upgradable_read().unwrap().get(), [6; 64]);
 }
 
 #[test]
@@ -92,13 +145,13 @@ fn a_thread_that_holds_a_typed_lock_and_wants_it_again_is_told_of_the_deadlock()
     let (_scratch, _space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let reader = table.read().unwrap();
-    fails!(table.write(), LockError::Deadlock);
-    fails!(table.try_write(), LockError::Deadlock);
+    fails!(table.write(), LockError::Deadlock(_));
+    fails!(table.try_write(), LockError::Deadlock(_));
     reader.unlock().unwrap();
     let writer = table.write().unwrap();
-    fails!(table.write(), LockError::Deadlock);
-    fails!(table.read(), LockError::Deadlock);
-    fails!(table.read_for(DEADLINE), LockError::Deadlock);
+    fails!(table.write(), LockError::Deadlock(_));
+    fails!(table.read(), LockError::Deadlock(_));
+    fails!(table.read_for(DEADLINE), LockError::Deadlock(_));
     writer.unlock().unwrap();
     drop(table.read().unwrap());
 }
@@ -121,7 +174,7 @@ fn the_fifth_lock_that_a_thread_reads_under_is_refused_and_the_regions_own_is_no
     drop(tables[4].read().unwrap());
     drop(readers);
     for table in tables {
-        drop(table.try_write().unwrap());
+        drop(at_once(table.try_write()));
     }
 }
 
@@ -135,15 +188,15 @@ fn readers_of_one_lock_are_nothing_to_the_writers_of_another() {
     // Their peer has read there before, so that writers look at its threads.
     drop(beside.read().unwrap());
     drop(mapping.read_lock().unwrap());
-    drop(beside.try_write().unwrap());
-    drop(mapping.try_lock().unwrap());
-    fails!(table.try_write(), LockError::TimedOut);
+    drop(at_once(beside.try_write()));
+    drop(at_once(mapping.try_lock()));
+    busy(table.try_write());
     let reader = mapping.read_lock().unwrap();
     assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Shared);
-    drop(beside.try_write().unwrap());
+    drop(at_once(beside.try_write()));
     drop(reader);
     actor.succeed();
-    drop(table.try_write().unwrap());
+    drop(at_once(table.try_write()));
 }
 
 const ROUNDS: u64 = 2000;
@@ -155,7 +208,7 @@ fn write(args: &[&str]) {
     stay();
     for _ in 0..ROUNDS {
         let guard = table.write().unwrap();
-        guard.update(|table| table.iter_mut().for_each(|number| *number += 1)).unwrap();
+        guard.with_mut(|table| table.iter_mut().for_each(|number| *number += 1));
     }
 }
 
@@ -166,7 +219,7 @@ fn read(args: &[&str]) {
     stay();
     let mut last = 0;
     for _ in 0..ROUNDS {
-        let seen = table.read().unwrap().get().unwrap();
+        let seen = table.read().unwrap().get();
         assert!(seen.iter().all(|number| *number == seen[0]), "a torn table: {seen:?}");
         assert!(seen[0] >= last, "time ran backwards");
         last = seen[0];
@@ -186,5 +239,5 @@ fn readers_in_other_processes_see_whole_tables_only() {
         end.join().unwrap();
     }
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
-    assert_eq!(table.read().unwrap().get().unwrap(), [2 * ROUNDS; 64]);
+    assert_eq!(table.read().unwrap().get(), [2 * ROUNDS; 64]);
 }

@@ -8,8 +8,8 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, fails, fence_me, listen, owner_died, say, stay,
-    until_event_waiters,
+    Actor, DEADLINE, Role, SHORT, at_once, busy, fails, fence_me, inconsistent, listen, owner_died,
+    say, stay, until_event_waiters,
 };
 use crate::typed::ground;
 
@@ -24,13 +24,18 @@ fn opened(url: &str) -> Mapping {
 fn hold(args: &[&str]) {
     let mapping = opened(args[0]);
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
-    let permit = pool.acquire();
-    match &permit {
-        Ok(permit) => say(format!("mine {}", permit.index())),
-        Err(LockError::OwnerDied(permit)) => say(format!("owner died {}", permit.index())),
+    match pool.acquire() {
+        Ok(permit) => {
+            say(format!("mine {}", permit.index()));
+            stay();
+        }
+        Err(LockError::OwnerDied(_)) => {
+            let permit = inconsistent(pool.acquire_recover());
+            say(format!("owner died {}", permit.index()));
+            stay();
+        }
         Err(error) => panic!("{error}"),
     }
-    stay();
 }
 
 /// Spends, or gives, one permit for each such line.
@@ -56,13 +61,9 @@ fn turns(args: &[&str]) {
     say("ready");
     for _ in 0..ROUNDS {
         let permit = pool.acquire().unwrap();
-        inside
-            .lock()
-            .unwrap()
-            .update(|[now, most]| (*now += 1, *most = (*most).max(*now)))
-            .unwrap();
+        inside.lock().unwrap().with_mut(|[now, most]| (*now += 1, *most = (*most).max(*now)));
         std::thread::yield_now();
-        inside.lock().unwrap().update(|[now, _]| *now -= 1).unwrap();
+        inside.lock().unwrap().with_mut(|[now, _]| *now -= 1);
         permit.release().unwrap();
     }
 }
@@ -79,7 +80,7 @@ fn of_many_processes_as_many_go_on_as_there_are_permits() {
         actor.says("ready");
     }
     actors.into_iter().for_each(Actor::succeed);
-    let [now, most] = mapping.open::<Mutex<[u64; 2]>>(512).unwrap().lock().unwrap().get().unwrap();
+    let [now, most] = mapping.open::<Mutex<[u64; 2]>>(512).unwrap().lock().unwrap().get();
     assert_eq!(now, 0);
     assert!((1..=2).contains(&most), "{most} at once");
     assert_eq!(mapping.open::<Semaphore<2>>(0).unwrap().available(), 2);
@@ -93,8 +94,8 @@ fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none(
     let holder = Actor::start("permit-hold", &[&scratch.url]);
     let held = index(&holder.hear());
     assert_ne!(held, mine.index());
-    fails!(pool.try_acquire(), LockError::TimedOut);
-    fails!(pool.acquire_for(SHORT), LockError::TimedOut);
+    busy(pool.try_acquire());
+    fails!(pool.acquire_for(SHORT), LockError::TimedOut(_));
     assert_eq!(pool.available(), 0);
     // Of two who wait, one is killed first.
     let doomed = Actor::start("permit-hold", &[&scratch.url]);
@@ -104,16 +105,50 @@ fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none(
     doomed.kill();
     holder.kill();
     heir.says(&format!("owner died {held}"));
-    // And again, by one who only tries.
+    // And again, by one who only tries; that leaves it as it is.
+    let pid = heir.pid();
     heir.kill();
-    let permit = owner_died(pool.try_acquire());
+    let place = owner_died(pool.try_acquire());
+    assert_eq!((place.region.as_str(), place.offset), ("a", Some(0)));
+    assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
+    let permit = inconsistent(pool.acquire_recover());
     assert_eq!(permit.index(), held);
-    fails!(pool.acquire(), LockError::Deadlock);
+    fails!(pool.acquire(), LockError::Deadlock(_));
+    // Nobody has looked after what it stands for.
+    drop(permit);
+    owner_died(pool.acquire_for(DEADLINE));
+    let permit = inconsistent(pool.acquire_recover_for(DEADLINE)).mark_consistent().unwrap();
     permit.release().unwrap();
-    // It was told, and is as good as any other now.
+    // It is as good as any other now.
     drop(pool.acquire().unwrap());
     mine.release().unwrap();
     assert_eq!(pool.available(), 2);
+}
+
+#[test]
+fn permits_that_the_living_gave_back_are_taken_before_one_that_a_dead_holder_left() {
+    let (scratch, _space, mapping) = ground();
+    let pool = mapping.open::<Semaphore<2>>(0).unwrap();
+    let holder = Actor::start("permit-hold", &[&scratch.url]);
+    let held = index(&holder.hear());
+    holder.kill();
+    // One death fails nobody who can do with another.
+    for _ in 0..4 {
+        let permit = pool.acquire().unwrap();
+        assert_ne!(permit.index(), held);
+    }
+    let other = at_once(pool.try_acquire());
+    owner_died(pool.acquire());
+    owner_died(pool.try_acquire());
+    fails!(pool.acquire_repairing(|_| Err("no idea".into())), LockError::RepairFailed(_));
+    owner_died(pool.acquire());
+    let permit = pool.acquire_repairing(|permit| {
+        assert_eq!(permit.index(), held);
+        Ok(())
+    });
+    drop((other, permit.unwrap()));
+    let both = [pool.acquire().unwrap(), pool.acquire().unwrap()];
+    assert_ne!(both[0].index(), both[1].index());
 }
 
 #[test]
@@ -141,13 +176,14 @@ fn a_permit_that_comes_free_wakes_one_in_another_process() {
 fn what_a_giver_gave_before_it_was_killed_is_given_and_what_it_spent_is_not_its_own() {
     let (scratch, space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
-    fails!(pool.give(), RegionError::NothingSpent);
+    let nothing = |error: &RegionError| matches!(error, RegionError::NothingSpent);
+    fails!(pool.give(), LockError::Region(error) if nothing(error));
     let mut giver = Actor::start("permit-obey", &[&scratch.url]);
     for line in ["spend", "spend"] {
         giver.tell(line);
         giver.says("done");
     }
-    fails!(pool.try_acquire(), LockError::TimedOut);
+    busy(pool.try_acquire());
     let waiter = Actor::start("permit-hold", &[&scratch.url]);
     until_event_waiters(&space, 1);
     giver.tell("give");
@@ -155,11 +191,12 @@ fn what_a_giver_gave_before_it_was_killed_is_given_and_what_it_spent_is_not_its_
     assert!(waiter.hear().starts_with("mine"));
     giver.kill();
     // Its death brings back nothing that it spent, and takes nothing that it gave.
-    fails!(pool.acquire_for(SHORT), LockError::TimedOut);
+    fails!(pool.acquire_for(SHORT), LockError::TimedOut(_));
     waiter.kill();
-    drop(owner_died(pool.acquire()));
+    owner_died(pool.acquire());
+    drop(inconsistent(pool.acquire_recover()).mark_consistent().unwrap());
     pool.give().unwrap();
-    fails!(pool.give(), RegionError::NothingSpent);
+    fails!(pool.give(), LockError::Region(error) if nothing(error));
     assert_eq!(pool.available(), 2);
 }
 
@@ -179,8 +216,8 @@ fn a_semaphore_opened_for_another_number_is_an_error_and_other_bytes_are_none() 
         fails!(Semaphore::open_with(&mapping, 1024, asked), RegionError::BadCount { most: 64, .. });
     }
     let most = Semaphore::open_with(&mapping, 1024, 64).unwrap();
-    let all: Vec<Permit<'_>> = (0..64).map(|_| most.try_acquire().unwrap()).collect();
-    fails!(most.try_acquire(), LockError::Deadlock);
+    let all: Vec<Permit<'_>> = (0..64).map(|_| at_once(most.try_acquire())).collect();
+    fails!(most.try_acquire(), LockError::Deadlock(_));
     drop(all);
     assert_eq!(Semaphore::size_with(64), 66 * 8);
     assert_eq!(Semaphore::<2>::SIZE, Semaphore::size_with(2));
@@ -195,15 +232,23 @@ fn a_semaphore_opened_for_another_number_is_an_error_and_other_bytes_are_none() 
 fn a_permit_given_up_or_dropped_by_a_panic_tells_the_next() {
     let (_scratch, _space, mapping) = ground();
     let pool = mapping.open::<Semaphore<1>>(0).unwrap();
-    pool.acquire().unwrap().leave().unwrap();
+    pool.acquire().unwrap().leave_inconsistent().unwrap();
     assert_eq!(pool.available(), 1);
-    drop(owner_died(pool.try_acquire()));
+    owner_died(pool.try_acquire());
+    drop(inconsistent(pool.acquire_recover()).mark_consistent().unwrap());
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         let _permit = pool.acquire().unwrap();
         std::panic::resume_unwind(Box::new(()))
     }));
     assert!(unwound.is_err());
-    owner_died(pool.acquire_for(DEADLINE)).release().unwrap();
+    owner_died(pool.acquire_for(DEADLINE));
+    drop(pool.acquire_repairing(|_| Ok(())).unwrap());
+    drop(pool.acquire().unwrap());
+    // One that is given up is spent: it comes back when it is given.
+    pool.acquire().unwrap().leave_inconsistent().unwrap();
+    inconsistent(pool.acquire_recover()).give_up().unwrap();
+    busy(pool.try_acquire());
+    pool.give().unwrap();
     drop(pool.acquire().unwrap());
 }
 
@@ -214,7 +259,7 @@ fn a_permit_forgotten_by_a_thread_that_ended_goes_to_others() {
     std::thread::scope(|scope| {
         scope.spawn(|| std::mem::forget(pool.acquire().unwrap())).join().unwrap();
     });
-    drop(owner_died(pool.acquire_for(DEADLINE)));
+    owner_died(pool.acquire_for(DEADLINE));
 }
 
 #[test]
@@ -226,30 +271,31 @@ fn who_was_declared_dead_has_no_permit_to_give_back_or_to_spend() {
     let theirs = other.map("a", Access::ReadWrite).unwrap();
     let theirs = theirs.open::<Semaphore<2>>(0).unwrap();
     fence_me(&scratch, &space);
-    let heirs = [owner_died(theirs.acquire()), owner_died(theirs.acquire())];
-    fails!(first.release(), RegionError::Fenced);
-    fails!(second.spend(), RegionError::Fenced);
-    fails!(pool.acquire(), LockError::Region(RegionError::Fenced));
-    fails!(pool.give(), RegionError::Fenced);
+    owner_died(theirs.acquire());
+    let heirs = [(); 2].map(|()| inconsistent(theirs.acquire_recover()));
+    fails!(first.release(), LockError::Fenced);
+    fails!(second.spend(), LockError::Fenced);
+    fails!(pool.acquire(), LockError::Fenced);
+    fails!(pool.give(), LockError::Fenced);
     drop(heirs);
     assert_eq!(theirs.available(), 2);
 }
 
 records! {
-    struct Desk<'a> {
-        pens: Semaphore<'a, 3>,
-        notes: Mutex<'a, u64>,
+    struct Desk {
+        pens: Semaphore<3>,
+        notes: Mutex<u64>,
     }
 }
 
 #[test]
 fn a_semaphore_lies_among_other_records() {
     let (_scratch, _space, mapping) = ground();
-    let desk = mapping.open::<Desk<'_>>(64).unwrap();
+    let desk = mapping.open::<Desk>(64).unwrap();
     assert_eq!(Desk::SIZE, 40 + 24);
     let pens = [(); 3].map(|()| desk.pens.acquire().unwrap());
-    desk.notes.lock().unwrap().set(&9).unwrap();
+    desk.notes.lock().unwrap().set(9);
     drop(pens);
-    assert_eq!(desk.notes.lock().unwrap().get().unwrap(), 9);
+    assert_eq!(desk.notes.lock().unwrap().get(), 9);
     assert_eq!(desk.pens.available(), 3);
 }

@@ -6,11 +6,15 @@ use std::{
 };
 
 use commonhold::{
-    Access, ErrorKind, LockError, Mapping, Mutex, RecordKind, RegionError, SeqLock, Space,
+    Access, ErrorKind, LockError, Mapping, Mutex, RecordKind, RegionError, SeqLock, Space, field,
+    plain,
 };
 
 use crate::{
-    support::{Actor, DEADLINE, Role, SHORT, fails, fence_me, owner_died, say, stay},
+    support::{
+        Actor, DEADLINE, Role, SHORT, at_once, busy, fails, fence_me, inconsistent, owner_died,
+        say, stay,
+    },
     typed::ground,
 };
 
@@ -31,7 +35,7 @@ fn change_half(args: &[&str]) {
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let guard = table.write().unwrap();
     if args[1] == "half" {
-        guard.update(|table| table[3] = 9).unwrap();
+        guard.at(3).unwrap().set(9);
     }
     say("has it");
     stay();
@@ -50,21 +54,21 @@ fn a_snapshot_is_what_was_there_before_a_change_or_after_all_of_it() {
     assert_eq!(table.read().unwrap(), [0; 16]);
     let guard = table.write().unwrap();
     // Who has the lock, and has not written, keeps no reader out.
-    assert_eq!(table.try_read().unwrap(), [0; 16]);
-    guard.set(&[1; 16]).unwrap();
-    guard.update(|table| table[2] = 2).unwrap();
-    assert_eq!(guard.get().unwrap()[2], 2);
-    fails!(table.read(), LockError::Deadlock);
+    assert_eq!(at_once(table.try_read()), [0; 16]);
+    guard.set([1; 16]);
+    guard.at(2).unwrap().set(2);
+    assert_eq!(guard.get()[2], 2);
+    fails!(table.read(), LockError::Deadlock(_));
     std::thread::scope(|scope| {
         let others = scope.spawn(|| {
-            fails!(table.try_read(), LockError::TimedOut);
-            fails!(table.read_for(SHORT), LockError::TimedOut);
-            fails!(table.try_write(), LockError::TimedOut);
-            fails!(table.reset(), RegionError::TimedOut { .. });
+            busy(table.try_read());
+            fails!(table.read_for(SHORT), LockError::TimedOut(_));
+            busy(table.try_write());
+            fails!(table.reset(), LockError::TimedOut(_));
         });
         others.join().unwrap();
     });
-    guard.update(|table| table[2] = 1).unwrap();
+    guard.with_mut(|table| table[2] = 1);
     guard.unlock().unwrap();
     assert_eq!(table.read().unwrap(), [1; 16]);
 }
@@ -80,30 +84,41 @@ fn through_a_read_only_mapping_it_is_read_and_neither_made_nor_written() {
     assert_eq!(bytes(&mapping), before);
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let theirs = onlooker.open::<SeqLock<Table>>(AT).unwrap();
-    table.write().unwrap().set(&[5; 16]).unwrap();
+    table.write().unwrap().set([5; 16]);
     let before = bytes(&mapping);
     assert_eq!(theirs.read().unwrap(), [5; 16]);
-    fails!(theirs.write(), LockError::Region(RegionError::ReadOnly));
-    fails!(theirs.try_write(), LockError::Region(RegionError::ReadOnly));
-    fails!(theirs.reset(), RegionError::ReadOnly);
+    let read_only = |error: &RegionError| matches!(error, RegionError::ReadOnly);
+    fails!(theirs.write(), LockError::Region(error) if read_only(error));
+    fails!(theirs.try_write(), LockError::Region(error) if read_only(error));
+    fails!(theirs.write_recover(), LockError::Region(error) if read_only(error));
+    fails!(theirs.write_repairing(|_| Ok(())), LockError::Region(error) if read_only(error));
+    fails!(theirs.reset(), LockError::Region(error) if read_only(error));
     // In the middle of a change, and after the death of who made it, it writes nothing either.
     let guard = table.write().unwrap();
-    guard.set(&[6; 16]).unwrap();
+    guard.set([6; 16]);
     let during = bytes(&mapping);
     std::thread::scope(|scope| {
-        scope.spawn(|| fails!(theirs.read_for(SHORT), LockError::TimedOut)).join().unwrap();
+        scope.spawn(|| fails!(theirs.read_for(SHORT), LockError::TimedOut(_))).join().unwrap();
     });
     assert_eq!(bytes(&mapping), during);
-    guard.leave().unwrap();
+    guard.leave_inconsistent().unwrap();
     let left = bytes(&mapping);
-    fails!(theirs.read(), LockError::WriterDied);
+    assert_eq!(owner_died(theirs.read()).offset, Some(AT));
+    // Nor if it knows how to repair, since it cannot.
+    owner_died(theirs.clone().repaired_by(|_| Ok(())).read());
     assert_eq!(bytes(&mapping), left);
     assert_ne!(before, left);
+    let known = table.repaired_by(|table| {
+        table.set([7; 16]);
+        Ok(())
+    });
+    assert_eq!(known.read().unwrap(), [7; 16]);
+    assert_eq!(theirs.read().unwrap(), [7; 16]);
 }
 
 fn bytes(mapping: &Mapping) -> Vec<u8> {
     let mut bytes = vec![0; mapping.size() as usize];
-    mapping.read(0, &mut bytes).unwrap();
+    mapping.read_at(0, &mut bytes).unwrap();
     bytes
 }
 
@@ -131,25 +146,29 @@ fn a_writer_killed_in_the_middle_of_a_change_is_told_to_readers_until_one_has_re
     let onlooker = space.map("a", Access::ReadOnly).unwrap();
     let theirs = onlooker.open::<SeqLock<Table>>(AT).unwrap();
     let actor = changer(&scratch.url, "half");
-    fails!(table.try_read(), LockError::TimedOut);
-    let begun = Instant::now();
+    busy(table.try_read());
+    let (begun, pid) = (Instant::now(), actor.pid());
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| fails!(theirs.read(), LockError::WriterDied));
+        let reader = scope.spawn(|| owner_died(theirs.read()));
         actor.kill();
-        reader.join().unwrap();
+        assert_eq!(reader.join().unwrap().owner.unwrap().pid, Some(pid));
     });
     assert!(begun.elapsed() < DEADLINE);
-    fails!(table.try_read(), LockError::WriterDied);
-    fails!(table.read_for(DEADLINE), LockError::WriterDied);
-    // A writer that gives up repairs nothing.
-    owner_died(table.write()).leave().unwrap();
-    fails!(table.read(), LockError::WriterDied);
-    let guard = owner_died(table.try_write());
-    assert!(guard.is_inconsistent());
-    assert_eq!(guard.get().unwrap()[3], 9);
-    guard.set(&[4; 16]).unwrap();
-    guard.mark_consistent().unwrap();
+    let place = owner_died(table.try_read());
+    assert_eq!((place.region.as_str(), place.offset), ("a", Some(AT)));
+    assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
+    assert_eq!(owner_died(table.read_for(DEADLINE)), place);
+    assert_eq!(owner_died(table.try_write()), place);
+    // A writer that only looks repairs nothing.
+    let guard = inconsistent(table.write_recover());
+    assert_eq!(guard.get()[3], 9);
     drop(guard);
+    owner_died(table.read());
+    fails!(table.write_repairing(|_| Err("no idea".into())), LockError::RepairFailed(_));
+    owner_died(table.read());
+    let guard = inconsistent(table.write_recover_for(DEADLINE));
+    guard.set([4; 16]);
+    drop(guard.mark_consistent().unwrap());
     assert_eq!(theirs.read().unwrap(), [4; 16]);
     drop(table.write().unwrap());
 }
@@ -160,31 +179,38 @@ fn a_writer_killed_before_it_writes_is_told_to_the_next_writer_only() {
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     changer(&scratch.url, "nothing").kill();
     assert_eq!(table.read().unwrap(), [0; 16]);
-    // Dropped without repair: no writer has it any more, and the data are whole.
-    drop(owner_died(table.write_for(DEADLINE)));
-    fails!(table.write(), LockError::Unrecoverable);
+    owner_died(table.write_for(DEADLINE));
+    // Dropped without a repair, and given up: the data are whole, whatever becomes of the lock.
+    drop(inconsistent(table.write_recover()));
+    owner_died(table.write());
+    assert_eq!(table.read().unwrap(), [0; 16]);
+    inconsistent(table.write_recover()).give_up().unwrap();
+    fails!(table.write(), LockError::Unrecoverable(_));
     assert_eq!(table.read().unwrap(), [0; 16]);
     table.reset().unwrap();
-    table.write().unwrap().set(&[1; 16]).unwrap();
+    table.write().unwrap().set([1; 16]);
     assert_eq!(table.read().unwrap(), [1; 16]);
 }
 
 #[test]
-fn a_change_that_nobody_repairs_makes_the_lock_unrecoverable_until_it_is_reset() {
+fn a_change_that_nobody_repairs_stays_inconsistent_until_it_is_given_up_and_the_lock_reset() {
     let (_scratch, _space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let guard = table.write().unwrap();
-        guard.update(|table| table[0] = 1).unwrap();
+        guard.at(0).unwrap().set(1);
         panic!("on purpose");
     }));
     assert!(panicked.is_err());
-    fails!(table.read(), LockError::WriterDied);
-    let guard = owner_died(table.write());
-    guard.set(&[2; 16]).unwrap();
+    owner_died(table.read());
+    let guard = inconsistent(table.write_recover());
+    guard.set([2; 16]);
     drop(guard);
-    fails!(table.read(), LockError::Unrecoverable);
-    fails!(table.write(), LockError::Unrecoverable);
+    owner_died(table.read());
+    owner_died(table.write());
+    inconsistent(table.write_recover()).give_up().unwrap();
+    fails!(table.read(), LockError::Unrecoverable(_));
+    fails!(table.write(), LockError::Unrecoverable(_));
     table.reset().unwrap();
     assert_eq!(table.read().unwrap(), [2; 16]);
     drop(table.write().unwrap());
@@ -195,19 +221,38 @@ fn a_fenced_writer_cannot_end_its_heirs_change() {
     let (scratch, space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let guard = table.write().unwrap();
-    guard.set(&[1; 16]).unwrap();
+    guard.set([1; 16]);
     fence_me(&scratch, &space);
     let heir = mapped(&scratch.url, Access::ReadWrite);
     let theirs = heir.open::<SeqLock<Table>>(AT).unwrap();
-    fails!(theirs.read(), LockError::WriterDied);
-    let writer = owner_died(theirs.write_for(DEADLINE));
-    fails!(guard.set(&[9; 16]), RegionError::Fenced);
-    fails!(guard.unlock(), RegionError::Fenced);
-    writer.set(&[2; 16]).unwrap();
-    fails!(theirs.try_read(), LockError::Deadlock);
-    writer.mark_consistent().unwrap();
-    writer.unlock().unwrap();
+    owner_died(theirs.read());
+    owner_died(theirs.write_for(DEADLINE));
+    let writer = inconsistent(theirs.write_recover());
+    guard.set([9; 16]);
+    assert_eq!(writer.get(), [1; 16], "a fenced writer wrote");
+    fails!(guard.unlock(), LockError::Fenced);
+    writer.set([2; 16]);
+    fails!(theirs.try_read(), LockError::Deadlock(_));
+    writer.mark_consistent().unwrap().unlock().unwrap();
     assert_eq!(theirs.read().unwrap(), [2; 16]);
+}
+
+plain! {
+    struct State { speed: u64, track: [u64; 30] }
+}
+
+#[test]
+fn a_field_is_read_alone_and_large_data_into_a_box() {
+    let (_scratch, _space, mapping) = ground();
+    let state = mapping.open::<SeqLock<State>>(AT).unwrap();
+    let guard = state.write().unwrap();
+    guard.field(field!(State, track)).slice(10..).unwrap().fill(&7);
+    guard.field(field!(State, speed)).set(3);
+    fails!(state.read_field(field!(State, speed)), LockError::Deadlock(_));
+    guard.unlock().unwrap();
+    assert_eq!(state.read_field(field!(State, speed)).unwrap(), 3);
+    let track = state.read_boxed().unwrap().track;
+    assert_eq!((track[9], track[10], track[29]), (0, 7, 7));
 }
 
 const ROUNDS: u64 = 20_000;
@@ -219,7 +264,7 @@ fn write(args: &[&str]) {
     stay();
     for _ in 0..ROUNDS {
         let guard = table.write().unwrap();
-        guard.update(|table| table.iter_mut().for_each(|number| *number += 1)).unwrap();
+        guard.with_mut(|table| table.iter_mut().for_each(|number| *number += 1));
     }
 }
 

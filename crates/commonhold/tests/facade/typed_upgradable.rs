@@ -2,10 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use commonhold::{Access, LockError, LockKind, Mapping, RegionError, RwLock, Space};
+use commonhold::{Access, LockError, LockKind, Mapping, RwLock, Space};
 
 use crate::{
-    support::{Actor, DEADLINE, Role, SHORT, fails, fence_me, owner_died, say, stay, until},
+    support::{
+        Actor, DEADLINE, Role, SHORT, at_once, busy, fails, fence_me, inconsistent, owner_died,
+        say, stay, until,
+    },
     typed::ground,
 };
 
@@ -35,7 +38,7 @@ fn hold(args: &[&str]) {
         return stay();
     }
     let upgraded = guard.upgrade().unwrap();
-    upgraded.update(|pair| pair[0] = 7).unwrap();
+    upgraded.at(0).unwrap().set(7);
     say("has it");
     stay();
 }
@@ -51,31 +54,31 @@ fn an_upgradable_owner_lets_readers_in_and_nobody_else() {
     let (_scratch, _space, mapping) = ground();
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
     let mut guard = pair.upgradable_read().unwrap();
-    fails!(pair.upgradable_read(), LockError::Deadlock);
-    fails!(pair.write(), LockError::Deadlock);
+    fails!(pair.upgradable_read(), LockError::Deadlock(_));
+    fails!(pair.write(), LockError::Deadlock(_));
     std::thread::scope(|scope| {
         let others = scope.spawn(|| {
-            assert_eq!(pair.read().unwrap().get().unwrap(), [0, 0]);
-            fails!(pair.try_upgradable_read(), LockError::TimedOut);
-            fails!(pair.upgradable_read_for(SHORT), LockError::TimedOut);
-            fails!(pair.try_write(), LockError::TimedOut);
+            assert_eq!(pair.read().unwrap().get(), [0, 0]);
+            busy(pair.try_upgradable_read());
+            fails!(pair.upgradable_read_for(SHORT), LockError::TimedOut(_));
+            busy(pair.try_write());
         });
         others.join().unwrap();
     });
     let writer = guard.upgrade().unwrap();
-    writer.set(&[1, 1]).unwrap();
+    writer.set([1, 1]);
     std::thread::scope(|scope| {
-        let others = scope.spawn(|| fails!(pair.try_read(), LockError::TimedOut));
+        let others = scope.spawn(|| busy(pair.try_read()));
         others.join().unwrap();
     });
     writer.downgrade().unwrap();
     std::thread::scope(|scope| {
-        let others = scope.spawn(|| pair.read().unwrap().get().unwrap());
+        let others = scope.spawn(|| pair.read().unwrap().get());
         assert_eq!(others.join().unwrap(), [1, 1]);
     });
-    assert_eq!(guard.get().unwrap(), [1, 1]);
+    assert_eq!(guard.get(), [1, 1]);
     guard.unlock().unwrap();
-    drop(pair.try_write().unwrap());
+    drop(at_once(pair.try_write()));
 }
 
 #[test]
@@ -83,25 +86,25 @@ fn who_reads_itself_cannot_upgrade_and_an_upgrade_that_times_out_leaves_what_the
     let (scratch, _space, mapping) = ground();
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
     let reader = pair.read().unwrap();
-    fails!(pair.upgradable_read(), LockError::Deadlock);
+    fails!(pair.upgradable_read(), LockError::Deadlock(_));
     drop(reader);
     let mut guard = pair.upgradable_read().unwrap();
     let reader = pair.read().unwrap();
-    fails!(guard.upgrade(), LockError::Deadlock);
+    fails!(guard.upgrade(), LockError::Deadlock(_));
     drop(reader);
     let actor = holder(&scratch.url, "read");
-    fails!(guard.try_upgrade(), LockError::TimedOut);
-    fails!(guard.upgrade_for(SHORT), LockError::TimedOut);
+    busy(guard.try_upgrade());
+    fails!(guard.upgrade_for(SHORT), LockError::TimedOut(_));
     // Others still get in, to read.
     holder(&scratch.url, "read").succeed();
     std::thread::scope(|scope| {
-        let others = scope.spawn(|| fails!(pair.try_write(), LockError::TimedOut));
+        let others = scope.spawn(|| busy(pair.try_write()));
         others.join().unwrap();
     });
     actor.kill();
-    guard.upgrade_for(DEADLINE).unwrap().set(&[2, 2]).unwrap();
+    guard.upgrade_for(DEADLINE).unwrap().set([2, 2]);
     guard.unlock().unwrap();
-    assert_eq!(pair.read().unwrap().get().unwrap(), [2, 2]);
+    assert_eq!(pair.read().unwrap().get(), [2, 2]);
 }
 
 #[test]
@@ -109,25 +112,52 @@ fn a_killed_upgradable_owner_leaves_a_lock_that_is_clean_and_an_upgraded_one_doe
     let (scratch, _space, mapping) = ground();
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
     holder(&scratch.url, "upgradable").kill();
-    drop(pair.try_read().unwrap());
+    drop(at_once(pair.try_read()));
     drop(pair.write_for(DEADLINE).unwrap());
-    holder(&scratch.url, "upgraded").kill();
-    let mut guard = owner_died(pair.upgradable_read_for(DEADLINE));
-    assert_eq!(guard.get().unwrap(), [7, 0]);
-    {
-        let writer = owner_died(guard.upgrade());
-        assert!(writer.is_inconsistent());
-        // Not repaired: the next is told as well.
-    }
+    let actor = holder(&scratch.url, "upgraded");
+    let pid = actor.pid();
+    actor.kill();
+    // It is not had upgradable until somebody has repaired, which only a writer can.
+    let place = owner_died(pair.upgradable_read_for(DEADLINE));
+    assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
+    assert_eq!(owner_died(pair.try_upgradable_read()), place);
+    assert_eq!(owner_died(pair.try_read()), place);
+    let guard = inconsistent(pair.write_recover());
+    assert_eq!(guard.get(), [7, 0]);
+    // Not repaired: the next is told as well.
     drop(guard);
-    drop(owner_died(pair.try_read()));
-    let mut guard = owner_died(pair.upgradable_read());
-    let writer = owner_died(guard.upgrade());
-    writer.set(&[0, 0]).unwrap();
-    writer.mark_consistent().unwrap();
-    drop(writer);
+    owner_died(pair.upgradable_read());
+    let known = pair.clone().repaired_by(|pair| {
+        pair.at(1)?.set(pair.at(0)?.get());
+        Ok(())
+    });
+    let mut guard = known.upgradable_read().unwrap();
+    assert_eq!(guard.get(), [7, 7]);
+    guard.upgrade().unwrap().set([0, 0]);
     drop(guard);
-    drop(pair.try_write().unwrap());
+    drop(at_once(pair.try_write()));
+    assert_eq!(pair.read().unwrap().get(), [0, 0]);
+}
+
+#[test]
+fn an_upgraded_owner_that_leaves_its_change_half_done_is_told_so_itself_when_it_upgrades_again() {
+    let (_scratch, _space, mapping) = ground();
+    let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
+    let mut guard = pair.upgradable_read().unwrap();
+    let writer = guard.upgrade().unwrap();
+    writer.at(0).unwrap().set(7);
+    writer.leave_inconsistent().unwrap();
+    let owner = owner_died(guard.upgrade()).owner.unwrap();
+    assert_eq!(owner.pid, Some(std::process::id()));
+    owner_died(guard.try_upgrade());
+    assert_eq!(guard.get(), [7, 0]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| owner_died(pair.try_read())).join().unwrap();
+    });
+    guard.unlock().unwrap();
+    owner_died(pair.read());
+    drop(inconsistent(pair.write_recover()).mark_consistent().unwrap());
+    drop(pair.read().unwrap());
 }
 
 #[test]
@@ -139,15 +169,15 @@ fn a_panic_of_an_upgraded_owner_is_told_to_readers_and_one_of_an_upgradable_is_n
         panic!("on purpose");
     }));
     assert!(panicked.is_err());
-    drop(pair.try_read().unwrap());
+    drop(at_once(pair.try_read()));
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let mut guard = pair.upgradable_read().unwrap();
         let _writer = guard.upgrade().unwrap();
         panic!("on purpose");
     }));
     assert!(panicked.is_err());
-    drop(owner_died(pair.try_read()));
-    drop(owner_died(pair.try_write()));
+    owner_died(pair.try_read());
+    owner_died(pair.try_write());
 }
 
 #[test]
@@ -159,8 +189,8 @@ fn a_fenced_upgradable_owner_changes_nothing() {
     let heir = opened(&scratch.url);
     let theirs = heir.open::<RwLock<Pair>>(AT).unwrap();
     let writer = theirs.write_for(DEADLINE).unwrap();
-    fails!(guard.upgrade(), LockError::Region(RegionError::Fenced));
-    fails!(guard.unlock(), RegionError::Fenced);
+    fails!(guard.upgrade(), LockError::Fenced);
+    fails!(guard.unlock(), LockError::Fenced);
     writer.unlock().unwrap();
 }
 
@@ -171,24 +201,23 @@ fn a_regions_lock_can_be_held_upgradable_and_is_listed_so() {
     let mut guard = lock.upgradable_read().unwrap();
     assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Upgradable);
     let reader = mapping.read_lock().unwrap();
-    fails!(guard.upgrade(), LockError::Deadlock);
+    fails!(guard.upgrade(), LockError::Deadlock(_));
     drop(reader);
     let other = scratch.open();
     let theirs = other.map("a", Access::ReadWrite).unwrap();
     let reading = theirs.read_lock().unwrap();
-    fails!(guard.try_upgrade(), LockError::TimedOut);
-    fails!(guard.upgrade_for(SHORT), LockError::Deadlock);
+    busy(guard.try_upgrade());
+    fails!(guard.upgrade_for(SHORT), LockError::Deadlock(_));
     drop(reading);
     let writer = guard.upgrade().unwrap();
-    assert!(!writer.is_inconsistent());
     assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Exclusive);
     writer.downgrade().unwrap();
     guard.unlock().unwrap();
-    drop(mapping.try_lock().unwrap());
+    drop(at_once(mapping.try_lock()));
     // Five read locks: the last is counted with its peer's.
     let readers: Vec<_> = (0..5).map(|_| mapping.read_lock().unwrap()).collect();
-    fails!(lock.upgradable_read(), LockError::Deadlock);
-    fails!(lock.try_upgradable_read(), LockError::Deadlock);
+    fails!(lock.upgradable_read(), LockError::Deadlock(_));
+    fails!(lock.try_upgradable_read(), LockError::Deadlock(_));
     drop(readers);
     drop(lock.upgradable_read_for(SHORT).unwrap());
 }
@@ -198,14 +227,20 @@ fn since_when_a_dead_owner_had_a_regions_lock_is_not_said_of_its_heir() {
     let (scratch, space, mapping) = ground();
     let neighbour = scratch.open();
     let theirs = neighbour.map("a", Access::ReadWrite).unwrap();
-    let mut guard = theirs.lock().unwrap();
+    let guard = theirs.lock().unwrap();
     guard.stamp();
     std::mem::forget(guard);
     assert!(space.stat("a").unwrap().lock.unwrap().since.is_some());
     drop((theirs, neighbour));
-    let guard = owner_died(mapping.region_lock().unwrap().upgradable_read());
-    let lock = space.stat("a").unwrap().lock.unwrap();
-    assert_eq!((lock.kind, lock.since), (LockKind::Upgradable, None));
+    let lock = mapping.region_lock().unwrap();
+    owner_died(lock.upgradable_read());
+    let guard = inconsistent(lock.lock_recover());
+    let shown = space.stat("a").unwrap().lock.unwrap();
+    assert_eq!((shown.kind, shown.since), (LockKind::Exclusive, None));
+    drop(guard.mark_consistent().unwrap());
+    let guard = lock.upgradable_read().unwrap();
+    let shown = space.stat("a").unwrap().lock.unwrap();
+    assert_eq!((shown.kind, shown.since), (LockKind::Upgradable, None));
     drop(guard);
 }
 
@@ -218,12 +253,12 @@ fn count(args: &[&str]) {
     stay();
     for _ in 0..ROUNDS {
         let mut guard = pair.upgradable_read().unwrap();
-        let before = guard.get().unwrap();
+        let before = guard.get();
         let writer = guard.upgrade().unwrap();
-        assert_eq!(writer.get().unwrap(), before, "somebody wrote in between");
-        writer.update(|pair| pair.iter_mut().for_each(|number| *number += 1)).unwrap();
+        assert_eq!(writer.get(), before, "somebody wrote in between");
+        writer.with_mut(|pair| pair.iter_mut().for_each(|number| *number += 1));
         writer.downgrade().unwrap();
-        assert_eq!(guard.get().unwrap(), before.map(|number| number + 1));
+        assert_eq!(guard.get(), before.map(|number| number + 1));
     }
 }
 
@@ -233,7 +268,7 @@ fn look(args: &[&str]) {
     say("ready");
     stay();
     let done = || {
-        let [one, other] = pair.read().unwrap().get().unwrap();
+        let [one, other] = pair.read().unwrap().get();
         assert_eq!(one, other, "torn");
         one == 2 * ROUNDS
     };
@@ -253,5 +288,5 @@ fn what_upgradable_owners_in_other_processes_looked_at_has_not_changed_when_they
         end.join().unwrap();
     }
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
-    assert_eq!(pair.read().unwrap().get().unwrap(), [2 * ROUNDS; 2]);
+    assert_eq!(pair.read().unwrap().get(), [2 * ROUNDS; 2]);
 }

@@ -1,13 +1,14 @@
 //! What a reaper does for a thread that died inside of a biased mutex.
 
 use commonhold_layout::{
-    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, bias_entry, thread_word,
+    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, Owner, bias_entry, thread_word,
 };
+use commonhold_sync::{Grip, Mutex, Release};
 
 use super::*;
 
-/// A peer dies inside of a mutex, by a bias, and is reaped. What its word says then.
-fn word_after_a_death(at_of: impl Fn(&Peer) -> Offset) -> LockWord {
+/// A peer dies inside of a mutex, by a bias, and is reaped. Who it was, and what the word says then.
+fn word_after_a_death(at_of: impl Fn(&Peer) -> Offset) -> (Owner, LockWord) {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     a.create("x", PAGE).unwrap();
@@ -21,23 +22,57 @@ fn word_after_a_death(at_of: impl Fn(&Peer) -> Offset) -> LockWord {
     let entry = thread_word::BIAS + 2 * bias_entry(at);
     slot[entry].store(BiasPlace::of(at).word(), Ordering::SeqCst);
     slot[entry + 1].store(BiasTurn::of(7).inside().word(), Ordering::SeqCst);
-    assert_eq!(b.space.view().inside(bias, at), Some(b.me().owner()));
+    let dead = b.me().owner();
+    assert_eq!(b.space.view().inside(bias, at), Some(dead));
     b.die();
     assert_eq!(a.space.reap(&a.me(), Patience::DEFAULT).unwrap().peers, 1);
-    LockWord::from_word(word.load(Ordering::SeqCst))
+    (dead, LockWord::from_word(word.load(Ordering::SeqCst)))
 }
 
 fn place_of(peer: &Peer, beyond: u64) -> Offset {
     let mapped = peer.map("x").unwrap();
-    let record = peer.space.view().region_record(mapped.handle.region).unwrap().unwrap();
     peer.unmap(mapped).unwrap();
-    Offset::new(record.extent.start().get() + 64 + beyond).unwrap()
+    Offset::new(mapped.extent.start().get() + 64 + beyond).unwrap()
 }
 
 #[test]
-fn the_next_owner_of_a_mutex_is_told_that_a_thread_died_inside_by_a_bias() {
-    let told = LockWord::unowned(LockFlags::INCONSISTENT);
-    assert_eq!(word_after_a_death(|peer| place_of(peer, 0)), told);
+fn the_next_owner_of_a_mutex_is_told_which_thread_died_inside_by_a_bias() {
+    let (dead, word) = word_after_a_death(|peer| place_of(peer, 0));
+    assert_eq!(word, LockWord::left(dead, LockFlags::INCONSISTENT));
+}
+
+/// The slot is not reaped here, but claimed by the next thread of the same peer.
+#[test]
+fn whoever_gets_the_slot_of_a_thread_that_died_inside_names_that_thread_and_not_itself() {
+    let world = World::formatted(1 << 20);
+    let a = world.attach();
+    a.create("x", PAGE).unwrap();
+    let at = place_of(&a, 0);
+    let lock = Mutex::new(a.space.view().window().word(at).unwrap(), at);
+    let claimed = a.space.claim_thread(2).unwrap();
+    let dead = a.space.thread(claimed).unwrap();
+    let mut grip = None;
+    // Until the mutex is biased to it, and it is inside.
+    while grip.is_none_or(|grip: Grip<'_>| !grip.is_biased()) {
+        if let Some(grip) = grip.take()
+            && !lock.unlock_biased(grip)
+        {
+            let how = Release::Done;
+            lock.unlock_biased_slowly(&dead, a.space.view(), grip, how).unwrap();
+        }
+        grip = lock.lock_biased(&dead);
+        if grip.is_none() {
+            let taken = lock.lock_biased_slowly(&dead, a.space.view(), None);
+            assert_eq!(taken, Ok(Taken::Clean));
+            grip = Some(lock.grip(&dead, dead.owner().word()));
+        }
+    }
+    let slot = a.space.view().thread_slot(a.space.peer(), claimed.thread).unwrap();
+    assert!(slot.mark_dead(claimed.life));
+    let heir = a.space.claim_thread(3).unwrap();
+    assert_eq!(heir.thread, claimed.thread);
+    assert_eq!(lock.look(), LockWord::left(dead.owner(), LockFlags::INCONSISTENT));
+    assert_eq!(lock.try_lock(&a.me(), a.space.view()), told_of(dead.owner()));
 }
 
 #[test]
@@ -47,6 +82,6 @@ fn a_mutex_whose_region_is_gone_is_not_looked_for() {
         peer.destroy("x", Destroy::Wait).unwrap();
         at
     };
-    assert!(word_after_a_death(gone).is_biased());
-    assert!(word_after_a_death(|peer| place_of(peer, PAGE)).is_biased());
+    assert!(word_after_a_death(gone).1.is_biased());
+    assert!(word_after_a_death(|peer| place_of(peer, PAGE)).1.is_biased());
 }

@@ -6,7 +6,7 @@ use commonhold_sync::{
     Barrier, Bell, FIRST_SLICE_NS, LockError, Party, Release, SLICE_NS, Taken, Wake,
 };
 
-use crate::script::World;
+use crate::script::{World, told_of};
 
 fn barrier(world: &World, parties: usize) -> Barrier<'_> {
     Barrier::new(&world.words[0], World::at(0), &world.words[1..=parties])
@@ -95,7 +95,7 @@ fn a_party_that_dies_before_it_arrives_is_told_until_another_has_arrived_in_its_
     assert_eq!(arrive(&world, 3, 1, parties[1]), 0);
     assert_eq!(wait(&world, 3, 1, 0, Some(0)), Err(LockError::PartyDied));
     let heir = barrier(&world, 3).join(&world.me(3), &world);
-    assert_eq!(heir, Ok((Taken::OwnerDied, parties[2])));
+    assert_eq!(heir, Ok((told_of(2), parties[2])));
     assert_eq!(barrier(&world, 3).arrived_in(parties[2]), None);
     world.then(move |world| assert_eq!(arrive(world, 3, 3, parties[2]), 0));
     assert_eq!(wait(&world, 3, 0, 0, None), Ok(()));
@@ -121,7 +121,7 @@ fn who_joins_in_the_place_of_one_that_arrived_has_arrived_in_that_phase() {
     assert_eq!(arrive(&world, 2, 1, parties[1]), 0);
     world.kill(1);
     let heir = barrier(&world, 2).join(&world.me(2), &world);
-    assert_eq!(heir, Ok((Taken::OwnerDied, parties[1])));
+    assert_eq!(heir, Ok((told_of(1), parties[1])));
     assert_eq!(barrier(&world, 2).arrived_in(parties[1]), Some(0));
     assert_eq!(arrive(&world, 2, 2, parties[1]), 0);
     assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
@@ -139,11 +139,60 @@ fn a_party_that_gives_up_is_told_of_as_if_it_had_died() {
     assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
     assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::PartyDied));
     let heir = barrier(&world, 2).join(&world.me(2), &world);
-    assert_eq!(heir, Ok((Taken::OwnerDied, parties[1])));
+    assert_eq!(heir, Ok((told_of(1), parties[1])));
     assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::TimedOut));
     // One that leaves in order is waited for: somebody may join in its place.
     barrier(&world, 2).leave(&world.me(2), parties[1], Release::Done).unwrap();
     assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::TimedOut));
+}
+
+#[test]
+fn whoever_joins_has_a_place_that_was_left_in_order_then_one_that_was_not_and_a_dead_ones_last() {
+    // In each order of the words: each thread begins its search elsewhere.
+    for peer in [1, 2, 3] {
+        let world = World::new();
+        let [good, left, dead] = [0, 0, 0].map(|peer| join(&world, 3, peer));
+        let leave = |party, how| barrier(&world, 3).leave(&world.me(0), party, how).unwrap();
+        leave(left, Release::Inconsistent);
+        leave(good, Release::Done);
+        world.fence(0);
+        let joined = || barrier(&world, 3).join(&world.me(peer), &world);
+        assert_eq!(joined(), Ok((Taken::Clean, good)));
+        assert_eq!(joined(), Ok((told_of(0), left)));
+        assert_eq!(joined(), Ok((told_of(0), dead)));
+        assert_eq!(joined(), Err(LockError::BarrierFull));
+    }
+}
+
+/// A barrier has no end either: the others would wait for the place for ever.
+#[test]
+fn a_party_that_gives_its_place_up_for_good_is_replaced_like_one_that_died() {
+    let world = World::new();
+    let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+    barrier(&world, 2).leave(&world.me(1), parties[1], Release::GivenUp).unwrap();
+    assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::PartyDied));
+    let heir = barrier(&world, 2).join(&world.me(2), &world);
+    assert_eq!(heir, Ok((told_of(1), parties[1])));
+    assert_eq!(arrive(&world, 2, 2, parties[1]), 0);
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Ok(()));
+}
+
+#[test]
+fn a_place_that_is_left_as_it_was_found_names_the_dead_and_keeps_its_arrival() {
+    let world = World::new();
+    let parties = [join(&world, 2, 0), join(&world, 2, 1)];
+    assert_eq!(arrive(&world, 2, 1, parties[1]), 0);
+    world.kill(1);
+    for peer in [2, 3] {
+        let heir = barrier(&world, 2).join(&world.me(peer), &world);
+        assert_eq!(heir, Ok((told_of(1), parties[1])));
+        assert_eq!(barrier(&world, 2).arrived_in(parties[1]), Some(0));
+        let how = Release::unchanged(told_of(1));
+        barrier(&world, 2).leave(&world.me(peer), parties[1], how).unwrap();
+    }
+    assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
+    assert_eq!(barrier(&world, 2).phase(), 1);
 }
 
 /// As if the last party had died between its arrival and moving the phase.

@@ -12,7 +12,7 @@ use commonhold_sync::{
 };
 use proptest::prelude::*;
 
-use crate::script::World;
+use crate::script::{World, told_of};
 
 /// These two have the same entry, and the third has another.
 const FIRST: usize = 1;
@@ -23,7 +23,6 @@ const THIRD: usize = 6;
 const EARNED: u64 = BIAS_AFTER + 1;
 
 const CLEAN: Result<Taken, LockError> = Ok(Taken::Clean);
-const DIED: Result<Taken, LockError> = Ok(Taken::OwnerDied);
 
 fn mutex(world: &World, word: usize) -> Mutex<'_> {
     Mutex::new(&world.words[word], World::at(word))
@@ -300,7 +299,7 @@ fn a_thread_that_is_fenced_inside_changes_nothing_any_more_and_the_next_is_told(
     assert_eq!(mutex.own(&me, grip).map(drop), Err(LockError::Fenced));
     assert_eq!(mutex.mark_consistent_biased(&me, grip), Err(LockError::Fenced));
     assert_eq!(words(&world), before);
-    assert_eq!(take(&world, 1, FIRST), DIED);
+    assert_eq!(take(&world, 1, FIRST), Ok(told_of(0)));
     assert!(!mutex.unlock_biased(grip));
 }
 
@@ -336,7 +335,7 @@ fn what_is_held_by_a_bias_is_consistent_until_it_is_left_otherwise() {
     let how = Release::Inconsistent;
     mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
     let (grip, taken) = lock(&world, 0, FIRST, None).unwrap();
-    assert_eq!((grip.is_biased(), taken), (false, Taken::OwnerDied));
+    assert_eq!((grip.is_biased(), taken), (false, told_of(0)));
     assert_eq!(mutex(&world, FIRST).mark_consistent_biased(&me, grip), Ok(()));
     free(&world, 0, FIRST, grip).unwrap();
     assert_eq!(take(&world, 1, FIRST), CLEAN);
@@ -365,7 +364,7 @@ fn a_mutex_that_is_left_inconsistent_is_not_biased_though_it_is_due() {
     let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
     let (me, how) = (world.me(0), Release::Inconsistent);
     mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
-    assert_eq!(take(&world, 1, FIRST), DIED);
+    assert_eq!(take(&world, 1, FIRST), Ok(told_of(0)));
 }
 
 #[test]
@@ -393,23 +392,59 @@ fn a_copy_of_a_biased_word_at_another_place_is_free() {
 }
 
 #[test]
+fn a_thread_that_died_inside_is_named_to_all_that_only_look() {
+    let world = biased(FIRST);
+    let _grip = lock(&world, 0, FIRST, None).unwrap();
+    world.kill(0);
+    for peer in [1, 2, 3] {
+        let (grip, taken) = lock(&world, peer, FIRST, Some(0)).unwrap();
+        assert_eq!(taken, told_of(0));
+        let how = Release::unchanged(taken);
+        let me = world.me(peer);
+        mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
+    }
+}
+
+#[test]
+fn a_mutex_is_not_biased_before_somebody_has_repaired_it_however_often_it_is_freed() {
+    let world = World::new();
+    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let how = Release::Inconsistent;
+    mutex(&world, FIRST).unlock_biased_slowly(&world.me(0), &world, grip, how).unwrap();
+    for _ in 0..2 * EARNED {
+        let (grip, taken) = lock(&world, 1, FIRST, None).unwrap();
+        assert!(taken.is_owner_died() && !grip.is_biased());
+        free(&world, 1, FIRST, grip).unwrap();
+    }
+    let (grip, taken) = lock(&world, 1, FIRST, None).unwrap();
+    assert_eq!(taken, told_of(1));
+    mutex(&world, FIRST).mark_consistent_biased(&world.me(1), grip).unwrap();
+    free(&world, 1, FIRST, grip).unwrap();
+    assert_eq!(take(&world, 2, FIRST), CLEAN);
+}
+
+#[test]
 fn a_reaper_settles_the_bias_that_it_was_told_of_and_no_other() {
     let world = biased(FIRST);
     let _grip = lock(&world, 0, FIRST, None).unwrap();
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
     let before = words(&world);
+    let dead = world.me(0).owner();
     for other in [bias_of(0, 2), bias_of(1, 1)] {
-        settle_bias(&world.words[FIRST], other, &world);
+        settle_bias(&world.words[FIRST], other, Some(dead), &world);
         assert_eq!(words(&world), before);
     }
     let starving = LockFlags::STARVING.with(LockFlags::WAITERS);
     let word = mutex(&world, FIRST).look().with_flags(starving).word();
-    world.words[FIRST].store(word, Ordering::Relaxed);
-    settle_bias(&world.words[FIRST], bias_of(0, 1), &world);
-    let left = LockFlags::STARVING.with(LockFlags::INCONSISTENT);
-    assert_eq!(mutex(&world, FIRST).look(), LockWord::unowned(left));
-    assert_eq!(*world.woken.borrow(), [Wake::All]);
-    assert_eq!(take(&world, 1, FIRST), DIED);
+    for known in [Some(dead), None] {
+        world.words[FIRST].store(word, Ordering::Relaxed);
+        world.woken.borrow_mut().clear();
+        settle_bias(&world.words[FIRST], bias_of(0, 1), known, &world);
+        let left = LockFlags::STARVING.with(LockFlags::INCONSISTENT);
+        assert_eq!(mutex(&world, FIRST).look().flags(), left);
+        assert_eq!(*world.woken.borrow(), [Wake::All]);
+        assert_eq!(take(&world, 1, FIRST), Ok(Taken::OwnerDied(known)));
+    }
 }
 
 /// A bias is no owner, dead or alive: to somebody who waits for a condition it says that the mutex is free.
@@ -445,7 +480,7 @@ proptest! {
         for deadline in [Some(0), Some(50_000_000)] {
             if let Ok((grip, taken)) = lock(&world, peers, FIRST, deadline) {
                 let me = world.me(peers);
-                if taken == Taken::OwnerDied {
+                if taken.is_owner_died() {
                     prop_assert!(mutex(&world, FIRST).mark_consistent_biased(&me, grip).is_ok());
                 }
                 prop_assert!(free(&world, peers, FIRST, grip).is_ok());

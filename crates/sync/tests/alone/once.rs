@@ -2,10 +2,14 @@
 
 use commonhold_sync::{LockError, Once, Start, Taken, Wake};
 
-use crate::script::World;
+use crate::script::{World, told_of};
 
 const CLEAN: Result<Start, LockError> = Ok(Start::Mine(Taken::Clean));
-const HALF_DONE: Result<Start, LockError> = Ok(Start::Mine(Taken::OwnerDied));
+
+/// Half done by `peer`.
+fn half_done(peer: usize) -> Result<Start, LockError> {
+    Ok(Start::Mine(told_of(peer)))
+}
 
 fn once(world: &World) -> Once<'_> {
     Once::new(&world.words[0], World::at(0))
@@ -45,7 +49,7 @@ fn a_dead_initialisers_turn_goes_to_a_waiter_that_is_told_so() {
     let world = World::new();
     assert_eq!(once(&world).begin(&world.me(0), &world, None), CLEAN);
     world.kill(0);
-    assert_eq!(once(&world).begin(&world.me(1), &world, None), HALF_DONE);
+    assert_eq!(once(&world).begin(&world.me(1), &world, None), half_done(0));
     assert!(world.slept.get() > 0, "it looks for evidence when it has waited a while");
     assert_eq!(once(&world).complete(&world.me(0), &world), Err(LockError::Fenced));
     once(&world).complete(&world.me(1), &world).unwrap();
@@ -58,7 +62,7 @@ fn a_turn_given_back_goes_to_the_next_who_is_told_so_however_often() {
     assert_eq!(once(&world).begin(&world.me(0), &world, None), CLEAN);
     for peer in 0..3 {
         once(&world).give_back(&world.me(peer), &world).unwrap();
-        assert_eq!(once(&world).begin(&world.me(peer + 1), &world, None), HALF_DONE);
+        assert_eq!(once(&world).begin(&world.me(peer + 1), &world, None), half_done(peer));
     }
     once(&world).complete(&world.me(3), &world).unwrap();
     assert_eq!(once(&world).begin(&world.me(0), &world, None), Ok(Start::Done));

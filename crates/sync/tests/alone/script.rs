@@ -9,7 +9,7 @@ use std::{
 use commonhold_layout::{
     Bias, Offset, Owner, PeerId, Pending, PendingKind, ThreadId, ThreadLife, thread_word,
 };
-use commonhold_sync::{Bell, Liveness, Park, Shares, Thread, Verdict, Wake, is_inside};
+use commonhold_sync::{Bell, Liveness, Park, Shares, Taken, Thread, Verdict, Wake, is_inside};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
@@ -31,6 +31,8 @@ pub(crate) struct World {
     /// By whose bells somebody slept, in order.
     pub(crate) heard: RefCell<Vec<Vec<usize>>>,
     script: RefCell<VecDeque<Line>>,
+    /// What happens when somebody is woken next.
+    at_wake: RefCell<Option<Line>>,
     clock: Cell<u64>,
     /// How often somebody looked for evidence.
     pub(crate) looks: Cell<u32>,
@@ -90,9 +92,19 @@ impl World {
         self.script.borrow_mut().push_back(Box::new(line));
     }
 
+    /// What happens when somebody is woken next.
+    pub(crate) fn at_next_wake(&self, line: impl FnOnce(&World) + 'static) {
+        *self.at_wake.borrow_mut() = Some(Box::new(line));
+    }
+
     pub(crate) fn is_nothing_pending(&self) -> bool {
         self.slots.iter().all(|slot| slot[thread_word::PENDING].load(Ordering::Relaxed) == 0)
     }
+}
+
+/// What whoever takes a lock after `peer`, which died or left it in the middle of a change, is told.
+pub(crate) fn told_of(peer: usize) -> Taken {
+    Taken::OwnerDied(Some(owner(peer)))
 }
 
 fn owner(peer: usize) -> Owner {
@@ -130,9 +142,13 @@ impl Park for World {
         };
         *self.announced.borrow_mut() =
             self.slots.each_ref().map(|slot| pending(slot).map(|pending| pending.kind));
+        let line = self.at_wake.borrow_mut().take();
+        if let Some(line) = line {
+            line(self);
+        }
     }
 
-    fn spin(&self, _turn: u32) -> bool {
+    fn spin(&self, _word: &AtomicU64, _turn: u32) -> bool {
         false
     }
 }

@@ -7,7 +7,7 @@ use commonhold_sync::{
     Bell, FIRST_SLICE_NS, LockError, Permit, Release, SLICE_NS, Semaphore, Taken, Wake,
 };
 
-use crate::script::World;
+use crate::script::{World, told_of};
 
 fn semaphore(world: &World, permits: usize) -> Semaphore<'_> {
     Semaphore::new(&world.words[0], World::at(0), &world.words[1..=permits])
@@ -76,7 +76,7 @@ fn a_dead_holders_permit_goes_to_whoever_has_waited_for_a_slice_or_tries() {
     let permits = [take(&world, 2, 0), take(&world, 2, 1)];
     world.kill(1);
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, None);
-    assert_eq!(waited, Ok((Taken::OwnerDied, permits[1])));
+    assert_eq!(waited, Ok((told_of(1), permits[1])));
     assert_eq!(world.passed(), FIRST_SLICE_NS, "evidence is looked for after the first slice");
     assert!(world.is_nothing_pending());
     let late = semaphore(&world, 2).release(&world.me(1), &world, permits[1], Release::Done);
@@ -84,7 +84,7 @@ fn a_dead_holders_permit_goes_to_whoever_has_waited_for_a_slice_or_tries() {
     // Who only tries looks at once.
     world.kill(2);
     let tried = semaphore(&world, 2).try_acquire(&world.me(3), &world);
-    assert_eq!(tried, Ok((Taken::OwnerDied, permits[1])));
+    assert_eq!(tried, Ok((told_of(2), permits[1])));
     semaphore(&world, 2).release(&world.me(3), &world, permits[1], Release::Done).unwrap();
     // It was told once; the permit is as good as any other now.
     assert_eq!(take(&world, 2, 3), permits[1]);
@@ -154,7 +154,78 @@ fn the_permit_of_one_who_gave_up_tells_the_next() {
     semaphore(&world, 1).release(&world.me(0), &world, permit, Release::Inconsistent).unwrap();
     assert_eq!(semaphore(&world, 1).available(), 1);
     let next = semaphore(&world, 1).try_acquire(&world.me(1), &world);
-    assert_eq!(next, Ok((Taken::OwnerDied, permit)));
+    assert_eq!(next, Ok((told_of(0), permit)));
+}
+
+/// The story: a permit that somebody had left was taken before the good ones, whenever it came first in the row.
+#[test]
+fn permits_in_order_go_first_then_those_that_somebody_left_and_those_of_the_dead_last() {
+    // In each order of the words: each thread begins its search elsewhere.
+    for peer in [1, 2, 3] {
+        let world = World::new();
+        let [good, left, dead] = [take(&world, 3, 0), take(&world, 3, 0), take(&world, 3, 0)];
+        let release = |permit, how| {
+            semaphore(&world, 3).release(&world.me(0), &world, permit, how).unwrap();
+        };
+        release(left, Release::Inconsistent);
+        release(good, Release::Done);
+        world.fence(0);
+        let acquire = || semaphore(&world, 3).try_acquire(&world.me(peer), &world);
+        assert_eq!(acquire(), Ok((Taken::Clean, good)));
+        assert_eq!(acquire(), Ok((told_of(0), left)));
+        assert_eq!(acquire(), Ok((told_of(0), dead)));
+        assert_eq!(acquire(), Err(LockError::Deadlock));
+    }
+}
+
+#[test]
+fn the_permit_of_the_dead_names_it_to_all_that_give_it_back_as_they_found_it() {
+    let world = World::new();
+    let permit = take(&world, 1, 0);
+    world.kill(0);
+    for peer in [1, 2, 3] {
+        let taken = semaphore(&world, 1).try_acquire(&world.me(peer), &world);
+        assert_eq!(taken, Ok((told_of(0), permit)));
+        let how = Release::unchanged(told_of(0));
+        semaphore(&world, 1).release(&world.me(peer), &world, permit, how).unwrap();
+    }
+    let unknown = Release::AsFound(None);
+    semaphore(&world, 1).acquire(&world.me(1), &world, None).map(drop).unwrap();
+    semaphore(&world, 1).release(&world.me(1), &world, permit, unknown).unwrap();
+    let taken = semaphore(&world, 1).try_acquire(&world.me(2), &world);
+    assert_eq!(taken, Ok((Taken::OwnerDied(None), permit)));
+}
+
+/// It has its permit, and wakes one more since another is left.
+#[test]
+fn one_that_is_declared_dead_with_a_permit_in_hand_gives_it_back_as_it_found_it() {
+    let world = World::new();
+    let permits = [take(&world, 2, 0), take(&world, 2, 0)];
+    world.then(move |world| {
+        for permit in permits {
+            let how = Release::Inconsistent;
+            semaphore(world, 2).release(&world.me(0), world, permit, how).unwrap();
+        }
+        world.at_next_wake(|world| world.fence(1));
+    });
+    let waited = semaphore(&world, 2).acquire(&world.me(1), &world, None);
+    assert_eq!(waited, Err(LockError::Fenced));
+    for _ in permits {
+        let (taken, _) = semaphore(&world, 2).try_acquire(&world.me(2), &world).unwrap();
+        assert_eq!(taken, told_of(0));
+    }
+}
+
+/// A semaphore has no end: it would have a permit less for ever, and whoever waits would wait for ever.
+#[test]
+fn a_permit_that_is_given_up_goes_to_the_next_who_is_told_so() {
+    let world = World::new();
+    let permit = take(&world, 1, 0);
+    world.then(move |world| {
+        semaphore(world, 1).release(&world.me(0), world, permit, Release::GivenUp).unwrap();
+    });
+    let waited = semaphore(&world, 1).acquire(&world.me(1), &world, None);
+    assert_eq!(waited, Ok((told_of(0), permit)));
 }
 
 #[test]
@@ -191,7 +262,7 @@ fn a_waiter_sleeps_by_the_bells_of_all_holders_and_looks_for_evidence_when_one_h
         world.hang(1, Bell::Rung);
     });
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, None);
-    assert_eq!(waited, Ok((Taken::OwnerDied, permits[1])));
+    assert_eq!(waited, Ok((told_of(1), permits[1])));
     assert_eq!(*world.heard.borrow(), [[0, 1]]);
     assert_eq!((world.slept.get(), world.passed()), (1, 0), "it was told, and waited for nothing");
 }

@@ -4,10 +4,9 @@ use std::sync::atomic::Ordering;
 
 use commonhold_sync::{LockError, Release, SeqLock, Taken, Writing};
 
-use crate::script::World;
+use crate::script::{World, told_of};
 
 const CLEAN: Result<Taken, LockError> = Ok(Taken::Clean);
-const DIED: Result<Taken, LockError> = Ok(Taken::OwnerDied);
 
 fn lock(world: &World) -> SeqLock<'_> {
     SeqLock::new(world.words.first_chunk().unwrap(), World::at(0))
@@ -116,7 +115,7 @@ fn a_writer_that_dies_before_its_first_store_or_after_its_last_is_nothing_to_rea
         }
         world.kill(0);
         assert_eq!(read(&world, None), Ok(()));
-        assert_eq!(begin(&world, 1).0, DIED);
+        assert_eq!(begin(&world, 1).0, Ok(told_of(0)));
     }
 }
 
@@ -128,7 +127,7 @@ fn a_writer_that_dies_in_the_middle_is_told_to_readers_and_its_number_is_taken_f
     assert_eq!(read(&world, Some(0)), Err(LockError::WriterDied), "one look at the evidence");
     assert_eq!(read(&world, None), Err(LockError::WriterDied));
     let (taken, writing) = begin(&world, 1);
-    assert_eq!((taken, sequence(&world)), (DIED, 3));
+    assert_eq!((taken, sequence(&world)), (Ok(told_of(0)), 3));
     assert_eq!(lock(&world).finish(theirs), Err(LockError::Fenced));
     assert_eq!(end(&world, 0, theirs, Release::Done), Err(LockError::Fenced));
     assert_eq!(read(&world, Some(0)), Err(LockError::TimedOut), "the heir is at it");
@@ -147,16 +146,24 @@ fn a_reader_that_waits_learns_of_a_death_when_it_looks_for_evidence() {
 }
 
 #[test]
-fn an_heir_that_gives_up_leaves_the_readers_out_and_one_that_repairs_nothing_everybody() {
+fn an_heir_that_repairs_nothing_leaves_the_readers_out_and_one_that_gives_up_everybody() {
     let world = World::new();
     assert_eq!(begin(&world, 0).0, CLEAN);
     world.kill(0);
-    let (_, writing) = begin(&world, 1);
-    end(&world, 1, writing, Release::Inconsistent).unwrap();
-    assert_eq!(read(&world, None), Err(LockError::WriterDied));
-    let (taken, writing) = begin(&world, 2);
-    assert_eq!(taken, DIED);
-    end(&world, 2, writing, Release::Done).unwrap();
+    // One that has only looked, one that says that it leaves it so, and one that says nothing.
+    let ends =
+        [(Release::unchanged(told_of(0)), 0), (Release::Inconsistent, 2), (Release::Done, 3)];
+    let mut told = 0;
+    for (peer, (how, next)) in (1..).zip(ends) {
+        let (taken, writing) = begin(&world, peer);
+        assert_eq!(taken, Ok(told_of(told)));
+        end(&world, peer, writing, how).unwrap();
+        assert_eq!(read(&world, None), Err(LockError::WriterDied));
+        told = next;
+    }
+    let (taken, writing) = begin(&world, 1);
+    assert_eq!(taken, Ok(told_of(3)));
+    end(&world, 1, writing, Release::GivenUp).unwrap();
     assert_eq!(read(&world, None), Err(LockError::Unrecoverable));
     assert_eq!(begin(&world, 1).0, Err(LockError::Unrecoverable));
     lock(&world).reset(&world.me(1), &world).unwrap();
@@ -172,10 +179,10 @@ fn an_odd_number_that_nobody_answers_for_is_told_to_the_next_writer_and_lasts() 
     world.words[1].store(7, Ordering::Relaxed);
     assert_eq!(read(&world, None), Err(LockError::WriterDied));
     let (taken, writing) = lock(&world).write(&world.me(1), &world, None).unwrap();
-    assert_eq!((taken, sequence(&world)), (Taken::OwnerDied, 9));
+    assert_eq!((taken, sequence(&world)), (Taken::OwnerDied(None), 9));
     // It has not repaired anything: the next is told as well.
     end(&world, 1, writing, Release::Inconsistent).unwrap();
-    assert_eq!(begin(&world, 2).0, DIED);
+    assert_eq!(begin(&world, 2).0, Ok(told_of(1)));
 }
 
 #[test]
@@ -192,7 +199,7 @@ fn a_fenced_thread_that_has_the_lock_no_more_cannot_begin() {
     let me = world.me(0);
     let (_, writing) = lock(&world).write(&me, &world, None).unwrap();
     world.fence(0);
-    assert_eq!(begin(&world, 1).0, DIED);
+    assert_eq!(begin(&world, 1).0, Ok(told_of(0)));
     assert_eq!(lock(&world).begin(&me, writing), Err(LockError::Fenced));
     assert_eq!(sequence(&world), 1);
 }
@@ -204,5 +211,5 @@ fn a_writer_whose_number_was_overwritten_frees_the_lock_as_inconsistent() {
     let (_, writing) = begin(&world, 0);
     world.words[1].store(100, Ordering::Relaxed);
     assert_eq!(end(&world, 0, writing, Release::Done), Err(LockError::Fenced));
-    assert_eq!(begin(&world, 1).0, DIED);
+    assert_eq!(begin(&world, 1).0, Ok(told_of(0)));
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use commonhold_layout::{LockFlags, LockWord};
 use commonhold_sync::{Hold, LockError, Park, Release, RwLock, Taken, Wake};
 
-use crate::script::World;
+use crate::script::{World, told_of};
 
 const KEY: u64 = 77;
 
@@ -54,7 +54,7 @@ fn an_upgrade_that_runs_out_of_time_lets_readers_in_again() {
     assert_eq!(lock(&world).upgrade(&me, &world, Some(0)), Ok(Taken::Clean));
     assert_eq!(read(&world, 1).err(), Some(LockError::TimedOut));
     lock(&world).downgrade(&me, &world, Release::Done).unwrap();
-    lock(&world).unread_upgradable(&me, &world).unwrap();
+    lock(&world).unread_upgradable(&me, &world, Taken::Clean).unwrap();
     assert_eq!(word(&world), LockWord::FREE);
     assert!(world.is_nothing_pending());
 }
@@ -102,9 +102,11 @@ fn a_dead_owner_is_followed_by_one_that_hears_of_its_changes_only() {
             assert_eq!(lock(&world).upgrade(&world.me(0), &world, None), Ok(Taken::Clean));
         }
         world.kill(0);
-        let told = if upgrade { Taken::OwnerDied } else { Taken::Clean };
+        let told = if upgrade { told_of(0) } else { Taken::Clean };
         assert_eq!(own(&world, 1), Ok(told));
         assert!(word(&world).is_upgradable());
+        // By whom, it has been told.
+        let told = if upgrade { Taken::OwnerDied(None) } else { Taken::Clean };
         assert_eq!(lock(&world).upgrade(&world.me(1), &world, None), Ok(told));
     }
 }
@@ -116,12 +118,22 @@ fn what_nobody_has_repaired_is_told_to_the_next_and_to_readers() {
     assert_eq!(own(&world, 0), Ok(Taken::Clean));
     assert_eq!(lock(&world).upgrade(&me, &world, None), Ok(Taken::Clean));
     lock(&world).downgrade(&me, &world, Release::Inconsistent).unwrap();
-    let told = lock(&world).read(&world.me(1), &world, Some(0)).map(|(taken, _)| taken);
-    assert_eq!(told, Ok(Taken::OwnerDied));
-    lock(&world).unread_upgradable(&me, &world).unwrap();
-    assert_eq!(own(&world, 2), Ok(Taken::OwnerDied));
-    lock(&world).unread_upgradable(&world.me(2), &world).unwrap();
-    assert_eq!(own(&world, 2), Ok(Taken::OwnerDied));
+    let reader = world.me(1);
+    let (told, hold) = lock(&world).read(&reader, &world, Some(0)).unwrap();
+    assert_eq!(told, Taken::OwnerDied(None));
+    lock(&world).unread(&reader, &world, hold).unwrap();
+    lock(&world).unread_upgradable(&me, &world, Taken::Clean).unwrap();
+    for peer in [2, 3] {
+        // Who has only read it is not the one that left it so.
+        assert_eq!(own(&world, peer), Ok(told_of(0)));
+        lock(&world).unread_upgradable(&world.me(peer), &world, told_of(0)).unwrap();
+    }
+    // Who has written, and says nothing, is.
+    assert_eq!(own(&world, 2), Ok(told_of(0)));
+    let upgraded = lock(&world).upgrade(&world.me(2), &world, None);
+    assert_eq!(upgraded, Ok(Taken::OwnerDied(None)));
+    lock(&world).unread_upgradable(&world.me(2), &world, told_of(0)).unwrap();
+    assert_eq!(own(&world, 3), Ok(told_of(2)));
 }
 
 #[test]
@@ -148,6 +160,7 @@ fn a_fenced_thread_gets_nothing_and_changes_nothing() {
     let me = world.me(0);
     assert_eq!(lock(&world).upgrade(&me, &world, None), Err(LockError::Fenced));
     assert_eq!(lock(&world).downgrade(&me, &world, Release::Done), Err(LockError::Fenced));
-    assert_eq!(lock(&world).unread_upgradable(&me, &world), Err(LockError::Fenced));
+    let given_back = lock(&world).unread_upgradable(&me, &world, Taken::Clean);
+    assert_eq!(given_back, Err(LockError::Fenced));
     assert!(word(&world).is_owned_by(world.me(1).owner()));
 }

@@ -125,7 +125,7 @@ fn wherever_a_party_dies_the_others_pass_or_are_told_until_another_joins_in_its_
             if !finished {
                 let me = world.me(0);
                 let (taken, party) = barrier(&world, 2).join(&me, &*world).unwrap();
-                assert_eq!(taken, Taken::OwnerDied);
+                assert_eq!(taken, World::told_of(2));
                 let mut arrived = barrier(&world, 2).arrived_in(party);
                 while arrived.is_some() || barrier(&world, 2).phase() < 2 {
                     let phase = match arrived.take() {
@@ -169,7 +169,7 @@ fn of_two_who_want_a_dead_partys_place_one_has_it() {
         let theirs = thread.join().unwrap();
         let mut ends = [mine.map(|(taken, _)| taken), theirs.map(|(taken, _)| taken)];
         ends.sort_by_key(Result::is_err);
-        assert_eq!(ends, [Ok(Taken::OwnerDied), Err(LockError::BarrierFull)]);
+        assert_eq!(ends, [Ok(World::told_of(2)), Err(LockError::BarrierFull)]);
         let late = barrier(&world, 1).arrive(&world.me(2), &*world, dead);
         assert_eq!(late, Err(LockError::Fenced));
     });

@@ -15,7 +15,6 @@ use crate::world::{World, check};
 /// Not 0, which is the place of an empty entry.
 const WORD: usize = 1;
 const FIRST: u32 = 1;
-const TOLD: Result<Taken, LockError> = Ok(Taken::OwnerDied);
 
 pub(crate) fn mutex(world: &World) -> Mutex<'_> {
     Mutex::new(&world.words[WORD], World::at(WORD))
@@ -76,7 +75,7 @@ pub(crate) fn turn_until(
 ) -> Result<Taken, LockError> {
     let me = world.me(peer);
     let (grip, taken) = lock(world, &me, world, deadline)?;
-    if taken == Taken::OwnerDied {
+    if taken.is_owner_died() {
         mutex(world).mark_consistent_biased(&me, grip).unwrap();
     }
     world.write_data();
@@ -182,9 +181,9 @@ fn who_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next() {
             world.write_data();
             mutex(&world).unlock(&me, &*world, how).unwrap();
             let late = turn(&world, 2);
-            let told = [waiter.join().unwrap(), late].map(|taken| Ok(taken) == TOLD);
+            let told = [waiter.join().unwrap(), late];
             let once = usize::from(how == Release::Inconsistent);
-            assert_eq!(told.iter().filter(|told| **told).count(), once);
+            assert_eq!(told.iter().filter(|told| **told == World::told_of(2)).count(), once);
             assert_eq!(world.read_data(), 4);
             nothing_is_left(&world);
         });
@@ -202,7 +201,7 @@ fn who_leaves_inconsistent_what_it_has_by_a_bias_tells_the_next() {
         world.write_data();
         mutex(&world).unlock_biased_slowly(&me, &*world, grip, Release::Inconsistent).unwrap();
         let told = [waiter.join().unwrap(), turn(&world, 0)];
-        assert_eq!(told.iter().filter(|told| **told == Taken::OwnerDied).count(), 1);
+        assert_eq!(told.iter().filter(|told| **told == World::told_of(2)).count(), 1);
         nothing_is_left(&world);
     });
 }
@@ -314,13 +313,39 @@ fn a_death_inside_is_told_once_whoever_finds_out_first() {
             let mine = turn(&world, 0);
             reaper.join().unwrap();
             let told = [mine, waiter.join().unwrap(), turn(&world, 0)];
-            let told = told.iter().filter(|taken| **taken == Taken::OwnerDied).count();
+            let told = told.iter().filter(|taken| **taken == World::told_of(2)).count();
             assert_eq!(told, 1);
             world.settle(2);
             assert_eq!(turn(&world, 0), Taken::Clean);
             nothing_is_left(&world);
         });
     }
+}
+
+/// Whoever finds out first, and whoever only looks: the name of the dead stays until somebody has repaired it.
+#[test]
+fn a_death_inside_is_told_by_name_to_all_that_only_look() {
+    check(3, || {
+        let look = |world: &World, peer| {
+            let me = world.me(peer);
+            let (grip, taken) = lock(world, &me, world, None).unwrap();
+            assert_eq!(taken, World::told_of(2));
+            world.write_data();
+            let how = Release::unchanged(taken);
+            mutex(world).unlock_biased_slowly(&me, world, grip, how).unwrap();
+        };
+        let world = biased();
+        let _grip = mutex(&world).lock_biased(&world.me(2)).unwrap();
+        world.write_data();
+        world.fence(2);
+        let reaper = spawn(&world, |world| world.settle(2));
+        let waiter = spawn(&world, move |world| look(world, 1));
+        look(&world, 0);
+        reaper.join().unwrap();
+        waiter.join().unwrap();
+        assert_eq!(turn(&world, 0), World::told_of(2));
+        nothing_is_left(&world);
+    });
 }
 
 /// Another mutex of the same entry: its thread says of the first only that the entry is not for it.

@@ -132,7 +132,7 @@ fn dies(work: Work, reaper: Reaper, points: u32) -> Life {
     }
     let waiter = waiter.join().unwrap();
     let late = turn(&world, 0);
-    let tellings = [waiter, late].iter().filter(|taken| **taken == Taken::OwnerDied).count();
+    let tellings = [waiter, late].iter().filter(|taken| **taken == World::told_of(2)).count();
     match told {
         Some(told) => assert_eq!(tellings, usize::from(told), "{life:?}"),
         None => assert!(tellings <= 1),
@@ -203,7 +203,7 @@ fn wherever_one_dies_who_has_revoked_a_bias_the_others_go_on() {
             }
             let others = [owner, waiter].map(|thread| thread.join().unwrap());
             let late = turn_until(&world, 1, Some(0)).unwrap();
-            let told = others.iter().chain([&late]).filter(|taken| **taken == Taken::OwnerDied);
+            let told = others.iter().chain([&late]).filter(|taken| **taken == World::told_of(0));
             assert_eq!(told.count(), usize::from(held), "{life:?}");
             nothing_is_left_by_the_living(&world);
             life

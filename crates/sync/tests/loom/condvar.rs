@@ -15,7 +15,7 @@ fn mutex(world: &World) -> Mutex<'_> {
 }
 
 fn free(world: &World, me: &Thread<'_>, env: &impl Park, taken: Taken) {
-    if taken == Taken::OwnerDied {
+    if taken.is_owner_died() {
         mutex(world).mark_consistent(me).unwrap();
     }
     mutex(world).unlock(me, env, Release::Done).unwrap();
@@ -24,13 +24,13 @@ fn free(world: &World, me: &Thread<'_>, env: &impl Park, taken: Taken) {
 /// Waits until the condition holds. Returns whether it was told of a death.
 fn until(world: &World, me: &Thread<'_>, env: &(impl Park + Liveness)) -> bool {
     let mut taken = mutex(world).lock(me, env, None).unwrap();
-    let mut told = taken == Taken::OwnerDied;
+    let mut told = taken.is_owner_died();
     while world.read_data() == 0 {
-        if taken == Taken::OwnerDied {
+        if taken.is_owner_died() {
             mutex(world).mark_consistent(me).unwrap();
         }
         taken = condvar(world).wait(&mutex(world), me, env, None).unwrap().0;
-        told |= taken == Taken::OwnerDied;
+        told |= taken.is_owner_died();
     }
     free(world, me, env, taken);
     told
@@ -115,7 +115,7 @@ fn wherever_a_notifier_dies_the_waiter_learns_of_what_its_heir_has_made_of_it() 
             world.end_slices();
             let told = waiters.into_iter().any(|waiter| waiter.join().unwrap());
             // At most one of the two has taken the mutex from the dead.
-            assert!(!(told && taken == Taken::OwnerDied));
+            assert!(!(told && taken.is_owner_died()));
             nothing_is_pending(&world);
         });
     }
@@ -174,7 +174,7 @@ fn a_mutex_that_is_inconsistent_stays_so_while_its_owner_waits() {
         mutex(&world).lock(&world.me(2), &*world, None).map(drop).unwrap();
         world.bury(2);
         let me = world.me(0);
-        assert_eq!(mutex(&world).lock(&me, &*world, None), Ok(Taken::OwnerDied));
+        assert_eq!(mutex(&world).lock(&me, &*world, None), Ok(World::told_of(2)));
         let other = Arc::clone(&world);
         let notifier = thread::spawn(move || {
             let me = other.me(1);
@@ -184,11 +184,11 @@ fn a_mutex_that_is_inconsistent_stays_so_while_its_owner_waits() {
             free(&other, &me, &*other, taken);
             taken
         });
-        let mut taken = Taken::OwnerDied;
+        let mut taken = World::told_of(2);
         while world.read_data() == 0 {
             taken = condvar(&world).wait(&mutex(&world), &me, &*world, None).unwrap().0;
         }
-        assert_eq!(notifier.join().unwrap(), Taken::OwnerDied);
+        assert_eq!(notifier.join().unwrap(), World::told_of(0), "by whoever waits");
         assert_eq!(taken, Taken::Clean, "the notifier has repaired it");
         free(&world, &me, &*world, taken);
     });

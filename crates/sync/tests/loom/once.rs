@@ -62,7 +62,7 @@ fn the_work_is_done_wherever_the_initialiser_dies() {
             world.end_slices();
             let start = waiter.join().unwrap();
             if begun && !finished && start != Start::Done {
-                assert_eq!(start, Start::Mine(Taken::OwnerDied));
+                assert_eq!(start, Start::Mine(World::told_of(2)));
             }
             assert!(once(&world).is_done());
             assert_eq!(world.slots[1][1].load(Ordering::SeqCst), 0, "nothing is pending");
@@ -98,7 +98,7 @@ fn a_fenced_initialiser_cannot_say_that_the_work_is_done() {
             match once(&other).begin(&me, &*other, None).unwrap() {
                 Start::Done => true,
                 start => {
-                    assert_eq!(start, Start::Mine(Taken::OwnerDied));
+                    assert_eq!(start, Start::Mine(World::told_of(2)));
                     once(&other).give_back(&me, &*other).unwrap();
                     false
                 }

@@ -94,8 +94,8 @@ impl Park for Hurried<'_> {
         self.world.wake(word, who);
     }
 
-    fn spin(&self, turn: u32) -> bool {
-        self.world.spin(turn)
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool {
+        self.world.spin(word, turn)
     }
 }
 
@@ -184,7 +184,7 @@ fn wherever_a_holder_dies_its_permit_goes_to_the_others_who_are_told_if_it_held_
             }
             // Either the waiter took it over, or nobody has had to.
             let (late, permit) = semaphore(&world, 1).try_acquire(&world.me(0), &*world).unwrap();
-            assert_eq!(held, [taken, late].contains(&Taken::OwnerDied));
+            assert_eq!(held, [taken, late].contains(&World::told_of(2)));
             semaphore(&world, 1).release(&world.me(0), &*world, permit, Release::Done).unwrap();
             assert_eq!(semaphore(&world, 1).available(), 1);
         });
@@ -283,8 +283,30 @@ fn a_fenced_holder_and_its_heir_do_not_both_have_the_permit() {
         // Until somebody has taken it over, its word still counts.
         let late = semaphore(&world, 1).release(&world.me(2), &*world, permit, Release::Done);
         let told = heir.join().unwrap();
-        let expected = if late.is_ok() { Taken::Clean } else { Taken::OwnerDied };
+        let expected = if late.is_ok() { Taken::Clean } else { World::told_of(2) };
         assert_eq!(told, expected);
         assert_eq!(semaphore(&world, 1).available(), 1);
+    });
+}
+
+#[test]
+fn two_that_give_a_dead_ones_permit_back_as_they_found_it_both_hear_of_it() {
+    check(3, || {
+        let look = |world: &World, peer| {
+            let me = world.me(peer);
+            let (taken, permit) = semaphore(world, 1).acquire(&me, world, None).unwrap();
+            assert_eq!(taken, World::told_of(2));
+            world.write_data();
+            semaphore(world, 1).release(&me, world, permit, Release::unchanged(taken)).unwrap();
+        };
+        let world = World::new();
+        let _permit = take(&world, 1, 2);
+        world.bury(2);
+        let other = Arc::clone(&world);
+        let waiter = thread::spawn(move || look(&other, 1));
+        look(&world, 0);
+        waiter.join().unwrap();
+        assert_eq!(turn(&world, &world.me(0), &*world), World::told_of(2));
+        nothing_is_left(&world, 1);
     });
 }

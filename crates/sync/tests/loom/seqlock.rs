@@ -38,7 +38,7 @@ fn write(
     step();
     world.words[3].store(value, Ordering::Relaxed);
     step();
-    if taken == Taken::OwnerDied {
+    if taken.is_owner_died() {
         lock(world).writer().mark_consistent(&me).unwrap();
     }
     lock(world).unwrite(&me, env, writing, Release::Done).unwrap();
@@ -102,7 +102,7 @@ fn wherever_a_writer_dies_nobody_reads_half_of_its_change() {
             }
             assert_eq!(snapshot(&world), if finished { Ok(7) } else { Err(LockError::WriterDied) });
             let told = write(&world, 0, 9, &*world, || ());
-            assert_eq!(told == Taken::Clean, finished);
+            assert_eq!(told, if finished { Taken::Clean } else { World::told_of(2) });
             assert_eq!(snapshot(&world), Ok(9));
             assert!(is_free(&world));
         });
@@ -123,7 +123,7 @@ fn a_fenced_writer_that_begins_late_does_not_end_its_heirs_change() {
         let heir = thread::spawn(move || write(&other, 1, 7, &*other, || ()));
         let late = lock(&world).begin(&me, writing);
         let ended = late.and_then(|writing| lock(&world).finish(writing));
-        assert_eq!(heir.join().unwrap(), Taken::OwnerDied);
+        assert_eq!(heir.join().unwrap(), World::told_of(2));
         // It began before the heir, who then counted on from its number, and perhaps ended before it too.
         assert!(matches!(ended, Ok(()) | Err(LockError::Fenced)));
         assert_eq!(snapshot(&world), Ok(7));
@@ -143,7 +143,7 @@ fn a_fenced_writer_that_begins_late_does_not_take_its_heirs_number() {
         let other = Arc::clone(&world);
         let heir = thread::spawn(move || {
             let taken = lock(&other).writer().lock(&other.me(1), &*other, None);
-            assert_eq!(taken, Ok(Taken::OwnerDied));
+            assert_eq!(taken, Ok(World::told_of(2)));
             let number = &other.words[1];
             let change =
                 |from, to| number.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
@@ -171,7 +171,7 @@ fn a_fenced_writer_cannot_finish_after_its_heir_has_come() {
         let heir = thread::spawn(move || {
             let me = other.me(1);
             let (taken, writing) = lock(&other).write(&me, &*other, None).unwrap();
-            assert_eq!(taken, Taken::OwnerDied);
+            assert_eq!(taken, World::told_of(2));
             // It gives up: the words are not the same.
             lock(&other).unwrite(&me, &*other, writing, Release::Inconsistent).unwrap();
             writing.has_begun()

@@ -24,7 +24,7 @@ fn read(world: &World, peer: usize) -> u64 {
 fn write(world: &World, peer: usize) -> Taken {
     let me = world.me(peer);
     let taken = lock(world).write(&me, world, None).unwrap();
-    if taken == Taken::OwnerDied {
+    if taken.is_owner_died() {
         lock(world).writer().mark_consistent(&me).unwrap();
     }
     world.write_data();
@@ -35,7 +35,7 @@ fn write(world: &World, peer: usize) -> Taken {
 /// Looks, and changes what it has looked at, with nobody's change in between.
 fn look_and_change(world: &World, peer: usize, env: &(impl Park + Liveness), step: impl Fn()) {
     let me = world.me(peer);
-    lock(world).upgradable_read(&me, env, None).map(drop).unwrap();
+    let taken = lock(world).upgradable_read(&me, env, None).unwrap();
     let before = world.read_data();
     step();
     lock(world).upgrade(&me, env, None).map(drop).unwrap();
@@ -46,7 +46,7 @@ fn look_and_change(world: &World, peer: usize, env: &(impl Park + Liveness), ste
     lock(world).downgrade(&me, env, Release::Done).unwrap();
     step();
     assert_eq!(world.read_data(), before + 1);
-    lock(world).unread_upgradable(&me, env).unwrap();
+    lock(world).unread_upgradable(&me, env, taken).unwrap();
 }
 
 fn is_free(world: &World) -> bool {
@@ -94,7 +94,7 @@ fn a_reader_that_sleeps_is_let_in_by_an_upgradable_owner_that_barges_in() {
         lock(&world).upgradable_read(&me, &*world, None).map(drop).unwrap();
         // Not freed until the reader has been let in.
         assert!(reader.join().unwrap() <= 1);
-        lock(&world).unread_upgradable(&me, &*world).unwrap();
+        lock(&world).unread_upgradable(&me, &*world, Taken::Clean).unwrap();
         assert_eq!(writer.join().unwrap(), Taken::Clean);
         assert!(is_free(&world));
     });
@@ -112,7 +112,7 @@ fn a_downgrade_lets_the_reader_in_that_sleeps() {
         world.write_data();
         lock(&world).downgrade(&me, &*world, Release::Done).unwrap();
         assert_eq!(reader.join().unwrap(), 1);
-        lock(&world).unread_upgradable(&me, &*world).unwrap();
+        lock(&world).unread_upgradable(&me, &*world, Taken::Clean).unwrap();
         assert!(is_free(&world));
     });
 }
@@ -130,7 +130,7 @@ fn who_gets_the_right_to_upgrade_after_a_sleep_lets_readers_in() {
             let me = two.me(2);
             lock(&two).upgradable_read(&me, &*two, None).map(drop).unwrap();
             reader.join().unwrap();
-            lock(&two).unread_upgradable(&me, &*two).unwrap();
+            lock(&two).unread_upgradable(&me, &*two, Taken::Clean).unwrap();
         });
         world.write_data();
         lock(&world).unwrite(&me, &*world, Release::Done).unwrap();

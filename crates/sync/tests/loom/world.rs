@@ -11,7 +11,8 @@ use std::{
 
 use commonhold_layout::{Bias, Offset, Owner, PeerId, Pending, ThreadId, ThreadLife, thread_word};
 use commonhold_sync::{
-    Liveness, Park, Shares, Thread, ThreadSlot, Verdict, Wake, inside_of, is_inside, settle_bias,
+    Liveness, Park, Shares, Taken, Thread, ThreadSlot, Verdict, Wake, inside_of, is_inside,
+    settle_bias,
 };
 use commonhold_window::{
     Point, at_each_point,
@@ -78,6 +79,11 @@ impl World {
         Owner::new(PeerId::new(peer as u16), 1, ThreadId::FIRST).unwrap()
     }
 
+    /// What whoever takes a lock after `peer`, which died or left it in the middle of a change, is told.
+    pub(crate) fn told_of(peer: usize) -> Taken {
+        Taken::OwnerDied(Some(Self::owner(peer)))
+    }
+
     pub(crate) fn me(&self, peer: usize) -> Thread<'_> {
         Thread::new(Self::owner(peer), &self.slots[peer], &self.states[peer], LIVE, LIFE)
     }
@@ -102,7 +108,7 @@ impl World {
         let _ = slot.mark_dead(slot.life());
         let named = |number| Self::bias(peer, number);
         for (at, bias) in inside_of(&self.slots[peer], named) {
-            settle_bias(&self.words[at.get() as usize / 8], bias, self);
+            settle_bias(&self.words[at.get() as usize / 8], bias, Some(Self::owner(peer)), self);
         }
         self.wake_for(peer);
     }
@@ -170,7 +176,7 @@ impl Park for World {
         }
     }
 
-    fn spin(&self, _turn: u32) -> bool {
+    fn spin(&self, _word: &AtomicU64, _turn: u32) -> bool {
         false
     }
 }
@@ -330,8 +336,8 @@ impl Park for Mortal<'_> {
         self.step();
     }
 
-    fn spin(&self, turn: u32) -> bool {
-        self.world.spin(turn)
+    fn spin(&self, word: &AtomicU64, turn: u32) -> bool {
+        self.world.spin(word, turn)
     }
 }
 

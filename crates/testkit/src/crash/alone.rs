@@ -1,7 +1,7 @@
 //! What actors do with a mutex that they use alone, so that it becomes biased to them; and what the ledger knows
 //! of that.
 
-use commonhold::{LockError, Mapping, RawMutex};
+use commonhold::{LockResult, Mapping, RawMutex};
 use commonhold_layout::BIAS_AFTER;
 use commonhold_window::Point;
 
@@ -19,30 +19,23 @@ pub(crate) fn obey(line: &Line, mapping: &Mapping) -> bool {
         return false;
     }
     let said = match mapping.mutex(line.number(3)) {
-        Ok(mutex) => use_alone(mutex),
-        Err(error) => refused(&error),
+        Ok(mutex) => use_alone(&mutex).map_or_else(refused, Into::into),
+        Err(error) => refused(error),
     };
     say('=', &said);
     true
 }
 
-fn use_alone(mutex: RawMutex<'_>) -> String {
+fn use_alone(mutex: &RawMutex) -> LockResult<&'static str> {
     let mut told = "ok";
     for _ in 0..ALONE {
-        let guard = match mutex.lock() {
-            Ok(guard) => guard,
-            Err(LockError::OwnerDied(guard)) => {
-                told = "ownerdied";
-                guard
-            }
-            Err(error) => return format!("failed: {error}"),
-        };
-        let repaired = if guard.is_inconsistent() { guard.mark_consistent() } else { Ok(()) };
-        if let Err(error) = repaired.and_then(|()| guard.unlock()) {
-            return refused(&error);
-        }
+        let guard = mutex.lock_repairing(|_| {
+            told = "ownerdied";
+            Ok(())
+        })?;
+        guard.unlock()?;
     }
-    told.into()
+    Ok(told)
 }
 
 /// Whether somebody has a mutex after points of a command that takes it, or frees it, or does both.

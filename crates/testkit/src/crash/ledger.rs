@@ -14,7 +14,7 @@ use crate::crash::{
     alone::{Stand, bias_after, stand},
     command::{Command, Which, parse},
     parties::Parties,
-    shared::{Seq, Seqs, is_upgraded},
+    shared::{Seq, Seqs, has_repaired, is_upgraded},
 };
 
 /// A process of the scene; the driver itself is [`DRIVER`].
@@ -193,6 +193,12 @@ impl Ledger {
             "sget" => region.seqs.entry(command.third).or_default().right_get(),
             "reset" if region.own.writer.is_some() => "timedout".into(),
             "wait" => return None,
+            "unlock" | "leave" | "abandon" | "giveup" | "repair" | "forget" | "spend"
+            | "complete"
+                if self.held_by(who, command.name).is_none() =>
+            {
+                "skip".into()
+            }
             _ => "ok".into(),
         })
     }
@@ -216,7 +222,8 @@ impl Ledger {
     pub(crate) fn answered(&mut self, who: Who, text: &str, answer: &str, trace: &[Point]) {
         let command = parse(text);
         self.follow(who, &command, trace);
-        let held = answer == "ok" || answer == "ownerdied";
+        // Who only reads is told, and has nothing.
+        let held = answer == "ok" || answer == "ownerdied" && command.verb != "rlock";
         // Also one that waits in vain leaves its flag.
         self.region(command.name).raw |= command.verb == "wait";
         if let (true, Some(which)) = (held, command.takes()) {
@@ -267,7 +274,8 @@ impl Ledger {
             }
             "resize" => region.resize(command.size()),
             "reset" => region.own.health = Health::Clean,
-            "repair" | "unlock" | "leave" | "abandon" | "forget" | "spend" | "complete" => {
+            "repair" | "unlock" | "leave" | "abandon" | "giveup" | "forget" | "spend"
+            | "complete" => {
                 self.give_back(who, command);
             }
             "ready" => (region.records, region.raw) = (true, true),
@@ -282,9 +290,13 @@ impl Ledger {
         }
     }
 
+    /// Which guard `who` would give back next, of those in a region.
+    fn held_by(&self, who: Who, name: &str) -> Option<usize> {
+        self.guards.iter().rposition(|guard| guard.0 == who && guard.1 == name)
+    }
+
     fn give_back(&mut self, who: Who, command: &Command<'_>) {
-        let mine = |guard: &(Who, String, Which)| guard.0 == who && guard.1 == command.name;
-        let Some(index) = self.guards.iter().rposition(mine) else { return };
+        let Some(index) = self.held_by(who, command.name) else { return };
         let Some(which) = self.guards.get(index).map(|guard| guard.2) else { return };
         if command.verb != "repair" {
             self.guards.remove(index);
@@ -300,7 +312,9 @@ impl Ledger {
             ("leave", _) => Health::Inconsistent,
             ("spend", _) => Health::Spent,
             ("complete", _) => Health::Done,
-            ("abandon", Health::Inconsistent) => Health::Unrecoverable,
+            ("giveup", Health::Inconsistent) => Health::Unrecoverable,
+            // What nobody has repaired stays as it is.
+            ("abandon", Health::Inconsistent) => Health::Inconsistent,
             _ => Health::Clean,
         };
         if command.verb != "repair" {
@@ -362,7 +376,7 @@ impl Ledger {
                 }
             }
             "alone" | "await" | "notify" | "habit" => self.died_using(who, command, trace),
-            "unlock" | "leave" | "abandon"
+            "unlock" | "leave" | "abandon" | "giveup"
                 if passed(Point::PermitFreed) || stand(trace) == Some(Stand::Outside) =>
             {
                 self.give_back(who, command);
@@ -427,11 +441,9 @@ impl Ledger {
 
     fn concerns(&self, who: Who, command: &Command<'_>) -> Option<Which> {
         let which = match command.verb {
-            "unlock" | "leave" | "abandon" | "repair" | "forget" => {
-                let mine = |(whose, name, _): &&(Who, String, Which)| {
-                    *whose == who && *name == command.name
-                };
-                self.guards.iter().rev().find(mine).map(|(_, _, which)| *which)
+            "unlock" | "leave" | "abandon" | "giveup" | "repair" | "forget" => {
+                let index = self.held_by(who, command.name);
+                index.and_then(|index| self.guards.get(index)).map(|(_, _, which)| *which)
             }
             _ => command.uses().or_else(|| command.takes()),
         };
@@ -443,6 +455,7 @@ impl Ledger {
         match is_upgraded(trace) {
             Some(true) => own.health = Health::Inconsistent,
             Some(false) => own.health = Health::Clean,
+            None if has_repaired(trace) => own.health = Health::Clean,
             None => {}
         }
     }

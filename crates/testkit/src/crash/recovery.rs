@@ -1,8 +1,8 @@
 //! What a fresh process does after the deaths, and what must be so in the end.
 
-use std::{fs::File, os::unix::fs::MetadataExt as _};
+use std::{fs::File, os::unix::fs::MetadataExt as _, time::Duration};
 
-use commonhold::{Access, LockError, LockGuard, Mapping, ReadGuard, Removal, Space};
+use commonhold::{Access, LockGuard, Mapping, ReadGuard, Recovered, Removal, Space};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::crash::{
@@ -36,7 +36,7 @@ impl Bystander {
         for (name, verb) in [(READ, "rlock"), (WRITTEN, "lock")] {
             space.create(name, SIZE.into()).map_err(text)?;
             let mapping = space.map(name, Access::ReadWrite).map_err(text)?;
-            mapping.write(0, &[pattern(name); SIZE as usize]).map_err(text)?;
+            mapping.write_at(0, &[pattern(name); SIZE as usize]).map_err(text)?;
             scene.ledger.keep(name, SIZE.into(), verb);
             mapped.push(mapping);
         }
@@ -48,9 +48,9 @@ impl Bystander {
 
     /// Takes both locks.
     pub(crate) fn lock(&self) -> Outcome<(LockGuard<'_>, ReadGuard<'_>)> {
-        let written = self.written.try_lock().map_err(|error| text(error.to_string()))?;
-        let read = self.read.try_read_lock().map_err(|error| text(error.to_string()))?;
-        Ok((written, read))
+        let written = self.written.try_lock().map_err(text)?;
+        let read = self.read.try_read_lock().map_err(text)?;
+        written.zip(read).ok_or_else(|| text("somebody has its locks"))
     }
 
     /// It still has what it had: nothing is owned twice.
@@ -65,12 +65,12 @@ impl Bystander {
             ledger.answered(DRIVER, &format!("unlock {}", mapping.name()), "ok", &[]);
             // A writer may have died while it waited for the driver to stop reading.
             let right = ledger.right_answer(DRIVER, &format!("lock {} 0", mapping.name()));
-            let (answer, guard) = match mapping.try_lock() {
-                Ok(guard) => ("ok", guard),
-                Err(LockError::OwnerDied(guard)) => ("ownerdied", guard),
-                Err(error) => return Err(text(error.to_string())),
+            let (answer, guard) = match mapping.lock_recover_for(Duration::ZERO).map_err(text)? {
+                Recovered::Consistent(guard) => ("ok", guard),
+                Recovered::Inconsistent(guard) => {
+                    ("ownerdied", guard.mark_consistent().map_err(text)?)
+                }
             };
-            guard.mark_consistent().map_err(text)?;
             guard.unlock().map_err(text)?;
             if right.as_deref() != Some(answer) {
                 return Err(format!("the driver's {} is {answer}, not {right:?}", mapping.name()));
@@ -78,7 +78,7 @@ impl Bystander {
         }
         for mapping in [&self.written, &self.read] {
             let mut bytes = [0; SIZE as usize];
-            mapping.read(0, &mut bytes).map_err(text)?;
+            mapping.read_at(0, &mut bytes).map_err(text)?;
             if bytes != [pattern(mapping.name()); SIZE as usize] {
                 return Err(format!("the driver's {} has been written to", mapping.name()));
             }

@@ -38,7 +38,7 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("a writer waits for readers", writer_waits),
     scenario("a reader waits for a writer", reader_waits),
     scenario("a dead owner's lock", take_over),
-    scenario("a dead owner's lock, given up", abandon),
+    scenario("a dead owner's lock, abandoned and given up", abandon),
     scenario("a reader at a dead writer's lock", reader_at_dead_writer),
     scenario("a mutex among the bytes", mutex),
     scenario("an event", event),
@@ -267,6 +267,8 @@ fn abandon(scene: &mut Scene<'_>) -> Outcome {
     scene.play(c, &["map r"])?;
     scene.kill(a)?;
     scene.play(b, &["lock r wait", "abandon r"])?;
+    scene.play(c, &["rlock r wait", "unlock r", "lock r wait", "abandon r"])?;
+    scene.play(b, &["lock r wait", "giveup r"])?;
     scene.play(c, &["lock r wait", "rlock r wait", "reset r", "lock r wait", "unlock r"])?;
     leave(scene, &[b, c])
 }
@@ -274,6 +276,7 @@ fn abandon(scene: &mut Scene<'_>) -> Outcome {
 fn reader_at_dead_writer(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = locked(scene)?;
     scene.kill(a)?;
+    // It has nothing to unlock, unless somebody has repaired.
     scene.play(b, &["rlock r wait", "unlock r", "lock r wait", "unlock r", "rlock r wait"])?;
     scene.play(b, &["unlock r"])?;
     leave(scene, &[b])

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use commonhold::{LockError, Mapping, RegionError, SeqLock};
+use commonhold::{LockError, LockResult, Mapping, SeqLock};
 use commonhold_window::Point;
 
-use crate::stage::{Line, answer, refused, say};
+use crate::stage::{Line, refused, say};
 
 /// Two numbers that are always the same.
 type Pair = [u64; 2];
@@ -16,63 +16,53 @@ type Pair = [u64; 2];
 pub(crate) fn obey(line: &Line, mapping: Option<&Mapping>) -> bool {
     let (Some(mapping), verb) = (mapping, line.word(0)) else { return false };
     let opened = || mapping.open::<SeqLock<Pair>>(line.number(3));
-    match verb {
-        "sopen" => answer(&opened()),
-        "sput" => say('=', &put(opened(), line.number(2))),
-        "sget" => say('=', &get(opened())),
-        "promote" => say('=', &promote(mapping)),
+    let said = match verb {
+        "sopen" => opened().map_or_else(refused, |_| "ok".into()),
+        "sput" => match opened() {
+            Ok(lock) => put(&lock, line.number(2)).map_or_else(refused, Into::into),
+            Err(error) => refused(error),
+        },
+        "sget" => opened().map_or_else(refused, |lock| get(&lock)),
+        "promote" => promote(mapping).map_or_else(refused, Into::into),
         _ => return false,
-    }
+    };
+    say('=', &said);
     true
 }
 
-fn put(lock: Result<SeqLock<'_, Pair>, RegionError>, value: u64) -> String {
-    let (told, guard) = match lock.map(|lock| lock.write()) {
-        Ok(Ok(guard)) => ("ok", guard),
-        Ok(Err(LockError::OwnerDied(guard))) => ("ownerdied", guard),
-        Ok(Err(error)) => return format!("failed: {error}"),
-        Err(error) => return refused(&error),
-    };
-    let written = guard.set(&[value; 2]);
-    let repaired = if told == "ok" { Ok(()) } else { guard.mark_consistent() };
-    match written.and(repaired).and(guard.unlock()) {
-        Ok(()) => told.into(),
-        Err(error) => refused(&error),
+fn put(lock: &SeqLock<Pair>, value: u64) -> LockResult<&'static str> {
+    let mut told = "ok";
+    let guard = lock.write_repairing(|_| {
+        told = "ownerdied";
+        Ok(())
+    })?;
+    guard.set([value; 2]);
+    guard.unlock()?;
+    Ok(told)
+}
+
+fn get(lock: &SeqLock<Pair>) -> String {
+    match lock.read() {
+        Ok([one, other]) if one == other => format!("ok {one}"),
+        Ok(torn) => format!("failed: torn: {torn:?}"),
+        Err(LockError::OwnerDied(_)) => "writerdied".into(),
+        Err(error) => refused(error),
     }
 }
 
-fn get(lock: Result<SeqLock<'_, Pair>, RegionError>) -> String {
-    match lock.map(|lock| lock.read()) {
-        Ok(Ok([one, other])) if one == other => format!("ok {one}"),
-        Ok(Ok(torn)) => format!("failed: torn: {torn:?}"),
-        Ok(Err(LockError::WriterDied)) => "writerdied".into(),
-        Ok(Err(error)) => format!("failed: {error}"),
-        Err(error) => refused(&error),
-    }
-}
-
-/// Takes the region's lock upgradable, upgrades, repairs what is to be repaired, and goes back the same way.
-fn promote(mapping: &Mapping) -> String {
-    let lock = match mapping.region_lock() {
-        Ok(lock) => lock,
-        Err(error) => return refused(&error),
-    };
-    let mut guard = match lock.upgradable_read() {
-        Ok(guard) | Err(LockError::OwnerDied(guard)) => guard,
-        Err(LockError::Unrecoverable) => return "unrecoverable".into(),
-        Err(error) => return format!("failed: {error}"),
-    };
-    let (told, done) = match guard.upgrade() {
-        Ok(writer) => ("ok", writer.downgrade()),
-        Err(LockError::OwnerDied(writer)) => {
-            ("ownerdied", writer.mark_consistent().and_then(|()| writer.downgrade()))
+/// Takes the region's lock upgradable, after a repair if one is needed; upgrades, and goes back the same way.
+fn promote(mapping: &Mapping) -> LockResult<&'static str> {
+    let lock = mapping.region_lock()?;
+    let (told, mut guard) = match lock.upgradable_read() {
+        Err(LockError::OwnerDied(_)) => {
+            lock.lock_repairing(|_| Ok(()))?.unlock()?;
+            ("ownerdied", lock.upgradable_read()?)
         }
-        Err(error) => return format!("failed: {error}"),
+        taken => ("ok", taken?),
     };
-    match done.and(guard.unlock()) {
-        Ok(()) => told.into(),
-        Err(error) => refused(&error),
-    }
+    guard.upgrade()?.downgrade()?;
+    guard.unlock()?;
+    Ok(told)
 }
 
 /// A sequence lock, as it must be.
@@ -124,4 +114,10 @@ pub(crate) fn is_upgraded(trace: &[Point]) -> Option<bool> {
     let steps = [LockUpgraded, DowngradePending, LockDowngraded];
     let last = trace.iter().rev().find(|point| steps.contains(point))?;
     Some(*last != LockDowngraded)
+}
+
+/// Whether somebody has repaired what a lock protects, and freed it, after these points.
+pub(crate) fn has_repaired(trace: &[Point]) -> bool {
+    let mut after = trace.iter().skip_while(|point| **point != Point::LockConsistent);
+    after.any(|point| *point == Point::UnlockFreed)
 }

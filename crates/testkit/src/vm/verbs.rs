@@ -12,7 +12,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use commonhold::{
-    Access, CreateOptions, Destroy, ErrorKind, LockError, Mapping, RegionError, Space, State,
+    Access, CreateOptions, Destroy, ErrorKind, LockResult, Mapping, RegionError, Space, State,
 };
 
 use crate::stage::{self, refused, say};
@@ -29,9 +29,11 @@ const BRIEFLY: Duration = Duration::from_millis(20);
 pub(crate) fn act() -> ExitCode {
     stage::act(|line, space, mapping| {
         let done = match (line.word(0), space, mapping) {
-            ("increments", _, Some(mapping)) => increments(mapping, line.number(2)),
+            ("increments", _, Some(mapping)) => {
+                increments(mapping, line.number(2)).map_err(refused)
+            }
             ("value", _, Some(mapping)) => {
-                mapping.get(0).map(|value: u64| value.to_string()).map_err(|error| refused(&error))
+                mapping.get(0).map(|value: u64| value.to_string()).map_err(refused)
             }
             ("churn", Some(space), _) => churn(space, line.number(1), line.number(2)),
             ("verify", Some(space), _) => verify(space),
@@ -48,24 +50,16 @@ pub(crate) fn act() -> ExitCode {
 /// Why a word in a region is wrong, or an answer is: what the actor says then.
 type Said<T = ()> = Result<T, String>;
 
-fn increments(mapping: &Mapping, count: u64) -> Said<String> {
-    let lock = mapping.region_lock().map_err(|error| refused(&error))?;
+fn increments(mapping: &Mapping, count: u64) -> LockResult<String> {
+    let lock = mapping.region_lock()?;
     let mut repaired = 0;
     for _ in 0..count {
-        let guard = match lock.lock() {
-            Ok(guard) => guard,
-            Err(LockError::OwnerDied(guard)) => {
-                repaired += 1;
-                guard.mark_consistent().map_err(|error| refused(&error))?;
-                guard
-            }
-            Err(error) => return Err(format!("failed: {error}")),
-        };
-        let added = mapping
-            .get::<u64>(0)
-            .and_then(|value| mapping.set(0, &(value + 1)))
-            .and_then(|()| guard.unlock());
-        added.map_err(|error| refused(&error))?;
+        let guard = lock.lock_repairing(|_| {
+            repaired += 1;
+            Ok(())
+        })?;
+        mapping.set(0, &(mapping.get::<u64>(0)? + 1))?;
+        guard.unlock()?;
     }
     Ok(format!("{count} {repaired}"))
 }
@@ -82,21 +76,21 @@ fn churn(space: &Space, seed: u64, count: u64) -> Said<String> {
             _ => space.destroy(&name, Destroy::Deferred).map(drop),
         };
         match result {
-            Err(error) if !is_usual(&error) => return Err(refused(&error)),
+            Err(error) if !is_usual(&error) => return Err(refused(error)),
             _ => {}
         }
         if let Some(mapping) = kept.last() {
             look(mapping)?;
-            fill(mapping)?;
+            fill(mapping).map_err(refused)?;
         }
         if kept.len() > KEPT {
             let index = random.usize(0..kept.len());
-            kept.swap_remove(index).unmap().map_err(|error| refused(&error))?;
+            kept.swap_remove(index).unmap().map_err(refused)?;
         }
         say('+', "");
     }
     for mapping in kept {
-        mapping.unmap().map_err(|error| refused(&error))?;
+        mapping.unmap().map_err(refused)?;
     }
     Ok(count.to_string())
 }
@@ -121,26 +115,19 @@ fn word(mapping: &Mapping, index: u64) -> u64 {
     fastrand::Rng::with_seed(region.wrapping_add(index << 16)).u64(1..)
 }
 
-/// Writes all words of a region, under its lock.
-fn fill(mapping: &Mapping) -> Said {
-    let guard = match mapping.lock() {
-        Ok(guard) => guard,
-        Err(LockError::OwnerDied(guard)) => {
-            guard.mark_consistent().map_err(|error| refused(&error))?;
-            guard
-        }
-        Err(error) => return Err(format!("failed: {error}")),
-    };
+/// Writes all words of a region, under its lock. Whoever died at that had written some of them, which are right.
+fn fill(mapping: &Mapping) -> LockResult<()> {
+    let guard = mapping.lock_repairing(|_| Ok(()))?;
     for index in 0..mapping.size() / 8 {
-        mapping.set(index * 8, &word(mapping, index)).map_err(|error| refused(&error))?;
+        mapping.set(index * 8, &word(mapping, index))?;
     }
-    guard.unlock().map_err(|error| refused(&error))
+    guard.unlock()
 }
 
 /// Whether each word of a region is its own, or has not been written yet.
 fn look(mapping: &Mapping) -> Said {
     for index in 0..mapping.size() / 8 {
-        let found: u64 = mapping.get(index * 8).map_err(|error| refused(&error))?;
+        let found: u64 = mapping.get(index * 8).map_err(refused)?;
         if found != 0 && found != word(mapping, index) {
             return Err(format!(
                 "failed: word {index} of {:?} ({:?}, {} bytes) is {found:#x}",
@@ -155,17 +142,17 @@ fn look(mapping: &Mapping) -> Said {
 
 fn verify(space: &Space) -> Said<String> {
     let mut seen = 0;
-    for region in space.regions().map_err(|error| refused(&error))? {
+    for region in space.regions().map_err(refused)? {
         if region.state != State::Active || !region.name.starts_with("churn-") {
             continue;
         }
         match space.map(&region.name, Access::ReadWrite) {
             Err(RegionError::NotFound { .. }) => continue,
-            Err(error) => return Err(refused(&error)),
+            Err(error) => return Err(refused(error)),
             Ok(mapping) => look(&mapping)?,
         }
         seen += 1;
     }
-    space.check().map_err(|error| refused(&error))?;
+    space.check().map_err(refused)?;
     Ok(seen.to_string())
 }

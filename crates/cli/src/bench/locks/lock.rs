@@ -5,21 +5,31 @@
 //! `lock().is_ok()`, spares the move, which can cost as much as the lock.) A method that a lock does not
 //! have is an error, and never asked for.
 
-use std::{mem, sync, time::Duration};
+use std::{
+    cell::Cell,
+    mem,
+    sync::{
+        self,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use commonhold::{Event, LockError, Mapping, RawMutex, RegionLock};
+use commonhold::{Event, LockError, Mapping, Mutex, MutexGuard, RegionLock, Value};
 
 use crate::{
     failure::{Doing, Failure},
     workers::{PATIENCE, broken},
 };
 
-/// Counters beside a lock: of turns taken, twice, and whose turn it is.
+/// Counters that a lock protects: of turns taken, twice, and whose turn it is.
 pub(super) const COUNT: usize = 0;
 pub(super) const AGAIN: usize = 1;
 pub(in crate::bench) const TURN: usize = 2;
+const COUNTERS: usize = 3;
 
-/// Bytes of a region with a lock of ours: a mutex, an event and the counters, in lines of their own.
+/// Bytes of a region with a lock of ours: a mutex with its counters, an event, and counters under the region's lock,
+/// in lines of their own.
 pub(super) const SIZE: u64 = 4096;
 const MUTEX: u64 = 0;
 const EVENT: u64 = 64;
@@ -32,10 +42,40 @@ pub(in crate::bench) enum Found {
     OwnerDied,
 }
 
-/// A lock, and the counters beside it.
+/// The counters that a lock protects, for whoever has it; of one that is not there, nothing is known.
+pub(in crate::bench) trait Counters {
+    fn get(&self, counter: usize) -> u64;
+    fn set(&self, counter: usize, value: u64);
+}
+
+/// Words that a lock of others protects: plain loads and stores, which the compiler makes as they are written.
+impl<const N: usize> Counters for [AtomicU64; N] {
+    #[inline(always)]
+    fn get(&self, counter: usize) -> u64 {
+        // Relaxed: what orders it is the lock around it.
+        self.as_slice().get(counter).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn set(&self, counter: usize, value: u64) {
+        if let Some(word) = self.as_slice().get(counter) {
+            // Relaxed: as above.
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A lock, and the counters that it protects.
 pub(in crate::bench) trait Lock {
+    type Counters<'a>: Counters + ?Sized
+    where
+        Self: 'a;
+
     /// Does something while nobody else has the lock.
-    fn write(&self, _inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
+    fn write(
+        &self,
+        _inside: impl FnOnce(&Self::Counters<'_>) -> Result<(), Failure>,
+    ) -> Result<Found, Failure> {
         Err(cannot("be taken"))
     }
 
@@ -45,16 +85,11 @@ pub(in crate::bench) trait Lock {
     }
 
     /// Does something while nobody has the lock alone.
-    fn read(&self, _inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    fn read(
+        &self,
+        _inside: impl FnOnce(&Self::Counters<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         Err(cannot("be read"))
-    }
-
-    fn get(&self, _cell: usize) -> Result<u64, Failure> {
-        Err(cannot("protect anything"))
-    }
-
-    fn set(&self, _cell: usize, _value: u64) -> Result<(), Failure> {
-        Err(cannot("protect anything"))
     }
 
     /// Waits until it is this side's turn.
@@ -73,63 +108,79 @@ fn cannot(what: &str) -> Failure {
     broken(format!("this lock cannot {what}"))
 }
 
-/// A mutex in the bytes of a region.
+/// A mutex in the bytes of a region, with its counters.
 #[derive(Debug)]
-pub(super) struct OurMutex<'a> {
-    mapping: &'a Mapping,
-    mutex: RawMutex<'a>,
-    event: Event<'a>,
+pub(super) struct OurMutex {
+    mutex: Mutex<[u64; COUNTERS]>,
+    event: Event,
 }
 
-impl<'a> OurMutex<'a> {
-    pub(super) fn of(mapping: &'a Mapping) -> Result<Self, Failure> {
+impl OurMutex {
+    pub(super) fn of(mapping: &Mapping) -> Result<Self, Failure> {
         let what = || "find the mutex".to_owned();
-        let (mutex, event) = (mapping.mutex(MUTEX).doing(what)?, mapping.event(EVENT).doing(what)?);
-        Ok(Self { mapping, mutex, event })
+        Ok(Self {
+            mutex: mapping.open(MUTEX).doing(what)?,
+            event: mapping.event(EVENT).doing(what)?,
+        })
     }
 }
 
-/// The lock that a region has.
+/// The lock that a region has, and counters in its bytes.
 #[derive(Debug)]
-pub(super) struct OurRegion<'a> {
-    mapping: &'a Mapping,
-    lock: RegionLock<'a>,
+pub(super) struct OurRegion {
+    lock: RegionLock,
+    counters: OurValues,
 }
 
-impl<'a> OurRegion<'a> {
-    pub(super) fn of(mapping: &'a Mapping) -> Result<Self, Failure> {
-        Ok(Self { mapping, lock: mapping.region_lock().doing(|| "find the lock".to_owned())? })
+#[derive(Debug)]
+pub(super) struct OurValues([Value<u64>; COUNTERS]);
+
+impl OurRegion {
+    pub(super) fn of(mapping: &Mapping) -> Result<Self, Failure> {
+        let what = || "find the lock".to_owned();
+        let value = |counter: u64| mapping.value(CELLS + 8 * counter).doing(what);
+        let counters = OurValues([value(0)?, value(1)?, value(2)?]);
+        Ok(Self { lock: mapping.region_lock().doing(what)?, counters })
     }
 }
 
 #[cold]
-fn not_taken<G>(error: LockError<G>) -> Failure {
+fn not_taken(error: LockError) -> Failure {
     match Err::<(), _>(error).doing(|| "take the lock".to_owned()) {
         Err(failure) => failure,
         Ok(()) => broken("the lock was not taken"),
     }
 }
 
-#[inline]
-fn get(mapping: &Mapping, cell: usize) -> Result<u64, Failure> {
-    mapping.get(CELLS + 8 * cell as u64).doing(|| "look at a counter".to_owned())
-}
-
-#[inline]
-fn set(mapping: &Mapping, cell: usize, value: u64) -> Result<(), Failure> {
-    mapping.set(CELLS + 8 * cell as u64, &value).doing(|| "set a counter".to_owned())
-}
-
-impl Lock for OurMutex<'_> {
+impl Counters for MutexGuard<'_, [u64; COUNTERS]> {
     #[inline(always)]
-    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
-        match self.mutex.lock() {
-            Ok(_guard) => inside().map(|()| Found::Clean),
-            Err(LockError::OwnerDied(guard)) => {
-                inside()?;
-                guard.mark_consistent().doing(|| "repair".to_owned())?;
-                Ok(Found::OwnerDied)
-            }
+    fn get(&self, counter: usize) -> u64 {
+        self.at(counter).map_or(0, |counter| counter.get())
+    }
+
+    #[inline(always)]
+    fn set(&self, counter: usize, value: u64) {
+        if let Ok(counter) = self.at(counter) {
+            counter.set(value);
+        }
+    }
+}
+
+impl Lock for OurMutex {
+    type Counters<'a> = MutexGuard<'a, [u64; COUNTERS]>;
+
+    #[inline(always)]
+    fn write(
+        &self,
+        inside: impl FnOnce(&Self::Counters<'_>) -> Result<(), Failure>,
+    ) -> Result<Found, Failure> {
+        let found = Cell::new(Found::Clean);
+        let repair = |_: &Self::Counters<'_>| {
+            found.set(Found::OwnerDied);
+            Ok(())
+        };
+        match self.mutex.lock_repairing(repair) {
+            Ok(guard) => inside(&guard).map(|()| found.get()),
             Err(error) => Err(not_taken(error)),
         }
     }
@@ -138,121 +189,121 @@ impl Lock for OurMutex<'_> {
         self.mutex.lock().map(mem::forget).map_err(not_taken)
     }
 
-    #[inline]
-    fn get(&self, cell: usize) -> Result<u64, Failure> {
-        get(self.mapping, cell)
-    }
-
-    #[inline]
-    fn set(&self, cell: usize, value: u64) -> Result<(), Failure> {
-        set(self.mapping, cell, value)
-    }
-
     fn await_turn(&self, side: u64) -> Result<(), Failure> {
         loop {
             // Before the look: a signal after it is not missed.
             let seen = self.event.sequence();
             let guard = self.mutex.lock().map_err(not_taken)?;
-            if self.get(TURN)? == side {
+            if Counters::get(&guard, TURN) == side {
                 return Ok(());
             }
             drop(guard);
-            let waited = self.event.wait(seen, Some(PATIENCE)).doing(|| "wait".to_owned())?;
-            waited.ok_or_else(|| broken("nobody passed the lock on"))?;
+            let waited = self.event.wait_for(seen, PATIENCE);
+            waited.doing(|| "wait for the lock to be passed on".to_owned())?;
         }
     }
 
     fn give_turn(&self, side: u64) -> Result<(), Failure> {
         let guard = self.mutex.lock().map_err(not_taken)?;
-        self.set(TURN, 1 - side)?;
+        Counters::set(&guard, TURN, 1 - side);
         drop(guard);
         self.event.signal().doing(|| "signal".to_owned())
     }
 }
 
-impl Lock for OurRegion<'_> {
+impl Counters for OurValues {
     #[inline(always)]
-    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
-        let (guard, found) = match self.lock.lock() {
-            Ok(guard) => (guard, Found::Clean),
-            Err(LockError::OwnerDied(guard)) => (guard, Found::OwnerDied),
-            Err(error) => return Err(not_taken(error)),
-        };
-        inside()?;
-        if found == Found::OwnerDied {
-            guard.mark_consistent().doing(|| "repair".to_owned())?;
-        }
-        Ok(found)
+    fn get(&self, counter: usize) -> u64 {
+        self.0.get(counter).map_or(0, Value::load)
     }
 
     #[inline(always)]
-    fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-        let guard = match self.lock.read_lock() {
-            Ok(guard) => guard,
-            Err(error) => return Err(not_taken(error)),
-        };
-        inside()?;
-        drop(guard);
-        Ok(())
-    }
-
-    #[inline]
-    fn get(&self, cell: usize) -> Result<u64, Failure> {
-        get(self.mapping, cell)
-    }
-
-    #[inline]
-    fn set(&self, cell: usize, value: u64) -> Result<(), Failure> {
-        set(self.mapping, cell, value)
+    fn set(&self, counter: usize, value: u64) {
+        // A store that failed is missing from the count, which says so.
+        let _ = self.0.get(counter).map(|counter| counter.store(value));
     }
 }
+
+impl Lock for OurRegion {
+    type Counters<'a> = OurValues;
+
+    #[inline(always)]
+    fn write(
+        &self,
+        inside: impl FnOnce(&OurValues) -> Result<(), Failure>,
+    ) -> Result<Found, Failure> {
+        match self.lock.lock() {
+            Ok(_guard) => inside(&self.counters).map(|()| Found::Clean),
+            Err(error) => Err(not_taken(error)),
+        }
+    }
+
+    #[inline(always)]
+    fn read(&self, inside: impl FnOnce(&OurValues) -> Result<(), Failure>) -> Result<(), Failure> {
+        match self.lock.read_lock() {
+            Ok(_guard) => inside(&self.counters),
+            Err(error) => Err(not_taken(error)),
+        }
+    }
+}
+
+/// What the locks of others protect.
+pub(super) type Words = [AtomicU64; COUNTERS];
 
 #[cold]
 fn poisoned<E>(_: E) -> Failure {
     broken("the lock is poisoned")
 }
 
-impl Lock for sync::Mutex<()> {
+impl Lock for sync::Mutex<Words> {
+    type Counters<'a> = Words;
+
     #[inline(always)]
-    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
-        let _guard = self.lock().map_err(poisoned)?;
-        inside().map(|()| Found::Clean)
+    fn write(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<Found, Failure> {
+        let guard = self.lock().map_err(poisoned)?;
+        inside(&guard).map(|()| Found::Clean)
     }
 }
 
-impl Lock for sync::RwLock<()> {
+impl Lock for sync::RwLock<Words> {
+    type Counters<'a> = Words;
+
     #[inline(always)]
-    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
-        let _guard = sync::RwLock::write(self).map_err(poisoned)?;
-        inside().map(|()| Found::Clean)
+    fn write(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<Found, Failure> {
+        let guard = sync::RwLock::write(self).map_err(poisoned)?;
+        inside(&guard).map(|()| Found::Clean)
     }
 
     #[inline(always)]
-    fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-        let _guard = sync::RwLock::read(self).map_err(poisoned)?;
-        inside()
-    }
-}
-
-impl Lock for parking_lot::Mutex<()> {
-    #[inline(always)]
-    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
-        let _guard = self.lock();
-        inside().map(|()| Found::Clean)
+    fn read(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<(), Failure> {
+        let guard = sync::RwLock::read(self).map_err(poisoned)?;
+        inside(&guard)
     }
 }
 
-impl Lock for parking_lot::RwLock<()> {
+impl Lock for parking_lot::Mutex<Words> {
+    type Counters<'a> = Words;
+
     #[inline(always)]
-    fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
-        let _guard = parking_lot::RwLock::write(self);
-        inside().map(|()| Found::Clean)
+    fn write(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<Found, Failure> {
+        let guard = self.lock();
+        inside(&guard).map(|()| Found::Clean)
+    }
+}
+
+impl Lock for parking_lot::RwLock<Words> {
+    type Counters<'a> = Words;
+
+    #[inline(always)]
+    fn write(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<Found, Failure> {
+        let guard = parking_lot::RwLock::write(self);
+        inside(&guard).map(|()| Found::Clean)
     }
 
     #[inline(always)]
-    fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-        let _guard = parking_lot::RwLock::read(self);
-        inside()
+    fn read(&self, inside: impl FnOnce(&Words) -> Result<(), Failure>) -> Result<(), Failure> {
+        let guard = parking_lot::RwLock::read(self);
+        inside(&guard)
     }
 }
 

@@ -17,7 +17,7 @@ use commonhold::Access;
 use rustix::thread::disable_transparent_huge_pages;
 
 use super::{
-    lock::{AGAIN, COUNT, Found, LIFE, Lock, OurMutex, OurRegion},
+    lock::{AGAIN, COUNT, Counters, Found, LIFE, Lock, OurMutex, OurRegion, Words},
     protocol::{How, Request, answer},
 };
 use crate::{
@@ -54,10 +54,10 @@ pub(crate) fn party(session: &Session, args: &PartyArgs) -> Result<(), Failure> 
         BenchLock::PthreadRobust => serve(&peers::robust_mutex(place, start).doing(what)?, out),
         BenchLock::PthreadRwlock => serve(&peers::RwLock::at(place, start).doing(what)?, out),
         BenchLock::Futex => serve(&peers::Futex::at(place, start).doing(what)?, out),
-        BenchLock::StdMutex => serve(&sync::Mutex::new(()), out),
-        BenchLock::StdRwlock => serve(&sync::RwLock::new(()), out),
-        BenchLock::ParkingLotMutex => serve(&parking_lot::Mutex::new(()), out),
-        BenchLock::ParkingLotRwlock => serve(&parking_lot::RwLock::new(()), out),
+        BenchLock::StdMutex => serve(&sync::Mutex::new(Words::default()), out),
+        BenchLock::StdRwlock => serve(&sync::RwLock::new(Words::default()), out),
+        BenchLock::ParkingLotMutex => serve(&parking_lot::Mutex::new(Words::default()), out),
+        BenchLock::ParkingLotRwlock => serve(&parking_lot::RwLock::new(Words::default()), out),
         BenchLock::BoostMutex | BenchLock::BoostSharable => {
             Err(broken("that one is another program's"))
         }
@@ -150,7 +150,7 @@ fn perform(
         Request::Read { from, until } => read(lock, from, until),
         Request::Pass { side, times, keep_ns } => pass(lock, side, times, keep_ns),
         Request::Hold => {
-            lock.write(|| {
+            lock.write(|_| {
                 say(&[])?;
                 thread::sleep(LIFE);
                 Ok(())
@@ -160,13 +160,13 @@ fn perform(
         Request::Await => {
             say(&[])?;
             let mut at = 0;
-            let found = lock.write(|| {
+            let found = lock.write(|_| {
                 at = now_ns();
                 Ok(())
             })?;
             Ok(vec![u64::from(found == Found::OwnerDied), at])
         }
-        Request::Count => Ok(vec![lock.get(COUNT)?]),
+        Request::Count => count(lock),
         Request::Leave | Request::Go => Err(broken("that is for a thread of its own")),
     }
 }
@@ -188,7 +188,7 @@ fn solo_write(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
     loop {
         for _ in 0..BATCH {
             // Relaxed: the lock orders it.
-            lock.write(|| {
+            lock.write(|_| {
                 counted.store(counted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 Ok(())
             })?;
@@ -207,7 +207,7 @@ fn solo_read(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
     let number = black_box(&one);
     loop {
         for _ in 0..BATCH {
-            lock.read(|| {
+            lock.read(|_| {
                 // Relaxed: as above.
                 times += number.load(Ordering::Relaxed);
                 Ok(())
@@ -226,11 +226,12 @@ fn write(lock: &impl Lock, from: u64, until: u64, pause_ns: u64) -> Result<Vec<u
     let (mut times, mut longest, mut asked) = (0, 0, now_ns());
     while asked < until {
         let mut got = asked;
-        let found = lock.write(|| {
+        let found = lock.write(|counters| {
             got = now_ns();
-            let count = lock.get(COUNT)?.wrapping_add(1);
-            lock.set(COUNT, count)?;
-            lock.set(AGAIN, count)
+            let count = counters.get(COUNT).wrapping_add(1);
+            counters.set(COUNT, count);
+            counters.set(AGAIN, count);
+            Ok(())
         })?;
         if found == Found::OwnerDied {
             return Err(broken("an owner was taken for dead"));
@@ -252,7 +253,7 @@ fn read(lock: &impl Lock, from: u64, until: u64) -> Result<Vec<u64>, Failure> {
     let mut times = 0;
     while now_ns() < until {
         for _ in 0..BETWEEN_LOOKS {
-            lock.read(|| match lock.get(COUNT)? == lock.get(AGAIN)? {
+            lock.read(|counters| match counters.get(COUNT) == counters.get(AGAIN) {
                 true => Ok(()),
                 false => Err(broken("a reader saw half of what a writer wrote")),
             })?;
@@ -260,6 +261,15 @@ fn read(lock: &impl Lock, from: u64, until: u64) -> Result<Vec<u64>, Failure> {
         times += BETWEEN_LOOKS;
     }
     Ok(vec![times])
+}
+
+fn count(lock: &impl Lock) -> Result<Vec<u64>, Failure> {
+    let mut count = 0;
+    lock.write(|counters| {
+        count = counters.get(COUNT);
+        Ok(())
+    })?;
+    Ok(vec![count])
 }
 
 fn pass(lock: &impl Lock, side: u64, times: u64, keep_ns: u64) -> Result<Vec<u64>, Failure> {
@@ -309,26 +319,32 @@ mod tests {
     }
 
     impl Lock for Fake {
-        fn write(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<Found, Failure> {
+        type Counters<'a> = Self;
+
+        fn write(
+            &self,
+            inside: impl FnOnce(&Self) -> Result<(), Failure>,
+        ) -> Result<Found, Failure> {
             assert!(!self.held.replace(true));
-            inside()?;
+            inside(self)?;
             self.held.set(false);
             Ok(if self.found_dead.get() { Found::OwnerDied } else { Found::Clean })
         }
 
-        fn read(&self, inside: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        fn read(&self, inside: impl FnOnce(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
             self.write(inside).map(drop)
         }
+    }
 
-        fn get(&self, cell: usize) -> Result<u64, Failure> {
-            assert!(self.held.get() || cell == COUNT);
-            Ok(self.cells.borrow()[cell])
+    impl Counters for Fake {
+        fn get(&self, counter: usize) -> u64 {
+            assert!(self.held.get());
+            self.cells.borrow()[counter]
         }
 
-        fn set(&self, cell: usize, value: u64) -> Result<(), Failure> {
+        fn set(&self, counter: usize, value: u64) {
             assert!(self.held.get());
-            self.cells.borrow_mut()[cell] = value;
-            Ok(())
+            self.cells.borrow_mut()[counter] = value;
         }
     }
 

@@ -1,0 +1,430 @@
+//! What locks protect: values in shared bytes, and parts of them.
+//!
+//! # What it owns
+//! How a value is copied out of shared bytes and into them, as a whole or in part.
+//!
+//! # Invariants
+//! 1. Nobody gets a reference to shared bytes: only copies. A neighbour that was declared dead, or writes what it
+//!    likes, can tear a copy, and nothing worse.
+//! 2. Where a part lies is checked once, when it is named. Reading and writing it cannot fail after that.
+//! 3. A process that was declared dead writes nothing more: what it sets is dropped, and freeing the lock says so,
+//!    as does every lock that it takes later.
+//! 4. No value that is large goes by the stack: it is named in parts, or comes in a box.
+
+mod slice;
+mod value;
+
+pub use slice::{Cursor, Slice};
+pub use value::Value;
+
+use std::{
+    alloc::Layout,
+    fmt,
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::atomic::{Ordering, compiler_fence},
+};
+
+use commonhold_window::{Door, Run};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+use crate::{Field, RegionError, record::SeqChange, region::MappedRegion};
+
+/// What may lie in shared bytes: a type without pointers or padding, that every bit pattern may inhabit.
+/// It is implemented for all that have these traits of [`zerocopy`](crate::zerocopy); [`plain!`](crate::plain)
+/// derives them.
+pub trait Plain: FromBytes + IntoBytes + Immutable + 'static {}
+
+impl<T: FromBytes + IntoBytes + Immutable + 'static> Plain for T {}
+
+/// Values of more bytes are not handed out by value.
+const MOST_BY_VALUE: usize = 64 << 10;
+/// Values of more bytes are put into a box while somebody looks at them.
+const MOST_ON_STACK: usize = 4 << 10;
+
+/// What is had to read only.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading;
+
+/// What is had to read and to write.
+#[derive(Debug, Clone, Copy)]
+pub struct Writing;
+
+/// Whom a write has to ask first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Gate<'g> {
+    /// Whether this process still counts among the living.
+    Region(&'g MappedRegion),
+    /// That, and before the first byte readers have to be kept out.
+    Change(&'g SeqChange<'g>),
+}
+
+impl<'g> Gate<'g> {
+    #[inline]
+    fn region(self) -> &'g MappedRegion {
+        match self {
+            Self::Region(region) => region,
+            Self::Change(change) => change.region(),
+        }
+    }
+
+    #[inline]
+    fn opens(self) -> bool {
+        match self {
+            Self::Region(region) => region.attachment().near().is_live_here(),
+            Self::Change(change) => change.begin(),
+        }
+    }
+}
+
+/// Bytes that lie in a run of words, wherever they begin: shown to lie there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span<'g> {
+    run: Run<'g>,
+    from: usize,
+    gate: Gate<'g>,
+}
+
+impl<'g> Span<'g> {
+    #[inline]
+    pub(crate) const fn new(run: Run<'g>, gate: Gate<'g>) -> Self {
+        Self { run, from: 0, gate }
+    }
+
+    /// The part that begins `offset` bytes on, which the caller has seen to lie in it.
+    #[inline]
+    const fn on(self, offset: usize) -> Self {
+        Self { from: self.from.saturating_add(offset), ..self }
+    }
+
+    #[inline]
+    fn read(self, to: &mut [u8]) {
+        if self.gate.region().attachment().is_forked() {
+            in_a_child();
+        }
+        let read = self.run.read(self.from, to);
+        debug_assert!(read.is_ok(), "a part that does not lie in its whole");
+    }
+
+    #[inline]
+    fn write(self, bytes: &[u8]) {
+        if self.gate.opens() {
+            // What a dead owner has written is there in the order in which it was set, up to some instant: repairs rely
+            // on that. (Of the bytes of one `set` any may be.)
+            compiler_fence(Ordering::Release);
+            let written = self.run.write(self.from, bytes);
+            debug_assert!(written.is_ok(), "a part that does not lie in its whole");
+        }
+    }
+
+    const fn as_ptr(self) -> *mut u8 {
+        self.run.as_ptr().wrapping_add(self.from)
+    }
+}
+
+/// There is nothing to read, and no error to return.
+#[cold]
+#[allow(clippy::panic, reason = "the documented panic of reading in a forked child")]
+fn in_a_child() -> ! {
+    panic!("a guard of the parent process was used in a forked child: open the space anew there")
+}
+
+/// A value in shared bytes, or a part of one, for as long as the guard lives that it comes from.
+///
+/// # Panics
+/// Reading panics in a child made by `fork`, whose guard it is not: the memory is not mapped there.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Mutex, field};
+///
+/// commonhold::plain! {
+///     struct Account { balance: i64, history: [i64; 31] }
+/// }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-part-{}", std::process::id());
+/// # let space = commonhold::Space::open_or_format(&url)?;
+/// let account = space.record::<Mutex<Account>>("account")?;
+/// let guard = account.lock()?;
+/// let balance = guard.field(field!(Account, balance));
+/// balance.set(balance.get() + 10);
+/// guard.field(field!(Account, history)).at(3)?.set(10);
+/// # assert_eq!((guard.get().balance, guard.get().history[3]), (10, 10));
+/// # drop(guard);
+/// # drop(account);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Part<'g, T, M = Writing> {
+    span: Span<'g>,
+    of: PhantomData<(T, M)>,
+    /// It is its guard's thread's.
+    not_send: PhantomData<*const ()>,
+}
+
+impl<T, M> Clone for Part<'_, T, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, M> Copy for Part<'_, T, M> {}
+
+impl<T, M> fmt::Debug for Part<'_, T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what it holds: printing must not read what a lock protects.
+        f.write_str(std::any::type_name::<T>())
+    }
+}
+
+impl<'g, T: Plain, M> Part<'g, T, M> {
+    /// The value whose bytes these are: the caller has seen that they are enough.
+    #[inline]
+    pub(crate) const fn of(span: Span<'g>) -> Self {
+        Self { span, of: PhantomData, not_send: PhantomData }
+    }
+
+    /// A copy of the value.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> T {
+        const {
+            assert!(
+                size_of::<T>() <= MOST_BY_VALUE,
+                "too large to be copied as one value: use `get_boxed`, `with`, or parts of it"
+            );
+        }
+        let mut value = T::new_zeroed();
+        self.span.read(value.as_mut_bytes());
+        value
+    }
+
+    /// A copy of the value, in a box: for large ones.
+    #[must_use]
+    pub fn get_boxed(&self) -> Box<T> {
+        let mut value = boxed::<T>();
+        self.span.read(value.as_mut().as_mut_bytes());
+        value
+    }
+
+    /// What `look` says of a copy of the value.
+    #[inline]
+    pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        if size_of::<T>() <= MOST_ON_STACK {
+            let mut value = T::new_zeroed();
+            self.span.read(value.as_mut_bytes());
+            look(&value)
+        } else {
+            look(&self.get_boxed())
+        }
+    }
+
+    /// A [field](crate::field) of the value.
+    #[inline]
+    #[must_use]
+    pub const fn field<F: Plain>(&self, field: Field<T, F>) -> Part<'g, F, M> {
+        Part::of(self.span.on(field.offset()))
+    }
+}
+
+impl<'g, T: Plain> Part<'g, T, Writing> {
+    /// Writes the value.
+    #[inline]
+    pub fn set(&self, value: T) {
+        self.span.write(value.as_bytes());
+    }
+
+    /// Writes the value, which stays where it is: for large ones.
+    #[inline]
+    pub fn set_from(&self, value: &T) {
+        self.span.write(value.as_bytes());
+    }
+
+    /// Writes the value and returns what was there before.
+    #[inline]
+    pub fn replace(&self, value: T) -> T {
+        let before = self.get();
+        self.set(value);
+        before
+    }
+
+    /// Changes a copy of the value, and writes that back. If `change` panics, nothing is written.
+    #[inline]
+    pub fn with_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        if size_of::<T>() <= MOST_ON_STACK {
+            let mut value = T::new_zeroed();
+            self.span.read(value.as_mut_bytes());
+            let result = change(&mut value);
+            self.span.write(value.as_bytes());
+            result
+        } else {
+            let mut value = self.get_boxed();
+            let result = change(&mut value);
+            self.span.write(value.as_ref().as_bytes());
+            result
+        }
+    }
+
+    /// The address of the value, for those who want a reference and answer for it.
+    #[must_use]
+    pub fn door(self) -> Door<'g, T> {
+        const { assert!(align_of::<T>() <= 8) };
+        Door::new(NonNull::new(self.span.as_ptr().cast()).unwrap_or(NonNull::dangling()))
+    }
+}
+
+impl<'g, F: Plain, M, const N: usize> Part<'g, [F; N], M> {
+    /// The element with this index.
+    ///
+    /// # Errors
+    /// [`RegionError::OutOfBounds`] if there is none.
+    #[inline]
+    pub fn at(&self, index: usize) -> Result<Part<'g, F, M>, RegionError> {
+        self.as_slice().at(index)
+    }
+
+    /// The elements in this range.
+    ///
+    /// # Errors
+    /// [`RegionError::OutOfBounds`] if there are not so many.
+    pub fn slice(
+        &self,
+        range: impl std::ops::RangeBounds<usize>,
+    ) -> Result<Slice<'g, F, M>, RegionError> {
+        self.as_slice().slice(range)
+    }
+
+    /// All elements.
+    #[inline]
+    #[must_use]
+    pub const fn as_slice(&self) -> Slice<'g, F, M> {
+        Slice::of(self.span, N)
+    }
+}
+
+fn boxed<T: FromZeros>() -> Box<T> {
+    match T::new_box_zeroed() {
+        Ok(value) => value,
+        Err(_) => std::alloc::handle_alloc_error(Layout::new::<T>()),
+    }
+}
+
+/// The ways in which a guard lets its holder read what the lock protects, each as of a [`Part`].
+macro_rules! reads {
+    ([$($generics:tt)*] [$($array:tt)*] $guard:ty, $of_array:ty, $mode:ty) => {
+        impl<$($generics)*> $guard {
+            /// A copy of the data.
+            ///
+            /// # Panics
+            /// In a child made by `fork`, whose guard it is not.
+            #[inline]
+            #[must_use]
+            pub fn get(&self) -> T {
+                self.part().get()
+            }
+
+            /// A copy of the data, in a box: for large ones.
+            ///
+            /// # Panics
+            /// As for [`get`](Self::get).
+            #[must_use]
+            pub fn get_boxed(&self) -> Box<T> {
+                self.part().get_boxed()
+            }
+
+            /// What `look` says of a copy of the data.
+            ///
+            /// # Panics
+            /// As for [`get`](Self::get).
+            #[inline]
+            pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+                self.part().with(look)
+            }
+
+            /// A [field](crate::field) of the data.
+            #[inline]
+            #[must_use]
+            pub fn field<F: $crate::Plain>(
+                &self,
+                field: $crate::Field<T, F>,
+            ) -> $crate::Part<'_, F, $mode> {
+                self.part().field(field)
+            }
+        }
+
+        impl<$($array)*> $of_array {
+            /// The element with this index.
+            ///
+            /// # Errors
+            /// [`RegionError::OutOfBounds`](crate::RegionError::OutOfBounds) if there is none.
+            #[inline]
+            pub fn at(
+                &self,
+                index: usize,
+            ) -> Result<$crate::Part<'_, F, $mode>, $crate::RegionError> {
+                self.part().at(index)
+            }
+
+            /// The elements in this range.
+            ///
+            /// # Errors
+            /// [`RegionError::OutOfBounds`](crate::RegionError::OutOfBounds) if there are not so many.
+            pub fn slice(
+                &self,
+                range: impl ::std::ops::RangeBounds<usize>,
+            ) -> Result<$crate::Slice<'_, F, $mode>, $crate::RegionError> {
+                self.part().slice(range)
+            }
+        }
+    };
+}
+
+/// The ways in which a guard lets its holder write.
+macro_rules! writes {
+    ([$($generics:tt)*] $guard:ty) => {
+        impl<$($generics)*> $guard {
+            /// Writes the data.
+            ///
+            /// If this process was declared dead nothing is written, and freeing the lock says so.
+            #[inline]
+            pub fn set(&self, value: T) {
+                self.part().set(value);
+            }
+
+            /// Writes the data, which stay where they are: for large ones.
+            #[inline]
+            pub fn set_from(&self, value: &T) {
+                self.part().set_from(value);
+            }
+
+            /// Writes the data and returns what was there before.
+            ///
+            /// # Panics
+            /// As for [`get`](Self::get).
+            #[inline]
+            pub fn replace(&self, value: T) -> T {
+                self.part().replace(value)
+            }
+
+            /// Changes a copy of the data, and writes that back. If `change` panics, nothing is written.
+            ///
+            /// # Panics
+            /// As for [`get`](Self::get).
+            #[inline]
+            pub fn with_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+                self.part().with_mut(change)
+            }
+
+            /// The address of the data, for those who want a reference and answer for it: see
+            /// [`Door::into_mut`](crate::Door::into_mut).
+            #[must_use]
+            pub fn door(&mut self) -> $crate::Door<'_, T> {
+                self.part().door()
+            }
+        }
+    };
+}
+
+pub(crate) use {reads, writes};

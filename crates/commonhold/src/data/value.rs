@@ -1,0 +1,106 @@
+//! A value in the bytes of a region that no lock of ours protects.
+
+use std::{fmt, marker::PhantomData};
+
+use commonhold_window::Run;
+use yoke::Yokeable;
+
+use super::{Gate, Part, Plain, Reading, Span, Writing};
+use crate::{Access, Mapping, RegionError, mapping::Handle, region::MappedRegion};
+
+/// Where the value lies.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Found<'a> {
+    region: &'a MappedRegion,
+    offset: u64,
+    run: Run<'a>,
+}
+
+/// A value in the bytes of a region, found once: what the caller protects by a lock of its own choice, or by none.
+/// Others read and write it at any time. One of 8 bytes is read and written whole.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, Value};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-value-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let board = space.map_or_create("board", 4096)?;
+/// let heartbeat: Value<u64> = board.value(64)?;
+/// heartbeat.store(heartbeat.load() + 1)?;
+/// assert_eq!(board.get::<u64>(64)?, 1);
+/// # drop((heartbeat, board));
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Value<T> {
+    found: Handle<Found<'static>>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Value<T> {
+    fn clone(&self) -> Self {
+        Self { found: self.found.clone(), of: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Value<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Value<{}>", std::any::type_name::<T>())
+    }
+}
+
+impl<T: Plain> Value<T> {
+    pub(crate) fn of(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+        let found = mapping.found(|region| {
+            Ok(Found { region, offset, run: region.run(offset, size_of::<T>() as u64)? })
+        })?;
+        Ok(Self { found, of: PhantomData })
+    }
+
+    #[inline]
+    fn span(&self) -> Span<'_> {
+        let Found { region, run, .. } = self.found.get();
+        Span::new(*run, Gate::Region(region))
+    }
+
+    /// A copy of the value.
+    ///
+    /// # Panics
+    /// In a child made by `fork`.
+    #[inline]
+    #[must_use]
+    pub fn load(&self) -> T {
+        Part::<T, Reading>::of(self.span()).get()
+    }
+
+    /// Writes the value.
+    ///
+    /// # Errors
+    /// [`RegionError::ReadOnly`]; [`RegionError::Fenced`] if this process was declared dead,
+    /// [`RegionError::Forked`]. Nothing has been written then.
+    #[inline]
+    pub fn store(&self, value: T) -> Result<(), RegionError> {
+        let Found { region, offset, .. } = self.found.get();
+        if region.access() != Access::ReadWrite || !region.attachment().near().is_live_here() {
+            return Err(refused(region));
+        }
+        if !size_of::<T>().is_multiple_of(8) {
+            // The rest of its last word may be somebody else's.
+            return region.write(*offset, value.as_bytes());
+        }
+        Part::<T, Writing>::of(self.span()).set(value);
+        Ok(())
+    }
+}
+
+#[cold]
+fn refused(region: &MappedRegion) -> RegionError {
+    match region.writable() {
+        Err(error) => error,
+        Ok(()) if region.attachment().is_forked() => RegionError::Forked,
+        Ok(()) => RegionError::Fenced,
+    }
+}

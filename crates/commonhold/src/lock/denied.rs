@@ -1,0 +1,122 @@
+//! Why a lock was not taken, and of which lock that is said.
+
+use commonhold_layout::{Damage, LockWord, Offset, Owner, thread_word};
+use commonhold_sync::LockError as Core;
+
+use crate::{LockError, LockPlace, OwnerInfo, RegionError, region::MappedRegion};
+
+/// Where a lock lies: what an error says of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'a> {
+    pub(crate) region: &'a MappedRegion,
+    /// Of its word; `None`: it is the region's own.
+    pub(crate) at: Option<Offset>,
+}
+
+/// Why a lock was not taken, before it is known what to say of it.
+#[derive(Debug)]
+pub(crate) enum Denied {
+    Core(Core),
+    Region(Box<RegionError>),
+}
+
+/// An error, boxed so that what a cold path returns fits two registers.
+pub(crate) type Refusal = Box<LockError>;
+
+impl From<Core> for Denied {
+    fn from(error: Core) -> Self {
+        Self::Core(error)
+    }
+}
+
+impl From<RegionError> for Denied {
+    fn from(error: RegionError) -> Self {
+        Self::Region(Box::new(error))
+    }
+}
+
+impl Site<'_> {
+    /// What is to be said of the lock, and of `owner`.
+    #[cold]
+    pub(crate) fn place(self, owner: Option<Owner>) -> Box<LockPlace> {
+        Box::new(LockPlace {
+            region: self.region.name().to_owned(),
+            offset: self.at.map(|at| self.region.offset_of(at)),
+            owner: owner.map(|owner| self.who(owner)),
+        })
+    }
+
+    fn who(self, owner: Owner) -> OwnerInfo {
+        let mut info = OwnerInfo {
+            slot: owner.peer().get(),
+            thread: owner.thread().index(),
+            pid: None,
+            is_foreign: false,
+            name: String::new(),
+        };
+        let Ok(core) = self.region.attachment().core() else { return info };
+        let view = core.view();
+        if let Some(record) = view.last_record_of(owner) {
+            let (theirs, ours) = (record.identity, view.platform().identity());
+            info.pid = Some(theirs.pid).filter(|pid| *pid != 0);
+            info.is_foreign =
+                (theirs.boot, theirs.pid_namespace) != (ours.boot, ours.pid_namespace);
+            info.name = theirs.name.to_string();
+        }
+        info
+    }
+
+    /// Who has the lock, or left it, as its word says; in a forked child, where that is not mapped, nobody.
+    pub(crate) fn owner(self, look: impl FnOnce() -> LockWord) -> Option<Owner> {
+        let word = (!self.region.attachment().is_forked()).then(look)?;
+        word.owner().or(word.left_by())
+    }
+
+    /// What is to be said of a lock that was not taken. `owner` is who has it, or left it.
+    #[cold]
+    pub(crate) fn error(self, denied: Denied, owner: Option<Owner>) -> LockError {
+        let error = match denied {
+            Denied::Core(error) => error,
+            Denied::Region(error) => return (*error).into(),
+        };
+        match error {
+            Core::TimedOut => LockError::TimedOut(self.place(owner)),
+            Core::Deadlock => LockError::Deadlock(self.place(owner)),
+            Core::Unrecoverable => LockError::Unrecoverable(self.place(owner)),
+            Core::WriterDied => LockError::OwnerDied(self.place(owner)),
+            Core::PartyDied => LockError::ParticipantDied(self.place(owner)),
+            Core::TooManyReaders => {
+                let most = thread_word::READING_COUNT;
+                match self.at {
+                    Some(_) => RegionError::TooManyReadLocks { most }.into(),
+                    None => RegionError::TooManyReaders.into(),
+                }
+            }
+            Core::NothingSpent => RegionError::NothingSpent.into(),
+            Core::BarrierFull => RegionError::BarrierFull { parties: 0 }.into(),
+            Core::Fenced => self.not_ours(),
+        }
+    }
+
+    /// Whether this is the process that took the lock, and it still counts among the living. If not, what it wrote
+    /// last may have been dropped.
+    #[inline]
+    pub(crate) fn is_live(self) -> bool {
+        self.region.attachment().near().is_live_here()
+    }
+
+    /// Why what this thread holds is not its own any more.
+    #[cold]
+    pub(crate) fn not_ours(self) -> LockError {
+        let attachment = self.region.attachment();
+        if attachment.is_forked() {
+            LockError::Forked
+        } else if self.is_live() {
+            // Nobody takes a lock from the living: somebody has written over its word.
+            RegionError::Damaged(Damage::new("the word of a lock", self.at.map_or(0, Offset::get)))
+                .into()
+        } else {
+            LockError::Fenced
+        }
+    }
+}

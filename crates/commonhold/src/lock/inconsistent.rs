@@ -1,0 +1,125 @@
+//! A lock that is held although what it protects was left half changed.
+
+use std::{fmt, ops::Deref};
+
+use commonhold_sync::Release;
+
+use crate::{BoxError, LockError, LockPlace, LockResult, RepairFailed};
+
+/// What an exclusive guard can do besides: for [`Inconsistent`].
+pub(crate) trait Guard {
+    /// Says that what the lock protects is whole again.
+    fn set_consistent(&self) -> LockResult<()>;
+
+    /// Frees the lock.
+    fn free(self, how: Release) -> LockResult<()>;
+}
+
+/// The guards under which what a lock protects can be repaired. Nobody else can implement it.
+#[allow(private_bounds, reason = "what keeps others from implementing it")]
+pub trait Repairable: Guard {}
+
+impl<G: Guard> Repairable for G {}
+
+/// A lock that was taken in whatever state it was.
+#[derive(Debug)]
+#[must_use = "the lock is freed when this is dropped"]
+pub enum Recovered<G> {
+    /// What it protects is whole.
+    Consistent(G),
+    /// An owner died, or left, in the middle of a change.
+    Inconsistent(Inconsistent<G>),
+}
+
+/// A guard of a lock whose last owner died, or left, in the middle of a change. It is used like the guard itself, to
+/// look and to repair. Dropped, it leaves the lock inconsistent, for whoever can repair it.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Mutex, Recovered};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-inconsistent-{}", std::process::id());
+/// # let space = commonhold::Space::open_or_format(&url)?;
+/// let pair = space.record::<Mutex<[u64; 2]>>("pair")?;
+/// # { let guard = pair.lock()?; guard.at(0)?.set(7); guard.leave_inconsistent()?; }
+/// let guard = match pair.lock_recover()? {
+///     Recovered::Consistent(guard) => guard,
+///     Recovered::Inconsistent(guard) => {
+///         // Whoever had it wrote the first number, and died before it wrote the second.
+///         guard.at(1)?.set(guard.at(0)?.get());
+///         guard.mark_consistent()?
+///     }
+/// };
+/// assert_eq!(guard.get(), [7, 7]);
+/// # drop(guard);
+/// # drop(pair);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "the lock is freed, and stays inconsistent, when this is dropped"]
+pub struct Inconsistent<G> {
+    guard: G,
+    place: Box<LockPlace>,
+}
+
+impl<G: fmt::Debug> fmt::Debug for Inconsistent<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inconsistent")
+            .field("guard", &self.guard)
+            .field("place", &self.place)
+            .finish()
+    }
+}
+
+impl<G> Deref for Inconsistent<G> {
+    type Target = G;
+
+    fn deref(&self) -> &G {
+        &self.guard
+    }
+}
+
+impl<G> Inconsistent<G> {
+    pub(crate) const fn new(guard: G, place: Box<LockPlace>) -> Self {
+        Self { guard, place }
+    }
+
+    /// Which lock it is, and who left it so, as far as that is known.
+    pub const fn place(&self) -> &LockPlace {
+        &self.place
+    }
+}
+
+impl<G: Repairable> Inconsistent<G> {
+    /// Says that what the lock protects has been repaired.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if this process was declared dead meanwhile, [`LockError::Forked`].
+    pub fn mark_consistent(self) -> LockResult<G> {
+        self.guard.set_consistent()?;
+        Ok(self.guard)
+    }
+
+    /// Has `repair` repair what the lock protects. If that fails, or panics, the lock stays inconsistent.
+    ///
+    /// # Errors
+    /// [`LockError::RepairFailed`], and as for [`mark_consistent`](Self::mark_consistent). The lock is free then.
+    pub fn repair(self, repair: impl FnOnce(&G) -> Result<(), BoxError>) -> LockResult<G> {
+        match repair(&self.guard) {
+            Ok(()) => self.mark_consistent(),
+            Err(error) => {
+                Err(LockError::RepairFailed(Box::new(RepairFailed { place: *self.place, error })))
+            }
+        }
+    }
+
+    /// Gives the lock up: nobody can take it any more, until somebody resets it after making anew what it protects.
+    ///
+    /// # Errors
+    /// As for [`mark_consistent`](Self::mark_consistent).
+    pub fn give_up(self) -> LockResult<()> {
+        self.guard.free(Release::GivenUp)
+    }
+}

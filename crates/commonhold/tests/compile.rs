@@ -1,0 +1,314 @@
+//! What must compile, and what must not, in editions 2021 and 2024.
+//!
+//! The cases are the examples of the documentation of this crate, with README's; those that are there for nothing else
+//! stand in `src/lock/misuse.rs`. rustdoc builds examples in one edition, and of those that must not compile it takes
+//! any error for the expected one, unless the compiler is a nightly. Here each example is a program of a package that
+//! depends on this crate as others do, one package for each edition, and one `cargo check` says what is wrong with all of
+//! them.
+//!
+//! What only a build finds (E0080, a value that is too large) must pass here: then nothing else is wrong with it, and
+//! rustdoc builds it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say so by panicking")]
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+const EDITIONS: [&str; 2] = ["2021", "2024"];
+/// Errors of a build that checking does not see.
+const OF_A_BUILD: &str = "E0080";
+/// Begins the line of an example that has the beginning of the expected error's message.
+const MESSAGE: &str = "// error: ";
+
+/// What a compiler is to say of an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Expected {
+    Nothing,
+    /// Errors with this code, and no others.
+    Code(String),
+    /// Errors whose messages begin like this, and no others.
+    Message(String),
+}
+
+/// An error that a compiler found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    code: Option<String>,
+    message: String,
+}
+
+impl Expected {
+    fn is_met_by(&self, found: &Found) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Code(code) => found.code.as_ref() == Some(code),
+            Self::Message(message) => found.message.starts_with(message),
+        }
+    }
+
+    /// What is wrong with what was found, if anything.
+    fn complaint(&self, compiled: bool, found: &[Found]) -> Option<String> {
+        if *self == Self::Nothing {
+            return (!compiled || !found.is_empty())
+                .then(|| format!("does not compile: {found:?}"));
+        }
+        if compiled || found.is_empty() {
+            return Some(format!("compiles, and should not: {self:?}"));
+        }
+        let met = found.iter().all(|found| self.is_met_by(found));
+        (!met).then(|| format!("does not compile, but not for {self:?}: {found:?}"))
+    }
+}
+
+#[derive(Debug)]
+struct Example {
+    /// The file and the line that it begins in.
+    place: String,
+    program: String,
+    /// `None`: all.
+    edition: Option<String>,
+    expected: Expected,
+}
+
+impl Example {
+    /// Reads an example from what stands after its opening fence, and the lines up to the closing one. `None`: it is not
+    /// Rust.
+    fn read(place: String, tags: &str, lines: &[&str]) -> Option<Self> {
+        let (mut edition, mut code, mut fails) = (None, None, false);
+        for tag in tags.split(',').filter(|tag| !tag.is_empty()) {
+            match tag {
+                "rust" | "no_run" => {}
+                "compile_fail" => fails = true,
+                _ if tag.starts_with("edition") => edition = tag.strip_prefix("edition"),
+                _ if tag.starts_with('E') => code = Some(tag),
+                _ => return None,
+            }
+        }
+        let program = program(lines);
+        let message = program.lines().find_map(|line| line.trim().strip_prefix(MESSAGE));
+        let expected = match (fails, code, message) {
+            (false, None, None) | (true, Some(OF_A_BUILD), None) => Expected::Nothing,
+            (true, Some(code), None) => Expected::Code(code.to_owned()),
+            (true, None, Some(message)) => Expected::Message(message.to_owned()),
+            _ => panic!("{place}: it must be said by which error it does not compile"),
+        };
+        Some(Self { place, program, edition: edition.map(str::to_owned), expected })
+    }
+
+    fn is_for(&self, edition: &str) -> bool {
+        self.edition.as_ref().is_none_or(|only| only == edition)
+    }
+
+    /// The name of its program, in all editions another.
+    fn target(&self, edition: &str) -> String {
+        let place = self.place.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_");
+        format!("{place}_{edition}")
+    }
+}
+
+/// The whole program of an example, as rustdoc makes it.
+fn program(lines: &[&str]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let shown = match line.trim() {
+            "#" => "",
+            trimmed if trimmed.starts_with("##") => &trimmed[1..],
+            trimmed => trimmed.strip_prefix("# ").unwrap_or(line),
+        };
+        writeln!(text, "{shown}").unwrap();
+    }
+    if text.contains("fn main(") { text } else { format!("fn main() {{\n{text}}}\n") }
+}
+
+/// The examples in the documentation of a Rust file, or in a page.
+fn examples_in(place: &str, text: &str) -> Vec<Example> {
+    let is_page = !place.ends_with(".rs");
+    let documented = |line| {
+        let trimmed = str::trim_start(line);
+        let comment = trimmed.strip_prefix("//!").or_else(|| trimmed.strip_prefix("///"));
+        comment.map(|text| text.strip_prefix(' ').unwrap_or(text))
+    };
+    let mut examples = Vec::new();
+    let mut open: Option<(usize, String, Vec<&str>)> = None;
+    for (number, line) in text.lines().enumerate() {
+        let Some(line) = (if is_page { Some(line) } else { documented(line) }) else { continue };
+        open = match (line.trim().strip_prefix("```"), open) {
+            (Some(tags), None) => Some((number + 1, tags.to_owned(), Vec::new())),
+            (Some(_), Some((begins, tags, lines))) => {
+                examples.extend(Example::read(format!("{place}:{begins}"), &tags, &lines));
+                None
+            }
+            (None, Some((begins, tags, mut lines))) => {
+                lines.push(line);
+                Some((begins, tags, lines))
+            }
+            (None, None) => None,
+        };
+    }
+    assert!(open.is_none(), "{place}: an example that does not end");
+    examples
+}
+
+/// The Rust files below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension() == Some(OsStr::new("rs")) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn all_examples() -> Vec<Example> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = sources(&package.join("src"));
+    files.push(package.join("../../README.md"));
+    let of = |path: &PathBuf| {
+        let place = path.strip_prefix(package).unwrap().display().to_string();
+        examples_in(place.trim_start_matches("../"), &fs::read_to_string(path).unwrap())
+    };
+    files.iter().flat_map(of).collect()
+}
+
+/// A workspace with a package for each edition, whose programs are the examples.
+fn lay_out(workspace: &Path, examples: &[Example]) {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::create_dir_all(workspace).unwrap();
+    let members = "[workspace]\nresolver = \"3\"\nmembers = [\"2021\", \"2024\"]\n";
+    fs::write(workspace.join("Cargo.toml"), members).unwrap();
+    // The same versions of everything, so that nothing has to be fetched.
+    fs::copy(package.join("../../Cargo.lock"), workspace.join("Cargo.lock")).unwrap();
+    for edition in EDITIONS {
+        let member = workspace.join(edition);
+        // What an earlier run has left.
+        let _ = fs::remove_dir_all(&member);
+        fs::create_dir_all(member.join("src/bin")).unwrap();
+        let manifest = format!(
+            "[package]\nname = \"edition-{edition}\"\nversion = \"0.0.0\"\nedition = \"{edition}\"\n\n\
+             [dependencies]\ncommonhold = {{ path = {package:?} }}\nanyhow = \"1\"\n"
+        );
+        fs::write(member.join("Cargo.toml"), manifest).unwrap();
+        for example in examples.iter().filter(|example| example.is_for(edition)) {
+            let file = format!("src/bin/{}.rs", example.target(edition));
+            fs::write(member.join(file), &example.program).unwrap();
+        }
+    }
+}
+
+/// What a compiler said of each program: which compiled, and what was found in the others.
+#[derive(Debug, Default)]
+struct Said {
+    compiled: HashSet<String>,
+    found: HashMap<String, Vec<Found>>,
+}
+
+impl Said {
+    /// Reads what Cargo prints, a line for each message.
+    fn read(output: &str) -> Self {
+        let mut said = Self::default();
+        for line in output.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let Some(name) = line["target"]["name"].as_str().map(str::to_owned) else { continue };
+            let message = &line["message"];
+            match line["reason"].as_str() {
+                Some("compiler-artifact") => {
+                    said.compiled.insert(name);
+                }
+                Some("compiler-message") if message["level"] == "error" => {
+                    let code = message["code"]["code"].as_str().map(str::to_owned);
+                    let message = message["message"].as_str().unwrap().to_owned();
+                    // Not one itself, but how many there were.
+                    if !message.starts_with("aborting due to") {
+                        said.found.entry(name).or_default().push(Found { code, message });
+                    }
+                }
+                _ => {}
+            }
+        }
+        said
+    }
+}
+
+#[test]
+fn what_must_compile_does_in_every_edition_and_what_must_not_fails_as_it_should() {
+    let examples = all_examples();
+    let workspace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("editions");
+    lay_out(&workspace, &examples);
+    let mut check = Command::new(env!("CARGO"));
+    check.current_dir(&workspace).env("CARGO_TARGET_DIR", workspace.join("target"));
+    check.args(["check", "--workspace", "--bins", "--offline", "--keep-going", "--quiet"]);
+    let output = check.arg("--message-format=json").output().unwrap();
+    let said = Said::read(&String::from_utf8(output.stdout).unwrap());
+    let mut wrong = String::new();
+    for edition in EDITIONS {
+        let cases = || examples.iter().filter(|example| example.is_for(edition));
+        let failing = cases().filter(|example| example.expected != Expected::Nothing).count();
+        assert!(failing > 0 && failing < cases().count(), "the examples were not found");
+        for example in cases() {
+            let target = example.target(edition);
+            let found = said.found.get(&target).map_or(&[][..], Vec::as_slice);
+            let compiled = said.compiled.contains(&target);
+            if let Some(complaint) = example.expected.complaint(compiled, found) {
+                writeln!(wrong, "{}, edition {edition}: {complaint}", example.place).unwrap();
+            }
+        }
+    }
+    if said.found.is_empty() {
+        wrong += &String::from_utf8_lossy(&output.stderr);
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+fn found(code: Option<&str>, message: &str) -> Found {
+    Found { code: code.map(str::to_owned), message: message.to_owned() }
+}
+
+#[test]
+fn an_example_that_fails_for_another_reason_or_for_one_more_or_not_at_all_is_complained_of() {
+    let moved = found(Some("E0382"), "use of moved value");
+    let typo = found(None, "expected `;`");
+    let code = Expected::Code("E0382".to_owned());
+    assert_eq!(code.complaint(false, &[moved.clone(), moved.clone()]), None);
+    for (compiled, errors) in
+        [(true, vec![]), (false, vec![]), (false, vec![typo.clone()]), (false, vec![moved, typo])]
+    {
+        assert!(code.complaint(compiled, &errors).is_some(), "{compiled}, {errors:?}");
+        assert_eq!(Expected::Nothing.complaint(compiled, &errors).is_none(), compiled);
+    }
+    let message = Expected::Message("future cannot be sent".to_owned());
+    let sent = found(None, "future cannot be sent between threads safely");
+    assert_eq!(message.complaint(false, std::slice::from_ref(&sent)), None);
+    assert!(
+        message.complaint(false, &[sent, found(Some("E0382"), "use of moved value")]).is_some()
+    );
+}
+
+#[test]
+fn examples_are_read_as_rustdoc_reads_them() {
+    let text = "//! About it:\n//! ```\n//! # use a::B;\n//! let b = B;\n//! ```\n\
+                /// ```compile_fail,E0597,edition2021\n/// fn main() {}\n/// ```\n\
+                /// ```text\n/// none\n/// ```\n\
+                /// ```compile_fail,E0080\n/// #![deny(unused)]\n/// ```\n";
+    let [plain, fails, build] = &examples_in("src/a.rs", text)[..] else { panic!("not three") };
+    assert_eq!((plain.place.as_str(), &plain.expected), ("src/a.rs:2", &Expected::Nothing));
+    assert_eq!(plain.program, "fn main() {\nuse a::B;\nlet b = B;\n}\n");
+    assert!(plain.is_for("2021") && plain.is_for("2024"));
+    assert_eq!(fails.expected, Expected::Code("E0597".to_owned()));
+    assert_eq!(fails.program, "fn main() {}\n");
+    assert!(fails.is_for("2021") && !fails.is_for("2024"));
+    assert_eq!(build.expected, Expected::Nothing);
+    let page = "```rust,no_run\nfn main() {}\n```\n```sh\nls\n```\n";
+    assert_eq!(examples_in("README.md", page).len(), 1);
+}

@@ -1,0 +1,190 @@
+//! The mutex: what the next owner is told of those before it, and what becomes of one that nobody repairs.
+
+use std::sync::atomic::Ordering;
+
+use commonhold_layout::{LockFlags, LockWord};
+use commonhold_sync::{LockError, Mutex, Park, Release, Taken, Wake};
+
+use crate::script::{World, told_of};
+
+const CLEAN: Result<Taken, LockError> = Ok(Taken::Clean);
+
+fn mutex(world: &World) -> Mutex<'_> {
+    Mutex::new(&world.words[0], World::at(0))
+}
+
+fn take(world: &World, peer: usize) -> Result<Taken, LockError> {
+    mutex(world).try_lock(&world.me(peer), world)
+}
+
+fn free(world: &World, peer: usize, how: Release) {
+    mutex(world).unlock(&world.me(peer), world, how).unwrap();
+}
+
+/// The mutex is thread 0's, which is dead.
+fn held_by_the_dead() -> World {
+    let world = World::new();
+    assert_eq!(take(&world, 0), CLEAN);
+    world.kill(0);
+    world
+}
+
+/// The story: whoever came, and looked without repairing, was itself named to the next as the one that had died.
+#[test]
+fn one_that_died_is_named_to_all_that_only_look_until_somebody_has_repaired_it() {
+    let world = held_by_the_dead();
+    for peer in [1, 2, 3, 1] {
+        assert_eq!(take(&world, peer), Ok(told_of(0)));
+        free(&world, peer, Release::unchanged(told_of(0)));
+        assert!(!mutex(&world).look().is_owned());
+    }
+    assert_eq!(take(&world, 2), Ok(told_of(0)));
+    mutex(&world).mark_consistent(&world.me(2)).unwrap();
+    free(&world, 2, Release::Done);
+    assert_eq!(mutex(&world).look(), LockWord::FREE);
+    assert_eq!(take(&world, 3), CLEAN);
+    free(&world, 3, Release::unchanged(Taken::Clean));
+    assert_eq!(mutex(&world).look(), LockWord::FREE);
+}
+
+/// The story: whoever forgot to say that it had repaired nothing lost the mutex for everybody, and for ever.
+#[test]
+fn who_frees_an_unrepaired_mutex_as_if_nothing_were_amiss_is_named_to_the_next() {
+    for how in [Release::Done, Release::Inconsistent] {
+        let world = held_by_the_dead();
+        let mut told = 0;
+        for peer in [1, 2, 3] {
+            assert_eq!(take(&world, peer), Ok(told_of(told)));
+            free(&world, peer, how);
+            told = peer;
+        }
+        assert_eq!(take(&world, 1), Ok(told_of(3)));
+    }
+}
+
+#[test]
+fn who_was_told_and_dies_is_named_itself() {
+    let world = held_by_the_dead();
+    assert_eq!(take(&world, 1), Ok(told_of(0)));
+    world.kill(1);
+    assert_eq!(take(&world, 2), Ok(told_of(1)));
+}
+
+#[test]
+fn one_that_left_a_mutex_inconsistent_does_not_own_it_and_may_take_it_again() {
+    let world = World::new();
+    assert_eq!(take(&world, 0), CLEAN);
+    free(&world, 0, Release::Inconsistent);
+    assert_eq!(mutex(&world).unlock(&world.me(0), &world, Release::Done), Err(LockError::Fenced));
+    assert_eq!(mutex(&world).mark_consistent(&world.me(0)), Err(LockError::Fenced));
+    assert_eq!(take(&world, 0), Ok(told_of(0)));
+    // Dead by now, which is nothing to a mutex that it does not have.
+    free(&world, 0, Release::Inconsistent);
+    world.kill(0);
+    assert_eq!(take(&world, 1), Ok(told_of(0)));
+    assert_eq!((world.slept.get(), world.looks.get()), (0, 0));
+}
+
+#[test]
+fn a_mutex_that_was_given_up_is_nobodys_whoever_knocks_until_it_is_reset() {
+    for repaired in [false, true] {
+        let world = held_by_the_dead();
+        assert_eq!(take(&world, 1), Ok(told_of(0)));
+        if repaired {
+            mutex(&world).mark_consistent(&world.me(1)).unwrap();
+        }
+        free(&world, 1, Release::GivenUp);
+        for peer in [1, 2, 3] {
+            assert_eq!(take(&world, peer), Err(LockError::Unrecoverable));
+            let waited = mutex(&world).lock(&world.me(peer), &world, None);
+            assert_eq!(waited, Err(LockError::Unrecoverable));
+        }
+        assert_eq!(mutex(&world).look().left_by(), Some(world.me(1).owner()));
+        assert_eq!(world.slept.get(), 0);
+        mutex(&world).reset(&world).unwrap();
+        assert_eq!(take(&world, 2), CLEAN);
+    }
+}
+
+#[test]
+fn a_mutex_that_is_given_up_wakes_all_that_sleep_and_one_that_is_freed_one() {
+    let ends = [
+        (Release::Done, Wake::One, CLEAN),
+        (Release::Inconsistent, Wake::One, Ok(told_of(0))),
+        (Release::AsFound(None), Wake::One, Ok(Taken::OwnerDied(None))),
+        (Release::GivenUp, Wake::All, Err(LockError::Unrecoverable)),
+    ];
+    for (how, wake, told) in ends {
+        let world = World::new();
+        assert_eq!(take(&world, 0), CLEAN);
+        world.then(move |world| {
+            free(world, 0, how);
+            assert_eq!(*world.woken.borrow(), [wake]);
+        });
+        assert_eq!(mutex(&world).lock(&world.me(1), &world, None), told);
+        assert!(world.is_nothing_pending());
+    }
+}
+
+/// A starving waiter is still there when the owner before it has left the mutex.
+#[test]
+fn who_leaves_a_mutex_keeps_its_place_for_one_that_starves() {
+    for how in [Release::Done, Release::Inconsistent, Release::AsFound(None)] {
+        let world = World::new();
+        assert_eq!(take(&world, 0), CLEAN);
+        let starving = LockFlags::STARVING.with(LockFlags::WAITERS);
+        let word = mutex(&world).look().with_flags(starving).word();
+        world.words[0].store(word, Ordering::Relaxed);
+        free(&world, 0, how);
+        let left = mutex(&world).look();
+        assert!(left.flags().contains(LockFlags::STARVING) && !left.is_owned());
+        assert!(!left.flags().contains(LockFlags::WAITERS));
+    }
+}
+
+#[test]
+fn one_that_is_declared_dead_while_it_waits_leaves_the_name_that_it_would_have_been_told() {
+    let world = World::new();
+    assert_eq!(take(&world, 0), CLEAN);
+    world.then(|world| {
+        free(world, 0, Release::Inconsistent);
+        world.fence(1);
+    });
+    assert_eq!(mutex(&world).lock(&world.me(1), &world, None), Err(LockError::Fenced));
+    assert_eq!(take(&world, 2), Ok(told_of(0)));
+}
+
+/// The story: one that was declared dead in the middle of a change, and came again, freed the mutex as if the change
+/// had been whole.
+#[test]
+fn one_that_was_declared_dead_and_locks_again_what_it_has_hides_nothing_of_its_change() {
+    let world = World::new();
+    assert_eq!(take(&world, 0), CLEAN);
+    world.fence(0);
+    assert_eq!(take(&world, 0), Err(LockError::Fenced));
+    assert_eq!(take(&world, 1), Ok(told_of(0)));
+}
+
+/// What no program writes: the word of one that left, without any flag, and one of a thread that does not exist.
+#[test]
+fn words_that_no_program_leaves_lock_nobody_out_for_ever() {
+    let owner = World::new().me(3).owner();
+    let left = LockWord::left(owner, LockFlags::NONE).word();
+    for (word, told) in [
+        (left, CLEAN),
+        (left | 1 << 29, Ok(told_of(3))),
+        (left & 0xffff_ffff, CLEAN),
+        (left | 1 << 30, Err(LockError::Unrecoverable)),
+        (1 << 29, Ok(Taken::OwnerDied(None))),
+    ] {
+        let world = World::new();
+        world.words[0].store(word, Ordering::Relaxed);
+        assert_eq!(mutex(&world).lock(&world.me(0), &world, Some(world.now())), told, "{word:#x}");
+    }
+    let world = World::new();
+    world.words[0].store(5 << 32 | 0x4003, Ordering::Relaxed);
+    let Ok(Taken::OwnerDied(Some(nobody))) = take(&world, 0) else { panic!("its owner is dead") };
+    free(&world, 0, Release::AsFound(Some(nobody)));
+    assert!(!mutex(&world).look().is_owned());
+    assert!(take(&world, 1).unwrap().is_owner_died());
+}

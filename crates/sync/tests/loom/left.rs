@@ -1,0 +1,135 @@
+//! Locks that were left in the middle of a change, or given up: who hears of it, and that nobody sleeps for ever.
+
+use commonhold_layout::LockWord;
+use commonhold_sync::{LockError, Mutex, Release, RwLock, Taken};
+use loom::{sync::Arc, thread};
+
+use crate::world::{World, check};
+
+fn mutex(world: &World) -> Mutex<'_> {
+    Mutex::new(&world.words[0], World::at(0))
+}
+
+fn rwlock(world: &World) -> RwLock<'_, &World> {
+    RwLock::new(world.words.first_chunk().unwrap(), World::at(0), 77, world)
+}
+
+/// A world in which thread 2 has died with the mutex.
+fn held_by_the_dead() -> Arc<World> {
+    let world = World::new();
+    mutex(&world).lock(&world.me(2), &*world, None).map(drop).unwrap();
+    world.write_data();
+    world.fence(2);
+    world
+}
+
+/// Takes the mutex, and frees it as `how` says, if it can be had.
+fn turn(world: &World, peer: usize, how: impl Fn(Taken) -> Release) -> Result<Taken, LockError> {
+    let me = world.me(peer);
+    let taken = mutex(world).lock(&me, world, None)?;
+    world.write_data();
+    mutex(world).unlock(&me, world, how(taken)).unwrap();
+    Ok(taken)
+}
+
+/// Two threads that contend for what the dead had, each of which frees it so. What they were told.
+fn contend(world: &Arc<World>, how: fn(Taken) -> Release) -> [Result<Taken, LockError>; 2] {
+    let other = Arc::clone(world);
+    let waiter = thread::spawn(move || turn(&other, 1, how));
+    let mine = turn(world, 0, how);
+    [mine, waiter.join().unwrap()]
+}
+
+fn nothing_is_pending(world: &World) {
+    for slot in &world.slots {
+        let pending = &slot[commonhold_layout::thread_word::PENDING];
+        let pending = pending.load(commonhold_window::atomic::Ordering::SeqCst);
+        assert_eq!(pending, 0, "nothing is pending");
+    }
+}
+
+#[test]
+fn two_that_only_look_at_what_the_dead_had_are_both_told_of_it_and_so_is_the_next() {
+    check(4, || {
+        let world = held_by_the_dead();
+        assert_eq!(contend(&world, Release::unchanged), [Ok(World::told_of(2)); 2]);
+        assert_eq!(turn(&world, 0, Release::unchanged), Ok(World::told_of(2)));
+        nothing_is_pending(&world);
+    });
+}
+
+#[test]
+fn of_two_that_repair_nothing_the_second_is_told_of_the_first() {
+    check(4, || {
+        let world = held_by_the_dead();
+        let told = contend(&world, |_| Release::Done);
+        let orders = [[2, 0], [1, 2]].map(|names| names.map(|peer| Ok(World::told_of(peer))));
+        assert!(orders.contains(&told), "{told:?}");
+        nothing_is_pending(&world);
+    });
+}
+
+#[test]
+fn of_two_that_give_up_what_the_dead_had_the_first_locks_the_other_out() {
+    check(4, || {
+        let world = held_by_the_dead();
+        let mut ends = contend(&world, |_| Release::GivenUp);
+        ends.sort_by_key(Result::is_err);
+        assert_eq!(ends, [Ok(World::told_of(2)), Err(LockError::Unrecoverable)]);
+        nothing_is_pending(&world);
+        assert_eq!(mutex(&world).reset(&*world), Ok(()));
+        assert_eq!(mutex(&world).look(), LockWord::FREE);
+    });
+}
+
+/// The owner frees the mutex, and takes it again before those that it has woken come: then its word does not say that
+/// others still sleep.
+#[test]
+fn nobody_sleeps_on_beside_a_mutex_that_was_given_up() {
+    check(3, || {
+        let world = World::new();
+        let me = world.me(0);
+        mutex(&world).lock(&me, &*world, None).map(drop).unwrap();
+        let waiters = [1, 2].map(|peer| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || turn(&world, peer, |_| Release::Done))
+        });
+        mutex(&world).unlock(&me, &*world, Release::Done).unwrap();
+        assert_eq!(turn(&world, 0, |_| Release::GivenUp), Ok(Taken::Clean));
+        for waiter in waiters {
+            let end = waiter.join().unwrap();
+            assert!([Ok(Taken::Clean), Err(LockError::Unrecoverable)].contains(&end), "{end:?}");
+        }
+        nothing_is_pending(&world);
+    });
+}
+
+/// The story: the reader that was woken found the lock given up, and let the one that slept beside it sleep.
+#[test]
+fn no_reader_sleeps_on_beside_a_lock_that_was_given_up() {
+    check(3, || {
+        let world = World::new();
+        let me = world.me(0);
+        rwlock(&world).write(&me, &*world, None).map(drop).unwrap();
+        let readers = [1, 2].map(|peer| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                let me = world.me(peer);
+                let (taken, hold) = rwlock(&world).read(&me, &*world, None)?;
+                world.read_data();
+                rwlock(&world).unread(&me, &*world, hold).unwrap();
+                Ok(taken)
+            })
+        });
+        rwlock(&world).unwrite(&me, &*world, Release::Done).unwrap();
+        if rwlock(&world).write(&me, &*world, Some(0)).is_ok() {
+            world.write_data();
+            rwlock(&world).unwrite(&me, &*world, Release::GivenUp).unwrap();
+        }
+        for reader in readers {
+            let end = reader.join().unwrap();
+            assert!([Ok(Taken::Clean), Err(LockError::Unrecoverable)].contains(&end), "{end:?}");
+        }
+        nothing_is_pending(&world);
+    });
+}
