@@ -27,6 +27,8 @@ mod locks;
 mod misuse;
 mod open;
 mod regions;
+mod shapes;
+mod shapes_data;
 mod spaces;
 mod stress;
 mod stress_waits;
@@ -60,6 +62,8 @@ const ROLES: &[&[support::Role]] = &[
     killed_readers::ROLES,
     locks::ROLES,
     regions::ROLES,
+    shapes::ROLES,
+    shapes_data::ROLES,
     spaces::ROLES,
     thread_ends::ROLES,
     stress_worker::ROLES,
