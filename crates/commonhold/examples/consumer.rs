@@ -16,10 +16,10 @@ fn main() -> Result<(), Failure> {
     let ring = Ring::open()?;
     println!("consuming up to record {count}, as process {}", std::process::id());
     while ring.read()? < count {
-        let guard = lock_when(&ring, ring.record_written()?, |ring| Ok(!ring.is_empty()?))?;
+        let guard = lock_when(&ring, &ring.record_written, |ring| Ok(!ring.is_empty()?))?;
         let record = ring.pop()?;
         guard.unlock()?;
-        ring.record_read()?.signal()?;
+        ring.record_read.signal()?;
         if record != Record::new(record.number) {
             return Err(format!("half a record: {record:?}").into());
         }

@@ -25,7 +25,7 @@ fn main() -> Result<(), Failure> {
     let ring = Ring::open()?;
     println!("producing up to record {count}, as process {}", std::process::id());
     loop {
-        let guard = lock_when(&ring, ring.record_read()?, |ring| Ok(!ring.is_full()?))?;
+        let guard = lock_when(&ring, &ring.record_read, |ring| Ok(!ring.is_full()?))?;
         let number = ring.written()?;
         if number >= count {
             break;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Failure> {
             }
         })?;
         guard.unlock()?;
-        ring.record_written()?.signal()?;
+        ring.record_written.signal()?;
         println!("wrote record {number}");
     }
     println!("done");

@@ -13,8 +13,9 @@
 
 use std::{error::Error, time::Duration};
 
-use commonhold::{Event, LockError, Mapping, RawMutexGuard, RegionError, Space};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use commonhold::{
+    Event, LockError, LockResult, Mapping, RawMutex, RawMutexGuard, RegionError, Space, plain,
+};
 
 const REGION: &str = "ring";
 const MUTEX: u64 = 0;
@@ -28,13 +29,14 @@ const RECORD_BYTES: u64 = size_of::<Record>() as u64;
 
 pub(crate) type Failure = Box<dyn Error>;
 
-/// What goes through the ring. Any bit pattern is a record, so it can be read from shared bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub(crate) struct Record {
-    pub(crate) number: u64,
-    /// The number, squared: a half-written record would show.
-    pub(crate) square: u64,
+plain! {
+    /// What goes through the ring. Any bit pattern is a record, so it can be read from shared bytes.
+    #[derive(PartialEq, Eq)]
+    pub(crate) struct Record {
+        pub(crate) number: u64,
+        /// The number, squared: a half-written record would show.
+        pub(crate) square: u64,
+    }
 }
 
 impl Record {
@@ -43,7 +45,12 @@ impl Record {
     }
 }
 
-pub(crate) struct Ring(Mapping);
+pub(crate) struct Ring {
+    mapping: Mapping,
+    mutex: RawMutex,
+    pub(crate) record_written: Event,
+    pub(crate) record_read: Event,
+}
 
 impl Ring {
     /// Finds the ring of the space that `COMMONHOLD_SPACE` names, or makes it: who comes first, does.
@@ -51,46 +58,46 @@ impl Ring {
         let url = std::env::var("COMMONHOLD_SPACE").unwrap_or_else(|_| "shm:default".to_owned());
         let space = Space::open_or_format(&url)?;
         // New regions are zero: a free mutex, two events, and an empty ring.
-        Ok(Self(space.map_or_create(REGION, RECORDS + SLOTS * RECORD_BYTES)?))
+        let mapping = space.map_or_create(REGION, RECORDS + SLOTS * RECORD_BYTES)?;
+        Ok(Self {
+            mutex: mapping.mutex(MUTEX)?,
+            record_written: mapping.event(RECORD_WRITTEN)?,
+            record_read: mapping.event(RECORD_READ)?,
+            mapping,
+        })
     }
 
     /// Takes the mutex, and repairs the ring if its last owner died.
-    pub(crate) fn lock(&self) -> Result<RawMutexGuard<'_>, Failure> {
-        match self.0.mutex(MUTEX)?.lock() {
-            Ok(guard) => Ok(guard),
-            Err(LockError::OwnerDied(guard)) => {
-                let number = self.written()?;
-                println!("the other side died; rolling record {number} back");
-                self.0.set(slot(number), &Record::new(0))?;
-                guard.mark_consistent()?;
-                Ok(guard)
-            }
-            Err(error) => Err(error.to_string().into()),
-        }
+    fn lock(&self) -> LockResult<RawMutexGuard<'_>> {
+        self.mutex.lock_repairing(|_| {
+            let number = self.written()?;
+            println!("the other side died; rolling record {number} back");
+            Ok(self.mapping.set(slot(number), &Record::new(0))?)
+        })
     }
 
     pub(crate) fn written(&self) -> Result<u64, RegionError> {
-        self.0.get(WRITTEN)
+        self.mapping.get(WRITTEN)
     }
 
     pub(crate) fn read(&self) -> Result<u64, RegionError> {
-        self.0.get(READ)
+        self.mapping.get(READ)
     }
 
     /// Writes the next record, in two halves, and then makes it count. Only under the lock.
     pub(crate) fn push(&self, record: Record, between: impl FnOnce()) -> Result<(), RegionError> {
         let at = slot(self.written()?);
-        self.0.set(at, &record.number)?;
+        self.mapping.set(at, &record.number)?;
         between();
-        self.0.set(at + 8, &record.square)?;
-        self.0.set(WRITTEN, &(self.written()? + 1))
+        self.mapping.set(at + 8, &record.square)?;
+        self.mapping.set(WRITTEN, &(self.written()? + 1))
     }
 
     /// Reads the oldest record that has not been read. Only under the lock.
     pub(crate) fn pop(&self) -> Result<Record, RegionError> {
         let number = self.read()?;
-        let record = self.0.get(slot(number))?;
-        self.0.set(READ, &(number + 1))?;
+        let record = self.mapping.get(slot(number))?;
+        self.mapping.set(READ, &(number + 1))?;
         Ok(record)
     }
 
@@ -101,14 +108,6 @@ impl Ring {
     pub(crate) fn is_empty(&self) -> Result<bool, RegionError> {
         Ok(self.written()? == self.read()?)
     }
-
-    pub(crate) fn record_written(&self) -> Result<Event<'_>, RegionError> {
-        self.0.event(RECORD_WRITTEN)
-    }
-
-    pub(crate) fn record_read(&self) -> Result<Event<'_>, RegionError> {
-        self.0.event(RECORD_READ)
-    }
 }
 
 const fn slot(number: u64) -> u64 {
@@ -118,9 +117,9 @@ const fn slot(number: u64) -> u64 {
 /// Takes the lock when `ready` holds under it; sleeps on the event in between.
 pub(crate) fn lock_when<'a>(
     ring: &'a Ring,
-    event: Event<'_>,
+    event: &Event,
     ready: impl Fn(&Ring) -> Result<bool, RegionError>,
-) -> Result<RawMutexGuard<'a>, Failure> {
+) -> LockResult<RawMutexGuard<'a>> {
     loop {
         // First the number, then the look: what happens in between is not missed.
         let seen = event.sequence();
@@ -129,6 +128,10 @@ pub(crate) fn lock_when<'a>(
             return Ok(guard);
         }
         drop(guard);
-        event.wait(seen, Some(Duration::from_secs(1)))?;
+        // Whoever should signal may be dead, with its record in place.
+        match event.wait_for(seen, Duration::from_secs(1)) {
+            Ok(_) | Err(LockError::TimedOut(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
