@@ -32,6 +32,7 @@ mod file;
 mod file_pager;
 mod fork;
 mod gate;
+mod glance;
 mod heart;
 mod holder;
 mod kind;

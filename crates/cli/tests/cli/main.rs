@@ -19,6 +19,7 @@ mod graph;
 mod kernels;
 mod lock;
 mod map;
+mod reset;
 mod root;
 mod runs;
 mod stopped;
