@@ -125,7 +125,18 @@ pub(crate) enum Command {
         Exit status: that of COMMAND (126, 127 and 128+n as a shell); 6 the lock was not free in \
         time; 8 its last owner died.")]
     Lock(LockArgs),
+    /// Makes a lock as good as new that is inconsistent or was given up.
+    ///
+    /// For when what it protects has been made anew, or is to be: whoever has the lock next is told nothing of what
+    /// was. A lock that somebody living has is left alone.
+    #[command(
+        after_help = "Examples:\n  commonhold reset deploy                    the lock of the region itself\n  \
+        commonhold reset accounts --offset 4096    one in its bytes: `commonhold locks` says where they are"
+    )]
+    Reset(ResetArgs),
     /// Lists the locks that are held, waited for, or not consistent.
+    ///
+    /// Those in the bytes of regions too, by the tags that they have.
     #[command(after_help = "Examples:\n  commonhold locks --graph                   \
         who waits for whom, and who waits in a circle\n  \
         commonhold locks --graph=dot | dot -Tsvg > locks.svg")]
@@ -314,6 +325,16 @@ pub(crate) struct LockArgs {
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResetArgs {
+    /// Name of the region.
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: String,
+    /// Where in the region the lock begins, in bytes; without it, the region's own lock is meant.
+    #[arg(long, value_parser = parse_size, value_name = "N")]
+    pub(crate) offset: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -11,4 +11,5 @@ pub(crate) mod locks;
 pub(crate) mod map;
 pub(crate) mod peers;
 pub(crate) mod region;
+pub(crate) mod reset;
 pub(crate) mod space;

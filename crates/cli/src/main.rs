@@ -80,6 +80,7 @@ fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Read(args) => commands::bytes::read(session, &args),
         Command::Map(args) => return commands::map::map(session, &args),
         Command::Lock(args) => return commands::lock::lock(session, &args),
+        Command::Reset(args) => commands::reset::reset(session, &args),
         Command::Locks(args) => match args.graph {
             None => commands::locks::locks(session),
             Some(form) => commands::graph::graph(session, form),

@@ -111,10 +111,10 @@ impl<'a> Nearest<'a> {
         self.threads.known(threads::last().1)
     }
 
-    /// What tells a forked child.
+    /// As [`Near::is_live_here`].
     #[inline]
-    pub(crate) const fn fork(&self) -> ForkGuard {
-        self.fork
+    pub(crate) fn is_live_here(&self) -> bool {
+        !self.fork.is_forked_child() && self.threads.is_live()
     }
 }
 
@@ -143,6 +143,12 @@ impl Attachment {
     #[inline]
     pub(crate) fn is_forked(&self) -> bool {
         self.core.view().platform().is_forked_child()
+    }
+
+    /// Whether this peer still counts among the living, after it has been seen that this is no forked child.
+    #[inline]
+    pub(crate) fn is_live(&self) -> bool {
+        self.core.is_live()
     }
 
     /// The space, for this process only.

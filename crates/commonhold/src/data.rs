@@ -213,12 +213,19 @@ impl<'g, T: Plain, M> Part<'g, T, M> {
     #[inline]
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         if size_of::<T>() <= MOST_ON_STACK {
-            let mut value = T::new_zeroed();
-            self.span.read(value.as_mut_bytes());
-            look(&value)
+            self.with_on_stack(look)
         } else {
             look(&self.get_boxed())
         }
+    }
+
+    /// Apart from [`with`](Self::with): without optimisation, a function's frame has room for all that any branch
+    /// of it needs.
+    #[inline]
+    fn with_on_stack<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        let mut value = T::new_zeroed();
+        self.span.read(value.as_mut_bytes());
+        look(&value)
     }
 
     /// A [field](crate::field) of the value.
@@ -254,17 +261,23 @@ impl<'g, T: Plain> Part<'g, T, Writing> {
     #[inline]
     pub fn with_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         if size_of::<T>() <= MOST_ON_STACK {
-            let mut value = T::new_zeroed();
-            self.span.read(value.as_mut_bytes());
-            let result = change(&mut value);
-            self.span.write(value.as_bytes());
-            result
+            self.with_mut_on_stack(change)
         } else {
             let mut value = self.get_boxed();
             let result = change(&mut value);
             self.span.write(value.as_ref().as_bytes());
             result
         }
+    }
+
+    /// As [`with_on_stack`](Self::with_on_stack).
+    #[inline]
+    fn with_mut_on_stack<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut value = T::new_zeroed();
+        self.span.read(value.as_mut_bytes());
+        let result = change(&mut value);
+        self.span.write(value.as_bytes());
+        result
     }
 
     /// The address of the value, for those who want a reference and answer for it.

@@ -407,6 +407,18 @@ pub enum RegionError {
         /// The word that should be its tag.
         found: u64,
     },
+    /// No record begins where one was looked for.
+    NoRecord {
+        /// Where.
+        offset: u64,
+    },
+    /// A record of a kind that is never in need of a reset.
+    NoReset {
+        /// Where.
+        offset: u64,
+        /// What it is.
+        found: RecordTag,
+    },
     /// Nobody has made the record that was to be opened through a read-only mapping.
     NotMade {
         /// Where.
@@ -465,11 +477,13 @@ impl RegionError {
             | Self::NothingSpent
             | Self::OtherSpace
             | Self::OtherRecord { .. }
-            | Self::NotARecord { .. } => ErrorKind::Invalid,
+            | Self::NotARecord { .. }
+            | Self::NoReset { .. } => ErrorKind::Invalid,
             Self::Exists { .. } => ErrorKind::Exists,
-            Self::NotFound { .. } | Self::NoPeer { .. } | Self::NotMade { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::NotFound { .. }
+            | Self::NoPeer { .. }
+            | Self::NoRecord { .. }
+            | Self::NotMade { .. } => ErrorKind::NotFound,
             Self::Mapped { .. }
             | Self::InUseHere { .. }
             | Self::PeerLives { .. }
@@ -516,6 +530,16 @@ impl RegionError {
                 f,
                 "the bytes at offset {offset} are no lock with a tag (its word holds {found:#x}), and not \
                  zeros either; begin one elsewhere, or with zeros"
+            ),
+            Self::NoRecord { offset } => write!(
+                f,
+                "no lock with a tag begins at offset {offset} (`commonhold locks` says where those are that are \
+                 held, or not consistent)"
+            ),
+            Self::NoReset { offset, found } => write!(
+                f,
+                "at offset {offset} lies a {found}, which needs no reset: whoever uses it next looks after what \
+                 the dead have left"
             ),
             Self::NotMade { offset, wanted } => write!(
                 f,

@@ -3,6 +3,7 @@
 use std::{fmt, time::SystemTime};
 
 use commonhold_host::Supply;
+use commonhold_layout::RecordKind;
 use commonhold_space::RegionHandle;
 
 /// What a space is and what is in it.
@@ -208,9 +209,11 @@ pub enum LockKind {
     Shared,
     /// One owner that lets readers in, and may become their writer.
     Upgradable,
-    /// Nobody holds it; its last owner died or gave up, and nobody has repaired it.
+    /// One permit of a semaphore.
+    Permit,
+    /// Nobody holds it; its last owner died or left in the middle of a change, and nobody has repaired it.
     Inconsistent,
-    /// Nobody can take it until it is re-initialised.
+    /// An owner gave it up: nobody can take it until it is reset.
     Unrecoverable,
 }
 
@@ -220,6 +223,7 @@ impl fmt::Display for LockKind {
             Self::Exclusive => "exclusive",
             Self::Shared => "shared",
             Self::Upgradable => "upgradable",
+            Self::Permit => "permit",
             Self::Inconsistent => "inconsistent",
             Self::Unrecoverable => "unrecoverable",
         })
@@ -227,26 +231,51 @@ impl fmt::Display for LockKind {
 }
 
 /// A lock that is held, waited for, or not consistent. A lock with several readers is listed once
-/// for each peer that reads.
+/// for each peer that reads, and a semaphore once for each permit.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LockInfo {
     /// The region's name.
     pub region: String,
-    /// Offset of the lock's word in the region, in bytes; `None`: the region's own lock. (A lock in the
-    /// bytes of a region is known only while somebody waits for it.)
+    /// Where in the region the lock lies, in bytes; `None`: the region's own lock. (A
+    /// [`RawMutex`](crate::RawMutex), which has no tag, is known only while somebody waits for it.)
     pub offset: Option<u64>,
+    /// What its tag says that it is, if it has one.
+    pub record: Option<RecordKind>,
     /// How it is held.
     pub kind: LockKind,
     /// Who holds it.
     pub holder: Option<Holder>,
+    /// Who left it inconsistent, or gave it up, if that is known, and nobody holds it.
+    pub left_by: Option<Holder>,
     /// Since when, where the holder says so (`commonhold lock` does).
     pub since: Option<SystemTime>,
     /// Threads that wait for it.
     pub waiters: usize,
 }
 
-/// Who holds a lock.
+/// The locks of a space, or of one of its regions.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct LockSurvey {
+    /// Those that are held, waited for, or not consistent, by region and offset.
+    pub locks: Vec<LockInfo>,
+    /// Regions that have more bytes than were looked at: of locks that nobody waits for, it knows only those that begin in
+    /// the bytes before.
+    pub unsearched: Vec<Unsearched>,
+}
+
+/// A region that was searched for locks up to some place only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unsearched {
+    /// Its name.
+    pub region: String,
+    /// Where the search ended, in bytes from the region's start.
+    pub from: u64,
+}
+
+/// Who holds a lock, or held it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Holder {

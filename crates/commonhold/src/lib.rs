@@ -84,8 +84,8 @@ pub use error::{
 };
 pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};
 pub use info::{
-    Holder, LockInfo, LockKind, MemoryInfo, PeerInfo, PeerInfoBrief, PeerLife, Reaped, RegionInfo,
-    RegionKey, SpaceInfo, State,
+    Holder, LockInfo, LockKind, LockSurvey, MemoryInfo, PeerInfo, PeerInfoBrief, PeerLife, Reaped,
+    RegionInfo, RegionKey, SpaceInfo, State, Unsearched,
 };
 pub use lock::{
     Event, Inconsistent, LockGuard, RawMutex, RawMutexGuard, ReadGuard, Recovered, RegionLock,

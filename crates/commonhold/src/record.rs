@@ -19,6 +19,7 @@ mod fields;
 mod mutex;
 mod once;
 mod records;
+mod reset;
 mod rwlock;
 mod semaphore;
 mod seqlock;

@@ -33,6 +33,7 @@ mod file;
 mod file_pager;
 mod fork;
 mod gate;
+mod glance;
 mod heart;
 mod holder;
 mod kind;

@@ -282,6 +282,14 @@ impl<'a> OwnThreads<'a> {
         Some(Thread::new(owner, slot, self.state, self.live, own.life))
     }
 
+    /// Whether this peer still counts among the living.
+    #[inline]
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        // Relaxed: see `Thread::is_live`.
+        self.state.load(Ordering::Relaxed) == self.live
+    }
+
     /// As [`get`](Self::get), of a thread that is known to have a slot.
     ///
     /// # Panics

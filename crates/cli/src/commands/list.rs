@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, time::UNIX_EPOCH};
 
-use commonhold::{LockInfo, LockKind, RegionInfo, Shown, State};
+use commonhold::{LockInfo, LockKind, PeerLife, RegionInfo, Shown, State};
 use serde::Serialize;
 
-use super::locks::Lock;
+use super::locks::{Lock, tell_of_the_rest, whose};
 use crate::{
     failure::{Doing, Failure},
     limits::Limits,
@@ -47,6 +47,8 @@ struct Stat {
     generation: u32,
     created: u64,
     lock: Option<Lock>,
+    /// Those in its bytes.
+    locks: Vec<Lock>,
     resident: Option<u64>,
     #[serde(flatten)]
     supply: Limits,
@@ -60,7 +62,7 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
     if out.json {
         return out.value(&regions.iter().map(Row::new).collect::<Vec<_>>());
     }
-    let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
+    let locks = space.region_locks().doing(|| format!("list the locks of {}", session.url))?;
     let locks = by_region(&locks);
     let rows = regions.iter().map(|region| {
         vec![
@@ -107,6 +109,9 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
     let region = space.stat(name).doing(|| format!("stat {name:?}"))?;
     let supply = space.supply().doing(|| format!("stat {name:?}"))?;
     let supply = Limits::new(supply);
+    let survey = space.survey_locks(Some(name)).doing(|| format!("stat {name:?}"))?;
+    tell_of_the_rest(&survey);
+    let inside = survey.locks.iter().filter(|lock| lock.offset.is_some());
     let created = region.created.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if out.json {
         return out.value(&Stat {
@@ -115,12 +120,12 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
             generation: region.id.generation,
             created,
             lock: region.lock.as_ref().map(Lock::new),
+            locks: inside.map(Lock::new).collect(),
             resident: region.resident,
             supply,
         });
     }
-    let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
-    let lock = lock_column(&region, &by_region(&locks));
+    let lock = lock_column(&region, &by_region(&survey.locks));
     let resident = region.resident.map_or_else(|| "not known".to_owned(), |it| out.size(it));
     let mut pairs = vec![
         ("name", Shown::new(&region.name).to_string()),
@@ -135,8 +140,23 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
         ("lock", lock),
         ("resident", resident),
     ];
+    pairs.extend(inside.map(|lock| ("lock inside", line(lock))));
     pairs.extend(supply.pairs(out));
     out.pairs(&pairs)
+}
+
+/// A lock in the bytes of a region, in a line.
+fn line(lock: &LockInfo) -> String {
+    let at = lock.offset.unwrap_or(0);
+    let what = lock.record.map_or_else(|| "mutex".to_owned(), |record| record.to_string());
+    let mut line = format!("at {at}: {what}, {}", lock.kind);
+    if let Some(whose) = whose(lock) {
+        line += &format!(", {whose}");
+    }
+    if lock.waiters > 0 {
+        line += &format!(", {} waiting", lock.waiters);
+    }
+    line
 }
 
 /// What is said of a region's own lock in a column.
@@ -157,8 +177,9 @@ fn by_region(locks: &[LockInfo]) -> HashMap<&str, Summary<'_>> {
     by_region
 }
 
-/// `-`, `exclusive by PID`, `upgradable by PID`, `shared by N`, `inconsistent` or `unrecoverable`. `locks` lists a
-/// shared lock once for each peer that reads, beside a writer that waits for those readers to go.
+/// `-`, `exclusive by PID`, `upgradable by PID`, `shared by N`, `inconsistent` or `unrecoverable`, with `(dead)` after a
+/// holder that is, and who left it. `locks` lists a shared lock once for each peer that reads, beside a writer that waits
+/// for those readers to go.
 fn lock_column(region: &RegionInfo, locks: &HashMap<&str, Summary<'_>>) -> String {
     let summary = locks.get(region.name.as_str());
     let readers = summary.map_or(0, |summary| summary.readers);
@@ -171,9 +192,13 @@ fn lock_column(region: &RegionInfo, locks: &HashMap<&str, Summary<'_>>) -> Strin
     };
     match (lock.kind, &lock.holder) {
         (kind @ (LockKind::Exclusive | LockKind::Upgradable), Some(holder)) => {
-            format!("{kind} by {}", holder.pid)
+            let dead = if holder.state == PeerLife::Dead { " (dead)" } else { "" };
+            format!("{kind} by {}{dead}", holder.pid)
         }
         (LockKind::Shared, _) => "shared by 1".to_owned(),
-        (kind, _) => kind.to_string(),
+        (kind, _) => match &lock.left_by {
+            Some(left) => format!("{kind}, left by {}", left.pid),
+            None => kind.to_string(),
+        },
     }
 }

@@ -1,13 +1,13 @@
-//! `locks`: who holds what, and who waits.
+//! `locks`: who holds what, who left what, and who waits.
 
-use commonhold::{LockInfo, PeerLife, Shown};
+use commonhold::{LockInfo, LockSurvey, PeerLife, Shown};
 use serde::Serialize;
 
 use crate::{
     failure::{Doing, Failure},
     output::Column,
     session::Session,
-    units,
+    units::{self, human_size},
 };
 
 /// A lock in JSON.
@@ -16,8 +16,12 @@ pub(super) struct Lock {
     region: String,
     /// Nothing: the region's own lock.
     offset: Option<u64>,
+    /// What it is, if it lies in the bytes of the region and has a tag.
+    record: Option<String>,
     kind: String,
     holder: Option<Holder>,
+    /// Who left it inconsistent, or gave it up.
+    left_by: Option<Holder>,
     waiters: usize,
 }
 
@@ -31,20 +35,28 @@ struct Holder {
     state: String,
 }
 
+impl Holder {
+    fn new(holder: &commonhold::Holder) -> Self {
+        Self {
+            slot: holder.slot,
+            generation: holder.generation,
+            pid: holder.pid,
+            domain: holder.domain.clone(),
+            alive: holder.alive,
+            state: holder.state.to_string(),
+        }
+    }
+}
+
 impl Lock {
     pub(super) fn new(lock: &LockInfo) -> Self {
         Self {
             region: lock.region.clone(),
             offset: lock.offset,
+            record: lock.record.map(|record| record.to_string()),
             kind: lock.kind.to_string(),
-            holder: lock.holder.as_ref().map(|holder| Holder {
-                slot: holder.slot,
-                generation: holder.generation,
-                pid: holder.pid,
-                domain: holder.domain.clone(),
-                alive: holder.alive,
-                state: holder.state.to_string(),
-            }),
+            holder: lock.holder.as_ref().map(Holder::new),
+            left_by: lock.left_by.as_ref().map(Holder::new),
             waiters: lock.waiters,
         }
     }
@@ -54,40 +66,58 @@ pub(crate) fn locks(session: &Session) -> Result<(), Failure> {
     let out = session.out;
     let space = session.open()?;
     space.listen().doing(|| format!("listen to the peers of {}", session.url))?;
-    let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
+    let survey = space.survey_locks(None).doing(|| format!("list the locks of {}", session.url))?;
+    tell_of_the_rest(&survey);
     if out.json {
-        return out.value(&locks.iter().map(Lock::new).collect::<Vec<_>>());
+        return out.value(&survey.locks.iter().map(Lock::new).collect::<Vec<_>>());
     }
     let columns = [
         Column::Left("REGION"),
         Column::Right("OFFSET"),
+        Column::Left("LOCK"),
         Column::Left("KIND"),
         Column::Left("HOLDER"),
         Column::Left("SINCE"),
         Column::Right("WAITERS"),
     ];
-    out.table(&columns, locks.iter().map(row).collect())
+    out.table(&columns, survey.locks.iter().map(row).collect())
+}
+
+/// Of regions with very many bytes not all are searched for locks.
+pub(super) fn tell_of_the_rest(survey: &LockSurvey) {
+    for part in &survey.unsearched {
+        tracing::warn!(
+            "the bytes of {:?} were searched for locks up to offset {} ({}) only; those after it are listed \
+             while somebody waits for them",
+            part.region,
+            part.from,
+            human_size(part.from)
+        );
+    }
+}
+
+/// Who has a lock, or left it.
+pub(super) fn whose(lock: &LockInfo) -> Option<String> {
+    let name = |holder: &commonhold::Holder| {
+        let state = match holder.state {
+            PeerLife::Live => String::new(),
+            other => format!(" ({other})"),
+        };
+        format!("{}/{} pid {}{state}", holder.slot, holder.generation, holder.pid)
+    };
+    let left = || lock.left_by.as_ref().map(|left| format!("left by {}", name(left)));
+    lock.holder.as_ref().map(name).or_else(left)
 }
 
 fn row(lock: &LockInfo) -> Vec<String> {
-    let holder = lock.holder.as_ref().map_or_else(
-        || "-".to_owned(),
-        |holder| {
-            let state = match holder.state {
-                PeerLife::Live => String::new(),
-                other => format!(" ({other})"),
-            };
-            format!("{}/{} pid {}{state}", holder.slot, holder.generation, holder.pid)
-        },
-    );
-    let since = lock.since.map_or_else(|| "-".to_owned(), units::since);
-    let offset = lock.offset.map_or_else(|| "-".to_owned(), |at| at.to_string());
+    let none = || "-".to_owned();
     vec![
         Shown::new(&lock.region).to_string(),
-        offset,
+        lock.offset.map_or_else(none, |at| at.to_string()),
+        lock.record.map_or_else(none, |record| record.to_string()),
         lock.kind.to_string(),
-        holder,
-        since,
+        whose(lock).unwrap_or_else(none),
+        lock.since.map_or_else(none, units::since),
         lock.waiters.to_string(),
     ]
 }

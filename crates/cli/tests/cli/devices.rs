@@ -100,6 +100,38 @@ fn commands_work_on_a_device_as_they_do_on_a_file() {
     devices.ends(0, &[space, "destroy", "x"]);
 }
 
+/// Memory of a device may take a microsecond for each word, so of a large region not all is searched for locks, and that
+/// is said.
+#[test]
+fn a_large_region_of_a_device_is_searched_for_locks_in_part_and_that_is_said() {
+    let folder = Folder::new();
+    let memory = in_memory(&folder, 16 << 20);
+    let (url, space) = (format!("mem:{BASE:#x}+16M"), format!("--space=mem:{BASE:#x}+16M"));
+    let run = |args: &[&str]| {
+        let mut command = commonhold();
+        command.env("COMMONHOLD_DEV_MEM", &memory.0).args(args).output().unwrap()
+    };
+    ends(0, &run(&["space", "format", &url]), &["space", "format"]);
+    ends(0, &run(&[&space, "create", "x", "6M"]), &["create"]);
+    // A mutex without data that nobody has, and that is inconsistent.
+    let words = [1_u64 << 29, 0x47_4154 << 40 | 1 << 32];
+    let lock = folder.0.join("lock");
+    fs::write(&lock, words.map(u64::to_le_bytes).as_flattened()).unwrap();
+    for at in ["64", "5M"] {
+        let args = [&space, "write", "x", "--offset", at, lock.to_str().unwrap()];
+        ends(0, &run(&args), &args);
+    }
+    for args in [&[&space, "--json", "locks"][..], &[&space, "--json", "stat", "x"]] {
+        let output = run(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("up to offset 4194304 (4 MiB)"), "{said}");
+        let found = String::from_utf8_lossy(&output.stdout);
+        assert!(found.contains("\"offset\": 64,") && !found.contains("5242880"), "{found}");
+    }
+    let args = [&space, "reset", "x", "--offset", "5M"];
+    ends(0, &run(&args), &args);
+}
+
 #[test]
 fn other_programs_are_handed_a_device_and_the_place_in_it() {
     let folder = Folder::new();

@@ -33,7 +33,10 @@ fn an_exclusive_lock_excludes_and_tells_who_holds_it() {
     let (holder, _) = hold(&space, "x", &[]);
     space.until_held("x");
     let locks = space.json(&["locks"]);
-    assert_eq!(keys(&locks[0]), ["holder", "kind", "offset", "region", "waiters"]);
+    assert_eq!(
+        keys(&locks[0]),
+        ["holder", "kind", "left_by", "offset", "record", "region", "waiters"]
+    );
     let of_holder = ["alive", "domain", "generation", "pid", "slot", "state"];
     assert_eq!(keys(&locks[0]["holder"]), of_holder);
     assert_eq!(locks[0]["kind"], "exclusive");

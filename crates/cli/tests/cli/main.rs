@@ -20,6 +20,7 @@ mod kernels;
 mod lock;
 mod map;
 mod media;
+mod reset;
 mod root;
 mod runs;
 mod shown;

@@ -1,6 +1,7 @@
 //! Many values in a row.
 
 use std::{
+    alloc::Layout,
     fmt, io,
     marker::PhantomData,
     ops::{Bound, RangeBounds},
@@ -137,10 +138,15 @@ impl<'g, F: Plain, M> Slice<'g, F, M> {
         Ok(())
     }
 
-    /// Copies of all elements.
+    /// Copies of all elements, in one go.
     #[must_use]
     pub fn to_vec(&self) -> Vec<F> {
-        self.iter().collect()
+        let mut copy = match F::new_vec_zeroed(self.len) {
+            Ok(copy) => copy,
+            Err(_) => std::alloc::handle_alloc_error(Layout::new::<F>()),
+        };
+        self.span.read(copy.as_mut_slice().as_mut_bytes());
+        copy
     }
 }
 

@@ -3,7 +3,7 @@
 use commonhold_layout::{Damage, LockWord, Offset, Owner, thread_word};
 use commonhold_sync::LockError as Core;
 
-use crate::{LockError, LockPlace, OwnerInfo, RegionError, region::MappedRegion};
+use crate::{LockError, LockPlace, LockResult, OwnerInfo, RegionError, region::MappedRegion};
 
 /// Where a lock lies: what an error says of it.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +103,12 @@ impl Site<'_> {
     #[inline]
     pub(crate) fn is_live(self) -> bool {
         self.region.attachment().near().is_live_here()
+    }
+
+    /// Whether what was set last has been written, and the lock may be freed: whoever was declared dead leaves it to
+    /// others, who learn by its word that its owner died.
+    pub(crate) fn ask_live(self) -> LockResult<()> {
+        if self.is_live() { Ok(()) } else { Err(self.not_ours()) }
     }
 
     /// Why what this thread holds is not its own any more.

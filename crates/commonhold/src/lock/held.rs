@@ -43,23 +43,17 @@ impl<'a> Held<'a> {
     /// Frees it, and says whether it still was this process's.
     #[inline]
     pub(crate) fn free(self, how: Release) -> LockResult<()> {
-        ManuallyDrop::new(self).release_checked(how)
+        ManuallyDrop::new(self).release(how)
     }
 
     /// As [`free`](Self::free), for a guard around this that will not be dropped.
-    #[inline]
-    pub(crate) fn release_checked(&self, how: Release) -> LockResult<()> {
-        let was_live = self.site.is_live();
-        let freed = self.release(how);
-        if was_live { freed } else { Err(self.site.not_ours()) }
-    }
-
     #[inline(always)]
-    fn release(&self, how: Release) -> LockResult<()> {
+    pub(crate) fn release(&self, how: Release) -> LockResult<()> {
         release(self.site, self.mutex, self.owner, self.fork, how)
     }
 
     pub(crate) fn set_consistent(&self) -> LockResult<()> {
+        self.site.ask_live()?;
         let me = self.site.region.attachment().me()?;
         self.mutex.mark_consistent(&me).map_err(|_| self.site.not_ours())
     }
@@ -76,12 +70,16 @@ fn release(
     fork: ForkGuard,
     how: Release,
 ) -> LockResult<()> {
-    let freed = how == Release::Done && !fork.is_forked_child() && mutex.unlock_quickly(owner);
+    let freed = how == Release::Done
+        && !fork.is_forked_child()
+        && site.region.attachment().is_live()
+        && mutex.unlock_quickly(owner);
     if freed { Ok(()) } else { release_slowly(site, mutex, how) }
 }
 
 #[cold]
 fn release_slowly(site: Site<'_>, mutex: Mutex<'_>, how: Release) -> LockResult<()> {
+    site.ask_live()?;
     let attachment = site.region.attachment();
     let me = attachment.me().map_err(LockError::from)?;
     mutex.unlock(&me, attachment.my_view(), how).map_err(|_| site.not_ours())

@@ -237,6 +237,9 @@ impl<'a> RawMutexGuard<'a> {
         wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, sync::LockError>,
     ) -> Result<(Self, R), sync::LockError> {
         let lent = ManuallyDrop::new(self);
+        if !lent.words.near.is_live_here() {
+            return Err(sync::LockError::Fenced);
+        }
         let grip = lent.words.mutex.own(me, lent.grip)?;
         let result = wait(&lent.words.mutex)?;
         Ok((Self::new(lent.words, grip), result))
@@ -254,10 +257,7 @@ impl<'a> RawMutexGuard<'a> {
     /// [`LockError::Forked`].
     #[inline]
     pub fn unlock(self) -> LockResult<()> {
-        let site = self.site();
-        let was_live = site.is_live();
-        let freed = ManuallyDrop::new(self).release(Release::Done);
-        if was_live { freed } else { Err(site.not_ours()) }
+        ManuallyDrop::new(self).release(Release::Done)
     }
 
     /// Frees the mutex with what it protects half changed: whoever takes it next is told so.
@@ -279,6 +279,7 @@ impl<'a> RawMutexGuard<'a> {
 
 impl Guard for RawMutexGuard<'_> {
     fn set_consistent(&self) -> LockResult<()> {
+        self.site().ask_live()?;
         let me = self.words.region.attachment().me()?;
         let grip = self.words.mutex.grip(&me, self.grip.word());
         let marked = self.words.mutex.mark_consistent_biased(&me, grip);
@@ -302,17 +303,18 @@ impl Drop for RawMutexGuard<'_> {
 
 #[inline(always)]
 fn release_quickly(words: &RawWords<'_>, grip: Grip<'_>, how: Release) -> bool {
-    how == Release::Done && !words.near.fork().is_forked_child() && words.mutex.unlock_biased(grip)
+    how == Release::Done && words.near.is_live_here() && words.mutex.unlock_biased(grip)
 }
 
 /// What follows takes its parts by value, and as few as it can: see [`Held`](super::held::Held).
 #[cold]
 fn release_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) -> LockResult<()> {
+    let site = Site { region: words.region, at: Some(words.mutex.at()) };
+    site.ask_live()?;
     let attachment = words.region.attachment();
     let me = attachment.me()?;
     let grip = words.mutex.grip(&me, held_by);
     let freed = words.mutex.unlock_biased_slowly(&me, attachment.my_view(), grip, how);
-    let site = Site { region: words.region, at: Some(words.mutex.at()) };
     freed.map_err(|_| site.not_ours())
 }
 

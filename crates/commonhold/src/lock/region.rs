@@ -404,7 +404,7 @@ impl Guard for LockGuard<'_> {
     fn free(self, how: Release) -> LockResult<()> {
         let this = ManuallyDrop::new(self);
         this.unstamp();
-        this.held.release_checked(how)
+        this.held.release(how)
     }
 }
 

@@ -102,6 +102,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
     #[inline]
     fn release(&self, taken: Taken) -> LockResult<()> {
         let attachment = self.region().attachment();
+        self.lock.site().ask_live()?;
         let me = attachment.me()?;
         let view = attachment.my_view();
         let freed = self.lock.core().unread_upgradable(&me, view, taken);
@@ -144,6 +145,7 @@ impl<'a, L: Readable<'a>> Upgraded<'_, 'a, L> {
 
     fn release(&self, how: Release) -> LockResult<()> {
         let attachment = self.region().attachment();
+        self.lock.site().ask_live()?;
         let me = attachment.me()?;
         let view = attachment.my_view();
         self.lock.core().downgrade(&me, view, how).map_err(|_| self.lock.site().not_ours())

@@ -236,10 +236,9 @@ impl<T: Plain> OnceLockGuard<'_, T> {
     pub fn complete(self, value: &T) -> LockResult<()> {
         let lock = self.lock;
         let Found { region, once, .. } = lock.found.get();
-        if !lock.site().is_live() {
-            return Err(lock.site().not_ours());
-        }
         lock.part().set_from(value);
+        // After it: of one that was declared dead before, it was dropped.
+        lock.site().ask_live()?;
         let attachment = region.attachment();
         let me = attachment.me()?;
         let made = once.complete(&me, attachment.my_view());

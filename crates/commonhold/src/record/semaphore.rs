@@ -352,9 +352,7 @@ impl Permit<'_> {
 
 impl Guard for Permit<'_> {
     fn set_consistent(&self) -> LockResult<()> {
-        if !self.found.site().is_live() {
-            return Err(self.found.site().not_ours());
-        }
+        self.found.site().ask_live()?;
         self.inconsistent.set(false);
         Ok(())
     }

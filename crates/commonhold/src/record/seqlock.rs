@@ -409,8 +409,9 @@ impl<T: Plain> SeqLockGuard<'_, T> {
 
     #[inline]
     fn finish(&self, how: Release) -> LockResult<()> {
-        let SeqChange { region, lock, writing } = &self.change;
-        if region.attachment().is_forked() || !lock.is_whole(how) {
+        let SeqChange { lock, writing, .. } = &self.change;
+        self.held.site().ask_live()?;
+        if !lock.is_whole(how) {
             return Ok(());
         }
         lock.finish(writing.get()).map_err(|_| self.held.site().not_ours())
@@ -430,7 +431,7 @@ impl<T: Plain> Guard for SeqLockGuard<'_, T> {
         let finished = this.finish(how);
         // Also if that failed: it is ours unless others took over.
         let how = if finished.is_ok() { how } else { Release::Inconsistent };
-        finished.and(this.held.release_checked(how))
+        finished.and(this.held.release(how))
     }
 }
 

@@ -26,6 +26,8 @@ mod locks;
 mod misuse;
 mod open;
 mod regions;
+mod shapes;
+mod shapes_data;
 mod spaces;
 mod strangers;
 mod stress;
@@ -60,6 +62,8 @@ const ROLES: &[&[support::Role]] = &[
     killed_readers::ROLES,
     locks::ROLES,
     regions::ROLES,
+    shapes::ROLES,
+    shapes_data::ROLES,
     spaces::ROLES,
     strangers::ROLES,
     thread_ends::ROLES,

@@ -1,0 +1,130 @@
+//! Making a lock in the bytes of a region as good as new, whatever lock it is.
+
+use commonhold_layout::{Offset, RecordKind, RecordTag};
+use commonhold_sync as sync;
+use commonhold_sync::{LockError as Core, Release, Taken, Thread};
+
+use crate::{
+    LockError, LockResult, Mapping, RegionError, attachment::Attachment, lock::Site,
+    region::MappedRegion,
+};
+
+impl Mapping {
+    /// Makes the lock that begins at `offset` as good as new, after the caller has made anew what it protects: for tools
+    /// that do not know the type of that, which the locks themselves do (such as [`Mutex::reset`](crate::Mutex::reset)).
+    /// Of a lock whose owner died, or that was left or given up, nothing of that is told any more. Returns what it is.
+    ///
+    /// # Errors
+    /// [`RegionError::NoRecord`] if no lock with a tag begins there, [`RegionError::NoReset`] if it is neither a mutex
+    /// nor a reader/writer lock nor a sequence lock; [`LockError::TimedOut`] says who has it;
+    /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`].
+    pub fn reset_record(&self, offset: u64) -> LockResult<RecordTag> {
+        let region = &**self.region();
+        let at = region.writable_words(offset, 8)?;
+        let attachment = region.attachment();
+        let view = attachment.view()?;
+        let none = || RegionError::NoRecord { offset };
+        let tag = view.find_record(at, region.end()).ok_or_else(none)?;
+        let me = attachment.me()?;
+        let reset = match tag.kind {
+            RecordKind::Mutex => reset_mutex(region, at, &me, attachment),
+            RecordKind::RwLock => reset_rwlock(region, at, &me, attachment),
+            RecordKind::SeqLock => reset_seqlock(region, at, &me, attachment),
+            RecordKind::Once
+            | RecordKind::Event
+            | RecordKind::Condvar
+            | RecordKind::Semaphore
+            | RecordKind::Barrier => {
+                return Err(RegionError::NoReset { offset, found: tag }.into());
+            }
+        };
+        reset.map(|()| tag)
+    }
+}
+
+fn words<const N: usize>(
+    region: &MappedRegion,
+    at: Offset,
+) -> Result<&[std::sync::atomic::AtomicU64; N], RegionError> {
+    let words = region.attachment().view()?.window().words::<N>(at);
+    words.map_err(|_| region.outside(region.offset_of(at), 8 * N as u64))
+}
+
+/// What is to be said of a lock whose writers have this mutex.
+fn denied(region: &MappedRegion, writer: sync::Mutex<'_>, error: Core) -> LockError {
+    let word = writer.look();
+    Site { region, at: Some(writer.at()) }.error(error.into(), word.owner().or(word.left_by()))
+}
+
+/// Resets a lock by taking it: that finds out whether its owner lives.
+fn reset(
+    taken: Result<Taken, Core>,
+    repair: impl FnOnce() -> Result<(), Core>,
+    free: impl FnOnce() -> Result<(), Core>,
+    reset: impl FnOnce() -> Result<(), Core>,
+) -> Result<(), Core> {
+    match taken {
+        Ok(Taken::Clean) => free(),
+        Ok(Taken::OwnerDied(_)) => repair().and_then(|()| free()),
+        // Nobody can take it.
+        Err(Core::Unrecoverable) => reset(),
+        Err(error) => Err(error),
+    }
+}
+
+fn reset_mutex(
+    region: &MappedRegion,
+    at: Offset,
+    me: &Thread<'_>,
+    attachment: &Attachment,
+) -> LockResult<()> {
+    let (view, [word]) = (attachment.my_view(), words::<1>(region, at)?);
+    let mutex = sync::Mutex::new(word, at);
+    let done = reset(
+        mutex.lock(me, view, Some(0)),
+        || mutex.mark_consistent(me),
+        || mutex.unlock(me, view, Release::Done),
+        || mutex.reset(view),
+    );
+    done.map_err(|error| denied(region, mutex, error))
+}
+
+fn reset_rwlock(
+    region: &MappedRegion,
+    at: Offset,
+    me: &Thread<'_>,
+    attachment: &Attachment,
+) -> LockResult<()> {
+    let view = attachment.my_view();
+    let lock = view.record_lock(words(region, at)?, at, region.handle());
+    let writer = lock.writer();
+    let done = reset(
+        lock.write(me, view, Some(0)),
+        || writer.mark_consistent(me),
+        || writer.unlock(me, view, Release::Done),
+        || writer.reset(view),
+    );
+    done.map_err(|error| denied(region, writer, error))
+}
+
+fn reset_seqlock(
+    region: &MappedRegion,
+    at: Offset,
+    me: &Thread<'_>,
+    attachment: &Attachment,
+) -> LockResult<()> {
+    let view = attachment.my_view();
+    let lock = sync::SeqLock::new(words(region, at)?, at);
+    let writer = lock.writer();
+    let (taken, writing) = match lock.write(me, view, Some(0)) {
+        Ok((taken, writing)) => (Ok(taken), writing),
+        Err(error) => (Err(error), sync::Writing::default()),
+    };
+    let done = reset(
+        taken,
+        || writer.mark_consistent(me),
+        || lock.unwrite(me, view, writing, Release::Done),
+        || lock.reset(me, view),
+    );
+    done.map_err(|error| denied(region, writer, error))
+}
