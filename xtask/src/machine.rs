@@ -123,7 +123,8 @@ pub(crate) fn is_installed(program: &str) -> bool {
     works(Command::new(program).arg("--version"))
 }
 
-fn works(command: &mut Command) -> bool {
+/// Whether a command ends with 0; what it prints is nobody's.
+pub(crate) fn works(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

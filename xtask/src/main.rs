@@ -7,6 +7,7 @@ mod bare_metal;
 mod cargo;
 mod licences;
 mod machine;
+mod miri;
 mod points;
 mod ports;
 mod report;

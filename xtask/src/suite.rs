@@ -8,7 +8,7 @@ use crate::{
     acceptance::{self, Torture},
     bare_metal,
     cargo::{self, cargo, rustflags_and},
-    licences, machine, points, ports,
+    licences, machine, miri, points, ports,
     report::{Counts, Report},
     vm,
 };
@@ -67,6 +67,10 @@ pub(crate) fn run(length: Length) -> ExitCode {
         Length::Quick => report.not_run("virtual machines", "of --quick"),
     }
     ports::steps(&mut report, length);
+    match length {
+        Length::Full => miri::step(&mut report),
+        Length::Quick => report.not_run("cargo miri test", "of --quick"),
+    }
     long_runs(&mut report, program.as_deref(), length);
     report.end()
 }

@@ -6,6 +6,8 @@ mod death;
 mod fork;
 mod medium;
 mod paging;
+// With musl there is no list by which the kernel could be told of a word (`death_word.rs`).
+#[cfg(not(target_env = "musl"))]
 mod words;
 
 use std::{
@@ -159,6 +161,7 @@ fn the_role_of_a_child() {
         "clone" => fork::hold_and_fork(path, fork::Way::Kernel),
         "drop" => fork::drop_in_a_child(path),
         "nest" => fork::nest(path),
+        #[cfg(not(target_env = "musl"))]
         "fork-armed" => words::fork_armed(path),
         "limit" => medium::open_under_a_limit(path),
         "shm" => medium::use_another_directory(),
