@@ -52,8 +52,12 @@ fn test(selection: &(&str, &[&str], &[&str]), counts: &mut Counts) -> Result<()>
     for name in *left_out {
         command.args(["--skip", name]);
     }
-    // Property tests ask for the current directory; a few cases of each are what there is time for.
-    command.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "4");
+    // Property tests ask for the current directory; a few cases of each are what there is time for. Old values are not
+    // tried, which is loom's part: Miri keeps none of a byte that lies in a word, and gives up on both in one test.
+    // Tests give windows memory that they never give back.
+    let flags = ["-Zmiri-disable-isolation", "-Zmiri-disable-weak-memory-emulation"];
+    let flags = [&flags[..], &["-Zmiri-ignore-leaks"]].concat().join(" ");
+    command.env("MIRIFLAGS", flags).env("PROPTEST_CASES", "4");
     // What cargo has set for the toolchain that runs this.
     command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
     cargo::test(&mut command, counts)

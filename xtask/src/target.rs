@@ -17,22 +17,31 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) triple: &'static str,
-    /// The compiler of C that links for it, and compiles for it what dependencies have of C; and the Debian package.
-    linker: Option<[&'static str; 2]>,
+    /// The compiler of C for it, which dependencies have some of; and the Debian package.
+    compiler: Option<[&'static str; 2]>,
+    /// Whether that links as well. Rust brings along all that programs with musl are linked from; by `musl-gcc` they would
+    /// start with a mixture of both, and crash.
+    links: bool,
 }
 
 /// That of usual machines, and of their guests.
-pub(crate) const X86: Target = Target { triple: "x86_64-unknown-linux-gnu", linker: None };
+pub(crate) const X86: Target =
+    Target { triple: "x86_64-unknown-linux-gnu", compiler: None, links: false };
 /// The same with the C library musl.
-pub(crate) const MUSL: Target =
-    Target { triple: "x86_64-unknown-linux-musl", linker: Some(["musl-gcc", "musl-tools"]) };
+pub(crate) const MUSL: Target = Target {
+    triple: "x86_64-unknown-linux-musl",
+    compiler: Some(["musl-gcc", "musl-tools"]),
+    links: false,
+};
 /// 64-bit Arm.
 pub(crate) const ARM64: Target = Target {
     triple: "aarch64-unknown-linux-gnu",
-    linker: Some(["aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"]),
+    compiler: Some(["aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"]),
+    links: true,
 };
 /// 32 bits, for which nothing is ever linked.
-pub(crate) const X86_32: Target = Target { triple: "i686-unknown-linux-gnu", linker: None };
+pub(crate) const X86_32: Target =
+    Target { triple: "i686-unknown-linux-gnu", compiler: None, links: false };
 
 impl Target {
     /// Gets what building for it takes, where that is missing and may be installed.
@@ -50,8 +59,8 @@ impl Target {
                 "there is no standard library for it: rustup target add {triple}"
             );
         }
-        match self.linker {
-            Some([linker, package]) => machine::get(linker, package),
+        match self.compiler {
+            Some([compiler, package]) => machine::get(compiler, package),
             None => Ok(()),
         }
     }
@@ -68,10 +77,12 @@ impl Target {
     /// A cargo that builds for it. `arguments` begin with what it is to do.
     pub(crate) fn cargo(self, arguments: &[&str]) -> Command {
         let mut command = cargo(arguments);
-        if let Some([linker, _]) = self.linker {
+        if let Some([compiler, _]) = self.compiler {
             let name = self.triple.replace('-', "_");
-            command.env(format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), linker);
-            command.env(format!("CC_{name}"), linker);
+            command.env(format!("CC_{name}"), compiler);
+            if self.links {
+                command.env(format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), compiler);
+            }
         }
         command.args(["--target", self.triple]);
         command
