@@ -306,7 +306,9 @@ impl<'a> Mutex<'a> {
             return Ok(Look::Again);
         }
         let Some(owner) = self.owner(seen, env) else {
-            if seen.flags().contains(LockFlags::STARVING) && !wait.parked && wait.spin(env, self.word)
+            if seen.flags().contains(LockFlags::STARVING)
+                && !wait.parked
+                && wait.spin(env, self.word)
             {
                 return Ok(Look::Again);
             }
