@@ -58,7 +58,9 @@ pub(crate) enum Command {
     /// Creates a region.
     ///
     /// Its memory is taken at once, so a full file system is an error here and never a crash
-    /// later; with --lazy it is taken at first touch. A region of size 0 is a named lock.
+    /// later; with --lazy it is taken at first touch. What the file system, the machine or the memory
+    /// cgroup does not have is refused before any of it is taken (exit status 7). A region of size 0
+    /// is a named lock.
     #[command(after_help = "Examples:\n  commonhold create frames 16M\n  \
         commonhold create log 64K --reserve 1G     can grow to 1 GiB where it stands")]
     Create(CreateArgs),
@@ -79,6 +81,9 @@ pub(crate) enum Command {
         /// The new size.
         #[arg(value_parser = parse_size)]
         size: u64,
+        /// Takes memory even if the file system, the machine or the memory cgroup seems not to have it.
+        #[arg(long)]
+        force: bool,
     },
     /// Lists the regions of the space.
     Ls,
@@ -124,6 +129,7 @@ pub(crate) enum Command {
     Peers,
     /// Looks for dead peers now, and prints what was freed.
     ///
+    /// Also gives back memory where no region is, as a core dump of a user of the space may leave it.
     /// Of a peer of another kernel only the heartbeat is seen: if it is silent, the peer is suspect,
     /// and dead only when the lease of the space has run out, or by --assume-dead.
     Reap(ReapArgs),
@@ -141,6 +147,8 @@ pub(crate) enum Command {
         commonhold bench locks --seconds 5 --kills 1000 --plot locks.svg")]
     Bench(BenchArgs),
     /// Tells what this machine can do, and what to do about what is missing.
+    ///
+    /// Ends with status 1 if memory cannot be shared here at all.
     Doctor,
     /// Prints the completions for a shell.
     #[command(after_help = "Example:\n  commonhold completions bash > \
@@ -176,7 +184,8 @@ pub(crate) enum SpaceCommand {
     /// Makes a space; refuses to replace one unless told to.
     #[command(after_help = "Example:\n  commonhold space format file:/dev/shm/cam --capacity 1G")]
     Format(FormatArgs),
-    /// Tells what the space is: format version, capacity, used, free, peers, regions, memory.
+    /// Tells what the space is: format version, capacity, used, free, peers, regions, memory, and what
+    /// memory there is.
     Info,
     /// Removes a shm: or file: space; refused while live peers are attached.
     Remove {
@@ -227,6 +236,9 @@ pub(crate) struct CreateArgs {
     /// What it can grow to.
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub(crate) reserve: Option<u64>,
+    /// Takes memory even if there does not seem to be so much; the kernel may kill a process for it.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

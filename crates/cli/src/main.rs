@@ -13,6 +13,7 @@ mod clock;
 mod commands;
 mod demo;
 mod failure;
+mod limits;
 mod orphan;
 mod output;
 mod random;
@@ -62,7 +63,9 @@ fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         }
         Command::Create(args) => commands::region::create(session, &args),
         Command::Destroy(args) => commands::region::destroy(session, &args),
-        Command::Resize { name, size } => commands::region::resize(session, &name, size),
+        Command::Resize { name, size, force } => {
+            commands::region::resize(session, &name, size, force)
+        }
         Command::Ls => commands::list::ls(session),
         Command::Stat { name } => commands::list::stat(session, &name),
         Command::Write(args) => commands::bytes::write(session, &args),

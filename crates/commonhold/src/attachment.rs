@@ -25,6 +25,7 @@ use commonhold_sync::{Park, Thread};
 
 use crate::{
     RegionError,
+    backing::Backing,
     lock::counted::Counted,
     threads::{self, Threads},
 };
@@ -37,6 +38,7 @@ pub(crate) struct Attachment {
     fork: ForkGuard,
     threads: Threads,
     pub(crate) counted: Arc<Counted>,
+    pub(crate) backing: Backing,
     /// Shows others that this process lives, and watches those of whom it knows nothing better.
     heart: Option<Heart>,
 }
@@ -130,7 +132,8 @@ impl Attachment {
         let heart = start_heart(&core, &counted);
         let fork = core.view().platform().fork_guard();
         let (id, threads) = (threads::next_attachment(), Threads::default());
-        Arc::new(Self { id, url, core, fork, threads, counted, heart })
+        let backing = Backing::new(core.view().geometry().regions());
+        Arc::new(Self { id, url, core, fork, threads, counted, backing, heart })
     }
 
     #[inline]
@@ -311,6 +314,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         DirectoryError::Medium(MediumError::Full { errno }) => {
             RegionError::NoMemory { source: std::io::Error::from_raw_os_error(errno) }
         }
+        DirectoryError::Medium(MediumError::NoRoom(room)) => RegionError::NoRoom(room),
         DirectoryError::Medium(MediumError::Failed { call, errno }) => {
             RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
         }

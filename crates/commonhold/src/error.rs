@@ -11,6 +11,7 @@ use std::{fmt, io, path::PathBuf};
 
 use commonhold_host::{DeviceError, LockHolder};
 use commonhold_layout::{Damage, FormatError, NameError, OpenError as LayoutError, RecordTag};
+use commonhold_space::Room;
 
 use crate::DirectoryHolder;
 
@@ -119,6 +120,8 @@ pub enum OpenError {
         /// How many there are.
         peers: u16,
     },
+    /// There is not as much memory as the tables need; nothing of it was taken.
+    NoRoom(Room),
     /// The operating system has no memory or no room on the file system.
     NoMemory {
         /// Which call failed.
@@ -153,7 +156,9 @@ impl OpenError {
             | Self::Unknowable { .. } => ErrorKind::InUse,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::NotASpace { .. } => ErrorKind::NotASpace,
-            Self::NoPeerSlot { .. } | Self::NoMemory { .. } => ErrorKind::NoMemory,
+            Self::NoPeerSlot { .. } | Self::NoMemory { .. } | Self::NoRoom(_) => {
+                ErrorKind::NoMemory
+            }
             Self::Device(why) => device_kind(why),
             Self::Os { .. } => ErrorKind::Other,
         }
@@ -217,6 +222,9 @@ impl fmt::Display for OpenError {
                 f,
                 "all {peers} peer slots of the space are in use; format it with more (--peers)"
             ),
+            Self::NoRoom(room) => {
+                write!(f, "the tables of the space: {room}; ask for fewer peers or regions")
+            }
             Self::NoMemory { call, source } => {
                 write!(f, "no memory for the space: {call}: {source}; make room on its file system")
             }
@@ -270,6 +278,12 @@ pub enum RegionError {
         /// How many there are.
         regions: u32,
     },
+    /// There is not as much memory as was asked for; nothing of it was taken. [`CreateOptions::force`] and
+    /// [`Space::resize_by_force`] take it nevertheless.
+    ///
+    /// [`CreateOptions::force`]: crate::CreateOptions::force
+    /// [`Space::resize_by_force`]: crate::Space::resize_by_force
+    NoRoom(Room),
     /// The medium is full: the operating system gave no memory.
     NoMemory {
         /// What it said.
@@ -419,6 +433,7 @@ impl RegionError {
             Self::NoSpace { .. }
             | Self::NoEntry { .. }
             | Self::NoMemory { .. }
+            | Self::NoRoom(_)
             | Self::TooManyMappings
             | Self::TooManyReaders
             | Self::TooManyReadLocks { .. }
@@ -534,6 +549,9 @@ impl fmt::Display for RegionError {
             ),
             Self::NoEntry { regions } => {
                 write!(f, "all {regions} region entries are taken; format with more (--regions)")
+            }
+            Self::NoRoom(room) => {
+                write!(f, "{room}; make room, ask for less, or take it nevertheless (--force)")
             }
             Self::NoMemory { source } => {
                 write!(

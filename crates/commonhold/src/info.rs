@@ -2,6 +2,7 @@
 
 use std::{fmt, time::SystemTime};
 
+use commonhold_host::Supply;
 use commonhold_space::RegionHandle;
 
 /// What a space is and what is in it.
@@ -36,6 +37,10 @@ pub struct SpaceInfo {
     pub lease_ms: u64,
     /// What kind of memory it is.
     pub memory: MemoryInfo,
+    /// Bytes of the window that have memory now, or blocks of a disk; `None` where that cannot be told.
+    pub resident: Option<u64>,
+    /// What limits how many of them can have memory; `None` of a device, whose memory is all there.
+    pub supply: Option<Supply>,
     /// How waiters wait now: "futex" (the kernel wakes them), "poll" (they look again, where no kernel
     /// can wake everybody), or "futex and poll" (kernels that share the space cannot wake each other).
     pub waiting: &'static str,
@@ -127,6 +132,9 @@ pub struct RegionInfo {
     pub maps: u64,
     /// Where its extent begins, in bytes from the start of the window.
     pub offset: u64,
+    /// Bytes of its extent that have memory now, or blocks of a disk; `None` where that cannot be told, and in lists,
+    /// where it is not asked.
+    pub resident: Option<u64>,
     /// When it was created.
     pub created: SystemTime,
     /// Its lock, if it is held, waited for or not consistent.
@@ -262,6 +270,9 @@ pub struct Reaped {
     pub peers: Vec<PeerInfoBrief>,
     /// Regions that the dead were creating or destroying: undone or completed.
     pub settled: u32,
+    /// Bytes of memory that were given back, which lay where no region is: a core dump of a program that maps the
+    /// space may leave such memory.
+    pub given_back: u64,
 }
 
 /// A dead peer that was reaped.

@@ -44,6 +44,7 @@
 struct Readme;
 
 mod attachment;
+mod backing;
 mod busy;
 mod device;
 mod error;
@@ -62,9 +63,11 @@ mod unused;
 
 pub use busy::DirectoryHolder;
 pub use commonhold_host::{
-    DeviceError, LockHolder, PciAddress, PciDevice, pci_devices, physical_memory,
+    DeviceError, LockHolder, PciAddress, PciDevice, Supply, pci_devices, physical_memory,
+    shm_directory, supply_in,
 };
 pub use commonhold_layout::{Damage, FormatError, Name, NameError, RecordKind, RecordTag};
+pub use commonhold_space::Room;
 pub use device::memory_of;
 pub use error::{BarrierError, ErrorKind, LockError, OpenError, RegionError};
 pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};

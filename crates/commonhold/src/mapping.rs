@@ -52,8 +52,14 @@ impl Mapping {
             unmapped: false,
         };
         // If this fails, dropping what there is unmaps.
+        mapping.ensure_memory()?;
         mapping.map_pages()?;
         Ok(mapping)
+    }
+
+    fn ensure_memory(&self) -> Result<(), RegionError> {
+        let ensured = self.attachment.backing.ensure(self.attachment.platform(), &self.mapped);
+        ensured.map_err(|error| region_error(error, &self.name))
     }
 
     fn map_pages(&mut self) -> Result<(), RegionError> {
@@ -119,11 +125,17 @@ impl Mapping {
     /// Sees the region's present size, after somebody resized it, and returns it.
     ///
     /// # Errors
-    /// [`RegionError::Forked`], or the operating system's for a read-only mapping.
+    /// [`RegionError::Forked`]; [`RegionError::NoMemory`] if there is no memory behind that size, whatever says so: it
+    /// sees the size that it saw before then; or the operating system's for a read-only mapping.
     pub fn refresh(&mut self) -> Result<u64, RegionError> {
         let core = self.attachment.core()?;
         let handle = self.mapped.handle;
+        let before = self.mapped;
         self.mapped = core.look_again(handle).map_err(|error| region_error(error, &self.name))?;
+        if let Err(error) = self.ensure_memory() {
+            self.mapped = before;
+            return Err(error);
+        }
         self.map_pages()?;
         Ok(self.mapped.size)
     }
@@ -148,12 +160,19 @@ impl Mapping {
         }
     }
 
-    /// Copies bytes out, from `offset` on.
+    /// Copies bytes out, from `offset` on. Of a lazy region, this is a system call, and takes no memory where nobody
+    /// has touched it: such bytes are zero.
     ///
     /// # Errors
     /// [`RegionError::OutOfBounds`]; nothing has been copied then.
     pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), RegionError> {
         let at = self.bytes(offset, to.len() as u64)?.start();
+        // Without a descriptor of its own, a process reads as it does elsewhere.
+        if self.mapped.lazy
+            && self.attachment.core()?.view().platform().mapped().read_past_holes(at, to).is_ok()
+        {
+            return Ok(());
+        }
         let window = self.attachment.view()?.window();
         window.read(at, to).map_err(|_| self.out_of_bounds(offset, to.len()))
     }

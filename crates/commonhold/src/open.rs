@@ -10,7 +10,9 @@ use commonhold_host::{
     Peek, Url,
 };
 use commonhold_layout::{Geometry, MAGIC, OpenError as LayoutError};
-use commonhold_space::{AttachError, DirectoryError, MakeError, MediumError, Space as Core, View};
+use commonhold_space::{
+    AttachError, Demand, DirectoryError, MakeError, MediumError, Space as Core, View,
+};
 
 use crate::{
     FormatOptions, OpenError, Removal, Space,
@@ -69,6 +71,7 @@ fn unexpected(call: &'static str, path: PathBuf, error: &dyn std::error::Error) 
 
 pub(crate) fn medium(error: MediumError, path: PathBuf) -> OpenError {
     match error {
+        MediumError::NoRoom(room) => OpenError::NoRoom(room),
         MediumError::Full { errno } => OpenError::NoMemory {
             call: "fallocate",
             source: std::io::Error::from_raw_os_error(errno),
@@ -103,20 +106,22 @@ pub(crate) fn device_view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
     if peek.is_all_ones() {
         return Err(OpenError::Device(DeviceError::AllOnes));
     }
-    view(peek, || Ok(mapped), window_path(url))
+    view(peek, || Ok(mapped), window_path(url), View::open)
 }
 
 /// The view of a space that has been peeked at. A file is looked at by reading first: touching the pages of
-/// one that is cut short, or of holes on a full file system, would end the process.
+/// one that is cut short, or of holes on a full file system, would end the process. `open` is [`View::open`], or
+/// [`View::look`] where no memory is to be taken.
 pub(crate) fn view(
     peek: Peek,
     map: impl FnOnce() -> Result<MappedWindow, HostError>,
     path: PathBuf,
+    open: impl FnOnce(LinuxPlatform) -> Result<View<LinuxPlatform>, AttachError>,
 ) -> Result<View<LinuxPlatform>, OpenError> {
     let not_a_space = |why| OpenError::NotASpace { path: path.clone(), why };
     Geometry::check(&peek.words, peek.size).map_err(not_a_space)?;
     let platform = map().and_then(LinuxPlatform::new).map_err(host)?;
-    View::open(platform).map_err(not_a_space)
+    open(platform).map_err(|error| attach_error(error, path))
 }
 
 pub(crate) fn window_path(url: &Url) -> PathBuf {
@@ -136,7 +141,7 @@ pub(crate) fn open(url: &str, patience: Duration) -> Result<Space, OpenError> {
         let gate = commonhold_host::enter(&parsed, patience).map_err(host)?;
         let peek = gate.peek().map_err(host)?;
         // The gate is held until the peer is live: whoever removes the space sees it then.
-        let core = attach(view(peek, || gate.map(), path())?)?;
+        let core = attach(view(peek, || gate.map(), path(), View::open)?)?;
         drop(gate);
         core
     };
@@ -271,7 +276,8 @@ impl Ground {
 
 fn make(mapped: &MappedWindow, options: &FormatOptions, uuid: u128) -> Result<Geometry, MakeError> {
     let plan = plan(mapped, options, mapped.window().len(), uuid);
-    commonhold_space::format(mapped.window(), mapped, &plan)
+    let demand = if options.force { Demand::Forced } else { Demand::Fitting };
+    commonhold_space::format(mapped.window(), mapped, &plan, demand)
 }
 
 pub(crate) fn plan(

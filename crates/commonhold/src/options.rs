@@ -25,7 +25,8 @@ pub struct FormatOptions {
     pub lease: Option<Duration>,
     /// Permission bits of the file; default `0o600`. A device keeps its own.
     pub mode: Option<u32>,
-    /// Replace a space, or other data, that is there already. Refused while live peers are attached.
+    /// Replace a space, or other data, that is there already: refused while live peers are attached. And take memory
+    /// for the tables even if it does not seem to be there.
     pub force: bool,
 }
 
@@ -38,6 +39,9 @@ pub struct CreateOptions {
     pub reserve: Option<u64>,
     /// Take memory when it is first touched, not now. If there is none then, the toucher gets SIGBUS.
     pub lazy: bool,
+    /// Take memory even if the file system, the machine or the memory cgroup does not seem to have it, which is
+    /// [`RegionError::NoRoom`](crate::RegionError::NoRoom) otherwise. The kernel may end a process for it.
+    pub force: bool,
 }
 
 /// What a mapping is for.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use commonhold_host::LinuxPlatform;
+use commonhold_host::{LinuxPlatform, Supply};
 use commonhold_layout::{
     BootId, Extent, LockFlags, LockWord, Offset, Owner, PeerId, PeerPhase, PeerRef, PendingKind,
     RegionId, RegionPhase, region_word,
@@ -77,6 +77,9 @@ impl Space {
             regions: (found.records.len() + found.damaged.len(), geometry.regions()),
             lease_ms: geometry.lease_ms(),
             memory: crate::MemoryInfo::of(platform.mapped()),
+            resident: Extent::new(0, geometry.capacity())
+                .and_then(|all| platform.mapped().resident(all)),
+            supply: platform.mapped().supply(),
             waiting: platform.waiting_name(core.view().spans_kernels()),
             orphaned: platform.mapped().has_lost_its_name(),
         })
@@ -90,7 +93,16 @@ impl Space {
         let checked = checked(name)?;
         let view = self.attachment().view()?;
         let record = view.stat(&checked).map_err(|error| region_error(error, name))?;
-        Ok(region_info(&record, &Glance::new(view)))
+        let resident = view.platform().mapped().resident(record.extent);
+        Ok(RegionInfo { resident, ..region_info(&record, &Glance::new(view)) })
+    }
+
+    /// How much there is of what limits the memory of the space; `None` of a device, whose memory is all there.
+    ///
+    /// # Errors
+    /// [`RegionError::Forked`].
+    pub fn supply(&self) -> Result<Option<Supply>, RegionError> {
+        Ok(self.attachment().view()?.platform().mapped().supply())
     }
 
     /// All regions, in the order of their entries. An entry that makes no sense is listed as
@@ -179,10 +191,11 @@ impl Space {
             let Some(record) = after.checked_sub(1).and_then(|before| records.get(before)) else {
                 continue;
             };
-            let Ok(word) = view.window().word(at) else { continue };
             if at.get() >= record.extent.end() {
                 continue;
             }
+            // A thread may say that it waits for anything.
+            let Some(word) = view.look_at(at) else { continue };
             // SeqCst: a bias may be revoked in it, and whether its thread is inside comes after it.
             let word = LockWord::from_word(word.load(std::sync::atomic::Ordering::SeqCst));
             locks.push(LockInfo {
@@ -235,6 +248,7 @@ fn region_info(record: &RegionRecord, glance: &Glance<'_>) -> RegionInfo {
         },
         maps: record.mappings,
         offset: record.extent.start().get(),
+        resident: None,
         created: time(record.created_ms),
         lock: region_locks(record, glance, 1).into_iter().next(),
     }
@@ -250,6 +264,7 @@ fn damaged_info(region: RegionId) -> RegionInfo {
         state: State::Damaged,
         maps: 0,
         offset: 0,
+        resident: None,
         created: SystemTime::UNIX_EPOCH,
         lock: None,
     }

@@ -147,8 +147,8 @@ impl Space {
     /// goes.
     ///
     /// # Errors
-    /// [`RegionError::Exists`], [`RegionError::NoSpace`], [`RegionError::NoMemory`], and the others;
-    /// nothing has been created then.
+    /// [`RegionError::Exists`], [`RegionError::NoSpace`], [`RegionError::NoMemory`], [`RegionError::NoRoom`] if there
+    /// is not so much memory, and the others; nothing has been created then.
     ///
     /// # Examples
     /// Of several processes that need a region, whoever comes first creates it:
@@ -186,6 +186,7 @@ impl Space {
             size: options.size,
             reserve: options.reserve.unwrap_or(0),
             lazy: options.lazy,
+            demand: demand(options.force),
         };
         let me = self.attachment.me()?;
         let handle = self
@@ -193,6 +194,9 @@ impl Space {
             .core()?
             .create(&me, &checked, &wanted, self.patience)
             .map_err(|error| self.attachment.error(error, name))?;
+        if !options.lazy {
+            self.attachment.backing.remember(handle, options.size);
+        }
         Ok(Region { space: self.clone(), name: name.into(), handle, size: options.size })
     }
 
@@ -247,7 +251,8 @@ impl Space {
     }
 
     /// Finds and maps an active region. This needs no lock and no system call (a read-only mapping
-    /// needs one), however many regions there are.
+    /// needs one), however many regions there are. Only the first time that this process maps a region which it has
+    /// not created, it asks whether the memory is there: 10 ms for each GiB, and microseconds for small ones.
     ///
     /// # Errors
     /// [`RegionError::NotFound`].
@@ -318,7 +323,7 @@ impl Space {
     ///
     /// # Errors
     /// [`RegionError::BeyondReserve`]; [`RegionError::Mapped`] if it is to shrink while mapped;
-    /// [`RegionError::NoMemory`]. The size is as before then.
+    /// [`RegionError::NoMemory`]; [`RegionError::NoRoom`]. The size is as before then.
     ///
     /// # Examples
     /// ```
@@ -326,7 +331,8 @@ impl Space {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let url = format!("shm:doc-resize-{}", std::process::id());
     /// # let space = Space::open_or_format(&url)?;
-    /// space.create_with("log", &CreateOptions { size: 4096, reserve: Some(1 << 20), lazy: false })?;
+    /// let options = CreateOptions { size: 4096, reserve: Some(1 << 20), ..CreateOptions::default() };
+    /// space.create_with("log", &options)?;
     /// let mut log = space.map("log", Access::ReadWrite)?;
     /// space.resize("log", 8192)?; // also while it is mapped
     /// assert_eq!((log.size(), log.refresh()?), (4096, 8192));
@@ -337,15 +343,28 @@ impl Space {
     /// # }
     /// ```
     pub fn resize(&self, name: &str, size: u64) -> Result<(), RegionError> {
+        self.resize_as(name, size, core::Demand::Fitting)
+    }
+
+    /// As [`resize`](Self::resize), but takes memory even if it does not seem to be there: as
+    /// [`CreateOptions::force`] does.
+    ///
+    /// # Errors
+    /// As for [`resize`](Self::resize), but never [`RegionError::NoRoom`].
+    pub fn resize_by_force(&self, name: &str, size: u64) -> Result<(), RegionError> {
+        self.resize_as(name, size, core::Demand::Forced)
+    }
+
+    fn resize_as(&self, name: &str, size: u64, demand: core::Demand) -> Result<(), RegionError> {
         let checked = checked(name)?;
         let me = self.attachment.me()?;
         self.attachment
             .core()?
-            .resize(&me, &checked, size, self.patience)
+            .resize(&me, &checked, size, demand, self.patience)
             .map_err(|error| self.attachment.error(error, name))
     }
 
-    /// Looks for dead peers now, and frees what they left.
+    /// Looks for dead peers now, and frees what they left; and gives back memory that lies where no region is.
     ///
     /// # Errors
     /// [`RegionError::Damaged`]; what could not be freed is left for the next time.
@@ -360,6 +379,7 @@ impl Space {
             .reap_with(&me, self.patience, tell)
             .map_err(|error| self.attachment.error(error, ""))?;
         reaped.settled = counts.settled;
+        reaped.given_back = counts.given_back;
         Ok(reaped)
     }
 
@@ -394,6 +414,10 @@ impl Space {
             .map(drop)
             .map_err(|error| self.attachment.error(error, ""))
     }
+}
+
+const fn demand(force: bool) -> core::Demand {
+    if force { core::Demand::Forced } else { core::Demand::Fitting }
 }
 
 fn patience(limit: Duration) -> Patience {

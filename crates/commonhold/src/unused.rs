@@ -43,7 +43,7 @@ pub(crate) fn refuse_locked(gate: &ExclusiveGate) -> Result<(), OpenError> {
 /// Refuses a file in which anybody lives, or may live.
 pub(crate) fn refuse_used(gate: &ExclusiveGate) -> Result<(), OpenError> {
     let peek = gate.peek().map_err(host)?;
-    match view(peek, || gate.map(), gate.path().to_owned()) {
+    match view(peek, || gate.map(), gate.path().to_owned(), View::look) {
         Ok(view) => {
             refuse_living(&view, || gate.path().to_owned())?;
             refuse_strangers(&view, gate)

@@ -9,7 +9,7 @@
 //! 1. A name means a finished space or nothing (`file.rs`), and is taken away only while nobody comes by it
 //!    (`gate.rs`).
 //! 2. Memory is committed before it is touched, so a full file system is an error, not a signal
-//!    (`medium.rs`).
+//!    (`medium.rs`); and what cannot be had is refused before any of it is taken (`room.rs`).
 //! 3. `Dead` is said on proof, or when a lease has run out where no proof can be had (`witness.rs`).
 //! 4. What a process has is not its forked child's: neither mappings nor descriptors nor locks
 //!    (`fork.rs`).
@@ -24,6 +24,7 @@
 #![cfg(target_os = "linux")]
 
 mod bell;
+mod cgroup;
 mod death_word;
 mod device;
 mod emulation;
@@ -53,6 +54,8 @@ mod process;
 #[cfg(feature = "bench-peers")]
 pub mod pthread;
 mod refusal;
+mod resident;
+mod room;
 #[cfg(test)]
 mod scratch;
 mod shm;
@@ -82,6 +85,8 @@ pub use priority::Priority;
 pub use probe::{Cache, Cost, Memory};
 pub use process::parent_of;
 pub use refusal::DeviceError;
+pub use room::{Supply, supply_in};
+pub use shm::shm_directory;
 pub use stopped::is_stopped;
 pub use uffd::{PagedSpace, Paging, PagingError, UffdMmu, UffdObject, UffdSpace, UserfaultError};
 pub use url::{PciAddress, Url, UrlError};

@@ -9,22 +9,26 @@
 //!    cannot be copied out.
 //! 2. No child has a mapping of its parent's (`MADV_DONTFORK`). Its addresses may since hold
 //!    something else there, so in a child nothing is unmapped.
-//! 3. Every length given to the kernel is a multiple of the page size of the memory, as `munmap` of
+//! 3. No core dump holds a window, unless that is asked for: the kernel would touch every page of it, holes
+//!    included, so dumping a process that has mapped 64 GiB takes minutes, in which it holds its locks, and fills
+//!    the file system.
+//! 4. Every length given to the kernel is a multiple of the page size of the memory, as `munmap` of
 //!    huge pages wants it.
 //!
 //! # What it does not do
 //! It opens and creates nothing (`place.rs`, `file.rs`, `shm.rs` do), and gives no meaning to a byte.
 
 use std::{
-    ffi::c_void,
+    env,
+    ffi::{OsStr, c_void},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     ptr::{self, NonNull},
     sync::OnceLock,
 };
 
-use commonhold_layout::{Extent, MAGIC, align_up};
-use commonhold_space::{Medium, MediumError};
+use commonhold_layout::{Extent, MAGIC, Offset, align_up};
+use commonhold_space::{Medium, MediumError, Touch};
 use commonhold_window::Window;
 use rustix::{
     fs::{self, FileType, Mode, OFlags},
@@ -42,8 +46,17 @@ use crate::{
     own_fd::OwnFd,
     peek::Peek,
     probe::{Cache, Memory, probe},
+    room::Supply,
     touch::touch,
 };
+
+/// Has core dumps hold the windows, too, if it is set to anything but `0`.
+const DUMP: &str = "COMMONHOLD_DUMP";
+
+/// Whether a core dump is to hold windows, by the value of [`DUMP`].
+fn is_dumped(value: Option<&OsStr>) -> bool {
+    value.is_some_and(|value| !value.is_empty() && value != "0")
+}
 
 /// Address space that is given back when this is dropped.
 #[derive(Debug)]
@@ -77,6 +90,10 @@ impl Mapping {
         // new, and that a child lacks it is what invariant 2 says. Memory of devices takes the advice
         // as any other does; only its opposite, MADV_DOFORK, is refused there.
         unsafe { mm::madvise(base, len, Advice::LinuxDontFork) }?;
+        if !is_dumped(env::var_os(DUMP).as_deref()) {
+            // SAFETY: as above; it changes what a core dump holds, and nothing else.
+            let _ = unsafe { mm::madvise(base, len, Advice::LinuxDontDump) };
+        }
         Ok(mapping)
     }
 }
@@ -268,6 +285,38 @@ impl MappedWindow {
         }
     }
 
+    /// What limits how much of the window can have memory. `None` of a device, whose memory is all there, and where
+    /// it cannot be told.
+    #[must_use]
+    pub fn supply(&self) -> Option<Supply> {
+        match &self.backing {
+            Backing::File(medium) => medium.supply(),
+            Backing::Device(_) => None,
+        }
+    }
+
+    /// Bytes of an extent that have memory, or blocks of a disk. `None` where that cannot be told.
+    #[must_use]
+    pub fn resident(&self, extent: Extent) -> Option<u64> {
+        match &self.backing {
+            Backing::File(medium) => medium.resident(extent),
+            Backing::Device(_) => None,
+        }
+    }
+
+    /// Copies the bytes at `from` out of the window, and takes no memory where there is a hole: that reads as zeros.
+    ///
+    /// # Errors
+    /// [`HostError`] of reading the file, [`HostError::Forked`].
+    pub fn read_past_holes(&self, from: Offset, to: &mut [u8]) -> Result<(), HostError> {
+        let failed = |errno| HostError::call("pread", &self.path, errno);
+        match &self.backing {
+            _ if self.is_forked_child() => Err(HostError::Forked),
+            Backing::File(medium) => medium.read(from.get(), to).map_err(failed),
+            Backing::Device(_) => self.window.read(from, to).map_err(|_| failed(Errno::INVAL)),
+        }
+    }
+
     /// Opens the file behind the window again: another description of the same file.
     pub(crate) fn reopen(&self) -> Result<OwnedFd, HostError> {
         open_again(self.file().ok_or(HostError::Forked)?, &self.path)
@@ -366,6 +415,24 @@ impl Medium for MappedWindow {
             Backing::File(medium) => medium.release(&self.window, extent),
             Backing::Device(device) => device.release(&self.window, extent),
         }
+    }
+
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+        match &self.backing {
+            Backing::File(medium) => medium.back(&self.window, extent, touch),
+            Backing::Device(device) => device.commit(&self.window, extent),
+        }
+    }
+
+    fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+        match &self.backing {
+            Backing::File(medium) => medium.room_for(bytes),
+            Backing::Device(_) => Ok(()),
+        }
+    }
+
+    fn resident(&self, extent: Extent) -> u64 {
+        Self::resident(self, extent).unwrap_or(0)
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
 };
 
 use commonhold_layout::Extent;
-use commonhold_space::MediumError;
+use commonhold_space::{MediumError, Touch};
 use commonhold_window::Window;
 use rustix::{
     fs::{self, FallocateFlags, SeekFrom},
@@ -34,6 +34,8 @@ use crate::{
     kind::MemoryKind,
     ofd::{self, LockByte},
     own_fd::OwnFd,
+    resident,
+    room::{Supply, Taken, supply_of},
 };
 
 /// `fallocate` that is interrupted gives back what it took, so a program with a fast timer would
@@ -48,6 +50,7 @@ pub(crate) struct FileMedium {
     kind: MemoryKind,
     /// Held while holes are filled: the file lock keeps other processes out, but not threads.
     fill: Mutex<()>,
+    taken: Taken,
 }
 
 fn error(call: &'static str) -> impl Fn(Errno) -> MediumError {
@@ -80,7 +83,7 @@ fn chunks(extent: Extent, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
 
 impl FileMedium {
     pub(crate) const fn new(file: OwnFd, kind: MemoryKind) -> Self {
-        Self { file, kind, fill: Mutex::new(()) }
+        Self { file, kind, fill: Mutex::new(()), taken: Taken::new() }
     }
 
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
@@ -125,6 +128,61 @@ impl FileMedium {
                 Ok(()) => {}
                 Err(errno) if is_unsupported(errno) => return zero_data(file, window, extent),
                 Err(errno) => return Err(error("fallocate")(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn back(
+        &self,
+        window: &Window,
+        extent: Extent,
+        touch: Touch,
+    ) -> Result<(), MediumError> {
+        match (self.kind, touch) {
+            // A read of a hole there takes nothing of the file system, and cannot fail.
+            (MemoryKind::File { .. }, Touch::Look) => Ok(()),
+            (MemoryKind::Tmpfs, _) => {
+                let file = self.checked("lseek", window, extent)?;
+                match touch {
+                    _ if resident::is_whole(file, extent) => Ok(()),
+                    Touch::Look => Err(MediumError::Hole),
+                    Touch::Use => self.commit(window, extent),
+                }
+            }
+            // Of huge pages, nothing but `fallocate` tells which are there.
+            _ => self.commit(window, extent),
+        }
+    }
+
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+        // Without a descriptor, taking memory fails by itself.
+        self.file.checked().map_or(Ok(()), |file| self.taken.room_for(bytes, file, self.kind))
+    }
+
+    pub(crate) fn supply(&self) -> Option<Supply> {
+        Some(supply_of(self.file.checked()?, self.kind))
+    }
+
+    /// Bytes of an extent that have memory, or blocks of a disk.
+    pub(crate) fn resident(&self, extent: Extent) -> Option<u64> {
+        // The answers for huge pages are those of files that have no holes.
+        let asks = !matches!(self.kind, MemoryKind::Hugetlbfs { .. });
+        let file = self.file.checked().filter(|_| asks)?;
+        Some(resident::bytes(file, extent, self.kind == MemoryKind::Tmpfs))
+    }
+
+    /// Copies bytes out of the file: of a hole, zeros, and it takes no memory.
+    pub(crate) fn read(&self, from: u64, mut to: &mut [u8]) -> Result<(), Errno> {
+        let file = self.file.checked().ok_or(Errno::BADF)?;
+        let mut at = from;
+        while !to.is_empty() {
+            match retry_on_intr(|| io::pread(file, &mut *to, at))? {
+                0 => return Err(Errno::NXIO),
+                count => {
+                    at += count as u64;
+                    to = to.get_mut(count..).unwrap_or_default();
+                }
             }
         }
         Ok(())

@@ -8,7 +8,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use commonhold_layout::{Evidence, Extent, Offset, PeerId};
-use commonhold_space::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
+use commonhold_space::{Identity, Medium, MediumError, PeerRecord, Platform, Touch, Witness};
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::{Window, atomic::AtomicU64};
 
@@ -150,6 +150,18 @@ impl Medium for LinuxPlatform {
 
     fn release(&self, extent: Extent) -> Result<(), MediumError> {
         self.mapped.release(extent)
+    }
+
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+        self.mapped.back(extent, touch)
+    }
+
+    fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+        self.mapped.room_for(bytes)
+    }
+
+    fn resident(&self, extent: Extent) -> u64 {
+        self.mapped.resident(extent).unwrap_or(0)
     }
 }
 

@@ -9,10 +9,16 @@ use crate::file::Place;
 /// Names a directory to use instead of `/dev/shm`.
 const DIRECTORY: &str = "COMMONHOLD_SHM_DIR";
 
+/// The directory in which `shm:` spaces lie.
+#[must_use]
+pub fn shm_directory() -> PathBuf {
+    let directory = env::var_os(DIRECTORY).filter(|directory| !directory.is_empty());
+    directory.map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from)
+}
+
 /// Where the space of this name is. Anybody may make links in the directory, so none is followed.
 pub(crate) fn place(name: &str) -> Place {
-    let directory = env::var_os(DIRECTORY).filter(|directory| !directory.is_empty());
-    let mut path = directory.map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from);
+    let mut path = shm_directory();
     path.push(format!("commonhold-{name}"));
     Place { path, flags: OFlags::NOFOLLOW }
 }

@@ -433,6 +433,13 @@ impl Geometry {
         Self::entry(row, record_bytes::SHARE, u64::from(region.get()), self.sizes.regions)
     }
 
+    /// All share words.
+    #[inline]
+    #[must_use]
+    pub const fn share_table(&self) -> Extent {
+        Self::known(self.places.shares, self.sizes.peers * self.places.share_row)
+    }
+
     /// The share words of a peer for the regions below `regions`.
     #[must_use]
     pub fn share_row(&self, peer: PeerId, regions: u64) -> Option<Extent> {

@@ -31,10 +31,10 @@ impl<P: Platform> View<P> {
     fn settle_while(&self, peer: PeerId, thread: ThreadId, still: impl Fn() -> bool) {
         let Ok(slot) = self.thread(peer, thread) else { return };
         for (at, bias) in inside_of(slot, |number| Bias { peer, thread, number }) {
-            // Where a region has been freed, a look would take memory again.
-            if let Ok(word) = self.window().word(at)
-                && still()
+            // Where a region has been freed, or never had memory, a look would take it.
+            if still()
                 && self.is_in_a_region(at)
+                && let Some(word) = self.look_at(at)
             {
                 settle_bias(word, bias, self);
             }

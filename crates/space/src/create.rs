@@ -15,7 +15,7 @@ use commonhold_sync::Thread;
 use commonhold_window::Point;
 
 use crate::{
-    DirectoryError, Patience, Platform, Reaped, Space,
+    Demand, DirectoryError, Patience, Platform, Reaped, Space,
     budget::Budget,
     directory::{Directory, Place},
 };
@@ -33,6 +33,8 @@ pub struct CreateOptions {
     pub reserve: u64,
     /// Take memory at first touch, not now. Touching it may then kill the toucher, if there is none.
     pub lazy: bool,
+    /// Whether it may be more than can be had.
+    pub demand: Demand,
 }
 
 /// A region, named for ever: entry and generation.
@@ -72,6 +74,7 @@ impl<P: Platform> Space<P> {
         let budget = budget.renewed(self.view());
         self.reap_within(me, budget, |_| {}).is_ok_and(Reaped::freed_anything)
             || self.await_all_freed(me, budget)
+            || self.reclaim(me, budget).is_ok_and(|bytes| bytes > 0)
     }
 
     fn create_once(
@@ -86,12 +89,19 @@ impl<P: Platform> Space<P> {
             let reserve = options.reserve;
             return Err(DirectoryError::BeyondReserve { asked: options.size, reserve });
         }
+        // What the window could never hold is refused for that.
+        let mut looked = options.lazy || options.size > self.view().geometry().data().len();
         let (region, state, extent) = loop {
             if let Some((region, seen)) = self.view().find(name)?
                 && !self.settle_region(me, region, budget)?
                 && !self.await_freed(me, region, seen, budget)?
             {
                 return Err(DirectoryError::Exists);
+            }
+            if !looked {
+                // Before anything is taken or written: pieces of it would not be of use to anybody.
+                self.view().room_for(options.size, options.demand)?;
+                looked = true;
             }
             let used = {
                 let directory = self.view().directory(me, budget)?;
@@ -211,7 +221,7 @@ impl<P: Platform> Directory<'_, P> {
 
     /// A free entry: near the last one freed, else a new one, else any. `Err`: so many entries have memory,
     /// none from the last freed on is free, and others could get memory.
-    fn free_entry(&self) -> Result<Result<RegionId, u32>, DirectoryError> {
+    pub(crate) fn free_entry(&self) -> Result<Result<RegionId, u32>, DirectoryError> {
         let view = self.view;
         let used = view.regions_used()?;
         let hint_word = view.header_word(header_word::FREE_HINT)?;
@@ -247,7 +257,7 @@ impl<P: Platform> Directory<'_, P> {
         self.find_place(reserve, page)
     }
 
-    fn write_entry(
+    pub(crate) fn write_entry(
         &self,
         region: RegionId,
         name: &Name,

@@ -11,7 +11,8 @@
 //! 3. Every walk is bounded by the number of entries.
 //! 4. Whoever holds it makes no system call, and touches only memory that was committed before: a holder that
 //!    is neither stopped nor dead is done within microseconds. Verdicts, commits and releases are made
-//!    before or after (`settle.rs`).
+//!    before or after (`settle.rs`). (A page of a table that others have begun to use meanwhile is asked for, once:
+//!    see `backed.rs`.)
 //! 5. Nobody takes it from the living: who cannot have it in time is told who has it.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
@@ -191,6 +192,33 @@ impl<P: Platform> View<P> {
             .is_ok())
     }
 
+    /// The word that leads to the extent after the one linked by `after`.
+    fn next_word(&self, after: u64) -> Result<&AtomicU64, Damage> {
+        match self.geometry().link(after, "the order of extents")? {
+            None => self.header_word(header_word::EXTENT_HEAD),
+            Some(region) => Ok(&self.entry(region)?[region_word::NEXT_EXTENT]),
+        }
+    }
+
+    /// The free bytes after the extent linked by `after` (0: before the first), and the link of the
+    /// extent that follows them. Without the mutex it is a guess.
+    pub(crate) fn gap_after(&self, after: u64) -> Result<(Extent, u64), Damage> {
+        let geometry = self.geometry();
+        let field = "the order of extents";
+        let data = geometry.data();
+        let begin = match geometry.link(after, field)? {
+            None => data.start().get(),
+            Some(region) => self.extent(self.entry(region)?)?.end(),
+        };
+        let next = self.next_word(after)?.load(Ordering::Relaxed);
+        let end = match geometry.link(next, field)? {
+            None => data.end(),
+            Some(region) => self.extent(self.entry(region)?)?.start().get(),
+        };
+        let len = end.checked_sub(begin).ok_or(Damage::new(field, next))?;
+        Ok((Extent::new(begin, len).ok_or(Damage::new(field, begin))?, next))
+    }
+
     /// The state of a region entry.
     pub(crate) fn region_state(&self, region: RegionId) -> Result<RegionState, Damage> {
         // SeqCst: a mapper counts itself before its second look; see `map`.
@@ -296,18 +324,10 @@ impl<P: Platform> Directory<'_, P> {
         Err(Damage::new("a name chain", region.link()))
     }
 
-    /// The word that leads to the extent after the one linked by `after`.
-    fn next_word(&self, after: u64) -> Result<&AtomicU64, Damage> {
-        match self.view.geometry().link(after, "the order of extents")? {
-            None => self.view.header_word(header_word::EXTENT_HEAD),
-            Some(region) => Ok(&self.view.entry(region)?[region_word::NEXT_EXTENT]),
-        }
-    }
-
     /// Puts an extent into the order of addresses, after the one linked by `after`.
     pub(crate) fn link_extent(&self, region: RegionId, after: u64) -> Result<(), Damage> {
         let entry = self.view.entry(region)?;
-        let word = self.next_word(after)?;
+        let word = self.view.next_word(after)?;
         let next = word.load(Ordering::Relaxed);
         entry[region_word::PREVIOUS_EXTENT].store(after, Ordering::Relaxed);
         entry[region_word::NEXT_EXTENT].store(next, Ordering::Relaxed);
@@ -326,7 +346,7 @@ impl<P: Platform> Directory<'_, P> {
         let entry = self.view.entry(region)?;
         let previous = entry[region_word::PREVIOUS_EXTENT].load(Ordering::Relaxed);
         let next = entry[region_word::NEXT_EXTENT].load(Ordering::Relaxed);
-        self.next_word(previous)?.store(next, Ordering::Relaxed);
+        self.view.next_word(previous)?.store(next, Ordering::Relaxed);
         if let Some(next) = self.view.geometry().link(next, "the order of extents")? {
             self.view.entry(next)?[region_word::PREVIOUS_EXTENT].store(previous, Ordering::Relaxed);
         }
@@ -344,7 +364,7 @@ impl<P: Platform> Directory<'_, P> {
         for start in [cursor, 0] {
             let mut after = start;
             for _ in 0..=self.view.geometry().regions() {
-                let (gap, next) = self.gap_after(after)?;
+                let (gap, next) = self.view.gap_after(after)?;
                 largest = largest.max(gap.len());
                 if let Some(extent) = fit(gap, len, align) {
                     return Ok(Ok(Place { extent, after }));
@@ -359,25 +379,6 @@ impl<P: Platform> Directory<'_, P> {
             }
         }
         Ok(Err(largest))
-    }
-
-    /// The free bytes after the extent linked by `after` (0: before the first), and the link of the
-    /// extent that follows them.
-    pub(crate) fn gap_after(&self, after: u64) -> Result<(Extent, u64), Damage> {
-        let geometry = self.view.geometry();
-        let field = "the order of extents";
-        let data = geometry.data();
-        let begin = match geometry.link(after, field)? {
-            None => data.start().get(),
-            Some(region) => self.view.extent(self.view.entry(region)?)?.end(),
-        };
-        let next = self.next_word(after)?.load(Ordering::Relaxed);
-        let end = match geometry.link(next, field)? {
-            None => data.end(),
-            Some(region) => self.view.extent(self.view.entry(region)?)?.start().get(),
-        };
-        let len = end.checked_sub(begin).ok_or(Damage::new(field, next))?;
-        Ok((Extent::new(begin, len).ok_or(Damage::new(field, begin))?, next))
     }
 }
 

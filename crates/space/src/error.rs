@@ -162,10 +162,11 @@ impl DirectoryError {
 
     /// Whether there is no room: what the dead left behind may be what is missing.
     pub(crate) const fn is_full(&self) -> bool {
-        matches!(
-            self,
-            Self::NoSpace { .. } | Self::NoEntry { .. } | Self::Medium(MediumError::Full { .. })
-        )
+        match self {
+            Self::NoSpace { .. } | Self::NoEntry { .. } => true,
+            Self::Medium(error) => error.is_full(),
+            _ => false,
+        }
     }
 }
 

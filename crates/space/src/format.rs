@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use commonhold_layout::{Extent, FormatError, FormatOptions, Geometry, Marker, Offset};
 use commonhold_window::{OutOfWindow, Point, Window};
 
-use crate::{Medium, MediumError};
+use crate::{Demand, Medium, MediumError};
 
 /// Bytes that are wiped between two looks whether the window is still ours.
 const PIECE: u64 = 1 << 16;
@@ -51,17 +51,22 @@ pub fn format(
     window: &Window,
     medium: &impl Medium,
     options: &FormatOptions,
+    demand: Demand,
 ) -> Result<Geometry, MakeError> {
     let geometry = Geometry::plan(options).map_err(MakeError::Format)?;
+    let tables = geometry.fixed_tables();
+    if demand == Demand::Fitting {
+        medium.room_for(tables.len()).map_err(MakeError::Medium)?;
+    }
+    // First of all: the first word lies in memory that may not be there.
+    medium.commit(tables).map_err(MakeError::Medium)?;
     let first = first_words(window)?;
     first[0].store(0, Ordering::SeqCst);
     // Everything behind the fixed tables becomes a hole that reads as zeros once it is committed.
-    let tables = geometry.fixed_tables();
     let rest = Extent::new(tables.end(), geometry.capacity() - tables.end());
     if let Some(rest) = rest {
         medium.release(rest).map_err(MakeError::Medium)?;
     }
-    medium.commit(tables).map_err(MakeError::Medium)?;
     window.zero(tables).map_err(MakeError::Window)?;
     let magic = write_header(first, &geometry);
     // Release: whoever sees the magic number sees a whole header and empty tables.

@@ -13,7 +13,8 @@
 //! 3. Names, extents and links change under the directory mutex only; who holds it does a bounded amount of
 //!    work and makes no system call. States change by compare-and-swap; see `directory`.
 //! 4. A region is mapped only while it is active, and its memory goes only when nobody maps it.
-//! 5. No byte of the window is touched before memory was committed behind it.
+//! 5. No byte of the window is touched before memory was committed behind it. That others say so is not enough:
+//!    see `backed`.
 //! 6. Arbitrary bytes in the window cost an error, never a panic, a hang, or an access outside it.
 //!
 //! # What it does not do
@@ -25,6 +26,7 @@
 extern crate std;
 
 mod attach;
+mod backed;
 mod bias;
 mod budget;
 mod create;
@@ -39,9 +41,11 @@ mod list;
 mod map;
 mod port;
 mod reap;
+mod reclaim;
 mod record;
 mod recover;
 mod resize;
+mod room;
 mod settle;
 mod silence;
 #[cfg(test)]
@@ -57,9 +61,10 @@ pub use error::{AttachError, DirectoryError};
 pub use format::{Claim, MakeError, format};
 pub use list::{Census, RegionRecord};
 pub use map::Mapped;
-pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Witness};
+pub use port::{Identity, Medium, MediumError, PeerRecord, Platform, Touch, Witness};
 pub use reap::Reaped;
 pub use record::{FoundRecord, RecordShares};
+pub use room::{Demand, Room};
 pub use silence::{Watched, heartbeat_period_ms};
 pub use view::{RegionShares, View};
 pub use waits::{Place, ThreadRecord};

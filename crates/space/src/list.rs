@@ -139,7 +139,7 @@ impl<P: Platform> Space<P> {
         }
         let mut after = 0;
         for _ in 0..=view.geometry().regions() {
-            let (gap, next) = directory.gap_after(after)?;
+            let (gap, next) = view.gap_after(after)?;
             census.largest_free = census.largest_free.max(gap.len());
             let Some(region) = view.geometry().link(next, "the order of extents")? else { break };
             let entry = view.entry(region)?;

@@ -24,6 +24,9 @@ pub struct Mapped {
     pub extent: Extent,
     /// Bytes that the mapping sees.
     pub size: u64,
+    /// Whether its memory is taken at first touch. Of others, it should be there; whoever does not trust what the
+    /// window says of sizes makes sure of it ([`Medium::back`](crate::Medium::back)).
+    pub lazy: bool,
     /// Where the words of its lock are.
     pub lock_at: Offset,
 }
@@ -153,7 +156,8 @@ impl<P: Platform> Space<P> {
         }
         let handle = RegionHandle { region, generation: state.generation };
         let lock_at = self.view().entry_word(region, region_word::LOCK)?;
-        Ok(Mapped { handle, extent, size, lock_at })
+        let lazy = state.flags.contains(RegionFlags::LAZY);
+        Ok(Mapped { handle, extent, size, lazy, lock_at })
     }
 
     /// What a mapped region looks like now: its size may have changed.

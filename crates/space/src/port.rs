@@ -6,6 +6,8 @@ use commonhold_layout::{Bell, BootId, Evidence, Extent, Offset, PeerId, PeerName
 use commonhold_sync::{Park, Verdict};
 use commonhold_window::{Window, atomic::AtomicU64};
 
+use crate::Room;
+
 /// Why a medium could not do what it was asked, with the operating system's error number if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -15,6 +17,10 @@ pub enum MediumError {
         /// `errno`, or 0.
         errno: i32,
     },
+    /// So much was not even tried: it cannot be had, or others would be killed for it.
+    NoRoom(Room),
+    /// There is no memory behind bytes that were to be looked at only.
+    Hole,
     /// Something else went wrong.
     Failed {
         /// Which call.
@@ -33,12 +39,31 @@ impl fmt::Display for MediumError {
                     "the medium of the space is full (error {errno}): free some of it, or enlarge it"
                 )
             }
+            Self::NoRoom(room) => room.fmt(f),
+            Self::Hole => f.write_str("there is no memory behind some of the bytes"),
             Self::Failed { call, errno } => write!(f, "{call} failed with error {errno}"),
         }
     }
 }
 
 impl core::error::Error for MediumError {}
+
+impl MediumError {
+    /// Whether memory or room ran out, or would.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::NoRoom(_))
+    }
+}
+
+/// What somebody is about to do with bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// Read them, and take no memory for that.
+    Look,
+    /// Read and write them.
+    Use,
+}
 
 /// The memory behind a window.
 ///
@@ -58,6 +83,34 @@ pub trait Medium {
     /// # Errors
     /// [`MediumError`]; then the bytes may keep their values.
     fn release(&self, extent: Extent) -> Result<(), MediumError>;
+
+    /// Makes sure that an extent can be touched although others say so that it can: a number in the window
+    /// may claim more than was ever committed. It costs little where the memory is there.
+    ///
+    /// # Errors
+    /// [`MediumError`]: touching the extent may cost a signal.
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+        match touch {
+            Touch::Look => Ok(()),
+            Touch::Use => self.commit(extent),
+        }
+    }
+
+    /// Whether so many bytes more may be committed, as far as can be told beforehand: taking memory that is
+    /// not there may have somebody killed. Cheap for small amounts, which are looked at in sum.
+    ///
+    /// # Errors
+    /// [`MediumError::NoRoom`] says what there is.
+    fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+        let _ = bytes;
+        Ok(())
+    }
+
+    /// Bytes of an extent that are known to have memory. To ask takes none.
+    fn resident(&self, extent: Extent) -> u64 {
+        let _ = extent;
+        0
+    }
 }
 
 /// What a peer says of itself when it attaches.

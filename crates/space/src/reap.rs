@@ -22,6 +22,8 @@ pub struct Reaped {
     pub peers: u32,
     /// Entries of dead actors that were completed or undone.
     pub settled: u32,
+    /// Bytes of memory that were given back, which lay where no region is.
+    pub given_back: u64,
 }
 
 impl Reaped {
@@ -31,7 +33,7 @@ impl Reaped {
 }
 
 impl<P: Platform> Space<P> {
-    /// Looks for dead peers and cleans up after them.
+    /// Looks for dead peers and cleans up after them. Then gives back the memory that lies where no region is.
     ///
     /// # Errors
     /// [`DirectoryError`]; what could not be cleaned up stays for the next.
@@ -49,7 +51,9 @@ impl<P: Platform> Space<P> {
         patience: Patience,
         tell: impl FnMut(&PeerRecord),
     ) -> Result<Reaped, DirectoryError> {
-        self.reap_within(me, patience.begin(self.view()), tell)
+        let budget = patience.begin(self.view());
+        let reaped = self.reap_within(me, budget, tell)?;
+        Ok(Reaped { given_back: self.reclaim(me, budget)?, ..reaped })
     }
 
     pub(crate) fn reap_within(

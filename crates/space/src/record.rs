@@ -75,17 +75,17 @@ impl<P: Platform> View<P> {
     /// The tag of the record that begins at `at`, in bytes of a region that end at `end`, if there is one.
     #[must_use]
     pub fn find_record(&self, at: Offset, end: u64) -> Option<RecordTag> {
-        RecordKind::ALL.into_iter().find_map(|kind| {
-            // Relaxed: it says nothing of other words.
-            let tag = RecordTag::read(self.tag_word(at, end, kind)?.load(Ordering::Relaxed));
-            tag.ok().flatten().filter(|tag| tag.kind == kind)
-        })
+        find_tag(at, end, |tag| self.window().word(tag).ok())
     }
 
-    /// Where a record of this kind has its tag, if that lies before `end`.
+    /// As [`find_record`](Self::find_record), of bytes that this peer may not have mapped: it takes no memory.
+    #[must_use]
+    pub fn look_for_record(&self, at: Offset, end: u64) -> Option<RecordTag> {
+        find_tag(at, end, |tag| self.look_at(tag))
+    }
+
     fn tag_word(&self, at: Offset, end: u64, kind: RecordKind) -> Option<&AtomicU64> {
-        let tag = at.plus(8 * kind.words()? as u64)?;
-        (tag.get() < end).then(|| self.window().word(tag).ok())?
+        self.window().word(tag_place(at, end, kind)?).ok()
     }
 
     /// The reader/writer lock whose words lie at `at`, in the bytes of a region that is mapped.
@@ -99,6 +99,23 @@ impl<P: Platform> View<P> {
         let key = ReadKey::of_record(at, handle.region, handle.generation).word();
         RwLock::new(words, at, key, RecordShares(RegionShares::of(self, handle.region)))
     }
+}
+
+/// Where a record of this kind has its tag, if that lies before `end`.
+fn tag_place(at: Offset, end: u64, kind: RecordKind) -> Option<Offset> {
+    at.plus(8 * kind.words()? as u64).filter(|tag| tag.get() < end)
+}
+
+fn find_tag<'a>(
+    at: Offset,
+    end: u64,
+    word: impl Fn(Offset) -> Option<&'a AtomicU64>,
+) -> Option<RecordTag> {
+    RecordKind::ALL.into_iter().find_map(|kind| {
+        // Relaxed: it says nothing of other words.
+        let tag = RecordTag::read(word(tag_place(at, end, kind)?)?.load(Ordering::Relaxed));
+        tag.ok().flatten().filter(|tag| tag.kind == kind)
+    })
 }
 
 /// Where the readers of such a lock are known: the words of their threads, and nowhere else. A thread

@@ -18,7 +18,9 @@ use commonhold_layout::{
 use commonhold_sync::Thread;
 use commonhold_window::Point;
 
-use crate::{DirectoryError, Patience, Platform, Space, budget::Budget, directory::Directory};
+use crate::{
+    Demand, DirectoryError, Patience, Platform, Space, Touch, budget::Budget, directory::Directory,
+};
 
 /// A resize that has its region to itself.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +43,8 @@ enum Tail {
 }
 
 impl<P: Platform> Space<P> {
-    /// Gives the region of a name another size. Mappings see it when they look again.
+    /// Gives the region of a name another size. Mappings see it when they look again. `demand` is for what it
+    /// grows by.
     ///
     /// # Errors
     /// [`DirectoryError::BeyondReserve`]; [`DirectoryError::Mapped`] if it is to shrink while anybody
@@ -51,15 +54,16 @@ impl<P: Platform> Space<P> {
         me: &Thread<'_>,
         name: &Name,
         size: u64,
+        demand: Demand,
         patience: Patience,
     ) -> Result<(), DirectoryError> {
         let budget = patience.begin(self.view());
         self.sweep(me);
         self.settle_name(me, name, budget)?;
-        match self.resize_once(me, name, size, budget) {
+        match self.resize_once(me, name, size, demand, budget) {
             // As in `create`.
             Err(error) if error.is_full() && self.finds_room(me, budget) => {
-                self.resize_once(me, name, size, budget.renewed(self.view()))
+                self.resize_once(me, name, size, demand, budget.renewed(self.view()))
             }
             result => result,
         }
@@ -70,6 +74,7 @@ impl<P: Platform> Space<P> {
         me: &Thread<'_>,
         name: &Name,
         size: u64,
+        demand: Demand,
         budget: Budget,
     ) -> Result<(), DirectoryError> {
         let view = self.view();
@@ -91,7 +96,7 @@ impl<P: Platform> Space<P> {
                     return self.end(me, region, granted.and_then(|()| self.shrink(&resize)));
                 }
                 drop(directory);
-                return self.end(me, region, self.grow(me, &resize));
+                return self.end(me, region, self.grow(me, &resize, demand));
             };
             drop(directory);
             if budget.is_spent(view) {
@@ -103,24 +108,29 @@ impl<P: Platform> Space<P> {
     }
 
     /// Takes memory for what a region grows by, and only then gives it the size.
-    fn grow(&self, me: &Thread<'_>, resize: &Resize) -> Result<(), (Tail, DirectoryError)> {
+    fn grow(
+        &self,
+        me: &Thread<'_>,
+        resize: &Resize,
+        demand: Demand,
+    ) -> Result<(), (Tail, DirectoryError)> {
         let Resize { region, flags, old, new, dirty } = *resize;
         let view = self.view();
         let extent = view.entry(region).and_then(|entry| view.extent(entry));
         let extent = extent.map_err(|damage| (Tail::Dirty, damage.into()))?;
         if dirty {
-            self.clear_tail(region, old, extent.len(), flags)
-                .map_err(|error| (Tail::Dirty, error))?;
+            self.clear_tail(region, old, extent.len()).map_err(|error| (Tail::Dirty, error))?;
         }
         let page = view.geometry().page();
         let tail = align_up(old, page)
             .zip(align_up(new, page))
             .and_then(|(from, to)| extent.part(from, to.saturating_sub(from)));
         let tail = tail.ok_or((Tail::Clear, Damage::new("the size of a region", new).into()))?;
-        if !flags.contains(RegionFlags::LAZY)
-            && !tail.is_empty()
-            && let Err(error) = view.platform().commit(tail)
-        {
+        let takes = !flags.contains(RegionFlags::LAZY) && !tail.is_empty();
+        if takes {
+            view.room_for(tail.len(), demand).map_err(|error| (Tail::Clear, error.into()))?;
+        }
+        if takes && let Err(error) = view.platform().commit(tail) {
             let left = if view.release(tail).is_ok() { Tail::Clear } else { Tail::Dirty };
             return Err((left, error.into()));
         }
@@ -143,12 +153,12 @@ impl<P: Platform> Space<P> {
     /// Clears what a region has lost. If that fails it has its old size again: what could not be cleared must
     /// not come back when the region grows.
     fn shrink(&self, resize: &Resize) -> Result<(), (Tail, DirectoryError)> {
-        let Resize { region, flags, old, new, dirty } = *resize;
+        let Resize { region, old, new, dirty, .. } = *resize;
         let view = self.view();
         let dirt = |damage: Damage| (Tail::Dirty, damage.into());
         let entry = view.entry(region).map_err(dirt)?;
         let end = if dirty { view.extent(entry).map_err(dirt)?.len() } else { old };
-        if let Err(error) = self.clear_tail(region, new, end, flags) {
+        if let Err(error) = self.clear_tail(region, new, end) {
             if !view.is_fenced() {
                 entry[region_word::SIZE].store(old, Ordering::SeqCst);
             }
@@ -206,22 +216,15 @@ impl<P: Platform> Space<P> {
         let view = self.view();
         let entry = view.entry(region)?;
         let size = entry[region_word::SIZE].load(Ordering::SeqCst);
-        let flags = view.region_state(region)?.flags;
         let cleared = view
             .extent(entry)
             .map_err(DirectoryError::from)
-            .and_then(|extent| self.clear_tail(region, size, extent.len(), flags));
+            .and_then(|extent| self.clear_tail(region, size, extent.len()));
         self.end(me, region, cleared.map_err(|error| (Tail::Dirty, error)))
     }
 
     /// Gives back what a region has between two sizes, so that it reads as zeros if it grows again.
-    fn clear_tail(
-        &self,
-        region: RegionId,
-        from: u64,
-        to: u64,
-        flags: RegionFlags,
-    ) -> Result<(), DirectoryError> {
+    fn clear_tail(&self, region: RegionId, from: u64, to: u64) -> Result<(), DirectoryError> {
         let view = self.view();
         let extent = view.extent(view.entry(region)?)?;
         let page = view.geometry().page();
@@ -230,11 +233,9 @@ impl<P: Platform> Space<P> {
         let end = align_up(to, page).ok_or_else(damage)?;
         let edge = whole.min(to).saturating_sub(from);
         if edge > 0 {
-            if flags.contains(RegionFlags::LAZY) {
-                // The page may be a hole, and touching it needs memory that may not be there.
-                let page_of = extent.part(whole.saturating_sub(page), page).ok_or_else(damage)?;
-                view.platform().commit(page_of)?;
-            }
+            // The page may be a hole, of a lazy region, or where the size says too much.
+            let page_of = extent.part(whole.saturating_sub(page), page).ok_or_else(damage)?;
+            view.platform().back(page_of, Touch::Use)?;
             view.window().zero(extent.part(from, edge).ok_or_else(damage)?)?;
         }
         if let Some(tail) = extent.part(whole, end.saturating_sub(whole)) {

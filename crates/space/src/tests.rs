@@ -22,10 +22,11 @@ use commonhold_window::Window;
 use proptest::prelude::*;
 
 use crate::{
-    AttachError, CreateOptions, Destroy, DirectoryError, Identity, Medium, MediumError, Patience,
-    PeerRecord, Platform, Space, View, Witness, format,
+    AttachError, CreateOptions, Demand, Destroy, DirectoryError, Identity, MakeError, Medium,
+    MediumError, Patience, PeerRecord, Platform, Room, Space, Touch, View, Witness, format,
 };
 
+mod backed;
 mod bias;
 mod busy;
 mod in_place;
@@ -45,6 +46,8 @@ struct World {
     words: &'static [AtomicU64],
     committed: Mutex<BTreeSet<u64>>,
     pages: AtomicU64,
+    /// Bytes that a look says can be had.
+    room: AtomicU64,
     living: Mutex<HashSet<u16>>,
     suspects: Mutex<HashSet<u16>>,
     clock: AtomicU64,
@@ -77,6 +80,7 @@ impl World {
             words: Box::leak(words.into_boxed_slice()),
             committed: Mutex::default(),
             pages: AtomicU64::new(u64::MAX),
+            room: AtomicU64::new(u64::MAX),
             living: Mutex::default(),
             suspects: Mutex::default(),
             clock: AtomicU64::new(1),
@@ -94,7 +98,7 @@ impl World {
         let world = Self::new(bytes);
         let options = FormatOptions { capacity: bytes as u64, ..FormatOptions::default() };
         let machine = world.machine();
-        format(&machine.window, &machine, &options).unwrap();
+        format(&machine.window, &machine, &options, Demand::Fitting).unwrap();
         world
     }
 
@@ -168,7 +172,8 @@ impl Peer {
     }
 
     fn resize(&self, name: &str, size: u64) -> Result<(), DirectoryError> {
-        self.space.resize(&self.me(), &Name::new(name).unwrap(), size, Patience::DEFAULT)
+        let (name, demand) = (Name::new(name).unwrap(), Demand::Fitting);
+        self.space.resize(&self.me(), &name, size, demand, Patience::DEFAULT)
     }
 
     fn lock_of(
@@ -203,6 +208,32 @@ impl Medium for Machine {
             committed.insert(page);
         }
         Ok(())
+    }
+
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+        let pages = extent.start().get() / PAGE..extent.end().div_ceil(PAGE);
+        let holds = |page: &u64| self.world.committed.lock().unwrap().contains(page);
+        match touch {
+            _ if pages.clone().all(|page| holds(&page)) => Ok(()),
+            Touch::Look => Err(MediumError::Hole),
+            Touch::Use => self.commit(extent),
+        }
+    }
+
+    fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+        self.world.takes_long();
+        let room = self.world.room.load(Ordering::Relaxed);
+        if bytes <= room {
+            return Ok(());
+        }
+        Err(MediumError::NoRoom(Room { asked: bytes, machine: Some(room), ..Room::default() }))
+    }
+
+    fn resident(&self, extent: Extent) -> u64 {
+        self.world.takes_long();
+        let committed = self.world.committed.lock().unwrap();
+        let pages = extent.start().get() / PAGE..extent.end().div_ceil(PAGE);
+        committed.range(pages).count() as u64 * PAGE
     }
 
     fn release(&self, extent: Extent) -> Result<(), MediumError> {
@@ -363,7 +394,11 @@ fn a_full_medium_leaves_no_half_made_region() {
     assert_eq!(world.committed.lock().unwrap().len() as u64, taken);
     assert_eq!(a.check().active, 1);
     a.create("lazy", 0).unwrap();
-    a.create_with("lazy2", CreateOptions { size: 40 * PAGE, lazy: true, reserve: 0 }).unwrap();
+    a.create_with(
+        "lazy2",
+        CreateOptions { size: 40 * PAGE, lazy: true, reserve: 0, ..CreateOptions::default() },
+    )
+    .unwrap();
     a.create("fits", 3 * PAGE).unwrap();
 }
 
@@ -389,7 +424,11 @@ fn a_window_without_room_says_how_much_is_left() {
 fn resize_stays_in_the_reserve_and_shows_no_old_bytes() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
-    a.create_with("x", CreateOptions { size: 10, reserve: 8 * PAGE, lazy: false }).unwrap();
+    a.create_with(
+        "x",
+        CreateOptions { size: 10, reserve: 8 * PAGE, lazy: false, ..CreateOptions::default() },
+    )
+    .unwrap();
     let mapped = b.map("x").unwrap();
     a.resize("x", 5 * PAGE).unwrap();
     assert_eq!(b.space.look_again(mapped.handle).unwrap().size, 5 * PAGE);

@@ -10,7 +10,10 @@ use commonhold_layout::{
 use commonhold_sync::{Park, RwLock, Shares, ThreadSlot, Wake};
 use commonhold_window::{OutOfWindow, Point, Window};
 
-use crate::{DirectoryError, Identity, Mapped, PeerRecord, Platform, RegionHandle};
+use crate::{
+    AttachError, DirectoryError, Identity, Mapped, PeerRecord, Platform, RegionHandle, Touch,
+    backed::Backed,
+};
 
 /// The words of a region entry.
 pub(crate) type Entry = [AtomicU64; region_word::COUNT];
@@ -20,6 +23,7 @@ pub(crate) type Entry = [AtomicU64; region_word::COUNT];
 pub struct View<P> {
     platform: P,
     geometry: Geometry,
+    pub(crate) backed: Backed,
     /// The peer that looks through it: see `kernels.rs`.
     pub(crate) own: AtomicU64,
 }
@@ -30,22 +34,39 @@ fn outside(error: OutOfWindow) -> Damage {
 }
 
 impl<P: Platform> View<P> {
-    /// Opens the space in the platform's window.
+    /// Opens the space in the platform's window, to be used. Where tables should have memory and have none, it is
+    /// taken.
     ///
     /// # Errors
-    /// [`OpenError`] for anything but a whole space of this version.
-    pub fn open(platform: P) -> Result<Self, OpenError> {
+    /// [`AttachError::Open`] for anything but a whole space of this version, [`AttachError::Medium`].
+    pub fn open(platform: P) -> Result<Self, AttachError> {
+        Self::open_to(platform, Touch::Use)
+    }
+
+    /// Opens the space in the platform's window, to be looked at: no memory is taken, and tables that have none
+    /// are damage.
+    ///
+    /// # Errors
+    /// [`AttachError::Open`].
+    pub fn look(platform: P) -> Result<Self, AttachError> {
+        Self::open_to(platform, Touch::Look)
+    }
+
+    fn open_to(platform: P, touch: Touch) -> Result<Self, AttachError> {
         let window = platform.window();
+        Backed::header(&platform, window.len(), touch)?;
         let words = window
             .words::<32>(Offset::ZERO)
-            .map_err(|_| OpenError::Truncated { window: window.len(), capacity: 256 })?;
+            .map_err(|_| OpenError::Truncated { window: window.len(), capacity: 256 })
+            .map_err(AttachError::Open)?;
         // Acquire: pairs with the Release of the magic number, the last word that formatting writes.
         let mut claims = [words[0].load(Ordering::Acquire); 32];
         for (claim, word) in claims.iter_mut().zip(words).skip(1) {
             *claim = word.load(Ordering::Relaxed);
         }
-        let geometry = Geometry::check(&claims, window.len())?;
-        Ok(Self { platform, geometry, own: AtomicU64::new(0) })
+        let geometry = Geometry::check(&claims, window.len()).map_err(AttachError::Open)?;
+        let backed = Backed::tables(&platform, &geometry, touch)?;
+        Ok(Self { platform, geometry, backed, own: AtomicU64::new(0) })
     }
 
     /// Where everything lies.
@@ -90,7 +111,7 @@ impl<P: Platform> View<P> {
     /// The entry of a region whose memory exists.
     pub(crate) fn entry(&self, region: RegionId) -> Result<&Entry, Damage> {
         let damage = Damage::new("a region", region.get().into());
-        if region.get() >= self.regions_used()? {
+        if !self.backed.has_entry(region) && region.get() >= self.regions_used()? {
             return Err(damage);
         }
         self.window().words(self.geometry.region(region).ok_or(damage)?).map_err(outside)
@@ -100,17 +121,17 @@ impl<P: Platform> View<P> {
         self.window().word(self.geometry.bucket(hash)).map_err(outside)
     }
 
-    /// Entries below this have memory behind them.
+    /// Entries below this have memory behind them: this process has made sure of that.
     ///
     /// # Errors
-    /// [`Damage`].
+    /// [`Damage`], also if more entries are said to be used than memory can be had for.
     pub fn regions_used(&self) -> Result<u32, Damage> {
         // Acquire: pairs with the Release in `create`, which committed the entries before.
         let claim = self.header()?[header_word::REGIONS_USED].load(Ordering::Acquire);
-        u32::try_from(claim)
-            .ok()
-            .filter(|used| *used <= self.geometry.regions())
-            .ok_or(Damage::new("the number of used regions", claim))
+        let used = u32::try_from(claim).ok().filter(|used| *used <= self.geometry.regions());
+        let used = used.ok_or(Damage::new("the number of used regions", claim))?;
+        self.back_entries(used)?;
+        Ok(used)
     }
 
     /// Slots below this have had peers.
@@ -143,7 +164,8 @@ impl<P: Platform> View<P> {
         if record[peer_word::SHARES_USED].load(Ordering::Acquire) <= u64::from(region.get()) {
             return None;
         }
-        self.window().word(self.geometry.share(peer, region)?).ok()
+        let at = self.geometry.share(peer, region).filter(|at| self.has_share(*at))?;
+        self.window().word(at).ok()
     }
 
     /// The boot id of a domain.

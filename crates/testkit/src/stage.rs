@@ -205,6 +205,7 @@ impl Frame<'_> {
                     size: line.number(2),
                     reserve: Some(line.number(3)).filter(|reserve| *reserve > 0),
                     lazy: line.word(4) == "lazy",
+                    ..CreateOptions::default()
                 };
                 answer(&space.create_with(name, &options));
             }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::{Damage, OpenError};
+use commonhold_layout::Damage;
 use commonhold_space::{AttachError, DirectoryError};
 use commonhold_sync::LockError;
 
@@ -34,7 +34,7 @@ pub(crate) enum Failure {
         most: u64,
     },
     /// There is no space in the window.
-    Open(OpenError),
+    Open(AttachError),
     /// This guest could not become a peer.
     Attach(AttachError),
     /// An operation on a region failed.

@@ -4,16 +4,23 @@
 //! file of its own, and is removed. A space on a device is probed as at each opening, and memory of a
 //! device without one is read only.
 
+mod memory;
+
 use std::{fs, fs::OpenOptions, path::Path};
 
 use commonhold::{FormatOptions, PciDevice, Removal, Space};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
-use crate::{failure::Failure, output::Column, session::Session, units::human_size};
+use crate::{
+    failure::{Failure, Status},
+    output::Column,
+    session::Session,
+    units::human_size,
+};
 
 /// How a finding is to be taken.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
     Ok,
@@ -47,9 +54,13 @@ impl Finding {
 }
 
 pub(crate) fn doctor(session: &Session) -> Result<(), Failure> {
+    let directory = commonhold::shm_directory();
+    let sharing = scratch_space(&directory);
+    let works = sharing.verdict != Verdict::Missing;
     let mut findings = vec![
-        scratch_space(),
-        shm_room(),
+        sharing,
+        memory::room(&directory),
+        memory::memory(&directory),
         io_uring(),
         userfaultfd(),
         kvm(),
@@ -57,9 +68,21 @@ pub(crate) fn doctor(session: &Session) -> Result<(), Failure> {
         physical_memory(),
         pid_namespace(),
         address_space(),
-        remove_ipc(),
+        remove_ipc(&directory),
     ];
     findings.extend(pci_devices());
+    print(session, findings)?;
+    if works {
+        return Ok(());
+    }
+    let message = format!(
+        "doctor: memory cannot be shared in {}; the first line says why",
+        directory.display()
+    );
+    Err(Failure::new(Status::Other, message))
+}
+
+fn print(session: &Session, findings: Vec<Finding>) -> Result<(), Failure> {
     if session.out.json {
         return session.out.value(&findings);
     }
@@ -82,7 +105,7 @@ pub(crate) fn doctor(session: &Session) -> Result<(), Failure> {
 
 /// Formats, opens and removes a scratch space: `O_TMPFILE`, `fallocate`, OFD locks and shared
 /// futexes, all tried for real.
-fn scratch_space() -> Finding {
+fn scratch_space(directory: &Path) -> Finding {
     const CHECK: &str = "shared memory";
     let url = format!("shm:doctor-{}", std::process::id());
     let options = FormatOptions { capacity: Some(16 << 20), ..FormatOptions::default() };
@@ -93,7 +116,9 @@ fn scratch_space() -> Finding {
             Err(error) => Finding::missing(CHECK, error.to_string(), "see the message"),
         },
         Err(error) => {
-            let advice = "check that /dev/shm is a tmpfs this user may write";
+            let directory = directory.display();
+            let advice =
+                format!("check that {directory} is a tmpfs with room that this user may write");
             Finding::missing(CHECK, error.to_string(), advice)
         }
     };
@@ -101,29 +126,6 @@ fn scratch_space() -> Finding {
         tracing::debug!(%error, "the scratch space was not removed");
     }
     finding
-}
-
-fn shm_room() -> Finding {
-    const CHECK: &str = "room on /dev/shm";
-    let dir = std::env::var("COMMONHOLD_SHM_DIR").unwrap_or_else(|_| "/dev/shm".to_owned());
-    let room = match rustix::fs::statvfs(dir.as_str()) {
-        Ok(room) => room,
-        Err(error) => {
-            let advice = "mount a tmpfs there";
-            return Finding::missing(CHECK, format!("{dir}: {error}"), advice);
-        }
-    };
-    let size = room.f_blocks.saturating_mul(room.f_frsize);
-    let free = room.f_bavail.saturating_mul(room.f_frsize);
-    let found = format!("{dir}: {} free of {}", human_size(free), human_size(size));
-    if size == 64 << 20 {
-        let advice = "a container's default; start it with --shm-size=2g or --ipc=host";
-        Finding::warning(CHECK, found, advice)
-    } else if free < 1 << 30 {
-        Finding::warning(CHECK, found, "grow it: mount -o remount,size=4G /dev/shm")
-    } else {
-        Finding::ok(CHECK, found)
-    }
 }
 
 fn io_uring() -> Finding {
@@ -294,8 +296,11 @@ fn address_space() -> Finding {
 }
 
 /// systemd-logind deletes what a logged-out user has in /dev/shm.
-fn remove_ipc() -> Finding {
+fn remove_ipc(directory: &Path) -> Finding {
     const CHECK: &str = "RemoveIPC";
+    if directory != Path::new("/dev/shm") {
+        return Finding::ok(CHECK, format!("does not concern {}", directory.display()));
+    }
     if !Path::new("/run/systemd/system").exists() {
         return Finding::ok(CHECK, "no systemd");
     }

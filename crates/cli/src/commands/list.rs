@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::locks::Lock;
 use crate::{
     failure::{Doing, Failure},
+    limits::Limits,
     output::Column,
     session::Session,
 };
@@ -45,6 +46,9 @@ struct Stat {
     generation: u32,
     created: u64,
     lock: Option<Lock>,
+    resident: Option<u64>,
+    #[serde(flatten)]
+    supply: Limits,
 }
 
 pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
@@ -100,6 +104,8 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
     let out = session.out;
     let space = session.open()?;
     let region = space.stat(name).doing(|| format!("stat {name:?}"))?;
+    let supply = space.supply().doing(|| format!("stat {name:?}"))?;
+    let supply = Limits::new(supply);
     let created = region.created.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if out.json {
         return out.value(&Stat {
@@ -108,11 +114,14 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
             generation: region.id.generation,
             created,
             lock: region.lock.as_ref().map(Lock::new),
+            resident: region.resident,
+            supply,
         });
     }
     let locks = space.locks().doing(|| format!("list the locks of {}", session.url))?;
     let lock = lock_column(&region, &by_region(&locks));
-    out.pairs(&[
+    let resident = region.resident.map_or_else(|| "not known".to_owned(), |it| out.size(it));
+    let mut pairs = vec![
         ("name", region.name),
         ("size", out.size(region.size)),
         ("reserve", out.size(region.reserve)),
@@ -123,7 +132,10 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
         ("entry", format!("{} generation {}", region.id.entry, region.id.generation)),
         ("created", humantime::format_rfc3339_seconds(region.created).to_string()),
         ("lock", lock),
-    ])
+        ("resident", resident),
+    ];
+    pairs.extend(supply.pairs(out));
+    out.pairs(&pairs)
 }
 
 /// What is said of a region's own lock in a column.

@@ -84,7 +84,7 @@ pub(crate) fn reap(session: &Session, args: &ReapArgs) -> Result<(), Failure> {
             })
             .collect();
         return out.value(&json!({
-            "peers": peers, "settled": reaped.settled,
+            "peers": peers, "settled": reaped.settled, "given_back": reaped.given_back,
         }));
     }
     for peer in &reaped.peers {
@@ -94,8 +94,10 @@ pub(crate) fn reap(session: &Session, args: &ReapArgs) -> Result<(), Failure> {
         ))?;
     }
     out.line(&format!(
-        "{} dead peers reaped, {} operations that they left half done settled",
+        "{} dead peers reaped, {} operations that they left half done settled, {} bytes of memory given back \
+         that no region had",
         reaped.peers.len(),
-        reaped.settled
+        reaped.settled,
+        reaped.given_back
     ))
 }

@@ -11,7 +11,12 @@ use crate::{
 
 pub(crate) fn create(session: &Session, args: &CreateArgs) -> Result<(), Failure> {
     let space = session.open_or_format()?;
-    let options = CreateOptions { size: args.size, reserve: args.reserve, lazy: args.lazy };
+    let options = CreateOptions {
+        size: args.size,
+        reserve: args.reserve,
+        lazy: args.lazy,
+        force: args.force,
+    };
     let region =
         space.create_with(&args.name, &options).doing(|| format!("create {:?}", args.name))?;
     let key = region.key();
@@ -45,8 +50,9 @@ pub(crate) fn destroy(session: &Session, args: &DestroyArgs) -> Result<(), Failu
     }
 }
 
-pub(crate) fn resize(session: &Session, name: &str, size: u64) -> Result<(), Failure> {
+pub(crate) fn resize(session: &Session, name: &str, size: u64, force: bool) -> Result<(), Failure> {
     let space = session.open()?;
-    space.resize(name, size).doing(|| format!("resize {name:?}"))?;
+    let resized = if force { space.resize_by_force(name, size) } else { space.resize(name, size) };
+    resized.doing(|| format!("resize {name:?}"))?;
     if session.out.json { session.out.value(&json!({"name": name, "size": size})) } else { Ok(()) }
 }

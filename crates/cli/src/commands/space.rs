@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     args::FormatArgs,
     failure::{Doing, Failure},
+    limits::Limits,
     orphan,
     session::Session,
 };
@@ -50,6 +51,9 @@ struct Info {
     plain_ns: Option<f64>,
     waiting: &'static str,
     orphaned: bool,
+    resident: Option<u64>,
+    #[serde(flatten)]
+    supply: Limits,
 }
 
 pub(crate) fn info(session: &Session) -> Result<(), Failure> {
@@ -79,11 +83,14 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
         plain_ns: info.memory.plain_ns,
         waiting: info.waiting,
         orphaned: info.orphaned,
+        resident: info.resident,
+        supply: Limits::new(info.supply),
     };
     if out.json {
         return out.value(&info);
     }
-    out.pairs(&[
+    let limits = info.supply.pairs(out);
+    let mut pairs = vec![
         ("space", info.url),
         ("format version", info.version.to_string()),
         ("uuid", info.uuid),
@@ -104,7 +111,10 @@ pub(crate) fn info(session: &Session) -> Result<(), Failure> {
         ("memory", memory),
         ("waiting", info.waiting.to_owned()),
         ("name", if info.orphaned { orphan::WARNING } else { "means this space" }.to_owned()),
-    ])
+        ("resident", info.resident.map_or_else(|| "not known".to_owned(), |bytes| out.size(bytes))),
+    ];
+    pairs.extend(limits);
+    out.pairs(&pairs)
 }
 
 pub(crate) fn remove(session: &Session, url: &str, force: bool) -> Result<(), Failure> {

@@ -89,6 +89,7 @@ impl Directory<'_> {
             size: random.below(RESERVE / 2),
             reserve: Some(RESERVE),
             lazy: random.below(2) == 0,
+            ..CreateOptions::default()
         };
         write(log, What::Create, name, || {
             self.space.create_with(text, &options).map(|region| region.key())

@@ -190,7 +190,7 @@ fn peers_tell_who_is_attached_and_reap_finds_the_dead() {
     mapper.signal("KILL");
     assert_eq!(mapper.wait(), 137);
     let reaped = space.json(&["reap"]);
-    assert_eq!(keys(&reaped), ["peers", "settled"]);
+    assert_eq!(keys(&reaped), ["given_back", "peers", "settled"]);
     until("the slot", || {
         let peers = space.json(&["peers"]);
         !peers.as_array().unwrap().iter().any(|peer| peer["pid"] == pid)

@@ -19,6 +19,7 @@ mod graph;
 mod kernels;
 mod lock;
 mod map;
+mod media;
 mod root;
 mod runs;
 mod stopped;

@@ -8,7 +8,7 @@ use std::{
 use crate::support::{Folder, Held, Space, kill, until};
 
 /// Says so if the test cannot run.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output().unwrap();
     let root = id.stdout == b"0\n";
     if !root {
@@ -18,26 +18,30 @@ fn is_root() -> bool {
 }
 
 /// A tmpfs of its own, unmounted with its guard.
-struct Tmpfs(Folder);
+pub(crate) struct Tmpfs(Folder);
 
 impl Tmpfs {
     /// Says so and gives nothing where mounting is not allowed.
-    fn mount(size: &str) -> Option<Self> {
+    pub(crate) fn mount(size: &str) -> Option<Self> {
+        Self::mount_as("tmpfs", &format!("size={size}"))
+    }
+
+    /// The same with another file system of memory.
+    pub(crate) fn mount_as(kind: &str, options: &str) -> Option<Self> {
         let folder = Folder::new();
-        let options = format!("size={size}");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .args(["-t", kind, "-o", options, kind])
             .arg(&folder.0)
             .stderr(Stdio::null())
             .status();
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(folder));
         }
-        eprintln!("NOTE: cannot mount a tmpfs, so this test proves nothing");
+        eprintln!("NOTE: cannot mount a {kind}, so this test proves nothing");
         None
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0.0
     }
 }

@@ -195,7 +195,7 @@ impl<'a> Look<'a> {
 
     /// What the tag of a record says that begins there.
     fn tag_at(&self, region: &RegionRecord, at: Offset) -> Option<RecordTag> {
-        self.view.find_record(at, region.extent.end())
+        self.view.look_for_record(at, region.extent.end())
     }
 
     fn kind_at(&self, region: &RegionRecord, at: Offset) -> Option<RecordKind> {
@@ -252,7 +252,7 @@ impl<'a> Look<'a> {
             Which::Data(region, at) | Which::Event(region, at) => (at, Some(self.record(region)?)),
         };
         // SeqCst: in one order with what threads announce.
-        let word = LockWord::from_word(self.view.window().word(at).ok()?.load(Ordering::SeqCst));
+        let word = LockWord::from_word(self.view.look_at(at)?.load(Ordering::SeqCst));
         let mut lock = Lock {
             region: record.map(|record| record.name.to_string()),
             owner: self.holder(which, word, at).map(|owner| Party::of(self.view, owner)),

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{
-    EVENT_STEP, LockFlags, LockWord, Offset, Owner, PLACES_MOST, RecordKind, RecordTag,
+    EVENT_STEP, Extent, LockFlags, LockWord, Offset, Owner, PLACES_MOST, RecordKind, RecordTag,
 };
 use commonhold_space::View;
 
@@ -46,7 +46,11 @@ impl Places {
         let count = usize::try_from(tag.size / 8).ok();
         let count = count.filter(|count| (1..=PLACES_MOST).contains(count))?;
         let first = at.plus(8 * words)?;
-        first.plus(u64::from(tag.size)).filter(|after| after.get() <= end)?;
+        let after = first.plus(u64::from(tag.size)).filter(|after| after.get() <= end)?;
+        let record = Extent::new(at.get(), after.get().checked_sub(at.get())?)?;
+        if !view.may_look(record) {
+            return None;
+        }
         // SeqCst here and below: a party arrives in a phase that it has seen, so an arrival that is seen later
         // is in no earlier one. And a holder that has just taken its permit has said before that it is awake.
         let event = view.window().word(at).ok()?.load(Ordering::SeqCst);

@@ -76,7 +76,8 @@ fn use_all(url: &str) -> Option<()> {
     let _ = space.info();
     let _ = (space.regions(), space.peers(), space.locks(), space.wait_graph());
     let _ = space.create("new", 5000);
-    let wanted = CreateOptions { size: 10, reserve: Some(8192), lazy: true };
+    let wanted =
+        CreateOptions { size: 10, reserve: Some(8192), lazy: true, ..CreateOptions::default() };
     let _ = space.create_with("lazy", &wanted);
     let _ = space.resize("lazy", 8000);
     for name in ["a", "b", "c", "new", "lazy"] {

@@ -183,7 +183,8 @@ fn a_region_whose_destroyer_is_killed_while_it_waits_is_active_again() {
 fn resize_grows_into_the_reserve_and_shrinks_only_what_nobody_maps() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
-    let wanted = CreateOptions { size: 100, reserve: Some(10_000), lazy: false };
+    let wanted =
+        CreateOptions { size: 100, reserve: Some(10_000), lazy: false, ..CreateOptions::default() };
     space.create_with("a", &wanted).unwrap();
     let mut mapping = space.map("a", Access::ReadWrite).unwrap();
     let mut view = space.map("a", Access::ReadOnly).unwrap();
@@ -382,7 +383,12 @@ fn a_new_region_is_zero_whatever_its_bytes_were_before() {
     let space = scratch.open();
     let size = space.info().unwrap().largest_free;
     for lazy in [false, true] {
-        space.create_with("a", &CreateOptions { size, reserve: None, lazy }).unwrap();
+        space
+            .create_with(
+                "a",
+                &CreateOptions { size, reserve: None, lazy, ..CreateOptions::default() },
+            )
+            .unwrap();
         let mapping = space.map("a", Access::ReadWrite).unwrap();
         let mut bytes = vec![1; size as usize];
         mapping.read(0, &mut bytes).unwrap();

@@ -29,7 +29,11 @@ impl World {
 fn what_cannot_have_the_directory_in_time_says_who_has_it_and_takes_nothing_over() {
     let world = World::formatted(1 << 20);
     let (a, b, c) = (world.attach(), world.attach(), world.attach());
-    a.create_with("x", CreateOptions { size: 10, reserve: 2 * PAGE, lazy: false }).unwrap();
+    a.create_with(
+        "x",
+        CreateOptions { size: 10, reserve: 2 * PAGE, lazy: false, ..CreateOptions::default() },
+    )
+    .unwrap();
     let mapped = c.map("x").unwrap();
     let (slot, word) = world.stops(&b);
     let busy = DirectoryError::Busy { slot, thread: b.thread.thread.index() };
@@ -86,7 +90,8 @@ fn what_others_are_freeing_is_waited_for_and_neither_exists_nor_takes_room() {
                 let budget = Patience::DEFAULT.begin(b.space.view());
                 b.space.free(&b.me(), region.region, freeing, budget).unwrap();
             });
-            let options = CreateOptions { size, reserve: 0, lazy: false };
+            let options =
+                CreateOptions { size, reserve: 0, lazy: false, ..CreateOptions::default() };
             let name = Name::new(name).unwrap();
             a.space.create(&a.me(), &name, &options, Patience::of_ns(u64::MAX >> 1)).unwrap();
         });
@@ -199,7 +204,8 @@ fn a_domain_record_that_is_half_written_holds_nobody_up_and_is_completed() {
 fn a_create_that_finds_the_medium_full_reaps_and_tries_again() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
-    let reserve = CreateOptions { size: 1, reserve: 4 * PAGE, lazy: false };
+    let reserve =
+        CreateOptions { size: 1, reserve: 4 * PAGE, lazy: false, ..CreateOptions::default() };
     a.create_with("grows", reserve).unwrap();
     for again in 0..2 {
         let dead = world.attach();
@@ -233,7 +239,12 @@ fn nothing_that_may_take_long_is_done_while_holding_the_directory() {
     for index in 0..70 {
         a.create(&format!("r{index}"), 0).unwrap();
     }
-    let wanted = CreateOptions { size: PAGE + 7, reserve: 8 * PAGE, lazy: false };
+    let wanted = CreateOptions {
+        size: PAGE + 7,
+        reserve: 8 * PAGE,
+        lazy: false,
+        ..CreateOptions::default()
+    };
     for lazy in [false, true] {
         a.create_with("x", CreateOptions { lazy, ..wanted }).unwrap();
         a.resize("x", 5 * PAGE).unwrap();
@@ -309,7 +320,12 @@ fn bytes_beyond_the_size_that_the_dead_left_are_cleared_before_they_are_used() {
     let a = world.attach();
     for reaps in [false, true] {
         let dead = world.attach();
-        let wanted = CreateOptions { size: 4 * PAGE, reserve: 4 * PAGE, lazy: false };
+        let wanted = CreateOptions {
+            size: 4 * PAGE,
+            reserve: 4 * PAGE,
+            lazy: false,
+            ..CreateOptions::default()
+        };
         a.create_with("x", wanted).unwrap();
         let mapped = a.map("x").unwrap();
         let at = mapped.extent.start();
@@ -338,7 +354,11 @@ fn bytes_beyond_the_size_that_the_dead_left_are_cleared_before_they_are_used() {
 fn a_region_is_not_destroyed_or_resized_while_another_thread_gives_it_memory() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
-    a.create_with("x", CreateOptions { size: 1, reserve: 4 * PAGE, lazy: false }).unwrap();
+    a.create_with(
+        "x",
+        CreateOptions { size: 1, reserve: 4 * PAGE, lazy: false, ..CreateOptions::default() },
+    )
+    .unwrap();
     let region = RegionId::new(0);
     let marked = b.me().owner().word().with_flags(commonhold_layout::LockFlags::INCONSISTENT);
     let actor = &a.space.view().entry(region).unwrap()[region_word::ACTOR];

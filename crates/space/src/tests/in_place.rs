@@ -38,7 +38,7 @@ fn a_window_formatted_in_place_is_zero_but_for_its_header() {
 fn of_two_who_format_a_window_one_wins_and_the_other_writes_nothing() {
     let (world, machine) = used();
     let claim = Claim::take(&machine.window, 0x55, 7).unwrap();
-    assert_eq!(View::open(world.machine()).unwrap_err(), OpenError::Unfinished);
+    assert_eq!(View::open(world.machine()).unwrap_err(), AttachError::Open(OpenError::Unfinished));
     assert_eq!(Claim::take(&machine.window, 0x55, 8).unwrap_err(), MakeError::Contested);
     claim.format(&OPTIONS).unwrap();
     assert_eq!(Claim::take(&machine.window, 0x55, 9).unwrap_err(), MakeError::Contested);

@@ -1,0 +1,91 @@
+//! Whether there is memory behind a region, before it is mapped.
+//!
+//! # What it owns
+//! What this process knows of it: one word for each entry of the table of regions.
+//!
+//! # Invariants
+//! 1. How large a region is, is a number in the window. Anybody may have raised it beyond what was committed, and a
+//!    space that was copied has holes where it had zeros: touching one is a signal if the file system is full. So no
+//!    bytes of a region are handed out that the kernel has not said to have memory; what has none is taken.
+//! 2. Asking costs a system call, and time for each page: it is asked once for each region, and again when its size has
+//!    grown.
+//! 3. A lazy region is as it is: its memory is taken at first touch, at the risk of whoever touches it.
+//!
+//! # What it does not do
+//! It does not see a hole that is punched later.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use commonhold_host::LinuxPlatform;
+use commonhold_space::{DirectoryError, Mapped, Medium, MediumError, RegionHandle, Touch};
+
+/// Unit of what is remembered: 32 bits of it are 16 TiB. What is larger is asked for each time.
+const UNIT: u64 = 4096;
+
+/// For each entry, the generation of a region, and how many units of it are known to have memory.
+#[derive(Debug)]
+pub(crate) struct Backing {
+    entries: u32,
+    /// Made when the first region is mapped or created.
+    words: OnceLock<Box<[AtomicU64]>>,
+}
+
+impl Backing {
+    /// For so many entries.
+    pub(crate) const fn new(entries: u32) -> Self {
+        Self { entries, words: OnceLock::new() }
+    }
+
+    fn word(&self, handle: RegionHandle) -> Option<&AtomicU64> {
+        let make = || (0..self.entries).map(|_| AtomicU64::new(0)).collect();
+        self.words.get_or_init(make).get(usize::try_from(handle.region.get()).ok()?)
+    }
+
+    /// That so many bytes of a region have memory is known.
+    pub(crate) fn remember(&self, handle: RegionHandle, bytes: u64) {
+        if let Ok(units) = u32::try_from(bytes.div_ceil(UNIT))
+            && let Some(word) = self.word(handle)
+        {
+            // Relaxed: it is about pages, and not about what is in them.
+            word.store(u64::from(handle.generation) << 32 | u64::from(units), Ordering::Relaxed);
+        }
+    }
+
+    fn knows(&self, handle: RegionHandle, bytes: u64) -> bool {
+        let known = self.word(handle).map_or(0, |word| word.load(Ordering::Relaxed));
+        known >> 32 == u64::from(handle.generation) && bytes.div_ceil(UNIT) <= known & 0xFFFF_FFFF
+    }
+
+    /// Makes sure of the memory of a region that has just been mapped, or looked at again.
+    #[inline]
+    pub(crate) fn ensure(
+        &self,
+        platform: &LinuxPlatform,
+        mapped: &Mapped,
+    ) -> Result<(), DirectoryError> {
+        if mapped.lazy || self.knows(mapped.handle, mapped.size) {
+            return Ok(());
+        }
+        self.ask(platform, mapped)
+    }
+
+    #[cold]
+    fn ask(&self, platform: &LinuxPlatform, mapped: &Mapped) -> Result<(), DirectoryError> {
+        let Some(bytes) = mapped.extent.part(0, mapped.size).filter(|bytes| !bytes.is_empty())
+        else {
+            return Ok(());
+        };
+        match platform.back(bytes, Touch::Use) {
+            Ok(()) => self.remember(mapped.handle, mapped.size),
+            Err(error @ (MediumError::Full { .. } | MediumError::NoRoom(_))) => {
+                return Err(DirectoryError::Medium(error));
+            }
+            // Without a descriptor of its own, a process cannot ask.
+            Err(_) => {}
+        }
+        Ok(())
+    }
+}
