@@ -26,7 +26,9 @@ use std::{
 use crate::scribble::{Scribble, pick};
 use arbitrary::Arbitrary;
 use commonhold_layout::{FormatOptions, Geometry};
-use commonhold_space::{DirectoryError, Patience, Platform as _, View, format};
+use commonhold_space::{
+    AttachError, Demand, DirectoryError, Patience, Platform as _, View, format,
+};
 use commonhold_window::at_each_point;
 
 use machine::{BYTES, World};
@@ -172,7 +174,7 @@ impl Run {
         let pages = u32::try_from(tables).ok()?.saturating_add(program.pages.into());
         let world = World::new(pages, interrupt);
         let machine = world.machine();
-        format(machine.window(), &machine, &options).ok()?;
+        format(machine.window(), &machine, &options, Demand::Fitting).ok()?;
         Some(Self {
             world,
             geometry,
@@ -252,10 +254,11 @@ impl Run {
     fn attach(&self, index: usize) -> Result<(), DirectoryError> {
         let view = match View::open(self.world.machine()) {
             Ok(view) => view,
-            Err(error) => {
+            Err(AttachError::Open(error)) => {
                 assert!(self.scribbled.get(), "a whole space cannot be opened: {error}");
                 return Ok(());
             }
+            Err(_) => return Ok(()),
         };
         self.processes.set(self.processes.get() + 1);
         let peer = Peer::attach(view, self.processes.get());
@@ -264,9 +267,18 @@ impl Run {
                 *self.slot(index) = Some(Rc::new(peer));
                 Ok(())
             }
-            Err(commonhold_space::AttachError::Directory(error)) => Err(error),
+            Err(AttachError::Directory(error)) => Err(error),
             Err(_) => Ok(()),
         }
+    }
+
+    /// Somebody who only looks.
+    fn look_on(&self) {
+        let before = self.world.begin();
+        if let Ok(view) = View::look(self.world.machine()) {
+            self.expect(peer::look(&view));
+        }
+        self.world.end(before);
     }
 
     /// Nothing is damaged if nobody has written anything.
@@ -287,6 +299,7 @@ impl Run {
                 self.world.end(before);
             }
         }
+        self.look_on();
         self.world.free_pages.set(u32::MAX);
         let before = self.world.begin();
         let attached = self.attach(0);

@@ -318,7 +318,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         DirectoryError::Medium(MediumError::Failed { call, errno }) => {
             RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
         }
-        DirectoryError::Unsettled => RegionError::Unsettled { name: owned() },
+        DirectoryError::Unsettled => RegionError::Unsettled { name: owned(), by: None },
         DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
         DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
         // `NotMapped` and `Reentered` mean that our own books are wrong: others have taken over.

@@ -26,7 +26,7 @@ mod faults;
 mod image;
 mod operations;
 mod pages;
-pub mod scribble;
+mod scribble;
 mod scribbler;
 mod stops;
 mod tally;

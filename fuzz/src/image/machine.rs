@@ -8,7 +8,7 @@ use std::{
 
 use crate::scribble::Words;
 use commonhold_layout::{Evidence, Extent, PeerId};
-use commonhold_space::{Medium, MediumError, PeerRecord, Platform, Witness};
+use commonhold_space::{Medium, MediumError, PeerRecord, Platform, Touch, Witness};
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::Window;
 
@@ -215,6 +215,21 @@ impl Medium for Machine {
             }
         }
         Ok(())
+    }
+
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+        if touch == Touch::Use {
+            return self.commit(extent);
+        }
+        self.world.asked();
+        let backed = self.world.backed.borrow();
+        let has = pages(extent).all(|page| backed.get(page) == Some(&true));
+        if has { Ok(()) } else { Err(MediumError::Hole) }
+    }
+
+    fn resident(&self, extent: Extent) -> u64 {
+        let backed = self.world.backed.borrow();
+        pages(extent).filter(|page| backed.get(*page) == Some(&true)).count() as u64 * PAGE
     }
 
     fn release(&self, extent: Extent) -> Result<(), MediumError> {

@@ -3,14 +3,18 @@
 use std::cell::{Cell, RefCell};
 
 use arbitrary::Arbitrary;
-use commonhold_layout::{BootId, Name, PeerId, PeerName, PeerRef, RegionId};
+use commonhold_layout::{BootId, Name, Offset, PeerId, PeerName, PeerRef, RegionId};
 use commonhold_space::{
-    AttachError, Census, CreateOptions, Destroy, DirectoryError, Identity, Mapped, OwnThread,
-    Patience, Space, View,
+    AttachError, Census, CreateOptions, Demand, Destroy, DirectoryError, Identity, Mapped,
+    OwnThread, Patience, Space, View,
 };
 use commonhold_sync::{Park as _, Thread};
 
-use super::{locks::LockDeed, machine::Machine, records::RecordDeed};
+use super::{
+    locks::LockDeed,
+    machine::{BYTES, Machine},
+    records::RecordDeed,
+};
 use crate::scribble::{name_of, pick};
 
 /// How long anybody waits for a lock.
@@ -129,6 +133,7 @@ impl Peer {
                     size: u64::from(pages) * 1000,
                     lazy,
                     reserve: u64::from(reserve) * 4096,
+                    demand: Demand::Fitting,
                 };
                 self.space.create(&me, &name_of(name)?, &options, Patience::LEAST).map(drop)
             }
@@ -151,7 +156,7 @@ impl Peer {
             }
             Deed::Resize { name, pages } => {
                 let size = u64::from(pages) * 1000;
-                self.space.resize(&me, &name_of(name)?, size, Patience::LEAST)
+                self.space.resize(&me, &name_of(name)?, size, Demand::Fitting, Patience::LEAST)
             }
             _ => return None,
         })
@@ -160,7 +165,7 @@ impl Peer {
     fn keep(&self, mapped: Result<Mapped, DirectoryError>) -> Result<(), DirectoryError> {
         let mapped = mapped?;
         let end = mapped.extent.end();
-        assert!(end <= super::machine::BYTES, "a mapping beyond the window: {mapped:?}");
+        assert!(end <= BYTES, "a mapping beyond the window: {mapped:?}");
         assert!(mapped.size <= mapped.extent.len(), "a mapping beyond its extent: {mapped:?}");
         let mut kept = self.mapped.borrow_mut();
         if kept.len() < MAPPED_MOST {
@@ -230,40 +235,8 @@ impl Peer {
 
     /// All that can be seen of the space without changing it.
     pub(crate) fn looks_at_everything(&self) -> Result<(), DirectoryError> {
-        let view = self.space.view();
-        for peer in view.peer_ids() {
-            let record = view.peer_record(peer);
-            if let Some((record, _)) = record {
-                let _ = record.identity.name.to_string();
-                let _ = view.verdict_on(&record);
-            }
-            view.pendings(peer).for_each(|(_, pending)| {
-                let _ = view.place(pending.lock);
-            });
-            for thread in view.threads(peer) {
-                let _ = (view.still_waits(peer, &thread), view.owner_of(peer, thread.thread));
-            }
-            view.reading(peer).for_each(drop);
-        }
-        let _ = (view.spans_kernels(), self.space.unproven().count());
-        for region in (0..view.regions_used()?).map(RegionId::new) {
-            let Some(record) = view.region_record(region)? else { continue };
-            let _ = record.name.to_string();
-            assert!(
-                record.extent.end() <= super::machine::BYTES,
-                "a region beyond the window: {record:?}"
-            );
-            let holder = view.holder(record.lock, commonhold_layout::Offset::ZERO);
-            let _ = holder.and_then(|owner| view.peer_of(owner));
-            view.shares(region).for_each(drop);
-        }
-        for name in (0..6).filter_map(name_of) {
-            match view.stat(&name) {
-                Ok(_) | Err(DirectoryError::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let _ = self.space.unproven().count();
+        look(self.space.view())
     }
 
     /// Everything that the dead and the gone left is put right, and all is whole.
@@ -279,4 +252,37 @@ impl Peer {
         }
         self.space.check(&me, patience)
     }
+}
+
+/// Reads all there is to be read.
+pub(crate) fn look(view: &View<Machine>) -> Result<(), DirectoryError> {
+    for peer in view.peer_ids() {
+        if let Some((record, _)) = view.peer_record(peer) {
+            let _ = record.identity.name.to_string();
+            let _ = view.verdict_on(&record);
+        }
+        view.pendings(peer).for_each(|(_, pending)| {
+            let _ = (view.place(pending.lock), view.look_at(pending.lock));
+        });
+        for thread in view.threads(peer) {
+            let _ = (view.still_waits(peer, &thread), view.owner_of(peer, thread.thread));
+        }
+        view.reading(peer).for_each(drop);
+    }
+    let _ = view.spans_kernels();
+    for region in (0..view.regions_used()?).map(RegionId::new) {
+        let Some(record) = view.region_record(region)? else { continue };
+        let _ = record.name.to_string();
+        assert!(record.extent.end() <= BYTES, "a region beyond the window: {record:?}");
+        let holder = view.holder(record.lock, Offset::ZERO);
+        let _ = holder.and_then(|owner| view.peer_of(owner));
+        view.shares(region).for_each(drop);
+    }
+    for name in (0..6).filter_map(name_of) {
+        match view.stat(&name) {
+            Ok(_) | Err(DirectoryError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -349,6 +349,7 @@ impl Words<'_> {
         self.name();
         self.size();
         self.flag("--lazy");
+        self.flag("--force");
         self.option("--reserve", Self::size);
         line
     }

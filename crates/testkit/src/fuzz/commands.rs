@@ -101,7 +101,7 @@ impl Ground {
             ("sized", 5000, Some(32 << 10), false),
             ("lazy", 20_000, None, true),
         ] {
-            let options = CreateOptions { size, reserve, lazy };
+            let options = CreateOptions { size, reserve, lazy, ..CreateOptions::default() };
             space.create_with(name, &options).map_err(|error| wrong(&error))?;
         }
         let kept = space.map("kept", Access::ReadWrite).map_err(|error| wrong(&error))?;

@@ -95,6 +95,7 @@ fn create(space: &Space, random: &mut Rng) -> Result<(), ErrorKind> {
         size: size(random),
         reserve: random.bool().then(|| size(random)),
         lazy: random.bool(),
+        force: random.bool(),
     };
     space.create_with(name(random), &options).map(drop).map_err(kind)
 }

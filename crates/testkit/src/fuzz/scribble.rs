@@ -13,7 +13,7 @@ use commonhold_layout::{
 };
 
 /// The bytes of a space, as whoever may write them has them.
-pub trait Words {
+pub(crate) trait Words {
     /// The word at an offset; `None` where there is none.
     fn get(&self, at: u64) -> Option<u64>;
     /// Writes it, if there is one.
@@ -119,7 +119,7 @@ enum Value {
 
 /// One thing that is written.
 #[derive(Debug, Clone, Copy, Arbitrary)]
-pub struct Scribble(Deed);
+pub(crate) struct Scribble(Deed);
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Deed {
@@ -137,7 +137,7 @@ enum Deed {
 
 impl Scribble {
     /// Does it, in a space that was formatted like this.
-    pub fn apply(self, words: &impl Words, geometry: &Geometry) {
+    pub(crate) fn apply(self, words: &impl Words, geometry: &Geometry) {
         match self.0 {
             Deed::Set(field, value) => {
                 let Some(at) = field.at(geometry) else { return };
@@ -204,7 +204,7 @@ const COLD: [usize; 14] = [
 ];
 
 /// The element that `index` chooses.
-pub fn pick<T: Copy>(of: &[T], index: u8) -> Option<T> {
+pub(crate) fn pick<T: Copy>(of: &[T], index: u8) -> Option<T> {
     of.get(usize::from(index).checked_rem(of.len())?).copied()
 }
 
@@ -281,7 +281,7 @@ fn header(word: usize) -> Option<Offset> {
 }
 
 /// The names that programs use: few, so that they meet.
-pub fn name_of(index: u8) -> Option<Name> {
+pub(crate) fn name_of(index: u8) -> Option<Name> {
     const LONG: &str = "a name that is as long as a name may be, so that it fills all sixteen words \
                         of an entry, up to the last byte but one of them....";
     let text = pick(&["a", "b", "c", "d", "name with spaces", LONG], index)?;
