@@ -64,6 +64,7 @@ pub(crate) enum RecordDeed {
 const WORDS: u64 = 8;
 /// Places of a semaphore or a barrier.
 const PLACES: usize = 3;
+const PLACES_SIZE: u32 = 24;
 
 impl RecordDeed {
     pub(crate) fn run(self, peer: &Peer, mapped: &Mapped, word: u8) -> Result<(), DirectoryError> {
@@ -79,7 +80,7 @@ impl RecordDeed {
             return Ok(());
         }
         let kind = self.kind();
-        let size = if kind.has_places() { 8 * PLACES as u32 } else { 8 };
+        let size = if kind.has_places() { PLACES_SIZE } else { 8 };
         let wanted = RecordTag { kind, size };
         let found = peer.space.open_record(&peer.me()?, at, end, wanted, Patience::LEAST)?;
         if found != FoundRecord::Wanted {
@@ -153,7 +154,8 @@ impl RecordDeed {
                 }
             }
             Self::Write { keeps } => {
-                if lock.write(&me, view, until).is_ok() && !keeps {
+                let taken = lock.write(&me, view, until).is_ok();
+                if taken && !keeps {
                     let _ = lock.unwrite(&me, view, Release::Done);
                 }
             }

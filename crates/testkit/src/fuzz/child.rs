@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -99,6 +99,14 @@ fn how(status: ExitStatus) -> End {
 pub(crate) struct Worker {
     child: Child,
     lines: Receiver<String>,
+}
+
+/// In a worker: says a line. Whoever is not heard has no more reason to be.
+pub(crate) fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(4);
+    }
 }
 
 /// What a worker says next.

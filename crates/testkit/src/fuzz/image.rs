@@ -21,7 +21,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
     Finding, Job, Run,
-    child::{End, FOR_EVER, Said, Worker},
+    child::{End, FOR_EVER, Said, Worker, say},
     operations,
     scribble::{Scribble, Words},
     tally::Tally,
@@ -165,13 +165,13 @@ pub(super) fn work(job: &Job) -> ExitCode {
     let mut tally = Tally::default();
     let Some(folder) = job.rest.first().map(Path::new) else { return ExitCode::FAILURE };
     for seed in job.seed..job.seed.saturating_add(BATCH) {
-        println!("seed {seed}");
+        say(&format!("seed {seed}"));
         if let Err(why) = round(folder, seed, &mut tally) {
             eprintln!("{why}");
             return ExitCode::FAILURE;
         }
     }
-    tally.lines().for_each(|line| println!("{line}"));
+    tally.lines().for_each(|line| say(&line));
     ExitCode::SUCCESS
 }
 

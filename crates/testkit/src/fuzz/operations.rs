@@ -163,31 +163,7 @@ fn record(mapping: &Mapping, random: &mut Rng) -> Result<(), ErrorKind> {
                 _ => Ok(()),
             }
         }
-        4 => {
-            let mutex = mapping.open::<Mutex<u64>>(at).map_err(kind)?;
-            let condition = mapping.open::<Condvar<'_>>(at + 64).map_err(kind)?;
-            condition.notify_one().map_err(kind)?;
-            let guard = mutex.lock_for(BRIEFLY).map_err(locked)?;
-            condition.wait_for(guard, BRIEFLY).map(drop).map_err(locked)
-        }
-        5 => {
-            let semaphore = mapping.open::<Semaphore<'_, 3>>(at).map_err(kind)?;
-            let permit = semaphore.acquire_for(BRIEFLY).map_err(locked)?;
-            permit.spend().map_err(kind)?;
-            semaphore.give().map_err(kind)
-        }
-        6 => {
-            let barrier = mapping.open::<Barrier<'_, 2>>(at).map_err(kind)?;
-            let party = barrier.join().map_err(locked)?;
-            party.arrive().map_err(kind)?;
-            let _ = party.wait_for(BRIEFLY);
-            party.leave().map_err(kind)
-        }
-        7 => {
-            let data = mapping.open::<SeqLock<u64>>(at).map_err(kind)?;
-            data.read_for(BRIEFLY).map_err(locked)?;
-            data.write_for(BRIEFLY).map_err(locked)?.set(&9).map_err(kind)
-        }
+        4..8 => together(mapping, at, random),
         8 => {
             let event = mapping.event(at).map_err(kind)?;
             event.broadcast().map_err(kind)?;
@@ -199,6 +175,37 @@ fn record(mapping: &Mapping, random: &mut Rng) -> Result<(), ErrorKind> {
                 true => mutex.reset().map_err(kind),
                 false => mutex.lock_for(BRIEFLY).map_err(locked)?.unlock().map_err(kind),
             }
+        }
+    }
+}
+
+/// Those with which threads wait for each other.
+fn together(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), ErrorKind> {
+    match random.u8(..4) {
+        0 => {
+            let mutex = mapping.open::<Mutex<u64>>(at).map_err(kind)?;
+            let condition = mapping.open::<Condvar<'_>>(at + 64).map_err(kind)?;
+            condition.notify_one().map_err(kind)?;
+            let guard = mutex.lock_for(BRIEFLY).map_err(locked)?;
+            condition.wait_for(guard, BRIEFLY).map(drop).map_err(locked)
+        }
+        1 => {
+            let semaphore = mapping.open::<Semaphore<'_, 3>>(at).map_err(kind)?;
+            let permit = semaphore.acquire_for(BRIEFLY).map_err(locked)?;
+            permit.spend().map_err(kind)?;
+            semaphore.give().map_err(kind)
+        }
+        2 => {
+            let barrier = mapping.open::<Barrier<'_, 2>>(at).map_err(kind)?;
+            let party = barrier.join().map_err(locked)?;
+            party.arrive().map_err(kind)?;
+            let _ = party.wait_for(BRIEFLY);
+            party.leave().map_err(kind)
+        }
+        _ => {
+            let data = mapping.open::<SeqLock<u64>>(at).map_err(kind)?;
+            data.read_for(BRIEFLY).map_err(locked)?;
+            data.write_for(BRIEFLY).map_err(locked)?.set(&9).map_err(kind)
         }
     }
 }

@@ -347,6 +347,13 @@ impl Value {
                 u64::from(generation) << 32 | u64::from(readers) << 16 | u64::from(mappings)
             }
             Self::Link(index) => region(index, geometry).link(),
+            other => return other.announced(geometry),
+        })
+    }
+
+    /// A value that says what somebody is about to do, or has done.
+    fn announced(self, geometry: &Geometry) -> Option<u64> {
+        Some(match self {
             Self::Intent { resize, granted, region: index } => Intent {
                 kind: if resize { IntentKind::Resize } else { IntentKind::Link },
                 phase: if granted { IntentPhase::Granted } else { IntentPhase::Trial },

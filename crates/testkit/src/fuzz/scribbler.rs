@@ -17,7 +17,7 @@ use fastrand::Rng;
 
 use super::{
     Finding, Job, Run,
-    child::{End, FOR_EVER, Said, Worker},
+    child::{End, FOR_EVER, Said, Worker, say},
     image::{Bytes, scribble},
     operations,
     tally::Tally,
@@ -89,13 +89,13 @@ pub(super) fn work(job: &Job) -> ExitCode {
     let Some(url) = job.rest.first() else { return ExitCode::FAILURE };
     let end = Instant::now() + ROUND;
     while Instant::now() < end {
-        println!("at work");
+        say("at work");
         match Space::open_within(url, BRIEFLY) {
             Ok(space) => {
                 let space = space.within(BRIEFLY);
                 for _ in 0..50 {
                     operations::any(&space, &mut random, &mut tally);
-                    println!("at work");
+                    say("at work");
                     if Instant::now() >= end {
                         break;
                     }
@@ -104,7 +104,7 @@ pub(super) fn work(job: &Job) -> ExitCode {
             Err(error) => tally.count("open", &format!("{:?}", error.kind())),
         }
     }
-    tally.lines().for_each(|line| println!("{line}"));
+    tally.lines().for_each(|line| say(&line));
     ExitCode::SUCCESS
 }
 
