@@ -102,13 +102,26 @@ fn go_in() -> Forbidden {
     let Ok(program) = env::current_exe() else {
         return Forbidden("this program does not find itself".to_owned());
     };
+    match apart().arg("true").output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            return Forbidden(String::from_utf8_lossy(&output.stderr).trim_end().to_owned());
+        }
+        Err(error) => return Forbidden(format!("unshare: {error}")),
+    }
+    let mut command = apart();
+    // The shell is the first process there: it buries those whose parents were killed.
+    command.args(["sh", "-c", "\"$0\" \"$@\"; exit $?"]).arg(program).args(env::args_os().skip(1));
+    let error = command.env(INSIDE, directory).exec();
+    Forbidden(format!("unshare: {error}"))
+}
+
+/// `unshare`, before what it is to run.
+fn apart() -> Command {
     let mut command = Command::new("unshare");
     if !getuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    // The shell is the first process there: it buries those whose parents were killed.
-    command.args(["sh", "-c", "\"$0\" \"$@\"; exit $?"]).arg(program).args(env::args_os().skip(1));
-    let error = command.env(INSIDE, directory).exec();
-    Forbidden(format!("unshare: {error}"))
+    command
 }

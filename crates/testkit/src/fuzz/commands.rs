@@ -83,9 +83,7 @@ impl Ground {
     pub(crate) fn make(folder: &Path, scene: Scene) -> Finding<Self> {
         let wrong = |error: &dyn std::fmt::Display| error.to_string();
         let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
-        let ground = Self { folder: folder.to_owned() };
-        fs::write(folder.join("file"), [7; 4096]).map_err(|error| wrong(&error))?;
+        let ground = Self::around(folder)?;
         let options = FormatOptions {
             capacity: Some(1 << 20),
             peers: Some(8),
@@ -118,6 +116,14 @@ impl Ground {
             actor.kill()?;
         }
         Ok(ground)
+    }
+
+    /// The folder, for a space that is put there.
+    pub(crate) fn around(folder: &Path) -> Finding<Self> {
+        let wrong = |error: std::io::Error| error.to_string();
+        fs::create_dir_all(folder).map_err(wrong)?;
+        fs::write(folder.join("file"), [7; 4096]).map_err(wrong)?;
+        Ok(Self { folder: folder.to_owned() })
     }
 
     pub(crate) fn url(&self) -> String {

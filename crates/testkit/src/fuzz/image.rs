@@ -1,8 +1,8 @@
 //! Files of spaces that died in the middle of something, changed, and then used.
 //!
 //! A round: one of a few images is copied, what somebody might write there is written, holes are punched, sometimes its
-//! end is cut off or its zeros are made memory; then a process opens it and does everything, while more is written
-//! between one operation and the next.
+//! end is cut off; then, now and then, a command of the real program has it, and a process opens it and does
+//! everything, while more is written between one operation and the next.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,7 +21,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
     Finding, Job, Run,
-    child::{End, FOR_EVER, Said, Worker, say},
+    check::{self, Output},
+    child::{self, End, FOR_EVER, Said, Worker, say},
+    commands::{COMMANDS, Ground, statuses},
     operations,
     scribble::{Scribble, Words},
     tally::Tally,
@@ -138,8 +140,9 @@ pub(super) fn run(run: &mut Run) -> Finding {
     let path = folder.to_string_lossy().into_owned();
     while run.goes_on() {
         let first = run.next_seed();
-        let mut worker =
-            Worker::start(&["image-worker", &path, "--seed", &first.to_string()], &log)?;
+        let (seed_text, program) = (first.to_string(), run.program.to_string_lossy());
+        let role = ["image-worker", &path, "--seed", &seed_text, "--program", &program];
+        let mut worker = Worker::start(&role, &log)?;
         let mut seed = first;
         loop {
             match worker.hear(FOR_EVER)? {
@@ -166,7 +169,7 @@ pub(super) fn work(job: &Job) -> ExitCode {
     let Some(folder) = job.rest.first().map(Path::new) else { return ExitCode::FAILURE };
     for seed in job.seed..job.seed.saturating_add(BATCH) {
         say(&format!("seed {seed}"));
-        if let Err(why) = round(folder, seed, &mut tally) {
+        if let Err(why) = round(folder, &job.program, seed, &mut tally) {
             eprintln!("{why}");
             return ExitCode::FAILURE;
         }
@@ -175,10 +178,11 @@ pub(super) fn work(job: &Job) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn round(folder: &Path, seed: u64, tally: &mut Tally) -> Finding {
+fn round(folder: &Path, program: &Path, seed: u64, tally: &mut Tally) -> Finding {
     let mut random = Rng::with_seed(seed);
     let scene = folder.join(format!("scene-{}", random.usize(..SCENES.len())));
-    let path = folder.join("image");
+    let damaged = Ground::around(&folder.join("damaged"))?;
+    let path = damaged.folder.join("space");
     // A copy with its holes.
     let source = Bytes::open(&scene)?;
     let geometry = source.geometry().ok_or("a scene that is no space")?;
@@ -194,7 +198,10 @@ fn round(folder: &Path, seed: u64, tally: &mut Tally) -> Finding {
         1 => drop(bytes.0.set_len(random.u64(..64) * 4096)),
         _ => {}
     }
-    let url = format!("file:{}", path.display());
+    if random.u8(..4) == 0 {
+        command(&damaged, folder, program, &mut random, tally)?;
+    }
+    let url = damaged.url();
     let space = match Space::open_within(&url, BRIEFLY) {
         Ok(space) => space.within(BRIEFLY),
         Err(error) => {
@@ -215,6 +222,25 @@ fn round(folder: &Path, seed: u64, tally: &mut Tally) -> Finding {
     operations::all(&space, &mut random, tally);
     drop(space);
     remove(&url, &path, tally)
+}
+
+/// A command of the real program, on the damaged space.
+fn command(
+    damaged: &Ground,
+    logs: &Path,
+    program: &Path,
+    random: &mut Rng,
+    tally: &mut Tally,
+) -> Finding {
+    let Some(words) = random.choice(COMMANDS) else { return Ok(()) };
+    let mut command = damaged.command(program, words);
+    let ended = child::run(&mut command, logs, FOR_EVER)?;
+    let wrong = |why: String| format!("{}: {why}", check::typed(&command));
+    let code = check::status(&ended, statuses(words)).map_err(wrong)?;
+    let output = if words.contains(&"read") { Output::Bytes } else { Output::Text };
+    check::texts(&ended, output).map_err(wrong)?;
+    tally.count(&format!("commonhold {}", words.first().unwrap_or(&"")), &code.to_string());
+    Ok(())
 }
 
 fn remove(url: &str, path: &Path, tally: &mut Tally) -> Finding {
