@@ -477,3 +477,17 @@ impl ReadOnlyMap {
         self.mapping.as_ref().is_some_and(|mapping| mapping.guard.is_forked_child())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_dumped_only_if_somebody_says_so() {
+        for (value, dumped) in
+            [(None, false), (Some(""), false), (Some("0"), false), (Some("1"), true)]
+        {
+            assert_eq!(is_dumped(value.map(OsStr::new)), dumped, "{value:?}");
+        }
+    }
+}

@@ -51,6 +51,9 @@ pub struct Supply {
     pub machine: Option<(u64, u64)>,
     /// The limit of the memory cgroup that is nearest to it, and what is left until then.
     pub cgroup: Option<(u64, u64)>,
+    /// Whether something is to be left over for others: a pool of huge pages is there to be used up, and nobody is
+    /// killed for it.
+    spares: bool,
 }
 
 /// What limits spaces whose files lie in a directory.
@@ -79,16 +82,17 @@ fn supply(file_system: Option<&StatVfs>, kind: MemoryKind) -> Supply {
         _ => (None, None),
     };
     let cgroup = cgroup.map(|Cgroup { limit, left }| (limit, left));
-    Supply { file_system, machine, cgroup }
+    Supply { file_system, machine, cgroup, spares: kind == MemoryKind::Tmpfs }
 }
 
 impl Supply {
     /// Whether so much can be had of it.
     fn decide(&self, asked: u64) -> Result<(), Room> {
         let least = |part: Option<(u64, u64)>| part.map(|(_, left)| left);
+        let spared = |all: u64| if self.spares { all / SPARED } else { 0 };
         let lacks = |part: Option<(u64, u64)>| {
-            part.filter(|(all, left)| asked > left.saturating_sub(all / SPARED))
-                .map(|(all, _)| all / SPARED)
+            part.filter(|(all, left)| asked > left.saturating_sub(spared(*all)))
+                .map(|(all, _)| spared(all))
         };
         let full = least(self.file_system).is_some_and(|free| asked > free);
         let spared = lacks(self.machine).into_iter().chain(lacks(self.cgroup)).min();
@@ -156,9 +160,9 @@ fn huge_pages(page_size: u64) -> Option<(u64, u64)> {
     };
     let more = number("nr_overcommit_hugepages")?.saturating_sub(number("surplus_hugepages")?);
     let free = number("free_hugepages")?.saturating_sub(number("resv_hugepages")?);
+    let all = number("nr_hugepages")?.saturating_add(more);
     let pages = |count: u64| count.saturating_mul(page_size);
-    // Nothing is spared: the pool is there to be used up, and nobody is killed for it.
-    Some((0, pages(free.saturating_add(more)))).filter(|_| number("nr_hugepages").is_some())
+    Some((pages(all), pages(free.saturating_add(more))))
 }
 
 #[cfg(test)]
@@ -169,6 +173,7 @@ mod tests {
         file_system: Some((60 << 30, 60 << 30)),
         machine: Some((16 << 30, 8 << 30)),
         cgroup: Some((64 << 20, 40 << 20)),
+        spares: true,
     };
 
     #[test]
@@ -183,14 +188,23 @@ mod tests {
         assert_eq!(outside.decide(7 << 30), Ok(()));
         assert_eq!(outside.decide(8 << 30).unwrap_err().spared, 256 << 20);
 
-        let small = Supply { file_system: Some((1 << 20, 4096)), machine: None, cgroup: None };
+        let pool = Supply { spares: false, cgroup: None, ..SUPPLY };
+        assert_eq!(pool.decide(8 << 30), Ok(()), "of huge pages nothing is spared");
+        assert_eq!(pool.decide((8 << 30) + 1).unwrap_err().spared, 0);
+
+        let small = Supply {
+            file_system: Some((1 << 20, 4096)),
+            machine: None,
+            cgroup: None,
+            spares: true,
+        };
         assert_eq!(small.decide(4096), Ok(()), "of the file system nothing is spared");
         assert_eq!(small.decide(4097).unwrap_err().spared, 0);
     }
 
     #[test]
     fn what_is_not_known_limits_nothing() {
-        let nothing = Supply { file_system: None, machine: None, cgroup: None };
+        let nothing = Supply { file_system: None, machine: None, cgroup: None, spares: true };
         assert_eq!(nothing.decide(u64::MAX), Ok(()));
         assert_eq!(parse_meminfo("MemTotal: 5 kB\n"), None, "kernels before 3.14");
         assert_eq!(parse_meminfo("MemTotal: x kB\nMemAvailable: 1 kB\n"), None);

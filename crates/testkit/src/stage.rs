@@ -7,7 +7,9 @@
 //! is answered with `skip`.
 
 use std::{
+    fs::File,
     io::{BufRead as _, Write as _, stdin},
+    os::unix::fs::FileExt as _,
     process::ExitCode,
     time::Duration,
 };
@@ -79,7 +81,7 @@ pub(crate) fn refused(error: &RegionError) -> String {
         RegionError::Mapped { .. } => "mapped".into(),
         RegionError::TimedOut { .. } => "timedout".into(),
         RegionError::NoSpace { .. } => "nospace".into(),
-        RegionError::NoMemory { .. } => "nomemory".into(),
+        RegionError::NoMemory { .. } | RegionError::NoRoom(_) => "nomemory".into(),
         RegionError::BeyondReserve { .. } => "beyond".into(),
         RegionError::Fenced => "fenced".into(),
         error => format!("failed: {error}"),
@@ -205,7 +207,7 @@ impl Frame<'_> {
                     size: line.number(2),
                     reserve: Some(line.number(3)).filter(|reserve| *reserve > 0),
                     lazy: line.word(4) == "lazy",
-                    ..CreateOptions::default()
+                    force: line.word(4) == "forced",
                 };
                 answer(&space.create_with(name, &options));
             }
@@ -221,6 +223,7 @@ impl Frame<'_> {
             "resize" => answer(&space.resize(name, line.number(2))),
             "region" => say('=', &region(space, name)),
             "name" => answer(&space.set_name(name)),
+            "litter" => answer(&litter(space)),
             "reap" => answer(&space.reap()),
             "check" => answer(&space.check()),
             _ => say('=', "skip"),
@@ -290,6 +293,16 @@ impl Frame<'_> {
             }
         }
     }
+}
+
+/// Has memory in the last bytes of the window, as a core dump may leave it: no region is there.
+fn litter(space: &Space) -> Result<(), RegionError> {
+    const BYTES: [u8; 4096] = [0; 4096];
+    let failed = |source| RegionError::Os { call: "pwrite", source };
+    let file = File::from(space.duplicate_fd()?);
+    let end = file.metadata().map_err(failed)?.len();
+    let at = end.saturating_sub(2 * BYTES.len() as u64);
+    file.write_all_at(&BYTES, at).map_err(failed)
 }
 
 /// In which part of its life a region is, and how often it is mapped.

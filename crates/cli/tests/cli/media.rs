@@ -228,6 +228,24 @@ fn numbers_that_claim_memory_are_damage_and_no_signal() {
     assert_eq!(space.json(&["ls"]).as_array().unwrap().len(), 1);
 }
 
+/// The story: a space that was copied has holes where it had zeros.
+#[test]
+fn a_copy_with_holes_is_status_7_where_there_is_no_memory_and_can_be_removed() {
+    let Some(tmpfs) = is_root().then(|| Tmpfs::mount("24m")).flatten() else { return };
+    let (space, copy) = (Space::within(tmpfs.path()), Space::within(tmpfs.path()));
+    space.ends(0, &["create", "x", "4K"]);
+    let [from, to] =
+        [&space, &copy].map(|it| tmpfs.path().join(it.url.replacen("shm:", "commonhold-", 1)));
+    let copied = Command::new("cp").arg("--sparse=always").args([from, to]).status();
+    assert!(copied.unwrap().success());
+    fill(&tmpfs);
+    for args in [&["ls"][..], &["create", "y", "0"], &["stat", "x"]] {
+        refused(7, &copy.run(args), &["No space left on device"]);
+    }
+    // Who removes it only looks.
+    copy.ends(0, &["space", "remove", &copy.url]);
+}
+
 /// The story: the same with the size of a region.
 #[test]
 fn a_region_that_claims_memory_is_status_7_and_no_signal() {

@@ -5,7 +5,7 @@ use crate::{
     CreateError, MemoryKind, NewWindow, Url, create, peek, replace, scratch::Scratch, seize,
 };
 use commonhold_layout::{Extent, Offset};
-use commonhold_space::{Medium, MediumError};
+use commonhold_space::{Medium, MediumError, Touch};
 use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::{Resource, Rlimit, setrlimit},
@@ -58,6 +58,57 @@ fn a_full_tmpfs_is_an_error_at_commit_and_no_signal_later() {
     let mut byte = [9];
     mapped.window().read(Offset::new(5000).unwrap(), &mut byte).unwrap();
     assert_eq!(byte, [0]);
+}
+
+/// The flags of the mappings of a file, as the kernel shows them.
+fn flags_of(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut ours = false;
+    let mut flags = Vec::new();
+    for line in text.lines() {
+        // A mapping begins with its addresses; what is told of it, with a name and a colon.
+        if line.split_whitespace().next().is_some_and(|word| !word.ends_with(':')) {
+            ours = line.ends_with(path.to_str().unwrap());
+        } else if let Some(found) = line.strip_prefix("VmFlags:").filter(|_| ours) {
+            flags.push(found.to_owned());
+        }
+    }
+    flags
+}
+
+/// The story: a core dump of one that maps 64 GiB of holes took minutes, and memory for all of them.
+#[test]
+fn no_core_dump_holds_a_window_or_a_part_of_one() {
+    let scratch = Scratch::new();
+    let path = scratch.path("space");
+    let mapped = scratch.window("space", 1 << 20);
+    let part = mapped.map_read_only(Extent::new(4096, 10).unwrap()).unwrap();
+    let flags = flags_of(&path);
+    assert_eq!(flags.len(), 2, "the window and its part");
+    for flags in flags {
+        assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{flags}");
+    }
+    drop(part);
+}
+
+#[test]
+fn looking_takes_nothing_and_using_takes_what_is_missing() {
+    let scratch = Scratch::new();
+    let mapped = scratch.window("space", 1 << 20);
+    let (all, one) = (Extent::new(0, 1 << 20).unwrap(), Extent::new(8192, 8).unwrap());
+    assert_eq!(mapped.back(one, Touch::Look), Err(MediumError::Hole));
+    assert_eq!(mapped.resident(all), Some(0));
+    let mut bytes = [7; 16];
+    mapped.read_past_holes(one.start(), &mut bytes).unwrap();
+    assert_eq!((bytes, mapped.resident(all)), ([0; 16], Some(0)));
+    mapped.back(one, Touch::Use).unwrap();
+    mapped.window().write(one.start(), b"x").unwrap();
+    mapped.back(one, Touch::Look).unwrap();
+    mapped.read_past_holes(one.start(), &mut bytes).unwrap();
+    assert_eq!((bytes[0], mapped.resident(all)), (b'x', Some(4096)));
+    // What is cut off is an error here, and a signal for who touches it.
+    rustix::fs::ftruncate(mapped.file().unwrap(), 4096).unwrap();
+    assert!(mapped.read_past_holes(one.start(), &mut bytes).is_err());
 }
 
 #[test]

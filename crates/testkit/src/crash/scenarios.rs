@@ -59,6 +59,7 @@ pub(crate) const ALL: &[Scenario] = &[
     scenario("a biased mutex whose region is destroyed", biased::destroyed),
     scenario("a condition with a biased mutex", biased::condition),
     scenario("reaping", reap),
+    scenario("memory where no region is", litter),
     scenario("two kernels", guest),
     Scenario {
         name: "a dead peer's slot",
@@ -86,7 +87,9 @@ fn create(scene: &mut Scene<'_>) -> Outcome {
 
 fn full(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = (scene.join()?, scene.join()?);
+    // What is refused beforehand takes nothing: by force, it takes what there is.
     scene.play(a, &["create r 8192 2000000", "map r", "fill r", "create s 2000000"])?;
+    scene.play(a, &["create s 2000000 0 forced"])?;
     scene.play(b, &["create s 4096", "resize r 1500000", "map r", "look r", "unmap r", "close"])?;
     scene.play(a, &["unmap r", "destroy r wait", "close"])
 }
@@ -434,6 +437,14 @@ fn reap(scene: &mut Scene<'_>) -> Outcome {
     scene.play(b, &["reap", "lock r wait", "unlock r"])?;
     leave(scene, &[b])?;
     scene.play(c, &["close"])
+}
+
+fn litter(scene: &mut Scene<'_>) -> Outcome {
+    let (a, b) = (scene.join()?, scene.join()?);
+    scene.play(a, &["create r 8192", "map r", "fill r", "litter"])?;
+    scene.play(b, &["reap", "check", "create s 3000000", "destroy s wait"])?;
+    scene.play(a, &["look r", "unmap r", "reap", "close"])?;
+    scene.play(b, &["close"])
 }
 
 fn guest(scene: &mut Scene<'_>) -> Outcome {
