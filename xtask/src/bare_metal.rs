@@ -86,13 +86,15 @@ mod tests {
     }
 
     #[test]
-    fn the_bare_metal_guest_has_the_lints_of_the_workspace() {
+    fn the_workspaces_of_their_own_have_the_lints_of_the_workspace() {
         let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
-        let (ours, its) = (read("Cargo.toml"), read(MANIFEST));
-        for kind in ["rust", "clippy"] {
-            let expected = table(&ours, &format!("workspace.lints.{kind}"));
-            assert!(expected.len() > 3, "{expected:?}");
-            assert_eq!(table(&its, &format!("lints.{kind}")), expected);
+        let ours = read("Cargo.toml");
+        for theirs in [MANIFEST, "fuzz/Cargo.toml"] {
+            for kind in ["rust", "clippy"] {
+                let expected = table(&ours, &format!("workspace.lints.{kind}"));
+                assert!(expected.len() > 3, "{expected:?}");
+                assert_eq!(table(&read(theirs), &format!("lints.{kind}")), expected, "{theirs}");
+            }
         }
     }
 }

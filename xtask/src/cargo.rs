@@ -115,6 +115,15 @@ pub(crate) fn metadata(arguments: &[&str]) -> Result<Metadata> {
     serde_json::from_slice(&output.stdout).context("cannot read what cargo metadata prints")
 }
 
+/// The machine that this toolchain builds for, unless told otherwise.
+pub(crate) fn host() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().context("cannot run rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc does not say what machine it builds for")
+}
+
 /// Builds the command line tool for release, and says where it is.
 pub(crate) fn release_program() -> Result<PathBuf> {
     run(&["build", "--release"])?;

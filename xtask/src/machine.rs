@@ -18,10 +18,11 @@ struct Need {
 
 const QEMU: &str = "qemu-system-x86_64";
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 5] = [
     Need { program: "unshare", package: "util-linux", what: "tests in PID namespaces" },
     Need { program: "mount", package: "mount", what: "tests on a small tmpfs" },
     Need { program: "python3", package: "python3-minimal", what: "the test of another language" },
+    Need { program: "strace", package: "strace", what: "system calls that fail" },
     // With what it cannot be without: a BIOS, and boot ROMs.
     Need { program: QEMU, package: "qemu-system-x86", what: "virtual machines" },
 ];

@@ -1,10 +1,11 @@
 //! Developer commands: `cargo xtask test`, `cargo xtask lint`, `cargo xtask vm`,
-//! `cargo xtask bare-metal`, `cargo xtask bench`.
+//! `cargo xtask bare-metal`, `cargo xtask bench`, `cargo xtask fuzz`.
 #![forbid(unsafe_code)]
 
 mod acceptance;
 mod bare_metal;
 mod cargo;
+mod fuzz;
 mod licences;
 mod machine;
 mod miri;
@@ -49,6 +50,14 @@ enum Command {
     },
     /// Builds the guest of examples/bare-metal, and prints where it is.
     BareMetal,
+    /// Runs the fuzzers, two at a time.
+    Fuzz {
+        /// Which, as in "fuzz image" or "storm pages"; default: all.
+        names: Vec<String>,
+        /// How long each of them.
+        #[arg(long, default_value_t = fuzz::SHORT)]
+        seconds: u32,
+    },
     /// Runs `commonhold bench` from a release build; for `locks`, root on Debian gets Boost first.
     Bench {
         /// What to hand on to it.
@@ -70,6 +79,7 @@ fn main() -> ExitCode {
             report::say(format_args!("{}", image.display()));
             eprintln!("{size} bytes");
         }),
+        Command::Fuzz { names, seconds } => fuzz::run(&names, seconds),
         Command::Bench { arguments } => bench(&arguments),
     };
     match done {

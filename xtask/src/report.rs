@@ -54,6 +54,12 @@ impl Report {
         passed
     }
 
+    /// Says how something went that was run elsewhere.
+    pub(crate) fn done(&mut self, name: &str, took: Duration, outcome: Result<()>) {
+        self.record(name, took, Counts::default(), outcome);
+        self.say_last();
+    }
+
     fn record(&mut self, name: &str, took: Duration, tests: Counts, outcome: Result<()>) -> bool {
         self.counts.add(tests);
         let took = took.as_secs_f64();

@@ -8,7 +8,7 @@ use crate::{
     acceptance::{self, Torture},
     bare_metal,
     cargo::{self, cargo, rustflags_and},
-    licences, machine, miri, points, ports,
+    fuzz, licences, machine, miri, points, ports,
     report::{Counts, Report},
     vm,
 };
@@ -72,6 +72,10 @@ pub(crate) fn run(length: Length) -> ExitCode {
         Length::Quick => report.not_run("cargo miri test", "of --quick"),
     }
     long_runs(&mut report, program.as_deref(), length);
+    match length {
+        Length::Full => fuzz::steps(&mut report, program.as_deref()),
+        Length::Quick => report.not_run("the fuzzers", "of --quick"),
+    }
     report.end()
 }
 
@@ -97,17 +101,20 @@ fn lints(report: &mut Report) {
     if machine::has_component("fmt", "rustfmt") {
         report.step("cargo fmt --check", |_| {
             cargo::run(&["fmt", "--all", "--check"])?;
-            bare_metal::check_format()
+            bare_metal::check_format()?;
+            fuzz::check_format()
         });
     } else {
         report.not_run("cargo fmt", "this toolchain has no rustfmt: rustup component add rustfmt");
     }
     if machine::has_component("clippy", "clippy") {
         report.step("cargo clippy", |_| {
-            let features = "commonhold-testkit/vm,commonhold-testkit/crash-points";
+            let features =
+                "commonhold-testkit/vm,commonhold-testkit/crash-points,commonhold-testkit/fuzz";
             let all = ["clippy", "--workspace", "--all-targets", "--features", features];
             cargo::run(&[&all[..], &["--", "-D", "warnings"]].concat())?;
-            bare_metal::check_lints()
+            bare_metal::check_lints()?;
+            fuzz::check_lints()
         });
     } else {
         report.not_run("cargo clippy", "this toolchain has no clippy: rustup component add clippy");

@@ -351,7 +351,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
             RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
         }
         DirectoryError::Medium(MediumError::Blocked { .. }) => RegionError::Blocked { by: None },
-        DirectoryError::Unsettled => RegionError::Unsettled { name: owned() },
+        DirectoryError::Unsettled => RegionError::Unsettled { name: owned(), by: None },
         DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
         DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
         DirectoryError::Fenced => RegionError::Fenced,
@@ -361,7 +361,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
             RegionError::Damaged(Damage::new("the mappings that a peer has counted", 0))
         }
         // Where its holder can be looked at, `Attachment::error` does.
-        DirectoryError::Busy { .. } => RegionError::Unsettled { name: owned() },
+        DirectoryError::Busy { .. } => RegionError::Unsettled { name: owned(), by: None },
         DirectoryError::Medium(error) => {
             RegionError::Os { call: "fallocate", source: std::io::Error::other(error.to_string()) }
         }

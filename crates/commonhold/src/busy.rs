@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use commonhold_layout::{PeerId, ThreadId};
+use commonhold_layout::{Name, PeerId, ThreadId};
 use commonhold_space::{DirectoryError, MediumError};
 
 use crate::{
@@ -57,7 +57,32 @@ impl fmt::Display for DirectoryHolder {
     }
 }
 
+impl DirectoryHolder {
+    /// That it is at work on one region, after a sentence about that.
+    pub(crate) fn fmt_at_work(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { slot, thread, pid, tid, name, stopped } = self;
+        write!(
+            f,
+            "; thread {thread} (tid {tid}) of the peer in slot {slot} (pid {pid}, {name:?}) is at it"
+        )?;
+        if *stopped == Some(true) {
+            write!(
+                f,
+                ", and is stopped: let it go on (kill -CONT {pid}), or end it (kill -9 {pid})"
+            )?;
+        }
+        Ok(())
+    }
+}
+
 impl Attachment {
+    /// Who is creating or destroying the region of a name, if that is somebody who lives.
+    #[cold]
+    pub(crate) fn at_work(&self, name: &Name) -> Option<Box<DirectoryHolder>> {
+        let owner = self.view().ok()?.at_work(name)?;
+        Some(Box::new(self.holder(owner.peer().get(), owner.thread().index())))
+    }
+
     /// The error of an operation on the directory, with what a person needs to know besides.
     #[cold]
     pub(crate) fn error(&self, error: DirectoryError, name: &str) -> RegionError {

@@ -352,6 +352,8 @@ pub enum RegionError {
     Unsettled {
         /// Which name.
         name: String,
+        /// Who was at it when the time was up, if that is known.
+        by: Option<Box<DirectoryHolder>>,
     },
     /// A peer that is silent, and cannot be proved dead, is changing the table of regions.
     Suspect {
@@ -585,11 +587,15 @@ impl RegionError {
                     used::READERS
                 )
             }
-            Self::Unsettled { name } => write!(
-                f,
-                "others were creating, destroying or changing the region {name:?} until the time was up \
-                 (`commonhold ls` shows it); if it is being destroyed, it goes when nobody maps it any more"
-            ),
+            Self::Unsettled { name, by } => {
+                write!(
+                    f,
+                    "others were creating, destroying or changing the region {name:?} until the time was up \
+                     (`commonhold ls` shows it); if it is being destroyed, it goes when nobody maps it any \
+                     more"
+                )?;
+                by.as_ref().map_or(Ok(()), |by| by.fmt_at_work(f))
+            }
             Self::Suspect { slot } => write!(
                 f,
                 "the table of regions is held by the peer in slot {slot}, which is silent and cannot be \

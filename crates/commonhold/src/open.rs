@@ -21,8 +21,8 @@ use crate::{
 };
 
 /// How long those who open a space wait for one who removes or replaces it, and the other way round. Each of
-/// them needs less than a millisecond, unless it is stopped.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// them needs less than a millisecond, unless it is stopped. A fuzzer has better things to do.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 50 } else { 2000 });
 
 /// What a window gets if nobody says otherwise.
 const DEFAULT_CAPACITY: u64 = 64 << 30;

@@ -251,7 +251,8 @@ impl Space {
             }
             let now = Instant::now();
             if now >= *end.get_or_insert(now + Duration::from_nanos(self.patience.ns())) {
-                return Err(RegionError::Unsettled { name: name.to_owned() });
+                let by = self.attachment.at_work(&checked(name)?);
+                return Err(RegionError::Unsettled { name: name.to_owned(), by });
             }
             thread::sleep(PAUSE);
         }

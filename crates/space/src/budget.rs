@@ -13,18 +13,18 @@
 use commonhold_sync::Park;
 
 /// Time for honest holders of the directory mutex, who do a bounded amount of work and make no system call.
-const LEAST_NS: u64 = 100_000_000;
-/// Time for whoever does not say how much.
-const DEFAULT_NS: u64 = 3_000_000_000;
+const LEAST_NS: u64 = if cfg!(fuzzing) { 20_000_000 } else { 100_000_000 };
+/// Time for whoever does not say how much. A fuzzer has better things to do.
+const DEFAULT_NS: u64 = if cfg!(fuzzing) { 300_000_000 } else { 3_000_000_000 };
 
 /// For how long a caller is willing to wait for others who are changing the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience(u64);
 
 impl Patience {
-    /// Three seconds.
+    /// Three seconds; of a fuzzer, a tenth of that.
     pub const DEFAULT: Self = Self(DEFAULT_NS);
-    /// As little as there is: a tenth of a second.
+    /// As little as there is: a tenth of a second; of a fuzzer, a fifth of that.
     pub const LEAST: Self = Self(LEAST_NS);
 
     /// So many nanoseconds, and never less than [`LEAST`](Self::LEAST).

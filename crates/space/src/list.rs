@@ -3,12 +3,12 @@
 use core::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    Damage, Extent, LockWord, Name, RegionFlags, RegionId, RegionPhase, RegionState, header_word,
-    region_word,
+    Damage, Extent, LockWord, Name, Owner, RegionFlags, RegionId, RegionPhase, RegionState,
+    header_word, region_word,
 };
 
 use crate::{DirectoryError, Patience, Platform, RegionHandle, Space, View};
-use commonhold_sync::Thread;
+use commonhold_sync::{Liveness as _, Thread};
 
 /// A region, as it was at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +95,14 @@ impl<P: Platform> View<P> {
             held_since_ms: (since != 0).then_some(since),
             created_ms: entry[region_word::CREATED_MS].load(Ordering::Relaxed),
         })
+    }
+
+    /// The living thread that is creating, destroying or freeing the region of a name, if there is one.
+    #[must_use]
+    pub fn at_work(&self, name: &Name) -> Option<Owner> {
+        let (region, state) = self.find(name).ok()??;
+        let owner = self.actor(region).ok()?.owner()?;
+        (state.phase != RegionPhase::Active && self.is_current(owner)).then_some(owner)
     }
 
     /// The record of the region of a name, whatever it is going through.

@@ -18,9 +18,9 @@
 //! Nobody here sleeps to synchronise; but timing decides which of two waiters a wake-up reaches, so a
 //! point's *last* hit may not come in another run. The first hits must.
 
-mod actor;
+pub(crate) mod actor;
 mod alone;
-mod arm;
+pub(crate) mod arm;
 mod biased;
 mod command;
 mod formatters;

@@ -3,11 +3,15 @@
 //! # What it owns
 //! 1. The crash-point suite ([`crash`], with the feature `crash-points`).
 //! 2. Virtual machines for tests ([`vm`], with the feature `vm`).
-//! 3. The actor that both tell what to do (`stage`).
+//! 3. Fuzzers whose inputs need processes or a file system, and what they share with those in `fuzz/` ([`fuzz`],
+//!    with the feature `fuzz`).
+//! 4. The actor that the first two tell what to do (`stage`).
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "crash-points")]
 pub mod crash;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 #[cfg(any(feature = "crash-points", feature = "vm"))]
 mod stage;
 #[cfg(feature = "vm")]

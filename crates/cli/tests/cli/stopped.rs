@@ -117,6 +117,24 @@ fn beside_a_peer_that_is_stopped_with_the_directory_every_command_ends() {
     }
 }
 
+/// The story: `lock NAME --timeout 0` beside a `destroy` of NAME that was stopped ended in time, and said that others
+/// were at it, but not who.
+#[test]
+fn who_destroys_a_region_is_named_to_those_whose_time_is_up() {
+    let space = Space::new();
+    space.ends(0, &["create", "going", "4K"]);
+    let mut mapper = space.start(&["map", "going", "--", "sh", "-c", "echo held; exec cat"]);
+    assert_eq!(mapper.line(), "held");
+    let destroyer = space.start(&["destroy", "going"]);
+    crate::support::until("the region to be on its way out", || {
+        space.json(&["stat", "going"])["state"] == "destroying"
+    });
+    kill("STOP", destroyer.pid());
+    let said = space.ends_by_itself(6, &["lock", "going", "--timeout", "0", "--", "true"]);
+    assert!(said.contains(&format!("(pid {},", destroyer.pid())), "{said}");
+    kill("CONT", destroyer.pid());
+}
+
 #[test]
 fn a_signal_ends_what_waits_for_a_stopped_peer() {
     let stopped = Stopped::new();

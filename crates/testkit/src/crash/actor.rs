@@ -109,6 +109,20 @@ impl Actor {
         }
     }
 
+    /// Waits until it has answered, and gives the answer; `None` if it died instead.
+    pub(crate) fn answer(&mut self) -> Outcome<Option<String>> {
+        loop {
+            match self.hear()? {
+                Heard::Point(_) => {}
+                Heard::Answer(answer) => {
+                    self.in_flight = None;
+                    return Ok(Some(answer));
+                }
+                Heard::Death => return Ok(None),
+            }
+        }
+    }
+
     fn bury(&mut self) -> Outcome {
         let status = self.child.wait().map_err(|error| error.to_string())?;
         self.alive = false;

@@ -173,7 +173,7 @@ fn expect(actor: &mut Actor, command: &str, right: &str) -> Outcome {
 }
 
 fn hears(actor: &mut Actor, right: &str) -> Outcome {
-    match next(actor)? {
+    match actor.answer()? {
         Some(said) if said == right => Ok(()),
         said => Err(format!("the answer is {said:?}, not {right:?}")),
     }
@@ -182,15 +182,5 @@ fn hears(actor: &mut Actor, right: &str) -> Outcome {
 /// `None` if it died.
 fn answer(actor: &mut Actor, command: &str) -> Outcome<Option<String>> {
     actor.tell(command);
-    next(actor)
-}
-
-fn next(actor: &mut Actor) -> Outcome<Option<String>> {
-    loop {
-        match actor.hear()? {
-            Heard::Point(_) => {}
-            Heard::Answer(said) => return Ok(Some(said)),
-            Heard::Death => return Ok(None),
-        }
-    }
+    actor.answer()
 }

@@ -147,16 +147,7 @@ fn ask(actor: &mut Actor, command: &str) -> Outcome<String> {
 }
 
 fn hear(actor: &mut Actor) -> Outcome<String> {
-    loop {
-        match actor.hear()? {
-            Heard::Point(_) => {}
-            Heard::Answer(answer) => {
-                actor.in_flight = None;
-                return Ok(answer);
-            }
-            Heard::Death => return Err("it died".into()),
-        }
-    }
+    actor.answer()?.ok_or_else(|| "it died".into())
 }
 
 /// Somebody who has work to do beside the stopped one.

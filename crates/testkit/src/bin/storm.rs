@@ -1,0 +1,8 @@
+//! The fuzzers with processes: see `commonhold_testkit::fuzz`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    commonhold_testkit::fuzz::storm()
+}

@@ -1,0 +1,165 @@
+//! Every system call of a command fails, or takes long, one after the other.
+//!
+//! `strace` does it: its `--inject` has the N-th call of a kind return an error, or wait, in a program that knows
+//! nothing of it. A command whose call fails ends with a documented status; one whose call takes long does its work.
+//! Afterwards nothing is lost, and everything is whole.
+//!
+//! # What it does not do
+//! It does not fail what the C library and its loader do for themselves: loading, and mappings of private memory. Without `strace`, it finds nothing, and says so.
+
+use std::{fs, path::Path, process::Command};
+
+use fastrand::Rng;
+
+use super::{
+    Finding, Run,
+    check::{self, typed},
+    child::{self, End, FOR_EVER},
+    commands::{COMMANDS, Ground, Scene, Words, statuses},
+};
+
+/// Calls that fail, and how they can.
+const CALLS: &[(&str, &[&str])] = &[
+    ("open", &["EIO", "EACCES", "EINTR", "EMFILE", "ENOMEM", "ENOSPC"]),
+    ("openat", &["EIO", "EACCES", "EINTR", "EMFILE", "ENOMEM"]),
+    ("fcntl", &["EIO", "EINTR", "EAGAIN", "EACCES", "ENOMEM"]),
+    ("unlink", &["EIO", "EACCES", "ENOSPC"]),
+    ("unlinkat", &["EIO", "EACCES", "ENOSPC"]),
+    ("rename", &["EIO", "EACCES", "ENOSPC"]),
+    ("renameat", &["EIO", "EACCES", "ENOSPC"]),
+    ("renameat2", &["EIO", "EACCES", "ENOSPC"]),
+    ("linkat", &["EIO", "EACCES", "ENOSPC"]),
+    ("fallocate", &["EIO", "EINTR", "ENOSPC", "ENOMEM"]),
+    ("ftruncate", &["EIO", "EINTR", "ENOSPC", "EACCES"]),
+    ("mmap", &["ENOMEM", "EAGAIN", "EACCES"]),
+    ("clone3", &["EAGAIN", "ENOMEM"]),
+    ("fstat", &["EIO", "ENOMEM"]),
+    ("fstatfs", &["EIO", "ENOMEM"]),
+    ("stat", &["EIO", "EACCES", "ENOMEM"]),
+    ("newfstatat", &["EIO", "EACCES", "ENOMEM"]),
+    ("statx", &["EIO", "EACCES", "ENOMEM"]),
+    ("fchmod", &["EIO", "EACCES"]),
+    ("pread64", &["EIO", "EINTR"]),
+    ("read", &["EIO", "EINTR"]),
+    ("write", &["EIO", "ENOSPC", "EPIPE"]),
+    ("madvise", &["ENOMEM", "EAGAIN"]),
+    ("pidfd_open", &["EMFILE", "ENOMEM"]),
+    ("set_robust_list", &["EINVAL"]),
+];
+
+/// How long a call takes that takes long, in microseconds.
+const DELAY_US: u32 = 30_000;
+
+/// One call of a command, and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    words: Words,
+    call: &'static str,
+    number: u32,
+    /// `None`: it takes long.
+    error: Option<&'static str>,
+}
+
+pub(super) fn run(run: &mut Run) -> Finding {
+    let logs = run.arena.path().join("logs");
+    fs::create_dir_all(&logs).map_err(|error| error.to_string())?;
+    let version = child::run(Command::new("strace").arg("--version"), &logs, FOR_EVER);
+    if !version.is_ok_and(|ended| ended.how == End::Exit(0)) {
+        return Err("there is no strace: install it".to_owned());
+    }
+    let place = run.arena.path().join("ground");
+    let mut faults = vec![];
+    for words in COMMANDS {
+        let ground = Ground::make(&place, Scene::Quiet)?;
+        faults.extend(calls(run, &ground, words, &logs)?);
+    }
+    let mut random = Rng::with_seed(run.seed);
+    random.shuffle(&mut faults);
+    for fault in faults.iter().cycle() {
+        if !run.goes_on() {
+            return Ok(());
+        }
+        run.rounds += 1;
+        let scene = if random.bool() { Scene::Quiet } else { Scene::Dead };
+        let ground = Ground::make(&place, scene)?;
+        match inject(run, &ground, *fault, &logs) {
+            Ok(code) => run.tally.count(fault.call, &code.to_string()),
+            Err(why) => run.finds(run.seed, &format!("{fault:?}: {why}")),
+        }
+    }
+    Ok(())
+}
+
+/// `strace` around a command, with its own output in the logs.
+fn traced(run: &Run, ground: &Ground, words: Words, options: &[String], logs: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["--follow-forks", "--quiet=all", "--output"]).arg(logs.join("trace"));
+    command.args(options).arg("--").arg(&run.program).args(ground.words(words));
+    ground.surround(&mut command);
+    command
+}
+
+/// Every call of a command that can fail, each with every error, and once taking long.
+fn calls(run: &Run, ground: &Ground, words: Words, logs: &Path) -> Finding<Vec<Fault>> {
+    // Not every machine has each of them.
+    let names: Vec<String> = CALLS.iter().map(|(call, _)| format!("?{call}")).collect();
+    let options = [format!("--trace={},munmap", names.join(","))];
+    let mut command = traced(run, ground, words, &options, logs);
+    let ended = child::run(&mut command, logs, FOR_EVER)?;
+    check::status(&ended, statuses(words)).map_err(|why| format!("{}: {why}", typed(&command)))?;
+    let trace = fs::read_to_string(logs.join("trace")).map_err(|error| error.to_string())?;
+    // Each process and thread counts its own calls.
+    let main = trace.lines().next().and_then(|line| line.split_whitespace().next()).unwrap_or("");
+    let loaded = loaded(&trace);
+    let mut faults = vec![];
+    for (call, errors) in CALLS {
+        let begin = format!("{call}(");
+        let of_call = trace.lines().enumerate().filter(|(_, line)| {
+            let mut parts = line.split_whitespace();
+            parts.next() == Some(main) && parts.next().is_some_and(|what| what.starts_with(&begin))
+        });
+        for (number, (index, line)) in (1..).zip(of_call) {
+            if index < loaded || is_the_library_s(call, line) {
+                continue;
+            }
+            let errors = errors.iter().copied().map(Some).chain([None]);
+            faults.extend(errors.map(|error| Fault { words, call, number, error }));
+        }
+    }
+    Ok(faults)
+}
+
+/// How many lines of a trace are the loader's: it ends by giving back what it looked libraries up in.
+fn loaded(trace: &str) -> usize {
+    let last = trace.lines().enumerate().filter(|(_, line)| line.contains(".so")).last();
+    let Some((last, _)) = last else { return 0 };
+    let end = trace.lines().enumerate().skip(last).find(|(_, line)| line.contains("munmap("));
+    end.map_or(last, |(end, _)| end)
+}
+
+/// What allocator and threads do for themselves.
+fn is_the_library_s(call: &str, line: &str) -> bool {
+    match call {
+        "mmap" => !line.contains("MAP_SHARED"),
+        "madvise" => line.contains("MADV_DONTNEED"),
+        _ => false,
+    }
+}
+
+fn inject(run: &Run, ground: &Ground, fault: Fault, logs: &Path) -> Finding<i32> {
+    let Fault { words, call, number, error } = fault;
+    let what = match error {
+        Some(error) => format!("error={error}"),
+        None => format!("delay_enter={DELAY_US}"),
+    };
+    let options = [format!("--trace={call}"), format!("--inject={call}:{what}:when={number}")];
+    let mut command = traced(run, ground, words, &options, logs);
+    let ended = child::run(&mut command, logs, FOR_EVER)?;
+    let code = check::status(&ended, statuses(words))?;
+    check::texts(&ended, check::Output::Bytes)?;
+    if error.is_none() && ![0, 7].contains(&code) {
+        return Err(format!("it only took long, and ends with {code}: {}", ended.message()));
+    }
+    ground.is_whole()?;
+    Ok(code)
+}

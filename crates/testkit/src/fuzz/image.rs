@@ -1,0 +1,271 @@
+//! Files of spaces that died in the middle of something, changed, and then used.
+//!
+//! A round: one of a few images is copied, what somebody might write there is written, holes are punched, sometimes its
+//! end is cut off; then, now and then, a command of the real program has it, and a process opens it and does
+//! everything, while more is written between one operation and the next.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use arbitrary::{Arbitrary as _, Unstructured};
+use commonhold::{FormatOptions, Removal, Space};
+use commonhold_layout::{Geometry, HEADER_BYTES};
+use commonhold_window::Point;
+use fastrand::Rng;
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::{
+    Finding, Job, Run,
+    check::{self, Output},
+    child::{self, End, FOR_EVER, Said, Worker, say},
+    commands::{COMMANDS, Ground, statuses},
+    operations,
+    scribble::{Scribble, Words},
+    tally::Tally,
+};
+use crate::crash::actor::Actor;
+
+/// Rounds of one process.
+const BATCH: u64 = 64;
+/// What others wait for at most in a round.
+const BRIEFLY: Duration = Duration::from_millis(10);
+
+/// What was under way when everybody died: a script, and where its process was.
+const SCENES: &[(&str, Option<Point>)] = &[
+    ("create last 100", None),
+    ("create made 8192", Some(Point::CreateLinked)),
+    ("create made 8192", Some(Point::LinkHalf)),
+    ("destroy c wait", Some(Point::DestroyFreeing)),
+    ("destroy c wait", Some(Point::LinkOdd)),
+    ("resize sized 20000", Some(Point::ResizeTrial)),
+    ("resize sized 100", Some(Point::ResizeGranted)),
+    ("destroy kept deferred", None),
+];
+
+/// A file, as anybody has it who may write it.
+#[derive(Debug)]
+pub(crate) struct Bytes(pub(crate) File);
+
+impl Words for Bytes {
+    fn get(&self, at: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.0.read_exact_at(&mut bytes, at).ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    fn set(&self, at: u64, word: u64) {
+        let _ = self.0.write_all_at(&word.to_le_bytes(), at);
+    }
+
+    fn punch(&self, at: u64) {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let _ = fallocate(&self.0, flags, at & !(HEADER_BYTES - 1), HEADER_BYTES);
+    }
+}
+
+impl Bytes {
+    pub(crate) fn open(path: &Path) -> Finding<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        file.map(Self).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    pub(crate) fn geometry(&self) -> Option<Geometry> {
+        let mut words = [0; 32];
+        for (at, word) in (0_u64..).step_by(8).zip(&mut words) {
+            *word = self.get(at)?;
+        }
+        Geometry::check(&words, self.0.metadata().ok()?.len()).ok()
+    }
+}
+
+/// Something that may be written, by chance.
+pub(crate) fn scribble(random: &mut Rng) -> Option<Scribble> {
+    let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(64).collect();
+    Scribble::arbitrary(&mut Unstructured::new(&bytes)).ok()
+}
+
+/// A small space with something of everything in it, and one whose processes died.
+fn scene(folder: &Path, index: usize, script: &str, point: Option<Point>) -> Finding<PathBuf> {
+    let path = folder.join(format!("scene-{index}"));
+    let url = format!("file:{}", path.display());
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let options = FormatOptions {
+        capacity: Some(1 << 20),
+        peers: Some(8),
+        threads: Some(4),
+        regions: Some(40),
+        ..FormatOptions::default()
+    };
+    Space::format(&url, &options).map_err(|error| text(&error))?;
+    let program = std::env::current_exe().map_err(|error| text(&error))?;
+    let program = program.with_file_name("crash-actor");
+    let open = format!("open {url}");
+    let mut first = Actor::start(&program, None)?;
+    let begin = [&open, "create a 64", "create b 9000", "create c 4096", "create kept 4096"];
+    tell_all(&mut first, &begin)?;
+    tell_all(&mut first, &["create sized 10000 30000", "create d 0", "map a", "lock a wait"])?;
+    let mut second = Actor::start(&program, None)?;
+    tell_all(&mut second, &[&open, "map kept", "rlock kept wait", "map b", "mlock b wait 8"])?;
+    let mut third = Actor::start(&program, point.map(|point| (point, 1)))?;
+    tell_all(&mut third, &[&open])?;
+    third.tell(script);
+    third.answer()?;
+    for mut actor in [third, second, first] {
+        if actor.alive {
+            actor.kill()?;
+        }
+    }
+    Ok(path)
+}
+
+pub(crate) fn tell_all(actor: &mut Actor, commands: &[&str]) -> Finding {
+    for command in commands {
+        actor.tell(command);
+        actor.answer()?.ok_or_else(|| format!("it died in {command:?}"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn run(run: &mut Run) -> Finding {
+    let folder = run.arena.path().to_owned();
+    for (index, (script, point)) in SCENES.iter().enumerate() {
+        scene(&folder, index, script, *point)?;
+    }
+    let log = folder.join("log");
+    let path = folder.to_string_lossy().into_owned();
+    while run.goes_on() {
+        let first = run.next_seed();
+        let (seed_text, program) = (first.to_string(), run.program.to_string_lossy());
+        let role = ["image-worker", &path, "--seed", &seed_text, "--program", &program];
+        let mut worker = Worker::start(&role, &log)?;
+        let mut seed = first;
+        loop {
+            match worker.hear(FOR_EVER)? {
+                Said::Line(line) => match line.strip_prefix("seed ") {
+                    Some(now) => seed = now.parse().unwrap_or(seed),
+                    None => run.tally.hear(&line),
+                },
+                Said::End(End::Exit(0)) => break,
+                Said::End(how) => {
+                    let why = fs::read_to_string(&log).unwrap_or_default();
+                    run.finds(seed, &format!("{how:?}: {}", why.trim_end()));
+                    break;
+                }
+            }
+        }
+        run.rounds = seed.wrapping_sub(run.seed).wrapping_add(1);
+    }
+    Ok(())
+}
+
+/// In the process that uses damaged images: some rounds, each announced.
+pub(super) fn work(job: &Job) -> ExitCode {
+    let mut tally = Tally::default();
+    let Some(folder) = job.rest.first().map(Path::new) else { return ExitCode::FAILURE };
+    for seed in job.seed..job.seed.saturating_add(BATCH) {
+        say(&format!("seed {seed}"));
+        if let Err(why) = round(folder, &job.program, seed, &mut tally) {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    }
+    tally.lines().for_each(|line| say(&line));
+    ExitCode::SUCCESS
+}
+
+fn round(folder: &Path, program: &Path, seed: u64, tally: &mut Tally) -> Finding {
+    let mut random = Rng::with_seed(seed);
+    let scene = folder.join(format!("scene-{}", random.usize(..SCENES.len())));
+    let damaged = Ground::around(&folder.join("damaged"))?;
+    let path = damaged.folder.join("space");
+    // A copy with its holes.
+    let source = Bytes::open(&scene)?;
+    let geometry = source.geometry().ok_or("a scene that is no space")?;
+    copy(&source.0, &path)?;
+    let bytes = Bytes::open(&path)?;
+    for _ in 0..random.u8(..12) {
+        if let Some(scribble) = scribble(&mut random) {
+            scribble.apply(&bytes, &geometry);
+        }
+    }
+    match random.u8(..32) {
+        0 => drop(bytes.0.set_len(random.u64(..geometry.capacity()))),
+        1 => drop(bytes.0.set_len(random.u64(..64) * 4096)),
+        _ => {}
+    }
+    if random.u8(..4) == 0 {
+        command(&damaged, folder, program, &mut random, tally)?;
+    }
+    let url = damaged.url();
+    let space = match Space::open_within(&url, BRIEFLY) {
+        Ok(space) => space.within(BRIEFLY),
+        Err(error) => {
+            let _ = error.to_string();
+            tally.count("open", &format!("{:?}", error.kind()));
+            return remove(&url, &path, tally);
+        }
+    };
+    tally.count("open", "done");
+    for _ in 0..random.u8(..40) {
+        operations::any(&space, &mut random, tally);
+        if random.u8(..4) == 0
+            && let Some(scribble) = scribble(&mut random)
+        {
+            scribble.apply(&bytes, &geometry);
+        }
+    }
+    operations::all(&space, &mut random, tally);
+    drop(space);
+    remove(&url, &path, tally)
+}
+
+/// A command of the real program, on the damaged space.
+fn command(
+    damaged: &Ground,
+    logs: &Path,
+    program: &Path,
+    random: &mut Rng,
+    tally: &mut Tally,
+) -> Finding {
+    let Some(words) = random.choice(COMMANDS) else { return Ok(()) };
+    let mut command = damaged.command(program, words);
+    let ended = child::run(&mut command, logs, FOR_EVER)?;
+    let wrong = |why: String| format!("{}: {why}", check::typed(&command));
+    let code = check::status(&ended, statuses(words)).map_err(wrong)?;
+    let output = if words.contains(&"read") { Output::Bytes } else { Output::Text };
+    check::texts(&ended, output).map_err(wrong)?;
+    tally.count(&format!("commonhold {}", words.first().unwrap_or(&"")), &code.to_string());
+    Ok(())
+}
+
+fn remove(url: &str, path: &Path, tally: &mut Tally) -> Finding {
+    for removal in [Removal::IfUnused, Removal::Forced] {
+        let how = Space::remove(url, removal)
+            .map_or_else(|error| format!("{:?}", error.kind()), |()| "done".into());
+        tally.count("remove", &how);
+    }
+    let _ = fs::remove_file(path);
+    Ok(())
+}
+
+/// Copies a file, and leaves out what is zero.
+fn copy(from: &File, to: &Path) -> Finding {
+    const PAGE: usize = 4096;
+    let wrong = |error: std::io::Error| error.to_string();
+    let len = from.metadata().map_err(wrong)?.len();
+    let to = File::create(to).map_err(wrong)?;
+    to.set_len(len).map_err(wrong)?;
+    let mut page = [0; PAGE];
+    for at in (0..len).step_by(PAGE) {
+        from.read_exact_at(&mut page, at).map_err(wrong)?;
+        if page.iter().any(|byte| *byte != 0) {
+            to.write_all_at(&page, at).map_err(wrong)?;
+        }
+    }
+    Ok(())
+}

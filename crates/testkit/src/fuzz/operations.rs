@@ -1,0 +1,211 @@
+//! Every public operation of the facade, with arguments by chance, on a space that may be in any state.
+//!
+//! # What must hold
+//! Each ends, soon: whatever can wait is given little time. How it ends is counted, and nobody's business here.
+
+use std::time::Duration;
+
+use commonhold::{
+    Access, Barrier, Condvar, CreateOptions, Destroy, ErrorKind, LockError, Mapping, Mutex, Once,
+    RegionError, RwLock, Semaphore, SeqLock, Space, Turn,
+};
+use fastrand::Rng;
+
+use super::tally::Tally;
+
+const BRIEFLY: Duration = Duration::from_millis(5);
+const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "new", "lazy", "kept", "sized"];
+const RECORDS: [u64; 5] = [0, 24, 64, 4096, 8];
+
+type Deed = fn(&Space, &mut Rng) -> Result<(), ErrorKind>;
+
+const DEEDS: [(&str, Deed); 21] = [
+    ("info", |space, _| space.info().map(drop).map_err(kind)),
+    ("list", |space, _| space.regions().map(drop).map_err(kind)),
+    ("peers", |space, _| space.peers().map(drop).map_err(kind)),
+    ("locks", |space, _| space.locks().map(drop).map_err(kind)),
+    ("graph", |space, _| space.wait_graph().map(drop).map_err(kind)),
+    ("check", |space, _| space.check().map_err(kind)),
+    ("reap", |space, _| space.reap().map(drop).map_err(kind)),
+    ("stat", |space, random| space.stat(name(random)).map(drop).map_err(kind)),
+    ("region", |space, random| space.region(name(random)).map(drop).map_err(kind)),
+    ("rename", |space, random| space.set_name(name(random)).map_err(kind)),
+    ("listen", |space, _| space.listen().map_err(kind)),
+    ("orphaned", |space, _| {
+        let _ = space.is_orphaned();
+        space.duplicate_fd().map(drop).map_err(kind)
+    }),
+    ("assume dead", |space, random| space.assume_dead(random.u16(0..8)).map(drop).map_err(kind)),
+    ("create", create),
+    ("create", create),
+    ("destroy", destroy),
+    ("resize", |space, random| space.resize(name(random), size(random)).map_err(kind)),
+    ("map or create", |space, random| {
+        space.map_or_create(name(random), size(random)).map(drop).map_err(kind)
+    }),
+    ("bytes", |space, random| bytes(&*mapped(space, random)?, random)),
+    ("lock", |space, random| lock(&*mapped(space, random)?, random)),
+    ("record", |space, random| record(&*mapped(space, random)?, random)),
+];
+
+/// Does one of them.
+pub(crate) fn any(space: &Space, random: &mut Rng, tally: &mut Tally) {
+    let Some((what, deed)) = DEEDS.get(random.usize(..DEEDS.len())) else { return };
+    match deed(space, random) {
+        Ok(()) => tally.count(what, "done"),
+        Err(kind) => tally.count(what, &format!("{kind:?}")),
+    }
+}
+
+/// Does each of them once.
+pub(crate) fn all(space: &Space, random: &mut Rng, tally: &mut Tally) {
+    for (what, deed) in DEEDS {
+        let outcome =
+            deed(space, random).map_or_else(|kind| format!("{kind:?}"), |()| "done".into());
+        tally.count(what, &outcome);
+    }
+}
+
+fn kind(error: RegionError) -> ErrorKind {
+    // What people would read must not be the end of the program either.
+    let _ = error.to_string();
+    error.kind()
+}
+
+fn locked<G>(error: LockError<G>) -> ErrorKind {
+    let _ = error.to_string();
+    error.kind()
+}
+
+fn name(random: &mut Rng) -> &'static str {
+    NAMES.get(random.usize(..NAMES.len())).unwrap_or(&"a")
+}
+
+fn size(random: &mut Rng) -> u64 {
+    match random.u8(..8) {
+        0 => 0,
+        1 => random.u64(..),
+        2 => 1 << random.u32(..48),
+        _ => random.u64(..40_000),
+    }
+}
+
+fn create(space: &Space, random: &mut Rng) -> Result<(), ErrorKind> {
+    let options = CreateOptions {
+        size: size(random),
+        reserve: random.bool().then(|| size(random)),
+        lazy: random.bool(),
+        force: random.bool(),
+    };
+    space.create_with(name(random), &options).map(drop).map_err(kind)
+}
+
+fn destroy(space: &Space, random: &mut Rng) -> Result<(), ErrorKind> {
+    let how = if random.bool() { Destroy::Deferred } else { Destroy::Within(BRIEFLY) };
+    space.destroy(name(random), how).map(drop).map_err(kind)
+}
+
+fn mapped(space: &Space, random: &mut Rng) -> Result<Box<Mapping>, ErrorKind> {
+    let access = if random.u8(..4) == 0 { Access::ReadOnly } else { Access::ReadWrite };
+    space.map(name(random), access).map(Box::new).map_err(kind)
+}
+
+fn bytes(mapping: &Mapping, random: &mut Rng) -> Result<(), ErrorKind> {
+    let at = random.u64(..8192);
+    mapping.read(at, &mut [0; 64]).map_err(kind)?;
+    mapping.write(at, &[7; 64]).map_err(kind)?;
+    let last = mapping.size().saturating_sub(8);
+    mapping.get::<u64>(last).map_err(kind)?;
+    mapping.set(last, &7_u64).map_err(kind)
+}
+
+fn lock(mapping: &Mapping, random: &mut Rng) -> Result<(), ErrorKind> {
+    match random.u8(..6) {
+        0 => mapping.reset_lock().map_err(kind),
+        1 => mapping.try_lock().map_err(locked)?.unlock().map_err(kind),
+        2 => mapping.read_lock_for(BRIEFLY).map_err(locked)?.unlock().map_err(kind),
+        3 => {
+            let lock = mapping.region_lock().map_err(kind)?;
+            let mut guard = lock.upgradable_read_for(BRIEFLY).map_err(locked)?;
+            guard.upgrade_for(BRIEFLY).map_err(locked)?.downgrade().map_err(kind)
+        }
+        4 => mapping.lock_for(BRIEFLY).map_err(locked)?.leave().map_err(kind),
+        _ => match mapping.lock_for(BRIEFLY) {
+            Err(LockError::OwnerDied(guard)) => guard.mark_consistent().map_err(kind),
+            other => other.map_err(locked)?.unlock().map_err(kind),
+        },
+    }
+}
+
+fn record(mapping: &Mapping, random: &mut Rng) -> Result<(), ErrorKind> {
+    let at = RECORDS.get(random.usize(..RECORDS.len())).copied().unwrap_or(0);
+    match random.u8(..10) {
+        0 | 1 => {
+            let mutex = mapping.open::<Mutex<u64>>(at).map_err(kind)?;
+            for _ in 0..random.u8(..40) {
+                mutex
+                    .lock_for(BRIEFLY)
+                    .map_err(locked)?
+                    .update(|value| *value ^= 1)
+                    .map_err(kind)?;
+            }
+            Ok(())
+        }
+        2 => {
+            let table = mapping.open::<RwLock<u64>>(at).map_err(kind)?;
+            table.read_for(BRIEFLY).map_err(locked)?.get().map_err(kind)?;
+            table.write_for(BRIEFLY).map_err(locked)?.set(&1).map_err(kind)
+        }
+        3 => {
+            let once = mapping.open::<Once<u64>>(at).map_err(kind)?;
+            match once.begin_for(BRIEFLY).map_err(locked)? {
+                Turn::Mine(turn) if random.bool() => turn.complete(&7).map_err(kind),
+                _ => Ok(()),
+            }
+        }
+        4..8 => together(mapping, at, random),
+        8 => {
+            let event = mapping.event(at).map_err(kind)?;
+            event.broadcast().map_err(kind)?;
+            event.wait(event.sequence(), Some(BRIEFLY)).map(drop).map_err(kind)
+        }
+        _ => {
+            let mutex = mapping.mutex(at).map_err(kind)?;
+            match random.bool() {
+                true => mutex.reset().map_err(kind),
+                false => mutex.lock_for(BRIEFLY).map_err(locked)?.unlock().map_err(kind),
+            }
+        }
+    }
+}
+
+/// Those with which threads wait for each other.
+fn together(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), ErrorKind> {
+    match random.u8(..4) {
+        0 => {
+            let mutex = mapping.open::<Mutex<u64>>(at).map_err(kind)?;
+            let condition = mapping.open::<Condvar<'_>>(at + 64).map_err(kind)?;
+            condition.notify_one().map_err(kind)?;
+            let guard = mutex.lock_for(BRIEFLY).map_err(locked)?;
+            condition.wait_for(guard, BRIEFLY).map(drop).map_err(locked)
+        }
+        1 => {
+            let semaphore = mapping.open::<Semaphore<'_, 3>>(at).map_err(kind)?;
+            let permit = semaphore.acquire_for(BRIEFLY).map_err(locked)?;
+            permit.spend().map_err(kind)?;
+            semaphore.give().map_err(kind)
+        }
+        2 => {
+            let barrier = mapping.open::<Barrier<'_, 2>>(at).map_err(kind)?;
+            let party = barrier.join().map_err(locked)?;
+            party.arrive().map_err(kind)?;
+            let _ = party.wait_for(BRIEFLY);
+            party.leave().map_err(kind)
+        }
+        _ => {
+            let data = mapping.open::<SeqLock<u64>>(at).map_err(kind)?;
+            data.read_for(BRIEFLY).map_err(locked)?;
+            data.write_for(BRIEFLY).map_err(locked)?.set(&9).map_err(kind)
+        }
+    }
+}

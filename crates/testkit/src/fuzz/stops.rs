@@ -1,0 +1,164 @@
+//! Every command, given no time, beside a process that is stopped at a crash point.
+//!
+//! Each ends at once, with a documented status; who times out is told who is in the way. Then the stopped one goes on,
+//! ends what it was doing, and everything is whole.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use commonhold_window::Point;
+use fastrand::Rng;
+
+use super::{
+    Finding, Run,
+    check::{self, typed},
+    child::{self, FOR_EVER},
+    commands::{COMMANDS, Ground, Scene, Words, statuses},
+};
+use crate::crash::{
+    actor::{Actor, Heard},
+    arm,
+};
+
+/// What a process does that is stopped, line by line; each line is stopped at each of its points.
+const SCRIPTS: &[&[&str]] = &[
+    &["open URL", "create made 8192", "map made", "unmap made", "destroy made wait", "close"],
+    &["open URL", "destroy gone wait", "close"],
+    &["open URL", "destroy gone deferred", "close"],
+    &["open URL", "resize sized 100", "resize sized 20000", "close"],
+    &["open URL", "map kept", "lock kept wait", "unlock kept", "unmap kept", "close"],
+    &["open URL", "map kept", "rlock kept wait", "unlock kept", "unmap kept", "close"],
+    &["open URL", "map gone", "mlock gone wait 64", "unlock gone", "unmap gone", "close"],
+    &["open URL", "reap", "check", "close"],
+    &["remove URL"],
+    &["renew URL"],
+];
+
+/// A line of a script, and the first time it comes to a point there.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    script: &'static [&'static str],
+    line: usize,
+    point: Point,
+    /// Which hit of the point it is, from the beginning of the script.
+    hit: u32,
+}
+
+/// How many commands are run beside one that is stopped: others come with other stops.
+const BESIDE: usize = 5;
+
+/// The time-out that a command has by itself, beside somebody who does not go on, is none of a person's.
+fn hurried(words: Words) -> bool {
+    !matches!(words.first(), Some(&"create" | &"resize" | &"map"))
+}
+
+pub(super) fn run(run: &mut Run) -> Finding {
+    let logs = run.arena.path().join("logs");
+    fs::create_dir_all(&logs).map_err(|error| error.to_string())?;
+    let place = run.arena.path().join("ground");
+    let mut stops = vec![];
+    for scene in Scene::ALL {
+        for script in SCRIPTS {
+            let ground = Ground::make(&place, scene)?;
+            stops.extend(points(&ground, script)?.into_iter().map(|stop| (scene, stop)));
+        }
+    }
+    let mut random = Rng::with_seed(run.seed);
+    random.shuffle(&mut stops);
+    for (scene, stop) in stops.iter().cycle() {
+        if !run.goes_on() {
+            return Ok(());
+        }
+        run.rounds += 1;
+        let ground = Ground::make(&place, *scene)?;
+        if let Err(why) = beside(run, &ground, *stop, &mut random, &logs) {
+            let line = stop.script.get(stop.line).unwrap_or(&"");
+            let at = format!("{line:?} stopped at {} ({})", stop.point.name(), stop.hit);
+            run.finds(run.seed, &format!("{at}: {why}"));
+        }
+    }
+    Ok(())
+}
+
+fn program() -> Finding<PathBuf> {
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    Ok(this.with_file_name("crash-actor"))
+}
+
+fn told(ground: &Ground, line: &str) -> String {
+    line.replace("URL", &ground.url())
+}
+
+/// Where a script comes to.
+fn points(ground: &Ground, script: &'static [&'static str]) -> Finding<Vec<Stop>> {
+    let mut actor = Actor::start(&program()?, None)?;
+    let mut stops: Vec<Stop> = vec![];
+    for (line, command) in script.iter().enumerate() {
+        let begun = actor.trace.len();
+        actor.tell(&told(ground, command));
+        actor.answer()?.ok_or_else(|| format!("it died in {command:?}"))?;
+        let (before, now) = actor.trace.split_at(begun);
+        for (index, point) in now.iter().enumerate() {
+            if stops.iter().any(|stop| stop.line == line && stop.point == *point) {
+                continue;
+            }
+            let earlier = before.iter().chain(now.iter().take(index));
+            let hit = earlier.filter(|earlier| *earlier == point).count() + 1;
+            let hit = u32::try_from(hit).unwrap_or(u32::MAX);
+            stops.push(Stop { script, line, point: *point, hit });
+        }
+    }
+    actor.dismiss()?;
+    Ok(stops)
+}
+
+fn beside(run: &mut Run, ground: &Ground, stop: Stop, random: &mut Rng, logs: &Path) -> Finding {
+    let at = PathBuf::from(format!("{}:{}", stop.point.name(), stop.hit));
+    let mut stopped = Actor::start_with(&program()?, None, &[(arm::STOPPED, &at)])?;
+    let (before, after) = stop.script.split_at(stop.line);
+    let before: Vec<String> = before.iter().map(|line| told(ground, line)).collect();
+    super::image::tell_all(&mut stopped, &before.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let mut after = after.iter().map(|line| told(ground, line));
+    stopped.tell(&after.next().unwrap_or_default());
+    let mut left = stop.hit
+        - u32::try_from(stopped.trace.iter().filter(|point| **point == stop.point).count())
+            .unwrap_or(0);
+    while left > 0 {
+        match stopped.hear()? {
+            Heard::Point(point) => left -= u32::from(point == stop.point),
+            other => return Err(format!("it does not come there: {other:?}")),
+        }
+    }
+    stopped.until_stopped()?;
+    let pid = stopped.pid().as_raw_nonzero().to_string();
+    let commands: Vec<Words> = COMMANDS.iter().copied().filter(|words| hurried(words)).collect();
+    let commands = random.choose_multiple(commands, BESIDE);
+    let seen = commands.into_iter().try_for_each(|words| one(run, ground, words, &pid, logs));
+    stopped.go_on()?;
+    stopped.answer()?.ok_or("it went on, and died")?;
+    for line in after {
+        stopped.tell(&line);
+        stopped.answer()?.ok_or_else(|| format!("it died in {line:?}"))?;
+    }
+    stopped.dismiss()?;
+    seen?;
+    ground.is_whole()
+}
+
+/// One command beside the stopped one.
+fn one(run: &mut Run, ground: &Ground, words: Words, pid: &str, logs: &Path) -> Finding {
+    const TIMED_OUT: i32 = 6;
+    let mut command = ground.command(&run.program, words);
+    let ended = child::run(&mut command, logs, FOR_EVER)?;
+    let wrong = |why: String| format!("{}: {why}", typed(&command));
+    let code = check::status(&ended, statuses(words)).map_err(wrong)?;
+    check::texts(&ended, check::Output::Bytes).map_err(wrong)?;
+    if code == TIMED_OUT && !ended.message().contains(pid) {
+        return Err(wrong(format!("it does not name process {pid}: {}", ended.message())));
+    }
+    let what = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    run.tally.count(&what, &code.to_string());
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! What a peer does with the lock of a region that it maps.
+
+use arbitrary::Arbitrary;
+use commonhold_layout::Damage;
+use commonhold_space::{DirectoryError, Mapped};
+use commonhold_sync::{Release, Taken};
+
+use super::peer::Peer;
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+pub(crate) enum LockDeed {
+    /// Takes it to read, and gives it back; or does not.
+    Read {
+        waits: bool,
+        keeps: bool,
+    },
+    Write {
+        waits: bool,
+    },
+    WriteQuickly,
+    /// Gives it back, whether it has it or not.
+    Unwrite {
+        done: bool,
+    },
+    Upgradable {
+        waits: bool,
+        upgrades: bool,
+        keeps: bool,
+    },
+    MarkConsistent,
+    Reset,
+    WakeWriter,
+}
+
+pub(crate) const fn how(done: bool) -> Release {
+    if done { Release::Done } else { Release::Inconsistent }
+}
+
+impl LockDeed {
+    pub(crate) fn run(self, peer: &Peer, mapped: &Mapped) -> Result<(), DirectoryError> {
+        let me = peer.me()?;
+        let view = peer.space.view();
+        let words = view.lock_words(mapped)?;
+        let lock = view.lock_of(mapped, words);
+        let until = |waits: bool| Some(if waits { peer.deadline() } else { 0 });
+        match self {
+            Self::Read { waits, keeps } => {
+                if let Ok((_, hold)) = lock.read(&me, view, until(waits))
+                    && !keeps
+                {
+                    let _ = lock.unread(&me, view, hold);
+                }
+            }
+            Self::Write { waits } => {
+                if let Ok(Taken::OwnerDied) = lock.write(&me, view, until(waits)) {
+                    let _ = lock.writer().mark_consistent(&me);
+                }
+            }
+            Self::WriteQuickly => drop(lock.write_quickly(&me, view)),
+            Self::Unwrite { done } => drop(lock.unwrite(&me, view, how(done))),
+            Self::Upgradable { waits, upgrades, keeps } => {
+                if lock.upgradable_read(&me, view, until(waits)).is_err() {
+                    return Ok(());
+                }
+                if upgrades && lock.upgrade(&me, view, until(waits)).is_ok() {
+                    let _ = lock.downgrade(&me, view, Release::Done);
+                }
+                if !keeps {
+                    let _ = lock.unread_upgradable(&me, view);
+                }
+            }
+            Self::MarkConsistent => drop(lock.writer().mark_consistent(&me)),
+            Self::Reset => drop(lock.writer().reset(view)),
+            Self::WakeWriter => lock.wake_writer(&me, view),
+        }
+        Ok(())
+    }
+}
+
+/// That a word lies where its record says is known before.
+pub(crate) fn outside(error: commonhold_window::OutOfWindow) -> DirectoryError {
+    Damage::new("an offset", error.offset).into()
+}

@@ -1,0 +1,6 @@
+//! A space whose peers work beside a neighbour who writes what it likes: see `commonhold_fuzz::image`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|program: commonhold_fuzz::image::Program| commonhold_fuzz::image::run(&program));
