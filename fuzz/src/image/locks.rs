@@ -52,21 +52,21 @@ impl LockDeed {
                 }
             }
             Self::Write { waits } => {
-                if let Ok(Taken::OwnerDied) = lock.write(&me, view, until(waits)) {
+                if let Ok(Taken::OwnerDied(_)) = lock.write(&me, view, until(waits)) {
                     let _ = lock.writer().mark_consistent(&me);
                 }
             }
             Self::WriteQuickly => drop(lock.write_quickly(&me, view)),
             Self::Unwrite { done } => drop(lock.unwrite(&me, view, how(done))),
             Self::Upgradable { waits, upgrades, keeps } => {
-                if lock.upgradable_read(&me, view, until(waits)).is_err() {
+                let Ok(taken) = lock.upgradable_read(&me, view, until(waits)) else {
                     return Ok(());
-                }
+                };
                 if upgrades && lock.upgrade(&me, view, until(waits)).is_ok() {
                     let _ = lock.downgrade(&me, view, Release::Done);
                 }
                 if !keeps {
-                    let _ = lock.unread_upgradable(&me, view);
+                    let _ = lock.unread_upgradable(&me, view, taken);
                 }
             }
             Self::MarkConsistent => drop(lock.writer().mark_consistent(&me)),

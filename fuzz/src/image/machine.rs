@@ -8,7 +8,7 @@ use std::{
 
 use crate::scribble::Words;
 use commonhold_layout::{Evidence, Extent, PeerId};
-use commonhold_space::{Medium, MediumError, PeerRecord, Platform, Touch, Witness};
+use commonhold_space::{Deposit, Medium, MediumError, PeerRecord, Platform, Touch, Witness};
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::Window;
 
@@ -241,7 +241,7 @@ impl Medium for Machine {
 }
 
 impl Witness for Machine {
-    fn deposit(&self, peer: PeerId) -> Result<Option<Evidence>, MediumError> {
+    fn deposit(&self, peer: PeerId, _hold: Deposit) -> Result<Option<Evidence>, MediumError> {
         self.world.asked();
         let living = self.world.living.get();
         self.world.living.set(living | bit(peer));
@@ -292,7 +292,7 @@ impl Park for Machine {
         self.world.asked();
     }
 
-    fn spin(&self, _turn: u32) -> bool {
+    fn spin(&self, _word: &AtomicU64, _turn: u32) -> bool {
         false
     }
 }

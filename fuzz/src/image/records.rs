@@ -240,7 +240,7 @@ impl RecordDeed {
                 // The mutex that goes with it lies in the words after it.
                 let beside = at.plus(24).unwrap_or(at);
                 let mutex = Mutex::new(view.window().word(beside).map_err(outside)?, beside);
-                if let Ok(Taken::Clean | Taken::OwnerDied) = mutex.lock(&me, view, until) {
+                if let Ok(Taken::Clean | Taken::OwnerDied(_)) = mutex.lock(&me, view, until) {
                     let _ = Condvar::new(word, at).wait(&mutex, &me, view, until);
                     let _ = mutex.unlock(&me, view, Release::Done);
                 }

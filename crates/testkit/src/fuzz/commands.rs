@@ -103,7 +103,7 @@ impl Ground {
             space.create_with(name, &options).map_err(|error| wrong(&error))?;
         }
         let kept = space.map("kept", Access::ReadWrite).map_err(|error| wrong(&error))?;
-        kept.write(0, &KEPT).map_err(|error| wrong(&error))?;
+        kept.write_at(0, &KEPT).map_err(|error| wrong(&error))?;
         drop((kept, space));
         if scene == Scene::Dead {
             let program = std::env::current_exe().map_err(|error| wrong(&error))?;
@@ -172,7 +172,7 @@ impl Ground {
         if names.iter().any(|name| name == "kept") {
             let kept = space.map("kept", Access::ReadOnly).map_err(wrong)?;
             let mut bytes = [0; KEPT.len()];
-            kept.read(0, &mut bytes).map_err(wrong)?;
+            kept.read_at(0, &mut bytes).map_err(wrong)?;
             if bytes != KEPT {
                 return Err("afterwards: what was kept is lost".to_owned());
             }

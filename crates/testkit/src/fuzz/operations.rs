@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use commonhold::{
-    Access, Barrier, Condvar, CreateOptions, Destroy, ErrorKind, LockError, Mapping, Mutex, Once,
-    RegionError, RwLock, Semaphore, SeqLock, Space, Turn,
+    Access, Barrier, Condvar, CreateOptions, Destroy, ErrorKind, LockError, Mapping, Mutex,
+    OnceLock, Recovered, RegionError, RwLock, Semaphore, SeqLock, Space, Turn,
 };
 use fastrand::Rng;
 
@@ -72,7 +72,7 @@ fn kind(error: RegionError) -> ErrorKind {
     error.kind()
 }
 
-fn locked<G>(error: LockError<G>) -> ErrorKind {
+fn locked(error: LockError) -> ErrorKind {
     let _ = error.to_string();
     error.kind()
 }
@@ -112,100 +112,116 @@ fn mapped(space: &Space, random: &mut Rng) -> Result<Box<Mapping>, ErrorKind> {
 
 fn bytes(mapping: &Mapping, random: &mut Rng) -> Result<(), ErrorKind> {
     let at = random.u64(..8192);
-    mapping.read(at, &mut [0; 64]).map_err(kind)?;
-    mapping.write(at, &[7; 64]).map_err(kind)?;
+    mapping.read_at(at, &mut [0; 64]).map_err(kind)?;
+    mapping.write_at(at, &[7; 64]).map_err(kind)?;
     let last = mapping.size().saturating_sub(8);
     mapping.get::<u64>(last).map_err(kind)?;
-    mapping.set(last, &7_u64).map_err(kind)
+    mapping.set(last, &7_u64).map_err(kind)?;
+    let value = mapping.value::<[u64; 2]>(at & !7).map_err(kind)?;
+    value.store(value.load()).map_err(kind)
 }
 
 fn lock(mapping: &Mapping, random: &mut Rng) -> Result<(), ErrorKind> {
-    match random.u8(..6) {
-        0 => mapping.reset_lock().map_err(kind),
-        1 => mapping.try_lock().map_err(locked)?.unlock().map_err(kind),
-        2 => mapping.read_lock_for(BRIEFLY).map_err(locked)?.unlock().map_err(kind),
+    use_lock(mapping, random).map_err(locked)
+}
+
+fn use_lock(mapping: &Mapping, random: &mut Rng) -> Result<(), LockError> {
+    match random.u8(..7) {
+        0 => mapping.reset_lock(),
+        1 => mapping.try_lock()?.map_or(Ok(()), |guard| guard.unlock()),
+        2 => mapping.read_lock_for(BRIEFLY)?.unlock(),
         3 => {
-            let lock = mapping.region_lock().map_err(kind)?;
-            let mut guard = lock.upgradable_read_for(BRIEFLY).map_err(locked)?;
-            guard.upgrade_for(BRIEFLY).map_err(locked)?.downgrade().map_err(kind)
+            let lock = mapping.region_lock()?;
+            let mut guard = lock.upgradable_read_for(BRIEFLY)?;
+            guard.upgrade_for(BRIEFLY)?.downgrade()
         }
-        4 => mapping.lock_for(BRIEFLY).map_err(locked)?.leave().map_err(kind),
-        _ => match mapping.lock_for(BRIEFLY) {
-            Err(LockError::OwnerDied(guard)) => guard.mark_consistent().map_err(kind),
-            other => other.map_err(locked)?.unlock().map_err(kind),
+        4 => mapping.lock_for(BRIEFLY)?.leave_inconsistent(),
+        5 => match mapping.lock_recover_for(BRIEFLY)? {
+            Recovered::Inconsistent(guard) => guard.give_up(),
+            Recovered::Consistent(guard) => guard.unlock(),
+        },
+        _ => match mapping.lock_recover_for(BRIEFLY)? {
+            Recovered::Inconsistent(guard) => guard.mark_consistent()?.unlock(),
+            Recovered::Consistent(guard) => guard.unlock(),
         },
     }
 }
 
 fn record(mapping: &Mapping, random: &mut Rng) -> Result<(), ErrorKind> {
     let at = RECORDS.get(random.usize(..RECORDS.len())).copied().unwrap_or(0);
-    match random.u8(..10) {
+    use_record(mapping, at, random).map_err(locked)
+}
+
+fn use_record(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), LockError> {
+    match random.u8(..11) {
         0 | 1 => {
-            let mutex = mapping.open::<Mutex<u64>>(at).map_err(kind)?;
+            let mutex = mapping.open::<Mutex<u64>>(at)?;
             for _ in 0..random.u8(..40) {
-                mutex
-                    .lock_for(BRIEFLY)
-                    .map_err(locked)?
-                    .update(|value| *value ^= 1)
-                    .map_err(kind)?;
+                mutex.lock_for(BRIEFLY)?.with_mut(|value| *value ^= 1);
             }
-            Ok(())
         }
         2 => {
-            let table = mapping.open::<RwLock<u64>>(at).map_err(kind)?;
-            table.read_for(BRIEFLY).map_err(locked)?.get().map_err(kind)?;
-            table.write_for(BRIEFLY).map_err(locked)?.set(&1).map_err(kind)
+            let table = mapping.open::<RwLock<u64>>(at)?;
+            let _: u64 = table.read_for(BRIEFLY)?.get();
+            table.write_for(BRIEFLY)?.set(1);
         }
         3 => {
-            let once = mapping.open::<Once<u64>>(at).map_err(kind)?;
-            match once.begin_for(BRIEFLY).map_err(locked)? {
-                Turn::Mine(turn) if random.bool() => turn.complete(&7).map_err(kind),
-                _ => Ok(()),
+            let once = mapping.open::<OnceLock<u64>>(at)?;
+            if let Turn::Mine(turn) = once.begin_for(BRIEFLY)?
+                && random.bool()
+            {
+                turn.complete(&7)?;
             }
         }
-        4..8 => together(mapping, at, random),
+        4..8 => together(mapping, at, random)?,
         8 => {
-            let event = mapping.event(at).map_err(kind)?;
-            event.broadcast().map_err(kind)?;
-            event.wait(event.sequence(), Some(BRIEFLY)).map(drop).map_err(kind)
+            let event = mapping.event(at)?;
+            event.broadcast()?;
+            event.wait_for(event.sequence(), BRIEFLY)?;
+        }
+        9 => {
+            // Whatever state it is in, and whoever left it so.
+            let mutex = mapping.open::<Mutex<[u64; 4]>>(at)?;
+            let mutex = mutex.repaired_by(|data| Ok(data.set([0; 4])));
+            mutex.lock_for(BRIEFLY)?.slice(1..3)?.fill(&5);
         }
         _ => {
-            let mutex = mapping.mutex(at).map_err(kind)?;
+            let mutex = mapping.mutex(at)?;
             match random.bool() {
-                true => mutex.reset().map_err(kind),
-                false => mutex.lock_for(BRIEFLY).map_err(locked)?.unlock().map_err(kind),
+                true => mutex.reset()?,
+                false => mutex.lock_for(BRIEFLY)?.unlock()?,
             }
         }
     }
+    Ok(())
 }
 
 /// Those with which threads wait for each other.
-fn together(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), ErrorKind> {
+fn together(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), LockError> {
     match random.u8(..4) {
         0 => {
-            let mutex = mapping.open::<Mutex<u64>>(at).map_err(kind)?;
-            let condition = mapping.open::<Condvar<'_>>(at + 64).map_err(kind)?;
-            condition.notify_one().map_err(kind)?;
-            let guard = mutex.lock_for(BRIEFLY).map_err(locked)?;
-            condition.wait_for(guard, BRIEFLY).map(drop).map_err(locked)
+            let mutex = mapping.open::<Mutex<u64>>(at)?;
+            let condition = mapping.open::<Condvar>(at + 64)?;
+            condition.notify_one()?;
+            condition.wait_for(mutex.lock_for(BRIEFLY)?, BRIEFLY).map(drop)
         }
         1 => {
-            let semaphore = mapping.open::<Semaphore<'_, 3>>(at).map_err(kind)?;
-            let permit = semaphore.acquire_for(BRIEFLY).map_err(locked)?;
-            permit.spend().map_err(kind)?;
-            semaphore.give().map_err(kind)
+            let semaphore = mapping.open::<Semaphore<3>>(at)?;
+            semaphore.acquire_for(BRIEFLY)?.spend()?;
+            semaphore.give()
         }
         2 => {
-            let barrier = mapping.open::<Barrier<'_, 2>>(at).map_err(kind)?;
-            let party = barrier.join().map_err(locked)?;
-            party.arrive().map_err(kind)?;
+            let barrier = mapping.open::<Barrier<2>>(at)?;
+            let party = barrier.join()?;
+            party.arrive()?;
             let _ = party.wait_for(BRIEFLY);
-            party.leave().map_err(kind)
+            party.leave()
         }
         _ => {
-            let data = mapping.open::<SeqLock<u64>>(at).map_err(kind)?;
-            data.read_for(BRIEFLY).map_err(locked)?;
-            data.write_for(BRIEFLY).map_err(locked)?.set(&9).map_err(kind)
+            let data = mapping.open::<SeqLock<u64>>(at)?;
+            data.read_for(BRIEFLY)?;
+            data.write_for(BRIEFLY)?.set(9);
+            Ok(())
         }
     }
 }
