@@ -74,11 +74,11 @@ pub(crate) fn locks(session: &Session) -> Result<(), Failure> {
     let columns = [
         Column::Left("REGION"),
         Column::Right("OFFSET"),
-        Column::Left("LOCK"),
         Column::Left("KIND"),
         Column::Left("HOLDER"),
         Column::Left("SINCE"),
         Column::Right("WAITERS"),
+        Column::Left("LOCK"),
     ];
     out.table(&columns, survey.locks.iter().map(row).collect())
 }
@@ -86,9 +86,9 @@ pub(crate) fn locks(session: &Session) -> Result<(), Failure> {
 /// Of regions with very many bytes not all are searched for locks.
 pub(super) fn tell_of_the_rest(survey: &LockSurvey) {
     for part in &survey.unsearched {
-        tracing::warn!(
-            "the bytes of {:?} were searched for locks up to offset {} ({}) only; those after it are listed \
-             while somebody waits for them",
+        eprintln!(
+            "commonhold: the bytes of {:?} were searched for locks up to offset {} ({}) only; those after it are \
+             listed while somebody waits for them",
             part.region,
             part.from,
             human_size(part.from)
@@ -114,10 +114,10 @@ fn row(lock: &LockInfo) -> Vec<String> {
     vec![
         Shown::new(&lock.region).to_string(),
         lock.offset.map_or_else(none, |at| at.to_string()),
-        lock.record.map_or_else(none, |record| record.to_string()),
         lock.kind.to_string(),
         whose(lock).unwrap_or_else(none),
         lock.since.map_or_else(none, units::since),
         lock.waiters.to_string(),
+        lock.record.map_or_else(none, |record| record.to_string()),
     ]
 }
