@@ -5,6 +5,7 @@
 //!
 //! A row has two numbers that belong together. Whoever dies between them leaves the row inconsistent; the next
 //! worker of that row makes it whole and goes on where the dead one was, and so does `show`.
+#![allow(clippy::print_stdout, reason = "what a program is for")]
 
 use std::{env, error::Error};
 

@@ -5,6 +5,7 @@
 //!
 //! A message counts once `tail` has moved past it, and is gone once `head` has: whoever dies under the mutex leaves
 //! a whole queue, with one message more or not. So there is nothing to repair.
+#![allow(clippy::print_stdout, reason = "what a program is for")]
 
 use std::{env, error::Error};
 
@@ -12,13 +13,8 @@ use commonhold::{Condvar, Mutex, Space, field, plain, records};
 
 const SLOTS: usize = 64;
 
-plain! {
-    struct Message { sender: u64, number: u64 }
-}
-
-plain! {
-    struct Queue { head: u64, tail: u64, slots: [Message; SLOTS] }
-}
+plain! { struct Message { sender: u64, number: u64 } }
+plain! { struct Queue { head: u64, tail: u64, slots: [Message; SLOTS] } }
 
 impl Queue {
     fn len(&self) -> u64 {
@@ -41,12 +37,11 @@ impl Ring {
     }
 
     fn send(&self, message: Message) -> Result<(), Box<dyn Error>> {
-        let full = |len: u64| len >= SLOTS as u64;
-        let queue =
-            self.room.wait_while(self.queue.lock()?, |queue| full(queue.with(Queue::len)))?;
+        let full = |queue: &Queue| queue.len() >= SLOTS as u64;
+        let queue = self.room.wait_while(self.queue.lock()?, |queue| queue.with(full))?;
         let tail = queue.field(field!(Queue, tail));
         let slots = queue.field(field!(Queue, slots));
-        slots.at(tail.get() as usize % SLOTS)?.set(message);
+        slots.at(usize::try_from(tail.get())? % SLOTS)?.set(message);
         tail.with_mut(|tail| *tail += 1);
         queue.unlock()?;
         Ok(self.news.notify_one()?)
@@ -56,7 +51,8 @@ impl Ring {
         let queue =
             self.news.wait_while(self.queue.lock()?, |queue| queue.with(Queue::len) == 0)?;
         let head = queue.field(field!(Queue, head));
-        let message = queue.field(field!(Queue, slots)).at(head.get() as usize % SLOTS)?.get();
+        let message =
+            queue.field(field!(Queue, slots)).at(usize::try_from(head.get())? % SLOTS)?.get();
         head.with_mut(|head| *head += 1);
         queue.unlock()?;
         self.room.notify_one()?;

@@ -4,6 +4,7 @@
 //!
 //! Each job has a lock, which a worker holds while it does the job. If it dies, the lock is free, and the job is not
 //! done: the next worker that comes across it does it anew. The supervisor has another worker in its place.
+#![allow(clippy::print_stdout, reason = "what a program is for")]
 
 use std::{env, error::Error, process::Command};
 
@@ -27,10 +28,10 @@ impl Jobs {
     fn work(&self) -> Result<(), Box<dyn Error>> {
         for number in 0..self.jobs.len() {
             // What a dead worker left half done is done anew.
-            let job = self
-                .jobs
-                .get(number)?
-                .repaired_by(|job| Ok(job.set(Job { result: 0, is_done: 0 })));
+            let job = self.jobs.get(number)?.repaired_by(|job| {
+                job.set(Job { result: 0, is_done: 0 });
+                Ok(())
+            });
             let Some(job) = job.try_lock()? else { continue };
             if job.get().is_done == 0 {
                 job.field(field!(Job, result)).set(slow_square(number as u64));
@@ -69,7 +70,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
             let sum: u64 = jobs.results()?.iter().map(|job| job.result).sum();
-            Ok(println!("{sum} after {deaths} deaths"))
+            println!("{sum} after {deaths} deaths");
+            Ok(())
         }
         _ => Err("supervisor WORKERS JOBS".into()),
     }

@@ -5,6 +5,7 @@
 //!
 //! An entry counts once `used` says so, and a count is one word, which is written at once: whoever dies under the
 //! lock of a bucket leaves it whole. So there is nothing to repair.
+#![allow(clippy::print_stdout, reason = "what a program is for")]
 
 use std::{
     env,
@@ -40,7 +41,7 @@ impl Table {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let key = hasher.finish();
-        let bucket = self.buckets.get(key as usize % BUCKETS)?;
+        let bucket = self.buckets.get(usize::try_from(key % BUCKETS as u64)?)?;
         let bucket = bucket.lock_repairing(|_| Ok(()))?;
         let index = place(&bucket, key)?;
         let entry = bucket.field(field!(Bucket, entries)).at(index)?;
@@ -54,11 +55,12 @@ impl Table {
 fn place(bucket: &MutexGuard<'_, Bucket>, key: u64) -> Result<usize, Box<dyn Error>> {
     let used = bucket.field(field!(Bucket, used));
     let entries = bucket.field(field!(Bucket, entries));
-    let known = entries.slice(..used.get() as usize)?.iter().position(|entry| entry.key == key);
+    let known =
+        entries.slice(..usize::try_from(used.get())?)?.iter().position(|entry| entry.key == key);
     if let Some(index) = known {
         return Ok(index);
     }
-    let index = used.get() as usize;
+    let index = usize::try_from(used.get())?;
     entries.at(index).map_err(|_| "the bucket is full")?.set(Entry { key, count: 0 });
     used.set(used.get() + 1);
     Ok(index)
@@ -70,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["add", key, times] => (0..times.parse()?).try_for_each(|_| table.add(key, 1).map(drop)),
-        ["get", key] => Ok(println!("{}", table.add(key, 0)?)),
+        ["get", key] => table.add(key, 0).map(|count| println!("{count}")),
         _ => Err("table add KEY TIMES, or table get KEY".into()),
     }
 }

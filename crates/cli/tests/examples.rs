@@ -1,5 +1,6 @@
 //! The programs in `examples`, while their processes are killed at random: what they promise holds, and the next
 //! process goes on.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what a test cannot do without, it fails by")]
 
 use std::{
     collections::HashMap,

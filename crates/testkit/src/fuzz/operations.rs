@@ -182,7 +182,10 @@ fn use_record(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), LockEr
         9 => {
             // Whatever state it is in, and whoever left it so.
             let mutex = mapping.open::<Mutex<[u64; 4]>>(at)?;
-            let mutex = mutex.repaired_by(|data| Ok(data.set([0; 4])));
+            let mutex = mutex.repaired_by(|data| {
+                data.set([0; 4]);
+                Ok(())
+            });
             mutex.lock_for(BRIEFLY)?.slice(1..3)?.fill(&5);
         }
         _ => {
