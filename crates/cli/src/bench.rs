@@ -4,6 +4,7 @@
 //! of the table, and a bar of the `plot`.
 
 mod cycle;
+mod data;
 mod folder;
 mod line;
 mod locks;
@@ -36,8 +37,9 @@ pub(crate) use waiting::waiter;
 const ROUNDS: usize = 15;
 
 /// What is measured if nothing is named: what takes seconds.
-const SHORT: [Benchmark; 7] = [
+const SHORT: [Benchmark; 8] = [
     Benchmark::Create,
+    Benchmark::Data,
     Benchmark::Lookup,
     Benchmark::Mutex,
     Benchmark::Rwlock,
@@ -64,6 +66,7 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
         tracing::info!(?benchmark, "measuring");
         match benchmark {
             Benchmark::Create => lines.push(cycle::create(session)?),
+            Benchmark::Data => lines.extend(data::data(session)?),
             Benchmark::Lookup => lines.extend(lookup::lookup(session)?),
             Benchmark::Mutex => lines.extend(locks::mutex(session)?),
             Benchmark::Rwlock => lines.extend(locks::rwlock(session)?),

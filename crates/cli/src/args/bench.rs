@@ -36,6 +36,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Benchmark {
     /// Create, map, touch, unmap and destroy 4 KiB, against shm_open and mmap.
     Create,
+    /// One word read and written, and many bytes copied, against an atomic of this process and memcpy.
+    Data,
     /// Map and unmap by name among 65,536 regions, against among 16.
     Lookup,
     /// Uncontended lock and unlock, against a robust pthread mutex.
