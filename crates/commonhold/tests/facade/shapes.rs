@@ -15,6 +15,7 @@ use commonhold::{
 
 use crate::support::{
     Actor, DEADLINE, Role, Scratch, fails, fence_me, inconsistent, owner_died, say, stay,
+    until_event_waiters,
 };
 
 pub(crate) const ROLES: &[Role] = &[("shapes-transfer", transfer_half)];
@@ -117,10 +118,12 @@ fn handles_are_kept_in_a_struct_beside_their_space_and_shared_by_threads() {
 #[test]
 fn handles_move_to_other_threads_alone_and_others_stay() {
     let scratch = Scratch::formatted();
-    let stock = scratch.open().record::<Stock>("stock").unwrap();
+    let space = scratch.open();
+    let stock = space.record::<Stock>("stock").unwrap();
     let (shelf, sold, meeting) = (stock.shelf.clone(), stock.sold.clone(), stock.meeting.clone());
     let other = thread::spawn(move || {
         let party = meeting.join()?;
+        until_event_waiters(&space, 1);
         shelf.lock()?.set([3, 4]);
         sold.notify_one()?;
         party.wait()
@@ -149,8 +152,15 @@ fn a_handle_outlives_the_mapping_and_the_space_that_it_was_opened_through() {
     let last = count.clone();
     drop(count);
     last.lock().unwrap().set(8);
+    // What else goes with it is what it kept: its space, since that is gone, and the region.
     drop(last);
     assert_eq!((onlooker.stat("a").unwrap().maps, onlooker.peers().unwrap().len()), (1, 1));
+    let event = onlooker.map("a", Access::ReadWrite).unwrap().event(8).unwrap();
+    drop(theirs);
+    assert_eq!(onlooker.stat("a").unwrap().maps, 1);
+    event.signal().unwrap();
+    drop(event);
+    assert_eq!(onlooker.stat("a").unwrap().maps, 0);
 }
 
 #[test]
