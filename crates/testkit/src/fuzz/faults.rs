@@ -131,7 +131,8 @@ fn calls(run: &Run, ground: &Ground, words: Words, logs: &Path) -> Finding<Vec<F
 
 /// How many lines of a trace are the loader's: it ends by giving back what it looked libraries up in.
 fn loaded(trace: &str) -> usize {
-    let last = trace.lines().enumerate().filter(|(_, line)| line.contains(".so")).last();
+    let opens = |line: &str| line.contains("openat(") && line.contains(".so");
+    let last = trace.lines().enumerate().filter(|(_, line)| opens(line)).last();
     let Some((last, _)) = last else { return 0 };
     let end = trace.lines().enumerate().skip(last).find(|(_, line)| line.contains("munmap("));
     end.map_or(last, |(end, _)| end)
