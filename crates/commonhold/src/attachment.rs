@@ -142,7 +142,7 @@ impl Attachment {
 
     #[inline]
     pub(crate) fn is_forked(&self) -> bool {
-        self.core.view().platform().is_forked_child()
+        self.fork.is_forked_child()
     }
 
     /// Whether this peer still counts among the living, after it has been seen that this is no forked child.

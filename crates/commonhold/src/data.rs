@@ -99,7 +99,7 @@ impl<'g> Span<'g> {
 
     #[inline]
     fn read(self, to: &mut [u8]) {
-        if self.gate.region().attachment().is_forked() {
+        if self.gate.region().is_forked() {
             in_a_child();
         }
         let read = self.run.read(self.from, to);

@@ -17,10 +17,10 @@ use std::{
     },
 };
 
-use commonhold_host::ReadOnlyMap;
+use commonhold_host::{ForkGuard, ReadOnlyMap};
 use commonhold_layout::{Extent, Offset};
 use commonhold_space::{Mapped, RegionHandle};
-use commonhold_window::Run;
+use commonhold_window::{Run, Window};
 
 use crate::{
     Access, RegionError, RegionKey,
@@ -30,6 +30,8 @@ use crate::{
 /// See the head of this file.
 pub(crate) struct MappedRegion {
     attachment: Arc<Attachment>,
+    /// That of the attachment, one load nearer: each access looks at it.
+    fork: ForkGuard,
     name: Box<str>,
     /// Its size is that at the time of mapping.
     mapped: Mapped,
@@ -59,6 +61,7 @@ impl MappedRegion {
     ) -> Result<Self, RegionError> {
         let mut region = Self {
             attachment: Arc::clone(attachment),
+            fork: attachment.near().fork(),
             name: name.into(),
             mapped,
             size: AtomicU64::new(mapped.size),
@@ -82,6 +85,12 @@ impl MappedRegion {
     #[inline]
     pub(crate) const fn attachment(&self) -> &Arc<Attachment> {
         &self.attachment
+    }
+
+    /// Whether this is not the process that mapped it, but a forked child.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.fork.is_forked_child()
     }
 
     #[inline]
@@ -143,6 +152,7 @@ impl MappedRegion {
         Ok(now.size)
     }
 
+    #[inline]
     pub(crate) fn bytes(&self, offset: u64, len: u64) -> Result<Extent, RegionError> {
         let size = self.size();
         let out = RegionError::OutOfBounds { offset, len, size };
@@ -152,10 +162,12 @@ impl MappedRegion {
         self.mapped.extent.part(offset, len).ok_or(out)
     }
 
+    #[cold]
     pub(crate) fn outside(&self, offset: u64, len: u64) -> RegionError {
         RegionError::OutOfBounds { offset, len, size: self.size() }
     }
 
+    #[inline]
     pub(crate) fn writable(&self) -> Result<(), RegionError> {
         match self.access {
             Access::ReadWrite => Ok(()),
@@ -196,23 +208,37 @@ impl MappedRegion {
         self.attachment.view()?.window().run(at, count).map_err(out)
     }
 
+    #[inline]
     pub(crate) fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), RegionError> {
         let at = self.bytes(offset, to.len() as u64)?.start();
-        // Without a descriptor of its own, a process reads as it does elsewhere.
-        if self.mapped.lazy
-            && self.attachment.core()?.view().platform().mapped().read_past_holes(at, to).is_ok()
-        {
+        if self.mapped.lazy && self.read_past_holes(at, to) {
             return Ok(());
         }
-        let window = self.attachment.view()?.window();
+        let window = self.window()?;
         window.read(at, to).map_err(|_| self.outside(offset, to.len() as u64))
     }
 
+    /// Reads a lazy region so that no memory is taken. `false`: without a descriptor of its own, a process reads as it
+    /// does elsewhere.
+    #[cold]
+    fn read_past_holes(&self, at: Offset, to: &mut [u8]) -> bool {
+        !self.is_forked() && self.attachment.platform().mapped().read_past_holes(at, to).is_ok()
+    }
+
+    #[inline]
     pub(crate) fn write(&self, offset: u64, from: &[u8]) -> Result<(), RegionError> {
         self.writable()?;
         let at = self.bytes(offset, from.len() as u64)?.start();
-        let window = self.attachment.view()?.window();
+        let window = self.window()?;
         window.write(at, from).map_err(|_| self.outside(offset, from.len() as u64))
+    }
+
+    #[inline]
+    fn window(&self) -> Result<&Window, RegionError> {
+        if self.is_forked() {
+            return Err(RegionError::Forked);
+        }
+        Ok(self.attachment.my_view().window())
     }
 
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {

@@ -211,6 +211,7 @@ impl Witness for LinuxPlatform {
 }
 
 impl Platform for LinuxPlatform {
+    #[inline]
     fn window(&self) -> &Window {
         self.mapped.window()
     }

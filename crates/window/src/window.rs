@@ -144,6 +144,7 @@ impl Window {
     ///
     /// # Errors
     /// [`OutOfWindow`]; nothing has been copied then.
+    #[inline]
     pub fn read(&self, from: Offset, to: &mut [u8]) -> Result<(), OutOfWindow> {
         let bytes = self.pointer_to(from.get(), to.len() as u64)?;
         if self.copies.by_call(to.len()) {
@@ -151,6 +152,16 @@ impl Window {
             unsafe { copy_out(bytes.as_ptr(), to) };
             return Ok(());
         }
+        if let Ok(to) = <&mut [u8; 8]>::try_from(&mut *to)
+            && let Ok(word) = self.word(from)
+        {
+            *to = word.load(Ordering::Relaxed).to_le_bytes();
+            return Ok(());
+        }
+        self.read_words(from, to)
+    }
+
+    fn read_words(&self, from: Offset, to: &mut [u8]) -> Result<(), OutOfWindow> {
         let head = bytes_to_word(from.get()).min(to.len());
         let (edge, rest) = to.split_at_mut(head);
         let mut at = from.get();
@@ -174,6 +185,7 @@ impl Window {
     ///
     /// # Errors
     /// [`OutOfWindow`]; nothing has been written then.
+    #[inline]
     pub fn write(&self, to: Offset, from: &[u8]) -> Result<(), OutOfWindow> {
         let bytes = self.pointer_to(to.get(), from.len() as u64)?;
         if self.copies.by_call(from.len()) {
@@ -181,6 +193,16 @@ impl Window {
             unsafe { copy_in(bytes.as_ptr(), from) };
             return Ok(());
         }
+        if let Ok(from) = <&[u8; 8]>::try_from(from)
+            && let Ok(word) = self.word(to)
+        {
+            word.store(u64::from_le_bytes(*from), Ordering::Relaxed);
+            return Ok(());
+        }
+        self.write_words(to, from)
+    }
+
+    fn write_words(&self, to: Offset, from: &[u8]) -> Result<(), OutOfWindow> {
         let head = bytes_to_word(to.get()).min(from.len());
         let (edge, rest) = from.split_at(head);
         let mut at = to.get();

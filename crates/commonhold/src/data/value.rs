@@ -5,7 +5,7 @@ use std::{fmt, marker::PhantomData};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
-use super::{Gate, Part, Plain, Reading, Span, Writing};
+use super::{Gate, Part, Plain, Reading, Span};
 use crate::{Access, Mapping, RegionError, mapping::Handle, region::MappedRegion};
 
 /// Where the value lies.
@@ -83,7 +83,7 @@ impl<T: Plain> Value<T> {
     /// [`RegionError::Forked`]. Nothing has been written then.
     #[inline]
     pub fn store(&self, value: T) -> Result<(), RegionError> {
-        let Found { region, offset, .. } = self.found.get();
+        let Found { region, offset, run } = self.found.get();
         if region.access() != Access::ReadWrite || !region.attachment().near().is_live_here() {
             return Err(refused(region));
         }
@@ -91,7 +91,8 @@ impl<T: Plain> Value<T> {
             // The rest of its last word may be somebody else's.
             return region.write(*offset, value.as_bytes());
         }
-        Part::<T, Writing>::of(self.span()).set(value);
+        let written = run.write(0, value.as_bytes());
+        debug_assert!(written.is_ok(), "the value lies in its words");
         Ok(())
     }
 }

@@ -127,13 +127,12 @@ macro_rules! plain {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-records-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// let accounts = space.map_or_create("accounts", 100 * Account::SIZE)?;
-/// let accounts = accounts.open_array::<Account>(0, 100)?;
+/// let mapping = space.map_or_create("accounts", 100 * Account::SIZE)?;
+/// let accounts = mapping.open_array::<Account>(0, 100)?;
 /// let account = accounts.get(42)?;
 /// account.balance.lock()?.set(-7);
 /// account.log.write()?.at(0)?.with_mut(|entry| *entry += 1);
-/// # drop(account);
-/// # drop(accounts);
+/// # drop((account, accounts, mapping));
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
