@@ -24,7 +24,7 @@
 //!   end of their slice.
 //! - One that never joined is nobody's death: a deadline ends the wait for it.
 
-use commonhold_layout::{LockFlags, LockWord, Offset};
+use commonhold_layout::{LockFlags, LockWord, Offset, Owner};
 use commonhold_window::{Point, atomic::AtomicU64};
 
 use crate::{
@@ -205,6 +205,13 @@ impl<'a> Barrier<'a> {
             Some(owner) => evidence.proves_dead(env, owner),
             None => seen.flags().contains(LockFlags::INCONSISTENT),
         })
+    }
+
+    /// A party that has not arrived in `phase` and never will, if it is known by name.
+    #[must_use]
+    pub fn lost_party(&self, env: &impl Liveness, phase: u64) -> Option<Owner> {
+        let dead = |owner: &Owner| Evidence::Known.proves_dead(env, *owner);
+        self.absent(phase).find_map(|seen| seen.owner().filter(dead).or(seen.left_by()))
     }
 
     /// The places that have not arrived in a phase.

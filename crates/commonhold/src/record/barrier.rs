@@ -9,7 +9,7 @@ use yoke::Yokeable;
 
 use super::{Record, checked_size_with_places, open_places, size_with_places};
 use crate::{
-    LockPlace, LockResult, Mapping, RegionError,
+    LockError, LockPlace, LockResult, Mapping, RegionError,
     lock::{Denied, Site},
     mapping::Handle,
     region::MappedRegion,
@@ -242,8 +242,7 @@ impl Party<'_> {
     /// # Errors
     /// [`LockError::ParticipantDied`](crate::LockError::ParticipantDied), and as for [`arrive`](Self::arrive).
     pub fn wait(&self) -> LockResult<u64> {
-        let site = self.found.site();
-        self.wait_until(None).map_err(|denied| site.error(denied, None))
+        self.wait_until(None).map_err(|denied| self.error(denied))
     }
 
     /// As [`wait`](Self::wait), but does not wait: `None` if others have not arrived. This party has: the
@@ -255,7 +254,7 @@ impl Party<'_> {
         match self.wait_until(Some(0)) {
             Ok(phase) => Ok(Some(phase)),
             Err(Denied::Core(Core::TimedOut)) => Ok(None),
-            Err(denied) => Err(self.found.site().error(denied, None)),
+            Err(denied) => Err(self.error(denied)),
         }
     }
 
@@ -265,7 +264,20 @@ impl Party<'_> {
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`wait`](Self::wait). This party has arrived.
     pub fn wait_for(&self, timeout: Duration) -> LockResult<u64> {
         let deadline = self.found.region.attachment().deadline(timeout);
-        self.wait_until(Some(deadline)).map_err(|denied| self.found.site().error(denied, None))
+        self.wait_until(Some(deadline)).map_err(|denied| self.error(denied))
+    }
+
+    /// What is to be said of a phase that was not passed, and of whom the others wait for in vain.
+    #[cold]
+    fn error(&self, denied: Denied) -> LockError {
+        let attachment = self.found.region.attachment();
+        let lost = match (&denied, self.arrived.get()) {
+            (Denied::Core(Core::PartyDied), Some(phase)) if !attachment.is_forked() => {
+                self.found.barrier.lost_party(attachment.my_view(), phase)
+            }
+            _ => None,
+        };
+        self.found.site().error(denied, lost)
     }
 
     fn wait_until(&self, deadline: Option<u64>) -> Result<u64, Denied> {

@@ -100,11 +100,13 @@ fn a_party_killed_before_it_arrived_is_told_until_another_has_joined_and_arrived
     fails!(barrier.join(), LockError::Region(error) if full(error));
     busy(party.try_wait());
     fails!(party.wait_for(SHORT), LockError::TimedOut(_));
+    let dead = doomed.pid();
     doomed.kill();
     let error = party.wait().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OwnerDied);
     fails!(&Err::<(), _>(error), LockError::ParticipantDied(place)
-        if (place.region.as_str(), place.offset) == ("a", Some(0)));
+        if (place.region.as_str(), place.offset) == ("a", Some(0))
+            && place.owner.as_ref().and_then(|owner| owner.pid) == Some(dead));
     // It stays so: nobody passes over the dead.
     fails!(party.try_wait(), LockError::ParticipantDied(_));
     assert_eq!(barrier.phase(), 0);
