@@ -240,6 +240,12 @@ impl<'g, T: Plain> Part<'g, T, Writing> {
     /// Writes the value.
     #[inline]
     pub fn set(&self, value: T) {
+        const {
+            assert!(
+                size_of::<T>() <= MOST_BY_VALUE,
+                "too large to be handed over as one value: use `set_from`, `with_mut`, or parts of it"
+            );
+        }
         self.span.write(value.as_bytes());
     }
 

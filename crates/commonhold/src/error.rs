@@ -635,8 +635,8 @@ impl fmt::Display for RegionError {
             }
             Self::Mapped { name, handles } => write!(
                 f,
-                "the region {name:?} is still mapped by this process; drop the {handles} handles to it first \
-                 (mappings, and the locks opened in them)"
+                "the region {name:?} is still mapped by this process; drop what keeps it mapped first \
+                 (handles: {handles}; mappings, and the locks opened in them)"
             ),
             Self::InUseHere { name, handles } => write!(
                 f,

@@ -203,14 +203,14 @@ impl<'a> Mutex<'a> {
     /// Makes a mutex that nobody owns as good as new, whatever became of its last owner.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody owns it.
+    /// [`LockError::TimedOut`] if somebody owns it who is not known to be dead.
     pub fn reset(&self, env: &(impl Park + Liveness)) -> Result<(), LockError> {
         loop {
             let seen = self.look();
             if self.revoke(seen) {
                 continue;
             }
-            if self.owner(seen, env).is_some() {
+            if self.owner(seen, env).is_some_and(|owner| env.verdict(owner) != Verdict::Dead) {
                 return Err(LockError::TimedOut);
             }
             if self.swap(seen, LockWord::FREE) {

@@ -317,11 +317,11 @@ impl<'a> SeqLock<'a> {
     /// Makes a lock that nobody owns as good as new; the data are as they are.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody owns it; [`LockError::Fenced`].
-    pub fn reset(&self, me: &Thread<'_>, env: &impl Park) -> Result<(), LockError> {
+    /// [`LockError::TimedOut`] if somebody owns it who is not known to be dead; [`LockError::Fenced`].
+    pub fn reset(&self, me: &Thread<'_>, env: &(impl Park + Liveness)) -> Result<(), LockError> {
         loop {
             let seen = self.writer().look();
-            if seen.is_owned() {
+            if seen.owner().is_some_and(|owner| env.verdict(owner) != Verdict::Dead) {
                 return Err(LockError::TimedOut);
             }
             // Others may sleep on what the word was.

@@ -206,6 +206,22 @@ fn a_lock_that_is_held_cannot_be_reset() {
 }
 
 #[test]
+fn the_lock_of_a_dead_owner_can_be_reset_though_nobody_has_taken_it_from_the_dead_yet() {
+    for what in ["write", "mutex"] {
+        let (scratch, _space, mapping) = ground();
+        let mutex = mapping.mutex(8).unwrap();
+        let dead = holder(&scratch, what);
+        dead.says("clean");
+        let reset = || if what == "write" { mapping.reset_lock() } else { mutex.reset() };
+        fails!(reset(), LockError::TimedOut(_));
+        dead.kill();
+        reset().unwrap();
+        drop(mapping.lock().unwrap());
+        drop(mutex.lock().unwrap());
+    }
+}
+
+#[test]
 fn a_killed_reader_does_not_block_writers_and_leaves_nothing_to_repair() {
     for what in ["read", "read-deep"] {
         let (scratch, space, mapping) = ground();
