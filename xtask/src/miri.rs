@@ -17,7 +17,11 @@ const TOOLCHAIN: &str = "+nightly";
 /// A package, which of its tests, and those left out since they take Miri minutes.
 const SELECTIONS: [(&str, &[&str], &[&str]); 3] = [
     ("commonhold-window", &["--lib"], &[]),
-    ("commonhold-layout", &["--lib"], &["read_key::", "record::", "spec::"]),
+    (
+        "commonhold-layout",
+        &["--lib"],
+        &["read_key::", "record::", "shown::tests::of_all", "spec::"],
+    ),
     ("commonhold-sync", &["--test", "alone"], &[]),
 ];
 
