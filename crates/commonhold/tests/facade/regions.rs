@@ -150,7 +150,7 @@ fn a_mapping_goes_with_the_last_handle_that_uses_it() {
     drop(beat);
     let error = space.destroy("a", Destroy::Wait).unwrap_err();
     fails!(&Err::<(), _>(&error), RegionError::Mapped { handles: 1, .. });
-    assert!(error.to_string().contains("1 handle"), "{error}");
+    assert!(error.to_string().contains("handles: 1;"), "{error}");
     assert_eq!(space.stat("a").unwrap().maps, 1);
     drop(mutex);
     assert_eq!(space.stat("a").unwrap().maps, 0);

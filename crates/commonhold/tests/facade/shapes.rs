@@ -185,7 +185,7 @@ fn whoever_wants_to_unmap_or_to_destroy_is_told_how_many_handles_are_in_the_way(
     drop((mutex, value, lock));
     let refused = destroy().unwrap_err();
     fails!(Err::<(), _>(&refused), RegionError::Mapped { handles: 3, .. });
-    assert!(refused.to_string().contains("drop the 3 handles"), "{refused}");
+    assert!(refused.to_string().contains("handles: 3;"), "{refused}");
     // A second mapping of the region counts as well, and only that of the same name.
     let again = space.map("a", Access::ReadOnly).unwrap();
     let _other = space.map_or_create("b", 64).unwrap();
