@@ -46,56 +46,18 @@ pub(crate) struct Attachment {
     heart: Option<Heart>,
 }
 
-/// What the usual way of a lock looks at, each part one load away from who has this. A locked instruction
-/// waits for every load before it, so loads that wait for each other (through the mapping and the attachment)
-/// would take as long as a third of the lock.
+/// Everything that the fast path of a lock, or an access to data, reads of this process. Each handle has its own copy: a
+/// locked instruction waits for the loads before it, so loads that depend on each other (by way of the mapping and the
+/// attachment) would take as long as a third of the lock.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Near<'a> {
-    id: u64,
-    core: &'a Core<LinuxPlatform>,
-    fork: ForkGuard,
-}
-
-impl<'a> Near<'a> {
-    /// What tells a forked child.
-    #[inline]
-    pub(crate) const fn fork(&self) -> ForkGuard {
-        self.fork
-    }
-
-    /// The calling thread, if it has used the space before, and no other since.
-    #[inline]
-    pub(crate) fn known_me(&self) -> Option<Thread<'a>> {
-        let (id, own) = threads::last();
-        if id != self.id || self.fork.is_forked_child() {
-            return None;
-        }
-        self.core.known_thread(own)
-    }
-
-    /// The space, after [`known_me`](Self::known_me) has shown that it is this process's.
-    #[inline]
-    pub(crate) const fn view(&self) -> &'a View<LinuxPlatform> {
-        self.core.view()
-    }
-
-    /// Whether this is the process that attached, and it still counts among the living.
-    #[inline]
-    pub(crate) fn is_live_here(&self) -> bool {
-        !self.fork.is_forked_child() && self.core.is_live()
-    }
-}
-
-/// As [`Near`], for handles that are used again and again: nearer still, and larger.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Nearest<'a> {
+pub(crate) struct LockContext<'a> {
     id: u64,
     fork: ForkGuard,
     threads: OwnThreads<'a>,
 }
 
-impl<'a> Nearest<'a> {
-    /// As [`Near::known_me`].
+impl<'a> LockContext<'a> {
+    /// The calling thread, if it has used the space before, and no other since.
     #[inline]
     pub(crate) fn known_me(&self) -> Option<Thread<'a>> {
         let (id, own) = threads::last();
@@ -111,7 +73,13 @@ impl<'a> Nearest<'a> {
         self.threads.known(threads::last().1)
     }
 
-    /// As [`Near::is_live_here`].
+    /// Whether this is not the process that attached, but a forked child.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.fork.is_forked_child()
+    }
+
+    /// Whether this is the process that attached, and it still counts among the living.
     #[inline]
     pub(crate) fn is_live_here(&self) -> bool {
         !self.fork.is_forked_child() && self.threads.is_live()
@@ -145,10 +113,10 @@ impl Attachment {
         self.fork.is_forked_child()
     }
 
-    /// Whether this peer still counts among the living, after it has been seen that this is no forked child.
+    /// Whether this is the process that attached, and it still counts among the living.
     #[inline]
-    pub(crate) fn is_live(&self) -> bool {
-        self.core.is_live()
+    pub(crate) fn is_live_here(&self) -> bool {
+        !self.is_forked() && self.core.is_live()
     }
 
     /// The space, for this process only.
@@ -200,25 +168,23 @@ impl Attachment {
         self.core.view()
     }
 
-    /// What the usual way of its locks looks at.
-    #[inline]
-    pub(crate) fn near(&self) -> Near<'_> {
-        Near { id: self.id, core: &self.core, fork: self.fork }
-    }
-
-    /// What the usual way of a lock looks at that has a handle of its own.
-    pub(crate) fn nearest(&self) -> Result<Nearest<'_>, RegionError> {
+    /// What the fast paths of its locks read.
+    pub(crate) fn context(&self) -> Result<LockContext<'_>, RegionError> {
         let threads = self.core()?.threads().map_err(|error| region_error(error, ""))?;
-        Ok(Nearest { id: self.id, fork: self.fork, threads })
+        Ok(LockContext { id: self.id, fork: self.fork, threads })
     }
 
     /// The calling thread, as locks know it.
     #[inline]
     pub(crate) fn me(self: &Arc<Self>) -> Result<Thread<'_>, RegionError> {
-        match self.near().known_me() {
-            Some(me) => Ok(me),
-            None => self.new_me(),
+        let (id, own) = threads::last();
+        if id == self.id
+            && !self.is_forked()
+            && let Some(me) = self.core.known_thread(own)
+        {
+            return Ok(me);
         }
+        self.new_me()
     }
 
     /// As whom the calling thread is known, if it has a slot; takes none.

@@ -28,7 +28,7 @@ use std::{
 use commonhold_window::{Door, Run};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use crate::{Field, RegionError, record::SeqChange, region::MappedRegion};
+use crate::{Field, RegionError, attachment::LockContext, record::SeqChange};
 
 /// What may lie in shared bytes: a type without pointers or padding, that every bit pattern may inhabit.
 /// It is implemented for all that have these traits of [`zerocopy`](crate::zerocopy); [`plain!`](crate::plain)
@@ -54,24 +54,24 @@ pub struct Writing;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Gate<'g> {
     /// Whether this process still counts among the living.
-    Region(&'g MappedRegion),
+    Context(&'g LockContext<'g>),
     /// That, and before the first byte readers have to be kept out.
     Change(&'g SeqChange<'g>),
 }
 
 impl<'g> Gate<'g> {
     #[inline]
-    fn region(self) -> &'g MappedRegion {
+    fn is_forked(self) -> bool {
         match self {
-            Self::Region(region) => region,
-            Self::Change(change) => change.region(),
+            Self::Context(context) => context.is_forked(),
+            Self::Change(change) => change.is_forked(),
         }
     }
 
     #[inline]
     fn opens(self) -> bool {
         match self {
-            Self::Region(region) => region.attachment().near().is_live_here(),
+            Self::Context(context) => context.is_live_here(),
             Self::Change(change) => change.begin(),
         }
     }
@@ -97,16 +97,16 @@ impl<'g> Span<'g> {
         Self { from: self.from.saturating_add(offset), ..self }
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(self, to: &mut [u8]) {
-        if self.gate.region().is_forked() {
+        if self.gate.is_forked() {
             in_a_child();
         }
         let read = self.run.read(self.from, to);
         debug_assert!(read.is_ok(), "a part that does not lie in its whole");
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(self, bytes: &[u8]) {
         if self.gate.opens() {
             // What a dead owner has written is there in the order in which it was set, up to some instant: repairs rely

@@ -1,8 +1,17 @@
 //! A mapped region: its bytes, and the locks in it.
 
-use std::{fmt, ptr::NonNull, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use commonhold_space::Mapped;
+use commonhold_window::Bytes;
 use yoke::{Yoke, Yokeable};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -22,12 +31,80 @@ pub(crate) type Handle<Y> = Yoke<Y, Arc<MappedRegion>>;
 /// a neighbour can tear what is read, but not the program; whoever needs bytes whole takes a lock.
 #[derive(Clone)]
 pub struct Mapping {
-    region: Arc<MappedRegion>,
+    reach: Handle<Reach<'static>>,
+}
+
+/// What is found once, when a region is mapped.
+#[derive(Debug, Clone, Copy, Yokeable)]
+struct Reach<'a> {
+    lock: RegionWords<'a>,
+    /// All that the region may grow to.
+    bytes: Bytes<'a>,
+    /// Whether reading takes no memory: not so of a lazy region.
+    is_plain: bool,
+}
+
+impl<'a> Reach<'a> {
+    fn of(region: &'a MappedRegion) -> Result<Self, RegionError> {
+        let (lock, bytes) = (RegionWords::of(region)?, region.reserve()?);
+        Ok(Self { lock, bytes, is_plain: !region.is_lazy() })
+    }
+
+    /// Whether `len` bytes that begin at `offset` can be reached now.
+    #[inline]
+    fn has(&self, offset: u64, len: usize) -> bool {
+        let (size, len) = (self.lock.region().size(), len as u64);
+        len <= size && offset <= size - len && !self.lock.context().is_forked()
+    }
+
+    /// The word that begins at `offset`, if that is all that is to be read.
+    #[inline]
+    fn word(&self, offset: u64) -> Option<&'a AtomicU64> {
+        if self.is_plain && self.has(offset, 8) { self.bytes.word(offset) } else { None }
+    }
+
+    /// Why they cannot.
+    #[cold]
+    fn unreachable(&self, offset: u64, len: usize) -> RegionError {
+        let outside = self.lock.region().outside(offset, len as u64);
+        if self.lock.context().is_forked() { RegionError::Forked } else { outside }
+    }
+
+    #[inline]
+    fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), RegionError> {
+        if self.is_plain && self.has(offset, to.len()) && self.bytes.read(offset, to).is_ok() {
+            return Ok(());
+        }
+        self.read_slowly(offset, to)
+    }
+
+    #[cold]
+    fn read_slowly(&self, offset: u64, to: &mut [u8]) -> Result<(), RegionError> {
+        let read = self.has(offset, to.len())
+            && (self.lock.region().read_past_holes(offset, to)
+                || self.bytes.read(offset, to).is_ok());
+        if read { Ok(()) } else { Err(self.unreachable(offset, to.len())) }
+    }
+
+    #[inline]
+    fn write(&self, offset: u64, from: &[u8]) -> Result<(), RegionError> {
+        let region = self.lock.region();
+        let written = region.access() == Access::ReadWrite
+            && self.has(offset, from.len())
+            && self.bytes.write(offset, from).is_ok();
+        if written { Ok(()) } else { Err(self.unwritable(offset, from.len())) }
+    }
+
+    #[cold]
+    fn unwritable(&self, offset: u64, len: usize) -> RegionError {
+        let writable = self.lock.region().writable();
+        writable.err().unwrap_or_else(|| self.unreachable(offset, len))
+    }
 }
 
 impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.region.fmt(f)
+        self.region().fmt(f)
     }
 }
 
@@ -40,12 +117,12 @@ impl Mapping {
     ) -> Result<Self, RegionError> {
         let region = Arc::new(MappedRegion::of(attachment, name, mapped, access)?);
         attachment.enter(&region);
-        Ok(Self { region })
+        Ok(Self { reach: Yoke::try_attach_to_cart(region, |region| Reach::of(region))? })
     }
 
     #[inline]
-    pub(crate) const fn region(&self) -> &Arc<MappedRegion> {
-        &self.region
+    pub(crate) fn region(&self) -> &Arc<MappedRegion> {
+        self.reach.backing_cart()
     }
 
     /// Keeps the region mapped for what `find` finds in it.
@@ -53,32 +130,32 @@ impl Mapping {
         &self,
         find: impl for<'a> FnOnce(&'a MappedRegion) -> Result<<Y as Yokeable<'a>>::Output, RegionError>,
     ) -> Result<Handle<Y>, RegionError> {
-        Yoke::try_attach_to_cart(Arc::clone(&self.region), find)
+        Yoke::try_attach_to_cart(Arc::clone(self.region()), find)
     }
 
     /// The region's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.region.name()
+        self.region().name()
     }
 
     /// What tells the region from every other that had, or will have, its name.
     #[must_use]
     pub fn key(&self) -> RegionKey {
-        self.region.key()
+        self.region().key()
     }
 
     /// Bytes that can be reached.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.region.size()
+        self.region().size()
     }
 
     /// Where the region begins in the file that [`Space::duplicate_fd`](crate::Space::duplicate_fd)
     /// hands over, in bytes.
     #[must_use]
     pub fn offset(&self) -> u64 {
-        self.region.file_offset()
+        self.region().file_offset()
     }
 
     /// Sees the region's present size, after somebody resized it, and returns it. So do all clones.
@@ -87,7 +164,7 @@ impl Mapping {
     /// [`RegionError::Forked`]; [`RegionError::NoMemory`] if there is no memory behind that size, whatever says so: it
     /// sees the size that it saw before then; [`RegionError::Damaged`].
     pub fn refresh(&self) -> Result<u64, RegionError> {
-        self.region.refresh()
+        self.region().refresh()
     }
 
     /// Copies bytes out, from `offset` on. Of a lazy region, this is a system call, and takes no memory where nobody
@@ -97,7 +174,7 @@ impl Mapping {
     /// [`RegionError::OutOfBounds`]; nothing has been copied then.
     #[inline]
     pub fn read_at(&self, offset: u64, to: &mut [u8]) -> Result<(), RegionError> {
-        self.region.read(offset, to)
+        self.reach.get().read(offset, to)
     }
 
     /// Copies bytes in, from `offset` on.
@@ -106,7 +183,7 @@ impl Mapping {
     /// [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`]; nothing has been written then.
     #[inline]
     pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), RegionError> {
-        self.region.write(offset, from)
+        self.reach.get().write(offset, from)
     }
 
     /// Copies a value out. Any plain type will do: one that every bit pattern may inhabit.
@@ -115,6 +192,12 @@ impl Mapping {
     /// As for [`read_at`](Self::read_at).
     #[inline]
     pub fn get<T: FromBytes + IntoBytes>(&self, offset: u64) -> Result<T, RegionError> {
+        if size_of::<T>() == 8
+            && let Some(word) = self.reach.get().word(offset)
+            && let Ok(value) = T::read_from_bytes(&word.load(Ordering::Relaxed).to_le_bytes())
+        {
+            return Ok(value);
+        }
         let mut value: T = zerocopy::FromZeros::new_zeroed();
         self.read_at(offset, value.as_mut_bytes())?;
         Ok(value)
@@ -143,7 +226,7 @@ impl Mapping {
     /// pointer of a read-only mapping, or using it in a forked child, ends the process.
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
-        self.region.as_ptr()
+        self.region().as_ptr()
     }
 
     /// Unmaps, if nobody else in this process uses the mapping, and says whether that went well; dropping cannot.
@@ -152,7 +235,7 @@ impl Mapping {
     /// [`RegionError::InUseHere`] if something opened in it, or a clone, is still there: then the last of them
     /// unmaps. [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`].
     pub fn unmap(self) -> Result<(), RegionError> {
-        match Arc::try_unwrap(self.region) {
+        match Arc::try_unwrap(self.reach.into_backing_cart()) {
             Ok(region) => region.unmap(),
             Err(shared) => Err(RegionError::InUseHere {
                 name: shared.name().to_owned(),
@@ -170,8 +253,8 @@ impl Mapping {
     }
 
     #[inline(always)]
-    fn words(&self) -> Result<RegionWords<'_>, RegionError> {
-        RegionWords::of(&self.region)
+    fn words(&self) -> &RegionWords<'_> {
+        &self.reach.get().lock
     }
 
     /// Takes the region's own lock, alone, waiting as long as it takes.
@@ -183,7 +266,7 @@ impl Mapping {
     /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
     pub fn lock(&self) -> LockResult<LockGuard<'_>> {
-        self.words()?.lock()
+        self.words().lock()
     }
 
     /// As [`lock`](Self::lock), but does not wait; `None` if somebody living holds it.
@@ -191,7 +274,7 @@ impl Mapping {
     /// # Errors
     /// As there.
     pub fn try_lock(&self) -> LockResult<Option<LockGuard<'_>>> {
-        self.words()?.try_lock()
+        self.words().try_lock()
     }
 
     /// As [`lock`](Self::lock), but waits so long at most.
@@ -199,7 +282,7 @@ impl Mapping {
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut) says who holds it; and as there.
     pub fn lock_for(&self, timeout: Duration) -> LockResult<LockGuard<'_>> {
-        self.words()?.lock_for(timeout)
+        self.words().lock_for(timeout)
     }
 
     /// Takes the region's own lock, alone, and has `repair` make whole what an owner left that died in the middle
@@ -239,7 +322,7 @@ impl Mapping {
         &'a self,
         repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
     ) -> LockResult<LockGuard<'a>> {
-        self.words()?.lock_repairing(repair)
+        self.words().lock_repairing(repair)
     }
 
     /// Takes the region's own lock, alone, in whatever state it is: for those who decide themselves.
@@ -247,7 +330,7 @@ impl Mapping {
     /// # Errors
     /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
     pub fn lock_recover(&self) -> LockResult<Recovered<LockGuard<'_>>> {
-        self.words()?.lock_recover(None)
+        self.words().lock_recover(None)
     }
 
     /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
@@ -255,7 +338,7 @@ impl Mapping {
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
     pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<LockGuard<'_>>> {
-        self.words()?.lock_recover(Some(timeout))
+        self.words().lock_recover(Some(timeout))
     }
 
     /// Takes the region's own lock together with other readers.
@@ -269,7 +352,7 @@ impl Mapping {
     /// waits for it did not give up for a tenth of a second.
     #[inline(always)]
     pub fn read_lock(&self) -> LockResult<ReadGuard<'_>> {
-        self.words()?.read_lock()
+        self.words().read_lock()
     }
 
     /// As [`read_lock`](Self::read_lock), but does not wait; `None` if somebody living writes.
@@ -277,7 +360,7 @@ impl Mapping {
     /// # Errors
     /// As there.
     pub fn try_read_lock(&self) -> LockResult<Option<ReadGuard<'_>>> {
-        self.words()?.try_read_lock()
+        self.words().try_read_lock()
     }
 
     /// As [`read_lock`](Self::read_lock), but waits so long at most.
@@ -285,7 +368,7 @@ impl Mapping {
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
     pub fn read_lock_for(&self, timeout: Duration) -> LockResult<ReadGuard<'_>> {
-        self.words()?.read_lock_for(timeout)
+        self.words().read_lock_for(timeout)
     }
 
     /// Makes the region's lock as good as new, after the caller has made anew what it protects.
@@ -293,7 +376,7 @@ impl Mapping {
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody holds it.
     pub fn reset_lock(&self) -> LockResult<()> {
-        self.words()?.reset()
+        self.words().reset()
     }
 
     /// The mutex whose word lies at `offset`, a multiple of 8. Eight zero bytes are a free mutex.
@@ -319,7 +402,7 @@ impl Mapping {
     /// For [`records!`](crate::records): whether so many bytes lie in the mapping.
     #[doc(hidden)]
     pub fn check(&self, offset: u64, len: u64) -> Result<(), RegionError> {
-        self.region.bytes(offset, len).map(drop)
+        self.region().bytes(offset, len).map(drop)
     }
 
     /// Opens a record at `offset`, a multiple of 8: a lock with its data, such as a

@@ -17,10 +17,10 @@ use std::{
     },
 };
 
-use commonhold_host::{ForkGuard, ReadOnlyMap};
+use commonhold_host::ReadOnlyMap;
 use commonhold_layout::{Extent, Offset};
 use commonhold_space::{Mapped, RegionHandle};
-use commonhold_window::{Run, Window};
+use commonhold_window::{Bytes, Run};
 
 use crate::{
     Access, RegionError, RegionKey,
@@ -30,8 +30,6 @@ use crate::{
 /// See the head of this file.
 pub(crate) struct MappedRegion {
     attachment: Arc<Attachment>,
-    /// That of the attachment, one load nearer: each access looks at it.
-    fork: ForkGuard,
     name: Box<str>,
     /// Its size is that at the time of mapping.
     mapped: Mapped,
@@ -61,7 +59,6 @@ impl MappedRegion {
     ) -> Result<Self, RegionError> {
         let mut region = Self {
             attachment: Arc::clone(attachment),
-            fork: attachment.near().fork(),
             name: name.into(),
             mapped,
             size: AtomicU64::new(mapped.size),
@@ -85,12 +82,6 @@ impl MappedRegion {
     #[inline]
     pub(crate) const fn attachment(&self) -> &Arc<Attachment> {
         &self.attachment
-    }
-
-    /// Whether this is not the process that mapped it, but a forked child.
-    #[inline]
-    pub(crate) fn is_forked(&self) -> bool {
-        self.fork.is_forked_child()
     }
 
     #[inline]
@@ -208,37 +199,29 @@ impl MappedRegion {
         self.attachment.view()?.window().run(at, count).map_err(out)
     }
 
+    /// All bytes that it may grow to. How many of them can be reached is its [size](Self::size).
+    pub(crate) fn reserve(&self) -> Result<Bytes<'_>, RegionError> {
+        let bytes = self.attachment.view()?.window().bytes(self.mapped.extent);
+        bytes.map_err(|_| self.outside(0, self.mapped.extent.len()))
+    }
+
     #[inline]
-    pub(crate) fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), RegionError> {
-        let at = self.bytes(offset, to.len() as u64)?.start();
-        if self.mapped.lazy && self.read_past_holes(at, to) {
-            return Ok(());
-        }
-        let window = self.window()?;
-        window.read(at, to).map_err(|_| self.outside(offset, to.len() as u64))
+    pub(crate) const fn is_lazy(&self) -> bool {
+        self.mapped.lazy
     }
 
     /// Reads a lazy region so that no memory is taken. `false`: without a descriptor of its own, a process reads as it
     /// does elsewhere.
     #[cold]
-    fn read_past_holes(&self, at: Offset, to: &mut [u8]) -> bool {
-        !self.is_forked() && self.attachment.platform().mapped().read_past_holes(at, to).is_ok()
+    pub(crate) fn read_past_holes(&self, offset: u64, to: &mut [u8]) -> bool {
+        let at = self.mapped.extent.start().plus(offset);
+        at.is_some_and(|at| self.attachment.platform().mapped().read_past_holes(at, to).is_ok())
     }
 
-    #[inline]
+    /// Copies bytes in that may not be whole words.
     pub(crate) fn write(&self, offset: u64, from: &[u8]) -> Result<(), RegionError> {
-        self.writable()?;
-        let at = self.bytes(offset, from.len() as u64)?.start();
-        let window = self.window()?;
-        window.write(at, from).map_err(|_| self.outside(offset, from.len() as u64))
-    }
-
-    #[inline]
-    fn window(&self) -> Result<&Window, RegionError> {
-        if self.is_forked() {
-            return Err(RegionError::Forked);
-        }
-        Ok(self.attachment.my_view().window())
+        let written = self.reserve()?.write(offset, from);
+        written.map_err(|_| self.outside(offset, from.len() as u64))
     }
 
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {

@@ -71,6 +71,13 @@ impl<P: Platform> Space<P> {
     }
 }
 
+/// What a thread that reads under the lock at `at`, in the bytes of this region, writes into its slot: of no other lock,
+/// ever.
+#[must_use]
+pub const fn record_key(at: Offset, handle: RegionHandle) -> u64 {
+    ReadKey::of_record(at, handle.region, handle.generation).word()
+}
+
 impl<P: Platform> View<P> {
     /// The tag of the record that begins at `at`, in bytes of a region that end at `end`, if there is one.
     #[must_use]
@@ -89,15 +96,13 @@ impl<P: Platform> View<P> {
     }
 
     /// The reader/writer lock whose words lie at `at`, in the bytes of a region that is mapped.
-    #[inline]
     pub const fn record_lock<'a>(
         &'a self,
         words: &'a [AtomicU64; 3],
         at: Offset,
         handle: RegionHandle,
     ) -> RwLock<'a, RecordShares<'a, P>> {
-        let key = ReadKey::of_record(at, handle.region, handle.generation).word();
-        RwLock::new(words, at, key, RecordShares(RegionShares::of(self, handle.region)))
+        RwLock::new(words, at, record_key(at, handle), RecordShares::of(self, handle))
     }
 }
 
@@ -122,6 +127,15 @@ fn find_tag<'a>(
 /// without a free word is refused, since the share words of a region count the readers of its own lock.
 #[derive(Debug)]
 pub struct RecordShares<'a, P>(RegionShares<'a, P>);
+
+impl<'a, P> RecordShares<'a, P> {
+    /// Those of a lock in the bytes of this region.
+    #[inline]
+    #[must_use]
+    pub const fn of(view: &'a View<P>, handle: RegionHandle) -> Self {
+        Self(RegionShares::of(view, handle.region))
+    }
+}
 
 impl<P> Clone for RecordShares<'_, P> {
     fn clone(&self) -> Self {

@@ -362,14 +362,15 @@ impl<P: Platform> View<P> {
         mapped: &Mapped,
         words: &'a [AtomicU64; 3],
     ) -> RwLock<'a, RegionShares<'a, P>> {
-        let shares = RegionShares { view: self, region: mapped.handle.region };
-        RwLock::new(words, mapped.lock_at, read_key(mapped.handle), shares)
+        let shares = RegionShares::of(self, mapped.handle.region);
+        RwLock::new(words, mapped.lock_at, region_key(mapped.handle), shares)
     }
 }
 
 /// What a thread that reads under a region's lock writes into its slot: of no other region, ever.
 #[inline]
-pub(crate) const fn read_key(handle: RegionHandle) -> u64 {
+#[must_use]
+pub const fn region_key(handle: RegionHandle) -> u64 {
     ReadKey::of_region(handle.region, handle.generation).word()
 }
 
@@ -381,8 +382,10 @@ pub struct RegionShares<'a, P> {
 }
 
 impl<'a, P> RegionShares<'a, P> {
+    /// Those of the region `region`.
     #[inline]
-    pub(crate) const fn of(view: &'a View<P>, region: RegionId) -> Self {
+    #[must_use]
+    pub const fn of(view: &'a View<P>, region: RegionId) -> Self {
         Self { view, region }
     }
 }

@@ -11,7 +11,7 @@ use commonhold_layout::{
 
 use commonhold_sync::{Liveness, ThreadSlot, reading};
 
-use crate::{Platform, RegionHandle, View, view::read_key};
+use crate::{Platform, RegionHandle, View, view::region_key};
 
 /// What a thread was doing at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl<P: Platform> View<P> {
     /// What stands for the lock of a region in [`reading`](Self::reading).
     #[must_use]
     pub const fn key_of(handle: RegionHandle) -> u64 {
-        read_key(handle)
+        region_key(handle)
     }
 
     /// What each living peer has of a region: mappings, and read locks for which its threads had no word.

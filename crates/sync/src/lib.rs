@@ -54,7 +54,7 @@ pub use event::Event;
 pub use mutex::{Mutex, Release};
 pub use once::{Once, Start};
 pub use port::{Bell, Liveness, Park, Verdict, Wake};
-pub use rwlock::{Hold, RwLock, Shares};
+pub use rwlock::{Hold, QuickWrite, RwLock, Shares};
 pub use semaphore::{Permit, Semaphore};
 pub use seqlock::{SeqLock, Writing};
 pub use slot::ThreadSlot;

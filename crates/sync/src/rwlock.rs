@@ -74,6 +74,19 @@ enum Reads {
     Peer,
 }
 
+/// What [`RwLock::write_quickly`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum QuickWrite {
+    /// The lock is the thread's.
+    Taken,
+    /// It takes more than this: [`RwLock::write`] must follow.
+    NotTaken,
+    /// The word is the thread's, but somebody reads for the first time at this very moment: the thread must
+    /// [give the word back](RwLock::unwrite) before [`RwLock::write`].
+    TakenWithReaders,
+}
+
 /// A reader/writer lock.
 #[derive(Debug, Clone, Copy)]
 pub struct RwLock<'a, S> {
@@ -164,20 +177,18 @@ impl<'a, S: Shares> RwLock<'a, S> {
     }
 
     /// Takes the lock to write if nobody has it and nobody ever read: the common case of
-    /// [`write`](Self::write). `false` says only that it takes more than this.
+    /// [`write`](Self::write).
     #[inline]
-    pub fn write_quickly(&self, me: &Thread<'_>, env: &impl Park) -> bool {
+    pub fn write_quickly(&self, me: &Thread<'_>) -> QuickWrite {
         if self.words[1].load(Ordering::Relaxed) != 0 || !self.writer().lock_quickly(me) {
-            return false;
+            return QuickWrite::NotTaken;
         }
         store_then_load();
         // SeqCst: see `write`.
-        if self.words[1].load(Ordering::SeqCst) == 0 {
-            return true;
+        match self.words[1].load(Ordering::SeqCst) {
+            0 => QuickWrite::Taken,
+            _ => QuickWrite::TakenWithReaders,
         }
-        // Somebody reads for the first time at this very moment. Fails only if we are fenced.
-        let _ = self.writer().unlock(me, env, Release::Done);
-        false
     }
 
     /// Takes the lock to read, waiting until `deadline`, or for ever; `Some(0)` does not wait.
@@ -241,8 +252,11 @@ impl<'a, S: Shares> RwLock<'a, S> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<Taken, LockError> {
-        if self.write_quickly(me, env) {
-            return Ok(Taken::Clean);
+        match self.write_quickly(me) {
+            QuickWrite::Taken => return Ok(Taken::Clean),
+            // Fails only if we are fenced.
+            QuickWrite::TakenWithReaders => self.unwrite(me, env, Release::Done)?,
+            QuickWrite::NotTaken => {}
         }
         if me.reads(self.key) {
             // It would wait for itself, or for a writer that waits for it.

@@ -1,8 +1,8 @@
 //! Bounded views of memory that others write at the same time.
 //!
 //! # What it owns
-//! [`Window`]: the only way from an offset to a byte of shared memory, and [`Run`], the words of a value
-//! in it. It is the boundary behind which `unsafe` stands for all crates of the core.
+//! [`Window`]: the only way from an offset to a byte of shared memory; [`Bytes`], a span of it; and [`Run`], the words of
+//! a value in it. It is the boundary behind which `unsafe` stands for all crates of the core.
 //!
 //! # Invariants
 //! 1. No access leaves the window: each is checked against its length, in arithmetic that cannot wrap.
@@ -20,6 +20,8 @@
 extern crate std;
 
 #[cfg(not(loom))]
+mod bytes;
+#[cfg(not(loom))]
 mod copy;
 #[cfg(not(loom))]
 mod door;
@@ -29,6 +31,8 @@ mod run;
 #[cfg(not(loom))]
 mod window;
 
+#[cfg(not(loom))]
+pub use bytes::Bytes;
 #[cfg(not(loom))]
 pub use door::Door;
 pub use point::Point;

@@ -6,6 +6,9 @@ use crate::{
     copy::{Copies, copy_in, copy_out},
 };
 
+/// Words that are copied in line. More of them take more room than they save time.
+const IN_LINE: usize = 4;
+
 /// Words in a row, as bytes: what a lock protects.
 ///
 /// Nobody gets a reference to the bytes. A neighbour that was declared dead, or breaks the rules, may
@@ -53,19 +56,36 @@ impl<'a> Run<'a> {
     #[inline]
     fn part(&self, from: usize, len: usize) -> Result<&'a [AtomicU64], OutOfWindow> {
         let end = from.checked_add(len).map(|end| end.div_ceil(8));
-        end.and_then(|end| self.words.get(from / 8..end)).ok_or(OutOfWindow {
-            offset: from as u64,
-            len: len as u64,
-            window: size_of_val(self.words) as u64,
-        })
+        match end.and_then(|end| self.words.get(from / 8..end)) {
+            Some(words) => Ok(words),
+            None => Err(self.outside(from, len)),
+        }
+    }
+
+    #[cold]
+    const fn outside(&self, from: usize, len: usize) -> OutOfWindow {
+        let window = size_of_val(self.words) as u64;
+        OutOfWindow { offset: from as u64, len: len as u64, window }
     }
 
     /// Copies bytes out, from byte `from` on.
     ///
     /// # Errors
     /// [`OutOfWindow`]; nothing has been copied then.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, from: usize, to: &mut [u8]) -> Result<(), OutOfWindow> {
+        // Where the compiler knows how long a value is, this is all that is left.
+        if is_short(from, to.len()) {
+            let (to, _) = to.as_chunks_mut::<8>();
+            let words = self.part(from, 8 * to.len())?;
+            to.iter_mut().zip(words).for_each(|(to, word)| *to = load(word));
+            return Ok(());
+        }
+        self.read_any(from, to)
+    }
+
+    #[inline(never)]
+    fn read_any(&self, from: usize, to: &mut [u8]) -> Result<(), OutOfWindow> {
         let words = self.part(from, to.len())?;
         if self.copies.by_call(to.len()) {
             let first = words.as_ptr().cast::<u8>().wrapping_add(from % 8);
@@ -94,8 +114,21 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// [`OutOfWindow`]; nothing has been written then.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, from: usize, bytes: &[u8]) -> Result<(), OutOfWindow> {
+        // As in `read`.
+        if is_short(from, bytes.len()) {
+            let (bytes, _) = bytes.as_chunks::<8>();
+            for (bytes, word) in bytes.iter().zip(self.part(from, 8 * bytes.len())?) {
+                word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+            }
+            return Ok(());
+        }
+        self.write_any(from, bytes)
+    }
+
+    #[inline(never)]
+    fn write_any(&self, from: usize, bytes: &[u8]) -> Result<(), OutOfWindow> {
         let words = self.part(from, bytes.len())?;
         if self.copies.by_call(bytes.len()) {
             let first = words.as_ptr().cast::<u8>().cast_mut().wrapping_add(from % 8);
@@ -120,6 +153,12 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// Whole words, and so few that they are copied in line.
+#[inline]
+const fn is_short(from: usize, len: usize) -> bool {
+    from.is_multiple_of(8) && len.is_multiple_of(8) && len <= 8 * IN_LINE
 }
 
 /// Relaxed, here and below: the lock that protects the bytes orders them.

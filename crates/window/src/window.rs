@@ -1,17 +1,10 @@
 //! The window itself.
 
-use core::{
-    fmt,
-    ptr::NonNull,
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
-};
+use core::{fmt, ptr::NonNull, sync::atomic::AtomicU64};
 
 use commonhold_layout::{Extent, Offset};
 
-use crate::{
-    Run,
-    copy::{Copies, copy_in, copy_out},
-};
+use crate::{Bytes, Run, copy::Copies};
 
 /// An access that would have left the window, or was not aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,19 +33,13 @@ impl core::error::Error for OutOfWindow {}
 ///
 /// It borrows nothing: whoever makes one answers for the memory staying mapped while it lives.
 pub struct Window {
-    base: NonNull<u8>,
-    len: u64,
-    copies: Copies,
+    /// As long as this value lives.
+    bytes: Bytes<'static>,
 }
-
-// SAFETY: all access through a `Window` is atomic, so it may be used from any thread.
-unsafe impl Send for Window {}
-// SAFETY: as above; shared use adds nothing, since all methods take `&self`.
-unsafe impl Sync for Window {}
 
 impl fmt::Debug for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Window").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Window").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -65,7 +52,9 @@ impl Window {
     /// reference to any of them, except to atomics.
     #[must_use]
     pub const unsafe fn from_raw(base: NonNull<u8>, len: usize) -> Self {
-        Self { base, len: len as u64, copies: Copies::Freely }
+        // SAFETY: `Bytes::from_raw` wants what the caller answers for, for as long as the window lives: it is lent out
+        // for no longer.
+        Self { bytes: unsafe { Bytes::from_raw(base, len as u64, Copies::Freely) } }
     }
 
     /// A window over words that live for ever: what tests, and programs without an operating system
@@ -74,26 +63,37 @@ impl Window {
     pub const fn from_words(words: &'static [AtomicU64]) -> Self {
         // The pointer cannot be null: it comes from a reference.
         let base = NonNull::from_ref(words).cast::<u8>();
-        Self { base, len: size_of_val(words) as u64, copies: Copies::Freely }
+        let len = size_of_val(words) as u64;
+        // SAFETY: `Bytes::from_raw` wants bytes that may be used for ever, and are borrowed as atomics only: they are.
+        Self { bytes: unsafe { Bytes::from_raw(base, len, Copies::Freely) } }
     }
 
     /// The same window, of memory that is to be read and written by whole aligned words only, each once: memory of
     /// a device that is not cached.
     #[must_use]
     pub const fn by_words(self) -> Self {
-        Self { copies: Copies::ByWords, ..self }
+        Self { bytes: self.bytes.by_words() }
     }
 
     /// Bytes in it.
+    #[inline]
     #[must_use]
     pub const fn len(&self) -> u64 {
-        self.len
+        self.bytes.len()
     }
 
     /// Whether it has no bytes.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.bytes.is_empty()
+    }
+
+    /// The bytes of an extent.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`] if it does not lie inside.
+    pub fn bytes(&self, extent: Extent) -> Result<Bytes<'_>, OutOfWindow> {
+        self.bytes.part(extent.start().get(), extent.len())
     }
 
     /// The word at `at`.
@@ -113,9 +113,9 @@ impl Window {
     pub fn words<const N: usize>(&self, at: Offset) -> Result<&[AtomicU64; N], OutOfWindow> {
         let len = const { (N * 8) as u64 };
         if !at.get().is_multiple_of(8) {
-            return Err(OutOfWindow { offset: at.get(), len, window: self.len });
+            return Err(OutOfWindow { offset: at.get(), len, window: self.len() });
         }
-        let first = self.pointer_to(at.get(), len)?.cast::<[AtomicU64; N]>();
+        let first = self.bytes.pointer_to(at.get(), len)?.cast::<[AtomicU64; N]>();
         // SAFETY: `as_ref` wants a pointer that is valid for reads for the borrow, aligned, and to
         // initialised memory: `pointer_to` has shown that the bytes lie in the window, which is
         // mapped while `self` lives; base and offset are multiples of 8; every bit pattern is a
@@ -130,13 +130,13 @@ impl Window {
     pub fn run(&self, at: Offset, count: usize) -> Result<Run<'_>, OutOfWindow> {
         let len = (count as u64).saturating_mul(8);
         if !at.get().is_multiple_of(8) {
-            return Err(OutOfWindow { offset: at.get(), len, window: self.len });
+            return Err(OutOfWindow { offset: at.get(), len, window: self.len() });
         }
-        let first = self.pointer_to(at.get(), len)?.cast::<AtomicU64>();
+        let first = self.bytes.pointer_to(at.get(), len)?.cast::<AtomicU64>();
         let words = NonNull::slice_from_raw_parts(first, count);
         // SAFETY: as in `words`; that `len` did not saturate is shown by its fitting the window, which is
         // shorter than `isize::MAX` bytes, as any mapping.
-        Ok(Run::of(unsafe { words.as_ref() }, self.copies))
+        Ok(Run::of(unsafe { words.as_ref() }, self.bytes.copies()))
     }
 
     /// Copies the bytes at `from` out of the window. Others may change them meanwhile: whoever needs
@@ -144,82 +144,16 @@ impl Window {
     ///
     /// # Errors
     /// [`OutOfWindow`]; nothing has been copied then.
-    #[inline]
     pub fn read(&self, from: Offset, to: &mut [u8]) -> Result<(), OutOfWindow> {
-        let bytes = self.pointer_to(from.get(), to.len() as u64)?;
-        if self.copies.by_call(to.len()) {
-            // SAFETY: `copy_out` wants bytes that are mapped and readable: they lie in the window, which is.
-            unsafe { copy_out(bytes.as_ptr(), to) };
-            return Ok(());
-        }
-        if let Ok(to) = <&mut [u8; 8]>::try_from(&mut *to)
-            && let Ok(word) = self.word(from)
-        {
-            *to = word.load(Ordering::Relaxed).to_le_bytes();
-            return Ok(());
-        }
-        self.read_words(from, to)
-    }
-
-    fn read_words(&self, from: Offset, to: &mut [u8]) -> Result<(), OutOfWindow> {
-        let head = bytes_to_word(from.get()).min(to.len());
-        let (edge, rest) = to.split_at_mut(head);
-        let mut at = from.get();
-        for byte in edge {
-            *byte = self.byte(at)?.load(Ordering::Relaxed);
-            at += 1;
-        }
-        let mut chunks = rest.chunks_exact_mut(8);
-        for chunk in &mut chunks {
-            chunk.copy_from_slice(&self.word_at(at)?.load(Ordering::Relaxed).to_le_bytes());
-            at += 8;
-        }
-        for byte in chunks.into_remainder() {
-            *byte = self.byte(at)?.load(Ordering::Relaxed);
-            at += 1;
-        }
-        Ok(())
+        self.bytes.read(from.get(), to)
     }
 
     /// Copies bytes into the window at `to`.
     ///
     /// # Errors
     /// [`OutOfWindow`]; nothing has been written then.
-    #[inline]
     pub fn write(&self, to: Offset, from: &[u8]) -> Result<(), OutOfWindow> {
-        let bytes = self.pointer_to(to.get(), from.len() as u64)?;
-        if self.copies.by_call(from.len()) {
-            // SAFETY: `copy_in` wants bytes that are mapped and writable: they lie in the window, which is.
-            unsafe { copy_in(bytes.as_ptr(), from) };
-            return Ok(());
-        }
-        if let Ok(from) = <&[u8; 8]>::try_from(from)
-            && let Ok(word) = self.word(to)
-        {
-            word.store(u64::from_le_bytes(*from), Ordering::Relaxed);
-            return Ok(());
-        }
-        self.write_words(to, from)
-    }
-
-    fn write_words(&self, to: Offset, from: &[u8]) -> Result<(), OutOfWindow> {
-        let head = bytes_to_word(to.get()).min(from.len());
-        let (edge, rest) = from.split_at(head);
-        let mut at = to.get();
-        for byte in edge {
-            self.byte(at)?.store(*byte, Ordering::Relaxed);
-            at += 1;
-        }
-        let (words, tail) = rest.as_chunks::<8>();
-        for word in words {
-            self.word_at(at)?.store(u64::from_le_bytes(*word), Ordering::Relaxed);
-            at += 8;
-        }
-        for byte in tail {
-            self.byte(at)?.store(*byte, Ordering::Relaxed);
-            at += 1;
-        }
-        Ok(())
+        self.bytes.write(to.get(), from)
     }
 
     /// Fills an extent with zeros.
@@ -227,21 +161,7 @@ impl Window {
     /// # Errors
     /// [`OutOfWindow`]; nothing has been written then.
     pub fn zero(&self, extent: Extent) -> Result<(), OutOfWindow> {
-        self.pointer(extent)?;
-        let mut at = extent.start().get();
-        let mut left = extent.len();
-        while left > 0 {
-            if at.is_multiple_of(8) && left >= 8 {
-                self.word_at(at)?.store(0, Ordering::Relaxed);
-                at += 8;
-                left -= 8;
-            } else {
-                self.byte(at)?.store(0, Ordering::Relaxed);
-                at += 1;
-                left -= 1;
-            }
-        }
-        Ok(())
+        self.bytes.zero(extent.start().get(), extent.len())
     }
 
     /// The address of an extent, for those who want to reach its bytes on their own.
@@ -249,39 +169,8 @@ impl Window {
     /// # Errors
     /// [`OutOfWindow`] if it does not lie inside.
     pub fn pointer(&self, extent: Extent) -> Result<NonNull<u8>, OutOfWindow> {
-        self.pointer_to(extent.start().get(), extent.len())
+        self.bytes.pointer_to(extent.start().get(), extent.len())
     }
-
-    #[inline]
-    fn pointer_to(&self, offset: u64, len: u64) -> Result<NonNull<u8>, OutOfWindow> {
-        let out = OutOfWindow { offset, len, window: self.len };
-        let end = offset.checked_add(len).ok_or(out)?;
-        if end > self.len {
-            return Err(out);
-        }
-        let offset = usize::try_from(offset).map_err(|_| out)?;
-        // SAFETY: `add` wants the result to stay within the allocation, or one past its end: the
-        // offset is at most `end`, and `end` is at most the length of the window.
-        Ok(unsafe { self.base.add(offset) })
-    }
-
-    #[inline]
-    fn word_at(&self, offset: u64) -> Result<&AtomicU64, OutOfWindow> {
-        let out = OutOfWindow { offset, len: 8, window: self.len };
-        self.word(Offset::new(offset).ok_or(out)?)
-    }
-
-    #[inline]
-    fn byte(&self, offset: u64) -> Result<&AtomicU8, OutOfWindow> {
-        let byte = self.pointer_to(offset, 1)?.cast::<AtomicU8>();
-        // SAFETY: as in `words`; one byte is always aligned, and every value of it is valid.
-        Ok(unsafe { byte.as_ref() })
-    }
-}
-
-/// How many bytes lie between `offset` and the next word.
-const fn bytes_to_word(offset: u64) -> usize {
-    (offset.wrapping_neg() & 7) as usize
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use commonhold_layout::Damage;
 use commonhold_space::{DirectoryError, Mapped};
-use commonhold_sync::{Release, Taken};
+use commonhold_sync::{QuickWrite, Release, Taken};
 
 use super::peer::Peer;
 
@@ -56,7 +56,11 @@ impl LockDeed {
                     let _ = lock.writer().mark_consistent(&me);
                 }
             }
-            Self::WriteQuickly => drop(lock.write_quickly(&me, view)),
+            Self::WriteQuickly => {
+                if lock.write_quickly(&me) == QuickWrite::TakenWithReaders {
+                    let _ = lock.unwrite(&me, view, Release::Done);
+                }
+            }
             Self::Unwrite { done } => drop(lock.unwrite(&me, view, how(done))),
             Self::Upgradable { waits, upgrades, keeps } => {
                 let Ok(taken) = lock.upgradable_read(&me, view, until(waits)) else {

@@ -6,14 +6,18 @@ use commonhold_window::Run;
 use yoke::Yokeable;
 
 use super::{Gate, Part, Plain, Reading, Span};
-use crate::{Access, Mapping, RegionError, mapping::Handle, region::MappedRegion};
+use crate::{
+    Access, Mapping, RegionError, attachment::LockContext, mapping::Handle, region::MappedRegion,
+};
 
 /// Where the value lies.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     region: &'a MappedRegion,
+    context: LockContext<'a>,
     offset: u64,
     run: Run<'a>,
+    access: Access,
 }
 
 /// A value in the bytes of a region, found once: what the caller protects by a lock of its own choice, or by none.
@@ -55,15 +59,17 @@ impl<T> fmt::Debug for Value<T> {
 impl<T: Plain> Value<T> {
     pub(crate) fn of(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
         let found = mapping.found(|region| {
-            Ok(Found { region, offset, run: region.run(offset, size_of::<T>() as u64)? })
+            let (context, access) = (region.attachment().context()?, region.access());
+            let run = region.run(offset, size_of::<T>() as u64)?;
+            Ok(Found { region, context, offset, run, access })
         })?;
         Ok(Self { found, of: PhantomData })
     }
 
     #[inline]
     fn span(&self) -> Span<'_> {
-        let Found { region, run, .. } = self.found.get();
-        Span::new(*run, Gate::Region(region))
+        let Found { context, run, .. } = self.found.get();
+        Span::new(*run, Gate::Context(context))
     }
 
     /// A copy of the value.
@@ -83,8 +89,8 @@ impl<T: Plain> Value<T> {
     /// [`RegionError::Forked`]. Nothing has been written then.
     #[inline]
     pub fn store(&self, value: T) -> Result<(), RegionError> {
-        let Found { region, offset, run } = self.found.get();
-        if region.access() != Access::ReadWrite || !region.attachment().near().is_live_here() {
+        let Found { region, context, offset, run, access } = self.found.get();
+        if *access != Access::ReadWrite || !context.is_live_here() {
             return Err(refused(region));
         }
         if !size_of::<T>().is_multiple_of(8) {

@@ -102,7 +102,7 @@ impl Site<'_> {
     /// last may have been dropped.
     #[inline]
     pub(crate) fn is_live(self) -> bool {
-        self.region.attachment().near().is_live_here()
+        self.region.attachment().is_live_here()
     }
 
     /// Whether what was set last has been written, and the lock may be freed: whoever was declared dead leaves it to

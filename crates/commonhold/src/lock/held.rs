@@ -2,36 +2,55 @@
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread};
 
-use commonhold_host::ForkGuard;
 use commonhold_layout::Owner;
 use commonhold_sync::{Mutex, Release};
 
 use super::Site;
-use crate::{LockError, LockResult};
+use crate::{LockError, LockResult, attachment::LockContext};
 
-/// A mutex word that this thread owns. It is its thread's: neither `Send` nor `Sync`.
+/// A lock that one thread can have alone, by a word that names it: with its parts found.
+pub(crate) trait ByWord<'a>: Copy {
+    /// Where it lies.
+    fn site(self) -> Site<'a>;
+
+    /// What its fast path reads.
+    fn context(self) -> &'a LockContext<'a>;
+
+    /// The word.
+    fn writer(self) -> Mutex<'a>;
+}
+
+/// A lock whose word this thread owns. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
-pub(crate) struct Held<'a> {
-    site: Site<'a>,
-    mutex: Mutex<'a>,
+pub(crate) struct Held<'a, L: ByWord<'a>> {
+    lock: L,
     owner: Owner,
     /// Whether the thread was panicking when it took it, as a whole word: a guard is moved right after it
     /// was made, and the processor stalls where a word is read of which one byte was just written.
     panicking: usize,
-    fork: ForkGuard,
-    not_send: PhantomData<*const ()>,
+    of: PhantomData<(&'a (), *const ())>,
 }
 
-impl<'a> Held<'a> {
+impl<'a, L: ByWord<'a>> Held<'a, L> {
     #[inline(always)]
-    pub(crate) fn new(site: Site<'a>, mutex: Mutex<'a>, owner: Owner, fork: ForkGuard) -> Self {
+    pub(crate) fn new(lock: L, owner: Owner) -> Self {
         let panicking = usize::from(thread::panicking());
-        Self { site, mutex, owner, panicking, fork, not_send: PhantomData }
+        Self { lock, owner, panicking, of: PhantomData }
     }
 
     #[inline]
-    pub(crate) const fn site(&self) -> Site<'a> {
-        self.site
+    pub(crate) const fn lock(&self) -> L {
+        self.lock
+    }
+
+    #[inline]
+    pub(crate) fn site(&self) -> Site<'a> {
+        self.lock.site()
+    }
+
+    #[inline]
+    pub(crate) fn context(&self) -> &'a LockContext<'a> {
+        self.lock.context()
     }
 
     /// How it is given back when it is dropped.
@@ -49,13 +68,14 @@ impl<'a> Held<'a> {
     /// As [`free`](Self::free), for a guard around this that will not be dropped.
     #[inline(always)]
     pub(crate) fn release(&self, how: Release) -> LockResult<()> {
-        release(self.site, self.mutex, self.owner, self.fork, how)
+        release(self.lock, self.owner, how)
     }
 
     pub(crate) fn set_consistent(&self) -> LockResult<()> {
-        self.site.ask_live()?;
-        let me = self.site.region.attachment().me()?;
-        self.mutex.mark_consistent(&me).map_err(|_| self.site.not_ours())
+        let site = self.site();
+        site.ask_live()?;
+        let me = site.region.attachment().me()?;
+        self.lock.writer().mark_consistent(&me).map_err(|_| site.not_ours())
     }
 }
 
@@ -63,29 +83,23 @@ impl<'a> Held<'a> {
 /// anything on the way asks for by reference lies in memory, also where it is dropped as usual. The
 /// processor then waits for those stores before it frees the lock.
 #[inline]
-fn release(
-    site: Site<'_>,
-    mutex: Mutex<'_>,
-    owner: Owner,
-    fork: ForkGuard,
-    how: Release,
-) -> LockResult<()> {
+fn release<'a>(lock: impl ByWord<'a>, owner: Owner, how: Release) -> LockResult<()> {
     let freed = how == Release::Done
-        && !fork.is_forked_child()
-        && site.region.attachment().is_live()
-        && mutex.unlock_quickly(owner);
-    if freed { Ok(()) } else { release_slowly(site, mutex, how) }
+        && lock.context().is_live_here()
+        && lock.writer().unlock_quickly(owner);
+    if freed { Ok(()) } else { release_slowly(lock, how) }
 }
 
 #[cold]
-fn release_slowly(site: Site<'_>, mutex: Mutex<'_>, how: Release) -> LockResult<()> {
+fn release_slowly<'a>(lock: impl ByWord<'a>, how: Release) -> LockResult<()> {
+    let site = lock.site();
     site.ask_live()?;
     let attachment = site.region.attachment();
     let me = attachment.me().map_err(LockError::from)?;
-    mutex.unlock(&me, attachment.my_view(), how).map_err(|_| site.not_ours())
+    lock.writer().unlock(&me, attachment.my_view(), how).map_err(|_| site.not_ours())
 }
 
-impl Drop for Held<'_> {
+impl<'a, L: ByWord<'a>> Drop for Held<'a, L> {
     #[inline(always)]
     fn drop(&mut self) {
         // Fails only if this peer was declared dead; then others have the lock already.

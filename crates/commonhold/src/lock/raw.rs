@@ -13,8 +13,8 @@ use super::{
     take::{self, Exclusive},
 };
 use crate::{
-    BoxError, LockError, LockResult, Mapping, RegionError, attachment::Nearest, mapping::Handle,
-    region::MappedRegion,
+    BoxError, LockError, LockResult, Mapping, RegionError, attachment::LockContext,
+    mapping::Handle, region::MappedRegion,
 };
 
 /// The word of a mutex, found.
@@ -24,7 +24,7 @@ pub(crate) struct RawWords<'a> {
     mutex: sync::Mutex<'a>,
     /// Of a thread slot, for a bias of the mutex.
     entry: usize,
-    near: Nearest<'a>,
+    context: LockContext<'a>,
 }
 
 impl<'a> RawWords<'a> {
@@ -32,8 +32,8 @@ impl<'a> RawWords<'a> {
         region: &'a MappedRegion,
         mutex: sync::Mutex<'a>,
     ) -> Result<Self, RegionError> {
-        let near = region.attachment().nearest()?;
-        Ok(Self { region, mutex, entry: mutex.entry(), near })
+        let context = region.attachment().context()?;
+        Ok(Self { region, mutex, entry: mutex.entry(), context })
     }
 
     #[inline]
@@ -44,7 +44,8 @@ impl<'a> RawWords<'a> {
     /// Takes the mutex if nobody has it and there is nothing to tell.
     #[inline(always)]
     pub(crate) fn lock_quickly(&'a self) -> Option<RawMutexGuard<'a>> {
-        let grip = self.near.known_me().and_then(|me| self.mutex.lock_by_entry(&me, self.entry))?;
+        let grip =
+            self.context.known_me().and_then(|me| self.mutex.lock_by_entry(&me, self.entry))?;
         Some(RawMutexGuard::new(self, grip))
     }
 
@@ -80,7 +81,7 @@ impl<'a> Exclusive<'a> for &'a RawWords<'a> {
 
     #[inline(always)]
     fn guard(self, held: LockWord) -> RawMutexGuard<'a> {
-        RawMutexGuard::new(self, self.mutex.grip(&self.near.just_known(), held))
+        RawMutexGuard::new(self, self.mutex.grip(&self.context.just_known(), held))
     }
 }
 
@@ -226,6 +227,11 @@ impl<'a> RawMutexGuard<'a> {
     }
 
     #[inline]
+    pub(crate) const fn context(&self) -> &'a LockContext<'a> {
+        &self.words.context
+    }
+
+    #[inline]
     pub(crate) fn site(&self) -> Site<'a> {
         self.words.site()
     }
@@ -237,7 +243,7 @@ impl<'a> RawMutexGuard<'a> {
         wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, sync::LockError>,
     ) -> Result<(Self, R), sync::LockError> {
         let lent = ManuallyDrop::new(self);
-        if !lent.words.near.is_live_here() {
+        if !lent.words.context.is_live_here() {
             return Err(sync::LockError::Fenced);
         }
         let grip = lent.words.mutex.own(me, lent.grip)?;
@@ -303,7 +309,7 @@ impl Drop for RawMutexGuard<'_> {
 
 #[inline(always)]
 fn release_quickly(words: &RawWords<'_>, grip: Grip<'_>, how: Release) -> bool {
-    how == Release::Done && words.near.is_live_here() && words.mutex.unlock_biased(grip)
+    how == Release::Done && words.context.is_live_here() && words.mutex.unlock_biased(grip)
 }
 
 /// What follows takes its parts by value, and as few as it can: see [`Held`](super::held::Held).

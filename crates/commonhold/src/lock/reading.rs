@@ -3,28 +3,24 @@
 use std::{marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
 use commonhold_layout::Owner;
-use commonhold_sync::{Hold, LockError as Core, RwLock, Shares, Taken, Thread};
+use commonhold_sync::{
+    Hold, LockError as Core, QuickWrite, Release, RwLock, Shares, Taken, Thread,
+};
 
-use super::{Denied, Site, counted, denied::Refusal};
-use crate::{LockError, LockResult, attachment::Near, region::MappedRegion};
+use super::{Denied, counted, denied::Refusal, held::ByWord};
+use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
 /// How long a thread that reads already waits to read again, before a writer that waits for it counts as
 /// one that will not give up.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A reader/writer lock, with its words found.
-pub(crate) trait Readable<'a>: Copy {
+pub(crate) trait Readable<'a>: ByWord<'a> {
     /// Where its readers are known.
     type Shares: Shares;
 
-    /// Where it lies.
-    fn site(self) -> Site<'a>;
-
-    /// What the usual way looks at.
-    fn near(&self) -> Near<'a>;
-
     /// The lock as the core knows it.
-    fn core(&self) -> RwLock<'a, Self::Shares>;
+    fn core(self) -> RwLock<'a, Self::Shares>;
 
     /// The region that it lies in.
     #[inline]
@@ -32,15 +28,29 @@ pub(crate) trait Readable<'a>: Copy {
         self.site().region
     }
 
+    /// Takes it alone if nobody has it, nobody ever read, and nobody has to be asked.
+    #[inline(always)]
+    fn write_quickly(self) -> Option<Owner> {
+        let me = self.context().known_me()?;
+        match self.core().write_quickly(&me) {
+            QuickWrite::Taken => Some(me.owner()),
+            QuickWrite::NotTaken => None,
+            QuickWrite::TakenWithReaders => {
+                give_back(self);
+                None
+            }
+        }
+    }
+
     /// Takes it to read if nobody writes, and nobody has to be asked.
     #[inline(always)]
     fn read_quickly(self) -> Option<Hold<'a>> {
-        let me = self.near().known_me()?;
+        let me = self.context().known_me()?;
         self.core().read_quickly(&me).map(Hold::Word)
     }
 
     /// Whether the thread reads under it without a word of its own for that.
-    fn is_counted(&self, me: &Thread<'a>) -> bool {
+    fn is_counted(self, me: &Thread<'a>) -> bool {
         let _ = me;
         false
     }
@@ -55,7 +65,7 @@ pub(crate) trait Readable<'a>: Copy {
         let reads = me.reads(self.core().key()) || self.is_counted(&me);
         let again = deadline.is_none() && reads;
         let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
-        let (taken, hold) = match self.core().read(&me, self.near().view(), until) {
+        let (taken, hold) = match self.core().read(&me, attachment.my_view(), until) {
             Err(Core::TimedOut) if again => return Err(Core::Deadlock.into()),
             result => result?,
         };
@@ -66,7 +76,7 @@ pub(crate) trait Readable<'a>: Copy {
     }
 
     /// Who has it alone, or left it so.
-    fn writer(self) -> Option<Owner> {
+    fn last_writer(self) -> Option<Owner> {
         self.site().owner(|| self.core().writer().look())
     }
 }
@@ -83,7 +93,7 @@ pub(crate) fn read_whole<'a, L: Readable<'a>>(
             drop(Reading::new(lock, hold));
             Err(Box::new(LockError::OwnerDied(lock.site().place(who))))
         }
-        Err(denied) => Err(Box::new(lock.site().error(denied, lock.writer()))),
+        Err(denied) => Err(Box::new(lock.site().error(denied, lock.last_writer()))),
     }
 }
 
@@ -97,7 +107,7 @@ pub(crate) fn read_at_once<'a, L: Readable<'a>>(lock: L) -> LockResult<Option<Ho
             drop(Reading::new(lock, hold));
             Err(LockError::OwnerDied(lock.site().place(who)))
         }
-        Err(denied) => Err(lock.site().error(denied, lock.writer())),
+        Err(denied) => Err(lock.site().error(denied, lock.last_writer())),
     }
 }
 
@@ -120,18 +130,18 @@ pub(crate) fn after_repair<R>(
 pub(crate) struct Reading<'a, L: Readable<'a>> {
     lock: L,
     hold: Hold<'a>,
-    not_send: PhantomData<*const ()>,
+    of: PhantomData<(&'a (), *const ())>,
 }
 
 impl<'a, L: Readable<'a>> Reading<'a, L> {
     #[inline(always)]
     pub(crate) fn new(lock: L, hold: Hold<'a>) -> Self {
-        Self { lock, hold, not_send: PhantomData }
+        Self { lock, hold, of: PhantomData }
     }
 
     #[inline]
-    pub(crate) fn region(&self) -> &'a MappedRegion {
-        self.lock.region()
+    pub(crate) fn context(&self) -> &'a LockContext<'a> {
+        self.lock.context()
     }
 
     /// Frees it, and says whether it still was this process's.
@@ -142,11 +152,20 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
     #[inline(always)]
     fn release(&self) -> LockResult<()> {
         match self.hold {
-            Hold::Word(word) if self.lock.near().is_live_here() => {
+            Hold::Word(word) if self.lock.context().is_live_here() => {
                 if self.lock.core().unread_quickly(word) { Ok(()) } else { wake_writer(self.lock) }
             }
             hold => free_slowly(self.lock, hold),
         }
+    }
+}
+
+/// The word was taken, and somebody reads. Fails only if this peer was declared dead; then others have the lock already.
+#[cold]
+fn give_back<'a>(lock: impl Readable<'a>) {
+    let attachment = lock.region().attachment();
+    if let Ok(me) = attachment.me() {
+        let _ = lock.core().unwrite(&me, attachment.my_view(), Release::Done);
     }
 }
 

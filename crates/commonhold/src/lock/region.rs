@@ -3,21 +3,21 @@
 use std::{cell::Cell, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
 
 use commonhold_host::LinuxPlatform;
-use commonhold_layout::{LockWord, Owner};
-use commonhold_space::RegionShares;
+use commonhold_layout::{LockWord, Offset, Owner};
+use commonhold_space::{RegionShares, region_key};
 use commonhold_sync as sync;
 use commonhold_sync::{Hold, LockError as Core, Release, Taken};
 use yoke::Yokeable;
 
 use super::{
     Denied, Guard, Recovered, Site, UpgradableGuard, counted,
-    held::Held,
+    held::{ByWord, Held},
     reading::{Readable, Reading, read_at_once, read_whole},
     take::{self, Exclusive},
     upgradable::Upgradable,
 };
 use crate::{
-    BoxError, LockResult, Mapping, RegionError, attachment::Near, mapping::Handle,
+    BoxError, LockResult, Mapping, RegionError, attachment::LockContext, mapping::Handle,
     region::MappedRegion,
 };
 
@@ -25,43 +25,55 @@ use crate::{
 #[derive(Debug, Clone, Copy, Yokeable)]
 pub(crate) struct RegionWords<'a> {
     region: &'a MappedRegion,
+    context: LockContext<'a>,
     words: &'a [AtomicU64; 3],
-    near: Near<'a>,
+    at: Offset,
+    /// What its readers write into their slots.
+    key: u64,
 }
 
-impl<'a> Readable<'a> for RegionWords<'a> {
-    type Shares = RegionShares<'a, LinuxPlatform>;
-
+impl<'a> ByWord<'a> for &'a RegionWords<'a> {
     #[inline]
     fn site(self) -> Site<'a> {
         Site { region: self.region, at: None }
     }
 
     #[inline]
-    fn near(&self) -> Near<'a> {
-        self.near
+    fn context(self) -> &'a LockContext<'a> {
+        &self.context
     }
 
     #[inline]
-    fn core(&self) -> sync::RwLock<'a, Self::Shares> {
-        self.near.view().lock_of(self.region.mapped(), self.words)
+    fn writer(self) -> sync::Mutex<'a> {
+        sync::Mutex::new(&self.words[0], self.at)
+    }
+}
+
+impl<'a> Readable<'a> for &'a RegionWords<'a> {
+    type Shares = RegionShares<'a, LinuxPlatform>;
+
+    #[inline]
+    fn core(self) -> sync::RwLock<'a, Self::Shares> {
+        let view = self.region.attachment().my_view();
+        let shares = RegionShares::of(view, self.region.handle().region);
+        sync::RwLock::new(self.words, self.at, self.key, shares)
     }
 
-    fn is_counted(&self, me: &sync::Thread<'a>) -> bool {
+    fn is_counted(self, me: &sync::Thread<'a>) -> bool {
         counted::holds(self.region, me.owner())
     }
 }
 
-impl<'a> Exclusive<'a> for RegionWords<'a> {
+impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
     type Held = Owner;
     type Guard = LockGuard<'a>;
 
     fn site(self) -> Site<'a> {
-        Readable::site(self)
+        ByWord::site(self)
     }
 
     fn look(self) -> LockWord {
-        self.core().writer().look()
+        self.writer().look()
     }
 
     #[cold]
@@ -81,43 +93,48 @@ impl<'a> Exclusive<'a> for RegionWords<'a> {
 
     #[inline(always)]
     fn guard(self, held: Owner) -> LockGuard<'a> {
-        let (site, writer) = (Readable::site(self), self.core().writer());
-        LockGuard { held: Held::new(site, writer, held, self.near.fork()), stamped: Cell::new(0) }
+        LockGuard { held: ManuallyDrop::new(Held::new(self, held)), stamped: Cell::new(0) }
     }
 }
 
 impl<'a> RegionWords<'a> {
-    #[inline(always)]
     pub(crate) fn of(region: &'a MappedRegion) -> Result<Self, RegionError> {
-        let near = region.attachment().near();
-        if near.fork().is_forked_child() {
-            return Err(RegionError::Forked);
-        }
-        match near.view().lock_words(region.mapped()) {
-            Ok(words) => Ok(Self { region, words, near }),
-            Err(damage) => Err(RegionError::Damaged(damage)),
-        }
+        let attachment = region.attachment();
+        let (context, mapped) = (attachment.context()?, region.mapped());
+        let words = attachment.my_view().lock_words(mapped).map_err(RegionError::Damaged)?;
+        Ok(Self { region, context, words, at: mapped.lock_at, key: region_key(mapped.handle) })
     }
 
-    fn deadline(self, timeout: Duration) -> Option<u64> {
+    #[inline]
+    pub(crate) const fn region(&self) -> &'a MappedRegion {
+        self.region
+    }
+
+    /// What the fast path of an access to the region's bytes reads.
+    #[inline]
+    pub(crate) const fn context(&self) -> &LockContext<'a> {
+        &self.context
+    }
+
+    fn deadline(&self, timeout: Duration) -> Option<u64> {
         Some(self.region.attachment().deadline(timeout))
     }
 
-    /// The dead owner's stamp is not ours.
-    fn forget_stamp(self) {
+    /// Nobody is told any more since when the lock is held.
+    #[cold]
+    fn forget_stamp(&self) {
         if let Ok(core) = self.region.attachment().core() {
             core.stamp(self.region.handle().region, 0);
         }
     }
 
     #[inline(always)]
-    fn lock_quickly(self) -> Option<LockGuard<'a>> {
-        let me = self.near.known_me()?;
-        self.core().write_quickly(&me, self.near.view()).then(|| self.guard(me.owner()))
+    fn lock_quickly(&'a self) -> Option<LockGuard<'a>> {
+        self.write_quickly().map(|owner| self.guard(owner))
     }
 
     #[inline(always)]
-    pub(crate) fn lock(self) -> LockResult<LockGuard<'a>> {
+    pub(crate) fn lock(&'a self) -> LockResult<LockGuard<'a>> {
         match self.lock_quickly() {
             Some(guard) => Ok(guard),
             None => self.lock_until(None),
@@ -125,37 +142,37 @@ impl<'a> RegionWords<'a> {
     }
 
     #[inline(always)]
-    fn lock_until(self, deadline: Option<u64>) -> LockResult<LockGuard<'a>> {
+    fn lock_until(&'a self, deadline: Option<u64>) -> LockResult<LockGuard<'a>> {
         match take::whole(self, deadline, None) {
             Ok(held) => Ok(self.guard(held)),
             Err(refusal) => Err(*refusal),
         }
     }
 
-    pub(crate) fn try_lock(self) -> LockResult<Option<LockGuard<'a>>> {
+    pub(crate) fn try_lock(&'a self) -> LockResult<Option<LockGuard<'a>>> {
         take::whole_at_once(self, None)
     }
 
-    pub(crate) fn lock_for(self, timeout: Duration) -> LockResult<LockGuard<'a>> {
+    pub(crate) fn lock_for(&'a self, timeout: Duration) -> LockResult<LockGuard<'a>> {
         self.lock_until(self.deadline(timeout))
     }
 
     pub(crate) fn lock_repairing(
-        self,
+        &'a self,
         repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
     ) -> LockResult<LockGuard<'a>> {
         take::repairing(self, None, repair)
     }
 
     pub(crate) fn lock_recover(
-        self,
+        &'a self,
         timeout: Option<Duration>,
     ) -> LockResult<Recovered<LockGuard<'a>>> {
         take::recovered(self, timeout.and_then(|timeout| self.deadline(timeout)))
     }
 
     #[inline(always)]
-    pub(crate) fn read_lock(self) -> LockResult<ReadGuard<'a>> {
+    pub(crate) fn read_lock(&'a self) -> LockResult<ReadGuard<'a>> {
         match self.read_quickly() {
             Some(hold) => Ok(self.reading(hold)),
             None => self.read_until(None),
@@ -163,41 +180,41 @@ impl<'a> RegionWords<'a> {
     }
 
     #[inline(always)]
-    fn read_until(self, deadline: Option<u64>) -> LockResult<ReadGuard<'a>> {
+    fn read_until(&'a self, deadline: Option<u64>) -> LockResult<ReadGuard<'a>> {
         match read_whole(self, deadline) {
             Ok(hold) => Ok(self.reading(hold)),
             Err(refusal) => Err(*refusal),
         }
     }
 
-    pub(crate) fn try_read_lock(self) -> LockResult<Option<ReadGuard<'a>>> {
+    pub(crate) fn try_read_lock(&'a self) -> LockResult<Option<ReadGuard<'a>>> {
         Ok(read_at_once(self)?.map(|hold| self.reading(hold)))
     }
 
-    pub(crate) fn read_lock_for(self, timeout: Duration) -> LockResult<ReadGuard<'a>> {
+    pub(crate) fn read_lock_for(&'a self, timeout: Duration) -> LockResult<ReadGuard<'a>> {
         self.read_until(self.deadline(timeout))
     }
 
     #[inline(always)]
-    fn reading(self, hold: Hold<'a>) -> ReadGuard<'a> {
+    fn reading(&'a self, hold: Hold<'a>) -> ReadGuard<'a> {
         ReadGuard(Reading::new(self, hold))
     }
 
     pub(crate) fn upgradable_read(
-        self,
+        &'a self,
         timeout: Option<Duration>,
     ) -> LockResult<UpgradableGuard<'a>> {
         let deadline = timeout.and_then(|timeout| self.deadline(timeout));
         Upgradable::take(self, deadline).map(UpgradableGuard::of)
     }
 
-    pub(crate) fn try_upgradable_read(self) -> LockResult<Option<UpgradableGuard<'a>>> {
+    pub(crate) fn try_upgradable_read(&'a self) -> LockResult<Option<UpgradableGuard<'a>>> {
         Ok(Upgradable::take_at_once(self)?.map(UpgradableGuard::of))
     }
 
-    pub(crate) fn reset(self) -> LockResult<()> {
+    pub(crate) fn reset(&'a self) -> LockResult<()> {
         let view = self.region.attachment().view()?;
-        self.core().writer().reset(view).map_err(|error| take::error(self, error.into()))
+        self.writer().reset(view).map_err(|error| take::error(self, error.into()))
     }
 }
 
@@ -233,8 +250,8 @@ impl RegionLock {
     }
 
     #[inline(always)]
-    fn words(&self) -> RegionWords<'_> {
-        *self.words.get()
+    fn words(&self) -> &RegionWords<'_> {
+        self.words.get()
     }
 
     /// See [`Mapping::lock`].
@@ -353,7 +370,8 @@ impl RegionLock {
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct LockGuard<'a> {
-    held: Held<'a>,
+    /// Freed by the guard's own `drop`: two destructors, one after the other, are not inlined.
+    held: ManuallyDrop<Held<'a, &'a RegionWords<'a>>>,
     /// 1 if others were told since when it is held. A whole word: see [`Held`].
     stamped: Cell<usize>,
 }
@@ -385,13 +403,10 @@ impl LockGuard<'_> {
         self.free(Release::Done)
     }
 
-    #[inline]
+    #[inline(always)]
     fn unstamp(&self) {
         if self.stamped.get() != 0 {
-            let region = self.held.site().region;
-            if let Ok(core) = region.attachment().core() {
-                core.stamp(region.handle().region, 0);
-            }
+            self.held.lock().forget_stamp();
         }
     }
 }
@@ -409,16 +424,18 @@ impl Guard for LockGuard<'_> {
 }
 
 impl Drop for LockGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.unstamp();
+        // Fails only if this peer was declared dead; then others have the lock already.
+        let _ = self.held.release(self.held.how());
     }
 }
 
 /// A region's lock, held together with other readers.
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct ReadGuard<'a>(Reading<'a, RegionWords<'a>>);
+pub struct ReadGuard<'a>(Reading<'a, &'a RegionWords<'a>>);
 
 impl ReadGuard<'_> {
     /// Frees the lock, and says whether it still was this process's.

@@ -5,7 +5,7 @@ use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 use commonhold_sync::{LockError as Core, Release, Taken};
 
 use super::{Denied, RegionWords, reading::Readable};
-use crate::{LockError, LockResult, region::MappedRegion};
+use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
 /// A lock that this thread holds upgradable. It is its thread's: neither `Send` nor `Sync`.
 #[derive(Debug)]
@@ -17,7 +17,8 @@ pub(crate) struct Upgradable<'a, L: Readable<'a>> {
 impl<'a, L: Readable<'a>> Upgradable<'a, L> {
     /// Takes it, waiting until `deadline`, or for ever, if its last writer has left whole what it protects.
     pub(crate) fn take(lock: L, deadline: Option<u64>) -> LockResult<Self> {
-        Self::taken(lock, deadline).map_err(|denied| lock.site().error(denied, lock.writer()))?
+        Self::taken(lock, deadline)
+            .map_err(|denied| lock.site().error(denied, lock.last_writer()))?
     }
 
     /// The same, without waiting: `None` if somebody living has it upgradable, or alone.
@@ -25,7 +26,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         match Self::taken(lock, Some(0)) {
             Ok(taken) => taken.map(Some),
             Err(Denied::Core(Core::TimedOut)) => Ok(None),
-            Err(denied) => Err(lock.site().error(denied, lock.writer())),
+            Err(denied) => Err(lock.site().error(denied, lock.last_writer())),
         }
     }
 
@@ -47,7 +48,11 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
     }
 
     #[inline]
-    pub(crate) fn region(&self) -> &'a MappedRegion {
+    pub(crate) fn context(&self) -> &'a LockContext<'a> {
+        self.lock.context()
+    }
+
+    fn region(&self) -> &'a MappedRegion {
         self.lock.region()
     }
 
@@ -129,8 +134,8 @@ pub(crate) struct Upgraded<'g, 'a, L: Readable<'a>> {
 
 impl<'a, L: Readable<'a>> Upgraded<'_, 'a, L> {
     #[inline]
-    pub(crate) fn region(&self) -> &'a MappedRegion {
-        self.lock.region()
+    pub(crate) fn context(&self) -> &'a LockContext<'a> {
+        self.lock.context()
     }
 
     /// Lets readers in, and says whether the lock still was this process's.
@@ -144,7 +149,7 @@ impl<'a, L: Readable<'a>> Upgraded<'_, 'a, L> {
     }
 
     fn release(&self, how: Release) -> LockResult<()> {
-        let attachment = self.region().attachment();
+        let attachment = self.lock.region().attachment();
         self.lock.site().ask_live()?;
         let me = attachment.me()?;
         let view = attachment.my_view();
@@ -164,10 +169,10 @@ impl<'a, L: Readable<'a>> Drop for Upgraded<'_, 'a, L> {
 /// A region's lock, held together with readers by the only one that may become their writer.
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
-pub struct UpgradableGuard<'a>(Upgradable<'a, RegionWords<'a>>);
+pub struct UpgradableGuard<'a>(Upgradable<'a, &'a RegionWords<'a>>);
 
 impl<'a> UpgradableGuard<'a> {
-    pub(crate) const fn of(held: Upgradable<'a, RegionWords<'a>>) -> Self {
+    pub(crate) const fn of(held: Upgradable<'a, &'a RegionWords<'a>>) -> Self {
         Self(held)
     }
 
@@ -209,7 +214,7 @@ impl<'a> UpgradableGuard<'a> {
 /// A region's lock, held alone by whoever had it upgradable, and has it so again afterwards.
 #[derive(Debug)]
 #[must_use = "readers are let in when the guard is dropped"]
-pub struct UpgradedGuard<'g, 'a>(Upgraded<'g, 'a, RegionWords<'a>>);
+pub struct UpgradedGuard<'g, 'a>(Upgraded<'g, 'a, &'a RegionWords<'a>>);
 
 impl UpgradedGuard<'_, '_> {
     /// Lets readers in again, and says whether the lock still was this process's.

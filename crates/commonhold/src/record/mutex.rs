@@ -271,7 +271,7 @@ impl<T: Plain> fmt::Debug for MutexGuard<'_, T> {
 impl<'a, T: Plain> MutexGuard<'a, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::of(Span::new(self.mutex.found.get().data, Gate::Region(self.raw.region())))
+        Part::of(Span::new(self.mutex.found.get().data, Gate::Context(self.raw.context())))
     }
 
     pub(crate) const fn region(&self) -> &'a MappedRegion {

@@ -11,6 +11,7 @@ use yoke::Yokeable;
 use super::{Plan, Record, open};
 use crate::{
     BoxError, LockError, LockResult, Mapping, Part, Plain, RegionError, RepairFailed, Writing,
+    attachment::LockContext,
     data::{Gate, Span},
     lock::{Denied, Site},
     mapping::Handle,
@@ -23,6 +24,7 @@ type Words<T> = Plan<T, { record_words::ONCE }>;
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     region: &'a MappedRegion,
+    context: LockContext<'a>,
     once: sync::Once<'a>,
     data: Run<'a>,
 }
@@ -75,7 +77,8 @@ impl<T: Plain> Record for OnceLock<T> {
             let opened = open::<T, _>(region, offset, RecordKind::Once)?;
             let [word] = opened.words;
             let once = sync::Once::new(word, opened.at);
-            Ok(Found { region, once, data: opened.data })
+            let context = region.attachment().context()?;
+            Ok(Found { region, context, once, data: opened.data })
         })?;
         Ok(Self { found, of: PhantomData })
     }
@@ -112,8 +115,8 @@ impl<T: Plain> OnceLock<T> {
 
     #[inline]
     fn part(&self) -> Part<'_, T, Writing> {
-        let Found { region, data, .. } = self.found.get();
-        Part::of(Span::new(*data, Gate::Region(region)))
+        let Found { context, data, .. } = self.found.get();
+        Part::of(Span::new(*data, Gate::Context(context)))
     }
 
     /// The value, if it is made.
@@ -123,9 +126,9 @@ impl<T: Plain> OnceLock<T> {
     #[inline]
     #[must_use]
     pub fn get(&self) -> Option<T> {
-        let Found { region, once, .. } = self.found.get();
+        let Found { context, once, .. } = self.found.get();
         // In a forked child the memory is not mapped: reading says so.
-        (region.attachment().is_forked() || once.is_done()).then(|| self.part().get())
+        (context.is_forked() || once.is_done()).then(|| self.part().get())
     }
 
     /// The value; if nobody has made it, `make` does. Others that want it wait meanwhile.

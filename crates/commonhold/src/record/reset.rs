@@ -27,7 +27,7 @@ impl Mapping {
         let tag = view.find_record(at, region.end()).ok_or_else(none)?;
         let me = attachment.me()?;
         let reset = match tag.kind {
-            RecordKind::Mutex => reset_mutex(region, at, &me, attachment),
+            RecordKind::Mutex => reset_mutex(region, at, attachment),
             RecordKind::RwLock => reset_rwlock(region, at, &me, attachment),
             RecordKind::SeqLock => reset_seqlock(region, at, &me, attachment),
             RecordKind::Once
@@ -56,7 +56,7 @@ fn denied(region: &MappedRegion, writer: sync::Mutex<'_>, error: Core) -> LockEr
     Site { region, at: Some(writer.at()) }.error(error.into(), word.owner().or(word.left_by()))
 }
 
-/// Resets a lock by taking it: that finds out whether its owner lives.
+/// Resets a lock by taking it: that finds out whether its owner lives, and waits for readers.
 fn reset(
     taken: Result<Taken, Core>,
     repair: impl FnOnce() -> Result<(), Core>,
@@ -72,21 +72,10 @@ fn reset(
     }
 }
 
-fn reset_mutex(
-    region: &MappedRegion,
-    at: Offset,
-    me: &Thread<'_>,
-    attachment: &Attachment,
-) -> LockResult<()> {
-    let (view, [word]) = (attachment.my_view(), words::<1>(region, at)?);
+fn reset_mutex(region: &MappedRegion, at: Offset, attachment: &Attachment) -> LockResult<()> {
+    let [word] = words::<1>(region, at)?;
     let mutex = sync::Mutex::new(word, at);
-    let done = reset(
-        mutex.lock(me, view, Some(0)),
-        || mutex.mark_consistent(me),
-        || mutex.unlock(me, view, Release::Done),
-        || mutex.reset(view),
-    );
-    done.map_err(|error| denied(region, mutex, error))
+    mutex.reset(attachment.my_view()).map_err(|error| denied(region, mutex, error))
 }
 
 fn reset_rwlock(

@@ -9,7 +9,7 @@ use std::{
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockWord, Offset, Owner, RecordKind, record_words};
-use commonhold_space::RecordShares;
+use commonhold_space::{RecordShares, record_key};
 use commonhold_sync as sync;
 use commonhold_sync::{Hold, Release, Taken};
 use commonhold_window::Run;
@@ -18,11 +18,11 @@ use yoke::Yokeable;
 use super::{Plan, Record, open};
 use crate::{
     BoxError, LockResult, Mapping, Part, Plain, Reading as Reads, Recovered, RegionError, Writing,
-    attachment::Near,
+    attachment::LockContext,
     data::{Gate, Span, reads, writes},
     lock::{
         Denied, Guard, Site,
-        held::Held,
+        held::{ByWord, Held},
         reading::{Readable, Reading, after_repair, read_at_once, read_whole},
         take::{self, Exclusive, Repair},
     },
@@ -36,27 +36,37 @@ type Words<T> = Plan<T, { record_words::RW_LOCK }>;
 #[derive(Debug, Clone, Copy, Yokeable)]
 pub(crate) struct RecordWords<'a> {
     region: &'a MappedRegion,
+    context: LockContext<'a>,
     words: &'a [AtomicU64; record_words::RW_LOCK],
     at: Offset,
-    near: Near<'a>,
+    /// What its readers write into their slots.
+    key: u64,
 }
 
-impl<'a> Readable<'a> for RecordWords<'a> {
-    type Shares = RecordShares<'a, LinuxPlatform>;
-
+impl<'a> ByWord<'a> for &'a RecordWords<'a> {
     #[inline]
     fn site(self) -> Site<'a> {
         Site { region: self.region, at: Some(self.at) }
     }
 
     #[inline]
-    fn near(&self) -> Near<'a> {
-        self.near
+    fn context(self) -> &'a LockContext<'a> {
+        &self.context
     }
 
     #[inline]
-    fn core(&self) -> sync::RwLock<'a, Self::Shares> {
-        self.near.view().record_lock(self.words, self.at, self.region.handle())
+    fn writer(self) -> sync::Mutex<'a> {
+        sync::Mutex::new(&self.words[0], self.at)
+    }
+}
+
+impl<'a> Readable<'a> for &'a RecordWords<'a> {
+    type Shares = RecordShares<'a, LinuxPlatform>;
+
+    #[inline]
+    fn core(self) -> sync::RwLock<'a, Self::Shares> {
+        let shares = RecordShares::of(self.region.attachment().my_view(), self.region.handle());
+        sync::RwLock::new(self.words, self.at, self.key, shares)
     }
 }
 
@@ -123,8 +133,9 @@ impl<T: Plain> Record for RwLock<T> {
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
         let found = mapping.found(|region| {
             let opened = open::<T, _>(region, offset, RecordKind::RwLock)?;
-            let near = region.attachment().near();
-            let words = RecordWords { region, words: opened.words, at: opened.at, near };
+            let (words, at, context) = (opened.words, opened.at, region.attachment().context()?);
+            let key = record_key(at, region.handle());
+            let words = RecordWords { region, context, words, at, key };
             Ok(Found { words, data: opened.data })
         })?;
         Ok(Self { found, repair: None, of: PhantomData })
@@ -140,7 +151,7 @@ impl<'a, T: Plain> Exclusive<'a> for &'a RwLock<T> {
     }
 
     fn look(self) -> LockWord {
-        self.words().core().writer().look()
+        self.words().writer().look()
     }
 
     #[cold]
@@ -153,9 +164,7 @@ impl<'a, T: Plain> Exclusive<'a> for &'a RwLock<T> {
 
     #[inline(always)]
     fn guard(self, held: Owner) -> RwLockWriteGuard<'a, T> {
-        let words = self.words();
-        let (site, writer) = (words.site(), words.core().writer());
-        RwLockWriteGuard { lock: self, held: Held::new(site, writer, held, words.near.fork()) }
+        RwLockWriteGuard { lock: self, held: Held::new(self.words(), held) }
     }
 }
 
@@ -166,8 +175,8 @@ impl<T: Plain> RwLock<T> {
     pub const DATA: u64 = Words::<T>::DATA;
 
     #[inline(always)]
-    pub(super) fn words(&self) -> RecordWords<'_> {
-        self.found.get().words
+    pub(super) fn words(&self) -> &RecordWords<'_> {
+        &self.found.get().words
     }
 
     #[inline(always)]
@@ -264,10 +273,7 @@ impl<T: Plain> RwLock<T> {
 
     #[inline(always)]
     fn write_quickly(&self) -> Option<RwLockWriteGuard<'_, T>> {
-        let words = self.words();
-        let me = words.near.known_me()?;
-        let taken = words.core().write_quickly(&me, words.near.view());
-        taken.then(|| self.guard(me.owner()))
+        self.words().write_quickly().map(|owner| self.guard(owner))
     }
 
     #[inline(always)]
@@ -350,7 +356,7 @@ impl<T: Plain> RwLock<T> {
     /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody writes.
     pub fn reset(&self) -> LockResult<()> {
         let view = self.words().region.attachment().view()?;
-        let reset = self.words().core().writer().reset(view);
+        let reset = self.words().writer().reset(view);
         reset.map_err(|error| take::error(self, error.into()))
     }
 }
@@ -387,7 +393,7 @@ fn read_slowly<T: Plain>(
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct RwLockReadGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
-    reading: Reading<'a, RecordWords<'a>>,
+    reading: Reading<'a, &'a RecordWords<'a>>,
 }
 
 impl<T: Plain> fmt::Debug for RwLockReadGuard<'_, T> {
@@ -399,7 +405,7 @@ impl<T: Plain> fmt::Debug for RwLockReadGuard<'_, T> {
 impl<T: Plain> RwLockReadGuard<'_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T, Reads> {
-        Part::of(Span::new(self.lock.data(), Gate::Region(self.reading.region())))
+        Part::of(Span::new(self.lock.data(), Gate::Context(self.reading.context())))
     }
 
     /// Frees the lock, and says whether it still was this process's.
@@ -418,7 +424,7 @@ reads!(['a, T: Plain] ['a, F: Plain, const N: usize] RwLockReadGuard<'a, T>, RwL
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct RwLockWriteGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
-    held: Held<'a>,
+    held: Held<'a, &'a RecordWords<'a>>,
 }
 
 impl<T: Plain> fmt::Debug for RwLockWriteGuard<'_, T> {
@@ -430,7 +436,7 @@ impl<T: Plain> fmt::Debug for RwLockWriteGuard<'_, T> {
 impl<T: Plain> RwLockWriteGuard<'_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::of(Span::new(self.lock.data(), Gate::Region(self.held.site().region)))
+        Part::of(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
     /// Frees the lock, and says whether it still was this process's, and all that was set was written.

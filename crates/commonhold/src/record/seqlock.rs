@@ -11,10 +11,11 @@ use yoke::Yokeable;
 use super::{Field, Plan, Record, open, open_to_read};
 use crate::{
     Access, BoxError, LockResult, Mapping, Part, Plain, Reading, Recovered, RegionError, Writing,
+    attachment::LockContext,
     data::{Gate, Span, reads, writes},
     lock::{
         Denied, Guard, Site,
-        held::Held,
+        held::{ByWord, Held},
         reading::after_repair,
         take::{self, Exclusive, Repair},
     },
@@ -28,8 +29,25 @@ type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     region: &'a MappedRegion,
+    context: LockContext<'a>,
     lock: sync::SeqLock<'a>,
     data: Run<'a>,
+}
+
+impl<'a> ByWord<'a> for &'a Found<'a> {
+    fn site(self) -> Site<'a> {
+        Site { region: self.region, at: Some(self.lock.writer().at()) }
+    }
+
+    #[inline]
+    fn context(self) -> &'a LockContext<'a> {
+        &self.context
+    }
+
+    #[inline]
+    fn writer(self) -> sync::Mutex<'a> {
+        self.lock.writer()
+    }
 }
 
 /// What repairs the data of a lock.
@@ -96,7 +114,8 @@ impl<T: Plain> Record for SeqLock<T> {
                 Access::ReadOnly => open_to_read::<T, _>(region, offset, RecordKind::SeqLock)?,
             };
             let lock = sync::SeqLock::new(opened.words, opened.at);
-            Ok(Found { region, lock, data: opened.data })
+            let context = region.attachment().context()?;
+            Ok(Found { region, context, lock, data: opened.data })
         })?;
         Ok(Self { found, repair: None, of: PhantomData })
     }
@@ -107,8 +126,7 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
     type Guard = SeqLockGuard<'a, T>;
 
     fn site(self) -> Site<'a> {
-        let Found { region, lock, .. } = self.found.get();
-        Site { region, at: Some(lock.writer().at()) }
+        self.found.get().site()
     }
 
     fn look(self) -> LockWord {
@@ -126,12 +144,10 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
     }
 
     fn guard(self, (owner, writing): (Owner, sync::Writing)) -> SeqLockGuard<'a, T> {
-        let Found { region, lock, data } = *self.found.get();
-        let fork = region.attachment().near().fork();
+        let found = self.found.get();
         SeqLockGuard {
-            data,
-            change: SeqChange { region, lock, writing: Cell::new(writing) },
-            held: Held::new(self.site(), lock.writer(), owner, fork),
+            change: SeqChange { found, writing: Cell::new(writing) },
+            held: Held::new(found, owner),
             of: PhantomData,
         }
     }
@@ -223,10 +239,10 @@ impl<T: Plain> SeqLock<T> {
         deadline: Option<u64>,
         copy: impl Fn(Part<'_, T, Reading>) -> R,
     ) -> Result<R, Denied> {
-        let Found { region, lock, data } = self.found.get();
+        let Found { region, context, lock, data } = self.found.get();
         let attachment = region.attachment();
         let view = attachment.view()?;
-        let part = Part::of(Span::new(*data, Gate::Region(region)));
+        let part = Part::of(Span::new(*data, Gate::Context(context)));
         Ok(lock.read(|| attachment.known_owner(), view, deadline, || copy(part))?)
     }
 
@@ -339,28 +355,26 @@ fn with_repair<'a, T: Plain, R>(
 /// A change that a writer makes, from its first byte on.
 #[derive(Debug)]
 pub(crate) struct SeqChange<'a> {
-    region: &'a MappedRegion,
-    lock: sync::SeqLock<'a>,
+    found: &'a Found<'a>,
     writing: Cell<sync::Writing>,
 }
 
-impl<'a> SeqChange<'a> {
+impl SeqChange<'_> {
     #[inline]
-    pub(crate) const fn region(&self) -> &'a MappedRegion {
-        self.region
+    pub(crate) fn is_forked(&self) -> bool {
+        self.found.context.is_forked()
     }
 
     /// Keeps readers out, before the first byte is written. `false`: this process must write no more.
     #[inline]
     pub(crate) fn begin(&self) -> bool {
-        let attachment = self.region.attachment();
-        attachment.near().is_live_here() && (self.writing.get().has_begun() || self.keep_out())
+        self.found.context.is_live_here() && (self.writing.get().has_begun() || self.keep_out())
     }
 
     #[cold]
     fn keep_out(&self) -> bool {
-        let Ok(me) = self.region.attachment().me() else { return false };
-        let begun = self.lock.begin(&me, self.writing.get());
+        let Ok(me) = self.found.region.attachment().me() else { return false };
+        let begun = self.found.lock.begin(&me, self.writing.get());
         begun.is_ok_and(|writing| {
             self.writing.set(writing);
             true
@@ -371,10 +385,9 @@ impl<'a> SeqChange<'a> {
 /// A sequence lock, held to write. What is written becomes visible all at once, when it is dropped.
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct SeqLockGuard<'a, T: Plain> {
-    data: Run<'a>,
     change: SeqChange<'a>,
     /// It is dropped after what was written is visible.
-    held: Held<'a>,
+    held: Held<'a, &'a Found<'a>>,
     of: PhantomData<fn() -> T>,
 }
 
@@ -387,7 +400,7 @@ impl<T: Plain> fmt::Debug for SeqLockGuard<'_, T> {
 impl<T: Plain> SeqLockGuard<'_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::of(Span::new(self.data, Gate::Change(&self.change)))
+        Part::of(Span::new(self.change.found.data, Gate::Change(&self.change)))
     }
 
     /// Frees the lock with the data half changed: readers and the next writer are told so.
@@ -409,7 +422,7 @@ impl<T: Plain> SeqLockGuard<'_, T> {
 
     #[inline]
     fn finish(&self, how: Release) -> LockResult<()> {
-        let SeqChange { lock, writing, .. } = &self.change;
+        let SeqChange { found: Found { lock, .. }, writing } = &self.change;
         self.held.site().ask_live()?;
         if !lock.is_whole(how) {
             return Ok(());

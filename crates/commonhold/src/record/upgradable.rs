@@ -81,7 +81,7 @@ impl<T: Plain> RwLock<T> {
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct RwLockUpgradableGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
-    held: Upgradable<'a, RecordWords<'a>>,
+    held: Upgradable<'a, &'a RecordWords<'a>>,
 }
 
 impl<T: Plain> fmt::Debug for RwLockUpgradableGuard<'_, T> {
@@ -93,7 +93,7 @@ impl<T: Plain> fmt::Debug for RwLockUpgradableGuard<'_, T> {
 impl<'a, T: Plain> RwLockUpgradableGuard<'a, T> {
     #[inline]
     fn part(&self) -> Part<'_, T, Reading> {
-        Part::of(Span::new(self.lock.data(), Gate::Region(self.held.region())))
+        Part::of(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
     /// Waits until the readers have left; then this thread writes, until what this returns is dropped, and
@@ -144,7 +144,7 @@ reads!(
 #[must_use = "readers are let in when the guard is dropped"]
 pub struct RwLockUpgradedGuard<'g, 'a, T: Plain> {
     lock: &'a RwLock<T>,
-    held: Upgraded<'g, 'a, RecordWords<'a>>,
+    held: Upgraded<'g, 'a, &'a RecordWords<'a>>,
 }
 
 impl<T: Plain> fmt::Debug for RwLockUpgradedGuard<'_, '_, T> {
@@ -156,7 +156,7 @@ impl<T: Plain> fmt::Debug for RwLockUpgradedGuard<'_, '_, T> {
 impl<T: Plain> RwLockUpgradedGuard<'_, '_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::of(Span::new(self.lock.data(), Gate::Region(self.held.region())))
+        Part::of(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
     /// Lets readers in again, and says whether the lock still was this process's.
