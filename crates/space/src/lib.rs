@@ -48,12 +48,14 @@ mod resize;
 mod room;
 mod settle;
 mod silence;
+mod slot;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod view;
 mod waits;
 
-pub use attach::{OwnThread, OwnThreads, Space};
+pub use attach::Space;
 pub use budget::Patience;
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;
@@ -66,5 +68,6 @@ pub use reap::Reaped;
 pub use record::{FoundRecord, RecordShares, record_key};
 pub use room::{Demand, Room};
 pub use silence::{Watched, heartbeat_period_ms};
+pub use threads::{OwnThread, OwnThreads};
 pub use view::{RegionShares, View, region_key};
 pub use waits::{Place, ThreadRecord};

@@ -1,0 +1,166 @@
+//! The peer slots of a space: taking one, filling in its record, leaving it.
+//!
+//! The order makes it safe to die at any instant: first the evidence of life is left in the kernel, for a slot that is not
+//! this peer's yet; then one compare-and-swap takes the slot, with a new generation, and says which evidence there is;
+//! then the record is written.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use commonhold_layout::{
+    Evidence, PeerId, PeerName, PeerPhase, PeerRef, PeerState, ThreadId, header_word, peer_word,
+};
+use commonhold_sync::{Verdict, raise_used};
+use commonhold_window::Point;
+
+use crate::{
+    AttachError, Deposit, Identity, Platform, View,
+    attach::directory,
+    domain::take_domain,
+    kernels::own_word,
+    threads::{NO_TID, as_thread, claim_thread},
+};
+
+/// A slot that has been taken, in the phase of attaching.
+pub(crate) struct PeerSlot {
+    pub(crate) peer: PeerId,
+    pub(crate) state: PeerState,
+    /// Its last peer was dead and has not been reaped: what it left behind must be settled.
+    pub(crate) inherited: bool,
+}
+
+/// Free slots first; then those of the dead; and the same once more, if strangers who may only read the space are in
+/// the way everywhere.
+pub(crate) fn take_slot<P: Platform>(view: &View<P>) -> Result<PeerSlot, AttachError> {
+    let slots = || (0..view.geometry().peers()).map(PeerId::new);
+    let mut locked = None;
+    for hold in [Deposit::Alone, Deposit::BesideReaders] {
+        for peer in slots().filter(|peer| view.peer_state(*peer).phase == PeerPhase::Free) {
+            match try_slot(view, peer, hold)? {
+                Try::Taken(slot) => return Ok(slot),
+                Try::Locked => locked = Some(peer),
+                Try::Lost => {}
+            }
+        }
+        for peer in slots() {
+            let state = view.peer_state(peer);
+            let dead = view.verdict_of(PeerRef::new(peer, state.generation)) == Verdict::Dead;
+            if dead && let Try::Taken(slot) = try_slot(view, peer, hold)? {
+                return Ok(slot);
+            }
+        }
+        if locked.is_none() {
+            break;
+        }
+    }
+    Err(AttachError::NoSlot { peers: view.geometry().peers(), locked })
+}
+
+/// What came of an attempt at a slot.
+enum Try {
+    Taken(PeerSlot),
+    /// Others were faster.
+    Lost,
+    /// Somebody else's evidence is in the way.
+    Locked,
+}
+
+fn try_slot<P: Platform>(view: &View<P>, peer: PeerId, hold: Deposit) -> Result<Try, AttachError> {
+    let Some(evidence) = view.platform().deposit(peer, hold).map_err(AttachError::Medium)? else {
+        return Ok(Try::Locked);
+    };
+    Point::AttachEvidence.reached();
+    let slot = swap_slot(view, peer, evidence);
+    if slot.is_none() {
+        view.platform().withdraw(peer);
+    }
+    Ok(slot.map_or(Try::Lost, Try::Taken))
+}
+
+fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> Option<PeerSlot> {
+    let state = view.peer_state(peer);
+    let inherited = match state.phase {
+        PeerPhase::Free => false,
+        PeerPhase::Fenced => {
+            view.mark_threads(peer, state);
+            view.settle_biases(peer, state);
+            view.wake_for(peer);
+            true
+        }
+        PeerPhase::Attaching | PeerPhase::Live => return None,
+    };
+    // A slot whose generations are used up is retired: no generation is ever used twice.
+    let generation = state.generation.checked_add(1)?;
+    let taken = PeerState { generation, phase: PeerPhase::Attaching, evidence };
+    // Others look at the slots below this, so it grows before the slot is taken.
+    raise_used(&view.header().ok()?[header_word::PEERS_USED], u64::from(peer.get()) + 1);
+    Point::AttachCounted.reached();
+    view.peer(peer).ok()?[peer_word::STATE]
+        .compare_exchange(state.word(), taken.word(), Ordering::SeqCst, Ordering::Relaxed)
+        .ok()?;
+    view.own.store(own_word(peer, generation), Ordering::Relaxed);
+    Some(PeerSlot { peer, state: taken, inherited })
+}
+
+pub(crate) fn leave_slot<P: Platform>(
+    view: &View<P>,
+    peer: PeerId,
+    state: PeerState,
+    phase: PeerPhase,
+) -> bool {
+    let left = PeerState { generation: state.generation, phase, evidence: Evidence::NONE };
+    let left = view.peer(peer).is_ok_and(|record| {
+        record[peer_word::STATE]
+            .compare_exchange(state.word(), left.word(), Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
+    });
+    Point::DetachFreed.reached();
+    // Whoever waits for a lock that was not given back looks again.
+    view.ring(peer);
+    view.own.store(0, Ordering::Relaxed);
+    view.platform().withdraw(peer);
+    left
+}
+
+pub(crate) fn write_record<P: Platform>(
+    view: &View<P>,
+    slot: &PeerSlot,
+    identity: &Identity,
+) -> Result<(), AttachError> {
+    let record = view.peer(slot.peer).map_err(directory)?;
+    if let Some(threads) = view.geometry().thread_row(slot.peer) {
+        view.platform().commit(threads).map_err(AttachError::Medium)?;
+    }
+    for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
+        // Whatever bytes say: no thread of a peer that has just taken the slot has one of its threads'.
+        let thread = view.thread_slot(slot.peer, thread).map_err(directory)?;
+        let _ = thread.mark_dead(thread.life());
+    }
+    record[peer_word::THREADS_USED].store(0, Ordering::Relaxed);
+    let of = PeerRef::new(slot.peer, slot.state.generation);
+    let thread = claim_thread(view, of, NO_TID).map_err(AttachError::Directory)?;
+    let me = as_thread(view, slot.peer, slot.state, thread).map_err(AttachError::Directory)?;
+    take_domain(view, &me, identity.boot)?;
+    let store = |index: usize, value: u64| {
+        if let Some(word) = record.get(index) {
+            word.store(value, Ordering::Relaxed);
+        }
+    };
+    store(peer_word::PID, u64::from(identity.pid));
+    store(peer_word::PID_NAMESPACE, identity.pid_namespace);
+    store(peer_word::START_TIME, identity.start_time);
+    store(peer_word::UID, u64::from(identity.uid));
+    store(peer_word::ATTACHED_MS, view.platform().unix_ms());
+    store(peer_word::HEARTBEAT, 0);
+    store(peer_word::BELL, 0);
+    write_name(record, &identity.name);
+    let words = view.thread_slot(slot.peer, thread.thread).map_err(directory)?;
+    // Fails only if this peer was declared dead: then the slot is vacant.
+    let _ = words.vacate(thread.life);
+    Ok(())
+}
+
+pub(crate) fn write_name(record: &[AtomicU64], name: &PeerName) {
+    for (word, value) in record.iter().skip(peer_word::NAME).zip(name.words()) {
+        word.store(*value, Ordering::Relaxed);
+    }
+}
