@@ -53,7 +53,7 @@ fn used_by_picture() -> BTreeMap<String, BTreeSet<String>> {
     };
     let lines = block(&text, "crates").into_iter().filter_map(|line| {
         let (name, rest) = line.split_once(' ')?;
-        let uses = rest.split_once("<-").map_or("", |(_, uses)| uses);
+        let uses = rest.split_once("->").map_or("", |(_, uses)| uses);
         let uses = uses.split([',', ' ']).filter(|name| !name.is_empty()).map(package).collect();
         Some((package(name), uses))
     });
