@@ -103,8 +103,9 @@ impl HostError {
     }
 }
 
-/// Whether an error number means that there is no memory or no room.
-pub(crate) fn is_full(errno: Errno) -> bool {
+/// Whether an error number means that there is no memory or no room: `ENOSPC`, `EDQUOT` or `ENOMEM`.
+#[must_use]
+pub fn is_full(errno: Errno) -> bool {
     matches!(errno, Errno::NOSPC | Errno::DQUOT | Errno::NOMEM)
 }
 

@@ -30,7 +30,6 @@ mod device;
 mod emulation;
 mod error;
 mod file;
-mod file_pager;
 mod fork;
 mod gate;
 mod glance;
@@ -67,12 +66,10 @@ mod stopped;
 #[cfg(test)]
 mod tests;
 mod touch;
-mod uffd;
 mod url;
 mod witness;
 
-pub use error::{CreateError, HostError};
-pub use file_pager::FilePager;
+pub use error::{CreateError, HostError, is_full};
 pub use fork::ForkGuard;
 pub use gate::{ExclusiveGate, FileLock, SharedGate};
 pub use heart::{Heart, Setup};
@@ -80,6 +77,7 @@ pub use holder::LockHolder;
 pub use kind::{FileSystem, MemoryKind};
 pub use map::{MappedWindow, ReadOnlyMap};
 pub use mem::physical_memory;
+pub use own_fd::OwnFd;
 pub use pci::{PciDevice, pci_devices};
 pub use peek::Peek;
 pub use place::{NewWindow, create, enter, is_blank, open, path_of, peek, replace, seize};
@@ -92,7 +90,6 @@ pub use rights::{Denied, Owners, Rights};
 pub use room::{Supply, supply_in};
 pub use shm::shm_directory;
 pub use stopped::is_stopped;
-pub use uffd::{PagedSpace, Paging, PagingError, UffdMmu, UffdObject, UffdSpace, UserfaultError};
 pub use url::{PciAddress, Url, UrlError};
 
 /// A path, for messages.

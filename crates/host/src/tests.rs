@@ -5,7 +5,6 @@
 mod death;
 mod fork;
 mod medium;
-mod paging;
 // With musl there is no list by which the kernel could be told of a word (`death_word.rs`).
 #[cfg(not(target_env = "musl"))]
 mod words;
@@ -165,8 +164,6 @@ fn the_role_of_a_child() {
         "fork-armed" => words::fork_armed(path),
         "limit" => medium::open_under_a_limit(path),
         "shm" => medium::use_another_directory(),
-        "many-parts" => paging::failures::make_many_parts(),
-        role if role.starts_with("touch-") => paging::failures::touch(role),
         other => panic!("no role {other}"),
     }
 }

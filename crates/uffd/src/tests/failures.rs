@@ -1,6 +1,13 @@
 //! What cannot be served: pagers that fail, ends that move, and a kernel without room.
 
-use super::*;
+use super::{
+    scripted_process::{ScriptedProcess, say},
+    *,
+};
+use std::{
+    io::Read,
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+};
 
 #[test]
 fn who_faults_on_a_page_that_is_being_cut_off_learns_when_it_has_been() {
@@ -135,16 +142,16 @@ fn signals_tell_a_program_what_it_must_not_touch() {
         ("touch-unmapped", libc::SIGSEGV),
         ("touch-read-only", libc::SIGSEGV),
     ] {
-        let mut child = Actor::play(role, Path::new("/"));
+        let mut child = ScriptedProcess::play(role);
         while let Some(said) = child.hear() {
             assert_eq!(said, "ready", "{role}");
         }
-        assert_eq!(child.child.wait().unwrap().signal(), Some(signal), "{role}");
+        assert_eq!(child.wait().signal(), Some(signal), "{role}");
     }
 }
 
 /// Touches what it must not, and dies of it.
-pub(crate) fn touch(role: &str) {
+pub(super) fn touch(role: &str) {
     let paging = start(budget(100)).unwrap();
     let pager = Arc::new(Moody::default());
     pager.fails.store(role == "touch-bad", Ordering::Relaxed);
@@ -173,7 +180,7 @@ pub(crate) fn touch(role: &str) {
 )]
 fn what_the_kernel_has_no_room_for_is_an_error_that_changes_nothing() {
     let Some(_) = start(budget(100)) else { return };
-    let mut child = Actor::play("many-parts", Path::new("/"));
+    let mut child = ScriptedProcess::play("many-parts");
     if let Some(said) = child.hear() {
         eprintln!("note: {said}");
     }
@@ -181,7 +188,7 @@ fn what_the_kernel_has_no_room_for_is_an_error_that_changes_nothing() {
 }
 
 /// Every other page with a protection of its own, until the kernel refuses.
-pub(crate) fn make_many_parts() {
+pub(super) fn make_many_parts() {
     let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
     let limit: u64 = limit.trim().parse().unwrap();
     if limit > 200_000 {

@@ -65,8 +65,7 @@ fn disturb(paging: &Paging, space: &PagedSpace, object: &Object<UffdMmu>, turn: 
 
 fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
     let Some(paging) = start(budget(pages)) else { return };
-    let scratch = Scratch::new();
-    let file = file(&scratch);
+    let file = file_in_memory();
     let pager = pager_of(&file);
     let object = paging.manager().object(Kind::Anonymous, Pages(PAGES + TAIL), pager).unwrap();
     let space = paging.space(Pages(256)).unwrap();

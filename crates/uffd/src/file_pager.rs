@@ -5,13 +5,12 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
+use commonhold_host::is_full;
 use commonhold_mm::{ObjectPage, ObjectSpan, Pager, PagerError};
 use rustix::{
     fs::{FallocateFlags, fallocate},
     io::{Errno, retry_on_intr},
 };
-
-use crate::error::is_full;
 
 /// Zeros that are written at once where the file system cannot punch holes.
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -96,15 +95,11 @@ fn failed(error: &io::Error) -> PagerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scratch::Scratch;
     use commonhold_mm::{Pages, Span};
 
     #[test]
     fn pages_are_kept_where_they_are_in_the_object_and_zeros_where_there_are_none() {
-        let scratch = Scratch::new();
-        let mut options = File::options();
-        let file =
-            options.read(true).write(true).create_new(true).open(scratch.path("pages")).unwrap();
+        let file = crate::tests::file_in_memory();
         let pager = FilePager::new(file.try_clone().unwrap(), 4096);
         let page = ObjectPage::new;
         pager.write(page(2), &[7; 4096]).unwrap();

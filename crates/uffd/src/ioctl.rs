@@ -6,7 +6,7 @@
 //! - From any call otherwise: the address space is being changed, so once more, a little later.
 //!
 //! # What it does not do
-//! It knows no pages and no spaces, only addresses. Whether they are the right ones is `space.rs`'s concern.
+//! It knows no pages and no spaces, only addresses. Whether they are the right ones is `reservation.rs`'s concern.
 
 use std::{
     error::Error,
@@ -15,6 +15,7 @@ use std::{
     thread,
 };
 
+use commonhold_host::{ForkGuard, OwnFd};
 use commonhold_mm::{Access, Writable};
 use rustix::{
     fs::{Mode, OFlags, open},
@@ -23,17 +24,16 @@ use rustix::{
     mm::{UserfaultfdFlags, userfaultfd},
 };
 
-use super::abi::{
+use crate::abi::{
     API, CONTINUE, CONTINUE_PROTECTED, DONT_WAKE, FEATURES, HANDSHAKE, Handshake, Message, NEW,
     PAGE_FAULT, POISON, PROTECT, REGISTER, REGISTER_ALL, Range, Register, Resume, USER_MODE_ONLY,
     WAKE, WRITE_PROTECT, WRITES, WriteProtect,
 };
-use crate::{fork::ForkGuard, own_fd::OwnFd};
 
 /// How often a call is made again while the address space is being changed.
 const PATIENCE: u32 = 1000;
 /// Faults that are read at once.
-pub(super) const BATCH: usize = 16;
+pub(crate) const BATCH: usize = 16;
 
 /// Why there is no userfaultfd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub enum UserfaultError {
 }
 
 impl UserfaultError {
-    pub(super) fn call(call: &'static str) -> impl FnOnce(Errno) -> Self {
+    pub(crate) fn call(call: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::Call { call, code: errno.raw_os_error() }
     }
 }
@@ -91,21 +91,21 @@ impl Error for UserfaultError {}
 
 /// A fault that somebody waits in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FaultEvent {
-    pub(super) address: usize,
-    pub(super) access: Access,
+pub(crate) struct FaultEvent {
+    pub(crate) address: usize,
+    pub(crate) access: Access,
 }
 
 /// A userfaultfd.
 #[derive(Debug)]
-pub(super) struct Userfault {
+pub(crate) struct Userfault {
     file: OwnFd,
     user_mode_only: bool,
 }
 
 impl Userfault {
     /// A userfaultfd with all that is needed, by whatever way is open.
-    pub(super) fn open(guard: ForkGuard) -> Result<Self, UserfaultError> {
+    pub(crate) fn open(guard: ForkGuard) -> Result<Self, UserfaultError> {
         let (probe, _) = descriptor()?;
         let offered = handshake(&probe, 0)?;
         if let Some(lacking) = FEATURES.iter().find(|feature| offered & feature.bit == 0) {
@@ -121,17 +121,17 @@ impl Userfault {
     }
 
     /// Whether system calls that touch a missing page fail, because only faults of programs are served.
-    pub(super) const fn user_mode_only(&self) -> bool {
+    pub(crate) const fn user_mode_only(&self) -> bool {
         self.user_mode_only
     }
 
     /// The descriptor, to wait for events; none in a forked child.
-    pub(super) fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
+    pub(crate) fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.file.get().ok_or(Errno::BADF)
     }
 
     /// All faults in these bytes are told from now on.
-    pub(super) fn register(&self, start: usize, len: usize) -> Result<(), Errno> {
+    pub(crate) fn register(&self, start: usize, len: usize) -> Result<(), Errno> {
         let range = range(start, len);
         let mut register = Register { range, mode: REGISTER_ALL, ioctls: 0 };
         self.call::<REGISTER, _>(&mut register)
@@ -139,7 +139,7 @@ impl Userfault {
 
     /// Maps what the memfd has, and wakes who waits for it. `EXIST`: it is mapped already, and nobody was
     /// woken. `FAULT`: the memfd has nothing there.
-    pub(super) fn resume(&self, start: usize, len: usize, writable: Writable) -> Result<(), Errno> {
+    pub(crate) fn resume(&self, start: usize, len: usize, writable: Writable) -> Result<(), Errno> {
         let mode = if writable == Writable::Yes { 0 } else { CONTINUE_PROTECTED };
         self.go_on(start, len, |range| {
             let mut resume = Resume { range, mode, done: 0 };
@@ -149,7 +149,7 @@ impl Userfault {
 
     /// Accesses give SIGBUS from now on; wakes who waits. `EXIST`: something is mapped or marked there. `NOENT`:
     /// the bytes are not registered.
-    pub(super) fn poison(&self, start: usize, len: usize) -> Result<(), Errno> {
+    pub(crate) fn poison(&self, start: usize, len: usize) -> Result<(), Errno> {
         self.go_on(start, len, |range| {
             let mut poison = Resume { range, mode: 0, done: 0 };
             (self.call::<POISON, _>(&mut poison), poison.done)
@@ -157,17 +157,17 @@ impl Userfault {
     }
 
     /// Writes fault from now on: when this returns, none is under way.
-    pub(super) fn write_protect(&self, start: usize, len: usize) -> Result<(), Errno> {
+    pub(crate) fn write_protect(&self, start: usize, len: usize) -> Result<(), Errno> {
         self.set_protection(start, len, PROTECT)
     }
 
     /// Writes are let through again, and who waits to write is woken.
-    pub(super) fn allow_writes(&self, start: usize, len: usize) -> Result<(), Errno> {
+    pub(crate) fn allow_writes(&self, start: usize, len: usize) -> Result<(), Errno> {
         self.set_protection(start, len, 0)
     }
 
     /// Takes the mark away that a page without memory can have of its former protection. Wakes nobody.
-    pub(super) fn clear_mark(&self, start: usize, len: usize) -> Result<(), Errno> {
+    pub(crate) fn clear_mark(&self, start: usize, len: usize) -> Result<(), Errno> {
         self.set_protection(start, len, DONT_WAKE)
     }
 
@@ -179,14 +179,14 @@ impl Userfault {
     }
 
     /// Whoever waits in these bytes tries again.
-    pub(super) fn wake(&self, start: usize, len: usize) {
+    pub(crate) fn wake(&self, start: usize, len: usize) {
         let mut range = range(start, len);
         // Nothing but the range is looked at, and that is in order.
         let _ = self.call::<WAKE, _>(&mut range);
     }
 
     /// The faults that wait to be read, up to a batch of them. Never blocks.
-    pub(super) fn read(&self, mut each: impl FnMut(FaultEvent)) -> Result<(), Errno> {
+    pub(crate) fn read(&self, mut each: impl FnMut(FaultEvent)) -> Result<(), Errno> {
         let mut messages = [Message::default(); BATCH];
         let file = self.descriptor()?.as_raw_fd();
         let room = size_of_val(&messages);
@@ -212,7 +212,7 @@ impl Userfault {
     fn call<const CALL: Opcode, T>(&self, argument: &mut T) -> Result<(), Errno> {
         // SAFETY: `Updater` wants the argument that the call takes and fills: each caller in this file names
         // a call of the kernel's header together with its structure, and `ioctl` wants memory that is only
-        // changed as the kernel is asked to: `space.rs` calls for its own ranges only.
+        // changed as the kernel is asked to: `reservation.rs` calls for its own ranges only.
         unsafe { update::<CALL, T>(self.descriptor()?, argument) }
     }
 

@@ -21,6 +21,7 @@ use std::{
     sync::Arc,
 };
 
+use commonhold_host::ForkGuard;
 use commonhold_mm::{ObjectPage, Page, Protection, Span, VirtualPage, VirtualSpan, Writable};
 use parking_lot::Mutex;
 use rustix::{
@@ -28,22 +29,21 @@ use rustix::{
     mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags},
 };
 
-use super::{
+use crate::{
     ioctl::Userfault,
     object::UffdObject,
     table::{Part, Table, bytes},
 };
-use crate::fork::ForkGuard;
 
 /// The addresses of an address space.
 #[derive(Debug)]
 pub struct UffdSpace {
-    pub(super) reservation: Arc<Reservation>,
+    pub(crate) reservation: Arc<Reservation>,
 }
 
 /// What became of a page that is to be poisoned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Poisoned {
+pub(crate) enum Poisoned {
     /// It gives SIGBUS, and who waited has been woken.
     Yes,
     /// Nothing is shown there: it needs no poison to fail.
@@ -54,7 +54,7 @@ pub(super) enum Poisoned {
 
 /// A range of addresses.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(crate) struct Reservation {
     base: NonNull<c_void>,
     span: VirtualSpan,
     page_size: usize,
@@ -70,7 +70,7 @@ unsafe impl Send for Reservation {}
 unsafe impl Sync for Reservation {}
 
 impl Reservation {
-    pub(super) fn new(
+    pub(crate) fn new(
         span: VirtualSpan,
         page_size: usize,
         userfault: Arc<Userfault>,
@@ -89,17 +89,17 @@ impl Reservation {
     }
 
     /// The address of its first page.
-    pub(super) const fn base(&self) -> NonNull<c_void> {
+    pub(crate) const fn base(&self) -> NonNull<c_void> {
         self.base
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         // It was this long when it was reserved.
         bytes(self.span.pages(), self.page_size).unwrap_or(0)
     }
 
     /// The page at an address, if it is one of these.
-    pub(super) fn page(&self, address: usize) -> Option<VirtualPage> {
+    pub(crate) fn page(&self, address: usize) -> Option<VirtualPage> {
         let offset = address.checked_sub(self.base.as_ptr().addr())?;
         let page = self.span.first().plus((offset / self.page_size) as u64);
         self.span.contains(page).then_some(page)
@@ -117,7 +117,7 @@ impl Reservation {
     }
 
     /// Shows the object's pages from `first` on.
-    pub(super) fn attach(
+    pub(crate) fn attach(
         &self,
         span: VirtualSpan,
         object: &UffdObject,
@@ -157,7 +157,7 @@ impl Reservation {
     }
 
     /// Nothing is shown in `span` any more.
-    pub(super) fn detach(&self, span: VirtualSpan) {
+    pub(crate) fn detach(&self, span: VirtualSpan) {
         let Ok((at, len)) = self.place(span) else { return };
         let mut table = self.table.lock();
         if self.reserve(at, len, MapFlags::FIXED).is_err() {
@@ -179,7 +179,7 @@ impl Reservation {
     }
 
     /// What is shown in `span` permits `protection`.
-    pub(super) fn protect(&self, span: VirtualSpan, protection: Protection) -> Result<(), Errno> {
+    pub(crate) fn protect(&self, span: VirtualSpan, protection: Protection) -> Result<(), Errno> {
         let (at, len) = self.place(span)?;
         let mut table = self.table.lock();
         if let Err(errno) = self.permit(at, len, protection) {
@@ -210,7 +210,7 @@ impl Reservation {
     }
 
     /// Maps a page that has memory, and wakes who waits for it.
-    pub(super) fn install(&self, page: VirtualPage, writable: Writable) -> Result<(), Errno> {
+    pub(crate) fn install(&self, page: VirtualPage, writable: Writable) -> Result<(), Errno> {
         let (at, len) = self.place(Span::one(page))?;
         let at = at.addr();
         let mut table = self.table.lock();
@@ -224,7 +224,7 @@ impl Reservation {
     }
 
     /// Writes to the object's page fault from now on, if it is shown at `page`.
-    pub(super) fn shield(&self, page: VirtualPage, object: &UffdObject, of_object: ObjectPage) {
+    pub(crate) fn shield(&self, page: VirtualPage, object: &UffdObject, of_object: ObjectPage) {
         let table = self.table.lock();
         for shown in table.shown(Span::one(page), object.number(), of_object) {
             let Ok((at, len)) = self.place(shown) else { continue };
@@ -236,7 +236,7 @@ impl Reservation {
     }
 
     /// Takes the translations to the object's pages from `first` on away, where `span` shows them.
-    pub(super) fn remove(&self, span: VirtualSpan, object: &UffdObject, first: ObjectPage) {
+    pub(crate) fn remove(&self, span: VirtualSpan, object: &UffdObject, first: ObjectPage) {
         let table = self.table.lock();
         for shown in table.shown(span, object.number(), first) {
             self.zap(shown);
@@ -258,14 +258,14 @@ impl Reservation {
     }
 
     /// Who waits for a page tries again.
-    pub(super) fn wake(&self, page: VirtualPage) {
+    pub(crate) fn wake(&self, page: VirtualPage) {
         if let Ok((at, len)) = self.place(Span::one(page)) {
             self.userfault.wake(at.addr(), len);
         }
     }
 
     /// A page that cannot be served gives SIGBUS.
-    pub(super) fn poison(&self, page: VirtualPage) -> Poisoned {
+    pub(crate) fn poison(&self, page: VirtualPage) -> Poisoned {
         let Ok((at, len)) = self.place(Span::one(page)) else { return Poisoned::Nothing };
         let mut table = self.table.lock();
         if table.poisoned.contains(&page) {
@@ -290,7 +290,7 @@ impl Reservation {
     }
 
     /// A poisoned page is only missing from now on: the next access is a fault.
-    pub(super) fn heal(&self, page: VirtualPage) {
+    pub(crate) fn heal(&self, page: VirtualPage) {
         let mut table = self.table.lock();
         if table.poisoned.remove(&page) {
             self.zap(Span::one(page));

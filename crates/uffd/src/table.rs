@@ -10,12 +10,12 @@ use commonhold_mm::{ObjectPage, Page, Pages, Protection, Span, VirtualPage, Virt
 
 /// Pages of an object, in a space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) at: VirtualSpan,
+pub(crate) struct Part {
+    pub(crate) at: VirtualSpan,
     /// The object's number.
-    pub(super) object: u64,
-    pub(super) first: ObjectPage,
-    pub(super) protection: Protection,
+    pub(crate) object: u64,
+    pub(crate) first: ObjectPage,
+    pub(crate) protection: Protection,
 }
 
 impl Part {
@@ -35,15 +35,15 @@ impl Part {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     /// By their first pages.
     parts: BTreeMap<u64, Part>,
-    pub(super) poisoned: BTreeSet<VirtualPage>,
+    pub(crate) poisoned: BTreeSet<VirtualPage>,
 }
 
 impl Table {
     /// The parts that show something in `span`, each cut to it.
-    pub(super) fn parts_in(&self, span: VirtualSpan) -> impl Iterator<Item = Part> {
+    pub(crate) fn parts_in(&self, span: VirtualSpan) -> impl Iterator<Item = Part> {
         let before = self.parts.range(..span.first().number()).next_back();
         let within = self.parts.range(span.first().number()..span.end().number());
         let parts = before.into_iter().chain(within).map(move |(_, part)| part.within(&span));
@@ -51,7 +51,7 @@ impl Table {
     }
 
     /// Where in `span` the object's pages are shown that follow on `first`.
-    pub(super) fn shown(
+    pub(crate) fn shown(
         &self,
         span: VirtualSpan,
         object: u64,
@@ -62,17 +62,17 @@ impl Table {
     }
 
     /// Whether something is shown at `at`.
-    pub(super) fn shows(&self, at: VirtualPage) -> bool {
+    pub(crate) fn shows(&self, at: VirtualPage) -> bool {
         self.parts_in(Span::one(at)).next().is_some()
     }
 
     /// Puts a part where there is none.
-    pub(super) fn add(&mut self, part: Part) {
+    pub(crate) fn add(&mut self, part: Part) {
         self.parts.insert(part.at.first().number(), part);
     }
 
     /// Nothing is shown in `span` any more.
-    pub(super) fn take_out(&mut self, span: VirtualSpan) {
+    pub(crate) fn take_out(&mut self, span: VirtualSpan) {
         self.cut(span.first());
         self.cut(span.end());
         let (first, end) = (span.first(), span.end());
@@ -85,7 +85,7 @@ impl Table {
     }
 
     /// What is shown in `span` has this protection.
-    pub(super) fn protect(&mut self, span: VirtualSpan, protection: Protection) {
+    pub(crate) fn protect(&mut self, span: VirtualSpan, protection: Protection) {
         self.cut(span.first());
         self.cut(span.end());
         let inside = self.parts.range_mut(span.first().number()..span.end().number());
@@ -104,7 +104,7 @@ impl Table {
 }
 
 /// How many bytes `pages` take; `None` if more than there are addresses.
-pub(super) fn bytes(pages: Pages, page_size: usize) -> Option<usize> {
+pub(crate) fn bytes(pages: Pages, page_size: usize) -> Option<usize> {
     usize::try_from(pages.0).ok()?.checked_mul(page_size)
 }
 

@@ -11,26 +11,26 @@ struct State {
 
 /// Counts pulses, and lets workers sleep while there are none.
 #[derive(Debug, Default)]
-pub(super) struct Signal {
+pub(crate) struct Signal {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Signal {
     /// One more pulse waits.
-    pub(super) fn raise(&self) {
+    pub(crate) fn raise(&self) {
         self.state.lock().waiting += 1;
         self.changed.notify_one();
     }
 
     /// All workers are to end.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
     }
 
     /// Sleeps until a pulse waits; `false` if the worker is to end.
-    pub(super) fn wait(&self) -> bool {
+    pub(crate) fn wait(&self) -> bool {
         let mut state = self.state.lock();
         self.changed.wait_while(&mut state, |state| !state.stopped && state.waiting == 0);
         state.waiting = state.waiting.saturating_sub(1);

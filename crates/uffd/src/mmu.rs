@@ -19,20 +19,20 @@ use std::{
     time::Duration,
 };
 
+use commonhold_host::ForkGuard;
 use commonhold_mm::{
     Access, FaultError, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage, VirtualSpan,
     Writable,
 };
 use rustix::io::Errno;
 
-use super::{
+use crate::{
+    deferred::{Duty, Later},
     ioctl::{Userfault, UserfaultError},
-    later::{Duty, Later},
     object::{UffdObject, mmu_error},
-    signal::Signal,
-    space::{Poisoned, Reservation, UffdSpace},
+    reservation::{Poisoned, Reservation, UffdSpace},
+    work_signal::Signal,
 };
-use crate::fork::ForkGuard;
 
 /// So many times a thread that waits for another gives its processor away before it sleeps.
 const YIELDS: u32 = 16;
@@ -40,12 +40,12 @@ const YIELDS: u32 = 16;
 const LONGEST: u32 = 10;
 
 /// The machine that this process is: its addresses, and memory in memfds. It needs the threads of a
-/// [`Paging`](super::Paging): alone, nobody reads its faults.
+/// [`Paging`](crate::Paging): alone, nobody reads its faults.
 #[derive(Debug)]
 pub struct UffdMmu {
-    pub(super) userfault: Arc<Userfault>,
-    pub(super) signal: Arc<Signal>,
-    pub(super) later: Arc<Later>,
+    pub(crate) userfault: Arc<Userfault>,
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) later: Arc<Later>,
     page_size: usize,
     guard: ForkGuard,
     objects: AtomicU64,
@@ -57,7 +57,10 @@ impl UffdMmu {
     /// # Errors
     /// [`UserfaultError`] says what is missing.
     pub fn new() -> Result<Self, UserfaultError> {
-        let guard = ForkGuard::made_here().map_err(UserfaultError::call("pthread_atfork"))?;
+        let guard = ForkGuard::new().map_err(|error| UserfaultError::Call {
+            call: "pthread_atfork",
+            code: error.raw_os_error().unwrap_or(0),
+        })?;
         let userfault = Arc::new(Userfault::open(guard)?);
         let later = Arc::new(Later::new().map_err(UserfaultError::call("eventfd"))?);
         let (signal, page_size) = (Arc::default(), rustix::param::page_size());
@@ -71,7 +74,7 @@ impl UffdMmu {
         self.userfault.user_mode_only()
     }
 
-    pub(super) const fn guard(&self) -> ForkGuard {
+    pub(crate) const fn guard(&self) -> ForkGuard {
         self.guard
     }
 }
@@ -204,7 +207,7 @@ impl Mmu for UffdMmu {
 }
 
 /// Nobody reads faults of addresses that are of no space: their threads get SIGBUS, or try in vain.
-pub(super) fn refuse(userfault: &Userfault, address: usize, page_size: usize) {
+pub(crate) fn refuse(userfault: &Userfault, address: usize, page_size: usize) {
     let start = address & !(page_size - 1);
     if userfault.poison(start, page_size).is_err_and(|errno| errno != Errno::EXIST) {
         userfault.wake(start, page_size);

@@ -30,10 +30,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
+use crate::{
+    deferred::Duty,
     ioctl::{FaultEvent, UserfaultError},
-    later::Duty,
-    machine::{UffdMmu, refuse},
+    mmu::{UffdMmu, refuse},
 };
 
 /// Why a machine could not be started.

@@ -2,22 +2,20 @@
 //!
 //! Where there is none (no permission, an old kernel), each test says so and tests nothing.
 
-pub(super) mod failures;
+mod failures;
 mod races;
+mod scripted_process;
 
-use super::*;
-use crate::{FilePager, PagedSpace, Paging, UffdMmu, scratch::Scratch};
+use crate::{FilePager, PagedSpace, Paging, UffdMmu};
 use commonhold_layout::Offset;
 use commonhold_mm::{
     Advice, Error, Kind, MapRequest, Object, ObjectPage, ObjectSpan, Pager, PagerError, Pages,
     Placement, Protection, Settings, Span, State, VirtualPage, VirtualSpan,
 };
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::{
     fs::File,
-    os::{
-        fd::AsRawFd,
-        unix::{fs::FileExt, process::ExitStatusExt},
-    },
+    os::unix::fs::FileExt,
     sync::{
         Arc, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -75,9 +73,9 @@ fn memory(object: &Object<UffdMmu>) -> u64 {
     u64::try_from(stat.st_blocks).unwrap() * 512 / page_size()
 }
 
-fn file(scratch: &Scratch) -> File {
-    let path = scratch.path("pages");
-    File::options().read(true).write(true).create_new(true).open(path).unwrap()
+/// An empty file without a name, for a pager.
+pub(crate) fn file_in_memory() -> File {
+    memfd_create("commonhold-test-pages", MemfdFlags::CLOEXEC).unwrap().into()
 }
 
 fn pager_of(file: &File) -> Arc<FilePager> {
@@ -118,8 +116,7 @@ impl Pager for Moody {
 #[test]
 fn a_space_goes_through_fault_lock_eviction_and_resize_and_its_data_stay_right() {
     let Some(paging) = start(budget(100)) else { return };
-    let scratch = Scratch::new();
-    let file = file(&scratch);
+    let file = file_in_memory();
     let manager = paging.manager();
     let object = manager.object(Kind::File, Pages(8), pager_of(&file)).unwrap();
     file.write_all_at(&77_u64.to_le_bytes(), 3 * page_size() + 8).unwrap();
@@ -187,8 +184,7 @@ fn put_last(paging: &Paging, object: &Object<UffdMmu>, file: &File) {
 #[test]
 fn exactly_the_pages_that_were_written_are_dirty() {
     let Some(paging) = start(budget(100)) else { return };
-    let scratch = Scratch::new();
-    let file = file(&scratch);
+    let file = file_in_memory();
     let object = paging.manager().object(Kind::Anonymous, Pages(16), pager_of(&file)).unwrap();
     let space = paging.space(Pages(64)).unwrap();
     space.map(&object, fixed(0, 16)).unwrap();

@@ -5,13 +5,12 @@
 
 use std::os::fd::BorrowedFd;
 
+use commonhold_host::{ForkGuard, OwnFd, is_full};
 use commonhold_mm::{MmuError, ObjectPage, Pages};
 use rustix::{
     fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create},
     io::{Errno, pread, pwrite, retry_on_intr},
 };
-
-use crate::{error::is_full, fork::ForkGuard, own_fd::OwnFd};
 
 /// The memory of an object: a memfd.
 #[derive(Debug)]
@@ -22,7 +21,7 @@ pub struct UffdObject {
 }
 
 impl UffdObject {
-    pub(super) fn new(
+    pub(crate) fn new(
         number: u64,
         pages: Pages,
         page_size: usize,
@@ -36,7 +35,7 @@ impl UffdObject {
     }
 
     /// A number that no other object of the machine has.
-    pub(super) const fn number(&self) -> u64 {
+    pub(crate) const fn number(&self) -> u64 {
         self.number
     }
 
@@ -45,12 +44,12 @@ impl UffdObject {
         self.file.get().ok_or(Errno::BADF)
     }
 
-    pub(super) fn resize(&self, pages: Pages) -> Result<(), Errno> {
+    pub(crate) fn resize(&self, pages: Pages) -> Result<(), Errno> {
         let size = pages.0.checked_mul(self.page_size as u64).ok_or(Errno::FBIG)?;
         retry_on_intr(|| ftruncate(self.file()?, size))
     }
 
-    pub(super) fn fill(&self, page: ObjectPage, from: &[u8]) -> Result<(), Errno> {
+    pub(crate) fn fill(&self, page: ObjectPage, from: &[u8]) -> Result<(), Errno> {
         let (mut at, mut rest) = (self.offset(page)?, from);
         while !rest.is_empty() {
             let written = retry_on_intr(|| pwrite(self.file()?, rest, at))?;
@@ -60,7 +59,7 @@ impl UffdObject {
         Ok(())
     }
 
-    pub(super) fn copy_out(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), Errno> {
+    pub(crate) fn copy_out(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), Errno> {
         let (mut at, mut done) = (self.offset(page)?, 0);
         while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
             // The memfd ends before: the page has no memory.
@@ -75,19 +74,19 @@ impl UffdObject {
     }
 
     /// Takes the page's memory away, and every translation to it with it.
-    pub(super) fn punch(&self, page: ObjectPage) -> Result<(), Errno> {
+    pub(crate) fn punch(&self, page: ObjectPage) -> Result<(), Errno> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let (at, len) = (self.offset(page)?, self.page_size as u64);
         retry_on_intr(|| fallocate(self.file()?, flags, at, len))
     }
 
-    pub(super) fn offset(&self, page: ObjectPage) -> Result<u64, Errno> {
+    pub(crate) fn offset(&self, page: ObjectPage) -> Result<u64, Errno> {
         page.number().checked_mul(self.page_size as u64).ok_or(Errno::FBIG)
     }
 }
 
 /// What the memory manager is told of an error.
-pub(super) fn mmu_error(errno: Errno) -> MmuError {
+pub(crate) fn mmu_error(errno: Errno) -> MmuError {
     if is_full(errno) {
         return MmuError::NoMemory;
     }

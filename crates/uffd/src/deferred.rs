@@ -24,16 +24,16 @@ use rustix::{
     io::Errno,
 };
 
-use super::space::Reservation;
+use crate::reservation::Reservation;
 
 /// A fault that was put off is told again after this time.
 const PAUSE: Duration = Duration::from_millis(1);
 /// For so long a page that could not be served gives SIGBUS. Then the next access tries again.
-pub(super) const FAILURE_LASTS: Duration = Duration::from_millis(100);
+pub(crate) const FAILURE_LASTS: Duration = Duration::from_millis(100);
 
 /// What is to be done for a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Duty {
+pub(crate) enum Duty {
     /// Who waits there tries again.
     Wake,
     /// A poisoned page is only missing again.
@@ -50,19 +50,19 @@ struct Entry {
 }
 
 #[derive(Debug)]
-pub(super) struct Later {
+pub(crate) struct Later {
     entries: Mutex<Vec<Entry>>,
     nudge: OwnedFd,
     stopped: AtomicBool,
 }
 
 impl Later {
-    pub(super) fn new() -> Result<Self, Errno> {
+    pub(crate) fn new() -> Result<Self, Errno> {
         let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { entries: Mutex::new(Vec::new()), nudge, stopped: AtomicBool::new(false) })
     }
 
-    pub(super) fn add(&self, reservation: Weak<Reservation>, at: VirtualPage, duty: Duty) {
+    pub(crate) fn add(&self, reservation: Weak<Reservation>, at: VirtualPage, duty: Duty) {
         let pause = if duty == Duty::Wake { PAUSE } else { FAILURE_LASTS };
         let entry = Entry { due: Instant::now() + pause, reservation, at, duty };
         self.entries.lock().push(entry);
@@ -70,23 +70,23 @@ impl Later {
     }
 
     /// The thread that reads faults is to end.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         // Release: pairs with the load in `is_stopped`; the write to the descriptor orders them as well.
         self.stopped.store(true, Ordering::Release);
         self.interrupt();
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
 
     /// Readable when there is something new.
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.nudge.as_fd()
     }
 
     /// Does what is due, and says how long it is until something else is.
-    pub(super) fn work(&self) -> Option<Duration> {
+    pub(crate) fn work(&self) -> Option<Duration> {
         let _ = rustix::io::read(&self.nudge, &mut [0; 8]);
         let now = Instant::now();
         let due: Vec<Entry> =
