@@ -11,6 +11,12 @@ use std::{
 
 const ROLE: &str = "COMMONHOLD_TEST_ROLE";
 
+/// The name of `the_role_of_a_child` on the test program's command line. Another name would run no test, which succeeds.
+fn role_test() -> String {
+    let (_crate, module) = module_path!().split_once("::").unwrap();
+    format!("{module}::the_role_of_a_child")
+}
+
 /// The test program again, in a role.
 pub(super) struct ScriptedProcess {
     child: Child,
@@ -20,7 +26,7 @@ pub(super) struct ScriptedProcess {
 impl ScriptedProcess {
     pub(super) fn play(role: &str) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "tests::scripted_process::the_role_of_a_child", "--nocapture"])
+            .args(["--exact", &role_test(), "--nocapture"])
             .env(ROLE, role)
             .stdout(Stdio::piped())
             .spawn()
