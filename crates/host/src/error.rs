@@ -1,4 +1,11 @@
 //! Why the operating system did not give what was asked.
+//!
+//! # What it owns
+//! The errors of this crate and their messages: of files and calls here, of memory of devices in `device.rs`. A message
+//! says what to do where that is not obvious.
+//!
+//! # What it does not do
+//! It decides nothing. The ports have errors of their own (`MediumError` of `commonhold-space`).
 
 use std::{
     error::Error,
@@ -6,14 +13,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod device;
+
 use rustix::io::Errno;
 
 use crate::{
-    holder::LockHolder,
-    refusal::DeviceError,
-    rights::{Denied, Rights},
+    liveness::LockHolder,
+    memory::{Denied, Rights},
     shown,
 };
+
+pub use device::DeviceError;
 
 /// Why a window could not be had, made or removed.
 #[derive(Debug)]
@@ -103,9 +113,16 @@ impl HostError {
     }
 }
 
-/// Whether an error number means that there is no memory or no room.
-pub(crate) fn is_full(errno: Errno) -> bool {
+/// Whether an error number means that there is no memory or no room: `ENOSPC`, `EDQUOT` or `ENOMEM`.
+#[must_use]
+pub fn is_full(errno: Errno) -> bool {
     matches!(errno, Errno::NOSPC | Errno::DQUOT | Errno::NOMEM)
+}
+
+impl From<DeviceError> for HostError {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(error)
+    }
 }
 
 impl fmt::Display for HostError {

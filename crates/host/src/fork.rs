@@ -26,7 +26,7 @@ use rustix::{
     mm::{self, Advice, MapFlags, ProtFlags},
 };
 
-use crate::{death_word, own_fd};
+use crate::{liveness, own_fd};
 
 const PAGE: usize = 4096;
 
@@ -140,5 +140,5 @@ extern "C" fn in_child() {
         word.store(0, Ordering::Relaxed);
     }
     own_fd::close_in_child();
-    death_word::forget_in_child();
+    liveness::forget_in_child();
 }

@@ -1,99 +1,56 @@
 //! What Linux gives Commonhold: memory by name, a place to sleep, proof of death.
 //!
 //! # What it owns
-//! Everything that needs an operating system: [`Url`]s and what they name, mappings, the memory behind
-//! them, futexes, the evidence that a process lives, and noticing that a process is a forked child.
-//! With `commonhold-window`, it is where `unsafe` is allowed.
+//! Everything that needs an operating system, in four folders: `memory` ([`Url`]s and what they name, mappings, the memory
+//! behind them), `liveness` (the evidence that a process lives, and the words by which the kernel tells of a thread's
+//! death), `wait` (futexes, and looking again), `error`. At the root is what all of them use: `platform` puts them
+//! together, `fork` notices that a process is a forked child, `own_fd` keeps descriptors from it, `ofd_lock` locks bytes
+//! of files. With `commonhold-window` and `commonhold-uffd`, it is where `unsafe` is allowed.
 //!
 //! # Invariants
-//! 1. A name means a finished space or nothing (`file.rs`), and is taken away only while nobody comes by it
-//!    (`gate.rs`).
+//! 1. A name means a finished space or nothing (`memory/file.rs`), and is taken away only while nobody comes by it
+//!    (`memory/gate.rs`).
 //! 2. Memory is committed before it is touched, so a full file system is an error, not a signal
-//!    (`medium.rs`); and what cannot be had is refused before any of it is taken (`room.rs`).
-//! 3. `Dead` is said on proof, or when a lease has run out where no proof can be had (`witness.rs`).
+//!    (`memory/fallocate.rs`); and what cannot be had is refused before any of it is taken (`memory/room.rs`).
+//! 3. `Dead` is said on proof, or when a lease has run out where no proof can be had (`liveness/witness.rs`).
 //! 4. What a process has is not its forked child's: neither mappings nor descriptors nor locks
 //!    (`fork.rs`).
-//! 5. In memory of devices no lock is offered that the memory could not keep (`probe.rs`).
+//! 5. In memory of devices no lock is offered that the memory could not keep (`memory/probe.rs`).
 //! 6. A futex is used only where a wake reaches everybody of this kernel who can map the window, and no
-//!    wake is relied on while peers of other kernels are attached (`park.rs`).
+//!    wake is relied on while peers of other kernels are attached (`wait/park.rs`).
 //!
 //! # What it does not do
-//! It gives no meaning to any byte of a window but the magic number and the probe word, and takes no
-//! lock in one.
+//! It gives no meaning to any byte of a window but the magic number, the probe word and the bell, the word by which the
+//! kernel tells of a process's death; and it takes no lock in one. It has no part in the memory manager: `commonhold-uffd` is its machine.
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
 
-mod bell;
-mod cgroup;
-mod death_word;
-mod device;
-mod emulation;
 mod error;
-mod file;
-mod file_pager;
 mod fork;
-mod gate;
-mod glance;
-mod heart;
-mod holder;
-mod kind;
-mod map;
-mod medium;
-mod mem;
-mod name;
-mod ofd;
+mod liveness;
+mod memory;
+mod ofd_lock;
 mod own_fd;
-mod park;
-mod pci;
-mod peek;
-mod place;
 mod platform;
-mod poll;
-mod priority;
-mod probe;
-mod process;
 #[cfg(feature = "bench-peers")]
 pub mod pthread;
-mod refusal;
-mod resident;
-mod rights;
-mod room;
-#[cfg(test)]
-mod scratch;
-mod shm;
-mod silence;
-mod spin;
-mod stopped;
-#[cfg(test)]
-mod tests;
-mod touch;
-mod uffd;
-mod url;
-mod witness;
+mod random;
+mod wait;
 
-pub use error::{CreateError, HostError};
-pub use file_pager::FilePager;
+pub use error::{CreateError, DeviceError, HostError, is_full};
 pub use fork::ForkGuard;
-pub use gate::{ExclusiveGate, FileLock, SharedGate};
-pub use heart::{Heart, Setup};
-pub use holder::LockHolder;
-pub use kind::{FileSystem, MemoryKind};
-pub use map::{MappedWindow, ReadOnlyMap};
-pub use mem::physical_memory;
-pub use pci::{PciDevice, pci_devices};
-pub use peek::Peek;
-pub use place::{NewWindow, create, enter, is_blank, open, path_of, peek, replace, seize};
-pub use platform::{LinuxPlatform, thread_id, unix_ms};
-pub use priority::Priority;
-pub use probe::{Cache, Cost, Memory};
-pub use process::parent_of;
-pub use refusal::DeviceError;
-pub use rights::{Denied, Owners, Rights};
-pub use room::{Supply, supply_in};
-pub use shm::shm_directory;
-pub use stopped::is_stopped;
-pub use uffd::{PagedSpace, Paging, PagingError, UffdMmu, UffdObject, UffdSpace, UserfaultError};
-pub use url::{PciAddress, Url, UrlError};
+pub use liveness::{Heart, LockHolder, Priority, Setup, is_stopped, parent_of, thread_id};
+pub use memory::{
+    Cache, Cost, Denied, ExclusiveGate, FileLock, FileSystem, MappedWindow, Memory, MemoryKind,
+    NewWindow, Owners, PciAddress, PciDevice, Peek, ReadOnlyMap, Rights, SharedGate, Supply, Url,
+    UrlError, create, enter, is_blank, open, path_of, pci_devices, peek, physical_memory, replace,
+    seize, shm_directory, supply_in,
+};
+pub use own_fd::OwnFd;
+pub use platform::LinuxPlatform;
+use random::random;
+pub use random::random_u128;
+pub use wait::unix_ms;
 
 /// A path, for messages.
 #[must_use]
@@ -102,19 +59,18 @@ pub fn shown(path: &std::path::Path) -> commonhold_layout::Shown<'_> {
     commonhold_layout::Shown::of_bytes(path.as_os_str().as_bytes())
 }
 
-/// A random number of the kernel: for the identity of a new space.
-///
-/// # Errors
-/// [`HostError`] of `getrandom`.
-pub fn random_u128() -> Result<u128, HostError> {
-    random()
-        .map_err(|errno| HostError::call("getrandom", std::path::Path::new("/dev/urandom"), errno))
-}
+#[cfg(test)]
+use tests::scratch;
 
-fn random() -> Result<u128, rustix::io::Errno> {
-    let mut bytes = [0_u8; 16];
-    let flags = rustix::rand::GetRandomFlags::empty();
-    // Up to 256 bytes are given whole.
-    rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut bytes, flags))?;
-    Ok(u128::from_le_bytes(bytes))
+/// Tests that need processes of their own, deaths, forks and limits; and what the tests of the files share.
+#[cfg(test)]
+mod tests {
+    mod death;
+    mod fork;
+    mod medium;
+    pub(crate) mod scratch;
+    mod scripted_process;
+    // With musl there is no list by which the kernel could be told of a word (`death_word.rs`).
+    #[cfg(not(target_env = "musl"))]
+    mod words;
 }

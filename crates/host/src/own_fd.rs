@@ -123,7 +123,7 @@ pub(crate) fn close_in_child() {
 /// In a child that was made without `fork` handlers (raw `clone`), it stays open and is never closed:
 /// its number may belong to somebody else there.
 #[derive(Debug)]
-pub(crate) struct OwnFd {
+pub struct OwnFd {
     entry: &'static Entry,
     guard: ForkGuard,
     /// Where the file can be opened again, should the descriptor be gone.
@@ -135,7 +135,7 @@ impl OwnFd {
     ///
     /// # Errors
     /// `EMFILE` if the table is full, and those of `fstat`.
-    pub(crate) fn new(descriptor: OwnedFd, guard: ForkGuard) -> Result<Self, Errno> {
+    pub fn new(descriptor: OwnedFd, guard: ForkGuard) -> Result<Self, Errno> {
         let file = FileId::of_raw(descriptor.as_raw_fd()).ok_or(Errno::BADF)?;
         let entry = Entry::take(descriptor.as_raw_fd(), file).ok_or(Errno::MFILE)?;
         // The entry closes it from now on.
@@ -150,7 +150,8 @@ impl OwnFd {
 
     /// The descriptor, as it was opened; `None` in a forked child, where it is closed. For descriptors that are used
     /// so often that a look at each use would cost too much.
-    pub(crate) fn get(&self) -> Option<BorrowedFd<'_>> {
+    #[must_use]
+    pub fn get(&self) -> Option<BorrowedFd<'_>> {
         if self.guard.is_forked_child() {
             return None;
         }

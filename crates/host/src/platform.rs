@@ -2,10 +2,8 @@
 //!
 //! # What it owns
 //! One window, one way of waiting for its words, and the evidence of one process: everything that one
-//! attachment to one space needs. It is made of the parts in `map.rs`, `park.rs` and `witness.rs`, and
+//! attachment to one space needs. It is made of `MappedWindow`, `Waiting`, `Evidences` and `DeathWords`, and
 //! adds nothing to them.
-
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use commonhold_layout::{Evidence, Extent, Offset, PeerId};
 use commonhold_space::{
@@ -15,8 +13,11 @@ use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::{Window, atomic::AtomicU64};
 
 use crate::{
-    ForkGuard, death_word::DeathWords, error::HostError, map::MappedWindow, park::Waiting,
-    witness::Evidences,
+    error::HostError,
+    fork::ForkGuard,
+    liveness::{DeathWords, Evidences},
+    memory::MappedWindow,
+    wait::{Waiting, unix_ms},
 };
 
 /// Everything that a space needs from Linux.
@@ -227,17 +228,4 @@ impl Platform for LinuxPlatform {
     fn wait_for_any(&self, words: &[(&AtomicU64, u64)], until: u64) {
         self.waiting.wait_for_any(words, until);
     }
-}
-
-/// Milliseconds of Unix time.
-#[must_use]
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The id of the calling thread in its own PID namespace.
-#[must_use]
-pub fn thread_id() -> u32 {
-    u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(1)
 }

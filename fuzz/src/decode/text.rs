@@ -11,7 +11,7 @@ use commonhold_layout::{Name, PeerName};
 mod units;
 
 /// That of URLs alone: the crate that has it would bring mappings and threads along, to be built anew each time.
-#[path = "../../../crates/host/src/url.rs"]
+#[path = "../../../crates/host/src/memory/url.rs"]
 #[allow(
     dead_code,
     unreachable_pub,

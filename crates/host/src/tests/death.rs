@@ -1,11 +1,13 @@
 //! What is concluded from evidence, with real deaths.
 
-use super::*;
-use crate::{ofd, scratch::Scratch};
-use commonhold_layout::BootId;
+use super::{fork, scripted_process::*};
+use crate::{LinuxPlatform, ofd_lock, scratch::Scratch};
+use commonhold_layout::{Bell, BootId, Evidence};
+use commonhold_space::{Deposit, Identity, PeerRecord, Witness};
 use commonhold_sync::Verdict;
 use std::{
     os::fd::AsFd,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -243,7 +245,7 @@ fn a_peer_of_another_kernel_is_judged_by_its_heart_alone() {
 /// Locks bytes of a file as who may only read it can.
 fn reader(path: &std::path::Path) -> std::fs::File {
     let reader = std::fs::File::open(path).unwrap();
-    assert!(ofd::try_share(reader.as_fd(), ofd::LockByte::of_peer(SLOT)).unwrap());
+    assert!(ofd_lock::try_share(reader.as_fd(), ofd_lock::LockByte::of_peer(SLOT)).unwrap());
     reader
 }
 
@@ -285,7 +287,7 @@ fn evidence_beside_readers_is_proof_when_it_is_gone_and_becomes_exclusive_when_t
     living.renew_evidence();
     assert_eq!(observer.verdict(&peer, false, 0), Verdict::Alive);
     let late = std::fs::File::open(&path).unwrap();
-    assert!(!ofd::try_share(late.as_fd(), ofd::LockByte::of_peer(SLOT)).unwrap());
+    assert!(!ofd_lock::try_share(late.as_fd(), ofd_lock::LockByte::of_peer(SLOT)).unwrap());
     drop(living);
     assert_eq!(observer.verdict(&peer, false, 0), Verdict::Dead);
 }

@@ -1,12 +1,17 @@
 //! What is left to a forked child: nothing, and that it knows.
 
-use super::*;
-use crate::{ForkGuard, scratch::Scratch};
-use commonhold_layout::Extent;
-use commonhold_space::{Medium, MediumError};
+use super::scripted_process::*;
+use crate::{ForkGuard, LinuxPlatform, scratch::Scratch};
+use commonhold_layout::{Evidence, Extent};
+use commonhold_space::{Deposit, Medium, MediumError, Witness};
 use commonhold_sync::Verdict;
 use rustix::process::{Pid, Signal, getpid, kill_process, test_kill_process, waitpid};
-use std::{fs::File, os::fd::AsRawFd};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::fd::AsRawFd,
+    path::Path,
+};
 
 /// How a process is made.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +126,7 @@ fn child_drops(platform: LinuxPlatform, base: *mut libc::c_void, scratch: &Path)
 
 pub(super) fn drop_in_a_child(path: &Path) {
     let mut platform = Some(hold(path));
-    let observer = super::platform(path);
+    let observer = super::scripted_process::platform(path);
     let me = platform.as_ref().unwrap().identity();
     let window = platform.as_ref().unwrap().mapped().window();
     let base = window.pointer(Extent::EMPTY).unwrap().as_ptr().cast();

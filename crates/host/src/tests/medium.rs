@@ -1,16 +1,24 @@
 //! Memory that runs out, and where spaces are.
 
-use super::*;
+use super::scripted_process::*;
 use crate::{
-    CreateError, MemoryKind, NewWindow, Owners, Url, create, peek, replace, scratch::Scratch, seize,
+    CreateError, HostError, LinuxPlatform, MemoryKind, NewWindow, Owners, Url, create,
+    memory::Place, peek, replace, scratch::Scratch, seize,
 };
-use commonhold_layout::{Extent, Offset};
-use commonhold_space::{Medium, MediumError, Touch};
+use commonhold_layout::{Evidence, Extent, Offset};
+use commonhold_space::{Deposit, Medium, MediumError, Touch, Witness};
 use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::{Resource, Rlimit, setrlimit},
 };
-use std::{ffi::CString, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{
+    env,
+    ffi::CString,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 /// A file system of its own, for one test.
 struct Mounted {
@@ -181,7 +189,7 @@ fn shm_spaces_can_lie_in_another_directory() {
     let scratch = Scratch::new();
     let program = env::current_exe().unwrap();
     let status = Command::new(program)
-        .args(["--exact", "tests::the_role_of_a_child", "--nocapture"])
+        .args(["--exact", &role_test(), "--nocapture"])
         .env(ROLE, "shm")
         .env(PATH, "unused")
         .env("COMMONHOLD_SHM_DIR", scratch.path(""))

@@ -1,11 +1,12 @@
 //! Life words that the kernel marks, with real threads.
 
-use super::*;
-use crate::scratch::Scratch;
-use commonhold_layout::{Extent, Offset, ThreadLife};
-use commonhold_space::Medium;
+use super::scripted_process::*;
+use crate::{LinuxPlatform, scratch::Scratch};
+use commonhold_layout::{Evidence, Extent, Offset, ThreadLife};
+use commonhold_space::{Medium, Witness};
 use commonhold_window::atomic::Ordering;
 use std::{
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},

@@ -1,0 +1,260 @@
+//! Why memory of a device cannot be a window, and what to do about it.
+
+use std::{error::Error, fmt, io, path::PathBuf};
+
+use crate::{memory::PciAddress, shown};
+
+/// Why memory of a device cannot be a window.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// There is no ivshmem device.
+    PciNone {
+        /// Where it was looked for.
+        devices: PathBuf,
+    },
+    /// There is no device at the address.
+    PciAbsent {
+        /// The address asked for.
+        address: PciAddress,
+        /// Where it was looked for.
+        devices: PathBuf,
+    },
+    /// The device at the address is not ivshmem.
+    PciOther {
+        /// The address asked for.
+        address: PciAddress,
+        /// What is there: vendor.
+        vendor: u32,
+        /// What is there: device.
+        device: u32,
+    },
+    /// There are several devices to choose from.
+    PciSeveral {
+        /// All of them.
+        addresses: Vec<PciAddress>,
+    },
+    /// The device has no memory to share.
+    PciWithoutMemory {
+        /// Which device.
+        address: PciAddress,
+    },
+    /// The device does not answer to its addresses, and could not be told to.
+    PciDisabled {
+        /// Which device.
+        address: PciAddress,
+        /// Where it would be told.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// This user may not open it.
+    Denied {
+        /// What.
+        path: PathBuf,
+        /// What the call said.
+        source: io::Error,
+    },
+    /// There is no device for physical memory.
+    NoDevice {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A range of physical memory is not made of whole pages.
+    Misaligned {
+        /// Its first byte.
+        base: u64,
+        /// Its bytes.
+        size: u64,
+        /// Bytes of a page.
+        page: u64,
+    },
+    /// The kernel uses the range as its own memory.
+    SystemRam {
+        /// The range asked for: its first byte.
+        base: u64,
+        /// The range asked for: its bytes.
+        size: u64,
+        /// First byte of the kernel's.
+        first: u64,
+        /// Last byte of the kernel's.
+        last: u64,
+    },
+    /// The kernel does not let the range be mapped.
+    Forbidden {
+        /// Its first byte.
+        base: u64,
+        /// Its bytes.
+        size: u64,
+        /// What the call said.
+        source: io::Error,
+    },
+    /// One atomic operation there ends the process that does it.
+    Kills {
+        /// By this signal.
+        signal: i32,
+    },
+    /// It reads as ones only, as memory does that nothing answers for.
+    AllOnes,
+    /// It does not keep what is written.
+    KeepsNothing,
+    /// Atomic additions of two threads got lost.
+    NotAtomic {
+        /// How many.
+        lost: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// This machine is emulated, and has one processor: its atomics are none towards others.
+    EmulatedAlone,
+    /// This machine is emulated, and its processors in one thread: its atomics are none towards
+    /// others.
+    EmulatedInTurn,
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PciNone { .. }
+            | Self::PciAbsent { .. }
+            | Self::PciOther { .. }
+            | Self::PciSeveral { .. }
+            | Self::PciWithoutMemory { .. }
+            | Self::PciDisabled { .. } => self.fmt_device(f),
+            Self::Denied { .. }
+            | Self::NoDevice { .. }
+            | Self::Misaligned { .. }
+            | Self::SystemRam { .. }
+            | Self::Forbidden { .. } => self.fmt_access(f),
+            _ => self.fmt_memory(f),
+        }
+    }
+}
+
+impl DeviceError {
+    /// Which device was meant, and what is wrong with it.
+    fn fmt_device(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PciNone { devices } => write!(
+                f,
+                "no ivshmem device (1af4:1110) in {}; look with `lspci -d 1af4:1110`; QEMU has one by \
+                 -object memory-backend-file,id=m,share=on,mem-path=FILE,size=SIZE \
+                 -device ivshmem-plain,memdev=m",
+                shown(devices)
+            ),
+            Self::PciAbsent { address, devices } => write!(
+                f,
+                "no device {address} in {}; `lspci -D -d 1af4:1110` lists those that can be used",
+                shown(devices)
+            ),
+            Self::PciOther { address, vendor, device } => write!(
+                f,
+                "the device {address} is {vendor:04x}:{device:04x}, and only ivshmem (1af4:1110) is \
+                 used; `lspci -D -d 1af4:1110` lists those"
+            ),
+            Self::PciSeveral { addresses } => {
+                f.write_str("several ivshmem devices: choose one of")?;
+                for (index, address) in addresses.iter().enumerate() {
+                    write!(f, "{} pci:{address}", if index == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+            Self::PciWithoutMemory { address } => write!(
+                f,
+                "the device {address} has no memory in BAR 2: the firmware placed none (is the size a \
+                 power of two?), or the server of ivshmem-doorbell has sent none"
+            ),
+            Self::PciDisabled { address, path, source } => write!(
+                f,
+                "the device {address} does not answer to its addresses, and writing 1 to {} failed: \
+                 {source}; do that as root",
+                shown(path)
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why it could not be opened or mapped.
+    fn fmt_access(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied { path, source } => write!(
+                f,
+                "{}: {source}; run as root, or give this user read and write access to it (chmod, or a \
+                 udev rule); /dev/mem wants CAP_SYS_RAWIO besides",
+                shown(path)
+            ),
+            Self::NoDevice { path } => write!(
+                f,
+                "{} does not exist: the kernel was built without CONFIG_DEVMEM, or this is a container \
+                 that was not given it (--device=/dev/mem)",
+                shown(path)
+            ),
+            Self::Misaligned { base, size, page } => write!(
+                f,
+                "mem:{base:#x}+{size:#x} is not made of whole pages: base and size must be multiples \
+                 of {page:#x}"
+            ),
+            Self::SystemRam { base, size, first, last } => write!(
+                f,
+                "mem:{base:#x}+{size:#x} touches {first:#x}-{last:#x}, which the kernel uses as its own \
+                 memory (System RAM in /proc/iomem); keep it away from the kernel at boot: mem= or \
+                 memmap=SIZE$BASE on x86, reserved-memory with no-map in a device tree"
+            ),
+            Self::Forbidden { base, size, source } => write!(
+                f,
+                "the kernel does not let mem:{base:#x}+{size:#x} be mapped: {source}; either it was \
+                 built with STRICT_DEVMEM and the range is its own memory, or a driver has claimed the \
+                 range (see /proc/iomem, and unbind it), or the kernel is locked down, or the process \
+                 is not root"
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the probe of the memory says, in words.
+    fn fmt_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kills { signal } => write!(
+                f,
+                "an atomic operation in this memory ends the process (signal {signal}), so no lock can \
+                 live there: on x86 boot with split_lock_detect=warn, on Arm the memory must be mapped \
+                 as normal memory; if the memory is shorter than its device says, make it longer"
+            ),
+            Self::AllOnes => f.write_str(
+                "the memory reads as ones only: the device is gone, does not answer to its addresses \
+                 (`enable` in its directory in sysfs), or the range belongs to nothing; if it is \
+                 ordinary memory that was never formatted, `space format --force` formats it",
+            ),
+            Self::KeepsNothing => f.write_str(
+                "the memory does not keep what is written: it is read-only, or nothing is there; is it \
+                 the right address, and shared for writing (QEMU: share=on)?",
+            ),
+            Self::NotAtomic { lost, of } => write!(
+                f,
+                "{lost} of {of} atomic additions were lost in this memory, so no lock can live there: a \
+                 hypervisor emulates the access (is the memory mapped into the guest directly?), or \
+                 another machine that adds at the same time is emulated with one processor"
+            ),
+            Self::EmulatedAlone => f.write_str(
+                "this machine is emulated by QEMU (TCG) with one processor, and then its atomics are \
+                 none towards others; use KVM, or -smp 2 -accel tcg,thread=multi",
+            ),
+            Self::EmulatedInTurn => f.write_str(
+                "this machine is emulated by QEMU (TCG) in one thread, and then its atomics are none \
+                 towards others; use KVM, or -smp 2 -accel tcg,thread=multi",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Error for DeviceError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::PciDisabled { source, .. }
+            | Self::Denied { source, .. }
+            | Self::Forbidden { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

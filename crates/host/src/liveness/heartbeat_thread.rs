@@ -1,0 +1,219 @@
+//! A thread that does a small thing again and again, and disturbs nobody.
+//!
+//! # What it owns
+//! The thread. [`quiet`](Heart::quiet) has it do nothing more, dropping the [`Heart`] ends it; both wait for that.
+//!
+//! # Invariants
+//! 1. The thread takes no signals: those of the process go to the threads of the program, which may be
+//!    waiting for them.
+//! 2. After the drop nothing that the thread was given is in use any more.
+//! 3. In a forked child there is no such thread, and nothing is waited for.
+//! 4. What the thread keeps in a descriptor table of its own it keeps until it ends: also while it is quiet.
+
+use std::{
+    convert::Infallible,
+    io, mem, ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use commonhold_layout::Bell;
+use commonhold_window::atomic::AtomicU64;
+
+use super::{priority::Priority, process::thread_id, robust_list::Hung};
+use crate::fork::ForkGuard;
+
+/// Enough for reading `/proc`, and little to reserve.
+const STACK: usize = 256 << 10;
+
+/// A thread that calls something again and again.
+#[derive(Debug)]
+pub struct Heart {
+    orders: Arc<Orders>,
+    thread: Option<JoinHandle<()>>,
+    guard: ForkGuard,
+}
+
+/// What the thread is to do.
+#[derive(Debug, Default)]
+struct Orders {
+    be_quiet: AtomicBool,
+    is_quiet: AtomicBool,
+    end: AtomicBool,
+}
+
+/// What the thread does first, with what it keeps.
+#[derive(Debug)]
+pub struct Setup<K> {
+    /// The word of the bell that is to be rung if the process ends, if there is one.
+    pub bell: fn(&K) -> Option<&AtomicU64>,
+    /// Takes the evidence of the process over, in a descriptor table that is the thread's own, and says whether
+    /// it could.
+    pub keep_evidence: fn(&K) -> bool,
+    /// Lets it go, if it has it: the last thing that the thread does.
+    pub let_go: fn(&K),
+}
+
+impl Heart {
+    /// Starts a thread that calls `beat` after `first`, and then whenever the time is over that the last
+    /// call gave back, with the priority that it gave back. Until it is quiet, its bell is hung.
+    ///
+    /// # Errors
+    /// That of starting a thread, or of `pthread_atfork`.
+    pub fn start<K: Send + 'static>(
+        first: (Duration, Priority),
+        keeper: K,
+        setup: Setup<K>,
+        beat: impl Fn(&K) -> (Duration, Priority) + Send + 'static,
+    ) -> io::Result<Self> {
+        let guard = ForkGuard::made_here()?;
+        let orders = Arc::new(Orders::default());
+        let ordered = Arc::clone(&orders);
+        let (hangs, hung) = mpsc::channel::<Infallible>();
+        let starter = thread::current();
+        let body = move || {
+            let bell = Bell::of_thread(thread_id());
+            let keeps = (setup.keep_evidence)(&keeper);
+            let bell = if keeps { bell.keeping_evidence() } else { bell };
+            // Without a bell others look for evidence from time to time.
+            let hung = (setup.bell)(&keeper).and_then(|word| Hung::at(word, bell).ok());
+            drop(hangs);
+            let (mut pause, mut priority) = first;
+            if priority == Priority::Idle {
+                priority.take();
+            }
+            loop {
+                thread::park_timeout(pause);
+                // Acquire: pairs with the Release in `quiet`.
+                if ordered.be_quiet.load(Ordering::Acquire) {
+                    break;
+                }
+                let (next, wanted) = beat(&keeper);
+                pause = next;
+                if wanted != priority {
+                    priority = wanted;
+                    priority.take();
+                }
+            }
+            drop(hung);
+            // Release: pairs with the Acquire in `quiet`.
+            ordered.is_quiet.store(true, Ordering::Release);
+            starter.unpark();
+            // Acquire: pairs with the Release of the drop.
+            while !ordered.end.load(Ordering::Acquire) {
+                thread::park();
+            }
+            (setup.let_go)(&keeper);
+        };
+        let builder = thread::Builder::new().name("commonhold-heart".into()).stack_size(STACK);
+        // The new thread inherits the mask, so there is no moment in which it could take a signal.
+        let mask = SignalMask::block_all();
+        let thread = builder.spawn(body);
+        drop(mask);
+        let thread = thread?;
+        // The bell is there before anybody can wait for this process: ends by the drop of the other end.
+        let _ = hung.recv();
+        Ok(Self { orders, thread: Some(thread), guard })
+    }
+
+    /// Has the thread take its bell down and do nothing more; what it keeps of the process's evidence stays.
+    pub fn quiet(&mut self) {
+        let Some(thread) = self.thread.as_ref().filter(|_| !self.guard.is_forked_child()) else {
+            return;
+        };
+        self.orders.be_quiet.store(true, Ordering::Release);
+        thread.thread().unpark();
+        // It answers at once, unless it is at work; whoever it unparks may be another.
+        while !self.orders.is_quiet.load(Ordering::Acquire) && !thread.is_finished() {
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.quiet();
+        let Some(thread) = self.thread.take() else { return };
+        if self.guard.is_forked_child() {
+            // Neither to be joined nor to be detached: it was the parent's.
+            mem::forget(thread);
+            return;
+        }
+        self.orders.end.store(true, Ordering::Release);
+        thread.thread().unpark();
+        // An error would be a panic of the thread, which has been reported.
+        let _ = thread.join();
+    }
+}
+
+/// The signal mask that this thread had, to be set again.
+struct SignalMask(libc::sigset_t);
+
+impl SignalMask {
+    fn block_all() -> Self {
+        // SAFETY: `zeroed` wants a type for which zeros are a value: a set of signals is bits.
+        let mut all: libc::sigset_t = unsafe { mem::zeroed() };
+        let mut before = all;
+        // SAFETY: `sigfillset` wants a set that it may write.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: `pthread_sigmask` wants two sets, or null; it reads the one and writes the other.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+        Self(before)
+    }
+}
+
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        // SAFETY: as in `block_all`; what comes before is asked for by nobody.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: (Duration, Priority) = (Duration::from_secs(3600), Priority::Usual);
+    const SETUP: Setup<()> = Setup { bell: |()| None, keep_evidence: |()| false, let_go: |()| () };
+
+    #[test]
+    fn it_beats_until_it_is_dropped_and_takes_no_signal() {
+        let (sender, beats) = mpsc::channel();
+        let heart = Heart::start((Duration::ZERO, Priority::Usual), (), SETUP, move |()| {
+            // SAFETY: as in `block_all`.
+            let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+            // SAFETY: as in `block_all`, with nothing to set.
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
+            // SAFETY: `sigismember` wants an initialised set.
+            let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
+            sender.send(blocked).unwrap();
+            (Duration::from_millis(1), Priority::Idle)
+        })
+        .unwrap();
+        for _ in 0..3 {
+            assert_eq!(beats.recv().unwrap(), 1);
+        }
+        drop(heart);
+        // The sender is gone with the thread.
+        while beats.try_recv().is_ok() {}
+        assert_eq!(beats.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn starting_one_leaves_the_signals_of_the_program_alone() {
+        let heart = Heart::start(HOUR, (), SETUP, |()| HOUR).unwrap();
+        // SAFETY: as in `block_all`.
+        let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+        // SAFETY: as in `block_all`, with nothing to set.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
+        // SAFETY: `sigismember` wants an initialised set.
+        assert_eq!(unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) }, 0);
+        // An hour is not waited out.
+        drop(heart);
+    }
+}

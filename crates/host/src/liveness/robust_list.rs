@@ -1,0 +1,58 @@
+//! Robust lists: how the kernel is told which words to mark when a thread ends, whatever ends it.
+//!
+//! The kernel keeps for each thread the address of a list of *robust futexes* (set_robust_list(2)). When the thread ends,
+//! the kernel walks that list and looks at one more futex, `list_op_pending`. In each futex that names the thread it sets
+//! `FUTEX_OWNER_DIED`, and it wakes a sleeper.
+//!
+//! # What it owns
+//! What the kernel knows of a thread's list: the structures, and the two calls. Two users:
+//! - `bell.rs`: the heartbeat thread has a list of ours, with one entry, the *bell* of its process.
+//! - `death_word.rs`: each thread that has a slot lets `list_op_pending` of the C library's list point to its *life word*.
+//!
+//! # What it does not do
+//! It gives no meaning to the words: `commonhold_sync` does.
+
+mod bell;
+mod death_word;
+
+use std::{io, mem, ptr, sync::atomic::AtomicUsize};
+
+pub(crate) use bell::Hung;
+pub(crate) use death_word::{DeathWords, forget_in_child};
+
+/// `struct robust_list`: an entry.
+#[derive(Debug)]
+#[repr(C)]
+struct Entry {
+    next: *const Entry,
+}
+
+/// `struct robust_list_head`.
+#[derive(Debug)]
+#[repr(C)]
+struct Head {
+    list: Entry,
+    /// From an entry to its futex, in bytes.
+    futex_offset: libc::c_long,
+    /// An entry that the kernel looks at beside those of the list. Low bit: the futex inherits priority.
+    list_op_pending: AtomicUsize,
+}
+
+/// The list that is registered for the calling thread, and how long its head is.
+fn registered() -> io::Result<(*const Head, libc::size_t)> {
+    let mut head: *const Head = ptr::null();
+    let mut len: libc::size_t = 0;
+    // SAFETY: the call wants a process id (0: this thread) and two places that it may write.
+    let asked = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
+    if asked == 0 { Ok((head, len)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Registers a list for the calling thread, in place of the one before.
+///
+/// # Safety
+/// It stays valid as long as the kernel knows it: until another is registered, or the thread has ended.
+unsafe fn register(head: *const Head) -> io::Result<()> {
+    // SAFETY: the call wants a list that stays valid as long as the kernel knows it, which the caller vouches for.
+    let set = unsafe { libc::syscall(libc::SYS_set_robust_list, head, mem::size_of::<Head>()) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,123 @@
+//! Windows that no file system is behind: memory of a PCI device, or a range of physical memory.
+//!
+//! # What it owns
+//! [`Device`]: the open device of a window, and where the window begins in it.
+//!
+//! # Invariants
+//! 1. The memory is there from the start and never goes away, so a commit does nothing; whatever was
+//!    given back is zero, since nothing else would make it so.
+//! 2. In a forked child it is not mapped, and nothing is written.
+//!
+//! # What it does not do
+//! It finds nothing (`pci.rs`, `physical.rs`) and maps nothing (`mapped_window.rs`).
+
+use std::{
+    os::fd::{BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use commonhold_layout::Extent;
+use commonhold_space::MediumError;
+use commonhold_window::Window;
+use rustix::{
+    fs::{self, Mode, OFlags},
+    io::{Errno, retry_on_intr},
+};
+
+use super::{kind::MemoryKind, mapped_window::MappedWindow};
+use crate::{
+    error::{DeviceError, HostError},
+    fork::ForkGuard,
+    own_fd::OwnFd,
+};
+
+/// Where a window is that no file system is behind.
+#[derive(Debug)]
+pub(crate) struct DevicePlace {
+    /// What is to be mapped.
+    pub(crate) path: PathBuf,
+    /// Where in it the window begins.
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+    pub(crate) kind: MemoryKind,
+}
+
+impl DevicePlace {
+    pub(crate) fn open(&self) -> Result<MappedWindow, HostError> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = retry_on_intr(|| fs::open(&self.path, flags, Mode::empty()))
+            .map_err(|errno| self.failed("open", errno))?;
+        MappedWindow::of_device(file, self)
+    }
+
+    /// What a failed call means here.
+    pub(crate) fn failed(&self, call: &'static str, errno: Errno) -> HostError {
+        match (call, self.kind, errno) {
+            // The kernel forbids it in several ways, and says which in none of them.
+            ("mmap", MemoryKind::Physical { base }, Errno::PERM | Errno::INVAL) => {
+                DeviceError::Forbidden { base, size: self.size, source: errno.into() }.into()
+            }
+            ("open", MemoryKind::Pci { address }, Errno::NOENT) => {
+                DeviceError::PciWithoutMemory { address }.into()
+            }
+            ("open", _, Errno::NOENT | Errno::NXIO | Errno::NODEV) => {
+                DeviceError::NoDevice { path: self.path.clone() }.into()
+            }
+            ("open", _, Errno::ACCESS | Errno::PERM) => {
+                DeviceError::Denied { path: self.path.clone(), source: errno.into() }.into()
+            }
+            _ => HostError::call(call, &self.path, errno),
+        }
+    }
+}
+
+/// An open device as the medium of a window.
+#[derive(Debug)]
+pub(crate) struct Device {
+    file: OwnFd,
+    start: u64,
+    guard: ForkGuard,
+}
+
+impl Device {
+    pub(crate) fn new(file: OwnedFd, start: u64, guard: ForkGuard) -> Result<Self, Errno> {
+        Ok(Self { file: OwnFd::new(file, guard)?, start, guard })
+    }
+
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.get()
+    }
+
+    /// Where in the file the window begins.
+    pub(crate) const fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub(crate) fn commit(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {
+        self.check("commit", window, extent)
+    }
+
+    pub(crate) fn release(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {
+        self.check("release", window, extent)?;
+        window.zero(extent).map_err(|_| failed("release", Errno::INVAL))
+    }
+
+    fn check(
+        &self,
+        call: &'static str,
+        window: &Window,
+        extent: Extent,
+    ) -> Result<(), MediumError> {
+        if extent.end() > window.len() {
+            return Err(failed(call, Errno::INVAL));
+        }
+        if self.guard.is_forked_child() {
+            return Err(failed(call, Errno::BADF));
+        }
+        Ok(())
+    }
+}
+
+fn failed(call: &'static str, errno: Errno) -> MediumError {
+    MediumError::Failed { call, errno: errno.raw_os_error() }
+}

@@ -1,0 +1,475 @@
+//! `file:PATH`, and what every other scheme that ends at a file does too.
+//!
+//! # What it owns
+//! Opening, making, replacing and removing files that hold spaces.
+//!
+//! # Invariants
+//! 1. A name that others can guess never means a half-made space: a file is formatted without a name
+//!    (`O_TMPFILE`), or where that does not exist under a random one, and gets its name last.
+//! 2. If making it fails, no file is left. (Of a process that is killed in the middle, only the file
+//!    with the random name is, on file systems without `O_TMPFILE`.)
+//! 3. A name that means a file is taken away, or given to another file, only by who holds the gate of the
+//!    file alone (`gate.rs`) and has been allowed to. So of two processes that replace the same file, the
+//!    second finds the file of the first.
+//!
+//! # What it does not do
+//! It gives no meaning to the bytes; the caller formats them.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use commonhold_layout::align_up;
+use rustix::{
+    fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat},
+    io::{Errno, retry_on_intr},
+};
+
+use super::{
+    gate::ExclusiveGate,
+    kind::MemoryKind,
+    mapped_window::MappedWindow,
+    name::identity,
+    new_window::NewWindow,
+    peek::Peek,
+    reopen::proc_link,
+    rights::{Denied, Owners, Rights},
+};
+use crate::error::{CreateError, HostError};
+
+/// Where a file is, and how it is to be opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    pub(crate) flags: OFlags,
+    pub(crate) owners: Owners,
+}
+
+/// Of names that all may make, none is followed to somewhere else.
+const A_LINK: &str = "a symbolic link, and links are not followed in a directory that all may write; name what \
+                      it means by file:PATH";
+
+/// A file that has no name yet, or none that anybody looks for.
+#[derive(Debug)]
+enum Draft {
+    Anonymous,
+    Named(TemporaryName),
+}
+
+/// A random name, removed when dropped.
+#[derive(Debug)]
+struct TemporaryName {
+    pub(crate) path: PathBuf,
+}
+
+impl Drop for TemporaryName {
+    fn drop(&mut self) {
+        // After a rename there is nothing, and the name was too random to have been taken again.
+        let _ = fs::unlink(&self.path);
+    }
+}
+
+impl Place {
+    pub(crate) fn of_path(path: &Path) -> Self {
+        Self { path: path.to_owned(), flags: OFlags::empty(), owners: Owners::Trusted }
+    }
+
+    /// The same, for the spaces of others too if these are asked for.
+    pub(crate) fn of_owners(self, owners: Owners) -> Self {
+        Self { owners: owners.or_of_environment(), ..self }
+    }
+
+    pub(crate) fn failed(&self, call: &'static str) -> impl Fn(Errno) -> HostError {
+        move |errno| match errno {
+            Errno::EXIST => HostError::Exists { path: self.path.clone() },
+            Errno::ACCESS | Errno::PERM => self.denied(call, errno),
+            errno => HostError::call(call, &self.path, errno),
+        }
+    }
+
+    /// Says whose rights are in the way: the file's, or the directory's, where names come and go.
+    fn denied(&self, call: &'static str, errno: Errno) -> HostError {
+        let file = self.stat_itself().ok().filter(|_| call == "open");
+        let (object, stat) = match file {
+            Some(stat) => (self.path.clone(), Some(stat)),
+            None => (self.directory().to_owned(), fs::stat(self.directory()).ok()),
+        };
+        let rights = stat.as_ref().map(Rights::new);
+        let (path, source) = (self.path.clone(), errno.into());
+        HostError::Denied(Box::new(Denied { call, path, object, rights, source }))
+    }
+
+    /// Opens what is there, if it is a regular file. All else is not even opened: that alone can do something to a
+    /// device, and wait at a pipe.
+    pub(crate) fn open_as(&self, access: OFlags) -> Result<OwnedFd, HostError> {
+        let Some(stat) = self.stat()? else {
+            let path = self.path.clone();
+            // Anything else that is there now has come since.
+            let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_symlink();
+            return Err(match fs::lstat(&path).is_ok_and(is_link) {
+                true => HostError::NotAWindow { path, found: "a symbolic link to nothing" },
+                false => HostError::NotFound { path },
+            });
+        };
+        self.check_regular(&stat)?;
+        // NONBLOCK: what it has become since may be a pipe, and then the answer is an error and not a long wait.
+        let flags = access | self.flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let file =
+            retry_on_intr(|| fs::open(&self.path, flags, Mode::empty())).map_err(|errno| {
+                match errno {
+                    Errno::NOENT => HostError::NotFound { path: self.path.clone() },
+                    Errno::LOOP => HostError::NotAWindow { path: self.path.clone(), found: A_LINK },
+                    Errno::ISDIR | Errno::NXIO => self.not_a_window(FileType::Unknown),
+                    // Its owner has a lease of it, and is asked to give it up (fcntl(2)).
+                    Errno::AGAIN => HostError::Busy { path: self.path.clone(), holder: None },
+                    errno => self.failed("open")(errno),
+                }
+            })?;
+        let stat = fs::fstat(&file).map_err(self.failed("fstat"))?;
+        self.check_regular(&stat)?;
+        let rights = Rights::new(&stat);
+        if self.owners == Owners::Trusted && !rights.are_trusted() {
+            return Err(HostError::Stranger { path: self.path.clone(), rights });
+        }
+        Ok(file)
+    }
+
+    pub(crate) fn open(&self) -> Result<MappedWindow, HostError> {
+        MappedWindow::of_file(self.open_as(OFlags::RDWR)?, &self.path)
+    }
+
+    pub(crate) fn peek(&self) -> Result<Peek, HostError> {
+        Peek::of_file(self.open_as(OFlags::RDONLY)?.as_fd(), &self.path)
+    }
+
+    /// Whether the path means this file.
+    pub(crate) fn means(&self, file: (u64, u64)) -> Result<bool, HostError> {
+        Ok(self.stat()?.is_some_and(|stat| identity(&stat) == file))
+    }
+
+    fn stat_itself(&self) -> Result<Stat, Errno> {
+        if self.flags.contains(OFlags::NOFOLLOW) {
+            fs::lstat(&self.path)
+        } else {
+            fs::stat(&self.path)
+        }
+    }
+
+    fn stat(&self) -> Result<Option<Stat>, HostError> {
+        match self.stat_itself() {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::LOOP) => {
+                Err(HostError::NotAWindow { path: self.path.clone(), found: "a circle of links" })
+            }
+            Err(errno) => Err(self.failed("stat")(errno)),
+        }
+    }
+
+    fn check_regular(&self, stat: &Stat) -> Result<(), HostError> {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(()),
+            other => Err(self.not_a_window(other)),
+        }
+    }
+
+    fn not_a_window(&self, kind: FileType) -> HostError {
+        let found = match kind {
+            FileType::Directory => "a directory, and no file that can hold a space",
+            FileType::Fifo => "a pipe, and no file that can hold a space",
+            FileType::Socket => "a socket, and no file that can hold a space",
+            FileType::Symlink => A_LINK,
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                "a device, and no file that can hold a space; memory of devices is named by pci: or mem:"
+            }
+            _ => "no regular file",
+        };
+        HostError::NotAWindow { path: self.path.clone(), found }
+    }
+
+    pub(crate) fn create<T, E>(
+        &self,
+        new: NewWindow,
+        format: impl FnOnce(&MappedWindow) -> Result<T, E>,
+    ) -> Result<(MappedWindow, T), CreateError<E>> {
+        // Formatting takes time, and most of those who lose have lost already.
+        if fs::lstat(&self.path).is_ok() {
+            return Err(HostError::Exists { path: self.path.clone() }.into());
+        }
+        let (mapped, draft, made) = self.draft(new, format)?;
+        let file = mapped.file().ok_or(HostError::Forked)?;
+        match draft {
+            Draft::Anonymous => link_open_file(file, &self.path).map_err(self.failed("linkat"))?,
+            Draft::Named(name) => give_name(&name.path, &self.path).map_err(self.failed("link"))?,
+        }
+        Ok((mapped, made))
+    }
+
+    pub(crate) fn replace<T, E>(
+        &self,
+        patience: Duration,
+        new: NewWindow,
+        format: impl FnOnce(&MappedWindow) -> Result<T, E>,
+        allow: impl FnOnce(&ExclusiveGate) -> Result<(), E>,
+    ) -> Result<(MappedWindow, T), CreateError<E>> {
+        if let Some(stat) = self.stat()? {
+            self.check_regular(&stat)?;
+        }
+        // Whole before anybody is kept out: formatting takes time.
+        let (mapped, draft, made) = self.draft(new, format)?;
+        let file = mapped.file().ok_or(HostError::Forked)?;
+        let gate = ExclusiveGate::seize(self.clone(), patience)?;
+        allow(&gate).map_err(CreateError::Format)?;
+        let name = match draft {
+            Draft::Named(name) => name,
+            Draft::Anonymous => {
+                let name = TemporaryName { path: self.random_name()? };
+                link_open_file(file, &name.path).map_err(self.failed("linkat"))?;
+                name
+            }
+        };
+        gate.give_to(&name.path)?;
+        Ok((mapped, made))
+    }
+
+    /// A formatted file with the mode asked, without its name.
+    fn draft<T, E>(
+        &self,
+        new: NewWindow,
+        format: impl FnOnce(&MappedWindow) -> Result<T, E>,
+    ) -> Result<(MappedWindow, Draft, T), CreateError<E>> {
+        let (file, draft) = self.nameless_file()?;
+        let statfs = fs::fstatfs(&file).map_err(self.failed("fstatfs"))?;
+        let page = MemoryKind::of_file(&statfs).page_size();
+        let size =
+            align_up(new.capacity, page).ok_or_else(|| self.failed("ftruncate")(Errno::FBIG))?;
+        retry_on_intr(|| fs::ftruncate(&file, size)).map_err(self.failed("ftruncate"))?;
+        let mapped = MappedWindow::of_file(file, &self.path)?;
+        let made = format(&mapped).map_err(CreateError::Format)?;
+        let file = mapped.file().ok_or(HostError::Forked)?;
+        let mode = Mode::from_raw_mode(new.mode & 0o7777);
+        fs::fchmod(file, mode).map_err(self.failed("fchmod"))?;
+        Ok((mapped, draft, made))
+    }
+
+    fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => Path::new("/"),
+        }
+    }
+
+    fn random_name(&self) -> Result<PathBuf, HostError> {
+        let random = crate::random().map_err(self.failed("getrandom"))?;
+        Ok(self.directory().join(format!(".commonhold-{random:032x}")))
+    }
+
+    fn nameless_file(&self) -> Result<(OwnedFd, Draft), HostError> {
+        let failed = |errno| self.not_made(errno);
+        let mode = Mode::RUSR | Mode::WUSR;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        // An anonymous file gets its name through /proc.
+        if fs::stat("/proc/self/fd").is_ok() {
+            match retry_on_intr(|| fs::open(self.directory(), flags | OFlags::TMPFILE, mode)) {
+                Ok(file) => return Ok((file, Draft::Anonymous)),
+                // The ways in which file systems and kernels say that they have no such thing.
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        self.file_with_random_name()
+    }
+
+    fn not_made(&self, errno: Errno) -> HostError {
+        match errno {
+            Errno::ACCESS | Errno::PERM => self.denied("make", errno),
+            errno => HostError::call("open", self.directory(), errno),
+        }
+    }
+
+    fn file_with_random_name(&self) -> Result<(OwnedFd, Draft), HostError> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
+        let path = self.random_name()?;
+        let file =
+            retry_on_intr(|| fs::open(&path, flags, mode)).map_err(|errno| self.not_made(errno))?;
+        Ok((file, Draft::Named(TemporaryName { path })))
+    }
+}
+
+/// Gives an anonymous file a name that nobody has.
+fn link_open_file(file: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+    fs::linkat(CWD, proc_link(file), CWD, path, AtFlags::SYMLINK_FOLLOW)
+}
+
+/// Renames, unless somebody has the name.
+fn give_name(from: &Path, to: &Path) -> Result<(), Errno> {
+    match fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // The file system does not know the flag. A link never replaces; its old name goes with the
+        // guard.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::link(from, to),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+    use commonhold_layout::{Extent, Offset};
+    use commonhold_space::Medium;
+    use std::{fs as files, os::unix::fs::PermissionsExt};
+
+    const SOON: Duration = Duration::from_secs(10);
+    const NEW: NewWindow = NewWindow { capacity: 8192, mode: 0o666 };
+
+    fn write(mapped: &MappedWindow) -> Result<(), HostError> {
+        mapped.commit(Extent::new(0, 4096).unwrap()).unwrap();
+        mapped.window().write(Offset::ZERO, b"formatted").unwrap();
+        Ok(())
+    }
+
+    fn entries(scratch: &Scratch) -> usize {
+        files::read_dir(scratch.path("")).unwrap().count()
+    }
+
+    #[test]
+    fn a_new_file_has_its_name_only_when_it_is_finished_and_the_mode_asked() {
+        let scratch = Scratch::new();
+        let place = Place::of_path(&scratch.path("a"));
+        let (mapped, ()) = place
+            .create(NEW, |mapped| {
+                assert_eq!(entries(&scratch), 0);
+                write(mapped)
+            })
+            .unwrap();
+        assert_eq!(mapped.window().len(), 8192);
+        assert_eq!(&files::read(&place.path).unwrap()[..9], b"formatted");
+        let mode = files::metadata(&place.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o666);
+    }
+
+    #[test]
+    fn creating_loses_to_a_name_that_exists_or_comes_into_being() {
+        let scratch = Scratch::new();
+        let place = Place::of_path(&scratch.path("a"));
+        let late = place.create(NEW, |mapped| {
+            files::write(&place.path, "first").unwrap();
+            write(mapped)
+        });
+        assert!(matches!(late, Err(CreateError::Host(HostError::Exists { .. }))), "{late:?}");
+        let early = place.create(NEW, |_| -> Result<(), HostError> { panic!("formatted") });
+        assert!(matches!(early, Err(CreateError::Host(HostError::Exists { .. }))));
+        assert_eq!(files::read(&place.path).unwrap(), b"first");
+        assert_eq!(entries(&scratch), 1);
+    }
+
+    #[test]
+    fn a_format_that_fails_leaves_nothing() {
+        let scratch = Scratch::new();
+        let place = Place::of_path(&scratch.path("a"));
+        let failed = place.create(NEW, |_| Err::<(), _>("no"));
+        assert!(matches!(failed, Err(CreateError::Format("no"))));
+        let failed = place.replace(SOON, NEW, |_| Err::<(), _>("no"), |_| Ok(()));
+        assert!(matches!(failed, Err(CreateError::Format("no"))));
+        assert_eq!(entries(&scratch), 0);
+    }
+
+    #[test]
+    fn without_anonymous_files_a_random_name_is_given_up_or_removed() {
+        let scratch = Scratch::new();
+        let place = Place::of_path(&scratch.path("a"));
+        let (_file, draft) = place.file_with_random_name().unwrap();
+        let Draft::Named(name) = draft else { panic!("no name") };
+        give_name(&name.path, &place.path).unwrap();
+        drop(name);
+        assert_eq!(entries(&scratch), 1);
+        let (_file, draft) = place.file_with_random_name().unwrap();
+        let Draft::Named(name) = &draft else { panic!("no name") };
+        assert_eq!(give_name(&name.path, &place.path), Err(Errno::EXIST));
+        assert_eq!(entries(&scratch), 2);
+        drop(draft);
+        assert_eq!(entries(&scratch), 1);
+    }
+
+    #[test]
+    fn replacing_leaves_the_old_file_to_those_who_map_it() {
+        let scratch = Scratch::new();
+        let place = Place::of_path(&scratch.path("a"));
+        let (old, ()) = place.create(NEW, write).unwrap();
+        let nothing = |_: &MappedWindow| Ok::<_, HostError>(());
+        let (new, ()) = place.replace(SOON, NEW, nothing, |_| Ok(())).unwrap();
+        assert_eq!(&old.peek().unwrap().words[0].to_le_bytes(), b"formatte");
+        assert_eq!(new.peek().unwrap().words[0], 0);
+        assert_eq!(place.peek().unwrap().words[0], 0);
+        assert_eq!(entries(&scratch), 1);
+    }
+
+    #[test]
+    fn of_two_who_fill_an_empty_file_one_wins() {
+        let scratch = Scratch::new();
+        let place = Place::of_path(&scratch.path("a"));
+        files::write(&place.path, "").unwrap();
+        assert!(matches!(place.open(), Err(HostError::Empty { .. })));
+        let while_empty = |gate: &ExclusiveGate| match gate.peek()?.size {
+            0 => Ok(()),
+            _ => Err(HostError::Exists { path: gate.path().to_owned() }),
+        };
+        let inner = || place.replace(SOON, NEW, write, while_empty);
+        let outer = place.replace(
+            SOON,
+            NEW,
+            |_| inner().map(drop).map_err(|_| HostError::Forked),
+            while_empty,
+        );
+        let outer = outer.map(drop);
+        assert!(matches!(outer, Err(CreateError::Format(HostError::Exists { .. }))), "{outer:?}");
+        assert_eq!(&place.peek().unwrap().words[0].to_le_bytes(), b"formatte");
+        assert_eq!(entries(&scratch), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_neither_opened_nor_replaced_nor_removed() {
+        let scratch = Scratch::new();
+        for path in [scratch.path(""), PathBuf::from("/dev/null")] {
+            let place = Place::of_path(&path);
+            assert!(matches!(place.open(), Err(HostError::NotAWindow { .. })));
+            assert!(matches!(place.peek(), Err(HostError::NotAWindow { .. })));
+            let seized = ExclusiveGate::seize(place.clone(), SOON);
+            assert!(matches!(seized, Err(HostError::NotAWindow { .. })));
+            let replaced = place.replace(SOON, NEW, write, |_| Ok(()));
+            assert!(matches!(replaced, Err(CreateError::Host(HostError::NotAWindow { .. }))));
+        }
+        let absent = Place::of_path(&scratch.path("absent"));
+        assert!(matches!(absent.open(), Err(HostError::NotFound { .. })));
+        let seized = ExclusiveGate::seize(absent, SOON);
+        assert!(matches!(seized, Err(HostError::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_peek_at_a_short_file_is_filled_with_zeros() {
+        let scratch = Scratch::new();
+        let place = Place::of_path(&scratch.path("a"));
+        files::write(&place.path, [1, 0, 0, 0, 0, 0, 0, 0, 2]).unwrap();
+        let peek = place.peek().unwrap();
+        assert_eq!((peek.size, peek.words[0], peek.words[1], peek.words[2]), (9, 1, 2, 0));
+    }
+
+    #[test]
+    fn a_read_only_map_sees_what_is_written_at_any_offset() {
+        let scratch = Scratch::new();
+        let mapped = scratch.window("a", 8192);
+        let extent = Extent::new(5000, 100).unwrap();
+        mapped.commit(extent).unwrap();
+        let map = mapped.map_read_only(extent).unwrap();
+        mapped.window().write(extent.start(), b"x").unwrap();
+        // SAFETY: `read_volatile` wants a mapped address: the map is alive.
+        let byte = unsafe { map.as_ptr().as_ptr().read_volatile() };
+        assert_eq!((byte, map.len()), (b'x', 100));
+        assert!(mapped.map_read_only(Extent::new(8000, 193).unwrap()).is_err());
+        assert!(mapped.map_read_only(Extent::EMPTY).unwrap().is_empty());
+    }
+}

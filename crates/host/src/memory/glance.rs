@@ -1,0 +1,94 @@
+//! Bytes of a window as they are, for whoever only looks on.
+//!
+//! A load from where a file has no memory takes some, for good. So whoever looks at bytes that may have none reads the
+//! file instead, and asks it first where it has any. Memory of devices is always there, and is read as it is.
+
+use commonhold_layout::{Extent, Offset};
+use commonhold_space::MediumError;
+use rustix::{
+    fs::{self, SeekFrom},
+    io::{Errno, pread, retry_on_intr},
+};
+
+use super::{kind::MemoryKind, mapped_window::MappedWindow};
+
+impl MappedWindow {
+    /// The first part of an extent that may hold anything but zeros; `None` if there is none.
+    #[must_use]
+    pub fn next_data(&self, within: Extent) -> Option<Extent> {
+        let whole = (!within.is_empty()).then_some(within)?;
+        if self.is_device() {
+            return Some(whole);
+        }
+        let file = self.file()?;
+        let (start, end) = (within.start().get(), within.end());
+        let data = match retry_on_intr(|| fs::seek(file, SeekFrom::Data(start))) {
+            Ok(data) => data.max(start),
+            // There is none up to the end of the file.
+            Err(Errno::NXIO) => return None,
+            // It does not know.
+            Err(_) => return Some(whole),
+        };
+        let len = end.checked_sub(data).filter(|len| *len > 0)?;
+        let hole = retry_on_intr(|| fs::seek(file, SeekFrom::Hole(data))).unwrap_or(end);
+        let len = hole.checked_sub(data).filter(|run| *run > 0).map_or(len, |run| run.min(len));
+        Extent::new(data, len)
+    }
+
+    /// Copies bytes out without taking memory where there is none.
+    ///
+    /// # Errors
+    /// [`MediumError`] of reading the file.
+    pub fn read_quietly(&self, at: Offset, to: &mut [u8]) -> Result<(), MediumError> {
+        let failed =
+            |errno: Errno| MediumError::Failed { call: "pread", errno: errno.raw_os_error() };
+        if self.is_device() {
+            return self.window().read(at, to).map_err(|_| failed(Errno::INVAL));
+        }
+        let file = self.file().ok_or_else(|| failed(Errno::BADF))?;
+        let mut done = 0;
+        while let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let from = at.get().saturating_add(done as u64);
+            match retry_on_intr(|| pread(file, &mut *rest, from)).map_err(failed)? {
+                0 => return Err(failed(Errno::IO)),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the window is memory of a device, where each load may take its time.
+    #[must_use]
+    pub const fn is_device(&self) -> bool {
+        matches!(self.kind(), MemoryKind::Pci { .. } | MemoryKind::Physical { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+    use commonhold_space::Medium;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn whoever_looks_at_holes_sees_zeros_and_takes_no_memory() {
+        let scratch = Scratch::new();
+        let mapped = scratch.window("holes", 64 * 4096);
+        let all = Extent::new(0, 64 * 4096).unwrap();
+        mapped.commit(Extent::new(8 * 4096, 4096).unwrap()).unwrap();
+        mapped.window().write(Offset::new(8 * 4096 + 5).unwrap(), b"x").unwrap();
+        let blocks = || std::fs::metadata(mapped.path()).unwrap().blocks();
+        let before = blocks();
+
+        let data = mapped.next_data(all).unwrap();
+        assert!(data.start().get() <= 8 * 4096 && data.end() > 8 * 4096, "{data:?}");
+        let rest = Extent::new(data.end(), all.end() - data.end()).unwrap();
+        assert_eq!(mapped.next_data(rest), None);
+        let mut bytes = vec![1; 64 * 4096];
+        mapped.read_quietly(Offset::ZERO, &mut bytes).unwrap();
+        let found: Vec<_> = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0).collect();
+        assert_eq!(found, [(8 * 4096 + 5, &b'x')]);
+        assert_eq!(blocks(), before, "looking has taken memory");
+    }
+}

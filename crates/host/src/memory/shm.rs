@@ -1,0 +1,23 @@
+//! `shm:NAME`: files in the directory of POSIX shared memory.
+
+use std::path::PathBuf;
+
+use rustix::fs::OFlags;
+
+use super::{file::Place, rights::variable};
+
+/// Names a directory to use instead of `/dev/shm`.
+const DIRECTORY: &str = "COMMONHOLD_SHM_DIR";
+
+/// The directory in which `shm:` spaces lie.
+#[must_use]
+pub fn shm_directory() -> PathBuf {
+    variable(DIRECTORY).map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from)
+}
+
+/// Where the space of this name is. Anybody may make links in the directory, so none is followed.
+pub(crate) fn place(name: &str) -> Place {
+    let mut path = shm_directory();
+    path.push(format!("commonhold-{name}"));
+    Place { flags: OFlags::NOFOLLOW, ..Place::of_path(&path) }
+}

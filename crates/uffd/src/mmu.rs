@@ -1,0 +1,215 @@
+//! The port: what the memory manager asks for, in calls of the kernel.
+//!
+//! | the manager asks | the kernel is asked |
+//! |---|---|
+//! | `fill`, `copy_out`, `release` | `pwrite`, `pread`, punching a hole, on the memfd |
+//! | `attach`, `detach` | `mmap` over the reservation and registering; `mmap` of the reservation over it |
+//! | `install` | `UFFDIO_CONTINUE`, protected or not; if it is mapped, `UFFDIO_WRITEPROTECT` off |
+//! | `shield` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
+//! | `remove` | `MADV_DONTNEED`, likewise |
+//! | `flush` | nothing is left to do |
+//! | `wake` | `UFFDIO_WAKE`; with an error, `UFFDIO_POISON` |
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use commonhold_host::ForkGuard;
+use commonhold_mm::{
+    Access, FaultError, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage, VirtualSpan,
+    Writable,
+};
+use rustix::io::Errno;
+
+use crate::{
+    deferred::{Duty, Later},
+    ioctl::{Userfault, UserfaultError},
+    object::{UffdObject, mmu_error},
+    reservation::{Poisoned, Reservation, UffdSpace},
+    work_signal::Signal,
+};
+
+/// So many times a thread that waits for another gives its processor away before it sleeps.
+const YIELDS: u32 = 16;
+/// It sleeps no longer than 2^10 microseconds at once.
+const LONGEST: u32 = 10;
+
+/// The machine that this process is: its addresses, and memory in memfds. It needs the threads of a
+/// [`Paging`](crate::Paging): alone, nobody reads its faults.
+#[derive(Debug)]
+pub struct UffdMmu {
+    pub(crate) userfault: Arc<Userfault>,
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) later: Arc<Later>,
+    page_size: usize,
+    guard: ForkGuard,
+    objects: AtomicU64,
+}
+
+impl UffdMmu {
+    /// A machine, if the kernel has and permits what it takes.
+    ///
+    /// # Errors
+    /// [`UserfaultError`] says what is missing.
+    pub fn new() -> Result<Self, UserfaultError> {
+        let guard = ForkGuard::new().map_err(|error| UserfaultError::Call {
+            call: "pthread_atfork",
+            code: error.raw_os_error().unwrap_or(0),
+        })?;
+        let userfault = Arc::new(Userfault::open(guard)?);
+        let later = Arc::new(Later::new().map_err(UserfaultError::call("eventfd"))?);
+        let (signal, page_size) = (Arc::default(), rustix::param::page_size());
+        Ok(Self { userfault, signal, later, page_size, guard, objects: AtomicU64::new(0) })
+    }
+
+    /// Whether only faults of programs are served: then a system call that is given a page that is not in
+    /// memory fails with `EFAULT`, and the program has to touch the page before.
+    #[must_use]
+    pub fn is_user_mode_only(&self) -> bool {
+        self.userfault.user_mode_only()
+    }
+
+    pub(crate) const fn guard(&self) -> ForkGuard {
+        self.guard
+    }
+}
+
+impl Mmu for UffdMmu {
+    type Mutex = parking_lot::RawMutex;
+    type RwLock = parking_lot::RawRwLock;
+    type Space = UffdSpace;
+    type Object = UffdObject;
+
+    fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    fn new_space(&self, span: VirtualSpan) -> Result<UffdSpace, MmuError> {
+        let userfault = Arc::clone(&self.userfault);
+        let reservation = Reservation::new(span, self.page_size, userfault, self.guard);
+        Ok(UffdSpace { reservation: Arc::new(reservation.map_err(mmu_error)?) })
+    }
+
+    fn new_object(&self, pages: Pages) -> Result<UffdObject, MmuError> {
+        let number = self.objects.fetch_add(1, Ordering::Relaxed);
+        UffdObject::new(number, pages, self.page_size, self.guard).map_err(mmu_error)
+    }
+
+    fn resize_object(&self, object: &UffdObject, pages: Pages) -> Result<(), MmuError> {
+        object.resize(pages).map_err(mmu_error)
+    }
+
+    fn fill(&self, object: &UffdObject, page: ObjectPage, from: &[u8]) -> Result<(), MmuError> {
+        object.fill(page, from).map_err(|errno| {
+            // A part may have been written.
+            self.release(object, page);
+            mmu_error(errno)
+        })
+    }
+
+    fn copy_out(
+        &self,
+        object: &UffdObject,
+        page: ObjectPage,
+        into: &mut [u8],
+    ) -> Result<(), MmuError> {
+        object.copy_out(page, into).map_err(mmu_error)
+    }
+
+    fn release(&self, object: &UffdObject, page: ObjectPage) {
+        // If it fails, the memory is lost until the object goes; `fill` writes over what it holds.
+        let _ = object.punch(page);
+    }
+
+    fn attach(
+        &self,
+        space: &UffdSpace,
+        span: VirtualSpan,
+        object: &UffdObject,
+        first: ObjectPage,
+        protection: Protection,
+    ) -> Result<(), MmuError> {
+        space.reservation.attach(span, object, first, protection).map_err(mmu_error)
+    }
+
+    fn detach(&self, space: &UffdSpace, span: VirtualSpan) {
+        space.reservation.detach(span);
+    }
+
+    fn protect(
+        &self,
+        space: &UffdSpace,
+        span: VirtualSpan,
+        protection: Protection,
+    ) -> Result<(), MmuError> {
+        space.reservation.protect(span, protection).map_err(mmu_error)
+    }
+
+    fn install(
+        &self,
+        space: &UffdSpace,
+        at: VirtualPage,
+        _object: &UffdObject,
+        _page: ObjectPage,
+        _protection: Protection,
+        writable: Writable,
+    ) -> Result<(), MmuError> {
+        space.reservation.install(at, writable).map_err(mmu_error)
+    }
+
+    fn shield(&self, space: &UffdSpace, at: VirtualPage, object: &UffdObject, page: ObjectPage) {
+        space.reservation.shield(at, object, page);
+    }
+
+    fn remove(&self, space: &UffdSpace, span: VirtualSpan, object: &UffdObject, first: ObjectPage) {
+        space.reservation.remove(span, object, first);
+    }
+
+    fn flush(&self, _space: &UffdSpace, _span: VirtualSpan) {}
+
+    fn pulse(&self) {
+        self.signal.raise();
+    }
+
+    fn wake(
+        &self,
+        space: &UffdSpace,
+        at: VirtualPage,
+        _access: Access,
+        result: Result<(), FaultError>,
+    ) {
+        let reservation = &space.reservation;
+        let later = |duty| self.later.add(Arc::downgrade(reservation), at, duty);
+        match result {
+            Ok(()) => reservation.wake(at),
+            // The kernel is about to know as well, when the memfd is cut, or the protection changed. Then the
+            // access itself is the error.
+            Err(FaultError::PastEnd | FaultError::Protection) => later(Duty::Wake),
+            Err(_) => match reservation.poison(at) {
+                Poisoned::Yes => later(Duty::Heal),
+                Poisoned::Nothing => reservation.wake(at),
+                Poisoned::No => later(Duty::Wake),
+            },
+        }
+    }
+
+    fn idle(&self, attempt: u32) {
+        match attempt.checked_sub(YIELDS) {
+            None => thread::yield_now(),
+            Some(sleeps) => thread::sleep(Duration::from_micros(1 << sleeps.min(LONGEST))),
+        }
+    }
+}
+
+/// Nobody reads faults of addresses that are of no space: their threads get SIGBUS, or try in vain.
+pub(crate) fn refuse(userfault: &Userfault, address: usize, page_size: usize) {
+    let start = address & !(page_size - 1);
+    if userfault.poison(start, page_size).is_err_and(|errno| errno != Errno::EXIST) {
+        userfault.wake(start, page_size);
+    }
+}

@@ -1,0 +1,94 @@
+//! Memory of objects: a memfd for each.
+//!
+//! A page has memory if the memfd has some at its place, and a hole is a page without. It is filled and copied
+//! through the descriptor, never through a mapping.
+
+use std::os::fd::BorrowedFd;
+
+use commonhold_host::{ForkGuard, OwnFd, is_full};
+use commonhold_mm::{MmuError, ObjectPage, Pages};
+use rustix::{
+    fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create},
+    io::{Errno, pread, pwrite, retry_on_intr},
+};
+
+/// The memory of an object: a memfd.
+#[derive(Debug)]
+pub struct UffdObject {
+    number: u64,
+    file: OwnFd,
+    page_size: usize,
+}
+
+impl UffdObject {
+    pub(crate) fn new(
+        number: u64,
+        pages: Pages,
+        page_size: usize,
+        guard: ForkGuard,
+    ) -> Result<Self, Errno> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
+        let file = OwnFd::new(memfd_create("commonhold-object", flags)?, guard)?;
+        let object = Self { number, file, page_size };
+        object.resize(pages)?;
+        Ok(object)
+    }
+
+    /// A number that no other object of the machine has.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The memfd; none in a forked child.
+    pub(crate) fn file(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.file.get().ok_or(Errno::BADF)
+    }
+
+    pub(crate) fn resize(&self, pages: Pages) -> Result<(), Errno> {
+        let size = pages.0.checked_mul(self.page_size as u64).ok_or(Errno::FBIG)?;
+        retry_on_intr(|| ftruncate(self.file()?, size))
+    }
+
+    pub(crate) fn fill(&self, page: ObjectPage, from: &[u8]) -> Result<(), Errno> {
+        let (mut at, mut rest) = (self.offset(page)?, from);
+        while !rest.is_empty() {
+            let written = retry_on_intr(|| pwrite(self.file()?, rest, at))?;
+            rest = rest.get(written..).unwrap_or_default();
+            at += written as u64;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copy_out(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), Errno> {
+        let (mut at, mut done) = (self.offset(page)?, 0);
+        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            // The memfd ends before: the page has no memory.
+            let read = retry_on_intr(|| pread(self.file()?, &mut *rest, at))?;
+            if read == 0 {
+                return Err(Errno::NXIO);
+            }
+            done += read;
+            at += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes the page's memory away, and every translation to it with it.
+    pub(crate) fn punch(&self, page: ObjectPage) -> Result<(), Errno> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let (at, len) = (self.offset(page)?, self.page_size as u64);
+        retry_on_intr(|| fallocate(self.file()?, flags, at, len))
+    }
+
+    pub(crate) fn offset(&self, page: ObjectPage) -> Result<u64, Errno> {
+        page.number().checked_mul(self.page_size as u64).ok_or(Errno::FBIG)
+    }
+}
+
+/// What the memory manager is told of an error.
+pub(crate) fn mmu_error(errno: Errno) -> MmuError {
+    if is_full(errno) {
+        return MmuError::NoMemory;
+    }
+    MmuError::Failed { code: errno.raw_os_error() }
+}

@@ -1,0 +1,159 @@
+//! What a space shows where, as plain data.
+//!
+//! # Invariants
+//! 1. Parts do not overlap. Each shows pages in a row of one object, with one protection.
+//! 2. A page is `poisoned` from when it was until it is mapped, healed, or its part goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use commonhold_mm::{ObjectPage, Page, Pages, Protection, Span, VirtualPage, VirtualSpan};
+
+/// Pages of an object, in a space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) at: VirtualSpan,
+    /// The object's number.
+    pub(crate) object: u64,
+    pub(crate) first: ObjectPage,
+    pub(crate) protection: Protection,
+}
+
+impl Part {
+    /// The same part from and up to the ends of `span`; it may be left with no pages.
+    fn within(&self, span: &VirtualSpan) -> Self {
+        let at = self.at.intersection(span);
+        let skipped = at.first().number().saturating_sub(self.at.first().number());
+        Self { at, first: self.first.plus(skipped), ..*self }
+    }
+
+    /// Whether it shows page `first` of the object where `span` begins, in so far as it shows any of it.
+    fn is_of(&self, span: &VirtualSpan, object: u64, first: ObjectPage) -> bool {
+        let here = self.at.first().number().wrapping_sub(self.first.number());
+        let there = span.first().number().wrapping_sub(first.number());
+        self.object == object && here == there
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// By their first pages.
+    parts: BTreeMap<u64, Part>,
+    pub(crate) poisoned: BTreeSet<VirtualPage>,
+}
+
+impl Table {
+    /// The parts that show something in `span`, each cut to it.
+    pub(crate) fn parts_in(&self, span: VirtualSpan) -> impl Iterator<Item = Part> {
+        let before = self.parts.range(..span.first().number()).next_back();
+        let within = self.parts.range(span.first().number()..span.end().number());
+        let parts = before.into_iter().chain(within).map(move |(_, part)| part.within(&span));
+        parts.filter(|part| !part.at.is_empty())
+    }
+
+    /// Where in `span` the object's pages are shown that follow on `first`.
+    pub(crate) fn shown(
+        &self,
+        span: VirtualSpan,
+        object: u64,
+        first: ObjectPage,
+    ) -> impl Iterator<Item = VirtualSpan> {
+        let ours = move |part: &Part| part.is_of(&span, object, first);
+        self.parts_in(span).filter(ours).map(|part| part.at)
+    }
+
+    /// Whether something is shown at `at`.
+    pub(crate) fn shows(&self, at: VirtualPage) -> bool {
+        self.parts_in(Span::one(at)).next().is_some()
+    }
+
+    /// Puts a part where there is none.
+    pub(crate) fn add(&mut self, part: Part) {
+        self.parts.insert(part.at.first().number(), part);
+    }
+
+    /// Nothing is shown in `span` any more.
+    pub(crate) fn take_out(&mut self, span: VirtualSpan) {
+        self.cut(span.first());
+        self.cut(span.end());
+        let (first, end) = (span.first(), span.end());
+        while let Some((&key, _)) = self.parts.range(first.number()..end.number()).next() {
+            self.parts.remove(&key);
+        }
+        while let Some(&at) = self.poisoned.range(first..end).next() {
+            self.poisoned.remove(&at);
+        }
+    }
+
+    /// What is shown in `span` has this protection.
+    pub(crate) fn protect(&mut self, span: VirtualSpan, protection: Protection) {
+        self.cut(span.first());
+        self.cut(span.end());
+        let inside = self.parts.range_mut(span.first().number()..span.end().number());
+        inside.for_each(|(_, part)| part.protection = protection);
+    }
+
+    /// No part reaches across `at`.
+    fn cut(&mut self, at: VirtualPage) {
+        let Some((_, part)) = self.parts.range_mut(..at.number()).next_back() else { return };
+        if part.at.contains(at) {
+            let whole = *part;
+            part.at = Span::between(whole.at.first(), at);
+            self.add(whole.within(&Span::between(at, whole.at.end())));
+        }
+    }
+}
+
+/// How many bytes `pages` take; `None` if more than there are addresses.
+pub(crate) fn bytes(pages: Pages, page_size: usize) -> Option<usize> {
+    usize::try_from(pages.0).ok()?.checked_mul(page_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(first: u64, pages: u64) -> VirtualSpan {
+        Span::new(VirtualPage::new(first), Pages(pages)).unwrap()
+    }
+
+    #[test]
+    fn parts_are_cut_at_the_ends_of_what_goes_or_changes() {
+        let mut table = Table::default();
+        let (protection, first) = (Protection::ReadWrite, ObjectPage::new(100));
+        table.add(Part { at: span(10, 10), object: 7, first, protection });
+        table.poisoned.insert(VirtualPage::new(12));
+        table.take_out(span(12, 3));
+        table.protect(span(17, 9), Protection::Read);
+        let parts: Vec<_> = table.parts_in(span(0, 50)).collect();
+        let part = |at, first, protection| Part {
+            at,
+            object: 7,
+            first: ObjectPage::new(first),
+            protection,
+        };
+        assert_eq!(
+            parts,
+            [
+                part(span(10, 2), 100, protection),
+                part(span(15, 2), 105, protection),
+                part(span(17, 3), 107, Protection::Read)
+            ]
+        );
+        assert!(table.poisoned.is_empty());
+        assert!(table.shows(VirtualPage::new(15)) && !table.shows(VirtualPage::new(14)));
+    }
+
+    #[test]
+    fn pages_of_another_object_or_at_another_place_are_not_shown() {
+        let mut table = Table::default();
+        let (protection, first) = (Protection::Read, ObjectPage::new(3));
+        table.add(Part { at: span(10, 4), object: 1, first, protection });
+        table.add(Part { at: span(14, 4), object: 2, first, protection });
+        let shown =
+            |at, object, first| table.shown(at, object, ObjectPage::new(first)).collect::<Vec<_>>();
+        assert_eq!(shown(span(8, 20), 1, 1), [span(10, 4)]);
+        assert_eq!(shown(span(12, 1), 1, 5), [span(12, 1)]);
+        assert_eq!(shown(span(12, 1), 1, 4), []);
+        assert_eq!(shown(span(12, 1), 2, 5), []);
+    }
+}

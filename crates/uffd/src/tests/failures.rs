@@ -1,0 +1,223 @@
+//! What cannot be served: pagers that fail, ends that move, and a kernel without room.
+
+use super::{
+    scripted_process::{ScriptedProcess, say},
+    *,
+};
+use std::{
+    io::Read,
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+};
+
+#[test]
+fn who_faults_on_a_page_that_is_being_cut_off_learns_when_it_has_been() {
+    let Some(paging) = start(budget(100)) else { return };
+    let manager = paging.manager();
+    if manager.mmu().is_user_mode_only() {
+        return eprintln!("note: not tested: faults of the kernel itself are not served here");
+    }
+    let pager = Arc::new(Moody::default());
+    let object = &manager.object(Kind::File, Pages(4), Arc::clone(&pager) as _).unwrap();
+    let space = &paging.space(Pages(8)).unwrap();
+    space.map(object, fixed(0, 4)).unwrap();
+    std::thread::scope(|scope| {
+        let closed = pager.gate.write().unwrap();
+        let filling = scope.spawn(|| try_get(space, 2));
+        while object.state(ObjectPage::new(2)) != Some(State::Filling) {
+            std::thread::yield_now();
+        }
+        // It waits for the pager, and the manager knows of the new end already.
+        let resizing = scope.spawn(|| object.resize(Pages(1)));
+        while object.pages() != Pages(1) {
+            std::thread::yield_now();
+        }
+        let behind = scope.spawn(|| try_get(space, 3));
+        while space.totals().faults.refused == 0 {
+            std::thread::yield_now();
+        }
+        drop(closed);
+        resizing.join().unwrap().unwrap();
+        filling.join().unwrap().unwrap_err();
+        behind.join().unwrap().unwrap_err();
+    });
+    object.resize(Pages(4)).unwrap();
+    while try_get(space, 2).is_err() {
+        std::thread::yield_now();
+    }
+    assert_eq!((get(space, 2), get(space, 3)), (0, 0));
+}
+
+#[test]
+fn who_waits_for_a_page_that_is_unmapped_is_let_go_and_never_sees_it() {
+    let Some(paging) = start(budget(100)) else { return };
+    let manager = paging.manager();
+    if manager.mmu().is_user_mode_only() {
+        return eprintln!("note: not tested: faults of the kernel itself are not served here");
+    }
+    let pager = Arc::new(Moody::default());
+    let slow = manager.object(Kind::File, Pages(3), Arc::clone(&pager) as _).unwrap();
+    let other = manager.object(Kind::Anonymous, Pages(1), Arc::new(Moody::default())).unwrap();
+    let space = &paging.space(Pages(8)).unwrap();
+    space.map(&slow, fixed(0, 3)).unwrap();
+    space.map(&other, fixed(4, 1)).unwrap();
+    put(space, 4, 44);
+    std::thread::scope(|scope| {
+        let closed = pager.gate.write().unwrap();
+        // Two are with the workers; a third waits, which is not begun with.
+        let first: Vec<_> = [0, 1].map(|page| scope.spawn(move || get(space, page))).into();
+        while manager.pulses() < 2 || slow.state(ObjectPage::new(1)) != Some(State::Filling) {
+            std::thread::yield_now();
+        }
+        while slow.state(ObjectPage::new(0)) != Some(State::Filling) {
+            std::thread::yield_now();
+        }
+        let third = scope.spawn(|| try_get(space, 2));
+        while manager.pulses() < 3 {
+            std::thread::yield_now();
+        }
+        space.unmap(span(2, 1)).unwrap();
+        space.map(&other, fixed(2, 1)).unwrap();
+        drop(closed);
+        // It may have come when nothing was mapped there.
+        assert!(matches!(third.join().unwrap(), Err(_) | Ok(44)));
+        for thread in first {
+            assert_eq!(thread.join().unwrap(), 0x0707_0707_0707_0707);
+        }
+    });
+}
+
+/// Has the kernel read a page in a system call: an error where the program itself would get a signal.
+fn try_get(space: &PagedSpace, page: u64) -> std::io::Result<u64> {
+    let (mut from, to) = std::io::pipe().unwrap();
+    let word = word(space, page, 1).as_ptr();
+    // SAFETY: `write` wants bytes that can be read: these are a word of the window, or an error.
+    let written = unsafe { libc::write(to.as_raw_fd(), word.cast_const().cast(), 8) };
+    if written != 8 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let mut bytes = [0; 8];
+    from.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+#[test]
+fn a_page_that_cannot_be_brought_in_is_an_error_and_is_tried_again() {
+    let Some(paging) = start(budget(100)) else { return };
+    if paging.manager().mmu().is_user_mode_only() {
+        return eprintln!("note: not tested: faults of the kernel itself are not served here");
+    }
+    let pager = Arc::new(Moody::default());
+    let object = paging.manager().object(Kind::File, Pages(4), Arc::clone(&pager) as _).unwrap();
+    let space = paging.space(Pages(8)).unwrap();
+    space.map(&object, fixed(0, 4)).unwrap();
+    // One that was never in memory; one that has gone, and was protected when it went.
+    put(&space, 1, 1);
+    object.sync(Span::new(ObjectPage::new(0), Pages(4)).unwrap()).unwrap();
+    assert_eq!(paging.manager().page_out(Pages(4)), Pages(1));
+    pager.fails.store(true, Ordering::Relaxed);
+    for page in [0, 1] {
+        try_get(&space, page).unwrap_err();
+        try_get(&space, page).unwrap_err();
+        assert_eq!(object.state(ObjectPage::new(page)), Some(State::Bad));
+    }
+    let error = space.advise(span(0, 1), Advice::WillNeed).unwrap_err();
+    assert!(matches!(error, Error::Fault { .. }), "{error}");
+    pager.fails.store(false, Ordering::Relaxed);
+    // At once if it is asked for; else by itself.
+    assert_eq!(space.advise(span(0, 1), Advice::WillNeed), Ok(Pages(1)));
+    assert_eq!(get(&space, 0), 0x0707_0707_0707_0707);
+    while try_get(&space, 1).is_err() {
+        std::thread::yield_now();
+    }
+    assert_eq!((get(&space, 1), memory(&object)), (0x0707_0707_0707_0707, 2));
+}
+
+#[test]
+fn signals_tell_a_program_what_it_must_not_touch() {
+    let Some(_) = start(budget(100)) else { return };
+    for (role, signal) in [
+        ("touch-bad", libc::SIGBUS),
+        ("touch-cut", libc::SIGBUS),
+        ("touch-nothing", libc::SIGSEGV),
+        ("touch-unmapped", libc::SIGSEGV),
+        ("touch-read-only", libc::SIGSEGV),
+    ] {
+        let mut child = ScriptedProcess::play(role);
+        while let Some(said) = child.hear() {
+            assert_eq!(said, "ready", "{role}");
+        }
+        assert_eq!(child.wait().signal(), Some(signal), "{role}");
+    }
+}
+
+/// Touches what it must not, and dies of it.
+pub(super) fn touch(role: &str) {
+    let paging = start(budget(100)).unwrap();
+    let pager = Arc::new(Moody::default());
+    pager.fails.store(role == "touch-bad", Ordering::Relaxed);
+    let object = paging.manager().object(Kind::File, Pages(4), pager).unwrap();
+    let space = paging.space(Pages(8)).unwrap();
+    space.map(&object, fixed(0, 4)).unwrap();
+    if role != "touch-bad" {
+        put(&space, 2, 1);
+    }
+    match role {
+        "touch-cut" => object.resize(Pages(2)).unwrap(),
+        "touch-unmapped" => space.unmap(span(2, 1)).unwrap(),
+        "touch-read-only" => space.protect(span(2, 1), Protection::Read).unwrap(),
+        _ => {}
+    }
+    say("ready");
+    let page = if role == "touch-nothing" { 5 } else { 2 };
+    put(&space, page, 2);
+    say(&format!("{role} went through: {}", get(&space, page)));
+}
+
+#[test]
+#[cfg_attr(
+    target_env = "musl",
+    ignore = "its malloc maps memory too, so the test itself has none left when the mappings are used up"
+)]
+fn what_the_kernel_has_no_room_for_is_an_error_that_changes_nothing() {
+    let Some(_) = start(budget(100)) else { return };
+    let mut child = ScriptedProcess::play("many-parts");
+    if let Some(said) = child.hear() {
+        eprintln!("note: {said}");
+    }
+    child.succeed();
+}
+
+/// Every other page with a protection of its own, until the kernel refuses.
+pub(super) fn make_many_parts() {
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+    let limit: u64 = limit.trim().parse().unwrap();
+    if limit > 200_000 {
+        return say(&format!("not tested: a process may have {limit} mappings here"));
+    }
+    let paging = start(budget(100)).unwrap();
+    let object =
+        paging.manager().object(Kind::Anonymous, Pages(limit), Arc::new(Moody::default())).unwrap();
+    let space = paging.space(Pages(limit)).unwrap();
+    space.map(&object, fixed(0, limit)).unwrap();
+    let mut at = 1;
+    let error = loop {
+        match space.protect(span(at, 1), Protection::Read) {
+            Ok(()) => at += 2,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, Error::NoMemory);
+    assert!(at < limit);
+    let refused = space.query(VirtualPage::new(at)).unwrap();
+    assert_eq!(refused.protection, Protection::ReadWrite);
+    put(&space, at, 5);
+    // A gap takes no less room, and has to come nevertheless.
+    put(&space, at + 1, 7);
+    space.unmap(span(at + 1, 1)).unwrap();
+    try_get(&space, at + 1).unwrap_err();
+    space.unmap(span(1, 2)).unwrap();
+    assert_eq!((get(&space, at), get(&space, 3)), (5, 0));
+    space.map(&object, fixed(1, 1)).unwrap();
+    put(&space, 1, 6);
+    say("got there");
+}

@@ -1,0 +1,251 @@
+//! The threads of the machine, and spaces whose memory this program can touch.
+//!
+//! # What it owns
+//! One thread that reads faults, and workers that serve pulses. They end with the last [`Paging`] and the last
+//! [`PagedSpace`].
+//!
+//! # Invariants
+//! 1. While memory of a space can be touched, there are threads that serve its faults: each [`PagedSpace`]
+//!    holds on to them.
+//! 2. The thread that reads faults waits for no lock that is held while a pager works, or while somebody
+//!    waits for a fault. The list of spaces is a lock of its own.
+//! 3. The thread that reads faults never drops the last handle of a space: who strikes one off the list waits
+//!    for it.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    ops::Deref,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use commonhold_mm::{
+    AddressSpace, Context, Error, Fault, Manager, Mmu, Pages, Settings, VirtualPage, VirtualSpan,
+};
+use commonhold_window::Window;
+use parking_lot::Mutex;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use crate::{
+    deferred::Duty,
+    ioctl::{FaultEvent, UserfaultError},
+    mmu::{UffdMmu, refuse},
+};
+
+/// Why a machine could not be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PagingError {
+    /// There is no userfaultfd for it.
+    Userfault(UserfaultError),
+    /// The memory manager says why.
+    Manager(Error),
+    /// A thread could not be started.
+    Thread(io::Error),
+}
+
+/// A memory manager on this process's own addresses, with the threads that serve its faults. Clones are the
+/// same one.
+#[derive(Debug, Clone)]
+pub struct Paging {
+    threads: Arc<Threads>,
+}
+
+/// The threads; they end when this is dropped.
+struct Threads {
+    shared: Arc<Shared>,
+    running: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    manager: Manager<UffdMmu>,
+    /// By the addresses at which they begin.
+    spaces: Mutex<BTreeMap<usize, AddressSpace<UffdMmu>>>,
+}
+
+impl Paging {
+    /// Starts a machine with `workers` threads, at least one, that may wait for pagers.
+    ///
+    /// # Errors
+    /// [`PagingError`].
+    pub fn start(settings: Settings, workers: usize) -> Result<Self, PagingError> {
+        let mmu = UffdMmu::new().map_err(PagingError::Userfault)?;
+        let manager = Manager::new(mmu, settings).map_err(PagingError::Manager)?;
+        let shared = Arc::new(Shared { manager, spaces: Mutex::default() });
+        let mut threads = Threads { shared: Arc::clone(&shared), running: Vec::new() };
+        threads.start("faults", Shared::attend)?;
+        for _ in 0..workers.max(1) {
+            threads.start("pager", Shared::serve)?;
+        }
+        Ok(Self { threads: Arc::new(threads) })
+    }
+
+    /// The memory manager: objects are made by it, budgets, and page-out.
+    #[must_use]
+    pub fn manager(&self) -> &Manager<UffdMmu> {
+        &self.threads.shared.manager
+    }
+
+    /// A new address space of `pages` pages, from page 0 on, with nothing mapped.
+    ///
+    /// # Errors
+    /// As [`Manager::space`].
+    pub fn space(&self, pages: Pages) -> Result<PagedSpace, Error> {
+        let span = VirtualSpan::new(VirtualPage::new(0), pages).ok_or(Error::BadSpan)?;
+        let space = self.manager().space(span)?;
+        let reservation = &space.machine().reservation;
+        let (base, len) = (reservation.base(), reservation.len());
+        // SAFETY: `from_raw` wants an address aligned to 8 bytes, which a page is, and bytes that stay mapped
+        // while the window lives: the range is reserved as long as the space lives, in the same value. Where
+        // nothing is mapped in it, or the mapping does not permit it, an access ends the process by a signal:
+        // nothing is read or written. Nobody else has its address.
+        let window = unsafe { Window::from_raw(base.cast(), len) };
+        self.threads.shared.spaces.lock().insert(base.as_ptr().addr(), space.clone());
+        Ok(PagedSpace { window, space, threads: Arc::clone(&self.threads) })
+    }
+}
+
+impl Threads {
+    fn start(&mut self, name: &str, run: fn(&Shared)) -> Result<(), PagingError> {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name(format!("commonhold-{name}"));
+        let thread = thread.spawn(move || run(&shared)).map_err(PagingError::Thread)?;
+        self.running.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let mmu = self.shared.manager.mmu();
+        if mmu.guard().is_forked_child() {
+            // They are the parent's.
+            self.running.drain(..).for_each(std::mem::forget);
+            return;
+        }
+        mmu.later.stop();
+        mmu.signal.stop();
+        for thread in self.running.drain(..) {
+            // One that has panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Serves pulses.
+    fn serve(&self) {
+        while self.manager.mmu().signal.wait() {
+            self.manager.serve();
+        }
+    }
+
+    /// Reads faults.
+    fn attend(&self) {
+        let mmu = self.manager.mmu();
+        while !mmu.later.is_stopped() {
+            let pause = mmu.later.work().map(|pause| Timespec {
+                tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: pause.subsec_nanos().into(),
+            });
+            let Ok(userfault) = mmu.userfault.descriptor() else { return };
+            let mut waiting = [
+                PollFd::from_borrowed_fd(userfault, PollFlags::IN),
+                PollFd::from_borrowed_fd(mmu.later.descriptor(), PollFlags::IN),
+            ];
+            match poll(&mut waiting, pause.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                // The kernel has no memory just now.
+                Err(_) => mmu.idle(u32::MAX),
+            }
+            if mmu.userfault.read(|event| self.tell(event)).is_err() {
+                mmu.idle(u32::MAX);
+            }
+        }
+    }
+
+    /// Tells the manager of a fault.
+    fn tell(&self, FaultEvent { address, access }: FaultEvent) {
+        let mmu = self.manager.mmu();
+        let spaces = self.spaces.lock();
+        let space = spaces.range(..=address).next_back().map(|(_, space)| space);
+        let found =
+            space.and_then(|space| Some((space, space.machine().reservation.page(address)?)));
+        let Some((space, at)) = found else {
+            return refuse(&mmu.userfault, address, mmu.page_size());
+        };
+        match space.fault(at, access, Context::Normal) {
+            // `install` has woken the thread, or a worker will.
+            Fault::Resolved | Fault::Pulsed => {}
+            Fault::Full => {
+                mmu.later.add(Arc::downgrade(&space.machine().reservation), at, Duty::Wake);
+            }
+            Fault::Failed(error) => mmu.wake(space.machine(), at, access, Err(error)),
+        }
+    }
+}
+
+/// An address space whose memory this program can touch. With it, its mappings go, and its addresses.
+///
+/// A clone of the [`AddressSpace`] in it does not keep its faults served.
+pub struct PagedSpace {
+    window: Window,
+    // After the window, so that it is dropped after it.
+    space: AddressSpace<UffdMmu>,
+    // Last: as long as there is a space, its faults are served.
+    threads: Arc<Threads>,
+}
+
+impl PagedSpace {
+    /// All addresses of the space, from its page 0 on. An access faults, and waits until its page is in
+    /// memory. Where nothing is mapped, or the mapping does not permit it, the process gets SIGSEGV; where a
+    /// page cannot be brought in, or its object has been cut and ends before, SIGBUS.
+    #[must_use]
+    pub const fn window(&self) -> &Window {
+        &self.window
+    }
+}
+
+impl Deref for PagedSpace {
+    type Target = AddressSpace<UffdMmu>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.space
+    }
+}
+
+impl Drop for PagedSpace {
+    fn drop(&mut self) {
+        let base = self.space.machine().reservation.base().as_ptr().addr();
+        // Dropped after the lock.
+        let _struck_off = self.threads.shared.spaces.lock().remove(&base);
+    }
+}
+
+impl fmt::Debug for PagedSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PagedSpace").field("space", &self.space).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threads").field("running", &self.running.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for PagingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Userfault(error) => error.fmt(f),
+            Self::Manager(error) => error.fmt(f),
+            Self::Thread(error) => write!(f, "a thread could not be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for PagingError {}
