@@ -6,6 +6,7 @@ mod acceptance;
 mod bare_metal;
 mod cargo;
 mod fuzz;
+mod length;
 mod licences;
 mod machine;
 mod miri;
@@ -19,6 +20,8 @@ mod vm;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use length::Length;
 
 /// Developer commands of Commonhold.
 #[derive(Debug, Parser)]
@@ -69,7 +72,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Test { quick } => {
-            let length = if quick { suite::Length::Quick } else { suite::Length::Full };
+            let length = if quick { Length::Quick } else { Length::Full };
             return suite::run(length);
         }
         Command::Lint => return suite::lint(),

@@ -14,9 +14,9 @@ use clap::ValueEnum;
 
 use crate::{
     cargo::{self, cargo},
+    length::Length,
     machine,
     report::{Counts, Report},
-    suite::Length,
     target::{ARM64, MUSL, Target, X86_32},
     vm::{self, image, parts},
 };

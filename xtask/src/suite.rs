@@ -8,19 +8,12 @@ use crate::{
     acceptance::{self, Torture},
     bare_metal,
     cargo::{self, cargo, rustflags_and},
-    fuzz, licences, machine, miri, points, ports,
+    fuzz,
+    length::Length,
+    licences, machine, miri, points, ports,
     report::{Counts, Report},
     vm,
 };
-
-/// How much to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Length {
-    /// Everything but virtual machines and the long runs of the release program.
-    Quick,
-    /// Everything.
-    Full,
-}
 
 const DEMO_SECONDS: u32 = 15;
 

@@ -4,8 +4,6 @@
 //! number is written last of all. Words from 64 on change while the space is used: each group has a cache line
 //! (8 words) of its own. Who may change them is said beside each.
 
-use crate::OpenError;
-
 /// Bytes of the header: one page.
 pub const HEADER_BYTES: u64 = 4096;
 /// Words of the header.
@@ -42,14 +40,6 @@ impl Marker {
     #[must_use]
     pub const fn word(self) -> u64 {
         self.0
-    }
-}
-
-/// Why a first word other than the magic number is not a space's.
-pub(crate) const fn refusal(found: u64) -> OpenError {
-    match Marker::read(found) {
-        Some(_) => OpenError::Unfinished,
-        None => OpenError::NotASpace { found },
     }
 }
 

@@ -1,81 +1,58 @@
-//! The lock word: who owns a lock, and what is known of what it protects.
+//! The word of a mutex: who owns it, and what is known of what it protects.
 //!
 //! ```text
-//! 63            32 31  28 27        16 15 14 13     12        0
-//! | incarnation   | flags | thread     | 0     | left | peer slot |
+//! 63            32 31  28 27        16 15       14        13     12        0
+//! | incarnation   | flags | thread     | biased | revoked | left | peer slot |
 //! ```
-//! The incarnation is that of the owner's thread slot ([`ThreadLife`](crate::ThreadLife)); 0 means that nobody
-//! owns the lock. The low half is what a futex can compare, so everything
-//! that changes while somebody sleeps on the word lies there: flags, thread, slot, and that the owner has left.
+//! Bits 0-12, 16-27 and 32-63 name a thread, as an [`Owner`] (`owner.rs`) or, if bit 15 is set, as a [`Bias`]: then the
+//! number of the bias is in the place of the incarnation. The low half is what a futex can compare, so everything that
+//! changes while somebody sleeps on the word lies there.
 //!
-//! Bit 13 says that the thread that the word names has *left*: nobody owns the lock, and that thread left what it
-//! protects half changed, or gave the lock up.
+//! # States
+//! `-` is a bit that may be set or not.
 //!
-//! In the word of a mutex bit 15 says that it is *biased*: then it
-//! is a [`Bias`] that it names. To all other locks that is an owner which does not exist.
-//! ```text
-//! 63            32 31  28 27        16 15       14        13        0
-//! | number        | flags | thread     | biased | revoked | peer slot |
-//! ```
+//! | state | the word names | left 13 | revoked 14 | biased 15 | waiters 28 | inconsistent 29 | bit 30 | starving 31 |
+//! |---|---|---|---|---|---|---|---|---|
+//! | free | nobody | 0 | 0 | 0 | 0 | 0 | 0 | - |
+//! | owned | the owner | 0 | 0 | 0 | - | - | upgradable: - | - |
+//! | free and inconsistent | the thread that left it so | 1 | 0 | 0 | 0 | 1 | 0 | - |
+//! | the same | nobody: that thread is not known | 0 | 0 | 0 | 0 | 1 | 0 | - |
+//! | unrecoverable | the thread that gave it up | 1 | 0 | 0 | 0 | 0 | unrecoverable: 1 | - |
+//! | biased | the thread and the bias | 0 | 0 | 1 | 0 | 0 | 0 | 0 |
+//! | revoked | the same | 0 | 1 | 1 | - | 0 | 0 | - |
+//!
+//! Only the writer's word of a reader/writer lock is ever upgradable, and only the word of a mutex of its own is ever
+//! biased. Why bit 30 has two names is said in `slot_word.rs`.
+//!
+//! # Transitions
+//! Each is one compare-and-swap of the whole word; `commonhold-sync` makes them.
+//!
+//! | from | to | who may |
+//! |---|---|---|
+//! | free; free and inconsistent | owned, inconsistent as it was | anybody |
+//! | owned | free | its owner |
+//! | owned | free and inconsistent | its owner, in the middle of a change; of a dead writer, a waiting reader |
+//! | owned | unrecoverable | its owner |
+//! | owned | owned by another, inconsistent (if it is upgradable, as it was) | anybody, if the owner is dead |
+//! | owned | owned, and consistent; or upgradable; or not upgradable any more | its owner |
+//! | owned; revoked, with the thread inside | the same, with waiters or starving | a waiter |
+//! | owned | biased | its owner that frees it, if no flag is set |
+//! | biased | revoked | anybody else who wants it |
+//! | biased, revoked | owned by the thread of the bias | that thread, while it is inside |
+//! | revoked | free | the thread of the bias, after it was inside |
+//! | revoked | owned | anybody, if the thread is not inside; inconsistent, if it is inside and dead |
+//! | biased, revoked | free and inconsistent | whoever settles what a dead thread was inside of |
+//! | any, unless a living thread owns it or is inside | free | whoever resets it |
+//!
+//! Every other bit pattern is valid too. A word whose owner does not exist is that of a lock whose owner is dead.
 
 use core::fmt;
 
-use crate::{Bias, PeerId, ThreadId, limits};
+use crate::{
+    Bias, Owner, PeerId, ThreadId, limits,
+    owner::{INCARNATION_SHIFT, THREAD_SHIFT, thread_in},
+};
 
-/// One incarnation of one thread slot of one peer slot: the only identity an owner has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Owner {
-    peer: PeerId,
-    thread: ThreadId,
-    incarnation: u32,
-}
-
-impl Owner {
-    /// The owner with these parts; `None` if the incarnation is 0, which names nobody.
-    #[inline]
-    #[must_use]
-    pub const fn new(peer: PeerId, incarnation: u32, thread: ThreadId) -> Option<Self> {
-        if incarnation == 0 { None } else { Some(Self { peer, thread, incarnation }) }
-    }
-
-    /// Its peer slot.
-    #[inline]
-    #[must_use]
-    pub const fn peer(self) -> PeerId {
-        self.peer
-    }
-
-    /// Its thread slot.
-    #[inline]
-    #[must_use]
-    pub const fn thread(self) -> ThreadId {
-        self.thread
-    }
-
-    /// The incarnation of its thread slot.
-    #[inline]
-    #[must_use]
-    pub const fn incarnation(self) -> u32 {
-        self.incarnation
-    }
-
-    const fn bits(self) -> u64 {
-        self.peer.get() as u64
-            | ((self.thread.index() as u64) << THREAD_SHIFT)
-            | ((self.incarnation as u64) << INCARNATION_SHIFT)
-    }
-
-    /// The word that names this owner and nothing else.
-    #[inline]
-    #[must_use]
-    pub const fn word(self) -> LockWord {
-        LockWord(self.bits())
-    }
-}
-
-const THREAD_SHIFT: u32 = 16;
-const THREAD_MASK: u64 = 0xfff << THREAD_SHIFT;
-const INCARNATION_SHIFT: u32 = 32;
 const FLAGS_MASK: u64 = 0xf << 28;
 const LEFT: u64 = 1 << 13;
 const BIASED: u64 = 1 << 15;
@@ -95,9 +72,9 @@ impl LockFlags {
     pub const WAITERS: Self = Self(1 << 28);
     /// An owner died, or left, with the data half changed.
     pub const INCONSISTENT: Self = Self(1 << 29);
-    /// An owner gave the lock up: nobody may take it any more.
+    /// In a word that nobody owns: an owner gave the lock up, and nobody may take it any more.
     pub const UNRECOVERABLE: Self = Self(1 << 30);
-    /// The same bit in a word that somebody owns: its owner lets readers in, and may upgrade.
+    /// The same bit, in a word that somebody owns: the owner lets readers in, and may upgrade.
     pub const UPGRADABLE: Self = Self(1 << 30);
     /// A waiter has lost too often: whoever has not waited yet stands back.
     pub const STARVING: Self = Self(1 << 31);
@@ -145,6 +122,15 @@ impl fmt::Debug for LockFlags {
     }
 }
 
+impl Owner {
+    /// The word that names this owner and nothing else.
+    #[inline]
+    #[must_use]
+    pub const fn word(self) -> LockWord {
+        LockWord(self.bits())
+    }
+}
+
 /// The value of a lock word. Every bit pattern is a valid value; one with an owner that does not
 /// exist is a lock whose owner is dead.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -153,17 +139,6 @@ pub struct LockWord(u64);
 impl LockWord {
     /// Free, and nothing to tell.
     pub const FREE: Self = Self(0);
-
-    /// Nobody owns it and nobody will: what a once word says when its work is done. To a mutex it is
-    /// an unrecoverable word, so whoever waits as for a mutex is turned away.
-    pub const DONE: Self = Self(LockFlags::UNRECOVERABLE.0 | 1);
-
-    /// Nobody owns it and nobody can: a permit of a semaphore that has been used up.
-    pub const SPENT: Self = Self(LockFlags::UNRECOVERABLE.0);
-
-    /// In the place of a party in a barrier, in the stead of two flags: it has arrived in a phase of an
-    /// even number, or in one of an odd number.
-    pub const ARRIVED: [LockFlags; 2] = [LockFlags::WAITERS, LockFlags::STARVING];
 
     /// Reads a word.
     #[inline]
@@ -179,39 +154,19 @@ impl LockWord {
         self.0
     }
 
-    /// The mark in the place of a party that it has arrived in a phase.
-    #[inline]
-    #[must_use]
-    pub const fn arrival(phase: u64) -> LockFlags {
-        let [even, odd] = Self::ARRIVED;
-        if phase.is_multiple_of(2) { even } else { odd }
-    }
-
-    /// Whether this is the place of a party that has arrived in a phase, which is the present one.
-    #[inline]
-    #[must_use]
-    pub const fn has_arrived(self, phase: u64) -> bool {
-        self.flags().contains(Self::arrival(phase))
-    }
-
     /// Who owns the lock, if anybody does.
     #[inline]
     #[must_use]
     pub const fn owner(self) -> Option<Owner> {
-        if self.is_left() { None } else { self.named() }
+        if self.is_left() { None } else { Owner::from_bits(self.0) }
     }
 
-    /// Who left the lock, of which nobody is the owner, with what it protects half changed, if that is known.
+    /// The thread that left the lock with what it protects half changed, or gave it up. `None` if it is not known, or if
+    /// somebody owns the lock.
     #[inline]
     #[must_use]
     pub const fn left_by(self) -> Option<Owner> {
-        if self.is_left() { Self(self.0 & !LEFT).named() } else { None }
-    }
-
-    #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
-    const fn named(self) -> Option<Owner> {
-        Owner::new(PeerId::new(self.0 as u16), (self.0 >> INCARNATION_SHIFT) as u32, self.thread())
+        if self.is_left() { Owner::from_bits(self.0 & !LEFT) } else { None }
     }
 
     #[inline]
@@ -222,9 +177,8 @@ impl LockWord {
     /// The thread slot that it names, if it names an owner or a bias.
     #[inline]
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "the part is cut out on purpose")]
     pub const fn thread(self) -> ThreadId {
-        ThreadId::from_bits(((self.0 & THREAD_MASK) >> THREAD_SHIFT) as u16)
+        thread_in(self.0)
     }
 
     /// Whether anybody owns the lock.
@@ -339,12 +293,12 @@ impl LockWord {
         Self(flags.0)
     }
 
-    /// A word that nobody owns, and which names the one that left it so. An owner that cannot exist, as damaged
-    /// bytes may name one, is not named.
+    /// A word that nobody owns, and which names the thread that left it so. Damaged bytes may name an owner that cannot
+    /// exist: that one is not named.
     #[inline]
     #[must_use]
     pub const fn left(by: Owner, flags: LockFlags) -> Self {
-        if by.peer.get() as u64 >= LEFT {
+        if by.peer().get() as u64 >= LEFT {
             return Self::unowned(flags);
         }
         Self(by.bits() | LEFT | flags.0)
@@ -365,11 +319,6 @@ impl fmt::Debug for LockWord {
         debug.field("flags", &self.flags()).finish()
     }
 }
-
-/// The bit of an event word that says that somebody may be asleep on it.
-pub const EVENT_WAITERS: u64 = 1;
-/// What one signal adds to an event word: its upper 63 bits are the sequence number.
-pub const EVENT_STEP: u64 = 2;
 
 #[cfg(test)]
 mod tests {

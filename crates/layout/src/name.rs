@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::geometry::FNV_BASIS;
+use crate::fnv::FNV_BASIS;
 
 /// Why a name was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
-//! Why an operation, or a fault, could not be done.
+//! The errors of operations, of faults, and of the machine.
 
 use core::fmt;
 
-use crate::{MmuError, NoMemory, ObjectPage, PagerError, Pages, VirtualPage};
+use crate::{NoMemory, ObjectPage, PagerError, Pages, VirtualPage};
 
 /// Why an operation on a space or an object could not be done. Unless it says otherwise, nothing has
 /// changed.
@@ -74,6 +74,19 @@ pub enum FaultError {
     NeverReferenced,
     /// A fault where none may happen, in memory that is not super-locked.
     NotSuperLocked,
+}
+
+/// Why the machine could not do what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MmuError {
+    /// There is no memory left, for a page or for tables.
+    NoMemory,
+    /// A call of the operating system failed.
+    Failed {
+        /// Its number for the error.
+        code: i32,
+    },
 }
 
 impl From<MmuError> for Error {

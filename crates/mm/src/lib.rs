@@ -63,7 +63,7 @@ mod writeback;
 
 pub use advise::Advice;
 pub use budget::Budget;
-pub use error::{Error, FaultError};
+pub use error::{Error, FaultError, MmuError};
 pub use evict::Evicted;
 pub use fault::{Context, Fault};
 pub use manager::{Defaults, Manager, Settings};
@@ -75,7 +75,7 @@ pub use pager::{
     ZeroPager,
 };
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
-pub use port::{Access, Mmu, MmuError, Protection, Writable};
+pub use port::{Access, Mmu, Protection, Writable};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};
 pub use reference::Reach;
 pub use residency::{Residency, Scope};

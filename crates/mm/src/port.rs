@@ -4,7 +4,7 @@ use core::fmt::Debug;
 
 use lock_api::{RawMutex, RawRwLock};
 
-use crate::{FaultError, ObjectPage, Pages, VirtualPage, VirtualSpan};
+use crate::{FaultError, MmuError, ObjectPage, Pages, VirtualPage, VirtualSpan};
 
 /// What an access wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,19 +52,6 @@ pub enum Writable {
     No,
     /// A write goes through if the mapping permits it.
     Yes,
-}
-
-/// Why the machine could not do what it was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MmuError {
-    /// There is no memory left, for a page or for tables.
-    NoMemory,
-    /// A call of the operating system failed.
-    Failed {
-        /// Its number for the error.
-        code: i32,
-    },
 }
 
 /// A machine: memory for pages of objects, translations in address spaces, locks.

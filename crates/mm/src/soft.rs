@@ -15,6 +15,7 @@
 mod cpu;
 mod machine;
 mod table;
+mod tlb;
 
 pub use cpu::Cpu;
 pub use machine::{SoftMmu, SoftObject, SoftSpace, Violation};

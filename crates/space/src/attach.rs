@@ -5,31 +5,14 @@
 
 use core::sync::atomic::Ordering;
 
-use commonhold_layout::{
-    Damage, Offset, PeerId, PeerName, PeerPhase, PeerRef, PeerState, ThreadId, peer_word,
-};
+use commonhold_layout::{Damage, Offset, PeerName, PeerPhase, PeerState, ThreadId, peer_word};
 use commonhold_window::Point;
 
 use crate::{
-    AttachError, DirectoryError, Identity, MediumError, Platform, RegionHandle, View,
+    AttachError, DirectoryError, Identity, Platform, Space, View,
     slot::{leave_slot, take_slot, write_name, write_record},
     threads::NO_TID,
 };
-
-/// A space that this peer is attached to.
-///
-/// Dropping it without [`detach`](Self::detach) is like dying: the slot stays taken until the
-/// evidence is gone and somebody reaps.
-#[derive(Debug)]
-pub struct Space<P> {
-    pub(crate) view: View<P>,
-    pub(crate) peer: PeerId,
-    pub(crate) generation: u32,
-    pub(crate) live: u64,
-    /// Where the state word and the thread slots of this peer lie: looked up at every lock.
-    pub(crate) state_at: Offset,
-    pub(crate) threads_at: Offset,
-}
 
 impl<P: Platform> Space<P> {
     /// Attaches to a space.
@@ -52,7 +35,7 @@ impl<P: Platform> Space<P> {
         }
         Point::AttachRecordWritten.reached();
         let live = slot.state.in_phase(PeerPhase::Live);
-        let state = &view.peer(slot.peer).map_err(directory)?[peer_word::STATE];
+        let state = &view.peer(slot.peer).map_err(AttachError::damaged)?[peer_word::STATE];
         // SeqCst: the record is written before; see `View::peer_state`.
         if state
             .compare_exchange(slot.state.word(), live.word(), Ordering::SeqCst, Ordering::Relaxed)
@@ -62,9 +45,9 @@ impl<P: Platform> Space<P> {
         }
         Point::AttachLive.reached();
         let space = Self {
-            state_at: place(view.geometry().peer(slot.peer)).map_err(directory)?,
+            state_at: place(view.geometry().peer(slot.peer)).map_err(AttachError::damaged)?,
             threads_at: place(view.geometry().thread(slot.peer, ThreadId::FIRST))
-                .map_err(directory)?,
+                .map_err(AttachError::damaged)?,
             peer: slot.peer,
             generation: live.generation,
             live: live.word(),
@@ -109,47 +92,11 @@ impl<P: Platform> Space<P> {
         }
     }
 
-    /// The space, as anybody sees it.
-    #[inline]
-    pub const fn view(&self) -> &View<P> {
-        &self.view
-    }
-
-    /// This peer's slot.
-    pub const fn peer(&self) -> PeerId {
-        self.peer
-    }
-
-    /// Which of the slot's peers this is.
-    pub const fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// Whether this peer still counts among the living.
-    #[inline]
-    pub fn is_live(&self) -> bool {
-        // Relaxed: see `Thread::is_live`.
-        self.view
-            .window()
-            .word(self.state_at)
-            .is_ok_and(|state| state.load(Ordering::Relaxed) == self.live)
-    }
-
     /// Names this peer for people.
     pub fn rename(&self, name: &PeerName) {
         if let Ok(record) = self.view.peer(self.peer) {
             write_name(record, name);
         }
-    }
-
-    /// Gives back a read lock of a region that this peer counts, and whose thread has ended.
-    ///
-    /// # Errors
-    /// [`DirectoryError::Fenced`] if this peer was declared dead.
-    pub fn uncount_reader(&self, handle: RegionHandle, of: PeerRef) -> Result<(), DirectoryError> {
-        let mapped = self.look_again(handle)?;
-        let words = self.view.lock_words(&mapped)?;
-        Ok(self.view.lock_of(&mapped, words).uncount_ended(of, &self.view)?)
     }
 
     /// Declares this peer dead: one of its living threads was taken for dead, so others may have taken over
@@ -162,15 +109,4 @@ impl<P: Platform> Space<P> {
 #[inline]
 fn place(offset: Option<Offset>) -> Result<Offset, Damage> {
     offset.ok_or(Damage::new("an offset", 0))
-}
-
-pub(crate) const fn directory(damage: commonhold_layout::Damage) -> AttachError {
-    AttachError::Directory(DirectoryError::Damaged(damage))
-}
-
-/// What a medium says when it is full, where the operation has a name for that.
-impl From<MediumError> for AttachError {
-    fn from(error: MediumError) -> Self {
-        Self::Medium(error)
-    }
 }

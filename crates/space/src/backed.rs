@@ -12,13 +12,14 @@
 //! 3. Who only looks takes no memory: what has none is damage then.
 //!
 //! # What it does not do
-//! Whoever may write the file can punch a hole into it later; nothing here sees that.
+//! Whoever may write the file can punch a hole into it later; nothing here sees that. What lies beyond the tables is not
+//! remembered: the view asks the medium each time ([`View::may_look`](crate::View::may_look)).
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use commonhold_layout::{Damage, Extent, Geometry, HEADER_BYTES, Offset, RegionId};
 
-use crate::{AttachError, Medium, Platform, Touch, View};
+use crate::{AttachError, Medium, Touch};
 
 /// Words of the map of the table of shares: enough for a bit for each page of the table, up to 128 MiB.
 const WORDS: usize = 512;
@@ -68,6 +69,50 @@ impl Backed {
         region.get() < self.entries.load(Ordering::Relaxed)
     }
 
+    /// Makes sure of all entries below `used`, a claim of the window's.
+    pub(crate) fn back_entries(
+        &self,
+        medium: &impl Medium,
+        geometry: &Geometry,
+        used: u32,
+    ) -> Result<(), Damage> {
+        let known = self.entries.load(Ordering::Relaxed);
+        if used <= known { Ok(()) } else { self.back_more_entries(medium, geometry, known, used) }
+    }
+
+    #[cold]
+    fn back_more_entries(
+        &self,
+        medium: &impl Medium,
+        geometry: &Geometry,
+        known: u32,
+        used: u32,
+    ) -> Result<(), Damage> {
+        let damage = Damage::new("the number of used regions", used.into());
+        let entries = geometry.region_entries(known.into(), used.into()).ok_or(damage)?;
+        medium.back(entries, self.touch).map_err(|_| damage)?;
+        self.entries.fetch_max(used, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether there is memory behind the share word at `at`, whose row is said to reach that far.
+    #[inline]
+    pub(crate) fn has_share(&self, medium: &impl Medium, geometry: &Geometry, at: Offset) -> bool {
+        self.share(geometry.share_table(), at).is_some_and(|(word, bit, part)| {
+            // Relaxed: as in `has_entry`.
+            word.load(Ordering::Relaxed) & bit != 0 || self.back_shares(medium, word, bit, part)
+        })
+    }
+
+    #[cold]
+    fn back_shares(&self, medium: &impl Medium, word: &AtomicU64, bit: u64, part: Extent) -> bool {
+        let backed = medium.back(part, self.touch).is_ok();
+        if backed {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+        backed
+    }
+
     /// The word of the map and the bit in it for a share word, and the part of the table that they stand for.
     fn share(&self, table: Extent, at: Offset) -> Option<(&AtomicU64, u64, Extent)> {
         let part = at.get().checked_sub(table.start().get())? >> self.share_bits;
@@ -86,54 +131,4 @@ fn back(medium: &impl Medium, extent: Extent, touch: Touch) -> Result<(), Attach
         }
         Touch::Use => AttachError::Medium(error),
     })
-}
-
-impl<P: Platform> View<P> {
-    /// Makes sure of all entries below `used`, a claim of the window's.
-    pub(crate) fn back_entries(&self, used: u32) -> Result<(), Damage> {
-        let known = self.backed.entries.load(Ordering::Relaxed);
-        if used <= known { Ok(()) } else { self.back_more_entries(known, used) }
-    }
-
-    #[cold]
-    fn back_more_entries(&self, known: u32, used: u32) -> Result<(), Damage> {
-        let damage = Damage::new("the number of used regions", used.into());
-        let entries = self.geometry().region_entries(known.into(), used.into()).ok_or(damage)?;
-        self.platform().back(entries, self.backed.touch).map_err(|_| damage)?;
-        self.backed.entries.fetch_max(used, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Whether there is memory behind the share word at `at`, whose row is said to reach that far.
-    #[inline]
-    pub(crate) fn has_share(&self, at: Offset) -> bool {
-        let table = self.geometry().share_table();
-        self.backed.share(table, at).is_some_and(|(word, bit, part)| {
-            // Relaxed: as in `has_entry`.
-            word.load(Ordering::Relaxed) & bit != 0 || self.back_shares(word, bit, part)
-        })
-    }
-
-    #[cold]
-    fn back_shares(&self, word: &AtomicU64, bit: u64, part: Extent) -> bool {
-        let backed = self.platform().back(part, self.backed.touch).is_ok();
-        if backed {
-            word.fetch_or(bit, Ordering::Relaxed);
-        }
-        backed
-    }
-
-    /// A word of the window that somebody has named, for a look at it: `None` if it does not lie inside, or has no
-    /// memory.
-    #[must_use]
-    pub fn look_at(&self, at: Offset) -> Option<&AtomicU64> {
-        let word = self.window().word(at).ok()?;
-        self.may_look(Extent::new(at.get(), 8)?).then_some(word)
-    }
-
-    /// Whether bytes that somebody has named can be read without taking memory.
-    #[must_use]
-    pub fn may_look(&self, extent: Extent) -> bool {
-        extent.end() <= self.window().len() && self.platform().back(extent, Touch::Look).is_ok()
-    }
 }

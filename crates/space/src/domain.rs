@@ -15,7 +15,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use commonhold_layout::{BootId, Damage, DomainState, PeerPhase, domain_word, peer_word};
+use commonhold_layout::{BootId, DomainState, PeerPhase, domain_word, peer_word};
 use commonhold_sync::Thread;
 use commonhold_window::Point;
 
@@ -44,8 +44,7 @@ pub(crate) fn take_domain<P: Platform>(
     me: &Thread<'_>,
     boot: BootId,
 ) -> Result<u16, AttachError> {
-    let damaged = |damage: Damage| AttachError::Directory(damage.into());
-    let named = &view.peer(me.owner().peer()).map_err(damaged)?[peer_word::DOMAIN];
+    let named = &view.peer(me.owner().peer()).map_err(AttachError::damaged)?[peer_word::DOMAIN];
     let domains = view.geometry().domains();
     let budget = Patience::DEFAULT.begin(view);
     loop {
@@ -136,10 +135,4 @@ fn in_use<P: Platform>(view: &View<P>, me: &Thread<'_>, index: u16) -> bool {
                 && record[peer_word::DOMAIN].load(Ordering::SeqCst) == u64::from(index)
         })
     })
-}
-
-impl From<DirectoryError> for AttachError {
-    fn from(error: DirectoryError) -> Self {
-        Self::Directory(error)
-    }
 }

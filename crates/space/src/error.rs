@@ -51,6 +51,25 @@ impl fmt::Display for AttachError {
 
 impl core::error::Error for AttachError {}
 
+impl AttachError {
+    /// Damage that was found after the header had been accepted.
+    pub(crate) const fn damaged(damage: Damage) -> Self {
+        Self::Directory(DirectoryError::Damaged(damage))
+    }
+}
+
+impl From<MediumError> for AttachError {
+    fn from(error: MediumError) -> Self {
+        Self::Medium(error)
+    }
+}
+
+impl From<DirectoryError> for AttachError {
+    fn from(error: DirectoryError) -> Self {
+        Self::Directory(error)
+    }
+}
+
 /// Why an operation on the directory failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DirectoryError {

@@ -26,6 +26,7 @@
 extern crate std;
 
 mod attach;
+mod attached;
 mod backed;
 mod bias;
 mod budget;
@@ -55,7 +56,7 @@ mod threads;
 mod view;
 mod waits;
 
-pub use attach::Space;
+pub use attached::Space;
 pub use budget::Patience;
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;

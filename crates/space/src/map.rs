@@ -7,8 +7,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    Damage, Extent, Name, Offset, RegionFlags, RegionId, RegionPhase, RegionState, ShareError,
-    ShareWord, peer_word, region_word,
+    Damage, Extent, Name, Offset, PeerRef, RegionFlags, RegionId, RegionPhase, RegionState,
+    ShareError, ShareWord, peer_word, region_word,
 };
 use commonhold_sync::{Event, Thread, raise_used};
 use commonhold_window::Point;
@@ -170,6 +170,16 @@ impl<P: Platform> Space<P> {
             return Err(DirectoryError::NotMapped);
         }
         self.describe(handle.region, state)
+    }
+
+    /// Gives back a read lock of a region that this peer counts, and whose thread has ended.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Fenced`] if this peer was declared dead.
+    pub fn uncount_reader(&self, handle: RegionHandle, of: PeerRef) -> Result<(), DirectoryError> {
+        let mapped = self.look_again(handle)?;
+        let words = self.view.lock_words(&mapped)?;
+        Ok(self.view.lock_of(&mapped, words).uncount_ended(of, &self.view)?)
     }
 
     /// Unmaps a region once, and wakes or replaces whoever waits to destroy it.

@@ -5,8 +5,6 @@
 
 use core::fmt;
 
-use crate::{MediumError, Platform, View};
-
 /// What there was when more was asked for than can be had. Each number is in bytes; `None`: it is not known there, or
 /// does not apply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,16 +55,6 @@ pub enum Demand {
     Fitting,
     /// Whatever it asks for, until the medium refuses, or the kernel ends a process.
     Forced,
-}
-
-impl<P: Platform> View<P> {
-    /// Refuses what cannot be had, before any of it is taken.
-    pub(crate) fn room_for(&self, bytes: u64, demand: Demand) -> Result<(), MediumError> {
-        match demand {
-            Demand::Fitting => self.platform().room_for(bytes),
-            Demand::Forced => Ok(()),
-        }
-    }
 }
 
 /// Bytes, as people read them: rounded down, so that nobody is promised what is not there.

@@ -14,7 +14,6 @@ use commonhold_window::Point;
 
 use crate::{
     AttachError, Deposit, Identity, Platform, View,
-    attach::directory,
     domain::take_domain,
     kernels::own_word,
     threads::{NO_TID, as_thread, claim_thread},
@@ -126,13 +125,13 @@ pub(crate) fn write_record<P: Platform>(
     slot: &PeerSlot,
     identity: &Identity,
 ) -> Result<(), AttachError> {
-    let record = view.peer(slot.peer).map_err(directory)?;
+    let record = view.peer(slot.peer).map_err(AttachError::damaged)?;
     if let Some(threads) = view.geometry().thread_row(slot.peer) {
         view.platform().commit(threads).map_err(AttachError::Medium)?;
     }
     for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
         // Whatever bytes say: no thread of a peer that has just taken the slot has one of its threads'.
-        let thread = view.thread_slot(slot.peer, thread).map_err(directory)?;
+        let thread = view.thread_slot(slot.peer, thread).map_err(AttachError::damaged)?;
         let _ = thread.mark_dead(thread.life());
     }
     record[peer_word::THREADS_USED].store(0, Ordering::Relaxed);
@@ -153,7 +152,7 @@ pub(crate) fn write_record<P: Platform>(
     store(peer_word::HEARTBEAT, 0);
     store(peer_word::BELL, 0);
     write_name(record, &identity.name);
-    let words = view.thread_slot(slot.peer, thread.thread).map_err(directory)?;
+    let words = view.thread_slot(slot.peer, thread.thread).map_err(AttachError::damaged)?;
     // Fails only if this peer was declared dead: then the slot is vacant.
     let _ = words.vacate(thread.life);
     Ok(())

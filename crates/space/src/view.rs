@@ -11,7 +11,7 @@ use commonhold_layout::{
 };
 use commonhold_window::{OutOfWindow, Window};
 
-use crate::{AttachError, DirectoryError, Platform, Touch, backed::Backed};
+use crate::{AttachError, Demand, DirectoryError, MediumError, Platform, Touch, backed::Backed};
 
 pub use ports::{RegionShares, region_key};
 
@@ -23,7 +23,7 @@ pub(crate) type Entry = [AtomicU64; region_word::COUNT];
 pub struct View<P> {
     platform: P,
     geometry: Geometry,
-    pub(crate) backed: Backed,
+    backed: Backed,
     /// The peer that looks through it: see `kernels.rs`.
     pub(crate) own: AtomicU64,
 }
@@ -130,7 +130,7 @@ impl<P: Platform> View<P> {
         let claim = self.header()?[header_word::REGIONS_USED].load(Ordering::Acquire);
         let used = u32::try_from(claim).ok().filter(|used| *used <= self.geometry.regions());
         let used = used.ok_or(Damage::new("the number of used regions", claim))?;
-        self.back_entries(used)?;
+        self.backed.back_entries(&self.platform, &self.geometry, used)?;
         Ok(used)
     }
 
@@ -165,6 +165,28 @@ impl<P: Platform> View<P> {
             at = at.saturating_add(piece);
         }
         Ok(())
+    }
+
+    /// A word of the window that somebody has named, for a look at it: `None` if it does not lie inside, or has no
+    /// memory.
+    #[must_use]
+    pub fn look_at(&self, at: Offset) -> Option<&AtomicU64> {
+        let word = self.window().word(at).ok()?;
+        self.may_look(Extent::new(at.get(), 8)?).then_some(word)
+    }
+
+    /// Whether bytes that somebody has named can be read without taking memory.
+    #[must_use]
+    pub fn may_look(&self, extent: Extent) -> bool {
+        extent.end() <= self.window().len() && self.platform.back(extent, Touch::Look).is_ok()
+    }
+
+    /// Refuses what cannot be had, before any of it is taken.
+    pub(crate) fn room_for(&self, bytes: u64, demand: Demand) -> Result<(), MediumError> {
+        match demand {
+            Demand::Fitting => self.platform.room_for(bytes),
+            Demand::Forced => Ok(()),
+        }
     }
 
     /// Where a word of an entry lies.

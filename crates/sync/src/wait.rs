@@ -13,10 +13,10 @@
 
 use core::mem;
 
-use commonhold_layout::{Bias, LockFlags, LockWord, Owner};
+use commonhold_layout::{Bias, LockFlags, LockWord, Owner, PendingKind};
 use commonhold_window::atomic::AtomicU64;
 
-use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS};
+use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS, Thread};
 
 /// The first sleep of a waiter whom the owner's death should wake.
 const FIRST_RECHECK_NS: u64 = 10_000_000;
@@ -36,9 +36,17 @@ const RUNG_MOST_NS: u64 = 2_000_000;
 /// Looks for evidence with a pause because of a bell: about a second of them.
 const RINGS: u32 = 500;
 
-/// What a waiter has been through; it decides whether it may barge, and when it looks for evidence.
-#[derive(Debug)]
-pub(crate) struct Wait {
+/// A thread that waits for the owner of a lock word: who it is, until when it waits, and what it has been through. That
+/// decides whether it may barge, and when it looks for evidence.
+pub(crate) struct Waiter<'a, E> {
+    pub(crate) me: &'a Thread<'a>,
+    pub(crate) env: &'a E,
+    /// On the clock of [`Park::now`]. `None`: it waits for ever; `Some(0)`: it does not wait.
+    pub(crate) deadline: Option<u64>,
+    /// What it announces that it waits for.
+    pub(crate) kind: PendingKind,
+    /// What it takes the word with: [`LockFlags::UPGRADABLE`], or nothing.
+    pub(crate) taking: LockFlags,
     turn: u32,
     /// It has not been told to sleep since it last did.
     spinning: bool,
@@ -48,53 +56,61 @@ pub(crate) struct Wait {
     pub(crate) losses: u32,
     /// It has raised the starving flag.
     pub(crate) raised: bool,
-    /// What it takes a lock with: [`LockFlags::UPGRADABLE`], or nothing.
-    pub(crate) taking: LockFlags,
     /// The bias of the word that it last slept on.
     bias: Option<Bias>,
-    watch: Watch,
+    pub(crate) watch: Watch,
 }
 
-impl Default for Wait {
-    fn default() -> Self {
-        Self::taking(LockFlags::NONE)
-    }
-}
-
-impl Wait {
-    pub(crate) fn taking(flags: LockFlags) -> Self {
+impl<'a, E: Park> Waiter<'a, E> {
+    /// A thread that waits to own the word, with these flags.
+    pub(crate) fn to_own(
+        me: &'a Thread<'a>,
+        env: &'a E,
+        deadline: Option<u64>,
+        taking: LockFlags,
+    ) -> Self {
         Self {
+            me,
+            env,
+            deadline,
+            kind: PendingKind::Exclusive,
+            taking,
             turn: 0,
             spinning: true,
             parked: false,
             losses: 0,
             raised: false,
-            taking: flags,
             bias: None,
             watch: Watch::default(),
         }
     }
 
-    pub(crate) fn spin(&mut self, env: &impl Park, word: &AtomicU64) -> bool {
+    /// A thread that waits until nobody keeps readers out.
+    pub(crate) fn to_read(me: &'a Thread<'a>, env: &'a E, deadline: Option<u64>) -> Self {
+        Self { kind: PendingKind::Shared, ..Self::to_own(me, env, deadline, LockFlags::NONE) }
+    }
+
+    /// Spins once before `word`, unless it is time to sleep.
+    pub(crate) fn spin(&mut self, word: &AtomicU64) -> bool {
         if !self.spinning {
             return false;
         }
-        let more = env.spin(word, self.turn);
+        let more = self.env.spin(word, self.turn);
         if more {
             self.turn = self.turn.saturating_add(1);
         } else {
             self.spinning = false;
             if self.turn > 0 {
-                env.has_spun(word, false);
+                self.env.has_spun(word, false);
             }
         }
         more
     }
 
     /// The lock has been taken.
-    pub(crate) fn won(&self, env: &impl Park, word: &AtomicU64) {
+    pub(crate) fn won(&self, word: &AtomicU64) {
         if self.spinning && self.turn > 0 {
-            env.has_spun(word, true);
+            self.env.has_spun(word, true);
         }
     }
 
@@ -110,11 +126,6 @@ impl Wait {
     pub(crate) fn is_first_at(&mut self, seen: LockWord) -> bool {
         let before = mem::replace(&mut self.bias, seen.bias());
         self.bias.is_some() && self.bias != before
-    }
-
-    /// What to do about an owner that has the lock.
-    pub(crate) fn plan(&mut self, owner: Owner, bell: Bell, now: u64, late: bool) -> Plan {
-        self.watch.plan(owner, bell, now, late)
     }
 }
 

@@ -21,7 +21,6 @@
 pub(crate) mod actor;
 mod alone;
 pub(crate) mod arm;
-mod biased;
 mod command;
 mod formatters;
 mod guest;
@@ -36,6 +35,7 @@ mod scene;
 mod shared;
 mod stops;
 mod suite;
+mod who;
 
 use std::process::ExitCode;
 

@@ -25,6 +25,8 @@ mod bytes;
 mod copy;
 #[cfg(not(loom))]
 mod door;
+#[cfg(not(loom))]
+mod out_of_window;
 mod point;
 #[cfg(not(loom))]
 mod run;
@@ -35,13 +37,15 @@ mod window;
 pub use bytes::Bytes;
 #[cfg(not(loom))]
 pub use door::Door;
+#[cfg(not(loom))]
+pub use out_of_window::OutOfWindow;
 pub use point::Point;
 #[cfg(feature = "crash-points")]
 pub use point::{Hook, at_each_point};
 #[cfg(not(loom))]
 pub use run::Run;
 #[cfg(not(loom))]
-pub use window::{OutOfWindow, Window};
+pub use window::Window;
 
 /// The atomics that lock algorithms run on: the processor's, or loom's when it checks them.
 pub mod atomic {

@@ -1,40 +1,24 @@
 //! A processor: it accesses memory by address, remembers translations, and faults.
 
-use alloc::{collections::BTreeMap, sync::Arc};
+use alloc::sync::Arc;
 use core::fmt;
 
-use lock_api::{Mutex, RawMutex, RawRwLock};
+use lock_api::{RawMutex, RawRwLock};
 
-use super::{SoftMmu, SoftSpace, Violation, table::Entry};
-use crate::{Access, AddressSpace, Context, Fault, FaultError, Manager, VirtualPage, VirtualSpan};
+use super::{SoftMmu, SoftSpace, Violation, tlb::Tlb};
+use crate::{Access, AddressSpace, Context, Fault, FaultError, Manager, VirtualPage};
 
 /// A processor of a [`SoftMmu`]. It serves pulses itself while it waits for one.
 pub struct Cpu<X> {
-    core: Arc<CpuCore<X>>,
+    tlb: Arc<Tlb<X>>,
 }
 
-pub(super) struct CpuCore<X> {
-    /// By space and page.
-    remembered: Mutex<X, BTreeMap<(u64, VirtualPage), Entry<X>>>,
-}
-
-impl<X: RawMutex> CpuCore<X> {
-    pub(super) fn new() -> Self {
-        Self { remembered: Mutex::new(BTreeMap::new()) }
-    }
-
-    pub(super) fn forget(&self, space: &SoftSpace<X>, span: VirtualSpan) {
-        let (first, end) = ((space.number, span.first()), (space.number, span.end()));
-        let mut remembered = self.remembered.lock();
-        while let Some((&key, _)) = remembered.range(first..end).next() {
-            remembered.remove(&key);
-        }
-    }
-}
-
-impl<X> Cpu<X> {
-    pub(super) const fn of(core: Arc<CpuCore<X>>) -> Self {
-        Self { core }
+impl<X: RawMutex, W> SoftMmu<X, W> {
+    /// A processor of this machine.
+    pub fn cpu(&self) -> Cpu<X> {
+        let tlb = Arc::new(Tlb::new());
+        self.connect(&tlb);
+        Cpu { tlb }
     }
 }
 
@@ -127,7 +111,7 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
         access: Access,
         act: &mut impl FnMut(&mut [u8]),
     ) -> bool {
-        let mut remembered = self.core.remembered.lock();
+        let mut remembered = self.tlb.remembered.lock();
         let key = (space.number, at);
         if remembered.get(&key).is_none_or(|entry| !entry.permits(access)) {
             let table = space.table.lock();

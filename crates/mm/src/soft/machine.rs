@@ -1,4 +1,4 @@
-//! The machine: frames, spaces, processors, and who waits for what.
+//! The machine: frames, spaces, the translations of its processors, and who waits for what.
 
 use alloc::{
     collections::BTreeMap,
@@ -11,9 +11,9 @@ use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use lock_api::{Mutex, RawMutex, RawRwLock};
 
 use super::{
-    Cpu, Translation,
-    cpu::CpuCore,
+    Translation,
     table::{Entry, Frame, Table},
+    tlb::Tlb,
 };
 use crate::{
     Access, FaultError, Mmu, MmuError, ObjectPage, Page, Pages, Protection, VirtualPage,
@@ -51,7 +51,7 @@ pub struct SoftMmu<X, W> {
     page_size: usize,
     frames: AtomicI64,
     idle: fn(u32),
-    cpus: Mutex<X, Vec<Weak<CpuCore<X>>>>,
+    tlbs: Mutex<X, Vec<Weak<Tlb<X>>>>,
     waits: Mutex<X, Vec<Wait>>,
     next: AtomicU64,
     fail_in: AtomicI64,
@@ -88,7 +88,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             page_size,
             frames: AtomicI64::new(i64::from(frames)),
             idle,
-            cpus: Mutex::new(Vec::new()),
+            tlbs: Mutex::new(Vec::new()),
             waits: Mutex::new(Vec::new()),
             next: AtomicU64::new(1),
             fail_in: AtomicI64::new(i64::MAX),
@@ -96,13 +96,6 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             violations: Mutex::new(Vec::new()),
             locks: core::marker::PhantomData,
         }
-    }
-
-    /// A processor of this machine.
-    pub fn cpu(&self) -> Cpu<X> {
-        let cpu = Arc::new(CpuCore::new());
-        self.cpus.lock().push(Arc::downgrade(&cpu));
-        Cpu::of(cpu)
     }
 
     /// The `calls`-th call from now on that can fail does, once: there is no memory. 0 is the next.
@@ -135,6 +128,11 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         let table = space.table.lock();
         let entry = table.get(at)?;
         Some(Translation { protection: entry.protection, writable: entry.writable })
+    }
+
+    /// A processor that remembers its translations in `tlb` is one of this machine's from now on.
+    pub(super) fn connect(&self, tlb: &Arc<Tlb<X>>) {
+        self.tlbs.lock().push(Arc::downgrade(tlb));
     }
 
     pub(super) fn blame(&self, violation: Violation) {
@@ -335,8 +333,8 @@ where
     }
 
     fn flush(&self, space: &SoftSpace<X>, span: VirtualSpan) {
-        for cpu in self.cpus.lock().iter().filter_map(Weak::upgrade) {
-            cpu.forget(space, span);
+        for tlb in self.tlbs.lock().iter().filter_map(Weak::upgrade) {
+            tlb.forget(space.number, span);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Memory that is said to be there and is not, memory that cannot be had, and memory that nobody has.
 
 use super::*;
-use commonhold_layout::{RegionId, peer_word, region_word};
+use commonhold_layout::{RegionId, header_word, peer_word, region_word};
 
 impl World {
     /// No page more can be had.

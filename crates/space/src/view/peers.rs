@@ -43,7 +43,10 @@ impl<P: Platform> View<P> {
         if used(&record[peer_word::SHARES_USED]) <= u64::from(region.get()) {
             return None;
         }
-        let at = self.geometry.share(peer, region).filter(|at| self.has_share(*at))?;
+        let at = self.geometry.share(peer, region)?;
+        if !self.backed.has_share(&self.platform, &self.geometry, at) {
+            return None;
+        }
         self.window().word(at).ok()
     }
 

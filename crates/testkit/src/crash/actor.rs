@@ -123,6 +123,15 @@ impl Actor {
         }
     }
 
+    /// Tells it one thing after the other, and waits for each answer.
+    pub(crate) fn tell_all(&mut self, commands: &[&str]) -> Outcome {
+        for command in commands {
+            self.tell(command);
+            self.answer()?.ok_or_else(|| format!("it died in {command:?}"))?;
+        }
+        Ok(())
+    }
+
     fn bury(&mut self) -> Outcome {
         let status = self.child.wait().map_err(|error| error.to_string())?;
         self.alive = false;

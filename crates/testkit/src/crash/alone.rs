@@ -6,7 +6,7 @@ use commonhold_layout::BIAS_AFTER;
 use commonhold_window::Point;
 
 use crate::{
-    crash::ledger::Who,
+    crash::who::Who,
     stage::{Line, refused, say},
 };
 

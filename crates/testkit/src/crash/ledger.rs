@@ -15,13 +15,8 @@ use crate::crash::{
     command::{Command, Which, parse},
     parties::Parties,
     shared::{Seq, Seqs, has_repaired, is_upgraded},
+    who::{DRIVER, Who},
 };
-
-/// A process of the scene; the driver itself is [`DRIVER`].
-pub(crate) type Who = usize;
-
-/// Who maps and locks two regions of its own while all others come and go.
-pub(crate) const DRIVER: Who = usize::MAX;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Life {

@@ -1,6 +1,6 @@
 //! What the ledger knows of a barrier for two.
 
-use crate::crash::ledger::Who;
+use crate::crash::who::Who;
 
 /// Places of the barrier.
 const PLACES: usize = 2;

@@ -7,8 +7,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::crash::{
     Outcome,
-    ledger::{DRIVER, Ledger, Life, Who},
+    ledger::{Ledger, Life},
     scene::Scene,
+    who::{DRIVER, Who},
 };
 use crate::stage::pattern;
 

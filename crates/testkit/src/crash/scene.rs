@@ -11,8 +11,9 @@ use commonhold_window::Point;
 use crate::crash::{
     Outcome,
     actor::{Actor, Heard, Hit},
-    ledger::{Ledger, Who},
+    ledger::Ledger,
     medium::SmallMemory,
+    who::Who,
 };
 
 /// Bytes of the space.
@@ -188,6 +189,11 @@ impl<'a> Scene<'a> {
             self.mourn(who)?;
         }
         Ok(())
+    }
+
+    /// Each of these unmaps `r` and detaches, if it lives.
+    pub(crate) fn leave(&mut self, all: &[Who]) -> Outcome {
+        all.iter().try_for_each(|who| self.play(*who, &["unmap r", "close"]))
     }
 
     /// The script is over: whoever lives has given everything back, and ends.

@@ -109,10 +109,7 @@ impl Ground {
             let program = std::env::current_exe().map_err(|error| wrong(&error))?;
             let mut actor = Actor::start(&program.with_file_name("crash-actor"), None)?;
             let open = format!("open {}", ground.url());
-            super::image::tell_all(
-                &mut actor,
-                &[&open, "map sized", "create dead 4096", "map dead"],
-            )?;
+            actor.tell_all(&[&open, "map sized", "create dead 4096", "map dead"])?;
             actor.kill()?;
         }
         Ok(ground)

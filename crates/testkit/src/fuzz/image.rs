@@ -107,12 +107,12 @@ fn scene(folder: &Path, index: usize, script: &str, point: Option<Point>) -> Fin
     let open = format!("open {url}");
     let mut first = Actor::start(&program, None)?;
     let begin = [&open, "create a 64", "create b 9000", "create c 4096", "create kept 4096"];
-    tell_all(&mut first, &begin)?;
-    tell_all(&mut first, &["create sized 10000 30000", "create d 0", "map a", "lock a wait"])?;
+    first.tell_all(&begin)?;
+    first.tell_all(&["create sized 10000 30000", "create d 0", "map a", "lock a wait"])?;
     let mut second = Actor::start(&program, None)?;
-    tell_all(&mut second, &[&open, "map kept", "rlock kept wait", "map b", "mlock b wait 8"])?;
+    second.tell_all(&[&open, "map kept", "rlock kept wait", "map b", "mlock b wait 8"])?;
     let mut third = Actor::start(&program, point.map(|point| (point, 1)))?;
-    tell_all(&mut third, &[&open])?;
+    third.tell_all(&[&open])?;
     third.tell(script);
     third.answer()?;
     for mut actor in [third, second, first] {
@@ -121,14 +121,6 @@ fn scene(folder: &Path, index: usize, script: &str, point: Option<Point>) -> Fin
         }
     }
     Ok(path)
-}
-
-pub(crate) fn tell_all(actor: &mut Actor, commands: &[&str]) -> Finding {
-    for command in commands {
-        actor.tell(command);
-        actor.answer()?.ok_or_else(|| format!("it died in {command:?}"))?;
-    }
-    Ok(())
 }
 
 pub(super) fn run(run: &mut Run) -> Finding {

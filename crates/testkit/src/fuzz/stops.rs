@@ -119,7 +119,7 @@ fn beside(run: &mut Run, ground: &Ground, stop: Stop, random: &mut Rng, logs: &P
     let mut stopped = Actor::start_with(&program()?, None, &[(arm::STOPPED, &at)])?;
     let (before, after) = stop.script.split_at(stop.line);
     let before: Vec<String> = before.iter().map(|line| told(ground, line)).collect();
-    super::image::tell_all(&mut stopped, &before.iter().map(String::as_str).collect::<Vec<_>>())?;
+    stopped.tell_all(&before.iter().map(String::as_str).collect::<Vec<_>>())?;
     let mut after = after.iter().map(|line| told(ground, line));
     stopped.tell(&after.next().unwrap_or_default());
     let mut left = stop.hit

@@ -2,11 +2,8 @@
 
 use commonhold_window::Point;
 
-use crate::crash::{
-    Outcome,
-    scenarios::{leave, records},
-    scene::Scene,
-};
+use super::records::records;
+use crate::crash::{Outcome, scene::Scene};
 
 /// Two processes that map `r`, with a mutex at 64 that is biased to the first.
 fn biased(scene: &mut Scene<'_>) -> Outcome<(usize, usize)> {
@@ -17,7 +14,7 @@ fn biased(scene: &mut Scene<'_>) -> Outcome<(usize, usize)> {
     Ok((a, b))
 }
 
-pub(crate) fn alone(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn alone(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     scene.play(a, &["mlock r wait 64", "unlock r"])?;
     scene.play(b, &["mlock r wait 64", "unlock r"])?;
@@ -27,10 +24,10 @@ pub(crate) fn alone(scene: &mut Scene<'_>) -> Outcome {
     scene.play(a, &["mlock r 0 64"])?;
     scene.play(b, &["unlock r"])?;
     scene.play(a, &["mlock r 0 64", "unlock r"])?;
-    leave(scene, &[a, b])
+    scene.leave(&[a, b])
 }
 
-pub(crate) fn waits(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn waits(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     scene.play(a, &["mlock r wait 64"])?;
     scene.begin(b, "mlock r wait 64")?;
@@ -39,10 +36,10 @@ pub(crate) fn waits(scene: &mut Scene<'_>) -> Outcome {
     scene.finish(b)?;
     scene.play(b, &["unlock r"])?;
     scene.play(a, &["mlock r wait 64", "unlock r"])?;
-    leave(scene, &[a, b])
+    scene.leave(&[a, b])
 }
 
-pub(crate) fn dead(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn dead(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     scene.play(a, &["mlock r wait 64"])?;
     // It revokes the bias, and does not wait.
@@ -50,10 +47,10 @@ pub(crate) fn dead(scene: &mut Scene<'_>) -> Outcome {
     scene.kill(a)?;
     scene
         .play(b, &["mlock r wait 64", "leave r", "alone r - 64", "mlock r wait 64", "unlock r"])?;
-    leave(scene, &[b])
+    scene.leave(&[b])
 }
 
-pub(crate) fn reaped(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn reaped(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     let c = scene.join()?;
     scene.play(c, &["map r", "alone r - 128"])?;
@@ -63,10 +60,10 @@ pub(crate) fn reaped(scene: &mut Scene<'_>) -> Outcome {
         scene.play(b, &["reap"])?;
     }
     scene.play(b, &["mlock r wait 128", "unlock r", "mlock r wait 64", "unlock r"])?;
-    leave(scene, &[b])
+    scene.leave(&[b])
 }
 
-pub(crate) fn left(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn left(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     scene.play(a, &["mlock r wait 64"])?;
     scene.begin(b, "mlock r wait 64")?;
@@ -74,18 +71,18 @@ pub(crate) fn left(scene: &mut Scene<'_>) -> Outcome {
     scene.play(a, &["leave r"])?;
     scene.finish(b)?;
     scene.play(b, &["unlock r"])?;
-    leave(scene, &[a, b])
+    scene.leave(&[a, b])
 }
 
-pub(crate) fn forgotten(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn forgotten(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     scene.play(a, &["mlock r wait 64", "forget r"])?;
-    leave(scene, &[a])?;
+    scene.leave(&[a])?;
     scene.play(b, &["mlock r wait 64", "unlock r"])?;
-    leave(scene, &[b])
+    scene.leave(&[b])
 }
 
-pub(crate) fn destroyed(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn destroyed(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     scene.play(a, &["mlock r wait 64"])?;
     scene.play(b, &["unmap r", "destroy r deferred"])?;
@@ -93,22 +90,22 @@ pub(crate) fn destroyed(scene: &mut Scene<'_>) -> Outcome {
     scene.play(b, &["reap", "close"])
 }
 
-pub(crate) fn condition(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn condition(scene: &mut Scene<'_>) -> Outcome {
     let Some((a, b)) = records(scene)? else { return Ok(()) };
     scene.play(b, &["habit r"])?;
     scene.begin(b, "await r wait")?;
     scene.reach(b, Point::EventFlagged)?;
     scene.play(a, &["notify r"])?;
     scene.finish(b)?;
-    leave(scene, &[a, b])
+    scene.leave(&[a, b])
 }
 
-pub(crate) fn inherited(scene: &mut Scene<'_>) -> Outcome {
+pub(super) fn inherited(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     scene.play(a, &["mlock r wait 64"])?;
     scene.kill(a)?;
     let (c, d) = (scene.join()?, scene.join()?);
     scene.play(d, &["map r", "mlock r wait 64", "unlock r"])?;
-    leave(scene, &[b, d])?;
+    scene.leave(&[b, d])?;
     scene.play(c, &["close"])
 }

@@ -1,0 +1,31 @@
+//! The translations that one processor remembers.
+//!
+//! The processor fills and uses them; the machine makes it forget some, and waits for its access that is under way.
+
+use alloc::collections::BTreeMap;
+
+use lock_api::{Mutex, RawMutex};
+
+use super::table::Entry;
+use crate::{VirtualPage, VirtualSpan};
+
+/// What one processor remembers, whatever the page tables say since.
+pub(super) struct Tlb<X> {
+    /// By the number of the space, and the page. Locked during each access.
+    pub(super) remembered: Mutex<X, BTreeMap<(u64, VirtualPage), Entry<X>>>,
+}
+
+impl<X: RawMutex> Tlb<X> {
+    pub(super) fn new() -> Self {
+        Self { remembered: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Forgets the translations of `span` in the space with this number.
+    pub(super) fn forget(&self, space: u64, span: VirtualSpan) {
+        let (first, end) = ((space, span.first()), (space, span.end()));
+        let mut remembered = self.remembered.lock();
+        while let Some((&key, _)) = remembered.range(first..end).next() {
+            remembered.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The readers' side: how a reader makes itself known, waits while a writer keeps it out, and leaves.
+
+use commonhold_layout::{LockFlags, LockWord, Owner, PeerRef, ShareError, ShareWord};
+use commonhold_window::{
+    Point,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::{RwLock, Shares};
+use crate::{
+    Liveness, LockError, Park, Taken, Thread, Wake, store_then_load,
+    wait::{Step, Waiter},
+};
+
+/// How a read lock is held: what to give to [`RwLock::unread`].
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub enum Hold<'a> {
+    /// The key lies in this word of the thread.
+    Word(&'a AtomicU64),
+    /// It is counted in the share word of the peer.
+    Share,
+}
+
+impl<S: Shares> RwLock<'_, S> {
+    /// Takes the lock to read if nobody writes and the peer has read before: the common case of
+    /// [`read`](Self::read), small enough to stand wherever a lock is taken. Returns the word that holds
+    /// it. `None` says only that it takes more than this, and [`read`](Self::read) must follow.
+    #[inline]
+    pub fn read_quickly<'t>(&self, me: &Thread<'t>) -> Option<&'t AtomicU64> {
+        if self.words[1].load(Ordering::SeqCst) & reader_bit(me) == 0 {
+            return None;
+        }
+        let word = me.free_reading()?;
+        // SeqCst, and a swap rather than a store: our look at the writer comes after it (Dekker).
+        word.swap(self.key, Ordering::SeqCst);
+        Point::ReadCounted.reached();
+        store_then_load();
+        if self.writer().look().welcomes_readers() && me.is_live() {
+            return Some(word);
+        }
+        word.store(0, Ordering::Release);
+        None
+    }
+
+    /// Gives back what [`read_quickly`](Self::read_quickly) took, of a peer that is known to be live.
+    /// `false`: a writer may be waiting, and [`wake_writer`](Self::wake_writer) must follow.
+    #[inline]
+    pub fn unread_quickly(&self, word: &AtomicU64) -> bool {
+        // Release: what we read stays before what the next writer writes.
+        word.store(0, Ordering::Release);
+        Point::ReadUncounted.reached();
+        // For loom only, whose sleeps end by a wake-up and never by a slice: see `rwlock.rs`.
+        store_then_load();
+        !self.writer().look().is_exclusive()
+    }
+
+    /// Wakes a writer that waits for readers to leave.
+    #[cold]
+    pub fn wake_writer(&self, me: &Thread<'_>, env: &impl Park) {
+        self.drained().broadcast(me, env);
+    }
+
+    /// Takes the lock to read, waiting until `deadline`, or for ever; `Some(0)` does not wait.
+    ///
+    /// With [`Taken::OwnerDied`] the lock is held, and what is read may be half changed; only a writer
+    /// can repair it.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    #[inline]
+    pub fn read<'t>(
+        &self,
+        me: &Thread<'t>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<(Taken, Hold<'t>), LockError> {
+        if let Some(word) = self.read_quickly(me) {
+            return Ok((Taken::Clean, Hold::Word(word)));
+        }
+        self.announce_reader(me);
+        let hold = self.enlist(me)?;
+        self.read_slow(me, env, hold, deadline)
+    }
+
+    /// Gives a read lock back.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the peer has been declared dead, or holds none.
+    #[inline]
+    pub fn unread(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        hold: Hold<'_>,
+    ) -> Result<(), LockError> {
+        let quiet = match hold {
+            // Whoever has the slot of a fenced peer now uses the word for itself.
+            Hold::Word(_) if !me.is_live() => return Err(LockError::Fenced),
+            Hold::Word(word) => self.unread_quickly(word),
+            Hold::Share => {
+                self.count(me, ShareWord::unread)?;
+                Point::ReadUncounted.reached();
+                store_then_load();
+                !self.writer().look().is_exclusive()
+            }
+        };
+        if !quiet {
+            self.wake_writer(me, env);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn announce_reader(&self, me: &Thread<'_>) {
+        let bit = reader_bit(me);
+        // SeqCst: in one order with our look at the writer and the writer's look at the mask, also
+        // where another thread set the bit.
+        if self.words[1].load(Ordering::SeqCst) & bit == 0 {
+            self.words[1].fetch_or(bit, Ordering::SeqCst);
+            Point::ReadMarked.reached();
+        }
+    }
+
+    /// Makes the reader visible to writers.
+    #[inline]
+    fn enlist<'t>(&self, me: &Thread<'t>) -> Result<Hold<'t>, LockError> {
+        let hold = match me.free_reading() {
+            Some(word) => {
+                // SeqCst, and a swap rather than a store: our look at the writer comes after it
+                // (Dekker).
+                word.swap(self.key, Ordering::SeqCst);
+                Hold::Word(word)
+            }
+            None => {
+                self.count(me, ShareWord::read)?;
+                Hold::Share
+            }
+        };
+        Point::ReadCounted.reached();
+        store_then_load();
+        Ok(hold)
+    }
+
+    #[cold]
+    fn count(
+        &self,
+        me: &Thread<'_>,
+        change: impl Fn(ShareWord) -> Result<ShareWord, ShareError>,
+    ) -> Result<(), LockError> {
+        let peer = me.owner().peer();
+        if !me.is_live() {
+            return Err(LockError::Fenced);
+        }
+        self.count_for(PeerRef::new(peer, self.shares.generation(peer)), change)
+    }
+
+    fn count_for(
+        &self,
+        of: PeerRef,
+        change: impl Fn(ShareWord) -> Result<ShareWord, ShareError>,
+    ) -> Result<(), LockError> {
+        let own = self.shares.share(of.peer).ok_or(LockError::TooManyReaders)?;
+        let mut seen = own.load(Ordering::Relaxed);
+        loop {
+            let share = ShareWord::from_word(seen).of(of.generation)?;
+            let changed = change(share)?.word();
+            // SeqCst: as Release it pairs with the writer's scan, so that what we read stays before what
+            // it writes; and our look at the writer comes after it (Dekker).
+            match own.compare_exchange_weak(seen, changed, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Gives back a read lock that is counted with those of the peer `of`, and whose thread ended without giving it
+    /// back. Only that peer knows of it.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the peer has been declared dead, or holds none.
+    pub fn uncount_ended(&self, of: PeerRef, env: &impl Park) -> Result<(), LockError> {
+        self.count_for(of, ShareWord::unread)?;
+        Point::ReadUncounted.reached();
+        self.drained().advance_unannounced(env);
+        Ok(())
+    }
+
+    /// Entered with the reader enlisted; left so only on success.
+    #[cold]
+    fn read_slow<'t>(
+        &self,
+        me: &Thread<'t>,
+        env: &(impl Park + Liveness),
+        mut hold: Hold<'t>,
+        deadline: Option<u64>,
+    ) -> Result<(Taken, Hold<'t>), LockError> {
+        let mut waiter = Waiter::to_read(me, env, deadline);
+        let result = loop {
+            let seen = self.writer().look();
+            if !me.is_live() {
+                break Err(LockError::Fenced);
+            }
+            if !seen.is_exclusive() {
+                break match self.enter(seen, &waiter) {
+                    Ok(taken) => Ok((taken, hold)),
+                    Err(error) => self.unread(me, env, hold).and(Err(error)),
+                };
+            }
+            if let Err(error) = self.unread(me, env, hold) {
+                break Err(error);
+            }
+            if let Err(error) = self.await_writer(&mut waiter) {
+                if waiter.parked {
+                    self.writer().wake(env, Wake::One);
+                }
+                break Err(error);
+            }
+            hold = match self.enlist(me) {
+                Ok(hold) => hold,
+                Err(error) => break Err(error),
+            };
+        };
+        me.done();
+        result
+    }
+
+    /// The reader is enlisted and there is no writer.
+    fn enter(&self, seen: LockWord, waiter: &Waiter<'_, impl Park>) -> Result<Taken, LockError> {
+        if waiter.raised {
+            // If the word has changed, whoever changed it deals with the flag.
+            self.writer().swap(seen, seen.with_flags(seen.flags().without(LockFlags::STARVING)));
+        }
+        if waiter.parked {
+            // The wake-up that freed us may have been meant for others too: readers pass it on.
+            self.writer().wake(waiter.env, Wake::One);
+        }
+        if seen.is_unrecoverable() {
+            return Err(LockError::Unrecoverable);
+        }
+        Ok(Taken::told_by(seen.flags(), seen.left_by()))
+    }
+
+    /// Waits, not enlisted, until there may be no writer.
+    fn await_writer(&self, waiter: &mut Waiter<'_, impl Park + Liveness>) -> Result<(), LockError> {
+        let env = waiter.env;
+        loop {
+            let seen = self.writer().look();
+            let Some(owner) = seen.owner().filter(|_| seen.is_exclusive()) else { return Ok(()) };
+            match self.writer().await_owner(seen, owner, waiter)? {
+                Step::Again => {}
+                Step::Dead => self.drop_dead_writer(env, seen, owner),
+                Step::Sleep(expected, owner, until) => {
+                    self.writer().sleep(env, expected, owner, until);
+                    waiter.slept();
+                }
+            }
+        }
+    }
+
+    /// Takes the word from a fenced writer, for nobody: what it protects may be half changed.
+    fn drop_dead_writer(&self, env: &impl Park, seen: LockWord, dead: Owner) {
+        let flags = seen.flags().only(LockFlags::STARVING).with(LockFlags::INCONSISTENT);
+        if self.writer().swap(seen, LockWord::left(dead, flags)) {
+            Point::LockTakenOver.reached();
+            self.writer().wake(env, Wake::All);
+        }
+    }
+}
+
+/// The bit of a thread's peer in the mask of those that may have read.
+#[inline]
+fn reader_bit(me: &Thread<'_>) -> u64 {
+    1 << (me.owner().peer().get() % 64)
+}

@@ -1,0 +1,193 @@
+//! The writers' side: how a writer takes its word, and then waits for the readers that are inside.
+
+use commonhold_layout::{Owner, PeerId, ShareWord, ThreadId};
+use commonhold_window::{Point, atomic::Ordering};
+
+use super::{RwLock, Shares};
+use crate::{
+    FIRST_SLICE_NS, Liveness, LockError, Park, Release, SLICE_NS, Taken, Thread, Verdict,
+    store_then_load, thread::reading, wait::Watch,
+};
+
+/// What [`RwLock::write_quickly`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum QuickWrite {
+    /// The lock is the thread's.
+    Taken,
+    /// It takes more than this: [`RwLock::write`] must follow.
+    NotTaken,
+    /// The word is the thread's, but somebody reads for the first time at this very moment: the thread must
+    /// [give the word back](RwLock::unwrite) before [`RwLock::write`].
+    TakenWithReaders,
+}
+
+/// Who it is that reads, of a thread that a writer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// The thread: its own word says so.
+    Itself,
+    /// Some thread of its peer, which counts them.
+    Peer,
+}
+
+impl<S: Shares> RwLock<'_, S> {
+    /// Takes the lock to write if nobody has it and nobody ever read: the common case of
+    /// [`write`](Self::write).
+    #[inline]
+    pub fn write_quickly(&self, me: &Thread<'_>) -> QuickWrite {
+        if self.words[1].load(Ordering::Relaxed) != 0 || !self.writer().lock_quickly(me) {
+            return QuickWrite::NotTaken;
+        }
+        store_then_load();
+        // SeqCst: see `write`.
+        match self.words[1].load(Ordering::SeqCst) {
+            0 => QuickWrite::Taken,
+            _ => QuickWrite::TakenWithReaders,
+        }
+    }
+
+    /// Takes the lock to write, waiting until `deadline`, or for ever; `Some(0)` does not wait.
+    ///
+    /// # Errors
+    /// [`LockError`]; `Deadlock` also if the thread itself holds the lock to read, in one of its words.
+    #[inline]
+    pub fn write(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<Taken, LockError> {
+        match self.write_quickly(me) {
+            QuickWrite::Taken => return Ok(Taken::Clean),
+            // Fails only if we are fenced.
+            QuickWrite::TakenWithReaders => self.unwrite(me, env, Release::Done)?,
+            QuickWrite::NotTaken => {}
+        }
+        if me.reads(self.key) {
+            // It would wait for itself, or for a writer that waits for it.
+            return Err(LockError::Deadlock);
+        }
+        let taken = self.writer().lock(me, env, deadline)?;
+        store_then_load();
+        // SeqCst: pairs with the readers' announcements, which come before their look at the writer's
+        // word.
+        let mask = self.words[1].load(Ordering::SeqCst);
+        if mask != 0
+            && let Err(error) = self.drain(me, env, mask, deadline)
+        {
+            return self.retreat(me, env, taken, error);
+        }
+        Ok(taken)
+    }
+
+    /// Gives the write lock back.
+    ///
+    /// # Errors
+    /// [`LockError::Fenced`] if the thread does not hold it.
+    #[inline]
+    pub fn unwrite(&self, me: &Thread<'_>, env: &impl Park, how: Release) -> Result<(), LockError> {
+        self.writer().unlock(me, env, how)
+    }
+
+    /// Waits, with the writer's word taken, until no living peer reads.
+    #[cold]
+    pub(crate) fn drain(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        mask: u64,
+        deadline: Option<u64>,
+    ) -> Result<(), LockError> {
+        let (mut turn, mut last) = (0, None);
+        let mut watch = Watch::default();
+        loop {
+            let number = self.drained().sequence();
+            let Some((reader, reads)) = self.some_reader(mask) else { return Ok(()) };
+            Point::WriteDraining.reached();
+            if deadline != Some(0) && env.spin(self.drained().word(), turn) {
+                turn += 1;
+                continue;
+            }
+            let now = env.now();
+            let late = deadline.is_some_and(|deadline| now >= deadline);
+            let plan = watch.plan(reader, env.bell(reader), now, late);
+            let dead = plan.look && env.verdict(reader) == Verdict::Dead;
+            if dead || (plan.slice_ns == 0 && !late) {
+                env.give_way();
+                continue;
+            }
+            // A reader that leaves may miss us: see `rwlock.rs`.
+            let most = if last == Some(reader) { SLICE_NS } else { FIRST_SLICE_NS };
+            let slice = plan.slice_ns.min(most);
+            last = Some(reader);
+            let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
+            if late {
+                return Err(LockError::TimedOut);
+            }
+            if reads == Reads::Itself && env.is_same_thread(me.owner(), reader) {
+                // It reads by another attachment, and would wait for itself.
+                return Err(LockError::Deadlock);
+            }
+            if self.drained().wait_for(reader, me, env, number, until) == Err(LockError::Fenced) {
+                return Err(LockError::Fenced);
+            }
+        }
+    }
+
+    /// Gives the writer's word back as it was found.
+    fn retreat(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        taken: Taken,
+        why: LockError,
+    ) -> Result<Taken, LockError> {
+        self.writer().unlock(me, env, Release::unchanged(taken))?;
+        Err(why)
+    }
+
+    /// A living thread that reads.
+    fn some_reader(&self, mask: u64) -> Option<(Owner, Reads)> {
+        (0..self.shares.peers())
+            .filter(|slot| mask & (1 << (slot % 64)) != 0)
+            .map(PeerId::new)
+            .find_map(|peer| self.reader_of(peer))
+    }
+
+    fn reader_of(&self, peer: PeerId) -> Option<(Owner, Reads)> {
+        if let Some(word) = self.shares.share(peer) {
+            // SeqCst: pairs with the readers' counts.
+            let share = ShareWord::from_word(word.load(Ordering::SeqCst));
+            if share.readers() > 0
+                && share.generation() == self.shares.generation(peer)
+                // Which of its threads reads is not known. If none lives, none does.
+                && let Some(reader) = self.living_thread(peer)
+            {
+                return Some((reader, Reads::Peer));
+            }
+        }
+        readers_by_word(&self.shares, peer, self.key).next().map(|reader| (reader, Reads::Itself))
+    }
+
+    fn living_thread(&self, peer: PeerId) -> Option<Owner> {
+        let mut threads = (0..self.shares.threads(peer)).filter_map(ThreadId::new);
+        threads.find_map(|thread| self.shares.owner(peer, thread))
+    }
+}
+
+/// The living threads of a peer that hold the lock with this key to read, each once for every time.
+fn readers_by_word<S: Shares>(
+    shares: &S,
+    peer: PeerId,
+    key: u64,
+) -> impl Iterator<Item = Owner> + '_ {
+    (0..shares.threads(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
+        // Who has the slot is looked at first: that thread has cleared what an earlier one left in it. One that has
+        // the slot only later finds the writer, since it looks for one after it has written its word.
+        let owner = shares.owner(peer, thread);
+        let words = owner.and_then(|_| shares.thread(peer, thread)).into_iter().flat_map(reading);
+        // SeqCst: pairs with the reader's swap.
+        words.filter(move |word| word.load(Ordering::SeqCst) == key).filter_map(move |_| owner)
+    })
+}
