@@ -2,7 +2,7 @@
 //!
 //! # What it owns
 //! One page that the kernel wipes in every child, and the handler that runs in children made by `fork`. The
-//! descriptors that it closes are in `own_fd.rs`.
+//! descriptors that it has closed are in `own_fd.rs`.
 //!
 //! # Invariants
 //! 1. The word in the page is 0, or the *epoch* of this process: a number that no process it descends
@@ -18,15 +18,16 @@
 
 use std::{
     ptr::{self, NonNull},
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
+    },
 };
 
 use rustix::{
     io::Errno,
     mm::{self, Advice, MapFlags, ProtFlags},
 };
-
-use crate::{liveness, own_fd};
 
 const PAGE: usize = 4096;
 
@@ -35,6 +36,27 @@ static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 /// The last epoch given out. A child inherits its value, so its own epoch is larger.
 static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
 static HANDLER_SET: AtomicBool = AtomicBool::new(false);
+/// What else is done in a child. A child may run while another thread sets one: it then sees none, and what that task is
+/// about does not exist yet.
+static IN_CHILD: [OnceLock<fn()>; 2] = [const { OnceLock::new() }; 2];
+
+/// What else is done in a child that `fork` made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ChildTask {
+    /// Closing descriptors of the parent.
+    CloseDescriptors,
+    /// Forgetting which words the kernel marks for the parent's threads.
+    ForgetDeathWords,
+}
+
+impl ChildTask {
+    /// Has `run` do this in every child from now on, by invariant 3. Called again, it changes nothing.
+    pub(crate) fn set(self, run: fn()) {
+        if let Some(task) = IN_CHILD.get(self as usize) {
+            task.get_or_init(|| run);
+        }
+    }
+}
 
 /// Remembers which process made it.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +161,7 @@ extern "C" fn in_child() {
     if let Some(word) = unsafe { word.as_ref() } {
         word.store(0, Ordering::Relaxed);
     }
-    own_fd::close_in_child();
-    liveness::forget_in_child();
+    for task in IN_CHILD.iter().filter_map(OnceLock::get) {
+        task();
+    }
 }

@@ -30,6 +30,6 @@ pub use heartbeat_thread::{Heart, Setup};
 pub use holder::LockHolder;
 pub use priority::Priority;
 pub use process::{parent_of, thread_id};
-pub(crate) use robust_list::{DeathWords, forget_in_child};
+pub(crate) use robust_list::DeathWords;
 pub use stopped::is_stopped;
 pub(crate) use witness::Evidences;

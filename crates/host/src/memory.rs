@@ -4,7 +4,7 @@
 //! | what | files |
 //! |---|---|
 //! | names of spaces | `url` |
-//! | from a URL to a window: open, create, replace, remove | `new_window`; by scheme `shm`, `file`, `pci`, `physical` |
+//! | from a URL to a window: open, create, replace, remove | `by_url`; by scheme `shm`, `file`, `pci`, `physical` |
 //! | who may come by a name, and when it may be taken away | `gate`, `name`, `rights` |
 //! | addresses | `mapped_window`, `mapping`, `read_only_map`; looking without them: `peek`, `glance`; `reopen` |
 //! | memory of files, and how much there is | `fallocate`, `resident`, `room`, `cgroup` |
@@ -17,11 +17,13 @@
 //! # What it does not do
 //! It waits for no word, judges nobody's life, and takes no lock in a window.
 
+mod by_url;
 mod cgroup;
 mod device;
 mod emulation;
 mod fallocate;
 mod file;
+mod file_location;
 mod gate;
 mod glance;
 mod kind;
@@ -42,12 +44,13 @@ mod shm;
 mod trial_access;
 mod url;
 
+pub use by_url::{create, enter, is_blank, open, path_of, peek, replace, seize};
 #[cfg(test)]
-pub(crate) use file::Place;
+pub(crate) use file_location::Place;
 pub use gate::{ExclusiveGate, FileLock, SharedGate};
 pub use kind::{FileSystem, MemoryKind};
 pub use mapped_window::MappedWindow;
-pub use new_window::{NewWindow, create, enter, is_blank, open, path_of, peek, replace, seize};
+pub use new_window::NewWindow;
 pub use pci::{PciDevice, pci_devices};
 pub use peek::Peek;
 pub use physical::physical_memory;

@@ -30,7 +30,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use crate::fork::ForkGuard;
+use crate::fork::{ChildTask, ForkGuard};
 
 /// Descriptors that can be closed in children.
 const DESCRIPTORS: usize = 4096;
@@ -109,8 +109,8 @@ impl Entry {
     }
 }
 
-/// Closes what a child made by `fork` must not keep. To be called in the child only.
-pub(crate) fn close_in_child() {
+/// Closes what a child made by `fork` must not keep. Called in the child only.
+fn close_in_child() {
     for entry in &TABLE {
         if entry.descriptor.load(Ordering::Relaxed) >= 0 {
             entry.close();
@@ -136,6 +136,7 @@ impl OwnFd {
     /// # Errors
     /// `EMFILE` if the table is full, and those of `fstat`.
     pub fn new(descriptor: OwnedFd, guard: ForkGuard) -> Result<Self, Errno> {
+        ChildTask::CloseDescriptors.set(close_in_child);
         let file = FileId::of_raw(descriptor.as_raw_fd()).ok_or(Errno::BADF)?;
         let entry = Entry::take(descriptor.as_raw_fd(), file).ok_or(Errno::MFILE)?;
         // The entry closes it from now on.

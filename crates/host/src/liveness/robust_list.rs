@@ -18,7 +18,7 @@ mod death_word;
 use std::{io, mem, ptr, sync::atomic::AtomicUsize};
 
 pub(crate) use bell::Hung;
-pub(crate) use death_word::{DeathWords, forget_in_child};
+pub(crate) use death_word::DeathWords;
 
 /// `struct robust_list`: an entry.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use super::{kind::MemoryKind, mapped_window::MappedWindow};
+use super::kind::MemoryKind;
 use crate::{
     error::{DeviceError, HostError},
     fork::ForkGuard,
@@ -43,11 +43,10 @@ pub(crate) struct DevicePlace {
 }
 
 impl DevicePlace {
-    pub(crate) fn open(&self) -> Result<MappedWindow, HostError> {
+    pub(crate) fn open(&self) -> Result<OwnedFd, HostError> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = retry_on_intr(|| fs::open(&self.path, flags, Mode::empty()))
-            .map_err(|errno| self.failed("open", errno))?;
-        MappedWindow::of_device(file, self)
+        retry_on_intr(|| fs::open(&self.path, flags, Mode::empty()))
+            .map_err(|errno| self.failed("open", errno))
     }
 
     /// What a failed call means here.

@@ -30,8 +30,8 @@ use rustix::{
 };
 
 use super::{
-    file::Place, kind::MemoryKind, mapped_window::MappedWindow, name::identity, peek::Peek,
-    reopen::open_again,
+    file_location::Place, kind::MemoryKind, mapped_window::MappedWindow, name::identity,
+    peek::Peek, reopen::open_again,
 };
 use crate::{
     error::HostError,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 
-use super::{file::Place, rights::variable};
+use super::{file_location::Place, rights::variable};
 
 /// Names a directory to use instead of `/dev/shm`.
 const DIRECTORY: &str = "COMMONHOLD_SHM_DIR";

@@ -37,7 +37,7 @@ use rustix::{
 };
 
 use super::{Head, registered};
-use crate::fork::ForkGuard;
+use crate::fork::{ChildTask, ForkGuard};
 
 /// Addresses that can be aliases: attachments at one time, and sizes of rows.
 const RANGES: usize = 1024;
@@ -180,6 +180,7 @@ impl DeathWords {
     /// Has the kernel mark the word at `at`, which lies in `row`, when the calling thread ends. `file` is that of the
     /// window, mapped in pages of `page` bytes.
     pub(crate) fn arm(&self, file: BorrowedFd<'_>, page: u64, row: Extent, at: Offset) -> bool {
+        ChildTask::ForgetDeathWords.set(forget_in_child);
         let Some(head) = head() else { return false };
         let mut state = self.state();
         if matches!(*state, State::Unused)
@@ -277,7 +278,7 @@ fn is_free(futex: usize, guard: ForkGuard) -> bool {
 }
 
 /// Forgets what the field of the calling thread points to, in a child made by `fork`: only atomics and a system call.
-pub(crate) fn forget_in_child() {
+fn forget_in_child() {
     ARMED.set(None);
     let Some(head) = head() else { return };
     let seen = head.list_op_pending.load(Ordering::Relaxed);
