@@ -8,8 +8,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-
-use crate::units::{parse_duration, parse_mode, parse_name, parse_size};
+use commonhold_console::{
+    program::GlobalArgs,
+    units::{parse_duration, parse_mode, parse_name, parse_size},
+    workers::WorkerArgs,
+};
 
 pub(crate) use bench::{BenchArgs, BenchLock, Benchmark, PartyArgs};
 
@@ -21,26 +24,8 @@ pub(crate) use bench::{BenchArgs, BenchLock, Benchmark, PartyArgs};
 #[derive(Debug, Parser)]
 #[command(name = "commonhold", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// Which space: shm:NAME, file:PATH, mem:BASE+SIZE, pci:BDF, pci:auto or unix:SOCKET.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "COMMONHOLD_SPACE",
-        default_value = "shm:default"
-    )]
-    pub(crate) space: String,
-    /// Also uses a space that belongs to another user who shares it with all the world, or that is not root's if
-    /// this is root: whoever owns a space can stop, mislead and crash those who use it. The same as
-    /// COMMONHOLD_ANY_OWNER=1.
-    #[arg(long, global = true)]
-    pub(crate) any_owner: bool,
-    /// Prints one JSON value instead of tables.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Says more of what happens, on standard error; -vv and -vvv still more.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -419,25 +404,6 @@ pub(crate) struct ExecChildArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct WorkerArgs {
-    /// The process whose death ends this one.
-    #[arg(long)]
-    pub(crate) parent: i32,
-    /// Which cell of the shared table is its own.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) cell: u64,
-    /// Chooses what it does.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// How many workers there are.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) peers: u64,
-    /// Where it keeps its log.
-    #[arg(long, default_value = "")]
-    pub(crate) log: PathBuf,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -463,7 +429,7 @@ mod tests {
         ])
         .unwrap();
         let Command::Lock(args) = cli.command else { panic!("not lock") };
-        assert!(args.shared && !cli.json);
+        assert!(args.shared && !cli.global.json);
         assert_eq!(args.command, ["ls", "-l", "--json"]);
     }
 

@@ -19,13 +19,13 @@ mod waiting;
 use std::time::{Duration, Instant};
 
 use commonhold::{FormatOptions, Space};
-
-use crate::{
-    args::{BenchArgs, Benchmark},
+use commonhold_console::{
     failure::{Failure, Status},
     session::Session,
     workers::Ground,
 };
+
+use crate::args::{BenchArgs, Benchmark};
 
 use line::Line;
 use plot::Plot;

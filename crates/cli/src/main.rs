@@ -9,57 +9,27 @@
 mod args;
 mod bench;
 mod child;
-mod clock;
 mod commands;
 mod demo;
-mod failure;
 mod limits;
 mod orphan;
-mod output;
-mod random;
-mod session;
-mod signals;
 mod torture;
-mod units;
-mod workers;
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
-use commonhold::Owners;
+use commonhold_console::{failure::Failure, program, session::Session};
 
-use crate::{
-    args::{Cli, Command, SpaceCommand},
-    failure::Failure,
-    output::Out,
-    session::Session,
-};
+use crate::args::{Cli, Command, SpaceCommand};
+
+/// What this program is called in messages.
+const NAME: &str = "commonhold";
 
 fn main() -> ExitCode {
-    match parsed().and_then(|(session, command)| run(&session, command)) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            if let Some(message) = &failure.message {
-                output::complain(&format!("commonhold: {message}"));
-            }
-            ExitCode::from(failure.code)
-        }
-    }
-}
-
-/// The arguments. Asked for help or the version, or if they make no sense, it is said here, and there is nothing to be
-/// done.
-fn parsed() -> Result<(Session, Command), Failure> {
-    let matches = Cli::command().try_get_matches().map_err(|error| output::usage(&error))?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| output::usage(&error))?;
-    start_log(cli.verbose);
-    let session = Session {
-        url: cli.space,
-        chosen: matches.value_source("space") == Some(ValueSource::CommandLine),
-        owners: if cli.any_owner { Owners::Any } else { Owners::Trusted },
-        out: Out::new(cli.json),
-    };
-    Ok((session, cli.command))
+    let done = program::parse::<Cli>().and_then(|(cli, matches)| {
+        let session = cli.global.start(NAME, &matches);
+        run(&session, cli.command)
+    });
+    program::end(NAME, done)
 }
 
 fn run(session: &Session, command: Command) -> Result<u8, Failure> {
@@ -100,14 +70,4 @@ fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::BenchWaiter(_) => bench::waiter(session),
     }?;
     Ok(0)
-}
-
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::INFO,
-        2 => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
-    };
-    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).with_ansi(false).init();
 }

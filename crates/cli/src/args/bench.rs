@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-
-use crate::units::{parse_seconds, parse_size};
+use commonhold_console::units::{parse_seconds, parse_size};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {

@@ -1,12 +1,12 @@
 //! `create`: the whole life of a region of 4 KiB, against that of a POSIX shared memory object.
 
 use commonhold::{Access, Destroy, FormatOptions, RegionError, Space};
-
-use super::{Line, ROUNDS, ground, peers, time};
-use crate::{
+use commonhold_console::{
     failure::{Doing, Failure},
     session::Session,
 };
+
+use super::{Line, ROUNDS, ground, peers, time};
 
 const NAME: &str = "bench.cycle";
 const BYTES: u64 = 4096;

@@ -6,13 +6,12 @@ use std::{
 };
 
 use commonhold::{FormatOptions, Mapping, Mutex, Space, Value};
+use commonhold_console::{
+    failure::{Doing, Failure, broken},
+    session::Session,
+};
 
 use super::{Line, ROUNDS, ground, time};
-use crate::{
-    failure::{Doing, Failure},
-    session::Session,
-    workers::broken,
-};
 
 const TIMES: u32 = 200_000;
 /// Bytes that are copied at once.

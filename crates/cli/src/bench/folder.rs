@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::failure::{Doing, Failure};
+use commonhold_console::failure::{Doing, Failure};
 
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);

@@ -1,12 +1,12 @@
 //! What a benchmark has found: a line of the table, and of the JSON.
 
-use serde::Serialize;
-
-use super::stats::quantile;
-use crate::{
+use commonhold_console::{
     failure::Failure,
     output::{Column, Out},
 };
+use serde::Serialize;
+
+use super::stats::quantile;
 
 /// What is known of one side.
 #[derive(Debug, Clone, Copy, Default)]

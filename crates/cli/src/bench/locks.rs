@@ -26,12 +26,10 @@ mod uncontended;
 
 use std::time::Duration;
 
+use commonhold_console::{failure::Failure, session::Session};
+
 use super::line::Line;
-use crate::{
-    args::{BenchArgs, BenchLock as L},
-    failure::Failure,
-    session::Session,
-};
+use crate::args::{BenchArgs, BenchLock as L};
 
 use arena::Arena;
 use protocol::How;

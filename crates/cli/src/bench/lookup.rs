@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use commonhold::{Access, CreateOptions, FormatOptions, Removal, Space};
-
-use super::{Line, ROUNDS, time};
-use crate::{
-    failure::{Doing, Failure},
+use commonhold_console::{
+    failure::{Doing, Failure, broken},
     random::Random,
     session::Session,
-    workers::broken,
 };
+
+use super::{Line, ROUNDS, time};
 
 const MANY: u64 = 65_536;
 const FEW: u64 = 16;

@@ -10,6 +10,10 @@ use std::{
     time::Instant,
 };
 
+use commonhold_console::{
+    failure::{Failure, broken},
+    random::Random,
+};
 use commonhold_mm::{
     Access, AddressSpace, Advice, Context, Fault, Kind, Manager, MapRequest, Mmu as _, Object,
     ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings, VirtualPage, VirtualSpan,
@@ -17,7 +21,6 @@ use commonhold_mm::{
 };
 
 use super::{Line, ROUNDS, per, stats::float, time};
-use crate::{failure::Failure, random::Random, workers::broken};
 
 type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 

@@ -8,15 +8,15 @@ mod trace;
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
-use super::plot::Plot;
-use crate::{
-    args::BenchArgs,
+use commonhold_console::{
     failure::Failure,
     output::{Column, Out},
     session::Session,
 };
+use serde::Serialize;
+
+use super::plot::Plot;
+use crate::args::BenchArgs;
 use memory::{Faults, Memory};
 use trace::{SHAPES, Scale, Shape};
 

@@ -5,14 +5,14 @@
 
 use std::{fs::File, io, mem, path::Path, sync::atomic::Ordering, time::Duration};
 
+use commonhold_console::{
+    failure::{Doing, Failure, broken},
+    workers::PATIENCE,
+};
 use commonhold_host::pthread::{self, OnDeath, PthreadMutex, PthreadRwLock, Words};
 use rustix::{io::Errno, thread::futex};
 
 use super::locks::{Counters, Found, Lock, TURN};
-use crate::{
-    failure::{Doing, Failure},
-    workers::{PATIENCE, broken},
-};
 
 /// Whether a party makes the lock in its file, or finds it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

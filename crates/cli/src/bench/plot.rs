@@ -9,6 +9,7 @@ use std::{
     time::SystemTime,
 };
 
+use commonhold_console::failure::{Doing, Failure, broken};
 use plotters::{
     coord::Shift,
     element::{Rectangle, Text},
@@ -20,10 +21,6 @@ use plotters::{
 };
 
 use super::line::{Line, count, nanos, notes};
-use crate::{
-    failure::{Doing, Failure},
-    workers::broken,
-};
 
 /// The panels of one benchmark stand side by side, so many at most.
 const COLUMNS: usize = 3;

@@ -14,16 +14,15 @@ use std::{
 };
 
 use commonhold::{Access, Destroy, FormatOptions, Mapping, Space};
+use commonhold_console::{
+    child,
+    clock::now_ns,
+    failure::{Doing, Failure, broken},
+    session::Session,
+};
 use serde::{Deserialize, Serialize};
 
 use super::line::{Figures, Line};
-use crate::{
-    child,
-    clock::now_ns,
-    failure::{Doing, Failure},
-    session::Session,
-    workers::broken,
-};
 
 const NAME: &str = "bench.waiting";
 /// Where no machine has memory of its own, so that a file may stand for physical memory there.

@@ -11,6 +11,15 @@ use std::{
 use commonhold::{
     Access, CreateOptions, Destroy, ErrorKind, FormatOptions, Mapping, RawMutexGuard, Space,
 };
+use commonhold_console::{
+    clock::now_ns,
+    failure::{Doing, Failure, broken},
+    output::Out,
+    random::{Random, mix},
+    session::Session,
+    signals::Signals,
+    workers::{self, Ground, Order, PATIENCE},
+};
 use serde::Serialize;
 
 use super::{
@@ -20,16 +29,7 @@ use super::{
     log,
     stops::{Stops, around},
 };
-use crate::{
-    args::TortureArgs,
-    clock::now_ns,
-    failure::{Doing, Failure},
-    output::Out,
-    random::{Random, mix},
-    session::Session,
-    signals::Signals,
-    workers::{self, Ground, Order, PATIENCE, broken},
-};
+use crate::args::TortureArgs;
 
 #[derive(Debug, Default, Serialize)]
 struct Summary {
@@ -52,7 +52,7 @@ struct Summary {
 }
 
 pub(crate) fn torture(session: &Session, args: &TortureArgs) -> Result<(), Failure> {
-    workers::watchdog("the torture", Duration::from_secs(args.seconds) + 9 * PATIENCE);
+    workers::watchdog(session, "the torture", Duration::from_secs(args.seconds) + 9 * PATIENCE);
     let seed = args.seed.unwrap_or_else(|| mix(now_ns() ^ u64::from(std::process::id())) >> 32);
     let signals = Signals::watch()?;
     let options =

@@ -9,14 +9,14 @@ use std::{io, time::Duration};
 use commonhold::{
     Access, CreateOptions, Destroy, ErrorKind, Mapping, RegionError, RegionKey, Space,
 };
+use commonhold_console::{
+    failure::{Doing, Failure, Kinded},
+    random::{Random, mix},
+};
 
 use super::{
     history::{Outcome, What},
     log::Log,
-};
-use crate::{
-    failure::{Doing, Failure, Kinded},
-    random::{Random, mix},
 };
 
 /// Mappings that a worker holds at most.

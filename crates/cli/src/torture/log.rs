@@ -12,12 +12,12 @@ use std::{
 };
 
 use commonhold::RegionKey;
+use commonhold_console::clock::now_ns;
 
 use super::{
     account::Which,
     history::{NEVER, Operation, Outcome, What},
 };
-use crate::clock::now_ns;
 
 const RECORD: usize = 32;
 const NO_KEY: RegionKey = RegionKey { entry: 0, generation: 0 };

@@ -8,10 +8,10 @@
 
 use std::{mem, process::Child, time::Duration};
 
+use commonhold_console::{clock::now_ns, random::Random};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::history::Stopped;
-use crate::{clock::now_ns, random::Random};
 
 /// How long a worker is stopped at most: by `--stop-every`, and beside kills if that is not given.
 const LONGEST: Duration = Duration::from_secs(1);

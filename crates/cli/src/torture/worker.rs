@@ -5,18 +5,17 @@ use std::time::{Duration, Instant};
 use commonhold::{
     Access, LockError, LockResult, Mapping, Recovered, RegionError, Repairable, Space,
 };
+use commonhold_console::{
+    failure::{Doing, Failure},
+    random::Random,
+    session::Session,
+    workers::{self, WorkerArgs},
+};
 
 use super::{
     account::{Account, CELLS, CONTROL, LEDGER, MUTEX, STOP, Which},
     directory::{Directory, names_for},
     log::Log,
-};
-use crate::{
-    args::WorkerArgs,
-    failure::{Doing, Failure},
-    random::Random,
-    session::Session,
-    workers,
 };
 
 /// How long to wait for a lock before looking whether to stop.

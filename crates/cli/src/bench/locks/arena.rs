@@ -6,6 +6,11 @@
 use std::{env, path::PathBuf};
 
 use commonhold::{Destroy, FormatOptions, Space};
+use commonhold_console::{
+    failure::{Doing, Failure, broken},
+    session::Session,
+    workers::{Ground, PATIENCE},
+};
 
 use super::{
     boost::Boost,
@@ -18,9 +23,6 @@ use crate::{
         folder::Folder,
         line::{Figures, Line},
     },
-    failure::{Doing, Failure},
-    session::Session,
-    workers::{Ground, PATIENCE, broken},
 };
 
 /// Where the locks of a run are.

@@ -5,6 +5,11 @@
 
 use std::time::Duration;
 
+use commonhold_console::{
+    failure::{Failure, broken},
+    workers::PATIENCE,
+};
+
 use super::{ROUNDS, Span, arena::Arena, crew::Crew, protocol::Request};
 use crate::{
     args::BenchLock,
@@ -12,8 +17,6 @@ use crate::{
         line::{Figures, Line},
         stats::{each, float, quantile, share},
     },
-    failure::Failure,
-    workers::{PATIENCE, broken},
 };
 
 const PROCESSES: [(&str, usize); 2] = [("mutex, 2 processes", 2), ("mutex, 8 processes", 8)];

@@ -14,19 +14,19 @@ use std::{
     time::Duration,
 };
 
+use commonhold_console::{
+    child,
+    clock::now_ns,
+    failure::{Doing, Failure, broken},
+    workers::{self, PATIENCE},
+};
 use rustix::{
     process::Pid,
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
 use super::protocol::{Request, numbers};
-use crate::{
-    args::BenchLock,
-    child,
-    clock::now_ns,
-    failure::{Doing, Failure},
-    workers::{self, PATIENCE, broken},
-};
+use crate::args::BenchLock;
 
 /// Until all parties have read what they are to do.
 const HEAD_START_NS: u64 = 10_000_000;

@@ -8,6 +8,8 @@
 
 use std::time::{Duration, Instant};
 
+use commonhold_console::{failure::Failure, workers::PATIENCE};
+
 use super::{ROUNDS, Span, arena::Arena, crew::Crew, protocol::Request};
 use crate::{
     args::BenchLock,
@@ -15,8 +17,6 @@ use crate::{
         line::{Figures, Line},
         stats::float,
     },
-    failure::Failure,
-    workers::PATIENCE,
 };
 
 /// Turns of each side without a look at the clock.

@@ -16,10 +16,9 @@ use std::{
 };
 
 use commonhold::{Event, LockError, Mapping, Mutex, MutexGuard, RegionLock, Value};
-
-use crate::{
-    failure::{Doing, Failure},
-    workers::{PATIENCE, broken},
+use commonhold_console::{
+    failure::{Doing, Failure, broken},
+    workers::PATIENCE,
 };
 
 /// Counters that a lock protects: of turns taken, twice, and whose turn it is.

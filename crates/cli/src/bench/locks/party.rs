@@ -14,6 +14,13 @@ use std::{
 
 use commonhold::Access;
 
+use commonhold_console::{
+    child,
+    clock::now_ns,
+    failure::{Doing, Failure, broken},
+    output::Out,
+    session::Session,
+};
 use rustix::thread::disable_transparent_huge_pages;
 
 use super::{
@@ -23,12 +30,6 @@ use super::{
 use crate::{
     args::{BenchLock, PartyArgs},
     bench::peers::{self, Start},
-    child,
-    clock::now_ns,
-    failure::{Doing, Failure},
-    output::Out,
-    session::Session,
-    workers::broken,
 };
 
 /// The least that the kernel gives.

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use commonhold_console::failure::{Failure, broken};
+
 use super::{ROUNDS, Span, arena::Arena, crew::Crew, protocol::Request};
 use crate::{
     args::BenchLock,
@@ -12,8 +14,6 @@ use crate::{
         line::{Figures, Line},
         stats::{each, float, quantile},
     },
-    failure::Failure,
-    workers::broken,
 };
 
 const READERS: [(&str, usize); 4] = [

@@ -8,6 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use commonhold_console::{
+    failure::{Failure, broken},
+    workers::PATIENCE,
+};
+
 use super::{
     arena::Arena,
     crew::{Crew, Party},
@@ -20,8 +25,6 @@ use crate::{
         line::{Figures, Line},
         stats::float,
     },
-    failure::Failure,
-    workers::{PATIENCE, broken},
 };
 
 /// The longest that is waited before the kill, in milliseconds, and a number that has no divisor with it.

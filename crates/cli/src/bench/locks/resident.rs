@@ -10,6 +10,12 @@
 
 use std::time::Duration;
 
+use commonhold_console::{
+    failure::{Failure, broken},
+    units::human_size,
+    workers::PATIENCE,
+};
+
 use super::{
     arena::Arena,
     crew::Crew,
@@ -19,9 +25,6 @@ use super::{
 use crate::{
     args::BenchLock,
     bench::line::{Figures, Line},
-    failure::Failure,
-    units::human_size,
-    workers::{PATIENCE, broken},
 };
 
 /// Bytes in memory of the process in the runs in which only one of its threads ends.

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use commonhold_console::{
+    failure::{Failure, broken},
+    workers::PATIENCE,
+};
+
 use super::{
     arena::Arena,
     protocol::{How, Request},
@@ -12,8 +17,6 @@ use crate::{
         line::{Figures, Line},
         stats::each,
     },
-    failure::Failure,
-    workers::{PATIENCE, broken},
 };
 
 /// So long for each lock in a round.

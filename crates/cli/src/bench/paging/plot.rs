@@ -1,5 +1,6 @@
 //! What was found, as a picture: for each trace the major faults over the size of the memory.
 
+use commonhold_console::failure::Failure;
 use plotters::{
     chart::ChartBuilder,
     element::PathElement,
@@ -8,10 +9,7 @@ use plotters::{
 };
 
 use super::Finding;
-use crate::{
-    bench::plot::{Area, FAINT, INK, MARGIN, OURS, Plot, style, write},
-    failure::Failure,
-};
+use crate::bench::plot::{Area, FAINT, INK, MARGIN, OURS, Plot, style, write};
 
 /// A line: what it is called, how it looks, and its figure.
 type Series = (&'static str, RGBColor, u32, fn(&Finding) -> f64);

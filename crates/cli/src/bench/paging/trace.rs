@@ -3,7 +3,7 @@
 //! Each is the same in every run. Sizes are in parts of one number of pages, so that a small trace has the
 //! shape of a large one.
 
-use crate::random::Random;
+use commonhold_console::random::Random;
 
 /// How large the traces are.
 #[derive(Debug, Clone, Copy)]

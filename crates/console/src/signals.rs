@@ -29,10 +29,14 @@ struct Seen {
 
 /// Watches for signals from now until the process ends.
 #[derive(Debug, Clone)]
-pub(crate) struct Signals(Arc<Mutex<Seen>>);
+pub struct Signals(Arc<Mutex<Seen>>);
 
 impl Signals {
-    pub(crate) fn watch() -> Result<Self, Failure> {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// The handlers or the thread cannot be made.
+    pub fn watch() -> Result<Self, Failure> {
         let this = Self(Arc::default());
         let mut signals = SignalsInfo::<WithOrigin>::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
             .doing(|| "watch signals".to_owned())?;
@@ -49,13 +53,14 @@ impl Signals {
     }
 
     /// The last signal that asked us to end.
-    pub(crate) fn last(&self) -> Option<i32> {
+    #[must_use]
+    pub fn last(&self) -> Option<i32> {
         self.seen().last
     }
 
     /// Forwards to this child from now on, and what came while it was being started. Whoever
     /// starts one has looked at [`Signals::last`] just before.
-    pub(crate) fn forward_to(&self, child: OwnedFd) {
+    pub fn forward_to(&self, child: OwnedFd) {
         let mut seen = self.seen();
         if let Some(signal) = seen.last {
             send(&child, signal);
@@ -64,7 +69,7 @@ impl Signals {
     }
 
     /// The child is gone.
-    pub(crate) fn forward_to_nobody(&self) {
+    pub fn forward_to_nobody(&self) {
         self.seen().child = None;
     }
 

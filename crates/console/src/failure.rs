@@ -1,6 +1,6 @@
 //! Why a command ended without doing what was asked, and with which exit status.
 //!
-//! Owns: the table of exit statuses. Does not print: `main` does, once.
+//! Owns: the table of exit statuses. Does not print: [`program::end`](crate::program::end) does, once.
 
 use std::{fmt, io};
 
@@ -8,15 +8,24 @@ use commonhold::{ErrorKind, LockError, OpenError, RegionError};
 
 /// An exit status other than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
+pub enum Status {
+    /// None of the others.
     Other = 1,
+    /// The arguments make no sense.
     Usage = 2,
+    /// There is no such region or space.
     NotFound = 3,
+    /// There is one already.
     Exists = 4,
+    /// It is still mapped, or peers are attached.
     InUse = 5,
+    /// The time was up.
     TimedOut = 6,
+    /// No memory, or no space in a table.
     NoMemory = 7,
+    /// The lock's owner died.
     OwnerDied = 8,
+    /// Not a space, damaged, or of another version.
     NotASpace = 9,
 }
 
@@ -38,20 +47,22 @@ impl From<ErrorKind> for Status {
 
 /// How a command failed: what to say, and what to end with.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// The exit status.
-    pub(crate) code: u8,
+    pub code: u8,
     /// `create "x": there is ...`; nothing if there is nobody left to tell.
-    pub(crate) message: Option<String>,
+    pub message: Option<String>,
 }
 
 impl Failure {
-    pub(crate) fn new(status: Status, message: impl Into<String>) -> Self {
+    /// With this status, and something to say.
+    pub fn new(status: Status, message: impl Into<String>) -> Self {
         Self { code: status as u8, message: Some(message.into()) }
     }
 
     /// Whoever read standard output has gone: nobody listens to a message.
-    pub(crate) const fn nobody_reads() -> Self {
+    #[must_use]
+    pub const fn nobody_reads() -> Self {
         /// As a shell has it of a command that SIGPIPE ended.
         const BROKEN_PIPE: u8 = 128 + 13;
         Self { code: BROKEN_PIPE, message: None }
@@ -59,7 +70,8 @@ impl Failure {
 }
 
 /// An error that says what it means for the caller.
-pub(crate) trait Kinded: fmt::Display {
+pub trait Kinded: fmt::Display {
+    /// The exit status of a command that fails by it.
     fn status(&self) -> Status;
 }
 
@@ -91,8 +103,11 @@ impl Kinded for io::Error {
 }
 
 /// Turns a library's error into a failure by saying what was asked for.
-pub(crate) trait Doing<T> {
+pub trait Doing<T> {
     /// `what` is as a person would write it: `create "x"`.
+    ///
+    /// # Errors
+    /// The same one, as a failure.
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
 }
 
@@ -100,6 +115,12 @@ impl<T, E: Kinded> Doing<T> for Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
         self.map_err(|error| Failure::new(error.status(), format!("{}: {error}", what())))
     }
+}
+
+/// A failure of a run itself, and of nothing that it asked for.
+#[must_use]
+pub fn broken(message: impl Into<String>) -> Failure {
+    Failure::new(Status::Other, message)
 }
 
 #[cfg(test)]

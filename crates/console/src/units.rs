@@ -1,12 +1,15 @@
 //! Sizes and durations as people write them.
 //!
-//! Owns: the two parsers of the command line and the two ways back. Powers are of 1024, and what
+//! Owns: the parsers of command lines and the ways back. Powers are of 1024, and what
 //! does not fit the number is an error, never a smaller number.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `4096`, `64K`, `16M`, `2G`, `1T`; a trailing `B` or `iB` is allowed.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// What was expected, or that it does not fit 64 bits.
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let shift = match unit.to_ascii_uppercase().as_str() {
@@ -24,7 +27,10 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// `250ms`, `5s`, `2m`, also `us` and `h`; a bare `0` needs no unit.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What was expected, or that it is too long.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const HINT: &str = "expected a duration such as 250ms, 5s or 2m";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -45,7 +51,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `2`, `0.5`: seconds of a measurement.
-pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
+///
+/// # Errors
+/// What was expected.
+pub fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.001..=3_600.0).contains(&seconds) => Ok(seconds),
         _ => Err("expected seconds from 0.001 to 3600, such as 2 or 0.5".to_owned()),
@@ -53,7 +62,10 @@ pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Permission bits in octal.
-pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
+///
+/// # Errors
+/// What was expected.
+pub fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err("expected permission bits in octal, such as 600 or 660".to_owned()),
@@ -61,12 +73,16 @@ pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 /// The name of a region, checked before anything is opened.
-pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_name(text: &str) -> Result<String, String> {
     commonhold::Name::new(text).map(|_| text.to_owned()).map_err(|why| why.to_string())
 }
 
 /// `1.5 GiB`; exact below 1 KiB.
-pub(crate) fn human_size(bytes: u64) -> String {
+#[must_use]
+pub fn human_size(bytes: u64) -> String {
     let units = [("TiB", 40_u32), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     for (unit, shift) in units {
         if bytes >> shift > 0 {
@@ -84,7 +100,8 @@ pub(crate) fn human_size(bytes: u64) -> String {
 }
 
 /// `5.0 s ago`; a time that is still to come by this clock is said as it is.
-pub(crate) fn since(time: SystemTime) -> String {
+#[must_use]
+pub fn since(time: SystemTime) -> String {
     match SystemTime::now().duration_since(time) {
         Ok(ago) => format!("{} ago", human_duration(ago)),
         Err(_) => point(time),
@@ -92,7 +109,8 @@ pub(crate) fn since(time: SystemTime) -> String {
 }
 
 /// A point in time, as people write it; one that no calendar of theirs reaches as seconds of Unix time.
-pub(crate) fn point(time: SystemTime) -> String {
+#[must_use]
+pub fn point(time: SystemTime) -> String {
     /// The first second of the year 10000, which the usual way of writing has no digits for.
     const YEAR_10000: u64 = 253_402_300_800;
     match time.duration_since(UNIX_EPOCH).map(|since| since.as_secs()) {
@@ -105,7 +123,8 @@ pub(crate) fn point(time: SystemTime) -> String {
 }
 
 /// `12 us`, `3.4 ms`, `5.0 s`, `2 m 3 s`.
-pub(crate) fn human_duration(time: Duration) -> String {
+#[must_use]
+pub fn human_duration(time: Duration) -> String {
     let micros = time.as_micros();
     match micros {
         0..10_000 => format!("{micros} us"),

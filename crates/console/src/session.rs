@@ -1,4 +1,6 @@
 //! What every command needs to know: which space, and where results go.
+//!
+//! Owns: how a space is opened for a command, and how long that may take.
 
 use std::time::{Duration, Instant};
 
@@ -16,23 +18,31 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SLICE: Duration = Duration::from_millis(250);
 
 /// Attaches to the space of a URL.
-pub(crate) type Attach = fn(&str, &OpenOptions) -> Result<Space, OpenError>;
+pub type Attach = fn(&str, &OpenOptions) -> Result<Space, OpenError>;
 
 /// The space that was asked for, and how.
 #[derive(Debug, Clone)]
-pub(crate) struct Session {
+pub struct Session {
+    /// The name of this program, for messages.
+    pub program: &'static str,
     /// The URL: of `--space`, of the environment, or the default.
-    pub(crate) url: String,
+    pub url: String,
     /// Whether `--space` stood on the command line.
-    pub(crate) chosen: bool,
+    pub chosen: bool,
     /// Whose spaces are used.
-    pub(crate) owners: Owners,
-    pub(crate) out: Out,
+    pub owners: Owners,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Where results go.
+    pub out: Out,
 }
 
 impl Session {
     /// Attaches to a space that must exist.
-    pub(crate) fn open(&self) -> Result<Space, Failure> {
+    ///
+    /// # Errors
+    /// What [`Space::open_with`] says, with what was asked for.
+    pub fn open(&self) -> Result<Space, Failure> {
         tracing::info!(url = ?self.url, "opening");
         let space =
             Space::open_with(&self.url, &self.options(PATIENCE)).doing(|| self.opening())?;
@@ -49,14 +59,20 @@ impl Session {
     }
 
     /// The same, in no more time than the command has for all it does.
-    pub(crate) fn open_within(&self, timeout: Option<Duration>) -> Result<Space, Failure> {
+    ///
+    /// # Errors
+    /// As of [`Session::open`].
+    pub fn open_within(&self, timeout: Option<Duration>) -> Result<Space, Failure> {
         tracing::info!(url = ?self.url, "opening");
         let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
         Space::open_with(&self.url, &self.options(patience)).doing(|| self.opening())
     }
 
     /// Attaches to a space; a `shm:` space is formatted if it does not exist.
-    pub(crate) fn open_or_format(&self) -> Result<Space, Failure> {
+    ///
+    /// # Errors
+    /// What [`Space::open_or_format_with`] says, with what was asked for.
+    pub fn open_or_format(&self) -> Result<Space, Failure> {
         tracing::info!(url = ?self.url, "opening, or formatting with defaults");
         let options = self.options(PATIENCE);
         let space = Space::open_or_format_with(&self.url, &options).doing(|| self.opening())?;
@@ -66,7 +82,10 @@ impl Session {
 
     /// Attaches by `attach`, in no more time than the command has for all it does, and gives up at a signal:
     /// then there is no space.
-    pub(crate) fn open_heeding(
+    ///
+    /// # Errors
+    /// What `attach` says, with what was asked for.
+    pub fn open_heeding(
         &self,
         attach: Attach,
         signals: &Signals,

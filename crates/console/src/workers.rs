@@ -1,4 +1,4 @@
-//! Worker processes of `demo`, `torture` and `bench`, and the space they work in.
+//! The processes of a command that runs several, and the space they work in.
 //!
 //! Invariants: 1. no worker outlives this process, however it dies. 2. Nothing waits for ever: every
 //! wait has a deadline, and a watchdog ends the process if a call into the library does not come
@@ -7,40 +7,69 @@
 use std::{
     io,
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use commonhold::{FormatOptions, Owners, Removal, Space};
 
 use crate::{
-    args::WorkerArgs,
     child,
-    failure::{Doing, Failure, Status},
+    failure::{Doing, Failure},
     output,
     session::Session,
 };
 
 /// How long a worker may take to stop once it is told to.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a worker is told at its start.
+/// The arguments of a worker.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// The process whose death ends this one.
+    #[arg(long)]
+    pub parent: i32,
+    /// Which cell of the shared table is its own.
+    #[arg(long, default_value_t = 0)]
+    pub cell: u64,
+    /// Chooses what it does.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// How many workers there are.
+    #[arg(long, default_value_t = 1)]
+    pub peers: u64,
+    /// Where it keeps its log.
+    #[arg(long, default_value = "")]
+    pub log: PathBuf,
+}
+
+/// What a worker is told at its start: the command that makes one of this program, and its arguments.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Order<'a> {
+pub struct Order<'a> {
     /// The hidden command.
-    pub(crate) command: &'static str,
-    pub(crate) url: &'a str,
-    pub(crate) owners: Owners,
-    pub(crate) cell: u64,
-    pub(crate) seed: u64,
-    pub(crate) peers: u64,
-    pub(crate) log: &'a Path,
+    pub command: &'static str,
+    /// The space.
+    pub url: &'a str,
+    /// Whose spaces are used.
+    pub owners: Owners,
+    /// As [`WorkerArgs::cell`].
+    pub cell: u64,
+    /// As [`WorkerArgs::seed`].
+    pub seed: u64,
+    /// As [`WorkerArgs::peers`].
+    pub peers: u64,
+    /// As [`WorkerArgs::log`].
+    pub log: &'a Path,
 }
 
 /// Starts a worker: from the main thread, whose end would kill it.
-pub(crate) fn start(order: Order<'_>) -> Result<Child, Failure> {
+///
+/// # Errors
+/// The process cannot be made.
+pub fn start(order: Order<'_>) -> Result<Child, Failure> {
     child::this_program()
         .args([order.command, "--space", order.url])
         .args((order.owners == Owners::Any).then_some("--any-owner"))
@@ -59,7 +88,10 @@ pub(crate) fn start(order: Order<'_>) -> Result<Child, Failure> {
 }
 
 /// In a worker: binds it to its parent's life, and attaches.
-pub(crate) fn attach(session: &Session, args: &WorkerArgs, name: &str) -> Result<Space, Failure> {
+///
+/// # Errors
+/// The parent is gone, or the space cannot be opened.
+pub fn attach(session: &Session, args: &WorkerArgs, name: &str) -> Result<Space, Failure> {
     if !child::die_with(args.parent).doing(|| "bind to the parent".to_owned())? {
         return Err(Failure { code: 1, message: None });
     }
@@ -69,7 +101,10 @@ pub(crate) fn attach(session: &Session, args: &WorkerArgs, name: &str) -> Result
 }
 
 /// Kills with SIGKILL and waits for the end. Returns whether it was alive until then.
-pub(crate) fn kill(child: &mut Child) -> io::Result<bool> {
+///
+/// # Errors
+/// What `kill` or `waitpid` says.
+pub fn kill(child: &mut Child) -> io::Result<bool> {
     if child.try_wait()?.is_some() {
         return Ok(false);
     }
@@ -80,15 +115,16 @@ pub(crate) fn kill(child: &mut Child) -> io::Result<bool> {
 
 /// How workers ended that were told to stop.
 #[derive(Debug, Default)]
-pub(crate) struct Joined {
+pub struct Joined {
     /// Did not stop in time, and were killed.
-    pub(crate) stuck: u64,
+    pub stuck: u64,
     /// Stopped with a failure; their process ids.
-    pub(crate) failed: Vec<u32>,
+    pub failed: Vec<u32>,
 }
 
 /// Waits for workers that were told to stop; kills those that do not.
-pub(crate) fn join(children: &mut [Child]) -> Joined {
+#[must_use]
+pub fn join(children: &mut [Child]) -> Joined {
     let deadline = Instant::now() + PATIENCE;
     let mut joined = Joined::default();
     for child in children {
@@ -115,11 +151,12 @@ pub(crate) fn join(children: &mut [Child]) -> Joined {
 }
 
 /// Ends the process with a message if it is still there after `limit`. Workers die with it.
-pub(crate) fn watchdog(what: &'static str, limit: Duration) {
+pub fn watchdog(session: &Session, what: &'static str, limit: Duration) {
+    let program = session.program;
     let spawned = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
         thread::sleep(limit);
         let limit = limit.as_secs();
-        output::complain(&format!("commonhold: {what} did not end within {limit} s: a call hangs"));
+        output::complain(&format!("{program}: {what} did not end within {limit} s: a call hangs"));
         std::process::exit(1);
     });
     if let Err(error) = spawned {
@@ -129,15 +166,20 @@ pub(crate) fn watchdog(what: &'static str, limit: Duration) {
 
 /// The space of a run: its own, or the one that was chosen.
 #[derive(Debug)]
-pub(crate) struct Ground {
-    pub(crate) url: String,
-    pub(crate) owners: Owners,
+pub struct Ground {
+    /// Its URL.
+    pub url: String,
+    /// Whose spaces are used.
+    pub owners: Owners,
     own: bool,
 }
 
 impl Ground {
     /// `shm:WHAT-PID`, unless `--space` was given.
-    pub(crate) fn prepare(
+    ///
+    /// # Errors
+    /// The space cannot be formatted or opened.
+    pub fn prepare(
         session: &Session,
         what: &str,
         options: &FormatOptions,
@@ -155,8 +197,11 @@ impl Ground {
         Ok((ground, space))
     }
 
-    /// Detaches, and removes an own space; says if somebody is still attached.
-    pub(crate) fn remove(mut self, space: Space) -> Result<(), Failure> {
+    /// Detaches, and removes an own space.
+    ///
+    /// # Errors
+    /// Somebody is still attached, or it cannot be removed.
+    pub fn remove(mut self, space: Space) -> Result<(), Failure> {
         detach(space);
         if !std::mem::take(&mut self.own) {
             return Ok(());
@@ -180,9 +225,4 @@ impl Drop for Ground {
             tracing::warn!(%error, url = self.url, "the space of this run was not removed");
         }
     }
-}
-
-/// A failure of the run itself.
-pub(crate) fn broken(message: impl Into<String>) -> Failure {
-    Failure::new(Status::Other, message)
 }

@@ -21,53 +21,76 @@ use crate::{
 
 /// Where results go, and in which form.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Out {
-    pub(crate) json: bool,
+pub struct Out {
+    /// Whether that is one JSON value.
+    pub json: bool,
     terminal: bool,
 }
 
 /// How the cells of a column stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Column {
+pub enum Column {
+    /// At the left, as texts.
     Left(&'static str),
+    /// At the right, as numbers.
     Right(&'static str),
 }
 
 impl Out {
-    pub(crate) fn new(json: bool) -> Self {
+    /// Standard output, with or without `--json`.
+    #[must_use]
+    pub fn new(json: bool) -> Self {
         Self { json, terminal: io::stdout().is_terminal() }
     }
 
     /// Bytes as they are.
-    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
         finish(io::stdout().lock().write_all(bytes))
     }
 
     /// One line or several, at once.
-    pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn line(self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         finish(writeln!(out, "{}", Visible(text)).and_then(|()| out.flush()))
     }
 
     /// A line for people: not with `--json`.
-    pub(crate) fn tell(self, text: &str) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn tell(self, text: &str) -> Result<(), Failure> {
         if self.json { Ok(()) } else { self.line(text) }
     }
 
     /// The JSON value of the command.
-    pub(crate) fn value(self, value: &impl Serialize) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn value(self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Failure::new(Status::Other, format!("cannot write JSON: {error}")))?;
         self.line(&plain_json(&text))
     }
 
     /// A table without borders.
-    pub(crate) fn table(self, columns: &[Column], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn table(self, columns: &[Column], rows: Vec<Vec<String>>) -> Result<(), Failure> {
         self.line(&render(columns, rows))
     }
 
     /// Pairs of a name and a value, one a line.
-    pub(crate) fn pairs(self, pairs: &[(&'static str, String)]) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn pairs(self, pairs: &[(&'static str, String)]) -> Result<(), Failure> {
         let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in pairs {
             self.line(&format!("{name:width$}  {value}"))?;
@@ -76,13 +99,14 @@ impl Out {
     }
 
     /// Rounded on a terminal, exact for scripts.
-    pub(crate) fn size(self, bytes: u64) -> String {
+    #[must_use]
+    pub fn size(self, bytes: u64) -> String {
         if self.terminal { units::human_size(bytes) } else { bytes.to_string() }
     }
 }
 
 /// A message for people, on standard error: if that cannot be written, nobody can be told.
-pub(crate) fn complain(text: &str) {
+pub fn complain(text: &str) {
     let one_line = text.replace('\n', "\\n");
     let _ = writeln!(io::stderr(), "{}", Visible(&one_line));
 }
@@ -105,7 +129,7 @@ fn plain_json(json: &str) -> String {
 }
 
 /// What clap says instead of arguments: help, the version, or what is wrong with them.
-pub(crate) fn usage(error: &clap::Error) -> Failure {
+pub fn usage(error: &clap::Error) -> Failure {
     let text = error.render().to_string();
     let visible = Visible(&text).to_string();
     // Somebody else may have chosen the arguments.
