@@ -2,8 +2,6 @@
 //!
 //! Does not do anything: `main` hands each variant to its module.
 
-mod bench;
-
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -13,8 +11,6 @@ use commonhold_console::{
     units::{parse_duration, parse_mode, parse_name, parse_size},
     workers::WorkerArgs,
 };
-
-pub(crate) use bench::{BenchArgs, BenchLock, Benchmark, PartyArgs};
 
 /// Named shared memory for processes and virtual machines, with locks that survive crashes.
 ///
@@ -136,17 +132,21 @@ pub(crate) enum Command {
     Reap(ReapArgs),
     /// Shows the product in 15 seconds: workers are killed holding a lock, others recover it.
     Demo(DemoArgs),
-    /// Kills and stops processes at random while they use a space, and checks that nothing is lost.
-    #[command(after_help = "Examples:\n  commonhold torture --peers 8 --seconds 60\n  \
-        commonhold torture --peers 32 --kill-every 0     no kills, only contention\n  \
-        commonhold torture --stop-every 50ms             and many are stopped for a while")]
-    Torture(TortureArgs),
-    /// Measures against what else there is, both in one run, and prints the ratios.
-    ///
-    /// `locks` is measured only if it is named: it takes about a minute.
-    #[command(after_help = "Examples:\n  commonhold bench\n  \
-        commonhold bench locks --seconds 5 --kills 1000 --plot locks.svg")]
-    Bench(BenchArgs),
+    /// Kills and stops processes at random while they use a space, and checks that nothing is lost: by the program
+    /// commonhold-bench.
+    #[command(
+        disable_help_flag = true,
+        disable_version_flag = true,
+        after_help = "Its options:\n  commonhold torture --help"
+    )]
+    Torture(ExternalArgs),
+    /// Measures against what else there is, both in one run, and prints the ratios: by the program commonhold-bench.
+    #[command(
+        disable_help_flag = true,
+        disable_version_flag = true,
+        after_help = "Its benchmarks and options:\n  commonhold bench --help"
+    )]
+    Bench(ExternalArgs),
     /// Tells what this machine can do, and what to do about what is missing.
     ///
     /// Ends with status 1 if memory cannot be shared here at all.
@@ -169,15 +169,6 @@ pub(crate) enum Command {
     /// One process of `demo`.
     #[command(hide = true)]
     DemoWorker(WorkerArgs),
-    /// One process of `torture`.
-    #[command(hide = true)]
-    TortureWorker(WorkerArgs),
-    /// One process of `bench locks`.
-    #[command(hide = true)]
-    BenchParty(PartyArgs),
-    /// The two threads that `bench waiting` measures.
-    #[command(hide = true)]
-    BenchWaiter(WorkerArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -374,24 +365,12 @@ pub(crate) struct DemoArgs {
     pub(crate) seconds: u64,
 }
 
+/// The arguments of a command of another program, which knows what they mean.
 #[derive(Debug, Args)]
-pub(crate) struct TortureArgs {
-    /// How many processes.
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
-    pub(crate) peers: u64,
-    /// For how long.
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) seconds: u64,
-    /// How often one is killed; 0: never.
-    #[arg(long, value_parser = parse_duration, default_value = "100ms", value_name = "DURATION")]
-    pub(crate) kill_every: Duration,
-    /// How often one is stopped with SIGSTOP, for up to a second: then it goes on, or is killed as it is. Several may
-    /// be stopped at a time; 0: never. Default: beside one kill in four, for up to 60 ms.
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
-    pub(crate) stop_every: Option<Duration>,
-    /// Chooses the operations; default: another one each time, printed.
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+pub(crate) struct ExternalArgs {
+    /// Whatever that program takes.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub(crate) arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -431,6 +410,18 @@ mod tests {
         let Command::Lock(args) = cli.command else { panic!("not lock") };
         assert!(args.shared && !cli.global.json);
         assert_eq!(args.command, ["ls", "-l", "--json"]);
+    }
+
+    #[test]
+    fn whatever_another_program_takes_is_handed_on_but_for_what_stands_before_it() {
+        let args = ["commonhold", "-v", "bench", "--json", "--seconds", "0.2", "locks", "--json"];
+        let cli = Cli::try_parse_from(args).unwrap();
+        let Command::Bench(args) = cli.command else { panic!("not bench") };
+        assert_eq!(args.arguments, ["--seconds", "0.2", "locks", "--json"]);
+        assert!(cli.global.json && cli.global.verbose == 1);
+        let cli = Cli::try_parse_from(["commonhold", "torture", "--help"]).unwrap();
+        let Command::Torture(args) = cli.command else { panic!("not torture") };
+        assert_eq!(args.arguments, ["--help"]);
     }
 
     #[test]

@@ -1,19 +1,17 @@
 //! `commonhold`: create, map, lock and destroy shared memory by name.
 //!
-//! Owns: the way from arguments to an exit status. Everything else has its module: one for each
-//! command or family under `commands`, and `demo`, `torture` and `bench`, which start workers of
-//! their own.
+//! Owns: which command is whose. Each command or family has its module under `commands`; `demo` starts
+//! workers of its own; `bench` and `torture` are commands of another program (`external`).
 
 #![forbid(unsafe_code)]
 
 mod args;
-mod bench;
 mod child;
 mod commands;
 mod demo;
+mod external;
 mod limits;
 mod orphan;
-mod torture;
 
 use std::process::ExitCode;
 
@@ -58,16 +56,13 @@ fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Peers => commands::peers::peers(session),
         Command::Reap(args) => commands::peers::reap(session, &args),
         Command::Demo(args) => demo::demo(session, &args),
-        Command::Torture(args) => torture::torture(session, &args),
-        Command::Bench(args) => bench::bench(session, &args),
+        Command::Torture(args) => Err(external::become_bench(session, Some("torture"), &args)),
+        Command::Bench(args) => Err(external::become_bench(session, None, &args)),
         Command::Doctor => commands::doctor::doctor(session),
         Command::Completions { shell } => commands::generate::completions(session, shell),
         Command::Man { dir } => commands::generate::man(session, dir.as_deref()),
         Command::ExecChild(args) => Err(child::become_command(&args)),
         Command::DemoWorker(args) => demo::worker(session, &args),
-        Command::TortureWorker(args) => torture::worker(session, &args),
-        Command::BenchParty(args) => bench::party(session, &args),
-        Command::BenchWaiter(_) => bench::waiter(session),
     }?;
     Ok(0)
 }

@@ -41,8 +41,8 @@ pub struct WorkerArgs {
     /// How many workers there are.
     #[arg(long, default_value_t = 1)]
     pub peers: u64,
-    /// Where it keeps its log.
-    #[arg(long, default_value = "")]
+    /// Where it keeps its log, if it keeps one.
+    #[arg(long, default_value = "-")]
     pub log: PathBuf,
 }
 
@@ -78,7 +78,7 @@ pub fn start(order: Order<'_>) -> Result<Child, Failure> {
         .args(["--seed", &order.seed.to_string()])
         .args(["--peers", &order.peers.to_string()])
         .arg("--log")
-        .arg(if order.log.as_os_str().is_empty() { Path::new("-") } else { order.log })
+        .arg(order.log)
         // A terminal's Ctrl-C is for the parent, which stops its workers in order.
         .process_group(0)
         .stdin(Stdio::null())

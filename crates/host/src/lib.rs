@@ -52,8 +52,6 @@ mod poll;
 mod priority;
 mod probe;
 mod process;
-#[cfg(feature = "bench-peers")]
-pub mod pthread;
 mod refusal;
 mod resident;
 mod rights;

@@ -13,7 +13,7 @@ use commonhold_console::{
 use super::{ROUNDS, Span, arena::Arena, crew::Crew, protocol::Request};
 use crate::{
     args::BenchLock,
-    bench::{
+    benchmarks::{
         line::{Figures, Line},
         stats::{each, float, quantile, share},
     },

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     args::BenchLock,
-    bench::{
+    benchmarks::{
         line::{Figures, Line},
         stats::each,
     },

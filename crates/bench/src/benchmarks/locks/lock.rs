@@ -24,7 +24,7 @@ use commonhold_console::{
 /// Counters that a lock protects: of turns taken, twice, and whose turn it is.
 pub(super) const COUNT: usize = 0;
 pub(super) const AGAIN: usize = 1;
-pub(in crate::bench) const TURN: usize = 2;
+pub(in crate::benchmarks) const TURN: usize = 2;
 const COUNTERS: usize = 3;
 
 /// Bytes of a region with a lock of ours: a mutex with its counters, an event, and counters under the region's lock,
@@ -36,13 +36,13 @@ const CELLS: u64 = 128;
 
 /// How a lock was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bench) enum Found {
+pub(in crate::benchmarks) enum Found {
     Clean,
     OwnerDied,
 }
 
 /// The counters that a lock protects, for whoever has it; of one that is not there, nothing is known.
-pub(in crate::bench) trait Counters {
+pub(in crate::benchmarks) trait Counters {
     fn get(&self, counter: usize) -> u64;
     fn set(&self, counter: usize, value: u64);
 }
@@ -65,7 +65,7 @@ impl<const N: usize> Counters for [AtomicU64; N] {
 }
 
 /// A lock, and the counters that it protects.
-pub(in crate::bench) trait Lock {
+pub(in crate::benchmarks) trait Lock {
     type Counters<'a>: Counters + ?Sized
     where
         Self: 'a;

@@ -19,6 +19,7 @@ use commonhold_console::{
     clock::now_ns,
     failure::{Doing, Failure, broken},
     session::Session,
+    workers::WorkerArgs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -90,9 +91,8 @@ pub(super) fn waiting(session: &Session) -> Result<Vec<Line>, Failure> {
 fn measured(url: &str, prepare: impl FnOnce(&mut Command)) -> Result<Measured, Failure> {
     let what = || "bench waiting".to_owned();
     let mut command = child::this_program();
-    command.args(["bench-waiter", "--space", url]);
-    command.args(["--parent", &std::process::id().to_string(), "--log", "-"]);
-    command.args(["--cell", "0", "--seed", "0", "--peers", "1"]);
+    command.args(["waiter", "--space", url]);
+    command.args(["--parent", &std::process::id().to_string()]);
     prepare(&mut command);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().doing(what)?;
     let mut text = String::new();
@@ -108,8 +108,11 @@ fn measured(url: &str, prepare: impl FnOnce(&mut Command)) -> Result<Measured, F
 }
 
 /// The worker.
-pub(crate) fn waiter(session: &Session) -> Result<(), Failure> {
+pub(crate) fn waiter(session: &Session, args: &WorkerArgs) -> Result<(), Failure> {
     let what = || "wait for oneself".to_owned();
+    if !child::die_with(args.parent).doing(what)? {
+        return Err(Failure { code: 1, message: None });
+    }
     let options = FormatOptions { capacity: Some(SIZE), force: true, ..FormatOptions::default() };
     if session.url.starts_with("mem:") {
         Space::format(&session.url, &options).doing(what)?;

@@ -221,7 +221,7 @@ fn machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::line::Figures;
+    use crate::benchmarks::line::Figures;
 
     fn line(name: &'static str, against: &'static str, share: Option<f64>) -> Line {
         let ours = Figures { ns: 10.0, share, ..Figures::default() };

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     args::BenchLock,
-    bench::{
+    benchmarks::{
         line::{Figures, Line},
         stats::float,
     },

@@ -13,7 +13,7 @@ use commonhold_console::{failure::Failure, workers::PATIENCE};
 use super::{ROUNDS, Span, arena::Arena, crew::Crew, protocol::Request};
 use crate::{
     args::BenchLock,
-    bench::{
+    benchmarks::{
         line::{Figures, Line},
         stats::float,
     },

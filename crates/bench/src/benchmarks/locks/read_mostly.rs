@@ -10,7 +10,7 @@ use commonhold_console::failure::{Failure, broken};
 use super::{ROUNDS, Span, arena::Arena, crew::Crew, protocol::Request};
 use crate::{
     args::BenchLock,
-    bench::{
+    benchmarks::{
         line::{Figures, Line},
         stats::{each, float, quantile},
     },

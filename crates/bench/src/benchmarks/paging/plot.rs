@@ -9,7 +9,7 @@ use plotters::{
 };
 
 use super::Finding;
-use crate::bench::plot::{Area, FAINT, INK, MARGIN, OURS, Plot, style, write};
+use crate::benchmarks::plot::{Area, FAINT, INK, MARGIN, OURS, Plot, style, write};
 
 /// A line: what it is called, how it looks, and its figure.
 type Series = (&'static str, RGBColor, u32, fn(&Finding) -> f64);

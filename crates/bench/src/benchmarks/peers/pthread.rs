@@ -1,4 +1,4 @@
-//! The locks and the mapping of POSIX: what `commonhold bench` measures against.
+//! The locks and the mapping of POSIX: what ours are measured against.
 //!
 //! # What it owns
 //! Process-shared `pthread` locks, each in a file of its own that processes map; and one turn of creating,
@@ -11,7 +11,9 @@
 //! 3. A file is opened as what it was made for: the mark of the kind is written last, and looked at first.
 //!
 //! # What it does not do
-//! Nothing of Commonhold uses it. Whoever can write such a file is trusted: the C library checks nothing.
+//! It trusts whoever can write such a file: the C library checks nothing.
+//!
+//! The only `unsafe` code of this crate: to call the C library, and to map what it works on.
 
 use std::{
     cell::UnsafeCell,
@@ -28,7 +30,7 @@ use rustix::mm::{self, MapFlags, ProtFlags};
 
 const PAGE: usize = 4096;
 /// Words for what a lock protects.
-pub type Words = [AtomicU64; 8];
+pub(super) type Words = [AtomicU64; 8];
 
 /// A page of a file: a lock `T`, a condition, and room for what they protect. A line of the cache each.
 #[repr(C)]
@@ -112,7 +114,7 @@ fn check(error: c_int) -> io::Result<()> {
 
 /// What becomes of a mutex whose owner dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDeath {
+pub(super) enum OnDeath {
     /// It stays locked.
     Stuck,
     /// The next owner is told.
@@ -133,14 +135,14 @@ const RWLOCK: u64 = 3;
 
 /// A process-shared `pthread_mutex_t`, with a `pthread_cond_t`.
 #[derive(Debug)]
-pub struct PthreadMutex {
+pub(super) struct PthreadMutex {
     page: Shared<libc::pthread_mutex_t>,
 }
 
 /// A locked [`PthreadMutex`].
 #[derive(Debug)]
 #[must_use = "dropping it unlocks"]
-pub struct PthreadMutexGuard<'m> {
+pub(super) struct PthreadMutexGuard<'m> {
     mutex: &'m PthreadMutex,
     owner_died: bool,
     not_send: PhantomData<*mut ()>,
@@ -151,7 +153,7 @@ impl PthreadMutex {
     ///
     /// # Errors
     /// What the C library says.
-    pub fn make(file: &File, on_death: OnDeath) -> io::Result<Self> {
+    pub(super) fn make(file: &File, on_death: OnDeath) -> io::Result<Self> {
         let page = Shared::make(file)?;
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: `init` wants memory for attributes, initialised or not.
@@ -180,7 +182,7 @@ impl PthreadMutex {
     ///
     /// # Errors
     /// `InvalidData` if none of this kind was.
-    pub fn open(file: &File, on_death: OnDeath) -> io::Result<Self> {
+    pub(super) fn open(file: &File, on_death: OnDeath) -> io::Result<Self> {
         Ok(Self { page: Shared::open(file, on_death.mark())? })
     }
 
@@ -189,7 +191,7 @@ impl PthreadMutex {
     /// # Errors
     /// What the C library says: `EOWNERDEAD` is not among it.
     #[inline]
-    pub fn lock(&self) -> io::Result<PthreadMutexGuard<'_>> {
+    pub(super) fn lock(&self) -> io::Result<PthreadMutexGuard<'_>> {
         // SAFETY: `lock` wants an initialised mutex: `make` did that, and it is never unmapped.
         let error = unsafe { libc::pthread_mutex_lock(self.page.lock()) };
         let owner_died = error == libc::EOWNERDEAD;
@@ -212,7 +214,7 @@ impl PthreadMutex {
     ///
     /// # Errors
     /// What the C library says.
-    pub fn signal(&self) -> io::Result<()> {
+    pub(super) fn signal(&self) -> io::Result<()> {
         // SAFETY: `signal` wants an initialised condition: `make` did that, and it is never unmapped.
         check(unsafe { libc::pthread_cond_signal(self.page.condition()) })
     }
@@ -220,13 +222,13 @@ impl PthreadMutex {
     /// Words beside the mutex.
     #[inline]
     #[must_use]
-    pub const fn words(&self) -> &Words {
+    pub(super) const fn words(&self) -> &Words {
         &self.page.0.words.0
     }
 
     /// A word that a futex can be.
     #[must_use]
-    pub const fn turn(&self) -> &AtomicU32 {
+    pub(super) const fn turn(&self) -> &AtomicU32 {
         &self.page.0.turn.0
     }
 }
@@ -249,7 +251,7 @@ fn make_condition(condition: *mut libc::pthread_cond_t) -> io::Result<()> {
 impl PthreadMutexGuard<'_> {
     /// Whether the one who had it before died.
     #[must_use]
-    pub const fn owner_died(&self) -> bool {
+    pub(super) const fn owner_died(&self) -> bool {
         self.owner_died
     }
 
@@ -257,7 +259,7 @@ impl PthreadMutexGuard<'_> {
     ///
     /// # Errors
     /// What the C library says.
-    pub fn wait(&self) -> io::Result<()> {
+    pub(super) fn wait(&self) -> io::Result<()> {
         let page = &self.mutex.page;
         // SAFETY: `wait` wants an initialised condition, which `make` saw to, and a mutex locked by this
         // thread, which the guard says.
@@ -275,14 +277,14 @@ impl Drop for PthreadMutexGuard<'_> {
 
 /// A process-shared `pthread_rwlock_t`.
 #[derive(Debug)]
-pub struct PthreadRwLock {
+pub(super) struct PthreadRwLock {
     page: Shared<libc::pthread_rwlock_t>,
 }
 
 /// A [`PthreadRwLock`] locked for reading or writing.
 #[derive(Debug)]
 #[must_use = "dropping it unlocks"]
-pub struct PthreadRwLockGuard<'l> {
+pub(super) struct PthreadRwLockGuard<'l> {
     lock: &'l PthreadRwLock,
     not_send: PhantomData<*mut ()>,
 }
@@ -292,7 +294,7 @@ impl PthreadRwLock {
     ///
     /// # Errors
     /// What the C library says.
-    pub fn make(file: &File) -> io::Result<Self> {
+    pub(super) fn make(file: &File) -> io::Result<Self> {
         let page = Shared::make(file)?;
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: `init` wants memory for attributes, initialised or not.
@@ -314,7 +316,7 @@ impl PthreadRwLock {
     ///
     /// # Errors
     /// `InvalidData` if none was.
-    pub fn open(file: &File) -> io::Result<Self> {
+    pub(super) fn open(file: &File) -> io::Result<Self> {
         Ok(Self { page: Shared::open(file, RWLOCK)? })
     }
 
@@ -323,7 +325,7 @@ impl PthreadRwLock {
     /// # Errors
     /// What the C library says.
     #[inline]
-    pub fn read(&self) -> io::Result<PthreadRwLockGuard<'_>> {
+    pub(super) fn read(&self) -> io::Result<PthreadRwLockGuard<'_>> {
         // SAFETY: this wants an initialised lock: `make` did that, and it is never unmapped.
         check(unsafe { libc::pthread_rwlock_rdlock(self.page.lock()) })?;
         Ok(PthreadRwLockGuard { lock: self, not_send: PhantomData })
@@ -334,7 +336,7 @@ impl PthreadRwLock {
     /// # Errors
     /// What the C library says.
     #[inline]
-    pub fn write(&self) -> io::Result<PthreadRwLockGuard<'_>> {
+    pub(super) fn write(&self) -> io::Result<PthreadRwLockGuard<'_>> {
         // SAFETY: as in `read`.
         check(unsafe { libc::pthread_rwlock_wrlock(self.page.lock()) })?;
         Ok(PthreadRwLockGuard { lock: self, not_send: PhantomData })
@@ -343,7 +345,7 @@ impl PthreadRwLock {
     /// Words beside the lock.
     #[inline]
     #[must_use]
-    pub const fn words(&self) -> &Words {
+    pub(super) const fn words(&self) -> &Words {
         &self.page.0.words.0
     }
 }
@@ -361,7 +363,7 @@ impl Drop for PthreadRwLockGuard<'_> {
 ///
 /// # Errors
 /// What any of the calls says; the name does not stay.
-pub fn shm_cycle(name: &str, size: usize) -> io::Result<()> {
+pub(super) fn shm_cycle(name: &str, size: usize) -> io::Result<()> {
     let name = CString::new(format!("/{name}"))?;
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
     // SAFETY: `shm_open` wants a string that ends in a zero byte: `CString` does.
@@ -401,17 +403,21 @@ fn touch(file: &std::os::fd::OwnedFd, size: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::benchmarks::folder::Folder;
 
-    fn file(scratch: &Scratch, name: &str) -> File {
+    fn scratch() -> Folder {
+        Folder::below(std::path::Path::new("/dev/shm")).unwrap()
+    }
+
+    fn file(scratch: &Folder, name: &str) -> File {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
-        options.open(scratch.path(name)).unwrap()
+        options.open(scratch.file(name)).unwrap()
     }
 
     #[test]
     fn the_locks_of_posix_lock_and_unlock_wherever_they_are_mapped() {
-        let scratch = Scratch::new();
+        let scratch = scratch();
         for (on_death, name) in [(OnDeath::Stuck, "stuck"), (OnDeath::Robust, "robust")] {
             let file = file(&scratch, name);
             let one = PthreadMutex::make(&file, on_death).unwrap();
@@ -432,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_file_is_not_opened_as_what_it_is_not() {
-        let scratch = Scratch::new();
+        let scratch = scratch();
         let file = file(&scratch, "lock");
         assert!(PthreadRwLock::open(&file).is_err());
         PthreadRwLock::make(&file).unwrap();
@@ -445,7 +451,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_ends_with_a_robust_mutex_leaves_it_to_the_next() {
-        let scratch = Scratch::new();
+        let scratch = scratch();
         let mutex = PthreadMutex::make(&file(&scratch, "lock"), OnDeath::Robust).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| std::mem::forget(mutex.lock().unwrap()));
@@ -456,7 +462,7 @@ mod tests {
 
     #[test]
     fn one_who_waits_for_the_condition_is_woken() {
-        let scratch = Scratch::new();
+        let scratch = scratch();
         let mutex = PthreadMutex::make(&file(&scratch, "lock"), OnDeath::Stuck).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -473,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_cycle_leaves_no_name() {
-        let name = format!("commonhold-cycle-{:x}", crate::random().unwrap());
+        let name = format!("commonhold-cycle-{}", std::process::id());
         shm_cycle(&name, 3 * PAGE).unwrap();
         assert!(!std::path::Path::new("/dev/shm").join(name).exists());
     }

@@ -1,7 +1,9 @@
-//! What ours is measured against that comes from `commonhold-host`: pthread locks, a futex, and POSIX
-//! shared memory.
+//! What ours is measured against that is no Rust: pthread locks, a futex, and POSIX shared memory.
 //!
-//! Nothing else in this crate knows where they come from.
+//! Owns: how each of them is a [`Lock`] of the benchmarks. What is called and mapped for that is in `pthread`.
+
+#[allow(unsafe_code, reason = "the C library is called")]
+mod pthread;
 
 use std::{fs::File, io, mem, path::Path, sync::atomic::Ordering, time::Duration};
 
@@ -9,10 +11,10 @@ use commonhold_console::{
     failure::{Doing, Failure, broken},
     workers::PATIENCE,
 };
-use commonhold_host::pthread::{self, OnDeath, PthreadMutex, PthreadRwLock, Words};
 use rustix::{io::Errno, thread::futex};
 
 use super::locks::{Counters, Found, Lock, TURN};
+use pthread::{OnDeath, PthreadMutex, PthreadRwLock, Words};
 
 /// Whether a party makes the lock in its file, or finds it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

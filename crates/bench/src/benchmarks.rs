@@ -1,4 +1,4 @@
-//! `bench`: ours and its peers, interleaved in one run, so that all see the same machine.
+//! Ours and its peers, interleaved in one run, so that all see the same machine.
 //!
 //! Owns: which benchmarks there are and the rounds. Each benchmark has its file; what they find is a `line`
 //! of the table, and a bar of the `plot`.

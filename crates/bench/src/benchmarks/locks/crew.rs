@@ -124,7 +124,7 @@ impl Party {
             None => child::this_program(),
         };
         if post.program.is_none() {
-            command.args(["bench-party", "--space", &post.url]);
+            command.args(["party", "--space", &post.url]);
         }
         command.args(["--parent", &std::process::id().to_string(), "--lock", &post.lock.name()]);
         command.arg("--place").arg(&post.place);

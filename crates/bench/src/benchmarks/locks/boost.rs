@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::bench::folder::Folder;
+use crate::benchmarks::folder::Folder;
 
 const SOURCE: &str = include_str!("boost.cpp");
 

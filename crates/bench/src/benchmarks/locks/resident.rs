@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     args::BenchLock,
-    bench::line::{Figures, Line},
+    benchmarks::line::{Figures, Line},
 };
 
 /// Bytes in memory of the process in the runs in which only one of its threads ends.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     args::BenchLock,
-    bench::{
+    benchmarks::{
         folder::Folder,
         line::{Figures, Line},
     },

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     args::{BenchLock, PartyArgs},
-    bench::peers::{self, Start},
+    benchmarks::peers::{self, Start},
 };
 
 /// The least that the kernel gives.

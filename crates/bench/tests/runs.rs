@@ -1,29 +1,45 @@
-//! `demo`, `torture` and `bench`, in small.
+//! The program as its users see it: benchmarks and torture, in small.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; clippy knows that only of unit tests"
+)]
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use commonhold::{Removal, Space};
 use serde_json::Value;
 
-use crate::support::{Folder, Space, commonhold, ends};
+/// The program under test, without anything from the environment.
+fn bench() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_commonhold-bench"));
+    for name in ["SPACE", "OWNER_DIED", "ANY_OWNER"] {
+        command.env_remove(format!("COMMONHOLD_{name}"));
+    }
+    command
+}
 
+fn run(args: &[&str]) -> Output {
+    bench().args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Its standard output, if it ended as it should.
+#[track_caller]
+fn ends(code: i32, output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "it said: {errors}");
+    assert_eq!(code == 0, errors.is_empty(), "it said: {errors}");
+    assert!(matches!(code, 0 | 2) || errors.starts_with("commonhold-bench: "), "{errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
 fn json(args: &[&str]) -> Value {
-    let output = commonhold().args(args).output().unwrap();
-    serde_json::from_str(&ends(0, &output, args)).unwrap()
-}
-
-#[test]
-fn the_demo_kills_recovers_and_loses_nothing() {
-    let summary = json(&["demo", "--peers", "3", "--seconds", "4", "--json"]);
-    assert!(summary["kills"].as_u64().unwrap() >= 2, "{summary}");
-    assert!(summary["recoveries"].as_u64() >= summary["kills"].as_u64(), "{summary}");
-    assert_eq!(summary["lost"], 0, "{summary}");
-    assert_eq!(summary["leaked_regions"], 0, "{summary}");
-}
-
-#[test]
-fn the_demo_talks_to_people() {
-    let args = ["demo", "--peers", "2", "--seconds", "2"];
-    let text = ends(0, &commonhold().args(args).output().unwrap(), &args);
-    assert!(text.contains("died holding the lock"), "{text}");
-    assert!(text.ends_with("nothing left\n"), "{text}");
+    serde_json::from_str(&ends(0, &run(args))).unwrap()
 }
 
 #[test]
@@ -69,12 +85,13 @@ fn torture_with_stops_loses_nothing_and_nobody_is_left_stopped() {
 
 #[test]
 fn torture_without_kills_in_a_chosen_space_leaves_the_space_as_it_was() {
-    let space = Space::new();
-    space.ends(0, &["create", "mine", "4K"]);
+    let url = format!("shm:test-bench-{}", std::process::id());
+    let space = Space::open_or_format(&url).unwrap();
+    space.create("mine", 4096).unwrap();
     let summary = json(&[
         "torture",
         "--space",
-        &space.url,
+        &url,
         "--peers",
         "3",
         "--seconds",
@@ -90,15 +107,16 @@ fn torture_without_kills_in_a_chosen_space_leaves_the_space_as_it_was() {
     assert_eq!((&summary["kills"], &summary["seed"]), (&0.into(), &7.into()), "{summary}");
     assert_eq!(summary["stops"], 0, "{summary}");
     assert!(summary["operations"].as_u64().unwrap() > 1000, "{summary}");
-    let ls = space.json(&["ls"]);
-    assert_eq!(ls.as_array().unwrap().len(), 1);
-    assert_eq!(ls[0]["name"], "mine");
+    let names: Vec<_> = space.regions().unwrap().into_iter().map(|region| region.name).collect();
+    drop(space);
+    Space::remove(&url, Removal::Forced).unwrap();
+    assert_eq!(names, ["mine"]);
 }
 
 #[test]
 fn the_locks_are_measured() {
     let small = ["recovery", "--kills", "2", "--resident", "0,1536K", "--json"];
-    let lines = json(&[&["bench", "mutex", "rwlock"], &small[..]].concat());
+    let lines = json(&[&["mutex", "rwlock"], &small[..]].concat());
     let names: Vec<_> = lines.as_array().unwrap().iter().map(|line| &line["name"]).collect();
     let recoveries = [
         "recovery, at once",
@@ -127,7 +145,7 @@ const TURNS: [&str; 3] = ["pthread mutex", "bare futex", "Boost mutex"];
 const RWLOCKS: [&str; 4] =
     ["pthread rwlock", "std RwLock", "parking_lot RwLock", "Boost sharable mutex"];
 
-/// What `bench locks` compares, in order, and the fields that it finds beside the times.
+/// What `locks` compares, in order, and the fields that it finds beside the times.
 const ROWS: [(&str, &[&str], &[&str]); 13] = [
     (
         "uncontended mutex",
@@ -154,7 +172,7 @@ fn every_lock_is_measured_in_every_scenario_and_drawn() {
     let plot = folder.0.join("locks.svg");
     let plot = plot.to_str().unwrap();
     let small = ["--seconds", "0.02", "--kills", "2", "--plot", plot, "--json"];
-    let lines = json(&[&["bench", "locks"], &small[..]].concat());
+    let lines = json(&[&["locks"], &small[..]].concat());
     let mut lines = lines.as_array().unwrap().iter();
     for (name, peers, fields) in ROWS {
         for peer in peers {
@@ -183,21 +201,57 @@ fn every_lock_is_measured_in_every_scenario_and_drawn() {
 
 #[test]
 fn without_a_compiler_the_rest_is_measured_and_a_note_says_why() {
-    let args = ["bench", "locks", "--seconds", "0.01", "--kills", "1"];
-    let output = commonhold().args(args).env("CXX", "/nonexistent").output().unwrap();
-    let text = ends(0, &output, &args);
+    let args = ["locks", "--seconds", "0.01", "--kills", "1"];
+    let text = ends(0, &bench().args(args).env("CXX", "/nonexistent").output().unwrap());
     assert!(text.contains("Boost mutex: not measured: /nonexistent: "), "{text}");
     assert!(text.contains("pthread robust mutex"), "{text}");
 }
 
 #[test]
 fn a_plot_that_cannot_be_written_is_refused_before_anything_is_measured() {
-    let args = ["bench", "locks", "--seconds", "3600", "--plot", "/nonexistent/locks.svg"];
-    ends(1, &commonhold().args(args).output().unwrap(), &args);
+    ends(1, &run(&["locks", "--seconds", "3600", "--plot", "/nonexistent/locks.svg"]));
 }
 
 #[test]
 fn the_simulation_finds_no_times_and_is_named_alone() {
-    let args = ["bench", "paging", "mutex"];
-    ends(2, &commonhold().args(args).output().unwrap(), &args);
+    ends(2, &run(&["paging", "mutex"]));
+}
+
+#[test]
+fn benchmarks_before_torture_are_refused_and_global_options_are_not() {
+    let text = String::from_utf8(run(&["--kills", "2", "torture"]).stderr).unwrap();
+    assert!(text.contains("--kills") && text.contains("`torture`"), "{text}");
+    ends(2, &run(&["--kills", "2", "torture"]));
+    ends(2, &run(&["--json", "torture", "--peers", "0"]));
+    let help = ends(0, &run(&["--help"]));
+    assert!(help.contains("torture") && help.contains("paging"), "{help}");
+    assert!(!help.contains("party") && !help.contains("-worker"), "{help}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly_as_sigpipe_would() {
+    let mut child =
+        bench().arg("--help").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty());
+}
+
+/// A folder that goes with its guard.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path =
+            std::env::temp_dir().join(format!("commonhold-test-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -4,7 +4,7 @@
 use std::{fs, sync::OnceLock};
 
 use super::*;
-use crate::bench::folder::Folder;
+use crate::benchmarks::folder::Folder;
 
 const SMALL: Scale = Scale { pages: 1_000, references: 40_000 };
 
