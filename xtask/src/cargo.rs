@@ -124,12 +124,22 @@ pub(crate) fn host() -> Result<String> {
     host.map(str::to_owned).context("rustc does not say what machine it builds for")
 }
 
-/// Builds the command line tool for release, and says where it is.
+/// What does `bench` and `torture` for the command line tool, which looks for it beside itself.
+const BENCH: &str = "commonhold-bench";
+
+/// Builds the command line tool for release, with what does `bench` and `torture` for it. Says where it is.
 pub(crate) fn release_program() -> Result<PathBuf> {
     run(&["build", "--release"])?;
     let program = metadata(&["--no-deps"])?.target_directory.join("release/commonhold");
-    ensure!(program.is_file(), "the build made no {}", program.display());
+    for built in [&program, &bench_of(&program)] {
+        ensure!(built.is_file(), "the build made no {}", built.display());
+    }
     Ok(program)
+}
+
+/// The program that does `bench` and `torture` for this one.
+pub(crate) fn bench_of(program: &Path) -> PathBuf {
+    program.with_file_name(BENCH)
 }
 
 #[cfg(test)]

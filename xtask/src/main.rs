@@ -61,7 +61,7 @@ enum Command {
         #[arg(long, default_value_t = fuzz::SHORT)]
         seconds: u32,
     },
-    /// Runs `commonhold bench` from a release build; for `locks`, root on Debian gets Boost first.
+    /// Runs `commonhold bench` from a release build; for its `locks`, root on Debian gets Boost first.
     Bench {
         /// What to hand on to it.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -1,4 +1,4 @@
-//! Whether the release program is free of crash points.
+//! Whether the release programs are free of crash points.
 
 use std::{fs, path::Path};
 
@@ -15,7 +15,7 @@ pub(crate) fn check_absent(program: &Path) -> Result<()> {
     ensure!(!names.is_empty(), "found no crash point in crates/window/src/point.rs");
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let found: Vec<&str> = names.into_iter().filter(|name| contains(&bytes, name)).collect();
-    ensure!(found.is_empty(), "the release program contains {}", found.join(", "));
+    ensure!(found.is_empty(), "{} contains {}", program.display(), found.join(", "));
     Ok(())
 }
 

@@ -28,8 +28,18 @@ const KIT_ARM64: &str = "COMMONHOLD_VM_ARM64";
 /// What runs the programs of musl; the agents of guests are not needed.
 const PROGRAMS: [&str; 2] = ["commonhold", "guest-actor"];
 /// The packages whose tests depend on the C library.
-const PACKAGES: [&str; 8] =
-    ["-p", "commonhold-host", "-p", "commonhold-uffd", "-p", "commonhold", "-p", "commonhold-cli"];
+const PACKAGES: [&str; 10] = [
+    "-p",
+    "commonhold-host",
+    "-p",
+    "commonhold-uffd",
+    "-p",
+    "commonhold",
+    "-p",
+    "commonhold-cli",
+    "-p",
+    "commonhold-bench",
+];
 
 /// What can be tested of other targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

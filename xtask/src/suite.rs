@@ -124,7 +124,10 @@ fn release(report: &mut Report) -> Option<Box<Path>> {
     });
     match &program {
         Some(path) => {
-            report.step("no crash point in the release program", |_| points::check_absent(path));
+            report.step("no crash point in the release programs", |_| {
+                points::check_absent(path)?;
+                points::check_absent(&cargo::bench_of(path))
+            });
         }
         None => report.not_run("the search for crash points", "there is no release program"),
     }

@@ -2,16 +2,15 @@
 //!
 //! Does not do anything: `main` hands each variant to its module.
 
-mod bench;
-
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-
-use crate::units::{parse_duration, parse_mode, parse_name, parse_size};
-
-pub(crate) use bench::{BenchArgs, BenchLock, Benchmark, PartyArgs};
+use commonhold_console::{
+    program::GlobalArgs,
+    units::{parse_duration, parse_mode, parse_name, parse_size},
+    workers::WorkerArgs,
+};
 
 /// Named shared memory for processes and virtual machines, with locks that survive crashes.
 ///
@@ -21,26 +20,8 @@ pub(crate) use bench::{BenchArgs, BenchLock, Benchmark, PartyArgs};
 #[derive(Debug, Parser)]
 #[command(name = "commonhold", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// Which space: shm:NAME, file:PATH, mem:BASE+SIZE, pci:BDF, pci:auto or unix:SOCKET.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "COMMONHOLD_SPACE",
-        default_value = "shm:default"
-    )]
-    pub(crate) space: String,
-    /// Also uses a space that belongs to another user who shares it with all the world, or that is not root's if
-    /// this is root: whoever owns a space can stop, mislead and crash those who use it. The same as
-    /// COMMONHOLD_ANY_OWNER=1.
-    #[arg(long, global = true)]
-    pub(crate) any_owner: bool,
-    /// Prints one JSON value instead of tables.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Says more of what happens, on standard error; -vv and -vvv still more.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -151,17 +132,21 @@ pub(crate) enum Command {
     Reap(ReapArgs),
     /// Shows the product in 15 seconds: workers are killed holding a lock, others recover it.
     Demo(DemoArgs),
-    /// Kills and stops processes at random while they use a space, and checks that nothing is lost.
-    #[command(after_help = "Examples:\n  commonhold torture --peers 8 --seconds 60\n  \
-        commonhold torture --peers 32 --kill-every 0     no kills, only contention\n  \
-        commonhold torture --stop-every 50ms             and many are stopped for a while")]
-    Torture(TortureArgs),
-    /// Measures against what else there is, both in one run, and prints the ratios.
-    ///
-    /// `locks` is measured only if it is named: it takes about a minute.
-    #[command(after_help = "Examples:\n  commonhold bench\n  \
-        commonhold bench locks --seconds 5 --kills 1000 --plot locks.svg")]
-    Bench(BenchArgs),
+    /// Kills and stops processes at random while they use a space, and checks that nothing is lost: by the program
+    /// commonhold-bench.
+    #[command(
+        disable_help_flag = true,
+        disable_version_flag = true,
+        after_help = "Its options:\n  commonhold torture --help"
+    )]
+    Torture(ExternalArgs),
+    /// Measures against what else there is, both in one run, and prints the ratios: by the program commonhold-bench.
+    #[command(
+        disable_help_flag = true,
+        disable_version_flag = true,
+        after_help = "Its benchmarks and options:\n  commonhold bench --help"
+    )]
+    Bench(ExternalArgs),
     /// Tells what this machine can do, and what to do about what is missing.
     ///
     /// Ends with status 1 if memory cannot be shared here at all.
@@ -184,15 +169,6 @@ pub(crate) enum Command {
     /// One process of `demo`.
     #[command(hide = true)]
     DemoWorker(WorkerArgs),
-    /// One process of `torture`.
-    #[command(hide = true)]
-    TortureWorker(WorkerArgs),
-    /// One process of `bench locks`.
-    #[command(hide = true)]
-    BenchParty(PartyArgs),
-    /// The two threads that `bench waiting` measures.
-    #[command(hide = true)]
-    BenchWaiter(WorkerArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -389,24 +365,12 @@ pub(crate) struct DemoArgs {
     pub(crate) seconds: u64,
 }
 
+/// The arguments of a command of another program, which knows what they mean.
 #[derive(Debug, Args)]
-pub(crate) struct TortureArgs {
-    /// How many processes.
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
-    pub(crate) peers: u64,
-    /// For how long.
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) seconds: u64,
-    /// How often one is killed; 0: never.
-    #[arg(long, value_parser = parse_duration, default_value = "100ms", value_name = "DURATION")]
-    pub(crate) kill_every: Duration,
-    /// How often one is stopped with SIGSTOP, for up to a second: then it goes on, or is killed as it is. Several may
-    /// be stopped at a time; 0: never. Default: beside one kill in four, for up to 60 ms.
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
-    pub(crate) stop_every: Option<Duration>,
-    /// Chooses the operations; default: another one each time, printed.
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+pub(crate) struct ExternalArgs {
+    /// Whatever that program takes.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub(crate) arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -417,25 +381,6 @@ pub(crate) struct ExecChildArgs {
     /// The command and its arguments.
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<OsString>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct WorkerArgs {
-    /// The process whose death ends this one.
-    #[arg(long)]
-    pub(crate) parent: i32,
-    /// Which cell of the shared table is its own.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) cell: u64,
-    /// Chooses what it does.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// How many workers there are.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) peers: u64,
-    /// Where it keeps its log.
-    #[arg(long, default_value = "")]
-    pub(crate) log: PathBuf,
 }
 
 #[cfg(test)]
@@ -463,8 +408,20 @@ mod tests {
         ])
         .unwrap();
         let Command::Lock(args) = cli.command else { panic!("not lock") };
-        assert!(args.shared && !cli.json);
+        assert!(args.shared && !cli.global.json);
         assert_eq!(args.command, ["ls", "-l", "--json"]);
+    }
+
+    #[test]
+    fn whatever_another_program_takes_is_handed_on_but_for_what_stands_before_it() {
+        let args = ["commonhold", "-v", "bench", "--json", "--seconds", "0.2", "locks", "--json"];
+        let cli = Cli::try_parse_from(args).unwrap();
+        let Command::Bench(args) = cli.command else { panic!("not bench") };
+        assert_eq!(args.arguments, ["--seconds", "0.2", "locks", "--json"]);
+        assert!(cli.global.json && cli.global.verbose == 1);
+        let cli = Cli::try_parse_from(["commonhold", "torture", "--help"]).unwrap();
+        let Command::Torture(args) = cli.command else { panic!("not torture") };
+        assert_eq!(args.arguments, ["--help"]);
     }
 
     #[test]

@@ -1,12 +1,9 @@
 //! Commands that run under a lock or a mapping, and must not outlive it.
 //!
 //! Invariants: 1. the command gets SIGKILL when this process dies, however it dies: a hidden re-exec
-//! asks for that in the child (`PR_SET_PDEATHSIG` survives `execve` of ordinary programs), looks
-//! whether its parent is still there, and only then becomes the command. 2. It is started from the
-//! main thread: the kernel sends the signal when the *thread* that forked is gone.
-//!
-//! Does not cover: what the command itself starts, and set-user-ID programs, for which the kernel
-//! clears the request.
+//! asks for that in the child (`console::child`; the request survives `execve` of ordinary programs),
+//! looks whether its parent is still there, and only then becomes the command. 2. It is started from the
+//! main thread, as that wants it.
 
 use std::{
     ffi::OsString,
@@ -20,15 +17,14 @@ use std::{
 
 use command_fds::{CommandFdExt, FdMapping};
 use commonhold::Space;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, getppid, pidfd_open, set_parent_process_death_signal,
-};
-
-use crate::{
-    args::ExecChildArgs,
+use commonhold_console::{
+    child::{die_with, this_program},
     failure::{Doing, Failure, Status},
     signals::Signals,
 };
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::args::ExecChildArgs;
 
 /// What a child gets beside its arguments.
 #[derive(Debug, Default)]
@@ -80,17 +76,6 @@ pub(crate) fn run(
 pub(crate) fn code_of(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
-}
-
-/// This very program, whatever became of its file.
-pub(crate) fn this_program() -> Command {
-    Command::new("/proc/self/exe")
-}
-
-/// In the child: dies with its parent from now on; false if the parent is gone already.
-pub(crate) fn die_with(parent: i32) -> io::Result<bool> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    Ok(getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
 }
 
 /// In the child: becomes the command. Returns only if that fails.

@@ -1,9 +1,8 @@
 //! What limits the memory of a space, as `space info` and `stat` show it.
 
 use commonhold::Supply;
+use commonhold_console::output::Out;
 use serde::Serialize;
-
-use crate::output::Out;
 
 /// Bytes; null where it is not known, or does not apply.
 #[derive(Debug, Default, Serialize)]

@@ -1,65 +1,33 @@
 //! `commonhold`: create, map, lock and destroy shared memory by name.
 //!
-//! Owns: the way from arguments to an exit status. Everything else has its module: one for each
-//! command or family under `commands`, and `demo`, `torture` and `bench`, which start workers of
-//! their own.
+//! Owns: which command is whose. Each command or family has its module under `commands`; `demo` starts
+//! workers of its own; `bench` and `torture` are commands of another program (`external`).
 
 #![forbid(unsafe_code)]
 
 mod args;
-mod bench;
 mod child;
-mod clock;
 mod commands;
 mod demo;
-mod failure;
+mod external;
 mod limits;
 mod orphan;
-mod output;
-mod random;
-mod session;
-mod signals;
-mod torture;
-mod units;
-mod workers;
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
-use commonhold::Owners;
+use commonhold_console::{failure::Failure, program, session::Session};
 
-use crate::{
-    args::{Cli, Command, SpaceCommand},
-    failure::Failure,
-    output::Out,
-    session::Session,
-};
+use crate::args::{Cli, Command, SpaceCommand};
+
+/// What this program is called in messages.
+const NAME: &str = "commonhold";
 
 fn main() -> ExitCode {
-    match parsed().and_then(|(session, command)| run(&session, command)) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            if let Some(message) = &failure.message {
-                output::complain(&format!("commonhold: {message}"));
-            }
-            ExitCode::from(failure.code)
-        }
-    }
-}
-
-/// The arguments. Asked for help or the version, or if they make no sense, it is said here, and there is nothing to be
-/// done.
-fn parsed() -> Result<(Session, Command), Failure> {
-    let matches = Cli::command().try_get_matches().map_err(|error| output::usage(&error))?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| output::usage(&error))?;
-    start_log(cli.verbose);
-    let session = Session {
-        url: cli.space,
-        chosen: matches.value_source("space") == Some(ValueSource::CommandLine),
-        owners: if cli.any_owner { Owners::Any } else { Owners::Trusted },
-        out: Out::new(cli.json),
-    };
-    Ok((session, cli.command))
+    let done = program::parse::<Cli>().and_then(|(cli, matches)| {
+        let session = cli.global.start(NAME, &matches);
+        run(&session, cli.command)
+    });
+    program::end(NAME, done)
 }
 
 fn run(session: &Session, command: Command) -> Result<u8, Failure> {
@@ -88,26 +56,13 @@ fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Peers => commands::peers::peers(session),
         Command::Reap(args) => commands::peers::reap(session, &args),
         Command::Demo(args) => demo::demo(session, &args),
-        Command::Torture(args) => torture::torture(session, &args),
-        Command::Bench(args) => bench::bench(session, &args),
+        Command::Torture(args) => Err(external::become_bench(session, Some("torture"), &args)),
+        Command::Bench(args) => Err(external::become_bench(session, None, &args)),
         Command::Doctor => commands::doctor::doctor(session),
         Command::Completions { shell } => commands::generate::completions(session, shell),
         Command::Man { dir } => commands::generate::man(session, dir.as_deref()),
         Command::ExecChild(args) => Err(child::become_command(&args)),
         Command::DemoWorker(args) => demo::worker(session, &args),
-        Command::TortureWorker(args) => torture::worker(session, &args),
-        Command::BenchParty(args) => bench::party(session, &args),
-        Command::BenchWaiter(_) => bench::waiter(session),
     }?;
     Ok(0)
-}
-
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::INFO,
-        2 => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
-    };
-    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).with_ansi(false).init();
 }

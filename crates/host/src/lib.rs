@@ -32,8 +32,6 @@ mod memory;
 mod ofd_lock;
 mod own_fd;
 mod platform;
-#[cfg(feature = "bench-peers")]
-pub mod pthread;
 mod random;
 mod wait;
 

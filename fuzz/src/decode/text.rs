@@ -5,9 +5,13 @@ use std::str::FromStr as _;
 use arbitrary::Arbitrary;
 use commonhold_layout::{Name, PeerName};
 
-/// The parsers of the command line, which is a program and no library.
-#[path = "../../../crates/cli/src/units.rs"]
-#[allow(dead_code, reason = "not all of it is fuzzed")]
+/// The parsers of the command line alone: the crate that has them would bring the library along, to be built anew.
+#[path = "../../../crates/console/src/units.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a face of another crate, and not all of it is fuzzed"
+)]
 mod units;
 
 /// That of URLs alone: the crate that has it would bring mappings and threads along, to be built anew each time.

@@ -10,13 +10,13 @@ use std::{
 };
 
 use commonhold::Access;
-use serde_json::json;
-
-use crate::{
-    args::{ReadArgs, WriteArgs},
+use commonhold_console::{
     failure::{Doing, Failure, Status},
     session::Session,
 };
+use serde_json::json;
+
+use crate::args::{ReadArgs, WriteArgs};
 
 /// Bytes that `read` copies at a time.
 const CHUNK: usize = 1 << 20;

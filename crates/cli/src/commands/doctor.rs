@@ -9,15 +9,14 @@ mod memory;
 use std::{fs, fs::OpenOptions, path::Path};
 
 use commonhold::{FormatOptions, PciDevice, Removal, Space};
-use rustix::process::{Resource, getrlimit};
-use serde::Serialize;
-
-use crate::{
+use commonhold_console::{
     failure::{Failure, Status},
     output::Column,
     session::Session,
     units::human_size,
 };
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
 
 /// How a finding is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

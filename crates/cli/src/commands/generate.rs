@@ -4,12 +4,12 @@ use std::{fs, path::Path};
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-
-use crate::{
-    args::Cli,
+use commonhold_console::{
     failure::{Doing, Failure},
     session::Session,
 };
+
+use crate::args::Cli;
 
 pub(crate) fn completions(session: &Session, shell: Shell) -> Result<(), Failure> {
     let mut text = Vec::new();

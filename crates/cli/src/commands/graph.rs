@@ -6,14 +6,14 @@ use std::{
 };
 
 use commonhold::{PeerLife, Shown, Wait, WaitGraph, WaitKind};
-use serde::Serialize;
-use serde_json::{Value, json};
-
-use crate::{
-    args::GraphForm,
+use commonhold_console::{
     failure::{Doing, Failure},
     session::Session,
 };
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::args::GraphForm;
 
 /// What to do about it.
 const HINT: &str = concat!(

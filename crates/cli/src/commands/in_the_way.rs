@@ -5,8 +5,7 @@
 use std::time::SystemTime;
 
 use commonhold::{LockInfo, PeerInfo, Space};
-
-use crate::{failure::Failure, units};
+use commonhold_console::{failure::Failure, units};
 
 /// How many are named.
 const MOST: usize = 3;

@@ -3,16 +3,16 @@
 use std::{collections::HashMap, time::UNIX_EPOCH};
 
 use commonhold::{LockInfo, LockKind, PeerLife, RegionInfo, Shown, State};
-use serde::Serialize;
-
-use super::locks::{Lock, tell_of_the_rest, whose};
-use crate::{
+use commonhold_console::{
     failure::{Doing, Failure},
-    limits::Limits,
     output::{self, Column},
     session::Session,
     units,
 };
+use serde::Serialize;
+
+use super::locks::{Lock, tell_of_the_rest, whose};
+use crate::limits::Limits;
 
 #[derive(Serialize)]
 struct Row {

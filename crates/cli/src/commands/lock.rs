@@ -14,15 +14,17 @@ use commonhold::{
     ErrorKind, Inconsistent, LockError, LockGuard, LockResult, Mapping, Recovered, RegionError,
     Space,
 };
+use commonhold_console::{
+    failure::{Doing, Failure, Kinded, Status},
+    session::Session,
+    signals::Signals,
+};
 
 use super::in_the_way;
 use crate::{
     args::{LockArgs, OnDeath},
     child::{self, Gifts},
-    failure::{Doing, Failure, Kinded, Status},
     orphan::Watch,
-    session::Session,
-    signals::Signals,
 };
 
 /// How long to sleep before looking for signals again.

@@ -1,14 +1,13 @@
 //! `locks`: who holds what, who left what, and who waits.
 
 use commonhold::{LockInfo, LockSurvey, PeerLife, Shown};
-use serde::Serialize;
-
-use crate::{
+use commonhold_console::{
     failure::{Doing, Failure},
     output::Column,
     session::Session,
     units::{self, human_size},
 };
+use serde::Serialize;
 
 /// A lock in JSON.
 #[derive(Serialize)]

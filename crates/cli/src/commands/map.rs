@@ -6,14 +6,16 @@ use std::{
 };
 
 use commonhold::{Access, Space};
+use commonhold_console::{
+    failure::{Doing, Failure},
+    session::Session,
+    signals::Signals,
+};
 
 use crate::{
     args::MapArgs,
     child::{self, Gifts},
-    failure::{Doing, Failure},
     orphan::Watch,
-    session::Session,
-    signals::Signals,
 };
 
 pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {

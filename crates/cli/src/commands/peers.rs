@@ -1,15 +1,15 @@
 //! `peers` and `reap`: who is attached, and what the dead left.
 
 use commonhold::{PeerInfo, Shown};
-use serde::Serialize;
-use serde_json::json;
-
-use crate::{
-    args::ReapArgs,
+use commonhold_console::{
     failure::{Doing, Failure},
     output::Column,
     session::Session,
 };
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::ReapArgs;
 
 #[derive(Serialize)]
 struct Peer {

@@ -1,14 +1,14 @@
 //! `create`, `destroy`, `resize`: the life of one region.
 
 use commonhold::{CreateOptions, Destroy, RegionError};
-use serde_json::json;
-
-use super::in_the_way;
-use crate::{
-    args::{CreateArgs, DestroyArgs},
+use commonhold_console::{
     failure::{Doing, Failure},
     session::Session,
 };
+use serde_json::json;
+
+use super::in_the_way;
+use crate::args::{CreateArgs, DestroyArgs};
 
 pub(crate) fn create(session: &Session, args: &CreateArgs) -> Result<(), Failure> {
     let space = session.open_or_format()?;

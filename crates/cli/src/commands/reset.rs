@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use commonhold::{Access, LockError, LockGuard, LockResult, Mapping, RecordTag, Recovered, Space};
-use serde_json::json;
-
-use crate::{
-    args::ResetArgs,
+use commonhold_console::{
     failure::{Failure, Kinded},
     session::Session,
 };
+use serde_json::json;
+
+use crate::args::ResetArgs;
 
 pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<(), Failure> {
     let space = session.open()?;

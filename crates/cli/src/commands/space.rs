@@ -3,15 +3,13 @@
 use std::time::UNIX_EPOCH;
 
 use commonhold::{FormatOptions, Removal, Shown, Space};
-use serde::Serialize;
-
-use crate::{
-    args::FormatArgs,
+use commonhold_console::{
     failure::{Doing, Failure},
-    limits::Limits,
-    orphan,
     session::Session,
 };
+use serde::Serialize;
+
+use crate::{args::FormatArgs, limits::Limits, orphan};
 
 pub(crate) fn format(session: &Session, args: &FormatArgs) -> Result<(), Failure> {
     let options = FormatOptions {

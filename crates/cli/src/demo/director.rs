@@ -8,21 +8,21 @@ use std::{
 };
 
 use commonhold::{Access, CreateOptions, Destroy, FormatOptions, Mapping, Space};
+use commonhold_console::{
+    clock::now_ns,
+    failure::{Doing, Failure, broken},
+    output::Out,
+    session::Session,
+    signals::Signals,
+    workers::{self, Ground, Order, PATIENCE},
+};
 use serde::Serialize;
 
 use super::ledger::{
     ACCOUNTS, BELL, CONTROL, FROZEN, Ledger, NAME, OPENING, PHASE, REST, RESTS, SIZE, STOP,
     freeze_of, says_of,
 };
-use crate::{
-    args::DemoArgs,
-    clock::now_ns,
-    failure::{Doing, Failure},
-    output::Out,
-    session::Session,
-    signals::Signals,
-    workers::{self, Ground, Order, PATIENCE, broken},
-};
+use crate::args::DemoArgs;
 
 #[derive(Debug, Default, Serialize)]
 struct Summary {
@@ -42,7 +42,7 @@ struct Summary {
 }
 
 pub(crate) fn demo(session: &Session, args: &DemoArgs) -> Result<(), Failure> {
-    workers::watchdog("the demo", Duration::from_secs(args.seconds) + 6 * PATIENCE);
+    workers::watchdog(session, "the demo", Duration::from_secs(args.seconds) + 6 * PATIENCE);
     let signals = Signals::watch()?;
     let out = session.out;
     let (ground, space) = Ground::prepare(session, "demo", &FormatOptions::default())?;

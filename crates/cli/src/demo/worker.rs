@@ -3,17 +3,16 @@
 use std::{thread, time::Duration};
 
 use commonhold::{Access, LockResult, Mapping, RegionError, Space};
-
-use super::ledger::{
-    BELL, CONTROL, FROZEN, Ledger, NAME, PHASE, REST, RESTS, STOP, WORK, freeze_of, says_of,
-};
-use crate::{
-    args::WorkerArgs,
+use commonhold_console::{
     clock::now_ns,
     failure::{Doing, Failure},
     random::Random,
     session::Session,
-    workers,
+    workers::{self, WorkerArgs},
+};
+
+use super::ledger::{
+    BELL, CONTROL, FROZEN, Ledger, NAME, PHASE, REST, RESTS, STOP, WORK, freeze_of, says_of,
 };
 
 pub(crate) fn worker(session: &Session, args: &WorkerArgs) -> Result<(), Failure> {

@@ -13,7 +13,9 @@
 mod basics;
 mod crowd;
 mod damage;
+mod demo;
 mod devices;
+mod external;
 mod gate;
 mod graph;
 mod kernels;
@@ -22,7 +24,6 @@ mod map;
 mod media;
 mod reset;
 mod root;
-mod runs;
 mod shown;
 mod stopped;
 mod strangers;

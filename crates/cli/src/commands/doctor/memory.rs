@@ -6,9 +6,9 @@ use std::{
 };
 
 use commonhold::Supply;
+use commonhold_console::units::human_size;
 
 use super::Finding;
-use crate::units::human_size;
 
 /// What a container gets if nobody says otherwise.
 const OF_A_CONTAINER: u64 = 64 << 20;

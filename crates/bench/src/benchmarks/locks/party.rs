@@ -1,0 +1,421 @@
+//! One process of `bench locks`: has a lock, and does with it what it is asked to.
+
+use std::{
+    fs,
+    hint::black_box,
+    io,
+    sync::{
+        self,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use commonhold::Access;
+
+use commonhold_console::{
+    child,
+    clock::now_ns,
+    failure::{Doing, Failure, broken},
+    output::Out,
+    session::Session,
+};
+use rustix::thread::disable_transparent_huge_pages;
+
+use super::{
+    lock::{AGAIN, COUNT, Counters, Found, LIFE, Lock, OurMutex, OurRegion, Words},
+    protocol::{How, Request, answer},
+};
+use crate::{
+    args::{BenchLock, PartyArgs},
+    benchmarks::peers::{self, Start},
+};
+
+/// The least that the kernel gives.
+const PAGE: usize = 4096;
+
+/// How often the lock is taken between two looks at the clock.
+const BATCH: u64 = 500;
+
+/// The process: finds its lock, and serves.
+pub(crate) fn party(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
+    let out = session.out;
+    if !child::die_with(args.parent).doing(|| "bind to the parent".to_owned())? {
+        return Err(Failure { code: 1, message: None });
+    }
+    // Before the first answer: a lock that is asked for later must not wait until the memory is written.
+    let _memory = resident(args.resident)?;
+    let what = || format!("{:?} in {}", args.lock, args.place.display());
+    let start = if args.make { Start::Make } else { Start::Open };
+    let place = args.place.as_path();
+    match args.lock {
+        BenchLock::OurMutex | BenchLock::OurRegion => ours(session, args),
+        BenchLock::PthreadPlain => serve(&peers::plain_mutex(place, start).doing(what)?, out),
+        BenchLock::PthreadRobust => serve(&peers::robust_mutex(place, start).doing(what)?, out),
+        BenchLock::PthreadRwlock => serve(&peers::RwLock::at(place, start).doing(what)?, out),
+        BenchLock::Futex => serve(&peers::Futex::at(place, start).doing(what)?, out),
+        BenchLock::StdMutex => serve(&sync::Mutex::new(Words::default()), out),
+        BenchLock::StdRwlock => serve(&sync::RwLock::new(Words::default()), out),
+        BenchLock::ParkingLotMutex => serve(&parking_lot::Mutex::new(Words::default()), out),
+        BenchLock::ParkingLotRwlock => serve(&parking_lot::RwLock::new(Words::default()), out),
+        BenchLock::BoostMutex | BenchLock::BoostSharable => {
+            Err(broken("that one is another program's"))
+        }
+    }
+}
+
+fn ours(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
+    let space = session.open()?;
+    let what = || "map the region".to_owned();
+    let mapping = space.map(&args.place.to_string_lossy(), Access::ReadWrite).doing(what)?;
+    if args.lock == BenchLock::OurMutex {
+        serve(&OurMutex::of(&mapping)?, session.out)?;
+    } else {
+        serve(&OurRegion::of(&mapping)?, session.out)?;
+    }
+    mapping.unmap().doing(|| "unmap the region".to_owned())
+}
+
+/// So much private memory, each page of it touched. In pages of the least size: the kernel frees few large ones
+/// much faster, and which a process has is for the machine's settings to say.
+fn resident(bytes: u64) -> Result<Vec<u8>, Failure> {
+    let mut memory = Vec::new();
+    if bytes > 0 {
+        let what = || format!("take {bytes} bytes of memory");
+        let size = usize::try_from(bytes).map_err(io::Error::other).doing(what)?;
+        disable_transparent_huge_pages(true).map_err(io::Error::from).doing(what)?;
+        // What cannot be had is an error here; `vec!` would abort.
+        Vec::<u8>::new().try_reserve_exact(size).map_err(io::Error::other).doing(what)?;
+        memory = vec![0; size];
+        // A byte a page: to write them all takes seconds where nothing is optimised.
+        memory.chunks_mut(PAGE).filter_map(<[u8]>::first_mut).for_each(|byte| *byte = 1);
+    }
+    Ok(black_box(memory))
+}
+
+/// The next request; none if there are no more.
+fn hear() -> Result<Option<Request>, Failure> {
+    let mut line = String::new();
+    let length = io::stdin().read_line(&mut line).doing(|| "read a request".to_owned())?;
+    (length > 0).then(|| line.trim_end().parse().map_err(broken)).transpose()
+}
+
+/// Answers requests until there are no more.
+fn serve(lock: &(impl Lock + Sync), out: Out) -> Result<(), Failure> {
+    let say = |numbers: &[u64]| out.line(&answer(Ok(numbers)));
+    say(&[])?;
+    loop {
+        let done = match hear() {
+            Ok(None) => return Ok(()),
+            Ok(Some(Request::Leave)) => leave(lock, &say),
+            Ok(Some(request)) => perform(lock, request, &say),
+            Err(failure) => Err(failure),
+        };
+        match done {
+            Ok(numbers) => say(&numbers)?,
+            Err(failure) => {
+                out.line(&answer(Err(&failure.message.unwrap_or_default())))?;
+            }
+        }
+    }
+}
+
+/// A thread that takes the lock, and ends with it when it is told to: its last look at the clock is the last
+/// thing that it does.
+fn leave(
+    lock: &(impl Lock + Sync),
+    say: &(impl Fn(&[u64]) -> Result<(), Failure> + Sync),
+) -> Result<Vec<u64>, Failure> {
+    thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            lock.keep()?;
+            say(&[])?;
+            match hear()? {
+                Some(Request::Go) => Ok(vec![now_ns()]),
+                other => Err(broken(format!("not what lets the owner end: {other:?}"))),
+            }
+        });
+        owner.join().map_err(|_| broken("the owner panicked"))?
+    })
+}
+
+fn perform(
+    lock: &impl Lock,
+    request: Request,
+    say: &impl Fn(&[u64]) -> Result<(), Failure>,
+) -> Result<Vec<u64>, Failure> {
+    match request {
+        Request::Solo { how, ns } => solo(lock, how, ns),
+        Request::Write { from, until, pause_ns } => write(lock, from, until, pause_ns),
+        Request::Read { from, until } => read(lock, from, until),
+        Request::Pass { side, times, keep_ns } => pass(lock, side, times, keep_ns),
+        Request::Hold => {
+            lock.write(|_| {
+                say(&[])?;
+                thread::sleep(LIFE);
+                Ok(())
+            })?;
+            Err(broken("nobody killed the holder"))
+        }
+        Request::Await => {
+            say(&[])?;
+            let mut at = 0;
+            let found = lock.write(|_| {
+                at = now_ns();
+                Ok(())
+            })?;
+            Ok(vec![u64::from(found == Found::OwnerDied), at])
+        }
+        Request::Count => count(lock),
+        Request::Leave | Request::Go => Err(broken("that is for a thread of its own")),
+    }
+}
+
+fn solo(lock: &impl Lock, how: How, ns: u64) -> Result<Vec<u64>, Failure> {
+    match how {
+        How::Read => solo_read(lock, ns),
+        How::Write => solo_write(lock, ns),
+    }
+}
+
+/// A lock that protects nothing is of no use to anybody: under this one a number is counted up. Not inlined,
+/// nor are those that follow: a loop that shares its registers with all that a party can do has too few of them.
+#[inline(never)]
+fn solo_write(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
+    let (number, began) = (AtomicU64::new(0), now_ns());
+    // For all that the compiler knows, others have it too: so every change of it is made.
+    let counted = black_box(&number);
+    loop {
+        for _ in 0..BATCH {
+            // Relaxed: the lock orders it.
+            lock.write(|_| {
+                counted.store(counted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                Ok(())
+            })?;
+        }
+        let took = now_ns().saturating_sub(began);
+        if took >= ns {
+            return Ok(vec![counted.load(Ordering::Relaxed), took]);
+        }
+    }
+}
+
+/// The number is looked at.
+#[inline(never)]
+fn solo_read(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
+    let (one, mut times, began) = (AtomicU64::new(1), 0, now_ns());
+    let number = black_box(&one);
+    loop {
+        for _ in 0..BATCH {
+            lock.read(|_| {
+                // Relaxed: as above.
+                times += number.load(Ordering::Relaxed);
+                Ok(())
+            })?;
+        }
+        let took = now_ns().saturating_sub(began);
+        if took >= ns {
+            return Ok(vec![times, took]);
+        }
+    }
+}
+
+#[inline(never)]
+fn write(lock: &impl Lock, from: u64, until: u64, pause_ns: u64) -> Result<Vec<u64>, Failure> {
+    sleep_until(from);
+    let (mut times, mut longest, mut asked) = (0, 0, now_ns());
+    while asked < until {
+        let mut got = asked;
+        let found = lock.write(|counters| {
+            got = now_ns();
+            let count = counters.get(COUNT).wrapping_add(1);
+            counters.set(COUNT, count);
+            counters.set(AGAIN, count);
+            Ok(())
+        })?;
+        if found == Found::OwnerDied {
+            return Err(broken("an owner was taken for dead"));
+        }
+        longest = longest.max(got.saturating_sub(asked));
+        times += 1;
+        if pause_ns > 0 {
+            thread::sleep(Duration::from_nanos(pause_ns));
+        }
+        asked = now_ns();
+    }
+    Ok(vec![times, longest])
+}
+
+#[inline(never)]
+fn read(lock: &impl Lock, from: u64, until: u64) -> Result<Vec<u64>, Failure> {
+    const BETWEEN_LOOKS: u64 = 50;
+    sleep_until(from);
+    let mut times = 0;
+    while now_ns() < until {
+        for _ in 0..BETWEEN_LOOKS {
+            lock.read(|counters| match counters.get(COUNT) == counters.get(AGAIN) {
+                true => Ok(()),
+                false => Err(broken("a reader saw half of what a writer wrote")),
+            })?;
+        }
+        times += BETWEEN_LOOKS;
+    }
+    Ok(vec![times])
+}
+
+fn count(lock: &impl Lock) -> Result<Vec<u64>, Failure> {
+    let mut count = 0;
+    lock.write(|counters| {
+        count = counters.get(COUNT);
+        Ok(())
+    })?;
+    Ok(vec![count])
+}
+
+fn pass(lock: &impl Lock, side: u64, times: u64, keep_ns: u64) -> Result<Vec<u64>, Failure> {
+    let mut between = Vec::new();
+    let mut last = None;
+    for _ in 0..times {
+        lock.await_turn(side)?;
+        let now = now_ns();
+        if let Some(last) = last.replace(now).filter(|_| side == 0) {
+            between.push(now.saturating_sub(last));
+        }
+        // At work, so that this processor is awake; the other waits.
+        while now_ns().saturating_sub(now) < keep_ns {
+            std::hint::spin_loop();
+        }
+        lock.give_turn(side)?;
+    }
+    Ok(between)
+}
+
+fn sleep_until(from: u64) {
+    thread::sleep(Duration::from_nanos(from.saturating_sub(now_ns())));
+}
+
+/// Whether a process sleeps: of a party that said it is about to wait for a lock, whether it waits.
+pub(super) fn sleeps(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| says_asleep(&stat))
+}
+
+fn says_asleep(stat: &str) -> bool {
+    // The name before it, in brackets, may have any letters.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// A lock of one thread, which says how it was taken.
+    #[derive(Debug, Default)]
+    struct Fake {
+        held: Cell<bool>,
+        cells: RefCell<[u64; 3]>,
+        found_dead: Cell<bool>,
+    }
+
+    impl Lock for Fake {
+        type Counters<'a> = Self;
+
+        fn write(
+            &self,
+            inside: impl FnOnce(&Self) -> Result<(), Failure>,
+        ) -> Result<Found, Failure> {
+            assert!(!self.held.replace(true));
+            inside(self)?;
+            self.held.set(false);
+            Ok(if self.found_dead.get() { Found::OwnerDied } else { Found::Clean })
+        }
+
+        fn read(&self, inside: impl FnOnce(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
+            self.write(inside).map(drop)
+        }
+    }
+
+    impl Counters for Fake {
+        fn get(&self, counter: usize) -> u64 {
+            assert!(self.held.get());
+            self.cells.borrow()[counter]
+        }
+
+        fn set(&self, counter: usize, value: u64) {
+            assert!(self.held.get());
+            self.cells.borrow_mut()[counter] = value;
+        }
+    }
+
+    fn ask(lock: &Fake, request: Request) -> Result<Vec<u64>, Failure> {
+        perform(lock, request, &|_| Ok(()))
+    }
+
+    fn a_moment() -> u64 {
+        now_ns() + 2_000_000
+    }
+
+    #[test]
+    fn every_turn_of_a_writer_is_counted_beside_the_lock() {
+        let lock = Fake::default();
+        let write = Request::Write { from: 0, until: a_moment(), pause_ns: 0 };
+        let numbers = ask(&lock, write).unwrap();
+        assert!(numbers[0] > 0);
+        assert_eq!(ask(&lock, Request::Count).unwrap(), [numbers[0]]);
+        let over = Request::Write { from: 0, until: 0, pause_ns: 0 };
+        assert_eq!(ask(&lock, over).unwrap(), [0, 0]);
+    }
+
+    #[test]
+    fn a_reader_that_sees_half_a_write_says_so() {
+        let lock = Fake::default();
+        assert!(ask(&lock, Request::Read { from: 0, until: a_moment() }).unwrap()[0] > 0);
+        lock.cells.borrow_mut()[AGAIN] = 1;
+        ask(&lock, Request::Read { from: 0, until: a_moment() }).unwrap_err();
+    }
+
+    #[test]
+    fn a_writer_is_told_of_no_death_and_one_who_awaits_tells_of_it() {
+        let lock = Fake::default();
+        assert_eq!(ask(&lock, Request::Await).unwrap()[0], 0);
+        lock.found_dead.set(true);
+        assert_eq!(ask(&lock, Request::Await).unwrap()[0], 1);
+        ask(&lock, Request::Write { from: 0, until: a_moment(), pause_ns: 0 }).unwrap_err();
+    }
+
+    #[test]
+    fn the_memory_of_a_party_is_resident_when_it_has_it() {
+        let before = resident_pages();
+        let memory = resident(64 << 20).unwrap();
+        assert!(resident_pages() >= before + (60 << 20) / 4096, "not resident");
+        drop(memory);
+        resident(u64::MAX).unwrap_err();
+    }
+
+    fn resident_pages() -> usize {
+        let text = fs::read_to_string("/proc/self/statm").unwrap();
+        text.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_solo_lasts_as_long_as_it_was_asked_to() {
+        for how in [How::Read, How::Write] {
+            let numbers = ask(&Fake::default(), Request::Solo { how, ns: 1_000 }).unwrap();
+            assert!(numbers[0] >= BATCH && numbers[1] >= 1_000, "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_lock_cannot_do_is_an_error() {
+        ask(&Fake::default(), Request::Pass { side: 0, times: 1, keep_ns: 0 }).unwrap_err();
+    }
+
+    #[test]
+    fn a_process_is_asleep_by_its_state_and_not_by_its_name() {
+        assert!(says_asleep("7 (commonhold) S 1 7 7"));
+        assert!(!says_asleep("7 (odd) S) R 1 7 7"));
+        assert!(!says_asleep(""));
+    }
+}

@@ -1,0 +1,45 @@
+//! `commonhold-bench`: what Commonhold costs beside its peers, and whether it survives `torture`.
+//!
+//! # What it owns
+//! The benchmarks (`benchmarks`), with all that they are measured against, and `torture`; both start processes of
+//! this very program. `commonhold bench` and `commonhold torture` run it.
+//!
+//! # What it does not do
+//! Nothing of it is in the product, and it uses nothing of the product but the library, and what all programs
+//! have in common (`commonhold-console`).
+
+#![deny(unsafe_code)]
+
+mod args;
+mod benchmarks;
+mod torture;
+
+use std::process::ExitCode;
+
+use commonhold_console::{failure::Failure, output, program, session::Session};
+
+use crate::args::{Cli, Command};
+
+/// What this program is called in messages.
+const NAME: &str = "commonhold-bench";
+
+fn main() -> ExitCode {
+    let done = program::parse::<Cli>().and_then(|(cli, matches)| {
+        Cli::refuse_mixture(&matches).map_err(|error| output::usage(&error))?;
+        let session = cli.global.start(NAME, &matches);
+        match cli.command {
+            None => benchmarks::bench(&session, &cli.bench),
+            Some(command) => run(&session, &command),
+        }
+    });
+    program::end(NAME, done.map(|()| 0))
+}
+
+fn run(session: &Session, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Torture(args) => torture::torture(session, args),
+        Command::TortureWorker(args) => torture::worker(session, args),
+        Command::Party(args) => benchmarks::party(session, args),
+        Command::Waiter(args) => benchmarks::waiter(session, args),
+    }
+}

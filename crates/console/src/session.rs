@@ -1,0 +1,106 @@
+//! What every command needs to know: which space, and where results go.
+//!
+//! Owns: how a space is opened for a command, and how long that may take.
+
+use std::time::{Duration, Instant};
+
+use commonhold::{ErrorKind, OpenError, OpenOptions, Owners, Shown, Space};
+
+use crate::{
+    failure::{Doing, Failure},
+    output::Out,
+    signals::Signals,
+};
+
+/// How long to wait for others who remove or replace the space; less if the command has less time.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before looking for signals again.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Attaches to the space of a URL.
+pub type Attach = fn(&str, &OpenOptions) -> Result<Space, OpenError>;
+
+/// The space that was asked for, and how.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The name of this program, for messages.
+    pub program: &'static str,
+    /// The URL: of `--space`, of the environment, or the default.
+    pub url: String,
+    /// Whether `--space` stood on the command line.
+    pub chosen: bool,
+    /// Whose spaces are used.
+    pub owners: Owners,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Where results go.
+    pub out: Out,
+}
+
+impl Session {
+    /// Attaches to a space that must exist.
+    ///
+    /// # Errors
+    /// What [`Space::open_with`] says, with what was asked for.
+    pub fn open(&self) -> Result<Space, Failure> {
+        tracing::info!(url = ?self.url, "opening");
+        let space =
+            Space::open_with(&self.url, &self.options(PATIENCE)).doing(|| self.opening())?;
+        tracing::debug!(peer = ?space.peer(), "attached");
+        Ok(space)
+    }
+
+    fn options(&self, patience: Duration) -> OpenOptions {
+        OpenOptions { patience: Some(patience), owners: self.owners }
+    }
+
+    fn opening(&self) -> String {
+        format!("open {}", Shown::new(&self.url))
+    }
+
+    /// The same, in no more time than the command has for all it does.
+    ///
+    /// # Errors
+    /// As of [`Session::open`].
+    pub fn open_within(&self, timeout: Option<Duration>) -> Result<Space, Failure> {
+        tracing::info!(url = ?self.url, "opening");
+        let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
+        Space::open_with(&self.url, &self.options(patience)).doing(|| self.opening())
+    }
+
+    /// Attaches to a space; a `shm:` space is formatted if it does not exist.
+    ///
+    /// # Errors
+    /// What [`Space::open_or_format_with`] says, with what was asked for.
+    pub fn open_or_format(&self) -> Result<Space, Failure> {
+        tracing::info!(url = ?self.url, "opening, or formatting with defaults");
+        let options = self.options(PATIENCE);
+        let space = Space::open_or_format_with(&self.url, &options).doing(|| self.opening())?;
+        tracing::debug!(peer = ?space.peer(), "attached");
+        Ok(space)
+    }
+
+    /// Attaches by `attach`, in no more time than the command has for all it does, and gives up at a signal:
+    /// then there is no space.
+    ///
+    /// # Errors
+    /// What `attach` says, with what was asked for.
+    pub fn open_heeding(
+        &self,
+        attach: Attach,
+        signals: &Signals,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Space>, Failure> {
+        tracing::info!(url = ?self.url, "opening");
+        let began = Instant::now();
+        let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
+        while signals.last().is_none() {
+            let left = patience.saturating_sub(began.elapsed());
+            match attach(&self.url, &self.options(left.min(SLICE))) {
+                Err(error) if error.kind() == ErrorKind::TimedOut && left > SLICE => {}
+                result => return result.map(Some).doing(|| self.opening()),
+            }
+        }
+        Ok(None)
+    }
+}
