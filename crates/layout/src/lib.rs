@@ -26,6 +26,11 @@ compile_error!(
     "Commonhold needs a 64-bit machine: a space is mapped whole, and its words are 64-bit atomics"
 );
 
+/// The example of the README compiles, and is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 extern crate std;
 

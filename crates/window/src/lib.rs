@@ -16,6 +16,11 @@
 //! (`commonhold-layout` does).
 #![cfg_attr(not(feature = "crash-points"), no_std)]
 
+/// The example of the README compiles, and is right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 extern crate std;
 
