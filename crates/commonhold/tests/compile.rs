@@ -134,7 +134,8 @@ fn lay_out(workspace: &Path, examples: &[Example]) {
         fs::create_dir_all(member.join("src/bin")).unwrap();
         let manifest = format!(
             "[package]\nname = \"edition-{edition}\"\nversion = \"0.0.0\"\nedition = \"{edition}\"\n\n\
-             [dependencies]\ncommonhold = {{ path = {package:?} }}\nanyhow = \"1\"\n"
+             [dependencies]\ncommonhold = {{ path = {package:?} }}\nanyhow = \"1\"\n\
+             tokio = {{ version = \"1\", default-features = false, features = [\"rt\"] }}\n"
         );
         fs::write(member.join("Cargo.toml"), manifest).unwrap();
         for example in examples.iter().filter(|example| example.is_for(edition)) {

@@ -63,7 +63,8 @@ fn lay_out(folder: &Path, blocks: &[&Block]) {
         "[workspace]\n[package]\nname = \"killed\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\
          [profile.dev]\ndebug = false\n[profile.dev.package.commonhold-window]\nopt-level = 2\n\
          [dependencies]\ncommonhold = {{ path = {package:?} }}\nanyhow = \"1\"\n\
-         rustix = {{ version = \"1\", features = [\"process\"] }}\n"
+         rustix = {{ version = \"1\", features = [\"process\"] }}\n\
+         tokio = {{ version = \"1\", default-features = false, features = [\"rt\"] }}\n"
     );
     fs::write(folder.join("Cargo.toml"), manifest).unwrap();
     let (mut modules, mut choices) = (String::new(), String::new());
