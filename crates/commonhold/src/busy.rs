@@ -13,6 +13,29 @@ use crate::{
 };
 
 /// A living peer in the middle of a change of a space's directory.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use commonhold::{DirectoryHolder, RegionError, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-holder-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// fn tell(holder: &DirectoryHolder) {
+///     match holder.stopped {
+///         Some(true) => eprintln!("process {} is stopped: let it go on", holder.pid),
+///         _ => eprintln!("{holder}"),
+///     }
+/// }
+/// match space.within(Duration::from_millis(200)).map_or_create("table", 4096) {
+///     Err(RegionError::Busy(holder)) => tell(&holder),
+///     result => drop(result?),
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DirectoryHolder {

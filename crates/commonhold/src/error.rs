@@ -14,6 +14,20 @@ use commonhold_space::Room;
 use crate::DirectoryHolder;
 
 /// What an error means for a caller who must choose what to do next.
+///
+/// # Examples
+/// ```
+/// use commonhold::{ErrorKind, LockError};
+///
+/// fn exit_status(error: &LockError) -> u8 {
+///     match error.kind() {
+///         ErrorKind::TimedOut => 6,
+///         ErrorKind::OwnerDied => 8, // to be repaired before anybody goes on
+///         _ => 1,
+///     }
+/// }
+/// assert_eq!(exit_status(&LockError::Fenced), 1);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -38,6 +52,23 @@ pub enum ErrorKind {
 }
 
 /// Why a space could not be opened, formatted or removed.
+///
+/// # Examples
+/// ```
+/// use commonhold::{FormatOptions, OpenError, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-open-error-{}", std::process::id());
+/// let options = FormatOptions { capacity: Some(16 << 20), ..FormatOptions::default() };
+/// match Space::format(&url, &options) {
+///     Ok(()) | Err(OpenError::Exists { .. }) => {} // an earlier run, or another process, made it
+///     Err(error) => return Err(error.into()),
+/// }
+/// let space = Space::open(&url)?;
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -266,6 +297,25 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 /// Why an operation on a region, or on the table of regions, failed.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RegionError, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-region-error-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let log = space.map_or_create("log", 4096)?;
+/// match space.resize("log", 1 << 20) {
+///     Ok(()) => println!("it has {} bytes now", log.refresh()?),
+///     Err(RegionError::BeyondReserve { reserve, .. }) => println!("it has {reserve} bytes at most"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # drop(log);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RegionError {

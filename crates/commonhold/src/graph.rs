@@ -35,6 +35,23 @@ use crate::{PeerLife, RegionError, Space};
 /// What threads wait for, and for whom, as of one moment or nearly so. See [`Space::wait_graph`].
 ///
 /// Numbers in it are indices into its own lists.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, WaitGraph};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-wait-graph-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let WaitGraph { threads, waits, cycles, .. } = space.wait_graph()?;
+/// for wait in &waits {
+///     println!("thread {} waits: {}", threads[wait.thread].tid, wait.kind);
+/// }
+/// println!("{} deadlocks", cycles.len());
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct WaitGraph {
@@ -50,6 +67,21 @@ pub struct WaitGraph {
 }
 
 /// A thread that waits, or that others wait for.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, WaitThread};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-wait-thread-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// for WaitThread { tid, pid, name, state, .. } in space.wait_graph()?.threads {
+///     println!("thread {tid} of process {pid} ({name}, {state}) waits, or others wait for it");
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WaitThread {
@@ -72,6 +104,23 @@ pub struct WaitThread {
 }
 
 /// A lock or an event that is waited for.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, WaitLock};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-wait-lock-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let graph = space.wait_graph()?;
+/// for WaitLock { region, offset, owner, readers, .. } in &graph.locks {
+///     let owner = owner.map(|owner| graph.threads[owner].tid);
+///     println!("{region:?} at {offset:?}: owner {owner:?}, {} readers", readers.len());
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WaitLock {
@@ -89,6 +138,21 @@ pub struct WaitLock {
 }
 
 /// What a thread waits for.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, WaitKind};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-wait-kind-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let graph = space.wait_graph()?;
+/// let for_a_lock = |kind| matches!(kind, WaitKind::Exclusive | WaitKind::Shared | WaitKind::Readers);
+/// println!("{} threads wait for locks", graph.waits.iter().filter(|wait| for_a_lock(wait.kind)).count());
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitKind {
@@ -127,6 +191,23 @@ impl fmt::Display for WaitKind {
 }
 
 /// A thread that waits.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, Wait};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-wait-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let graph = space.wait_graph()?;
+/// for Wait { thread, kind, blockers, .. } in graph.waits.iter().filter(|wait| !wait.open) {
+///     let blockers: Vec<_> = blockers.iter().map(|blocker| graph.threads[*blocker].tid).collect();
+///     println!("thread {} ({kind}) waits for {blockers:?}", graph.threads[*thread].tid);
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Wait {
@@ -149,6 +230,23 @@ pub struct Wait {
 
 /// A deadlock: each of these waits ends only after the next one, and the last only after the first. A wait
 /// for a permit could also end by another holder of one: then that one is stuck as well.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Cycle, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-cycle-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let graph = space.wait_graph()?;
+/// for Cycle { waits, .. } in &graph.cycles {
+///     let threads = waits.iter().map(|wait| graph.threads[graph.waits[*wait].thread].tid);
+///     println!("a deadlock of the threads {:?}", threads.collect::<Vec<_>>());
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cycle {
@@ -190,6 +288,23 @@ impl Space {
 }
 
 /// This thread waits for a process: see [`Space::await_process`].
+///
+/// # Examples
+/// ```
+/// use commonhold::{ProcessWait, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-process-wait-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let mut command = std::process::Command::new("true").spawn()?;
+/// // Until it is dropped, whatever the command waits for counts as waited for by this thread.
+/// let waiting: ProcessWait<'_> = space.await_process(command.id())?;
+/// command.wait()?;
+/// drop(waiting);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "others are told only until it is dropped"]
 pub struct ProcessWait<'a> {

@@ -7,6 +7,20 @@ use commonhold_layout::RecordKind;
 use commonhold_space::RegionHandle;
 
 /// What a space is and what is in it.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, SpaceInfo};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-space-info-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let SpaceInfo { url, used, free, peers: (live, slots), .. } = space.info()?;
+/// println!("{url}: {used} bytes used, {free} free; {live} peers, at most {slots}");
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SpaceInfo {
@@ -50,6 +64,23 @@ pub struct SpaceInfo {
 }
 
 /// What a window is made of, and what was measured there.
+///
+/// # Examples
+/// ```
+/// use commonhold::{MemoryInfo, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-memory-info-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let memory: MemoryInfo = space.info()?.memory;
+/// println!("{memory}"); // "tmpfs, page cache"
+/// if !memory.cached {
+///     println!("a lock takes as long as the device");
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct MemoryInfo {
@@ -88,6 +119,24 @@ impl fmt::Display for MemoryInfo {
 }
 
 /// In which part of its life a region is.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, State};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-state-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// # drop(space.map_or_create("table", 4096)?);
+/// match space.stat("table")?.state {
+///     State::Active => println!("it can be mapped"),
+///     State::Destroying => println!("it goes when nobody maps it any more"),
+///     state => println!("it is {state}"),
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
@@ -113,6 +162,22 @@ impl fmt::Display for State {
 }
 
 /// A region, as `ls` and `stat` show it.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RegionInfo, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-region-info-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// # drop(space.map_or_create("table", 4096)?);
+/// for RegionInfo { name, size, maps, .. } in space.regions()? {
+///     println!("{name}: {size} bytes, mapped {maps} times");
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RegionInfo {
@@ -143,6 +208,23 @@ pub struct RegionInfo {
 }
 
 /// What tells a region from every other that ever was in its space.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RegionKey, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-region-key-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let table = space.map_or_create("table", 4096)?;
+/// let seen: RegionKey = table.key();
+/// // Later: is the region of that name still this one?
+/// assert_eq!(space.stat("table")?.id, seen);
+/// # drop(table);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegionKey {
     /// Index of its entry.
@@ -158,6 +240,24 @@ impl RegionKey {
 }
 
 /// Whether a peer lives.
+///
+/// # Examples
+/// ```
+/// use commonhold::{PeerLife, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-peer-life-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// for peer in space.peers()? {
+///     match peer.state {
+///         PeerLife::Suspect => println!("peer {} is silent: does its machine live?", peer.slot),
+///         state => println!("peer {} is {state}", peer.slot),
+///     }
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerLife {
@@ -180,6 +280,23 @@ impl fmt::Display for PeerLife {
 }
 
 /// A peer.
+///
+/// # Examples
+/// ```
+/// use commonhold::{PeerInfo, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-peer-info-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// space.set_name("worker")?;
+/// for PeerInfo { slot, generation, pid, name, .. } in space.peers()? {
+///     let mine = if (slot, generation) == space.peer() { ", this process" } else { "" };
+///     println!("slot {slot}: process {pid} ({name}){mine}");
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PeerInfo {
@@ -200,6 +317,24 @@ pub struct PeerInfo {
 }
 
 /// How a lock is held.
+///
+/// # Examples
+/// ```
+/// use commonhold::{LockKind, Mutex, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-lock-kind-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let count = space.record::<Mutex<u64>>("count")?;
+/// let guard = count.lock_repairing(|_| Ok(()))?; // one number is never half changed
+/// assert!(space.locks()?.iter().all(|lock| lock.kind == LockKind::Exclusive));
+/// guard.leave_inconsistent()?;
+/// assert!(space.locks()?.iter().all(|lock| lock.kind == LockKind::Inconsistent));
+/// # drop(count);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockKind {
@@ -232,6 +367,22 @@ impl fmt::Display for LockKind {
 
 /// A lock that is held, waited for, or not consistent. A lock with several readers is listed once
 /// for each peer that reads, and a semaphore once for each permit.
+///
+/// # Examples
+/// ```
+/// use commonhold::{LockInfo, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-lock-info-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// for LockInfo { region, offset, kind, waiters, .. } in space.locks()? {
+///     let place = offset.map_or("own lock".to_owned(), |offset| format!("lock at offset {offset}"));
+///     println!("{region}, {place}: {kind}, {waiters} threads wait");
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LockInfo {
@@ -255,6 +406,21 @@ pub struct LockInfo {
 }
 
 /// The locks of a space, or of one of its regions.
+///
+/// # Examples
+/// ```
+/// use commonhold::{LockKind, LockSurvey, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-lock-survey-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let LockSurvey { locks, unsearched, .. } = space.survey_locks(None)?;
+/// let to_repair = locks.iter().filter(|lock| lock.kind == LockKind::Inconsistent).count();
+/// println!("{to_repair} locks are to be repaired; {} regions were too large to search", unsearched.len());
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct LockSurvey {
@@ -266,6 +432,21 @@ pub struct LockSurvey {
 }
 
 /// A region that was searched for locks up to some place only.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, Unsearched};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-unsearched-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// for Unsearched { region, from, .. } in space.survey_locks(None)?.unsearched {
+///     println!("{region}: locks from byte {from} on were not looked for");
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unsearched {
@@ -276,6 +457,27 @@ pub struct Unsearched {
 }
 
 /// Who holds a lock, or held it.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Holder, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-holder-of-a-lock-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let table = space.map_or_create("table", 4096)?;
+/// let guard = table.lock_repairing(|_| Ok(table.write_at(0, &[0; 4096])?))?;
+/// for lock in space.region_locks()? {
+///     if let Some(Holder { pid, alive: true, .. }) = lock.holder {
+///         println!("process {pid} has the lock of {}", lock.region);
+///     }
+/// }
+/// guard.unlock()?;
+/// # drop(table);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Holder {
@@ -294,6 +496,20 @@ pub struct Holder {
 }
 
 /// What reaping found and freed.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Reaped, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-reaped-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let Reaped { peers, settled, .. } = space.reap()?;
+/// println!("{} dead peers; {settled} regions that they were creating or destroying", peers.len());
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reaped {
@@ -307,6 +523,21 @@ pub struct Reaped {
 }
 
 /// A dead peer that was reaped.
+///
+/// # Examples
+/// ```
+/// use commonhold::{PeerInfoBrief, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-peer-info-brief-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// for PeerInfoBrief { slot, pid, name, .. } in space.reap()?.peers {
+///     println!("process {pid} ({name}) is dead, and slot {slot} is free");
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerInfoBrief {

@@ -29,6 +29,29 @@ pub(crate) type Handle<Y> = Yoke<Y, Arc<MappedRegion>>;
 ///
 /// Its bytes are shared with everybody else who maps it. Reads and writes through it are copies, so
 /// a neighbour can tear what is read, but not the program; whoever needs bytes whole takes a lock.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Mapping, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-mapping-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let frame: Mapping = space.map_or_create("frame", 4096)?;
+/// let guard = frame.lock_repairing(|_| Ok(frame.write_at(0, b"nobody")?))?;
+/// frame.write_at(0, b"a name")?;
+/// guard.unlock()?;
+///
+/// let mut name = [0; 6];
+/// let guard = frame.read_lock()?; // an error if a writer died half way
+/// frame.read_at(0, &mut name)?;
+/// # drop(guard);
+/// # assert_eq!(&name, b"a name");
+/// # drop(frame);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Mapping {
     reach: Handle<Reach<'static>>,
@@ -302,7 +325,7 @@ impl Mapping {
     /// let pair = space.map_or_create("pair", 16)?;
     /// # let neighbour = Space::open(&url)?;
     /// # let theirs = neighbour.map("pair", Access::ReadWrite)?;
-    /// # std::mem::forget(theirs.lock()?);
+    /// # std::mem::forget(theirs.lock_repairing(|_| Ok(()))?);
     /// # theirs.set(0, &7_u64)?;
     /// # drop((theirs, neighbour));
     /// let guard = pair.lock_repairing(|_| {

@@ -6,9 +6,24 @@ use commonhold_host::Owners;
 
 /// How to format a space. The default chooses everything by the size of the window.
 ///
+/// # Examples
 /// ```
-/// let options = commonhold::FormatOptions { capacity: Some(1 << 20), ..Default::default() };
-/// # let _ = options;
+/// use std::time::Duration;
+/// use commonhold::{FormatOptions, OpenError, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-format-options-{}", std::process::id());
+/// let options = FormatOptions {
+///     capacity: Some(16 << 20),
+///     lease: Some(Duration::from_secs(10)), // who is silent for so long is taken for dead
+///     ..FormatOptions::default()
+/// };
+/// match Space::format(&url, &options) {
+///     Ok(()) | Err(OpenError::Exists { .. }) => {} // an earlier run, or another process, made it
+///     Err(error) => return Err(error.into()),
+/// }
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct FormatOptions {
@@ -36,10 +51,18 @@ pub struct FormatOptions {
 
 /// How to open a space.
 ///
+/// # Examples
 /// ```
-/// use commonhold::{OpenOptions, Owners};
-/// let options = OpenOptions { owners: Owners::Any, ..OpenOptions::default() };
-/// # let _ = options;
+/// use std::time::Duration;
+/// use commonhold::{OpenOptions, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-open-options-{}", std::process::id());
+/// let options = OpenOptions { patience: Some(Duration::from_secs(10)), ..OpenOptions::default() };
+/// let space = Space::open_or_format_with(&url, &options)?;
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenOptions {
@@ -51,6 +74,25 @@ pub struct OpenOptions {
 }
 
 /// How large a region is to be.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Access, CreateOptions, RegionError, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-create-options-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let options = CreateOptions { size: 4096, reserve: Some(1 << 20), ..CreateOptions::default() };
+/// match space.create_with("log", &options) {
+///     Ok(_) | Err(RegionError::Exists { .. }) => {} // an earlier run, or another process, made it
+///     Err(error) => return Err(error.into()),
+/// }
+/// let log = space.map("log", Access::ReadWrite)?;
+/// # drop(log);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CreateOptions {
     /// Bytes that a mapping sees. 0 makes a named lock.
@@ -65,6 +107,24 @@ pub struct CreateOptions {
 }
 
 /// What a mapping is for.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Access, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-access-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let table = space.map_or_create("table", 4096)?;
+/// let onlooker = space.map("table", Access::ReadOnly)?;
+/// table.set(0, &7_u64)?;
+/// assert_eq!(onlooker.get::<u64>(0)?, 7);
+/// assert!(onlooker.set(0, &8_u64).is_err());
+/// # drop((table, onlooker));
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Reading only: its pointer leads to pages that cannot be written.
@@ -74,6 +134,25 @@ pub enum Access {
 }
 
 /// How to destroy a region that others still map.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use commonhold::{Destroy, RegionError, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-destroy-how-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// # drop(space.map_or_create("scratch", 4096)?);
+/// match space.destroy("scratch", Destroy::Within(Duration::from_secs(1))) {
+///     // Others still map it: whoever unmaps it last frees it.
+///     Err(RegionError::TimedOut { .. }) => drop(space.destroy("scratch", Destroy::Deferred)?),
+///     result => drop(result?),
+/// }
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destroy {
     /// Wait until nobody does.
@@ -85,6 +164,21 @@ pub enum Destroy {
 }
 
 /// When to remove a space.
+///
+/// # Examples
+/// ```
+/// use commonhold::{OpenError, Removal, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-removal-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// drop(space);
+/// match Space::remove(&url, Removal::IfUnused) {
+///     Err(OpenError::InUse { peers, .. }) => println!("{peers} others still use it"),
+///     result => result?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// Only if no live peer is attached.

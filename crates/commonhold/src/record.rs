@@ -48,6 +48,25 @@ use crate::{Mapping, RegionError, region::MappedRegion};
 
 /// What [`Mapping::open`] can open: a lock with its data, or a struct of them made by
 /// [`records!`](crate::records).
+///
+/// # Examples
+/// ```
+/// use commonhold::{Mutex, Record, Records, RegionError, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-record-trait-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// fn table<R: Record>(space: &Space, name: &str, rows: u32) -> Result<Records<R>, RegionError> {
+///     space.map_or_create(name, R::SIZE * u64::from(rows))?.open_array(0, rows as usize)
+/// }
+/// let counts = table::<Mutex<u64>>(&space, "counts", 100)?;
+/// // One number is never half changed.
+/// counts.get(7)?.lock_repairing(|_| Ok(()))?.with_mut(|count| *count += 1);
+/// # drop(counts);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait Record: Sized {
     /// Bytes that it takes, a multiple of 8: where the next one may begin.
     const SIZE: u64;

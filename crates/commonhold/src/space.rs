@@ -25,6 +25,26 @@ use crate::{
 /// What it does with the table of regions takes three seconds at most beyond the work itself, whatever other
 /// peers do: if one of them is stopped in the middle of a change, the error is [`RegionError::Busy`] and says
 /// which. [`within`](Self::within) gives a handle with another limit.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Mutex, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-space-{}", std::process::id());
+/// let space = Space::open_or_format(&url)?;
+/// let clone = space.clone(); // to others both are one peer
+/// let thread = std::thread::spawn(move || {
+///     let count = clone.record::<Mutex<u64>>("count")?;
+///     let guard = count.lock_repairing(|_| Ok(()))?; // one number is never half changed
+///     guard.with_mut(|count| *count += 1);
+///     guard.unlock()
+/// });
+/// thread.join().map_err(|_| "the thread panicked")??;
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Space {
     attachment: Arc<Attachment>,
@@ -50,7 +70,7 @@ impl Space {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let url = format!("shm:doc-within-{}", std::process::id());
     /// # let space = Space::open_or_format(&url)?;
-    /// match space.within(Duration::from_millis(200)).create("table", 4096) {
+    /// match space.within(Duration::from_millis(200)).map_or_create("table", 4096) {
     ///     Err(RegionError::Busy(holder)) => eprintln!("{holder}"),
     ///     result => drop(result?),
     /// }
@@ -334,7 +354,7 @@ impl Space {
     /// # let url = format!("shm:doc-destroy-{}", std::process::id());
     /// # let space = Space::open_or_format(&url)?;
     /// # use std::time::Duration;
-    /// space.create("scratch", 4096)?;
+    /// space.map_or_create("scratch", 4096)?;
     /// let neighbour = Space::open(&url)?; // another process, as a rule
     /// let theirs = neighbour.map("scratch", Access::ReadWrite)?;
     ///
@@ -379,15 +399,18 @@ impl Space {
     ///
     /// # Examples
     /// ```
-    /// use commonhold::{Access, CreateOptions, Space};
+    /// use commonhold::{Access, CreateOptions, RegionError, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let url = format!("shm:doc-resize-{}", std::process::id());
     /// # let space = Space::open_or_format(&url)?;
     /// let options = CreateOptions { size: 4096, reserve: Some(1 << 20), ..CreateOptions::default() };
-    /// space.create_with("log", &options)?;
+    /// match space.create_with("log", &options) {
+    ///     Ok(_) | Err(RegionError::Exists { .. }) => {}
+    ///     Err(error) => return Err(error.into()),
+    /// }
     /// let log = space.map("log", Access::ReadWrite)?;
     /// space.resize("log", 8192)?; // also while it is mapped
-    /// assert_eq!((log.size(), log.refresh()?), (4096, 8192));
+    /// assert_eq!(log.refresh()?, 8192); // until then it sees 4096
     /// # drop(log);
     /// # drop(space);
     /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
@@ -481,6 +504,24 @@ fn patience(limit: Duration) -> Patience {
 }
 
 /// A region that was found or created: which one, not a mapping of it.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Access, Region, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-region-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// # drop(space.map_or_create("table", 4096)?);
+/// let region: Region = space.region("table")?;
+/// // This very region, and never a later one of that name.
+/// let table = region.map(Access::ReadWrite)?;
+/// assert_eq!(table.key(), region.key());
+/// # drop((table, region));
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Region {
     space: Space,

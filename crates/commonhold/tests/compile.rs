@@ -11,15 +11,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests say so by panicking")]
 #![allow(clippy::indexing_slicing, reason = "a test that indexes wrongly fails, as it should")]
 
+#[path = "docs/examples.rs"]
+mod examples;
+
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsStr,
     fmt::Write as _,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
+use examples::{Block, all_blocks, blocks_in};
 use serde_json::Value;
 
 const EDITIONS: [&str; 2] = ["2021", "2024"];
@@ -73,6 +76,7 @@ impl Expected {
 struct Example {
     /// The file and the line that it begins in.
     place: String,
+    name: String,
     program: String,
     /// `None`: all.
     edition: Option<String>,
@@ -80,11 +84,11 @@ struct Example {
 }
 
 impl Example {
-    /// Reads an example from what stands after its opening fence, and the lines up to the closing one. `None`: it is not
-    /// Rust.
-    fn read(place: String, tags: &str, lines: &[&str]) -> Option<Self> {
+    /// What is to be said of a block. `None`: it is not Rust.
+    fn of(block: &Block) -> Option<Self> {
+        let place = &block.place;
         let (mut edition, mut code, mut fails) = (None, None, false);
-        for tag in tags.split(',').filter(|tag| !tag.is_empty()) {
+        for tag in block.tags() {
             match tag {
                 "rust" | "no_run" => {}
                 "compile_fail" => fails = true,
@@ -93,15 +97,16 @@ impl Example {
                 _ => return None,
             }
         }
-        let program = program(lines);
-        let message = program.lines().find_map(|line| line.trim().strip_prefix(MESSAGE));
+        let message = block.program.lines().find_map(|line| line.trim().strip_prefix(MESSAGE));
         let expected = match (fails, code, message) {
             (false, None, None) | (true, Some(OF_A_BUILD), None) => Expected::Nothing,
             (true, Some(code), None) => Expected::Code(code.to_owned()),
             (true, None, Some(message)) => Expected::Message(message.to_owned()),
             _ => panic!("{place}: it must be said by which error it does not compile"),
         };
-        Some(Self { place, program, edition: edition.map(str::to_owned), expected })
+        let (name, edition) = (block.identifier(), edition.map(str::to_owned));
+        let program = block.program.clone();
+        Some(Self { place: place.clone(), name, program, edition, expected })
     }
 
     fn is_for(&self, edition: &str) -> bool {
@@ -110,78 +115,8 @@ impl Example {
 
     /// The name of its program, in all editions another.
     fn target(&self, edition: &str) -> String {
-        let place = self.place.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_");
-        format!("{place}_{edition}")
+        format!("{}_{edition}", self.name)
     }
-}
-
-/// The whole program of an example, as rustdoc makes it.
-fn program(lines: &[&str]) -> String {
-    let mut text = String::new();
-    for line in lines {
-        let shown = match line.trim() {
-            "#" => "",
-            trimmed if trimmed.starts_with("##") => &trimmed[1..],
-            trimmed => trimmed.strip_prefix("# ").unwrap_or(line),
-        };
-        writeln!(text, "{shown}").unwrap();
-    }
-    if text.contains("fn main(") { text } else { format!("fn main() {{\n{text}}}\n") }
-}
-
-/// The examples in the documentation of a Rust file, or in a page.
-fn examples_in(place: &str, text: &str) -> Vec<Example> {
-    let is_page = !place.ends_with(".rs");
-    let documented = |line| {
-        let trimmed = str::trim_start(line);
-        let comment = trimmed.strip_prefix("//!").or_else(|| trimmed.strip_prefix("///"));
-        comment.map(|text| text.strip_prefix(' ').unwrap_or(text))
-    };
-    let mut examples = Vec::new();
-    let mut open: Option<(usize, String, Vec<&str>)> = None;
-    for (number, line) in text.lines().enumerate() {
-        let Some(line) = (if is_page { Some(line) } else { documented(line) }) else { continue };
-        open = match (line.trim().strip_prefix("```"), open) {
-            (Some(tags), None) => Some((number + 1, tags.to_owned(), Vec::new())),
-            (Some(_), Some((begins, tags, lines))) => {
-                examples.extend(Example::read(format!("{place}:{begins}"), &tags, &lines));
-                None
-            }
-            (None, Some((begins, tags, mut lines))) => {
-                lines.push(line);
-                Some((begins, tags, lines))
-            }
-            (None, None) => None,
-        };
-    }
-    assert!(open.is_none(), "{place}: an example that does not end");
-    examples
-}
-
-/// The Rust files below a folder.
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension() == Some(OsStr::new("rs")) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
-fn all_examples() -> Vec<Example> {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = sources(&package.join("src"));
-    files.push(package.join("../../README.md"));
-    let of = |path: &PathBuf| {
-        let place = path.strip_prefix(package).unwrap().display().to_string();
-        examples_in(place.trim_start_matches("../"), &fs::read_to_string(path).unwrap())
-    };
-    files.iter().flat_map(of).collect()
 }
 
 /// A workspace with a package for each edition, whose programs are the examples.
@@ -199,7 +134,8 @@ fn lay_out(workspace: &Path, examples: &[Example]) {
         fs::create_dir_all(member.join("src/bin")).unwrap();
         let manifest = format!(
             "[package]\nname = \"edition-{edition}\"\nversion = \"0.0.0\"\nedition = \"{edition}\"\n\n\
-             [dependencies]\ncommonhold = {{ path = {package:?} }}\nanyhow = \"1\"\n"
+             [dependencies]\ncommonhold = {{ path = {package:?} }}\nanyhow = \"1\"\n\
+             tokio = {{ version = \"1\", default-features = false, features = [\"rt\"] }}\n"
         );
         fs::write(member.join("Cargo.toml"), manifest).unwrap();
         for example in examples.iter().filter(|example| example.is_for(edition)) {
@@ -245,7 +181,7 @@ impl Said {
 
 #[test]
 fn what_must_compile_does_in_every_edition_and_what_must_not_fails_as_it_should() {
-    let examples = all_examples();
+    let examples: Vec<_> = all_blocks().iter().filter_map(Example::of).collect();
     let workspace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("editions");
     lay_out(&workspace, &examples);
     let mut check = Command::new(env!("CARGO"));
@@ -303,7 +239,9 @@ fn examples_are_read_as_rustdoc_reads_them() {
                 /// ```compile_fail,E0597,edition2021\n/// fn main() {}\n/// ```\n\
                 /// ```text\n/// none\n/// ```\n\
                 /// ```compile_fail,E0080\n/// #![deny(unused)]\n/// ```\n";
-    let [plain, fails, build] = &examples_in("src/a.rs", text)[..] else { panic!("not three") };
+    let blocks = blocks_in("src/a.rs", text);
+    let examples: Vec<_> = blocks.iter().filter_map(Example::of).collect();
+    let [plain, fails, build] = &examples[..] else { panic!("not three") };
     assert_eq!((plain.place.as_str(), &plain.expected), ("src/a.rs:2", &Expected::Nothing));
     assert_eq!(plain.program, "fn main() {\nuse a::B;\nlet b = B;\n}\n");
     assert!(plain.is_for("2021") && plain.is_for("2024"));
@@ -312,5 +250,5 @@ fn examples_are_read_as_rustdoc_reads_them() {
     assert!(fails.is_for("2021") && !fails.is_for("2024"));
     assert_eq!(build.expected, Expected::Nothing);
     let page = "```rust,no_run\nfn main() {}\n```\n```sh\nls\n```\n";
-    assert_eq!(examples_in("README.md", page).len(), 1);
+    assert_eq!(blocks_in("README.md", page).iter().filter_map(Example::of).count(), 1);
 }

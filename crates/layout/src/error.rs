@@ -3,6 +3,13 @@
 use core::fmt;
 
 /// A value in the window that no correct program would have written.
+///
+/// # Examples
+/// ```
+/// # use commonhold_layout::Damage;
+/// let damage = Damage::new("capacity", 7);
+/// assert_eq!(damage.to_string(), "the space is damaged: capacity holds 0x7");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
@@ -29,6 +36,18 @@ impl Damage {
 }
 
 /// Why a window cannot be formatted as asked.
+///
+/// # Examples
+/// ```
+/// # use commonhold_layout::FormatError;
+/// fn capacity_for(error: FormatError) -> Option<u64> {
+///     match error {
+///         FormatError::TooSmall { needed, .. } => Some(needed),
+///         _ => None,
+///     }
+/// }
+/// assert_eq!(capacity_for(FormatError::TooSmall { capacity: 4096, needed: 1 << 20 }), Some(1 << 20));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FormatError {

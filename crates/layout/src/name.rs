@@ -5,6 +5,13 @@ use core::fmt;
 use crate::fnv::FNV_BASIS;
 
 /// Why a name was refused.
+///
+/// # Examples
+/// ```
+/// # use commonhold_layout::{Name, NameError};
+/// assert_eq!(Name::new("").err(), Some(NameError::Empty));
+/// assert_eq!(Name::new("a/b").err(), Some(NameError::Forbidden('/')));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NameError {
@@ -42,6 +49,14 @@ impl fmt::Display for NameError {
 impl core::error::Error for NameError {}
 
 /// A checked name.
+///
+/// # Examples
+/// ```
+/// # use commonhold_layout::{Name, NameError};
+/// let name = Name::new("frames")?;
+/// assert_eq!((name.len(), name.to_string().as_str()), (6, "frames"));
+/// # Ok::<(), NameError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Name {
     words: [u64; Self::WORDS],

@@ -41,6 +41,13 @@ pub mod record_words {
 pub const PLACES_MOST: usize = 64;
 
 /// What kind of lock a record is.
+///
+/// # Examples
+/// ```
+/// # use commonhold_layout::RecordKind;
+/// let of_places: Vec<_> = RecordKind::ALL.into_iter().filter(|kind| kind.has_places()).collect();
+/// assert_eq!(of_places, [RecordKind::Semaphore, RecordKind::Barrier]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordKind {
     /// A mutex.
@@ -139,6 +146,15 @@ impl fmt::Display for RecordKind {
 }
 
 /// What a record is: its kind, and how many bytes of data it protects.
+///
+/// # Examples
+/// ```
+/// # use commonhold_layout::{NotATag, RecordKind, RecordTag};
+/// let tag = RecordTag { kind: RecordKind::Mutex, size: 8 };
+/// assert_eq!(tag.to_string(), "mutex with 8 bytes of data");
+/// assert_eq!(RecordTag::read(tag.word())?, Some(tag));
+/// # Ok::<(), NotATag>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordTag {
     /// What kind of lock.

@@ -45,6 +45,13 @@ pub fn is_hidden(character: char) -> bool {
 }
 
 /// A name, or a path, to be shown to people: hidden characters, backslashes and what is not UTF-8 are escaped.
+///
+/// # Examples
+/// ```
+/// # use commonhold_layout::Shown;
+/// assert_eq!(Shown::new("frames\u{202e}").to_string(), r"frames\u{202e}");
+/// assert_eq!(Shown::of_bytes(b"a\xff").to_string(), r"a\xff");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'a>(&'a [u8]);
 
@@ -81,6 +88,12 @@ impl fmt::Display for Shown<'_> {
 
 /// Text made of several parts that are shown as they are to be, but for hidden characters that have remained. A
 /// line may end in it.
+///
+/// # Examples
+/// ```
+/// # use commonhold_layout::Visible;
+/// assert_eq!(Visible("two\nlines\x07").to_string(), "two\nlines\\u{7}");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Visible<'a>(pub &'a str);
 

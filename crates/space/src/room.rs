@@ -7,6 +7,13 @@ use core::fmt;
 
 /// What there was when more was asked for than can be had. Each number is in bytes; `None`: it is not known there, or
 /// does not apply.
+///
+/// # Examples
+/// ```
+/// # use commonhold_space::Room;
+/// let room = Room { asked: 600 << 20, file_system: Some(499 << 20), ..Room::default() };
+/// assert_eq!(room.to_string(), "600 MiB cannot be had: 499 MiB free on the file system");
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Room {
     /// What was to be taken.

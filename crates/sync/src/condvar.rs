@@ -33,6 +33,18 @@ const DOUBT_NS: u64 = 1_000_000_000;
 pub struct Condvar<'a>(Event<'a>);
 
 /// Why a wait has ended.
+///
+/// # Examples
+/// ```
+/// # use commonhold_sync::Waited;
+/// fn tell(waited: Waited) {
+///     match waited {
+///         Waited::Notified => println!("the condition may hold now"),
+///         Waited::TimedOut => println!("the mutex is held, and the time is up"),
+///     }
+/// }
+/// tell(Waited::TimedOut);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Waited {

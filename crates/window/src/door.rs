@@ -6,6 +6,20 @@ use core::{fmt, marker::PhantomData, ptr::NonNull};
 ///
 /// All other access is by copies, since a neighbour that was declared dead, or breaks the rules, may write bytes
 /// whoever holds their lock. Who trusts its neighbours can have a reference instead.
+///
+/// # Examples
+/// A guard gives one, by `door`, of what its lock protects:
+/// ```
+/// # use commonhold_window::Door;
+/// # use std::ptr::NonNull;
+/// fn sort(door: Door<'_, [u64; 3]>) {
+///     // SAFETY: those who have the lock are trusted, and none of them is stopped and declared dead.
+///     unsafe { door.into_mut() }.sort();
+/// }
+/// # let mut numbers = [3, 1, 2];
+/// # sort(Door::new(NonNull::from(&mut numbers)));
+/// # assert_eq!(numbers, [1, 2, 3]);
+/// ```
 pub struct Door<'g, T: ?Sized> {
     to: NonNull<T>,
     of: PhantomData<&'g mut T>,

@@ -188,6 +188,32 @@ impl<'g, M> Slice<'g, u8, M> {
 }
 
 /// Bytes in shared memory as a file, whose length is fixed.
+///
+/// # Examples
+/// ```
+/// use std::io::{Read as _, Seek as _, Write as _};
+/// use commonhold::{Mutex, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-cursor-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let text = space.record::<Mutex<[u8; 64]>>("text")?.repaired_by(|text| {
+///     text.slice(..)?.fill(&0);
+///     Ok(())
+/// });
+/// let guard = text.lock()?;
+/// let mut file = guard.slice(..)?.cursor();
+/// write!(file, "{} of {}", 3, 4)?;
+/// file.rewind()?;
+/// let mut read = [0; 6];
+/// file.read_exact(&mut read)?;
+/// assert_eq!(&read, b"3 of 4");
+/// # drop(guard);
+/// # drop(text);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cursor<'g, M = Writing> {
     bytes: Slice<'g, u8, M>,

@@ -32,7 +32,7 @@ struct Found<'a> {
 /// let board = space.map_or_create("board", 4096)?;
 /// let heartbeat: Value<u64> = board.value(64)?;
 /// heartbeat.store(heartbeat.load() + 1)?;
-/// assert_eq!(board.get::<u64>(64)?, 1);
+/// assert_eq!(board.get::<u64>(64)?, heartbeat.load());
 /// # drop((heartbeat, board));
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;

@@ -16,12 +16,59 @@ pub(crate) trait Guard {
 }
 
 /// The guards under which what a lock protects can be repaired. Nobody else can implement it.
+///
+/// # Examples
+/// ```
+/// use commonhold::{LockResult, Mutex, Recovered, Repairable, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-repairable-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// /// Takes what is written at once, and so is never half changed.
+/// fn whole<G: Repairable>(taken: Recovered<G>) -> LockResult<G> {
+///     match taken {
+///         Recovered::Consistent(guard) => Ok(guard),
+///         Recovered::Inconsistent(guard) => guard.mark_consistent(),
+///     }
+/// }
+/// let count = space.record::<Mutex<u64>>("count")?;
+/// whole(count.lock_recover()?)?.with_mut(|count| *count += 1);
+/// # drop(count);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[allow(private_bounds, reason = "what keeps others from implementing it")]
 pub trait Repairable: Guard {}
 
 impl<G: Guard> Repairable for G {}
 
 /// A lock that was taken in whatever state it was.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Mutex, Recovered, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-recovered-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let pair = space.record::<Mutex<[u64; 2]>>("pair")?;
+/// let guard = match pair.lock_recover()? {
+///     Recovered::Consistent(guard) => guard,
+///     Recovered::Inconsistent(guard) => {
+///         eprintln!("{:?} was killed half way: both begin anew", guard.place().owner);
+///         guard.set([0, 0]);
+///         guard.mark_consistent()?
+///     }
+/// };
+/// guard.at(0)?.with_mut(|number| *number += 1);
+/// guard.at(1)?.with_mut(|number| *number += 1);
+/// # drop(guard);
+/// # drop(pair);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the lock is freed when this is dropped"]
 pub enum Recovered<G> {
@@ -41,7 +88,7 @@ pub enum Recovered<G> {
 /// # let url = format!("shm:doc-inconsistent-{}", std::process::id());
 /// # let space = commonhold::Space::open_or_format(&url)?;
 /// let pair = space.record::<Mutex<[u64; 2]>>("pair")?;
-/// # { let guard = pair.lock()?; guard.at(0)?.set(7); guard.leave_inconsistent()?; }
+/// # { let guard = pair.lock_repairing(|_| Ok(()))?; guard.at(0)?.set(7); guard.leave_inconsistent()?; }
 /// let guard = match pair.lock_recover()? {
 ///     Recovered::Consistent(guard) => guard,
 ///     Recovered::Inconsistent(guard) => {

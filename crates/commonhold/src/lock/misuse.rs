@@ -391,3 +391,4 @@
 //! ```
 
 mod programs;
+mod tasks;

@@ -204,6 +204,29 @@ impl RawMutex {
 }
 
 /// A mutex, held. It is its thread's: neither `Send` nor `Sync`.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RawMutexGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-raw-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let pair = space.map_or_create("pair", 24)?;
+/// let mutex = pair.mutex(0)?;
+/// let guard: RawMutexGuard<'_> = mutex.lock_repairing(|_| {
+///     // The second is written last.
+///     let second: u64 = pair.get(16)?;
+///     Ok(pair.set(8, &second)?)
+/// })?;
+/// pair.set(8, &7_u64)?;
+/// pair.set(16, &7_u64)?;
+/// guard.unlock()?;
+/// # drop((mutex, pair));
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the mutex is freed when its guard is dropped"]
 pub struct RawMutexGuard<'a> {

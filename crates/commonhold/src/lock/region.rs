@@ -367,6 +367,28 @@ impl RegionLock {
 }
 
 /// A region's lock, held alone.
+///
+/// # Examples
+/// ```
+/// use commonhold::{LockGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-lock-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let pair = space.map_or_create("pair", 16)?;
+/// let guard: LockGuard<'_> = pair.lock_repairing(|_| {
+///     // The second is written last.
+///     let second: u64 = pair.get(8)?;
+///     Ok(pair.set(0, &second)?)
+/// })?;
+/// pair.set(0, &7_u64)?;
+/// pair.set(8, &7_u64)?;
+/// guard.unlock()?;
+/// # drop(pair);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct LockGuard<'a> {
@@ -398,7 +420,8 @@ impl LockGuard<'_> {
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
+    /// [`LockError::Forked`](crate::LockError::Forked).
     pub fn unlock(self) -> LockResult<()> {
         self.free(Release::Done)
     }
@@ -433,6 +456,24 @@ impl Drop for LockGuard<'_> {
 }
 
 /// A region's lock, held together with other readers.
+///
+/// # Examples
+/// ```
+/// use commonhold::{ReadGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-read-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let pair = space.map_or_create("pair", 16)?;
+/// let guard: ReadGuard<'_> = pair.read_lock()?; // an error if a writer died half way
+/// let (first, second): (u64, u64) = (pair.get(0)?, pair.get(8)?);
+/// guard.unlock()?;
+/// assert_eq!(first, second);
+/// # drop(pair);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct ReadGuard<'a>(Reading<'a, &'a RegionWords<'a>>);
@@ -441,7 +482,8 @@ impl ReadGuard<'_> {
     /// Frees the lock, and says whether it still was this process's.
     ///
     /// # Errors
-    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
+    /// [`LockError::Forked`](crate::LockError::Forked).
     pub fn unlock(self) -> LockResult<()> {
         self.0.free()
     }

@@ -167,6 +167,28 @@ impl<'a, L: Readable<'a>> Drop for Upgraded<'_, 'a, L> {
 }
 
 /// A region's lock, held together with readers by the only one that may become their writer.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, UpgradableGuard};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-upgradable-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let seed = space.map_or_create("seed", 8)?;
+/// let lock = seed.region_lock()?;
+/// let mut guard: UpgradableGuard<'_> = lock.upgradable_read()?; // an error if a writer died half way
+/// if seed.get::<u64>(0)? == 0 {
+///     let writer = guard.upgrade()?;
+///     seed.set(0, &42_u64)?;
+///     writer.downgrade()?;
+/// }
+/// guard.unlock()?;
+/// # drop((lock, seed));
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct UpgradableGuard<'a>(Upgradable<'a, &'a RegionWords<'a>>);
@@ -212,6 +234,30 @@ impl<'a> UpgradableGuard<'a> {
 }
 
 /// A region's lock, held alone by whoever had it upgradable, and has it so again afterwards.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Space, UpgradedGuard};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-upgraded-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let pair = space.map_or_create("pair", 16)?;
+/// let lock = pair.region_lock()?;
+/// let mut guard = lock.upgradable_read()?; // an error if a writer died half way
+/// let writer: UpgradedGuard<'_, '_> = guard.upgrade()?;
+/// pair.set(0, &7_u64)?;
+/// if let Err(error) = pair.set(8, &7_u64) {
+///     writer.leave_inconsistent()?; // others are told that only one of the two is written
+///     return Err(error.into());
+/// }
+/// writer.downgrade()?;
+/// guard.unlock()?;
+/// # drop((lock, pair));
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "readers are let in when the guard is dropped"]
 pub struct UpgradedGuard<'g, 'a>(Upgraded<'g, 'a, &'a RegionWords<'a>>);

@@ -44,30 +44,33 @@ impl<'a> Found<'a> {
 /// - Of one that has not joined: nobody knows of it. Use [`wait_for`](Party::wait_for).
 ///
 /// # Examples
+/// A party that joins in the place of a dead one goes on in its phase, so it is the barrier that counts the steps:
 /// ```
-/// use commonhold::{Barrier, LockError, Space};
+/// use std::time::Duration;
+/// use commonhold::{Barrier, LockError, LockResult, Space};
+/// fn steps(barrier: &Barrier<2>) -> LockResult<()> {
+///     let party = barrier.join()?;
+///     while barrier.phase() < 10 {
+///         if !party.has_arrived() {
+///             // ... this party's part of the step ...
+///         }
+///         match party.wait() {
+///             // Start a process that joins in the place of the dead.
+///             Err(LockError::ParticipantDied(_)) => std::thread::sleep(Duration::from_millis(1)),
+///             result => drop(result?),
+///         }
+///     }
+///     Ok(())
+/// }
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-barrier-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// # let other = space.clone();
-/// # let other = std::thread::spawn(move || {
-/// #     let steps = other.record::<Barrier<2>>("steps").unwrap();
-/// #     let party = steps.join().unwrap();
-/// #     for _ in 0..10 { party.wait().unwrap(); }
-/// # });
-/// let steps = space.record::<Barrier<2>>("steps")?;
-/// let party = steps.join()?;
-/// for step in 0..10 {
-///     // ... this party's part of the step ...
-///     match party.wait() {
-///         Ok(passed) => assert_eq!(passed, step),
-///         Err(LockError::ParticipantDied(_)) => { /* start a process that joins in its place, and wait again */ }
-///         Err(error) => return Err(error.into()),
-///     }
-/// }
-/// # drop(party);
-/// # other.join().unwrap();
-/// # drop(steps);
+/// let barrier = space.record::<Barrier<2>>("steps")?;
+/// let other = barrier.clone(); // in another process, as a rule
+/// let other = std::thread::spawn(move || steps(&other));
+/// steps(&barrier)?;
+/// other.join().map_err(|_| "the thread panicked")??;
+/// # drop(barrier);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
 /// # Ok(())
@@ -181,6 +184,26 @@ impl<const PARTIES: usize> Barrier<PARTIES> {
 
 /// One party of a barrier. Dropped, it leaves, and its place is free for another; dropped by a panic, the
 /// others are told as of a death.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Barrier, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-party-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let steps = space.record::<Barrier<1>>("steps")?;
+/// let party = steps.join()?;
+/// if let Some(dead) = party.replaces().filter(|_| !party.has_arrived()) {
+///     eprintln!("{:?} left its part of this phase undone: it is done first", dead.owner);
+/// }
+/// let phase = party.wait()?;
+/// party.leave()?;
+/// # drop(steps);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "its place is free again when this is dropped"]
 pub struct Party<'a> {
     found: Found<'a>,

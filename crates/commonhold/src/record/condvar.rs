@@ -47,10 +47,10 @@ struct Found<'a> {
 /// # let space = Space::open_or_format(&url)?;
 /// # let postman = space.clone();
 /// # let postman = std::thread::spawn(move || {
-/// #     let inbox = postman.record::<Inbox>("inbox").unwrap();
+/// #     let inbox = postman.record::<Inbox>("inbox")?;
 /// #     // Elsewhere: a letter, and a notification.
-/// #     inbox.letters.lock().unwrap().with_mut(|letters| *letters += 1);
-/// #     inbox.arrived.notify_one().unwrap();
+/// #     inbox.letters.lock_repairing(|_| Ok(()))?.with_mut(|letters| *letters += 1);
+/// #     inbox.arrived.notify_one()
 /// # });
 /// let inbox = space.record::<Inbox>("inbox")?;
 /// // A number is never half changed: should the postman be killed with the mutex, all is well.
@@ -58,7 +58,7 @@ struct Found<'a> {
 /// let guard = inbox.arrived.wait_while(letters.lock()?, |letters| letters.get() == 0)?;
 /// guard.with_mut(|letters| *letters -= 1);
 /// # drop(guard);
-/// # postman.join().unwrap();
+/// # postman.join().map_err(|_| "the thread panicked")??;
 /// # drop((letters, inbox.arrived));
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;

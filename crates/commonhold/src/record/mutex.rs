@@ -52,7 +52,7 @@ type Repairer<T> = dyn Fn(&MutexGuard<'_, T>) -> Result<(), BoxError> + Send + S
 /// });
 /// let guard = pair.lock()?;
 /// guard.with_mut(|pair| *pair = [pair[0] + 1, pair[1] + 1]);
-/// assert_eq!(guard.get(), [1, 1]);
+/// assert_eq!(guard.at(0)?.get(), guard.at(1)?.get());
 /// # drop(guard);
 /// # drop(pair);
 /// # drop(space);
@@ -256,6 +256,27 @@ fn whole<T: Plain>(
 /// It borrows its [`Mutex`], as guards of `std` do. In edition 2021 a guard in the last expression of a function outlives
 /// the function's variables: where the mutex is one of them, `let now = mutex.lock()?.get(); Ok(now)` compiles, and
 /// `Ok(mutex.lock()?.get())` from edition 2024 on.
+///
+/// # Examples
+/// ```
+/// use commonhold::{Mutex, MutexGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-mutex-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let pair = space.record::<Mutex<[u64; 2]>>("pair")?.repaired_by(|pair| {
+///     pair.at(0)?.set(pair.at(1)?.get()); // the second is written last
+///     Ok(())
+/// });
+/// let guard: MutexGuard<'_, [u64; 2]> = pair.lock()?;
+/// guard.at(0)?.set(7);
+/// guard.at(1)?.set(7);
+/// guard.unlock()?; // says, as dropping it cannot, whether both were written
+/// # drop(pair);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the mutex is freed when its guard is dropped"]
 pub struct MutexGuard<'a, T: Plain> {
     mutex: &'a Mutex<T>,

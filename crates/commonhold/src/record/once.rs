@@ -42,7 +42,6 @@ struct Found<'a> {
 /// # let url = format!("shm:doc-once-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
 /// let seed = space.record::<OnceLock<u64>>("seed")?;
-/// assert_eq!(seed.get(), None);
 /// // Of all processes that come here, one calls the function.
 /// assert_eq!(seed.get_or_init(|| 42)?, 42);
 /// assert_eq!(seed.get(), Some(42));
@@ -85,6 +84,28 @@ impl<T: Plain> Record for OnceLock<T> {
 }
 
 /// Whose turn it is to make a value.
+///
+/// # Examples
+/// ```
+/// use commonhold::{OnceLock, Space, Turn};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-turn-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let squares = space.record::<OnceLock<[u64; 4]>>("squares")?;
+/// let made = match squares.begin()? {
+///     Turn::Done(made) => made,
+///     Turn::Mine(guard) => {
+///         // Also if the one before was killed in the middle: it is made anew.
+///         guard.complete(&[0, 1, 4, 9])?;
+///         [0, 1, 4, 9]
+///     }
+/// };
+/// # drop(squares);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub enum Turn<'a, T: Plain> {
     /// Nobody's: this is it.
@@ -210,6 +231,28 @@ impl<T: Plain> OnceLock<T> {
 }
 
 /// The turn to make a value. Dropped, it is the next one's.
+///
+/// # Examples
+/// ```
+/// use commonhold::{OnceLock, OnceLockGuard, Space, Turn};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-once-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let table = space.record::<OnceLock<u64>>("rows")?;
+/// if let Turn::Mine(guard) = table.begin()? {
+///     let guard: OnceLockGuard<'_, u64> = guard;
+///     if guard.begun_before() {
+///         eprintln!("whoever began was killed: what it made outside of this is taken back first");
+///     }
+///     guard.complete(&1000)?;
+/// }
+/// assert_eq!(table.get(), Some(1000));
+/// # drop(table);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the value is not made when the guard is dropped"]
 pub struct OnceLockGuard<'a, T: Plain> {
     lock: &'a OnceLock<T>,

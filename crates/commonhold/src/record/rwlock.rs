@@ -390,6 +390,26 @@ fn read_slowly<T: Plain>(
 }
 
 /// A reader/writer lock, held together with other readers.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RwLock, RwLockReadGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-rwlock-read-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let limits = space.record::<RwLock<[u32; 2]>>("limits")?.repaired_by(|limits| {
+///     limits.set([10, 20]);
+///     Ok(())
+/// });
+/// let guard: RwLockReadGuard<'_, [u32; 2]> = limits.read()?;
+/// println!("from {} to {}", guard.at(0)?.get(), guard.at(1)?.get());
+/// guard.unlock()?;
+/// # drop(limits);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct RwLockReadGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
@@ -421,6 +441,27 @@ impl<T: Plain> RwLockReadGuard<'_, T> {
 reads!(['a, T: Plain] ['a, F: Plain, const N: usize] RwLockReadGuard<'a, T>, RwLockReadGuard<'a, [F; N]>, Reads);
 
 /// A reader/writer lock, held alone.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RwLock, RwLockWriteGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-rwlock-write-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let limits = space.record::<RwLock<[u32; 2]>>("limits")?.repaired_by(|limits| {
+///     limits.set([10, 20]);
+///     Ok(())
+/// });
+/// let guard: RwLockWriteGuard<'_, [u32; 2]> = limits.write()?;
+/// guard.at(0)?.set(15);
+/// guard.at(1)?.set(25);
+/// guard.unlock()?; // says, as dropping it cannot, whether both were written
+/// # drop(limits);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct RwLockWriteGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,

@@ -301,7 +301,8 @@ impl<T: Plain> SeqLock<T> {
     ///
     /// # Errors
     /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as before;
-    /// [`LockError::Deadlock`](crate::LockError::Deadlock); [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock);
+    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
     pub fn write_repairing<'a>(
         &'a self,
         repair: impl FnOnce(&SeqLockGuard<'a, T>) -> Result<(), BoxError>,
@@ -312,7 +313,8 @@ impl<T: Plain> SeqLock<T> {
     /// Takes the lock to write in whatever state it is, for those who decide themselves.
     ///
     /// # Errors
-    /// [`LockError::Deadlock`](crate::LockError::Deadlock); [`LockError::Unrecoverable`]; [`RegionError::ReadOnly`].
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock);
+    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
     pub fn write_recover(&self) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
         take::recovered(self, None)
     }
@@ -320,7 +322,7 @@ impl<T: Plain> SeqLock<T> {
     /// As [`write_recover`](Self::write_recover), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
     pub fn write_recover_for(
         &self,
         timeout: Duration,
@@ -383,6 +385,28 @@ impl SeqChange<'_> {
 }
 
 /// A sequence lock, held to write. What is written becomes visible all at once, when it is dropped.
+///
+/// # Examples
+/// ```
+/// use commonhold::{SeqLock, SeqLockGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-seqlock-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let position = space.record::<SeqLock<[f64; 2]>>("position")?.repaired_by(|position| {
+///     position.set([0.0; 2]);
+///     Ok(())
+/// });
+/// let guard: SeqLockGuard<'_, [f64; 2]> = position.write()?;
+/// guard.at(0)?.set(1.0);
+/// guard.at(1)?.set(2.0);
+/// guard.unlock()?; // readers see both, or neither
+/// assert_eq!(position.read()?, [1.0, 2.0]);
+/// # drop(position);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct SeqLockGuard<'a, T: Plain> {
     change: SeqChange<'a>,
@@ -415,7 +439,8 @@ impl<T: Plain> SeqLockGuard<'_, T> {
     /// was set was written.
     ///
     /// # Errors
-    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile; [`LockError::Forked`].
+    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
+    /// [`LockError::Forked`](crate::LockError::Forked).
     pub fn unlock(self) -> LockResult<()> {
         self.free(Release::Done)
     }

@@ -38,7 +38,7 @@ impl<T: Plain> RwLock<T> {
     ///     writer.set([3, value + 10]);
     ///     writer.downgrade()?;
     /// }
-    /// assert_eq!(guard.get(), [3, 10]);
+    /// assert_eq!(guard.at(0)?.get(), 3);
     /// # drop(guard);
     /// # drop(cache);
     /// # drop(space);
@@ -78,6 +78,28 @@ impl<T: Plain> RwLock<T> {
 }
 
 /// A reader/writer lock, held together with readers by the only one that may become their writer.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RwLock, RwLockUpgradableGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-rwlock-upgradable-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let limits = space.record::<RwLock<[u32; 2]>>("limits")?.repaired_by(|limits| {
+///     limits.set([10, 20]);
+///     Ok(())
+/// });
+/// let mut guard: RwLockUpgradableGuard<'_, [u32; 2]> = limits.upgradable_read()?;
+/// if guard.at(1)?.get() < 25 {
+///     guard.upgrade()?.at(1)?.set(25);
+/// }
+/// guard.unlock()?;
+/// # drop(limits);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct RwLockUpgradableGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
@@ -141,6 +163,29 @@ reads!(
 );
 
 /// A reader/writer lock, held alone by whoever had it upgradable, and has it so again afterwards.
+///
+/// # Examples
+/// ```
+/// use commonhold::{RwLock, RwLockUpgradedGuard, Space};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = format!("shm:doc-rwlock-upgraded-guard-{}", std::process::id());
+/// # let space = Space::open_or_format(&url)?;
+/// let limits = space.record::<RwLock<[u32; 2]>>("limits")?.repaired_by(|limits| {
+///     limits.set([10, 20]);
+///     Ok(())
+/// });
+/// let mut guard = limits.upgradable_read()?;
+/// let writer: RwLockUpgradedGuard<'_, '_, [u32; 2]> = guard.upgrade()?;
+/// writer.at(0)?.set(15);
+/// writer.at(1)?.set(25);
+/// writer.downgrade()?;
+/// guard.unlock()?;
+/// # drop(limits);
+/// # drop(space);
+/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "readers are let in when the guard is dropped"]
 pub struct RwLockUpgradedGuard<'g, 'a, T: Plain> {
     lock: &'a RwLock<T>,

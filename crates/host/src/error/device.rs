@@ -5,6 +5,20 @@ use std::{error::Error, fmt, io, path::PathBuf};
 use crate::{memory::PciAddress, shown};
 
 /// Why memory of a device cannot be a window.
+///
+/// # Examples
+/// ```
+/// # use commonhold_host::DeviceError;
+/// fn tell(error: &DeviceError) {
+///     match error {
+///         DeviceError::PciSeveral { addresses } => {
+///             addresses.iter().for_each(|address| println!("choose one: pci:{address}"));
+///         }
+///         error => println!("{error}"),
+///     }
+/// }
+/// tell(&DeviceError::KeepsNothing);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DeviceError {

@@ -22,6 +22,17 @@ use super::process::age_of;
 const TIME: Duration = Duration::from_millis(500);
 
 /// A process that has a lock on a file.
+///
+/// # Examples
+/// ```
+/// # use commonhold_host::LockHolder;
+/// fn tell(holder: &LockHolder) {
+///     match holder.stopped {
+///         true => println!("kill -CONT {}", holder.pid),
+///         false => println!("{holder} has it"),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockHolder {

@@ -28,6 +28,14 @@ const IVSHMEM: (u32, u32) = (0x1af4, 0x1110);
 const BAR: usize = 2;
 
 /// An ivshmem device.
+///
+/// # Examples
+/// ```
+/// # use commonhold_host::{PciDevice, pci_devices};
+/// for PciDevice { address, size, .. } in pci_devices() {
+///     println!("pci:{address}: {size} bytes");
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PciDevice {

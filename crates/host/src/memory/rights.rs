@@ -30,6 +30,12 @@ const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
 /// Whose spaces are used.
+///
+/// # Examples
+/// ```
+/// # use commonhold_host::Owners;
+/// assert_eq!(Owners::default(), Owners::Trusted);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Owners {
     /// Those of this user, of root, and of whoever shares them with a group that this user is in and not with all
@@ -75,6 +81,16 @@ impl Asker {
 }
 
 /// Whose a file or a directory is, what its mode lets whom do, and who asked.
+///
+/// # Examples
+/// ```
+/// # use commonhold_host::Rights;
+/// fn tell(rights: &Rights) {
+///     if rights.owner != rights.asker && rights.mode & 0o020 == 0 {
+///         println!("user {} has not shared it with group {}", rights.owner, rights.group);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rights {
@@ -129,6 +145,17 @@ impl fmt::Display for Rights {
 }
 
 /// What this user may not do.
+///
+/// # Examples
+/// ```
+/// # use commonhold_host::Denied;
+/// fn tell(denied: &Denied) {
+///     match denied.rights {
+///         Some(rights) => println!("{}: ask user {}", denied.object.display(), rights.owner),
+///         None => println!("{denied}"),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Denied {

@@ -41,6 +41,16 @@ const LARGE: u64 = 1 << 20;
 const SPARED: u64 = 64;
 
 /// How much there is of what limits a space. Bytes; `None`: it is not known, or limits nothing here.
+///
+/// # Examples
+/// ```
+/// # use commonhold_host::{Supply, shm_directory, supply_in};
+/// let Supply { file_system, machine, cgroup, .. } = supply_in(&shm_directory())?;
+/// for (size, left) in [file_system, machine, cgroup].into_iter().flatten() {
+///     println!("{left} bytes of {size} are left");
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Supply {

@@ -52,6 +52,15 @@ pub enum Url {
 }
 
 /// The address of a PCI device: `0000:00:04.0`, or `00:04.0` in domain 0.
+///
+/// # Examples
+/// ```
+/// # use commonhold_host::{PciAddress, UrlError};
+/// let address: PciAddress = "00:04.0".parse()?;
+/// assert_eq!((address.bus, address.device), (0, 4));
+/// assert_eq!(address.to_string(), "0000:00:04.0");
+/// # Ok::<(), UrlError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress {
     /// PCI domain (segment).

@@ -86,35 +86,6 @@
 //! }
 //! ```
 //!
-//! They go with a task, from one thread to another:
-//! ```
-//! use commonhold::{LockResult, Mutex};
-//! fn spawn<F: Future<Output = LockResult<u64>> + Send + 'static>(_: F) {}
-//! # use std::future::Future;
-//! fn use_it(count: Mutex<u64>) {
-//!     spawn(async move {
-//!         let before = count.lock()?.get();
-//!         std::future::ready(()).await;
-//!         count.lock()?.set(before + 1);
-//!         Ok(before)
-//!     });
-//! }
-//! ```
-//! But a guard does not, since it is its thread's:
-//! ```compile_fail
-//! # // error: future cannot be sent between threads safely
-//! use commonhold::{LockResult, Mutex};
-//! fn spawn<F: Future<Output = LockResult<u64>> + Send + 'static>(_: F) {}
-//! # use std::future::Future;
-//! fn use_it(count: Mutex<u64>) {
-//!     spawn(async move {
-//!         let guard = count.lock()?;
-//!         std::future::ready(()).await;
-//!         Ok(guard.get())
-//!     });
-//! }
-//! ```
-//!
 //! Types of one's own, with nothing but this crate:
 //! ```
 //! use commonhold::{Mutex, Record, SeqLock, Space, field, plain, records};
