@@ -12,9 +12,9 @@ use std::fmt::Debug;
 
 use arbitrary::Arbitrary;
 use commonhold_layout::{
-    Bell, Bias, BiasPlace, BiasTurn, BootId, Damage, DomainState, Extent, FormatOptions, Geometry,
-    Intent, LockFlags, LockWord, Marker, Offset, Owner, PeerId, PeerName, PeerState, Pending,
-    ReadKey, RecordTag, RegionId, RegionState, ShareWord, ThreadId, ThreadLife, align_up,
+    Bias, BiasState, BiasTarget, BootId, Damage, DeathFutex, DomainState, Extent, FormatOptions,
+    Geometry, Intent, LockFlags, LockWord, Marker, Offset, Owner, PeerId, PeerName, PeerState,
+    Pending, ReadKey, RecordTag, RegionId, RegionState, ShareWord, ThreadId, ThreadLife, align_up,
 };
 
 /// An input.
@@ -94,11 +94,16 @@ fn states(word: u64) {
         Ok(None) => assert_eq!(word, 0),
         Err(not) => assert_eq!(not.found, word),
     }
-    let bell = Bell::from_word(word);
-    assert_eq!(bell.word(), word);
-    assert!(bell.with_sleepers().has_rung() == bell.has_rung());
-    assert_eq!(bell.taken_down().taken_down(), bell.taken_down());
-    let _ = (bell.is_there(), bell.keeps_alone(), bell.is_never_there(), bell.keeps_evidence());
+    let death_futex = DeathFutex::from_word(word);
+    assert_eq!(death_futex.word(), word);
+    assert!(death_futex.with_sleepers().has_fired() == death_futex.has_fired());
+    assert_eq!(death_futex.taken_down().taken_down(), death_futex.taken_down());
+    let _ = (
+        death_futex.is_there(),
+        death_futex.keeps_alone(),
+        death_futex.is_never_there(),
+        death_futex.keeps_evidence(),
+    );
     let _ = Damage::new("a word", word).to_string();
     life(ThreadLife::from_word(word));
 }
@@ -140,14 +145,14 @@ fn locks(claims: &Claims) {
 }
 
 fn bias(claims: &Claims) {
-    let place = BiasPlace::from_word(claims.word);
+    let place = BiasTarget::from_word(claims.word);
     assert_eq!(place.word(), claims.word);
     if let Some(at) = place.biased() {
-        assert_eq!(BiasPlace::of(at).biased(), Some(at));
+        assert_eq!(BiasTarget::new(at).biased(), Some(at));
         assert!(!place.is_candidate(at));
     }
     assert!(place.freed().is_none_or(|freed| freed.word() < claims.word));
-    let turn = BiasTurn::from_word(claims.other);
+    let turn = BiasState::from_word(claims.other);
     assert_eq!(turn.inside().outside(), turn.outside());
     assert!(turn.inside().is_inside() && !turn.outside().is_inside());
     assert_eq!(turn.inside().number(), turn.number());
@@ -175,7 +180,7 @@ fn shares(word: u64, generation: u32) {
         assert_eq!((more.readers(), more.mappings()), (own.readers(), own.mappings() + 1));
     }
     if let Ok(more) = own.read() {
-        assert_eq!(more.unread(), Ok(own));
+        assert_eq!(more.unlock_read(), Ok(own));
         assert_eq!((more.readers(), more.mappings()), (own.readers() + 1, own.mappings()));
     }
 }

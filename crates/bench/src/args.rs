@@ -48,7 +48,7 @@ pub(crate) enum Command {
     TortureWorker(WorkerArgs),
     /// One process of `locks`.
     #[command(hide = true)]
-    Party(PartyArgs),
+    Worker(PartyArgs),
     /// The two threads that `waiting` measures.
     #[command(hide = true)]
     Waiter(WorkerArgs),

@@ -22,7 +22,7 @@ use commonhold::{FormatOptions, Space};
 use commonhold_console::{
     failure::{Failure, Status},
     session::Session,
-    workers::Ground,
+    workers::TestSpace,
 };
 
 use crate::args::{BenchArgs, Benchmark};
@@ -98,6 +98,6 @@ fn per(elapsed: Duration, times: u32) -> f64 {
 }
 
 /// A space of the benchmark's own, or the chosen one.
-fn ground(session: &Session, options: &FormatOptions) -> Result<(Ground, Space), Failure> {
-    Ground::prepare(session, "bench", options)
+fn ground(session: &Session, options: &FormatOptions) -> Result<(TestSpace, Space), Failure> {
+    TestSpace::prepare(session, "bench", options)
 }

@@ -39,7 +39,7 @@ fn run(session: &Session, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Torture(args) => torture::torture(session, args),
         Command::TortureWorker(args) => torture::worker(session, args),
-        Command::Party(args) => benchmarks::party(session, args),
+        Command::Worker(args) => benchmarks::party(session, args),
         Command::Waiter(args) => benchmarks::waiter(session, args),
     }
 }

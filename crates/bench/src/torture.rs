@@ -7,12 +7,12 @@
 
 mod account;
 mod checker;
-mod director;
+mod coordinator;
 mod directory;
 mod history;
 mod log;
 mod stops;
 mod worker;
 
-pub(crate) use director::torture;
+pub(crate) use coordinator::torture;
 pub(crate) use worker::worker;

@@ -7,9 +7,9 @@
 //!
 //! Owns: the run (`director`), what a worker does (`worker`) and the ledger's layout (`ledger`).
 
-mod director;
+mod coordinator;
 mod ledger;
 mod worker;
 
-pub(crate) use director::demo;
+pub(crate) use coordinator::demo;
 pub(crate) use worker::worker;

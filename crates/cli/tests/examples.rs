@@ -16,9 +16,9 @@ use std::{
 const KILLS: u64 = 12;
 
 /// A directory of its own for the spaces of one test.
-struct Ground(PathBuf);
+struct TestSpace(PathBuf);
 
-impl Ground {
+impl TestSpace {
     fn new(name: &str) -> Self {
         let path =
             env::temp_dir().join(format!("commonhold-example-{name}-{}", std::process::id()));
@@ -44,7 +44,7 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for TestSpace {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -84,7 +84,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn start(ground: &Ground) -> Self {
+    fn start(ground: &TestSpace) -> Self {
         let mut process = ground.start("ring", &["receive"]);
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         Self { process, lines }
@@ -94,7 +94,7 @@ impl Receiver {
 #[test]
 fn messages_come_once_and_in_order_and_each_death_loses_one_at_most() {
     const LAST: &str = "1000000";
-    let ground = Ground::new("ring");
+    let ground = TestSpace::new("ring");
     let mut pauses = Pauses(1);
     let mut got: HashMap<u64, u64> = HashMap::new();
     let mut lost = 0;
@@ -130,7 +130,7 @@ fn messages_come_once_and_in_order_and_each_death_loses_one_at_most() {
 
 #[test]
 fn rows_are_whole_whenever_their_writers_die() {
-    let ground = Ground::new("board");
+    let ground = TestSpace::new("board");
     let mut pauses = Pauses(2);
     let mut steps_before = 0;
     for _kill in 0..KILLS {
@@ -154,7 +154,7 @@ fn rows_are_whole_whenever_their_writers_die() {
 #[test]
 fn counts_are_exact_but_for_the_turns_of_the_dead() {
     const TURNS: u64 = 3000;
-    let ground = Ground::new("table");
+    let ground = TestSpace::new("table");
     let mut pauses = Pauses(3);
     let turns = TURNS.to_string();
     let count = |key: &str| numbers(&ground.output("table", &["get", key]))[0];
@@ -175,7 +175,7 @@ fn counts_are_exact_but_for_the_turns_of_the_dead() {
 #[test]
 fn work_is_done_whoever_dies() {
     const JOBS: u64 = 300;
-    let ground = Ground::new("supervisor");
+    let ground = TestSpace::new("supervisor");
     let mut pauses = Pauses(4);
     let supervisor = ground.start("supervisor", &["3", &JOBS.to_string()]);
     let children = format!("/proc/{0}/task/{0}/children", supervisor.id());

@@ -16,10 +16,10 @@ use std::{
     time::Duration,
 };
 
-use commonhold_host::{ForkGuard, Heart, LinuxPlatform, Priority, Setup};
-use commonhold_layout::{Bell, Damage, Name, Owner};
+use commonhold_host::{ForkGuard, HeartbeatThread, LinuxPlatform, Priority, Setup};
+use commonhold_layout::{Damage, DeathFutex, Name, Owner};
 use commonhold_space::{
-    DirectoryError, MediumError, OwnThread, OwnThreads, Space as Core, View, heartbeat_period_ms,
+    Attached, BackingMemoryError, DirectoryError, OwnThread, OwnThreads, View, heartbeat_period_ms,
 };
 use commonhold_sync::{Park, Thread};
 
@@ -35,7 +35,7 @@ pub(crate) struct Attachment {
     /// Different for every attachment that this process, or a parent of it, ever made.
     id: u64,
     pub(crate) url: String,
-    core: Arc<Core<LinuxPlatform>>,
+    core: Arc<Attached<LinuxPlatform>>,
     fork: ForkGuard,
     threads: Threads,
     pub(crate) counted: Arc<Counted>,
@@ -43,7 +43,7 @@ pub(crate) struct Attachment {
     /// What is mapped, for those who ask by how many handles.
     mapped: Mutex<Vec<Weak<MappedRegion>>>,
     /// Shows others that this process lives, and watches those of whom it knows nothing better.
-    heart: Option<Heart>,
+    heart: Option<HeartbeatThread>,
 }
 
 /// Everything that the fast path of a lock, or an access to data, reads of this process. Each handle has its own copy: a
@@ -97,7 +97,7 @@ impl fmt::Debug for Attachment {
 }
 
 impl Attachment {
-    pub(crate) fn new(url: String, core: Core<LinuxPlatform>) -> Arc<Self> {
+    pub(crate) fn new(url: String, core: Attached<LinuxPlatform>) -> Arc<Self> {
         let core = Arc::new(core);
         let counted = Arc::new(Counted::default());
         let heart = start_heart(&core, &counted);
@@ -121,13 +121,13 @@ impl Attachment {
 
     /// The space, for this process only.
     #[inline]
-    pub(crate) fn core(&self) -> Result<&Core<LinuxPlatform>, RegionError> {
+    pub(crate) fn core(&self) -> Result<&Attached<LinuxPlatform>, RegionError> {
         if self.is_forked() { Err(RegionError::Forked) } else { Ok(&self.core) }
     }
 
     #[inline]
     pub(crate) fn view(&self) -> Result<&View<LinuxPlatform>, RegionError> {
-        self.core().map(Core::view)
+        self.core().map(Attached::view)
     }
 
     /// Remembers a mapping for [`handles`](Self::handles).
@@ -245,7 +245,10 @@ const THREADS_AT_ONCE: u16 = 64;
 
 /// Without the thread the peer looks silent, and a lease may end it: rather that than failing to attach where no
 /// lease may ever matter.
-fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Option<Heart> {
+fn start_heart(
+    core: &Arc<Attached<LinuxPlatform>>,
+    counted: &Arc<Counted>,
+) -> Option<HeartbeatThread> {
     let lease_ms = core.view().geometry().lease_ms();
     let pace = move |spans| {
         // Where others judge by its beats, it must not be late; elsewhere it must be in nobody's way when it ends.
@@ -256,20 +259,22 @@ fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Optio
     let spanned = Cell::new(false);
     let next = Cell::new(0);
     let setup = Setup {
-        bell: |core: &Arc<Core<LinuxPlatform>>| core.view().bell_word(core.peer()).ok(),
+        death_futex: |core: &Arc<Attached<LinuxPlatform>>| {
+            core.view().death_futex_word(core.peer()).ok()
+        },
         keep_evidence: |core| core.view().platform().keep_evidence_here(),
         let_go: |core| core.view().platform().let_evidence_go(),
     };
     let counted = Arc::clone(counted);
     let first = pace(core.view().spans_kernels());
-    let heart = Heart::start(first, Arc::clone(core), setup, move |core| {
+    let heart = HeartbeatThread::start(first, Arc::clone(core), setup, move |core| {
         core.beat();
         core.watch();
         core.view().platform().mapped().watch_name();
         if core.view().platform().renew_evidence()
-            && let Ok(bell) = core.view().bell_word(core.peer())
+            && let Ok(death_futex) = core.view().death_futex_word(core.peer())
         {
-            bell.fetch_or(Bell::KEPT_ALONE, Ordering::Release);
+            death_futex.fetch_or(DeathFutex::KEPT_ALONE, Ordering::Release);
         }
         next.set(core.mark_ended(next.get(), THREADS_AT_ONCE));
         counted.forget_ended(core);
@@ -281,10 +286,10 @@ fn start_heart(core: &Arc<Core<LinuxPlatform>>, counted: &Arc<Counted>) -> Optio
         pace(spans)
     });
     if heart.is_err()
-        && let Ok(bell) = core.view().bell_word(core.peer())
+        && let Ok(death_futex) = core.view().death_futex_word(core.peer())
     {
         // Others must not take it for one that died before it had a heart.
-        bell.store(Bell::NEVER.word(), Ordering::Release);
+        death_futex.store(DeathFutex::NEVER.word(), Ordering::Release);
     }
     heart.ok()
 }
@@ -309,14 +314,18 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         }
         DirectoryError::TooManyMappings => RegionError::TooManyMappings,
         DirectoryError::TooManyThreads { threads } => RegionError::TooManyThreads { threads },
-        DirectoryError::Medium(MediumError::Full { errno }) => {
+        DirectoryError::BackingMemory(BackingMemoryError::Full { errno }) => {
             RegionError::NoMemory { source: std::io::Error::from_raw_os_error(errno) }
         }
-        DirectoryError::Medium(MediumError::NoRoom(room)) => RegionError::NoRoom(room),
-        DirectoryError::Medium(MediumError::Failed { call, errno }) => {
+        DirectoryError::BackingMemory(BackingMemoryError::NoRoom(room)) => {
+            RegionError::NoRoom(room)
+        }
+        DirectoryError::BackingMemory(BackingMemoryError::Failed { call, errno }) => {
             RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
         }
-        DirectoryError::Medium(MediumError::Blocked { .. }) => RegionError::Blocked { by: None },
+        DirectoryError::BackingMemory(BackingMemoryError::Blocked { .. }) => {
+            RegionError::Blocked { by: None }
+        }
         DirectoryError::Unsettled => RegionError::Unsettled { name: owned(), by: None },
         DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
         DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
@@ -328,7 +337,7 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         }
         // Where its holder can be looked at, `Attachment::error` does.
         DirectoryError::Busy { .. } => RegionError::Unsettled { name: owned(), by: None },
-        DirectoryError::Medium(error) => {
+        DirectoryError::BackingMemory(error) => {
             RegionError::Os { call: "fallocate", source: std::io::Error::other(error.to_string()) }
         }
     }

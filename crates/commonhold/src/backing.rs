@@ -20,7 +20,9 @@ use std::sync::{
 };
 
 use commonhold_host::LinuxPlatform;
-use commonhold_space::{DirectoryError, Mapped, Medium, MediumError, RegionHandle, Touch};
+use commonhold_space::{
+    BackingMemory, BackingMemoryError, DirectoryError, Mapped, RegionHandle, Touch,
+};
 
 /// Unit of what is remembered: 32 bits of it are 16 TiB. What is larger is asked for each time.
 const UNIT: u64 = 4096;
@@ -80,8 +82,8 @@ impl Backing {
         };
         match platform.back(bytes, Touch::Use) {
             Ok(()) => self.remember(mapped.handle, mapped.size),
-            Err(error @ (MediumError::Full { .. } | MediumError::NoRoom(_))) => {
-                return Err(DirectoryError::Medium(error));
+            Err(error @ (BackingMemoryError::Full { .. } | BackingMemoryError::NoRoom(_))) => {
+                return Err(DirectoryError::BackingMemory(error));
             }
             // Without a descriptor of its own, a process cannot ask.
             Err(_) => {}

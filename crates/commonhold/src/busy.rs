@@ -5,7 +5,7 @@
 use std::fmt;
 
 use commonhold_layout::{Name, PeerId, ThreadId};
-use commonhold_space::{DirectoryError, MediumError};
+use commonhold_space::{BackingMemoryError, DirectoryError};
 
 use crate::{
     RegionError,
@@ -113,7 +113,7 @@ impl Attachment {
             DirectoryError::Busy { slot, thread } => {
                 RegionError::Busy(Box::new(self.holder(slot, thread)))
             }
-            DirectoryError::Medium(MediumError::Blocked { byte }) => {
+            DirectoryError::BackingMemory(BackingMemoryError::Blocked { byte }) => {
                 RegionError::Blocked { by: self.platform().mapped().holder_of(byte) }
             }
             other => region_error(other, name),

@@ -244,7 +244,7 @@ impl<T, M> fmt::Debug for Part<'_, T, M> {
 impl<'g, T: Plain, M> Part<'g, T, M> {
     /// The value whose bytes these are: the caller has seen that they are enough.
     #[inline]
-    pub(crate) const fn of(span: Span<'g>) -> Self {
+    pub(crate) const fn new(span: Span<'g>) -> Self {
         Self { span, of: PhantomData, not_send: PhantomData }
     }
 
@@ -294,7 +294,7 @@ impl<'g, T: Plain, M> Part<'g, T, M> {
     #[inline]
     #[must_use]
     pub const fn field<F: Plain>(&self, field: Field<T, F>) -> Part<'g, F, M> {
-        Part::of(self.span.on(field.offset()))
+        Part::new(self.span.on(field.offset()))
     }
 }
 
@@ -381,7 +381,7 @@ impl<'g, F: Plain, M, const N: usize> Part<'g, [F; N], M> {
     #[inline]
     #[must_use]
     pub const fn as_slice(&self) -> Slice<'g, F, M> {
-        Slice::of(self.span, N)
+        Slice::new(self.span, N)
     }
 }
 

@@ -79,7 +79,7 @@ fn low_half(number: u128) -> u32 {
 }
 
 impl MemoryInfo {
-    pub(crate) fn of(mapped: &MappedWindow) -> Self {
+    pub(crate) fn new(mapped: &MappedWindow) -> Self {
         let memory = mapped.memory();
         let cost = memory.and_then(|memory| memory.cost);
         Self {
@@ -100,5 +100,5 @@ impl MemoryInfo {
 /// [`OpenError`], in particular [`OpenError::Device`] if no lock can live there.
 pub fn memory_of(url: &str) -> Result<MemoryInfo, OpenError> {
     let mapped = commonhold_host::open(&parse(url)?, Owners::Any).map_err(host)?;
-    Ok(MemoryInfo::of(&mapped))
+    Ok(MemoryInfo::new(&mapped))
 }

@@ -16,14 +16,14 @@
 //! # What it does not do
 //! It breaks no deadlock. It does not see the deadline of a wait: a circle in which somebody waits with
 //! one comes undone by itself. Of an event that is part of nothing it does not know who moves it, and at a
-//! barrier it does not know of parties that have yet to join. It knows a mutex in the bytes of a region only
+//! barrier it does not know of threads that have yet to join. It knows a mutex in the bytes of a region only
 //! while somebody waits for it; and of a thread's fifth read lock and the later ones only whose process has
 //! them, so that no circle is found through those.
 
 mod cycles;
 mod draw;
 mod look;
-mod places;
+mod slot_owners;
 mod stuck;
 
 use std::{fmt, marker::PhantomData};
@@ -168,7 +168,7 @@ pub enum WaitKind {
     Permit,
     /// That the others arrive at a barrier: the blockers, and those that nobody knows, since they are still to
     /// join.
-    Parties,
+    Participants,
     /// That others unmap a region which it destroys.
     Mappings,
     /// That a process ends which it has started: see [`Space::await_process`].
@@ -183,7 +183,7 @@ impl fmt::Display for WaitKind {
             Self::Readers => "readers",
             Self::Event => "event",
             Self::Permit => "permit",
-            Self::Parties => "parties",
+            Self::Participants => "threads",
             Self::Mappings => "mappings",
             Self::Process => "process",
         })

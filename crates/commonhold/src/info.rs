@@ -234,7 +234,7 @@ pub struct RegionKey {
 }
 
 impl RegionKey {
-    pub(crate) const fn of(handle: RegionHandle) -> Self {
+    pub(crate) const fn new(handle: RegionHandle) -> Self {
         Self { entry: handle.region.get(), generation: handle.generation }
     }
 }

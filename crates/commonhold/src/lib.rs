@@ -94,9 +94,9 @@ pub use lock::{
 pub use mapping::Mapping;
 pub use options::{Access, CreateOptions, Destroy, FormatOptions, OpenOptions, Removal};
 pub use record::{
-    Barrier, Condvar, Field, Mutex, MutexGuard, OnceLock, OnceLockGuard, Party, Permit, Record,
-    Records, RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard, RwLockWriteGuard,
-    Semaphore, SeqLock, SeqLockGuard, Turn, Waited,
+    Barrier, Condvar, Field, Mutex, MutexGuard, OnceLock, OnceLockGuard, Participant, Permit,
+    Record, Records, RwLock, RwLockReadGuard, RwLockUpgradableGuard, RwLockUpgradedGuard,
+    RwLockWriteGuard, Semaphore, SeqLock, SeqLockGuard, Turn, Waited,
 };
 pub use space::{Region, Space};
 /// The traits of plain types, for [`Mapping::get`] and [`Mapping::set`] of types of your own.

@@ -68,8 +68,8 @@ struct Reach<'a> {
 }
 
 impl<'a> Reach<'a> {
-    fn of(region: &'a MappedRegion) -> Result<Self, RegionError> {
-        let (lock, bytes) = (RegionWords::of(region)?, region.reserve()?);
+    fn new(region: &'a MappedRegion) -> Result<Self, RegionError> {
+        let (lock, bytes) = (RegionWords::new(region)?, region.reserve()?);
         Ok(Self { lock, bytes, is_plain: !region.is_lazy() })
     }
 
@@ -132,15 +132,15 @@ impl fmt::Debug for Mapping {
 }
 
 impl Mapping {
-    pub(crate) fn of(
+    pub(crate) fn new(
         attachment: &Arc<Attachment>,
         name: &str,
         mapped: Mapped,
         access: Access,
     ) -> Result<Self, RegionError> {
-        let region = Arc::new(MappedRegion::of(attachment, name, mapped, access)?);
+        let region = Arc::new(MappedRegion::new(attachment, name, mapped, access)?);
         attachment.enter(&region);
-        Ok(Self { reach: Yoke::try_attach_to_cart(region, |region| Reach::of(region))? })
+        Ok(Self { reach: Yoke::try_attach_to_cart(region, |region| Reach::new(region))? })
     }
 
     #[inline]
@@ -241,7 +241,7 @@ impl Mapping {
     /// # Errors
     /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::Forked`].
     pub fn value<T: Plain>(&self, offset: u64) -> Result<Value<T>, RegionError> {
-        Value::of(self, offset)
+        Value::new(self, offset)
     }
 
     /// The address of the first byte, for those who want to reach the bytes on their own. The bytes
@@ -272,7 +272,7 @@ impl Mapping {
     /// # Errors
     /// [`RegionError::Forked`].
     pub fn region_lock(&self) -> Result<RegionLock, RegionError> {
-        RegionLock::of(self)
+        RegionLock::new(self)
     }
 
     #[inline(always)]
@@ -408,7 +408,7 @@ impl Mapping {
     /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`],
     /// [`RegionError::Forked`].
     pub fn mutex(&self, offset: u64) -> Result<RawMutex, RegionError> {
-        RawMutex::of(self, offset)
+        RawMutex::new(self, offset)
     }
 
     /// The event whose word lies at `offset`, a multiple of 8. Eight zero bytes are a new event.
@@ -416,7 +416,7 @@ impl Mapping {
     /// # Errors
     /// As for [`mutex`](Self::mutex).
     pub fn event(&self, offset: u64) -> Result<Event, RegionError> {
-        Event::of(self, |region| {
+        Event::new(self, |region| {
             let (word, at) = region.word(offset)?;
             Ok(commonhold_sync::Event::new(word, at))
         })
@@ -485,6 +485,6 @@ impl Mapping {
         offset: u64,
         count: usize,
     ) -> Result<Records<R>, RegionError> {
-        Records::of(self, offset, count)
+        Records::new(self, offset, count)
     }
 }

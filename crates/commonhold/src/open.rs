@@ -11,7 +11,7 @@ use commonhold_host::{
 };
 use commonhold_layout::{FormatError, Geometry, MAGIC, OpenError as LayoutError};
 use commonhold_space::{
-    AttachError, Demand, DirectoryError, MakeError, MediumError, Space as Core, View,
+    AttachError, Attached, BackingMemoryError, Demand, DirectoryError, MakeError, View,
 };
 
 use crate::{
@@ -29,7 +29,7 @@ const DEFAULT_CAPACITY: u64 = 64 << 30;
 const DEFAULT_MODE: u32 = 0o600;
 
 /// What stands where a space is to be made.
-enum Ground {
+enum Existing {
     Nothing,
     /// A file without bytes.
     Empty,
@@ -72,15 +72,15 @@ fn unexpected(call: &'static str, path: PathBuf, error: &dyn std::error::Error) 
     OpenError::Os { call, path, source: std::io::Error::other(error.to_string()) }
 }
 
-pub(crate) fn medium(error: MediumError, path: PathBuf) -> OpenError {
+pub(crate) fn medium(error: BackingMemoryError, path: PathBuf) -> OpenError {
     match error {
-        MediumError::NoRoom(room) => OpenError::NoRoom(room),
-        MediumError::Full { errno } => OpenError::NoMemory {
+        BackingMemoryError::NoRoom(room) => OpenError::NoRoom(room),
+        BackingMemoryError::Full { errno } => OpenError::NoMemory {
             call: "fallocate",
             source: std::io::Error::from_raw_os_error(errno),
         },
-        MediumError::Blocked { .. } => OpenError::TimedOut { path, by: None },
-        MediumError::Failed { call, errno } => {
+        BackingMemoryError::Blocked { .. } => OpenError::TimedOut { path, by: None },
+        BackingMemoryError::Failed { call, errno } => {
             OpenError::Os { call, path, source: std::io::Error::from_raw_os_error(errno) }
         }
         error => unexpected("fallocate", path, &error),
@@ -91,9 +91,8 @@ fn attach_error(error: AttachError, path: PathBuf) -> OpenError {
     match error {
         AttachError::Open(why) => OpenError::NotASpace { path, why },
         AttachError::NoSlot { peers, .. } => OpenError::NoPeerSlot { peers },
-        AttachError::Medium(error) | AttachError::Directory(DirectoryError::Medium(error)) => {
-            medium(error, path)
-        }
+        AttachError::BackingMemory(error)
+        | AttachError::Directory(DirectoryError::BackingMemory(error)) => medium(error, path),
         AttachError::Directory(DirectoryError::Damaged(damage)) => {
             OpenError::NotASpace { path, why: LayoutError::Damaged(damage) }
         }
@@ -137,7 +136,7 @@ pub(crate) fn open(url: &str, options: &OpenOptions) -> Result<Space, OpenError>
     let path = || window_path(&parsed);
     let attach = |view: View<LinuxPlatform>| {
         let identity = view.platform().identity();
-        Core::attach(view, &identity)
+        Attached::attach(view, &identity)
     };
     let core = if parsed.is_device() {
         attach(device_view(&parsed)?).map_err(|error| attach_error(error, path()))?
@@ -159,7 +158,7 @@ pub(crate) fn open(url: &str, options: &OpenOptions) -> Result<Space, OpenError>
         drop(gate);
         core
     };
-    Ok(Space::of(Attachment::new(parsed.to_string(), core)))
+    Ok(Space::new(Attachment::new(parsed.to_string(), core)))
 }
 
 pub(crate) fn open_or_format(url: &str, options: &OpenOptions) -> Result<Space, OpenError> {
@@ -206,9 +205,9 @@ pub(crate) fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError
         let made = format_over(&parsed, &found, options);
         // What was found has been removed, or there is something where nothing was.
         let changed = match (&made, found) {
-            (Err(OpenError::NotFound { .. }), Ground::Nothing) => false,
+            (Err(OpenError::NotFound { .. }), Existing::Nothing) => false,
             (Err(OpenError::NotFound { .. }), _) => true,
-            (Err(OpenError::Exists { .. }), Ground::Nothing) => options.force,
+            (Err(OpenError::Exists { .. }), Existing::Nothing) => options.force,
             _ => false,
         };
         if !changed || began.elapsed() > PATIENCE {
@@ -217,10 +216,10 @@ pub(crate) fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError
     }
 }
 
-fn format_over(url: &Url, found: &Ground, options: &FormatOptions) -> Result<(), OpenError> {
+fn format_over(url: &Url, found: &Existing, options: &FormatOptions) -> Result<(), OpenError> {
     let path = || window_path(url);
     found.allow(options, path)?;
-    let size = if let Ground::Blank(size) = found { Some(*size) } else { None };
+    let size = if let Existing::Blank(size) = found { Some(*size) } else { None };
     let new = NewWindow {
         capacity: options.capacity.or(size).unwrap_or(DEFAULT_CAPACITY),
         mode: options.mode.unwrap_or(DEFAULT_MODE),
@@ -229,7 +228,7 @@ fn format_over(url: &Url, found: &Ground, options: &FormatOptions) -> Result<(),
     let make =
         |mapped: &MappedWindow| make(mapped, options, uuid).map_err(|error| unmade(error, path()));
     let made = match found {
-        Ground::Nothing => commonhold_host::create(url, new, make).map(drop),
+        Existing::Nothing => commonhold_host::create(url, new, make).map(drop),
         _ => {
             let allow = |gate: &ExclusiveGate| may_replace(url, gate, options);
             commonhold_host::replace(url, (options.owners, PATIENCE), new, make, allow).map(drop)
@@ -250,41 +249,41 @@ fn may_replace(url: &Url, gate: &ExclusiveGate, options: &FormatOptions) -> Resu
     match ground {
         // Without a bit that is set there is no owner of anything; but somebody may hold a file that was
         // cut, or wiped, under its feet.
-        Ground::Nothing | Ground::Empty | Ground::Blank(_) => refuse_locked(gate),
-        Ground::Space | Ground::Other => refuse_used(gate),
+        Existing::Nothing | Existing::Empty | Existing::Blank(_) => refuse_locked(gate),
+        Existing::Space | Existing::Other => refuse_used(gate),
     }
 }
 
 pub(crate) fn unmade(error: MakeError, path: PathBuf) -> OpenError {
     match error {
         MakeError::Format(why) => OpenError::Format(why),
-        MakeError::Medium(error) => medium(error, path),
+        MakeError::BackingMemory(error) => medium(error, path),
         MakeError::Contested => OpenError::Formatting { path },
         error => unexpected("format", path, &error),
     }
 }
 
-fn look(url: &Url, owners: Owners) -> Result<Ground, OpenError> {
+fn look(url: &Url, owners: Owners) -> Result<Existing, OpenError> {
     match commonhold_host::peek(url, owners) {
         Ok(peek) => ground_of(url, owners, &peek),
-        Err(HostError::NotFound { .. }) => Ok(Ground::Nothing),
+        Err(HostError::NotFound { .. }) => Ok(Existing::Nothing),
         Err(error) => Err(host(error)),
     }
 }
 
-fn ground_of(url: &Url, owners: Owners, peek: &Peek) -> Result<Ground, OpenError> {
+fn ground_of(url: &Url, owners: Owners, peek: &Peek) -> Result<Existing, OpenError> {
     Ok(if peek.size == 0 {
-        Ground::Empty
+        Existing::Empty
     } else if peek.words[0] == MAGIC {
-        Ground::Space
+        Existing::Space
     } else if commonhold_host::is_blank(url, owners).map_err(host)? {
-        Ground::Blank(peek.size)
+        Existing::Blank(peek.size)
     } else {
-        Ground::Other
+        Existing::Other
     })
 }
 
-impl Ground {
+impl Existing {
     /// Refuses what is replaced by force only.
     fn allow(
         &self,

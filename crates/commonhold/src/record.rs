@@ -25,7 +25,7 @@ mod semaphore;
 mod seqlock;
 mod upgradable;
 
-pub use barrier::{Barrier, Party};
+pub use barrier::{Barrier, Participant};
 pub use commonhold_sync::Waited;
 pub use condvar::Condvar;
 pub use fields::Field;

@@ -51,7 +51,7 @@ impl fmt::Debug for MappedRegion {
 }
 
 impl MappedRegion {
-    pub(crate) fn of(
+    pub(crate) fn new(
         attachment: &Arc<Attachment>,
         name: &str,
         mapped: Mapped,
@@ -95,7 +95,7 @@ impl MappedRegion {
     }
 
     pub(crate) const fn key(&self) -> RegionKey {
-        RegionKey::of(self.mapped.handle)
+        RegionKey::new(self.mapped.handle)
     }
 
     pub(crate) fn name(&self) -> &str {

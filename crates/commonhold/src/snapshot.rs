@@ -72,7 +72,7 @@ impl Space {
             peers: (live, geometry.peers()),
             regions: (found.records.len() + found.damaged.len(), geometry.regions()),
             lease_ms: geometry.lease_ms(),
-            memory: crate::MemoryInfo::of(platform.mapped()),
+            memory: crate::MemoryInfo::new(platform.mapped()),
             resident: Extent::new(0, geometry.capacity())
                 .and_then(|all| platform.mapped().resident(all)),
             supply: platform.mapped().supply(),
@@ -203,7 +203,7 @@ fn largest_free(records: &[RegionRecord], data: Extent) -> u64 {
 fn region_info(record: &RegionRecord, glance: &Glance<'_>) -> RegionInfo {
     RegionInfo {
         name: record.name.to_string(),
-        id: RegionKey::of(record.handle),
+        id: RegionKey::new(record.handle),
         size: record.size,
         reserve: record.extent.len(),
         lazy: record.lazy,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use commonhold_layout::PeerName;
-use commonhold_space::{self as core, Patience, RegionHandle};
+use commonhold_space::{Patience, RegionHandle};
 
 use crate::{
     Access, CreateOptions, Destroy, FormatOptions, Mapping, OpenError, OpenOptions, Owners, Reaped,
@@ -52,7 +52,7 @@ pub struct Space {
 }
 
 impl Space {
-    pub(crate) const fn of(attachment: Arc<Attachment>) -> Self {
+    pub(crate) const fn new(attachment: Arc<Attachment>) -> Self {
         Self { attachment, patience: Patience::DEFAULT }
     }
 
@@ -228,7 +228,7 @@ impl Space {
     /// As for [`create`](Self::create).
     pub fn create_with(&self, name: &str, options: &CreateOptions) -> Result<Region, RegionError> {
         let checked = checked(name)?;
-        let wanted = core::CreateOptions {
+        let wanted = commonhold_space::CreateOptions {
             size: options.size,
             reserve: options.reserve.unwrap_or(0),
             lazy: options.lazy,
@@ -336,7 +336,7 @@ impl Space {
             .core()?
             .map(&me, &checked, self.patience)
             .map_err(|error| self.attachment.error(error, name))?;
-        Mapping::of(&self.attachment, name, mapped, access)
+        Mapping::new(&self.attachment, name, mapped, access)
     }
 
     /// Destroys a region, and says which one it was. Nobody can map it any more; its memory goes when
@@ -376,16 +376,17 @@ impl Space {
         let checked = checked(name)?;
         let me = self.attachment.me()?;
         let (how, patience) = match how {
-            Destroy::Wait => (core::Destroy::Wait, self.patience),
-            Destroy::Within(timeout) => {
-                (core::Destroy::Until(self.attachment.deadline(timeout)), patience(timeout))
-            }
-            Destroy::Deferred => (core::Destroy::Deferred, self.patience),
+            Destroy::Wait => (commonhold_space::Destroy::Wait, self.patience),
+            Destroy::Within(timeout) => (
+                commonhold_space::Destroy::Until(self.attachment.deadline(timeout)),
+                patience(timeout),
+            ),
+            Destroy::Deferred => (commonhold_space::Destroy::Deferred, self.patience),
         };
         let destroyed = self.attachment.core()?.destroy(&me, &checked, how, patience);
         match destroyed {
-            Ok(handle) => Ok(RegionKey::of(handle)),
-            Err(core::DirectoryError::Mapped) => Err(self.mapped(name)),
+            Ok(handle) => Ok(RegionKey::new(handle)),
+            Err(commonhold_space::DirectoryError::Mapped) => Err(self.mapped(name)),
             Err(error) => Err(self.attachment.error(error, name)),
         }
     }
@@ -418,7 +419,7 @@ impl Space {
     /// # }
     /// ```
     pub fn resize(&self, name: &str, size: u64) -> Result<(), RegionError> {
-        self.resize_as(name, size, core::Demand::Fitting)
+        self.resize_as(name, size, commonhold_space::Demand::Fitting)
     }
 
     /// As [`resize`](Self::resize), but takes memory even if it does not seem to be there: as
@@ -427,14 +428,19 @@ impl Space {
     /// # Errors
     /// As for [`resize`](Self::resize), but never [`RegionError::NoRoom`].
     pub fn resize_by_force(&self, name: &str, size: u64) -> Result<(), RegionError> {
-        self.resize_as(name, size, core::Demand::Forced)
+        self.resize_as(name, size, commonhold_space::Demand::Forced)
     }
 
-    fn resize_as(&self, name: &str, size: u64, demand: core::Demand) -> Result<(), RegionError> {
+    fn resize_as(
+        &self,
+        name: &str,
+        size: u64,
+        demand: commonhold_space::Demand,
+    ) -> Result<(), RegionError> {
         let checked = checked(name)?;
         let me = self.attachment.me()?;
         match self.attachment.core()?.resize(&me, &checked, size, demand, self.patience) {
-            Err(core::DirectoryError::Mapped) => Err(self.mapped(name)),
+            Err(commonhold_space::DirectoryError::Mapped) => Err(self.mapped(name)),
             result => result.map_err(|error| self.attachment.error(error, name)),
         }
     }
@@ -450,8 +456,9 @@ impl Space {
     pub fn reap(&self) -> Result<Reaped, RegionError> {
         let me = self.attachment.me()?;
         let mut reaped = Reaped::default();
-        let tell =
-            |record: &core::PeerRecord| reaped.peers.push(crate::snapshot::dead_peer(record));
+        let tell = |record: &commonhold_space::PeerRecord| {
+            reaped.peers.push(crate::snapshot::dead_peer(record))
+        };
         let counts = self
             .attachment
             .core()?
@@ -495,8 +502,8 @@ impl Space {
     }
 }
 
-const fn demand(force: bool) -> core::Demand {
-    if force { core::Demand::Forced } else { core::Demand::Fitting }
+const fn demand(force: bool) -> commonhold_space::Demand {
+    if force { commonhold_space::Demand::Forced } else { commonhold_space::Demand::Fitting }
 }
 
 fn patience(limit: Duration) -> Patience {
@@ -540,7 +547,7 @@ impl Region {
     /// What tells it from every other region that had, or will have, its name.
     #[must_use]
     pub const fn key(&self) -> RegionKey {
-        RegionKey::of(self.handle)
+        RegionKey::new(self.handle)
     }
 
     /// Bytes that a mapping saw when it was found.
@@ -560,6 +567,6 @@ impl Region {
             .core()?
             .map_handle(&me, self.handle)
             .map_err(|error| region_error(error, &self.name))?;
-        Mapping::of(attachment, &self.name, mapped, access)
+        Mapping::new(attachment, &self.name, mapped, access)
     }
 }

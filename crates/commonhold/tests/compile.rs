@@ -85,7 +85,7 @@ struct Example {
 
 impl Example {
     /// What is to be said of a block. `None`: it is not Rust.
-    fn of(block: &Block) -> Option<Self> {
+    fn new(block: &Block) -> Option<Self> {
         let place = &block.place;
         let (mut edition, mut code, mut fails) = (None, None, false);
         for tag in block.tags() {
@@ -181,7 +181,7 @@ impl Said {
 
 #[test]
 fn what_must_compile_does_in_every_edition_and_what_must_not_fails_as_it_should() {
-    let examples: Vec<_> = all_blocks().iter().filter_map(Example::of).collect();
+    let examples: Vec<_> = all_blocks().iter().filter_map(Example::new).collect();
     let workspace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("editions");
     lay_out(&workspace, &examples);
     let mut check = Command::new(env!("CARGO"));
@@ -240,7 +240,7 @@ fn examples_are_read_as_rustdoc_reads_them() {
                 /// ```text\n/// none\n/// ```\n\
                 /// ```compile_fail,E0080\n/// #![deny(unused)]\n/// ```\n";
     let blocks = blocks_in("src/a.rs", text);
-    let examples: Vec<_> = blocks.iter().filter_map(Example::of).collect();
+    let examples: Vec<_> = blocks.iter().filter_map(Example::new).collect();
     let [plain, fails, build] = &examples[..] else { panic!("not three") };
     assert_eq!((plain.place.as_str(), &plain.expected), ("src/a.rs:2", &Expected::Nothing));
     assert_eq!(plain.program, "fn main() {\nuse a::B;\nlet b = B;\n}\n");
@@ -250,5 +250,5 @@ fn examples_are_read_as_rustdoc_reads_them() {
     assert!(fails.is_for("2021") && !fails.is_for("2024"));
     assert_eq!(build.expected, Expected::Nothing);
     let page = "```rust,no_run\nfn main() {}\n```\n```sh\nls\n```\n";
-    assert_eq!(blocks_in("README.md", page).iter().filter_map(Example::of).count(), 1);
+    assert_eq!(blocks_in("README.md", page).iter().filter_map(Example::new).count(), 1);
 }

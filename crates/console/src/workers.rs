@@ -166,7 +166,7 @@ pub fn watchdog(session: &Session, what: &'static str, limit: Duration) {
 
 /// The space of a run: its own, or the one that was chosen.
 #[derive(Debug)]
-pub struct Ground {
+pub struct TestSpace {
     /// Its URL.
     pub url: String,
     /// Whose spaces are used.
@@ -174,7 +174,7 @@ pub struct Ground {
     own: bool,
 }
 
-impl Ground {
+impl TestSpace {
     /// `shm:WHAT-PID`, unless `--space` was given.
     ///
     /// # Errors
@@ -217,7 +217,7 @@ impl Ground {
 /// The last clone detaches when it goes, here.
 fn detach(_space: Space) {}
 
-impl Drop for Ground {
+impl Drop for TestSpace {
     fn drop(&mut self) {
         if self.own
             && let Err(error) = Space::remove(&self.url, Removal::Forced)

@@ -5,7 +5,7 @@
 //! says what to do where that is not obvious.
 //!
 //! # What it does not do
-//! It decides nothing. The ports have errors of their own (`MediumError` of `commonhold-space`).
+//! It decides nothing. The ports have errors of their own (`BackingMemoryError` of `commonhold-space`).
 
 use std::{
     error::Error,

@@ -20,7 +20,7 @@
 //!    wake is relied on while peers of other kernels are attached (`wait/park.rs`).
 //!
 //! # What it does not do
-//! It gives no meaning to any byte of a window but the magic number, the probe word and the bell, the word by which the
+//! It gives no meaning to any byte of a window but the magic number, the probe word and the death futex, the word by which the
 //! kernel tells of a process's death; and it takes no lock in one. It has no part in the memory manager: `commonhold-uffd` is its machine.
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
@@ -37,7 +37,9 @@ mod wait;
 
 pub use error::{CreateError, DeviceError, HostError, is_full};
 pub use fork::ForkGuard;
-pub use liveness::{Heart, LockHolder, Priority, Setup, is_stopped, parent_of, thread_id};
+pub use liveness::{
+    HeartbeatThread, LockHolder, Priority, Setup, is_stopped, parent_of, thread_id,
+};
 pub use memory::{
     Cache, Cost, Denied, ExclusiveGate, FileLock, FileSystem, MappedWindow, Memory, MemoryKind,
     NewWindow, Owners, PciAddress, PciDevice, Peek, ReadOnlyMap, Rights, SharedGate, Supply, Url,

@@ -26,7 +26,7 @@ mod silence;
 mod stopped;
 mod witness;
 
-pub use heartbeat_thread::{Heart, Setup};
+pub use heartbeat_thread::{HeartbeatThread, Setup};
 pub use holder::LockHolder;
 pub use priority::Priority;
 pub use process::{parent_of, thread_id};

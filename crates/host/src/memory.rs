@@ -46,7 +46,7 @@ mod url;
 
 pub use by_url::{create, enter, is_blank, open, path_of, peek, replace, seize};
 #[cfg(test)]
-pub(crate) use file_location::Place;
+pub(crate) use file_location::FileLocation;
 pub use gate::{ExclusiveGate, FileLock, SharedGate};
 pub use kind::{FileSystem, MemoryKind};
 pub use mapped_window::MappedWindow;

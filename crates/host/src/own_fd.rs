@@ -53,7 +53,7 @@ struct Entry {
 struct FileId(u64, u64);
 
 impl FileId {
-    fn of(file: BorrowedFd<'_>) -> Option<Self> {
+    fn new(file: BorrowedFd<'_>) -> Option<Self> {
         let stat = fs::fstat(file).ok()?;
         Some(Self(stat.st_dev, stat.st_ino))
     }
@@ -64,7 +64,7 @@ impl FileId {
         }
         // SAFETY: `borrow_raw` wants a descriptor that is not -1 and stays open; if it is closed, or another file,
         // `fstat` says so, and nothing else is done with it.
-        Self::of(unsafe { BorrowedFd::borrow_raw(descriptor) })
+        Self::new(unsafe { BorrowedFd::borrow_raw(descriptor) })
     }
 }
 
@@ -166,7 +166,7 @@ impl OwnFd {
     /// forked child, and where the program has closed it and it cannot be opened again.
     pub(crate) fn checked(&self) -> Option<BorrowedFd<'_>> {
         let found = self.get()?;
-        if FileId::of(found) == Some(self.entry.file()) {
+        if FileId::new(found) == Some(self.entry.file()) {
             return Some(found);
         }
         self.open_again(found.as_raw_fd())
@@ -174,7 +174,7 @@ impl OwnFd {
 
     /// Whether the descriptor is not the file any more that was opened.
     pub(crate) fn is_lost(&self) -> bool {
-        self.get().is_some_and(|found| FileId::of(found) != Some(self.entry.file()))
+        self.get().is_some_and(|found| FileId::new(found) != Some(self.entry.file()))
     }
 
     /// Whether the file that was opened is at this path.

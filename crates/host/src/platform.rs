@@ -7,7 +7,8 @@
 
 use commonhold_layout::{Evidence, Extent, Offset, PeerId};
 use commonhold_space::{
-    Deposit, Identity, Medium, MediumError, PeerRecord, Platform, Touch, Witness,
+    BackingMemory, BackingMemoryError, EvidenceLock, Identity, LivenessEvidence, PeerRecord,
+    Platform, Touch,
 };
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::{Window, atomic::AtomicU64};
@@ -136,7 +137,7 @@ impl Park for LinuxPlatform {
         self.waiting.wake_any(word, who)
     }
 
-    fn give_way(&self) {
+    fn yield_now(&self) {
         std::thread::yield_now();
     }
 
@@ -150,20 +151,20 @@ impl Park for LinuxPlatform {
     }
 }
 
-impl Medium for LinuxPlatform {
-    fn commit(&self, extent: Extent) -> Result<(), MediumError> {
+impl BackingMemory for LinuxPlatform {
+    fn commit(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         self.mapped.commit(extent)
     }
 
-    fn release(&self, extent: Extent) -> Result<(), MediumError> {
+    fn release(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         self.mapped.release(extent)
     }
 
-    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), BackingMemoryError> {
         self.mapped.back(extent, touch)
     }
 
-    fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+    fn room_for(&self, bytes: u64) -> Result<(), BackingMemoryError> {
         self.mapped.room_for(bytes)
     }
 
@@ -172,9 +173,13 @@ impl Medium for LinuxPlatform {
     }
 }
 
-impl Witness for LinuxPlatform {
-    fn deposit(&self, peer: PeerId, hold: Deposit) -> Result<Option<Evidence>, MediumError> {
-        self.evidences.deposit(peer, hold)
+impl LivenessEvidence for LinuxPlatform {
+    fn publish(
+        &self,
+        peer: PeerId,
+        hold: EvidenceLock,
+    ) -> Result<Option<Evidence>, BackingMemoryError> {
+        self.evidences.publish(peer, hold)
     }
 
     fn withdraw(&self, peer: PeerId) {
@@ -221,8 +226,8 @@ impl Platform for LinuxPlatform {
         self.waiting.wait_among_kernels(word, expected, until);
     }
 
-    fn hears_bells(&self) -> bool {
-        self.waiting.hears_bells()
+    fn hears_death_futexes(&self) -> bool {
+        self.waiting.hears_death_futexes()
     }
 
     fn wait_for_any(&self, words: &[(&AtomicU64, u64)], until: u64) {

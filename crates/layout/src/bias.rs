@@ -57,9 +57,9 @@ pub struct Bias {
 
 /// The first word of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BiasPlace(u64);
+pub struct BiasTarget(u64);
 
-impl BiasPlace {
+impl BiasTarget {
     /// No lock.
     pub const EMPTY: Self = Self(0);
 
@@ -80,7 +80,7 @@ impl BiasPlace {
     /// The lock at `at`, biased.
     #[inline]
     #[must_use]
-    pub const fn of(at: Offset) -> Self {
+    pub const fn new(at: Offset) -> Self {
         Self(at.get())
     }
 
@@ -118,9 +118,9 @@ impl BiasPlace {
 
 /// The second word of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BiasTurn(u64);
+pub struct BiasState(u64);
 
-impl BiasTurn {
+impl BiasState {
     /// Reads a word.
     #[inline]
     #[must_use]
@@ -138,7 +138,7 @@ impl BiasTurn {
     /// The bias with this number; the thread is outside, and has missed it never.
     #[inline]
     #[must_use]
-    pub const fn of(number: u32) -> Self {
+    pub const fn new(number: u32) -> Self {
         Self(number as u64)
     }
 
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_candidate_is_biased_when_it_was_freed_often_enough() {
         let at = Offset::new(4096).unwrap();
-        let mut place = BiasPlace::candidate(at);
+        let mut place = BiasTarget::candidate(at);
         let mut freed = 1;
         while let Some(next) = place.freed() {
             assert!(next.is_candidate(at) && next.biased().is_none());
@@ -197,14 +197,14 @@ mod tests {
             freed += 1;
         }
         assert_eq!(freed, BIAS_AFTER);
-        assert_eq!(BiasPlace::EMPTY.biased(), None);
-        assert!(!BiasPlace::EMPTY.is_candidate(at) && !BiasPlace::of(at).is_candidate(at));
-        assert_eq!(BiasPlace::of(at).biased(), Some(at));
+        assert_eq!(BiasTarget::EMPTY.biased(), None);
+        assert!(!BiasTarget::EMPTY.is_candidate(at) && !BiasTarget::new(at).is_candidate(at));
+        assert_eq!(BiasTarget::new(at).biased(), Some(at));
     }
 
     #[test]
     fn a_bias_that_is_missed_often_ends_and_one_that_is_used_does_not() {
-        let mut turn = BiasTurn::of(7);
+        let mut turn = BiasState::new(7);
         let mut missed = 0;
         while let Some(next) = turn.missed() {
             turn = next;
@@ -212,7 +212,7 @@ mod tests {
         }
         assert_eq!(missed, BIAS_MISSES);
         assert_eq!((turn.number(), turn.is_inside()), (7, false));
-        assert!(turn.inside().is_inside() && turn.inside().outside() == BiasTurn::of(7));
+        assert!(turn.inside().is_inside() && turn.inside().outside() == BiasState::new(7));
     }
 
     #[test]

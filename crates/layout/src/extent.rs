@@ -1,4 +1,4 @@
-//! Places in a window: offsets and extents whose arithmetic cannot wrap.
+//! TableOffsets in a window: offsets and extents whose arithmetic cannot wrap.
 
 /// One more than the largest offset: lock words are named in 48 bits elsewhere.
 pub const OFFSET_LIMIT: u64 = 1 << 48;

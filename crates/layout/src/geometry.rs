@@ -16,7 +16,7 @@ pub(crate) use tables::{SHARE_ROW_ALIGN, TABLE_ALIGN};
 
 use crate::{Damage, Extent, FormatError, Offset, PeerId, RegionId, ThreadId, limits};
 use sizes::{Sizes, in_range};
-use tables::Places;
+use tables::TableOffsets;
 
 /// The checked sizes of a space, and with them the place of every table.
 ///
@@ -25,7 +25,7 @@ use tables::Places;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     sizes: Sizes,
-    places: Places,
+    places: TableOffsets,
     lease_ms: u64,
     uuid: u128,
     created_ms: u64,
@@ -49,8 +49,8 @@ impl Geometry {
     fn compute(sizes: Sizes) -> Result<Self, FormatError> {
         let sizes = sizes.checked()?;
         let capacity = sizes.capacity;
-        let places =
-            Places::of(&sizes).ok_or(FormatError::TooSmall { capacity, needed: u64::MAX })?;
+        let places = TableOffsets::new(&sizes)
+            .ok_or(FormatError::TooSmall { capacity, needed: u64::MAX })?;
         // A space that could not hold one page of data is of no use.
         let needed = places.data.saturating_add(sizes.page);
         if needed > capacity {

@@ -58,7 +58,7 @@ mod slot_word;
 mod spec;
 mod thread;
 
-pub use bias::{BIAS_AFTER, BIAS_MISSES, Bias, BiasPlace, BiasTurn, bias_entry};
+pub use bias::{BIAS_AFTER, BIAS_MISSES, Bias, BiasState, BiasTarget, bias_entry};
 pub use domain::{BootId, DomainState, domain_word};
 pub use error::{Damage, FormatError, OpenError};
 pub use event::{EVENT_STEP, EVENT_WAITERS};
@@ -69,7 +69,7 @@ pub use intent::{Intent, IntentKind, IntentPhase};
 pub use lock::{LockFlags, LockWord};
 pub use name::{Name, NameError, NameHash};
 pub use owner::Owner;
-pub use peer::{Bell, Evidence, PeerId, PeerName, PeerPhase, PeerRef, PeerState, peer_word};
+pub use peer::{DeathFutex, Evidence, PeerId, PeerName, PeerPhase, PeerRef, PeerState, peer_word};
 pub use read_key::{EPOCH_STEP, ReadKey};
 pub use record::{NotATag, PLACES_MOST, RECORD_MARKER, RecordKind, RecordTag, record_words};
 pub use region::{RegionFlags, RegionId, RegionPhase, RegionState, region_word};

@@ -28,8 +28,8 @@ pub mod peer_word {
     pub const HEARTBEAT: usize = 8;
     /// Thread slots used in this generation.
     pub const THREADS_USED: usize = 9;
-    /// The bell that its kernel rings at its death; see [`Bell`](super::Bell).
-    pub const BELL: usize = 10;
+    /// The death futex that its kernel rings at its death; see [`DeathFutex`](super::DeathFutex).
+    pub const DEATH_FUTEX: usize = 10;
     /// Not 0: a peer of this slot, at some time, was declared dead without proof, and may live. No thread of a
     /// later peer arms its [life word](crate::ThreadLife): a thread of that one may have it marked.
     pub const UNPROVEN: usize = 11;
@@ -77,12 +77,12 @@ impl PeerRef {
     }
 }
 
-/// What a bell word says. In its low half lies a robust futex of Linux: the id of the heartbeat thread, which
+/// What a death futex word says. In its low half lies a robust futex of Linux: the id of the heartbeat thread, which
 /// lives as long as its process, in its own PID namespace, and two bits that the kernel knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bell(u64);
+pub struct DeathFutex(u64);
 
-impl Bell {
+impl DeathFutex {
     /// There is none.
     pub const NONE: Self = Self(0);
     /// Somebody sleeps on the word (`FUTEX_WAITERS`).
@@ -172,7 +172,7 @@ impl Bell {
     /// Whether it has been rung.
     #[inline]
     #[must_use]
-    pub const fn has_rung(self) -> bool {
+    pub const fn has_fired(self) -> bool {
         self.0 & Self::RUNG != 0
     }
 

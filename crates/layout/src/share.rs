@@ -148,7 +148,7 @@ impl ShareWord {
     /// # Errors
     /// [`ShareError::None`].
     #[inline]
-    pub const fn unread(self) -> Result<Self, ShareError> {
+    pub const fn unlock_read(self) -> Result<Self, ShareError> {
         if self.readers() == 0 {
             return Err(ShareError::None);
         }
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(full.read(), Err(ShareError::TooMany));
         let empty = ShareWord::from_word(1 << 32);
         assert_eq!(empty.unmap(), Err(ShareError::None));
-        assert_eq!(empty.unread(), Err(ShareError::None));
+        assert_eq!(empty.unlock_read(), Err(ShareError::None));
         assert_eq!(ShareWord::from_word(u64::MAX).word(), u64::MAX);
     }
 }

@@ -23,8 +23,8 @@ pub mod thread_word {
     pub const READING: usize = 4;
     /// How many locks a thread can hold to read this way. Further ones are counted in share words.
     pub const READING_COUNT: usize = 4;
-    /// First word of [`BIAS_COUNT`] entries of two words each: see [`BiasPlace`](crate::BiasPlace) and
-    /// [`BiasTurn`](crate::BiasTurn). They have a cache line of their own.
+    /// First word of [`BIAS_COUNT`] entries of two words each: see [`BiasTarget`](crate::BiasTarget) and
+    /// [`BiasState`](crate::BiasState). They have a cache line of their own.
     pub const BIAS: usize = 8;
     /// How many locks can be biased to a thread.
     pub const BIAS_COUNT: usize = 4;

@@ -46,7 +46,7 @@ pub(crate) struct BudgetCore<M: Mmu> {
     /// No other budget of the manager has this one.
     pub(crate) number: u64,
     limit: atomic::AtomicU64,
-    pub(crate) places: Places,
+    pub(crate) places: ResidentCount,
     pub(crate) residents: Ordered<M::Mutex, Leaf, Residents<PageName>>,
 }
 
@@ -55,7 +55,7 @@ impl<M: Mmu> BudgetCore<M> {
         Self {
             number,
             limit: atomic::AtomicU64::new(limit.0),
-            places: Places::new(),
+            places: ResidentCount::new(),
             residents: Ordered::new(Residents::new()),
         }
     }
@@ -66,7 +66,7 @@ impl<M: Mmu> BudgetCore<M> {
 }
 
 /// The places of a budget. One is taken before its page has memory, and given back after the memory has gone.
-pub(crate) struct Places {
+pub(crate) struct ResidentCount {
     taken: AtomicU64,
     /// Pages that have got memory, and that have lost it, ever.
     filled: AtomicU64,
@@ -88,7 +88,7 @@ impl Tally {
     }
 }
 
-impl Places {
+impl ResidentCount {
     pub(crate) fn new() -> Self {
         Self { taken: AtomicU64::new(0), filled: AtomicU64::new(0), emptied: AtomicU64::new(0) }
     }

@@ -106,12 +106,12 @@ impl<M: Mmu> ObjectCore<M> {
         into: &mut [u8],
         next: State,
     ) -> Result<(), FaultError> {
-        let shielded = self.shield(state, page);
+        let write_protected = self.write_protect(state, page);
         self.manager.mmu.copy_out(&self.machine, page, into)?;
         if let Some(entry) = state.pages.find_mut(page) {
             entry.writing = true;
             // In a super-locked space it can be written to at any time, unseen: it is never known clean.
-            entry.state = if shielded == Shielded::Everywhere { next } else { State::Dirty };
+            entry.state = if write_protected == Shielded::Everywhere { next } else { State::Dirty };
         }
         Ok(())
     }

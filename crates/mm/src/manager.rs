@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     AddressSpace, Error, Kind, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
-    budget::{Budget, BudgetCore, Places},
+    budget::{Budget, BudgetCore, ResidentCount},
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
@@ -66,7 +66,7 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) budgets: Ordered<M::Mutex, Leaf, Vec<Weak<BudgetCore<M>>>>,
     /// The budget of objects that were given none of their own.
     shared: Arc<BudgetCore<M>>,
-    pub(crate) places: Places,
+    pub(crate) places: ResidentCount,
 }
 
 impl<M: Mmu> Manager<M> {
@@ -87,7 +87,7 @@ impl<M: Mmu> Manager<M> {
             objects: Ordered::new(Vec::new()),
             budgets: Ordered::new(budgets),
             shared,
-            places: Places::new(),
+            places: ResidentCount::new(),
         };
         Ok(Self { core: share(core)? })
     }

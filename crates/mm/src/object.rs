@@ -167,15 +167,15 @@ impl<M: Mmu> ObjectCore<M> {
     }
 
     /// Takes write access to a page away, wherever it may be taken. Whether somebody keeps it.
-    pub(crate) fn shield(&self, state: &ObjectState<M>, page: ObjectPage) -> Shielded {
-        let mut shielded = Shielded::Everywhere;
+    pub(crate) fn write_protect(&self, state: &ObjectState<M>, page: ObjectPage) -> Shielded {
+        let mut write_protected = Shielded::Everywhere;
         self.visit(state, Span::one(page), &mut |reach| {
             if reach.is_super_locked() {
-                shielded = Shielded::NotInSuperLocked;
+                write_protected = Shielded::NotInSuperLocked;
             }
-            reach.shield();
+            reach.write_protect();
         });
-        shielded
+        write_protected
     }
 
     /// Takes all translations to the pages of `span` away.
@@ -198,7 +198,7 @@ impl<M: Mmu> ObjectCore<M> {
     }
 }
 
-/// Where a page can be written to after [`ObjectCore::shield`].
+/// Where a page can be written to after [`ObjectCore::write_protect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shielded {
     /// Nowhere, without a fault.

@@ -89,7 +89,7 @@ impl Token<'static, Nothing> {
 }
 
 impl<L> Token<'_, L> {
-    const fn of() -> Self {
+    const fn new() -> Self {
         Token { held: PhantomData }
     }
 }
@@ -112,7 +112,7 @@ impl<R: RawMutex, L, T> Ordered<R, L, T> {
         &'a self,
         _held: &'a mut Token<'_, H>,
     ) -> (MutexGuard<'a, R, T>, Token<'a, L>) {
-        (self.lock.lock(), Token::of())
+        (self.lock.lock(), Token::new())
     }
 
     /// Takes it if it is free.
@@ -121,7 +121,7 @@ impl<R: RawMutex, L, T> Ordered<R, L, T> {
         &'a self,
         _held: &'a mut Token<'_, H>,
     ) -> Option<(MutexGuard<'a, R, T>, Token<'a, L>)> {
-        Some((self.lock.try_lock()?, Token::of()))
+        Some((self.lock.try_lock()?, Token::new()))
     }
 
     /// What it guards, for whoever has the mutex for itself.
@@ -148,7 +148,7 @@ impl<R: RawRwLock, L, T> OrderedRw<R, L, T> {
         &'a self,
         _held: &'a mut Token<'_, H>,
     ) -> (RwLockReadGuard<'a, R, T>, Token<'a, L>) {
-        (self.lock.read(), Token::of())
+        (self.lock.read(), Token::new())
     }
 
     /// Takes it to read if nobody writes.
@@ -157,7 +157,7 @@ impl<R: RawRwLock, L, T> OrderedRw<R, L, T> {
         &'a self,
         _held: &'a mut Token<'_, H>,
     ) -> Option<(RwLockReadGuard<'a, R, T>, Token<'a, L>)> {
-        Some((self.lock.try_read()?, Token::of()))
+        Some((self.lock.try_read()?, Token::new()))
     }
 
     /// Takes it to write.
@@ -166,7 +166,7 @@ impl<R: RawRwLock, L, T> OrderedRw<R, L, T> {
         &'a self,
         _held: &'a mut Token<'_, H>,
     ) -> (RwLockWriteGuard<'a, R, T>, Token<'a, L>) {
-        (self.lock.write(), Token::of())
+        (self.lock.write(), Token::new())
     }
 
     /// What it guards, for whoever has the lock for itself.

@@ -59,7 +59,7 @@ pub enum Writable {
 /// All calls may come from several threads at once. What each may assume of locks stands with it;
 /// *space locked* means to write.
 ///
-/// [`shield`](Self::shield) and [`remove`](Self::remove) are told which pages they are meant for, and must do
+/// [`write_protect`](Self::write_protect) and [`remove`](Self::remove) are told which pages they are meant for, and must do
 /// nothing where the space shows others by now: they come from walks that hold no lock of the space.
 /// A machine that cannot know that may take away too much, from a space that is not super-locked: then a
 /// fault brings it back.
@@ -163,7 +163,13 @@ pub trait Mmu: Send + Sync + Sized + 'static {
 
     /// Lets writes through the translation from `at` to `page` no longer, once [`flush`](Self::flush) has
     /// returned. Object locked.
-    fn shield(&self, space: &Self::Space, at: VirtualPage, object: &Self::Object, page: ObjectPage);
+    fn write_protect(
+        &self,
+        space: &Self::Space,
+        at: VirtualPage,
+        object: &Self::Object,
+        page: ObjectPage,
+    );
 
     /// Takes the translations from `span` to the object's pages from `first` on away, once
     /// [`flush`](Self::flush) has returned. There may be none, and `span` be large: objects are cut and mapped
@@ -176,7 +182,7 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         first: ObjectPage,
     );
 
-    /// When this returns, no processor uses a translation in `span` that was shielded or removed before.
+    /// When this returns, no processor uses a translation in `span` that was write_protected or removed before.
     /// Object locked.
     fn flush(&self, space: &Self::Space, span: VirtualSpan);
 

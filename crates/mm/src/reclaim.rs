@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 
 use crate::{
     Answer, Candidate, Evicted, FaultError, Mmu, Round, Span, Step,
-    budget::{BudgetCore, PageName, Places},
+    budget::{BudgetCore, PageName, ResidentCount},
     evict::Mercy,
     manager::Core,
     object::ObjectCore,
@@ -39,7 +39,7 @@ impl<M: Mmu> Core<M> {
 
     fn reserve_in(
         &self,
-        places: &Places,
+        places: &ResidentCount,
         limit: impl Fn() -> u64,
         search: impl Fn() -> Search,
     ) -> Result<(), FaultError> {

@@ -187,7 +187,7 @@ fn pause(_attempt: u32) {
 /// use commonhold_mm::{Mmu, Reach};
 ///
 /// fn write_protect<M: Mmu>(reach: &Reach<'_, M>) {
-///     reach.shield();
+///     reach.write_protect();
 /// }
 /// ```
 ///
@@ -235,9 +235,9 @@ impl<M: Mmu> Reach<'_, M> {
     }
 
     /// Writes here fault from now on, once the walk is over. Not in a super-locked space.
-    pub fn shield(&self) {
+    pub fn write_protect(&self) {
         if !self.super_locked {
-            self.mmu.shield(self.space, self.at, self.object, self.page);
+            self.mmu.write_protect(self.space, self.at, self.object, self.page);
         }
     }
 

@@ -9,12 +9,12 @@ use commonhold_layout::{Damage, Offset, PeerName, PeerPhase, PeerState, ThreadId
 use commonhold_window::Point;
 
 use crate::{
-    AttachError, DirectoryError, Identity, Platform, Space, View,
+    AttachError, Attached, DirectoryError, Identity, Platform, View,
     slot::{leave_slot, take_slot, write_name, write_record},
     threads::NO_TID,
 };
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Attaches to a space.
     ///
     /// # Errors

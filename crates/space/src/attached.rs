@@ -13,7 +13,7 @@ use crate::{Platform, View};
 /// Dropping it without [`detach`](Self::detach) is like dying: the slot stays taken until the
 /// evidence is gone and somebody reaps.
 #[derive(Debug)]
-pub struct Space<P> {
+pub struct Attached<P> {
     pub(crate) view: View<P>,
     pub(crate) peer: PeerId,
     pub(crate) generation: u32,
@@ -23,7 +23,7 @@ pub struct Space<P> {
     pub(crate) threads_at: Offset,
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// The space, as anybody sees it.
     #[inline]
     pub const fn view(&self) -> &View<P> {

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use commonhold_layout::{Damage, Extent, Geometry, HEADER_BYTES, Offset, RegionId};
 
-use crate::{AttachError, Medium, Touch};
+use crate::{AttachError, BackingMemory, Touch};
 
 /// Words of the map of the table of shares: enough for a bit for each page of the table, up to 128 MiB.
 const WORDS: usize = 512;
@@ -39,7 +39,7 @@ pub(crate) struct Backed {
 impl Backed {
     /// Makes sure of the first page, which says where everything lies.
     pub(crate) fn header(
-        medium: &impl Medium,
+        medium: &impl BackingMemory,
         window: u64,
         touch: Touch,
     ) -> Result<(), AttachError> {
@@ -49,7 +49,7 @@ impl Backed {
 
     /// Makes sure of the fixed tables.
     pub(crate) fn tables(
-        medium: &impl Medium,
+        medium: &impl BackingMemory,
         geometry: &Geometry,
         touch: Touch,
     ) -> Result<Self, AttachError> {
@@ -72,7 +72,7 @@ impl Backed {
     /// Makes sure of all entries below `used`, a claim of the window's.
     pub(crate) fn back_entries(
         &self,
-        medium: &impl Medium,
+        medium: &impl BackingMemory,
         geometry: &Geometry,
         used: u32,
     ) -> Result<(), Damage> {
@@ -83,7 +83,7 @@ impl Backed {
     #[cold]
     fn back_more_entries(
         &self,
-        medium: &impl Medium,
+        medium: &impl BackingMemory,
         geometry: &Geometry,
         known: u32,
         used: u32,
@@ -97,7 +97,12 @@ impl Backed {
 
     /// Whether there is memory behind the share word at `at`, whose row is said to reach that far.
     #[inline]
-    pub(crate) fn has_share(&self, medium: &impl Medium, geometry: &Geometry, at: Offset) -> bool {
+    pub(crate) fn has_share(
+        &self,
+        medium: &impl BackingMemory,
+        geometry: &Geometry,
+        at: Offset,
+    ) -> bool {
         self.share(geometry.share_table(), at).is_some_and(|(word, bit, part)| {
             // Relaxed: as in `has_entry`.
             word.load(Ordering::Relaxed) & bit != 0 || self.back_shares(medium, word, bit, part)
@@ -105,7 +110,13 @@ impl Backed {
     }
 
     #[cold]
-    fn back_shares(&self, medium: &impl Medium, word: &AtomicU64, bit: u64, part: Extent) -> bool {
+    fn back_shares(
+        &self,
+        medium: &impl BackingMemory,
+        word: &AtomicU64,
+        bit: u64,
+        part: Extent,
+    ) -> bool {
         let backed = medium.back(part, self.touch).is_ok();
         if backed {
             word.fetch_or(bit, Ordering::Relaxed);
@@ -123,12 +134,12 @@ impl Backed {
     }
 }
 
-fn back(medium: &impl Medium, extent: Extent, touch: Touch) -> Result<(), AttachError> {
+fn back(medium: &impl BackingMemory, extent: Extent, touch: Touch) -> Result<(), AttachError> {
     medium.back(extent, touch).map_err(|error| match touch {
         Touch::Look => {
             let damage = Damage::new("memory of a table", extent.start().get());
             AttachError::Open(damage.into())
         }
-        Touch::Use => AttachError::Medium(error),
+        Touch::Use => AttachError::BackingMemory(error),
     })
 }

@@ -15,9 +15,9 @@ use commonhold_sync::Thread;
 use commonhold_window::Point;
 
 use crate::{
-    Demand, DirectoryError, Patience, Platform, Reaped, Space,
+    Attached, Demand, DirectoryError, Patience, Platform, Reaped,
     budget::Budget,
-    directory::{Directory, Place},
+    directory::{Directory, FreeExtent},
 };
 
 /// Extents of at least this many bytes are aligned to it where there is room, so that huge pages can
@@ -46,7 +46,7 @@ pub struct RegionHandle {
     pub generation: u32,
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Creates a region.
     ///
     /// # Errors
@@ -243,10 +243,10 @@ impl<P: Platform> Directory<'_, P> {
     }
 
     /// Room for `reserve` bytes; `Err` is the largest free extent.
-    fn choose_place(&self, reserve: u64) -> Result<Result<Place, u64>, Damage> {
+    fn choose_place(&self, reserve: u64) -> Result<Result<FreeExtent, u64>, Damage> {
         let page = self.view.geometry().page();
         if reserve == 0 {
-            return Ok(Ok(Place { extent: Extent::EMPTY, after: 0 }));
+            return Ok(Ok(FreeExtent { extent: Extent::EMPTY, after: 0 }));
         }
         if reserve >= HUGE
             && page < HUGE
@@ -261,7 +261,7 @@ impl<P: Platform> Directory<'_, P> {
         &self,
         region: RegionId,
         name: &Name,
-        place: &Place,
+        place: &FreeExtent,
         options: &CreateOptions,
     ) -> Result<RegionState, DirectoryError> {
         let entry = self.view.entry(region)?;

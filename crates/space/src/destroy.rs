@@ -18,7 +18,7 @@ use commonhold_sync::{Liveness, LockError, Park, Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{
-    DirectoryError, Patience, Platform, RegionHandle, Space, View, budget::Budget,
+    Attached, DirectoryError, Patience, Platform, RegionHandle, View, budget::Budget,
     directory::Directory,
 };
 
@@ -33,7 +33,7 @@ pub enum Destroy {
     Deferred,
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Destroys the region of a name, and says which one it was. `patience` is for others who are changing
     /// the directory; mappers are waited for as `how` says.
     ///

@@ -46,7 +46,7 @@ impl<P: Platform> Drop for Directory<'_, P> {
 }
 
 /// A place for a new extent.
-pub(crate) struct Place {
+pub(crate) struct FreeExtent {
     pub(crate) extent: Extent,
     /// Link of the extent it comes after; 0: none.
     pub(crate) after: u64,
@@ -358,7 +358,11 @@ impl<P: Platform> Directory<'_, P> {
 
     /// Looks for `len` free bytes at a multiple of `align`: from where the last extent was placed on,
     /// then from the start. `Err` is the largest free extent.
-    pub(crate) fn find_place(&self, len: u64, align: u64) -> Result<Result<Place, u64>, Damage> {
+    pub(crate) fn find_place(
+        &self,
+        len: u64,
+        align: u64,
+    ) -> Result<Result<FreeExtent, u64>, Damage> {
         let cursor = self.view.header_word(header_word::EXTENT_CURSOR)?.load(Ordering::Relaxed);
         let mut largest = 0;
         for start in [cursor, 0] {
@@ -367,7 +371,7 @@ impl<P: Platform> Directory<'_, P> {
                 let (gap, next) = self.view.gap_after(after)?;
                 largest = largest.max(gap.len());
                 if let Some(extent) = fit(gap, len, align) {
-                    return Ok(Ok(Place { extent, after }));
+                    return Ok(Ok(FreeExtent { extent, after }));
                 }
                 if next == 0 {
                     break;

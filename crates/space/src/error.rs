@@ -6,7 +6,7 @@ use commonhold_layout::{Damage, OpenError, PeerId, ShareError};
 use commonhold_sync::LockError;
 use commonhold_window::OutOfWindow;
 
-use crate::MediumError;
+use crate::BackingMemoryError;
 
 /// Why attaching failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum AttachError {
         domains: u16,
     },
     /// The medium failed.
-    Medium(MediumError),
+    BackingMemory(BackingMemoryError),
     /// The directory could not be used.
     Directory(DirectoryError),
 }
@@ -43,7 +43,7 @@ impl fmt::Display for AttachError {
                 write!(f, "somebody who is no peer has slot {} locked", peer.get())
             }
             Self::NoDomain { domains } => write!(f, "all {domains} domain records are in use"),
-            Self::Medium(error) => error.fmt(f),
+            Self::BackingMemory(error) => error.fmt(f),
             Self::Directory(error) => error.fmt(f),
         }
     }
@@ -58,9 +58,9 @@ impl AttachError {
     }
 }
 
-impl From<MediumError> for AttachError {
-    fn from(error: MediumError) -> Self {
-        Self::Medium(error)
+impl From<BackingMemoryError> for AttachError {
+    fn from(error: BackingMemoryError) -> Self {
+        Self::BackingMemory(error)
     }
 }
 
@@ -129,7 +129,7 @@ pub enum DirectoryError {
     /// A thread used the directory while it was using it already (a program error of ours).
     Reentered,
     /// The medium failed.
-    Medium(MediumError),
+    BackingMemory(BackingMemoryError),
     /// The bytes make no sense.
     Damaged(Damage),
 }
@@ -170,7 +170,7 @@ impl fmt::Display for DirectoryError {
             Self::Reentered => {
                 f.write_str("the directory was used by a thread that uses it already")
             }
-            Self::Medium(error) => error.fmt(f),
+            Self::BackingMemory(error) => error.fmt(f),
             Self::Damaged(damage) => damage.fmt(f),
         }
     }
@@ -189,7 +189,7 @@ impl DirectoryError {
     pub(crate) const fn is_full(&self) -> bool {
         match self {
             Self::NoSpace { .. } | Self::NoEntry { .. } => true,
-            Self::Medium(error) => error.is_full(),
+            Self::BackingMemory(error) => error.is_full(),
             _ => false,
         }
     }
@@ -208,9 +208,9 @@ impl From<OutOfWindow> for DirectoryError {
     }
 }
 
-impl From<MediumError> for DirectoryError {
-    fn from(error: MediumError) -> Self {
-        Self::Medium(error)
+impl From<BackingMemoryError> for DirectoryError {
+    fn from(error: BackingMemoryError) -> Self {
+        Self::BackingMemory(error)
     }
 }
 
@@ -236,7 +236,7 @@ impl From<LockError> for DirectoryError {
             | LockError::TooManyReaders
             | LockError::NothingSpent
             | LockError::BarrierFull
-            | LockError::PartyDied => Self::Damaged(Damage::new("the word of a lock", 0)),
+            | LockError::ParticipantDied => Self::Damaged(Damage::new("the word of a lock", 0)),
         }
     }
 }

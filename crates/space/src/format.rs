@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use commonhold_layout::{Extent, FormatError, FormatOptions, Geometry, Marker, Offset};
 use commonhold_window::{OutOfWindow, Point, Window};
 
-use crate::{Demand, Medium, MediumError};
+use crate::{BackingMemory, BackingMemoryError, Demand};
 
 /// Bytes that are wiped between two looks whether the window is still ours.
 const PIECE: u64 = 1 << 16;
@@ -23,7 +23,7 @@ pub enum MakeError {
     /// The sizes are not possible.
     Format(FormatError),
     /// The medium has no memory for the tables.
-    Medium(MediumError),
+    BackingMemory(BackingMemoryError),
     /// The window is smaller than the capacity asked for.
     Window(OutOfWindow),
     /// Somebody else formats the window.
@@ -34,7 +34,7 @@ impl core::fmt::Display for MakeError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Format(error) => error.fmt(f),
-            Self::Medium(error) => error.fmt(f),
+            Self::BackingMemory(error) => error.fmt(f),
             Self::Window(error) => error.fmt(f),
             Self::Contested => f.write_str("somebody else is formatting the window"),
         }
@@ -49,23 +49,23 @@ impl core::error::Error for MakeError {}
 /// [`MakeError`]; the window is not a space then.
 pub fn format(
     window: &Window,
-    medium: &impl Medium,
+    medium: &impl BackingMemory,
     options: &FormatOptions,
     demand: Demand,
 ) -> Result<Geometry, MakeError> {
     let geometry = Geometry::plan(options).map_err(MakeError::Format)?;
     let tables = geometry.fixed_tables();
     if demand == Demand::Fitting {
-        medium.room_for(tables.len()).map_err(MakeError::Medium)?;
+        medium.room_for(tables.len()).map_err(MakeError::BackingMemory)?;
     }
     // First of all: the first word lies in memory that may not be there.
-    medium.commit(tables).map_err(MakeError::Medium)?;
+    medium.commit(tables).map_err(MakeError::BackingMemory)?;
     let first = first_words(window)?;
     first[0].store(0, Ordering::SeqCst);
     // Everything behind the fixed tables becomes a hole that reads as zeros once it is committed.
     let rest = Extent::new(tables.end(), geometry.capacity() - tables.end());
     if let Some(rest) = rest {
-        medium.release(rest).map_err(MakeError::Medium)?;
+        medium.release(rest).map_err(MakeError::BackingMemory)?;
     }
     window.zero(tables).map_err(MakeError::Window)?;
     let magic = write_header(first, &geometry);

@@ -13,10 +13,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use commonhold_layout::{Bell, Damage, Evidence, Owner, PeerId, PeerPhase, peer_word};
+use commonhold_layout::{Damage, DeathFutex, Evidence, Owner, PeerId, PeerPhase, peer_word};
 use commonhold_sync::{Verdict, Wake};
 
-use crate::{PeerRecord, Platform, Space, View, port::WORDS_MOST};
+use crate::{Attached, PeerRecord, Platform, View, port::WORDS_MOST};
 
 /// Index of the second domain record to be taken.
 const SECOND_DOMAIN: u16 = 1;
@@ -83,14 +83,14 @@ impl<P: Platform> View<P> {
     }
 }
 
-/// The bells of peers: how a kernel tells of a death, to those of its own.
+/// The death futexes of peers: how a kernel tells of a death, to those of its own.
 impl<P: Platform> View<P> {
-    /// The bell of the peer in a slot, for that peer to hang.
+    /// The death futex of the peer in a slot, for that peer to hang.
     ///
     /// # Errors
     /// [`Damage`] if there is no such slot.
-    pub fn bell_word(&self, peer: PeerId) -> Result<&AtomicU64, Damage> {
-        Ok(&self.peer(peer)?[peer_word::BELL])
+    pub fn death_futex_word(&self, peer: PeerId) -> Result<&AtomicU64, Damage> {
+        Ok(&self.peer(peer)?[peer_word::DEATH_FUTEX])
     }
 
     /// Whether the kernel from which the view is looked through tells of the deaths of a peer and its threads, and
@@ -101,28 +101,30 @@ impl<P: Platform> View<P> {
             Some(record[peer_word::DOMAIN].load(Ordering::Relaxed))
         };
         read_own_word(self.own.load(Ordering::Relaxed)).is_some_and(|(own, _)| {
-            self.platform().hears_bells() && domain(own).is_some() && domain(own) == domain(peer)
+            self.platform().hears_death_futexes()
+                && domain(own).is_some()
+                && domain(own) == domain(peer)
         })
     }
 
-    /// The bell of the peer in a slot, if it has hung one.
-    pub(crate) fn bell_at(&self, peer: PeerId) -> Option<(&AtomicU64, Bell)> {
-        let word = &self.peer(peer).ok()?[peer_word::BELL];
+    /// The death futex of the peer in a slot, if it has hung one.
+    pub(crate) fn death_futex_at(&self, peer: PeerId) -> Option<(&AtomicU64, DeathFutex)> {
+        let word = &self.peer(peer).ok()?[peer_word::DEATH_FUTEX];
         // Acquire: who hears it ring finds what its owner had done.
-        let bell = Bell::from_word(word.load(Ordering::Acquire));
-        bell.is_there().then_some((word, bell))
+        let death_futex = DeathFutex::from_word(word.load(Ordering::Acquire));
+        death_futex.is_there().then_some((word, death_futex))
     }
 
-    /// Wakes whoever sleeps by the bell of the peer in a slot.
-    pub(crate) fn ring(&self, peer: PeerId) {
+    /// Wakes whoever sleeps by the death futex of the peer in a slot.
+    pub(crate) fn fire_death_futex(&self, peer: PeerId) {
         if let Ok(record) = self.peer(peer) {
-            self.platform().wake(&record[peer_word::BELL], Wake::All);
+            self.platform().wake(&record[peer_word::DEATH_FUTEX], Wake::All);
         }
     }
 
-    /// Sleeps while `word` is as expected, no life word of the owners is marked, and no bell of their peers rings,
+    /// Sleeps while `word` is as expected, no life word of the owners is marked, and no death futex of their peers rings,
     /// but for those that have rung already. `false`: no kernel would tell of their deaths.
-    pub(crate) fn sleep_by_bells(
+    pub(crate) fn sleep_on_death_futexes(
         &self,
         owners: &[Owner],
         word: &AtomicU64,
@@ -144,17 +146,18 @@ impl<P: Platform> View<P> {
         }
         let lives = count;
         for owner in told() {
-            let Some((rope, bell)) = self.bell_at(owner.peer()) else { continue };
+            let Some((rope, death_futex)) = self.death_futex_at(owner.peer()) else { continue };
             let known = words.iter().take(count).skip(lives);
-            if bell.has_rung() || known.clone().any(|(word, _)| core::ptr::eq(*word, rope)) {
+            if death_futex.has_fired() || known.clone().any(|(word, _)| core::ptr::eq(*word, rope))
+            {
                 continue;
             }
-            let awaited = bell.with_sleepers();
+            let awaited = death_futex.with_sleepers();
             // The kernel wakes nobody unless the bit is there; if the word changes meanwhile, we look again.
-            let flagged = bell == awaited
+            let flagged = death_futex == awaited
                 || rope
                     .compare_exchange(
-                        bell.word(),
+                        death_futex.word(),
                         awaited.word(),
                         Ordering::SeqCst,
                         Ordering::Relaxed,
@@ -182,7 +185,7 @@ impl<P: Platform> View<P> {
     }
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Shows that this peer is alive to those who have no better evidence. Waiting for a lock or an
     /// event of the space does so as well.
     pub fn beat(&self) {

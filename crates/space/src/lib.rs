@@ -56,7 +56,7 @@ mod threads;
 mod view;
 mod waits;
 
-pub use attached::Space;
+pub use attached::Attached;
 pub use budget::Patience;
 pub use create::{CreateOptions, RegionHandle};
 pub use destroy::Destroy;
@@ -64,11 +64,14 @@ pub use error::{AttachError, DirectoryError};
 pub use format::{Claim, MakeError, format};
 pub use list::{Census, RegionRecord};
 pub use map::Mapped;
-pub use port::{Deposit, Identity, Medium, MediumError, PeerRecord, Platform, Touch, Witness};
+pub use port::{
+    BackingMemory, BackingMemoryError, EvidenceLock, Identity, LivenessEvidence, PeerRecord,
+    Platform, Touch,
+};
 pub use reap::Reaped;
 pub use record::{FoundRecord, RecordShares, record_key};
 pub use room::{Demand, Room};
 pub use silence::{Watched, heartbeat_period_ms};
 pub use threads::{OwnThread, OwnThreads};
 pub use view::{RegionShares, View, region_key};
-pub use waits::{Place, ThreadRecord};
+pub use waits::{ThreadRecord, WaitTarget};

@@ -105,11 +105,11 @@ impl<P: Platform> View<P> {
         self.look_for_death(peer, |_| false)
     }
 
-    /// Fences the peers whose bells have rung, if they are dead by now: what they mapped counts no longer. Others cost
+    /// Fences the peers whose death futexes have rung, if they are dead by now: what they mapped counts no longer. Others cost
     /// one load each.
-    pub fn fence_rung(&self) {
+    pub fn fence_fired(&self) {
         for peer in self.peer_ids() {
-            if self.bell_at(peer).is_some_and(|(_, bell)| bell.has_rung()) {
+            if self.death_futex_at(peer).is_some_and(|(_, death_futex)| death_futex.has_fired()) {
                 let generation = self.peer_state(peer).generation;
                 let _: Verdict = self.verdict_of(PeerRef::new(peer, generation));
             }
@@ -223,18 +223,20 @@ impl<P: Platform> Liveness for View<P> {
         self.geometry().lease_ms() == 0
     }
 
-    fn bell(&self, owner: Owner) -> sync::Bell {
+    fn death_notice(&self, owner: Owner) -> sync::DeathNotice {
         if !self.tells_deaths(owner.peer()) {
-            return sync::Bell::None;
+            return sync::DeathNotice::Unavailable;
         }
-        let rings = self.bell_at(owner.peer());
+        let rings = self.death_futex_at(owner.peer());
         let armed =
             self.used_slot(owner.peer(), owner.thread()).is_some_and(|slot| slot.life().is_armed());
         match rings {
-            Some((_, bell)) if bell.has_rung() && armed => sync::Bell::Due,
-            Some((_, bell)) if bell.has_rung() => sync::Bell::Rung,
-            None if !armed => sync::Bell::None,
-            _ => sync::Bell::Silent,
+            Some((_, death_futex)) if death_futex.has_fired() && armed => {
+                sync::DeathNotice::Imminent
+            }
+            Some((_, death_futex)) if death_futex.has_fired() => sync::DeathNotice::Fired,
+            None if !armed => sync::DeathNotice::Unavailable,
+            _ => sync::DeathNotice::Pending,
         }
     }
 

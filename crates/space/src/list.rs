@@ -7,7 +7,7 @@ use commonhold_layout::{
     header_word, region_word,
 };
 
-use crate::{DirectoryError, Patience, Platform, RegionHandle, Space, View};
+use crate::{Attached, DirectoryError, Patience, Platform, RegionHandle, View};
 use commonhold_sync::{Liveness as _, Thread};
 
 /// A region, as it was at one moment.
@@ -35,7 +35,7 @@ pub struct RegionRecord {
     pub created_ms: u64,
 }
 
-/// What [`Space::check`] counted.
+/// What [`Attached::check`] counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
     /// Regions that can be mapped.
@@ -117,7 +117,7 @@ impl<P: Platform> View<P> {
     }
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Checks, holding the directory, that every invariant of the tables holds: every entry that is not
     /// free is in its chain and in the order of extents exactly once, nothing else is, no two extents
     /// share a byte, and nothing is half changed.

@@ -13,7 +13,7 @@ use commonhold_layout::{
 use commonhold_sync::{Event, Thread, raise_used};
 use commonhold_window::Point;
 
-use crate::{DirectoryError, Patience, Platform, RegionHandle, Space};
+use crate::{Attached, DirectoryError, Patience, Platform, RegionHandle};
 
 /// A region that this peer has mapped, and must unmap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +25,13 @@ pub struct Mapped {
     /// Bytes that the mapping sees.
     pub size: u64,
     /// Whether its memory is taken at first touch. Of others, it should be there; whoever does not trust what the
-    /// window says of sizes makes sure of it ([`Medium::back`](crate::Medium::back)).
+    /// window says of sizes makes sure of it ([`BackingMemory::back`](crate::BackingMemory::back)).
     pub lazy: bool,
     /// Where the words of its lock are.
     pub lock_at: Offset,
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Maps the region of a name.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use commonhold_layout::{Bell, BootId, Evidence, Extent, Offset, PeerId, PeerName, PeerRef};
+use commonhold_layout::{BootId, DeathFutex, Evidence, Extent, Offset, PeerId, PeerName, PeerRef};
 use commonhold_sync::{Park, Verdict};
 use commonhold_window::{Window, atomic::AtomicU64};
 
@@ -11,7 +11,7 @@ use crate::Room;
 /// Why a medium could not do what it was asked, with the operating system's error number if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum MediumError {
+pub enum BackingMemoryError {
     /// There is no memory, or no room on the file system.
     Full {
         /// `errno`, or 0.
@@ -35,7 +35,7 @@ pub enum MediumError {
     },
 }
 
-impl fmt::Display for MediumError {
+impl fmt::Display for BackingMemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { errno } => {
@@ -55,9 +55,9 @@ impl fmt::Display for MediumError {
     }
 }
 
-impl core::error::Error for MediumError {}
+impl core::error::Error for BackingMemoryError {}
 
-impl MediumError {
+impl BackingMemoryError {
     /// Whether memory or room ran out, or would.
     #[must_use]
     pub const fn is_full(&self) -> bool {
@@ -78,27 +78,27 @@ pub enum Touch {
 ///
 /// Bytes of the window that were never committed, or were released, are holes: reading one may cost
 /// memory or a signal, so nothing is touched before it is committed.
-pub trait Medium {
+pub trait BackingMemory {
     /// Makes sure there is memory behind an extent, and keeps what is in it: idempotent. Bytes that
     /// had none before are zero.
     ///
     /// # Errors
-    /// [`MediumError`]; part of the extent may have memory then.
-    fn commit(&self, extent: Extent) -> Result<(), MediumError>;
+    /// [`BackingMemoryError`]; part of the extent may have memory then.
+    fn commit(&self, extent: Extent) -> Result<(), BackingMemoryError>;
 
     /// Gives the memory behind an extent back, as far as the medium can; afterwards the extent reads
     /// as zeros when it is committed anew. Idempotent.
     ///
     /// # Errors
-    /// [`MediumError`]; then the bytes may keep their values.
-    fn release(&self, extent: Extent) -> Result<(), MediumError>;
+    /// [`BackingMemoryError`]; then the bytes may keep their values.
+    fn release(&self, extent: Extent) -> Result<(), BackingMemoryError>;
 
     /// Makes sure that an extent can be touched although others say so that it can: a number in the window
     /// may claim more than was ever committed. It costs little where the memory is there.
     ///
     /// # Errors
-    /// [`MediumError`]: touching the extent may cost a signal.
-    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+    /// [`BackingMemoryError`]: touching the extent may cost a signal.
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), BackingMemoryError> {
         match touch {
             Touch::Look => Ok(()),
             Touch::Use => self.commit(extent),
@@ -109,8 +109,8 @@ pub trait Medium {
     /// not there may have somebody killed. Cheap for small amounts, which are looked at in sum.
     ///
     /// # Errors
-    /// [`MediumError::NoRoom`] says what there is.
-    fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+    /// [`BackingMemoryError::NoRoom`] says what there is.
+    fn room_for(&self, bytes: u64) -> Result<(), BackingMemoryError> {
         let _ = bytes;
         Ok(())
     }
@@ -154,8 +154,8 @@ pub struct PeerRecord {
     pub attached_ms: u64,
     /// Its heartbeat.
     pub heartbeat: u64,
-    /// Its bell.
-    pub bell: Bell,
+    /// Its death futex.
+    pub death_futex: DeathFutex,
 }
 
 impl PeerRecord {
@@ -168,7 +168,7 @@ impl PeerRecord {
 
 /// How evidence is to be left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deposit {
+pub enum EvidenceLock {
     /// So that nobody else can have left it: that it is there tells that its peer lives.
     Alone,
     /// Beside what strangers left who may read the space and not write it: only that it is gone tells something. For a
@@ -177,13 +177,17 @@ pub enum Deposit {
 }
 
 /// Evidence of life: how to leave it, and how to judge that of others.
-pub trait Witness {
+pub trait LivenessEvidence {
     /// Leaves this peer's evidence in the kernel for `peer`'s slot, before the slot is taken, and says
     /// which it was. `None` if the evidence of somebody else is still there: try another slot.
     ///
     /// # Errors
-    /// [`MediumError`] if the kernel refuses for another reason.
-    fn deposit(&self, peer: PeerId, hold: Deposit) -> Result<Option<Evidence>, MediumError>;
+    /// [`BackingMemoryError`] if the kernel refuses for another reason.
+    fn publish(
+        &self,
+        peer: PeerId,
+        hold: EvidenceLock,
+    ) -> Result<Option<Evidence>, BackingMemoryError>;
 
     /// Takes the evidence back.
     fn withdraw(&self, peer: PeerId);
@@ -225,7 +229,7 @@ pub trait Witness {
 pub(crate) const WORDS_MOST: usize = 128;
 
 /// Everything a space needs from where it runs.
-pub trait Platform: Park + Medium + Witness {
+pub trait Platform: Park + BackingMemory + LivenessEvidence {
     /// The window that holds the space.
     fn window(&self) -> &Window;
 
@@ -233,8 +237,8 @@ pub trait Platform: Park + Medium + Witness {
     /// not be able to wake a sleeper of this kernel, so the word has to be looked at again and again.
     fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64);
 
-    /// Whether [`wait_for_any`](Self::wait_for_any) can be used: else no bell is waited for.
-    fn hears_bells(&self) -> bool {
+    /// Whether [`wait_for_any`](Self::wait_for_any) can be used: else no death futex is waited for.
+    fn hears_death_futexes(&self) -> bool {
         false
     }
 

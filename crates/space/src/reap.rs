@@ -10,7 +10,7 @@ use commonhold_layout::{Evidence, PeerId, PeerPhase, PeerRef, PeerState, peer_wo
 use commonhold_sync::{Thread, Verdict};
 use commonhold_window::Point;
 
-use crate::{DirectoryError, Patience, PeerRecord, Platform, Space, budget::Budget};
+use crate::{Attached, DirectoryError, Patience, PeerRecord, Platform, budget::Budget};
 
 /// Slots that are freed after one look at all entries.
 const AT_ONCE: usize = 64;
@@ -32,7 +32,7 @@ impl Reaped {
     }
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Looks for dead peers and cleans up after them. Then gives back the memory that lies where no region is.
     ///
     /// # Errors

@@ -20,15 +20,15 @@ use commonhold_layout::{Extent, Name, RegionId, RegionState};
 use commonhold_sync::Thread;
 
 use crate::{
-    CreateOptions, DirectoryError, Platform, Space, View,
+    Attached, CreateOptions, DirectoryError, Platform, View,
     budget::Budget,
-    directory::{Directory, Place},
+    directory::{Directory, FreeExtent},
 };
 
 /// Bytes that are kept from others at once: they may be looking for room.
 const PIECE: u64 = 1 << 30;
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Gives back what memory lies in free extents, and says how many bytes those were.
     pub(crate) fn reclaim(&self, me: &Thread<'_>, budget: Budget) -> Result<u64, DirectoryError> {
         let view = self.view();
@@ -85,7 +85,7 @@ impl<P: Platform> Directory<'_, P> {
         if self.find(&name)?.is_some() || view.is_fenced() {
             return Ok(None);
         }
-        let place = Place { extent: piece, after };
+        let place = FreeExtent { extent: piece, after };
         let state = self.write_entry(region, &name, &place, &CreateOptions::default())?;
         Ok(Some((region, state)))
     }

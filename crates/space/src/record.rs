@@ -11,7 +11,7 @@ use commonhold_layout::{
 };
 use commonhold_sync::{RwLock, Shares, Thread};
 
-use crate::{DirectoryError, Patience, Platform, RegionHandle, RegionShares, Space, View};
+use crate::{Attached, DirectoryError, Patience, Platform, RegionHandle, RegionShares, View};
 
 /// What there is where a record was to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum FoundRecord {
     NoRecord(u64),
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Opens the record at `at`, a multiple of 8, in bytes of a mapped region that end at `end`; if there
     /// is nothing but zeros, it becomes the record that is wanted.
     ///
@@ -102,7 +102,7 @@ impl<P: Platform> View<P> {
         at: Offset,
         handle: RegionHandle,
     ) -> RwLock<'a, RecordShares<'a, P>> {
-        RwLock::new(words, at, record_key(at, handle), RecordShares::of(self, handle))
+        RwLock::new(words, at, record_key(at, handle), RecordShares::new(self, handle))
     }
 }
 
@@ -132,8 +132,8 @@ impl<'a, P> RecordShares<'a, P> {
     /// Those of a lock in the bytes of this region.
     #[inline]
     #[must_use]
-    pub const fn of(view: &'a View<P>, handle: RegionHandle) -> Self {
-        Self(RegionShares::of(view, handle.region))
+    pub const fn new(view: &'a View<P>, handle: RegionHandle) -> Self {
+        Self(RegionShares::new(view, handle.region))
     }
 }
 

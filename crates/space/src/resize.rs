@@ -19,7 +19,8 @@ use commonhold_sync::Thread;
 use commonhold_window::Point;
 
 use crate::{
-    Demand, DirectoryError, Patience, Platform, Space, Touch, budget::Budget, directory::Directory,
+    Attached, Demand, DirectoryError, Patience, Platform, Touch, budget::Budget,
+    directory::Directory,
 };
 
 /// A resize that has its region to itself.
@@ -42,13 +43,13 @@ enum Tail {
     Dirty,
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Gives the region of a name another size. Mappings see it when they look again. `demand` is for what it
     /// grows by.
     ///
     /// # Errors
     /// [`DirectoryError::BeyondReserve`]; [`DirectoryError::Mapped`] if it is to shrink while anybody
-    /// maps it; [`DirectoryError::Medium`] if there is no memory. The size is as before then.
+    /// maps it; [`DirectoryError::BackingMemory`] if there is no memory. The size is as before then.
     pub fn resize(
         &self,
         me: &Thread<'_>,

@@ -23,7 +23,7 @@ use commonhold_sync::{Liveness, LockError, Park, Thread, Verdict};
 use commonhold_window::Point;
 
 use crate::{
-    DirectoryError, Patience, Platform, Space, View, budget::Budget, directory::Directory,
+    Attached, DirectoryError, Patience, Platform, View, budget::Budget, directory::Directory,
 };
 
 /// More than one region may be left: all entries have to be looked at.
@@ -125,7 +125,7 @@ impl<P: Platform> View<P> {
     }
 }
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Whether something may be left to be settled although nobody has died.
     pub(crate) fn has_hint(&self) -> Result<bool, Damage> {
         Ok(self.view().header_word(header_word::DEFERRED_HINT)?.load(Ordering::SeqCst) != 0)

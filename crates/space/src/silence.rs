@@ -95,7 +95,7 @@ mod tests {
             identity,
             attached_ms: 0,
             heartbeat,
-            bell: commonhold_layout::Bell::NONE,
+            death_futex: commonhold_layout::DeathFutex::NONE,
         }
     }
 

@@ -13,7 +13,7 @@ use commonhold_sync::{Verdict, raise_used};
 use commonhold_window::Point;
 
 use crate::{
-    AttachError, Deposit, Identity, Platform, View,
+    AttachError, EvidenceLock, Identity, Platform, View,
     domain::take_domain,
     kernels::own_word,
     threads::{NO_TID, as_thread, claim_thread},
@@ -32,7 +32,7 @@ pub(crate) struct PeerSlot {
 pub(crate) fn take_slot<P: Platform>(view: &View<P>) -> Result<PeerSlot, AttachError> {
     let slots = || (0..view.geometry().peers()).map(PeerId::new);
     let mut locked = None;
-    for hold in [Deposit::Alone, Deposit::BesideReaders] {
+    for hold in [EvidenceLock::Alone, EvidenceLock::BesideReaders] {
         for peer in slots().filter(|peer| view.peer_state(*peer).phase == PeerPhase::Free) {
             match try_slot(view, peer, hold)? {
                 Try::Taken(slot) => return Ok(slot),
@@ -63,8 +63,13 @@ enum Try {
     Locked,
 }
 
-fn try_slot<P: Platform>(view: &View<P>, peer: PeerId, hold: Deposit) -> Result<Try, AttachError> {
-    let Some(evidence) = view.platform().deposit(peer, hold).map_err(AttachError::Medium)? else {
+fn try_slot<P: Platform>(
+    view: &View<P>,
+    peer: PeerId,
+    hold: EvidenceLock,
+) -> Result<Try, AttachError> {
+    let Some(evidence) = view.platform().publish(peer, hold).map_err(AttachError::BackingMemory)?
+    else {
         return Ok(Try::Locked);
     };
     Point::AttachEvidence.reached();
@@ -114,7 +119,7 @@ pub(crate) fn leave_slot<P: Platform>(
     });
     Point::DetachFreed.reached();
     // Whoever waits for a lock that was not given back looks again.
-    view.ring(peer);
+    view.fire_death_futex(peer);
     view.own.store(0, Ordering::Relaxed);
     view.platform().withdraw(peer);
     left
@@ -127,7 +132,7 @@ pub(crate) fn write_record<P: Platform>(
 ) -> Result<(), AttachError> {
     let record = view.peer(slot.peer).map_err(AttachError::damaged)?;
     if let Some(threads) = view.geometry().thread_row(slot.peer) {
-        view.platform().commit(threads).map_err(AttachError::Medium)?;
+        view.platform().commit(threads).map_err(AttachError::BackingMemory)?;
     }
     for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
         // Whatever bytes say: no thread of a peer that has just taken the slot has one of its threads'.
@@ -150,7 +155,7 @@ pub(crate) fn write_record<P: Platform>(
     store(peer_word::UID, u64::from(identity.uid));
     store(peer_word::ATTACHED_MS, view.platform().unix_ms());
     store(peer_word::HEARTBEAT, 0);
-    store(peer_word::BELL, 0);
+    store(peer_word::DEATH_FUTEX, 0);
     write_name(record, &identity.name);
     let words = view.thread_slot(slot.peer, thread.thread).map_err(AttachError::damaged)?;
     // Fails only if this peer was declared dead: then the slot is vacant.

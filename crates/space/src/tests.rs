@@ -30,8 +30,8 @@ use commonhold_layout::{
 use commonhold_sync::{Liveness as _, LockError, Park, Taken, Verdict};
 
 use crate::{
-    AttachError, CreateOptions, Demand, Destroy, DirectoryError, Identity, MakeError, MediumError,
-    Patience, Room, Space, View, format,
+    AttachError, Attached, BackingMemoryError, CreateOptions, Demand, Destroy, DirectoryError,
+    Identity, MakeError, Patience, Room, View, format,
 };
 use world::{Machine, PAGE, Peer, World};
 

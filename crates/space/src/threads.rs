@@ -11,7 +11,7 @@ use commonhold_layout::{
 };
 use commonhold_sync::{Thread, raise_used};
 
-use crate::{DirectoryError, Platform, Space, View};
+use crate::{Attached, DirectoryError, Platform, View};
 
 /// A thread slot of this peer, and what its life word says as long as it is the thread's that claimed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ const THREAD_BYTES: u64 = 8 * thread_word::COUNT as u64;
 /// In place of the id of a thread that takes a slot for one operation.
 pub(crate) const NO_TID: u32 = 0;
 
-impl<P: Platform> Space<P> {
+impl<P: Platform> Attached<P> {
     /// Claims a thread slot for the calling thread, whose id in its own PID namespace is `tid`, or 0 if it has none.
     /// It must have no other slot of this peer.
     ///

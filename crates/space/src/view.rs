@@ -11,7 +11,9 @@ use commonhold_layout::{
 };
 use commonhold_window::{OutOfWindow, Window};
 
-use crate::{AttachError, Demand, DirectoryError, MediumError, Platform, Touch, backed::Backed};
+use crate::{
+    AttachError, BackingMemoryError, Demand, DirectoryError, Platform, Touch, backed::Backed,
+};
 
 pub use ports::{RegionShares, region_key};
 
@@ -38,7 +40,7 @@ impl<P: Platform> View<P> {
     /// taken.
     ///
     /// # Errors
-    /// [`AttachError::Open`] for anything but a whole space of this version, [`AttachError::Medium`].
+    /// [`AttachError::Open`] for anything but a whole space of this version, [`AttachError::BackingMemory`].
     pub fn open(platform: P) -> Result<Self, AttachError> {
         Self::open_to(platform, Touch::Use)
     }
@@ -182,7 +184,7 @@ impl<P: Platform> View<P> {
     }
 
     /// Refuses what cannot be had, before any of it is taken.
-    pub(crate) fn room_for(&self, bytes: u64, demand: Demand) -> Result<(), MediumError> {
+    pub(crate) fn room_for(&self, bytes: u64, demand: Demand) -> Result<(), BackingMemoryError> {
         match demand {
             Demand::Fitting => self.platform.room_for(bytes),
             Demand::Forced => Ok(()),

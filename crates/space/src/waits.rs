@@ -28,7 +28,7 @@ pub struct ThreadRecord {
 
 /// What a pending word points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum WaitTarget {
     /// The directory mutex.
     Directory,
     /// The writer's word of a region's own lock.
@@ -110,22 +110,24 @@ impl<P: Platform> View<P> {
 
     /// What lies at an offset that a pending word names.
     #[must_use]
-    pub fn place(&self, at: Offset) -> Place {
+    pub fn place(&self, at: Offset) -> WaitTarget {
         const ENTRY: u64 = 8 * region_word::COUNT as u64;
         if at.get() == 8 * header_word::DIRECTORY_LOCK as u64 {
-            return Place::Directory;
+            return WaitTarget::Directory;
         }
         let first = self.geometry().region(RegionId::new(0));
         let within = first.and_then(|first| at.get().checked_sub(first.get()));
         let region = within.and_then(|within| u32::try_from(within / ENTRY).ok());
         let known = region.filter(|region| self.regions_used().is_ok_and(|used| *region < used));
-        let (Some(within), Some(region)) = (within, known) else { return Place::Elsewhere(at) };
+        let (Some(within), Some(region)) = (within, known) else {
+            return WaitTarget::Elsewhere(at);
+        };
         let region = RegionId::new(region);
         match usize::try_from(within % ENTRY / 8) {
-            Ok(region_word::LOCK) => Place::Lock(region),
-            Ok(region_word::DRAINED) => Place::Drained(region),
-            Ok(region_word::UNMAPPED) => Place::Unmapped(region),
-            _ => Place::Elsewhere(at),
+            Ok(region_word::LOCK) => WaitTarget::Lock(region),
+            Ok(region_word::DRAINED) => WaitTarget::Drained(region),
+            Ok(region_word::UNMAPPED) => WaitTarget::Unmapped(region),
+            _ => WaitTarget::Elsewhere(at),
         }
     }
 }

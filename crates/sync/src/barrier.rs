@@ -14,7 +14,7 @@
 //!    all marks, and moves the phase. If it dies first, whoever waits does it at the end of its slice.
 //!
 //! # Deaths
-//! - A party, before it has arrived: whoever waits is told so ([`LockError::PartyDied`]), and so is whoever
+//! - A party, before it has arrived: whoever waits is told so ([`LockError::ParticipantDied`]), and so is whoever
 //!   comes later, until another has joined in its place (which is told so too) and arrived for it. Those who
 //!   were told can wait again: their arrival stands.
 //! - A party, after it has arrived: the phase passes as if it lived, since it has done its part. In the next
@@ -29,8 +29,8 @@ use commonhold_window::{Point, atomic::AtomicU64};
 
 use crate::{
     Event, Liveness, LockError, Park, Release, Taken, Thread,
-    crowd::{Crowd, Vigil},
-    places::{Evidence, Places},
+    owner_set::{OwnerSet, OwnerSetWatch},
+    owner_slots::{DeathCheck, OwnerSlots},
     store_then_load,
 };
 
@@ -38,15 +38,15 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Barrier<'a> {
     passed: Event<'a>,
-    places: Places<'a>,
+    places: OwnerSlots<'a>,
 }
 
 /// Which place in the barrier is a thread's: what to give to [`Barrier::arrive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub struct Party(usize);
+pub struct Participant(usize);
 
-impl Party {
+impl Participant {
     /// The number of its place, from 0.
     #[inline]
     #[must_use]
@@ -60,7 +60,7 @@ impl<'a> Barrier<'a> {
     #[inline]
     #[must_use]
     pub const fn new(event: &'a AtomicU64, at: Offset, places: &'a [AtomicU64]) -> Self {
-        Self { passed: Event::new(event, at), places: Places(places) }
+        Self { passed: Event::new(event, at), places: OwnerSlots(places) }
     }
 
     /// Where its event word lies.
@@ -82,14 +82,18 @@ impl<'a> Barrier<'a> {
     /// # Errors
     /// [`LockError::BarrierFull`] if living parties have all of them; [`LockError::Fenced`] if the caller
     /// was declared dead.
-    pub fn join(&self, me: &Thread<'_>, env: &impl Liveness) -> Result<(Taken, Party), LockError> {
+    pub fn join(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Liveness,
+    ) -> Result<(Taken, Participant), LockError> {
         if !me.is_live() {
             return Err(LockError::Fenced);
         }
-        let place = self.places.take(me, env, Evidence::Sought);
+        let place = self.places.take(me, env, DeathCheck::Probe);
         let (place, taken) = place.ok_or(LockError::BarrierFull)?;
         Point::PartyJoined.reached();
-        Ok((taken, Party(place)))
+        Ok((taken, Participant(place)))
     }
 
     /// Gives a place back. An arrival stands, and one that is still to come is a successor's. With
@@ -97,7 +101,12 @@ impl<'a> Barrier<'a> {
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not have the place.
-    pub fn leave(&self, me: &Thread<'_>, party: Party, how: Release) -> Result<(), LockError> {
+    pub fn leave(
+        &self,
+        me: &Thread<'_>,
+        party: Participant,
+        how: Release,
+    ) -> Result<(), LockError> {
         self.places.give_back(me, party.0, |seen| {
             let left = how.left_place(me.owner());
             left.with_flags(left.flags().with(seen.flags()))
@@ -111,7 +120,12 @@ impl<'a> Barrier<'a> {
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not have the place, or was declared dead.
-    pub fn arrive(&self, me: &Thread<'_>, env: &impl Park, party: Party) -> Result<u64, LockError> {
+    pub fn arrive(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        party: Participant,
+    ) -> Result<u64, LockError> {
         loop {
             if !me.is_live() {
                 return Err(LockError::Fenced);
@@ -137,7 +151,7 @@ impl<'a> Barrier<'a> {
     /// joining, since a predecessor may have arrived. [`wait`](Self::wait) for it, and do nothing of it. If
     /// there is none, the present phase stays until the party has arrived in it.
     #[must_use]
-    pub fn arrived_in(&self, party: Party) -> Option<u64> {
+    pub fn arrived_in(&self, party: Participant) -> Option<u64> {
         let phase = self.phase();
         // The mark is the thread's own: it is no older than the phase, whatever has happened meanwhile.
         self.places.look(party.0).has_arrived(phase).then_some(phase)
@@ -147,7 +161,7 @@ impl<'a> Barrier<'a> {
     /// wait.
     ///
     /// # Errors
-    /// [`LockError::PartyDied`] if one that has not arrived is dead, or gave up; [`LockError::TimedOut`].
+    /// [`LockError::ParticipantDied`] if one that has not arrived is dead, or gave up; [`LockError::TimedOut`].
     /// The arrival stands in both cases, and the thread can wait again. [`LockError::Fenced`] if the caller
     /// was declared dead.
     pub fn wait(
@@ -160,11 +174,11 @@ impl<'a> Barrier<'a> {
         if self.phase() != phase {
             return Ok(());
         }
-        let mut vigil = Vigil::default();
+        let mut vigil = OwnerSetWatch::default();
         let result = loop {
             let now = env.now();
             let late = deadline.is_some_and(|deadline| now >= deadline);
-            let absent = Crowd::of(me.owner(), self.absent(phase).filter_map(LockWord::owner));
+            let absent = OwnerSet::new(me.owner(), self.absent(phase).filter_map(LockWord::owner));
             let (evidence, slice) = vigil.plan(&absent, env, now, late);
             let lost = self.has_lost_a_party(env, phase, evidence);
             // Last, so that whatever was seen was seen in this phase.
@@ -172,14 +186,14 @@ impl<'a> Barrier<'a> {
                 break Ok(());
             }
             if lost {
-                break Err(LockError::PartyDied);
+                break Err(LockError::ParticipantDied);
             }
             if late {
                 break Err(LockError::TimedOut);
             }
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
             if slice == 0 {
-                env.give_way();
+                env.yield_now();
                 continue;
             }
             match self.passed.pause(me, env, phase, Some(until), absent.owners()) {
@@ -200,7 +214,7 @@ impl<'a> Barrier<'a> {
     }
 
     /// Whether a party that has not arrived never will.
-    fn has_lost_a_party(&self, env: &impl Liveness, phase: u64, evidence: Evidence) -> bool {
+    fn has_lost_a_party(&self, env: &impl Liveness, phase: u64, evidence: DeathCheck) -> bool {
         self.absent(phase).any(|seen| match seen.owner() {
             Some(owner) => evidence.proves_dead(env, owner),
             None => seen.flags().contains(LockFlags::INCONSISTENT),
@@ -210,7 +224,7 @@ impl<'a> Barrier<'a> {
     /// A party that has not arrived in `phase` and never will, if it is known by name.
     #[must_use]
     pub fn lost_party(&self, env: &impl Liveness, phase: u64) -> Option<Owner> {
-        let dead = |owner: &Owner| Evidence::Known.proves_dead(env, *owner);
+        let dead = |owner: &Owner| DeathCheck::Cached.proves_dead(env, *owner);
         self.absent(phase).find_map(|seen| seen.owner().filter(dead).or(seen.left_by()))
     }
 

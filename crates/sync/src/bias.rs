@@ -30,7 +30,7 @@
 //! - Of whoever revokes: as of nobody. The bias ends all the same.
 
 use commonhold_layout::{
-    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, Owner, PendingKind, bias_entry,
+    Bias, BiasState, BiasTarget, LockFlags, LockWord, Offset, Owner, PendingKind, bias_entry,
     thread_word,
 };
 use commonhold_window::{
@@ -46,7 +46,7 @@ use crate::{
 /// How a thread holds a mutex that may be biased: what to give to [`Mutex::unlock_biased`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
-pub struct Grip<'a> {
+pub struct MutexHold<'a> {
     entry: &'a [AtomicU64; 2],
     /// The life word of the thread's slot, and what it says while the slot is the thread's.
     life: &'a AtomicU64,
@@ -55,7 +55,7 @@ pub struct Grip<'a> {
     word: LockWord,
 }
 
-impl Grip<'_> {
+impl MutexHold<'_> {
     /// Whether it is held by a bias.
     #[inline]
     #[must_use]
@@ -76,7 +76,7 @@ impl Mutex<'_> {
     /// [`unlock_biased`](Self::unlock_biased): if it is biased to the thread, that is quicker still. `None`
     /// says that [`lock_biased_slowly`](Self::lock_biased_slowly) must follow.
     #[inline]
-    pub fn lock_biased<'t>(&self, me: &Thread<'t>) -> Option<Grip<'t>> {
+    pub fn lock_biased<'t>(&self, me: &Thread<'t>) -> Option<MutexHold<'t>> {
         self.lock_by_entry(me, self.entry())
     }
 
@@ -90,15 +90,15 @@ impl Mutex<'_> {
 
     /// As [`lock_biased`](Self::lock_biased), where the [entry](Self::entry) is known.
     #[inline]
-    pub fn lock_by_entry<'t>(&self, me: &Thread<'t>, entry: usize) -> Option<Grip<'t>> {
+    pub fn lock_by_entry<'t>(&self, me: &Thread<'t>, entry: usize) -> Option<MutexHold<'t>> {
         let entry @ [place, turn] = me.entry(entry);
         // Relaxed: nobody else writes the entry. Its stores are all Release: whoever sees by any of them that we
         // are outside sees what we did inside.
-        if place.load(Ordering::Relaxed) != BiasPlace::of(self.at()).word() {
+        if place.load(Ordering::Relaxed) != BiasTarget::new(self.at()).word() {
             let word = me.owner().word();
-            return self.lock_quickly(me).then(|| grip(me, entry, word));
+            return self.lock_quickly(me).then(|| hold(me, entry, word));
         }
-        let before = BiasTurn::from_word(turn.load(Ordering::Relaxed));
+        let before = BiasState::from_word(turn.load(Ordering::Relaxed));
         if before.is_inside() {
             return None;
         }
@@ -108,7 +108,7 @@ impl Mutex<'_> {
         store_then_load();
         let word = LockWord::biased(bias_of(me, before));
         if self.look() == word && me.is_live() {
-            return Some(grip(me, entry, word));
+            return Some(hold(me, entry, word));
         }
         turn.store(before.outside().word(), Ordering::Release);
         None
@@ -130,32 +130,32 @@ impl Mutex<'_> {
         self.lock_slow(me, env, deadline, LockFlags::NONE)
     }
 
-    /// The grip of a thread on the mutex, of which it is known [by what](Grip::word) it holds it.
+    /// The hold of a thread on the mutex, of which it is known [by what](MutexHold::word) it holds it.
     #[inline]
-    pub const fn grip<'t>(&self, me: &Thread<'t>, word: LockWord) -> Grip<'t> {
-        grip(me, me.entry(self.entry()), word)
+    pub const fn hold<'t>(&self, me: &Thread<'t>, word: LockWord) -> MutexHold<'t> {
+        hold(me, me.entry(self.entry()), word)
     }
 
     /// Frees the mutex if nobody waits for it. `false` says that
     /// [`unlock_biased_slowly`](Self::unlock_biased_slowly) must follow, before the thread takes any lock.
     #[inline]
-    pub fn unlock_biased(&self, grip: Grip<'_>) -> bool {
-        if !grip.is_biased() {
-            return unlock_counted(self.word(), self.at(), grip.entry, grip.word);
+    pub fn unlock_biased(&self, hold: MutexHold<'_>) -> bool {
+        if !hold.is_biased() {
+            return unlock_counted(self.word(), self.at(), hold.entry, hold.word);
         }
         // Whoever has the slot of a thread that was declared dead uses the entry for itself. The slot of a fenced
         // peer is marked before anybody else has it.
         // Relaxed: see `Thread::is_live`.
-        if grip.life.load(Ordering::Relaxed) != grip.alive {
+        if hold.life.load(Ordering::Relaxed) != hold.alive {
             return false;
         }
-        let [_, turn] = grip.entry;
+        let [_, turn] = hold.entry;
         // Release: what we did stays before what the next owner does.
-        turn.store(left(grip).word(), Ordering::Release);
+        turn.store(left(hold).word(), Ordering::Release);
         Point::BiasLeft.reached();
         // For loom only, whose sleeps end by a wake-up and never by a slice: see invariant 5.
         store_then_load();
-        self.look() == grip.word
+        self.look() == hold.word
     }
 
     /// Frees the mutex after [`unlock_biased`](Self::unlock_biased) could not, or where it was not asked to.
@@ -167,23 +167,23 @@ impl Mutex<'_> {
         &self,
         me: &Thread<'_>,
         env: &(impl Park + Liveness),
-        grip: Grip<'_>,
+        hold: MutexHold<'_>,
         how: Release,
     ) -> Result<(), LockError> {
-        let [place, turn] = grip.entry;
-        match grip.word.bias() {
+        let [place, turn] = hold.entry;
+        match hold.word.bias() {
             Some(_) if !me.is_live() => return Err(LockError::Fenced),
             // Left already, and then found that somebody had revoked the bias.
-            Some(bias) if turn.load(Ordering::Relaxed) == left(grip).word() => {
+            Some(bias) if turn.load(Ordering::Relaxed) == left(hold).word() => {
                 self.forget_bias(me);
                 self.end_bias(me, env, bias);
                 return Ok(());
             }
             Some(_) => {
-                let _ = self.own(me, grip)?;
+                let _ = self.own(me, hold)?;
             }
             None => {
-                let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
+                let found = BiasTarget::from_word(place.load(Ordering::Relaxed));
                 let due = found.is_candidate(self.at()) && found.freed().is_none();
                 if due && how == Release::Done && env.may_bias() && self.bias_to(me) {
                     return Ok(());
@@ -201,8 +201,12 @@ impl Mutex<'_> {
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not hold it.
     #[cold]
-    pub fn own<'t>(&self, me: &Thread<'_>, grip: Grip<'t>) -> Result<Grip<'t>, LockError> {
-        let Some(bias) = grip.word.bias() else { return Ok(grip) };
+    pub fn own<'t>(
+        &self,
+        me: &Thread<'_>,
+        hold: MutexHold<'t>,
+    ) -> Result<MutexHold<'t>, LockError> {
+        let Some(bias) = hold.word.bias() else { return Ok(hold) };
         loop {
             let seen = self.look();
             if !me.is_live() || !seen.is_biased_by(bias) {
@@ -214,18 +218,22 @@ impl Mutex<'_> {
             }
         }
         Point::BiasOwned.reached();
-        let [_, turn] = grip.entry;
-        turn.store(left(grip).word(), Ordering::Release);
+        let [_, turn] = hold.entry;
+        turn.store(left(hold).word(), Ordering::Release);
         self.forget_bias(me);
-        Ok(Grip { word: me.owner().word(), ..grip })
+        Ok(MutexHold { word: me.owner().word(), ..hold })
     }
 
     /// As [`mark_consistent`](Self::mark_consistent); what is held by a bias is consistent.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not hold it.
-    pub fn mark_consistent_biased(&self, me: &Thread<'_>, grip: Grip<'_>) -> Result<(), LockError> {
-        match grip.word.bias() {
+    pub fn mark_consistent_biased(
+        &self,
+        me: &Thread<'_>,
+        hold: MutexHold<'_>,
+    ) -> Result<(), LockError> {
+        match hold.word.bias() {
             None => self.mark_consistent(me),
             Some(bias) if me.is_live() && self.look().is_biased_by(bias) => Ok(()),
             Some(_) => Err(LockError::Fenced),
@@ -235,9 +243,9 @@ impl Mutex<'_> {
     /// Frees the mutex, which the thread owns and nobody waits for, and biases it to the thread.
     fn bias_to(&self, me: &Thread<'_>) -> bool {
         let [place, turn] = me.entry(self.entry());
-        let fresh = BiasTurn::of(me.next_bias());
+        let fresh = BiasState::new(me.next_bias());
         turn.store(fresh.word(), Ordering::Release);
-        place.store(BiasPlace::of(self.at()).word(), Ordering::Release);
+        place.store(BiasTarget::new(self.at()).word(), Ordering::Release);
         Point::BiasPlaced.reached();
         // The swap releases: whoever sees the bias sees the entry.
         let made = self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh)));
@@ -250,10 +258,10 @@ impl Mutex<'_> {
     /// Makes the entry of this mutex one of a candidate anew: somebody else wanted the mutex.
     fn forget_bias(&self, me: &Thread<'_>) {
         let [place, turn] = me.entry(self.entry());
-        let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
-        let mine = found == BiasPlace::of(self.at()) || found.is_candidate(self.at());
-        if mine && !BiasTurn::from_word(turn.load(Ordering::Relaxed)).is_inside() {
-            place.store(BiasPlace::candidate(self.at()).word(), Ordering::Release);
+        let found = BiasTarget::from_word(place.load(Ordering::Relaxed));
+        let mine = found == BiasTarget::new(self.at()) || found.is_candidate(self.at());
+        if mine && !BiasState::from_word(turn.load(Ordering::Relaxed)).is_inside() {
+            place.store(BiasTarget::candidate(self.at()).word(), Ordering::Release);
         }
     }
 
@@ -295,13 +303,13 @@ fn unlock_counted(
     [place, turn]: &[AtomicU64; 2],
     owned: LockWord,
 ) -> bool {
-    let found = BiasPlace::from_word(place.load(Ordering::Relaxed));
+    let found = BiasTarget::from_word(place.load(Ordering::Relaxed));
     if found.is_candidate(at) {
         let Some(freed) = found.freed() else { return false };
         // Before the unlock as good as after it: should that fail, the entry is made anew.
         place.store(freed.word(), Ordering::Release);
     } else if found.biased().is_none() {
-        place.store(BiasPlace::candidate(at).word(), Ordering::Release);
+        place.store(BiasTarget::candidate(at).word(), Ordering::Release);
     } else {
         miss(at, place, turn);
     }
@@ -311,33 +319,33 @@ fn unlock_counted(
 /// The thread frees the mutex at `at`, and the entry is that of another.
 #[cold]
 fn miss(at: Offset, place: &AtomicU64, turn: &AtomicU64) {
-    let now = BiasTurn::from_word(turn.load(Ordering::Relaxed));
+    let now = BiasState::from_word(turn.load(Ordering::Relaxed));
     if now.is_inside() {
         return;
     }
     match now.missed() {
         Some(missed) => turn.store(missed.word(), Ordering::Release),
-        None => place.store(BiasPlace::candidate(at).word(), Ordering::Release),
+        None => place.store(BiasTarget::candidate(at).word(), Ordering::Release),
     }
 }
 
 #[inline]
-const fn grip<'t>(me: &Thread<'t>, entry: &'t [AtomicU64; 2], word: LockWord) -> Grip<'t> {
+const fn hold<'t>(me: &Thread<'t>, entry: &'t [AtomicU64; 2], word: LockWord) -> MutexHold<'t> {
     let (life, alive) = me.life();
-    Grip { entry, life, alive, word }
+    MutexHold { entry, life, alive, word }
 }
 
 #[inline]
-const fn bias_of(me: &Thread<'_>, turn: BiasTurn) -> Bias {
+const fn bias_of(me: &Thread<'_>, turn: BiasState) -> Bias {
     Bias { peer: me.owner().peer(), thread: me.owner().thread(), number: turn.number() }
 }
 
 /// What the entry says when who held a mutex by this bias has left it.
 #[inline]
-const fn left(grip: Grip<'_>) -> BiasTurn {
-    match grip.word.bias() {
-        Some(bias) => BiasTurn::of(bias.number),
-        None => BiasTurn::of(0),
+const fn left(hold: MutexHold<'_>) -> BiasState {
+    match hold.word.bias() {
+        Some(bias) => BiasState::new(bias.number),
+        None => BiasState::new(0),
     }
 }
 
@@ -347,11 +355,11 @@ pub fn is_inside(slot: &[AtomicU64; thread_word::COUNT], bias: Bias, at: Offset)
     let [place, turn] = entry_of(slot, bias_entry(at));
     // SeqCst: pairs with the thread's swap; in this order, since the place is that of the turn as long as the
     // thread is inside. Acquire: pairs with its Release stores.
-    let turn = BiasTurn::from_word(turn.load(Ordering::SeqCst));
+    let turn = BiasState::from_word(turn.load(Ordering::SeqCst));
     // Acquire: the thread may have left, and used the entry for something else, since we saw its turn.
     turn.is_inside()
         && turn.number() == bias.number
-        && place.load(Ordering::Acquire) == BiasPlace::of(at).word()
+        && place.load(Ordering::Acquire) == BiasTarget::new(at).word()
 }
 
 /// The biases by which the thread of this slot is inside of mutexes, or was when it died, and where those are.
@@ -361,8 +369,8 @@ pub fn inside_of<'a>(
 ) -> impl Iterator<Item = (Offset, Bias)> + 'a {
     entries(slot).iter().filter_map(move |[place, turn]| {
         // SeqCst: in one order with the fence of the thread's peer. Acquire: pairs with its own stores.
-        let turn = BiasTurn::from_word(turn.load(Ordering::SeqCst));
-        let at = BiasPlace::from_word(place.load(Ordering::Acquire)).biased()?;
+        let turn = BiasState::from_word(turn.load(Ordering::SeqCst));
+        let at = BiasTarget::from_word(place.load(Ordering::Acquire)).biased()?;
         turn.is_inside().then(|| (at, named(turn.number())))
     })
 }

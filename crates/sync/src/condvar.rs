@@ -5,7 +5,7 @@
 //!    under the mutex and then notifies moves the number, and the waiter sees it moved.
 //! 2. A waiter returns with the mutex held, and with how it was taken. If it waited with a mutex that was
 //!    inconsistent, it frees it so, and whoever takes it next is told.
-//! 3. A wait may end for no reason, and does so once in [`DOUBT_NS`]: the condition has to be looked at
+//! 3. A wait may end for no reason, and does so once in [`RECHECK_NS`]: the condition has to be looked at
 //!    again. So no wait depends on a notification, which whoever should make it may not live to make.
 //!
 //! # Deaths
@@ -22,11 +22,12 @@ use commonhold_layout::{LockFlags, Offset, Owner};
 use commonhold_window::{Point, atomic::AtomicU64};
 
 use crate::{
-    Event, Liveness, LockError, Mutex, Park, Release, SLICE_NS, Taken, Thread, places::Evidence,
+    Event, Liveness, LockError, Mutex, Park, Release, SLICE_NS, Taken, Thread,
+    owner_slots::DeathCheck,
 };
 
 /// Longest wait that ends for no reason.
-const DOUBT_NS: u64 = 1_000_000_000;
+const RECHECK_NS: u64 = 1_000_000_000;
 
 /// A condition variable on a word.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +105,7 @@ impl<'a> Condvar<'a> {
         deadline: Option<u64>,
     ) -> Result<Waited, LockError> {
         let mut now = env.now();
-        let doubt = now.saturating_add(DOUBT_NS);
+        let doubt = now.saturating_add(RECHECK_NS);
         let mut holder = None;
         loop {
             let slice = now.saturating_add(SLICE_NS).min(deadline.unwrap_or(u64::MAX));
@@ -124,12 +125,12 @@ impl<'a> Condvar<'a> {
 }
 
 /// Whether something has become of the mutex that whoever waits must know of: its owner is dead, or has
-/// left it inconsistent. Evidence is looked for only of an owner that had it at the last look, `before`.
+/// left it inconsistent. DeathCheck is looked for only of an owner that had it at the last look, `before`.
 fn is_hurt(mutex: &Mutex<'_>, env: &impl Liveness, before: &mut Option<Owner>) -> bool {
     let seen = mutex.look();
     let Some(owner) = mutex.owner(seen, env) else {
         return !seen.is_biased() && seen.flags() != LockFlags::NONE;
     };
     let known = before.replace(owner) == Some(owner);
-    (if known { Evidence::Sought } else { Evidence::Known }).proves_dead(env, owner)
+    (if known { DeathCheck::Probe } else { DeathCheck::Cached }).proves_dead(env, owner)
 }

@@ -48,7 +48,7 @@ pub enum LockError {
     /// Every place in the barrier is a living party's.
     BarrierFull,
     /// A party of the barrier died, or gave up, before it had arrived.
-    PartyDied,
+    ParticipantDied,
 }
 
 impl fmt::Display for LockError {
@@ -64,7 +64,9 @@ impl fmt::Display for LockError {
             Self::TooManyReaders => "this peer holds 65535 read locks of it already",
             Self::NothingSpent => "no permit has been spent, so none can be given",
             Self::BarrierFull => "as many parties as the barrier has have joined it",
-            Self::PartyDied => "a party died before it had arrived: have another join in its place",
+            Self::ParticipantDied => {
+                "a party died before it had arrived: have another join in its place"
+            }
         })
     }
 }

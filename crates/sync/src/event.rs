@@ -174,7 +174,7 @@ impl<'a> Event<'a> {
         self.sleep(me, env, seen, deadline, &[])
     }
 
-    /// As [`wait`](Self::wait), and returns `seen` if the bell of `owner`, for whom it is waited, rings.
+    /// As [`wait`](Self::wait), and returns `seen` if the death futex of `owner`, for whom it is waited, rings.
     pub(crate) fn wait_for(
         &self,
         owner: Owner,

@@ -15,7 +15,7 @@
 //!    dies, whoever reaps it wakes the sleepers of that lock. A thread that does neither needs none,
 //!    so an uncontended mutex costs two compare-and-swaps, and a read lock, or a mutex that is biased to the
 //!    thread, one swap and a store.
-//! 5. A waiter learns of its owner's death by the owner's [`Bell`], which the kernel rings, or, where there
+//! 5. A waiter learns of its owner's death by the owner's [`DeathNotice`], which the kernel rings, or, where there
 //!    is none, at the end of a slice ([`SLICE_NS`]), when it looks for evidence (`wait.rs`).
 //!
 //! # What it does not do
@@ -30,12 +30,12 @@ extern crate std;
 mod barrier;
 mod bias;
 mod condvar;
-mod crowd;
 mod error;
 mod event;
 mod mutex;
 mod once;
-mod places;
+mod owner_set;
+mod owner_slots;
 mod port;
 mod release;
 mod rwlock;
@@ -47,16 +47,16 @@ mod upgradable;
 mod used;
 mod wait;
 
-pub use barrier::{Barrier, Party};
-pub use bias::{Grip, inside_of, is_inside, settle_bias};
+pub use barrier::{Barrier, Participant};
+pub use bias::{MutexHold, inside_of, is_inside, settle_bias};
 pub use condvar::{Condvar, Waited};
 pub use error::{LockError, Taken};
 pub use event::Event;
 pub use mutex::Mutex;
 pub use once::{Once, Start};
-pub use port::{Bell, Liveness, Park, Verdict, Wake};
+pub use port::{DeathNotice, Liveness, Park, Verdict, Wake};
 pub use release::Release;
-pub use rwlock::{Hold, QuickWrite, RwLock, Shares};
+pub use rwlock::{QuickWrite, ReadHold, RwLock, Shares};
 pub use semaphore::{Permit, Semaphore};
 pub use seqlock::{SeqLock, Writing};
 pub use slot::ThreadSlot;
@@ -64,11 +64,11 @@ pub use thread::{Thread, reading};
 pub use used::{raise_used, used};
 
 /// Longest sleep before a waiter looks into the life of whom it waits for, in nanoseconds, where no
-/// [`Bell`] will tell it; and of whoever waits for an event, or for readers to leave.
+/// [`DeathNotice`] will tell it; and of whoever waits for an event, or for readers to leave.
 pub const SLICE_NS: u64 = 20_000_000;
 
 /// The first sleep of such a waiter. Most waits end within it, so only those that do not pay for a search
-/// for evidence; and who arrives at a dead owner's lock that has no bell learns of it after this time.
+/// for evidence; and who arrives at a dead owner's lock that has no death futex learns of it after this time.
 pub const FIRST_SLICE_NS: u64 = 1_000_000;
 
 /// Wake-ups that a waiter may lose to others before newcomers have to stand back for it.

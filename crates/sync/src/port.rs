@@ -26,16 +26,16 @@ pub enum Wake {
 
 /// Whether the kernel will tell of an owner's death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bell {
+pub enum DeathNotice {
     /// It will not: who waits for the owner has to look for evidence from time to time.
-    None,
+    Unavailable,
     /// It will, and [`Park::wait_for`] ends then.
-    Silent,
+    Pending,
     /// It has told that the owner's process is about to end, and will tell of the owner itself in a moment, which ends
     /// [`Park::wait_for`].
-    Due,
+    Imminent,
     /// It has. A hint, and no proof: the owner may still be about to end.
-    Rung,
+    Fired,
 }
 
 /// How to wait for a word to change.
@@ -47,8 +47,8 @@ pub trait Park {
     /// or [`now`](Self::now) reaches `until`. It may return early, for no reason: callers look again.
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64);
 
-    /// As [`wait`](Self::wait), and ends also when a bell of one of `owners` rings. The same by default: for
-    /// those who have no bells.
+    /// As [`wait`](Self::wait), and ends also when a death futex of one of `owners` rings. The same by default: for
+    /// those who have no death futexes.
     fn wait_for(&self, owners: &[Owner], word: &AtomicU64, expected: u64, until: u64) {
         let _ = owners;
         self.wait(word, expected, until);
@@ -64,7 +64,7 @@ pub trait Park {
     }
 
     /// Lets others have the processor, for as long as they need it at once and no longer.
-    fn give_way(&self) {}
+    fn yield_now(&self) {}
 
     /// One short pause of the kind that suits a lock that is about to come free, the `turn`-th in a
     /// row from 0, before another look at `word`; `false` when it is time to sleep instead.
@@ -104,8 +104,8 @@ pub trait Liveness {
     fn verdict(&self, owner: Owner) -> Verdict;
 
     /// Whether the kernel will tell of the owner's death, or has: one load, no search for evidence.
-    fn bell(&self, owner: Owner) -> Bell {
+    fn death_notice(&self, owner: Owner) -> DeathNotice {
         let _ = owner;
-        Bell::None
+        DeathNotice::Unavailable
     }
 }

@@ -21,7 +21,7 @@
 mod readers;
 mod writers;
 
-pub use readers::Hold;
+pub use readers::ReadHold;
 pub use writers::QuickWrite;
 
 use commonhold_layout::{Offset, Owner, PeerId, ThreadId, thread_word};

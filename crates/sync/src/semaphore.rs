@@ -32,8 +32,8 @@ use commonhold_window::{Point, atomic::AtomicU64};
 
 use crate::{
     Event, Liveness, LockError, Park, Release, Taken, Thread,
-    crowd::{Crowd, Vigil},
-    places::Places,
+    owner_set::{OwnerSet, OwnerSetWatch},
+    owner_slots::OwnerSlots,
     store_then_load,
 };
 
@@ -41,7 +41,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Semaphore<'a> {
     freed: Event<'a>,
-    permits: Places<'a>,
+    permits: OwnerSlots<'a>,
 }
 
 /// Which permit a thread holds: what to give to [`Semaphore::release`] or [`Semaphore::spend`].
@@ -63,7 +63,7 @@ impl<'a> Semaphore<'a> {
     #[inline]
     #[must_use]
     pub const fn new(event: &'a AtomicU64, at: Offset, permits: &'a [AtomicU64]) -> Self {
-        Self { freed: Event::new(event, at), permits: Places(permits) }
+        Self { freed: Event::new(event, at), permits: OwnerSlots(permits) }
     }
 
     /// Where its event word lies.
@@ -165,7 +165,7 @@ impl<'a> Semaphore<'a> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<(Taken, Permit), LockError> {
-        let mut vigil = Vigil::default();
+        let mut vigil = OwnerSetWatch::default();
         let mut slept = false;
         let result = loop {
             if !me.is_live() {
@@ -174,7 +174,8 @@ impl<'a> Semaphore<'a> {
             let number = self.freed.sequence();
             let now = env.now();
             let late = deadline.is_some_and(|deadline| now >= deadline);
-            let holders = Crowd::of(me.owner(), self.permits.iter().filter_map(LockWord::owner));
+            let holders =
+                OwnerSet::new(me.owner(), self.permits.iter().filter_map(LockWord::owner));
             let (evidence, slice) = vigil.plan(&holders, env, now, late);
             if let Some((permit, taken)) = self.permits.take(me, env, evidence) {
                 break Ok((taken, Permit(permit)));
@@ -191,7 +192,7 @@ impl<'a> Semaphore<'a> {
             }
             let until = deadline.unwrap_or(u64::MAX).min(now.saturating_add(slice));
             if slice == 0 {
-                env.give_way();
+                env.yield_now();
                 continue;
             }
             slept = true;

@@ -175,7 +175,7 @@ impl<'a> SeqLock<'a> {
                 return Err(LockError::Deadlock);
             }
             Some(owner) => {
-                let plan = watch.plan(owner, env.bell(owner), now, late);
+                let plan = watch.plan(owner, env.death_notice(owner), now, late);
                 !env.is_current(owner) || (plan.look && env.verdict(owner) == Verdict::Dead)
             }
         };
@@ -290,7 +290,7 @@ impl<'a> SeqLock<'a> {
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not own it.
     #[inline]
-    pub fn unwrite(
+    pub fn unlock_write(
         &self,
         me: &Thread<'_>,
         env: &impl Park,

@@ -57,7 +57,7 @@ impl<S: Shares> RwLock<'_, S> {
                 return Ok(Taken::Clean);
             }
             // As in `lock_slow`: others would take it from us at once.
-            let _ = self.unread_upgradable(me, env, Taken::Clean);
+            let _ = self.unlock_upgradable(me, env, Taken::Clean);
             return Err(LockError::Fenced);
         }
         self.writer().lock_slow(me, env, deadline, LockFlags::UPGRADABLE)
@@ -69,7 +69,7 @@ impl<S: Shares> RwLock<'_, S> {
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not own it.
     #[inline]
-    pub fn unread_upgradable(
+    pub fn unlock_upgradable(
         &self,
         me: &Thread<'_>,
         env: &impl Park,

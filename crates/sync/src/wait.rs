@@ -2,12 +2,12 @@
 //! owner's death, and how long to sleep.
 //!
 //! # Invariants
-//! 1. Evidence is looked for when a bell has rung, when time is up, and otherwise only of an owner that
+//! 1. DeathCheck is looked for when a death futex has rung, when time is up, and otherwise only of an owner that
 //!    had the lock before the last sleep: most waits end before that, and cost no search.
-//! 2. A bell is a hint. A process that is being killed rings before the last of its threads has ended,
+//! 2. A death futex is a hint. A process that is being killed rings before the last of its threads has ended,
 //!    so evidence is looked for again and again then, at growing intervals; and one that rings for nothing
 //!    is believed for [`RINGS`] looks only.
-//! 3. That no mark and no bell has come proves nothing: an owner can end without either. So a waiter looks for other
+//! 3. That no mark and no death futex has come proves nothing: an owner can end without either. So a waiter looks for other
 //!    evidence after [`FIRST_RECHECK_NS`], and then every [`RECHECK_NS`]. The same bounds what it costs
 //!    if a waiter that is stopped, or dies, has taken the wake-up that was meant for all.
 
@@ -16,24 +16,24 @@ use core::mem;
 use commonhold_layout::{Bias, LockFlags, LockWord, Owner, PendingKind};
 use commonhold_window::atomic::AtomicU64;
 
-use crate::{Bell, FIRST_SLICE_NS, Park, SLICE_NS, Thread};
+use crate::{DeathNotice, FIRST_SLICE_NS, Park, SLICE_NS, Thread};
 
 /// The first sleep of a waiter whom the owner's death should wake.
 const FIRST_RECHECK_NS: u64 = 10_000_000;
 /// And its longest.
 const RECHECK_NS: u64 = 100_000_000;
 /// The first sleep of a waiter whom a death that is due will wake, if it has not come while the waiter gave way to others
-/// for [`HURRY_NS`]. To look for evidence meanwhile would keep the dying from a processor.
+/// for [`EAGER_PROBE_NS`]. To look for evidence meanwhile would keep the dying from a processor.
 const DUE_NS: u64 = 1_000_000;
-/// For so long after a bell has rung, evidence is looked for again and again without a pause, since the
+/// For so long after a death futex has rung, evidence is looked for again and again without a pause, since the
 /// process that rang is about to end: a sleep could not be as short as what is left to wait.
-const HURRY_NS: u64 = 500_000;
+const EAGER_PROBE_NS: u64 = 500_000;
 /// And so often, should the clock stand still.
 const LOOKS_AT_ONCE: u32 = 10_000;
 /// Then the first pause between looks, and the longest.
 const RUNG_LEAST_NS: u64 = 20_000;
 const RUNG_MOST_NS: u64 = 2_000_000;
-/// Looks for evidence with a pause because of a bell: about a second of them.
+/// Looks for evidence with a pause because of a death futex: about a second of them.
 const RINGS: u32 = 500;
 
 /// A thread that waits for the owner of a lock word: who it is, until when it waits, and what it has been through. That
@@ -133,7 +133,7 @@ impl<'a, E: Park> Waiter<'a, E> {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     owner: Option<Owner>,
-    /// When its bell was first found rung.
+    /// When its death futex was first found rung.
     rung_at: Option<u64>,
     /// Looks for evidence since then, without a pause and with one.
     looks: u32,
@@ -150,44 +150,50 @@ pub(crate) struct Plan {
 }
 
 impl Watch {
-    pub(crate) fn plan(&mut self, owner: Owner, bell: Bell, now: u64, late: bool) -> Plan {
+    pub(crate) fn plan(
+        &mut self,
+        owner: Owner,
+        death_futex: DeathNotice,
+        now: u64,
+        late: bool,
+    ) -> Plan {
         let known = self.owner == Some(owner);
         if !known {
             *self = Self { owner: Some(owner), ..Self::default() };
         }
-        match bell {
-            Bell::Due if !late && self.hurries(now) => {
+        match death_futex {
+            DeathNotice::Imminent if !late && self.hurries(now) => {
                 self.looks += 1;
                 Plan { look: false, slice_ns: 0 }
             }
-            Bell::Due if self.rings == 0 => {
+            DeathNotice::Imminent if self.rings == 0 => {
                 self.rings = 1;
                 Plan { look: late, slice_ns: DUE_NS }
             }
-            Bell::Rung if self.hurries(now) => {
+            DeathNotice::Fired if self.hurries(now) => {
                 self.looks += 1;
                 Plan { look: true, slice_ns: 0 }
             }
-            Bell::Due | Bell::Rung if self.rings < RINGS => {
+            DeathNotice::Imminent | DeathNotice::Fired if self.rings < RINGS => {
                 let pause = RUNG_LEAST_NS << self.rings.min(16);
                 self.rings += 1;
                 Plan { look: true, slice_ns: pause.min(RUNG_MOST_NS) }
             }
-            Bell::Silent => Plan {
+            DeathNotice::Pending => Plan {
                 look: late || known,
                 slice_ns: if known { RECHECK_NS } else { FIRST_RECHECK_NS },
             },
-            Bell::None | Bell::Due | Bell::Rung => Plan {
+            DeathNotice::Unavailable | DeathNotice::Imminent | DeathNotice::Fired => Plan {
                 look: late || known,
                 slice_ns: if known { SLICE_NS } else { FIRST_SLICE_NS },
             },
         }
     }
 
-    /// Whether the bell of the owner has rung so lately that it is worth not to sleep.
+    /// Whether the death futex of the owner has rung so lately that it is worth not to sleep.
     fn hurries(&mut self, now: u64) -> bool {
         let since = now.saturating_sub(*self.rung_at.get_or_insert(now));
-        since < HURRY_NS && self.looks < LOOKS_AT_ONCE
+        since < EAGER_PROBE_NS && self.looks < LOOKS_AT_ONCE
     }
 }
 
@@ -212,9 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_bell_evidence_is_looked_for_from_the_second_look_on() {
+    fn without_a_death_futex_evidence_is_looked_for_from_the_second_look_on() {
         let mut watch = Watch::default();
-        let mut plan = |peer, late| watch.plan(owner(peer), Bell::None, 7, late);
+        let mut plan = |peer, late| watch.plan(owner(peer), DeathNotice::Unavailable, 7, late);
         assert_eq!(plan(1, false), Plan { look: false, slice_ns: FIRST_SLICE_NS });
         assert_eq!(plan(1, false), Plan { look: true, slice_ns: SLICE_NS });
         // Another owner begins anew, unless there is no time left.
@@ -225,49 +231,49 @@ mod tests {
     #[test]
     fn a_waiter_that_should_be_told_of_a_death_looks_for_evidence_all_the_same() {
         let mut watch = Watch::default();
-        let mut plan = |late| watch.plan(owner(1), Bell::Silent, 7, late);
+        let mut plan = |late| watch.plan(owner(1), DeathNotice::Pending, 7, late);
         assert_eq!(plan(false), Plan { look: false, slice_ns: FIRST_RECHECK_NS });
         for _ in 0..3 {
             assert_eq!(plan(false), Plan { look: true, slice_ns: RECHECK_NS });
         }
-        assert!(Watch::default().plan(owner(1), Bell::Silent, 0, true).look);
+        assert!(Watch::default().plan(owner(1), DeathNotice::Pending, 0, true).look);
     }
 
     #[test]
     fn a_death_that_is_due_is_waited_for_before_evidence_is_looked_for() {
         let mut watch = Watch::default();
-        let mut plan = |now| watch.plan(owner(1), Bell::Due, now, false);
+        let mut plan = |now| watch.plan(owner(1), DeathNotice::Imminent, now, false);
         assert_eq!(plan(7), Plan { look: false, slice_ns: 0 });
-        assert_eq!(plan(HURRY_NS + 7), Plan { look: false, slice_ns: DUE_NS });
-        let next = plan(HURRY_NS + 8);
+        assert_eq!(plan(EAGER_PROBE_NS + 7), Plan { look: false, slice_ns: DUE_NS });
+        let next = plan(EAGER_PROBE_NS + 8);
         assert!(next.look && (1..DUE_NS).contains(&next.slice_ns));
-        assert!(Watch::default().plan(owner(1), Bell::Due, 0, true).look);
+        assert!(Watch::default().plan(owner(1), DeathNotice::Imminent, 0, true).look);
     }
 
     #[test]
     fn a_clock_that_stands_still_does_not_make_a_waiter_look_for_ever() {
         let mut watch = Watch::default();
-        let mut plans = (0..).map(|_| watch.plan(owner(1), Bell::Rung, 0, false));
+        let mut plans = (0..).map(|_| watch.plan(owner(1), DeathNotice::Fired, 0, false));
         assert_eq!(plans.position(|plan| plan.slice_ns > 0), Some(LOOKS_AT_ONCE as usize));
     }
 
     #[test]
-    fn a_bell_that_rings_is_followed_by_quick_looks_and_not_believed_for_ever() {
+    fn a_death_futex_that_rings_is_followed_by_quick_looks_and_not_believed_for_ever() {
         let mut watch = Watch::default();
-        for now in [7, 8, HURRY_NS] {
-            let plan = watch.plan(owner(1), Bell::Rung, now, false);
+        for now in [7, 8, EAGER_PROBE_NS] {
+            let plan = watch.plan(owner(1), DeathNotice::Fired, now, false);
             assert_eq!(plan, Plan { look: true, slice_ns: 0 });
         }
         let mut total = 0;
         for _ in 0..RINGS {
-            let plan = watch.plan(owner(1), Bell::Rung, HURRY_NS + 7, false);
+            let plan = watch.plan(owner(1), DeathNotice::Fired, EAGER_PROBE_NS + 7, false);
             assert!(plan.look && (1..=RUNG_MOST_NS).contains(&plan.slice_ns));
             total += plan.slice_ns;
         }
         assert!((500_000_000..2_000_000_000).contains(&total));
-        let plan = watch.plan(owner(1), Bell::Rung, HURRY_NS + 8, false);
+        let plan = watch.plan(owner(1), DeathNotice::Fired, EAGER_PROBE_NS + 8, false);
         assert_eq!(plan.slice_ns, SLICE_NS);
-        // Another owner's bell is heard anew.
-        assert_eq!(watch.plan(owner(2), Bell::Rung, 0, false).slice_ns, 0);
+        // Another owner's death futex is heard anew.
+        assert_eq!(watch.plan(owner(2), DeathNotice::Fired, 0, false).slice_ns, 0);
     }
 }

@@ -296,12 +296,12 @@ fn readers_and_a_writer_exclude_each_other_and_lose_no_wake_up() {
             let (_, hold) = other.rwlock().read(&me, &*other, None).unwrap();
             let first = other.read_data();
             assert_eq!(first, other.read_data());
-            other.rwlock().unread(&me, &*other, hold).unwrap();
+            other.rwlock().unlock_read(&me, &*other, hold).unwrap();
         });
         let me = world.me(0);
         world.rwlock().write(&me, &*world, None).map(drop).unwrap();
         world.write_data();
-        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
+        world.rwlock().unlock_write(&me, &*world, Release::Done).unwrap();
         reader.join().unwrap();
     });
 }
@@ -318,12 +318,12 @@ fn a_reader_whose_peer_has_read_before_and_a_writer_exclude_each_other() {
             let (_, hold) = other.rwlock().read(&me, &*other, None).unwrap();
             let first = other.read_data();
             assert_eq!(first, other.read_data());
-            other.rwlock().unread(&me, &*other, hold).unwrap();
+            other.rwlock().unlock_read(&me, &*other, hold).unwrap();
         });
         let me = world.me(0);
         world.rwlock().write(&me, &*world, None).map(drop).unwrap();
         world.write_data();
-        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
+        world.rwlock().unlock_write(&me, &*world, Release::Done).unwrap();
         reader.join().unwrap();
     });
 }
@@ -339,14 +339,14 @@ fn two_readers_and_a_writer_all_get_their_turn() {
                     let me = world.me(peer);
                     let (_, hold) = world.rwlock().read(&me, &*world, None).unwrap();
                     world.read_data();
-                    world.rwlock().unread(&me, &*world, hold).unwrap();
+                    world.rwlock().unlock_read(&me, &*world, hold).unwrap();
                 })
             })
             .collect();
         let me = world.me(0);
         world.rwlock().write(&me, &*world, None).map(drop).unwrap();
         world.write_data();
-        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
+        world.rwlock().unlock_write(&me, &*world, Release::Done).unwrap();
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
 }
@@ -364,16 +364,16 @@ fn a_thread_with_more_read_locks_than_words_still_keeps_writers_out() {
             let mut holds = holds.into_iter();
             // All but the last, which is counted in the share word.
             for hold in holds.by_ref().take(thread_word::READING_COUNT) {
-                other.rwlock().unread(&me, &*other, hold).unwrap();
+                other.rwlock().unlock_read(&me, &*other, hold).unwrap();
             }
             other.read_data();
-            holds.for_each(|hold| other.rwlock().unread(&me, &*other, hold).unwrap());
+            holds.for_each(|hold| other.rwlock().unlock_read(&me, &*other, hold).unwrap());
         });
         let me = world.me(0);
         // A reader that reads twice would wait for a writer that waits for it: so only try.
         if world.rwlock().write(&me, &*world, Some(0)).is_ok() {
             world.write_data();
-            world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
+            world.rwlock().unlock_write(&me, &*world, Release::Done).unwrap();
         }
         reader.join().unwrap();
     });
@@ -393,9 +393,9 @@ fn a_dead_reader_does_not_block_a_writer() {
         });
         let me = world.me(0);
         assert_eq!(world.rwlock().write(&me, &*world, None), Ok(Taken::Clean));
-        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
+        world.rwlock().unlock_write(&me, &*world, Release::Done).unwrap();
         death.join().unwrap();
-        assert_eq!(world.rwlock().unread(&dead, &*world, hold), Err(LockError::Fenced));
+        assert_eq!(world.rwlock().unlock_read(&dead, &*world, hold), Err(LockError::Fenced));
     });
 }
 
@@ -410,7 +410,7 @@ fn a_reader_learns_that_a_writer_died() {
             let me = other.me(1);
             let (taken, hold) = other.rwlock().read(&me, &*other, None).unwrap();
             other.read_data();
-            other.rwlock().unread(&me, &*other, hold).unwrap();
+            other.rwlock().unlock_read(&me, &*other, hold).unwrap();
             taken
         });
         let me = world.me(0);
@@ -418,7 +418,7 @@ fn a_reader_learns_that_a_writer_died() {
         assert_eq!(taken, World::told_of(2), "also if the reader has found it first");
         world.write_data();
         world.mutex().mark_consistent(&me).unwrap();
-        world.rwlock().unwrite(&me, &*world, Release::Done).unwrap();
+        world.rwlock().unlock_write(&me, &*world, Release::Done).unwrap();
         let told = reader.join().unwrap();
         assert!([Taken::Clean, World::told_of(2)].contains(&told));
         assert_eq!(world.lock[0].load(Ordering::SeqCst), 0);

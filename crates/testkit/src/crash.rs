@@ -26,7 +26,7 @@ mod formatters;
 mod guest;
 mod ledger;
 mod medium;
-mod parties;
+mod participants;
 mod records;
 mod recovery;
 mod removers;
@@ -46,7 +46,7 @@ pub use suite::{Report, run};
 #[must_use]
 pub fn act() -> ExitCode {
     arm::install();
-    crate::stage::act(|line, space, mapping| {
+    crate::scripted_process::act(|line, space, mapping| {
         if shared::obey(line, mapping) {
             return true;
         }

@@ -13,6 +13,6 @@ pub mod crash;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 #[cfg(any(feature = "crash-points", feature = "vm"))]
-mod stage;
+mod scripted_process;
 #[cfg(feature = "vm")]
 pub mod vm;

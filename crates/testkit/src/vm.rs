@@ -1,14 +1,14 @@
 //! Virtual machines for tests: Linux guests and processes of the host around one space.
 //!
 //! # What it owns
-//! A [`Ground`] is a space in a file. A [`Guest`] is a QEMU that sees the file as the memory of a PCI
+//! A [`RunSpace`] is a space in a file. A [`Guest`] is a QEMU that sees the file as the memory of a PCI
 //! device. A [`Side`] is one kernel's way to it: the host's or a guest's. On each side run
-//! [`Actor`]s, which do what they are told through the facade, and the command line tool. They are the
+//! [`ScriptedProcess`]s, which do what they are told through the facade, and the command line tool. They are the
 //! same static programs everywhere, unless a test has guests of another architecture, or programs with another
-//! C library: what [`Kit`]s there are, and how their guests differ, `kit.rs` and `architecture.rs` say.
+//! C library: what [`GuestImage`]s there are, and how their guests differ, `kit.rs` and `architecture.rs` say.
 //!
 //! # How it works
-//! `cargo xtask vm image` makes a [`Kit`]: a stock kernel, and a small file system with busybox, the
+//! `cargo xtask vm image` makes a [`GuestImage`]: a stock kernel, and a small file system with busybox, the
 //! programs, and an [`agent`] as the first process. A guest has two serial lines: the kernel's console,
 //! whose end becomes part of every failure message, and the agent's, on which the test starts programs
 //! and hears what they say, several at once.
@@ -53,11 +53,11 @@ use std::{
     time::Duration,
 };
 
-pub use actor::{Actor, first_of};
-pub use ground::Ground;
+pub use actor::{ScriptedProcess, first_of};
+pub use ground::RunSpace;
 pub use guest::Guest;
 pub use job::{Ended, Job};
-pub use kit::{KIT, KIT_ARM64, KIT_MUSL, Kit};
+pub use kit::{GuestImage, KIT, KIT_ARM64, KIT_MUSL};
 pub use machine::Machine;
 pub use metal::Metal;
 pub use side::Side;
@@ -79,7 +79,7 @@ fn failed<E: Display>(doing: &str) -> impl FnOnce(E) -> String {
 fn boot(windows: Vec<PathBuf>) -> io::Error {
     let append = "commonhold.shell".to_owned();
     let machine = Machine { windows, append, ..Machine::default() };
-    match Kit::find().and_then(|kit| machine.linux(&kit)) {
+    match GuestImage::find().and_then(|kit| machine.linux(&kit)) {
         Ok(argv) => Command::new("env").args(argv).args(["-serial", "mon:stdio"]).exec(),
         Err(why) => io::Error::other(why),
     }

@@ -29,12 +29,12 @@ const DONE: i32 = 33;
 const FAILED: i32 = 35;
 
 /// A space in a file that guests have as a window; removed at the end.
-struct Ground {
+struct RunSpace {
     url: String,
     file: String,
 }
 
-impl Ground {
+impl RunSpace {
     fn new(test: &str, lease: Option<Duration>) -> (Self, Space) {
         let name = format!("metal-{test}-{}", std::process::id());
         let ground =
@@ -74,7 +74,7 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for RunSpace {
     fn drop(&mut self) {
         let _ = Space::remove(&self.url, Removal::Forced);
     }
@@ -140,7 +140,7 @@ fn increment(counter: &Mapping) {
 #[test]
 fn a_guest_and_threads_of_the_host_count_together_and_lose_nothing() {
     const GUEST: u64 = 100_000;
-    let (ground, space) = Ground::new("count", None);
+    let (ground, space) = RunSpace::new("count", None);
     let counter = space.create("counter", 4096).unwrap().map(Access::ReadWrite).unwrap();
     let stop = AtomicBool::new(false);
     let host: u64 = thread::scope(|scope| {
@@ -169,7 +169,7 @@ fn a_guest_and_threads_of_the_host_count_together_and_lose_nothing() {
 
 #[test]
 fn a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() {
-    let (ground, space) = Ground::new("hold", None);
+    let (ground, space) = RunSpace::new("hold", None);
     let region = space.create("held", 8).unwrap().map(Access::ReadWrite).unwrap();
     let guest = ground.guest("hold=held");
     guest.says("holding held");
@@ -196,7 +196,7 @@ fn a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() {
 
 #[test]
 fn with_a_lease_a_guest_takes_over_what_another_held_when_it_was_killed() {
-    let (ground, space) = Ground::new("lease", Some(Duration::from_secs(1)));
+    let (ground, space) = RunSpace::new("lease", Some(Duration::from_secs(1)));
     space.create("held", 8).unwrap();
     space.create("other", 8).unwrap();
     let (first, second) = (ground.guest("hold=held"), ground.guest("hold=other"));
@@ -216,7 +216,7 @@ fn with_a_lease_a_guest_takes_over_what_another_held_when_it_was_killed() {
 
 #[test]
 fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
-    let (ground, space) = Ground::new("make", None);
+    let (ground, space) = RunSpace::new("make", None);
     assert_eq!(ground.guest("create=made size=64K").end().0, DONE);
     let made = space.map("made", Access::ReadWrite).unwrap();
     assert_eq!(made.size(), 64 << 10);
@@ -239,7 +239,7 @@ fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
 
 #[test]
 fn what_cannot_be_done_is_said_and_nothing_is_left_behind() {
-    let (ground, space) = Ground::new("wrong", None);
+    let (ground, space) = RunSpace::new("wrong", None);
     for (line, says) in [
         ("", "there is nothing to do"),
         ("region=a", "after \"region=a\" must come increments="),
@@ -257,7 +257,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_left_behind() {
 
 #[test]
 fn where_all_processors_are_emulated_in_one_thread_it_refuses_to_take_part() {
-    let (ground, space) = Ground::new("one", None);
+    let (ground, space) = RunSpace::new("one", None);
     for machine in [["-accel", "tcg", "-smp", "1"], ["-accel", "tcg,thread=single", "-smp", "2"]] {
         let (status, lines) = ground.guest_on(&machine, "list").end();
         assert_eq!(status, FAILED, "{machine:?}");

@@ -103,7 +103,7 @@ impl Later {
     }
 
     fn interrupt(&self) {
-        // It fails only if it was written to 2^64 - 2 times unread.
+        // It fails only if it was written to 2^64 - 2 times unlock_read.
         let _ = rustix::io::write(&self.nudge, &1_u64.to_le_bytes());
     }
 }

@@ -5,7 +5,7 @@
 //! | `fill`, `copy_out`, `release` | `pwrite`, `pread`, punching a hole, on the memfd |
 //! | `attach`, `detach` | `mmap` over the reservation and registering; `mmap` of the reservation over it |
 //! | `install` | `UFFDIO_CONTINUE`, protected or not; if it is mapped, `UFFDIO_WRITEPROTECT` off |
-//! | `shield` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
+//! | `write_protect` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
 //! | `remove` | `MADV_DONTNEED`, likewise |
 //! | `flush` | nothing is left to do |
 //! | `wake` | `UFFDIO_WAKE`; with an error, `UFFDIO_POISON` |
@@ -162,8 +162,14 @@ impl Mmu for UffdMmu {
         space.reservation.install(at, writable).map_err(mmu_error)
     }
 
-    fn shield(&self, space: &UffdSpace, at: VirtualPage, object: &UffdObject, page: ObjectPage) {
-        space.reservation.shield(at, object, page);
+    fn write_protect(
+        &self,
+        space: &UffdSpace,
+        at: VirtualPage,
+        object: &UffdObject,
+        page: ObjectPage,
+    ) {
+        space.reservation.write_protect(at, object, page);
     }
 
     fn remove(&self, space: &UffdSpace, span: VirtualSpan, object: &UffdObject, first: ObjectPage) {

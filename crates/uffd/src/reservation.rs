@@ -224,7 +224,12 @@ impl Reservation {
     }
 
     /// Writes to the object's page fault from now on, if it is shown at `page`.
-    pub(crate) fn shield(&self, page: VirtualPage, object: &UffdObject, of_object: ObjectPage) {
+    pub(crate) fn write_protect(
+        &self,
+        page: VirtualPage,
+        object: &UffdObject,
+        of_object: ObjectPage,
+    ) {
         let table = self.table.lock();
         for shown in table.shown(Span::one(page), object.number(), of_object) {
             let Ok((at, len)) = self.place(shown) else { continue };

@@ -21,7 +21,7 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) const fn of(words: &'a [AtomicU64], copies: Copies) -> Self {
+    pub(crate) const fn new(words: &'a [AtomicU64], copies: Copies) -> Self {
         Self { words, copies }
     }
 
@@ -188,7 +188,7 @@ mod tests {
             freely: bool,
         ) {
             let words: Vec<AtomicU64> = old.iter().copied().map(AtomicU64::new).collect();
-            let run = Run::of(&words, if freely { Copies::Freely } else { Copies::ByWords });
+            let run = Run::new(&words, if freely { Copies::Freely } else { Copies::ByWords });
             let mut model: Vec<u8> = old.iter().flat_map(|word| word.to_le_bytes()).collect();
             let mut copy = vec![0; bytes.len()];
             let fits = from + bytes.len() <= model.len();

@@ -113,7 +113,7 @@ impl Window {
         let words = NonNull::slice_from_raw_parts(first, count);
         // SAFETY: as in `words`; that `len` did not saturate is shown by its fitting the window, which is
         // shorter than `isize::MAX` bytes, as any mapping.
-        Ok(Run::of(unsafe { words.as_ref() }, self.bytes.copies()))
+        Ok(Run::new(unsafe { words.as_ref() }, self.bytes.copies()))
     }
 
     /// Copies the bytes at `from` out of the window. Others may change them meanwhile: whoever needs

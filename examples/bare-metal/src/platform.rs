@@ -16,7 +16,9 @@ use core::{
 };
 
 use commonhold_layout::{Evidence, Extent, PeerId};
-use commonhold_space::{Deposit, Medium, MediumError, PeerRecord, Platform, Witness};
+use commonhold_space::{
+    BackingMemory, BackingMemoryError, EvidenceLock, LivenessEvidence, PeerRecord, Platform,
+};
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::Window;
 
@@ -73,21 +75,25 @@ impl Park for BareMetal {
     }
 }
 
-impl Medium for BareMetal {
-    fn commit(&self, _extent: Extent) -> Result<(), MediumError> {
+impl BackingMemory for BareMetal {
+    fn commit(&self, _extent: Extent) -> Result<(), BackingMemoryError> {
         Ok(())
     }
 
     /// The host's memory cannot be given back from here; the promise that matters to whoever has the
     /// bytes next is that they are zero.
-    fn release(&self, extent: Extent) -> Result<(), MediumError> {
-        let failed = |_| MediumError::Failed { call: "zeroing", errno: 0 };
+    fn release(&self, extent: Extent) -> Result<(), BackingMemoryError> {
+        let failed = |_| BackingMemoryError::Failed { call: "zeroing", errno: 0 };
         self.window.zero(extent).map_err(failed)
     }
 }
 
-impl Witness for BareMetal {
-    fn deposit(&self, _peer: PeerId, _hold: Deposit) -> Result<Option<Evidence>, MediumError> {
+impl LivenessEvidence for BareMetal {
+    fn publish(
+        &self,
+        _peer: PeerId,
+        _hold: EvidenceLock,
+    ) -> Result<Option<Evidence>, BackingMemoryError> {
         Ok(Some(Evidence::HEARTBEAT))
     }
 

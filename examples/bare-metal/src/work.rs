@@ -82,7 +82,7 @@ impl<'a> Guest<'a> {
                 Command::List => self.list()?,
                 Command::Create { name, size } => self.create(name, size)?,
                 Command::Destroy(name) => self.destroy(name)?,
-                Command::Hold(name) => self.with_region(name, |region| region.hold())?,
+                Command::ReadHold(name) => self.with_region(name, |region| region.hold())?,
                 Command::Increment { name, times } => {
                     self.with_region(name, |region| region.increment(times, &mut total))?;
                 }
@@ -216,6 +216,6 @@ impl Region<'_> {
         let (view, me) = (self.guest.view(), &self.guest.me);
         let words = view.lock_words(&self.mapped).map_err(Failure::Damaged)?;
         let lock = view.lock_of(&self.mapped, words);
-        lock.unwrite(me, view, Release::Done).map_err(|e| Failure::Lock(self.name, e))
+        lock.unlock_write(me, view, Release::Done).map_err(|e| Failure::Lock(self.name, e))
     }
 }

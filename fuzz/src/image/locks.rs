@@ -48,7 +48,7 @@ impl LockDeed {
                 if let Ok((_, hold)) = lock.read(&me, view, until(waits))
                     && !keeps
                 {
-                    let _ = lock.unread(&me, view, hold);
+                    let _ = lock.unlock_read(&me, view, hold);
                 }
             }
             Self::Write { waits } => {
@@ -58,10 +58,10 @@ impl LockDeed {
             }
             Self::WriteQuickly => {
                 if lock.write_quickly(&me) == QuickWrite::TakenWithReaders {
-                    let _ = lock.unwrite(&me, view, Release::Done);
+                    let _ = lock.unlock_write(&me, view, Release::Done);
                 }
             }
-            Self::Unwrite { done } => drop(lock.unwrite(&me, view, how(done))),
+            Self::Unwrite { done } => drop(lock.unlock_write(&me, view, how(done))),
             Self::Upgradable { waits, upgrades, keeps } => {
                 let Ok(taken) = lock.upgradable_read(&me, view, until(waits)) else {
                     return Ok(());
@@ -70,7 +70,7 @@ impl LockDeed {
                     let _ = lock.downgrade(&me, view, Release::Done);
                 }
                 if !keeps {
-                    let _ = lock.unread_upgradable(&me, view, taken);
+                    let _ = lock.unlock_upgradable(&me, view, taken);
                 }
             }
             Self::MarkConsistent => drop(lock.writer().mark_consistent(&me)),

@@ -8,7 +8,9 @@ use std::{
 
 use crate::scribble::Words;
 use commonhold_layout::{Evidence, Extent, PeerId};
-use commonhold_space::{Deposit, Medium, MediumError, PeerRecord, Platform, Touch, Witness};
+use commonhold_space::{
+    BackingMemory, BackingMemoryError, EvidenceLock, LivenessEvidence, PeerRecord, Platform, Touch,
+};
 use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::Window;
 
@@ -205,26 +207,26 @@ fn pages(extent: Extent) -> impl Iterator<Item = usize> {
     (extent.start().get() / PAGE..end).map_while(|page| usize::try_from(page).ok())
 }
 
-impl Medium for Machine {
-    fn commit(&self, extent: Extent) -> Result<(), MediumError> {
+impl BackingMemory for Machine {
+    fn commit(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         self.world.asked();
         assert!(extent.end() <= BYTES, "memory outside the window is committed: {extent:?}");
         for page in pages(extent) {
             if !self.world.back(page) {
-                return Err(MediumError::Full { errno: 28 });
+                return Err(BackingMemoryError::Full { errno: 28 });
             }
         }
         Ok(())
     }
 
-    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), BackingMemoryError> {
         if touch == Touch::Use {
             return self.commit(extent);
         }
         self.world.asked();
         let backed = self.world.backed.borrow();
         let has = pages(extent).all(|page| backed.get(page) == Some(&true));
-        if has { Ok(()) } else { Err(MediumError::Hole) }
+        if has { Ok(()) } else { Err(BackingMemoryError::Hole) }
     }
 
     fn resident(&self, extent: Extent) -> u64 {
@@ -232,7 +234,7 @@ impl Medium for Machine {
         pages(extent).filter(|page| backed.get(*page) == Some(&true)).count() as u64 * PAGE
     }
 
-    fn release(&self, extent: Extent) -> Result<(), MediumError> {
+    fn release(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         self.world.asked();
         assert!(extent.end() <= BYTES, "memory outside the window is released: {extent:?}");
         pages(extent).for_each(|page| self.world.give_back(page));
@@ -240,8 +242,12 @@ impl Medium for Machine {
     }
 }
 
-impl Witness for Machine {
-    fn deposit(&self, peer: PeerId, _hold: Deposit) -> Result<Option<Evidence>, MediumError> {
+impl LivenessEvidence for Machine {
+    fn publish(
+        &self,
+        peer: PeerId,
+        _hold: EvidenceLock,
+    ) -> Result<Option<Evidence>, BackingMemoryError> {
         self.world.asked();
         let living = self.world.living.get();
         self.world.living.set(living | bit(peer));

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use arbitrary::Arbitrary;
 use commonhold_layout::{BootId, Name, Offset, PeerId, PeerName, PeerRef, RegionId};
 use commonhold_space::{
-    AttachError, Census, CreateOptions, Demand, Destroy, DirectoryError, Identity, Mapped,
-    OwnThread, Patience, Space, View,
+    AttachError, Attached, Census, CreateOptions, Demand, Destroy, DirectoryError, Identity,
+    Mapped, OwnThread, Patience, View,
 };
 use commonhold_sync::{Park as _, Thread};
 
@@ -63,7 +63,7 @@ impl Deed {
 
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) space: Space<Machine>,
+    pub(crate) space: Attached<Machine>,
     thread: Cell<OwnThread>,
     tid: Cell<u32>,
     mapped: RefCell<Vec<Mapped>>,
@@ -79,7 +79,7 @@ impl Peer {
             uid: 0,
             name: PeerName::new("fuzz"),
         };
-        let space = Space::attach(view, &identity)?;
+        let space = Attached::attach(view, &identity)?;
         let thread = space.claim_thread(1).map_err(AttachError::Directory)?;
         Ok(Self { space, thread: Cell::new(thread), tid: Cell::new(1), mapped: RefCell::default() })
     }
@@ -217,7 +217,7 @@ impl Peer {
                     self.space.stamp(mapped.handle.region, 5);
                 }
             }
-            Deed::FenceRung => self.space.view().fence_rung(),
+            Deed::FenceRung => self.space.view().fence_fired(),
             Deed::GiveUp => self.space.give_up(),
             _ => {}
         }

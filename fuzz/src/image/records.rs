@@ -62,7 +62,7 @@ pub(crate) enum RecordDeed {
 
 /// Words that the largest record takes here, its tag and places included.
 const WORDS: u64 = 8;
-/// Places of a semaphore or a barrier.
+/// Slots of a semaphore or a barrier.
 const PLACES: usize = 3;
 const PLACES_SIZE: u32 = 24;
 
@@ -117,19 +117,19 @@ impl RecordDeed {
         match self {
             Self::Mutex { turns, keeps, done } => {
                 for turn in 0..=turns {
-                    let grip = match mutex.lock_biased(&me) {
-                        Some(grip) => grip,
+                    let hold = match mutex.lock_biased(&me) {
+                        Some(hold) => hold,
                         None => match mutex.lock_biased_slowly(&me, view, Some(peer.deadline())) {
-                            Ok(_) => mutex.grip(&me, me.owner().word()),
+                            Ok(_) => mutex.hold(&me, me.owner().word()),
                             Err(_) => return Ok(()),
                         },
                     };
-                    let _ = mutex.mark_consistent_biased(&me, grip);
+                    let _ = mutex.mark_consistent_biased(&me, hold);
                     if keeps && turn == turns {
                         return Ok(());
                     }
-                    if !(done && mutex.unlock_biased(grip)) {
-                        let _ = mutex.unlock_biased_slowly(&me, view, grip, how(done));
+                    if !(done && mutex.unlock_biased(hold)) {
+                        let _ = mutex.unlock_biased_slowly(&me, view, hold, how(done));
                     }
                 }
             }
@@ -150,13 +150,13 @@ impl RecordDeed {
                 if let Ok((_, hold)) = lock.read(&me, view, until)
                     && !keeps
                 {
-                    let _ = lock.unread(&me, view, hold);
+                    let _ = lock.unlock_read(&me, view, hold);
                 }
             }
             Self::Write { keeps } => {
                 let taken = lock.write(&me, view, until).is_ok();
                 if taken && !keeps {
-                    let _ = lock.unwrite(&me, view, Release::Done);
+                    let _ = lock.unlock_write(&me, view, Release::Done);
                 }
             }
             _ => {}
@@ -208,7 +208,7 @@ impl RecordDeed {
                 let Ok((_, writing)) = lock.write(&me, view, until) else { return Ok(()) };
                 let Ok(writing) = lock.begin(&me, writing) else { return Ok(()) };
                 if !keeps {
-                    let _ = lock.unwrite(&me, view, writing, how(done));
+                    let _ = lock.unlock_write(&me, view, writing, how(done));
                 }
             }
             Self::ResetSequence => drop(lock.reset(&me, view)),

@@ -162,7 +162,7 @@ fn every_claim_of_the_sources_says_where_it_lives_and_what_shows_it() {
         for place in quoted(lives).filter(|place| place.contains('/')) {
             assert!(exists(place), "{claim} lives in {place}, which does not exist");
         }
-        assert!(planned || quoted(lives).any(|place| exists(place)), "{claim} lives nowhere");
+        assert!(planned || quoted(lives).any(exists), "{claim} lives nowhere");
         let named: Vec<_> = quoted(shown).collect();
         for test in &named {
             let is_known = tests.contains(*test) || exists(test);

@@ -5,14 +5,44 @@ use std::fs;
 use crate::tree::{files, root, shown};
 
 /// Names that only we understood, and what stands in their place.
-const GONE: &[(&str, &str)] = &[];
+const GONE: &[(&str, &str)] = &[
+    ("Party", "Participant; in the graph ThreadRef, in benchmarks Worker"),
+    ("Parties", "Participants"),
+    ("Places", "what it is: OwnerSlots, TableOffsets, SlotOwners"),
+    ("BiasPlace", "BiasTarget"),
+    ("BiasTurn", "BiasState"),
+    ("Crowd", "OwnerSet"),
+    ("Vigil", "OwnerSetWatch"),
+    ("Bell", "DeathFutex, or DeathNotice"),
+    ("Hung", "RobustList"),
+    ("Heart", "HeartbeatThread"),
+    ("Grip", "MutexHold"),
+    ("Hold", "ReadHold"),
+    ("Witness", "LivenessEvidence"),
+    ("Near", "LockContext"),
+    ("Nearest", "LockContext"),
+    ("Medium", "BackingMemory"),
+    ("give_way", "yield_now"),
+    ("DOUBT_NS", "RECHECK_NS"),
+    ("HURRY_NS", "EAGER_PROBE_NS"),
+    ("Refusal", "BoxedLockError"),
+    ("graded", "owner_died_if"),
+    ("handed_over", "into_guard"),
+    ("unread", "unlock_read"),
+    ("unwrite", "unlock_write"),
+    ("shield", "write_protect"),
+    ("Ground", "Existing, RunSpace or TestSpace"),
+    ("Kit", "GuestImage"),
+    ("Actor", "ScriptedProcess"),
+];
 
 /// Words that lean a sentence on another, and how often they may be left in the tree.
 const LEANING: &[&str] = &["whoever", "whom", "of which each", "in the stead"];
 const MOST_LEANING: usize = 30;
 
 /// Files in which a name may stand, and why.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str, &str)] =
+    &[("CHANGELOG.md", "Party", "what it was called in the version that it tells of")];
 
 /// Sources and documents, with their texts: all that a reader reads.
 fn texts() -> Vec<(String, String)> {

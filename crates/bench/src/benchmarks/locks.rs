@@ -49,7 +49,7 @@ const KILLS_BY_SIZE: u32 = 25;
 struct Span(Duration);
 
 impl Span {
-    fn of(args: &BenchArgs) -> Self {
+    fn new(args: &BenchArgs) -> Self {
         Self(Duration::from_secs_f64(args.seconds))
     }
 
@@ -75,7 +75,7 @@ const TURNS: [L; 4] = [L::OurMutex, L::PthreadPlain, L::Futex, L::BoostMutex];
 const ROBUST: [L; 2] = [L::OurMutex, L::PthreadRobust];
 
 pub(super) fn locks(session: &Session, args: &BenchArgs) -> Result<Vec<Line>, Failure> {
-    let span = Span::of(args);
+    let span = Span::new(args);
     let mut arena = Arena::open(session)?.with_boost();
     let arena_ = &mut arena;
     let solo = uncontended::SPAN.min(span.slice());

@@ -40,7 +40,7 @@ pub(super) fn mm() -> Result<Vec<Line>, Failure> {
 
 /// A fault on a page in memory, against the machine's part of it alone.
 fn resident() -> Result<Line, Failure> {
-    let ground = Ground::new(PAGES)?;
+    let ground = TestSpace::new(PAGES)?;
     let (mut ours, mut machine) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ground.take_translations_away();
@@ -55,7 +55,7 @@ fn resident() -> Result<Line, Failure> {
 /// Two threads, each in a space of its own on an object of its own, against one.
 fn together() -> Result<Line, Failure> {
     let manager = manager()?;
-    let grounds = [Ground::within(&manager, PAGES)?, Ground::within(&manager, PAGES)?];
+    let grounds = [TestSpace::within(&manager, PAGES)?, TestSpace::within(&manager, PAGES)?];
     let [first, second] = &grounds;
     let (mut two, mut one) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -69,7 +69,7 @@ fn together() -> Result<Line, Failure> {
 }
 
 /// Nanoseconds of a fault, if each ground has a thread of its own.
-fn time_threads(grounds: &[&Ground]) -> f64 {
+fn time_threads(grounds: &[&TestSpace]) -> f64 {
     let gate = Barrier::new(grounds.len() + 1);
     thread::scope(|scope| {
         for ground in grounds {
@@ -93,12 +93,12 @@ fn time_threads(grounds: &[&Ground]) -> f64 {
 /// very many. The second shows what it costs beyond the search that so much is in no cache.
 fn lookup() -> Result<[Line; 3], Failure> {
     const AGAINST: &str = "10 mappings";
-    let (many, few) = (Ground::of_mappings(MANY)?, Ground::of_mappings(FEW)?);
+    let (many, few) = (TestSpace::of_mappings(MANY)?, TestSpace::of_mappings(FEW)?);
     let mut random = Random::new(1);
     let mut times: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
         let mut each =
-            |ground: &Ground, mappings: u32, step: u32, act: fn(&Ground, VirtualPage)| {
+            |ground: &TestSpace, mappings: u32, step: u32, act: fn(&TestSpace, VirtualPage)| {
                 time(FAULTS / 4, || {
                     // Every second page has a mapping of its own.
                     let mapping = random.below(u64::from(mappings)) * u64::from(step);
@@ -106,11 +106,11 @@ fn lookup() -> Result<[Line; 3], Failure> {
                 })
             };
         let rounds = [
-            each(&many, FEW, MANY / FEW, Ground::find),
-            each(&many, MANY, 1, Ground::find),
-            each(&few, FEW, 1, Ground::find),
-            each(&many, MANY, 1, Ground::fault),
-            each(&few, FEW, 1, Ground::fault),
+            each(&many, FEW, MANY / FEW, TestSpace::find),
+            each(&many, MANY, 1, TestSpace::find),
+            each(&few, FEW, 1, TestSpace::find),
+            each(&many, MANY, 1, TestSpace::fault),
+            each(&few, FEW, 1, TestSpace::fault),
         ];
         times.iter_mut().zip(rounds).for_each(|(all, one)| all.push(one));
     }
@@ -143,14 +143,14 @@ fn told(error: commonhold_mm::Error) -> Failure {
 }
 
 /// A space with one object.
-struct Ground {
+struct TestSpace {
     manager: Manager<Machine>,
     space: AddressSpace<Machine>,
     object: Object<Machine>,
     pages: ObjectSpan,
 }
 
-impl Ground {
+impl TestSpace {
     fn new(pages: u32) -> Result<Self, Failure> {
         Self::within(&manager()?, pages)
     }
@@ -243,7 +243,7 @@ struct Shared {
 
 impl Shared {
     fn new(count: u32) -> Result<Self, Failure> {
-        let ground = Ground::within(&manager()?, 1)?;
+        let ground = TestSpace::within(&manager()?, 1)?;
         let one = ground.space.query(VirtualPage::new(0)).map(|_| VirtualPage::new(0));
         let span = one.and_then(|at| VirtualSpan::new(at, Pages(1)));
         let span = span.ok_or_else(|| broken("the page is not mapped"))?;

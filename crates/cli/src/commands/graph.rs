@@ -144,7 +144,7 @@ impl<'a> Picture<'a> {
             WaitKind::Readers => format!("waits for the readers of {lock}"),
             WaitKind::Event => format!("waits for an event at {lock}"),
             WaitKind::Permit => format!("waits for a permit of {lock}"),
-            WaitKind::Parties => format!("waits at {lock}"),
+            WaitKind::Participants => format!("waits at {lock}"),
             WaitKind::Mappings => format!("waits to destroy {lock}"),
             WaitKind::Process => format!("waits for process {}", wait.process.unwrap_or(0)),
             _ => format!("waits for {lock}"),
@@ -165,7 +165,7 @@ impl<'a> Picture<'a> {
                     }
                     WaitKind::Readers => format!("reads {} and ", self.lock(before)),
                     WaitKind::Permit => format!("holds a permit of {} and ", self.lock(before)),
-                    WaitKind::Parties => {
+                    WaitKind::Participants => {
                         format!("has not arrived at {} and ", self.lock(before))
                     }
                     _ => String::new(),
@@ -197,7 +197,7 @@ impl<'a> Picture<'a> {
                 WaitKind::Process => ", which waits: ",
                 WaitKind::Permit if wait.open => ", some held by ",
                 WaitKind::Permit => ", all held by ",
-                WaitKind::Parties => " for ",
+                WaitKind::Participants => " for ",
                 _ => ", held by ",
             };
             line += &blockers.join(", ");
@@ -268,7 +268,7 @@ const fn waiting(kind: WaitKind) -> &'static str {
         WaitKind::Readers => "waits for readers",
         WaitKind::Event => "waits for an event",
         WaitKind::Permit => "waits for a permit",
-        WaitKind::Parties => "waits at",
+        WaitKind::Participants => "waits at",
         WaitKind::Mappings => "waits to destroy",
         _ => "waits for",
     }
@@ -278,7 +278,7 @@ const fn holding(kind: WaitKind) -> &'static str {
     match kind {
         WaitKind::Readers => "read by",
         WaitKind::Mappings => "mapped by",
-        WaitKind::Parties => "waits for",
+        WaitKind::Participants => "waits for",
         _ => "held by",
     }
 }

@@ -30,7 +30,7 @@ const BALANCES: u64 = 128;
 
 // The control region: a word that says what to do, an event, and a line for each worker.
 pub(crate) const PHASE: u64 = 0;
-pub(crate) const BELL: u64 = 8;
+pub(crate) const DEATH_FUTEX: u64 = 8;
 pub(crate) const WORK: u64 = 0;
 pub(crate) const REST: u64 = 1;
 pub(crate) const STOP: u64 = 2;

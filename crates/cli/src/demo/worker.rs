@@ -12,7 +12,7 @@ use commonhold_console::{
 };
 
 use super::ledger::{
-    BELL, CONTROL, FROZEN, Ledger, NAME, PHASE, REST, RESTS, STOP, WORK, freeze_of, says_of,
+    CONTROL, DEATH_FUTEX, FROZEN, Ledger, NAME, PHASE, REST, RESTS, STOP, WORK, freeze_of, says_of,
 };
 
 pub(crate) fn worker(session: &Session, args: &WorkerArgs) -> Result<(), Failure> {
@@ -35,14 +35,14 @@ fn map(space: &Space) -> Result<(Mapping, Ledger), RegionError> {
 fn turn(control: &Mapping, ledger: &Ledger, cell: u64, random: &mut Random) -> LockResult<()> {
     let guard = ledger.0.lock_repairing(|_| {
         ledger.repair(now_ns(), u64::from(std::process::id()))?;
-        Ok(control.event(BELL)?.broadcast()?)
+        Ok(control.event(DEATH_FUTEX)?.broadcast()?)
     })?;
     let done = ledger.transfer(random.next(), random.next(), || {
         if control.get::<u64>(freeze_of(cell))? == 0 {
             return Ok(());
         }
         control.set(says_of(cell), &FROZEN)?;
-        control.event(BELL)?.broadcast()?;
+        control.event(DEATH_FUTEX)?.broadcast()?;
         // Killed here, with the debit written and the credit not; if not, the run is over.
         while control.get::<u64>(PHASE)? == WORK {
             thread::sleep(Duration::from_millis(50));
@@ -58,15 +58,15 @@ fn turn(control: &Mapping, ledger: &Ledger, cell: u64, random: &mut Random) -> L
 
 /// Keeps the ledger mapped, and works no more, until told to stop.
 fn rest(control: &Mapping, cell: u64) -> LockResult<()> {
-    let bell = control.event(BELL)?;
+    let death_futex = control.event(DEATH_FUTEX)?;
     control.set(says_of(cell), &RESTS)?;
-    bell.broadcast()?;
+    death_futex.broadcast()?;
     loop {
-        let seen = bell.sequence();
+        let seen = death_futex.sequence();
         match control.get::<u64>(PHASE)? {
             STOP => return Ok(()),
             REST => {
-                bell.wait(seen)?;
+                death_futex.wait(seen)?;
             }
             _ => thread::yield_now(),
         }

@@ -61,7 +61,7 @@ struct Image {
 }
 
 impl Image {
-    fn of(file: &File) -> Self {
+    fn new(file: &File) -> Self {
         let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
         file.read_exact_at(&mut bytes, 0).unwrap();
         Self { geometry: geometry(file), bytes }
@@ -91,7 +91,7 @@ impl Image {
             }
             self.put(at, peer_word::STATE, (1 << 32) | state);
             self.put(at, peer_word::DOMAIN, 0);
-            self.put(at, peer_word::BELL, 0);
+            self.put(at, peer_word::DEATH_FUTEX, 0);
             self.put(at, peer_word::THREADS_USED, u64::MAX);
             self.put(at, peer_word::SHARES_USED, u64::MAX);
             for thread in (0..geometry.threads()).filter_map(ThreadId::new) {
@@ -132,7 +132,7 @@ fn a_crowd_of_peers_that_look_alive_costs_seconds_and_no_minutes() {
     // It is alive, and so are all that say they are it.
     let mut living = space.start(&["map", "a", "--", "sh", "-c", "echo mapped; exec cat"]);
     assert_eq!(living.line(), "mapped");
-    let mut image = Image::of(&file);
+    let mut image = Image::new(&file);
     let cases = [(0x100, false), (0x400, false), (0x700, false), (0x1_0700, false), (0x600, true)];
     for (evidence, as_first) in cases {
         image.fill(LIVE | evidence, as_first);

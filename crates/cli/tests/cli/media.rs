@@ -66,7 +66,7 @@ struct Bytes {
 }
 
 impl Bytes {
-    fn of(tmpfs: &Tmpfs, space: &Space) -> Self {
+    fn new(tmpfs: &Tmpfs, space: &Space) -> Self {
         let name = space.url.replacen("shm:", "commonhold-", 1);
         let path = tmpfs.path().join(name);
         let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
@@ -202,7 +202,7 @@ fn numbers_that_claim_memory_are_damage_and_no_signal() {
     let space = Space::within(tmpfs.path());
     space.ends(0, &["create", "x", "4K"]);
     space.ends(0, &["read", "x"]);
-    let bytes = Bytes::of(&tmpfs, &space);
+    let bytes = Bytes::new(&tmpfs, &space);
     fill(&tmpfs);
 
     // The rows of all slots that never had a peer.
@@ -253,7 +253,7 @@ fn a_region_that_claims_memory_is_status_7_and_no_signal() {
     let space = Space::within(tmpfs.path());
     space.ends(0, &["create", "x", "4K", "--reserve", "1G"]);
     space.ends(0, &["read", "x"]);
-    let bytes = Bytes::of(&tmpfs, &space);
+    let bytes = Bytes::new(&tmpfs, &space);
     fill(&tmpfs);
     let entry = bytes.geometry.region(commonhold_layout::RegionId::new(0)).unwrap().get();
     bytes.set(entry, region_word::SIZE, 1 << 30);
@@ -276,7 +276,7 @@ fn reading_a_lazy_region_takes_no_memory() {
     let space = Space::within(tmpfs.path());
     space.ends(0, &["create", "lazy", "200M", "--lazy"]);
     ends(0, &space.feed(&["write", "lazy", "--offset", "64M"], b"in the middle"), &["write"]);
-    let bytes = Bytes::of(&tmpfs, &space);
+    let bytes = Bytes::new(&tmpfs, &space);
     let before = bytes.taken();
     let read = space.run(&["read", "lazy"]);
     assert_eq!(read.status.code(), Some(0), "{}", String::from_utf8_lossy(&read.stderr));
@@ -305,7 +305,7 @@ fn a_holder_that_dumps_core_loses_its_lock_at_once_and_takes_no_memory() {
     let space = Space::within(tmpfs.path());
     space.ends(0, &["create", "x", "4K"]);
     space.ends(0, &["read", "x"]);
-    let bytes = Bytes::of(&tmpfs, &space);
+    let bytes = Bytes::new(&tmpfs, &space);
     let before = bytes.taken();
     // Where the core goes, if it goes to a file.
     let folder = Folder::new();
@@ -331,7 +331,7 @@ fn memory_where_no_region_is_is_given_back_by_reap_and_by_who_needs_it() {
     let space = Space::within(tmpfs.path());
     space.ends(0, &["create", "x", "1M"]);
     ends(0, &space.feed(&["write", "x"], b"kept"), &["write"]);
-    let bytes = Bytes::of(&tmpfs, &space);
+    let bytes = Bytes::new(&tmpfs, &space);
     let before = bytes.taken();
     let litter = || {
         let block = vec![0; 1 << 20];

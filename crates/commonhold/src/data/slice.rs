@@ -56,7 +56,7 @@ impl<F, M> fmt::Debug for Slice<'_, F, M> {
 
 impl<'g, F: Plain, M> Slice<'g, F, M> {
     #[inline]
-    pub(crate) const fn of(span: Span<'g>, len: usize) -> Self {
+    pub(crate) const fn new(span: Span<'g>, len: usize) -> Self {
         Self { span, len, of: PhantomData, not_send: PhantomData }
     }
 
@@ -88,7 +88,7 @@ impl<'g, F: Plain, M> Slice<'g, F, M> {
         if index >= self.len {
             return Err(self.outside(index, 1));
         }
-        Ok(Part::of(self.span.on(index * size_of::<F>())))
+        Ok(Part::new(self.span.on(index * size_of::<F>())))
     }
 
     /// The elements in this range.
@@ -109,7 +109,7 @@ impl<'g, F: Plain, M> Slice<'g, F, M> {
         if start > end || end > self.len {
             return Err(self.outside(start, end.saturating_sub(start)));
         }
-        Ok(Self::of(self.span.on(start * size_of::<F>()), end - start))
+        Ok(Self::new(self.span.on(start * size_of::<F>()), end - start))
     }
 
     /// Copies of the elements, one after the other.
@@ -232,7 +232,7 @@ impl<'g, M> Cursor<'g, M> {
         let start = usize::try_from(self.at).unwrap_or(usize::MAX).min(self.bytes.len);
         let end = start.saturating_add(wanted).min(self.bytes.len);
         self.at = self.at.saturating_add((end - start) as u64);
-        self.bytes.slice(start..end).unwrap_or(Slice::of(self.bytes.span, 0))
+        self.bytes.slice(start..end).unwrap_or(Slice::new(self.bytes.span, 0))
     }
 }
 

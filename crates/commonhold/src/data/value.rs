@@ -57,7 +57,7 @@ impl<T> fmt::Debug for Value<T> {
 }
 
 impl<T: Plain> Value<T> {
-    pub(crate) fn of(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+    pub(crate) fn new(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
         let found = mapping.found(|region| {
             let (context, access) = (region.attachment().context()?, region.access());
             let run = region.run(offset, size_of::<T>() as u64)?;
@@ -79,7 +79,7 @@ impl<T: Plain> Value<T> {
     #[inline]
     #[must_use]
     pub fn load(&self) -> T {
-        Part::<T, Reading>::of(self.span()).get()
+        Part::<T, Reading>::new(self.span()).get()
     }
 
     /// Writes the value.

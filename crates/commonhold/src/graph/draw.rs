@@ -8,8 +8,8 @@ use commonhold_space::{Identity, PeerRecord};
 use super::{
     Cycle, Wait, WaitGraph, WaitKind, WaitLock, WaitThread,
     cycles::cycles,
-    look::{Lock, Party, Sight, Waiting, Which},
-    places::Places,
+    look::{Lock, Sight, ThreadRef, Waiting, Which},
+    slot_owners::SlotOwners,
     stuck::{Needs, Node, retain_stuck},
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(super) fn draw(space: &Space, sight: &Sight) -> WaitGraph {
         .filter_map(|waiting| Some((waiting, end(waiting, sight, &readers_to_be, &processes)?)))
         .collect();
     // That a command runs is of interest only where somebody waits for what its holder has.
-    let blocking: HashSet<Party> =
+    let blocking: HashSet<ThreadRef> =
         drawn.iter().flat_map(|(_, end)| end.blockers.iter().copied()).collect();
     drawn.retain(|(waiting, end)| {
         let is_awaited = !end.blockers.is_empty() || blocking.contains(&waiting.who);
@@ -76,7 +76,7 @@ fn lock_node(people: &mut People<'_>, seen: &Lock) -> WaitLock {
 
 /// Threads that wait to read: between two sleeps such a thread enters itself as a reader, looks, and
 /// leaves again. So it does not read yet, whatever its words say.
-fn readers_to_be(sight: &Sight) -> HashSet<(Party, Which)> {
+fn readers_to_be(sight: &Sight) -> HashSet<(ThreadRef, Which)> {
     let shared = sight.waiting.iter().filter(|waiting| waiting.kind == WaitKind::Shared);
     shared.filter_map(|waiting| Some((waiting.who, waiting.which?))).collect()
 }
@@ -84,13 +84,13 @@ fn readers_to_be(sight: &Sight) -> HashSet<(Party, Which)> {
 /// What a wait ends by.
 struct End {
     /// By what these do.
-    blockers: Vec<Party>,
+    blockers: Vec<ThreadRef>,
     /// By others as well.
     is_open: bool,
 }
 
 impl End {
-    const fn by(blockers: Vec<Party>) -> Self {
+    const fn by(blockers: Vec<ThreadRef>) -> Self {
         Self { blockers, is_open: false }
     }
 }
@@ -99,8 +99,8 @@ impl End {
 fn end(
     waiting: &Waiting,
     sight: &Sight,
-    readers_to_be: &HashSet<(Party, Which)>,
-    processes: &HashMap<Party, Vec<Party>>,
+    readers_to_be: &HashSet<(ThreadRef, Which)>,
+    processes: &HashMap<ThreadRef, Vec<ThreadRef>>,
 ) -> Option<End> {
     let lock = waiting.which.and_then(|which| sight.locks.get(&which));
     let owner = lock.and_then(|lock| lock.owner);
@@ -114,19 +114,21 @@ fn end(
         WaitKind::Readers if owner != Some(waiting.who) => None,
         WaitKind::Readers => {
             let (lock, which) = (lock?, waiting.which?);
-            let reads = |reader: &Party| !readers_to_be.contains(&(*reader, which));
+            let reads = |reader: &ThreadRef| !readers_to_be.contains(&(*reader, which));
             Some(End::by(lock.readers.iter().copied().filter(reads).collect()))
         }
         WaitKind::Mappings => {
-            let of_others = |mapper: &Party| {
+            let of_others = |mapper: &ThreadRef| {
                 (mapper.peer, mapper.generation) != (waiting.who.peer, waiting.who.generation)
             };
             Some(End::by(lock?.mappers.iter().copied().filter(of_others).collect()))
         }
         // The phase has passed, and it has not said so yet.
-        WaitKind::Parties if places.is_some_and(|places| !places.has_arrived(waiting.who)) => None,
-        WaitKind::Event | WaitKind::Permit | WaitKind::Parties => Some(End {
-            blockers: places.map_or(Vec::new(), Places::awaited),
+        WaitKind::Participants if places.is_some_and(|places| !places.has_arrived(waiting.who)) => {
+            None
+        }
+        WaitKind::Event | WaitKind::Permit | WaitKind::Participants => Some(End {
+            blockers: places.map_or(Vec::new(), SlotOwners::awaited),
             is_open: places.is_none_or(|places| places.is_open),
         }),
         WaitKind::Process => {
@@ -136,14 +138,14 @@ fn end(
 }
 
 /// For everybody who waits for a process: the threads that wait in it, or in what it started.
-fn processes(people: &mut People<'_>, sight: &Sight) -> HashMap<Party, Vec<Party>> {
-    let mut awaited: HashMap<u32, Vec<(Party, Identity)>> = HashMap::new();
+fn processes(people: &mut People<'_>, sight: &Sight) -> HashMap<ThreadRef, Vec<ThreadRef>> {
+    let mut awaited: HashMap<u32, Vec<(ThreadRef, Identity)>> = HashMap::new();
     for waiting in &sight.waiting {
         if let (Some(process), Some(identity)) = (waiting.process, people.identity(waiting.who)) {
             awaited.entry(process).or_default().push((waiting.who, identity));
         }
     }
-    let mut inside: HashMap<Party, Vec<Party>> = HashMap::new();
+    let mut inside: HashMap<ThreadRef, Vec<ThreadRef>> = HashMap::new();
     if awaited.is_empty() {
         return inside;
     }
@@ -207,11 +209,11 @@ fn edges((thread, node): (usize, Node)) -> Vec<usize> {
     }
 }
 
-/// Parties, each of which becomes one node; and what is known of their peers.
+/// Participants, each of which becomes one node; and what is known of their peers.
 struct People<'a> {
     space: &'a Space,
     nodes: Vec<WaitThread>,
-    known: HashMap<Party, usize>,
+    known: HashMap<ThreadRef, usize>,
     peers: HashMap<(u16, u32), Option<(PeerRecord, PeerLife)>>,
     lineages: HashMap<u32, Vec<u32>>,
     me: Option<Identity>,
@@ -242,7 +244,7 @@ impl<'a> People<'a> {
         })
     }
 
-    fn identity(&mut self, who: Party) -> Option<Identity> {
+    fn identity(&mut self, who: ThreadRef) -> Option<Identity> {
         self.peer(who.peer.get(), who.generation).map(|(record, _)| record.identity)
     }
 
@@ -256,7 +258,7 @@ impl<'a> People<'a> {
         self.lineages.entry(identity.pid).or_insert_with(line).clone()
     }
 
-    fn node(&mut self, party: Party) -> usize {
+    fn node(&mut self, party: ThreadRef) -> usize {
         if let Some(known) = self.known.get(&party) {
             return *known;
         }
@@ -300,7 +302,7 @@ mod tests {
 
     #[test]
     fn only_waits_that_two_looks_have_seen_and_that_nobody_else_can_end_make_circles() {
-        for kind in [WaitKind::Exclusive, WaitKind::Permit, WaitKind::Parties] {
+        for kind in [WaitKind::Exclusive, WaitKind::Permit, WaitKind::Participants] {
             assert_eq!(circles(&two(kind), 2), [Cycle { waits: vec![0, 1] }]);
             for wait in [0, 1] {
                 let mut waits = two(kind);

@@ -10,26 +10,26 @@ use commonhold_layout::{
     LockWord, Offset, Owner, PeerId, PeerPhase, PeerRef, PendingKind, ReadKey, RecordKind,
     RecordTag, RegionId, ThreadId, header_word, region_word,
 };
-use commonhold_space::{Place, RegionRecord, ThreadRecord, View};
+use commonhold_space::{RegionRecord, ThreadRecord, View, WaitTarget};
 use commonhold_sync::{Liveness, Verdict};
 
 use super::{
     WaitKind,
-    places::{self, Places},
+    slot_owners::{self, SlotOwners},
 };
 use crate::{RegionError, Space};
 
 /// A thread of a peer; without a thread: some thread of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Party {
+pub(super) struct ThreadRef {
     pub(super) peer: PeerId,
     pub(super) generation: u32,
     pub(super) thread: Option<ThreadId>,
 }
 
-impl Party {
+impl ThreadRef {
     /// Of an owner that nobody knows any more, the generation is 0, which no peer has.
-    pub(super) fn of(view: &View<LinuxPlatform>, owner: Owner) -> Self {
+    pub(super) fn new(view: &View<LinuxPlatform>, owner: Owner) -> Self {
         let generation = view.peer_of(owner).map_or(0, |peer| peer.generation);
         Self { peer: owner.peer(), generation, thread: Some(owner.thread()) }
     }
@@ -59,19 +59,19 @@ pub(super) struct Lock {
     pub(super) offset: Option<u64>,
     /// What its tag says, if it has one.
     pub(super) record: Option<RecordKind>,
-    pub(super) owner: Option<Party>,
+    pub(super) owner: Option<ThreadRef>,
     /// Its owner keeps no reader out.
     pub(super) lets_readers_in: bool,
-    pub(super) readers: Vec<Party>,
-    pub(super) mappers: Vec<Party>,
+    pub(super) readers: Vec<ThreadRef>,
+    pub(super) mappers: Vec<ThreadRef>,
     /// Those of a semaphore or a barrier.
-    pub(super) places: Option<Places>,
+    pub(super) places: Option<SlotOwners>,
 }
 
 /// A thread that waits.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
-    pub(super) who: Party,
+    pub(super) who: ThreadRef,
     pub(super) kind: WaitKind,
     pub(super) which: Option<Which>,
     pub(super) process: Option<u32>,
@@ -97,7 +97,7 @@ impl Space {
         for (owner, record) in announced {
             let Some((kind, which)) = look.at_wait(&record) else { continue };
             let process = record.pending.and_then(|pending| pending.process());
-            let who = Party::of(view, owner);
+            let who = ThreadRef::new(view, owner);
             sight.waiting.push(Waiting { who, kind, which, process, confirmed: false });
             looked_at.push((owner, record));
         }
@@ -175,11 +175,11 @@ impl<'a> Look<'a> {
         };
         let is_event = kind == WaitKind::Event;
         let (kind, which) = match self.view.place(pending.lock) {
-            Place::Directory if !is_event => (kind, Which::Directory),
-            Place::Lock(region) if !is_event => (kind, Which::Region(region)),
-            Place::Drained(region) if is_event => (WaitKind::Readers, Which::Region(region)),
-            Place::Unmapped(region) if is_event => (WaitKind::Mappings, Which::Region(region)),
-            Place::Elsewhere(at) => {
+            WaitTarget::Directory if !is_event => (kind, Which::Directory),
+            WaitTarget::Lock(region) if !is_event => (kind, Which::Region(region)),
+            WaitTarget::Drained(region) if is_event => (WaitKind::Readers, Which::Region(region)),
+            WaitTarget::Unmapped(region) if is_event => (WaitKind::Mappings, Which::Region(region)),
+            WaitTarget::Elsewhere(at) => {
                 let record = self.region_at(at)?;
                 let region = record.handle.region;
                 match self.drained_by(record, at).filter(|_| is_event) {
@@ -205,7 +205,7 @@ impl<'a> Look<'a> {
     /// How the event at `at` is waited for.
     fn kind_of_event(&self, region: &RegionRecord, at: Offset) -> WaitKind {
         let record = self.kind_at(region, at);
-        record.and_then(places::wait_for).unwrap_or(WaitKind::Event)
+        record.and_then(slot_owners::wait_for).unwrap_or(WaitKind::Event)
     }
 
     /// The reader/writer lock in bytes whose readers move the event at `at` when they leave.
@@ -255,7 +255,7 @@ impl<'a> Look<'a> {
         let word = LockWord::from_word(self.view.look_at(at)?.load(Ordering::SeqCst));
         let mut lock = Lock {
             region: record.map(|record| record.name.to_string()),
-            owner: self.holder(which, word, at).map(|owner| Party::of(self.view, owner)),
+            owner: self.holder(which, word, at).map(|owner| ThreadRef::new(self.view, owner)),
             lets_readers_in: word.is_upgradable(),
             ..Lock::default()
         };
@@ -263,7 +263,7 @@ impl<'a> Look<'a> {
             lock.offset = Some(at.get().saturating_sub(record.extent.start().get()));
             let (end, tag) = (record.extent.end(), self.tag_at(record, at));
             lock.record = tag.map(|tag| tag.kind);
-            lock.places = tag.and_then(|tag| Places::look(self.view, at, end, tag));
+            lock.places = tag.and_then(|tag| SlotOwners::look(self.view, at, end, tag));
         }
         Some(lock)
     }
@@ -290,10 +290,10 @@ impl<'a> Look<'a> {
             let Which::Region(region) = *which else { continue };
             for (peer, share) in self.view.shares(region) {
                 if share.readers() > 0 {
-                    lock.readers.push(Party::some_of(peer));
+                    lock.readers.push(ThreadRef::some_of(peer));
                 }
                 if share.mappings() > 0 {
-                    lock.mappers.push(Party::some_of(peer));
+                    lock.mappers.push(ThreadRef::some_of(peer));
                 }
             }
             if let Some(record) = self.record(region) {
@@ -310,7 +310,7 @@ impl<'a> Look<'a> {
                     && seen.insert((*which, owner))
                     && let Some(lock) = locks.get_mut(which)
                 {
-                    lock.readers.push(Party::of(self.view, owner));
+                    lock.readers.push(ThreadRef::new(self.view, owner));
                 }
             }
         }

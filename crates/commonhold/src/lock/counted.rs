@@ -15,7 +15,7 @@ use std::sync::{
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{Owner, PeerRef};
-use commonhold_space::{RegionHandle, Space as Core};
+use commonhold_space::{Attached, RegionHandle};
 use commonhold_sync::Liveness;
 
 use crate::region::MappedRegion;
@@ -34,7 +34,7 @@ impl Counted {
     }
 
     /// Gives back what threads that have ended still hold.
-    pub(crate) fn forget_ended(&self, core: &Core<LinuxPlatform>) {
+    pub(crate) fn forget_ended(&self, core: &Attached<LinuxPlatform>) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }

@@ -1,7 +1,7 @@
 //! Why a lock was not taken, and of which lock that is said.
 
 use commonhold_layout::{Damage, LockWord, Offset, Owner, thread_word};
-use commonhold_sync::LockError as Core;
+use commonhold_sync::LockError as SyncError;
 
 use crate::{LockError, LockPlace, LockResult, OwnerInfo, RegionError, region::MappedRegion};
 
@@ -16,16 +16,16 @@ pub(crate) struct Site<'a> {
 /// Why a lock was not taken, before it is known what to say of it.
 #[derive(Debug)]
 pub(crate) enum Denied {
-    Core(Core),
+    Sync(SyncError),
     Region(Box<RegionError>),
 }
 
 /// An error, boxed so that what a cold path returns fits two registers.
-pub(crate) type Refusal = Box<LockError>;
+pub(crate) type BoxedLockError = Box<LockError>;
 
-impl From<Core> for Denied {
-    fn from(error: Core) -> Self {
-        Self::Core(error)
+impl From<SyncError> for Denied {
+    fn from(error: SyncError) -> Self {
+        Self::Sync(error)
     }
 }
 
@@ -76,25 +76,25 @@ impl Site<'_> {
     #[cold]
     pub(crate) fn error(self, denied: Denied, owner: Option<Owner>) -> LockError {
         let error = match denied {
-            Denied::Core(error) => error,
+            Denied::Sync(error) => error,
             Denied::Region(error) => return (*error).into(),
         };
         match error {
-            Core::TimedOut => LockError::TimedOut(self.place(owner)),
-            Core::Deadlock => LockError::Deadlock(self.place(owner)),
-            Core::Unrecoverable => LockError::Unrecoverable(self.place(owner)),
-            Core::WriterDied => LockError::OwnerDied(self.place(owner)),
-            Core::PartyDied => LockError::ParticipantDied(self.place(owner)),
-            Core::TooManyReaders => {
+            SyncError::TimedOut => LockError::TimedOut(self.place(owner)),
+            SyncError::Deadlock => LockError::Deadlock(self.place(owner)),
+            SyncError::Unrecoverable => LockError::Unrecoverable(self.place(owner)),
+            SyncError::WriterDied => LockError::OwnerDied(self.place(owner)),
+            SyncError::ParticipantDied => LockError::ParticipantDied(self.place(owner)),
+            SyncError::TooManyReaders => {
                 let most = thread_word::READING_COUNT;
                 match self.at {
                     Some(_) => RegionError::TooManyReadLocks { most }.into(),
                     None => RegionError::TooManyReaders.into(),
                 }
             }
-            Core::NothingSpent => RegionError::NothingSpent.into(),
-            Core::BarrierFull => RegionError::BarrierFull { parties: 0 }.into(),
-            Core::Fenced => self.not_ours(),
+            SyncError::NothingSpent => RegionError::NothingSpent.into(),
+            SyncError::BarrierFull => RegionError::BarrierFull { parties: 0 }.into(),
+            SyncError::Fenced => self.not_ours(),
         }
     }
 

@@ -53,7 +53,7 @@ pub struct Event {
 }
 
 impl Event {
-    pub(crate) fn of(
+    pub(crate) fn new(
         mapping: &Mapping,
         find: impl FnOnce(&MappedRegion) -> Result<sync::Event<'_>, RegionError>,
     ) -> Result<Self, RegionError> {

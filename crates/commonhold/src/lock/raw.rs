@@ -4,7 +4,7 @@ use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
 use commonhold_layout::LockWord;
 use commonhold_sync as sync;
-use commonhold_sync::{Grip, Release, Taken};
+use commonhold_sync::{MutexHold, Release, Taken};
 use yoke::Yokeable;
 
 use super::{
@@ -28,7 +28,7 @@ pub(crate) struct RawWords<'a> {
 }
 
 impl<'a> RawWords<'a> {
-    pub(crate) fn of(
+    pub(crate) fn new(
         region: &'a MappedRegion,
         mutex: sync::Mutex<'a>,
     ) -> Result<Self, RegionError> {
@@ -44,9 +44,9 @@ impl<'a> RawWords<'a> {
     /// Takes the mutex if nobody has it and there is nothing to tell.
     #[inline(always)]
     pub(crate) fn lock_quickly(&'a self) -> Option<RawMutexGuard<'a>> {
-        let grip =
+        let hold =
             self.context.known_me().and_then(|me| self.mutex.lock_by_entry(&me, self.entry))?;
-        Some(RawMutexGuard::new(self, grip))
+        Some(RawMutexGuard::new(self, hold))
     }
 
     pub(crate) fn reset(&self) -> LockResult<()> {
@@ -72,8 +72,8 @@ impl<'a> Exclusive<'a> for &'a RawWords<'a> {
         let attachment = self.region.attachment();
         let me = attachment.me()?;
         // The thread may have used another space since, and not have been known.
-        if let Some(grip) = self.mutex.lock_biased(&me) {
-            return Ok((grip.word(), Taken::Clean));
+        if let Some(hold) = self.mutex.lock_biased(&me) {
+            return Ok((hold.word(), Taken::Clean));
         }
         let taken = self.mutex.lock_biased_slowly(&me, attachment.my_view(), deadline)?;
         Ok((me.owner().word(), taken))
@@ -81,7 +81,7 @@ impl<'a> Exclusive<'a> for &'a RawWords<'a> {
 
     #[inline(always)]
     fn guard(self, held: LockWord) -> RawMutexGuard<'a> {
-        RawMutexGuard::new(self, self.mutex.grip(&self.context.just_known(), held))
+        RawMutexGuard::new(self, self.mutex.hold(&self.context.just_known(), held))
     }
 }
 
@@ -115,10 +115,10 @@ pub struct RawMutex {
 }
 
 impl RawMutex {
-    pub(crate) fn of(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
+    pub(crate) fn new(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
         let words = mapping.found(|region| {
             let (word, at) = region.word(offset)?;
-            RawWords::of(region, sync::Mutex::new(word, at))
+            RawWords::new(region, sync::Mutex::new(word, at))
         })?;
         Ok(Self { words })
     }
@@ -231,7 +231,7 @@ impl RawMutex {
 #[must_use = "the mutex is freed when its guard is dropped"]
 pub struct RawMutexGuard<'a> {
     words: &'a RawWords<'a>,
-    grip: Grip<'a>,
+    hold: MutexHold<'a>,
     /// As in [`Held`](super::held::Held).
     panicking: usize,
     not_send: PhantomData<*const ()>,
@@ -239,9 +239,9 @@ pub struct RawMutexGuard<'a> {
 
 impl<'a> RawMutexGuard<'a> {
     #[inline(always)]
-    fn new(words: &'a RawWords<'a>, grip: Grip<'a>) -> Self {
+    fn new(words: &'a RawWords<'a>, hold: MutexHold<'a>) -> Self {
         let panicking = usize::from(thread::panicking());
-        Self { words, grip, panicking, not_send: PhantomData }
+        Self { words, hold, panicking, not_send: PhantomData }
     }
 
     #[inline]
@@ -269,14 +269,14 @@ impl<'a> RawMutexGuard<'a> {
         if !lent.words.context.is_live_here() {
             return Err(sync::LockError::Fenced);
         }
-        let grip = lent.words.mutex.own(me, lent.grip)?;
+        let hold = lent.words.mutex.own(me, lent.hold)?;
         let result = wait(&lent.words.mutex)?;
-        Ok((Self::new(lent.words, grip), result))
+        Ok((Self::new(lent.words, hold), result))
     }
 
     /// What it holds, handed over.
     pub(crate) fn into_held(self) -> LockWord {
-        ManuallyDrop::new(self).grip.word()
+        ManuallyDrop::new(self).hold.word()
     }
 
     /// Frees the mutex, and says whether it still was this process's.
@@ -299,10 +299,10 @@ impl<'a> RawMutexGuard<'a> {
 
     #[inline(always)]
     pub(crate) fn release(&self, how: Release) -> LockResult<()> {
-        if release_quickly(self.words, self.grip, how) {
+        if release_quickly(self.words, self.hold, how) {
             return Ok(());
         }
-        release_slowly(self.words, self.grip.word(), how)
+        release_slowly(self.words, self.hold.word(), how)
     }
 }
 
@@ -310,8 +310,8 @@ impl Guard for RawMutexGuard<'_> {
     fn set_consistent(&self) -> LockResult<()> {
         self.site().ask_live()?;
         let me = self.words.region.attachment().me()?;
-        let grip = self.words.mutex.grip(&me, self.grip.word());
-        let marked = self.words.mutex.mark_consistent_biased(&me, grip);
+        let hold = self.words.mutex.hold(&me, self.hold.word());
+        let marked = self.words.mutex.mark_consistent_biased(&me, hold);
         marked.map_err(|_| self.site().not_ours())
     }
 
@@ -324,15 +324,15 @@ impl Drop for RawMutexGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let how = release_by(self.panicking);
-        if !release_quickly(self.words, self.grip, how) {
-            drop_slowly(self.words, self.grip.word(), how);
+        if !release_quickly(self.words, self.hold, how) {
+            drop_slowly(self.words, self.hold.word(), how);
         }
     }
 }
 
 #[inline(always)]
-fn release_quickly(words: &RawWords<'_>, grip: Grip<'_>, how: Release) -> bool {
-    how == Release::Done && words.context.is_live_here() && words.mutex.unlock_biased(grip)
+fn release_quickly(words: &RawWords<'_>, hold: MutexHold<'_>, how: Release) -> bool {
+    how == Release::Done && words.context.is_live_here() && words.mutex.unlock_biased(hold)
 }
 
 /// What follows takes its parts by value, and as few as it can: see [`Held`](super::held::Held).
@@ -342,8 +342,8 @@ fn release_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) -> Lock
     site.ask_live()?;
     let attachment = words.region.attachment();
     let me = attachment.me()?;
-    let grip = words.mutex.grip(&me, held_by);
-    let freed = words.mutex.unlock_biased_slowly(&me, attachment.my_view(), grip, how);
+    let hold = words.mutex.hold(&me, held_by);
+    let freed = words.mutex.unlock_biased_slowly(&me, attachment.my_view(), hold, how);
     freed.map_err(|_| site.not_ours())
 }
 

@@ -4,10 +4,10 @@ use std::{marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
 use commonhold_layout::Owner;
 use commonhold_sync::{
-    Hold, LockError as Core, QuickWrite, Release, RwLock, Shares, Taken, Thread,
+    LockError as SyncError, QuickWrite, ReadHold, Release, RwLock, Shares, Taken, Thread,
 };
 
-use super::{Denied, counted, denied::Refusal, held::ByWord};
+use super::{Denied, counted, denied::BoxedLockError, held::ByWord};
 use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
 /// How long a thread that reads already waits to read again, before a writer that waits for it counts as
@@ -44,9 +44,9 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
 
     /// Takes it to read if nobody writes, and nobody has to be asked.
     #[inline(always)]
-    fn read_quickly(self) -> Option<Hold<'a>> {
+    fn read_quickly(self) -> Option<ReadHold<'a>> {
         let me = self.context().known_me()?;
-        self.core().read_quickly(&me).map(Hold::Word)
+        self.core().read_quickly(&me).map(ReadHold::Word)
     }
 
     /// Whether the thread reads under it without a word of its own for that.
@@ -59,17 +59,17 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
     /// reads under it already is let in again, unless a writer waits. That waits for this thread, so if it does not
     /// give up soon, this is a deadlock.
     #[cold]
-    fn read_slowly(self, deadline: Option<u64>) -> Result<(Hold<'a>, Taken), Denied> {
+    fn read_slowly(self, deadline: Option<u64>) -> Result<(ReadHold<'a>, Taken), Denied> {
         let attachment = self.region().attachment();
         let me = attachment.me()?;
         let reads = me.reads(self.core().key()) || self.is_counted(&me);
         let again = deadline.is_none() && reads;
         let until = if again { Some(attachment.deadline(PATIENCE)) } else { deadline };
         let (taken, hold) = match self.core().read(&me, attachment.my_view(), until) {
-            Err(Core::TimedOut) if again => return Err(Core::Deadlock.into()),
+            Err(SyncError::TimedOut) if again => return Err(SyncError::Deadlock.into()),
             result => result?,
         };
-        if matches!(hold, Hold::Share) {
+        if matches!(hold, ReadHold::Share) {
             counted::enter(self.region(), me.owner());
         }
         Ok((hold, taken))
@@ -86,7 +86,7 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
 pub(crate) fn read_whole<'a, L: Readable<'a>>(
     lock: L,
     deadline: Option<u64>,
-) -> Result<Hold<'a>, Refusal> {
+) -> Result<ReadHold<'a>, BoxedLockError> {
     match lock.read_slowly(deadline) {
         Ok((hold, Taken::Clean)) => Ok(hold),
         Ok((hold, Taken::OwnerDied(who))) => {
@@ -99,9 +99,9 @@ pub(crate) fn read_whole<'a, L: Readable<'a>>(
 
 /// The same, without waiting: `None` if somebody living writes.
 #[cold]
-pub(crate) fn read_at_once<'a, L: Readable<'a>>(lock: L) -> LockResult<Option<Hold<'a>>> {
+pub(crate) fn read_at_once<'a, L: Readable<'a>>(lock: L) -> LockResult<Option<ReadHold<'a>>> {
     match lock.read_slowly(Some(0)) {
-        Err(Denied::Core(Core::TimedOut)) => Ok(None),
+        Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
         Ok((hold, Taken::Clean)) => Ok(Some(hold)),
         Ok((hold, Taken::OwnerDied(who))) => {
             drop(Reading::new(lock, hold));
@@ -129,13 +129,13 @@ pub(crate) fn after_repair<R>(
 #[derive(Debug)]
 pub(crate) struct Reading<'a, L: Readable<'a>> {
     lock: L,
-    hold: Hold<'a>,
+    hold: ReadHold<'a>,
     of: PhantomData<(&'a (), *const ())>,
 }
 
 impl<'a, L: Readable<'a>> Reading<'a, L> {
     #[inline(always)]
-    pub(crate) fn new(lock: L, hold: Hold<'a>) -> Self {
+    pub(crate) fn new(lock: L, hold: ReadHold<'a>) -> Self {
         Self { lock, hold, of: PhantomData }
     }
 
@@ -152,8 +152,12 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
     #[inline(always)]
     fn release(&self) -> LockResult<()> {
         match self.hold {
-            Hold::Word(word) if self.lock.context().is_live_here() => {
-                if self.lock.core().unread_quickly(word) { Ok(()) } else { wake_writer(self.lock) }
+            ReadHold::Word(word) if self.lock.context().is_live_here() => {
+                if self.lock.core().unlock_read_quickly(word) {
+                    Ok(())
+                } else {
+                    wake_writer(self.lock)
+                }
             }
             hold => free_slowly(self.lock, hold),
         }
@@ -165,7 +169,7 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
 fn give_back<'a>(lock: impl Readable<'a>) {
     let attachment = lock.region().attachment();
     if let Ok(me) = attachment.me() {
-        let _ = lock.core().unwrite(&me, attachment.my_view(), Release::Done);
+        let _ = lock.core().unlock_write(&me, attachment.my_view(), Release::Done);
     }
 }
 
@@ -179,13 +183,13 @@ fn wake_writer<'a>(lock: impl Readable<'a>) -> LockResult<()> {
 
 /// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
 #[cold]
-fn free_slowly<'a>(lock: impl Readable<'a>, hold: Hold<'_>) -> LockResult<()> {
+fn free_slowly<'a>(lock: impl Readable<'a>, hold: ReadHold<'_>) -> LockResult<()> {
     let attachment = lock.region().attachment();
     let me = attachment.me()?;
-    if matches!(hold, Hold::Share) {
+    if matches!(hold, ReadHold::Share) {
         counted::leave(lock.region(), me.owner());
     }
-    lock.core().unread(&me, attachment.my_view(), hold).map_err(|_| lock.site().not_ours())
+    lock.core().unlock_read(&me, attachment.my_view(), hold).map_err(|_| lock.site().not_ours())
 }
 
 impl<'a, L: Readable<'a>> Drop for Reading<'a, L> {

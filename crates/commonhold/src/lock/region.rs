@@ -6,7 +6,7 @@ use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockWord, Offset, Owner};
 use commonhold_space::{RegionShares, region_key};
 use commonhold_sync as sync;
-use commonhold_sync::{Hold, LockError as Core, Release, Taken};
+use commonhold_sync::{LockError as SyncError, ReadHold, Release, Taken};
 use yoke::Yokeable;
 
 use super::{
@@ -55,7 +55,7 @@ impl<'a> Readable<'a> for &'a RegionWords<'a> {
     #[inline]
     fn core(self) -> sync::RwLock<'a, Self::Shares> {
         let view = self.region.attachment().my_view();
-        let shares = RegionShares::of(view, self.region.handle().region);
+        let shares = RegionShares::new(view, self.region.handle().region);
         sync::RwLock::new(self.words, self.at, self.key, shares)
     }
 
@@ -82,7 +82,7 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
         let me = attachment.me()?;
         if counted::holds(self.region, me.owner()) {
             // It would wait for itself; the lock knows that only of what stands in the thread's words.
-            return Err(Core::Deadlock.into());
+            return Err(SyncError::Deadlock.into());
         }
         let taken = self.core().write(&me, attachment.my_view(), deadline)?;
         if taken.is_owner_died() {
@@ -98,7 +98,7 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
 }
 
 impl<'a> RegionWords<'a> {
-    pub(crate) fn of(region: &'a MappedRegion) -> Result<Self, RegionError> {
+    pub(crate) fn new(region: &'a MappedRegion) -> Result<Self, RegionError> {
         let attachment = region.attachment();
         let (context, mapped) = (attachment.context()?, region.mapped());
         let words = attachment.my_view().lock_words(mapped).map_err(RegionError::Damaged)?;
@@ -196,7 +196,7 @@ impl<'a> RegionWords<'a> {
     }
 
     #[inline(always)]
-    fn reading(&'a self, hold: Hold<'a>) -> ReadGuard<'a> {
+    fn reading(&'a self, hold: ReadHold<'a>) -> ReadGuard<'a> {
         ReadGuard(Reading::new(self, hold))
     }
 
@@ -205,11 +205,11 @@ impl<'a> RegionWords<'a> {
         timeout: Option<Duration>,
     ) -> LockResult<UpgradableGuard<'a>> {
         let deadline = timeout.and_then(|timeout| self.deadline(timeout));
-        Upgradable::take(self, deadline).map(UpgradableGuard::of)
+        Upgradable::take(self, deadline).map(UpgradableGuard::new)
     }
 
     pub(crate) fn try_upgradable_read(&'a self) -> LockResult<Option<UpgradableGuard<'a>>> {
-        Ok(Upgradable::take_at_once(self)?.map(UpgradableGuard::of))
+        Ok(Upgradable::take_at_once(self)?.map(UpgradableGuard::new))
     }
 
     pub(crate) fn reset(&'a self) -> LockResult<()> {
@@ -245,8 +245,10 @@ pub struct RegionLock {
 }
 
 impl RegionLock {
-    pub(crate) fn of(mapping: &Mapping) -> Result<Self, RegionError> {
-        Ok(Self { words: mapping.found::<RegionWords<'static>>(|region| RegionWords::of(region))? })
+    pub(crate) fn new(mapping: &Mapping) -> Result<Self, RegionError> {
+        Ok(Self {
+            words: mapping.found::<RegionWords<'static>>(|region| RegionWords::new(region))?,
+        })
     }
 
     #[inline(always)]

@@ -3,9 +3,9 @@
 use std::mem::ManuallyDrop;
 
 use commonhold_layout::{LockWord, Owner};
-use commonhold_sync::{LockError as Core, Release, Taken};
+use commonhold_sync::{LockError as SyncError, Release, Taken};
 
-use super::{Denied, Guard, Inconsistent, Recovered, Site, denied::Refusal};
+use super::{Denied, Guard, Inconsistent, Recovered, Site, denied::BoxedLockError};
 use crate::{BoxError, LockError, LockResult, RepairFailed};
 
 /// A lock that one can have alone, with its words found.
@@ -43,7 +43,7 @@ pub(crate) fn whole<'a, L: Exclusive<'a>>(
     lock: L,
     deadline: Option<u64>,
     repair: Option<Repair<'_, L::Guard>>,
-) -> Result<L::Held, Refusal> {
+) -> Result<L::Held, BoxedLockError> {
     match lock.take(deadline) {
         Ok((held, Taken::Clean)) => Ok(held),
         Ok((held, Taken::OwnerDied(who))) => settled(lock, held, who, repair).map_err(Box::new),
@@ -62,7 +62,7 @@ pub(crate) fn whole_at_once<'a, L: Exclusive<'a>>(
         Ok((held, Taken::OwnerDied(who))) => {
             settled(lock, held, who, repair).map(|held| Some(lock.guard(held)))
         }
-        Err(Denied::Core(Core::TimedOut)) => Ok(None),
+        Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
         Err(denied) => Err(error(lock, denied)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
-use commonhold_sync::{LockError as Core, Release, Taken};
+use commonhold_sync::{LockError as SyncError, Release, Taken};
 
 use super::{Denied, RegionWords, reading::Readable};
 use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
@@ -25,7 +25,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
     pub(crate) fn take_at_once(lock: L) -> LockResult<Option<Self>> {
         match Self::taken(lock, Some(0)) {
             Ok(taken) => taken.map(Some),
-            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
             Err(denied) => Err(lock.site().error(denied, lock.last_writer())),
         }
     }
@@ -34,7 +34,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         let attachment = lock.region().attachment();
         let me = attachment.me()?;
         if lock.is_counted(&me) {
-            return Err(Core::Deadlock.into());
+            return Err(SyncError::Deadlock.into());
         }
         let taken = lock.core().upgradable_read(&me, attachment.my_view(), deadline)?;
         let held = Self { lock, of: PhantomData };
@@ -72,7 +72,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         let lock = self.lock;
         match self.upgraded(Some(0)) {
             Ok(upgraded) => upgraded.map(Some),
-            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
             Err(denied) => Err(lock.site().error(denied, None)),
         }
     }
@@ -84,7 +84,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         let attachment = self.region().attachment();
         let me = attachment.me()?;
         if self.lock.is_counted(&me) {
-            return Err(Core::Deadlock.into());
+            return Err(SyncError::Deadlock.into());
         }
         let taken = self.lock.core().upgrade(&me, attachment.my_view(), deadline)?;
         let panicking = thread::panicking();
@@ -110,7 +110,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         self.lock.site().ask_live()?;
         let me = attachment.me()?;
         let view = attachment.my_view();
-        let freed = self.lock.core().unread_upgradable(&me, view, taken);
+        let freed = self.lock.core().unlock_upgradable(&me, view, taken);
         freed.map_err(|_| self.lock.site().not_ours())
     }
 }
@@ -194,7 +194,7 @@ impl<'a, L: Readable<'a>> Drop for Upgraded<'_, 'a, L> {
 pub struct UpgradableGuard<'a>(Upgradable<'a, &'a RegionWords<'a>>);
 
 impl<'a> UpgradableGuard<'a> {
-    pub(crate) const fn of(held: Upgradable<'a, &'a RegionWords<'a>>) -> Self {
+    pub(crate) const fn new(held: Upgradable<'a, &'a RegionWords<'a>>) -> Self {
         Self(held)
     }
 

@@ -4,7 +4,7 @@ use std::{cell::Cell, fmt, marker::PhantomData, mem::ManuallyDrop, thread, time:
 
 use commonhold_layout::{RecordKind, record_words};
 use commonhold_sync as sync;
-use commonhold_sync::{LockError as Core, Release, Taken};
+use commonhold_sync::{LockError as SyncError, Release, Taken};
 use yoke::Yokeable;
 
 use super::{Record, checked_size_with_places, open_places, size_with_places};
@@ -34,14 +34,14 @@ impl<'a> Found<'a> {
 /// another number gets an error. Of all zeros, nobody has joined; so there is nothing to set up, and nobody can
 /// die while doing so. [`open_with`](Self::open_with) takes a number that is known when the program runs.
 ///
-/// Each party [joins](Self::join) once, and [waits](Party::wait) at the end of each phase. What a death does:
+/// Each party [joins](Self::join) once, and [waits](Participant::wait) at the end of each phase. What a death does:
 /// - Of a party that has not arrived in the present phase: the others are told, by
 ///   [`LockError::ParticipantDied`](crate::LockError::ParticipantDied), also those who come later, until another has
-///   joined in its place. That one sees [whose place](Party::replaces) it has, does the part of the dead, and arrives.
+///   joined in its place. That one sees [whose place](Participant::replaces) it has, does the part of the dead, and arrives.
 ///   The others wait again.
 /// - Of a party that has arrived: nothing in this phase, since it has done its part. In the next it has not
 ///   arrived.
-/// - Of one that has not joined: nobody knows of it. Use [`wait_for`](Party::wait_for).
+/// - Of one that has not joined: nobody knows of it. Use [`wait_for`](Participant::wait_for).
 ///
 /// # Examples
 /// A party that joins in the place of a dead one goes on in its phase, so it is the barrier that counts the steps:
@@ -101,7 +101,7 @@ impl<const PARTIES: usize> Record for Barrier<PARTIES> {
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
         const { assert!(Barrier::<PARTIES>::SIZE > 0) };
-        Self::of(mapping, offset, PARTIES)
+        Self::new(mapping, offset, PARTIES)
     }
 }
 
@@ -122,12 +122,12 @@ impl Barrier {
     /// # Errors
     /// As for [`Mapping::open`]; [`RegionError::BadCount`] if there may not be so many.
     pub fn open_with(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
-        Self::of(mapping, offset, parties)
+        Self::new(mapping, offset, parties)
     }
 }
 
 impl<const PARTIES: usize> Barrier<PARTIES> {
-    fn of(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
+    fn new(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
         let found = mapping.found(|region| {
             let opened = open_places(region, offset, RecordKind::Barrier, parties)?;
             let [event] = opened.words;
@@ -156,13 +156,13 @@ impl<const PARTIES: usize> Barrier<PARTIES> {
     /// # Errors
     /// [`RegionError::BarrierFull`] if the living have all places; [`LockError::Fenced`](crate::LockError::Fenced);
     /// [`LockError::Forked`](crate::LockError::Forked).
-    pub fn join(&self) -> LockResult<Party<'_>> {
+    pub fn join(&self) -> LockResult<Participant<'_>> {
         let found = *self.found.get();
         let attachment = found.region.attachment();
         let me = attachment.me()?;
         let (taken, party) = match found.barrier.join(&me, attachment.my_view()) {
             Ok(joined) => joined,
-            Err(Core::BarrierFull) => {
+            Err(SyncError::BarrierFull) => {
                 return Err(RegionError::BarrierFull { parties: self.parties }.into());
             }
             Err(error) => return Err(found.site().error(error.into(), None)),
@@ -171,7 +171,7 @@ impl<const PARTIES: usize> Barrier<PARTIES> {
             Taken::Clean => None,
             Taken::OwnerDied(who) => Some(found.site().place(who)),
         };
-        Ok(Party {
+        Ok(Participant {
             found,
             party,
             replaces,
@@ -205,9 +205,9 @@ impl<const PARTIES: usize> Barrier<PARTIES> {
 /// # }
 /// ```
 #[must_use = "its place is free again when this is dropped"]
-pub struct Party<'a> {
+pub struct Participant<'a> {
     found: Found<'a>,
-    party: sync::Party,
+    party: sync::Participant,
     replaces: Option<Box<LockPlace>>,
     /// The phase that it has arrived in and not seen pass.
     arrived: Cell<Option<u64>>,
@@ -217,13 +217,13 @@ pub struct Party<'a> {
     not_send: PhantomData<*const ()>,
 }
 
-impl fmt::Debug for Party<'_> {
+impl fmt::Debug for Participant<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Party").field("index", &self.index()).finish_non_exhaustive()
+        f.debug_struct("Participant").field("index", &self.index()).finish_non_exhaustive()
     }
 }
 
-impl Party<'_> {
+impl Participant<'_> {
     /// The number of its place, below that of all parties.
     #[must_use]
     pub const fn index(&self) -> usize {
@@ -276,7 +276,7 @@ impl Party<'_> {
     pub fn try_wait(&self) -> LockResult<Option<u64>> {
         match self.wait_until(Some(0)) {
             Ok(phase) => Ok(Some(phase)),
-            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
             Err(denied) => Err(self.error(denied)),
         }
     }
@@ -295,7 +295,7 @@ impl Party<'_> {
     fn error(&self, denied: Denied) -> LockError {
         let attachment = self.found.region.attachment();
         let lost = match (&denied, self.arrived.get()) {
-            (Denied::Core(Core::PartyDied), Some(phase)) if !attachment.is_forked() => {
+            (Denied::Sync(SyncError::ParticipantDied), Some(phase)) if !attachment.is_forked() => {
                 self.found.barrier.lost_party(attachment.my_view(), phase)
             }
             _ => None,
@@ -333,7 +333,7 @@ impl Party<'_> {
     }
 }
 
-impl Drop for Party<'_> {
+impl Drop for Participant<'_> {
     fn drop(&mut self) {
         let gave_up = thread::panicking() && !self.panicking;
         // Fails only in a forked child, whose place it is not, or if this peer was declared dead.

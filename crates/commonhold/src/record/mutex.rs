@@ -93,7 +93,7 @@ impl<T: Plain> Record for Mutex<T> {
         let found = mapping.found(|region| {
             let opened = open::<T, _>(region, offset, RecordKind::Mutex)?;
             let [word] = opened.words;
-            let raw = RawWords::of(region, sync::Mutex::new(word, opened.at))?;
+            let raw = RawWords::new(region, sync::Mutex::new(word, opened.at))?;
             Ok(Found { raw, data: opened.data })
         })?;
         Ok(Self { found, repair: None, of: PhantomData })
@@ -292,7 +292,7 @@ impl<T: Plain> fmt::Debug for MutexGuard<'_, T> {
 impl<'a, T: Plain> MutexGuard<'a, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::of(Span::new(self.mutex.found.get().data, Gate::Context(self.raw.context())))
+        Part::new(Span::new(self.mutex.found.get().data, Gate::Context(self.raw.context())))
     }
 
     pub(crate) const fn region(&self) -> &'a MappedRegion {

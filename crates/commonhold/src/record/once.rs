@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
 use commonhold_layout::{RecordKind, record_words};
 use commonhold_sync as sync;
-use commonhold_sync::{LockError as Core, Start};
+use commonhold_sync::{LockError as SyncError, Start};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
@@ -137,7 +137,7 @@ impl<T: Plain> OnceLock<T> {
     #[inline]
     fn part(&self) -> Part<'_, T, Writing> {
         let Found { context, data, .. } = self.found.get();
-        Part::of(Span::new(*data, Gate::Context(context)))
+        Part::new(Span::new(*data, Gate::Context(context)))
     }
 
     /// The value, if it is made.
@@ -196,7 +196,7 @@ impl<T: Plain> OnceLock<T> {
     pub fn try_begin(&self) -> LockResult<Option<Turn<'_, T>>> {
         match self.begin_until(Some(0)) {
             Ok(turn) => Ok(Some(turn)),
-            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
             Err(denied) => Err(self.error(denied)),
         }
     }

@@ -47,7 +47,7 @@ impl<R> fmt::Debug for Records<R> {
 }
 
 impl<R: Record> Records<R> {
-    pub(crate) fn of(mapping: &Mapping, offset: u64, count: usize) -> Result<Self, RegionError> {
+    pub(crate) fn new(mapping: &Mapping, offset: u64, count: usize) -> Result<Self, RegionError> {
         let len = R::SIZE.saturating_mul(count as u64);
         mapping.region().words(offset, len)?;
         Ok(Self { mapping: mapping.clone(), offset, count, of: PhantomData })

@@ -2,7 +2,7 @@
 
 use commonhold_layout::{Offset, RecordKind, RecordTag};
 use commonhold_sync as sync;
-use commonhold_sync::{LockError as Core, Release, Taken, Thread};
+use commonhold_sync::{LockError as SyncError, Release, Taken, Thread};
 
 use crate::{
     LockError, LockResult, Mapping, RegionError, attachment::Attachment, lock::Site,
@@ -51,23 +51,23 @@ fn words<const N: usize>(
 }
 
 /// What is to be said of a lock whose writers have this mutex.
-fn denied(region: &MappedRegion, writer: sync::Mutex<'_>, error: Core) -> LockError {
+fn denied(region: &MappedRegion, writer: sync::Mutex<'_>, error: SyncError) -> LockError {
     let word = writer.look();
     Site { region, at: Some(writer.at()) }.error(error.into(), word.owner().or(word.left_by()))
 }
 
 /// Resets a lock by taking it: that finds out whether its owner lives, and waits for readers.
 fn reset(
-    taken: Result<Taken, Core>,
-    repair: impl FnOnce() -> Result<(), Core>,
-    free: impl FnOnce() -> Result<(), Core>,
-    reset: impl FnOnce() -> Result<(), Core>,
-) -> Result<(), Core> {
+    taken: Result<Taken, SyncError>,
+    repair: impl FnOnce() -> Result<(), SyncError>,
+    free: impl FnOnce() -> Result<(), SyncError>,
+    reset: impl FnOnce() -> Result<(), SyncError>,
+) -> Result<(), SyncError> {
     match taken {
         Ok(Taken::Clean) => free(),
         Ok(Taken::OwnerDied(_)) => repair().and_then(|()| free()),
         // Nobody can take it.
-        Err(Core::Unrecoverable) => reset(),
+        Err(SyncError::Unrecoverable) => reset(),
         Err(error) => Err(error),
     }
 }
@@ -112,7 +112,7 @@ fn reset_seqlock(
     let done = reset(
         taken,
         || writer.mark_consistent(me),
-        || lock.unwrite(me, view, writing, Release::Done),
+        || lock.unlock_write(me, view, writing, Release::Done),
         || lock.reset(me, view),
     );
     done.map_err(|error| denied(region, writer, error))

@@ -11,7 +11,7 @@ use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockWord, Offset, Owner, RecordKind, record_words};
 use commonhold_space::{RecordShares, record_key};
 use commonhold_sync as sync;
-use commonhold_sync::{Hold, Release, Taken};
+use commonhold_sync::{ReadHold, Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
@@ -65,7 +65,7 @@ impl<'a> Readable<'a> for &'a RecordWords<'a> {
 
     #[inline]
     fn core(self) -> sync::RwLock<'a, Self::Shares> {
-        let shares = RecordShares::of(self.region.attachment().my_view(), self.region.handle());
+        let shares = RecordShares::new(self.region.attachment().my_view(), self.region.handle());
         sync::RwLock::new(self.words, self.at, self.key, shares)
     }
 }
@@ -267,7 +267,7 @@ impl<T: Plain> RwLock<T> {
     }
 
     #[inline(always)]
-    fn reading<'a>(&'a self, hold: Hold<'a>) -> RwLockReadGuard<'a, T> {
+    fn reading<'a>(&'a self, hold: ReadHold<'a>) -> RwLockReadGuard<'a, T> {
         RwLockReadGuard { lock: self, reading: Reading::new(self.words(), hold) }
     }
 
@@ -384,7 +384,7 @@ fn write_slowly<T: Plain>(
 fn read_slowly<T: Plain>(
     lock: &RwLock<T>,
     deadline: Option<u64>,
-) -> Result<Hold<'_>, Box<crate::LockError>> {
+) -> Result<ReadHold<'_>, Box<crate::LockError>> {
     let attempt = || read_whole(lock.words(), deadline).map_err(|refusal| *refusal);
     lock.after_repair(deadline, attempt).map_err(Box::new)
 }
@@ -425,7 +425,7 @@ impl<T: Plain> fmt::Debug for RwLockReadGuard<'_, T> {
 impl<T: Plain> RwLockReadGuard<'_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T, Reads> {
-        Part::of(Span::new(self.lock.data(), Gate::Context(self.reading.context())))
+        Part::new(Span::new(self.lock.data(), Gate::Context(self.reading.context())))
     }
 
     /// Frees the lock, and says whether it still was this process's.
@@ -477,7 +477,7 @@ impl<T: Plain> fmt::Debug for RwLockWriteGuard<'_, T> {
 impl<T: Plain> RwLockWriteGuard<'_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::of(Span::new(self.lock.data(), Gate::Context(self.held.context())))
+        Part::new(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
     /// Frees the lock, and says whether it still was this process's, and all that was set was written.

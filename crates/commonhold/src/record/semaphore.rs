@@ -89,7 +89,7 @@ impl<const PERMITS: usize> Record for Semaphore<PERMITS> {
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
         const { assert!(Semaphore::<PERMITS>::SIZE > 0) };
-        Self::of(mapping, offset, PERMITS)
+        Self::new(mapping, offset, PERMITS)
     }
 }
 
@@ -110,7 +110,7 @@ impl Semaphore {
     /// # Errors
     /// As for [`Mapping::open`]; [`RegionError::BadCount`] if there may not be so many.
     pub fn open_with(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
-        Self::of(mapping, offset, permits)
+        Self::new(mapping, offset, permits)
     }
 }
 
@@ -153,7 +153,7 @@ impl<'a> Found<'a> {
 }
 
 impl<const PERMITS: usize> Semaphore<PERMITS> {
-    fn of(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
+    fn new(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
         let found = mapping.found(|region| {
             let opened = open_places(region, offset, RecordKind::Semaphore, permits)?;
             let [event] = opened.words;

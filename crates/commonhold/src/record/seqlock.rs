@@ -4,7 +4,7 @@ use std::{cell::Cell, fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc, ti
 
 use commonhold_layout::{LockWord, Owner, RecordKind, record_words};
 use commonhold_sync as sync;
-use commonhold_sync::{LockError as Core, Release, Taken};
+use commonhold_sync::{LockError as SyncError, Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
@@ -192,7 +192,7 @@ impl<T: Plain> SeqLock<T> {
     pub fn try_read(&self) -> LockResult<Option<T>> {
         self.after_repair(Some(0), || match self.copy(Some(0), |part| part.get()) {
             Ok(value) => Ok(Some(value)),
-            Err(Denied::Core(Core::TimedOut)) => Ok(None),
+            Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
             Err(denied) => Err(take::error(self, denied)),
         })
     }
@@ -242,7 +242,7 @@ impl<T: Plain> SeqLock<T> {
         let Found { region, context, lock, data } = self.found.get();
         let attachment = region.attachment();
         let view = attachment.view()?;
-        let part = Part::of(Span::new(*data, Gate::Context(context)));
+        let part = Part::new(Span::new(*data, Gate::Context(context)));
         Ok(lock.read(|| attachment.known_owner(), view, deadline, || copy(part))?)
     }
 
@@ -424,7 +424,7 @@ impl<T: Plain> fmt::Debug for SeqLockGuard<'_, T> {
 impl<T: Plain> SeqLockGuard<'_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::of(Span::new(self.change.found.data, Gate::Change(&self.change)))
+        Part::new(Span::new(self.change.found.data, Gate::Change(&self.change)))
     }
 
     /// Frees the lock with the data half changed: readers and the next writer are told so.

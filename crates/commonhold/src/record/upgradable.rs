@@ -115,7 +115,7 @@ impl<T: Plain> fmt::Debug for RwLockUpgradableGuard<'_, T> {
 impl<'a, T: Plain> RwLockUpgradableGuard<'a, T> {
     #[inline]
     fn part(&self) -> Part<'_, T, Reading> {
-        Part::of(Span::new(self.lock.data(), Gate::Context(self.held.context())))
+        Part::new(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
     /// Waits until the readers have left; then this thread writes, until what this returns is dropped, and
@@ -201,7 +201,7 @@ impl<T: Plain> fmt::Debug for RwLockUpgradedGuard<'_, '_, T> {
 impl<T: Plain> RwLockUpgradedGuard<'_, '_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::of(Span::new(self.lock.data(), Gate::Context(self.held.context())))
+        Part::new(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
     /// Lets readers in again, and says whether the lock still was this process's.

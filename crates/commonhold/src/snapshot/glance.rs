@@ -33,7 +33,7 @@ impl<'a> Glance<'a> {
     pub(super) fn new(view: &'a View<LinuxPlatform>) -> Self {
         let (mut waiters, mut listeners) = (Waiters::new(), Waiters::new());
         let mut readers: HashMap<u64, BTreeMap<PeerId, PeerRef>> = HashMap::new();
-        view.fence_rung();
+        view.fence_fired();
         for peer in view.peer_ids() {
             let state = view.peer_state(peer);
             if !state.is_current(state.generation) {

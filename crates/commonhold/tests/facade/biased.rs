@@ -16,8 +16,8 @@ use commonhold_layout::{BIAS_AFTER, LockWord, Offset, bias_entry};
 use crate::{
     fork::{DOORS, in_child},
     support::{
-        Actor, DEADLINE, Role, SHORT, Scratch, at_once, busy, fails, fence_me, inconsistent,
-        listen, owner_died, say, stay, until, until_event_waiters,
+        DEADLINE, Role, SHORT, Scratch, ScriptedProcess, at_once, busy, fails, fence_me,
+        inconsistent, listen, owner_died, say, stay, until, until_event_waiters,
     },
 };
 
@@ -85,8 +85,8 @@ fn hold(args: &[&str]) {
     drop(guard);
 }
 
-fn holder(scratch: &Scratch, place: &str) -> Actor {
-    let actor = Actor::start("biased-hold", &[&scratch.url, place]);
+fn holder(scratch: &Scratch, place: &str) -> ScriptedProcess {
+    let actor = ScriptedProcess::start("biased-hold", &[&scratch.url, place]);
     actor.says("there");
     actor
 }
@@ -259,7 +259,7 @@ fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner_even_if_another_h
 #[test]
 fn a_forked_child_frees_nothing_that_its_parent_holds_by_a_bias() {
     let scratch = Scratch::formatted();
-    Actor::start("biased-fork", &[&scratch.url]).succeed();
+    ScriptedProcess::start("biased-fork", &[&scratch.url]).succeed();
 }
 
 fn forks(args: &[&str]) {
@@ -481,7 +481,7 @@ fn who_waits_on_a_condition_gives_its_biased_mutex_to_others_meanwhile_and_has_i
 fn a_notifier_killed_inside_a_biased_mutex_is_told_to_one_who_waits() {
     let (scratch, space, mapping) = ground();
     let shared = mapping.open::<Shelf>(0).unwrap();
-    let mut notifier = Actor::start("biased-condvar", &[&scratch.url]);
+    let mut notifier = ScriptedProcess::start("biased-condvar", &[&scratch.url]);
     notifier.says("ready");
     let pid = notifier.pid();
     habit(&shared);
@@ -528,8 +528,8 @@ fn want(args: &[&str]) {
 #[test]
 fn whoever_is_inside_by_a_bias_is_shown_as_the_holder_that_others_wait_for() {
     let (scratch, space, mapping) = ground();
-    let mut first = Actor::start("biased-want", &[&scratch.url, "64", "128"]);
-    let mut second = Actor::start("biased-want", &[&scratch.url, "128", "64"]);
+    let mut first = ScriptedProcess::start("biased-want", &[&scratch.url, "64", "128"]);
+    let mut second = ScriptedProcess::start("biased-want", &[&scratch.url, "128", "64"]);
     first.says("has");
     second.says("has");
     first.tell("go on");

@@ -7,7 +7,7 @@ use std::{
 
 use commonhold::{Access, FormatOptions, Mapping, Space};
 
-use crate::support::{Actor, Random, Role, Scratch, say};
+use crate::support::{Random, Role, Scratch, ScriptedProcess, say};
 
 pub(crate) const ROLES: &[Role] = &[("biased-bursts", bursts)];
 
@@ -109,7 +109,7 @@ fn no_turn_of_a_biased_mutex_is_lost_or_torn_whoever_is_killed_in_it() {
     let mut random = Random(9);
     let start = |worker: u64, random: &mut Random| {
         let seed = random.next().to_string();
-        Actor::start("biased-bursts", &[&scratch.url, &worker.to_string(), &seed])
+        ScriptedProcess::start("biased-bursts", &[&scratch.url, &worker.to_string(), &seed])
     };
     let mut actors: Vec<_> = (0..WORKERS).map(|worker| start(worker, &mut random)).collect();
     let mut kills = 0_u64;

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use commonhold::{Access, CreateOptions, Destroy, Mutex, RwLock, Space};
 use commonhold_layout::header_word;
 
-use crate::support::{Actor, Folder, Random, Role, Scratch, say};
+use crate::support::{Folder, Random, Role, Scratch, ScriptedProcess, say};
 
 pub(crate) const ROLES: &[Role] = &[("damage", rounds)];
 
@@ -25,7 +25,7 @@ fn pristine(folder: &Folder) -> Vec<u8> {
     }
     space.destroy("d", Destroy::Wait).unwrap();
     drop(space);
-    let actor = Actor::start("lock-hold", &[&url, "a", "write"]);
+    let actor = ScriptedProcess::start("lock-hold", &[&url, "a", "write"]);
     actor.says("clean");
     actor.kill();
     fs::read(folder.0.join("pristine")).unwrap()
@@ -146,7 +146,7 @@ fn damage_anywhere_in_the_tables_costs_an_error_and_neither_a_crash_nor_a_hang()
     let rounds = rounds.map_or(ROUNDS, |text| text.parse().unwrap());
     let folder = folder.0.display().to_string();
     let args = [folder.as_str(), &tables.to_string(), "0", &rounds.to_string()];
-    let actor = Actor::start("damage", &args);
+    let actor = ScriptedProcess::start("damage", &args);
     let mut last = String::from("none");
     let opened: u64 = loop {
         match actor.hear_within(HANG) {

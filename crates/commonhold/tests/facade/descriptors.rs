@@ -10,7 +10,7 @@ use std::{
 use commonhold::{Access, Destroy, LockError, Mapping, PeerLife, Space};
 
 use crate::support::{
-    Actor, DEADLINE, Folder, Role, SHORT, Scratch, fails, listen, owner_died, say, until,
+    DEADLINE, Folder, Role, SHORT, Scratch, ScriptedProcess, fails, listen, owner_died, say, until,
 };
 
 pub(crate) const ROLES: &[Role] = &[
@@ -91,7 +91,7 @@ fn a_holder_that_closes_all_its_descriptors_is_not_taken_for_dead() {
     space.create("a", 64).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let files = folder.0.display().to_string();
-    let mut actor = Actor::start("descriptors-holder", &[&scratch.url, &files]);
+    let mut actor = ScriptedProcess::start("descriptors-holder", &[&scratch.url, &files]);
     actor.says("held");
     for _ in 0..4 {
         fails!(mapping.lock_for(SHORT), LockError::TimedOut(_));
@@ -138,11 +138,11 @@ fn whoever_lost_its_descriptors_to_other_files_fences_no_innocent() {
     let holder = {
         let spare = folder.0.join("holder");
         fs::create_dir(&spare).unwrap();
-        Actor::start("descriptors-holder", &[&scratch.url, &spare.display().to_string()])
+        ScriptedProcess::start("descriptors-holder", &[&scratch.url, &spare.display().to_string()])
     };
     holder.says("held");
     let files = folder.0.display().to_string();
-    let mut asker = Actor::start("descriptors-asker", &[&scratch.url, &files]);
+    let mut asker = ScriptedProcess::start("descriptors-asker", &[&scratch.url, &files]);
     asker.says("asked");
     holder.kill();
     asker.tell("go on");
@@ -177,7 +177,7 @@ fn neither_a_fork_nor_a_detach_closes_files_that_have_got_the_librarys_numbers()
     let (scratch, folder) = (Scratch::formatted(), Folder::new());
     scratch.open().create("a", 64).unwrap();
     let files = folder.0.display().to_string();
-    let actor = Actor::start("descriptors-fork", &[&scratch.url, &files]);
+    let actor = ScriptedProcess::start("descriptors-fork", &[&scratch.url, &files]);
     actor.says("done");
     actor.succeed();
 }

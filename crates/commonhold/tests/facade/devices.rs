@@ -17,8 +17,8 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEV_MEM, Folder, IN_MEMORY, MEMORY_BASE, MEMORY_SIZE, Role, busy, fails, inconsistent,
-    owner_died, say, stay,
+    DEV_MEM, Folder, IN_MEMORY, MEMORY_BASE, MEMORY_SIZE, Role, ScriptedProcess, busy, fails,
+    inconsistent, owner_died, say, stay,
 };
 
 pub(crate) const ROLES: &[Role] = &[
@@ -68,13 +68,13 @@ fn play_on_pci(role: &str) {
     let folder = sysfs();
     let bytes = folder.0.join(ADDRESS).join("resource2");
     let args = ["pci:auto", bytes.to_str().unwrap(), "0"];
-    Actor::start_with(role, &args, &[(PCI_DIR, &folder.0)]).succeed();
+    ScriptedProcess::start_with(role, &args, &[(PCI_DIR, &folder.0)]).succeed();
 }
 
 fn play_on_memory(role: &str) {
     let (_folder, path) = dev_mem(1);
     let args = [&range(), path.to_str().unwrap(), &MEMORY_BASE.to_string()];
-    Actor::start_with(role, &args, &[(DEV_MEM, &path)]).succeed();
+    ScriptedProcess::start_with(role, &args, &[(DEV_MEM, &path)]).succeed();
 }
 
 /// The bytes behind a window, read past all mappings.
@@ -140,7 +140,7 @@ fn look_from_all_sides(space: &Space, mapping: &Mapping, path: &str) {
 }
 
 fn locks_are_shared(url: &str, mapping: &Mapping) {
-    let holder = Actor::start("device-holder", &[url]);
+    let holder = ScriptedProcess::start("device-holder", &[url]);
     holder.says("held");
     busy(mapping.try_lock());
     let space = Space::open(url).unwrap();

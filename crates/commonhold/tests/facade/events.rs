@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use commonhold::{Access, LockError, Mapping, Space};
 
-use crate::support::{Actor, DEADLINE, Role, SHORT, Scratch, fails, say, stay, until};
+use crate::support::{DEADLINE, Role, SHORT, Scratch, ScriptedProcess, fails, say, stay, until};
 
 pub(crate) const ROLES: &[Role] = &[("event-wait", wait_once), ("event-echo", echo)];
 
@@ -31,8 +31,8 @@ fn wait_once(args: &[&str]) {
     stay();
 }
 
-fn waiter(scratch: &Scratch, seen: u64) -> Actor {
-    let actor = Actor::start("event-wait", &[&scratch.url, &seen.to_string()]);
+fn waiter(scratch: &Scratch, seen: u64) -> ScriptedProcess {
+    let actor = ScriptedProcess::start("event-wait", &[&scratch.url, &seen.to_string()]);
     actor.says("waiting");
     actor
 }
@@ -131,7 +131,7 @@ fn echo(args: &[&str]) {
 fn no_signal_is_lost_between_two_processes_that_take_turns() {
     const ROUNDS: u64 = 2000;
     let (scratch, mapping) = ground();
-    let actor = Actor::start("event-echo", &[&scratch.url, &ROUNDS.to_string()]);
+    let actor = ScriptedProcess::start("event-echo", &[&scratch.url, &ROUNDS.to_string()]);
     let (ping, pong) = (mapping.event(0).unwrap(), mapping.event(8).unwrap());
     for seen in 0..ROUNDS {
         ping.signal().unwrap();

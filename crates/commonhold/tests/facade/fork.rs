@@ -11,7 +11,8 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, Scratch, busy, fails, inconsistent, owner_died, say, stay, until,
+    DEADLINE, Role, Scratch, ScriptedProcess, busy, fails, inconsistent, owner_died, say, stay,
+    until,
 };
 
 pub(crate) const ROLES: &[Role] = &[
@@ -90,7 +91,7 @@ pub(crate) fn succeeds(pid: i32) {
 
 fn run(role: &str) {
     let scratch = Scratch::formatted();
-    Actor::start(role, &[&scratch.url]).succeed();
+    ScriptedProcess::start(role, &[&scratch.url]).succeed();
     // Whatever the children did, the space is whole and empty.
     let space = scratch.open();
     space.check().unwrap();
@@ -549,7 +550,7 @@ fn a_dead_parent_is_known_to_be_dead_though_a_child_that_it_forked_lives() {
         let space = scratch.open();
         space.create("a", 64).unwrap();
         let mapping = space.map("a", Access::ReadWrite).unwrap();
-        let mut actor = Actor::start("fork-parent", &[&scratch.url, how]);
+        let mut actor = ScriptedProcess::start("fork-parent", &[&scratch.url, how]);
         let said = actor.hear();
         let child: i32 = said.strip_prefix("child ").unwrap().parse().unwrap();
         busy(mapping.try_lock());

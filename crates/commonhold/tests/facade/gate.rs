@@ -10,7 +10,9 @@ use std::{
 use commonhold::{ErrorKind, FormatOptions, OpenError, Owners, Removal, Space};
 use commonhold_layout::header_word;
 
-use crate::support::{Actor, DEADLINE, Folder, Role, Scratch, fails, listen, say, stay, until};
+use crate::support::{
+    DEADLINE, Folder, Role, Scratch, ScriptedProcess, fails, listen, say, stay, until,
+};
 
 pub(crate) const ROLES: &[Role] = &[
     ("gate-stay", stay_attached),
@@ -49,7 +51,7 @@ fn what_cannot_be_read_but_has_a_living_holder_is_neither_removed_nor_replaced()
     let versions = [2, 99].map(|version| (header_word::VERSION, version));
     for (word, value) in versions.into_iter().chain([(header_word::CHECKSUM, 7), (0, 7)]) {
         let scratch = Scratch::with(&Scratch::tiny());
-        let holder = Actor::start("gate-stay", &[&scratch.url]);
+        let holder = ScriptedProcess::start("gate-stay", &[&scratch.url]);
         let slot: u16 = holder.hear().parse().unwrap();
         let pid = holder.pid();
         put(&scratch.path(), word, value);
@@ -91,8 +93,8 @@ fn lock_a_byte(args: &[&str]) {
 }
 
 /// Another process, since children of this one that are just being started share its descriptions.
-fn locked(path: &Path, byte: u64) -> Actor {
-    let actor = Actor::start("gate-lock", &[path.to_str().unwrap(), &byte.to_string()]);
+fn locked(path: &Path, byte: u64) -> ScriptedProcess {
+    let actor = ScriptedProcess::start("gate-lock", &[path.to_str().unwrap(), &byte.to_string()]);
     actor.says("locked");
     actor
 }
@@ -159,7 +161,7 @@ impl Drop for Stray {
 }
 
 impl Stray {
-    fn of(parent: &Actor) -> Self {
+    fn new(parent: &ScriptedProcess) -> Self {
         Self(parent.hear().parse().unwrap())
     }
 }
@@ -177,8 +179,8 @@ fn leave_a_child(args: &[&str]) {
 fn the_lock_that_a_child_keeps_of_a_dead_peer_keeps_no_space_from_being_removed() {
     for removes in [true, false] {
         let scratch = Scratch::with(&Scratch::tiny());
-        let parent = Actor::start("gate-child", &[&scratch.url]);
-        let _child = Stray::of(&parent);
+        let parent = ScriptedProcess::start("gate-child", &[&scratch.url]);
+        let _child = Stray::new(&parent);
         fails!(Space::remove(&scratch.url, Removal::IfUnused), OpenError::InUse { peers: 1, .. });
         parent.kill();
         if removes {
@@ -214,7 +216,7 @@ fn seize(args: &[&str]) {
     }
 }
 
-fn stop(actor: &Actor) {
+fn stop(actor: &ScriptedProcess) {
     kill(actor.pid(), libc::SIGSTOP);
     let status = format!("/proc/{}/status", actor.pid());
     until("a stop", || fs::read_to_string(&status).unwrap().contains("State:\tT"));
@@ -223,7 +225,7 @@ fn stop(actor: &Actor) {
 #[test]
 fn a_stopped_opener_is_named_to_those_who_want_to_remove_and_bars_no_other_opener() {
     let scratch = Scratch::with(&Scratch::tiny());
-    let opener = Actor::start("gate-enter", &[&scratch.url]);
+    let opener = ScriptedProcess::start("gate-enter", &[&scratch.url]);
     opener.says("inside");
     stop(&opener);
     drop(scratch.open());
@@ -249,7 +251,7 @@ fn a_stopped_opener_is_named_to_those_who_want_to_remove_and_bars_no_other_opene
 #[test]
 fn a_stopped_remover_is_named_to_those_who_open_and_its_death_lets_them_in() {
     let scratch = Scratch::with(&Scratch::tiny());
-    let remover = Actor::start("gate-seize", &[&scratch.url]);
+    let remover = ScriptedProcess::start("gate-seize", &[&scratch.url]);
     remover.says("alone");
     stop(&remover);
     let began = Instant::now();
@@ -295,9 +297,9 @@ fn who_has_opened_what_is_removed_or_replaced_meanwhile_begins_anew() {
         let scratch = Scratch::with(&Scratch::tiny());
         let uuid = || scratch.open().info().unwrap().uuid.to_string();
         let old = uuid();
-        let mut remover = Actor::start("gate-seize", &[&scratch.url]);
+        let mut remover = ScriptedProcess::start("gate-seize", &[&scratch.url]);
         remover.says("alone");
-        let opener = Actor::start("gate-open", &[&scratch.url]);
+        let opener = ScriptedProcess::start("gate-open", &[&scratch.url]);
         until("the opener to have the file", || has_open(opener.pid(), &scratch.path()));
         assert_eq!(opener.hear_within(Duration::from_millis(1)), None, "the gate is shut");
         remover.tell(what);
@@ -335,8 +337,8 @@ fn leave_a_child_entering(args: &[&str]) {
 fn a_forked_child_does_not_keep_the_gate_of_its_parent() {
     for how in ["fork", "clone"] {
         let scratch = Scratch::with(&Scratch::tiny());
-        let parent = Actor::start("gate-child-entering", &[&scratch.url, how]);
-        let _child = Stray::of(&parent);
+        let parent = ScriptedProcess::start("gate-child-entering", &[&scratch.url, how]);
+        let _child = Stray::new(&parent);
         if how == "clone" {
             parent.says("left");
         }
@@ -351,7 +353,7 @@ fn a_forked_child_does_not_keep_the_gate_of_its_parent() {
 #[test]
 fn what_cannot_be_read_is_not_removed_where_locks_prove_nothing() {
     let folder = Folder::new();
-    let actor = Actor::start("gate-ramfs", &[folder.0.to_str().unwrap()]);
+    let actor = ScriptedProcess::start("gate-ramfs", &[folder.0.to_str().unwrap()]);
     let said = actor.hear();
     if said == "not permitted" {
         eprintln!("note: not tested: this user may not mount");

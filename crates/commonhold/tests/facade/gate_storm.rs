@@ -12,7 +12,7 @@ use std::{
 
 use commonhold::{ErrorKind, FormatOptions, LockError, Recovered, Removal, Space};
 
-use crate::support::{Actor, Folder, Random, Role, Scratch, say};
+use crate::support::{Folder, Random, Role, Scratch, ScriptedProcess, say};
 
 pub(crate) const ROLES: &[Role] =
     &[("storm-lock", lock), ("storm-remove", remove), ("storm-format", format)];
@@ -29,7 +29,7 @@ const WAIT: Duration = Duration::from_secs(5);
 struct Count(File);
 
 impl Count {
-    fn of(folder: &str, what: &str) -> Self {
+    fn new(folder: &str, what: &str) -> Self {
         let path = Path::new(folder).join(what);
         Self(OpenOptions::new().create(true).append(true).open(path).unwrap())
     }
@@ -88,7 +88,7 @@ fn lock(args: &[&str]) {
     let &[url, folder] = args else { panic!("{args:?}") };
     let marker = Path::new(folder).join("marker");
     let marker = Marker(File::options().read(true).write(true).open(marker).unwrap());
-    let mut visits = Count::of(folder, "visits");
+    let mut visits = Count::new(folder, "visits");
     loop {
         let space = match Space::open(url) {
             Ok(space) => space,
@@ -119,7 +119,7 @@ fn lock(args: &[&str]) {
 }
 
 fn remove(args: &[&str]) {
-    let mut done = Count::of(args[1], "removed");
+    let mut done = Count::new(args[1], "removed");
     loop {
         match Space::remove(args[0], Removal::IfUnused) {
             Ok(()) => done.one_more(),
@@ -132,7 +132,7 @@ fn remove(args: &[&str]) {
 }
 
 fn format(args: &[&str]) {
-    let mut done = Count::of(args[1], "formatted");
+    let mut done = Count::new(args[1], "formatted");
     let forced = FormatOptions { force: true, ..Scratch::tiny() };
     loop {
         match Space::format(args[0], &forced) {
@@ -151,7 +151,7 @@ fn format(args: &[&str]) {
     }
 }
 
-fn signal(actor: &Actor, signal: libc::c_int) {
+fn signal(actor: &ScriptedProcess, signal: libc::c_int) {
     // SAFETY: `kill` wants nothing; the process is our own child.
     assert_eq!(unsafe { libc::kill(actor.pid().cast_signed(), signal) }, 0);
 }
@@ -167,7 +167,7 @@ fn however_a_space_is_removed_and_replaced_never_are_two_inside_its_lock() {
     let place = folder.0.to_str().unwrap();
     File::create(folder.0.join("marker")).unwrap().write_all(&[0; 8]).unwrap();
     let parts = ["storm-lock", "storm-lock", "storm-lock", "storm-remove", "storm-format"];
-    let start = |part: &str| Actor::start(part, &[&url, place]);
+    let start = |part: &str| ScriptedProcess::start(part, &[&url, place]);
     let mut actors = parts.map(start);
     let mut random = Random(0x6a7e);
     let (mut stops, mut kills) = (0, 0);

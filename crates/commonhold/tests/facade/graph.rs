@@ -13,7 +13,7 @@ use commonhold_layout::{
     ThreadLife, header_word, region_word, thread_word,
 };
 
-use crate::support::{Actor, Folder, Role, Scratch, listen, say, stay, until};
+use crate::support::{Folder, Role, Scratch, ScriptedProcess, listen, say, stay, until};
 
 pub(crate) const ROLES: &[Role] = &[("graph-party", party), ("graph-creator", creator)];
 
@@ -78,10 +78,10 @@ pub(crate) fn ground(url: &str) -> Space {
     space
 }
 
-/// Parties that have their first locks, and then want their second ones.
-fn parties(url: &str, wishes: &[[&str; 2]]) -> Vec<Actor> {
+/// Participants that have their first locks, and then want their second ones.
+fn parties(url: &str, wishes: &[[&str; 2]]) -> Vec<ScriptedProcess> {
     let start = |[first, second]: &[&str; 2]| {
-        let actor = Actor::start("graph-party", &[url, first, second]);
+        let actor = ScriptedProcess::start("graph-party", &[url, first, second]);
         actor.says("has");
         actor
     };
@@ -124,7 +124,9 @@ pub(crate) fn circle(graph: &WaitGraph) -> Vec<(u32, WaitKind, String)> {
 }
 
 /// What is to be seen: who waits, how and for which lock, each for the next.
-pub(crate) fn expected(steps: &[(&Actor, WaitKind, &str)]) -> Vec<(u32, WaitKind, String)> {
+pub(crate) fn expected(
+    steps: &[(&ScriptedProcess, WaitKind, &str)],
+) -> Vec<(u32, WaitKind, String)> {
     let mut steps: Vec<_> =
         steps.iter().map(|(actor, kind, lock)| (actor.pid(), *kind, (*lock).to_owned())).collect();
     let least = (0..steps.len()).min_by_key(|step| steps[*step].0).unwrap();
@@ -406,7 +408,7 @@ fn a_circle_over_the_directory_mutex_is_found() {
     let opened = Opened::new();
     let space = ground(&opened.url);
     // The first has `a` and wants `b`; the second has `b`, and wants the directory.
-    let mut creator = Actor::start("graph-creator", &[&opened.url]);
+    let mut creator = ScriptedProcess::start("graph-creator", &[&opened.url]);
     creator.says("has");
     let parties = parties(&opened.url, &[["a", "b"]]);
     let mut owner = None;

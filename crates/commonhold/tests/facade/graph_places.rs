@@ -5,7 +5,9 @@ use std::{
     thread,
 };
 
-use commonhold::{Access, Barrier, Mapping, Party, Semaphore, Space, Wait, WaitGraph, WaitKind};
+use commonhold::{
+    Access, Barrier, Mapping, Participant, Semaphore, Space, Wait, WaitGraph, WaitKind,
+};
 use commonhold_layout::{
     LockFlags, LockWord, Offset, Owner, PeerId, Pending, PendingKind, RecordKind, RecordTag,
     ThreadId,
@@ -13,7 +15,7 @@ use commonhold_layout::{
 
 use crate::{
     graph::{Opened, circle, expected, ground, until_circle},
-    support::{Actor, Role, Scratch, listen, say, stay, until},
+    support::{Role, Scratch, ScriptedProcess, listen, say, stay, until},
 };
 
 pub(crate) const ROLES: &[Role] = &[("graph-places", steps)];
@@ -31,9 +33,9 @@ fn steps(args: &[&str]) {
 
 /// `mutex 8`; `permit 2`, of so many; `spend 2`; `join 3`, a barrier for so many; `arrive`; `meet`: arrive and
 /// wait.
-fn step(mapping: &Mapping, steps: &[&str], party: Option<&Party<'_>>) {
+fn step(mapping: &Mapping, steps: &[&str], party: Option<&Participant<'_>>) {
     let Some((what, rest)) = steps.split_first() else { return stay() };
-    let next = |party: Option<&Party<'_>>| {
+    let next = |party: Option<&Participant<'_>>| {
         say("has");
         listen();
         step(mapping, rest, party);
@@ -74,9 +76,9 @@ fn step(mapping: &Mapping, steps: &[&str], party: Option<&Party<'_>>) {
 }
 
 /// One that has taken all of its steps but the last.
-fn before_last(url: &str, steps: &[&str]) -> Actor {
+fn before_last(url: &str, steps: &[&str]) -> ScriptedProcess {
     let args: Vec<_> = [url].into_iter().chain(steps.iter().copied()).collect();
-    let mut actor = Actor::start("graph-places", &args);
+    let mut actor = ScriptedProcess::start("graph-places", &args);
     for _ in 2..steps.len() {
         actor.says("has");
         actor.tell("go on");
@@ -86,7 +88,7 @@ fn before_last(url: &str, steps: &[&str]) -> Actor {
 }
 
 /// All of them, after which each goes for its last.
-fn crowd<const N: usize>(url: &str, of: [&[&str]; N]) -> [Actor; N] {
+fn crowd<const N: usize>(url: &str, of: [&[&str]; N]) -> [ScriptedProcess; N] {
     let mut actors = of.map(|steps| before_last(url, steps));
     for actor in &mut actors {
         actor.tell("go on");
@@ -100,8 +102,8 @@ fn pids(graph: &WaitGraph, wait: &Wait) -> Vec<u32> {
     pids
 }
 
-fn sorted<const N: usize>(actors: [&Actor; N]) -> Vec<u32> {
-    let mut pids = actors.map(Actor::pid).to_vec();
+fn sorted<const N: usize>(actors: [&ScriptedProcess; N]) -> Vec<u32> {
+    let mut pids = actors.map(ScriptedProcess::pid).to_vec();
     pids.sort_unstable();
     pids
 }
@@ -110,7 +112,7 @@ fn sorted<const N: usize>(actors: [&Actor; N]) -> Vec<u32> {
 #[track_caller]
 fn until_waiting(
     space: &Space,
-    wishes: &[(&Actor, WaitKind, &[&Actor])],
+    wishes: &[(&ScriptedProcess, WaitKind, &[&ScriptedProcess])],
 ) -> (WaitGraph, Vec<bool>) {
     let mut graph = WaitGraph::default();
     let mut open = Vec::new();
@@ -239,13 +241,13 @@ fn who_waits_at_a_barrier_waits_for_those_that_have_not_arrived_in_its_phase() {
     let mut two = before_last(&scratch.url, &["join 3", "arrive"]);
     one.tell("go on");
     // Of the third place nobody knows whose it will be.
-    let (_, open) = until_waiting(&space, &[(&one, WaitKind::Parties, &[&two])]);
+    let (_, open) = until_waiting(&space, &[(&one, WaitKind::Participants, &[&two])]);
     assert_eq!(open, [false]);
     two.tell("go on");
     two.says("has");
-    until_waiting(&space, &[(&one, WaitKind::Parties, &[])]);
+    until_waiting(&space, &[(&one, WaitKind::Participants, &[])]);
     let mut three = before_last(&scratch.url, &["join 3", "meet"]);
-    until_waiting(&space, &[(&one, WaitKind::Parties, &[&three])]);
+    until_waiting(&space, &[(&one, WaitKind::Participants, &[&three])]);
     three.tell("go on");
     for passed in [&one, &three] {
         passed.says("has");
@@ -264,10 +266,10 @@ fn a_circle_of_a_mutex_and_a_barrier_is_found_in_any_phase() {
         let [one, two] =
             [[one, &phases, &["meet"]].concat(), [two, &phases, &["mutex 8"]].concat()];
         let args = |steps: &[&'static str]| [&[scratch.url.as_str()], steps].concat();
-        let mut one = Actor::start("graph-places", &args(&one));
+        let mut one = ScriptedProcess::start("graph-places", &args(&one));
         one.says("has");
         one.tell("go on");
-        let mut two = Actor::start("graph-places", &args(&two));
+        let mut two = ScriptedProcess::start("graph-places", &args(&two));
         for _ in 0..=phase {
             one.says("has");
             two.says("has");
@@ -277,7 +279,10 @@ fn a_circle_of_a_mutex_and_a_barrier_is_found_in_any_phase() {
         let graph = until_circle(&space, 2);
         assert_eq!(
             circle(&graph),
-            expected(&[(&one, WaitKind::Parties, "a+1024"), (&two, WaitKind::Exclusive, "a+8")])
+            expected(&[
+                (&one, WaitKind::Participants, "a+1024"),
+                (&two, WaitKind::Exclusive, "a+8")
+            ])
         );
     }
 }
@@ -288,7 +293,7 @@ fn a_thread_that_waits_at_a_barrier_for_its_own_other_place_waits_for_ever() {
     let space = ground(&scratch.url);
     let [one] = crowd(&scratch.url, [&["join 2", "join 2", "meet"]]);
     let graph = until_circle(&space, 1);
-    assert_eq!(circle(&graph), expected(&[(&one, WaitKind::Parties, "a+1024")]));
+    assert_eq!(circle(&graph), expected(&[(&one, WaitKind::Participants, "a+1024")]));
 }
 
 /// What a thread does over and over, until it is told to stop.
@@ -316,7 +321,7 @@ fn look_while_busy(threads: &[Busy]) {
         }
         for _ in 0..LOOKS {
             let graph = space.wait_graph().unwrap();
-            let of_places = |kind| matches!(kind, WaitKind::Permit | WaitKind::Parties);
+            let of_places = |kind| matches!(kind, WaitKind::Permit | WaitKind::Participants);
             let found = |wait: &&Wait| wait.confirmed && of_places(wait.kind);
             confirmed += graph.waits.iter().filter(found).count();
             if !graph.cycles.is_empty() {
@@ -439,7 +444,7 @@ fn no_circle_goes_over_a_barrier_whose_waiters_will_be_told_of_a_party_that_is_l
     let third = |third: LockWord| {
         let graph = forged.look(RecordKind::Barrier, 0, &[mine[0], mine[1], third]);
         let [wait] = &graph.waits[..] else { panic!("{graph:?}") };
-        assert_eq!((wait.kind, wait.open), (WaitKind::Parties, graph.cycles.is_empty()));
+        assert_eq!((wait.kind, wait.open), (WaitKind::Participants, graph.cycles.is_empty()));
         graph.cycles.len()
     };
     assert_eq!(third(LockWord::FREE), 1);

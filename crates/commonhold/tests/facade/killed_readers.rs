@@ -9,7 +9,7 @@ use std::{
 use commonhold::{Access, Mapping, RwLock, SeqLock, Space};
 
 use crate::{
-    support::{Actor, Random, Role, SECONDS_WANTED, Scratch, say, wanted},
+    support::{Random, Role, SECONDS_WANTED, Scratch, ScriptedProcess, say, wanted},
     typed::ground,
 };
 
@@ -100,8 +100,8 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-fn reader(url: &str, number: u64) -> Actor {
-    Actor::start("herd-read", &[url, &number.to_string()])
+fn reader(url: &str, number: u64) -> ScriptedProcess {
+    ScriptedProcess::start("herd-read", &[url, &number.to_string()])
 }
 
 /// To run it longer: `COMMONHOLD_TEST_SECONDS=60 cargo test -p commonhold --test facade killed_readers --
@@ -144,7 +144,12 @@ fn readers_in_64_processes_are_killed_at_random_and_a_writer_does_not_notice() {
 
 /// Kills one after the other, and has another in its place at once. Returns how many, and how many of them
 /// had the lock.
-fn kill(scratch: &Scratch, mapping: &Mapping, readers: &mut [Actor], time: Duration) -> (u64, u64) {
+fn kill(
+    scratch: &Scratch,
+    mapping: &Mapping,
+    readers: &mut [ScriptedProcess],
+    time: Duration,
+) -> (u64, u64) {
     let mut random = Random(7);
     let (mut kills, mut with_lock) = (0, 0);
     let begun = Instant::now();

@@ -9,8 +9,8 @@ use std::{
 use commonhold::{Access, LockError, LockKind, LockResult, Mapping, Space};
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, Scratch, at_once, busy, fails, inconsistent, owner_died, say,
-    stay, until_waiters,
+    DEADLINE, Role, SHORT, Scratch, ScriptedProcess, at_once, busy, fails, inconsistent,
+    owner_died, say, stay, until_waiters,
 };
 
 pub(crate) const ROLES: &[Role] =
@@ -57,8 +57,8 @@ fn said_and_stayed<G>(result: &LockResult<G>) {
     stay();
 }
 
-fn holder(scratch: &Scratch, what: &str) -> Actor {
-    Actor::start("lock-hold", &[&scratch.url, "a", what])
+fn holder(scratch: &Scratch, what: &str) -> ScriptedProcess {
+    ScriptedProcess::start("lock-hold", &[&scratch.url, "a", what])
 }
 
 /// A space with a region `a`, and a mapping of it.
@@ -446,7 +446,7 @@ fn read_pairs(args: &[&str]) {
 fn readers_in_other_processes_never_see_half_of_what_writers_do() {
     let (scratch, space, mapping) = ground();
     let roles = ["lock-write-pairs", "lock-write-pairs", "lock-read-pairs", "lock-read-pairs"];
-    let actors = roles.map(|role| Actor::start(role, &[&scratch.url]));
+    let actors = roles.map(|role| ScriptedProcess::start(role, &[&scratch.url]));
     for actor in &actors {
         actor.says("ready");
     }

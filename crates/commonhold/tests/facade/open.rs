@@ -5,7 +5,7 @@ use std::{fs, io::Write, os::unix::fs::PermissionsExt};
 use commonhold::{ErrorKind, FormatError, FormatOptions, OpenError, Removal, Space};
 use commonhold_layout::{Geometry, OpenError as LayoutError, header_word};
 
-use crate::support::{Actor, Folder, Scratch, fails, unique};
+use crate::support::{Folder, Scratch, ScriptedProcess, fails, unique};
 
 #[test]
 fn what_is_no_url_of_a_space_is_refused_with_its_reason() {
@@ -90,7 +90,7 @@ fn the_dead_do_not_keep_a_space_from_being_replaced_or_removed() {
     let scratch = Scratch::formatted();
     scratch.open().create("a", 64).unwrap();
     let kill_one = || {
-        let actor = Actor::start("region-map", &[&scratch.url, "a"]);
+        let actor = ScriptedProcess::start("region-map", &[&scratch.url, "a"]);
         actor.says("mapped");
         fails!(Space::remove(&scratch.url, Removal::IfUnused), OpenError::InUse { peers: 1, .. });
         actor.kill();
@@ -199,7 +199,7 @@ fn peers_beyond_the_slots_are_refused_until_one_leaves_or_dies() {
     let scratch = Scratch::with(&FormatOptions { peers: Some(2), ..Scratch::tiny() });
     let first = scratch.open();
     first.create("a", 64).unwrap();
-    let actor = Actor::start("region-map", &[&scratch.url, "a"]);
+    let actor = ScriptedProcess::start("region-map", &[&scratch.url, "a"]);
     actor.says("mapped");
     fails!(Space::open(&scratch.url), OpenError::NoPeerSlot { peers: 2 });
     fails!(Space::open_or_format(&scratch.url), OpenError::NoPeerSlot { .. });

@@ -6,7 +6,7 @@ use commonhold::{
     Access, CreateOptions, Destroy, FormatOptions, Mutex, NameError, RegionError, Space, State,
 };
 
-use crate::support::{Actor, DEADLINE, Role, SHORT, Scratch, fails, say, stay, until};
+use crate::support::{DEADLINE, Role, SHORT, Scratch, ScriptedProcess, fails, say, stay, until};
 
 pub(crate) const ROLES: &[Role] = &[
     ("region-map", map_and_stay),
@@ -30,8 +30,8 @@ fn destroy_waiting(args: &[&str]) {
     say("destroyed");
 }
 
-fn mapper(scratch: &Scratch, name: &str) -> Actor {
-    let actor = Actor::start("region-map", &[&scratch.url, name]);
+fn mapper(scratch: &Scratch, name: &str) -> ScriptedProcess {
+    let actor = ScriptedProcess::start("region-map", &[&scratch.url, name]);
     actor.says("mapped");
     actor
 }
@@ -168,7 +168,7 @@ fn destroy_waits_for_others_refuses_new_maps_meanwhile_and_gives_up_in_time() {
     assert!(start.elapsed() >= SHORT);
     // Active again, whole, and in nobody's way.
     drop(space.map("a", Access::ReadWrite).unwrap());
-    let destroyer = Actor::start("region-destroy", &[&scratch.url, "a"]);
+    let destroyer = ScriptedProcess::start("region-destroy", &[&scratch.url, "a"]);
     destroyer.says("destroying");
     until("the destroyer to wait", || space.stat("a").unwrap().state == State::Destroying);
     fails!(space.map("a", Access::ReadWrite), RegionError::NotFound { .. });
@@ -187,7 +187,7 @@ fn destroy_does_not_wait_for_a_mapper_that_was_killed() {
     let space = scratch.open();
     space.create("a", 4096).unwrap();
     let actor = mapper(&scratch, "a");
-    let destroyer = Actor::start("region-destroy", &[&scratch.url, "a"]);
+    let destroyer = ScriptedProcess::start("region-destroy", &[&scratch.url, "a"]);
     destroyer.says("destroying");
     until("the destroyer to wait", || space.stat("a").unwrap().state == State::Destroying);
     actor.kill();
@@ -201,7 +201,7 @@ fn a_region_whose_destroyer_is_killed_while_it_waits_is_active_again() {
     let space = scratch.open();
     space.create("a", 4096).unwrap();
     let actor = mapper(&scratch, "a");
-    let destroyer = Actor::start("region-destroy", &[&scratch.url, "a"]);
+    let destroyer = ScriptedProcess::start("region-destroy", &[&scratch.url, "a"]);
     until("the destroyer to wait", || space.stat("a").unwrap().state == State::Destroying);
     destroyer.kill();
     drop(space.map("a", Access::ReadWrite).unwrap());
@@ -290,7 +290,7 @@ fn writing_through_the_pointer_of_a_read_only_mapping_ends_the_process_and_chang
     space.create("a", 100).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     mapping.set(0, &42_u8).unwrap();
-    let actor = Actor::start("region-write", &[&scratch.url]);
+    let actor = ScriptedProcess::start("region-write", &[&scratch.url]);
     actor.says("read 42");
     assert_eq!(actor.end().signal(), Some(libc::SIGSEGV));
     assert_eq!(mapping.get::<u8>(0).unwrap(), 42);

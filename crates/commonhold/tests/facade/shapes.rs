@@ -14,7 +14,7 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, Scratch, fails, fence_me, inconsistent, owner_died, say, stay,
+    DEADLINE, Role, Scratch, ScriptedProcess, fails, fence_me, inconsistent, owner_died, say, stay,
     until_event_waiters,
 };
 
@@ -40,7 +40,7 @@ struct Shop {
     rows: Records<Mutex<u64>>,
     till: RawMutex,
     takings: Value<u64>,
-    bell: Event,
+    death_futex: Event,
     door: RegionLock,
     mapping: Mapping,
     space: Space,
@@ -57,7 +57,7 @@ impl Shop {
             rows: mapping.open_array(0, 64)?,
             till: mapping.mutex(TILL)?,
             takings: mapping.value(TILL + 8)?,
-            bell: mapping.event(TILL + 16)?,
+            death_futex: mapping.event(TILL + 16)?,
             door: mapping.region_lock()?,
             mapping,
             space,
@@ -85,7 +85,7 @@ impl Shop {
         let door = self.door.lock()?;
         self.mapping.set(TILL + 24, &(self.mapping.get::<u64>(TILL + 24)? + 1))?;
         door.unlock()?;
-        Ok(self.bell.broadcast()?)
+        Ok(self.death_futex.broadcast()?)
     }
 }
 
@@ -110,7 +110,7 @@ fn handles_are_kept_in_a_struct_beside_their_space_and_shared_by_threads() {
     assert_eq!(stock.snapshot.read().unwrap(), [all, 0]);
     assert_eq!((stock.opened.get(), stock.scanners.available()), (Some(5), 2));
     assert_eq!(shop.rows.get(7).unwrap().lock().unwrap().get(), all);
-    assert_eq!((shop.takings.load(), shop.bell.sequence()), (all, all));
+    assert_eq!((shop.takings.load(), shop.death_futex.sequence()), (all, all));
     assert_eq!(shop.mapping.get::<u64>(TILL + 24).unwrap(), all);
     assert_eq!(shop.space.regions().unwrap().len(), 2);
 }
@@ -225,7 +225,7 @@ fn transfer_half(args: &[&str]) {
 fn after_the_death_of_a_holder_that_only_passed_errors_on_whoever_asks_is_told_and_one_repairs() {
     let scratch = Scratch::formatted();
     let accounts = accounts(&scratch.url);
-    let actor = Actor::start("shapes-transfer", &[&scratch.url]);
+    let actor = ScriptedProcess::start("shapes-transfer", &[&scratch.url]);
     actor.says("between");
     let pid = actor.pid();
     actor.kill();

@@ -18,7 +18,8 @@ use commonhold::{
 use crate::{
     shapes::Pair,
     support::{
-        Actor, DEADLINE, Role, SHORT, Scratch, at_once, fails, owner_died, say, until_event_waiters,
+        DEADLINE, Role, SHORT, Scratch, ScriptedProcess, at_once, fails, owner_died, say,
+        until_event_waiters,
     },
 };
 
@@ -39,7 +40,7 @@ plain! {
 fn data_of_4_mib_are_used_on_a_stack_of_256_kib() {
     let scratch =
         Scratch::with(&FormatOptions { capacity: Some(32 << 20), ..FormatOptions::default() });
-    let actor = Actor::start("shapes-large", &[&scratch.url]);
+    let actor = ScriptedProcess::start("shapes-large", &[&scratch.url]);
     actor.says("done");
     actor.succeed();
 }

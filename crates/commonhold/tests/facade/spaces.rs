@@ -6,7 +6,8 @@ use commonhold::{Access, FormatOptions, LockError, LockPlace, PeerLife, Space};
 use commonhold_layout::{FormatOptions as Plan, Geometry, PeerId, peer_word};
 
 use crate::support::{
-    Actor, Folder, Role, Scratch, fails, inconsistent, listen, owner_died, say, stay, until,
+    Folder, Role, Scratch, ScriptedProcess, fails, inconsistent, listen, owner_died, say, stay,
+    until,
 };
 
 pub(crate) const ROLES: &[Role] =
@@ -25,7 +26,7 @@ fn open_each(_args: &[&str]) {
 
 #[test]
 fn of_many_who_make_one_space_at_once_all_end_up_in_the_same() {
-    let mut actors = [(); 8].map(|()| Actor::start("space-open", &[]));
+    let mut actors = [(); 8].map(|()| ScriptedProcess::start("space-open", &[]));
     for actor in &actors {
         actor.says("ready");
     }
@@ -34,7 +35,7 @@ fn of_many_who_make_one_space_at_once_all_end_up_in_the_same() {
         for actor in &mut actors {
             actor.tell(&scratch.url);
         }
-        let found: Vec<String> = actors.iter().map(Actor::hear).collect();
+        let found: Vec<String> = actors.iter().map(ScriptedProcess::hear).collect();
         assert!(found.iter().all(|uuid| *uuid == found[0]), "{found:?}");
         let space = scratch.open();
         assert_eq!(space.info().unwrap().uuid.to_string(), found[0]);
@@ -82,7 +83,7 @@ fn in_a_space_with_a_lease_hearts_beat_and_the_silent_but_living_keep_their_lock
     assert_eq!(space.info().unwrap().lease_ms, 300);
     space.create("a", 64).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
-    let actor = Actor::start("space-hold", &[&scratch.url]);
+    let actor = ScriptedProcess::start("space-hold", &[&scratch.url]);
     let slot: u16 = actor.hear().parse().unwrap();
     let first = heartbeat(&scratch, slot);
     until("three beats", || heartbeat(&scratch, slot) >= first + 3);
@@ -149,7 +150,7 @@ fn a_space_in_a_file_outlives_all_its_processes() {
     let url = folder.url("space");
     let options = FormatOptions { capacity: Some(4 << 20), ..FormatOptions::default() };
     Space::format(&url, &options).unwrap();
-    let actor = Actor::start("space-write", &[&url, "first"]);
+    let actor = ScriptedProcess::start("space-write", &[&url, "first"]);
     actor.says("written");
     actor.succeed();
     let read = || {
@@ -160,7 +161,7 @@ fn a_space_in_a_file_outlives_all_its_processes() {
     };
     assert_eq!(read(), (*b"first", true));
     // Nobody is left who saw the writer die: the file alone tells.
-    let actor = Actor::start("space-write", &[&url, "later"]);
+    let actor = ScriptedProcess::start("space-write", &[&url, "later"]);
     actor.says("written");
     let pid = actor.pid();
     actor.kill();
@@ -182,7 +183,7 @@ fn the_dead_are_reaped_with_their_names_and_once() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 64).unwrap();
-    let actor = Actor::start("space-hold", &[&scratch.url]);
+    let actor = ScriptedProcess::start("space-hold", &[&scratch.url]);
     let slot: u16 = actor.hear().parse().unwrap();
     let pid = actor.pid();
     assert!(space.reap().unwrap().peers.is_empty());

@@ -14,7 +14,9 @@ use std::{
 use commonhold::{Access, Destroy, ErrorKind, FormatOptions, OpenError, Removal, Space};
 use commonhold_layout::{Geometry, RegionId, region_word};
 
-use crate::support::{Actor, DEADLINE, Folder, Role, Scratch, fails, say, stay, until_waiters};
+use crate::support::{
+    DEADLINE, Folder, Role, Scratch, ScriptedProcess, fails, say, stay, until_waiters,
+};
 
 pub(crate) const ROLES: &[Role] = &[
     ("stranger-read", lock_as_a_reader),
@@ -64,8 +66,11 @@ fn lock_whole(args: &[&str]) {
     stay();
 }
 
-fn stranger(role: &str, path: &Path, first: i64, len: i64) -> Actor {
-    let actor = Actor::start(role, &[path.to_str().unwrap(), &first.to_string(), &len.to_string()]);
+fn stranger(role: &str, path: &Path, first: i64, len: i64) -> ScriptedProcess {
+    let actor = ScriptedProcess::start(
+        role,
+        &[path.to_str().unwrap(), &first.to_string(), &len.to_string()],
+    );
     actor.says("locked");
     actor
 }
@@ -147,10 +152,10 @@ fn flock_on_a_file_is_nothing_to_us() {
     let folder = Folder::in_memory();
     let (path, url) = (folder.0.join("a"), folder.url("a"));
     File::create(&path).unwrap();
-    let holder = Actor::start("stranger-flock", &[path.to_str().unwrap()]);
+    let holder = ScriptedProcess::start("stranger-flock", &[path.to_str().unwrap()]);
     holder.says("locked");
     Space::format(&url, &Scratch::tiny()).unwrap();
-    let other = Actor::start("stranger-flock", &[path.to_str().unwrap()]);
+    let other = ScriptedProcess::start("stranger-flock", &[path.to_str().unwrap()]);
     other.says("locked");
     drop(Space::open(&url).unwrap());
     Space::remove(&url, Removal::IfUnused).unwrap();
@@ -186,7 +191,7 @@ fn who_reads_holes_through_a_mapping_takes_memory_and_nothing_else_breaks() {
     let space = scratch.open();
     let taken = || scratch.path().metadata().unwrap().blocks() * 512;
     let before = taken();
-    let reader = Actor::start("stranger-touch", &[scratch.path().to_str().unwrap()]);
+    let reader = ScriptedProcess::start("stranger-touch", &[scratch.path().to_str().unwrap()]);
     reader.says("touched");
     let after = taken();
     assert!(before < 1 << 20 && after >= 8 << 20, "{before} bytes, then {after}");
@@ -230,7 +235,8 @@ fn who_reads_a_space_can_swallow_wakes_and_holds_nobody_up_for_ever() {
         Geometry::check(&claims.try_into().unwrap(), file.metadata().unwrap().len()).unwrap();
     let lock = geometry.region(RegionId::new(0)).unwrap().get() + 8 * region_word::LOCK as u64;
     let path = scratch.path();
-    let sleeper = Actor::start("stranger-sleep", &[path.to_str().unwrap(), &lock.to_string()]);
+    let sleeper =
+        ScriptedProcess::start("stranger-sleep", &[path.to_str().unwrap(), &lock.to_string()]);
     sleeper.says("asleep");
     let mapping = space.map("x", Access::ReadWrite).unwrap();
     let neighbour = scratch.open();

@@ -17,7 +17,7 @@ use crate::{
     stress_waits::{Fault, Span, Wait},
     stress_words::{Words, size},
     stress_worker::{LOCKS, NAMES, STOP, THREADS, now_ns},
-    support::{Actor, DEADLINE, Random, SECONDS_WANTED, Scratch, wanted},
+    support::{DEADLINE, Random, SECONDS_WANTED, Scratch, ScriptedProcess, wanted},
 };
 
 /// How many processes there are, and for how many seconds, unless the environment says so.
@@ -48,7 +48,7 @@ struct Director<'a> {
     url: &'a str,
     words: Words<'a>,
     random: Random,
-    workers: Vec<Actor>,
+    workers: Vec<ScriptedProcess>,
     incarnations: u64,
     stopped: Vec<Stopped>,
     faults: Vec<Fault>,
@@ -85,10 +85,10 @@ impl<'a> Director<'a> {
         director
     }
 
-    fn start(&mut self, worker: u64) -> Actor {
+    fn start(&mut self, worker: u64) -> ScriptedProcess {
         self.incarnations += 1;
         let numbers = [self.words.processes, worker, self.incarnations].map(|it| it.to_string());
-        Actor::start("stress-work", &[self.url, &numbers[0], &numbers[1], &numbers[2]])
+        ScriptedProcess::start("stress-work", &[self.url, &numbers[0], &numbers[1], &numbers[2]])
     }
 
     fn run(&mut self, time: Duration) {

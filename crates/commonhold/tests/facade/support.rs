@@ -182,7 +182,8 @@ pub(crate) fn until_waiters(space: &Space, region: &str, count: usize) {
 /// Waits until so many threads wait for an event, be it that of a semaphore or of a barrier.
 #[track_caller]
 pub(crate) fn until_event_waiters(space: &Space, count: usize) {
-    let for_event = |kind| matches!(kind, WaitKind::Event | WaitKind::Permit | WaitKind::Parties);
+    let for_event =
+        |kind| matches!(kind, WaitKind::Event | WaitKind::Permit | WaitKind::Participants);
     until("waiters for events", || {
         let graph = space.wait_graph().unwrap();
         graph.waits.iter().filter(|wait| for_event(wait.kind)).count() == count
@@ -296,13 +297,13 @@ pub(crate) fn stay() {
 
 /// Another process, in the role of a neighbour. It is killed with its guard.
 #[derive(Debug)]
-pub(crate) struct Actor {
+pub(crate) struct ScriptedProcess {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
-impl Actor {
+impl ScriptedProcess {
     pub(crate) fn start(role: &str, args: &[&str]) -> Self {
         Self::start_with(role, args, &[])
     }
@@ -425,7 +426,7 @@ impl Actor {
     }
 }
 
-impl Drop for Actor {
+impl Drop for ScriptedProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

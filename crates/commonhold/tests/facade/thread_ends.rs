@@ -15,22 +15,22 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEADLINE, Random, Role, SHORT, Scratch, busy, fails, owner_died, say, stay, until,
-    until_waiters,
+    DEADLINE, Random, Role, SHORT, Scratch, ScriptedProcess, busy, fails, owner_died, say, stay,
+    until, until_waiters,
 };
 
 pub(crate) const ROLES: &[Role] =
     &[("thread-ends-late", exit_late), ("thread-ends-exec", exec_from_a_thread)];
 
 /// One mutex, and who is inside of it.
-struct Ground {
+struct TestSpace {
     mapping: Mapping,
     inside: AtomicBool,
     turns: AtomicU32,
     deadlocks: AtomicU32,
 }
 
-impl Ground {
+impl TestSpace {
     fn new(space: &Space) -> Arc<Self> {
         space.create("a", 64).unwrap();
         let mapping = space.map("a", Access::ReadWrite).unwrap();
@@ -66,7 +66,7 @@ impl Ground {
 }
 
 /// Takes the mutex when it is dropped: in the destructor of a thread-local.
-struct Late(Arc<Ground>);
+struct Late(Arc<TestSpace>);
 
 impl Drop for Late {
     fn drop(&mut self) {
@@ -84,7 +84,7 @@ thread_local! {
 #[test]
 fn locks_taken_in_destructors_of_thread_locals_exclude_each_other() {
     let scratch = Scratch::formatted();
-    let ground = Ground::new(&scratch.open());
+    let ground = TestSpace::new(&scratch.open());
     const THREADS: u32 = 4;
     const ROUNDS: u32 = 150;
     thread::scope(|scope| {
@@ -105,7 +105,7 @@ fn locks_taken_in_destructors_of_thread_locals_exclude_each_other() {
     ground.check(THREADS * ROUNDS * 3);
 }
 
-static GROUND: std::sync::OnceLock<Arc<Ground>> = std::sync::OnceLock::new();
+static GROUND: std::sync::OnceLock<Arc<TestSpace>> = std::sync::OnceLock::new();
 static KEYED: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn at_the_end_of_a_key(_: *mut c_void) {
@@ -123,7 +123,7 @@ extern "C" fn at_exit() {
 /// Threads with destructors of pthread keys, which run after those of thread-locals; and then a handler of `atexit`.
 fn exit_late(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
-    assert!(GROUND.set(Ground::new(&space)).is_ok());
+    assert!(GROUND.set(TestSpace::new(&space)).is_ok());
     let mut key = 0;
     // SAFETY: the call wants a place for the key, and a function that may run at any thread's end.
     let made = unsafe { libc::pthread_key_create(&raw mut key, Some(at_the_end_of_a_key)) };
@@ -154,7 +154,7 @@ fn exit_late(args: &[&str]) {
 fn locks_can_be_taken_in_destructors_of_pthread_keys_and_in_atexit_handlers() {
     let scratch = Scratch::formatted();
     let _keep = scratch.open();
-    let actor = Actor::start("thread-ends-late", &[&scratch.url]);
+    let actor = ScriptedProcess::start("thread-ends-late", &[&scratch.url]);
     actor.says("at exit");
     actor.succeed();
 }
@@ -164,7 +164,7 @@ fn locks_can_be_taken_in_destructors_of_pthread_keys_and_in_atexit_handlers() {
 #[test]
 fn threads_that_use_the_library_only_while_they_end_use_up_no_slots() {
     let scratch = Scratch::with(&FormatOptions { threads: Some(3), ..Scratch::tiny() });
-    let ground = Ground::new(&scratch.open());
+    let ground = TestSpace::new(&scratch.open());
     for _ in 0..300 {
         let ground = Arc::clone(&ground);
         let ends = thread::spawn(move || {
@@ -238,7 +238,7 @@ fn read_locks_that_an_ended_thread_forgot_block_no_writer_however_many() {
 fn a_guard_forgotten_in_one_space_costs_no_slot_in_another() {
     let few = FormatOptions { threads: Some(3), ..Scratch::tiny() };
     let (one, two) = (Scratch::with(&few), Scratch::with(&few));
-    let grounds = [Ground::new(&one.open()), Ground::new(&two.open())];
+    let grounds = [TestSpace::new(&one.open()), TestSpace::new(&two.open())];
     for _ in 0..50 {
         let [first, second] = grounds.each_ref().map(Arc::clone);
         let ends = thread::spawn(move || {
@@ -305,7 +305,7 @@ fn a_lock_that_was_held_by_a_thread_that_became_another_program_is_a_dead_owners
     let space = scratch.open();
     space.create("a", 64).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
-    let mut actor = Actor::start("thread-ends-exec", &[&scratch.url]);
+    let mut actor = ScriptedProcess::start("thread-ends-exec", &[&scratch.url]);
     actor.says("held");
     fails!(mapping.lock_for(SHORT), LockError::TimedOut(_));
     actor.tell("go on");
@@ -359,7 +359,7 @@ fn a_thread_is_told_that_it_holds_the_lock_by_another_attachment() {
 fn a_thread_finds_its_slot_in_each_of_many_spaces_and_has_one_in_each() {
     let few = FormatOptions { threads: Some(1), ..Scratch::tiny() };
     let scratches: Vec<_> = (0..20).map(|_| Scratch::with(&few)).collect();
-    let grounds: Vec<_> = scratches.iter().map(|scratch| Ground::new(&scratch.open())).collect();
+    let grounds: Vec<_> = scratches.iter().map(|scratch| TestSpace::new(&scratch.open())).collect();
     let mut random = Random(7);
     let mut turns = vec![0; grounds.len()];
     for _ in 0..500 {

@@ -11,8 +11,8 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, Scratch, at_once, fails, inconsistent, owner_died, say, stay,
-    until,
+    DEADLINE, Role, SHORT, Scratch, ScriptedProcess, at_once, fails, inconsistent, owner_died, say,
+    stay, until,
 };
 
 pub(crate) const ROLES: &[Role] = &[("thread-lock", lock_in_threads)];
@@ -223,7 +223,7 @@ fn the_locks_of_all_threads_of_a_killed_process_come_free() {
     let space = scratch.open();
     space.create("a", 64).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
-    let actor = Actor::start("thread-lock", &[&scratch.url]);
+    let actor = ScriptedProcess::start("thread-lock", &[&scratch.url]);
     for _ in 0..8 {
         actor.says("held");
     }

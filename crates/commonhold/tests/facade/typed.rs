@@ -13,7 +13,7 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, Scratch, at_once, busy, fails, fence_me, inconsistent,
+    DEADLINE, Role, SHORT, Scratch, ScriptedProcess, at_once, busy, fails, fence_me, inconsistent,
     owner_died, say, stay, until_waiters,
 };
 
@@ -64,7 +64,7 @@ fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_
     let (scratch, space, mapping) = ground();
     let pair = mapping.open::<Mutex<Pair>>(64).unwrap();
     pair.lock().unwrap().set([7, 7]);
-    let actor = Actor::start("typed-half", &[&scratch.url]);
+    let actor = ScriptedProcess::start("typed-half", &[&scratch.url]);
     actor.says("clean");
     busy(pair.try_lock());
     let start = Instant::now();
@@ -85,7 +85,7 @@ fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_
     drop(guard);
     owner_died(pair.lock());
     // The next hears the same, and is killed as well, while somebody waits.
-    let actor = Actor::start("typed-half", &[&scratch.url]);
+    let actor = ScriptedProcess::start("typed-half", &[&scratch.url]);
     actor.says("owner died");
     let pid = actor.pid();
     std::thread::scope(|scope| {
@@ -117,7 +117,7 @@ fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_
 fn a_repair_that_fails_or_panics_leaves_it_to_the_next_and_one_that_is_known_is_made_by_all() {
     let (scratch, _space, mapping) = ground();
     let pair = mapping.open::<Mutex<Pair>>(64).unwrap();
-    let actor = Actor::start("typed-half", &[&scratch.url]);
+    let actor = ScriptedProcess::start("typed-half", &[&scratch.url]);
     actor.says("clean");
     actor.kill();
     let error = pair.lock_repairing(|_| Err("no idea".into())).unwrap_err();
@@ -173,7 +173,7 @@ fn count(args: &[&str]) {
 #[test]
 fn processes_count_together_and_the_first_of_them_makes_the_record() {
     let (scratch, _space, mapping) = ground();
-    let actors = [(); 3].map(|()| Actor::start("typed-count", &[&scratch.url]));
+    let actors = [(); 3].map(|()| ScriptedProcess::start("typed-count", &[&scratch.url]));
     for actor in &actors {
         actor.says("ready");
     }

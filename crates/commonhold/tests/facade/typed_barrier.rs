@@ -3,11 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use commonhold::{
-    Access, Barrier, ErrorKind, LockError, LockResult, Mapping, Party, RegionError, Space,
+    Access, Barrier, ErrorKind, LockError, LockResult, Mapping, Participant, RegionError, Space,
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, busy, fails, fence_me, listen, say, stay, until_event_waiters,
+    DEADLINE, Role, SHORT, ScriptedProcess, busy, fails, fence_me, listen, say, stay,
+    until_event_waiters,
 };
 use crate::typed::ground;
 
@@ -50,8 +51,8 @@ fn party(args: &[&str]) {
     }
 }
 
-fn joined(url: &str) -> Actor {
-    let actor = Actor::start("party", &[url]);
+fn joined(url: &str) -> ScriptedProcess {
+    let actor = ScriptedProcess::start("party", &[url]);
     actor.says("joined");
     actor
 }
@@ -66,7 +67,7 @@ fn steps(args: &[&str]) {
     stay();
 }
 
-fn step_by_step(mapping: &Mapping, party: &Party<'_>) {
+fn step_by_step(mapping: &Mapping, party: &Participant<'_>) {
     let mine = STEPS_AT + 8 * party.index() as u64;
     for step in 0..STEPS {
         mapping.set(mine, &(step + 1)).unwrap();
@@ -80,7 +81,7 @@ fn step_by_step(mapping: &Mapping, party: &Party<'_>) {
 fn three_processes_go_step_by_step() {
     let (scratch, _space, mapping) = ground();
     let barrier = mapping.open::<Barrier<3>>(0).unwrap();
-    let actors = [(); 2].map(|()| Actor::start("party-steps", &[&scratch.url]));
+    let actors = [(); 2].map(|()| ScriptedProcess::start("party-steps", &[&scratch.url]));
     let party = barrier.join().unwrap();
     step_by_step(&mapping, &party);
     for actor in actors {
@@ -110,7 +111,7 @@ fn a_party_killed_before_it_arrived_is_told_until_another_has_joined_and_arrived
     // It stays so: nobody passes over the dead.
     fails!(party.try_wait(), LockError::ParticipantDied(_));
     assert_eq!(barrier.phase(), 0);
-    let mut heir = Actor::start("party", &[&scratch.url]);
+    let mut heir = ScriptedProcess::start("party", &[&scratch.url]);
     heir.says("replaces another, arrived: false");
     busy(party.try_wait());
     heir.tell("wait");
@@ -136,7 +137,7 @@ fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
     // It has done its part of this phase.
     assert_eq!(party.wait().unwrap(), 0);
     fails!(party.wait(), LockError::ParticipantDied(_));
-    let mut heir = Actor::start("party", &[&scratch.url]);
+    let mut heir = ScriptedProcess::start("party", &[&scratch.url]);
     heir.says("replaces another, arrived: false");
     heir.tell("arrive");
     heir.says("1");
@@ -145,7 +146,7 @@ fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
     heir.tell("arrive");
     heir.says("2");
     heir.kill();
-    let mut heir = Actor::start("party", &[&scratch.url]);
+    let mut heir = ScriptedProcess::start("party", &[&scratch.url]);
     heir.says("replaces another, arrived: true");
     assert_eq!(party.wait().unwrap(), 2);
     // It waits for that phase, though it has passed, and not for the next, of which nothing is done.

@@ -6,7 +6,8 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, Scratch, at_once, fails, listen, owner_died, say, stay, until,
+    DEADLINE, Role, SHORT, Scratch, ScriptedProcess, at_once, fails, listen, owner_died, say, stay,
+    until,
 };
 
 pub(crate) const ROLES: &[Role] = &[
@@ -115,12 +116,12 @@ fn echo(args: &[&str]) {
     }
 }
 
-fn waiter(scratch: &Scratch, shared: &Box, already: u64) -> Actor {
+fn waiter(scratch: &Scratch, shared: &Box, already: u64) -> ScriptedProcess {
     waiter_as("condvar-wait", scratch, shared, already)
 }
 
-fn waiter_as(role: &str, scratch: &Scratch, shared: &Box, already: u64) -> Actor {
-    let actor = Actor::start(role, &[&scratch.url]);
+fn waiter_as(role: &str, scratch: &Scratch, shared: &Box, already: u64) -> ScriptedProcess {
+    let actor = ScriptedProcess::start(role, &[&scratch.url]);
     until("a waiter", || shared.waiting.lock().unwrap().get() == already + 1);
     // It has freed the mutex, and it does so only to wait.
     drop(shared.content.lock().unwrap());
@@ -138,7 +139,7 @@ fn no_notification_is_lost_between_two_processes_that_take_turns() {
     const MOST: u64 = 2000;
     let (scratch, _space, mapping) = ground();
     let shared = mapping.open::<Box>(0).unwrap();
-    let actor = Actor::start("condvar-echo", &[&scratch.url, &MOST.to_string()]);
+    let actor = ScriptedProcess::start("condvar-echo", &[&scratch.url, &MOST.to_string()]);
     let mut guard = shared.content.lock().unwrap();
     while guard.get() < MOST {
         guard.with_mut(|number| *number += 1);
@@ -191,7 +192,7 @@ fn a_notifier_killed_with_the_mutex_is_told_to_one_who_waits_or_repaired_after_b
     let roles = [("condvar-wait", format!("{made_up} owner died")), ("condvar-repair", made_up)];
     for (already, (role, says)) in (0..).zip(roles) {
         let actor = waiter_as(role, &scratch, &shared, already);
-        let mut notifier = Actor::start("condvar-notify", &[&scratch.url]);
+        let mut notifier = ScriptedProcess::start("condvar-notify", &[&scratch.url]);
         notifier.tell("lock");
         notifier.says("done");
         notifier.kill();
@@ -206,7 +207,7 @@ fn a_notifier_killed_before_it_notified_is_made_up_for_by_the_waiter_itself() {
     let (scratch, _space, mapping) = ground();
     let shared = mapping.open::<Box>(0).unwrap();
     let actor = waiter(&scratch, &shared, 0);
-    let mut notifier = Actor::start("condvar-notify", &[&scratch.url]);
+    let mut notifier = ScriptedProcess::start("condvar-notify", &[&scratch.url]);
     for line in ["lock", "set", "unlock"] {
         notifier.tell(line);
         notifier.says("done");

@@ -8,7 +8,8 @@ use commonhold::{
 
 use crate::{
     support::{
-        Actor, DEADLINE, Role, SHORT, at_once, busy, fails, fence_me, say, stay, until_waiters,
+        DEADLINE, Role, SHORT, ScriptedProcess, at_once, busy, fails, fence_me, say, stay,
+        until_waiters,
     },
     typed::ground,
 };
@@ -64,7 +65,7 @@ fn of_many_processes_one_makes_the_value_and_all_see_it() {
     let (scratch, _space, mapping) = ground();
     let once = mapping.open::<OnceLock<Value>>(0).unwrap();
     assert_eq!(once.get(), None);
-    let actors = [(); 4].map(|()| Actor::start("once-make", &[&scratch.url]));
+    let actors = [(); 4].map(|()| ScriptedProcess::start("once-make", &[&scratch.url]));
     for actor in &actors {
         actor.says("ready");
     }
@@ -89,16 +90,16 @@ fn of_many_processes_one_makes_the_value_and_all_see_it() {
 fn who_dies_making_a_value_leaves_its_turn_to_one_who_waits_and_a_dead_waiter_none() {
     let (scratch, space, mapping) = ground();
     let once = mapping.open::<OnceLock<Value>>(0).unwrap();
-    let maker = Actor::start("once-begin", &[&scratch.url]);
+    let maker = ScriptedProcess::start("once-begin", &[&scratch.url]);
     maker.says("mine");
     busy(once.try_begin());
     fails!(once.begin_for(SHORT), LockError::TimedOut(place)
         if place.owner.as_ref().unwrap().pid == Some(maker.pid()));
     assert_eq!(once.get(), None);
     // Of two who wait, one is killed first.
-    let doomed = Actor::start("once-begin", &[&scratch.url]);
+    let doomed = ScriptedProcess::start("once-begin", &[&scratch.url]);
     until_waiters(&space, "a", 1);
-    let heir = Actor::start("once-begin", &[&scratch.url]);
+    let heir = ScriptedProcess::start("once-begin", &[&scratch.url]);
     until_waiters(&space, "a", 2);
     doomed.kill();
     maker.kill();
@@ -110,7 +111,7 @@ fn who_dies_making_a_value_leaves_its_turn_to_one_who_waits_and_a_dead_waiter_no
     fails!(once.get_or_init(|| [1; 3]), LockError::Deadlock(_));
     guard.complete(&[7, 8, 9]).unwrap();
     assert_eq!(once.get(), Some([7, 8, 9]));
-    let late = Actor::start("once-begin", &[&scratch.url]);
+    let late = ScriptedProcess::start("once-begin", &[&scratch.url]);
     late.says("done [7, 8, 9]");
     // The death of who has seen it, or made it, is nothing.
     late.kill();

@@ -7,8 +7,8 @@ use commonhold::{
 
 use crate::{
     support::{
-        Actor, DEADLINE, Role, SHORT, Scratch, at_once, busy, fails, inconsistent, owner_died, say,
-        stay, until,
+        DEADLINE, Role, SHORT, Scratch, ScriptedProcess, at_once, busy, fails, inconsistent,
+        owner_died, say, stay, until,
     },
     typed::ground,
 };
@@ -44,8 +44,8 @@ fn say_and_stay<G>(held: LockResult<G>) {
     stay();
 }
 
-fn holder(scratch: &Scratch, how: &str) -> Actor {
-    Actor::start("table-hold", &[&scratch.url, how])
+fn holder(scratch: &Scratch, how: &str) -> ScriptedProcess {
+    ScriptedProcess::start("table-hold", &[&scratch.url, how])
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn read(args: &[&str]) {
 fn readers_in_other_processes_see_whole_tables_only() {
     let (scratch, _space, mapping) = ground();
     let roles = ["table-write", "table-read", "table-write", "table-read"];
-    let actors = roles.map(|role| Actor::start(role, &[&scratch.url]));
+    let actors = roles.map(|role| ScriptedProcess::start(role, &[&scratch.url]));
     for actor in &actors {
         actor.says("ready");
     }

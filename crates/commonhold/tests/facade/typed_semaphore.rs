@@ -8,8 +8,8 @@ use commonhold::{
 };
 
 use crate::support::{
-    Actor, DEADLINE, Role, SHORT, at_once, busy, fails, fence_me, inconsistent, listen, owner_died,
-    say, stay, until_event_waiters,
+    DEADLINE, Role, SHORT, ScriptedProcess, at_once, busy, fails, fence_me, inconsistent, listen,
+    owner_died, say, stay, until_event_waiters,
 };
 use crate::typed::ground;
 
@@ -75,11 +75,11 @@ fn index(said: &str) -> usize {
 #[test]
 fn of_many_processes_as_many_go_on_as_there_are_permits() {
     let (scratch, _space, mapping) = ground();
-    let actors = [(); 4].map(|()| Actor::start("permit-turns", &[&scratch.url]));
+    let actors = [(); 4].map(|()| ScriptedProcess::start("permit-turns", &[&scratch.url]));
     for actor in &actors {
         actor.says("ready");
     }
-    actors.into_iter().for_each(Actor::succeed);
+    actors.into_iter().for_each(ScriptedProcess::succeed);
     let [now, most] = mapping.open::<Mutex<[u64; 2]>>(512).unwrap().lock().unwrap().get();
     assert_eq!(now, 0);
     assert!((1..=2).contains(&most), "{most} at once");
@@ -91,16 +91,16 @@ fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none(
     let (scratch, space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let mine = pool.acquire().unwrap();
-    let holder = Actor::start("permit-hold", &[&scratch.url]);
+    let holder = ScriptedProcess::start("permit-hold", &[&scratch.url]);
     let held = index(&holder.hear());
     assert_ne!(held, mine.index());
     busy(pool.try_acquire());
     fails!(pool.acquire_for(SHORT), LockError::TimedOut(_));
     assert_eq!(pool.available(), 0);
     // Of two who wait, one is killed first.
-    let doomed = Actor::start("permit-hold", &[&scratch.url]);
+    let doomed = ScriptedProcess::start("permit-hold", &[&scratch.url]);
     until_event_waiters(&space, 1);
-    let heir = Actor::start("permit-hold", &[&scratch.url]);
+    let heir = ScriptedProcess::start("permit-hold", &[&scratch.url]);
     until_event_waiters(&space, 2);
     doomed.kill();
     holder.kill();
@@ -129,7 +129,7 @@ fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none(
 fn permits_that_the_living_gave_back_are_taken_before_one_that_a_dead_holder_left() {
     let (scratch, _space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
-    let holder = Actor::start("permit-hold", &[&scratch.url]);
+    let holder = ScriptedProcess::start("permit-hold", &[&scratch.url]);
     let held = index(&holder.hear());
     holder.kill();
     // One death fails nobody who can do with another.
@@ -156,7 +156,7 @@ fn a_permit_that_comes_free_wakes_one_in_another_process() {
     let (scratch, space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let (first, second) = (pool.acquire().unwrap(), pool.acquire().unwrap());
-    let waiters = [(); 2].map(|()| Actor::start("permit-hold", &[&scratch.url]));
+    let waiters = [(); 2].map(|()| ScriptedProcess::start("permit-hold", &[&scratch.url]));
     until_event_waiters(&space, 2);
     let (one, other) = (first.index(), second.index());
     drop(first);
@@ -178,13 +178,13 @@ fn what_a_giver_gave_before_it_was_killed_is_given_and_what_it_spent_is_not_its_
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let nothing = |error: &RegionError| matches!(error, RegionError::NothingSpent);
     fails!(pool.give(), LockError::Region(error) if nothing(error));
-    let mut giver = Actor::start("permit-obey", &[&scratch.url]);
+    let mut giver = ScriptedProcess::start("permit-obey", &[&scratch.url]);
     for line in ["spend", "spend"] {
         giver.tell(line);
         giver.says("done");
     }
     busy(pool.try_acquire());
-    let waiter = Actor::start("permit-hold", &[&scratch.url]);
+    let waiter = ScriptedProcess::start("permit-hold", &[&scratch.url]);
     until_event_waiters(&space, 1);
     giver.tell("give");
     giver.says("done");

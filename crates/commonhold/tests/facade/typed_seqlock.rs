@@ -12,8 +12,8 @@ use commonhold::{
 
 use crate::{
     support::{
-        Actor, DEADLINE, Role, SHORT, at_once, busy, fails, fence_me, inconsistent, owner_died,
-        say, stay,
+        DEADLINE, Role, SHORT, ScriptedProcess, at_once, busy, fails, fence_me, inconsistent,
+        owner_died, say, stay,
     },
     typed::ground,
 };
@@ -41,8 +41,8 @@ fn change_half(args: &[&str]) {
     stay();
 }
 
-fn changer(url: &str, how: &str) -> Actor {
-    let actor = Actor::start("seq-half", &[url, how]);
+fn changer(url: &str, how: &str) -> ScriptedProcess {
+    let actor = ScriptedProcess::start("seq-half", &[url, how]);
     actor.says("has it");
     actor
 }
@@ -287,7 +287,7 @@ fn readers_in_other_processes_see_whole_changes_only_and_see_the_last() {
     let (scratch, _space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let roles = ["seq-write", "seq-read", "seq-write", "seq-read"];
-    let actors = roles.map(|role| Actor::start(role, &[&scratch.url]));
+    let actors = roles.map(|role| ScriptedProcess::start(role, &[&scratch.url]));
     for actor in &actors {
         actor.says("ready");
     }

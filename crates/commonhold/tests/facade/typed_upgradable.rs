@@ -6,8 +6,8 @@ use commonhold::{Access, LockError, LockKind, Mapping, RwLock, Space};
 
 use crate::{
     support::{
-        Actor, DEADLINE, Role, SHORT, at_once, busy, fails, fence_me, inconsistent, owner_died,
-        say, stay, until,
+        DEADLINE, Role, SHORT, ScriptedProcess, at_once, busy, fails, fence_me, inconsistent,
+        owner_died, say, stay, until,
     },
     typed::ground,
 };
@@ -43,8 +43,8 @@ fn hold(args: &[&str]) {
     stay();
 }
 
-fn holder(url: &str, how: &str) -> Actor {
-    let actor = Actor::start("upgradable-hold", &[url, how]);
+fn holder(url: &str, how: &str) -> ScriptedProcess {
+    let actor = ScriptedProcess::start("upgradable-hold", &[url, how]);
     actor.says("has it");
     actor
 }
@@ -279,7 +279,7 @@ fn look(args: &[&str]) {
 fn what_upgradable_owners_in_other_processes_looked_at_has_not_changed_when_they_write() {
     let (scratch, _space, mapping) = ground();
     let roles = ["upgradable-count", "upgradable-look", "upgradable-count", "upgradable-look"];
-    let actors = roles.map(|role| Actor::start(role, &[&scratch.url]));
+    let actors = roles.map(|role| ScriptedProcess::start(role, &[&scratch.url]));
     for actor in &actors {
         actor.says("ready");
     }

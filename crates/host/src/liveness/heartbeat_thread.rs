@@ -1,7 +1,7 @@
 //! A thread that does a small thing again and again, and disturbs nobody.
 //!
 //! # What it owns
-//! The thread. [`quiet`](Heart::quiet) has it do nothing more, dropping the [`Heart`] ends it; both wait for that.
+//! The thread. [`quiet`](HeartbeatThread::quiet) has it do nothing more, dropping the [`HeartbeatThread`] ends it; both wait for that.
 //!
 //! # Invariants
 //! 1. The thread takes no signals: those of the process go to the threads of the program, which may be
@@ -22,10 +22,10 @@ use std::{
     time::Duration,
 };
 
-use commonhold_layout::Bell;
+use commonhold_layout::DeathFutex;
 use commonhold_window::atomic::AtomicU64;
 
-use super::{priority::Priority, process::thread_id, robust_list::Hung};
+use super::{priority::Priority, process::thread_id, robust_list::RobustList};
 use crate::fork::ForkGuard;
 
 /// Enough for reading `/proc`, and little to reserve.
@@ -33,7 +33,7 @@ const STACK: usize = 256 << 10;
 
 /// A thread that calls something again and again.
 #[derive(Debug)]
-pub struct Heart {
+pub struct HeartbeatThread {
     orders: Arc<Orders>,
     thread: Option<JoinHandle<()>>,
     guard: ForkGuard,
@@ -50,8 +50,8 @@ struct Orders {
 /// What the thread does first, with what it keeps.
 #[derive(Debug)]
 pub struct Setup<K> {
-    /// The word of the bell that is to be rung if the process ends, if there is one.
-    pub bell: fn(&K) -> Option<&AtomicU64>,
+    /// The word of the death futex that is to be rung if the process ends, if there is one.
+    pub death_futex: fn(&K) -> Option<&AtomicU64>,
     /// Takes the evidence of the process over, in a descriptor table that is the thread's own, and says whether
     /// it could.
     pub keep_evidence: fn(&K) -> bool,
@@ -59,9 +59,9 @@ pub struct Setup<K> {
     pub let_go: fn(&K),
 }
 
-impl Heart {
+impl HeartbeatThread {
     /// Starts a thread that calls `beat` after `first`, and then whenever the time is over that the last
-    /// call gave back, with the priority that it gave back. Until it is quiet, its bell is hung.
+    /// call gave back, with the priority that it gave back. Until it is quiet, its death futex is hung.
     ///
     /// # Errors
     /// That of starting a thread, or of `pthread_atfork`.
@@ -77,11 +77,12 @@ impl Heart {
         let (hangs, hung) = mpsc::channel::<Infallible>();
         let starter = thread::current();
         let body = move || {
-            let bell = Bell::of_thread(thread_id());
+            let death_futex = DeathFutex::of_thread(thread_id());
             let keeps = (setup.keep_evidence)(&keeper);
-            let bell = if keeps { bell.keeping_evidence() } else { bell };
-            // Without a bell others look for evidence from time to time.
-            let hung = (setup.bell)(&keeper).and_then(|word| Hung::at(word, bell).ok());
+            let death_futex = if keeps { death_futex.keeping_evidence() } else { death_futex };
+            // Without a death futex others look for evidence from time to time.
+            let hung = (setup.death_futex)(&keeper)
+                .and_then(|word| RobustList::at(word, death_futex).ok());
             drop(hangs);
             let (mut pause, mut priority) = first;
             if priority == Priority::Idle {
@@ -116,12 +117,12 @@ impl Heart {
         let thread = builder.spawn(body);
         drop(mask);
         let thread = thread?;
-        // The bell is there before anybody can wait for this process: ends by the drop of the other end.
+        // The death futex is there before anybody can wait for this process: ends by the drop of the other end.
         let _ = hung.recv();
         Ok(Self { orders, thread: Some(thread), guard })
     }
 
-    /// Has the thread take its bell down and do nothing more; what it keeps of the process's evidence stays.
+    /// Has the thread take its death futex down and do nothing more; what it keeps of the process's evidence stays.
     pub fn quiet(&mut self) {
         let Some(thread) = self.thread.as_ref().filter(|_| !self.guard.is_forked_child()) else {
             return;
@@ -135,7 +136,7 @@ impl Heart {
     }
 }
 
-impl Drop for Heart {
+impl Drop for HeartbeatThread {
     fn drop(&mut self) {
         self.quiet();
         let Some(thread) = self.thread.take() else { return };
@@ -179,22 +180,24 @@ mod tests {
     use super::*;
 
     const HOUR: (Duration, Priority) = (Duration::from_secs(3600), Priority::Usual);
-    const SETUP: Setup<()> = Setup { bell: |()| None, keep_evidence: |()| false, let_go: |()| () };
+    const SETUP: Setup<()> =
+        Setup { death_futex: |()| None, keep_evidence: |()| false, let_go: |()| () };
 
     #[test]
     fn it_beats_until_it_is_dropped_and_takes_no_signal() {
         let (sender, beats) = mpsc::channel();
-        let heart = Heart::start((Duration::ZERO, Priority::Usual), (), SETUP, move |()| {
-            // SAFETY: as in `block_all`.
-            let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
-            // SAFETY: as in `block_all`, with nothing to set.
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
-            // SAFETY: `sigismember` wants an initialised set.
-            let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
-            sender.send(blocked).unwrap();
-            (Duration::from_millis(1), Priority::Idle)
-        })
-        .unwrap();
+        let heart =
+            HeartbeatThread::start((Duration::ZERO, Priority::Usual), (), SETUP, move |()| {
+                // SAFETY: as in `block_all`.
+                let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+                // SAFETY: as in `block_all`, with nothing to set.
+                unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
+                // SAFETY: `sigismember` wants an initialised set.
+                let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
+                sender.send(blocked).unwrap();
+                (Duration::from_millis(1), Priority::Idle)
+            })
+            .unwrap();
         for _ in 0..3 {
             assert_eq!(beats.recv().unwrap(), 1);
         }
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn starting_one_leaves_the_signals_of_the_program_alone() {
-        let heart = Heart::start(HOUR, (), SETUP, |()| HOUR).unwrap();
+        let heart = HeartbeatThread::start(HOUR, (), SETUP, |()| HOUR).unwrap();
         // SAFETY: as in `block_all`.
         let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
         // SAFETY: as in `block_all`, with nothing to set.

@@ -64,7 +64,7 @@ impl fmt::Display for LockHolder {
 
 impl LockHolder {
     /// Of those who have the byte locked: one that is stopped, if there is one.
-    pub(crate) fn of(file: (u64, u64), byte: u64) -> Option<Self> {
+    pub(crate) fn new(file: (u64, u64), byte: u64) -> Option<Self> {
         let until = Instant::now() + TIME;
         let mut found: Option<Self> = None;
         for process in fs::read_dir("/proc").ok()?.filter_map(Result::ok) {

@@ -81,7 +81,7 @@ impl Stat {
         Some(Self { state, parent, threads, start_time, flags })
     }
 
-    fn of(process: &str) -> Option<Self> {
+    fn new(process: &str) -> Option<Self> {
         Self::parse(&fs::read(format!("/proc/{process}/stat")).ok()?)
     }
 
@@ -108,12 +108,12 @@ pub fn parent_of(pid: u32) -> Option<u32> {
     if !proc_is_ours() {
         return None;
     }
-    Stat::of(&pid.to_string()).map(|stat| stat.parent).filter(|parent| *parent != 0)
+    Stat::new(&pid.to_string()).map(|stat| stat.parent).filter(|parent| *parent != 0)
 }
 
 /// How long a process has run, in whole seconds, as far as `/proc` tells.
 pub(crate) fn age_of(pid: u32) -> Option<Duration> {
-    let began = Stat::of(&pid.to_string())?.start_time / rustix::param::clock_ticks_per_second();
+    let began = Stat::new(&pid.to_string())?.start_time / rustix::param::clock_ticks_per_second();
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
     Some(Duration::from_secs(uptime.saturating_sub(began)))
@@ -152,7 +152,7 @@ fn name() -> PeerName {
 impl Myself {
     pub(crate) fn look() -> Self {
         let clock_is_common = clock_is_common();
-        let start_time = Stat::of("self").filter(|_| clock_is_common).map_or(0, |s| s.start_time);
+        let start_time = Stat::new("self").filter(|_| clock_is_common).map_or(0, |s| s.start_time);
         let identity = Identity {
             boot: boot_id().unwrap_or(BootId(0)),
             pid: process::getpid().as_raw_nonzero().get().unsigned_abs(),
@@ -196,7 +196,7 @@ impl Myself {
         if !self.proc_is_ours {
             return Life::Unknown;
         }
-        match Stat::of(&pid.as_raw_nonzero().to_string()) {
+        match Stat::new(&pid.as_raw_nonzero().to_string()) {
             Some(stat) if stat.has_ended() => Life::Gone,
             // Somebody has the id, and there is no telling who.
             Some(_) if other.start_time == 0 || !self.clock_is_common => Life::Unknown,
@@ -216,7 +216,7 @@ impl Myself {
         if !self.proc_is_ours || !self.clock_is_common || other.start_time == 0 {
             return false;
         }
-        let thread = Stat::of(&format!("{}/task/{tid}", other.pid));
+        let thread = Stat::new(&format!("{}/task/{tid}", other.pid));
         if let Some(thread) = thread {
             // If it is a thread of another process, or a later one of this id, it lives for all that we know.
             return thread.is_exiting() && self.is_process(other);
@@ -231,7 +231,7 @@ impl Myself {
 
     /// Whether the process is there, as itself.
     fn is_process(&self, other: &Identity) -> bool {
-        Stat::of(&other.pid.to_string()).is_some_and(|stat| stat.start_time == other.start_time)
+        Stat::new(&other.pid.to_string()).is_some_and(|stat| stat.start_time == other.start_time)
     }
 }
 

@@ -6,18 +6,18 @@
 //!
 //! # What it owns
 //! What the kernel knows of a thread's list: the structures, and the two calls. Two users:
-//! - `bell.rs`: the heartbeat thread has a list of ours, with one entry, the *bell* of its process.
+//! - `death futex.rs`: the heartbeat thread has a list of ours, with one entry, the *death futex* of its process.
 //! - `death_word.rs`: each thread that has a slot lets `list_op_pending` of the C library's list point to its *life word*.
 //!
 //! # What it does not do
 //! It gives no meaning to the words: `commonhold_sync` does.
 
-mod bell;
+mod death_futex;
 mod death_word;
 
 use std::{io, mem, ptr, sync::atomic::AtomicUsize};
 
-pub(crate) use bell::Hung;
+pub(crate) use death_futex::RobustList;
 pub(crate) use death_word::DeathWords;
 
 /// `struct robust_list`: an entry.

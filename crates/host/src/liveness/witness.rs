@@ -9,12 +9,12 @@
 //! 2. The lack of evidence that was never left proves nothing, and neither does a lock that is missing
 //!    on a file system whose locks may belong to another kernel.
 //! 3. A lock that is gone is no proof against a process that provably runs, nor against one whose heart has not
-//!    stopped: programs close descriptors that they do not know. It is proof beside a bell that has rung, or, where
+//!    stopped: programs close descriptors that they do not know. It is proof beside a death futex that has rung, or, where
 //!    nothing but the end of the heartbeat thread can have closed it, beside a heart that stands still.
 //! 4. A question about locks is asked of the space's file, or not at all (`own_fd.rs`).
 //! 5. The heartbeat thread keeps the locks as well, in a table of descriptors of its own, as soon as there is one: what
 //!    closes them elsewhere does not give them up. They go when both are gone: that thread, and all others. If the program
-//!    has closed them, the thread says so in its bell, since it may end before others do.
+//!    has closed them, the thread says so in its death futex, since it may end before others do.
 //! 6. In a forked child nothing is locked, unlocked or concluded: the description is the parent's.
 //! 7. Whoever can read the file can lock bytes of it shared (`ofd_lock.rs`). Such a lock keeps nobody from leaving evidence, and
 //!    makes nobody look alive: evidence is an exclusive lock. Only where readers have the bytes of all slots it is a
@@ -35,7 +35,7 @@ use std::{
 };
 
 use commonhold_layout::{Evidence, PeerId};
-use commonhold_space::{Deposit, Identity, MediumError, PeerRecord};
+use commonhold_space::{BackingMemoryError, EvidenceLock, Identity, PeerRecord};
 use commonhold_sync::Verdict;
 use rustix::io::Errno;
 
@@ -68,7 +68,7 @@ enum Lock {
 struct OwnSlot {
     peer: PeerId,
     /// How its byte is locked.
-    hold: Deposit,
+    hold: EvidenceLock,
 }
 
 thread_local! {
@@ -128,13 +128,15 @@ impl Evidences {
         self.own().iter().any(|own| own.peer == peer)
     }
 
-    pub(crate) fn deposit(
+    pub(crate) fn publish(
         &self,
         peer: PeerId,
-        hold: Deposit,
-    ) -> Result<Option<Evidence>, MediumError> {
-        let failed =
-            |errno: Errno| MediumError::Failed { call: "fcntl", errno: errno.raw_os_error() };
+        hold: EvidenceLock,
+    ) -> Result<Option<Evidence>, BackingMemoryError> {
+        let failed = |errno: Errno| BackingMemoryError::Failed {
+            call: "fcntl",
+            errno: errno.raw_os_error(),
+        };
         if self.guard.is_forked_child() {
             return Err(failed(Errno::BADF));
         }
@@ -150,8 +152,8 @@ impl Evidences {
                 return Ok(None);
             }
             evidence = evidence.with(match hold {
-                Deposit::Alone => Evidence::OFD_LOCK,
-                Deposit::BesideReaders => Evidence::SHARED_LOCK,
+                EvidenceLock::Alone => Evidence::OFD_LOCK,
+                EvidenceLock::BesideReaders => Evidence::SHARED_LOCK,
             });
         }
         own.push(OwnSlot { peer, hold });
@@ -218,13 +220,15 @@ impl Evidences {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         let mut own = self.own();
-        for slot in own.iter_mut().filter(|slot| renewed || slot.hold == Deposit::BesideReaders) {
+        for slot in
+            own.iter_mut().filter(|slot| renewed || slot.hold == EvidenceLock::BesideReaders)
+        {
             let Some(file) = description.checked() else { break };
             // If somebody else has it, this process was declared dead, and finds out; or a reader has, and goes.
-            let alone = take(file, slot.peer, Deposit::Alone).unwrap_or(false);
-            slot.hold = if alone { Deposit::Alone } else { Deposit::BesideReaders };
+            let alone = take(file, slot.peer, EvidenceLock::Alone).unwrap_or(false);
+            slot.hold = if alone { EvidenceLock::Alone } else { EvidenceLock::BesideReaders };
             if !alone {
-                let _ = take(file, slot.peer, Deposit::BesideReaders);
+                let _ = take(file, slot.peer, EvidenceLock::BesideReaders);
             }
         }
         is_lost
@@ -248,10 +252,14 @@ impl Evidences {
         }
         let mine = self.is_mine(record.peer);
         let lock = if mine { Lock::Held } else { self.lock_of(record) };
-        if lock == Lock::Gone && record.bell.has_rung() && !record.bell.keeps_alone() {
+        if lock == Lock::Gone && record.death_futex.has_fired() && !record.death_futex.keeps_alone()
+        {
             return Verdict::Dead;
         }
-        if lock == Lock::Held && record.bell.keeps_evidence() && !record.bell.has_rung() {
+        if lock == Lock::Held
+            && record.death_futex.keeps_evidence()
+            && !record.death_futex.has_fired()
+        {
             // Its heartbeat thread lives. The look that a waiter takes again and again ends here.
             return Verdict::Alive;
         }
@@ -259,15 +267,21 @@ impl Evidences {
         match (self.life_of(record, attaching), lock) {
             (Life::Gone, _) => Verdict::Dead,
             (Life::Runs, _) | (Life::Unknown, Lock::Held) => Verdict::Alive,
-            (Life::Unknown, Lock::Gone) => match record.bell {
+            (Life::Unknown, Lock::Gone) => match record.death_futex {
                 // It died before it had a heart, or after: no time in which a program loses descriptors.
                 _ if attaching => Verdict::Dead,
-                bell if !bell.is_there() && !bell.is_never_there() => Verdict::Dead,
+                death_futex if !death_futex.is_there() && !death_futex.is_never_there() => {
+                    Verdict::Dead
+                }
                 // Nothing but its end closes what its heartbeat thread keeps. That marks nothing if the memory went
                 // first; and if it was the last to have the lock, others of its process end with it, if later. Of one
                 // without such a thread nothing better is to be had.
-                bell if bell.keeps_evidence() || bell.is_never_there() => {
-                    if silence() == Verdict::Alive { Verdict::Suspect } else { Verdict::Dead }
+                death_futex if death_futex.keeps_evidence() || death_futex.is_never_there() => {
+                    if silence() == Verdict::Alive {
+                        Verdict::Suspect
+                    } else {
+                        Verdict::Dead
+                    }
                 }
                 _ => Verdict::Suspect,
             },
@@ -291,8 +305,8 @@ impl Evidences {
     pub(crate) fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
         !self.guard.is_forked_child()
             && self.me.shares_processes_with(&record.identity)
-            // While the bell is silent, a thread that is still there is not about to go with its process.
-            && (record.bell.has_rung() || !process::has_thread(record.identity.pid, tid))
+            // While the death futex is silent, a thread that is still there is not about to go with its process.
+            && (record.death_futex.has_fired() || !process::has_thread(record.identity.pid, tid))
             && self.me.thread_has_ended(&record.identity, tid)
     }
 
@@ -328,10 +342,10 @@ impl Evidences {
 }
 
 /// Locks the byte of a slot; `false` if others are in the way.
-fn take(file: BorrowedFd<'_>, peer: PeerId, hold: Deposit) -> Result<bool, Errno> {
+fn take(file: BorrowedFd<'_>, peer: PeerId, hold: EvidenceLock) -> Result<bool, Errno> {
     match hold {
-        Deposit::Alone => ofd_lock::try_lock(file, LockByte::of_peer(peer)),
-        Deposit::BesideReaders => ofd_lock::try_share(file, LockByte::of_peer(peer)),
+        EvidenceLock::Alone => ofd_lock::try_lock(file, LockByte::of_peer(peer)),
+        EvidenceLock::BesideReaders => ofd_lock::try_share(file, LockByte::of_peer(peer)),
     }
 }
 

@@ -8,8 +8,8 @@ use std::{os::unix::fs::FileExt, path::PathBuf, time::Duration};
 use rustix::fs::OFlags;
 
 use super::{
-    device::DevicePlace,
-    file_location::Place,
+    device::DeviceRange,
+    file_location::FileLocation,
     gate::{ExclusiveGate, SharedGate},
     mapped_window::MappedWindow,
     new_window::NewWindow,
@@ -23,17 +23,17 @@ use super::{
 use crate::error::{CreateError, HostError};
 
 /// The file that a URL names.
-fn file(url: &Url, owners: Owners) -> Result<Place, HostError> {
+fn file(url: &Url, owners: Owners) -> Result<FileLocation, HostError> {
     match url {
         Url::Shm { name } => Ok(shm::place(name).of_owners(owners)),
-        Url::File { path } => Ok(Place::of_path(path).of_owners(owners)),
+        Url::File { path } => Ok(FileLocation::of_path(path).of_owners(owners)),
         Url::Mem { .. } | Url::Pci { .. } => Err(HostError::NotAFile { scheme: url.scheme() }),
         Url::Unix { .. } => Err(HostError::NotSupported { scheme: url.scheme() }),
     }
 }
 
 /// The device that a URL names, if it names one.
-fn device(url: &Url) -> Result<Option<DevicePlace>, HostError> {
+fn device(url: &Url) -> Result<Option<DeviceRange>, HostError> {
     match url {
         Url::Mem { base, size } => physical::place(*base, *size).map(Some),
         Url::Pci { address } => pci::place(*address).map(Some),

@@ -17,7 +17,7 @@ use std::{
 };
 
 use commonhold_layout::Extent;
-use commonhold_space::MediumError;
+use commonhold_space::BackingMemoryError;
 use commonhold_window::Window;
 use rustix::{
     fs::{self, Mode, OFlags},
@@ -33,7 +33,7 @@ use crate::{
 
 /// Where a window is that no file system is behind.
 #[derive(Debug)]
-pub(crate) struct DevicePlace {
+pub(crate) struct DeviceRange {
     /// What is to be mapped.
     pub(crate) path: PathBuf,
     /// Where in it the window begins.
@@ -42,7 +42,7 @@ pub(crate) struct DevicePlace {
     pub(crate) kind: MemoryKind,
 }
 
-impl DevicePlace {
+impl DeviceRange {
     pub(crate) fn open(&self) -> Result<OwnedFd, HostError> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
         retry_on_intr(|| fs::open(&self.path, flags, Mode::empty()))
@@ -92,11 +92,15 @@ impl Device {
         self.start
     }
 
-    pub(crate) fn commit(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {
+    pub(crate) fn commit(&self, window: &Window, extent: Extent) -> Result<(), BackingMemoryError> {
         self.check("commit", window, extent)
     }
 
-    pub(crate) fn release(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {
+    pub(crate) fn release(
+        &self,
+        window: &Window,
+        extent: Extent,
+    ) -> Result<(), BackingMemoryError> {
         self.check("release", window, extent)?;
         window.zero(extent).map_err(|_| failed("release", Errno::INVAL))
     }
@@ -106,7 +110,7 @@ impl Device {
         call: &'static str,
         window: &Window,
         extent: Extent,
-    ) -> Result<(), MediumError> {
+    ) -> Result<(), BackingMemoryError> {
         if extent.end() > window.len() {
             return Err(failed(call, Errno::INVAL));
         }
@@ -117,6 +121,6 @@ impl Device {
     }
 }
 
-fn failed(call: &'static str, errno: Errno) -> MediumError {
-    MediumError::Failed { call, errno: errno.raw_os_error() }
+fn failed(call: &'static str, errno: Errno) -> BackingMemoryError {
+    BackingMemoryError::Failed { call, errno: errno.raw_os_error() }
 }

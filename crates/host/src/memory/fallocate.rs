@@ -24,7 +24,7 @@ use std::{
 };
 
 use commonhold_layout::Extent;
-use commonhold_space::{MediumError, Touch};
+use commonhold_space::{BackingMemoryError, Touch};
 use commonhold_window::Window;
 use rustix::{
     fs::{self, FallocateFlags, SeekFrom},
@@ -61,13 +61,13 @@ pub(crate) struct FileMedium {
     taken: Taken,
 }
 
-fn error(call: &'static str) -> impl Fn(Errno) -> MediumError {
+fn error(call: &'static str) -> impl Fn(Errno) -> BackingMemoryError {
     move |errno| {
         let number = errno.raw_os_error();
         if is_full(errno) {
-            MediumError::Full { errno: number }
+            BackingMemoryError::Full { errno: number }
         } else {
-            MediumError::Failed { call, errno: number }
+            BackingMemoryError::Failed { call, errno: number }
         }
     }
 }
@@ -107,7 +107,7 @@ impl FileMedium {
         call: &'static str,
         window: &Window,
         extent: Extent,
-    ) -> Result<BorrowedFd<'_>, MediumError> {
+    ) -> Result<BorrowedFd<'_>, BackingMemoryError> {
         // Behind the window the file would grow.
         if extent.end() > window.len() {
             return Err(error(call)(Errno::INVAL));
@@ -116,7 +116,7 @@ impl FileMedium {
         self.file.checked().ok_or_else(|| error(call)(Errno::BADF))
     }
 
-    pub(crate) fn commit(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {
+    pub(crate) fn commit(&self, window: &Window, extent: Extent) -> Result<(), BackingMemoryError> {
         let file = self.checked("fallocate", window, extent)?;
         for (at, len) in chunks(extent, CHUNK.max(self.kind.page_size())) {
             match retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), at, len)) {
@@ -130,7 +130,11 @@ impl FileMedium {
         Ok(())
     }
 
-    pub(crate) fn release(&self, window: &Window, extent: Extent) -> Result<(), MediumError> {
+    pub(crate) fn release(
+        &self,
+        window: &Window,
+        extent: Extent,
+    ) -> Result<(), BackingMemoryError> {
         let file = self.checked("fallocate", window, extent)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         for (at, len) in chunks(extent, u64::MAX) {
@@ -148,7 +152,7 @@ impl FileMedium {
         window: &Window,
         extent: Extent,
         touch: Touch,
-    ) -> Result<(), MediumError> {
+    ) -> Result<(), BackingMemoryError> {
         match (self.kind, touch) {
             // A read of a hole there takes nothing of the file system, and cannot fail.
             (MemoryKind::File { .. }, Touch::Look) => Ok(()),
@@ -156,7 +160,7 @@ impl FileMedium {
                 let file = self.checked("lseek", window, extent)?;
                 match touch {
                     _ if resident::is_whole(file, extent) => Ok(()),
-                    Touch::Look => Err(MediumError::Hole),
+                    Touch::Look => Err(BackingMemoryError::Hole),
                     Touch::Use => self.commit(window, extent),
                 }
             }
@@ -165,7 +169,7 @@ impl FileMedium {
         }
     }
 
-    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), BackingMemoryError> {
         // Without a descriptor, taking memory fails by itself.
         self.file.checked().map_or(Ok(()), |file| self.taken.room_for(bytes, file, self.kind))
     }
@@ -204,13 +208,13 @@ impl FileMedium {
         file: BorrowedFd<'_>,
         extent: Extent,
         patience: Duration,
-    ) -> Result<(), MediumError> {
+    ) -> Result<(), BackingMemoryError> {
         let _threads = self.fill.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, len) in chunks(extent, PIECE) {
             let piece = Extent::new(at, len).ok_or_else(|| error("fallocate")(Errno::INVAL))?;
             let attempt = || ofd_lock::try_lock(file, LockByte::FILL).map_err(error("fcntl"));
             if !ofd_lock::patiently(patience, attempt)? {
-                return Err(MediumError::Blocked { byte: LockByte::FILL.offset() });
+                return Err(BackingMemoryError::Blocked { byte: LockByte::FILL.offset() });
             }
             let filled = for_each_run(file, piece, Run::Hole, |hole| {
                 for (at, len) in chunks(hole, ZEROS.len() as u64) {
@@ -225,7 +229,7 @@ impl FileMedium {
     }
 }
 
-fn write_zeros(file: BorrowedFd<'_>, mut at: u64, mut len: u64) -> Result<(), MediumError> {
+fn write_zeros(file: BorrowedFd<'_>, mut at: u64, mut len: u64) -> Result<(), BackingMemoryError> {
     while len > 0 {
         let most = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
         let bytes = ZEROS.get(..most).unwrap_or(&ZEROS);
@@ -241,7 +245,11 @@ fn write_zeros(file: BorrowedFd<'_>, mut at: u64, mut len: u64) -> Result<(), Me
 }
 
 /// Makes the bytes of an extent zero that are not zero by being in a hole.
-fn zero_data(file: BorrowedFd<'_>, window: &Window, extent: Extent) -> Result<(), MediumError> {
+fn zero_data(
+    file: BorrowedFd<'_>,
+    window: &Window,
+    extent: Extent,
+) -> Result<(), BackingMemoryError> {
     for_each_run(file, extent, Run::Data, |data| {
         window.zero(data).map_err(|_| error("fallocate")(Errno::INVAL))
     })
@@ -259,8 +267,8 @@ fn for_each_run(
     file: BorrowedFd<'_>,
     extent: Extent,
     wanted: Run,
-    mut found: impl FnMut(Extent) -> Result<(), MediumError>,
-) -> Result<(), MediumError> {
+    mut found: impl FnMut(Extent) -> Result<(), BackingMemoryError>,
+) -> Result<(), BackingMemoryError> {
     let next = |from, run| {
         let place = match run {
             Run::Hole => SeekFrom::Hole(from),
@@ -300,7 +308,7 @@ mod tests {
     use super::*;
     use crate::{memory::MappedWindow, scratch::Scratch};
     use commonhold_layout::Offset;
-    use commonhold_space::Medium;
+    use commonhold_space::BackingMemory;
     use std::os::fd::AsFd;
 
     fn three_pages(scratch: &Scratch) -> MappedWindow {
@@ -332,8 +340,8 @@ mod tests {
         let scratch = Scratch::new();
         let mapped = three_pages(&scratch);
         let outside = Extent::new(8192, 8192).unwrap();
-        assert!(matches!(mapped.commit(outside), Err(MediumError::Failed { .. })));
-        assert!(matches!(mapped.release(outside), Err(MediumError::Failed { .. })));
+        assert!(matches!(mapped.commit(outside), Err(BackingMemoryError::Failed { .. })));
+        assert!(matches!(mapped.release(outside), Err(BackingMemoryError::Failed { .. })));
         assert_eq!(mapped.peek().unwrap().size, 3 * 4096);
     }
 
@@ -378,7 +386,7 @@ mod tests {
         let medium = FileMedium::new(own, mapped.kind());
         let all = Extent::new(0, 3 * 4096).unwrap();
         let fill = || medium.fill_holes(medium.file().unwrap(), all, Duration::from_millis(20));
-        assert_eq!(fill(), Err(MediumError::Blocked { byte: LockByte::FILL.offset() }));
+        assert_eq!(fill(), Err(BackingMemoryError::Blocked { byte: LockByte::FILL.offset() }));
         drop(reader);
         assert_eq!(fill(), Ok(()));
     }

@@ -28,8 +28,8 @@ use rustix::{
 };
 
 use super::{
-    file_location::Place, gate::ExclusiveGate, kind::MemoryKind, mapped_window::MappedWindow,
-    new_window::NewWindow, reopen::proc_link,
+    file_location::FileLocation, gate::ExclusiveGate, kind::MemoryKind,
+    mapped_window::MappedWindow, new_window::NewWindow, reopen::proc_link,
 };
 use crate::error::{CreateError, HostError};
 
@@ -53,7 +53,7 @@ impl Drop for TemporaryName {
     }
 }
 
-impl Place {
+impl FileLocation {
     pub(crate) fn create<T, E>(
         &self,
         new: NewWindow,
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::scratch::Scratch;
     use commonhold_layout::{Extent, Offset};
-    use commonhold_space::Medium;
+    use commonhold_space::BackingMemory;
     use std::{fs as files, os::unix::fs::PermissionsExt};
 
     const SOON: Duration = Duration::from_secs(10);
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_new_file_has_its_name_only_when_it_is_finished_and_the_mode_asked() {
         let scratch = Scratch::new();
-        let place = Place::of_path(&scratch.path("a"));
+        let place = FileLocation::of_path(&scratch.path("a"));
         let (mapped, ()) = place
             .create(NEW, |mapped| {
                 assert_eq!(entries(&scratch), 0);
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn creating_loses_to_a_name_that_exists_or_comes_into_being() {
         let scratch = Scratch::new();
-        let place = Place::of_path(&scratch.path("a"));
+        let place = FileLocation::of_path(&scratch.path("a"));
         let late = place.create(NEW, |mapped| {
             files::write(&place.path, "first").unwrap();
             write(mapped)
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_format_that_fails_leaves_nothing() {
         let scratch = Scratch::new();
-        let place = Place::of_path(&scratch.path("a"));
+        let place = FileLocation::of_path(&scratch.path("a"));
         let failed = place.create(NEW, |_| Err::<(), _>("no"));
         assert!(matches!(failed, Err(CreateError::Format("no"))));
         let failed = place.replace(SOON, NEW, |_| Err::<(), _>("no"), |_| Ok(()));
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn without_anonymous_files_a_random_name_is_given_up_or_removed() {
         let scratch = Scratch::new();
-        let place = Place::of_path(&scratch.path("a"));
+        let place = FileLocation::of_path(&scratch.path("a"));
         let (_file, draft) = place.file_with_random_name().unwrap();
         let Draft::Named(name) = draft else { panic!("no name") };
         give_name(&name.path, &place.path).unwrap();
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn replacing_leaves_the_old_file_to_those_who_map_it() {
         let scratch = Scratch::new();
-        let place = Place::of_path(&scratch.path("a"));
+        let place = FileLocation::of_path(&scratch.path("a"));
         let (old, ()) = place.create(NEW, write).unwrap();
         let nothing = |_: &MappedWindow| Ok::<_, HostError>(());
         let (new, ()) = place.replace(SOON, NEW, nothing, |_| Ok(())).unwrap();
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn of_two_who_fill_an_empty_file_one_wins() {
         let scratch = Scratch::new();
-        let place = Place::of_path(&scratch.path("a"));
+        let place = FileLocation::of_path(&scratch.path("a"));
         files::write(&place.path, "").unwrap();
         assert!(matches!(place.open(), Err(HostError::Empty { .. })));
         let while_empty = |gate: &ExclusiveGate| match gate.peek()?.size {
@@ -292,7 +292,7 @@ mod tests {
     fn what_is_no_file_is_neither_opened_nor_replaced_nor_removed() {
         let scratch = Scratch::new();
         for path in [scratch.path(""), PathBuf::from("/dev/null")] {
-            let place = Place::of_path(&path);
+            let place = FileLocation::of_path(&path);
             assert!(matches!(place.open(), Err(HostError::NotAWindow { .. })));
             assert!(matches!(place.peek(), Err(HostError::NotAWindow { .. })));
             let seized = ExclusiveGate::seize(place.clone(), SOON);
@@ -300,7 +300,7 @@ mod tests {
             let replaced = place.replace(SOON, NEW, write, |_| Ok(()));
             assert!(matches!(replaced, Err(CreateError::Host(HostError::NotAWindow { .. }))));
         }
-        let absent = Place::of_path(&scratch.path("absent"));
+        let absent = FileLocation::of_path(&scratch.path("absent"));
         assert!(matches!(absent.open(), Err(HostError::NotFound { .. })));
         let seized = ExclusiveGate::seize(absent, SOON);
         assert!(matches!(seized, Err(HostError::NotFound { .. })));
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_peek_at_a_short_file_is_filled_with_zeros() {
         let scratch = Scratch::new();
-        let place = Place::of_path(&scratch.path("a"));
+        let place = FileLocation::of_path(&scratch.path("a"));
         files::write(&place.path, [1, 0, 0, 0, 0, 0, 0, 0, 2]).unwrap();
         let peek = place.peek().unwrap();
         assert_eq!((peek.size, peek.words[0], peek.words[1], peek.words[2]), (9, 1, 2, 0));

@@ -22,7 +22,7 @@ use crate::error::HostError;
 
 /// Where a file is, and how it is to be opened.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct FileLocation {
     pub(crate) path: PathBuf,
     pub(crate) flags: OFlags,
     pub(crate) owners: Owners,
@@ -32,7 +32,7 @@ pub(crate) struct Place {
 const A_LINK: &str = "a symbolic link, and links are not followed in a directory that all may write; name what \
                       it means by file:PATH";
 
-impl Place {
+impl FileLocation {
     pub(crate) fn of_path(path: &Path) -> Self {
         Self { path: path.to_owned(), flags: OFlags::empty(), owners: Owners::Trusted }
     }

@@ -30,7 +30,7 @@ use rustix::{
 };
 
 use super::{
-    file_location::Place, kind::MemoryKind, mapped_window::MappedWindow, name::identity,
+    file_location::FileLocation, kind::MemoryKind, mapped_window::MappedWindow, name::identity,
     peek::Peek, reopen::open_again,
 };
 use crate::{
@@ -43,7 +43,7 @@ use crate::{
 
 /// How a gate is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
+enum ReadHold {
     /// Together with others who open.
     Shared,
     Alone,
@@ -52,7 +52,7 @@ enum Hold {
 /// A file whose gate is held, or whose file system has no locks.
 #[derive(Debug)]
 struct Held {
-    place: Place,
+    place: FileLocation,
     file: OwnFd,
     file_identity: (u64, u64),
     kind: MemoryKind,
@@ -83,7 +83,7 @@ fn told(lock: LockedBytes) -> FileLock {
 }
 
 impl Held {
-    fn take(place: Place, hold: Hold, patience: Duration) -> Result<Self, HostError> {
+    fn take(place: FileLocation, hold: ReadHold, patience: Duration) -> Result<Self, HostError> {
         let began = Instant::now();
         loop {
             let mut held = Self::open(&place)?;
@@ -98,7 +98,7 @@ impl Held {
         }
     }
 
-    fn open(place: &Place) -> Result<Self, HostError> {
+    fn open(place: &FileLocation) -> Result<Self, HostError> {
         let failed = |call| place.failed(call);
         let file = place.open_as(OFlags::RDWR)?;
         let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
@@ -113,12 +113,12 @@ impl Held {
         self.file.checked().ok_or(HostError::Forked)
     }
 
-    fn lock(&mut self, hold: Hold, patience: Duration) -> Result<(), HostError> {
+    fn lock(&mut self, hold: ReadHold, patience: Duration) -> Result<(), HostError> {
         let attempt = || {
             let file = self.file()?;
             let tried = match hold {
-                Hold::Shared => ofd_lock::try_share(file, LockByte::GATE),
-                Hold::Alone => ofd_lock::try_lock(file, LockByte::GATE),
+                ReadHold::Shared => ofd_lock::try_share(file, LockByte::GATE),
+                ReadHold::Alone => ofd_lock::try_lock(file, LockByte::GATE),
             };
             match tried {
                 Ok(true) => Ok(Some(true)),
@@ -147,7 +147,7 @@ impl Held {
     }
 
     fn holder_of(&self, byte: u64) -> Option<LockHolder> {
-        LockHolder::of(self.file_identity, byte)
+        LockHolder::new(self.file_identity, byte)
     }
 
     fn peek(&self) -> Result<Peek, HostError> {
@@ -173,8 +173,8 @@ impl Drop for Held {
 
 impl SharedGate {
     /// Comes in by a path, together with others, and waits so long at most for one who is taking it away.
-    pub(crate) fn enter(place: Place, patience: Duration) -> Result<Self, HostError> {
-        let held = Held::take(place, Hold::Shared, patience)?;
+    pub(crate) fn enter(place: FileLocation, patience: Duration) -> Result<Self, HostError> {
+        let held = Held::take(place, ReadHold::Shared, patience)?;
         Point::GateEntered.reached();
         Ok(Self(held))
     }
@@ -204,8 +204,8 @@ impl SharedGate {
 
 impl ExclusiveGate {
     /// Keeps all out who come by a path, after waiting so long at most for those who are coming in.
-    pub(crate) fn seize(place: Place, patience: Duration) -> Result<Self, HostError> {
-        let held = Held::take(place, Hold::Alone, patience)?;
+    pub(crate) fn seize(place: FileLocation, patience: Duration) -> Result<Self, HostError> {
+        let held = Held::take(place, ReadHold::Alone, patience)?;
         Point::GateSeized.reached();
         Ok(Self(held))
     }

@@ -4,7 +4,7 @@
 //! file instead, and asks it first where it has any. Memory of devices is always there, and is read as it is.
 
 use commonhold_layout::{Extent, Offset};
-use commonhold_space::MediumError;
+use commonhold_space::BackingMemoryError;
 use rustix::{
     fs::{self, SeekFrom},
     io::{Errno, pread, retry_on_intr},
@@ -38,10 +38,12 @@ impl MappedWindow {
     /// Copies bytes out without taking memory where there is none.
     ///
     /// # Errors
-    /// [`MediumError`] of reading the file.
-    pub fn read_quietly(&self, at: Offset, to: &mut [u8]) -> Result<(), MediumError> {
-        let failed =
-            |errno: Errno| MediumError::Failed { call: "pread", errno: errno.raw_os_error() };
+    /// [`BackingMemoryError`] of reading the file.
+    pub fn read_quietly(&self, at: Offset, to: &mut [u8]) -> Result<(), BackingMemoryError> {
+        let failed = |errno: Errno| BackingMemoryError::Failed {
+            call: "pread",
+            errno: errno.raw_os_error(),
+        };
         if self.is_device() {
             return self.window().read(at, to).map_err(|_| failed(Errno::INVAL));
         }
@@ -68,7 +70,7 @@ impl MappedWindow {
 mod tests {
     use super::*;
     use crate::scratch::Scratch;
-    use commonhold_space::Medium;
+    use commonhold_space::BackingMemory;
     use std::os::unix::fs::MetadataExt as _;
 
     #[test]

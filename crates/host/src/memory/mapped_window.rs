@@ -17,7 +17,7 @@ use std::{
 };
 
 use commonhold_layout::{Extent, MAGIC, Offset};
-use commonhold_space::{Medium, MediumError, Touch};
+use commonhold_space::{BackingMemory, BackingMemoryError, Touch};
 use commonhold_window::Window;
 use rustix::{
     fs::{self, FileType},
@@ -26,7 +26,7 @@ use rustix::{
 };
 
 use super::{
-    device::{Device, DevicePlace},
+    device::{Device, DeviceRange},
     fallocate::FileMedium,
     kind::MemoryKind,
     mapping::{Mapping, rounded},
@@ -91,7 +91,7 @@ impl MappedWindow {
     }
 
     /// Maps the memory of a device. If it holds a space, it is proved good for locks.
-    pub(crate) fn of_device(file: OwnedFd, place: &DevicePlace) -> Result<Self, HostError> {
+    pub(crate) fn of_device(file: OwnedFd, place: &DeviceRange) -> Result<Self, HostError> {
         let failed = |call| move |errno| place.failed(call, errno);
         let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
         let size = usize::try_from(place.size).map_err(|_| failed("mmap")(Errno::NOMEM))?;
@@ -186,7 +186,7 @@ impl MappedWindow {
     #[must_use]
     pub fn holder_of(&self, byte: u64) -> Option<LockHolder> {
         let stat = fs::fstat(self.file()?).ok()?;
-        LockHolder::of(identity(&stat), byte)
+        LockHolder::new(identity(&stat), byte)
     }
 
     /// Says where the file behind it can be opened again, should the program close its descriptor.
@@ -287,29 +287,29 @@ impl MappedWindow {
     }
 }
 
-impl Medium for MappedWindow {
-    fn commit(&self, extent: Extent) -> Result<(), MediumError> {
+impl BackingMemory for MappedWindow {
+    fn commit(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         match &self.backing {
             Backing::File(medium) => medium.commit(&self.window, extent),
             Backing::Device(device) => device.commit(&self.window, extent),
         }
     }
 
-    fn release(&self, extent: Extent) -> Result<(), MediumError> {
+    fn release(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         match &self.backing {
             Backing::File(medium) => medium.release(&self.window, extent),
             Backing::Device(device) => device.release(&self.window, extent),
         }
     }
 
-    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), BackingMemoryError> {
         match &self.backing {
             Backing::File(medium) => medium.back(&self.window, extent, touch),
             Backing::Device(device) => device.commit(&self.window, extent),
         }
     }
 
-    fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+    fn room_for(&self, bytes: u64) -> Result<(), BackingMemoryError> {
         match &self.backing {
             Backing::File(medium) => medium.room_for(bytes),
             Backing::Device(_) => Ok(()),

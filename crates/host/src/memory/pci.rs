@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{device::DevicePlace, kind::MemoryKind, rights::variable, url::PciAddress};
+use super::{device::DeviceRange, kind::MemoryKind, rights::variable, url::PciAddress};
 use crate::error::{DeviceError, HostError};
 
 /// Names a directory to use instead of `/sys/bus/pci/devices`.
@@ -61,11 +61,11 @@ pub fn pci_devices() -> Vec<PciDevice> {
     all(&devices())
 }
 
-pub(crate) fn place(address: Option<PciAddress>) -> Result<DevicePlace, HostError> {
+pub(crate) fn place(address: Option<PciAddress>) -> Result<DeviceRange, HostError> {
     place_in(&devices(), address)
 }
 
-fn place_in(devices: &Path, address: Option<PciAddress>) -> Result<DevicePlace, HostError> {
+fn place_in(devices: &Path, address: Option<PciAddress>) -> Result<DeviceRange, HostError> {
     let device = match address {
         Some(address) => named(devices, address)?,
         None => only(devices)?,
@@ -76,7 +76,7 @@ fn place_in(devices: &Path, address: Option<PciAddress>) -> Result<DevicePlace, 
     if !device.enabled {
         enable(&device)?;
     }
-    Ok(DevicePlace {
+    Ok(DeviceRange {
         path: device.directory.join(format!("resource{BAR}")),
         start: 0,
         size: device.size,
@@ -193,7 +193,7 @@ mod tests {
         sysfs(scratch, address, ("0x1af4\n", "0x1110\n"), 1 << 20)
     }
 
-    fn refusal(result: Result<DevicePlace, HostError>) -> DeviceError {
+    fn refusal(result: Result<DeviceRange, HostError>) -> DeviceError {
         match result {
             Err(HostError::Device(error)) => error,
             other => panic!("{other:?}"),

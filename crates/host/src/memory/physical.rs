@@ -15,7 +15,7 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{device::DevicePlace, kind::MemoryKind, rights::variable};
+use super::{device::DeviceRange, kind::MemoryKind, rights::variable};
 use crate::error::{DeviceError, HostError};
 
 /// Names a device to use instead of `/dev/mem`.
@@ -28,7 +28,7 @@ pub fn physical_memory() -> PathBuf {
     device.map_or_else(|| PathBuf::from("/dev/mem"), PathBuf::from)
 }
 
-pub(crate) fn place(base: u64, size: u64) -> Result<DevicePlace, HostError> {
+pub(crate) fn place(base: u64, size: u64) -> Result<DeviceRange, HostError> {
     let page = rustix::param::page_size() as u64;
     if !base.is_multiple_of(page) || !size.is_multiple_of(page) {
         return Err(DeviceError::Misaligned { base, size, page }.into());
@@ -39,7 +39,7 @@ pub(crate) fn place(base: u64, size: u64) -> Result<DevicePlace, HostError> {
         return Err(DeviceError::SystemRam { base, size, first, last }.into());
     }
     let kind = MemoryKind::Physical { base };
-    Ok(DevicePlace { path: physical_memory(), start: base, size, kind })
+    Ok(DeviceRange { path: physical_memory(), start: base, size, kind })
 }
 
 /// The first range of the kernel's own memory that the range touches: first and last byte.

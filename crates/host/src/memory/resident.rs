@@ -93,7 +93,7 @@ fn pages_of(extent: Extent) -> Option<Extent> {
 mod tests {
     use super::*;
     use crate::scratch::Scratch;
-    use commonhold_space::Medium;
+    use commonhold_space::BackingMemory;
 
     #[test]
     fn what_was_committed_has_memory_before_and_after_it_is_touched() {

@@ -25,7 +25,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use commonhold_space::{MediumError, Room};
+use commonhold_space::{BackingMemoryError, Room};
 use rustix::fs::{StatVfs, fstatvfs, statvfs};
 
 use super::{
@@ -134,7 +134,7 @@ impl Taken {
         bytes: u64,
         file: BorrowedFd<'_>,
         kind: MemoryKind,
-    ) -> Result<(), MediumError> {
+    ) -> Result<(), BackingMemoryError> {
         // Relaxed: it only counts.
         let before = self.0.fetch_add(bytes.min(BETWEEN), Ordering::Relaxed);
         if bytes == 0 || (bytes < LARGE && before.saturating_add(bytes) <= BETWEEN) {
@@ -143,7 +143,7 @@ impl Taken {
         supply_of(file, kind).decide(bytes).map_err(|room| {
             // The next small amount looks again.
             self.0.store(BETWEEN, Ordering::Relaxed);
-            MediumError::NoRoom(room)
+            BackingMemoryError::NoRoom(room)
         })?;
         self.0.store(0, Ordering::Relaxed);
         Ok(())

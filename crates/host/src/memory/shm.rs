@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 
-use super::{file_location::Place, rights::variable};
+use super::{file_location::FileLocation, rights::variable};
 
 /// Names a directory to use instead of `/dev/shm`.
 const DIRECTORY: &str = "COMMONHOLD_SHM_DIR";
@@ -16,8 +16,8 @@ pub fn shm_directory() -> PathBuf {
 }
 
 /// Where the space of this name is. Anybody may make links in the directory, so none is followed.
-pub(crate) fn place(name: &str) -> Place {
+pub(crate) fn place(name: &str) -> FileLocation {
     let mut path = shm_directory();
     path.push(format!("commonhold-{name}"));
-    Place { flags: OFlags::NOFOLLOW, ..Place::of_path(&path) }
+    FileLocation { flags: OFlags::NOFOLLOW, ..FileLocation::of_path(&path) }
 }

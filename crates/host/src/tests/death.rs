@@ -2,8 +2,8 @@
 
 use super::{fork, scripted_process::*};
 use crate::{LinuxPlatform, ofd_lock, scratch::Scratch};
-use commonhold_layout::{Bell, BootId, Evidence};
-use commonhold_space::{Deposit, Identity, PeerRecord, Witness};
+use commonhold_layout::{BootId, DeathFutex, Evidence};
+use commonhold_space::{EvidenceLock, Identity, LivenessEvidence, PeerRecord};
 use commonhold_sync::Verdict;
 use std::{
     os::fd::AsFd,
@@ -25,12 +25,12 @@ fn scene() -> (Scratch, std::path::PathBuf, LinuxPlatform) {
 #[test]
 fn a_killed_peer_is_dead_by_either_evidence_while_it_is_still_a_zombie() {
     let (_scratch, path, observer) = scene();
-    let mut actor = Actor::play("hold", &path);
+    let mut actor = ScriptedProcess::play("hold", &path);
     let identity = actor.identity(&observer.identity());
     let verdict =
         |evidence, attaching| observer.verdict(&rung(record(identity, evidence)), attaching, 0);
     assert_eq!(
-        observer.deposit(SLOT, Deposit::Alone),
+        observer.publish(SLOT, EvidenceLock::Alone),
         Ok(None),
         "the slot's evidence is somebody else's"
     );
@@ -46,13 +46,13 @@ fn a_killed_peer_is_dead_by_either_evidence_while_it_is_still_a_zombie() {
     assert_eq!(verdict(PROCESS, true), Verdict::Suspect, "its record may not be written yet");
     drop(actor);
     assert_eq!(verdict(PROCESS, false), Verdict::Dead);
-    assert!(observer.deposit(SLOT, Deposit::Alone).unwrap().is_some());
+    assert!(observer.publish(SLOT, EvidenceLock::Alone).unwrap().is_some());
 }
 
 #[test]
 fn a_forked_child_closes_what_would_keep_its_dead_parent_alive() {
     let (_scratch, path, observer) = scene();
-    let mut actor = Actor::play("fork", &path);
+    let mut actor = ScriptedProcess::play("fork", &path);
     let child = fork::Orphan::heard(&mut actor);
     let identity = actor.identity(&observer.identity());
     assert_eq!(observer.verdict(&record(identity, OFD), false, 0), Verdict::Alive);
@@ -64,7 +64,7 @@ fn a_forked_child_closes_what_would_keep_its_dead_parent_alive() {
 #[test]
 fn a_child_that_keeps_the_descriptor_does_not_keep_its_dead_parent_alive() {
     let (_scratch, path, observer) = scene();
-    let mut actor = Actor::play("clone", &path);
+    let mut actor = ScriptedProcess::play("clone", &path);
     let child = fork::Orphan::heard(&mut actor);
     let identity = actor.identity(&observer.identity());
     let both = record(identity, OFD.with(PROCESS));
@@ -85,7 +85,7 @@ fn a_peer_in_another_pid_namespace_lives_by_its_lock_alone() {
         eprintln!("note: not tested: a PID namespace of its own needs root and unshare(1)");
         return;
     }
-    let mut actor = Actor::play_under(&wrapper, "hold", &path);
+    let mut actor = ScriptedProcess::play_under(&wrapper, "hold", &path);
     let identity = actor.identity(&observer.identity());
     assert_ne!(identity.pid_namespace, observer.identity().pid_namespace);
     assert_eq!(identity.pid, 1, "a process id that means somebody else to the observer");
@@ -135,11 +135,11 @@ fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
     let (_scratch, path, one) = scene();
     let two = platform(&path);
     assert_eq!(
-        one.deposit(SLOT, Deposit::Alone),
+        one.publish(SLOT, EvidenceLock::Alone),
         Ok(Some(OFD.with(PROCESS).with(Evidence::HEARTBEAT)))
     );
-    assert_eq!(one.deposit(SLOT, Deposit::Alone), Ok(None));
-    assert_eq!(two.deposit(SLOT, Deposit::Alone), Ok(None));
+    assert_eq!(one.publish(SLOT, EvidenceLock::Alone), Ok(None));
+    assert_eq!(two.publish(SLOT, EvidenceLock::Alone), Ok(None));
     two.withdraw(SLOT);
     let me = record(one.identity(), OFD);
     for attaching in [false, true] {
@@ -150,7 +150,7 @@ fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
     let rung = rung(me);
     assert_eq!(one.verdict(&rung, false, 0), Verdict::Dead);
     assert_eq!(two.verdict(&rung, false, 0), Verdict::Dead);
-    assert!(one.deposit(SLOT, Deposit::Alone).unwrap().is_some());
+    assert!(one.publish(SLOT, EvidenceLock::Alone).unwrap().is_some());
     drop(one);
     assert_eq!(two.verdict(&rung, false, 0), Verdict::Dead);
 }
@@ -167,14 +167,14 @@ fn a_lock_that_is_gone_proves_nothing_against_a_process_that_runs_or_a_heart_tha
     let elsewhere = Identity { pid_namespace: 1, ..me };
     let lost = record(elsewhere, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
     assert_eq!(observer.verdict(&lost, false, 0), Verdict::Dead, "it died before it had a heart");
-    let never = PeerRecord { bell: Bell::NEVER, ..lost };
+    let never = PeerRecord { death_futex: DeathFutex::NEVER, ..lost };
     assert_eq!(observer.verdict(&never, false, 0), Verdict::Suspect);
-    let silent = PeerRecord { bell: Bell::of_thread(7), ..lost };
+    let silent = PeerRecord { death_futex: DeathFutex::of_thread(7), ..lost };
     assert_eq!(observer.verdict(&silent, false, 0), Verdict::Suspect);
-    let kept = Bell::of_thread(7).keeping_evidence();
-    let leaving = PeerRecord { bell: kept.taken_down(), ..lost };
+    let kept = DeathFutex::of_thread(7).keeping_evidence();
+    let leaving = PeerRecord { death_futex: kept.taken_down(), ..lost };
     assert_eq!(observer.verdict(&leaving, false, 0), Verdict::Dead, "it died while it left");
-    let kept = PeerRecord { bell: kept, ..lost };
+    let kept = PeerRecord { death_futex: kept, ..lost };
     assert_eq!(observer.verdict(&kept, false, 0), Verdict::Suspect, "its heart was just seen");
     assert_eq!(observer.verdict(&rung(lost), false, 0), Verdict::Dead);
     // What only the end of its heartbeat thread can have closed, and a heart that stands still, is proof.
@@ -219,7 +219,7 @@ fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
 fn a_heartbeat_is_promised_always() {
     let (_scratch, path, _observer) = scene();
     let platform = LinuxPlatform::new(open(&path).unwrap()).unwrap();
-    let evidence = platform.deposit(SLOT, Deposit::Alone).unwrap().unwrap();
+    let evidence = platform.publish(SLOT, EvidenceLock::Alone).unwrap().unwrap();
     assert_eq!(evidence, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
 }
 
@@ -257,7 +257,7 @@ fn a_lock_that_any_reader_can_have_is_nobodys_life() {
     let elsewhere = Identity { pid_namespace: 1, ..observer.identity() };
     let peer = rung(record(elsewhere, OFD.with(PROCESS)));
     let living = platform(&path);
-    assert!(living.deposit(SLOT, Deposit::Alone).unwrap().is_some());
+    assert!(living.publish(SLOT, EvidenceLock::Alone).unwrap().is_some());
     assert_eq!(observer.verdict(&peer, false, 0), Verdict::Alive);
     drop(living);
     let _reader = reader(&path);
@@ -274,8 +274,8 @@ fn evidence_beside_readers_is_proof_when_it_is_gone_and_becomes_exclusive_when_t
     let peer = rung(record(elsewhere, shared));
     let stranger = reader(&path);
     let living = platform(&path);
-    assert_eq!(living.deposit(SLOT, Deposit::Alone), Ok(None));
-    let left = living.deposit(SLOT, Deposit::BesideReaders).unwrap();
+    assert_eq!(living.publish(SLOT, EvidenceLock::Alone), Ok(None));
+    let left = living.publish(SLOT, EvidenceLock::BesideReaders).unwrap();
     assert_eq!(left, Some(shared.with(Evidence::HEARTBEAT)));
     assert_eq!(observer.verdict(&peer, false, 0), Verdict::Suspect);
     // In the same PID namespace there is better evidence.

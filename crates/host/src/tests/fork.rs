@@ -3,7 +3,7 @@
 use super::scripted_process::*;
 use crate::{ForkGuard, LinuxPlatform, scratch::Scratch};
 use commonhold_layout::{Evidence, Extent};
-use commonhold_space::{Deposit, Medium, MediumError, Witness};
+use commonhold_space::{BackingMemory, BackingMemoryError, EvidenceLock, LivenessEvidence};
 use commonhold_sync::Verdict;
 use rustix::process::{Pid, Signal, getpid, kill_process, test_kill_process, waitpid};
 use std::{
@@ -53,7 +53,7 @@ fn succeeds(child: Pid) -> bool {
 pub(super) struct Orphan(Pid);
 
 impl Orphan {
-    pub(super) fn heard(actor: &mut Actor) -> Self {
+    pub(super) fn heard(actor: &mut ScriptedProcess) -> Self {
         let said = actor.hear().expect("the child has ended");
         Self(Pid::from_raw(said.parse().unwrap()).unwrap())
     }
@@ -90,15 +90,15 @@ pub(super) fn hold_and_fork(path: &Path, way: Way) {
 fn dropping_in_a_child_takes_nothing_from_the_parent_and_nothing_of_the_child_s_own() {
     let scratch = Scratch::new();
     drop(scratch.window("space", 8192));
-    Actor::play("drop", &scratch.path("space")).succeed();
+    ScriptedProcess::play("drop", &scratch.path("space")).succeed();
 }
 
 /// In the child, the addresses of the window and the numbers of the descriptors belong to others.
 fn child_drops(platform: LinuxPlatform, base: *mut libc::c_void, scratch: &Path) -> bool {
     assert!(platform.is_forked_child());
     let commit = platform.commit(Extent::new(0, 4096).unwrap());
-    assert!(matches!(commit, Err(MediumError::Failed { .. })));
-    assert!(platform.deposit(SLOT, Deposit::Alone).is_err());
+    assert!(matches!(commit, Err(BackingMemoryError::Failed { .. })));
+    assert!(platform.publish(SLOT, EvidenceLock::Alone).is_err());
     platform.withdraw(SLOT);
     let me = record(platform.identity(), Evidence::OFD_LOCK.with(Evidence::PROCESS));
     assert_eq!(platform.verdict(&me, false, 1), Verdict::Suspect);
@@ -142,7 +142,7 @@ pub(super) fn drop_in_a_child(path: &Path) {
 fn a_child_and_its_children_know_what_is_not_theirs_however_they_were_made() {
     let scratch = Scratch::new();
     drop(scratch.window("space", 8192));
-    Actor::play("nest", &scratch.path("space")).succeed();
+    ScriptedProcess::play("nest", &scratch.path("space")).succeed();
 }
 
 pub(super) fn nest(path: &Path) {

@@ -3,10 +3,10 @@
 use super::scripted_process::*;
 use crate::{
     CreateError, HostError, LinuxPlatform, MemoryKind, NewWindow, Owners, Url, create,
-    memory::Place, peek, replace, scratch::Scratch, seize,
+    memory::FileLocation, peek, replace, scratch::Scratch, seize,
 };
 use commonhold_layout::{Evidence, Extent, Offset};
-use commonhold_space::{Deposit, Medium, MediumError, Touch, Witness};
+use commonhold_space::{BackingMemory, BackingMemoryError, EvidenceLock, LivenessEvidence, Touch};
 use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::{Resource, Rlimit, setrlimit},
@@ -53,11 +53,11 @@ impl Drop for Mounted {
 #[test]
 fn a_full_tmpfs_is_an_error_at_commit_and_no_signal_later() {
     let Some(mounted) = Mounted::new("tmpfs", "size=64k") else { return };
-    let place = Place::of_path(&mounted.path.join("space"));
+    let place = FileLocation::of_path(&mounted.path.join("space"));
     let new = NewWindow { capacity: 1 << 30, mode: 0o600 };
     let (mapped, ()) = place.create(new, |_| Ok::<_, HostError>(())).unwrap();
     let large = Extent::new(0, 1 << 20).unwrap();
-    assert_eq!(mapped.commit(large), Err(MediumError::Full { errno: libc::ENOSPC }));
+    assert_eq!(mapped.commit(large), Err(BackingMemoryError::Full { errno: libc::ENOSPC }));
     let small = Extent::new(4096, 8192).unwrap();
     mapped.commit(small).unwrap();
     mapped.window().write(small.start(), &[1; 8192]).unwrap();
@@ -104,7 +104,7 @@ fn looking_takes_nothing_and_using_takes_what_is_missing() {
     let scratch = Scratch::new();
     let mapped = scratch.window("space", 1 << 20);
     let (all, one) = (Extent::new(0, 1 << 20).unwrap(), Extent::new(8192, 8).unwrap());
-    assert_eq!(mapped.back(one, Touch::Look), Err(MediumError::Hole));
+    assert_eq!(mapped.back(one, Touch::Look), Err(BackingMemoryError::Hole));
     assert_eq!(mapped.resident(all), Some(0));
     let mut bytes = [7; 16];
     mapped.read_past_holes(one.start(), &mut bytes).unwrap();
@@ -124,7 +124,8 @@ fn huge_pages_are_found_rounded_to_and_run_out_with_an_error() {
     let Some(mounted) = Mounted::new("hugetlbfs", "pagesize=2M") else { return };
     let path = mounted.path.join("space");
     let new = NewWindow { capacity: (1 << 36) + 1, mode: 0o600 };
-    let (mapped, ()) = Place::of_path(&path).create(new, |_| Ok::<_, HostError>(())).unwrap();
+    let (mapped, ()) =
+        FileLocation::of_path(&path).create(new, |_| Ok::<_, HostError>(())).unwrap();
     assert_eq!(mapped.kind(), MemoryKind::Hugetlbfs { page_size: 2 << 20 });
     assert_eq!(mapped.window().len(), (1 << 36) + (2 << 20));
     assert_eq!(mapped.peek().unwrap().words[0], 0);
@@ -138,7 +139,7 @@ fn huge_pages_are_found_rounded_to_and_run_out_with_an_error() {
         eprintln!("note: not tested: writing, since there are no free huge pages");
     }
     let all = Extent::new(0, 1 << 36).unwrap();
-    assert!(matches!(mapped.commit(all), Err(MediumError::Full { .. })));
+    assert!(matches!(mapped.commit(all), Err(BackingMemoryError::Full { .. })));
     let map = mapped.map_read_only(Extent::new(4096, 10).unwrap()).unwrap();
     assert_eq!(map.len(), 10);
     mapped.release(all).unwrap();
@@ -151,7 +152,7 @@ fn huge_pages_are_found_rounded_to_and_run_out_with_an_error() {
 #[test]
 fn a_space_can_lie_on_the_disk_of_temporary_files() {
     let scratch = Scratch::below(&env::temp_dir());
-    let place = Place::of_path(&scratch.path("space"));
+    let place = FileLocation::of_path(&scratch.path("space"));
     let new = NewWindow { capacity: 1 << 20, mode: 0o600 };
     let (mapped, ()) = place.create(new, |_| Ok::<_, HostError>(())).unwrap();
     let extent = Extent::new(4096, 8192).unwrap();
@@ -162,7 +163,7 @@ fn a_space_can_lie_on_the_disk_of_temporary_files() {
     assert_eq!(mapped.window().word(extent.start()).unwrap().load(Ordering::Relaxed), 0);
     let proof = mapped.kind().locks_are_proof();
     let platform = LinuxPlatform::new(mapped).unwrap();
-    let evidence = platform.deposit(SLOT, Deposit::Alone).unwrap().unwrap();
+    let evidence = platform.publish(SLOT, EvidenceLock::Alone).unwrap().unwrap();
     assert_eq!(evidence.contains(Evidence::OFD_LOCK), proof);
 }
 
@@ -170,7 +171,7 @@ fn a_space_can_lie_on_the_disk_of_temporary_files() {
 fn a_window_that_does_not_fit_in_the_address_space_is_an_error() {
     let scratch = Scratch::new();
     drop(scratch.window("space", 64 << 30));
-    Actor::play("limit", &scratch.path("space")).succeed();
+    ScriptedProcess::play("limit", &scratch.path("space")).succeed();
 }
 
 pub(super) fn open_under_a_limit(path: &Path) {

@@ -4,9 +4,9 @@
 #[cfg(not(target_env = "musl"))]
 use super::words;
 use super::{fork, medium};
-use crate::{HostError, LinuxPlatform, MappedWindow, memory::Place};
-use commonhold_layout::{Bell, Evidence, PeerId};
-use commonhold_space::{Deposit, Identity, PeerRecord, Witness};
+use crate::{HostError, LinuxPlatform, MappedWindow, memory::FileLocation};
+use commonhold_layout::{DeathFutex, Evidence, PeerId};
+use commonhold_space::{EvidenceLock, Identity, LivenessEvidence, PeerRecord};
 use std::{
     env,
     io::{BufRead, BufReader, Read, Write, stdin, stdout},
@@ -19,7 +19,7 @@ pub(super) const PATH: &str = "COMMONHOLD_TEST_PATH";
 pub(super) const SLOT: PeerId = PeerId::new(3);
 
 pub(super) fn open(path: &Path) -> Result<MappedWindow, HostError> {
-    Place::of_path(path).open()
+    FileLocation::of_path(path).open()
 }
 
 pub(super) fn platform(path: &Path) -> LinuxPlatform {
@@ -34,13 +34,13 @@ pub(super) fn record(identity: Identity, evidence: Evidence) -> PeerRecord {
         identity,
         attached_ms: 0,
         heartbeat: 0,
-        bell: Bell::NONE,
+        death_futex: DeathFutex::NONE,
     }
 }
 
-/// The same record of a peer whose bell has rung.
+/// The same record of a peer whose death futex has rung.
 pub(super) fn rung(record: PeerRecord) -> PeerRecord {
-    PeerRecord { bell: Bell::from_word(1 << 30), ..record }
+    PeerRecord { death_futex: DeathFutex::from_word(1 << 30), ..record }
 }
 
 /// The name of `the_role_of_a_child` on the test program's command line. Another name would run no test, which succeeds.
@@ -50,12 +50,12 @@ pub(super) fn role_test() -> String {
 }
 
 /// The test program again, in a role.
-pub(super) struct Actor {
+pub(super) struct ScriptedProcess {
     child: Child,
     output: BufReader<ChildStdout>,
 }
 
-impl Actor {
+impl ScriptedProcess {
     pub(super) fn play(role: &str, path: &Path) -> Self {
         Self::play_under(&[], role, path)
     }
@@ -117,7 +117,7 @@ impl Actor {
     }
 }
 
-impl Drop for Actor {
+impl Drop for ScriptedProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -137,7 +137,7 @@ pub(super) fn wait_for_the_end() {
 
 pub(super) fn hold(path: &Path) -> LinuxPlatform {
     let platform = platform(path);
-    assert!(platform.deposit(SLOT, Deposit::Alone).unwrap().is_some());
+    assert!(platform.publish(SLOT, EvidenceLock::Alone).unwrap().is_some());
     platform
 }
 

@@ -3,7 +3,7 @@
 use super::scripted_process::*;
 use crate::{LinuxPlatform, scratch::Scratch};
 use commonhold_layout::{Evidence, Extent, Offset, ThreadLife};
-use commonhold_space::{Medium, Witness};
+use commonhold_space::{BackingMemory, LivenessEvidence};
 use commonhold_window::atomic::Ordering;
 use std::{
     path::Path,
@@ -263,7 +263,7 @@ pub(super) fn fork_armed(path: &Path) {
 fn the_end_of_a_forked_child_is_not_the_end_of_its_parents_thread() {
     let (_scratch, observer) = scene();
     let path = observer.mapped().path().to_owned();
-    let mut actor = Actor::play("fork-armed", &path);
+    let mut actor = ScriptedProcess::play("fork-armed", &path);
     assert_eq!(actor.hear().as_deref(), Some("forked"));
     assert!(life(&observer, at(1)).is_ready());
     actor.kill();

@@ -148,7 +148,7 @@ impl Park for Waiting {
 
 impl Waiting {
     /// Whether [`wait_for_any`](Self::wait_for_any) sleeps.
-    pub(crate) fn hears_bells(&self) -> bool {
+    pub(crate) fn hears_death_futexes(&self) -> bool {
         self.futex.is_some() && waitv_works()
     }
 
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::{memory::FileSystem, scratch::Scratch};
     use commonhold_layout::{Extent, Offset};
-    use commonhold_space::Medium;
+    use commonhold_space::BackingMemory;
     use commonhold_window::atomic::Ordering;
     use std::{sync::atomic::AtomicBool, time::Instant};
 
@@ -268,7 +268,7 @@ mod tests {
         let scratch = Scratch::new();
         let one = scratch.window("a", 4096);
         one.commit(Extent::new(0, 4096).unwrap()).unwrap();
-        let two = crate::memory::Place::of_path(&scratch.path("a")).open().unwrap();
+        let two = crate::memory::FileLocation::of_path(&scratch.path("a")).open().unwrap();
         assert_ne!(one.window().word(Offset::ZERO).unwrap().as_ptr(), {
             two.window().word(Offset::ZERO).unwrap().as_ptr()
         });

@@ -23,7 +23,7 @@ pub(crate) const SHARE_ROW_ALIGN: u64 = 64;
 
 /// Where each table begins, in bytes from the start of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct TableOffsets {
     pub(super) domains: u64,
     pub(super) peers: u64,
     pub(super) threads: u64,
@@ -37,10 +37,10 @@ pub(super) struct Places {
     pub(super) data: u64,
 }
 
-impl Places {
+impl TableOffsets {
     /// One table after the other, for checked sizes: with the limits of the format no product here
     /// reaches 2^44, so nothing wraps.
-    pub(super) fn of(sizes: &Sizes) -> Option<Self> {
+    pub(super) fn new(sizes: &Sizes) -> Option<Self> {
         let &Sizes { page, peers: peer_count, threads: per_peer, regions: region_count, .. } =
             sizes;
         let after = |table: u64, bytes: u64| align_up(table.checked_add(bytes)?, TABLE_ALIGN);

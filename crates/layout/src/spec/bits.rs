@@ -4,7 +4,7 @@ use std::{vec, vec::Vec};
 
 use super::{Table, document::Number, words::intent};
 use crate::{
-    Bias, BiasPlace, BiasTurn, EVENT_STEP, EVENT_WAITERS, Evidence, Intent, IntentKind,
+    Bias, BiasState, BiasTarget, EVENT_STEP, EVENT_WAITERS, Evidence, Intent, IntentKind,
     IntentPhase, LockFlags, LockWord, OFFSET_LIMIT, Offset, Owner, PeerId, PeerPhase, PeerState,
     Pending, ReadKey, RecordKind, RecordTag, RegionFlags, RegionId, RegionPhase, RegionState,
     ShareWord, ThreadId, ThreadLife,
@@ -87,13 +87,13 @@ pub(super) fn of_bias_bits() -> Vec<Table> {
         ("number", biased(|bias| bias.number != 0)),
     ];
     let at = Offset::new(OFFSET_LIMIT - 8).unwrap();
-    let candidate = BiasPlace::candidate(Offset::ZERO);
+    let candidate = BiasTarget::candidate(Offset::ZERO);
     let bias_place = vec![
         ("candidate", Number::bits(candidate.word() & 1)),
-        ("place", Number::bits(BiasPlace::of(at).word())),
-        ("left", cut(|bit| bit != 1 && BiasPlace::from_word(bit).freed().is_some())),
+        ("place", Number::bits(BiasTarget::new(at).word())),
+        ("left", cut(|bit| bit != 1 && BiasTarget::from_word(bit).freed().is_some())),
     ];
-    let turn = BiasTurn::from_word;
+    let turn = BiasState::from_word;
     let bias_turn = vec![
         ("number", cut(|bit| turn(bit).number() != 0)),
         ("inside", cut(|bit| turn(bit).is_inside())),

@@ -33,7 +33,7 @@ pub(super) fn of_words() -> Vec<Table> {
         Table::new(
             "Peer record",
             constants!(peer_word: STATE DOMAIN PID PID_NAMESPACE START_TIME UID ATTACHED_MS
-                SHARES_USED HEARTBEAT THREADS_USED BELL UNPROVEN NAME COUNT),
+                SHARES_USED HEARTBEAT THREADS_USED DEATH_FUTEX UNPROVEN NAME COUNT),
         )
         .all_of(PEER, "pub mod peer_word"),
         Table::new(
@@ -74,7 +74,7 @@ pub(super) fn of_sizes() -> Vec<Table> {
             ),
         )
         .all_in(LIMITS),
-        Table::new("Places", constants!(record_bytes: DOMAIN PEER THREAD BUCKET REGION SHARE))
+        Table::new("Offsets of tables", constants!(record_bytes: DOMAIN PEER THREAD BUCKET REGION SHARE))
             .all_of(TABLES, "pub(crate) mod record_bytes"),
     ]
 }

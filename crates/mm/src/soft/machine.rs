@@ -302,7 +302,7 @@ where
         Ok(())
     }
 
-    fn shield(
+    fn write_protect(
         &self,
         space: &SoftSpace<X>,
         at: VirtualPage,

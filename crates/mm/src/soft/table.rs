@@ -43,8 +43,8 @@ impl<X> Clone for Entry<X> {
 
 impl<X> Entry<X> {
     pub(super) fn permits(&self, access: Access) -> bool {
-        let shielded = access == Access::Write && self.writable == Writable::No;
-        self.protection.permits(access) && !shielded
+        let write_protected = access == Access::Write && self.writable == Writable::No;
+        self.protection.permits(access) && !write_protected
     }
 }
 

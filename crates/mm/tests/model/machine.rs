@@ -136,8 +136,14 @@ impl Mmu for Machine {
         self.fallible(|| self.soft.install(&space.soft, at, object, page, protection, writable))
     }
 
-    fn shield(&self, space: &Space, at: VirtualPage, object: &Self::Object, page: ObjectPage) {
-        aside(|| self.soft.shield(&space.soft, at, object, page));
+    fn write_protect(
+        &self,
+        space: &Space,
+        at: VirtualPage,
+        object: &Self::Object,
+        page: ObjectPage,
+    ) {
+        aside(|| self.soft.write_protect(&space.soft, at, object, page));
     }
 
     fn remove(&self, space: &Space, span: VirtualSpan, object: &Self::Object, first: ObjectPage) {

@@ -95,7 +95,10 @@ fn fixed_tables_with_holes_are_made_whole_by_who_attaches_and_refused_by_who_loo
     world.is_full_now();
     world.pages.fetch_sub(1, Ordering::Relaxed);
     let refused = View::open(world.machine()).unwrap_err();
-    assert!(matches!(refused, AttachError::Medium(MediumError::Full { .. })), "{refused}");
+    assert!(
+        matches!(refused, AttachError::BackingMemory(BackingMemoryError::Full { .. })),
+        "{refused}"
+    );
     world.pages.store(u64::MAX, Ordering::Relaxed);
     View::open(world.machine()).unwrap();
     assert!(world.has_page(hole));
@@ -110,13 +113,22 @@ fn formatting_touches_nothing_before_there_is_memory() {
     let machine = world.machine();
     let made = |demand| format(&machine.window, &machine, &options, demand).unwrap_err();
     world.pages.store(3, Ordering::Relaxed);
-    assert!(matches!(made(Demand::Fitting), MakeError::Medium(MediumError::Full { .. })));
+    assert!(matches!(
+        made(Demand::Fitting),
+        MakeError::BackingMemory(BackingMemoryError::Full { .. })
+    ));
     assert_eq!(world.words[0].load(Ordering::Relaxed), 7);
     world.committed.lock().unwrap().clear();
     world.room.store(PAGE, Ordering::Relaxed);
-    assert!(matches!(made(Demand::Fitting), MakeError::Medium(MediumError::NoRoom(_))));
+    assert!(matches!(
+        made(Demand::Fitting),
+        MakeError::BackingMemory(BackingMemoryError::NoRoom(_))
+    ));
     assert!(world.committed.lock().unwrap().is_empty(), "nothing is taken");
-    assert!(matches!(made(Demand::Forced), MakeError::Medium(MediumError::Full { .. })));
+    assert!(matches!(
+        made(Demand::Forced),
+        MakeError::BackingMemory(BackingMemoryError::Full { .. })
+    ));
 }
 
 /// The story: `create` of more than the machine has took memory until the kernel killed somebody.
@@ -130,7 +142,7 @@ fn what_cannot_be_had_is_refused_before_any_of_it_is_taken() {
     world.room.store(8 * PAGE, Ordering::Relaxed);
     let asked = 9 * PAGE;
     let room = Room { asked, machine: Some(8 * PAGE), ..Room::default() };
-    let refused = DirectoryError::Medium(MediumError::NoRoom(room));
+    let refused = DirectoryError::BackingMemory(BackingMemoryError::NoRoom(room));
     assert_eq!(a.create("x", asked), Err(refused));
     assert_eq!(a.resize("r", 10 * PAGE), Err(refused), "it grows by nine pages");
     assert_eq!((world.data_pages(&a.space), a.check().active), (before, 1));

@@ -1,9 +1,9 @@
 //! What a reaper does for a thread that died inside of a biased mutex.
 
 use commonhold_layout::{
-    Bias, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, Owner, bias_entry, thread_word,
+    Bias, BiasState, BiasTarget, LockFlags, LockWord, Offset, Owner, bias_entry, thread_word,
 };
-use commonhold_sync::{Grip, Mutex, Release};
+use commonhold_sync::{Mutex, MutexHold, Release};
 
 use super::*;
 
@@ -20,8 +20,8 @@ fn word_after_a_death(at_of: impl Fn(&Peer) -> Offset) -> (Owner, LockWord) {
     word.store(LockWord::biased(bias).word(), Ordering::SeqCst);
     let slot = b.space.view().thread(peer, thread).unwrap();
     let entry = thread_word::BIAS + 2 * bias_entry(at);
-    slot[entry].store(BiasPlace::of(at).word(), Ordering::SeqCst);
-    slot[entry + 1].store(BiasTurn::of(7).inside().word(), Ordering::SeqCst);
+    slot[entry].store(BiasTarget::new(at).word(), Ordering::SeqCst);
+    slot[entry + 1].store(BiasState::new(7).inside().word(), Ordering::SeqCst);
     let dead = b.me().owner();
     assert_eq!(b.space.view().inside(bias, at), Some(dead));
     b.die();
@@ -51,20 +51,20 @@ fn whoever_gets_the_slot_of_a_thread_that_died_inside_names_that_thread_and_not_
     let lock = Mutex::new(a.space.view().window().word(at).unwrap(), at);
     let claimed = a.space.claim_thread(2).unwrap();
     let dead = a.space.thread(claimed).unwrap();
-    let mut grip = None;
+    let mut hold = None;
     // Until the mutex is biased to it, and it is inside.
-    while grip.is_none_or(|grip: Grip<'_>| !grip.is_biased()) {
-        if let Some(grip) = grip.take()
-            && !lock.unlock_biased(grip)
+    while hold.is_none_or(|hold: MutexHold<'_>| !hold.is_biased()) {
+        if let Some(hold) = hold.take()
+            && !lock.unlock_biased(hold)
         {
             let how = Release::Done;
-            lock.unlock_biased_slowly(&dead, a.space.view(), grip, how).unwrap();
+            lock.unlock_biased_slowly(&dead, a.space.view(), hold, how).unwrap();
         }
-        grip = lock.lock_biased(&dead);
-        if grip.is_none() {
+        hold = lock.lock_biased(&dead);
+        if hold.is_none() {
             let taken = lock.lock_biased_slowly(&dead, a.space.view(), None);
             assert_eq!(taken, Ok(Taken::Clean));
-            grip = Some(lock.grip(&dead, dead.owner().word()));
+            hold = Some(lock.hold(&dead, dead.owner().word()));
         }
     }
     let slot = a.space.view().thread_slot(a.space.peer(), claimed.thread).unwrap();

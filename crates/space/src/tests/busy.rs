@@ -260,7 +260,7 @@ fn nothing_that_may_take_long_is_done_while_holding_the_directory() {
     // What the dead leave: a region that is being freed, one that is deferred and mapped, a name.
     let taken = world.committed.lock().unwrap().len() as u64;
     world.pages.store(taken + 2, Ordering::Relaxed);
-    assert!(matches!(a.create("big", 9 * PAGE), Err(DirectoryError::Medium(_))));
+    assert!(matches!(a.create("big", 9 * PAGE), Err(DirectoryError::BackingMemory(_))));
     world.pages.store(u64::MAX, Ordering::Relaxed);
     let dead = world.attach();
     for name in ["freed", "deferred", "undone"] {

@@ -15,7 +15,7 @@ fn use_everything(world: &Arc<World>) {
         uid: 0,
         name: PeerName::new("stranger"),
     };
-    let Ok(space) = Space::attach(view, &identity) else { return };
+    let Ok(space) = Attached::attach(view, &identity) else { return };
     let Ok(thread) = space.claim_thread(1) else { return };
     let peer = Peer { space, thread };
     let _ = peer.space.reap(&peer.me(), Patience::DEFAULT);
@@ -27,7 +27,11 @@ fn use_everything(world: &Arc<World>) {
                 && let lock = view.lock_of(&mapped, words)
                 && lock.write(&peer.me(), peer.space.view(), Some(0)).is_ok()
             {
-                let _ = lock.unwrite(&peer.me(), peer.space.view(), commonhold_sync::Release::Done);
+                let _ = lock.unlock_write(
+                    &peer.me(),
+                    peer.space.view(),
+                    commonhold_sync::Release::Done,
+                );
             }
             let _ = peer.unmap(mapped);
         }

@@ -32,7 +32,7 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     let lock = a.lock_of(mine);
     assert_eq!(lock.write(&a.me(), a.space.view(), None), told_of(owner));
     lock.writer().mark_consistent(&a.me()).unwrap();
-    lock.unwrite(&a.me(), a.space.view(), commonhold_sync::Release::Done).unwrap();
+    lock.unlock_write(&a.me(), a.space.view(), commonhold_sync::Release::Done).unwrap();
     assert_eq!(a.space.reap(&a.me(), Patience::DEFAULT).unwrap().peers, 1);
     a.unmap(mine).unwrap();
     a.destroy("x", Destroy::Wait).unwrap();
@@ -80,7 +80,7 @@ fn slots_of_the_dead_are_used_again_and_full_tables_are_refused() {
         uid: 0,
         name: PeerName::default(),
     };
-    let refused = Space::attach(View::open(world.machine()).unwrap(), &identity).unwrap_err();
+    let refused = Attached::attach(View::open(world.machine()).unwrap(), &identity).unwrap_err();
     assert_eq!(refused, AttachError::NoSlot { peers: 16, locked: None });
     let dead = peers.swap_remove(5);
     let (slot, generation) = (dead.space.peer(), dead.space.generation());

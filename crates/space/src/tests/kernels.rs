@@ -65,9 +65,9 @@ fn who_is_assumed_dead_loses_its_lock_and_cannot_free_it_any_more() {
     a.space.view().assume_dead(b.space.peer(), b.space.generation());
     let taken = a.lock_of(ours).write(&a.me(), a.space.view(), Some(0));
     assert_eq!(taken, told_of(b.me().owner()));
-    let freed = b.lock_of(theirs).unwrite(&b.me(), b.space.view(), Release::Done);
+    let freed = b.lock_of(theirs).unlock_write(&b.me(), b.space.view(), Release::Done);
     assert_eq!(freed, Err(LockError::Fenced));
-    a.lock_of(ours).unwrite(&a.me(), a.space.view(), Release::Inconsistent).unwrap();
+    a.lock_of(ours).unlock_write(&a.me(), a.space.view(), Release::Inconsistent).unwrap();
 }
 
 #[test]

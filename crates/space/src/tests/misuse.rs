@@ -1,7 +1,7 @@
 //! Locks in the wrong hands.
 
 use super::*;
-use commonhold_sync::{Hold, LockError, Release};
+use commonhold_sync::{LockError, ReadHold, Release};
 
 #[test]
 fn an_unlock_by_another_thread_or_another_peer_changes_nothing() {
@@ -17,17 +17,17 @@ fn an_unlock_by_another_thread_or_another_peer_changes_nothing() {
     let held = lock.writer().look();
     for thread in [sibling, other.me()] {
         for how in [Release::Done, Release::Inconsistent] {
-            assert_eq!(theirs.unwrite(&thread, view, how), Err(LockError::Fenced));
+            assert_eq!(theirs.unlock_write(&thread, view, how), Err(LockError::Fenced));
             assert_eq!(theirs.writer().unlock(&thread, view, how), Err(LockError::Fenced));
         }
         assert_eq!(theirs.writer().mark_consistent(&thread), Err(LockError::Fenced));
         assert!(!theirs.writer().unlock_quickly(thread.owner()));
-        assert_eq!(theirs.unread(&thread, view, Hold::Share), Err(LockError::Fenced));
+        assert_eq!(theirs.unlock_read(&thread, view, ReadHold::Share), Err(LockError::Fenced));
         assert_eq!(theirs.writer().reset(view), Err(LockError::TimedOut));
     }
     assert_eq!(lock.writer().look(), held);
     // By its owner it is freed, and once only.
-    assert_eq!(lock.unwrite(&owner.me(), view, Release::Done), Ok(()));
-    assert_eq!(lock.unwrite(&owner.me(), view, Release::Done), Err(LockError::Fenced));
+    assert_eq!(lock.unlock_write(&owner.me(), view, Release::Done), Ok(()));
+    assert_eq!(lock.unlock_write(&owner.me(), view, Release::Done), Err(LockError::Fenced));
     assert_eq!(lock.writer().look(), commonhold_layout::LockWord::FREE);
 }

@@ -99,7 +99,7 @@ fn a_full_medium_leaves_no_half_made_region() {
     a.map("small").unwrap();
     let taken = world.committed.lock().unwrap().len() as u64;
     world.pages.store(taken + 3, Ordering::Relaxed);
-    let full = DirectoryError::Medium(MediumError::Full { errno: 28 });
+    let full = DirectoryError::BackingMemory(BackingMemoryError::Full { errno: 28 });
     assert_eq!(a.create("big", 4 * PAGE), Err(full));
     assert_eq!(world.committed.lock().unwrap().len() as u64, taken);
     assert_eq!(a.check().active, 1);

@@ -45,7 +45,7 @@ fn a_lock_of_a_thread_that_has_ended_is_handed_on_and_its_slot_is_used_again() {
     assert_eq!(next.thread, thread.thread);
     let heir = a.space.thread(next).unwrap();
     assert_ne!(heir.owner(), dead.owner());
-    assert_eq!(lock.unwrite(&heir, a.space.view(), Release::Done), Err(LockError::Fenced));
+    assert_eq!(lock.unlock_write(&heir, a.space.view(), Release::Done), Err(LockError::Fenced));
     // It names the dead, though another has its slot.
     assert_eq!(theirs.write(&b.me(), view, Some(0)), told_of(dead.owner()));
 }
@@ -230,7 +230,7 @@ fn a_thread_with_two_attachments_does_not_wait_for_itself() {
     let sibling = b.space.thread(sibling).unwrap();
     let waited = theirs.write(&sibling, b.space.view(), Some(1));
     assert_eq!(waited, Err(LockError::TimedOut));
-    lock.unwrite(&a.me(), a.space.view(), Release::Done).unwrap();
+    lock.unlock_write(&a.me(), a.space.view(), Release::Done).unwrap();
     let _ = lock.read(&a.me(), a.space.view(), None).unwrap();
     assert_eq!(theirs.write(&b.me(), b.space.view(), None), Err(LockError::Deadlock));
 }

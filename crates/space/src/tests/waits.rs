@@ -1,7 +1,7 @@
 //! What others see of a thread that waits.
 
 use super::*;
-use crate::Place;
+use crate::WaitTarget;
 use commonhold_layout::{Offset, RegionId, header_word, region_word};
 
 #[test]
@@ -51,17 +51,17 @@ fn every_word_that_is_waited_for_is_known_by_its_place() {
     let second = RegionId::new(1);
     let entry = view.geometry().region(second).unwrap();
     let place = |word: usize| view.place(entry.plus(8 * word as u64).unwrap());
-    assert_eq!(place(region_word::LOCK), Place::Lock(second));
-    assert_eq!(place(region_word::DRAINED), Place::Drained(second));
-    assert_eq!(place(region_word::UNMAPPED), Place::Unmapped(second));
-    assert!(matches!(place(region_word::READERS), Place::Elsewhere(_)));
+    assert_eq!(place(region_word::LOCK), WaitTarget::Lock(second));
+    assert_eq!(place(region_word::DRAINED), WaitTarget::Drained(second));
+    assert_eq!(place(region_word::UNMAPPED), WaitTarget::Unmapped(second));
+    assert!(matches!(place(region_word::READERS), WaitTarget::Elsewhere(_)));
     // Of an entry without memory behind it, there is nothing to be known.
     let last = view.geometry().region(RegionId::new(view.geometry().regions() - 1)).unwrap();
     let lock = last.plus(8 * region_word::LOCK as u64).unwrap();
     assert!(view.regions_used().unwrap() < view.geometry().regions());
-    assert_eq!(view.place(lock), Place::Elsewhere(lock));
+    assert_eq!(view.place(lock), WaitTarget::Elsewhere(lock));
     let at = |bytes| view.place(Offset::new(bytes).unwrap());
-    assert_eq!(at(8 * header_word::DIRECTORY_LOCK as u64), Place::Directory);
-    assert_eq!(at(0), Place::Elsewhere(Offset::ZERO));
-    assert!(matches!(at((1 << 48) - 8), Place::Elsewhere(_)));
+    assert_eq!(at(8 * header_word::DIRECTORY_LOCK as u64), WaitTarget::Directory);
+    assert_eq!(at(0), WaitTarget::Elsewhere(Offset::ZERO));
+    assert!(matches!(at((1 << 48) - 8), WaitTarget::Elsewhere(_)));
 }

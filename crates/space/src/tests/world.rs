@@ -21,8 +21,9 @@ use commonhold_sync::{Park, Verdict, Wake};
 use commonhold_window::Window;
 
 use crate::{
-    CreateOptions, Demand, Deposit, Destroy, DirectoryError, Identity, Medium, MediumError,
-    Patience, PeerRecord, Platform, Room, Space, Touch, View, Witness, format,
+    Attached, BackingMemory, BackingMemoryError, CreateOptions, Demand, Destroy, DirectoryError,
+    EvidenceLock, Identity, LivenessEvidence, Patience, PeerRecord, Platform, Room, Touch, View,
+    format,
 };
 
 pub(super) const PAGE: u64 = 4096;
@@ -110,7 +111,7 @@ impl World {
             uid: 0,
             name: PeerName::new("test"),
         };
-        let space = Space::attach(view, &identity).unwrap();
+        let space = Attached::attach(view, &identity).unwrap();
         let thread = space.claim_thread(1).unwrap();
         Peer { space, thread }
     }
@@ -121,14 +122,14 @@ impl World {
         assert!(!held || !self.alone.load(Ordering::Relaxed), "under the directory mutex");
     }
 
-    pub(super) fn data_pages(&self, space: &Space<Machine>) -> u64 {
+    pub(super) fn data_pages(&self, space: &Attached<Machine>) -> u64 {
         let data = space.view().geometry().data().start().get();
         self.committed.lock().unwrap().iter().filter(|page| **page * PAGE >= data).count() as u64
     }
 }
 
 pub(super) struct Peer {
-    pub(super) space: Space<Machine>,
+    pub(super) space: Attached<Machine>,
     pub(super) thread: crate::OwnThread,
 }
 
@@ -193,38 +194,42 @@ impl Peer {
     }
 }
 
-impl Medium for Machine {
-    fn commit(&self, extent: Extent) -> Result<(), MediumError> {
+impl BackingMemory for Machine {
+    fn commit(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         self.world.takes_long();
         let mut committed = self.world.committed.lock().unwrap();
         for page in extent.start().get() / PAGE..extent.end().div_ceil(PAGE) {
             if !committed.contains(&page)
                 && committed.len() as u64 >= self.world.pages.load(Ordering::Relaxed)
             {
-                return Err(MediumError::Full { errno: 28 });
+                return Err(BackingMemoryError::Full { errno: 28 });
             }
             committed.insert(page);
         }
         Ok(())
     }
 
-    fn back(&self, extent: Extent, touch: Touch) -> Result<(), MediumError> {
+    fn back(&self, extent: Extent, touch: Touch) -> Result<(), BackingMemoryError> {
         let pages = extent.start().get() / PAGE..extent.end().div_ceil(PAGE);
         let holds = |page: &u64| self.world.committed.lock().unwrap().contains(page);
         match touch {
             _ if pages.clone().all(|page| holds(&page)) => Ok(()),
-            Touch::Look => Err(MediumError::Hole),
+            Touch::Look => Err(BackingMemoryError::Hole),
             Touch::Use => self.commit(extent),
         }
     }
 
-    fn room_for(&self, bytes: u64) -> Result<(), MediumError> {
+    fn room_for(&self, bytes: u64) -> Result<(), BackingMemoryError> {
         self.world.takes_long();
         let room = self.world.room.load(Ordering::Relaxed);
         if bytes <= room {
             return Ok(());
         }
-        Err(MediumError::NoRoom(Room { asked: bytes, machine: Some(room), ..Room::default() }))
+        Err(BackingMemoryError::NoRoom(Room {
+            asked: bytes,
+            machine: Some(room),
+            ..Room::default()
+        }))
     }
 
     fn resident(&self, extent: Extent) -> u64 {
@@ -234,7 +239,7 @@ impl Medium for Machine {
         committed.range(pages).count() as u64 * PAGE
     }
 
-    fn release(&self, extent: Extent) -> Result<(), MediumError> {
+    fn release(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         self.world.takes_long();
         let happens = self.world.at_release.lock().unwrap().take();
         if let Some(happens) = happens {
@@ -249,8 +254,12 @@ impl Medium for Machine {
     }
 }
 
-impl Witness for Machine {
-    fn deposit(&self, peer: PeerId, _hold: Deposit) -> Result<Option<Evidence>, MediumError> {
+impl LivenessEvidence for Machine {
+    fn publish(
+        &self,
+        peer: PeerId,
+        _hold: EvidenceLock,
+    ) -> Result<Option<Evidence>, BackingMemoryError> {
         let fresh = self.world.living.lock().unwrap().insert(peer.get());
         Ok(fresh.then_some(Evidence::OFD_LOCK))
     }

@@ -6,8 +6,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_layout::{
-    Bell, BootId, DomainState, Owner, PeerId, PeerName, PeerPhase, PeerRef, PeerState, Pending,
-    PendingKind, RegionId, ShareWord, ThreadId, domain_word, header_word, peer_word, thread_word,
+    BootId, DeathFutex, DomainState, Owner, PeerId, PeerName, PeerPhase, PeerRef, PeerState,
+    Pending, PendingKind, RegionId, ShareWord, ThreadId, domain_word, header_word, peer_word,
+    thread_word,
 };
 use commonhold_sync::{ThreadSlot, used};
 use commonhold_window::Point;
@@ -108,7 +109,7 @@ impl<P: Platform> View<P> {
             },
             attached_ms: known(read(peer_word::ATTACHED_MS)),
             heartbeat: read(peer_word::HEARTBEAT),
-            bell: Bell::from_word(known(read(peer_word::BELL))),
+            death_futex: DeathFutex::from_word(known(read(peer_word::DEATH_FUTEX))),
         };
         // If another peer has the slot by now, what was read is of no use to anybody.
         (self.peer_state(peer) == state).then_some((record, state.phase))
@@ -132,8 +133,8 @@ impl<P: Platform> View<P> {
         if won {
             Point::ReapFenced.reached();
             self.mark_threads(peer, PeerState::read(fenced));
-            // The kernel has woken one of those who waited for the bell.
-            self.ring(peer);
+            // The kernel has woken one of those who waited for the death futex.
+            self.fire_death_futex(peer);
             self.wake_for(peer);
         }
         won

@@ -26,7 +26,7 @@ impl<P: Platform> View<P> {
         mapped: &Mapped,
         words: &'a [AtomicU64; 3],
     ) -> RwLock<'a, RegionShares<'a, P>> {
-        let shares = RegionShares::of(self, mapped.handle.region);
+        let shares = RegionShares::new(self, mapped.handle.region);
         RwLock::new(words, mapped.lock_at, region_key(mapped.handle), shares)
     }
 }
@@ -49,7 +49,7 @@ impl<'a, P> RegionShares<'a, P> {
     /// Those of the region `region`.
     #[inline]
     #[must_use]
-    pub const fn of(view: &'a View<P>, region: RegionId) -> Self {
+    pub const fn new(view: &'a View<P>, region: RegionId) -> Self {
         Self { view, region }
     }
 }
@@ -105,7 +105,7 @@ impl<P: Platform> Park for View<P> {
     }
 
     fn wait_for(&self, owners: &[Owner], word: &AtomicU64, expected: u64, until: u64) {
-        if self.spans_kernels() || !self.sleep_by_bells(owners, word, expected, until) {
+        if self.spans_kernels() || !self.sleep_on_death_futexes(owners, word, expected, until) {
             self.wait(word, expected, until);
         } else {
             self.beat();
@@ -121,8 +121,8 @@ impl<P: Platform> Park for View<P> {
         self.platform.wake_any(word, who)
     }
 
-    fn give_way(&self) {
-        self.platform.give_way();
+    fn yield_now(&self) {
+        self.platform.yield_now();
     }
 
     #[inline]

@@ -119,7 +119,7 @@ impl Mutex<'_> {
         }
         let now = env.now();
         let late = waiter.deadline.is_some_and(|deadline| now >= deadline);
-        let plan = waiter.watch.plan(owner, env.bell(owner), now, late);
+        let plan = waiter.watch.plan(owner, env.death_notice(owner), now, late);
         if !env.is_current(owner) || (plan.look && env.verdict(owner) == Verdict::Dead) {
             return Ok(Step::Dead);
         }
@@ -130,7 +130,7 @@ impl Mutex<'_> {
             return Err(LockError::Deadlock);
         }
         if plan.slice_ns == 0 {
-            env.give_way();
+            env.yield_now();
             return Ok(Step::Again);
         }
         me.announce(waiter.kind, self.at);

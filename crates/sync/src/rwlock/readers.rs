@@ -12,10 +12,10 @@ use crate::{
     wait::{Step, Waiter},
 };
 
-/// How a read lock is held: what to give to [`RwLock::unread`].
+/// How a read lock is held: what to give to [`RwLock::unlock_read`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
-pub enum Hold<'a> {
+pub enum ReadHold<'a> {
     /// The key lies in this word of the thread.
     Word(&'a AtomicU64),
     /// It is counted in the share word of the peer.
@@ -46,7 +46,7 @@ impl<S: Shares> RwLock<'_, S> {
     /// Gives back what [`read_quickly`](Self::read_quickly) took, of a peer that is known to be live.
     /// `false`: a writer may be waiting, and [`wake_writer`](Self::wake_writer) must follow.
     #[inline]
-    pub fn unread_quickly(&self, word: &AtomicU64) -> bool {
+    pub fn unlock_read_quickly(&self, word: &AtomicU64) -> bool {
         // Release: what we read stays before what the next writer writes.
         word.store(0, Ordering::Release);
         Point::ReadUncounted.reached();
@@ -74,9 +74,9 @@ impl<S: Shares> RwLock<'_, S> {
         me: &Thread<'t>,
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
-    ) -> Result<(Taken, Hold<'t>), LockError> {
+    ) -> Result<(Taken, ReadHold<'t>), LockError> {
         if let Some(word) = self.read_quickly(me) {
-            return Ok((Taken::Clean, Hold::Word(word)));
+            return Ok((Taken::Clean, ReadHold::Word(word)));
         }
         self.announce_reader(me);
         let hold = self.enlist(me)?;
@@ -88,18 +88,18 @@ impl<S: Shares> RwLock<'_, S> {
     /// # Errors
     /// [`LockError::Fenced`] if the peer has been declared dead, or holds none.
     #[inline]
-    pub fn unread(
+    pub fn unlock_read(
         &self,
         me: &Thread<'_>,
         env: &impl Park,
-        hold: Hold<'_>,
+        hold: ReadHold<'_>,
     ) -> Result<(), LockError> {
         let quiet = match hold {
             // Whoever has the slot of a fenced peer now uses the word for itself.
-            Hold::Word(_) if !me.is_live() => return Err(LockError::Fenced),
-            Hold::Word(word) => self.unread_quickly(word),
-            Hold::Share => {
-                self.count(me, ShareWord::unread)?;
+            ReadHold::Word(_) if !me.is_live() => return Err(LockError::Fenced),
+            ReadHold::Word(word) => self.unlock_read_quickly(word),
+            ReadHold::Share => {
+                self.count(me, ShareWord::unlock_read)?;
                 Point::ReadUncounted.reached();
                 store_then_load();
                 !self.writer().look().is_exclusive()
@@ -124,17 +124,17 @@ impl<S: Shares> RwLock<'_, S> {
 
     /// Makes the reader visible to writers.
     #[inline]
-    fn enlist<'t>(&self, me: &Thread<'t>) -> Result<Hold<'t>, LockError> {
+    fn enlist<'t>(&self, me: &Thread<'t>) -> Result<ReadHold<'t>, LockError> {
         let hold = match me.free_reading() {
             Some(word) => {
                 // SeqCst, and a swap rather than a store: our look at the writer comes after it
                 // (Dekker).
                 word.swap(self.key, Ordering::SeqCst);
-                Hold::Word(word)
+                ReadHold::Word(word)
             }
             None => {
                 self.count(me, ShareWord::read)?;
-                Hold::Share
+                ReadHold::Share
             }
         };
         Point::ReadCounted.reached();
@@ -180,7 +180,7 @@ impl<S: Shares> RwLock<'_, S> {
     /// # Errors
     /// [`LockError::Fenced`] if the peer has been declared dead, or holds none.
     pub fn uncount_ended(&self, of: PeerRef, env: &impl Park) -> Result<(), LockError> {
-        self.count_for(of, ShareWord::unread)?;
+        self.count_for(of, ShareWord::unlock_read)?;
         Point::ReadUncounted.reached();
         self.drained().advance_unannounced(env);
         Ok(())
@@ -192,9 +192,9 @@ impl<S: Shares> RwLock<'_, S> {
         &self,
         me: &Thread<'t>,
         env: &(impl Park + Liveness),
-        mut hold: Hold<'t>,
+        mut hold: ReadHold<'t>,
         deadline: Option<u64>,
-    ) -> Result<(Taken, Hold<'t>), LockError> {
+    ) -> Result<(Taken, ReadHold<'t>), LockError> {
         let mut waiter = Waiter::to_read(me, env, deadline);
         let result = loop {
             let seen = self.writer().look();
@@ -204,10 +204,10 @@ impl<S: Shares> RwLock<'_, S> {
             if !seen.is_exclusive() {
                 break match self.enter(seen, &waiter) {
                     Ok(taken) => Ok((taken, hold)),
-                    Err(error) => self.unread(me, env, hold).and(Err(error)),
+                    Err(error) => self.unlock_read(me, env, hold).and(Err(error)),
                 };
             }
-            if let Err(error) = self.unread(me, env, hold) {
+            if let Err(error) = self.unlock_read(me, env, hold) {
                 break Err(error);
             }
             if let Err(error) = self.await_writer(&mut waiter) {

@@ -18,7 +18,7 @@ pub enum QuickWrite {
     /// It takes more than this: [`RwLock::write`] must follow.
     NotTaken,
     /// The word is the thread's, but somebody reads for the first time at this very moment: the thread must
-    /// [give the word back](RwLock::unwrite) before [`RwLock::write`].
+    /// [give the word back](RwLock::unlock_write) before [`RwLock::write`].
     TakenWithReaders,
 }
 
@@ -61,7 +61,7 @@ impl<S: Shares> RwLock<'_, S> {
         match self.write_quickly(me) {
             QuickWrite::Taken => return Ok(Taken::Clean),
             // Fails only if we are fenced.
-            QuickWrite::TakenWithReaders => self.unwrite(me, env, Release::Done)?,
+            QuickWrite::TakenWithReaders => self.unlock_write(me, env, Release::Done)?,
             QuickWrite::NotTaken => {}
         }
         if me.reads(self.key) {
@@ -86,7 +86,12 @@ impl<S: Shares> RwLock<'_, S> {
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not hold it.
     #[inline]
-    pub fn unwrite(&self, me: &Thread<'_>, env: &impl Park, how: Release) -> Result<(), LockError> {
+    pub fn unlock_write(
+        &self,
+        me: &Thread<'_>,
+        env: &impl Park,
+        how: Release,
+    ) -> Result<(), LockError> {
         self.writer().unlock(me, env, how)
     }
 
@@ -111,10 +116,10 @@ impl<S: Shares> RwLock<'_, S> {
             }
             let now = env.now();
             let late = deadline.is_some_and(|deadline| now >= deadline);
-            let plan = watch.plan(reader, env.bell(reader), now, late);
+            let plan = watch.plan(reader, env.death_notice(reader), now, late);
             let dead = plan.look && env.verdict(reader) == Verdict::Dead;
             if dead || (plan.slice_ns == 0 && !late) {
-                env.give_way();
+                env.yield_now();
                 continue;
             }
             // A reader that leaves may miss us: see `rwlock.rs`.

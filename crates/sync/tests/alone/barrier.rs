@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use commonhold_sync::{
-    Barrier, Bell, FIRST_SLICE_NS, LockError, Party, Release, SLICE_NS, Taken, Wake,
+    Barrier, DeathNotice, FIRST_SLICE_NS, LockError, Participant, Release, SLICE_NS, Taken, Wake,
 };
 
 use crate::script::{World, told_of};
@@ -12,13 +12,13 @@ fn barrier(world: &World, parties: usize) -> Barrier<'_> {
     Barrier::new(&world.words[0], World::at(0), &world.words[1..=parties])
 }
 
-fn join(world: &World, parties: usize, peer: usize) -> Party {
+fn join(world: &World, parties: usize, peer: usize) -> Participant {
     let (taken, party) = barrier(world, parties).join(&world.me(peer), world).unwrap();
     assert_eq!(taken, Taken::Clean);
     party
 }
 
-fn arrive(world: &World, parties: usize, peer: usize, party: Party) -> u64 {
+fn arrive(world: &World, parties: usize, peer: usize, party: Participant) -> u64 {
     barrier(world, parties).arrive(&world.me(peer), world, party).unwrap()
 }
 
@@ -88,12 +88,12 @@ fn a_party_that_dies_before_it_arrives_is_told_until_another_has_arrived_in_its_
     let parties = [0, 1, 2].map(|peer| join(&world, 3, peer));
     assert_eq!(arrive(&world, 3, 0, parties[0]), 0);
     world.kill(2);
-    assert_eq!(wait(&world, 3, 0, 0, None), Err(LockError::PartyDied));
+    assert_eq!(wait(&world, 3, 0, 0, None), Err(LockError::ParticipantDied));
     assert_eq!(world.passed(), FIRST_SLICE_NS, "evidence is looked for after the first slice");
     assert!(world.is_nothing_pending());
     // Who comes later is told as well, and without waiting.
     assert_eq!(arrive(&world, 3, 1, parties[1]), 0);
-    assert_eq!(wait(&world, 3, 1, 0, Some(0)), Err(LockError::PartyDied));
+    assert_eq!(wait(&world, 3, 1, 0, Some(0)), Err(LockError::ParticipantDied));
     let heir = barrier(&world, 3).join(&world.me(3), &world);
     assert_eq!(heir, Ok((told_of(2), parties[2])));
     assert_eq!(barrier(&world, 3).arrived_in(parties[2]), None);
@@ -111,7 +111,7 @@ fn a_party_that_dies_after_it_arrived_is_missed_in_the_next_phase() {
     assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
     assert_eq!(wait(&world, 2, 0, 0, Some(0)), Ok(()));
     assert_eq!(arrive(&world, 2, 0, parties[0]), 1);
-    assert_eq!(wait(&world, 2, 0, 1, Some(0)), Err(LockError::PartyDied));
+    assert_eq!(wait(&world, 2, 0, 1, Some(0)), Err(LockError::ParticipantDied));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_party_that_gives_up_is_told_of_as_if_it_had_died() {
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     barrier(&world, 2).leave(&world.me(1), parties[1], Release::Inconsistent).unwrap();
     assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
-    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::PartyDied));
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::ParticipantDied));
     let heir = barrier(&world, 2).join(&world.me(2), &world);
     assert_eq!(heir, Ok((told_of(1), parties[1])));
     assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::TimedOut));
@@ -171,7 +171,7 @@ fn a_party_that_gives_its_place_up_for_good_is_replaced_like_one_that_died() {
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     barrier(&world, 2).leave(&world.me(1), parties[1], Release::GivenUp).unwrap();
     assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
-    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::PartyDied));
+    assert_eq!(wait(&world, 2, 0, 0, Some(0)), Err(LockError::ParticipantDied));
     let heir = barrier(&world, 2).join(&world.me(2), &world);
     assert_eq!(heir, Ok((told_of(1), parties[1])));
     assert_eq!(arrive(&world, 2, 2, parties[1]), 0);
@@ -227,17 +227,18 @@ fn who_was_declared_dead_does_not_arrive_join_or_wait() {
 }
 
 #[test]
-fn whoever_waits_sleeps_by_the_bells_of_those_that_have_not_arrived_and_is_told_when_one_dies() {
+fn whoever_waits_sleeps_by_the_death_futexes_of_those_that_have_not_arrived_and_is_told_when_one_dies()
+ {
     let world = World::new();
     let parties = [0, 1, 2, 3].map(|peer| join(&world, 4, peer));
-    (0..4).for_each(|peer| world.hang(peer, Bell::Silent));
+    (0..4).for_each(|peer| world.hang(peer, DeathNotice::Pending));
     assert_eq!(arrive(&world, 4, 0, parties[0]), 0);
     assert_eq!(arrive(&world, 4, 1, parties[1]), 0);
     world.then(|world| {
         world.kill(3);
-        world.hang(3, Bell::Rung);
+        world.hang(3, DeathNotice::Fired);
     });
-    assert_eq!(wait(&world, 4, 0, 0, None), Err(LockError::PartyDied));
+    assert_eq!(wait(&world, 4, 0, 0, None), Err(LockError::ParticipantDied));
     assert_eq!(*world.heard.borrow(), [[2, 3]]);
     assert_eq!((world.slept.get(), world.passed()), (1, 0), "it was told, and waited for nothing");
 }

@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use commonhold_layout::{
-    BIAS_AFTER, BIAS_MISSES, Bias, BiasPlace, BiasTurn, LockFlags, LockWord, PeerId, ThreadId,
+    BIAS_AFTER, BIAS_MISSES, Bias, BiasState, BiasTarget, LockFlags, LockWord, PeerId, ThreadId,
     bias_entry, thread_word,
 };
 use commonhold_sync::{
-    Condvar, FIRST_SLICE_NS, Grip, LockError, Mutex, Release, Taken, Waited, Wake, inside_of,
+    Condvar, FIRST_SLICE_NS, LockError, Mutex, MutexHold, Release, Taken, Waited, Wake, inside_of,
     settle_bias,
 };
 use proptest::prelude::*;
@@ -34,30 +34,30 @@ fn lock(
     peer: usize,
     word: usize,
     deadline: Option<u64>,
-) -> Result<(Grip<'_>, Taken), LockError> {
+) -> Result<(MutexHold<'_>, Taken), LockError> {
     let (me, mutex) = (world.me(peer), mutex(world, word));
-    if let Some(grip) = mutex.lock_biased(&me) {
-        return Ok((grip, Taken::Clean));
+    if let Some(hold) = mutex.lock_biased(&me) {
+        return Ok((hold, Taken::Clean));
     }
     let taken = mutex.lock_biased_slowly(&me, world, deadline)?;
-    Ok((mutex.grip(&me, me.owner().word()), taken))
+    Ok((mutex.hold(&me, me.owner().word()), taken))
 }
 
 fn take(world: &World, peer: usize, word: usize) -> Result<Taken, LockError> {
     lock(world, peer, word, Some(0)).map(|(_, taken)| taken)
 }
 
-fn free(world: &World, peer: usize, word: usize, grip: Grip<'_>) -> Result<(), LockError> {
-    if mutex(world, word).unlock_biased(grip) {
+fn free(world: &World, peer: usize, word: usize, hold: MutexHold<'_>) -> Result<(), LockError> {
+    if mutex(world, word).unlock_biased(hold) {
         return Ok(());
     }
-    mutex(world, word).unlock_biased_slowly(&world.me(peer), world, grip, Release::Done)
+    mutex(world, word).unlock_biased_slowly(&world.me(peer), world, hold, Release::Done)
 }
 
 fn use_it(world: &World, peer: usize, word: usize) {
-    let (grip, taken) = lock(world, peer, word, None).unwrap();
+    let (hold, taken) = lock(world, peer, word, None).unwrap();
     assert_eq!(taken, Taken::Clean);
-    free(world, peer, word, grip).unwrap();
+    free(world, peer, word, hold).unwrap();
 }
 
 fn is_biased(world: &World, word: usize) -> bool {
@@ -93,9 +93,9 @@ fn a_mutex_is_biased_to_the_thread_that_has_freed_it_often_enough_and_then_its_w
     let world = World::new();
     for freed in 0..EARNED {
         assert!(!is_biased(&world, FIRST), "{freed}");
-        let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-        assert!(!grip.is_biased());
-        free(&world, 0, FIRST, grip).unwrap();
+        let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+        assert!(!hold.is_biased());
+        free(&world, 0, FIRST, hold).unwrap();
     }
     // What the loom suite begins with.
     let word = LockWord::biased(bias_of(0, 1));
@@ -104,13 +104,13 @@ fn a_mutex_is_biased_to_the_thread_that_has_freed_it_often_enough_and_then_its_w
     assert_eq!(world.slots[0][thread_word::BIASES].load(Ordering::Relaxed), 1);
     let place = || world.slots[0][entry].load(Ordering::Relaxed);
     let turn = || world.slots[0][entry + 1].load(Ordering::Relaxed);
-    assert_eq!(place(), BiasPlace::of(World::at(FIRST)).word());
+    assert_eq!(place(), BiasTarget::new(World::at(FIRST)).word());
     for _ in 0..3 {
-        assert_eq!(turn(), BiasTurn::of(1).word());
-        let grip = mutex(&world, FIRST).lock_biased(&world.me(0)).unwrap();
-        assert!(grip.is_biased() && BiasTurn::from_word(turn()).is_inside());
+        assert_eq!(turn(), BiasState::new(1).word());
+        let hold = mutex(&world, FIRST).lock_biased(&world.me(0)).unwrap();
+        assert!(hold.is_biased() && BiasState::from_word(turn()).is_inside());
         assert_eq!(mutex(&world, FIRST).look(), word);
-        assert!(mutex(&world, FIRST).unlock_biased(grip));
+        assert!(mutex(&world, FIRST).unlock_biased(hold));
         assert_eq!(mutex(&world, FIRST).look(), word);
     }
     assert!(world.is_nothing_pending() && world.woken.borrow().is_empty());
@@ -121,10 +121,10 @@ fn a_mutex_that_two_threads_use_is_biased_to_neither() {
     let world = World::new();
     for _ in 0..3 {
         (1..BIAS_AFTER).for_each(|_| use_it(&world, 0, FIRST));
-        let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-        let word = grip.word();
+        let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+        let word = hold.word();
         world.then(move |world| {
-            free(world, 0, FIRST, mutex(world, FIRST).grip(&world.me(0), word)).unwrap();
+            free(world, 0, FIRST, mutex(world, FIRST).hold(&world.me(0), word)).unwrap();
         });
         use_it(&world, 1, FIRST);
         assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
@@ -135,11 +135,11 @@ fn a_mutex_that_two_threads_use_is_biased_to_neither() {
 fn frees_count_towards_a_bias_from_the_last_one_for_which_somebody_waited() {
     let world = World::new();
     (0..BIAS_AFTER / 2).for_each(|_| use_it(&world, 0, FIRST));
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
     let flagged = mutex(&world, FIRST).look().with_flags(LockFlags::WAITERS);
     world.words[FIRST].store(flagged.word(), Ordering::Relaxed);
-    free(&world, 0, FIRST, grip).unwrap();
+    free(&world, 0, FIRST, hold).unwrap();
     for _ in 0..BIAS_AFTER {
         assert!(!is_biased(&world, FIRST));
         use_it(&world, 0, FIRST);
@@ -153,11 +153,11 @@ fn where_no_mutex_may_be_biased_none_is_and_nearly_all_unlocks_are_quick() {
     world.leased.set(true);
     let mut slow = 0;
     for _ in 0..3 * EARNED {
-        let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-        if !mutex(&world, FIRST).unlock_biased(grip) {
+        let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+        if !mutex(&world, FIRST).unlock_biased(hold) {
             slow += 1;
             let me = world.me(0);
-            mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, Release::Done).unwrap();
+            mutex(&world, FIRST).unlock_biased_slowly(&me, &world, hold, Release::Done).unwrap();
         }
         assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
     }
@@ -168,14 +168,14 @@ fn where_no_mutex_may_be_biased_none_is_and_nearly_all_unlocks_are_quick() {
 fn who_has_a_mutex_and_locks_it_again_is_told_of_the_deadlock_and_can_free_it() {
     for by_bias in [false, true] {
         let world = if by_bias { biased(FIRST) } else { World::new() };
-        let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-        assert_eq!(grip.is_biased(), by_bias);
+        let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+        assert_eq!(hold.is_biased(), by_bias);
         for deadline in [None, Some(0), Some(1000)] {
             let again = lock(&world, 0, FIRST, deadline).map(|(_, taken)| taken);
             assert_eq!(again, Err(LockError::Deadlock));
         }
         assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
-        free(&world, 0, FIRST, grip).unwrap();
+        free(&world, 0, FIRST, hold).unwrap();
         assert_eq!(take(&world, 1, FIRST), CLEAN);
     }
 }
@@ -188,12 +188,12 @@ fn a_bias_that_is_used_between_outlasts_any_number_of_other_mutexes() {
         use_it(&world, 0, FIRST);
     }
     assert!(is_biased(&world, FIRST) && !is_biased(&world, SECOND));
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-    assert!(grip.is_biased());
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+    assert!(hold.is_biased());
     // What else is freed meanwhile is none of its business.
     (0..2 * BIAS_MISSES).for_each(|_| use_it(&world, 0, SECOND));
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
-    free(&world, 0, FIRST, grip).unwrap();
+    free(&world, 0, FIRST, hold).unwrap();
 }
 
 #[test]
@@ -206,12 +206,12 @@ fn a_bias_that_is_missed_is_given_up_for_another_and_its_mutex_is_anybodys() {
         }
         // The word of the first has not been touched.
         assert!(is_biased(&world, SECOND) && is_biased(&world, FIRST));
-        let (grip, taken) = lock(&world, peer, FIRST, Some(0)).unwrap();
-        assert_eq!((grip.is_biased(), taken), (false, Taken::Clean));
-        free(&world, peer, FIRST, grip).unwrap();
+        let (hold, taken) = lock(&world, peer, FIRST, Some(0)).unwrap();
+        assert_eq!((hold.is_biased(), taken), (false, Taken::Clean));
+        free(&world, peer, FIRST, hold).unwrap();
         assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
-        let (grip, _) = lock(&world, 0, SECOND, None).unwrap();
-        assert!(grip.is_biased());
+        let (hold, _) = lock(&world, 0, SECOND, None).unwrap();
+        assert!(hold.is_biased());
     }
 }
 
@@ -242,11 +242,11 @@ fn a_bias_that_was_revoked_is_earned_anew_with_another_number() {
 #[test]
 fn who_waits_for_a_thread_that_is_inside_is_woken_when_it_leaves() {
     let world = biased(FIRST);
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-    let word = grip.word();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+    let word = hold.word();
     world.then(move |world| {
-        let grip = mutex(world, FIRST).grip(&world.me(0), word);
-        free(world, 0, FIRST, grip).unwrap();
+        let hold = mutex(world, FIRST).hold(&world.me(0), word);
+        free(world, 0, FIRST, hold).unwrap();
     });
     assert_eq!(lock(&world, 1, FIRST, None).unwrap().1, Taken::Clean);
     assert_eq!((world.slept.get(), &*world.woken.borrow()), (1, &vec![Wake::One]));
@@ -268,17 +268,17 @@ fn a_sleeper_that_gives_up_on_a_thread_inside_wakes_the_next_itself() {
 fn whoever_revokes_a_bias_sleeps_a_millisecond_at_first_even_if_it_has_slept_before() {
     let world = World::new();
     (1..EARNED).for_each(|_| use_it(&world, 0, FIRST));
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-    let word = grip.word();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+    let word = hold.word();
     world.then(move |world| {
         // It frees the mutex, and uses it alone until the sleeper has come to itself: inside again.
-        free(world, 0, FIRST, mutex(world, FIRST).grip(&world.me(0), word)).unwrap();
+        free(world, 0, FIRST, mutex(world, FIRST).hold(&world.me(0), word)).unwrap();
         (0..EARNED).for_each(|_| use_it(world, 0, FIRST));
         assert!(lock(world, 0, FIRST, None).unwrap().0.is_biased());
         world.then(move |world| {
             let bias = mutex(world, FIRST).look().bias().unwrap();
-            let grip = mutex(world, FIRST).grip(&world.me(0), LockWord::biased(bias));
-            free(world, 0, FIRST, grip).unwrap();
+            let hold = mutex(world, FIRST).hold(&world.me(0), LockWord::biased(bias));
+            free(world, 0, FIRST, hold).unwrap();
         });
     });
     assert_eq!(lock(&world, 1, FIRST, None).unwrap().1, Taken::Clean);
@@ -288,31 +288,31 @@ fn whoever_revokes_a_bias_sleeps_a_millisecond_at_first_even_if_it_has_slept_bef
 #[test]
 fn a_thread_that_is_fenced_inside_changes_nothing_any_more_and_the_next_is_told() {
     let world = biased(FIRST);
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     world.fence(0);
     let (me, mutex, before) = (world.me(0), mutex(&world, FIRST), words(&world));
-    assert!(!mutex.unlock_biased(grip));
+    assert!(!mutex.unlock_biased(hold));
     for how in [Release::Done, Release::Inconsistent] {
-        let freed = mutex.unlock_biased_slowly(&me, &world, grip, how);
+        let freed = mutex.unlock_biased_slowly(&me, &world, hold, how);
         assert_eq!(freed, Err(LockError::Fenced));
     }
-    assert_eq!(mutex.own(&me, grip).map(drop), Err(LockError::Fenced));
-    assert_eq!(mutex.mark_consistent_biased(&me, grip), Err(LockError::Fenced));
+    assert_eq!(mutex.own(&me, hold).map(drop), Err(LockError::Fenced));
+    assert_eq!(mutex.mark_consistent_biased(&me, hold), Err(LockError::Fenced));
     assert_eq!(words(&world), before);
     assert_eq!(take(&world, 1, FIRST), Ok(told_of(0)));
-    assert!(!mutex.unlock_biased(grip));
+    assert!(!mutex.unlock_biased(hold));
 }
 
 #[test]
 fn a_thread_that_is_fenced_on_its_way_out_changes_nothing_any_more() {
     let world = biased(FIRST);
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
-    assert!(!mutex(&world, FIRST).unlock_biased(grip));
+    assert!(!mutex(&world, FIRST).unlock_biased(hold));
     world.fence(0);
     let before = words(&world);
     let me = world.me(0);
-    let freed = mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, Release::Done);
+    let freed = mutex(&world, FIRST).unlock_biased_slowly(&me, &world, hold, Release::Done);
     assert_eq!((freed, words(&world)), (Err(LockError::Fenced), before));
     assert_eq!(take(&world, 1, FIRST), CLEAN);
 }
@@ -330,14 +330,14 @@ fn a_thread_that_was_fenced_outside_does_not_enter_and_the_next_is_told_nothing(
 fn what_is_held_by_a_bias_is_consistent_until_it_is_left_otherwise() {
     let world = biased(FIRST);
     let me = world.me(0);
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-    assert_eq!(mutex(&world, FIRST).mark_consistent_biased(&me, grip), Ok(()));
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+    assert_eq!(mutex(&world, FIRST).mark_consistent_biased(&me, hold), Ok(()));
     let how = Release::Inconsistent;
-    mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
-    let (grip, taken) = lock(&world, 0, FIRST, None).unwrap();
-    assert_eq!((grip.is_biased(), taken), (false, told_of(0)));
-    assert_eq!(mutex(&world, FIRST).mark_consistent_biased(&me, grip), Ok(()));
-    free(&world, 0, FIRST, grip).unwrap();
+    mutex(&world, FIRST).unlock_biased_slowly(&me, &world, hold, how).unwrap();
+    let (hold, taken) = lock(&world, 0, FIRST, None).unwrap();
+    assert_eq!((hold.is_biased(), taken), (false, told_of(0)));
+    assert_eq!(mutex(&world, FIRST).mark_consistent_biased(&me, hold), Ok(()));
+    free(&world, 0, FIRST, hold).unwrap();
     assert_eq!(take(&world, 1, FIRST), CLEAN);
 }
 
@@ -345,13 +345,13 @@ fn what_is_held_by_a_bias_is_consistent_until_it_is_left_otherwise() {
 fn who_owns_what_it_had_by_a_bias_has_the_word_and_is_outside() {
     let world = biased(FIRST);
     let me = world.me(0);
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
-    let owned = mutex(&world, FIRST).own(&me, grip).unwrap();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
+    let owned = mutex(&world, FIRST).own(&me, hold).unwrap();
     assert!(!owned.is_biased() && mutex(&world, FIRST).look() == me.owner().word());
     assert_eq!(inside_of(&world.slots[0], |number| bias_of(0, number)).count(), 0);
     // Once is enough, and the bias is over.
-    assert_eq!(mutex(&world, FIRST).own(&me, owned).map(|grip| grip.word()), Ok(owned.word()));
-    assert_eq!(mutex(&world, FIRST).own(&me, grip).map(drop), Err(LockError::Fenced));
+    assert_eq!(mutex(&world, FIRST).own(&me, owned).map(|hold| hold.word()), Ok(owned.word()));
+    assert_eq!(mutex(&world, FIRST).own(&me, hold).map(drop), Err(LockError::Fenced));
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
     free(&world, 0, FIRST, owned).unwrap();
     assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
@@ -361,9 +361,9 @@ fn who_owns_what_it_had_by_a_bias_has_the_word_and_is_outside() {
 fn a_mutex_that_is_left_inconsistent_is_not_biased_though_it_is_due() {
     let world = World::new();
     (1..EARNED).for_each(|_| use_it(&world, 0, FIRST));
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let (me, how) = (world.me(0), Release::Inconsistent);
-    mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
+    mutex(&world, FIRST).unlock_biased_slowly(&me, &world, hold, how).unwrap();
     assert_eq!(take(&world, 1, FIRST), Ok(told_of(0)));
 }
 
@@ -379,7 +379,7 @@ fn a_word_of_a_bias_that_is_over_is_free_though_the_thread_is_inside_by_another(
 #[test]
 fn a_copy_of_a_biased_word_at_another_place_is_free() {
     let world = biased(FIRST);
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let word = world.words[FIRST].load(Ordering::Relaxed);
     for copy in [SECOND, THIRD] {
         for peer in [1, 0] {
@@ -388,7 +388,7 @@ fn a_copy_of_a_biased_word_at_another_place_is_free() {
         }
     }
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
-    free(&world, 0, FIRST, grip).unwrap();
+    free(&world, 0, FIRST, hold).unwrap();
 }
 
 #[test]
@@ -397,29 +397,29 @@ fn a_thread_that_died_inside_is_named_to_all_that_only_look() {
     let _grip = lock(&world, 0, FIRST, None).unwrap();
     world.kill(0);
     for peer in [1, 2, 3] {
-        let (grip, taken) = lock(&world, peer, FIRST, Some(0)).unwrap();
+        let (hold, taken) = lock(&world, peer, FIRST, Some(0)).unwrap();
         assert_eq!(taken, told_of(0));
         let how = Release::unchanged(taken);
         let me = world.me(peer);
-        mutex(&world, FIRST).unlock_biased_slowly(&me, &world, grip, how).unwrap();
+        mutex(&world, FIRST).unlock_biased_slowly(&me, &world, hold, how).unwrap();
     }
 }
 
 #[test]
 fn a_mutex_is_not_biased_before_somebody_has_repaired_it_however_often_it_is_freed() {
     let world = World::new();
-    let (grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let how = Release::Inconsistent;
-    mutex(&world, FIRST).unlock_biased_slowly(&world.me(0), &world, grip, how).unwrap();
+    mutex(&world, FIRST).unlock_biased_slowly(&world.me(0), &world, hold, how).unwrap();
     for _ in 0..2 * EARNED {
-        let (grip, taken) = lock(&world, 1, FIRST, None).unwrap();
-        assert!(taken.is_owner_died() && !grip.is_biased());
-        free(&world, 1, FIRST, grip).unwrap();
+        let (hold, taken) = lock(&world, 1, FIRST, None).unwrap();
+        assert!(taken.is_owner_died() && !hold.is_biased());
+        free(&world, 1, FIRST, hold).unwrap();
     }
-    let (grip, taken) = lock(&world, 1, FIRST, None).unwrap();
+    let (hold, taken) = lock(&world, 1, FIRST, None).unwrap();
     assert_eq!(taken, told_of(1));
-    mutex(&world, FIRST).mark_consistent_biased(&world.me(1), grip).unwrap();
-    free(&world, 1, FIRST, grip).unwrap();
+    mutex(&world, FIRST).mark_consistent_biased(&world.me(1), hold).unwrap();
+    free(&world, 1, FIRST, hold).unwrap();
     assert_eq!(take(&world, 2, FIRST), CLEAN);
 }
 
@@ -478,12 +478,12 @@ proptest! {
         }
         world.words[FIRST].store(word, Ordering::Relaxed);
         for deadline in [Some(0), Some(50_000_000)] {
-            if let Ok((grip, taken)) = lock(&world, peers, FIRST, deadline) {
+            if let Ok((hold, taken)) = lock(&world, peers, FIRST, deadline) {
                 let me = world.me(peers);
                 if taken.is_owner_died() {
-                    prop_assert!(mutex(&world, FIRST).mark_consistent_biased(&me, grip).is_ok());
+                    prop_assert!(mutex(&world, FIRST).mark_consistent_biased(&me, hold).is_ok());
                 }
-                prop_assert!(free(&world, peers, FIRST, grip).is_ok());
+                prop_assert!(free(&world, peers, FIRST, hold).is_ok());
             }
         }
         if biased && peer >= 4 && number > 0 {

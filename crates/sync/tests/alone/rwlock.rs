@@ -14,7 +14,7 @@ fn lock(world: &World) -> RwLock<'_, &World> {
 fn read(world: &World, peer: usize) -> Result<Taken, LockError> {
     let me = world.me(peer);
     let (taken, hold) = lock(world).read(&me, world, Some(0))?;
-    lock(world).unread(&me, world, hold).unwrap();
+    lock(world).unlock_read(&me, world, hold).unwrap();
     Ok(taken)
 }
 
@@ -23,7 +23,7 @@ fn write(world: &World, peer: usize) -> Result<Taken, LockError> {
 }
 
 fn free(world: &World, peer: usize, how: Release) {
-    lock(world).unwrite(&world.me(peer), world, how).unwrap();
+    lock(world).unlock_write(&world.me(peer), world, how).unwrap();
 }
 
 /// The story: a reader that found a dead writer freed the word, and with it the name of whoever had died.
@@ -58,7 +58,7 @@ fn a_writer_that_has_no_time_for_the_readers_leaves_the_name_of_the_dead() {
         assert_eq!(write(&world, peer), Err(LockError::TimedOut));
         assert_eq!(read(&world, peer), Ok(told_of(0)));
     }
-    lock(&world).unread(&reader, &world, hold).unwrap();
+    lock(&world).unlock_read(&reader, &world, hold).unwrap();
     assert_eq!(write(&world, 2), Ok(told_of(0)));
 }
 

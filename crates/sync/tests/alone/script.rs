@@ -9,7 +9,9 @@ use std::{
 use commonhold_layout::{
     Bias, Offset, Owner, PeerId, Pending, PendingKind, ThreadId, ThreadLife, thread_word,
 };
-use commonhold_sync::{Bell, Liveness, Park, Shares, Taken, Thread, Verdict, Wake, is_inside};
+use commonhold_sync::{
+    DeathNotice, Liveness, Park, Shares, Taken, Thread, Verdict, Wake, is_inside,
+};
 
 const PEERS: usize = 4;
 const WORDS: usize = 8;
@@ -26,9 +28,9 @@ pub(crate) struct World {
     pub(crate) slots: [[AtomicU64; thread_word::COUNT]; PEERS],
     /// Peers that are dead, though nobody has fenced them.
     silent: RefCell<Vec<Owner>>,
-    /// What is known of the bell of each peer, if it has one.
-    bells: RefCell<[Option<Bell>; PEERS]>,
-    /// By whose bells somebody slept, in order.
+    /// What is known of the death futex of each peer, if it has one.
+    death_futexes: RefCell<[Option<DeathNotice>; PEERS]>,
+    /// By whose death futexes somebody slept, in order.
     pub(crate) heard: RefCell<Vec<Vec<usize>>>,
     script: RefCell<VecDeque<Line>>,
     /// What happens when somebody is woken next.
@@ -76,9 +78,9 @@ impl World {
         self.silent.borrow_mut().push(owner(peer));
     }
 
-    /// The peer has a bell from now on, which is silent or has rung.
-    pub(crate) fn hang(&self, peer: usize, bell: Bell) {
-        self.bells.borrow_mut()[peer] = Some(bell);
+    /// The peer has a death futex from now on, which is silent or has rung.
+    pub(crate) fn hang(&self, peer: usize, death_futex: DeathNotice) {
+        self.death_futexes.borrow_mut()[peer] = Some(death_futex);
     }
 
     /// The peer has been declared dead.
@@ -159,9 +161,10 @@ impl Liveness for World {
         state.is_some_and(|state| state.load(Ordering::Relaxed) == LIVE)
     }
 
-    fn bell(&self, owner: Owner) -> Bell {
-        let known = self.bells.borrow().get(usize::from(owner.peer().get())).copied().flatten();
-        known.unwrap_or(Bell::None)
+    fn death_notice(&self, owner: Owner) -> DeathNotice {
+        let known =
+            self.death_futexes.borrow().get(usize::from(owner.peer().get())).copied().flatten();
+        known.unwrap_or(DeathNotice::Unavailable)
     }
 
     fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {

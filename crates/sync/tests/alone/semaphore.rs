@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use commonhold_layout::{LockWord, PendingKind};
 use commonhold_sync::{
-    Bell, FIRST_SLICE_NS, LockError, Permit, Release, SLICE_NS, Semaphore, Taken, Wake,
+    DeathNotice, FIRST_SLICE_NS, LockError, Permit, Release, SLICE_NS, Semaphore, Taken, Wake,
 };
 
 use crate::script::{World, told_of};
@@ -252,14 +252,14 @@ fn whatever_stands_in_the_words_no_call_hangs() {
 }
 
 #[test]
-fn a_waiter_sleeps_by_the_bells_of_all_holders_and_looks_for_evidence_when_one_has_rung() {
+fn a_waiter_sleeps_by_the_death_futexes_of_all_holders_and_looks_for_evidence_when_one_has_rung() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 1)];
-    world.hang(0, Bell::Silent);
-    world.hang(1, Bell::Silent);
+    world.hang(0, DeathNotice::Pending);
+    world.hang(1, DeathNotice::Pending);
     world.then(|world| {
         world.kill(1);
-        world.hang(1, Bell::Rung);
+        world.hang(1, DeathNotice::Fired);
     });
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, None);
     assert_eq!(waited, Ok((told_of(1), permits[1])));
@@ -268,18 +268,18 @@ fn a_waiter_sleeps_by_the_bells_of_all_holders_and_looks_for_evidence_when_one_h
 }
 
 #[test]
-fn a_waiter_whom_bells_will_tell_sleeps_long_and_looks_for_evidence_seldom() {
+fn a_waiter_whom_death_futexes_will_tell_sleeps_long_and_looks_for_evidence_seldom() {
     let world = World::new();
     let _ = [take(&world, 2, 0), take(&world, 2, 1)];
-    world.hang(0, Bell::Silent);
-    world.hang(1, Bell::Silent);
+    world.hang(0, DeathNotice::Pending);
+    world.hang(1, DeathNotice::Pending);
     let second = 1_000_000_000;
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(5 * second));
     assert_eq!(waited, Err(LockError::TimedOut));
     let (slept, looks) = (world.slept.get(), world.looks.get());
     assert!((45..=60).contains(&slept) && looks <= 2 * slept, "{slept} {looks}");
-    // One that has no bell has to be looked after all the time.
-    world.hang(0, Bell::None);
+    // One that has no death futex has to be looked after all the time.
+    world.hang(0, DeathNotice::Unavailable);
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(6 * second));
     assert_eq!(waited, Err(LockError::TimedOut));
     assert!(world.slept.get() - slept > 45 && world.looks.get() - looks > 80);

@@ -26,7 +26,7 @@ fn begin(world: &World, peer: usize) -> (Result<Taken, LockError>, Writing) {
 }
 
 fn end(world: &World, peer: usize, writing: Writing, how: Release) -> Result<(), LockError> {
-    lock(world).unwrite(&world.me(peer), world, writing, how)
+    lock(world).unlock_write(&world.me(peer), world, writing, how)
 }
 
 fn read(world: &World, deadline: Option<u64>) -> Result<(), LockError> {

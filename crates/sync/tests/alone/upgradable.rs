@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use commonhold_layout::{LockFlags, LockWord};
-use commonhold_sync::{Hold, LockError, Park, Release, RwLock, Taken, Wake};
+use commonhold_sync::{LockError, Park, ReadHold, Release, RwLock, Taken, Wake};
 
 use crate::script::{World, told_of};
 
@@ -21,7 +21,7 @@ fn own(world: &World, peer: usize) -> Result<Taken, LockError> {
     lock(world).upgradable_read(&world.me(peer), world, Some(0))
 }
 
-fn read(world: &World, peer: usize) -> Result<Hold<'_>, LockError> {
+fn read(world: &World, peer: usize) -> Result<ReadHold<'_>, LockError> {
     let me = world.me(peer);
     lock(world).read(&me, world, Some(0)).map(|(_, hold)| hold)
 }
@@ -32,9 +32,9 @@ fn readers_come_in_quickly_and_leave_without_waking_anybody() {
     assert_eq!(own(&world, 0), Ok(Taken::Clean));
     assert!(word(&world).is_upgradable());
     let hold = read(&world, 1).unwrap();
-    lock(&world).unread(&world.me(1), &world, hold).unwrap();
+    lock(&world).unlock_read(&world.me(1), &world, hold).unwrap();
     let quick = lock(&world).read_quickly(&world.me(1)).expect("no detour");
-    assert!(lock(&world).unread_quickly(quick), "nobody waits for it");
+    assert!(lock(&world).unlock_read_quickly(quick), "nobody waits for it");
     assert_eq!(own(&world, 2), Err(LockError::TimedOut));
     assert_eq!(lock(&world).write(&world.me(2), &world, Some(0)), Err(LockError::TimedOut));
     assert!(world.is_nothing_pending());
@@ -50,11 +50,11 @@ fn an_upgrade_that_runs_out_of_time_lets_readers_in_again() {
         assert_eq!(lock(&world).upgrade(&me, &world, deadline), Err(LockError::TimedOut));
         assert!(word(&world).is_upgradable() && word(&world).is_owned_by(me.owner()));
     }
-    lock(&world).unread(&world.me(1), &world, hold).unwrap();
+    lock(&world).unlock_read(&world.me(1), &world, hold).unwrap();
     assert_eq!(lock(&world).upgrade(&me, &world, Some(0)), Ok(Taken::Clean));
     assert_eq!(read(&world, 1).err(), Some(LockError::TimedOut));
     lock(&world).downgrade(&me, &world, Release::Done).unwrap();
-    lock(&world).unread_upgradable(&me, &world, Taken::Clean).unwrap();
+    lock(&world).unlock_upgradable(&me, &world, Taken::Clean).unwrap();
     assert_eq!(word(&world), LockWord::FREE);
     assert!(world.is_nothing_pending());
 }
@@ -73,7 +73,7 @@ fn who_slept_for_the_right_to_upgrade_wakes_the_readers_that_slept_too() {
     let world = World::new();
     let writer = world.me(0);
     assert_eq!(lock(&world).write(&writer, &world, None), Ok(Taken::Clean));
-    world.then(|world| lock(world).unwrite(&world.me(0), world, Release::Done).unwrap());
+    world.then(|world| lock(world).unlock_write(&world.me(0), world, Release::Done).unwrap());
     let taken = lock(&world).upgradable_read(&world.me(1), &world, None);
     assert_eq!(taken, Ok(Taken::Clean));
     // One by the writer, all by the new owner.
@@ -121,18 +121,18 @@ fn what_nobody_has_repaired_is_told_to_the_next_and_to_readers() {
     let reader = world.me(1);
     let (told, hold) = lock(&world).read(&reader, &world, Some(0)).unwrap();
     assert_eq!(told, Taken::OwnerDied(None));
-    lock(&world).unread(&reader, &world, hold).unwrap();
-    lock(&world).unread_upgradable(&me, &world, Taken::Clean).unwrap();
+    lock(&world).unlock_read(&reader, &world, hold).unwrap();
+    lock(&world).unlock_upgradable(&me, &world, Taken::Clean).unwrap();
     for peer in [2, 3] {
         // Who has only read it is not the one that left it so.
         assert_eq!(own(&world, peer), Ok(told_of(0)));
-        lock(&world).unread_upgradable(&world.me(peer), &world, told_of(0)).unwrap();
+        lock(&world).unlock_upgradable(&world.me(peer), &world, told_of(0)).unwrap();
     }
     // Who has written, and says nothing, is.
     assert_eq!(own(&world, 2), Ok(told_of(0)));
     let upgraded = lock(&world).upgrade(&world.me(2), &world, None);
     assert_eq!(upgraded, Ok(Taken::OwnerDied(None)));
-    lock(&world).unread_upgradable(&world.me(2), &world, told_of(0)).unwrap();
+    lock(&world).unlock_upgradable(&world.me(2), &world, told_of(0)).unwrap();
     assert_eq!(own(&world, 3), Ok(told_of(2)));
 }
 
@@ -141,12 +141,12 @@ fn who_reads_already_gets_neither_the_right_to_upgrade_nor_an_upgrade() {
     let world = World::new();
     let hold = read(&world, 0).unwrap();
     assert_eq!(own(&world, 0), Err(LockError::Deadlock));
-    lock(&world).unread(&world.me(0), &world, hold).unwrap();
+    lock(&world).unlock_read(&world.me(0), &world, hold).unwrap();
     assert_eq!(own(&world, 0), Ok(Taken::Clean));
     assert_eq!(own(&world, 0), Err(LockError::Deadlock));
     let hold = read(&world, 0).unwrap();
     assert_eq!(lock(&world).upgrade(&world.me(0), &world, None), Err(LockError::Deadlock));
-    lock(&world).unread(&world.me(0), &world, hold).unwrap();
+    lock(&world).unlock_read(&world.me(0), &world, hold).unwrap();
     assert_eq!(lock(&world).upgrade(&world.me(0), &world, None), Ok(Taken::Clean));
 }
 
@@ -160,7 +160,7 @@ fn a_fenced_thread_gets_nothing_and_changes_nothing() {
     let me = world.me(0);
     assert_eq!(lock(&world).upgrade(&me, &world, None), Err(LockError::Fenced));
     assert_eq!(lock(&world).downgrade(&me, &world, Release::Done), Err(LockError::Fenced));
-    let given_back = lock(&world).unread_upgradable(&me, &world, Taken::Clean);
+    let given_back = lock(&world).unlock_upgradable(&me, &world, Taken::Clean);
     assert_eq!(given_back, Err(LockError::Fenced));
     assert!(word(&world).is_owned_by(world.me(1).owner()));
 }

@@ -1,6 +1,6 @@
 //! The barrier.
 
-use commonhold_sync::{Barrier, Liveness, LockError, Park, Party, Release, Taken, Thread};
+use commonhold_sync::{Barrier, Liveness, LockError, Park, Participant, Release, Taken, Thread};
 use commonhold_window::atomic::Ordering;
 use loom::{sync::Arc, thread};
 
@@ -10,7 +10,7 @@ fn barrier(world: &World, parties: usize) -> Barrier<'_> {
     Barrier::new(&world.words[0], World::at(0), &world.words[1..=parties])
 }
 
-fn join(world: &World, parties: usize, peer: usize) -> Party {
+fn join(world: &World, parties: usize, peer: usize) -> Participant {
     let (taken, party) = barrier(world, parties).join(&world.me(peer), world).unwrap();
     assert_eq!(taken, Taken::Clean);
     party
@@ -20,7 +20,7 @@ fn pass(
     barrier: Barrier<'_>,
     me: &Thread<'_>,
     env: &(impl Park + Liveness),
-    party: Party,
+    party: Participant,
 ) -> Result<u64, LockError> {
     let phase = barrier.arrive(me, env, party)?;
     barrier.wait(me, env, phase, None).map(|()| phase)
@@ -109,7 +109,7 @@ fn wherever_a_party_dies_the_others_pass_or_are_told_until_another_joins_in_its_
                     assert_eq!(phase, expected);
                     while let Err(error) = barrier(&other, 2).wait(&me, &*other, phase, None) {
                         // It has not been replaced yet; the arrival stands.
-                        assert_eq!(error, LockError::PartyDied);
+                        assert_eq!(error, LockError::ParticipantDied);
                         thread::yield_now();
                     }
                 }

@@ -4,9 +4,9 @@
 //! mutex is shown in `tests/alone/bias.rs`.
 
 use commonhold_layout::{
-    BIAS_AFTER, BiasPlace, BiasTurn, LockFlags, LockWord, Offset, bias_entry, thread_word,
+    BIAS_AFTER, BiasState, BiasTarget, LockFlags, LockWord, Offset, bias_entry, thread_word,
 };
-use commonhold_sync::{Grip, Liveness, LockError, Mutex, Park, Release, Taken, Thread};
+use commonhold_sync::{Liveness, LockError, Mutex, MutexHold, Park, Release, Taken, Thread};
 use commonhold_window::atomic::{AtomicU64, Ordering};
 use loom::{sync::Arc, thread};
 
@@ -30,8 +30,8 @@ pub(crate) fn biased() -> Arc<World> {
     let world = World::new();
     let (place, turn) = entry(&world, 2, World::at(WORD));
     world.slots[2][thread_word::BIASES].store(FIRST.into(), Ordering::SeqCst);
-    turn.store(BiasTurn::of(FIRST).word(), Ordering::SeqCst);
-    place.store(BiasPlace::of(World::at(WORD)).word(), Ordering::SeqCst);
+    turn.store(BiasState::new(FIRST).word(), Ordering::SeqCst);
+    place.store(BiasTarget::new(World::at(WORD)).word(), Ordering::SeqCst);
     let word = LockWord::biased(World::bias(2, FIRST));
     world.words[WORD].store(word.word(), Ordering::SeqCst);
     world
@@ -39,7 +39,7 @@ pub(crate) fn biased() -> Arc<World> {
 
 /// Thread 2 has freed the mutex so often that it is biased to it when it does so next.
 pub(crate) fn due(world: &World) {
-    let mut place = BiasPlace::candidate(World::at(WORD));
+    let mut place = BiasTarget::candidate(World::at(WORD));
     for _ in 1..BIAS_AFTER {
         place = place.freed().unwrap();
     }
@@ -52,18 +52,23 @@ pub(crate) fn lock<'a>(
     me: &Thread<'a>,
     env: &(impl Park + Liveness),
     deadline: Option<u64>,
-) -> Result<(Grip<'a>, Taken), LockError> {
+) -> Result<(MutexHold<'a>, Taken), LockError> {
     let mutex = mutex(world);
-    if let Some(grip) = mutex.lock_biased(me) {
-        return Ok((grip, Taken::Clean));
+    if let Some(hold) = mutex.lock_biased(me) {
+        return Ok((hold, Taken::Clean));
     }
     let taken = mutex.lock_biased_slowly(me, env, deadline)?;
-    Ok((mutex.grip(me, me.owner().word()), taken))
+    Ok((mutex.hold(me, me.owner().word()), taken))
 }
 
-pub(crate) fn free(world: &World, me: &Thread<'_>, env: &(impl Park + Liveness), grip: Grip<'_>) {
-    if !mutex(world).unlock_biased(grip) {
-        mutex(world).unlock_biased_slowly(me, env, grip, Release::Done).unwrap();
+pub(crate) fn free(
+    world: &World,
+    me: &Thread<'_>,
+    env: &(impl Park + Liveness),
+    hold: MutexHold<'_>,
+) {
+    if !mutex(world).unlock_biased(hold) {
+        mutex(world).unlock_biased_slowly(me, env, hold, Release::Done).unwrap();
     }
 }
 
@@ -74,12 +79,12 @@ pub(crate) fn turn_until(
     deadline: Option<u64>,
 ) -> Result<Taken, LockError> {
     let me = world.me(peer);
-    let (grip, taken) = lock(world, &me, world, deadline)?;
+    let (hold, taken) = lock(world, &me, world, deadline)?;
     if taken.is_owner_died() {
-        mutex(world).mark_consistent_biased(&me, grip).unwrap();
+        mutex(world).mark_consistent_biased(&me, hold).unwrap();
     }
     world.write_data();
-    free(world, &me, world, grip);
+    free(world, &me, world, hold);
     Ok(taken)
 }
 
@@ -150,11 +155,11 @@ fn a_bias_that_is_made_while_another_comes_or_waits_shuts_nobody_out() {
             let world = World::new();
             due(&world);
             let me = world.me(2);
-            let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+            let (hold, _) = lock(&world, &me, &*world, None).unwrap();
             let others: Vec<_> =
                 (0..others).map(|peer| spawn(&world, move |world| turn(world, peer))).collect();
             world.write_data();
-            free(&world, &me, &*world, grip);
+            free(&world, &me, &*world, hold);
             assert_eq!(turn(&world, 2), Taken::Clean);
             let came = others.len() as u64;
             for other in others {
@@ -174,10 +179,10 @@ fn who_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next() {
             let world = biased();
             let waiter = spawn(&world, |world| turn(world, 1));
             let me = world.me(2);
-            let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+            let (hold, _) = lock(&world, &me, &*world, None).unwrap();
             world.write_data();
-            let grip = mutex(&world).own(&me, grip).unwrap();
-            assert!(!grip.is_biased());
+            let hold = mutex(&world).own(&me, hold).unwrap();
+            assert!(!hold.is_biased());
             world.write_data();
             mutex(&world).unlock(&me, &*world, how).unwrap();
             let late = turn(&world, 2);
@@ -197,9 +202,9 @@ fn who_leaves_inconsistent_what_it_has_by_a_bias_tells_the_next() {
         let world = biased();
         let waiter = spawn(&world, |world| turn(world, 1));
         let me = world.me(2);
-        let (grip, _) = lock(&world, &me, &*world, None).unwrap();
+        let (hold, _) = lock(&world, &me, &*world, None).unwrap();
         world.write_data();
-        mutex(&world).unlock_biased_slowly(&me, &*world, grip, Release::Inconsistent).unwrap();
+        mutex(&world).unlock_biased_slowly(&me, &*world, hold, Release::Inconsistent).unwrap();
         let told = [waiter.join().unwrap(), turn(&world, 0)];
         assert_eq!(told.iter().filter(|told| **told == World::told_of(2)).count(), 1);
         nothing_is_left(&world);
@@ -216,7 +221,7 @@ fn who_has_seen_a_bias_that_is_over_does_not_take_the_mutex_from_the_next() {
         let quick = spawn(&world, |world| turn_until(world, 0, Some(0)));
         assert_eq!(turn(&world, 2), Taken::Clean);
         let (place, _) = entry(&world, 2, World::at(WORD));
-        if BiasPlace::from_word(place.load(Ordering::Relaxed)).is_candidate(World::at(WORD)) {
+        if BiasTarget::from_word(place.load(Ordering::Relaxed)).is_candidate(World::at(WORD)) {
             due(&world);
         }
         for _ in 0..2 {
@@ -254,15 +259,15 @@ fn who_has_no_time_gets_the_mutex_of_a_bias_exactly_if_its_thread_is_outside() {
         check(1, move || {
             let world = biased();
             let me = world.me(2);
-            let grip = inside.then(|| mutex(&world).lock_biased(&me).unwrap());
+            let hold = inside.then(|| mutex(&world).lock_biased(&me).unwrap());
             for deadline in [0, 1] {
                 let taken = turn_until(&world, 0, Some(deadline));
                 let right = if inside { Err(LockError::TimedOut) } else { Ok(Taken::Clean) };
                 assert_eq!(taken, right);
             }
-            if let Some(grip) = grip {
-                assert!(!mutex(&world).unlock_biased(grip), "it sees that the bias is revoked");
-                mutex(&world).unlock_biased_slowly(&me, &*world, grip, Release::Done).unwrap();
+            if let Some(hold) = hold {
+                assert!(!mutex(&world).unlock_biased(hold), "it sees that the bias is revoked");
+                mutex(&world).unlock_biased_slowly(&me, &*world, hold, Release::Done).unwrap();
             }
             assert_eq!(mutex(&world).look(), LockWord::FREE);
             nothing_is_left(&world);
@@ -277,11 +282,11 @@ fn a_reset_frees_a_biased_mutex_that_nobody_holds_and_refuses_one_that_is_held()
         let waiter = spawn(&world, |world| turn(world, 1));
         let owner = spawn(&world, |world| {
             let me = world.me(2);
-            let (grip, _) = lock(world, &me, world, None).unwrap();
+            let (hold, _) = lock(world, &me, world, None).unwrap();
             world.write_data();
             let reset = mutex(world).reset(world);
             world.write_data();
-            free(world, &me, world, grip);
+            free(world, &me, world, hold);
             reset
         });
         // Whether it is held now, nobody knows; but it is free after it, or in somebody's hands.
@@ -328,11 +333,11 @@ fn a_death_inside_is_told_by_name_to_all_that_only_look() {
     check(3, || {
         let look = |world: &World, peer| {
             let me = world.me(peer);
-            let (grip, taken) = lock(world, &me, world, None).unwrap();
+            let (hold, taken) = lock(world, &me, world, None).unwrap();
             assert_eq!(taken, World::told_of(2));
             world.write_data();
             let how = Release::unchanged(taken);
-            mutex(world).unlock_biased_slowly(&me, world, grip, how).unwrap();
+            mutex(world).unlock_biased_slowly(&me, world, hold, how).unwrap();
         };
         let world = biased();
         let _grip = mutex(&world).lock_biased(&world.me(2)).unwrap();
@@ -359,15 +364,15 @@ fn who_finds_the_entry_in_use_for_another_mutex_sees_what_was_done_under_the_fir
         let me = world.me(2);
         let other = Mutex::new(&world.words[2], at.unwrap());
         for _ in 0..2 {
-            let grip = other.lock_biased(&me).unwrap();
-            assert!(other.unlock_biased(grip));
+            let hold = other.lock_biased(&me).unwrap();
+            assert!(other.unlock_biased(hold));
             // It gives up the first bias: as if it had missed that often.
             let (place, turn) = entry(&world, 2, World::at(WORD));
-            let mut missed = BiasTurn::from_word(turn.load(Ordering::Relaxed));
+            let mut missed = BiasState::from_word(turn.load(Ordering::Relaxed));
             while let Some(more) = missed.missed() {
                 missed = more;
             }
-            if BiasPlace::from_word(place.load(Ordering::Relaxed)).biased().is_some() {
+            if BiasTarget::from_word(place.load(Ordering::Relaxed)).biased().is_some() {
                 turn.store(missed.word(), Ordering::Relaxed);
             }
         }

@@ -56,17 +56,17 @@ fn live(world: &World, work: Work, points: u32) -> (Life, Option<bool>) {
     let at = Cell::new((Phase::Entering, false));
     let life = Mortal::live_to_point(world, points, |env| {
         let me = world.me(2);
-        let (mut grip, _) = lock(world, &me, env, None).unwrap();
-        at.set((Phase::Has, grip.is_biased()));
+        let (mut hold, _) = lock(world, &me, env, None).unwrap();
+        at.set((Phase::Has, hold.is_biased()));
         env.point();
         world.write_data();
         if work == Work::Own {
-            grip = mutex(world).own(&me, grip).unwrap();
+            hold = mutex(world).own(&me, hold).unwrap();
             at.set((Phase::Has, false));
         }
         env.point();
-        at.set((Phase::Leaving, grip.is_biased()));
-        free(world, &me, env, grip);
+        at.set((Phase::Leaving, hold.is_biased()));
+        free(world, &me, env, hold);
         at.set((Phase::Left, false));
     });
     let (phase, biased) = at.get();
@@ -184,11 +184,11 @@ fn wherever_one_dies_who_has_revoked_a_bias_the_others_go_on() {
             let has = Cell::new(false);
             let life = Mortal::live_to_point(&world, points, |env| {
                 let me = world.me(0);
-                let (grip, _) = lock(&world, &me, env, None).unwrap();
+                let (hold, _) = lock(&world, &me, env, None).unwrap();
                 has.set(true);
                 env.point();
                 world.write_data();
-                free(&world, &me, env, grip);
+                free(&world, &me, env, hold);
                 has.set(false);
             });
             if life != Life::Finished {

@@ -117,14 +117,14 @@ fn no_reader_sleeps_on_beside_a_lock_that_was_given_up() {
                 let me = world.me(peer);
                 let (taken, hold) = rwlock(&world).read(&me, &*world, None)?;
                 world.read_data();
-                rwlock(&world).unread(&me, &*world, hold).unwrap();
+                rwlock(&world).unlock_read(&me, &*world, hold).unwrap();
                 Ok(taken)
             })
         });
-        rwlock(&world).unwrite(&me, &*world, Release::Done).unwrap();
+        rwlock(&world).unlock_write(&me, &*world, Release::Done).unwrap();
         if rwlock(&world).write(&me, &*world, Some(0)).is_ok() {
             world.write_data();
-            rwlock(&world).unwrite(&me, &*world, Release::GivenUp).unwrap();
+            rwlock(&world).unlock_write(&me, &*world, Release::GivenUp).unwrap();
         }
         for reader in readers {
             let end = reader.join().unwrap();

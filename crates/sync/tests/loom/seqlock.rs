@@ -41,7 +41,7 @@ fn write(
     if taken.is_owner_died() {
         lock(world).writer().mark_consistent(&me).unwrap();
     }
-    lock(world).unwrite(&me, env, writing, Release::Done).unwrap();
+    lock(world).unlock_write(&me, env, writing, Release::Done).unwrap();
     taken
 }
 
@@ -173,7 +173,7 @@ fn a_fenced_writer_cannot_finish_after_its_heir_has_come() {
             let (taken, writing) = lock(&other).write(&me, &*other, None).unwrap();
             assert_eq!(taken, World::told_of(2));
             // It gives up: the words are not the same.
-            lock(&other).unwrite(&me, &*other, writing, Release::Inconsistent).unwrap();
+            lock(&other).unlock_write(&me, &*other, writing, Release::Inconsistent).unwrap();
             writing.has_begun()
         });
         let ended = lock(&world).finish(writing);

@@ -17,7 +17,7 @@ fn read(world: &World, peer: usize) -> u64 {
     let me = world.me(peer);
     let (_, hold) = lock(world).read(&me, world, None).unwrap();
     let seen = world.read_data();
-    lock(world).unread(&me, world, hold).unwrap();
+    lock(world).unlock_read(&me, world, hold).unwrap();
     seen
 }
 
@@ -28,7 +28,7 @@ fn write(world: &World, peer: usize) -> Taken {
         lock(world).writer().mark_consistent(&me).unwrap();
     }
     world.write_data();
-    lock(world).unwrite(&me, world, Release::Done).unwrap();
+    lock(world).unlock_write(&me, world, Release::Done).unwrap();
     taken
 }
 
@@ -46,7 +46,7 @@ fn look_and_change(world: &World, peer: usize, env: &(impl Park + Liveness), ste
     lock(world).downgrade(&me, env, Release::Done).unwrap();
     step();
     assert_eq!(world.read_data(), before + 1);
-    lock(world).unread_upgradable(&me, env, taken).unwrap();
+    lock(world).unlock_upgradable(&me, env, taken).unwrap();
 }
 
 fn is_free(world: &World) -> bool {
@@ -90,11 +90,11 @@ fn a_reader_that_sleeps_is_let_in_by_an_upgradable_owner_that_barges_in() {
         let (one, two) = (Arc::clone(&world), Arc::clone(&world));
         let reader = thread::spawn(move || read(&one, 1));
         let writer = thread::spawn(move || write(&two, 2));
-        lock(&world).unwrite(&me, &*world, Release::Done).unwrap();
+        lock(&world).unlock_write(&me, &*world, Release::Done).unwrap();
         lock(&world).upgradable_read(&me, &*world, None).map(drop).unwrap();
         // Not freed until the reader has been let in.
         assert!(reader.join().unwrap() <= 1);
-        lock(&world).unread_upgradable(&me, &*world, Taken::Clean).unwrap();
+        lock(&world).unlock_upgradable(&me, &*world, Taken::Clean).unwrap();
         assert_eq!(writer.join().unwrap(), Taken::Clean);
         assert!(is_free(&world));
     });
@@ -112,7 +112,7 @@ fn a_downgrade_lets_the_reader_in_that_sleeps() {
         world.write_data();
         lock(&world).downgrade(&me, &*world, Release::Done).unwrap();
         assert_eq!(reader.join().unwrap(), 1);
-        lock(&world).unread_upgradable(&me, &*world, Taken::Clean).unwrap();
+        lock(&world).unlock_upgradable(&me, &*world, Taken::Clean).unwrap();
         assert!(is_free(&world));
     });
 }
@@ -130,10 +130,10 @@ fn who_gets_the_right_to_upgrade_after_a_sleep_lets_readers_in() {
             let me = two.me(2);
             lock(&two).upgradable_read(&me, &*two, None).map(drop).unwrap();
             reader.join().unwrap();
-            lock(&two).unread_upgradable(&me, &*two, Taken::Clean).unwrap();
+            lock(&two).unlock_upgradable(&me, &*two, Taken::Clean).unwrap();
         });
         world.write_data();
-        lock(&world).unwrite(&me, &*world, Release::Done).unwrap();
+        lock(&world).unlock_write(&me, &*world, Release::Done).unwrap();
         upgrader.join().unwrap();
         assert!(is_free(&world));
     });
@@ -185,7 +185,7 @@ fn an_upgrade_waits_no_longer_for_a_reader_that_dies() {
         let other = Arc::clone(&world);
         let upgrader = thread::spawn(move || look_and_change(&other, 1, &*other, || ()));
         Mortal::live(&world, 2, 0, |env| {
-            lock(&world).unread(&world.me(2), env, hold).unwrap();
+            lock(&world).unlock_read(&world.me(2), env, hold).unwrap();
         });
         upgrader.join().unwrap();
         assert!(is_free(&world));

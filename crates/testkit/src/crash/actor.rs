@@ -28,7 +28,7 @@ pub(crate) enum Heard {
     Death,
 }
 
-pub(crate) struct Actor {
+pub(crate) struct ScriptedProcess {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -41,7 +41,7 @@ pub(crate) struct Actor {
     pub(crate) alive: bool,
 }
 
-impl Actor {
+impl ScriptedProcess {
     /// Starts `program`, to die at `at`.
     pub(crate) fn start(program: &Path, at: Option<Hit>) -> Outcome<Self> {
         Self::start_with(program, at, &[])
@@ -175,7 +175,7 @@ impl Actor {
     }
 }
 
-impl Drop for Actor {
+impl Drop for ScriptedProcess {
     fn drop(&mut self) {
         if self.alive {
             let _ = self.child.kill();

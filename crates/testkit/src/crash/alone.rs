@@ -7,7 +7,7 @@ use commonhold_window::Point;
 
 use crate::{
     crash::who::Who,
-    stage::{Line, refused, say},
+    scripted_process::{Line, refused, say},
 };
 
 /// Turns after which a mutex is biased, and has been held by the bias.

@@ -12,7 +12,7 @@ use std::{
 use commonhold_window::Point;
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::stage::say;
+use crate::scripted_process::say;
 
 /// `POINT:N`: die at the N-th hit of it.
 pub(crate) const ARMED: &str = "COMMONHOLD_CRASH_AT";

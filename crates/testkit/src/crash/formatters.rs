@@ -14,10 +14,10 @@ use commonhold_window::Point;
 use crate::{
     crash::{
         Outcome,
-        actor::{Actor, Heard, Hit},
+        actor::{Heard, Hit, ScriptedProcess},
         removers::refusal,
     },
-    stage::say,
+    scripted_process::say,
 };
 
 /// What stands for `/dev/mem`.
@@ -75,7 +75,7 @@ impl Drop for Memory {
 pub(crate) fn play(program: &Path, first: Point, second: Option<Point>) -> Outcome {
     let memory = Memory::new(first, second)?;
     let url = format!("mem:{BASE:#x}+{SIZE:#x}");
-    let start = |at: Option<Hit>| Actor::start_with(program, at, &[(DEVICE, &memory.0)]);
+    let start = |at: Option<Hit>| ScriptedProcess::start_with(program, at, &[(DEVICE, &memory.0)]);
     let dies = |point: Point, how: &str| {
         let mut actor = start(Some((point, 1)))?;
         match answer(&mut actor, &format!("format {url} {how}"))? {
@@ -104,7 +104,7 @@ pub(crate) fn play(program: &Path, first: Point, second: Option<Point>) -> Outco
 }
 
 /// `None` if it died.
-fn answer(actor: &mut Actor, command: &str) -> Outcome<Option<String>> {
+fn answer(actor: &mut ScriptedProcess, command: &str) -> Outcome<Option<String>> {
     actor.tell(command);
     loop {
         match actor.hear()? {

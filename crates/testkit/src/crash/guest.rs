@@ -2,9 +2,9 @@
 
 use commonhold_host::{LinuxPlatform, Url};
 use commonhold_layout::BootId;
-use commonhold_space::{Identity, Space, View};
+use commonhold_space::{Attached, Identity, View};
 
-use crate::stage::{Line, say};
+use crate::scripted_process::{Line, say};
 
 /// `guest URL BOOT`: attaches as a peer of that kernel, and detaches at `close`.
 pub(crate) fn attend(url: &str, boot: u64) {
@@ -34,11 +34,11 @@ pub(crate) fn tour(url: &str, kernels: u64) {
     say('=', "ok");
 }
 
-fn left(space: &Space<LinuxPlatform>) -> String {
+fn left(space: &Attached<LinuxPlatform>) -> String {
     space.detach().map_or_else(|error| format!("failed: {error}"), |()| "ok".into())
 }
 
-fn attach(url: &str, boot: u64) -> Result<Space<LinuxPlatform>, String> {
+fn attach(url: &str, boot: u64) -> Result<Attached<LinuxPlatform>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("failed: {error}");
     let url: Url = url.parse().map_err(|_| "failed: no URL".to_owned())?;
     let mapped = commonhold_host::open(&url, commonhold_host::Owners::Trusted)
@@ -46,5 +46,5 @@ fn attach(url: &str, boot: u64) -> Result<Space<LinuxPlatform>, String> {
     let platform = LinuxPlatform::new(mapped).map_err(|error| failed(&error))?;
     let identity = Identity { boot: BootId(boot.into()), ..platform.identity() };
     let view = View::open(platform).map_err(|error| failed(&error))?;
-    Space::attach(view, &identity).map_err(|error| failed(&error))
+    Attached::attach(view, &identity).map_err(|error| failed(&error))
 }

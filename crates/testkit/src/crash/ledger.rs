@@ -13,7 +13,7 @@ use crate::crash::{
     Outcome,
     alone::{Stand, bias_after, stand},
     command::{Command, Which, parse},
-    parties::Parties,
+    participants::Participants,
     shared::{Seq, Seqs, has_repaired, is_upgraded},
     who::{DRIVER, Who},
 };
@@ -66,7 +66,7 @@ pub(crate) struct Region {
     once: Lock,
     /// The mutex of what changes.
     changes: Lock,
-    parties: Parties,
+    participants: Participants,
 }
 
 /// Everything there is, by name.
@@ -116,7 +116,7 @@ impl Region {
 
 impl Ledger {
     /// Of a space with nothing in it, in so much memory.
-    pub(crate) fn of(memory: Option<u64>) -> Self {
+    pub(crate) fn new(memory: Option<u64>) -> Self {
         Self { memory, ..Self::default() }
     }
 
@@ -178,8 +178,8 @@ impl Ledger {
                 Self::right_lock(who, lock, &command).into()
             }
             "give" if region.permit.health != Health::Spent => "nothingspent".into(),
-            "join" => region.parties.right_join().into(),
-            "pass" => region.parties.right_pass(who, command.how == "wait").into(),
+            "join" => region.participants.right_join().into(),
+            "pass" => region.participants.right_pass(who, command.how == "wait").into(),
             "promote" if !region.own.readers.is_empty() => {
                 return Some("no answer yet: somebody reads".into());
             }
@@ -226,7 +226,7 @@ impl Ledger {
         } else if let (true, Some(which)) = (held, command.uses()) {
             self.region(command.name).lock(which).health = Health::Clean;
         } else if command.verb == "join" && held {
-            self.region(command.name).parties.join(who);
+            self.region(command.name).participants.join(who);
         } else if command.verb == "promote" && held {
             self.region(command.name).own.health = Health::Clean;
         } else if command.verb == "sput" && held {
@@ -275,8 +275,8 @@ impl Ledger {
             }
             "ready" => (region.records, region.raw) = (true, true),
             "give" => region.permit.health = Health::Clean,
-            "arrive" => region.parties.arrive(who),
-            "part" => region.parties.leave(who),
+            "arrive" => region.participants.arrive(who),
+            "part" => region.participants.leave(who),
             "look" | "wait" | "sget" | "pass" | "cycle" => {}
             // What it still holds, it has forgotten.
             "close" => self.gone(who),
@@ -332,7 +332,7 @@ impl Ledger {
         for region in self.regions.values_mut() {
             region.mappers.retain(|other| *other != who);
             region.unmapped();
-            region.parties.died(who);
+            region.participants.died(who);
             let own = [&mut region.own, &mut region.permit, &mut region.once, &mut region.changes];
             for lock in region.mutexes.values_mut().chain(own) {
                 lock.readers.retain(|other| *other != who);
@@ -382,7 +382,7 @@ impl Ledger {
             "complete" if passed(Point::OnceDone) => self.give_back(who, command),
             "give" if passed(Point::PermitFreed) => self.done(who, command),
             "join" if passed(Point::PartyJoined) => {
-                self.region(command.name).parties.join(who);
+                self.region(command.name).participants.join(who);
             }
             "arrive" if passed(Point::PartyArrived) => self.done(who, command),
             "part" if passed(Point::PartyLeft) => self.done(who, command),

@@ -10,13 +10,13 @@ use std::{
 };
 
 use commonhold::{
-    Barrier, Condvar, LockResult, Mapping, Mutex, OnceLock, Party, Permit, Recovered, Semaphore,
-    Turn, records,
+    Barrier, Condvar, LockResult, Mapping, Mutex, OnceLock, Participant, Permit, Recovered,
+    Semaphore, Turn, records,
 };
 
 use crate::{
     crash::alone::ALONE,
-    stage::{Line, answer, give_back, graded, refused, say},
+    scripted_process::{Line, answer, give_back, owner_died_if, refused, say},
 };
 
 records! {
@@ -76,9 +76,9 @@ fn next(name: &str, verbs: &[&str]) -> Line {
 /// `permit NAME wait|0`, then `unlock`, `leave` or `spend`.
 fn permit(line: &Line, semaphore: &Semaphore<1>) {
     let permit = if line.word(2) == "wait" {
-        graded(semaphore.acquire().map(Some), || semaphore.acquire_recover())
+        owner_died_if(semaphore.acquire().map(Some), || semaphore.acquire_recover())
     } else {
-        graded(semaphore.try_acquire(), || semaphore.acquire_recover_for(Duration::ZERO))
+        owner_died_if(semaphore.try_acquire(), || semaphore.acquire_recover_for(Duration::ZERO))
     };
     let permit = match permit {
         Ok(permit) => permit,
@@ -128,7 +128,7 @@ fn join(name: &str, barrier: &Barrier<2>) {
     }
 }
 
-fn pass(party: &Party<'_>, how: &str) -> String {
+fn pass(party: &Participant<'_>, how: &str) -> String {
     match if how == "wait" { party.wait().map(Some) } else { party.try_wait() } {
         Ok(Some(_)) => "ok".into(),
         Ok(None) => "timedout".into(),
@@ -138,14 +138,14 @@ fn pass(party: &Party<'_>, how: &str) -> String {
 
 /// Takes both places, whatever has become of them, and passes two phases at least.
 fn cycle(barrier: &Barrier<2>) -> LockResult<String> {
-    let parties = [barrier.join()?, barrier.join()?];
+    let participants = [barrier.join()?, barrier.join()?];
     let before = barrier.phase();
     for _ in 0..4 {
-        for party in &parties {
+        for party in &participants {
             party.arrive()?;
         }
         // One of them may have arrived in the next phase by now.
-        parties.iter().for_each(|party| drop(party.try_wait()));
+        participants.iter().for_each(|party| drop(party.try_wait()));
     }
     Ok(match barrier.phase() - before {
         0 | 1 => "failed: the barrier is stuck".into(),

@@ -11,7 +11,7 @@ use crate::crash::{
     scene::Scene,
     who::{DRIVER, Who},
 };
-use crate::stage::pattern;
+use crate::scripted_process::pattern;
 
 /// The driver's regions: it writes one and reads the other.
 const WRITTEN: &str = "zw";

@@ -15,10 +15,10 @@ use commonhold_window::Point;
 use crate::{
     crash::{
         Outcome,
-        actor::{Actor, Heard},
+        actor::{Heard, ScriptedProcess},
         arm,
     },
-    stage::say,
+    scripted_process::say,
 };
 
 /// Where one who takes a name away can be, and whether the name still means the old space there.
@@ -110,11 +110,11 @@ impl Drop for Place {
 /// One who takes the name away dies.
 pub(crate) fn dies(program: &Path, (point, named): (Point, bool), how: How) -> Outcome {
     let place = Place::new(point.name(), how)?;
-    let mut actor = Actor::start(program, Some((point, 1)))?;
+    let mut actor = ScriptedProcess::start(program, Some((point, 1)))?;
     if let Some(said) = answer(&mut actor, &format!("{} {}", how.verb(), place.url))? {
         return Err(format!("it says {said:?}, and should be dead"));
     }
-    let mut other = Actor::start(program, None)?;
+    let mut other = ScriptedProcess::start(program, None)?;
     let found = if named { "whole" } else { how.leaves() };
     expect(&mut other, &format!("try {}", place.url), found)?;
     let again = if found == "gone" { "gone" } else { "ok" };
@@ -126,7 +126,7 @@ pub(crate) fn dies(program: &Path, (point, named): (Point, bool), how: How) -> O
 pub(crate) fn is_stopped(program: &Path, (point, named): (Point, bool), how: How) -> Outcome {
     let place = Place::new(point.name(), how)?;
     let mut remover = stopped(program, point, &format!("{} {}", how.verb(), place.url))?;
-    let mut other = Actor::start(program, None)?;
+    let mut other = ScriptedProcess::start(program, None)?;
     let found = if named { "barred" } else { how.leaves() };
     expect(&mut other, &format!("try {}", place.url), found)?;
     remover.go_on()?;
@@ -141,7 +141,7 @@ pub(crate) fn comes(program: &Path, how: How) -> Outcome {
     for point in COMING {
         let place = Place::new(point.name(), how)?;
         let mut opener = stopped(program, point, &format!("open {}", place.url))?;
-        let mut other = Actor::start(program, None)?;
+        let mut other = ScriptedProcess::start(program, None)?;
         let take = format!("{} {}", how.verb(), place.url);
         let in_words = |why| format!("opener at {}: {why}", point.name());
         expect(&mut other, &take, "barred").map_err(in_words)?;
@@ -158,21 +158,21 @@ pub(crate) fn comes(program: &Path, how: How) -> Outcome {
 }
 
 /// A child that does this, and is stopped at the point.
-fn stopped(program: &Path, point: Point, command: &str) -> Outcome<Actor> {
+fn stopped(program: &Path, point: Point, command: &str) -> Outcome<ScriptedProcess> {
     let at = PathBuf::from(format!("{}:1", point.name()));
-    let mut actor = Actor::start_with(program, None, &[(arm::STOPPED, &at)])?;
+    let mut actor = ScriptedProcess::start_with(program, None, &[(arm::STOPPED, &at)])?;
     actor.tell(command);
     while actor.hear()? != Heard::Point(point) {}
     actor.until_stopped()?;
     Ok(actor)
 }
 
-fn expect(actor: &mut Actor, command: &str, right: &str) -> Outcome {
+fn expect(actor: &mut ScriptedProcess, command: &str, right: &str) -> Outcome {
     actor.tell(command);
     hears(actor, right).map_err(|why| format!("{command:?}: {why}"))
 }
 
-fn hears(actor: &mut Actor, right: &str) -> Outcome {
+fn hears(actor: &mut ScriptedProcess, right: &str) -> Outcome {
     match actor.answer()? {
         Some(said) if said == right => Ok(()),
         said => Err(format!("the answer is {said:?}, not {right:?}")),
@@ -180,7 +180,7 @@ fn hears(actor: &mut Actor, right: &str) -> Outcome {
 }
 
 /// `None` if it died.
-fn answer(actor: &mut Actor, command: &str) -> Outcome<Option<String>> {
+fn answer(actor: &mut ScriptedProcess, command: &str) -> Outcome<Option<String>> {
     actor.tell(command);
     actor.answer()
 }

@@ -10,7 +10,7 @@ use commonhold_window::Point;
 
 use crate::crash::{
     Outcome,
-    actor::{Actor, Heard, Hit},
+    actor::{Heard, Hit, ScriptedProcess},
     ledger::Ledger,
     medium::SmallMemory,
     who::Who,
@@ -31,7 +31,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) url: String,
     /// Who enters armed.
     pub(crate) arm: Option<Arm>,
-    pub(crate) actors: Vec<Actor>,
+    pub(crate) actors: Vec<ScriptedProcess>,
     pub(crate) ledger: Ledger,
     /// Somebody has been killed at a point.
     pub(crate) deaths: u32,
@@ -54,7 +54,7 @@ impl<'a> Scene<'a> {
             ..FormatOptions::default()
         };
         Space::format(&url, &options).map_err(|error| format!("{url}: {error}"))?;
-        let ledger = Ledger::of(memory);
+        let ledger = Ledger::new(memory);
         Ok(Self { program, url, arm: None, actors: vec![], ledger, deaths: 0, _medium: medium })
     }
 
@@ -62,7 +62,7 @@ impl<'a> Scene<'a> {
     pub(crate) fn enter(&mut self) -> Outcome<Who> {
         let who = self.actors.len();
         let at = self.arm.filter(|arm| arm.who == who).map(|arm| arm.at);
-        self.actors.push(Actor::start(self.program, at)?);
+        self.actors.push(ScriptedProcess::start(self.program, at)?);
         Ok(who)
     }
 
@@ -73,7 +73,7 @@ impl<'a> Scene<'a> {
         Ok(who)
     }
 
-    pub(crate) fn actor(&mut self, who: Who) -> Outcome<&mut Actor> {
+    pub(crate) fn actor(&mut self, who: Who) -> Outcome<&mut ScriptedProcess> {
         self.actors.get_mut(who).ok_or_else(|| format!("no actor {who}"))
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use commonhold::{LockError, LockResult, Mapping, SeqLock};
 use commonhold_window::Point;
 
-use crate::stage::{Line, refused, say};
+use crate::scripted_process::{Line, refused, say};
 
 /// Two numbers that are always the same.
 type Pair = [u64; 2];

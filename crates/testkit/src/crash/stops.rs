@@ -21,7 +21,7 @@ use commonhold_window::Point;
 
 use crate::crash::{
     Outcome,
-    actor::{Actor, Heard},
+    actor::{Heard, ScriptedProcess},
     arm,
 };
 
@@ -109,11 +109,11 @@ fn play(program: &Path, command: &str, point: Point) -> Outcome {
     ] {
         space.create(name, size).map_err(text)?;
     }
-    let mut user = Actor::start(program, None)?;
+    let mut user = ScriptedProcess::start(program, None)?;
     ask(&mut user, &format!("open {}", url.0))?;
     ask(&mut user, "map used")?;
     let at = PathBuf::from(format!("{}:1", point.name()));
-    let mut stopped = Actor::start_with(program, None, &[(arm::STOPPED, &at)])?;
+    let mut stopped = ScriptedProcess::start_with(program, None, &[(arm::STOPPED, &at)])?;
     ask(&mut stopped, &format!("open {}", url.0))?;
     stopped.tell(command);
     while stopped.hear()? != Heard::Point(point) {}
@@ -141,12 +141,12 @@ fn play(program: &Path, command: &str, point: Point) -> Outcome {
     Ok(())
 }
 
-fn ask(actor: &mut Actor, command: &str) -> Outcome<String> {
+fn ask(actor: &mut ScriptedProcess, command: &str) -> Outcome<String> {
     actor.tell(command);
     hear(actor)
 }
 
-fn hear(actor: &mut Actor) -> Outcome<String> {
+fn hear(actor: &mut ScriptedProcess) -> Outcome<String> {
     actor.answer()?.ok_or_else(|| "it died".into())
 }
 

@@ -12,7 +12,7 @@ use std::{
 use commonhold::{Access, CreateOptions, Destroy, FormatOptions, Space};
 
 use super::{Finding, check::Statuses};
-use crate::crash::actor::Actor;
+use crate::crash::actor::ScriptedProcess;
 
 /// What region `kept` has in it before and after.
 const KEPT: [u8; 64] = [0x5a; 64];
@@ -74,11 +74,11 @@ impl Scene {
 
 /// A folder with a space, `space`, and a file, `file`.
 #[derive(Debug)]
-pub(crate) struct Ground {
+pub(crate) struct TestSpace {
     pub(crate) folder: PathBuf,
 }
 
-impl Ground {
+impl TestSpace {
     /// Makes the space anew: a copy would have holes where memory is taken and nothing written.
     pub(crate) fn make(folder: &Path, scene: Scene) -> Finding<Self> {
         let wrong = |error: &dyn std::fmt::Display| error.to_string();
@@ -107,7 +107,7 @@ impl Ground {
         drop((kept, space));
         if scene == Scene::Dead {
             let program = std::env::current_exe().map_err(|error| wrong(&error))?;
-            let mut actor = Actor::start(&program.with_file_name("crash-actor"), None)?;
+            let mut actor = ScriptedProcess::start(&program.with_file_name("crash-actor"), None)?;
             let open = format!("open {}", ground.url());
             actor.tell_all(&[&open, "map sized", "create dead 4096", "map dead"])?;
             actor.kill()?;

@@ -15,7 +15,7 @@ use super::{
     Finding, Run,
     check::{self, typed},
     child::{self, End, FOR_EVER},
-    commands::{COMMANDS, Ground, Scene, Words, statuses},
+    commands::{COMMANDS, Scene, TestSpace, Words, statuses},
 };
 
 /// Calls that fail, and how they can.
@@ -73,7 +73,7 @@ pub(super) fn run(run: &mut Run) -> Finding {
     let place = run.arena.path().join("ground");
     let mut faults = vec![];
     for words in COMMANDS {
-        let ground = Ground::make(&place, Scene::Quiet)?;
+        let ground = TestSpace::make(&place, Scene::Quiet)?;
         faults.extend(calls(run, &ground, words, &logs)?);
     }
     let mut random = Rng::with_seed(run.seed);
@@ -84,7 +84,7 @@ pub(super) fn run(run: &mut Run) -> Finding {
         }
         run.rounds += 1;
         let scene = if random.bool() { Scene::Quiet } else { Scene::Dead };
-        let ground = Ground::make(&place, scene)?;
+        let ground = TestSpace::make(&place, scene)?;
         match inject(run, &ground, *fault, &logs) {
             Ok(code) => run.tally.count(fault.call, &code.to_string()),
             Err(why) => run.finds(run.seed, &format!("{fault:?}: {why}")),
@@ -94,7 +94,7 @@ pub(super) fn run(run: &mut Run) -> Finding {
 }
 
 /// `strace` around a command, with its own output in the logs.
-fn traced(run: &Run, ground: &Ground, words: Words, options: &[String], logs: &Path) -> Command {
+fn traced(run: &Run, ground: &TestSpace, words: Words, options: &[String], logs: &Path) -> Command {
     let mut command = Command::new("strace");
     command.args(["--follow-forks", "--quiet=all", "--output"]).arg(logs.join("trace"));
     command.args(options).arg("--").arg(&run.program).args(ground.words(words));
@@ -103,7 +103,7 @@ fn traced(run: &Run, ground: &Ground, words: Words, options: &[String], logs: &P
 }
 
 /// Every call of a command that can fail, each with every error, and once taking long.
-fn calls(run: &Run, ground: &Ground, words: Words, logs: &Path) -> Finding<Vec<Fault>> {
+fn calls(run: &Run, ground: &TestSpace, words: Words, logs: &Path) -> Finding<Vec<Fault>> {
     // Not every machine has each of them.
     let names: Vec<String> = CALLS.iter().map(|(call, _)| format!("?{call}")).collect();
     let options = [format!("--trace={},munmap", names.join(","))];
@@ -150,7 +150,7 @@ fn is_the_library_s(call: &str, line: &str) -> bool {
     }
 }
 
-fn inject(run: &Run, ground: &Ground, fault: Fault, logs: &Path) -> Finding<i32> {
+fn inject(run: &Run, ground: &TestSpace, fault: Fault, logs: &Path) -> Finding<i32> {
     let Fault { words, call, number, error } = fault;
     let what = match error {
         Some(error) => format!("error={error}"),

@@ -23,12 +23,12 @@ use super::{
     Finding, Job, Run,
     check::{self, Output},
     child::{self, End, FOR_EVER, Said, Worker, say},
-    commands::{COMMANDS, Ground, statuses},
+    commands::{COMMANDS, TestSpace, statuses},
     operations,
     scribble::{Scribble, Words},
     tally::Tally,
 };
-use crate::crash::actor::Actor;
+use crate::crash::actor::ScriptedProcess;
 
 /// Rounds of one process.
 const BATCH: u64 = 64;
@@ -105,13 +105,13 @@ fn scene(folder: &Path, index: usize, script: &str, point: Option<Point>) -> Fin
     let program = std::env::current_exe().map_err(|error| text(&error))?;
     let program = program.with_file_name("crash-actor");
     let open = format!("open {url}");
-    let mut first = Actor::start(&program, None)?;
+    let mut first = ScriptedProcess::start(&program, None)?;
     let begin = [&open, "create a 64", "create b 9000", "create c 4096", "create kept 4096"];
     first.tell_all(&begin)?;
     first.tell_all(&["create sized 10000 30000", "create d 0", "map a", "lock a wait"])?;
-    let mut second = Actor::start(&program, None)?;
+    let mut second = ScriptedProcess::start(&program, None)?;
     second.tell_all(&[&open, "map kept", "rlock kept wait", "map b", "mlock b wait 8"])?;
-    let mut third = Actor::start(&program, point.map(|point| (point, 1)))?;
+    let mut third = ScriptedProcess::start(&program, point.map(|point| (point, 1)))?;
     third.tell_all(&[&open])?;
     third.tell(script);
     third.answer()?;
@@ -173,7 +173,7 @@ pub(super) fn work(job: &Job) -> ExitCode {
 fn round(folder: &Path, program: &Path, seed: u64, tally: &mut Tally) -> Finding {
     let mut random = Rng::with_seed(seed);
     let scene = folder.join(format!("scene-{}", random.usize(..SCENES.len())));
-    let damaged = Ground::around(&folder.join("damaged"))?;
+    let damaged = TestSpace::around(&folder.join("damaged"))?;
     let path = damaged.folder.join("space");
     // A copy with its holes.
     let source = Bytes::open(&scene)?;
@@ -218,7 +218,7 @@ fn round(folder: &Path, program: &Path, seed: u64, tally: &mut Tally) -> Finding
 
 /// A command of the real program, on the damaged space.
 fn command(
-    damaged: &Ground,
+    damaged: &TestSpace,
     logs: &Path,
     program: &Path,
     random: &mut Rng,

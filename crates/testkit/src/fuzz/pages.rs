@@ -12,7 +12,7 @@ use super::{
     arena::Arena,
     check::{self, typed},
     child::{self, FOR_EVER},
-    commands::{COMMANDS, Ground, Scene, Words, statuses},
+    commands::{COMMANDS, Scene, TestSpace, Words, statuses},
 };
 
 /// Bytes of the file system that is filled.
@@ -63,7 +63,7 @@ fn with_pages(
     logs: &Path,
 ) -> Finding<i32> {
     full.empty();
-    let ground = Ground::make(&full.path().join("ground"), scene)?;
+    let ground = TestSpace::make(&full.path().join("ground"), scene)?;
     full.leave_pages(pages)?;
     let mut command = ground.command(&run.program, words);
     let ended = child::run(&mut command, logs, FOR_EVER)?;

@@ -6,7 +6,7 @@
 
 use arbitrary::Arbitrary;
 use commonhold_layout::{
-    Bias, BiasPlace, BiasTurn, Evidence, Geometry, HEADER_WORDS, Intent, IntentKind, IntentPhase,
+    Bias, BiasState, BiasTarget, Evidence, Geometry, HEADER_WORDS, Intent, IntentKind, IntentPhase,
     LockFlags, LockWord, Name, Offset, Owner, PeerId, PeerPhase, PeerState, Pending, PendingKind,
     ReadKey, RecordKind, RecordTag, RegionFlags, RegionId, RegionPhase, RegionState, ThreadId,
     header_word, peer_word, region_word, thread_word,
@@ -87,8 +87,8 @@ enum Value {
         thread: u8,
         number: u8,
     },
-    BiasPlace(Field),
-    BiasTurn(u8),
+    BiasTarget(Field),
+    BiasState(u8),
     Share {
         generation: u8,
         readers: u8,
@@ -341,8 +341,8 @@ impl Value {
                 number: number.into(),
             })
             .word(),
-            Self::BiasPlace(place) => BiasPlace::of(place.offset(geometry)).word(),
-            Self::BiasTurn(number) => BiasTurn::of(u32::from(number >> 1)).inside().word(),
+            Self::BiasTarget(place) => BiasTarget::new(place.offset(geometry)).word(),
+            Self::BiasState(number) => BiasState::new(u32::from(number >> 1)).inside().word(),
             Self::Share { generation, readers, mappings } => {
                 u64::from(generation) << 32 | u64::from(readers) << 16 | u64::from(mappings)
             }

@@ -15,10 +15,10 @@ use super::{
     Finding, Run,
     check::{self, typed},
     child::{self, FOR_EVER},
-    commands::{COMMANDS, Ground, Scene, Words, statuses},
+    commands::{COMMANDS, Scene, TestSpace, Words, statuses},
 };
 use crate::crash::{
-    actor::{Actor, Heard},
+    actor::{Heard, ScriptedProcess},
     arm,
 };
 
@@ -61,7 +61,7 @@ pub(super) fn run(run: &mut Run) -> Finding {
     let mut stops = vec![];
     for scene in Scene::ALL {
         for script in SCRIPTS {
-            let ground = Ground::make(&place, scene)?;
+            let ground = TestSpace::make(&place, scene)?;
             stops.extend(points(&ground, script)?.into_iter().map(|stop| (scene, stop)));
         }
     }
@@ -72,7 +72,7 @@ pub(super) fn run(run: &mut Run) -> Finding {
             return Ok(());
         }
         run.rounds += 1;
-        let ground = Ground::make(&place, *scene)?;
+        let ground = TestSpace::make(&place, *scene)?;
         if let Err(why) = beside(run, &ground, *stop, &mut random, &logs) {
             let line = stop.script.get(stop.line).unwrap_or(&"");
             let at = format!("{line:?} stopped at {} ({})", stop.point.name(), stop.hit);
@@ -87,13 +87,13 @@ fn program() -> Finding<PathBuf> {
     Ok(this.with_file_name("crash-actor"))
 }
 
-fn told(ground: &Ground, line: &str) -> String {
+fn told(ground: &TestSpace, line: &str) -> String {
     line.replace("URL", &ground.url())
 }
 
 /// Where a script comes to.
-fn points(ground: &Ground, script: &'static [&'static str]) -> Finding<Vec<Stop>> {
-    let mut actor = Actor::start(&program()?, None)?;
+fn points(ground: &TestSpace, script: &'static [&'static str]) -> Finding<Vec<Stop>> {
+    let mut actor = ScriptedProcess::start(&program()?, None)?;
     let mut stops: Vec<Stop> = vec![];
     for (line, command) in script.iter().enumerate() {
         let begun = actor.trace.len();
@@ -114,9 +114,9 @@ fn points(ground: &Ground, script: &'static [&'static str]) -> Finding<Vec<Stop>
     Ok(stops)
 }
 
-fn beside(run: &mut Run, ground: &Ground, stop: Stop, random: &mut Rng, logs: &Path) -> Finding {
+fn beside(run: &mut Run, ground: &TestSpace, stop: Stop, random: &mut Rng, logs: &Path) -> Finding {
     let at = PathBuf::from(format!("{}:{}", stop.point.name(), stop.hit));
-    let mut stopped = Actor::start_with(&program()?, None, &[(arm::STOPPED, &at)])?;
+    let mut stopped = ScriptedProcess::start_with(&program()?, None, &[(arm::STOPPED, &at)])?;
     let (before, after) = stop.script.split_at(stop.line);
     let before: Vec<String> = before.iter().map(|line| told(ground, line)).collect();
     stopped.tell_all(&before.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -148,7 +148,7 @@ fn beside(run: &mut Run, ground: &Ground, stop: Stop, random: &mut Rng, logs: &P
 }
 
 /// One command beside the stopped one.
-fn one(run: &mut Run, ground: &Ground, words: Words, pid: &str, logs: &Path) -> Finding {
+fn one(run: &mut Run, ground: &TestSpace, words: Words, pid: &str, logs: &Path) -> Finding {
     const TIMED_OUT: i32 = 6;
     let mut command = ground.command(&run.program, words);
     let ended = child::run(&mut command, logs, FOR_EVER)?;

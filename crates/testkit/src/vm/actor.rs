@@ -9,12 +9,12 @@ const TURN: Duration = Duration::from_millis(5);
 
 /// An actor that runs.
 #[derive(Debug)]
-pub struct Actor {
+pub struct ScriptedProcess {
     job: Job,
     asked: String,
 }
 
-impl Actor {
+impl ScriptedProcess {
     pub(crate) fn new(job: Job) -> Self {
         Self { job, asked: String::new() }
     }
@@ -117,7 +117,7 @@ impl Actor {
 ///
 /// # Errors
 /// None does, or one has ended.
-pub fn first_of(actors: &mut [&mut Actor]) -> Outcome<(usize, String)> {
+pub fn first_of(actors: &mut [&mut ScriptedProcess]) -> Outcome<(usize, String)> {
     let turns = PATIENCE.as_millis() / TURN.as_millis();
     for _ in 0..turns {
         for (index, actor) in actors.iter_mut().enumerate() {

@@ -22,7 +22,7 @@ use std::{
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::vm::{Kit, Outcome, failed};
+use crate::vm::{GuestImage, Outcome, failed};
 
 type Request = (Command, Sender<io::Result<Child>>);
 
@@ -30,7 +30,7 @@ static LAUNCHER: OnceLock<Sender<Request>> = OnceLock::new();
 
 /// A command that will run `argv`, and will not outlive this process. It must be started by
 /// [`launch`].
-pub(crate) fn bound(kit: &Kit, argv: &[impl AsRef<std::ffi::OsStr>]) -> Command {
+pub(crate) fn bound(kit: &GuestImage, argv: &[impl AsRef<std::ffi::OsStr>]) -> Command {
     let mut command = Command::new(kit.helper());
     command.args(["bound", &std::process::id().to_string()]).args(argv);
     command
@@ -79,7 +79,7 @@ pub(crate) fn sweep(directory: &Path) -> io::Result<()> {
 pub(crate) struct Broom(Child);
 
 impl Broom {
-    pub(crate) fn over(kit: &Kit, directory: &Path) -> Outcome<Self> {
+    pub(crate) fn over(kit: &GuestImage, directory: &Path) -> Outcome<Self> {
         let mut command = Command::new(kit.helper());
         command.arg("broom").arg(directory).stdin(Stdio::piped()).process_group(0);
         command.spawn().map(Self).map_err(failed("start the broom"))

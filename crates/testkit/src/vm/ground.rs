@@ -7,26 +7,26 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::vm::{Kit, Outcome, Side, bound::Broom, failed};
+use crate::vm::{GuestImage, Outcome, Side, bound::Broom, failed};
 
 /// Where it is: memory whose locks prove something.
 const DIRECTORY: &str = "/dev/shm";
 
 /// A formatted space, removed when this is dropped.
 #[derive(Debug)]
-pub struct Ground {
-    kit: Kit,
+pub struct RunSpace {
+    kit: GuestImage,
     directory: PathBuf,
     /// Removes the directory at the end; also if this process is killed.
     _broom: Broom,
 }
 
-impl Ground {
+impl RunSpace {
     /// Formats one, as `commonhold space format` does it with these options.
     ///
     /// # Errors
     /// That fails.
-    pub fn format(kit: &Kit, options: &[&str]) -> Outcome<Self> {
+    pub fn format(kit: &GuestImage, options: &[&str]) -> Outcome<Self> {
         let ground = Self::new(kit)?;
         let url = ground.url();
         ground.host().run(&[&["space", "format", &url], options].concat())?;
@@ -37,14 +37,14 @@ impl Ground {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn blank(kit: &Kit, bytes: u64) -> Outcome<Self> {
+    pub fn blank(kit: &GuestImage, bytes: u64) -> Outcome<Self> {
         let ground = Self::new(kit)?;
         let file = File::create(ground.path());
         file.and_then(|file| file.set_len(bytes)).map_err(failed("make a file"))?;
         Ok(ground)
     }
 
-    fn new(kit: &Kit) -> Outcome<Self> {
+    fn new(kit: &GuestImage) -> Outcome<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let directory = format!("commonhold-vm-{}-{number}", process::id());

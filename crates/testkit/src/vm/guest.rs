@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread};
 
-use crate::vm::{Job, Kit, Machine, Outcome, PATIENCE, link::Link, qemu::Qemu};
+use crate::vm::{GuestImage, Job, Machine, Outcome, PATIENCE, link::Link, qemu::Qemu};
 
 /// The third line of a device's `resource` is the memory of its window.
 const RESOURCES: &str = "grep -lx 0x1110 /sys/bus/pci/devices/*/device | \
@@ -20,7 +20,7 @@ impl Guest {
     ///
     /// # Errors
     /// QEMU cannot be started.
-    pub fn start(kit: &Kit, machine: &Machine) -> Outcome<Self> {
+    pub fn start(kit: &GuestImage, machine: &Machine) -> Outcome<Self> {
         let (qemu, [console, agent]) = Qemu::start(kit, machine.linux(kit)?)?;
         let log = Arc::clone(&qemu.console);
         thread::spawn(move || log.follow(console));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::vm::{
-    Kit, Outcome, PATIENCE, bound,
+    GuestImage, Outcome, PATIENCE, bound,
     console::Console,
     failed,
     link::Link,
@@ -51,7 +51,7 @@ fn words(argv: &[&str]) -> String {
 }
 
 impl Job {
-    pub(crate) fn here(kit: &Kit, argv: &[&str]) -> Outcome<Self> {
+    pub(crate) fn here(kit: &GuestImage, argv: &[&str]) -> Outcome<Self> {
         let what = format!("`{}` on the host", words(argv));
         let mut command = bound::bound(kit, argv);
         piped(&mut command);

@@ -16,14 +16,14 @@ pub const KIT_MUSL: &str = "COMMONHOLD_MUSL";
 
 /// Where the parts are.
 #[derive(Debug, Clone)]
-pub struct Kit {
+pub struct GuestImage {
     parts: PathBuf,
     /// An actor that runs here, whatever the parts are for.
     helper: PathBuf,
     architecture: Architecture,
 }
 
-impl Kit {
+impl GuestImage {
     /// The kit of guests like this machine.
     ///
     /// # Errors

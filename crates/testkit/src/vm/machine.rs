@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
-use crate::vm::{Kit, Outcome, architecture::Architecture, failed};
+use crate::vm::{GuestImage, Outcome, architecture::Architecture, failed};
 
 /// The end of the kernel is the end of the guest. An emulated timer may be late on a busy host: the kernel must not
 /// conclude that there is none.
@@ -68,7 +68,7 @@ impl Machine {
     }
 
     /// The QEMU that starts Linux on it. The kernel's console is the first serial line.
-    pub(crate) fn linux(&self, kit: &Kit) -> Outcome<Vec<OsString>> {
+    pub(crate) fn linux(&self, kit: &GuestImage) -> Outcome<Vec<OsString>> {
         let mut all = self.bare(kit.architecture())?;
         let (console, agent) = kit.architecture().terminals();
         let lines = format!("console={console} commonhold.agent={agent}");

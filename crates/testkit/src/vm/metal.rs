@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use crate::vm::{Kit, Machine, Outcome, PATIENCE, failed, qemu::Qemu};
+use crate::vm::{GuestImage, Machine, Outcome, PATIENCE, failed, qemu::Qemu};
 
 /// QEMU's exit status after such a guest was content.
 const CONTENT: i32 = 33;
@@ -26,7 +26,7 @@ impl Metal {
     ///
     /// # Errors
     /// QEMU cannot be started.
-    pub fn start(kit: &Kit, machine: &Machine) -> Outcome<Self> {
+    pub fn start(kit: &GuestImage, machine: &Machine) -> Outcome<Self> {
         let mut argv = machine.bare(kit.architecture())?;
         // How it tells QEMU, and QEMU us, how it went.
         argv.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(Into::into));

@@ -15,7 +15,7 @@ use std::{
 
 use command_fds::{CommandFdExt as _, FdMapping};
 
-use crate::vm::{Kit, Outcome, bound, console::Console, failed, monitor::Monitor};
+use crate::vm::{GuestImage, Outcome, bound, console::Console, failed, monitor::Monitor};
 
 /// The first descriptor that QEMU inherits: high enough to be in nobody's way.
 const FIRST: i32 = 10;
@@ -31,7 +31,7 @@ pub(crate) struct Qemu {
 impl Qemu {
     /// Starts it with so many serial lines more.
     pub(crate) fn start<const LINES: usize>(
-        kit: &Kit,
+        kit: &GuestImage,
         mut argv: Vec<OsString>,
     ) -> Outcome<(Self, [UnixStream; LINES])> {
         static STARTED: AtomicU32 = AtomicU32::new(1);

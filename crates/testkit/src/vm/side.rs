@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::vm::{Actor, Ended, Guest, Job, Kit, Outcome};
+use crate::vm::{Ended, Guest, GuestImage, Job, Outcome, ScriptedProcess};
 
 #[derive(Debug, Clone, Copy)]
 enum Place<'a> {
-    Host(&'a Kit),
+    Host(&'a GuestImage),
     Guest(&'a Guest),
 }
 
@@ -20,7 +20,7 @@ pub struct Side<'a> {
 impl<'a> Side<'a> {
     /// The host's.
     #[must_use]
-    pub const fn host(kit: &'a Kit, url: String) -> Self {
+    pub const fn host(kit: &'a GuestImage, url: String) -> Self {
         Self { place: Place::Host(kit), url }
     }
 
@@ -54,8 +54,8 @@ impl<'a> Side<'a> {
     ///
     /// # Errors
     /// It cannot.
-    pub fn actor(&self) -> Outcome<Actor> {
-        let mut actor = Actor::new(self.start("guest-actor", &["act"])?);
+    pub fn actor(&self) -> Outcome<ScriptedProcess> {
+        let mut actor = ScriptedProcess::new(self.start("guest-actor", &["act"])?);
         actor.must(&format!("open {}", self.url))?;
         Ok(actor)
     }

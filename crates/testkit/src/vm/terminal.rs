@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use crate::vm::{Kit, Outcome, PATIENCE, bound, failed};
+use crate::vm::{GuestImage, Outcome, PATIENCE, bound, failed};
 
 /// The program that runs in it is killed when this is dropped.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Terminal {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn open(kit: &Kit, name: &str, script: &str) -> Outcome<Self> {
+    pub fn open(kit: &GuestImage, name: &str, script: &str) -> Outcome<Self> {
         let mut command = bound::bound(kit, &["bash", "-c", script]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = bound::launch(command).map_err(failed("bash"))?;

@@ -15,7 +15,7 @@ use commonhold::{
     Access, CreateOptions, Destroy, ErrorKind, LockResult, Mapping, RegionError, Space, State,
 };
 
-use crate::stage::{self, refused, say};
+use crate::scripted_process::{self, refused, say};
 
 /// Names that are fought over.
 const NAMES: u64 = 12;
@@ -27,7 +27,7 @@ const KEPT: usize = 3;
 const BRIEFLY: Duration = Duration::from_millis(20);
 
 pub(crate) fn act() -> ExitCode {
-    stage::act(|line, space, mapping| {
+    scripted_process::act(|line, space, mapping| {
         let done = match (line.word(0), space, mapping) {
             ("increments", _, Some(mapping)) => {
                 increments(mapping, line.number(2)).map_err(refused)

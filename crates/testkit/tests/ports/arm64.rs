@@ -2,7 +2,9 @@
 //! kernel, how it maps the device, and the instructions that our locks become there are all its own. (QEMU
 //! emulates it on this machine's memory, so loads and stores are reordered no more than this machine does it.)
 
-use commonhold_testkit::vm::{Actor, Ground, Guest, Kit, Machine, Outcome, Side};
+use commonhold_testkit::vm::{
+    Guest, GuestImage, Machine, Outcome, RunSpace, ScriptedProcess, Side,
+};
 
 use crate::support::{actor, locks, own_boot, peers, until};
 
@@ -15,9 +17,9 @@ const PROCESSORS: [Option<&str>; 2] = [None, Some("cortex-a72")];
 
 #[test]
 fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> Outcome {
-    let (kit, arm64) = (Kit::find()?, Kit::arm64()?);
+    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
     for processor in PROCESSORS {
-        let ground = Ground::blank(&kit, CAPACITY)?;
+        let ground = RunSpace::blank(&kit, CAPACITY)?;
         let machine = Machine::with(ground.path());
         let guests = [
             Guest::start(&arm64, &Machine { processor, ..machine.clone() })?,
@@ -53,15 +55,15 @@ fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> 
             assert_eq!(actor.must("value counter")?, (4 * INCREMENTS).to_string());
             actor.must("unmap counter")?;
         }
-        actors.into_iter().try_for_each(Actor::leave)?;
+        actors.into_iter().try_for_each(ScriptedProcess::leave)?;
     }
     Ok(())
 }
 
 #[test]
 fn the_lock_of_a_holder_killed_in_an_arm64_guest_passes_to_other_kernels_and_back() -> Outcome {
-    let (kit, arm64) = (Kit::find()?, Kit::arm64()?);
-    let ground = Ground::format(&kit, &["--capacity", "64M"])?;
+    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let ground = RunSpace::format(&kit, &["--capacity", "64M"])?;
     let guest = Guest::start(&arm64, &Machine::with(ground.path()))?;
     let (there, host) = (Side::guest(&guest, "pci:auto"), ground.host());
     host.run(&["create", "r", "4096"])?;
@@ -90,8 +92,8 @@ fn the_lock_of_a_holder_killed_in_an_arm64_guest_passes_to_other_kernels_and_bac
 
 #[test]
 fn with_a_lease_the_lock_of_a_killed_arm64_guest_is_inherited_by_another_kernel() -> Outcome {
-    let (kit, arm64) = (Kit::find()?, Kit::arm64()?);
-    let ground = Ground::format(&kit, &["--capacity", "64M", "--lease", "500ms"])?;
+    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let ground = RunSpace::format(&kit, &["--capacity", "64M", "--lease", "500ms"])?;
     let machine = Machine::with(ground.path());
     let (killed, beside) = (Guest::start(&arm64, &machine)?, Guest::start(&kit, &machine)?);
     let mut holder = actor(&Side::guest(&killed, "pci:auto"), "holder")?;
@@ -118,8 +120,8 @@ fn with_a_lease_the_lock_of_a_killed_arm64_guest_is_inherited_by_another_kernel(
 
 #[test]
 fn an_arm64_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome {
-    let (kit, arm64) = (Kit::find()?, Kit::arm64()?);
-    let ground = Ground::format(&kit, &["--capacity", "16M"])?;
+    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let ground = RunSpace::format(&kit, &["--capacity", "16M"])?;
     let usual = Machine::with(ground.path());
     let alone = Machine { processors: 1, ..usual.clone() };
     let in_turn = Machine { accel: "tcg,thread=single", ..usual };

@@ -1,7 +1,7 @@
 //! Programs with the C library musl beside programs with glibc. With musl, the kernel marks no thread's word, so
 //! the two find each other's deaths by other evidence.
 
-use commonhold_testkit::vm::{Actor, Ground, Kit, Outcome, Side};
+use commonhold_testkit::vm::{GuestImage, Outcome, RunSpace, ScriptedProcess, Side};
 
 use crate::support::{actor, locks, peers, until};
 
@@ -9,15 +9,15 @@ use crate::support::{actor, locks, peers, until};
 const INCREMENTS: u64 = 50_000;
 
 /// A space, and the two ways to it.
-fn both(ground: &Ground) -> Outcome<[Side<'_>; 2]> {
+fn both(ground: &RunSpace) -> Outcome<[Side<'_>; 2]> {
     // Kits are few, and the test process is short.
-    let musl = Box::leak(Box::new(Kit::musl()?));
+    let musl = Box::leak(Box::new(GuestImage::musl()?));
     Ok([ground.host(), Side::host(musl, ground.url())])
 }
 
 #[test]
 fn programs_of_two_c_libraries_see_the_same_regions_and_lose_no_increment() -> Outcome {
-    let ground = Ground::format(&Kit::find()?, &["--capacity", "16M"])?;
+    let ground = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
     let [glibc, musl] = both(&ground)?;
     musl.run(&["create", "counter", "8"])?;
     let mut actors = [
@@ -40,12 +40,12 @@ fn programs_of_two_c_libraries_see_the_same_regions_and_lose_no_increment() -> O
         assert_eq!(actor.must("value counter")?, (4 * INCREMENTS).to_string());
         actor.must("unmap counter")?;
     }
-    actors.into_iter().try_for_each(Actor::leave)
+    actors.into_iter().try_for_each(ScriptedProcess::leave)
 }
 
 #[test]
 fn the_locks_of_the_killed_pass_between_programs_of_two_c_libraries_either_way() -> Outcome {
-    let ground = Ground::format(&Kit::find()?, &["--capacity", "16M"])?;
+    let ground = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
     let sides = both(&ground)?;
     for (dead, heirs) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
         let mut heir = actor(heirs, "heir")?;

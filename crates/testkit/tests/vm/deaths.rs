@@ -1,7 +1,7 @@
 //! Guests that are killed or paused while they hold a lock, or wait for it. Nothing but their heartbeat
 //! is seen of them from outside.
 
-use commonhold_testkit::vm::{Ground, Guest, Kit, Machine, Outcome, Side, first_of};
+use commonhold_testkit::vm::{Guest, GuestImage, Machine, Outcome, RunSpace, Side, first_of};
 
 use crate::support::{Peer, actor, locks, peers, until};
 
@@ -14,8 +14,8 @@ fn named<'a>(peers: &'a [Peer], name: &str) -> &'a Peer {
 
 #[test]
 fn without_a_lease_a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() -> Outcome {
-    let kit = Kit::find()?;
-    let ground = Ground::format(&kit, &CAPACITY)?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::format(&kit, &CAPACITY)?;
     let machine = Machine::with(ground.path());
     let (first, second) = (Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?);
     let host = ground.host();
@@ -67,8 +67,8 @@ fn without_a_lease_a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_
 #[test]
 fn with_a_lease_the_lock_of_a_killed_guest_passes_to_one_of_two_waiters_as_inconsistent() -> Outcome
 {
-    let kit = Kit::find()?;
-    let ground = Ground::format(&kit, &LEASE)?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::format(&kit, &LEASE)?;
     let machine = Machine::with(ground.path());
     let (first, second) = (Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?);
     let host = ground.host();
@@ -108,8 +108,8 @@ fn with_a_lease_the_lock_of_a_killed_guest_passes_to_one_of_two_waiters_as_incon
 
 #[test]
 fn a_guest_that_was_paused_for_longer_than_the_lease_is_fenced_and_changes_nothing() -> Outcome {
-    let kit = Kit::find()?;
-    let ground = Ground::format(&kit, &LEASE)?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::format(&kit, &LEASE)?;
     let mut guest = Guest::start(&kit, &Machine::with(ground.path()))?;
     let host = ground.host();
     let mut heir = actor(&host, "heir")?;

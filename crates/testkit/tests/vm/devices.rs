@@ -1,14 +1,14 @@
 //! What a guest says of its devices.
 
-use commonhold_testkit::vm::{Ground, Guest, Kit, Machine, Outcome, Side};
+use commonhold_testkit::vm::{Guest, GuestImage, Machine, Outcome, RunSpace, Side};
 
 const CAPACITY: u64 = 16 << 20;
 
 #[test]
 fn of_several_devices_each_is_a_space_of_its_own_and_none_is_taken_by_accident() -> Outcome {
-    let kit = Kit::find()?;
-    let grounds = [Ground::blank(&kit, CAPACITY)?, Ground::blank(&kit, CAPACITY)?];
-    let windows = grounds.iter().map(Ground::path).collect();
+    let kit = GuestImage::find()?;
+    let grounds = [RunSpace::blank(&kit, CAPACITY)?, RunSpace::blank(&kit, CAPACITY)?];
+    let windows = grounds.iter().map(RunSpace::path).collect();
     let guest = Guest::start(&kit, &Machine { windows, ..Machine::default() })?;
     let any = Side::guest(&guest, "pci:auto");
     let refused = any.try_run(&["ls"])?;
@@ -33,7 +33,7 @@ fn of_several_devices_each_is_a_space_of_its_own_and_none_is_taken_by_accident()
 
 #[test]
 fn without_a_device_a_guest_is_told_so() -> Outcome {
-    let kit = Kit::find()?;
+    let kit = GuestImage::find()?;
     let guest = Guest::start(&kit, &Machine::default())?;
     let refused = Side::guest(&guest, "pci:auto").try_run(&["ls"])?;
     assert_ne!(refused.status, 0);
@@ -43,8 +43,8 @@ fn without_a_device_a_guest_is_told_so() -> Outcome {
 
 #[test]
 fn a_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome {
-    let kit = Kit::find()?;
-    let ground = Ground::format(&kit, &["--capacity", "16M"])?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::format(&kit, &["--capacity", "16M"])?;
     let usual = Machine::with(ground.path());
     let alone = Machine { processors: 1, ..usual.clone() };
     let in_turn = Machine { accel: "tcg,thread=single", ..usual };

@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use commonhold_testkit::vm::{Kit, Outcome, Terminal};
+use commonhold_testkit::vm::{GuestImage, Outcome, Terminal};
 
 const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/VMS.md");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -70,7 +70,7 @@ fn marked(text: &str) -> Option<(usize, i32)> {
 }
 
 struct Reader {
-    kit: Kit,
+    kit: GuestImage,
     shells: BTreeMap<String, Terminal>,
     /// What the last block said, of all where it was typed.
     said: Vec<String>,
@@ -155,7 +155,7 @@ impl Drop for Cleared {
 
 #[test]
 fn the_guide_for_virtual_machines_does_what_it_says() -> Outcome {
-    let kit = Kit::find()?;
+    let kit = GuestImage::find()?;
     let guide = fs::read_to_string(GUIDE).unwrap();
     let _cleared = Cleared::now()?;
     let mut host = Terminal::open(&kit, "host", &format!("cd {ROOT}; exec bash"))?;

@@ -1,6 +1,6 @@
 //! The programs of the guests.
 
-use commonhold_testkit::vm::{Kit, Outcome};
+use commonhold_testkit::vm::{GuestImage, Outcome};
 use object::{
     Endianness, Object as _,
     read::elf::{ElfFile64, ProgramHeader as _},
@@ -10,7 +10,7 @@ const LARGEST: u64 = 8 << 20;
 
 #[test]
 fn the_program_of_guests_is_static_and_stripped_and_below_8_mib() -> Outcome {
-    let path = Kit::find()?.commonhold();
+    let path = GuestImage::find()?.commonhold();
     let bytes = std::fs::read(&path).unwrap();
     assert!(bytes.len() as u64 <= LARGEST, "{} bytes", bytes.len());
     let file: ElfFile64<'_, Endianness> = ElfFile64::parse(&*bytes).unwrap();

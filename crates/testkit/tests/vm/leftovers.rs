@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use commonhold_testkit::vm::{Ground, Guest, Kit, Machine, Outcome};
+use commonhold_testkit::vm::{Guest, GuestImage, Machine, Outcome, RunSpace};
 
 use crate::support::until;
 
@@ -39,8 +39,8 @@ fn a_test_that_is_killed_leaves_no_process_and_no_file() -> Outcome {
 
 #[allow(clippy::print_stdout, reason = "the other process reads it")]
 fn be_killed() -> Outcome {
-    let kit = Kit::find()?;
-    let ground = Ground::blank(&kit, 1 << 20)?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::blank(&kit, 1 << 20)?;
     let guest = Guest::start(&kit, &Machine::with(ground.path()))?;
     guest.boot()?;
     println!("{MARK} {} {}", ground.path().display(), guest.pid());

@@ -1,20 +1,22 @@
 //! A guest without an operating system, a Linux guest and a process of the host.
 
-use commonhold_testkit::vm::{Actor, Ground, Guest, Kit, Machine, Metal, Outcome, Side};
+use commonhold_testkit::vm::{
+    Guest, GuestImage, Machine, Metal, Outcome, RunSpace, ScriptedProcess, Side,
+};
 
 use crate::support::{actor, locks, peers, until};
 
 /// By each of three.
 const INCREMENTS: u64 = 50_000;
 
-fn metal(kit: &Kit, ground: &Ground, line: &str) -> Outcome<Metal> {
+fn metal(kit: &GuestImage, ground: &RunSpace, line: &str) -> Outcome<Metal> {
     Metal::start(kit, &Machine { append: line.to_owned(), ..Machine::with(ground.path()) })
 }
 
 #[test]
 fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
-    let kit = Kit::find()?;
-    let ground = Ground::format(&kit, &["--capacity", "16M"])?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::format(&kit, &["--capacity", "16M"])?;
     let guest = Guest::start(&kit, &Machine::with(ground.path()))?;
     let mut maker = metal(&kit, &ground, "create=counter size=8 create=short-lived size=4096")?;
     maker.hear("created short-lived")?;
@@ -45,13 +47,13 @@ fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
         actor.must("unmap counter")?;
     }
     assert_eq!(peers(&host)?.len(), 2, "the one that is done has detached");
-    actors.into_iter().try_for_each(Actor::leave)
+    actors.into_iter().try_for_each(ScriptedProcess::leave)
 }
 
 #[test]
 fn with_a_lease_the_lock_of_a_killed_guest_without_a_system_is_inherited() -> Outcome {
-    let kit = Kit::find()?;
-    let ground = Ground::format(&kit, &["--capacity", "16M", "--lease", "500ms"])?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::format(&kit, &["--capacity", "16M", "--lease", "500ms"])?;
     let host = ground.host();
     let mut heir = actor(&host, "heir")?;
     heir.must("create r 8")?;

@@ -1,6 +1,8 @@
 //! Guests that come, churn regions, and are killed, one after the other, while others go on.
 
-use commonhold_testkit::vm::{Actor, Ground, Guest, Kit, Machine, Outcome, Side};
+use commonhold_testkit::vm::{
+    Guest, GuestImage, Machine, Outcome, RunSpace, ScriptedProcess, Side,
+};
 use serde_json::Value;
 
 use crate::support::{actor, peers, until};
@@ -18,8 +20,8 @@ fn emptiness(info: &Value) -> Vec<&Value> {
 
 #[test]
 fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() -> Outcome {
-    let kit = Kit::find()?;
-    let ground = Ground::format(&kit, &["--capacity", "64M", "--lease", "2s"])?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::format(&kit, &["--capacity", "64M", "--lease", "2s"])?;
     let machine = Machine::with(ground.path());
     let survivor = Guest::start(&kit, &machine)?;
     let mut next = Guest::start(&kit, &machine)?;
@@ -58,10 +60,10 @@ fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() ->
 /// Up to the instant at which the guest is to be killed.
 fn round_of(
     guest: &Guest,
-    survivors: [&mut Actor; 2],
+    survivors: [&mut ScriptedProcess; 2],
     round: u64,
     operations: u64,
-) -> Outcome<Actor> {
+) -> Outcome<ScriptedProcess> {
     let mut victim = actor(&Side::guest(guest, "pci:auto"), "victim")?;
     victim.tell(&format!("churn {} {}", 3 * round, u64::MAX));
     for (index, survivor) in (1..).zip(survivors) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold_testkit::vm::{Actor, Outcome, PATIENCE, Side};
+use commonhold_testkit::vm::{Outcome, PATIENCE, ScriptedProcess, Side};
 use serde_json::Value;
 
 /// One row of `commonhold peers --json`.
@@ -61,7 +61,7 @@ pub(crate) fn own_boot() -> String {
 }
 
 /// An actor with a name that `peers` shows, if it fits.
-pub(crate) fn actor(side: &Side<'_>, name: &str) -> Outcome<Actor> {
+pub(crate) fn actor(side: &Side<'_>, name: &str) -> Outcome<ScriptedProcess> {
     let mut actor = side.actor()?;
     actor.must(&format!("name {name}"))?;
     Ok(actor)

@@ -1,7 +1,9 @@
 //! Everybody alive: two guests, one by the PCI device and one by its addresses in physical memory, a third
 //! without an operating system, and two processes of the host.
 
-use commonhold_testkit::vm::{Actor, Ground, Guest, Kit, Machine, Metal, Outcome, Side};
+use commonhold_testkit::vm::{
+    Guest, GuestImage, Machine, Metal, Outcome, RunSpace, ScriptedProcess, Side,
+};
 
 use crate::support::{actor, own_boot, peers, until};
 
@@ -11,8 +13,8 @@ const INCREMENTS: u64 = 40_000;
 
 #[test]
 fn three_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outcome {
-    let kit = Kit::find()?;
-    let ground = Ground::blank(&kit, CAPACITY)?;
+    let kit = GuestImage::find()?;
+    let ground = RunSpace::blank(&kit, CAPACITY)?;
     let machine = Machine::with(ground.path());
     let guests = [Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?];
     let by_device = Side::guest(&guests[0], "pci:auto");
@@ -32,7 +34,7 @@ fn three_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outco
         actors.rotate_left(1);
         regions_are_the_same_from_every_side(&mut actors, &format!("r{turn}"))?;
     }
-    actors.into_iter().try_for_each(Actor::leave)?;
+    actors.into_iter().try_for_each(ScriptedProcess::leave)?;
     assert_eq!(ground.host().json(&["ls"])?.as_array().unwrap().len(), 0, "regions are left");
     Ok(())
 }
@@ -51,7 +53,11 @@ fn everybody_sees_everybody(sides: &[&Side<'_>], guests: &[Guest; 2]) -> Outcome
     Ok(())
 }
 
-fn no_increment_is_lost(actors: &mut [Actor; 4], kit: &Kit, machine: Machine) -> Outcome {
+fn no_increment_is_lost(
+    actors: &mut [ScriptedProcess; 4],
+    kit: &GuestImage,
+    machine: Machine,
+) -> Outcome {
     actors[0].must("create counter 8")?;
     for actor in actors.iter_mut() {
         actor.must("map counter")?;
@@ -74,7 +80,7 @@ fn no_increment_is_lost(actors: &mut [Actor; 4], kit: &Kit, machine: Machine) ->
 }
 
 /// What DESIGN promises of `create`, `map`, `unmap` and `destroy`, with the first as the one who creates.
-fn regions_are_the_same_from_every_side(actors: &mut [Actor; 4], name: &str) -> Outcome {
+fn regions_are_the_same_from_every_side(actors: &mut [ScriptedProcess; 4], name: &str) -> Outcome {
     let [first, second, third, fourth] = actors;
     let (create, map, unmap) =
         (&format!("create {name} 70000"), &format!("map {name}"), &format!("unmap {name}"));

@@ -9,7 +9,7 @@ use commonhold::{Destroy, FormatOptions, Space};
 use commonhold_console::{
     failure::{Doing, Failure, broken},
     session::Session,
-    workers::{Ground, PATIENCE},
+    workers::{PATIENCE, TestSpace},
 };
 
 use super::{
@@ -28,7 +28,7 @@ use crate::{
 /// Where the locks of a run are.
 #[derive(Debug)]
 pub(super) struct Arena {
-    ground: Ground,
+    ground: TestSpace,
     space: Space,
     /// In memory: the peers' locks are files there.
     folder: Folder,
@@ -40,7 +40,7 @@ pub(super) struct Arena {
 impl Arena {
     /// Does without Boost: no lock of its may be asked for.
     pub(super) fn open(session: &Session) -> Result<Self, Failure> {
-        let (ground, space) = Ground::prepare(session, "bench", &FormatOptions::default())?;
+        let (ground, space) = TestSpace::prepare(session, "bench", &FormatOptions::default())?;
         let shm = env::var_os("COMMONHOLD_SHM_DIR").map_or("/dev/shm".into(), PathBuf::from);
         let folder = Folder::below(&shm)?;
         let boost = Err("it was not asked for".to_owned());

@@ -1,4 +1,4 @@
-//! Parties as their director has them, and the crews that share a lock.
+//! Participants as their director has them, and the crews that share a lock.
 //!
 //! Invariants: 1. no answer is waited for without a limit. 2. A party ends with its crew, and with this
 //! process however that dies.
@@ -46,7 +46,7 @@ pub(super) struct Post {
 #[derive(Debug)]
 pub(super) struct Crew {
     post: Post,
-    parties: Vec<Party>,
+    parties: Vec<Worker>,
 }
 
 impl Crew {
@@ -61,11 +61,11 @@ impl Crew {
     }
 
     /// One more party at the same lock, with so many bytes of memory of its own.
-    pub(super) fn hire(&self, resident: u64) -> Result<Party, Failure> {
-        Party::start(&self.post, self.parties.is_empty(), resident)
+    pub(super) fn hire(&self, resident: u64) -> Result<Worker, Failure> {
+        Worker::start(&self.post, self.parties.is_empty(), resident)
     }
 
-    pub(super) fn party(&mut self, index: usize) -> Result<&mut Party, Failure> {
+    pub(super) fn party(&mut self, index: usize) -> Result<&mut Worker, Failure> {
         self.parties.get_mut(index).ok_or_else(|| broken("there are not so many parties"))
     }
 
@@ -103,21 +103,21 @@ impl Crew {
 
     /// Ends all parties; gives back where the lock is.
     pub(super) fn end(self) -> Result<PathBuf, Failure> {
-        self.parties.into_iter().try_for_each(Party::end)?;
+        self.parties.into_iter().try_for_each(Worker::end)?;
         Ok(self.post.place)
     }
 }
 
 /// A process with a lock.
 #[derive(Debug)]
-pub(super) struct Party {
+pub(super) struct Worker {
     child: Child,
     /// Until it is told to end.
     input: Option<ChildStdin>,
     answers: Receiver<String>,
 }
 
-impl Party {
+impl Worker {
     fn start(post: &Post, make: bool, resident: u64) -> Result<Self, Failure> {
         let mut command = match &post.program {
             Some(program) => Command::new(program),
@@ -195,7 +195,7 @@ impl Party {
     }
 }
 
-impl Drop for Party {
+impl Drop for Worker {
     fn drop(&mut self) {
         if let Err(error) = workers::kill(&mut self.child) {
             tracing::warn!(pid = self.pid(), %error, "a party could not be killed");

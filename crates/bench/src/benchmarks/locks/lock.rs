@@ -115,7 +115,7 @@ pub(super) struct OurMutex {
 }
 
 impl OurMutex {
-    pub(super) fn of(mapping: &Mapping) -> Result<Self, Failure> {
+    pub(super) fn new(mapping: &Mapping) -> Result<Self, Failure> {
         let what = || "find the mutex".to_owned();
         Ok(Self {
             mutex: mapping.open(MUTEX).doing(what)?,
@@ -135,7 +135,7 @@ pub(super) struct OurRegion {
 pub(super) struct OurValues([Value<u64>; COUNTERS]);
 
 impl OurRegion {
-    pub(super) fn of(mapping: &Mapping) -> Result<Self, Failure> {
+    pub(super) fn new(mapping: &Mapping) -> Result<Self, Failure> {
         let what = || "find the lock".to_owned();
         let value = |counter: u64| mapping.value(CELLS + 8 * counter).doing(what);
         let counters = OurValues([value(0)?, value(1)?, value(2)?]);

@@ -70,9 +70,9 @@ fn ours(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
     let what = || "map the region".to_owned();
     let mapping = space.map(&args.place.to_string_lossy(), Access::ReadWrite).doing(what)?;
     if args.lock == BenchLock::OurMutex {
-        serve(&OurMutex::of(&mapping)?, session.out)?;
+        serve(&OurMutex::new(&mapping)?, session.out)?;
     } else {
-        serve(&OurRegion::of(&mapping)?, session.out)?;
+        serve(&OurRegion::new(&mapping)?, session.out)?;
     }
     mapping.unmap().doing(|| "unmap the region".to_owned())
 }
@@ -150,7 +150,7 @@ fn perform(
         Request::Write { from, until, pause_ns } => write(lock, from, until, pause_ns),
         Request::Read { from, until } => read(lock, from, until),
         Request::Pass { side, times, keep_ns } => pass(lock, side, times, keep_ns),
-        Request::Hold => {
+        Request::ReadHold => {
             lock.write(|_| {
                 say(&[])?;
                 thread::sleep(LIFE);

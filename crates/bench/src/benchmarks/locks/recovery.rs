@@ -15,7 +15,7 @@ use commonhold_console::{
 
 use super::{
     arena::Arena,
-    crew::{Crew, Party},
+    crew::{Crew, Worker},
     party,
     protocol::Request,
 };
@@ -66,7 +66,7 @@ fn just(
 /// Nanoseconds from the kill of a holder with so many bytes of memory to the lock.
 pub(super) fn kill_one(crew: &mut Crew, resident: u64, wait: Duration) -> Result<f64, Failure> {
     let mut holder = crew.hire(resident)?;
-    holder.ask(Request::Hold, PATIENCE)?;
+    holder.ask(Request::ReadHold, PATIENCE)?;
     let waiter = crew.party(0)?;
     fall_asleep(waiter)?;
     thread::sleep(wait);
@@ -75,7 +75,7 @@ pub(super) fn kill_one(crew: &mut Crew, resident: u64, wait: Duration) -> Result
 }
 
 /// Has a party wait for the lock: it sleeps when this returns.
-pub(super) fn fall_asleep(waiter: &mut Party) -> Result<(), Failure> {
+pub(super) fn fall_asleep(waiter: &mut Worker) -> Result<(), Failure> {
     waiter.ask(Request::Await, PATIENCE)?;
     let deadline = Instant::now() + PATIENCE;
     while !party::sleeps(waiter.pid()) {
@@ -88,7 +88,7 @@ pub(super) fn fall_asleep(waiter: &mut Party) -> Result<(), Failure> {
 }
 
 /// Nanoseconds from a death to the lock, by one who waits for it.
-pub(super) fn told(waiter: &mut Party, died_at: u64) -> Result<f64, Failure> {
+pub(super) fn told(waiter: &mut Worker, died_at: u64) -> Result<f64, Failure> {
     match waiter.answer(PATIENCE)?[..] {
         [1, got_at] => Ok(float(got_at.saturating_sub(died_at))),
         [_, _] => Err(broken("the waiter was not told that the owner died")),

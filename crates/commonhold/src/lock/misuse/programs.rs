@@ -80,7 +80,7 @@
 //!     std::thread::scope(|scope| scope.spawn(|| service.table.read().map(|guard| guard.get())).join()).unwrap().unwrap();
 //!     thread.join().unwrap().unwrap();
 //! }
-//! fn handed_over(space: Space) -> Result<Mutex<u64>, RegionError> {
+//! fn given_away(space: Space) -> Result<Mutex<u64>, RegionError> {
 //!     // What keeps the region mapped goes with the handle.
 //!     space.record("count")
 //! }

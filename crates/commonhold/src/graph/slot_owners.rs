@@ -8,33 +8,33 @@ use commonhold_layout::{
 };
 use commonhold_space::View;
 
-use super::{WaitKind, look::Party};
+use super::{WaitKind, look::ThreadRef};
 
 /// The places of a record, as they were between the two looks.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Places {
+pub(super) struct SlotOwners {
     /// Who holds permits, or has not arrived at the barrier; each once.
-    pub(super) awaited: Vec<(Owner, Party)>,
+    pub(super) awaited: Vec<(Owner, ThreadRef)>,
     /// Who has arrived at it.
-    arrived: Vec<(Owner, Party)>,
+    arrived: Vec<(Owner, ThreadRef)>,
     /// Whether whoever waits may go on though none of `awaited` does anything: there are permits that
     /// nobody holds, or a party has given up, of which the others are told.
     pub(super) is_open: bool,
 }
 
 /// The word of a place, and who has it.
-type Seen = (LockWord, Option<(Owner, Party)>);
+type Seen = (LockWord, Option<(Owner, ThreadRef)>);
 
 /// How the event of such a record is waited for.
 pub(super) const fn wait_for(record: RecordKind) -> Option<WaitKind> {
     match record {
         RecordKind::Semaphore => Some(WaitKind::Permit),
-        RecordKind::Barrier => Some(WaitKind::Parties),
+        RecordKind::Barrier => Some(WaitKind::Participants),
         _ => None,
     }
 }
 
-impl Places {
+impl SlotOwners {
     /// Those of the record at `at`, in the bytes of a region that end at `end`.
     pub(super) fn look(
         view: &View<LinuxPlatform>,
@@ -57,7 +57,7 @@ impl Places {
         let run = view.window().run(first, count).ok()?;
         let seen = run.words().iter().map(|word| {
             let word = LockWord::from_word(word.load(Ordering::SeqCst));
-            (word, word.owner().map(|owner| (owner, Party::of(view, owner))))
+            (word, word.owner().map(|owner| (owner, ThreadRef::new(view, owner))))
         });
         match tag.kind {
             RecordKind::Semaphore => Some(Self::of_permits(seen)),
@@ -66,11 +66,11 @@ impl Places {
         }
     }
 
-    pub(super) fn awaited(&self) -> Vec<Party> {
+    pub(super) fn awaited(&self) -> Vec<ThreadRef> {
         self.awaited.iter().map(|(_, party)| *party).collect()
     }
 
-    pub(super) fn has_arrived(&self, who: Party) -> bool {
+    pub(super) fn has_arrived(&self, who: ThreadRef) -> bool {
         self.arrived.iter().any(|(_, party)| *party == who)
     }
 
@@ -100,7 +100,7 @@ impl Places {
     }
 }
 
-fn add(owners: &mut Vec<(Owner, Party)>, owner: (Owner, Party)) {
+fn add(owners: &mut Vec<(Owner, ThreadRef)>, owner: (Owner, ThreadRef)) {
     if !owners.contains(&owner) {
         owners.push(owner);
     }

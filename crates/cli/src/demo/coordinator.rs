@@ -14,12 +14,12 @@ use commonhold_console::{
     output::Out,
     session::Session,
     signals::Signals,
-    workers::{self, Ground, Order, PATIENCE},
+    workers::{self, Order, PATIENCE, TestSpace},
 };
 use serde::Serialize;
 
 use super::ledger::{
-    ACCOUNTS, BELL, CONTROL, FROZEN, Ledger, NAME, OPENING, PHASE, REST, RESTS, SIZE, STOP,
+    ACCOUNTS, CONTROL, DEATH_FUTEX, FROZEN, Ledger, NAME, OPENING, PHASE, REST, RESTS, SIZE, STOP,
     freeze_of, says_of,
 };
 use crate::args::DemoArgs;
@@ -45,7 +45,7 @@ pub(crate) fn demo(session: &Session, args: &DemoArgs) -> Result<(), Failure> {
     workers::watchdog(session, "the demo", Duration::from_secs(args.seconds) + 6 * PATIENCE);
     let signals = Signals::watch()?;
     let out = session.out;
-    let (ground, space) = Ground::prepare(session, "demo", &FormatOptions::default())?;
+    let (ground, space) = TestSpace::prepare(session, "demo", &FormatOptions::default())?;
     out.tell(&format!(
         "{} workers share {ACCOUNTS} accounts of {OPENING} in {}, under one lock",
         args.peers, ground.url
@@ -80,7 +80,7 @@ pub(crate) fn demo(session: &Session, args: &DemoArgs) -> Result<(), Failure> {
 
 struct Run<'a> {
     out: Out,
-    ground: &'a Ground,
+    ground: &'a TestSpace,
     space: &'a Space,
     args: &'a DemoArgs,
     control: Option<Mapping>,
@@ -95,7 +95,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn prepare(
         out: Out,
-        ground: &'a Ground,
+        ground: &'a TestSpace,
         space: &'a Space,
         args: &'a DemoArgs,
     ) -> Result<Self, Failure> {
@@ -305,7 +305,7 @@ impl<'a> Run<'a> {
         let what = || "tell the workers".to_owned();
         let control = self.control()?;
         control.set(PHASE, &phase).doing(what)?;
-        control.event(BELL).doing(what)?.broadcast().doing(what)
+        control.event(DEATH_FUTEX).doing(what)?.broadcast().doing(what)
     }
 
     fn until(

@@ -1,4 +1,4 @@
-//! Places: words of which each names the one who has it, and any will do. The permits of a semaphore, and
+//! OwnerSlots: words of which each names the one who has it, and any will do. The permits of a semaphore, and
 //! the parties of a barrier.
 //!
 //! # Invariants
@@ -13,25 +13,25 @@ use crate::{Liveness, LockError, Taken, Thread, Verdict};
 
 /// Whether to look for evidence of an owner's death, which costs a system call or two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Evidence {
+pub(crate) enum DeathCheck {
     /// Only those that are known to be dead are.
-    Known,
+    Cached,
     /// Look for it.
-    Sought,
+    Probe,
 }
 
-impl Evidence {
+impl DeathCheck {
     /// Whether `owner` is dead, or has ended.
     pub(crate) fn proves_dead(self, env: &impl Liveness, owner: Owner) -> bool {
-        !env.is_current(owner) || (self == Self::Sought && env.verdict(owner) == Verdict::Dead)
+        !env.is_current(owner) || (self == Self::Probe && env.verdict(owner) == Verdict::Dead)
     }
 }
 
 /// The words.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Places<'a>(pub(crate) &'a [AtomicU64]);
+pub(crate) struct OwnerSlots<'a>(pub(crate) &'a [AtomicU64]);
 
-impl Places<'_> {
+impl OwnerSlots<'_> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = LockWord> + '_ {
         self.0.iter().map(look)
     }
@@ -51,7 +51,7 @@ impl Places<'_> {
         &self,
         me: &Thread<'_>,
         env: &impl Liveness,
-        evidence: Evidence,
+        evidence: DeathCheck,
     ) -> Option<(usize, Taken)> {
         let is_whole = |seen: LockWord| !seen.flags().contains(LockFlags::INCONSISTENT);
         let dead = |owner| evidence.proves_dead(env, owner);

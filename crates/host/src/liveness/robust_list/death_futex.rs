@@ -1,19 +1,19 @@
-//! The bell of a process: a word that the kernel marks, and whose sleeper it wakes, when the heartbeat thread ends.
+//! The death futex of a process: a word that the kernel marks, and whose sleeper it wakes, when the heartbeat thread ends.
 //!
-//! The C library uses a thread's robust list for robust mutexes. The threads that hang bells lock none, so their lists
-//! are ours: one entry, whose futex is the bell.
+//! The C library uses a thread's robust list for robust mutexes. The threads that hang death futexes lock none, so their lists
+//! are ours: one entry, whose futex is the death futex.
 //!
 //! # Invariants
 //! 1. The list lies in memory of this process, never in the window: a neighbour could bend a pointer
 //!    there.
-//! 2. The kernel knows the list as long as the [`Hung`] lives, and the thread's former list afterwards.
+//! 2. The kernel knows the list as long as the [`RobustList`] lives, and the thread's former list afterwards.
 //!
 //! # What it does not do
 //! It proves nothing: the thread may end before others of its process do.
 
 use std::{io, marker::PhantomData, ptr, sync::atomic::AtomicUsize};
 
-use commonhold_layout::Bell;
+use commonhold_layout::DeathFutex;
 use commonhold_window::atomic::{AtomicU64, Ordering};
 
 use super::{Entry, Head, register, registered};
@@ -25,23 +25,23 @@ struct List {
     entry: Entry,
 }
 
-/// A bell that is rung if the thread which hung it ends. It belongs to that thread.
+/// A death futex that is rung if the thread which hung it ends. It belongs to that thread.
 #[derive(Debug)]
-pub(crate) struct Hung<'a> {
+pub(crate) struct RobustList<'a> {
     word: &'a AtomicU64,
-    bell: Bell,
+    death_futex: DeathFutex,
     /// At an address that stays.
     list: *mut List,
     former: *const Head,
     not_send: PhantomData<*const ()>,
 }
 
-impl<'a> Hung<'a> {
-    /// Has the kernel ring `word` at the end of the calling thread, whose bell is `bell`.
+impl<'a> RobustList<'a> {
+    /// Has the kernel ring `word` at the end of the calling thread, whose death futex is `death_futex`.
     ///
     /// # Errors
     /// The kernel refuses (a sandbox), or has no such lists.
-    pub(crate) fn at(word: &'a AtomicU64, bell: Bell) -> io::Result<Self> {
+    pub(crate) fn at(word: &'a AtomicU64, death_futex: DeathFutex) -> io::Result<Self> {
         let (former, _) = registered()?;
         let null = ptr::null();
         let pending = AtomicUsize::new(0);
@@ -56,11 +56,11 @@ impl<'a> Hung<'a> {
         // The end of the list is its beginning.
         written.entry.next = head.cast();
         written.head.futex_offset = distance(entry.addr(), word.as_ptr().addr());
-        let hung = Self { word, bell, list, former, not_send: PhantomData };
-        // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: `Hung` keeps it so.
+        let hung = Self { word, death_futex, list, former, not_send: PhantomData };
+        // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: `RobustList` keeps it so.
         unsafe { register(head) }?;
-        // Release: who finds the bell there may rely on it.
-        word.store(bell.word(), Ordering::Release);
+        // Release: who finds the death futex there may rely on it.
+        word.store(death_futex.word(), Ordering::Release);
         Ok(hung)
     }
 }
@@ -70,10 +70,10 @@ fn distance(from: usize, to: usize) -> libc::c_long {
     libc::c_long::try_from(to.wrapping_sub(from).cast_signed()).unwrap_or(0)
 }
 
-impl Drop for Hung<'_> {
+impl Drop for RobustList<'_> {
     fn drop(&mut self) {
-        // Before the kernel forgets it: nobody waits for a bell that nobody would ring.
-        self.word.store(self.bell.taken_down().word(), Ordering::Release);
+        // Before the kernel forgets it: nobody waits for a death futex that nobody would ring.
+        self.word.store(self.death_futex.taken_down().word(), Ordering::Release);
         // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: this one was there before
         // ours, by whoever registered it.
         if unsafe { register(self.former) }.is_ok() {
@@ -90,48 +90,48 @@ mod tests {
     use commonhold_sync::Park as _;
     use std::{mem, sync::Arc, thread};
 
-    fn bell(word: &AtomicU64) -> Bell {
-        Bell::from_word(word.load(Ordering::Acquire))
+    fn death_futex(word: &AtomicU64) -> DeathFutex {
+        DeathFutex::from_word(word.load(Ordering::Acquire))
     }
 
     #[test]
-    fn a_thread_that_ends_with_its_bell_hung_rings_it_and_wakes_a_sleeper() {
+    fn a_thread_that_ends_with_its_death_futex_hung_rings_it_and_wakes_a_sleeper() {
         let waiting = Waiting::for_kind(MemoryKind::Tmpfs);
-        assert!(waiting.hears_bells());
+        assert!(waiting.hears_death_futexes());
         let word = Arc::new(AtomicU64::new(0));
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let theirs = Arc::clone(&word);
         let thread = thread::spawn(move || {
-            mem::forget(Hung::at(&theirs, Bell::of_thread(thread_id())).unwrap());
+            mem::forget(RobustList::at(&theirs, DeathFutex::of_thread(thread_id())).unwrap());
             wait.recv().unwrap();
         });
-        while !bell(&word).is_there() {
+        while !death_futex(&word).is_there() {
             thread::yield_now();
         }
-        let silent = bell(&word);
-        assert!(!silent.has_rung());
+        let silent = death_futex(&word);
+        assert!(!silent.has_fired());
         let awaited = silent.with_sleepers().word();
         word.store(awaited, Ordering::Release);
         let lock = AtomicU64::new(7);
         go.send(()).unwrap();
-        while !bell(&word).has_rung() {
+        while !death_futex(&word).has_fired() {
             waiting.wait_for_any(&[(&lock, 7), (&word, awaited)], waiting.now() + 50_000_000);
         }
         thread.join().unwrap();
-        assert!(bell(&word).is_there());
+        assert!(death_futex(&word).is_there());
     }
 
     #[test]
-    fn a_bell_that_was_taken_down_is_not_rung() {
+    fn a_death_futex_that_was_taken_down_is_not_rung() {
         let word = Arc::new(AtomicU64::new(0));
         let theirs = Arc::clone(&word);
         let thread = thread::spawn(move || {
-            let hung = Hung::at(&theirs, Bell::of_thread(thread_id())).unwrap();
-            let there = bell(&theirs).is_there();
+            let hung = RobustList::at(&theirs, DeathFutex::of_thread(thread_id())).unwrap();
+            let there = death_futex(&theirs).is_there();
             drop(hung);
             there
         });
         assert!(thread.join().unwrap());
-        assert_eq!(bell(&word), Bell::NONE);
+        assert_eq!(death_futex(&word), DeathFutex::NONE);
     }
 }

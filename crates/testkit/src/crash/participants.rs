@@ -2,7 +2,7 @@
 
 use crate::crash::who::Who;
 
-/// Places of the barrier.
+/// Slots of the barrier.
 const PLACES: usize = 2;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -14,14 +14,14 @@ struct Place {
 
 /// The places, and for whom a phase has passed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Parties {
+pub(crate) struct Participants {
     places: [Place; PLACES],
     phase: u64,
     /// The phase that each has arrived in.
     arrivals: Vec<(Who, u64)>,
 }
 
-impl Parties {
+impl Participants {
     fn of(&mut self, who: Who) -> Option<&mut Place> {
         self.places.iter_mut().find(|place| place.who == Some(who))
     }

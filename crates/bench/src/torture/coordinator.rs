@@ -18,7 +18,7 @@ use commonhold_console::{
     random::{Random, mix},
     session::Session,
     signals::Signals,
-    workers::{self, Ground, Order, PATIENCE},
+    workers::{self, Order, PATIENCE, TestSpace},
 };
 use serde::Serialize;
 
@@ -57,7 +57,7 @@ pub(crate) fn torture(session: &Session, args: &TortureArgs) -> Result<(), Failu
     let signals = Signals::watch()?;
     let options =
         FormatOptions { peers: Some((2 * args.peers + 16).max(128)), ..FormatOptions::default() };
-    let (ground, space) = Ground::prepare(session, "torture", &options)?;
+    let (ground, space) = TestSpace::prepare(session, "torture", &options)?;
     let dir = std::env::temp_dir().join(format!("commonhold-torture-{}", std::process::id()));
     std::fs::create_dir_all(&dir).doing(|| format!("create {}", dir.display()))?;
     session.out.tell(&format!("seed {seed}, space {}, logs in {}", ground.url, dir.display()))?;
@@ -114,7 +114,7 @@ fn report(out: Out, summary: Summary, dir: &std::path::Path) -> Result<(), Failu
 
 struct Run<'a> {
     out: Out,
-    ground: &'a Ground,
+    ground: &'a TestSpace,
     space: &'a Space,
     args: &'a TortureArgs,
     dir: PathBuf,
@@ -136,7 +136,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn prepare(
         out: Out,
-        ground: &'a Ground,
+        ground: &'a TestSpace,
         space: &'a Space,
         args: &'a TortureArgs,
         seed: u64,

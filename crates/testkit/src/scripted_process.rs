@@ -107,7 +107,7 @@ pub(crate) fn answer<T>(result: Result<T, impl Into<LockError>>) {
 
 /// What comes of asking for a lock as most do, who pass errors on, and then, if its owner died, of asking for it in
 /// whatever state it is.
-pub(crate) fn graded<G>(
+pub(crate) fn owner_died_if<G>(
     asked: LockResult<Option<G>>,
     recover: impl FnOnce() -> LockResult<Recovered<G>>,
 ) -> Result<Recovered<G>, String> {
@@ -299,11 +299,11 @@ impl Frame<'_> {
         match (line.word(0), line.word(2)) {
             ("lock", how) => {
                 let guard = match how {
-                    "wait" => graded(mapping.lock().map(Some), || mapping.lock_recover()),
-                    "0" => graded(mapping.try_lock(), || mapping.lock_recover_for(time)),
+                    "wait" => owner_died_if(mapping.lock().map(Some), || mapping.lock_recover()),
+                    "0" => owner_died_if(mapping.try_lock(), || mapping.lock_recover_for(time)),
                     _ => {
                         let asked = mapping.lock_for(time).map(Some);
-                        graded(asked, || mapping.lock_recover_for(time))
+                        owner_died_if(asked, || mapping.lock_recover_for(time))
                     }
                 };
                 self.keep(mapping, guard.map(Guard::Region));
@@ -324,10 +324,10 @@ impl Frame<'_> {
                     Err(error) => return say('=', &refused(error)),
                 };
                 let guard = match how {
-                    "wait" => graded(mutex.lock().map(Some), || mutex.lock_recover()),
+                    "wait" => owner_died_if(mutex.lock().map(Some), || mutex.lock_recover()),
                     _ => {
                         let asked = mutex.lock_for(time).map(Some);
-                        graded(asked, || mutex.lock_recover_for(time))
+                        owner_died_if(asked, || mutex.lock_recover_for(time))
                     }
                 };
                 self.keep(mapping, guard.map(Guard::Mutex));
