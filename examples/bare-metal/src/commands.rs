@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// Destroy a region, once nobody maps it.
     Destroy(Named),
     /// Take the lock of a region, and keep it for ever.
-    ReadHold(Named),
+    Hold(Named),
     /// Take the lock of a region so many times, and each time add one to its first word.
     Increment {
         /// Its name.
@@ -111,7 +111,7 @@ impl Commands {
         match key {
             "create" => Ok(Command::Create { name: name()?, size: self.number(word, "size=")? }),
             "destroy" => Ok(Command::Destroy(name()?)),
-            "hold" => Ok(Command::ReadHold(name()?)),
+            "hold" => Ok(Command::Hold(name()?)),
             "region" => {
                 Ok(Command::Increment { name: name()?, times: self.number(word, "increments=")? })
             }

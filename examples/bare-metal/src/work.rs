@@ -4,7 +4,7 @@ use core::{cell::Cell, hint, sync::atomic::Ordering};
 
 use commonhold_layout::{PeerPhase, RegionId, RegionPhase};
 use commonhold_space::{
-    AttachError, CreateOptions, Destroy, DirectoryError, Mapped, Patience, Space, View,
+    AttachError, Attached, CreateOptions, Destroy, DirectoryError, Mapped, Patience, View,
     heartbeat_period_ms,
 };
 use commonhold_sync::{Park, Release, Taken, Thread, Verdict};
@@ -33,7 +33,7 @@ struct Total {
 /// [`Failure`] of the first command that failed; the others have not been tried.
 pub(crate) fn run(platform: BareMetal, commands: Commands) -> Result<(), Failure> {
     let view = View::open(platform).map_err(Failure::Open)?;
-    let space = Space::attach(view, &identity()).map_err(Failure::Attach)?;
+    let space = Attached::attach(view, &identity()).map_err(Failure::Attach)?;
     say!("attached as peer {} generation {}", space.peer().get(), space.generation());
     let total = Guest::new(&space).and_then(|guest| guest.all(commands));
     // A guest that only stopped would keep its slot until somebody reaps it.
@@ -45,13 +45,13 @@ pub(crate) fn run(platform: BareMetal, commands: Commands) -> Result<(), Failure
 
 /// This guest as a peer, with its only thread.
 struct Guest<'a> {
-    space: &'a Space<BareMetal>,
+    space: &'a Attached<BareMetal>,
     me: Thread<'a>,
     next_beat: Cell<u64>,
 }
 
 impl<'a> Guest<'a> {
-    fn new(space: &'a Space<BareMetal>) -> Result<Self, Failure> {
+    fn new(space: &'a Attached<BareMetal>) -> Result<Self, Failure> {
         let failed = |e| Failure::Attach(AttachError::Directory(e));
         let me = space.claim_thread(1).and_then(|slot| space.thread(slot)).map_err(failed)?;
         Ok(Self { space, me, next_beat: Cell::new(0) })
@@ -82,7 +82,7 @@ impl<'a> Guest<'a> {
                 Command::List => self.list()?,
                 Command::Create { name, size } => self.create(name, size)?,
                 Command::Destroy(name) => self.destroy(name)?,
-                Command::ReadHold(name) => self.with_region(name, |region| region.hold())?,
+                Command::Hold(name) => self.with_region(name, |region| region.hold())?,
                 Command::Increment { name, times } => {
                     self.with_region(name, |region| region.increment(times, &mut total))?;
                 }

@@ -43,7 +43,7 @@ use crate::{
 
 /// How a gate is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReadHold {
+enum GateMode {
     /// Together with others who open.
     Shared,
     Alone,
@@ -83,11 +83,11 @@ fn told(lock: LockedBytes) -> FileLock {
 }
 
 impl Held {
-    fn take(place: FileLocation, hold: ReadHold, patience: Duration) -> Result<Self, HostError> {
+    fn take(place: FileLocation, mode: GateMode, patience: Duration) -> Result<Self, HostError> {
         let began = Instant::now();
         loop {
             let mut held = Self::open(&place)?;
-            held.lock(hold, patience.saturating_sub(began.elapsed()))?;
+            held.lock(mode, patience.saturating_sub(began.elapsed()))?;
             if place.means(held.file_identity)? {
                 return Ok(held);
             }
@@ -113,12 +113,12 @@ impl Held {
         self.file.checked().ok_or(HostError::Forked)
     }
 
-    fn lock(&mut self, hold: ReadHold, patience: Duration) -> Result<(), HostError> {
+    fn lock(&mut self, mode: GateMode, patience: Duration) -> Result<(), HostError> {
         let attempt = || {
             let file = self.file()?;
-            let tried = match hold {
-                ReadHold::Shared => ofd_lock::try_share(file, LockByte::GATE),
-                ReadHold::Alone => ofd_lock::try_lock(file, LockByte::GATE),
+            let tried = match mode {
+                GateMode::Shared => ofd_lock::try_share(file, LockByte::GATE),
+                GateMode::Alone => ofd_lock::try_lock(file, LockByte::GATE),
             };
             match tried {
                 Ok(true) => Ok(Some(true)),
@@ -174,7 +174,7 @@ impl Drop for Held {
 impl SharedGate {
     /// Comes in by a path, together with others, and waits so long at most for one who is taking it away.
     pub(crate) fn enter(place: FileLocation, patience: Duration) -> Result<Self, HostError> {
-        let held = Held::take(place, ReadHold::Shared, patience)?;
+        let held = Held::take(place, GateMode::Shared, patience)?;
         Point::GateEntered.reached();
         Ok(Self(held))
     }
@@ -205,7 +205,7 @@ impl SharedGate {
 impl ExclusiveGate {
     /// Keeps all out who come by a path, after waiting so long at most for those who are coming in.
     pub(crate) fn seize(place: FileLocation, patience: Duration) -> Result<Self, HostError> {
-        let held = Held::take(place, ReadHold::Alone, patience)?;
+        let held = Held::take(place, GateMode::Alone, patience)?;
         Point::GateSeized.reached();
         Ok(Self(held))
     }

@@ -150,7 +150,7 @@ fn perform(
         Request::Write { from, until, pause_ns } => write(lock, from, until, pause_ns),
         Request::Read { from, until } => read(lock, from, until),
         Request::Pass { side, times, keep_ns } => pass(lock, side, times, keep_ns),
-        Request::ReadHold => {
+        Request::Hold => {
             lock.write(|_| {
                 say(&[])?;
                 thread::sleep(LIFE);

@@ -32,7 +32,7 @@ pub(super) enum Request {
     /// each of its turns to the next.
     Pass { side: u64, times: u64, keep_ns: u64 },
     /// Take it, answer, and keep it until killed.
-    ReadHold,
+    Hold,
     /// Answer; take it; answer whether its owner had died, and when it was taken.
     Await,
     /// Take it in a thread of its own; answer; wait for `Go`; let the thread end with the lock. Answer: when it
@@ -52,7 +52,7 @@ impl fmt::Display for Request {
             Self::Write { from, until, pause_ns } => write!(f, "write {from} {until} {pause_ns}"),
             Self::Read { from, until } => write!(f, "read {from} {until}"),
             Self::Pass { side, times, keep_ns } => write!(f, "pass {side} {times} {keep_ns}"),
-            Self::ReadHold => f.write_str("hold"),
+            Self::Hold => f.write_str("hold"),
             Self::Await => f.write_str("await"),
             Self::Leave => f.write_str("leave"),
             Self::Go => f.write_str("go"),
@@ -76,7 +76,7 @@ impl FromStr for Request {
             ("write", &[from, until, pause_ns]) => Self::Write { from, until, pause_ns },
             ("read", &[from, until]) => Self::Read { from, until },
             ("pass", &[side, times, keep_ns]) => Self::Pass { side, times, keep_ns },
-            ("hold", []) => Self::ReadHold,
+            ("hold", []) => Self::Hold,
             ("await", []) => Self::Await,
             ("leave", []) => Self::Leave,
             ("go", []) => Self::Go,
@@ -121,7 +121,7 @@ mod tests {
             Request::Write { from: 1, until: 2, pause_ns: 3 },
             Request::Read { from: 4, until: 5 },
             Request::Pass { side: 1, times: 200, keep_ns: 7 },
-            Request::ReadHold,
+            Request::Hold,
             Request::Await,
             Request::Leave,
             Request::Go,

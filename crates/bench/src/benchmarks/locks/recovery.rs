@@ -66,7 +66,7 @@ fn just(
 /// Nanoseconds from the kill of a holder with so many bytes of memory to the lock.
 pub(super) fn kill_one(crew: &mut Crew, resident: u64, wait: Duration) -> Result<f64, Failure> {
     let mut holder = crew.hire(resident)?;
-    holder.ask(Request::ReadHold, PATIENCE)?;
+    holder.ask(Request::Hold, PATIENCE)?;
     let waiter = crew.party(0)?;
     fall_asleep(waiter)?;
     thread::sleep(wait);
