@@ -1,20 +1,20 @@
 //! Noticing that this process is a forked child.
 //!
 //! # What it owns
-//! One page that the kernel wipes in every child, and the handler that runs in children made by `fork`. The
-//! descriptors that it has closed are in `own_fd.rs`.
+//! One page that the kernel wipes in every child, and the handler that runs in children made by `fork`. Which
+//! descriptors the handler closes, `own_fd.rs` knows.
 //!
 //! # Invariants
-//! 1. The word in the page is 0, or the *epoch* of this process: a number that no process it descends
-//!    from had when it forked. So what was made under one epoch sees another in a child, also after
-//!    the child has made something of its own, and also in the child's children.
+//! 1. The word in the page is 0, or the *epoch* of this process: a number that none of its ancestors had when it
+//!    forked. So a guard made in the parent sees another word in a child, in the child's children, and also after
+//!    the child has made a guard of its own.
 //! 2. The page is wiped by the kernel (`MADV_WIPEONFORK`), so raw `clone` is noticed too; where the
 //!    kernel cannot, the `pthread_atfork` handler wipes it.
 //! 3. The handler does only what is safe between `fork` and `exec` in a program with threads: atomics
 //!    and system calls. Nothing here waits for another thread, which a child may not have.
 //!
 //! # What it does not do
-//! It stops nobody: whoever owns something asks [`ForkGuard::is_forked_child`] before touching it.
+//! It stops nothing: the owner of a resource asks [`ForkGuard::is_forked_child`] before touching it.
 
 use std::{
     ptr::{self, NonNull},
@@ -36,11 +36,11 @@ static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 /// The last epoch given out. A child inherits its value, so its own epoch is larger.
 static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
 static HANDLER_SET: AtomicBool = AtomicBool::new(false);
-/// What else is done in a child. A child may run while another thread sets one: it then sees none, and what that task is
-/// about does not exist yet.
+/// Tasks of the handler beside the wiping, one entry for each [`ChildTask`]. A process may fork while another of its threads
+/// sets a task; the child then sees no task, and what the task would clean up does not exist yet.
 static IN_CHILD: [OnceLock<fn()>; 2] = [const { OnceLock::new() }; 2];
 
-/// What else is done in a child that `fork` made.
+/// A task that the handler runs in a child made by `fork`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ChildTask {
     /// Closing descriptors of the parent.
@@ -50,7 +50,8 @@ pub(crate) enum ChildTask {
 }
 
 impl ChildTask {
-    /// Has `run` do this in every child from now on, by invariant 3. Called again, it changes nothing.
+    /// Makes `run` the function for this task in every child from now on. `run` must keep invariant 3. A second call
+    /// changes nothing.
     pub(crate) fn set(self, run: fn()) {
         if let Some(task) = IN_CHILD.get(self as usize) {
             task.get_or_init(|| run);
@@ -80,7 +81,7 @@ impl ForkGuard {
         let mut epoch = word.load(Ordering::Relaxed);
         if epoch == 0 {
             // The first guard of this process, or the first since it was forked. If several threads
-            // come here, one value stands, and each takes that.
+            // come here, one of them sets the epoch, and the others take that.
             let fresh = LAST_EPOCH.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
             epoch = match word.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => fresh,
@@ -90,13 +91,13 @@ impl ForkGuard {
         Ok(Self { word, epoch })
     }
 
-    /// The number of the process that made it, among those it descends from.
+    /// The epoch of the process that made the guard: invariant 1.
     pub(crate) const fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Whether the process that asks is not the one that made the guard, but a child of it (or a
-    /// child's child). One relaxed load.
+    /// Whether the calling process did not make the guard, but is a child of the process that did (or a child's child).
+    /// One relaxed load.
     #[inline]
     #[must_use]
     pub fn is_forked_child(&self) -> bool {
@@ -115,8 +116,8 @@ fn word() -> Result<&'static AtomicU64, Errno> {
         found = match WORD.compare_exchange(nobody, fresh, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => fresh,
             Err(other) => {
-                // SAFETY: `munmap` wants a range that nobody uses: the page was mapped just now and
-                // its address was given to nobody.
+                // SAFETY: `munmap` wants a range that nothing uses: the page was mapped just now and
+                // no other code knows its address.
                 let _ = unsafe { mm::munmap(page.as_ptr().cast(), PAGE) };
                 other
             }
@@ -132,15 +133,15 @@ fn wiped_page() -> Result<NonNull<u8>, Errno> {
     // SAFETY: `mmap_anonymous` wants no pointer into a range that it replaces: with a null hint and
     // without MAP_FIXED it replaces none.
     let page = unsafe { mm::mmap_anonymous(ptr::null_mut(), PAGE, access, MapFlags::PRIVATE) }?;
-    // SAFETY: `madvise` wants a range whose change of meaning hurts nobody: the page is ours and new.
+    // SAFETY: `madvise` wants a range that no other code relies on: the page is ours and new.
     // If the kernel does not know the advice, the handler still wipes the page.
     let _ = unsafe { mm::madvise(page, PAGE, Advice::LinuxWipeOnFork) };
     NonNull::new(page.cast()).ok_or(Errno::NOMEM)
 }
 
 fn set_handler() -> Result<(), Errno> {
-    // Two threads may both set it: the handler does no harm twice. Waiting for the other would, if
-    // this process was forked meanwhile.
+    // Two threads may both set it: running the handler twice does no harm. Waiting for the other thread would, if
+    // this process is forked meanwhile: the child does not have that thread.
     if HANDLER_SET.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -155,6 +156,7 @@ fn set_handler() -> Result<(), Errno> {
 }
 
 extern "C" fn in_child() {
+    // Acquire: pairs with the AcqRel in `word`.
     let word = WORD.load(Ordering::Acquire);
     // SAFETY: `as_ref` wants null or a valid pointer: what stands in `WORD` is a page that is never
     // unmapped, and the child has a copy of it.

@@ -8,20 +8,22 @@
 //! of files. With `commonhold-window` and `commonhold-uffd`, it is where `unsafe` is allowed.
 //!
 //! # Invariants
-//! 1. A name means a finished space or nothing (`memory/file.rs`), and is taken away only while nobody comes by it
-//!    (`memory/gate.rs`).
+//! 1. A name means a finished space or nothing (`memory/file.rs`), and is removed only while no process opens the space by
+//!    it (`memory/gate.rs`).
 //! 2. Memory is committed before it is touched, so a full file system is an error, not a signal
-//!    (`memory/fallocate.rs`); and what cannot be had is refused before any of it is taken (`memory/room.rs`).
-//! 3. `Dead` is said on proof, or when a lease has run out where no proof can be had (`liveness/witness.rs`).
-//! 4. What a process has is not its forked child's: neither mappings nor descriptors nor locks
-//!    (`fork.rs`).
+//!    (`memory/fallocate.rs`). A request for more than there is fails before any memory is taken (`memory/room.rs`).
+//! 3. The verdict `Dead` needs proof; where no proof is possible, it needs a lease that has run out
+//!    (`liveness/witness.rs`).
+//! 4. A forked child inherits nothing of its parent's: no mappings, no descriptors, no locks (`fork.rs`).
 //! 5. In memory of devices no lock is offered that the memory could not keep (`memory/probe.rs`).
-//! 6. A futex is used only where a wake reaches everybody of this kernel who can map the window, and no
+//! 6. A futex is used only where a wake reaches every process of this kernel that can map the window, and no
 //!    wake is relied on while peers of other kernels are attached (`wait/park.rs`).
 //!
 //! # What it does not do
-//! It gives no meaning to any byte of a window but the magic number, the probe word and the death futex, the word by which the
-//! kernel tells of a process's death; and it takes no lock in one. It has no part in the memory manager: `commonhold-uffd` is its machine.
+//! It takes no lock in a window, and gives a meaning to few of its words: the magic number, the probe word, and the two
+//! kinds of word by which the kernel tells of a death. The kernel marks the *death futex* of a peer when the heartbeat
+//! thread of its process ends, and the *life word* of a thread slot when its thread ends (`liveness/robust_list.rs`).
+//! This crate has no part in the memory manager: the manager's machine is `commonhold-uffd`.
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
 
@@ -62,7 +64,7 @@ pub fn shown(path: &std::path::Path) -> commonhold_layout::Shown<'_> {
 #[cfg(test)]
 use tests::scratch;
 
-/// Tests that need processes of their own, deaths, forks and limits; and what the tests of the files share.
+/// Tests that need processes of their own, deaths, forks and limits; and what the unit tests share.
 #[cfg(test)]
 mod tests {
     mod death;
@@ -70,7 +72,7 @@ mod tests {
     mod medium;
     pub(crate) mod scratch;
     mod scripted_process;
-    // With musl there is no list by which the kernel could be told of a word (`death_word.rs`).
+    // musl registers no robust list, so the kernel marks no life word (`death_word.rs`).
     #[cfg(not(target_env = "musl"))]
     mod words;
 }

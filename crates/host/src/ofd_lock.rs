@@ -1,15 +1,15 @@
-//! Locks of open file descriptions: what the kernel takes back when the last descriptor is closed.
+//! Locks of open file descriptions (fcntl(2)): the kernel releases them when the last descriptor is closed.
 //!
 //! # What it owns
 //! The meaning of bytes far behind the end of any file: byte `2^62 + slot` is the evidence of the
-//! peer in `slot`; byte `2^62 - 1` is held while holes of a file are being filled; byte `2^62 - 2` is the
-//! gate (`memory/gate.rs`). They mean that in every version of the format, since they are asked for where the
-//! version cannot be read.
+//! peer in `slot`; byte `2^62 - 1` is locked while holes of a file are being filled; byte `2^62 - 2` is the
+//! gate (`memory/gate.rs`). They mean that in every version of the format, since we also look at them in files whose
+//! version we cannot read.
 //!
 //! # Invariants
-//! 1. Nobody waits for a lock without an end: the kernel's own waiting (`F_OFD_SETLKW`) is not used.
-//! 2. Whoever may only read the file can lock any byte *shared*, and no byte exclusively. So a shared lock is evidence
-//!    of nothing.
+//! 1. Every wait for a lock has a deadline: the kernel's own waiting (`F_OFD_SETLKW`) is not used.
+//! 2. A process that may only read the file can lock any byte *shared*, and none exclusively. So the presence of a shared
+//!    lock proves nothing.
 
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
@@ -27,10 +27,10 @@ const EVIDENCE: i64 = 1 << 62;
 pub(crate) struct LockByte(i64);
 
 impl LockByte {
-    /// Held while holes are filled.
+    /// Locked while holes are filled.
     pub(crate) const FILL: Self = Self(EVIDENCE - 1);
 
-    /// Shared by who opens the file, exclusive to who takes its name away.
+    /// Locked shared by processes that open the file, and exclusively by one that removes or replaces it.
     pub(crate) const GATE: Self = Self(EVIDENCE - 2);
 
     /// The evidence of a peer.
@@ -39,7 +39,7 @@ impl LockByte {
     }
 }
 
-/// Bytes that somebody has locked in one piece.
+/// A range of bytes: one lock, or where locks are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LockedBytes {
     pub(crate) first: u64,
@@ -51,23 +51,23 @@ impl LockedBytes {
     /// The last byte of any file.
     const LAST: u64 = i64::MAX.unsigned_abs();
 
-    /// From a byte to the last of all.
+    /// All bytes from this one on.
     pub(crate) const fn from(byte: LockByte) -> Self {
         Self { first: byte.offset(), last: Self::LAST }
     }
 
-    /// The evidence of this many peers.
+    /// The evidence bytes of the first `peers` slots.
     pub(crate) const fn of_peers(peers: u16) -> Self {
         let first = EVIDENCE.unsigned_abs();
         Self { first, last: first + (peers as u64).saturating_sub(1) }
     }
 
-    /// Whether all of them are among `others`.
+    /// Whether `others` contains all of them.
     pub(crate) const fn lie_in(self, others: Self) -> bool {
         others.first <= self.first && self.last <= others.last
     }
 
-    /// Whose evidence it is, if it is one.
+    /// The peer whose evidence byte this is, if it is exactly one such byte.
     pub(crate) fn peer(self) -> Option<PeerId> {
         let slot = self.first.checked_sub(EVIDENCE.unsigned_abs())?;
         let alone = self.first == self.last;
@@ -75,17 +75,17 @@ impl LockedBytes {
     }
 }
 
-/// Which locks of others are looked for.
+/// Which locks of other descriptions to look for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sought {
-    /// All, also of those who may only read the file.
+    /// All locks, also those of readers of the file.
     Any,
-    /// Those that only who may write the file can have.
+    /// Exclusive locks, which need write access to the file.
     Exclusive,
 }
 
 impl Sought {
-    /// A lock of this kind would be in the way of those that are sought, and of no others.
+    /// The kind of lock that conflicts with the sought locks and with no others: `F_OFD_GETLK` reports conflicts.
     const fn rival(self) -> libc::c_int {
         match self {
             Self::Any => libc::F_WRLCK,
@@ -104,7 +104,7 @@ impl LockByte {
 fn record(kind: libc::c_int, byte: LockByte) -> libc::flock {
     // SAFETY: `zeroed` wants a type for which all zeros are a value: `flock` is integers only.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    // The constants and fields have different types on different machines, and small values.
+    // The types of constants and fields differ between architectures; the values are small.
     #[allow(clippy::cast_possible_truncation, reason = "the three constants are 0, 1 and 2")]
     {
         lock.l_type = kind as libc::c_short;
@@ -126,7 +126,7 @@ fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> 
     Ok(())
 }
 
-/// Locks a byte; `false` if another description has it.
+/// Locks a byte exclusively; `false` if another description has it locked.
 pub(crate) fn try_lock(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Errno> {
     match fcntl(file, libc::F_OFD_SETLK, &mut record(libc::F_WRLCK, byte)) {
         Ok(()) => Ok(true),
@@ -135,7 +135,7 @@ pub(crate) fn try_lock(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Err
     }
 }
 
-/// Locks a byte together with others who do so; `false` if another description has it alone.
+/// Locks a byte shared; `false` if another description has it exclusively.
 pub(crate) fn try_share(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Errno> {
     match fcntl(file, libc::F_OFD_SETLK, &mut record(libc::F_RDLCK, byte)) {
         Ok(()) => Ok(true),
@@ -144,12 +144,12 @@ pub(crate) fn try_share(file: BorrowedFd<'_>, byte: LockByte) -> Result<bool, Er
     }
 }
 
-/// Tries again and again, with longer and longer pauses, until it is done or the time is up: then `false`.
+/// Calls `attempt` until it says `true`, with pauses that grow; `false` if that takes longer than `patience`.
 pub(crate) fn patiently<E>(
     patience: Duration,
     mut attempt: impl FnMut() -> Result<bool, E>,
 ) -> Result<bool, E> {
-    /// Between two attempts: at first, and at most.
+    /// The pause after the first attempt, and the longest.
     const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
     const LONGEST_PAUSE: Duration = Duration::from_millis(2);
     let began = Instant::now();
@@ -167,12 +167,12 @@ pub(crate) fn patiently<E>(
     }
 }
 
-/// Unlocks a byte: for everybody who shares the description.
+/// Unlocks a byte, for all descriptors of this description.
 pub(crate) fn unlock(file: BorrowedFd<'_>, byte: LockByte) -> Result<(), Errno> {
     fcntl(file, libc::F_OFD_SETLK, &mut record(libc::F_UNLCK, byte))
 }
 
-/// Whether another description has such a lock on the byte.
+/// Whether another description has a lock of the sought kind on the byte.
 pub(crate) fn is_locked(
     file: BorrowedFd<'_>,
     byte: LockByte,
@@ -183,7 +183,7 @@ pub(crate) fn is_locked(
     Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
 }
 
-/// A lock that another description has on one of these bytes, if there is any.
+/// Some lock that another description has on one of these bytes, if there is one.
 pub(crate) fn lock_within(
     file: BorrowedFd<'_>,
     bytes: LockedBytes,
@@ -191,7 +191,7 @@ pub(crate) fn lock_within(
 ) -> Result<Option<LockedBytes>, Errno> {
     let limit = |byte: u64| i64::try_from(byte).unwrap_or(i64::MAX);
     let mut lock = record(sought.rival(), LockByte(limit(bytes.first)));
-    // Length 0 reaches to the last byte of any file.
+    // Length 0 means: up to the last byte of any file.
     let all = bytes.last >= LockedBytes::LAST;
     lock.l_len = if all { 0 } else { limit(bytes.last - bytes.first).saturating_add(1) };
     fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
@@ -206,7 +206,7 @@ pub(crate) fn lock_within(
     Ok(Some(LockedBytes { first, last }))
 }
 
-/// All locks that other descriptions have on these bytes, but no more than `most`. They need not be in order.
+/// The locks that other descriptions have on these bytes, in any order, but no more than `most` of them.
 pub(crate) fn locks_within(
     file: BorrowedFd<'_>,
     bytes: LockedBytes,
@@ -214,7 +214,7 @@ pub(crate) fn locks_within(
     most: usize,
 ) -> Result<Vec<LockedBytes>, Errno> {
     let mut found = Vec::new();
-    // The kernel tells of one lock at a time, and not of the first: each parts what is left to be asked.
+    // The kernel reports one lock at a time, not necessarily the first. We ask again about the bytes before and behind it.
     let mut left = vec![bytes];
     while let Some(asked) = left.pop() {
         let Some(lock) = lock_within(file, asked, sought)? else { continue };
@@ -240,7 +240,7 @@ mod tests {
     use crate::scratch::Scratch;
 
     #[test]
-    fn every_lock_from_a_byte_on_is_found_whoever_has_it_and_in_whatever_order() {
+    fn all_locks_in_a_range_are_found_in_any_order_and_of_any_description() {
         let scratch = Scratch::new();
         let path = scratch.path("a");
         std::fs::write(&path, "").unwrap();
@@ -258,7 +258,7 @@ mod tests {
         slots.sort_unstable();
         assert_eq!(slots, [2, 9, 12, 19, 4095, 4105]);
         assert_eq!(locks_within(asker.as_fd(), all, Sought::Any, 3).unwrap().len(), 3);
-        // Those of who may write alone, among the first hundred slots.
+        // Only exclusive locks, of the first hundred slots.
         let peers = LockedBytes::of_peers(100);
         let exclusive = locks_within(asker.as_fd(), peers, Sought::Exclusive, 100).unwrap();
         let mut slots: Vec<_> = exclusive.iter().map(|lock| lock.peer().unwrap().get()).collect();
@@ -267,7 +267,7 @@ mod tests {
         assert!(exclusive.iter().all(|lock| lock.lie_in(peers) && !all.lie_in(*lock)));
         drop((one, other));
         assert_eq!(found(), []);
-        // One lock without an end: no peer's, and nothing is left to be asked.
+        // One lock of all bytes: it is no peer's evidence, and the search ends.
         unlock(asker.as_fd(), LockByte::GATE).unwrap();
         let mut whole = record(libc::F_RDLCK, LockByte(0));
         whole.l_len = 0;

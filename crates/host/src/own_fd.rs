@@ -1,20 +1,21 @@
-//! Descriptors that forked children do not keep, and that are looked at before they are used.
+//! Descriptors that forked children do not keep, and that are checked before they are used.
 //!
 //! A program may close descriptors that it does not know (`close_range(3, ~0)`), and the kernel gives their numbers
-//! to other files. To ask such a file about locks would be to judge others by it, and to punch a hole into it
-//! would destroy a stranger's data.
+//! to other files. If we asked such a file about locks, we would judge peers by a file that is not theirs. If we punched a
+//! hole into it, we would destroy data that are not ours.
 //!
 //! # What it owns
-//! A table of the descriptors that a child must not keep, and of the files that they are.
+//! A table of the descriptors that a child must not keep, each with the file that it was opened for.
 //!
 //! # Invariants
 //! 1. A descriptor is in the table only while it is open: it leaves before it is closed.
-//! 2. What is closed, here or in a child, is the file that was opened: device and inode are looked at first. (Of
-//!    files without inodes of their own, such as userfaultfds, all look the same.)
-//! 3. [`OwnFd::checked`] lends the file that was opened, or nothing. If it can be opened again, it is.
+//! 2. A descriptor is closed, here or in a child, only if it still is the file that was opened: device and inode are
+//!    compared first. (Files without inodes of their own, such as userfaultfds, cannot be told apart.)
+//! 3. [`OwnFd::checked`] lends the file that was opened, or nothing. If the descriptor is lost, it opens the file again
+//!    where it can.
 //!
 //! # What it does not do
-//! It cannot keep other threads from closing a descriptor between the look and the use.
+//! It cannot keep other threads from closing a descriptor between the check and the use.
 
 use std::{
     os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd},
@@ -32,7 +33,7 @@ use rustix::{
 
 use crate::fork::{ChildTask, ForkGuard};
 
-/// Descriptors that can be closed in children.
+/// Entries of the table.
 const DESCRIPTORS: usize = 4096;
 const UNUSED: RawFd = -1;
 /// An entry that is being written.
@@ -40,7 +41,7 @@ const RESERVED: RawFd = -2;
 
 static TABLE: [Entry; DESCRIPTORS] = [const { Entry::new() }; DESCRIPTORS];
 
-/// A descriptor, and which file it is.
+/// A descriptor, and the file that it was opened for.
 #[derive(Debug)]
 struct Entry {
     descriptor: AtomicI32,
@@ -62,8 +63,8 @@ impl FileId {
         if descriptor < 0 {
             return None;
         }
-        // SAFETY: `borrow_raw` wants a descriptor that is not -1 and stays open; if it is closed, or another file,
-        // `fstat` says so, and nothing else is done with it.
+        // SAFETY: `borrow_raw` wants a descriptor that is not -1, which was checked above, and that stays open. If this
+        // one is closed or another file by now, `fstat` says so; nothing else is done with it.
         Self::new(unsafe { BorrowedFd::borrow_raw(descriptor) })
     }
 }
@@ -92,18 +93,18 @@ impl Entry {
         })?;
         entry.device.store(file.0, Ordering::Relaxed);
         entry.inode.store(file.1, Ordering::Relaxed);
-        // Release: the handler in a child finds the file with the descriptor.
+        // Release: pairs with the Acquire in `close`; the handler in a child finds the file with the descriptor.
         entry.descriptor.store(descriptor, Ordering::Release);
         Some(entry)
     }
 
     /// Closes the descriptor, if it still is the file that was opened.
     fn close(&self) {
-        // Acquire: pairs with the Release in `take`. Out of the table first: invariant 1.
+        // Acquire: pairs with the Release in `take`. The entry is cleared before the descriptor is closed: invariant 1.
         let descriptor = self.descriptor.swap(UNUSED, Ordering::Acquire);
         if FileId::of_raw(descriptor) == Some(self.file()) {
-            // SAFETY: `close` wants a descriptor that nobody uses any more: it is the one that was opened, its
-            // owner is being dropped, or this is a child in which the owner finds out before it uses it.
+            // SAFETY: `close` wants a descriptor that is not used any more: it is the one that was opened. Its `OwnFd` is
+            // being dropped; or this is a child, in which the `OwnFd` notices the fork before it uses the descriptor.
             unsafe { libc::close(descriptor) };
         }
     }
@@ -120,13 +121,13 @@ fn close_in_child() {
 
 /// A descriptor that forked children do not keep.
 ///
-/// In a child that was made without `fork` handlers (raw `clone`), it stays open and is never closed:
-/// its number may belong to somebody else there.
+/// In a child that was made without `fork` handlers (raw `clone`), it stays open and is never closed: the child may have
+/// given its number to another file.
 #[derive(Debug)]
 pub struct OwnFd {
     entry: &'static Entry,
     guard: ForkGuard,
-    /// Where the file can be opened again, should the descriptor be gone.
+    /// Where the file can be opened again if the descriptor is lost.
     again: OnceLock<PathBuf>,
 }
 
@@ -144,13 +145,13 @@ impl OwnFd {
         Ok(Self { entry, guard, again: OnceLock::new() })
     }
 
-    /// Says where the file can be opened again. Only the first call counts.
+    /// Sets the path at which the file can be opened again. Only the first call counts.
     pub(crate) fn can_be_opened_at(&self, path: PathBuf) {
         let _ = self.again.set(path);
     }
 
-    /// The descriptor, as it was opened; `None` in a forked child, where it is closed. For descriptors that are used
-    /// so often that a look at each use would cost too much.
+    /// The descriptor, unchecked; `None` in a forked child, where it is closed. For descriptors that are used
+    /// so often that a check at each use would cost too much.
     #[must_use]
     pub fn get(&self) -> Option<BorrowedFd<'_>> {
         if self.guard.is_forked_child() {
@@ -158,12 +159,12 @@ impl OwnFd {
         }
         let descriptor = self.entry.descriptor.load(Ordering::Relaxed);
         // SAFETY: `borrow_raw` wants a descriptor that is not -1 and stays open: it was opened for this value, which
-        // closes it when it is dropped. (Whether the program has closed it all the same nobody can know here.)
+        // closes it when it is dropped. (If the program has closed it all the same, we cannot know that here.)
         (descriptor >= 0).then(|| unsafe { BorrowedFd::borrow_raw(descriptor) })
     }
 
-    /// The descriptor, if it still is the file that was opened; or of the same file, opened again. `None` in a
-    /// forked child, and where the program has closed it and it cannot be opened again.
+    /// The descriptor, if it still is the file that was opened; else a new descriptor of that file. `None` in a
+    /// forked child, and if the program has closed the descriptor and the file cannot be opened again.
     pub(crate) fn checked(&self) -> Option<BorrowedFd<'_>> {
         let found = self.get()?;
         if FileId::new(found) == Some(self.entry.file()) {
@@ -172,7 +173,7 @@ impl OwnFd {
         self.open_again(found.as_raw_fd())
     }
 
-    /// Whether the descriptor is not the file any more that was opened.
+    /// Whether the descriptor has ceased to be the file that was opened.
     pub(crate) fn is_lost(&self) -> bool {
         self.get().is_some_and(|found| FileId::new(found) != Some(self.entry.file()))
     }
@@ -184,14 +185,15 @@ impl OwnFd {
 
     #[cold]
     fn open_again(&self, lost: RawFd) -> Option<BorrowedFd<'_>> {
-        // NONBLOCK: the name may mean a pipe by now.
+        // NONBLOCK: the path may name a pipe by now.
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let path = self.again.get()?;
         let fresh = retry_on_intr(|| fs::open(path, flags, Mode::empty())).ok()?;
         if FileId::of_raw(fresh.as_raw_fd()) != Some(self.entry.file()) {
             return None;
         }
-        // If another thread was quicker, ours is closed, and theirs is lent.
+        // If another thread was quicker, ours is closed, and its descriptor is lent. Release as in `take`: the file is
+        // the same, so it publishes nothing new.
         let put = self.entry.descriptor.compare_exchange(
             lost,
             fresh.as_raw_fd(),
@@ -230,19 +232,19 @@ mod tests {
         OwnFd::new(file, ForkGuard::made_here().unwrap()).unwrap()
     }
 
-    /// What a program does that closes what it does not know, and opens files of its own.
+    /// Acts as a program that closes descriptors it does not know, and then opens files of its own.
     fn close_and_reuse(descriptor: RawFd, stranger: &std::path::Path) -> OwnedFd {
         let other = files::File::open(stranger).unwrap();
-        // SAFETY: `dup2` wants an open descriptor: `other` is one. That the number belongs to `OwnFd` is the test.
+        // SAFETY: `dup2` wants an open descriptor: `other` is one. It takes the number from `OwnFd`: that is the test.
         let number = unsafe { libc::dup2(other.as_raw_fd(), descriptor) };
         assert_eq!(number, descriptor);
         other.into()
     }
 
     /// The bug: a program closed the descriptor of a space's file and opened another file, which got its number. The
-    /// library asked that file about locks, and found that everybody was dead.
+    /// library asked that file about locks, and found that all peers were dead.
     #[test]
-    fn a_descriptor_whose_number_is_another_files_is_not_used_and_not_closed() {
+    fn a_descriptor_whose_number_names_another_file_is_neither_used_nor_closed() {
         let scratch = Scratch::new();
         let (ours, theirs) = (scratch.path("ours"), scratch.path("theirs"));
         files::write(&ours, "x").unwrap();
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_is_lost_is_opened_again_where_the_same_file_is() {
+    fn a_lost_descriptor_is_opened_again_if_the_path_still_names_the_same_file() {
         let scratch = Scratch::new();
         let (ours, theirs) = (scratch.path("ours"), scratch.path("theirs"));
         files::write(&ours, "x").unwrap();

@@ -1,7 +1,7 @@
-//! What a space needs from the world, on Linux.
+//! The ports of `commonhold-space`, implemented for Linux.
 //!
 //! # What it owns
-//! One window, one way of waiting for its words, and the evidence of one process: everything that one
+//! One window, the way to wait for its words, and the evidence of one process: everything that one
 //! attachment to one space needs. It is made of `MappedWindow`, `Waiting`, `Evidences` and `DeathWords`, and
 //! adds nothing to them.
 
@@ -28,7 +28,7 @@ use crate::{
 /// [`is_forked_child`](Self::is_forked_child) before any use.
 #[derive(Debug)]
 pub struct LinuxPlatform {
-    // First, so that the lock is released before anything else is.
+    // The first field: the evidence lock is released before anything else is dropped.
     evidences: Evidences,
     death_words: DeathWords,
     waiting: Waiting,
@@ -39,13 +39,13 @@ impl LinuxPlatform {
     /// Takes a window over, and opens its file again for the evidence.
     ///
     /// # Errors
-    /// [`HostError`] of opening the file, [`HostError::Forked`], or [`HostError::Device`] if no lock can
-    /// live in the memory.
+    /// [`HostError`] of opening the file, [`HostError::Forked`], or [`HostError::Device`] if locks do not
+    /// work in the memory.
     pub fn new(mapped: MappedWindow) -> Result<Self, HostError> {
         if mapped.is_forked_child() {
             return Err(HostError::Forked);
         }
-        // No lock is taken in memory that nobody has looked at; what has been is not looked at again.
+        // Memory of a device is probed before any lock is taken in it; what was probed is not probed again.
         mapped.prove()?;
         let evidences = Evidences::new(&mapped)?;
         let waiting = Waiting::for_kind(mapped.kind());
@@ -60,13 +60,13 @@ impl LinuxPlatform {
         &self.mapped
     }
 
-    /// What this process says of itself.
+    /// How this process identifies itself in its peer record.
     #[must_use]
     pub const fn identity(&self) -> Identity {
         self.evidences.identity()
     }
 
-    /// Whether the present process is not the one that made this, but a forked child of it. One
+    /// Whether the calling process did not make this, but is a forked child of the process that did. One
     /// relaxed load.
     #[inline]
     #[must_use]
@@ -74,46 +74,47 @@ impl LinuxPlatform {
         self.mapped.is_forked_child()
     }
 
-    /// What tells that: for whoever asks often.
+    /// The guard behind [`is_forked_child`](Self::is_forked_child), for callers that keep it and ask often.
     #[inline]
     #[must_use]
     pub const fn fork_guard(&self) -> ForkGuard {
         self.mapped.guard()
     }
 
-    /// Has the calling thread keep the evidence of this process as well, where nothing else of the process can close it,
-    /// until the thread ends. `false`: it stays where it is. The thread must use no descriptor that it had before.
+    /// Makes the calling thread keep the evidence of this process too, until it ends: in a descriptor table of its own, where
+    /// no other thread can close it. After `true` the thread must not use any other descriptor that it had. `false`: that
+    /// was not possible, and only the process's own table has the evidence.
     #[must_use]
     pub fn keep_evidence_here(&self) -> bool {
         let kept = self.evidences.keep_here();
         let keeps = kept.is_some();
-        // By the thread's descriptor also where the name means another file by now, or none.
+        // Through the thread's descriptor the file can be opened even if its name is gone, or names another file.
         let path = kept.unwrap_or_else(|| self.mapped.path().to_owned());
         self.evidences.can_be_opened_at(path.clone());
         self.mapped.can_be_opened_at(path);
         keeps
     }
 
-    /// Withdraws the evidence that the calling thread keeps, if it does. The thread ends after this.
+    /// Closes the descriptor by which the calling thread keeps evidence, if it does. The thread must end after this.
     pub fn let_evidence_go(&self) {
         self.evidences.let_go_here();
     }
 
-    /// Sees to it that the evidence of this process is there, should the program have closed it. To be called now and then
-    /// by the thread that [keeps it](Self::keep_evidence_here). Whether that thread alone has it.
+    /// Restores the evidence of this process if the program has closed it. The thread that
+    /// [keeps it](Self::keep_evidence_here) should call this now and then. Returns whether only that thread has the evidence.
     pub fn renew_evidence(&self) -> bool {
         self.evidences.renew()
     }
 
-    /// How often the evidence of this process was found gone where the program could close it: it closes descriptors that
-    /// it does not know.
+    /// How often this process's own descriptor of the evidence was found closed: the program closes descriptors that it does
+    /// not know.
     #[must_use]
     pub fn evidence_lost(&self) -> u32 {
         self.evidences.lost()
     }
 
-    /// How its waiters wait while peers of one kernel only are attached, or of several: `"futex"`,
-    /// `"poll"`, or `"futex and poll"`.
+    /// How threads wait for words of this window: `"futex"`, `"poll"`, or `"futex and poll"`. `spans_kernels` says whether
+    /// peers of several kernels are attached.
     #[must_use]
     pub const fn waiting_name(&self, spans_kernels: bool) -> &'static str {
         self.waiting.name(spans_kernels)
@@ -198,7 +199,7 @@ impl LivenessEvidence for LinuxPlatform {
     }
 
     fn arm(&self, row: Extent, at: Offset) -> bool {
-        // Where a futex does not work, the kernel cannot wake whoever sleeps on the mark.
+        // Where futexes do not work, the kernel could not wake the threads that sleep on the word.
         let file = self.mapped.file().filter(|_| self.mapped.kind().futex_works());
         file.is_some_and(|file| self.death_words.arm(file, self.mapped.mapped_page(), row, at))
     }

@@ -9,7 +9,7 @@ use rustix::{
 
 use crate::error::HostError;
 
-/// A random number of the kernel: for the identity of a new space.
+/// A random number from the kernel, for the identity of a new space.
 ///
 /// # Errors
 /// [`HostError`] of `getrandom`.
@@ -19,7 +19,7 @@ pub fn random_u128() -> Result<u128, HostError> {
 
 pub(crate) fn random() -> Result<u128, Errno> {
     let mut bytes = [0_u8; 16];
-    // Up to 256 bytes are given whole.
+    // The kernel never returns fewer bytes than asked, up to 256 (getrandom(2)).
     retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::empty()))?;
     Ok(u128::from_le_bytes(bytes))
 }
