@@ -1,21 +1,21 @@
-//! Who lives: the evidence that this process leaves, and what it concludes from that of others.
+//! Liveness: the evidence that this process publishes, and what it concludes from the evidence of other peers.
 //!
 //! # What it owns
 //! | what | files |
 //! |---|---|
-//! | leaving evidence of life, and weighing that of others | `witness` |
+//! | publishing evidence of life, and weighing that of other peers | `witness` |
 //! | a process, as `/proc` and its `pidfd` show it | `process` |
-//! | the thread that beats while this process lives | `heartbeat_thread`, `priority` |
+//! | the heartbeat thread of this process | `heartbeat_thread`, `priority` |
 //! | words that the kernel marks when a thread ends | `robust_list` |
-//! | peers whose heartbeat stands still | `silence` |
-//! | for messages: who has a file locked, who is stopped | `holder`, `stopped` |
+//! | peers whose heartbeat count has stopped changing | `silence` |
+//! | for messages: which process has a file locked, which thread is stopped | `holder`, `stopped` |
 //!
 //! # Invariants
-//! 1. `Dead` is said on proof, or when a lease has run out where no proof can be had (`witness`).
-//! 2. What is there for messages decides nothing.
+//! 1. The verdict `Dead` needs proof; where no proof is possible, it needs a lease that has run out (`witness`).
+//! 2. What is read for messages decides nothing.
 //!
 //! # What it does not do
-//! It fences nobody, and takes no lock over: `commonhold-space` and `commonhold-sync` do.
+//! It fences no peer and takes over no lock: `commonhold-space` and `commonhold-sync` do.
 
 mod heartbeat_thread;
 mod holder;

@@ -106,8 +106,8 @@ impl LinuxPlatform {
         self.evidences.renew()
     }
 
-    /// How often this process's own descriptor of the evidence was found closed: the program closes descriptors that it does
-    /// not know.
+    /// How often the evidence of this process was found closed, because the program closes descriptors that it does not know.
+    /// If a thread [keeps it](Self::keep_evidence_here) as well: 1 if it was closed elsewhere at the last look, else 0.
     #[must_use]
     pub fn evidence_lost(&self) -> u32 {
         self.evidences.lost()

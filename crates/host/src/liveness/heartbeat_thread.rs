@@ -1,14 +1,15 @@
-//! A thread that does a small thing again and again, and disturbs nobody.
+//! A thread that calls a short function periodically, without disturbing the program.
 //!
 //! # What it owns
-//! The thread. [`quiet`](HeartbeatThread::quiet) has it do nothing more, dropping the [`HeartbeatThread`] ends it; both wait for that.
+//! The thread. [`quiet`](HeartbeatThread::quiet) stops the calls, and dropping the [`HeartbeatThread`] ends the thread; both
+//! wait until that is done.
 //!
 //! # Invariants
 //! 1. The thread takes no signals: those of the process go to the threads of the program, which may be
 //!    waiting for them.
-//! 2. After the drop nothing that the thread was given is in use any more.
-//! 3. In a forked child there is no such thread, and nothing is waited for.
-//! 4. What the thread keeps in a descriptor table of its own it keeps until it ends: also while it is quiet.
+//! 2. After the drop, nothing that the thread was given is in use any more.
+//! 3. A forked child has no such thread, and does not wait for it.
+//! 4. The thread keeps the descriptors of its own table until it ends, also while it is quiet.
 
 use std::{
     convert::Infallible,
@@ -28,10 +29,10 @@ use commonhold_window::atomic::AtomicU64;
 use super::{priority::Priority, process::thread_id, robust_list::RobustList};
 use crate::fork::ForkGuard;
 
-/// Enough for reading `/proc`, and little to reserve.
+/// Bytes of stack: enough to read `/proc`, and little to reserve.
 const STACK: usize = 256 << 10;
 
-/// A thread that calls something again and again.
+/// A thread that calls a function periodically.
 #[derive(Debug)]
 pub struct HeartbeatThread {
     orders: Arc<Orders>,
@@ -39,7 +40,7 @@ pub struct HeartbeatThread {
     guard: ForkGuard,
 }
 
-/// What the thread is to do.
+/// What the thread is told to do, and its answer.
 #[derive(Debug, Default)]
 struct Orders {
     be_quiet: AtomicBool,
@@ -47,21 +48,21 @@ struct Orders {
     end: AtomicBool,
 }
 
-/// What the thread does first, with what it keeps.
+/// What the thread does when it starts and when it ends, with the keeper `K` that it was given.
 #[derive(Debug)]
 pub struct Setup<K> {
-    /// The word of the death futex that is to be rung if the process ends, if there is one.
+    /// The word of the peer's death futex, which fires when the thread ends; `None` if there is none.
     pub death_futex: fn(&K) -> Option<&AtomicU64>,
-    /// Takes the evidence of the process over, in a descriptor table that is the thread's own, and says whether
-    /// it could.
+    /// Moves the thread to a descriptor table of its own, in which it keeps the evidence of the process. Returns whether that
+    /// worked.
     pub keep_evidence: fn(&K) -> bool,
-    /// Lets it go, if it has it: the last thing that the thread does.
+    /// Closes that evidence, if the thread keeps it: the last thing that the thread does.
     pub let_go: fn(&K),
 }
 
 impl HeartbeatThread {
-    /// Starts a thread that calls `beat` after `first`, and then whenever the time is over that the last
-    /// call gave back, with the priority that it gave back. Until it is quiet, its death futex is hung.
+    /// Starts a thread that calls `beat` after the time `first.0`. Each call returns how long the thread then sleeps, and with
+    /// which priority it goes on. Until the thread is quiet, the kernel marks its death futex if it ends.
     ///
     /// # Errors
     /// That of starting a thread, or of `pthread_atfork`.
@@ -80,7 +81,7 @@ impl HeartbeatThread {
             let death_futex = DeathFutex::of_thread(thread_id());
             let keeps = (setup.keep_evidence)(&keeper);
             let death_futex = if keeps { death_futex.keeping_evidence() } else { death_futex };
-            // Without a death futex others look for evidence from time to time.
+            // Without a death futex, waiters look for evidence from time to time.
             let hung = (setup.death_futex)(&keeper)
                 .and_then(|word| RobustList::at(word, death_futex).ok());
             drop(hangs);
@@ -105,31 +106,34 @@ impl HeartbeatThread {
             // Release: pairs with the Acquire in `quiet`.
             ordered.is_quiet.store(true, Ordering::Release);
             starter.unpark();
-            // Acquire: pairs with the Release of the drop.
+            // Acquire: pairs with the Release in `drop`.
             while !ordered.end.load(Ordering::Acquire) {
                 thread::park();
             }
             (setup.let_go)(&keeper);
         };
         let builder = thread::Builder::new().name("commonhold-heart".into()).stack_size(STACK);
-        // The new thread inherits the mask, so there is no moment in which it could take a signal.
+        // The new thread inherits the mask, so it can take no signal at any time.
         let mask = SignalMask::block_all();
         let thread = builder.spawn(body);
         drop(mask);
         let thread = thread?;
-        // The death futex is there before anybody can wait for this process: ends by the drop of the other end.
+        // Waits until the death futex is registered, so that no thread waits for this process before. Nothing is ever sent:
+        // the thread drops its end of the channel.
         let _ = hung.recv();
         Ok(Self { orders, thread: Some(thread), guard })
     }
 
-    /// Has the thread take its death futex down and do nothing more; what it keeps of the process's evidence stays.
+    /// Makes the thread take down its death futex and call nothing more. It goes on keeping the evidence of the process.
     pub fn quiet(&mut self) {
         let Some(thread) = self.thread.as_ref().filter(|_| !self.guard.is_forked_child()) else {
             return;
         };
+        // Release: pairs with the Acquire in the thread's loop.
         self.orders.be_quiet.store(true, Ordering::Release);
         thread.thread().unpark();
-        // It answers at once, unless it is at work; whoever it unparks may be another.
+        // The thread answers at once, unless it is at work. The pause has a limit, since the thread unparks the one that
+        // started it, which need not be the caller. Acquire: pairs with the Release of `is_quiet`.
         while !self.orders.is_quiet.load(Ordering::Acquire) && !thread.is_finished() {
             thread::park_timeout(Duration::from_millis(1));
         }
@@ -141,10 +145,11 @@ impl Drop for HeartbeatThread {
         self.quiet();
         let Some(thread) = self.thread.take() else { return };
         if self.guard.is_forked_child() {
-            // Neither to be joined nor to be detached: it was the parent's.
+            // The thread is the parent's: the child can neither join nor detach it.
             mem::forget(thread);
             return;
         }
+        // Release: pairs with the Acquire at the end of the thread.
         self.orders.end.store(true, Ordering::Release);
         thread.thread().unpark();
         // An error would be a panic of the thread, which has been reported.
@@ -152,7 +157,7 @@ impl Drop for HeartbeatThread {
     }
 }
 
-/// The signal mask that this thread had, to be set again.
+/// The signal mask that this thread had, set again on drop.
 struct SignalMask(libc::sigset_t);
 
 impl SignalMask {
@@ -170,7 +175,7 @@ impl SignalMask {
 
 impl Drop for SignalMask {
     fn drop(&mut self) {
-        // SAFETY: as in `block_all`; what comes before is asked for by nobody.
+        // SAFETY: as in `block_all`; the mask before is not wanted, so its pointer is null.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
     }
 }
@@ -186,7 +191,7 @@ mod tests {
     #[test]
     fn it_beats_until_it_is_dropped_and_takes_no_signal() {
         let (sender, beats) = mpsc::channel();
-        let heart =
+        let heartbeat =
             HeartbeatThread::start((Duration::ZERO, Priority::Usual), (), SETUP, move |()| {
                 // SAFETY: as in `block_all`.
                 let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
@@ -201,22 +206,22 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(beats.recv().unwrap(), 1);
         }
-        drop(heart);
+        drop(heartbeat);
         // The sender is gone with the thread.
         while beats.try_recv().is_ok() {}
         assert_eq!(beats.try_recv(), Err(mpsc::TryRecvError::Disconnected));
     }
 
     #[test]
-    fn starting_one_leaves_the_signals_of_the_program_alone() {
-        let heart = HeartbeatThread::start(HOUR, (), SETUP, |()| HOUR).unwrap();
+    fn starting_one_does_not_change_the_signal_mask_of_the_caller() {
+        let heartbeat = HeartbeatThread::start(HOUR, (), SETUP, |()| HOUR).unwrap();
         // SAFETY: as in `block_all`.
         let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
         // SAFETY: as in `block_all`, with nothing to set.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
         // SAFETY: `sigismember` wants an initialised set.
         assert_eq!(unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) }, 0);
-        // An hour is not waited out.
-        drop(heart);
+        // The drop does not wait for the hour.
+        drop(heartbeat);
     }
 }

@@ -1,13 +1,13 @@
-//! Who has a byte of a file locked, for people.
+//! Which process has a byte of a file locked, for messages.
 //!
 //! # What it owns
-//! The reading of `/proc/PID/fdinfo`, which shows the locks of those processes that this one may look at, and of
-//! `/proc/locks`, which shows all, but the processes only of those that are not open file descriptions'.
+//! The reading of `/proc/PID/fdinfo` and `/proc/locks`. The first shows the locks of each process that this one may inspect.
+//! The second shows all locks, but names no process for the lock of an open file description.
 //!
 //! # Invariants
-//! 1. It takes a bounded time, however many processes there are.
-//! 2. What it says goes into messages only. The kernel knows locks of descriptions, and several processes may
-//!    have one; some hide; and the answer may be old when it is read.
+//! 1. A search takes a bounded time, however many processes there are.
+//! 2. The result goes into messages only, since it may be wrong: several processes may share a description that has the
+//!    lock, some processes are hidden, and the answer may be out of date when it is read.
 
 use std::{
     fmt, fs,
@@ -63,7 +63,7 @@ impl fmt::Display for LockHolder {
 }
 
 impl LockHolder {
-    /// Of those who have the byte locked: one that is stopped, if there is one.
+    /// A process that has the byte locked; a stopped one, if there is one.
     pub(crate) fn new(file: (u64, u64), byte: u64) -> Option<Self> {
         let until = Instant::now() + TIME;
         let mut found: Option<Self> = None;
@@ -78,7 +78,7 @@ impl LockHolder {
             }
             let holder = Self::look(pid, &process.path());
             let stopped = holder.stopped;
-            // Ourselves only if there is nobody else.
+            // This process is named only if no other has the lock.
             if stopped || found.as_ref().is_none_or(|found| found.pid == std::process::id()) {
                 found = Some(holder);
             }
@@ -89,7 +89,7 @@ impl LockHolder {
         found.or_else(|| Self::listed(file, byte))
     }
 
-    /// One of those whose files this process may not look at.
+    /// A process by `/proc/locks`: it may be one whose descriptors this process may not inspect.
     fn listed((device, inode): (u64, u64), byte: u64) -> Option<Self> {
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let file = format!("{major:02x}:{minor:02x}:{inode}");
@@ -111,10 +111,10 @@ impl LockHolder {
     }
 }
 
-/// The name of a heartbeat thread, as far as the kernel keeps it: it has a table of descriptors of its own.
+/// The name of a heartbeat thread, cut to the length that the kernel keeps. Such a thread has a descriptor table of its own.
 const HEART: &str = "commonhold-hear";
 
-/// Whether one of the process's descriptions has the byte locked.
+/// Whether a description of this process, or of its heartbeat thread, has the byte locked.
 fn locks(process: &Path, file: (u64, u64), byte: u64, until: Instant) -> bool {
     if table_locks(process, file, byte, until) {
         return true;
@@ -126,7 +126,7 @@ fn locks(process: &Path, file: (u64, u64), byte: u64, until: Instant) -> bool {
     })
 }
 
-/// Whether one of the descriptions in the table of this process or thread has the byte locked.
+/// Whether a description in the table of the process or thread at `of` has the byte locked.
 fn table_locks(of: &Path, file: (u64, u64), byte: u64, until: Instant) -> bool {
     let Ok(descriptors) = fs::read_dir(of.join("fd")) else { return false };
     descriptors.filter_map(Result::ok).take_while(|_| Instant::now() <= until).any(|descriptor| {
@@ -136,7 +136,8 @@ fn table_locks(of: &Path, file: (u64, u64), byte: u64, until: Instant) -> bool {
     })
 }
 
-/// A line as `lock: 1: OFDLCK  ADVISORY  WRITE -1 00:1b:815 4611686018427387902 EOF`.
+/// Whether this is a lock of the byte; in a line such as
+/// `lock: 1: OFDLCK  ADVISORY  WRITE -1 00:1b:815 4611686018427387902 EOF`.
 fn is_lock_of(line: &str, byte: u64) -> bool {
     let Some(lock) = line.strip_prefix("lock:") else { return false };
     let mut words = lock.split_ascii_whitespace().rev();
@@ -145,17 +146,17 @@ fn is_lock_of(line: &str, byte: u64) -> bool {
         word => word.and_then(|word| word.parse().ok()),
     };
     let first = words.next().and_then(|word| word.parse().ok());
-    // `flock` shows the whole file, and is another kind of lock.
+    // A lock of `flock` is shown with all bytes of the file, but does not conflict with ours.
     !lock.contains("FLOCK")
         && first.zip(last).is_some_and(|(a, b): (u64, u64)| (a..=b).contains(&byte))
 }
 
-/// A line as `1: POSIX  ADVISORY  READ 815 00:1b:9 0 EOF`, and its process, if it is of this file and has this byte.
+/// The process of a line such as `1: POSIX  ADVISORY  READ 815 00:1b:9 0 EOF`, if that is a lock of this byte of this file.
 fn pid_of_lock(line: &str, file: &str, byte: u64) -> Option<u32> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let [.., pid, of, _, _] = words[..] else { return None };
     let found = of == file && is_lock_of(&format!("lock:{line}"), byte);
-    // -1: a lock of a description, which no process is told of.
+    // -1: the lock is a description's, and the kernel names no process.
     pid.parse().ok().filter(|pid| found && *pid > 0)
 }
 
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_in_the_list_of_all_names_its_process_unless_a_description_has_it() {
+    fn a_line_of_proc_locks_names_its_process_unless_a_description_has_the_lock() {
         let of = |pid, bytes| format!("3: POSIX  ADVISORY  READ  {pid} 00:1b:9 {bytes}");
         assert_eq!(pid_of_lock(&of("815", "5 9"), "00:1b:9", 7), Some(815));
         assert_eq!(pid_of_lock(&of("815", "0 EOF"), "00:1b:9", 7), Some(815));
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_known_by_its_bytes_and_flock_is_none() {
+    fn a_lock_is_found_by_its_bytes_and_flock_does_not_count() {
         let of = |kind, bytes| format!("lock:\t1: {kind}  ADVISORY  WRITE -1 00:1b:815 {bytes}");
         assert!(is_lock_of(&of("OFDLCK", "7 7"), 7));
         assert!(is_lock_of(&of("OFDLCK", "0 EOF"), 7));

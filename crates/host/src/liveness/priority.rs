@@ -1,15 +1,15 @@
-//! How urgently a thread wants a processor.
+//! The scheduling class of the heartbeat thread.
 //!
-//! The heartbeat thread of a process that is killed ends beside all others, and whichever is the last gives the
-//! memory of the process back, which takes tens of milliseconds for half a gigabyte. A waiter that was just woken by
-//! the owner's death would stand behind it in the queue of a processor. Behind a thread that runs only when nobody
-//! else wants to (`SCHED_IDLE`) nobody stands.
+//! When a process is killed, its threads end side by side, and the last of them frees the memory of the process. That takes
+//! tens of milliseconds for half a gigabyte. If the last one is the heartbeat thread, a waiter that was just woken by the
+//! owner's death may queue behind it for a processor. A heartbeat thread that runs only when no other thread wants the
+//! processor (`SCHED_IDLE`) does not delay the waiter.
 //!
 //! # Invariants
-//! 1. A thread becomes idle only if it can become usual again. That needs a right (`CAP_SYS_NICE`, or `RLIMIT_NICE`),
-//!    and whether this process has it is tried first, by a thread that ends afterwards.
+//! 1. A thread becomes idle only if it can become usual again. That needs a right (`CAP_SYS_NICE`, or `RLIMIT_NICE`).
+//!    Whether this process has it is tried first, in a thread that ends afterwards.
 //! 2. Only a thread of the usual class becomes idle, and only an idle one becomes usual.
-//! 3. Nobody waits here for a thread that a forked child may not have: two may both try.
+//! 3. No thread waits for another's trial, since a forked child may not have that other thread: both may try.
 
 use std::{
     sync::atomic::{AtomicU8, Ordering},
@@ -20,19 +20,20 @@ const UNKNOWN: u8 = 0;
 const YES: u8 = 1;
 const NO: u8 = 2;
 
-/// How urgently a thread wants a processor.
+/// The scheduling class of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// As threads of programs do.
+    /// As threads of programs usually run (`SCHED_OTHER`).
     Usual,
-    /// When nobody else wants it.
+    /// Only when no other thread wants the processor (`SCHED_IDLE`).
     Idle,
 }
 
 impl Priority {
-    /// The calling thread has this priority from now on, if it may.
+    /// Gives this priority to the calling thread, if invariants 1 and 2 allow it.
     pub(crate) fn take(self) {
-        // A program whose threads are of another class (`SCHED_FIFO`) has chosen it for its heart as well.
+        // A thread of another class (`SCHED_FIFO`, say) stays in it: the heartbeat thread has it from its program, which chose
+        // it.
         let changes = match self {
             Self::Usual => policy() == libc::SCHED_IDLE,
             Self::Idle => policy() == libc::SCHED_OTHER && may_return(),
@@ -43,7 +44,8 @@ impl Priority {
     }
 }
 
-/// Asked of the kernel itself, here and in [`set_policy`]: musl's functions of these names do nothing but fail.
+/// The class of the calling thread. A direct system call, here and in [`set_policy`]: musl's functions of these names only
+/// fail.
 fn policy() -> libc::c_int {
     // SAFETY: the call wants a thread (0: this one).
     let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
@@ -51,7 +53,7 @@ fn policy() -> libc::c_int {
 }
 
 fn set_policy(policy: libc::c_int) -> bool {
-    // The kernel's `struct sched_param` is this one number; that of musl has more.
+    // The kernel's `struct sched_param` is this one number; musl's has more fields.
     let priority: libc::c_int = 0;
     // SAFETY: the call wants a thread (0: this one) and parameters to read.
     unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) == 0 }
@@ -67,7 +69,7 @@ fn set(priority: Priority) -> bool {
 /// Whether a thread of this process that has become idle may become usual again.
 fn may_return() -> bool {
     static MAY: AtomicU8 = AtomicU8::new(UNKNOWN);
-    // Relaxed, here and below: it says nothing of other words.
+    // Relaxed, here and below: the value says nothing about other memory.
     match MAY.load(Ordering::Relaxed) {
         YES => return true,
         NO => return false,
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_becomes_idle_can_become_usual_again() {
+    fn a_thread_that_becomes_idle_can_become_usual_again() {
         thread::spawn(|| {
             let before = policy();
             Priority::Idle.take();

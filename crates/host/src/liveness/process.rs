@@ -1,4 +1,4 @@
-//! Who this process is, and whether another one still is.
+//! The identity of this process, and whether another process has ended.
 //!
 //! # What it owns
 //! The reading of `/proc`, which may be absent, may belong to another PID namespace, or may hide
@@ -6,9 +6,9 @@
 //!
 //! # Invariants
 //! 1. [`Life::Gone`] is a proof. In doubt the answer is [`Life::Unknown`].
-//! 2. A process id means something only to those in the same PID namespace, a start time only if
-//!    neither side has a clock of its own (a time namespace): [`Myself`] keeps both rules.
-//! 3. A main thread that has ended is a zombie while its process lives on: the `pidfd` knows the
+//! 2. A process id means the same only within one PID namespace, and a start time only if neither process is in a time
+//!    namespace with a clock of its own: [`Myself`] keeps both rules.
+//! 3. A main thread that has ended is a zombie while its process lives on. The `pidfd` shows the
 //!    difference, and so does the number of threads.
 //!
 //! # What it does not do
@@ -34,21 +34,21 @@ const FIRST_TIME_NAMESPACE: u64 = 0xefff_fffa;
 /// What is known of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// The process that had this id and start time has ended; a zombie has.
+    /// The process that had this id and start time has ended. A zombie counts as ended.
     Gone,
     /// It runs.
     Runs,
-    /// A process of this id runs, or may, and there is no telling whether it is the same.
+    /// A process of this id runs, or may run, and it cannot be known whether it is the same one.
     Unknown,
 }
 
-/// This process, as it presents itself, and what it may conclude about others.
+/// This process, as it presents itself, and which facts of `/proc` it may use about others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Myself {
     pub(crate) identity: Identity,
     /// Whether `/proc` shows the process ids of our own PID namespace.
     proc_is_ours: bool,
-    /// Whether start times are the same to everybody.
+    /// Whether this process sees start times without a time namespace's offset.
     clock_is_common: bool,
 }
 
@@ -66,8 +66,8 @@ struct Stat {
 const PF_EXITING: u64 = 4;
 
 impl Stat {
-    /// The name of the command is in parentheses and may contain anything, `)` among it; everything
-    /// after the last `)` is numbers, and one letter.
+    /// The name of the command stands in parentheses and may itself contain `)`. After the last `)` come a letter and
+    /// numbers.
     fn parse(text: &[u8]) -> Option<Self> {
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let rest = str::from_utf8(text.get(end + 1..)?).ok()?;
@@ -89,7 +89,7 @@ impl Stat {
         matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
     }
 
-    /// Of a single thread.
+    /// Whether a thread, as its own `stat` shows it, runs no user code any more.
     const fn is_exiting(self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x') || self.flags & PF_EXITING != 0
     }
@@ -101,8 +101,8 @@ pub fn thread_id() -> u32 {
     u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(1)
 }
 
-/// The process that started that one, or has taken it over since; `None` if `/proc` does not say, or is
-/// not of our own PID namespace.
+/// The parent of a process: the one that started it, or that it was reparented to. `None` if `/proc` does not say, or belongs
+/// to another PID namespace.
 #[must_use]
 pub fn parent_of(pid: u32) -> Option<u32> {
     if !proc_is_ours() {
@@ -111,7 +111,7 @@ pub fn parent_of(pid: u32) -> Option<u32> {
     Stat::new(&pid.to_string()).map(|stat| stat.parent).filter(|parent| *parent != 0)
 }
 
-/// How long a process has run, in whole seconds, as far as `/proc` tells.
+/// How long a process has run, in whole seconds; `None` if `/proc` does not say.
 pub(crate) fn age_of(pid: u32) -> Option<Duration> {
     let began = Stat::new(&pid.to_string())?.start_time / rustix::param::clock_ticks_per_second();
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
@@ -125,7 +125,7 @@ fn boot_id() -> Option<BootId> {
     u128::from_str_radix(&digits, 16).ok().map(BootId)
 }
 
-/// Whether `/proc` was mounted in our own PID namespace: then a process has one id there, not two.
+/// Whether `/proc` was mounted in our own PID namespace: then it shows one id for this process, our own, and not several.
 fn proc_is_ours() -> bool {
     let Ok(status) = fs::read_to_string("/proc/self/status") else { return false };
     let mine = process::getpid().as_raw_nonzero().get().to_string();
@@ -134,7 +134,7 @@ fn proc_is_ours() -> bool {
 }
 
 fn clock_is_common() -> bool {
-    // No such file: a kernel without time namespaces.
+    // If the file is missing, the kernel has no time namespaces.
     fs::metadata("/proc/self/ns/time").map_or(true, |found| found.ino() == FIRST_TIME_NAMESPACE)
 }
 
@@ -169,7 +169,7 @@ impl Myself {
         self.proc_is_ours
     }
 
-    /// Whether process ids of that peer mean to us what they mean to it.
+    /// Whether process ids mean the same to this process and to that peer: same boot of one kernel, same PID namespace.
     pub(crate) fn shares_processes_with(&self, other: &Identity) -> bool {
         let me = &self.identity;
         me.boot != BootId(0)
@@ -179,12 +179,12 @@ impl Myself {
             && other.pid != 0
     }
 
-    /// Whether the process lives. Only for peers that share processes with us.
+    /// Whether the process lives. Only for peers that [share processes](Self::shares_processes_with) with us.
     pub(crate) fn life_of(&self, other: &Identity) -> Life {
         let Some(pid) = i32::try_from(other.pid).ok().and_then(Pid::from_raw) else {
             return Life::Unknown;
         };
-        // Opened before its start time is looked at, so that both are of one process.
+        // The pidfd is opened before the start time is read, so that both belong to one process.
         let pidfd = match process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) if has_ended(&pidfd) => return Life::Gone,
             Err(Errno::SRCH) => return Life::Gone,
@@ -198,11 +198,11 @@ impl Myself {
         }
         match Stat::new(&pid.as_raw_nonzero().to_string()) {
             Some(stat) if stat.has_ended() => Life::Gone,
-            // Somebody has the id, and there is no telling who.
+            // Some process has the id, and the start time cannot tell which.
             Some(_) if other.start_time == 0 || !self.clock_is_common => Life::Unknown,
             Some(stat) if stat.start_time != other.start_time => Life::Gone,
             Some(_) => Life::Runs,
-            // It ended after we asked, or `/proc` hides it.
+            // It ended after the pidfd was opened, or `/proc` hides it.
             None if pidfd.as_ref().is_some_and(has_ended) => Life::Gone,
             None => signal_says(pid),
         }
@@ -210,18 +210,18 @@ impl Myself {
 }
 
 impl Myself {
-    /// Whether a thread of that process runs no user code any more: `true` is a proof. Only for peers that share
-    /// processes with us.
+    /// Whether a thread of that process runs no user code any more: `true` is a proof. Only for peers that
+    /// [share processes](Self::shares_processes_with) with us.
     pub(crate) fn thread_has_ended(&self, other: &Identity, tid: u32) -> bool {
         if !self.proc_is_ours || !self.clock_is_common || other.start_time == 0 {
             return false;
         }
         let thread = Stat::new(&format!("{}/task/{tid}", other.pid));
         if let Some(thread) = thread {
-            // If it is a thread of another process, or a later one of this id, it lives for all that we know.
+            // Only if the id still is that process's: a thread of a later process proves nothing.
             return thread.is_exiting() && self.is_process(other);
         }
-        // There is no such thread, if there is such a process; both before and after, or the process is over.
+        // `/proc` shows no such thread. That proves something only if it shows the process itself, before and after.
         let missing = || fs::symlink_metadata(format!("/proc/{}/task/{tid}", other.pid));
         let gone = |found: std::io::Result<_>| {
             found.err().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
@@ -229,29 +229,29 @@ impl Myself {
         self.is_process(other) && gone(missing().map(drop)) && self.is_process(other)
     }
 
-    /// Whether the process is there, as itself.
+    /// Whether `/proc` shows the process, with the same start time.
     fn is_process(&self, other: &Identity) -> bool {
         Stat::new(&other.pid.to_string()).is_some_and(|stat| stat.start_time == other.start_time)
     }
 }
 
-/// Whether a process of this id has a thread of this id, which may be exiting. It costs less than any look into `/proc`.
+/// Whether a process of this id has a thread of this id, which may be exiting. This costs less than reading `/proc`.
 pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
-    // SAFETY: `tgkill` with signal 0 sends nothing, to whomever.
+    // SAFETY: `tgkill` wants nothing of memory, and signal 0 is sent to no thread.
     let found = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) };
-    // Whoever may not send it a signal has found it.
+    // Any other error, such as EPERM, means that there is such a thread.
     found == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
-/// Whether the process of this descriptor has ended; a zombie has.
+/// Whether the process of this descriptor has ended. A zombie counts as ended.
 pub(crate) fn has_ended(pidfd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut fds, Some(&at_once)), Ok(1..))
 }
 
-/// What the kernel says where there is no descriptor of the process: it is the id of a mere thread, the
-/// kernel is old, a sandbox forbids it, or there are no descriptors left.
+/// Asks with signal 0, for when no pidfd could be opened: the id is a mere thread's, the kernel is old, a sandbox forbids it,
+/// or no descriptors are left.
 fn signal_says(pid: Pid) -> Life {
     match process::test_kill_process(pid) {
         Err(Errno::SRCH) => Life::Gone,
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_may_be_called_anything() {
+    fn any_command_name_is_parsed() {
         let line = b"42 (a ) Z 1 (b) S 1 42 42 0 -1 4194560 90 0 0 0 0 0 0 0 20 0 3 0 777 1 2";
         let stat = Stat::parse(line).unwrap();
         let expected =
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_lives_and_an_earlier_one_of_its_id_does_not() {
+    fn this_process_runs_and_an_earlier_one_with_its_id_is_gone() {
         let me = Myself::look();
         assert_ne!(me.identity.boot, BootId(0));
         assert!(me.shares_processes_with(&me.identity));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_proc_of_our_own_or_a_common_clock_nothing_is_concluded_from_a_start_time() {
+    fn a_start_time_proves_nothing_without_our_own_proc_and_a_common_clock() {
         let me = Myself::look();
         let earlier = Identity { start_time: 1, ..me.identity };
         let foreign = Myself { proc_is_ours: false, ..me };
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_and_a_process_that_is_no_more_have_ended_also_without_proc() {
+    fn zombies_and_missing_processes_are_gone_even_without_proc() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = process::WaitId::Pid(Pid::from_child(&child));
         let options = process::WaitIdOptions::EXITED | process::WaitIdOptions::NOWAIT;

@@ -1,19 +1,19 @@
-//! The silence of all peers, as this process has watched it.
+//! How long the heartbeat counts of peers have stood still, as this process has observed them.
 
 use std::{collections::HashMap, sync::Mutex, sync::PoisonError};
 
 use commonhold_space::{PeerRecord, Watched};
 use commonhold_sync::Verdict;
 
-/// Heartbeats as this observer has seen them.
+/// What this process has observed of each peer's heartbeat count.
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
-    // By slot, so that it stays as small as the table of peers.
+    // Keyed by slot, so that it never has more entries than the peer table.
     seen: Mutex<HashMap<u16, Watched>>,
 }
 
 impl Silence {
-    /// Judges by the heartbeat alone.
+    /// The verdict by the heartbeat count alone.
     pub(crate) fn judge(&self, record: &PeerRecord, lease_ms: u64, now_ms: u64) -> Verdict {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.entry(record.peer.get()).or_default().look(record, lease_ms, now_ms)

@@ -1,6 +1,6 @@
 //! Whether a thread of another process is stopped, so that it cannot go on by itself.
 //!
-//! What `/proc` says is for people: it may be otherwise a moment later, and nothing is decided by it.
+//! The answer is for messages and decides nothing: it may be out of date at once.
 
 use std::fs;
 
@@ -8,9 +8,9 @@ use commonhold_space::Identity;
 
 use super::process::Myself;
 
-/// Whether the thread `tid` of the process of this identity is stopped, by a signal or a debugger. If the
-/// thread is not to be found (its id is 0, or it has ended), its process counts. `None` if `/proc` does not
-/// say, or is not about that process: it is of another PID namespace, or another kernel.
+/// Whether the thread `tid` of the process of this identity is stopped, by a signal or a debugger. If there is no such
+/// thread (its id is 0, or it has ended), the state of its process counts. `None` if `/proc` does not say, or does not show
+/// that process because it is in another PID namespace or another kernel.
 #[must_use]
 pub fn is_stopped(identity: &Identity, tid: u32) -> Option<bool> {
     let me = Myself::look();
@@ -24,7 +24,7 @@ pub fn is_stopped(identity: &Identity, tid: u32) -> Option<bool> {
     Some(matches!(state, b'T' | b't'))
 }
 
-/// The name of the command is in parentheses and may contain anything, `)` among it.
+/// The letter after the name of the command, which stands in parentheses and may itself contain `)`.
 fn state_of(stat: &[u8]) -> Option<u8> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     stat.get(end + 2).copied()
@@ -36,7 +36,7 @@ mod tests {
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
     #[test]
-    fn a_stopped_process_is_known_as_such_until_it_goes_on() {
+    fn a_stopped_process_is_reported_as_stopped() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_child(&child);
         let identity = Identity { pid: child.id(), ..Myself::look().identity };
