@@ -1,12 +1,12 @@
-//! Robust lists: how the kernel is told which words to mark when a thread ends, whatever ends it.
+//! Robust lists: they tell the kernel which words to mark when a thread ends, whatever ends it.
 //!
 //! The kernel keeps for each thread the address of a list of *robust futexes* (set_robust_list(2)). When the thread ends,
 //! the kernel walks that list and looks at one more futex, `list_op_pending`. In each futex that names the thread it sets
-//! `FUTEX_OWNER_DIED`, and it wakes a sleeper.
+//! `FUTEX_OWNER_DIED`, and it wakes one sleeper.
 //!
 //! # What it owns
-//! What the kernel knows of a thread's list: the structures, and the two calls. Two users:
-//! - `death futex.rs`: the heartbeat thread has a list of ours, with one entry, the *death futex* of its process.
+//! The kernel's structures for such lists, and the two calls. Two users:
+//! - `death_futex.rs`: the heartbeat thread has a list of ours, with one entry, the *death futex* of its peer.
 //! - `death_word.rs`: each thread that has a slot lets `list_op_pending` of the C library's list point to its *life word*.
 //!
 //! # What it does not do
@@ -34,11 +34,11 @@ struct Head {
     list: Entry,
     /// From an entry to its futex, in bytes.
     futex_offset: libc::c_long,
-    /// An entry that the kernel looks at beside those of the list. Low bit: the futex inherits priority.
+    /// One more entry that the kernel looks at. The low bit says that the futex inherits priority.
     list_op_pending: AtomicUsize,
 }
 
-/// The list that is registered for the calling thread, and how long its head is.
+/// The list that is registered for the calling thread, and the length of its head.
 fn registered() -> io::Result<(*const Head, libc::size_t)> {
     let mut head: *const Head = ptr::null();
     let mut len: libc::size_t = 0;
@@ -47,10 +47,10 @@ fn registered() -> io::Result<(*const Head, libc::size_t)> {
     if asked == 0 { Ok((head, len)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Registers a list for the calling thread, in place of the one before.
+/// Registers a list for the calling thread, and replaces the list before.
 ///
 /// # Safety
-/// It stays valid as long as the kernel knows it: until another is registered, or the thread has ended.
+/// The list stays valid until another is registered or the thread has ended: the kernel may read it until then.
 unsafe fn register(head: *const Head) -> io::Result<()> {
     // SAFETY: the call wants a list that stays valid as long as the kernel knows it, which the caller vouches for.
     let set = unsafe { libc::syscall(libc::SYS_set_robust_list, head, mem::size_of::<Head>()) };

@@ -1,28 +1,29 @@
-//! Evidence of life: left for others, and weighed.
+//! Evidence of life: publishing this process's, and judging peers by theirs.
 //!
 //! # What it owns
-//! Two descriptions of the space's file that nobody else has: one holds the locks that are this process's evidence, by
-//! the other the locks of others are asked for; and what was seen of hearts.
+//! Two open file descriptions of the space's file, shared with no other process. One holds the locks that are this process's
+//! evidence; through the other, peers' locks are looked for. And what was observed of peers' heartbeats.
 //!
 //! # Invariants
-//! 1. `Dead` is said on proof only, or when a lease has run out where no proof can be had.
-//! 2. The lack of evidence that was never left proves nothing, and neither does a lock that is missing
+//! 1. The verdict `Dead` needs proof; where no proof is possible, it needs a lease that has run out.
+//! 2. If a peer never published a kind of evidence, the lack of that evidence proves nothing. Neither does a missing lock
 //!    on a file system whose locks may belong to another kernel.
-//! 3. A lock that is gone is no proof against a process that provably runs, nor against one whose heart has not
-//!    stopped: programs close descriptors that they do not know. It is proof beside a death futex that has rung, or, where
-//!    nothing but the end of the heartbeat thread can have closed it, beside a heart that stands still.
-//! 4. A question about locks is asked of the space's file, or not at all (`own_fd.rs`).
-//! 5. The heartbeat thread keeps the locks as well, in a table of descriptors of its own, as soon as there is one: what
-//!    closes them elsewhere does not give them up. They go when both are gone: that thread, and all others. If the program
-//!    has closed them, the thread says so in its death futex, since it may end before others do.
-//! 6. In a forked child nothing is locked, unlocked or concluded: the description is the parent's.
-//! 7. Whoever can read the file can lock bytes of it shared (`ofd_lock.rs`). Such a lock keeps nobody from leaving evidence, and
-//!    makes nobody look alive: evidence is an exclusive lock. Only where readers have the bytes of all slots it is a
-//!    shared one, which proves something only when it is gone; the heartbeat thread makes it exclusive when they go.
-//! 8. The kernel does not tell us of our own locks, so our own slots are remembered here.
+//! 3. A lock that is gone does not prove the death of a process that provably runs, nor of one whose heartbeat goes on:
+//!    programs close descriptors that they do not know. It is proof if the death futex has fired. If only the end of the
+//!    heartbeat thread can have closed the lock, it is proof if the heartbeat has stopped too.
+//! 4. Locks are looked for in the space's file, or not at all (`own_fd.rs`).
+//! 5. The heartbeat thread, if there is one, keeps the locks too, in a descriptor table of its own. They stay while either
+//!    that table or the process's has them. If the program closes the process's, the thread says so in its death futex: the
+//!    locks then go with that thread, which may end before others do.
+//! 6. A forked child locks, unlocks and concludes nothing: the descriptions are its parent's.
+//! 7. A process that may only read the file can lock its bytes shared (`ofd_lock.rs`). That must neither make a dead peer
+//!    look alive nor keep a peer from publishing evidence, so evidence is an exclusive lock. Only if readers have locked the
+//!    bytes of all slots, a peer takes a shared lock. That one proves something only when it is gone; the heartbeat thread
+//!    makes it exclusive as soon as the readers have gone.
+//! 8. The kernel does not report our own locks to us, so this file remembers our own slots.
 //!
 //! # What it does not do
-//! It fences nobody; whoever asks for a verdict does.
+//! It fences no peer; the caller that asks for a verdict does.
 
 use std::{
     cell::Cell,
@@ -52,14 +53,14 @@ use crate::{
     wait::monotonic_ns,
 };
 
-/// What a lock in the kernel says of a peer.
+/// The state of a peer's evidence lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lock {
-    /// It was left, and is gone.
+    /// The peer published it, and it is gone.
     Gone,
-    /// It is there; a forked child may be what keeps it.
+    /// It is there; perhaps only because a forked child has the descriptor.
     Held,
-    /// None was left, or none that we could see, or what is there may be anybody's.
+    /// The peer published none, or we cannot see it, or the lock on its byte may be a reader's.
     Unknown,
 }
 
@@ -72,20 +73,20 @@ struct OwnSlot {
 }
 
 thread_local! {
-    /// What a heartbeat thread has in the table of its own: the locks of the process, and nothing else.
+    /// On a heartbeat thread: the only descriptor in its own table, which has the locks of the process.
     static KEPT: Cell<Option<RawFd>> = const { Cell::new(None) };
 }
 
-/// The evidence of this process, and its view of that of others.
+/// The evidence of this process, and what it observes of its peers'.
 #[derive(Debug)]
 pub(crate) struct Evidences {
     /// With the locks of this process; `None` if locks prove nothing on this memory.
     description: Option<OwnFd>,
-    /// By which the locks of others are asked for.
+    /// Through which peers' locks are looked for.
     asking: Option<OwnFd>,
-    /// The descriptor by which a heartbeat thread keeps the locks; -1: none does.
+    /// The descriptor by which the heartbeat thread keeps the locks; -1 if it does not.
     kept: AtomicI32,
-    /// How often the locks of this process were gone while it lived.
+    /// See [`lost`](Self::lost).
     lost: AtomicU32,
     guard: ForkGuard,
     me: Myself,
@@ -144,7 +145,7 @@ impl Evidences {
         if own.iter().any(|own| own.peer == peer) {
             return Ok(None);
         }
-        // The heart always beats: a kernel that can see nothing else may attach at any time.
+        // A heartbeat is always promised: a peer of another kernel, which sees nothing else, may attach at any time.
         let mut evidence = Evidence::PROCESS.with(Evidence::HEARTBEAT);
         if let Some(description) = &self.description {
             let file = description.checked().ok_or_else(|| failed(Errno::BADF))?;
@@ -160,7 +161,7 @@ impl Evidences {
         Ok(Some(evidence))
     }
 
-    /// What a heartbeat thread keeps goes when that thread ends.
+    /// Unlocks the byte of this process's slot, and forgets the slot.
     pub(crate) fn withdraw(&self, peer: PeerId) {
         if self.guard.is_forked_child() {
             return;
@@ -172,13 +173,14 @@ impl Evidences {
             return;
         }
         if let Some(file) = self.description.as_ref().and_then(OwnFd::checked) {
-            // Cannot fail for a lock that is held; if it does, the end of the process does it.
+            // Cannot fail for a lock that is held. If it does fail, the kernel unlocks the byte when the process ends.
             let _ = ofd_lock::unlock(file, LockByte::of_peer(peer));
         }
     }
 
-    /// Has the calling thread keep the locks, in a table of descriptors of its own with nothing else in it, until it
-    /// ends. Where they can be opened again from, if it does. The thread must use no descriptor that it had before.
+    /// Moves the calling thread to a descriptor table of its own that contains only the descriptor with the locks, so that it
+    /// keeps them until it ends. Returns the path under `/proc` at which that descriptor can be opened; `None` if this did
+    /// not work. After `Some` the thread must not use any other descriptor that it had.
     pub(crate) fn keep_here(&self) -> Option<PathBuf> {
         let kept = self.description.as_ref()?.checked()?.as_raw_fd();
         ofd_table::make_own(kept).ok()?;
@@ -187,20 +189,20 @@ impl Evidences {
         Some(PathBuf::from(format!("/proc/self/task/{}/fd/{kept}", thread_id())))
     }
 
-    /// Closes what the calling thread keeps: the kernel would do it only after the thread has been waited for.
+    /// Closes the descriptor that the calling thread keeps. If the kernel did that at the end of the thread, the locks might
+    /// still be there after a join.
     pub(crate) fn let_go_here(&self) {
         if let Some(kept) = KEPT.take()
             && !self.guard.is_forked_child()
         {
-            // SAFETY: `close` wants a descriptor that nobody uses any more: it lies in the table of this thread alone,
-            // which ends.
+            // SAFETY: `close` wants a descriptor that is not used any more: only the table of this thread has it, and the
+            // thread ends.
             unsafe { libc::close(kept) };
         }
     }
 
-    /// Sees to it that the locks of this process are there, and exclusive: the program may have closed them, and others
-    /// who had them locked may be gone. To be called now and then by its heartbeat thread. Whether that thread alone has
-    /// them.
+    /// Restores the locks of this process if the program has closed them, and makes shared ones exclusive if the readers have
+    /// gone. The heartbeat thread calls this now and then. Returns whether only that thread has the locks.
     pub(crate) fn renew(&self) -> bool {
         let Some(description) = self.description.as_ref().filter(|_| !self.guard.is_forked_child())
         else {
@@ -208,7 +210,7 @@ impl Evidences {
         };
         let kept = self.kept.load(Ordering::Relaxed);
         let is_lost = if kept >= 0 {
-            // Of the first thread's table, which all but this one have.
+            // `self` names the main thread, with whose table all threads but this one work.
             let lost = !description.is_at(&format!("/proc/self/fd/{kept}"));
             self.lost.store(u32::from(lost), Ordering::Relaxed);
             lost
@@ -224,7 +226,8 @@ impl Evidences {
             own.iter_mut().filter(|slot| renewed || slot.hold == EvidenceLock::BesideReaders)
         {
             let Some(file) = description.checked() else { break };
-            // If somebody else has it, this process was declared dead, and finds out; or a reader has, and goes.
+            // If this fails, a reader has the byte locked. Or another peer has, because this process was declared dead, which
+            // it finds out elsewhere.
             let alone = take(file, slot.peer, EvidenceLock::Alone).unwrap_or(false);
             slot.hold = if alone { EvidenceLock::Alone } else { EvidenceLock::BesideReaders };
             if !alone {
@@ -234,12 +237,13 @@ impl Evidences {
         is_lost
     }
 
-    /// How often the locks of this process were gone while it lived.
+    /// How often the locks of this process were found closed. If the heartbeat thread keeps them as well: 1 if they were
+    /// closed elsewhere at its last look, else 0.
     pub(crate) fn lost(&self) -> u32 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Says where the descriptor by which is asked can be opened again.
+    /// Sets the path at which the file can be opened again if the descriptor for looking at locks is lost.
     pub(crate) fn can_be_opened_at(&self, path: PathBuf) {
         if let Some(asking) = &self.asking {
             asking.can_be_opened_at(path);
@@ -260,7 +264,7 @@ impl Evidences {
             && record.death_futex.keeps_evidence()
             && !record.death_futex.has_fired()
         {
-            // Its heartbeat thread lives. The look that a waiter takes again and again ends here.
+            // Its heartbeat thread lives. This is the answer that a polling waiter usually gets, so it comes first.
             return Verdict::Alive;
         }
         let silence = || self.silence.judge(record, lease_ms, monotonic_ns() / 1_000_000);
@@ -268,14 +272,15 @@ impl Evidences {
             (Life::Gone, _) => Verdict::Dead,
             (Life::Runs, _) | (Life::Unknown, Lock::Held) => Verdict::Alive,
             (Life::Unknown, Lock::Gone) => match record.death_futex {
-                // It died before it had a heart, or after: no time in which a program loses descriptors.
+                // It had no heartbeat thread yet, or none any more. A program does not close our descriptors then: it died.
                 _ if attaching => Verdict::Dead,
                 death_futex if !death_futex.is_there() && !death_futex.is_never_there() => {
                     Verdict::Dead
                 }
-                // Nothing but its end closes what its heartbeat thread keeps. That marks nothing if the memory went
-                // first; and if it was the last to have the lock, others of its process end with it, if later. Of one
-                // without such a thread nothing better is to be had.
+                // Only the end of its heartbeat thread closes the descriptor which that thread keeps. Yet the kernel marks
+                // no death futex in memory that was unmapped first; and if only the heartbeat thread had the lock, other
+                // threads of the process may end a little later. So the heartbeat must have stopped too. For a peer that
+                // never has such a thread, there is no better evidence.
                 death_futex if death_futex.keeps_evidence() || death_futex.is_never_there() => {
                     if silence() == Verdict::Alive {
                         Verdict::Suspect
@@ -292,12 +297,13 @@ impl Evidences {
         }
     }
 
-    /// Whether this is the record of this process, by this attachment.
+    /// Whether this is the record of this attachment.
     pub(crate) fn is_own(&self, record: &PeerRecord) -> bool {
         self.is_mine(record.peer)
     }
 
-    /// Of threads of this process nothing is left out: it is for them that others may wait.
+    /// As [`thread_has_ended`](Self::thread_has_ended), for a thread of this process. It always reads `/proc`, so it also
+    /// finds a thread that is exiting while its process lives on.
     pub(crate) fn own_thread_has_ended(&self, tid: u32) -> bool {
         !self.guard.is_forked_child() && self.me.thread_has_ended(&self.me.identity, tid)
     }
@@ -305,7 +311,7 @@ impl Evidences {
     pub(crate) fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
         !self.guard.is_forked_child()
             && self.me.shares_processes_with(&record.identity)
-            // While the death futex is silent, a thread that is still there is not about to go with its process.
+            // Cheap first: while the death futex has not fired, a thread that is still there is not exiting with its process.
             && (record.death_futex.has_fired() || !process::has_thread(record.identity.pid, tid))
             && self.me.thread_has_ended(&record.identity, tid)
     }
@@ -319,15 +325,15 @@ impl Evidences {
         let is_locked = |sought| ofd_lock::is_locked(file, LockByte::of_peer(record.peer), sought);
         match is_locked(Sought::Exclusive) {
             Ok(true) => Lock::Held,
-            // It, or a lock of somebody who may only read the file.
+            // The shared lock may be the peer's or a reader's.
             Ok(false) if shared && is_locked(Sought::Any) != Ok(false) => Lock::Unknown,
             Ok(false) => Lock::Gone,
             Err(_) => Lock::Unknown,
         }
     }
 
-    /// The space's file, by which the calling thread may ask. A heartbeat thread has no descriptor for that, and concludes
-    /// nothing from locks: it looks at those only of whom nothing but the heart can be seen.
+    /// The space's file, for looking at locks. `None` on a heartbeat thread that has a table of its own: it has no such
+    /// descriptor, and judges only peers that it can judge by nothing but their heartbeat.
     fn asking(&self) -> Option<BorrowedFd<'_>> {
         self.asking.as_ref().filter(|_| KEPT.get().is_none())?.checked()
     }
@@ -341,7 +347,7 @@ impl Evidences {
     }
 }
 
-/// Locks the byte of a slot; `false` if others are in the way.
+/// Locks the byte of a slot; `false` if another description has it locked.
 fn take(file: BorrowedFd<'_>, peer: PeerId, hold: EvidenceLock) -> Result<bool, Errno> {
     match hold {
         EvidenceLock::Alone => ofd_lock::try_lock(file, LockByte::of_peer(peer)),
@@ -349,14 +355,15 @@ fn take(file: BorrowedFd<'_>, peer: PeerId, hold: EvidenceLock) -> Result<bool, 
     }
 }
 
-/// A table of descriptors for one thread.
+/// A descriptor table for one thread.
 mod ofd_table {
     use std::os::fd::RawFd;
 
     use rustix::io::Errno;
 
     fn close_range(first: u32, last: u32) -> Result<(), Errno> {
-        // SAFETY: `close_range` wants that nobody uses the descriptors any more: the callers see to that.
+        // SAFETY: `close_range` wants descriptors that are not used any more. The callers close none (the first range is
+        // empty), or those of a table that only this thread has, which promised to use no other descriptor.
         let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         if done == 0 { Ok(()) } else { Err(errno()) }
     }
@@ -365,15 +372,16 @@ mod ofd_table {
         Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
     }
 
-    /// Gives the calling thread a table of its own, in which nothing but `kept` is open.
+    /// Gives the calling thread a table of its own, in which only `kept` is open.
     ///
     /// # Errors
-    /// Of `close_range` (Linux 5.9) or `unshare`, where a sandbox forbids them; nothing has changed then.
+    /// Those of `close_range` (Linux 5.9) or `unshare`, where a sandbox forbids them; nothing has changed then.
     pub(super) fn make_own(kept: RawFd) -> Result<(), Errno> {
         let number = u32::try_from(kept).map_err(|_| Errno::BADF)?;
-        // Asked for nothing, before the table is copied: a copy that cannot be emptied would keep everything open.
+        // Tries the call on an empty range before the table is copied: a copy that cannot be emptied would keep all
+        // descriptors open.
         close_range(u32::MAX, u32::MAX)?;
-        // SAFETY: `unshare` of the table of descriptors wants nothing: numbers mean the same before and after.
+        // SAFETY: `unshare` of the descriptor table has no requirement: numbers mean the same before and after.
         if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
             return Err(errno());
         }

@@ -1,15 +1,14 @@
-//! The death futex of a process: a word that the kernel marks, and whose sleeper it wakes, when the heartbeat thread ends.
+//! The death futex of a peer: when its heartbeat thread ends, the kernel marks this word and wakes a sleeper.
 //!
-//! The C library uses a thread's robust list for robust mutexes. The threads that hang death futexes lock none, so their lists
-//! are ours: one entry, whose futex is the death futex.
+//! The C library uses a thread's robust list for robust mutexes. A heartbeat thread locks none, so its list can be
+//! ours: one entry, whose futex is the death futex.
 //!
 //! # Invariants
-//! 1. The list lies in memory of this process, never in the window: a neighbour could bend a pointer
-//!    there.
+//! 1. The list lies in memory of this process, never in the window: another process could change a pointer there.
 //! 2. The kernel knows the list as long as the [`RobustList`] lives, and the thread's former list afterwards.
 //!
 //! # What it does not do
-//! It proves nothing: the thread may end before others of its process do.
+//! A death futex that has fired proves nothing by itself: the heartbeat thread may end before other threads of its process.
 
 use std::{io, marker::PhantomData, ptr, sync::atomic::AtomicUsize};
 
@@ -25,7 +24,7 @@ struct List {
     entry: Entry,
 }
 
-/// A death futex that is rung if the thread which hung it ends. It belongs to that thread.
+/// A registered death futex: it fires if the thread that registered it ends. Only that thread may have this value.
 #[derive(Debug)]
 pub(crate) struct RobustList<'a> {
     word: &'a AtomicU64,
@@ -37,10 +36,11 @@ pub(crate) struct RobustList<'a> {
 }
 
 impl<'a> RobustList<'a> {
-    /// Has the kernel ring `word` at the end of the calling thread, whose death futex is `death_futex`.
+    /// Registers `word`, which gets the value `death_futex`: the kernel marks it when the calling thread ends. `death_futex`
+    /// must name that thread.
     ///
     /// # Errors
-    /// The kernel refuses (a sandbox), or has no such lists.
+    /// Those of the kernel: a sandbox forbids robust lists, or the kernel has none.
     pub(crate) fn at(word: &'a AtomicU64, death_futex: DeathFutex) -> io::Result<Self> {
         let (former, _) = registered()?;
         let null = ptr::null();
@@ -49,35 +49,37 @@ impl<'a> RobustList<'a> {
             head: Head { list: Entry { next: null }, futex_offset: 0, list_op_pending: pending },
             entry: Entry { next: null },
         }));
-        // SAFETY: `list` comes from a box that nobody else knows yet.
+        // SAFETY: `&mut *` wants a valid pointer with no other user: `list` comes from a new box, and the kernel does not
+        // know it yet.
         let written = unsafe { &mut *list };
         let (head, entry) = (&raw const written.head, &raw const written.entry);
         written.head.list.next = entry;
-        // The end of the list is its beginning.
+        // The list is circular: its last entry points to the head.
         written.entry.next = head.cast();
         written.head.futex_offset = distance(entry.addr(), word.as_ptr().addr());
         let hung = Self { word, death_futex, list, former, not_send: PhantomData };
         // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: `RobustList` keeps it so.
         unsafe { register(head) }?;
-        // Release: who finds the death futex there may rely on it.
+        // Release: pairs with the Acquire of a waiter that reads the word (`DeathNotice`); the list is registered by then.
         word.store(death_futex.word(), Ordering::Release);
         Ok(hung)
     }
 }
 
-/// Bytes from one address to another; addresses of programs fit.
+/// Bytes from one address to another. Differences of user addresses always fit.
 fn distance(from: usize, to: usize) -> libc::c_long {
     libc::c_long::try_from(to.wrapping_sub(from).cast_signed()).unwrap_or(0)
 }
 
 impl Drop for RobustList<'_> {
     fn drop(&mut self) {
-        // Before the kernel forgets it: nobody waits for a death futex that nobody would ring.
+        // Before the kernel forgets the list, so that no thread waits for a death futex that can not fire. Release: pairs
+        // with the Acquire of a waiter that reads the word.
         self.word.store(self.death_futex.taken_down().word(), Ordering::Release);
-        // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: this one was there before
-        // ours, by whoever registered it.
+        // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: this one was registered before
+        // ours, by the C library, which keeps it valid while the thread lives.
         if unsafe { register(self.former) }.is_ok() {
-            // SAFETY: it comes from a box, and the kernel does not know it any more.
+            // SAFETY: `from_raw` wants a pointer from a box, with no other user: it is, and the kernel has forgotten it.
             drop(unsafe { Box::from_raw(self.list) });
         }
     }
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_ends_with_its_death_futex_hung_rings_it_and_wakes_a_sleeper() {
+    fn a_thread_that_ends_with_a_registered_death_futex_fires_it_and_wakes_a_sleeper() {
         let waiting = Waiting::for_kind(MemoryKind::Tmpfs);
         assert!(waiting.hears_death_futexes());
         let word = Arc::new(AtomicU64::new(0));
@@ -108,9 +110,9 @@ mod tests {
         while !death_futex(&word).is_there() {
             thread::yield_now();
         }
-        let silent = death_futex(&word);
-        assert!(!silent.has_fired());
-        let awaited = silent.with_sleepers().word();
+        let pending = death_futex(&word);
+        assert!(!pending.has_fired());
+        let awaited = pending.with_sleepers().word();
         word.store(awaited, Ordering::Release);
         let lock = AtomicU64::new(7);
         go.send(()).unwrap();
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_futex_that_was_taken_down_is_not_rung() {
+    fn a_death_futex_that_was_taken_down_does_not_fire() {
         let word = Arc::new(AtomicU64::new(0));
         let theirs = Arc::clone(&word);
         let thread = thread::spawn(move || {

@@ -1,24 +1,25 @@
-//! Having the kernel mark a thread's life word when that thread ends, by any way to end.
+//! Life words: the kernel marks a thread's life word when that thread ends, however it ends.
 //!
-//! The C library registers a robust list for each thread. Its field `list_op_pending` names the futex that the thread is
-//! about to take or to free. The C library writes that field only in the middle of operations on robust mutexes. Else
-//! it is null, and a life word may stand there: it costs nothing per lock, and needs no list of our own.
+//! The C library registers a robust list for each thread. The list's field `list_op_pending` names the futex that the thread
+//! is about to take or to free. The C library writes that field only during operations on robust mutexes; at other times
+//! it is null. We let it point to the thread's life word then. That costs nothing per lock, and needs no list of our own.
 //!
 //! # What it owns
-//! That field of the calling thread while it points to a word of ours; and the addresses that fields of any thread
-//! of this process may point to: *aliases*, mappings of the rows of life words that are used for nothing else.
+//! - That field of the calling thread, while it points to a life word.
+//! - The *aliases*: extra mappings of the rows of life words, made only so that such fields can point into them.
 //!
 //! # Invariants
-//! 1. The field is written only if it is null or points into an alias: else a robust operation, or another library, is
-//!    at work. The head of the list is asked for each time, as it may have been replaced.
-//! 2. An address that was an alias once is never anything else: when the alias is given up, memory that nobody
-//!    can touch takes its place. So a field that still points there, of a thread that is not ours to stop, can have
-//!    the kernel write nowhere. The address may be an alias again; the words there say who has them.
-//! 3. A forked child has no alias of its parent's (`MADV_DONTFORK`), and forgets what its field points to.
+//! 1. The field is written only if it is null or points into an alias. Otherwise a robust operation, or another library,
+//!    uses it. The head of the list is asked for each time, since it may have been replaced.
+//! 2. An address that was once in an alias is never used for other memory: when the alias is given up, inaccessible memory
+//!    takes its place. We cannot change the fields of other threads, which may still point there; the kernel can write
+//!    nothing through them. The address may become an alias again; the kernel marks only a word that names the
+//!    ending thread.
+//! 3. A forked child has no alias of its parent's (`MADV_DONTFORK`), and clears its field if that points into one.
 //!
 //! # What it does not do
-//! It gives no meaning to the word: `commonhold_sync::ThreadSlot` does. It does not promise that a word is marked: a
-//! robust mutex that the thread uses later takes the field back, and a thread may end without its list.
+//! It gives no meaning to the word: `commonhold_sync::ThreadSlot` does. It does not promise that a word is marked: if the
+//! thread uses a robust mutex later, the C library overwrites the field, and a thread may end without its list.
 
 use std::{
     cell::Cell,
@@ -39,20 +40,20 @@ use rustix::{
 use super::{Head, registered};
 use crate::fork::{ChildTask, ForkGuard};
 
-/// Addresses that can be aliases: attachments at one time, and sizes of rows.
+/// Most ranges of addresses for aliases. Each attachment uses one; a given-up range is reused only for a row of the same size.
 const RANGES: usize = 1024;
 
-/// A range that nobody has used.
+/// The range has no addresses yet.
 const UNUSED: u32 = 0;
 /// It is an alias, or about to become one.
 const TAKEN: u32 = 1;
-/// It was an alias, and is memory that nobody can touch.
+/// It was an alias, and is inaccessible memory now.
 const GIVEN_UP: u32 = 2;
 
 static ALL: [Range; RANGES] = [const { Range::new() }; RANGES];
 
 thread_local! {
-    /// What the calling thread's field points to: the range, its use, and the process.
+    /// What the calling thread's field points to: the index of the range, the number of its use, the epoch of the process.
     static ARMED: Cell<Option<(usize, u64, u64)>> = const { Cell::new(None) };
 }
 
@@ -60,10 +61,10 @@ thread_local! {
 #[derive(Debug)]
 struct Range {
     state: AtomicU32,
-    /// 0 until there is one.
+    /// 0 until the range has addresses.
     start: AtomicUsize,
     len: AtomicUsize,
-    /// How often it has become an alias.
+    /// How often the range has become an alias.
     uses: AtomicU64,
 }
 
@@ -78,18 +79,18 @@ impl Range {
     }
 
     fn has(&self, address: usize) -> bool {
-        // Acquire: pairs with the Release of whoever made it, so the length is that of this start.
+        // Acquire: pairs with the Release in `reserve`, so the length belongs to this start.
         let start = self.start.load(Ordering::Acquire);
         start != 0
             && address.checked_sub(start).is_some_and(|at| at < self.len.load(Ordering::Relaxed))
     }
 
     fn take(&self, from: u32) -> bool {
-        // Acquire: pairs with the Release of `give_up`.
+        // Acquire: pairs with the Release in `give_up` and `reserve`.
         self.state.compare_exchange(from, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Addresses of `len` bytes that nobody else uses: of a former alias, or new ones.
+    /// Takes a range of `len` bytes: a former alias of that length, or new addresses.
     fn reserve(len: usize) -> Option<&'static Self> {
         let fits = |range: &&Self| range.len.load(Ordering::Relaxed) == len;
         if let Some(range) = ALL.iter().filter(fits).find(|range| range.take(GIVEN_UP)) {
@@ -97,6 +98,7 @@ impl Range {
         }
         let range = ALL.iter().find(|range| range.take(UNUSED))?;
         let Some(start) = untouchable(ptr::null_mut(), len) else {
+            // Release: pairs with the Acquire in `take`.
             range.state.store(UNUSED, Ordering::Release);
             return None;
         };
@@ -106,50 +108,52 @@ impl Range {
         Some(range)
     }
 
-    /// Makes memory that nobody can touch of it, and lets others have it.
+    /// Makes the range inaccessible, and free to be taken again.
     fn give_up(&self) {
         let start = self.start.load(Ordering::Relaxed);
         let len = self.len.load(Ordering::Relaxed);
         let place = ptr::without_provenance_mut(start);
-        // If the kernel has no memory for that, the range stays as it is, and nobody else has it.
+        // If the kernel has no memory for that, the range stays mapped and taken for ever.
         if untouchable(place, len) == Some(start) {
+            // Release: pairs with the Acquire in `take`.
             self.state.store(GIVEN_UP, Ordering::Release);
         }
     }
 }
 
-/// Memory of `len` bytes that nobody can touch, at `place` in the stead of what was there, or anywhere if that is null.
+/// Maps `len` bytes of inaccessible memory: at `place`, replacing what was there, or anywhere if `place` is null.
 fn untouchable(place: *mut c_void, len: usize) -> Option<usize> {
     let fixed = if place.is_null() { MapFlags::empty() } else { MapFlags::FIXED };
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | fixed;
-    // SAFETY: `mmap_anonymous` wants no pointer into a range that it replaces: with a null hint it replaces none, and
-    // else the range is an alias, to which only the kernel has addresses.
+    // SAFETY: `mmap_anonymous` wants no pointer into a range that it replaces. With a null hint it replaces none. Otherwise
+    // the range is an alias, into which only fields for the kernel point.
     let mapped = unsafe { mm::mmap_anonymous(place, len, ProtFlags::empty(), flags) };
     mapped.ok().map(|start| start.addr())
 }
 
-/// The list that is registered for the calling thread, if it has the form that we know.
+/// The head of the list that is registered for the calling thread; `None` if its length is not the one that we know.
 fn head() -> Option<&'static Head> {
     let (head, len) = registered().ok()?;
     if len != mem::size_of::<Head>() {
         return None;
     }
-    // SAFETY: `as_ref` wants null, or a pointer that is aligned and valid for as long as the reference is used: the
-    // kernel was told of it by the C library, which keeps it as long as the thread lives, and it is used in this
-    // call only. Nobody but this thread writes it, and the kernel reads it when the thread is over.
+    // SAFETY: `as_ref` wants null, or an aligned pointer that is valid while the reference is used. The C library registered
+    // it and keeps it valid as long as the thread lives; our callers use it only during their call, in this thread. Only
+    // this thread writes the head, and the kernel reads it when the thread ends.
     unsafe { head.as_ref() }
 }
 
-/// The futex that an entry of the list stands for, and back.
+/// The address of the futex of a list entry.
 fn futex_of(head: &Head, entry: usize) -> usize {
     entry.wrapping_add_signed(isize::try_from(head.futex_offset).unwrap_or(0))
 }
 
+/// The address of the list entry of a futex.
 fn entry_of(head: &Head, futex: usize) -> usize {
     futex.wrapping_sub(isize::try_from(head.futex_offset).unwrap_or(0).cast_unsigned())
 }
 
-/// The words of the threads of one attachment, where the kernel may mark them.
+/// The alias of one attachment's row of life words.
 #[derive(Debug)]
 pub(crate) struct DeathWords {
     alias: Mutex<State>,
@@ -159,12 +163,13 @@ pub(crate) struct DeathWords {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Unused,
-    /// The range with this index, at a place in the window that begins there, in its use of this number.
+    /// The alias is the range with index `range`, in its use number `uses`. It maps the window from offset `begins` on.
     Mapped {
         range: usize,
         begins: u64,
         uses: u64,
     },
+    /// Given up; there will be no other.
     Over,
 }
 
@@ -177,8 +182,8 @@ impl DeathWords {
         self.alias.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the kernel mark the word at `at`, which lies in `row`, when the calling thread ends. `file` is that of the
-    /// window, mapped in pages of `page` bytes.
+    /// Makes the kernel mark the word at offset `at`, which lies in `row`, when the calling thread ends. `file` is the
+    /// window's, mapped in pages of `page` bytes. `false` if the field is in use, or an alias or a list cannot be had.
     pub(crate) fn arm(&self, file: BorrowedFd<'_>, page: u64, row: Extent, at: Offset) -> bool {
         ChildTask::ForgetDeathWords.set(forget_in_child);
         let Some(head) = head() else { return false };
@@ -198,13 +203,14 @@ impl DeathWords {
             return false;
         }
         head.list_op_pending.store(entry_of(head, futex), Ordering::Relaxed);
-        // What is done after this is done with the field written, should the thread end.
+        // No fence for other threads: the kernel reads the field when this thread ends. The compiler must not move later
+        // accesses before the store.
         compiler_fence(Ordering::SeqCst);
         ARMED.set(Some((range, uses, self.guard.epoch())));
         true
     }
 
-    /// Has the kernel leave the word at `at` alone when the calling thread ends.
+    /// Undoes [`arm`](Self::arm) for the word at offset `at`, if the calling thread's field points to it.
     pub(crate) fn disarm(&self, at: Offset) {
         let State::Mapped { range, begins, .. } = *self.state() else { return };
         let (Some(head), Some(alias)) = (head(), ALL.get(range)) else { return };
@@ -218,7 +224,7 @@ impl DeathWords {
         }
     }
 
-    /// Has the kernel leave all words alone, of whichever threads.
+    /// Gives the alias up: from now on the kernel marks no word of this attachment for any thread.
     pub(crate) fn disarm_all(&self) {
         if self.guard.is_forked_child() {
             return;
@@ -238,7 +244,7 @@ impl Drop for DeathWords {
     }
 }
 
-/// Maps the pages that a row lies in.
+/// Makes an alias of the pages that contain `row`.
 fn map(file: BorrowedFd<'_>, page: u64, row: Extent) -> Option<State> {
     let begins = row.start().get() & !(page - 1);
     let len = commonhold_layout::align_up(row.end().checked_sub(begins)?, page)?;
@@ -247,10 +253,9 @@ fn map(file: BorrowedFd<'_>, page: u64, row: Extent) -> Option<State> {
     let place = ptr::without_provenance_mut(range.start.load(Ordering::Relaxed));
     let access = ProtFlags::READ | ProtFlags::WRITE;
     let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
-    // SAFETY: `mmap` wants no pointer into a range that it replaces: the range is reserved, and memory that nobody
-    // can touch.
+    // SAFETY: `mmap` wants no pointer into a range that it replaces: the range was reserved for us, and is inaccessible.
     let mapped = unsafe { mm::mmap(place, len, access, flags, file, begins) };
-    // SAFETY: `madvise` wants a range whose change of meaning hurts nobody: this one is ours and new.
+    // SAFETY: `madvise` wants a range that no other code relies on: this one is ours and new.
     let advised =
         mapped.and_then(|start| unsafe { mm::madvise(start, len, Advice::LinuxDontFork) });
     if advised.is_err() {
@@ -262,8 +267,8 @@ fn map(file: BorrowedFd<'_>, page: u64, row: Extent) -> Option<State> {
     Some(State::Mapped { range, begins, uses })
 }
 
-/// Whether the field of the calling thread, which stands for this futex, may be written: the futex is one of ours, and
-/// not one that is still to be marked.
+/// Whether the calling thread's field, which points to `futex`, may be written: `futex` is in an alias, and it is not a word of
+/// an open attachment that this thread has armed.
 fn is_free(futex: usize, guard: ForkGuard) -> bool {
     if !ALL.iter().any(|range| range.has(futex)) {
         return false;
@@ -277,7 +282,8 @@ fn is_free(futex: usize, guard: ForkGuard) -> bool {
     !in_use || epoch != guard.epoch()
 }
 
-/// Forgets what the field of the calling thread points to, in a child made by `fork`: only atomics and a system call.
+/// Clears the field of the calling thread if it points into an alias. Runs in children made by `fork`, so it uses only atomics
+/// and a system call.
 fn forget_in_child() {
     ARMED.set(None);
     let Some(head) = head() else { return };
