@@ -36,8 +36,8 @@ static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 /// The last epoch given out. A child inherits its value, so its own epoch is larger.
 static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
 static HANDLER_SET: AtomicBool = AtomicBool::new(false);
-/// Tasks of the handler beside the wiping, one entry for each [`ChildTask`]. A process may fork while another of its threads
-/// sets a task; the child then sees no task, and what the task would clean up does not exist yet.
+/// Tasks of the handler beside the wiping, one entry for each [`ChildTask`]. A process may fork while another of its
+/// threads sets a task; the child then sees no task, and what the task would clean up does not exist yet.
 static IN_CHILD: [OnceLock<fn()>; 2] = [const { OnceLock::new() }; 2];
 
 /// A task that the handler runs in a child made by `fork`.
@@ -96,8 +96,8 @@ impl ForkGuard {
         self.epoch
     }
 
-    /// Whether the calling process did not make the guard, but is a child of the process that did (or a child's child).
-    /// One relaxed load.
+    /// Whether the calling process did not make the guard, but is a child of the process that did (or a child's
+    /// child). One relaxed load.
     #[inline]
     #[must_use]
     pub fn is_forked_child(&self) -> bool {

@@ -1,15 +1,15 @@
 //! What Linux gives Commonhold: memory by name, a place to sleep, proof of death.
 //!
 //! # What it owns
-//! Everything that needs an operating system, in four folders: `memory` ([`Url`]s and what they name, mappings, the memory
-//! behind them), `liveness` (the evidence that a process lives, and the words by which the kernel tells of a thread's
-//! death), `wait` (futexes, and looking again), `error`. At the root is what all of them use: `platform` puts them
-//! together, `fork` notices that a process is a forked child, `own_fd` keeps descriptors from it, `ofd_lock` locks bytes
-//! of files. With `commonhold-window` and `commonhold-uffd`, it is where `unsafe` is allowed.
+//! Everything that needs an operating system, in four folders: `memory` ([`Url`]s and what they name, mappings, the
+//! memory behind them), `liveness` (the evidence that a process lives, and the words by which the kernel tells of a
+//! thread's death), `wait` (futexes, and looking again), `error`. At the root is what all of them use: `platform`
+//! puts them together, `fork` notices that a process is a forked child, `own_fd` keeps descriptors from it,
+//! `ofd_lock` locks bytes of files. With `commonhold-window` and `commonhold-uffd`, it is where `unsafe` is allowed.
 //!
 //! # Invariants
-//! 1. A name means a finished space or nothing (`memory/file.rs`), and is removed only while no process opens the space by
-//!    it (`memory/gate.rs`).
+//! 1. A name means a finished space or nothing (`memory/file.rs`), and is removed only while no process opens the
+//!    space by it (`memory/gate.rs`).
 //! 2. Memory is committed before it is touched, so a full file system is an error, not a signal
 //!    (`memory/fallocate.rs`). A request for more than there is fails before any memory is taken (`memory/room.rs`).
 //! 3. The verdict `Dead` needs proof; where no proof is possible, it needs a lease that has run out
@@ -20,10 +20,11 @@
 //!    wake is relied on while peers of other kernels are attached (`wait/park.rs`).
 //!
 //! # What it does not do
-//! It takes no lock in a window, and gives a meaning to few of its words: the magic number, the probe word, and the two
-//! kinds of word by which the kernel tells of a death. The kernel marks the *death futex* of a peer when the heartbeat
-//! thread of its process ends, and the *life word* of a thread slot when its thread ends (`liveness/robust_list.rs`).
-//! This crate has no part in the memory manager: the manager's machine is `commonhold-uffd`.
+//! It takes no lock in a window, and gives a meaning to few of its words: the magic number, the probe word, and the
+//! two kinds of word by which the kernel tells of a death. The kernel marks the *death futex* of a peer when the
+//! heartbeat thread of its process ends, and the *life word* of a thread slot when its thread ends
+//! (`liveness/robust_list.rs`). This crate has no part in the memory manager: the manager's machine is
+//! `commonhold-uffd`.
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
 

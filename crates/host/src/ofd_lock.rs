@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //! 1. Every wait for a lock has a deadline: the kernel's own waiting (`F_OFD_SETLKW`) is not used.
-//! 2. A process that may only read the file can lock any byte *shared*, and none exclusively. So the presence of a shared
-//!    lock proves nothing.
+//! 2. A process that may only read the file can lock any byte *shared*, and none exclusively. So the presence of a
+//!    shared lock proves nothing.
 
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
@@ -214,7 +214,8 @@ pub(crate) fn locks_within(
     most: usize,
 ) -> Result<Vec<LockedBytes>, Errno> {
     let mut found = Vec::new();
-    // The kernel reports one lock at a time, not necessarily the first. We ask again about the bytes before and behind it.
+    // The kernel reports one lock at a time, not necessarily the first. We ask again about the bytes before and
+    // behind it.
     let mut left = vec![bytes];
     while let Some(asked) = left.pop() {
         let Some(lock) = lock_within(file, asked, sought)? else { continue };

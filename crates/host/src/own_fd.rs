@@ -1,8 +1,8 @@
 //! Descriptors that forked children do not keep, and that are checked before they are used.
 //!
 //! A program may close descriptors that it does not know (`close_range(3, ~0)`), and the kernel gives their numbers
-//! to other files. If we asked such a file about locks, we would judge peers by a file that is not theirs. If we punched a
-//! hole into it, we would destroy data that are not ours.
+//! to other files. If we asked such a file about locks, we would judge peers by a file that is not theirs. If we
+//! punched a hole into it, we would destroy data that are not ours.
 //!
 //! # What it owns
 //! A table of the descriptors that a child must not keep, each with the file that it was opened for.
@@ -11,8 +11,8 @@
 //! 1. A descriptor is in the table only while it is open: it leaves before it is closed.
 //! 2. A descriptor is closed, here or in a child, only if it still is the file that was opened: device and inode are
 //!    compared first. (Files without inodes of their own, such as userfaultfds, cannot be told apart.)
-//! 3. [`OwnFd::checked`] lends the file that was opened, or nothing. If the descriptor is lost, it opens the file again
-//!    where it can.
+//! 3. [`OwnFd::checked`] lends the file that was opened, or nothing. If the descriptor is lost, it opens the file
+//!    again where it can.
 //!
 //! # What it does not do
 //! It cannot keep other threads from closing a descriptor between the check and the use.
@@ -63,8 +63,8 @@ impl FileId {
         if descriptor < 0 {
             return None;
         }
-        // SAFETY: `borrow_raw` wants a descriptor that is not -1, which was checked above, and that stays open. If this
-        // one is closed or another file by now, `fstat` says so; nothing else is done with it.
+        // SAFETY: `borrow_raw` wants a descriptor that is not -1, which was checked above, and that stays open. If
+        // this one is closed or another file by now, `fstat` says so; nothing else is done with it.
         Self::new(unsafe { BorrowedFd::borrow_raw(descriptor) })
     }
 }
@@ -100,11 +100,13 @@ impl Entry {
 
     /// Closes the descriptor, if it still is the file that was opened.
     fn close(&self) {
-        // Acquire: pairs with the Release in `take`. The entry is cleared before the descriptor is closed: invariant 1.
+        // Acquire: pairs with the Release in `take`. The entry is cleared before the descriptor is closed: invariant
+        // 1.
         let descriptor = self.descriptor.swap(UNUSED, Ordering::Acquire);
         if FileId::of_raw(descriptor) == Some(self.file()) {
-            // SAFETY: `close` wants a descriptor that is not used any more: it is the one that was opened. Its `OwnFd` is
-            // being dropped; or this is a child, in which the `OwnFd` notices the fork before it uses the descriptor.
+            // SAFETY: `close` wants a descriptor that is not used any more: it is the one that was opened. Its
+            // `OwnFd` is being dropped; or this is a child, in which the `OwnFd` notices the fork before it uses the
+            // descriptor.
             unsafe { libc::close(descriptor) };
         }
     }
@@ -121,8 +123,8 @@ fn close_in_child() {
 
 /// A descriptor that forked children do not keep.
 ///
-/// In a child that was made without `fork` handlers (raw `clone`), it stays open and is never closed: the child may have
-/// given its number to another file.
+/// In a child that was made without `fork` handlers (raw `clone`), it stays open and is never closed: the child may
+/// have given its number to another file.
 #[derive(Debug)]
 pub struct OwnFd {
     entry: &'static Entry,

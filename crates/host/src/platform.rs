@@ -81,9 +81,9 @@ impl LinuxPlatform {
         self.mapped.guard()
     }
 
-    /// Makes the calling thread keep the evidence of this process too, until it ends: in a descriptor table of its own, where
-    /// no other thread can close it. After `true` the thread must not use any other descriptor that it had. `false`: that
-    /// was not possible, and only the process's own table has the evidence.
+    /// Makes the calling thread keep the evidence of this process too, until it ends: in a descriptor table of its
+    /// own, where no other thread can close it. After `true` the thread must not use any other descriptor that it
+    /// had. `false`: that was not possible, and only the process's own table has the evidence.
     #[must_use]
     pub fn keep_evidence_here(&self) -> bool {
         let kept = self.evidences.keep_here();
@@ -100,21 +100,23 @@ impl LinuxPlatform {
         self.evidences.let_go_here();
     }
 
-    /// Restores the evidence of this process if the program has closed it. The thread that
-    /// [keeps it](Self::keep_evidence_here) should call this now and then. Returns whether only that thread has the evidence.
+    /// Restores the evidence of this process if the program has closed it. The thread that [keeps
+    /// it](Self::keep_evidence_here) should call this now and then. Returns whether only that thread has the
+    /// evidence.
     pub fn renew_evidence(&self) -> bool {
         self.evidences.renew()
     }
 
-    /// How often the evidence of this process was found closed, because the program closes descriptors that it does not know.
-    /// If a thread [keeps it](Self::keep_evidence_here) as well: 1 if it was closed elsewhere at the last look, else 0.
+    /// How often the evidence of this process was found closed, because the program closes descriptors that it does
+    /// not know. If a thread [keeps it](Self::keep_evidence_here) as well: 1 if it was closed elsewhere at the last
+    /// look, else 0.
     #[must_use]
     pub fn evidence_lost(&self) -> u32 {
         self.evidences.lost()
     }
 
-    /// How threads wait for words of this window: `"futex"`, `"poll"`, or `"futex and poll"`. `spans_kernels` says whether
-    /// peers of several kernels are attached.
+    /// How threads wait for words of this window: `"futex"`, `"poll"`, or `"futex and poll"`. `spans_kernels` says
+    /// whether peers of several kernels are attached.
     #[must_use]
     pub const fn waiting_name(&self, spans_kernels: bool) -> &'static str {
         self.waiting.name(spans_kernels)

@@ -1,19 +1,19 @@
-//! Waiting until a word of a window changes, and waking those who wait.
+//! Waiting until a word of a window changes, and waking the waiters.
 //!
 //! # What it owns
 //! | what | files |
 //! |---|---|
-//! | the choice between the futex and looking again, and the futex | `park` |
-//! | looking again, with naps that grow | `poll` |
-//! | looking again before sleeping, and whether that helps | `spin` |
+//! | the choice between the futex and polling, and the futex | `park` |
+//! | polling, with naps that grow | `poll` |
+//! | spinning before a sleep, and whether that helps | `spin` |
 //! | the clocks | `clock` |
 //!
 //! # Invariants
-//! 1. A futex is used only where a wake reaches everybody of this kernel who can map the window (`park`).
-//! 2. No wait is endless: a wake that nobody could send is made up for.
+//! 1. A futex is used only where a wake reaches every process of this kernel that can map the window (`park`).
+//! 2. No wait is endless, so a waiter goes on even if a wake could not be sent.
 //!
 //! # What it does not do
-//! It knows neither locks nor why anybody waits, and writes no word.
+//! It knows neither locks nor what a thread waits for, and writes no word.
 
 mod clock;
 mod park;

@@ -1,8 +1,8 @@
 //! A thread that calls a short function periodically, without disturbing the program.
 //!
 //! # What it owns
-//! The thread. [`quiet`](HeartbeatThread::quiet) stops the calls, and dropping the [`HeartbeatThread`] ends the thread; both
-//! wait until that is done.
+//! The thread. [`quiet`](HeartbeatThread::quiet) stops the calls, and dropping the [`HeartbeatThread`] ends the
+//! thread; both wait until that is done.
 //!
 //! # Invariants
 //! 1. The thread takes no signals: those of the process go to the threads of the program, which may be
@@ -53,16 +53,16 @@ struct Orders {
 pub struct Setup<K> {
     /// The word of the peer's death futex, which fires when the thread ends; `None` if there is none.
     pub death_futex: fn(&K) -> Option<&AtomicU64>,
-    /// Moves the thread to a descriptor table of its own, in which it keeps the evidence of the process. Returns whether that
-    /// worked.
+    /// Moves the thread to a descriptor table of its own, in which it keeps the evidence of the process. Returns
+    /// whether that worked.
     pub keep_evidence: fn(&K) -> bool,
     /// Closes that evidence, if the thread keeps it: the last thing that the thread does.
     pub let_go: fn(&K),
 }
 
 impl HeartbeatThread {
-    /// Starts a thread that calls `beat` after the time `first.0`. Each call returns how long the thread then sleeps, and with
-    /// which priority it goes on. Until the thread is quiet, the kernel marks its death futex if it ends.
+    /// Starts a thread that calls `beat` after the time `first.0`. Each call returns how long the thread then sleeps,
+    /// and with which priority it goes on. Until the thread is quiet, the kernel marks its death futex if it ends.
     ///
     /// # Errors
     /// That of starting a thread, or of `pthread_atfork`.
@@ -118,13 +118,14 @@ impl HeartbeatThread {
         let thread = builder.spawn(body);
         drop(mask);
         let thread = thread?;
-        // Waits until the death futex is registered, so that no thread waits for this process before. Nothing is ever sent:
-        // the thread drops its end of the channel.
+        // Waits until the death futex is registered, so that no thread waits for this process before. Nothing is ever
+        // sent: the thread drops its end of the channel.
         let _ = hung.recv();
         Ok(Self { orders, thread: Some(thread), guard })
     }
 
-    /// Makes the thread take down its death futex and call nothing more. It goes on keeping the evidence of the process.
+    /// Makes the thread take down its death futex and call nothing more. It goes on keeping the evidence of the
+    /// process.
     pub fn quiet(&mut self) {
         let Some(thread) = self.thread.as_ref().filter(|_| !self.guard.is_forked_child()) else {
             return;
@@ -132,8 +133,8 @@ impl HeartbeatThread {
         // Release: pairs with the Acquire in the thread's loop.
         self.orders.be_quiet.store(true, Ordering::Release);
         thread.thread().unpark();
-        // The thread answers at once, unless it is at work. The pause has a limit, since the thread unparks the one that
-        // started it, which need not be the caller. Acquire: pairs with the Release of `is_quiet`.
+        // The thread answers at once, unless it is at work. The pause has a limit, since the thread unparks the one
+        // that started it, which need not be the caller. Acquire: pairs with the Release of `is_quiet`.
         while !self.orders.is_quiet.load(Ordering::Acquire) && !thread.is_finished() {
             thread::park_timeout(Duration::from_millis(1));
         }

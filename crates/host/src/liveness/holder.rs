@@ -1,13 +1,13 @@
 //! Which process has a byte of a file locked, for messages.
 //!
 //! # What it owns
-//! The reading of `/proc/PID/fdinfo` and `/proc/locks`. The first shows the locks of each process that this one may inspect.
-//! The second shows all locks, but names no process for the lock of an open file description.
+//! The reading of `/proc/PID/fdinfo` and `/proc/locks`. The first shows the locks of each process that this one may
+//! inspect. The second shows all locks, but names no process for the lock of an open file description.
 //!
 //! # Invariants
 //! 1. A search takes a bounded time, however many processes there are.
-//! 2. The result goes into messages only, since it may be wrong: several processes may share a description that has the
-//!    lock, some processes are hidden, and the answer may be out of date when it is read.
+//! 2. The result goes into messages only, since it may be wrong: several processes may share a description that has
+//!    the lock, some processes are hidden, and the answer may be out of date when it is read.
 
 use std::{
     fmt, fs,
@@ -111,7 +111,8 @@ impl LockHolder {
     }
 }
 
-/// The name of a heartbeat thread, cut to the length that the kernel keeps. Such a thread has a descriptor table of its own.
+/// The name of a heartbeat thread, cut to the length that the kernel keeps. Such a thread has a descriptor table of
+/// its own.
 const HEART: &str = "commonhold-hear";
 
 /// Whether a description of this process, or of its heartbeat thread, has the byte locked.
@@ -151,7 +152,8 @@ fn is_lock_of(line: &str, byte: u64) -> bool {
         && first.zip(last).is_some_and(|(a, b): (u64, u64)| (a..=b).contains(&byte))
 }
 
-/// The process of a line such as `1: POSIX  ADVISORY  READ 815 00:1b:9 0 EOF`, if that is a lock of this byte of this file.
+/// The process of a line such as `1: POSIX  ADVISORY  READ 815 00:1b:9 0 EOF`, if that is a lock of this byte of this
+/// file.
 fn pid_of_lock(line: &str, file: &str, byte: u64) -> Option<u32> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let [.., pid, of, _, _] = words[..] else { return None };

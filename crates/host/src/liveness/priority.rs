@@ -1,9 +1,9 @@
 //! The scheduling class of the heartbeat thread.
 //!
-//! When a process is killed, its threads end side by side, and the last of them frees the memory of the process. That takes
-//! tens of milliseconds for half a gigabyte. If the last one is the heartbeat thread, a waiter that was just woken by the
-//! owner's death may queue behind it for a processor. A heartbeat thread that runs only when no other thread wants the
-//! processor (`SCHED_IDLE`) does not delay the waiter.
+//! When a process is killed, its threads end side by side, and the last of them frees the memory of the process. That
+//! takes tens of milliseconds for half a gigabyte. If the last one is the heartbeat thread, a waiter that was just
+//! woken by the owner's death may queue behind it for a processor. A heartbeat thread that runs only when no other
+//! thread wants the processor (`SCHED_IDLE`) does not delay the waiter.
 //!
 //! # Invariants
 //! 1. A thread becomes idle only if it can become usual again. That needs a right (`CAP_SYS_NICE`, or `RLIMIT_NICE`).
@@ -32,8 +32,8 @@ pub enum Priority {
 impl Priority {
     /// Gives this priority to the calling thread, if invariants 1 and 2 allow it.
     pub(crate) fn take(self) {
-        // A thread of another class (`SCHED_FIFO`, say) stays in it: the heartbeat thread has it from its program, which chose
-        // it.
+        // A thread of another class (`SCHED_FIFO`, say) stays in it: the heartbeat thread has it from its program,
+        // which chose it.
         let changes = match self {
             Self::Usual => policy() == libc::SCHED_IDLE,
             Self::Idle => policy() == libc::SCHED_OTHER && may_return(),
@@ -44,8 +44,8 @@ impl Priority {
     }
 }
 
-/// The class of the calling thread. A direct system call, here and in [`set_policy`]: musl's functions of these names only
-/// fail.
+/// The class of the calling thread. A direct system call, here and in [`set_policy`]: musl's functions of these names
+/// only fail.
 fn policy() -> libc::c_int {
     // SAFETY: the call wants a thread (0: this one).
     let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };

@@ -101,8 +101,8 @@ pub fn thread_id() -> u32 {
     u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(1)
 }
 
-/// The parent of a process: the one that started it, or that it was reparented to. `None` if `/proc` does not say, or belongs
-/// to another PID namespace.
+/// The parent of a process: the one that started it, or that it was reparented to. `None` if `/proc` does not say, or
+/// belongs to another PID namespace.
 #[must_use]
 pub fn parent_of(pid: u32) -> Option<u32> {
     if !proc_is_ours() {
@@ -125,7 +125,8 @@ fn boot_id() -> Option<BootId> {
     u128::from_str_radix(&digits, 16).ok().map(BootId)
 }
 
-/// Whether `/proc` was mounted in our own PID namespace: then it shows one id for this process, our own, and not several.
+/// Whether `/proc` was mounted in our own PID namespace: then it shows one id for this process, our own, and not
+/// several.
 fn proc_is_ours() -> bool {
     let Ok(status) = fs::read_to_string("/proc/self/status") else { return false };
     let mine = process::getpid().as_raw_nonzero().get().to_string();
@@ -169,7 +170,8 @@ impl Myself {
         self.proc_is_ours
     }
 
-    /// Whether process ids mean the same to this process and to that peer: same boot of one kernel, same PID namespace.
+    /// Whether process ids mean the same to this process and to that peer: same boot of one kernel, same PID
+    /// namespace.
     pub(crate) fn shares_processes_with(&self, other: &Identity) -> bool {
         let me = &self.identity;
         me.boot != BootId(0)
@@ -250,8 +252,8 @@ pub(crate) fn has_ended(pidfd: impl AsFd) -> bool {
     matches!(poll(&mut fds, Some(&at_once)), Ok(1..))
 }
 
-/// Asks with signal 0, for when no pidfd could be opened: the id is a mere thread's, the kernel is old, a sandbox forbids it,
-/// or no descriptors are left.
+/// Asks with signal 0, for when no pidfd could be opened: the id is a mere thread's, the kernel is old, a sandbox
+/// forbids it, or no descriptors are left.
 fn signal_says(pid: Pid) -> Life {
     match process::test_kill_process(pid) {
         Err(Errno::SRCH) => Life::Gone,

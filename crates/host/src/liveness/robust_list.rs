@@ -1,13 +1,14 @@
 //! Robust lists: they tell the kernel which words to mark when a thread ends, whatever ends it.
 //!
-//! The kernel keeps for each thread the address of a list of *robust futexes* (set_robust_list(2)). When the thread ends,
-//! the kernel walks that list and looks at one more futex, `list_op_pending`. In each futex that names the thread it sets
-//! `FUTEX_OWNER_DIED`, and it wakes one sleeper.
+//! The kernel keeps for each thread the address of a list of *robust futexes* (set_robust_list(2)). When the thread
+//! ends, the kernel walks that list and looks at one more futex, `list_op_pending`. In each futex that names the
+//! thread it sets `FUTEX_OWNER_DIED`, and it wakes one sleeper.
 //!
 //! # What it owns
 //! The kernel's structures for such lists, and the two calls. Two users:
 //! - `death_futex.rs`: the heartbeat thread has a list of ours, with one entry, the *death futex* of its peer.
-//! - `death_word.rs`: each thread that has a slot lets `list_op_pending` of the C library's list point to its *life word*.
+//! - `death_word.rs`: each thread that has a slot lets `list_op_pending` of the C library's list point to its *life
+//!   word*.
 //!
 //! # What it does not do
 //! It gives no meaning to the words: `commonhold_sync` does.

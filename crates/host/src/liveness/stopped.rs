@@ -8,9 +8,9 @@ use commonhold_space::Identity;
 
 use super::process::Myself;
 
-/// Whether the thread `tid` of the process of this identity is stopped, by a signal or a debugger. If there is no such
-/// thread (its id is 0, or it has ended), the state of its process counts. `None` if `/proc` does not say, or does not show
-/// that process because it is in another PID namespace or another kernel.
+/// Whether the thread `tid` of the process of this identity is stopped, by a signal or a debugger. If there is no
+/// such thread (its id is 0, or it has ended), the state of its process counts. `None` if `/proc` does not say, or
+/// does not show that process because it is in another PID namespace or another kernel.
 #[must_use]
 pub fn is_stopped(identity: &Identity, tid: u32) -> Option<bool> {
     let me = Myself::look();

@@ -1,25 +1,25 @@
 //! Evidence of life: publishing this process's, and judging peers by theirs.
 //!
 //! # What it owns
-//! Two open file descriptions of the space's file, shared with no other process. One holds the locks that are this process's
-//! evidence; through the other, peers' locks are looked for. And what was observed of peers' heartbeats.
+//! Two open file descriptions of the space's file, shared with no other process. One holds the locks that are this
+//! process's evidence; through the other, peers' locks are looked for. And what was observed of peers' heartbeats.
 //!
 //! # Invariants
 //! 1. The verdict `Dead` needs proof; where no proof is possible, it needs a lease that has run out.
-//! 2. If a peer never published a kind of evidence, the lack of that evidence proves nothing. Neither does a missing lock
-//!    on a file system whose locks may belong to another kernel.
-//! 3. A lock that is gone does not prove the death of a process that provably runs, nor of one whose heartbeat goes on:
-//!    programs close descriptors that they do not know. It is proof if the death futex has fired. If only the end of the
-//!    heartbeat thread can have closed the lock, it is proof if the heartbeat has stopped too.
+//! 2. If a peer never published a kind of evidence, the lack of that evidence proves nothing. Neither does a missing
+//!    lock on a file system whose locks may belong to another kernel.
+//! 3. A lock that is gone does not prove the death of a process that provably runs, nor of one whose heartbeat goes
+//!    on: programs close descriptors that they do not know. It is proof if the death futex has fired. If only the end
+//!    of the heartbeat thread can have closed the lock, it is proof if the heartbeat has stopped too.
 //! 4. Locks are looked for in the space's file, or not at all (`own_fd.rs`).
-//! 5. The heartbeat thread, if there is one, keeps the locks too, in a descriptor table of its own. They stay while either
-//!    that table or the process's has them. If the program closes the process's, the thread says so in its death futex: the
-//!    locks then go with that thread, which may end before others do.
+//! 5. The heartbeat thread, if there is one, keeps the locks too, in a descriptor table of its own. They stay while
+//!    either that table or the process's has them. If the program closes the process's, the thread says so in its
+//!    death futex: the locks then go with that thread, which may end before others do.
 //! 6. A forked child locks, unlocks and concludes nothing: the descriptions are its parent's.
-//! 7. A process that may only read the file can lock its bytes shared (`ofd_lock.rs`). That must neither make a dead peer
-//!    look alive nor keep a peer from publishing evidence, so evidence is an exclusive lock. Only if readers have locked the
-//!    bytes of all slots, a peer takes a shared lock. That one proves something only when it is gone; the heartbeat thread
-//!    makes it exclusive as soon as the readers have gone.
+//! 7. A process that may only read the file can lock its bytes shared (`ofd_lock.rs`). That must neither make a dead
+//!    peer look alive nor keep a peer from publishing evidence, so evidence is an exclusive lock. Only if readers
+//!    have locked the bytes of all slots, a peer takes a shared lock. That one proves something only when it is gone;
+//!    the heartbeat thread makes it exclusive as soon as the readers have gone.
 //! 8. The kernel does not report our own locks to us, so this file remembers our own slots.
 //!
 //! # What it does not do
@@ -178,9 +178,9 @@ impl Evidences {
         }
     }
 
-    /// Moves the calling thread to a descriptor table of its own that contains only the descriptor with the locks, so that it
-    /// keeps them until it ends. Returns the path under `/proc` at which that descriptor can be opened; `None` if this did
-    /// not work. After `Some` the thread must not use any other descriptor that it had.
+    /// Moves the calling thread to a descriptor table of its own that contains only the descriptor with the locks, so
+    /// that it keeps them until it ends. Returns the path under `/proc` at which that descriptor can be opened;
+    /// `None` if this did not work. After `Some` the thread must not use any other descriptor that it had.
     pub(crate) fn keep_here(&self) -> Option<PathBuf> {
         let kept = self.description.as_ref()?.checked()?.as_raw_fd();
         ofd_table::make_own(kept).ok()?;
@@ -189,20 +189,21 @@ impl Evidences {
         Some(PathBuf::from(format!("/proc/self/task/{}/fd/{kept}", thread_id())))
     }
 
-    /// Closes the descriptor that the calling thread keeps. If the kernel did that at the end of the thread, the locks might
-    /// still be there after a join.
+    /// Closes the descriptor that the calling thread keeps. If the kernel did that at the end of the thread, the
+    /// locks might still be there after a join.
     pub(crate) fn let_go_here(&self) {
         if let Some(kept) = KEPT.take()
             && !self.guard.is_forked_child()
         {
-            // SAFETY: `close` wants a descriptor that is not used any more: only the table of this thread has it, and the
-            // thread ends.
+            // SAFETY: `close` wants a descriptor that is not used any more: only the table of this thread has it, and
+            // the thread ends.
             unsafe { libc::close(kept) };
         }
     }
 
-    /// Restores the locks of this process if the program has closed them, and makes shared ones exclusive if the readers have
-    /// gone. The heartbeat thread calls this now and then. Returns whether only that thread has the locks.
+    /// Restores the locks of this process if the program has closed them, and makes shared ones exclusive if the
+    /// readers have gone. The heartbeat thread calls this now and then. Returns whether only that thread has the
+    /// locks.
     pub(crate) fn renew(&self) -> bool {
         let Some(description) = self.description.as_ref().filter(|_| !self.guard.is_forked_child())
         else {
@@ -226,8 +227,8 @@ impl Evidences {
             own.iter_mut().filter(|slot| renewed || slot.hold == EvidenceLock::BesideReaders)
         {
             let Some(file) = description.checked() else { break };
-            // If this fails, a reader has the byte locked. Or another peer has, because this process was declared dead, which
-            // it finds out elsewhere.
+            // If this fails, a reader has the byte locked. Or another peer has, because this process was declared
+            // dead, which it finds out elsewhere.
             let alone = take(file, slot.peer, EvidenceLock::Alone).unwrap_or(false);
             slot.hold = if alone { EvidenceLock::Alone } else { EvidenceLock::BesideReaders };
             if !alone {
@@ -237,8 +238,8 @@ impl Evidences {
         is_lost
     }
 
-    /// How often the locks of this process were found closed. If the heartbeat thread keeps them as well: 1 if they were
-    /// closed elsewhere at its last look, else 0.
+    /// How often the locks of this process were found closed. If the heartbeat thread keeps them as well: 1 if they
+    /// were closed elsewhere at its last look, else 0.
     pub(crate) fn lost(&self) -> u32 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -272,15 +273,16 @@ impl Evidences {
             (Life::Gone, _) => Verdict::Dead,
             (Life::Runs, _) | (Life::Unknown, Lock::Held) => Verdict::Alive,
             (Life::Unknown, Lock::Gone) => match record.death_futex {
-                // It had no heartbeat thread yet, or none any more. A program does not close our descriptors then: it died.
+                // It had no heartbeat thread yet, or none any more. A program does not close our descriptors then: it
+                // died.
                 _ if attaching => Verdict::Dead,
                 death_futex if !death_futex.is_there() && !death_futex.is_never_there() => {
                     Verdict::Dead
                 }
-                // Only the end of its heartbeat thread closes the descriptor which that thread keeps. Yet the kernel marks
-                // no death futex in memory that was unmapped first; and if only the heartbeat thread had the lock, other
-                // threads of the process may end a little later. So the heartbeat must have stopped too. For a peer that
-                // never has such a thread, there is no better evidence.
+                // Only the end of its heartbeat thread closes the descriptor which that thread keeps. Yet the kernel
+                // marks no death futex in memory that was unmapped first; and if only the heartbeat thread had the
+                // lock, other threads of the process may end a little later. So the heartbeat must have stopped too.
+                // For a peer that never has such a thread, there is no better evidence.
                 death_futex if death_futex.keeps_evidence() || death_futex.is_never_there() => {
                     if silence() == Verdict::Alive {
                         Verdict::Suspect
@@ -302,8 +304,8 @@ impl Evidences {
         self.is_mine(record.peer)
     }
 
-    /// As [`thread_has_ended`](Self::thread_has_ended), for a thread of this process. It always reads `/proc`, so it also
-    /// finds a thread that is exiting while its process lives on.
+    /// As [`thread_has_ended`](Self::thread_has_ended), for a thread of this process. It always reads `/proc`, so it
+    /// also finds a thread that is exiting while its process lives on.
     pub(crate) fn own_thread_has_ended(&self, tid: u32) -> bool {
         !self.guard.is_forked_child() && self.me.thread_has_ended(&self.me.identity, tid)
     }
@@ -311,7 +313,8 @@ impl Evidences {
     pub(crate) fn thread_has_ended(&self, record: &PeerRecord, tid: u32) -> bool {
         !self.guard.is_forked_child()
             && self.me.shares_processes_with(&record.identity)
-            // Cheap first: while the death futex has not fired, a thread that is still there is not exiting with its process.
+            // Cheap first: while the death futex has not fired, a thread that is still there is not exiting with its
+            // process.
             && (record.death_futex.has_fired() || !process::has_thread(record.identity.pid, tid))
             && self.me.thread_has_ended(&record.identity, tid)
     }
@@ -332,8 +335,8 @@ impl Evidences {
         }
     }
 
-    /// The space's file, for looking at locks. `None` on a heartbeat thread that has a table of its own: it has no such
-    /// descriptor, and judges only peers that it can judge by nothing but their heartbeat.
+    /// The space's file, for looking at locks. `None` on a heartbeat thread that has a table of its own: it has no
+    /// such descriptor, and judges only peers that it can judge by nothing but their heartbeat.
     fn asking(&self) -> Option<BorrowedFd<'_>> {
         self.asking.as_ref().filter(|_| KEPT.get().is_none())?.checked()
     }
@@ -362,8 +365,8 @@ mod ofd_table {
     use rustix::io::Errno;
 
     fn close_range(first: u32, last: u32) -> Result<(), Errno> {
-        // SAFETY: `close_range` wants descriptors that are not used any more. The callers close none (the first range is
-        // empty), or those of a table that only this thread has, which promised to use no other descriptor.
+        // SAFETY: `close_range` wants descriptors that are not used any more. The callers close none (the first range
+        // is empty), or those of a table that only this thread has, which promised to use no other descriptor.
         let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         if done == 0 { Ok(()) } else { Err(errno()) }
     }

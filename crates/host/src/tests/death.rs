@@ -1,4 +1,4 @@
-//! What is concluded from evidence, with real deaths.
+//! Verdicts from evidence, with real processes that die.
 
 use super::{fork, scripted_process::*};
 use crate::{LinuxPlatform, ofd_lock, scratch::Scratch};
@@ -23,16 +23,16 @@ fn scene() -> (Scratch, std::path::PathBuf, LinuxPlatform) {
 }
 
 #[test]
-fn a_killed_peer_is_dead_by_either_evidence_while_it_is_still_a_zombie() {
+fn a_killed_peer_is_dead_by_its_lock_or_its_process_even_as_a_zombie() {
     let (_scratch, path, observer) = scene();
     let mut actor = ScriptedProcess::play("hold", &path);
     let identity = actor.identity(&observer.identity());
     let verdict =
-        |evidence, attaching| observer.verdict(&rung(record(identity, evidence)), attaching, 0);
+        |evidence, attaching| observer.verdict(&fired(record(identity, evidence)), attaching, 0);
     assert_eq!(
         observer.publish(SLOT, EvidenceLock::Alone),
         Ok(None),
-        "the slot's evidence is somebody else's"
+        "another peer has the slot's evidence"
     );
     for evidence in [OFD, PROCESS, OFD.with(PROCESS)] {
         assert_eq!(verdict(evidence, false), Verdict::Alive, "{evidence:?}");
@@ -50,19 +50,19 @@ fn a_killed_peer_is_dead_by_either_evidence_while_it_is_still_a_zombie() {
 }
 
 #[test]
-fn a_forked_child_closes_what_would_keep_its_dead_parent_alive() {
+fn a_forked_child_closes_the_descriptor_of_its_parents_evidence() {
     let (_scratch, path, observer) = scene();
     let mut actor = ScriptedProcess::play("fork", &path);
     let child = fork::Orphan::heard(&mut actor);
     let identity = actor.identity(&observer.identity());
     assert_eq!(observer.verdict(&record(identity, OFD), false, 0), Verdict::Alive);
     actor.kill();
-    assert_eq!(observer.verdict(&rung(record(identity, OFD)), false, 0), Verdict::Dead);
+    assert_eq!(observer.verdict(&fired(record(identity, OFD)), false, 0), Verdict::Dead);
     assert!(child.is_alive());
 }
 
 #[test]
-fn a_child_that_keeps_the_descriptor_does_not_keep_its_dead_parent_alive() {
+fn a_parent_is_dead_although_a_child_still_has_the_descriptor_of_its_evidence() {
     let (_scratch, path, observer) = scene();
     let mut actor = ScriptedProcess::play("clone", &path);
     let child = fork::Orphan::heard(&mut actor);
@@ -77,7 +77,7 @@ fn a_child_that_keeps_the_descriptor_does_not_keep_its_dead_parent_alive() {
 }
 
 #[test]
-fn a_peer_in_another_pid_namespace_lives_by_its_lock_alone() {
+fn a_peer_in_another_pid_namespace_is_judged_by_its_lock_alone() {
     let (_scratch, path, observer) = scene();
     let wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--"];
     let allowed = Command::new("unshare").args(["--pid", "--fork", "true"]).output();
@@ -88,7 +88,7 @@ fn a_peer_in_another_pid_namespace_lives_by_its_lock_alone() {
     let mut actor = ScriptedProcess::play_under(&wrapper, "hold", &path);
     let identity = actor.identity(&observer.identity());
     assert_ne!(identity.pid_namespace, observer.identity().pid_namespace);
-    assert_eq!(identity.pid, 1, "a process id that means somebody else to the observer");
+    assert_eq!(identity.pid, 1, "to the observer this id means another process");
     let both = record(identity, OFD.with(PROCESS));
     assert_eq!(observer.verdict(&both, false, 0), Verdict::Alive);
     assert_eq!(observer.verdict(&record(identity, PROCESS), false, 0), Verdict::Suspect);
@@ -101,7 +101,7 @@ fn a_peer_in_another_pid_namespace_lives_by_its_lock_alone() {
 }
 
 #[test]
-fn evidence_that_was_never_left_proves_nothing() {
+fn evidence_that_was_never_published_proves_nothing() {
     let (_scratch, _path, observer) = scene();
     let me = observer.identity();
     let elsewhere = [
@@ -121,7 +121,7 @@ fn evidence_that_was_never_left_proves_nothing() {
 }
 
 #[test]
-fn a_process_of_the_same_id_and_another_start_is_another_process() {
+fn a_process_with_the_same_id_and_another_start_time_is_another_process() {
     let (_scratch, _path, observer) = scene();
     let me = observer.identity();
     let earlier = record(Identity { start_time: me.start_time - 1, ..me }, PROCESS);
@@ -131,7 +131,7 @@ fn a_process_of_the_same_id_and_another_start_is_another_process() {
 }
 
 #[test]
-fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
+fn a_process_sees_the_evidence_of_its_own_slot_from_both_of_its_attachments() {
     let (_scratch, path, one) = scene();
     let two = platform(&path);
     assert_eq!(
@@ -147,47 +147,48 @@ fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
         assert_eq!(two.verdict(&me, attaching, 0), Verdict::Alive);
     }
     one.withdraw(SLOT);
-    let rung = rung(me);
-    assert_eq!(one.verdict(&rung, false, 0), Verdict::Dead);
-    assert_eq!(two.verdict(&rung, false, 0), Verdict::Dead);
+    let fired = fired(me);
+    assert_eq!(one.verdict(&fired, false, 0), Verdict::Dead);
+    assert_eq!(two.verdict(&fired, false, 0), Verdict::Dead);
     assert!(one.publish(SLOT, EvidenceLock::Alone).unwrap().is_some());
     drop(one);
-    assert_eq!(two.verdict(&rung, false, 0), Verdict::Dead);
+    assert_eq!(two.verdict(&fired, false, 0), Verdict::Dead);
 }
 
-/// The bug: a lock that was gone was proof by itself, so a holder that closed descriptors it did not know, as daemons
-/// and sandboxes do, was taken for dead while it wrote.
+/// The bug: a lock that was gone was proof by itself. So a holder that closed descriptors it did not know, as daemons
+/// and sandboxes do, was declared dead while it wrote.
 #[test]
-fn a_lock_that_is_gone_proves_nothing_against_a_process_that_runs_or_a_heart_that_beats() {
+fn a_missing_lock_proves_no_death_while_the_process_runs_or_its_heartbeat_goes_on() {
     let (_scratch, _path, observer) = scene();
     let me = observer.identity();
     let lost = record(me, OFD.with(PROCESS));
     assert_eq!(observer.verdict(&lost, false, 0), Verdict::Alive, "its process runs");
-    // Of another PID namespace: nothing but the lock and the heart can be seen.
+    // In another PID namespace: the observer sees only the lock and the heartbeat.
     let elsewhere = Identity { pid_namespace: 1, ..me };
     let lost = record(elsewhere, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
-    assert_eq!(observer.verdict(&lost, false, 0), Verdict::Dead, "it died before it had a heart");
+    assert_eq!(observer.verdict(&lost, false, 0), Verdict::Dead, "it died before it had a heartbeat thread");
     let never = PeerRecord { death_futex: DeathFutex::NEVER, ..lost };
     assert_eq!(observer.verdict(&never, false, 0), Verdict::Suspect);
-    let silent = PeerRecord { death_futex: DeathFutex::of_thread(7), ..lost };
-    assert_eq!(observer.verdict(&silent, false, 0), Verdict::Suspect);
+    let pending = PeerRecord { death_futex: DeathFutex::of_thread(7), ..lost };
+    assert_eq!(observer.verdict(&pending, false, 0), Verdict::Suspect);
     let kept = DeathFutex::of_thread(7).keeping_evidence();
     let leaving = PeerRecord { death_futex: kept.taken_down(), ..lost };
-    assert_eq!(observer.verdict(&leaving, false, 0), Verdict::Dead, "it died while it left");
+    assert_eq!(observer.verdict(&leaving, false, 0), Verdict::Dead, "it died while it detached");
     let kept = PeerRecord { death_futex: kept, ..lost };
-    assert_eq!(observer.verdict(&kept, false, 0), Verdict::Suspect, "its heart was just seen");
-    assert_eq!(observer.verdict(&rung(lost), false, 0), Verdict::Dead);
-    // What only the end of its heartbeat thread can have closed, and a heart that stands still, is proof.
+    assert_eq!(observer.verdict(&kept, false, 0), Verdict::Suspect, "its heartbeat was just seen");
+    assert_eq!(observer.verdict(&fired(lost), false, 0), Verdict::Dead);
+    // Only the end of its heartbeat thread can have closed that lock. Once the heartbeat has stopped too, that is
+    // proof.
     let deadline = Instant::now() + Duration::from_secs(10);
     while observer.verdict(&kept, false, 0) != Verdict::Dead {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
-    assert_eq!(observer.verdict(&silent, false, 0), Verdict::Suspect);
+    assert_eq!(observer.verdict(&pending, false, 0), Verdict::Suspect);
 }
 
 #[test]
-fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
+fn a_thread_has_ended_only_after_its_end() {
     let (_scratch, _path, observer) = scene();
     let me = record(observer.identity(), PROCESS);
     let (tell, told) = std::sync::mpsc::channel();
@@ -205,7 +206,7 @@ fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
-    // Of a process that is another now, or is in another namespace, nothing is concluded.
+    // Nothing is concluded if the id is another process's now, or the process is in another namespace.
     let identity = observer.identity();
     let earlier = Identity { start_time: identity.start_time - 1, ..identity };
     let elsewhere = Identity { pid_namespace: 1, ..identity };
@@ -214,9 +215,9 @@ fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
     }
 }
 
-/// A kernel that sees nothing of our locks and processes may attach at any time.
+/// A peer of another kernel, which sees neither our locks nor our processes, may attach at any time.
 #[test]
-fn a_heartbeat_is_promised_always() {
+fn a_heartbeat_is_always_promised() {
     let (_scratch, path, _observer) = scene();
     let platform = LinuxPlatform::new(open(&path).unwrap()).unwrap();
     let evidence = platform.publish(SLOT, EvidenceLock::Alone).unwrap().unwrap();
@@ -224,7 +225,7 @@ fn a_heartbeat_is_promised_always() {
 }
 
 #[test]
-fn a_peer_of_another_kernel_is_judged_by_its_heart_alone() {
+fn a_peer_of_another_kernel_is_judged_by_its_heartbeat_alone() {
     let (_scratch, _path, observer) = scene();
     let other = Identity { boot: BootId(1), ..observer.identity() };
     let evidence = PROCESS.with(Evidence::HEARTBEAT);
@@ -242,20 +243,20 @@ fn a_peer_of_another_kernel_is_judged_by_its_heart_alone() {
     assert_eq!(observer.verdict(&peer, false, 500), Verdict::Alive);
 }
 
-/// Locks bytes of a file as who may only read it can.
+/// Locks the byte of the slot shared, as a process that may only read the file can.
 fn reader(path: &std::path::Path) -> std::fs::File {
     let reader = std::fs::File::open(path).unwrap();
     assert!(ofd_lock::try_share(reader.as_fd(), ofd_lock::LockByte::of_peer(SLOT)).unwrap());
     reader
 }
 
-/// The bug: any lock on the byte of a slot passed for its peer's life. So whoever could read the file kept the locks
-/// of a dead peer of another PID namespace from being recovered for ever.
+/// The bug: any lock on the byte of a slot passed as evidence that its peer lives. So a process that could only read
+/// the file could prevent the recovery of a dead peer's locks for ever, if the peer was of another PID namespace.
 #[test]
-fn a_lock_that_any_reader_can_have_is_nobodys_life() {
+fn a_shared_lock_of_a_reader_does_not_make_a_dead_peer_look_alive() {
     let (_scratch, path, observer) = scene();
     let elsewhere = Identity { pid_namespace: 1, ..observer.identity() };
-    let peer = rung(record(elsewhere, OFD.with(PROCESS)));
+    let peer = fired(record(elsewhere, OFD.with(PROCESS)));
     let living = platform(&path);
     assert!(living.publish(SLOT, EvidenceLock::Alone).unwrap().is_some());
     assert_eq!(observer.verdict(&peer, false, 0), Verdict::Alive);
@@ -264,14 +265,14 @@ fn a_lock_that_any_reader_can_have_is_nobodys_life() {
     assert_eq!(observer.verdict(&peer, false, 0), Verdict::Dead);
 }
 
-/// Where readers have the bytes of all slots locked, evidence is a shared lock: gone, it is proof as ever; there, it may
-/// be a reader's, and proves nothing.
+/// If readers have locked the bytes of all slots, evidence is a shared lock. If that is gone, it is proof as usual.
+/// If it is there, it may be a reader's, and proves nothing.
 #[test]
-fn evidence_beside_readers_is_proof_when_it_is_gone_and_becomes_exclusive_when_they_go() {
+fn a_shared_evidence_lock_is_proof_when_gone_and_becomes_exclusive_when_readers_go() {
     let (_scratch, path, observer) = scene();
     let shared = Evidence::SHARED_LOCK.with(PROCESS);
     let elsewhere = Identity { pid_namespace: 1, ..observer.identity() };
-    let peer = rung(record(elsewhere, shared));
+    let peer = fired(record(elsewhere, shared));
     let stranger = reader(&path);
     let living = platform(&path);
     assert_eq!(living.publish(SLOT, EvidenceLock::Alone), Ok(None));

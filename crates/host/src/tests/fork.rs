@@ -1,4 +1,4 @@
-//! What is left to a forked child: nothing, and that it knows.
+//! A forked child inherits nothing of its parent's attachment, and notices that.
 
 use super::scripted_process::*;
 use crate::{ForkGuard, LinuxPlatform, scratch::Scratch};
@@ -16,17 +16,17 @@ use std::{
 /// How a process is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
-    /// With the handlers of the C library.
+    /// By `fork`, which runs the handlers of the C library.
     Library,
-    /// Without.
+    /// By raw `clone`, which runs none.
     Kernel,
 }
 
-/// Runs `body` in a child, which ends with its answer.
+/// Runs `body` in a child, which succeeds if `body` returns `true`.
 fn fork(way: Way, body: impl FnOnce() -> bool) -> Pid {
     let pid = match way {
-        // SAFETY: `fork` wants a child that does nothing that needs other threads: `body` allocates
-        // at most, which the C library allows, and ends by `_exit`.
+        // SAFETY: `fork` wants a child that needs no other thread: `body` at most allocates,
+        // which the C library allows, and the child ends by `_exit`.
         Way::Library => unsafe { libc::fork() },
         Way::Kernel => {
             // SAFETY: as above; with these arguments it makes a process with a copy of this one's
@@ -49,7 +49,7 @@ fn succeeds(child: Pid) -> bool {
     status.exit_status() == Some(0)
 }
 
-/// A child of an actor: says its own id, and then lives until it is killed.
+/// A child of a scripted process, which lives until it is killed.
 pub(super) struct Orphan(Pid);
 
 impl Orphan {
@@ -79,7 +79,7 @@ pub(super) fn hold_and_fork(path: &Path, way: Way) {
             unsafe { libc::pause() };
         }
     });
-    // Until the child is past its handlers.
+    // Waits until the fork handlers have run in the child.
     ready.read_exact(&mut [0]).unwrap();
     say(&child.as_raw_nonzero().to_string());
     introduce(&platform);
@@ -87,13 +87,14 @@ pub(super) fn hold_and_fork(path: &Path, way: Way) {
 }
 
 #[test]
-fn dropping_in_a_child_takes_nothing_from_the_parent_and_nothing_of_the_child_s_own() {
+fn a_drop_in_a_child_harms_neither_the_parent_nor_the_childs_own_memory_and_files() {
     let scratch = Scratch::new();
     drop(scratch.window("space", 8192));
     ScriptedProcess::play("drop", &scratch.path("space")).succeed();
 }
 
-/// In the child, the addresses of the window and the numbers of the descriptors belong to others.
+/// Drops the platform in a child that has other memory at the addresses of the window, and other files at the numbers
+/// of the descriptors.
 fn child_drops(platform: LinuxPlatform, base: *mut libc::c_void, scratch: &Path) -> bool {
     assert!(platform.is_forked_child());
     let commit = platform.commit(Extent::new(0, 4096).unwrap());
@@ -139,7 +140,7 @@ pub(super) fn drop_in_a_child(path: &Path) {
 }
 
 #[test]
-fn a_child_and_its_children_know_what_is_not_theirs_however_they_were_made() {
+fn children_and_grandchildren_notice_a_fork_with_and_without_fork_handlers() {
     let scratch = Scratch::new();
     drop(scratch.window("space", 8192));
     ScriptedProcess::play("nest", &scratch.path("space")).succeed();
@@ -154,9 +155,9 @@ pub(super) fn nest(path: &Path) {
             assert!(mine.is_forked_child());
             let child_s = hold(path);
             assert!(!child_s.is_forked_child());
-            assert!(mine.is_forked_child(), "also when the child has made something");
+            assert!(mine.is_forked_child(), "also after the child has made a guard of its own");
             let first = fork(way, || {
-                // Nothing is made here: the wiped page alone must tell.
+                // No guard is made here: the wiped page alone must tell.
                 mine.is_forked_child() && child_s.is_forked_child()
             });
             let second = fork(way, || {

@@ -1,5 +1,5 @@
-//! Processes that tests start: the test program again with [`ROLE`] set, where only `the_role_of_a_child` does anything;
-//! and what the tests of a space's file begin with.
+//! Processes that tests start: the test program again with [`ROLE`] set, where only `the_role_of_a_child` does
+//! anything; and what the tests of a space's file begin with.
 
 #[cfg(not(target_env = "musl"))]
 use super::words;
@@ -38,12 +38,13 @@ pub(super) fn record(identity: Identity, evidence: Evidence) -> PeerRecord {
     }
 }
 
-/// The same record of a peer whose death futex has rung.
-pub(super) fn rung(record: PeerRecord) -> PeerRecord {
+/// The same record of a peer whose death futex has fired.
+pub(super) fn fired(record: PeerRecord) -> PeerRecord {
     PeerRecord { death_futex: DeathFutex::from_word(1 << 30), ..record }
 }
 
-/// The name of `the_role_of_a_child` on the test program's command line. Another name would run no test, which succeeds.
+/// The name of `the_role_of_a_child` on the test program's command line. Another name would run no test, which
+/// succeeds.
 pub(super) fn role_test() -> String {
     let (_crate, module) = module_path!().split_once("::").unwrap();
     format!("{module}::the_role_of_a_child")

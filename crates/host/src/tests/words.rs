@@ -36,7 +36,7 @@ fn life(platform: &LinuxPlatform, at: Offset) -> ThreadLife {
     ThreadLife::from_word(word.load(Ordering::SeqCst))
 }
 
-/// The calling thread gets ready in the slot at `at`, as the core does it. Whether its word is armed.
+/// Makes the slot at `at` ready for the calling thread, as `ThreadSlot` does. Returns whether its word is armed.
 fn ready(platform: &LinuxPlatform, at: Offset) -> bool {
     let word = platform.mapped().window().word(at).unwrap();
     let claimed = CLAIMED.claimed(crate::thread_id()).unwrap();
@@ -72,14 +72,14 @@ fn the_kernel_marks_the_word_of_a_thread_that_ends_and_no_other() {
 }
 
 #[test]
-fn a_thread_that_gave_its_word_back_marks_nothing() {
+fn a_disarmed_word_is_not_marked() {
     let (_scratch, platform) = scene();
     in_thread(&platform, |platform| {
         assert!(ready(platform, at(1)));
         platform.disarm(at(1));
     });
     assert!(life(&platform, at(1)).is_ready());
-    // Nor does one whose words are not to be marked any more, by whomever.
+    // Nor is one after `disarm_all`, which another thread may call.
     let other = Arc::clone(&platform);
     let (armed, is_armed) = std::sync::mpsc::channel();
     let (go, goes) = std::sync::mpsc::channel::<()>();
@@ -92,10 +92,10 @@ fn a_thread_that_gave_its_word_back_marks_nothing() {
     drop(go);
     late.join().unwrap();
     assert!(life(&platform, at(2)).is_ready());
-    assert!(!ready(&platform, at(3)), "none is armed after that");
+    assert!(!ready(&platform, at(3)), "no word can be armed after that");
 }
 
-/// A robust mutex, on which a thread works with the very field of which we make use.
+/// A robust mutex: the C library uses the same field for it as we do.
 mod robust {
     use std::{cell::UnsafeCell, mem};
 
@@ -108,7 +108,7 @@ mod robust {
 
     impl Mutex {
         pub(super) fn new() -> Box<Self> {
-            // SAFETY: `zeroed` wants a type of which all zeros are a value: it is integers, and overwritten by its
+            // SAFETY: `zeroed` wants a type for which all zeros are a value: it is integers, and overwritten by its
             // initialiser before any other use.
             let mutex: libc::pthread_mutex_t = unsafe { mem::zeroed() };
             // SAFETY: as above.
@@ -136,10 +136,10 @@ mod robust {
     }
 }
 
-/// Not marked although the thread is gone: the C library needs the field for robust mutexes, and leaves it empty. So
-/// others must have other proof, and robust mutexes must work as ever.
+/// If the thread uses a robust mutex later, the C library overwrites the field and leaves it null. So the word of a
+/// dead thread may be unmarked: there must be other proof, and robust mutexes must work as usual.
 #[test]
-fn a_robust_mutex_used_later_takes_the_field_back_and_works_and_there_is_other_proof() {
+fn a_thread_that_uses_a_robust_mutex_later_ends_unmarked_but_with_other_proof() {
     let (_scratch, platform) = scene();
     let mutex: &'static robust::Mutex = Box::leak(robust::Mutex::new());
     let (tell, told) = std::sync::mpsc::channel();
@@ -151,7 +151,7 @@ fn a_robust_mutex_used_later_takes_the_field_back_and_works_and_there_is_other_p
         tell.send(crate::thread_id()).unwrap();
     });
     assert_eq!(mutex.lock(), libc::EOWNERDEAD, "the C library's own list still works");
-    assert!(life(&platform, at(1)).is_ready(), "the kernel knew nothing of the word any more");
+    assert!(life(&platform, at(1)).is_ready(), "the field no longer pointed to the word");
     let me = record(platform.identity(), Evidence::PROCESS);
     let tid = told.recv().unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -161,19 +161,19 @@ fn a_robust_mutex_used_later_takes_the_field_back_and_works_and_there_is_other_p
 }
 
 #[test]
-fn a_thread_that_works_on_a_robust_mutex_of_its_own_can_be_armed_afterwards() {
+fn a_thread_that_holds_a_robust_mutex_can_be_armed() {
     let (_scratch, platform) = scene();
     let mutex: &'static robust::Mutex = Box::leak(robust::Mutex::new());
     in_thread(&platform, move |platform| {
         assert_eq!(mutex.lock(), 0);
-        assert!(ready(platform, at(1)), "the field is empty between operations");
+        assert!(ready(platform, at(1)), "the field is null between operations");
     });
     until_dead(&platform, at(1));
     assert_eq!(mutex.lock(), libc::EOWNERDEAD);
 }
 
 #[test]
-fn a_thread_in_two_spaces_is_armed_in_the_first_as_long_as_that_is_open() {
+fn a_thread_in_two_spaces_is_armed_in_the_first_while_that_is_open() {
     let ((_one, first), (_two, second)) = (scene(), scene());
     let (other, another) = (Arc::clone(&first), Arc::clone(&second));
     let (armed, is_armed) = std::sync::mpsc::channel();
@@ -193,10 +193,10 @@ fn a_thread_in_two_spaces_is_armed_in_the_first_as_long_as_that_is_open() {
     assert!(life(&first, at(1)).is_ready());
 }
 
-/// Marked though alive, prevented: a thread that ends long after its space was closed must not mark a word at the same
-/// address, whatever lies there by then.
+/// A thread that ends long after its space was closed must not mark a word at the same address, neither in other
+/// memory nor in the row of another space: that would mark a living thread as dead.
 #[test]
-fn addresses_of_closed_spaces_are_never_memory_of_anybody_else() {
+fn addresses_of_closed_spaces_are_never_used_for_other_memory() {
     let (_scratch, first) = scene();
     let other = Arc::clone(&first);
     let (armed, is_armed) = std::sync::mpsc::channel();
@@ -209,9 +209,9 @@ fn addresses_of_closed_spaces_are_never_memory_of_anybody_else() {
     });
     assert!(is_armed.recv().unwrap());
     drop(first);
-    // Anybody's memory, where the mapping was, if it can be.
+    // Other memory, which the allocator would put where the alias was, if it could.
     let pages: Vec<_> = (0..64).map(|_| vec![u64::MAX; 1024]).collect();
-    // Another space takes the same addresses, and its words are other threads'.
+    // Another space reuses the addresses as an alias; the words there belong to other threads.
     let (_again, second) = scene();
     assert!(ready(&second, at(0)));
     let word = second.mapped().window().word(at(1)).unwrap();
@@ -225,11 +225,11 @@ fn addresses_of_closed_spaces_are_never_memory_of_anybody_else() {
 }
 
 #[test]
-fn spaces_opened_and_closed_again_and_again_use_up_no_addresses() {
+fn opening_and_closing_spaces_repeatedly_does_not_use_up_addresses() {
     let (_scratch, keep) = scene();
     let (stay, stays) = std::sync::mpsc::channel::<()>();
     let path = keep.mapped().path().to_owned();
-    // More often than there are places for addresses.
+    // More often than there are ranges for aliases.
     let opened = thread::spawn(move || {
         for round in 0..1500 {
             let platform = LinuxPlatform::new(open(&path).unwrap()).unwrap();
@@ -247,12 +247,12 @@ pub(super) fn fork_armed(path: &Path) {
     // SAFETY: `fork` in a program with one other thread, which is idle; the child only ends.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        // The child of `fork` ends: it is not its parent's end.
+        // The end of the child must not be taken for the end of its parent's thread.
         // SAFETY: `_exit` has no requirements.
         unsafe { libc::_exit(0) };
     }
     let mut status = 0;
-    // SAFETY: `waitpid` wants a place that it may write.
+    // SAFETY: `waitpid` wants a status that it may write.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert!(life(&platform, at(1)).is_ready());
     say("forked");

@@ -1,4 +1,4 @@
-//! The two clocks: one to measure waits by, one to tell people when.
+//! The two clocks: one that measures waits, and one for dates in messages.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

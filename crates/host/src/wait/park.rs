@@ -5,19 +5,18 @@
 //! peers of other kernels are attached, at each wait.
 //!
 //! # Invariants
-//! 1. A [`Futex`] exists only for memory where a wake reaches everybody of this kernel who can map it:
-//!    its only constructor asks the kind. Everywhere else waiting is looking again (`poll.rs`), and a
-//!    wake does nothing.
-//! 2. Among several kernels no wake is relied on: the futex is slept on no longer than one would nap
-//!    without it.
-//! 3. No wait is longer than [`LONGEST_WAIT`], so a wake that somebody could not send is made up for:
-//!    that of a peer, say, of a kernel that attached while we slept. Only who waits for an owner of this
-//!    kernel, whose unlock and whose death both wake it, sleeps for [`LONGEST_WAIT_BY_BELL`].
+//! 1. A [`Futex`] exists only for memory where a wake reaches every process of this kernel that can map it:
+//!    its only constructor checks the kind. In other memory a thread polls (`poll.rs`), and a wake does nothing.
+//! 2. While peers of several kernels are attached, no wake is relied on: a sleep on the futex lasts no longer than a
+//!    nap would.
+//! 3. No wait is longer than [`LONGEST_WAIT`], so a waiter goes on even if a wake could not be sent, say by a peer of
+//!    another kernel that attached during the sleep. Only a wait for owners of this kernel, whose unlock and
+//!    whose death both wake it, may last [`LONGEST_WAIT_WITH_NOTICE`].
 //! 4. The futex is the low half of the word, and shared: the kernel knows it by file and offset, not
 //!    by address.
 //!
 //! # What it does not do
-//! It does not know why anybody waits.
+//! It does not know what a thread waits for.
 
 use std::{ffi::c_void, ptr, sync::OnceLock, thread, time::Duration};
 
@@ -39,21 +38,21 @@ use super::{
 };
 use crate::memory::MemoryKind;
 
-/// No wait is longer, in nanoseconds.
+/// The longest wait, in nanoseconds.
 const LONGEST_WAIT: u64 = 50_000_000;
-/// But one that the owner's unlock and the owner's death both end.
-const LONGEST_WAIT_BY_BELL: u64 = 1_000_000_000;
+/// The longest wait that both the owner's unlock and the owner's death end.
+const LONGEST_WAIT_WITH_NOTICE: u64 = 1_000_000_000;
 /// Sleep after a futex call that failed, in nanoseconds.
 const NAP_AFTER_FAILURE: u64 = 1_000_000;
 
-/// How those who wait for words of one window wait.
+/// How threads of this process wait for words of one window.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     futex: Option<Futex>,
     spinner: Spinner,
 }
 
-/// Waits in the kernel. That it exists proves that the memory is such that the kernel can wake.
+/// Waits in the kernel. A value of this type proves that futexes work in the memory.
 #[derive(Debug, Clone, Copy)]
 struct Futex(());
 
@@ -75,7 +74,7 @@ impl Waiting {
         }
     }
 
-    /// Waits where whoever changes the word may be of another kernel.
+    /// Waits for a word that a peer of another kernel may change.
     pub(crate) fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64) {
         let expected = low_half(expected);
         poll::wait(word, expected, bounded(until, LONGEST_WAIT), |moment| match self.futex {
@@ -85,12 +84,12 @@ impl Waiting {
     }
 }
 
-/// Whether this kernel can wait for two words at once (Linux 5.16), and no sandbox forbids it.
+/// Whether this kernel can wait for several words at once (Linux 5.16), and no sandbox forbids it.
 fn waitv_works() -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
     *WORKS.get_or_init(|| {
         let word = AtomicU64::new(0);
-        // Nobody waits: the value is another, which a kernel that knows the call says first.
+        // The word does not have the expected value, so a kernel that knows the call returns at once and says so.
         let waiter = waiter(&word, 1);
         threads::futex::waitv(&[waiter], WaitvFlags::empty(), None, ClockId::Monotonic)
             == Err(Errno::AGAIN)
@@ -147,22 +146,22 @@ impl Park for Waiting {
 }
 
 impl Waiting {
-    /// Whether [`wait_for_any`](Self::wait_for_any) sleeps.
+    /// Whether [`wait_for_any`](Self::wait_for_any) works here.
     pub(crate) fn hears_death_futexes(&self) -> bool {
         self.futex.is_some() && waitv_works()
     }
 
-    /// Sleeps while all words are as expected, until somebody wakes one of them.
+    /// Sleeps while all words are as expected, until one of them is woken or the time is `until`.
     pub(crate) fn wait_for_any(&self, words: &[(&AtomicU64, u64)], until: u64) {
         let waiters: Vec<_> =
             words.iter().map(|(word, expected)| waiter(word, *expected)).collect();
         let until =
-            Timespec::try_from(Duration::from_nanos(bounded(until, LONGEST_WAIT_BY_BELL))).ok();
+            Timespec::try_from(Duration::from_nanos(bounded(until, LONGEST_WAIT_WITH_NOTICE))).ok();
         let flags = WaitvFlags::empty();
         match threads::futex::waitv(&waiters, flags, until.as_ref(), ClockId::Monotonic) {
-            // One was woken or has changed, or time is over, or a signal came.
+            // A word was woken or has changed, or the time is up, or a signal came.
             Ok(_) | Err(Errno::AGAIN | Errno::TIMEDOUT | Errno::INTR) => {}
-            // The caller will come again at once, so do not let it burn.
+            // The caller will try again at once. Without a pause it would burn the processor.
             Err(_) => thread::sleep(Duration::from_nanos(NAP_AFTER_FAILURE)),
         }
     }
@@ -186,7 +185,7 @@ impl Futex {
             tv_nsec: libc::c_long::try_from(rest).unwrap_or(0),
         };
         // SAFETY: this futex call wants the address of a mapped word, which `word` is a reference to,
-        // and a deadline or null. It only reads both.
+        // and a deadline or null. It only reads them.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -203,14 +202,15 @@ impl Futex {
         }
         let error = std::io::Error::last_os_error();
         match Errno::from_io_error(&error) {
-            // The word has changed, or time is over, or a signal came.
+            // The word has changed, or the time is up, or a signal came.
             Some(Errno::AGAIN | Errno::TIMEDOUT | Errno::INTR) => {}
-            // Forbidden by a sandbox, say: the caller will come again at once, so do not let it burn.
+            // A sandbox forbids it, say. The caller will try again at once, and without a pause would burn the
+            // processor.
             _ => thread::sleep(Duration::from_nanos(NAP_AFTER_FAILURE)),
         }
     }
 
-    /// Whether anybody was asleep.
+    /// Wakes sleepers. Returns whether there may have been any.
     fn wake(self, word: &AtomicU64, who: Wake) -> bool {
         let count = match who {
             Wake::One => 1,
@@ -219,7 +219,7 @@ impl Futex {
         // SAFETY: this futex call wants an address, and reads nothing there.
         let woken =
             unsafe { libc::syscall(libc::SYS_futex, Self::address(word), libc::FUTEX_WAKE, count) };
-        // A failure says nothing.
+        // A failure (-1) leaves it open whether there were sleepers.
         woken != 0
     }
 }
@@ -236,7 +236,7 @@ mod tests {
     const NFS: MemoryKind = MemoryKind::File { file_system: FileSystem::from_magic(0x6969) };
 
     #[test]
-    fn a_futex_is_not_to_be_had_where_other_kernels_may_write() {
+    fn there_is_no_futex_where_other_kernels_may_write() {
         assert!(Futex::for_kind(NFS).is_none());
         assert_eq!(Waiting::for_kind(NFS).name(false), "poll");
         assert_eq!(Waiting::for_kind(MemoryKind::Tmpfs).name(false), "futex");

@@ -1,17 +1,17 @@
-//! Waiting by looking again: where no wake can be relied on.
+//! Waiting by polling, where no wake can be relied on.
 //!
 //! # What it owns
-//! How long each thread has been waiting for the word that it waits for now, which outlives one call:
-//! locks wait in slices, to look into the lives of others between them.
+//! For each thread, how long it has been waiting for its current word. This outlives one call, since
+//! locks wait in slices and check between them whether the owner lives.
 //!
 //! # Invariants
-//! 1. A wait that has just begun spins, then gives the processor away, then naps; one that goes on
+//! 1. A wait that has just begun spins, then yields, then naps; one that goes on
 //!    only naps.
-//! 2. A nap is an eighth of the time waited so far, within [`NAP_LEAST`] and [`NAP_MOST`]: so a change
-//!    is seen at most that much later than it could have been, and a long wait costs next to nothing.
+//! 2. A nap is an eighth of the time waited so far, within [`NAP_LEAST`] and [`NAP_MOST`]. So a change
+//!    is noticed late by one nap at most, and a long wait costs next to nothing.
 //!
 //! # What it does not do
-//! It does not know how to nap: where a futex reaches some of the wakers, a nap is a sleep on it.
+//! It does not know how to nap: the caller says. Where a futex reaches some of the wakers, a nap is a sleep on it.
 
 use std::{cell::Cell, thread};
 
@@ -19,17 +19,17 @@ use commonhold_window::atomic::{AtomicU64, Ordering};
 
 use super::clock::monotonic_ns;
 
-/// How often the word is looked at before the processor is given away.
+/// Looks at the word before the first yield.
 const LOOKS: u32 = 200;
-/// How often the processor is given away before the first nap.
+/// Yields before the first nap.
 const YIELDS: u32 = 20;
-/// What part of the time waited so far a nap is.
+/// A nap is the time waited so far, divided by this.
 const NAP_PART: u64 = 8;
 /// Shortest and longest nap, in nanoseconds.
 const NAP_LEAST: u64 = 20_000;
 const NAP_MOST: u64 = 5_000_000;
-/// A wait for the same value of the same word that comes this soon after the last, in nanoseconds,
-/// goes on with it.
+/// If a wait for the same value of the same word begins within this time after the last one, in nanoseconds, it
+/// continues that one.
 const PAUSE_MOST: u64 = 100_000_000;
 
 /// A wait that may go on.
@@ -47,7 +47,7 @@ thread_local! {
 }
 
 impl Wait {
-    /// The wait that `last` was, if it goes on, or a new one that begins `now`.
+    /// A wait that continues `last`, or a new one that begins `now`; and whether it continues.
     fn resume(last: Self, word: usize, expected: u32, now: u64) -> (Self, bool) {
         let same = (last.word, last.expected) == (word, expected);
         let goes_on = same && now.saturating_sub(last.ended) < PAUSE_MOST;
@@ -74,10 +74,10 @@ pub(super) fn low_half(word: u64) -> u32 {
     u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)
 }
 
-/// Waits while the low half of `word` is `expected`, until `until` at most; `nap` sleeps until a
-/// moment, or less.
+/// Waits while the low half of `word` is `expected`, until `until` at most. `nap` sleeps until the moment it is
+/// given, or shorter.
 pub(crate) fn wait(word: &AtomicU64, expected: u32, until: u64, nap: impl Fn(u64)) {
-    // Relaxed: the caller looks again, with the ordering it needs.
+    // Relaxed: the caller loads the word again, with the ordering it needs.
     let changed = || low_half(word.load(Ordering::Relaxed)) != expected;
     let address = std::ptr::from_ref(word).addr();
     let (mut wait, goes_on) = Wait::resume(LAST.get(), address, expected, monotonic_ns());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_goes_on_for_the_same_value_of_the_same_word_soon_after() {
+    fn a_wait_continues_if_the_same_value_of_the_same_word_is_awaited_soon_after() {
         let last = Wait { word: 8, expected: 7, began: 5, ended: 1_000 };
         assert_eq!(Wait::resume(last, 8, 7, 2_000).0.began, 5);
         for (word, expected, now) in [(16, 7, 2_000), (8, 6, 2_000), (8, 7, 1_000 + PAUSE_MOST)] {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_slice_of_a_wait_begins_with_the_nap_that_the_first_came_to() {
+    fn the_second_slice_of_a_wait_begins_with_a_nap_as_long_as_the_first_slice_reached() {
         let word = AtomicU64::new(7);
         let naps = RefCell::new(Vec::new());
         let slice = || {
@@ -148,8 +148,8 @@ mod tests {
         };
         // On a busy machine the looks before the first nap may take a whole slice.
         while slice().is_none() {}
-        // An eighth of the 2 ms waited so far, less what passed between `begun` and the look at the clock in `wait`: the
-        // first call has its code read in.
+        // An eighth of the 2 ms waited so far, less the time between `begun` and the look at the clock in `wait`,
+        // which is longer in the first call because its code is loaded then.
         assert!(slice() >= Some(240_000));
         word.store(8, Ordering::Relaxed);
         assert_eq!(slice(), None);

@@ -1,30 +1,31 @@
-//! Looking again before sleeping: how often, and whether it is worth it.
+//! Spinning before a sleep: how often, and whether it is worth it.
 //!
-//! Who looks at the word of a lock takes its cache line away from the holder, who would have done many turns on it. So
-//! there are few looks, each after twice the pause of the last. And where they do not help, since the lock is held for
-//! longer than they last, they only cost: that is learnt, for each lock.
+//! A thread that looks at a lock word takes its cache line away from the holder, which could have locked and unlocked
+//! many times meanwhile. So there are few looks, each after twice the pause before the last. If the lock is held for
+//! longer than a spin lasts, spinning only costs. That is learnt for each lock.
 //!
 //! # Invariants
-//! 1. A spin that did not end in the lock keeps the next ones on this word from being tried, twice as many each time, up to
-//!    [`MOST_SKIPPED`]; one that did lets all be tried again.
-//! 2. What is learnt is a hint: words share entries, and threads overwrite each other's.
+//! 1. After a spin that did not get the lock, the next waits on this word do not spin: twice as many each time, up to
+//!    [`MOST_SKIPPED`]. After a spin that got it, all do.
+//! 2. What is learnt is a hint: words share entries, and threads overwrite each other's values.
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-/// Looks in a row.
+/// Looks at the word in one spin.
 const LOOKS: u32 = 6;
-/// Pauses before the first look.
+/// Pause instructions before the first look.
 const FIRST_PAUSES: u32 = 4;
 /// Waits without a spin, at most, before one is tried again.
 const MOST_SKIPPED: u16 = 63;
 const ENTRIES: usize = 64;
 
-/// What is known of the words of one attachment.
+/// What was learnt about the lock words of one attachment.
 #[derive(Debug)]
 pub(crate) struct Spinner {
-    /// On one processor nobody gives the lock back while we spin.
+    /// `false` on one processor: the holder does not run while we spin.
     is_worth_it: bool,
-    /// Of each entry, how many waits are still to go without a spin, and in the upper half how many that were the last time.
+    /// In the low byte, how many waits are still to go without a spin; in the high byte, how many they were the last
+    /// time.
     lessons: [AtomicU16; ENTRIES],
 }
 
@@ -34,11 +35,11 @@ impl Spinner {
     }
 
     fn lesson(&self, word: &AtomicU64) -> Option<&AtomicU16> {
-        // The address of a word of a lock: neighbours have entries of their own.
+        // By address: neighbouring words have different entries.
         self.lessons.get((std::ptr::from_ref(word).addr() / 8) % ENTRIES)
     }
 
-    /// The `turn`-th pause in a row, from 0; `false` when it is time to sleep.
+    /// Pauses for the `turn`-th time in a row, from 0. `false` when it is time to sleep.
     pub(crate) fn pause(&self, word: &AtomicU64, turn: u32) -> bool {
         if turn >= LOOKS || !self.is_worth_it || (turn == 0 && self.skips(word)) {
             return false;
@@ -59,7 +60,7 @@ impl Spinner {
         left > 0
     }
 
-    /// Whether the lock was had without a sleep.
+    /// Learns from a spin on `word`: whether the thread `won` the lock without a sleep.
     pub(crate) fn learn(&self, word: &AtomicU64, won: bool) {
         let Some(lesson) = self.lesson(word) else { return };
         let skipped = lesson.load(Ordering::Relaxed) >> 8;
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_help_is_tried_more_and_more_seldom_until_it_helps() {
+    fn a_spin_that_fails_is_tried_less_and_less_often_until_one_succeeds() {
         let (spinner, word) = (Spinner::new(true), AtomicU64::new(0));
         let mut waits_without = Vec::new();
         for _ in 0..8 {

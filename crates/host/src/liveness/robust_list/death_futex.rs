@@ -8,7 +8,8 @@
 //! 2. The kernel knows the list as long as the [`RobustList`] lives, and the thread's former list afterwards.
 //!
 //! # What it does not do
-//! A death futex that has fired proves nothing by itself: the heartbeat thread may end before other threads of its process.
+//! A death futex that has fired proves nothing by itself: the heartbeat thread may end before other threads of its
+//! process.
 
 use std::{io, marker::PhantomData, ptr, sync::atomic::AtomicUsize};
 
@@ -36,8 +37,8 @@ pub(crate) struct RobustList<'a> {
 }
 
 impl<'a> RobustList<'a> {
-    /// Registers `word`, which gets the value `death_futex`: the kernel marks it when the calling thread ends. `death_futex`
-    /// must name that thread.
+    /// Registers `word`, which gets the value `death_futex`: the kernel marks it when the calling thread ends.
+    /// `death_futex` must name that thread.
     ///
     /// # Errors
     /// Those of the kernel: a sandbox forbids robust lists, or the kernel has none.
@@ -49,8 +50,8 @@ impl<'a> RobustList<'a> {
             head: Head { list: Entry { next: null }, futex_offset: 0, list_op_pending: pending },
             entry: Entry { next: null },
         }));
-        // SAFETY: `&mut *` wants a valid pointer with no other user: `list` comes from a new box, and the kernel does not
-        // know it yet.
+        // SAFETY: `&mut *` wants a valid pointer with no other user: `list` comes from a new box, and the kernel does
+        // not know it yet.
         let written = unsafe { &mut *list };
         let (head, entry) = (&raw const written.head, &raw const written.entry);
         written.head.list.next = entry;
@@ -60,7 +61,8 @@ impl<'a> RobustList<'a> {
         let hung = Self { word, death_futex, list, former, not_send: PhantomData };
         // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: `RobustList` keeps it so.
         unsafe { register(head) }?;
-        // Release: pairs with the Acquire of a waiter that reads the word (`DeathNotice`); the list is registered by then.
+        // Release: pairs with the Acquire of a waiter that reads the word (`DeathNotice`); the list is registered by
+        // then.
         word.store(death_futex.word(), Ordering::Release);
         Ok(hung)
     }
@@ -73,13 +75,14 @@ fn distance(from: usize, to: usize) -> libc::c_long {
 
 impl Drop for RobustList<'_> {
     fn drop(&mut self) {
-        // Before the kernel forgets the list, so that no thread waits for a death futex that can not fire. Release: pairs
-        // with the Acquire of a waiter that reads the word.
+        // Before the kernel forgets the list, so that no thread waits for a death futex that can not fire. Release:
+        // pairs with the Acquire of a waiter that reads the word.
         self.word.store(self.death_futex.taken_down().word(), Ordering::Release);
-        // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: this one was registered before
-        // ours, by the C library, which keeps it valid while the thread lives.
+        // SAFETY: `register` wants a list that stays valid as long as the kernel knows it: this one was registered
+        // before ours, by the C library, which keeps it valid while the thread lives.
         if unsafe { register(self.former) }.is_ok() {
-            // SAFETY: `from_raw` wants a pointer from a box, with no other user: it is, and the kernel has forgotten it.
+            // SAFETY: `from_raw` wants a pointer from a box, with no other user: it is, and the kernel has forgotten
+            // it.
             drop(unsafe { Box::from_raw(self.list) });
         }
     }

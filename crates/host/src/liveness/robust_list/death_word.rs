@@ -1,25 +1,26 @@
 //! Life words: the kernel marks a thread's life word when that thread ends, however it ends.
 //!
-//! The C library registers a robust list for each thread. The list's field `list_op_pending` names the futex that the thread
-//! is about to take or to free. The C library writes that field only during operations on robust mutexes; at other times
-//! it is null. We let it point to the thread's life word then. That costs nothing per lock, and needs no list of our own.
+//! The C library registers a robust list for each thread. The list's field `list_op_pending` names the futex that the
+//! thread is about to take or to free. The C library writes that field only during operations on robust mutexes; at
+//! other times it is null. We let it point to the thread's life word then. That costs nothing per lock, and needs no
+//! list of our own.
 //!
 //! # What it owns
 //! - That field of the calling thread, while it points to a life word.
 //! - The *aliases*: extra mappings of the rows of life words, made only so that such fields can point into them.
 //!
 //! # Invariants
-//! 1. The field is written only if it is null or points into an alias. Otherwise a robust operation, or another library,
-//!    uses it. The head of the list is asked for each time, since it may have been replaced.
-//! 2. An address that was once in an alias is never used for other memory: when the alias is given up, inaccessible memory
-//!    takes its place. We cannot change the fields of other threads, which may still point there; the kernel can write
-//!    nothing through them. The address may become an alias again; the kernel marks only a word that names the
-//!    ending thread.
+//! 1. The field is written only if it is null or points into an alias. Otherwise a robust operation, or another
+//!    library, uses it. The head of the list is asked for each time, since it may have been replaced.
+//! 2. An address that was once in an alias is never used for other memory: when the alias is given up, inaccessible
+//!    memory takes its place. We cannot change the fields of other threads, which may still point there; the kernel
+//!    can write nothing through them. The address may become an alias again; the kernel marks only a word that names
+//!    the ending thread.
 //! 3. A forked child has no alias of its parent's (`MADV_DONTFORK`), and clears its field if that points into one.
 //!
 //! # What it does not do
-//! It gives no meaning to the word: `commonhold_sync::ThreadSlot` does. It does not promise that a word is marked: if the
-//! thread uses a robust mutex later, the C library overwrites the field, and a thread may end without its list.
+//! It gives no meaning to the word: `commonhold_sync::ThreadSlot` does. It does not promise that a word is marked: if
+//! the thread uses a robust mutex later, the C library overwrites the field, and a thread may end without its list.
 
 use std::{
     cell::Cell,
@@ -40,7 +41,8 @@ use rustix::{
 use super::{Head, registered};
 use crate::fork::{ChildTask, ForkGuard};
 
-/// Most ranges of addresses for aliases. Each attachment uses one; a given-up range is reused only for a row of the same size.
+/// Most ranges of addresses for aliases. Each attachment uses one; a given-up range is reused only for a row of the
+/// same size.
 const RANGES: usize = 1024;
 
 /// The range has no addresses yet.
@@ -53,7 +55,8 @@ const GIVEN_UP: u32 = 2;
 static ALL: [Range; RANGES] = [const { Range::new() }; RANGES];
 
 thread_local! {
-    /// What the calling thread's field points to: the index of the range, the number of its use, the epoch of the process.
+    /// What the calling thread's field points to: the index of the range, the number of its use, the epoch of the
+    /// process.
     static ARMED: Cell<Option<(usize, u64, u64)>> = const { Cell::new(None) };
 }
 
@@ -125,8 +128,8 @@ impl Range {
 fn untouchable(place: *mut c_void, len: usize) -> Option<usize> {
     let fixed = if place.is_null() { MapFlags::empty() } else { MapFlags::FIXED };
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | fixed;
-    // SAFETY: `mmap_anonymous` wants no pointer into a range that it replaces. With a null hint it replaces none. Otherwise
-    // the range is an alias, into which only fields for the kernel point.
+    // SAFETY: `mmap_anonymous` wants no pointer into a range that it replaces. With a null hint it replaces none.
+    // Otherwise the range is an alias, into which only fields for the kernel point.
     let mapped = unsafe { mm::mmap_anonymous(place, len, ProtFlags::empty(), flags) };
     mapped.ok().map(|start| start.addr())
 }
@@ -137,9 +140,9 @@ fn head() -> Option<&'static Head> {
     if len != mem::size_of::<Head>() {
         return None;
     }
-    // SAFETY: `as_ref` wants null, or an aligned pointer that is valid while the reference is used. The C library registered
-    // it and keeps it valid as long as the thread lives; our callers use it only during their call, in this thread. Only
-    // this thread writes the head, and the kernel reads it when the thread ends.
+    // SAFETY: `as_ref` wants null, or an aligned pointer that is valid while the reference is used. The C library
+    // registered it and keeps it valid as long as the thread lives; our callers use it only during their call, in
+    // this thread. Only this thread writes the head, and the kernel reads it when the thread ends.
     unsafe { head.as_ref() }
 }
 
@@ -163,7 +166,8 @@ pub(crate) struct DeathWords {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Unused,
-    /// The alias is the range with index `range`, in its use number `uses`. It maps the window from offset `begins` on.
+    /// The alias is the range with index `range`, in its use number `uses`. It maps the window from offset `begins`
+    /// on.
     Mapped {
         range: usize,
         begins: u64,
@@ -203,8 +207,8 @@ impl DeathWords {
             return false;
         }
         head.list_op_pending.store(entry_of(head, futex), Ordering::Relaxed);
-        // No fence for other threads: the kernel reads the field when this thread ends. The compiler must not move later
-        // accesses before the store.
+        // No fence for other threads: the kernel reads the field when this thread ends. The compiler must not move
+        // later accesses before the store.
         compiler_fence(Ordering::SeqCst);
         ARMED.set(Some((range, uses, self.guard.epoch())));
         true
@@ -253,7 +257,8 @@ fn map(file: BorrowedFd<'_>, page: u64, row: Extent) -> Option<State> {
     let place = ptr::without_provenance_mut(range.start.load(Ordering::Relaxed));
     let access = ProtFlags::READ | ProtFlags::WRITE;
     let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
-    // SAFETY: `mmap` wants no pointer into a range that it replaces: the range was reserved for us, and is inaccessible.
+    // SAFETY: `mmap` wants no pointer into a range that it replaces: the range was reserved for us, and is
+    // inaccessible.
     let mapped = unsafe { mm::mmap(place, len, access, flags, file, begins) };
     // SAFETY: `madvise` wants a range that no other code relies on: this one is ours and new.
     let advised =
@@ -267,8 +272,8 @@ fn map(file: BorrowedFd<'_>, page: u64, row: Extent) -> Option<State> {
     Some(State::Mapped { range, begins, uses })
 }
 
-/// Whether the calling thread's field, which points to `futex`, may be written: `futex` is in an alias, and it is not a word of
-/// an open attachment that this thread has armed.
+/// Whether the calling thread's field, which points to `futex`, may be written: `futex` is in an alias, and it is not
+/// a word of an open attachment that this thread has armed.
 fn is_free(futex: usize, guard: ForkGuard) -> bool {
     if !ALL.iter().any(|range| range.has(futex)) {
         return false;
@@ -282,8 +287,8 @@ fn is_free(futex: usize, guard: ForkGuard) -> bool {
     !in_use || epoch != guard.epoch()
 }
 
-/// Clears the field of the calling thread if it points into an alias. Runs in children made by `fork`, so it uses only atomics
-/// and a system call.
+/// Clears the field of the calling thread if it points into an alias. Runs in children made by `fork`, so it uses
+/// only atomics and a system call.
 fn forget_in_child() {
     ARMED.set(None);
     let Some(head) = head() else { return };
