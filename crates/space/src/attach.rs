@@ -1,7 +1,7 @@
-//! Becoming a peer, and ceasing to be one.
+//! Attaching to a space, and detaching.
 //!
-//! A peer is live once its slot has been taken and its record written (`slot.rs`); from then on others find it. If it dies before that, its
-//! evidence tells, and it has owned nothing but the slot.
+//! A peer becomes live after it has taken a slot and written its record (`slot.rs`); from then on other peers see it.
+//! If it dies before that, its evidence shows it, and it has owned nothing but the slot.
 
 use core::sync::atomic::Ordering;
 
@@ -27,7 +27,7 @@ impl<P: Platform> Attached<P> {
         match write_record(&view, &slot, identity) {
             Ok(()) => {}
             Err(error) => {
-                // What the last peer of the slot left behind is still to be settled, by a reaper.
+                // A reaper still has to settle what the dead peer before us left behind.
                 let phase = if inherited { PeerPhase::Fenced } else { PeerPhase::Free };
                 leave_slot(&view, slot.peer, slot.state, phase);
                 return Err(error);
@@ -36,7 +36,7 @@ impl<P: Platform> Attached<P> {
         Point::AttachRecordWritten.reached();
         let live = slot.state.in_phase(PeerPhase::Live);
         let state = &view.peer(slot.peer).map_err(AttachError::damaged)?[peer_word::STATE];
-        // SeqCst: the record is written before; see `View::peer_state`.
+        // SeqCst: as Release it publishes the record, which is written before; see `View::peer_state`.
         if state
             .compare_exchange(slot.state.word(), live.word(), Ordering::SeqCst, Ordering::Relaxed)
             .is_err()
@@ -57,7 +57,8 @@ impl<P: Platform> Attached<P> {
         Ok(space)
     }
 
-    /// What the last peer of the slot left, if it was dead, and deferred regions that nobody maps any more.
+    /// Settles what the last peer of the slot left behind, if it died. Otherwise frees deferred regions that no peer
+    /// maps any more, if a hint says that there may be some.
     fn settle_inheritance(&self, inherited: bool) -> Result<(), DirectoryError> {
         if !inherited && !self.has_hint()? {
             return Ok(());
@@ -73,16 +74,17 @@ impl<P: Platform> Attached<P> {
         Ok(())
     }
 
-    /// Gives the slot back. Everything that was mapped or locked must have been given back before.
+    /// Gives the slot back. The caller has unmapped and unlocked everything before.
     ///
     /// # Errors
     /// [`DirectoryError::Fenced`] if the peer was declared dead.
     pub fn detach(&self) -> Result<(), DirectoryError> {
         Point::DetachBegins.reached();
-        // Before the slots can be others': no thread of this process may mark words there any more.
+        // Before the thread slots can be another peer's: the kernel must not mark words there for threads of this
+        // process.
         self.view.platform().disarm_all();
         Point::ThreadsDisarmed.reached();
-        // What is still held was forgotten.
+        // Whatever these threads still own belongs to dead threads from now on.
         self.view.mark_threads(self.peer, PeerState::read(self.live));
         self.view.settle_biases(self.peer, PeerState::read(self.live));
         if leave_slot(&self.view, self.peer, PeerState::read(self.live), PeerPhase::Free) {
@@ -92,15 +94,15 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Names this peer for people.
+    /// Sets the name of this peer that listings and messages show.
     pub fn rename(&self, name: &PeerName) {
         if let Ok(record) = self.view.peer(self.peer) {
             write_name(record, name);
         }
     }
 
-    /// Declares this peer dead: one of its living threads was taken for dead, so others may have taken over
-    /// what it held.
+    /// Declares this peer dead. For when one of its living threads was declared dead, so that others may have taken
+    /// over what that thread held.
     pub fn give_up(&self) {
         self.view.assume_dead(self.peer, self.generation);
     }

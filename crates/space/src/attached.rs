@@ -1,6 +1,6 @@
 //! An attachment to a space: which peer it is, and where its words lie.
 //!
-//! The operations of a peer are in files of their own, and stand on this one. `attach.rs` makes the value and ends it.
+//! The operations of a peer are in files of their own, and build on this one. `attach.rs` attaches and detaches.
 
 use core::sync::atomic::Ordering;
 
@@ -11,20 +11,20 @@ use crate::{Platform, View};
 /// A space that this peer is attached to.
 ///
 /// Dropping it without [`detach`](Self::detach) is like dying: the slot stays taken until the
-/// evidence is gone and somebody reaps.
+/// evidence is gone and another peer reaps.
 #[derive(Debug)]
 pub struct Attached<P> {
     pub(crate) view: View<P>,
     pub(crate) peer: PeerId,
     pub(crate) generation: u32,
     pub(crate) live: u64,
-    /// Where the state word and the thread slots of this peer lie: looked up at every lock.
+    /// Where the state word and the thread slots of this peer lie: every lock operation needs them.
     pub(crate) state_at: Offset,
     pub(crate) threads_at: Offset,
 }
 
 impl<P: Platform> Attached<P> {
-    /// The space, as anybody sees it.
+    /// The view of the space, which does not depend on which peer looks.
     #[inline]
     pub const fn view(&self) -> &View<P> {
         &self.view
@@ -35,12 +35,12 @@ impl<P: Platform> Attached<P> {
         self.peer
     }
 
-    /// Which of the slot's peers this is.
+    /// The generation: which of the slot's peers this is.
     pub const fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Whether this peer still counts among the living.
+    /// Whether this peer has not been declared dead.
     #[inline]
     pub fn is_live(&self) -> bool {
         // Relaxed: see `Thread::is_live`.

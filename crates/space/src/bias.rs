@@ -1,11 +1,11 @@
-//! What becomes of the mutexes that are biased to a thread whose slot goes to somebody else.
+//! Settling the mutexes that are biased to a thread, before another thread gets its slot.
 //!
 //! # Invariants
-//! 1. Before a slot can have another peer, the words of all mutexes in which threads of its last one are inside,
-//!    or were when it died, say that they are inconsistent. What such threads are outside of needs nothing:
-//!    its words are of biases that no entry knows.
-//! 2. A number is that of one bias only, so one that was read while the slot was the dead's is none of a
-//!    later peer's, however long whoever read it sleeps.
+//! 1. Before a slot can have another peer, every biased mutex that a thread of the last peer was inside of has been
+//!    marked inconsistent. A biased mutex that the thread was outside of needs no change: no entry of the slot has
+//!    the number of that bias any more.
+//! 2. Each bias has a number of its own. So a number that was read from a dead peer's slot never names a bias of a
+//!    later peer, however long ago it was read.
 
 use commonhold_layout::{Bias, Offset, Owner, PeerId, PeerState, RegionId, RegionPhase, ThreadId};
 use commonhold_sync::{ThreadSlot, inside_of, settle_bias};
@@ -13,15 +13,15 @@ use commonhold_sync::{ThreadSlot, inside_of, settle_bias};
 use crate::{Platform, View};
 
 impl<P: Platform> View<P> {
-    /// Tells the next owners of the mutexes that were biased to threads of a dead peer, and in which those
-    /// died. Called before the slot can have another peer; what was read of it by then was the dead's.
+    /// Marks the mutexes that threads of a dead peer died inside of by bias, so that the next owners are told. Called
+    /// before the slot can have another peer: so what is read from it belongs to the dead one.
     pub(crate) fn settle_biases(&self, peer: PeerId, dead: PeerState) {
         for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
             self.settle_while(peer, thread, || self.peer_state(peer) == dead);
         }
     }
 
-    /// The same for one thread, which is dead or gives its slot back. Called before the slot can have another.
+    /// The same for one thread, which is dead or gives its slot back. Called before another thread can have the slot.
     pub(crate) fn settle_thread(&self, peer: PeerId, thread: ThreadId) {
         let Ok(slot) = self.thread_slot(peer, thread) else { return };
         let life = slot.life();
@@ -32,7 +32,7 @@ impl<P: Platform> View<P> {
         let Ok(slot) = self.thread(peer, thread) else { return };
         let dead = Owner::new(peer, ThreadSlot::new(slot).life().incarnation(), thread);
         for (at, bias) in inside_of(slot, |number| Bias { peer, thread, number }) {
-            // Where a region has been freed, or never had memory, a look would take it.
+            // Only in a region, and only where there is memory: elsewhere a look would commit memory.
             if still()
                 && self.is_in_a_region(at)
                 && let Some(word) = self.look_at(at)
@@ -42,7 +42,7 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// Whether a region has the byte at `at`, with memory behind it.
+    /// Whether the byte at `at` lies in an active region, or in one that is being destroyed.
     fn is_in_a_region(&self, at: Offset) -> bool {
         let has = |region| {
             let state = self.region_state(region).ok()?;

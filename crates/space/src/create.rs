@@ -1,9 +1,9 @@
 //! Creating a region.
 //!
-//! Under the directory mutex an entry and an extent are chosen, written and linked, in the state
-//! `Creating` and with the creator as actor. All memory, that of new entries too, is taken without the
-//! mutex, so that a large region does not hold others up. Then the creator alone makes it `Active`. If it dies before, the
-//! entry is undone by whoever comes across it; nobody ever maps half a region.
+//! Under the directory mutex an entry and an extent are chosen, written and linked, in the state `Creating` and with
+//! the creator as actor. All memory, also that of new entries, is committed without the mutex, so that a large region
+//! does not delay other peers. Then the creator makes it `Active`. If the creator dies before that, the next peer
+//! that comes across the entry undoes it; no peer ever maps half a region.
 
 use core::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use crate::{
     directory::{Directory, FreeExtent},
 };
 
-/// Extents of at least this many bytes are aligned to it where there is room, so that huge pages can
+/// Extents of at least this many bytes are aligned to it if there is room, so that huge pages can
 /// back them.
 const HUGE: u64 = 2 << 20;
 
@@ -31,13 +31,13 @@ pub struct CreateOptions {
     pub size: u64,
     /// Bytes that it can grow to; at least the size.
     pub reserve: u64,
-    /// Take memory at first touch, not now. Touching it may then kill the toucher, if there is none.
+    /// Commit memory at first touch, not now. If there is none then, the touch may kill the process.
     pub lazy: bool,
-    /// Whether it may be more than can be had.
+    /// Whether to ask for more memory than there seems to be.
     pub demand: Demand,
 }
 
-/// A region, named for ever: entry and generation.
+/// Names one region for ever, by its entry and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RegionHandle {
     /// Its entry.
@@ -61,7 +61,8 @@ impl<P: Platform> Attached<P> {
         let budget = patience.begin(self.view());
         self.sweep(me);
         match self.create_once(me, name, options, budget) {
-            // What the dead left behind, or others are about to give back, may be what is missing.
+            // There may be room after the dead are reaped, or after other peers have freed what they are about to
+            // free.
             Err(error) if error.is_full() && self.finds_room(me, budget) => {
                 self.create_once(me, name, options, budget.renewed(self.view()))
             }
@@ -69,7 +70,8 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Whether there was anything to reap, or anybody to wait for who gives memory back, now that there is no room.
+    /// Tries to make room: reaps the dead, waits for regions that are being freed, and reclaims memory of free
+    /// extents. Whether any of that helped.
     pub(crate) fn finds_room(&self, me: &Thread<'_>, budget: Budget) -> bool {
         let budget = budget.renewed(self.view());
         self.reap_within(me, budget, |_| {}).is_ok_and(Reaped::freed_anything)
@@ -89,7 +91,7 @@ impl<P: Platform> Attached<P> {
             let reserve = options.reserve;
             return Err(DirectoryError::BeyondReserve { asked: options.size, reserve });
         }
-        // What the window could never hold is refused for that.
+        // A size that the window could never hold is not looked for: it fails for want of space, not of memory.
         let mut looked = options.lazy || options.size > self.view().geometry().data().len();
         let (region, state, extent) = loop {
             if let Some((region, seen)) = self.view().find(name)?
@@ -99,7 +101,7 @@ impl<P: Platform> Attached<P> {
                 return Err(DirectoryError::Exists);
             }
             if !looked {
-                // Before anything is taken or written: pieces of it would not be of use to anybody.
+                // Before anything is committed or written: a part of the memory would be of no use.
                 self.view().room_for(options.size, options.demand)?;
                 looked = true;
             }
@@ -116,7 +118,8 @@ impl<P: Platform> Attached<P> {
                     Err(used) => used,
                 }
             };
-            // Others may take all the new entries; somebody does, each time.
+            // Other peers may take all the new entries first; then this goes round again. Each round, some peer gets
+            // one.
             self.add_entries(used)?;
         };
         Point::CreateLinked.reached();
@@ -140,7 +143,7 @@ impl<P: Platform> Attached<P> {
         Ok(())
     }
 
-    /// Takes memory for the entries after the first `used`, which have it, and for their neighbours.
+    /// Commits memory for the next entries after the first `used`, which have memory.
     fn add_entries(&self, used: u32) -> Result<(), DirectoryError> {
         const AT_ONCE: u32 = 64;
         let view = self.view();
@@ -149,8 +152,8 @@ impl<P: Platform> Attached<P> {
         view.platform()
             .commit(entries.ok_or(Damage::new("the number of used regions", used.into()))?)?;
         Point::CreateEntries.reached();
-        // Release: whoever sees the number sees memory behind the entries. It fails if somebody else has
-        // raised it meanwhile.
+        // Release: pairs with the load in `regions_used`; there is memory behind the entries by then. This fails if
+        // another peer has raised the number meanwhile.
         let _ = view.header_word(header_word::REGIONS_USED)?.compare_exchange(
             used.into(),
             end.into(),
@@ -177,7 +180,7 @@ impl<P: Platform> Attached<P> {
             return Ok(());
         }
         let Err(error) = self.view().platform().commit(whole) else { return Ok(()) };
-        // The error that counts is the first.
+        // The caller is told the first error, not that of undoing.
         if let Some(freeing) = self.free_as_actor(region, state)? {
             let _ = self.free(me, region, freeing, budget);
         }
@@ -190,8 +193,8 @@ impl<P: Platform> Attached<P> {
         state: RegionState,
     ) -> Result<RegionHandle, DirectoryError> {
         let active = state.in_phase(RegionPhase::Active);
-        // Fails only if this peer was declared dead and the entry undone. Release: whoever maps it
-        // finds memory and an extent.
+        // Fails only if this peer was declared dead and the entry undone. SeqCst: as Release it pairs with the load
+        // of the state in `map`; the mapper finds memory and an extent.
         self.view().entry(region)?[region_word::STATE]
             .compare_exchange(state.word(), active.word(), Ordering::SeqCst, Ordering::Relaxed)
             .map_err(|_| DirectoryError::Fenced)?;
@@ -201,7 +204,7 @@ impl<P: Platform> Attached<P> {
 }
 
 impl<P: Platform> Directory<'_, P> {
-    /// Chooses a place, and writes and links the entry.
+    /// Chooses an extent, and writes and links the entry.
     fn take_entry(
         &self,
         region: RegionId,
@@ -209,7 +212,7 @@ impl<P: Platform> Directory<'_, P> {
         asked: u64,
         options: &CreateOptions,
     ) -> Result<(RegionId, RegionState, Extent), DirectoryError> {
-        // What cannot even be rounded up fits nowhere.
+        // A size that cannot be rounded up fits nowhere.
         let reserve = align_up(asked, self.view.geometry().page()).unwrap_or(u64::MAX);
         let place = self
             .choose_place(reserve)?
@@ -219,8 +222,8 @@ impl<P: Platform> Directory<'_, P> {
         Ok((region, state, place.extent))
     }
 
-    /// A free entry: near the last one freed, else a new one, else any. `Err`: so many entries have memory,
-    /// none from the last freed on is free, and others could get memory.
+    /// A free entry: the first from the last freed one on; else `Err(used)`, if entries after the first `used` could
+    /// get memory; else any.
     pub(crate) fn free_entry(&self) -> Result<Result<RegionId, u32>, DirectoryError> {
         let view = self.view;
         let used = view.regions_used()?;
@@ -242,7 +245,7 @@ impl<P: Platform> Directory<'_, P> {
         Ok(Ok(region))
     }
 
-    /// Room for `reserve` bytes; `Err` is the largest free extent.
+    /// A free extent of `reserve` bytes; `Err` is the length of the largest free extent.
     fn choose_place(&self, reserve: u64) -> Result<Result<FreeExtent, u64>, Damage> {
         let page = self.view.geometry().page();
         if reserve == 0 {

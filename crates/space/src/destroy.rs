@@ -1,12 +1,12 @@
 //! Destroying a region.
 //!
-//! `Active -> Destroying` refuses new mappings. When the last one has gone, `Destroying -> Freeing`
-//! (by the actor; of a deferred region under the directory mutex, so that only one party does it) gives the
-//! right and the duty to give the memory back, which happens without the mutex; then the entry is unlinked
-//! and `Free`. Whoever holds a duty is written as the entry's actor before the state says so.
+//! `Active -> Destroying` refuses new mappings. When the last mapping has gone, one thread makes the state `Freeing`:
+//! the actor, or, if the region is deferred, any thread under the directory mutex. That thread has the right and the
+//! duty to release the memory, without the mutex. Then the entry is unlinked, and `Free`. The thread with a duty is
+//! written as the entry's actor before the state says that there is one.
 //!
-//! A deferred region has no actor, so it becomes one by compare-and-swap, without the mutex. What the dead
-//! left is settled in `settle.rs`.
+//! A deferred region has no actor while it is mapped, so a region becomes deferred by one compare-and-swap, without
+//! the mutex. What dead actors left is settled in `settle.rs`.
 
 use core::sync::atomic::Ordering;
 
@@ -22,24 +22,24 @@ use crate::{
     directory::Directory,
 };
 
-/// How to destroy a region that others still map.
+/// How to destroy a region that other peers still map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destroy {
-    /// Wait until nobody does.
+    /// Wait until no peer maps it.
     Wait,
-    /// Wait until then, on the clock of [`Park::now`].
+    /// Wait until this moment, on the clock of [`Park::now`].
     Until(u64),
-    /// Return at once; whoever unmaps it last frees it.
+    /// Return at once; the peer that unmaps it last frees it.
     Deferred,
 }
 
 impl<P: Platform> Attached<P> {
-    /// Destroys the region of a name, and says which one it was. `patience` is for others who are changing
-    /// the directory; mappers are waited for as `how` says.
+    /// Destroys the region of a name, and says which one it was. `patience` bounds the wait for peers that are
+    /// changing the directory; `how` says how long to wait for mappers.
     ///
     /// # Errors
     /// [`DirectoryError::NotFound`], [`DirectoryError::Mapped`] if the caller maps it,
-    /// [`DirectoryError::TimedOut`] after which it is active again.
+    /// [`DirectoryError::TimedOut`]; then the region is active again.
     pub fn destroy(
         &self,
         me: &Thread<'_>,
@@ -56,7 +56,7 @@ impl<P: Platform> Attached<P> {
         if how == Destroy::Deferred {
             return self.defer(me, name, budget);
         }
-        // What cannot be destroyed needs no mutex to say so.
+        // Without the mutex: a region that cannot be destroyed is an error at once.
         self.find_unmapped(name)?;
         let (region, state) = match self.begin_destroy(me, name, how, budget) {
             Err(error) if error.is_busy() => {
@@ -80,15 +80,15 @@ impl<P: Platform> Attached<P> {
         Ok((region, state))
     }
 
-    /// Makes a region deferred, without the directory mutex: there is no actor that would have to be written
-    /// together with the state. Whoever finds that nobody uses it frees it.
+    /// Makes a region deferred, without the directory mutex, since no actor has to be written together with the
+    /// state. The first peer to find it unused frees it.
     fn defer(
         &self,
         me: &Thread<'_>,
         name: &Name,
         budget: Budget,
     ) -> Result<RegionHandle, DirectoryError> {
-        /// Lost races that are not looked at for time.
+        /// Lost races that are allowed even when the budget is spent.
         const RACES: u32 = 64;
         for race in 0.. {
             let (region, state) = self.find_unmapped(name)?;
@@ -111,13 +111,13 @@ impl<P: Platform> Attached<P> {
             return Ok(false);
         }
         Point::DestroyState.reached();
-        // Again: whoever took the hint down in between may have looked at the entry before that.
+        // Again: a peer that cleared the hint in between may have looked at the entry before it was deferred.
         view.raise_hint(region)?;
         Ok(true)
     }
 
-    /// Destroys a region that nobody uses although somebody holds the directory and does not go on: the next
-    /// who has it frees the region. `None` if somebody uses it.
+    /// Destroys an unused region while a holder of the directory mutex is stuck, by making it deferred: the next
+    /// holder frees it. `None` if a peer uses it.
     fn destroy_unused(&self, name: &Name) -> Result<Option<RegionHandle>, DirectoryError> {
         let view = self.view();
         let (region, state) = self.find_unmapped(name)?;
@@ -125,7 +125,7 @@ impl<P: Platform> Attached<P> {
         if view.in_use(region)? || !self.make_deferred(region, state)? {
             return Ok(None);
         }
-        // SeqCst, in `change_state`: who maps it counts itself before it looks at the state again.
+        // SeqCst, in `change_state`: pairs with a mapper, which counts itself before it looks at the state again.
         if view.in_use(region)? && view.change_state(region, deferred(state), state)? {
             Point::DestroyUndone.reached();
             return Ok(None);
@@ -133,8 +133,8 @@ impl<P: Platform> Attached<P> {
         Ok(Some(handle))
     }
 
-    /// Becomes the actor of an active region, and refuses new mappings. Who is resizing it is waited for like
-    /// those who map it.
+    /// Becomes the actor of an active region, and refuses new mappings. Waits for a thread that is resizing it, as for
+    /// mappers.
     fn begin_destroy(
         &self,
         me: &Thread<'_>,
@@ -157,7 +157,7 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Waits, for a slice, until another thread has given a region its size.
+    /// Waits for one slice at most until another thread has finished resizing a region.
     pub(crate) fn await_resizer(
         &self,
         me: &Thread<'_>,
@@ -178,8 +178,8 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Waits until nobody maps a region any more, and frees it. Its actor needs no mutex for the one or the
-    /// other: while it lives, nobody else changes the state.
+    /// Waits until no peer maps a region any more, and frees it. The actor needs the mutex for neither:
+    /// while it lives, no other thread changes the state.
     fn await_unmapped(
         &self,
         me: &Thread<'_>,
@@ -209,7 +209,7 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Makes a region active again whose mappers have not gone in time.
+    /// Makes a region active again because its mappers have not gone in time.
     fn undo(
         &self,
         me: &Thread<'_>,
@@ -219,14 +219,14 @@ impl<P: Platform> Attached<P> {
         let view = self.view();
         Point::DestroyTimedOut.reached();
         let actor = view.actor(region)?;
-        // Not the actor of an active region: it would be taken for one that resizes it. If somebody else is
+        // The actor is erased: on an active region it would mean that this thread resizes it. If another thread is
         // the actor by now, this peer was declared dead.
         if actor.is_owned_by(me.owner()) {
             let left = LockWord::unowned(actor.flags().only(LockFlags::INCONSISTENT)).word();
             if !view.change_state(region, state, state.in_phase(RegionPhase::Active))? {
                 return Err(DirectoryError::Fenced);
             }
-            // Relaxed: fails if the next actor is there already, which has kept the flag.
+            // Relaxed: publishes nothing. It fails if the next actor is there already, which has kept the flag.
             let _ = view.entry(region)?[region_word::ACTOR].compare_exchange(
                 actor.word(),
                 left,
@@ -239,7 +239,8 @@ impl<P: Platform> Attached<P> {
         Err(DirectoryError::Fenced)
     }
 
-    /// Frees a deferred region if nobody uses it any more; if the directory cannot be had, the next does.
+    /// Frees a deferred region if no peer uses it any more. If the directory mutex is busy, a hint tells the next
+    /// peer to do it.
     pub(crate) fn finish_deferred(
         &self,
         me: &Thread<'_>,
@@ -266,7 +267,7 @@ impl<P: Platform> Attached<P> {
         freeing.map_or(Ok(()), |freeing| self.free(me, region, freeing, budget))
     }
 
-    /// Takes the duty to free a region whose actor this thread is already. `None` if it is not any more.
+    /// Takes the duty to free a region of which this thread is the actor. `None` if another thread is by now.
     pub(crate) fn free_as_actor(
         &self,
         region: RegionId,
@@ -277,13 +278,13 @@ impl<P: Platform> Attached<P> {
     }
 }
 
-/// The state of an active region after it was made deferred.
+/// The state of an active region once it is deferred.
 const fn deferred(state: RegionState) -> RegionState {
     state.in_phase(RegionPhase::Destroying).with_flags(state.flags.with(RegionFlags::DEFERRED))
 }
 
 impl Destroy {
-    /// When the waiting for mappers ends.
+    /// The moment at which the wait for mappers ends; `None` if it has no end.
     const fn ends(self) -> Option<u64> {
         match self {
             Self::Until(end) => Some(end),
@@ -313,7 +314,8 @@ impl<P: Platform> Directory<'_, P> {
         region: RegionId,
         state: RegionState,
     ) -> Result<RegionState, DirectoryError> {
-        // Bytes beyond its size that may be anything stay so, should it become active again.
+        // The flag says that bytes beyond the size may have any value. It is kept, since the region may become active
+        // again.
         let flags = self.view.actor(region)?.flags().only(LockFlags::INCONSISTENT);
         self.set_actor(region, self.me.owner().word().with_flags(flags))?;
         Point::DestroyActor.reached();
@@ -327,7 +329,7 @@ impl<P: Platform> Directory<'_, P> {
         Ok(destroying)
     }
 
-    /// Takes the duty to free a region that nobody uses. `None` if it has another state meanwhile.
+    /// Takes the duty to free a region that no peer uses. `None` if its state has changed meanwhile.
     pub(crate) fn begin_free(
         &self,
         region: RegionId,

@@ -1,19 +1,19 @@
 //! The directory mutex, and what its holder may do: find free entries and extents, change links.
 //!
 //! # Invariants
-//! 1. Every store to a name, an extent or a link, and every change of a state from or to `Free`, is made
-//!    while holding a [`Directory`]; so is every store to an actor by anybody but that actor. Other
-//!    states change by compare-and-swap, by the entry's actor or by who makes an active region deferred,
-//!    also without it.
+//! 1. Every store to a name, an extent or a link, and every change of a state from or to `Free`, is made while
+//!    holding a [`Directory`]; so is every store to an actor by any thread but that actor. Other changes of state are
+//!    compare-and-swaps, also without the mutex: by the entry's actor, or by a thread that makes an active region
+//!    deferred.
 //! 2. Links are derived: the chains by name and the order by address follow from the entries that are
-//!    not free. While they change, the intent record says so, and whoever takes the mutex from the dead
-//!    builds them anew. No other allocator state exists: free space is what no entry covers.
+//!    not free. While they change, the intent record says so; a thread that takes the mutex over from a dead holder
+//!    builds them anew. There is no other allocator state: free space is what no entry covers.
 //! 3. Every walk is bounded by the number of entries.
-//! 4. Whoever holds it makes no system call, and touches only memory that was committed before: a holder that
-//!    is neither stopped nor dead is done within microseconds. Verdicts, commits and releases are made
-//!    before or after (`settle.rs`). (A page of a table that others have begun to use meanwhile is asked for, once:
-//!    see `backed.rs`.)
-//! 5. Nobody takes it from the living: who cannot have it in time is told who has it.
+//! 4. The holder makes no system call, and touches only memory that was committed before. So a holder that is neither
+//!    stopped nor dead is done within microseconds. Verdicts, commits and releases are made before or after
+//!    (`settle.rs`). (One exception: a table page that other peers have begun to use meanwhile is verified once; see
+//!    `backed.rs`.)
+//! 5. The mutex is never taken from a living holder. A thread that cannot get it in time is told which peer has it.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -36,7 +36,7 @@ pub(crate) struct Directory<'a, P: Platform> {
 
 impl<P: Platform> Drop for Directory<'_, P> {
     fn drop(&mut self) {
-        // An operation that failed in the middle of a change is repaired like one that died there.
+        // If an operation failed in the middle of a change, the next holder repairs it as if this one had died there.
         let intent = self.view.header_word(header_word::INTENT);
         let whole = intent.is_ok_and(|intent| intent.load(Ordering::Relaxed) == 0);
         let how = if whole { Release::Done } else { Release::Inconsistent };
@@ -45,10 +45,10 @@ impl<P: Platform> Drop for Directory<'_, P> {
     }
 }
 
-/// A place for a new extent.
+/// Free bytes for a new extent, and where it goes in the order of extents.
 pub(crate) struct FreeExtent {
     pub(crate) extent: Extent,
-    /// Link of the extent it comes after; 0: none.
+    /// The link of the extent before it; 0 if there is none.
     pub(crate) after: u64,
 }
 
@@ -57,8 +57,7 @@ impl<P: Platform> View<P> {
         self.header()?.get(index).ok_or(Damage::new("a header word", index as u64))
     }
 
-    /// Takes the directory mutex. If its last holder died, what that one was changing is completed or
-    /// undone first.
+    /// Takes the directory mutex. If its last holder died, completes or undoes first what that holder was changing.
     ///
     /// # Errors
     /// [`DirectoryError::Busy`] or [`DirectoryError::HeldBySuspect`] if it cannot be had within the budget.
@@ -74,7 +73,7 @@ impl<P: Platform> View<P> {
         let directory = Directory { view: self, mutex, me: *me };
         if taken.is_owner_died() {
             if let Err(error) = directory.recover() {
-                // Leave it to be tried again rather than lost for ever.
+                // The next holder tries again.
                 let _ = mutex.unlock(me, self, Release::Inconsistent);
                 return Err(error);
             }
@@ -83,14 +82,14 @@ impl<P: Platform> View<P> {
         Ok(directory)
     }
 
-    /// Waits for the mutex until the budget is spent, and says then who has it.
+    /// Waits for the mutex until the budget is spent; the error then says which peer has it.
     fn take_directory(
         &self,
         me: &Thread<'_>,
         mutex: &Mutex<'_>,
         budget: Budget,
     ) -> Result<Taken, DirectoryError> {
-        /// More owners that come and go between two looks than any honest ones.
+        /// More than honest owners can come and go between the timeout and the look at the owner.
         const LOOKS: u32 = 1000;
         let mut reset = false;
         for _ in 0..LOOKS {
@@ -99,13 +98,13 @@ impl<P: Platform> View<P> {
                 Ok(taken) => return Ok(taken),
                 Err(LockError::TimedOut) => {}
                 Err(LockError::Unrecoverable) => {
-                    // No program leaves it so, but bytes may say anything, and repair is always possible.
+                    // No program leaves the word so, but damaged bytes may. The directory can always be repaired.
                     reset |= mutex.reset(self).is_ok();
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             }
-            // Freed since, or owned by the dead: the next look takes it.
+            // If it is free by now, or its owner is dead, the next turn takes it.
             let Some(owner) = mutex.look().owner() else { continue };
             let slot = owner.peer().get();
             match self.verdict(owner) {
@@ -119,8 +118,8 @@ impl<P: Platform> View<P> {
         Err(Damage::new("the directory mutex", mutex.look().word()).into())
     }
 
-    /// Finds the entry of a name, without the mutex. The state was as returned at one instant, and the
-    /// name was the entry's then; `None` if at one instant no entry had the name.
+    /// Finds the entry of a name, without the mutex. At one instant during the call, the entry had the name and the
+    /// returned state. `None`: at one instant during the call, no entry had the name.
     pub(crate) fn find(
         &self,
         name: &Name,
@@ -130,7 +129,7 @@ impl<P: Platform> View<P> {
         for _ in 0..ATTEMPTS {
             // Acquire: pairs with the Release at the end of a change; the chain is at least as new.
             let before = sequence.load(Ordering::Acquire);
-            // A damaged chain: its entries may still be found.
+            // The chain is damaged; a scan may still find its entries.
             let Ok(found) = self.walk_chain(name) else { break };
             if found.is_some() {
                 return Ok(found);
@@ -141,15 +140,15 @@ impl<P: Platform> View<P> {
                 return Ok(None);
             }
         }
-        // Links change all the time, or whoever was changing them is stopped or dead.
+        // Links keep changing, or the thread that was changing them is stopped or dead.
         Ok(self.scan(name)?)
     }
 
-    /// Finds the entry of a name by a look at every entry, and at no link.
+    /// Finds the entry of a name by looking at every entry, and at no link.
     ///
-    /// A miss holds without any lock: a name is given to an entry only while no other has it, so between two
-    /// entries that have it one after the other there is an instant without it. Had there been none since the
-    /// look began, then one and the same entry would have had the name all the time, and been found.
+    /// A miss is true without any lock. An entry gets a name only while no other entry has it, so between two entries
+    /// that have it one after the other there is an instant when none has it. If there was no such instant during the
+    /// scan, one entry had the name all the time, and the scan found it.
     fn scan(&self, name: &Name) -> Result<Option<(RegionId, RegionState)>, Damage> {
         let hash = name.hash().0;
         let mut damaged = None;
@@ -160,7 +159,7 @@ impl<P: Platform> View<P> {
                 Err(damage) => damaged = Some(damage),
             }
         }
-        // It may be what the damaged one was called.
+        // The damaged entry may have had this name.
         damaged.map_or(Ok(None), Err)
     }
 
@@ -185,14 +184,14 @@ impl<P: Platform> View<P> {
         from: RegionState,
         to: RegionState,
     ) -> Result<bool, Damage> {
-        // SeqCst: mappers count themselves and then look at the state; who changes the state then looks at
-        // the counts (Dekker). As Release it publishes the actor that was written before.
+        // SeqCst: pairs with a mapper, which counts itself and then looks at the state; the thread that changes the
+        // state then looks at the counts (Dekker). As Release it publishes the actor, which was written before.
         Ok(self.entry(region)?[region_word::STATE]
             .compare_exchange(from.word(), to.word(), Ordering::SeqCst, Ordering::Relaxed)
             .is_ok())
     }
 
-    /// The word that leads to the extent after the one linked by `after`.
+    /// The word with the link of the extent that follows the one linked by `after`.
     fn next_word(&self, after: u64) -> Result<&AtomicU64, Damage> {
         match self.geometry().link(after, "the order of extents")? {
             None => self.header_word(header_word::EXTENT_HEAD),
@@ -200,8 +199,8 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// The free bytes after the extent linked by `after` (0: before the first), and the link of the
-    /// extent that follows them. Without the mutex it is a guess.
+    /// The free bytes after the extent linked by `after` (0: before the first extent), and the link of the
+    /// extent that follows them. Without the mutex the answer may be wrong.
     pub(crate) fn gap_after(&self, after: u64) -> Result<(Extent, u64), Damage> {
         let geometry = self.geometry();
         let field = "the order of extents";
@@ -221,7 +220,8 @@ impl<P: Platform> View<P> {
 
     /// The state of a region entry.
     pub(crate) fn region_state(&self, region: RegionId) -> Result<RegionState, Damage> {
-        // SeqCst: a mapper counts itself before its second look; see `map`.
+        // SeqCst: a mapper counts itself before its second look at the state, and pairs so with `change_state`; see
+        // `map`.
         let claim = self.entry(region)?[region_word::STATE].load(Ordering::SeqCst);
         RegionState::read(claim).ok_or(Damage::new("the state of a region", claim))
     }
@@ -241,7 +241,7 @@ fn has_name(entry: &Entry, name: &Name, hash: u64) -> Result<Option<RegionState>
             .zip(name.words().iter().take(name.used_words()))
             .all(|(word, expected)| word.load(Ordering::Relaxed) == *expected);
     fence(Ordering::Acquire);
-    // The name is that of this generation if the generation is still the same.
+    // If the generation is still the same, the name that was read belongs to it.
     let again = RegionState::read(entry[region_word::STATE].load(Ordering::Relaxed));
     Ok(again.filter(|again| {
         same && again.generation == state.generation && again.phase != RegionPhase::Free
@@ -249,15 +249,15 @@ fn has_name(entry: &Entry, name: &Name, hash: u64) -> Result<Option<RegionState>
 }
 
 impl<P: Platform> Directory<'_, P> {
-    /// The entry of a name, exactly.
+    /// The entry of a name. Unlike [`View::find`], a walk of the chain suffices: the holder knows that no link
+    /// changes.
     pub(crate) fn find(&self, name: &Name) -> Result<Option<(RegionId, RegionState)>, Damage> {
         self.view.walk_chain(name)
     }
 
-    /// Gives a free entry its first state, or a used one its last: changes that only the holder makes.
+    /// Stores the first state of a free entry, or the last of a used one: only the holder makes these changes.
     pub(crate) fn set_state(&self, region: RegionId, state: RegionState) -> Result<(), Damage> {
-        // SeqCst: mappers count themselves and then look at the state; who changes the state then looks
-        // at the counts (Dekker). As Release it publishes the entry's other words.
+        // SeqCst: as in `change_state`. As Release it publishes the entry's other words.
         self.view.entry(region)?[region_word::STATE].store(state.word(), Ordering::SeqCst);
         Ok(())
     }
@@ -269,7 +269,7 @@ impl<P: Platform> Directory<'_, P> {
         Ok(())
     }
 
-    /// Says that the links around `region` are about to change.
+    /// Records that the links around `region` are about to change.
     pub(crate) fn begin_links(&self, region: RegionId) -> Result<(), Damage> {
         self.set_intent(Some(Intent {
             kind: IntentKind::Link,
@@ -279,13 +279,14 @@ impl<P: Platform> Directory<'_, P> {
         Point::LinkIntent.reached();
         let sequence = self.view.header_word(header_word::CHAIN_SEQUENCE)?;
         sequence.store(sequence.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
-        // Release fence: who sees a link changed also sees the odd number.
+        // Release fence: pairs with the Acquire fence in `find`; a reader that sees a changed link also sees the odd
+        // number.
         fence(Ordering::Release);
         Point::LinkOdd.reached();
         Ok(())
     }
 
-    /// Says that the links are whole again.
+    /// Records that the links are whole again.
     pub(crate) fn end_links(&self) -> Result<(), Damage> {
         Point::LinkDone.reached();
         let sequence = self.view.header_word(header_word::CHAIN_SEQUENCE)?;
@@ -301,7 +302,7 @@ impl<P: Platform> Directory<'_, P> {
         let entry = self.view.entry(region)?;
         let bucket = self.view.bucket(entry[region_word::HASH].load(Ordering::Relaxed))?;
         entry[region_word::NEXT_IN_CHAIN].store(bucket.load(Ordering::Relaxed), Ordering::Relaxed);
-        // Release: who finds the entry through the bucket finds it written.
+        // Release: pairs with the Acquire loads of `walk_chain`; the entry is written by then.
         bucket.store(region.link(), Ordering::Release);
         Ok(())
     }
@@ -315,6 +316,7 @@ impl<P: Platform> Directory<'_, P> {
         for _ in 0..=view.geometry().regions() {
             let link = word.load(Ordering::Relaxed);
             if link == region.link() {
+                // Release: as in `chain`.
                 word.store(next, Ordering::Release);
                 return Ok(());
             }
@@ -324,7 +326,7 @@ impl<P: Platform> Directory<'_, P> {
         Err(Damage::new("a name chain", region.link()))
     }
 
-    /// Puts an extent into the order of addresses, after the one linked by `after`.
+    /// Inserts an extent into the order of extents, after the one linked by `after`.
     pub(crate) fn link_extent(&self, region: RegionId, after: u64) -> Result<(), Damage> {
         let entry = self.view.entry(region)?;
         let word = self.view.next_word(after)?;
@@ -341,7 +343,7 @@ impl<P: Platform> Directory<'_, P> {
         Ok(())
     }
 
-    /// Takes an extent out of the order of addresses.
+    /// Removes an extent from the order of extents.
     pub(crate) fn unlink_extent(&self, region: RegionId) -> Result<(), Damage> {
         let entry = self.view.entry(region)?;
         let previous = entry[region_word::PREVIOUS_EXTENT].load(Ordering::Relaxed);
@@ -350,14 +352,14 @@ impl<P: Platform> Directory<'_, P> {
         if let Some(next) = self.view.geometry().link(next, "the order of extents")? {
             self.view.entry(next)?[region_word::PREVIOUS_EXTENT].store(previous, Ordering::Relaxed);
         }
-        // The next region goes where this one was, whose page tables are warm.
+        // The next region gets these addresses, whose page tables are warm.
         let cursor = self.view.header_word(header_word::EXTENT_CURSOR)?;
         cursor.store(previous, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Looks for `len` free bytes at a multiple of `align`: from where the last extent was placed on,
-    /// then from the start. `Err` is the largest free extent.
+    /// Looks for `len` free bytes at a multiple of `align`: first from the last placed extent on,
+    /// then from the start. `Err` is the length of the largest free extent.
     pub(crate) fn find_place(
         &self,
         len: u64,

@@ -1,17 +1,17 @@
-//! Domain records: which kernels there are.
+//! Domain records: the kernels whose peers use the space.
 //!
 //! # What it owns
 //! How a peer finds, makes or takes over the record of its kernel.
 //!
 //! # Invariants
-//! 1. Records are taken in order, and never given back: no record is used while one before it is not. Others
-//!    conclude from the second one that several kernels share the space.
-//! 2. A free record becomes a kernel's by compare-and-swap, each of which anybody of the same kernel may make:
-//!    whoever stops or dies in between is helped, and holds nobody up.
-//! 3. A peer names its record in its own before it relies on it; whoever takes a record from a kernel that is
-//!    gone marks it free first, and looks at what peers name afterwards. Both with `SeqCst` (Dekker's
-//!    pattern), so one of them sees the other.
-//! 4. Only that last resort needs the directory mutex.
+//! 1. Records are taken in order, and never given back: all records before a used one are used. Peers
+//!    conclude from the second record that several kernels share the space.
+//! 2. A free record becomes a kernel's by several compare-and-swaps. Any peer of that kernel may make each of them,
+//!    so if one peer stops or dies in between, another completes the record.
+//! 3. A peer names the domain record in its own record before it relies on it. A peer that takes over the record of a
+//!    kernel that is gone marks it free first, and then looks at which records peers name. Both with `SeqCst`
+//!    (Dekker's pattern), so one of them sees the other.
+//! 4. Only a takeover needs the directory mutex.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,9 +29,10 @@ const fn halves(boot: BootId) -> (u64, u64) {
     (boot.0 as u64, (boot.0 >> 64) as u64)
 }
 
-/// Changes a word from `from` to `to`, if it is that; true if it is `to` in the end.
+/// Changes a word from `from` to `to`; whether it is `to` afterwards.
 fn settle_word(word: &AtomicU64, from: u64, to: u64) -> bool {
-    // AcqRel: who finds one half of a boot id written finds what was written before it.
+    // SeqCst: as AcqRel it pairs with itself; a peer that finds one half of a boot id finds what was written before
+    // it.
     match word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => true,
         Err(found) => found == to,
@@ -66,15 +67,15 @@ pub(crate) fn take_domain<P: Platform>(
     }
 }
 
-/// Makes record `index` this kernel's, unless it is another's; then that one's is complete afterwards.
+/// Makes record `index` this kernel's. If another kernel was claiming it, completes that claim, and returns `false`.
 fn claim<P: Platform>(view: &View<P>, named: &AtomicU64, index: u16, boot: BootId) -> bool {
     let Ok(words) = view.domain(index) else { return false };
     let (low, high) = halves(boot);
     let state = words[domain_word::STATE].load(Ordering::SeqCst);
     if state != FREE {
         return view.used_domain(index) == Some(boot)
-            // It was passed by while its first peer was writing it: what is missing is written now. Boot ids are
-            // random: no other kernel has the same half.
+            // Our kernel's first peer has not finished writing it: the missing half is written now. Boot ids are
+            // random, so no other kernel has the same half.
             || (words[domain_word::BOOT_LOW].load(Ordering::SeqCst) == low
                 && low != 0
                 && settle_word(&words[domain_word::BOOT_HIGH], 0, high));
@@ -85,7 +86,7 @@ fn claim<P: Platform>(view: &View<P>, named: &AtomicU64, index: u16, boot: BootI
     if ours {
         Point::AttachDomainWritten.reached();
     }
-    // Whosever it is, it comes before those that follow.
+    // Also if it became another kernel's: this record must be in use before a later one is (invariant 1).
     settle_word(&words[domain_word::STATE], FREE, USED) && ours
 }
 
@@ -98,7 +99,7 @@ fn inherit<P: Platform>(
     budget: Budget,
 ) -> Result<u16, AttachError> {
     let domains = view.geometry().domains();
-    // Named by nobody, while this peer has none.
+    // This peer names no record while it has none.
     named.store(u64::MAX, Ordering::SeqCst);
     let _held = view.directory(me, budget).map_err(AttachError::Directory)?;
     if let Some(index) = (0..domains).find(|index| view.used_domain(*index) == Some(boot)) {
@@ -119,7 +120,8 @@ fn inherit<P: Platform>(
         words[domain_word::BOOT_LOW].store(low, Ordering::Release);
         words[domain_word::BOOT_HIGH].store(high, Ordering::Release);
         Point::AttachDomainWritten.reached();
-        // As Release: whoever finds the record in use reads the whole boot id.
+        // SeqCst: as Release it pairs with the load in `used_domain`; a peer that finds the record in use reads the
+        // whole boot id.
         words[domain_word::STATE].store(USED, Ordering::SeqCst);
         return Ok(index);
     }

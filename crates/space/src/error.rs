@@ -18,7 +18,7 @@ pub enum AttachError {
     NoSlot {
         /// How many slots there are.
         peers: u16,
-        /// A slot that nobody has, if there is one: somebody who is no peer left evidence there.
+        /// A free slot whose evidence byte is locked by a process that is not a peer, if there is one.
         locked: Option<PeerId>,
     },
     /// Every domain record belongs to a kernel with living peers.
@@ -26,7 +26,7 @@ pub enum AttachError {
         /// How many records there are.
         domains: u16,
     },
-    /// The medium failed.
+    /// The backing memory failed.
     BackingMemory(BackingMemoryError),
     /// The directory could not be used.
     Directory(DirectoryError),
@@ -40,7 +40,7 @@ impl fmt::Display for AttachError {
                 write!(f, "all {peers} peer slots have living peers")
             }
             Self::NoSlot { locked: Some(peer), .. } => {
-                write!(f, "somebody who is no peer has slot {} locked", peer.get())
+                write!(f, "a process that is not a peer has slot {} locked", peer.get())
             }
             Self::NoDomain { domains } => write!(f, "all {domains} domain records are in use"),
             Self::BackingMemory(error) => error.fmt(f),
@@ -77,7 +77,7 @@ pub enum DirectoryError {
     Exists,
     /// No region of that name is active.
     NotFound,
-    /// `destroy`: the caller maps it. `resize`: somebody maps it, and it was to shrink.
+    /// `destroy`: the caller maps the region. `resize`: it was to shrink, and a peer maps it.
     Mapped,
     /// The caller does not map it.
     NotMapped,
@@ -111,26 +111,26 @@ pub enum DirectoryError {
     },
     /// The caller's peer was declared dead.
     Fenced,
-    /// A living peer was in the middle of changing the directory, or the size of this region, when the time was
-    /// up: it may be stopped. Nobody takes over from the living.
+    /// A living peer, which may be stopped, was still changing the directory or the size of this region when the time
+    /// was up. The directory is not taken from a living peer.
     Busy {
         /// Its slot.
         slot: u16,
         /// The slot of its thread.
         thread: u16,
     },
-    /// Others changed the region again and again, until the time was up.
+    /// Other threads kept changing the region until the time was up.
     Unsettled,
     /// A peer that is silent, and cannot be proved dead, holds the directory mutex.
     HeldBySuspect {
         /// Its slot.
         slot: u16,
     },
-    /// A thread used the directory while it was using it already (a program error of ours).
+    /// A thread used the directory while it was using it already: a bug in this library.
     Reentered,
-    /// The medium failed.
+    /// The backing memory failed.
     BackingMemory(BackingMemoryError),
-    /// The bytes make no sense.
+    /// The bytes of the space are damaged.
     Damaged(Damage),
 }
 
@@ -147,7 +147,7 @@ impl fmt::Display for DirectoryError {
             Self::NoSpace { asked, largest } => {
                 write!(
                     f,
-                    "{asked} bytes in a row are not free; the largest free extent has {largest}"
+                    "no {asked} bytes in a row are free; the largest free extent has {largest}"
                 )
             }
             Self::NoEntry { regions } => write!(f, "all {regions} region entries are taken"),
@@ -162,14 +162,12 @@ impl fmt::Display for DirectoryError {
                 "thread {thread} of the peer in slot {slot} is in the middle of changing the directory, and \
                  did not end in time"
             ),
-            Self::Unsettled => f.write_str("the region was changed by others all the time"),
+            Self::Unsettled => f.write_str("other threads kept changing the region"),
             Self::HeldBySuspect { slot } => write!(
                 f,
                 "the directory is held by the peer in slot {slot}, which is silent and cannot be proved dead"
             ),
-            Self::Reentered => {
-                f.write_str("the directory was used by a thread that uses it already")
-            }
+            Self::Reentered => f.write_str("the thread was using the directory already"),
             Self::BackingMemory(error) => error.fmt(f),
             Self::Damaged(damage) => damage.fmt(f),
         }
@@ -179,13 +177,13 @@ impl fmt::Display for DirectoryError {
 impl core::error::Error for DirectoryError {}
 
 impl DirectoryError {
-    /// Whether somebody else is in the way, who may be gone later.
+    /// Whether another peer holds the directory: a later attempt may succeed.
     #[must_use]
     pub const fn is_busy(&self) -> bool {
         matches!(self, Self::Busy { .. } | Self::HeldBySuspect { .. })
     }
 
-    /// Whether there is no room: what the dead left behind may be what is missing.
+    /// Whether there is no room, so that reaping the dead may help.
     pub(crate) const fn is_full(&self) -> bool {
         match self {
             Self::NoSpace { .. } | Self::NoEntry { .. } => true,
@@ -230,7 +228,7 @@ impl From<LockError> for DirectoryError {
             LockError::TimedOut => Self::TimedOut,
             LockError::Deadlock => Self::Reentered,
             LockError::Fenced => Self::Fenced,
-            // No mutex says this of itself, and no peer counts so many readers: bytes did.
+            // The directory mutex never returns these, and no peer counts so many readers: the bytes are damaged.
             LockError::WriterDied
             | LockError::Unrecoverable
             | LockError::TooManyReaders

@@ -1,10 +1,10 @@
-//! Making a space of a window.
+//! Formatting a window as a space.
 //!
 //! # Invariants
-//! 1. The magic number is written last: whoever sees it sees a whole header and empty tables.
-//! 2. Of several who format one window in place, one holds its first word ([`Claim`]), and the others
-//!    write nothing. One that was taken for dead and comes back writes at most the piece that it had
-//!    begun.
+//! 1. The magic number is written last: a process that sees it sees a whole header and empty tables.
+//! 2. If several processes format one window in place, one of them holds its first word ([`Claim`]), and the others
+//!    write nothing. A formatter that was declared dead and comes back writes at most the rest of the piece that it
+//!    had begun.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ use commonhold_window::{OutOfWindow, Point, Window};
 
 use crate::{BackingMemory, BackingMemoryError, Demand};
 
-/// Bytes that are wiped between two looks whether the window is still ours.
+/// Bytes that are wiped between two checks that the claim still holds.
 const PIECE: u64 = 1 << 16;
 
 /// Why a window could not be formatted.
@@ -22,11 +22,11 @@ const PIECE: u64 = 1 << 16;
 pub enum MakeError {
     /// The sizes are not possible.
     Format(FormatError),
-    /// The medium has no memory for the tables.
+    /// The backing memory has no memory for the tables.
     BackingMemory(BackingMemoryError),
     /// The window is smaller than the capacity asked for.
     Window(OutOfWindow),
-    /// Somebody else formats the window.
+    /// Another process is formatting the window.
     Contested,
 }
 
@@ -36,40 +36,40 @@ impl core::fmt::Display for MakeError {
             Self::Format(error) => error.fmt(f),
             Self::BackingMemory(error) => error.fmt(f),
             Self::Window(error) => error.fmt(f),
-            Self::Contested => f.write_str("somebody else is formatting the window"),
+            Self::Contested => f.write_str("another process is formatting the window"),
         }
     }
 }
 
 impl core::error::Error for MakeError {}
 
-/// Formats a window that `medium` is behind. Nobody else may be using it: what it held is gone.
+/// Formats a window whose memory is `memory`. No other process may be using it. Its previous contents are lost.
 ///
 /// # Errors
 /// [`MakeError`]; the window is not a space then.
 pub fn format(
     window: &Window,
-    medium: &impl BackingMemory,
+    memory: &impl BackingMemory,
     options: &FormatOptions,
     demand: Demand,
 ) -> Result<Geometry, MakeError> {
     let geometry = Geometry::plan(options).map_err(MakeError::Format)?;
     let tables = geometry.fixed_tables();
     if demand == Demand::Fitting {
-        medium.room_for(tables.len()).map_err(MakeError::BackingMemory)?;
+        memory.room_for(tables.len()).map_err(MakeError::BackingMemory)?;
     }
-    // First of all: the first word lies in memory that may not be there.
-    medium.commit(tables).map_err(MakeError::BackingMemory)?;
+    // Before the first store: even the first word may have no memory yet.
+    memory.commit(tables).map_err(MakeError::BackingMemory)?;
     let first = first_words(window)?;
     first[0].store(0, Ordering::SeqCst);
     // Everything behind the fixed tables becomes a hole that reads as zeros once it is committed.
     let rest = Extent::new(tables.end(), geometry.capacity() - tables.end());
     if let Some(rest) = rest {
-        medium.release(rest).map_err(MakeError::BackingMemory)?;
+        memory.release(rest).map_err(MakeError::BackingMemory)?;
     }
     window.zero(tables).map_err(MakeError::Window)?;
     let magic = write_header(first, &geometry);
-    // Release: whoever sees the magic number sees a whole header and empty tables.
+    // Release: pairs with the Acquire of a reader of the magic number, which finds a whole header and empty tables.
     first[0].store(magic, Ordering::Release);
     Ok(geometry)
 }
@@ -87,10 +87,10 @@ fn write_header(first: &[AtomicU64; 32], geometry: &Geometry) -> u64 {
     words[0]
 }
 
-/// The hold of one formatter on a window that others can reach meanwhile.
+/// One formatter's claim on a window that other processes can reach meanwhile.
 ///
-/// Dropping it gives nothing back: what the window held is gone or half gone, and only formatting it
-/// anew makes it good.
+/// Dropping it does not undo the claim: the previous contents are at least partly gone, and only formatting
+/// makes the window usable.
 #[derive(Debug)]
 pub struct Claim<'w> {
     window: &'w Window,
@@ -106,8 +106,8 @@ impl<'w> Claim<'w> {
     /// words.
     pub fn take(window: &'w Window, seen: u64, nonce: u32) -> Result<Self, MakeError> {
         let (first, marker) = (first_words(window)?, Marker::new(nonce));
-        // Acquire: pairs with the Release of whoever wrote `seen`; what it wrote before is overwritten
-        // by us, and not the other way round.
+        // Acquire: pairs with the Release of the process that wrote `seen`: our stores come after its stores.
+        // Release: pairs with the Acquire of the next claim.
         first[0]
             .compare_exchange(seen, marker.word(), Ordering::AcqRel, Ordering::Relaxed)
             .map_err(|_| MakeError::Contested)?;
@@ -115,10 +115,10 @@ impl<'w> Claim<'w> {
         Ok(Self { window, first, marker })
     }
 
-    /// Puts back what the first word was. For whoever has overwritten nothing.
+    /// Restores the first word, for a caller that has overwritten nothing else.
     pub fn give_back(self, seen: u64) {
-        // Release: pairs with the Acquire of whoever reads the magic number, if it is that. If the claim
-        // is lost there is nothing to give back.
+        // Release: pairs with the Acquire of a reader of the magic number, if `seen` is that. If the claim was lost,
+        // this changes nothing.
         let (marker, word) = (self.marker.word(), &self.first[0]);
         let _ = word.compare_exchange(marker, seen, Ordering::Release, Ordering::Relaxed);
     }
@@ -131,11 +131,11 @@ impl<'w> Claim<'w> {
         }
     }
 
-    /// Makes a space of the window, whose memory is all there. The whole window is zero first, also
+    /// Formats the window, all of which has memory. The whole window is zeroed first, also
     /// what lies beyond the capacity asked for.
     ///
     /// # Errors
-    /// [`MakeError`]; the window is not a space then, but still claimed, unless it is
+    /// [`MakeError`]; the window is not a space then. It is still claimed, except after
     /// [`MakeError::Contested`].
     pub fn format(self, options: &FormatOptions) -> Result<Geometry, MakeError> {
         let geometry = Geometry::plan(options).map_err(MakeError::Format)?;

@@ -1,24 +1,24 @@
 //! A space: the peers that share a window, and the directory of its regions.
 //!
 //! # What it owns
-//! Every transition of the records in a space: who may take a peer slot, an entry or an extent, in
-//! which order the stores are made, and what whoever comes across the traces of the dead makes of them.
+//! Every transition of the records in a space: which peer may take a slot, an entry or an extent, in
+//! which order the stores are made, and how other peers complete or undo what a dead peer had begun.
 //!
 //! # Invariants
-//! 1. A peer goes `Free -> Attaching -> Live -> Free`, or from either of the middle two to `Fenced` on a
-//!    verdict of death, and from there to `Free`, or to `Attaching` with a new peer. Its generation is
-//!    never used twice.
-//! 2. A peer that is fenced owns nothing: its mappings and read locks count no longer at that instant,
-//!    since they are counted in words that carry its generation.
-//! 3. Names, extents and links change under the directory mutex only; who holds it does a bounded amount of
+//! 1. A peer slot goes `Free -> Attaching -> Live -> Free`. A verdict of death takes it from `Attaching` or `Live` to
+//!    `Fenced`, and from there it goes to `Free`, or to `Attaching` with a new peer. No generation of a slot is used
+//!    twice.
+//! 2. A peer that is fenced owns nothing: its mappings and read locks cease to count at that instant,
+//!    since the words that count them carry its generation.
+//! 3. Names, extents and links change under the directory mutex only. Its holder does a bounded amount of
 //!    work and makes no system call. States change by compare-and-swap; see `directory`.
-//! 4. A region is mapped only while it is active, and its memory goes only when nobody maps it.
-//! 5. No byte of the window is touched before memory was committed behind it. That others say so is not enough:
-//!    see `backed`.
-//! 6. Arbitrary bytes in the window cost an error, never a panic, a hang, or an access outside it.
+//! 4. A region is mapped only while it is active, and its memory is released only when no peer maps it.
+//! 5. No byte of the window is touched before memory was committed behind it. A number in the window that claims so
+//!    is not enough: see `backed`.
+//! 6. Arbitrary bytes in the window cause an error, never a panic, a hang, or an access outside the window.
 //!
 //! # What it does not do
-//! It allocates nothing and knows no operating system: all it needs of one is the port [`Platform`].
+//! It allocates nothing and knows no operating system: all it needs from one is the port [`Platform`].
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -166,7 +166,7 @@ fn a_missing_lock_proves_no_death_while_the_process_runs_or_its_heartbeat_goes_o
     // In another PID namespace: the observer sees only the lock and the heartbeat.
     let elsewhere = Identity { pid_namespace: 1, ..me };
     let lost = record(elsewhere, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
-    assert_eq!(observer.verdict(&lost, false, 0), Verdict::Dead, "it died before it had a heartbeat thread");
+    assert_eq!(observer.verdict(&lost, false, 0), Verdict::Dead, "it died while it attached");
     let never = PeerRecord { death_futex: DeathFutex::NEVER, ..lost };
     assert_eq!(observer.verdict(&never, false, 0), Verdict::Suspect);
     let pending = PeerRecord { death_futex: DeathFutex::of_thread(7), ..lost };
