@@ -1,15 +1,15 @@
-//! Several kernels in one space: who is whose, whose heart beats, and who is taken for dead.
+//! Several kernels in one space: heartbeats, death futexes, and peers that are assumed dead.
 //!
 //! # What it owns
-//! The heartbeat word of this peer, and the look at those of others.
+//! The heartbeat word of this peer; the sleep on the death futexes of other peers.
 //!
 //! # Invariants
-//! 1. Domain records are taken in order and never given back, so if the second was never used, there
-//!    has been one kernel only. That is one load on the path of every wait.
-//! 2. A heartbeat is moved for a peer that is current only: a fenced peer must not keep its successor
-//!    alive.
-//! 3. Nothing here declares anybody dead by itself: verdicts are the platform's, and
-//!    [`assume_dead`](View::assume_dead) is the decision of whoever calls it.
+//! 1. Domain records are taken in order and never given back. So if the second was never used, there
+//!    has been one kernel only: every wait checks that with one load.
+//! 2. A heartbeat is counted only while its peer is current: a fenced peer must not make its successor in the slot
+//!    look alive.
+//! 3. Nothing here decides that a peer is dead: verdicts are the platform's, and
+//!    [`assume_dead`](View::assume_dead) is the decision of its caller.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,10 +18,10 @@ use commonhold_sync::{Verdict, Wake};
 
 use crate::{Attached, PeerRecord, Platform, View, port::WORDS_MOST};
 
-/// Index of the second domain record to be taken.
+/// Index of the domain record that the second kernel takes.
 const SECOND_DOMAIN: u16 = 1;
 
-/// The peer that looks through a view, as one word: generation, slot, and a bit that says there is one.
+/// The peer that uses a view, as one word: generation, slot, and a bit that says that there is such a peer.
 pub(crate) const fn own_word(peer: PeerId, generation: u32) -> u64 {
     (generation as u64) << 32 | (peer.get() as u64) << 1 | 1
 }
@@ -42,7 +42,7 @@ impl<P: Platform> View<P> {
             return false;
         }
         let mut domains = self.peer_ids().filter_map(|peer| {
-            // Of one that is still attaching, the record is not written yet.
+            // A peer that is still attaching has not written its record.
             let lives = self.peer_state(peer).phase == PeerPhase::Live;
             let record = self.peer(peer).ok().filter(|_| lives)?;
             Some(record[peer_word::DOMAIN].load(Ordering::Relaxed))
@@ -51,8 +51,7 @@ impl<P: Platform> View<P> {
         domains.any(|domain| Some(domain) != first)
     }
 
-    /// Shows that the peer which looks through this view is alive to those who have no better
-    /// evidence.
+    /// Counts up the heartbeat of the peer that uses this view. Observers without better evidence see that it lives.
     pub(crate) fn beat(&self) {
         // Relaxed: one word that only counts.
         let Some((peer, generation)) = read_own_word(self.own.load(Ordering::Relaxed)) else {
@@ -65,27 +64,27 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// Whether the peer that looks through this view was declared dead.
+    /// Whether the peer that uses this view was declared dead.
     pub(crate) fn is_fenced(&self) -> bool {
-        // Relaxed: as in `beat`; the state is looked at in its own order.
+        // Relaxed: as in `beat`; `peer_state` has an ordering of its own.
         read_own_word(self.own.load(Ordering::Relaxed))
             .is_some_and(|(peer, generation)| !self.peer_state(peer).is_current(generation))
     }
 
     /// Declares the peer of `generation` in a slot dead, as a verdict would: it owns nothing from now
-    /// on. `false` if it is not there any more.
+    /// on. `false` if the slot has no such peer any more.
     ///
-    /// What it may be writing at this moment is not stopped by this: only whoever knows that it will
-    /// never write again (its virtual machine is gone, its board is off) should say so.
+    /// This does not stop a store that the peer may be making at this moment. Only a caller that knows that the peer
+    /// will never write again (its virtual machine is gone, its board is off) should call this.
     pub fn assume_dead(&self, peer: PeerId, generation: u32) -> bool {
         self.doubt(peer);
         self.fence(peer, generation)
     }
 }
 
-/// The death futexes of peers: how a kernel tells of a death, to those of its own.
+/// The death futexes of peers: each kernel marks those of its own peers, and wakes its own sleepers.
 impl<P: Platform> View<P> {
-    /// The death futex of the peer in a slot, for that peer to hang.
+    /// The word of a slot's death futex, for its peer to register with the kernel.
     ///
     /// # Errors
     /// [`Damage`] if there is no such slot.
@@ -93,8 +92,8 @@ impl<P: Platform> View<P> {
         Ok(&self.peer(peer)?[peer_word::DEATH_FUTEX])
     }
 
-    /// Whether the kernel from which the view is looked through tells of the deaths of a peer and its threads, and
-    /// wakes who waits for them: it is that of the peer. Another kernel marks words too, but can wake nobody here.
+    /// Whether a death of a peer or its threads wakes sleepers of this kernel: then the peer is of this kernel too.
+    /// Another kernel marks words of its own dead, but cannot wake sleepers here.
     pub(crate) fn tells_deaths(&self, peer: PeerId) -> bool {
         let domain = |peer: PeerId| {
             let record = self.peer(peer).ok()?;
@@ -107,23 +106,25 @@ impl<P: Platform> View<P> {
         })
     }
 
-    /// The death futex of the peer in a slot, if it has hung one.
+    /// The death futex of the peer in a slot, if it has registered one.
     pub(crate) fn death_futex_at(&self, peer: PeerId) -> Option<(&AtomicU64, DeathFutex)> {
         let word = &self.peer(peer).ok()?[peer_word::DEATH_FUTEX];
-        // Acquire: who hears it ring finds what its owner had done.
+        // Acquire: pairs with the Release of the thread that registered it, and with the kernel's mark: if it has
+        // fired, what the dead peer stored is visible.
         let death_futex = DeathFutex::from_word(word.load(Ordering::Acquire));
         death_futex.is_there().then_some((word, death_futex))
     }
 
-    /// Wakes whoever sleeps by the death futex of the peer in a slot.
+    /// Wakes all threads that sleep on the death futex of the peer in a slot.
     pub(crate) fn fire_death_futex(&self, peer: PeerId) {
         if let Ok(record) = self.peer(peer) {
             self.platform().wake(&record[peer_word::DEATH_FUTEX], Wake::All);
         }
     }
 
-    /// Sleeps while `word` is as expected, no life word of the owners is marked, and no death futex of their peers rings,
-    /// but for those that have rung already. `false`: no kernel would tell of their deaths.
+    /// Sleeps while `word` is as expected, no life word of the owners is marked, and no death futex of their peers
+    /// fires. Death futexes that have fired already are left out. `false`, without a sleep: the kernel would not tell
+    /// of any owner's death.
     pub(crate) fn sleep_on_death_futexes(
         &self,
         owners: &[Owner],
@@ -134,7 +135,7 @@ impl<P: Platform> View<P> {
         let mut words = [(word, expected); WORDS_MOST];
         let mut count = 1;
         let told = || owners.iter().filter(|owner| self.tells_deaths(owner.peer()));
-        // One that cannot be slept on is looked at again at the end of the slice.
+        // An owner whose words do not fit is looked at again at the end of the slice.
         for (owner, place) in told().zip(words.iter_mut().skip(1)) {
             let Ok(slot) = self.thread_slot(owner.peer(), owner.thread()) else { return true };
             let life = slot.life();
@@ -146,16 +147,17 @@ impl<P: Platform> View<P> {
         }
         let lives = count;
         for owner in told() {
-            let Some((rope, death_futex)) = self.death_futex_at(owner.peer()) else { continue };
+            let Some((futex, death_futex)) = self.death_futex_at(owner.peer()) else { continue };
             let known = words.iter().take(count).skip(lives);
-            if death_futex.has_fired() || known.clone().any(|(word, _)| core::ptr::eq(*word, rope))
+            if death_futex.has_fired() || known.clone().any(|(word, _)| core::ptr::eq(*word, futex))
             {
                 continue;
             }
             let awaited = death_futex.with_sleepers();
-            // The kernel wakes nobody unless the bit is there; if the word changes meanwhile, we look again.
+            // The kernel wakes a sleeper only if this bit is set. If the word changes meanwhile, the caller looks
+            // again.
             let flagged = death_futex == awaited
-                || rope
+                || futex
                     .compare_exchange(
                         death_futex.word(),
                         awaited.word(),
@@ -167,7 +169,7 @@ impl<P: Platform> View<P> {
                 return true;
             }
             if let Some(place) = words.get_mut(count) {
-                *place = (rope, awaited.word());
+                *place = (futex, awaited.word());
                 count += 1;
             }
         }
@@ -175,7 +177,7 @@ impl<P: Platform> View<P> {
             return false;
         }
         self.platform().wait_for_any(words.get(..count).unwrap_or_default(), until);
-        // The kernel wakes one sleeper for each mark, and that may have been us.
+        // The kernel wakes one sleeper for each mark. If that was this thread, it wakes the others.
         for (word, expected) in words.iter().take(lives).skip(1) {
             if word.load(Ordering::Relaxed) != *expected {
                 self.platform().wake(word, Wake::All);
@@ -186,14 +188,14 @@ impl<P: Platform> View<P> {
 }
 
 impl<P: Platform> Attached<P> {
-    /// Shows that this peer is alive to those who have no better evidence. Waiting for a lock or an
-    /// event of the space does so as well.
+    /// Counts up this peer's heartbeat. Observers without better evidence see that it lives. Waiting for a lock or an
+    /// event of the space counts it up as well.
     pub fn beat(&self) {
         self.view().beat();
     }
 
-    /// The other peers that are judged by their heartbeats, since what better evidence they left
-    /// cannot be seen from here.
+    /// The other peers that may have to be judged by their heartbeats: those of other kernels, and those that
+    /// published no exclusive lock.
     pub fn unproven(&self) -> impl Iterator<Item = PeerRecord> + '_ {
         let view = self.view();
         let me = view.peer_record(self.peer()).map(|(record, _)| record.identity.boot);
@@ -205,14 +207,14 @@ impl<P: Platform> Attached<P> {
         })
     }
 
-    /// Wakes the threads of this peer that wait for something. To be called when the first peer of another
-    /// kernel has attached: from now on they must not rely on being woken.
+    /// Wakes the waiting threads of this peer. To be called when the first peer of another
+    /// kernel has attached: from then on they must not rely on a wake.
     pub fn rouse(&self) {
         self.view().wake_for(self.peer());
     }
 
-    /// Looks at the hearts of all peers whose lives are judged by them, so that their silence is known
-    /// when somebody asks. To be called about as often as this peer's own heart beats.
+    /// Looks at the heartbeats of all [`unproven`](Self::unproven) peers, so that it is known how long each has been
+    /// silent when a verdict is needed. To be called about as often as this peer's own heartbeat.
     pub fn watch(&self) {
         for record in self.unproven() {
             let _ = self.view().verdict_on(&record);

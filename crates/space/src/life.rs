@@ -1,17 +1,16 @@
-//! Who lives: peers, and their threads.
+//! Which peers and threads are alive.
 //!
 //! # What it owns
-//! The marks on the life words of threads that are dead by other proof than the kernel's own mark, and the
-//! verdicts on peers and threads.
+//! The verdicts on peers and threads, and the marks on life words that the kernel has not made itself.
 //!
 //! # Invariants
 //! 1. A thread is dead if its life word is marked or of another incarnation, or its peer is fenced. That is
-//!    looked at before any evidence, and is final.
-//! 2. Before the slot of a peer can have another, the life words of all its threads are marked. So a thread of a
-//!    fenced peer, should it live, finds that its slot is not its own before anybody else writes there.
-//! 3. Only proof marks the word of a single thread: the kernel says that it can run no more.
-//! 4. A peer that is fenced without proof is remembered in its slot ([`UNPROVEN`](peer_word::UNPROVEN)) before
-//!    it is fenced: the kernel may still mark words there for its threads, so none is armed there again.
+//!    checked before any evidence, and is final.
+//! 2. The life words of all threads of a peer are marked before its slot can have another peer. So if a thread of a
+//!    fenced peer lives on, it finds that its slot is no longer its own before another thread writes there.
+//! 3. The word of a single thread is marked only on proof: the kernel says that the thread can run no more.
+//! 4. Before a peer is fenced without proof, that is recorded in its slot ([`UNPROVEN`](peer_word::UNPROVEN)). The
+//!    kernel may still mark words of that slot for the peer's threads, so no word is armed there again.
 
 use core::sync::atomic::Ordering;
 
@@ -39,7 +38,7 @@ impl<P: Platform> View<P> {
         self.thread_slot(peer, thread).ok().filter(|_| used)
     }
 
-    /// Who has a thread slot now, if that thread and its peer are not known to be dead.
+    /// The owner that a thread slot stands for now, if the thread and its peer are not known to be dead.
     #[must_use]
     pub fn owner_of(&self, peer: PeerId, thread: ThreadId) -> Option<Owner> {
         let state = self.peer_state(peer);
@@ -54,7 +53,7 @@ impl<P: Platform> View<P> {
         self.peer_state(peer.peer).is_current(peer.generation)
     }
 
-    /// Which peer an owner is, or was, a thread of, if nobody has had the thread's slot since.
+    /// The peer that an owner is, or was, a thread of, if no other thread has had the slot since.
     #[must_use]
     pub fn peer_of(&self, owner: Owner) -> Option<PeerRef> {
         let peer = PeerRef::new(owner.peer(), self.peer_state(owner.peer()).generation);
@@ -62,14 +61,15 @@ impl<P: Platform> View<P> {
         (life.incarnation() == owner.incarnation()).then_some(peer)
     }
 
-    /// Marks the life words of all threads of a peer that is fenced, or that leaves, as its state word says, and wakes
-    /// whoever sleeps on them.
+    /// Marks the life words of all threads of a peer that is fenced or detaches, and wakes the threads that sleep on
+    /// them. `dead` is the state word of that peer.
     pub(crate) fn mark_threads(&self, peer: PeerId, dead: PeerState) {
         for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
             let Ok(slot) = self.thread_slot(peer, thread) else { continue };
             let life = slot.life();
-            // After the life word was read: then it is of a thread of this peer, whoever has the slot by now. (Whoever
-            // does this may have been stopped since it saw the peer dead.)
+            // Checked after the life word was read: if the state is the same, that life word is of a thread of this
+            // peer. (The caller may have been stopped since it saw the peer dead, and another peer may have the
+            // slot.)
             if self.peer_state(peer) != dead {
                 return;
             }
@@ -79,7 +79,8 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// Wakes those whom a dead thread would have woken, or was woken instead of.
+    /// Wakes the sleepers on the lock or event that a dead thread had announced: it may have died before it woke
+    /// them, or after it was woken in place of one of them.
     pub(crate) fn wake_for_thread(&self, peer: PeerId, thread: ThreadId) {
         let Ok(slot) = self.thread(peer, thread) else { return };
         // Acquire: pairs with the Release of the announcement.
@@ -91,10 +92,11 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// Remembers that a peer of the slot is taken for dead without proof.
+    /// Records that a peer of the slot is declared dead without proof.
     pub(crate) fn doubt(&self, peer: PeerId) {
         if let Ok(record) = self.peer(peer) {
-            // SeqCst: before the fence, and so before anybody else has the slot.
+            // SeqCst: pairs with the load in `claim_vacant`. It comes before the fence, and so before another peer
+            // has the slot.
             record[peer_word::UNPROVEN].store(1, Ordering::SeqCst);
         }
     }
@@ -105,8 +107,8 @@ impl<P: Platform> View<P> {
         self.look_for_death(peer, |_| false)
     }
 
-    /// Fences the peers whose death futexes have rung, if they are dead by now: what they mapped counts no longer. Others cost
-    /// one load each.
+    /// Fences the peers whose death futexes have fired, if they are dead by now: their mappings cease to count. Each
+    /// other peer costs one load.
     pub fn fence_fired(&self) {
         for peer in self.peer_ids() {
             if self.death_futex_at(peer).is_some_and(|(_, death_futex)| death_futex.has_fired()) {
@@ -116,15 +118,16 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// Looks for evidence of a peer's death, or that one of its threads, which `thread_ended` asks for, has ended.
+    /// Looks for evidence that a peer has died, or that the thread that `thread_ended` asks about has ended. Fences a
+    /// dead peer.
     fn look_for_death(&self, peer: PeerRef, thread_ended: impl Fn(&PeerRecord) -> bool) -> Verdict {
-        /// More changes in a row than any honest peer makes meanwhile; each may cost some system calls.
+        /// More changes than honest peers make in a row. Each attempt may cost some system calls.
         const ATTEMPTS: u32 = 64;
         for _ in 0..ATTEMPTS {
             if !self.is_peer_current(peer) {
                 return Verdict::Dead;
             }
-            // The slot may change hands between any two looks: then look again.
+            // The slot may get another peer between any two looks: then this looks again.
             let Some((record, phase)) = self.peer_record(peer.peer) else { continue };
             if record.generation != peer.generation || thread_ended(&record) {
                 return Verdict::Dead;
@@ -145,7 +148,7 @@ impl<P: Platform> View<P> {
         Verdict::Suspect
     }
 
-    /// Marks the thread of `owner` if the kernel says that it can run no more.
+    /// Marks the thread of `owner` if the kernel says that it can run no more. Whether it does.
     fn mark_if_ended(&self, owner: Owner, record: &PeerRecord) -> bool {
         let Some(slot) = self.used_slot(owner.peer(), owner.thread()) else { return false };
         let (life, tid) = (slot.life(), slot.tid());
@@ -160,8 +163,8 @@ impl<P: Platform> View<P> {
         ended
     }
 
-    /// Marks the threads among the slots of a peer from `first` on, and at most `count` of them, that have ended
-    /// though nobody has marked them. Returns the slot to go on with the next time.
+    /// Checks at most `count` thread slots of a peer, from `first` on, and marks those whose threads have ended
+    /// unmarked. Returns the slot at which the next call should go on.
     pub(crate) fn mark_ended(&self, record: &PeerRecord, first: u16, count: u16) -> u16 {
         let used = self.threads_used(record.peer);
         let end = first.saturating_add(count).min(used);
@@ -202,7 +205,7 @@ impl<P: Platform> Liveness for View<P> {
         mine.is_some()
             && mine == tid(other)
             && process(me).is_some_and(|mine| Some(mine) == process(other))
-            // Last: what was read is of this owner if it still has its slot.
+            // Last: if this owner still has its slot, what was read belongs to it.
             && self.is_current(other)
     }
 
@@ -213,8 +216,8 @@ impl<P: Platform> Liveness for View<P> {
             return None;
         }
         let incarnation = slot.life().incarnation();
-        // Again: if it still is, the incarnation is that of the thread. A dead thread's slot says so until somebody
-        // claims it, who has settled the bias before.
+        // Checked again: if the thread still is inside, the incarnation is its own. A dead thread's slot says so until
+        // another thread claims it, which settles the bias before.
         let still = sync::is_inside(words, bias, at);
         Owner::new(bias.peer, incarnation, bias.thread).filter(|_| still)
     }
@@ -227,10 +230,10 @@ impl<P: Platform> Liveness for View<P> {
         if !self.tells_deaths(owner.peer()) {
             return sync::DeathNotice::Unavailable;
         }
-        let rings = self.death_futex_at(owner.peer());
+        let futex = self.death_futex_at(owner.peer());
         let armed =
             self.used_slot(owner.peer(), owner.thread()).is_some_and(|slot| slot.life().is_armed());
-        match rings {
+        match futex {
             Some((_, death_futex)) if death_futex.has_fired() && armed => {
                 sync::DeathNotice::Imminent
             }

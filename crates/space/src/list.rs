@@ -1,4 +1,4 @@
-//! What is in a space: for people, and for tests that nothing was lost.
+//! The contents of a space: for listings, and for tests that nothing was lost.
 
 use core::sync::atomic::Ordering;
 
@@ -15,9 +15,9 @@ use commonhold_sync::{Liveness as _, Thread};
 pub struct RegionRecord {
     /// Which region.
     pub handle: RegionHandle,
-    /// In which part of its life it is.
+    /// The phase of its life.
     pub phase: RegionPhase,
-    /// Whether its memory is taken at first touch.
+    /// Whether its memory is committed at first touch.
     pub lazy: bool,
     /// Its name.
     pub name: Name,
@@ -56,7 +56,7 @@ impl<P: Platform> View<P> {
     /// # Errors
     /// [`Damage`] if the entry makes no sense.
     pub fn region_record(&self, region: RegionId) -> Result<Option<RegionRecord>, Damage> {
-        /// More changes in a row than any honest neighbour makes meanwhile.
+        /// More changes in a row than honest peers make during one look.
         const ATTEMPTS: u32 = 64;
         for _ in 0..ATTEMPTS {
             let before = self.region_state(region)?;
@@ -66,7 +66,7 @@ impl<P: Platform> View<P> {
             let record = self.read_record(region, before);
             core::sync::atomic::fence(Ordering::Acquire);
             if self.region_state(region)? == before {
-                // Counted afterwards: where there are many peers, that takes longer than a region may last.
+                // Counted afterwards: with many peers, counting takes longer than some regions exist.
                 let mappings = self.mappings(region);
                 return record.map(|record| Some(RegionRecord { mappings, ..record }));
             }
@@ -105,7 +105,7 @@ impl<P: Platform> View<P> {
         (state.phase != RegionPhase::Active && self.is_current(owner)).then_some(owner)
     }
 
-    /// The record of the region of a name, whatever it is going through.
+    /// The record of the region of a name, in any phase.
     ///
     /// # Errors
     /// [`DirectoryError::NotFound`].
@@ -118,8 +118,8 @@ impl<P: Platform> View<P> {
 }
 
 impl<P: Platform> Attached<P> {
-    /// Checks, holding the directory, that every invariant of the tables holds: every entry that is not
-    /// free is in its chain and in the order of extents exactly once, nothing else is, no two extents
+    /// Checks, holding the directory mutex, all invariants of the tables: every entry that is not
+    /// free is in its chain and in the order of extents exactly once, nothing else is there, no two extents
     /// share a byte, and nothing is half changed.
     ///
     /// # Errors

@@ -24,8 +24,8 @@ pub struct Mapped {
     pub extent: Extent,
     /// Bytes that the mapping sees.
     pub size: u64,
-    /// Whether its memory is taken at first touch. Of others, it should be there; whoever does not trust what the
-    /// window says of sizes makes sure of it ([`BackingMemory::back`](crate::BackingMemory::back)).
+    /// Whether its memory is committed at first touch. The memory of any other region should be there, but the size
+    /// is a claim of the window: [`BackingMemory::back`](crate::BackingMemory::back) verifies it.
     pub lazy: bool,
     /// Where the words of its lock are.
     pub lock_at: Offset,
@@ -55,7 +55,7 @@ impl<P: Platform> Attached<P> {
         Err(DirectoryError::Unsettled)
     }
 
-    /// `None`: it lost a race against a destroy, which may have been undone, or followed by a new region.
+    /// `None`: this lost a race against a destroy. That may have been undone, or a new region may have the name.
     #[inline]
     fn try_map(
         &self,
@@ -68,7 +68,7 @@ impl<P: Platform> Attached<P> {
             return Err(DirectoryError::NotFound);
         }
         match self.map_entry(me, region, state) {
-            // What the dead left behind may be what is missing.
+            // There may be room after the dead are reaped.
             Err(error) if error.is_full() && self.finds_room(me, patience.begin(self.view())) => {
                 self.map_entry(me, region, state)
             }
@@ -76,8 +76,8 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Has the processor fetch the share word that will be needed at the end, while the entry that leads
-    /// to it is still on its way: with many regions, neither is in its caches.
+    /// Makes the processor fetch the share word, which is needed last, while it still fetches the entry: with many
+    /// regions, neither is in its caches.
     #[inline]
     fn touch_share(&self, name: &Name) {
         let Ok(bucket) = self.view().bucket(name.hash().0) else { return };
@@ -92,7 +92,7 @@ impl<P: Platform> Attached<P> {
     /// Maps one particular region, if it is still active.
     ///
     /// # Errors
-    /// [`DirectoryError::NotFound`] if it is not, whatever has its name now.
+    /// [`DirectoryError::NotFound`] if it is not, even if another region has its name now.
     pub fn map_handle(
         &self,
         me: &Thread<'_>,
@@ -105,7 +105,7 @@ impl<P: Platform> Attached<P> {
         self.map_entry(me, handle.region, state)?.ok_or(DirectoryError::NotFound)
     }
 
-    /// A region whose destroyer died is active again; true if anything may have changed.
+    /// Makes a region active again if its destroyer died. True if its state has changed.
     #[cold]
     fn rescue(
         &self,
@@ -149,7 +149,7 @@ impl<P: Platform> Attached<P> {
     fn describe(&self, region: RegionId, state: RegionState) -> Result<Mapped, DirectoryError> {
         let entry = self.view().entry(region)?;
         let extent = self.view().extent(entry)?;
-        // SeqCst: whoever shrinks the region writes the size and then looks for mappings.
+        // SeqCst: pairs with the store in `try_shrink`, after which the shrinker counts mappings (Dekker).
         let size = entry[region_word::SIZE].load(Ordering::SeqCst);
         if size > extent.len() {
             return Err(Damage::new("the size of a region", size).into());
@@ -160,10 +160,10 @@ impl<P: Platform> Attached<P> {
         Ok(Mapped { handle, extent, size, lazy, lock_at })
     }
 
-    /// What a mapped region looks like now: its size may have changed.
+    /// A mapped region as it is now: its size may have changed.
     ///
     /// # Errors
-    /// [`DirectoryError::NotMapped`] if the handle names a region that is no more.
+    /// [`DirectoryError::NotMapped`] if the region of the handle no longer exists.
     pub fn look_again(&self, handle: RegionHandle) -> Result<Mapped, DirectoryError> {
         let state = self.view().region_state(handle.region)?;
         if state.generation != handle.generation {
@@ -172,7 +172,7 @@ impl<P: Platform> Attached<P> {
         self.describe(handle.region, state)
     }
 
-    /// Gives back a read lock of a region that this peer counts, and whose thread has ended.
+    /// Releases a read lock of a region that is counted in this peer's share, and whose thread has ended.
     ///
     /// # Errors
     /// [`DirectoryError::Fenced`] if this peer was declared dead.
@@ -182,7 +182,8 @@ impl<P: Platform> Attached<P> {
         Ok(self.view.lock_of(&mapped, words).uncount_ended(of, &self.view)?)
     }
 
-    /// Unmaps a region once, and wakes or replaces whoever waits to destroy it.
+    /// Unmaps a region once. If this was the last mapping, wakes a waiting destroyer, or frees a deferred region
+    /// itself.
     ///
     /// # Errors
     /// [`DirectoryError::NotMapped`] if this peer does not map it.
@@ -190,9 +191,10 @@ impl<P: Platform> Attached<P> {
         self.uncount(me, handle.region)
     }
 
-    /// As [`unmap`](Self::unmap), by a thread that has no slot and could not say whom it wakes: so it
-    /// wakes nobody. It is as if this peer died after it had counted: a waiting destroyer finds out at
-    /// the end of its slice, and a deferred region is freed by whoever needs its name or its place.
+    /// As [`unmap`](Self::unmap), for a thread without a slot. Such a thread cannot announce which sleepers it wakes,
+    /// so it wakes none. The effect is as if this peer had died right after it gave up the mapping: a waiting
+    /// destroyer notices at the end of its slice, and a deferred region is freed when a peer needs its name or its
+    /// bytes.
     ///
     /// # Errors
     /// As for [`unmap`](Self::unmap).
@@ -205,8 +207,8 @@ impl<P: Platform> Attached<P> {
     fn uncount(&self, me: &Thread<'_>, region: RegionId) -> Result<(), DirectoryError> {
         change(self.own_share(region)?, self.generation(), ShareWord::unmap)?;
         Point::UnmapCounted.reached();
-        // Whatever region has the entry now: our count, even if taken by mistake, may have been in the
-        // way of its destruction.
+        // Even if another region has the entry by now: our count, which `map_entry` may have made by mistake, may have
+        // delayed its destruction.
         let state = self.view().region_state(region)?;
         if state.phase == RegionPhase::Destroying {
             if state.flags.contains(RegionFlags::DEFERRED) {
@@ -225,7 +227,7 @@ impl<P: Platform> Attached<P> {
         Ok(Event::new(&entry[region_word::UNMAPPED], at))
     }
 
-    /// This peer's share word in a region; its memory is taken first, if this is the first use.
+    /// This peer's share word in a region. The first use commits its memory.
     pub(crate) fn own_share(&self, region: RegionId) -> Result<&AtomicU64, DirectoryError> {
         match self.view().share(self.peer(), region) {
             Some(share) => Ok(share),
@@ -243,12 +245,12 @@ impl<P: Platform> Attached<P> {
         let row = geometry.share_row(self.peer(), wanted).ok_or(damage)?;
         self.view().platform().commit(row)?;
         Point::MapRowCommitted.reached();
-        // Whoever sees the number sees memory behind the words.
+        // After the commit: there is memory behind all words below the number.
         raise_used(&self.view().peer(self.peer())?[peer_word::SHARES_USED], wanted);
         self.view().share(self.peer(), region).ok_or(DirectoryError::Damaged(damage))
     }
 
-    /// Records since when the holder of a region's lock has it; 0 erases it.
+    /// Records when the holder of a region's lock took it; 0 erases that.
     pub fn stamp(&self, region: RegionId, unix_ms: u64) {
         if let Ok(entry) = self.view().entry(region) {
             entry[region_word::HELD_SINCE_MS].store(unix_ms, Ordering::Relaxed);
@@ -264,8 +266,8 @@ fn change(
     let mut seen = word.load(Ordering::Relaxed);
     loop {
         let changed = change(ShareWord::from_word(seen).of(generation)?)?.word();
-        // SeqCst: see the head of this file; as Release it pairs with the destroyer's look at the
-        // counts, so that what a mapping read or wrote is done before its memory goes.
+        // SeqCst: see the head of this file. As Release it pairs with the destroyer's loads of the
+        // counts: all accesses through the mapping come before its memory is released.
         match word.compare_exchange_weak(seen, changed, Ordering::SeqCst, Ordering::Relaxed) {
             Ok(_) => return Ok(()),
             Err(now) => seen = now,

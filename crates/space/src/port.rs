@@ -1,4 +1,4 @@
-//! What a space needs from the world besides sleeping: memory behind its bytes, and evidence.
+//! The ports of a space besides [`Park`]: memory behind its bytes, and evidence of liveness.
 
 use core::fmt;
 
@@ -8,7 +8,7 @@ use commonhold_window::{Window, atomic::AtomicU64};
 
 use crate::Room;
 
-/// Why a medium could not do what it was asked, with the operating system's error number if any.
+/// Why an operation on the backing memory failed, with the operating system's error number if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BackingMemoryError {
@@ -17,13 +17,14 @@ pub enum BackingMemoryError {
         /// `errno`, or 0.
         errno: i32,
     },
-    /// So much was not even tried: it cannot be had, or others would be killed for it.
+    /// The request was refused before any memory was taken: there is not so much, or the kernel would kill a process
+    /// for it.
     NoRoom(Room),
-    /// There is no memory behind bytes that were to be looked at only.
+    /// There is no memory behind bytes that were only to be read ([`Touch::Look`]).
     Hole,
-    /// Others have had a lock all the time that it takes.
+    /// Another process kept a lock that this operation needs, until the time was up.
     Blocked {
-        /// The byte of the file behind the window that they have locked.
+        /// The byte of the space's file that it has locked.
         byte: u64,
     },
     /// Something else went wrong.
@@ -41,14 +42,15 @@ impl fmt::Display for BackingMemoryError {
             Self::Full { errno } => {
                 write!(
                     f,
-                    "the medium of the space is full (error {errno}): free some of it, or enlarge it"
+                    "the memory or file system of the space is full (error {errno}): free some of it, or enlarge it"
                 )
             }
             Self::NoRoom(room) => room.fmt(f),
             Self::Hole => f.write_str("there is no memory behind some of the bytes"),
             Self::Blocked { byte } => write!(
                 f,
-                "somebody has byte {byte} of the space's file locked, without which its holes are not filled"
+                "another process has byte {byte} of the space's file locked: until it unlocks it, holes of the \
+                 file cannot be filled"
             ),
             Self::Failed { call, errno } => write!(f, "{call} failed with error {errno}"),
         }
@@ -58,17 +60,17 @@ impl fmt::Display for BackingMemoryError {
 impl core::error::Error for BackingMemoryError {}
 
 impl BackingMemoryError {
-    /// Whether memory or room ran out, or would.
+    /// Whether memory or room ran out, or would have run out.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::NoRoom(_))
     }
 }
 
-/// What somebody is about to do with bytes.
+/// What the caller is about to do with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Touch {
-    /// Read them, and take no memory for that.
+    /// Read them, without committing memory.
     Look,
     /// Read and write them.
     Use,
@@ -76,28 +78,28 @@ pub enum Touch {
 
 /// The memory behind a window.
 ///
-/// Bytes of the window that were never committed, or were released, are holes: reading one may cost
-/// memory or a signal, so nothing is touched before it is committed.
+/// Bytes of the window that were never committed, or were released, are holes. Reading a hole may commit
+/// memory or raise a signal, so nothing is touched before it is committed.
 pub trait BackingMemory {
-    /// Makes sure there is memory behind an extent, and keeps what is in it: idempotent. Bytes that
-    /// had none before are zero.
+    /// Commits memory behind an extent, and keeps its contents. Bytes that had no memory before are zero. Idempotent.
     ///
     /// # Errors
     /// [`BackingMemoryError`]; part of the extent may have memory then.
     fn commit(&self, extent: Extent) -> Result<(), BackingMemoryError>;
 
-    /// Gives the memory behind an extent back, as far as the medium can; afterwards the extent reads
-    /// as zeros when it is committed anew. Idempotent.
+    /// Releases the memory behind an extent, as far as possible; when the extent is committed anew, it reads
+    /// as zeros. Idempotent.
     ///
     /// # Errors
     /// [`BackingMemoryError`]; then the bytes may keep their values.
     fn release(&self, extent: Extent) -> Result<(), BackingMemoryError>;
 
-    /// Makes sure that an extent can be touched although others say so that it can: a number in the window
-    /// may claim more than was ever committed. It costs little where the memory is there.
+    /// Verifies that an extent can be touched, of which only a number in the window claims so: that number
+    /// may claim more than was ever committed. With [`Touch::Use`], commits what is missing. It costs little where the
+    /// memory is there.
     ///
     /// # Errors
-    /// [`BackingMemoryError`]: touching the extent may cost a signal.
+    /// [`BackingMemoryError`]; then touching the extent may raise a signal.
     fn back(&self, extent: Extent, touch: Touch) -> Result<(), BackingMemoryError> {
         match touch {
             Touch::Look => Ok(()),
@@ -105,8 +107,8 @@ pub trait BackingMemory {
         }
     }
 
-    /// Whether so many bytes more may be committed, as far as can be told beforehand: taking memory that is
-    /// not there may have somebody killed. Cheap for small amounts, which are looked at in sum.
+    /// Whether this many more bytes may be committed, as far as that can be known beforehand: committing more than
+    /// there is may make the kernel kill a process. Cheap for small amounts, which are added up and checked together.
     ///
     /// # Errors
     /// [`BackingMemoryError::NoRoom`] says what there is.
@@ -115,14 +117,14 @@ pub trait BackingMemory {
         Ok(())
     }
 
-    /// Bytes of an extent that are known to have memory. To ask takes none.
+    /// Bytes of an extent that are known to have memory. The question commits none.
     fn resident(&self, extent: Extent) -> u64 {
         let _ = extent;
         0
     }
 }
 
-/// What a peer says of itself when it attaches.
+/// How a peer identifies itself when it attaches.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     /// The kernel it runs on.
@@ -135,20 +137,20 @@ pub struct Identity {
     pub start_time: u64,
     /// Its user id.
     pub uid: u32,
-    /// For people.
+    /// A name for listings and messages.
     pub name: PeerName,
 }
 
-/// A peer's record, read whole: its state word was the same before and after.
+/// A consistent copy of a peer's record: its state word was the same before and after the reads.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerRecord {
     /// Its slot.
     pub peer: PeerId,
     /// Which of the slot's peers it is.
     pub generation: u32,
-    /// What it left behind for others to know its life by.
+    /// The kinds of evidence of life that it published.
     pub evidence: Evidence,
-    /// What it said of itself; `boot` is 0 if it is still attaching or its domain is unknown.
+    /// How it identified itself; `boot` is 0 if it is still attaching or its domain is unknown.
     pub identity: Identity,
     /// When it attached, in milliseconds of Unix time.
     pub attached_ms: u64,
@@ -166,20 +168,20 @@ impl PeerRecord {
     }
 }
 
-/// How evidence is to be left.
+/// How a peer locks the evidence byte of its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvidenceLock {
-    /// So that nobody else can have left it: that it is there tells that its peer lives.
+    /// Exclusively. A process that may only read the space cannot do so, so the lock shows that the peer lives.
     Alone,
-    /// Beside what strangers left who may read the space and not write it: only that it is gone tells something. For a
-    /// platform without such strangers it is the same.
+    /// Shared, beside locks of processes that may only read the space. Only the absence of such a lock proves
+    /// something. On a platform without such readers it is the same as `Alone`.
     BesideReaders,
 }
 
-/// Evidence of life: how to leave it, and how to judge that of others.
+/// Evidence of life: how to publish it, and how to judge a peer by it.
 pub trait LivenessEvidence {
-    /// Leaves this peer's evidence in the kernel for `peer`'s slot, before the slot is taken, and says
-    /// which it was. `None` if the evidence of somebody else is still there: try another slot.
+    /// Publishes this peer's evidence for `peer`'s slot in the kernel, before the slot is taken, and returns
+    /// which kinds it published. `None` if evidence of another is still there: try another slot.
     ///
     /// # Errors
     /// [`BackingMemoryError`] if the kernel refuses for another reason.
@@ -189,13 +191,12 @@ pub trait LivenessEvidence {
         hold: EvidenceLock,
     ) -> Result<Option<Evidence>, BackingMemoryError>;
 
-    /// Takes the evidence back.
+    /// Withdraws the evidence.
     fn withdraw(&self, peer: PeerId);
 
-    /// Judges a peer by the evidence it left. `Dead` only on proof, or, if `lease_ms` is not 0 and no
-    /// proof is to be had either way, after that many milliseconds without a heartbeat as seen by this
-    /// observer. Evidence that was never left proves nothing; a record that is still attaching has
-    /// only the evidence that lies outside the record.
+    /// Judges a peer by the evidence it published. `Dead` needs proof; if no proof is possible and `lease_ms` is not
+    /// 0, it needs that many milliseconds in which this observer saw no heartbeat. Evidence that was never published
+    /// proves nothing. Of a peer that is still `attaching`, only evidence outside the record counts.
     fn verdict(&self, record: &PeerRecord, attaching: bool, lease_ms: u64) -> Verdict;
 
     /// Whether the thread with id `tid` of a peer, in the peer's own PID namespace, can run no more. `true` is a
@@ -205,45 +206,45 @@ pub trait LivenessEvidence {
         false
     }
 
-    /// Has the kernel mark the life word at `at` when the calling thread ends: the robust futex in its low half.
-    /// `row` are the words of all threads of this peer, `at` among them. `false`: it cannot be had for this
-    /// thread, or in this memory.
+    /// Makes the kernel mark the life word at `at` when the calling thread ends; its low half is a robust futex.
+    /// `row` is the extent of the words of all threads of this peer; `at` lies in it. `false` if that is not possible
+    /// for this thread or in this memory.
     fn arm(&self, row: Extent, at: Offset) -> bool {
         let _ = (row, at);
         false
     }
 
-    /// The calling thread's life word at `at` is not to be marked any more.
+    /// From now on the kernel does not mark the life word at `at` for the calling thread.
     fn disarm(&self, at: Offset) {
         let _ = at;
     }
 
-    /// The life word of no thread of this process is to be marked any more, and none is armed after this.
+    /// From now on the kernel marks no life word for any thread of this process, and none can be armed.
     fn disarm_all(&self) {}
 
-    /// Milliseconds of Unix time, for people.
+    /// Milliseconds of Unix time, for listings and messages.
     fn unix_ms(&self) -> u64;
 }
 
-/// Words that somebody waits for at once, at most: as many as `futex_waitv` takes.
+/// Most words that a thread waits for at once: as many as `futex_waitv` takes.
 pub(crate) const WORDS_MOST: usize = 128;
 
-/// Everything a space needs from where it runs.
+/// Everything that a space needs from its operating system or machine.
 pub trait Platform: Park + BackingMemory + LivenessEvidence {
     /// The window that holds the space.
     fn window(&self) -> &Window;
 
-    /// As [`Park::wait`], while peers of several kernels are attached: whoever changes the word may
-    /// not be able to wake a sleeper of this kernel, so the word has to be looked at again and again.
+    /// As [`Park::wait`], while peers of several kernels are attached: the peer that changes the word may
+    /// not be able to wake a sleeper of this kernel, so the word has to be polled.
     fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64);
 
-    /// Whether [`wait_for_any`](Self::wait_for_any) can be used: else no death futex is waited for.
+    /// Whether [`wait_for_any`](Self::wait_for_any) works. If not, no thread waits for a death futex.
     fn hears_death_futexes(&self) -> bool {
         false
     }
 
-    /// As [`Park::wait`], on several words at once, and on no more than 128: ends when any is
-    /// woken, or does not have its low half as expected.
+    /// As [`Park::wait`], on several words at once, 128 at most. Ends when one of them is
+    /// woken, or its low half is not as expected.
     fn wait_for_any(&self, words: &[(&AtomicU64, u64)], until: u64) {
         if let [(word, expected), ..] = words {
             self.wait(word, *expected, until);

@@ -1,8 +1,8 @@
 //! Reaping: finding dead peers, and cleaning up what they left.
 //!
-//! Fencing a peer voids everything it had at one stroke: its mappings and read locks count no longer,
-//! and its locks may be taken over. What is left to do is to settle entries that it was acting on, and
-//! to free its slot. All of it is idempotent, so it may be interrupted, and done by several.
+//! Fencing a peer voids everything it had at one instant: its mappings and read locks cease to count,
+//! and its locks may be taken over. What remains is to settle the entries of which it was the actor, and
+//! to free its slot. All of that is idempotent, so it may be interrupted, and several peers may do it at once.
 
 use core::sync::atomic::Ordering;
 
@@ -22,7 +22,7 @@ pub struct Reaped {
     pub peers: u32,
     /// Entries of dead actors that were completed or undone.
     pub settled: u32,
-    /// Bytes of memory that were given back, which lay where no region is.
+    /// Bytes of memory in free extents that were released.
     pub given_back: u64,
 }
 
@@ -33,15 +33,15 @@ impl Reaped {
 }
 
 impl<P: Platform> Attached<P> {
-    /// Looks for dead peers and cleans up after them. Then gives back the memory that lies where no region is.
+    /// Looks for dead peers and cleans up after them. Then releases memory in free extents.
     ///
     /// # Errors
-    /// [`DirectoryError`]; what could not be cleaned up stays for the next.
+    /// [`DirectoryError`]; what could not be cleaned up is left to the next reaper.
     pub fn reap(&self, me: &Thread<'_>, patience: Patience) -> Result<Reaped, DirectoryError> {
         self.reap_with(me, patience, |_| {})
     }
 
-    /// As [`reap`](Self::reap), and hands each dead peer's record to `tell` before its slot is freed.
+    /// As [`reap`](Self::reap), and hands each dead peer's record to `tell` when its slot has been freed.
     ///
     /// # Errors
     /// As for [`reap`](Self::reap).
@@ -75,13 +75,14 @@ impl<P: Platform> Attached<P> {
         if dead == 0 && !self.has_hint()? {
             return Ok(Reaped::default());
         }
-        // If one of them died with the directory, it is put in order now, unless somebody is about to.
+        // If one of them died holding the directory mutex, the directory is repaired now, unless another peer has the
+        // mutex.
         drop(view.directory(me, Budget::NONE));
         let mut reaped = Reaped::default();
         let mut ids = view.peer_ids();
         loop {
-            // Only who was fenced before the entries were looked at may be freed after it: somebody
-            // else may die, and be fenced, at any moment between.
+            // The batch is fixed before the entries are settled: a peer that is fenced later may have left something
+            // in an entry that was settled before, so its slot is not freed yet.
             let mut batch = [None; AT_ONCE];
             let fenced = ids.by_ref().map(|peer| (peer, view.peer_state(peer)));
             let fenced = fenced.filter(|(_, state)| state.phase == PeerPhase::Fenced);
@@ -113,7 +114,7 @@ impl<P: Platform> Attached<P> {
         let record = view.peer_record(peer);
         let free = PeerState { phase: PeerPhase::Free, evidence: Evidence::NONE, ..state };
         let word = &view.peer(peer)?[peer_word::STATE];
-        // The word may have bits that no program writes: they go.
+        // The word may have bits that no program sets: the freed word has none of them.
         let found = word.load(Ordering::SeqCst);
         let freed = PeerState::read(found) == state
             && word

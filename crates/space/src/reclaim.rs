@@ -1,18 +1,18 @@
-//! Giving back memory where no region is.
+//! Releasing memory in free extents.
 //!
-//! No region has it, and nobody will ever give it back: bytes of the window that somebody touched in passing. A core
-//! dump reads every hole of what it dumps, and so does who reads `/proc/PID/mem`.
+//! A free extent may have memory because some process touched it in passing: a core dump reads every hole of what it
+//! dumps, and so does a reader of `/proc/PID/mem`. No region owns that memory, so nothing else would ever release it.
 //!
 //! # What it owns
-//! The search for such memory, and the entry by which it is kept from becoming a region's meanwhile.
+//! The search for such memory, and the entry that keeps it from becoming a region's meanwhile.
 //!
 //! # Invariants
-//! 1. Which extents are free is looked at without the directory mutex, and means nothing: under the mutex it is looked
-//!    at again, and the extent becomes that of an entry which is being freed, with this thread as its actor. From then
-//!    on it is freed as any other: nobody else gets it before its memory is gone, and if this thread dies, whoever
-//!    comes across the entry completes it.
-//! 2. It takes no memory: only an entry that has some is used.
-//! 3. What cannot be had at once is left: this is done in passing, and may be done again.
+//! 1. Free extents are first looked for without the directory mutex, which proves nothing. Under the mutex the extent
+//!    is checked again, and given to an entry that is being freed, with this thread as its actor. From then on it is
+//!    freed like a region's extent: no other entry gets it before its memory is released, and if this thread dies,
+//!    the next peer that comes across the entry completes it.
+//! 2. This commits no memory: it uses only an entry that has memory.
+//! 3. What is in use is skipped: this is done in passing, and may be repeated.
 
 use core::fmt::{self, Write};
 
@@ -25,16 +25,16 @@ use crate::{
     directory::{Directory, FreeExtent},
 };
 
-/// Bytes that are kept from others at once: they may be looking for room.
+/// Most bytes that are withheld at one time from peers that may be looking for room.
 const PIECE: u64 = 1 << 30;
 
 impl<P: Platform> Attached<P> {
-    /// Gives back what memory lies in free extents, and says how many bytes those were.
+    /// Releases the memory in free extents, and returns how many bytes that was.
     pub(crate) fn reclaim(&self, me: &Thread<'_>, budget: Budget) -> Result<u64, DirectoryError> {
         let view = self.view();
         let (mut after, mut given) = (0, 0_u64);
         for _ in 0..=view.geometry().regions() {
-            // Links may be in the middle of a change.
+            // An error may only mean that another thread is changing the links.
             let Ok((gap, next)) = view.gap_after(after) else { break };
             for piece in pieces(gap) {
                 let bytes = view.platform().resident(piece);
@@ -72,7 +72,7 @@ impl<P: Platform> Attached<P> {
 }
 
 impl<P: Platform> Directory<'_, P> {
-    /// Makes a free extent that of an entry whose actor this thread is.
+    /// Gives a free extent to a new entry, of which this thread is the actor.
     fn take_free(&self, piece: Extent) -> Result<Option<(RegionId, RegionState)>, DirectoryError> {
         let view: &View<P> = self.view;
         let Some(after) = self.find_gap(piece)? else { return Ok(None) };
@@ -90,7 +90,7 @@ impl<P: Platform> Directory<'_, P> {
         Ok(Some((region, state)))
     }
 
-    /// The link of the extent after which the whole piece is free.
+    /// The link of the extent that the whole free piece follows; `None` if the piece is not free.
     fn find_gap(&self, piece: Extent) -> Result<Option<u64>, DirectoryError> {
         let mut after = 0;
         for _ in 0..=self.view.geometry().regions() {
@@ -115,7 +115,7 @@ fn pieces(gap: Extent) -> impl Iterator<Item = Extent> {
     })
 }
 
-/// What the entry is called meanwhile, for who lists the regions: by its number, so that no other has the name.
+/// The name of the entry meanwhile, which listings show. It contains the entry's number, so no other entry has it.
 fn name_of(region: RegionId) -> Option<Name> {
     let mut text = Text { bytes: [0; 32], len: 0 };
     write!(text, "(memory to give back {})", region.get()).ok()?;

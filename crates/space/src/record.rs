@@ -1,8 +1,8 @@
 //! Records in the bytes of a region: how one is made, and its reader/writer lock.
 //!
-//! Kinds differ in how many words come before the tag. So that two who make records of different kinds at
-//! the same place do not both succeed, a record is made under the directory mutex. One word is written,
-//! the last that is needed: nothing can be found half made.
+//! Kinds differ in how many words come before the tag. A record is made under the directory mutex, so that two threads
+//! cannot both make records of different kinds at one place. Making it writes one word, the tag: no record is ever
+//! half made.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,10 +13,10 @@ use commonhold_sync::{RwLock, Shares, Thread};
 
 use crate::{Attached, DirectoryError, Patience, Platform, RegionHandle, RegionShares, View};
 
-/// What there is where a record was to be opened.
+/// What was found where a record was to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundRecord {
-    /// The record that was wanted; made now, if there was none.
+    /// The record that was wanted. It was made if there was none.
     Wanted,
     /// Another record begins there.
     Other(RecordTag),
@@ -25,11 +25,11 @@ pub enum FoundRecord {
 }
 
 impl<P: Platform> Attached<P> {
-    /// Opens the record at `at`, a multiple of 8, in bytes of a mapped region that end at `end`; if there
-    /// is nothing but zeros, it becomes the record that is wanted.
+    /// Opens the record at `at`, a multiple of 8, in bytes of a mapped region that end at `end`. If its words
+    /// are all zero, makes the record that is wanted.
     ///
     /// # Errors
-    /// [`DirectoryError`], if the directory mutex cannot be had.
+    /// [`DirectoryError`] if the directory mutex cannot be had.
     pub fn open_record(
         &self,
         me: &Thread<'_>,
@@ -38,7 +38,8 @@ impl<P: Platform> Attached<P> {
         wanted: RecordTag,
         patience: Patience,
     ) -> Result<FoundRecord, DirectoryError> {
-        // A tag is never taken back. This also has memory behind what is looked at again under the mutex.
+        // Without the mutex, since a tag is never removed. These two looks also commit the memory that is looked at
+        // again under the mutex.
         if self.view().find_record(at, end) == Some(wanted) {
             return Ok(FoundRecord::Wanted);
         }
@@ -55,12 +56,12 @@ impl<P: Platform> Attached<P> {
         if found != 0 || !self.are_zero(at, wanted) {
             return Ok(FoundRecord::NoRecord(found));
         }
-        // Relaxed: it says nothing of other words, which are all zero.
+        // Relaxed: it publishes no other words, which are all zero.
         word.store(wanted.word(), Ordering::Relaxed);
         Ok(FoundRecord::Wanted)
     }
 
-    /// Whether nobody has used the words of a record that has no tag.
+    /// Whether the words of a record without a tag are all zero, and so unused.
     fn are_zero(&self, at: Offset, wanted: RecordTag) -> bool {
         let places =
             if wanted.kind.has_places() { 1 + u64::from(wanted.size.div_ceil(8)) } else { 0 };
@@ -71,8 +72,8 @@ impl<P: Platform> Attached<P> {
     }
 }
 
-/// What a thread that reads under the lock at `at`, in the bytes of this region, writes into its slot: of no other lock,
-/// ever.
+/// The key that a reader of the lock at `at`, in the bytes of this region, writes into its thread slot. No other lock
+/// ever has the same key.
 #[must_use]
 pub const fn record_key(at: Offset, handle: RegionHandle) -> u64 {
     ReadKey::of_record(at, handle.region, handle.generation).word()
@@ -85,7 +86,7 @@ impl<P: Platform> View<P> {
         find_tag(at, end, |tag| self.window().word(tag).ok())
     }
 
-    /// As [`find_record`](Self::find_record), of bytes that this peer may not have mapped: it takes no memory.
+    /// As [`find_record`](Self::find_record), for bytes that this peer need not have mapped: it commits no memory.
     #[must_use]
     pub fn look_for_record(&self, at: Offset, end: u64) -> Option<RecordTag> {
         find_tag(at, end, |tag| self.look_at(tag))
@@ -117,19 +118,19 @@ fn find_tag<'a>(
     word: impl Fn(Offset) -> Option<&'a AtomicU64>,
 ) -> Option<RecordTag> {
     RecordKind::ALL.into_iter().find_map(|kind| {
-        // Relaxed: it says nothing of other words.
+        // Relaxed: it publishes no other words.
         let tag = RecordTag::read(word(tag_place(at, end, kind)?)?.load(Ordering::Relaxed));
         tag.ok().flatten().filter(|tag| tag.kind == kind)
     })
 }
 
-/// Where the readers of such a lock are known: the words of their threads, and nowhere else. A thread
-/// without a free word is refused, since the share words of a region count the readers of its own lock.
+/// Where the readers of such a lock are recorded: only in words of their thread slots. A thread
+/// without a free word is refused, since the share words of a region count the readers of the region's own lock.
 #[derive(Debug)]
 pub struct RecordShares<'a, P>(RegionShares<'a, P>);
 
 impl<'a, P> RecordShares<'a, P> {
-    /// Those of a lock in the bytes of this region.
+    /// Those of a lock in the bytes of the region of `handle`.
     #[inline]
     #[must_use]
     pub const fn new(view: &'a View<P>, handle: RegionHandle) -> Self {

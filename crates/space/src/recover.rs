@@ -1,10 +1,10 @@
-//! What the next holder of the directory mutex does when the last one died with it.
+//! Recovery of the directory, by the next holder of its mutex after the last one died with it.
 //!
-//! The intent record says what was under way. Which size counts after a resize is decided; then, in any
-//! case, all links are built anew from the entries that are not free. Everything here may be interrupted by
-//! death as well: the intent stands until the end, so the next one does it all again.
+//! The intent record says what was under way. If that was a resize, recovery decides which size counts. Then, in any
+//! case, it builds all links anew from the entries that are not free. The recovering thread may die too: the intent
+//! stands until the end, so the next one does it all again.
 //!
-//! Nothing here makes a system call: memory that the dead left is given back later (`settle.rs`), and a hint
+//! Nothing here makes a system call. Memory that a dead peer left is released later (`settle.rs`), and a hint
 //! is raised for it.
 
 use core::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use commonhold_window::Point;
 use crate::{DirectoryError, Platform, directory::Directory};
 
 impl<P: Platform> Directory<'_, P> {
-    /// Brings the directory back into order.
+    /// Repairs the directory.
     pub(crate) fn recover(&self) -> Result<(), DirectoryError> {
         Point::RecoverBegins.reached();
         let word = self.view.header_word(header_word::INTENT)?.load(Ordering::Acquire);
@@ -27,7 +27,7 @@ impl<P: Platform> Directory<'_, P> {
             .header_word(header_word::CHAIN_SEQUENCE)?
             .load(Ordering::Relaxed)
             .is_multiple_of(2);
-        // The hint may have been taken down by the dead, who then looked at some of the entries only.
+        // The dead holder may have cleared the hint, and then looked at only some of the entries.
         self.view
             .header_word(header_word::DEFERRED_HINT)?
             .store(crate::settle::SEVERAL, Ordering::SeqCst);
@@ -51,7 +51,7 @@ impl<P: Platform> Directory<'_, P> {
         let reserve = entry[region_word::RESERVE].load(Ordering::Relaxed);
         let old = view.header_word(header_word::INTENT_OLD)?.load(Ordering::Relaxed);
         let new = view.header_word(header_word::INTENT_NEW)?.load(Ordering::Relaxed);
-        // One that was made deferred meanwhile still has mappers, who look at its size.
+        // A region that was made deferred meanwhile still has mappers, which look at its size.
         let stands = matches!(state.phase, RegionPhase::Active | RegionPhase::Destroying);
         if !stands || old > reserve || new > reserve {
             return Ok(());
@@ -60,8 +60,8 @@ impl<P: Platform> Directory<'_, P> {
             IntentPhase::Trial => old,
             IntentPhase::Granted => new,
         };
-        // Who marked it is dead: what lies beyond the size is cleared by whoever takes that duty, without
-        // the mutex.
+        // The thread that marked it is dead. The thread that takes over its duty clears the bytes beyond the size,
+        // without the mutex.
         let actor = view.actor(intent.region)?;
         self.set_actor(
             intent.region,
@@ -85,7 +85,7 @@ impl<P: Platform> Directory<'_, P> {
         let mut sorter = Sorter { directory: self, bins: [0; 32] };
         for index in 0..view.regions_used()? {
             let region = RegionId::new(index);
-            // Words that make no sense: nobody can find or map that entry, and the others are whole.
+            // A damaged entry is skipped: no peer can find or map it, and the others are whole.
             let Ok(state) = view.region_state(region) else { continue };
             if state.phase == RegionPhase::Free {
                 continue;
@@ -111,8 +111,8 @@ impl<P: Platform> Directory<'_, P> {
     }
 }
 
-/// A merge sort of entries by address, in place: lists hang on their `NEXT_EXTENT` words, and bin `n`
-/// holds a sorted list of `2^n` entries (Knuth, The Art of Computer Programming 3, 5.2.4).
+/// A merge sort of entries by address, in place: lists are linked by the `NEXT_EXTENT` words, and bin `n`
+/// has a sorted list of `2^n` entries (Knuth, The Art of Computer Programming 3, 5.2.4).
 struct Sorter<'a, 'd, P: Platform> {
     directory: &'a Directory<'d, P>,
     bins: [u64; 32],
@@ -165,7 +165,7 @@ impl<P: Platform> Sorter<'_, '_, P> {
         Err(Damage::new("the order of extents", head))
     }
 
-    /// The one of two lists' heads that comes first, and whether it is the left one's.
+    /// The head of two lists that comes first by address, and whether it is the left one.
     fn lower(&self, left: u64, right: u64) -> Result<Option<(RegionId, bool)>, Damage> {
         let view = self.directory.view;
         let field = "the order of extents";

@@ -1,11 +1,11 @@
-//! How much memory can still be had.
+//! How much memory is still available.
 //!
 //! # What it owns
-//! The numbers of one look, how they are told, and who may go beyond them. Who looks, and where, is the platform's business.
+//! The numbers, how a message shows them, and whether a caller may ask for more. The platform finds the numbers.
 
 use core::fmt;
 
-/// What there was when more was asked for than can be had. Each number is in bytes; `None`: it is not known there, or
+/// The available memory, when more was asked for. Each number is in bytes; `None`: it is not known, or
 /// does not apply.
 ///
 /// # Examples
@@ -16,20 +16,20 @@ use core::fmt;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Room {
-    /// What was to be taken.
+    /// The amount asked for.
     pub asked: u64,
     /// Free on the file system of the space.
     pub file_system: Option<u64>,
-    /// What the machine can give without ending a process.
+    /// What the machine can give without killing a process.
     pub machine: Option<u64>,
-    /// What is left until the memory cgroup of this process, or one around it, reaches its limit.
+    /// What is left until the memory cgroup of this process, or a parent of it, reaches its limit.
     pub cgroup: Option<u64>,
-    /// What is to be left over for others, in the machine and in the cgroup, whichever is nearer.
+    /// What must remain for other processes, in the machine or in the cgroup, whichever has less left.
     pub spared: u64,
 }
 
 impl Room {
-    /// The places and what each has, where that is known.
+    /// The known numbers, each with what it is.
     fn places(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let places = [
             ("free on the file system", self.file_system),
@@ -57,14 +57,14 @@ impl fmt::Display for Room {
 /// How much memory a region may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Demand {
-    /// What can be had, as far as that can be told beforehand.
+    /// No more than is available, as far as that can be known beforehand.
     #[default]
     Fitting,
-    /// Whatever it asks for, until the medium refuses, or the kernel ends a process.
+    /// Any amount, until committing it fails, or the kernel kills a process.
     Forced,
 }
 
-/// Bytes, as people read them: rounded down, so that nobody is promised what is not there.
+/// Bytes in a readable unit, rounded down so that no message promises more than there is.
 struct Amount(u64);
 
 impl fmt::Display for Amount {
@@ -84,7 +84,7 @@ mod tests {
     use std::string::ToString;
 
     #[test]
-    fn what_is_not_known_is_not_told() {
+    fn a_message_leaves_out_unknown_numbers() {
         let room = Room { asked: 600 << 20, file_system: Some(499 << 20), ..Room::default() };
         let text = "600 MiB cannot be had: 499 MiB free on the file system";
         assert_eq!(room.to_string(), text);

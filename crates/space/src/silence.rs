@@ -1,33 +1,33 @@
-//! How long a peer has been silent, as somebody has watched it.
+//! How long a peer's heartbeat count has stood still, as one observer has watched it.
 //!
 //! # What it owns
-//! The rules by which a heartbeat is judged: how often a heart beats, and from when on it is suspect or,
-//! with a lease, dead. Where observers keep what they have seen is theirs.
+//! The rules by which heartbeats are judged: how often a peer counts up its heartbeat, and after which silence it is
+//! suspect or, with a lease, dead. Observers keep their observations themselves.
 //!
 //! # Invariants
-//! 1. What is seen for the first time begins its silence now, whatever happened before.
-//! 2. Without a lease no silence is ever long enough.
-//! 3. Only silence that was watched counts: however long ago the last look was, it adds
-//!    [`WATCHED_MOST_MS`] at most. An observer that was stopped, or whose machine was, has seen
-//!    nothing meanwhile, and must not blame others for its own absence.
+//! 1. A count that is seen for the first time begins its silence now, regardless of what happened before.
+//! 2. Without a lease, no silence makes a peer dead.
+//! 3. Only observed silence counts: each look adds [`WATCHED_MOST_MS`] at most, however long ago the last look was.
+//!    An observer that was stopped, or whose machine was stopped, has seen nothing meanwhile, and must not blame
+//!    peers for its own absence.
 
 use commonhold_sync::Verdict;
 
 use crate::PeerRecord;
 
-/// How often a heart beats where kernels share the space, in milliseconds.
+/// The period of heartbeats while several kernels share the space, in milliseconds.
 const PERIOD_MS: u64 = 250;
-/// How often a heart beats that nobody needs yet: often enough that a kernel which attaches later does
-/// not find it silent.
+/// The period while no other kernel needs them, in milliseconds: short enough that a peer of another kernel that
+/// attaches later does not find a living peer silent.
 const PERIOD_ALONE_MS: u64 = 500;
-/// Beats that a lease lasts, at least: one that is late must not end it.
+/// A lease lasts at least this many heartbeats, so that a late one does not end it.
 const BEATS_IN_LEASE: u64 = 5;
-/// How long it may be silent before it is suspect, in milliseconds.
+/// The silence after which a peer is suspect, in milliseconds.
 const GRACE_MS: u64 = 1000;
-/// Most silence that one look finds: one period.
+/// Most silence that one look adds: one period.
 const WATCHED_MOST_MS: u64 = PERIOD_MS;
 
-/// How often the heart of a peer should beat, in milliseconds, and how often it should look at others:
+/// The period in milliseconds at which a peer should count up its heartbeat and look at those of other peers.
 /// `spans_kernels` says whether peers of other kernels are attached, and `lease_ms` is the lease of the
 /// space, or 0.
 #[must_use]
@@ -39,7 +39,7 @@ pub fn heartbeat_period_ms(spans_kernels: bool, lease_ms: u64) -> u64 {
     }
 }
 
-/// What an observer has seen of the heart of one peer.
+/// What an observer has seen of the heartbeat of one peer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Watched {
     slot: u16,
@@ -50,12 +50,12 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Nothing of anybody: no peer has generation 0.
+    /// No peer watched yet: no peer has generation 0.
     pub const NOBODY: Self =
         Self { slot: 0, generation: 0, heartbeat: 0, looked_ms: 0, silent_ms: 0 };
 
-    /// Takes one more look, at `now_ms` of a clock of the observer's own, and judges by the heartbeat
-    /// alone. If it was another peer that was watched before, its silence begins now.
+    /// Takes one more look at time `now_ms`, on any clock of the observer, and judges by the heartbeat
+    /// alone. If another peer was watched before, this one's silence begins now.
     pub fn look(&mut self, record: &PeerRecord, lease_ms: u64, now_ms: u64) -> Verdict {
         let (slot, generation, heartbeat) =
             (record.peer.get(), record.generation, record.heartbeat);
@@ -99,7 +99,7 @@ mod tests {
         }
     }
 
-    /// Watches a heart that stands still from `from` to `to`, at every period.
+    /// Looks at a heartbeat that stands still, once a period from `from` to `to`.
     fn watch(
         silence: &mut Watched,
         record: &PeerRecord,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_begins_when_it_is_first_seen_and_ends_with_a_beat() {
+    fn silence_begins_at_the_first_look_and_ends_with_a_heartbeat() {
         let silence = &mut Watched::default();
         let start = 1_000_000;
         assert_eq!(watch(silence, &beat(1, 7), 5000, start, start + 999), Verdict::Alive);
@@ -129,16 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_lease_nobody_dies_of_silence() {
+    fn without_a_lease_a_silent_peer_is_never_dead() {
         let silence = &mut Watched::default();
         assert_eq!(watch(silence, &beat(1, 7), 0, 0, 1_000_000), Verdict::Suspect);
     }
 
     #[test]
-    fn an_observer_that_was_stopped_itself_has_watched_nobody_meanwhile() {
+    fn the_time_in_which_the_observer_was_stopped_does_not_count_as_silence() {
         let silence = &mut Watched::default();
         assert_eq!(silence.look(&beat(1, 7), 500, 0), Verdict::Alive);
-        // An hour later, at the first look after a pause that may have stopped the other as well.
+        // The first look after an hour in which the observer, and perhaps the peer, was stopped.
         assert_eq!(silence.look(&beat(1, 7), 500, 3_600_000), Verdict::Alive);
         assert_eq!(silence.look(&beat(1, 7), 500, 3_600_249), Verdict::Alive);
         assert_eq!(silence.look(&beat(1, 7), 500, 3_600_250), Verdict::Dead);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn who_watches_another_in_between_begins_anew() {
+    fn watching_another_peer_in_between_begins_the_silence_anew() {
         let silence = &mut Watched::default();
         let other = PeerRecord { peer: PeerId::new(6), ..beat(1, 7) };
         assert_eq!(watch(silence, &beat(1, 7), 5000, 0, 4999), Verdict::Suspect);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heart_beats_several_times_within_any_lease() {
+    fn every_lease_lasts_several_heartbeats() {
         for spans_kernels in [false, true] {
             for lease in [100, 500, 1250, 10_000] {
                 let period = heartbeat_period_ms(spans_kernels, lease);
