@@ -1,13 +1,13 @@
 //! Resizing a region within its reserve.
 //!
 //! # Invariants
-//! 1. Whoever resizes an active region is its actor, with a mark, from before the first change to the end: taken
-//!    under the directory mutex, while no other living actor has it. Only that actor stores the size, takes
-//!    memory beyond it, or gives it back. Nobody destroys the region meanwhile, or frees it.
-//! 2. The mark says that bytes beyond the size may be anything, or have memory. Left by the dead, or by who could
-//!    not clear them, it is a duty of whoever comes next: the bytes are cleared before the region grows.
-//! 3. Memory is taken and given back without the mutex. What a shrink decides under it, by way of the intent
-//!    record, is only which size counts.
+//! 1. A thread that resizes an active region is its actor, with a mark, from before the first change to the end. It
+//!    becomes the actor under the directory mutex, while no other living thread is. Only that actor stores the size,
+//!    and commits or releases memory beyond it. The region is neither destroyed nor freed meanwhile.
+//! 2. The mark says that bytes beyond the size may have any value, or have memory. If a dead actor left it, or one
+//!    that could not clear the bytes, the next actor has that duty: the bytes are cleared before the region grows.
+//! 3. Memory is committed and released without the mutex. Under the mutex, a shrink only decides which size counts,
+//!    by way of the intent record.
 
 use core::sync::atomic::Ordering;
 
@@ -23,32 +23,32 @@ use crate::{
     directory::Directory,
 };
 
-/// A resize that has its region to itself.
+/// A resize by the region's actor: no other thread resizes the region.
 #[derive(Debug, Clone, Copy)]
 struct Resize {
     region: RegionId,
     flags: RegionFlags,
     old: u64,
     new: u64,
-    /// What lies beyond the old size may be anything.
+    /// Bytes beyond the old size may have any value.
     dirty: bool,
 }
 
-/// What is left beyond the size when a resize ends.
+/// The bytes beyond the size when a resize ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tail {
-    /// Nothing.
+    /// They are clear.
     Clear,
-    /// Anything.
+    /// They may have any value.
     Dirty,
 }
 
 impl<P: Platform> Attached<P> {
-    /// Gives the region of a name another size. Mappings see it when they look again. `demand` is for what it
-    /// grows by.
+    /// Changes the size of the region of a name. Mappings see the new size when they
+    /// [look again](Self::look_again). `demand` applies to the bytes by which it grows.
     ///
     /// # Errors
-    /// [`DirectoryError::BeyondReserve`]; [`DirectoryError::Mapped`] if it is to shrink while anybody
+    /// [`DirectoryError::BeyondReserve`]; [`DirectoryError::Mapped`] if it is to shrink while a peer
     /// maps it; [`DirectoryError::BackingMemory`] if there is no memory. The size is as before then.
     pub fn resize(
         &self,
@@ -79,7 +79,7 @@ impl<P: Platform> Attached<P> {
         budget: Budget,
     ) -> Result<(), DirectoryError> {
         let view = self.view();
-        // What does not exist needs no mutex to say so.
+        // Without the mutex: a region that does not exist is an error at once.
         let (region, _) = view.find(name)?.ok_or(DirectoryError::NotFound)?;
         if size < view.entry(region)?[region_word::SIZE].load(Ordering::Relaxed) {
             view.judge_mappers(region);
@@ -108,7 +108,7 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Takes memory for what a region grows by, and only then gives it the size.
+    /// Commits memory for the bytes by which a region grows, and only then stores the size.
     fn grow(
         &self,
         me: &Thread<'_>,
@@ -151,8 +151,8 @@ impl<P: Platform> Attached<P> {
         Ok(())
     }
 
-    /// Clears what a region has lost. If that fails it has its old size again: what could not be cleared must
-    /// not come back when the region grows.
+    /// Clears the bytes that a region has lost. If that fails, restores the old size: bytes that could not be cleared
+    /// must not reappear when the region grows.
     fn shrink(&self, resize: &Resize) -> Result<(), (Tail, DirectoryError)> {
         let Resize { region, old, new, dirty, .. } = *resize;
         let view = self.view();
@@ -169,7 +169,7 @@ impl<P: Platform> Attached<P> {
         Ok(())
     }
 
-    /// Gives the region back to others, and wakes who waited for that.
+    /// Ends a resize: gives up the mark, and wakes the threads that wait for it.
     fn end(
         &self,
         me: &Thread<'_>,
@@ -191,8 +191,8 @@ impl<P: Platform> Attached<P> {
             Tail::Clear => LockWord::FREE,
             Tail::Dirty => LockWord::unowned(LockFlags::INCONSISTENT),
         };
-        // Release: who takes the mark finds the size, and what was cleared. It fails if this peer was declared
-        // dead; then somebody else has taken it.
+        // SeqCst: as Release it publishes the size and the cleared bytes to the next actor. It fails if this peer was
+        // declared dead and another thread is the actor.
         let _ = view.entry(region)?[region_word::ACTOR].compare_exchange(
             marked.word(),
             unmarked.word(),
@@ -208,7 +208,7 @@ impl<P: Platform> Attached<P> {
         Ok(())
     }
 
-    /// Clears what lies beyond the size of a region that this thread has marked.
+    /// Clears the bytes beyond the size of a region that this thread has marked.
     pub(crate) fn clear_dirty_tail(
         &self,
         me: &Thread<'_>,
@@ -224,7 +224,8 @@ impl<P: Platform> Attached<P> {
         self.end(me, region, cleared.map_err(|error| (Tail::Dirty, error)))
     }
 
-    /// Gives back what a region has between two sizes, so that it reads as zeros if it grows again.
+    /// Clears the bytes of a region between two sizes, and releases their memory: they read as zeros if it grows
+    /// again.
     fn clear_tail(&self, region: RegionId, from: u64, to: u64) -> Result<(), DirectoryError> {
         let view = self.view();
         let extent = view.extent(view.entry(region)?)?;
@@ -234,7 +235,7 @@ impl<P: Platform> Attached<P> {
         let end = align_up(to, page).ok_or_else(damage)?;
         let edge = whole.min(to).saturating_sub(from);
         if edge > 0 {
-            // The page may be a hole, of a lazy region, or where the size says too much.
+            // The page may be a hole: the region may be lazy, or its size a wrong claim.
             let page_of = extent.part(whole.saturating_sub(page), page).ok_or_else(damage)?;
             view.platform().back(page_of, Touch::Use)?;
             view.window().zero(extent.part(from, edge).ok_or_else(damage)?)?;
@@ -247,7 +248,7 @@ impl<P: Platform> Attached<P> {
 }
 
 impl<P: Platform> Directory<'_, P> {
-    /// The active region of a name, exactly.
+    /// The active region of a name.
     fn find_active(&self, name: &Name) -> Result<(RegionId, RegionState), DirectoryError> {
         let (region, state) = self.find(name)?.ok_or(DirectoryError::NotFound)?;
         if state.phase == RegionPhase::Active {
@@ -257,7 +258,7 @@ impl<P: Platform> Directory<'_, P> {
         }
     }
 
-    /// Marks a region as being resized by this thread, unless it has that size.
+    /// Marks a region as being resized by this thread. `None` if it has that size already.
     fn begin_resize(
         &self,
         region: RegionId,
@@ -282,7 +283,7 @@ impl<P: Platform> Directory<'_, P> {
         Ok(Some(Resize { region, flags: state.flags, old, new, dirty }))
     }
 
-    /// Gives a region its smaller size, if nobody maps it.
+    /// Stores the smaller size of a region, if no peer maps it.
     fn grant_shrink(&self, resize: &Resize) -> Result<(), (Tail, DirectoryError)> {
         let untouched = if resize.dirty { Tail::Dirty } else { Tail::Clear };
         match self.try_shrink(resize) {
@@ -301,7 +302,8 @@ impl<P: Platform> Directory<'_, P> {
         self.set_resize(region, IntentPhase::Trial)?;
         Point::ResizeIntent.reached();
         let size = &view.entry(region)?[region_word::SIZE];
-        // SeqCst: a mapper counts itself and then reads the size; we write it and then count (Dekker).
+        // SeqCst: pairs with a mapper, which counts itself and then reads the size; we store it and then count
+        // (Dekker).
         size.store(new, Ordering::SeqCst);
         Point::ResizeTrial.reached();
         let granted = view.mappings(region) == 0;

@@ -1,17 +1,17 @@
-//! Settling what the dead left in an entry, and freeing deferred regions that nobody uses any more.
+//! Settling what dead actors left in an entry, and freeing deferred regions that no peer uses any more.
 //!
 //! # What it owns
-//! The question whether anything is left in an entry, who takes the duty of settling it, and the hint that
-//! something may be left.
+//! The decision whether an entry has to be settled, which thread takes that duty, and the hint that
+//! some entry may have to be settled.
 //!
 //! # Invariants
-//! 1. Evidence is looked for before the directory mutex is taken; whoever is proved dead is fenced by that.
+//! 1. Evidence is looked for before the directory mutex is taken; that fences peers that are proved dead.
 //!    Under the mutex only memory is looked at: an actor that is not current is dead.
-//! 2. The duty is taken under the mutex, by writing the actor and then the state, and done without it. If who
-//!    has it dies, or cannot get the mutex again, it is anybody's.
-//! 3. The hint is raised after anything was left for others, and taken down before all entries are looked at.
-//!    A holder of the mutex that dies raises it: see `recover`.
-//! 4. An entry whose words make no sense is passed over: it must not keep others from being settled.
+//! 2. A thread takes the duty under the mutex, by writing the actor and then the state, and does it without the
+//!    mutex. If that thread dies, or cannot get the mutex again, any other may take the duty.
+//! 3. The hint is raised after something was left for other peers, and cleared before all entries are looked at.
+//!    Recovery raises it after a holder of the mutex died: see `recover`.
+//! 4. A damaged entry is skipped: it must not keep other entries from being settled.
 
 use core::sync::atomic::Ordering;
 
@@ -26,42 +26,42 @@ use crate::{
     Attached, DirectoryError, Patience, Platform, View, budget::Budget, directory::Directory,
 };
 
-/// More than one region may be left: all entries have to be looked at.
+/// The hint if more than one region may have to be settled: all entries have to be looked at.
 pub(crate) const SEVERAL: u64 = u64::MAX;
 
-/// What has to be done for an entry, by who has just taken the duty.
+/// What the thread that has taken the duty for an entry has to do.
 enum Duty {
-    /// Nothing is left.
+    /// Nothing: there was nothing to settle.
     None,
-    /// Nothing any more.
+    /// Nothing more: the entry has been settled.
     Done,
-    /// Its memory has to be given back.
+    /// Release the memory of the region, and free the entry.
     Free(RegionState),
-    /// What lies beyond its size has to be cleared.
+    /// Clear the bytes beyond the size.
     Tail,
 }
 
 impl<P: Platform> View<P> {
-    /// Whoever is creating, destroying, freeing or resizing a region, and whether the bytes beyond its size
-    /// may be anything.
+    /// The actor: the thread that is creating, destroying, freeing or resizing a region. The flag
+    /// [`INCONSISTENT`](LockFlags::INCONSISTENT) says that bytes beyond the size may have any value.
     pub(crate) fn actor(&self, region: RegionId) -> Result<LockWord, Damage> {
-        // Relaxed: it was written before the state that gives it a meaning.
+        // Relaxed: the actor was written before the state that gives it a meaning, whose load orders this one.
         Ok(LockWord::from_word(self.entry(region)?[region_word::ACTOR].load(Ordering::Relaxed)))
     }
 
-    /// The living actor that is giving an active region another size.
+    /// The living thread that is resizing an active region.
     pub(crate) fn resizer(&self, region: RegionId) -> Result<Option<Owner>, Damage> {
         let actor = self.actor(region)?;
         let marked = actor.flags().contains(LockFlags::INCONSISTENT);
         Ok(actor.owner().filter(|owner| marked && self.is_current(*owner)))
     }
 
-    /// Whether anybody who lives maps a region, or is resizing it.
+    /// Whether a living peer maps a region, or a living thread is resizing it.
     pub(crate) fn in_use(&self, region: RegionId) -> Result<bool, Damage> {
         Ok(self.mappings(region) > 0 || self.resizer(region)?.is_some())
     }
 
-    /// Whether a region is there in name only: it was destroyed, and nobody uses it any more.
+    /// Whether only the name of a region is left: it was destroyed, and no peer uses it any more.
     pub(crate) fn is_ending(&self, region: RegionId, state: RegionState) -> Result<bool, Damage> {
         Ok(match state.phase {
             RegionPhase::Freeing => true,
@@ -72,7 +72,7 @@ impl<P: Platform> View<P> {
         })
     }
 
-    /// Whether something is left to be settled, as far as is known.
+    /// Whether an entry has to be settled, by what is in memory.
     fn is_left(&self, region: RegionId, state: RegionState) -> Result<bool, Damage> {
         let actor = self.actor(region)?;
         let acts = actor.owner().is_some_and(|owner| self.is_current(owner));
@@ -86,7 +86,7 @@ impl<P: Platform> View<P> {
         })
     }
 
-    /// The same, after a look at the evidence.
+    /// As [`is_left`](Self::is_left), after a look at the evidence of the actor and the mappers.
     fn judge(&self, region: RegionId, state: RegionState) -> Result<bool, Damage> {
         let actor = self.actor(region)?;
         let marked = actor.flags().contains(LockFlags::INCONSISTENT);
@@ -104,14 +104,15 @@ impl<P: Platform> View<P> {
         self.is_left(region, state)
     }
 
-    /// Looks for evidence of all who map a region: a dead one is fenced by this, and counts no longer.
+    /// Asks for a verdict on every peer that maps a region. This fences the dead ones, so their mappings cease to
+    /// count.
     pub(crate) fn judge_mappers(&self, region: RegionId) {
         for (mapper, _) in self.mappers(region) {
             let _: Verdict = self.verdict_of(mapper);
         }
     }
 
-    /// Says that something may be left to be settled in an entry.
+    /// Raises the hint that an entry may have to be settled.
     pub(crate) fn raise_hint(&self, region: RegionId) -> Result<(), Damage> {
         let hint = self.header_word(header_word::DEFERRED_HINT)?;
         let raised = |word| match word {
@@ -119,20 +120,20 @@ impl<P: Platform> View<P> {
             word if word == region.link() => None,
             _ => Some(SEVERAL),
         };
-        // SeqCst: whoever takes the hint down does so before it looks at the entries.
+        // SeqCst: pairs with the thread that clears the hint, which does so before it looks at the entries.
         let _ = hint.fetch_update(Ordering::SeqCst, Ordering::SeqCst, raised);
         Ok(())
     }
 }
 
 impl<P: Platform> Attached<P> {
-    /// Whether something may be left to be settled although nobody has died.
+    /// Whether the hint is raised: some entry may have to be settled.
     pub(crate) fn has_hint(&self) -> Result<bool, Damage> {
         Ok(self.view().header_word(header_word::DEFERRED_HINT)?.load(Ordering::SeqCst) != 0)
     }
 
-    /// Frees deferred regions that nobody uses any more, if that can be done at once: else it is left to the
-    /// next. It costs one load if there are none.
+    /// Frees deferred regions that no peer uses any more, if that can be done at once; otherwise leaves it to the
+    /// next peer. It costs one load if there are none.
     pub(crate) fn sweep(&self, me: &Thread<'_>) {
         let view = self.view();
         let Ok(hint) = view.header_word(header_word::DEFERRED_HINT) else { return };
@@ -145,7 +146,7 @@ impl<P: Platform> Attached<P> {
                     && state.flags.contains(RegionFlags::DEFERRED)
             })
         });
-        // What fails is left to the next, who may be told why.
+        // An error is ignored: the next peer tries again, and may be told why.
         match only {
             None if word == 0 => {}
             Some(region) if still => {
@@ -157,12 +158,12 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Settles every entry whose actor is dead, and every deferred one that nobody uses any more.
+    /// Settles every entry whose actor is dead, and every deferred one that no peer uses any more. Returns how many.
     pub(crate) fn settle(&self, me: &Thread<'_>, budget: Budget) -> Result<u32, DirectoryError> {
         let view = self.view();
         let hint = view.header_word(header_word::DEFERRED_HINT)?;
         if hint.load(Ordering::SeqCst) != 0 {
-            // SeqCst: what is left by others from now on raises it again.
+            // SeqCst: pairs with `raise_hint`; a peer that leaves something from now on raises the hint again.
             hint.store(0, Ordering::SeqCst);
         }
         let mut settled = 0;
@@ -186,7 +187,7 @@ impl<P: Platform> Attached<P> {
         Ok(settled)
     }
 
-    /// As [`settle`](Self::settle), but what cannot be done now is left to the next.
+    /// As [`settle`](Self::settle), but what cannot be done now is left to the next peer, by the hint.
     pub(crate) fn settle_or_leave(&self, me: &Thread<'_>) {
         if self.settle(me, Patience::LEAST.begin(self.view())).is_err()
             && let Ok(hint) = self.view().header_word(header_word::DEFERRED_HINT)
@@ -195,7 +196,7 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Settles what the dead left in one entry. True if it was anything.
+    /// Settles what a dead actor left in one entry. False if there was nothing to settle.
     pub(crate) fn settle_region(
         &self,
         me: &Thread<'_>,
@@ -214,14 +215,14 @@ impl<P: Platform> Attached<P> {
             Duty::None => return Ok(false),
             Duty::Done => {}
             Duty::Free(state) => self.free(me, region, state, budget)?,
-            // If it cannot be done, it stays for whoever resizes the region.
+            // If it fails, the mark stays, and the next thread that resizes the region has the duty.
             Duty::Tail => drop(self.clear_dirty_tail(me, region)),
         }
         Ok(true)
     }
 
-    /// Does the duty of an actor of `Freeing`. If the directory cannot be had at the end of it, the duty is
-    /// anybody's: until then the name and the extent stay taken.
+    /// Does the duty of the actor of a `Freeing` region. If the directory mutex cannot be had at the end, gives up
+    /// the duty for any thread to take: until then the name and the extent stay taken.
     pub(crate) fn free(
         &self,
         me: &Thread<'_>,
@@ -246,13 +247,13 @@ impl<P: Platform> Attached<P> {
         }
         directory.forget(region, state)?;
         drop(directory);
-        // For who waits in `await_freed`. If the entry is another region's by now, nobody minds.
+        // For threads in `await_freed`. If the entry is another region's by now, the wake does no harm.
         self.unmapped(region)?.broadcast(me, view);
         Ok(())
     }
 
-    /// Waits while somebody who lives is freeing the region that was `seen` in an entry: whoever destroyed it may have
-    /// been told long ago that it no longer exists. False if it is there, and stays.
+    /// Waits while a living thread is freeing the region that was `seen` in an entry: its destroyer may already have
+    /// returned, so that the region seems gone. False if the region is there and stays.
     pub(crate) fn await_freed(
         &self,
         me: &Thread<'_>,
@@ -289,7 +290,7 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Waits for everybody who is freeing a region. False if nobody was, or one does not end in time.
+    /// Waits for all threads that are freeing a region. False if there was none, or one did not end in time.
     pub(crate) fn await_all_freed(&self, me: &Thread<'_>, budget: Budget) -> bool {
         let view = self.view();
         let mut any = false;
@@ -307,13 +308,13 @@ impl<P: Platform> Attached<P> {
         any
     }
 
-    /// Gives up a duty: whoever comes across the entry takes it.
+    /// Gives up a duty: the next thread that comes across the entry takes it.
     fn leave(&self, me: &Thread<'_>, region: RegionId) -> Result<(), DirectoryError> {
         let actor = self.view().actor(region)?;
         if actor.is_owned_by(me.owner()) {
             let word = &self.view().entry(region)?[region_word::ACTOR];
-            // Relaxed: it says only that nobody has the duty. It fails if this peer was declared dead; then the
-            // entry is somebody else's.
+            // Relaxed: it publishes nothing but that no thread has the duty. It fails if this peer was declared dead
+            // and the entry has another actor.
             let _ = word.compare_exchange(actor.word(), 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         Ok(self.view().raise_hint(region)?)
@@ -321,7 +322,7 @@ impl<P: Platform> Attached<P> {
 }
 
 impl<P: Platform> Directory<'_, P> {
-    /// Takes the duty to settle an entry, if there is anything to settle.
+    /// Takes the duty to settle an entry, if it still has to be settled.
     fn take_duty(&self, region: RegionId) -> Result<Duty, DirectoryError> {
         let view = self.view;
         let state = view.region_state(region)?;
@@ -348,7 +349,7 @@ impl<P: Platform> Directory<'_, P> {
     }
 
     pub(crate) fn set_actor(&self, region: RegionId, actor: LockWord) -> Result<(), Damage> {
-        // Relaxed: the state that gives it a meaning is stored after it, and releases.
+        // Relaxed: the state that gives it a meaning is stored afterwards, with Release.
         self.view.entry(region)?[region_word::ACTOR].store(actor.word(), Ordering::Relaxed);
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! The peer slots of a space: taking one, filling in its record, leaving it.
 //!
-//! The order makes it safe to die at any instant: first the evidence of life is left in the kernel, for a slot that is not
-//! this peer's yet; then one compare-and-swap takes the slot, with a new generation, and says which evidence there is;
-//! then the record is written.
+//! The order of the steps makes it safe to die at any instant. First the peer publishes evidence of life in the
+//! kernel, for a slot that is not its own yet. Then one compare-and-swap takes the slot, with a new generation, and
+//! records which kinds of evidence there are. Then the record is written.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,12 +23,12 @@ use crate::{
 pub(crate) struct PeerSlot {
     pub(crate) peer: PeerId,
     pub(crate) state: PeerState,
-    /// Its last peer was dead and has not been reaped: what it left behind must be settled.
+    /// The slot's last peer died and was not reaped: what it left behind must be settled.
     pub(crate) inherited: bool,
 }
 
-/// Free slots first; then those of the dead; and the same once more, if strangers who may only read the space are in
-/// the way everywhere.
+/// Takes a free slot, or else one of a dead peer. If the evidence byte of a free slot was locked, tries again with a
+/// shared lock: processes that may only read the space may have locked the bytes of all slots.
 pub(crate) fn take_slot<P: Platform>(view: &View<P>) -> Result<PeerSlot, AttachError> {
     let slots = || (0..view.geometry().peers()).map(PeerId::new);
     let mut locked = None;
@@ -54,12 +54,12 @@ pub(crate) fn take_slot<P: Platform>(view: &View<P>) -> Result<PeerSlot, AttachE
     Err(AttachError::NoSlot { peers: view.geometry().peers(), locked })
 }
 
-/// What came of an attempt at a slot.
+/// The result of an attempt to take a slot.
 enum Try {
     Taken(PeerSlot),
-    /// Others were faster.
+    /// Another peer was faster.
     Lost,
-    /// Somebody else's evidence is in the way.
+    /// Another process has the evidence byte locked.
     Locked,
 }
 
@@ -92,10 +92,10 @@ fn swap_slot<P: Platform>(view: &View<P>, peer: PeerId, evidence: Evidence) -> O
         }
         PeerPhase::Attaching | PeerPhase::Live => return None,
     };
-    // A slot whose generations are used up is retired: no generation is ever used twice.
+    // `None`, for ever, if the generations of the slot are used up: none is used twice.
     let generation = state.generation.checked_add(1)?;
     let taken = PeerState { generation, phase: PeerPhase::Attaching, evidence };
-    // Others look at the slots below this, so it grows before the slot is taken.
+    // Peers look only at slots below this number, so it is raised before the slot is taken.
     raise_used(&view.header().ok()?[header_word::PEERS_USED], u64::from(peer.get()) + 1);
     Point::AttachCounted.reached();
     view.peer(peer).ok()?[peer_word::STATE]
@@ -118,7 +118,7 @@ pub(crate) fn leave_slot<P: Platform>(
             .is_ok()
     });
     Point::DetachFreed.reached();
-    // Whoever waits for a lock that was not given back looks again.
+    // A thread that waits for a lock which this peer still held looks again.
     view.fire_death_futex(peer);
     view.own.store(0, Ordering::Relaxed);
     view.platform().withdraw(peer);
@@ -135,7 +135,7 @@ pub(crate) fn write_record<P: Platform>(
         view.platform().commit(threads).map_err(AttachError::BackingMemory)?;
     }
     for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
-        // Whatever bytes say: no thread of a peer that has just taken the slot has one of its threads'.
+        // Damaged bytes may say otherwise, but no thread has any of these slots: their peer has just taken its own.
         let thread = view.thread_slot(slot.peer, thread).map_err(AttachError::damaged)?;
         let _ = thread.mark_dead(thread.life());
     }

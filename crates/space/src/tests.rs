@@ -35,7 +35,7 @@ use crate::{
 };
 use world::{Machine, PAGE, Peer, World};
 
-/// What whoever takes a lock after `dead` is told.
+/// What the next owner of a lock that `dead` held is told.
 const fn told_of(dead: Owner) -> Result<Taken, LockError> {
     Ok(Taken::OwnerDied(Some(dead)))
 }

@@ -1,8 +1,8 @@
 //! The thread slots of this peer: claiming one for a thread, finding it again, giving it back.
 //!
-//! A slot is a thread's from the moment that its life word says *claimed* until the kernel, the thread itself, or a peer that
-//! has proof, marks it dead. Only a slot whose life word says *vacant* or *dead* is claimed anew, with the next
-//! incarnation, and only after what its last thread was inside of has been settled.
+//! A slot belongs to a thread from the moment when its life word says *claimed* until the kernel, the thread itself,
+//! or a peer that has proof marks it dead. Only a slot whose life word says *vacant* or *dead* is claimed again, with
+//! the next incarnation, and only after the biased mutexes that its last thread was inside of have been settled.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ use commonhold_sync::{Thread, raise_used};
 
 use crate::{Attached, DirectoryError, Platform, View};
 
-/// A thread slot of this peer, and what its life word says as long as it is the thread's that claimed it.
+/// A thread slot of this peer, and the value of its life word as long as it belongs to the thread that claimed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnThread {
     /// The slot.
@@ -23,7 +23,7 @@ pub struct OwnThread {
 }
 
 impl OwnThread {
-    /// No slot that any thread has: incarnation 0 is nobody's.
+    /// Not a slot of any thread: no thread has incarnation 0.
     pub const NONE: Self = Self { thread: ThreadId::FIRST, life: ThreadLife::from_word(0) };
 
     #[inline]
@@ -32,7 +32,7 @@ impl OwnThread {
     }
 }
 
-/// The threads of a peer, found once: for a handle that its owner takes locks with again and again.
+/// The thread slots of a peer, looked up once, for a handle that takes locks many times.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnThreads<'a> {
     slots: &'a [[AtomicU64; thread_word::COUNT]],
@@ -42,7 +42,7 @@ pub struct OwnThreads<'a> {
 }
 
 impl<'a> OwnThreads<'a> {
-    /// The thread that has a slot, as locks know it.
+    /// The thread of a slot, as the locks take it.
     #[inline]
     #[must_use]
     pub fn get(&self, own: OwnThread) -> Option<Thread<'a>> {
@@ -51,7 +51,7 @@ impl<'a> OwnThreads<'a> {
         Some(Thread::new(owner, slot, self.state, self.live, own.life))
     }
 
-    /// Whether this peer still counts among the living.
+    /// Whether this peer has not been declared dead.
     #[inline]
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -59,7 +59,7 @@ impl<'a> OwnThreads<'a> {
         self.state.load(Ordering::Relaxed) == self.live
     }
 
-    /// As [`get`](Self::get), of a thread that is known to have a slot.
+    /// As [`get`](Self::get), for a thread that is known to have a slot.
     ///
     /// # Panics
     /// If it has none.
@@ -73,15 +73,15 @@ impl<'a> OwnThreads<'a> {
 
 const THREAD_BYTES: u64 = 8 * thread_word::COUNT as u64;
 
-/// In place of the id of a thread that takes a slot for one operation.
+/// Stands for the thread id when a slot is taken for one operation only.
 pub(crate) const NO_TID: u32 = 0;
 
 impl<P: Platform> Attached<P> {
     /// Claims a thread slot for the calling thread, whose id in its own PID namespace is `tid`, or 0 if it has none.
     /// It must have no other slot of this peer.
     ///
-    /// The slot is the thread's until it ends, which the kernel tells others where it can. What it holds then is
-    /// as if it had died, and the slot is another's to claim.
+    /// The slot belongs to the thread until the thread ends; where possible, the kernel marks that. What the thread
+    /// still holds then is a dead thread's, and another thread may claim the slot.
     ///
     /// # Errors
     /// [`DirectoryError::TooManyThreads`] if living threads have all slots.
@@ -89,10 +89,11 @@ impl<P: Platform> Attached<P> {
         claim_thread(&self.view, PeerRef::new(self.peer, self.generation), tid)
     }
 
-    /// Gives the calling thread's slot back before the thread ends. What it still holds is as if it had died.
+    /// Gives the calling thread's slot back before the thread ends. What it still holds is a dead thread's from then
+    /// on.
     pub fn release_thread(&self, own: OwnThread) {
         if let Some(at) = self.view.geometry().thread(self.peer, own.thread) {
-            // First: once the slot is another's, the kernel must not mark it for this thread.
+            // First: once another thread has the slot, the kernel must not mark it for this one.
             self.view.platform().disarm(at);
         }
         if let Ok(slot) = self.view.thread_slot(self.peer, own.thread) {
@@ -102,14 +103,14 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// Whether the slot still is this thread's: nobody has declared the thread dead.
+    /// Whether the slot still belongs to this thread: the thread has not been declared dead.
     #[must_use]
     pub fn has_slot(&self, own: OwnThread) -> bool {
         self.view.thread_slot(self.peer, own.thread).is_ok_and(|slot| slot.life() == own.life)
     }
 
-    /// Looks at the slots of this peer's threads from `first` on, `count` of them at most, and marks those whose threads
-    /// have ended without a mark. Returns where to go on the next time.
+    /// Checks at most `count` thread slots of this peer, from `first` on, and marks those whose threads
+    /// have ended unmarked. Returns the slot at which the next call should go on.
     pub fn mark_ended(&self, first: u16, count: u16) -> u16 {
         match self.view.peer_record(self.peer) {
             Some((record, _)) if self.is_live() => self.view.mark_ended(&record, first, count),
@@ -117,7 +118,7 @@ impl<P: Platform> Attached<P> {
         }
     }
 
-    /// The thread that has a slot, as locks know it.
+    /// The thread of a slot, as the locks take it.
     ///
     /// # Errors
     /// [`DirectoryError::Damaged`] if there is no such slot.
@@ -138,7 +139,7 @@ impl<P: Platform> Attached<P> {
         Ok(OwnThreads { slots: slots.as_chunks().0, state, live: self.live, peer: self.peer })
     }
 
-    /// As [`thread`](Self::thread), on the path of every lock.
+    /// As [`thread`](Self::thread), for the fast path of every lock.
     #[inline]
     pub fn known_thread(&self, own: OwnThread) -> Option<Thread<'_>> {
         if own.thread.index() >= self.view.geometry().threads() {
@@ -164,7 +165,7 @@ pub(crate) fn as_thread<P: Platform>(
     Ok(Thread::new(owner, slot, &view.peer(peer)?[peer_word::STATE], state.word(), own.life))
 }
 
-/// Claims a slot that is vacant; or, where there is none, one whose thread has ended without a mark.
+/// Claims a vacant slot; if there is none, one whose thread has ended unmarked.
 pub(crate) fn claim_thread<P: Platform>(
     view: &View<P>,
     peer: PeerRef,
@@ -181,8 +182,8 @@ pub(crate) fn claim_thread<P: Platform>(
     claim_vacant(view, peer.peer, tid)?.ok_or(DirectoryError::TooManyThreads { threads })
 }
 
-/// Marks the slot of a thread that had the same id as the one that calls, which has none: that thread has ended, or
-/// its id would not have been given out again.
+/// Marks any slot that names the id of the calling thread, which has no slot: the thread of that slot has ended, or
+/// the kernel would not have used its id again.
 fn mark_namesake<P: Platform>(
     view: &View<P>,
     peer: PeerId,
@@ -205,14 +206,15 @@ fn claim_vacant<P: Platform>(
 ) -> Result<Option<OwnThread>, DirectoryError> {
     let record = view.peer(peer)?;
     for thread in (0..view.geometry().threads()).filter_map(ThreadId::new) {
-        // Others look at the slots below this, so it grows before the slot is taken.
+        // Peers look only at slots below this number, so it is raised before the slot is claimed.
         raise_used(&record[peer_word::THREADS_USED], u64::from(thread.index()) + 1);
         let slot = view.thread_slot(peer, thread)?;
         let seen = slot.life();
         if !seen.is_vacant() {
             continue;
         }
-        // What its last thread was inside of, and whom it would have woken.
+        // First: settles the biased mutexes that its last thread was inside of, and wakes the threads that it would
+        // have woken.
         view.settle_thread(peer, thread);
         view.wake_for_thread(peer, thread);
         let Some(claimed) = slot.claim(seen, tid) else { continue };

@@ -1,4 +1,4 @@
-//! A space as anybody who has its window sees it: records, read as claims.
+//! A view of a space, for anything that has its window: it reads records as claims.
 
 mod peers;
 mod ports;
@@ -20,24 +20,24 @@ pub use ports::{RegionShares, region_key};
 /// The words of a region entry.
 pub(crate) type Entry = [AtomicU64; region_word::COUNT];
 
-/// A space that was opened, and not (or not yet) attached to.
+/// An opened space, with or without an attachment.
 #[derive(Debug)]
 pub struct View<P> {
     platform: P,
     geometry: Geometry,
     backed: Backed,
-    /// The peer that looks through it: see `kernels.rs`.
+    /// The peer that uses this view: see `kernels.rs`.
     pub(crate) own: AtomicU64,
 }
 
-/// A record that the geometry says must exist, in a window that it has been checked against.
+/// The error for a record outside the window. The geometry was checked against the window, so this does not happen.
 fn outside(error: OutOfWindow) -> Damage {
     Damage::new("an offset", error.offset)
 }
 
 impl<P: Platform> View<P> {
-    /// Opens the space in the platform's window, to be used. Where tables should have memory and have none, it is
-    /// taken.
+    /// Opens the space in the platform's window for use. Commits memory where tables should have some and have
+    /// none.
     ///
     /// # Errors
     /// [`AttachError::Open`] for anything but a whole space of this version, [`AttachError::BackingMemory`].
@@ -45,8 +45,8 @@ impl<P: Platform> View<P> {
         Self::open_to(platform, Touch::Use)
     }
 
-    /// Opens the space in the platform's window, to be looked at: no memory is taken, and tables that have none
-    /// are damage.
+    /// Opens the space in the platform's window only to look at it: commits no memory, and treats tables without
+    /// memory as damage.
     ///
     /// # Errors
     /// [`AttachError::Open`].
@@ -71,12 +71,12 @@ impl<P: Platform> View<P> {
         Ok(Self { platform, geometry, backed, own: AtomicU64::new(0) })
     }
 
-    /// Where everything lies.
+    /// The offsets and sizes of all tables.
     pub const fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// Where the space runs.
+    /// The platform.
     pub const fn platform(&self) -> &P {
         &self.platform
     }
@@ -110,7 +110,7 @@ impl<P: Platform> View<P> {
         self.window().words(at).map_err(outside)
     }
 
-    /// The entry of a region whose memory exists.
+    /// The entry of a region, if the entry has memory.
     pub(crate) fn entry(&self, region: RegionId) -> Result<&Entry, Damage> {
         let damage = Damage::new("a region", region.get().into());
         if !self.backed.has_entry(region) && region.get() >= self.regions_used()? {
@@ -123,10 +123,10 @@ impl<P: Platform> View<P> {
         self.window().word(self.geometry.bucket(hash)).map_err(outside)
     }
 
-    /// Entries below this have memory behind them: this process has made sure of that.
+    /// The number of entries that have memory, which this process has verified.
     ///
     /// # Errors
-    /// [`Damage`], also if more entries are said to be used than memory can be had for.
+    /// [`Damage`]; also if there is no memory for as many entries as the window claims.
     pub fn regions_used(&self) -> Result<u32, Damage> {
         // Acquire: pairs with the Release in `create`, which committed the entries before.
         let claim = self.header()?[header_word::REGIONS_USED].load(Ordering::Acquire);
@@ -150,9 +150,9 @@ impl<P: Platform> View<P> {
             .ok_or(Damage::new("the extent of a region", offset))
     }
 
-    /// Gives the memory behind an extent back, piece by piece: a medium that has to write zeros for it may
-    /// take long. Between the pieces the heart beats, and a peer that was declared dead stops, since
-    /// somebody else may have the bytes by then.
+    /// Releases the memory behind an extent, piece by piece, since a device that has to write zeros for it may
+    /// take long. Before each piece this peer counts up its heartbeat, and stops if it was declared dead: another
+    /// region may have the bytes by then.
     pub(crate) fn release(&self, extent: Extent) -> Result<(), DirectoryError> {
         const AT_ONCE: u64 = 16 << 20;
         let piece = AT_ONCE.max(self.geometry.page());
@@ -169,21 +169,21 @@ impl<P: Platform> View<P> {
         Ok(())
     }
 
-    /// A word of the window that somebody has named, for a look at it: `None` if it does not lie inside, or has no
-    /// memory.
+    /// A word of the window at an unchecked offset, to be read only: `None` if it does not lie in the window, or has
+    /// no memory.
     #[must_use]
     pub fn look_at(&self, at: Offset) -> Option<&AtomicU64> {
         let word = self.window().word(at).ok()?;
         self.may_look(Extent::new(at.get(), 8)?).then_some(word)
     }
 
-    /// Whether bytes that somebody has named can be read without taking memory.
+    /// Whether bytes of an unchecked extent can be read without committing memory.
     #[must_use]
     pub fn may_look(&self, extent: Extent) -> bool {
         extent.end() <= self.window().len() && self.platform.back(extent, Touch::Look).is_ok()
     }
 
-    /// Refuses what cannot be had, before any of it is taken.
+    /// An error if there is not so much memory, before any of it is committed; unless the caller forces it.
     pub(crate) fn room_for(&self, bytes: u64, demand: Demand) -> Result<(), BackingMemoryError> {
         match demand {
             Demand::Fitting => self.platform.room_for(bytes),
@@ -191,7 +191,7 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// Where a word of an entry lies.
+    /// The offset of a word of an entry.
     pub(crate) fn entry_word(&self, region: RegionId, word: usize) -> Result<Offset, Damage> {
         self.geometry
             .region(region)

@@ -1,6 +1,6 @@
-//! What threads wait for and hold, as anybody sees it who only looks on.
+//! What threads wait for and hold, as an observer sees it.
 //!
-//! Nothing here changes a byte. What is read is a claim: a thread may say that it waits for anything.
+//! Nothing here changes a byte. What is read is a claim: a thread slot may name anything.
 
 use core::sync::atomic::Ordering;
 
@@ -18,24 +18,24 @@ use crate::{Platform, RegionHandle, View, view::region_key};
 pub struct ThreadRecord {
     /// Its slot.
     pub thread: ThreadId,
-    /// Its id in its own PID namespace; 0: nobody has the slot.
+    /// Its id in its own PID namespace; 0 if no living thread has the slot.
     pub tid: u32,
-    /// What it waits for, or gives back.
+    /// What it waits for, or is about to unlock or signal.
     pub pending: Option<Pending>,
-    /// How many such things were over before.
+    /// Number of completed waits before.
     waits: u64,
 }
 
-/// What a pending word points at.
+/// What the offset in a pending word refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WaitTarget {
     /// The directory mutex.
     Directory,
     /// The writer's word of a region's own lock.
     Lock(RegionId),
-    /// The event that readers of a region's lock move when they leave.
+    /// The event that readers of a region's lock signal when they leave.
     Drained(RegionId),
-    /// The event that is moved when a region that is to be destroyed is unmapped.
+    /// The event that is signalled when a region that is being destroyed is unmapped.
     Unmapped(RegionId),
     /// Somewhere else: in the bytes of a region, or nowhere.
     Elsewhere(Offset),
@@ -53,33 +53,33 @@ impl<P: Platform> View<P> {
     #[must_use]
     pub fn thread_record(&self, peer: PeerId, thread: ThreadId) -> Option<ThreadRecord> {
         let slot = self.thread(peer, thread).ok()?;
-        // Acquire, and before the pending word: if this is the number after a wait, the pending word is
-        // not that of the wait.
+        // Acquire, and before the load of the pending word: if the number already includes a wait, the pending word is
+        // not that wait's. Pairs with the Release that counts the wait.
         let waits = slot[thread_word::WAITS].load(Ordering::Acquire);
         let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire));
-        // What a dead thread has left there it does not wait for.
+        // A dead thread does not wait for what its pending word still names.
         let named = ThreadSlot::new(slot);
         let lives = named.life().is_ready();
         let tid = if lives { named.tid() } else { 0 };
         Some(ThreadRecord { thread, tid, pending: pending.filter(|_| lives), waits })
     }
 
-    /// Whether the thread is still in the very wait in which `before` saw it: then it has taken part in
-    /// nothing else since, and has freed nothing.
+    /// Whether the thread is still in the same wait in which `before` saw it. Then it has done nothing
+    /// else since, and has freed nothing.
     #[must_use]
     pub fn still_waits(&self, peer: PeerId, before: &ThreadRecord) -> bool {
         let Ok(slot) = self.thread(peer, before.thread) else { return false };
-        // Acquire, and in this order: if this is the announcement of a later wait, the number that was
-        // moved before it is seen.
+        // Acquire, and in this order: if the pending word announces a later wait, the number that was counted up
+        // before the announcement is seen.
         let pending = Pending::read(slot[thread_word::PENDING].load(Ordering::Acquire));
         let waits = slot[thread_word::WAITS].load(Ordering::Acquire);
         pending.is_some() && pending == before.pending && waits == before.waits
     }
 
-    /// The keys of the locks that threads of a peer hold to read in words of their own, or try to.
+    /// The owner and key of each read lock that threads of a peer hold, or try to take, by a word of their slot.
     pub fn reading(&self, peer: PeerId) -> impl Iterator<Item = (Owner, u64)> + '_ {
         (0..self.threads_used(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
-            // First: who has the slot now has cleared what another left there.
+            // The owner first: the thread that has the slot now has cleared what another left there.
             let owner = self.owner_of(peer, thread);
             let slot = owner.and_then(|_| self.thread(peer, thread).ok());
             // SeqCst: pairs with the reader's swap.
@@ -88,7 +88,7 @@ impl<P: Platform> View<P> {
         })
     }
 
-    /// Who holds the mutex at `at`, whose word is `word`.
+    /// The owner of the mutex at `at`, whose word is `word`.
     #[must_use]
     pub fn holder(&self, word: LockWord, at: Offset) -> Option<Owner> {
         match word.bias() {
@@ -97,18 +97,18 @@ impl<P: Platform> View<P> {
         }
     }
 
-    /// What stands for the lock of a region in [`reading`](Self::reading).
+    /// The key of a region's lock in [`reading`](Self::reading).
     #[must_use]
     pub const fn key_of(handle: RegionHandle) -> u64 {
         region_key(handle)
     }
 
-    /// What each living peer has of a region: mappings, and read locks for which its threads had no word.
+    /// The share of each living peer in a region: mappings, and read locks for which its threads had no free word.
     pub fn shares(&self, region: RegionId) -> impl Iterator<Item = (PeerRef, ShareWord)> + '_ {
         self.peer_ids().filter_map(move |peer| self.current_share(peer, region))
     }
 
-    /// What lies at an offset that a pending word names.
+    /// What lies at the offset in a pending word.
     #[must_use]
     pub fn place(&self, at: Offset) -> WaitTarget {
         const ENTRY: u64 = 8 * region_word::COUNT as u64;

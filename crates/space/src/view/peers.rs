@@ -1,7 +1,7 @@
-//! Peers and domains, read from their records: who is attached, what its threads wait for, and what it maps.
+//! Peers and domains, read from their records: which peers are attached, what their threads wait for, what they map.
 //!
-//! Reading a record is a claim about one moment: another peer may take the slot at any time. So whatever is read of a
-//! peer is used only if the state word of its slot is the same before and after.
+//! Another peer may take the slot at any time. So what is read of a peer is used only if the state word of its slot
+//! is the same before and after the reads.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ use commonhold_window::Point;
 use crate::{Identity, PeerRecord, Platform, View};
 
 impl<P: Platform> View<P> {
-    /// Slots below this have had peers.
+    /// Only slots below this number have ever had a peer.
     pub fn peers_used(&self) -> u16 {
         let claim = self.header().map_or(0, |header| used(&header[header_word::PEERS_USED]));
         u16::try_from(claim).unwrap_or(u16::MAX).min(self.geometry.peers())
@@ -31,8 +31,8 @@ impl<P: Platform> View<P> {
     #[must_use]
     pub fn peer_state(&self, peer: PeerId) -> PeerState {
         self.peer(peer).map_or(PeerState::read(0), |record| {
-            // SeqCst: a share is counted only if its peer is current, and both are looked at in one
-            // order with the stores of whoever fences.
+            // SeqCst: pairs with the exchange in `fence`. A share counts only if its peer is current, so loads of
+            // shares and states are in one order with the fence.
             PeerState::read(record[peer_word::STATE].load(Ordering::SeqCst))
         })
     }
@@ -40,7 +40,7 @@ impl<P: Platform> View<P> {
     /// The share word of a peer in a region, if the peer's row reaches that far.
     pub(crate) fn share(&self, peer: PeerId, region: RegionId) -> Option<&AtomicU64> {
         let record = self.peer(peer).ok()?;
-        // Raised by whoever extended the row, after committing its memory.
+        // The peer that extended the row raised this number after it had committed the memory.
         if used(&record[peer_word::SHARES_USED]) <= u64::from(region.get()) {
             return None;
         }
@@ -76,7 +76,7 @@ impl<P: Platform> View<P> {
         self.last_record(peer).filter(|(_, phase)| *phase != PeerPhase::Free)
     }
 
-    /// What the slot of an owner's peer says of that peer, also after it has left, as long as no other peer has
+    /// The record of an owner's peer, also after that peer has left, as long as no other peer has
     /// the slot.
     pub fn last_record_of(&self, owner: Owner) -> Option<PeerRecord> {
         let of = self.peer_of(owner)?;
@@ -111,15 +111,15 @@ impl<P: Platform> View<P> {
             heartbeat: read(peer_word::HEARTBEAT),
             death_futex: DeathFutex::from_word(known(read(peer_word::DEATH_FUTEX))),
         };
-        // If another peer has the slot by now, what was read is of no use to anybody.
+        // If another peer has the slot by now, what was read is void.
         (self.peer_state(peer) == state).then_some((record, state.phase))
     }
 
-    /// Fences a peer that is dead: from now on it owns nothing. Then wakes whoever sleeps on a lock
-    /// that one of its threads had announced. False if the slot has moved on.
+    /// Fences a dead peer: from now on it owns nothing. Then wakes the threads that sleep on a lock or event
+    /// which one of its threads had announced. False if the peer was not current any more.
     pub(crate) fn fence(&self, peer: PeerId, generation: u32) -> bool {
         let Ok(record) = self.peer(peer) else { return false };
-        // The word as it is: it may have bits that no program writes, and is fenced all the same.
+        // The raw word: it may have bits that no program sets, and must be fenced all the same.
         let found = record[peer_word::STATE].load(Ordering::SeqCst);
         let state = PeerState::read(found);
         if !state.is_current(generation) {
@@ -133,27 +133,27 @@ impl<P: Platform> View<P> {
         if won {
             Point::ReapFenced.reached();
             self.mark_threads(peer, PeerState::read(fenced));
-            // The kernel has woken one of those who waited for the death futex.
+            // The kernel has woken at most one of the threads that sleep on the death futex.
             self.fire_death_futex(peer);
             self.wake_for(peer);
         }
         won
     }
 
-    /// Wakes those whom the threads of a dead peer would have woken, or were woken instead of.
+    /// [Wakes](Self::wake_for_thread) the sleepers on all locks and events that threads of a dead peer had announced.
     pub(crate) fn wake_for(&self, peer: PeerId) {
         for thread in (0..self.threads_used(peer)).filter_map(ThreadId::new) {
             self.wake_for_thread(peer, thread);
         }
     }
 
-    /// Thread slots of a peer from here on are not in use; those below have memory behind them.
+    /// Only thread slots of a peer below this number have ever been used; those have memory.
     pub(crate) fn threads_used(&self, peer: PeerId) -> u16 {
         let claim = self.peer(peer).map_or(0, |record| used(&record[peer_word::THREADS_USED]));
         u16::try_from(claim).unwrap_or(u16::MAX).min(self.geometry.threads())
     }
 
-    /// What locks and events the threads of a peer are waiting for, or giving back.
+    /// The locks and events that the threads of a peer wait for, or are about to unlock or signal.
     pub fn pendings(&self, peer: PeerId) -> impl Iterator<Item = (ThreadId, Pending)> + '_ {
         (0..self.threads_used(peer)).filter_map(ThreadId::new).filter_map(move |thread| {
             let slot = self.thread(peer, thread).ok()?;
@@ -165,12 +165,12 @@ impl<P: Platform> View<P> {
         })
     }
 
-    /// Living peers' mappings of a region.
+    /// The number of living peers' mappings of a region.
     pub(crate) fn mappings(&self, region: RegionId) -> u64 {
         self.mappers(region).map(|(_, count)| u64::from(count)).sum()
     }
 
-    /// Who maps a region, and how often.
+    /// The living peers that map a region, and how often each maps it.
     pub fn mappers(&self, region: RegionId) -> impl Iterator<Item = (PeerRef, u16)> + '_ {
         self.peer_ids().filter_map(move |peer| {
             let (mapper, share) = self.current_share(peer, region)?;
@@ -183,7 +183,7 @@ impl<P: Platform> View<P> {
         peer: PeerId,
         region: RegionId,
     ) -> Option<(PeerRef, ShareWord)> {
-        // SeqCst: pairs with the mapper's count, which comes before its second look at the state.
+        // SeqCst: pairs with the mapper's count, which comes before its second look at the state (Dekker).
         let word = self.share(peer, region)?.load(Ordering::SeqCst);
         let share = ShareWord::from_word(word);
         let peer = PeerRef::new(peer, share.generation());

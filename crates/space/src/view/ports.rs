@@ -1,5 +1,5 @@
 //! The ports of `commonhold-sync` that a view implements: how a thread waits ([`Park`]), and where the readers of a
-//! region's lock are counted ([`Shares`]). [`Liveness`](commonhold_sync::Liveness), who is dead, is in `life.rs`.
+//! region's lock are counted ([`Shares`]). [`Liveness`](commonhold_sync::Liveness) is in `life.rs`.
 
 use core::sync::atomic::AtomicU64;
 
@@ -31,7 +31,7 @@ impl<P: Platform> View<P> {
     }
 }
 
-/// What a thread that reads under a region's lock writes into its slot: of no other region, ever.
+/// The key that a reader of a region's lock writes into its thread slot. No other region ever has the same key.
 #[inline]
 #[must_use]
 pub const fn region_key(handle: RegionHandle) -> u64 {
@@ -95,7 +95,7 @@ impl<P: Platform> Park for View<P> {
     }
 
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
-        // Who waits in vain for a peer of another kernel must not be silent meanwhile.
+        // A peer must not fall silent while it waits for a peer of another kernel.
         self.beat();
         if self.spans_kernels() {
             self.platform.wait_among_kernels(word, expected, until);
@@ -117,7 +117,7 @@ impl<P: Platform> Park for View<P> {
     }
 
     fn wake_any(&self, word: &AtomicU64, who: Wake) -> bool {
-        // Those of other kernels look again by themselves.
+        // Waiters of other kernels poll.
         self.platform.wake_any(word, who)
     }
 
