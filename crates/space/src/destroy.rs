@@ -321,7 +321,7 @@ impl<P: Platform> Directory<'_, P> {
         Point::DestroyActor.reached();
         let destroying = state.in_phase(RegionPhase::Destroying);
         if !self.view.change_state(region, state, destroying)? {
-            // Somebody has made it deferred.
+            // Another peer has made it deferred.
             self.set_actor(region, LockWord::unowned(flags))?;
             return Err(DirectoryError::NotFound);
         }

@@ -1,10 +1,10 @@
-//! Memory that is said to be there and is not, memory that cannot be had, and memory that nobody has.
+//! Memory that only a number claims to be there, memory that is not available, and memory that no region has.
 
 use super::*;
 use commonhold_layout::{RegionId, header_word, peer_word, region_word};
 
 impl World {
-    /// No page more can be had.
+    /// From now on no page more can be committed.
     fn is_full_now(&self) {
         let committed = self.committed.lock().unwrap().len() as u64;
         self.pages.store(committed, Ordering::Relaxed);
@@ -19,10 +19,10 @@ impl World {
     }
 }
 
-/// The story: a neighbour raised the number of used entries over holes of a full tmpfs, and whoever listed the
-/// regions was killed by SIGBUS. Here a hole holds what would be found by touching it.
+/// The bug: another process raised the number of used entries over holes of a full tmpfs, and a process that listed
+/// the regions was killed by SIGBUS. Here a hole contains a value that would be found if the hole were touched.
 #[test]
-fn no_entry_is_touched_that_only_a_number_says_to_have_memory() {
+fn no_entry_is_touched_that_only_a_number_claims_to_have_memory() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     a.create("x", PAGE).unwrap();
@@ -44,12 +44,12 @@ fn no_entry_is_touched_that_only_a_number_says_to_have_memory() {
     }
     assert!(matches!(a.create("y", 1), Err(DirectoryError::Damaged(_))));
     assert!(matches!(a.space.check(&a.me(), Patience::LEAST), Err(DirectoryError::Damaged(_))));
-    // What is known to have memory can be used as before.
+    // Entries that are known to have memory can be used as before.
     let mapped = a.map("x").unwrap();
     a.unmap(mapped).unwrap();
     assert!(!world.has_page(at));
 
-    // With memory, the number is as good as any: it is taken before the entries are looked at. A view takes none.
+    // If there is memory, it is committed before the entries are looked at. A view that only looks commits none.
     world.word(at + 8 * region_word::STATE as u64).store(0, Ordering::SeqCst);
     world.pages.store(u64::MAX, Ordering::Relaxed);
     assert!(View::look(world.machine()).unwrap().regions_used().is_err());
@@ -59,9 +59,9 @@ fn no_entry_is_touched_that_only_a_number_says_to_have_memory() {
     assert!(View::look(world.machine()).unwrap().regions_used().is_ok());
 }
 
-/// The same with the row of share words of a peer.
+/// The same bug with the row of share words of a peer.
 #[test]
-fn no_share_is_touched_that_only_a_number_says_to_have_memory() {
+fn no_share_is_touched_that_only_a_number_claims_to_have_memory() {
     let world = World::formatted(16 << 20);
     let (a, b) = (world.attach(), world.attach());
     a.create("x", PAGE).unwrap();
@@ -84,10 +84,10 @@ fn no_share_is_touched_that_only_a_number_says_to_have_memory() {
     b.unmap(mapped).unwrap();
 }
 
-/// The story: a space that was copied has holes where its tables were all zeros, and to attach to it on a full tmpfs
-/// was death by SIGBUS.
+/// The bug: a copied space has holes where its tables were all zeros, and a process that attached to it on a full
+/// tmpfs was killed by SIGBUS.
 #[test]
-fn fixed_tables_with_holes_are_made_whole_by_who_attaches_and_refused_by_who_looks() {
+fn holes_in_fixed_tables_are_filled_for_use_and_are_damage_to_a_look() {
     let world = World::formatted(1 << 20);
     let hole = world.attach().space.view().geometry().bucket_table().start().get();
     world.committed.lock().unwrap().remove(&(hole / PAGE));
@@ -104,7 +104,7 @@ fn fixed_tables_with_holes_are_made_whole_by_who_attaches_and_refused_by_who_loo
     assert!(world.has_page(hole));
 }
 
-/// The story: the first word of the window was written before there was memory behind it.
+/// The bug: the first word of the window was written before there was memory behind it.
 #[test]
 fn formatting_touches_nothing_before_there_is_memory() {
     let world = World::new(1 << 20);
@@ -124,16 +124,16 @@ fn formatting_touches_nothing_before_there_is_memory() {
         made(Demand::Fitting),
         MakeError::BackingMemory(BackingMemoryError::NoRoom(_))
     ));
-    assert!(world.committed.lock().unwrap().is_empty(), "nothing is taken");
+    assert!(world.committed.lock().unwrap().is_empty(), "memory was committed");
     assert!(matches!(
         made(Demand::Forced),
         MakeError::BackingMemory(BackingMemoryError::Full { .. })
     ));
 }
 
-/// The story: `create` of more than the machine has took memory until the kernel killed somebody.
+/// The bug: a `create` of more than the machine has committed memory until the kernel killed a process.
 #[test]
-fn what_cannot_be_had_is_refused_before_any_of_it_is_taken() {
+fn a_request_for_too_much_memory_fails_before_any_is_committed() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     a.create_with("r", CreateOptions { size: 1, reserve: 64 * PAGE, ..CreateOptions::default() })
@@ -146,7 +146,7 @@ fn what_cannot_be_had_is_refused_before_any_of_it_is_taken() {
     assert_eq!(a.create("x", asked), Err(refused));
     assert_eq!(a.resize("r", 10 * PAGE), Err(refused), "it grows by nine pages");
     assert_eq!((world.data_pages(&a.space), a.check().active), (before, 1));
-    // What takes nothing is not refused, and what is forced is not either.
+    // A lazy region, which commits nothing, and a forced request do not fail.
     a.create_with("lazy", CreateOptions { size: asked, lazy: true, ..CreateOptions::default() })
         .unwrap();
     let forced = CreateOptions { size: asked, demand: Demand::Forced, ..CreateOptions::default() };
@@ -154,13 +154,13 @@ fn what_cannot_be_had_is_refused_before_any_of_it_is_taken() {
     a.resize("r", 9 * PAGE).unwrap();
     let name = Name::new("r").unwrap();
     a.space.resize(&a.me(), &name, 64 * PAGE, Demand::Forced, Patience::DEFAULT).unwrap();
-    // A name that is taken is that, whatever there is room for.
+    // A taken name is reported first, also when there is no room.
     assert_eq!(a.create("x", asked), Err(DirectoryError::Exists));
 }
 
-/// The story: a core dump left memory in the whole window, and nothing gave it back.
+/// The bug: a core dump left memory in the whole window, and nothing released it.
 #[test]
-fn memory_where_no_region_is_goes_when_somebody_reaps_or_needs_it() {
+fn memory_in_free_extents_is_released_by_a_reap_or_when_it_is_needed() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     for (name, pages) in [("a", 3), ("b", 5), ("c", 2)] {
@@ -184,16 +184,16 @@ fn memory_where_no_region_is_goes_when_somebody_reaps_or_needs_it() {
 
     dump();
     world.is_full_now();
-    // The pages that are missing are those of its own extent: they were given back first.
+    // The create fits only if the memory in free extents is released first.
     world.committed.lock().unwrap().remove(&(data.end() / PAGE - 1));
     world.pages.fetch_sub(1, Ordering::Relaxed);
     a.create("d", data.len() - 16 * PAGE).unwrap();
     assert_eq!(a.check().active, 3);
 }
 
-/// Whoever dies while it gives memory back leaves what any dead destroyer does.
+/// A peer that dies while it releases memory leaves an entry as a dead destroyer does, which is settled.
 #[test]
-fn one_that_dies_while_it_gives_memory_back_leaves_nothing() {
+fn a_peer_that_dies_while_it_releases_memory_leaves_nothing_behind() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     a.create("a", PAGE).unwrap();

@@ -1,4 +1,4 @@
-//! What a reaper does for a thread that died inside of a biased mutex.
+//! Threads that died inside of a biased mutex.
 
 use commonhold_layout::{
     Bias, BiasState, BiasTarget, LockFlags, LockWord, Offset, Owner, bias_entry, thread_word,
@@ -7,7 +7,8 @@ use commonhold_sync::{Mutex, MutexHold, Release};
 
 use super::*;
 
-/// A peer dies inside of a mutex, by a bias, and is reaped. Who it was, and what the word says then.
+/// A peer dies inside of a mutex, by a bias, and is reaped. Returns the dead owner, and the word of the mutex
+/// afterwards.
 fn word_after_a_death(at_of: impl Fn(&Peer) -> Offset) -> (Owner, LockWord) {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
@@ -41,9 +42,9 @@ fn the_next_owner_of_a_mutex_is_told_which_thread_died_inside_by_a_bias() {
     assert_eq!(word, LockWord::left(dead, LockFlags::INCONSISTENT));
 }
 
-/// The slot is not reaped here, but claimed by the next thread of the same peer.
+/// The slot is not reaped here: the next thread of the same peer claims it.
 #[test]
-fn whoever_gets_the_slot_of_a_thread_that_died_inside_names_that_thread_and_not_itself() {
+fn a_claimed_slot_marks_the_mutex_with_the_thread_that_died_inside_and_not_with_its_heir() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     a.create("x", PAGE).unwrap();
@@ -52,7 +53,7 @@ fn whoever_gets_the_slot_of_a_thread_that_died_inside_names_that_thread_and_not_
     let claimed = a.space.claim_thread(2).unwrap();
     let dead = a.space.thread(claimed).unwrap();
     let mut hold = None;
-    // Until the mutex is biased to it, and it is inside.
+    // Locks and unlocks until the mutex is biased to the thread, and the thread is inside.
     while hold.is_none_or(|hold: MutexHold<'_>| !hold.is_biased()) {
         if let Some(hold) = hold.take()
             && !lock.unlock_biased(hold)
@@ -76,7 +77,7 @@ fn whoever_gets_the_slot_of_a_thread_that_died_inside_names_that_thread_and_not_
 }
 
 #[test]
-fn a_mutex_whose_region_is_gone_is_not_looked_for() {
+fn a_mutex_whose_region_is_gone_is_not_touched() {
     let gone = |peer: &Peer| {
         let at = place_of(peer, 0);
         peer.destroy("x", Destroy::Wait).unwrap();

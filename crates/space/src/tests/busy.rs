@@ -1,4 +1,4 @@
-//! Beside a holder of the directory mutex that lives and does not go on, and what is never done while holding it.
+//! Operations while a living holder of the directory mutex is stopped; and what is never done while holding the mutex.
 
 use super::*;
 use commonhold_layout::{
@@ -10,23 +10,23 @@ impl World {
         &self.words[header_word::DIRECTORY_LOCK]
     }
 
-    /// This peer has the directory mutex, and does not go on.
+    /// Stops this peer while it holds the directory mutex.
     fn stops(&self, peer: &Peer) -> (u16, LockWord) {
         let word = peer.me().owner().word();
         self.directory().store(word.word(), Ordering::SeqCst);
         (peer.space.peer().get(), word)
     }
 
-    /// It has given the mutex back.
+    /// The stopped peer goes on, and frees the mutex.
     fn goes_on(&self) {
         self.directory().store(0, Ordering::SeqCst);
     }
 }
 
-/// The story: a peer that was stopped in the middle of a create had all others wait for it without end, `destroy` with
-/// a timeout of 0 among them.
+/// The bug: all other peers waited without end for a peer that was stopped in the middle of a create, even `destroy`
+/// with a timeout of 0.
 #[test]
-fn what_cannot_have_the_directory_in_time_says_who_has_it_and_takes_nothing_over() {
+fn an_operation_that_cannot_get_the_directory_in_time_names_the_holder_and_takes_nothing_over() {
     let world = World::formatted(1 << 20);
     let (a, b, c) = (world.attach(), world.attach(), world.attach());
     a.create_with(
@@ -48,7 +48,7 @@ fn what_cannot_have_the_directory_in_time_says_who_has_it_and_takes_nothing_over
     let (at, end) = (mapped.extent.start(), mapped.extent.end());
     assert_eq!(c.space.open_record(&c.me(), at, end, tag, Patience::LEAST), Err(busy));
     assert_eq!(a.space.reap(&a.me(), Patience::LEAST), Ok(crate::Reaped::default()));
-    // Its own thread would wait for itself.
+    // The holding thread would wait for itself.
     assert_eq!(b.create("y", 1), Err(DirectoryError::Reentered));
     let held = LockWord::from_word(world.directory().load(Ordering::SeqCst));
     assert_eq!(held.owner(), word.owner());
@@ -57,10 +57,10 @@ fn what_cannot_have_the_directory_in_time_says_who_has_it_and_takes_nothing_over
     a.resize("x", PAGE).unwrap();
 }
 
-/// The story: one peer destroyed a region, another had taken the duty of freeing it, and the first was told that the
-/// name exists when it created it anew, or that there is no room.
+/// The bug: one peer destroyed a region, and another had taken the duty of freeing it. When the first created the
+/// region anew, it was told that the name exists, or that there is no room.
 #[test]
-fn what_others_are_freeing_is_waited_for_and_neither_exists_nor_takes_room() {
+fn a_create_waits_for_a_peer_that_is_freeing_the_name_or_the_room_it_needs() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     let room = a.check().largest_free;
@@ -99,10 +99,10 @@ fn what_others_are_freeing_is_waited_for_and_neither_exists_nor_takes_room() {
     }
 }
 
-/// The story: a peer was stopped in the middle of changing links, with the sequence odd. Whoever looked for a name
+/// The bug: a peer was stopped in the middle of changing links, with the sequence odd. A peer that looked for a name
 /// that did not exist waited for the mutex.
 #[test]
-fn a_name_is_found_or_missed_while_the_links_are_in_the_middle_of_a_change() {
+fn a_lookup_finds_or_misses_a_name_while_the_links_are_half_changed() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     for name in ["x", "y"] {
@@ -122,7 +122,7 @@ fn a_name_is_found_or_missed_while_the_links_are_in_the_middle_of_a_change() {
 }
 
 #[test]
-fn an_entry_that_makes_no_sense_hides_no_other() {
+fn a_damaged_entry_hides_no_other() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     for name in ["x", "y"] {
@@ -130,16 +130,16 @@ fn an_entry_that_makes_no_sense_hides_no_other() {
     }
     let first = a.space.view().geometry().region(RegionId::new(0)).unwrap().get() as usize / 8;
     world.words[first + region_word::STATE].store(u64::MAX, Ordering::SeqCst);
-    // All names in the chain of the damaged one.
+    // An odd sequence makes every lookup scan all entries, also the damaged one.
     world.words[header_word::CHAIN_SEQUENCE].fetch_or(1, Ordering::SeqCst);
     assert!(a.map("y").is_ok());
     assert!(matches!(a.map("x"), Err(DirectoryError::Damaged(_))));
     assert!(a.space.reap(&a.me(), Patience::LEAST).is_ok());
 }
 
-/// Of a destroy, the part that refuses new mappings needs nobody; what frees the region is left to the next.
+/// The part of a destroy that refuses new mappings needs no mutex; freeing the region is left to the next holder.
 #[test]
-fn a_region_is_destroyed_beside_a_holder_that_does_not_go_on_and_freed_by_the_next() {
+fn a_region_is_destroyed_while_the_holder_is_stopped_and_freed_by_the_next_holder() {
     let world = World::formatted(1 << 20);
     let (a, b, c) = (world.attach(), world.attach(), world.attach());
     for name in ["unused", "deferred", "mapped"] {
@@ -162,7 +162,7 @@ fn a_region_is_destroyed_beside_a_holder_that_does_not_go_on_and_freed_by_the_ne
 }
 
 #[test]
-fn who_attaches_needs_no_directory_from_whatever_kernel_it_is() {
+fn peers_of_any_kernel_attach_without_the_directory_mutex() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     world.stops(&b);
@@ -179,10 +179,11 @@ fn who_attaches_needs_no_directory_from_whatever_kernel_it_is() {
     }
 }
 
-/// A peer that took a record and died, or is stopped, before it was whole: one of another kernel makes it count, so
-/// that the records stay in order, and goes on to the next; one of the same kernel completes it.
+/// A peer took a domain record, and died or was stopped before the record was complete. A peer of another kernel
+/// marks that record as used, so that the records stay in order, and takes the next; a peer of the same kernel
+/// completes it.
 #[test]
-fn a_domain_record_that_is_half_written_holds_nobody_up_and_is_completed() {
+fn a_half_written_domain_record_delays_no_peer_and_is_completed() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     let boot = BootId((5 << 64) | 6);
@@ -198,10 +199,10 @@ fn a_domain_record_that_is_half_written_holds_nobody_up_and_is_completed() {
     drop((other, same));
 }
 
-/// The story: a create that found the *window* full reaped and tried again; one that found the file system full did
-/// not, and failed although a dead peer's memory was all that was missing.
+/// The bug: a create that found the *window* full reaped and tried again. One that found the file system full did
+/// not, and failed although reaping a dead peer would have freed enough memory.
 #[test]
-fn a_create_that_finds_the_medium_full_reaps_and_tries_again() {
+fn a_create_that_finds_the_memory_full_reaps_and_tries_again() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     let reserve =
@@ -228,11 +229,11 @@ fn a_create_that_finds_the_medium_full_reaps_and_tries_again() {
     assert_eq!(b.check().active, 2);
 }
 
-/// The story: memory was taken for new entries, and by a resize, and given back by a resize and by whoever settled what
-/// the dead had left, while holding the directory mutex: on a slow medium, or if the holder was stopped
-/// there, everybody else waited.
+/// The bug: memory was committed and released while holding the directory mutex: for new entries, by a resize, and
+/// when settling what the dead had left. If the memory was slow, or the holder was stopped there, all other peers
+/// waited.
 #[test]
-fn nothing_that_may_take_long_is_done_while_holding_the_directory() {
+fn nothing_slow_is_done_while_holding_the_directory_mutex() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     world.alone.store(true, Ordering::SeqCst);
@@ -257,7 +258,7 @@ fn nothing_that_may_take_long_is_done_while_holding_the_directory() {
     assert_eq!(a.destroy("x", Destroy::Until(0)), Err(DirectoryError::TimedOut));
     a.destroy("x", Destroy::Deferred).unwrap();
     b.unmap(mapped).unwrap();
-    // What the dead leave: a region that is being freed, one that is deferred and mapped, a name.
+    // The dead peer leaves a region that is being freed, and one that is deferred and mapped.
     let taken = world.committed.lock().unwrap().len() as u64;
     world.pages.store(taken + 2, Ordering::Relaxed);
     assert!(matches!(a.create("big", 9 * PAGE), Err(DirectoryError::BackingMemory(_))));
@@ -278,10 +279,10 @@ fn nothing_that_may_take_long_is_done_while_holding_the_directory() {
     assert_eq!(a.check().destroying, 0);
 }
 
-/// The story: a state with a bit that no program writes could not be fenced: the word that was written back did not have
-/// it, so the exchange failed, 10,000 times for each question, each with its system calls.
+/// The bug: a peer whose state word had a bit that no program sets could not be fenced. The expected word of the
+/// exchange did not have that bit, so it failed, 10,000 times for each verdict, each time with its system calls.
 #[test]
-fn a_peer_whose_state_has_unknown_bits_is_fenced_at_the_first_question() {
+fn a_peer_whose_state_has_unknown_bits_is_fenced_by_the_first_verdict() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     let state = &a.space.view().peer(b.space.peer()).unwrap()[peer_word::STATE];
@@ -292,10 +293,10 @@ fn a_peer_whose_state_has_unknown_bits_is_fenced_at_the_first_question() {
     assert!(world.verdicts.load(Ordering::Relaxed) - before < 10);
 }
 
-/// A deferred region goes with the first operation after its last user was killed; while one lives who maps it, that
-/// costs others one question a time.
+/// The first operation after the last mapper of a deferred region was killed frees that region, even an operation on
+/// another name.
 #[test]
-fn a_deferred_region_whose_last_user_died_goes_at_the_next_operation_on_another_name() {
+fn a_deferred_region_whose_last_mapper_died_is_freed_by_the_next_operation() {
     let world = World::formatted(1 << 20);
     let (a, b, c) = (world.attach(), world.attach(), world.attach());
     for name in ["one", "two"] {
@@ -310,12 +311,16 @@ fn a_deferred_region_whose_last_user_died_goes_at_the_next_operation_on_another_
     assert_eq!(c.check().destroying, 0);
     let before = world.verdicts.load(Ordering::Relaxed);
     c.create("third", 0).unwrap();
-    assert_eq!(world.verdicts.load(Ordering::Relaxed), before, "nothing is left: nobody is asked");
+    assert_eq!(
+        world.verdicts.load(Ordering::Relaxed),
+        before,
+        "nothing is left to settle, so no verdict is needed"
+    );
 }
 
-/// What a shrink cut off is never seen again, whoever died between deciding and clearing.
+/// Bytes that a shrink cut off never reappear, even if the shrinking peer died between deciding and clearing.
 #[test]
-fn bytes_beyond_the_size_that_the_dead_left_are_cleared_before_they_are_used() {
+fn bytes_that_a_dead_shrinker_left_are_cleared_before_the_region_grows() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     for reaps in [false, true] {
@@ -349,9 +354,9 @@ fn bytes_beyond_the_size_that_the_dead_left_are_cleared_before_they_are_used() {
     }
 }
 
-/// Who grows a region has it to itself until it has its memory: nobody destroys it meanwhile, or cuts off what it gets.
+/// While a thread grows a region, no other thread destroys it, or cuts off the bytes that it gets.
 #[test]
-fn a_region_is_not_destroyed_or_resized_while_another_thread_gives_it_memory() {
+fn a_region_is_neither_destroyed_nor_resized_while_another_thread_grows_it() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     a.create_with(

@@ -1,10 +1,10 @@
-//! Bytes that no correct program has written.
+//! Damaged bytes, which no correct program writes.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Everything a program does with a space, with every result accepted.
+/// Calls every operation on a space, and accepts every result.
 fn use_everything(world: &Arc<World>) {
     let Ok(view) = View::open(world.machine()) else { return };
     let identity = Identity {

@@ -1,11 +1,11 @@
-//! What the dead leave behind, and who takes it over.
+//! What dead peers leave behind, and how it is taken over.
 
 use super::*;
 
-/// The story: bytes that name a living peer without evidence as the owner of the directory mutex made
-/// `create` wait for ever, since nothing could prove that peer dead.
+/// The bug: if the word of the directory mutex named a peer without evidence as its owner, `create` waited for ever,
+/// since nothing could prove that peer dead.
 #[test]
-fn a_directory_held_by_somebody_who_cannot_be_judged_is_an_error_and_no_hang() {
+fn a_directory_held_by_a_suspect_is_an_error_and_not_a_hang() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     world.suspects.lock().unwrap().insert(b.space.peer().get());
@@ -19,7 +19,7 @@ fn a_directory_held_by_somebody_who_cannot_be_judged_is_an_error_and_no_hang() {
 }
 
 #[test]
-fn the_dead_give_back_their_slots_mappings_and_locks() {
+fn slots_mappings_and_locks_of_the_dead_are_recovered() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     a.create("x", PAGE).unwrap();
@@ -39,11 +39,11 @@ fn the_dead_give_back_their_slots_mappings_and_locks() {
     assert_eq!(world.attach().space.peer(), slot);
 }
 
-/// `a` reaped `b`. It had looked at the entry of `c`, which lived; then `c` died, a fourth fenced it,
-/// and `a` freed its slot together with `b`'s. No dead peer was left to make anybody look at the entry
-/// again: its bytes were lost to all but a creation of the same name.
+/// The bug: `a` reaped `b`. It had looked at the entry of `c`, which lived. Then `c` died, a fourth peer fenced it,
+/// and `a` freed its slot together with `b`'s. No dead peer was left because of which the entry would have been
+/// looked at again: its bytes were lost, except to a create of the same name.
 #[test]
-fn whoever_dies_while_others_are_reaped_leaves_nothing_either() {
+fn a_peer_that_dies_while_another_is_reaped_leaves_nothing_either() {
     let world = World::formatted(1 << 20);
     let (a, b, c) = (world.attach(), world.attach(), world.attach());
     c.create("c", PAGE).unwrap();
@@ -69,7 +69,7 @@ fn whoever_dies_while_others_are_reaped_leaves_nothing_either() {
 }
 
 #[test]
-fn slots_of_the_dead_are_used_again_and_full_tables_are_refused() {
+fn slots_of_the_dead_are_reused_and_a_full_table_is_an_error() {
     let world = World::formatted(1 << 20);
     let mut peers: Vec<Peer> = (0..16).map(|_| world.attach()).collect();
     let identity = Identity {

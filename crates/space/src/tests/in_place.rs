@@ -1,4 +1,4 @@
-//! Formatting a window that others reach meanwhile.
+//! Formatting a window that other processes can reach meanwhile.
 
 use commonhold_layout::OpenError;
 
@@ -16,7 +16,7 @@ const OPTIONS: FormatOptions = FormatOptions {
     created_ms: 0,
 };
 
-/// A window on which something else was before.
+/// A window with other contents.
 fn used() -> (Arc<World>, Machine) {
     let world = World::new(2 << 20);
     world.words.iter().for_each(|word| word.store(0x55, Ordering::Relaxed));
@@ -35,7 +35,7 @@ fn a_window_formatted_in_place_is_zero_but_for_its_header() {
 }
 
 #[test]
-fn of_two_who_format_a_window_one_wins_and_the_other_writes_nothing() {
+fn if_two_formatters_claim_a_window_one_wins_and_the_other_writes_nothing() {
     let (world, machine) = used();
     let claim = Claim::take(&machine.window, 0x55, 7).unwrap();
     assert_eq!(View::open(world.machine()).unwrap_err(), AttachError::Open(OpenError::Unfinished));
@@ -46,15 +46,19 @@ fn of_two_who_format_a_window_one_wins_and_the_other_writes_nothing() {
 }
 
 #[test]
-fn a_formatter_that_was_taken_for_dead_and_comes_back_leaves_the_new_space_alone() {
+fn a_formatter_that_was_declared_dead_and_comes_back_does_not_change_the_new_space() {
     let (world, machine) = used();
     let stopped = Claim::take(&machine.window, 0x55, 7).unwrap();
     let first = || world.words[0].load(Ordering::Relaxed);
     let replaced = Claim::take(&machine.window, first(), 8).unwrap();
-    // While the other is at it, and after it has finished.
+    // A replaced formatter fails while its successor is at work, and after that has finished.
     let again = Claim::take(&machine.window, first(), 9).unwrap();
     assert_eq!(replaced.format(&OPTIONS), Err(MakeError::Contested));
-    assert_eq!(world.words[1].load(Ordering::Relaxed), 0x55, "it has wiped what was not its own");
+    assert_eq!(
+        world.words[1].load(Ordering::Relaxed),
+        0x55,
+        "a formatter without the claim wiped bytes"
+    );
     again.format(&OPTIONS).unwrap();
     let peer = world.attach();
     let before: Vec<u64> = world.words.iter().map(|w| w.load(Ordering::Relaxed)).collect();
@@ -65,7 +69,7 @@ fn a_formatter_that_was_taken_for_dead_and_comes_back_leaves_the_new_space_alone
 }
 
 #[test]
-fn a_claim_that_is_given_back_has_changed_nothing() {
+fn giving_a_claim_back_leaves_the_window_as_it_was() {
     let (world, machine) = used();
     Claim::take(&machine.window, 0x55, 7).unwrap().give_back(0x55);
     assert!(world.words.iter().all(|word| word.load(Ordering::Relaxed) == 0x55));
@@ -76,7 +80,7 @@ fn a_claim_that_is_given_back_has_changed_nothing() {
 }
 
 #[test]
-fn a_window_that_is_smaller_than_asked_is_left_as_it_was_but_claimed() {
+fn a_window_that_is_too_small_stays_claimed_but_is_not_changed() {
     let (world, machine) = used();
     let claim = Claim::take(&machine.window, 0x55, 7).unwrap();
     let refused = claim.format(&FormatOptions { capacity: 4 << 20, ..OPTIONS });

@@ -8,7 +8,7 @@ fn heartbeat(peer: &Peer) -> u64 {
 }
 
 #[test]
-fn a_space_spans_kernels_as_long_as_peers_of_several_are_attached() {
+fn a_space_spans_kernels_while_peers_of_several_are_attached() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     assert!(!a.space.view().spans_kernels());
@@ -21,7 +21,7 @@ fn a_space_spans_kernels_as_long_as_peers_of_several_are_attached() {
 }
 
 #[test]
-fn a_waiter_relies_on_no_wake_while_another_kernel_is_attached_and_its_heart_beats() {
+fn while_peers_of_another_kernel_are_attached_a_waiter_relies_on_no_wake_and_counts_heartbeats() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     let wait = || a.space.view().wait(&AtomicU64::new(0), 0, 0);
@@ -36,7 +36,7 @@ fn a_waiter_relies_on_no_wake_while_another_kernel_is_attached_and_its_heart_bea
 }
 
 #[test]
-fn nobody_keeps_the_successor_in_its_slot_alive() {
+fn a_fenced_peer_does_not_count_up_the_heartbeat_of_its_successor() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach_from(BootId(8)));
     let slot = b.space.peer();
@@ -53,7 +53,7 @@ fn nobody_keeps_the_successor_in_its_slot_alive() {
 }
 
 #[test]
-fn who_is_assumed_dead_loses_its_lock_and_cannot_free_it_any_more() {
+fn a_peer_that_is_assumed_dead_loses_its_lock_and_can_no_longer_unlock_it() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach_from(BootId(8)));
     a.create("x", 0).unwrap();
@@ -71,7 +71,7 @@ fn who_is_assumed_dead_loses_its_lock_and_cannot_free_it_any_more() {
 }
 
 #[test]
-fn the_hearts_of_other_kernels_are_watched_and_those_of_ones_own_are_not_needed() {
+fn only_heartbeats_of_peers_of_other_kernels_are_watched() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     assert_eq!(a.space.unproven().count(), 0);
@@ -80,16 +80,16 @@ fn the_hearts_of_other_kernels_are_watched_and_those_of_ones_own_are_not_needed(
     assert_eq!(unproven, [c.space.peer()]);
     let unproven: Vec<_> = c.space.unproven().map(|record| record.peer).collect();
     assert_eq!(unproven, [a.space.peer(), b.space.peer()]);
-    // The test's world says at once who is dead; whoever watches fences.
+    // The test's world gives the verdict at once; `watch` asks for it, which fences the peer.
     world.living.lock().unwrap().remove(&c.space.peer().get());
     a.space.watch();
     assert!(!c.space.is_live());
 }
 
-/// A guest without threads, in a space with a lease, destroyed a large region: it wrote zeros for longer
-/// than the lease, was declared dead for its silence, and wrote on, over whatever others had put there.
+/// The bug: in a space with a lease, a guest without threads destroyed a large region. It wrote zeros for longer
+/// than the lease, was declared dead for its silence, and wrote on, over the data of other peers.
 #[test]
-fn whoever_gives_back_much_memory_beats_meanwhile_and_stops_when_it_was_declared_dead() {
+fn a_peer_that_releases_much_memory_counts_heartbeats_and_stops_once_it_was_declared_dead() {
     const SIZE: u64 = 40 << 20;
     let world = World::formatted(64 << 20);
     let a = world.attach();

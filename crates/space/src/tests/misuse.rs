@@ -1,4 +1,4 @@
-//! Locks in the wrong hands.
+//! Unlocks by threads that do not hold the lock.
 
 use super::*;
 use commonhold_sync::{LockError, ReadHold, Release};
@@ -26,7 +26,7 @@ fn an_unlock_by_another_thread_or_another_peer_changes_nothing() {
         assert_eq!(theirs.writer().reset(view), Err(LockError::TimedOut));
     }
     assert_eq!(lock.writer().look(), held);
-    // By its owner it is freed, and once only.
+    // Its owner can unlock it, but only once.
     assert_eq!(lock.unlock_write(&owner.me(), view, Release::Done), Ok(()));
     assert_eq!(lock.unlock_write(&owner.me(), view, Release::Done), Err(LockError::Fenced));
     assert_eq!(lock.writer().look(), commonhold_layout::LockWord::FREE);

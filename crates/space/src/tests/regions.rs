@@ -36,7 +36,7 @@ fn destroy_refuses_its_own_mapper_and_times_out_on_others() {
 }
 
 #[test]
-fn a_waiting_destroy_returns_when_the_last_mapping_goes_or_dies() {
+fn a_waiting_destroy_returns_when_the_last_mapper_unmaps_or_dies() {
     for dies in [false, true] {
         let world = World::formatted(1 << 20);
         let (a, b) = (world.attach(), world.attach());
@@ -92,7 +92,7 @@ fn resize_stays_in_the_reserve_and_shows_no_old_bytes() {
 }
 
 #[test]
-fn a_full_medium_leaves_no_half_made_region() {
+fn a_create_without_memory_leaves_no_half_made_region() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     a.create("small", 1).unwrap();

@@ -1,4 +1,4 @@
-//! Threads that end, and slots that are used again.
+//! Threads that end, and slots that are reused.
 
 use super::*;
 use commonhold_layout::thread_word;
@@ -14,7 +14,7 @@ impl Peer {
         self.space.claim_thread(tid).unwrap()
     }
 
-    /// What the kernel does at the end of a thread whose life word it knows.
+    /// Marks the life word as the kernel does at the end of a thread.
     fn end(&self, thread: crate::OwnThread) {
         let word = self.space.view().window().word(self.life_at(thread)).unwrap();
         assert_eq!(word.load(Ordering::SeqCst), thread.life.word());
@@ -27,7 +27,7 @@ impl Peer {
 }
 
 #[test]
-fn a_lock_of_a_thread_that_has_ended_is_handed_on_and_its_slot_is_used_again() {
+fn a_lock_of_an_ended_thread_is_taken_over_even_after_its_slot_was_reused() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     a.create("x", PAGE).unwrap();
@@ -40,17 +40,17 @@ fn a_lock_of_a_thread_that_has_ended_is_handed_on_and_its_slot_is_used_again() {
     assert_eq!(theirs.write(&b.me(), view, Some(0)), Err(LockError::TimedOut));
     a.end(thread);
     assert!(!view.is_current(dead.owner()));
-    // Another thread has its slot before anybody has looked at the lock.
+    // Another thread gets the slot before any thread has looked at the lock.
     let next = a.claim(3);
     assert_eq!(next.thread, thread.thread);
     let heir = a.space.thread(next).unwrap();
     assert_ne!(heir.owner(), dead.owner());
     assert_eq!(lock.unlock_write(&heir, a.space.view(), Release::Done), Err(LockError::Fenced));
-    // It names the dead, though another has its slot.
+    // The verdict names the dead thread, although another has its slot.
     assert_eq!(theirs.write(&b.me(), view, Some(0)), told_of(dead.owner()));
 }
 
-/// The bug: each thread that ended with a guard forgotten kept its slot as long as its process lived.
+/// The bug: a thread that forgot a guard and ended kept its slot as long as its process lived.
 #[test]
 fn threads_that_end_never_use_up_the_slots() {
     let world = World::formatted(1 << 20);
@@ -100,7 +100,7 @@ fn a_waiter_that_looks_finds_a_thread_that_ended_without_a_mark() {
 }
 
 #[test]
-fn a_claimer_that_finds_its_own_id_in_another_slot_knows_that_thread_dead() {
+fn a_slot_that_names_the_id_of_the_claiming_thread_is_a_dead_threads() {
     let world = World::formatted(1 << 20);
     let a = world.attach();
     let (dead, other) = (a.claim(2), a.claim(3));
@@ -109,9 +109,9 @@ fn a_claimer_that_finds_its_own_id_in_another_slot_knows_that_thread_dead() {
     assert!(!a.space.has_slot(dead) && a.space.has_slot(other) && a.space.has_slot(heir));
 }
 
-/// The bug: four read locks and more that an ended thread had forgotten blocked writers until its process ended.
+/// The bug: if an ended thread had forgotten more than three read locks, they blocked writers until its process ended.
 #[test]
-fn dead_readers_do_not_block_writers_whatever_says_that_they_are_dead() {
+fn read_locks_of_an_ended_thread_do_not_block_writers_once_uncounted() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     a.create("x", PAGE).unwrap();
@@ -122,7 +122,7 @@ fn dead_readers_do_not_block_writers_whatever_says_that_they_are_dead() {
     }
     assert_eq!(theirs.write(&b.me(), b.space.view(), Some(0)), Err(LockError::TimedOut));
     a.end(thread);
-    // Two of them are counted for the whole peer, of which another thread lives.
+    // Two of them are counted in the peer's share, and another thread of the peer lives.
     assert_eq!(theirs.write(&b.me(), b.space.view(), Some(0)), Err(LockError::TimedOut));
     for _ in 0..2 {
         let peer = commonhold_layout::PeerRef::new(a.space.peer(), a.space.generation());
@@ -134,7 +134,7 @@ fn dead_readers_do_not_block_writers_whatever_says_that_they_are_dead() {
 }
 
 #[test]
-fn in_a_slot_of_one_that_was_declared_dead_without_proof_no_thread_is_armed() {
+fn no_thread_is_armed_in_a_slot_whose_peer_was_declared_dead_without_proof() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     assert!(b.claim(2).life.is_armed());
@@ -148,7 +148,7 @@ fn in_a_slot_of_one_that_was_declared_dead_without_proof_no_thread_is_armed() {
     world.armed.lock().unwrap().clear();
     let thread = heir.claim(2);
     assert!(thread.life.is_ready() && !thread.life.is_armed());
-    // One that died by proof leaves no such doubt.
+    // After a death with proof, threads are armed.
     let slot = a.space.peer();
     a.die();
     heir.space.reap(&heir.me(), crate::Patience::DEFAULT).unwrap();
@@ -158,8 +158,8 @@ fn in_a_slot_of_one_that_was_declared_dead_without_proof_no_thread_is_armed() {
     assert!(next.claim(2).life.is_armed());
 }
 
-/// The bug: a reaper that was stopped after it had seen a peer dead marked, when it went on, the threads of the next peer in
-/// the slot, and two were inside of one lock.
+/// The bug: a reaper was stopped after it had seen a peer dead. When it went on, it marked the threads of the next
+/// peer in the slot, and two owners were inside of one lock.
 #[test]
 fn a_reaper_that_was_stopped_marks_no_thread_of_the_next_peer() {
     let world = World::formatted(1 << 20);
@@ -177,7 +177,7 @@ fn a_reaper_that_was_stopped_marks_no_thread_of_the_next_peer() {
 }
 
 #[test]
-fn what_was_forgotten_by_one_that_leaves_is_as_if_it_had_died() {
+fn a_lock_that_a_detached_peer_still_held_is_a_dead_owners() {
     let world = World::formatted(1 << 20);
     let (a, b) = (world.attach(), world.attach());
     a.create("x", PAGE).unwrap();
@@ -186,7 +186,7 @@ fn what_was_forgotten_by_one_that_leaves_is_as_if_it_had_died() {
     assert_eq!(lock.write(&a.me(), a.space.view(), None), Ok(Taken::Clean));
     let owner = a.me().owner();
     a.space.detach().unwrap();
-    // Before the slot was free: whoever attaches to it must not bring the dead to life.
+    // The threads were marked before the slot was free: a new peer in the slot must not make them look alive.
     assert!(!a.space.has_slot(a.thread));
     assert_eq!(theirs.write(&b.me(), b.space.view(), Some(0)), told_of(owner));
     let heir = world.attach();
@@ -194,7 +194,7 @@ fn what_was_forgotten_by_one_that_leaves_is_as_if_it_had_died() {
     assert_ne!(heir.thread, a.thread);
 }
 
-/// A thread that is told of its own death by a word that lies, and finds out at its next lock.
+/// The life word of a living thread is marked by mistake. The thread notices when it next takes a lock.
 #[test]
 fn a_living_thread_whose_word_is_marked_takes_no_lock() {
     let world = World::formatted(1 << 20);
@@ -223,9 +223,9 @@ fn a_thread_with_two_attachments_does_not_wait_for_itself() {
     assert_eq!(theirs.write(&b.me(), b.space.view(), None), Err(LockError::Deadlock));
     let read = theirs.read(&b.me(), b.space.view(), None);
     assert_eq!(read.map(drop), Err(LockError::Deadlock));
-    // Another thread of the process waits.
-    // So does whoever only tries: somebody has it, and it is not waited for.
+    // An attempt without waiting is no deadlock: the lock is held, and the thread does not wait for it.
     assert_eq!(theirs.write(&b.me(), b.space.view(), Some(0)), Err(LockError::TimedOut));
+    // Another thread of the process may wait.
     let sibling = b.claim(2);
     let sibling = b.space.thread(sibling).unwrap();
     let waited = theirs.write(&sibling, b.space.view(), Some(1));

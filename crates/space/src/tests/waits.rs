@@ -1,11 +1,11 @@
-//! What others see of a thread that waits.
+//! What observers see of a waiting thread.
 
 use super::*;
 use crate::WaitTarget;
 use commonhold_layout::{Offset, RegionId, header_word, region_word};
 
 #[test]
-fn a_second_wait_for_the_same_is_not_the_wait_that_was_seen() {
+fn a_second_wait_for_the_same_process_is_not_taken_for_the_first() {
     let world = World::formatted(1 << 20);
     let peer = world.attach();
     let (view, slot) = (peer.space.view(), peer.space.peer());
@@ -20,7 +20,7 @@ fn a_second_wait_for_the_same_is_not_the_wait_that_was_seen() {
     assert!(!view.still_waits(slot, &first));
     peer.me().await_process(5);
     assert!(!view.still_waits(slot, &first) && view.still_waits(slot, &seen()));
-    // Nor is it that of the next thread in the slot.
+    // Nor is a wait of the next thread in the slot.
     let first = seen();
     peer.me().awaited();
     peer.space.release_thread(peer.thread);
@@ -32,7 +32,7 @@ fn a_second_wait_for_the_same_is_not_the_wait_that_was_seen() {
 }
 
 #[test]
-fn nobody_is_woken_for_a_process_that_a_thread_waits_for() {
+fn a_wait_for_a_process_is_not_a_wait_for_a_lock_or_event() {
     let world = World::formatted(1 << 20);
     let peer = world.attach();
     peer.me().await_process(5);
@@ -41,7 +41,7 @@ fn nobody_is_woken_for_a_process_that_a_thread_waits_for() {
 }
 
 #[test]
-fn every_word_that_is_waited_for_is_known_by_its_place() {
+fn every_word_that_a_thread_can_wait_for_is_recognised_by_its_offset() {
     let world = World::formatted(1 << 20);
     let peer = world.attach();
     let view = peer.space.view();
@@ -55,7 +55,7 @@ fn every_word_that_is_waited_for_is_known_by_its_place() {
     assert_eq!(place(region_word::DRAINED), WaitTarget::Drained(second));
     assert_eq!(place(region_word::UNMAPPED), WaitTarget::Unmapped(second));
     assert!(matches!(place(region_word::READERS), WaitTarget::Elsewhere(_)));
-    // Of an entry without memory behind it, there is nothing to be known.
+    // Nothing is known of an entry without memory.
     let last = view.geometry().region(RegionId::new(view.geometry().regions() - 1)).unwrap();
     let lock = last.plus(8 * region_word::LOCK as u64).unwrap();
     assert!(view.regions_used().unwrap() < view.geometry().regions());

@@ -1,7 +1,7 @@
-//! A machine in software: a window on the heap, how much memory there is behind it, who lives on it, and when.
+//! A machine in software: a window on the heap, the memory behind it, the peers that live on it, and a clock.
 //!
-//! Tests tell it whom to take for dead, when memory runs out, and what happens meanwhile. It panics if something that may
-//! take long is done under the directory mutex while [`alone`](World::alone) is set.
+//! Tests tell it which peers are dead, when memory runs out, and what happens meanwhile. It panics if something that
+//! may take long is done under the directory mutex while [`alone`](World::alone) is set.
 
 use std::{
     boxed::Box,
@@ -31,30 +31,30 @@ pub(super) const PAGE: u64 = 4096;
 /// Something that happens to a world.
 pub(super) type Event = fn(&Arc<World>);
 
-/// One machine: memory, how much of it there is, and who lives on it.
+/// One machine: its memory, and the peers that live on it.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) words: &'static [AtomicU64],
     pub(super) committed: Mutex<BTreeSet<u64>>,
     pub(super) pages: AtomicU64,
-    /// Bytes that a look says can be had.
+    /// Bytes that [`room_for`](BackingMemory::room_for) says are available.
     pub(super) room: AtomicU64,
     pub(super) living: Mutex<HashSet<u16>>,
     pub(super) suspects: Mutex<HashSet<u16>>,
     pub(super) clock: AtomicU64,
     /// Waits that could not rely on a wake.
     pub(super) polls: AtomicU64,
-    /// Nobody else is there: whatever may take long happens without the directory mutex, or panics.
+    /// Only one thread runs. So a held directory mutex is its own, and anything that may take long panics.
     pub(super) alone: AtomicBool,
-    /// Questions for the life of a peer.
+    /// Verdicts that were asked for.
     pub(super) verdicts: AtomicU64,
-    /// What happens when memory is next given back.
+    /// What happens when memory is released the next time.
     pub(super) at_release: Mutex<Option<Event>>,
     /// Attachments so far: each is another process.
     pub(super) processes: AtomicU64,
-    /// Processes and ids of threads that have ended.
+    /// Threads that have ended: process id and thread id.
     pub(super) ended: Mutex<HashSet<(u32, u32)>>,
-    /// Life words that the kernel was asked to mark, and is not to mark any more.
+    /// Life words that are armed.
     pub(super) armed: Mutex<BTreeSet<u64>>,
 }
 
@@ -116,7 +116,7 @@ impl World {
         Peer { space, thread }
     }
 
-    /// Something that may take long, as system calls do.
+    /// Called by everything that may take long, as system calls do.
     pub(super) fn takes_long(&self) {
         let held = self.words[header_word::DIRECTORY_LOCK].load(Ordering::Relaxed) != 0;
         assert!(!held || !self.alone.load(Ordering::Relaxed), "under the directory mutex");
@@ -187,7 +187,7 @@ impl Peer {
         self.space.check(&self.me(), Patience::DEFAULT).unwrap()
     }
 
-    /// As SIGKILL would.
+    /// Dies as by SIGKILL.
     pub(super) fn die(self) {
         let machine = self.space.view().platform();
         machine.world.living.lock().unwrap().remove(&self.space.peer().get());
