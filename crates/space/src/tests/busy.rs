@@ -130,7 +130,7 @@ fn a_damaged_entry_hides_no_other() {
     }
     let first = a.space.view().geometry().region(RegionId::new(0)).unwrap().get() as usize / 8;
     world.words[first + region_word::STATE].store(u64::MAX, Ordering::SeqCst);
-    // An odd sequence makes every lookup scan all entries, also the damaged one.
+    // With an odd sequence, a lookup that finds nothing in the chain scans all entries, also the damaged one.
     world.words[header_word::CHAIN_SEQUENCE].fetch_or(1, Ordering::SeqCst);
     assert!(a.map("y").is_ok());
     assert!(matches!(a.map("x"), Err(DirectoryError::Damaged(_))));
