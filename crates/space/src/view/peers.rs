@@ -66,8 +66,9 @@ impl<P: Platform> View<P> {
     /// The record of domain `index`, if it is in use.
     pub(crate) fn used_domain(&self, index: u16) -> Option<BootId> {
         let domain = self.domain(index).ok()?;
-        // Acquire: pairs with the Release that marked it as used, after the boot id.
-        let state = DomainState::read(domain[domain_word::STATE].load(Ordering::Acquire));
+        // SeqCst: as Acquire it pairs with the store that marked the record as used, after the boot id; and a peer that
+        // has just named the record looks here after that (Dekker, invariant 3 of `domain.rs`).
+        let state = DomainState::read(domain[domain_word::STATE].load(Ordering::SeqCst));
         (state == DomainState::Used).then(|| self.boot(u64::from(index)))
     }
 
