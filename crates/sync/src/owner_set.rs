@@ -21,8 +21,8 @@ impl OwnerSet {
     /// The set of the first [`PLACES_MOST`] of `owners`. `me` only fills the unused part of the array: any owner will do.
     pub(crate) fn new(me: Owner, owners: impl Iterator<Item = Owner>) -> Self {
         let mut owner_set = Self { owners: [me; PLACES_MOST], count: 0 };
-        for (place, owner) in owner_set.owners.iter_mut().zip(owners) {
-            *place = owner;
+        for (free, owner) in owner_set.owners.iter_mut().zip(owners) {
+            *free = owner;
             owner_set.count += 1;
         }
         owner_set
@@ -37,7 +37,7 @@ impl OwnerSet {
     /// whose process is about to end, else any.
     fn loudest(&self, env: &impl Liveness) -> Option<(Owner, DeathNotice)> {
         let told = self.owners().iter().map(|owner| (*owner, env.death_notice(*owner)));
-        told.max_by_key(|(_, death_futex)| match death_futex {
+        told.max_by_key(|(_, notice)| match notice {
             DeathNotice::Fired => 3,
             DeathNotice::Unavailable => 2,
             DeathNotice::Imminent => 1,
@@ -60,7 +60,7 @@ impl OwnerSetWatch {
         late: bool,
     ) -> (DeathCheck, u64) {
         let Plan { look, slice_ns } = match owner_set.loudest(env) {
-            Some((owner, death_futex)) => self.0.plan(owner, death_futex, now, late),
+            Some((owner, notice)) => self.0.plan(owner, notice, now, late),
             None => Plan { look: late, slice_ns: crate::SLICE_NS },
         };
         (if look { DeathCheck::Probe } else { DeathCheck::Cached }, slice_ns)

@@ -37,12 +37,12 @@ impl OwnerSlots<'_> {
     }
 
     /// The word of a slot. A slot that does not exist is free.
-    pub(crate) fn look(&self, place: usize) -> LockWord {
-        self.0.get(place).map_or(LockWord::FREE, look)
+    pub(crate) fn look(&self, slot: usize) -> LockWord {
+        self.0.get(slot).map_or(LockWord::FREE, look)
     }
 
-    pub(crate) fn swap(&self, place: usize, from: LockWord, to: LockWord) -> bool {
-        self.0.get(place).is_some_and(|word| swap(word, from, to))
+    pub(crate) fn swap(&self, slot: usize, from: LockWord, to: LockWord) -> bool {
+        self.0.get(slot).is_some_and(|word| swap(word, from, to))
     }
 
     /// Takes a slot: one that was given back in order, else one whose owner gave up, else one whose owner is dead. The
@@ -68,7 +68,7 @@ impl OwnerSlots<'_> {
                 word.load(Ordering::Relaxed) == LockWord::FREE.word()
                     && swap(word, LockWord::FREE, me.owner().word())
             })
-            .map(|(place, _)| place)
+            .map(|(slot, _)| slot)
     }
 
     /// All slots with their indices. Each thread begins at another one, so that not all compete for the first word.
@@ -81,7 +81,7 @@ impl OwnerSlots<'_> {
     }
 
     fn find(&self, me: &Thread<'_>, wanted: impl Fn(LockWord) -> bool) -> Option<(usize, Taken)> {
-        self.beginning_with_mine(me).find_map(|(place, word)| {
+        self.beginning_with_mine(me).find_map(|(slot, word)| {
             let seen = look(word);
             if !wanted(seen) {
                 return None;
@@ -91,7 +91,7 @@ impl OwnerSlots<'_> {
                 dead => Taken::OwnerDied(dead),
             };
             let flags = seen.flags().without(LockFlags::INCONSISTENT);
-            swap(word, seen, me.owner().word().with_flags(flags)).then_some((place, taken))
+            swap(word, seen, me.owner().word().with_flags(flags)).then_some((slot, taken))
         })
     }
 
@@ -102,15 +102,15 @@ impl OwnerSlots<'_> {
     pub(crate) fn give_back(
         &self,
         me: &Thread<'_>,
-        place: usize,
+        slot: usize,
         left: impl Fn(LockWord) -> LockWord,
     ) -> Result<(), LockError> {
         loop {
-            let seen = self.look(place);
+            let seen = self.look(slot);
             if !seen.is_owned_by(me.owner()) {
                 return Err(LockError::Fenced);
             }
-            if self.swap(place, seen, left(seen)) {
+            if self.swap(slot, seen, left(seen)) {
                 return Ok(());
             }
         }

@@ -42,7 +42,7 @@ impl Release {
 
     /// The owner slot after `me` has given it back so. A slot is never lost: one that is given up is left inconsistent, since
     /// others need it.
-    pub(crate) const fn left_place(self, me: Owner) -> LockWord {
+    pub(crate) const fn left_slot(self, me: Owner) -> LockWord {
         match self {
             Self::GivenUp => Self::Inconsistent.left(me, false),
             how => how.left(me, false),

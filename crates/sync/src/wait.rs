@@ -151,18 +151,12 @@ pub(crate) struct Plan {
 }
 
 impl Watch {
-    pub(crate) fn plan(
-        &mut self,
-        owner: Owner,
-        death_futex: DeathNotice,
-        now: u64,
-        late: bool,
-    ) -> Plan {
+    pub(crate) fn plan(&mut self, owner: Owner, notice: DeathNotice, now: u64, late: bool) -> Plan {
         let known = self.owner == Some(owner);
         if !known {
             *self = Self { owner: Some(owner), ..Self::default() };
         }
-        match death_futex {
+        match notice {
             DeathNotice::Imminent if !late && self.hurries(now) => {
                 self.looks += 1;
                 Plan { look: false, slice_ns: 0 }
