@@ -329,7 +329,7 @@ fn a_reader_whose_peer_has_read_before_and_a_writer_exclude_each_other() {
 }
 
 #[test]
-fn two_readers_and_a_writer_all_get_their_turn() {
+fn two_readers_and_a_writer_all_get_the_lock() {
     check(2, || {
         let world = World::new();
         let readers: Vec<_> = (1..3)
@@ -426,7 +426,7 @@ fn a_reader_learns_that_a_writer_died() {
 }
 
 #[test]
-fn an_event_wakes_whoever_saw_the_number_before() {
+fn an_event_wakes_a_waiter_that_read_the_number_before() {
     check(3, || {
         let world = World::new();
         let other = Arc::clone(&world);
@@ -451,7 +451,7 @@ fn an_event_wakes_whoever_saw_the_number_before() {
 }
 
 #[test]
-fn two_signals_wake_two_sleepers_whoever_is_first() {
+fn two_signals_wake_two_sleepers_in_any_order() {
     check(2, || {
         let world = World::new();
         let thread = |work: fn(&World)| {

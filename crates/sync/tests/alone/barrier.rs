@@ -53,7 +53,7 @@ fn nobody_passes_before_all_have_arrived_phase_after_phase() {
 }
 
 #[test]
-fn there_are_as_many_parties_as_places_and_a_place_that_was_left_is_free() {
+fn a_full_barrier_refuses_participants_until_a_slot_is_left() {
     let world = World::new();
     let first = join(&world, 2, 0);
     let _second = join(&world, 2, 1);
@@ -83,7 +83,7 @@ fn an_arrival_counts_once_and_stands_when_its_wait_is_given_up() {
 }
 
 #[test]
-fn a_party_that_dies_before_it_arrives_is_told_until_another_has_arrived_in_its_place() {
+fn a_death_before_arrival_is_told_until_another_participant_has_arrived_in_the_slot() {
     let world = World::new();
     let parties = [0, 1, 2].map(|peer| join(&world, 3, peer));
     assert_eq!(arrive(&world, 3, 0, parties[0]), 0);
@@ -103,7 +103,7 @@ fn a_party_that_dies_before_it_arrives_is_told_until_another_has_arrived_in_its_
 }
 
 #[test]
-fn a_party_that_dies_after_it_arrived_is_missed_in_the_next_phase() {
+fn a_participant_that_dies_after_it_arrived_is_missed_in_the_next_phase() {
     let world = World::new();
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     assert_eq!(arrive(&world, 2, 1, parties[1]), 0);
@@ -115,7 +115,7 @@ fn a_party_that_dies_after_it_arrived_is_missed_in_the_next_phase() {
 }
 
 #[test]
-fn who_joins_in_the_place_of_one_that_arrived_has_arrived_in_that_phase() {
+fn a_successor_in_the_slot_of_a_participant_that_arrived_has_arrived_in_that_phase() {
     let world = World::new();
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     assert_eq!(arrive(&world, 2, 1, parties[1]), 0);
@@ -132,7 +132,7 @@ fn who_joins_in_the_place_of_one_that_arrived_has_arrived_in_that_phase() {
 }
 
 #[test]
-fn a_party_that_gives_up_is_told_of_as_if_it_had_died() {
+fn a_participant_that_gives_up_is_reported_as_if_it_had_died() {
     let world = World::new();
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     barrier(&world, 2).leave(&world.me(1), parties[1], Release::Inconsistent).unwrap();
@@ -147,7 +147,7 @@ fn a_party_that_gives_up_is_told_of_as_if_it_had_died() {
 }
 
 #[test]
-fn whoever_joins_has_a_place_that_was_left_in_order_then_one_that_was_not_and_a_dead_ones_last() {
+fn slots_in_order_are_taken_first_then_inconsistent_ones_then_those_of_dead_participants() {
     // In each order of the words: each thread begins its search elsewhere.
     for peer in [1, 2, 3] {
         let world = World::new();
@@ -166,7 +166,7 @@ fn whoever_joins_has_a_place_that_was_left_in_order_then_one_that_was_not_and_a_
 
 /// A barrier has no end either: the others would wait for the place for ever.
 #[test]
-fn a_party_that_gives_its_place_up_for_good_is_replaced_like_one_that_died() {
+fn a_slot_that_is_given_up_for_good_is_taken_like_that_of_a_dead_participant() {
     let world = World::new();
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     barrier(&world, 2).leave(&world.me(1), parties[1], Release::GivenUp).unwrap();
@@ -179,7 +179,7 @@ fn a_party_that_gives_its_place_up_for_good_is_replaced_like_one_that_died() {
 }
 
 #[test]
-fn a_place_that_is_left_as_it_was_found_names_the_dead_and_keeps_its_arrival() {
+fn a_slot_that_is_left_as_it_was_found_names_the_dead_and_keeps_its_arrival() {
     let world = World::new();
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     assert_eq!(arrive(&world, 2, 1, parties[1]), 0);
@@ -197,7 +197,7 @@ fn a_place_that_is_left_as_it_was_found_names_the_dead_and_keeps_its_arrival() {
 
 /// As if the last party had died between its arrival and moving the phase.
 #[test]
-fn a_phase_that_nobody_moved_is_moved_by_whoever_waits_at_the_end_of_its_slice() {
+fn a_phase_that_nobody_moved_is_moved_by_a_waiter_at_the_end_of_its_slice() {
     let world = World::new();
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
@@ -213,7 +213,7 @@ fn a_phase_that_nobody_moved_is_moved_by_whoever_waits_at_the_end_of_its_slice()
 }
 
 #[test]
-fn who_was_declared_dead_does_not_arrive_join_or_wait() {
+fn a_thread_that_was_declared_dead_does_not_arrive_join_or_wait() {
     let world = World::new();
     let parties = [join(&world, 2, 0), join(&world, 2, 1)];
     assert_eq!(arrive(&world, 2, 0, parties[0]), 0);
@@ -227,7 +227,7 @@ fn who_was_declared_dead_does_not_arrive_join_or_wait() {
 }
 
 #[test]
-fn whoever_waits_sleeps_by_the_death_futexes_of_those_that_have_not_arrived_and_is_told_when_one_dies()
+fn a_waiter_sleeps_for_the_death_futexes_of_the_absent_and_is_told_when_one_dies()
  {
     let world = World::new();
     let parties = [0, 1, 2, 3].map(|peer| join(&world, 4, peer));

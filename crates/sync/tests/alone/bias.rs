@@ -132,7 +132,7 @@ fn a_mutex_that_two_threads_use_is_biased_to_neither() {
 }
 
 #[test]
-fn frees_count_towards_a_bias_from_the_last_one_for_which_somebody_waited() {
+fn only_frees_after_the_last_one_with_a_waiter_count_towards_a_bias() {
     let world = World::new();
     (0..BIAS_AFTER / 2).for_each(|_| use_it(&world, 0, FIRST));
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
@@ -165,7 +165,7 @@ fn where_no_mutex_may_be_biased_none_is_and_nearly_all_unlocks_are_quick() {
 }
 
 #[test]
-fn who_has_a_mutex_and_locks_it_again_is_told_of_the_deadlock_and_can_free_it() {
+fn an_owner_that_locks_again_is_told_of_the_deadlock_and_can_free_the_mutex() {
     for by_bias in [false, true] {
         let world = if by_bias { biased(FIRST) } else { World::new() };
         let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
@@ -197,7 +197,7 @@ fn a_bias_that_is_used_between_outlasts_any_number_of_other_mutexes() {
 }
 
 #[test]
-fn a_bias_that_is_missed_is_given_up_for_another_and_its_mutex_is_anybodys() {
+fn an_unused_bias_is_given_up_for_another_and_its_mutex_is_free() {
     for peer in [0, 1] {
         let world = biased(FIRST);
         for _ in 0..BIAS_MISSES + EARNED {
@@ -240,7 +240,7 @@ fn a_bias_that_was_revoked_is_earned_anew_with_another_number() {
 }
 
 #[test]
-fn who_waits_for_a_thread_that_is_inside_is_woken_when_it_leaves() {
+fn a_waiter_is_woken_when_the_thread_inside_leaves() {
     let world = biased(FIRST);
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let word = hold.word();
@@ -265,7 +265,7 @@ fn a_sleeper_that_gives_up_on_a_thread_inside_wakes_the_next_itself() {
 
 /// A thread that leaves looks for a revocation without a fence, and may have missed it.
 #[test]
-fn whoever_revokes_a_bias_sleeps_a_millisecond_at_first_even_if_it_has_slept_before() {
+fn the_first_sleep_after_a_revocation_is_a_millisecond_even_for_a_waiter_that_has_slept() {
     let world = World::new();
     (1..EARNED).for_each(|_| use_it(&world, 0, FIRST));
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
@@ -327,7 +327,7 @@ fn a_thread_that_was_fenced_outside_does_not_enter_and_the_next_is_told_nothing(
 }
 
 #[test]
-fn what_is_held_by_a_bias_is_consistent_until_it_is_left_otherwise() {
+fn a_mutex_held_by_a_bias_is_consistent_until_it_is_left_inconsistent() {
     let world = biased(FIRST);
     let me = world.me(0);
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
@@ -342,7 +342,7 @@ fn what_is_held_by_a_bias_is_consistent_until_it_is_left_otherwise() {
 }
 
 #[test]
-fn who_owns_what_it_had_by_a_bias_has_the_word_and_is_outside() {
+fn own_turns_a_hold_by_a_bias_into_a_hold_by_the_word() {
     let world = biased(FIRST);
     let me = world.me(0);
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
@@ -377,7 +377,7 @@ fn a_word_of_a_bias_that_is_over_is_free_though_the_thread_is_inside_by_another(
 
 /// Somebody has copied bytes about.
 #[test]
-fn a_copy_of_a_biased_word_at_another_place_is_free() {
+fn a_copy_of_a_biased_word_at_another_offset_is_free() {
     let world = biased(FIRST);
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let word = world.words[FIRST].load(Ordering::Relaxed);
@@ -392,7 +392,7 @@ fn a_copy_of_a_biased_word_at_another_place_is_free() {
 }
 
 #[test]
-fn a_thread_that_died_inside_is_named_to_all_that_only_look() {
+fn a_thread_that_died_inside_is_named_to_every_owner_that_repairs_nothing() {
     let world = biased(FIRST);
     let _grip = lock(&world, 0, FIRST, None).unwrap();
     world.kill(0);
@@ -406,7 +406,7 @@ fn a_thread_that_died_inside_is_named_to_all_that_only_look() {
 }
 
 #[test]
-fn a_mutex_is_not_biased_before_somebody_has_repaired_it_however_often_it_is_freed() {
+fn a_mutex_is_not_biased_before_it_is_repaired_however_often_it_is_freed() {
     let world = World::new();
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let how = Release::Inconsistent;
@@ -449,7 +449,7 @@ fn a_reaper_settles_the_bias_that_it_was_told_of_and_no_other() {
 
 /// A bias is no owner, dead or alive: to somebody who waits for a condition it says that the mutex is free.
 #[test]
-fn who_waits_for_a_condition_is_not_woken_because_the_mutex_is_biased_meanwhile() {
+fn a_bias_of_the_mutex_does_not_end_a_wait_for_a_condition() {
     let world = World::new();
     let condvar = Condvar::new(&world.words[THIRD], World::at(THIRD));
     assert_eq!(take(&world, 1, FIRST), CLEAN);
@@ -461,7 +461,7 @@ fn who_waits_for_a_condition_is_not_woken_because_the_mutex_is_biased_meanwhile(
 
 proptest! {
     #[test]
-    fn whatever_word_and_entries_say_nobody_panics_or_waits_for_ever(
+    fn with_any_word_and_entries_no_thread_panics_or_waits_for_ever(
         word: u64, biased: bool, peer in 0_u64..6, number in 0_u64..3, place in 0_u64..8,
         turn in 0_u64..3, inside: bool, missed: u16, junk: bool, noise: u64, peers in 0_usize..4,
     ) {

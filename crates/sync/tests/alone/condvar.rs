@@ -25,7 +25,7 @@ fn wait(world: &World, deadline: Option<u64>) -> Result<(Taken, Waited), LockErr
 }
 
 #[test]
-fn who_waits_does_not_have_the_mutex_and_has_it_afterwards() {
+fn a_waiter_does_not_hold_the_mutex_and_holds_it_afterwards() {
     let world = World::new();
     lock(&world, 0);
     for all in [false, true] {
@@ -59,7 +59,7 @@ fn a_wait_sees_the_end_of_its_time_and_has_the_mutex_then() {
 }
 
 #[test]
-fn who_does_not_have_the_mutex_cannot_wait() {
+fn a_thread_without_the_mutex_cannot_wait() {
     let world = World::new();
     assert_eq!(wait(&world, None), Err(LockError::Fenced));
     lock(&world, 1);
@@ -105,7 +105,7 @@ fn a_living_holder_of_the_mutex_is_let_alone() {
 }
 
 #[test]
-fn an_inconsistent_mutex_is_told_to_the_next_and_to_whoever_waited_with_it() {
+fn the_next_owner_and_the_waiter_are_told_of_an_inconsistent_mutex() {
     let world = World::new();
     lock(&world, 1);
     world.fence(1);
@@ -127,7 +127,7 @@ fn an_inconsistent_mutex_is_told_to_the_next_and_to_whoever_waited_with_it() {
 }
 
 #[test]
-fn who_is_declared_dead_while_it_waits_does_not_get_the_mutex() {
+fn a_waiter_that_is_declared_dead_does_not_get_the_mutex() {
     let world = World::new();
     lock(&world, 0);
     world.then(|world| {

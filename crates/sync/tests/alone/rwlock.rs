@@ -47,7 +47,7 @@ fn a_dead_writer_that_a_reader_has_found_is_named_to_all_until_a_writer_has_repa
 
 /// It has the word, and leaves it as it was found, since a reader does not go.
 #[test]
-fn a_writer_that_has_no_time_for_the_readers_leaves_the_name_of_the_dead() {
+fn a_writer_that_times_out_on_readers_leaves_the_name_of_the_dead_writer() {
     let world = World::new();
     assert_eq!(write(&world, 0), Ok(Taken::Clean));
     world.kill(0);

@@ -54,7 +54,7 @@ fn a_waiter_gets_the_permit_that_comes_free_or_sees_the_end_of_its_time() {
 /// Else whoever looks on would take a thread that is about to go on for one that has a permit and waits for
 /// another, and might see a deadlock where none is.
 #[test]
-fn a_waiter_with_its_permit_in_hand_is_not_announced_as_one_that_waits() {
+fn a_waiter_that_has_its_permit_is_not_announced_as_waiting() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 0)];
     world.then(move |world| {
@@ -71,7 +71,7 @@ fn a_waiter_with_its_permit_in_hand_is_not_announced_as_one_that_waits() {
 }
 
 #[test]
-fn a_dead_holders_permit_goes_to_whoever_has_waited_for_a_slice_or_tries() {
+fn a_dead_holders_permit_goes_to_a_waiter_after_a_slice_or_to_a_try() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 1)];
     world.kill(1);
@@ -91,7 +91,7 @@ fn a_dead_holders_permit_goes_to_whoever_has_waited_for_a_slice_or_tries() {
 }
 
 #[test]
-fn a_holder_of_permits_is_not_looked_for_before_a_slice_is_over() {
+fn evidence_of_a_holders_death_is_not_looked_for_before_a_slice_is_over() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     world.then(move |world| {
@@ -104,7 +104,7 @@ fn a_holder_of_permits_is_not_looked_for_before_a_slice_is_over() {
 
 /// As if the giver had died between freeing the permit and saying so.
 #[test]
-fn a_permit_that_came_free_in_silence_is_found_at_the_end_of_the_slice() {
+fn a_permit_that_was_freed_without_a_signal_is_found_at_the_end_of_the_slice() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     world.then(|_| {});
@@ -115,7 +115,7 @@ fn a_permit_that_came_free_in_silence_is_found_at_the_end_of_the_slice() {
 }
 
 #[test]
-fn who_holds_all_permits_and_wants_another_is_told_so() {
+fn a_holder_of_all_permits_that_wants_another_is_told_of_the_deadlock() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 0)];
     for deadline in [None, Some(0)] {
@@ -129,7 +129,7 @@ fn who_holds_all_permits_and_wants_another_is_told_so() {
 }
 
 #[test]
-fn a_permit_that_was_spent_is_nobodys_until_somebody_gives_one() {
+fn a_spent_permit_cannot_be_taken_until_one_is_given() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     assert_eq!(semaphore(&world, 1).give(&world.me(1), &world), Err(LockError::NothingSpent));
@@ -148,7 +148,7 @@ fn a_permit_that_was_spent_is_nobodys_until_somebody_gives_one() {
 }
 
 #[test]
-fn the_permit_of_one_who_gave_up_tells_the_next() {
+fn the_next_holder_is_told_of_an_inconsistent_permit() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     semaphore(&world, 1).release(&world.me(0), &world, permit, Release::Inconsistent).unwrap();
@@ -159,7 +159,7 @@ fn the_permit_of_one_who_gave_up_tells_the_next() {
 
 /// The story: a permit that somebody had left was taken before the good ones, whenever it came first in the row.
 #[test]
-fn permits_in_order_go_first_then_those_that_somebody_left_and_those_of_the_dead_last() {
+fn permits_in_order_are_taken_first_then_inconsistent_ones_then_those_of_dead_holders() {
     // In each order of the words: each thread begins its search elsewhere.
     for peer in [1, 2, 3] {
         let world = World::new();
@@ -179,7 +179,7 @@ fn permits_in_order_go_first_then_those_that_somebody_left_and_those_of_the_dead
 }
 
 #[test]
-fn the_permit_of_the_dead_names_it_to_all_that_give_it_back_as_they_found_it() {
+fn a_dead_holder_is_named_to_all_that_give_its_permit_back_as_found() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     world.kill(0);
@@ -198,7 +198,7 @@ fn the_permit_of_the_dead_names_it_to_all_that_give_it_back_as_they_found_it() {
 
 /// It has its permit, and wakes one more since another is left.
 #[test]
-fn one_that_is_declared_dead_with_a_permit_in_hand_gives_it_back_as_it_found_it() {
+fn a_waiter_that_is_declared_dead_gives_its_permit_back_as_found() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 0)];
     world.then(move |world| {
@@ -218,7 +218,7 @@ fn one_that_is_declared_dead_with_a_permit_in_hand_gives_it_back_as_it_found_it(
 
 /// A semaphore has no end: it would have a permit less for ever, and whoever waits would wait for ever.
 #[test]
-fn a_permit_that_is_given_up_goes_to_the_next_who_is_told_so() {
+fn a_permit_that_is_given_up_goes_to_a_waiter_that_is_told_so() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     world.then(move |world| {
@@ -238,7 +238,7 @@ fn a_fenced_thread_gets_no_permit_and_keeps_none() {
 }
 
 #[test]
-fn whatever_stands_in_the_words_no_call_hangs() {
+fn with_any_words_no_call_hangs() {
     for word in [u64::MAX, 1, 1 << 30 | 7, 1 << 32, LockWord::DONE.word(), 0xffff_ffff] {
         let world = World::new();
         world.words[..3].iter().for_each(|place| place.store(word, Ordering::Relaxed));
@@ -252,7 +252,7 @@ fn whatever_stands_in_the_words_no_call_hangs() {
 }
 
 #[test]
-fn a_waiter_sleeps_by_the_death_futexes_of_all_holders_and_looks_for_evidence_when_one_has_rung() {
+fn a_waiter_sleeps_for_the_death_futexes_of_all_holders_and_looks_for_evidence_when_one_fires() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 1)];
     world.hang(0, DeathNotice::Pending);
@@ -268,7 +268,7 @@ fn a_waiter_sleeps_by_the_death_futexes_of_all_holders_and_looks_for_evidence_wh
 }
 
 #[test]
-fn a_waiter_whom_death_futexes_will_tell_sleeps_long_and_looks_for_evidence_seldom() {
+fn with_death_futexes_a_waiter_sleeps_long_and_seldom_looks_for_evidence() {
     let world = World::new();
     let _ = [take(&world, 2, 0), take(&world, 2, 1)];
     world.hang(0, DeathNotice::Pending);

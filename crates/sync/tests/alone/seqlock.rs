@@ -104,7 +104,7 @@ fn a_copy_that_was_changed_meanwhile_is_made_again() {
 }
 
 #[test]
-fn a_writer_that_dies_before_its_first_store_or_after_its_last_is_nothing_to_readers() {
+fn a_writer_that_dies_before_its_first_store_or_after_its_last_does_not_disturb_readers() {
     for finish in [false, true] {
         let world = World::new();
         let me = world.me(0);
@@ -120,7 +120,7 @@ fn a_writer_that_dies_before_its_first_store_or_after_its_last_is_nothing_to_rea
 }
 
 #[test]
-fn a_writer_that_dies_in_the_middle_is_told_to_readers_and_its_number_is_taken_from_it() {
+fn readers_are_told_of_a_writer_that_dies_in_the_middle_and_the_next_writer_takes_its_number() {
     let world = World::new();
     let (_, theirs) = begin(&world, 0);
     world.kill(0);
@@ -146,7 +146,7 @@ fn a_reader_that_waits_learns_of_a_death_when_it_looks_for_evidence() {
 }
 
 #[test]
-fn an_heir_that_repairs_nothing_leaves_the_readers_out_and_one_that_gives_up_everybody() {
+fn a_writer_that_repairs_nothing_keeps_readers_out_and_one_that_gives_up_keeps_all_out() {
     let world = World::new();
     assert_eq!(begin(&world, 0).0, CLEAN);
     world.kill(0);
@@ -174,7 +174,7 @@ fn an_heir_that_repairs_nothing_leaves_the_readers_out_and_one_that_gives_up_eve
 
 /// It came back, and made the number odd, when nobody had the lock.
 #[test]
-fn an_odd_number_that_nobody_answers_for_is_told_to_the_next_writer_and_lasts() {
+fn the_next_writer_is_told_of_an_odd_number_without_a_writer_and_it_lasts() {
     let world = World::new();
     world.words[1].store(7, Ordering::Relaxed);
     assert_eq!(read(&world, None), Err(LockError::WriterDied));
@@ -186,7 +186,7 @@ fn an_odd_number_that_nobody_answers_for_is_told_to_the_next_writer_and_lasts() 
 }
 
 #[test]
-fn who_is_in_the_middle_of_a_change_and_reads_is_told_of_the_deadlock() {
+fn a_writer_that_reads_during_its_change_is_told_of_the_deadlock() {
     let world = World::new();
     assert_eq!(begin(&world, 3).0, CLEAN);
     assert_eq!(read(&world, None), Err(LockError::Deadlock));
@@ -194,7 +194,7 @@ fn who_is_in_the_middle_of_a_change_and_reads_is_told_of_the_deadlock() {
 }
 
 #[test]
-fn a_fenced_thread_that_has_the_lock_no_more_cannot_begin() {
+fn a_fenced_thread_that_lost_the_lock_cannot_begin() {
     let world = World::new();
     let me = world.me(0);
     let (_, writing) = lock(&world).write(&me, &world, None).unwrap();

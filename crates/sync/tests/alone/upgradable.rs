@@ -69,7 +69,7 @@ fn an_upgrade_does_not_wait_for_a_dead_reader() {
 }
 
 #[test]
-fn who_slept_for_the_right_to_upgrade_wakes_the_readers_that_slept_too() {
+fn an_upgradable_owner_that_slept_wakes_the_readers_that_slept_too() {
     let world = World::new();
     let writer = world.me(0);
     assert_eq!(lock(&world).write(&writer, &world, None), Ok(Taken::Clean));
@@ -82,7 +82,7 @@ fn who_slept_for_the_right_to_upgrade_wakes_the_readers_that_slept_too() {
 }
 
 #[test]
-fn who_sets_the_waiters_flag_of_an_upgradable_owner_wakes_readers_once() {
+fn the_waiter_that_flags_the_word_of_an_upgradable_owner_wakes_readers_once() {
     let world = World::new();
     assert_eq!(own(&world, 0), Ok(Taken::Clean));
     for _ in 0..2 {
@@ -94,7 +94,7 @@ fn who_sets_the_waiters_flag_of_an_upgradable_owner_wakes_readers_once() {
 }
 
 #[test]
-fn a_dead_owner_is_followed_by_one_that_hears_of_its_changes_only() {
+fn the_next_owner_is_told_of_a_death_only_after_an_upgrade() {
     for upgrade in [false, true] {
         let world = World::new();
         assert_eq!(own(&world, 0), Ok(Taken::Clean));
@@ -112,7 +112,7 @@ fn a_dead_owner_is_followed_by_one_that_hears_of_its_changes_only() {
 }
 
 #[test]
-fn what_nobody_has_repaired_is_told_to_the_next_and_to_readers() {
+fn the_next_owner_and_readers_are_told_of_data_that_are_not_repaired() {
     let world = World::new();
     let me = world.me(0);
     assert_eq!(own(&world, 0), Ok(Taken::Clean));
@@ -137,7 +137,7 @@ fn what_nobody_has_repaired_is_told_to_the_next_and_to_readers() {
 }
 
 #[test]
-fn who_reads_already_gets_neither_the_right_to_upgrade_nor_an_upgrade() {
+fn a_thread_that_reads_gets_neither_the_right_to_upgrade_nor_an_upgrade() {
     let world = World::new();
     let hold = read(&world, 0).unwrap();
     assert_eq!(own(&world, 0), Err(LockError::Deadlock));

@@ -33,7 +33,7 @@ fn nothing_is_pending(world: &World) {
 }
 
 #[test]
-fn what_two_parties_write_in_turns_is_never_written_at_once() {
+fn two_participants_that_write_in_alternate_phases_never_write_at_once() {
     check(3, || {
         let world = World::new();
         let parties = [join(&world, 2, 0), join(&world, 2, 1)];
@@ -55,7 +55,7 @@ fn what_two_parties_write_in_turns_is_never_written_at_once() {
 }
 
 #[test]
-fn of_three_parties_none_passes_alone_and_none_is_left_behind() {
+fn of_three_participants_none_passes_alone_and_none_is_left_behind() {
     check(2, || {
         let world = World::new();
         let parties = [0, 1, 2].map(|peer| join(&world, 3, peer));
@@ -77,7 +77,7 @@ fn of_three_parties_none_passes_alone_and_none_is_left_behind() {
 }
 
 #[test]
-fn two_that_only_arrive_pass_the_phase_for_one_that_waits() {
+fn two_participants_that_only_arrive_pass_the_phase_for_one_that_waits() {
     check(3, || {
         let world = World::new();
         let parties = [0, 1, 2].map(|peer| join(&world, 3, peer));
@@ -95,7 +95,7 @@ fn two_that_only_arrive_pass_the_phase_for_one_that_waits() {
 
 /// What the others and a successor make of the death of a party, at any step of two phases.
 #[test]
-fn wherever_a_party_dies_the_others_pass_or_are_told_until_another_joins_in_its_place() {
+fn wherever_a_participant_dies_the_others_pass_or_are_told_until_another_joins_in_its_slot() {
     for steps in 0..7 {
         check(3, move || {
             let world = World::new();
@@ -143,7 +143,7 @@ fn wherever_a_party_dies_the_others_pass_or_are_told_until_another_joins_in_its_
 
 /// The slices never end here: the reaper alone must wake who was left asleep.
 #[test]
-fn a_party_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
+fn a_participant_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
     check(3, || {
         let world = World::new();
         let (party, last) = (join(&world, 2, 1), join(&world, 2, 2));
@@ -158,7 +158,7 @@ fn a_party_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
 }
 
 #[test]
-fn of_two_who_want_a_dead_partys_place_one_has_it() {
+fn only_one_of_two_threads_gets_the_slot_of_a_dead_participant() {
     check(3, || {
         let world = World::new();
         let dead = join(&world, 1, 2);
@@ -176,7 +176,7 @@ fn of_two_who_want_a_dead_partys_place_one_has_it() {
 }
 
 #[test]
-fn who_leaves_after_it_arrived_is_not_waited_for_and_neither_is_its_successor() {
+fn nobody_waits_for_a_participant_that_left_after_it_arrived_or_for_its_successor() {
     check(2, || {
         let world = World::new();
         let parties = [join(&world, 2, 0), join(&world, 2, 1)];

@@ -118,7 +118,7 @@ pub(crate) fn nothing_is_left_by_the_living(world: &World) {
 }
 
 #[test]
-fn who_has_a_bias_and_who_revokes_it_exclude_each_other_and_lose_no_wake_up() {
+fn a_biased_thread_and_a_revoker_exclude_each_other_and_lose_no_wake_up() {
     for turns in [1, 2] {
         check(5, move || {
             let world = biased();
@@ -134,7 +134,7 @@ fn who_has_a_bias_and_who_revokes_it_exclude_each_other_and_lose_no_wake_up() {
 }
 
 #[test]
-fn two_that_revoke_a_bias_at_once_and_who_enters_by_it_all_get_their_turn() {
+fn two_revokers_and_the_biased_thread_all_get_the_mutex() {
     check(3, || {
         let world = biased();
         let others = [0, 1].map(|peer| spawn(&world, move |world| turn(world, peer)));
@@ -149,7 +149,7 @@ fn two_that_revoke_a_bias_at_once_and_who_enters_by_it_all_get_their_turn() {
 
 /// Thread 2 owns the word, and biases it when it frees it.
 #[test]
-fn a_bias_that_is_made_while_another_comes_or_waits_shuts_nobody_out() {
+fn a_bias_that_is_made_while_another_thread_comes_or_waits_locks_nobody_out() {
     for others in [1, 2] {
         check(5 - others, move || {
             let world = World::new();
@@ -173,7 +173,7 @@ fn a_bias_that_is_made_while_another_comes_or_waits_shuts_nobody_out() {
 
 /// As for a condition, or because of a panic.
 #[test]
-fn who_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next() {
+fn a_thread_that_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next_owner() {
     for how in [Release::Done, Release::Inconsistent] {
         check(4, move || {
             let world = biased();
@@ -197,7 +197,7 @@ fn who_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next() {
 
 /// What a thread does that panics: it says nothing but how it frees the mutex.
 #[test]
-fn who_leaves_inconsistent_what_it_has_by_a_bias_tells_the_next() {
+fn the_next_owner_is_told_if_a_biased_mutex_is_left_inconsistent() {
     check(4, || {
         let world = biased();
         let waiter = spawn(&world, |world| turn(world, 1));
@@ -214,7 +214,7 @@ fn who_leaves_inconsistent_what_it_has_by_a_bias_tells_the_next() {
 /// Thread 1 may stand still between its look at the entry and its swap of the word, until all others have
 /// been through a bias and the next, and somebody has wanted the mutex of the next too.
 #[test]
-fn who_has_seen_a_bias_that_is_over_does_not_take_the_mutex_from_the_next() {
+fn a_contender_that_saw_an_old_bias_does_not_take_the_mutex_from_the_thread_of_a_new_one() {
     check(3, || {
         let world = biased();
         let slow = spawn(&world, |world| turn(world, 1));
@@ -237,7 +237,7 @@ fn who_has_seen_a_bias_that_is_over_does_not_take_the_mutex_from_the_next() {
 
 /// One that does not wait, one whose time is up already, and one that waits.
 #[test]
-fn who_has_no_time_revokes_a_bias_all_the_same_and_leaves_no_other_asleep() {
+fn a_contender_without_time_revokes_a_bias_and_leaves_no_other_asleep() {
     for deadline in [0, 1] {
         check(3, move || {
             let world = biased();
@@ -254,7 +254,7 @@ fn who_has_no_time_revokes_a_bias_all_the_same_and_leaves_no_other_asleep() {
 }
 
 #[test]
-fn who_has_no_time_gets_the_mutex_of_a_bias_exactly_if_its_thread_is_outside() {
+fn a_contender_without_time_gets_a_biased_mutex_exactly_if_its_thread_is_outside() {
     for inside in [false, true] {
         check(1, move || {
             let world = biased();
@@ -302,7 +302,7 @@ fn a_reset_frees_a_biased_mutex_that_nobody_holds_and_refuses_one_that_is_held()
 
 /// The reaper and two that wait, at once. Who dies in the middle has been fenced, and nothing else.
 #[test]
-fn a_death_inside_is_told_once_whoever_finds_out_first() {
+fn a_death_inside_is_told_once_in_any_order() {
     for revoked in [false, true] {
         check(3, move || {
             let world = biased();
@@ -329,7 +329,7 @@ fn a_death_inside_is_told_once_whoever_finds_out_first() {
 
 /// Whoever finds out first, and whoever only looks: the name of the dead stays until somebody has repaired it.
 #[test]
-fn a_death_inside_is_told_by_name_to_all_that_only_look() {
+fn a_death_inside_is_told_by_name_to_every_owner_that_repairs_nothing() {
     check(3, || {
         let look = |world: &World, peer| {
             let me = world.me(peer);
@@ -355,7 +355,7 @@ fn a_death_inside_is_told_by_name_to_all_that_only_look() {
 
 /// Another mutex of the same entry: its thread says of the first only that the entry is not for it.
 #[test]
-fn who_finds_the_entry_in_use_for_another_mutex_sees_what_was_done_under_the_first() {
+fn a_contender_that_finds_the_entry_reused_sees_what_was_done_under_the_first_mutex() {
     check(4, || {
         let world = biased();
         let waiter = spawn(&world, |world| turn(world, 1));

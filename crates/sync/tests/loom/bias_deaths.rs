@@ -146,7 +146,7 @@ fn dies(work: Work, reaper: Reaper, points: u32) -> Life {
 }
 
 #[test]
-fn wherever_a_thread_with_a_bias_dies_the_next_is_told_if_it_was_inside() {
+fn wherever_a_thread_with_a_bias_dies_the_next_owner_is_told_if_it_was_inside() {
     for reaper in [Reaper::Quick, Reaper::Late] {
         let deaths = for_each_death(4, move || move |points| dies(Work::Enter, reaper, points));
         for point in [Point::BiasEntered, Point::BiasLeft, Point::UnlockPending] {
@@ -156,7 +156,7 @@ fn wherever_a_thread_with_a_bias_dies_the_next_is_told_if_it_was_inside() {
 }
 
 #[test]
-fn wherever_a_thread_dies_that_gives_up_its_bias_inside_the_next_is_told() {
+fn wherever_a_thread_dies_while_it_gives_up_its_bias_inside_the_next_owner_is_told() {
     for reaper in [Reaper::Quick, Reaper::Late] {
         let deaths = for_each_death(4, move || move |points| dies(Work::Own, reaper, points));
         assert!(deaths.contains(Point::BiasOwned.name()), "{deaths:?}");
@@ -164,7 +164,7 @@ fn wherever_a_thread_dies_that_gives_up_its_bias_inside_the_next_is_told() {
 }
 
 #[test]
-fn wherever_a_thread_dies_that_makes_a_bias_the_next_is_told_if_it_was_the_owner() {
+fn wherever_an_owner_dies_while_it_makes_a_bias_the_next_owner_is_told_if_it_still_owned_the_word() {
     for reaper in [Reaper::Quick, Reaper::Late] {
         let deaths = for_each_death(4, move || move |points| dies(Work::Make, reaper, points));
         for point in [Point::BiasPlaced, Point::BiasMade] {
@@ -175,7 +175,7 @@ fn wherever_a_thread_dies_that_makes_a_bias_the_next_is_told_if_it_was_the_owner
 
 /// Thread 0 revokes the bias, and dies anywhere until it has freed the mutex.
 #[test]
-fn wherever_one_dies_who_has_revoked_a_bias_the_others_go_on() {
+fn wherever_a_revoker_dies_the_others_go_on() {
     let deaths = for_each_death(2, || {
         |points| {
             let world = biased();

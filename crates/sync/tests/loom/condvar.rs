@@ -90,7 +90,7 @@ fn a_notification_of_all_wakes_two() {
 }
 
 #[test]
-fn wherever_a_notifier_dies_the_waiter_learns_of_what_its_heir_has_made_of_it() {
+fn wherever_a_notifier_dies_the_waiter_sees_what_the_next_owner_did() {
     for steps in 0..6 {
         check(2, move || {
             let world = World::new();
@@ -123,7 +123,7 @@ fn wherever_a_notifier_dies_the_waiter_learns_of_what_its_heir_has_made_of_it() 
 
 /// Nobody else takes the mutex: the waiter itself must find out.
 #[test]
-fn who_waits_takes_the_mutex_over_from_a_notifier_that_died_with_it() {
+fn a_waiter_takes_the_mutex_over_from_a_notifier_that_died_with_it() {
     check(3, || {
         let world = World::new();
         let other = Arc::clone(&world);

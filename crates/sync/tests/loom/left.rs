@@ -49,7 +49,7 @@ fn nothing_is_pending(world: &World) {
 }
 
 #[test]
-fn two_that_only_look_at_what_the_dead_had_are_both_told_of_it_and_so_is_the_next() {
+fn owners_that_leave_a_mutex_as_they_found_it_are_all_told_of_the_death() {
     check(4, || {
         let world = held_by_the_dead();
         assert_eq!(contend(&world, Release::unchanged), [Ok(World::told_of(2)); 2]);
@@ -59,7 +59,7 @@ fn two_that_only_look_at_what_the_dead_had_are_both_told_of_it_and_so_is_the_nex
 }
 
 #[test]
-fn of_two_that_repair_nothing_the_second_is_told_of_the_first() {
+fn of_two_owners_that_repair_nothing_the_second_is_told_of_the_first() {
     check(4, || {
         let world = held_by_the_dead();
         let told = contend(&world, |_| Release::Done);
@@ -70,7 +70,7 @@ fn of_two_that_repair_nothing_the_second_is_told_of_the_first() {
 }
 
 #[test]
-fn of_two_that_give_up_what_the_dead_had_the_first_locks_the_other_out() {
+fn of_two_owners_that_give_a_mutex_up_the_first_locks_the_other_out() {
     check(4, || {
         let world = held_by_the_dead();
         let mut ends = contend(&world, |_| Release::GivenUp);
@@ -85,7 +85,7 @@ fn of_two_that_give_up_what_the_dead_had_the_first_locks_the_other_out() {
 /// The owner frees the mutex, and takes it again before those that it has woken come: then its word does not say that
 /// others still sleep.
 #[test]
-fn nobody_sleeps_on_beside_a_mutex_that_was_given_up() {
+fn no_waiter_sleeps_on_beside_a_mutex_that_was_given_up() {
     check(3, || {
         let world = World::new();
         let me = world.me(0);

@@ -35,7 +35,7 @@ fn nothing_is_left(world: &World, permits: usize) {
 }
 
 #[test]
-fn one_permit_is_one_threads_at_a_time_and_no_wake_up_is_lost() {
+fn one_permit_has_one_holder_at_a_time_and_no_wake_up_is_lost() {
     check(2, || {
         let world = World::new();
         let threads: Vec<_> = (1..3)
@@ -139,7 +139,7 @@ fn a_sleeper_that_gives_up_leaves_no_other_asleep() {
 }
 
 #[test]
-fn what_was_written_before_a_permit_was_given_is_seen_by_whoever_takes_it() {
+fn the_next_holder_sees_what_was_written_before_its_permit_was_given() {
     check(3, || {
         let world = World::new();
         let permit = take(&world, 1, 0);
@@ -159,7 +159,7 @@ fn what_was_written_before_a_permit_was_given_is_seen_by_whoever_takes_it() {
 }
 
 #[test]
-fn wherever_a_holder_dies_its_permit_goes_to_the_others_who_are_told_if_it_held_it() {
+fn wherever_a_holder_dies_the_others_get_its_permit_and_are_told_if_it_was_held() {
     for steps in 0..5 {
         check(3, move || {
             let world = World::new();
@@ -247,7 +247,7 @@ fn a_waiter_that_dies_with_the_wake_up_of_another_leaves_nobody_asleep() {
 }
 
 #[test]
-fn who_gives_a_permit_and_dies_has_given_it_or_not() {
+fn a_thread_that_dies_while_it_gives_a_permit_has_given_it_or_not() {
     for steps in 0..3 {
         check(3, move || {
             let world = World::new();
@@ -273,7 +273,7 @@ fn who_gives_a_permit_and_dies_has_given_it_or_not() {
 }
 
 #[test]
-fn a_fenced_holder_and_its_heir_do_not_both_have_the_permit() {
+fn a_fenced_holder_and_the_next_holder_do_not_both_have_the_permit() {
     check(3, || {
         let world = World::new();
         let permit = take(&world, 1, 2);
@@ -290,7 +290,7 @@ fn a_fenced_holder_and_its_heir_do_not_both_have_the_permit() {
 }
 
 #[test]
-fn two_that_give_a_dead_ones_permit_back_as_they_found_it_both_hear_of_it() {
+fn two_holders_that_give_the_permit_of_a_dead_one_back_as_found_are_both_told() {
     check(3, || {
         let look = |world: &World, peer| {
             let me = world.me(peer);

@@ -111,7 +111,7 @@ fn wherever_a_writer_dies_nobody_reads_half_of_its_change() {
 
 /// It had the lock, has not yet begun, and does not know that it was declared dead.
 #[test]
-fn a_fenced_writer_that_begins_late_does_not_end_its_heirs_change() {
+fn a_fenced_writer_that_begins_late_does_not_end_the_next_writers_change() {
     check(6, || {
         let world = World::new();
         world.end_slices();
@@ -134,7 +134,7 @@ fn a_fenced_writer_that_begins_late_does_not_end_its_heirs_change() {
 /// The heir is played by hand: loom compares a step with the last one on the same word only, and the heir's own
 /// look at the number would hide that of the fenced writer just before.
 #[test]
-fn a_fenced_writer_that_begins_late_does_not_take_its_heirs_number() {
+fn a_fenced_writer_that_begins_late_does_not_take_the_next_writers_number() {
     check(4, || {
         let world = World::new();
         let me = world.me(2);
@@ -158,7 +158,7 @@ fn a_fenced_writer_that_begins_late_does_not_take_its_heirs_number() {
 
 /// It is in the middle of its change when it is declared dead.
 #[test]
-fn a_fenced_writer_cannot_finish_after_its_heir_has_come() {
+fn a_fenced_writer_cannot_finish_after_the_next_writer_has_come() {
     check(3, || {
         let world = World::new();
         world.end_slices();

@@ -103,7 +103,7 @@ fn two_threads_that_claim_one_slot_are_never_both_its_owner() {
 
 /// The bug: a slot that is used again while a lock still names its dead thread handed the lock to the new thread.
 #[test]
-fn a_lock_of_a_dead_thread_is_not_the_next_threads_that_has_its_slot() {
+fn a_lock_of_a_dead_thread_does_not_pass_to_the_next_thread_in_its_slot() {
     check(3, || {
         let slot = Slot::new();
         let dead = slot.claim(1).unwrap();
@@ -132,7 +132,7 @@ fn a_lock_of_a_dead_thread_is_not_the_next_threads_that_has_its_slot() {
 }
 
 #[test]
-fn whoever_sees_the_mark_sees_what_the_dead_thread_did() {
+fn a_thread_that_sees_the_mark_sees_what_the_dead_thread_did() {
     check(3, || {
         let slot = Slot::new();
         let waiter = Arc::clone(&slot);
@@ -168,7 +168,7 @@ fn a_slot_that_is_not_ready_says_nothing_of_what_its_last_thread_read() {
 }
 
 #[test]
-fn marking_a_thread_that_is_dead_does_not_hit_the_next_one_in_its_slot() {
+fn marking_a_dead_thread_does_not_mark_the_next_one_in_its_slot() {
     check(3, || {
         let slot = Slot::new();
         let dead = slot.claim(1).unwrap();
@@ -207,7 +207,7 @@ fn a_thread_that_is_declared_dead_while_it_gets_ready_does_not_get_ready() {
 
 /// A thread dies at each point of its claim, and its kernel marks what it knows; then another claims the slot.
 #[test]
-fn wherever_a_thread_dies_that_claims_a_slot_the_next_one_gets_it() {
+fn wherever_a_thread_dies_while_it_claims_a_slot_the_next_one_gets_it() {
     let mut died = Vec::new();
     for points in 0.. {
         let ended = std::sync::Arc::new(std::sync::Mutex::new(Life::Finished));
@@ -260,7 +260,7 @@ fn wherever_a_thread_dies_that_claims_a_slot_the_next_one_gets_it() {
 
 /// A thread gives its slot back, and a lock that it forgot in it is a dead thread's for whoever looks.
 #[test]
-fn a_slot_that_is_given_back_can_be_claimed_and_what_was_forgotten_in_it_is_the_deads() {
+fn a_slot_that_is_given_back_can_be_claimed_and_a_lock_forgotten_in_it_is_a_dead_threads() {
     check(3, || {
         let slot = Slot::new();
         let life = slot.claim(1).unwrap();

@@ -119,7 +119,7 @@ fn a_downgrade_lets_the_reader_in_that_sleeps() {
 
 /// The one that waits for the right to upgrade slept, as a reader did.
 #[test]
-fn who_gets_the_right_to_upgrade_after_a_sleep_lets_readers_in() {
+fn an_upgradable_owner_that_has_slept_lets_readers_in() {
     check(3, || {
         let world = World::new();
         let me = world.me(0);
@@ -161,7 +161,7 @@ fn wherever_the_owner_dies_a_reader_and_a_writer_get_the_lock() {
 
 /// It has written nothing, so nothing is half changed.
 #[test]
-fn who_dies_upgradable_is_followed_by_one_writer_that_hears_of_nothing() {
+fn after_an_upgradable_owner_dies_one_writer_takes_over_and_is_told_nothing() {
     check(3, || {
         let world = World::new();
         lock(&world).upgradable_read(&world.me(2), &*world, None).map(drop).unwrap();

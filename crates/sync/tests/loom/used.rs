@@ -60,7 +60,7 @@ impl Words {
 }
 
 #[test]
-fn a_reader_in_a_slot_used_for_the_first_time_is_seen_by_the_writer_that_it_does_not_see() {
+fn of_a_writer_and_a_reader_in_a_slot_used_for_the_first_time_one_sees_the_other() {
     check(3, || {
         let words = Words::new();
         let reader = thread::spawn({
