@@ -67,7 +67,7 @@ fn a_thread_without_the_mutex_cannot_wait() {
     assert!(mutex(&world).look().is_owned_by(world.me(1).owner()));
 }
 
-/// A notifier that is killed between freeing the mutex and notifying, or was about to do either.
+/// As if the notifier was killed after it freed the mutex and before it notified.
 #[test]
 fn a_wait_that_nobody_ends_ends_after_a_second() {
     let world = World::new();
@@ -111,13 +111,13 @@ fn the_next_owner_and_the_waiter_are_told_of_an_inconsistent_mutex() {
     world.fence(1);
     assert_eq!(mutex(&world).lock(&world.me(0), &world, None), Ok(told_of(1)));
     world.then(|world| {
-        // Who waits has not repaired it, and left it so.
+        // The waiter has not repaired the mutex, so it freed it as inconsistent.
         assert_eq!(mutex(world).lock(&world.me(2), world, None), Ok(told_of(0)));
         mutex(world).unlock(&world.me(2), world, Release::Inconsistent).unwrap();
         condvar(world).notify_one(&world.me(2), world);
     });
     assert_eq!(wait(&world, None), Ok((told_of(2), Waited::Notified)));
-    // It is told as soon as a slice is over, though nobody notifies.
+    // The waiter is told as soon as a slice is over, though nobody notifies.
     world.then(|_| {});
     let before = world.slept.get();
     assert_eq!(wait(&world, None), Ok((told_of(0), Waited::Notified)));

@@ -6,7 +6,7 @@ use crate::script::{World, told_of};
 
 const CLEAN: Result<Start, LockError> = Ok(Start::Mine(Taken::Clean));
 
-/// Half done by `peer`.
+/// The start of an initialiser after `peer` has left the work half done.
 fn half_done(peer: usize) -> Result<Start, LockError> {
     Ok(Start::Mine(told_of(peer)))
 }

@@ -51,8 +51,8 @@ fn a_waiter_gets_the_permit_that_comes_free_or_sees_the_end_of_its_time() {
     assert!(world.is_nothing_pending());
 }
 
-/// Else whoever looks on would take a thread that is about to go on for one that has a permit and waits for
-/// another, and might see a deadlock where none is.
+/// Otherwise an observer would think that a thread which is about to go on has a permit and waits for
+/// another, and might see a deadlock where there is none.
 #[test]
 fn a_waiter_that_has_its_permit_is_not_announced_as_waiting() {
     let world = World::new();
@@ -64,7 +64,7 @@ fn a_waiter_that_has_its_permit_is_not_announced_as_waiting() {
         assert_eq!(world.announced.borrow()[1], Some(PendingKind::Event));
     });
     semaphore(&world, 2).acquire(&world.me(1), &world, None).map(drop).unwrap();
-    // It has woken one more, since another permit is left, and is still announced: it could die.
+    // The waiter has woken one more, since another permit is left. It is still announced, since it could die.
     assert_eq!(*world.woken.borrow(), [Wake::One, Wake::One]);
     assert_eq!(world.announced.borrow()[1], Some(PendingKind::Release));
     assert!(world.is_nothing_pending());
@@ -81,12 +81,12 @@ fn a_dead_holders_permit_goes_to_a_waiter_after_a_slice_or_to_a_try() {
     assert!(world.is_nothing_pending());
     let late = semaphore(&world, 2).release(&world.me(1), &world, permits[1], Release::Done);
     assert_eq!(late, Err(LockError::Fenced));
-    // Who only tries looks at once.
+    // A thread that only tries looks for evidence at once.
     world.kill(2);
     let tried = semaphore(&world, 2).try_acquire(&world.me(3), &world);
     assert_eq!(tried, Ok((told_of(2), permits[1])));
     semaphore(&world, 2).release(&world.me(3), &world, permits[1], Release::Done).unwrap();
-    // It was told once; the permit is as good as any other now.
+    // The death was told once; now the permit is in order.
     assert_eq!(take(&world, 2, 3), permits[1]);
 }
 
@@ -102,7 +102,7 @@ fn evidence_of_a_holders_death_is_not_looked_for_before_a_slice_is_over() {
     assert_eq!(world.looks.get(), 0);
 }
 
-/// As if the giver had died between freeing the permit and saying so.
+/// As if the holder had died after it released the permit and before it signalled.
 #[test]
 fn a_permit_that_was_freed_without_a_signal_is_found_at_the_end_of_the_slice() {
     let world = World::new();
@@ -157,10 +157,10 @@ fn the_next_holder_is_told_of_an_inconsistent_permit() {
     assert_eq!(next, Ok((told_of(0), permit)));
 }
 
-/// The story: a permit that somebody had left was taken before the good ones, whenever it came first in the row.
+/// The bug: an inconsistent permit was taken before one in order if its word came first.
 #[test]
 fn permits_in_order_are_taken_first_then_inconsistent_ones_then_those_of_dead_holders() {
-    // In each order of the words: each thread begins its search elsewhere.
+    // In each order of the words: each thread begins its search at another word.
     for peer in [1, 2, 3] {
         let world = World::new();
         let [good, left, dead] = [take(&world, 3, 0), take(&world, 3, 0), take(&world, 3, 0)];
@@ -196,7 +196,7 @@ fn a_dead_holder_is_named_to_all_that_give_its_permit_back_as_found() {
     assert_eq!(taken, Ok((Taken::OwnerDied(None), permit)));
 }
 
-/// It has its permit, and wakes one more since another is left.
+/// It is declared dead when it has its permit, and wakes one more waiter since another permit is left.
 #[test]
 fn a_waiter_that_is_declared_dead_gives_its_permit_back_as_found() {
     let world = World::new();
@@ -216,7 +216,7 @@ fn a_waiter_that_is_declared_dead_gives_its_permit_back_as_found() {
     }
 }
 
-/// A semaphore has no end: it would have a permit less for ever, and whoever waits would wait for ever.
+/// A permit cannot be made unrecoverable: the semaphore would be smaller for ever, and its waiter would wait for ever.
 #[test]
 fn a_permit_that_is_given_up_goes_to_a_waiter_that_is_told_so() {
     let world = World::new();
@@ -241,7 +241,7 @@ fn a_fenced_thread_gets_no_permit_and_keeps_none() {
 fn with_any_words_no_call_hangs() {
     for word in [u64::MAX, 1, 1 << 30 | 7, 1 << 32, LockWord::DONE.word(), 0xffff_ffff] {
         let world = World::new();
-        world.words[..3].iter().for_each(|place| place.store(word, Ordering::Relaxed));
+        world.words[..3].iter().for_each(|each| each.store(word, Ordering::Relaxed));
         let asked = semaphore(&world, 2).try_acquire(&world.me(0), &world);
         if let Ok((_, permit)) = asked {
             semaphore(&world, 2).release(&world.me(0), &world, permit, Release::Done).unwrap();
@@ -255,15 +255,15 @@ fn with_any_words_no_call_hangs() {
 fn a_waiter_sleeps_for_the_death_futexes_of_all_holders_and_looks_for_evidence_when_one_fires() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 1)];
-    world.hang(0, DeathNotice::Pending);
-    world.hang(1, DeathNotice::Pending);
+    world.set_notice(0, DeathNotice::Pending);
+    world.set_notice(1, DeathNotice::Pending);
     world.then(|world| {
         world.kill(1);
-        world.hang(1, DeathNotice::Fired);
+        world.set_notice(1, DeathNotice::Fired);
     });
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, None);
     assert_eq!(waited, Ok((told_of(1), permits[1])));
-    assert_eq!(*world.heard.borrow(), [[0, 1]]);
+    assert_eq!(*world.waited_for.borrow(), [[0, 1]]);
     assert_eq!((world.slept.get(), world.passed()), (1, 0), "it was told, and waited for nothing");
 }
 
@@ -271,15 +271,15 @@ fn a_waiter_sleeps_for_the_death_futexes_of_all_holders_and_looks_for_evidence_w
 fn with_death_futexes_a_waiter_sleeps_long_and_seldom_looks_for_evidence() {
     let world = World::new();
     let _ = [take(&world, 2, 0), take(&world, 2, 1)];
-    world.hang(0, DeathNotice::Pending);
-    world.hang(1, DeathNotice::Pending);
+    world.set_notice(0, DeathNotice::Pending);
+    world.set_notice(1, DeathNotice::Pending);
     let second = 1_000_000_000;
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(5 * second));
     assert_eq!(waited, Err(LockError::TimedOut));
     let (slept, looks) = (world.slept.get(), world.looks.get());
     assert!((45..=60).contains(&slept) && looks <= 2 * slept, "{slept} {looks}");
-    // One that has no death futex has to be looked after all the time.
-    world.hang(0, DeathNotice::Unavailable);
+    // If one holder has no death futex, the waiter looks for evidence at every slice.
+    world.set_notice(0, DeathNotice::Unavailable);
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(6 * second));
     assert_eq!(waited, Err(LockError::TimedOut));
     assert!(world.slept.get() - slept > 45 && world.looks.get() - looks > 80);

@@ -76,7 +76,7 @@ fn an_upgradable_owner_that_slept_wakes_the_readers_that_slept_too() {
     world.then(|world| lock(world).unlock_write(&world.me(0), world, Release::Done).unwrap());
     let taken = lock(&world).upgradable_read(&world.me(1), &world, None);
     assert_eq!(taken, Ok(Taken::Clean));
-    // One by the writer, all by the new owner.
+    // The writer woke one, the new owner all.
     assert_eq!(*world.woken.borrow(), [Wake::One, Wake::All]);
     assert!(word(&world).flags().contains(LockFlags::WAITERS));
 }
@@ -105,7 +105,7 @@ fn the_next_owner_is_told_of_a_death_only_after_an_upgrade() {
         let told = if upgrade { told_of(0) } else { Taken::Clean };
         assert_eq!(own(&world, 1), Ok(told));
         assert!(word(&world).is_upgradable());
-        // By whom, it has been told.
+        // Who died, the owner was told when it took the lock.
         let told = if upgrade { Taken::OwnerDied(None) } else { Taken::Clean };
         assert_eq!(lock(&world).upgrade(&world.me(1), &world, None), Ok(told));
     }
@@ -124,11 +124,11 @@ fn the_next_owner_and_readers_are_told_of_data_that_are_not_repaired() {
     lock(&world).unlock_read(&reader, &world, hold).unwrap();
     lock(&world).unlock_upgradable(&me, &world, Taken::Clean).unwrap();
     for peer in [2, 3] {
-        // Who has only read it is not the one that left it so.
+        // An owner that has only read is not named as the one that left the data so.
         assert_eq!(own(&world, peer), Ok(told_of(0)));
         lock(&world).unlock_upgradable(&world.me(peer), &world, told_of(0)).unwrap();
     }
-    // Who has written, and says nothing, is.
+    // An owner that has written, and has not repaired the data, is.
     assert_eq!(own(&world, 2), Ok(told_of(0)));
     let upgraded = lock(&world).upgrade(&world.me(2), &world, None);
     assert_eq!(upgraded, Ok(Taken::OwnerDied(None)));

@@ -307,7 +307,7 @@ fn a_death_inside_is_told_once_in_any_order() {
         check(3, move || {
             let world = biased();
             let me = world.me(2);
-            let _grip = mutex(&world).lock_biased(&me).unwrap();
+            let _hold = mutex(&world).lock_biased(&me).unwrap();
             world.write_data();
             if revoked {
                 assert_eq!(turn_until(&world, 0, Some(0)), Err(LockError::TimedOut));
@@ -340,7 +340,7 @@ fn a_death_inside_is_told_by_name_to_every_owner_that_repairs_nothing() {
             mutex(world).unlock_biased_slowly(&me, world, hold, how).unwrap();
         };
         let world = biased();
-        let _grip = mutex(&world).lock_biased(&world.me(2)).unwrap();
+        let _hold = mutex(&world).lock_biased(&world.me(2)).unwrap();
         world.write_data();
         world.fence(2);
         let reaper = spawn(&world, |world| world.settle(2));

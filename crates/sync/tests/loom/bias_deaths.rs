@@ -164,7 +164,8 @@ fn wherever_a_thread_dies_while_it_gives_up_its_bias_inside_the_next_owner_is_to
 }
 
 #[test]
-fn wherever_an_owner_dies_while_it_makes_a_bias_the_next_owner_is_told_if_it_still_owned_the_word() {
+fn wherever_an_owner_dies_while_it_makes_a_bias_the_next_owner_is_told_if_it_still_owned_the_word()
+{
     for reaper in [Reaper::Quick, Reaper::Late] {
         let deaths = for_each_death(4, move || move |points| dies(Work::Make, reaper, points));
         for point in [Point::BiasPlaced, Point::BiasMade] {
