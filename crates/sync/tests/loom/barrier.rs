@@ -93,7 +93,7 @@ fn two_participants_that_only_arrive_pass_the_phase_for_one_that_waits() {
     });
 }
 
-/// What the others and a successor make of the death of a participant, at any step of two phases.
+/// A participant dies at any step of two phases; another survives, and a third thread takes over the dead one's slot.
 #[test]
 fn wherever_a_participant_dies_the_others_pass_or_are_told_until_another_joins_in_its_slot() {
     for steps in 0..7 {
@@ -108,7 +108,7 @@ fn wherever_a_participant_dies_the_others_pass_or_are_told_until_another_joins_i
                     let phase = barrier(&other, 2).arrive(&me, &*other, participant).unwrap();
                     assert_eq!(phase, expected);
                     while let Err(error) = barrier(&other, 2).wait(&me, &*other, phase, None) {
-                        // It has not been replaced yet; the arrival stands.
+                        // The dead participant has not been replaced yet; our arrival stands.
                         assert_eq!(error, LockError::ParticipantDied);
                         thread::yield_now();
                     }
@@ -141,7 +141,7 @@ fn wherever_a_participant_dies_the_others_pass_or_are_told_until_another_joins_i
     }
 }
 
-/// The slices never end here: the reaper alone must wake who was left asleep.
+/// No slice ends here: the reaper alone must wake the sleepers.
 #[test]
 fn a_participant_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
     check(3, || {
@@ -150,7 +150,7 @@ fn a_participant_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
         let other = Arc::clone(&world);
         let waiter =
             thread::spawn(move || pass(barrier(&other, 2), &other.me(1), &*other, participant));
-        // It dies when it asks for the wake-up, if there is anybody to wake.
+        // The last participant dies when it asks for the wake-up, if a thread may be asleep.
         Mortal::live(&world, 2, 0, |env| {
             assert_eq!(barrier(&world, 2).arrive(&world.me(2), env, last), Ok(0));
         });
@@ -194,7 +194,7 @@ fn nobody_waits_for_a_participant_that_left_after_it_arrived_or_for_its_successo
                 return;
             };
             assert_eq!(taken, Taken::Clean);
-            // It does nothing in the phase that its predecessor has arrived in.
+            // The successor does no work in the phase that its predecessor has arrived in.
             barrier(&successor, 2).leave(&me, participant, Release::Done).unwrap();
         });
         assert_eq!(pass(barrier(&world, 2), &world.me(0), &*world, participants[0]), Ok(0));

@@ -1,4 +1,5 @@
-//! Locks that were left in the middle of a change, or given up: who hears of it, and that nobody sleeps for ever.
+//! Locks that were left in the middle of a change, or given up: which threads are told, and that no thread sleeps for
+//! ever.
 
 use commonhold_layout::LockWord;
 use commonhold_sync::{LockError, Mutex, Release, RwLock, Taken};
@@ -23,7 +24,7 @@ fn held_by_the_dead() -> Arc<World> {
     world
 }
 
-/// Takes the mutex, and frees it as `how` says, if it can be had.
+/// Takes the mutex, if it can be taken, and frees it as `how` says.
 fn turn(world: &World, peer: usize, how: impl Fn(Taken) -> Release) -> Result<Taken, LockError> {
     let me = world.me(peer);
     let taken = mutex(world).lock(&me, world, None)?;
@@ -32,7 +33,7 @@ fn turn(world: &World, peer: usize, how: impl Fn(Taken) -> Release) -> Result<Ta
     Ok(taken)
 }
 
-/// Two threads that contend for what the dead had, each of which frees it so. What they were told.
+/// Two threads contend for a dead owner's mutex, and both free it as `how` says. Returns what they were told.
 fn contend(world: &Arc<World>, how: fn(Taken) -> Release) -> [Result<Taken, LockError>; 2] {
     let other = Arc::clone(world);
     let waiter = thread::spawn(move || turn(&other, 1, how));
@@ -82,8 +83,8 @@ fn of_two_owners_that_give_a_mutex_up_the_first_locks_the_other_out() {
     });
 }
 
-/// The owner frees the mutex, and takes it again before those that it has woken come: then its word does not say that
-/// others still sleep.
+/// The owner may free the mutex, and take it again before the waiter that it has woken does. Then the word does not say
+/// that another waiter still sleeps.
 #[test]
 fn no_waiter_sleeps_on_beside_a_mutex_that_was_given_up() {
     check(3, || {
@@ -104,7 +105,7 @@ fn no_waiter_sleeps_on_beside_a_mutex_that_was_given_up() {
     });
 }
 
-/// The story: the reader that was woken found the lock given up, and let the one that slept beside it sleep.
+/// The bug: the reader that was woken found the lock given up, and did not wake the other one.
 #[test]
 fn no_reader_sleeps_on_beside_a_lock_that_was_given_up() {
     check(3, || {
