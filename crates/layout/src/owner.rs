@@ -4,8 +4,8 @@
 //! 63            32 31  28 27        16 15  13 12        0
 //! | incarnation   |   -  | thread     |  -   | peer slot |
 //! ```
-//! The incarnation is that of the owner's thread slot ([`ThreadLife`](crate::ThreadLife)); 0 names nobody. What the other
-//! bits say is the business of the word: `lock.rs`, `slot_word.rs`.
+//! The incarnation is that of the owner's thread slot ([`ThreadLife`](crate::ThreadLife)); 0 names nobody. The meaning of
+//! the other bits depends on the word: see `lock.rs` and `slot_word.rs`.
 
 use crate::{PeerId, ThreadId};
 

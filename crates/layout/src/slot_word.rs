@@ -15,11 +15,11 @@
 //! | once | as of a mutex, but never biased, upgradable or given up | as of a mutex | as of a mutex |
 //! | once | done | 0 and 30 | its owner, after all of the work; nobody changes it again |
 //!
-//! Nobody sleeps on a permit or a barrier slot, but on an event beside them. So bits 28 and 31, which are
+//! No thread sleeps on a permit or a barrier slot, but on an event beside them. So bits 28 and 31, which are
 //! [`WAITERS`](LockFlags::WAITERS) and [`STARVING`](LockFlags::STARVING) in a mutex, are free for the marks of arrival.
 //!
 //! Bit 30 has two names, [`UNRECOVERABLE`](LockFlags::UNRECOVERABLE) where nobody owns the word and
-//! [`UPGRADABLE`](LockFlags::UPGRADABLE) where somebody does: no word can need both, and the half that a futex compares has
+//! [`UPGRADABLE`](LockFlags::UPGRADABLE) where a thread does: no word can need both, and the half that a futex compares has
 //! no bit to spare. *Spent* and *done* have the first meaning: a thread that waits as for a mutex finds that it can never
 //! own such a word, and stops waiting.
 
@@ -30,7 +30,7 @@ impl LockWord {
     /// finds it unrecoverable.
     pub const DONE: Self = Self::from_word(Self::SPENT.word() | 1);
 
-    /// A permit of a semaphore that has been used up: nobody owns it, and nobody can until somebody gives it.
+    /// A permit of a semaphore that has been used up: nobody owns it, and nobody can take it until a thread gives it.
     pub const SPENT: Self = Self::unowned(LockFlags::UNRECOVERABLE);
 
     /// In a barrier slot these two bits mean "arrived", for even and odd phases.

@@ -39,7 +39,7 @@ mod words;
 struct Table {
     heading: &'static str,
     rows: Vec<(&'static str, Number)>,
-    /// All the names that the source has for them, where they stand together.
+    /// All names that the source defines, where they stand together in one block or file.
     source: Option<Vec<String>>,
 }
 

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_outside_or_askew_is_refused() {
+    fn a_word_outside_or_unaligned_is_refused() {
         let window = window(4);
         let at = |bytes| window.word(Offset::new(bytes).unwrap());
         assert!(at(24).is_ok());
