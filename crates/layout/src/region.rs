@@ -38,7 +38,7 @@ pub mod region_word {
     pub const PREVIOUS_EXTENT: usize = 28;
     /// Next extent in the order of addresses: region id + 1, or 0.
     pub const NEXT_EXTENT: usize = 29;
-    /// When the writer took the lock, in milliseconds of Unix time; 0 if it did not say.
+    /// When the owner of the lock took it, in milliseconds of Unix time; 0 if it did not say.
     pub const HELD_SINCE_MS: usize = 30;
     /// When the region was created, in milliseconds of Unix time.
     pub const CREATED_MS: usize = 31;
