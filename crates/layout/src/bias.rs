@@ -7,12 +7,13 @@
 //! place | 63 left 48 | 47                     offset of the lock's word 3 | 2 0 | 0 candidate |
 //! turn  | 63 missed 48 | 47 0 33 | 32 inside | 31                            number of the bias 0 |
 //! ```
-//! A *candidate* is a lock that the thread has freed by its word. After `left` more such frees, the next one biases the
-//! lock to the thread. Without the candidate bit, the entry is for a bias of the lock at that offset; 0: it is empty.
+//! A *candidate* is a lock that the thread has freed by its word. After `left` more such frees, the next one biases
+//! the lock to the thread. Without the candidate bit, the entry is for a bias of the lock at that offset; 0: it is
+//! empty.
 //!
-//! In each thread slot only one entry, given by [`bias_entry`], can be for a certain lock, so two locks may compete for
-//! it. No two biases of a thread slot have the same number. If the number of the entry is not that of the lock word, the
-//! entry is for another bias, and the thread is not inside.
+//! In each thread slot only one entry, given by [`bias_entry`], can be for a certain lock, so two locks may compete
+//! for it. No two biases of a thread slot have the same number. If the number of the entry is not that of the lock
+//! word, the entry is for another bias, and the thread is not inside.
 
 use crate::{Offset, PeerId, ThreadId, thread_word};
 

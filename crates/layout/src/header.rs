@@ -90,8 +90,8 @@ pub mod header_word {
     /// The extent after which the search for free space begins: region id + 1, or 0.
     pub const EXTENT_CURSOR: usize = 76;
     /// Not 0 if an entry may need to be settled although no peer has died, such as that of a deferred region that
-    /// waits for its last unmap. It is the link of the only such entry, or all ones if there may be several. Any thread
-    /// raises it; a thread that is about to look at all entries clears it.
+    /// waits for its last unmap. It is the link of the only such entry, or all ones if there may be several. Any
+    /// thread raises it; a thread that is about to look at all entries clears it.
     pub const DEFERRED_HINT: usize = 77;
 
     /// The intent record: what the holder of the directory mutex is changing; 0 if nothing.

@@ -161,8 +161,8 @@ impl LockWord {
         if self.is_left() { None } else { Owner::from_bits(self.0) }
     }
 
-    /// The thread that left the lock with what it protects half changed, or gave it up. `None` if it is not known, or if
-    /// the lock has an owner.
+    /// The thread that left the lock with what it protects half changed, or gave it up. `None` if it is not known, or
+    /// if the lock has an owner.
     #[inline]
     #[must_use]
     pub const fn left_by(self) -> Option<Owner> {
@@ -293,8 +293,8 @@ impl LockWord {
         Self(flags.0)
     }
 
-    /// A word that nobody owns, and that names the thread which left it so. In damaged bytes, `by` may be an owner that
-    /// cannot exist: then the word names nobody.
+    /// A word that nobody owns, and that names the thread which left it so. In damaged bytes, `by` may be an owner
+    /// that cannot exist: then the word names nobody.
     #[inline]
     #[must_use]
     pub const fn left(by: Owner, flags: LockFlags) -> Self {

@@ -123,8 +123,8 @@ impl DeathFutex {
         Self(self.0 & Self::KEEPS_EVIDENCE)
     }
 
-    /// The bit that the heartbeat thread sets when it finds that only it still has the evidence of its process. Then the
-    /// evidence goes when that thread ends, which may be before other threads do.
+    /// The bit that the heartbeat thread sets when it finds that only it still has the evidence of its process. Then
+    /// the evidence goes when that thread ends, which may be before other threads do.
     pub const KEPT_ALONE: u64 = Self::ALONE;
 
     /// Whether the evidence goes when the heartbeat thread ends, though other threads may still run.
@@ -197,7 +197,8 @@ pub enum PeerPhase {
     Fenced,
 }
 
-/// The evidence by which others know whether a peer lives: its kernel withdraws it, or it stops moving, when the peer dies.
+/// The evidence by which others know whether a peer lives: its kernel withdraws it, or it stops moving, when the peer
+/// dies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Evidence(u8);
 

@@ -4,8 +4,8 @@
 //! a region's lock     | 63 generation 32 | 31 0 | 30                    link (id + 1) 0 |
 //! a lock in its bytes | 63 epoch 46 | 45 high 32 | 31 1 | 30 low part of the place    0 |
 //! ```
-//! Links are at most 2^20, so bit 31 tells the two kinds apart. The place of a lock in bytes is the offset of its first
-//! word, in words. The epoch stands for the region it lies in: a read lock that a thread forgot there must not
+//! Links are at most 2^20, so bit 31 tells the two kinds apart. The place of a lock in bytes is the offset of its
+//! first word, in words. The epoch stands for the region it lies in: a read lock that a thread forgot there must not
 //! count for a lock that a later region has at the same place.
 
 use crate::{OFFSET_LIMIT, Offset, RegionId};

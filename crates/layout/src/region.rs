@@ -21,8 +21,8 @@ pub mod region_word {
     /// Next entry in the same name chain: region id + 1, or 0.
     pub const NEXT_IN_CHAIN: usize = 6;
     /// The owner word of the thread that is creating, destroying, freeing or resizing the region. With
-    /// [`INCONSISTENT`](crate::LockFlags::INCONSISTENT), bytes beyond the size may hold anything, or have memory. In an
-    /// active region that flag says that the owner resizes it, if there is an owner and it lives.
+    /// [`INCONSISTENT`](crate::LockFlags::INCONSISTENT), bytes beyond the size may hold anything, or have memory. In
+    /// an active region that flag says that the owner resizes it, if there is an owner and it lives.
     pub const ACTOR: usize = 7;
     /// First of [`Name::WORDS`](crate::Name::WORDS) words.
     pub const NAME: usize = 8;

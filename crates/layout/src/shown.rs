@@ -87,8 +87,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Text that was put together from several parts, and is shown as it is: only hidden characters in it are escaped. It may
-/// have several lines.
+/// Text that was put together from several parts, and is shown as it is: only hidden characters in it are escaped. It
+/// may have several lines.
 ///
 /// # Examples
 /// ```

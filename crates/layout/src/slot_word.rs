@@ -1,8 +1,8 @@
-//! What the words of permits, barrier slots and onces say: they name an owner as a mutex does, and give other meanings to
-//! its flags.
+//! What the words of permits, barrier slots and onces say: they name an owner as a mutex does, and give other
+//! meanings to its flags.
 //!
-//! Every change is one compare-and-swap of the whole word. While somebody owns the word, bits 0-12, 16-27 and 32-63 name
-//! the [`Owner`](crate::Owner), and bits 13 and 30 are 0.
+//! Every change is one compare-and-swap of the whole word. While somebody owns the word, bits 0-12, 16-27 and 32-63
+//! name the [`Owner`](crate::Owner), and bits 13 and 30 are 0.
 //!
 //! | word | state | bits | who makes it so |
 //! |---|---|---|---|
@@ -16,12 +16,13 @@
 //! | once | done | 0 and 30 | its owner, after all of the work; nobody changes it again |
 //!
 //! No thread sleeps on a permit or a barrier slot, but on an event beside them. So bits 28 and 31, which are
-//! [`WAITERS`](LockFlags::WAITERS) and [`STARVING`](LockFlags::STARVING) in a mutex, are free for the marks of arrival.
+//! [`WAITERS`](LockFlags::WAITERS) and [`STARVING`](LockFlags::STARVING) in a mutex, are free for the marks of
+//! arrival.
 //!
 //! Bit 30 has two names, [`UNRECOVERABLE`](LockFlags::UNRECOVERABLE) where nobody owns the word and
-//! [`UPGRADABLE`](LockFlags::UPGRADABLE) where a thread does: no word can need both, and the half that a futex compares has
-//! no bit to spare. *Spent* and *done* have the first meaning: a thread that waits as for a mutex finds that it can never
-//! own such a word, and stops waiting.
+//! [`UPGRADABLE`](LockFlags::UPGRADABLE) where a thread does: no word can need both, and the half that a futex
+//! compares has no bit to spare. *Spent* and *done* have the first meaning: a thread that waits as for a mutex finds
+//! that it can never own such a word, and stops waiting.
 
 use crate::{LockFlags, LockWord};
 

@@ -12,12 +12,12 @@ pub mod thread_word {
     pub const LIFE: usize = 0;
     /// See [`Pending`](super::Pending).
     pub const PENDING: usize = 1;
-    /// Low half: the number of the last [bias](crate::Bias) that a thread in this slot has made; each bias adds one, and
-    /// it wraps. High half: the thread's id in its own PID namespace.
+    /// Low half: the number of the last [bias](crate::Bias) that a thread in this slot has made; each bias adds one,
+    /// and it wraps. High half: the thread's id in its own PID namespace.
     pub const BIASES: usize = 2;
     /// Number of waits and other operations that the pending word announced and that are over; never reset, also when
-    /// another thread gets the slot. An observer that sees the same number and the same pending word twice has seen one
-    /// wait.
+    /// another thread gets the slot. An observer that sees the same number and the same pending word twice has seen
+    /// one wait.
     pub const WAITS: usize = 3;
     /// First of [`READING_COUNT`] words: the [keys](crate::ReadKey) of locks that the thread holds to
     /// read; 0: none.

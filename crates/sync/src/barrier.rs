@@ -19,9 +19,9 @@
 //!   was told can wait again: its arrival stands.
 //! - A participant, after it has arrived: the phase passes as if it lived, since it has done its part. In the next
 //!   phase it counts as one that has not arrived.
-//! - The last participant, after it has arrived and before it moved the phase: see invariant 3. After it moved the phase
-//!   and before it woke the others: its reaper wakes them; at the latest they see the phase at the
-//!   end of their slice.
+//! - The last participant, after it has arrived and before it moved the phase: see invariant 3. After it moved the
+//!   phase and before it woke the others: its reaper wakes them; at the latest they see the phase at the end of their
+//!   slice.
 //! - A participant that never joined is not dead: only a deadline ends the wait for it.
 
 use commonhold_layout::{LockFlags, LockWord, Offset, Owner};
@@ -147,9 +147,9 @@ impl<'a> Barrier<'a> {
         }
     }
 
-    /// The present phase, if the slot of `participant` has arrived in it. To be asked after
-    /// joining: if a predecessor has arrived, the participant only [waits](Self::wait) for that phase, and does no work in
-    /// it. With `None`, the present phase stays until the participant has arrived in it.
+    /// The present phase, if the slot of `participant` has arrived in it. To be asked after joining: if a predecessor
+    /// has arrived, the participant only [waits](Self::wait) for that phase, and does no work in it. With `None`, the
+    /// present phase stays until the participant has arrived in it.
     #[must_use]
     pub fn arrived_in(&self, participant: Participant) -> Option<u64> {
         let phase = self.phase();
@@ -161,9 +161,9 @@ impl<'a> Barrier<'a> {
     /// wait.
     ///
     /// # Errors
-    /// [`LockError::ParticipantDied`] if a participant that has not arrived is dead, or gave up; [`LockError::TimedOut`].
-    /// The arrival stands in both cases, and the thread can wait again. [`LockError::Fenced`] if the caller
-    /// was declared dead.
+    /// [`LockError::ParticipantDied`] if a participant that has not arrived is dead, or gave up;
+    /// [`LockError::TimedOut`]. The arrival stands in both cases, and the thread can wait again.
+    /// [`LockError::Fenced`] if the caller was declared dead.
     pub fn wait(
         &self,
         me: &Thread<'_>,

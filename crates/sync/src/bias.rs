@@ -9,9 +9,9 @@
 //! as for any owner. (The idea is lock reservation, Kawachiya, Koseki and Onodera, OOPSLA 2002. But here no thread has
 //! to be stopped to revoke a bias: a look at its entry is enough.)
 //!
-//! A thread slot has a few *entries*, each of two words: the [target](BiasTarget), which says for which mutex the entry
-//! is (`place` below), and the [state](BiasState), which has the number of the bias and says whether the thread is
-//! inside (`turn` below).
+//! A thread slot has a few *entries*, each of two words: the [target](BiasTarget), which says for which mutex the
+//! entry is (`place` below), and the [state](BiasState), which has the number of the bias and says whether the thread
+//! is inside (`turn` below).
 //!
 //! # Invariants
 //! 1. A thread that is inside has said so in its entry, with the bias number of the word; after that it saw the word
@@ -25,8 +25,8 @@
 //!    the slot, a reaper [settles](settle_bias) all entries that are inside.
 //! 4. A thread may give up an entry at any time when it is outside. It does not change the lock word, which then names
 //!    a bias that no entry has.
-//! 5. A thread that leaves looks for a revocation without a fence, as a reader looks for a writer, and may miss one. So
-//!    the contender sleeps 1 ms at first; by then the thread's store is visible to it.
+//! 5. A thread that leaves looks for a revocation without a fence, as a reader looks for a writer, and may miss one.
+//!    So the contender sleeps 1 ms at first; by then the thread's store is visible to it.
 //!
 //! # Deaths
 //! - A thread inside: as for an owner.
@@ -147,9 +147,9 @@ impl Mutex<'_> {
         if !hold.is_biased() {
             return unlock_counted(self.word(), self.at(), hold.entry, hold.word);
         }
-        // If this thread was declared dead, the entry may belong to the next thread of the slot. If its peer was fenced,
-        // the slot is marked dead before another thread has it: so the life word tells both.
-        // Relaxed: see `Thread::is_live`.
+        // If this thread was declared dead, the entry may belong to the next thread of the slot. If its peer was
+        // fenced, the slot is marked dead before another thread has it: so the life word tells both. Relaxed: see
+        // `Thread::is_live`.
         if hold.life.load(Ordering::Relaxed) != hold.alive {
             return false;
         }
@@ -299,8 +299,8 @@ impl Mutex<'_> {
     }
 }
 
-/// Frees a mutex by its word, and counts that in the entry. `false`: it is not freed. Takes few arguments, and by value:
-/// the caller keeps the others in registers.
+/// Frees a mutex by its word, and counts that in the entry. `false`: it is not freed. Takes few arguments, and by
+/// value: the caller keeps the others in registers.
 #[inline(never)]
 fn unlock_counted(
     word: &AtomicU64,
@@ -321,8 +321,8 @@ fn unlock_counted(
     Mutex::new(word, at).swap(owned, LockWord::FREE)
 }
 
-/// Counts that the thread frees the mutex at `at`, while its entry is for another mutex. After enough of them, the mutex
-/// at `at` becomes the candidate of the entry.
+/// Counts that the thread frees the mutex at `at`, while its entry is for another mutex. After enough of them, the
+/// mutex at `at` becomes the candidate of the entry.
 #[cold]
 fn miss(at: Offset, place: &AtomicU64, turn: &AtomicU64) {
     let now = BiasState::from_word(turn.load(Ordering::Relaxed));
@@ -362,14 +362,15 @@ pub fn is_inside(slot: &[AtomicU64; thread_word::COUNT], bias: Bias, at: Offset)
     // SeqCst: pairs with the thread's swap (Dekker); as Acquire, with its Release stores. The state is read before the
     // target: as long as the thread is inside, the target does not change.
     let turn = BiasState::from_word(turn.load(Ordering::SeqCst));
-    // Acquire: pairs with the thread's Release stores; it may have left, and reused the entry, since we read its state.
+    // Acquire: pairs with the thread's Release stores; it may have left, and reused the entry, since we read its
+    // state.
     turn.is_inside()
         && turn.number() == bias.number
         && place.load(Ordering::Acquire) == BiasTarget::new(at).word()
 }
 
-/// The mutexes that the thread of this slot is inside of by a bias, or was when it died: the offset of each, and the bias.
-/// `named` makes the bias from its number.
+/// The mutexes that the thread of this slot is inside of by a bias, or was when it died: the offset of each, and the
+/// bias. `named` makes the bias from its number.
 pub fn inside_of<'a>(
     slot: &'a [AtomicU64; thread_word::COUNT],
     named: impl Fn(u32) -> Bias + 'a,
@@ -382,8 +383,8 @@ pub fn inside_of<'a>(
     })
 }
 
-/// Frees a mutex that was biased to a thread which died inside, and marks it as inconsistent, so that the next owner is
-/// told. `dead` is that thread, if it is known. Has no effect if a contender has taken the mutex over already.
+/// Frees a mutex that was biased to a thread which died inside, and marks it as inconsistent, so that the next owner
+/// is told. `dead` is that thread, if it is known. Has no effect if a contender has taken the mutex over already.
 pub fn settle_bias(word: &AtomicU64, bias: Bias, dead: Option<Owner>, env: &impl Park) {
     let mut seen = word.load(Ordering::SeqCst);
     while LockWord::from_word(seen).is_biased_by(bias) {

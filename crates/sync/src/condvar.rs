@@ -1,8 +1,8 @@
 //! The condition variable: an event, and a wait for it that frees the mutex of the condition meanwhile.
 //!
 //! # Invariants
-//! 1. A waiter reads the event's number under the mutex, and frees the mutex after that. A notifier changes the condition
-//!    under the mutex and then moves the number, so the waiter sees it moved.
+//! 1. A waiter reads the event's number under the mutex, and frees the mutex after that. A notifier changes the
+//!    condition under the mutex and then moves the number, so the waiter sees it moved.
 //! 2. A waiter returns with the mutex held, and with how it was taken. If the mutex was inconsistent when the wait
 //!    began, the waiter frees it as inconsistent, and the next owner is told.
 //! 3. A wait may end for no reason, and does so after [`RECHECK_NS`] at the latest: the caller looks at the condition
@@ -15,8 +15,8 @@
 //!   condition and does not notify: see invariant 3.
 //! - The notifier, after it moved the number and before it woke a sleeper: its reaper wakes the
 //!   sleepers; at the latest they see the number at the end of their slice.
-//! - A waiter: nothing. A notification moves the number for all waiters. If the one that it woke dies, the others see the
-//!   number at the end of their slice.
+//! - A waiter: nothing. A notification moves the number for all waiters. If the one that it woke dies, the others see
+//!   the number at the end of their slice.
 
 use commonhold_layout::{LockFlags, Offset, Owner};
 use commonhold_window::{Point, atomic::AtomicU64};

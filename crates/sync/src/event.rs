@@ -150,8 +150,8 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Raises the flag again that was lowered when the word became `moved`. A thread that has signalled meanwhile found
-    /// it down and woke nobody, though others may have slept.
+    /// Raises the flag again that was lowered when the word became `moved`. A thread that has signalled meanwhile
+    /// found it down and woke nobody, though others may have slept.
     fn raise_after(&self, env: &impl Park, moved: u64) {
         // SeqCst: see `raise`.
         let found = self.word.fetch_or(EVENT_WAITERS, Ordering::SeqCst);
@@ -175,8 +175,8 @@ impl<'a> Event<'a> {
         self.sleep(me, env, seen, deadline, &[])
     }
 
-    /// As [`wait`](Self::wait), but returns after one sleep, which ends at `until` or if the death futex of `owner` fires.
-    /// If the number has not moved, it returns `seen`.
+    /// As [`wait`](Self::wait), but returns after one sleep, which ends at `until` or if the death futex of `owner`
+    /// fires. If the number has not moved, it returns `seen`.
     pub(crate) fn wait_for(
         &self,
         owner: Owner,

@@ -16,7 +16,8 @@
 //!    uncontended mutex costs two compare-and-swaps. A read lock, or a mutex that is biased to the thread, costs
 //!    one swap and a store.
 //! 5. A waiter learns of the owner's death from the owner's death futex, by which the kernel tells of it
-//!    ([`DeathNotice`]). Where there is none, it looks for evidence at the end of a slice ([`SLICE_NS`]); see `wait.rs`.
+//!    ([`DeathNotice`]). Where there is none, it looks for evidence at the end of a slice ([`SLICE_NS`]); see
+//!    `wait.rs`.
 //!
 //! # What it does not do
 //! It does not know how to sleep ([`Park`]) nor which owners are dead ([`Liveness`]). It protects no
@@ -68,7 +69,8 @@ pub use used::{raise_used, used};
 pub const SLICE_NS: u64 = 20_000_000;
 
 /// The first sleep of a waiter that no [`DeathNotice`] will tell. Most waits end within it, and cost no search for
-/// evidence. A thread that comes to the lock of a dead owner without a death futex learns of the death after this time.
+/// evidence. A thread that comes to the lock of a dead owner without a death futex learns of the death after this
+/// time.
 pub const FIRST_SLICE_NS: u64 = 1_000_000;
 
 /// Wake-ups that a waiter may lose to others before newcomers have to stand back for it.

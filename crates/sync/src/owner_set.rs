@@ -1,6 +1,6 @@
 //! A set of owners that one thread waits for: the holders of all permits, or all participants that have not arrived.
-//! The waiter sleeps for the death futexes of all of them at once. When to look for evidence, and how long to sleep, is
-//! decided by one of them: the one whose death futex tells most.
+//! The waiter sleeps for the death futexes of all of them at once. When to look for evidence, and how long to sleep,
+//! is decided by one of them: the one whose death futex tells most.
 
 use commonhold_layout::{Owner, PLACES_MOST};
 
@@ -18,7 +18,8 @@ pub(crate) struct OwnerSet {
 }
 
 impl OwnerSet {
-    /// The set of the first [`PLACES_MOST`] of `owners`. `me` only fills the unused part of the array: any owner will do.
+    /// The set of the first [`PLACES_MOST`] of `owners`. `me` only fills the unused part of the array: any owner will
+    /// do.
     pub(crate) fn new(me: Owner, owners: impl Iterator<Item = Owner>) -> Self {
         let mut owner_set = Self { owners: [me; PLACES_MOST], count: 0 };
         for (free, owner) in owner_set.owners.iter_mut().zip(owners) {
@@ -33,8 +34,8 @@ impl OwnerSet {
         self.owners.get(..self.count).unwrap_or_default()
     }
 
-    /// The owner that decides about the wait: one whose death futex has fired, else one that has no death futex, else one
-    /// whose process is about to end, else any.
+    /// The owner that decides about the wait: one whose death futex has fired, else one that has no death futex, else
+    /// one whose process is about to end, else any.
     fn loudest(&self, env: &impl Liveness) -> Option<(Owner, DeathNotice)> {
         let told = self.owners().iter().map(|owner| (*owner, env.death_notice(*owner)));
         told.max_by_key(|(_, notice)| match notice {

@@ -2,9 +2,10 @@
 //! and the slots of a barrier.
 //!
 //! # Invariants
-//! 1. A slot is taken, marked and given back by one compare-and-swap each, of a word with its owner's whole identity. So
-//!    no slot is lost: the word says who has it, and a dead owner's slot is taken over.
-//! 2. A thread that takes over a dead owner's slot, or takes one whose owner gave up, is told so ([`Taken::OwnerDied`]).
+//! 1. A slot is taken, marked and given back by one compare-and-swap each, of a word with its owner's whole identity.
+//!    So no slot is lost: the word says who has it, and a dead owner's slot is taken over.
+//! 2. A thread that takes over a dead owner's slot, or takes one whose owner gave up, is told so
+//!    ([`Taken::OwnerDied`]).
 
 use commonhold_layout::{LockFlags, LockWord, Owner};
 use commonhold_window::atomic::{AtomicU64, Ordering};

@@ -13,8 +13,8 @@ pub enum Release {
     Inconsistent,
     /// Inconsistent, as it was found: the next owner is told of the same dead owner as this one was.
     AsFound(Option<Owner>),
-    /// Nobody can take it any more, unless it is [reset](crate::Mutex::reset). A permit or a barrier slot cannot be given
-    /// up: it is left inconsistent.
+    /// Nobody can take it any more, unless it is [reset](crate::Mutex::reset). A permit or a barrier slot cannot be
+    /// given up: it is left inconsistent.
     GivenUp,
 }
 
@@ -40,8 +40,8 @@ impl Release {
         }
     }
 
-    /// The owner slot after `me` has given it back so. A slot is never lost: one that is given up is left inconsistent, since
-    /// others need it.
+    /// The owner slot after `me` has given it back so. A slot is never lost: one that is given up is left
+    /// inconsistent, since others need it.
     pub(crate) const fn left_slot(self, me: Owner) -> LockWord {
         match self {
             Self::GivenUp => Self::Inconsistent.left(me, false),

@@ -15,8 +15,9 @@
 //! the first time that it waits for this reader, 20 ms then. That is the price of a release that is
 //! one plain store.
 //!
-//! Neither side starves. A writer takes its word first, so new readers stand back while it waits for the readers inside.
-//! A reader that has lost too many wake-ups raises the starving flag, as a writer does: then newcomers stand back.
+//! Neither side starves. A writer takes its word first, so new readers stand back while it waits for the readers
+//! inside. A reader that has lost too many wake-ups raises the starving flag, as a writer does: then newcomers stand
+//! back.
 
 mod readers;
 mod writers;

@@ -13,8 +13,8 @@
 //! 2. A thread that makes a word free signals the event afterwards; a waiter reads the event's number, looks at
 //!    all words, and sleeps while the number is the same. So no waiter sleeps beside a free permit for longer
 //!    than a slice, and that long only if the thread that freed it died before it signalled.
-//! 3. A signal lowers the event's flag and wakes one waiter. A waiter that has slept raises the flag again when it goes,
-//!    with a permit or without, and wakes one more if permits are left: it cannot know whether others sleep.
+//! 3. A signal lowers the event's flag and wakes one waiter. A waiter that has slept raises the flag again when it
+//!    goes, with a permit or without, and wakes one more if permits are left: it cannot know whether others sleep.
 //! 4. A waiter keeps its announcement until it has its permit: if it dies with a wake-up that was meant for
 //!    another waiter, the others are woken. It announces a wait only between its looks at the words:
 //!    so a permit that it is seen to hold while it waits is one that it held before.
@@ -94,8 +94,8 @@ impl<'a> Semaphore<'a> {
 
     /// Takes a permit, waiting until `deadline`, or for ever; `Some(0)` does not wait.
     ///
-    /// A permit that was given back in order is taken first. With [`Taken::OwnerDied`] the last holder of the permit died,
-    /// or left it inconsistent.
+    /// A permit that was given back in order is taken first. With [`Taken::OwnerDied`] the last holder of the permit
+    /// died, or left it inconsistent.
     ///
     /// # Errors
     /// [`LockError::TimedOut`]; [`LockError::Deadlock`] if the thread holds all permits itself;
@@ -217,8 +217,8 @@ impl<'a> Semaphore<'a> {
         }
     }
 
-    /// Checks that the thread is live. A thread whose peer was fenced must not go on: others would take the permit from it
-    /// at once.
+    /// Checks that the thread is live. A thread whose peer was fenced must not go on: others would take the permit
+    /// from it at once.
     #[inline]
     fn entered(
         &self,

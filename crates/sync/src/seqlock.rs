@@ -9,12 +9,13 @@
 //! 1. The sequence grows only, and only the owner of the mutex word moves it. A writer that was
 //!    declared dead but still runs cannot finish another writer's change: its compare-and-swap expects a number
 //!    that the next owner has moved past.
-//! 2. A writer reads the sequence, *then* checks that the mutex word is still its own, and then makes the sequence odd.
-//!    With the check first, a writer that was declared dead in between could replace the next owner's odd number.
+//! 2. A writer reads the sequence, *then* checks that the mutex word is still its own, and then makes the sequence
+//!    odd. With the check first, a writer that was declared dead in between could replace the next owner's odd
+//!    number.
 //! 3. If the sequence is odd when the mutex word is taken, the new owner is told [`Taken::OwnerDied`], and the
 //!    word says so too.
-//! 4. A reader stores nothing in the lock or the data: it needs no right to write that memory. So its loads are relaxed,
-//!    with separate fences.
+//! 4. A reader stores nothing in the lock or the data: it needs no right to write that memory. So its loads are
+//!    relaxed, with separate fences.
 //!
 //! # Deaths
 //! - A writer, in the middle of a change: readers get [`LockError::WriterDied`] until a writer has made
@@ -248,7 +249,8 @@ impl<'a> SeqLock<'a> {
             }
             // The next odd number: a reader that saw the last one sees that this is another change.
             let odd = if is_odd(seen) { seen.wrapping_add(2) } else { seen | 1 };
-            // Release: pairs with the load above; a writer that reads this number there sees that the word is now ours.
+            // Release: pairs with the load above; a writer that reads this number there sees that the word is now
+            // ours.
             let moved =
                 self.sequence().compare_exchange(seen, odd, Ordering::AcqRel, Ordering::Relaxed);
             if moved.is_ok() {

@@ -61,8 +61,8 @@ impl<'a> ThreadSlot<'a> {
         u32::try_from(word >> TID_SHIFT).unwrap_or(0)
     }
 
-    /// Claims the slot for the calling thread, whose id is `tid`, and clears it. `seen` is the life word that the caller
-    /// found vacant. `None`: the word has changed since, or the slot's incarnations are used up.
+    /// Claims the slot for the calling thread, whose id is `tid`, and clears it. `seen` is the life word that the
+    /// caller found vacant. `None`: the word has changed since, or the slot's incarnations are used up.
     #[must_use]
     pub fn claim(&self, seen: ThreadLife, tid: u32) -> Option<ThreadLife> {
         if !seen.is_vacant() {
@@ -105,8 +105,8 @@ impl<'a> ThreadSlot<'a> {
         marked
     }
 
-    /// Gives back the slot, which the calling thread has with the life word `life`. The kernel must not be able to mark
-    /// the word any more. From now on, locks that the thread still owns are those of a dead thread.
+    /// Gives back the slot, which the calling thread has with the life word `life`. The kernel must not be able to
+    /// mark the word any more. From now on, locks that the thread still owns are those of a dead thread.
     #[must_use]
     pub fn vacate(&self, life: ThreadLife) -> bool {
         self.swap(life, life.vacated())

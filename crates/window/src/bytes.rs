@@ -1,8 +1,8 @@
 //! A span of a window's bytes, read and written in any lengths.
 //!
 //! # Invariants
-//! 1. The bytes are mapped, readable and writable for the lifetime, and nobody in this program has a reference to any of
-//!    them, except to atomics.
+//! 1. The bytes are mapped, readable and writable for the lifetime, and nobody in this program has a reference to any
+//!    of them, except to atomics.
 //! 2. Each copy is checked against the length once, before its first byte.
 //! 3. Only the bytes that are asked for are written: a neighbour may write those beside them at the same time.
 

@@ -63,9 +63,10 @@ pub(crate) unsafe fn copy_in(to: *mut u8, from: &[u8]) {
 #[cfg(all(not(miri), target_arch = "x86_64"))]
 #[inline]
 unsafe fn call_memcpy(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: `asm!` wants its operands and options to describe all that the code does. It calls a C function by the C
-    // convention with three arguments, and that function writes only bytes that the caller vouches for. Without `nomem`,
-    // the compiler assumes that the code reads and writes any memory that other code could reach, as these bytes are.
+    // SAFETY: `asm!` wants its operands and options to describe all that the code does. It calls a C function by the
+    // C convention with three arguments, and that function writes only bytes that the caller vouches for. Without
+    // `nomem`, the compiler assumes that the code reads and writes any memory that other code could reach, as these
+    // bytes are.
     unsafe {
         core::arch::asm!(
             "call {memcpy}",

@@ -48,8 +48,8 @@ impl<'g, T: ?Sized> Door<'g, T> {
     ///
     /// # Safety
     /// The address must be that of a valid `T`, aligned and mapped for `'g`. For as long as the reference lives,
-    /// nothing else may read or write the bytes: no other thread of this process by another handle; no peer that
-    /// was declared dead while it was stopped, and runs again (so the space must have no lease); and no peer that writes
+    /// nothing else may read or write the bytes: no other thread of this process by another handle; no peer that was
+    /// declared dead while it was stopped, and runs again (so the space must have no lease); and no peer that writes
     /// without the lock. The memory must be ordinary memory.
     #[must_use]
     pub unsafe fn into_mut(self) -> &'g mut T {

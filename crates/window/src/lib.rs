@@ -1,15 +1,16 @@
 //! Bounded views of memory that others write at the same time.
 //!
 //! # What it owns
-//! [`Window`]: the only way from an offset to a byte of shared memory; [`Bytes`], a span of it; and [`Run`], the words of
-//! a value in it. All `unsafe` code of the core crates is in this one.
+//! [`Window`]: the only way from an offset to a byte of shared memory; [`Bytes`], a span of it; and [`Run`], the
+//! words of a value in it. All `unsafe` code of the core crates is in this one.
 //!
 //! # Invariants
 //! 1. No access leaves the window: each is checked against its length, in arithmetic that cannot wrap.
 //! 2. Safe code never gets `&T`, `&mut T` or `&[u8]` to shared bytes: only atomics, copies, and a raw pointer or a
 //!    [`Door`], whose use is `unsafe`.
-//! 3. Words are read and written as whole 64-bit atomics. Bulk bytes are relaxed atomics too, or are copied by a call that
-//!    the compiler cannot see into (`copy.rs`). So another writer can tear a copy, but causes no undefined behaviour.
+//! 3. Words are read and written as whole 64-bit atomics. Bulk bytes are relaxed atomics too, or are copied by a call
+//!    that the compiler cannot see into (`copy.rs`). So another writer can tear a copy, but causes no undefined
+//!    behaviour.
 //!
 //! # What it does not do
 //! It neither maps nor unmaps memory (`commonhold-host` does), and gives no meaning to any byte

@@ -163,7 +163,8 @@ points! {
     LockPending = "lock.pending",
     /// A waiter has set the waiters flag, and does not sleep yet.
     LockFlagged = "lock.flagged",
-    /// A thread's entry says that it is inside a mutex that was biased to it; the thread has not checked the lock word.
+    /// A thread's entry says that it is inside a mutex that was biased to it; the thread has not checked the lock
+    /// word.
     BiasEntered = "bias.entered",
     /// The entry of a thread that leaves says that it is outside; the thread has not looked for waiters.
     BiasLeft = "bias.left",

@@ -109,8 +109,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Copies bytes in, from byte `from` on. If only a part of a word is written, its other bytes are written too, with
-    /// the values that they had just before. So the caller must keep others from writing, by a lock.
+    /// Copies bytes in, from byte `from` on. If only a part of a word is written, its other bytes are written too,
+    /// with the values that they had just before. So the caller must keep others from writing, by a lock.
     ///
     /// # Errors
     /// [`OutOfWindow`]; nothing has been written then.

@@ -29,8 +29,8 @@ impl Window {
     /// reference to any of them, except to atomics.
     #[must_use]
     pub const unsafe fn from_raw(base: NonNull<u8>, len: usize) -> Self {
-        // SAFETY: `Bytes::from_raw` wants bytes that satisfy its invariant for the lifetime: the caller guarantees that
-        // while the window lives, and the window lends them out for no longer.
+        // SAFETY: `Bytes::from_raw` wants bytes that satisfy its invariant for the lifetime: the caller guarantees
+        // that while the window lives, and the window lends them out for no longer.
         Self { bytes: unsafe { Bytes::from_raw(base, len as u64, Copies::Freely) } }
     }
 

@@ -1,8 +1,8 @@
 //! Taking a mutex whose word is not plainly free: the thread may have to wait.
 //!
-//! A contender looks at the word repeatedly. If the mutex is biased, it revokes the bias. If nobody owns the word, or its
-//! owner is dead, it takes it. Otherwise it spins, then flags the word, and sleeps. The readers of a reader/writer lock
-//! wait for a writer by the same [`Mutex::await_owner`].
+//! A contender looks at the word repeatedly. If the mutex is biased, it revokes the bias. If nobody owns the word, or
+//! its owner is dead, it takes it. Otherwise it spins, then flags the word, and sleeps. The readers of a
+//! reader/writer lock wait for a writer by the same [`Mutex::await_owner`].
 
 use commonhold_layout::{LockFlags, LockWord, Owner};
 use commonhold_window::Point;

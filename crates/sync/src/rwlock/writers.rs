@@ -188,8 +188,9 @@ fn readers_by_word<S: Shares>(
     key: u64,
 ) -> impl Iterator<Item = Owner> + '_ {
     (0..shares.threads(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
-        // The owner of the slot is read first: a thread that is ready has cleared what an earlier one left in the slot. A
-        // thread that gets the slot later finds the writer, since it looks for one after it has written its word.
+        // The owner of the slot is read first: a thread that is ready has cleared what an earlier one left in the
+        // slot. A thread that gets the slot later finds the writer, since it looks for one after it has written its
+        // word.
         let owner = shares.owner(peer, thread);
         let words = owner.and_then(|_| shares.thread(peer, thread)).into_iter().flat_map(reading);
         // SeqCst: pairs with the reader's swap (Dekker); as Acquire, with its Release store when it leaves.

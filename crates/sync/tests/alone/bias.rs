@@ -271,7 +271,8 @@ fn the_first_sleep_after_a_revocation_is_a_millisecond_even_for_a_waiter_that_ha
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let word = hold.word();
     world.then(move |world| {
-        // The owner frees the mutex, and earns the bias while the waiter sleeps. It is inside when the waiter looks again.
+        // The owner frees the mutex, and earns the bias while the waiter sleeps. It is inside when the waiter looks
+        // again.
         free(world, 0, FIRST, mutex(world, FIRST).hold(&world.me(0), word)).unwrap();
         (0..EARNED).for_each(|_| use_it(world, 0, FIRST));
         assert!(lock(world, 0, FIRST, None).unwrap().0.is_biased());

@@ -83,8 +83,8 @@ fn of_two_owners_that_give_a_mutex_up_the_first_locks_the_other_out() {
     });
 }
 
-/// The owner may free the mutex, and take it again before the waiter that it has woken does. Then the word does not say
-/// that another waiter still sleeps.
+/// The owner may free the mutex, and take it again before the waiter that it has woken does. Then the word does not
+/// say that another waiter still sleeps.
 #[test]
 fn no_waiter_sleeps_on_beside_a_mutex_that_was_given_up() {
     check(3, || {

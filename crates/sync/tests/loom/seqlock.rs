@@ -131,8 +131,8 @@ fn a_fenced_writer_that_begins_late_does_not_end_the_next_writers_change() {
     });
 }
 
-/// The next writer's steps are written out here: loom compares a step only with the last step on the same word, and the
-/// load in `begin` would hide that of the fenced writer just before.
+/// The next writer's steps are written out here: loom compares a step only with the last step on the same word, and
+/// the load in `begin` would hide that of the fenced writer just before.
 #[test]
 fn a_fenced_writer_that_begins_late_does_not_take_the_next_writers_number() {
     check(4, || {

@@ -1,4 +1,5 @@
-//! The slot of a thread: claimed, made ready, marked by a kernel or by a reaper with other proof, given back, used again.
+//! The slot of a thread: claimed, made ready, marked by a kernel or by a reaper with other proof, given back, used
+//! again.
 //!
 //! The kernel is a model of Linux's `exit_robust_list`: it knows one word of the thread that ends, and marks
 //! the word if its low half names that thread.
@@ -205,7 +206,8 @@ fn a_thread_that_is_declared_dead_while_it_gets_ready_does_not_get_ready() {
     });
 }
 
-/// A thread dies at each point of its claim, and the kernel marks the word if it knows it; then another claims the slot.
+/// A thread dies at each point of its claim, and the kernel marks the word if it knows it; then another claims the
+/// slot.
 #[test]
 fn wherever_a_thread_dies_while_it_claims_a_slot_the_next_one_gets_it() {
     let mut died = Vec::new();

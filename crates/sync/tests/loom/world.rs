@@ -94,8 +94,8 @@ impl World {
         self.settle(peer);
     }
 
-    /// Declares a peer dead, and wakes the threads that it would have woken. From now on, locks that the peer owns have a
-    /// dead owner.
+    /// Declares a peer dead, and wakes the threads that it would have woken. From now on, locks that the peer owns
+    /// have a dead owner.
     pub(crate) fn fence(&self, peer: usize) {
         self.states[peer].store(0, Ordering::SeqCst);
         self.wake_for(peer);
