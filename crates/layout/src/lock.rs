@@ -37,7 +37,7 @@
 //! | owned | owned, and consistent; or upgradable; or not upgradable any more | its owner |
 //! | owned; revoked, with the thread inside | the same, with waiters or starving | a waiter |
 //! | owned | biased | its owner that frees it, if no flag is set |
-//! | biased | revoked | anybody else who wants it |
+//! | biased | revoked | any other thread that wants it |
 //! | biased, revoked | owned by the thread of the bias | that thread, while it is inside |
 //! | revoked | free | the thread of the bias, after it was inside |
 //! | revoked | owned | anybody, if the thread is not inside; inconsistent, if it is inside and dead |

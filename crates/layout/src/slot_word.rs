@@ -4,14 +4,14 @@
 //! Every change is one compare-and-swap of the whole word. While somebody owns the word, bits 0-12, 16-27 and 32-63
 //! name the [`Owner`](crate::Owner), and bits 13 and 30 are 0.
 //!
-//! | word | state | bits | who makes it so |
+//! | word | state | bits | made by |
 //! |---|---|---|---|
 //! | permit | free | none | its holder, when it releases the permit; anybody, if the permit was spent |
 //! | permit | held | those of the owner | a thread that takes a free or failed permit, or that of a dead holder |
 //! | permit | failed | 29; 13 and the thread that left it, if that is known | its holder, in the middle of its work |
 //! | permit | spent | 30 | its holder, when it uses the permit up |
 //! | barrier slot | free, held, failed | as of a permit | the participant that leaves; the one that joins |
-//! | barrier slot | any of these, and arrived | 28 in an even phase, 31 in an odd one | the participant; a successor keeps it |
+//! | barrier slot | any of these, and arrived | 28 (even phase), 31 (odd) | the participant; a successor keeps it |
 //! | once | as of a mutex, but never biased, upgradable or given up | as of a mutex | as of a mutex |
 //! | once | done | 0 and 30 | its owner, after all of the work; nobody changes it again |
 //!

@@ -8,7 +8,9 @@
 //! 1. A lock is taken by one compare-and-swap of its owner's whole identity: at no instant is a held
 //!    lock without an owner. (Readers, and a mutex's owner by a bias, are known by words of their own
 //!    instead: `rwlock.rs`, `bias.rs`.)
-//! 2. Only a verdict of [`Dead`](Verdict::Dead) lets anybody else take it, and always as inconsistent.
+//! 2. Another thread takes a held lock only if its owner is dead: the owner's slots say so, or the verdict is
+//!    [`Dead`](Verdict::Dead). It takes the lock as inconsistent, unless the dead owner let readers in
+//!    (`upgradable.rs`).
 //! 3. A thread that has slept takes a lock with [`WAITERS`](commonhold_layout::LockFlags::WAITERS) set, since
 //!    it cannot know whether others sleep. An owner that frees a lock with that flag wakes one sleeper.
 //! 4. A thread that sleeps, or must wake another, has announced the lock in its pending word: if it

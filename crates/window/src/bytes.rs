@@ -4,7 +4,8 @@
 //! 1. The bytes are mapped, readable and writable for the lifetime, and nobody in this program has a reference to any
 //!    of them, except to atomics.
 //! 2. Each copy is checked against the length once, before its first byte.
-//! 3. Only the bytes that are asked for are written: a neighbour may write those beside them at the same time.
+//! 3. Only the bytes that are asked for are written: another thread or peer may write the bytes beside them at the
+//!    same time.
 
 use core::{
     marker::PhantomData,

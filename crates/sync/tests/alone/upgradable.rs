@@ -105,7 +105,7 @@ fn the_next_owner_is_told_of_a_death_only_after_an_upgrade() {
         let told = if upgrade { told_of(0) } else { Taken::Clean };
         assert_eq!(own(&world, 1), Ok(told));
         assert!(word(&world).is_upgradable());
-        // Who died, the owner was told when it took the lock.
+        // The owner was told who died when it took the lock.
         let told = if upgrade { Taken::OwnerDied(None) } else { Taken::Clean };
         assert_eq!(lock(&world).upgrade(&world.me(1), &world, None), Ok(told));
     }

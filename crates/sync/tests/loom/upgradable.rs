@@ -66,7 +66,7 @@ fn an_upgrade_waits_for_the_reader_and_keeps_it_out_while_it_writes() {
 }
 
 #[test]
-fn two_that_want_to_upgrade_and_a_writer_take_turns() {
+fn two_upgraders_and_a_writer_take_turns() {
     check(2, || {
         let world = World::new();
         let (one, two) = (Arc::clone(&world), Arc::clone(&world));
