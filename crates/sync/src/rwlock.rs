@@ -12,7 +12,7 @@
 //!
 //! A reader that leaves looks for a waiting writer without a fence: the processor may do the look before
 //! others see that the reader has left. If it misses a writer, that writer sleeps to the end of its slice: 1 ms
-//! the first time that it waits for this reader, 20 ms then. That is the price of a release that is
+//! the first time that it waits for this reader, 20 ms after that. That is the price of a release that is
 //! one plain store.
 //!
 //! Neither side starves. A writer takes its word first, so new readers stand back while it waits for the readers
