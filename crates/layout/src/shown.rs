@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn no_character_that_is_shown_as_it_is_is_hidden_or_a_control() {
+    fn of_all_characters_no_hidden_one_and_no_control_is_shown_as_it_is() {
         for character in (0..=0x10_ffff).filter_map(char::from_u32) {
             let shown = format!("{}", Shown::new(character.encode_utf8(&mut [0; 4])));
             let plain = shown == character.to_string();
