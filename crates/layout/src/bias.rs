@@ -1,24 +1,26 @@
-//! Bias: how a thread takes and frees a mutex that nobody else wants by words of its own.
+//! Bias: how a thread takes and frees, by words of its own, a mutex that no other thread wants.
 //!
-//! A lock word that is *biased* names a thread that may take the lock without changing the word. Whether it
-//! has is said by two words of its thread slot, the *entry*:
+//! A lock word that is *biased* names a thread that may take the lock without changing the word. Two words of the
+//! thread's slot, an *entry*, say whether it has taken the lock. The first is a [`BiasTarget`], the second a
+//! [`BiasState`]; `docs/SPEC.md` calls them place and turn:
 //! ```text
 //! place | 63 left 48 | 47                     offset of the lock's word 3 | 2 0 | 0 candidate |
 //! turn  | 63 missed 48 | 47 0 33 | 32 inside | 31                            number of the bias 0 |
 //! ```
-//! A *candidate* is a lock that the thread has freed in the usual way, and that is biased to it when it has
-//! freed it `left` times more. Otherwise the place is that of the lock the bias is for; 0: the entry is empty.
+//! A *candidate* is a lock that the thread has freed by its word. After `left` more such frees, the next one biases
+//! the lock to the thread. Without the candidate bit, the entry is for a bias of the lock at that offset; 0: it is
+//! empty.
 //!
-//! A lock has one entry in each thread slot where it can be, so two locks may compete for it. The number is
-//! of no other bias of the thread slot: an entry with another number than the lock word's is of another bias,
-//! and the thread is not inside.
+//! In each thread slot only one entry, given by [`bias_entry`], can be for a certain lock, so two locks may compete
+//! for it. No two biases of a thread slot have the same number. If the number of the entry is not that of the lock
+//! word, the entry is for another bias, and the thread is not inside.
 
 use crate::{Offset, PeerId, ThreadId, thread_word};
 
-/// A lock that a thread has freed so often by its word, with nobody waiting and no other lock of the same entry freed
-/// between, is biased to it when it frees it once more.
+/// Number of frees of one lock by its word after which the thread's next free biases the lock to it. The count
+/// starts anew if a thread waits for the lock, or another lock takes the entry.
 pub const BIAS_AFTER: u64 = 32;
-/// A bias ends when the thread has freed so many other locks that want the same entry.
+/// A thread gives up a bias after so many frees of other locks with the same entry since it last used the bias.
 pub const BIAS_MISSES: u64 = 64;
 
 const CANDIDATE: u64 = 1;
@@ -28,13 +30,13 @@ const INSIDE: u64 = 1 << 32;
 
 const _: () = assert!(thread_word::BIAS_COUNT == 4, "an entry is chosen by two bits");
 
-/// Which entry of a thread slot is that of the lock at `at`.
+/// Which entry of a thread slot can be for the lock at `at`.
 #[inline]
 #[must_use]
 #[allow(clippy::cast_possible_truncation, reason = "two bits are left")]
 pub const fn bias_entry(at: Offset) -> usize {
-    // Both bits of the place, and of all pairs of bits above: neighbours, and locks at a power of two from each
-    // other, seldom have the same.
+    // The exclusive or of all pairs of bits of the word's index: neighbours, and locks whose distance is a power of
+    // two, seldom have the same entry.
     let mut folded = at.get() >> 3;
     let mut by = 32;
     while by > 1 {
@@ -51,11 +53,11 @@ pub struct Bias {
     pub peer: PeerId,
     /// Its thread slot.
     pub thread: ThreadId,
-    /// Which bias of the thread slot. Not 0.
+    /// Its number among the biases of the thread slot. Not 0.
     pub number: u32,
 }
 
-/// The first word of an entry.
+/// The first word of an entry: for which lock it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BiasTarget(u64);
 
@@ -91,7 +93,7 @@ impl BiasTarget {
         Self(at.get() | CANDIDATE | (BIAS_AFTER - 1) << COUNT_SHIFT)
     }
 
-    /// The same candidate, freed once more; `None` if it is to be biased now.
+    /// The same candidate, freed once more; `None` if this free should bias it.
     #[inline]
     #[must_use]
     pub const fn freed(self) -> Option<Self> {
@@ -108,7 +110,7 @@ impl BiasTarget {
         self.0 << (64 - COUNT_SHIFT) == (at.get() | CANDIDATE) << (64 - COUNT_SHIFT)
     }
 
-    /// Where the lock is that the thread has a bias for, if it has.
+    /// The offset of the lock that the entry has a bias for, if it has one.
     #[inline]
     #[must_use]
     pub const fn biased(self) -> Option<Offset> {
@@ -116,7 +118,7 @@ impl BiasTarget {
     }
 }
 
-/// The second word of an entry.
+/// The second word of an entry: the number of the bias, and whether the thread is inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BiasState(u64);
 
@@ -135,14 +137,14 @@ impl BiasState {
         self.0
     }
 
-    /// The bias with this number; the thread is outside, and has missed it never.
+    /// The bias with this number; the thread is outside, and no other lock has missed the entry.
     #[inline]
     #[must_use]
     pub const fn new(number: u32) -> Self {
         Self(number as u64)
     }
 
-    /// Which bias.
+    /// The number of the bias.
     #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
@@ -150,7 +152,7 @@ impl BiasState {
         self.0 as u32
     }
 
-    /// Whether the thread is inside, or about to find out whether it may be.
+    /// Whether the thread is inside, or is about to check whether it may be.
     #[inline]
     #[must_use]
     pub const fn is_inside(self) -> bool {
@@ -171,7 +173,7 @@ impl BiasState {
         Self(self.number() as u64)
     }
 
-    /// The same, after the thread has freed another lock of the entry; `None` if that was the last straw.
+    /// The same bias, after the thread has freed another lock of the entry; `None` if the bias should be given up.
     #[inline]
     #[must_use]
     pub const fn missed(self) -> Option<Self> {

@@ -1,5 +1,5 @@
-//! Domain records: one per running kernel. A record that is all zeros becomes a kernel's by compare-and-swap,
-//! word by word; one of a kernel that is gone becomes another's under the directory mutex.
+//! Domain records: one per running kernel. A kernel's first peer claims a record of zeros by compare-and-swap, word by
+//! word. The record of a kernel that is gone is given to another kernel under the directory mutex.
 
 /// Indices of the words of a domain record (64 bytes).
 pub mod domain_word {
@@ -16,7 +16,7 @@ pub mod domain_word {
 /// Whether a domain record is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DomainState {
-    /// Nobody uses it.
+    /// It is of no kernel.
     Free,
     /// It holds the boot id of a kernel.
     Used,

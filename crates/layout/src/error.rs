@@ -1,4 +1,4 @@
-//! Why bytes were refused.
+//! Errors: why bytes, or options for a format, were refused.
 
 use core::fmt;
 
@@ -97,7 +97,7 @@ pub enum OpenError {
         /// The first word found.
         found: u64,
     },
-    /// Somebody formats the window, or died while formatting it.
+    /// A process is formatting the window, or died while it formatted it.
     Unfinished,
     /// The space was formatted by a version that this one does not understand.
     Version {

@@ -1,9 +1,9 @@
-//! TableOffsets in a window: offsets and extents whose arithmetic cannot wrap.
+//! Offsets and extents in a window, whose arithmetic cannot wrap.
 
-/// One more than the largest offset: lock words are named in 48 bits elsewhere.
+/// One more than the largest offset: words that name a lock have 48 bits for its offset.
 pub const OFFSET_LIMIT: u64 = 1 << 48;
 
-/// A place in a window, in bytes from its start; always below [`OFFSET_LIMIT`].
+/// A position in a window, in bytes from its start; always below [`OFFSET_LIMIT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(u64);
 

@@ -1,7 +1,7 @@
 //! Where everything in a space lies: computed from the sizes in the header, in one way only.
 //!
-//! `sizes.rs` has the numbers that are chosen, `tables.rs` the place of each table, and `check.rs` the header that
-//! says them. Here is what others ask: how many there are of something, and where one of them lies.
+//! `sizes.rs` has the sizes that are chosen, `tables.rs` the offset of each table, and `check.rs` reads and writes the
+//! header that holds the sizes. This file answers how many entries each table has, and where one of them lies.
 
 mod check;
 mod sizes;
@@ -18,7 +18,7 @@ use crate::{Damage, Extent, FormatError, Offset, PeerId, RegionId, ThreadId, lim
 use sizes::{Sizes, in_range};
 use tables::TableOffsets;
 
-/// The checked sizes of a space, and with them the place of every table.
+/// The checked sizes of a space, and with them the offset of every table.
 ///
 /// Its existence proves that all tables lie inside the first `capacity` bytes of the window, and
 /// that every offset it hands out is aligned for the words found there.
@@ -129,7 +129,7 @@ impl Geometry {
         Self::known(self.places.data, end.saturating_sub(self.places.data))
     }
 
-    /// What must have memory behind it before anybody attaches: all tables up to the name buckets.
+    /// All tables up to and including the name buckets: they must have memory before a peer attaches.
     #[must_use]
     pub const fn fixed_tables(&self) -> Extent {
         Self::known(0, self.places.regions)

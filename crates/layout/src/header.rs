@@ -2,7 +2,7 @@
 //!
 //! Words 0 to 31 are written once, at format time; a checksum covers words 1 to 12, and the magic
 //! number is written last of all. Words from 64 on change while the space is used: each group has a cache line
-//! (8 words) of its own. Who may change them is said beside each.
+//! (8 words) of its own. The comment of each word says who may change it.
 
 /// Bytes of the header: one page.
 pub const HEADER_BYTES: u64 = 4096;
@@ -10,16 +10,16 @@ pub const HEADER_BYTES: u64 = 4096;
 pub const HEADER_WORDS: usize = 512;
 /// `"COMNHOLD"` as bytes in memory.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COMNHOLD");
-/// `"FORM"` as bytes in memory: the low half of the magic word while somebody formats a window in place.
+/// `"FORM"` as bytes in memory: the low half of the first word while a window is formatted in place.
 pub const FORMATTING: u64 = u32::from_le_bytes(*b"FORM") as u64;
 /// The version of the format that this crate reads and writes.
 pub const VERSION: u64 = 4;
 
-/// What stands in place of the magic number while one formatter has the window.
+/// The first word, instead of the magic number, while a window is formatted in place.
 ///
-/// A file is formatted before it has a name; memory of a device cannot be. Whoever swaps its marker
-/// into the first word is the formatter, until it swaps the magic number in, or somebody takes it for
-/// dead and swaps another marker in.
+/// A file is formatted before it has a name; for memory of a device that is not possible. The process that swaps its
+/// marker into the first word is the formatter. It stays so until it swaps the magic number in, or another process
+/// takes it for dead and swaps in a marker of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marker(u64);
 
@@ -30,7 +30,7 @@ impl Marker {
         Self(FORMATTING | ((nonce as u64) << 32))
     }
 
-    /// The marker that a first word is, if it is one.
+    /// Reads a first word as a marker, if it is one.
     #[must_use]
     pub const fn read(word: u64) -> Option<Self> {
         if word & 0xFFFF_FFFF == FORMATTING { Some(Self(word)) } else { None }
@@ -74,9 +74,8 @@ pub mod header_word {
     /// FNV-1a of the words 1 to 12.
     pub const CHECKSUM: usize = 13;
 
-    /// The directory mutex: a lock word. Everything from here to the end of the intent record (but
-    /// [`REGIONS_USED`] and [`DEFERRED_HINT`]), and every change of a region's name, extent or links, happens
-    /// under it.
+    /// The directory mutex: a lock word. It protects all words from here to the end of the intent record (but
+    /// [`REGIONS_USED`] and [`DEFERRED_HINT`]), and every change of a region's name, extent or links.
     pub const DIRECTORY_LOCK: usize = 64;
 
     /// Odd while the name chains are being changed; even, and larger, afterwards.
@@ -90,9 +89,9 @@ pub mod header_word {
     pub const EXTENT_HEAD: usize = 75;
     /// The extent after which the search for free space begins: region id + 1, or 0.
     pub const EXTENT_CURSOR: usize = 76;
-    /// Not 0 if something may be left in an entry although nobody has died, such as a deferred region that
-    /// waits for its last unmap: the link of the only such entry, or all ones if there may be several. Raised
-    /// by anybody; cleared by whoever is about to look at all entries.
+    /// Not 0 if an entry may need to be settled although no peer has died, such as that of a deferred region that
+    /// waits for its last unmap. It is the link of the only such entry, or all ones if there may be several. Any
+    /// thread raises it; a thread that is about to look at all entries clears it.
     pub const DEFERRED_HINT: usize = 77;
 
     /// The intent record: what the holder of the directory mutex is changing; 0 if nothing.
@@ -105,7 +104,7 @@ pub mod header_word {
     /// Peer slots that were ever used: slots from here on are free. Only grows.
     pub const PEERS_USED: usize = 88;
 
-    /// Anybody who opens memory of a device adds to this word, to see whether additions get lost. Its
+    /// Each process that opens memory of a device adds to this word, to see whether additions get lost. The
     /// value means nothing.
     pub const PROBE: usize = 96;
 }

@@ -1,8 +1,8 @@
-//! The intent record: what whoever holds the directory mutex is about to change.
+//! The intent record: what the holder of the directory mutex is about to change.
 //!
-//! One word says what and to which region; it is written before the first store that another party
-//! could see half done, and cleared after the last. Whoever finds the mutex owned by the dead reads
-//! it and finishes or undoes the change; both are idempotent.
+//! One word says what changes, and in which region. It is written before the first store of a change that another
+//! thread could see half done, and cleared after the last. A thread that takes the mutex from a dead holder reads
+//! the record, and finishes or undoes the change; both are idempotent.
 
 use crate::RegionId;
 

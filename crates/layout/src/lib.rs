@@ -1,14 +1,14 @@
 //! The byte format of a space, and the types that a number read from one must become.
 //!
 //! # What it owns
-//! Every constant of the format: where each field lies, which bits of it mean what, which sizes are
-//! allowed. `docs/SPEC.md` says the same in prose; a test in this crate holds the two together.
+//! Every constant of the format: where each field lies, what each bit of it means, which sizes are
+//! allowed. `docs/SPEC.md` says the same in prose; a test in this crate compares the two.
 //!
 //! # Invariants
 //! 1. Everything in a space is a 64-bit little-endian word at an offset that is a multiple of 8.
-//! 2. A raw word is a *claim*. It turns into a type of this crate by a function that can refuse, or
-//!    that maps every bit pattern to something harmless; the type is the proof that it was checked.
-//! 3. Nothing here panics, allocates, or does arithmetic that can wrap, whatever the bytes say.
+//! 2. A raw word is a *claim*. A function of this crate turns it into a type: it refuses bad words, or
+//!    maps every bit pattern to something harmless. The type is the proof that the word was checked.
+//! 3. Nothing here panics, allocates, or does arithmetic that can wrap, for any bytes.
 //!
 //! # What it does not do
 //! It never touches memory: `commonhold-window` does. It knows no lock protocol: `commonhold-sync`

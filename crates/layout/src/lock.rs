@@ -4,9 +4,9 @@
 //! 63            32 31  28 27        16 15       14        13     12        0
 //! | incarnation   | flags | thread     | biased | revoked | left | peer slot |
 //! ```
-//! Bits 0-12, 16-27 and 32-63 name a thread, as an [`Owner`] (`owner.rs`) or, if bit 15 is set, as a [`Bias`]: then the
-//! number of the bias is in the place of the incarnation. The low half is what a futex can compare, so everything that
-//! changes while somebody sleeps on the word lies there.
+//! Bits 0-12, 16-27 and 32-63 name a thread, as an [`Owner`] (`owner.rs`) or, if bit 15 is set, as a [`Bias`]: then
+//! bits 32-63 are the number of the bias. A futex compares the low half only, so everything that
+//! changes while a thread sleeps on the word lies there.
 //!
 //! # States
 //! `-` is a bit that may be set or not.
@@ -37,14 +37,14 @@
 //! | owned | owned, and consistent; or upgradable; or not upgradable any more | its owner |
 //! | owned; revoked, with the thread inside | the same, with waiters or starving | a waiter |
 //! | owned | biased | its owner that frees it, if no flag is set |
-//! | biased | revoked | anybody else who wants it |
+//! | biased | revoked | any other thread that wants it |
 //! | biased, revoked | owned by the thread of the bias | that thread, while it is inside |
 //! | revoked | free | the thread of the bias, after it was inside |
 //! | revoked | owned | anybody, if the thread is not inside; inconsistent, if it is inside and dead |
-//! | biased, revoked | free and inconsistent | whoever settles what a dead thread was inside of |
-//! | any, unless a living thread owns it or is inside | free | whoever resets it |
+//! | biased, revoked | free and inconsistent | a reaper, if the thread died inside |
+//! | any, unless a living thread owns it or is inside | free | a thread that resets it |
 //!
-//! Every other bit pattern is valid too. A word whose owner does not exist is that of a lock whose owner is dead.
+//! Every other bit pattern is valid too. If a word names an owner that does not exist, the lock has a dead owner.
 
 use core::fmt;
 
@@ -68,7 +68,7 @@ pub struct LockFlags(u64);
 impl LockFlags {
     /// No flag.
     pub const NONE: Self = Self(0);
-    /// Somebody may be asleep on the word: whoever frees it must wake one.
+    /// A thread may be asleep on the word: the owner must wake one when it frees the lock.
     pub const WAITERS: Self = Self(1 << 28);
     /// An owner died, or left, with the data half changed.
     pub const INCONSISTENT: Self = Self(1 << 29);
@@ -76,7 +76,7 @@ impl LockFlags {
     pub const UNRECOVERABLE: Self = Self(1 << 30);
     /// The same bit, in a word that somebody owns: the owner lets readers in, and may upgrade.
     pub const UPGRADABLE: Self = Self(1 << 30);
-    /// A waiter has lost too often: whoever has not waited yet stands back.
+    /// A waiter has lost too often: threads that have not slept yet stand back.
     pub const STARVING: Self = Self(1 << 31);
 
     /// Whether all of `other` is set.
@@ -137,7 +137,7 @@ impl Owner {
 pub struct LockWord(u64);
 
 impl LockWord {
-    /// Free, and nothing to tell.
+    /// Free, without any flag.
     pub const FREE: Self = Self(0);
 
     /// Reads a word.
@@ -154,15 +154,15 @@ impl LockWord {
         self.0
     }
 
-    /// Who owns the lock, if anybody does.
+    /// The owner of the lock, if it has one.
     #[inline]
     #[must_use]
     pub const fn owner(self) -> Option<Owner> {
         if self.is_left() { None } else { Owner::from_bits(self.0) }
     }
 
-    /// The thread that left the lock with what it protects half changed, or gave it up. `None` if it is not known, or if
-    /// somebody owns the lock.
+    /// The thread that left the lock with what it protects half changed, or gave it up. `None` if it is not known, or
+    /// if the lock has an owner.
     #[inline]
     #[must_use]
     pub const fn left_by(self) -> Option<Owner> {
@@ -209,7 +209,7 @@ impl LockWord {
         !self.is_owned() && self.flags().contains(LockFlags::UNRECOVERABLE)
     }
 
-    /// Whether a reader may come in, and there is nothing to tell it.
+    /// Whether a reader may come in at once: no writer, no starving waiter, and no change left half done.
     #[inline]
     #[must_use]
     pub const fn welcomes_readers(self) -> bool {
@@ -236,7 +236,7 @@ impl LockWord {
         self.0 & BIASED != 0
     }
 
-    /// To whom a mutex is biased with this word, if to anybody.
+    /// The bias of a mutex with this word, revoked or not, if it has one.
     #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
@@ -251,28 +251,28 @@ impl LockWord {
         })
     }
 
-    /// Whether a mutex is biased so, revoked or not.
+    /// Whether a mutex with this word is biased by `bias`, revoked or not.
     #[inline]
     #[must_use]
     pub const fn is_biased_by(self, bias: Bias) -> bool {
         self.0 & !(FLAGS_MASK | REVOKED) == Self::biased(bias).0
     }
 
-    /// This word of a biased mutex, after somebody else wanted it: the thread may not enter any more.
+    /// This word of a biased mutex, revoked: the thread of the bias may not enter any more.
     #[inline]
     #[must_use]
     pub const fn revoked(self) -> Self {
         Self(self.0 | REVOKED)
     }
 
-    /// What else it says.
+    /// Its flags.
     #[inline]
     #[must_use]
     pub const fn flags(self) -> LockFlags {
         LockFlags(self.0 & FLAGS_MASK)
     }
 
-    /// Whether `owner` owns it.
+    /// Whether `owner` owns the lock.
     #[inline]
     #[must_use]
     pub const fn is_owned_by(self, owner: Owner) -> bool {
@@ -293,8 +293,8 @@ impl LockWord {
         Self(flags.0)
     }
 
-    /// A word that nobody owns, and which names the thread that left it so. Damaged bytes may name an owner that cannot
-    /// exist: that one is not named.
+    /// A word that nobody owns, and that names the thread which left it so. In damaged bytes, `by` may be an owner
+    /// that cannot exist: then the word names nobody.
     #[inline]
     #[must_use]
     pub const fn left(by: Owner, flags: LockFlags) -> Self {
@@ -371,7 +371,7 @@ mod tests {
         }
 
         #[test]
-        fn whoever_left_a_word_is_named_by_it_and_does_not_own_it(
+        fn a_left_word_names_the_thread_that_left_it_and_has_no_owner(
             peer in 0_u16..4096, incarnation in 1_u32.., thread in 0_u16..4096,
         ) {
             let owner = Owner::new(PeerId::new(peer), incarnation, ThreadId::from_bits(thread)).unwrap();
@@ -384,7 +384,7 @@ mod tests {
             prop_assert!(flagged.is_unrecoverable() && flagged.left_by() == Some(owner));
         }
 
-        /// The owner of a word in damaged bytes may be any, and is named as the one that left the next.
+        /// Any bits may be the owner in damaged bytes, and become the thread that left the next word.
         #[test]
         fn no_word_is_left_and_owned_or_biased_at_once(word: u64, incarnation in 1_u64..1 << 32) {
             let damaged = LockWord::from_word(word & u64::from(u32::MAX) | incarnation << 32);

@@ -4,8 +4,8 @@
 //! 63            32 31  28 27        16 15  13 12        0
 //! | incarnation   |   -  | thread     |  -   | peer slot |
 //! ```
-//! The incarnation is that of the owner's thread slot ([`ThreadLife`](crate::ThreadLife)); 0 names nobody. What the other
-//! bits say is the business of the word: `lock.rs`, `slot_word.rs`.
+//! The incarnation is that of the owner's thread slot ([`ThreadLife`](crate::ThreadLife)); 0 names nobody. The
+//! meaning of the other bits depends on the word: see `lock.rs` and `slot_word.rs`.
 
 use crate::{PeerId, ThreadId};
 
@@ -58,8 +58,8 @@ impl Owner {
             | ((self.incarnation as u64) << INCARNATION_SHIFT)
     }
 
-    /// The owner that a word names. A peer slot is read from all of the low 16 bits: a word that sets one of bits 13 to 15
-    /// names an owner which does not exist.
+    /// The owner that a word names. A peer slot is read from all of the low 16 bits: a word that sets one of bits 13
+    /// to 15 names an owner which does not exist.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub(crate) const fn from_bits(word: u64) -> Option<Self> {

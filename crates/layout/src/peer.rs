@@ -16,7 +16,7 @@ pub mod peer_word {
     pub const PID: usize = 2;
     /// Inode number of its PID namespace.
     pub const PID_NAMESPACE: usize = 3;
-    /// When it was started, in clock ticks since its kernel booted.
+    /// When its process was started, in clock ticks since its kernel booted.
     pub const START_TIME: usize = 4;
     /// Its user id.
     pub const UID: usize = 5;
@@ -24,14 +24,14 @@ pub mod peer_word {
     pub const ATTACHED_MS: usize = 6;
     /// Share words of this slot that have memory behind them. Only grows, over all generations.
     pub const SHARES_USED: usize = 7;
-    /// Counts up while the peer is alive, if it leaves that evidence.
+    /// Counts up while the peer is alive, if it leaves this evidence.
     pub const HEARTBEAT: usize = 8;
     /// Thread slots used in this generation.
     pub const THREADS_USED: usize = 9;
-    /// The death futex that its kernel rings at its death; see [`DeathFutex`](super::DeathFutex).
+    /// The death futex, by which its kernel tells of its death; see [`DeathFutex`](super::DeathFutex).
     pub const DEATH_FUTEX: usize = 10;
-    /// Not 0: a peer of this slot, at some time, was declared dead without proof, and may live. No thread of a
-    /// later peer arms its [life word](crate::ThreadLife): a thread of that one may have it marked.
+    /// Not 0: an earlier peer of this slot was declared dead without proof, and may still run. Threads of later peers
+    /// do not arm their [life words](crate::ThreadLife): the kernel could mark them when a thread of that peer ends.
     pub const UNPROVEN: usize = 11;
     /// First of [`PeerName::WORDS`](super::PeerName::WORDS) words: its name, padded with zeros.
     pub const NAME: usize = 16;
@@ -59,7 +59,7 @@ impl PeerId {
     }
 }
 
-/// One peer of a slot: the slot, and which of its peers.
+/// One peer of a slot: the slot and the generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerRef {
     /// The slot.
@@ -77,71 +77,71 @@ impl PeerRef {
     }
 }
 
-/// What a death futex word says. In its low half lies a robust futex of Linux: the id of the heartbeat thread, which
-/// lives as long as its process, in its own PID namespace, and two bits that the kernel knows.
+/// What a death futex word says. Its low half is a robust futex of Linux: the id of the heartbeat thread, in its own
+/// PID namespace, and two bits that the kernel knows. That thread lives as long as its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeathFutex(u64);
 
 impl DeathFutex {
-    /// There is none.
+    /// The peer has no death futex yet.
     pub const NONE: Self = Self(0);
-    /// Somebody sleeps on the word (`FUTEX_WAITERS`).
+    /// A thread sleeps on the word (`FUTEX_WAITERS`).
     const WAITERS: u64 = 1 << 31;
-    /// The thread has ended (`FUTEX_OWNER_DIED`).
-    const RUNG: u64 = 1 << 30;
+    /// The heartbeat thread has ended (`FUTEX_OWNER_DIED`).
+    const FIRED: u64 = 1 << 30;
     /// The bits of the id (`FUTEX_TID_MASK`).
-    const THREAD: u64 = Self::RUNG - 1;
-    /// The thread keeps the evidence of its process in a descriptor table of its own as well, where nothing else of
-    /// the process can close it.
+    const THREAD: u64 = Self::FIRED - 1;
+    /// The heartbeat thread also keeps the evidence of its process in a descriptor table of its own, where no other
+    /// thread of the process can close it.
     const KEEPS_EVIDENCE: u64 = 1 << 32;
-    /// And nothing else of the process has it any more.
+    /// The heartbeat thread is the only one that still has the evidence.
     const ALONE: u64 = 1 << 34;
-    /// There is no such thread, and there will be none.
+    /// There is no heartbeat thread, and there will be none.
     const ABSENT: u64 = 1 << 33;
 
-    /// There is none, and there will be none.
+    /// The peer has no death futex, and will have none.
     pub const NEVER: Self = Self(Self::ABSENT);
 
-    /// That of a thread.
+    /// The death futex of the heartbeat thread `id`.
     #[inline]
     #[must_use]
     pub const fn of_thread(id: u32) -> Self {
         Self(id as u64 & Self::THREAD)
     }
 
-    /// The same, of a thread that keeps the evidence of its process where nothing else can close it.
+    /// The same, of a heartbeat thread that keeps the evidence of its process where no other thread can close it.
     #[inline]
     #[must_use]
     pub const fn keeping_evidence(self) -> Self {
         Self(self.0 | Self::KEEPS_EVIDENCE)
     }
 
-    /// The same when its thread is about to end in order: the kernel is not to ring it.
+    /// The same, without a thread: its heartbeat thread is about to end in order, and the kernel must not fire it.
     #[inline]
     #[must_use]
     pub const fn taken_down(self) -> Self {
         Self(self.0 & Self::KEEPS_EVIDENCE)
     }
 
-    /// What is set in the word when the thread finds that nothing else of its process has the evidence any more: then
-    /// it goes with that thread, which may end before others do.
+    /// The bit that the heartbeat thread sets when it finds that only it still has the evidence of its process. Then
+    /// the evidence goes when that thread ends, which may be before other threads do.
     pub const KEPT_ALONE: u64 = Self::ALONE;
 
-    /// Whether the evidence goes with the thread alone.
+    /// Whether the evidence goes when the heartbeat thread ends, though other threads may still run.
     #[inline]
     #[must_use]
     pub const fn keeps_alone(self) -> bool {
         self.0 & Self::ALONE != 0
     }
 
-    /// Whether there will never be one.
+    /// Whether the peer will never have a death futex.
     #[inline]
     #[must_use]
     pub const fn is_never_there(self) -> bool {
         self.0 & Self::ABSENT != 0
     }
 
-    /// Whether the thread keeps, or kept, the evidence so.
+    /// Whether the heartbeat thread keeps, or kept, the evidence in a descriptor table of its own.
     #[inline]
     #[must_use]
     pub const fn keeps_evidence(self) -> bool {
@@ -162,21 +162,21 @@ impl DeathFutex {
         self.0
     }
 
-    /// Whether there is one.
+    /// Whether the peer has a death futex, fired or not.
     #[inline]
     #[must_use]
     pub const fn is_there(self) -> bool {
-        self.0 & (Self::RUNG | Self::THREAD) != 0
+        self.0 & (Self::FIRED | Self::THREAD) != 0
     }
 
-    /// Whether it has been rung.
+    /// Whether it has fired: the kernel has marked the word.
     #[inline]
     #[must_use]
     pub const fn has_fired(self) -> bool {
-        self.0 & Self::RUNG != 0
+        self.0 & Self::FIRED != 0
     }
 
-    /// The same with somebody asleep on it.
+    /// The same, with a thread asleep on it.
     #[inline]
     #[must_use]
     pub const fn with_sleepers(self) -> Self {
@@ -184,20 +184,21 @@ impl DeathFutex {
     }
 }
 
-/// In which part of its life a slot is.
+/// The phase of a peer slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerPhase {
-    /// Nobody has it.
+    /// No peer has it.
     Free,
-    /// Somebody has it, and is still writing the record.
+    /// A peer has it, and is still writing the record.
     Attaching,
-    /// Somebody has it.
+    /// A peer has it.
     Live,
-    /// Whoever had it is dead; what it left behind has not been cleaned up yet.
+    /// Its peer is dead, or was declared dead; what it left behind has not been cleaned up yet.
     Fenced,
 }
 
-/// What a peer left behind for others to know its life by, and the kernel withdraws at its death.
+/// The evidence by which others know whether a peer lives: its kernel withdraws it, or it stops moving, when the peer
+/// dies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Evidence(u8);
 
@@ -208,13 +209,13 @@ impl Evidence {
     pub const OFD_LOCK: Self = Self(1);
     /// Process id, start time and PID namespace.
     pub const PROCESS: Self = Self(2);
-    /// A counter that it keeps moving: no proof, but the best there is between kernels.
+    /// A counter that the peer keeps moving: no proof, but all that there is between kernels.
     pub const HEARTBEAT: Self = Self(4);
-    /// As [`OFD_LOCK`](Self::OFD_LOCK), but shared with those who may only read the file: that it is there
-    /// proves nothing, that it is gone does.
+    /// As [`OFD_LOCK`](Self::OFD_LOCK), but a shared lock, which processes that may only read the file can have too.
+    /// A lock that is there proves nothing; a lock that is gone proves the death.
     pub const SHARED_LOCK: Self = Self(8);
 
-    /// Whether all of `other` was left.
+    /// Whether all of `other` is in it.
     #[inline]
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
@@ -248,15 +249,15 @@ impl fmt::Debug for Evidence {
 pub struct PeerState {
     /// How many peers have had the slot; the present one has this number.
     pub generation: u32,
-    /// In which part of its life the slot is.
+    /// The phase of the slot.
     pub phase: PeerPhase,
-    /// What the peer left behind.
+    /// The evidence that the peer has left.
     pub evidence: Evidence,
 }
 
 impl PeerState {
-    /// Reads a state word. An unknown phase is read as fenced: nobody lives there, and cleaning up
-    /// makes the slot usable again.
+    /// Reads a state word. An unknown phase is read as fenced: the slot has no living peer, and cleaning up
+    /// makes it usable again.
     #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
@@ -349,7 +350,7 @@ impl fmt::Display for PeerName {
         }
         let len = buffer.iter().position(|byte| *byte == 0).unwrap_or(Self::BYTES);
         let text = buffer.get(..len).and_then(|b| core::str::from_utf8(b).ok()).unwrap_or("?");
-        // Shown on terminals, and anybody may have written it.
+        // The name is shown on terminals, and any peer may have written it.
         let clean = !text.chars().any(char::is_control);
         f.pad(if clean { text } else { "?" })
     }

@@ -4,9 +4,9 @@
 //! a region's lock     | 63 generation 32 | 31 0 | 30                    link (id + 1) 0 |
 //! a lock in its bytes | 63 epoch 46 | 45 high 32 | 31 1 | 30 low part of the place    0 |
 //! ```
-//! Links are at most 2^20, so bit 31 tells the two apart. The place of a lock in bytes is its offset
-//! in words. The epoch stands for the region it lies in: a read lock that somebody forgot there must not
-//! be taken for one of a lock that a later region has at the same place.
+//! Links are at most 2^20, so bit 31 tells the two kinds apart. The place of a lock in bytes is the offset of its
+//! first word, in words. The epoch stands for the region it lies in: a read lock that a thread forgot there must not
+//! count for a lock that a later region has at the same place.
 
 use crate::{OFFSET_LIMIT, Offset, RegionId};
 
@@ -17,25 +17,25 @@ const HIGH_SHIFT: u32 = 32;
 const HIGH_MASK: u64 = 0x3fff;
 const EPOCH_SHIFT: u32 = 46;
 
-/// By what an epoch grows with the region's id: the first 512 regions have epochs of their own through
+/// The difference between the epochs of neighbouring region ids: the first 512 regions have epochs of their own in
 /// their first 511 generations.
 pub const EPOCH_STEP: u64 = 511;
 
 const _: () = assert!(OFFSET_LIMIT / 8 <= (HIGH_MASK + 1) << LOW_BITS, "a place has 45 bits");
 
-/// The key of a lock to its readers. Never 0.
+/// The key that names a lock in the thread slots of its readers. Never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReadKey(u64);
 
 impl ReadKey {
-    /// Of the lock that a region has.
+    /// The key of a region's own lock.
     #[inline]
     #[must_use]
     pub const fn of_region(region: RegionId, generation: u32) -> Self {
         Self(region.link() | (generation as u64) << 32)
     }
 
-    /// Of the lock whose first word lies at `at`, in the bytes of a region.
+    /// The key of the lock whose first word lies at `at`, in the bytes of a region.
     #[inline]
     #[must_use]
     pub const fn of_record(at: Offset, region: RegionId, generation: u32) -> Self {
@@ -45,7 +45,7 @@ impl ReadKey {
             place & LOW_MASK
                 | RECORD
                 | (place >> LOW_BITS) << HIGH_SHIFT
-                // What does not fit goes out at the top.
+                // The upper bits, which do not fit, are shifted out.
                 | epoch << EPOCH_SHIFT,
         )
     }
@@ -57,13 +57,13 @@ impl ReadKey {
         self.0
     }
 
-    /// Reads a key; every bit pattern but 0, which is none, is one of some lock.
+    /// Reads a key; every bit pattern but 0 is one.
     #[must_use]
     pub const fn read(word: u64) -> Option<Self> {
         if word == 0 { None } else { Some(Self(word)) }
     }
 
-    /// Where the lock's first word lies, if it is one in the bytes of a region.
+    /// Where the lock's first word lies, if the lock is in the bytes of a region.
     #[must_use]
     pub const fn record(self) -> Option<Offset> {
         if self.0 & RECORD == 0 {

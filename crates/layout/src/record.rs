@@ -5,9 +5,9 @@
 //!                     63        40 39  32 31                 0
 //!                     | marker    | kind | bytes of the data |
 //! ```
-//! The tag is written once, by whoever opens the record first. It keeps honest programs from taking
-//! one kind of lock for another, or data for longer than they are; it defends nothing against a
-//! neighbour that writes what it likes.
+//! The tag is written once, by the first thread that opens the record. It keeps honest programs from taking
+//! one kind of lock for another, or data for longer than they are. It does not protect against a
+//! peer that writes other bytes there.
 
 use core::fmt;
 
@@ -31,13 +31,13 @@ pub mod record_words {
     pub const CONDVAR: usize = 1;
     /// An event word, moved when a permit comes free. The permits are its data: lock words.
     pub const SEMAPHORE: usize = 1;
-    /// An event word, whose number is the phase. The places of its parties are its data: place words.
+    /// An event word, whose number is the phase. The slots of its participants are its data.
     pub const BARRIER: usize = 1;
     /// The writers' lock word, the sequence.
     pub const SEQ_LOCK: usize = 2;
 }
 
-/// Most permits of a semaphore, and most parties of a barrier: whoever waits looks at all of them.
+/// Most permits of a semaphore, and most slots of a barrier: a waiter looks at all of them.
 pub const PLACES_MOST: usize = 64;
 
 /// What kind of lock a record is.
@@ -45,8 +45,8 @@ pub const PLACES_MOST: usize = 64;
 /// # Examples
 /// ```
 /// # use commonhold_layout::RecordKind;
-/// let of_places: Vec<_> = RecordKind::ALL.into_iter().filter(|kind| kind.has_places()).collect();
-/// assert_eq!(of_places, [RecordKind::Semaphore, RecordKind::Barrier]);
+/// let with_slots: Vec<_> = RecordKind::ALL.into_iter().filter(|kind| kind.has_places()).collect();
+/// assert_eq!(with_slots, [RecordKind::Semaphore, RecordKind::Barrier]);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordKind {
@@ -54,7 +54,7 @@ pub enum RecordKind {
     Mutex,
     /// A reader/writer lock.
     RwLock,
-    /// An initialisation that is done once.
+    /// Work that is done once.
     Once,
     /// A condition variable.
     Condvar,
@@ -69,7 +69,7 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    /// Those that this version can lay out.
+    /// The kinds that this version can lay out.
     pub const ALL: [Self; 8] = [
         Self::Mutex,
         Self::RwLock,
@@ -96,7 +96,7 @@ impl RecordKind {
         }
     }
 
-    /// Whether its data are words of the lock as well, and so are zeros before it is used.
+    /// Whether its data are owner slots, words of the lock itself: such data are zeros before the first use.
     #[must_use]
     pub const fn has_places(self) -> bool {
         matches!(self, Self::Semaphore | Self::Barrier)

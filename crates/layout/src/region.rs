@@ -1,8 +1,8 @@
 //! Region entries: the directory of a space.
 //!
-//! The words of the first line and the name change under the directory mutex only, but are read
+//! The words of the first cache line and the name change under the directory mutex only, but are read
 //! without it: a reader checks that the state word is the same before and after. The last line
-//! belongs to the region's lock and to those who wait for it.
+//! belongs to the region's lock and its waiters.
 
 /// Indices of the words of a region entry (256 bytes).
 pub mod region_word {
@@ -20,25 +20,25 @@ pub mod region_word {
     pub const NAME_LEN: usize = 5;
     /// Next entry in the same name chain: region id + 1, or 0.
     pub const NEXT_IN_CHAIN: usize = 6;
-    /// The owner word of whoever is creating, destroying, freeing or resizing it. With
-    /// [`INCONSISTENT`](crate::LockFlags::INCONSISTENT): bytes beyond the size may be anything, or have memory;
-    /// of an active region, it is being resized by that owner, if there is one who lives.
+    /// The owner word of the thread that is creating, destroying, freeing or resizing the region. With
+    /// [`INCONSISTENT`](crate::LockFlags::INCONSISTENT), bytes beyond the size may hold anything, or have memory. In
+    /// an active region that flag says that the owner resizes it, if there is an owner and it lives.
     pub const ACTOR: usize = 7;
     /// First of [`Name::WORDS`](crate::Name::WORDS) words.
     pub const NAME: usize = 8;
     /// The region's lock: the word of its writer.
     pub const LOCK: usize = 24;
-    /// Bit `slot % 64` is set if a peer in such a slot may have read-locked it. Never cleared.
+    /// Bit `slot % 64` is set if a peer in such a slot may have locked the region to read. Never cleared.
     pub const READERS: usize = 25;
     /// Event: a reader left while a writer was waiting for it.
     pub const DRAINED: usize = 26;
-    /// Event: somebody unmapped the region while it was being destroyed.
+    /// Event: a peer unmapped the region while it was being destroyed.
     pub const UNMAPPED: usize = 27;
     /// Previous extent in the order of addresses: region id + 1, or 0.
     pub const PREVIOUS_EXTENT: usize = 28;
     /// Next extent in the order of addresses: region id + 1, or 0.
     pub const NEXT_EXTENT: usize = 29;
-    /// When the holder of the lock took it, in milliseconds of Unix time, if it says so; else 0.
+    /// When the owner of the lock took it, in milliseconds of Unix time; 0 if it did not say.
     pub const HELD_SINCE_MS: usize = 30;
     /// When the region was created, in milliseconds of Unix time.
     pub const CREATED_MS: usize = 31;
@@ -46,7 +46,7 @@ pub mod region_word {
     pub const COUNT: usize = 32;
 }
 
-/// The index of a region entry. That the entry exists is checked where it is turned into an offset.
+/// The index of a region entry. Turning it into an offset checks that the entry exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegionId(u32);
 
@@ -73,22 +73,22 @@ impl RegionId {
     }
 }
 
-/// In which part of its life an entry is.
+/// The phase of a region entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegionPhase {
     /// It holds no region.
     Free,
-    /// Its name and extent are taken; its memory is being taken. If its actor dies, it is undone.
+    /// Its name and extent are taken; its memory is being taken. If its actor dies, the creation is undone.
     Creating,
     /// It can be mapped.
     Active,
-    /// It waits for its last mapping to go. If its actor dies, it is active again, unless deferred.
+    /// It waits for its last mapping to go. If its actor dies, it becomes active again, unless deferred.
     Destroying,
-    /// Nothing maps it; its memory is being given back. If its actor dies, anybody completes that.
+    /// Nothing maps it; its memory is being given back. If its actor dies, any thread completes that.
     Freeing,
 }
 
-/// What else the state word says.
+/// The flags of the state word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegionFlags(u8);
 
@@ -97,7 +97,7 @@ impl RegionFlags {
     pub const NONE: Self = Self(0);
     /// Memory is taken when it is first touched.
     pub const LAZY: Self = Self(1);
-    /// While destroying: nobody waits; the last unmap frees it.
+    /// While destroying: no destroyer waits; the last unmap frees it.
     pub const DEFERRED: Self = Self(2);
 
     /// Whether all of `other` is set.
@@ -128,9 +128,9 @@ impl RegionFlags {
 pub struct RegionState {
     /// How many regions have had the entry; the present one has this number.
     pub generation: u32,
-    /// In which part of its life the entry is.
+    /// The phase of the entry.
     pub phase: RegionPhase,
-    /// What else.
+    /// The flags.
     pub flags: RegionFlags,
 }
 

@@ -1,19 +1,19 @@
-//! Text of others, for a terminal.
+//! Untrusted text, made safe to show on a terminal.
 //!
-//! Names of regions and peers, and paths, are what anybody has made them. A character that turns the direction of
-//! writing, or that has no width, makes one name look like another; one that controls a terminal does what it likes there.
+//! Any user can choose the names of regions and peers, and paths. A character that turns the direction of
+//! writing, or that has no width, can make one name look like another. A control character can control the terminal.
 //!
 //! # Invariants
-//! 1. What is written holds none of them, and no byte that is not UTF-8: they are shown by their numbers.
+//! 1. The output holds no such character, and no byte that is not UTF-8: they are shown by their numbers.
 //! 2. [`Shown`] writes different texts differently: a backslash of the text is doubled.
 //!
 //! # What it does not do
-//! It does not tell letters apart that look alike. Programs get names as they are.
+//! It does not distinguish letters that look alike. Programs get names as they are.
 
 use core::fmt::{self, Write};
 
-/// What the standard library takes for visible, and is not: fillers, joiners and selectors without a width of their
-/// own (most of `Default_Ignorable_Code_Point` of Unicode), and a blank of Braille.
+/// Invisible characters that the standard library takes for visible: fillers, joiners and selectors without a width of
+/// their own (most of `Default_Ignorable_Code_Point` of Unicode), and the blank of Braille.
 const INVISIBLE: &[(u32, u32)] = &[
     (0x034f, 0x034f),
     (0x115f, 0x1160),
@@ -26,8 +26,8 @@ const INVISIBLE: &[(u32, u32)] = &[
     (0xe0100, 0xe01ef),
 ];
 
-/// Whether a character is not seen where it stands, or changes how others are: controls, format characters, separators
-/// other than a space, what is not assigned or for private use, and what else is invisible.
+/// Whether a character is invisible, or changes how others are shown: controls, format characters, separators
+/// other than a space, characters that are not assigned or for private use, and other invisible ones.
 #[must_use]
 pub fn is_hidden(character: char) -> bool {
     if character.is_ascii() {
@@ -37,14 +37,15 @@ pub fn is_hidden(character: char) -> bool {
     if INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&code)) {
         return true;
     }
-    // The standard library knows what can be printed, but says it of a mark only behind another character.
+    // The standard library knows which characters can be printed, but takes a mark for printable only after another
+    // character.
     let mut text = *b"x\0\0\0\0";
     let len = 1 + text.get_mut(1..).map_or(0, |rest| character.encode_utf8(rest).len());
     let text = text.get(..len).and_then(|text| core::str::from_utf8(text).ok());
     text.is_none_or(|text| text.escape_debug().nth(1) == Some('\\'))
 }
 
-/// A name, or a path, to be shown to people: hidden characters, backslashes and what is not UTF-8 are escaped.
+/// A name, or a path, to be shown to people: hidden characters, backslashes and bytes that are not UTF-8 are escaped.
 ///
 /// # Examples
 /// ```
@@ -56,13 +57,13 @@ pub fn is_hidden(character: char) -> bool {
 pub struct Shown<'a>(&'a [u8]);
 
 impl<'a> Shown<'a> {
-    /// Of text.
+    /// Shows a text.
     #[must_use]
     pub const fn new(text: &'a str) -> Self {
         Self(text.as_bytes())
     }
 
-    /// Of what should be UTF-8.
+    /// Shows bytes that should be UTF-8.
     #[must_use]
     pub const fn of_bytes(bytes: &'a [u8]) -> Self {
         Self(bytes)
@@ -86,8 +87,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Text made of several parts that are shown as they are to be, but for hidden characters that have remained. A
-/// line may end in it.
+/// Text that was put together from several parts, and is shown as it is: only hidden characters in it are escaped. It
+/// may have several lines.
 ///
 /// # Examples
 /// ```
@@ -123,7 +124,7 @@ mod tests {
     use std::{format, string::ToString};
 
     #[test]
-    fn what_turns_hides_or_breaks_text_is_shown_by_its_number() {
+    fn characters_that_turn_hide_or_break_text_are_shown_by_their_numbers() {
         for (text, shown) in [
             ("a\u{202e}b", "a\\u{202e}b"),
             ("\u{2066}x\u{2069}", "\\u{2066}x\\u{2069}"),
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_write_is_shown_as_it_is() {
+    fn ordinary_text_is_shown_as_it_is() {
         for text in ["frames", "Grüße, 世界", "e\u{301}", "नमस्ते", "שלום", "it's \"so\" / 7", "😀"]
         {
             assert_eq!(Shown::new(text).to_string(), text);
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_characters_those_that_are_shown_as_they_are_are_no_controls_of_anything() {
+    fn of_all_characters_no_hidden_one_and_no_control_is_shown_as_it_is() {
         for character in (0..=0x10_ffff).filter_map(char::from_u32) {
             let shown = format!("{}", Shown::new(character.encode_utf8(&mut [0; 4])));
             let plain = shown == character.to_string();
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_text_that_is_put_together_stay_lines() {
+    fn visible_text_keeps_its_lines() {
         assert_eq!(Visible("a\\b\nc\u{202e}\r").to_string(), "a\\b\nc\\u{202e}\\u{d}");
     }
 }

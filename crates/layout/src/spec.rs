@@ -1,8 +1,8 @@
 //! Holds docs/SPEC.md to the constants, in both directions.
 //!
 //! Each table of the document stands under a heading of its own, and each [`Table`] says what that heading must hold.
-//! Where the constants lie in one module, enum or impl, the list is held to the source text as well, so that a constant
-//! added there and forgotten here is noticed.
+//! Where the constants lie in one module, enum or impl, the list is held to the source text as well, so that a
+//! constant added there and forgotten here is noticed.
 
 use std::{
     string::{String, ToString},
@@ -39,7 +39,7 @@ mod words;
 struct Table {
     heading: &'static str,
     rows: Vec<(&'static str, Number)>,
-    /// All the names that the source has for them, where they stand together.
+    /// All names that the source defines, where they stand together in one block or file.
     source: Option<Vec<String>>,
 }
 

@@ -1,22 +1,23 @@
 //! Thread slots: which thread has one, and what it is doing with which lock.
 //!
 //! A slot belongs to a thread while its [life word](ThreadLife) says so. The kernel changes that word when
-//! the thread ends; all other words are written by the thread alone. Others read them to know who reads
-//! under which lock, to show who waits for what, and to wake those that a dead thread would have woken.
+//! the thread ends; only the thread itself writes the other words. Other threads read them to find the readers of a
+//! lock, to show which thread waits for what, and to wake the threads that a dead thread would have woken.
 
 use crate::{OFFSET_LIMIT, Offset};
 
 /// Indices of the words of a thread slot (128 bytes).
 pub mod thread_word {
-    /// Who has the slot, and whether that thread lives: see [`ThreadLife`](super::ThreadLife).
+    /// Which thread has the slot, and whether it lives: see [`ThreadLife`](super::ThreadLife).
     pub const LIFE: usize = 0;
     /// See [`Pending`](super::Pending).
     pub const PENDING: usize = 1;
-    /// Low half: how many [biases](crate::Bias) there were, whoever had the slot; wraps. The last one's
-    /// number. High half: the thread's id in its own PID namespace.
+    /// Low half: the number of the last [bias](crate::Bias) that a thread in this slot has made; each bias adds one,
+    /// and it wraps. High half: the thread's id in its own PID namespace.
     pub const BIASES: usize = 2;
-    /// How many of the things that the pending word has named are over. It only grows, whoever has the
-    /// slot: who sees the same number and the same pending word twice has seen one wait.
+    /// Number of waits and other operations that the pending word announced and that are over; never reset, also when
+    /// another thread gets the slot. An observer that sees the same number and the same pending word twice has seen
+    /// one wait.
     pub const WAITS: usize = 3;
     /// First of [`READING_COUNT`] words: the [keys](crate::ReadKey) of locks that the thread holds to
     /// read; 0: none.
@@ -39,11 +40,11 @@ pub mod thread_word {
 /// | 0 | vacant: its thread gave it back, or it never had one |
 /// | id | claimed: its thread is preparing it, and owns nothing yet |
 /// | id, waiters | ready, and armed: the kernel marks the word when the thread ends |
-/// | waiters | ready, and not armed: nobody marks the word but who has other proof |
+/// | waiters | ready, and not armed: only a peer with other proof marks the word |
 /// | died | dead: its thread has ended, or was declared dead; the slot is vacant |
 ///
-/// An incarnation is used once, whichever peer has the slot. It is what makes the owner of a lock unique,
-/// so an owner of an earlier incarnation is dead, whoever has the slot now.
+/// An incarnation is used once, also across the peers that have the slot. It makes the owner of a lock unique:
+/// an owner of an earlier incarnation is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadLife(u64);
 
@@ -92,7 +93,7 @@ impl ThreadLife {
         self.0 & (Self::WAITERS | Self::DIED) == Self::WAITERS
     }
 
-    /// Whether the kernel marks the word when the thread ends, as far as the word says.
+    /// Whether the word says that the kernel marks it when the thread ends.
     #[inline]
     #[must_use]
     pub const fn is_armed(self) -> bool {
@@ -106,8 +107,8 @@ impl ThreadLife {
         self.incarnation() == incarnation && !self.is_vacant()
     }
 
-    /// The vacant slot claimed by the thread with id `tid`; `None` if its incarnations are used up, and the
-    /// slot is retired.
+    /// The vacant slot, claimed by the thread with id `tid`. `None`: its incarnations are used up, and it is never
+    /// claimed again.
     #[inline]
     #[must_use]
     pub const fn claimed(self, tid: u32) -> Option<Self> {
@@ -117,14 +118,14 @@ impl ThreadLife {
         Some(Self((incarnation as u64) << Self::INCARNATION_SHIFT | tid))
     }
 
-    /// The claimed slot, ready, and its word to be marked by the kernel.
+    /// The claimed slot, ready; the kernel marks the word when the thread ends.
     #[inline]
     #[must_use]
     pub const fn armed(self) -> Self {
         Self(self.0 | Self::WAITERS)
     }
 
-    /// The claimed slot, ready, with a word that names no thread to the kernel.
+    /// The claimed slot, ready; its word names no thread to the kernel, which does not mark it.
     #[inline]
     #[must_use]
     pub const fn unarmed(self) -> Self {
@@ -181,7 +182,7 @@ pub enum PendingKind {
     Exclusive,
     /// Waiting to read under it.
     Shared,
-    /// Giving it back: if the thread dies now, nobody has woken the next.
+    /// Giving it back: if the thread dies now, it may not have woken the next one.
     Release,
     /// Waiting for an event.
     Event,
@@ -189,11 +190,11 @@ pub enum PendingKind {
     Process,
 }
 
-/// The pending word: the offset of a lock word, which is a multiple of 8, and in its low bits what
-/// is being done with it; 0: nothing.
+/// The pending word: the offset of a lock word, which is a multiple of 8, and in its low bits what the thread
+/// does with that lock; 0: nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pending {
-    /// What is being done.
+    /// What the thread does.
     pub kind: PendingKind,
     /// Where the lock word is.
     pub lock: Offset,
@@ -211,7 +212,7 @@ impl Pending {
         Self { kind: PendingKind::Process, lock }
     }
 
-    /// The process that is waited for, if one is.
+    /// The id of the process that the thread waits for, if it waits for one.
     #[inline]
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "compared with what was cut off")]
@@ -237,7 +238,7 @@ impl Pending {
         (self.lock.get() & !7) | kind
     }
 
-    /// Reads a pending word; `None` if nothing is pending, or nothing that makes sense.
+    /// Reads a pending word; `None` if nothing is pending, or the word is not valid.
     #[inline]
     #[must_use]
     pub const fn read(word: u64) -> Option<Self> {
@@ -264,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_goes_from_vacant_over_ready_to_dead_and_each_incarnation_is_another() {
+    fn a_slot_goes_from_vacant_to_ready_to_dead_and_each_claim_has_a_new_incarnation() {
         let vacant = ThreadLife::from_word(7 << 32);
         assert!(vacant.is_vacant() && !vacant.is_ready() && !vacant.is_of(7));
         let claimed = vacant.claimed(4711).unwrap();

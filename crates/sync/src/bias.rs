@@ -1,33 +1,37 @@
-//! The bias of a mutex: a thread that has used it alone for a while takes and frees it by words of its own.
+//! The bias of a mutex: a thread that has used the mutex alone for a while takes and frees it by words of its own.
 //!
-//! To take a word and to give it back are two locked instructions, and nothing else that a mutex does takes
-//! as long. A *biased* mutex needs one. Its word names a thread and stays as it is; the thread says in its
-//! own slot that it is *inside*, and then looks whether the word is still biased to it. Whoever else wants
-//! the mutex *revokes* the bias in the word, and then looks whether the thread is inside (Dekker's
+//! To take a lock word and to free it costs two locked instructions, which is most of what a mutex costs.
+//! A *biased* mutex needs one. Its word names a thread and does not change. To take the mutex, the thread says in its
+//! own slot that it is *inside*, and then checks that the word is still biased to it. A contender
+//! *revokes* the bias in the word, and then looks whether the thread is inside (Dekker's
 //! pattern, so one of them always sees the other, as with the readers of an [`RwLock`](crate::RwLock)).
-//! If it is not, the mutex is as good as free, and is taken like any other; if it is, it is waited for
-//! like any owner. (The idea is that of lock reservation, Kawachiya, Koseki and Onodera, OOPSLA 2002, but that nobody has
-//! to be stopped for a bias to be revoked: looking is enough.)
+//! If the thread is outside, the contender takes the mutex as a free one; if it is inside, the contender waits for it
+//! as for any owner. (The idea is lock reservation, Kawachiya, Koseki and Onodera, OOPSLA 2002. But here no thread has
+//! to be stopped to revoke a bias: a look at its entry is enough.)
+//!
+//! A thread slot has a few *entries*, each of two words: the [target](BiasTarget), which says for which mutex the
+//! entry is (`place` below), and the [state](BiasState), which has the number of the bias and says whether the thread
+//! is inside (`turn` below).
 //!
 //! # Invariants
-//! 1. Who is inside has its entry say so, with the number that the word has; and saw the word biased to
-//!    it, and not revoked, after it had said so.
-//! 2. Once a bias is revoked its thread does not enter by it, and no later bias of that thread has its
-//!    number. So a thread that is seen outside, by whoever has seen the word revoked, stays outside as
-//!    long as the word stays as it is: a compare-and-swap of the word is all that it takes to take the mutex.
-//! 3. Only the thread itself writes its entries, and each of its stores releases, of either word: by any of
-//!    them somebody may find that it is outside, and then sees what it did inside. If it died inside, whoever
-//!    takes the word from it tells the next owner so, as of any dead owner; and before its slot has another
-//!    peer, a [reaper](settle_bias) does that for all its entries.
-//! 4. An entry is given up by its thread at any time when it is outside. The word needs no change: it is of
-//!    a bias that no entry knows.
-//! 5. A thread that leaves looks for a revocation without a fence, as a reader does. Whoever has missed it
-//!    so sleeps 1 ms at first; what it sees of the thread then is no longer on the way.
+//! 1. A thread that is inside has said so in its entry, with the bias number of the word; after that it saw the word
+//!    biased to it, and not revoked.
+//! 2. After a bias is revoked, its thread does not enter by it, and no later bias of that thread slot has its
+//!    number. So a contender that sees the word revoked, and then the thread outside, takes the mutex by one
+//!    compare-and-swap of the word: as long as the word does not change, the thread stays outside.
+//! 3. Only the thread itself writes its entries. Each of its stores, to either word, is a Release: a contender may
+//!    learn from any of them that the thread is outside, and must see what it did inside. If the thread died
+//!    inside, the contender that takes the word over is told so, as with any dead owner. Before another thread has
+//!    the slot, a reaper [settles](settle_bias) all entries that are inside.
+//! 4. A thread may give up an entry at any time when it is outside. It does not change the lock word, which then names
+//!    a bias that no entry has.
+//! 5. A thread that leaves looks for a revocation without a fence, as a reader looks for a writer, and may miss one.
+//!    So the contender sleeps 1 ms at first; by then the thread's store is visible to it.
 //!
 //! # Deaths
-//! - Of a thread inside: as of an owner.
-//! - Of a thread outside: as of nobody; the mutex is free.
-//! - Of whoever revokes: as of nobody. The bias ends all the same.
+//! - A thread inside: as for an owner.
+//! - A thread outside: nothing; the mutex is free.
+//! - A contender that revokes: nothing. The next contender goes on with the word as it is.
 
 use commonhold_layout::{
     Bias, BiasState, BiasTarget, LockFlags, LockWord, Offset, Owner, PendingKind, bias_entry,
@@ -48,10 +52,10 @@ use crate::{
 #[must_use]
 pub struct MutexHold<'a> {
     entry: &'a [AtomicU64; 2],
-    /// The life word of the thread's slot, and what it says while the slot is the thread's.
+    /// The life word of the thread's slot, and its value while the slot is the thread's.
     life: &'a AtomicU64,
     alive: u64,
-    /// What the word says as long as nobody else wants the mutex.
+    /// What the lock word says as long as no other thread wants the mutex.
     word: LockWord,
 }
 
@@ -63,7 +67,7 @@ impl MutexHold<'_> {
         self.word.is_biased()
     }
 
-    /// By what it is held: what the word says as long as nobody else wants it.
+    /// What the lock word says as long as no other thread wants the mutex: the owner, or the bias by which it is held.
     #[inline]
     #[must_use]
     pub const fn word(&self) -> LockWord {
@@ -73,14 +77,14 @@ impl MutexHold<'_> {
 
 impl Mutex<'_> {
     /// As [`lock_quickly`](Self::lock_quickly), for a mutex that is freed by
-    /// [`unlock_biased`](Self::unlock_biased): if it is biased to the thread, that is quicker still. `None`
-    /// says that [`lock_biased_slowly`](Self::lock_biased_slowly) must follow.
+    /// [`unlock_biased`](Self::unlock_biased): quicker still if the mutex is biased to the thread. `None`:
+    /// [`lock_biased_slowly`](Self::lock_biased_slowly) must follow.
     #[inline]
     pub fn lock_biased<'t>(&self, me: &Thread<'t>) -> Option<MutexHold<'t>> {
         self.lock_by_entry(me, self.entry())
     }
 
-    /// Which entry of a thread slot is that of a bias of this mutex: to be known beforehand, for
+    /// Which entry of a thread slot a bias of this mutex uses. A caller may keep the number for
     /// [`lock_by_entry`](Self::lock_by_entry).
     #[inline]
     #[must_use]
@@ -92,8 +96,8 @@ impl Mutex<'_> {
     #[inline]
     pub fn lock_by_entry<'t>(&self, me: &Thread<'t>, entry: usize) -> Option<MutexHold<'t>> {
         let entry @ [place, turn] = me.entry(entry);
-        // Relaxed: nobody else writes the entry. Its stores are all Release: whoever sees by any of them that we
-        // are outside sees what we did inside.
+        // Relaxed: nobody else writes the entry. All stores to it are Release: they pair with the loads in
+        // `is_inside`. A contender that sees by any of them that we are outside sees what we did inside.
         if place.load(Ordering::Relaxed) != BiasTarget::new(self.at()).word() {
             let word = me.owner().word();
             return self.lock_quickly(me).then(|| hold(me, entry, word));
@@ -115,7 +119,7 @@ impl Mutex<'_> {
     }
 
     /// Takes the mutex after [`lock_biased`](Self::lock_biased) could not, waiting until `deadline`, or for
-    /// ever; `Some(0)` does not wait. The thread owns the word then.
+    /// ever; `Some(0)` does not wait. Then the word names the thread as its owner.
     ///
     /// # Errors
     /// [`LockError`].
@@ -130,35 +134,35 @@ impl Mutex<'_> {
         self.lock_slow(me, env, deadline, LockFlags::NONE)
     }
 
-    /// The hold of a thread on the mutex, of which it is known [by what](MutexHold::word) it holds it.
+    /// The hold of a thread that holds the mutex. `word` is the [`MutexHold::word`] of that hold.
     #[inline]
     pub const fn hold<'t>(&self, me: &Thread<'t>, word: LockWord) -> MutexHold<'t> {
         hold(me, me.entry(self.entry()), word)
     }
 
-    /// Frees the mutex if nobody waits for it. `false` says that
+    /// Frees the mutex if nobody waits for it. `false`:
     /// [`unlock_biased_slowly`](Self::unlock_biased_slowly) must follow, before the thread takes any lock.
     #[inline]
     pub fn unlock_biased(&self, hold: MutexHold<'_>) -> bool {
         if !hold.is_biased() {
             return unlock_counted(self.word(), self.at(), hold.entry, hold.word);
         }
-        // Whoever has the slot of a thread that was declared dead uses the entry for itself. The slot of a fenced
-        // peer is marked before anybody else has it.
-        // Relaxed: see `Thread::is_live`.
+        // If this thread was declared dead, the entry may belong to the next thread of the slot. If its peer was
+        // fenced, the slot is marked dead before another thread has it: so the life word tells both. Relaxed: see
+        // `Thread::is_live`.
         if hold.life.load(Ordering::Relaxed) != hold.alive {
             return false;
         }
         let [_, turn] = hold.entry;
-        // Release: what we did stays before what the next owner does.
+        // Release: pairs with the load in `is_inside`; what we did stays before what the next owner does.
         turn.store(left(hold).word(), Ordering::Release);
         Point::BiasLeft.reached();
-        // For loom only, whose sleeps end by a wake-up and never by a slice: see invariant 5.
+        // For loom only, where no slice ends a sleep, only a wake-up: see invariant 5.
         store_then_load();
         self.look() == hold.word
     }
 
-    /// Frees the mutex after [`unlock_biased`](Self::unlock_biased) could not, or where it was not asked to.
+    /// Frees the mutex after [`unlock_biased`](Self::unlock_biased) returned `false`, or without a call of it.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not own it; nothing has changed then.
@@ -173,7 +177,7 @@ impl Mutex<'_> {
         let [place, turn] = hold.entry;
         match hold.word.bias() {
             Some(_) if !me.is_live() => return Err(LockError::Fenced),
-            // Left already, and then found that somebody had revoked the bias.
+            // `unlock_biased` has left already, and then found the bias revoked.
             Some(bias) if turn.load(Ordering::Relaxed) == left(hold).word() => {
                 self.forget_bias(me);
                 self.end_bias(me, env, bias);
@@ -188,15 +192,15 @@ impl Mutex<'_> {
                 if due && how == Release::Done && env.may_bias() && self.bias_to(me) {
                     return Ok(());
                 }
-                // Somebody waits, or no mutex may be biased.
+                // Another thread waits, or the mutex may not be biased now.
                 self.forget_bias(me);
             }
         }
         self.unlock_slow(me, env, how)
     }
 
-    /// Makes a mutex that the thread holds, by a bias or not, one that it holds by the word, as all do that
-    /// know nothing of biases.
+    /// Turns a hold by a bias into a hold by the lock word, for operations that know nothing of biases. A hold by the
+    /// word stays as it is.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not hold it.
@@ -212,7 +216,7 @@ impl Mutex<'_> {
             if !me.is_live() || !seen.is_biased_by(bias) {
                 return Err(LockError::Fenced);
             }
-            // Others change nothing but flags, as long as we are inside.
+            // As long as we are inside, other threads change nothing but flags.
             if self.swap(seen, me.owner().word().with_flags(seen.flags())) {
                 break;
             }
@@ -224,7 +228,7 @@ impl Mutex<'_> {
         Ok(MutexHold { word: me.owner().word(), ..hold })
     }
 
-    /// As [`mark_consistent`](Self::mark_consistent); what is held by a bias is consistent.
+    /// As [`mark_consistent`](Self::mark_consistent). A mutex that is held by a bias is consistent already.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not hold it.
@@ -240,14 +244,15 @@ impl Mutex<'_> {
         }
     }
 
-    /// Frees the mutex, which the thread owns and nobody waits for, and biases it to the thread.
+    /// Frees the mutex, which the thread owns, and biases it to the thread. `false`: the word has a flag, and nothing
+    /// is freed.
     fn bias_to(&self, me: &Thread<'_>) -> bool {
         let [place, turn] = me.entry(self.entry());
         let fresh = BiasState::new(me.next_bias());
         turn.store(fresh.word(), Ordering::Release);
         place.store(BiasTarget::new(self.at()).word(), Ordering::Release);
         Point::BiasPlaced.reached();
-        // The swap releases: whoever sees the bias sees the entry.
+        // The swap is a Release, and pairs with the load in `look`: a contender that sees the bias sees the entry.
         let made = self.swap(me.owner().word(), LockWord::biased(bias_of(me, fresh)));
         if made {
             Point::BiasMade.reached();
@@ -255,7 +260,7 @@ impl Mutex<'_> {
         made
     }
 
-    /// Makes the entry of this mutex one of a candidate anew: somebody else wanted the mutex.
+    /// Makes this mutex a candidate again, with a new count, if the entry is for it: another thread wanted the mutex.
     fn forget_bias(&self, me: &Thread<'_>) {
         let [place, turn] = me.entry(self.entry());
         let found = BiasTarget::from_word(place.load(Ordering::Relaxed));
@@ -265,7 +270,7 @@ impl Mutex<'_> {
         }
     }
 
-    /// Frees the word of a bias that was revoked while the thread was inside, unless somebody has it already.
+    /// Frees the word of a bias that was revoked while the thread was inside, unless a contender has taken it already.
     fn end_bias(&self, me: &Thread<'_>, env: &impl Park, bias: Bias) {
         loop {
             let seen = self.look();
@@ -294,8 +299,8 @@ impl Mutex<'_> {
     }
 }
 
-/// Frees a mutex by its word, and counts that it was. It takes its parts by value, and as few as it can: who
-/// calls it has the others in registers.
+/// Frees a mutex by its word, and counts that in the entry. `false`: it is not freed. Takes few arguments, and by
+/// value: the caller keeps the others in registers.
 #[inline(never)]
 fn unlock_counted(
     word: &AtomicU64,
@@ -306,7 +311,7 @@ fn unlock_counted(
     let found = BiasTarget::from_word(place.load(Ordering::Relaxed));
     if found.is_candidate(at) {
         let Some(freed) = found.freed() else { return false };
-        // Before the unlock as good as after it: should that fail, the entry is made anew.
+        // The count may come before the unlock: if the unlock fails, the count begins anew.
         place.store(freed.word(), Ordering::Release);
     } else if found.biased().is_none() {
         place.store(BiasTarget::candidate(at).word(), Ordering::Release);
@@ -316,7 +321,8 @@ fn unlock_counted(
     Mutex::new(word, at).swap(owned, LockWord::FREE)
 }
 
-/// The thread frees the mutex at `at`, and the entry is that of another.
+/// Counts that the thread frees the mutex at `at`, while its entry is for another mutex. After enough of them, the
+/// mutex at `at` becomes the candidate of the entry.
 #[cold]
 fn miss(at: Offset, place: &AtomicU64, turn: &AtomicU64) {
     let now = BiasState::from_word(turn.load(Ordering::Relaxed));
@@ -340,7 +346,7 @@ const fn bias_of(me: &Thread<'_>, turn: BiasState) -> Bias {
     Bias { peer: me.owner().peer(), thread: me.owner().thread(), number: turn.number() }
 }
 
-/// What the entry says when who held a mutex by this bias has left it.
+/// The state of the entry after the thread has left the mutex that it held by this bias.
 #[inline]
 const fn left(hold: MutexHold<'_>) -> BiasState {
     match hold.word.bias() {
@@ -349,34 +355,36 @@ const fn left(hold: MutexHold<'_>) -> BiasState {
     }
 }
 
-/// Whether a thread slot says that its thread is inside a mutex, at `at`, by this bias.
+/// Whether a thread slot says that its thread is inside the mutex at `at` by this bias.
 #[must_use]
 pub fn is_inside(slot: &[AtomicU64; thread_word::COUNT], bias: Bias, at: Offset) -> bool {
     let [place, turn] = entry_of(slot, bias_entry(at));
-    // SeqCst: pairs with the thread's swap; in this order, since the place is that of the turn as long as the
-    // thread is inside. Acquire: pairs with its Release stores.
+    // SeqCst: pairs with the thread's swap (Dekker); as Acquire, with its Release stores. The state is read before the
+    // target: as long as the thread is inside, the target does not change.
     let turn = BiasState::from_word(turn.load(Ordering::SeqCst));
-    // Acquire: the thread may have left, and used the entry for something else, since we saw its turn.
+    // Acquire: pairs with the thread's Release stores; it may have left, and reused the entry, since we read its
+    // state.
     turn.is_inside()
         && turn.number() == bias.number
         && place.load(Ordering::Acquire) == BiasTarget::new(at).word()
 }
 
-/// The biases by which the thread of this slot is inside of mutexes, or was when it died, and where those are.
+/// The mutexes that the thread of this slot is inside of by a bias, or was when it died: the offset of each, and the
+/// bias. `named` makes the bias from its number.
 pub fn inside_of<'a>(
     slot: &'a [AtomicU64; thread_word::COUNT],
     named: impl Fn(u32) -> Bias + 'a,
 ) -> impl Iterator<Item = (Offset, Bias)> + 'a {
     entries(slot).iter().filter_map(move |[place, turn]| {
-        // SeqCst: in one order with the fence of the thread's peer. Acquire: pairs with its own stores.
+        // SeqCst: in one order with the fencing of the thread's peer. Acquire: pairs with the thread's own stores.
         let turn = BiasState::from_word(turn.load(Ordering::SeqCst));
         let at = BiasTarget::from_word(place.load(Ordering::Acquire)).biased()?;
         turn.is_inside().then(|| (at, named(turn.number())))
     })
 }
 
-/// Tells the next owner of a mutex that the thread it was biased to, `dead` if that is known, has died inside. Has no
-/// effect if somebody has taken it over already.
+/// Frees a mutex that was biased to a thread which died inside, and marks it as inconsistent, so that the next owner
+/// is told. `dead` is that thread, if it is known. Has no effect if a contender has taken the mutex over already.
 pub fn settle_bias(word: &AtomicU64, bias: Bias, dead: Option<Owner>, env: &impl Park) {
     let mut seen = word.load(Ordering::SeqCst);
     while LockWord::from_word(seen).is_biased_by(bias) {

@@ -1,22 +1,22 @@
-//! The condition variable: an event that is waited for without the mutex that protects the condition.
+//! The condition variable: an event, and a wait for it that frees the mutex of the condition meanwhile.
 //!
 //! # Invariants
-//! 1. The event's number is read under the mutex, which is freed after that: whoever changes the condition
-//!    under the mutex and then notifies moves the number, and the waiter sees it moved.
-//! 2. A waiter returns with the mutex held, and with how it was taken. If it waited with a mutex that was
-//!    inconsistent, it frees it so, and whoever takes it next is told.
-//! 3. A wait may end for no reason, and does so once in [`RECHECK_NS`]: the condition has to be looked at
-//!    again. So no wait depends on a notification, which whoever should make it may not live to make.
+//! 1. A waiter reads the event's number under the mutex, and frees the mutex after that. A notifier changes the
+//!    condition under the mutex and then moves the number, so the waiter sees it moved.
+//! 2. A waiter returns with the mutex held, and with how it was taken. If the mutex was inconsistent when the wait
+//!    began, the waiter frees it as inconsistent, and the next owner is told.
+//! 3. A wait may end for no reason, and does so after [`RECHECK_NS`] at the latest: the caller looks at the condition
+//!    again. So no wait depends on a notification: the notifier may die before it notifies.
 //!
 //! # Deaths
-//! - The notifier, while it holds the mutex: whoever waits sees by the mutex that its owner is dead, at the
-//!   end of a slice, takes it over, and is told so.
-//! - The notifier, after it freed the mutex and before it notified; or an heir of the mutex that repairs the
+//! - The notifier, while it holds the mutex: at the end of a slice a waiter finds that the owner of the mutex is
+//!   dead, takes the mutex over, and is told so.
+//! - The notifier, after it freed the mutex and before it notified; or the next owner of the mutex repairs the
 //!   condition and does not notify: see invariant 3.
-//! - The notifier, after it moved the number and before it woke anybody: whoever reaps it wakes the
+//! - The notifier, after it moved the number and before it woke a sleeper: its reaper wakes the
 //!   sleepers; at the latest they see the number at the end of their slice.
-//! - A waiter: nothing. One notification moves the number for all, and the one that it woke is not the only
-//!   one to learn of it: the others do at the end of their slice.
+//! - A waiter: nothing. A notification moves the number for all waiters. If the one that it woke dies, the others see
+//!   the number at the end of their slice.
 
 use commonhold_layout::{LockFlags, Offset, Owner};
 use commonhold_window::{Point, atomic::AtomicU64};
@@ -49,7 +49,7 @@ pub struct Condvar<'a>(Event<'a>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Waited {
-    /// Somebody has notified; or nobody has, which the condition tells.
+    /// A notification came, or the wait ended for no reason: look at the condition again.
     Notified,
     /// The time is up.
     TimedOut,
@@ -63,12 +63,12 @@ impl<'a> Condvar<'a> {
         Self(Event::new(word, at))
     }
 
-    /// Wakes one who waits; the others look at the condition again at the end of their slice.
+    /// Wakes one waiter; the others look at the condition again at the end of their slice.
     pub fn notify_one(&self, me: &Thread<'_>, env: &impl Park) {
         self.0.signal(me, env);
     }
 
-    /// Wakes all who wait.
+    /// Wakes all waiters.
     pub fn notify_all(&self, me: &Thread<'_>, env: &impl Park) {
         self.0.broadcast(me, env);
     }
@@ -77,7 +77,7 @@ impl<'a> Condvar<'a> {
     /// the mutex again, however long that takes.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if the thread does not hold the mutex, or was declared dead; those of
+    /// [`LockError::Fenced`] if the thread does not hold the mutex, or was declared dead; otherwise as for
     /// [`Mutex::lock`]. The thread does not hold the mutex then.
     pub fn wait(
         &self,
@@ -91,7 +91,7 @@ impl<'a> Condvar<'a> {
         Point::CondvarFreed.reached();
         let waited = self.sleep(mutex, me, env, number, deadline);
         me.done();
-        // If it failed, this fails for the same reason.
+        // If `waited` is an error, the thread is fenced, and this fails too.
         let taken = mutex.lock(me, env, None)?;
         waited.map(|waited| (taken, waited))
     }
@@ -124,8 +124,8 @@ impl<'a> Condvar<'a> {
     }
 }
 
-/// Whether something has become of the mutex that whoever waits must know of: its owner is dead, or has
-/// left it inconsistent. DeathCheck is looked for only of an owner that had it at the last look, `before`.
+/// Whether a waiter must return because of the mutex: its owner is dead, or has left it inconsistent or unrecoverable.
+/// Evidence is looked for only if the owner is the one of the last look, `before`.
 fn is_hurt(mutex: &Mutex<'_>, env: &impl Liveness, before: &mut Option<Owner>) -> bool {
     let seen = mutex.look();
     let Some(owner) = mutex.owner(seen, env) else {

@@ -10,17 +10,17 @@ use commonhold_layout::{LockFlags, Owner, ShareError};
 pub enum Taken {
     /// What it protects is as its last owner left it.
     Clean,
-    /// An owner before, this one if it is known, died or left in the middle of a change.
+    /// An earlier owner died or left in the middle of a change: this one, if it is known.
     OwnerDied(Option<Owner>),
 }
 
 impl Taken {
-    /// What a word with these flags, left by this one, says to whoever takes it.
+    /// What the next owner is told by a word with these flags, which `left_by` left.
     pub(crate) const fn told_by(flags: LockFlags, left_by: Option<Owner>) -> Self {
         if flags.contains(LockFlags::INCONSISTENT) { Self::OwnerDied(left_by) } else { Self::Clean }
     }
 
-    /// Whether an owner before died or left in the middle of a change.
+    /// Whether an earlier owner died or left in the middle of a change.
     #[inline]
     #[must_use]
     pub const fn is_owner_died(self) -> bool {
@@ -33,9 +33,9 @@ impl Taken {
 pub enum LockError {
     /// It was not free before the deadline.
     TimedOut,
-    /// A writer died, or gave up, in the middle of a change: only another writer makes the data whole.
+    /// A writer died, or gave up, in the middle of a change: only another writer can make the data whole.
     WriterDied,
-    /// It was given up after its owner's death.
+    /// An owner gave it up after an earlier owner had died.
     Unrecoverable,
     /// The calling thread owns it already.
     Deadlock,
@@ -45,9 +45,9 @@ pub enum LockError {
     TooManyReaders,
     /// No permit of the semaphore has been spent, so none can be given.
     NothingSpent,
-    /// Every place in the barrier is a living party's.
+    /// Living participants have every slot of the barrier.
     BarrierFull,
-    /// A party of the barrier died, or gave up, before it had arrived.
+    /// A participant of the barrier died, or gave up, before it had arrived.
     ParticipantDied,
 }
 
@@ -63,9 +63,9 @@ impl fmt::Display for LockError {
             Self::Fenced => "this thread does not own the lock: its peer was declared dead",
             Self::TooManyReaders => "this peer holds 65535 read locks of it already",
             Self::NothingSpent => "no permit has been spent, so none can be given",
-            Self::BarrierFull => "as many parties as the barrier has have joined it",
+            Self::BarrierFull => "living participants have every slot of the barrier",
             Self::ParticipantDied => {
-                "a party died before it had arrived: have another join in its place"
+                "a participant died before it had arrived: have another join to replace it"
             }
         })
     }

@@ -1,8 +1,8 @@
 //! The event: a sequence number that can be waited for.
 //!
-//! A signal is not kept for anybody: it moves the number. Who read the number before the signal sees
-//! it moved, whenever it looks. The death of a waiter therefore loses nothing but its own wake-up,
-//! and that of a signaller nothing if the number had moved: sleepers see it at the end of their slice
+//! A signal is not stored for a waiter: it moves the number. A thread that read the number before the signal sees
+//! it moved, whenever it looks. So the death of a waiter loses nothing but its own wake-up. The death
+//! of a signaller loses nothing if the number had moved: sleepers see that at the end of their slice
 //! at the latest.
 
 use commonhold_layout::{EVENT_STEP, EVENT_WAITERS, Offset, Owner, PendingKind};
@@ -13,13 +13,13 @@ use commonhold_window::{
 
 use crate::{LockError, Park, SLICE_NS, Thread, Wake};
 
-/// What becomes of the flag that says that somebody may be asleep. It falls with every signal.
+/// What becomes of the flag [`EVENT_WAITERS`], which says that a thread may be asleep. Every signal lowers it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flag {
-    /// Raised again by whoever signals, unless nobody was asleep: one signal cannot know whether more sleep than
+    /// The signaller raises it again, unless nobody was asleep: it cannot know whether more threads sleep than
     /// it wakes.
     Returns,
-    /// It is for others to raise it.
+    /// Other threads raise it again when they need it.
     Falls,
 }
 
@@ -55,8 +55,8 @@ impl<'a> Event<'a> {
     #[inline]
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        // SeqCst: who looks at a condition after reading the number, while the other side changes the
-        // condition and then moves the number, sees one or the other.
+        // SeqCst: pairs with the signaller, which changes the condition and then moves the number. A thread that
+        // reads the number and then looks at the condition sees the new condition, or later the number moved.
         self.word.load(Ordering::SeqCst) / EVENT_STEP
     }
 
@@ -75,21 +75,22 @@ impl<'a> Event<'a> {
         self.advance_if(me, env, Wake::All, Flag::Falls, |number| number == from)
     }
 
-    /// As [`signal`](Self::signal), and the flag falls: for those who [raise](Self::raise) it again when
-    /// they have slept and go, since others may sleep. Then a signal without sleepers wakes in vain once
-    /// at most, and not for ever.
+    /// As [`signal`](Self::signal), but the flag stays down. For waiters that [raise](Self::raise) it again after
+    /// they have slept, since others may still sleep. Then of the signals that nobody sleeps for, only the first one
+    /// makes a futile wake-up.
     pub(crate) fn hand_on(&self, me: &Thread<'_>, env: &impl Park) {
         self.advance_if(me, env, Wake::One, Flag::Falls, |_| true);
     }
 
-    /// Says that somebody may be asleep.
+    /// Raises the flag: a thread may be asleep.
     pub(crate) fn raise(&self) {
-        // SeqCst: who raises it and then looks at what is waited for, while another changes that and then
-        // moves the number, sees the change, or the other sees the flag.
+        // SeqCst: pairs with the swap in `advance_if`. The caller raises the flag and then looks at the condition; a
+        // signaller changes the condition and then moves the number. The caller sees the change, or the signaller the
+        // flag.
         self.word.fetch_or(EVENT_WAITERS, Ordering::SeqCst);
     }
 
-    /// Moves the number and wakes all sleepers, by nobody who could announce it: if the caller dies in between, they
+    /// Moves the number and wakes all sleepers, where no thread can announce that: if the caller dies in between, they
     /// see the number at the end of their slice.
     pub(crate) fn advance_unannounced(&self, env: &impl Park) {
         // SeqCst: pairs with the load in `sequence` and in `wait`.
@@ -149,8 +150,8 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Raises the flag again that fell when the word became `moved`. Whoever has signalled meanwhile has woken
-    /// nobody, though some may have slept.
+    /// Raises the flag again that was lowered when the word became `moved`. A thread that has signalled meanwhile
+    /// found it down and woke nobody, though others may have slept.
     fn raise_after(&self, env: &impl Park, moved: u64) {
         // SeqCst: see `raise`.
         let found = self.word.fetch_or(EVENT_WAITERS, Ordering::SeqCst);
@@ -174,7 +175,8 @@ impl<'a> Event<'a> {
         self.sleep(me, env, seen, deadline, &[])
     }
 
-    /// As [`wait`](Self::wait), and returns `seen` if the death futex of `owner`, for whom it is waited, rings.
+    /// As [`wait`](Self::wait), but returns after one sleep, which ends at `until` or if the death futex of `owner`
+    /// fires. If the number has not moved, it returns `seen`.
     pub(crate) fn wait_for(
         &self,
         owner: Owner,
@@ -199,15 +201,15 @@ impl<'a> Event<'a> {
         result
     }
 
-    /// Says that the caller is awake after a [`pause`](Self::pause), and may take what it slept for: who looks
-    /// on must not think that it still waits with that in its hands. If it dies, the others are woken as before.
+    /// Announces that the caller is awake after a [`pause`](Self::pause), and may take what it slept for: an observer
+    /// must not see it wait while it holds that. If it dies, the other sleepers are woken as before.
     pub(crate) fn awake(&self, me: &Thread<'_>) {
         me.announce(PendingKind::Release, self.at);
     }
 
-    /// As [`wait`](Self::wait), or if there are `owners` as [`wait_for`](Self::wait_for) for all of them; and
-    /// the announcement stays: if the caller dies before it has done what the wake-up was for, the other
-    /// sleepers are woken. The caller ends with [`Thread::done`].
+    /// As [`wait`](Self::wait), or, if there are `owners`, as [`wait_for`](Self::wait_for) for all of them. But
+    /// the announcement stays: if the caller dies before it has acted on the wake-up, the other
+    /// sleepers are woken. The caller then calls [`Thread::done`].
     pub(crate) fn pause(
         &self,
         me: &Thread<'_>,

@@ -1,7 +1,7 @@
 //! The mutex: one word, taken by barging, with a short spin before sleep and a flag against starvation.
 //!
-//! Here are the ways that do not wait: taking a free mutex, freeing one, marking and resetting it. `mutex/contended.rs` is
-//! the way of a thread that may have to wait, and `bias.rs` that of the thread which a mutex is biased to.
+//! This file has the operations that do not wait: taking a free mutex, freeing one, marking and resetting it. A thread
+//! that may have to wait goes through `mutex/contended.rs`; the thread that a mutex is biased to, through `bias.rs`.
 
 mod contended;
 
@@ -21,8 +21,8 @@ pub struct Mutex<'a> {
 }
 
 impl<'a> Mutex<'a> {
-    /// The mutex whose word is `word`, at offset `at` of its window (which others use to find it when
-    /// a waiter died).
+    /// The mutex whose word is `word`, at offset `at` of its window. (If a waiter dies, its reaper finds the mutex by
+    /// that offset.)
     #[inline]
     #[must_use]
     pub const fn new(word: &'a AtomicU64, at: Offset) -> Self {
@@ -35,7 +35,7 @@ impl<'a> Mutex<'a> {
         self.word
     }
 
-    /// Where that lies.
+    /// Where its word lies.
     #[inline]
     #[must_use]
     pub const fn at(&self) -> Offset {
@@ -50,8 +50,8 @@ impl<'a> Mutex<'a> {
         LockWord::from_word(self.word.load(Ordering::SeqCst))
     }
 
-    /// Takes a mutex that is free and has nothing to tell: the common case of [`lock`](Self::lock), and
-    /// small enough to stand wherever a lock is taken. `false` says only that it takes more than this.
+    /// Takes a mutex whose word is [`LockWord::FREE`]: the common case of [`lock`](Self::lock), small enough to be
+    /// inlined wherever a lock is taken. `false`: [`lock`](Self::lock) must follow.
     #[inline]
     pub fn lock_quickly(&self, me: &Thread<'_>) -> bool {
         if !self.swap(LockWord::FREE, me.owner().word()) {
@@ -59,7 +59,7 @@ impl<'a> Mutex<'a> {
         }
         Point::LockAcquired.reached();
         // A thread whose peer was fenced must not enter, since others would take the lock from it at
-        // once; `lock_slow` finds that out too, and gives back what we could not.
+        // once. If the unlock below fails, `lock_slow` finds the same out and gives the lock back.
         if me.is_live() {
             return true;
         }
@@ -67,13 +67,13 @@ impl<'a> Mutex<'a> {
         false
     }
 
-    /// Frees a mutex that nobody waits for: the common case of [`unlock`](Self::unlock).
+    /// Frees a mutex whose word names `owner` and has no flag: the common case of [`unlock`](Self::unlock).
     #[inline]
     pub fn unlock_quickly(&self, owner: Owner) -> bool {
         self.swap(owner.word(), LockWord::FREE)
     }
 
-    /// Takes the mutex if that needs no waiting (a dead owner's mutex needs none).
+    /// Takes the mutex without waiting, if it is free or its owner is dead.
     ///
     /// # Errors
     /// [`LockError`]; `TimedOut` if a living owner has it.
@@ -132,7 +132,7 @@ impl<'a> Mutex<'a> {
         }
     }
 
-    /// Says that the owner before left what the mutex protects half changed.
+    /// Says that the previous owner left what the mutex protects half changed.
     pub(crate) fn mark_inconsistent(&self, me: &Thread<'_>) -> Result<(), LockError> {
         loop {
             let seen = self.look();
@@ -145,10 +145,10 @@ impl<'a> Mutex<'a> {
         }
     }
 
-    /// Makes a mutex that nobody owns as good as new, whatever became of its last owner.
+    /// Makes a mutex as good as new if it has no owner, or its owner is dead.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody owns it who is not known to be dead.
+    /// [`LockError::TimedOut`] if it has an owner that is not known to be dead.
     pub fn reset(&self, env: &(impl Park + Liveness)) -> Result<(), LockError> {
         loop {
             let seen = self.look();
@@ -166,7 +166,8 @@ impl<'a> Mutex<'a> {
         }
     }
 
-    /// Ends the bias of a word that has one, and says whether it had: then the word is to be looked at again.
+    /// Revokes the bias of a word whose bias is not revoked yet. `true`: it had one, and the caller must look at the
+    /// word again.
     fn revoke(&self, seen: LockWord) -> bool {
         let Some(_) = seen.bias() else { return false };
         let revoked = seen == seen.revoked();
@@ -176,11 +177,11 @@ impl<'a> Mutex<'a> {
         !revoked
     }
 
-    /// Who has the mutex, by this word or by the bias that is revoked in it.
+    /// The owner of the mutex: the one that this word names, or the thread of a revoked bias while it is inside.
     pub(crate) fn owner(&self, seen: LockWord, env: &impl Liveness) -> Option<Owner> {
         match seen.bias() {
             Some(bias) => {
-                // Whether it was we or another who revoked it.
+                // Needed also if another thread revoked the bias.
                 store_then_load();
                 env.inside(bias, self.at)
             }
@@ -191,8 +192,8 @@ impl<'a> Mutex<'a> {
     /// Changes the word from `from` to `to`, if nobody else has changed it.
     #[inline]
     pub(crate) fn swap(&self, from: LockWord, to: LockWord) -> bool {
-        // SeqCst does for both directions: Acquire pairs with the Release of whoever freed the lock, so
-        // that its writes are visible; and a writer's scan for readers comes after it (Dekker).
+        // SeqCst. It is the Release that frees a lock, and the Acquire that takes it and pairs with that Release, so
+        // that the last owner's writes are visible. And a writer's scan for readers comes after it (Dekker).
         self.word
             .compare_exchange(from.word(), to.word(), Ordering::SeqCst, Ordering::Relaxed)
             .is_ok()

@@ -1,21 +1,21 @@
-//! Once: work that is done by one and needed by all.
+//! Once: work that one thread does and all need.
 //!
-//! The word is that of a mutex until the work is done, and then says [`LockWord::DONE`] for ever. Who
-//! takes it has the work to do; the others wait as for a mutex. `DONE` is a word that no mutex can be
-//! taken by, so every waiter finds out by the look that it takes anyway.
+//! The word is that of a mutex until the work is done, and then says [`LockWord::DONE`] for ever. The thread that
+//! takes the mutex, the *initialiser*, does the work; the others wait as for a mutex. A word that says `DONE` cannot
+//! be taken as a mutex, so a waiter finds that the work is done by the look that a mutex needs anyway.
 //!
 //! # Invariants
-//! 1. `DONE` is written by one compare-and-swap from the identity of whoever has the turn, after all
-//!    of the work: who reads it with Acquire sees the work, and nobody changes the word afterwards.
-//! 2. A turn that did not end in `DONE` is told to the next: nobody does half-done work again without
-//!    knowing ([`Taken::OwnerDied`]).
-//! 3. A word is never left unrecoverable: giving a turn back always leaves it to be taken.
+//! 1. `DONE` is written by one compare-and-swap from the identity of the initialiser, after all
+//!    of the work: a thread that reads it with Acquire sees the work, and nobody changes the word afterwards.
+//! 2. If an initialiser does not complete the work, the next one is told: no thread repeats half-done work without
+//!    knowing that ([`Taken::OwnerDied`]).
+//! 3. The word is never left unrecoverable: after [`Once::give_back`] it can always be taken.
 //!
 //! # Deaths
-//! - The initialiser: whoever waits, or comes next, has the turn and is told so.
-//! - The initialiser, after `DONE` and before it woke the others: whoever reaps it wakes them, since it
-//!   has announced that; at the latest they see `DONE` at the end of their slice.
-//! - A waiter: as with a mutex, nothing but its own turn.
+//! - The initialiser: a waiter, or the next thread that comes, becomes the initialiser and is told so.
+//! - The initialiser, after `DONE` and before it woke the others: it has announced the wake-up, so its reaper wakes
+//!   them; at the latest they see `DONE` at the end of their slice.
+//! - A waiter: as with a mutex, nothing but its own wait.
 
 use commonhold_layout::{LockFlags, LockWord, Offset, PendingKind};
 use commonhold_window::{
@@ -38,8 +38,8 @@ pub struct Once<'a> {
 pub enum Start {
     /// The work is done, and what it wrote is visible.
     Done,
-    /// The caller has to do it, and then to call [`Once::complete`], or [`Once::give_back`]. With
-    /// [`Taken::OwnerDied`] somebody has begun it before, and died or gave up.
+    /// The caller has to do the work, and then to call [`Once::complete`], or [`Once::give_back`]. With
+    /// [`Taken::OwnerDied`] another thread had begun the work, and died or gave up.
     Mine(Taken),
 }
 
@@ -58,7 +58,7 @@ impl<'a> Once<'a> {
         self.at
     }
 
-    /// Its word, which says whose turn it is, or whose it was last.
+    /// Its word, which names the initialiser, or the last one that did not complete the work.
     #[must_use]
     pub fn look(&self) -> LockWord {
         self.mutex().look()
@@ -72,7 +72,7 @@ impl<'a> Once<'a> {
         self.word.load(Ordering::Acquire) == LockWord::DONE.word()
     }
 
-    /// [`begin`](Self::begin) without waiting (for a dead initialiser there is no need to).
+    /// As [`begin`](Self::begin), without waiting for a living initialiser.
     ///
     /// # Errors
     /// [`LockError`]; `TimedOut` if a living thread is at work.
@@ -84,7 +84,7 @@ impl<'a> Once<'a> {
         self.begin(me, env, Some(0))
     }
 
-    /// Waits until the work is done or is the caller's to do, until `deadline`, or for ever; `Some(0)`
+    /// Waits until the work is done, or the caller has to do it. Waits until `deadline`, or for ever; `Some(0)`
     /// does not wait.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl<'a> Once<'a> {
     /// Says that the work is done.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if the thread does not have the turn: it was declared dead, and another
+    /// [`LockError::Fenced`] if the thread is not the initialiser: it was declared dead, and another
     /// does, or has done, the work.
     pub fn complete(&self, me: &Thread<'_>, env: &impl Park) -> Result<(), LockError> {
         loop {
@@ -146,10 +146,10 @@ impl<'a> Once<'a> {
         }
     }
 
-    /// Gives the turn back with the work half done: the next is told so.
+    /// Gives up the work half done: the next initialiser is told so.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if the thread does not have the turn.
+    /// [`LockError::Fenced`] if the thread is not the initialiser.
     pub fn give_back(&self, me: &Thread<'_>, env: &impl Park) -> Result<(), LockError> {
         self.mutex().unlock(me, env, Release::Inconsistent)
     }

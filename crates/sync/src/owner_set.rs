@@ -1,6 +1,6 @@
-//! Those for whom somebody waits of whom one is as good as another, or all are needed: the holders of permits, and
-//! the parties that have not arrived. Their death futexes are heard all at once, and evidence is looked for as of one owner: the
-//! one whose death futex tells most.
+//! A set of owners that one thread waits for: the holders of all permits, or all participants that have not arrived.
+//! The waiter sleeps for the death futexes of all of them at once. When to look for evidence, and how long to sleep,
+//! is decided by one of them: the one whose death futex tells most.
 
 use commonhold_layout::{Owner, PLACES_MOST};
 
@@ -10,7 +10,7 @@ use crate::{
     wait::{Plan, Watch},
 };
 
-/// The owners of places, each once for every place.
+/// The owners of owner slots, each once for every slot that it has.
 #[derive(Debug)]
 pub(crate) struct OwnerSet {
     owners: [Owner; PLACES_MOST],
@@ -18,25 +18,27 @@ pub(crate) struct OwnerSet {
 }
 
 impl OwnerSet {
-    /// `owners`; those beyond as many as there can be places are left out. `me` is any owner at all.
+    /// The set of the first [`PLACES_MOST`] of `owners`. `me` only fills the unused part of the array: any owner will
+    /// do.
     pub(crate) fn new(me: Owner, owners: impl Iterator<Item = Owner>) -> Self {
         let mut owner_set = Self { owners: [me; PLACES_MOST], count: 0 };
-        for (place, owner) in owner_set.owners.iter_mut().zip(owners) {
-            *place = owner;
+        for (free, owner) in owner_set.owners.iter_mut().zip(owners) {
+            *free = owner;
             owner_set.count += 1;
         }
         owner_set
     }
 
-    /// Those for whose death futexes to sleep.
+    /// All owners of the set: a waiter sleeps for their death futexes.
     pub(crate) fn owners(&self) -> &[Owner] {
         self.owners.get(..self.count).unwrap_or_default()
     }
 
-    /// The one by whom the wait goes: one whose death futex has rung, or else one that has none, or else any.
+    /// The owner that decides about the wait: one whose death futex has fired, else one that has no death futex, else
+    /// one whose process is about to end, else any.
     fn loudest(&self, env: &impl Liveness) -> Option<(Owner, DeathNotice)> {
         let told = self.owners().iter().map(|owner| (*owner, env.death_notice(*owner)));
-        told.max_by_key(|(_, death_futex)| match death_futex {
+        told.max_by_key(|(_, notice)| match notice {
             DeathNotice::Fired => 3,
             DeathNotice::Unavailable => 2,
             DeathNotice::Imminent => 1,
@@ -45,12 +47,12 @@ impl OwnerSet {
     }
 }
 
-/// One wait for a owner_set.
+/// One wait for an owner set.
 #[derive(Debug, Default)]
 pub(crate) struct OwnerSetWatch(Watch);
 
 impl OwnerSetWatch {
-    /// What to do before the next look, and whether that is to seek evidence.
+    /// Whether to look for evidence at the next look, and how many nanoseconds to sleep at most after it.
     pub(crate) fn plan(
         &mut self,
         owner_set: &OwnerSet,
@@ -59,7 +61,7 @@ impl OwnerSetWatch {
         late: bool,
     ) -> (DeathCheck, u64) {
         let Plan { look, slice_ns } = match owner_set.loudest(env) {
-            Some((owner, death_futex)) => self.0.plan(owner, death_futex, now, late),
+            Some((owner, notice)) => self.0.plan(owner, notice, now, late),
             None => Plan { look: late, slice_ns: crate::SLICE_NS },
         };
         (if look { DeathCheck::Probe } else { DeathCheck::Cached }, slice_ns)

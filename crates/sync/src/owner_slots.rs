@@ -1,10 +1,11 @@
-//! OwnerSlots: words of which each names the one who has it, and any will do. The permits of a semaphore, and
-//! the parties of a barrier.
+//! Owner slots: an array of words that each name an owner; a caller may take any free one. The permits of a semaphore,
+//! and the slots of a barrier.
 //!
 //! # Invariants
-//! 1. A place is taken, kept and given back by one compare-and-swap of its owner's whole identity each. So
-//!    nobody's place is lost: whoever has it can be asked for, and if it is dead the place is taken over.
-//! 2. Whoever takes a place over, or one whose owner gave up, is told ([`Taken::OwnerDied`]).
+//! 1. A slot is taken, marked and given back by one compare-and-swap each, of a word with its owner's whole identity.
+//!    So no slot is lost: the word says who has it, and a dead owner's slot is taken over.
+//! 2. A thread that takes over a dead owner's slot, or takes one whose owner gave up, is told so
+//!    ([`Taken::OwnerDied`]).
 
 use commonhold_layout::{LockFlags, LockWord, Owner};
 use commonhold_window::atomic::{AtomicU64, Ordering};
@@ -14,9 +15,9 @@ use crate::{Liveness, LockError, Taken, Thread, Verdict};
 /// Whether to look for evidence of an owner's death, which costs a system call or two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeathCheck {
-    /// Only those that are known to be dead are.
+    /// Do not look: an owner is dead only if that is known already.
     Cached,
-    /// Look for it.
+    /// Look for evidence.
     Probe,
 }
 
@@ -27,7 +28,7 @@ impl DeathCheck {
     }
 }
 
-/// The words.
+/// The words of the slots.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnerSlots<'a>(pub(crate) &'a [AtomicU64]);
 
@@ -36,17 +37,17 @@ impl OwnerSlots<'_> {
         self.0.iter().map(look)
     }
 
-    /// What the word of a place says; of one that does not exist, that nobody has it.
-    pub(crate) fn look(&self, place: usize) -> LockWord {
-        self.0.get(place).map_or(LockWord::FREE, look)
+    /// The word of a slot. A slot that does not exist is free.
+    pub(crate) fn look(&self, slot: usize) -> LockWord {
+        self.0.get(slot).map_or(LockWord::FREE, look)
     }
 
-    pub(crate) fn swap(&self, place: usize, from: LockWord, to: LockWord) -> bool {
-        self.0.get(place).is_some_and(|word| swap(word, from, to))
+    pub(crate) fn swap(&self, slot: usize, from: LockWord, to: LockWord) -> bool {
+        self.0.get(slot).is_some_and(|word| swap(word, from, to))
     }
 
-    /// Takes a place that nobody has, best one that was given back in order, or else one whose owner is dead. Its
-    /// flags stay, but for the one that says that its owner gave up.
+    /// Takes a slot: one that was given back in order, else one whose owner gave up, else one whose owner is dead. The
+    /// flags of the slot stay, except [`LockFlags::INCONSISTENT`].
     pub(crate) fn take(
         &self,
         me: &Thread<'_>,
@@ -60,7 +61,7 @@ impl OwnerSlots<'_> {
             .or_else(|| self.find(me, |seen| seen.owner().is_some_and(dead)))
     }
 
-    /// Takes the first free place, if that is quickly done.
+    /// Takes the first slot that is free and was given back in order, by one pass over the words.
     #[inline]
     pub(crate) fn take_quickly(&self, me: &Thread<'_>) -> Option<usize> {
         self.beginning_with_mine(me)
@@ -68,10 +69,10 @@ impl OwnerSlots<'_> {
                 word.load(Ordering::Relaxed) == LockWord::FREE.word()
                     && swap(word, LockWord::FREE, me.owner().word())
             })
-            .map(|(place, _)| place)
+            .map(|(slot, _)| slot)
     }
 
-    /// Each thread begins elsewhere, so that they do not all fight for the first word.
+    /// All slots with their indices. Each thread begins at another one, so that not all compete for the first word.
     #[inline]
     fn beginning_with_mine(&self, me: &Thread<'_>) -> impl Iterator<Item = (usize, &AtomicU64)> {
         let owner = me.owner();
@@ -81,7 +82,7 @@ impl OwnerSlots<'_> {
     }
 
     fn find(&self, me: &Thread<'_>, wanted: impl Fn(LockWord) -> bool) -> Option<(usize, Taken)> {
-        self.beginning_with_mine(me).find_map(|(place, word)| {
+        self.beginning_with_mine(me).find_map(|(slot, word)| {
             let seen = look(word);
             if !wanted(seen) {
                 return None;
@@ -91,45 +92,45 @@ impl OwnerSlots<'_> {
                 dead => Taken::OwnerDied(dead),
             };
             let flags = seen.flags().without(LockFlags::INCONSISTENT);
-            swap(word, seen, me.owner().word().with_flags(flags)).then_some((place, taken))
+            swap(word, seen, me.owner().word().with_flags(flags)).then_some((slot, taken))
         })
     }
 
-    /// Gives a place back: its word becomes what `left` makes of it.
+    /// Gives a slot back: its word becomes what `left` makes of it.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if the thread does not have the place.
+    /// [`LockError::Fenced`] if the thread does not have the slot.
     pub(crate) fn give_back(
         &self,
         me: &Thread<'_>,
-        place: usize,
+        slot: usize,
         left: impl Fn(LockWord) -> LockWord,
     ) -> Result<(), LockError> {
         loop {
-            let seen = self.look(place);
+            let seen = self.look(slot);
             if !seen.is_owned_by(me.owner()) {
                 return Err(LockError::Fenced);
             }
-            if self.swap(place, seen, left(seen)) {
+            if self.swap(slot, seen, left(seen)) {
                 return Ok(());
             }
         }
     }
 }
 
-/// Whether a word can be taken as it is.
+/// Whether a slot can be taken without asking whether an owner is dead.
 fn is_free(seen: LockWord) -> bool {
     !seen.is_owned() && !seen.flags().contains(LockFlags::UNRECOVERABLE)
 }
 
 fn look(word: &AtomicU64) -> LockWord {
-    // SeqCst: see `store_then_load`; the parties of a barrier look at each other's words here.
+    // SeqCst: see `store_then_load`; the participants of a barrier look at each other's words here.
     LockWord::from_word(word.load(Ordering::SeqCst))
 }
 
 #[inline]
 fn swap(word: &AtomicU64, from: LockWord, to: LockWord) -> bool {
-    // SeqCst, and so Acquire and Release: what was written before a place was given back is visible to
-    // whoever takes it; and a party's look at the others comes after its arrival (Dekker).
+    // SeqCst, and so Acquire and Release: what was written before a slot was given back is visible to
+    // the thread that takes it; and a participant's look at the others comes after its arrival (Dekker).
     word.compare_exchange(from.word(), to.word(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }

@@ -1,4 +1,4 @@
-//! How an owner frees a lock, and what its word tells the next owner then.
+//! How an owner frees a lock, and what the lock's word then tells the next owner.
 
 use commonhold_layout::{LockFlags, LockWord, Owner};
 
@@ -11,15 +11,15 @@ pub enum Release {
     Done,
     /// Inconsistent: the next owner is told that its predecessor did not finish.
     Inconsistent,
-    /// Inconsistent, as it was found: the next owner is told of the one that this one was told of.
+    /// Inconsistent, as it was found: the next owner is told of the same dead owner as this one was.
     AsFound(Option<Owner>),
-    /// Nobody can take it any more, unless it is [reset](crate::Mutex::reset). Of a permit, or a place in a barrier, there is
-    /// no such end: it is left inconsistent.
+    /// Nobody can take it any more, unless it is [reset](crate::Mutex::reset). A permit or a barrier slot cannot be
+    /// given up: it is left inconsistent.
     GivenUp,
 }
 
 impl Release {
-    /// How to give back, unchanged, what was taken so.
+    /// How to give back, unchanged, a lock that was taken as `taken`.
     #[inline]
     #[must_use]
     pub const fn unchanged(taken: Taken) -> Self {
@@ -29,7 +29,7 @@ impl Release {
         }
     }
 
-    /// What a word says that `me` frees so; `inconsistent`: it was so when it was taken, and is still.
+    /// The word after `me` has freed it so. `inconsistent`: it was inconsistent when it was taken, and still is.
     pub(crate) const fn left(self, me: Owner, inconsistent: bool) -> LockWord {
         match self {
             Self::Done if !inconsistent => LockWord::FREE,
@@ -40,9 +40,9 @@ impl Release {
         }
     }
 
-    /// What a place says that `me` gives back so. Others could not do without it: one that is given up tells the
-    /// next, and is not lost.
-    pub(crate) const fn left_place(self, me: Owner) -> LockWord {
+    /// The owner slot after `me` has given it back so. A slot is never lost: one that is given up is left
+    /// inconsistent, since others need it.
+    pub(crate) const fn left_slot(self, me: Owner) -> LockWord {
         match self {
             Self::GivenUp => Self::Inconsistent.left(me, false),
             how => how.left(me, false),

@@ -1,22 +1,23 @@
-//! The reader/writer lock: a writer's word, and readers known by thread and by peer.
+//! The reader/writer lock: a word that names the writer, and readers known by thread and by peer.
 //!
 //! A reader writes the lock's key into a word of its own thread slot and then looks for a writer; a
 //! writer takes its word and then looks for readers (Dekker's pattern, so one of them always sees the
-//! other). Readers share no line that they write, one locked instruction is all it costs, and a dead
-//! reader is known by the identity of whose word it is: it is not waited for, and nobody has to clean
-//! up after it. (The idea of a table of visible readers is that of BRAVO, Dice and Kogan, USENIX ATC
-//! 2019.) A thread that holds more locks to read than it has words is counted in its peer's share word.
+//! other). Readers write no cache line that another reader writes, and a read lock costs one locked instruction.
+//! A dead reader is known by the thread slot that its word lies in: writers do not wait for it, and nobody has to
+//! clean up after it. (The table of visible readers is the idea of BRAVO, Dice and Kogan, USENIX ATC
+//! 2019.) If a thread holds more locks to read than it has words, the others are counted in its peer's share word.
 //!
-//! A bit mask of peers (slot modulo 64) that ever read keeps writers from looking at everybody. Bits
+//! A bit mask of peers (slot modulo 64) that ever read spares writers a look at all peers. Bits
 //! are set before the first read lock and never cleared.
 //!
-//! A reader that leaves looks for a waiting writer without a fence: the processor may look before the
-//! others see that it has left. A writer that has been missed so sleeps to the end of its slice, which is
-//! 1 ms for a reader that it has not waited for before and 20 ms then; it is the price of a release that is
+//! A reader that leaves looks for a waiting writer without a fence: the processor may do the look before
+//! others see that the reader has left. If it misses a writer, that writer sleeps to the end of its slice: 1 ms
+//! the first time that it waits for this reader, 20 ms after that. That is the price of a release that is
 //! one plain store.
 //!
-//! Neither side starves: readers that come while a writer has, or waits for, its word stand back, and
-//! a reader that has lost its turn too often raises the same flag as a writer would.
+//! Neither side starves. A writer takes its word first, so new readers stand back while it waits for the readers
+//! inside. A reader that has lost too many wake-ups raises the starving flag, as a writer does: then newcomers stand
+//! back.
 
 mod readers;
 mod writers;
@@ -29,21 +30,21 @@ use commonhold_window::atomic::AtomicU64;
 
 use crate::{Event, Mutex};
 
-/// Where those who read under one lock are known.
+/// Where the readers of one lock are found.
 pub trait Shares {
-    /// Slots from here on have never had a peer.
+    /// The number of peer slots to look at: later ones have never had a peer.
     fn peers(&self) -> u16;
 
-    /// Which peer has the slot now; 0 if none that counts.
+    /// The generation of the peer that has the slot now; 0 if no live peer has it.
     fn generation(&self, peer: PeerId) -> u32;
 
-    /// Who has a thread slot now, if that thread and its peer count among the living.
+    /// The owner that has a thread slot now, if neither it nor its peer is known to be dead.
     fn owner(&self, peer: PeerId, thread: ThreadId) -> Option<Owner>;
 
     /// The share word of `peer` in what the lock protects; `None` if it has never had one.
     fn share(&self, peer: PeerId) -> Option<&AtomicU64>;
 
-    /// Thread slots of `peer` from here on are not in use.
+    /// The number of thread slots of `peer` to look at: later ones are not in use.
     fn threads(&self, peer: PeerId) -> u16;
 
     /// A thread slot of `peer`.
@@ -61,14 +62,14 @@ pub struct RwLock<'a, S> {
 
 impl<'a, S: Shares> RwLock<'a, S> {
     /// The lock with three words at offset `at`: the writer's, the mask of peers that may have read,
-    /// and the event that readers move when they leave while a writer waits. `key`, not 0, tells it from
-    /// every other lock whose readers use the same thread slots.
+    /// and the event that readers move when they leave while a writer waits. `key` is not 0, and distinguishes the
+    /// lock from all others whose readers use the same thread slots.
     #[inline]
     pub const fn new(words: &'a [AtomicU64; 3], at: Offset, key: u64, shares: S) -> Self {
         Self { words, at, key, shares }
     }
 
-    /// What stands in a thread's words for a read lock of this.
+    /// The key that a reader of this lock writes into its thread slot.
     #[inline]
     pub const fn key(&self) -> u64 {
         self.key

@@ -5,27 +5,27 @@
 //! whose permits it lacks, and each death would make the semaphore smaller for ever.
 //!
 //! A permit that stands for something which is used up, such as an item in a queue, is *spent* instead of
-//! released, and comes back when somebody gives it. Then it is nobody's, and no death loses it.
+//! released, and comes back when a thread gives it. A spent permit has no holder, so no death loses it.
 //!
 //! # Invariants
 //! 1. A permit is held by one thread at most, named by its word, or free, or spent: permits are neither
 //!    made nor lost.
-//! 2. Whoever makes a word free signals the event afterwards; a waiter reads the event's number, looks at
-//!    all words, and sleeps while the number is the same. So nobody sleeps beside a free permit for longer
-//!    than a slice, and that long only where whoever freed it died before it signalled.
-//! 3. A signal takes the event's flag down and wakes one. Who has slept raises the flag again when it goes,
-//!    with a permit or without, and wakes one more if permits are left: it cannot know whether others sleep.
+//! 2. A thread that makes a word free signals the event afterwards; a waiter reads the event's number, looks at
+//!    all words, and sleeps while the number is the same. So no waiter sleeps beside a free permit for longer
+//!    than a slice, and that long only if the thread that freed it died before it signalled.
+//! 3. A signal lowers the event's flag and wakes one waiter. A waiter that has slept raises the flag again when it
+//!    goes, with a permit or without, and wakes one more if permits are left: it cannot know whether others sleep.
 //! 4. A waiter keeps its announcement until it has its permit: if it dies with a wake-up that was meant for
-//!    any of them, the others are woken. It is announced as one that waits only between its looks at the words:
+//!    another waiter, the others are woken. It announces a wait only between its looks at the words:
 //!    so a permit that it is seen to hold while it waits is one that it held before.
 //!
 //! # Deaths
-//! - The holder: its permit goes to a waiter, or whoever comes next, who is told so.
-//! - The holder, after it released the permit and before it signalled: the permit is free, and those who
-//!   sleep find it at the end of their slice.
-//! - A waiter: nothing but its own turn.
-//! - Whoever gives a permit: it is given or not, and otherwise as for one who releases it.
-//! - Whoever has spent a permit: nothing; the permit is given by others.
+//! - The holder: its permit goes to a waiter, or to the next thread that asks for one, which is told so.
+//! - The holder, after it released the permit and before it signalled: the permit is free, and sleeping
+//!   waiters find it at the end of their slice.
+//! - A waiter: nothing but its own wait.
+//! - A thread that gives a permit: the permit is given or not; then as for a holder that released it.
+//! - A thread that has spent a permit: nothing; other threads give the permit.
 
 use commonhold_layout::{LockFlags, LockWord, Offset};
 use commonhold_window::{Point, atomic::AtomicU64};
@@ -80,7 +80,7 @@ impl<'a> Semaphore<'a> {
         self.permits.iter().filter(|seen| !seen.is_owned() && !stuck(seen)).count()
     }
 
-    /// Takes a permit if that needs no waiting (for a dead holder's there is no need to).
+    /// Takes a permit without waiting, if one is free or its holder is dead.
     ///
     /// # Errors
     /// As for [`acquire`](Self::acquire).
@@ -94,8 +94,8 @@ impl<'a> Semaphore<'a> {
 
     /// Takes a permit, waiting until `deadline`, or for ever; `Some(0)` does not wait.
     ///
-    /// One that was given back in order is taken first. With [`Taken::OwnerDied`] it is the permit of one who died, or
-    /// left it.
+    /// A permit that was given back in order is taken first. With [`Taken::OwnerDied`] the last holder of the permit
+    /// died, or left it inconsistent.
     ///
     /// # Errors
     /// [`LockError::TimedOut`]; [`LockError::Deadlock`] if the thread holds all permits itself;
@@ -125,13 +125,13 @@ impl<'a> Semaphore<'a> {
         permit: Permit,
         how: Release,
     ) -> Result<(), LockError> {
-        self.permits.give_back(me, permit.0, |_| how.left_place(me.owner()))?;
+        self.permits.give_back(me, permit.0, |_| how.left_slot(me.owner()))?;
         Point::PermitFreed.reached();
         self.freed.hand_on(me, env);
         Ok(())
     }
 
-    /// Uses a permit up: nobody has it until somebody [gives](Self::give) one.
+    /// Uses a permit up: it has no holder, and nobody can take it until it is [given](Self::give).
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not hold it; nothing has changed then.
@@ -141,16 +141,16 @@ impl<'a> Semaphore<'a> {
         Ok(())
     }
 
-    /// Makes a permit free that was spent, by whomever.
+    /// Makes one spent permit free. Any thread may have spent it.
     ///
     /// # Errors
-    /// [`LockError::NothingSpent`] if none is; [`LockError::Fenced`] if the caller was declared dead.
+    /// [`LockError::NothingSpent`] if no permit is spent; [`LockError::Fenced`] if the caller was declared dead.
     pub fn give(&self, me: &Thread<'_>, env: &impl Park) -> Result<(), LockError> {
         if !me.is_live() {
             return Err(LockError::Fenced);
         }
-        let spent = |place: &usize| self.permits.swap(*place, LockWord::SPENT, LockWord::FREE);
-        if !(0..self.permits.0.len()).any(|place| spent(&place)) {
+        let spent = |slot: &usize| self.permits.swap(*slot, LockWord::SPENT, LockWord::FREE);
+        if !(0..self.permits.0.len()).any(|slot| spent(&slot)) {
             return Err(LockError::NothingSpent);
         }
         Point::PermitFreed.reached();
@@ -165,7 +165,7 @@ impl<'a> Semaphore<'a> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<(Taken, Permit), LockError> {
-        let mut vigil = OwnerSetWatch::default();
+        let mut watch = OwnerSetWatch::default();
         let mut slept = false;
         let result = loop {
             if !me.is_live() {
@@ -176,7 +176,7 @@ impl<'a> Semaphore<'a> {
             let late = deadline.is_some_and(|deadline| now >= deadline);
             let holders =
                 OwnerSet::new(me.owner(), self.permits.iter().filter_map(LockWord::owner));
-            let (evidence, slice) = vigil.plan(&holders, env, now, late);
+            let (evidence, slice) = watch.plan(&holders, env, now, late);
             if let Some((permit, taken)) = self.permits.take(me, env, evidence) {
                 break Ok((taken, Permit(permit)));
             }
@@ -196,7 +196,7 @@ impl<'a> Semaphore<'a> {
                 continue;
             }
             slept = true;
-            // Whatever ends it, the next look tells.
+            // Whatever has ended the sleep, the next look tells.
             let _ = self.freed.pause(me, env, number, Some(until), holders.owners());
             self.freed.awake(me);
         };
@@ -208,7 +208,7 @@ impl<'a> Semaphore<'a> {
         self.entered(me, env, taken, permit)
     }
 
-    /// Leaves the event so that nobody sleeps beside a free permit.
+    /// Leaves the event so that no waiter sleeps beside a free permit.
     fn pass_on(&self, env: &impl Park) {
         self.freed.raise();
         store_then_load();
@@ -217,7 +217,8 @@ impl<'a> Semaphore<'a> {
         }
     }
 
-    /// A thread whose peer was fenced must not enter, since others would take the permit from it at once.
+    /// Checks that the thread is live. A thread whose peer was fenced must not go on: others would take the permit
+    /// from it at once.
     #[inline]
     fn entered(
         &self,
@@ -230,7 +231,7 @@ impl<'a> Semaphore<'a> {
         if me.is_live() {
             return Ok((taken, permit));
         }
-        // A failure means that it has been taken from us already: nothing to give back.
+        // If this fails, another thread has taken the permit from us already.
         let _ = self.release(me, env, permit, Release::unchanged(taken));
         Err(LockError::Fenced)
     }

@@ -6,24 +6,25 @@
 //! 2012, has the fences.)
 //!
 //! # Invariants
-//! 1. The sequence grows only, and only the owner of the mutex word moves it. A writer that has been
-//!    declared dead and goes on cannot finish another's change: its compare-and-swap is from a number
-//!    that its heir has left behind.
-//! 2. A writer makes the sequence odd after it has read it and *then* seen that the word is still its own.
-//!    The other way round, one that was declared dead in between could take its heir's number from it.
-//! 3. If the sequence is odd when the word is taken, the new owner is told [`Taken::OwnerDied`], and the
+//! 1. The sequence grows only, and only the owner of the mutex word moves it. A writer that was
+//!    declared dead but still runs cannot finish another writer's change: its compare-and-swap expects a number
+//!    that the next owner has moved past.
+//! 2. A writer reads the sequence, *then* checks that the mutex word is still its own, and then makes the sequence
+//!    odd. With the check first, a writer that was declared dead in between could replace the next owner's odd
+//!    number.
+//! 3. If the sequence is odd when the mutex word is taken, the new owner is told [`Taken::OwnerDied`], and the
 //!    word says so too.
-//! 4. A reader stores nothing, nowhere. Its loads are relaxed and its fences apart, which is what memory
-//!    that may not be written allows for.
+//! 4. A reader stores nothing in the lock or the data: it needs no right to write that memory. So its loads are
+//!    relaxed, with separate fences.
 //!
 //! # Deaths
-//! - Of a writer, in the middle of a change: readers get [`LockError::WriterDied`] until a writer has made
+//! - A writer, in the middle of a change: readers get [`LockError::WriterDied`] until a writer has made
 //!   the data whole; the next writer has the lock and is told. Before or after a change: only the next
 //!   writer is told; readers go on.
-//! - Of a reader: nothing.
+//! - A reader: nothing.
 //!
 //! # What it does not do
-//! It does not keep readers from starving: one whose copy takes longer than the writers' pauses gets none.
+//! It does not keep readers from starving: a reader whose copy takes longer than the writers' pauses gets none.
 //! What a writer stores after it was declared dead (ADR 0012) can tear a copy, as it can tear what a mutex
 //! protects.
 
@@ -35,7 +36,7 @@ use commonhold_window::{
 
 use crate::{Liveness, LockError, Mutex, Park, Release, Taken, Thread, Verdict, wait::Watch};
 
-/// First pause of a reader that waits for the end of a change, and the longest. Nobody wakes it.
+/// First sleep of a reader that waits for the end of a change, and the longest. Nobody wakes it.
 const NAP_LEAST_NS: u64 = 10_000;
 const NAP_MOST_NS: u64 = 1_000_000;
 
@@ -46,12 +47,12 @@ pub struct SeqLock<'a> {
     at: Offset,
 }
 
-/// What a writer has begun: the odd number that it must come back from.
+/// A change that a writer has begun: the odd number of the sequence that the writer must end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Writing(u64);
 
 impl Writing {
-    /// Whether readers are kept out by this writer.
+    /// Whether this writer keeps readers out.
     #[inline]
     #[must_use]
     pub const fn has_begun(self) -> bool {
@@ -71,7 +72,7 @@ impl<'a> SeqLock<'a> {
         Self { words, at }
     }
 
-    /// What writers exclude each other by. Who takes it by itself gets no data.
+    /// The mutex by which writers exclude each other.
     #[inline]
     #[must_use]
     pub const fn writer(&self) -> Mutex<'a> {
@@ -83,13 +84,13 @@ impl<'a> SeqLock<'a> {
         &self.words[1]
     }
 
-    /// A copy of the data, made by `copy` out of relaxed loads; it is called again until nobody has written
+    /// A copy of the data, which `copy` makes by relaxed loads; it is called again until no writer has written
     /// meanwhile. Waits for the end of a change until `deadline`, or for ever; `Some(0)` does not wait.
-    /// `me` says who asks, if that is known.
+    /// `me` is the caller, if it is known.
     ///
     /// # Errors
-    /// [`LockError::WriterDied`], [`LockError::Unrecoverable`]: nobody is there to end the change.
-    /// [`LockError::TimedOut`]. [`LockError::Deadlock`]: the change is that of `me`.
+    /// [`LockError::WriterDied`], [`LockError::Unrecoverable`]: the change has no living writer to end it.
+    /// [`LockError::TimedOut`]. [`LockError::Deadlock`]: the writer is `me`.
     #[inline]
     pub fn read<R>(
         &self,
@@ -107,7 +108,7 @@ impl<'a> SeqLock<'a> {
     #[inline]
     fn copy_once<R>(&self, copy: &mut impl FnMut() -> R) -> Option<R> {
         let before = self.sequence().load(Ordering::Relaxed);
-        // Acquire: pairs with the Release of `finish`; the copy sees what was written up to this number.
+        // Acquire: pairs with the Release in `finish`; the copy sees what was written up to this number.
         fence(Ordering::Acquire);
         if is_odd(before) {
             return None;
@@ -140,7 +141,8 @@ impl<'a> SeqLock<'a> {
             turn = 0;
             let now = env.now();
             let late = deadline.is_some_and(|deadline| now >= deadline);
-            // Acquire: if this is the odd number of some change, its owner is seen below.
+            // Acquire: pairs with the Release of the swap in `begin`. If this is the odd number of a change, the mutex
+            // word that is read below is that of the change's owner, or later.
             let seen = self.sequence().load(Ordering::Relaxed);
             fence(Ordering::Acquire);
             if is_odd(seen) {
@@ -157,7 +159,7 @@ impl<'a> SeqLock<'a> {
         }
     }
 
-    /// Whether somebody is there to end the change with this number, or it has ended.
+    /// Checks that the change with this odd number has a living owner to end it, or has ended.
     fn see_writer(
         &self,
         odd: u64,
@@ -179,7 +181,7 @@ impl<'a> SeqLock<'a> {
                 !env.is_current(owner) || (plan.look && env.verdict(owner) == Verdict::Dead)
             }
         };
-        // Acquire: whoever freed the word had moved the sequence before, if it did.
+        // Acquire: pairs with the swap that freed the word; a writer that ended its change moved the sequence before.
         fence(Ordering::Acquire);
         if !nobody || self.sequence().load(Ordering::Relaxed) != odd {
             return Ok(());
@@ -187,8 +189,8 @@ impl<'a> SeqLock<'a> {
         Err(if word.is_unrecoverable() { LockError::Unrecoverable } else { LockError::WriterDied })
     }
 
-    /// Takes the lock to write, waiting until `deadline`, or for ever; `Some(0)` does not wait. Readers are
-    /// kept out from [`begin`](Self::begin) on only.
+    /// Takes the lock to write, waiting until `deadline`, or for ever; `Some(0)` does not wait. Readers are not
+    /// kept out before [`begin`](Self::begin).
     ///
     /// # Errors
     /// [`LockError`].
@@ -200,14 +202,15 @@ impl<'a> SeqLock<'a> {
         deadline: Option<u64>,
     ) -> Result<(Taken, Writing), LockError> {
         let taken = self.writer().lock(me, env, deadline)?;
-        // Relaxed: having the word, we see what its owners before us did.
+        // Relaxed: the mutex word is ours, so we see what its earlier owners did.
         if !is_odd(self.sequence().load(Ordering::Relaxed)) {
             return Ok((taken, Writing::default()));
         }
         self.inherit(me, env, taken)
     }
 
-    /// The last writer did not end its change: the number becomes ours, before it can.
+    /// Takes over a change that the last writer did not end: moves the sequence to a new odd number, so that the last
+    /// writer, should it still run, cannot end the change.
     #[cold]
     fn inherit(
         &self,
@@ -222,7 +225,7 @@ impl<'a> SeqLock<'a> {
         match marked {
             Ok(writing) => Ok((told, writing)),
             Err(error) => {
-                // Fails as well: the word is another's already.
+                // Fails too: another thread has the word already.
                 let _ = self.writer().unlock(me, env, Release::Inconsistent);
                 Err(error)
             }
@@ -239,18 +242,20 @@ impl<'a> SeqLock<'a> {
             return Ok(writing);
         }
         loop {
-            // Acquire: the look at the word comes after it.
+            // Acquire: the look at the word comes after this load. Pairs with the Release of the swap below.
             let seen = self.sequence().load(Ordering::Acquire);
             if !self.writer().look().is_owned_by(me.owner()) {
                 return Err(LockError::Fenced);
             }
-            // The next odd number: readers that saw the last one see that it is another's.
+            // The next odd number: a reader that saw the last one sees that this is another change.
             let odd = if is_odd(seen) { seen.wrapping_add(2) } else { seen | 1 };
-            // Release: who reads this number in the load above sees whose word it is now.
+            // Release: pairs with the load above; a writer that reads this number there sees that the word is now
+            // ours.
             let moved =
                 self.sequence().compare_exchange(seen, odd, Ordering::AcqRel, Ordering::Relaxed);
             if moved.is_ok() {
-                // Release: no store to the data is seen by whoever does not see the odd number.
+                // Release: pairs with the second fence in `copy_once`; a reader that sees a store to the data sees the
+                // odd number.
                 fence(Ordering::Release);
                 Point::SeqOdd.reached();
                 return Ok(Writing(odd));
@@ -258,7 +263,7 @@ impl<'a> SeqLock<'a> {
         }
     }
 
-    /// Lets readers have what was written.
+    /// Ends the change: readers may copy what was written.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if another writer has taken over.
@@ -269,7 +274,7 @@ impl<'a> SeqLock<'a> {
         }
         Point::SeqWritten.reached();
         let even = writing.0.wrapping_add(1);
-        // Release: pairs with the fence in `copy_once`; who sees the even number sees the data.
+        // Release: pairs with the first fence in `copy_once`; a reader that sees the even number sees the data.
         match self.sequence().compare_exchange(
             writing.0,
             even,
@@ -285,7 +290,7 @@ impl<'a> SeqLock<'a> {
     }
 
     /// Gives the lock back. With [`Release::Inconsistent`], or if the data have not been marked consistent
-    /// after [`Taken::OwnerDied`], readers stay out if they were.
+    /// after [`Taken::OwnerDied`], a change that was begun does not end, and readers stay out.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not own it.
@@ -300,31 +305,31 @@ impl<'a> SeqLock<'a> {
         if self.is_whole(how)
             && let Err(error) = self.finish(writing)
         {
-            // It is another's, or somebody has written to the sequence who had no right to.
+            // Another writer has taken over, or the sequence was overwritten against the protocol.
             let _ = self.writer().unlock(me, env, Release::Inconsistent);
             return Err(error);
         }
         self.writer().unlock(me, env, how)
     }
 
-    /// Whether the owner, that now gives the lock back so, leaves the data whole.
+    /// Whether the owner leaves the data whole if it gives the lock back as `how`.
     #[inline]
     #[must_use]
     pub fn is_whole(&self, how: Release) -> bool {
         how == Release::Done && !self.writer().look().flags().contains(LockFlags::INCONSISTENT)
     }
 
-    /// Makes a lock that nobody owns as good as new; the data are as they are.
+    /// Makes a lock as good as new if it has no owner, or its owner is dead. The data are not changed.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody owns it who is not known to be dead; [`LockError::Fenced`].
+    /// [`LockError::TimedOut`] if it has an owner that is not known to be dead; [`LockError::Fenced`].
     pub fn reset(&self, me: &Thread<'_>, env: &(impl Park + Liveness)) -> Result<(), LockError> {
         loop {
             let seen = self.writer().look();
             if seen.owner().is_some_and(|owner| env.verdict(owner) != Verdict::Dead) {
                 return Err(LockError::TimedOut);
             }
-            // Others may sleep on what the word was.
+            // Other threads may sleep on the word.
             if self.writer().swap(seen, me.owner().word().with_flags(LockFlags::WAITERS)) {
                 break;
             }

@@ -5,14 +5,14 @@
 //!
 //! # Invariants
 //! 1. The word is changed by a 64-bit compare-and-swap from the exact value that was seen, never by a store: the
-//!    kernel marks its low half at any time.
-//! 2. A vacant slot is claimed with a new incarnation; then its thread clears the other words, has the kernel
-//!    mark the word at its end if that can be had, and makes the slot ready. Before that it owns nothing, and
-//!    what the slot still says of an earlier thread counts for nobody.
-//! 3. Nobody writes the other words of a dead slot. Whoever claims it clears them after its claim; and before
-//!    its claim it has settled the biases that the dead thread was inside of ([`settle_bias`](crate::settle_bias)).
-//! 4. A word that is marked, or of another incarnation, proves that the owner is dead. One that is not proves
-//!    nothing: a thread can end without a mark.
+//!    kernel may mark its low half at any time.
+//! 2. A thread claims a vacant slot with a new incarnation. Then it clears the other words, asks the kernel (where it
+//!    can) to mark the life word when the thread ends, and makes the slot ready. Until then the thread owns no lock,
+//!    and what the slot still says of an earlier thread is ignored.
+//! 3. Nobody writes the other words of a dead slot. The next thread settles the biases that the dead thread was inside
+//!    of ([`settle_bias`](crate::settle_bias)), then claims the slot, then clears the other words.
+//! 4. A word that is marked, or has another incarnation, proves that the owner is dead. A word without a mark proves
+//!    nothing: a thread can end without one.
 //!
 //! # What it does not do
 //! It does not know how the kernel is asked to mark a word, nor where other proof comes from.
@@ -48,21 +48,21 @@ impl<'a> ThreadSlot<'a> {
     #[inline]
     #[must_use]
     pub fn life(&self) -> ThreadLife {
-        // SeqCst: as Acquire it pairs with the mark, so that what the dead thread did is visible; and whether a
-        // reader lives is looked at in one order with the words in which it says that it reads.
+        // SeqCst: as Acquire it pairs with the mark, so that what the dead thread did is visible. And this load is in
+        // one order with the loads of the thread's `reading` words (`rwlock/writers.rs`).
         ThreadLife::from_word(self.word().load(Ordering::SeqCst))
     }
 
-    /// The id of the thread that has the slot, or had it last, in its own PID namespace; 0 if it said none.
+    /// The id, in its own PID namespace, of the thread that has the slot or had it last; 0 if it gave none.
     #[must_use]
     pub fn tid(&self) -> u32 {
-        // Relaxed: what it names is looked at elsewhere, and compared with the life word then.
+        // Relaxed: the caller looks at the named thread elsewhere, and compares the life word then.
         let word = self.0[thread_word::BIASES].load(Ordering::Relaxed);
         u32::try_from(word >> TID_SHIFT).unwrap_or(0)
     }
 
-    /// Claims the vacant slot, which was `seen` so, for the calling thread with this id, and clears it. `None`: somebody
-    /// else was quicker, or its incarnations are used up.
+    /// Claims the slot for the calling thread, whose id is `tid`, and clears it. `seen` is the life word that the
+    /// caller found vacant. `None`: the word has changed since, or the slot's incarnations are used up.
     #[must_use]
     pub fn claim(&self, seen: ThreadLife, tid: u32) -> Option<ThreadLife> {
         if !seen.is_vacant() {
@@ -78,8 +78,8 @@ impl<'a> ThreadSlot<'a> {
         Some(claimed)
     }
 
-    /// Makes the claimed slot ready to own locks. `arm` has the kernel mark the word at the end of the calling
-    /// thread, and says whether it could. `None`: the thread was declared dead meanwhile.
+    /// Makes the claimed slot ready to own locks. `arm` asks the kernel to mark the word when the calling thread
+    /// ends, and says whether it could. `None`: the thread was declared dead meanwhile.
     #[must_use]
     pub fn make_ready(
         &self,
@@ -95,7 +95,7 @@ impl<'a> ThreadSlot<'a> {
         Some(ready)
     }
 
-    /// Marks the slot as the kernel does when its thread ends. `false`: its word is no longer as it was `seen`.
+    /// Marks the slot as the kernel does when its thread ends. `false`: its word is no longer `seen`, or it is vacant.
     #[must_use]
     pub fn mark_dead(&self, seen: ThreadLife) -> bool {
         let marked = !seen.is_vacant() && self.swap(seen, seen.dead());
@@ -105,16 +105,16 @@ impl<'a> ThreadSlot<'a> {
         marked
     }
 
-    /// Gives the slot back, of which the calling thread has `life`. The kernel must not be able to mark the word
-    /// any more. What the thread still owns is a dead thread's from now on.
+    /// Gives back the slot, which the calling thread has with the life word `life`. The kernel must not be able to
+    /// mark the word any more. From now on, locks that the thread still owns are those of a dead thread.
     #[must_use]
     pub fn vacate(&self, life: ThreadLife) -> bool {
         self.swap(life, life.vacated())
     }
 
     fn swap(&self, from: ThreadLife, to: ThreadLife) -> bool {
-        // SeqCst: as Acquire it pairs with the mark of the last thread; as Release, whoever finds the slot ready
-        // finds it cleared.
+        // SeqCst: as Acquire it pairs with the mark of the last thread. As Release it pairs with the load in `life`: a
+        // thread that finds the slot ready finds it cleared.
         self.word()
             .compare_exchange(from.word(), to.word(), Ordering::SeqCst, Ordering::Relaxed)
             .is_ok()

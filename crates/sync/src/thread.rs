@@ -14,8 +14,8 @@ pub struct Thread<'a> {
 }
 
 impl<'a> Thread<'a> {
-    /// The thread `owner`, whose thread slot is `slot` and says `life` as long as nobody has declared the thread
-    /// dead, and whose peer's state word is `state` and holds `live` as long as nobody has fenced the peer.
+    /// The thread `owner`. `slot` is its thread slot, whose life word is `life` until the thread is declared dead.
+    /// `state` is the state word of its peer, and is `live` until the peer is fenced.
     #[inline]
     #[must_use]
     pub const fn new(
@@ -28,14 +28,14 @@ impl<'a> Thread<'a> {
         Self { owner, slot, state, live, life }
     }
 
-    /// Who it is.
+    /// Its identity, as a lock word names it.
     #[inline]
     #[must_use]
     pub const fn owner(&self) -> Owner {
         self.owner
     }
 
-    /// Whether others still count it and its peer among the living.
+    /// Whether neither it has been declared dead, nor its peer fenced.
     #[inline]
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -44,33 +44,34 @@ impl<'a> Thread<'a> {
         self.state.load(Ordering::Relaxed) == self.live && self.has_slot()
     }
 
-    /// Whether the slot still is its own. The model checker is spared the look: there nobody takes a slot from
+    /// Whether the slot still is its own. Left out under the model checker: there nobody takes a slot from
     /// a thread whose peer is not fenced.
     #[inline]
     fn has_slot(&self) -> bool {
         cfg!(loom) || self.slot[thread_word::LIFE].load(Ordering::Relaxed) == self.life.word()
     }
 
-    /// The life word of its slot, and what that says while the slot is its own.
+    /// The life word of its slot, and the value that it has while the slot is the thread's own.
     #[inline]
     pub(crate) const fn life(&self) -> (&'a AtomicU64, u64) {
         (&self.slot[thread_word::LIFE], self.life.word())
     }
 
-    /// A word of the thread's own in which it holds no lock to read.
+    /// One of the thread's own `reading` words that holds no key.
     #[inline]
     pub(crate) fn free_reading(&self) -> Option<&'a AtomicU64> {
         // Relaxed: nobody else writes it.
         reading(self.slot).find(|word| word.load(Ordering::Relaxed) == 0)
     }
 
-    /// The entry with this number: its place and its turn.
+    /// The bias entry with this number: its [target](commonhold_layout::BiasTarget) and its
+    /// [state](commonhold_layout::BiasState).
     #[inline]
     pub(crate) const fn entry(&self, number: usize) -> &'a [AtomicU64; 2] {
         entry_of(self.slot, number)
     }
 
-    /// A number that no bias of this thread slot has had.
+    /// The next number for a bias of this thread slot, which no bias of it has had (until the numbers wrap).
     pub(crate) fn next_bias(&self) -> u32 {
         const NUMBER: u64 = u32::MAX as u64;
         // Relaxed: nobody else writes it. Its high half is the thread's id.
@@ -81,8 +82,8 @@ impl<'a> Thread<'a> {
         next
     }
 
-    /// Whether the thread holds the lock with this key to read, as far as its own words say: those
-    /// beyond them are counted with other threads'.
+    /// Whether the thread holds the lock with this key to read, as far as its own words say. Read locks
+    /// beyond these words are counted together with those of other threads.
     #[must_use]
     pub fn reads(&self, key: u64) -> bool {
         // Relaxed: nobody else writes them.
@@ -90,7 +91,7 @@ impl<'a> Thread<'a> {
     }
 
     pub(crate) fn announce(&self, kind: PendingKind, lock: Offset) {
-        // Release: whoever reads the announcement after our death also sees what we did before it.
+        // Release: a reaper that reads the announcement after our death also sees what we did before it.
         self.slot[thread_word::PENDING].store(Pending { kind, lock }.word(), Ordering::Release);
     }
 
@@ -99,46 +100,47 @@ impl<'a> Thread<'a> {
         self.count_wait();
     }
 
-    /// No lock depends on this number, only those who look on: so the model checker is spared it.
+    /// Counts completed waits. Only observers depend on the number, no lock does: so the model checker leaves it out.
     fn count_wait(&self) {
         #[cfg(not(loom))]
         {
             let waits = &self.slot[thread_word::WAITS];
-            // Relaxed: nobody else writes it. Release: whoever sees it moved sees that the wait is over.
+            // Relaxed: nobody else writes it. Release: an observer that sees it moved sees that the wait is over.
             waits.store(waits.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
     }
 
-    /// Says that the thread waits for the process `pid` to end: for those who look on. Any lock that
-    /// it comes to wait for meanwhile takes the place of this.
+    /// Announces, for observers, that the thread waits for the process `pid` to end. If the thread waits for a
+    /// lock meanwhile, that announcement replaces this one.
     pub fn await_process(&self, pid: u32) {
         self.slot[thread_word::PENDING].store(Pending::of_process(pid).word(), Ordering::Release);
     }
 
-    /// Says that it waits no longer.
+    /// Announces that it waits no longer.
     pub fn awaited(&self) {
         self.done();
     }
 }
 
-/// The words of a slot in which its thread holds locks to read.
+/// The `reading` words of a slot: the keys of locks that its thread holds to read.
 #[inline]
 pub fn reading(slot: &[AtomicU64; thread_word::COUNT]) -> impl Iterator<Item = &AtomicU64> {
     slot[thread_word::READING..thread_word::READING + thread_word::READING_COUNT].iter()
 }
 
-/// The entry of a slot with this number: its place and its turn.
+/// The bias entry of a slot with this number: its [target](commonhold_layout::BiasTarget) and its
+/// [state](commonhold_layout::BiasState).
 #[inline]
 #[allow(clippy::indexing_slicing, reason = "there are as many")]
 pub(crate) const fn entry_of(
     slot: &[AtomicU64; thread_word::COUNT],
     number: usize,
 ) -> &[AtomicU64; 2] {
-    // The rest, so that the compiler sees that there is one.
+    // The remainder shows the compiler that the index is in range.
     &entries(slot)[number % thread_word::BIAS_COUNT]
 }
 
-/// All entries of a slot.
+/// All bias entries of a slot.
 #[inline]
 pub(crate) const fn entries(slot: &[AtomicU64; thread_word::COUNT]) -> &[[AtomicU64; 2]] {
     let (_, words) = slot.split_at(thread_word::BIAS);

@@ -1,23 +1,23 @@
-//! The third way to hold a reader/writer lock: with readers, and with the right to become its writer.
+//! The upgradable read lock: held together with readers, and with the right to become the writer.
 //!
-//! The owner stands in the writer's word, as a writer does, with a bit that lets readers in
-//! ([`LockFlags::UPGRADABLE`]). So there is one of it, it excludes writers, and it is known by identity
-//! like any owner. To upgrade it takes the bit out, and then waits for the readers that came before, as
-//! a writer does; to downgrade it puts the bit in again.
+//! The writer's word names the owner, as it names a writer, with a bit that lets readers in
+//! ([`LockFlags::UPGRADABLE`]). So there is one such owner at a time, it excludes writers, and it is known by
+//! identity like any owner. To upgrade, it takes the bit out, and then waits for the readers that came before, as
+//! a writer does. To downgrade, it puts the bit in again.
 //!
 //! # Invariants
-//! 1. While the bit is set, nobody changes what the lock protects. Who takes the word over from a dead
-//!    owner with the bit tells nobody of a half-done change; from one that had upgraded, it does.
-//! 2. Readers do not sleep on a word that has the bit. Those who fell asleep before are woken: by whoever
-//!    takes the word with the bit, or puts it in, if it finds `waiters` set; and by whoever sets `waiters`
-//!    in such a word. (An owner that barges in finds no `waiters`, though readers may sleep: then a
-//!    wake-up is on its way to somebody, and if that one goes back to sleep, it sets the flag.)
+//! 1. While the bit is set, nobody changes what the lock protects. So a thread that takes over the word of a dead
+//!    owner is told of a half-done change only if the bit was not set: the owner was a writer, or had upgraded.
+//! 2. Readers do not sleep on a word that has the bit. Readers that fell asleep before are woken by the owner, which
+//!    takes the word with the bit, or puts the bit in, and finds `waiters` set; or by the waiter that sets `waiters`
+//!    in such a word. (An owner that barges in finds `waiters` not set, though readers may sleep. Then a
+//!    wake-up is on its way to a sleeper. If that one goes back to sleep, it sets the flag.)
 //!
 //! # Deaths
-//! - Of the owner, upgradable: the next owner takes the word as if it had been freed. Readers notice
+//! - The owner, upgradable: the next owner takes the word as if it had been freed. Readers notice
 //!   nothing.
-//! - Of the owner while it upgrades, or after that: as of a writer.
-//! - Of a reader for which an upgrade waits: it is waited for no longer.
+//! - The owner, while it upgrades or after that: as for a writer.
+//! - A reader, while an upgrade waits for it: the upgrade waits for it no longer.
 
 use commonhold_layout::{LockFlags, LockWord, Owner, PendingKind};
 use commonhold_window::{Point, atomic::Ordering};
@@ -26,15 +26,15 @@ use crate::{
     Liveness, LockError, Park, Release, RwLock, Shares, Taken, Thread, Wake, store_then_load,
 };
 
-/// The word of an owner that lets readers in, when there is nothing else to tell.
+/// The word of an owner that lets readers in, with no other flag.
 #[inline]
 const fn upgradable(owner: Owner) -> LockWord {
     owner.word().with_flags(LockFlags::UPGRADABLE)
 }
 
 impl<S: Shares> RwLock<'_, S> {
-    /// Takes the lock to read, together with other readers, and with the right to [`upgrade`](Self::upgrade);
-    /// waits until `deadline`, or for ever, for whoever has that right or writes.
+    /// Takes the lock to read, together with other readers, and with the right to [`upgrade`](Self::upgrade).
+    /// Waits until `deadline`, or for ever, for a writer or another thread with that right.
     ///
     /// With [`Taken::OwnerDied`] what is read may be half changed; after an upgrade it can be repaired.
     ///
@@ -48,7 +48,7 @@ impl<S: Shares> RwLock<'_, S> {
         deadline: Option<u64>,
     ) -> Result<Taken, LockError> {
         if me.reads(self.key()) {
-            // It might wait for an owner that waits for it.
+            // The thread might wait for an owner that waits for it.
             return Err(LockError::Deadlock);
         }
         if self.writer().swap(LockWord::FREE, upgradable(me.owner())) {
@@ -56,15 +56,15 @@ impl<S: Shares> RwLock<'_, S> {
             if me.is_live() {
                 return Ok(Taken::Clean);
             }
-            // As in `lock_slow`: others would take it from us at once.
+            // As in `lock_quickly`: others would take it from us at once.
             let _ = self.unlock_upgradable(me, env, Taken::Clean);
             return Err(LockError::Fenced);
         }
         self.writer().lock_slow(me, env, deadline, LockFlags::UPGRADABLE)
     }
 
-    /// Gives it back, upgraded or not. `taken` says how it was taken: who was told of a half-done change and has only
-    /// read leaves that to the next.
+    /// Gives it back, upgraded or not. `taken` says how it was taken: if the thread was told of a half-done change and
+    /// has only read, the next owner is told the same.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not own it.
@@ -99,11 +99,11 @@ impl<S: Shares> RwLock<'_, S> {
         self.writer().unlock(me, env, how)
     }
 
-    /// Keeps readers out, and waits until `deadline`, or for ever, until those that are in have left; then
-    /// the thread writes. On an error other than [`LockError::Fenced`] it holds the lock as before.
+    /// Keeps new readers out, and waits until `deadline`, or for ever, for the present readers to leave; then
+    /// the thread is the writer. On an error other than [`LockError::Fenced`] it holds the lock as before.
     ///
     /// # Errors
-    /// [`LockError`]; `Deadlock` if the thread itself reads under the lock besides.
+    /// [`LockError`]; `Deadlock` if the thread itself also holds the lock to read, in one of its words.
     pub fn upgrade(
         &self,
         me: &Thread<'_>,
@@ -124,12 +124,12 @@ impl<S: Shares> RwLock<'_, S> {
             self.downgrade(me, env, Release::Done)?;
             return Err(error);
         }
-        // By whom, the owner was told when it took the lock.
+        // `None`: the owner was told who died when it took the lock.
         Ok(Taken::told_by(word.flags(), None))
     }
 
-    /// Lets readers in again. With [`Release::Inconsistent`] they are told of a half-done change, as they are
-    /// if one was found and nobody has repaired it.
+    /// Lets readers in again. They are told of a half-done change with [`Release::Inconsistent`], and also if one was
+    /// found and has not been repaired.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not own the lock.
@@ -156,7 +156,7 @@ impl<S: Shares> RwLock<'_, S> {
         changed.map(drop)
     }
 
-    /// Changes the flags of the word, of which the thread is the owner, and returns what it is then.
+    /// Changes the flags of the word, which the thread owns, and returns the new word.
     fn change(
         &self,
         me: &Thread<'_>,

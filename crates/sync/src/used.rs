@@ -1,19 +1,18 @@
 //! Counts of slots that have been used: peers of a space, threads of a peer, words of a peer's row of shares.
 //!
 //! # What it owns
-//! How such a count is raised and read. A slot's user raises the count, writes a word of the slot, and then looks for
-//! whoever must wait for it (a reader looks for a writer, a mapper for a destroyer). The other writes its own word first,
-//! then reads the count, and looks at the words of the slots below it.
+//! How such a count is raised and read. The user of a slot raises the count, writes a word of the slot, and then looks
+//! for the other side, which must wait for it (a reader looks for a writer, a mapper for a destroyer). The other side
+//! writes its own word first, then reads the count, and looks at the words of the slots below it.
 //!
 //! # Invariants
 //! 1. That is Dekker's pattern with two words on one side, the count and the slot's word, so every access is
-//!    `SeqCst`. If the count were read by Acquire only, a writer whose own word a reader has not seen might still read
-//!    an old count, pass that reader's slot over, and come in beside it: the reader's announcement is
-//!    of no use where nobody looks at it.
+//!    `SeqCst`. With an Acquire load of the count, a writer whose own word a reader has not seen could still read
+//!    an old count, pass over that reader's slot, and come in beside the reader.
 //! 2. A count only grows while its slots have a user.
 //!
 //! # What it does not do
-//! It does not believe the count: whoever reads it bounds it by the slots that there are.
+//! It does not trust the count: the caller bounds it by the number of slots that there are.
 
 use commonhold_window::atomic::{AtomicU64, Ordering};
 
@@ -23,9 +22,9 @@ pub fn raise_used(word: &AtomicU64, count: u64) {
     word.fetch_max(count, Ordering::SeqCst);
 }
 
-/// The count in `word`: slots from there on have had no user. Comes after the caller has written its own word.
+/// The count in `word`: slots from there on have had no user. The caller has written its own word before.
 #[must_use]
 pub fn used(word: &AtomicU64) -> u64 {
-    // SeqCst: see the head of this file. It also is the Acquire of that memory.
+    // SeqCst: see the head of this file. It also is the Acquire that pairs with the Release in `raise_used`.
     word.load(Ordering::SeqCst)
 }

@@ -2,14 +2,14 @@
 //! owner's death, and how long to sleep.
 //!
 //! # Invariants
-//! 1. DeathCheck is looked for when a death futex has rung, when time is up, and otherwise only of an owner that
-//!    had the lock before the last sleep: most waits end before that, and cost no search.
-//! 2. A death futex is a hint. A process that is being killed rings before the last of its threads has ended,
-//!    so evidence is looked for again and again then, at growing intervals; and one that rings for nothing
-//!    is believed for [`RINGS`] looks only.
-//! 3. That no mark and no death futex has come proves nothing: an owner can end without either. So a waiter looks for other
-//!    evidence after [`FIRST_RECHECK_NS`], and then every [`RECHECK_NS`]. The same bounds what it costs
-//!    if a waiter that is stopped, or dies, has taken the wake-up that was meant for all.
+//! 1. A waiter looks for evidence when a death futex has fired, when its time is up, and otherwise only if the owner
+//!    had the lock before the last sleep already: most waits end before that, and cost no search.
+//! 2. A death futex is a hint. That of a process which is being killed fires before the last of its threads has ended.
+//!    So the waiter then looks for evidence repeatedly, at growing intervals. A death futex that fires for no reason
+//!    is believed for [`PROBES_MOST`] looks only.
+//! 3. A silent death futex proves nothing, nor does a life word without a mark: an owner can end without either. So a
+//!    waiter looks for other evidence after [`FIRST_RECHECK_NS`], and then every [`RECHECK_NS`]. The same intervals
+//!    bound the delay if a waiter that is stopped, or dies, has used up a wake-up that was meant for all.
 
 use core::mem;
 
@@ -18,39 +18,40 @@ use commonhold_window::atomic::AtomicU64;
 
 use crate::{DeathNotice, FIRST_SLICE_NS, Park, SLICE_NS, Thread};
 
-/// The first sleep of a waiter whom the owner's death should wake.
+/// The first sleep of a waiter that the owner's death futex should wake.
 const FIRST_RECHECK_NS: u64 = 10_000_000;
-/// And its longest.
+/// Every later sleep of such a waiter.
 const RECHECK_NS: u64 = 100_000_000;
-/// The first sleep of a waiter whom a death that is due will wake, if it has not come while the waiter gave way to others
-/// for [`EAGER_PROBE_NS`]. To look for evidence meanwhile would keep the dying from a processor.
+/// The first sleep of a waiter whose owner's death is [imminent](DeathNotice::Imminent), after it has yielded for
+/// [`EAGER_PROBE_NS`] in vain. It does not look for evidence before: that would keep the dying process from a CPU.
 const DUE_NS: u64 = 1_000_000;
-/// For so long after a death futex has rung, evidence is looked for again and again without a pause, since the
-/// process that rang is about to end: a sleep could not be as short as what is left to wait.
+/// For so long after a death futex has fired, the waiter looks for evidence repeatedly, without a pause: the
+/// process is about to end, sooner than the shortest sleep would.
 const EAGER_PROBE_NS: u64 = 500_000;
-/// And so often, should the clock stand still.
+/// Bounds these looks, should the clock stand still.
 const LOOKS_AT_ONCE: u32 = 10_000;
-/// Then the first pause between looks, and the longest.
-const RUNG_LEAST_NS: u64 = 20_000;
-const RUNG_MOST_NS: u64 = 2_000_000;
-/// Looks for evidence with a pause because of a death futex: about a second of them.
-const RINGS: u32 = 500;
+/// After that, the first pause between looks, and the longest.
+const PROBE_PAUSE_LEAST_NS: u64 = 20_000;
+const PROBE_PAUSE_MOST_NS: u64 = 2_000_000;
+/// Looks for evidence with such a pause because of one death futex: they take about a second.
+const PROBES_MOST: u32 = 500;
 
-/// A thread that waits for the owner of a lock word: who it is, until when it waits, and what it has been through. That
-/// decides whether it may barge, and when it looks for evidence.
+/// A thread that waits for the owner of a lock word: its identity, its deadline, and how often it has spun and slept.
+/// That decides whether it may barge, and when it looks for evidence.
 pub(crate) struct Waiter<'a, E> {
     pub(crate) me: &'a Thread<'a>,
     pub(crate) env: &'a E,
     /// On the clock of [`Park::now`]. `None`: it waits for ever; `Some(0)`: it does not wait.
     pub(crate) deadline: Option<u64>,
-    /// What it announces that it waits for.
+    /// How it announces its wait in its pending word.
     pub(crate) kind: PendingKind,
-    /// What it takes the word with: [`LockFlags::UPGRADABLE`], or nothing.
+    /// The flags with which it takes the word: [`LockFlags::UPGRADABLE`], or none.
     pub(crate) taking: LockFlags,
+    /// Pauses since it last slept.
     turn: u32,
-    /// It has not been told to sleep since it last did.
+    /// [`Park::spin`] has not refused since it last slept.
     spinning: bool,
-    /// It has slept: it may be the one that a wake-up was meant for.
+    /// It has slept: a wake-up may have been meant for it.
     pub(crate) parked: bool,
     /// How often it has slept.
     pub(crate) losses: u32,
@@ -85,7 +86,7 @@ impl<'a, E: Park> Waiter<'a, E> {
         }
     }
 
-    /// A thread that waits until nobody keeps readers out.
+    /// A thread that waits until no writer keeps readers out.
     pub(crate) fn to_read(me: &'a Thread<'a>, env: &'a E, deadline: Option<u64>) -> Self {
         Self { kind: PendingKind::Shared, ..Self::to_own(me, env, deadline, LockFlags::NONE) }
     }
@@ -121,8 +122,8 @@ impl<'a, E: Park> Waiter<'a, E> {
         self.spinning = true;
     }
 
-    /// Whether it is about to sleep on a word with a bias on which it did not sleep before. The thread that is
-    /// inside may have been on its way out when the bias was revoked, and wake nobody.
+    /// Whether it is about to sleep for the first time on a word with this bias. The thread that is
+    /// inside may have been leaving when the bias was revoked, and then wakes nobody.
     pub(crate) fn is_first_at(&mut self, seen: LockWord) -> bool {
         let before = mem::replace(&mut self.bias, seen.bias());
         self.bias.is_some() && self.bias != before
@@ -133,51 +134,45 @@ impl<'a, E: Park> Waiter<'a, E> {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     owner: Option<Owner>,
-    /// When its death futex was first found rung.
-    rung_at: Option<u64>,
-    /// Looks for evidence since then, without a pause and with one.
+    /// When its death was first found imminent, or its death futex fired.
+    told_at: Option<u64>,
+    /// Looks since then, without a pause and with one.
     looks: u32,
-    rings: u32,
+    probes: u32,
 }
 
-/// What a waiter does about an owner that has what it wants.
+/// What a waiter does about the owner that it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Look for evidence of its death first.
+    /// Look for evidence of the owner's death first.
     pub(crate) look: bool,
-    /// If it lives, sleep so many nanoseconds at most; 0: look again at once.
+    /// If the owner lives, sleep so many nanoseconds at most; 0: look again at once.
     pub(crate) slice_ns: u64,
 }
 
 impl Watch {
-    pub(crate) fn plan(
-        &mut self,
-        owner: Owner,
-        death_futex: DeathNotice,
-        now: u64,
-        late: bool,
-    ) -> Plan {
+    pub(crate) fn plan(&mut self, owner: Owner, notice: DeathNotice, now: u64, late: bool) -> Plan {
         let known = self.owner == Some(owner);
         if !known {
             *self = Self { owner: Some(owner), ..Self::default() };
         }
-        match death_futex {
+        match notice {
             DeathNotice::Imminent if !late && self.hurries(now) => {
                 self.looks += 1;
                 Plan { look: false, slice_ns: 0 }
             }
-            DeathNotice::Imminent if self.rings == 0 => {
-                self.rings = 1;
+            DeathNotice::Imminent if self.probes == 0 => {
+                self.probes = 1;
                 Plan { look: late, slice_ns: DUE_NS }
             }
             DeathNotice::Fired if self.hurries(now) => {
                 self.looks += 1;
                 Plan { look: true, slice_ns: 0 }
             }
-            DeathNotice::Imminent | DeathNotice::Fired if self.rings < RINGS => {
-                let pause = RUNG_LEAST_NS << self.rings.min(16);
-                self.rings += 1;
-                Plan { look: true, slice_ns: pause.min(RUNG_MOST_NS) }
+            DeathNotice::Imminent | DeathNotice::Fired if self.probes < PROBES_MOST => {
+                let pause = PROBE_PAUSE_LEAST_NS << self.probes.min(16);
+                self.probes += 1;
+                Plan { look: true, slice_ns: pause.min(PROBE_PAUSE_MOST_NS) }
             }
             DeathNotice::Pending => Plan {
                 look: late || known,
@@ -190,21 +185,21 @@ impl Watch {
         }
     }
 
-    /// Whether the death futex of the owner has rung so lately that it is worth not to sleep.
+    /// Whether the waiter learned of the owner's death so recently that it should not sleep yet.
     fn hurries(&mut self, now: u64) -> bool {
-        let since = now.saturating_sub(*self.rung_at.get_or_insert(now));
+        let since = now.saturating_sub(*self.told_at.get_or_insert(now));
         since < EAGER_PROBE_NS && self.looks < LOOKS_AT_ONCE
     }
 }
 
-/// What a waiter does next about a word that somebody owns.
+/// What a waiter does next about a word that has an owner.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Look again.
     Again,
-    /// The owner has been fenced: take the word from it.
+    /// The owner is dead: take the word from it.
     Dead,
-    /// Sleep while the word is this and the owner lives, until then.
+    /// Sleep while the word has this value and this owner lives, until this time.
     Sleep(LockWord, Owner, u64),
 }
 
@@ -229,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_that_should_be_told_of_a_death_looks_for_evidence_all_the_same() {
+    fn with_a_silent_death_futex_evidence_is_looked_for_at_long_intervals() {
         let mut watch = Watch::default();
         let mut plan = |late| watch.plan(owner(1), DeathNotice::Pending, 7, late);
         assert_eq!(plan(false), Plan { look: false, slice_ns: FIRST_RECHECK_NS });
@@ -240,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_that_is_due_is_waited_for_before_evidence_is_looked_for() {
+    fn an_imminent_death_is_waited_for_before_evidence_is_looked_for() {
         let mut watch = Watch::default();
         let mut plan = |now| watch.plan(owner(1), DeathNotice::Imminent, now, false);
         assert_eq!(plan(7), Plan { look: false, slice_ns: 0 });
@@ -258,22 +253,22 @@ mod tests {
     }
 
     #[test]
-    fn a_death_futex_that_rings_is_followed_by_quick_looks_and_not_believed_for_ever() {
+    fn a_fired_death_futex_causes_quick_looks_and_is_not_believed_for_ever() {
         let mut watch = Watch::default();
         for now in [7, 8, EAGER_PROBE_NS] {
             let plan = watch.plan(owner(1), DeathNotice::Fired, now, false);
             assert_eq!(plan, Plan { look: true, slice_ns: 0 });
         }
         let mut total = 0;
-        for _ in 0..RINGS {
+        for _ in 0..PROBES_MOST {
             let plan = watch.plan(owner(1), DeathNotice::Fired, EAGER_PROBE_NS + 7, false);
-            assert!(plan.look && (1..=RUNG_MOST_NS).contains(&plan.slice_ns));
+            assert!(plan.look && (1..=PROBE_PAUSE_MOST_NS).contains(&plan.slice_ns));
             total += plan.slice_ns;
         }
         assert!((500_000_000..2_000_000_000).contains(&total));
         let plan = watch.plan(owner(1), DeathNotice::Fired, EAGER_PROBE_NS + 8, false);
         assert_eq!(plan.slice_ns, SLICE_NS);
-        // Another owner's death futex is heard anew.
+        // The death futex of another owner is believed anew.
         assert_eq!(watch.plan(owner(2), DeathNotice::Fired, 0, false).slice_ns, 0);
     }
 }

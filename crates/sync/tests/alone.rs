@@ -1,5 +1,5 @@
-//! The family in the hands of one thread at a time: what each call returns, whom it wakes, and what the
-//! death of each role leaves. Nobody sleeps here: a sleep is a line in a script.
+//! All locks, with one thread at a time: what each call returns, which sleepers it wakes, and what the death of each
+//! thread leaves behind. No thread really sleeps: each sleep runs the next line of a script.
 #![cfg(not(loom))]
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
 //! The lock algorithms under loom: the interleavings of up to three threads with a bounded number of
-//! preemptions (2 or 3, said beside each; `LOOM_MAX_PREEMPTIONS` overrides it). Sleeps end only by a
+//! preemptions (the first argument of `check`; `LOOM_MAX_PREEMPTIONS` overrides it). Sleeps end only by a
 //! wake-up, so that a lost one is a deadlock that loom reports.
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p commonhold-sync --test loom --release`.
@@ -45,7 +45,7 @@ use loom::{
 
 use world::check;
 
-/// Three peers, a bed to sleep in for each word, and a register of the dead.
+/// Three peers with their state words, the words of one lock, and what a thread sleeps on.
 struct World {
     /// The words of one lock: the writer's, the mask of readers, the event.
     lock: [AtomicU64; 3],
@@ -60,7 +60,7 @@ const LIVE: u64 = 1;
 const LIFE: ThreadLife = ThreadLife::from_word(1 << 32).armed();
 const KEY: u64 = 77;
 
-// SAFETY: the whole point: loom checks that the locks under test keep accesses to `data` apart.
+// SAFETY: `data` is all that is not `Sync`; loom checks that the locks under test keep accesses to it apart.
 unsafe impl Sync for World {}
 // SAFETY: as above.
 unsafe impl Send for World {}
@@ -271,7 +271,7 @@ fn a_waiter_that_dies_after_its_wake_up_leaves_nobody_asleep() {
         let world = World::new();
         let holder = world.me(0);
         world.mutex().lock(&holder, &*world, None).map(drop).unwrap();
-        // Peer 1 stands in the state of a sleeper that was woken and died: it has announced itself and
+        // Peer 1 is in the state of a sleeper that was woken and died: it has announced its wait, and
         // will never take the lock.
         world.slots[1][thread_word::PENDING].store(1, Ordering::SeqCst);
         let other = Arc::clone(&world);
@@ -306,7 +306,7 @@ fn readers_and_a_writer_exclude_each_other_and_lose_no_wake_up() {
     });
 }
 
-/// The common case, which takes a way of its own: the bit of the reader's peer is set already.
+/// The bit of the reader's peer is set already: the common case, which has a path of its own.
 #[test]
 fn a_reader_whose_peer_has_read_before_and_a_writer_exclude_each_other() {
     check(3, || {
@@ -329,7 +329,7 @@ fn a_reader_whose_peer_has_read_before_and_a_writer_exclude_each_other() {
 }
 
 #[test]
-fn two_readers_and_a_writer_all_get_their_turn() {
+fn two_readers_and_a_writer_all_get_the_lock() {
     check(2, || {
         let world = World::new();
         let readers: Vec<_> = (1..3)
@@ -362,7 +362,7 @@ fn a_thread_with_more_read_locks_than_words_still_keeps_writers_out() {
                 .map(|_| other.rwlock().read(&me, &*other, None).unwrap().1)
                 .collect();
             let mut holds = holds.into_iter();
-            // All but the last, which is counted in the share word.
+            // All but the last read lock, which is counted in the share word.
             for hold in holds.by_ref().take(thread_word::READING_COUNT) {
                 other.rwlock().unlock_read(&me, &*other, hold).unwrap();
             }
@@ -370,7 +370,7 @@ fn a_thread_with_more_read_locks_than_words_still_keeps_writers_out() {
             holds.for_each(|hold| other.rwlock().unlock_read(&me, &*other, hold).unwrap());
         });
         let me = world.me(0);
-        // A reader that reads twice would wait for a writer that waits for it: so only try.
+        // A thread that reads twice could wait for a writer that waits for it. So the writer only tries.
         if world.rwlock().write(&me, &*world, Some(0)).is_ok() {
             world.write_data();
             world.rwlock().unlock_write(&me, &*world, Release::Done).unwrap();
@@ -388,7 +388,7 @@ fn a_dead_reader_does_not_block_a_writer() {
         let other = Arc::clone(&world);
         let death = thread::spawn(move || {
             other.states[2].store(0, Ordering::SeqCst);
-            // The reaper moves the event of whoever waits for the dead reader.
+            // The reaper moves the event of the writer that waits for the dead reader.
             other.event().broadcast(&other.me(1), &*other);
         });
         let me = world.me(0);
@@ -426,7 +426,7 @@ fn a_reader_learns_that_a_writer_died() {
 }
 
 #[test]
-fn an_event_wakes_whoever_saw_the_number_before() {
+fn an_event_wakes_a_waiter_that_read_the_number_before() {
     check(3, || {
         let world = World::new();
         let other = Arc::clone(&world);
@@ -451,7 +451,7 @@ fn an_event_wakes_whoever_saw_the_number_before() {
 }
 
 #[test]
-fn two_signals_wake_two_sleepers_whoever_is_first() {
+fn two_signals_wake_two_sleepers_in_any_order() {
     check(2, || {
         let world = World::new();
         let thread = |work: fn(&World)| {

@@ -1,10 +1,11 @@
 //! A span of a window's bytes, read and written in any lengths.
 //!
 //! # Invariants
-//! 1. The bytes are mapped, readable and writable for the lifetime, and nobody in this program has a reference to any of
-//!    them, except to atomics.
+//! 1. The bytes are mapped, readable and writable for the lifetime, and nobody in this program has a reference to any
+//!    of them, except to atomics.
 //! 2. Each copy is checked against the length once, before its first byte.
-//! 3. Only the bytes that are asked for are written: a neighbour may write those beside them at the same time.
+//! 3. Only the bytes that are asked for are written: another thread or peer may write the bytes beside them at the
+//!    same time.
 
 use core::{
     marker::PhantomData,
@@ -17,7 +18,8 @@ use crate::{
     copy::{Copies, copy_in, copy_out},
 };
 
-/// Bytes in a row that others write as well. What is read may be torn by them; whoever needs it whole takes a lock.
+/// Bytes in a row that others write as well, and may tear while they are read. A caller that needs them whole takes a
+/// lock.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes<'a> {
     base: NonNull<u8>,
@@ -48,14 +50,14 @@ impl<'a> Bytes<'a> {
         self.copies
     }
 
-    /// How many there are.
+    /// Bytes in it.
     #[inline]
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether it has no bytes.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -65,12 +67,12 @@ impl<'a> Bytes<'a> {
     /// The `len` bytes from `offset` on.
     ///
     /// # Errors
-    /// [`OutOfWindow`] if there are not so many.
+    /// [`OutOfWindow`] if they do not all lie inside.
     pub fn part(&self, offset: u64, len: u64) -> Result<Self, OutOfWindow> {
         Ok(Self { base: self.pointer_to(offset, len)?, len, ..*self })
     }
 
-    /// Where `len` bytes begin, `offset` bytes on.
+    /// The address of the `len` bytes from `offset` on.
     #[inline]
     pub(crate) fn pointer_to(&self, offset: u64, len: u64) -> Result<NonNull<u8>, OutOfWindow> {
         // Three comparisons, and no addition that could wrap.
@@ -88,7 +90,7 @@ impl<'a> Bytes<'a> {
         OutOfWindow { offset, len, window: self.len }
     }
 
-    /// The word that begins at `offset`, if it lies here, aligned.
+    /// The word that begins at `offset`, if it lies inside and is aligned.
     #[inline(always)]
     #[must_use]
     pub fn word(&self, offset: u64) -> Option<&'a AtomicU64> {
@@ -161,13 +163,13 @@ fn begins_a_word(first: NonNull<u8>) -> bool {
 /// Eight aligned bytes of a span must begin there.
 #[inline]
 unsafe fn word<'a>(first: NonNull<u8>) -> &'a AtomicU64 {
-    // SAFETY: `as_ref` wants a pointer that is aligned and valid for the lifetime, to initialised memory that
-    // nobody has any other reference to: the caller answers for the first, and invariant 1 for the second; every bit
+    // SAFETY: `as_ref` wants a pointer that is aligned and valid for the lifetime, which the caller guarantees, to
+    // initialised memory without other references but to atomics, which invariant 1 guarantees; every bit
     // pattern is a valid `AtomicU64`.
     unsafe { first.cast::<AtomicU64>().as_ref() }
 }
 
-/// A range of bytes as whole words, and the single bytes before and behind those.
+/// A range of bytes as whole words, and the single bytes before and after them.
 struct Cut<'a> {
     head: &'a [AtomicU8],
     words: &'a [AtomicU64],
@@ -180,7 +182,7 @@ impl Cut<'_> {
     unsafe fn new(first: NonNull<u8>, len: usize) -> Self {
         let bytes = NonNull::slice_from_raw_parts(first.cast::<AtomicU8>(), len);
         // SAFETY: `as_ref` wants a pointer that is aligned and valid for the lifetime: single bytes are always
-        // aligned, and the caller answers for the rest.
+        // aligned, and the caller guarantees the rest.
         let bytes = unsafe { bytes.as_ref() };
         // SAFETY: `align_to` wants bytes that are valid as words: every bit pattern is a valid `AtomicU64`.
         let (head, words, tail) = unsafe { bytes.align_to::<AtomicU64>() };

@@ -1,30 +1,30 @@
 //! Copies in bulk between this program's memory and memory that others write at the same time.
 //!
-//! The language has no operation for that but atomics, one word each, which take two to four times as long as
-//! `memcpy` where some hundreds of bytes are copied. What it does define is the call of code that it cannot
-//! see into: that may do to shared memory what any other program may do to it. So longer copies are a call of
-//! `memcpy` in assembly. (It copies as it likes: a byte may be read twice, and of bytes that somebody writes
-//! meanwhile any mixture may come. Nothing here looks at a byte twice.)
+//! For that the language has only atomics, one word each. They take two to four times as long as
+//! `memcpy` to copy some hundreds of bytes. But a call of code that the compiler cannot see into is defined:
+//! that code may do to shared memory what any other program may do to it. So longer copies are a call of
+//! `memcpy` in assembly. (`memcpy` may read a byte twice, and copies any mixture of old and new bytes if another
+//! program writes them meanwhile. No code here depends on a byte that was read twice.)
 //!
 //! # Invariants
-//! 1. The bytes of this program are its own, borrowed as such; those of the window are reached by their address
+//! 1. The bytes of this program are borrowed as usual. Those of the window are accessed by their address
 //!    only, and were shown to lie in the window.
-//! 2. On memory that is no plain memory (of a device), and where there is no such call (under Miri, or on other
-//!    processors), nobody comes here: copies are made word by word there.
+//! 2. Memory of a device, and programs without such a call (under Miri, or on other processors), do not use this
+//!    file's call: there, copies are made word by word.
 
 /// How the bytes of a window may be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Copies {
-    /// As `memcpy` likes.
+    /// In any way, as `memcpy` does.
     Freely,
     /// By whole aligned words, each once.
     ByWords,
 }
 
-/// From so many bytes on a call is quicker than the words that are copied in line.
+/// From so many bytes on, a call is quicker than copying word by word.
 const WORTH_A_CALL: usize = 128;
 
-/// Whether there is a call for copies here.
+/// Whether this program has a call for copies.
 const HAS_CALL: bool =
     cfg!(all(not(miri), not(loom), any(target_arch = "x86_64", target_arch = "aarch64")));
 
@@ -39,32 +39,34 @@ impl Copies {
 /// Copies `to.len()` bytes out of shared memory.
 ///
 /// # Safety
-/// So many bytes from `from` must be mapped and readable.
+/// `to.len()` bytes from `from` on must be mapped and readable.
 #[inline]
 pub(crate) unsafe fn copy_out(from: *const u8, to: &mut [u8]) {
-    // SAFETY: `call_memcpy` wants bytes that can be read, which the caller answers for, and bytes that can be
-    // written, which are borrowed for that; what was borrowed exclusively is no part of them.
+    // SAFETY: `call_memcpy` wants bytes to read, for which the caller vouches, and bytes to write that do not overlap
+    // them: `to` is borrowed exclusively, so no part of it is shared memory.
     unsafe { call_memcpy(to.as_mut_ptr(), from, to.len()) }
 }
 
 /// Copies bytes into shared memory.
 ///
 /// # Safety
-/// So many bytes from `to` must be mapped and writable.
+/// `from.len()` bytes from `to` on must be mapped and writable.
 #[inline]
 pub(crate) unsafe fn copy_in(to: *mut u8, from: &[u8]) {
-    // SAFETY: as in `copy_out`, the other way round.
+    // SAFETY: as in `copy_out`, in the other direction: the caller vouches for `to`; `from` is borrowed, so no part of
+    // it is shared memory.
     unsafe { call_memcpy(to, from.as_ptr(), from.len()) }
 }
 
 /// # Safety
-/// `len` bytes from `from` must be readable and `len` bytes from `to` writable, and none of both.
+/// `len` bytes from `from` must be readable, and `len` bytes from `to` writable; they must not overlap.
 #[cfg(all(not(miri), target_arch = "x86_64"))]
 #[inline]
 unsafe fn call_memcpy(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: `asm!` wants what it does to be said: it calls a C function by the C convention, with its three
-    // arguments, and that writes what the caller answers for. Without `nomem` the compiler takes any memory to
-    // have been read and written that others could reach, which these bytes can.
+    // SAFETY: `asm!` wants its operands and options to describe all that the code does. It calls a C function by the
+    // C convention with three arguments, and that function writes only bytes that the caller vouches for. Without
+    // `nomem`, the compiler assumes that the code reads and writes any memory that other code could reach, as these
+    // bytes are.
     unsafe {
         core::arch::asm!(
             "call {memcpy}",
@@ -78,11 +80,11 @@ unsafe fn call_memcpy(to: *mut u8, from: *const u8, len: usize) {
 }
 
 /// # Safety
-/// As for the other.
+/// As for the function of x86-64.
 #[cfg(all(not(miri), target_arch = "aarch64"))]
 #[inline]
 unsafe fn call_memcpy(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: as for the other.
+    // SAFETY: as in the function of x86-64.
     unsafe {
         core::arch::asm!(
             "bl {memcpy}",
@@ -96,7 +98,7 @@ unsafe fn call_memcpy(to: *mut u8, from: *const u8, len: usize) {
 }
 
 /// # Safety
-/// As for the others. It is never called.
+/// As for the function of x86-64. It is never called.
 #[cfg(not(all(not(miri), any(target_arch = "x86_64", target_arch = "aarch64"))))]
 #[inline]
 unsafe fn call_memcpy(_: *mut u8, _: *const u8, _: usize) {}

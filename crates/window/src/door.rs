@@ -1,11 +1,11 @@
-//! The way to references to shared bytes, for those who answer for it.
+//! References to shared bytes, for callers that can guarantee that no other thread uses the bytes.
 
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
-/// The address of a `T` in shared memory that its holder has to itself.
+/// The address of a `T` in shared memory, which the holder of a lock has for itself.
 ///
-/// All other access is by copies, since a neighbour that was declared dead, or breaks the rules, may write bytes
-/// whoever holds their lock. Who trusts its neighbours can have a reference instead.
+/// All other access is by copies: a peer that was declared dead, or that breaks the rules, may write bytes
+/// while another holds their lock. A caller that trusts all peers can turn the address into a reference.
 ///
 /// # Examples
 /// A guard gives one, by `door`, of what its lock protects:
@@ -13,7 +13,7 @@ use core::{fmt, marker::PhantomData, ptr::NonNull};
 /// # use commonhold_window::Door;
 /// # use std::ptr::NonNull;
 /// fn sort(door: Door<'_, [u64; 3]>) {
-///     // SAFETY: those who have the lock are trusted, and none of them is stopped and declared dead.
+///     // SAFETY: all processes that use the lock are trusted, and none of them is declared dead while it is stopped.
 ///     unsafe { door.into_mut() }.sort();
 /// }
 /// # let mut numbers = [3, 1, 2];
@@ -48,13 +48,14 @@ impl<'g, T: ?Sized> Door<'g, T> {
     ///
     /// # Safety
     /// The address must be that of a valid `T`, aligned and mapped for `'g`. For as long as the reference lives,
-    /// nobody else may read or write the bytes: no other thread by another handle; no neighbour, also none that was
-    /// declared dead while it was stopped and goes on (so: no lease), and none that writes where it holds no lock.
-    /// The memory must be ordinary memory.
+    /// nothing else may read or write the bytes: no other thread of this process by another handle; no peer that was
+    /// declared dead while it was stopped, and runs again (so the space must have no lease); and no peer that writes
+    /// without the lock. The memory must be ordinary memory.
     #[must_use]
     pub unsafe fn into_mut(self) -> &'g mut T {
         let mut to = self.to;
-        // SAFETY: `as_mut` wants what the caller answers for.
+        // SAFETY: `as_mut` wants an aligned, valid value without other users for the lifetime: the caller guarantees
+        // that.
         unsafe { to.as_mut() }
     }
 }

@@ -1,15 +1,16 @@
 //! Bounded views of memory that others write at the same time.
 //!
 //! # What it owns
-//! [`Window`]: the only way from an offset to a byte of shared memory; [`Bytes`], a span of it; and [`Run`], the words of
-//! a value in it. It is the boundary behind which `unsafe` stands for all crates of the core.
+//! [`Window`]: the only way from an offset to a byte of shared memory; [`Bytes`], a span of it; and [`Run`], the
+//! words of a value in it. All `unsafe` code of the core crates is in this one.
 //!
 //! # Invariants
 //! 1. No access leaves the window: each is checked against its length, in arithmetic that cannot wrap.
-//! 2. Nobody gets `&T`, `&mut T` or `&[u8]` of shared bytes: only atomics, copies, and a raw pointer or a [`Door`]
-//!    for those who ask and answer for it.
-//! 3. Words are read and written as whole 64-bit atomics; bulk bytes as relaxed atomics too, or by a call that the
-//!    compiler cannot see into (`copy.rs`), so that a writer at the other side can tear a copy, but never the program.
+//! 2. Safe code never gets `&T`, `&mut T` or `&[u8]` to shared bytes: only atomics, copies, and a raw pointer or a
+//!    [`Door`], whose use is `unsafe`.
+//! 3. Words are read and written as whole 64-bit atomics. Bulk bytes are relaxed atomics too, or are copied by a call
+//!    that the compiler cannot see into (`copy.rs`). So another writer can tear a copy, but causes no undefined
+//!    behaviour.
 //!
 //! # What it does not do
 //! It neither maps nor unmaps memory (`commonhold-host` does), and gives no meaning to any byte
@@ -52,7 +53,7 @@ pub use run::Run;
 #[cfg(not(loom))]
 pub use window::Window;
 
-/// The atomics that lock algorithms run on: the processor's, or loom's when it checks them.
+/// The atomics that the lock algorithms use: the processor's, or loom's under the model checker.
 pub mod atomic {
     #[cfg(not(loom))]
     pub use core::sync::atomic::{AtomicU64, Ordering, fence};

@@ -1,7 +1,7 @@
 //! Crash points: the named instants at which a test lets a process die.
 //!
-//! Each stands between two stores that a survivor could find one without the other. Without the
-//! feature `crash-points` (no release build has it) reaching one does nothing and costs nothing.
+//! Each lies between two stores: a death there leaves the first one without the second. Without the
+//! feature `crash-points` (no release build has it), reaching a point does nothing and costs nothing.
 
 macro_rules! points {
     ($($(#[$doc:meta])* $point:ident = $name:literal,)*) => {
@@ -27,23 +27,23 @@ macro_rules! points {
 points! {
     /// A window that is formatted in place is claimed; nothing of it is wiped.
     FormatClaimed = "format.claimed",
-    /// It is all zeros but for the claim.
+    /// The window is all zeros but for the claim.
     FormatWiped = "format.wiped",
     /// The header is written, but for the magic number.
     FormatWritten = "format.written",
-    /// An opener holds the gate, and the name means the file; nothing is mapped.
+    /// An opener holds the gate, and the path still means the file; nothing is mapped.
     GateEntered = "gate.entered",
-    /// One who takes a name away holds the gate alone; nothing has been looked for.
+    /// A process that removes the file or replaces it holds the gate alone; it has not looked for users of the file.
     GateSeized = "gate.seized",
-    /// Nobody lives in the file; it still has its name.
+    /// No peer uses the file; it still has its name.
     NameChecked = "name.checked",
     /// The name is gone, or means another file; the gate is still held.
     NameTaken = "name.taken",
-    /// Nothing has been taken yet.
+    /// An attaching process has not taken anything yet.
     AttachBegins = "attach.begins",
-    /// The evidence lies in the kernel, the slot is not taken yet.
+    /// The kernel has the evidence; the slot is not taken yet.
     AttachEvidence = "attach.evidence",
-    /// The slots in use reach to this one, which is not taken yet.
+    /// The count of used slots includes this slot, which is not taken yet.
     AttachCounted = "attach.counted",
     /// The slot is taken, its record is not written yet.
     AttachSlotTaken = "attach.slot-taken",
@@ -53,17 +53,17 @@ points! {
     AttachRecordWritten = "attach.record-written",
     /// The peer is live.
     AttachLive = "attach.live",
-    /// A thread slot is claimed, and still says what its last thread left in it.
+    /// A thread slot is claimed, and still holds what its last thread left in it.
     ThreadClaimed = "thread.claimed",
-    /// It is cleared; the kernel does not know its life word.
+    /// The thread slot is cleared; the kernel does not know its life word.
     ThreadCleared = "thread.cleared",
     /// The kernel knows the life word, which does not say yet that the slot is ready.
     ThreadArmed = "thread.armed",
     /// A thread slot is ready: its thread may own locks.
     ThreadReady = "thread.ready",
-    /// The life word of a dead thread is marked by another; nobody has been woken.
+    /// Another thread has marked the life word of a dead one; nobody has been woken.
     ThreadMarked = "thread.marked",
-    /// The kernel cannot mark the life words of a peer that leaves any more; they are not given back.
+    /// The kernel can no longer mark the life words of a peer that leaves; the slots are not given back.
     ThreadsDisarmed = "thread.disarmed",
     /// A peer is leaving; its slot is still live.
     DetachBegins = "detach.begins",
@@ -71,19 +71,19 @@ points! {
     DetachFreed = "detach.freed",
     /// A dead peer has been fenced, and nothing has been cleaned up.
     ReapFenced = "reap.fenced",
-    /// What the dead was creating or destroying has been settled; its slot is not free yet.
+    /// What a dead peer was creating or destroying has been settled; its slot is not free yet.
     ReapSettled = "reap.settled",
-    /// The slot of the dead is free again.
+    /// The slot of a dead peer is free again.
     ReapFreed = "reap.freed",
-    /// The directory mutex was taken from the dead; nothing has been repaired.
+    /// The directory mutex was taken from a dead holder; nothing has been repaired.
     RecoverBegins = "recover.begins",
     /// An interrupted resize has been undone or completed; the links are not rebuilt.
     RecoverResized = "recover.resized",
-    /// The size that stands is written; what lies beyond it is not given back.
+    /// The final size is written; the memory beyond it is not given back.
     RecoverSized = "recover.sized",
     /// The chains are empty, and about to be rebuilt.
     RecoverChainsCleared = "recover.chains-cleared",
-    /// The links are rebuilt; the intent still stands.
+    /// The links are rebuilt; the intent is not cleared.
     RecoverLinked = "recover.linked",
     /// The intent is cleared; the mutex is not yet marked consistent.
     RecoverCleared = "recover.cleared",
@@ -105,21 +105,21 @@ points! {
     LinkIntent = "link.intent",
     /// The sequence number is odd; no link has changed.
     LinkOdd = "link.odd",
-    /// The entry is in its chain, not in the order of extents; or the other way round.
+    /// The entry is in its name chain but not in the order of extents, or the other way round.
     LinkHalf = "link.half",
     /// All links are changed; the sequence number is odd.
     LinkDone = "link.done",
-    /// The sequence number is even; the intent still stands.
+    /// The sequence number is even; the intent is not cleared.
     LinkEven = "link.even",
     /// The next words of a row of shares have memory, and are not counted as used.
     MapRowCommitted = "map.row-committed",
-    /// The mapping is counted; the state has not been looked at again.
+    /// The mapping is counted; the state has not been checked again.
     MapCounted = "map.counted",
-    /// The mapping is good.
+    /// The mapping is counted, and the state permits it.
     MapDone = "map.done",
     /// The mapping is no longer counted; nobody has been woken.
     UnmapCounted = "unmap.counted",
-    /// The one who waits for the last mapping has been woken.
+    /// The destroyer that waits for the last mapping has been woken.
     UnmapWoken = "unmap.woken",
     /// The hint that a deferred destroy exists is set; the state is still active.
     DestroyHinted = "destroy.hinted",
@@ -127,7 +127,7 @@ points! {
     DestroyActor = "destroy.actor",
     /// The state says destroying.
     DestroyState = "destroy.state",
-    /// The mappings have been counted and there are none.
+    /// The mappings have been counted, and there are none.
     DestroyDrained = "destroy.drained",
     /// The state says freeing; memory is not given back.
     DestroyFreeing = "destroy.freeing",
@@ -147,49 +147,50 @@ points! {
     ResizeSizes = "resize.sizes",
     /// A resize's intent is written.
     ResizeIntent = "resize.intent",
-    /// The new size stands, on trial.
+    /// The new size is written; the shrink may still be refused.
     ResizeTrial = "resize.trial",
-    /// What a region grows by has memory; the old size stands.
+    /// The bytes that a region grows by have memory; the old size still holds.
     ResizeCommitted = "resize.committed",
-    /// A shrink was refused, and the old size stands again; the intent stands.
+    /// A shrink was refused, and the old size is written again; the intent is not cleared.
     ResizeUndone = "resize.undone",
     /// A resize is granted.
     ResizeGranted = "resize.granted",
-    /// What a shrink cut off is given back; the mark still stands.
+    /// The memory that a shrink cut off is given back; the mark is not cleared.
     ResizeReleased = "resize.released",
-    /// A resize has given its region back to others; nobody has been woken.
+    /// A resize has cleared its mark; nobody has been woken.
     ResizeUnmarked = "resize.unmarked",
-    /// A waiter has announced what it waits for.
+    /// A waiter has announced the lock that it waits for.
     LockPending = "lock.pending",
     /// A waiter has set the waiters flag, and does not sleep yet.
     LockFlagged = "lock.flagged",
-    /// A thread says that it is inside a mutex that is biased to it, and has not looked whether it still is.
+    /// A thread's entry says that it is inside a mutex that was biased to it; the thread has not checked the lock
+    /// word.
     BiasEntered = "bias.entered",
-    /// It says that it is outside, and has not looked whether anybody waits.
+    /// The entry of a thread that leaves says that it is outside; the thread has not looked for waiters.
     BiasLeft = "bias.left",
     /// A thread inside a biased mutex has made itself the owner of its word.
     BiasOwned = "bias.owned",
-    /// A thread has an entry for a bias that its lock does not have yet.
+    /// A thread has an entry for a bias; the lock word is not biased yet.
     BiasPlaced = "bias.placed",
     /// A mutex that nobody holds is biased to a thread.
     BiasMade = "bias.made",
     /// A bias is revoked; whether its thread is inside is not known.
     BiasRevoked = "bias.revoked",
-    /// The next owner of a mutex will be told that a thread died in it; nobody has been woken.
+    /// A mutex is marked inconsistent, since a thread died inside; nobody has been woken.
     BiasSettled = "bias.settled",
     /// A mutex is held.
     LockAcquired = "lock.acquired",
-    /// A lock has been taken from the dead.
+    /// A lock has been taken from a dead owner.
     LockTakenOver = "lock.taken-over",
     /// A lock is marked consistent again.
     LockConsistent = "lock.consistent",
-    /// A lock that nobody owned is as good as new; nobody has been woken.
+    /// A lock is reset; nobody has been woken.
     LockReset = "lock.reset",
-    /// An upgradable owner keeps readers out; those that are in have not been waited for.
+    /// An upgradable owner keeps readers out; it has not waited for the readers inside.
     LockUpgraded = "lock.upgraded",
     /// An owner has announced that it lets readers in again.
     DowngradePending = "lock.downgrade-pending",
-    /// Readers may come in again; those that sleep have not been woken.
+    /// Readers may come in again; sleeping readers have not been woken.
     LockDowngraded = "lock.downgraded",
     /// A sequence lock's sequence is odd; nothing has been written.
     SeqOdd = "seq.odd",
@@ -207,17 +208,17 @@ points! {
     OnceDone = "once.done",
     /// A waiter for a condition has freed the mutex, and does not sleep yet.
     CondvarFreed = "condvar.freed",
-    /// A permit is somebody's.
+    /// A permit is taken.
     PermitTaken = "permit.taken",
-    /// A permit is nobody's; nobody has been told.
+    /// A permit is free; no waiter has been woken.
     PermitFreed = "permit.freed",
     /// A permit is used up.
     PermitSpent = "permit.spent",
-    /// A place in a barrier is somebody's, who has not arrived.
+    /// A participant has a barrier slot.
     PartyJoined = "party.joined",
-    /// A party has arrived; it has not looked whether it was the last.
+    /// A participant has arrived; it has not looked whether it was the last.
     PartyArrived = "party.arrived",
-    /// A place in a barrier is nobody's.
+    /// A participant has given its barrier slot back.
     PartyLeft = "party.left",
     /// A reader has announced itself to writers; it is not counted.
     ReadMarked = "read.marked",
@@ -231,7 +232,7 @@ points! {
     EventAnnounced = "event.announced",
     /// An event's number has moved; nobody has been woken.
     EventMoved = "event.moved",
-    /// A sleeper has been woken, and the flag for those that may sleep on is raised again.
+    /// A sleeper has been woken, and the flag is raised again for others that may still sleep.
     EventRaised = "event.raised",
     /// A waiter has announced the event it waits for.
     EventPending = "event.pending",
@@ -250,7 +251,7 @@ mod hook {
 
     static HOOK: OnceLock<Hook> = OnceLock::new();
 
-    /// Has `hook` called at each point from now on. Only the first call of a process counts.
+    /// Calls `hook` at each point from now on. Only the first call in a process has an effect.
     pub fn at_each_point(hook: Hook) {
         let _ = HOOK.set(hook);
     }

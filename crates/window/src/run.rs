@@ -6,14 +6,14 @@ use crate::{
     copy::{Copies, copy_in, copy_out},
 };
 
-/// Words that are copied in line. More of them take more room than they save time.
+/// At most so many words are copied by inlined code. For more, the code would grow more than it would gain.
 const IN_LINE: usize = 4;
 
 /// Words in a row, as bytes: what a lock protects.
 ///
-/// Nobody gets a reference to the bytes. A neighbour that was declared dead, or breaks the rules, may
-/// write them whoever holds the lock, and a reference to them would then be undefined behaviour in *this*
-/// program. Copies by atomic words can be torn by such a neighbour, and nothing worse.
+/// It gives no reference to the bytes. A peer that was declared dead, or that breaks the rules, may
+/// write them while another holds the lock; a reference to them would then be undefined behaviour in *this*
+/// program. Such a peer can tear a copy by atomic words, and nothing worse.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
     words: &'a [AtomicU64],
@@ -32,20 +32,20 @@ impl<'a> Run<'a> {
         size_of_val(self.words)
     }
 
-    /// Whether there are none.
+    /// Whether it has no bytes.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.words.is_empty()
     }
 
-    /// The address of the first byte, for those who want to reach the bytes on their own.
+    /// The address of the first byte, for callers that access the bytes by `unsafe` code of their own.
     #[must_use]
     pub const fn as_ptr(&self) -> *mut u8 {
         self.words.as_ptr().cast::<u8>().cast_mut()
     }
 
-    /// The words themselves, where they are words of locks and no data.
+    /// The words themselves, for data that are words of locks.
     #[inline]
     #[must_use]
     pub const fn words(&self) -> &'a [AtomicU64] {
@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
     /// [`OutOfWindow`]; nothing has been copied then.
     #[inline(always)]
     pub fn read(&self, from: usize, to: &mut [u8]) -> Result<(), OutOfWindow> {
-        // Where the compiler knows how long a value is, this is all that is left.
+        // Where the compiler knows the length of a value, only this branch remains.
         if is_short(from, to.len()) {
             let (to, _) = to.as_chunks_mut::<8>();
             let words = self.part(from, 8 * to.len())?;
@@ -109,8 +109,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Copies bytes in, from byte `from` on. Of a word that is written in part, the rest is written as it
-    /// was just before: so only who keeps others from writing may call this.
+    /// Copies bytes in, from byte `from` on. If only a part of a word is written, its other bytes are written too,
+    /// with the values that they had just before. So the caller must keep others from writing, by a lock.
     ///
     /// # Errors
     /// [`OutOfWindow`]; nothing has been written then.
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whole words, and so few that they are copied in line.
+/// Whether these are whole words, and few enough to be copied by inlined code.
 #[inline]
 const fn is_short(from: usize, len: usize) -> bool {
     from.is_multiple_of(8) && len.is_multiple_of(8) && len <= 8 * IN_LINE

@@ -6,11 +6,11 @@ use commonhold_layout::{Extent, Offset};
 
 use crate::{Bytes, OutOfWindow, Run, copy::Copies};
 
-/// One contiguous span of bytes that several parties map.
+/// One contiguous span of bytes that several processes or kernels map.
 ///
-/// It borrows nothing: whoever makes one answers for the memory staying mapped while it lives.
+/// It borrows nothing: the code that makes one guarantees that the memory stays mapped while it lives.
 pub struct Window {
-    /// As long as this value lives.
+    /// Valid as long as this value lives; lent out for no longer.
     bytes: Bytes<'static>,
 }
 
@@ -29,23 +29,24 @@ impl Window {
     /// reference to any of them, except to atomics.
     #[must_use]
     pub const unsafe fn from_raw(base: NonNull<u8>, len: usize) -> Self {
-        // SAFETY: `Bytes::from_raw` wants what the caller answers for, for as long as the window lives: it is lent out
-        // for no longer.
+        // SAFETY: `Bytes::from_raw` wants bytes that satisfy its invariant for the lifetime: the caller guarantees
+        // that while the window lives, and the window lends them out for no longer.
         Self { bytes: unsafe { Bytes::from_raw(base, len as u64, Copies::Freely) } }
     }
 
-    /// A window over words that live for ever: what tests, and programs without an operating system
-    /// that have their memory as a static, use.
+    /// A window over words that live for ever: for tests, and for programs without an operating system
+    /// whose memory is a static.
     #[must_use]
     pub const fn from_words(words: &'static [AtomicU64]) -> Self {
         // The pointer cannot be null: it comes from a reference.
         let base = NonNull::from_ref(words).cast::<u8>();
         let len = size_of_val(words) as u64;
-        // SAFETY: `Bytes::from_raw` wants bytes that may be used for ever, and are borrowed as atomics only: they are.
+        // SAFETY: `Bytes::from_raw` wants bytes that may be used for ever, and that are borrowed as atomics only: they
+        // are a static slice of atomics.
         Self { bytes: unsafe { Bytes::from_raw(base, len, Copies::Freely) } }
     }
 
-    /// The same window, of memory that is to be read and written by whole aligned words only, each once: memory of
+    /// The same window, whose memory is read and written by whole aligned words only, each once: for memory of
     /// a device that is not cached.
     #[must_use]
     pub const fn by_words(self) -> Self {
@@ -111,12 +112,12 @@ impl Window {
         }
         let first = self.bytes.pointer_to(at.get(), len)?.cast::<AtomicU64>();
         let words = NonNull::slice_from_raw_parts(first, count);
-        // SAFETY: as in `words`; that `len` did not saturate is shown by its fitting the window, which is
-        // shorter than `isize::MAX` bytes, as any mapping.
+        // SAFETY: as in `words`. `len` did not saturate, since it fits the window, which is
+        // shorter than `isize::MAX` bytes, as any mapping is.
         Ok(Run::new(unsafe { words.as_ref() }, self.bytes.copies()))
     }
 
-    /// Copies the bytes at `from` out of the window. Others may change them meanwhile: whoever needs
+    /// Copies the bytes at `from` out of the window. Others may change them meanwhile: a caller that needs
     /// them whole must hold a lock.
     ///
     /// # Errors
@@ -141,7 +142,7 @@ impl Window {
         self.bytes.zero(extent.start().get(), extent.len())
     }
 
-    /// The address of an extent, for those who want to reach its bytes on their own.
+    /// The address of an extent, for callers that access its bytes by `unsafe` code of their own.
     ///
     /// # Errors
     /// [`OutOfWindow`] if it does not lie inside.
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_outside_or_askew_is_refused() {
+    fn a_word_outside_or_unaligned_is_refused() {
         let window = window(4);
         let at = |bytes| window.word(Offset::new(bytes).unwrap());
         assert!(at(24).is_ok());

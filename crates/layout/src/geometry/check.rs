@@ -77,7 +77,7 @@ impl Geometry {
     }
 }
 
-/// Why a first word other than the magic number is not a space's.
+/// The error for a first word that is not the magic number.
 const fn refusal(found: u64) -> OpenError {
     match Marker::read(found) {
         Some(_) => OpenError::Unfinished,

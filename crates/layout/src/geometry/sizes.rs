@@ -1,8 +1,8 @@
-//! The numbers that decide where everything lies: what somebody may choose, and what the format allows of it.
+//! The sizes that determine where everything lies: what a caller may choose, and which values the format allows.
 
 use crate::{FormatError, HEADER_BYTES, OFFSET_LIMIT, limits};
 
-/// What somebody may choose when formatting; `None` is a default that fits the capacity.
+/// What a caller may choose when it formats a space; `None` is a default that fits the capacity.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FormatOptions {
     /// Bytes of the window to use.
@@ -24,7 +24,7 @@ pub struct FormatOptions {
     pub created_ms: u64,
 }
 
-/// What decides where everything lies.
+/// The sizes that determine where everything lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
     pub(super) capacity: u64,
@@ -36,7 +36,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes that these options ask for. A small window gets small tables where the options leave the choice.
+    /// The sizes for these options. Where the options do not say, a small window gets small tables.
     pub(super) fn planned(options: &FormatOptions) -> Self {
         let (peers, threads, regions, domains) = match options.capacity >> 20 {
             0..8 => (16, 16, 128, 8),
@@ -58,7 +58,7 @@ impl Sizes {
         in_range("the capacity", self.capacity, HEADER_BYTES, OFFSET_LIMIT)?;
         in_range("the page size", self.page, limits::PAGE_LEAST, limits::PAGE_MOST)?;
         if !self.page.is_power_of_two() {
-            // Between the two that were perhaps meant.
+            // The bounds in the error are the two nearest powers of two: one of them was perhaps meant.
             let most = self.page.next_power_of_two();
             return Err(FormatError::OutOfRange {
                 option: "the page size",

@@ -1,7 +1,7 @@
 //! Where each table of a space begins, for given sizes.
 //!
-//! They stand one after the other behind the header: domains, peers, thread slots, name buckets, regions, share
-//! words. The data area follows.
+//! The tables follow the header one after the other: domains, peers, thread slots, name buckets, regions, share
+//! words. The data area comes last.
 
 use super::sizes::Sizes;
 use crate::{HEADER_BYTES, align_up};
@@ -38,13 +38,13 @@ pub(super) struct TableOffsets {
 }
 
 impl TableOffsets {
-    /// One table after the other, for checked sizes: with the limits of the format no product here
+    /// The offsets for checked sizes: with the limits of the format no product here
     /// reaches 2^44, so nothing wraps.
     pub(super) fn new(sizes: &Sizes) -> Option<Self> {
         let &Sizes { page, peers: peer_count, threads: per_peer, regions: region_count, .. } =
             sizes;
         let after = |table: u64, bytes: u64| align_up(table.checked_add(bytes)?, TABLE_ALIGN);
-        // Twice as many as there can be entries, so that a chain is seldom longer than one.
+        // At least twice as many buckets as entries, so that a chain is seldom longer than one.
         let bucket_count = (2 * region_count).next_power_of_two();
         let share_row = align_up(region_count * record_bytes::SHARE, SHARE_ROW_ALIGN)?;
 

@@ -31,7 +31,7 @@ fn a_window_of_one_tebibyte_with_many_regions_is_planned() {
 }
 
 #[test]
-fn a_lease_within_which_no_heart_can_beat_is_refused() {
+fn a_lease_that_is_too_short_or_too_long_is_refused() {
     for (lease_ms, fits) in [(0, true), (99, false), (100, true), (1 << 33, false)] {
         let planned = Geometry::plan(&FormatOptions { lease_ms, ..options(1 << 20) });
         assert_eq!(planned.is_ok(), fits, "{lease_ms}");
@@ -83,8 +83,8 @@ fn each_kind_of_bad_header_is_told_apart() {
 }
 
 proptest! {
-    /// Even a header with a right checksum may lie about its sizes: every offset that comes out
-    /// of one that is accepted must lie inside the capacity.
+    /// A header with a right checksum may still hold wrong sizes. If a header is accepted, every offset
+    /// that is computed from it must lie inside the capacity.
     #[test]
     fn no_accepted_header_reaches_outside_its_window(
         capacity in 0_u64..1 << 50, page in prop_oneof![Just(4096_u64), Just(1 << 21), any::<u64>()],

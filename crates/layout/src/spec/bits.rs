@@ -10,7 +10,7 @@ use crate::{
     ShareWord, ThreadId, ThreadLife,
 };
 
-/// The bits that matter to `part`: those that alone make it true.
+/// The bits of `part`: each of them, set alone, makes it true.
 fn cut(part: impl Fn(u64) -> bool) -> Number {
     Number::bits((0..64).map(|bit| 1 << bit).filter(|word| part(*word)).sum())
 }
@@ -24,7 +24,7 @@ pub(super) fn of_lock_bits() -> Vec<Table> {
     let owner = Owner::new(PeerId::new(0), 1, ThreadId::FIRST).unwrap();
     let left = LockWord::left(owner, LockFlags::NONE).word() ^ owner.word().word();
     lock.push(("left", Number::bits(left)));
-    // Beyond are the bits of a bias, which make an owner that does not exist.
+    // The bits above are those of a bias, which would make an owner that does not exist.
     lock.push(("peer", cut(|word| word < left && owned(word, |owner| owner.peer().get()))));
     lock.push(("thread", cut(|word| owned(word, |owner| owner.thread().index()))));
     lock.push(("incarnation", cut(|word| LockWord::from_word(word).is_owned())));
@@ -110,7 +110,7 @@ pub(super) fn of_record_bits() -> Vec<Table> {
     let mutex = RecordTag { kind: RecordKind::Mutex, size: 0 }.word();
     let read = |bit: u64| RecordTag::read(mutex ^ bit);
     let mutex_of = |bit: u64| read(bit).ok().flatten().filter(|tag| tag.kind == RecordKind::Mutex);
-    // Both a wrong marker and an unknown kind are refused: where the one ends is said here.
+    // Both an unknown kind and a wrong marker are refused, so the bound between them is written here.
     let tag = vec![
         ("size", cut(|bit| mutex_of(bit).is_some_and(|tag| tag.size != 0))),
         ("kind", cut(|bit| bit < 1 << 40 && mutex_of(bit).is_none())),
@@ -139,7 +139,7 @@ pub(super) fn of_state_bits() -> Vec<Table> {
     ];
     let read = RegionState::read;
     let region = vec![
-        // A phase that is refused has its bits here as well.
+        // A word with an unknown phase is refused: its bit is a bit of the phase too.
         ("phase", cut(|word| read(word).is_none_or(|state| state.phase != RegionPhase::Free))),
         ("flags", cut(|word| read(word).is_some_and(|state| state.flags != RegionFlags::NONE))),
         ("generation", cut(|word| read(word).is_some_and(|state| state.generation != 0))),
@@ -150,7 +150,7 @@ pub(super) fn of_state_bits() -> Vec<Table> {
     let is_granted = |intent: Intent| intent.phase == IntentPhase::Granted;
     let intent = vec![
         ("region", cut(|word| read(word).is_some_and(|intent| intent.region.get() != 0))),
-        // Each bit of the kind, when it changes, makes a resize something else.
+        // If any bit of its kind changes, a resize is read as a change of links.
         ("kind", cut(|word| read(resize ^ word).is_none_or(is_link))),
         ("phase", cut(|word| read(word).is_some_and(is_granted))),
     ];

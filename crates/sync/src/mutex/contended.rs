@@ -1,8 +1,8 @@
-//! Taking a mutex that is not free, or that has something to tell: the way that may wait.
+//! Taking a mutex whose word is not plainly free: the thread may have to wait.
 //!
-//! A contender looks at the word again and again. It revokes a bias before anything else; it takes a word that nobody
-//! owns, or whose owner is dead; otherwise it spins, and then flags the word and sleeps. [`Mutex::await_owner`] is the part
-//! that the readers of a reader/writer lock share.
+//! A contender looks at the word repeatedly. If the mutex is biased, it revokes the bias. If nobody owns the word, or
+//! its owner is dead, it takes it. Otherwise it spins, then flags the word, and sleeps. The readers of a
+//! reader/writer lock wait for a writer by the same [`Mutex::await_owner`].
 
 use commonhold_layout::{LockFlags, LockWord, Owner};
 use commonhold_window::Point;
@@ -22,7 +22,7 @@ enum Look {
 }
 
 impl Mutex<'_> {
-    /// Takes the mutex where [`lock_quickly`](Self::lock_quickly) could not, with the flags `taking` in its word.
+    /// Takes the mutex after [`lock_quickly`](Self::lock_quickly) could not, with the flags `taking` in its word.
     #[cold]
     pub(crate) fn lock_slow(
         &self,
@@ -32,8 +32,8 @@ impl Mutex<'_> {
         taking: LockFlags,
     ) -> Result<Taken, LockError> {
         if !me.is_live() {
-            // It is ours if `lock_quickly` could not give it back, or if we have had it all the time: then what it
-            // protects may be half changed.
+            // The mutex is ours if `lock_quickly` could not give it back, or if we had it before this call: then what
+            // it protects may be half changed.
             let _ = self.unlock_slow(me, env, Release::Inconsistent);
             return Err(LockError::Fenced);
         }
@@ -71,7 +71,7 @@ impl Mutex<'_> {
     }
 
     fn give_back(&self, me: &Thread<'_>, env: &impl Park, taken: Taken) {
-        // A failure means that it has been taken from us already: nothing to give back.
+        // If this fails, another thread has taken the mutex from us already.
         let _ = self.unlock_slow(me, env, Release::unchanged(taken));
     }
 
@@ -95,14 +95,14 @@ impl Mutex<'_> {
         };
         Ok(match self.await_owner(seen, owner, waiter)? {
             Step::Again => Look::Again,
-            // It may have left its bias just before it died.
+            // The thread may have left the mutex, by its bias, just before it died.
             Step::Dead if self.owner(seen, env).is_none() => Look::Again,
             Step::Dead => self.take_over(seen, owner, waiter),
             Step::Sleep(expected, owner, until) => Look::Sleep(expected, owner, until),
         })
     }
 
-    /// What a waiter does next about a word that `owner` has: one that wants to own the word, or to read.
+    /// What a waiter, to own or to read, does next about the word `seen`, whose owner is `owner`.
     pub(crate) fn await_owner(
         &self,
         seen: LockWord,
@@ -150,10 +150,10 @@ impl Mutex<'_> {
         Ok(Step::Sleep(expected, owner, waiter.deadline.unwrap_or(u64::MAX).min(slice)))
     }
 
-    /// Changes flags of a word that somebody owns, `waiters` among them.
+    /// Changes flags of a word that has an owner, `waiters` among them.
     ///
-    /// Readers who sleep since a writer had the lock are not woken by an owner that lets readers in, if it
-    /// had no reason to think that anybody sleeps. Who sets `waiters` for such an owner does so, once.
+    /// Readers that fell asleep while a writer had the lock may still sleep when the owner lets readers in: it wakes
+    /// nobody if it did not find `waiters` set. So the waiter that sets `waiters` in such a word wakes them, once.
     fn flag(&self, env: &impl Park, seen: LockWord, flagged: LockWord) -> bool {
         let done = self.swap(seen, flagged);
         if done && seen.is_upgradable() && !seen.flags().contains(LockFlags::WAITERS) {
@@ -162,15 +162,15 @@ impl Mutex<'_> {
         done
     }
 
-    /// Wakes the readers that sleep on a word of which the owner lets them in.
+    /// Wakes the readers that sleep on a word whose owner lets them in.
     pub(crate) fn let_readers_in(&self, env: &impl Park) {
         if self.look().flags().contains(LockFlags::WAITERS) {
             self.wake(env, Wake::All);
         }
     }
 
-    /// Takes a word that nobody owns. Who raised the starving flag takes it down; so does who has
-    /// stood back for its turn and found that nobody came, since the one that raised it may be dead.
+    /// Takes a word that nobody owns. The waiter that raised the starving flag lowers it. So does a newcomer that
+    /// has stood back for a while: the waiter that raised it may be dead.
     fn take_free(&self, seen: LockWord, waiter: &Waiter<'_, impl Park + Liveness>) -> Look {
         let mut flags = seen.flags();
         if waiter.parked {
@@ -185,7 +185,7 @@ impl Mutex<'_> {
         Look::Taken(Taken::told_by(flags, seen.left_by()))
     }
 
-    /// Takes a word whose owner has been fenced. One that let readers in has changed nothing.
+    /// Takes the word of a dead owner. If that owner let readers in, it has changed nothing.
     fn take_over(
         &self,
         seen: LockWord,
@@ -203,7 +203,7 @@ impl Mutex<'_> {
         Look::Taken(Taken::told_by(flags, Some(dead)))
     }
 
-    /// A sleeper that gives up may have used up the wake-up meant for the next one.
+    /// Passes on a wake-up: a sleeper that gives up may have used up one that was meant for another.
     fn pass_on(&self, env: &impl Park) {
         loop {
             let seen = self.look();

@@ -1,4 +1,4 @@
-//! The readers' side: how a reader makes itself known, waits while a writer keeps it out, and leaves.
+//! The readers' side: how a reader announces itself, waits while a writer keeps it out, and leaves.
 
 use commonhold_layout::{LockFlags, LockWord, Owner, PeerRef, ShareError, ShareWord};
 use commonhold_window::{
@@ -23,9 +23,9 @@ pub enum ReadHold<'a> {
 }
 
 impl<S: Shares> RwLock<'_, S> {
-    /// Takes the lock to read if nobody writes and the peer has read before: the common case of
-    /// [`read`](Self::read), small enough to stand wherever a lock is taken. Returns the word that holds
-    /// it. `None` says only that it takes more than this, and [`read`](Self::read) must follow.
+    /// Takes the lock to read if no writer has it and the peer has read before: the common case of
+    /// [`read`](Self::read), small enough to be inlined wherever a lock is taken. Returns the word that holds
+    /// the key. `None`: [`read`](Self::read) must follow.
     #[inline]
     pub fn read_quickly<'t>(&self, me: &Thread<'t>) -> Option<&'t AtomicU64> {
         if self.words[1].load(Ordering::SeqCst) & reader_bit(me) == 0 {
@@ -43,14 +43,14 @@ impl<S: Shares> RwLock<'_, S> {
         None
     }
 
-    /// Gives back what [`read_quickly`](Self::read_quickly) took, of a peer that is known to be live.
+    /// Gives back a read lock that [`read_quickly`](Self::read_quickly) took. The peer must be known to be live.
     /// `false`: a writer may be waiting, and [`wake_writer`](Self::wake_writer) must follow.
     #[inline]
     pub fn unlock_read_quickly(&self, word: &AtomicU64) -> bool {
-        // Release: what we read stays before what the next writer writes.
+        // Release: pairs with the writer's load in `readers_by_word`; our reads stay before its writes.
         word.store(0, Ordering::Release);
         Point::ReadUncounted.reached();
-        // For loom only, whose sleeps end by a wake-up and never by a slice: see `rwlock.rs`.
+        // For loom only, where no slice ends a sleep, only a wake-up: see `rwlock.rs`.
         store_then_load();
         !self.writer().look().is_exclusive()
     }
@@ -95,7 +95,7 @@ impl<S: Shares> RwLock<'_, S> {
         hold: ReadHold<'_>,
     ) -> Result<(), LockError> {
         let quiet = match hold {
-            // Whoever has the slot of a fenced peer now uses the word for itself.
+            // If the peer is fenced, the word may belong to the next thread of the slot.
             ReadHold::Word(_) if !me.is_live() => return Err(LockError::Fenced),
             ReadHold::Word(word) => self.unlock_read_quickly(word),
             ReadHold::Share => {
@@ -115,7 +115,7 @@ impl<S: Shares> RwLock<'_, S> {
     fn announce_reader(&self, me: &Thread<'_>) {
         let bit = reader_bit(me);
         // SeqCst: in one order with our look at the writer and the writer's look at the mask, also
-        // where another thread set the bit.
+        // if another thread has set the bit.
         if self.words[1].load(Ordering::SeqCst) & bit == 0 {
             self.words[1].fetch_or(bit, Ordering::SeqCst);
             Point::ReadMarked.reached();
@@ -165,8 +165,8 @@ impl<S: Shares> RwLock<'_, S> {
         loop {
             let share = ShareWord::from_word(seen).of(of.generation)?;
             let changed = change(share)?.word();
-            // SeqCst: as Release it pairs with the writer's scan, so that what we read stays before what
-            // it writes; and our look at the writer comes after it (Dekker).
+            // SeqCst: as Release it pairs with the writer's scan, so that our reads stay before its
+            // writes; and our look at the writer comes after it (Dekker).
             match own.compare_exchange_weak(seen, changed, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(now) => seen = now,
@@ -174,8 +174,8 @@ impl<S: Shares> RwLock<'_, S> {
         }
     }
 
-    /// Gives back a read lock that is counted with those of the peer `of`, and whose thread ended without giving it
-    /// back. Only that peer knows of it.
+    /// Gives back a read lock that is counted in the share of the peer `of`, and whose thread ended without giving it
+    /// back. Only that peer can know this: the share does not name threads.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the peer has been declared dead, or holds none.
@@ -186,7 +186,7 @@ impl<S: Shares> RwLock<'_, S> {
         Ok(())
     }
 
-    /// Entered with the reader enlisted; left so only on success.
+    /// Waits until the reader may come in. It is enlisted when this is called, and when this succeeds.
     #[cold]
     fn read_slow<'t>(
         &self,
@@ -225,14 +225,14 @@ impl<S: Shares> RwLock<'_, S> {
         result
     }
 
-    /// The reader is enlisted and there is no writer.
+    /// Comes in: the reader is enlisted, and `seen` names no writer.
     fn enter(&self, seen: LockWord, waiter: &Waiter<'_, impl Park>) -> Result<Taken, LockError> {
         if waiter.raised {
-            // If the word has changed, whoever changed it deals with the flag.
+            // If the word has changed, the thread that changed it deals with the flag.
             self.writer().swap(seen, seen.with_flags(seen.flags().without(LockFlags::STARVING)));
         }
         if waiter.parked {
-            // The wake-up that freed us may have been meant for others too: readers pass it on.
+            // The wake-up that ended our sleep may have been meant for others too: readers pass it on.
             self.writer().wake(waiter.env, Wake::One);
         }
         if seen.is_unrecoverable() {
@@ -241,7 +241,7 @@ impl<S: Shares> RwLock<'_, S> {
         Ok(Taken::told_by(seen.flags(), seen.left_by()))
     }
 
-    /// Waits, not enlisted, until there may be no writer.
+    /// Waits, not enlisted, until the word names no writer.
     fn await_writer(&self, waiter: &mut Waiter<'_, impl Park + Liveness>) -> Result<(), LockError> {
         let env = waiter.env;
         loop {
@@ -258,7 +258,7 @@ impl<S: Shares> RwLock<'_, S> {
         }
     }
 
-    /// Takes the word from a fenced writer, for nobody: what it protects may be half changed.
+    /// Frees the word of a dead writer, as inconsistent: what it protects may be half changed.
     fn drop_dead_writer(&self, env: &impl Park, seen: LockWord, dead: Owner) {
         let flags = seen.flags().only(LockFlags::STARVING).with(LockFlags::INCONSISTENT);
         if self.writer().swap(seen, LockWord::left(dead, flags)) {
@@ -268,7 +268,7 @@ impl<S: Shares> RwLock<'_, S> {
     }
 }
 
-/// The bit of a thread's peer in the mask of those that may have read.
+/// The bit of a thread's peer in the mask of peers that may have read.
 #[inline]
 fn reader_bit(me: &Thread<'_>) -> u64 {
     1 << (me.owner().peer().get() % 64)

@@ -15,24 +15,24 @@ use crate::{
 pub enum QuickWrite {
     /// The lock is the thread's.
     Taken,
-    /// It takes more than this: [`RwLock::write`] must follow.
+    /// The lock is not taken: [`RwLock::write`] must follow.
     NotTaken,
-    /// The word is the thread's, but somebody reads for the first time at this very moment: the thread must
-    /// [give the word back](RwLock::unlock_write) before [`RwLock::write`].
+    /// The word is the thread's, but a peer has just begun to read for the first time: the thread must
+    /// [give the word back](RwLock::unlock_write) before it calls [`RwLock::write`].
     TakenWithReaders,
 }
 
-/// Who it is that reads, of a thread that a writer waits for.
+/// How a writer knows of the reader that it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reads {
-    /// The thread: its own word says so.
+    /// By a word of the reader's own thread slot.
     Itself,
-    /// Some thread of its peer, which counts them.
+    /// By the share word of its peer: some thread of this peer reads.
     Peer,
 }
 
 impl<S: Shares> RwLock<'_, S> {
-    /// Takes the lock to write if nobody has it and nobody ever read: the common case of
+    /// Takes the lock to write if it is free and no peer has ever read: the common case of
     /// [`write`](Self::write).
     #[inline]
     pub fn write_quickly(&self, me: &Thread<'_>) -> QuickWrite {
@@ -60,12 +60,12 @@ impl<S: Shares> RwLock<'_, S> {
     ) -> Result<Taken, LockError> {
         match self.write_quickly(me) {
             QuickWrite::Taken => return Ok(Taken::Clean),
-            // Fails only if we are fenced.
+            // Fails only if this thread is fenced.
             QuickWrite::TakenWithReaders => self.unlock_write(me, env, Release::Done)?,
             QuickWrite::NotTaken => {}
         }
         if me.reads(self.key) {
-            // It would wait for itself, or for a writer that waits for it.
+            // The thread would wait for itself, or for a writer that waits for it.
             return Err(LockError::Deadlock);
         }
         let taken = self.writer().lock(me, env, deadline)?;
@@ -122,7 +122,7 @@ impl<S: Shares> RwLock<'_, S> {
                 env.yield_now();
                 continue;
             }
-            // A reader that leaves may miss us: see `rwlock.rs`.
+            // A reader that leaves may miss this writer: see `rwlock.rs`.
             let most = if last == Some(reader) { SLICE_NS } else { FIRST_SLICE_NS };
             let slice = plan.slice_ns.min(most);
             last = Some(reader);
@@ -131,7 +131,7 @@ impl<S: Shares> RwLock<'_, S> {
                 return Err(LockError::TimedOut);
             }
             if reads == Reads::Itself && env.is_same_thread(me.owner(), reader) {
-                // It reads by another attachment, and would wait for itself.
+                // The thread reads by another attachment, and would wait for itself.
                 return Err(LockError::Deadlock);
             }
             if self.drained().wait_for(reader, me, env, number, until) == Err(LockError::Fenced) {
@@ -140,7 +140,7 @@ impl<S: Shares> RwLock<'_, S> {
         }
     }
 
-    /// Gives the writer's word back as it was found.
+    /// Gives the writer's word back as it was found, and returns the error `why`.
     fn retreat(
         &self,
         me: &Thread<'_>,
@@ -152,7 +152,7 @@ impl<S: Shares> RwLock<'_, S> {
         Err(why)
     }
 
-    /// A living thread that reads.
+    /// A living thread that reads, or whose peer does.
     fn some_reader(&self, mask: u64) -> Option<(Owner, Reads)> {
         (0..self.shares.peers())
             .filter(|slot| mask & (1 << (slot % 64)) != 0)
@@ -166,7 +166,7 @@ impl<S: Shares> RwLock<'_, S> {
             let share = ShareWord::from_word(word.load(Ordering::SeqCst));
             if share.readers() > 0
                 && share.generation() == self.shares.generation(peer)
-                // Which of its threads reads is not known. If none lives, none does.
+                // The share does not say which thread of the peer reads. If none lives, none does.
                 && let Some(reader) = self.living_thread(peer)
             {
                 return Some((reader, Reads::Peer));
@@ -181,18 +181,19 @@ impl<S: Shares> RwLock<'_, S> {
     }
 }
 
-/// The living threads of a peer that hold the lock with this key to read, each once for every time.
+/// The living threads of a peer that hold the lock with this key to read, each once for every read lock.
 fn readers_by_word<S: Shares>(
     shares: &S,
     peer: PeerId,
     key: u64,
 ) -> impl Iterator<Item = Owner> + '_ {
     (0..shares.threads(peer)).filter_map(ThreadId::new).flat_map(move |thread| {
-        // Who has the slot is looked at first: that thread has cleared what an earlier one left in it. One that has
-        // the slot only later finds the writer, since it looks for one after it has written its word.
+        // The owner of the slot is read first: a thread that is ready has cleared what an earlier one left in the
+        // slot. A thread that gets the slot later finds the writer, since it looks for one after it has written its
+        // word.
         let owner = shares.owner(peer, thread);
         let words = owner.and_then(|_| shares.thread(peer, thread)).into_iter().flat_map(reading);
-        // SeqCst: pairs with the reader's swap.
+        // SeqCst: pairs with the reader's swap (Dekker); as Acquire, with its Release store when it leaves.
         words.filter(move |word| word.load(Ordering::SeqCst) == key).filter_map(move |_| owner)
     })
 }

@@ -1,4 +1,4 @@
-//! Mutexes that become biased, are, and cease to be. Thread 0 is the one that has the bias.
+//! Mutexes that become biased, are biased, and stop being biased. The bias is thread 0's.
 
 use std::sync::atomic::Ordering;
 
@@ -14,12 +14,12 @@ use proptest::prelude::*;
 
 use crate::script::{World, told_of};
 
-/// These two have the same entry, and the third has another.
+/// `FIRST` and `SECOND` have the same entry, `THIRD` has another.
 const FIRST: usize = 1;
 const SECOND: usize = 4;
 const THIRD: usize = 6;
 
-/// It is freed so often, and the next time it is biased.
+/// Number of frees after which a mutex is biased.
 const EARNED: u64 = BIAS_AFTER + 1;
 
 const CLEAN: Result<Taken, LockError> = Ok(Taken::Clean);
@@ -28,7 +28,7 @@ fn mutex(world: &World, word: usize) -> Mutex<'_> {
     Mutex::new(&world.words[word], World::at(word))
 }
 
-/// As those do it who use mutexes.
+/// Takes a mutex as the facade does.
 fn lock(
     world: &World,
     peer: usize,
@@ -76,7 +76,7 @@ fn bias_of(peer: u16, number: u32) -> Bias {
     Bias { peer: PeerId::new(peer), thread: ThreadId::FIRST, number }
 }
 
-/// All that anybody could have changed.
+/// All words that a call could change.
 fn words(world: &World) -> Vec<u64> {
     let slots = world.slots.iter().flatten();
     world.words.iter().chain(slots).map(|word| word.load(Ordering::Relaxed)).collect()
@@ -97,7 +97,7 @@ fn a_mutex_is_biased_to_the_thread_that_has_freed_it_often_enough_and_then_its_w
         assert!(!hold.is_biased());
         free(&world, 0, FIRST, hold).unwrap();
     }
-    // What the loom suite begins with.
+    // The loom suite begins with this state.
     let word = LockWord::biased(bias_of(0, 1));
     let entry = thread_word::BIAS + 2 * bias_entry(World::at(FIRST));
     assert_eq!(mutex(&world, FIRST).look(), word);
@@ -132,7 +132,7 @@ fn a_mutex_that_two_threads_use_is_biased_to_neither() {
 }
 
 #[test]
-fn frees_count_towards_a_bias_from_the_last_one_for_which_somebody_waited() {
+fn only_frees_after_the_last_one_with_a_waiter_count_towards_a_bias() {
     let world = World::new();
     (0..BIAS_AFTER / 2).for_each(|_| use_it(&world, 0, FIRST));
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
@@ -165,7 +165,7 @@ fn where_no_mutex_may_be_biased_none_is_and_nearly_all_unlocks_are_quick() {
 }
 
 #[test]
-fn who_has_a_mutex_and_locks_it_again_is_told_of_the_deadlock_and_can_free_it() {
+fn an_owner_that_locks_again_is_told_of_the_deadlock_and_can_free_the_mutex() {
     for by_bias in [false, true] {
         let world = if by_bias { biased(FIRST) } else { World::new() };
         let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
@@ -190,14 +190,14 @@ fn a_bias_that_is_used_between_outlasts_any_number_of_other_mutexes() {
     assert!(is_biased(&world, FIRST) && !is_biased(&world, SECOND));
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     assert!(hold.is_biased());
-    // What else is freed meanwhile is none of its business.
+    // Frees of other mutexes do not end a bias while the thread is inside.
     (0..2 * BIAS_MISSES).for_each(|_| use_it(&world, 0, SECOND));
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
     free(&world, 0, FIRST, hold).unwrap();
 }
 
 #[test]
-fn a_bias_that_is_missed_is_given_up_for_another_and_its_mutex_is_anybodys() {
+fn an_unused_bias_is_given_up_for_another_and_its_mutex_is_free() {
     for peer in [0, 1] {
         let world = biased(FIRST);
         for _ in 0..BIAS_MISSES + EARNED {
@@ -231,7 +231,7 @@ fn a_bias_that_was_revoked_is_earned_anew_with_another_number() {
     let world = biased(FIRST);
     use_it(&world, 1, FIRST);
     assert_eq!(mutex(&world, FIRST).look(), LockWord::FREE);
-    // The first turn finds the entry of a bias that is over, and counts.
+    // The first free makes the mutex a candidate again, and counts.
     for _ in 0..BIAS_AFTER {
         assert!(!is_biased(&world, FIRST));
         use_it(&world, 0, FIRST);
@@ -240,7 +240,7 @@ fn a_bias_that_was_revoked_is_earned_anew_with_another_number() {
 }
 
 #[test]
-fn who_waits_for_a_thread_that_is_inside_is_woken_when_it_leaves() {
+fn a_waiter_is_woken_when_the_thread_inside_leaves() {
     let world = biased(FIRST);
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let word = hold.word();
@@ -253,11 +253,11 @@ fn who_waits_for_a_thread_that_is_inside_is_woken_when_it_leaves() {
     assert!(world.is_nothing_pending());
 }
 
-/// The wake-up that it may have used up was meant for somebody; who leaves may not see a flag.
+/// It may have used up a wake-up that was meant for another; the thread that leaves may not see a flag.
 #[test]
 fn a_sleeper_that_gives_up_on_a_thread_inside_wakes_the_next_itself() {
     let world = biased(FIRST);
-    let (_grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (_hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let waited = lock(&world, 1, FIRST, Some(10_000_000)).map(|(_, taken)| taken);
     assert_eq!(waited, Err(LockError::TimedOut));
     assert_eq!(*world.woken.borrow(), [Wake::One]);
@@ -265,13 +265,14 @@ fn a_sleeper_that_gives_up_on_a_thread_inside_wakes_the_next_itself() {
 
 /// A thread that leaves looks for a revocation without a fence, and may have missed it.
 #[test]
-fn whoever_revokes_a_bias_sleeps_a_millisecond_at_first_even_if_it_has_slept_before() {
+fn the_first_sleep_after_a_revocation_is_a_millisecond_even_for_a_waiter_that_has_slept() {
     let world = World::new();
     (1..EARNED).for_each(|_| use_it(&world, 0, FIRST));
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let word = hold.word();
     world.then(move |world| {
-        // It frees the mutex, and uses it alone until the sleeper has come to itself: inside again.
+        // The owner frees the mutex, and earns the bias while the waiter sleeps. It is inside when the waiter looks
+        // again.
         free(world, 0, FIRST, mutex(world, FIRST).hold(&world.me(0), word)).unwrap();
         (0..EARNED).for_each(|_| use_it(world, 0, FIRST));
         assert!(lock(world, 0, FIRST, None).unwrap().0.is_biased());
@@ -327,7 +328,7 @@ fn a_thread_that_was_fenced_outside_does_not_enter_and_the_next_is_told_nothing(
 }
 
 #[test]
-fn what_is_held_by_a_bias_is_consistent_until_it_is_left_otherwise() {
+fn a_mutex_held_by_a_bias_is_consistent_until_it_is_left_inconsistent() {
     let world = biased(FIRST);
     let me = world.me(0);
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
@@ -342,14 +343,14 @@ fn what_is_held_by_a_bias_is_consistent_until_it_is_left_otherwise() {
 }
 
 #[test]
-fn who_owns_what_it_had_by_a_bias_has_the_word_and_is_outside() {
+fn own_turns_a_hold_by_a_bias_into_a_hold_by_the_word() {
     let world = biased(FIRST);
     let me = world.me(0);
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let owned = mutex(&world, FIRST).own(&me, hold).unwrap();
     assert!(!owned.is_biased() && mutex(&world, FIRST).look() == me.owner().word());
     assert_eq!(inside_of(&world.slots[0], |number| bias_of(0, number)).count(), 0);
-    // Once is enough, and the bias is over.
+    // A second call changes nothing; the hold by the bias is no longer valid.
     assert_eq!(mutex(&world, FIRST).own(&me, owned).map(|hold| hold.word()), Ok(owned.word()));
     assert_eq!(mutex(&world, FIRST).own(&me, hold).map(drop), Err(LockError::Fenced));
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
@@ -370,14 +371,14 @@ fn a_mutex_that_is_left_inconsistent_is_not_biased_though_it_is_due() {
 #[test]
 fn a_word_of_a_bias_that_is_over_is_free_though_the_thread_is_inside_by_another() {
     let world = biased(FIRST);
-    let (_grip, _) = lock(&world, 0, FIRST, None).unwrap();
+    let (_hold, _) = lock(&world, 0, FIRST, None).unwrap();
     world.words[FIRST].store(LockWord::biased(bias_of(0, 7)).word(), Ordering::Relaxed);
     assert_eq!(take(&world, 1, FIRST), CLEAN);
 }
 
-/// Somebody has copied bytes about.
+/// As if a user had copied bytes from one place to another.
 #[test]
-fn a_copy_of_a_biased_word_at_another_place_is_free() {
+fn a_copy_of_a_biased_word_at_another_offset_is_free() {
     let world = biased(FIRST);
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let word = world.words[FIRST].load(Ordering::Relaxed);
@@ -392,9 +393,9 @@ fn a_copy_of_a_biased_word_at_another_place_is_free() {
 }
 
 #[test]
-fn a_thread_that_died_inside_is_named_to_all_that_only_look() {
+fn a_thread_that_died_inside_is_named_to_every_owner_that_repairs_nothing() {
     let world = biased(FIRST);
-    let _grip = lock(&world, 0, FIRST, None).unwrap();
+    let _hold = lock(&world, 0, FIRST, None).unwrap();
     world.kill(0);
     for peer in [1, 2, 3] {
         let (hold, taken) = lock(&world, peer, FIRST, Some(0)).unwrap();
@@ -406,7 +407,7 @@ fn a_thread_that_died_inside_is_named_to_all_that_only_look() {
 }
 
 #[test]
-fn a_mutex_is_not_biased_before_somebody_has_repaired_it_however_often_it_is_freed() {
+fn a_mutex_is_not_biased_before_it_is_repaired_however_often_it_is_freed() {
     let world = World::new();
     let (hold, _) = lock(&world, 0, FIRST, None).unwrap();
     let how = Release::Inconsistent;
@@ -426,7 +427,7 @@ fn a_mutex_is_not_biased_before_somebody_has_repaired_it_however_often_it_is_fre
 #[test]
 fn a_reaper_settles_the_bias_that_it_was_told_of_and_no_other() {
     let world = biased(FIRST);
-    let _grip = lock(&world, 0, FIRST, None).unwrap();
+    let _hold = lock(&world, 0, FIRST, None).unwrap();
     assert_eq!(take(&world, 1, FIRST), Err(LockError::TimedOut));
     let before = words(&world);
     let dead = world.me(0).owner();
@@ -447,9 +448,9 @@ fn a_reaper_settles_the_bias_that_it_was_told_of_and_no_other() {
     }
 }
 
-/// A bias is no owner, dead or alive: to somebody who waits for a condition it says that the mutex is free.
+/// A bias is no owner, dead or alive: to a waiter for a condition it says that the mutex is free.
 #[test]
-fn who_waits_for_a_condition_is_not_woken_because_the_mutex_is_biased_meanwhile() {
+fn a_bias_of_the_mutex_does_not_end_a_wait_for_a_condition() {
     let world = World::new();
     let condvar = Condvar::new(&world.words[THIRD], World::at(THIRD));
     assert_eq!(take(&world, 1, FIRST), CLEAN);
@@ -461,12 +462,12 @@ fn who_waits_for_a_condition_is_not_woken_because_the_mutex_is_biased_meanwhile(
 
 proptest! {
     #[test]
-    fn whatever_word_and_entries_say_nobody_panics_or_waits_for_ever(
+    fn with_any_word_and_entries_no_thread_panics_or_waits_for_ever(
         word: u64, biased: bool, peer in 0_u64..6, number in 0_u64..3, place in 0_u64..8,
         turn in 0_u64..3, inside: bool, missed: u16, junk: bool, noise: u64, peers in 0_usize..4,
     ) {
         let world = World::new();
-        // Often a bias of some thread, and an entry that has to do with it.
+        // Often a bias of some thread, and an entry with the number of that bias.
         let near = word & 0xF000_0000 | number << 32 | word & 1 << 14 | peer;
         let word = if biased { near | 1 << 15 } else { word };
         let entry = thread_word::BIAS + 2 * bias_entry(World::at(FIRST));
@@ -487,7 +488,7 @@ proptest! {
             }
         }
         if biased && peer >= 4 && number > 0 {
-            // Of a thread that does not exist.
+            // The bias is of a thread that does not exist.
             prop_assert_eq!(take(&world, 3, FIRST), CLEAN);
         }
         let _ = mutex(&world, FIRST).reset(&world);

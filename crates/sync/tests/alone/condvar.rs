@@ -25,7 +25,7 @@ fn wait(world: &World, deadline: Option<u64>) -> Result<(Taken, Waited), LockErr
 }
 
 #[test]
-fn who_waits_does_not_have_the_mutex_and_has_it_afterwards() {
+fn a_waiter_does_not_hold_the_mutex_and_holds_it_afterwards() {
     let world = World::new();
     lock(&world, 0);
     for all in [false, true] {
@@ -59,7 +59,7 @@ fn a_wait_sees_the_end_of_its_time_and_has_the_mutex_then() {
 }
 
 #[test]
-fn who_does_not_have_the_mutex_cannot_wait() {
+fn a_thread_without_the_mutex_cannot_wait() {
     let world = World::new();
     assert_eq!(wait(&world, None), Err(LockError::Fenced));
     lock(&world, 1);
@@ -67,7 +67,7 @@ fn who_does_not_have_the_mutex_cannot_wait() {
     assert!(mutex(&world).look().is_owned_by(world.me(1).owner()));
 }
 
-/// A notifier that is killed between freeing the mutex and notifying, or was about to do either.
+/// As if the notifier was killed after it freed the mutex and before it notified.
 #[test]
 fn a_wait_that_nobody_ends_ends_after_a_second() {
     let world = World::new();
@@ -105,19 +105,19 @@ fn a_living_holder_of_the_mutex_is_let_alone() {
 }
 
 #[test]
-fn an_inconsistent_mutex_is_told_to_the_next_and_to_whoever_waited_with_it() {
+fn the_next_owner_and_the_waiter_are_told_of_an_inconsistent_mutex() {
     let world = World::new();
     lock(&world, 1);
     world.fence(1);
     assert_eq!(mutex(&world).lock(&world.me(0), &world, None), Ok(told_of(1)));
     world.then(|world| {
-        // Who waits has not repaired it, and left it so.
+        // The waiter has not repaired the mutex, so it freed it as inconsistent.
         assert_eq!(mutex(world).lock(&world.me(2), world, None), Ok(told_of(0)));
         mutex(world).unlock(&world.me(2), world, Release::Inconsistent).unwrap();
         condvar(world).notify_one(&world.me(2), world);
     });
     assert_eq!(wait(&world, None), Ok((told_of(2), Waited::Notified)));
-    // It is told as soon as a slice is over, though nobody notifies.
+    // The waiter is told as soon as a slice is over, though nobody notifies.
     world.then(|_| {});
     let before = world.slept.get();
     assert_eq!(wait(&world, None), Ok((told_of(0), Waited::Notified)));
@@ -127,7 +127,7 @@ fn an_inconsistent_mutex_is_told_to_the_next_and_to_whoever_waited_with_it() {
 }
 
 #[test]
-fn who_is_declared_dead_while_it_waits_does_not_get_the_mutex() {
+fn a_waiter_that_is_declared_dead_does_not_get_the_mutex() {
     let world = World::new();
     lock(&world, 0);
     world.then(|world| {

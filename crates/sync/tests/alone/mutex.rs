@@ -1,4 +1,4 @@
-//! The mutex: what the next owner is told of those before it, and what becomes of one that nobody repairs.
+//! The mutex: what the next owner is told of earlier owners, and what happens if no owner repairs what is protected.
 
 use std::sync::atomic::Ordering;
 
@@ -21,7 +21,7 @@ fn free(world: &World, peer: usize, how: Release) {
     mutex(world).unlock(&world.me(peer), world, how).unwrap();
 }
 
-/// The mutex is thread 0's, which is dead.
+/// A world in which thread 0 has died with the mutex.
 fn held_by_the_dead() -> World {
     let world = World::new();
     assert_eq!(take(&world, 0), CLEAN);
@@ -29,9 +29,9 @@ fn held_by_the_dead() -> World {
     world
 }
 
-/// The story: whoever came, and looked without repairing, was itself named to the next as the one that had died.
+/// The bug: an owner that only looked, and repaired nothing, was itself named to the next owner as the dead one.
 #[test]
-fn one_that_died_is_named_to_all_that_only_look_until_somebody_has_repaired_it() {
+fn a_dead_owner_is_named_to_every_owner_until_one_repairs_the_mutex() {
     let world = held_by_the_dead();
     for peer in [1, 2, 3, 1] {
         assert_eq!(take(&world, peer), Ok(told_of(0)));
@@ -47,9 +47,9 @@ fn one_that_died_is_named_to_all_that_only_look_until_somebody_has_repaired_it()
     assert_eq!(mutex(&world).look(), LockWord::FREE);
 }
 
-/// The story: whoever forgot to say that it had repaired nothing lost the mutex for everybody, and for ever.
+/// The bug: an owner that freed the mutex without a word about repair made it unrecoverable for all.
 #[test]
-fn who_frees_an_unrepaired_mutex_as_if_nothing_were_amiss_is_named_to_the_next() {
+fn an_owner_that_frees_an_unrepaired_mutex_as_done_is_named_to_the_next() {
     for how in [Release::Done, Release::Inconsistent] {
         let world = held_by_the_dead();
         let mut told = 0;
@@ -63,7 +63,7 @@ fn who_frees_an_unrepaired_mutex_as_if_nothing_were_amiss_is_named_to_the_next()
 }
 
 #[test]
-fn who_was_told_and_dies_is_named_itself() {
+fn an_owner_that_was_told_of_a_death_and_dies_is_named_itself() {
     let world = held_by_the_dead();
     assert_eq!(take(&world, 1), Ok(told_of(0)));
     world.kill(1);
@@ -71,14 +71,14 @@ fn who_was_told_and_dies_is_named_itself() {
 }
 
 #[test]
-fn one_that_left_a_mutex_inconsistent_does_not_own_it_and_may_take_it_again() {
+fn a_thread_that_left_a_mutex_inconsistent_does_not_own_it_and_may_take_it_again() {
     let world = World::new();
     assert_eq!(take(&world, 0), CLEAN);
     free(&world, 0, Release::Inconsistent);
     assert_eq!(mutex(&world).unlock(&world.me(0), &world, Release::Done), Err(LockError::Fenced));
     assert_eq!(mutex(&world).mark_consistent(&world.me(0)), Err(LockError::Fenced));
     assert_eq!(take(&world, 0), Ok(told_of(0)));
-    // Dead by now, which is nothing to a mutex that it does not have.
+    // Its death does not matter to a mutex that it does not own.
     free(&world, 0, Release::Inconsistent);
     world.kill(0);
     assert_eq!(take(&world, 1), Ok(told_of(0)));
@@ -86,7 +86,7 @@ fn one_that_left_a_mutex_inconsistent_does_not_own_it_and_may_take_it_again() {
 }
 
 #[test]
-fn a_mutex_that_was_given_up_is_nobodys_whoever_knocks_until_it_is_reset() {
+fn a_mutex_that_was_given_up_cannot_be_taken_until_it_is_reset() {
     for repaired in [false, true] {
         let world = held_by_the_dead();
         assert_eq!(take(&world, 1), Ok(told_of(0)));
@@ -107,7 +107,7 @@ fn a_mutex_that_was_given_up_is_nobodys_whoever_knocks_until_it_is_reset() {
 }
 
 #[test]
-fn a_mutex_that_is_given_up_wakes_all_that_sleep_and_one_that_is_freed_one() {
+fn giving_a_mutex_up_wakes_all_sleepers_and_freeing_it_wakes_one() {
     let ends = [
         (Release::Done, Wake::One, CLEAN),
         (Release::Inconsistent, Wake::One, Ok(told_of(0))),
@@ -126,9 +126,9 @@ fn a_mutex_that_is_given_up_wakes_all_that_sleep_and_one_that_is_freed_one() {
     }
 }
 
-/// A starving waiter is still there when the owner before it has left the mutex.
+/// A starving waiter still waits when the owner has freed the mutex.
 #[test]
-fn who_leaves_a_mutex_keeps_its_place_for_one_that_starves() {
+fn freeing_a_mutex_keeps_the_starving_flag() {
     for how in [Release::Done, Release::Inconsistent, Release::AsFound(None)] {
         let world = World::new();
         assert_eq!(take(&world, 0), CLEAN);
@@ -143,7 +143,7 @@ fn who_leaves_a_mutex_keeps_its_place_for_one_that_starves() {
 }
 
 #[test]
-fn one_that_is_declared_dead_while_it_waits_leaves_the_name_that_it_would_have_been_told() {
+fn a_waiter_that_is_declared_dead_leaves_the_name_of_the_last_owner() {
     let world = World::new();
     assert_eq!(take(&world, 0), CLEAN);
     world.then(|world| {
@@ -154,10 +154,10 @@ fn one_that_is_declared_dead_while_it_waits_leaves_the_name_that_it_would_have_b
     assert_eq!(take(&world, 2), Ok(told_of(0)));
 }
 
-/// The story: one that was declared dead in the middle of a change, and came again, freed the mutex as if the change
-/// had been whole.
+/// The bug: an owner that was declared dead in the middle of a change, and locked again, freed the mutex as if the
+/// change had been whole.
 #[test]
-fn one_that_was_declared_dead_and_locks_again_what_it_has_hides_nothing_of_its_change() {
+fn an_owner_that_was_declared_dead_and_locks_again_leaves_the_mutex_inconsistent() {
     let world = World::new();
     assert_eq!(take(&world, 0), CLEAN);
     world.fence(0);
@@ -165,7 +165,8 @@ fn one_that_was_declared_dead_and_locks_again_what_it_has_hides_nothing_of_its_c
     assert_eq!(take(&world, 1), Ok(told_of(0)));
 }
 
-/// What no program writes: the word of one that left, without any flag, and one of a thread that does not exist.
+/// Words that no program writes: a word that names the thread which left it, without any flag; a thread that does not
+/// exist.
 #[test]
 fn words_that_no_program_leaves_lock_nobody_out_for_ever() {
     let owner = World::new().me(3).owner();

@@ -6,7 +6,7 @@ use crate::script::{World, told_of};
 
 const CLEAN: Result<Start, LockError> = Ok(Start::Mine(Taken::Clean));
 
-/// Half done by `peer`.
+/// The start of an initialiser after `peer` has left the work half done.
 fn half_done(peer: usize) -> Result<Start, LockError> {
     Ok(Start::Mine(told_of(peer)))
 }
@@ -45,7 +45,7 @@ fn a_waiter_sees_the_end_of_the_work_or_of_its_time() {
 }
 
 #[test]
-fn a_dead_initialisers_turn_goes_to_a_waiter_that_is_told_so() {
+fn a_waiter_takes_over_from_a_dead_initialiser_and_is_told_so() {
     let world = World::new();
     assert_eq!(once(&world).begin(&world.me(0), &world, None), CLEAN);
     world.kill(0);
@@ -57,7 +57,7 @@ fn a_dead_initialisers_turn_goes_to_a_waiter_that_is_told_so() {
 }
 
 #[test]
-fn a_turn_given_back_goes_to_the_next_who_is_told_so_however_often() {
+fn the_next_initialiser_is_told_of_half_done_work_however_often() {
     let world = World::new();
     assert_eq!(once(&world).begin(&world.me(0), &world, None), CLEAN);
     for peer in 0..3 {
@@ -69,7 +69,7 @@ fn a_turn_given_back_goes_to_the_next_who_is_told_so_however_often() {
 }
 
 #[test]
-fn a_fenced_thread_gets_no_turn_and_leaves_none_taken() {
+fn a_fenced_thread_does_not_become_the_initialiser() {
     let world = World::new();
     world.fence(0);
     assert_eq!(once(&world).begin(&world.me(0), &world, None), Err(LockError::Fenced));

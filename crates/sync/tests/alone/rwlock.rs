@@ -26,7 +26,7 @@ fn free(world: &World, peer: usize, how: Release) {
     lock(world).unlock_write(&world.me(peer), world, how).unwrap();
 }
 
-/// The story: a reader that found a dead writer freed the word, and with it the name of whoever had died.
+/// The bug: a reader that found a dead writer freed the word, and with that deleted the dead writer's name.
 #[test]
 fn a_dead_writer_that_a_reader_has_found_is_named_to_all_until_a_writer_has_repaired_it() {
     let world = World::new();
@@ -45,9 +45,9 @@ fn a_dead_writer_that_a_reader_has_found_is_named_to_all_until_a_writer_has_repa
     assert_eq!((read(&world, 1), write(&world, 1)), (Ok(Taken::Clean), Ok(Taken::Clean)));
 }
 
-/// It has the word, and leaves it as it was found, since a reader does not go.
+/// The writer takes the word, and gives it back as it was found when a reader does not leave in time.
 #[test]
-fn a_writer_that_has_no_time_for_the_readers_leaves_the_name_of_the_dead() {
+fn a_writer_that_times_out_on_readers_leaves_the_name_of_the_dead_writer() {
     let world = World::new();
     assert_eq!(write(&world, 0), Ok(Taken::Clean));
     world.kill(0);

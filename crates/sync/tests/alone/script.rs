@@ -1,4 +1,4 @@
-//! A world without time: each sleep does the next thing of a script, or lasts until its end.
+//! A world whose clock moves only in sleeps: each sleep runs the next line of a script, or lasts until its end.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,7 +18,7 @@ const WORDS: usize = 8;
 const LIVE: u64 = 1;
 const LIFE: ThreadLife = ThreadLife::from_word(1 << 32).armed();
 
-/// What happens while somebody sleeps.
+/// What happens during one sleep.
 type Line = Box<dyn FnOnce(&World)>;
 
 #[derive(Default)]
@@ -26,27 +26,27 @@ pub(crate) struct World {
     pub(crate) words: [AtomicU64; WORDS],
     states: [AtomicU64; PEERS],
     pub(crate) slots: [[AtomicU64; thread_word::COUNT]; PEERS],
-    /// Peers that are dead, though nobody has fenced them.
+    /// Peers that are dead, but not fenced yet.
     silent: RefCell<Vec<Owner>>,
-    /// What is known of the death futex of each peer, if it has one.
-    death_futexes: RefCell<[Option<DeathNotice>; PEERS]>,
-    /// By whose death futexes somebody slept, in order.
-    pub(crate) heard: RefCell<Vec<Vec<usize>>>,
+    /// What the death futex of each peer says, if it has one.
+    notices: RefCell<[Option<DeathNotice>; PEERS]>,
+    /// For each sleep that was for death futexes: the peers that they belong to.
+    pub(crate) waited_for: RefCell<Vec<Vec<usize>>>,
     script: RefCell<VecDeque<Line>>,
-    /// What happens when somebody is woken next.
+    /// What happens at the next wake-up.
     at_wake: RefCell<Option<Line>>,
     clock: Cell<u64>,
-    /// How often somebody looked for evidence.
+    /// Number of looks for evidence.
     pub(crate) looks: Cell<u32>,
-    /// Who was woken, in order.
+    /// All wake-ups, in order.
     pub(crate) woken: RefCell<Vec<Wake>>,
-    /// What each peer had announced when somebody was woken last.
+    /// What each peer had announced at the last wake-up.
     pub(crate) announced: RefCell<[Option<PendingKind>; PEERS]>,
-    /// How often somebody slept.
+    /// Number of sleeps.
     pub(crate) slept: Cell<u32>,
-    /// How long each of those would have slept if nothing had happened.
+    /// How long each sleep would have lasted without a line of the script.
     pub(crate) naps: RefCell<Vec<u64>>,
-    /// No mutex may be biased.
+    /// If set, no mutex may be biased.
     pub(crate) leased: Cell<bool>,
 }
 
@@ -73,14 +73,14 @@ impl World {
         self.clock.get() - 1
     }
 
-    /// The peer is dead, and whoever looks for evidence finds out.
+    /// The peer is dead: the next look for evidence finds that, and fences it.
     pub(crate) fn kill(&self, peer: usize) {
         self.silent.borrow_mut().push(owner(peer));
     }
 
-    /// The peer has a death futex from now on, which is silent or has rung.
-    pub(crate) fn hang(&self, peer: usize, death_futex: DeathNotice) {
-        self.death_futexes.borrow_mut()[peer] = Some(death_futex);
+    /// The peer has a death futex from now on, which says this.
+    pub(crate) fn set_notice(&self, peer: usize, notice: DeathNotice) {
+        self.notices.borrow_mut()[peer] = Some(notice);
     }
 
     /// The peer has been declared dead.
@@ -94,7 +94,7 @@ impl World {
         self.script.borrow_mut().push_back(Box::new(line));
     }
 
-    /// What happens when somebody is woken next.
+    /// What happens at the next wake-up.
     pub(crate) fn at_next_wake(&self, line: impl FnOnce(&World) + 'static) {
         *self.at_wake.borrow_mut() = Some(Box::new(line));
     }
@@ -104,7 +104,7 @@ impl World {
     }
 }
 
-/// What whoever takes a lock after `peer`, which died or left it in the middle of a change, is told.
+/// What the next owner of a lock is told after `peer` has died or left it in the middle of a change.
 pub(crate) fn told_of(peer: usize) -> Taken {
     Taken::OwnerDied(Some(owner(peer)))
 }
@@ -133,7 +133,7 @@ impl Park for World {
 
     fn wait_for(&self, owners: &[Owner], word: &AtomicU64, expected: u64, until: u64) {
         let peers = owners.iter().map(|owner| usize::from(owner.peer().get())).collect();
-        self.heard.borrow_mut().push(peers);
+        self.waited_for.borrow_mut().push(peers);
         self.wait(word, expected, until);
     }
 
@@ -162,8 +162,7 @@ impl Liveness for World {
     }
 
     fn death_notice(&self, owner: Owner) -> DeathNotice {
-        let known =
-            self.death_futexes.borrow().get(usize::from(owner.peer().get())).copied().flatten();
+        let known = self.notices.borrow().get(usize::from(owner.peer().get())).copied().flatten();
         known.unwrap_or(DeathNotice::Unavailable)
     }
 
@@ -186,7 +185,7 @@ impl Liveness for World {
     }
 }
 
-/// Readers are known by the words of their threads.
+/// All readers are known by words of their thread slots: there are no share words.
 impl Shares for &World {
     fn peers(&self) -> u16 {
         PEERS as u16

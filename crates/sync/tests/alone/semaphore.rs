@@ -51,10 +51,10 @@ fn a_waiter_gets_the_permit_that_comes_free_or_sees_the_end_of_its_time() {
     assert!(world.is_nothing_pending());
 }
 
-/// Else whoever looks on would take a thread that is about to go on for one that has a permit and waits for
-/// another, and might see a deadlock where none is.
+/// Otherwise an observer would think that a thread which is about to go on has a permit and waits for
+/// another, and might see a deadlock where there is none.
 #[test]
-fn a_waiter_with_its_permit_in_hand_is_not_announced_as_one_that_waits() {
+fn a_waiter_that_has_its_permit_is_not_announced_as_waiting() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 0)];
     world.then(move |world| {
@@ -64,14 +64,14 @@ fn a_waiter_with_its_permit_in_hand_is_not_announced_as_one_that_waits() {
         assert_eq!(world.announced.borrow()[1], Some(PendingKind::Event));
     });
     semaphore(&world, 2).acquire(&world.me(1), &world, None).map(drop).unwrap();
-    // It has woken one more, since another permit is left, and is still announced: it could die.
+    // The waiter has woken one more, since another permit is left. It is still announced, since it could die.
     assert_eq!(*world.woken.borrow(), [Wake::One, Wake::One]);
     assert_eq!(world.announced.borrow()[1], Some(PendingKind::Release));
     assert!(world.is_nothing_pending());
 }
 
 #[test]
-fn a_dead_holders_permit_goes_to_whoever_has_waited_for_a_slice_or_tries() {
+fn a_dead_holders_permit_goes_to_a_waiter_after_a_slice_or_to_a_try() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 1)];
     world.kill(1);
@@ -81,17 +81,17 @@ fn a_dead_holders_permit_goes_to_whoever_has_waited_for_a_slice_or_tries() {
     assert!(world.is_nothing_pending());
     let late = semaphore(&world, 2).release(&world.me(1), &world, permits[1], Release::Done);
     assert_eq!(late, Err(LockError::Fenced));
-    // Who only tries looks at once.
+    // A thread that only tries looks for evidence at once.
     world.kill(2);
     let tried = semaphore(&world, 2).try_acquire(&world.me(3), &world);
     assert_eq!(tried, Ok((told_of(2), permits[1])));
     semaphore(&world, 2).release(&world.me(3), &world, permits[1], Release::Done).unwrap();
-    // It was told once; the permit is as good as any other now.
+    // The death was told once; now the permit is in order.
     assert_eq!(take(&world, 2, 3), permits[1]);
 }
 
 #[test]
-fn a_holder_of_permits_is_not_looked_for_before_a_slice_is_over() {
+fn evidence_of_a_holders_death_is_not_looked_for_before_a_slice_is_over() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     world.then(move |world| {
@@ -102,9 +102,9 @@ fn a_holder_of_permits_is_not_looked_for_before_a_slice_is_over() {
     assert_eq!(world.looks.get(), 0);
 }
 
-/// As if the giver had died between freeing the permit and saying so.
+/// As if the holder had died after it released the permit and before it signalled.
 #[test]
-fn a_permit_that_came_free_in_silence_is_found_at_the_end_of_the_slice() {
+fn a_permit_that_was_freed_without_a_signal_is_found_at_the_end_of_the_slice() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     world.then(|_| {});
@@ -115,7 +115,7 @@ fn a_permit_that_came_free_in_silence_is_found_at_the_end_of_the_slice() {
 }
 
 #[test]
-fn who_holds_all_permits_and_wants_another_is_told_so() {
+fn a_holder_of_all_permits_that_wants_another_is_told_of_the_deadlock() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 0)];
     for deadline in [None, Some(0)] {
@@ -129,7 +129,7 @@ fn who_holds_all_permits_and_wants_another_is_told_so() {
 }
 
 #[test]
-fn a_permit_that_was_spent_is_nobodys_until_somebody_gives_one() {
+fn a_spent_permit_cannot_be_taken_until_one_is_given() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     assert_eq!(semaphore(&world, 1).give(&world.me(1), &world), Err(LockError::NothingSpent));
@@ -148,7 +148,7 @@ fn a_permit_that_was_spent_is_nobodys_until_somebody_gives_one() {
 }
 
 #[test]
-fn the_permit_of_one_who_gave_up_tells_the_next() {
+fn the_next_holder_is_told_of_an_inconsistent_permit() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     semaphore(&world, 1).release(&world.me(0), &world, permit, Release::Inconsistent).unwrap();
@@ -157,10 +157,10 @@ fn the_permit_of_one_who_gave_up_tells_the_next() {
     assert_eq!(next, Ok((told_of(0), permit)));
 }
 
-/// The story: a permit that somebody had left was taken before the good ones, whenever it came first in the row.
+/// The bug: an inconsistent permit was taken before one in order if its word came first.
 #[test]
-fn permits_in_order_go_first_then_those_that_somebody_left_and_those_of_the_dead_last() {
-    // In each order of the words: each thread begins its search elsewhere.
+fn permits_in_order_are_taken_first_then_inconsistent_ones_then_those_of_dead_holders() {
+    // In each order of the words: each thread begins its search at another word.
     for peer in [1, 2, 3] {
         let world = World::new();
         let [good, left, dead] = [take(&world, 3, 0), take(&world, 3, 0), take(&world, 3, 0)];
@@ -179,7 +179,7 @@ fn permits_in_order_go_first_then_those_that_somebody_left_and_those_of_the_dead
 }
 
 #[test]
-fn the_permit_of_the_dead_names_it_to_all_that_give_it_back_as_they_found_it() {
+fn a_dead_holder_is_named_to_all_that_give_its_permit_back_as_found() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     world.kill(0);
@@ -196,9 +196,9 @@ fn the_permit_of_the_dead_names_it_to_all_that_give_it_back_as_they_found_it() {
     assert_eq!(taken, Ok((Taken::OwnerDied(None), permit)));
 }
 
-/// It has its permit, and wakes one more since another is left.
+/// It is declared dead when it has its permit, and wakes one more waiter since another permit is left.
 #[test]
-fn one_that_is_declared_dead_with_a_permit_in_hand_gives_it_back_as_it_found_it() {
+fn a_waiter_that_is_declared_dead_gives_its_permit_back_as_found() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 0)];
     world.then(move |world| {
@@ -216,9 +216,9 @@ fn one_that_is_declared_dead_with_a_permit_in_hand_gives_it_back_as_it_found_it(
     }
 }
 
-/// A semaphore has no end: it would have a permit less for ever, and whoever waits would wait for ever.
+/// A permit cannot be made unrecoverable: the semaphore would be smaller for ever, and its waiter would wait for ever.
 #[test]
-fn a_permit_that_is_given_up_goes_to_the_next_who_is_told_so() {
+fn a_permit_that_is_given_up_goes_to_a_waiter_that_is_told_so() {
     let world = World::new();
     let permit = take(&world, 1, 0);
     world.then(move |world| {
@@ -238,10 +238,10 @@ fn a_fenced_thread_gets_no_permit_and_keeps_none() {
 }
 
 #[test]
-fn whatever_stands_in_the_words_no_call_hangs() {
+fn with_any_words_no_call_hangs() {
     for word in [u64::MAX, 1, 1 << 30 | 7, 1 << 32, LockWord::DONE.word(), 0xffff_ffff] {
         let world = World::new();
-        world.words[..3].iter().for_each(|place| place.store(word, Ordering::Relaxed));
+        world.words[..3].iter().for_each(|each| each.store(word, Ordering::Relaxed));
         let asked = semaphore(&world, 2).try_acquire(&world.me(0), &world);
         if let Ok((_, permit)) = asked {
             semaphore(&world, 2).release(&world.me(0), &world, permit, Release::Done).unwrap();
@@ -252,34 +252,34 @@ fn whatever_stands_in_the_words_no_call_hangs() {
 }
 
 #[test]
-fn a_waiter_sleeps_by_the_death_futexes_of_all_holders_and_looks_for_evidence_when_one_has_rung() {
+fn a_waiter_sleeps_for_the_death_futexes_of_all_holders_and_looks_for_evidence_when_one_fires() {
     let world = World::new();
     let permits = [take(&world, 2, 0), take(&world, 2, 1)];
-    world.hang(0, DeathNotice::Pending);
-    world.hang(1, DeathNotice::Pending);
+    world.set_notice(0, DeathNotice::Pending);
+    world.set_notice(1, DeathNotice::Pending);
     world.then(|world| {
         world.kill(1);
-        world.hang(1, DeathNotice::Fired);
+        world.set_notice(1, DeathNotice::Fired);
     });
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, None);
     assert_eq!(waited, Ok((told_of(1), permits[1])));
-    assert_eq!(*world.heard.borrow(), [[0, 1]]);
+    assert_eq!(*world.waited_for.borrow(), [[0, 1]]);
     assert_eq!((world.slept.get(), world.passed()), (1, 0), "it was told, and waited for nothing");
 }
 
 #[test]
-fn a_waiter_whom_death_futexes_will_tell_sleeps_long_and_looks_for_evidence_seldom() {
+fn with_death_futexes_a_waiter_sleeps_long_and_seldom_looks_for_evidence() {
     let world = World::new();
     let _ = [take(&world, 2, 0), take(&world, 2, 1)];
-    world.hang(0, DeathNotice::Pending);
-    world.hang(1, DeathNotice::Pending);
+    world.set_notice(0, DeathNotice::Pending);
+    world.set_notice(1, DeathNotice::Pending);
     let second = 1_000_000_000;
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(5 * second));
     assert_eq!(waited, Err(LockError::TimedOut));
     let (slept, looks) = (world.slept.get(), world.looks.get());
     assert!((45..=60).contains(&slept) && looks <= 2 * slept, "{slept} {looks}");
-    // One that has no death futex has to be looked after all the time.
-    world.hang(0, DeathNotice::Unavailable);
+    // If one holder has no death futex, the waiter looks for evidence at every slice.
+    world.set_notice(0, DeathNotice::Unavailable);
     let waited = semaphore(&world, 2).acquire(&world.me(2), &world, Some(6 * second));
     assert_eq!(waited, Err(LockError::TimedOut));
     assert!(world.slept.get() - slept > 45 && world.looks.get() - looks > 80);

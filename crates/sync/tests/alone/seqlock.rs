@@ -16,7 +16,7 @@ fn sequence(world: &World) -> u64 {
     world.words[1].load(Ordering::Relaxed)
 }
 
-/// Has the lock, and has begun to write.
+/// Takes the lock, and begins to write.
 fn begin(world: &World, peer: usize) -> (Result<Taken, LockError>, Writing) {
     let me = world.me(peer);
     match lock(world).write(&me, world, Some(0)) {
@@ -54,7 +54,7 @@ fn readers_are_kept_out_from_the_first_store_until_the_writer_is_done() {
     assert_eq!(begin(&world, 1).0, Err(LockError::TimedOut));
     end(&world, 0, writing, Release::Done).unwrap();
     assert_eq!((sequence(&world), read(&world, Some(0))), (2, Ok(())));
-    // Nobody has written: nobody has to copy again.
+    // Nothing was written, so the number is the same, and no reader copies again.
     let (_, writing) = lock(&world).write(&me, &world, None).unwrap();
     end(&world, 0, writing, Release::Done).unwrap();
     assert_eq!(sequence(&world), 2);
@@ -90,7 +90,7 @@ fn a_copy_that_was_changed_meanwhile_is_made_again() {
         },
     );
     assert_eq!(copied, Ok(4));
-    // Without time, it gives up.
+    // With a deadline of 0, the reader gives up.
     let copied = lock(&world).read(
         || None,
         &world,
@@ -104,7 +104,7 @@ fn a_copy_that_was_changed_meanwhile_is_made_again() {
 }
 
 #[test]
-fn a_writer_that_dies_before_its_first_store_or_after_its_last_is_nothing_to_readers() {
+fn a_writer_that_dies_before_its_first_store_or_after_its_last_does_not_disturb_readers() {
     for finish in [false, true] {
         let world = World::new();
         let me = world.me(0);
@@ -120,7 +120,7 @@ fn a_writer_that_dies_before_its_first_store_or_after_its_last_is_nothing_to_rea
 }
 
 #[test]
-fn a_writer_that_dies_in_the_middle_is_told_to_readers_and_its_number_is_taken_from_it() {
+fn readers_are_told_of_a_writer_that_dies_in_the_middle_and_the_next_writer_takes_its_number() {
     let world = World::new();
     let (_, theirs) = begin(&world, 0);
     world.kill(0);
@@ -146,11 +146,11 @@ fn a_reader_that_waits_learns_of_a_death_when_it_looks_for_evidence() {
 }
 
 #[test]
-fn an_heir_that_repairs_nothing_leaves_the_readers_out_and_one_that_gives_up_everybody() {
+fn a_writer_that_repairs_nothing_keeps_readers_out_and_one_that_gives_up_keeps_all_out() {
     let world = World::new();
     assert_eq!(begin(&world, 0).0, CLEAN);
     world.kill(0);
-    // One that has only looked, one that says that it leaves it so, and one that says nothing.
+    // The first writer leaves the data as found, the second says that they are inconsistent, the third says nothing.
     let ends =
         [(Release::unchanged(told_of(0)), 0), (Release::Inconsistent, 2), (Release::Done, 3)];
     let mut told = 0;
@@ -172,21 +172,21 @@ fn an_heir_that_repairs_nothing_leaves_the_readers_out_and_one_that_gives_up_eve
     assert_eq!(lock(&world).reset(&world.me(1), &world), Err(LockError::TimedOut));
 }
 
-/// It came back, and made the number odd, when nobody had the lock.
+/// As if a fenced writer had made the number odd after the next writer was done.
 #[test]
-fn an_odd_number_that_nobody_answers_for_is_told_to_the_next_writer_and_lasts() {
+fn the_next_writer_is_told_of_an_odd_number_without_a_writer_and_it_lasts() {
     let world = World::new();
     world.words[1].store(7, Ordering::Relaxed);
     assert_eq!(read(&world, None), Err(LockError::WriterDied));
     let (taken, writing) = lock(&world).write(&world.me(1), &world, None).unwrap();
     assert_eq!((taken, sequence(&world)), (Taken::OwnerDied(None), 9));
-    // It has not repaired anything: the next is told as well.
+    // The writer has not repaired the data, so the next one is told as well.
     end(&world, 1, writing, Release::Inconsistent).unwrap();
     assert_eq!(begin(&world, 2).0, Ok(told_of(1)));
 }
 
 #[test]
-fn who_is_in_the_middle_of_a_change_and_reads_is_told_of_the_deadlock() {
+fn a_writer_that_reads_during_its_change_is_told_of_the_deadlock() {
     let world = World::new();
     assert_eq!(begin(&world, 3).0, CLEAN);
     assert_eq!(read(&world, None), Err(LockError::Deadlock));
@@ -194,7 +194,7 @@ fn who_is_in_the_middle_of_a_change_and_reads_is_told_of_the_deadlock() {
 }
 
 #[test]
-fn a_fenced_thread_that_has_the_lock_no_more_cannot_begin() {
+fn a_fenced_thread_that_lost_the_lock_cannot_begin() {
     let world = World::new();
     let me = world.me(0);
     let (_, writing) = lock(&world).write(&me, &world, None).unwrap();
@@ -204,7 +204,7 @@ fn a_fenced_thread_that_has_the_lock_no_more_cannot_begin() {
     assert_eq!(sequence(&world), 1);
 }
 
-/// Whoever writes to the sequence without the lock costs an error, and does not leave it locked.
+/// A store to the sequence from outside the protocol causes an error, but does not leave the lock taken.
 #[test]
 fn a_writer_whose_number_was_overwritten_frees_the_lock_as_inconsistent() {
     let world = World::new();

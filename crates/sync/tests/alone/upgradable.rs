@@ -69,20 +69,20 @@ fn an_upgrade_does_not_wait_for_a_dead_reader() {
 }
 
 #[test]
-fn who_slept_for_the_right_to_upgrade_wakes_the_readers_that_slept_too() {
+fn an_upgradable_owner_that_slept_wakes_the_readers_that_slept_too() {
     let world = World::new();
     let writer = world.me(0);
     assert_eq!(lock(&world).write(&writer, &world, None), Ok(Taken::Clean));
     world.then(|world| lock(world).unlock_write(&world.me(0), world, Release::Done).unwrap());
     let taken = lock(&world).upgradable_read(&world.me(1), &world, None);
     assert_eq!(taken, Ok(Taken::Clean));
-    // One by the writer, all by the new owner.
+    // The writer woke one, the new owner all.
     assert_eq!(*world.woken.borrow(), [Wake::One, Wake::All]);
     assert!(word(&world).flags().contains(LockFlags::WAITERS));
 }
 
 #[test]
-fn who_sets_the_waiters_flag_of_an_upgradable_owner_wakes_readers_once() {
+fn the_waiter_that_flags_the_word_of_an_upgradable_owner_wakes_readers_once() {
     let world = World::new();
     assert_eq!(own(&world, 0), Ok(Taken::Clean));
     for _ in 0..2 {
@@ -94,7 +94,7 @@ fn who_sets_the_waiters_flag_of_an_upgradable_owner_wakes_readers_once() {
 }
 
 #[test]
-fn a_dead_owner_is_followed_by_one_that_hears_of_its_changes_only() {
+fn the_next_owner_is_told_of_a_death_only_after_an_upgrade() {
     for upgrade in [false, true] {
         let world = World::new();
         assert_eq!(own(&world, 0), Ok(Taken::Clean));
@@ -105,14 +105,14 @@ fn a_dead_owner_is_followed_by_one_that_hears_of_its_changes_only() {
         let told = if upgrade { told_of(0) } else { Taken::Clean };
         assert_eq!(own(&world, 1), Ok(told));
         assert!(word(&world).is_upgradable());
-        // By whom, it has been told.
+        // The owner was told who died when it took the lock.
         let told = if upgrade { Taken::OwnerDied(None) } else { Taken::Clean };
         assert_eq!(lock(&world).upgrade(&world.me(1), &world, None), Ok(told));
     }
 }
 
 #[test]
-fn what_nobody_has_repaired_is_told_to_the_next_and_to_readers() {
+fn the_next_owner_and_readers_are_told_of_data_that_are_not_repaired() {
     let world = World::new();
     let me = world.me(0);
     assert_eq!(own(&world, 0), Ok(Taken::Clean));
@@ -124,11 +124,11 @@ fn what_nobody_has_repaired_is_told_to_the_next_and_to_readers() {
     lock(&world).unlock_read(&reader, &world, hold).unwrap();
     lock(&world).unlock_upgradable(&me, &world, Taken::Clean).unwrap();
     for peer in [2, 3] {
-        // Who has only read it is not the one that left it so.
+        // An owner that has only read is not named as the one that left the data so.
         assert_eq!(own(&world, peer), Ok(told_of(0)));
         lock(&world).unlock_upgradable(&world.me(peer), &world, told_of(0)).unwrap();
     }
-    // Who has written, and says nothing, is.
+    // An owner that has written, and has not repaired the data, is.
     assert_eq!(own(&world, 2), Ok(told_of(0)));
     let upgraded = lock(&world).upgrade(&world.me(2), &world, None);
     assert_eq!(upgraded, Ok(Taken::OwnerDied(None)));
@@ -137,7 +137,7 @@ fn what_nobody_has_repaired_is_told_to_the_next_and_to_readers() {
 }
 
 #[test]
-fn who_reads_already_gets_neither_the_right_to_upgrade_nor_an_upgrade() {
+fn a_thread_that_reads_gets_neither_the_right_to_upgrade_nor_an_upgrade() {
     let world = World::new();
     let hold = read(&world, 0).unwrap();
     assert_eq!(own(&world, 0), Err(LockError::Deadlock));

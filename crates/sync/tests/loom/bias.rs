@@ -1,7 +1,7 @@
-//! Mutexes that are biased. Thread 2 is the one that the mutex is biased to, or is going to be.
+//! Mutexes that are biased to thread 2, or will be.
 //!
-//! A bias is made by hand where it is not what the scenario is about; that it is made so by those who use a
-//! mutex is shown in `tests/alone/bias.rs`.
+//! Most scenarios write the words of a bias themselves; `tests/alone/bias.rs` shows that using a mutex
+//! makes the same words.
 
 use commonhold_layout::{
     BIAS_AFTER, BiasState, BiasTarget, LockFlags, LockWord, Offset, bias_entry, thread_word,
@@ -12,7 +12,7 @@ use loom::{sync::Arc, thread};
 
 use crate::world::{World, check};
 
-/// Not 0, which is the place of an empty entry.
+/// Not 0: that offset is the target of an empty entry.
 const WORD: usize = 1;
 const FIRST: u32 = 1;
 
@@ -37,7 +37,7 @@ pub(crate) fn biased() -> Arc<World> {
     world
 }
 
-/// Thread 2 has freed the mutex so often that it is biased to it when it does so next.
+/// Thread 2 has freed the mutex so often that the next time it biases the mutex to itself.
 pub(crate) fn due(world: &World) {
     let mut place = BiasTarget::candidate(World::at(WORD));
     for _ in 1..BIAS_AFTER {
@@ -46,7 +46,7 @@ pub(crate) fn due(world: &World) {
     entry(world, 2, World::at(WORD)).0.store(place.word(), Ordering::SeqCst);
 }
 
-/// As those do it who use mutexes.
+/// Takes a mutex as the facade does.
 pub(crate) fn lock<'a>(
     world: &World,
     me: &Thread<'a>,
@@ -100,7 +100,7 @@ pub(crate) fn spawn<R: 'static>(
     thread::spawn(move || work(&world))
 }
 
-/// Nobody has the mutex, or is about to do anything about it.
+/// No thread has the mutex, or has announced anything.
 fn nothing_is_left(world: &World) {
     nothing_is_left_by_the_living(world);
     let word = mutex(world).look();
@@ -118,7 +118,7 @@ pub(crate) fn nothing_is_left_by_the_living(world: &World) {
 }
 
 #[test]
-fn who_has_a_bias_and_who_revokes_it_exclude_each_other_and_lose_no_wake_up() {
+fn a_biased_thread_and_a_revoker_exclude_each_other_and_lose_no_wake_up() {
     for turns in [1, 2] {
         check(5, move || {
             let world = biased();
@@ -134,7 +134,7 @@ fn who_has_a_bias_and_who_revokes_it_exclude_each_other_and_lose_no_wake_up() {
 }
 
 #[test]
-fn two_that_revoke_a_bias_at_once_and_who_enters_by_it_all_get_their_turn() {
+fn two_revokers_and_the_biased_thread_all_get_the_mutex() {
     check(3, || {
         let world = biased();
         let others = [0, 1].map(|peer| spawn(&world, move |world| turn(world, peer)));
@@ -149,7 +149,7 @@ fn two_that_revoke_a_bias_at_once_and_who_enters_by_it_all_get_their_turn() {
 
 /// Thread 2 owns the word, and biases it when it frees it.
 #[test]
-fn a_bias_that_is_made_while_another_comes_or_waits_shuts_nobody_out() {
+fn a_bias_that_is_made_while_another_thread_comes_or_waits_locks_nobody_out() {
     for others in [1, 2] {
         check(5 - others, move || {
             let world = World::new();
@@ -171,9 +171,9 @@ fn a_bias_that_is_made_while_another_comes_or_waits_shuts_nobody_out() {
     }
 }
 
-/// As for a condition, or because of a panic.
+/// As before a wait for a condition.
 #[test]
-fn who_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next() {
+fn a_thread_that_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next_owner() {
     for how in [Release::Done, Release::Inconsistent] {
         check(4, move || {
             let world = biased();
@@ -195,9 +195,9 @@ fn who_gives_up_its_bias_inside_still_has_the_mutex_and_can_tell_the_next() {
     }
 }
 
-/// What a thread does that panics: it says nothing but how it frees the mutex.
+/// As a panicking thread does: it only frees the mutex as inconsistent.
 #[test]
-fn who_leaves_inconsistent_what_it_has_by_a_bias_tells_the_next() {
+fn the_next_owner_is_told_if_a_biased_mutex_is_left_inconsistent() {
     check(4, || {
         let world = biased();
         let waiter = spawn(&world, |world| turn(world, 1));
@@ -211,10 +211,10 @@ fn who_leaves_inconsistent_what_it_has_by_a_bias_tells_the_next() {
     });
 }
 
-/// Thread 1 may stand still between its look at the entry and its swap of the word, until all others have
-/// been through a bias and the next, and somebody has wanted the mutex of the next too.
+/// Thread 1 may stop between its look at the entry and its swap of the word, while thread 2 loses one bias and earns
+/// the next, and thread 0 contends for the mutex under both.
 #[test]
-fn who_has_seen_a_bias_that_is_over_does_not_take_the_mutex_from_the_next() {
+fn a_contender_that_saw_an_old_bias_does_not_take_the_mutex_from_the_thread_of_a_new_one() {
     check(3, || {
         let world = biased();
         let slow = spawn(&world, |world| turn(world, 1));
@@ -235,9 +235,9 @@ fn who_has_seen_a_bias_that_is_over_does_not_take_the_mutex_from_the_next() {
     });
 }
 
-/// One that does not wait, one whose time is up already, and one that waits.
+/// A contender that does not wait, or whose time is up already, beside one that waits.
 #[test]
-fn who_has_no_time_revokes_a_bias_all_the_same_and_leaves_no_other_asleep() {
+fn a_contender_without_time_revokes_a_bias_and_leaves_no_other_asleep() {
     for deadline in [0, 1] {
         check(3, move || {
             let world = biased();
@@ -254,7 +254,7 @@ fn who_has_no_time_revokes_a_bias_all_the_same_and_leaves_no_other_asleep() {
 }
 
 #[test]
-fn who_has_no_time_gets_the_mutex_of_a_bias_exactly_if_its_thread_is_outside() {
+fn a_contender_without_time_gets_a_biased_mutex_exactly_if_its_thread_is_outside() {
     for inside in [false, true] {
         check(1, move || {
             let world = biased();
@@ -266,7 +266,10 @@ fn who_has_no_time_gets_the_mutex_of_a_bias_exactly_if_its_thread_is_outside() {
                 assert_eq!(taken, right);
             }
             if let Some(hold) = hold {
-                assert!(!mutex(&world).unlock_biased(hold), "it sees that the bias is revoked");
+                assert!(
+                    !mutex(&world).unlock_biased(hold),
+                    "the thread sees that the bias is revoked"
+                );
                 mutex(&world).unlock_biased_slowly(&me, &*world, hold, Release::Done).unwrap();
             }
             assert_eq!(mutex(&world).look(), LockWord::FREE);
@@ -289,7 +292,7 @@ fn a_reset_frees_a_biased_mutex_that_nobody_holds_and_refuses_one_that_is_held()
             free(world, &me, world, hold);
             reset
         });
-        // Whether it is held now, nobody knows; but it is free after it, or in somebody's hands.
+        // Another thread may hold the mutex now or not: this call may succeed or fail.
         let _ = mutex(&world).reset(&*world);
         assert_eq!(owner.join().unwrap(), Err(LockError::TimedOut));
         assert_eq!(waiter.join().unwrap(), Taken::Clean);
@@ -300,14 +303,14 @@ fn a_reset_frees_a_biased_mutex_that_nobody_holds_and_refuses_one_that_is_held()
     });
 }
 
-/// The reaper and two that wait, at once. Who dies in the middle has been fenced, and nothing else.
+/// A reaper and two contenders at once. The dead thread is fenced, but its entries are not settled yet.
 #[test]
-fn a_death_inside_is_told_once_whoever_finds_out_first() {
+fn a_death_inside_is_told_once_in_any_order() {
     for revoked in [false, true] {
         check(3, move || {
             let world = biased();
             let me = world.me(2);
-            let _grip = mutex(&world).lock_biased(&me).unwrap();
+            let _hold = mutex(&world).lock_biased(&me).unwrap();
             world.write_data();
             if revoked {
                 assert_eq!(turn_until(&world, 0, Some(0)), Err(LockError::TimedOut));
@@ -327,9 +330,9 @@ fn a_death_inside_is_told_once_whoever_finds_out_first() {
     }
 }
 
-/// Whoever finds out first, and whoever only looks: the name of the dead stays until somebody has repaired it.
+/// In any order of the reaper and the contenders: the name of the dead thread stays until an owner repairs the data.
 #[test]
-fn a_death_inside_is_told_by_name_to_all_that_only_look() {
+fn a_death_inside_is_told_by_name_to_every_owner_that_repairs_nothing() {
     check(3, || {
         let look = |world: &World, peer| {
             let me = world.me(peer);
@@ -340,7 +343,7 @@ fn a_death_inside_is_told_by_name_to_all_that_only_look() {
             mutex(world).unlock_biased_slowly(&me, world, hold, how).unwrap();
         };
         let world = biased();
-        let _grip = mutex(&world).lock_biased(&world.me(2)).unwrap();
+        let _hold = mutex(&world).lock_biased(&world.me(2)).unwrap();
         world.write_data();
         world.fence(2);
         let reaper = spawn(&world, |world| world.settle(2));
@@ -353,9 +356,9 @@ fn a_death_inside_is_told_by_name_to_all_that_only_look() {
     });
 }
 
-/// Another mutex of the same entry: its thread says of the first only that the entry is not for it.
+/// The thread reuses the entry for another mutex: of the first, the entry then says only that it is not its target.
 #[test]
-fn who_finds_the_entry_in_use_for_another_mutex_sees_what_was_done_under_the_first() {
+fn a_contender_that_finds_the_entry_reused_sees_what_was_done_under_the_first_mutex() {
     check(4, || {
         let world = biased();
         let waiter = spawn(&world, |world| turn(world, 1));
@@ -366,7 +369,7 @@ fn who_finds_the_entry_in_use_for_another_mutex_sees_what_was_done_under_the_fir
         for _ in 0..2 {
             let hold = other.lock_biased(&me).unwrap();
             assert!(other.unlock_biased(hold));
-            // It gives up the first bias: as if it had missed that often.
+            // As if so many other mutexes had been freed that the thread gives up the first bias.
             let (place, turn) = entry(&world, 2, World::at(WORD));
             let mut missed = BiasState::from_word(turn.load(Ordering::Relaxed));
             while let Some(more) = missed.missed() {

@@ -1,5 +1,5 @@
-//! Deaths of those who take part in a mutex that is biased, at each crash point that they come to. Thread 2 is
-//! the one that the mutex is biased to, or is going to be.
+//! Deaths of threads that use a biased mutex, at each crash point that they come to. The mutex is biased to thread 2,
+//! or will be.
 
 use std::{
     cell::Cell,
@@ -22,9 +22,9 @@ use crate::{
 enum Work {
     /// Enters, and leaves.
     Enter,
-    /// Enters, and finds that it is to own the word.
+    /// Enters, and turns its hold into ownership of the word.
     Own,
-    /// Owns the word, and makes a bias of it.
+    /// Owns the word, and biases the mutex when it frees it.
     Make,
 }
 
@@ -37,10 +37,10 @@ enum Phase {
     Left,
 }
 
-/// Whether the next owner is to be told; `None`: either is right.
+/// Whether the next owner must be told; `None`: both are right.
 fn is_to_be_told(phase: Phase, biased: bool, point: Option<Point>) -> Option<bool> {
     match (phase, point) {
-        // Whether it could have entered nobody knows.
+        // It died between its swap and its look at the word: nobody knows whether it would have entered.
         (Phase::Entering, Some(Point::BiasEntered)) => None,
         (Phase::Entering, point) => Some(point == Some(Point::LockAcquired)),
         (Phase::Has, _) => Some(true),
@@ -50,8 +50,8 @@ fn is_to_be_told(phase: Phase, biased: bool, point: Option<Point>) -> Option<boo
     }
 }
 
-/// Thread 2 works until it dies at the crash point before which it passes `points` others. Returns how it
-/// ended and whether the next owner is to be told.
+/// Thread 2 works, passes `points` crash points, and dies at the next one. Returns how it
+/// ended and whether the next owner must be told.
 fn live(world: &World, work: Work, points: u32) -> (Life, Option<bool>) {
     let at = Cell::new((Phase::Entering, false));
     let life = Mortal::live_to_point(world, points, |env| {
@@ -76,16 +76,16 @@ fn live(world: &World, work: Work, points: u32) -> (Life, Option<bool>) {
     }
 }
 
-/// What is done about a dead thread, and when.
+/// When the dead thread is reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reaper {
-    /// It tells the next owner before anybody else looks, or at the same time.
+    /// Before, or while, other threads look at the mutex.
     Quick,
-    /// It comes when all is over; those who wait have to find out themselves.
+    /// At the end: the waiters have to find the death themselves.
     Late,
 }
 
-/// Runs a scenario for a death at each crash point that thread 2 comes to, and returns the names of those.
+/// Runs a scenario once for a death at each crash point, and returns the names of these points.
 fn for_each_death<S: Fn(u32) -> Life + Sync + Send + 'static>(
     preemptions: usize,
     scenario: impl Fn() -> S,
@@ -111,8 +111,8 @@ fn for_each_death<S: Fn(u32) -> Life + Sync + Send + 'static>(
     deaths
 }
 
-/// Another thread waits, or comes, and one comes late; whatever the first has died of, neither waits for
-/// ever, and one of them is told of it if the first has died with the mutex.
+/// Thread 2 dies while thread 1 contends for the mutex, and thread 0 comes late. Neither of these waits for
+/// ever, and one of them is told of the death if thread 2 died with the mutex.
 fn dies(work: Work, reaper: Reaper, points: u32) -> Life {
     let world = if work == Work::Make { World::new() } else { biased() };
     if work == Work::Make {
@@ -126,7 +126,7 @@ fn dies(work: Work, reaper: Reaper, points: u32) -> Life {
             world.settle(2);
         }
     }
-    // Who has died on the way to wake the other has said so before, and who has finished needs nobody's help.
+    // No slice needs to end if the thread has finished, or has announced its wake-up and died before it.
     if !matches!(life, Life::Finished | Life::Ended(Some(Point::UnlockFreed))) {
         world.end_slices();
     }
@@ -139,14 +139,14 @@ fn dies(work: Work, reaper: Reaper, points: u32) -> Life {
     }
     if life != Life::Finished {
         world.settle(2);
-        assert_eq!(turn(&world, 0), Taken::Clean, "nobody is told twice");
+        assert_eq!(turn(&world, 0), Taken::Clean, "no death is told twice");
     }
     nothing_is_left_by_the_living(&world);
     life
 }
 
 #[test]
-fn wherever_a_thread_with_a_bias_dies_the_next_is_told_if_it_was_inside() {
+fn wherever_a_thread_with_a_bias_dies_the_next_owner_is_told_if_it_was_inside() {
     for reaper in [Reaper::Quick, Reaper::Late] {
         let deaths = for_each_death(4, move || move |points| dies(Work::Enter, reaper, points));
         for point in [Point::BiasEntered, Point::BiasLeft, Point::UnlockPending] {
@@ -156,7 +156,7 @@ fn wherever_a_thread_with_a_bias_dies_the_next_is_told_if_it_was_inside() {
 }
 
 #[test]
-fn wherever_a_thread_dies_that_gives_up_its_bias_inside_the_next_is_told() {
+fn wherever_a_thread_dies_while_it_gives_up_its_bias_inside_the_next_owner_is_told() {
     for reaper in [Reaper::Quick, Reaper::Late] {
         let deaths = for_each_death(4, move || move |points| dies(Work::Own, reaper, points));
         assert!(deaths.contains(Point::BiasOwned.name()), "{deaths:?}");
@@ -164,7 +164,8 @@ fn wherever_a_thread_dies_that_gives_up_its_bias_inside_the_next_is_told() {
 }
 
 #[test]
-fn wherever_a_thread_dies_that_makes_a_bias_the_next_is_told_if_it_was_the_owner() {
+fn wherever_an_owner_dies_while_it_makes_a_bias_the_next_owner_is_told_if_it_still_owned_the_word()
+{
     for reaper in [Reaper::Quick, Reaper::Late] {
         let deaths = for_each_death(4, move || move |points| dies(Work::Make, reaper, points));
         for point in [Point::BiasPlaced, Point::BiasMade] {
@@ -173,9 +174,9 @@ fn wherever_a_thread_dies_that_makes_a_bias_the_next_is_told_if_it_was_the_owner
     }
 }
 
-/// Thread 0 revokes the bias, and dies anywhere until it has freed the mutex.
+/// Thread 0 revokes the bias, and dies at any point before it has freed the mutex.
 #[test]
-fn wherever_one_dies_who_has_revoked_a_bias_the_others_go_on() {
+fn wherever_a_revoker_dies_the_others_go_on() {
     let deaths = for_each_death(2, || {
         |points| {
             let world = biased();

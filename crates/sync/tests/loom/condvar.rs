@@ -90,7 +90,7 @@ fn a_notification_of_all_wakes_two() {
 }
 
 #[test]
-fn wherever_a_notifier_dies_the_waiter_learns_of_what_its_heir_has_made_of_it() {
+fn wherever_a_notifier_dies_the_waiter_sees_what_the_next_owner_did() {
     for steps in 0..6 {
         check(2, move || {
             let world = World::new();
@@ -105,7 +105,7 @@ fn wherever_a_notifier_dies_the_waiter_learns_of_what_its_heir_has_made_of_it() 
                 env.step();
                 condvar(&world).notify_one(&me, env);
             });
-            // The heir does what is left to do, and notifies nobody.
+            // The next owner makes the condition true, and does not notify.
             let me = world.me(0);
             let taken = mutex(&world).lock(&me, &*world, None).unwrap();
             if world.read_data() == 0 {
@@ -114,16 +114,16 @@ fn wherever_a_notifier_dies_the_waiter_learns_of_what_its_heir_has_made_of_it() 
             free(&world, &me, &*world, taken);
             world.end_slices();
             let told = waiters.into_iter().any(|waiter| waiter.join().unwrap());
-            // At most one of the two has taken the mutex from the dead.
+            // At most one of the two has taken the mutex over from the dead notifier.
             assert!(!(told && taken.is_owner_died()));
             nothing_is_pending(&world);
         });
     }
 }
 
-/// Nobody else takes the mutex: the waiter itself must find out.
+/// No other thread takes the mutex: the waiter itself must find that its owner is dead.
 #[test]
-fn who_waits_takes_the_mutex_over_from_a_notifier_that_died_with_it() {
+fn a_waiter_takes_the_mutex_over_from_a_notifier_that_died_with_it() {
     check(3, || {
         let world = World::new();
         let other = Arc::clone(&world);
@@ -153,7 +153,7 @@ fn wherever_a_waiter_dies_another_is_notified() {
             let other = Arc::clone(&world);
             let notifier = thread::spawn(move || {
                 notify(&other, &other.me(0), &*other, Notify::One);
-                // One of the two may be the one that is not meant.
+                // The one notification may have gone to the other waiter.
                 other.end_slices();
             });
             Mortal::live(&world, 2, steps, |env| {
@@ -188,7 +188,7 @@ fn a_mutex_that_is_inconsistent_stays_so_while_its_owner_waits() {
         while world.read_data() == 0 {
             taken = condvar(&world).wait(&mutex(&world), &me, &*world, None).unwrap().0;
         }
-        assert_eq!(notifier.join().unwrap(), World::told_of(0), "by whoever waits");
+        assert_eq!(notifier.join().unwrap(), World::told_of(0), "left so by the waiter");
         assert_eq!(taken, Taken::Clean, "the notifier has repaired it");
         free(&world, &me, &*world, taken);
     });

@@ -1,4 +1,5 @@
-//! Locks that were left in the middle of a change, or given up: who hears of it, and that nobody sleeps for ever.
+//! Locks that were left in the middle of a change, or given up: which threads are told, and that no thread sleeps for
+//! ever.
 
 use commonhold_layout::LockWord;
 use commonhold_sync::{LockError, Mutex, Release, RwLock, Taken};
@@ -23,7 +24,7 @@ fn held_by_the_dead() -> Arc<World> {
     world
 }
 
-/// Takes the mutex, and frees it as `how` says, if it can be had.
+/// Takes the mutex, if it can be taken, and frees it as `how` says.
 fn turn(world: &World, peer: usize, how: impl Fn(Taken) -> Release) -> Result<Taken, LockError> {
     let me = world.me(peer);
     let taken = mutex(world).lock(&me, world, None)?;
@@ -32,7 +33,7 @@ fn turn(world: &World, peer: usize, how: impl Fn(Taken) -> Release) -> Result<Ta
     Ok(taken)
 }
 
-/// Two threads that contend for what the dead had, each of which frees it so. What they were told.
+/// Two threads contend for a dead owner's mutex, and both free it as `how` says. Returns what they were told.
 fn contend(world: &Arc<World>, how: fn(Taken) -> Release) -> [Result<Taken, LockError>; 2] {
     let other = Arc::clone(world);
     let waiter = thread::spawn(move || turn(&other, 1, how));
@@ -49,7 +50,7 @@ fn nothing_is_pending(world: &World) {
 }
 
 #[test]
-fn two_that_only_look_at_what_the_dead_had_are_both_told_of_it_and_so_is_the_next() {
+fn owners_that_leave_a_mutex_as_they_found_it_are_all_told_of_the_death() {
     check(4, || {
         let world = held_by_the_dead();
         assert_eq!(contend(&world, Release::unchanged), [Ok(World::told_of(2)); 2]);
@@ -59,7 +60,7 @@ fn two_that_only_look_at_what_the_dead_had_are_both_told_of_it_and_so_is_the_nex
 }
 
 #[test]
-fn of_two_that_repair_nothing_the_second_is_told_of_the_first() {
+fn of_two_owners_that_repair_nothing_the_second_is_told_of_the_first() {
     check(4, || {
         let world = held_by_the_dead();
         let told = contend(&world, |_| Release::Done);
@@ -70,7 +71,7 @@ fn of_two_that_repair_nothing_the_second_is_told_of_the_first() {
 }
 
 #[test]
-fn of_two_that_give_up_what_the_dead_had_the_first_locks_the_other_out() {
+fn of_two_owners_that_give_a_mutex_up_the_first_locks_the_other_out() {
     check(4, || {
         let world = held_by_the_dead();
         let mut ends = contend(&world, |_| Release::GivenUp);
@@ -82,10 +83,10 @@ fn of_two_that_give_up_what_the_dead_had_the_first_locks_the_other_out() {
     });
 }
 
-/// The owner frees the mutex, and takes it again before those that it has woken come: then its word does not say that
-/// others still sleep.
+/// The owner may free the mutex, and take it again before the waiter that it has woken does. Then the word does not
+/// say that another waiter still sleeps.
 #[test]
-fn nobody_sleeps_on_beside_a_mutex_that_was_given_up() {
+fn no_waiter_sleeps_on_beside_a_mutex_that_was_given_up() {
     check(3, || {
         let world = World::new();
         let me = world.me(0);
@@ -104,7 +105,7 @@ fn nobody_sleeps_on_beside_a_mutex_that_was_given_up() {
     });
 }
 
-/// The story: the reader that was woken found the lock given up, and let the one that slept beside it sleep.
+/// The bug: the reader that was woken found the lock given up, and did not wake the other one.
 #[test]
 fn no_reader_sleeps_on_beside_a_lock_that_was_given_up() {
     check(3, || {

@@ -11,7 +11,7 @@ fn once(world: &World) -> Once<'_> {
     Once::new(&world.words[0], World::at(0))
 }
 
-/// Does the work if it has to; afterwards the work is done in any case.
+/// Does the work if it is not done yet.
 fn need(world: &World, me: &Thread<'_>, env: &(impl Park + Liveness)) -> Start {
     let start = once(world).begin(me, env, None).unwrap();
     if start != Start::Done {
@@ -70,7 +70,7 @@ fn the_work_is_done_wherever_the_initialiser_dies() {
     }
 }
 
-/// The slices never end here: the reaper alone must wake who was left asleep.
+/// No slice ends here: the reaper alone must wake the sleepers.
 #[test]
 fn an_initialiser_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
     check(3, || {
@@ -79,7 +79,7 @@ fn an_initialiser_that_dies_before_it_wakes_the_others_leaves_nobody_asleep() {
         assert_eq!(once(&world).begin(&me, &*world, None), Ok(Start::Mine(Taken::Clean)));
         let other = Arc::clone(&world);
         let waiter = thread::spawn(move || need(&other, &other.me(1), &*other));
-        // It dies when it asks for the wake-up, if there is anybody to wake.
+        // The initialiser dies when it asks for the wake-up, if a thread may be asleep.
         Mortal::live(&world, 2, 0, |env| once(&world).complete(&me, env).unwrap());
         assert_eq!(waiter.join().unwrap(), Start::Done);
     });
@@ -104,7 +104,7 @@ fn a_fenced_initialiser_cannot_say_that_the_work_is_done() {
                 }
             }
         });
-        // Until somebody has taken the turn from it, its word still counts.
+        // `complete` still succeeds if no other thread has taken over yet.
         let late = once(&world).complete(&me, &*world);
         let done = heir.join().unwrap();
         assert_eq!(late, if done { Ok(()) } else { Err(LockError::Fenced) });

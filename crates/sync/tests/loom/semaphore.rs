@@ -35,7 +35,7 @@ fn nothing_is_left(world: &World, permits: usize) {
 }
 
 #[test]
-fn one_permit_is_one_threads_at_a_time_and_no_wake_up_is_lost() {
+fn one_permit_has_one_holder_at_a_time_and_no_wake_up_is_lost() {
     check(2, || {
         let world = World::new();
         let threads: Vec<_> = (1..3)
@@ -59,7 +59,7 @@ fn two_permits_that_come_free_wake_two_sleepers() {
         let threads: Vec<_> = (1..3)
             .map(|peer| {
                 let world = Arc::clone(&world);
-                // Neither gives its permit back before both have one.
+                // The threads keep their permits.
                 thread::spawn(move || {
                     semaphore(&world, 2).acquire(&world.me(peer), &*world, None).unwrap().0
                 })
@@ -74,7 +74,7 @@ fn two_permits_that_come_free_wake_two_sleepers() {
     });
 }
 
-/// The world as seen by a thread whose time is up when it has slept once.
+/// The world as seen by a thread whose deadline passes in its first sleep.
 struct Hurried<'a> {
     world: &'a World,
     slept: Cell<bool>,
@@ -128,7 +128,7 @@ fn a_sleeper_that_gives_up_leaves_no_other_asleep() {
         });
         let me = world.me(0);
         semaphore(&world, 1).release(&me, &*world, permit, Release::Done).unwrap();
-        // It may take it again before those that it has woken come.
+        // It may take the permit again before the waiter that it has woken does.
         if let Ok((_, permit)) = semaphore(&world, 1).try_acquire(&me, &*world) {
             semaphore(&world, 1).release(&me, &*world, permit, Release::Done).unwrap();
         }
@@ -139,7 +139,7 @@ fn a_sleeper_that_gives_up_leaves_no_other_asleep() {
 }
 
 #[test]
-fn what_was_written_before_a_permit_was_given_is_seen_by_whoever_takes_it() {
+fn the_next_holder_sees_what_was_written_before_its_permit_was_given() {
     check(3, || {
         let world = World::new();
         let permit = take(&world, 1, 0);
@@ -159,7 +159,7 @@ fn what_was_written_before_a_permit_was_given_is_seen_by_whoever_takes_it() {
 }
 
 #[test]
-fn wherever_a_holder_dies_its_permit_goes_to_the_others_who_are_told_if_it_held_it() {
+fn wherever_a_holder_dies_the_others_get_its_permit_and_are_told_if_it_was_held() {
     for steps in 0..5 {
         check(3, move || {
             let world = World::new();
@@ -173,7 +173,7 @@ fn wherever_a_holder_dies_its_permit_goes_to_the_others_who_are_told_if_it_held_
                 env.step();
                 world.write_data();
                 env.step();
-                // It is no holder any more when it dies on its way to wake the others.
+                // If it dies after this, it may have released the permit already, and only fail to wake the others.
                 held.set(false);
                 semaphore(&world, 1).release(&me, env, permit, Release::Done).unwrap();
             });
@@ -182,7 +182,7 @@ fn wherever_a_holder_dies_its_permit_goes_to_the_others_who_are_told_if_it_held_
             if !held {
                 assert_eq!(taken, Taken::Clean);
             }
-            // Either the waiter took it over, or nobody has had to.
+            // If the permit was held, the waiter has taken it over, or this thread does.
             let (late, permit) = semaphore(&world, 1).try_acquire(&world.me(0), &*world).unwrap();
             assert_eq!(held, [taken, late].contains(&World::told_of(2)));
             semaphore(&world, 1).release(&world.me(0), &*world, permit, Release::Done).unwrap();
@@ -215,7 +215,7 @@ fn wherever_a_waiter_dies_another_gets_the_permit() {
     }
 }
 
-/// The slices never end here: the reaper alone must wake who was left asleep.
+/// No slice ends here: the reaper alone must wake the sleepers.
 #[test]
 fn a_waiter_that_dies_with_the_wake_up_of_another_leaves_nobody_asleep() {
     for steps in 1..6 {
@@ -229,7 +229,7 @@ fn a_waiter_that_dies_with_the_wake_up_of_another_leaves_nobody_asleep() {
                 let me = giver.me(0);
                 semaphore(&giver, 1).release(&me, &*giver, permit, Release::Done).unwrap();
             });
-            // It dies at the latest when it looks again after its sleep, without a permit.
+            // The waiter dies at the latest when it looks again after its sleep, without a permit.
             let mut got = None;
             Mortal::live(&world, 2, steps, |env| {
                 let me = world.me(2);
@@ -247,7 +247,7 @@ fn a_waiter_that_dies_with_the_wake_up_of_another_leaves_nobody_asleep() {
 }
 
 #[test]
-fn who_gives_a_permit_and_dies_has_given_it_or_not() {
+fn a_thread_that_dies_while_it_gives_a_permit_has_given_it_or_not() {
     for steps in 0..3 {
         check(3, move || {
             let world = World::new();
@@ -273,14 +273,14 @@ fn who_gives_a_permit_and_dies_has_given_it_or_not() {
 }
 
 #[test]
-fn a_fenced_holder_and_its_heir_do_not_both_have_the_permit() {
+fn a_fenced_holder_and_the_next_holder_do_not_both_have_the_permit() {
     check(3, || {
         let world = World::new();
         let permit = take(&world, 1, 2);
         world.bury(2);
         let other = Arc::clone(&world);
         let heir = thread::spawn(move || turn(&other, &other.me(1), &*other));
-        // Until somebody has taken it over, its word still counts.
+        // `release` still succeeds if no other thread has taken the permit over yet.
         let late = semaphore(&world, 1).release(&world.me(2), &*world, permit, Release::Done);
         let told = heir.join().unwrap();
         let expected = if late.is_ok() { Taken::Clean } else { World::told_of(2) };
@@ -290,7 +290,7 @@ fn a_fenced_holder_and_its_heir_do_not_both_have_the_permit() {
 }
 
 #[test]
-fn two_that_give_a_dead_ones_permit_back_as_they_found_it_both_hear_of_it() {
+fn two_holders_that_give_the_permit_of_a_dead_one_back_as_found_are_both_told() {
     check(3, || {
         let look = |world: &World, peer| {
             let me = world.me(peer);

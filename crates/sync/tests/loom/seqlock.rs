@@ -11,7 +11,7 @@ fn lock(world: &World) -> SeqLock<'_> {
 }
 
 fn data(world: &World) -> [u64; 2] {
-    // Relaxed: the lock under test orders them, which is what is checked.
+    // Relaxed: the lock under test must order these loads; that is what the tests check.
     [2, 3].map(|word| world.words[word].load(Ordering::Relaxed))
 }
 
@@ -71,7 +71,7 @@ fn two_writers_and_a_reader_see_whole_values_only() {
         let (one, two) = (Arc::clone(&world), Arc::clone(&world));
         let writer = thread::spawn(move || write(&one, 1, 5, &*one, || ()));
         let reader = thread::spawn(move || {
-            // It does not wait: two that only wait for the third tell loom nothing.
+            // The reader does not wait: a wait for the third thread adds nothing that loom could check.
             match lock(&two).read(|| None, &*two, Some(0), || data(&two)) {
                 Ok([one, other]) => assert_eq!(one, other, "torn"),
                 Err(error) => assert_eq!(error, LockError::TimedOut),
@@ -109,9 +109,9 @@ fn wherever_a_writer_dies_nobody_reads_half_of_its_change() {
     }
 }
 
-/// It had the lock, has not yet begun, and does not know that it was declared dead.
+/// The fenced writer had the lock, has not yet begun its change, and does not know that it was declared dead.
 #[test]
-fn a_fenced_writer_that_begins_late_does_not_end_its_heirs_change() {
+fn a_fenced_writer_that_begins_late_does_not_end_the_next_writers_change() {
     check(6, || {
         let world = World::new();
         world.end_slices();
@@ -119,22 +119,22 @@ fn a_fenced_writer_that_begins_late_does_not_end_its_heirs_change() {
         let (_, writing) = lock(&world).write(&me, &*world, None).unwrap();
         world.bury(2);
         let other = Arc::clone(&world);
-        // It can finish what it has begun, whatever the other does meanwhile.
+        // The next writer can finish its change, whatever the fenced one does meanwhile.
         let heir = thread::spawn(move || write(&other, 1, 7, &*other, || ()));
         let late = lock(&world).begin(&me, writing);
         let ended = late.and_then(|writing| lock(&world).finish(writing));
         assert_eq!(heir.join().unwrap(), World::told_of(2));
-        // It began before the heir, who then counted on from its number, and perhaps ended before it too.
+        // `Ok`: the fenced writer began, and perhaps ended, before the next one, which went on from its number.
         assert!(matches!(ended, Ok(()) | Err(LockError::Fenced)));
         assert_eq!(snapshot(&world), Ok(7));
         assert!(is_free(&world));
     });
 }
 
-/// The heir is played by hand: loom compares a step with the last one on the same word only, and the heir's own
-/// look at the number would hide that of the fenced writer just before.
+/// The next writer's steps are written out here: loom compares a step only with the last step on the same word, and
+/// the load in `begin` would hide that of the fenced writer just before.
 #[test]
-fn a_fenced_writer_that_begins_late_does_not_take_its_heirs_number() {
+fn a_fenced_writer_that_begins_late_does_not_take_the_next_writers_number() {
     check(4, || {
         let world = World::new();
         let me = world.me(2);
@@ -148,7 +148,7 @@ fn a_fenced_writer_that_begins_late_does_not_take_its_heirs_number() {
             let change =
                 |from, to| number.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
             if change(0, 1).is_ok() {
-                assert_eq!(change(1, 2), Ok(1), "somebody has taken the number");
+                assert_eq!(change(1, 2), Ok(1), "the fenced writer has taken the number");
             }
         });
         let _ = lock(&world).begin(&me, writing);
@@ -156,9 +156,9 @@ fn a_fenced_writer_that_begins_late_does_not_take_its_heirs_number() {
     });
 }
 
-/// It is in the middle of its change when it is declared dead.
+/// The writer is in the middle of its change when it is declared dead.
 #[test]
-fn a_fenced_writer_cannot_finish_after_its_heir_has_come() {
+fn a_fenced_writer_cannot_finish_after_the_next_writer_has_come() {
     check(3, || {
         let world = World::new();
         world.end_slices();
@@ -172,12 +172,12 @@ fn a_fenced_writer_cannot_finish_after_its_heir_has_come() {
             let me = other.me(1);
             let (taken, writing) = lock(&other).write(&me, &*other, None).unwrap();
             assert_eq!(taken, World::told_of(2));
-            // It gives up: the words are not the same.
+            // The next writer does not repair the two words, which differ.
             lock(&other).unlock_write(&me, &*other, writing, Release::Inconsistent).unwrap();
             writing.has_begun()
         });
         let ended = lock(&world).finish(writing);
-        // The heir finds the change ended, or goes on from where it is: nobody takes it for whole then.
+        // The next writer finds the change ended, or takes it over; then no reader gets the half-done change.
         let goes_on = heir.join().unwrap();
         assert!(goes_on || ended.is_ok());
         if goes_on {

@@ -1,7 +1,8 @@
-//! The slot of a thread: claimed, made ready, marked by a kernel or by who has other proof, given away, used again.
+//! The slot of a thread: claimed, made ready, marked by a kernel or by a reaper with other proof, given back, used
+//! again.
 //!
 //! The kernel is a model of Linux's `exit_robust_list`: it knows one word of the thread that ends, and marks
-//! it if its low half names that thread.
+//! the word if its low half names that thread.
 
 use commonhold_layout::{Owner, PeerId, ThreadId, ThreadLife, thread_word};
 use commonhold_sync::ThreadSlot;
@@ -20,7 +21,7 @@ struct Slot {
     data: UnsafeCell<u64>,
 }
 
-// SAFETY: the whole point: loom checks that the protocol keeps accesses to `data` apart.
+// SAFETY: `data` is all that is not `Sync`; loom checks that the protocol keeps accesses to it apart.
 unsafe impl Sync for Slot {}
 // SAFETY: as above.
 unsafe impl Send for Slot {}
@@ -45,7 +46,7 @@ impl Slot {
         owner.word().word()
     }
 
-    /// A thread with this id claims the slot, once it is vacant, and makes it ready.
+    /// A thread with this id claims the slot, if it is vacant, and makes it ready.
     fn claim(&self, tid: u32) -> Option<ThreadLife> {
         let seen = self.slot().life();
         let claimed = self.slot().claim(seen, tid)?;
@@ -63,7 +64,7 @@ impl Slot {
         self.data.with_mut(|data| unsafe { *data += 1 });
     }
 
-    /// What the kernel does at the end of the thread `tid`, if it knows the word.
+    /// What the kernel does when the thread `tid` ends, if it knows the word.
     fn end(&self, tid: u32) {
         let word = self.slot().word();
         loop {
@@ -79,7 +80,7 @@ impl Slot {
         }
     }
 
-    /// Whether the owner of the lock word is dead, by the slot alone.
+    /// Whether the slot alone proves that this owner of the lock word is dead.
     fn is_dead(&self, owner: u64) -> bool {
         let incarnation = u32::try_from(owner >> 32).unwrap();
         incarnation != 0 && !self.slot().life().is_of(incarnation)
@@ -97,13 +98,13 @@ fn two_threads_that_claim_one_slot_are_never_both_its_owner() {
         if let (Some(first), Some(second)) = (first, second) {
             panic!("{first:?} and {second:?}");
         }
-        assert!(first.or(second).is_some(), "nobody has it");
+        assert!(first.or(second).is_some(), "neither has claimed it");
     });
 }
 
-/// The bug: a slot that is used again while a lock still names its dead thread handed the lock to the new thread.
+/// The bug: when a slot was used again while a lock still named its dead thread, the new thread owned the lock.
 #[test]
-fn a_lock_of_a_dead_thread_is_not_the_next_threads_that_has_its_slot() {
+fn a_lock_of_a_dead_thread_does_not_pass_to_the_next_thread_in_its_slot() {
     check(3, || {
         let slot = Slot::new();
         let dead = slot.claim(1).unwrap();
@@ -111,7 +112,7 @@ fn a_lock_of_a_dead_thread_is_not_the_next_threads_that_has_its_slot() {
         slot.write();
         let heir = Arc::clone(&slot);
         let heir = thread::spawn(move || {
-            // Its thread has ended, or not: then the slot is not to be had.
+            // If the first thread has not ended yet, the slot cannot be claimed.
             heir.claim(2).map(|life| {
                 let owned = heir.lock.load(Ordering::SeqCst);
                 assert_ne!(owned, Slot::owner(life), "it owns what it never took");
@@ -132,7 +133,7 @@ fn a_lock_of_a_dead_thread_is_not_the_next_threads_that_has_its_slot() {
 }
 
 #[test]
-fn whoever_sees_the_mark_sees_what_the_dead_thread_did() {
+fn a_thread_that_sees_the_mark_sees_what_the_dead_thread_did() {
     check(3, || {
         let slot = Slot::new();
         let waiter = Arc::clone(&slot);
@@ -159,7 +160,7 @@ fn a_slot_that_is_not_ready_says_nothing_of_what_its_last_thread_read() {
         assert!(slot.slot().mark_dead(dead));
         let heir = Arc::clone(&slot);
         let heir = thread::spawn(move || heir.claim(2).unwrap());
-        // As a writer looks for readers: first whether a thread has the slot, then what it reads.
+        // As a writer looks for readers: first whether a thread has the slot, then the keys in it.
         let lives = slot.slot().life().is_ready();
         let reads = slot.words[READ].load(Ordering::SeqCst) == 77;
         assert!(!lives || !reads, "a dead reader is taken for a living one");
@@ -168,12 +169,12 @@ fn a_slot_that_is_not_ready_says_nothing_of_what_its_last_thread_read() {
 }
 
 #[test]
-fn marking_a_thread_that_is_dead_does_not_hit_the_next_one_in_its_slot() {
+fn marking_a_dead_thread_does_not_mark_the_next_one_in_its_slot() {
     check(3, || {
         let slot = Slot::new();
         let dead = slot.claim(1).unwrap();
         let reaper = Arc::clone(&slot);
-        // It has proof that the first thread is dead, and is slow to mark it.
+        // The reaper has proof that the first thread is dead, and is slow to mark the slot.
         let reaper = thread::spawn(move || reaper.slot().mark_dead(dead));
         slot.end(1);
         let heir = slot.claim(2);
@@ -205,9 +206,10 @@ fn a_thread_that_is_declared_dead_while_it_gets_ready_does_not_get_ready() {
     });
 }
 
-/// A thread dies at each point of its claim, and its kernel marks what it knows; then another claims the slot.
+/// A thread dies at each point of its claim, and the kernel marks the word if it knows it; then another claims the
+/// slot.
 #[test]
-fn wherever_a_thread_dies_that_claims_a_slot_the_next_one_gets_it() {
+fn wherever_a_thread_dies_while_it_claims_a_slot_the_next_one_gets_it() {
     let mut died = Vec::new();
     for points in 0.. {
         let ended = std::sync::Arc::new(std::sync::Mutex::new(Life::Finished));
@@ -227,7 +229,7 @@ fn wherever_a_thread_dies_that_claims_a_slot_the_next_one_gets_it() {
             let heir = Arc::clone(&slot);
             let knows = armed.get();
             let heir = thread::spawn(move || {
-                // Without a mark, only who sees that the thread is gone makes its slot vacant.
+                // Without a mark by the kernel, the next thread proves the death and marks the slot itself.
                 let seen = heir.slot().life();
                 if !knows && !seen.is_vacant() {
                     assert!(heir.slot().mark_dead(seen));
@@ -258,20 +260,20 @@ fn wherever_a_thread_dies_that_claims_a_slot_the_next_one_gets_it() {
     );
 }
 
-/// A thread gives its slot back, and a lock that it forgot in it is a dead thread's for whoever looks.
+/// A thread gives its slot back, and forgets a lock that it owns: others find that the lock's owner is dead.
 #[test]
-fn a_slot_that_is_given_back_can_be_claimed_and_what_was_forgotten_in_it_is_the_deads() {
+fn a_slot_that_is_given_back_can_be_claimed_and_a_lock_forgotten_in_it_is_a_dead_threads() {
     check(3, || {
         let slot = Slot::new();
         let life = slot.claim(1).unwrap();
         assert!(slot.take(life, 0));
         let heir = Arc::clone(&slot);
         let heir = thread::spawn(move || heir.claim(2));
-        // The kernel forgets the word first.
+        // Before this, the kernel has been told to forget the word.
         assert!(slot.slot().vacate(life));
         let owned = slot.lock.load(Ordering::SeqCst);
         assert!(slot.is_dead(owned));
-        // What the kernel does then of the old thread hits nobody.
+        // The end of the old thread then marks no slot of another.
         slot.end(1);
         if let Some(heir) = heir.join().unwrap() {
             assert_eq!(slot.slot().life(), heir);

@@ -32,7 +32,7 @@ fn write(world: &World, peer: usize) -> Taken {
     taken
 }
 
-/// Looks, and changes what it has looked at, with nobody's change in between.
+/// Reads the data, upgrades, and changes them; checks that no other thread changes them in between.
 fn look_and_change(world: &World, peer: usize, env: &(impl Park + Liveness), step: impl Fn()) {
     let me = world.me(peer);
     let taken = lock(world).upgradable_read(&me, env, None).unwrap();
@@ -66,7 +66,7 @@ fn an_upgrade_waits_for_the_reader_and_keeps_it_out_while_it_writes() {
 }
 
 #[test]
-fn two_that_want_to_upgrade_and_a_writer_take_turns() {
+fn two_upgraders_and_a_writer_take_turns() {
     check(2, || {
         let world = World::new();
         let (one, two) = (Arc::clone(&world), Arc::clone(&world));
@@ -80,7 +80,7 @@ fn two_that_want_to_upgrade_and_a_writer_take_turns() {
     });
 }
 
-/// Readers fell asleep while somebody wrote; the wake-up may go to a writer instead.
+/// The reader fell asleep while a writer had the lock; the wake-up may go to another writer instead.
 #[test]
 fn a_reader_that_sleeps_is_let_in_by_an_upgradable_owner_that_barges_in() {
     check(3, || {
@@ -92,7 +92,7 @@ fn a_reader_that_sleeps_is_let_in_by_an_upgradable_owner_that_barges_in() {
         let writer = thread::spawn(move || write(&two, 2));
         lock(&world).unlock_write(&me, &*world, Release::Done).unwrap();
         lock(&world).upgradable_read(&me, &*world, None).map(drop).unwrap();
-        // Not freed until the reader has been let in.
+        // The lock is not freed before the reader has been let in.
         assert!(reader.join().unwrap() <= 1);
         lock(&world).unlock_upgradable(&me, &*world, Taken::Clean).unwrap();
         assert_eq!(writer.join().unwrap(), Taken::Clean);
@@ -117,9 +117,9 @@ fn a_downgrade_lets_the_reader_in_that_sleeps() {
     });
 }
 
-/// The one that waits for the right to upgrade slept, as a reader did.
+/// The thread that waits for the right to upgrade has slept, as the reader has.
 #[test]
-fn who_gets_the_right_to_upgrade_after_a_sleep_lets_readers_in() {
+fn an_upgradable_owner_that_has_slept_lets_readers_in() {
     check(3, || {
         let world = World::new();
         let me = world.me(0);
@@ -159,9 +159,9 @@ fn wherever_the_owner_dies_a_reader_and_a_writer_get_the_lock() {
     }
 }
 
-/// It has written nothing, so nothing is half changed.
+/// The owner has written nothing, so nothing is half changed.
 #[test]
-fn who_dies_upgradable_is_followed_by_one_writer_that_hears_of_nothing() {
+fn after_an_upgradable_owner_dies_one_writer_takes_over_and_is_told_nothing() {
     check(3, || {
         let world = World::new();
         lock(&world).upgradable_read(&world.me(2), &*world, None).map(drop).unwrap();
@@ -176,7 +176,7 @@ fn who_dies_upgradable_is_followed_by_one_writer_that_hears_of_nothing() {
     });
 }
 
-/// The slices never end here.
+/// No slice ends here: the reaper of the reader must wake the upgrader.
 #[test]
 fn an_upgrade_waits_no_longer_for_a_reader_that_dies() {
     check(3, || {

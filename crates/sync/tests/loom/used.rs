@@ -1,7 +1,7 @@
-//! A reader in a slot that nobody had before, and a writer who looks at the slots in use.
+//! A reader in a slot that is used for the first time, and a writer that looks at the slots in use.
 //!
-//! The writer must not come in beside the reader because it has read a count from before the slot's first use.
-//! (Loom orders `SeqCst` accesses to one word among each other, but not a word's first value: so each word is
+//! A writer that reads a count from before the slot's first use must not come in beside the reader.
+//! (Loom orders `SeqCst` accesses to one word among each other, but not the initial value of the word. So each word is
 //! written once before the threads begin.)
 
 use commonhold_sync::{raise_used, used};
@@ -20,7 +20,7 @@ struct Words {
     data: UnsafeCell<u64>,
 }
 
-// SAFETY: the whole point: loom checks that the words keep accesses to `data` apart.
+// SAFETY: `data` is all that is not `Sync`; loom checks that the words keep accesses to it apart.
 unsafe impl Sync for Words {}
 // SAFETY: as above.
 unsafe impl Send for Words {}
@@ -60,7 +60,7 @@ impl Words {
 }
 
 #[test]
-fn a_reader_in_a_slot_used_for_the_first_time_is_seen_by_the_writer_that_it_does_not_see() {
+fn of_a_writer_and_a_reader_in_a_slot_used_for_the_first_time_one_sees_the_other() {
     check(3, || {
         let words = Words::new();
         let reader = thread::spawn({

@@ -1,7 +1,7 @@
-//! What the scenarios of the family share: peers, words with a bed each, and a register of the dead.
+//! What the scenarios share: peers with their state words, and words that threads can sleep on.
 //!
-//! A sleep ends by a wake-up only, so that a lost one is a deadlock that loom reports. Where a scenario
-//! is about what a waiter sees at the end of a slice, it says so ([`World::end_slices`]).
+//! A sleep ends by a wake-up only, so that a lost one is a deadlock that loom reports. A scenario
+//! about what a waiter sees at the end of a slice calls [`World::end_slices`].
 
 use std::{
     cell::Cell,
@@ -38,12 +38,12 @@ pub(crate) struct World {
     shares: [AtomicU64; PEERS],
     beds: [(Mutex<()>, Condvar); WORDS],
     slices_end: AtomicU64,
-    /// Not loom's: it says only how often somebody has overslept, and decides nothing else.
+    /// Not one of loom's atomics: it only tells waiters that their slices are over.
     clock: Tally,
     data: UnsafeCell<u64>,
 }
 
-// SAFETY: the whole point: loom checks that the locks under test keep accesses to `data` apart.
+// SAFETY: `data` is all that is not `Sync`; loom checks that the locks under test keep accesses to it apart.
 unsafe impl Sync for World {}
 // SAFETY: as above.
 unsafe impl Send for World {}
@@ -79,7 +79,7 @@ impl World {
         Owner::new(PeerId::new(peer as u16), 1, ThreadId::FIRST).unwrap()
     }
 
-    /// What whoever takes a lock after `peer`, which died or left it in the middle of a change, is told.
+    /// What the next owner of a lock is told after `peer` has died or left it in the middle of a change.
     pub(crate) fn told_of(peer: usize) -> Taken {
         Taken::OwnerDied(Some(Self::owner(peer)))
     }
@@ -88,22 +88,22 @@ impl World {
         Thread::new(Self::owner(peer), &self.slots[peer], &self.states[peer], LIVE, LIFE)
     }
 
-    /// What a reaper does about a peer that has stopped: it fences it, and gives its slot away.
+    /// Reaps a peer that has stopped: fences it, and settles its slot.
     pub(crate) fn bury(&self, peer: usize) {
         self.fence(peer);
         self.settle(peer);
     }
 
-    /// What whoever finds out that a peer is dead does: it voids what the peer has, and wakes those whom it
-    /// would have woken.
+    /// Declares a peer dead, and wakes the threads that it would have woken. From now on, locks that the peer owns
+    /// have a dead owner.
     pub(crate) fn fence(&self, peer: usize) {
         self.states[peer].store(0, Ordering::SeqCst);
         self.wake_for(peer);
     }
 
-    /// What is done before the slot of a fenced peer is given to another.
+    /// Does what must be done before another peer gets the slot of a fenced peer.
     pub(crate) fn settle(&self, peer: usize) {
-        // Before anything of the slot is settled: a thread that lives on must find that it is not its own.
+        // First of all: if the fenced thread still runs, it must find that the slot is no longer its own.
         let slot = ThreadSlot::new(&self.slots[peer]);
         let _ = slot.mark_dead(slot.life());
         let named = |number| Self::bias(peer, number);
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// Every sleep ends at the end of its slice from now on, and so do those that have begun.
+    /// From now on, every sleep ends at the end of its slice, also a sleep that has begun.
     pub(crate) fn end_slices(&self) {
         for (bed, woken) in &self.beds {
             let _guard = bed.lock().unwrap();
@@ -188,7 +188,7 @@ impl Liveness for World {
 
     fn inside(&self, bias: Bias, at: Offset) -> Option<Owner> {
         let peer = usize::from(bias.peer.get());
-        // Of a fenced peer too: nobody else gets its slot here.
+        // Also if the peer is fenced: here, no other peer gets its slot.
         is_inside(&self.slots[peer], bias, at).then(|| Self::owner(peer))
     }
 
@@ -228,14 +228,14 @@ impl Shares for &World {
     }
 }
 
-/// The world as seen by a thread that stops when it asks it for the `steps`-th time for anything: to
-/// wake somebody, to sleep, to read the clock, to look for evidence.
+/// The world as seen by a thread that dies after `steps` calls of it: to
+/// wake a thread, to sleep, to read the clock, to look for evidence.
 pub(crate) struct Mortal<'a> {
     world: &'a World,
     steps: Cell<u32>,
 }
 
-/// At which crash point, if it was at one.
+/// The crash point at which a thread died, if it was at one.
 struct Died(Option<Point>);
 
 /// How the life of a [`Mortal`] ended.
@@ -265,7 +265,7 @@ fn at_point(point: Option<Point>) {
 }
 
 impl Mortal<'_> {
-    /// Lets `peer` do `work` until it dies or has finished, and then buries it if it died.
+    /// Lets `peer` do `work` until it dies or has finished, and reaps it if it died.
     /// Returns whether it finished.
     pub(crate) fn live(
         world: &World,
@@ -280,8 +280,7 @@ impl Mortal<'_> {
         finished
     }
 
-    /// Lets a thread do `work` until it comes to the crash point before which it has passed `points` others.
-    /// Nobody is told if it died.
+    /// Lets a thread do `work`, pass `points` crash points, and die at the next one. It is not reaped.
     pub(crate) fn live_to_point(
         world: &World,
         points: u32,
@@ -304,12 +303,12 @@ impl Mortal<'_> {
         }
     }
 
-    /// A crash point of the scenario's own.
+    /// A crash point of the scenario's own, for [`live_to_point`](Self::live_to_point).
     pub(crate) fn point(&self) {
         at_point(None);
     }
 
-    /// A death at this very place, if that is the step at which it dies.
+    /// A step of the scenario's own, for [`live`](Self::live): the thread dies here if no steps are left.
     pub(crate) fn step(&self) {
         match self.steps.get() {
             0 => resume_unwind(Box::new(Died(None))),
@@ -360,8 +359,8 @@ impl Liveness for Mortal<'_> {
     }
 }
 
-/// Loom's full search, bounded in context switches so that it ends in minutes. Prints how many
-/// interleavings it went through (`--nocapture` shows it).
+/// Runs loom's full search, with a bound on preemptions so that it ends in minutes. Prints the number of
+/// interleavings (`--nocapture` shows it).
 pub(crate) fn check(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     if model.preemption_bound.is_none() {
