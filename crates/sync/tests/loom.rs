@@ -459,7 +459,9 @@ fn two_signals_wake_two_sleepers_in_any_order() {
             thread::spawn(move || work(&world))
         };
         let threads = [
-            thread(|world| drop(world.event().wait(&world.me(1), world, 0, None).unwrap())),
+            thread(|world| {
+                let _ = world.event().wait(&world.me(1), world, 0, None).unwrap();
+            }),
             thread(|world| world.event().signal(&world.me(2), world)),
             thread(|world| world.event().signal(&world.me(2), world)),
         ];
