@@ -168,7 +168,7 @@ impl<M: Mmu> SpaceCore<M> {
         self.split(state, span.end())
     }
 
-    /// Splits the mapping that reaches across the beginning of `at`, if there is one.
+    /// Splits the mapping that shows pages both before and at `at`, if there is one.
     fn split(&self, state: &mut SpaceState<M>, at: VirtualPage) -> Result<(), Error> {
         let Some(whole) = state.mapping(at) else { return Ok(()) };
         if whole.extent.at.first() == at {
@@ -261,7 +261,7 @@ impl<M: Mmu> Mapping<M> {
         ObjectView { object: self.reference.object.number, extent: self.extent }
     }
 
-    /// Whether it is, or is a part of, the mapping that `view` describes, where the two overlap.
+    /// Whether it overlaps `view`, and shows the same pages of the same object there.
     pub(crate) fn is_of(&self, view: ObjectView) -> bool {
         let at = self.extent.at.first().max(view.extent.at.first());
         let seen = view.extent.at.contains(at) && self.extent.at.contains(at);
