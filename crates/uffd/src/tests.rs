@@ -214,7 +214,7 @@ fn exactly_the_pages_that_were_written_are_dirty() {
 }
 
 #[test]
-fn a_super_locked_space_faults_never_and_its_pages_stay() {
+fn a_super_locked_space_never_faults_and_its_pages_stay() {
     let Some(paging) = start(budget(100)) else { return };
     let pager = Arc::new(Moody::default());
     let object = paging.manager().object(Kind::Anonymous, Pages(8), pager).unwrap();

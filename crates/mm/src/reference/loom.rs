@@ -124,7 +124,7 @@ impl Space {
 }
 
 #[test]
-fn a_slot_that_another_object_uses_again_is_not_taken_for_one_of_this() {
+fn a_slot_reused_by_another_object_is_not_visited() {
     check(4, || {
         let mut space = Space::new();
         let (stays, goes) = (extent(1, 2), extent(11, 3));
@@ -154,7 +154,7 @@ fn a_walk_that_stands_on_the_last_mapping_does_not_stray_onto_the_free_list() {
 }
 
 #[test]
-fn a_slot_that_the_same_object_uses_again_says_either_what_it_was_or_what_it_is() {
+fn a_slot_reused_by_the_same_object_shows_its_old_or_its_new_mapping() {
     check(4, || {
         let mut space = Space::new();
         let (stays, goes, comes) = (extent(1, 2), extent(11, 3), extent(21, 4));
