@@ -197,7 +197,7 @@ impl Model {
 
     // Residency.
 
-    /// Says that pages are locked, and returns how it was.
+    /// Locks pages, and returns the former state.
     pub(crate) fn lock(&mut self, space: SpaceId, at: u64, pages: u64) -> BTreeMap<u64, Shown> {
         let before = self.spaces[&space].pages.clone();
         self.each(space, at, pages, |shown| shown.locked = true);
@@ -208,7 +208,7 @@ impl Model {
         self.each(space, at, pages, |shown| shown.locked = false);
     }
 
-    /// They have been brought in, as far as they must.
+    /// Notes that the pages have been brought in, as far as they must be.
     pub(crate) fn brought(&mut self, space: SpaceId, at: u64, pages: u64) {
         self.each(space, at, pages, |shown| shown.missing = false);
     }
@@ -233,7 +233,7 @@ impl Model {
 
     // Accesses.
 
-    /// What an access says, if the page can be brought in.
+    /// The result of an access, if the page can be brought in.
     pub(crate) fn may_access(
         &self,
         space: SpaceId,
@@ -250,7 +250,7 @@ impl Model {
         Ok(shown)
     }
 
-    /// The page has been accessed.
+    /// Notes an access to the page.
     pub(crate) fn accessed(&mut self, space: SpaceId, at: u64) {
         let shown = self.space(space).pages.get_mut(&at).unwrap();
         shown.used = true;
@@ -264,7 +264,7 @@ impl Model {
         page[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Whether nothing may have to be done for an access any more.
+    /// Whether an access must succeed without a fault.
     pub(crate) fn is_there(&self, space: SpaceId, at: u64, access: Access) -> bool {
         let all = self.spaces[&space].super_locked;
         let Ok(shown) = self.may_access(space, at, access) else { return false };
@@ -287,7 +287,7 @@ impl Model {
         self.spaces.values().filter(shows).count()
     }
 
-    /// At least as many mappings are needed for what a space shows.
+    /// The fewest mappings that can show what the space shows.
     pub(crate) fn runs(&self, space: SpaceId) -> usize {
         let pages = &self.spaces[&space].pages;
         let continued = |(at, shown): &(&u64, &Shown)| {

@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// Whether an armed failure has happened. For a limit on memory that is unknown, and taken to be so.
+    /// Whether an armed failure has happened. With a limit on memory this is unknown, and the answer is yes.
     fn fired(&self) -> bool {
         matches!(self.trouble, Trouble::Memory(_))
             || self.manager.mmu().failed() > self.failed
