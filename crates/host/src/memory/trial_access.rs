@@ -75,7 +75,8 @@ fn in_child(file: RawFd, at: libc::off_t) -> Result<End, Errno> {
 /// Never returns.
 fn child(file: RawFd, at: libc::off_t) -> ! {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // No core file of the child. SAFETY: `setrlimit` wants a valid pointer: it is to a local.
+    // The child must leave no core file.
+    // SAFETY: `setrlimit` wants a valid pointer: it is to a local.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: `mmap` with a null hint and without MAP_FIXED replaces nothing.

@@ -1,4 +1,4 @@
-//! What is concluded from evidence, with real deaths.
+//! Verdicts from evidence, with processes that really die.
 
 use super::{fork, scripted_process::*};
 use crate::{LinuxPlatform, ofd_lock, scratch::Scratch};
@@ -77,7 +77,7 @@ fn a_child_that_keeps_the_descriptor_does_not_keep_its_dead_parent_alive() {
 }
 
 #[test]
-fn a_peer_in_another_pid_namespace_lives_by_its_lock_alone() {
+fn a_peer_in_another_pid_namespace_is_judged_by_its_lock_alone() {
     let (_scratch, path, observer) = scene();
     let wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--"];
     let allowed = Command::new("unshare").args(["--pid", "--fork", "true"]).output();
@@ -121,7 +121,7 @@ fn evidence_that_was_never_left_proves_nothing() {
 }
 
 #[test]
-fn a_process_of_the_same_id_and_another_start_is_another_process() {
+fn a_process_with_the_same_id_and_another_start_time_is_another_process() {
     let (_scratch, _path, observer) = scene();
     let me = observer.identity();
     let earlier = record(Identity { start_time: me.start_time - 1, ..me }, PROCESS);
@@ -158,12 +158,12 @@ fn a_process_knows_its_own_slot_and_that_of_its_other_attachment() {
 /// The bug: a lock that was gone was proof by itself, so a holder that closed descriptors it did not know, as daemons
 /// and sandboxes do, was taken for dead while it wrote.
 #[test]
-fn a_lock_that_is_gone_proves_nothing_against_a_process_that_runs_or_a_heart_that_beats() {
+fn a_missing_lock_proves_nothing_while_the_process_runs_or_its_heart_beats() {
     let (_scratch, _path, observer) = scene();
     let me = observer.identity();
     let lost = record(me, OFD.with(PROCESS));
     assert_eq!(observer.verdict(&lost, false, 0), Verdict::Alive, "its process runs");
-    // Of another PID namespace: nothing but the lock and the heart can be seen.
+    // A peer of another PID namespace: only its lock and its heartbeat can be seen.
     let elsewhere = Identity { pid_namespace: 1, ..me };
     let lost = record(elsewhere, OFD.with(PROCESS).with(Evidence::HEARTBEAT));
     assert_eq!(observer.verdict(&lost, false, 0), Verdict::Dead, "it died before it had a heart");
@@ -177,7 +177,7 @@ fn a_lock_that_is_gone_proves_nothing_against_a_process_that_runs_or_a_heart_tha
     let kept = PeerRecord { death_futex: kept, ..lost };
     assert_eq!(observer.verdict(&kept, false, 0), Verdict::Suspect, "its heart was just seen");
     assert_eq!(observer.verdict(&rung(lost), false, 0), Verdict::Dead);
-    // What only the end of its heartbeat thread can have closed, and a heart that stands still, is proof.
+    // A descriptor that only the end of its heartbeat thread can have closed, and a heart that stands still, are proof.
     let deadline = Instant::now() + Duration::from_secs(10);
     while observer.verdict(&kept, false, 0) != Verdict::Dead {
         assert!(Instant::now() < deadline);
@@ -187,7 +187,7 @@ fn a_lock_that_is_gone_proves_nothing_against_a_process_that_runs_or_a_heart_tha
 }
 
 #[test]
-fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
+fn an_ended_thread_is_dead_and_a_live_one_is_not() {
     let (_scratch, _path, observer) = scene();
     let me = record(observer.identity(), PROCESS);
     let (tell, told) = std::sync::mpsc::channel();
@@ -205,7 +205,7 @@ fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
-    // Of a process that is another now, or is in another namespace, nothing is concluded.
+    // If the process id now belongs to another process, or is in another namespace, there is no verdict.
     let identity = observer.identity();
     let earlier = Identity { start_time: identity.start_time - 1, ..identity };
     let elsewhere = Identity { pid_namespace: 1, ..identity };
@@ -214,9 +214,9 @@ fn a_thread_that_ended_is_known_to_have_ended_and_one_that_lives_is_not() {
     }
 }
 
-/// A kernel that sees nothing of our locks and processes may attach at any time.
+/// A kernel that does not see our locks and processes may attach at any time.
 #[test]
-fn a_heartbeat_is_promised_always() {
+fn a_heartbeat_is_always_promised() {
     let (_scratch, path, _observer) = scene();
     let platform = LinuxPlatform::new(open(&path).unwrap()).unwrap();
     let evidence = platform.publish(SLOT, EvidenceLock::Alone).unwrap().unwrap();
@@ -242,17 +242,17 @@ fn a_peer_of_another_kernel_is_judged_by_its_heart_alone() {
     assert_eq!(observer.verdict(&peer, false, 500), Verdict::Alive);
 }
 
-/// Locks bytes of a file as who may only read it can.
+/// Locks bytes of a file as a process can that may only read it.
 fn reader(path: &std::path::Path) -> std::fs::File {
     let reader = std::fs::File::open(path).unwrap();
     assert!(ofd_lock::try_share(reader.as_fd(), ofd_lock::LockByte::of_peer(SLOT)).unwrap());
     reader
 }
 
-/// The bug: any lock on the byte of a slot passed for its peer's life. So whoever could read the file kept the locks
-/// of a dead peer of another PID namespace from being recovered for ever.
+/// The bug: any lock on the byte of a slot counted as its peer's life. So a process that could only read the file could
+/// prevent for ever that the locks of a dead peer of another PID namespace were recovered.
 #[test]
-fn a_lock_that_any_reader_can_have_is_nobodys_life() {
+fn a_lock_that_a_reader_can_take_proves_no_life() {
     let (_scratch, path, observer) = scene();
     let elsewhere = Identity { pid_namespace: 1, ..observer.identity() };
     let peer = rung(record(elsewhere, OFD.with(PROCESS)));
@@ -264,10 +264,10 @@ fn a_lock_that_any_reader_can_have_is_nobodys_life() {
     assert_eq!(observer.verdict(&peer, false, 0), Verdict::Dead);
 }
 
-/// Where readers have the bytes of all slots locked, evidence is a shared lock: gone, it is proof as ever; there, it may
-/// be a reader's, and proves nothing.
+/// While readers have the bytes of all slots locked, evidence is a shared lock. If it is missing, that is proof of death
+/// as usual; if there is one, it may be a reader's, and proves nothing.
 #[test]
-fn evidence_beside_readers_is_proof_when_it_is_gone_and_becomes_exclusive_when_they_go() {
+fn evidence_beside_readers_is_proof_when_missing_and_becomes_exclusive_later() {
     let (_scratch, path, observer) = scene();
     let shared = Evidence::SHARED_LOCK.with(PROCESS);
     let elsewhere = Identity { pid_namespace: 1, ..observer.identity() };

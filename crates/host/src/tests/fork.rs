@@ -1,4 +1,4 @@
-//! What is left to a forked child: nothing, and that it knows.
+//! A forked child has nothing of its parent's spaces, and knows that.
 
 use super::scripted_process::*;
 use crate::{ForkGuard, LinuxPlatform, scratch::Scratch};
@@ -16,21 +16,20 @@ use std::{
 /// How a process is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
-    /// With the handlers of the C library.
+    /// By the C library, with its handlers.
     Library,
-    /// Without.
+    /// By the kernel's call, without handlers.
     Kernel,
 }
 
-/// Runs `body` in a child, which ends with its answer.
+/// Runs `body` in a child, whose exit status is the answer.
 fn fork(way: Way, body: impl FnOnce() -> bool) -> Pid {
     let pid = match way {
-        // SAFETY: `fork` wants a child that does nothing that needs other threads: `body` allocates
-        // at most, which the C library allows, and ends by `_exit`.
+        // SAFETY: `fork` wants a child that needs no other thread: `body` does no more than allocate, which the C
+        // library allows, and the child ends by `_exit`.
         Way::Library => unsafe { libc::fork() },
         Way::Kernel => {
-            // SAFETY: as above; with these arguments it makes a process with a copy of this one's
-            // memory.
+            // SAFETY: as above; with these arguments `clone` makes a process with a copy of this one's memory.
             let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
             i32::try_from(pid).unwrap()
         }
@@ -38,7 +37,7 @@ fn fork(way: Way, body: impl FnOnce() -> bool) -> Pid {
     assert!(pid >= 0);
     let Some(child) = Pid::from_raw(pid) else {
         let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-        // SAFETY: `_exit` wants nothing.
+        // SAFETY: `_exit` has no requirement.
         unsafe { libc::_exit(i32::from(!matches!(answer, Ok(true)))) };
     };
     child
@@ -49,7 +48,7 @@ fn succeeds(child: Pid) -> bool {
     status.exit_status() == Some(0)
 }
 
-/// A child of an actor: says its own id, and then lives until it is killed.
+/// A child of a scripted process: prints its own id, and then lives until it is killed.
 pub(super) struct Orphan(Pid);
 
 impl Orphan {
@@ -75,11 +74,11 @@ pub(super) fn hold_and_fork(path: &Path, way: Way) {
     let child = fork(way, || {
         tell.write_all(b"x").unwrap();
         loop {
-            // SAFETY: `pause` wants nothing.
+            // SAFETY: `pause` has no requirement.
             unsafe { libc::pause() };
         }
     });
-    // Until the child is past its handlers.
+    // Wait until the child's handlers have run.
     ready.read_exact(&mut [0]).unwrap();
     say(&child.as_raw_nonzero().to_string());
     introduce(&platform);
@@ -87,13 +86,13 @@ pub(super) fn hold_and_fork(path: &Path, way: Way) {
 }
 
 #[test]
-fn dropping_in_a_child_takes_nothing_from_the_parent_and_nothing_of_the_child_s_own() {
+fn dropping_in_a_child_affects_neither_the_parent_nor_the_child() {
     let scratch = Scratch::new();
     drop(scratch.window("space", 8192));
     ScriptedProcess::play("drop", &scratch.path("space")).succeed();
 }
 
-/// In the child, the addresses of the window and the numbers of the descriptors belong to others.
+/// In the child, the addresses of the window and the numbers of the descriptors have another use.
 fn child_drops(platform: LinuxPlatform, base: *mut libc::c_void, scratch: &Path) -> bool {
     assert!(platform.is_forked_child());
     let commit = platform.commit(Extent::new(0, 4096).unwrap());
@@ -139,7 +138,7 @@ pub(super) fn drop_in_a_child(path: &Path) {
 }
 
 #[test]
-fn a_child_and_its_children_know_what_is_not_theirs_however_they_were_made() {
+fn a_child_and_its_children_know_that_they_are_forked_however_they_were_made() {
     let scratch = Scratch::new();
     drop(scratch.window("space", 8192));
     ScriptedProcess::play("nest", &scratch.path("space")).succeed();
@@ -156,7 +155,7 @@ pub(super) fn nest(path: &Path) {
             assert!(!child_s.is_forked_child());
             assert!(mine.is_forked_child(), "also when the child has made something");
             let first = fork(way, || {
-                // Nothing is made here: the wiped page alone must tell.
+                // Nothing is made here, so only the wiped page can tell.
                 mine.is_forked_child() && child_s.is_forked_child()
             });
             let second = fork(way, || {

@@ -1,5 +1,5 @@
-//! Processes that tests start: the test program again with [`ROLE`] set, where only `the_role_of_a_child` does anything;
-//! and what the tests of a space's file begin with.
+//! Processes that tests start: the test program again with [`ROLE`] set, where only `the_role_of_a_child` does anything.
+//! Also shared set-up for tests of a space's file.
 
 #[cfg(not(target_env = "musl"))]
 use super::words;
@@ -38,7 +38,7 @@ pub(super) fn record(identity: Identity, evidence: Evidence) -> PeerRecord {
     }
 }
 
-/// The same record of a peer whose death futex has rung.
+/// The same record, of a peer whose death futex has fired.
 pub(super) fn rung(record: PeerRecord) -> PeerRecord {
     PeerRecord { death_futex: DeathFutex::from_word(1 << 30), ..record }
 }
@@ -49,7 +49,7 @@ pub(super) fn role_test() -> String {
     format!("{module}::the_role_of_a_child")
 }
 
-/// The test program again, in a role.
+/// Starts the test program again, in a role.
 pub(super) struct ScriptedProcess {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -60,7 +60,7 @@ impl ScriptedProcess {
         Self::play_under(&[], role, path)
     }
 
-    /// In a program that runs the one after it.
+    /// Starts it by a program that runs the program named behind it.
     pub(super) fn play_under(wrapper: &[&str], role: &str, path: &Path) -> Self {
         let program = env::current_exe().unwrap();
         let program = program.to_str().unwrap();
@@ -79,7 +79,7 @@ impl ScriptedProcess {
         Self { child, output }
     }
 
-    /// The next thing it says; `None` if it has ended.
+    /// The next line that it prints; `None` if it has ended.
     pub(super) fn hear(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
@@ -92,7 +92,7 @@ impl ScriptedProcess {
         }
     }
 
-    /// Waits until it holds evidence, and learns who it is. `like` knows the kernel.
+    /// Waits until it has left evidence, and reads its identity. The kernel's part is that of `like`.
     pub(super) fn identity(&mut self, like: &Identity) -> Identity {
         let said = self.hear().expect("the child has ended");
         let numbers: Vec<u64> = said.split(' ').map(|n| n.parse().unwrap()).collect();
@@ -130,7 +130,7 @@ pub(super) fn say(text: &str) {
     out.flush().unwrap();
 }
 
-/// Until the test is over.
+/// Waits until the test is over.
 pub(super) fn wait_for_the_end() {
     let _ = stdin().read_to_end(&mut Vec::new());
 }

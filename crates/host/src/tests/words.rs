@@ -36,7 +36,7 @@ fn life(platform: &LinuxPlatform, at: Offset) -> ThreadLife {
     ThreadLife::from_word(word.load(Ordering::SeqCst))
 }
 
-/// The calling thread gets ready in the slot at `at`, as the core does it. Whether its word is armed.
+/// Makes the calling thread ready in the slot at `at`, as `sync` does. Returns whether its word is armed.
 fn ready(platform: &LinuxPlatform, at: Offset) -> bool {
     let word = platform.mapped().window().word(at).unwrap();
     let claimed = CLAIMED.claimed(crate::thread_id()).unwrap();
@@ -79,7 +79,7 @@ fn a_thread_that_gave_its_word_back_marks_nothing() {
         platform.disarm(at(1));
     });
     assert!(life(&platform, at(1)).is_ready());
-    // Nor does one whose words are not to be marked any more, by whomever.
+    // Nor does a thread after `disarm_all`.
     let other = Arc::clone(&platform);
     let (armed, is_armed) = std::sync::mpsc::channel();
     let (go, goes) = std::sync::mpsc::channel::<()>();
@@ -95,31 +95,31 @@ fn a_thread_that_gave_its_word_back_marks_nothing() {
     assert!(!ready(&platform, at(3)), "none is armed after that");
 }
 
-/// A robust mutex, on which a thread works with the very field of which we make use.
+/// A robust mutex. For it, the C library uses the same field of a thread that arming uses.
 mod robust {
     use std::{cell::UnsafeCell, mem};
 
     pub(super) struct Mutex(UnsafeCell<libc::pthread_mutex_t>);
 
-    // SAFETY: a pthread mutex is made to be used by several threads.
+    // SAFETY: a pthread mutex may be used by several threads.
     unsafe impl Sync for Mutex {}
     // SAFETY: as above; it is not moved while it is in use.
     unsafe impl Send for Mutex {}
 
     impl Mutex {
         pub(super) fn new() -> Box<Self> {
-            // SAFETY: `zeroed` wants a type of which all zeros are a value: it is integers, and overwritten by its
-            // initialiser before any other use.
+            // SAFETY: `zeroed` wants a type for which all zeros are a value: this one consists of integers, and its
+            // initialiser overwrites it before any other use.
             let mutex: libc::pthread_mutex_t = unsafe { mem::zeroed() };
             // SAFETY: as above.
             let mut attributes: libc::pthread_mutexattr_t = unsafe { mem::zeroed() };
             let mutex = Box::new(Self(UnsafeCell::new(mutex)));
             let robust = libc::PTHREAD_MUTEX_ROBUST;
-            // SAFETY: the call wants an object of its own.
+            // SAFETY: the call wants an object that is not in use.
             unsafe { libc::pthread_mutexattr_init(&raw mut attributes) };
             // SAFETY: the call wants an object that was initialised.
             unsafe { libc::pthread_mutexattr_setrobust(&raw mut attributes, robust) };
-            // SAFETY: the call wants an object of its own, at an address that stays.
+            // SAFETY: the call wants an object that is not in use, at an address that stays.
             unsafe { libc::pthread_mutex_init(mutex.0.get(), &raw const attributes) };
             mutex
         }
@@ -136,10 +136,10 @@ mod robust {
     }
 }
 
-/// Not marked although the thread is gone: the C library needs the field for robust mutexes, and leaves it empty. So
-/// others must have other proof, and robust mutexes must work as ever.
+/// A thread that ends and is not marked: the C library has used the field for a robust mutex, and left it empty. Then
+/// there must be other proof of its death, and robust mutexes must work as usual.
 #[test]
-fn a_robust_mutex_used_later_takes_the_field_back_and_works_and_there_is_other_proof() {
+fn a_robust_mutex_used_later_works_and_there_is_other_proof_of_death() {
     let (_scratch, platform) = scene();
     let mutex: &'static robust::Mutex = Box::leak(robust::Mutex::new());
     let (tell, told) = std::sync::mpsc::channel();
@@ -193,10 +193,10 @@ fn a_thread_in_two_spaces_is_armed_in_the_first_as_long_as_that_is_open() {
     assert!(life(&first, at(1)).is_ready());
 }
 
-/// Marked though alive, prevented: a thread that ends long after its space was closed must not mark a word at the same
-/// address, whatever lies there by then.
+/// A false mark, prevented: a thread that ends long after its space was closed must not mark a word that lies at the
+/// same address by then.
 #[test]
-fn addresses_of_closed_spaces_are_never_memory_of_anybody_else() {
+fn addresses_of_closed_spaces_are_never_other_memory() {
     let (_scratch, first) = scene();
     let other = Arc::clone(&first);
     let (armed, is_armed) = std::sync::mpsc::channel();
@@ -209,9 +209,9 @@ fn addresses_of_closed_spaces_are_never_memory_of_anybody_else() {
     });
     assert!(is_armed.recv().unwrap());
     drop(first);
-    // Anybody's memory, where the mapping was, if it can be.
+    // Try to map other memory where the window was.
     let pages: Vec<_> = (0..64).map(|_| vec![u64::MAX; 1024]).collect();
-    // Another space takes the same addresses, and its words are other threads'.
+    // Another space may take the same addresses; its words belong to other threads.
     let (_again, second) = scene();
     assert!(ready(&second, at(0)));
     let word = second.mapped().window().word(at(1)).unwrap();
@@ -229,7 +229,7 @@ fn spaces_opened_and_closed_again_and_again_use_up_no_addresses() {
     let (_scratch, keep) = scene();
     let (stay, stays) = std::sync::mpsc::channel::<()>();
     let path = keep.mapped().path().to_owned();
-    // More often than there are places for addresses.
+    // More rounds than there is room for addresses.
     let opened = thread::spawn(move || {
         for round in 0..1500 {
             let platform = LinuxPlatform::new(open(&path).unwrap()).unwrap();
@@ -247,12 +247,12 @@ pub(super) fn fork_armed(path: &Path) {
     // SAFETY: `fork` in a program with one other thread, which is idle; the child only ends.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        // The child of `fork` ends: it is not its parent's end.
-        // SAFETY: `_exit` has no requirements.
+        // The child of `fork` ends, and that must not count as its parent's end.
+        // SAFETY: `_exit` has no requirement.
         unsafe { libc::_exit(0) };
     }
     let mut status = 0;
-    // SAFETY: `waitpid` wants a place that it may write.
+    // SAFETY: `waitpid` wants room for the status: it is a local.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert!(life(&platform, at(1)).is_ready());
     say("forked");
