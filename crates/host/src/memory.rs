@@ -4,11 +4,12 @@
 //! | what | files |
 //! |---|---|
 //! | names of spaces | `url` |
-//! | from a URL to a window: open, create, replace, remove | `by_url`, `new_window`; by scheme `shm`, `file`, `file_location`, `pci`, `physical` |
+//! | from a URL to a window: open, create, replace, remove | `by_url`, `new_window`; `file_location`, `file` |
+//! | one file for each scheme | `shm`, `file`, `pci`, `physical` |
 //! | who may open a name, and when a name may be removed | `gate`, `name`, `rights` |
 //! | mappings | `mapped_window`, `mapping`, `read_only_map`, `reopen`; reading without a mapping: `peek`, `glance` |
 //! | memory of files, and how much there is | `fallocate`, `resident`, `room`, `cgroup` |
-//! | what kind of memory it is, and whether locks work there | `kind`; of devices `device`, `trial_access`, `probe`, `emulation` |
+//! | kinds of memory; whether locks work there | `kind`; of devices `device`, `trial_access`, `probe`, `emulation` |
 //!
 //! # Invariants
 //! Each file states its own. Three of them carry all others: a name means a finished space or nothing (`file`); a

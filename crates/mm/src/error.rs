@@ -144,13 +144,15 @@ impl fmt::Display for FaultError {
         match self {
             Self::NotMapped => f.write_str("nothing is mapped there"),
             Self::Protection => f.write_str("the mapping does not permit this access"),
-            Self::PastEnd => f.write_str("the page is past the end of the object, which has been cut"),
+            Self::PastEnd => {
+                f.write_str("the page is past the end of the object, which has been cut")
+            }
             Self::NoMemory => f.write_str("no memory left, or only pages that must stay"),
             Self::Machine(error) => write!(f, "{error}"),
             Self::Pager(error) => write!(f, "the pager failed: {error}"),
-            Self::NeverReferenced => {
-                f.write_str("first access to a lazy page where no fault may happen: touch it before")
-            }
+            Self::NeverReferenced => f.write_str(
+                "first access to a lazy page where no fault may happen: touch it before",
+            ),
             Self::NotSuperLocked => {
                 f.write_str("a fault where none may happen: the space is not super-locked")
             }

@@ -110,8 +110,8 @@ impl FileMedium {
         if extent.end() > window.len() {
             return Err(error(call)(Errno::INVAL));
         }
-        // The descriptor is closed in a forked child; the program may also have closed it, and its number may be another
-        // file's by now.
+        // The descriptor is closed in a forked child. The program may also have closed it, and its number may be
+        // another file's by now.
         self.file.checked().ok_or_else(|| error(call)(Errno::BADF))
     }
 

@@ -62,8 +62,8 @@ impl FileLocation {
         HostError::Denied(Box::new(Denied { call, path, object, rights, source }))
     }
 
-    /// Opens the file if it is a regular one. Anything else is not opened at all: opening alone can change a device, and
-    /// block on a pipe.
+    /// Opens the file if it is a regular one. Anything else is not opened at all: opening alone can change a device,
+    /// and block on a pipe.
     pub(crate) fn open_as(&self, access: OFlags) -> Result<OwnedFd, HostError> {
         let Some(stat) = self.stat()? else {
             let path = self.path.clone();

@@ -166,8 +166,8 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // In a forked child there is no descriptor, and the lock is the parent's. The byte is unlocked explicitly, since a
-        // child made by raw `clone` shares the description and keeps it open.
+        // In a forked child there is no descriptor, and the lock is the parent's. The byte is unlocked explicitly,
+        // since a child made by raw `clone` shares the description and keeps it open.
         if let Some(file) = self.file.checked().filter(|_| self.locked) {
             let _ = ofd_lock::unlock(file, LockByte::GATE);
         }

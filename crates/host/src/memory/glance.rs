@@ -1,7 +1,7 @@
 //! Reading bytes of a window without taking memory, for observers.
 //!
-//! A load from a hole of a file in memory takes memory for good. So an observer of bytes that may lie in a hole reads the
-//! file instead, and first asks where it has data. Device memory is always there, and is read directly.
+//! A load from a hole of a file in memory takes memory for good. So an observer of bytes that may lie in a hole reads
+//! the file instead, and first asks where it has data. Device memory is always there, and is read directly.
 
 use commonhold_layout::{Extent, Offset};
 use commonhold_space::BackingMemoryError;

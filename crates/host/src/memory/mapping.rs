@@ -57,16 +57,16 @@ impl Mapping {
         len: usize,
         guard: ForkGuard,
     ) -> Result<Self, Errno> {
-        // Without NORESERVE a window of huge pages would reserve all of them at once, though most are never used. Pages
-        // that are used are committed before, by `fallocate`.
+        // Without NORESERVE a window of huge pages would reserve all of them at once, though most are never used.
+        // Pages that are used are committed before, by `fallocate`.
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: `mmap` wants no pointer into a range that it replaces: with a null hint and without
         // MAP_FIXED it replaces none.
         let base = unsafe { mm::mmap(ptr::null_mut(), len, access, flags, file, at) }?;
         let mapping = Self { base: NonNull::new(base).ok_or(Errno::NOMEM)?, len, guard };
-        // SAFETY: `madvise` wants a range that no code relies on in a way that the advice breaks: this range is ours and
-        // new, and a child is meant to lack it (invariant 1). Device memory takes this advice too; only its opposite,
-        // MADV_DOFORK, is refused there.
+        // SAFETY: `madvise` wants a range that no code relies on in a way that the advice breaks: this range is ours
+        // and new, and a child is meant to lack it (invariant 1). Device memory takes this advice too; only its
+        // opposite, MADV_DOFORK, is refused there.
         unsafe { mm::madvise(base, len, Advice::LinuxDontFork) }?;
         if !is_dumped(env::var_os(DUMP).as_deref()) {
             // SAFETY: as above; this advice changes only the contents of core dumps.
@@ -90,8 +90,8 @@ impl Drop for Mapping {
         if self.guard.is_forked_child() {
             return;
         }
-        // SAFETY: `munmap` wants a range without users: it is ours (invariant 1), and no pointer into it may be used after
-        // the value that gave it out, which is being dropped.
+        // SAFETY: `munmap` wants a range without users: it is ours (invariant 1), and no pointer into it may be used
+        // after the value that gave it out, which is being dropped.
         let _ = unsafe { mm::munmap(self.base.as_ptr(), self.len) };
     }
 }

@@ -132,8 +132,8 @@ fn duplicates(found: &[u64]) -> usize {
     sorted.windows(2).filter(|pair| pair.first() == pair.last()).count()
 }
 
-/// Whether the memory is cached. A load from a cache takes a nanosecond or two, and one from memory a hundred. Emulation
-/// slows both memories down alike.
+/// Whether the memory is cached. A load from a cache takes a nanosecond or two, and one from memory a hundred.
+/// Emulation slows both memories down alike.
 fn cache(there: Cost, here: Cost) -> Cache {
     let far = |there: f64, here: f64, times: f64, more: f64| there > here * times + more;
     if far(there.plain_ns, here.plain_ns, 5.0, 25.0)

@@ -264,8 +264,8 @@ fn a_lock_that_a_reader_can_take_proves_no_life() {
     assert_eq!(observer.verdict(&peer, false, 0), Verdict::Dead);
 }
 
-/// While readers have the bytes of all slots locked, evidence is a shared lock. If it is missing, that is proof of death
-/// as usual; if there is one, it may be a reader's, and proves nothing.
+/// While readers have the bytes of all slots locked, evidence is a shared lock. If it is missing, that is proof of
+/// death as usual; if there is one, it may be a reader's, and proves nothing.
 #[test]
 fn evidence_beside_readers_is_proof_when_missing_and_becomes_exclusive_later() {
     let (_scratch, path, observer) = scene();

@@ -1,5 +1,5 @@
-//! Processes that tests start: the test program again with [`ROLE`] set, where only `the_role_of_a_child` does anything.
-//! Also shared set-up for tests of a space's file.
+//! Processes that tests start: the test program again with [`ROLE`] set, where only `the_role_of_a_child` does
+//! anything. Also shared set-up for tests of a space's file.
 
 #[cfg(not(target_env = "musl"))]
 use super::words;
@@ -43,7 +43,7 @@ pub(super) fn rung(record: PeerRecord) -> PeerRecord {
     PeerRecord { death_futex: DeathFutex::from_word(1 << 30), ..record }
 }
 
-/// The name of `the_role_of_a_child` on the test program's command line. Another name would run no test, which succeeds.
+/// The name of `the_role_of_a_child` on the test program's command line. A wrong name would run no test, and succeed.
 pub(super) fn role_test() -> String {
     let (_crate, module) = module_path!().split_once("::").unwrap();
     format!("{module}::the_role_of_a_child")

@@ -11,7 +11,7 @@ use std::{
 
 const ROLE: &str = "COMMONHOLD_TEST_ROLE";
 
-/// The name of `the_role_of_a_child` on the test program's command line. Another name would run no test, which succeeds.
+/// The name of `the_role_of_a_child` on the test program's command line. A wrong name would run no test, and succeed.
 fn role_test() -> String {
     let (_crate, module) = module_path!().split_once("::").unwrap();
     format!("{module}::the_role_of_a_child")
