@@ -50,7 +50,7 @@ pub(crate) fn check(scenario: fn()) {
 
 /// Keeps what is written, and panics if two calls for one page overlap.
 pub(crate) struct Store {
-    /// The byte of which each page consists before it is written.
+    /// Every byte of a page that was never written.
     initial: u8,
     contents: Mutex<ShuttleMutex, Contents>,
 }
