@@ -1,7 +1,7 @@
-//! Why the operating system did not give what was asked.
+//! Errors of the operating system.
 //!
 //! # What it owns
-//! The errors of this crate and their messages: of files and calls here, of memory of devices in `device.rs`. A message
+//! The errors of this crate and their messages: of files and calls here, of device memory in `device.rs`. A message
 //! says what to do where that is not obvious.
 //!
 //! # What it does not do
@@ -25,7 +25,7 @@ use crate::{
 
 pub use device::DeviceError;
 
-/// Why a window could not be had, made or removed.
+/// Why a window could not be opened, created or removed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum HostError {
@@ -36,58 +36,58 @@ pub enum HostError {
     },
     /// There is already something at the path.
     Exists {
-        /// Where.
+        /// The path.
         path: PathBuf,
     },
-    /// The file has no bytes: it was made, but never formatted.
+    /// The file has no bytes: it was created, but never formatted.
     Empty {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// It is neither a regular file nor another thing that holds a window.
+    /// The path is neither a regular file nor anything else that can hold a window.
     NotAWindow {
-        /// What is not.
+        /// The path.
         path: PathBuf,
         /// What it is: `a directory`.
         found: &'static str,
     },
     /// This user may not do that.
     Denied(Box<Denied>),
-    /// A stranger owns the file, and [`Owners::Any`](crate::Owners::Any) was not asked for.
+    /// A user that is not trusted owns the file, and [`Owners::Any`](crate::Owners::Any) was not asked for.
     Stranger {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner and mode, and the user who asked.
         rights: Rights,
     },
-    /// The URL is good, but this version cannot use what it names.
+    /// The URL is valid, but this version does not support its scheme.
     NotSupported {
         /// The scheme of the URL, with its colon.
         scheme: &'static str,
     },
-    /// What it names is no file: it cannot be made, replaced or removed.
+    /// The URL names no file: it cannot be created, replaced or removed.
     NotAFile {
         /// The scheme of the URL, with its colon.
         scheme: &'static str,
     },
-    /// A window that is memory of a device cannot be used.
+    /// A window in device memory cannot be used.
     Device(DeviceError),
-    /// Others held the gate of the file all the time that was given.
+    /// Other processes held the gate of the file until the deadline.
     Busy {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// One of those, if it could be seen. `None` also if the file was replaced again and again.
+        /// One of the holders, if it could be seen. `None` also if the file was replaced again and again.
         holder: Option<LockHolder>,
     },
     /// The process inherited the window by `fork`, and must open it anew.
     Forked,
     /// A system call failed.
     Call {
-        /// Which call.
+        /// The call's name.
         call: &'static str,
-        /// What it was about.
+        /// The file or directory of the call.
         path: PathBuf,
-        /// What it said.
+        /// The call's error.
         source: io::Error,
     },
 }
@@ -106,7 +106,7 @@ impl HostError {
         }
     }
 
-    /// Whether the cause is that memory, address space or room on the file system ran out.
+    /// Whether memory, address space or room on the file system ran out.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.errno().is_some_and(|errno| is_full(Errno::from_raw_os_error(errno)))
@@ -141,7 +141,7 @@ impl fmt::Display for HostError {
             Self::NotSupported { scheme } => write!(f, "{scheme} is not supported yet"),
             Self::NotAFile { scheme } => write!(
                 f,
-                "{scheme} names memory and no file: it can be formatted, but neither made nor removed"
+                "{scheme} names memory and no file: it can be formatted, but neither created nor removed"
             ),
             Self::Device(error) => error.fmt(f),
             Self::Busy { path, holder } => {
@@ -177,13 +177,13 @@ impl Error for HostError {
     }
 }
 
-/// Why a new space could not be made.
+/// Why a new space could not be created.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CreateError<E> {
     /// The operating system refused.
     Host(HostError),
-    /// The window was there, and formatting it failed. Nothing of it is left.
+    /// The window could not be formatted. Nothing of it is left.
     Format(E),
 }
 

@@ -1,21 +1,22 @@
-//! Memory by name: what a URL names, mapped, and the memory behind it.
+//! Memory by name: the windows that URLs name, and the memory behind them.
 //!
 //! # What it owns
 //! | what | files |
 //! |---|---|
 //! | names of spaces | `url` |
-//! | from a URL to a window: open, create, replace, remove | `by_url`; by scheme `shm`, `file`, `pci`, `physical` |
-//! | who may come by a name, and when it may be taken away | `gate`, `name`, `rights` |
-//! | addresses | `mapped_window`, `mapping`, `read_only_map`; looking without them: `peek`, `glance`; `reopen` |
+//! | from a URL to a window: open, create, replace, remove | `by_url`, `new_window`; `file_location`, `file` |
+//! | one file for each scheme | `shm`, `file`, `pci`, `physical` |
+//! | who may open a name, and when a name may be removed | `gate`, `name`, `rights` |
+//! | mappings | `mapped_window`, `mapping`, `read_only_map`, `reopen`; reading without a mapping: `peek`, `glance` |
 //! | memory of files, and how much there is | `fallocate`, `resident`, `room`, `cgroup` |
-//! | what kind of memory it is, and whether locks can live there | `kind`; of devices `device`, `trial_access`, `probe`, `emulation` |
+//! | kinds of memory; whether locks work there | `kind`; of devices `device`, `trial_access`, `probe`, `emulation` |
 //!
 //! # Invariants
-//! Each file states its own. Those that all others build on: a name means a finished space or nothing (`file`), a
-//! mapping outlives the windows made of it (`mapped_window`), memory is committed before it is touched (`fallocate`).
+//! Each file states its own. Three of them carry all others: a name means a finished space or nothing (`file`); a
+//! mapping outlives the windows made of it (`mapped_window`); memory is committed before it is touched (`fallocate`).
 //!
 //! # What it does not do
-//! It waits for no word, judges nobody's life, and takes no lock in a window.
+//! It does not wait for words, judge whether a peer lives, or take locks in a window.
 
 mod by_url;
 mod cgroup;

@@ -1,4 +1,4 @@
-//! Advice: what a program will need, and what not.
+//! Advice: which pages a program will need soon, and which not.
 
 use crate::{
     Access, AddressSpace, Error, FaultError, Mmu, ObjectPage, Pages, VirtualSpan,
@@ -6,21 +6,21 @@ use crate::{
     fault::Purpose,
 };
 
-/// What is said of a span.
+/// What a program expects of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advice {
-    /// It will be referenced soon: bring it in now.
+    /// It will be accessed soon: its pages are brought in now.
     WillNeed,
-    /// It will not be referenced soon: it can go now. Nothing is lost; what must stay, stays.
+    /// It will not be accessed soon: its pages are evicted now. Contents are kept, and locked pages stay.
     DontNeed,
 }
 
 impl<M: Mmu> AddressSpace<M> {
-    /// Acts on `advice`, and says for how many pages of `span` it did so.
+    /// Acts on `advice`, and returns how many pages of `span` were brought in or evicted.
     ///
     /// # Errors
-    /// [`Error::BadSpan`], [`Error::NotMapped`] if there is a gap, [`Error::NoMemory`]: nothing was done.
-    /// [`Error::Pager`], [`Error::Fault`]: the first page that failed; those before were done.
+    /// [`Error::BadSpan`]; [`Error::NotMapped`] if there is a gap: nothing was done. [`Error::NoMemory`].
+    /// [`Error::Pager`], [`Error::Fault`], [`Error::Machine`]: the first failure; the pages before it were done.
     pub fn advise(&self, span: VirtualSpan, advice: Advice) -> Result<Pages, Error> {
         match advice {
             Advice::WillNeed => self.will_need(span),
@@ -39,7 +39,7 @@ impl<M: Mmu> AddressSpace<M> {
             match self.core.redo(at, Access::Read, Purpose::Reference, &mut None) {
                 Ok(()) => brought += 1,
                 Err(FaultError::NotMapped | FaultError::PastEnd | FaultError::Protection) => {}
-                // More than fits was asked for: what does not fit is left out.
+                // The advice asks for more than fits: the rest is left out.
                 Err(FaultError::NoMemory) => break,
                 Err(error) => return Err(Error::Fault { at, error }),
             }

@@ -1,4 +1,4 @@
-//! The atomics of the walk: those of the machine, or of a model checker.
+//! The atomics of the walk: real ones, or those of a model checker.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -8,9 +8,9 @@ pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Orderin
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// Orders a store of ours before a load of ours, against another party that does the same the other way
-/// round: Dekker's pattern. All four accesses are `SeqCst`, which is enough by the language's memory model.
-/// Loom treats `SeqCst` accesses as `AcqRel`, so for it, and only for it, the order is spelt out as a fence.
+/// Stands between a store and a load in Dekker's pattern: this thread stores one word and loads another, and a
+/// second thread does so the other way round. All four accesses are `SeqCst`, which is enough by the language's
+/// memory model. Loom treats `SeqCst` accesses as `AcqRel`, so for loom alone this is a `SeqCst` fence.
 #[inline(always)]
 pub(crate) fn store_then_load() {
     #[cfg(loom)]

@@ -1,4 +1,4 @@
-//! Budgets: how many pages may be in memory, and whose turn it is to go.
+//! Budgets: how many pages may be in memory, and which of them goes next.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -10,19 +10,19 @@ use crate::{
     order::{Leaf, Ordered},
 };
 
-/// A limit to the pages in memory of the objects that were made with it. Clones are the same one.
+/// A limit to the pages in memory, for the objects that are made with it. Clones are the same one.
 pub struct Budget<M: Mmu> {
     pub(crate) core: Arc<BudgetCore<M>>,
 }
 
 impl<M: Mmu> Budget<M> {
-    /// At most so many pages.
+    /// The most pages that may be in memory.
     #[must_use]
     pub fn limit(&self) -> Pages {
         Pages(self.core.limit())
     }
 
-    /// Changes the limit. Pages above it go when the next is wanted, or by
+    /// Changes the limit. Pages above a lower limit stay until the next page is needed, or until
     /// [`page_out`](crate::Manager::page_out).
     pub fn set_limit(&self, pages: Pages) {
         self.core.limit.store(pages.0, atomic::Ordering::Relaxed);
@@ -43,7 +43,7 @@ pub(crate) struct PageName {
 }
 
 pub(crate) struct BudgetCore<M: Mmu> {
-    /// No other budget of the manager has this one.
+    /// Unique among the manager's budgets.
     pub(crate) number: u64,
     limit: atomic::AtomicU64,
     pub(crate) places: ResidentCount,
@@ -65,15 +65,16 @@ impl<M: Mmu> BudgetCore<M> {
     }
 }
 
-/// The places of a budget. One is taken before its page has memory, and given back after the memory has gone.
+/// The places of a budget. A place is taken before its page gets memory, and given back after the page has lost it.
 pub(crate) struct ResidentCount {
     taken: AtomicU64,
-    /// Pages that have got memory, and that have lost it, ever.
+    /// How many pages have ever got memory.
     filled: AtomicU64,
+    /// How many pages have ever lost it.
     emptied: AtomicU64,
 }
 
-/// How the places were at some time. If it is the same later, no page has got or lost memory in between.
+/// A snapshot of the counts. If a later one is equal, no page has got or lost memory in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tally {
     taken: u64,
@@ -82,7 +83,8 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Whether `limit` pages have memory, and none is about to get it or has just lost it.
+    /// Whether at least `limit` places are taken, and each by a page that has memory: none is about to get memory,
+    /// or has just lost it.
     pub(crate) const fn is_full(&self, limit: u64) -> bool {
         self.taken >= limit && self.taken == self.filled.wrapping_sub(self.emptied)
     }
@@ -97,30 +99,31 @@ impl ResidentCount {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Takes one, if fewer than `limit` are taken.
+    /// Takes a place, if fewer than `limit` are taken.
     pub(crate) fn take(&self, limit: u64) -> bool {
         let next = |taken| (taken < limit).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
-    /// The page of a place that was taken has got its memory.
+    /// Counts a page that has got memory, for a place that was taken before.
     pub(crate) fn fill(&self) {
         self.filled.fetch_add(1, Ordering::Release);
     }
 
-    /// A page has lost its memory: its place is free.
+    /// Counts a page that has lost its memory, and frees its place.
     pub(crate) fn empty(&self) {
         self.emptied.fetch_add(1, Ordering::Release);
         self.give_back();
     }
 
-    /// A place that was taken is free; its page got no memory.
+    /// Frees a place.
     pub(crate) fn give_back(&self) {
         self.taken.fetch_sub(1, Ordering::Release);
     }
 
     pub(crate) fn tally(&self) -> Tally {
-        // Acquire: pairs with the Release of all three, so what is read first is not newer than what follows.
+        // Acquire: pairs with the Release in `fill`, `empty` and `give_back`, so each count that is read is at least
+        // as new as the one before.
         let taken = self.taken.load(Ordering::Acquire);
         let filled = self.filled.load(Ordering::Acquire);
         Tally { taken, filled, emptied: self.emptied.load(Ordering::Acquire) }

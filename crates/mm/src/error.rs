@@ -4,8 +4,7 @@ use core::fmt;
 
 use crate::{NoMemory, ObjectPage, PagerError, Pages, VirtualPage};
 
-/// Why an operation on a space or an object could not be done. Unless it says otherwise, nothing has
-/// changed.
+/// Why an operation on a space or an object has failed. Unless the operation says otherwise, nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,12 +14,12 @@ pub enum Error {
     BadSpan,
     /// Something is mapped there already.
     Occupied {
-        /// The first page that is.
+        /// The first mapped page.
         at: VirtualPage,
     },
     /// Nothing is mapped there.
     NotMapped {
-        /// The first page where nothing is.
+        /// The first page without a mapping.
         at: VirtualPage,
     },
     /// No gap of the space is that large.
@@ -28,7 +27,7 @@ pub enum Error {
         /// What was asked for.
         asked: Pages,
     },
-    /// The object ends before.
+    /// The pages lie past the end of the object.
     PastEnd {
         /// The first page that the object does not have.
         page: ObjectPage,
@@ -41,27 +40,27 @@ pub enum Error {
     Pager {
         /// The page that it was asked for.
         page: ObjectPage,
-        /// What it says.
+        /// The pager's error.
         error: PagerError,
     },
-    /// A page could not be brought in for a mapping that wants it in memory.
+    /// A page that has to be in memory could not be brought in.
     Fault {
         /// The page of the space.
         at: VirtualPage,
-        /// What a fault there says.
+        /// The error that a fault there gets.
         error: FaultError,
     },
 }
 
-/// Why an access cannot be made good.
+/// Why a fault cannot be resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultError {
     /// Nothing is mapped there.
     NotMapped,
-    /// The mapping does not permit it.
+    /// The mapping does not permit the access.
     Protection,
-    /// The object has been cut, and ends before.
+    /// The object has been cut, and the page lies past its end.
     PastEnd,
     /// No memory, or the budget is used up by pages that must stay.
     NoMemory,
@@ -69,8 +68,8 @@ pub enum FaultError {
     Machine(MmuError),
     /// The pager failed; the next access tries again.
     Pager(PagerError),
-    /// A page of a lazy mapping was touched for the first time where no fault may happen: the program has
-    /// to touch it before. In a super-locked space, for the first time by way of that space.
+    /// The first access to a page of a lazy mapping came from a context where no fault may happen: the program
+    /// must touch the page before. In a super-locked space, only accesses of that space count.
     NeverReferenced,
     /// A fault where none may happen, in memory that is not super-locked.
     NotSuperLocked,
@@ -84,7 +83,7 @@ pub enum MmuError {
     NoMemory,
     /// A call of the operating system failed.
     Failed {
-        /// Its number for the error.
+        /// The operating system's number for the error.
         code: i32,
     },
 }
@@ -128,7 +127,7 @@ impl fmt::Display for Error {
             Self::NotMapped { at } => write!(f, "nothing is mapped at page {}", at.number()),
             Self::NoGap { asked } => write!(f, "no gap of {} pages is left", asked.0),
             Self::PastEnd { page } => {
-                write!(f, "the object ends before its page {}", page.number())
+                write!(f, "page {} is past the end of the object", page.number())
             }
             Self::Destroyed => f.write_str("the object has been destroyed"),
             Self::Machine(error) => write!(f, "{error}"),
@@ -145,13 +144,15 @@ impl fmt::Display for FaultError {
         match self {
             Self::NotMapped => f.write_str("nothing is mapped there"),
             Self::Protection => f.write_str("the mapping does not permit this access"),
-            Self::PastEnd => f.write_str("the object has been cut and ends before"),
+            Self::PastEnd => {
+                f.write_str("the page is past the end of the object, which has been cut")
+            }
             Self::NoMemory => f.write_str("no memory left, or only pages that must stay"),
             Self::Machine(error) => write!(f, "{error}"),
             Self::Pager(error) => write!(f, "the pager failed: {error}"),
-            Self::NeverReferenced => {
-                f.write_str("first touch of a lazy page where no fault may happen: touch it before")
-            }
+            Self::NeverReferenced => f.write_str(
+                "first access to a lazy page where no fault may happen: touch it before",
+            ),
             Self::NotSuperLocked => {
                 f.write_str("a fault where none may happen: the space is not super-locked")
             }

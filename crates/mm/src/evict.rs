@@ -1,12 +1,13 @@
 //! Eviction: how a page leaves memory.
 //!
-//! A clean page: its translations are taken away, then its memory. A dirty one:
-//! 1. `Evicting`: write access is taken away everywhere, and the contents are copied. Reads go on.
+//! A clean page loses its translations, then its memory. A dirty page goes in three steps:
+//! 1. It becomes `Evicting`: write access is taken away everywhere, and the contents are copied. Reads go on.
 //! 2. With no lock held, the pager writes the copy.
-//! 3. Under the lock again: a write meanwhile has made the page `Dirty` (it stays); a reference or a lock
-//!    keeps it as well, clean by now. If the pager failed, it is `Dirty` as before. Only otherwise it goes.
+//! 3. Under the lock again: if the page was written to meanwhile, it is `Dirty` and stays. If it was referenced or
+//!    locked meanwhile, it is `Clean` and stays. If the pager failed, it is `Dirty` again and stays. Otherwise
+//!    it goes as a clean page does.
 //!
-//! The memory goes last of all. So at every instant the contents are in memory, or with the pager, or both.
+//! The memory goes last. So at every instant the contents are in memory, or with the pager, or both.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
@@ -17,18 +18,18 @@ use crate::{
     order::{self, Token},
 };
 
-/// What came of an eviction.
+/// The result of an eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evicted {
     /// The page has gone.
     Done,
-    /// It has no memory, or somebody else is at work with it.
+    /// It has no memory, or another thread works on it.
     NotNow,
-    /// It has been referenced since it was last looked at.
+    /// It has been referenced or written to since the last look at it.
     Referenced,
     /// Some mapping wants it in memory.
     Pinned,
-    /// It could not be written, and stays.
+    /// It could not be copied or written, and stays.
     Failed(FaultError),
 }
 
@@ -42,7 +43,7 @@ pub(crate) enum Mercy {
 }
 
 impl<M: Mmu> ObjectCore<M> {
-    /// Evicts a page, if nothing speaks against it. Nothing is locked.
+    /// Evicts a page, unless it must stay. Nothing is locked.
     pub(crate) fn evict(self: &Arc<Self>, page: ObjectPage, mercy: Mercy) -> Evicted {
         let mut bytes = Vec::new();
         let mut nothing = Token::nothing_held();
@@ -84,7 +85,7 @@ impl<M: Mmu> ObjectCore<M> {
         Evicted::Done
     }
 
-    /// Why the page must not go, if so.
+    /// Why the page must not go; `None` if it may.
     fn keeps(&self, state: &mut ObjectState<M>, page: ObjectPage, mercy: Mercy) -> Option<Evicted> {
         let entry = match state.pages.find_mut(page) {
             Some(entry) if entry.state.is_resident() && !entry.writing => entry,
@@ -97,8 +98,8 @@ impl<M: Mmu> ObjectCore<M> {
         self.is_pinned(state, page).then_some(Evicted::Pinned)
     }
 
-    /// Takes write access to a dirty page away and copies its contents. It is `next` then, and nobody else
-    /// writes it before [`end_writing`](Self::end_writing).
+    /// Takes write access to a dirty page away, copies its contents, and makes its state `next`. No other thread
+    /// writes it to the pager before [`end_writing`](Self::end_writing).
     pub(crate) fn begin_writing(
         &self,
         state: &mut ObjectState<M>,
@@ -110,13 +111,13 @@ impl<M: Mmu> ObjectCore<M> {
         self.manager.mmu.copy_out(&self.machine, page, into)?;
         if let Some(entry) = state.pages.find_mut(page) {
             entry.writing = true;
-            // In a super-locked space it can be written to at any time, unseen: it is never known clean.
+            // A super-locked space can write to it at any time without a fault, so it is never known to be clean.
             entry.state = if write_protected == Shielded::Everywhere { next } else { State::Dirty };
         }
         Ok(())
     }
 
-    /// What the pager said. The page is `Clean` if nobody wrote to it meanwhile.
+    /// Notes the pager's result. The page is `Clean` if the pager wrote it and it was not written to meanwhile.
     pub(crate) fn end_writing(
         &self,
         state: &mut ObjectState<M>,
@@ -139,7 +140,7 @@ impl<M: Mmu> ObjectCore<M> {
         written
     }
 
-    /// Takes the memory of a clean page, with all translations to it.
+    /// Takes all translations to a clean page away, then its memory.
     fn take_memory(
         &self,
         state: &mut ObjectState<M>,

@@ -1,13 +1,14 @@
-//! Faults: the fast path, and the same again with patience.
+//! Faults: the fast path, and the slow path of a worker.
 //!
-//! [`AddressSpace::fault`] runs where nothing may block: it *tries* both locks. If it gets them and the page is in
-//! memory, it makes the translation. If not, it sends a *pulse*, and some worker redoes the fault from its
-//! beginning ([`SpaceCore::redo`]), with all the time it needs. There everything is looked up again, after every
-//! wait: mapping, protection, size, state of the page, whatever may have changed meanwhile. The two share one
-//! function that looks and makes ([`SpaceCore::look`]), so there is no second way to validate.
+//! [`AddressSpace::fault`] may run where nothing may block: it only *tries* both locks. If it gets them and the
+//! page is in memory, it makes the translation. Otherwise it sends a *pulse*, and a worker redoes the whole fault
+//! ([`SpaceCore::redo`]), and may wait. After every wait the worker looks everything up again: mapping,
+//! protection, size, state of the page. Both paths check and install in the same function
+//! ([`SpaceCore::look`]), so they cannot differ.
 //!
 //! # Invariants
-//! 1. A translation is made with the space locked to read, the object locked, and both looked at since.
+//! 1. A translation is made with the space locked to read and the object locked, after both were checked under
+//!    these locks.
 //! 2. A page is dirty before the first writable translation to it is made.
 //! 3. The fast path waits for nothing and takes no memory.
 
@@ -27,45 +28,45 @@ use crate::{
 pub enum Context {
     /// From a program that can be made to wait.
     Normal,
-    /// From where no fault may happen: it is an error, and this tells which.
+    /// From where no fault may happen. The result is always an error, which says why the page faulted.
     NoFault,
 }
 
-/// What became of a fault.
+/// The result of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Fault {
     /// The access can be tried again.
     Resolved,
-    /// A worker will see to it; [`Mmu::wake`] tells when.
+    /// A worker will serve it; [`Mmu::wake`] tells when.
     Pulsed,
-    /// As many pulses wait as may; nobody will see to this one. Tell it again, later.
+    /// The queue of pulses is full, and no worker will serve this fault. Report it again later.
     Full,
-    /// The access cannot be made good.
+    /// The fault cannot be resolved.
     Failed(FaultError),
 }
 
-/// What a page is wanted for.
+/// Why a page is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Somebody references it.
+    /// A program accesses it.
     Reference,
-    /// It has to be in memory. No page that a lazy mapping has never referenced is.
+    /// A lock keeps it in memory. A page of a lazy mapping that was never accessed is left out.
     Keep,
 }
 
-/// What a look has found.
+/// The result of a look.
 enum Look {
     /// There is a translation now, or none is wanted.
     Done,
     /// The page has no memory.
     Absent,
-    /// Somebody fills it.
+    /// Another thread fills it.
     Filling,
 }
 
 impl<M: Mmu> AddressSpace<M> {
-    /// Somebody has faulted on `at`. Never blocks.
+    /// Handles a fault on `at`. Never blocks.
     pub fn fault(&self, at: VirtualPage, access: Access, context: Context) -> Fault {
         let fault = match (self.core.try_fault(at, access, context), context) {
             (Some(Ok(())), _) => Fault::Resolved,
@@ -79,7 +80,7 @@ impl<M: Mmu> AddressSpace<M> {
 }
 
 impl<M: Mmu> SpaceCore<M> {
-    /// `None` if it takes a lock that is held, or a page that is not in memory.
+    /// The fast path. `None` if a lock is held, or the page is not in memory.
     #[inline]
     fn try_fault(
         &self,
@@ -114,7 +115,7 @@ impl<M: Mmu> SpaceCore<M> {
         if posted == Posted::Full { Fault::Full } else { Fault::Pulsed }
     }
 
-    /// Looks at a page with both locks held, and makes the translation if the page is in memory.
+    /// Checks a page with both locks held, and makes the translation if the page is in memory.
     #[inline]
     fn look(
         &self,
@@ -143,7 +144,7 @@ impl<M: Mmu> SpaceCore<M> {
         }
         let may_write = mapping.protection.permits(Access::Write);
         if access == Access::Write || (state.super_locked && may_write) {
-            // An eviction or a write-back that is under way finds out, and leaves the page.
+            // An eviction or write-back that is under way sees this, and leaves the page.
             entry.state = State::Dirty;
         }
         let writable = may_write && entry.state == State::Dirty;
@@ -155,8 +156,8 @@ impl<M: Mmu> SpaceCore<M> {
         Ok(Look::Done)
     }
 
-    /// The fault again, with all locks, and with the pager if need be. Nothing is locked. If another thread
-    /// fills the page, `pulse` is put off until that is over, and taken; without a pulse this thread waits.
+    /// The slow path: waits for locks, and calls the pager if needed. Called with nothing locked. If another thread
+    /// fills the page, `pulse` is taken and put off until the end of the filling; without a pulse this thread waits.
     pub(crate) fn redo(
         self: &Arc<Self>,
         at: VirtualPage,
@@ -177,7 +178,7 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// Looks with both locks, and claims the page if it has no memory.
+    /// Takes both locks and looks, and claims the page if it has no memory.
     fn look_patiently(
         &self,
         at: VirtualPage,
@@ -204,7 +205,7 @@ impl<M: Mmu> SpaceCore<M> {
                 Ok(Found::Claimed(Arc::clone(object), claim))
             }
             Look::Filling => {
-                // Under the object's lock, so the end of the filling cannot be missed.
+                // The object's lock is held, so the filling cannot end before the pulse is put off.
                 if let (Some(entry), Some(pulse)) = (of_object.pages.find_mut(page), pulse.take()) {
                     entry.awaited = true;
                     self.manager.pulses.defer(pulse, object.name(page), &mut in_object);
@@ -228,7 +229,7 @@ impl<M: Mmu> SpaceCore<M> {
     }
 }
 
-/// What a patient look has found.
+/// The result of [`SpaceCore::look_patiently`].
 enum Found<M: Mmu> {
     Done,
     Claimed(Arc<ObjectCore<M>>, Claim),
@@ -246,7 +247,7 @@ fn permitted<M: Mmu>(
     if mapping.protection.permits(access) { Ok(mapping) } else { Err(FaultError::Protection) }
 }
 
-/// What is wrong with a fault that may not be.
+/// Why a page faulted where no fault may happen.
 #[cold]
 fn no_fault<M: Mmu>(
     state: &SpaceState<M>,
@@ -255,7 +256,7 @@ fn no_fault<M: Mmu>(
     at: VirtualPage,
 ) -> FaultError {
     let Some(entry) = of_object.page(mapping.extent.page(at)) else { return FaultError::PastEnd };
-    // In a super-locked space a page that was referenced by way of another is still new here.
+    // In a super-locked space, a page that only other spaces have accessed is still new.
     if mapping.lazy && (state.super_locked || !entry.touched) {
         return FaultError::NeverReferenced;
     }
@@ -265,6 +266,6 @@ fn no_fault<M: Mmu>(
 /// The mapping at `at`, if its pages have to be in memory and can be read.
 fn kept<M: Mmu>(state: &SpaceState<M>, at: VirtualPage) -> Result<&Mapping<M>, FaultError> {
     let mapping = permitted(state, at, Access::Read)?;
-    // Unlocked meanwhile: nothing has to be brought in, as if nothing were mapped.
+    // If it was unlocked meanwhile, nothing has to be brought in: the same as if nothing were mapped.
     if mapping.locked || state.super_locked { Ok(mapping) } else { Err(FaultError::NotMapped) }
 }

@@ -1,9 +1,9 @@
 //! Filling: how a page comes into memory.
 //!
-//! Whoever finds a page without memory *claims* it under the object's lock: it becomes `Filling`, and nobody
-//! else begins. Then, with no lock held, a place in the budgets is taken (others may have to be evicted for
-//! it) and the pager reads. The object is locked again to give the page its memory. The space is not looked
-//! at here at all: whoever wanted the page finds out, by beginning anew, whether it still does.
+//! A thread that finds a page without memory *claims* it under the object's lock: the page becomes `Filling`, and no
+//! other thread fills it. Then, with no lock held, the thread takes a place in the budgets (another page may have
+//! to be evicted for it), and the pager reads. The thread locks the object again and gives the page its memory.
+//! Spaces do not matter here: the fault begins anew afterwards, and checks whether the page is still wanted.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
@@ -14,12 +14,12 @@ use crate::{
     order::Token,
 };
 
-/// A page that this thread, and nobody else, fills.
+/// A page that this thread alone fills.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Claim {
     page: ObjectPage,
-    /// Whether the pager has contents of it.
+    /// Whether the pager has contents of it that count.
     kept: bool,
     was: State,
 }
@@ -38,7 +38,7 @@ impl<M: Mmu> ObjectCore<M> {
     /// Fills a page that was claimed. Nothing is locked.
     ///
     /// # Errors
-    /// [`FaultError`]: the page is as without memory as before.
+    /// [`FaultError`]: the page has no memory, as before.
     pub(crate) fn fill(self: &Arc<Self>, claim: &Claim) -> Result<(), FaultError> {
         let result = self.fill_or_not(claim);
         let mut nothing = Token::nothing_held();
@@ -57,7 +57,7 @@ impl<M: Mmu> ObjectCore<M> {
         result
     }
 
-    /// On success the page is `Clean`; else it is `Filling` still.
+    /// On success the page is `Clean`; otherwise it is still `Filling`.
     fn fill_or_not(self: &Arc<Self>, claim: &Claim) -> Result<(), FaultError> {
         let page = claim.page;
         let mut bytes = Vec::new();
@@ -73,7 +73,7 @@ impl<M: Mmu> ObjectCore<M> {
         placed
     }
 
-    /// Gives the page memory with these contents.
+    /// Gives memory to the page, with these contents.
     fn place(&self, page: ObjectPage, bytes: &[u8]) -> Result<(), FaultError> {
         let mut nothing = Token::nothing_held();
         let (mut state, mut in_object) = self.state.lock(&mut nothing);

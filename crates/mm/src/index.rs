@@ -1,8 +1,8 @@
 //! The mappings of a space by address.
 //!
-//! A sorted sequence in chunks: a search looks into one short array of first pages, and then into
-//! one chunk, so its cost hardly grows with the number of mappings. All growth is fallible, and happens before
-//! anything changes.
+//! A sorted sequence in chunks. A search looks into one short array of first pages, then into one chunk, so its
+//! cost hardly grows with the number of mappings. Memory is taken before anything changes, and an allocation
+//! that fails is an error.
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ const CHUNK: usize = 64;
 pub(crate) struct Index<V> {
     /// The first key of each chunk.
     firsts: Vec<u64>,
-    /// Never empty ones.
+    /// None of them is empty.
     chunks: Vec<Chunk<V>>,
     len: usize,
 }
@@ -52,7 +52,7 @@ impl<V> Index<V> {
         self.chunks.get(chunk)?.values.get(place)
     }
 
-    /// As [`at_or_before`](Self::at_or_before), to change.
+    /// As [`at_or_before`](Self::at_or_before), mutable.
     pub(crate) fn at_or_before_mut(&mut self, key: u64) -> Option<&mut V> {
         let (chunk, place) = self.place_before(key)?;
         self.chunks.get_mut(chunk)?.values.get_mut(place)
@@ -65,7 +65,7 @@ impl<V> Index<V> {
         Some((chunk, place))
     }
 
-    /// The values from the first key on that is at least `key`, in order.
+    /// The values whose key is at least `key`, in order.
     pub(crate) fn from(&self, key: u64) -> impl Iterator<Item = &V> {
         let (chunk, place) = match self.place_before(key) {
             None => (0, 0),
@@ -80,7 +80,7 @@ impl<V> Index<V> {
         head.chain(rest)
     }
 
-    /// Puts `value` at `key`, where there is none.
+    /// Puts `value` at `key`, which has none yet.
     ///
     /// # Errors
     /// [`Error::NoMemory`]; then nothing has changed.
@@ -114,8 +114,8 @@ impl<V> Index<V> {
         Ok(())
     }
 
-    /// Makes two chunks of a full one into which `key` belongs: halves, or, behind the last key of
-    /// all, one that stays full and an empty one. Who maps one thing behind the other so fills all chunks.
+    /// Makes room in a full chunk into which `key` belongs: cuts it into halves. If `key` lies behind the last key
+    /// of all, it adds an empty chunk instead, so mapping in rising order fills every chunk.
     fn make_room(&mut self, place: usize, key: u64) -> Result<(), Error> {
         let last = place + 1 == self.chunks.len();
         let last_key = self.chunks.get(place).and_then(|chunk| chunk.keys.last());

@@ -5,24 +5,24 @@
 //! ([`soft::SoftMmu`]) and drives a real one.
 //!
 //! # What it owns
-//! Which page of which object is where: the [`AddressSpace`]s and their mappings, the [`Object`]s and
-//! the states of their pages, who faulted and has not been served, and which page goes when memory is
-//! short.
+//! The [`AddressSpace`]s and their mappings, the [`Object`]s and the states of their pages, the faults that
+//! wait for a worker, and the order in which pages leave when memory is short.
 //!
 //! # Invariants
 //! 1. Lock order: address space, then object, then leaves; kept by types ([`order`]).
 //! 2. No lock is held while a [`Pager`] works, and everything is looked at again after it.
-//! 3. A writable translation exists only to a page that is `Dirty`. So whoever wants to write a page
-//!    back takes write access away first, and learns of every later write by a fault.
-//! 4. Memory is taken from a page only while no translation to it is left, no locked mapping covers it,
-//!    and its contents are with the pager or were never changed.
-//! 5. Translations are made under the locks of space and object both; they may be taken away, and write
-//!    access too, under the lock of either.
-//! 6. A fault that was accepted ends in exactly one [`Mmu::wake`].
+//! 3. A writable translation exists only to a page that is `Dirty`. So write-back takes write access away
+//!    first, and every later write faults.
+//! 4. A page loses its memory only when no translation to it is left. An eviction takes memory only if no
+//!    locked mapping covers the page, and its contents are with the pager or were never changed. Only a
+//!    resize that cuts the page off, and the end of its object, ask neither.
+//! 5. A translation is made under the locks of both space and object. The lock of either is enough to take it
+//!    away, or its write access.
+//! 6. Each pulse ends in exactly one [`Mmu::wake`], unless its space is being dropped.
 //!
 //! # What it does not do
-//! It starts no threads, knows no clock, and touches no memory: whoever uses it has workers call
-//! [`Manager::serve`], and brings the MMU and the locks.
+//! It starts no threads, knows no clock, and touches no memory. Its user brings the MMU, the locks, and worker
+//! threads that call [`Manager::serve`].
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! The manager: what spaces and objects have in common.
 //!
-//! It owns the machine, the queue of pulses, the total budget, and who is who by number. Spaces and
-//! objects hold on to it; it holds on to none of them.
+//! It owns the machine, the queue of pulses, the total budget, and the tables that find objects and budgets by
+//! number. Spaces and objects keep it alive; it keeps none of them alive.
 
 use alloc::{
     sync::{Arc, Weak},
@@ -20,7 +20,7 @@ use crate::{
     space::SpaceCore,
 };
 
-/// How new memory is kept, by the kind of its object, where a mapping does not say otherwise.
+/// The residency of new mappings that do not ask for one, by the kind of their object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
     /// For [`Kind::Anonymous`].
@@ -32,11 +32,11 @@ pub struct Defaults {
 /// What a manager is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// All objects together have at most so many pages in memory.
+    /// The most pages that all objects together may have in memory.
     pub budget: Pages,
-    /// Faults that may wait for a worker at once.
+    /// The most pulses at once.
     pub pulses: usize,
-    /// How new memory is kept.
+    /// The residency of new mappings.
     pub defaults: Defaults,
 }
 
@@ -59,12 +59,12 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) mmu: M,
     pub(crate) settings: Settings,
     pub(crate) pulses: Pulses<M>,
-    /// Every object, space and budget has a number that no other ever had.
+    /// The next number for an object, space or budget. No number is used twice.
     next: AtomicU64,
     /// By rising numbers.
     objects: Ordered<M::Mutex, Leaf, Vec<Enrolled<M>>>,
     pub(crate) budgets: Ordered<M::Mutex, Leaf, Vec<Weak<BudgetCore<M>>>>,
-    /// The budget of objects that were given none of their own.
+    /// The budget of objects that were made without one.
     shared: Arc<BudgetCore<M>>,
     pub(crate) places: ResidentCount,
 }
@@ -101,15 +101,15 @@ impl<M: Mmu> Manager<M> {
     /// A new address space of the pages `span`, with nothing mapped.
     ///
     /// # Errors
-    /// [`Error::BadSpan`] if there are no pages; [`Error::NoMemory`]; what the machine says.
+    /// [`Error::BadSpan`] if there are no pages; [`Error::NoMemory`]; the machine's error.
     pub fn space(&self, span: VirtualSpan) -> Result<AddressSpace<M>, Error> {
         AddressSpace::new(&self.core, span)
     }
 
-    /// A new object of `pages` pages, whose contents `pager` has.
+    /// A new object of `pages` pages; `pager` has their contents.
     ///
     /// # Errors
-    /// [`Error::NoMemory`]; what the machine says.
+    /// [`Error::BadSpan`] if there are too many pages; [`Error::NoMemory`]; the machine's error.
     pub fn object(
         &self,
         kind: Kind,
@@ -119,11 +119,10 @@ impl<M: Mmu> Manager<M> {
         Object::new(&self.core, kind, pages, pager, Arc::clone(&self.core.shared))
     }
 
-    /// As [`object`](Self::object), with pages that count against `budget` as well as against the
-    /// manager's.
+    /// As [`object`](Self::object); its pages count against `budget` and against the manager's.
     ///
     /// # Errors
-    /// As [`object`](Self::object).
+    /// As for [`object`](Self::object).
     pub fn object_within(
         &self,
         budget: &Budget<M>,
@@ -154,20 +153,20 @@ impl<M: Mmu> Manager<M> {
         Pages(self.core.places.taken())
     }
 
-    /// Evicts up to `pages` pages, those first that will be missed least, and says how many have gone.
-    /// Fewer, if the others must stay or their pagers fail.
+    /// Evicts up to `pages` pages, in the policy's order, and returns how many have gone. These are fewer if the
+    /// others must stay or their pagers fail.
     pub fn page_out(&self, pages: Pages) -> Pages {
         let evicted = (0..pages.0).take_while(|_| self.core.evict_one()).count();
         Pages(evicted as u64)
     }
 
-    /// Serves one pulse: redoes the fault with all locks, and with the pager if need be. Workers call this,
-    /// any number of them. `false` if none waited.
+    /// Serves one pulse: redoes the fault, waits for locks, and calls the pager if needed. Any number of worker
+    /// threads may call this. `false` if no pulse waited.
     pub fn serve(&self) -> bool {
         self.core.serve()
     }
 
-    /// Pulses that nobody has finished serving.
+    /// Pulses that have not been served to the end.
     #[must_use]
     pub fn pulses(&self) -> usize {
         self.core.pulses.len()
@@ -175,7 +174,7 @@ impl<M: Mmu> Manager<M> {
 }
 
 impl<M: Mmu> Core<M> {
-    /// A number for a new space or object.
+    /// A number for a new space, object or budget.
     pub(crate) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
@@ -209,7 +208,7 @@ impl<M: Mmu> Core<M> {
         let Some(pulse) = self.pulses.take() else { return false };
         match pulse.space.upgrade() {
             Some(space) => SpaceCore::serve(&space, pulse),
-            // Nobody can wait in a space that is no more.
+            // The space is gone, and no thread waits in it.
             None => self.pulses.done(),
         }
         true

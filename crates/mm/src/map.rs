@@ -1,4 +1,4 @@
-//! Map: pages of an object come into a space.
+//! Map: makes pages of an object visible in a space.
 
 use alloc::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::{
 /// Where a mapping goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// Into some gap.
+    /// Into any gap.
     Anywhere,
-    /// Here, where nothing is mapped.
+    /// To this page, where nothing may be mapped yet.
     Fixed(VirtualPage),
-    /// Here, instead of whatever is.
+    /// To this page, in place of all that is mapped there.
     Replace(VirtualPage),
 }
 
@@ -29,20 +29,20 @@ pub enum Placement {
 pub struct MapRequest {
     /// Where in the space.
     pub placement: Placement,
-    /// From which page of the object on.
+    /// The first page of the object.
     pub offset: ObjectPage,
     /// How many pages.
     pub pages: Pages,
     /// What the mapping permits.
     pub protection: Protection,
-    /// Memory comes with the first reference, even if the mapping is locked.
+    /// A page gets memory at its first access only, even if the mapping is locked.
     pub lazy: bool,
-    /// How its memory is kept; if `None`, as the manager's [`Defaults`](crate::Defaults) say.
+    /// The residency of the mapping; if `None`, the manager's [`Defaults`](crate::Defaults) decide.
     pub residency: Option<Residency>,
 }
 
 impl MapRequest {
-    /// `pages` pages from the object's start, anywhere, to read and write, not lazy, kept by default.
+    /// `pages` pages from the object's start, anywhere, to read and write, not lazy, with the default residency.
     #[must_use]
     pub const fn new(pages: Pages) -> Self {
         Self {
@@ -57,15 +57,15 @@ impl MapRequest {
 }
 
 impl<M: Mmu> AddressSpace<M> {
-    /// Maps pages of `object`, and says where. Every space that maps an object sees the same memory. If the
+    /// Maps pages of `object`, and returns where. Every space that maps an object sees the same memory. If the
     /// mapping is locked, or the space super-locked, and the mapping is not lazy, its pages are in memory
     /// when this returns.
     ///
     /// # Errors
-    /// [`Error::BadSpan`], [`Error::PastEnd`], [`Error::Destroyed`], [`Error::Occupied`],
-    /// [`Error::NoGap`], [`Error::NoMemory`], what the machine says: nothing has changed, except that what
-    /// [`Placement::Replace`] replaces may have gone. [`Error::Fault`]: so it is after this as well, and
-    /// the mapping that could not be filled has been taken away again.
+    /// [`Error::BadSpan`], [`Error::PastEnd`], [`Error::Destroyed`], [`Error::Occupied`], [`Error::NoGap`],
+    /// [`Error::NoMemory`], the machine's error: nothing has changed, except that [`Placement::Replace`] may have
+    /// unmapped what it was to replace. [`Error::Fault`] if a page could not be brought in: the new mapping is taken
+    /// away again, and otherwise the same holds.
     pub fn map(&self, object: &Object<M>, request: MapRequest) -> Result<VirtualSpan, Error> {
         let pages = ObjectSpan::new(request.offset, request.pages).ok_or(Error::BadSpan)?;
         if let Placement::Replace(at) = request.placement {
@@ -87,7 +87,7 @@ impl<M: Mmu> AddressSpace<M> {
 }
 
 impl<M: Mmu> SpaceCore<M> {
-    /// Maps, and says whether the pages have to be brought in.
+    /// Maps, and returns whether the pages have to be brought in.
     fn map(
         self: &Arc<Self>,
         object: &Arc<ObjectCore<M>>,
@@ -121,7 +121,7 @@ impl<M: Mmu> SpaceCore<M> {
         Ok((at, locked || state.super_locked))
     }
 
-    /// Where the request goes.
+    /// The pages that the mapping will take.
     fn place(&self, state: &SpaceState<M>, request: MapRequest) -> Result<VirtualSpan, Error> {
         match request.placement {
             Placement::Anywhere => {
@@ -141,7 +141,7 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// A gap of so many pages: the first behind the last that was mapped so, or else the first.
+    /// A gap of `pages` pages: the first behind the latest mapping, or else the first of all.
     fn gap(&self, state: &SpaceState<M>, pages: Pages) -> Option<VirtualSpan> {
         let behind = VirtualPage::new(state.hint.max(self.span.first().number()));
         self.gap_from(state, behind, pages)
@@ -203,7 +203,7 @@ impl<M: Mmu> SpaceCore<M> {
         Ok((reference, true))
     }
 
-    /// Takes a reference without mappings out of both lists. Whoever calls this holds on to the object.
+    /// Takes a reference without mappings out of both lists. The caller keeps the object alive.
     pub(crate) fn forget(
         &self,
         state: &mut SpaceState<M>,
@@ -216,7 +216,7 @@ impl<M: Mmu> SpaceCore<M> {
         of_object.references.retain(|reference| !Arc::ptr_eq(reference, &gone));
     }
 
-    /// Makes slot, entry and the machine's part of a mapping.
+    /// Makes the slot, the entry and the machine's part of a mapping.
     fn enter(
         &self,
         state: &mut SpaceState<M>,

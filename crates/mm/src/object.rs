@@ -1,12 +1,13 @@
-//! Memory objects: pages with contents, which any number of spaces map.
+//! Memory objects: pages with contents. Any number of spaces can map one.
 //!
 //! # What it owns
-//! The states of its pages, its size, and its list of [`Reference`]s, all under one mutex. Its memory is the
-//! machine's, its contents are the pager's while they are not in memory.
+//! The states of its pages, its size, and its list of [`Reference`]s, all under one mutex. The machine owns its
+//! memory; the pager has the contents that are not in memory.
 //!
 //! # Lifetime
-//! An object lives while somebody has a handle or a mapping of it. [`destroy`](Object::destroy) only keeps
-//! new mappings away. With the last of both its memory goes; the dirty pages of a file are written before.
+//! An object lives while it has a handle or a mapping. [`destroy`](Object::destroy) only refuses new mappings.
+//! When the last handle and the last mapping are gone, the dirty pages of a file are written, and the memory is
+//! released.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
@@ -25,10 +26,9 @@ use crate::{
 /// What an object holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Memory of programs: zeros at first, and nobody misses it when they are gone. The pager is where it
-    /// is swapped to.
+    /// Memory of programs: zeros at first, and discarded at the end. The pager is its swap space.
     Anonymous,
-    /// What the pager has at first, and is to have in the end.
+    /// A file: the pager has the contents at first, and gets the changes at the end.
     File,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct ObjectState<M: Mmu> {
     pub(crate) size: u64,
     pub(crate) references: Vec<Arc<Reference<M>>>,
     pub(crate) destroyed: bool,
-    /// Somebody changes the size, and has given up the lock meanwhile.
+    /// A thread changes the size, and has given up the lock meanwhile.
     pub(crate) resizing: bool,
 }
 
@@ -118,7 +118,7 @@ impl<M: Mmu> Object<M> {
         &self.core.machine
     }
 
-    /// No new mappings from now on. Those that there are go on, and the memory goes with the last of them and
+    /// Refuses new mappings from now on. Present mappings stay. The memory is released with the last mapping and
     /// the last handle.
     pub fn destroy(&self) {
         let mut nothing = Token::nothing_held();
@@ -134,8 +134,8 @@ impl<M: Mmu> Object<M> {
         state.references.len()
     }
 
-    /// Calls `visit` with every place where some space shows a page of `span`, at least once each, with the
-    /// object locked and no lock of any space taken. What is visited may have been unmapped a moment ago.
+    /// Calls `visit` at least once for every page of every space that shows a page of `span`. The object is locked
+    /// meanwhile, and no space is. A visited page may have been unmapped a moment ago.
     pub fn walk(&self, span: ObjectSpan, mut visit: impl FnMut(&Reach<'_, M>)) {
         let mut nothing = Token::nothing_held();
         let (state, _) = self.core.state.lock(&mut nothing);
@@ -166,7 +166,8 @@ impl<M: Mmu> ObjectCore<M> {
         }
     }
 
-    /// Takes write access to a page away, wherever it may be taken. Whether somebody keeps it.
+    /// Takes write access to a page away in all spaces that are not super-locked. Returns whether a super-locked
+    /// space keeps it.
     pub(crate) fn write_protect(&self, state: &ObjectState<M>, page: ObjectPage) -> Shielded {
         let mut write_protected = Shielded::Everywhere;
         self.visit(state, Span::one(page), &mut |reach| {
@@ -190,7 +191,7 @@ impl<M: Mmu> ObjectCore<M> {
         state.references.iter().any(|reference| reference.pins(Span::one(page)))
     }
 
-    /// The page has memory no longer: tells the budgets. The caller has set its state.
+    /// Tells the budgets that a page has lost its memory. The caller has set the page's state.
     pub(crate) fn count_out(&self) {
         self.counts.resident.fetch_sub(1, Ordering::Relaxed);
         self.budget.places.empty();
@@ -201,7 +202,7 @@ impl<M: Mmu> ObjectCore<M> {
 /// Where a page can be written to after [`ObjectCore::write_protect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shielded {
-    /// Nowhere, without a fault.
+    /// Nowhere without a fault.
     Everywhere,
     /// In super-locked spaces, which must not fault.
     NotInSuperLocked,
@@ -234,7 +235,7 @@ impl<M: Mmu> Drop for ObjectCore<M> {
                 return;
             }
             resident += 1;
-            // Whoever wants to know of errors calls `sync` before.
+            // A failure is only counted: a caller that needs the error calls `sync` before.
             let lost = kind == Kind::File
                 && page.state == State::Dirty
                 && !(usable

@@ -124,7 +124,7 @@ impl<R: RawMutex, L, T> Ordered<R, L, T> {
         Some((self.lock.try_lock()?, Token::new()))
     }
 
-    /// What it guards, for whoever has the mutex for itself.
+    /// The guarded value, through an exclusive reference to the mutex.
     pub fn get_mut(&mut self) -> &mut T {
         self.lock.get_mut()
     }
@@ -169,7 +169,7 @@ impl<R: RawRwLock, L, T> OrderedRw<R, L, T> {
         (self.lock.write(), Token::new())
     }
 
-    /// What it guards, for whoever has the lock for itself.
+    /// The guarded value, through an exclusive reference to the lock.
     pub fn get_mut(&mut self) -> &mut T {
         self.lock.get_mut()
     }

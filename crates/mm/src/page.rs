@@ -4,30 +4,30 @@
 //! 1. *Absent*, *Compressed*, *Bad*, *Filling*: no memory, and no translation anywhere. *Clean*, *Dirty*,
 //!    *Evicting*: memory.
 //! 2. Only a *Dirty* page has writable translations.
-//! 3. Who sets *Filling*, or `writing`, is at work with the pager, without locks, and alone takes it
-//!    back. No other call of the pager for this page begins meanwhile.
-//! 4. What the pager has for a page counts only if the page is `kept`; otherwise the page reads as zeros.
+//! 3. The thread that sets *Filling* or `writing` calls the pager, without locks, and alone clears it afterwards.
+//!    No other call of the pager for this page begins meanwhile.
+//! 4. The pager's contents of a page count only if the page is `kept`; otherwise the page reads as zeros.
 
 use alloc::vec::Vec;
 
 use crate::{Error, ObjectPage, Slot, Trace};
 
-/// What a page of an object is just now.
+/// The state of a page of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Not in memory: zeros, or with the pager.
     Absent,
-    /// On its way from the pager to memory.
+    /// Not in memory yet: a thread is bringing it in.
     Filling,
-    /// In memory, as the pager has it.
+    /// In memory, and the same as the pager has, or zeros that the pager need not have.
     Clean,
-    /// In memory, and changed since, or never with the pager.
+    /// In memory, and maybe changed since it was filled or written back.
     Dirty,
-    /// In memory, on its way to the pager, and to go then.
+    /// In memory: the pager is writing it, and then it leaves.
     Evicting,
-    /// Not in memory: with a pager that keeps it compressed there.
+    /// Without memory of its own: the pager keeps its contents compressed.
     Compressed,
-    /// Not in memory, and the pager failed to bring it. The next fault tries again.
+    /// Not in memory, since the pager failed to read it. The next fault tries again.
     Bad,
 }
 
@@ -45,17 +45,17 @@ pub(crate) struct PageEntry {
     pub(crate) state: State,
     /// Faulted on since the page-out last looked.
     pub(crate) referenced: bool,
-    /// Had memory once since the object came to be, or was last cut here.
+    /// It has had memory since the object was made, or was last cut below this page.
     pub(crate) touched: bool,
     /// The pager has contents of it that count.
     pub(crate) kept: bool,
-    /// Somebody writes it to the pager just now.
+    /// A thread is writing it to the pager.
     pub(crate) writing: bool,
     /// A pulse waits for the end of its filling.
     pub(crate) awaited: bool,
-    /// Its place in the page-out's lists, while it has memory.
+    /// Its slot in the page-out's queues, while it has memory.
     pub(crate) place: Option<Slot>,
-    /// When it was evicted last.
+    /// When it was last evicted.
     pub(crate) trace: Option<Trace>,
 }
 
@@ -73,7 +73,7 @@ impl PageEntry {
         }
     }
 
-    /// Whether a thread is at work with the pager for it.
+    /// Whether a thread is calling the pager for it.
     pub(crate) const fn is_busy(&self) -> bool {
         self.writing || matches!(self.state, State::Filling)
     }
@@ -83,11 +83,11 @@ impl PageEntry {
 const LEAF: u64 = LEAF_LENGTH as u64;
 const LEAF_LENGTH: usize = 128;
 
-/// All pages of an object; those that nobody ever touched take no room.
+/// All pages of an object. A leaf takes memory when the first of its pages is touched.
 #[derive(Debug)]
 pub(crate) struct PageTable {
     leaves: Vec<Option<Vec<PageEntry>>>,
-    /// Pages below have contents with the pager from the start.
+    /// The pager has contents of the pages below this one from the start.
     initial: u64,
 }
 
@@ -96,7 +96,7 @@ impl PageTable {
         Self { leaves: Vec::new(), initial }
     }
 
-    /// The page as it is; that of an untouched one can be made up.
+    /// The page's entry; for an untouched page, what its entry would be.
     pub(crate) fn get(&self, page: ObjectPage) -> PageEntry {
         self.find(page).copied().unwrap_or(PageEntry::absent(page.number() < self.initial))
     }
@@ -106,14 +106,14 @@ impl PageTable {
         self.leaves.get(leaf)?.as_ref()?.get(place)
     }
 
-    /// The page, to change, if it was ever touched.
+    /// The page's entry, mutable, if its leaf was ever touched.
     #[inline]
     pub(crate) fn find_mut(&mut self, page: ObjectPage) -> Option<&mut PageEntry> {
         let (leaf, place) = split(page.number())?;
         self.leaves.get_mut(leaf)?.as_mut()?.get_mut(place)
     }
 
-    /// The page, to change.
+    /// The page's entry, mutable; makes its leaf if there is none.
     ///
     /// # Errors
     /// [`Error::NoMemory`] for the table.
@@ -135,7 +135,7 @@ impl PageTable {
         cell.as_mut().and_then(|pages| pages.get_mut(place)).ok_or(Error::NoMemory)
     }
 
-    /// Pages from `end` on are new from now on: zeros, whatever the pager has.
+    /// Makes pages from `end` on new: they read as zeros, whatever the pager has.
     pub(crate) fn cut(&mut self, end: ObjectPage) {
         self.initial = self.initial.min(end.number());
         self.each_from(end, |_, page| {
@@ -144,7 +144,7 @@ impl PageTable {
         });
     }
 
-    /// Calls `visit` with every page from `first` on that was ever touched.
+    /// Calls `visit` with every page from `first` on whose leaf was ever touched.
     pub(crate) fn each_from(
         &mut self,
         first: ObjectPage,

@@ -1,4 +1,4 @@
-//! The port to where the contents of an object's pages are while they are not in memory, and the
+//! The port to a pager, which has the contents of an object's pages while they are not in memory, and the
 //! pagers that need no operating system.
 
 mod blocks;
@@ -25,23 +25,23 @@ pub trait Pager: Send + Sync {
     /// was discarded, reads as the pager's initial contents, for most of them zeros.
     ///
     /// # Errors
-    /// [`PagerError`]; whoever faulted gets it, and the next fault on the page tries again.
+    /// [`PagerError`]; the fault ends with it, and the next fault on the page tries again.
     fn read(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError>;
 
-    /// Keeps `from`, one page, as the contents of `page`. Once this has returned `Ok` the memory of the
-    /// page may be taken away.
+    /// Keeps `from`, one page, as the contents of `page`. After `Ok` the memory manager may take the page's memory
+    /// away.
     ///
     /// # Errors
     /// [`PagerError`]; then `page` reads as it did before, and its memory is kept.
     fn write(&self, page: ObjectPage, from: &[u8]) -> Result<(), PagerError>;
 
-    /// What was kept for `pages` is not needed any more. They read as zeros from now on.
+    /// Drops what was kept for `pages`. They read as zeros from now on.
     ///
     /// # Errors
     /// [`PagerError`]; then they may read as they did before.
     fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError>;
 
-    /// Whether what it keeps stays in memory, compressed. Only statistics ask.
+    /// Whether it keeps pages compressed in memory. Only statistics ask.
     fn compresses(&self) -> bool {
         false
     }
@@ -65,7 +65,7 @@ pub enum PagerError {
         /// The page that was asked for.
         page: ObjectPage,
     },
-    /// What was kept does not have the form in which it was kept.
+    /// The kept bytes of the page cannot be decoded any more.
     Damaged {
         /// The page that was asked for.
         page: ObjectPage,

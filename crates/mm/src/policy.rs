@@ -1,32 +1,32 @@
 //! The page-out policy: which resident page goes next.
 //!
-//! Owns: the order of the resident pages. It has no lock, no clock and no memory of pages but its own notes of
-//! them. It touches no page, no translation and no pager: it proposes, its caller acts and answers.
+//! It owns the order of the resident pages, and has no lock and no clock. It touches no page, no translation and
+//! no pager: it proposes, and its caller acts and answers.
 //!
 //! # What can be known
-//! Whoever pages by faults never sees a hit on a page that is mapped. There are two signs of use only: the
-//! *major* fault that fills a page (`insert`), and the *minor* fault on a page that is in memory while its
-//! translations have been taken away. A minor fault sets a flag in the page's own state, and does not come
-//! here: it must stay short. The caller reads and clears that flag when this policy asks about the page.
+//! A pager that works by faults never sees an access to a page that is mapped. There are only two signs of use:
+//! the *major* fault that fills a page (`insert`), and the *minor* fault on a page that is in memory but has lost
+//! its translations. A minor fault must stay short: it does not come here, and only sets a flag in the page's own
+//! state. The caller reads and clears that flag when this policy asks about the page.
 //!
 //! # How it decides
-//! Three queues. A page enters *fresh*; from its head pages go on *trial*: their translations are taken away
-//! and their memory stays (the second-chance list of VMS: Turner and Levy, "Segmented FIFO page replacement",
-//! 1981). What is referenced there has shown that it is used again and becomes *known*; what is not is
-//! evicted. Known pages go on trial as well, but only while fresh ones are few, so pages that are used once
-//! leave soon and push no known ones out (2Q: Johnson and Shasha, 1994; S3-FIFO: Yang et al., 2023).
+//! There are three queues. A page enters the *fresh* queue. Pages at its head go on *trial*: they lose their
+//! translations and keep their memory (the second-chance list of VMS: Turner and Levy, "Segmented FIFO page
+//! replacement", 1981). A page that is referenced on trial is used again and becomes *known*; any other is
+//! evicted. Known pages go on trial too, but only while there are few fresh pages. So pages that are used once
+//! leave soon, and push no known pages out (2Q: Johnson and Shasha, 1994; S3-FIFO: Yang et al., 2023).
 //!
-//! A page that comes back soon after its eviction becomes known at once, if there is room among these. If
-//! there is none, one in a few does: in a loop that does not fit, most of the known ones stay and are hit,
-//! and after a change of what is used, those that are not used any more still give way. How soon it is back
-//! says the [`Trace`] that the caller kept (the refault distance of Linux). `docs/adr/0017` has the figures.
+//! A page that comes back soon after its eviction becomes known at once, if the known queue has room. If it has
+//! none, one page in a few does. So in a loop that does not fit into memory, most known pages stay and are hit;
+//! and when a program turns to other pages, the old ones still give way. The [`Trace`] that the caller kept tells
+//! how soon the page is back (the refault distance of Linux). `docs/adr/0017` has the figures.
 //!
 //! # Invariants
 //! 1. Every page that was inserted, and neither evicted nor removed, is in exactly one queue.
-//! 2. Every operation takes constant time; only `insert` and `reserve` take memory, and may fail.
-//! 3. A [`Slot`] of a page that has gone finds nothing: it changes nothing.
-//! 4. A [`Round`] ends, whatever the answers, after two looks at each page at most; and each page that was
-//!    there at its beginning, and could have been evicted, has then been proposed.
+//! 2. Every operation takes constant time. Only `insert` and `reserve` take memory, and may fail.
+//! 3. A [`Slot`] of a page that has gone changes nothing.
+//! 4. A [`Round`] ends after at most two looks at each page, whatever the answers. By then it has proposed for
+//!    eviction each page that was there at its beginning and could have been evicted.
 
 mod chains;
 
@@ -34,16 +34,17 @@ use core::fmt;
 
 use chains::Chains;
 
-/// Of 16 pages, so many are fresh before those that are known must go on trial too.
+/// The share of fresh pages, in sixteenths. Known pages go on trial only while fresh ones do not exceed it.
 const FRESH: usize = 3;
 
-/// Of 16 pages, so many are on trial.
+/// The share of pages on trial, in sixteenths. Pages above it are proposed for eviction before others go on trial.
 const TRIAL: usize = 5;
 
-/// Of 16 pages, so many are known before pages that come back have to wait for their turn.
+/// The share of known pages, in sixteenths. While it is reached, only one in [`ADMITTED`] returning pages becomes
+/// known at once.
 const KNOWN: usize = 16 - FRESH - TRIAL;
 
-/// One in so many pages that come back becomes known although there is no room.
+/// When the known queue is full, one in so many returning pages still becomes known at once.
 const ADMITTED: u32 = 4;
 
 /// There is no memory left.
@@ -58,15 +59,15 @@ impl fmt::Display for NoMemory {
 
 impl core::error::Error for NoMemory {}
 
-/// Where a page stands in [`Residents`]. The caller keeps it beside the page.
+/// The place of a page in [`Residents`]. The caller keeps it beside the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     index: u32,
     generation: u32,
 }
 
-/// When a page was evicted. The caller keeps it where the page was, if it has room for it, and gives it back
-/// when the page is filled again.
+/// When a page was evicted. The caller keeps it in the page's entry, if it has room for it, and passes it to
+/// [`Residents::insert`] when the page is filled again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace(u32);
 
@@ -81,14 +82,14 @@ pub enum Step {
     Evict,
 }
 
-/// What came of a proposal, if the page is still there.
+/// The result of a proposal, for a page that is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// Its translations are gone and its flag is clear.
     Unmapped,
     /// Its flag was set: it has been used since its translations were taken away.
     Referenced,
-    /// It has to stay: it is pinned, or busy, or writing it back has failed.
+    /// It has to stay: it is pinned or busy, or it could not be written back.
     Kept,
 }
 
@@ -97,14 +98,14 @@ pub enum Answer {
 pub struct Candidate<K> {
     /// The page.
     pub key: K,
-    /// Where it stands.
+    /// Its place, for the answer.
     pub slot: Slot,
     /// What should be done.
     pub step: Step,
 }
 
-/// How much is left to be looked at. Whoever needs a page takes a new one, and asks with it until it has a page
-/// or there is nothing left: then all of them are pinned or in use.
+/// How many pages of each queue are left to look at. A caller that needs a page makes a new round, and asks for
+/// candidates until it has evicted one or the round is over: then all pages are pinned or in use.
 #[derive(Debug)]
 pub struct Round {
     fresh: usize,
@@ -115,11 +116,11 @@ pub struct Round {
 /// The queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// Filled, and not yet looked at.
+    /// Pages that were filled, and not yet looked at.
     Fresh,
-    /// Has been used again.
+    /// Pages that have been used again.
     Known,
-    /// Without translations; the next to go.
+    /// Pages without translations; they are the next to go.
     Trial,
 }
 
@@ -127,7 +128,7 @@ impl At {
     const COUNT: usize = 3;
 }
 
-/// Which resident page goes next. `K` names a page.
+/// The resident pages, and which of them goes next. `K` names a page.
 ///
 /// # Examples
 /// ```
@@ -156,9 +157,9 @@ impl At {
 #[derive(Debug)]
 pub struct Residents<K> {
     pages: Chains<K>,
-    /// Counts evictions: the clock of traces.
+    /// The number of evictions: the clock of traces.
     evictions: u32,
-    /// Counts pages that came back soon.
+    /// The number of pages that came back soon.
     returns: u32,
 }
 
@@ -181,7 +182,7 @@ impl<K: Copy> Residents<K> {
         self.len() == 0
     }
 
-    /// Takes the memory for so many pages at once. Until there are more, `insert` does not fail.
+    /// Takes memory for `pages` pages. While there are no more than that, `insert` does not fail.
     ///
     /// # Errors
     /// [`NoMemory`].
@@ -189,7 +190,7 @@ impl<K: Copy> Residents<K> {
         self.pages.reserve(pages)
     }
 
-    /// A page was filled (a major fault); `trace` is what its last eviction left, if that is known.
+    /// Adds a page that was filled (a major fault). `trace` is the result of its last eviction, if the caller has it.
     ///
     /// # Errors
     /// [`NoMemory`]; nothing has changed.
@@ -199,12 +200,12 @@ impl<K: Copy> Residents<K> {
         self.pages.add(key, at)
     }
 
-    /// The page is not to be considered any more: it was discarded, or locked.
+    /// Removes a page that was discarded or locked: it is not proposed any more.
     pub fn remove(&mut self, slot: Slot) {
         self.pages.remove(slot);
     }
 
-    /// The page was evicted, as proposed.
+    /// Removes a page that was evicted as proposed. The trace is for its next [`insert`](Self::insert).
     pub fn evicted(&mut self, slot: Slot) -> Trace {
         if self.pages.remove(slot) {
             self.evictions = self.evictions.wrapping_add(1);
@@ -212,7 +213,7 @@ impl<K: Copy> Residents<K> {
         Trace(self.evictions)
     }
 
-    /// The page will not be needed soon: it is the next to be proposed for eviction.
+    /// Makes a page that will not be needed soon the next to be proposed for eviction.
     pub fn unwanted(&mut self, slot: Slot) {
         self.pages.move_first(slot, At::Trial);
     }
@@ -227,10 +228,10 @@ impl<K: Copy> Residents<K> {
         }
     }
 
-    /// The next page, and what should be done with it; `None` if the round is over. It is not proposed again
-    /// before the others of its queue, so several callers get several pages. Whoever gets one answers, by
+    /// The next page, and what should be done with it; `None` if the round is over. A page is not proposed again
+    /// before the others of its queue, so several callers get different pages. The caller answers with
     /// [`answer`](Self::answer), [`evicted`](Self::evicted) or [`remove`](Self::remove); a page without an
-    /// answer comes up again later.
+    /// answer is proposed again later.
     pub fn candidate(&mut self, round: &mut Round) -> Option<Candidate<K>> {
         let at = self.choose(round)?;
         let (slot, key) = self.pages.rotate(at)?;
@@ -245,13 +246,13 @@ impl<K: Copy> Residents<K> {
         Some(Candidate { key, slot, step })
     }
 
-    /// What came of a proposal.
+    /// Takes the result of a proposal.
     pub fn answer(&mut self, slot: Slot, answer: Answer) {
         match (answer, self.pages.at(slot)) {
             (Answer::Unmapped, Some(At::Fresh | At::Known)) => {
                 self.pages.move_last(slot, At::Trial)
             }
-            // What cannot be written now is not tried again before the others.
+            // A page that cannot go now is not proposed for eviction again before the others.
             (Answer::Referenced, Some(_)) | (Answer::Kept, Some(At::Trial)) => {
                 self.pages.move_last(slot, At::Known);
             }
@@ -259,7 +260,7 @@ impl<K: Copy> Residents<K> {
         }
     }
 
-    /// The queue whose head is next: one that has pages which this round has not seen.
+    /// The queue whose head is proposed next, among those with pages that this round has not seen.
     fn choose(&self, round: &mut Round) -> Option<At> {
         let mut unseen = |at| self.pages.len(at) > 0 && *round.left(at) > 0;
         let (fresh, known, trial) = (unseen(At::Fresh), unseen(At::Known), unseen(At::Trial));
@@ -274,19 +275,19 @@ impl<K: Copy> Residents<K> {
         }
     }
 
-    /// Whether a page that comes back becomes known at once.
+    /// Whether a page that comes back soon becomes known at once.
     fn admits(&mut self) -> bool {
         self.returns = self.returns.wrapping_add(1);
         self.pages.len(At::Known) < self.part(KNOWN) || self.returns.is_multiple_of(ADMITTED)
     }
 
-    /// Whether so few pages have gone since that a memory of up to three times the size would have kept it.
+    /// Whether so few pages were evicted since that a memory of three times the size would have kept the page.
     fn is_recent(&self, trace: Trace) -> bool {
         let gone = self.evictions.wrapping_sub(trace.0);
         usize::try_from(gone).is_ok_and(|gone| gone <= self.len().saturating_mul(2))
     }
 
-    /// So many sixteenths of all pages.
+    /// `sixteenths` sixteenths of the number of pages.
     fn part(&self, sixteenths: usize) -> usize {
         self.len().saturating_mul(sixteenths) / 16
     }

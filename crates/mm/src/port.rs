@@ -1,4 +1,4 @@
-//! The port to the machine: its memory, its translations, its locks, and how it wakes who faulted.
+//! The port to the machine: its memory, its translations, its locks, and how it wakes a thread that faulted.
 
 use core::fmt::Debug;
 
@@ -56,11 +56,11 @@ pub enum Writable {
 
 /// A machine: memory for pages of objects, translations in address spaces, locks.
 ///
-/// All calls may come from several threads at once. What each may assume of locks stands with it;
+/// All calls may come from several threads at once. The description of each says which locks are held;
 /// *space locked* means to write.
 ///
-/// [`write_protect`](Self::write_protect) and [`remove`](Self::remove) are told which pages they are meant for, and must do
-/// nothing where the space shows others by now: they come from walks that hold no lock of the space.
+/// [`write_protect`](Self::write_protect) and [`remove`](Self::remove) are told which pages they are meant for, and
+/// must do nothing where the space shows others by now: they come from walks that hold no lock of the space.
 /// A machine that cannot know that may take away too much, from a space that is not super-locked: then a
 /// fault brings it back.
 pub trait Mmu: Send + Sync + Sized + 'static {
@@ -182,7 +182,7 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         first: ObjectPage,
     );
 
-    /// When this returns, no processor uses a translation in `span` that was write_protected or removed before.
+    /// When this returns, no processor uses a translation in `span` that was write-protected or removed before.
     /// Object locked.
     fn flush(&self, space: &Self::Space, span: VirtualSpan);
 
@@ -190,7 +190,7 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// locked.
     fn pulse(&self);
 
-    /// Those who wait for the fault on `at` may go on: to try again, or with an error. It can come
+    /// The threads that wait for the fault on `at` may go on: to try again, or with an error. This can come
     /// before [`fault`](crate::AddressSpace::fault) has returned. Nothing is locked, or the space.
     fn wake(
         &self,
@@ -200,7 +200,7 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         result: Result<(), FaultError>,
     );
 
-    /// Another thread is at work with a pager, and this one needs what comes of it: give the processor away,
-    /// longer if `attempt` is greater. Nothing is locked. It may return at any time.
+    /// This thread waits for another one, which works with a pager: give the processor away, longer if
+    /// `attempt` is greater. Nothing is locked. It may return at any time.
     fn idle(&self, attempt: u32);
 }

@@ -1,14 +1,14 @@
-//! Protect: what a mapping permits changes.
+//! Protect: changes what mappings permit.
 
 use crate::{AddressSpace, Error, Mmu, Protection, VirtualPage, VirtualSpan, order::Token};
 
 impl<M: Mmu> AddressSpace<M> {
-    /// All pages of `span` permit `protection` from now on.
+    /// Sets the protection of all pages of `span`.
     ///
     /// # Errors
     /// [`Error::BadSpan`]; [`Error::NotMapped`] if there is a gap; [`Error::NoMemory`] for a mapping that
-    /// is cut in two; what the machine says: nothing has changed. [`Error::Fault`]: the protection is as
-    /// asked for, but a page that has to be in memory could not be brought in.
+    /// is cut in two; the machine's error: nothing has changed. [`Error::Fault`]: the protection has changed,
+    /// but a page that has to be in memory could not be brought in.
     pub fn protect(&self, span: VirtualSpan, protection: Protection) -> Result<(), Error> {
         self.core.check(span)?;
         {

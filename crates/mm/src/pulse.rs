@@ -1,18 +1,18 @@
 //! Pulses: faults that wait for a worker.
 //!
 //! # What it owns
-//! A bounded queue. A pulse is in one of three places: *waiting*; with a worker that *serves* it; *put off*
-//! until a page has been filled by somebody else. It leaves in one of three ways, each of which ends in
-//! one [`Mmu::wake`]: served, cancelled because its mapping went, or failed with the page that it was put off for.
+//! A bounded queue. A pulse is in one of three states: *waiting*; *served* by a worker; or *put off* until another
+//! thread has filled its page. It ends in one of three ways, each with one [`Mmu::wake`]: it was served, its
+//! mapping was taken away, or the filling that it was put off for has failed.
 //!
 //! # Invariants
-//! 1. Waiting, served and put off together are never more than the capacity, and there is room for that
-//!    many in each list: to move one takes no memory and cannot fail.
-//! 2. Of pulses of one space for one page and the same access, one waits; the others are merged with it,
-//!    and the one wake is for all of them. Pulses for different access are kept apart, since one can be
-//!    permitted and the other not.
-//! 3. A pulse is put off under the lock of the object, after a look that found its page `Filling`; it
-//!    comes back when that has ended, under no lock. So it cannot be put off for ever.
+//! 1. Waiting, served and put-off pulses together never exceed the capacity, and each list has room for that
+//!    many: moving a pulse takes no memory and cannot fail.
+//! 2. At most one pulse for the same space, page and access waits or is put off. Another fault is merged with
+//!    it, and one wake is for all of them. Pulses for different accesses are kept apart, since the mapping may
+//!    permit one access and not the other.
+//! 3. A pulse is put off under the lock of the object, after a look that found its page `Filling`. The thread
+//!    that fills the page takes it back at the end, with no lock held. So no pulse is put off for ever.
 
 use alloc::{
     collections::VecDeque,
@@ -27,7 +27,7 @@ use crate::{
     space::SpaceCore,
 };
 
-/// A fault that waits to be served.
+/// A fault that waits for a worker.
 pub(crate) struct Pulse<M: Mmu> {
     pub(crate) space: Weak<SpaceCore<M>>,
     number: u64,
@@ -35,14 +35,14 @@ pub(crate) struct Pulse<M: Mmu> {
     pub(crate) access: Access,
 }
 
-/// What became of a pulse that was sent.
+/// The result of [`Pulses::post`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Posted {
-    /// It waits.
+    /// The pulse waits.
     New,
-    /// One like it waits already.
+    /// The same pulse waits already.
     Merged,
-    /// There is no room.
+    /// The queue is full.
     Full,
 }
 
@@ -77,7 +77,7 @@ impl<M: Mmu> Pulses<M> {
         self.queue.lock(&mut nothing).0.len()
     }
 
-    /// Somebody has faulted.
+    /// Queues a pulse for a fault.
     pub(crate) fn post(
         &self,
         space: &Arc<SpaceCore<M>>,
@@ -99,7 +99,7 @@ impl<M: Mmu> Pulses<M> {
         Posted::New
     }
 
-    /// The next to serve. Whoever takes it calls [`done`](Self::done) or [`defer`](Self::defer).
+    /// Takes the next pulse to serve. The caller must end with [`done`](Self::done) or [`defer`](Self::defer).
     pub(crate) fn take(&self) -> Option<Pulse<M>> {
         let mut nothing = Token::nothing_held();
         let (mut queue, _) = self.queue.lock(&mut nothing);
@@ -108,13 +108,13 @@ impl<M: Mmu> Pulses<M> {
         Some(pulse)
     }
 
-    /// A pulse that was taken has been served.
+    /// Ends a pulse that was taken.
     pub(crate) fn done(&self) {
         let mut nothing = Token::nothing_held();
         self.queue.lock(&mut nothing).0.served -= 1;
     }
 
-    /// Puts a pulse that was taken off until [`complete`](Self::complete).
+    /// Puts off a pulse that was taken, until [`complete`](Self::complete).
     pub(crate) fn defer<H: Before<Leaf>>(
         &self,
         pulse: Pulse<M>,
@@ -126,7 +126,7 @@ impl<M: Mmu> Pulses<M> {
         queue.put_off.push((page, pulse));
     }
 
-    /// The filling of `page` has ended. Pulses that were put off for it are redone, or have failed with it.
+    /// The filling of `page` has ended. The pulses that were put off for it wait again, or fail with its error.
     pub(crate) fn complete(&self, mmu: &M, page: PageName, result: Result<(), FaultError>) {
         while let Some(pulse) = self.take_put_off(page, result.is_ok()) {
             match result {
@@ -144,7 +144,7 @@ impl<M: Mmu> Pulses<M> {
         }
     }
 
-    /// Takes one of the pulses that were put off for `page`: back to those that wait, or out.
+    /// Takes one pulse that was put off for `page`, and queues it `again` or returns it. `None` if there is none.
     #[expect(clippy::type_complexity, reason = "a pulse in its parts, used once")]
     fn take_put_off(
         &self,
@@ -162,7 +162,8 @@ impl<M: Mmu> Pulses<M> {
         Some(Some((pulse.space, pulse.at, pulse.access)))
     }
 
-    /// What is mapped in `span` goes: nothing is served there any more. Who waits may try again, and learns.
+    /// Cancels the pulses in `span`, whose mappings are being taken away. Their threads are woken with `Ok`, fault
+    /// again, and get the result of that.
     pub(crate) fn cancel<H: Before<Leaf>>(
         &self,
         space: &SpaceCore<M>,

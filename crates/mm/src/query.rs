@@ -1,4 +1,4 @@
-//! Query: what is where, and how often what happened.
+//! Query: the state of pages, and the counts of spaces and objects.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,14 +7,14 @@ use crate::{
     VirtualPage, order::Token,
 };
 
-/// What is known of one page of a space.
+/// The state of one page of a space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageInfo {
     /// Which page of its object it shows.
     pub page: ObjectPage,
-    /// How that page is; `None` if the object has been cut and ends before.
+    /// Its state; `None` if the object has been cut and the page lies past its end.
     pub state: Option<State>,
-    /// It has been faulted on since the page-out last looked.
+    /// It has been faulted on since the page-out last looked at it.
     pub referenced: bool,
     /// Its mapping is locked, or the space super-locked.
     pub locked: bool,
@@ -29,59 +29,59 @@ pub struct PageInfo {
 pub struct SpaceTotals {
     /// Mappings; a part with attributes of its own counts as one.
     pub mappings: usize,
-    /// Pages that are mapped.
+    /// Mapped pages.
     pub mapped: Pages,
-    /// Of those, pages that are in memory.
+    /// Mapped pages that are in memory.
     pub resident: Pages,
-    /// Of those, pages that have been changed since they were last with the pager.
+    /// Mapped pages that have changed since the pager last read or wrote them.
     pub dirty: Pages,
-    /// Pages in mappings that are locked, in a super-locked space all.
+    /// Pages in locked mappings; all mapped pages in a super-locked space.
     pub locked: Pages,
     /// Faults.
     pub faults: FaultCounts,
 }
 
-/// Faults of a space, by what became of them.
+/// Faults of a space, by result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FaultCounts {
     /// Resolved at once.
     pub fast: u64,
-    /// Sent on as a pulse, or merged with one.
+    /// Queued as a pulse, or merged with one.
     pub pulsed: u64,
-    /// Not taken, because too many waited.
+    /// Not queued, because the queue was full.
     pub full: u64,
-    /// Errors at once.
+    /// Failed at once.
     pub refused: u64,
-    /// Pulses that a worker has served.
+    /// Pulses that were served.
     pub served: u64,
-    /// Pulses that a worker could not serve.
+    /// Pulses that ended with an error.
     pub failed: u64,
-    /// Pulses whose mapping went.
+    /// Pulses whose mapping was taken away.
     pub cancelled: u64,
 }
 
 /// Totals of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ObjectTotals {
-    /// Pages that it has.
+    /// Its size in pages.
     pub pages: Pages,
     /// Pages in memory.
     pub resident: Pages,
-    /// Pages that have been changed since they were last with the pager.
+    /// Pages that have changed since the pager last read or wrote them.
     pub dirty: Pages,
     /// Pages that its pager keeps compressed.
     pub compressed: Pages,
-    /// Pages that the pager failed to bring.
+    /// Pages that the pager failed to read.
     pub bad: Pages,
     /// Spaces that map it.
     pub spaces: usize,
-    /// Pages that were brought in, since it was made.
+    /// How often a page was brought in, since the object was made.
     pub filled: u64,
-    /// Pages that were evicted.
+    /// How often a page was evicted.
     pub evicted: u64,
-    /// Pages that were written to the pager.
+    /// How often a page was written to the pager.
     pub written: u64,
-    /// Fillings and writings that failed.
+    /// How often bringing a page in, or writing it, failed.
     pub failed: u64,
 }
 
@@ -133,7 +133,7 @@ impl SpaceCounts {
 }
 
 impl<M: Mmu> AddressSpace<M> {
-    /// What is known of the page `at`; `None` if nothing is mapped there.
+    /// The state of the page `at`; `None` if nothing is mapped there.
     #[must_use]
     pub fn query(&self, at: VirtualPage) -> Option<PageInfo> {
         let mut nothing = Token::nothing_held();
@@ -159,7 +159,7 @@ impl<M: Mmu> AddressSpace<M> {
         self.core.state.read(&mut nothing).0.super_locked
     }
 
-    /// Totals of the space. Takes time for every page that is mapped.
+    /// Totals of the space. Takes time in proportion to the mapped pages.
     #[must_use]
     pub fn totals(&self) -> SpaceTotals {
         let mut nothing = Token::nothing_held();
@@ -185,7 +185,7 @@ impl<M: Mmu> AddressSpace<M> {
 }
 
 impl<M: Mmu> Object<M> {
-    /// How the page is; `None` if the object ends before.
+    /// The state of the page; `None` if it lies past the object's end.
     #[must_use]
     pub fn state(&self, page: ObjectPage) -> Option<State> {
         let mut nothing = Token::nothing_held();
@@ -193,7 +193,7 @@ impl<M: Mmu> Object<M> {
         state.page(page).map(|entry| entry.state)
     }
 
-    /// Totals of the object. Takes time for every page that was ever touched.
+    /// Totals of the object. Takes time in proportion to the pages that were ever touched.
     #[must_use]
     pub fn totals(&self) -> ObjectTotals {
         let mut nothing = Token::nothing_held();

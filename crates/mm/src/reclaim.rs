@@ -1,7 +1,7 @@
-//! Reclaim: which page goes when the next one finds no place in its budget.
+//! Reclaim: which page goes when a budget has no place for the next one.
 //!
-//! [`Residents`](crate::Residents) proposes, one look after the other; here it is done, object by object, with
-//! no lock held in between. A look at a page that has changed meanwhile finds that out under its object's lock.
+//! [`Residents`](crate::Residents) proposes one page after the other, and this file acts on the proposals. No lock is
+//! held between the proposal and the act, so the act checks under the object's lock whether the page has changed.
 
 use alloc::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::{
 enum Search {
     /// One has gone.
     Evicted,
-    /// None now; but somebody is at work with one, or has just used it, so the next search may find one.
+    /// None now. But another thread works on a page, or a page was just used, so the next search may find one.
     Later,
     /// All must stay.
     Nothing,
 }
 
 impl<M: Mmu> Core<M> {
-    /// Takes a place for one page in `budget` and in the total. Nothing is locked. That there is none is
-    /// said only if all pages of it must stay: while others are on their way in or out, this thread waits.
-    /// Who waits for the total holds a place in its own budget, and who has both waits for none, so
-    /// these waits end.
+    /// Takes a place for one page in `budget` and in the total. Nothing is locked. It fails only if all pages of the
+    /// budget, or of the total, must stay or cannot be written: while pages are on their way in or out, it waits.
+    /// These waits end: a thread takes its place in `budget` first, waits for the total with that place in hand,
+    /// and a thread that has both waits for no place.
     pub(crate) fn reserve(&self, budget: &Arc<BudgetCore<M>>) -> Result<(), FaultError> {
         self.reserve_in(&budget.places, || budget.limit(), || self.search(budget))?;
         let total = || self.settings.budget.0;
@@ -60,7 +60,7 @@ impl<M: Mmu> Core<M> {
         Ok(())
     }
 
-    /// Gives the places back that [`reserve`](Self::reserve) took, if the page got no memory.
+    /// Gives back the places that [`reserve`](Self::reserve) took, if the page got no memory.
     pub(crate) fn unreserve(&self, budget: &BudgetCore<M>) {
         budget.places.give_back();
         self.places.give_back();
@@ -106,7 +106,7 @@ impl<M: Mmu> Core<M> {
     fn search(&self, budget: &Arc<BudgetCore<M>>) -> Search {
         match self.search_with(budget, Mercy::Referenced) {
             Search::Evicted => Search::Evicted,
-            // All may have been in use. That is known now, and forgotten: one of them has to go.
+            // All pages may have been in use. The first search has cleared their flags; one of them has to go.
             Search::Later | Search::Nothing => self.search_with(budget, Mercy::None),
         }
     }
@@ -118,7 +118,7 @@ impl<M: Mmu> Core<M> {
         while let Some(candidate) = self.next(budget, &mut round) {
             let PageName { object, page } = candidate.key;
             let Some(object) = self.object(object) else {
-                // Its object is at its end, and so is the page.
+                // Its object is being dropped, and the page with it.
                 found = Search::Later;
                 continue;
             };
@@ -152,7 +152,7 @@ impl<M: Mmu> Core<M> {
 }
 
 impl<M: Mmu> ObjectCore<M> {
-    /// Takes a page's translations away, so that its next use will be seen; or says why not.
+    /// Takes a page's translations away, so that its next use faults; or says why not.
     fn put_on_trial(&self, candidate: &Candidate<PageName>) -> Result<(), Evicted> {
         let page = candidate.key.page;
         let mut nothing = Token::nothing_held();

@@ -5,25 +5,25 @@
 //! that object, and lies in the object's list of references.
 //!
 //! # The walk
-//! Eviction, write-back and resize begin with an object locked, and the lock of a space must not follow
-//! on that of an object. So the lists that spaces change are walked while they change:
-//! 1. A slot is marked `in_use`, then the reference's generation is read. If it has moved, the slot may have
-//!    been unlinked before the mark, and by now say anything: restart. If not, it was linked, and from the mark
-//!    on it is not used again.
-//! 2. Before the walk follows `next`, it looks at the generation again: a slot that was unlinked meanwhile
-//!    links free slots. Moved: restart.
-//! 3. So a mapping can be visited several times, even after it has gone: what is done there must do no harm
-//!    a second time. Only [`Reach`] is handed out, which can take rights away and cannot give any.
+//! Eviction, write-back and resize begin with an object locked, and the lock order forbids to lock a space
+//! after an object. So a walk reads these lists while spaces change them:
+//! 1. The walk marks a slot `in_use`, then reads the reference's generation. If it has moved, the slot may have
+//!    been unlinked before the mark and reused since: the walk restarts. If not, the slot was linked, and from
+//!    the mark on it is not reused.
+//! 2. Before the walk follows `next`, it reads the generation again, since the `next` of a slot that was unlinked
+//!    meanwhile leads to free slots. If the generation has moved, the walk restarts.
+//! 3. So a walk may visit a mapping several times, and after it has gone: what it does there must be harmless
+//!    when repeated. It hands out only [`Reach`], which can take rights away and cannot give any.
 //!
-//! # Why none is missed
-//! - Translations are made with the object locked: none comes while a walk runs, so mappings that are linked
-//!   behind its back have none.
+//! # Why no mapping is missed
+//! - Translations are made with the object locked, so none is made while a walk runs: a mapping that is linked
+//!   during the walk has none.
 //! - A space takes all translations of a mapping away before it unlinks it.
-//! - A mapping that is cut in two has its second part linked before the first is made shorter; one that
-//!   absorbs its neighbour is made longer before the neighbour is unlinked. Who reads the shorter length sees
-//!   the link to the rest, or, once that is gone, a generation that has moved.
+//! - When a mapping is cut in two, the second part is linked before the first is made shorter. When a mapping
+//!   absorbs its neighbour, it is made longer before the neighbour is unlinked. A walk that reads the shorter
+//!   length sees the link to the rest, or, once the rest is unlinked, a generation that has moved.
 //!
-//! (The published notes of QNX leave restart out; without it a walk strays onto the free list.)
+//! The published notes of QNX do not restart; such a walk strays onto the free list.
 
 use alloc::sync::{Arc, Weak};
 
@@ -43,9 +43,9 @@ mod loom;
 pub(crate) struct List {
     slots: Arc<Slots>,
     head: AtomicU32,
-    /// Moves before every unlinking, and after it.
+    /// Moves before and after every unlinking.
     generation: AtomicU64,
-    /// Nothing in this space may fault: write access must not be taken away.
+    /// No access in this space may fault: write access must not be taken away.
     super_locked: AtomicBool,
 }
 
@@ -75,7 +75,7 @@ impl List {
     }
 
     pub(crate) fn is_super_locked(&self) -> bool {
-        // Acquire: as `Slot::is_locked`.
+        // Acquire: pairs with the Release in `set_super_locked`, as in `Slot::is_locked`.
         self.super_locked.load(Ordering::Acquire)
     }
 
@@ -94,7 +94,7 @@ impl List {
         if let Some(next) = self.slot(head) {
             next.previous.store(link, Ordering::Relaxed);
         }
-        // Release: pairs with the load in `walk`; who finds the slot sees what it says.
+        // Release: pairs with the Acquire in `walk_once`; a walk that finds the slot sees its contents.
         self.head.store(link, Ordering::Release);
     }
 
@@ -114,13 +114,14 @@ impl List {
         first.next.store(link, Ordering::Release);
     }
 
-    /// Takes a slot out, and tells walks. Space locked to write, and no translation of it left.
+    /// Takes a slot out of the list, and moves the generation. Space locked to write, and no translation of the
+    /// mapping left.
     pub(crate) fn unlink(&self, id: SlotId) {
         let Some(slot) = self.slots.get(id) else { return };
         let next = slot.next.load(Ordering::Relaxed);
         let previous = slot.previous.load(Ordering::Relaxed);
-        // Release, and before the link: a walk that finds the new link finds the generation moved. It may
-        // have seen the mapping before at the length it had before it absorbed this one.
+        // Release, and before the link changes: a walk that reads the new link finds the generation moved, and
+        // restarts. It may have read the mapping before this one at the length from before it absorbed this one.
         self.generation.fetch_add(1, Ordering::Release);
         match self.slot(previous) {
             Some(before) => before.next.store(next, Ordering::Release),
@@ -129,21 +130,21 @@ impl List {
         if let Some(after) = self.slot(next) {
             after.previous.store(previous, Ordering::Relaxed);
         }
-        // SeqCst: pairs with the loads in `walk`; see `Slot::enter`.
+        // SeqCst: pairs with the loads in `walk_once`; see `Slot::enter`.
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Calls `visit` with all mappings that show pages of the object, at least once each.
+    /// Calls `visit` at least once for each mapping in the list, with its pages and whether it is locked.
     pub(crate) fn walk(&self, mut visit: impl FnMut(Extent, bool)) {
         let mut attempt = 0_u32;
         while !self.walk_once(&mut visit) {
-            // Somebody unmaps in this space all the time: every restart means that one unmapping is done.
+            // Another thread unmaps in this space: every restart means that one unmapping has made progress.
             attempt = attempt.saturating_add(1);
             pause(attempt);
         }
     }
 
-    /// `false` if the walk has lost its way.
+    /// `false` if the walk must restart.
     fn walk_once(&self, visit: &mut impl FnMut(Extent, bool)) -> bool {
         // SeqCst: pairs with `unlink`.
         let generation = self.generation.load(Ordering::SeqCst);
@@ -171,7 +172,7 @@ impl List {
     }
 }
 
-/// Lets others run under a model checker; costs a hint otherwise.
+/// Yields under a model checker; otherwise only a spin hint.
 fn pause(_attempt: u32) {
     #[cfg(loom)]
     ::loom::thread::yield_now();
@@ -180,8 +181,8 @@ fn pause(_attempt: u32) {
     core::hint::spin_loop();
 }
 
-/// A page of an object where a space shows it, as a walk comes across it. Rights can be taken
-/// away here; there is nothing by which a page could be installed:
+/// A page of an object where a space shows it, as a walk visits it. Its methods can take rights away; none can
+/// install a page:
 ///
 /// ```
 /// use commonhold_mm::{Mmu, Reach};
@@ -228,21 +229,20 @@ impl<M: Mmu> Reach<'_, M> {
         self.locked || self.super_locked
     }
 
-    /// Whether no access here may fault, so that no right may be taken away.
+    /// Whether no access here may fault: then no right may be taken away.
     #[must_use]
     pub const fn is_super_locked(&self) -> bool {
         self.super_locked
     }
 
-    /// Writes here fault from now on, once the walk is over. Not in a super-locked space.
+    /// Makes writes here fault, once the walk is over. Does nothing in a super-locked space.
     pub fn write_protect(&self) {
         if !self.super_locked {
             self.mmu.write_protect(self.space, self.at, self.object, self.page);
         }
     }
 
-    /// All accesses here fault from now on, once the walk is over. Not in a super-locked space, except to
-    /// pages past the object's end.
+    /// Makes all accesses here fault, once the walk is over. Does nothing in a super-locked space.
     pub fn remove(&self) {
         if !self.super_locked {
             self.mmu.remove(self.space, Span::one(self.at), self.object, self.page);
@@ -251,8 +251,8 @@ impl<M: Mmu> Reach<'_, M> {
 }
 
 impl<M: Mmu> Reference<M> {
-    /// Calls `visit` for each page of `span` that this space shows, and then has processors forget
-    /// what they knew of these translations. The object is locked.
+    /// Calls `visit` for each page of `span` that this space shows, and then flushes these translations from all
+    /// processors. The object is locked.
     pub(crate) fn visit(&self, mmu: &M, span: ObjectSpan, mut visit: impl FnMut(&Reach<'_, M>)) {
         let super_locked = self.list.is_super_locked();
         self.list.walk(|extent, locked| {
@@ -268,8 +268,8 @@ impl<M: Mmu> Reference<M> {
         });
     }
 
-    /// Takes all translations of this space to pages of `span` away, super-locked or not: the pages are
-    /// about to go. The object is locked.
+    /// Takes away all translations of this space to pages of `span`, even if the space is super-locked: the pages
+    /// are about to lose their memory. The object is locked.
     pub(crate) fn take_away(&self, mmu: &M, span: ObjectSpan) {
         self.list.walk(|extent, _| {
             let pages = extent.of_object().intersection(&span);

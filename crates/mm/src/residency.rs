@@ -1,18 +1,17 @@
 //! Residency: unlocked, locked, super-locked.
 //!
-//! A mapping says whether it is locked, a space whether it is super-locked; pages say nothing. Who wants to
-//! evict one asks all mappings of it (the walk). So a lock first says so, and then brings pages in: what is
-//! evicted in between was not in yet, and what is in stays. Leaving a state restores the former one, since nothing
-//! of it was written over.
+//! A mapping has a flag that it is locked, a space that it is super-locked; pages have none. An eviction asks all
+//! mappings of its page (the walk). So a lock sets the flag first, and then brings pages in: a page that is
+//! evicted in between is brought in after that, and a page that is in memory stays. Ending a state restores the
+//! former one, whose flags have not changed.
 //!
 //! | | evicted | read faults | write faults |
 //! |---|---|---|---|
 //! | unlocked | yes | yes | yes |
-//! | locked | no | not after the lock | the first after each write-back, to know what was changed |
+//! | locked | no | not after the lock | the first after each write-back, which makes the page dirty |
 //! | super-locked | no | no | no |
 //!
-//! Pages of a *lazy* mapping that nobody has ever referenced have no memory in any of them, and get it with
-//! the first reference.
+//! In every state, a page of a *lazy* mapping that was never accessed has no memory; its first access brings it in.
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -23,31 +22,31 @@ use crate::{
     space::{Mapping, SpaceCore, SpaceState},
 };
 
-/// How the memory of a mapping is kept.
+/// Whether the pages of a mapping may leave memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Residency {
-    /// It comes with references, and may go at any time.
+    /// Pages are brought in by accesses, and may be evicted at any time.
     Unlocked,
-    /// It is there, and stays; writes may still fault.
+    /// Pages are in memory and stay; writes may still fault.
     Locked,
 }
 
-/// Which mappings a call for a whole space means.
+/// Which mappings [`AddressSpace::lock_all`] locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Those that there are.
+    /// Present mappings.
     Present,
-    /// Those that there are and those to come.
+    /// Present and future mappings.
     PresentAndFuture,
 }
 
 impl<M: Mmu> AddressSpace<M> {
-    /// Locks the pages of `span`: those that are not lazy, or have been referenced, are in memory, and can be
-    /// read without a fault, when this returns, and all stay there once they have come.
+    /// Locks the pages of `span`. When this returns, all of them that are not lazy, or were accessed before, are in
+    /// memory and can be read without a fault. Once in memory, a page stays there.
     ///
     /// # Errors
     /// [`Error::BadSpan`], [`Error::NotMapped`], [`Error::NoMemory`]: nothing has changed.
-    /// [`Error::Fault`]: a page could not be brought in; what was locked before is still, nothing else is.
+    /// [`Error::Fault`]: a page could not be brought in; only pages that were locked before are locked.
     pub fn lock(&self, span: VirtualSpan) -> Result<(), Error> {
         self.core.check(span)?;
         self.core.lock(span, SpaceState::all_mapped)
@@ -56,7 +55,7 @@ impl<M: Mmu> AddressSpace<M> {
     /// Unlocks the pages of `span`, however often they were locked.
     ///
     /// # Errors
-    /// As [`lock`](Self::lock), without [`Error::Fault`].
+    /// As for [`lock`](Self::lock), without [`Error::Fault`].
     pub fn unlock(&self, span: VirtualSpan) -> Result<(), Error> {
         self.core.check(span)?;
         let mut nothing = Token::nothing_held();
@@ -67,11 +66,11 @@ impl<M: Mmu> AddressSpace<M> {
         Ok(())
     }
 
-    /// Locks everything that is mapped, and maybe everything that will be.
+    /// Locks all present mappings, and future ones too if `scope` says so.
     ///
     /// # Errors
-    /// [`Error::Fault`]: a page could not be brought in. What was not locked before is not, and the future is
-    /// as it was.
+    /// [`Error::NoMemory`]; [`Error::Fault`] if a page could not be brought in. Only mappings that were locked before
+    /// are locked, and future mappings are treated as before.
     pub fn lock_all(&self, scope: Scope) -> Result<(), Error> {
         let mut nothing = Token::nothing_held();
         let before = {
@@ -92,9 +91,9 @@ impl<M: Mmu> AddressSpace<M> {
         self.core.set_locked(&mut state, self.core.span, false, |_| true);
     }
 
-    /// Makes the whole space one in which nothing faults: all that is mapped and not lazy, or has been
-    /// referenced, is in memory with all rights when this returns, and so will be whatever is mapped.
-    /// Writes are not seen any more, so what can be written counts as dirty.
+    /// Super-locks the whole space: no access faults. When this returns, all mapped pages that are not lazy, or were
+    /// accessed before, are in memory with all the rights of their mappings; so are the pages of later mappings.
+    /// Writes do not fault and cannot be noticed, so every page that can be written counts as dirty.
     ///
     /// # Errors
     /// [`Error::Fault`]: a page could not be brought in; the space is as it was.
@@ -102,14 +101,14 @@ impl<M: Mmu> AddressSpace<M> {
         loop {
             self.core.begin_super_lock();
             let populated = self.core.populate(self.core.span);
-            // If not, another call of this has failed meanwhile, or somebody has ended it.
+            // Otherwise another `super_lock` has failed meanwhile, or another thread has called `super_unlock`.
             if self.core.end_super_lock(populated.is_ok()) || populated.is_err() {
                 return populated;
             }
         }
     }
 
-    /// Ends it. What was locked before is locked.
+    /// Ends the super-lock. Locked mappings stay locked.
     pub fn super_unlock(&self) {
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.core.state.write(&mut nothing);
@@ -128,7 +127,7 @@ impl<M: Mmu> SpaceState<M> {
 }
 
 impl<M: Mmu> SpaceCore<M> {
-    /// Locks what is mapped in `span`, if it passes `check`.
+    /// Locks the mappings in `span`, if it passes `check`.
     fn lock(
         self: &Arc<Self>,
         span: VirtualSpan,
@@ -149,8 +148,8 @@ impl<M: Mmu> SpaceCore<M> {
             for view in fresh {
                 let mut nothing = Token::nothing_held();
                 let (mut state, _) = self.state.write(&mut nothing);
-                // Without memory for the split it stays locked as a whole, which loses nothing. What
-                // somebody has mapped in its place meanwhile is as that somebody wants it.
+                // Without memory for the split, the whole mapping stays locked, which loses nothing. What another
+                // thread has mapped in its place meanwhile stays as that thread wants it.
                 if self.split_ends(&mut state, view.extent.at).is_ok() {
                     self.set_locked(&mut state, view.extent.at, false, |m| m.is_of(view));
                 }
@@ -158,7 +157,7 @@ impl<M: Mmu> SpaceCore<M> {
         })
     }
 
-    /// Says of those mappings in `span`, which end with it, that are wanted, whether they are locked.
+    /// Sets the flag of the mappings in `span` for which `wanted` holds. No mapping reaches across an end of `span`.
     fn set_locked(
         &self,
         state: &mut SpaceState<M>,
@@ -192,20 +191,20 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// All that has to be in memory is, or some of it could not be brought in. Whether the space is super-locked.
+    /// Ends a `super_lock`, whose pages are all in memory if `populated`. Returns whether the space is super-locked.
     fn end_super_lock(&self, populated: bool) -> bool {
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.state.write(&mut nothing);
         state.super_complete |= populated && state.super_locked;
-        // Whoever has been told that the space is super-locked is not betrayed by a later call that fails.
+        // If an earlier call has succeeded, a later one that fails must not undo its promise.
         if !populated && !state.super_complete {
             state.set_super_locked(false);
         }
         state.super_locked
     }
 
-    /// Brings in all pages of `span` that have to be in memory. Nothing is locked. What is unmapped or cut
-    /// off meanwhile is passed over.
+    /// Brings in all pages of `span` that have to be in memory. Nothing is locked. Pages that are unmapped or cut
+    /// off meanwhile are skipped, and so are pages that cannot be read.
     pub(crate) fn populate(self: &Arc<Self>, span: VirtualSpan) -> Result<(), Error> {
         let mut at = span.first();
         while let Some(page) = self.next_pinned(at, span.end()) {
@@ -233,8 +232,8 @@ impl<M: Mmu> SpaceCore<M> {
         Ok(())
     }
 
-    /// The first pages from `at` on of which one mapping shows some of `span`. Whoever asks again with the
-    /// end of these comes by all of them, however mappings are cut in two meanwhile.
+    /// The first pages from `at` on in which one mapping shows pages of `span`. A caller that asks again from their
+    /// end finds all such pages, even if mappings are cut in two meanwhile.
     fn next_shown(
         &self,
         at: VirtualPage,
@@ -255,7 +254,7 @@ impl<M: Mmu> SpaceCore<M> {
 
     /// The first page from `at` on, below `end`, that lies in a mapping whose pages have to be in memory.
     fn next_pinned(&self, at: VirtualPage, end: VirtualPage) -> Option<VirtualPage> {
-        // A mapping can go on behind `end`, where nobody has asked for its pages.
+        // The mapping may go on behind `end`, and those pages were not asked for.
         if at >= end {
             return None;
         }
@@ -267,7 +266,7 @@ impl<M: Mmu> SpaceCore<M> {
         Some(found.extent.at.first().max(at))
     }
 
-    /// Brings one page in, unless its mapping is lazy and it was never referenced.
+    /// Brings one page in, unless its mapping is lazy and it was never accessed.
     fn bring(self: &Arc<Self>, at: VirtualPage) -> Result<(), FaultError> {
         self.redo(at, Access::Read, crate::fault::Purpose::Keep, &mut None)
     }

@@ -1,11 +1,15 @@
 //! Resize: an object gets a new end.
 //!
-//! Cutting begins with the object locked, so the spaces that map it cannot be: their translations are taken
-//! away by the walk. In order: the size says so (from here on faults on the tail fail); translations go; pages
-//! that a pager is at work with are waited for, without the lock; memory goes; the pager is told. What comes
-//! back by growing again is zeros, whatever the pager still has.
+//! A cut holds the object's lock, so it cannot lock the spaces that map the object: the walk takes their
+//! translations away. Its steps:
+//! 1. The size changes; from here on faults on the tail fail.
+//! 2. The translations to the tail are taken away.
+//! 3. If a pager works on a page of the tail, the lock is given up for a while, and 1 and 2 are repeated.
+//! 4. The tail's memory is released, and the machine and the pager are told.
 //!
-//! Growing only changes the size, and then fills the new pages for those spaces that have them locked.
+//! If the object grows again, the new pages are zeros, whatever the pager still has.
+//!
+//! Growing changes only the size, and then fills the new pages for the spaces that have them locked.
 
 use alloc::sync::{Arc, Weak};
 
@@ -17,14 +21,15 @@ use crate::{
 };
 
 impl<M: Mmu> Object<M> {
-    /// Gives the object `pages` pages. What is cut off is lost; new pages are zeros. Mappings stay as long as
-    /// they are: past the end, accesses fail.
+    /// Gives the object `pages` pages. Contents that are cut off are lost; new pages are zeros. Mappings keep their
+    /// length: accesses past the object's end fail.
     ///
     /// # Errors
-    /// [`Error::BadSpan`]: nothing has changed. What the machine says: it has not grown, or it has been cut, but
-    /// the machine did not take note. [`Error::Pager`] if the pager did not take note of what was cut off: the
-    /// size has changed nevertheless, and nothing of it will be seen again. [`Error::Fault`]
-    /// if pages that grew could not be brought in for somebody who has them locked: the size has changed.
+    /// - [`Error::BadSpan`]: nothing has changed.
+    /// - The machine's error: a growing object has its old size; a cut object has the new one.
+    /// - [`Error::Pager`] if the pager could not drop what was cut off: the size has changed nevertheless, and the
+    ///   old contents never come back.
+    /// - [`Error::Fault`] if a new page could not be brought in for a space that has it locked: the size has changed.
     pub fn resize(&self, pages: Pages) -> Result<(), Error> {
         let tail = ObjectSpan::new(ObjectPage::new(0), pages).ok_or(Error::BadSpan)?.end();
         let before = self.core.begin_resize();
@@ -40,7 +45,7 @@ impl<M: Mmu> Object<M> {
 }
 
 impl<M: Mmu> ObjectCore<M> {
-    /// One at a time. The size as it is.
+    /// Waits until no other resize runs, and keeps others away. Returns the present size.
     fn begin_resize(&self) -> u64 {
         let mut attempt = 0_u32;
         loop {
@@ -90,7 +95,7 @@ impl<M: Mmu> ObjectCore<M> {
         discarded.map_err(|error| Error::Pager { page: end, error })
     }
 
-    /// Takes the memory of all pages from `end` on, to which no translation is left.
+    /// Releases the memory of all pages from `end` on. No translation to them is left.
     fn take_tail(
         &self,
         state: &mut ObjectState<M>,
@@ -111,7 +116,7 @@ impl<M: Mmu> ObjectCore<M> {
         state.pages.cut(end);
     }
 
-    /// Brings pages in for the spaces that have them locked.
+    /// Brings the pages of `span` in for the spaces that have them locked.
     fn populate(self: &Arc<Self>, span: ObjectSpan) -> Result<(), Error> {
         let mut last = 0;
         while let Some((number, space)) = self.next_pinning(last, span) {
@@ -123,7 +128,7 @@ impl<M: Mmu> ObjectCore<M> {
         Ok(())
     }
 
-    /// Of the spaces with greater numbers that have pages of `span` locked, the first.
+    /// The space with the lowest number above `last` that has pages of `span` locked.
     fn next_pinning(&self, last: u64, span: ObjectSpan) -> Option<(u64, Weak<SpaceCore<M>>)> {
         let mut nothing = Token::nothing_held();
         let (state, _) = self.state.lock(&mut nothing);

@@ -1,22 +1,22 @@
-//! Shared values, whose making does not end the program if there is no memory for them.
+//! Shared values whose allocation may fail without ending the program.
 //!
-//! `Arc::new` has no fallible sister yet. So memory of the same size is asked for first, and given back at
-//! once: an allocator that has just had a block back has one. Between the two another thread may take it;
-//! whoever must be safe from that as well keeps a reserve for the allocator's error handler.
+//! `Arc::new` has no stable fallible form yet. So memory of the same size is allocated first, fallibly, and freed
+//! at once: the allocator then has a block that fits. Another thread may take it before `Arc::new` does; a program
+//! that must survive that as well keeps a reserve for the allocator's error handler.
 
 use alloc::{sync::Arc, vec::Vec};
 
 use crate::Error;
 
-/// `value`, to be shared.
+/// `value` in an `Arc`.
 ///
 /// # Errors
 /// [`Error::NoMemory`]; the value is dropped.
 pub(crate) fn share<T>(value: T) -> Result<Arc<T>, Error> {
-    // As large as what `Arc` makes: two counters, and the value.
+    // As large as the block of an `Arc`: two counters, and the value.
     let mut room = Vec::<([usize; 2], T)>::new();
     room.try_reserve_exact(1)?;
-    // Or else the compiler sees that nobody needs this memory, and does not ask for it.
+    // Without `black_box`, the compiler sees that the memory is unused, and drops the allocation.
     drop(core::hint::black_box(room));
     Ok(Arc::new(value))
 }

@@ -2,18 +2,18 @@
 //!
 //! # What it owns
 //! One *slot* for each mapping: which pages of the space show which pages of the object, and whether they
-//! must stay in memory. Slots never move and are never given back, only used again: a number that was
-//! once a slot's always is.
+//! must stay in memory. Slots never move, and their memory is reused but never freed: the number of a slot
+//! stays valid for ever.
 //!
 //! # Invariants
-//! 1. What a slot says is written before it is linked, and stays, except that its pages may become more or
-//!    fewer at their end, and that it becomes locked or unlocked, each by one store.
-//! 2. Freeing a slot changes its `next` only: who stands on it still reads what it was.
-//! 3. A slot that somebody has marked `in_use` is not used again. Whoever marks one has to make sure
-//!    afterwards that it was still linked (`reference.rs`).
+//! 1. A slot's contents are written before it is linked. While it is linked, only two things change, each by one
+//!    store: the number of its pages, at their end, and whether it is locked.
+//! 2. Freeing a slot changes its `next` only: a walk that stands on it still reads its former contents.
+//! 3. A slot that is marked `in_use` is not reused. A walk that marks one must check afterwards that the slot was
+//!    still linked (`reference.rs`).
 //!
 //! # Who may change what
-//! Links, contents and the [`FreeList`]: who has the space locked to write. `in_use`: any walk.
+//! Links, contents and the [`FreeList`]: the thread that has the space locked to write. `in_use`: any walk.
 
 use alloc::{boxed::Box, vec::Vec};
 
@@ -24,17 +24,17 @@ use crate::{
     atomic::{AtomicU32, AtomicU64, Ordering, store_then_load},
 };
 
-/// Slots in the first chunk; each further one is twice as large. Few for loom, which pays for each atomic.
+/// Slots in the first chunk; each further chunk is twice as large. Few for loom, which pays for each atomic.
 const FIRST_CHUNK: u32 = if cfg!(loom) { 4 } else { 32 };
-/// The chunks together hold 2^31 slots.
+/// The chunks together hold 2^32 - 32 slots.
 const CHUNKS: usize = 27;
 
-/// Where a mapping's slot is; `None` ends a list.
+/// The number of a slot. In a link, `None` ends the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SlotId(u32);
 
 impl SlotId {
-    /// As it stands in a link: 0 is the end.
+    /// The link to `slot`; 0 is the end.
     pub(crate) const fn to_link(slot: Option<Self>) -> u32 {
         match slot {
             Some(Self(index)) => index + 1,
@@ -42,7 +42,7 @@ impl SlotId {
         }
     }
 
-    /// What stands in a link.
+    /// The slot that a link leads to.
     pub(crate) const fn from_link(link: u32) -> Option<Self> {
         match link.checked_sub(1) {
             Some(index) => Some(Self(index)),
@@ -51,7 +51,7 @@ impl SlotId {
     }
 }
 
-/// What a slot says of its mapping.
+/// The pages of a mapping: in the space, and in the object from `first` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) at: VirtualSpan,
@@ -64,18 +64,18 @@ impl Extent {
         Span::between(self.first, self.first.plus(self.at.pages().0))
     }
 
-    /// The page of the object that `at`, one of its pages, shows.
+    /// The page of the object that is shown at `at`, which lies in the mapping.
     #[inline]
     pub(crate) fn page(&self, at: VirtualPage) -> ObjectPage {
         self.first.plus(at.number().saturating_sub(self.at.first().number()))
     }
 
-    /// The page of the space at which it shows `page`, one of the object's pages that it shows.
+    /// The page of the space that shows `page`, which the mapping shows.
     pub(crate) fn place(&self, page: ObjectPage) -> VirtualPage {
         self.at.first().plus(page.number().saturating_sub(self.first.number()))
     }
 
-    /// The pages of the space at which it shows `pages`, pages of the object that it shows.
+    /// The pages of the space that show `pages`, all of which the mapping shows.
     pub(crate) fn places(&self, pages: &ObjectSpan) -> VirtualSpan {
         let first = self.place(pages.first());
         Span::between(first, first.plus(pages.pages().0))
@@ -85,9 +85,9 @@ impl Extent {
 /// One mapping.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// Of a linked slot, the next of its reference; of a free one, the next free one.
+    /// In a linked slot, the next slot of its reference; in a free one, the next free slot.
     pub(crate) next: AtomicU32,
-    /// The one before. No walk reads it.
+    /// The slot before. No walk reads it.
     pub(crate) previous: AtomicU32,
     in_use: AtomicU32,
     locked: AtomicU32,
@@ -109,10 +109,10 @@ impl Slot {
         }
     }
 
-    /// What it says. Exact only as long as the slot is known to be linked.
+    /// Its pages. Meaningful only while the slot is known to be linked.
     pub(crate) fn extent(&self) -> Extent {
-        // Relaxed: whoever linked the slot did so with Release, after writing these; and of changes
-        // at the end of the pages, either value is right (`reference.rs`).
+        // Relaxed: the Release in `link` or `link_after` comes after the stores of these, and the walk's Acquire of
+        // the link before this. If the number of pages changes meanwhile, either value is right (`reference.rs`).
         let at = VirtualPage::new(self.at.load(Ordering::Relaxed));
         let pages = self.pages.load(Ordering::Acquire);
         let first = ObjectPage::new(self.first.load(Ordering::Relaxed));
@@ -121,37 +121,38 @@ impl Slot {
 
     /// Whether its pages must stay in memory.
     pub(crate) fn is_locked(&self) -> bool {
-        // Acquire: pairs with `set_locked`. A page that was brought in for a lock was brought in under the
-        // object's lock, after the flag; a walk under that lock thereafter sees it.
+        // Acquire: pairs with the Release in `set_locked`. A lock sets the flag first, and then brings pages in
+        // under the object's lock; so a walk that takes that lock later sees the flag.
         self.locked.load(Ordering::Acquire) != 0
     }
 
-    /// Says so.
+    /// Notes whether its pages must stay in memory.
     pub(crate) fn set_locked(&self, locked: bool) {
         self.locked.store(u32::from(locked), Ordering::Release);
     }
 
-    /// It shows so many pages from now on.
+    /// Sets how many pages it shows.
     pub(crate) fn set_pages(&self, pages: u64) {
-        // Release: pairs with the load in `extent`: who sees fewer pages sees the slot of the others linked.
+        // Release: pairs with the Acquire in `extent`: a walk that reads fewer pages sees the slot of the rest linked.
         self.pages.store(pages, Ordering::Release);
     }
 
-    /// Keeps it from being used again until [`leave`](Self::leave).
+    /// Keeps the slot from being reused until [`leave`](Self::leave).
     pub(crate) fn enter(&self) {
-        // SeqCst: then the walk reads the generation, while a freer moves the generation and then an
-        // allocation reads this (Dekker).
+        // SeqCst, Dekker's pattern: the walk writes this and then reads the generation; `unlink` moves the
+        // generation, and `take_free` then reads this.
         self.in_use.fetch_add(1, Ordering::SeqCst);
         store_then_load();
     }
 
     /// Ends [`enter`](Self::enter).
     pub(crate) fn leave(&self) {
+        // Release: pairs with the SeqCst load in `take_free`; the walk has read the slot before it is reused.
         self.in_use.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// Slots that no mapping has. Guarded by the lock of the space.
+/// The slots without a mapping. Guarded by the lock of the space.
 #[derive(Debug, Default)]
 pub(crate) struct FreeList {
     head: u32,
@@ -175,14 +176,14 @@ impl Slots {
         Self { chunks: [const { OnceBox::new() }; CHUNKS] }
     }
 
-    /// The slot, if there is one with this number.
+    /// The slot with this number, if it has been made.
     pub(crate) fn get(&self, SlotId(index): SlotId) -> Option<&Slot> {
         let (chunk, place) = place(index);
         let [chunk] = self.chunks.get(chunk)?.get()?;
         chunk.get(place)
     }
 
-    /// A slot that says `extent`, not linked yet.
+    /// A slot with these pages, not linked yet.
     pub(crate) fn allocate(&self, free: &mut FreeList, extent: Extent) -> Result<SlotId, Error> {
         let id = match self.take_free(free) {
             Some(id) => id,
@@ -196,11 +197,11 @@ impl Slots {
         Ok(id)
     }
 
-    /// Gives a slot back that has been unlinked, with the generation moved after that.
+    /// Frees a slot. It has been unlinked, and the generation has moved since.
     pub(crate) fn free(&self, free: &mut FreeList, id: SlotId) {
         if let Some(slot) = self.get(id) {
-            // Release: a walk that stands on the slot and reads this link finds the generation moved, and
-            // does not follow it.
+            // Release: pairs with the Acquire of `next` in `walk_once`. A walk that stands on the slot and reads this
+            // link finds the generation moved, and does not follow it.
             slot.next.store(free.head, Ordering::Release);
             free.head = SlotId::to_link(Some(id));
         }
@@ -208,7 +209,7 @@ impl Slots {
 
     /// The first free slot that no walk stands on.
     fn take_free(&self, free: &mut FreeList) -> Option<SlotId> {
-        // What moved the generation was a store; the loads of `in_use` follow.
+        // `unlink` has moved the generation; the loads of `in_use` must come after that store.
         store_then_load();
         let mut before: Option<&Slot> = None;
         let mut link = free.head;
@@ -243,7 +244,7 @@ impl Slots {
             boxed.try_reserve_exact(1)?;
             boxed.push(slots);
             let boxed: Result<Box<[Vec<Slot>; 1]>, _> = boxed.into_boxed_slice().try_into();
-            // Only who has the space locked comes here, so nobody has set it meanwhile.
+            // The caller has the space locked to write, so no other thread has set the cell meanwhile.
             let _ = cell.set(boxed.map_err(|_| Error::NoMemory)?);
         }
         free.fresh += 1;
@@ -251,7 +252,7 @@ impl Slots {
     }
 }
 
-/// Chunk and place in it of a slot.
+/// The chunk of a slot, and the slot's place in it.
 fn place(index: u32) -> (usize, usize) {
     let turn = (index / FIRST_CHUNK + 1).ilog2();
     // Both fit: a chunk number is below 32, a place below 2^31.

@@ -1,16 +1,16 @@
 //! A machine in software: memory, page tables, and processors that remember translations.
 //!
-//! It is there to find what a memory manager does wrong, so it is as forgetful as a real machine is not: a
-//! [`Cpu`] goes on using a translation that it has remembered, whatever the page table says since, until
-//! [`flush`](crate::Mmu::flush), [`detach`](crate::Mmu::detach) or [`protect`](crate::Mmu::protect) reach it. Memory
-//! that is taken away while some table or processor still knows it is a [`Violation`], and so is every use of it.
+//! It exists to find the mistakes of a memory manager, so it never forgets a translation by itself: a [`Cpu`] goes
+//! on using a translation that it remembers, even if the page table has changed since, until
+//! [`flush`](crate::Mmu::flush), [`detach`](crate::Mmu::detach) or [`protect`](crate::Mmu::protect) makes it forget.
+//! It reports a [`Violation`] if memory is released while a table or a processor still refers to it, and for every
+//! use of such memory.
 //!
 //! # Invariants
-//! 1. A frame of memory is held by its object, by tables that translate to it, and by processors that
-//!    remember it, and by nobody else. So [`release`](crate::Mmu::release) sees by the number of holders
-//!    whether it comes too early.
-//! 2. A processor does each access with its memory of translations locked: a flush waits for the access
-//!    that is under way, as an interprocessor interrupt does.
+//! 1. Only its object, tables that translate to it, and processors that remember it refer to a frame of memory.
+//!    So [`release`](crate::Mmu::release) sees by the number of references whether it comes too early.
+//! 2. A processor locks its remembered translations during each access. So a flush waits for the access that is
+//!    under way, as an interprocessor interrupt does.
 
 mod cpu;
 mod machine;

@@ -1,16 +1,15 @@
-//! Address spaces: which pages show what.
+//! Address spaces: their mappings, which show pages of objects.
 //!
 //! # What it owns
-//! The mappings of a space by address, its references to objects, its slots, and whether all of it is
-//! super-locked; all under one reader/writer lock. Faults take it to read; whatever changes a mapping takes it to
-//! write.
+//! The mappings of a space by address, its references to objects, its slots, and whether the whole space is
+//! super-locked; all under one reader/writer lock. Faults take it to read; an operation that changes a mapping
+//! takes it to write.
 //!
 //! # Invariants
-//! 1. Mappings do not overlap, and each has a slot that says the same as it does.
-//! 2. There is a reference for each object of which there is a mapping, and for no other; it is in the
-//!    object's list.
-//! 3. Parts of a mapping get attributes of their own by splitting it first: a split changes nothing that
-//!    anybody can see, so what fails after it has changed nothing.
+//! 1. Mappings do not overlap, and each has a slot with the same contents.
+//! 2. The space has one reference for each object that it maps, and no other. It is also in the object's list.
+//! 3. To give a part of a mapping other attributes, an operation splits the mapping first. A split has no visible
+//!    effect, so an operation that fails after it has changed nothing.
 
 use alloc::{
     sync::{Arc, Weak},
@@ -30,7 +29,7 @@ use crate::{
     slots::{Extent, FreeList, SlotId, Slots},
 };
 
-/// An address space. Clones are the same one; with the last of them all its mappings go.
+/// An address space. Clones are the same one; dropping the last one unmaps everything.
 pub struct AddressSpace<M: Mmu> {
     pub(crate) core: Arc<SpaceCore<M>>,
 }
@@ -39,7 +38,7 @@ pub(crate) struct SpaceCore<M: Mmu> {
     pub(crate) number: u64,
     pub(crate) manager: Arc<Core<M>>,
     pub(crate) machine: Arc<M::Space>,
-    /// Nothing is mapped outside.
+    /// All mappings lie in here.
     pub(crate) span: VirtualSpan,
     pub(crate) slots: Arc<Slots>,
     pub(crate) state: OrderedRw<M::RwLock, order::Space, SpaceState<M>>,
@@ -53,7 +52,7 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) references: Vec<Arc<Reference<M>>>,
     pub(crate) free: FreeList,
     pub(crate) super_locked: bool,
-    /// And some call has returned that said so.
+    /// A `super_lock` has succeeded, so a later one that fails must not undo it.
     pub(crate) super_complete: bool,
     /// New mappings are locked.
     pub(crate) lock_future: bool,
@@ -61,7 +60,7 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) hint: u64,
 }
 
-/// What a mapping shows: enough to know it, or parts of it, again after the lock was given up.
+/// What a mapping shows: enough to recognise it, or parts of it, after the lock was given up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ObjectView {
     /// The object's number.
@@ -108,7 +107,7 @@ impl<M: Mmu> AddressSpace<M> {
         Ok(Self { core: share(core)? })
     }
 
-    /// The pages in which things can be mapped.
+    /// The pages that can be mapped.
     #[must_use]
     pub fn span(&self) -> VirtualSpan {
         self.core.span
@@ -135,7 +134,7 @@ impl<M: Mmu> SpaceState<M> {
         self.mappings.from(first.number()).take_while(move |m| m.extent.at.first() < span.end())
     }
 
-    /// That there is no gap in `span`.
+    /// Checks that `span` has no gap.
     pub(crate) fn all_mapped(&self, span: VirtualSpan) -> Result<(), Error> {
         let mut at = span.first();
         for mapping in self.mappings_in(span) {
@@ -153,13 +152,13 @@ impl<M: Mmu> SpaceState<M> {
 }
 
 impl<M: Mmu> SpaceCore<M> {
-    /// That `span` has pages, all of them in this space.
+    /// Checks that `span` has pages, and that all of them are in this space.
     pub(crate) fn check(&self, span: VirtualSpan) -> Result<(), Error> {
         let inside = self.span.intersection(&span) == span;
         if span.is_empty() || !inside { Err(Error::BadSpan) } else { Ok(()) }
     }
 
-    /// Sees to it that no mapping reaches across the ends of `span`.
+    /// Splits mappings so that none reaches across an end of `span`.
     pub(crate) fn split_ends(
         &self,
         state: &mut SpaceState<M>,
@@ -169,7 +168,7 @@ impl<M: Mmu> SpaceCore<M> {
         self.split(state, span.end())
     }
 
-    /// Makes two mappings of one that shows something both before and at `at`.
+    /// Splits the mapping that shows pages both before and at `at`, if there is one.
     fn split(&self, state: &mut SpaceState<M>, at: VirtualPage) -> Result<(), Error> {
         let Some(whole) = state.mapping(at) else { return Ok(()) };
         if whole.extent.at.first() == at {
@@ -196,13 +195,13 @@ impl<M: Mmu> SpaceCore<M> {
         if let Some(slot) = self.slots.get(new) {
             slot.set_locked(locked);
         }
-        // The tail is linked before the head is made shorter: a walk finds each page in one or both.
+        // The tail is linked before the head is made shorter, so a walk finds each page in one or both.
         list.list.link_after(slot, new);
         self.set_end(state, first, at);
         Ok(())
     }
 
-    /// The mapping that begins at `first` ends at `end` from now on.
+    /// Lets the mapping that begins at `first` end at `end`.
     fn set_end(&self, state: &mut SpaceState<M>, first: VirtualPage, end: VirtualPage) {
         if let Some(mapping) = state.mappings.at_or_before_mut(first.number()) {
             mapping.extent.at = Span::between(first, end);
@@ -212,7 +211,7 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// Makes one mapping of neighbours in and beside `span` that differ in nothing.
+    /// Joins neighbours in and beside `span` that have the same attributes and show consecutive pages.
     pub(crate) fn join(&self, state: &mut SpaceState<M>, span: VirtualSpan) {
         let before = VirtualPage::new(span.first().number().saturating_sub(1));
         let mut at = state.mapping(before).map_or(span.first(), |m| m.extent.at.first());
@@ -222,7 +221,7 @@ impl<M: Mmu> SpaceCore<M> {
             let next = state.mapping(end).filter(|next| mapping.continues_in(next));
             match next.map(|next| (next.slot, next.extent.at.end(), Arc::clone(&next.reference))) {
                 Some((slot, last, reference)) => {
-                    // Longer first, then the neighbour goes: as in `split`.
+                    // Made longer first, then the neighbour is unlinked, so a walk finds each page, as in `split`.
                     self.set_end(state, first, last);
                     state.mappings.remove(end.number());
                     reference.list.unlink(slot);
@@ -234,7 +233,7 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// The objects shown in `span`, with the pages of each part.
+    /// For each part of a mapping in `span`, its object and the object's pages.
     pub(crate) fn objects_in(&self, span: VirtualSpan) -> Result<Vec<Shown<M>>, Error> {
         self.check(span)?;
         let mut nothing = Token::nothing_held();
@@ -262,7 +261,7 @@ impl<M: Mmu> Mapping<M> {
         ObjectView { object: self.reference.object.number, extent: self.extent }
     }
 
-    /// Whether it shows the same as `view`, as far as that reaches.
+    /// Whether it overlaps `view`, and shows the same pages of the same object there.
     pub(crate) fn is_of(&self, view: ObjectView) -> bool {
         let at = self.extent.at.first().max(view.extent.at.first());
         let seen = view.extent.at.contains(at) && self.extent.at.contains(at);

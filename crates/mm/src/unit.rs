@@ -1,11 +1,11 @@
-//! Pages and spans of pages: what is counted in them, and in what.
+//! Pages, counts of pages, and spans of pages.
 //!
 //! # Invariants
 //! 1. A page number is below [`LIMIT`], and so is the end of every span: sums of numbers and counts
 //!    cannot overflow, and no arithmetic on them needs a check.
 //! 2. A page of an address space and a page of an object are different types.
 
-/// Page numbers, and ends of spans, are at most this: 2^52 pages.
+/// The greatest page number, and the greatest end of a span: 2^52 pages.
 pub const LIMIT: u64 = 1 << 52;
 
 /// A number of pages.
@@ -73,7 +73,7 @@ page! {
     ObjectPage
 }
 
-/// Pages that follow each other; none, if the count is 0.
+/// Consecutive pages; none, if the count is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Span<P> {
     first: P,
@@ -143,7 +143,7 @@ impl<P: Page> Span<P> {
         self.first <= page && page < self.end()
     }
 
-    /// The pages that are in both; they may be none.
+    /// The pages that are in both; there may be none.
     #[inline]
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {

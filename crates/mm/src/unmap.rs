@@ -1,9 +1,9 @@
 //! Unmap: pages leave a space.
 //!
-//! With the space locked: pulses that wait for the pages are cancelled; the machine takes all translations
-//! away; only then are the mappings unlinked (a walk that does not find them must not miss a translation) and
-//! their slots freed. References that have no mapping left leave their object's list. Objects are let go of after
-//! all locks, since that can be their end.
+//! The space is locked. Pulses for the pages are cancelled, and the machine takes all translations away. Only
+//! then are the mappings unlinked and their slots freed: a walk that does not find a mapping must not miss a
+//! translation of it. A reference without mappings leaves its object's list. The references to objects are dropped
+//! after all locks are given up, since dropping the last one ends the object.
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -14,11 +14,11 @@ use crate::{
 };
 
 impl<M: Mmu> AddressSpace<M> {
-    /// Takes away whatever is mapped in `span`; parts of mappings too.
+    /// Unmaps all pages of `span` that are mapped; a mapping may keep its other pages.
     ///
     /// # Errors
-    /// [`Error::BadSpan`]; [`Error::NotMapped`] if nothing is mapped there at all; [`Error::NoMemory`]
-    /// for the rest of a mapping that is cut in two. Nothing has changed then.
+    /// [`Error::BadSpan`]; [`Error::NotMapped`] if no page of `span` is mapped; [`Error::NoMemory`] for the rest of
+    /// a mapping that is cut in two. Nothing has changed then.
     pub fn unmap(&self, span: VirtualSpan) -> Result<(), Error> {
         self.core.check(span)?;
         let mut gone = Vec::new();
@@ -38,7 +38,7 @@ impl<M: Mmu> AddressSpace<M> {
 }
 
 impl<M: Mmu> SpaceCore<M> {
-    /// Takes the mappings out that lie in `span`, and leaves them in `gone`, which has room for them.
+    /// Takes the mappings in `span` out and puts them into `gone`, which has room for them.
     fn take_out(
         &self,
         state: &mut SpaceState<M>,
@@ -52,9 +52,9 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// Takes out what is left of a mapping that `view` tells of, part after part, and needs no memory to do so. What
-    /// somebody has mapped in its place stays. Only
-    /// what has become one with a neighbour meanwhile, and cannot be cut from it, stays.
+    /// Takes out, part after part, what is left of the mapping that `view` describes. What another thread has mapped
+    /// in its place stays. A part that has been joined with a neighbour meanwhile stays too, if there is no memory
+    /// to cut it off; nothing else needs memory.
     pub(crate) fn take_back(&self, view: ObjectView) {
         loop {
             let mut nothing = Token::nothing_held();
@@ -71,8 +71,8 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// Takes the first mapping of `span` out that is wanted, translations first. Whoever gets it lets go of it
-    /// after the lock.
+    /// Takes out the first mapping in `span` for which `wanted` holds, its translations first. The caller drops it
+    /// after it has given up the lock.
     fn take_first(
         &self,
         state: &mut SpaceState<M>,
@@ -92,7 +92,7 @@ impl<M: Mmu> SpaceCore<M> {
         Some(mapping)
     }
 
-    /// Takes all mappings out: nobody has a handle of this space any more.
+    /// Takes all mappings out. The space has no handle any more.
     pub(crate) fn clear(&mut self) {
         let mut nothing = Token::nothing_held();
         self.manager.pulses.cancel(self, self.span, &mut nothing);

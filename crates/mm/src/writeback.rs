@@ -1,7 +1,8 @@
-//! Write-back: what was changed in memory comes to the pager, and stays in memory.
+//! Write-back: dirty pages are written to the pager, and stay in memory.
 //!
-//! As the first half of an eviction (`evict.rs`), page by page: write access away, copy, write with no
-//! lock held. A write meanwhile faults and makes the page dirty again; a failure does so too.
+//! Page by page, as in the first half of an eviction (`evict.rs`): write access is taken away, the contents are
+//! copied, and the pager writes the copy with no lock held. A write meanwhile faults and makes the page dirty
+//! again, and so does a failure.
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -11,21 +12,22 @@ use crate::{
 };
 
 impl<M: Mmu> Object<M> {
-    /// Writes the dirty pages of `span` to the pager, and says how many. What was written to a page before
-    /// this call is with the pager when it returns.
+    /// Writes the dirty pages of `span` to the pager, and returns how many. The pager then has everything that was
+    /// written to these pages before the call.
     ///
     /// # Errors
-    /// The first failure; pages from there on may be as before, dirty ones are dirty still.
+    /// The first failure. Its page, and the pages behind it, may be unwritten; they stay dirty then.
     pub fn sync(&self, span: ObjectSpan) -> Result<Pages, Error> {
         self.core.sync(span)
     }
 }
 
 impl<M: Mmu> AddressSpace<M> {
-    /// As [`Object::sync`], for whatever is mapped in `span`.
+    /// As [`Object::sync`], for all pages that are mapped in `span`.
     ///
     /// # Errors
-    /// [`Error::NotMapped`] if there is a gap, before anything was written; else as [`Object::sync`].
+    /// [`Error::BadSpan`]; [`Error::NotMapped`] if there is a gap: nothing was written. Otherwise as for
+    /// [`Object::sync`].
     pub fn sync(&self, span: VirtualSpan) -> Result<Pages, Error> {
         let mut written = 0;
         for (object, pages) in self.core.objects_in(span)? {
@@ -48,7 +50,7 @@ impl<M: Mmu> ObjectCore<M> {
                     written += 1;
                     page = done.plus(1);
                 }
-                // Somebody writes it already, but maybe what it was before the last change.
+                // Another thread writes it, but maybe without the last change: wait, and look again.
                 Synced::Busy(at) => {
                     page = at;
                     attempt = attempt.saturating_add(1);

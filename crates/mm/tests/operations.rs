@@ -13,7 +13,7 @@ type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 
 const PAGE: usize = 16;
 
-/// Keeps whatever is written, and counts.
+/// Keeps what is written, and fails on command.
 #[derive(Default)]
 struct Store {
     pages: Mutex<std::collections::BTreeMap<u64, Vec<u8>>>,
@@ -122,7 +122,7 @@ fn locked_pages_are_read_without_a_fault_and_stay() {
         cpu.read(&manager, &space, page * 16, &mut [0]).unwrap();
     }
     assert!(states(&object)[2..4].iter().all(|state| state.is_resident()));
-    // More than the budget cannot be locked, and then nothing is.
+    // A lock of more pages than the budget fails, and locks nothing.
     let error = space.lock(span(0, 8)).unwrap_err();
     assert!(matches!(error, Error::Fault { error: FaultError::NoMemory, .. }), "{error}");
     assert_eq!(space.totals().locked, Pages(2));
@@ -132,7 +132,7 @@ fn locked_pages_are_read_without_a_fault_and_stay() {
 }
 
 #[test]
-fn a_super_locked_space_faults_never_and_lazy_pages_once() {
+fn a_super_locked_space_faults_only_at_the_first_access_to_a_lazy_page() {
     let manager = manager(100);
     let object = manager.object(Kind::Anonymous, Pages(8), Arc::new(Store::default())).unwrap();
     let space = manager.space(span(0, 64)).unwrap();
@@ -203,7 +203,7 @@ fn unmap_and_protect_take_parts_of_mappings() {
 }
 
 #[test]
-fn what_the_pager_says_reaches_who_faulted_and_the_next_fault_tries_again() {
+fn a_pager_error_reaches_the_faulting_access_and_the_next_fault_tries_again() {
     let manager = manager(100);
     let store = Arc::new(Store::default());
     let object = manager.object(Kind::File, Pages(2), Arc::clone(&store) as _).unwrap();

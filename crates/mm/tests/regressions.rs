@@ -1,4 +1,4 @@
-//! Mistakes that were made once, each with its story.
+//! Bugs that were fixed, each with its story.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
 use std::{
@@ -17,10 +17,10 @@ type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 const PAGE: usize = 16;
 const BROKEN: PagerError = PagerError::Io { code: 5 };
 
-/// Done in the middle of a call of the pager.
+/// What happens in the middle of a call of the pager.
 type Meanwhile = Box<dyn FnOnce() + Send>;
 
-/// Keeps what is written, fails to read one page, and lets something happen in the middle of a call.
+/// Keeps what is written, fails to read one page, and runs `meanwhile` in the middle of a call.
 #[derive(Default)]
 struct Store {
     pages: Mutex<BTreeMap<u64, Vec<u8>>>,
@@ -85,11 +85,11 @@ fn fixed(at: u64, pages: u64) -> MapRequest {
     }
 }
 
-/// The search for a page that can go went from the largest budget to smaller ones, and so passed over those
-/// that were as large: with one page in memory, and the place for a second just taken in a budget of its
-/// own, the only page that could go was never looked at, and the fault failed for want of memory.
+/// The search for a page to evict went from the largest budget to smaller ones, and skipped budgets of equal size.
+/// With one page in memory, and a place for a second just taken in another budget, it never looked at the only
+/// page that could go, and the fault failed for lack of memory.
 #[test]
-fn a_page_goes_although_its_budget_is_no_larger_than_another() {
+fn budgets_of_equal_size_are_all_searched() {
     let manager = manager(1);
     let own = manager.budget(Pages(1)).unwrap();
     let store = || Arc::new(Store::default());
@@ -106,9 +106,9 @@ fn a_page_goes_although_its_budget_is_no_larger_than_another() {
     assert_eq!(manager.mmu().violations(), []);
 }
 
-/// One look at all pages was taken for proof that none can go. But a page that has been used since it lost
-/// its translations is spared once: if all were such pages, the fault failed for want of memory, though
-/// nobody had locked a single one.
+/// One search through all pages was taken as proof that none can go. But a page that has been used since it lost
+/// its translations is spared once. If all pages were such pages, the fault failed for lack of memory, although no
+/// page was locked.
 #[test]
 fn pages_that_are_all_in_use_make_room_for_another() {
     let manager = manager(100);
@@ -121,7 +121,7 @@ fn pages_that_are_all_in_use_make_room_for_another() {
     for page in 0..40 {
         cpu.read(&manager, &space, page * 16, &mut [0]).unwrap();
     }
-    // Those on trial are in memory, and have no translation.
+    // Pages on trial are in memory, and have no translation.
     let on_trial = |at: &u64| {
         let at = VirtualPage::new(*at);
         let resident = space.query(at).unwrap().state == Some(State::Clean);
@@ -139,8 +139,8 @@ fn pages_that_are_all_in_use_make_room_for_another() {
     assert_eq!(cpu.read(&manager, &space, 50 * 16, &mut [0]), Ok(()));
 }
 
-/// While one thread had the only place of a budget, and waited for its pager, no page was in memory that
-/// could go. A second thread's fault failed for want of memory, where it had only to wait a little.
+/// One thread had the only place of a budget, and waited for its pager, so no page was in memory to be evicted. The
+/// fault of a second thread failed for lack of memory, although it only had to wait a little.
 #[test]
 fn two_threads_share_a_budget_of_one_page() {
     static GATE: (Mutex<(bool, bool)>, Condvar) = (Mutex::new((false, false)), Condvar::new());
@@ -176,8 +176,8 @@ fn two_threads_share_a_budget_of_one_page() {
     assert_eq!(manager.mmu().violations(), []);
 }
 
-/// Locked neighbours become one mapping. Whoever locked a page brought in the whole of it, beyond what was
-/// asked for, and failed if that could not be brought in.
+/// Locked neighbours are joined into one mapping. A lock of some pages brought in the whole mapping, and failed if
+/// a page that was not asked for could not be brought in.
 #[test]
 fn a_lock_asks_for_its_own_pages_only() {
     let manager = manager(100);
@@ -193,8 +193,8 @@ fn a_lock_asks_for_its_own_pages_only() {
     assert_eq!(space.totals().mappings, 1);
 }
 
-/// To bring grown pages in wherever they are locked, the mappings were listed first, and each looked up
-/// again by its first page. Of one that was cut in two meanwhile, the second part was forgotten.
+/// To bring in the new pages of an object where they are locked, `resize` listed the mappings first, and looked each
+/// up again by its first page. If a mapping was cut in two meanwhile, its second part was forgotten.
 #[test]
 fn a_mapping_that_is_cut_in_two_meanwhile_gets_all_grown_pages() {
     let manager = manager(4);
@@ -209,7 +209,7 @@ fn a_mapping_that_is_cut_in_two_meanwhile_gets_all_grown_pages() {
     space.map(&other, fixed(20, 1)).unwrap();
     let cpu = manager.mmu().cpu();
     cpu.write(&manager, &space, 20 * 16, &[1]).unwrap();
-    // The last place is that of the other object, whose page has to be written first.
+    // The other object has the last place of the budget, and its page has to be written before it can go.
     let cut = space.clone();
     *store.meanwhile.lock().unwrap() =
         Some(Box::new(move || cut.protect(span(10, 2), Protection::Read).unwrap()));
@@ -220,10 +220,10 @@ fn a_mapping_that_is_cut_in_two_meanwhile_gets_all_grown_pages() {
     assert_eq!(space.totals().faults, before);
 }
 
-/// `lock_all` listed the mappings and locked one after the other. Of one from which a part had been unmapped
-/// meanwhile, nothing was locked, and nobody was told.
+/// `lock_all` listed the mappings and locked one after the other. If a part of one was unmapped meanwhile, the rest
+/// of it was not locked, and `lock_all` succeeded.
 #[test]
-fn what_is_left_of_a_mapping_is_locked_with_all_others() {
+fn lock_all_locks_the_rest_of_a_mapping_that_is_cut_meanwhile() {
     let manager = manager(100);
     let store = Arc::new(Store::default());
     let object = manager.object(Kind::File, Pages(4), Arc::clone(&store) as _).unwrap();
@@ -237,10 +237,10 @@ fn what_is_left_of_a_mapping_is_locked_with_all_others() {
     assert_eq!(space.totals().locked, space.totals().mapped);
 }
 
-/// A fault where none may happen was blamed on the program's first touch of a lazy page, however often it had
-/// been touched, and past the end of an object on a lock that was there.
+/// A fault where none may happen was reported as the first access to a lazy page, even if the page had been accessed
+/// before; and past the end of an object it was reported as a missing super-lock, although the space had one.
 #[test]
-fn a_fault_where_none_may_be_says_what_is_wrong() {
+fn a_fault_where_none_may_happen_says_why() {
     let manager = manager(100);
     let object = manager.object(Kind::Anonymous, Pages(4), Arc::new(Store::default())).unwrap();
     let space = space(&manager);
@@ -259,10 +259,9 @@ fn a_fault_where_none_may_be_says_what_is_wrong() {
     assert_eq!(fault(1), Fault::Failed(FaultError::NeverReferenced));
 }
 
-/// Pulses of a space that was dropped were dropped as well: who had faulted there, and had been promised a
-/// wake, waited for ever.
+/// The pulses of a dropped space were dropped without a wake, so threads that had faulted there waited for ever.
 #[test]
-fn who_waits_in_a_space_that_is_dropped_is_woken() {
+fn waiters_in_a_dropped_space_are_woken() {
     let manager = manager(100);
     let object = manager.object(Kind::Anonymous, Pages(4), Arc::new(Store::default())).unwrap();
     let space = space(&manager);
@@ -276,10 +275,10 @@ fn who_waits_in_a_space_that_is_dropped_is_woken() {
     assert!(!manager.serve());
 }
 
-/// Not a mistake so far, but the one that is made most easily: a pulse waits, and meanwhile the mapping changes.
-/// What is there when it is served decides, not what was there when it was sent.
+/// Never a bug here, but the one that is made most easily: the mapping changes while a pulse waits. The mapping at the
+/// time the pulse is served decides, not the one at the time it was sent.
 #[test]
-fn a_fault_that_waited_is_judged_by_what_is_there_when_it_is_served() {
+fn a_pulse_is_validated_anew_when_it_is_served() {
     let manager = manager(100);
     let object = manager.object(Kind::Anonymous, Pages(4), Arc::new(Store::default())).unwrap();
     let space = space(&manager);
@@ -296,12 +295,12 @@ fn a_fault_that_waited_is_judged_by_what_is_there_when_it_is_served() {
     assert_eq!(fault(2), Fault::Pulsed);
     let replace = MapRequest { placement: Placement::Replace(VirtualPage::new(2)), ..fixed(2, 1) };
     space.map(&object, replace).unwrap();
-    assert!(!manager.serve(), "nobody serves it into the new mapping");
+    assert!(!manager.serve(), "the pulse is not served in the new mapping");
     assert_eq!((space.totals().faults.cancelled, manager.mmu().wakes()), (1, 3));
     assert_eq!((object.totals().resident, manager.pulses()), (Pages(0), 0));
 }
 
-/// What went wrong is told in a sentence, with the number of the page.
+/// Each error is a sentence with the number of the page.
 #[test]
 fn errors_say_which_page_and_what_to_do() {
     let at = VirtualPage::new(7);
@@ -323,5 +322,5 @@ fn errors_say_which_page_and_what_to_do() {
     let all = [FaultError::NotMapped, FaultError::Protection, FaultError::PastEnd];
     let all = all.into_iter().chain([FaultError::NoMemory, FaultError::NotSuperLocked]);
     let told: std::collections::BTreeSet<String> = all.map(|error| error.to_string()).collect();
-    assert_eq!(told.len(), 5, "each is told in words of its own: {told:?}");
+    assert_eq!(told.len(), 5, "each has a message of its own: {told:?}");
 }

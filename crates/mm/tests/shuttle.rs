@@ -1,5 +1,5 @@
-//! The memory manager on the software machine, in schedules that shuttle chooses: a fault against whatever else may
-//! happen to its page, with the data and the counts checked at the end of each.
+//! The memory manager on the software machine, in schedules that shuttle chooses: a fault against everything else
+//! that may happen to its page. The data and the counts are checked at the end of each schedule.
 //!
 //! Run with `RUSTFLAGS="--cfg shuttle" cargo test -p commonhold-mm --release --test shuttle`;
 //! `COMMONHOLD_SCHEDULES` says how many schedules of each scenario (100,000). Where a scenario fails, shuttle prints

@@ -1,5 +1,5 @@
-//! What one thread does while another is at work with a pager. Most of it needs no second thread: a pager is
-//! called with no lock held, so it can itself do what another thread would do meanwhile.
+//! What one thread does while another works with a pager. Most tests need no second thread: a pager is called with
+//! no lock held, so the pager itself can do what another thread would do meanwhile.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,7 +14,7 @@ type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 
 const BROKEN: PagerError = PagerError::Io { code: 5 };
 
-/// Zeros; in the middle of a call something happens, which says how the call ends.
+/// Reads as zeros. Runs `meanwhile` in the middle of a call, and returns its result.
 struct Interrupted {
     meanwhile: Mutex<Option<Meanwhile>>,
 }
@@ -70,14 +70,14 @@ impl Two {
         *self.pager.meanwhile.lock().unwrap() = Some(Box::new(act));
     }
 
-    /// The second space faults, and a second worker serves it, while the first page is on its way in.
+    /// While a page is being filled for the first space, the second space faults on it, and a worker serves that.
     fn fault_meanwhile(&self, then: impl FnOnce() -> Result<(), PagerError> + Send + 'static) {
         let (manager, two) = (self.manager.clone(), self.two.clone());
         self.meanwhile(move || {
             assert_eq!(read_fault(&two), Fault::Pulsed);
             assert!(manager.serve());
             assert_eq!((manager.pulses(), manager.mmu().wakes()), (2, 0), "put off");
-            assert!(!manager.serve(), "what was put off does not wait for a worker");
+            assert!(!manager.serve(), "a pulse that was put off does not wait for a worker");
             drop(two);
             then()
         });
@@ -99,7 +99,7 @@ fn never(_attempt: u32) {
 }
 
 #[test]
-fn a_fault_on_a_page_that_comes_in_is_put_off_until_it_is_there() {
+fn a_fault_on_a_page_being_filled_is_put_off_until_the_filling_ends() {
     let it = Two::new(never);
     it.fault_meanwhile(|| Ok(()));
     assert_eq!((it.manager.pulses(), it.manager.mmu().wakes()), (1, 1));
@@ -110,9 +110,9 @@ fn a_fault_on_a_page_that_comes_in_is_put_off_until_it_is_there() {
     assert_eq!(it.file.totals().filled, 1, "once for both");
 }
 
-/// They were woken with the error, but not counted as failed.
+/// The bug: such pulses were woken with the error, but not counted as failed.
 #[test]
-fn a_fault_that_was_put_off_fails_with_the_page() {
+fn a_fault_that_was_put_off_fails_if_the_filling_fails() {
     let it = Two::new(never);
     it.fault_meanwhile(|| Err(BROKEN));
     assert_eq!((it.manager.pulses(), it.manager.mmu().wakes()), (0, 2));
@@ -134,7 +134,7 @@ fn a_fault_that_was_put_off_is_cancelled_with_its_mapping() {
 }
 
 #[test]
-fn what_is_written_while_the_pager_writes_stays_dirty() {
+fn a_page_written_to_during_its_write_back_stays_dirty() {
     let it = Two::new(never);
     let cpu = it.manager.mmu().cpu();
     cpu.write(&it.manager, &it.one, 0, &[1]).unwrap();
@@ -150,9 +150,9 @@ fn what_is_written_while_the_pager_writes_stays_dirty() {
     assert_eq!((byte, it.manager.mmu().violations()), ([2], vec![]));
 }
 
-/// Lets one thread stand in a pager until another waits for it.
+/// Holds one thread in a pager until another waits for it.
 struct Gate {
-    /// Somebody is in; nobody is kept any more.
+    /// Whether a thread has entered, and whether the gate is open.
     state: Mutex<(bool, bool)>,
     changed: Condvar,
 }
@@ -180,7 +180,7 @@ impl Gate {
 }
 
 #[test]
-fn who_syncs_a_page_that_is_being_written_waits_for_that() {
+fn sync_waits_for_another_write_of_the_same_page() {
     static GATE: Gate = Gate::new();
     let it = Two::new(|_| GATE.open());
     it.manager.mmu().cpu().write(&it.manager, &it.one, 0, &[1]).unwrap();
@@ -193,12 +193,12 @@ fn who_syncs_a_page_that_is_being_written_waits_for_that() {
         GATE.wait_for_entry();
         (it.two.sync(span(0, 1)), first.join().unwrap())
     });
-    // What the first could not write the second has written, and did not take for written.
+    // The first could not write the page; the second noticed that, and has written it.
     assert_eq!(results, (Ok(Pages(1)), false));
 }
 
 #[test]
-fn a_page_that_comes_in_past_the_new_end_does_not_stay() {
+fn a_page_filled_past_the_new_end_does_not_stay() {
     static GATE: Gate = Gate::new();
     let it = Two::new(|_| GATE.open());
     it.meanwhile(|| {
@@ -216,9 +216,10 @@ fn a_page_that_comes_in_past_the_new_end_does_not_stay() {
     assert_eq!(it.manager.mmu().violations(), []);
 }
 
-/// What failed in the middle was undone by its place, and took along what another thread had put there.
+/// The bug: an operation that failed in the middle undid everything at its pages, including what another thread had
+/// mapped there meanwhile.
 #[test]
-fn a_lock_or_a_mapping_that_fails_undoes_nothing_of_what_came_in_its_place() {
+fn a_lock_or_map_that_fails_leaves_mappings_that_took_its_place() {
     let it = Two::new(never);
     let other = it.manager.object(Kind::Anonymous, Pages(4), Arc::new(ZeroPager)).unwrap();
     let instead = MapRequest {

@@ -1,5 +1,5 @@
-//! What the kernel's header `include/uapi/linux/userfaultfd.h` says, of which neither `libc` nor `rustix` has
-//! anything: numbers and structures, as they stand there.
+//! The numbers and structures of the kernel's header `include/uapi/linux/userfaultfd.h`, which neither `libc` nor
+//! `rustix` has.
 
 use rustix::ioctl::{Opcode, opcode};
 
@@ -15,7 +15,7 @@ pub(crate) const USER_MODE_ONLY: u32 = 1;
 pub(crate) const HANDSHAKE: Opcode = opcode::read_write::<Handshake>(GROUP, 0x3F);
 /// `UFFDIO_REGISTER`.
 pub(crate) const REGISTER: Opcode = opcode::read_write::<Register>(GROUP, 0x00);
-/// `UFFDIO_WAKE`; the header says that it reads, though it writes.
+/// `UFFDIO_WAKE`. The header defines it as an ioctl that reads, though it writes.
 pub(crate) const WAKE: Opcode = opcode::read::<Range>(GROUP, 0x02);
 /// `UFFDIO_WRITEPROTECT`.
 pub(crate) const WRITE_PROTECT: Opcode = opcode::read_write::<WriteProtect>(GROUP, 0x06);
@@ -37,10 +37,10 @@ pub(crate) const DONT_WAKE: u64 = 2;
 
 /// `UFFD_EVENT_PAGEFAULT`.
 pub(crate) const PAGE_FAULT: u8 = 0x12;
-/// `UFFD_PAGEFAULT_FLAG_WRITE` and `_WP`: either means that somebody wants to write.
+/// `UFFD_PAGEFAULT_FLAG_WRITE` and `_WP`: either means that the access is a write.
 pub(crate) const WRITES: u64 = 1 | 2;
 
-/// A feature that is needed.
+/// A required feature.
 #[derive(Debug)]
 pub(crate) struct Feature {
     pub(crate) bit: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Feature {
     pub(crate) since: &'static str,
 }
 
-/// What is needed, the youngest first. `CONTINUE_PROTECTED` has no bit of its own; it is of Linux 6.4.
+/// The required features, the newest first. `CONTINUE_PROTECTED` has no bit of its own; Linux 6.4 introduced it.
 pub(crate) const FEATURES: [Feature; 5] = [
     Feature { bit: 1 << 14, name: "UFFD_FEATURE_POISON", since: "6.6" },
     Feature { bit: 1 << 12, name: "UFFD_FEATURE_WP_HUGETLBFS_SHMEM", since: "5.19" },
@@ -97,7 +97,7 @@ pub(crate) struct WriteProtect {
 pub(crate) struct Resume {
     pub(crate) range: Range,
     pub(crate) mode: u64,
-    /// Bytes that were done, or a negative error number.
+    /// How many bytes the call has done, or a negative error number.
     pub(crate) done: i64,
 }
 

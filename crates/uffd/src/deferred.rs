@@ -1,12 +1,12 @@
-//! What is done a little later, by the thread that reads faults.
+//! Work that the thread that reads faults does after a delay.
 //!
 //! # What it owns
-//! A list of faulted pages of spaces, with what is to be done for each, and the descriptor by which that
-//! thread is interrupted while it waits for faults.
+//! A list of pages of spaces with the work for each, and the descriptor that interrupts that thread while it waits
+//! for faults.
 //!
-//! A fault that cannot be served now is never told again by the kernel while its thread sleeps in it. But a
-//! thread that is *woken* tries its access again, and that is told anew. So to put a fault off means to wake
-//! its thread later, and nothing of the fault itself has to be kept.
+//! The kernel reports a fault once, however long its thread sleeps. But a thread that is *woken* tries its access
+//! again, and the kernel reports that as a new fault. So putting a fault off means waking its thread later, and
+//! nothing of the fault itself has to be kept.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -26,24 +26,24 @@ use rustix::{
 
 use crate::reservation::Reservation;
 
-/// A fault that was put off is told again after this time.
+/// How long a fault is put off.
 const PAUSE: Duration = Duration::from_millis(1);
-/// For so long a page that could not be served gives SIGBUS. Then the next access tries again.
+/// How long a page that could not be served gives SIGBUS. After that, an access tries again.
 pub(crate) const FAILURE_LASTS: Duration = Duration::from_millis(100);
 
-/// What is to be done for a page.
+/// The work for a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Duty {
-    /// Who waits there tries again.
+    /// Wakes the threads that wait there: they try again.
     Wake,
-    /// A poisoned page is only missing again.
+    /// Makes a poisoned page a missing one again.
     Heal,
 }
 
 #[derive(Debug)]
 struct Entry {
     due: Instant,
-    /// Pages of a space that has gone need nothing.
+    /// Weak: pages of a space that has gone need no work.
     reservation: Weak<Reservation>,
     at: VirtualPage,
     duty: Duty,
@@ -69,23 +69,24 @@ impl Later {
         self.interrupt();
     }
 
-    /// The thread that reads faults is to end.
+    /// Ends the thread that reads faults.
     pub(crate) fn stop(&self) {
-        // Release: pairs with the load in `is_stopped`; the write to the descriptor orders them as well.
+        // Release: pairs with the Acquire in `is_stopped`; the write to the descriptor orders them as well.
         self.stopped.store(true, Ordering::Release);
         self.interrupt();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
+        // Acquire: pairs with the Release in `stop`.
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Readable when there is something new.
+    /// Becomes readable when work was added.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.nudge.as_fd()
     }
 
-    /// Does what is due, and says how long it is until something else is.
+    /// Does the work that is due, and returns the time until the next work is due.
     pub(crate) fn work(&self) -> Option<Duration> {
         let _ = rustix::io::read(&self.nudge, &mut [0; 8]);
         let now = Instant::now();
@@ -103,7 +104,7 @@ impl Later {
     }
 
     fn interrupt(&self) {
-        // It fails only if it was written to 2^64 - 2 times unlock_read.
+        // It fails only after 2^64 - 2 writes without a read.
         let _ = rustix::io::write(&self.nudge, &1_u64.to_le_bytes());
     }
 }

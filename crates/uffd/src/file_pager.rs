@@ -1,7 +1,7 @@
-//! A pager on a file: page by page, where the object's pages are.
+//! A pager on a file: each page lies at its offset in the object.
 //!
-//! What has been written is with the kernel, as after any write to a file: safe from the end of this process,
-//! and not from that of the machine. Whoever wants that as well calls `sync_data` on the file.
+//! Written pages are with the kernel, as after any write to a file: they survive the end of this process, and not a
+//! crash of the machine. A program that needs the latter calls `sync_data` on the file.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -12,7 +12,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-/// Zeros that are written at once where the file system cannot punch holes.
+/// Zeros to write where the file system cannot punch holes.
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Keeps the pages of one object in a file, from its beginning on.
@@ -23,8 +23,8 @@ pub struct FilePager {
 }
 
 impl FilePager {
-    /// A pager on `file`, which is open to read and to write. What it holds is the object's contents; past its
-    /// end they are zeros.
+    /// A pager on `file`, which must be open to read and to write. The file's bytes are the object's contents; past
+    /// the file's end they are zeros.
     #[must_use]
     pub const fn new(file: File, page_size: usize) -> Self {
         Self { file, page_size }
@@ -65,8 +65,8 @@ impl Pager for FilePager {
         Ok(())
     }
 
-    /// If it fails after a part, the file holds that part. The manager keeps the page in memory then, and
-    /// writes it again.
+    /// If it fails, a part of the page may be in the file. The manager then keeps the page in memory, and writes it
+    /// again later.
     fn write(&self, page: ObjectPage, from: &[u8]) -> Result<(), PagerError> {
         self.file.write_all_at(from, self.offset(page)?).map_err(|error| failed(&error))
     }
@@ -98,12 +98,12 @@ mod tests {
     use commonhold_mm::{Pages, Span};
 
     #[test]
-    fn pages_are_kept_where_they_are_in_the_object_and_zeros_where_there_are_none() {
+    fn pages_lie_at_their_offsets_and_the_rest_reads_as_zeros() {
         let file = crate::tests::file_in_memory();
         let pager = FilePager::new(file.try_clone().unwrap(), 4096);
         let page = ObjectPage::new;
         pager.write(page(2), &[7; 4096]).unwrap();
-        // As a file ends that was not written by pages.
+        // A file whose last page is incomplete.
         file.set_len(3 * 4096 - 96).unwrap();
         let mut read = [1; 4096];
         pager.read(page(2), &mut read).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_reaches_the_caller() {
+    fn the_error_of_the_file_reaches_the_caller() {
         let full = FilePager::new(File::options().write(true).open("/dev/full").unwrap(), 4096);
         assert_eq!(full.write(ObjectPage::new(0), &[1; 4096]), Err(PagerError::Full));
         let bad = PagerError::Io { code: libc::EBADF };

@@ -1,12 +1,12 @@
-//! The userfaultfd itself: making one, and its calls, each with what its errors mean.
+//! The userfaultfd: how it is made, its calls, and what their errors mean.
 //!
-//! # `EAGAIN`, which means three things
+//! # The three meanings of `EAGAIN`
 //! - From `read`: there is no event.
-//! - From a call that reports what it has done, with a positive report: that much, so go on behind it.
-//! - From any call otherwise: the address space is being changed, so once more, a little later.
+//! - From a call that reports a positive number of bytes as done: continue behind these bytes.
+//! - From any other call: the address space is being changed, so try again a little later.
 //!
 //! # What it does not do
-//! It knows no pages and no spaces, only addresses. Whether they are the right ones is `reservation.rs`'s concern.
+//! It knows no pages and no spaces, only addresses. `reservation.rs` makes sure that they are the right ones.
 
 use std::{
     error::Error,
@@ -32,30 +32,30 @@ use crate::abi::{
 
 /// How often a call is made again while the address space is being changed.
 const PATIENCE: u32 = 1000;
-/// Faults that are read at once.
+/// The most faults in one read.
 pub(crate) const BATCH: usize = 16;
 
 /// Why there is no userfaultfd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserfaultError {
-    /// The kernel was built without.
+    /// The kernel was built without userfaultfd.
     NoSuchCall,
     /// Neither the system call nor `/dev/userfaultfd` is permitted.
     NotPermitted {
-        /// What the system call said.
+        /// The error number of the system call.
         code: i32,
     },
     /// The kernel is too old.
     TooOld {
-        /// The feature that it lacks, as the kernel's header calls it.
+        /// The feature that it lacks, by its name in the kernel's header.
         feature: &'static str,
         /// The first version of Linux that has it.
         since: &'static str,
     },
     /// A call failed.
     Call {
-        /// Which.
+        /// The call's name.
         call: &'static str,
         /// The operating system's number for the error.
         code: i32,
@@ -74,11 +74,11 @@ impl fmt::Display for UserfaultError {
             Self::NoSuchCall => f.write_str("this kernel has no userfaultfd"),
             Self::NotPermitted { code } => {
                 let why = io::Error::from_raw_os_error(code);
-                write!(f, "userfaultfd is not permitted ({why}): it takes CAP_SYS_PTRACE, or ")?;
+                write!(f, "userfaultfd is not permitted ({why}): it needs CAP_SYS_PTRACE, or ")?;
                 f.write_str("/dev/userfaultfd to be readable and writable, or a seccomp filter that allows it")
             }
             Self::TooOld { feature, since } => {
-                write!(f, "this kernel lacks {feature}: it takes Linux {since}")
+                write!(f, "this kernel lacks {feature}: use Linux {since} or later")
             }
             Self::Call { call, code } => {
                 write!(f, "{call} failed: {}", io::Error::from_raw_os_error(code))
@@ -89,7 +89,7 @@ impl fmt::Display for UserfaultError {
 
 impl Error for UserfaultError {}
 
-/// A fault that somebody waits in.
+/// A fault, in which a thread waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FaultEvent {
     pub(crate) address: usize,
@@ -104,7 +104,7 @@ pub(crate) struct Userfault {
 }
 
 impl Userfault {
-    /// A userfaultfd with all that is needed, by whatever way is open.
+    /// A userfaultfd with all required features, by the system call or the device.
     pub(crate) fn open(guard: ForkGuard) -> Result<Self, UserfaultError> {
         let (probe, _) = descriptor()?;
         let offered = handshake(&probe, 0)?;
@@ -112,7 +112,7 @@ impl Userfault {
             let (feature, since) = (lacking.name, lacking.since);
             return Err(UserfaultError::TooOld { feature, since });
         }
-        // Features can be chosen only once.
+        // Features can be chosen only once for a descriptor, so this takes a new one.
         let (file, user_mode_only) = descriptor()?;
         let wanted = FEATURES.iter().fold(0, |all, feature| all | feature.bit);
         handshake(&file, wanted)?;
@@ -120,25 +120,25 @@ impl Userfault {
         Ok(Self { file, user_mode_only })
     }
 
-    /// Whether system calls that touch a missing page fail, because only faults of programs are served.
+    /// Whether system calls that touch a missing page fail, because only faults of the program itself are served.
     pub(crate) const fn user_mode_only(&self) -> bool {
         self.user_mode_only
     }
 
-    /// The descriptor, to wait for events; none in a forked child.
+    /// The descriptor, to wait for events; an error in a forked child.
     pub(crate) fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.file.get().ok_or(Errno::BADF)
     }
 
-    /// All faults in these bytes are told from now on.
+    /// Reports all faults in these bytes from now on.
     pub(crate) fn register(&self, start: usize, len: usize) -> Result<(), Errno> {
         let range = range(start, len);
         let mut register = Register { range, mode: REGISTER_ALL, ioctls: 0 };
         self.call::<REGISTER, _>(&mut register)
     }
 
-    /// Maps what the memfd has, and wakes who waits for it. `EXIST`: it is mapped already, and nobody was
-    /// woken. `FAULT`: the memfd has nothing there.
+    /// Maps the memory that the memfd has, and wakes the waiting threads. `EXIST`: it is mapped already, and no thread
+    /// was woken. `FAULT`: the memfd has no memory there.
     pub(crate) fn resume(&self, start: usize, len: usize, writable: Writable) -> Result<(), Errno> {
         let mode = if writable == Writable::Yes { 0 } else { CONTINUE_PROTECTED };
         self.go_on(start, len, |range| {
@@ -147,8 +147,8 @@ impl Userfault {
         })
     }
 
-    /// Accesses give SIGBUS from now on; wakes who waits. `EXIST`: something is mapped or marked there. `NOENT`:
-    /// the bytes are not registered.
+    /// Makes accesses give SIGBUS, and wakes the waiting threads. `EXIST`: something is mapped or marked there.
+    /// `NOENT`: the bytes are not registered.
     pub(crate) fn poison(&self, start: usize, len: usize) -> Result<(), Errno> {
         self.go_on(start, len, |range| {
             let mut poison = Resume { range, mode: 0, done: 0 };
@@ -156,17 +156,17 @@ impl Userfault {
         })
     }
 
-    /// Writes fault from now on: when this returns, none is under way.
+    /// Makes writes fault. When this returns, no write is under way.
     pub(crate) fn write_protect(&self, start: usize, len: usize) -> Result<(), Errno> {
         self.set_protection(start, len, PROTECT)
     }
 
-    /// Writes are let through again, and who waits to write is woken.
+    /// Lets writes through again, and wakes the threads that wait to write.
     pub(crate) fn allow_writes(&self, start: usize, len: usize) -> Result<(), Errno> {
         self.set_protection(start, len, 0)
     }
 
-    /// Takes the mark away that a page without memory can have of its former protection. Wakes nobody.
+    /// Clears the write-protection mark that a page without memory may have kept. Wakes no thread.
     pub(crate) fn clear_mark(&self, start: usize, len: usize) -> Result<(), Errno> {
         self.set_protection(start, len, DONT_WAKE)
     }
@@ -178,10 +178,10 @@ impl Userfault {
         })
     }
 
-    /// Whoever waits in these bytes tries again.
+    /// Wakes the threads that wait in these bytes: they try again.
     pub(crate) fn wake(&self, start: usize, len: usize) {
         let mut range = range(start, len);
-        // Nothing but the range is looked at, and that is in order.
+        // The kernel checks only the range, which is valid, so this cannot fail.
         let _ = self.call::<WAKE, _>(&mut range);
     }
 
@@ -190,8 +190,8 @@ impl Userfault {
         let mut messages = [Message::default(); BATCH];
         let file = self.descriptor()?.as_raw_fd();
         let room = size_of_val(&messages);
-        // SAFETY: `read` wants as much room as it is told: that of the whole array, whose elements may have
-        // any bytes.
+        // SAFETY: `read` wants as much room as it is told: `room` is the size of the whole array, and any bytes are
+        // valid for its elements.
         let read = unsafe { libc::read(file, messages.as_mut_ptr().cast(), room) };
         let Ok(read) = usize::try_from(read) else {
             return match io::Error::last_os_error().raw_os_error().map(Errno::from_raw_os_error) {
@@ -210,13 +210,13 @@ impl Userfault {
     }
 
     fn call<const CALL: Opcode, T>(&self, argument: &mut T) -> Result<(), Errno> {
-        // SAFETY: `Updater` wants the argument that the call takes and fills: each caller in this file names
-        // a call of the kernel's header together with its structure, and `ioctl` wants memory that is only
-        // changed as the kernel is asked to: `reservation.rs` calls for its own ranges only.
+        // SAFETY: `update` wants the structure of the call: each caller in this file names a call of the kernel's
+        // header together with its structure. It also wants that the call's effect on memory is wanted:
+        // `reservation.rs` passes its own ranges only.
         unsafe { update::<CALL, T>(self.descriptor()?, argument) }
     }
 
-    /// Makes a call until all bytes are done. It says what came of it, and how much it has reported.
+    /// Repeats `call` until all bytes are done. `call` returns its result, and how many bytes it has reported as done.
     fn go_on(
         &self,
         start: usize,
@@ -247,7 +247,7 @@ const fn range(start: usize, len: usize) -> Range {
 }
 
 /// # Safety
-/// As for the call: `T` is its structure, and what it does to memory is wanted.
+/// `T` must be the structure of the call, and the call's effect on memory must be wanted.
 unsafe fn update<const CALL: Opcode, T>(
     file: BorrowedFd<'_>,
     argument: &mut T,
@@ -258,7 +258,7 @@ unsafe fn update<const CALL: Opcode, T>(
     unsafe { ioctl(file, call) }
 }
 
-/// Says which features are wanted, and is told which there are.
+/// Asks for `features`, and returns the features that the kernel has.
 fn handshake(file: &OwnedFd, features: u64) -> Result<u64, UserfaultError> {
     let mut handshake = Handshake { api: API, features, ioctls: 0 };
     let file = std::os::fd::AsFd::as_fd(file);
@@ -268,10 +268,10 @@ fn handshake(file: &OwnedFd, features: u64) -> Result<u64, UserfaultError> {
     Ok(handshake.features)
 }
 
-/// A new descriptor, and whether it is for faults of programs only.
+/// A new descriptor, and whether it serves only faults of the program itself.
 fn descriptor() -> Result<(OwnedFd, bool), UserfaultError> {
     let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
-    // SAFETY: what the descriptor lets its holder do to memory is done by `Userfault` alone.
+    // SAFETY: `userfaultfd` wants that its descriptor is not used to break memory safety: only `Userfault` uses it.
     if let Ok(file) = unsafe { userfaultfd(flags) } {
         return Ok((file, false));
     }
@@ -293,10 +293,10 @@ fn descriptor() -> Result<(OwnedFd, bool), UserfaultError> {
 fn by_device() -> Option<OwnedFd> {
     let device = open("/dev/userfaultfd", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
-    // The kernel's call, since `ioctl` takes its second argument as another type in each C library.
-    // SAFETY: `ioctl` wants the argument of the call: of this one it is a number, flags of the descriptor.
+    // By `syscall`, since C libraries differ in the type of the second argument of `ioctl`.
+    // SAFETY: `ioctl` wants the argument of the call: for `NEW` it is a number, the flags of the descriptor.
     let made = unsafe { libc::syscall(libc::SYS_ioctl, device.as_raw_fd(), NEW, flags) };
     let raw = i32::try_from(made).ok().filter(|raw| *raw >= 0)?;
-    // SAFETY: `from_raw_fd` wants a descriptor that nobody else owns: the kernel has just made it.
+    // SAFETY: `from_raw_fd` wants a descriptor without another owner: the kernel has just made it.
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }

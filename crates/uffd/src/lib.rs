@@ -3,22 +3,21 @@
 //!
 //! # What it owns
 //! - [`UffdMmu`], the machine (`mmu.rs`): objects are memfds (`object.rs`), spaces are reserved ranges of addresses
-//!   (`reservation.rs`, and `table.rs` for what they show). `ioctl.rs` and `abi.rs` hold all that is known of the
-//!   kernel's calls.
+//!   (`reservation.rs`, and `table.rs` for what they show). `ioctl.rs` and `abi.rs` hold the kernel's calls.
 //! - [`Paging`], the threads (`threads.rs`): one reads faults and tells the manager, others serve the manager's pulses
-//!   (`work_signal.rs` wakes them, `deferred.rs` has what the first thread does a little later).
+//!   (`work_signal.rs` wakes them; `deferred.rs` has what the first thread does after a delay).
 //! - [`PagedSpace`]: a space whose memory this program can touch.
 //! - [`FilePager`]: a pager that keeps an object's pages in a file.
 //!
 //! # Invariants
-//! 1. A range shows a memfd only while it is registered for missing pages, for pages that are there and not
-//!    mapped (minor faults), and for write protection: from before the first access is possible until it shows
-//!    nothing again. So no access plants a page of zeros that the manager does not know.
+//! 1. A range that shows a memfd is registered for missing pages, for pages that are in memory and not mapped
+//!    (minor faults), and for write protection: from before the first access is possible until it shows nothing
+//!    again. So no access makes the kernel add a page of zeros that the manager does not know.
 //! 2. A forked child has neither the ranges nor the descriptors (`ForkGuard` and `OwnFd` of `commonhold-host`).
 //! 3. A thread that holds a lock of the manager, and the thread that reads faults, touch no memory of a space: pages
 //!    are filled and copied by `pwrite` and `pread` on the memfd.
-//! 4. Only page faults are asked for, no other events. With others, `munmap` and `madvise` would wait until a thread
-//!    reads them.
+//! 4. The userfaultfd reports page faults only. If it reported other events, `munmap` and `madvise` would wait until a
+//!    thread reads them.
 //! 5. A page that cannot be served gives SIGBUS, never zeros: it is poisoned.
 //! 6. The userfaultfd is closed after the last range has gone: closing it would turn missing pages into zeros.
 //!
@@ -28,8 +27,8 @@
 //! when the manager releases it, and by the program through the window.
 //!
 //! # What it does not do
-//! It serves one process. It decides nothing: which page goes, and what a fault means, is for `commonhold-mm`. What the
-//! kernel does to memfds on its own, such as swapping, it neither sees nor prevents.
+//! It serves one process. `commonhold-mm` decides which page goes, and what a fault means. The kernel may swap memfds
+//! out on its own: this crate neither sees nor prevents that.
 #![cfg(not(loom))]
 #![cfg(target_os = "linux")]
 

@@ -1,13 +1,13 @@
-//! The port: what the memory manager asks for, in calls of the kernel.
+//! The port `Mmu`, by calls of the kernel.
 //!
-//! | the manager asks | the kernel is asked |
+//! | the manager calls | the kernel is asked for |
 //! |---|---|
 //! | `fill`, `copy_out`, `release` | `pwrite`, `pread`, punching a hole, on the memfd |
-//! | `attach`, `detach` | `mmap` over the reservation and registering; `mmap` of the reservation over it |
-//! | `install` | `UFFDIO_CONTINUE`, protected or not; if it is mapped, `UFFDIO_WRITEPROTECT` off |
+//! | `attach`, `detach` | `mmap` of the memfd over the reservation, and registering; `mmap` of the reservation again |
+//! | `install` | `UFFDIO_CONTINUE`, write-protected or not; if the page is mapped already, `UFFDIO_WRITEPROTECT` off |
 //! | `write_protect` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
-//! | `remove` | `MADV_DONTNEED`, likewise |
-//! | `flush` | nothing is left to do |
+//! | `remove` | `MADV_DONTNEED_LOCKED`; it returns when no processor uses the pages any more |
+//! | `flush` | nothing: the calls above return only when they have taken effect |
 //! | `wake` | `UFFDIO_WAKE`; with an error, `UFFDIO_POISON` |
 
 use std::{
@@ -34,13 +34,13 @@ use crate::{
     work_signal::Signal,
 };
 
-/// So many times a thread that waits for another gives its processor away before it sleeps.
+/// How often a thread that waits for another yields its processor before it sleeps.
 const YIELDS: u32 = 16;
-/// It sleeps no longer than 2^10 microseconds at once.
+/// One sleep takes at most 2^10 microseconds.
 const LONGEST: u32 = 10;
 
-/// The machine that this process is: its addresses, and memory in memfds. It needs the threads of a
-/// [`Paging`](crate::Paging): alone, nobody reads its faults.
+/// The machine in this process: addresses of the process, and memory in memfds. It needs the threads of a
+/// [`Paging`](crate::Paging): without them, no thread reads its faults.
 #[derive(Debug)]
 pub struct UffdMmu {
     pub(crate) userfault: Arc<Userfault>,
@@ -52,7 +52,7 @@ pub struct UffdMmu {
 }
 
 impl UffdMmu {
-    /// A machine, if the kernel has and permits what it takes.
+    /// A machine, if the kernel has and permits what it needs.
     ///
     /// # Errors
     /// [`UserfaultError`] says what is missing.
@@ -67,8 +67,8 @@ impl UffdMmu {
         Ok(Self { userfault, signal, later, page_size, guard, objects: AtomicU64::new(0) })
     }
 
-    /// Whether only faults of programs are served: then a system call that is given a page that is not in
-    /// memory fails with `EFAULT`, and the program has to touch the page before.
+    /// Whether only faults of the program itself are served. If so, a system call with a buffer in a page that is not
+    /// in memory fails with `EFAULT`, and the program has to touch the page before.
     #[must_use]
     pub fn is_user_mode_only(&self) -> bool {
         self.userfault.user_mode_only()
@@ -122,7 +122,7 @@ impl Mmu for UffdMmu {
     }
 
     fn release(&self, object: &UffdObject, page: ObjectPage) {
-        // If it fails, the memory is lost until the object goes; `fill` writes over what it holds.
+        // If it fails, the memory stays until the object is dropped; a later `fill` overwrites its contents.
         let _ = object.punch(page);
     }
 
@@ -193,8 +193,8 @@ impl Mmu for UffdMmu {
         let later = |duty| self.later.add(Arc::downgrade(reservation), at, duty);
         match result {
             Ok(()) => reservation.wake(at),
-            // The kernel is about to know as well, when the memfd is cut, or the protection changed. Then the
-            // access itself is the error.
+            // The memfd is about to be cut, or the mapping's protection to be changed. When the kernel knows that
+            // too, the access itself gets the signal; until then the thread tries again.
             Err(FaultError::PastEnd | FaultError::Protection) => later(Duty::Wake),
             Err(_) => match reservation.poison(at) {
                 Poisoned::Yes => later(Duty::Heal),
@@ -212,7 +212,7 @@ impl Mmu for UffdMmu {
     }
 }
 
-/// Nobody reads faults of addresses that are of no space: their threads get SIGBUS, or try in vain.
+/// Ends a fault at an address that lies in no space: its thread gets SIGBUS, or tries again in vain.
 pub(crate) fn refuse(userfault: &Userfault, address: usize, page_size: usize) {
     let start = address & !(page_size - 1);
     if userfault.poison(start, page_size).is_err_and(|errno| errno != Errno::EXIST) {

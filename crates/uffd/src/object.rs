@@ -1,7 +1,7 @@
 //! Memory of objects: a memfd for each.
 //!
-//! A page has memory if the memfd has some at its place, and a hole is a page without. It is filled and copied
-//! through the descriptor, never through a mapping.
+//! A page has memory if the memfd has memory at its offset; a hole is a page without memory. Pages are filled and
+//! copied through the descriptor, never through a mapping.
 
 use std::os::fd::BorrowedFd;
 
@@ -34,12 +34,12 @@ impl UffdObject {
         Ok(object)
     }
 
-    /// A number that no other object of the machine has.
+    /// Unique among the machine's objects.
     pub(crate) const fn number(&self) -> u64 {
         self.number
     }
 
-    /// The memfd; none in a forked child.
+    /// The memfd; an error in a forked child.
     pub(crate) fn file(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.file.get().ok_or(Errno::BADF)
     }
@@ -62,7 +62,7 @@ impl UffdObject {
     pub(crate) fn copy_out(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), Errno> {
         let (mut at, mut done) = (self.offset(page)?, 0);
         while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            // The memfd ends before: the page has no memory.
+            // 0 bytes: the memfd ends before this offset, so the page has no memory.
             let read = retry_on_intr(|| pread(self.file()?, &mut *rest, at))?;
             if read == 0 {
                 return Err(Errno::NXIO);
@@ -73,7 +73,7 @@ impl UffdObject {
         Ok(())
     }
 
-    /// Takes the page's memory away, and every translation to it with it.
+    /// Takes the page's memory away, and with it every translation to it.
     pub(crate) fn punch(&self, page: ObjectPage) -> Result<(), Errno> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let (at, len) = (self.offset(page)?, self.page_size as u64);
@@ -85,7 +85,7 @@ impl UffdObject {
     }
 }
 
-/// What the memory manager is told of an error.
+/// The error as the memory manager gets it.
 pub(crate) fn mmu_error(errno: Errno) -> MmuError {
     if is_full(errno) {
         return MmuError::NoMemory;

@@ -1,15 +1,15 @@
 //! Address spaces: reserved ranges of this process's addresses.
 //!
 //! # What it owns
-//! A range of addresses, as long as the space, and what is shown where in it. What shows nothing is reserved, and
-//! can be neither read nor written: SIGSEGV.
+//! A range of addresses as long as the space, and the table of what it shows. Addresses that show nothing are
+//! reserved: an access there gives SIGSEGV.
 //!
 //! # Invariants
-//! 1. The table says the same as the kernel, at every moment at which nobody has it locked. Translations are
-//!    made and taken away with the table locked. So a walk of the manager's, which has no lock of the space,
-//!    finds what it was told of, or nothing.
-//! 2. What is shown is registered with the userfaultfd, and no child has it, before anything of it can be
-//!    touched: it is mapped without any right first.
+//! 1. While the table is not locked, it agrees with the kernel's mappings. Translations are made and taken away with
+//!    the table locked. So a walk of the manager, which has no lock of the space, changes only translations to the
+//!    pages that it names.
+//! 2. A mapping is registered with the userfaultfd, and hidden from forked children, before it can be touched: it is
+//!    mapped without any right first.
 //! 3. While a page is poisoned, nothing translates to its memory.
 //!
 //! # What it does not do
@@ -41,14 +41,14 @@ pub struct UffdSpace {
     pub(crate) reservation: Arc<Reservation>,
 }
 
-/// What became of a page that is to be poisoned.
+/// The result of [`Reservation::poison`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Poisoned {
-    /// It gives SIGBUS, and who waited has been woken.
+    /// The page gives SIGBUS, and its waiting threads were woken.
     Yes,
-    /// Nothing is shown there: it needs no poison to fail.
+    /// Nothing is shown there, so an access fails without poison.
     Nothing,
-    /// It has memory by now, or the kernel could not: nobody was woken.
+    /// The page has memory by now, or the kernel failed: no thread was woken.
     No,
 }
 
@@ -59,14 +59,14 @@ pub(crate) struct Reservation {
     span: VirtualSpan,
     page_size: usize,
     guard: ForkGuard,
-    /// Closed after the range has gone, since it is held until then.
+    /// Held here, so that it is closed only after the range has gone.
     userfault: Arc<Userfault>,
     table: Mutex<Table>,
 }
 
 // SAFETY: a range is an address and a length that belong to the process, not to a thread.
 unsafe impl Send for Reservation {}
-// SAFETY: as above; through `&Reservation` mappings are changed by system calls only, which any thread may do.
+// SAFETY: as above; through `&Reservation`, mappings are changed only by system calls, which any thread may make.
 unsafe impl Sync for Reservation {}
 
 impl Reservation {
@@ -94,18 +94,18 @@ impl Reservation {
     }
 
     pub(crate) fn len(&self) -> usize {
-        // It was this long when it was reserved.
+        // `new` has computed the same length, so this does not fail.
         bytes(self.span.pages(), self.page_size).unwrap_or(0)
     }
 
-    /// The page at an address, if it is one of these.
+    /// The page at an address, if it lies in this range.
     pub(crate) fn page(&self, address: usize) -> Option<VirtualPage> {
         let offset = address.checked_sub(self.base.as_ptr().addr())?;
         let page = self.span.first().plus((offset / self.page_size) as u64);
         self.span.contains(page).then_some(page)
     }
 
-    /// Address and length of pages.
+    /// The address and the length of `span`.
     fn place(&self, span: VirtualSpan) -> Result<(*mut c_void, usize), Errno> {
         if span.is_empty() || self.span.intersection(&span) != span {
             return Err(Errno::INVAL);
@@ -116,7 +116,7 @@ impl Reservation {
         Ok((self.base.as_ptr().wrapping_byte_add(offset), len))
     }
 
-    /// Shows the object's pages from `first` on.
+    /// Shows the object's pages from `first` on in `span`.
     pub(crate) fn attach(
         &self,
         span: VirtualSpan,
@@ -130,11 +130,11 @@ impl Reservation {
         let (access, flags) = (ProtFlags::empty(), MapFlags::SHARED | MapFlags::NORESERVE);
         let file = object.file()?;
         let flags = flags | MapFlags::FIXED;
-        // SAFETY: `mmap` wants no pointer into what it replaces: pages of our own range (`place`), which show
-        // nothing, so nobody touches them.
+        // SAFETY: `mmap` wants no pointer into what it replaces: these are pages of our own range (`place`), which
+        // show nothing, so no thread can access them.
         let mapped = unsafe { mm::mmap(at, len, access, flags, file, offset) };
         if let Err(errno) = mapped {
-            // Some kernels have unmapped what was there before.
+            // Some kernels unmap the old pages even if they then fail.
             let _ = self.reserve(at, len, MapFlags::FIXED_NOREPLACE);
             return Err(errno);
         }
@@ -146,10 +146,10 @@ impl Reservation {
         Ok(())
     }
 
-    /// Makes a new mapping, in which nothing can be touched yet, one that can.
+    /// Makes a new mapping, which has no rights yet, ready to be touched.
     fn arm(&self, at: *mut c_void, len: usize, protection: Protection) -> Result<(), Errno> {
-        // A program may have asked for all its memory to be locked. Bringing that in would wait for us.
-        // SAFETY: `munlock` wants a range of ours.
+        // If the program has locked all its memory (`mlockall`), the kernel would bring the pages in, and wait for us.
+        // SAFETY: `munlock` wants a range of ours: `place` has checked it.
         unsafe { mm::munlock(at, len) }?;
         self.advise(at, len, Advice::LinuxDontFork)?;
         self.userfault.register(at.addr(), len)?;
@@ -161,8 +161,8 @@ impl Reservation {
         let Ok((at, len)) = self.place(span) else { return };
         let mut table = self.table.lock();
         if self.reserve(at, len, MapFlags::FIXED).is_err() {
-            // The kernel had no room to note that a mapping has a gap now. Without translations, but still
-            // registered, accesses are faults, which end in a poisoned page: the manager knows of no mapping.
+            // The kernel had no memory to split a mapping. The range stays registered, without translations: accesses
+            // fault, and since the manager knows no mapping there, each fault ends in a poisoned page.
             self.zap(span);
         }
         table.take_out(span);
@@ -170,20 +170,20 @@ impl Reservation {
 
     fn reserve(&self, at: *mut c_void, len: usize, how: MapFlags) -> Result<(), Errno> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | how;
-        // SAFETY: `mmap_anonymous` wants no pointer into what it replaces: pages of our own range (`place`),
-        // which can be touched by whoever has a `PagedSpace`, at the risk of a signal.
+        // SAFETY: `mmap_anonymous` wants no pointer into what it replaces: these are pages of our own range (`place`).
+        // Only the window of a `PagedSpace` points into them, and its accesses then end in a signal.
         unsafe { mm::mmap_anonymous(at, len, ProtFlags::empty(), flags) }?;
-        // A child that has it could do nothing with it.
+        // If this fails, a forked child has the reservation too, which it cannot access.
         let _ = self.advise(at, len, Advice::LinuxDontFork);
         Ok(())
     }
 
-    /// What is shown in `span` permits `protection`.
+    /// Sets the protection of the mappings in `span`.
     pub(crate) fn protect(&self, span: VirtualSpan, protection: Protection) -> Result<(), Errno> {
         let (at, len) = self.place(span)?;
         let mut table = self.table.lock();
         if let Err(errno) = self.permit(at, len, protection) {
-            // It may have been done for some parts. Taking it back joins what was split, so there is room.
+            // Some parts may have changed. Undoing that joins mappings that were split, so it needs no memory.
             for part in table.parts_in(span) {
                 let (at, len) = self.place(part.at)?;
                 let _ = self.permit(at, len, part.protection);
@@ -204,12 +204,12 @@ impl Reservation {
             Protection::ReadExecute => read | MprotectFlags::EXEC,
             Protection::ReadWriteExecute => read | write | MprotectFlags::EXEC,
         };
-        // SAFETY: `mprotect` wants a range whose users can live with what they may do: who touches a space
-        // reckons with a signal.
+        // SAFETY: `mprotect` wants a range that is used only as the new protection permits, or whose users expect a
+        // signal: accesses to a space go through its window, whose documentation says that they may end in one.
         unsafe { mm::mprotect(at, len, flags) }
     }
 
-    /// Maps a page that has memory, and wakes who waits for it.
+    /// Maps a page that has memory, and wakes the threads that wait for it.
     pub(crate) fn install(&self, page: VirtualPage, writable: Writable) -> Result<(), Errno> {
         let (at, len) = self.place(Span::one(page))?;
         let at = at.addr();
@@ -223,7 +223,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Writes to the object's page fault from now on, if it is shown at `page`.
+    /// Makes writes to the object's page fault, if it is shown at `page`.
     pub(crate) fn write_protect(
         &self,
         page: VirtualPage,
@@ -234,13 +234,13 @@ impl Reservation {
         for shown in table.shown(Span::one(page), object.number(), of_object) {
             let Ok((at, len)) = self.place(shown) else { continue };
             if self.userfault.write_protect(at.addr(), len).is_err() {
-                // No memory for the mark. Without a translation there are no unseen writes either.
+                // The kernel had no memory for the mark. Without a translation, writes fault as well.
                 self.zap(shown);
             }
         }
     }
 
-    /// Takes the translations to the object's pages from `first` on away, where `span` shows them.
+    /// Takes away the translations to the object's pages from `first` on, where `span` shows them.
     pub(crate) fn remove(&self, span: VirtualSpan, object: &UffdObject, first: ObjectPage) {
         let table = self.table.lock();
         for shown in table.shown(span, object.number(), first) {
@@ -248,28 +248,28 @@ impl Reservation {
         }
     }
 
-    /// Takes translations away. Their memory stays, and so do marks of write protection.
+    /// Takes translations away. The memory stays, and so do write-protection marks.
     fn zap(&self, span: VirtualSpan) {
         if let Ok((at, len)) = self.place(span) {
-            // Of a range of ours it fails only if there is nothing to take away.
+            // In a range of ours this fails only if there is nothing to take away.
             let _ = self.advise(at, len, Advice::LinuxDontneedLocked);
         }
     }
 
     fn advise(&self, at: *mut c_void, len: usize, advice: Advice) -> Result<(), Errno> {
-        // SAFETY: `madvise` wants a range whose change of meaning hurts nobody: this one is ours (`place`), and
-        // no advice of ours changes what a page holds: all memory is the memfds'.
+        // SAFETY: `madvise` wants a range whose contents no reference relies on after advice that drops them: this
+        // range is ours (`place`), and its contents are in memfds, which no advice used here changes.
         unsafe { mm::madvise(at, len, advice) }
     }
 
-    /// Who waits for a page tries again.
+    /// Wakes the threads that wait for a page: they try again.
     pub(crate) fn wake(&self, page: VirtualPage) {
         if let Ok((at, len)) = self.place(Span::one(page)) {
             self.userfault.wake(at.addr(), len);
         }
     }
 
-    /// A page that cannot be served gives SIGBUS.
+    /// Makes a page that cannot be served give SIGBUS.
     pub(crate) fn poison(&self, page: VirtualPage) -> Poisoned {
         let Ok((at, len)) = self.place(Span::one(page)) else { return Poisoned::Nothing };
         let mut table = self.table.lock();
@@ -279,7 +279,7 @@ impl Reservation {
         }
         let mut said = self.userfault.poison(at.addr(), len);
         if said == Err(Errno::EXIST) && !has_memory(at) {
-            // What is there is the mark of a protection that the page had before it lost its memory.
+            // The page has a write-protection mark from before it lost its memory.
             let _ = self.userfault.clear_mark(at.addr(), len);
             said = self.userfault.poison(at.addr(), len);
         }
@@ -294,7 +294,7 @@ impl Reservation {
         }
     }
 
-    /// A poisoned page is only missing from now on: the next access is a fault.
+    /// Makes a poisoned page a missing one again: the next access faults.
     pub(crate) fn heal(&self, page: VirtualPage) {
         let mut table = self.table.lock();
         if table.poisoned.remove(&page) {
@@ -306,7 +306,7 @@ impl Reservation {
 /// Whether the memfd that is mapped at this page has memory there.
 fn has_memory(at: *mut c_void) -> bool {
     let mut found = 0_u8;
-    // SAFETY: `mincore` wants a byte for each page it is asked of: one.
+    // SAFETY: `mincore` wants room for one byte a page: it is asked about one page, and gets one byte.
     let said = unsafe { libc::mincore(at, 1, &raw mut found) };
     said != 0 || found & 1 != 0
 }
@@ -316,8 +316,8 @@ impl Drop for Reservation {
         if self.guard.is_forked_child() {
             return;
         }
-        // SAFETY: `munmap` wants a range that nobody uses any more: it is ours, and whoever could touch it held
-        // on to the space.
+        // SAFETY: `munmap` wants a range without users: it is ours, and the window into it lives no longer than its
+        // `PagedSpace`, which keeps this reservation.
         let _ = unsafe { mm::munmap(self.base.as_ptr(), self.len()) };
     }
 }

@@ -1,8 +1,8 @@
-//! What a space shows where, as plain data.
+//! The mappings and poisoned pages of a space, as plain data.
 //!
 //! # Invariants
-//! 1. Parts do not overlap. Each shows pages in a row of one object, with one protection.
-//! 2. A page is `poisoned` from when it was until it is mapped, healed, or its part goes.
+//! 1. Parts do not overlap. Each shows consecutive pages of one object, with one protection.
+//! 2. A page is in `poisoned` from its poisoning until it is mapped or healed, or its part is taken out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,14 +19,14 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// The same part from and up to the ends of `span`; it may be left with no pages.
+    /// This part, cut to `span`; it may have no pages left.
     fn within(&self, span: &VirtualSpan) -> Self {
         let at = self.at.intersection(span);
         let skipped = at.first().number().saturating_sub(self.at.first().number());
         Self { at, first: self.first.plus(skipped), ..*self }
     }
 
-    /// Whether it shows page `first` of the object where `span` begins, in so far as it shows any of it.
+    /// Whether it shows the object's pages at the places where they lie if `first` lies at the beginning of `span`.
     fn is_of(&self, span: &VirtualSpan, object: u64, first: ObjectPage) -> bool {
         let here = self.at.first().number().wrapping_sub(self.first.number());
         let there = span.first().number().wrapping_sub(first.number());
@@ -36,7 +36,7 @@ impl Part {
 
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// By their first pages.
+    /// The parts by their first pages.
     parts: BTreeMap<u64, Part>,
     pub(crate) poisoned: BTreeSet<VirtualPage>,
 }
@@ -50,7 +50,7 @@ impl Table {
         parts.filter(|part| !part.at.is_empty())
     }
 
-    /// Where in `span` the object's pages are shown that follow on `first`.
+    /// Where `span` shows the object's pages from `first` on, with `first` at its beginning.
     pub(crate) fn shown(
         &self,
         span: VirtualSpan,
@@ -66,12 +66,12 @@ impl Table {
         self.parts_in(Span::one(at)).next().is_some()
     }
 
-    /// Puts a part where there is none.
+    /// Adds a part where there is none.
     pub(crate) fn add(&mut self, part: Part) {
         self.parts.insert(part.at.first().number(), part);
     }
 
-    /// Nothing is shown in `span` any more.
+    /// Takes out everything that is shown in `span`.
     pub(crate) fn take_out(&mut self, span: VirtualSpan) {
         self.cut(span.first());
         self.cut(span.end());
@@ -84,7 +84,7 @@ impl Table {
         }
     }
 
-    /// What is shown in `span` has this protection.
+    /// Sets the protection of everything that is shown in `span`.
     pub(crate) fn protect(&mut self, span: VirtualSpan, protection: Protection) {
         self.cut(span.first());
         self.cut(span.end());
@@ -92,7 +92,7 @@ impl Table {
         inside.for_each(|(_, part)| part.protection = protection);
     }
 
-    /// No part reaches across `at`.
+    /// Cuts parts so that none reaches across `at`.
     fn cut(&mut self, at: VirtualPage) {
         let Some((_, part)) = self.parts.range_mut(..at.number()).next_back() else { return };
         if part.at.contains(at) {
@@ -103,7 +103,7 @@ impl Table {
     }
 }
 
-/// How many bytes `pages` take; `None` if more than there are addresses.
+/// How many bytes `pages` take; `None` if these are more than a `usize` can hold.
 pub(crate) fn bytes(pages: Pages, page_size: usize) -> Option<usize> {
     usize::try_from(pages.0).ok()?.checked_mul(page_size)
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_cut_at_the_ends_of_what_goes_or_changes() {
+    fn parts_are_cut_at_the_ends_of_a_span_that_is_taken_out_or_protected() {
         let mut table = Table::default();
         let (protection, first) = (Protection::ReadWrite, ObjectPage::new(100));
         table.add(Part { at: span(10, 10), object: 7, first, protection });

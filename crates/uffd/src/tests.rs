@@ -1,6 +1,6 @@
 //! The memory manager on this process's own memory, through a userfaultfd.
 //!
-//! Where there is none (no permission, an old kernel), each test says so and tests nothing.
+//! Without one (no permission, an old kernel), each test prints that and tests nothing.
 
 mod failures;
 mod races;
@@ -67,7 +67,7 @@ fn states(object: &Object<UffdMmu>) -> Vec<State> {
     (0..object.pages().0).map(|page| object.state(ObjectPage::new(page)).unwrap()).collect()
 }
 
-/// Memory that the kernel has given to the object, in pages.
+/// The pages of memory that the object's memfd has.
 fn memory(object: &Object<UffdMmu>) -> u64 {
     let stat = rustix::fs::fstat(object.machine().file().unwrap()).unwrap();
     u64::try_from(stat.st_blocks).unwrap() * 512 / page_size()
@@ -88,7 +88,7 @@ fn word_in(file: &File, page: u64) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Fails when told to, and waits as long as somebody holds `gate` to write.
+/// Fails on command, and waits while a test holds `gate` to write.
 #[derive(Default)]
 struct Moody {
     fails: AtomicBool,
@@ -114,7 +114,7 @@ impl Pager for Moody {
 }
 
 #[test]
-fn a_space_goes_through_fault_lock_eviction_and_resize_and_its_data_stay_right() {
+fn data_stay_right_through_faults_locks_evictions_and_resizes() {
     let Some(paging) = start(budget(100)) else { return };
     let file = file_in_memory();
     let manager = paging.manager();
@@ -124,7 +124,7 @@ fn a_space_goes_through_fault_lock_eviction_and_resize_and_its_data_stay_right()
     space.map(&object, fixed(10, 8)).unwrap();
     space.map(&object, fixed(30, 8)).unwrap();
 
-    // By pulse, then by the other mapping at once.
+    // A pulse serves the first fault; the second, in the other mapping, is resolved at once.
     assert_eq!(get(&space, 13), 77);
     assert_eq!(faults(&paging, &space, 1), (0, 1));
     assert_eq!(get(&space, 33), 77);
@@ -134,7 +134,7 @@ fn a_space_goes_through_fault_lock_eviction_and_resize_and_its_data_stay_right()
     assert_eq!((get(&space, 13), states(&object)[3]), (78, State::Dirty));
     assert_eq!(faults(&paging, &space, 3), (2, 1));
 
-    // Locked pages are read without a fault, and each first write is one.
+    // Locked pages are read without a fault; the first write to each faults.
     space.lock(span(10, 2)).unwrap();
     assert_eq!((get(&space, 10), get(&space, 11)), (0, 0));
     put(&space, 10, 5);
@@ -158,8 +158,8 @@ fn a_space_goes_through_fault_lock_eviction_and_resize_and_its_data_stay_right()
     put_last(&paging, &object, &file);
 }
 
-/// Faults of the space so far, fast ones and pulses, once there are so many: whoever faulted goes on a moment
-/// before its fault is counted and its pulse off the list.
+/// The fast faults and the pulses of the space so far. Waits until there are `count`: a thread that faulted goes on a
+/// moment before its fault is counted and its pulse is off the list.
 fn faults(paging: &Paging, space: &PagedSpace, count: u64) -> (u64, u64) {
     loop {
         let faults = space.totals().faults;
@@ -170,7 +170,7 @@ fn faults(paging: &Paging, space: &PagedSpace, count: u64) -> (u64, u64) {
     }
 }
 
-/// The dirty pages of a file are written when nobody has it any more.
+/// Drops an object, whose dirty pages are written to its file then.
 fn put_last(paging: &Paging, object: &Object<UffdMmu>, file: &File) {
     let object = object.clone();
     let space = paging.space(Pages(8)).unwrap();
@@ -214,7 +214,7 @@ fn exactly_the_pages_that_were_written_are_dirty() {
 }
 
 #[test]
-fn a_super_locked_space_faults_never_and_its_pages_stay() {
+fn a_super_locked_space_never_faults_and_its_pages_stay() {
     let Some(paging) = start(budget(100)) else { return };
     let pager = Arc::new(Moody::default());
     let object = paging.manager().object(Kind::Anonymous, Pages(8), pager).unwrap();
@@ -237,7 +237,7 @@ fn a_super_locked_space_faults_never_and_its_pages_stay() {
 }
 
 #[test]
-fn what_a_walk_takes_away_is_seen_when_it_is_used_again() {
+fn an_access_after_a_walk_took_the_translation_away_is_seen() {
     let Some(paging) = start(budget(100)) else { return };
     let object =
         paging.manager().object(Kind::Anonymous, Pages(4), Arc::new(Moody::default())).unwrap();
@@ -254,7 +254,7 @@ fn what_a_walk_takes_away_is_seen_when_it_is_used_again() {
 }
 
 #[test]
-fn where_no_more_pulses_may_wait_faults_are_told_again() {
+fn faults_are_reported_again_when_the_queue_of_pulses_was_full() {
     let Some(paging) = start(Settings { pulses: 1, ..Settings::default() }) else { return };
     let pager = Arc::new(Moody::default());
     let object = paging.manager().object(Kind::File, Pages(400), pager).unwrap();
@@ -274,7 +274,7 @@ fn where_no_more_pulses_may_wait_faults_are_told_again() {
 }
 
 #[test]
-fn a_forked_child_has_no_mapping_by_which_it_could_plant_zeros() {
+fn a_forked_child_has_no_mapping_and_cannot_add_pages_of_zeros() {
     let Some(paging) = start(budget(100)) else { return };
     let object =
         paging.manager().object(Kind::Anonymous, Pages(4), Arc::new(Moody::default())).unwrap();

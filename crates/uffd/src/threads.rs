@@ -6,11 +6,11 @@
 //!
 //! # Invariants
 //! 1. While memory of a space can be touched, there are threads that serve its faults: each [`PagedSpace`]
-//!    holds on to them.
-//! 2. The thread that reads faults waits for no lock that is held while a pager works, or while somebody
-//!    waits for a fault. The list of spaces is a lock of its own.
-//! 3. The thread that reads faults never drops the last handle of a space: who strikes one off the list waits
-//!    for it.
+//!    keeps them alive.
+//! 2. The thread that reads faults never waits for a lock whose holder waits for a pager or for a fault. The list
+//!    of spaces has a lock of its own.
+//! 3. The thread that reads faults never drops the last handle of a space: it uses a space with the list locked, so
+//!    the thread that takes the space off the list waits for it.
 
 use std::{
     collections::BTreeMap,
@@ -40,9 +40,9 @@ use crate::{
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PagingError {
-    /// There is no userfaultfd for it.
+    /// There is no usable userfaultfd.
     Userfault(UserfaultError),
-    /// The memory manager says why.
+    /// The memory manager failed.
     Manager(Error),
     /// A thread could not be started.
     Thread(io::Error),
@@ -63,7 +63,7 @@ struct Threads {
 
 struct Shared {
     manager: Manager<UffdMmu>,
-    /// By the addresses at which they begin.
+    /// The spaces by their first addresses.
     spaces: Mutex<BTreeMap<usize, AddressSpace<UffdMmu>>>,
 }
 
@@ -84,7 +84,7 @@ impl Paging {
         Ok(Self { threads: Arc::new(threads) })
     }
 
-    /// The memory manager: objects are made by it, budgets, and page-out.
+    /// The memory manager, which makes objects and budgets, and does page-out.
     #[must_use]
     pub fn manager(&self) -> &Manager<UffdMmu> {
         &self.threads.shared.manager
@@ -93,16 +93,16 @@ impl Paging {
     /// A new address space of `pages` pages, from page 0 on, with nothing mapped.
     ///
     /// # Errors
-    /// As [`Manager::space`].
+    /// As for [`Manager::space`].
     pub fn space(&self, pages: Pages) -> Result<PagedSpace, Error> {
         let span = VirtualSpan::new(VirtualPage::new(0), pages).ok_or(Error::BadSpan)?;
         let space = self.manager().space(span)?;
         let reservation = &space.machine().reservation;
         let (base, len) = (reservation.base(), reservation.len());
-        // SAFETY: `from_raw` wants an address aligned to 8 bytes, which a page is, and bytes that stay mapped
-        // while the window lives: the range is reserved as long as the space lives, in the same value. Where
-        // nothing is mapped in it, or the mapping does not permit it, an access ends the process by a signal:
-        // nothing is read or written. Nobody else has its address.
+        // SAFETY: `from_raw` wants an address aligned to 8 bytes, which a page is, and bytes that stay mapped while
+        // the window lives: the range is reserved while the space lives, and the `PagedSpace` drops the window first.
+        // Where nothing is mapped, or the mapping does not permit the access, a signal ends the process, and nothing
+        // is read or written. No other code in the process has the address.
         let window = unsafe { Window::from_raw(base.cast(), len) };
         self.threads.shared.spaces.lock().insert(base.as_ptr().addr(), space.clone());
         Ok(PagedSpace { window, space, threads: Arc::clone(&self.threads) })
@@ -123,14 +123,14 @@ impl Drop for Threads {
     fn drop(&mut self) {
         let mmu = self.shared.manager.mmu();
         if mmu.guard().is_forked_child() {
-            // They are the parent's.
+            // The threads run in the parent only.
             self.running.drain(..).for_each(std::mem::forget);
             return;
         }
         mmu.later.stop();
         mmu.signal.stop();
         for thread in self.running.drain(..) {
-            // One that has panicked has said so.
+            // A thread that panicked has printed its message.
             let _ = thread.join();
         }
     }
@@ -159,7 +159,7 @@ impl Shared {
             ];
             match poll(&mut waiting, pause.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                // The kernel has no memory just now.
+                // The kernel has no memory at the moment: try again after a pause.
                 Err(_) => mmu.idle(u32::MAX),
             }
             if mmu.userfault.read(|event| self.tell(event)).is_err() {
@@ -189,21 +189,21 @@ impl Shared {
     }
 }
 
-/// An address space whose memory this program can touch. With it, its mappings go, and its addresses.
+/// An address space whose memory this program can touch. Dropping it unmaps everything and frees its addresses.
 ///
-/// A clone of the [`AddressSpace`] in it does not keep its faults served.
+/// A clone of the [`AddressSpace`] in it does not keep the threads alive that serve its faults.
 pub struct PagedSpace {
     window: Window,
-    // After the window, so that it is dropped after it.
+    // Behind the window, so that it is dropped after it.
     space: AddressSpace<UffdMmu>,
-    // Last: as long as there is a space, its faults are served.
+    // Last, so that faults are served until the space is dropped.
     threads: Arc<Threads>,
 }
 
 impl PagedSpace {
-    /// All addresses of the space, from its page 0 on. An access faults, and waits until its page is in
-    /// memory. Where nothing is mapped, or the mapping does not permit it, the process gets SIGSEGV; where a
-    /// page cannot be brought in, or its object has been cut and ends before, SIGBUS.
+    /// All addresses of the space, from its page 0 on. An access to a page that is not in memory waits until it is.
+    /// The process gets SIGSEGV where nothing is mapped or the mapping does not permit the access, and SIGBUS where
+    /// a page cannot be brought in or lies past the end of its object.
     #[must_use]
     pub const fn window(&self) -> &Window {
         &self.window
@@ -221,7 +221,7 @@ impl Deref for PagedSpace {
 impl Drop for PagedSpace {
     fn drop(&mut self) {
         let base = self.space.machine().reservation.base().as_ptr().addr();
-        // Dropped after the lock.
+        // Kept, so that the handle is dropped after the lock is given up.
         let _struck_off = self.threads.shared.spaces.lock().remove(&base);
     }
 }

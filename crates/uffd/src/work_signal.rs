@@ -4,7 +4,7 @@ use parking_lot::{Condvar, Mutex};
 
 #[derive(Debug, Default)]
 struct State {
-    /// Pulses for which nobody has been sent yet; it may be more than there are.
+    /// Pulses for which no worker has been woken yet. It may exceed the number of pulses that wait.
     waiting: u64,
     stopped: bool,
 }
@@ -17,13 +17,13 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// One more pulse waits.
+    /// Counts one more pulse, and wakes a worker.
     pub(crate) fn raise(&self) {
         self.state.lock().waiting += 1;
         self.changed.notify_one();
     }
 
-    /// All workers are to end.
+    /// Ends all workers.
     pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();

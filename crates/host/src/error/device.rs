@@ -1,10 +1,10 @@
-//! Why memory of a device cannot be a window, and what to do about it.
+//! Why device memory cannot be a window, and what to do about it.
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
 use crate::{memory::PciAddress, shown};
 
-/// Why memory of a device cannot be a window.
+/// Why device memory cannot be a window.
 ///
 /// # Examples
 /// ```
@@ -38,9 +38,9 @@ pub enum DeviceError {
     PciOther {
         /// The address asked for.
         address: PciAddress,
-        /// What is there: vendor.
+        /// The vendor number of the device that is there.
         vendor: u32,
-        /// What is there: device.
+        /// The device number of the device that is there.
         device: u32,
     },
     /// There are several devices to choose from.
@@ -50,26 +50,26 @@ pub enum DeviceError {
     },
     /// The device has no memory to share.
     PciWithoutMemory {
-        /// Which device.
+        /// The device's address.
         address: PciAddress,
     },
-    /// The device does not answer to its addresses, and could not be told to.
+    /// The device does not answer to its addresses, and could not be enabled.
     PciDisabled {
-        /// Which device.
+        /// The device's address.
         address: PciAddress,
-        /// Where it would be told.
+        /// The file that enables it.
         path: PathBuf,
-        /// Why not.
+        /// Why it could not be written.
         source: io::Error,
     },
-    /// This user may not open it.
+    /// This user may not open the device.
     Denied {
-        /// What.
+        /// The device's path.
         path: PathBuf,
-        /// What the call said.
+        /// The call's error.
         source: io::Error,
     },
-    /// There is no device for physical memory.
+    /// There is no device file for physical memory.
     NoDevice {
         /// Where it was looked for.
         path: PathBuf,
@@ -78,51 +78,50 @@ pub enum DeviceError {
     Misaligned {
         /// Its first byte.
         base: u64,
-        /// Its bytes.
+        /// Its length in bytes.
         size: u64,
-        /// Bytes of a page.
+        /// The bytes of a page.
         page: u64,
     },
     /// The kernel uses the range as its own memory.
     SystemRam {
-        /// The range asked for: its first byte.
+        /// The first byte of the range asked for.
         base: u64,
-        /// The range asked for: its bytes.
+        /// The length in bytes of the range asked for.
         size: u64,
-        /// First byte of the kernel's.
+        /// The first byte of the kernel's range.
         first: u64,
-        /// Last byte of the kernel's.
+        /// The last byte of the kernel's range.
         last: u64,
     },
     /// The kernel does not let the range be mapped.
     Forbidden {
         /// Its first byte.
         base: u64,
-        /// Its bytes.
+        /// Its length in bytes.
         size: u64,
-        /// What the call said.
+        /// The call's error.
         source: io::Error,
     },
-    /// One atomic operation there ends the process that does it.
+    /// One atomic operation in this memory ends the process that does it.
     Kills {
-        /// By this signal.
+        /// The signal that ends it.
         signal: i32,
     },
-    /// It reads as ones only, as memory does that nothing answers for.
+    /// The memory reads as ones only, as addresses do that no device answers.
     AllOnes,
-    /// It does not keep what is written.
+    /// The memory does not keep what is written.
     KeepsNothing,
     /// Atomic additions of two threads got lost.
     NotAtomic {
-        /// How many.
+        /// How many were lost.
         lost: usize,
-        /// Of so many.
+        /// How many were done.
         of: usize,
     },
-    /// This machine is emulated, and has one processor: its atomics are none towards others.
+    /// This machine is emulated with one processor: its atomic operations are not atomic for other machines.
     EmulatedAlone,
-    /// This machine is emulated, and its processors in one thread: its atomics are none towards
-    /// others.
+    /// This machine is emulated in one thread: its atomic operations are not atomic for other machines.
     EmulatedInTurn,
 }
 
@@ -146,7 +145,7 @@ impl fmt::Display for DeviceError {
 }
 
 impl DeviceError {
-    /// Which device was meant, and what is wrong with it.
+    /// Errors of finding a PCI device.
     fn fmt_device(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PciNone { devices } => write!(
@@ -188,13 +187,13 @@ impl DeviceError {
         }
     }
 
-    /// Why it could not be opened or mapped.
+    /// Errors of opening or mapping memory.
     fn fmt_access(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied { path, source } => write!(
                 f,
                 "{}: {source}; run as root, or give this user read and write access to it (chmod, or a \
-                 udev rule); /dev/mem wants CAP_SYS_RAWIO besides",
+                 udev rule); /dev/mem needs CAP_SYS_RAWIO as well",
                 shown(path)
             ),
             Self::NoDevice { path } => write!(
@@ -225,13 +224,13 @@ impl DeviceError {
         }
     }
 
-    /// What the probe of the memory says, in words.
+    /// Errors that the probe of the memory found.
     fn fmt_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kills { signal } => write!(
                 f,
-                "an atomic operation in this memory ends the process (signal {signal}), so no lock can \
-                 live there: on x86 boot with split_lock_detect=warn, on Arm the memory must be mapped \
+                "an atomic operation in this memory ends the process (signal {signal}), so locks do not \
+                 work there: on x86 boot with split_lock_detect=warn, on Arm the memory must be mapped \
                  as normal memory; if the memory is shorter than its device says, make it longer"
             ),
             Self::AllOnes => f.write_str(
@@ -245,17 +244,17 @@ impl DeviceError {
             ),
             Self::NotAtomic { lost, of } => write!(
                 f,
-                "{lost} of {of} atomic additions were lost in this memory, so no lock can live there: a \
+                "{lost} of {of} atomic additions were lost in this memory, so locks do not work there: a \
                  hypervisor emulates the access (is the memory mapped into the guest directly?), or \
                  another machine that adds at the same time is emulated with one processor"
             ),
             Self::EmulatedAlone => f.write_str(
-                "this machine is emulated by QEMU (TCG) with one processor, and then its atomics are \
-                 none towards others; use KVM, or -smp 2 -accel tcg,thread=multi",
+                "this machine is emulated by QEMU (TCG) with one processor, so its atomic operations \
+                 are not atomic for other machines; use KVM, or -smp 2 -accel tcg,thread=multi",
             ),
             Self::EmulatedInTurn => f.write_str(
-                "this machine is emulated by QEMU (TCG) in one thread, and then its atomics are none \
-                 towards others; use KVM, or -smp 2 -accel tcg,thread=multi",
+                "this machine is emulated by QEMU (TCG) in one thread, so its atomic operations are \
+                 not atomic for other machines; use KVM, or -smp 2 -accel tcg,thread=multi",
             ),
             _ => Ok(()),
         }

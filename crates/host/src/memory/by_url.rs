@@ -1,7 +1,7 @@
 //! From a URL to a window: one arm for each scheme.
 //!
 //! # What it does not do
-//! It knows nothing of any scheme but which file of this crate serves it.
+//! It knows of a scheme only which file of this crate serves it.
 
 use std::{os::unix::fs::FileExt, path::PathBuf, time::Duration};
 
@@ -43,7 +43,7 @@ fn device(url: &Url) -> Result<Option<DeviceRange>, HostError> {
 
 /// Maps the window at a URL.
 ///
-/// Nothing of it has been read yet: [`MappedWindow::peek`] looks whether it holds a space.
+/// This reads nothing of a file: [`MappedWindow::peek`] tells whether it holds a space.
 ///
 /// # Errors
 /// [`HostError::NotFound`], [`HostError::Empty`], [`HostError::Device`], and the others.
@@ -54,8 +54,8 @@ pub fn open(url: &Url, owners: Owners) -> Result<MappedWindow, HostError> {
     }
 }
 
-/// Reads the first words of a file without mapping it. (Devices can be read in no other way than by
-/// mapping: [`open`] one, and look there.)
+/// Reads the first words of a file without mapping it. (A device can be read only through a mapping: [`open`] it, and
+/// look there.)
 ///
 /// # Errors
 /// [`HostError::NotFound`], [`HostError::NotAFile`] and the others; an empty file is no error.
@@ -63,12 +63,12 @@ pub fn peek(url: &Url, owners: Owners) -> Result<Peek, HostError> {
     file(url, owners)?.peek()
 }
 
-/// Makes a new window, has it formatted, and only then gives it its name: the name is either absent
-/// or means a finished space, whenever this process dies. Returns what `format` did.
+/// Creates a window, calls `format` on it, and only then gives it its name. Whenever this process dies, the name is
+/// absent or means a finished space. Returns the result of `format`.
 ///
 /// # Errors
-/// [`HostError::Exists`] if the name is taken (by a file of any size), and the others; the error of
-/// `format`, and then nothing is left of the window.
+/// [`HostError::Exists`] if the name is taken (by a file of any size), and the others; the error of `format`. Then
+/// nothing is left of the window.
 pub fn create<T, E>(
     url: &Url,
     new: NewWindow,
@@ -77,13 +77,13 @@ pub fn create<T, E>(
     file(url, Owners::Trusted)?.create(new, format)
 }
 
-/// As [`create`], but takes the place of the file that is there, at one instant, if `allow` allows it. That
-/// is asked while the gate is held: who has come by the name has left its evidence, and nobody comes.
+/// As [`create`], but replaces the present file, by one system call, if `allow` permits it. `allow` is called while
+/// the gate is held alone: all peers that came by the name have left their evidence, and no other can come.
 ///
 /// # Errors
-/// As [`create`], and the error of `allow`; [`HostError::NotFound`] if there is no file (any more);
-/// [`HostError::NotAWindow`] if it is no regular file; [`HostError::Busy`] if the gate could not be had
-/// in `patience`.
+/// As for [`create`], and the error of `allow`; [`HostError::NotFound`] if there is no file (any more);
+/// [`HostError::NotAWindow`] if it is no regular file; [`HostError::Busy`] if the gate could not be taken
+/// within `patience`.
 pub fn replace<T, E>(
     url: &Url,
     (owners, patience): (Owners, Duration),
@@ -94,21 +94,20 @@ pub fn replace<T, E>(
     file(url, owners)?.replace(patience, new, format, allow)
 }
 
-/// Comes to the file at a URL as one who becomes a peer: what the gate maps still has this name, and keeps
-/// it, until the gate is dropped.
+/// Takes the gate of the file at a URL shared, to become a peer. The file keeps this name until the gate is dropped.
 ///
 /// # Errors
 /// [`HostError::NotFound`], [`HostError::NotAWindow`], [`HostError::NotAFile`],
-/// [`HostError::Busy`] if somebody was taking the name away all the time, and the others.
+/// [`HostError::Busy`] if others held the gate alone until the deadline, and the others.
 pub fn enter(url: &Url, owners: Owners, patience: Duration) -> Result<SharedGate, HostError> {
     SharedGate::enter(file(url, owners)?, patience)
 }
 
-/// Comes to the file at a URL as one who takes its name away: nobody becomes a peer by this name, until
-/// the gate is dropped.
+/// Takes the gate of the file at a URL alone, to remove its name. No process becomes a peer by this name until the
+/// gate is dropped.
 ///
 /// # Errors
-/// As for [`enter`]; [`HostError::Busy`] if somebody was becoming a peer all the time.
+/// As for [`enter`]; [`HostError::Busy`] if others held the gate until the deadline.
 pub fn seize(url: &Url, owners: Owners, patience: Duration) -> Result<ExclusiveGate, HostError> {
     ExclusiveGate::seize(file(url, owners)?, patience)
 }
@@ -119,13 +118,13 @@ pub fn path_of(url: &Url) -> Option<PathBuf> {
     file(url, Owners::Trusted).ok().map(|place| place.path)
 }
 
-/// Whether the file at a URL holds nothing but zeros, so that replacing it loses nothing. A file with
-/// more data than is worth looking through is taken to hold something.
+/// Whether the file at a URL holds only zeros, so that replacing it loses nothing. `false` also for a file with more
+/// data than is worth reading.
 ///
 /// # Errors
 /// [`HostError::NotFound`], and those of reading.
 pub fn is_blank(url: &Url, owners: Owners) -> Result<bool, HostError> {
-    /// Bytes of data, holes not counted.
+    /// The most bytes of data to read; holes do not count.
     const WORTH_READING: u64 = 64 << 20;
     let place = file(url, owners)?;
     let failed = |call| {
@@ -136,7 +135,7 @@ pub fn is_blank(url: &Url, owners: Owners) -> Result<bool, HostError> {
     let mut chunk = [0_u8; 1 << 16];
     let (mut at, mut read) = (0, 0);
     loop {
-        // Where the next data begins; none is left at ENXIO, and without the call all is data.
+        // The next data. ENXIO means that none is left; without SEEK_DATA, the whole file counts as data.
         match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
             Ok(data) => at = data,
             Err(rustix::io::Errno::NXIO) => return Ok(true),

@@ -1,15 +1,15 @@
 //! The memory cgroups of this process, of both versions.
 //!
 //! # What it owns
-//! Finding them (`/proc/self/cgroup` says which, `/proc/self/mountinfo` where), and reading their limits.
+//! Finding them (`/proc/self/cgroup` names them, `/proc/self/mountinfo` tells where they are), and reading their
+//! limits.
 //!
 //! # Invariants
-//! 1. Every cgroup around the process counts, as far as it can be seen from here: in a container those outside are
-//!    not.
-//! 2. What cannot be read limits nothing.
+//! 1. Every cgroup around the process counts, if the process can see it. In a container it cannot see those outside.
+//! 2. A cgroup that cannot be read limits nothing.
 //!
-//! Of what a cgroup uses, clean pages of files count as free: the kernel drops them before it ends anybody, as
-//! `MemAvailable` has it for the machine. Pages of a tmpfs are not among them: without swap they cannot go.
+//! Clean pages of files that a cgroup uses count as free, as in the machine's `MemAvailable`: the kernel drops them
+//! before it kills a process. Pages of a tmpfs do not count as free: without swap they cannot be dropped.
 
 use std::{
     fs,
@@ -20,11 +20,11 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cgroup {
     pub(crate) limit: u64,
-    /// What can be taken before the kernel ends somebody in it.
+    /// How much can be taken before the kernel kills a process in it.
     pub(crate) left: u64,
 }
 
-/// The names that one version has for things.
+/// The names of files and fields in one version.
 struct Names {
     limits: &'static [&'static str],
     usage: &'static str,
@@ -40,17 +40,17 @@ const VERSION_1: Names = Names {
 };
 
 const VERSION_2: Names = Names {
-    // Beyond the second, who takes memory is slowed down to a halt.
+    // Above `memory.high`, the kernel slows a process that takes memory down, almost to a halt.
     limits: &["memory.max", "memory.high"],
     usage: "memory.current",
     clean: ["inactive_file", "active_file"],
     unclean: ["file_dirty", "file_writeback"],
 };
 
-/// No limit of the first version is as large, but the one that means none.
+/// A limit of version 1 that is as large as this means that there is none.
 const NONE: u64 = 1 << 62;
 
-/// The one around this process that has least left.
+/// The cgroup around this process that has the least left.
 pub(crate) fn tightest() -> Option<Cgroup> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let folders = folders(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
@@ -58,7 +58,7 @@ pub(crate) fn tightest() -> Option<Cgroup> {
     all.min_by_key(|cgroup| cgroup.left)
 }
 
-/// Where each hierarchy begins, where this process is in it, and its version.
+/// For each hierarchy: its top folder, the folder of this process's cgroup, and its names.
 fn folders(of_process: &str, mounts: &str) -> Vec<(PathBuf, PathBuf, &'static Names)> {
     let mut folders = Vec::new();
     for line in of_process.lines() {
@@ -82,9 +82,9 @@ fn folders(of_process: &str, mounts: &str) -> Vec<(PathBuf, PathBuf, &'static Na
     folders
 }
 
-/// A line of `mountinfo`, of a cgroup file system.
+/// A line of `mountinfo` for a cgroup file system.
 struct Mount<'a> {
-    /// Which part of the hierarchy is mounted.
+    /// The part of the hierarchy that is mounted.
     root: &'a str,
     at: PathBuf,
     kind: &'a str,
@@ -109,7 +109,7 @@ impl<'a> Mount<'a> {
         }
     }
 
-    /// Where the cgroup of that path can be seen. If it lies outside what is mounted, its innermost part that can.
+    /// The folder of the cgroup `path`. If the cgroup lies outside the mounted part, the top of that part.
     fn folder(&self, path: &str) -> PathBuf {
         let inside = Path::new(path).strip_prefix(self.root).unwrap_or(Path::new(""));
         let parts = inside.components().filter_map(|part| match part {
@@ -172,7 +172,7 @@ mod tests {
         let both = "5:cpu:/x\n4:memory:/docker/abc/inner\n0::/user/7\n";
         let paths = ["/sys/fs/cgroup/memory/inner", "/sys/fs/cgroup/unified/user/7"];
         assert_eq!(bottoms(both), paths.map(PathBuf::from));
-        // Another namespace: what is above is not shown, and never left by way of the dots.
+        // In another namespace: cgroups above the mount are not visible, and `..` in a path never leaves the mount.
         assert_eq!(bottoms("4:memory:/elsewhere\n"), [PathBuf::from("/sys/fs/cgroup/memory")]);
         assert_eq!(bottoms("0::/../../up\n"), [PathBuf::from("/sys/fs/cgroup/unified/up")]);
         assert!(bottoms("").is_empty() && bottoms("x:y\n5:cpu:/\n").is_empty());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cgroup_around_counts_and_files_that_can_be_dropped_are_free() {
+    fn every_cgroup_around_counts_and_clean_file_pages_are_free() {
         let scratch = Scratch::new();
         let (top, inner) = (scratch.path("top"), scratch.path("top/inner"));
         let stat =

@@ -1,15 +1,14 @@
-//! Windows that no file system is behind: memory of a PCI device, or a range of physical memory.
+//! Windows without a file system behind them: memory of a PCI device, or a range of physical memory.
 //!
 //! # What it owns
-//! [`Device`]: the open device of a window, and where the window begins in it.
+//! [`Device`]: the open device of a window, and the offset of the window in it.
 //!
 //! # Invariants
-//! 1. The memory is there from the start and never goes away, so a commit does nothing; whatever was
-//!    given back is zero, since nothing else would make it so.
+//! 1. The memory is always there, so a commit changes nothing. A release zeroes the bytes, since nothing else would.
 //! 2. In a forked child it is not mapped, and nothing is written.
 //!
 //! # What it does not do
-//! It finds nothing (`pci.rs`, `physical.rs`) and maps nothing (`mapped_window.rs`).
+//! It does not find devices (`pci.rs`, `physical.rs`) or map them (`mapped_window.rs`).
 
 use std::{
     os::fd::{BorrowedFd, OwnedFd},
@@ -31,12 +30,12 @@ use crate::{
     own_fd::OwnFd,
 };
 
-/// Where a window is that no file system is behind.
+/// The part of a device that is a window.
 #[derive(Debug)]
 pub(crate) struct DeviceRange {
-    /// What is to be mapped.
+    /// The file to map.
     pub(crate) path: PathBuf,
-    /// Where in it the window begins.
+    /// The offset of the window in it.
     pub(crate) start: u64,
     pub(crate) size: u64,
     pub(crate) kind: MemoryKind,
@@ -49,10 +48,10 @@ impl DeviceRange {
             .map_err(|errno| self.failed("open", errno))
     }
 
-    /// What a failed call means here.
+    /// The error for a failed call.
     pub(crate) fn failed(&self, call: &'static str, errno: Errno) -> HostError {
         match (call, self.kind, errno) {
-            // The kernel forbids it in several ways, and says which in none of them.
+            // The kernel forbids it for several reasons, and does not say for which.
             ("mmap", MemoryKind::Physical { base }, Errno::PERM | Errno::INVAL) => {
                 DeviceError::Forbidden { base, size: self.size, source: errno.into() }.into()
             }
@@ -87,7 +86,7 @@ impl Device {
         self.file.get()
     }
 
-    /// Where in the file the window begins.
+    /// The offset of the window in the file.
     pub(crate) const fn start(&self) -> u64 {
         self.start
     }

@@ -1,29 +1,32 @@
-//! Whether this machine is emulated in such a way that its atomics are none.
+//! Whether this machine is emulated in such a way that its atomic operations are not atomic for other machines.
 //!
-//! QEMU without hardware support (TCG) translates instructions. If it runs all processors of a guest in
-//! one thread, no two ever run at once, and it translates an atomic addition to a load, an addition and
-//! a store. That is right within the guest, and wrong towards everybody else who has the memory: updates
-//! get lost. The probe word cannot show it, since within the guest nothing is ever lost.
+//! QEMU without hardware support (TCG) translates instructions. If one thread runs all processors of a guest, no two
+//! of them run at once, and QEMU translates an atomic addition to a load, an addition and a store. That is
+//! correct within the guest, and wrong for all others that share the memory: updates get lost. The probe word
+//! cannot show it, since within the guest nothing is ever lost.
 //!
-//! What shows it is how two threads on two processors hand a word to and fro. If both run, that takes a microsecond
-//! each time. If they run in turn, it takes a change from the one to the other, which comes with an interrupt, or
-//! with the host's next time slice: some milliseconds. So some handovers within one millisecond prove that both ran.
-//! But a busy host may keep two processors of a guest on one of its own for long. Then the same is tried with threads that
-//! pause while they wait: the emulator takes that for a wish to let the next processor run, and if one thread
-//! emulates all of them, it does so at once. That makes handovers fast in the one machine, and in no other: fast with
-//! pauses, and slow without, several times one after the other, is a machine whose atomics are none.
+//! The test is how fast two threads on two processors hand a word to and fro. If both processors run, a handover
+//! takes a microsecond. If they run in turn, QEMU must first switch from one to the other, which happens at an
+//! interrupt or at the host's next time slice: that takes milliseconds. So many handovers within one millisecond prove
+//! that both ran.
 //!
-//! (The price of an atomic addition, which is a call out of translated code if it is one, was tried first. Between one
-//! process and the next it changed by a factor of two, either way.)
+//! But a busy host may keep two processors of a guest on one of its own for long, and handovers are slow as well.
+//! Then the threads try again, and pause while they wait. The emulator takes a pause as a request to run the next
+//! processor; if one thread emulates all processors, it switches at once, and handovers become fast. On no other
+//! machine does a pause help. So if handovers are fast with pauses and slow without, several times in a row, one
+//! thread emulates the machine.
+//!
+//! (The time of an atomic addition, which is a call out of translated code if it is atomic, was tried first. It varied
+//! by a factor of two between processes.)
 //!
 //! # What it owns
-//! Telling such a machine from others: by its name, the number of its processors, and those handovers.
+//! Recognising such a machine: by its name, the number of its processors, and those handovers.
 //!
 //! # What it does not do
-//! On x86 whoever hides the emulator's name (`tcg-cpuid=off`) is not found out. On arm64 it has no name: there it is
-//! known by the processor that only it has (`-cpu max`), or by QEMU's board with the counter of its older versions. A
-//! named processor under QEMU 9 and later is not found out. On other architectures none is.
-//! A process that may use one processor only learns nothing, and the machine is refused.
+//! It does not recognise every emulator. On x86 it misses one whose name is hidden (`tcg-cpuid=off`). On arm64 there is
+//! no name: it recognises the processor that only QEMU has (`-cpu max`), and QEMU's board with the counter of older
+//! versions; it misses a named processor under QEMU 9 and later. On other architectures it recognises none.
+//! If the process may use only one processor, the test is impossible, and an emulated machine is refused.
 
 use std::{
     fs,
@@ -44,22 +47,22 @@ use crate::error::DeviceError;
 const HANDOVERS: u64 = 64;
 /// They take less time than this only between processors that run at once.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// For so long handovers of one kind are tried in a row.
+/// How long a round tries handovers, with pauses or without.
 const ROUND: Duration = Duration::from_millis(20);
-/// So often in a row those with pauses must be fast, and those without slow, until it is believed.
+/// How often in a row handovers must be fast with pauses, and slow without, to prove that processors run in turn.
 const IN_TURN: u32 = 5;
-/// After so long in which both were slow, processors do not take turns in one thread: a pause would have shown it.
+/// If handovers of both kinds stay slow for this time, the processors do not run in turn: a pause would have helped.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What is known of the machine.
+/// The facts that decide.
 #[derive(Debug)]
 struct Machine {
     emulated: bool,
-    /// Processors that run.
+    /// How many processors are online.
     online: usize,
 }
 
-/// Refuses a machine whose atomics are none.
+/// Refuses a machine whose atomic operations are not atomic for others.
 pub(crate) fn refuse() -> Result<(), DeviceError> {
     let online = online(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default());
     judge(&Machine { emulated: is_tcg(), online }, run_at_once)
@@ -76,7 +79,7 @@ fn judge(machine: &Machine, run_at_once: impl FnOnce() -> bool) -> Result<(), De
 
 #[cfg(target_arch = "x86_64")]
 fn is_tcg() -> bool {
-    // The leaf of hypervisors; without one, something else, which is not this name.
+    // The leaf of hypervisors. Without a hypervisor it has other contents, which are not this name.
     #[allow(unused_unsafe, reason = "it is a safe function from Rust 1.94 on")]
     // SAFETY: `__cpuid` wants a processor that has the instruction: every one of 64 bits does.
     let leaf = unsafe { std::arch::x86_64::__cpuid(0x4000_0000) };
@@ -86,7 +89,7 @@ fn is_tcg() -> bool {
 
 #[cfg(target_arch = "aarch64")]
 fn is_tcg() -> bool {
-    /// What QEMU without hardware support lets the counter run with, up to QEMU 8. With KVM it is the host's own.
+    /// The counter's frequency in QEMU without hardware support, up to QEMU 8. With KVM it is the host's own.
     const COUNTER_HZ: u64 = 62_500_000;
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let counter_hz: u64;
@@ -97,8 +100,8 @@ fn is_tcg() -> bool {
     has_qemus_processor(&read("/proc/cpuinfo")) || (is_qemu && counter_hz == COUNTER_HZ)
 }
 
-/// Whether the first processor that the kernel lists is the one that QEMU made up: of no manufacturer, and by the
-/// part number `Q`.
+/// Whether the first processor that the kernel lists is the one that QEMU invented: without a manufacturer, and with
+/// the part number `Q`.
 #[cfg(any(test, target_arch = "aarch64"))]
 fn has_qemus_processor(cpuinfo: &str) -> bool {
     let value = |name: &str| {
@@ -122,7 +125,7 @@ fn online(list: &str) -> usize {
     ranges.fold(0, usize::saturating_add)
 }
 
-/// Whether two processors run at once, or could: they do not take turns in one thread.
+/// Whether two processors run at once, or could: no single thread emulates both in turn.
 fn run_at_once() -> bool {
     let allowed = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
     let mut processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
@@ -141,9 +144,9 @@ fn run_at_once() -> bool {
 
 /// Tells the processor, and the emulator, that this thread only waits.
 fn pause() {
-    // What `spin_loop` becomes there is no wish to let others run.
+    // On arm64 `spin_loop` becomes another instruction, which the emulator does not take as a request to switch.
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: `yield` wants nothing, and changes nothing.
+    // SAFETY: `yield` has no requirement, and changes nothing.
     unsafe {
         std::arch::asm!("yield", options(nomem, nostack, preserves_flags));
     }
@@ -157,12 +160,12 @@ fn stay_on(processor: usize) -> bool {
     sched_setaffinity(None, &only).is_ok()
 }
 
-/// What two threads hand to and fro.
+/// The word that two threads hand to and fro.
 #[derive(Default)]
 struct Ball {
-    /// How often it was handed over: odd while the one who answers has it.
+    /// How often it was handed over: odd while the answering thread has it.
     turn: AtomicU64,
-    /// Whether who waits for it pauses.
+    /// Whether the waiting thread pauses.
     pauses: AtomicBool,
     over: AtomicBool,
 }
@@ -183,9 +186,9 @@ impl Ball {
         true
     }
 
-    /// Whether so many handovers in a row take no time, at least once in a round.
+    /// Whether [`HANDOVERS`] handovers in a row take less than [`AT_ONCE`], at least once in a round.
     fn is_fast(&self, pauses: bool) -> bool {
-        /// Looks between two at the clock, which may be slow.
+        /// How often the word is read before the clock is, which may be slow.
         const LOOKS: u32 = 1 << 12;
         self.pauses.store(pauses, Relaxed);
         let began = Instant::now();
@@ -193,7 +196,7 @@ impl Ball {
         let mut turn = self.turn.load(Relaxed);
         loop {
             let mut looks = 0_u32;
-            // It may still be away since the last round.
+            // The other thread may still have it from the last round.
             while !turn.is_multiple_of(2) {
                 looks = looks.wrapping_add(1);
                 if looks.is_multiple_of(LOOKS) && began.elapsed() > ROUND {
@@ -202,6 +205,7 @@ impl Ball {
                 if pauses {
                     pause();
                 }
+                // Acquire: pairs with the Release in `answer`.
                 turn = self.turn.load(Acquire);
             }
             if handovers == HANDOVERS {
@@ -215,14 +219,16 @@ impl Ball {
                 (since, handovers) = (now, 0);
             }
             turn = turn.wrapping_add(1);
+            // Release: pairs with the Acquire in `answer`.
             self.turn.store(turn, Release);
             handovers += 2;
         }
     }
 
-    /// Hands it back whenever it comes.
+    /// Hands the word back whenever it comes.
     fn answer(&self) -> bool {
         while !self.over.load(Relaxed) {
+            // Acquire, and Release below: pair with those in `is_fast`.
             let turn = self.turn.load(Acquire);
             if !turn.is_multiple_of(2) {
                 self.turn.store(turn.wrapping_add(1), Release);

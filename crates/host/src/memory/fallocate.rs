@@ -1,21 +1,19 @@
 //! The memory behind a file: committed by `fallocate`, given back by punching holes.
 //!
 //! # What it owns
-//! The blocks of the file. The bytes belong to whoever has committed them.
+//! The blocks of the file. The bytes belong to the process that has committed them.
 //!
 //! # Invariants
-//! 1. Committing changes no byte that anybody has committed before.
-//! 2. Nothing here touches the mapping where there may be a hole: that is what ends processes.
+//! 1. A commit changes no byte that was committed before.
+//! 2. Nothing here touches the mapping where there may be a hole: such an access can end the process.
 //!
-//! Where `fallocate` does not exist, zeros are written over the holes. Between finding a hole and
-//! writing to it, somebody else could commit the same bytes *and then use them*, and the zeros would
-//! fall on data. So filling happens under a lock of its own: whoever uses bytes has committed them,
-//! and so filled the hole, under that lock before. Whoever can read the file can have that lock, too, so it is not
-//! waited for without an end.
+//! Where `fallocate` does not exist, zeros are written over the holes. Between finding a hole and writing to it,
+//! another process could commit the same bytes *and then use them*, and the zeros would overwrite its data. So
+//! filling is done under a lock: a process that uses bytes has committed them before, and filled the hole under
+//! that lock. A process that can only read the file can take the lock too, so the wait for it ends at a deadline.
 //!
 //! # What it does not do
-//! On a file system that has neither `fallocate` nor knows its holes (`SEEK_HOLE`), a commit promises
-//! nothing.
+//! If a file system has no `fallocate` and does not know its holes (`SEEK_HOLE`), a commit promises nothing.
 
 use std::{
     os::fd::BorrowedFd,
@@ -42,12 +40,12 @@ use crate::{
     own_fd::OwnFd,
 };
 
-/// `fallocate` that is interrupted gives back what it took, so a program with a fast timer would
-/// never finish a large one.
+/// Bytes in one `fallocate`. An interrupted call gives everything back, so a program with a fast timer would never
+/// finish a large one.
 const CHUNK: u64 = 16 << 20;
-/// Bytes in which holes are looked for and filled without letting others do so.
+/// Bytes whose holes are filled in one go, with the lock held.
 const PIECE: u64 = 1 << 20;
-/// How long to wait for others to fill a piece: a hundred times what that takes on a slow disk.
+/// How long to wait for others that fill a piece: a hundred times what that takes on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(3);
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
@@ -108,11 +106,12 @@ impl FileMedium {
         window: &Window,
         extent: Extent,
     ) -> Result<BorrowedFd<'_>, BackingMemoryError> {
-        // Behind the window the file would grow.
+        // An extent past the window's end would make the file grow.
         if extent.end() > window.len() {
             return Err(error(call)(Errno::INVAL));
         }
-        // In a child the descriptor is closed; and the program may have closed it, and opened another file there.
+        // The descriptor is closed in a forked child. The program may also have closed it, and its number may be
+        // another file's by now.
         self.file.checked().ok_or_else(|| error(call)(Errno::BADF))
     }
 
@@ -154,7 +153,7 @@ impl FileMedium {
         touch: Touch,
     ) -> Result<(), BackingMemoryError> {
         match (self.kind, touch) {
-            // A read of a hole there takes nothing of the file system, and cannot fail.
+            // On a disk, a read of a hole takes no blocks, and cannot fail.
             (MemoryKind::File { .. }, Touch::Look) => Ok(()),
             (MemoryKind::Tmpfs, _) => {
                 let file = self.checked("lseek", window, extent)?;
@@ -164,13 +163,13 @@ impl FileMedium {
                     Touch::Use => self.commit(window, extent),
                 }
             }
-            // Of huge pages, nothing but `fallocate` tells which are there.
+            // For huge pages, only `fallocate` tells which are there.
             _ => self.commit(window, extent),
         }
     }
 
     pub(crate) fn room_for(&self, bytes: u64) -> Result<(), BackingMemoryError> {
-        // Without a descriptor, taking memory fails by itself.
+        // Without a descriptor, the commit that follows fails by itself.
         self.file.checked().map_or(Ok(()), |file| self.taken.room_for(bytes, file, self.kind))
     }
 
@@ -180,13 +179,13 @@ impl FileMedium {
 
     /// Bytes of an extent that have memory, or blocks of a disk.
     pub(crate) fn resident(&self, extent: Extent) -> Option<u64> {
-        // The answers for huge pages are those of files that have no holes.
+        // For huge pages the kernel's answers are useless: every file looks as if it had no holes.
         let asks = !matches!(self.kind, MemoryKind::Hugetlbfs { .. });
         let file = self.file.checked().filter(|_| asks)?;
         Some(resident::bytes(file, extent, self.kind == MemoryKind::Tmpfs))
     }
 
-    /// Copies bytes out of the file: of a hole, zeros, and it takes no memory.
+    /// Copies bytes out of the file. Holes read as zeros, and get no memory.
     pub(crate) fn read(&self, from: u64, mut to: &mut [u8]) -> Result<(), Errno> {
         let file = self.file.checked().ok_or(Errno::BADF)?;
         let mut at = from;
@@ -202,7 +201,7 @@ impl FileMedium {
         Ok(())
     }
 
-    /// Writes zeros over the holes of an extent, waiting so long at most, before each piece, for others who do so.
+    /// Writes zeros over the holes of an extent. Before each piece it waits at most `patience` for others that do so.
     fn fill_holes(
         &self,
         file: BorrowedFd<'_>,
@@ -244,7 +243,7 @@ fn write_zeros(file: BorrowedFd<'_>, mut at: u64, mut len: u64) -> Result<(), Ba
     Ok(())
 }
 
-/// Makes the bytes of an extent zero that are not zero by being in a hole.
+/// Zeroes the bytes of an extent that are not in a hole.
 fn zero_data(
     file: BorrowedFd<'_>,
     window: &Window,
@@ -255,14 +254,14 @@ fn zero_data(
     })
 }
 
-/// What a part of a file is.
+/// The two kinds of parts of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Run {
     Hole,
     Data,
 }
 
-/// Calls `found` for each part of the extent that is a hole, or is not.
+/// Calls `found` for each part of the extent that is `wanted`.
 fn for_each_run(
     file: BorrowedFd<'_>,
     extent: Extent,
@@ -275,7 +274,7 @@ fn for_each_run(
             Run::Data => SeekFrom::Data(from),
         };
         match retry_on_intr(|| fs::seek(file, place)) {
-            // Never before where the search began, whatever a file system says.
+            // Some file systems may answer with a place before the search began.
             Ok(at) => Ok(at.max(from)),
             // There is none up to the end of the file.
             Err(Errno::NXIO) => Ok(u64::MAX),
@@ -322,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn committing_keeps_what_is_there_and_releasing_makes_it_zero() {
+    fn a_commit_keeps_data_and_a_release_makes_it_zero() {
         let scratch = Scratch::new();
         let mapped = three_pages(&scratch);
         let all = Extent::new(0, 3 * 4096).unwrap();
@@ -345,7 +344,7 @@ mod tests {
         assert_eq!(mapped.peek().unwrap().size, 3 * 4096);
     }
 
-    /// The stand-in for file systems without `fallocate`, which no test machine need have.
+    /// The code for file systems without `fallocate`, tested on one that has it.
     #[test]
     fn holes_are_filled_around_data_and_data_is_zeroed_around_holes() {
         let scratch = Scratch::new();
@@ -375,9 +374,9 @@ mod tests {
         assert_eq!(holes, 1, "zeroing must not touch a hole");
     }
 
-    /// Whoever could read the file could lock the byte for ever, and every `create` waited for it for ever.
+    /// The bug: a process that could only read the file could lock the byte for ever, and every `create` waited for it.
     #[test]
-    fn who_reads_the_file_does_not_hold_up_the_filling_of_holes_for_ever() {
+    fn a_reader_of_the_file_does_not_block_the_filling_of_holes_for_ever() {
         let scratch = Scratch::new();
         let mapped = three_pages(&scratch);
         let reader = std::fs::File::open(mapped.path()).unwrap();

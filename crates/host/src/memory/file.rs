@@ -1,16 +1,16 @@
-//! `file:PATH`, and what every other scheme that ends at a file does too.
+//! `file:PATH`, and every other scheme that names a file.
 //!
 //! # What it owns
-//! Making, replacing and removing files that hold spaces.
+//! Creating and replacing files that hold spaces.
 //!
 //! # Invariants
-//! 1. A name that others can guess never means a half-made space: a file is formatted without a name
-//!    (`O_TMPFILE`), or where that does not exist under a random one, and gets its name last.
-//! 2. If making it fails, no file is left. (Of a process that is killed in the middle, only the file
-//!    with the random name is, on file systems without `O_TMPFILE`.)
-//! 3. A name that means a file is taken away, or given to another file, only by who holds the gate of the
-//!    file alone (`gate.rs`) and has been allowed to. So of two processes that replace the same file, the
-//!    second finds the file of the first.
+//! 1. A name that others can guess never means an unfinished space. A file is formatted without a name
+//!    (`O_TMPFILE`), or under a random name where the file system has no `O_TMPFILE`, and gets its name last.
+//! 2. If creating it fails, no file is left. If the process is killed in the middle, a file can be left only where
+//!    there is no `O_TMPFILE`, under its random name.
+//! 3. A name is removed or given to another file only by a process that holds the file's gate alone (`gate.rs`),
+//!    after its caller has allowed that. So of two processes that replace the same file, the second finds the file
+//!    of the first.
 //!
 //! # What it does not do
 //! It gives no meaning to the bytes; the caller formats them.
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::error::{CreateError, HostError};
 
-/// A file that has no name yet, or none that anybody looks for.
+/// A file without its final name: it has no name yet, or a random one.
 #[derive(Debug)]
 enum Draft {
     Anonymous,
@@ -48,7 +48,7 @@ struct TemporaryName {
 
 impl Drop for TemporaryName {
     fn drop(&mut self) {
-        // After a rename there is nothing, and the name was too random to have been taken again.
+        // After a rename nothing has this name: it is too random for another file to have taken it.
         let _ = fs::unlink(&self.path);
     }
 }
@@ -59,7 +59,7 @@ impl FileLocation {
         new: NewWindow,
         format: impl FnOnce(&MappedWindow) -> Result<T, E>,
     ) -> Result<(MappedWindow, T), CreateError<E>> {
-        // Formatting takes time, and most of those who lose have lost already.
+        // Formatting takes time, so the usual error is found before it.
         if fs::lstat(&self.path).is_ok() {
             return Err(HostError::Exists { path: self.path.clone() }.into());
         }
@@ -82,7 +82,7 @@ impl FileLocation {
         if let Some(stat) = self.stat()? {
             self.check_regular(&stat)?;
         }
-        // Whole before anybody is kept out: formatting takes time.
+        // Formatting takes time, so it is done before the gate keeps others out.
         let (mapped, draft, made) = self.draft(new, format)?;
         let file = mapped.file().ok_or(HostError::Forked)?;
         let gate = ExclusiveGate::seize(self.clone(), patience)?;
@@ -99,7 +99,7 @@ impl FileLocation {
         Ok((mapped, made))
     }
 
-    /// A formatted file with the mode asked, without its name.
+    /// A formatted file with the requested mode, without its final name.
     fn draft<T, E>(
         &self,
         new: NewWindow,
@@ -132,7 +132,7 @@ impl FileLocation {
         if fs::stat("/proc/self/fd").is_ok() {
             match retry_on_intr(|| fs::open(self.directory(), flags | OFlags::TMPFILE, mode)) {
                 Ok(file) => return Ok((file, Draft::Anonymous)),
-                // The ways in which file systems and kernels say that they have no such thing.
+                // File systems and kernels without O_TMPFILE answer with one of these.
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
                 Err(errno) => return Err(failed(errno)),
             }
@@ -157,16 +157,15 @@ impl FileLocation {
     }
 }
 
-/// Gives an anonymous file a name that nobody has.
+/// Gives an anonymous file a name that is not taken.
 fn link_open_file(file: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     fs::linkat(CWD, proc_link(file), CWD, path, AtFlags::SYMLINK_FOLLOW)
 }
 
-/// Renames, unless somebody has the name.
+/// Renames, unless the name is taken.
 fn give_name(from: &Path, to: &Path) -> Result<(), Errno> {
     match fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system does not know the flag. A link never replaces; its old name goes with the
-        // guard.
+        // The file system does not know the flag. `link` never replaces a file; the guard removes the old name.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::link(from, to),
         other => other,
     }
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn creating_loses_to_a_name_that_exists_or_comes_into_being() {
+    fn create_fails_if_the_name_exists_before_or_during_formatting() {
         let scratch = Scratch::new();
         let place = FileLocation::of_path(&scratch.path("a"));
         let late = place.create(NEW, |mapped| {
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anonymous_files_a_random_name_is_given_up_or_removed() {
+    fn without_anonymous_files_a_random_name_is_renamed_or_removed() {
         let scratch = Scratch::new();
         let place = FileLocation::of_path(&scratch.path("a"));
         let (_file, draft) = place.file_with_random_name().unwrap();
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn replacing_leaves_the_old_file_to_those_who_map_it() {
+    fn replacing_leaves_the_old_file_to_processes_that_map_it() {
         let scratch = Scratch::new();
         let place = FileLocation::of_path(&scratch.path("a"));
         let (old, ()) = place.create(NEW, write).unwrap();
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_who_fill_an_empty_file_one_wins() {
+    fn one_of_two_processes_that_format_an_empty_file_wins() {
         let scratch = Scratch::new();
         let place = FileLocation::of_path(&scratch.path("a"));
         files::write(&place.path, "").unwrap();
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_neither_opened_nor_replaced_nor_removed() {
+    fn anything_but_a_regular_file_is_neither_opened_nor_replaced_nor_removed() {
         let scratch = Scratch::new();
         for path in [scratch.path(""), PathBuf::from("/dev/null")] {
             let place = FileLocation::of_path(&path);

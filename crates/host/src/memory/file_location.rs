@@ -1,6 +1,6 @@
-//! Where a file is, and what stands there: opening it, looking at it, and saying whose rights are in the way.
+//! The path of a file: opening the file, reading its beginning, and naming the rights that refuse it.
 //!
-//! Nothing but a regular file is opened. Making, replacing and removing files is in `file.rs`.
+//! Only a regular file is opened. `file.rs` creates and replaces files; `gate.rs` removes them.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::error::HostError;
 
-/// Where a file is, and how it is to be opened.
+/// The path of a file, and how to open it.
 #[derive(Debug, Clone)]
 pub(crate) struct FileLocation {
     pub(crate) path: PathBuf,
@@ -28,16 +28,16 @@ pub(crate) struct FileLocation {
     pub(crate) owners: Owners,
 }
 
-/// Of names that all may make, none is followed to somewhere else.
-const A_LINK: &str = "a symbolic link, and links are not followed in a directory that all may write; name what \
-                      it means by file:PATH";
+/// In a directory where all users may create names, links are not followed.
+const A_LINK: &str = "a symbolic link, and links are not followed in a directory that all may write; name the \
+                      file that it means by file:PATH";
 
 impl FileLocation {
     pub(crate) fn of_path(path: &Path) -> Self {
         Self { path: path.to_owned(), flags: OFlags::empty(), owners: Owners::Trusted }
     }
 
-    /// The same, for the spaces of others too if these are asked for.
+    /// The same location, for files of these owners.
     pub(crate) fn of_owners(self, owners: Owners) -> Self {
         Self { owners: owners.or_of_environment(), ..self }
     }
@@ -50,7 +50,7 @@ impl FileLocation {
         }
     }
 
-    /// Says whose rights are in the way: the file's, or the directory's, where names come and go.
+    /// The error that names the rights that refuse a call: of the file if it is `open`, otherwise of the directory.
     pub(super) fn denied(&self, call: &'static str, errno: Errno) -> HostError {
         let file = self.stat_itself().ok().filter(|_| call == "open");
         let (object, stat) = match file {
@@ -62,12 +62,12 @@ impl FileLocation {
         HostError::Denied(Box::new(Denied { call, path, object, rights, source }))
     }
 
-    /// Opens what is there, if it is a regular file. All else is not even opened: that alone can do something to a
-    /// device, and wait at a pipe.
+    /// Opens the file if it is a regular one. Anything else is not opened at all: opening alone can change a device,
+    /// and block on a pipe.
     pub(crate) fn open_as(&self, access: OFlags) -> Result<OwnedFd, HostError> {
         let Some(stat) = self.stat()? else {
             let path = self.path.clone();
-            // Anything else that is there now has come since.
+            // If anything but a link is there now, it has come since.
             let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_symlink();
             return Err(match fs::lstat(&path).is_ok_and(is_link) {
                 true => HostError::NotAWindow { path, found: "a symbolic link to nothing" },
@@ -75,7 +75,7 @@ impl FileLocation {
             });
         };
         self.check_regular(&stat)?;
-        // NONBLOCK: what it has become since may be a pipe, and then the answer is an error and not a long wait.
+        // NONBLOCK: if a pipe has taken the path since, `open` must fail and not block.
         let flags = access | self.flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let file =
             retry_on_intr(|| fs::open(&self.path, flags, Mode::empty())).map_err(|errno| {
@@ -83,7 +83,7 @@ impl FileLocation {
                     Errno::NOENT => HostError::NotFound { path: self.path.clone() },
                     Errno::LOOP => HostError::NotAWindow { path: self.path.clone(), found: A_LINK },
                     Errno::ISDIR | Errno::NXIO => self.not_a_window(FileType::Unknown),
-                    // Its owner has a lease of it, and is asked to give it up (fcntl(2)).
+                    // A process has a lease on it, and the kernel has asked it to give that up (fcntl(2)).
                     Errno::AGAIN => HostError::Busy { path: self.path.clone(), holder: None },
                     errno => self.failed("open")(errno),
                 }

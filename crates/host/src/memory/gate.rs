@@ -1,21 +1,23 @@
-//! The gate of a file: who opens a space, and who takes its name away, keep out of each other's way.
+//! The gate of a file: a lock between processes that open a space and processes that remove its name.
 //!
 //! # What it owns
 //! One byte of the file (`ofd_lock.rs`), locked through a description that is used for nothing else.
 //!
 //! # Invariants
-//! 1. While a gate is held, its path means its file: that is looked at once the gate is had, and all who know
-//!    the gate hold it *alone* when they change what a path means.
-//! 2. Whoever becomes a peer holds it *shared* from before that look until its evidence lies on the file and
-//!    it is live. So who holds it alone sees the evidence of all who have come by the path.
-//! 3. The gate dies with its holder, at whatever instant, and each change is one system call.
-//! 4. Nobody waits for it longer than allowed, and nobody takes it from the living: who is stopped is named.
-//! 5. A forked child does not keep it: its descriptor is closed there, and where no handler runs (raw
-//!    `clone`), the lock is given up before the descriptor is.
+//! 1. While a gate is held, its path means its file. The holder checks that once it has the gate, and a process that
+//!    knows the gate changes the meaning of a path only while it holds the gate *alone*.
+//! 2. A process that becomes a peer holds the gate *shared*, from before that check until its evidence lies on the
+//!    file and it is live. So a process that holds the gate alone sees the evidence of all peers that came by the
+//!    path.
+//! 3. The kernel gives the gate up when its holder dies, at any instant; each change of a name is one system call.
+//! 4. The wait for the gate ends at a deadline, and the gate is never taken from a live holder. If the holder is
+//!    stopped, the error names it.
+//! 5. A forked child does not keep the gate: its descriptor is closed there. Where no handler runs (raw `clone`), the
+//!    parent unlocks the byte before it closes the descriptor.
 //!
 //! # What it does not do
-//! It stops nobody who knows no gate, such as `rm` (`name.rs` notices). It does not weigh what it finds on a
-//! file: the caller says whether that is somebody who lives.
+//! It does not stop programs that do not know the gate, such as `rm` (`name.rs` notices that). It does not judge
+//! locks that it finds on a file: the caller decides whether a live peer has them.
 
 use std::{
     os::fd::BorrowedFd,
@@ -44,8 +46,9 @@ use crate::{
 /// How a gate is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GateMode {
-    /// Together with others who open.
+    /// Together with other processes that open the file.
     Shared,
+    /// By one process alone.
     Alone,
 }
 
@@ -56,7 +59,7 @@ struct Held {
     file: OwnFd,
     file_identity: (u64, u64),
     kind: MemoryKind,
-    /// False if the file system has no locks: then nobody has one.
+    /// False if the file system has no locks.
     locked: bool,
 }
 
@@ -64,11 +67,11 @@ struct Held {
 #[derive(Debug)]
 pub struct SharedGate(Held);
 
-/// The gate of a file, held by one alone: nobody becomes a peer by its path meanwhile.
+/// The gate of a file, held alone: no process becomes a peer by its path meanwhile.
 #[derive(Debug)]
 pub struct ExclusiveGate(Held);
 
-/// A lock that somebody has on a file, in the bytes where peers leave evidence of their lives.
+/// A lock on a file, in the bytes where peers leave evidence that they live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileLock {
@@ -91,7 +94,7 @@ impl Held {
             if place.means(held.file_identity)? {
                 return Ok(held);
             }
-            // It has been removed or replaced: begin anew, with what is there now.
+            // The file has been removed or replaced: begin anew, with the file that is there now.
             if began.elapsed() >= patience {
                 return Err(HostError::Busy { path: place.path, holder: None });
             }
@@ -123,7 +126,7 @@ impl Held {
             match tried {
                 Ok(true) => Ok(Some(true)),
                 Ok(false) => Ok(None),
-                // A file system without locks, and none where the lack of one would prove anything.
+                // The file system has no locks, and is not one where a missing lock proves anything.
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS)
                     if !self.kind.locks_are_proof() =>
                 {
@@ -156,15 +159,15 @@ impl Held {
 
     fn map(&self) -> Result<MappedWindow, HostError> {
         let path = &self.place.path;
-        // The gate's own description is closed with the gate, and handed to nobody.
+        // Opened again, since the gate's own description is closed with the gate, and never shared.
         MappedWindow::of_file(open_again(self.file()?, path)?, path)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // In a forked child there is no descriptor, and the lock is the parent's. Unlocked and not only
-        // closed: a child made by raw `clone` has the description as well.
+        // In a forked child there is no descriptor, and the lock is the parent's. The byte is unlocked explicitly,
+        // since a child made by raw `clone` shares the description and keeps it open.
         if let Some(file) = self.file.checked().filter(|_| self.locked) {
             let _ = ofd_lock::unlock(file, LockByte::GATE);
         }
@@ -172,7 +175,7 @@ impl Drop for Held {
 }
 
 impl SharedGate {
-    /// Comes in by a path, together with others, and waits so long at most for one who is taking it away.
+    /// Takes the gate shared, and waits at most `patience` for a process that holds it alone.
     pub(crate) fn enter(place: FileLocation, patience: Duration) -> Result<Self, HostError> {
         let held = Held::take(place, GateMode::Shared, patience)?;
         Point::GateEntered.reached();
@@ -187,13 +190,13 @@ impl SharedGate {
         self.0.peek()
     }
 
-    /// Who has the byte locked where a peer leaves its evidence, as far as `/proc` shows it to this process.
+    /// The process that has locked the evidence byte of a slot, if `/proc` shows it to this process.
     #[must_use]
     pub fn holder_of_slot(&self, slot: u16) -> Option<LockHolder> {
         self.0.holder_of(LockByte::of_peer(commonhold_layout::PeerId::new(slot)).offset())
     }
 
-    /// Maps the file: this very one, whatever its path comes to mean. The gate is not kept by that.
+    /// Maps this file, even if its path means another one later. The mapping does not keep the gate.
     ///
     /// # Errors
     /// As for [`open`](crate::open).
@@ -203,20 +206,20 @@ impl SharedGate {
 }
 
 impl ExclusiveGate {
-    /// Keeps all out who come by a path, after waiting so long at most for those who are coming in.
+    /// Takes the gate alone, and waits at most `patience` for processes that hold it.
     pub(crate) fn seize(place: FileLocation, patience: Duration) -> Result<Self, HostError> {
         let held = Held::take(place, GateMode::Alone, patience)?;
         Point::GateSeized.reached();
         Ok(Self(held))
     }
 
-    /// Where the file is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.place.path
     }
 
-    /// What the file is made of: whether the lack of locks proves anything there.
+    /// The kind of the file's memory, which tells whether a missing lock proves anything.
     #[must_use]
     pub fn kind(&self) -> MemoryKind {
         self.0.kind
@@ -238,8 +241,8 @@ impl ExclusiveGate {
         self.0.map()
     }
 
-    /// A lock that somebody else has where peers leave evidence, or where holes are filled, if there is any: of
-    /// whatever kind, whoever can have it.
+    /// A lock of another process in the bytes where peers leave evidence, or where holes are filled. It may be of any
+    /// kind, also one that a mere reader of the file can take.
     ///
     /// # Errors
     /// [`HostError`] of `fcntl`.
@@ -247,14 +250,14 @@ impl ExclusiveGate {
         if !self.0.locked {
             return Ok(None);
         }
-        // From behind the gate on: who fills holes lives as well.
+        // From the byte behind the gate on: a process that fills holes is alive too.
         let bytes = LockedBytes::from(LockByte::FILL);
         let found = ofd_lock::lock_within(self.0.file()?, bytes, Sought::Any);
         Ok(found.map_err(self.0.place.failed("fcntl"))?.map(told))
     }
 
-    /// What others have left as evidence in the slots of so many peers, in no order. Locks that whoever can read the
-    /// file can have are none, and neither are those that reach beyond these slots.
+    /// The evidence of others in the slots of `peers` peers, in no order. Shared locks do not count, since a process
+    /// that can only read the file can take them; nor do locks that reach beyond these slots.
     ///
     /// # Errors
     /// [`HostError`] of `fcntl`.
@@ -269,16 +272,16 @@ impl ExclusiveGate {
         Ok(found.into_iter().filter(|lock| lock.lie_in(bytes)).map(told).collect())
     }
 
-    /// Who has the lock, as far as `/proc` shows it to this process.
+    /// The process that has the lock, if `/proc` shows it to this process.
     #[must_use]
     pub fn holder_of(&self, lock: FileLock) -> Option<LockHolder> {
         self.0.holder_of(lock.byte)
     }
 
-    /// Takes the name away. Those who have the file mapped keep it.
+    /// Removes the name. Processes that have the file mapped keep the file.
     ///
     /// # Errors
-    /// [`HostError::NotFound`] if somebody who knows no gate was faster, and the others.
+    /// [`HostError::NotFound`] if a program that does not know the gate was faster; other errors of `unlink`.
     pub fn unlink(self) -> Result<(), HostError> {
         Point::NameChecked.reached();
         fs::unlink(self.path()).map_err(|errno| match errno {
@@ -289,7 +292,7 @@ impl ExclusiveGate {
         Ok(())
     }
 
-    /// Gives the name to the file at another path, which loses that one.
+    /// Renames the file at `from` to this path, and so replaces this file.
     pub(crate) fn give_to(self, from: &Path) -> Result<(), HostError> {
         Point::NameChecked.reached();
         fs::rename(from, self.path()).map_err(self.0.place.failed("rename"))?;

@@ -1,7 +1,7 @@
-//! Bytes of a window as they are, for whoever only looks on.
+//! Reading bytes of a window without taking memory, for observers.
 //!
-//! A load from where a file has no memory takes some, for good. So whoever looks at bytes that may have none reads the
-//! file instead, and asks it first where it has any. Memory of devices is always there, and is read as it is.
+//! A load from a hole of a file in memory takes memory for good. So an observer of bytes that may lie in a hole reads
+//! the file instead, and first asks where it has data. Device memory is always there, and is read directly.
 
 use commonhold_layout::{Extent, Offset};
 use commonhold_space::BackingMemoryError;
@@ -13,7 +13,7 @@ use rustix::{
 use super::{kind::MemoryKind, mapped_window::MappedWindow};
 
 impl MappedWindow {
-    /// The first part of an extent that may hold anything but zeros; `None` if there is none.
+    /// The first part of an extent that may hold bytes other than zeros; `None` if there is none.
     #[must_use]
     pub fn next_data(&self, within: Extent) -> Option<Extent> {
         let whole = (!within.is_empty()).then_some(within)?;
@@ -24,9 +24,9 @@ impl MappedWindow {
         let (start, end) = (within.start().get(), within.end());
         let data = match retry_on_intr(|| fs::seek(file, SeekFrom::Data(start))) {
             Ok(data) => data.max(start),
-            // There is none up to the end of the file.
+            // There is no data up to the end of the file.
             Err(Errno::NXIO) => return None,
-            // It does not know.
+            // The file system does not know its holes.
             Err(_) => return Some(whole),
         };
         let len = end.checked_sub(data).filter(|len| *len > 0)?;
@@ -35,7 +35,7 @@ impl MappedWindow {
         Extent::new(data, len)
     }
 
-    /// Copies bytes out without taking memory where there is none.
+    /// Copies bytes out. Holes get no memory.
     ///
     /// # Errors
     /// [`BackingMemoryError`] of reading the file.
@@ -59,7 +59,7 @@ impl MappedWindow {
         Ok(())
     }
 
-    /// Whether the window is memory of a device, where each load may take its time.
+    /// Whether the window is device memory, where each load may be slow.
     #[must_use]
     pub const fn is_device(&self) -> bool {
         matches!(self.kind(), MemoryKind::Pci { .. } | MemoryKind::Physical { .. })
@@ -74,7 +74,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     #[test]
-    fn whoever_looks_at_holes_sees_zeros_and_takes_no_memory() {
+    fn reading_holes_gives_zeros_and_takes_no_memory() {
         let scratch = Scratch::new();
         let mapped = scratch.window("holes", 64 * 4096);
         let all = Extent::new(0, 64 * 4096).unwrap();

@@ -1,11 +1,11 @@
-//! What kind of memory a window is, and what may be relied on there.
+//! The kinds of memory of windows, and what works there: futexes, and locks as proof.
 //!
 //! # What it owns
-//! The knowledge of which file systems are local to this kernel.
+//! The list of file systems that are local to this kernel.
 //!
 //! # Invariants
-//! 1. An unknown file system is taken for one that other kernels may share: a futex would not wake
-//!    everybody there, and a missing lock would prove nothing.
+//! 1. An unknown file system counts as one that other kernels may share: there a futex does not wake threads of
+//!    other kernels, and a missing lock proves nothing.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use super::url::PciAddress;
 /// The page of ordinary memory, to which extents are aligned unless the window has larger ones.
 pub(crate) const PAGE: u64 = 4096;
 
-/// What a window is made of.
+/// The kind of memory of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryKind {
@@ -32,12 +32,12 @@ pub enum MemoryKind {
         /// Its file system.
         file_system: FileSystem,
     },
-    /// Memory of a PCI device, which other kernels have as well.
+    /// Memory of a PCI device, which other kernels may share.
     Pci {
         /// The device.
         address: PciAddress,
     },
-    /// A range of physical memory, which other kernels have as well.
+    /// A range of physical memory, which other kernels may share.
     Physical {
         /// Its first byte.
         base: u64,
@@ -113,7 +113,7 @@ impl MemoryKind {
         }
     }
 
-    /// Bytes to which extents should be aligned: a page.
+    /// The alignment of extents in bytes: a page.
     #[must_use]
     pub const fn page_size(self) -> u64 {
         match self {
@@ -130,13 +130,13 @@ impl MemoryKind {
         }
     }
 
-    /// Whether a futex in it reaches everybody who can map it.
+    /// Whether a futex in it reaches all processes that can map it.
     #[must_use]
     pub fn futex_works(self) -> bool {
         self.is_local_file()
     }
 
-    /// Whether an OFD lock that is gone proves that its owner is.
+    /// Whether a missing OFD lock proves that its owner is gone.
     #[must_use]
     pub fn locks_are_proof(self) -> bool {
         self.is_local_file()
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_several_kernels_has_neither_futexes_nor_locks_that_prove() {
+    fn in_memory_of_several_kernels_neither_futexes_work_nor_are_locks_proof() {
         let pci = MemoryKind::Pci { address: "00:04.0".parse().unwrap() };
         let physical = MemoryKind::Physical { base: 4 << 30 };
         for (kind, name) in

@@ -1,14 +1,14 @@
 //! A window of shared memory, mapped whole.
 //!
 //! # What it owns
-//! [`MappedWindow`]: a window together with what keeps it mapped, what lies behind it, and where it was found.
+//! [`MappedWindow`]: a window with its mapping, the file or device behind it, and its path.
 //!
 //! # Invariants
 //! 1. A mapping outlives every [`Window`] made of it: both are fields of one value, and a `Window`
 //!    cannot be copied out.
 //!
 //! # What it does not do
-//! It opens and creates nothing (`new_window.rs`, `file.rs`, `shm.rs` do), and gives no meaning to a byte.
+//! It is given an open file (`file_location.rs`, `file.rs` and `device.rs` open one), and gives no meaning to a byte.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -46,18 +46,18 @@ enum Backing {
     Device(Device),
 }
 
-/// A window, and everything that keeps it usable.
+/// A window, with everything that keeps it usable.
 #[derive(Debug)]
 pub struct MappedWindow {
     window: Window,
-    // After the window, so that it is dropped after it.
+    // Behind the window, so that it is dropped after it.
     mapping: Mapping,
     backing: Backing,
     kind: MemoryKind,
     path: PathBuf,
-    /// `None` if it is no file.
+    /// `None` for a device.
     name: Option<FileName>,
-    /// What its memory is, once that is known.
+    /// What kind of memory the probe found; always known for a file.
     memory: OnceLock<Memory>,
 }
 
@@ -82,7 +82,7 @@ impl MappedWindow {
         let mapping = Mapping::new(descriptor, access, 0, mapped, guard).map_err(failed("mmap"))?;
         // SAFETY: `from_raw` wants an address aligned to 8 bytes, which a page is, and `size` bytes
         // that stay mapped, readable and writable while the window lives: the mapping lives as long,
-        // in the same value, and nobody else has its address.
+        // in the same value, and no other code has its address.
         let window = unsafe { Window::from_raw(mapping.base().cast(), size) };
         let backing = Backing::File(FileMedium::new(file, kind));
         let memory = OnceLock::from(Memory { cache: Cache::PageCache, cost: None });
@@ -90,12 +90,12 @@ impl MappedWindow {
         Ok(Self { window, mapping, backing, kind, path: path.to_owned(), name, memory })
     }
 
-    /// Maps the memory of a device. If it holds a space, it is proved good for locks.
+    /// Maps the memory of a device. If it holds a space, [`prove`](Self::prove) makes sure that locks work there.
     pub(crate) fn of_device(file: OwnedFd, place: &DeviceRange) -> Result<Self, HostError> {
         let failed = |call| move |errno| place.failed(call, errno);
         let guard = ForkGuard::made_here().map_err(failed("pthread_atfork"))?;
         let size = usize::try_from(place.size).map_err(|_| failed("mmap")(Errno::NOMEM))?;
-        // Before anything of it is mapped here: no child is to inherit it.
+        // Before anything is mapped here: the child that `touch` makes must not inherit a mapping.
         touch(file.as_fd(), place.start, |call, errno| place.failed(call, errno))?;
         let device = Device::new(file, place.start, guard).map_err(failed("open"))?;
         let descriptor = device.file().ok_or(HostError::Forked)?;
@@ -115,12 +115,12 @@ impl MappedWindow {
         Ok(mapped)
     }
 
-    /// Makes sure that locks can live in this memory, and finds out what it is: once. A window that is
-    /// no file must hold a space, or be claimed by whoever formats it, since its probe word is
-    /// written.
+    /// Makes sure that locks work in this memory, and returns what kind of memory it is. The first call probes it,
+    /// and writes to its probe word: a window on a device must hold a space, or be about to be formatted by the
+    /// caller.
     ///
     /// # Errors
-    /// [`HostError::Device`] says why no lock can live there, [`HostError::Forked`].
+    /// [`HostError::Device`] says why locks do not work there; [`HostError::Forked`].
     pub fn prove(&self) -> Result<Memory, HostError> {
         if self.is_forked_child() {
             return Err(HostError::Forked);
@@ -134,7 +134,7 @@ impl MappedWindow {
         }
     }
 
-    /// What its memory was found to be; `None` before that was found out.
+    /// What kind of memory the probe found; `None` before [`prove`](Self::prove).
     #[must_use]
     pub fn memory(&self) -> Option<Memory> {
         self.memory.get().copied()
@@ -148,32 +148,32 @@ impl MappedWindow {
         &self.window
     }
 
-    /// What it is made of.
+    /// What kind of file or device it is.
     #[must_use]
     pub const fn kind(&self) -> MemoryKind {
         self.kind
     }
 
-    /// Bytes to which extents should be aligned: what `FormatOptions::page` wants.
+    /// The alignment of extents in bytes, for `FormatOptions::page`.
     #[must_use]
     pub const fn page_size(&self) -> u64 {
         self.kind.page_size()
     }
 
-    /// Bytes to which the kernel wants the file offset of a mapping aligned. More than [`page_size`](Self::page_size)
+    /// The alignment that the kernel wants for the file offset of a mapping. It exceeds [`page_size`](Self::page_size)
     /// where the kernel's own pages are larger, as on some arm64 machines.
     pub(crate) fn mapped_page(&self) -> u64 {
         self.page_size().max(rustix::param::page_size() as u64)
     }
 
-    /// Where it was found.
+    /// The path by which it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file behind it, to be handed to somebody else; `None` if there is none, or in a forked
-    /// child, where it is closed.
+    /// The file behind it, to pass to other code. `None` if the program has closed it, and in a forked child, where
+    /// it is closed.
     #[must_use]
     pub fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
@@ -182,21 +182,21 @@ impl MappedWindow {
         }
     }
 
-    /// Who has a byte of the file behind it locked, as far as `/proc` shows it to this process.
+    /// The process that has locked a byte of the file behind it, if `/proc` shows it to this process.
     #[must_use]
     pub fn holder_of(&self, byte: u64) -> Option<LockHolder> {
         let stat = fs::fstat(self.file()?).ok()?;
         LockHolder::new(identity(&stat), byte)
     }
 
-    /// Says where the file behind it can be opened again, should the program close its descriptor.
+    /// Notes the path by which the file behind it can be opened again, if the program closes its descriptor.
     pub(crate) fn can_be_opened_at(&self, path: PathBuf) {
         if let Backing::File(medium) = &self.backing {
             medium.own_file().can_be_opened_at(path);
         }
     }
 
-    /// Where in the file behind it the window begins, in bytes.
+    /// The offset in the file at which the window begins, in bytes.
     #[must_use]
     pub const fn file_offset(&self) -> u64 {
         match &self.backing {
@@ -205,7 +205,7 @@ impl MappedWindow {
         }
     }
 
-    /// Whether this was mapped by a process of which the present one is a forked child.
+    /// Whether the window was mapped by another process, of which this one is a forked child.
     #[inline]
     #[must_use]
     pub fn is_forked_child(&self) -> bool {
@@ -216,7 +216,7 @@ impl MappedWindow {
         self.mapping.guard()
     }
 
-    /// Reads the first words: of a file, without touching the mapping.
+    /// Reads the first words. For a file it does not touch the mapping.
     ///
     /// # Errors
     /// [`HostError`] of reading the file, or [`HostError::Forked`].
@@ -228,8 +228,8 @@ impl MappedWindow {
         }
     }
 
-    /// What limits how much of the window can have memory. `None` of a device, whose memory is all there, and where
-    /// it cannot be told.
+    /// How much memory the window can still get, and what limits it. `None` for a device, whose memory is always
+    /// there, and where that is not known.
     #[must_use]
     pub fn supply(&self) -> Option<Supply> {
         match &self.backing {
@@ -238,7 +238,7 @@ impl MappedWindow {
         }
     }
 
-    /// Bytes of an extent that have memory, or blocks of a disk. `None` where that cannot be told.
+    /// Bytes of an extent that have memory, or blocks of a disk. `None` where that is not known.
     #[must_use]
     pub fn resident(&self, extent: Extent) -> Option<u64> {
         match &self.backing {
@@ -247,7 +247,7 @@ impl MappedWindow {
         }
     }
 
-    /// Copies the bytes at `from` out of the window, and takes no memory where there is a hole: that reads as zeros.
+    /// Copies the bytes at `from` out of the window. Holes read as zeros, and get no memory.
     ///
     /// # Errors
     /// [`HostError`] of reading the file, [`HostError::Forked`].
@@ -265,22 +265,22 @@ impl MappedWindow {
         open_again(self.file().ok_or(HostError::Forked)?, &self.path)
     }
 
-    /// Whether the file behind it is at its path no more, as this process sees it now: whoever opens the
-    /// path finds another space, or none. Never so for what is no file.
+    /// Whether the path of the file behind it now means another file or none. A process that opens the path then finds
+    /// another space, or none. Always `false` for a device.
     #[must_use]
     pub fn has_lost_its_name(&self) -> bool {
         self.name.as_ref().is_some_and(FileName::is_lost)
     }
 
-    /// As [`has_lost_its_name`](Self::has_lost_its_name), but remembers the answer, and looks only now and
-    /// then, however often this is called; and never where looking may take long.
+    /// Looks as [`has_lost_its_name`](Self::has_lost_its_name) does, and remembers the answer. It looks only now and
+    /// then, however often it is called, and never on file systems where a look may take long.
     pub fn watch_name(&self) {
         if let Some(name) = self.name.as_ref().filter(|_| self.kind.locks_are_proof()) {
             name.watch();
         }
     }
 
-    /// What [`watch_name`](Self::watch_name) saw last. One load.
+    /// The last answer of [`watch_name`](Self::watch_name). One load.
     #[must_use]
     pub fn was_seen_nameless(&self) -> bool {
         self.name.as_ref().is_some_and(FileName::was_lost)

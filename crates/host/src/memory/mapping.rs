@@ -1,16 +1,16 @@
-//! Address space in which a part of a space is mapped.
+//! The addresses at which a window, or a part of one, is mapped.
 //!
 //! # What it owns
 //! The range of addresses: the only `mmap` of windows is here.
 //!
 //! # Invariants
-//! 1. No child has a mapping of its parent's (`MADV_DONTFORK`). Its addresses may since hold
-//!    something else there, so in a child nothing is unmapped.
-//! 2. No core dump holds a window, unless that is asked for: the kernel would touch every page of it, holes
-//!    included, so dumping a process that has mapped 64 GiB takes minutes, in which it holds its locks, and fills
-//!    the file system.
-//! 3. Every length given to the kernel is a multiple of the page size of the memory, as `munmap` of
-//!    huge pages wants it: callers round it up by [`rounded`].
+//! 1. A forked child does not have its parent's mappings (`MADV_DONTFORK`). Their addresses may have another use in
+//!    the child, so a child unmaps nothing.
+//! 2. No core dump holds a window, unless the user asks for it. To dump one, the kernel touches every page, holes
+//!    included: for a process that has mapped 64 GiB this takes minutes, in which the process holds its locks, and
+//!    fills the file system.
+//! 3. Every length given to the kernel is a multiple of the memory's page size, as `munmap` of huge pages requires:
+//!    callers round it up with [`rounded`].
 
 use std::{
     env,
@@ -28,15 +28,15 @@ use rustix::{
 use super::kind::MemoryKind;
 use crate::fork::ForkGuard;
 
-/// Has core dumps hold the windows, too, if it is set to anything but `0`.
+/// If this variable is set to anything but `0`, core dumps hold windows too.
 const DUMP: &str = "COMMONHOLD_DUMP";
 
-/// Whether a core dump is to hold windows, by the value of [`DUMP`].
+/// Whether core dumps hold windows, by the value of [`DUMP`].
 fn is_dumped(value: Option<&OsStr>) -> bool {
     value.is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// Address space that is given back when this is dropped.
+/// A mapping, which is unmapped when this is dropped.
 #[derive(Debug)]
 pub(super) struct Mapping {
     base: NonNull<c_void>,
@@ -46,7 +46,7 @@ pub(super) struct Mapping {
 
 // SAFETY: a mapping is an address and a length that belong to the process, not to a thread.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; through `&Mapping` nothing can be done but read the two.
+// SAFETY: as above; `&Mapping` permits only to read the two.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -57,19 +57,19 @@ impl Mapping {
         len: usize,
         guard: ForkGuard,
     ) -> Result<Self, Errno> {
-        // Without NORESERVE a window of huge pages would reserve all of them at once, though most
-        // of it is never used. What is used is committed first, by `fallocate`.
+        // Without NORESERVE a window of huge pages would reserve all of them at once, though most are never used.
+        // Pages that are used are committed before, by `fallocate`.
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: `mmap` wants no pointer into a range that it replaces: with a null hint and without
         // MAP_FIXED it replaces none.
         let base = unsafe { mm::mmap(ptr::null_mut(), len, access, flags, file, at) }?;
         let mapping = Self { base: NonNull::new(base).ok_or(Errno::NOMEM)?, len, guard };
-        // SAFETY: `madvise` wants a range whose change of meaning hurts nobody: this one is ours and
-        // new, and that a child lacks it is what invariant 1 says. Memory of devices takes the advice
-        // as any other does; only its opposite, MADV_DOFORK, is refused there.
+        // SAFETY: `madvise` wants a range that no code relies on in a way that the advice breaks: this range is ours
+        // and new, and a child is meant to lack it (invariant 1). Device memory takes this advice too; only its
+        // opposite, MADV_DOFORK, is refused there.
         unsafe { mm::madvise(base, len, Advice::LinuxDontFork) }?;
         if !is_dumped(env::var_os(DUMP).as_deref()) {
-            // SAFETY: as above; it changes what a core dump holds, and nothing else.
+            // SAFETY: as above; this advice changes only the contents of core dumps.
             let _ = unsafe { mm::madvise(base, len, Advice::LinuxDontDump) };
         }
         Ok(mapping)
@@ -90,13 +90,13 @@ impl Drop for Mapping {
         if self.guard.is_forked_child() {
             return;
         }
-        // SAFETY: `munmap` wants a range that nobody uses any more: it is ours (invariant 1), and
-        // all pointers into it were lent by the value that is being dropped.
+        // SAFETY: `munmap` wants a range without users: it is ours (invariant 1), and no pointer into it may be used
+        // after the value that gave it out, which is being dropped.
         let _ = unsafe { mm::munmap(self.base.as_ptr(), self.len) };
     }
 }
 
-/// Bytes of whole pages that hold so many; `None` if that is more than there are addresses.
+/// `len` rounded up to whole pages; `None` if a `usize` cannot hold that.
 pub(super) fn rounded(len: usize, kind: MemoryKind) -> Option<usize> {
     usize::try_from(align_up(len as u64, kind.page_size())?).ok()
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_are_dumped_only_if_somebody_says_so() {
+    fn windows_are_dumped_only_if_the_environment_says_so() {
         for (value, dumped) in
             [(None, false), (Some(""), false), (Some("0"), false), (Some("1"), true)]
         {

@@ -1,14 +1,14 @@
 //! Whether a file still has the name by which it was opened.
 //!
 //! # What it owns
-//! The path, the file that it meant, and what was seen last.
+//! The path, the file that it meant, and the last answer.
 //!
 //! # Invariants
-//! 1. The answer needs no descriptor: programs close those that they do not know.
+//! 1. The answer needs no descriptor, since programs close descriptors that they do not know.
 //!
 //! # What it does not do
-//! It keeps nobody from taking the name away. Those who know the gate (`gate.rs`) do so only from a file that
-//! nobody uses; `rm` knows no gate.
+//! It does not keep a name from being removed. Programs that know the gate (`gate.rs`) remove only names of files
+//! that are not used; `rm` does not know it.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ use rustix::{
 
 use crate::wait::monotonic_ns;
 
-/// Between two looks of [`FileName::watch`], at least.
+/// The least time between two looks of [`FileName::watch`].
 const PAUSE_NS: u64 = 400_000_000;
 
 /// A path, and the file that it meant.
@@ -34,7 +34,7 @@ pub(crate) struct FileName {
     looked_ns: AtomicU64,
 }
 
-/// What tells a file from all others of this kernel.
+/// The numbers that identify a file within this kernel.
 pub(crate) const fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
@@ -47,7 +47,7 @@ impl FileName {
         Self { path, file: identity(stat), lost, looked_ns }
     }
 
-    /// Whether the path means another file now, or none. In doubt it means the same.
+    /// Whether the path means another file now, or none. If that is not known, `false`.
     pub(crate) fn is_lost(&self) -> bool {
         match fs::stat(&self.path) {
             Ok(stat) => identity(&stat) != self.file,
@@ -55,10 +55,10 @@ impl FileName {
         }
     }
 
-    /// Looks, if the last look is some time ago.
+    /// Looks, if the last look was some time ago.
     pub(crate) fn watch(&self) {
         let now = monotonic_ns();
-        // Relaxed, all of it: a hint for people, and nothing else depends on it.
+        // Relaxed, as all accesses here: the answer is a hint for people, and nothing else depends on it.
         let before = self.looked_ns.load(Ordering::Relaxed);
         if before != 0 && now.saturating_sub(before) < PAUSE_NS {
             return;
@@ -67,7 +67,7 @@ impl FileName {
         self.lost.store(self.is_lost(), Ordering::Relaxed);
     }
 
-    /// What was seen last.
+    /// The last answer.
     pub(crate) fn was_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
@@ -87,12 +87,12 @@ mod tests {
         assert!(mapped.has_lost_its_name());
         std::fs::write(&path, "another").unwrap();
         assert!(mapped.has_lost_its_name());
-        assert!(!mapped.was_seen_nameless(), "nobody has watched");
+        assert!(!mapped.was_seen_nameless(), "there was no look yet");
         mapped.watch_name();
         assert!(mapped.was_seen_nameless());
         std::fs::rename(&other, &path).unwrap();
         assert!(!mapped.has_lost_its_name());
         mapped.watch_name();
-        assert!(mapped.was_seen_nameless(), "it was looked at a moment ago");
+        assert!(mapped.was_seen_nameless(), "the last look was a moment ago");
     }
 }

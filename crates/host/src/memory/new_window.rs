@@ -1,10 +1,10 @@
-//! What a new window is to be.
+//! The size and the mode of a new window.
 
-/// What a new window should be.
+/// The size and the mode of a new window.
 #[derive(Debug, Clone, Copy)]
 pub struct NewWindow {
-    /// Bytes; rounded up to whole pages of the memory it will be made of.
+    /// Bytes; rounded up to whole pages of its memory.
     pub capacity: u64,
-    /// Permissions, as for `chmod`. The umask plays no part.
+    /// Permissions, as for `chmod`. The umask does not apply.
     pub mode: u32,
 }

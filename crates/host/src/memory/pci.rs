@@ -1,13 +1,12 @@
 //! `pci:ADDRESS` and `pci:auto`: the memory of an ivshmem device, as sysfs shows it.
 //!
 //! # What it owns
-//! Knowing which devices hold windows, and where sysfs has them.
+//! Finding the devices that can hold windows, and their files in sysfs.
 //!
 //! # Invariants
-//! 1. Only a device that says it is ivshmem is ever mapped: what writing to another would do, nobody
-//!    knows.
-//! 2. It is mapped through `resource2`, never `resource2_wc`: write-combining keeps stores back until
-//!    it likes, and no lock can be built on that.
+//! 1. Only a device that says it is ivshmem is ever mapped: writing to another device could do anything.
+//! 2. It is mapped through `resource2`, never `resource2_wc`: write-combining delays stores without a limit, and
+//!    locks cannot work with that.
 //!
 //! # What it does not do
 //! It binds no driver and unbinds none. Mapping through sysfs works beside a driver.
@@ -20,7 +19,7 @@ use std::{
 use super::{device::DeviceRange, kind::MemoryKind, rights::variable, url::PciAddress};
 use crate::error::{DeviceError, HostError};
 
-/// Names a directory to use instead of `/sys/bus/pci/devices`.
+/// The variable that names a directory to use instead of `/sys/bus/pci/devices`.
 const DIRECTORY: &str = "COMMONHOLD_PCI_DIR";
 /// Vendor and device of ivshmem.
 const IVSHMEM: (u32, u32) = (0x1af4, 0x1110);
@@ -139,7 +138,7 @@ fn look(directory: PathBuf, address: PciAddress) -> PciDevice {
     let resources = text(directory.join("resource")).unwrap_or_default();
     let driver = fs::read_link(directory.join("driver")).ok();
     let driver = driver.and_then(|link| Some(link.file_name()?.to_str()?.to_owned()));
-    // Memory can be read and written where the file does not exist (before Linux 2.6.17).
+    // Without the file (before Linux 2.6.17), the memory can be read and written.
     let enabled = text(directory.join("enable")).is_none_or(|text| text != "0");
     let size = resources.lines().nth(BAR).and_then(size).unwrap_or(0);
     PciDevice { address, size, enabled, driver, directory }
@@ -158,7 +157,7 @@ fn size(line: &str) -> Option<u64> {
     if flags & MEMORY == 0 { None } else { end.checked_sub(start)?.checked_add(1) }
 }
 
-/// Has the device answer to its addresses.
+/// Makes the device answer to its addresses.
 fn enable(device: &PciDevice) -> Result<(), HostError> {
     let path = device.directory.join("enable");
     let refused = |source: io::Error| DeviceError::PciDisabled {
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_does_not_answer_is_told_to() {
+    fn a_disabled_device_is_enabled() {
         let scratch = Scratch::new();
         let directory = ivshmem(&scratch, "0000:00:04.0");
         fs::write(directory.join("enable"), "0\n").unwrap();
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_cannot_be_told_to_answer_is_refused() {
+    fn a_device_that_cannot_be_enabled_is_refused() {
         let scratch = Scratch::new();
         let directory = ivshmem(&scratch, "0000:00:04.0");
         let [device] = &all(&scratch.path(""))[..] else { panic!("not one device") };

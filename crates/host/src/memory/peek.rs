@@ -1,7 +1,7 @@
-//! Looking at the beginning of a file without mapping it.
+//! Reading the beginning of a file without mapping it.
 //!
-//! Reading a mapping can end the process (a file cut short, a file system that is full); reading a
-//! file cannot. Memory of a device can be read in no other way.
+//! Reading a mapping can end the process (if the file is cut short, or the file system is full); reading a file
+//! cannot. Device memory can be read only through a mapping.
 
 use std::{os::fd::BorrowedFd, path::Path};
 
@@ -14,17 +14,17 @@ use rustix::{
 
 use crate::error::HostError;
 
-/// The beginning of what may be a space.
+/// The beginning of a file or window that may be a space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peek {
     /// The first words; words past the end of the file are 0.
     pub words: [u64; 32],
-    /// Bytes of the file.
+    /// The size of the file or window, in bytes.
     pub size: u64,
 }
 
 impl Peek {
-    /// Whether it reads as ones only, as memory does that nothing answers for.
+    /// Whether it reads as ones only, as addresses do that no device answers.
     #[must_use]
     pub fn is_all_ones(&self) -> bool {
         self.words.iter().all(|word| *word == u64::MAX)
@@ -49,7 +49,7 @@ impl Peek {
         Ok(Self { words, size: u64::try_from(stat.st_size).unwrap_or(0) })
     }
 
-    /// Of a window that can be touched.
+    /// The beginning of a window, which must be safe to touch.
     pub(crate) fn of_window(window: &Window) -> Self {
         let mut words = [0; 32];
         if let Ok(found) = window.words::<32>(Offset::ZERO) {

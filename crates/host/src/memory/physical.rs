@@ -4,24 +4,24 @@
 //! The rules for ranges, and the reading of `/proc/iomem`.
 //!
 //! # Invariants
-//! 1. Memory that the kernel uses as its own is never mapped, if the kernel says which that is.
-//! 2. The device is opened without `O_SYNC`. On x86 the kernel then maps as cached what the memory type
-//!    registers call cached (often memory of PCI devices above 4 GiB, in virtual machines), and all
-//!    else uncached; `O_SYNC` would make all of it uncached, and so each atomic operation slow. On Arm
-//!    it decides nothing for memory that the kernel does not know: that is device memory.
+//! 1. Memory that the kernel uses as its own is never mapped, if the kernel tells which that is.
+//! 2. The device is opened without `O_SYNC`. On x86 the kernel then maps memory as cached if the memory type
+//!    registers say so (often that of PCI devices above 4 GiB, in virtual machines), and other memory as uncached.
+//!    With `O_SYNC` all of it would be uncached, and each atomic operation slow. On Arm `O_SYNC` makes no
+//!    difference for memory that the kernel does not know: that is mapped as device memory.
 //!
 //! # What it does not do
-//! It finds out nothing about the range but what the kernel calls it.
+//! It knows nothing about the range except the kernel's name for it.
 
 use std::{fs, path::PathBuf};
 
 use super::{device::DeviceRange, kind::MemoryKind, rights::variable};
 use crate::error::{DeviceError, HostError};
 
-/// Names a device to use instead of `/dev/mem`.
+/// The variable that names a device to use instead of `/dev/mem`.
 const DEVICE: &str = "COMMONHOLD_DEV_MEM";
 
-/// Where physical memory can be mapped.
+/// The path of the device through which physical memory can be mapped.
 #[must_use]
 pub fn physical_memory() -> PathBuf {
     let device = variable(DEVICE);
@@ -33,7 +33,7 @@ pub(crate) fn place(base: u64, size: u64) -> Result<DeviceRange, HostError> {
     if !base.is_multiple_of(page) || !size.is_multiple_of(page) {
         return Err(DeviceError::Misaligned { base, size, page }.into());
     }
-    // Who may not read addresses there, reads zeros, and finds nothing.
+    // A process that may not see addresses reads zeros there, and finds no range.
     let map = fs::read_to_string("/proc/iomem").unwrap_or_default();
     if let Some((first, last)) = system_ram(&map, base, size) {
         return Err(DeviceError::SystemRam { base, size, first, last }.into());
@@ -69,7 +69,7 @@ c0001000-eebfffff : PCI Bus 0000:00
 ";
 
     #[test]
-    fn the_kernel_s_own_memory_is_found_wherever_a_range_touches_it() {
+    fn memory_of_the_kernel_is_found_wherever_a_range_touches_it() {
         assert_eq!(system_ram(MAP, 0x6_4000_0000, 64 << 20), None);
         assert_eq!(system_ram(MAP, 0xc000_0000, 4096), None);
         assert_eq!(system_ram(MAP, 0xbfff_f000, 8192), Some((0x10_0000, 0xbfff_ffff)));

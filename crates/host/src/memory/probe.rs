@@ -1,16 +1,16 @@
-//! What can be relied on in memory that no kernel answers for.
+//! A probe of device memory: whether locks work there, and what operations cost.
 //!
 //! # What it owns
-//! The probe of a window that is memory of a device, and the rules by which its readings are judged.
+//! The probe of a window in device memory, and the rules that judge its readings.
 //!
 //! # Invariants
-//! 1. A lock is offered only where every reading allows it. There is no way round: a lock that two
-//!    can hold is worse than none.
-//! 2. It writes to the cache line of the header that is kept for it, and nowhere else. Others may probe
-//!    at the same time: additions of theirs come between ours, and change no verdict.
+//! 1. Locks are offered only if every reading allows it. No option overrides that: a lock that two threads can hold
+//!    is worse than none.
+//! 2. It writes only to the cache line of the header that is reserved for it. Others may probe at the same time: their
+//!    additions fall between ours, and change no verdict.
 //!
 //! # What it does not do
-//! It does not survive memory that kills; `trial_access.rs` has gone first.
+//! It does not survive memory that ends the process; `trial_access.rs` has tried that before.
 
 use std::{
     hint,
@@ -27,20 +27,20 @@ use crate::error::DeviceError;
 
 /// Additions of each of the two threads.
 const ADDITIONS: usize = 4096;
-/// Operations timed together, so that reading the clock does not count.
+/// Operations that are timed together, so that reading the clock does not matter.
 const BATCH: u32 = 128;
-/// Batches, of which the median counts.
+/// The number of batches, whose median counts.
 const BATCHES: usize = 15;
 
-/// Whether the processor keeps copies of the memory.
+/// Whether the processor caches the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cache {
-    /// A file's: always.
+    /// Memory of a file, which is always cached.
     PageCache,
-    /// Yes: a lock costs what it does in any memory.
+    /// Cached: a lock costs the same as in any memory.
     WriteBack,
-    /// No: each access goes to the memory, and an atomic one stops all others.
+    /// Not cached: each access goes to the memory, and an atomic one stops all others.
     Uncached,
 }
 
@@ -59,41 +59,42 @@ impl Cache {
 /// What operations cost, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
-    /// An atomic addition that nobody else wants.
+    /// An atomic addition without contention.
     pub atomic_ns: f64,
     /// A load.
     pub plain_ns: f64,
 }
 
-/// What the memory of a window was found to be.
+/// The result of probing the memory of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Memory {
     /// Whether it is cached.
     pub cache: Cache,
-    /// What it costs there; `None` if it was not measured, since it is ordinary memory.
+    /// What operations cost there; `None` for a file, whose memory is ordinary and is not measured.
     pub cost: Option<Cost>,
 }
 
-/// What two successive values of one word were, with additions in between.
+/// The values of one word before and after an addition.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     before: u64,
     after: u64,
 }
 
-/// What was measured on a window.
+/// The measurements of a window.
 #[derive(Debug)]
 struct Readings {
     kept: Kept,
-    /// The values that additions found, of both threads.
+    /// The values that the additions of both threads found.
     found: Vec<u64>,
+    /// The cost in the window.
     there: Cost,
-    /// The same on memory of this process.
+    /// The cost in memory of this process.
     here: Cost,
 }
 
-/// Probes a window that can be touched, and has a probe word to write to.
+/// Probes a window that is safe to touch, and whose probe word may be written.
 pub(crate) fn probe(window: &Window) -> Result<Memory, DeviceError> {
     emulation::refuse()?;
     let at = Offset::new(8 * header_word::PROBE as u64);
@@ -124,15 +125,15 @@ fn judge(readings: &Readings) -> Result<Memory, DeviceError> {
     Ok(Memory { cache, cost: Some(readings.there) })
 }
 
-/// How many of the values occur twice: an addition whose result was overwritten.
+/// How many values occur twice: each stands for an addition whose result was overwritten.
 fn duplicates(found: &[u64]) -> usize {
     let mut sorted = found.to_vec();
     sorted.sort_unstable();
     sorted.windows(2).filter(|pair| pair.first() == pair.last()).count()
 }
 
-/// A load from a cache takes a nanosecond or two, and one from memory a hundred. Emulation makes both
-/// slow, here as there.
+/// Whether the memory is cached. A load from a cache takes a nanosecond or two, and one from memory a hundred.
+/// Emulation slows both memories down alike.
 fn cache(there: Cost, here: Cost) -> Cache {
     let far = |there: f64, here: f64, times: f64, more: f64| there > here * times + more;
     if far(there.plain_ns, here.plain_ns, 5.0, 25.0)
@@ -144,12 +145,12 @@ fn cache(there: Cost, here: Cost) -> Cache {
     }
 }
 
-/// The values that additions of two threads at once found.
+/// The values that the additions of two threads at the same time found.
 fn add_from_two_threads(word: &AtomicU64) -> Vec<u64> {
     let ready = AtomicU32::new(0);
     let add = || {
-        // Both begin at the same instant, or the one would be done before the other came. It is not
-        // waited for without end: on one processor it comes when this one is done.
+        // Both begin at the same time, or one would be done before the other begins. The wait is bounded: on one
+        // processor the other thread may not run until this one is done.
         ready.fetch_add(1, Relaxed);
         for _ in 0..1 << 14 {
             if ready.load(Relaxed) == 2 {
@@ -160,7 +161,7 @@ fn add_from_two_threads(word: &AtomicU64) -> Vec<u64> {
         (0..ADDITIONS).map(|_| word.fetch_add(1, Relaxed)).collect::<Vec<u64>>()
     };
     thread::scope(|scope| {
-        // Without a second thread, one alone tells less, but not nothing.
+        // If a second thread cannot be started, one alone still finds some faults.
         let other = thread::Builder::new().spawn_scoped(scope, add);
         let mut found = add();
         if let Ok(Ok(others)) = other.map(thread::ScopedJoinHandle::join) {
@@ -177,7 +178,7 @@ fn cost(word: &AtomicU64) -> Cost {
     }
 }
 
-/// Nanoseconds of one operation, in the median of several batches.
+/// The nanoseconds of one operation: the median of several batches.
 fn median(operation: impl Fn() -> u64) -> f64 {
     let mut batches = [0.0; BATCHES];
     for batch in &mut batches {
@@ -208,15 +209,15 @@ mod tests {
         let word = AtomicU64::new(u64::MAX - 100);
         let readings = read(&word);
         assert_eq!(readings.found.len(), 2 * ADDITIONS);
-        // Not what it costs: that depends on who else runs.
+        // The measured cost is left out: it depends on the load of the machine.
         let same = Readings { there: FAST, here: FAST, ..readings };
         assert_eq!(judge(&same).unwrap(), Memory { cache: Cache::WriteBack, cost: Some(FAST) });
     }
 
     #[test]
-    fn an_addition_that_is_lost_is_noticed_whoever_else_adds() {
+    fn a_lost_addition_is_noticed_even_if_others_add_too() {
         let mut readings = good();
-        // Somebody else's additions leave gaps, and gaps are fine.
+        // Additions of others leave gaps, and gaps are fine.
         readings.found.retain(|value| value % 3 != 0);
         assert!(judge(&readings).is_ok());
         readings.found.push(50);
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn additions_that_are_not_atomic_are_noticed_for_real() {
-        // What a load and a store in place of one addition find, if another thread comes between.
+        // A load and a store instead of one addition, with another thread's additions in between.
         let word = AtomicU64::new(0);
         let stale = word.load(Relaxed);
         let mut found = add_from_two_threads(&word);
@@ -254,7 +255,7 @@ mod tests {
         // Either alone tells.
         assert_eq!(cache(Cost { atomic_ns: 900.0, ..FAST }, FAST), Cache::Uncached);
         assert_eq!(cache(Cost { plain_ns: 130.0, ..FAST }, FAST), Cache::Uncached);
-        // Emulated, all is slow; a busy neighbour makes it uneven.
+        // Emulation makes everything slow; a busy neighbour makes costs uneven.
         let emulated = Cost { atomic_ns: 60.0, plain_ns: 25.0 };
         assert_eq!(cache(emulated, emulated), Cache::WriteBack);
         let uneven = Cost { atomic_ns: 20.0, plain_ns: 2.0 };

@@ -1,7 +1,7 @@
-//! A part of a window that cannot be written through.
+//! A read-only mapping of a part of a window.
 //!
 //! # Invariants
-//! 1. Its addresses are given out as a raw pointer only: others may write the bytes at any time, so there is never a
+//! 1. Its address is given out only as a raw pointer: others may write the bytes at any time, so there must never be a
 //!    reference to them.
 
 use std::ptr::NonNull;
@@ -16,7 +16,7 @@ use super::{
 use crate::error::HostError;
 
 impl MappedWindow {
-    /// Maps an extent once more, for reading only.
+    /// Maps an extent once more, read-only.
     ///
     /// # Errors
     /// [`HostError`] of `mmap`, or `EINVAL` if the extent does not lie in the window.
@@ -54,20 +54,20 @@ pub struct ReadOnlyMap {
     len: usize,
 }
 
-// SAFETY: as for `Mapping`; the address is only lent as a raw pointer.
+// SAFETY: as for `Mapping`; the address is given out only as a raw pointer.
 unsafe impl Send for ReadOnlyMap {}
 // SAFETY: as above.
 unsafe impl Sync for ReadOnlyMap {}
 
 impl ReadOnlyMap {
-    /// The address of its first byte, good until the value is dropped. Others may write the bytes at
-    /// any time; in a forked child they are not mapped.
+    /// The address of its first byte, valid until the value is dropped. Others may write the bytes at any time. In a
+    /// forked child they are not mapped.
     #[must_use]
     pub const fn as_ptr(&self) -> NonNull<u8> {
         self.first
     }
 
-    /// Bytes in it.
+    /// Its length in bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
@@ -79,7 +79,7 @@ impl ReadOnlyMap {
         self.len == 0
     }
 
-    /// Whether this was mapped by a process of which the present one is a forked child.
+    /// Whether it was mapped by another process, of which this one is a forked child.
     #[inline]
     #[must_use]
     pub fn is_forked_child(&self) -> bool {

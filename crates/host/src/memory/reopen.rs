@@ -1,4 +1,4 @@
-//! Opening an open file again: another description of the same file, with locks of its own.
+//! Opening an open file again, which gives another description of the same file, with locks of its own.
 
 use std::{
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
@@ -33,7 +33,7 @@ pub(super) fn open_again(file: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, H
     Ok(again)
 }
 
-/// The path by which the kernel gives out an open file again.
+/// The path by which an open file can be opened again.
 pub(super) fn proc_link(file: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

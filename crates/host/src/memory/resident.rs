@@ -1,13 +1,12 @@
 //! Which bytes of a file have memory.
 //!
 //! # What it owns
-//! `cachestat`, which counts the pages of a range; and the answers of `lseek` where it does not exist (Linux before
-//! 6.5).
+//! `cachestat`, which counts the pages of a range, and `lseek`, where the kernel has no `cachestat` (Linux before 6.5).
 //!
 //! # Invariants
 //! 1. Asking takes no memory and touches no mapping.
-//! 2. Of a tmpfs, what `fallocate` took and nobody has touched is a hole to `lseek`, and has memory to `cachestat`. So
-//!    `lseek` alone proves that memory is there, and never that there is none.
+//! 2. In a tmpfs, memory that `fallocate` took and that was never touched is a hole to `lseek`, and memory to
+//!    `cachestat`. So `lseek` alone can prove that memory is there, and never that there is none.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -19,10 +18,10 @@ use rustix::{
 
 use super::kind::PAGE;
 
-/// Not in `libc` for every target; new system calls have one number everywhere.
+/// `libc` does not have it for every target; new system calls have the same number on all of them.
 const SYS_CACHESTAT: libc::c_long = 451;
 
-/// What `cachestat` fills.
+/// The result of `cachestat`.
 #[repr(C)]
 #[derive(Default)]
 struct Counts {
@@ -33,23 +32,22 @@ struct Counts {
     recently_evicted: u64,
 }
 
-/// Bytes of an extent of a file on a tmpfs that have memory, or lie in the swap. `None` where the kernel does not
-/// tell.
+/// Bytes of an extent of a file on a tmpfs that have memory, or are in swap. `None` if the kernel has no `cachestat`.
 pub(crate) fn in_memory(file: BorrowedFd<'_>, extent: Extent) -> Option<u64> {
     if extent.is_empty() {
-        // To the kernel, 0 means up to the end.
+        // For the kernel, a length of 0 means up to the end of the file.
         return Some(0);
     }
     let range = [extent.start().get(), extent.len()];
     let mut counts = Counts::default();
-    // SAFETY: the call wants two numbers to read and five to write, which it is given; it keeps neither.
+    // SAFETY: the call wants two numbers to read and five to write: `range` and `counts`. It keeps no pointer to them.
     let called = unsafe {
         libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range.as_ptr(), &raw mut counts, 0)
     };
     (called == 0).then(|| counts.cached.saturating_add(counts.evicted).saturating_mul(PAGE))
 }
 
-/// Whether every page that an extent of a file on a tmpfs touches has memory. `false` also where that is not known.
+/// Whether every page that an extent of a file on a tmpfs touches has memory. `false` also if that is not known.
 pub(crate) fn is_whole(file: BorrowedFd<'_>, extent: Extent) -> bool {
     let Some(pages) = pages_of(extent) else { return false };
     match in_memory(file, pages) {
@@ -76,7 +74,7 @@ pub(crate) fn bytes(file: BorrowedFd<'_>, extent: Extent, is_tmpfs: bool) -> u64
     sum
 }
 
-/// The next hole, or the next data; past all ends if there is none.
+/// The next hole or the next data; `u64::MAX` if there is none.
 pub(crate) fn next(file: BorrowedFd<'_>, place: SeekFrom) -> Result<u64, Errno> {
     match retry_on_intr(|| fs::seek(file, place)) {
         Err(Errno::NXIO) => Ok(u64::MAX),
@@ -96,7 +94,7 @@ mod tests {
     use commonhold_space::BackingMemory;
 
     #[test]
-    fn what_was_committed_has_memory_before_and_after_it_is_touched() {
+    fn committed_pages_have_memory_before_and_after_they_are_touched() {
         let scratch = Scratch::new();
         let mapped = scratch.window("a", 1 << 30);
         let (file, all) = (mapped.file().unwrap(), Extent::new(0, 1 << 30).unwrap());
@@ -118,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_kernel_counts_no_pages_runs_of_data_are_added_up() {
+    fn without_cachestat_runs_of_data_are_added_up() {
         let scratch = Scratch::new();
         let mapped = scratch.window("a", 16 * PAGE);
         for page in [2, 3, 7] {

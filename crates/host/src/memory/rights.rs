@@ -1,18 +1,19 @@
-//! Whose file a space is, who asks, and whether the two go together.
+//! Which users' files a process uses as spaces.
 //!
 //! # What it owns
-//! The rule whose files are used without a word, and what messages say about rights.
+//! The rule which files are trusted, and the messages about rights.
 //!
 //! # Invariants
-//! 1. The rule is asked about an open descriptor: its file cannot become another one between the look and the use.
-//! 2. Whoever owns a space can stop, mislead and end those who use it, and a name in a directory that all may write
-//!    belongs to whoever comes first. So a space is used if this user or root owns it, or if its owner shares it with
-//!    a group that this user is in and not with all the world. Root uses none but root's. All else wants
-//!    [`Owners::Any`].
-//! 3. The environment of a program that runs with rights that its caller lacks (set-user-ID) says nothing.
+//! 1. The rule is applied to an open descriptor, so its file cannot be exchanged between the check and the use.
+//! 2. The owner of a space can stop, mislead and end the processes that use it, and in a directory that all users may
+//!    write any user can take a name first. So a process uses a space without asking only if its own user or root
+//!    owns it, or if the owner shares it with a group of this user and not with the world. Root uses only root's
+//!    spaces. All others need [`Owners::Any`].
+//! 3. In a program with more rights than its caller (set-user-ID), the environment is ignored.
 //!
 //! # What it does not do
-//! It keeps nobody from what the mode of a file allows; it does not look at devices, whose nodes are root's to give.
+//! It forbids nothing that the mode of a file allows to other users. It does not check devices: root decides who may
+//! open their nodes.
 
 use std::{env, ffi::OsString, fmt, io, path::PathBuf};
 
@@ -20,16 +21,16 @@ use rustix::{fs::Stat, process};
 
 use crate::shown;
 
-/// Says that the spaces of all users are to be used: `1`.
+/// If this variable is `1`, the spaces of all users are used.
 const ANY_OWNER: &str = "COMMONHOLD_ANY_OWNER";
 
 /// Bits of a mode: who may write.
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
-/// Of a directory: only who owns a file may take its name away.
+/// Mode bit of a directory: only the owner of a file may remove its name.
 const STICKY: u32 = 0o1000;
 
-/// Whose spaces are used.
+/// Which users' spaces are used.
 ///
 /// # Examples
 /// ```
@@ -38,16 +39,16 @@ const STICKY: u32 = 0o1000;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Owners {
-    /// Those of this user, of root, and of whoever shares them with a group that this user is in and not with all
-    /// the world. For root only root's. If `COMMONHOLD_ANY_OWNER` is 1 in the environment, it is the same as `Any`.
+    /// Spaces of this user, of root, and of users who share them with a group of this user and not with the world.
+    /// For root, only root's. If `COMMONHOLD_ANY_OWNER` is 1 in the environment, this is the same as `Any`.
     #[default]
     Trusted,
-    /// Those of anybody: whoever owns one can stop, mislead and end this process.
+    /// Spaces of all users. The owner of a space can stop, mislead and end this process.
     Any,
 }
 
 impl Owners {
-    /// What was asked for, or what the environment says.
+    /// `Any` if the environment says so, otherwise `self`.
     pub(crate) fn or_of_environment(self) -> Self {
         match variable(ANY_OWNER) {
             Some(value) if value == "1" => Self::Any,
@@ -56,16 +57,16 @@ impl Owners {
     }
 }
 
-/// A variable of the environment, if it is set, not empty, and to be believed.
+/// A variable of the environment, if it is set, not empty, and trusted (invariant 3).
 pub(crate) fn variable(name: &str) -> Option<OsString> {
-    // SAFETY: `getauxval` wants nothing: it reads what the kernel left beside the environment.
+    // SAFETY: `getauxval` has no requirement: it reads a value that the kernel gave the process at its start.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return None;
     }
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// Who asks.
+/// The user and the groups of a process that asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Asker {
     user: u32,
@@ -80,7 +81,7 @@ impl Asker {
     }
 }
 
-/// Whose a file or a directory is, what its mode lets whom do, and who asked.
+/// The owner, group and mode of a file or directory, and the user who asked.
 ///
 /// # Examples
 /// ```
@@ -100,9 +101,9 @@ pub struct Rights {
     pub group: u32,
     /// Its permission bits.
     pub mode: u32,
-    /// The user who asked, as the kernel counts it.
+    /// The effective user who asked.
     pub asker: u32,
-    /// The first group of who asked.
+    /// The effective group of that user.
     pub asker_group: u32,
 }
 
@@ -128,7 +129,7 @@ impl Rights {
             ROOT => true,
             owner if owner == asker.user => true,
             _ if asker.user == ROOT || self.mode & OTHERS_WRITE != 0 => false,
-            // Whoever gives access to one user alone (an access control list) asks for more than a group.
+            // Access that an access control list gives to one user is not enough: the owner must share with a group.
             _ => self.mode & GROUP_WRITES != 0 && asker.groups.contains(&self.group),
         }
     }
@@ -144,7 +145,7 @@ impl fmt::Display for Rights {
     }
 }
 
-/// What this user may not do.
+/// A call that this user may not make.
 ///
 /// # Examples
 /// ```
@@ -159,15 +160,15 @@ impl fmt::Display for Rights {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Denied {
-    /// Which call was refused.
+    /// The call that was refused.
     pub call: &'static str,
-    /// What it was about.
+    /// The file of the call.
     pub path: PathBuf,
-    /// Whose rights were not enough: the same, or the directory that it is in.
+    /// The object whose rights refused it: the file, or its directory.
     pub object: PathBuf,
-    /// What they are, if that could be seen.
+    /// The rights of that object, if they could be read.
     pub rights: Option<Rights>,
-    /// What the call said.
+    /// The call's error.
     pub source: io::Error,
 }
 
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_spaces_are_used_is_a_matter_of_owner_group_and_mode() {
+    fn owner_group_and_mode_decide_which_spaces_are_used() {
         let root = Asker { user: 0, groups: vec![0, 7] };
         let user = Asker { user: 1000, groups: vec![1000, 7] };
         for (owner, group, mode, by_root, by_user) in [
@@ -206,7 +207,7 @@ mod tests {
             (0, 0, 0o666, true, true),
             (1000, 1000, 0o600, false, true),
             (1000, 1000, 0o666, false, true),
-            // Another user's: for a group, for the world, for both, for a group of others.
+            // Another user's, shared with a group of ours, with the world, or with a group of others.
             (2000, 7, 0o660, false, true),
             (2000, 7, 0o666, false, false),
             (2000, 2000, 0o666, false, false),

@@ -1,22 +1,22 @@
-//! How much memory can be taken without anybody being killed for it.
+//! How much memory can be taken before the kernel kills a process.
 //!
-//! A tmpfs is often as large as all memory, or larger. Who takes memory from it piece by piece does not get an error
-//! when the machine has no more: the kernel ends some process, or, in a container with a limit, the one that takes.
-//! `fallocate` of all at once is no way out: it too takes page after page.
+//! A tmpfs is often as large as all memory, or larger. A process that takes memory from it gets no error when the
+//! machine has no more: the kernel kills some process, or, in a container with a limit, the one that takes.
+//! `fallocate` does not help: it too takes one page after the other.
 //!
 //! # What it owns
-//! The look at the file system, at the machine and at the memory cgroups of this process before memory is taken, and
-//! the decision.
+//! The check of the file system, the machine and the memory cgroups of this process before memory is taken.
 //!
 //! # Invariants
-//! 1. Nothing is taken by looking.
-//! 2. What is not known limits nothing: where `/proc` or the cgroups cannot be read, there is no limit of them.
-//! 3. Small amounts are looked at in sum: no process takes more than [`BETWEEN`] from one look to the next, and its
-//!    first is preceded by one.
-//! 4. Something is spared for others, who may take memory between the look and the taking.
+//! 1. A check takes no memory.
+//! 2. A limit that is not known does not count: for example, if `/proc` or the cgroups cannot be read.
+//! 3. Small amounts are added up: a process takes at most [`BETWEEN`] bytes between two checks, and checks before its
+//!    first.
+//! 4. A part of each limit is left over for others, who may take memory between the check and the taking.
 //!
 //! # What it does not do
-//! It reserves nothing: two who look at the same time may both be told that there is room. Swap does not count as room.
+//! It reserves nothing: two processes that check at the same time may both find that there is room. Swap does not
+//! count as room.
 
 use std::{
     fs, io,
@@ -33,14 +33,15 @@ use super::{
     kind::MemoryKind,
 };
 
-/// Bytes that are taken in small amounts between two looks.
+/// The most bytes that are taken in small amounts between two checks.
 const BETWEEN: u64 = 16 << 20;
-/// What is taken at once from here on is always preceded by a look.
+/// An amount of this size or more is always checked.
 const LARGE: u64 = 1 << 20;
-/// One part in so many of a limit is spared for others.
+/// One part in so many of a limit is left over for others.
 const SPARED: u64 = 64;
 
-/// How much there is of what limits a space. Bytes; `None`: it is not known, or limits nothing here.
+/// The limits of a space's memory, in bytes: each a total and what is left of it. `None` if a limit is not known, or
+/// does not apply.
 ///
 /// # Examples
 /// ```
@@ -54,19 +55,19 @@ const SPARED: u64 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Supply {
-    /// Size of the file system, and what is free on it for this user.
+    /// The size of the file system, and what is free on it for this user.
     pub file_system: Option<(u64, u64)>,
-    /// Memory of the machine, and what of it can be had without ending a process: `MemTotal` and `MemAvailable`, or of
-    /// huge pages all and the free.
+    /// The memory of the machine, and what can be taken of it before a process is killed: `MemTotal` and
+    /// `MemAvailable`. For huge pages, the pool and its free pages.
     pub machine: Option<(u64, u64)>,
-    /// The limit of the memory cgroup that is nearest to it, and what is left until then.
+    /// The limit of the memory cgroup that is closest to its limit, and what is left until then.
     pub cgroup: Option<(u64, u64)>,
-    /// Whether something is to be left over for others: a pool of huge pages is there to be used up, and nobody is
+    /// Whether a part is left over for others. Not of a pool of huge pages: it may be used up, and no process is
     /// killed for it.
     spares: bool,
 }
 
-/// What limits spaces whose files lie in a directory.
+/// The limits of spaces whose files lie in a directory.
 ///
 /// # Errors
 /// That of `statfs`, if there is no such directory.
@@ -88,7 +89,7 @@ fn supply(file_system: Option<&StatVfs>, kind: MemoryKind) -> Supply {
     let (machine, cgroup) = match kind {
         MemoryKind::Tmpfs => (meminfo(), cgroup::tightest()),
         MemoryKind::Hugetlbfs { page_size } => (huge_pages(page_size), None),
-        // What is cached of a disk can go at any time.
+        // Cached pages of a disk can be dropped at any time.
         _ => (None, None),
     };
     let cgroup = cgroup.map(|Cgroup { limit, left }| (limit, left));
@@ -96,7 +97,7 @@ fn supply(file_system: Option<&StatVfs>, kind: MemoryKind) -> Supply {
 }
 
 impl Supply {
-    /// Whether so much can be had of it.
+    /// Whether `asked` bytes can be taken.
     fn decide(&self, asked: u64) -> Result<(), Room> {
         let least = |part: Option<(u64, u64)>| part.map(|(_, left)| left);
         let spared = |all: u64| if self.spares { all / SPARED } else { 0 };
@@ -119,7 +120,7 @@ impl Supply {
     }
 }
 
-/// What one process has taken of one space since it last looked.
+/// How many bytes this process has taken of one space since its last check.
 #[derive(Debug)]
 pub(crate) struct Taken(AtomicU64);
 
@@ -128,7 +129,7 @@ impl Taken {
         Self(AtomicU64::new(BETWEEN))
     }
 
-    /// Refuses what cannot be had.
+    /// Refuses an amount that cannot be taken.
     pub(crate) fn room_for(
         &self,
         bytes: u64,
@@ -141,7 +142,7 @@ impl Taken {
             return Ok(());
         }
         supply_of(file, kind).decide(bytes).map_err(|room| {
-            // The next small amount looks again.
+            // The next small amount is checked as well.
             self.0.store(BETWEEN, Ordering::Relaxed);
             BackingMemoryError::NoRoom(room)
         })?;
@@ -187,7 +188,7 @@ mod tests {
     };
 
     #[test]
-    fn each_limit_refuses_by_itself_and_the_numbers_of_all_are_told() {
+    fn each_limit_refuses_by_itself_and_the_error_has_the_numbers_of_all() {
         assert_eq!(SUPPLY.decide(39 << 20), Ok(()));
         let room = SUPPLY.decide(40 << 20).unwrap_err();
         assert_eq!((room.asked, room.cgroup), (40 << 20, Some(40 << 20)));
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_limits_nothing() {
+    fn a_limit_that_is_not_known_does_not_count() {
         let nothing = Supply { file_system: None, machine: None, cgroup: None, spares: true };
         assert_eq!(nothing.decide(u64::MAX), Ok(()));
         assert_eq!(parse_meminfo("MemTotal: 5 kB\n"), None, "kernels before 3.14");
@@ -223,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn many_small_amounts_are_looked_at_in_sum() {
+    fn small_amounts_are_added_up() {
         let scratch = crate::scratch::Scratch::new();
         let mapped = scratch.window("a", 4096);
         let file = mapped.file().unwrap();
-        // A pool of huge pages that no machine has: every look refuses.
+        // A pool of huge pages that is empty on most machines: every check refuses.
         let kind = MemoryKind::Hugetlbfs { page_size: 2 << 20 };
         let refuses = |taken: &Taken, bytes| taken.room_for(bytes, file, kind).is_err();
         let (_, free) = huge_pages(2 << 20).unwrap_or((0, 0));
@@ -236,7 +237,7 @@ mod tests {
             return;
         }
         let taken = Taken::new();
-        assert!(refuses(&taken, 4096), "the first is looked at, however small");
+        assert!(refuses(&taken, 4096), "the first amount is checked, however small");
         taken.0.store(0, Ordering::Relaxed);
         let mut sum = 0;
         while !refuses(&taken, 4096) {

@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 
 use super::{file_location::FileLocation, rights::variable};
 
-/// Names a directory to use instead of `/dev/shm`.
+/// The variable that names a directory to use instead of `/dev/shm`.
 const DIRECTORY: &str = "COMMONHOLD_SHM_DIR";
 
 /// The directory in which `shm:` spaces lie.
@@ -15,7 +15,7 @@ pub fn shm_directory() -> PathBuf {
     variable(DIRECTORY).map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from)
 }
 
-/// Where the space of this name is. Anybody may make links in the directory, so none is followed.
+/// The file of the space with this name. All users may create links in the directory, so links are not followed.
 pub(crate) fn place(name: &str) -> FileLocation {
     let mut path = shm_directory();
     path.push(format!("commonhold-{name}"));

@@ -1,16 +1,15 @@
-//! Touching memory that may end whoever touches it: in a child first.
+//! A trial access, in a child process, to memory that may end the process that touches it.
 //!
 //! On memory that is not cached, a locked instruction may be forbidden (bus locks on x86, with
-//! `split_lock_detect=fatal`), or not exist (exclusives on device memory, on Arm). The kernel says so by
-//! a signal.
+//! `split_lock_detect=fatal`), or not exist (exclusives on device memory, on Arm). The kernel then sends a signal.
 //!
 //! # Invariants
 //! 1. The child maps the memory itself, before this process does: there is no mapping to inherit.
-//! 2. The child calls the kernel and nothing else, so it does not matter which locks of this process
-//!    were held by other threads when it was made.
-//! 3. Nobody in this process hears of the child: it is made without a signal at its end, and no
-//!    `wait` for any child but ours finds it. All its signals are blocked, so no handler of this
-//!    process runs there; the kernel ends it by the signal of a fault even so.
+//! 2. The child only makes system calls, so it does not matter which locks of this process other threads held when
+//!    the child was made.
+//! 3. The rest of this process does not notice the child: it is made without a signal at its end, and a `wait` for
+//!    any child does not find it. All its signals are blocked, so no handler of this process runs there; the signal of
+//!    a fault ends it nevertheless.
 //!
 //! # What it does not do
 //! It changes no byte: the compare-and-swap puts back what it found.
@@ -36,11 +35,11 @@ enum End {
     Fine,
     /// `mmap` failed.
     Refused(Errno),
-    /// By this signal.
+    /// A signal ended it.
     Killed(i32),
 }
 
-/// Has a child map the page at `at` of the file, and do one atomic operation on its first word.
+/// Makes a child that maps the page at `at` of the file, and does one atomic operation on its first word.
 pub(crate) fn touch(
     file: BorrowedFd<'_>,
     at: u64,
@@ -56,15 +55,15 @@ pub(crate) fn touch(
 
 fn in_child(file: RawFd, at: libc::off_t) -> Result<End, Errno> {
     let blocked = Blocked::all()?;
-    // SAFETY: `clone` without flags is `fork` without handlers, and wants a child that does nothing
-    // which needs other threads: this one makes system calls, and ends by `_exit`. Without a stack
-    // and flags, all arguments are 0 on every machine, in whatever order they come.
+    // SAFETY: `clone` without flags is `fork` without handlers, and wants a child that needs no other thread: this one
+    // only makes system calls, and ends by `_exit`. Without a stack and flags all arguments are 0, so their order,
+    // which differs between machines, does not matter.
     let pid = unsafe { libc::syscall(libc::SYS_clone, 0_u64, 0_u64, 0_u64, 0_u64, 0_u64) };
     if pid == 0 {
         child(file, at);
     }
     let made = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    // -1 is no process id; the error number is still that of the call.
+    // -1 is no process id. The error number is read before `drop`, whose call could change it.
     let failed = std::io::Error::last_os_error();
     drop(blocked);
     let Some(child) = made else {
@@ -76,8 +75,8 @@ fn in_child(file: RawFd, at: libc::off_t) -> Result<End, Errno> {
 /// Never returns.
 fn child(file: RawFd, at: libc::off_t) -> ! {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `setrlimit` wants a valid pointer: it is to a local. A core file of this would help
-    // nobody.
+    // The child must leave no core file.
+    // SAFETY: `setrlimit` wants a valid pointer: it is to a local.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: `mmap` with a null hint and without MAP_FIXED replaces nothing.
@@ -86,21 +85,21 @@ fn child(file: RawFd, at: libc::off_t) -> ! {
         // Error numbers are less than 256.
         std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)
     } else {
-        // SAFETY: `from_ptr` wants an aligned pointer to memory that is accessed by atomics only: a page
-        // is aligned, and this process does nothing else with it. If the memory cannot be accessed,
-        // this process ends here, which is what it is for.
+        // SAFETY: `from_ptr` wants an aligned pointer to memory that is accessed by atomics only: a page is aligned,
+        // and the child does nothing else with it. If the memory cannot be accessed, the child ends here, which is
+        // its purpose.
         let word = unsafe { AtomicU64::from_ptr(page.cast()) };
         let found = word.load(Ordering::Relaxed);
-        // A failure is as good: the instruction was carried out.
+        // A failed exchange is as good as a successful one: the instruction has run.
         let _ = word.compare_exchange(found, found, Ordering::SeqCst, Ordering::Relaxed);
         0
     };
-    // SAFETY: `_exit` wants nothing.
+    // SAFETY: `_exit` has no requirement.
     unsafe { libc::_exit(status) }
 }
 
 fn end_of(child: Pid) -> Result<End, Errno> {
-    // It has no signal at its end, so it counts as a clone.
+    // Without a signal at its end the child counts as a clone, which only `__WALL` waits for.
     let options = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
     loop {
         let Some((_, status)) = retry_on_intr(|| waitpid(Some(child), options))? else { continue };
@@ -115,7 +114,7 @@ fn end_of(child: Pid) -> Result<End, Errno> {
     }
 }
 
-/// All signals of this thread, blocked until this is dropped.
+/// Blocks all signals of this thread until it is dropped.
 struct Blocked {
     before: libc::sigset_t,
 }
@@ -141,7 +140,7 @@ impl Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        // SAFETY: `pthread_sigmask` wants a set to read: the one it gave.
+        // SAFETY: `pthread_sigmask` wants a set to read: the one that `all` got from it.
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut())
         };
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_can_be_touched_is_and_keeps_what_it_holds() {
+    fn a_trial_access_to_good_memory_changes_no_byte() {
         let scratch = Scratch::new();
         let bytes = [7; 2 * PAGE];
         let file = file(&scratch, &bytes);
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_mapped_says_why() {
+    fn memory_that_cannot_be_mapped_gives_the_error_of_mmap() {
         let scratch = Scratch::new();
         let file = file(&scratch, &[7; PAGE]);
         let error = touch(file.as_fd(), 5, refused).unwrap_err();
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_hears_its_signals_again_afterwards() {
+    fn the_signals_of_the_thread_are_unblocked_afterwards() {
         let scratch = Scratch::new();
         let file = file(&scratch, &[7; PAGE]);
         touch(file.as_fd(), 0, refused).unwrap();

@@ -1,19 +1,19 @@
 //! Names of spaces.
 //!
 //! # What it owns
-//! The grammar of the five schemes, including those that no code serves yet: what a person typed is
-//! understood first, and refused by name afterwards.
+//! The grammar of the five schemes, including those that are not supported yet: their URLs are parsed first, and an
+//! error names the scheme afterwards.
 //!
 //! # Invariants
-//! 1. What [`Display`](fmt::Display) writes, [`FromStr`] reads back as the same value.
+//! 1. [`FromStr`] reads the output of [`Display`](fmt::Display) as the same value.
 //! 2. The name in `shm:NAME` is one path component: no `/`, no control character, 1 to 200 bytes.
 //!
 //! # What it does not do
-//! It does not look whether anything exists.
+//! It does not check whether anything exists.
 
 use std::{error::Error, fmt, path::PathBuf, str::FromStr};
 
-/// Most bytes of the name of a `shm:` space: file names have 255, and ours begin with a prefix.
+/// The most bytes of the name of a `shm:` space: file names have at most 255, and ours begin with a prefix.
 const SHM_NAME_MOST: usize = 200;
 
 /// Where a space is.
@@ -25,9 +25,9 @@ pub enum Url {
         /// A name of one path component.
         name: String,
     },
-    /// `file:PATH`: a file on any file system, hugetlbfs among them.
+    /// `file:PATH`: a file on any file system, including hugetlbfs.
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// `mem:BASE+SIZE`: a range of physical memory.
@@ -37,16 +37,16 @@ pub enum Url {
         /// Bytes.
         size: u64,
     },
-    /// `pci:BDF` or `pci:auto`: the memory of a PCI device; no address means any that fits.
+    /// `pci:BDF` or `pci:auto`: the memory of a PCI device.
     Pci {
-        /// The device's address.
+        /// The device's address; `None` for the only device that fits.
         address: Option<PciAddress>,
     },
     /// `unix:SOCKET` or `unix:SOCKET#NAME`: through a broker.
     Unix {
         /// The broker's socket.
         socket: PathBuf,
-        /// Which of the broker's spaces, if not its only one.
+        /// The name of the space at the broker; `None` for its only one.
         name: Option<String>,
     },
 }
@@ -79,7 +79,7 @@ pub struct PciAddress {
 pub enum UrlError {
     /// There is no scheme.
     NoScheme,
-    /// The scheme is none of ours.
+    /// The scheme is unknown.
     UnknownScheme,
     /// `shm:` without a name.
     NoName,
@@ -93,7 +93,7 @@ pub enum UrlError {
     PathForbidden,
     /// `mem:` without `BASE+SIZE`.
     NoRange,
-    /// A base or size that is no number.
+    /// A base or size that is not a number.
     BadNumber,
     /// A range of no bytes, or one that would wrap.
     BadRange,
@@ -157,7 +157,7 @@ impl Url {
         }
     }
 
-    /// Whether it names memory that no file is behind: it cannot be made, grown or removed.
+    /// Whether it names device memory, without a file: it cannot be created, grown or removed.
     #[must_use]
     pub const fn is_device(&self) -> bool {
         matches!(self, Self::Mem { .. } | Self::Pci { .. })
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn each_invalid_url_has_its_own_error() {
         let long = format!("shm:{}", "x".repeat(201));
         for (text, error) in [
             ("default", UrlError::NoScheme),

@@ -1,4 +1,4 @@
-//! Memory that runs out, and where spaces are.
+//! Memory that runs out, and the places where spaces can lie.
 
 use super::scripted_process::*;
 use crate::{
@@ -74,7 +74,7 @@ fn flags_of(path: &Path) -> Vec<String> {
     let mut ours = false;
     let mut flags = Vec::new();
     for line in text.lines() {
-        // A mapping begins with its addresses; what is told of it, with a name and a colon.
+        // A mapping begins with a line of its addresses; the lines about it begin with a name and a colon.
         if line.split_whitespace().next().is_some_and(|word| !word.ends_with(':')) {
             ours = line.ends_with(path.to_str().unwrap());
         } else if let Some(found) = line.strip_prefix("VmFlags:").filter(|_| ours) {
@@ -84,7 +84,7 @@ fn flags_of(path: &Path) -> Vec<String> {
     flags
 }
 
-/// The story: a core dump of one that maps 64 GiB of holes took minutes, and memory for all of them.
+/// The bug: a core dump of a process that maps 64 GiB of holes took minutes, and memory for all of them.
 #[test]
 fn no_core_dump_holds_a_window_or_a_part_of_one() {
     let scratch = Scratch::new();
@@ -100,7 +100,7 @@ fn no_core_dump_holds_a_window_or_a_part_of_one() {
 }
 
 #[test]
-fn looking_takes_nothing_and_using_takes_what_is_missing() {
+fn a_look_takes_no_memory_and_a_use_takes_what_is_missing() {
     let scratch = Scratch::new();
     let mapped = scratch.window("space", 1 << 20);
     let (all, one) = (Extent::new(0, 1 << 20).unwrap(), Extent::new(8192, 8).unwrap());
@@ -114,13 +114,13 @@ fn looking_takes_nothing_and_using_takes_what_is_missing() {
     mapped.back(one, Touch::Look).unwrap();
     mapped.read_past_holes(one.start(), &mut bytes).unwrap();
     assert_eq!((bytes[0], mapped.resident(all)), (b'x', Some(4096)));
-    // What is cut off is an error here, and a signal for who touches it.
+    // An extent that was cut off is an error here; touching it would be a signal.
     rustix::fs::ftruncate(mapped.file().unwrap(), 4096).unwrap();
     assert!(mapped.read_past_holes(one.start(), &mut bytes).is_err());
 }
 
 #[test]
-fn huge_pages_are_found_rounded_to_and_run_out_with_an_error() {
+fn huge_pages_round_sizes_up_and_run_out_with_an_error() {
     let Some(mounted) = Mounted::new("hugetlbfs", "pagesize=2M") else { return };
     let path = mounted.path.join("space");
     let new = NewWindow { capacity: (1 << 36) + 1, mode: 0o600 };
@@ -226,7 +226,7 @@ fn schemes_of_later_versions_are_refused_by_name() {
 }
 
 #[test]
-fn what_is_no_file_is_neither_made_nor_removed_nor_read_as_one() {
+fn device_memory_is_neither_created_nor_removed_nor_read_as_a_file() {
     let new = NewWindow { capacity: 1 << 20, mode: 0o600 };
     for text in ["mem:4G+1M", "pci:auto"] {
         let url: Url = text.parse().unwrap();

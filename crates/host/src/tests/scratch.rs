@@ -1,4 +1,4 @@
-//! A directory for one test, in memory, and removed with it.
+//! A directory for one test, in memory, which is removed at its end.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ impl Scratch {
         self.directory.join(name)
     }
 
-    /// A window of holes.
+    /// A window in a new file that is one hole.
     pub(crate) fn window(&self, name: &str, size: u64) -> MappedWindow {
         let path = self.path(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;

@@ -1,19 +1,19 @@
 //! Memory in blocks of one size, for things of any size.
 //!
 //! # Invariants
-//! 1. A block is in one chain, or free. Every free block can serve every chain, so memory is never too scattered
-//!    to be used: what is lost is less than one block for each chain, and a number for each block.
-//! 2. The blocks that there are never take more than the limit.
-//! 3. After [`Blocks::prepare`], storing so many blocks cannot fail.
+//! 1. A block is in one chain, or free. Any free block can serve any chain, so memory never fragments: the loss is
+//!    less than one block for each chain, and a number for each block.
+//! 2. All blocks together never take more than the limit.
+//! 3. After [`Blocks::prepare`], storing that many blocks cannot fail.
 //!
-//! Nothing here panics: a chain that leads nowhere is damage, and is reported as such.
+//! Nothing here panics: a chain that leads nowhere is reported as damage.
 
 use alloc::vec::Vec;
 
 /// Bytes in a block.
 pub(super) const BLOCK: usize = 128;
 
-/// Blocks that are taken from the allocator at once: 64 KiB.
+/// Blocks in one allocation: 64 KiB.
 const SLAB: usize = 512;
 
 /// No block.
@@ -22,19 +22,19 @@ const NONE: u32 = u32::MAX;
 /// The blocks.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    /// All have `SLAB` blocks but the last.
+    /// Each has `SLAB` blocks; the last may have fewer.
     slabs: Vec<Vec<u8>>,
-    /// Behind each block the next of its chain, or of the free ones.
+    /// For each block, the next block of its chain, or of the free list.
     next: Vec<u32>,
-    /// The first free block of those that were in use.
+    /// The head of the free list: blocks that were in use before.
     free: u32,
-    /// From here on, no block has been in use.
+    /// Blocks from this one on were never in use.
     fresh: usize,
     used: usize,
     limit: usize,
 }
 
-/// Bytes that were stored.
+/// Names bytes that were stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chain {
     first: u32,
@@ -53,25 +53,25 @@ impl Chain {
     }
 }
 
-/// Blocks for so many bytes.
+/// How many blocks `bytes` bytes take.
 pub(super) const fn blocks(bytes: usize) -> usize {
     bytes.div_ceil(BLOCK)
 }
 
 impl Blocks {
-    /// None yet, and never more than `limit` bytes.
+    /// No blocks yet, and never more than `limit` bytes.
     pub(super) const fn new(limit: usize) -> Self {
         let blocks = limit / BLOCK;
         let limit = if blocks < NONE as usize { blocks } else { NONE as usize };
         Self { slabs: Vec::new(), next: Vec::new(), free: NONE, fresh: 0, used: 0, limit }
     }
 
-    /// Blocks in chains.
+    /// How many blocks are in chains.
     pub(super) const fn used(&self) -> usize {
         self.used
     }
 
-    /// Sees to it that so many blocks more can be stored. Whether that is possible.
+    /// Makes sure that `more` blocks can be stored. Returns whether that is possible.
     pub(super) fn prepare(&mut self, more: usize) -> bool {
         let needed = self.used.saturating_add(more);
         while self.next.len() < needed {
@@ -82,7 +82,7 @@ impl Blocks {
         true
     }
 
-    /// Stores bytes. `None` if that was not prepared.
+    /// Stores bytes. `None` if there are too few blocks, because `prepare` was not called.
     pub(super) fn store(&mut self, bytes: &[u8]) -> Option<Chain> {
         let len = u32::try_from(bytes.len()).ok()?;
         let mut first = NONE;
@@ -99,7 +99,7 @@ impl Blocks {
         Some(Chain { first, len })
     }
 
-    /// Copies out what was stored; `into` has its length. `None` if it is not all there.
+    /// Copies the stored bytes out. `None` if `into` has another length, or the chain is damaged.
     pub(super) fn load(&self, chain: Chain, into: &mut [u8]) -> Option<()> {
         if into.len() != chain.len() {
             return None;
@@ -116,7 +116,7 @@ impl Blocks {
     /// Frees the blocks of a chain.
     pub(super) fn release(&mut self, chain: Chain) {
         let mut block = chain.first;
-        // Counted, so that even a circle ends.
+        // Counted, so that the loop ends even if a damaged chain is a circle.
         for _ in 0..chain.blocks() {
             let Some(next) = self.next.get_mut(block as usize) else { return };
             let following = core::mem::replace(next, self.free);
@@ -126,7 +126,7 @@ impl Blocks {
         }
     }
 
-    /// Gives memory back, if nothing is stored: all but the first slab.
+    /// If nothing is stored, frees all slabs but the first.
     pub(super) fn trim(&mut self) {
         if self.used == 0 {
             self.slabs.truncate(1);
@@ -135,7 +135,7 @@ impl Blocks {
         }
     }
 
-    /// A free block, in front of `next`.
+    /// Takes a free block and links it in front of `next`.
     fn take(&mut self, next: u32) -> Option<u32> {
         let block = if self.free == NONE {
             u32::try_from(self.fresh).ok().filter(|fresh| *fresh != NONE)?
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_kept_to_the_block_and_all_of_it_can_be_used() {
+    fn all_blocks_within_the_limit_can_be_used_and_no_more() {
         let mut blocks = Blocks::new(1_000 * BLOCK + 17);
         let mut chains = Vec::new();
         while blocks.prepare(7) {
@@ -212,12 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn freed_blocks_serve_what_is_larger_than_any_of_them_was() {
+    fn freed_blocks_serve_a_larger_chain_than_they_were_in() {
         let mut blocks = Blocks::new(600 * BLOCK);
         assert!(blocks.prepare(600));
         let chains: Vec<Chain> = (0..600).map(|_| blocks.store(&[7; BLOCK]).unwrap()).collect();
         assert!(!blocks.prepare(1));
-        // Every second one, so no two free blocks are neighbours.
+        // Every second block, so no two free blocks are neighbours.
         chains.iter().step_by(2).for_each(|chain| blocks.release(*chain));
         let large: Vec<u8> = (0..=255).cycle().take(300 * BLOCK).collect();
         assert!(blocks.prepare(300));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_leads_nowhere_is_noticed() {
+    fn a_chain_that_leads_nowhere_is_damage() {
         let mut blocks = Blocks::new(1 << 20);
         assert!(blocks.prepare(3));
         let chain = blocks.store(&[1; 3 * BLOCK]).unwrap();
@@ -254,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_stored_and_freed_each_chain_keeps_its_bytes(
+        fn each_chain_keeps_its_bytes_while_others_are_stored_and_freed(
             steps in prop::collection::vec((any::<u8>(), 0_usize..1_500, 0_usize..20), 1..100)
         ) {
             let limit = 2_000;

@@ -9,10 +9,10 @@ use lock_api::{Mutex, RawMutex};
 use super::{Pager, PagerError};
 use crate::{NoMemory, ObjectPage, ObjectSpan};
 
-/// Pages in a vector of bytes. As in a file, the last page may be there in part: the rest of it reads as zeros and
-/// is not kept. What lies past it is [`PagerError::PastEnd`].
+/// Pages in a vector of bytes. As in a file, the last page may be incomplete: its rest reads as zeros, and writes to
+/// the rest are lost. Pages behind it are [`PagerError::PastEnd`].
 ///
-/// `R` is the raw lock of the user's choice.
+/// `R` is a raw lock of the user's choice.
 ///
 /// # Examples
 /// ```
@@ -32,7 +32,7 @@ pub struct BytesPager<R> {
 }
 
 impl<R: RawMutex> BytesPager<R> {
-    /// With these contents, in pages of `page` bytes.
+    /// A pager with these contents, in pages of `page` bytes.
     ///
     /// # Errors
     /// [`NoMemory`] for the copy.
@@ -55,7 +55,7 @@ impl<R: RawMutex> BytesPager<R> {
         Ok(())
     }
 
-    /// Looks at the contents. Pages that are still in memory may be newer.
+    /// Calls `look` with the contents. Dirty pages in memory may be newer.
     pub fn with<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         look(&self.bytes.lock())
     }
@@ -66,7 +66,7 @@ impl<R: RawMutex> BytesPager<R> {
         self.bytes.into_inner()
     }
 
-    /// Where a page begins and ends in so many bytes; nowhere, if it begins past their end.
+    /// The bytes of a page, of `len` bytes in all; `None` if it begins at their end or later.
     fn place(&self, page: ObjectPage, len: usize) -> Option<Range<usize>> {
         let first = usize::try_from(page.number()).ok()?.checked_mul(self.page)?;
         (first < len).then(|| first..len.min(first.saturating_add(self.page)))

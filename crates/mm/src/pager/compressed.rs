@@ -1,18 +1,18 @@
 //! Pages compressed in memory.
 //!
-//! Owns: the pages that were written, in blocks of memory up to a limit (`blocks`), and a few desks to compress
-//! and decompress at.
+//! It owns the pages that were written, in blocks of memory up to a limit (`blocks`), and two *desks*: a desk has
+//! the table and the buffer for one compression or decompression at a time.
 //!
 //! # Invariants
-//! 1. A page of zeros is not there: it takes nothing. A page that does not become smaller by a block at least is
-//!    kept as it is.
-//! 2. A write that fails changes nothing, and one that needs no more blocks than its page has cannot fail for
-//!    lack of room.
-//! 3. What is read is checked: its length, and the form that LZ4 gave it. Nothing it holds causes a panic.
+//! 1. A page of zeros is not kept, and takes no memory. A page that compression does not make smaller by at least
+//!    one block is kept as it is.
+//! 2. A write that fails changes nothing. A write cannot fail for lack of room if it needs no more blocks than the
+//!    page has already.
+//! 3. What is read is checked: its length, and its LZ4 format. No bytes in it cause a panic.
 //!
 //! Lock order: a desk, then the store. Compression runs with the desk only; bytes are copied with both.
 //!
-//! Does not: check sums. A bit that flips in memory is not noticed here, as it is not in a page that stays.
+//! It keeps no checksums: a bit that flips in memory is not noticed here, as in any other page.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -29,12 +29,12 @@ use super::{
 };
 use crate::{NoMemory, ObjectPage, ObjectSpan};
 
-/// A page with fewer bytes needs only the small table of LZ4.
+/// Pages below this size need only the small table of LZ4.
 const SMALL: usize = u16::MAX as usize;
 
 /// Keeps pages compressed in memory (LZ4), up to a limit. Pages that were never written are zeros.
 ///
-/// `R` is the raw lock of the user's choice. Two calls compress or decompress at a time; more wait for each other.
+/// `R` is a raw lock of the user's choice. Two calls can compress or decompress at the same time; others wait.
 ///
 /// # Examples
 /// ```
@@ -56,23 +56,23 @@ pub struct CompressedPager<R> {
 /// What a [`CompressedPager`] keeps, and in how much memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompressedUse {
-    /// Pages that are kept; those of zeros are not.
+    /// Pages that are kept. Pages of zeros are not.
     pub pages: u64,
-    /// Of them, those that could not be compressed.
+    /// Kept pages that could not be compressed.
     pub plain_pages: u64,
-    /// The bytes of these pages.
+    /// The size of the kept pages before compression.
     pub page_bytes: u64,
-    /// What they are compressed to.
+    /// Their size after compression.
     pub kept_bytes: u64,
-    /// The memory that takes, in whole blocks: what counts against the limit. The notes of where a page is come
-    /// on top, some 25 bytes for each.
+    /// Their size in whole blocks, which counts against the limit. The table that finds them takes some 25 bytes a
+    /// page more.
     pub taken_bytes: u64,
-    /// What `taken_bytes` can be at most.
+    /// The most that `taken_bytes` can be.
     pub limit_bytes: u64,
 }
 
 impl CompressedUse {
-    /// Of 100 bytes of pages, how many bytes of memory are taken; `None` if there are no pages.
+    /// How many bytes of memory 100 bytes of pages take; `None` if there are no pages.
     #[must_use]
     pub fn percent(&self) -> Option<u64> {
         self.taken_bytes.saturating_mul(100).checked_div(self.page_bytes)
@@ -89,25 +89,25 @@ struct Store {
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     chain: Chain,
-    /// The bytes of the page; as many as the chain's, if it is kept as it is.
+    /// The size of the page: that of the chain, if the page is kept as it is.
     page: usize,
 }
 
-/// What compression needs, allocated beforehand.
+/// The memory that one compression or decompression needs, allocated beforehand.
 struct Desk {
     table: CompressTable,
     buffer: Vec<u8>,
-    /// The table may not be used for pages of so many bytes: it would be exchanged for a larger one, by an
-    /// allocation that cannot fail.
+    /// Pages of this size and more must not be compressed: LZ4 would replace the table by a larger one, and abort if
+    /// there is no memory for it.
     limit: usize,
 }
 
 impl<R: RawMutex> CompressedPager<R> {
-    /// For pages of `page` bytes, in `limit` bytes of memory at most, which are taken as they are needed.
+    /// A pager for pages of `page` bytes, which takes at most `limit` bytes of memory, as it needs them.
     ///
     /// # Errors
     /// [`NoMemory`] for the desks. Their tables, 8 KiB each (16 KiB for pages of 64 KiB and more), come from
-    /// LZ4, which aborts if there is no memory for them: here only, and never later.
+    /// LZ4, which aborts if there is no memory for them: only here, and never later.
     pub fn new(page: usize, limit: usize) -> Result<Self, NoMemory> {
         let blocks = Blocks::new(limit);
         let usage = CompressedUse {
@@ -129,7 +129,7 @@ impl<R: RawMutex> CompressedPager<R> {
         self.store.lock().usage
     }
 
-    /// A desk that nobody sits at, if there is one.
+    /// Locks a free desk; if none is free, waits for the first.
     fn desk(&self) -> MutexGuard<'_, R, Desk> {
         let [one, two] = &self.desks;
         one.try_lock().or_else(|| two.try_lock()).unwrap_or_else(|| one.lock())
@@ -261,7 +261,7 @@ impl Desk {
         Ok(Self { table, buffer, limit: if large { usize::MAX } else { SMALL } })
     }
 
-    /// The page compressed; `None` if that is not worth it, or it is not of the size that this is made for.
+    /// The compressed page; `None` if that saves no block, or the page is too large for this desk.
     fn compress(&mut self, page: &[u8]) -> Option<&[u8]> {
         if page.len() >= self.limit {
             return None;
@@ -272,7 +272,7 @@ impl Desk {
 }
 
 fn is_zero(page: &[u8]) -> bool {
-    // In pieces, which become wide instructions.
+    // In pieces, which the compiler turns into wide instructions.
     page.chunks(64).all(|piece| piece.iter().fold(0, |bits, byte| bits | byte) == 0)
 }
 

@@ -8,10 +8,10 @@ use lock_api::{Mutex, RawMutex};
 use super::{Pager, PagerError};
 use crate::{NoMemory, ObjectPage, ObjectSpan};
 
-/// Another pager that fails when it was told to. A call that fails does not reach the other pager; a read that
-/// fails leaves rubbish in the memory it should have filled, as a broken medium does.
+/// A wrapper that makes chosen calls of another pager fail. A call that fails does not reach the other pager. A read
+/// that fails leaves rubbish in its buffer, as a broken medium does.
 ///
-/// `R` is the raw lock of the user's choice.
+/// `R` is a raw lock of the user's choice.
 ///
 /// # Examples
 /// ```
@@ -45,11 +45,11 @@ pub enum PagerCall {
 /// Which of the calls of one kind fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// One: the first from now on is 1, the next 2.
+    /// One call: the first from now on is 1, the next 2.
     Nth(u64),
-    /// All for any of these pages, until [`FailingPager::heal`].
+    /// All calls for any of these pages, until [`FailingPager::heal`].
     Pages(ObjectSpan),
-    /// All, until [`FailingPager::heal`].
+    /// All calls, until [`FailingPager::heal`].
     All,
 }
 
@@ -75,15 +75,15 @@ struct Count {
 }
 
 impl<P, R: RawMutex> FailingPager<P, R> {
-    /// Does what `inner` does, for now.
+    /// A pager that does what `inner` does, until [`fail`](Self::fail) is called.
     pub const fn new(inner: P) -> Self {
         let none = Count { made: 0, failed: 0 };
         let orders = Orders { orders: Vec::new(), reads: none, writes: none, discards: none };
         Self { inner, orders: Mutex::new(orders) }
     }
 
-    /// From now on these calls fail. Of several orders for a call, the first that fits counts; calls are
-    /// counted for the others as well.
+    /// Makes these calls fail from now on with `error`. If several orders fit a call, the oldest gives the error; the
+    /// call counts for all of them.
     ///
     /// # Errors
     /// [`NoMemory`] for the order.
@@ -94,18 +94,18 @@ impl<P, R: RawMutex> FailingPager<P, R> {
         Ok(())
     }
 
-    /// Nothing fails from now on.
+    /// Drops all orders: no call fails from now on.
     pub fn heal(&self) {
         self.orders.lock().orders.clear();
     }
 
-    /// How many calls there were, those that failed included.
+    /// How many calls there were, including those that failed.
     #[must_use]
     pub fn calls(&self, call: PagerCall) -> u64 {
         self.orders.lock().count(call).made
     }
 
-    /// How many calls have failed on command.
+    /// How many calls were made to fail.
     #[must_use]
     pub fn failures(&self, call: PagerCall) -> u64 {
         self.orders.lock().count(call).failed
@@ -150,7 +150,7 @@ impl Orders {
 }
 
 impl Which {
-    /// Another call: whether it is one of these, and whether the order stands after it.
+    /// Counts a call. Returns whether it has to fail, and whether the order remains.
     fn meets(&mut self, pages: &ObjectSpan) -> (bool, bool) {
         match self {
             Self::Nth(left) => {

@@ -1,4 +1,4 @@
-//! What all pagers promise, against a plain model: pages by their numbers.
+//! The promises of all pagers, checked against a plain model: a map from page numbers to contents.
 
 use std::{collections::BTreeMap, vec, vec::Vec};
 
@@ -17,7 +17,7 @@ const BROKEN: PagerError = PagerError::Io { code: 5 };
 #[derive(Debug, Clone)]
 enum Step {
     Read(u64),
-    /// Where, how much of it is noise, and of which kind.
+    /// The page, how many of its bytes are noise, and the noise's seed.
     Write(u64, usize, u8),
     Discard(u64, u64),
     Fail(PagerCall, Which),
@@ -55,8 +55,8 @@ fn contents(noisy: usize, byte: u8) -> Vec<u8> {
     (0..SIZE).map(|at| if at < noisy { noise(at) } else { byte / 128 }).collect()
 }
 
-/// Does the steps with a pager and with the model, which begins with `initial`; `refuses` says whether an error of
-/// a write is one that may be.
+/// Does the steps with a pager and with a model, which begins with `initial`. `refuses` tells whether a write may
+/// fail with an error.
 fn run(
     pager: &impl Pager,
     steps: Vec<Step>,
@@ -142,7 +142,7 @@ proptest! {
 }
 
 #[test]
-fn memory_without_a_name_is_zeros_and_cannot_go() {
+fn anonymous_memory_is_zeros_and_cannot_be_paged_out() {
     let mut page = [1; 16];
     ZeroPager.read(ObjectPage::new(5), &mut page).unwrap();
     assert_eq!(page, [0; 16]);
@@ -151,7 +151,7 @@ fn memory_without_a_name_is_zeros_and_cannot_go() {
 }
 
 #[test]
-fn the_last_page_of_bytes_is_there_in_part_and_the_next_is_past_the_end() {
+fn the_last_page_of_bytes_is_incomplete_and_the_next_is_past_the_end() {
     let pager = BytesPager::<Raw>::new(b"abcdefghij", 4).unwrap();
     let mut page = [0xEE; 4];
     pager.read(ObjectPage::new(2), &mut page).unwrap();
@@ -182,7 +182,7 @@ fn bytes_that_were_cut_off_come_back_as_zeros() {
 }
 
 #[test]
-fn each_order_counts_for_itself() {
+fn each_order_counts_its_own_calls() {
     let pager = FailingPager::<_, Raw>::new(ZeroPager);
     let read = |number| pager.read(ObjectPage::new(number), &mut [0; 4]);
     pager.fail(PagerCall::Read, Which::Pages(span(8, 2)), PagerError::Full).unwrap();

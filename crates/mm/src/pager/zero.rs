@@ -1,4 +1,4 @@
-//! Memory without a name: zeros at first, and nowhere to go.
+//! Anonymous memory without swap space: zeros at first, and nowhere to page out to.
 
 use super::{Pager, PagerError};
 use crate::{ObjectPage, ObjectSpan};

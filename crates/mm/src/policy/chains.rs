@@ -5,7 +5,7 @@
 //! 2. A node that is not in use is on the list of free nodes. Each use has a generation of its own, so a
 //!    slot of a former use finds nothing.
 //!
-//! Does not know what the chains mean. Nothing here panics: a number that leads nowhere is nowhere.
+//! It does not know what the chains mean. Nothing here panics: a slot or link that leads nowhere is ignored.
 
 use alloc::vec::Vec;
 
@@ -27,7 +27,7 @@ pub(super) struct Chains<K> {
 struct Node<K> {
     key: K,
     at: Option<At>,
-    /// Of this use; those of former ones are lower.
+    /// Counts the uses of this node: each slot names one use.
     generation: u32,
     before: u32,
     next: u32,
@@ -50,7 +50,7 @@ impl<K: Copy> Chains<K> {
         self.chain(at).len
     }
 
-    /// Room for so many nodes in use at once.
+    /// Takes memory for `nodes` nodes in use at once.
     pub(super) fn reserve(&mut self, nodes: usize) -> Result<(), NoMemory> {
         let more = nodes.saturating_sub(self.nodes.len());
         self.nodes.try_reserve(more).map_err(|_| NoMemory)
@@ -61,7 +61,7 @@ impl<K: Copy> Chains<K> {
         self.nodes.capacity()
     }
 
-    /// A node at the end of a chain.
+    /// Adds a node at the end of a chain.
     pub(super) fn add(&mut self, key: K, at: At) -> Result<Slot, NoMemory> {
         let index = match self.nodes.get(self.free as usize) {
             Some(node) => core::mem::replace(&mut self.free, node.next),
@@ -73,7 +73,7 @@ impl<K: Copy> Chains<K> {
         Ok(Slot { index, generation: node.generation })
     }
 
-    /// Takes a node out of its chain and out of use. Whether it was in use.
+    /// Takes a node out of its chain and out of use. Returns whether it was in use.
     pub(super) fn remove(&mut self, slot: Slot) -> bool {
         if self.at(slot).is_none() {
             return false;
@@ -94,7 +94,7 @@ impl<K: Copy> Chains<K> {
         node.at.filter(|_| node.generation == slot.generation)
     }
 
-    /// To the end of a chain, from wherever it is.
+    /// Moves a node to the end of a chain.
     pub(super) fn move_last(&mut self, slot: Slot, to: At) {
         if self.at(slot).is_some() {
             self.unlink(slot.index);
@@ -102,7 +102,7 @@ impl<K: Copy> Chains<K> {
         }
     }
 
-    /// To the beginning of a chain, from wherever it is.
+    /// Moves a node to the beginning of a chain.
     pub(super) fn move_first(&mut self, slot: Slot, to: At) {
         if self.at(slot).is_some() {
             self.unlink(slot.index);
@@ -110,7 +110,7 @@ impl<K: Copy> Chains<K> {
         }
     }
 
-    /// The first of a chain, which becomes its last.
+    /// Returns the first node of a chain, and moves it to the end.
     pub(super) fn rotate(&mut self, at: At) -> Option<(Slot, K)> {
         let index = self.chain(at).first;
         let node = self.nodes.get(index as usize)?;

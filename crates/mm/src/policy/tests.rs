@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Asks for one round; `referenced` are the pages whose flag is set, `pinned` those that have to stay.
+/// Goes through one round, and returns the evicted pages. `referenced` tells which pages have their flag set,
+/// `pinned` which have to stay.
 fn round(
     residents: &mut Residents<u32>,
     mut referenced: impl FnMut(u32) -> bool,
@@ -34,7 +35,7 @@ fn of(pages: core::ops::Range<u32>) -> (Residents<u32>, Vec<Slot>) {
     (residents, slots)
 }
 
-/// Evicts one page, as a pager does that needs one; nobody has referenced any.
+/// Evicts one page, as a pager does when it needs one. No page has been referenced.
 fn evict(residents: &mut Residents<u32>) -> (u32, Trace) {
     let mut round = residents.round();
     while let Some(page) = residents.candidate(&mut round) {
@@ -103,10 +104,10 @@ fn a_round_ends_though_all_pages_are_referenced_or_nobody_answers() {
 }
 
 #[test]
-fn the_one_page_that_may_go_is_found_among_pinned_ones_wherever_it_stands() {
+fn the_one_page_that_is_not_pinned_is_found_in_any_queue() {
     for free in 0..40 {
         let (mut residents, slots) = of(0..40);
-        // Spread over the queues.
+        // Spread the pages over the queues.
         for slot in slots.iter().step_by(3) {
             residents.answer(*slot, Answer::Referenced);
         }
@@ -119,7 +120,7 @@ fn the_one_page_that_may_go_is_found_among_pinned_ones_wherever_it_stands() {
 }
 
 #[test]
-fn two_who_ask_at_the_same_time_get_different_pages() {
+fn two_callers_at_the_same_time_get_different_pages() {
     let (mut residents, _) = of(0..10);
     let (mut one, mut two) = (residents.round(), residents.round());
     let first = residents.candidate(&mut one).unwrap();
@@ -146,7 +147,7 @@ fn a_slot_of_a_page_that_has_gone_changes_nothing() {
 }
 
 #[test]
-fn a_page_that_is_not_wanted_is_the_next_to_go() {
+fn an_unwanted_page_is_the_next_to_go() {
     let (mut residents, slots) = of(0..32);
     slots[..8].iter().for_each(|slot| residents.answer(*slot, Answer::Unmapped));
     residents.unwanted(slots[20]);
@@ -172,7 +173,7 @@ fn a_page_whose_write_back_failed_is_not_tried_again_before_the_others() {
 }
 
 #[test]
-fn pages_used_once_push_none_out_that_are_used_again() {
+fn pages_used_once_do_not_push_out_pages_used_again() {
     let (mut residents, slots) = of(0..64);
     for slot in &slots[..24] {
         residents.answer(*slot, Answer::Referenced);
@@ -200,7 +201,7 @@ fn a_page_that_comes_back_soon_is_known_and_one_that_comes_back_late_is_not() {
 }
 
 #[test]
-fn few_of_those_that_come_back_become_known_when_there_is_no_room() {
+fn few_returning_pages_become_known_when_there_is_no_room() {
     let (mut residents, _) = of(0..64);
     let mut known = 0;
     for turn in 0..1_000 {
@@ -212,7 +213,7 @@ fn few_of_those_that_come_back_become_known_when_there_is_no_room() {
 }
 
 #[test]
-fn insert_fails_never_within_what_was_reserved() {
+fn insert_never_fails_within_the_reserved_memory() {
     let mut residents = Residents::new();
     residents.reserve(100).unwrap();
     let room = residents.pages.capacity();
@@ -246,9 +247,9 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 proptest! {
-    /// Slots of former pages are among those that are used.
+    /// Some calls use slots of pages that have gone.
     #[test]
-    fn after_any_calls_exactly_the_pages_that_are_there_are_proposed(
+    fn after_any_calls_exactly_the_present_pages_are_proposed(
         calls in prop::collection::vec(call(), 1..200)
     ) {
         let mut residents = Residents::new();

@@ -1,11 +1,10 @@
-//! The walk under loom: the interleavings, with a bounded number of preemptions, of walks with what a space
-//! does to its mappings. Run with
-//! `RUSTFLAGS="--cfg loom" cargo test -p commonhold-mm --release --lib loom`.
+//! The walk under loom: walks interleaved with changes to the mappings of a space, with a bounded number of
+//! preemptions. Run with `RUSTFLAGS="--cfg loom" cargo test -p commonhold-mm --release --lib loom`.
 //!
-//! The main thread plays the space that has its lock to write: it alone links, unlinks, allocates and frees, in
-//! the order in which `map.rs`, `unmap.rs` and `space.rs` do. The others walk. Of each walk is checked that
-//! 1. what it visits is, or was, a mapping of this very list;
-//! 2. whatever is shown from before its beginning until after its end is visited, by whatever mapping.
+//! The main thread acts as the holder of the space's lock: it alone links, unlinks, allocates and frees, in the
+//! order of `map.rs`, `unmap.rs` and `space.rs`. The other threads walk. Each walk is checked:
+//! 1. Everything it visits is, or was, a mapping of this list.
+//! 2. It visits every page that is shown from before its beginning until after its end.
 
 use std::{
     println,
@@ -23,8 +22,8 @@ use crate::{
 
 type Shared<T> = std::sync::Arc<T>;
 
-/// Loom's search, bounded in preemptions so that it ends in minutes; `LOOM_MAX_PREEMPTIONS` overrides it.
-/// Prints how many interleavings there were (`--nocapture` shows it).
+/// Loom's search, with so few preemptions that it ends in minutes; `LOOM_MAX_PREEMPTIONS` overrides the number.
+/// Prints how many interleavings it tried (`--nocapture` shows it).
 fn check(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
     let mut model = ::loom::model::Builder::new();
     if model.preemption_bound.is_none() {
@@ -41,7 +40,7 @@ fn check(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
     println!("{}: {} interleavings", name.unwrap_or_default(), ways.load(Relaxed));
 }
 
-/// `pages` pages of the space from `at` on, which show those of the object from ten times that on.
+/// `pages` pages of the space from `at` on, which show the object's pages from `10 * at` on.
 fn extent(at: u64, pages: u64) -> Extent {
     let span = VirtualSpan::new(VirtualPage::new(at), Pages(pages)).unwrap();
     Extent { at: span, first: ObjectPage::new(at * 10) }
@@ -53,12 +52,12 @@ struct Space {
     free: FreeList,
     /// The mappings of the object that is walked.
     list: Shared<List>,
-    /// Those of the other.
+    /// The mappings of the other object.
     other: Shared<List>,
 }
 
 impl Space {
-    /// One slot is free, and says what a mapping of the other object was.
+    /// A space with one free slot, which still has the contents of a mapping of the other object.
     fn new() -> Self {
         let slots = Shared::new(Slots::new());
         let list = || Shared::new(List::new(Shared::clone(&slots), false));
@@ -103,7 +102,7 @@ impl Space {
         self.unmap(next);
     }
 
-    /// A walk that visits nothing but `allowed`, and everything that `always` shows.
+    /// A walk in a thread. It must visit only extents in `allowed`, and every page that `always` shows.
     fn walker<const N: usize, const K: usize>(
         &self,
         allowed: [Extent; N],
@@ -125,7 +124,7 @@ impl Space {
 }
 
 #[test]
-fn a_slot_that_another_object_uses_again_is_not_taken_for_one_of_this() {
+fn a_slot_reused_by_another_object_is_not_visited() {
     check(4, || {
         let mut space = Space::new();
         let (stays, goes) = (extent(1, 2), extent(11, 3));
@@ -133,7 +132,7 @@ fn a_slot_that_another_object_uses_again_is_not_taken_for_one_of_this() {
         let slot = space.map(goes);
         let walker = space.walker([stays, goes], [stays]);
         space.unmap(slot);
-        // The first takes the slot that was just freed, unless the walk stands on it; the second another.
+        // The first reuses the slot that was just freed, unless the walk stands on it; the second takes another.
         space.map_other(extent(21, 4));
         space.map_other(extent(31, 5));
         walker.join().unwrap();
@@ -155,7 +154,7 @@ fn a_walk_that_stands_on_the_last_mapping_does_not_stray_onto_the_free_list() {
 }
 
 #[test]
-fn a_slot_that_the_same_object_uses_again_says_either_what_it_was_or_what_it_is() {
+fn a_slot_reused_by_the_same_object_shows_its_old_or_its_new_mapping() {
     check(4, || {
         let mut space = Space::new();
         let (stays, goes, comes) = (extent(1, 2), extent(11, 3), extent(21, 4));

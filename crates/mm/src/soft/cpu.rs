@@ -26,7 +26,7 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
     /// Reads bytes at an address of `space`.
     ///
     /// # Errors
-    /// What a fault there says; bytes of pages before are in `into`.
+    /// The error of the fault; the bytes of earlier pages are in `into`.
     pub fn read<W: RawRwLock + Send + Sync + 'static>(
         &self,
         manager: &Manager<SoftMmu<X, W>>,
@@ -54,7 +54,7 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
     /// Writes bytes to an address of `space`.
     ///
     /// # Errors
-    /// What a fault there says; pages before have been written to.
+    /// The error of the fault; earlier pages have been written to.
     pub fn write<W: RawRwLock + Send + Sync + 'static>(
         &self,
         manager: &Manager<SoftMmu<X, W>>,
@@ -79,10 +79,10 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
         Ok(())
     }
 
-    /// One access to one page, with whatever faults it takes.
+    /// One access to one page, with all faults that it needs.
     ///
     /// # Errors
-    /// What a fault there says; from a context where none may happen, every fault is an error.
+    /// The error of the fault; with [`Context::NoFault`], every fault is an error.
     pub fn access<W: RawRwLock + Send + Sync + 'static>(
         &self,
         manager: &Manager<SoftMmu<X, W>>,
@@ -102,7 +102,7 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
         Ok(())
     }
 
-    /// An access by a translation that is remembered, or in the table. `false` if there is none.
+    /// An access by a translation that is remembered, or stands in the table. `false` if there is none.
     pub fn try_access<W>(
         &self,
         mmu: &SoftMmu<X, W>,
@@ -129,7 +129,7 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
     }
 }
 
-/// Waits for what became of a fault.
+/// Waits for the result of a fault.
 fn wait<X, W>(manager: &Manager<SoftMmu<X, W>>, fault: Fault, ticket: u64) -> Result<(), FaultError>
 where
     X: RawMutex + Send + Sync + 'static,
@@ -158,7 +158,7 @@ where
     }
 }
 
-/// The page of an address, the place in it, and how much of `length` bytes lies in it.
+/// The page of an address, the offset in the page, and how many of `length` bytes lie in the page.
 fn part(address: u64, length: usize, page_size: u64) -> (VirtualPage, usize, usize) {
     let (at, offset) = (VirtualPage::new(address / page_size), address % page_size);
     // Both are at most the size of a page, which is a usize.

@@ -1,4 +1,4 @@
-//! The machine: frames, spaces, the translations of its processors, and who waits for what.
+//! The machine: frames, spaces, the translations of its processors, and the faults that wait for a wake.
 
 use alloc::{
     collections::BTreeMap,
@@ -20,21 +20,21 @@ use crate::{
     VirtualSpan, Writable,
 };
 
-/// What a memory manager must never let happen.
+/// A mistake of the memory manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
-    /// Memory was taken away while a table still translated to it, or a processor still knew it.
+    /// Memory was released while a table still translated to it, or a processor still remembered it.
     ReleasedTooEarly {
         /// Which page of its object.
         page: ObjectPage,
     },
-    /// A processor used memory that had been taken away.
+    /// A processor used memory that had been released.
     UsedAfterRelease {
         /// Where.
         at: VirtualPage,
     },
-    /// A page was given memory that had some, or was used without any.
+    /// A page that had memory was given more, or a page without memory was used.
     WrongMemory {
         /// Which page of its object.
         page: ObjectPage,
@@ -60,7 +60,7 @@ pub struct SoftMmu<X, W> {
     locks: core::marker::PhantomData<fn() -> W>,
 }
 
-/// Somebody who has faulted.
+/// A processor that has faulted.
 struct Wait {
     ticket: u64,
     space: u64,
@@ -98,22 +98,22 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         }
     }
 
-    /// The `calls`-th call from now on that can fail does, once: there is no memory. 0 is the next.
+    /// Makes one call fail for lack of memory: the `calls`-th from now on that can fail. 0 is the next.
     pub fn fail_in(&self, calls: u32) {
         self.fail_in.store(i64::from(calls), Ordering::Relaxed);
     }
 
-    /// No call fails any more unless there is no memory.
+    /// Undoes [`fail_in`](Self::fail_in): calls fail only if there is no memory.
     pub fn succeed(&self) {
         self.fail_in.store(i64::MAX, Ordering::Relaxed);
     }
 
-    /// What has gone wrong so far.
+    /// The mistakes so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.violations.lock().clone()
     }
 
-    /// How often somebody was woken.
+    /// How many wakes there were.
     pub fn wakes(&self) -> u64 {
         self.wakes.load(Ordering::Relaxed)
     }
@@ -130,7 +130,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         Some(Translation { protection: entry.protection, writable: entry.writable })
     }
 
-    /// A processor that remembers its translations in `tlb` is one of this machine's from now on.
+    /// Adds a processor, which remembers its translations in `tlb`.
     pub(super) fn connect(&self, tlb: &Arc<Tlb<X>>) {
         self.tlbs.lock().push(Arc::downgrade(tlb));
     }
@@ -139,7 +139,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         self.violations.lock().push(violation);
     }
 
-    /// Somebody will fault: a wake from now on is for it too.
+    /// Registers a processor that is about to fault, and returns its ticket: later wakes reach it too.
     pub(super) fn expect_wake(&self, space: &SoftSpace<X>, at: VirtualPage, access: Access) -> u64 {
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
         let wait = Wait { ticket, space: space.number, at, access, result: None };
@@ -147,17 +147,17 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         ticket
     }
 
-    /// The wake for whoever has this ticket, if it has come.
+    /// The result of the wake for this ticket, if it has come.
     pub(super) fn woken(&self, ticket: u64) -> Option<Result<(), FaultError>> {
         self.waits.lock().iter().find(|wait| wait.ticket == ticket)?.result
     }
 
-    /// Nobody waits with this ticket any more.
+    /// Ends a ticket.
     pub(super) fn forget(&self, ticket: u64) {
         self.waits.lock().retain(|wait| wait.ticket != ticket);
     }
 
-    /// Whether this call has to fail.
+    /// Fails if [`fail_in`](Self::fail_in) says that this call must.
     fn fails(&self) -> Result<(), MmuError> {
         if self.fail_in.load(Ordering::Relaxed) == i64::MAX {
             return Ok(());

@@ -48,7 +48,7 @@ impl<X> Entry<X> {
     }
 }
 
-/// What is known of a translation.
+/// The attributes of a translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Translation {
     /// What the mapping permits.
@@ -88,7 +88,7 @@ impl<X> Table<X> {
         }
     }
 
-    /// Calls `visit` with every translation of `span`; those for which it returns `false` go.
+    /// Calls `visit` with every translation of `span`, and removes those for which it returns `false`.
     pub(super) fn retain(
         &mut self,
         span: VirtualSpan,

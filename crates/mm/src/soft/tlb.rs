@@ -1,6 +1,6 @@
 //! The translations that one processor remembers.
 //!
-//! The processor fills and uses them; the machine makes it forget some, and waits for its access that is under way.
+//! The processor adds and uses them. The machine makes it forget some, and waits for an access that is under way.
 
 use alloc::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use lock_api::{Mutex, RawMutex};
 use super::table::Entry;
 use crate::{VirtualPage, VirtualSpan};
 
-/// What one processor remembers, whatever the page tables say since.
+/// The translations that one processor remembers, even if the page tables have changed since.
 pub(super) struct Tlb<X> {
     /// By the number of the space, and the page. Locked during each access.
     pub(super) remembered: Mutex<X, BTreeMap<(u64, VirtualPage), Entry<X>>>,

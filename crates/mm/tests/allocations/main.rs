@@ -1,7 +1,7 @@
-//! As `tests/model`, with an allocator that has little left: every allocation of the manager may fail, the
-//! first and all after it, whatever it was for.
+//! As `tests/model`, with an allocator that has little memory left: any allocation of the manager may fail, and
+//! all after it.
 //!
-//! The memory of the whole process is limited, so there is one test only in it.
+//! The limit is on the memory of the whole process, so there is only one test in it.
 #![allow(dead_code, reason = "tests/model uses the rest")]
 #![allow(
     clippy::unwrap_used,
@@ -41,7 +41,7 @@ use world::World;
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Leaves so many bytes, and says how many were left.
+/// Leaves `bytes` bytes, and returns how many were left before.
 fn limit(bytes: Option<usize>) -> usize {
     let left = MEMORY.remaining();
     let limit = bytes.map_or(usize::MAX, |bytes| MEMORY.allocated() + bytes);
@@ -49,7 +49,7 @@ fn limit(bytes: Option<usize>) -> usize {
     left
 }
 
-/// From nothing at all to the largest table that is taken at once.
+/// From no memory at all to enough for the largest table that is allocated at once.
 fn little() -> impl Strategy<Value = Trouble> {
     prop_oneof![Just(0_usize), 0_usize..100, 0_usize..1000, 0_usize..20_000]
         .prop_map(Trouble::Memory)

@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    /// One access, with whatever faults it takes, and what it says as the model says.
+    /// One access, with all faults that it needs. Its result must be the model's.
     fn access(
         &mut self,
         cpu: usize,
@@ -101,7 +101,7 @@ impl World {
         Ok(())
     }
 
-    /// What a fault says at once.
+    /// Compares the immediate result of a fault with the model.
     pub(crate) fn compare_fault(&mut self, id: SpaceId, at: u64, access: Access, fault: Fault) {
         let expected = self.model.may_access(id, at, access);
         match fault {
@@ -131,7 +131,7 @@ impl World {
         self.serve_one();
     }
 
-    /// Serves one pulse, and says who was woken.
+    /// Serves one pulse, and returns the wakes.
     fn serve_one(&mut self) -> Vec<(SpaceId, u64, Access, Result<(), FaultError>)> {
         let waiting = self.manager.pulses();
         assert_eq!(self.call(|| self.manager.serve()), waiting > 0);
@@ -148,7 +148,7 @@ impl World {
         wakes
     }
 
-    /// Those who were woken since the last time, each of whom had been promised it.
+    /// The wakes since the last call. Each of them must have been promised.
     pub(crate) fn take_wakes(&mut self) -> Vec<(SpaceId, u64, Access, Result<(), FaultError>)> {
         let wakes = self.manager.mmu().wakes();
         let wakes = wakes.into_iter().map(|(id, at, access, result)| {

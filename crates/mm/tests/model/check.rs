@@ -1,4 +1,4 @@
-//! What must hold after every operation, whatever it was.
+//! Checks that must hold after every operation.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ impl World {
                 let asked = self.troubled.get() || self.model.is_kept(slot.id, page);
                 let object = self.model.objects.get_mut(&slot.id).unwrap();
                 let new = object.touched.insert(page);
-                assert!(asked || !new, "nobody has asked for page {page} of {}", slot.id);
+                assert!(asked || !new, "page {page} of {} came in unasked", slot.id);
             }
         }
     }
@@ -134,7 +134,7 @@ impl World {
         self.check_walk(slot);
     }
 
-    /// That a walk finds the object wherever it is shown, and nowhere else.
+    /// Checks that a walk finds all places where the object is shown, and no others.
     fn check_walk(&self, slot: &Slot) {
         let Some(handle) = &slot.handle else { return };
         let mut found = BTreeSet::new();

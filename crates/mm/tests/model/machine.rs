@@ -1,4 +1,4 @@
-//! The software machine, with a book about who was woken.
+//! The software machine, which also records its wakes.
 
 use std::sync::{
     Mutex,
@@ -15,7 +15,7 @@ use crate::trouble::aside;
 
 type Soft = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 
-/// Who was woken, where, and with what.
+/// A wake: the space, the page, the access, and the result.
 pub(crate) type Wake = (usize, VirtualPage, Access, Result<(), FaultError>);
 
 pub(crate) struct Machine {

@@ -1,7 +1,7 @@
-//! Random programs of all operations, over several spaces and objects, against a model that has no locks,
-//! no policy and no cleverness.
+//! Random programs of all operations, over several spaces and objects, against a simple model without locks and
+//! without a policy.
 //!
-//! One thread does everything here, so what goes wrong can be repeated, and shrinks; schedules are for
+//! One thread does everything here, so a failure can be repeated, and proptest can shrink it; schedules are for
 //! shuttle and loom. `PROPTEST_CASES` says how many programs are tried.
 #![allow(
     clippy::unwrap_used,

@@ -9,7 +9,7 @@ use commonhold_mm::{ObjectPage, ObjectSpan, Page, Pager, PagerError};
 
 use crate::{program::Setting, reference::PAGE, trouble};
 
-/// What it says when it fails.
+/// The error of a call that fails on command.
 pub(crate) const FAILURE: PagerError = PagerError::Io { code: 5 };
 
 /// When calls fail: shared by all pagers of a test.

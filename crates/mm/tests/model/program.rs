@@ -1,4 +1,4 @@
-//! Random programs: vectors of operations with small numbers, which stand for whatever there is.
+//! Random programs: vectors of operations. Their small numbers choose among the spaces and objects that exist.
 
 use commonhold_mm::{Access, Protection};
 use proptest::prelude::*;
@@ -125,7 +125,7 @@ pub(crate) enum Op {
     },
 }
 
-/// How everything is made.
+/// How the manager, its budgets and its pagers are made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) budget: u64,
@@ -134,7 +134,7 @@ pub(crate) struct Setting {
     pub(crate) anonymous_locked: bool,
     pub(crate) file_locked: bool,
     pub(crate) compressed: bool,
-    /// Pagers take note of what is cut off.
+    /// Whether pagers drop what is cut off.
     pub(crate) discards: bool,
 }
 

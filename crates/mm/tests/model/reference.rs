@@ -1,9 +1,8 @@
-//! What the memory manager is to do, without locks and without cleverness: objects are maps from pages to
-//! bytes, spaces are maps from pages to what they show. There are no mappings, no slots and no policy, and
-//! nothing ever leaves memory.
+//! A simple model of the memory manager, without locks: objects are maps from pages to bytes, spaces are maps from
+//! pages to what they show. It has no mappings, no slots and no policy, and no page ever leaves memory.
 //!
-//! Each operation comes as two functions at most: what it must say (`Result`, with nothing changed), and
-//! what it does.
+//! Each operation has at most two functions: one returns the expected result and changes nothing, the other does
+//! the operation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +56,7 @@ pub(crate) struct Shown {
     pub(crate) locked: bool,
     /// This space has accessed it since the object has it.
     pub(crate) used: bool,
-    /// An operation that failed was to bring it in, and says that it did not.
+    /// An operation was to bring it in, and reported that it failed.
     pub(crate) missing: bool,
 }
 
@@ -95,7 +94,7 @@ impl Model {
         self.objects[&object].bytes.get(&page).copied().unwrap_or_default()
     }
 
-    /// Whether some space wants the page in memory, referenced or not.
+    /// Whether some space has the page locked, referenced or not.
     pub(crate) fn is_kept(&self, object: ObjectId, page: u64) -> bool {
         self.spaces.values().any(|space| {
             let shows = |s: &&Shown| (s.object, s.page) == (object, page) && !s.lazy;
@@ -103,7 +102,7 @@ impl Model {
         })
     }
 
-    /// Pages in memory at most because somebody wants them there, of one budget or of all.
+    /// The most pages that are in memory because a space has them locked, of one budget or of all.
     pub(crate) fn pinned(&self, budget: Option<Option<usize>>) -> u64 {
         let mut pinned = BTreeSet::new();
         for space in self.spaces.values() {
@@ -181,7 +180,7 @@ impl Model {
         self.space(space).pages.retain(|page, _| !(at..at + pages).contains(page));
     }
 
-    /// That there are no gaps: for protect, lock, unlock, sync and advice.
+    /// Checks that there are no gaps: for protect, lock, unlock, sync and advice.
     pub(crate) fn all_mapped(&self, space: SpaceId, at: u64, pages: u64) -> Result<(), Error> {
         span(at, pages)?;
         let gap = (at..at + pages).find(|at| self.shown(space, *at).is_none());
@@ -198,7 +197,7 @@ impl Model {
 
     // Residency.
 
-    /// Says that pages are locked, and returns how it was.
+    /// Locks pages, and returns the former state.
     pub(crate) fn lock(&mut self, space: SpaceId, at: u64, pages: u64) -> BTreeMap<u64, Shown> {
         let before = self.spaces[&space].pages.clone();
         self.each(space, at, pages, |shown| shown.locked = true);
@@ -209,7 +208,7 @@ impl Model {
         self.each(space, at, pages, |shown| shown.locked = false);
     }
 
-    /// They have been brought in, as far as they must.
+    /// Notes that the pages have been brought in, as far as they must be.
     pub(crate) fn brought(&mut self, space: SpaceId, at: u64, pages: u64) {
         self.each(space, at, pages, |shown| shown.missing = false);
     }
@@ -234,7 +233,7 @@ impl Model {
 
     // Accesses.
 
-    /// What an access says, if the page can be brought in.
+    /// The result of an access, if the page can be brought in.
     pub(crate) fn may_access(
         &self,
         space: SpaceId,
@@ -251,7 +250,7 @@ impl Model {
         Ok(shown)
     }
 
-    /// The page has been accessed.
+    /// Notes an access to the page.
     pub(crate) fn accessed(&mut self, space: SpaceId, at: u64) {
         let shown = self.space(space).pages.get_mut(&at).unwrap();
         shown.used = true;
@@ -265,7 +264,7 @@ impl Model {
         page[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Whether nothing may have to be done for an access any more.
+    /// Whether an access must succeed without a fault.
     pub(crate) fn is_there(&self, space: SpaceId, at: u64, access: Access) -> bool {
         let all = self.spaces[&space].super_locked;
         let Ok(shown) = self.may_access(space, at, access) else { return false };
@@ -288,7 +287,7 @@ impl Model {
         self.spaces.values().filter(shows).count()
     }
 
-    /// At least as many mappings are needed for what a space shows.
+    /// The fewest mappings that can show what the space shows.
     pub(crate) fn runs(&self, space: SpaceId) -> usize {
         let pages = &self.spaces[&space].pages;
         let continued = |(at, shown): &(&u64, &Shown)| {

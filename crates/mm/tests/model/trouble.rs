@@ -1,7 +1,7 @@
 //! Calls that fail: of the pager, of the machine, of the allocator.
 //!
-//! A failure is armed for one call of the manager ([`Trouble`]). The test's own allocations, those of the
-//! software machine and of pagers, do not count: the manager takes its memory in between.
+//! A failure is armed for one call of the manager ([`Trouble`]). Allocations of the test itself, of the software
+//! machine and of pagers do not count ([`aside`]): only the manager's can fail.
 
 use std::cell::Cell;
 
@@ -9,19 +9,19 @@ use std::cell::Cell;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     None,
-    /// The pagers' calls from the n-th on, so many.
+    /// Calls of pagers: from the n-th on, this many.
     Pager {
         after: u32,
         times: u32,
     },
     /// The n-th call of the machine.
     Machine(u32),
-    /// Allocations that go beyond so many bytes; only `tests/allocations` can do that.
+    /// Allocations beyond this many bytes; only `tests/allocations` can make them fail.
     #[allow(dead_code, reason = "tests/model has the allocator of the system")]
     Memory(usize),
 }
 
-/// How a test binary limits the memory that is left; `None` for no limit. Says how much was left before.
+/// How a test binary limits the memory that is left; `None` for no limit. Returns how much was left before.
 pub(crate) type Limit = fn(Option<usize>) -> usize;
 
 thread_local! {
@@ -30,13 +30,13 @@ thread_local! {
     static LIMITED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// By what memory is limited in this test.
+/// Sets how memory is limited in this test.
 #[allow(dead_code, reason = "tests/model has the allocator of the system")]
 pub(crate) fn limit_by(limit: Limit) {
     LIMIT.set(Some(limit));
 }
 
-/// Runs a call of the manager with so many bytes left.
+/// Runs a call of the manager with `bytes` bytes left.
 pub(crate) fn with_memory<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
     LIMITED.set(true);
     apply(Some(bytes));
@@ -46,7 +46,7 @@ pub(crate) fn with_memory<T>(bytes: usize, call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs something that is not the manager, with as much memory as it likes.
+/// Runs code that is not the manager's, without the limit.
 pub(crate) fn aside<T>(call: impl FnOnce() -> T) -> T {
     if !LIMITED.replace(false) {
         return call();

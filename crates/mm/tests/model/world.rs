@@ -1,5 +1,5 @@
-//! The memory manager and its model, side by side: every operation is done in both, and then all that can
-//! be seen of them is compared (`check.rs`).
+//! The memory manager and its model, side by side: every operation is done in both, and then everything that can
+//! be observed is compared (`check.rs`).
 
 use std::{
     cell::Cell,
@@ -21,7 +21,7 @@ use crate::{
     trouble::{self, Trouble},
 };
 
-/// More memory than any program wants: what is short here are budgets.
+/// More memory than any program needs: only budgets are short here.
 pub(crate) const FRAMES: u32 = 100;
 
 /// An object, and the handle of it, while there is one.
@@ -46,7 +46,7 @@ pub(crate) struct World {
     pub(crate) cpus: Vec<Cpu<parking_lot::RawMutex>>,
     failures: Arc<Mutex<Failures>>,
     trouble: Trouble,
-    /// Something in this operation could not be done, or may not have been.
+    /// A part of this operation has failed, or may have.
     pub(crate) troubled: Cell<bool>,
     /// How often the machine had failed before.
     failed: usize,
@@ -114,15 +114,15 @@ impl World {
         }
     }
 
-    /// Whether something that was to fail did. Who can tell whether memory was too little?
+    /// Whether an armed failure has happened. With a limit on memory this is unknown, and the answer is yes.
     fn fired(&self) -> bool {
         matches!(self.trouble, Trouble::Memory(_))
             || self.manager.mmu().failed() > self.failed
             || self.failures.lock().unwrap().have_failed()
     }
 
-    /// Whether this error may come of what was made to fail, or of memory that is short because of
-    /// pages that must stay, once everything is as `after`.
+    /// Whether this error may be the result of an armed failure, or of memory that is short because pages must stay in
+    /// the state `after`.
     pub(crate) fn excuses(&self, error: FaultError, after: &Model) -> bool {
         match error {
             FaultError::NoMemory => self.fired() || self.is_short(after),
@@ -136,7 +136,7 @@ impl World {
         own(0) || own(1) || model.pinned(None) >= self.setting.budget
     }
 
-    /// That an operation said what the model says, or has an excuse. Whether it was done.
+    /// Checks that an operation had the model's result, or an excuse. Returns whether it was done.
     pub(crate) fn agrees<T: std::fmt::Debug>(
         &self,
         expected: Result<(), Error>,
@@ -334,7 +334,7 @@ impl World {
         if let Place::Fixed(at) | Place::Replace(at) = request.place {
             after.map(id, &request, at);
         }
-        // Where it would have gone nobody knows, but how many more must stay.
+        // It is unknown where the mapping would have gone, but known how many more pages must stay.
         let somewhere = matches!(request.place, Place::Anywhere)
             && (request.locked || after.spaces[&id].lock_future || after.spaces[&id].super_locked);
         let tight = |budget: Option<usize>, limit| {
@@ -373,7 +373,7 @@ impl World {
         }
     }
 
-    /// That nobody waits any more for pages that have been unmapped.
+    /// Checks that no pulse is left for pages that have been unmapped.
     fn none_waits(&mut self, id: SpaceId, at: u64, pages: u64) {
         self.take_wakes();
         let waits =
@@ -404,7 +404,7 @@ impl World {
         }
     }
 
-    /// What an operation that failed has left out does not count until another brings it in.
+    /// Pages that a failed operation left out may be missing until another operation brings them in.
     fn forgive(&mut self, id: SpaceId) {
         let space = &self.spaces.iter().find(|(number, _)| *number == id).unwrap().1;
         let soft = &self.manager.mmu().soft;
@@ -426,7 +426,7 @@ impl World {
         }
     }
 
-    /// That the pager has what the pages read as.
+    /// Checks that the pager has the contents of the pages.
     pub(crate) fn is_kept(&self, object: ObjectId, first: u64, pages: u64) {
         for page in first..first + pages {
             let bytes = self.model.bytes(object, page);

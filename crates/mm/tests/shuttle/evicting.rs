@@ -11,7 +11,7 @@ fn whole(pages: u64) -> ObjectSpan {
     ObjectSpan::new(ObjectPage::new(0), Pages(pages)).unwrap()
 }
 
-/// Evicts one page, if one can go, and one more.
+/// Evicts up to two pages, in a thread.
 fn page_out(world: &World) -> thread::JoinHandle<()> {
     let world = world.clone();
     thread::spawn(move || {
@@ -91,7 +91,7 @@ fn a_lock_against_eviction_leaves_the_page_readable_without_a_fault() {
 }
 
 #[test]
-fn a_super_lock_against_eviction_and_write_back_faults_never() {
+fn a_super_lock_against_eviction_and_write_back_never_faults() {
     check(|| {
         let world = World::new(2, 4);
         let store = Store::new(7);
@@ -122,7 +122,7 @@ fn a_super_lock_against_eviction_and_write_back_faults_never() {
 }
 
 #[test]
-fn a_fault_against_super_lock_and_super_unlock_is_made_good() {
+fn a_fault_against_super_lock_and_super_unlock_is_resolved() {
     check(|| {
         let world = World::new(2, 4);
         let object = world.object(1, &Store::new(7));
@@ -145,9 +145,9 @@ fn a_fault_against_super_lock_and_super_unlock_is_made_good() {
     });
 }
 
-/// The second used to return before the first had brought all pages in.
+/// The bug: the second call returned before the first had brought all pages in.
 #[test]
-fn whoever_super_locks_a_space_finds_it_in_memory_even_if_another_has_begun() {
+fn super_lock_returns_with_all_pages_in_memory_even_if_another_has_begun() {
     check(|| {
         let world = World::new(2, 4);
         let object = world.object(1, &Store::new(7));
@@ -269,7 +269,7 @@ fn a_walk_meets_only_places_where_the_object_was_shown() {
     });
 }
 
-/// Page 1 is shown at 1 all the time, page 0 at 0 and at 4 for some.
+/// Page 1 is always shown at 1; page 0 is sometimes shown at 0, and sometimes at 4.
 fn assert_places(object: &Object<Machine>) {
     let mut found = false;
     object.walk(whole(2), |reach| {

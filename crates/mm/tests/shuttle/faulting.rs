@@ -6,7 +6,7 @@ use shuttle::thread;
 use crate::world::{PAGE, Store, World, check, fixed};
 
 #[test]
-fn two_faults_on_one_page_of_a_space_are_both_made_good() {
+fn two_faults_on_one_page_of_a_space_are_both_resolved() {
     check(|| {
         let world = World::new(2, 1);
         let object = world.object(1, &Store::new(7));
@@ -70,7 +70,7 @@ fn two_faults_on_two_pages_with_memory_for_one_take_turns() {
 }
 
 #[test]
-fn a_filling_that_fails_fails_for_all_who_wait_and_is_tried_again() {
+fn a_filling_that_fails_fails_all_waiting_faults_and_is_tried_again() {
     check(|| {
         let world = World::new(2, 4);
         let store = Store::new(7);

@@ -1,5 +1,5 @@
-//! The locks of the manager and of the software machine, made of what shuttle schedules: whoever waits for one is
-//! blocked as shuttle sees it, so a deadlock ends the run with a report.
+//! The locks of the manager and of the software machine, made of shuttle's semaphores: shuttle sees which threads are
+//! blocked, so a deadlock ends the run with a report.
 
 use lock_api::{GuardSend, RawMutex, RawRwLock};
 use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
@@ -30,11 +30,11 @@ unsafe impl RawMutex for ShuttleMutex {
     }
 }
 
-/// A semaphore of a permit for each reader; who writes takes all of them.
+/// A semaphore with one permit for each reader; a writer takes all of them.
 pub(crate) struct ShuttleRwLock(BatchSemaphore);
 
-// SAFETY: RawRwLock requires that a writer is alone. It holds all permits, so nobody else holds any; each is given
-// back only by who took it.
+// SAFETY: RawRwLock requires that a writer is alone. A writer holds all permits, so no other thread holds any; only
+// the thread that took a permit gives it back.
 unsafe impl RawRwLock for ShuttleRwLock {
     #[allow(clippy::declare_interior_mutable_const, reason = "lock_api asks for it")]
     const INIT: Self = Self(BatchSemaphore::const_new(READERS, Fairness::Unfair));

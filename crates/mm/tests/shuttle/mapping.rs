@@ -9,7 +9,7 @@ use shuttle::thread;
 use crate::world::{PAGE, Store, World, check, fixed, span};
 
 #[test]
-fn a_fault_against_unmap_writes_before_it_or_learns_of_it() {
+fn a_fault_against_unmap_writes_before_it_or_fails() {
     check(|| {
         let world = World::new(2, 4);
         let object = world.object(1, &Store::new(7));
@@ -92,7 +92,7 @@ fn a_pulse_that_waits_for_a_filling_goes_with_its_mapping() {
         let target = other.clone();
         let filler = thread::spawn(move || target.advise(span(4, 1), Advice::WillNeed).unwrap());
         let fault = space.fault(VirtualPage::new(0), Access::Read, Context::Normal);
-        // Only this thread serves: it makes the fault good, or puts it off until the page is filled.
+        // Only this thread serves: it resolves the fault, or puts it off until the page is filled.
         world.manager.serve();
         space.unmap(span(0, 1)).unwrap();
         assert_eq!(world.manager.pulses(), 0, "a pulse waits for a mapping that has gone");
@@ -150,7 +150,7 @@ fn a_fault_against_shrinking_and_growing_leaves_zeros_or_a_later_write() {
 }
 
 #[test]
-fn a_page_that_is_written_back_while_it_is_cut_off_stays_away() {
+fn a_page_cut_off_during_its_write_back_stays_gone() {
     check(|| {
         let world = World::new(2, 4);
         let object = world.object(2, &Store::new(7));
@@ -171,7 +171,7 @@ fn a_page_that_is_written_back_while_it_is_cut_off_stays_away() {
 }
 
 #[test]
-fn a_fault_against_destroy_and_the_last_handles_keeps_the_object_until_it_is_done() {
+fn a_fault_keeps_a_destroyed_object_without_handles_until_it_is_done() {
     check(|| {
         let world = World::new(2, 4);
         let store = Store::new(7);
@@ -180,7 +180,7 @@ fn a_fault_against_destroy_and_the_last_handles_keeps_the_object_until_it_is_don
         let (theirs, target) = (world.clone(), space.clone());
         let writer = thread::spawn(move || {
             theirs.cpu().write(&theirs.manager, &target, 0, &[9]).unwrap();
-            // A second fault that nobody waits for: the space may be gone when it is served.
+            // A second fault, without a waiting thread: the space may be gone when it is served.
             let _ = target.fault(VirtualPage::new(0), Access::Write, Context::Normal);
         });
         object.destroy();
@@ -195,7 +195,7 @@ fn a_fault_against_destroy_and_the_last_handles_keeps_the_object_until_it_is_don
 }
 
 #[test]
-fn a_pulse_whose_space_goes_is_let_go_of() {
+fn a_pulse_whose_space_is_dropped_ends() {
     check(|| {
         let world = World::new(2, 4);
         let object = world.object(1, &Store::new(7));

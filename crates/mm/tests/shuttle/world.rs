@@ -1,5 +1,5 @@
-//! What the scenarios share: a manager with a small budget, a pager that notices misuse, and what must be true when
-//! all threads have finished.
+//! Shared by the scenarios: a manager with a small budget, a pager that notices misuse, and checks for when all threads
+//! have finished.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,13 +27,13 @@ pub(crate) type Processor = Cpu<ShuttleMutex>;
 pub(crate) const PAGE: u64 = 8;
 /// Pages of memory that the machine has; budgets are smaller.
 const FRAMES: u32 = 8;
-/// A scenario that takes more steps than this does not end.
+/// A scenario that takes more steps than this counts as one that does not end.
 const STEPS: usize = 50_000;
 /// Schedules of each scenario, half of them chosen by each scheduler.
 const SCHEDULES: usize = 100_000;
 
-/// Runs `scenario` in many schedules: half at random, half with few changes of priority (PCT), which finds what
-/// needs a few switches at certain places. `COMMONHOLD_SCHEDULES` overrides how many.
+/// Runs `scenario` in many schedules: half at random, half with few changes of priority (PCT), which find bugs that
+/// need a few switches at certain places. `COMMONHOLD_SCHEDULES` overrides how many.
 pub(crate) fn check(scenario: fn()) {
     let asked = std::env::var("COMMONHOLD_SCHEDULES").ok();
     let schedules = asked.map_or(SCHEDULES, |asked| asked.parse().unwrap());
@@ -50,7 +50,7 @@ pub(crate) fn check(scenario: fn()) {
 
 /// Keeps what is written, and panics if two calls for one page overlap.
 pub(crate) struct Store {
-    /// Of each page, before it is written.
+    /// Every byte of a page that was never written.
     initial: u8,
     contents: Mutex<ShuttleMutex, Contents>,
 }
@@ -59,8 +59,9 @@ pub(crate) struct Store {
 struct Contents {
     pages: BTreeMap<u64, Vec<u8>>,
     busy: BTreeSet<u64>,
-    /// So many of the next reads and writes fail.
+    /// How many of the next reads fail.
     failing_reads: u32,
+    /// How many of the next writes fail.
     failing_writes: u32,
 }
 
@@ -77,7 +78,7 @@ impl Store {
         self.contents.lock().failing_writes = writes;
     }
 
-    /// What it has for a page.
+    /// The contents of a page.
     pub(crate) fn kept(&self, page: u64) -> Vec<u8> {
         let contents = self.contents.lock();
         contents.pages.get(&page).cloned().unwrap_or(vec![self.initial; PAGE as usize])
@@ -171,9 +172,9 @@ impl World {
         byte[0]
     }
 
-    /// What must be true at the end: no pulse is left, each that was accepted has had its wake, no page is
-    /// stuck between two states, memory is counted right, only dirty pages can be written to, and the machine
-    /// has no complaint.
+    /// Checks what must be true at the end: no pulse is left, each accepted pulse has had its wake, no page is stuck
+    /// between two states, memory is counted correctly, only dirty pages can be written to, and the machine reports
+    /// no violation.
     pub(crate) fn check(&self, spaces: &[&AddressSpace<Machine>], objects: &[&Object<Machine>]) {
         while self.manager.serve() {}
         let mmu = self.manager.mmu();

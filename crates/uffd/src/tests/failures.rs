@@ -1,4 +1,4 @@
-//! What cannot be served: pagers that fail, ends that move, and a kernel without room.
+//! Faults that cannot be served: pagers that fail, objects that are cut, and a kernel without memory.
 
 use super::{
     scripted_process::{ScriptedProcess, say},
@@ -10,7 +10,7 @@ use std::{
 };
 
 #[test]
-fn who_faults_on_a_page_that_is_being_cut_off_learns_when_it_has_been() {
+fn a_fault_on_a_page_that_is_being_cut_off_ends_when_it_is_cut() {
     let Some(paging) = start(budget(100)) else { return };
     let manager = paging.manager();
     if manager.mmu().is_user_mode_only() {
@@ -48,7 +48,7 @@ fn who_faults_on_a_page_that_is_being_cut_off_learns_when_it_has_been() {
 }
 
 #[test]
-fn who_waits_for_a_page_that_is_unmapped_is_let_go_and_never_sees_it() {
+fn unmapping_wakes_waiters_and_they_never_see_the_page() {
     let Some(paging) = start(budget(100)) else { return };
     let manager = paging.manager();
     if manager.mmu().is_user_mode_only() {
@@ -63,7 +63,7 @@ fn who_waits_for_a_page_that_is_unmapped_is_let_go_and_never_sees_it() {
     put(space, 4, 44);
     std::thread::scope(|scope| {
         let closed = pager.gate.write().unwrap();
-        // Two are with the workers; a third waits, which is not begun with.
+        // The workers serve two pulses; the third waits.
         let first: Vec<_> = [0, 1].map(|page| scope.spawn(move || get(space, page))).into();
         while manager.pulses() < 2 || slow.state(ObjectPage::new(1)) != Some(State::Filling) {
             std::thread::yield_now();
@@ -78,7 +78,7 @@ fn who_waits_for_a_page_that_is_unmapped_is_let_go_and_never_sees_it() {
         space.unmap(span(2, 1)).unwrap();
         space.map(&other, fixed(2, 1)).unwrap();
         drop(closed);
-        // It may have come when nothing was mapped there.
+        // The access may have come when nothing was mapped there.
         assert!(matches!(third.join().unwrap(), Err(_) | Ok(44)));
         for thread in first {
             assert_eq!(thread.join().unwrap(), 0x0707_0707_0707_0707);
@@ -86,7 +86,7 @@ fn who_waits_for_a_page_that_is_unmapped_is_let_go_and_never_sees_it() {
     });
 }
 
-/// Has the kernel read a page in a system call: an error where the program itself would get a signal.
+/// Lets the kernel read a page in a system call, which returns an error where the program would get a signal.
 fn try_get(space: &PagedSpace, page: u64) -> std::io::Result<u64> {
     let (mut from, to) = std::io::pipe().unwrap();
     let word = word(space, page, 1).as_ptr();
@@ -110,7 +110,7 @@ fn a_page_that_cannot_be_brought_in_is_an_error_and_is_tried_again() {
     let object = paging.manager().object(Kind::File, Pages(4), Arc::clone(&pager) as _).unwrap();
     let space = paging.space(Pages(8)).unwrap();
     space.map(&object, fixed(0, 4)).unwrap();
-    // One that was never in memory; one that has gone, and was protected when it went.
+    // A page that was never in memory, and one that was write-protected when it was evicted.
     put(&space, 1, 1);
     object.sync(Span::new(ObjectPage::new(0), Pages(4)).unwrap()).unwrap();
     assert_eq!(paging.manager().page_out(Pages(4)), Pages(1));
@@ -123,7 +123,7 @@ fn a_page_that_cannot_be_brought_in_is_an_error_and_is_tried_again() {
     let error = space.advise(span(0, 1), Advice::WillNeed).unwrap_err();
     assert!(matches!(error, Error::Fault { .. }), "{error}");
     pager.fails.store(false, Ordering::Relaxed);
-    // At once if it is asked for; else by itself.
+    // The page comes at once if the program asks for it, and otherwise after a while.
     assert_eq!(space.advise(span(0, 1), Advice::WillNeed), Ok(Pages(1)));
     assert_eq!(get(&space, 0), 0x0707_0707_0707_0707);
     while try_get(&space, 1).is_err() {
@@ -133,7 +133,7 @@ fn a_page_that_cannot_be_brought_in_is_an_error_and_is_tried_again() {
 }
 
 #[test]
-fn signals_tell_a_program_what_it_must_not_touch() {
+fn an_access_that_is_not_permitted_ends_in_a_signal() {
     let Some(_) = start(budget(100)) else { return };
     for (role, signal) in [
         ("touch-bad", libc::SIGBUS),
@@ -150,7 +150,7 @@ fn signals_tell_a_program_what_it_must_not_touch() {
     }
 }
 
-/// Touches what it must not, and dies of it.
+/// Touches memory that it must not, and dies by a signal.
 pub(super) fn touch(role: &str) {
     let paging = start(budget(100)).unwrap();
     let pager = Arc::new(Moody::default());
@@ -178,7 +178,7 @@ pub(super) fn touch(role: &str) {
     target_env = "musl",
     ignore = "its malloc maps memory too, so the test itself has none left when the mappings are used up"
 )]
-fn what_the_kernel_has_no_room_for_is_an_error_that_changes_nothing() {
+fn a_kernel_without_memory_is_an_error_that_changes_nothing() {
     let Some(_) = start(budget(100)) else { return };
     let mut child = ScriptedProcess::play("many-parts");
     if let Some(said) = child.hear() {
@@ -187,7 +187,7 @@ fn what_the_kernel_has_no_room_for_is_an_error_that_changes_nothing() {
     child.succeed();
 }
 
-/// Every other page with a protection of its own, until the kernel refuses.
+/// Gives every other page a protection of its own, until the kernel refuses.
 pub(super) fn make_many_parts() {
     let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
     let limit: u64 = limit.trim().parse().unwrap();
@@ -211,7 +211,7 @@ pub(super) fn make_many_parts() {
     let refused = space.query(VirtualPage::new(at)).unwrap();
     assert_eq!(refused.protection, Protection::ReadWrite);
     put(&space, at, 5);
-    // A gap takes no less room, and has to come nevertheless.
+    // A gap needs as much memory of the kernel, and `unmap` must succeed nevertheless.
     put(&space, at + 1, 7);
     space.unmap(span(at + 1, 1)).unwrap();
     try_get(&space, at + 1).unwrap_err();

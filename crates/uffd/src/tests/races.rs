@@ -2,21 +2,21 @@
 
 use super::*;
 
-/// Pages that threads write to, each thread a word of its own in each.
+/// Pages that all threads write to; each thread has a word of its own in each page.
 const PAGES: u64 = 48;
-/// Pages behind them that come and go.
+/// Pages behind them, which are cut off and added again.
 const TAIL: u64 = 16;
 const WRITERS: u64 = 3;
-/// Writers go over all pages at least so often, and until so much has been done around them.
+/// How often writers go over all pages at least, and how many disturbances they wait for.
 const ROUNDS: u64 = 30;
 const TURNS: u64 = 150;
-/// Where the object is shown to writers, to readers, and now and then.
+/// Where the object is mapped for writers, for readers, and now and then.
 const WRITTEN: u64 = 0;
 const READ: u64 = 100;
 const FLEETING: u64 = 200;
 
-/// Writes to all pages, in an order of its own, and reads what it wrote before, in both mappings. Says how
-/// often.
+/// Writes to all pages, in an order of its own, and reads what it wrote before, in both mappings. Returns how often
+/// it went over them.
 fn write_and_read(space: &PagedSpace, number: u64, turns: &AtomicU64) -> u64 {
     for round in 1.. {
         if round > ROUNDS && turns.load(Ordering::Relaxed) >= TURNS {
@@ -35,9 +35,9 @@ fn write_and_read(space: &PagedSpace, number: u64, turns: &AtomicU64) -> u64 {
     unreachable!("rounds have no end")
 }
 
-/// Does, one after the other, what must not disturb them.
+/// Does operations, one after the other, that must not affect the writers.
 fn disturb(paging: &Paging, space: &PagedSpace, object: &Object<UffdMmu>, turn: u64) {
-    // Each round of eight takes back what it does.
+    // Each round of eight turns undoes its changes.
     let first = turn / 8 % (PAGES - 4);
     let (part, readable) = (span(WRITTEN + first, 4), span(READ + first, 4));
     match turn % 8 {
@@ -77,7 +77,7 @@ fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
             .map(|number| {
                 let (space, left, turns) = (&space, &left, &turns);
                 scope.spawn(move || {
-                    // Also if it panics: the others are to end.
+                    // Runs also if the thread panics, so that the others end.
                     let _ending = Ending(|| {
                         left.fetch_sub(1, Ordering::Relaxed);
                     });
@@ -96,7 +96,7 @@ fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
         }
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
-    // Whoever faulted goes on a moment before its pulse is off the list.
+    // A thread that faulted goes on a moment before its pulse is off the list.
     while paging.manager().pulses() > 0 {
         std::thread::yield_now();
     }
@@ -114,7 +114,7 @@ fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
     assert!(raced, "nothing raced: {faults:?}, {totals:?}");
 }
 
-/// Does something in the end, also of a panic.
+/// Calls a function when it is dropped, also by a panic.
 struct Ending<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Ending<F> {
@@ -124,12 +124,12 @@ impl<F: FnMut()> Drop for Ending<F> {
 }
 
 #[test]
-fn in_half_the_memory_that_they_touch_threads_find_what_they_wrote() {
+fn threads_find_what_they_wrote_with_memory_for_half_of_it() {
     all_at_once(PAGES / 2, |_, _| ());
 }
 
 #[test]
-fn threads_find_what_they_wrote_while_the_space_is_super_locked_and_not() {
+fn threads_find_what_they_wrote_while_the_space_is_super_locked_and_unlocked() {
     all_at_once(1000, |space, turn| match turn % 32 {
         3 => space.super_lock().unwrap(),
         19 => space.super_unlock(),

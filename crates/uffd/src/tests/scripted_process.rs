@@ -1,6 +1,6 @@
 //! Tests that need a process of their own: one that dies by a signal, or uses up what a process may have.
 //!
-//! Such a test starts the test program again with [`ROLE`] set, where only `the_role_of_a_child` does anything.
+//! Such a test starts the test program again with [`ROLE`] set. There only `the_role_of_a_child` does anything.
 
 use super::failures;
 use std::{
@@ -11,13 +11,13 @@ use std::{
 
 const ROLE: &str = "COMMONHOLD_TEST_ROLE";
 
-/// The name of `the_role_of_a_child` on the test program's command line. Another name would run no test, which succeeds.
+/// The name of `the_role_of_a_child` on the test program's command line. A wrong name would run no test, and succeed.
 fn role_test() -> String {
     let (_crate, module) = module_path!().split_once("::").unwrap();
     format!("{module}::the_role_of_a_child")
 }
 
-/// The test program again, in a role.
+/// Starts the test program again, in a role.
 pub(super) struct ScriptedProcess {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -35,7 +35,7 @@ impl ScriptedProcess {
         Self { child, output }
     }
 
-    /// The next line that the role says; `None` if the process has ended.
+    /// The next line that the role prints; `None` if the process has ended.
     pub(super) fn hear(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
@@ -66,7 +66,7 @@ impl Drop for ScriptedProcess {
     }
 }
 
-/// Tells the test something.
+/// Prints a line for the test to read.
 pub(super) fn say(text: &str) {
     let mut out = stdout().lock();
     writeln!(out, "\n@{text}").unwrap();

@@ -32,7 +32,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Bytes of which about so many do not compress.
+/// A page of which about `noisy` bytes do not compress.
 fn text(seed: u64, noisy: u64) -> Vec<u8> {
     let mut bytes = noise(seed, usize::try_from(noisy).unwrap());
     bytes.resize(PAGE, b'x');
@@ -72,7 +72,7 @@ fn a_page_that_does_not_compress_is_kept_as_it_is() {
 }
 
 #[test]
-fn what_is_taken_is_less_than_a_block_a_page_above_what_is_kept() {
+fn blocks_waste_less_than_one_block_for_each_page() {
     let pager = pager(1 << 20);
     for number in 0..100 {
         pager.write(page(number), &text(number, 30 * number)).unwrap();
@@ -108,14 +108,14 @@ fn a_page_can_be_written_again_though_all_room_is_taken() {
     pager.write(page(1), &[3; PAGE]).unwrap();
     assert_eq!(pager.write(page(2), &noise(3, PAGE)), Err(PagerError::Full));
     pager.write(page(2), &text(4, 2_000)).unwrap();
-    // It does not fit any more, and stays as it was.
+    // The new contents do not fit, and the page keeps the old ones.
     assert_eq!(pager.write(page(1), &noise(5, PAGE)), Err(PagerError::Full));
     assert_eq!(read(&pager, 1).unwrap(), [3; PAGE]);
     assert_eq!(read(&pager, 2).unwrap(), text(4, 2_000));
 }
 
 #[test]
-fn years_of_rewriting_do_not_scatter_the_memory() {
+fn years_of_rewriting_do_not_fragment_the_memory() {
     let limit = 64 * 1024;
     let pager = pager(limit);
     for turn in 0..5_000_u64 {
@@ -168,7 +168,7 @@ fn pages_of_any_size_can_be_kept() {
             assert_eq!(pager.usage().plain_pages == 0, compressed, "{size}");
         }
     }
-    // Of another size than it was made for: not compressed, if there is no room to do so.
+    // Pages of another size than the pager was made for are kept plain if the desk is too small for them.
     let pager = pager(4 << 20);
     let bytes = vec![7; 1 << 20];
     pager.write(page(0), &bytes).unwrap();
@@ -197,7 +197,7 @@ fn four_threads_share_two_desks() {
 }
 
 proptest! {
-    /// The blocks of a compressed page hold something else, as after a stray write.
+    /// The blocks of a compressed page have other contents, as after a stray write.
     #[test]
     fn damaged_bytes_are_an_error_or_other_bytes_but_no_panic(
         garbage in prop::collection::vec(any::<u8>(), 1..2_000),
@@ -222,7 +222,7 @@ proptest! {
 }
 
 #[test]
-fn what_decompresses_to_less_than_a_page_is_damaged() {
+fn a_page_that_decompresses_to_less_is_damaged() {
     let pager = pager(1 << 20);
     pager.write(page(0), &[7; PAGE / 2]).unwrap();
     assert_eq!(read(&pager, 0), Err(PagerError::Damaged { page: page(0) }));
