@@ -2,14 +2,14 @@
 //! `recovery` are parts of it.
 //!
 //! Owns: which locks stand in which scenario. A scenario has its file; the locks are held by processes, the
-//! [parties](party), which all do the same (`protocol`, `party`, and `boost.cpp` for Boost).
+//! [workers](worker), which all do the same (`protocol`, `worker`, and `boost.cpp` for Boost).
 //!
 //! Every lock protects the same counters, and whoever has it reads and writes them by plain loads and stores. Ours are
 //! reached as users reach them: those of the mutex through its guard, those of the region's lock as values that were
 //! found once. (Until format version 4 ours went through `Mapping::get` and `set`, which look everything up anew:
 //! 7 to 14 ns each, three times in each turn, which the words of the others never cost. So what was compared was the
 //! access, as much as the lock.) Where nobody else wants the lock, the number that is counted up lies in the memory of
-//! the party, for all of them.
+//! the worker, for all of them.
 
 mod arena;
 mod boost;
@@ -17,12 +17,12 @@ mod contention;
 mod crew;
 mod hand_over;
 mod lock;
-mod party;
 mod protocol;
 mod read_mostly;
 mod recovery;
 mod resident;
 mod uncontended;
+mod worker;
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ use arena::Arena;
 use protocol::How;
 
 pub(super) use lock::{Counters, Found, Lock, TURN};
-pub(crate) use party::party;
+pub(crate) use worker::worker;
 
 /// How often all locks of a scenario take turns.
 const ROUNDS: usize = 5;

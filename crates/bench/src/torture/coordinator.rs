@@ -57,11 +57,15 @@ pub(crate) fn torture(session: &Session, args: &TortureArgs) -> Result<(), Failu
     let signals = Signals::watch()?;
     let options =
         FormatOptions { peers: Some((2 * args.peers + 16).max(128)), ..FormatOptions::default() };
-    let (ground, space) = TestSpace::prepare(session, "torture", &options)?;
+    let (run_space, space) = TestSpace::prepare(session, "torture", &options)?;
     let dir = std::env::temp_dir().join(format!("commonhold-torture-{}", std::process::id()));
     std::fs::create_dir_all(&dir).doing(|| format!("create {}", dir.display()))?;
-    session.out.tell(&format!("seed {seed}, space {}, logs in {}", ground.url, dir.display()))?;
-    let mut run = Run::prepare(session.out, &ground, &space, args, seed, dir)?;
+    session.out.tell(&format!(
+        "seed {seed}, space {}, logs in {}",
+        run_space.url,
+        dir.display()
+    ))?;
+    let mut run = Run::prepare(session.out, &run_space, &space, args, seed, dir)?;
     let result = run.perform(&signals).and_then(|()| run.judge());
     for child in &mut run.children {
         if let Err(error) = workers::kill(child) {
@@ -70,7 +74,7 @@ pub(crate) fn torture(session: &Session, args: &TortureArgs) -> Result<(), Failu
     }
     result?;
     let (summary, dir) = (run.summary, run.dir);
-    ground.remove(space)?;
+    run_space.remove(space)?;
     report(session.out, summary, &dir)
 }
 
@@ -114,7 +118,7 @@ fn report(out: Out, summary: Summary, dir: &std::path::Path) -> Result<(), Failu
 
 struct Run<'a> {
     out: Out,
-    ground: &'a TestSpace,
+    run_space: &'a TestSpace,
     space: &'a Space,
     args: &'a TortureArgs,
     dir: PathBuf,
@@ -136,7 +140,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn prepare(
         out: Out,
-        ground: &'a TestSpace,
+        run_space: &'a TestSpace,
         space: &'a Space,
         args: &'a TortureArgs,
         seed: u64,
@@ -165,7 +169,7 @@ impl<'a> Run<'a> {
         let stops = Stops::plan(args.stop_every, &mut random);
         let mut run = Self {
             out,
-            ground,
+            run_space,
             space,
             args,
             dir,
@@ -193,8 +197,8 @@ impl<'a> Run<'a> {
         let cell = u64::try_from(self.killed.len()).unwrap_or(u64::MAX);
         let child = workers::start(Order {
             command: "torture-worker",
-            url: &self.ground.url,
-            owners: self.ground.owners,
+            url: &self.run_space.url,
+            owners: self.run_space.owners,
             cell,
             seed: self.random.next(),
             peers: self.args.peers,

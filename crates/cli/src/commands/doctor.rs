@@ -228,8 +228,7 @@ fn pci_device(device: &PciDevice) -> Finding {
     }
     if !device.enabled {
         // Opening the device would enable it, and `doctor` changes nothing.
-        let advice =
-            "it does not answer to its addresses; the first process that opens it as root enables it";
+        let advice = "it does not answer to its addresses; the first process that opens it as root enables it";
         return Finding::warning(PCI_DEVICE, found, advice);
     }
     match commonhold::memory_of(&url) {
@@ -251,7 +250,9 @@ fn physical_memory() -> Finding {
     match OpenOptions::new().read(true).write(true).open(&path) {
         Ok(_) => Finding::ok(
             CHECK,
-            format!("{found} can be opened; mem: can use what neither a driver nor the kernel uses"),
+            format!(
+                "{found} can be opened; mem: can use what neither a driver nor the kernel uses"
+            ),
         ),
         Err(error) => Finding::missing(
             CHECK,

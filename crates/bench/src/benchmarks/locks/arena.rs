@@ -28,7 +28,7 @@ use crate::{
 /// Where the locks of a run are.
 #[derive(Debug)]
 pub(super) struct Arena {
-    ground: TestSpace,
+    run_space: TestSpace,
     space: Space,
     /// In memory: the peers' locks are files there.
     folder: Folder,
@@ -40,11 +40,11 @@ pub(super) struct Arena {
 impl Arena {
     /// Does without Boost: no lock of its may be asked for.
     pub(super) fn open(session: &Session) -> Result<Self, Failure> {
-        let (ground, space) = TestSpace::prepare(session, "bench", &FormatOptions::default())?;
+        let (run_space, space) = TestSpace::prepare(session, "bench", &FormatOptions::default())?;
         let shm = env::var_os("COMMONHOLD_SHM_DIR").map_or("/dev/shm".into(), PathBuf::from);
         let folder = Folder::below(&shm)?;
         let boost = Err("it was not asked for".to_owned());
-        Ok(Self { ground, space, folder, boost, crews: 0 })
+        Ok(Self { run_space, space, folder, boost, crews: 0 })
     }
 
     /// Compiles the program with the locks of Boost, if that can be done here.
@@ -57,16 +57,16 @@ impl Arena {
     }
 
     pub(super) fn close(self) -> Result<(), Failure> {
-        self.ground.remove(self.space)
+        self.run_space.remove(self.space)
     }
 
     /// A crew for each of these locks that there is.
-    pub(super) fn field(&mut self, locks: &[BenchLock], parties: usize) -> Result<Field, Failure> {
-        let crews = locks.iter().map(|&lock| Ok((lock, self.crew(lock, parties)?)));
+    pub(super) fn field(&mut self, locks: &[BenchLock], workers: usize) -> Result<Field, Failure> {
+        let crews = locks.iter().map(|&lock| Ok((lock, self.crew(lock, workers)?)));
         Ok(Field(crews.collect::<Result<_, Failure>>()?))
     }
 
-    fn crew(&mut self, lock: BenchLock, parties: usize) -> Result<Option<Crew>, Failure> {
+    fn crew(&mut self, lock: BenchLock, workers: usize) -> Result<Option<Crew>, Failure> {
         let program = match (lock.is_boost(), &self.boost) {
             (false, _) => None,
             (true, Ok(boost)) => Some(boost.program().to_owned()),
@@ -80,8 +80,8 @@ impl Arena {
         } else {
             self.folder.file(&name)
         };
-        let post = Post { lock, program, url: self.ground.url.clone(), place };
-        Crew::gather(post, parties).map(Some)
+        let post = Post { lock, program, url: self.run_space.url.clone(), place };
+        Crew::start(post, workers).map(Some)
     }
 
     /// Ends the crews, and destroys our regions.
@@ -120,8 +120,8 @@ impl Arena {
 pub(super) struct Field(Vec<(BenchLock, Option<Crew>)>);
 
 impl Field {
-    /// Measures each crew once in each round, whose number it is told. Another is first in each, so that none is always the one that
-    /// comes after a certain other.
+    /// Measures each crew once in each round, whose number it is told. Another is first in each, so that none is
+    /// always the one that comes after a certain other.
     pub(super) fn rounds<T>(
         &mut self,
         rounds: usize,

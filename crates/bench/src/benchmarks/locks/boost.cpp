@@ -1,6 +1,6 @@
-// The locks of Boost.Interprocess, as parties of `commonhold bench locks`.
+// The locks of Boost.Interprocess, as workers of `commonhold bench locks`.
 //
-// Speaks the protocol of protocol.rs and does what party.rs does, so that nothing but the lock differs.
+// Speaks the protocol of protocol.rs and does what worker.rs does, so that nothing but the lock differs.
 
 #if !__has_include(<boost/interprocess/sync/interprocess_sharable_mutex.hpp>)
 #error there are no headers of Boost.Interprocess: install libboost-dev

@@ -74,7 +74,7 @@ fn round(crew: &mut Crew, processes: usize, slice: Duration) -> Result<Round, Fa
 }
 
 fn counted(crew: &mut Crew) -> Result<u64, Failure> {
-    let answer = crew.party(0)?.ask(Request::Count, PATIENCE)?;
+    let answer = crew.worker(0)?.ask(Request::Count, PATIENCE)?;
     answer.first().copied().ok_or_else(|| broken("a count has one number"))
 }
 

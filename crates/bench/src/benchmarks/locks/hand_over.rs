@@ -52,12 +52,12 @@ fn round(crew: &mut Crew, slice: Duration, keep_ns: u64) -> Result<Vec<f64>, Fai
     let began = Instant::now();
     loop {
         for side in [0, 1] {
-            let party = crew.party(usize::from(side == 1))?;
-            party.tell(Request::Pass { side, times: TIMES, keep_ns })?;
+            let worker = crew.worker(usize::from(side == 1))?;
+            worker.tell(Request::Pass { side, times: TIMES, keep_ns })?;
         }
-        let between = crew.party(0)?.answer(2 * PATIENCE)?;
+        let between = crew.worker(0)?.answer(2 * PATIENCE)?;
         turns.extend(between.into_iter().map(|ns| float(ns.saturating_sub(2 * keep_ns))));
-        crew.party(1)?.answer(2 * PATIENCE)?;
+        crew.worker(1)?.answer(2 * PATIENCE)?;
         if began.elapsed() >= slice {
             return Ok(turns);
         }

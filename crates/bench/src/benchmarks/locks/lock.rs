@@ -1,4 +1,4 @@
-//! A lock as the parties of `bench locks` use it, and those of this library.
+//! A lock as the workers of `bench locks` use it, and those of this library.
 //!
 //! Each method is inlined into the loop that times it, and binds the guard, as users do: what is measured is
 //! what their own loop would cost. (That matters. A guard that never leaves the `Result` it came in, as in
@@ -306,5 +306,5 @@ impl Lock for parking_lot::RwLock<Words> {
     }
 }
 
-/// How long a party that holds a lock waits to be killed.
+/// How long a worker that holds a lock waits to be killed.
 pub(super) const LIFE: Duration = Duration::from_secs(2 * PATIENCE.as_secs());

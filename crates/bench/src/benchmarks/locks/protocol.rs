@@ -1,11 +1,12 @@
-//! What the director of `bench locks` and its parties say to each other.
+//! What the director of `bench locks` and its workers say to each other.
 //!
-//! A party is a process with one lock: of this program, or `boost.cpp`. It says `ok` when it has its
+//! A worker is a process with one lock: of this program, or `boost.cpp`. It says `ok` when it has its
 //! lock; then each line it reads is a request, and each line it writes an answer: `ok` and
 //! numbers, or `error` and why. Times are nanoseconds of `CLOCK_MONOTONIC`. The end of its input ends it.
 //!
 //! Invariants: 1. one answer to each request, but [`Request::Await`], which has two: before the wait and
-//! after it; and [`Request::Leave`], which has two as well, with a [`Request::Go`] between them. 2. What is asked of several parties at once names when to begin and to end.
+//! after it; and [`Request::Leave`], which has two as well, with a [`Request::Go`] between them. 2. What is asked of
+//! several workers at once names when to begin and to end.
 
 use std::{fmt, str::FromStr};
 
@@ -18,7 +19,7 @@ pub(super) enum How {
     Write,
 }
 
-/// What a party is to do.
+/// What a worker is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     /// Take and free it for so long. Answer: how often, and the nanoseconds that it took.

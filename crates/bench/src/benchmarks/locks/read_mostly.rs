@@ -22,7 +22,7 @@ const READERS: [(&str, usize); 4] = [
     ("4 readers and a writer", 4),
     ("8 readers and a writer", 8),
 ];
-/// The party that writes.
+/// The worker that writes.
 const WRITER: usize = 0;
 /// It writes some thousand times while a million reads are done.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -49,7 +49,7 @@ pub(super) fn measure(
 
 fn round(crew: &mut Crew, readers: usize, slice: Duration) -> Result<Round, Failure> {
     let pause_ns = u64::try_from(PAUSE.as_nanos()).unwrap_or(u64::MAX);
-    let answers = crew.at_once(1 + readers, slice, |party, from, until| match party {
+    let answers = crew.at_once(1 + readers, slice, |worker, from, until| match worker {
         WRITER => Request::Write { from, until, pause_ns },
         _ => Request::Read { from, until },
     })?;

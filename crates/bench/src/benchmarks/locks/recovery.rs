@@ -1,7 +1,8 @@
 //! From the SIGKILL of a holder to the waiter having the lock.
 //!
-//! Of holders without memory to speak of; `resident` has the others. Twice: the holder is killed when the waiter has just gone to sleep, and when it has waited for some time,
-//! another one for each kill, so that no rhythm of the waiting is met again and again.
+//! Of holders without memory to speak of; `resident` has the others. Twice: the holder is killed when the waiter has
+//! just gone to sleep, and when it has waited for some time, another one for each kill, so that no rhythm of the
+//! waiting is met again and again.
 
 use std::{
     thread,
@@ -16,8 +17,8 @@ use commonhold_console::{
 use super::{
     arena::Arena,
     crew::{Crew, Worker},
-    party,
     protocol::Request,
+    worker,
 };
 use crate::{
     args::BenchLock,
@@ -65,20 +66,20 @@ fn just(
 
 /// Nanoseconds from the kill of a holder with so many bytes of memory to the lock.
 pub(super) fn kill_one(crew: &mut Crew, resident: u64, wait: Duration) -> Result<f64, Failure> {
-    let mut holder = crew.hire(resident)?;
+    let mut holder = crew.start_worker(resident)?;
     holder.ask(Request::Hold, PATIENCE)?;
-    let waiter = crew.party(0)?;
+    let waiter = crew.worker(0)?;
     fall_asleep(waiter)?;
     thread::sleep(wait);
     let killed_at = holder.kill()?;
     told(waiter, killed_at)
 }
 
-/// Has a party wait for the lock: it sleeps when this returns.
+/// Has a worker wait for the lock: it sleeps when this returns.
 pub(super) fn fall_asleep(waiter: &mut Worker) -> Result<(), Failure> {
     waiter.ask(Request::Await, PATIENCE)?;
     let deadline = Instant::now() + PATIENCE;
-    while !party::sleeps(waiter.pid()) {
+    while !worker::sleeps(waiter.pid()) {
         if Instant::now() > deadline {
             return Err(broken("the waiter does not wait"));
         }

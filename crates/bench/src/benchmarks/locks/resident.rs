@@ -1,9 +1,9 @@
 //! Recovery by what the holder had in memory, and of a thread that ends alone.
 //!
 //! When a process dies, the kernel frees its memory first and closes its files afterwards. A waiter that learns of the
-//! death from a closed file learns it later, the more memory the process had. So: holders with so much private memory, every page of
-//! it written, are killed one after another; and a thread of a process that lives on ends with the lock. The
-//! waiter, which has little memory, has just gone to sleep.
+//! death from a closed file learns it later, the more memory the process had. So: holders with so much private
+//! memory, every page of it written, are killed one after another; and a thread of a process that lives on ends with
+//! the lock. The waiter, which has little memory, has just gone to sleep.
 //!
 //! Invariant: one holder at a time, with the memory that was asked for; this process has none of it, or each
 //! holder would be started with a copy.
@@ -70,9 +70,9 @@ fn by_size(
 /// Nanoseconds from the end of a thread that has the lock to the lock. Its process, which has so many bytes of
 /// memory, ends after that.
 fn leave_one(crew: &mut Crew, resident: u64) -> Result<f64, Failure> {
-    let mut holder = crew.hire(resident)?;
+    let mut holder = crew.start_worker(resident)?;
     holder.ask(Request::Leave, PATIENCE)?;
-    let waiter = crew.party(0)?;
+    let waiter = crew.worker(0)?;
     fall_asleep(waiter)?;
     let ended_at = match holder.ask(Request::Go, PATIENCE)?[..] {
         [ended_at] => ended_at,

@@ -34,7 +34,7 @@ pub(super) fn measure(
     let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
     let mut field = arena.field(locks, 1)?;
     let rounds = field.rounds(ROUNDS, |_, crew| {
-        let answer = crew.party(0)?.ask(Request::Solo { how, ns }, span + PATIENCE)?;
+        let answer = crew.worker(0)?.ask(Request::Solo { how, ns }, span + PATIENCE)?;
         match answer[..] {
             [times, took] => Ok(each(took, times)),
             _ => Err(broken("a solo has two numbers")),

@@ -28,7 +28,7 @@ use super::{
     protocol::{How, Request, answer},
 };
 use crate::{
-    args::{BenchLock, PartyArgs},
+    args::{BenchLock, LockWorkerArgs},
     benchmarks::peers::{self, Start},
 };
 
@@ -39,7 +39,7 @@ const PAGE: usize = 4096;
 const BATCH: u64 = 500;
 
 /// The process: finds its lock, and serves.
-pub(crate) fn party(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
+pub(crate) fn worker(session: &Session, args: &LockWorkerArgs) -> Result<(), Failure> {
     let out = session.out;
     if !child::die_with(args.parent).doing(|| "bind to the parent".to_owned())? {
         return Err(Failure { code: 1, message: None });
@@ -65,7 +65,7 @@ pub(crate) fn party(session: &Session, args: &PartyArgs) -> Result<(), Failure> 
     }
 }
 
-fn ours(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
+fn ours(session: &Session, args: &LockWorkerArgs) -> Result<(), Failure> {
     let space = session.open()?;
     let what = || "map the region".to_owned();
     let mapping = space.map(&args.place.to_string_lossy(), Access::ReadWrite).doing(what)?;
@@ -180,7 +180,7 @@ fn solo(lock: &impl Lock, how: How, ns: u64) -> Result<Vec<u64>, Failure> {
 }
 
 /// A lock that protects nothing is of no use to anybody: under this one a number is counted up. Not inlined,
-/// nor are those that follow: a loop that shares its registers with all that a party can do has too few of them.
+/// nor are those that follow: a loop that shares its registers with all that a worker can do has too few of them.
 #[inline(never)]
 fn solo_write(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
     let (number, began) = (AtomicU64::new(0), now_ns());
@@ -295,7 +295,7 @@ fn sleep_until(from: u64) {
     thread::sleep(Duration::from_nanos(from.saturating_sub(now_ns())));
 }
 
-/// Whether a process sleeps: of a party that said it is about to wait for a lock, whether it waits.
+/// Whether a process sleeps: of a worker that said it is about to wait for a lock, whether it waits.
 pub(super) fn sleeps(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| says_asleep(&stat))
 }
