@@ -1,7 +1,7 @@
-//! Participants as their director has them, and the crews that share a lock.
+//! The worker processes as the coordinator sees them, and the crews of workers that share a lock.
 //!
-//! Invariants: 1. no answer is waited for without a limit. 2. A worker ends with its crew, and with this
-//! process however that dies.
+//! Invariants: 1. no answer is waited for without a limit. 2. A worker ends with its crew, and also when this process
+//! dies, however it dies.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -28,17 +28,17 @@ use rustix::{
 use super::protocol::{Request, numbers};
 use crate::args::BenchLock;
 
-/// Until all workers have read what they are to do.
+/// Time for all workers to read their request before they start.
 const HEAD_START_NS: u64 = 10_000_000;
 
-/// Which lock, and where.
+/// Which lock the workers use, and where it is.
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) lock: BenchLock,
-    /// Another program than this one.
+    /// The program to start, if it is not this one.
     pub(super) program: Option<PathBuf>,
     pub(super) url: String,
-    /// A file, or the name of a region.
+    /// The path of a file, or the name of a region.
     pub(super) place: PathBuf,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// The first worker makes the lock.
+    /// Starts this many workers. The first one makes the lock.
     pub(super) fn start(post: Post, workers: usize) -> Result<Self, Failure> {
         let mut crew = Self { post, workers: Vec::with_capacity(workers) };
         while crew.workers.len() < workers {
@@ -60,16 +60,16 @@ impl Crew {
         Ok(crew)
     }
 
-    /// One more worker at the same lock, with so many bytes of memory of its own.
+    /// Starts one more worker at the same lock, with this many bytes of private memory.
     pub(super) fn start_worker(&self, resident: u64) -> Result<Worker, Failure> {
         Worker::start(&self.post, self.workers.is_empty(), resident)
     }
 
     pub(super) fn worker(&mut self, index: usize) -> Result<&mut Worker, Failure> {
-        self.workers.get_mut(index).ok_or_else(|| broken("there are not so many workers"))
+        self.workers.get_mut(index).ok_or_else(|| broken("there are not that many workers"))
     }
 
-    /// Gives each worker a processor of its own, as long as there are enough.
+    /// Pins each worker to its own processor, as long as there are enough.
     pub(super) fn spread(&self) -> Result<(), Failure> {
         let what = || "choose processors".to_owned();
         let allowed = sched_getaffinity(None).map_err(io::Error::from).doing(what)?;
@@ -83,8 +83,8 @@ impl Crew {
         Ok(())
     }
 
-    /// Asks the first workers at once, one request each, from a moment to come on, for so long. What it
-    /// gives back is in their order.
+    /// Sends a request to each of the first `workers` workers. All start at the same moment, and work for `slice`.
+    /// Returns their answers in order.
     pub(super) fn at_once(
         &mut self,
         workers: usize,
@@ -94,25 +94,25 @@ impl Crew {
         let from = now_ns().saturating_add(HEAD_START_NS);
         let until = from.saturating_add(u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX));
         let workers = self.workers.get_mut(..workers);
-        let workers = workers.ok_or_else(|| broken("there are not so many workers"))?;
+        let workers = workers.ok_or_else(|| broken("there are not that many workers"))?;
         for (index, worker) in workers.iter_mut().enumerate() {
             worker.tell(request(index, from, until))?;
         }
         workers.iter_mut().map(|worker| worker.answer(slice + PATIENCE)).collect()
     }
 
-    /// Ends all workers; gives back where the lock is.
+    /// Ends all workers. Returns where the lock is.
     pub(super) fn end(self) -> Result<PathBuf, Failure> {
         self.workers.into_iter().try_for_each(Worker::end)?;
         Ok(self.post.place)
     }
 }
 
-/// A process with a lock.
+/// A worker process.
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
-    /// Until it is told to end.
+    /// Its standard input; closed to tell it to end.
     input: Option<ChildStdin>,
     answers: Receiver<String>,
 }
@@ -134,12 +134,12 @@ impl Worker {
         if resident > 0 {
             command.args(["--resident", &resident.to_string()]);
         }
-        // A terminal's Ctrl-C is for the parent.
+        // Ctrl-C on a terminal must reach the parent only.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().doing(|| format!("start {}", post.lock.name()))?;
         let (sender, answers) = mpsc::channel();
         if let Some(output) = child.stdout.take() {
-            // Ends with the worker's output.
+            // The thread ends when the worker closes its output.
             thread::spawn(move || {
                 let lines = BufReader::new(output).lines().map_while(Result::ok);
                 lines.map(|line| sender.send(line)).take_while(Result::is_ok).for_each(drop);
@@ -155,7 +155,7 @@ impl Worker {
         self.child.id()
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request, and waits for the answer.
     pub(super) fn ask(&mut self, request: Request, limit: Duration) -> Result<Vec<u64>, Failure> {
         self.tell(request)?;
         self.answer(limit)
@@ -176,7 +176,7 @@ impl Worker {
         numbers(&line).map_err(broken)
     }
 
-    /// Kills it with SIGKILL; says when.
+    /// Kills the worker with SIGKILL. Returns when.
     pub(super) fn kill(mut self) -> Result<u64, Failure> {
         let what = || "kill the holder".to_owned();
         let at = now_ns();

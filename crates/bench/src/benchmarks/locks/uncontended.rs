@@ -1,4 +1,4 @@
-//! A lock that nobody else wants, taken and given back.
+//! A lock that no other thread wants, taken and released.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// So long for each lock in a round.
+/// How long each lock is measured in a round.
 pub(super) const SPAN: Duration = Duration::from_millis(5);
-/// Short, and many: one round that is disturbed does not matter.
+/// Many short rounds, so that a disturbed one does not matter.
 const ROUNDS: usize = 15;
 
 pub(super) fn measure(
