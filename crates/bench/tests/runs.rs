@@ -27,7 +27,7 @@ fn run(args: &[&str]) -> Output {
     bench().args(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// The standard output of a run that must end with status 0.
+/// The standard output of a run that must end with this status.
 #[track_caller]
 fn ends(code: i32, output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
