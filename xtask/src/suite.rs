@@ -82,7 +82,7 @@ pub(crate) fn lint() -> ExitCode {
 /// Runs the steps of other targets: of all, if none is named.
 pub(crate) fn ports(parts: &[ports::Part]) -> ExitCode {
     let mut report = Report::default();
-    match vm::kit() {
+    match vm::guest_image() {
         Ok(_) if parts.is_empty() => ports::steps(&mut report, Length::Full),
         Ok(_) => parts.iter().for_each(|part| part.steps(&mut report, Length::Full)),
         Err(why) => report.not_run("other targets", &format!("{why:#}")),

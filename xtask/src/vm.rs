@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How the tests find what is made here; `testkit::vm` knows the same name.
-pub(crate) const KIT: &str = "COMMONHOLD_VM";
+pub(crate) const GUEST_IMAGE: &str = "COMMONHOLD_VM";
 const WHAT: &str = "virtual machines";
 
 /// What can be done about virtual machines.
@@ -50,37 +50,39 @@ pub(crate) enum Command {
 
 /// Runs one.
 pub(crate) fn run(command: Command) -> Result<()> {
-    let kit = kit()?;
+    let guest_image = guest_image()?;
     match command {
         Command::Image => {
             for part in ["kernel", "initramfs", "bin/commonhold", "bin/bare-metal"] {
-                say(format_args!("{}", kit.join(part).display()));
+                say(format_args!("{}", guest_image.join(part).display()));
             }
-            say(format_args!("{KIT}={}", kit.display()));
+            say(format_args!("{GUEST_IMAGE}={}", guest_image.display()));
             Ok(())
         }
         Command::Test { arguments } => {
             let mut counts = Counts::default();
-            cargo::test(tests(&kit).args(arguments), &mut counts)
+            cargo::test(tests(&guest_image).args(arguments), &mut counts)
         }
         Command::Boot { windows } => {
             let features = ["run", "--quiet", "-p", "commonhold-testkit", "--features", "vm"];
             let program = ["--bin", "guest-actor", "--", "boot"];
-            cargo::must_succeed(cargo(&features).args(program).args(windows).env(KIT, &kit))
+            cargo::must_succeed(
+                cargo(&features).args(program).args(windows).env(GUEST_IMAGE, &guest_image),
+            )
         }
     }
 }
 
 /// Makes everything.
-pub(crate) fn kit() -> Result<PathBuf> {
-    let kit = directory()?;
-    make(&kit, &parts::fetch(&kit.join("debian"), X86)?)?;
-    Ok(kit)
+pub(crate) fn guest_image() -> Result<PathBuf> {
+    let guest_image = directory()?;
+    make(&guest_image, &parts::fetch(&guest_image.join("debian"), X86)?)?;
+    Ok(guest_image)
 }
 
-fn make(kit: &Path, parts: &Parts) -> Result<()> {
-    image::make(kit, parts, X86)?;
-    image::copy(&bare_metal::build()?.0, &kit.join("bin/bare-metal"))
+fn make(guest_image: &Path, parts: &Parts) -> Result<()> {
+    image::make(guest_image, parts, X86)?;
+    image::copy(&bare_metal::build()?.0, &guest_image.join("bin/bare-metal"))
 }
 
 pub(crate) fn directory() -> Result<PathBuf> {
@@ -88,9 +90,9 @@ pub(crate) fn directory() -> Result<PathBuf> {
 }
 
 /// The tests, one after the other: two guests of two processors each are enough for a machine.
-fn tests(kit: &Path) -> std::process::Command {
+fn tests(guest_image: &Path) -> std::process::Command {
     let mut command = cargo(&["test", "-p", "commonhold-testkit", "--features", "vm"]);
-    command.args(["--test", "vm", "--", "--test-threads=1"]).env(KIT, kit);
+    command.args(["--test", "vm", "--", "--test-threads=1"]).env(GUEST_IMAGE, guest_image);
     command
 }
 
@@ -100,16 +102,18 @@ pub(crate) fn steps(report: &mut Report) {
         // Said already, by the one who tried to install it.
         return;
     }
-    let parts = match directory().and_then(|kit| Ok((parts::fetch(&kit.join("debian"), X86)?, kit)))
+    let parts = match directory()
+        .and_then(|guest_image| Ok((parts::fetch(&guest_image.join("debian"), X86)?, guest_image)))
     {
         Ok(parts) => parts,
         Err(why) => return report.not_run(WHAT, &format!("{why:#}")),
     };
-    let (parts, kit) = parts;
-    let made = report.step("the image of the guests", |_| make(&kit, &parts));
+    let (parts, guest_image) = parts;
+    let made = report.step("the image of the guests", |_| make(&guest_image, &parts));
     if made {
-        report
-            .step("cargo test (virtual machines)", |counts| cargo::test(&mut tests(&kit), counts));
+        report.step("cargo test (virtual machines)", |counts| {
+            cargo::test(&mut tests(&guest_image), counts)
+        });
     } else {
         report.not_run(WHAT, "there is no image of a guest");
     }

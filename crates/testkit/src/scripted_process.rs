@@ -77,7 +77,7 @@ pub(crate) fn act(verbs: Verbs) -> ExitCode {
 pub(crate) fn refused(error: impl Into<LockError>) -> String {
     let error = match error.into() {
         LockError::OwnerDied(_) => return "ownerdied".into(),
-        LockError::ParticipantDied(_) => return "partydied".into(),
+        LockError::ParticipantDied(_) => return "participantdied".into(),
         LockError::TimedOut(_) => return "timedout".into(),
         LockError::Deadlock(_) => return "deadlock".into(),
         LockError::Unrecoverable(_) => return "unrecoverable".into(),

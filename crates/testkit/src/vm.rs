@@ -5,7 +5,7 @@
 //! device. A [`Side`] is one kernel's way to it: the host's or a guest's. On each side run
 //! [`ScriptedProcess`]s, which do what they are told through the facade, and the command line tool. They are the
 //! same static programs everywhere, unless a test has guests of another architecture, or programs with another
-//! C library: what [`GuestImage`]s there are, and how their guests differ, `kit.rs` and `architecture.rs` say.
+//! C library: what [`GuestImage`]s there are, and how their guests differ, `guest_image.rs` and `architecture.rs` say.
 //!
 //! # How it works
 //! `cargo xtask vm image` makes a [`GuestImage`]: a stock kernel, and a small file system with busybox, the
@@ -28,16 +28,16 @@ pub mod agent;
 mod architecture;
 mod bound;
 mod console;
-mod ground;
 mod guest;
+mod guest_image;
 mod job;
-mod kit;
 mod link;
 mod machine;
 mod metal;
 mod monitor;
 mod process;
 mod qemu;
+mod run_space;
 mod side;
 mod terminal;
 mod verbs;
@@ -54,12 +54,12 @@ use std::{
 };
 
 pub use actor::{ScriptedProcess, first_of};
-pub use ground::RunSpace;
 pub use guest::Guest;
+pub use guest_image::{GUEST_IMAGE, GUEST_IMAGE_ARM64, GUEST_IMAGE_MUSL, GuestImage};
 pub use job::{Ended, Job};
-pub use kit::{GuestImage, KIT, KIT_ARM64, KIT_MUSL};
 pub use machine::Machine;
 pub use metal::Metal;
+pub use run_space::RunSpace;
 pub use side::Side;
 pub use terminal::Terminal;
 
@@ -79,7 +79,7 @@ fn failed<E: Display>(doing: &str) -> impl FnOnce(E) -> String {
 fn boot(windows: Vec<PathBuf>) -> io::Error {
     let append = "commonhold.shell".to_owned();
     let machine = Machine { windows, append, ..Machine::default() };
-    match GuestImage::find().and_then(|kit| machine.linux(&kit)) {
+    match GuestImage::find().and_then(|image| machine.linux(&image)) {
         Ok(argv) => Command::new("env").args(argv).args(["-serial", "mon:stdio"]).exec(),
         Err(why) => io::Error::other(why),
     }

@@ -185,12 +185,12 @@ impl RecordDeed {
             Self::Give => drop(Semaphore::new(event, at, places).give(&me, view)),
             Self::Join { arrives, leaves } => {
                 let barrier = Barrier::new(event, at, places);
-                let Ok((_, party)) = barrier.join(&me, view) else { return Ok(()) };
-                if arrives && let Ok(phase) = barrier.arrive(&me, view, party) {
+                let Ok((_, participant)) = barrier.join(&me, view) else { return Ok(()) };
+                if arrives && let Ok(phase) = barrier.arrive(&me, view, participant) {
                     let _ = barrier.wait(&me, view, phase, until);
                 }
                 if leaves {
-                    let _ = barrier.leave(&me, party, Release::Done);
+                    let _ = barrier.leave(&me, participant, Release::Done);
                 }
             }
             _ => {}

@@ -15,23 +15,23 @@ const PROGRAMS: [&str; 3] = ["commonhold", "guest-actor", "guest-agent"];
 /// What the kernel starts; it ends as the agent.
 const INIT: &str = include_str!("../../../crates/testkit/src/vm/init.sh");
 
-/// Fills `kit` for guests of `target`.
-pub(crate) fn make(kit: &Path, parts: &Parts, target: Target) -> Result<()> {
-    let programs = kit.join("bin");
+/// Fills `guest_image` for guests of `target`.
+pub(crate) fn make(guest_image: &Path, parts: &Parts, target: Target) -> Result<()> {
+    let programs = guest_image.join("bin");
     fs::create_dir_all(&programs)?;
     let built = target.build_for_guests(&PROGRAMS)?;
     for program in PROGRAMS {
         copy(&built.join(program), &programs.join(program))?;
     }
-    copy(&parts.kernel, &kit.join("kernel"))?;
-    let path = kit.join("initramfs");
-    let new = kit.join("initramfs.new");
+    copy(&parts.kernel, &guest_image.join("kernel"))?;
+    let path = guest_image.join("initramfs");
+    let new = guest_image.join("initramfs.new");
     let archive = BufWriter::new(File::create(&new)?);
     write(archive, &parts.busybox, &programs).context("cannot write the guests' file system")?;
     fs::rename(new, path).context("cannot write the guests' file system")
 }
 
-/// Copies a file to where a kit has it.
+/// Copies a file to where a guest_image has it.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     // Not over what is there: it may be running.
     let new = to.with_extension("new");

@@ -63,8 +63,8 @@ impl Participants {
             return "ok";
         }
         match self.places.iter().any(|place| place.dead && !place.arrived) {
-            true => "partydied",
-            false if wait => "no answer yet: another party has not arrived",
+            true => "participantdied",
+            false if wait => "no answer yet: another participant has not arrived",
             false => "timedout",
         }
     }

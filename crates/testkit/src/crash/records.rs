@@ -113,23 +113,23 @@ fn once(line: &Line, once: &OnceLock<u64>) {
 
 /// `join NAME`, then `arrive` and `pass NAME wait|0` as often as one likes, then `part`.
 fn join(name: &str, barrier: &Barrier<2>) {
-    let party = match barrier.join() {
-        Ok(party) => party,
+    let participant = match barrier.join() {
+        Ok(participant) => participant,
         Err(error) => return say('=', &refused(error)),
     };
-    say('=', if party.replaces().is_some() { "ownerdied" } else { "ok" });
+    say('=', if participant.replaces().is_some() { "ownerdied" } else { "ok" });
     loop {
         let line = next(name, &["arrive", "pass", "part"]);
         match line.word(0) {
-            "arrive" => answer(party.arrive()),
-            "pass" => say('=', &pass(&party, line.word(2))),
-            _ => return answer(party.leave()),
+            "arrive" => answer(participant.arrive()),
+            "pass" => say('=', &pass(&participant, line.word(2))),
+            _ => return answer(participant.leave()),
         }
     }
 }
 
-fn pass(party: &Participant<'_>, how: &str) -> String {
-    match if how == "wait" { party.wait().map(Some) } else { party.try_wait() } {
+fn pass(participant: &Participant<'_>, how: &str) -> String {
+    match if how == "wait" { participant.wait().map(Some) } else { participant.try_wait() } {
         Ok(Some(_)) => "ok".into(),
         Ok(None) => "timedout".into(),
         Err(error) => refused(error),
@@ -141,11 +141,11 @@ fn cycle(barrier: &Barrier<2>) -> LockResult<String> {
     let participants = [barrier.join()?, barrier.join()?];
     let before = barrier.phase();
     for _ in 0..4 {
-        for party in &participants {
-            party.arrive()?;
+        for participant in &participants {
+            participant.arrive()?;
         }
         // One of them may have arrived in the next phase by now.
-        participants.iter().for_each(|party| drop(party.try_wait()));
+        participants.iter().for_each(|participant| drop(participant.try_wait()));
     }
     Ok(match barrier.phase() - before {
         0 | 1 => "failed: the barrier is stuck".into(),

@@ -83,7 +83,7 @@ impl TestSpace {
     pub(crate) fn make(folder: &Path, scene: Scene) -> Finding<Self> {
         let wrong = |error: &dyn std::fmt::Display| error.to_string();
         let _ = fs::remove_dir_all(folder);
-        let ground = Self::around(folder)?;
+        let test_space = Self::around(folder)?;
         let options = FormatOptions {
             capacity: Some(1 << 20),
             peers: Some(8),
@@ -91,8 +91,8 @@ impl TestSpace {
             regions: Some(40),
             ..FormatOptions::default()
         };
-        Space::format(&ground.url(), &options).map_err(|error| wrong(&error))?;
-        let space = Space::open(&ground.url()).map_err(|error| wrong(&error))?;
+        Space::format(&test_space.url(), &options).map_err(|error| wrong(&error))?;
+        let space = Space::open(&test_space.url()).map_err(|error| wrong(&error))?;
         for (name, size, reserve, lazy) in [
             ("kept", 64, None, false),
             ("gone", 5000, None, false),
@@ -108,11 +108,11 @@ impl TestSpace {
         if scene == Scene::Dead {
             let program = std::env::current_exe().map_err(|error| wrong(&error))?;
             let mut actor = ScriptedProcess::start(&program.with_file_name("crash-actor"), None)?;
-            let open = format!("open {}", ground.url());
+            let open = format!("open {}", test_space.url());
             actor.tell_all(&[&open, "map sized", "create dead 4096", "map dead"])?;
             actor.kill()?;
         }
-        Ok(ground)
+        Ok(test_space)
     }
 
     /// The folder, for a space that is put there.

@@ -70,11 +70,11 @@ pub(super) fn run(run: &mut Run) -> Finding {
     if !version.is_ok_and(|ended| ended.how == End::Exit(0)) {
         return Err("there is no strace: install it".to_owned());
     }
-    let place = run.arena.path().join("ground");
+    let place = run.arena.path().join("test_space");
     let mut faults = vec![];
     for words in COMMANDS {
-        let ground = TestSpace::make(&place, Scene::Quiet)?;
-        faults.extend(calls(run, &ground, words, &logs)?);
+        let test_space = TestSpace::make(&place, Scene::Quiet)?;
+        faults.extend(calls(run, &test_space, words, &logs)?);
     }
     let mut random = Rng::with_seed(run.seed);
     random.shuffle(&mut faults);
@@ -84,8 +84,8 @@ pub(super) fn run(run: &mut Run) -> Finding {
         }
         run.rounds += 1;
         let scene = if random.bool() { Scene::Quiet } else { Scene::Dead };
-        let ground = TestSpace::make(&place, scene)?;
-        match inject(run, &ground, *fault, &logs) {
+        let test_space = TestSpace::make(&place, scene)?;
+        match inject(run, &test_space, *fault, &logs) {
             Ok(code) => run.tally.count(fault.call, &code.to_string()),
             Err(why) => run.finds(run.seed, &format!("{fault:?}: {why}")),
         }
@@ -94,20 +94,26 @@ pub(super) fn run(run: &mut Run) -> Finding {
 }
 
 /// `strace` around a command, with its own output in the logs.
-fn traced(run: &Run, ground: &TestSpace, words: Words, options: &[String], logs: &Path) -> Command {
+fn traced(
+    run: &Run,
+    test_space: &TestSpace,
+    words: Words,
+    options: &[String],
+    logs: &Path,
+) -> Command {
     let mut command = Command::new("strace");
     command.args(["--follow-forks", "--quiet=all", "--output"]).arg(logs.join("trace"));
-    command.args(options).arg("--").arg(&run.program).args(ground.words(words));
-    ground.surround(&mut command);
+    command.args(options).arg("--").arg(&run.program).args(test_space.words(words));
+    test_space.surround(&mut command);
     command
 }
 
 /// Every call of a command that can fail, each with every error, and once taking long.
-fn calls(run: &Run, ground: &TestSpace, words: Words, logs: &Path) -> Finding<Vec<Fault>> {
+fn calls(run: &Run, test_space: &TestSpace, words: Words, logs: &Path) -> Finding<Vec<Fault>> {
     // Not every machine has each of them.
     let names: Vec<String> = CALLS.iter().map(|(call, _)| format!("?{call}")).collect();
     let options = [format!("--trace={},munmap", names.join(","))];
-    let mut command = traced(run, ground, words, &options, logs);
+    let mut command = traced(run, test_space, words, &options, logs);
     let ended = child::run(&mut command, logs, FOR_EVER)?;
     check::status(&ended, statuses(words)).map_err(|why| format!("{}: {why}", typed(&command)))?;
     let trace = fs::read_to_string(logs.join("trace")).map_err(|error| error.to_string())?;
@@ -150,14 +156,14 @@ fn is_the_library_s(call: &str, line: &str) -> bool {
     }
 }
 
-fn inject(run: &Run, ground: &TestSpace, fault: Fault, logs: &Path) -> Finding<i32> {
+fn inject(run: &Run, test_space: &TestSpace, fault: Fault, logs: &Path) -> Finding<i32> {
     let Fault { words, call, number, error } = fault;
     let what = match error {
         Some(error) => format!("error={error}"),
         None => format!("delay_enter={DELAY_US}"),
     };
     let options = [format!("--trace={call}"), format!("--inject={call}:{what}:when={number}")];
-    let mut command = traced(run, ground, words, &options, logs);
+    let mut command = traced(run, test_space, words, &options, logs);
     let ended = child::run(&mut command, logs, FOR_EVER)?;
     let code = match (error, &ended.how) {
         // As SIGPIPE would have it: whoever read what it prints is gone.
@@ -168,6 +174,6 @@ fn inject(run: &Run, ground: &TestSpace, fault: Fault, logs: &Path) -> Finding<i
     if error.is_none() && ![0, 7].contains(&code) {
         return Err(format!("it only took long, and ends with {code}: {}", ended.message()));
     }
-    ground.is_whole()?;
+    test_space.is_whole()?;
     Ok(code)
 }

@@ -215,10 +215,10 @@ fn together(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), LockErro
         }
         2 => {
             let barrier = mapping.open::<Barrier<2>>(at)?;
-            let party = barrier.join()?;
-            party.arrive()?;
-            let _ = party.wait_for(BRIEFLY);
-            party.leave()
+            let participant = barrier.join()?;
+            participant.arrive()?;
+            let _ = participant.wait_for(BRIEFLY);
+            participant.leave()
         }
         _ => {
             let data = mapping.open::<SeqLock<u64>>(at)?;

@@ -63,9 +63,9 @@ fn with_pages(
     logs: &Path,
 ) -> Finding<i32> {
     full.empty();
-    let ground = TestSpace::make(&full.path().join("ground"), scene)?;
+    let test_space = TestSpace::make(&full.path().join("test_space"), scene)?;
     full.leave_pages(pages)?;
-    let mut command = ground.command(&run.program, words);
+    let mut command = test_space.command(&run.program, words);
     let ended = child::run(&mut command, logs, FOR_EVER)?;
     let wrong = |why: String| format!("{}: {why}", typed(&command));
     let code = check::status(&ended, statuses(words)).map_err(wrong)?;
@@ -74,6 +74,6 @@ fn with_pages(
         return Err(wrong(format!("it ends with {code}: {}", ended.message())));
     }
     full.empty();
-    ground.is_whole().map_err(wrong)?;
+    test_space.is_whole().map_err(wrong)?;
     Ok(code)
 }

@@ -57,12 +57,12 @@ fn hurried(words: Words) -> bool {
 pub(super) fn run(run: &mut Run) -> Finding {
     let logs = run.arena.path().join("logs");
     fs::create_dir_all(&logs).map_err(|error| error.to_string())?;
-    let place = run.arena.path().join("ground");
+    let place = run.arena.path().join("test_space");
     let mut stops = vec![];
     for scene in Scene::ALL {
         for script in SCRIPTS {
-            let ground = TestSpace::make(&place, scene)?;
-            stops.extend(points(&ground, script)?.into_iter().map(|stop| (scene, stop)));
+            let test_space = TestSpace::make(&place, scene)?;
+            stops.extend(points(&test_space, script)?.into_iter().map(|stop| (scene, stop)));
         }
     }
     let mut random = Rng::with_seed(run.seed);
@@ -72,8 +72,8 @@ pub(super) fn run(run: &mut Run) -> Finding {
             return Ok(());
         }
         run.rounds += 1;
-        let ground = TestSpace::make(&place, *scene)?;
-        if let Err(why) = beside(run, &ground, *stop, &mut random, &logs) {
+        let test_space = TestSpace::make(&place, *scene)?;
+        if let Err(why) = beside(run, &test_space, *stop, &mut random, &logs) {
             let line = stop.script.get(stop.line).unwrap_or(&"");
             let at = format!("{line:?} stopped at {} ({})", stop.point.name(), stop.hit);
             run.finds(run.seed, &format!("{at}: {why}"));
@@ -87,17 +87,17 @@ fn program() -> Finding<PathBuf> {
     Ok(this.with_file_name("crash-actor"))
 }
 
-fn told(ground: &TestSpace, line: &str) -> String {
-    line.replace("URL", &ground.url())
+fn told(test_space: &TestSpace, line: &str) -> String {
+    line.replace("URL", &test_space.url())
 }
 
 /// Where a script comes to.
-fn points(ground: &TestSpace, script: &'static [&'static str]) -> Finding<Vec<Stop>> {
+fn points(test_space: &TestSpace, script: &'static [&'static str]) -> Finding<Vec<Stop>> {
     let mut actor = ScriptedProcess::start(&program()?, None)?;
     let mut stops: Vec<Stop> = vec![];
     for (line, command) in script.iter().enumerate() {
         let begun = actor.trace.len();
-        actor.tell(&told(ground, command));
+        actor.tell(&told(test_space, command));
         actor.answer()?.ok_or_else(|| format!("it died in {command:?}"))?;
         let (before, now) = actor.trace.split_at(begun);
         for (index, point) in now.iter().enumerate() {
@@ -114,13 +114,19 @@ fn points(ground: &TestSpace, script: &'static [&'static str]) -> Finding<Vec<St
     Ok(stops)
 }
 
-fn beside(run: &mut Run, ground: &TestSpace, stop: Stop, random: &mut Rng, logs: &Path) -> Finding {
+fn beside(
+    run: &mut Run,
+    test_space: &TestSpace,
+    stop: Stop,
+    random: &mut Rng,
+    logs: &Path,
+) -> Finding {
     let at = PathBuf::from(format!("{}:{}", stop.point.name(), stop.hit));
     let mut stopped = ScriptedProcess::start_with(&program()?, None, &[(arm::STOPPED, &at)])?;
     let (before, after) = stop.script.split_at(stop.line);
-    let before: Vec<String> = before.iter().map(|line| told(ground, line)).collect();
+    let before: Vec<String> = before.iter().map(|line| told(test_space, line)).collect();
     stopped.tell_all(&before.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let mut after = after.iter().map(|line| told(ground, line));
+    let mut after = after.iter().map(|line| told(test_space, line));
     stopped.tell(&after.next().unwrap_or_default());
     let mut left = stop.hit
         - u32::try_from(stopped.trace.iter().filter(|point| **point == stop.point).count())
@@ -135,7 +141,7 @@ fn beside(run: &mut Run, ground: &TestSpace, stop: Stop, random: &mut Rng, logs:
     let pid = stopped.pid().as_raw_nonzero().to_string();
     let commands: Vec<Words> = COMMANDS.iter().copied().filter(|words| hurried(words)).collect();
     let commands = random.choose_multiple(commands, BESIDE);
-    let seen = commands.into_iter().try_for_each(|words| one(run, ground, words, &pid, logs));
+    let seen = commands.into_iter().try_for_each(|words| one(run, test_space, words, &pid, logs));
     stopped.go_on()?;
     stopped.answer()?.ok_or("it went on, and died")?;
     for line in after {
@@ -144,13 +150,13 @@ fn beside(run: &mut Run, ground: &TestSpace, stop: Stop, random: &mut Rng, logs:
     }
     stopped.dismiss()?;
     seen?;
-    ground.is_whole()
+    test_space.is_whole()
 }
 
 /// One command beside the stopped one.
-fn one(run: &mut Run, ground: &TestSpace, words: Words, pid: &str, logs: &Path) -> Finding {
+fn one(run: &mut Run, test_space: &TestSpace, words: Words, pid: &str, logs: &Path) -> Finding {
     const TIMED_OUT: i32 = 6;
-    let mut command = ground.command(&run.program, words);
+    let mut command = test_space.command(&run.program, words);
     let ended = child::run(&mut command, logs, FOR_EVER)?;
     let wrong = |why: String| format!("{}: {why}", typed(&command));
     let code = check::status(&ended, statuses(words)).map_err(wrong)?;

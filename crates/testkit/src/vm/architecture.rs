@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-/// For which processors a kit's programs are.
+/// For which processors a image's programs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Architecture {
     /// `x86_64`.

@@ -30,8 +30,8 @@ static LAUNCHER: OnceLock<Sender<Request>> = OnceLock::new();
 
 /// A command that will run `argv`, and will not outlive this process. It must be started by
 /// [`launch`].
-pub(crate) fn bound(kit: &GuestImage, argv: &[impl AsRef<std::ffi::OsStr>]) -> Command {
-    let mut command = Command::new(kit.helper());
+pub(crate) fn bound(image: &GuestImage, argv: &[impl AsRef<std::ffi::OsStr>]) -> Command {
+    let mut command = Command::new(image.helper());
     command.args(["bound", &std::process::id().to_string()]).args(argv);
     command
 }
@@ -79,8 +79,8 @@ pub(crate) fn sweep(directory: &Path) -> io::Result<()> {
 pub(crate) struct Broom(Child);
 
 impl Broom {
-    pub(crate) fn over(kit: &GuestImage, directory: &Path) -> Outcome<Self> {
-        let mut command = Command::new(kit.helper());
+    pub(crate) fn over(image: &GuestImage, directory: &Path) -> Outcome<Self> {
+        let mut command = Command::new(image.helper());
         command.arg("broom").arg(directory).stdin(Stdio::piped()).process_group(0);
         command.spawn().map(Self).map_err(failed("start the broom"))
     }

@@ -20,8 +20,8 @@ impl Guest {
     ///
     /// # Errors
     /// QEMU cannot be started.
-    pub fn start(kit: &GuestImage, machine: &Machine) -> Outcome<Self> {
-        let (qemu, [console, agent]) = Qemu::start(kit, machine.linux(kit)?)?;
+    pub fn start(image: &GuestImage, machine: &Machine) -> Outcome<Self> {
+        let (qemu, [console, agent]) = Qemu::start(image, machine.linux(image)?)?;
         let log = Arc::clone(&qemu.console);
         thread::spawn(move || log.follow(console));
         let link = Arc::new(Link::new(agent));

@@ -51,9 +51,9 @@ fn words(argv: &[&str]) -> String {
 }
 
 impl Job {
-    pub(crate) fn here(kit: &GuestImage, argv: &[&str]) -> Outcome<Self> {
+    pub(crate) fn here(image: &GuestImage, argv: &[&str]) -> Outcome<Self> {
         let what = format!("`{}` on the host", words(argv));
-        let mut command = bound::bound(kit, argv);
+        let mut command = bound::bound(image, argv);
         piped(&mut command);
         let child = bound::launch(command).map_err(failed(&what))?;
         let (sender, events) = channel();

@@ -68,13 +68,13 @@ impl Machine {
     }
 
     /// The QEMU that starts Linux on it. The kernel's console is the first serial line.
-    pub(crate) fn linux(&self, kit: &GuestImage) -> Outcome<Vec<OsString>> {
-        let mut all = self.bare(kit.architecture())?;
-        let (console, agent) = kit.architecture().terminals();
+    pub(crate) fn linux(&self, image: &GuestImage) -> Outcome<Vec<OsString>> {
+        let mut all = self.bare(image.architecture())?;
+        let (console, agent) = image.architecture().terminals();
         let lines = format!("console={console} commonhold.agent={agent}");
         let append = format!("{lines} {KERNEL} {}", self.append.trim());
-        all.extend(["-kernel".into(), kit.kernel().into()]);
-        all.extend(["-initrd".into(), kit.initramfs().into()]);
+        all.extend(["-kernel".into(), image.kernel().into()]);
+        all.extend(["-initrd".into(), image.initramfs().into()]);
         all.extend(["-append".into(), append.into()]);
         Ok(all)
     }

@@ -26,13 +26,13 @@ impl Metal {
     ///
     /// # Errors
     /// QEMU cannot be started.
-    pub fn start(kit: &GuestImage, machine: &Machine) -> Outcome<Self> {
-        let mut argv = machine.bare(kit.architecture())?;
+    pub fn start(image: &GuestImage, machine: &Machine) -> Outcome<Self> {
+        let mut argv = machine.bare(image.architecture())?;
         // How it tells QEMU, and QEMU us, how it went.
         argv.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(Into::into));
-        argv.extend(["-kernel".into(), kit.bare_metal().into()]);
+        argv.extend(["-kernel".into(), image.bare_metal().into()]);
         argv.extend(["-append".into(), machine.append.clone().into()]);
-        let (qemu, [serial]) = Qemu::start(kit, argv)?;
+        let (qemu, [serial]) = Qemu::start(image, argv)?;
         let (sender, lines) = channel();
         let console = Arc::clone(&qemu.console);
         thread::spawn(move || {

@@ -31,7 +31,7 @@ pub(crate) struct Qemu {
 impl Qemu {
     /// Starts it with so many serial lines more.
     pub(crate) fn start<const LINES: usize>(
-        kit: &GuestImage,
+        image: &GuestImage,
         mut argv: Vec<OsString>,
     ) -> Outcome<(Self, [UnixStream; LINES])> {
         static STARTED: AtomicU32 = AtomicU32::new(1);
@@ -43,15 +43,15 @@ impl Qemu {
         let mut ours = vec![];
         for (line, child_fd) in (0..LINES).zip(FIRST + 1..) {
             argv.extend(["-chardev".into(), format!("socket,id=line{line},fd={child_fd}").into()]);
-            argv.extend(kit.architecture().serial(line));
+            argv.extend(image.architecture().serial(line));
             let (line, parent_fd) = pair()?;
             mappings.push(FdMapping { parent_fd, child_fd });
             ours.push(line);
         }
-        let mut command = bound::bound(kit, &argv);
+        let mut command = bound::bound(image, &argv);
         command.fd_mappings(mappings).map_err(failed("descriptors of QEMU"))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = bound::launch(command).map_err(failed(kit.architecture().qemu()))?;
+        let mut child = bound::launch(command).map_err(failed(image.architecture().qemu()))?;
         let console = Arc::new(Console::new(name));
         if let Some(stderr) = child.stderr.take() {
             let console = Arc::clone(&console);

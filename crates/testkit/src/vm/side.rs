@@ -20,8 +20,8 @@ pub struct Side<'a> {
 impl<'a> Side<'a> {
     /// The host's.
     #[must_use]
-    pub const fn host(kit: &'a GuestImage, url: String) -> Self {
-        Self { place: Place::Host(kit), url }
+    pub const fn host(image: &'a GuestImage, url: String) -> Self {
+        Self { place: Place::Host(image), url }
     }
 
     /// A guest's.
@@ -39,13 +39,13 @@ impl<'a> Side<'a> {
     fn start(&self, program: &str, arguments: &[&str]) -> Outcome<Job> {
         match self.place {
             Place::Guest(guest) => guest.start_job(&[&[program], arguments].concat()),
-            Place::Host(kit) => {
+            Place::Host(image) => {
                 let path = match program {
-                    "commonhold" => kit.commonhold(),
-                    _ => kit.actor(),
+                    "commonhold" => image.commonhold(),
+                    _ => image.actor(),
                 };
                 let path = path.to_string_lossy();
-                Job::here(kit, &[&[path.as_ref()], arguments].concat())
+                Job::here(image, &[&[path.as_ref()], arguments].concat())
             }
         }
     }

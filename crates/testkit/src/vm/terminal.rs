@@ -60,8 +60,8 @@ impl Terminal {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn open(kit: &GuestImage, name: &str, script: &str) -> Outcome<Self> {
-        let mut command = bound::bound(kit, &["bash", "-c", script]);
+    pub fn open(image: &GuestImage, name: &str, script: &str) -> Outcome<Self> {
+        let mut command = bound::bound(image, &["bash", "-c", script]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = bound::launch(command).map_err(failed("bash"))?;
         let heard = Arc::new(Heard::default());

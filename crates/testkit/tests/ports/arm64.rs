@@ -17,13 +17,13 @@ const PROCESSORS: [Option<&str>; 2] = [None, Some("cortex-a72")];
 
 #[test]
 fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> Outcome {
-    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let (image, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
     for processor in PROCESSORS {
-        let ground = RunSpace::blank(&kit, CAPACITY)?;
-        let machine = Machine::with(ground.path());
+        let run_space = RunSpace::blank(&image, CAPACITY)?;
+        let machine = Machine::with(run_space.path());
         let guests = [
             Guest::start(&arm64, &Machine { processor, ..machine.clone() })?,
-            Guest::start(&kit, &machine)?,
+            Guest::start(&image, &machine)?,
         ];
         let sides = guests.each_ref().map(|guest| Side::guest(guest, "pci:auto"));
         let [there, beside] = &sides;
@@ -32,12 +32,12 @@ fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> 
         let mut actors = [
             actor(there, "arm64")?,
             actor(beside, "x86")?,
-            actor(&ground.host(), "one")?,
-            actor(&ground.host(), "two")?,
+            actor(&run_space.host(), "one")?,
+            actor(&run_space.host(), "two")?,
         ];
         let mut domains = [guests[0].boot()?, guests[1].boot()?, own_boot(), own_boot()];
         domains.sort();
-        for side in [there, beside, &ground.host()] {
+        for side in [there, beside, &run_space.host()] {
             let mut seen: Vec<_> = peers(side)?.into_iter().map(|peer| peer.domain).collect();
             seen.sort();
             assert_eq!(seen, domains, "as {} sees it", side.url());
@@ -62,10 +62,10 @@ fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> 
 
 #[test]
 fn the_lock_of_a_holder_killed_in_an_arm64_guest_passes_to_other_kernels_and_back() -> Outcome {
-    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
-    let ground = RunSpace::format(&kit, &["--capacity", "64M"])?;
-    let guest = Guest::start(&arm64, &Machine::with(ground.path()))?;
-    let (there, host) = (Side::guest(&guest, "pci:auto"), ground.host());
+    let (image, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let run_space = RunSpace::format(&image, &["--capacity", "64M"])?;
+    let guest = Guest::start(&arm64, &Machine::with(run_space.path()))?;
+    let (there, host) = (Side::guest(&guest, "pci:auto"), run_space.host());
     host.run(&["create", "r", "4096"])?;
     for (dead, heirs) in [(&there, &host), (&host, &there)] {
         let (mut holder, mut heir) = (actor(dead, "holder")?, actor(heirs, "heir")?);
@@ -92,13 +92,13 @@ fn the_lock_of_a_holder_killed_in_an_arm64_guest_passes_to_other_kernels_and_bac
 
 #[test]
 fn with_a_lease_the_lock_of_a_killed_arm64_guest_is_inherited_by_another_kernel() -> Outcome {
-    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
-    let ground = RunSpace::format(&kit, &["--capacity", "64M", "--lease", "500ms"])?;
-    let machine = Machine::with(ground.path());
-    let (killed, beside) = (Guest::start(&arm64, &machine)?, Guest::start(&kit, &machine)?);
+    let (image, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let run_space = RunSpace::format(&image, &["--capacity", "64M", "--lease", "500ms"])?;
+    let machine = Machine::with(run_space.path());
+    let (killed, beside) = (Guest::start(&arm64, &machine)?, Guest::start(&image, &machine)?);
     let mut holder = actor(&Side::guest(&killed, "pci:auto"), "holder")?;
     let mut heirs =
-        [actor(&Side::guest(&beside, "pci:auto"), "x86")?, actor(&ground.host(), "host")?];
+        [actor(&Side::guest(&beside, "pci:auto"), "x86")?, actor(&run_space.host(), "host")?];
     holder.must("create r 4096")?;
     holder.must("map r")?;
     holder.must("lock r wait")?;
@@ -120,9 +120,9 @@ fn with_a_lease_the_lock_of_a_killed_arm64_guest_is_inherited_by_another_kernel(
 
 #[test]
 fn an_arm64_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome {
-    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
-    let ground = RunSpace::format(&kit, &["--capacity", "16M"])?;
-    let usual = Machine::with(ground.path());
+    let (image, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let run_space = RunSpace::format(&image, &["--capacity", "16M"])?;
+    let usual = Machine::with(run_space.path());
     let alone = Machine { processors: 1, ..usual.clone() };
     let in_turn = Machine { accel: "tcg,thread=single", ..usual };
     for (machine, reason) in [(alone, "with one processor"), (in_turn, "in one thread")] {

@@ -9,16 +9,16 @@ use crate::support::{actor, locks, peers, until};
 const INCREMENTS: u64 = 50_000;
 
 /// A space, and the two ways to it.
-fn both(ground: &RunSpace) -> Outcome<[Side<'_>; 2]> {
+fn both(run_space: &RunSpace) -> Outcome<[Side<'_>; 2]> {
     // Kits are few, and the test process is short.
     let musl = Box::leak(Box::new(GuestImage::musl()?));
-    Ok([ground.host(), Side::host(musl, ground.url())])
+    Ok([run_space.host(), Side::host(musl, run_space.url())])
 }
 
 #[test]
 fn programs_of_two_c_libraries_see_the_same_regions_and_lose_no_increment() -> Outcome {
-    let ground = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
-    let [glibc, musl] = both(&ground)?;
+    let run_space = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
+    let [glibc, musl] = both(&run_space)?;
     musl.run(&["create", "counter", "8"])?;
     let mut actors = [
         actor(&glibc, "one")?,
@@ -45,8 +45,8 @@ fn programs_of_two_c_libraries_see_the_same_regions_and_lose_no_increment() -> O
 
 #[test]
 fn the_locks_of_the_killed_pass_between_programs_of_two_c_libraries_either_way() -> Outcome {
-    let ground = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
-    let sides = both(&ground)?;
+    let run_space = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
+    let sides = both(&run_space)?;
     for (dead, heirs) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
         let mut heir = actor(heirs, "heir")?;
         heir.must("create r 4096")?;

@@ -14,11 +14,11 @@ fn named<'a>(peers: &'a [Peer], name: &str) -> &'a Peer {
 
 #[test]
 fn without_a_lease_a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &CAPACITY)?;
-    let machine = Machine::with(ground.path());
-    let (first, second) = (Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?);
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &CAPACITY)?;
+    let machine = Machine::with(run_space.path());
+    let (first, second) = (Guest::start(&image, &machine)?, Guest::start(&image, &machine)?);
+    let host = run_space.host();
     let mut survivor = actor(&host, "survivor")?;
     survivor.must("create r 4096")?;
     survivor.must("map r")?;
@@ -67,11 +67,11 @@ fn without_a_lease_a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_
 #[test]
 fn with_a_lease_the_lock_of_a_killed_guest_passes_to_one_of_two_waiters_as_inconsistent() -> Outcome
 {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &LEASE)?;
-    let machine = Machine::with(ground.path());
-    let (first, second) = (Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?);
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &LEASE)?;
+    let machine = Machine::with(run_space.path());
+    let (first, second) = (Guest::start(&image, &machine)?, Guest::start(&image, &machine)?);
+    let host = run_space.host();
     let mut here = actor(&host, "here")?;
     here.must("create r 4096")?;
     let mut holder = actor(&Side::guest(&first, "pci:auto"), "holder")?;
@@ -108,10 +108,10 @@ fn with_a_lease_the_lock_of_a_killed_guest_passes_to_one_of_two_waiters_as_incon
 
 #[test]
 fn a_guest_that_was_paused_for_longer_than_the_lease_is_fenced_and_changes_nothing() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &LEASE)?;
-    let mut guest = Guest::start(&kit, &Machine::with(ground.path()))?;
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &LEASE)?;
+    let mut guest = Guest::start(&image, &Machine::with(run_space.path()))?;
+    let host = run_space.host();
     let mut heir = actor(&host, "heir")?;
     let mut third = actor(&host, "third")?;
     heir.must("create r 4096")?;

@@ -70,7 +70,7 @@ fn marked(text: &str) -> Option<(usize, i32)> {
 }
 
 struct Reader {
-    kit: GuestImage,
+    image: GuestImage,
     shells: BTreeMap<String, Terminal>,
     /// What the last block said, of all where it was typed.
     said: Vec<String>,
@@ -84,7 +84,7 @@ impl Reader {
             ["sh", place] if place.starts_with("terminal-") => {
                 let name = place.replace("terminal-", "guest-");
                 let script = format!("cd {ROOT}; exec {}", block.text);
-                let mut shell = Terminal::open(&self.kit, &name, &script)?;
+                let mut shell = Terminal::open(&self.image, &name, &script)?;
                 let greeting = |text: &str| text.find("Its end: poweroff").map(|at| (at, ()));
                 let (said, greeted) = shell.hear(greeting)?;
                 greeted.ok_or(format!("{name} has not started:\n{said}"))?;
@@ -155,13 +155,13 @@ impl Drop for Cleared {
 
 #[test]
 fn the_guide_for_virtual_machines_does_what_it_says() -> Outcome {
-    let kit = GuestImage::find()?;
+    let image = GuestImage::find()?;
     let guide = fs::read_to_string(GUIDE).unwrap();
     let _cleared = Cleared::now()?;
-    let mut host = Terminal::open(&kit, "host", &format!("cd {ROOT}; exec bash"))?;
+    let mut host = Terminal::open(&image, "host", &format!("cd {ROOT}; exec bash"))?;
     host.type_line("unset COMMONHOLD_SPACE COMMONHOLD_SHM_DIR")?;
     let shells = BTreeMap::from([("host".to_owned(), host)]);
-    let mut reader = Reader { kit, shells, said: vec![] };
+    let mut reader = Reader { image, shells, said: vec![] };
     let blocks = blocks(&guide);
     assert!(blocks.len() > 15, "the guide has lost its commands");
     for block in &blocks {

@@ -39,11 +39,11 @@ fn a_test_that_is_killed_leaves_no_process_and_no_file() -> Outcome {
 
 #[allow(clippy::print_stdout, reason = "the other process reads it")]
 fn be_killed() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::blank(&kit, 1 << 20)?;
-    let guest = Guest::start(&kit, &Machine::with(ground.path()))?;
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::blank(&image, 1 << 20)?;
+    let guest = Guest::start(&image, &Machine::with(run_space.path()))?;
     guest.boot()?;
-    println!("{MARK} {} {}", ground.path().display(), guest.pid());
+    println!("{MARK} {} {}", run_space.path().display(), guest.pid());
     loop {
         thread::park();
     }

@@ -9,20 +9,21 @@ use crate::support::{actor, locks, peers, until};
 /// By each of three.
 const INCREMENTS: u64 = 50_000;
 
-fn metal(kit: &GuestImage, ground: &RunSpace, line: &str) -> Outcome<Metal> {
-    Metal::start(kit, &Machine { append: line.to_owned(), ..Machine::with(ground.path()) })
+fn metal(image: &GuestImage, run_space: &RunSpace, line: &str) -> Outcome<Metal> {
+    Metal::start(image, &Machine { append: line.to_owned(), ..Machine::with(run_space.path()) })
 }
 
 #[test]
 fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &["--capacity", "16M"])?;
-    let guest = Guest::start(&kit, &Machine::with(ground.path()))?;
-    let mut maker = metal(&kit, &ground, "create=counter size=8 create=short-lived size=4096")?;
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &["--capacity", "16M"])?;
+    let guest = Guest::start(&image, &Machine::with(run_space.path()))?;
+    let mut maker =
+        metal(&image, &run_space, "create=counter size=8 create=short-lived size=4096")?;
     maker.hear("created short-lived")?;
     maker.end()?;
 
-    let host = ground.host();
+    let host = run_space.host();
     let linux = Side::guest(&guest, "pci:auto");
     let mut actors = [actor(&host, "here")?, actor(&linux, "there")?];
     for actor in &mut actors {
@@ -30,7 +31,7 @@ fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
         actor.expect("region short-lived", "ok active 0")?;
     }
     let line = format!("destroy=short-lived region=counter increments={INCREMENTS} list");
-    let mut third = metal(&kit, &ground, &line)?;
+    let mut third = metal(&image, &run_space, &line)?;
     third.hear("destroyed short-lived")?;
     let increments = format!("increments counter {INCREMENTS}");
     actors.iter_mut().for_each(|actor| actor.tell(&increments));
@@ -52,13 +53,13 @@ fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
 
 #[test]
 fn with_a_lease_the_lock_of_a_killed_guest_without_a_system_is_inherited() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &["--capacity", "16M", "--lease", "500ms"])?;
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &["--capacity", "16M", "--lease", "500ms"])?;
+    let host = run_space.host();
     let mut heir = actor(&host, "heir")?;
     heir.must("create r 8")?;
     heir.must("map r")?;
-    let mut holder = metal(&kit, &ground, "hold=r")?;
+    let mut holder = metal(&image, &run_space, "hold=r")?;
     holder.hear("holding r")?;
     heir.expect("lock r 0", "timedout")?;
     // As long as it beats, it keeps the lock.

@@ -20,19 +20,19 @@ fn emptiness(info: &Value) -> Vec<&Value> {
 
 #[test]
 fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &["--capacity", "64M", "--lease", "2s"])?;
-    let machine = Machine::with(ground.path());
-    let survivor = Guest::start(&kit, &machine)?;
-    let mut next = Guest::start(&kit, &machine)?;
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &["--capacity", "64M", "--lease", "2s"])?;
+    let machine = Machine::with(run_space.path());
+    let survivor = Guest::start(&image, &machine)?;
+    let mut next = Guest::start(&image, &machine)?;
+    let host = run_space.host();
     let empty = host.json(&["space", "info"])?;
     let mut here = actor(&host, "here")?;
     let mut there = actor(&Side::guest(&survivor, "pci:auto"), "there")?;
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..ROUNDS {
         // The one of the next round boots while that of this round works.
-        let guest = std::mem::replace(&mut next, Guest::start(&kit, &machine)?);
+        let guest = std::mem::replace(&mut next, Guest::start(&image, &machine)?);
         let operations = random.u64(1..LAST);
         let victim = round_of(&guest, [&mut here, &mut there], round, operations)
             .map_err(|why| format!("round {round}, {operations} operations: {why}"))?;

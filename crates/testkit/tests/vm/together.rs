@@ -13,10 +13,10 @@ const INCREMENTS: u64 = 40_000;
 
 #[test]
 fn three_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::blank(&kit, CAPACITY)?;
-    let machine = Machine::with(ground.path());
-    let guests = [Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?];
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::blank(&image, CAPACITY)?;
+    let machine = Machine::with(run_space.path());
+    let guests = [Guest::start(&image, &machine)?, Guest::start(&image, &machine)?];
     let by_device = Side::guest(&guests[0], "pci:auto");
     let memory = guests[1].memory()?;
     let by_address = Side::guest(&guests[1], &memory);
@@ -25,17 +25,17 @@ fn three_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outco
     let mut actors = [
         actor(&by_device, "device")?,
         actor(&by_address, "address")?,
-        actor(&ground.host(), "one")?,
-        actor(&ground.host(), "two")?,
+        actor(&run_space.host(), "one")?,
+        actor(&run_space.host(), "two")?,
     ];
-    everybody_sees_everybody(&[&by_device, &by_address, &ground.host()], &guests)?;
-    no_increment_is_lost(&mut actors, &kit, machine)?;
+    everybody_sees_everybody(&[&by_device, &by_address, &run_space.host()], &guests)?;
+    no_increment_is_lost(&mut actors, &image, machine)?;
     for turn in 0..actors.len() {
         actors.rotate_left(1);
         regions_are_the_same_from_every_side(&mut actors, &format!("r{turn}"))?;
     }
     actors.into_iter().try_for_each(ScriptedProcess::leave)?;
-    assert_eq!(ground.host().json(&["ls"])?.as_array().unwrap().len(), 0, "regions are left");
+    assert_eq!(run_space.host().json(&["ls"])?.as_array().unwrap().len(), 0, "regions are left");
     Ok(())
 }
 
@@ -55,7 +55,7 @@ fn everybody_sees_everybody(sides: &[&Side<'_>], guests: &[Guest; 2]) -> Outcome
 
 fn no_increment_is_lost(
     actors: &mut [ScriptedProcess; 4],
-    kit: &GuestImage,
+    image: &GuestImage,
     machine: Machine,
 ) -> Outcome {
     actors[0].must("create counter 8")?;
@@ -66,7 +66,7 @@ fn no_increment_is_lost(
         actor.tell(&format!("increments counter {INCREMENTS}"));
     }
     let append = format!("region=counter increments={INCREMENTS}");
-    let mut metal = Metal::start(kit, &Machine { append, ..machine })?;
+    let mut metal = Metal::start(image, &Machine { append, ..machine })?;
     assert_eq!(metal.hear("done ")?, format!("increments={INCREMENTS} owner_died=0"));
     metal.end()?;
     for actor in actors.iter_mut() {

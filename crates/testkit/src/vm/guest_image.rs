@@ -8,11 +8,11 @@ use std::{
 use crate::vm::{Outcome, architecture::Architecture};
 
 /// The environment variable with the directory that `cargo xtask vm image` fills.
-pub const KIT: &str = "COMMONHOLD_VM";
+pub const GUEST_IMAGE: &str = "COMMONHOLD_VM";
 /// The same, of guests with arm64 processors.
-pub const KIT_ARM64: &str = "COMMONHOLD_VM_ARM64";
+pub const GUEST_IMAGE_ARM64: &str = "COMMONHOLD_VM_ARM64";
 /// The same, of programs with the C library musl. There is no guest in it.
-pub const KIT_MUSL: &str = "COMMONHOLD_MUSL";
+pub const GUEST_IMAGE_MUSL: &str = "COMMONHOLD_MUSL";
 
 /// Where the parts are.
 #[derive(Debug, Clone)]
@@ -24,21 +24,21 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// The kit of guests like this machine.
+    /// The image of guests like this machine.
     ///
     /// # Errors
     /// There is none: nothing can be tested then, and that must not pass for success.
     pub fn find() -> Outcome<Self> {
-        let parts = directory(KIT, "vm test")?;
+        let parts = directory(GUEST_IMAGE, "vm test")?;
         Ok(Self { helper: actor(&parts), parts, architecture: Architecture::X86 })
     }
 
-    /// The kit of arm64 guests.
+    /// The image of arm64 guests.
     ///
     /// # Errors
     /// There is none, or no usual one.
     pub fn arm64() -> Outcome<Self> {
-        let parts = directory(KIT_ARM64, "ports")?;
+        let parts = directory(GUEST_IMAGE_ARM64, "ports")?;
         Ok(Self { parts, architecture: Architecture::Arm64, ..Self::find()? })
     }
 
@@ -47,7 +47,7 @@ impl GuestImage {
     /// # Errors
     /// There are none.
     pub fn musl() -> Outcome<Self> {
-        let parts = directory(KIT_MUSL, "ports")?;
+        let parts = directory(GUEST_IMAGE_MUSL, "ports")?;
         Ok(Self { helper: actor(&parts), parts, architecture: Architecture::X86 })
     }
 

@@ -15,7 +15,7 @@ const DIRECTORY: &str = "/dev/shm";
 /// A formatted space, removed when this is dropped.
 #[derive(Debug)]
 pub struct RunSpace {
-    kit: GuestImage,
+    image: GuestImage,
     directory: PathBuf,
     /// Removes the directory at the end; also if this process is killed.
     _broom: Broom,
@@ -26,32 +26,32 @@ impl RunSpace {
     ///
     /// # Errors
     /// That fails.
-    pub fn format(kit: &GuestImage, options: &[&str]) -> Outcome<Self> {
-        let ground = Self::new(kit)?;
-        let url = ground.url();
-        ground.host().run(&[&["space", "format", &url], options].concat())?;
-        Ok(ground)
+    pub fn format(image: &GuestImage, options: &[&str]) -> Outcome<Self> {
+        let run_space = Self::new(image)?;
+        let url = run_space.url();
+        run_space.host().run(&[&["space", "format", &url], options].concat())?;
+        Ok(run_space)
     }
 
     /// A file of zeros, to be formatted by whoever sees it.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn blank(kit: &GuestImage, bytes: u64) -> Outcome<Self> {
-        let ground = Self::new(kit)?;
-        let file = File::create(ground.path());
+    pub fn blank(image: &GuestImage, bytes: u64) -> Outcome<Self> {
+        let run_space = Self::new(image)?;
+        let file = File::create(run_space.path());
         file.and_then(|file| file.set_len(bytes)).map_err(failed("make a file"))?;
-        Ok(ground)
+        Ok(run_space)
     }
 
-    fn new(kit: &GuestImage) -> Outcome<Self> {
+    fn new(image: &GuestImage) -> Outcome<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let directory = format!("commonhold-vm-{}-{number}", process::id());
         let directory = Path::new(DIRECTORY).join(directory);
         fs::create_dir(&directory).map_err(failed(&directory.display().to_string()))?;
-        let broom = Broom::over(kit, &directory)?;
-        Ok(Self { kit: kit.clone(), directory, _broom: broom })
+        let broom = Broom::over(image, &directory)?;
+        Ok(Self { image: image.clone(), directory, _broom: broom })
     }
 
     /// The file.
@@ -69,6 +69,6 @@ impl RunSpace {
     /// The host's side of it.
     #[must_use]
     pub fn host(&self) -> Side<'_> {
-        Side::host(&self.kit, self.url())
+        Side::host(&self.image, self.url())
     }
 }
