@@ -68,7 +68,7 @@ impl Stopped {
         Self { space, holder, file, _folder: folder }
     }
 
-    /// Frees the directory mutex.
+    /// Frees the directory mutex, and continues the holder.
     fn go_on(&self) {
         self.file.write_all_at(&[0; 8], 8 * header_word::DIRECTORY_LOCK as u64).unwrap();
         kill("CONT", self.holder.pid());
