@@ -1,7 +1,7 @@
-//! Every command, given no time, beside a process that is stopped at a crash point.
+//! Every command, with a timeout of 0, while another process is stopped at a crash point.
 //!
-//! Each ends at once, with a documented status; who times out is told who is in the way. Then the stopped one goes on,
-//! ends what it was doing, and everything is whole.
+//! Each command ends at once with a documented status. If it times out, its message names the stopped process. Then
+//! the stopped process is continued and finishes its operation, and everything is whole.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::crash::{
     arm,
 };
 
-/// What a process does that is stopped, line by line; each line is stopped at each of its points.
+/// The scripts of the stopped process. It is stopped at each point of each line.
 const SCRIPTS: &[&[&str]] = &[
     &["open URL", "create made 8192", "map made", "unmap made", "destroy made wait", "close"],
     &["open URL", "destroy gone wait", "close"],
@@ -36,20 +36,21 @@ const SCRIPTS: &[&[&str]] = &[
     &["renew URL"],
 ];
 
-/// A line of a script, and the first time it comes to a point there.
+/// A line of a script, and the first hit of a point in it.
 #[derive(Debug, Clone, Copy)]
 struct Stop {
     script: &'static [&'static str],
     line: usize,
     point: Point,
-    /// Which hit of the point it is, from the beginning of the script.
+    /// The number of this hit of the point, counted from the beginning of the script.
     hit: u32,
 }
 
-/// How many commands are run beside one that is stopped: others come with other stops.
+/// How many commands run during one stop; the others run during other stops.
 const BESIDE: usize = 5;
 
-/// The time-out that a command has by itself, beside somebody who does not go on, is none of a person's.
+/// Whether a command ends at once while another process is stopped. `create`, `resize` and `map` have no `--timeout`:
+/// they wait for a default time, which takes too long here.
 fn hurried(words: Words) -> bool {
     !matches!(words.first(), Some(&"create" | &"resize" | &"map"))
 }
@@ -91,7 +92,7 @@ fn told(test_space: &TestSpace, line: &str) -> String {
     line.replace("URL", &test_space.url())
 }
 
-/// Where a script comes to.
+/// The points that a script passes.
 fn points(test_space: &TestSpace, script: &'static [&'static str]) -> Finding<Vec<Stop>> {
     let mut actor = ScriptedProcess::start(&program()?, None)?;
     let mut stops: Vec<Stop> = vec![];
@@ -153,7 +154,7 @@ fn beside(
     test_space.is_whole()
 }
 
-/// One command beside the stopped one.
+/// Runs one command while the other process is stopped.
 fn one(run: &mut Run, test_space: &TestSpace, words: Words, pid: &str, logs: &Path) -> Finding {
     const TIMED_OUT: i32 = 6;
     let mut command = test_space.command(&run.program, words);

@@ -1,4 +1,4 @@
-//! A space that a test shares out: a file on the host that guests see as a device.
+//! The space of a test: a file on the host, which guests see as a device.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use std::{
 
 use crate::vm::{GuestImage, Outcome, Side, bound::Broom, failed};
 
-/// Where it is: memory whose locks prove something.
+/// The directory of the file: in memory, and with file locks, so that deaths on the host can be proved.
 const DIRECTORY: &str = "/dev/shm";
 
 /// A formatted space, removed when this is dropped.
@@ -17,15 +17,15 @@ const DIRECTORY: &str = "/dev/shm";
 pub struct RunSpace {
     image: GuestImage,
     directory: PathBuf,
-    /// Removes the directory at the end; also if this process is killed.
+    /// Removes the directory at the end, even if this process is killed.
     _broom: Broom,
 }
 
 impl RunSpace {
-    /// Formats one, as `commonhold space format` does it with these options.
+    /// Formats a space by `commonhold space format` with these options.
     ///
     /// # Errors
-    /// That fails.
+    /// The command fails.
     pub fn format(image: &GuestImage, options: &[&str]) -> Outcome<Self> {
         let run_space = Self::new(image)?;
         let url = run_space.url();
@@ -33,10 +33,10 @@ impl RunSpace {
         Ok(run_space)
     }
 
-    /// A file of zeros, to be formatted by whoever sees it.
+    /// A file of zeros, which the test formats from any side.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The file cannot be made.
     pub fn blank(image: &GuestImage, bytes: u64) -> Outcome<Self> {
         let run_space = Self::new(image)?;
         let file = File::create(run_space.path());
@@ -54,7 +54,7 @@ impl RunSpace {
         Ok(Self { image: image.clone(), directory, _broom: broom })
     }
 
-    /// The file.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.directory.join("space")
@@ -66,7 +66,7 @@ impl RunSpace {
         format!("file:{}", self.path().display())
     }
 
-    /// The host's side of it.
+    /// The host's side of the space.
     #[must_use]
     pub fn host(&self) -> Side<'_> {
         Side::host(&self.image, self.url())
