@@ -1,7 +1,7 @@
-//! The guest of `examples/bare-metal` in one space with this process. `cargo xtask test` builds the image
-//! and says where it is.
+//! The guest of `examples/bare-metal` and this process share a space. `cargo xtask test` builds the guest and sets the
+//! variable with its path.
 //!
-//! Nothing here waits for ever: a guest that says nothing for a minute is killed, and its test fails.
+//! Nothing here waits for ever: a guest that prints nothing for a minute is killed, and its test fails.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,7 +28,7 @@ const MULTI: &[&str] = &["-accel", "tcg,thread=multi", "-smp", "2"];
 const DONE: i32 = 33;
 const FAILED: i32 = 35;
 
-/// A space in a file that guests have as a window; removed at the end.
+/// A space in a file that guests see as a window; removed when this is dropped.
 struct RunSpace {
     url: String,
     file: String,
@@ -80,7 +80,7 @@ impl Drop for RunSpace {
     }
 }
 
-/// A running guest; killed when it is dropped.
+/// A running guest, killed when this is dropped.
 struct Guest {
     child: Child,
     lines: Receiver<String>,
@@ -91,11 +91,11 @@ impl Guest {
         match self.lines.recv_timeout(LAST_DEADLINE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("the guest says nothing any more"),
+            Err(RecvTimeoutError::Timeout) => panic!("the guest prints nothing any more"),
         }
     }
 
-    /// Reads until a line that begins so, and returns what comes after.
+    /// Reads until a line begins with `begin`. Returns the rest of that line.
     fn says(&self, begin: &str) -> String {
         let mut before = Vec::new();
         while let Some(line) = self.line() {
@@ -107,7 +107,7 @@ impl Guest {
         panic!("the guest ended without saying {begin:?}, but {before:?}")
     }
 
-    /// Its exit status, and whatever it still said.
+    /// Waits for its end. Returns its exit status and the remaining lines.
     fn end(mut self) -> (i32, Vec<String>) {
         let lines = std::iter::from_fn(|| self.line()).collect();
         (self.child.wait().unwrap().code().unwrap(), lines)
@@ -121,7 +121,7 @@ impl Drop for Guest {
     }
 }
 
-/// Says so at its end.
+/// Sets the flag when it is dropped.
 struct Stopped<'a>(&'a AtomicBool);
 
 impl Drop for Stopped<'_> {
@@ -153,7 +153,7 @@ fn a_guest_and_threads_of_the_host_count_together_and_lose_nothing() {
             count
         };
         let threads = [scope.spawn(count), scope.spawn(count)];
-        // They end if the guest fails, too.
+        // The threads also end if the guest fails.
         let _stopped = Stopped(&stop);
         let guest = run_space.guest(&format!("region=counter increments={GUEST}"));
         assert_eq!(guest.says("done "), format!("increments={GUEST} owner_died=0"));
@@ -168,7 +168,7 @@ fn a_guest_and_threads_of_the_host_count_together_and_lose_nothing() {
 }
 
 #[test]
-fn a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() {
+fn a_killed_guest_keeps_its_lock_until_it_is_declared_dead() {
     let (run_space, space) = RunSpace::new("hold", None);
     let region = space.create("held", 8).unwrap().map(Access::ReadWrite).unwrap();
     let guest = run_space.guest("hold=held");
@@ -182,7 +182,7 @@ fn a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() {
     assert_eq!(life, PeerLife::Live, "a guest that does nothing but hold a lock beats");
     assert!(region.try_lock().unwrap().is_none());
     space.assume_dead(slot).unwrap_err();
-    // SIGKILL, as a hypervisor that is gone.
+    // SIGKILL, as if the hypervisor had crashed.
     drop(guest);
     assert_eq!(state(), Some((slot, PeerLife::Suspect)));
     assert!(region.try_lock().unwrap().is_none());
@@ -206,7 +206,7 @@ fn with_a_lease_a_guest_takes_over_what_another_held_when_it_was_killed() {
     domains.sort();
     domains.dedup();
     assert_eq!(domains.len(), 3, "every guest is a kernel of its own");
-    // Nobody but guests is there to notice.
+    // Now only guests are attached, and one of them must notice the death.
     drop(space);
     drop(first);
     let heir = run_space.guest("region=held increments=1");
@@ -215,7 +215,7 @@ fn with_a_lease_a_guest_takes_over_what_another_held_when_it_was_killed() {
 }
 
 #[test]
-fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
+fn the_host_sees_what_a_guest_creates_and_destroys() {
     let (run_space, space) = RunSpace::new("make", None);
     assert_eq!(run_space.guest("create=made size=64K").end().0, DONE);
     let made = space.map("made", Access::ReadWrite).unwrap();
@@ -224,7 +224,7 @@ fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
     let off = created.elapsed().unwrap_or_else(|ahead| ahead.duration());
     assert!(off < Duration::from_secs(3600), "the guest knows what time it is, but for {off:?}");
     made.write_at(0, &[0xff; 64 << 10]).unwrap();
-    // It waits for us, as the host would.
+    // The destroy waits for the mapping of this process, as a destroy on the host would.
     let guest = run_space.guest("destroy=made create=again size=64K");
     guest.says("attached as peer");
     made.unmap().unwrap();
@@ -238,7 +238,7 @@ fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_and_nothing_is_left_behind() {
+fn a_guest_reports_what_it_cannot_do_and_leaves_nothing_behind() {
     let (run_space, space) = RunSpace::new("wrong", None);
     for (line, says) in [
         ("", "there is nothing to do"),
@@ -256,7 +256,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_left_behind() {
 }
 
 #[test]
-fn where_all_processors_are_emulated_in_one_thread_it_refuses_to_take_part() {
+fn a_guest_refuses_to_attach_if_all_processors_are_emulated_in_one_thread() {
     let (run_space, space) = RunSpace::new("one", None);
     for machine in [["-accel", "tcg", "-smp", "1"], ["-accel", "tcg,thread=single", "-smp", "2"]] {
         let (status, lines) = run_space.guest_on(&machine, "list").end();

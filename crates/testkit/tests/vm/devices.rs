@@ -1,11 +1,11 @@
-//! What a guest says of its devices.
+//! Guests with several devices, with none, and with unsuitable processors.
 
 use commonhold_testkit::vm::{Guest, GuestImage, Machine, Outcome, RunSpace, Side};
 
 const CAPACITY: u64 = 16 << 20;
 
 #[test]
-fn of_several_devices_each_is_a_space_of_its_own_and_none_is_taken_by_accident() -> Outcome {
+fn each_of_several_devices_is_its_own_space_and_none_is_used_by_accident() -> Outcome {
     let image = GuestImage::find()?;
     let run_spaces = [RunSpace::blank(&image, CAPACITY)?, RunSpace::blank(&image, CAPACITY)?];
     let windows = run_spaces.iter().map(RunSpace::path).collect();
@@ -32,7 +32,7 @@ fn of_several_devices_each_is_a_space_of_its_own_and_none_is_taken_by_accident()
 }
 
 #[test]
-fn without_a_device_a_guest_is_told_so() -> Outcome {
+fn a_guest_without_a_device_gets_an_error_that_says_so() -> Outcome {
     let image = GuestImage::find()?;
     let guest = Guest::start(&image, &Machine::default())?;
     let refused = Side::guest(&guest, "pci:auto").try_run(&["ls"])?;
@@ -42,7 +42,7 @@ fn without_a_device_a_guest_is_told_so() -> Outcome {
 }
 
 #[test]
-fn a_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome {
+fn a_guest_without_real_atomics_is_refused_with_a_remedy() -> Outcome {
     let image = GuestImage::find()?;
     let run_space = RunSpace::format(&image, &["--capacity", "16M"])?;
     let usual = Machine::with(run_space.path());

@@ -1,4 +1,4 @@
-//! What is left of a test that was killed itself: nothing.
+//! A test that is killed itself leaves nothing behind.
 
 use std::{
     env, fs,
@@ -49,7 +49,7 @@ fn be_killed() -> Outcome {
     }
 }
 
-/// Whether a process is more than a record that nobody has asked for.
+/// Whether a process exists and is not a zombie.
 fn runs(pid: &str) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))

@@ -1,4 +1,4 @@
-//! A guest without an operating system, a Linux guest and a process of the host.
+//! A guest without an operating system, a Linux guest and a process of the host share a space.
 
 use commonhold_testkit::vm::{
     Guest, GuestImage, Machine, Metal, Outcome, RunSpace, ScriptedProcess, Side,
@@ -6,7 +6,7 @@ use commonhold_testkit::vm::{
 
 use crate::support::{actor, locks, peers, until};
 
-/// By each of three.
+/// How many increments each of three processes does.
 const INCREMENTS: u64 = 50_000;
 
 fn metal(image: &GuestImage, run_space: &RunSpace, line: &str) -> Outcome<Metal> {
@@ -36,9 +36,9 @@ fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
     let increments = format!("increments counter {INCREMENTS}");
     actors.iter_mut().for_each(|actor| actor.tell(&increments));
     for actor in &mut actors {
-        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "nobody has died");
+        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "no owner has died");
     }
-    // It sees them as they see it.
+    // It sees the mappings of the others.
     third.hear("region counter size=8 active maps=2")?;
     assert_eq!(third.hear("done ")?, format!("increments={INCREMENTS} owner_died=0"));
     third.end()?;
@@ -62,7 +62,7 @@ fn with_a_lease_the_lock_of_a_killed_guest_without_a_system_is_inherited() -> Ou
     let mut holder = metal(&image, &run_space, "hold=r")?;
     holder.hear("holding r")?;
     heir.expect("lock r 0", "timedout")?;
-    // As long as it beats, it keeps the lock.
+    // It keeps the lock as long as its heart beats.
     assert!(peers(&host)?.iter().all(|peer| peer.state == "live"));
     assert!(locks(&host)?.iter().any(|lock| lock.holder.is_some()));
     holder.kill();
