@@ -1,11 +1,11 @@
-//! `cargo xtask ports`: other targets than this machine's own, built and tested as far as that goes here.
+//! `cargo xtask ports`: builds and tests for other targets, as far as that is possible here.
 //!
 //! # What it owns
-//! Kits as those of `vm.rs`: `target/musl`, programs with the C library musl, and `target/vm-arm64`, all that
-//! guests with arm64 processors need.
+//! More images like that of `vm.rs`: `target/musl`, programs with the C library musl, and `target/vm-arm64`,
+//! everything that guests with arm64 processors need.
 //!
 //! # Invariants
-//! 1. A target that cannot be built here is named, with the reason; that fails nothing.
+//! 1. A target that cannot be built here is reported with the reason, which is not a failure.
 
 use std::{fs, path::PathBuf};
 
@@ -21,11 +21,11 @@ use crate::{
     vm::{self, image, parts},
 };
 
-/// How the tests find what is made here; `testkit::vm` knows the same names.
+/// Variables by which the tests find what is built here; `testkit::vm` has the same names.
 const GUEST_IMAGE_MUSL: &str = "COMMONHOLD_MUSL";
 const GUEST_IMAGE_ARM64: &str = "COMMONHOLD_VM_ARM64";
 
-/// What runs the programs of musl; the agents of guests are not needed.
+/// The programs that are built with musl; the agent of guests is not needed.
 const PROGRAMS: [&str; 2] = ["commonhold", "guest-actor"];
 /// The packages whose tests depend on the C library.
 const PACKAGES: [&str; 10] = [
@@ -41,12 +41,12 @@ const PACKAGES: [&str; 10] = [
     "commonhold-bench",
 ];
 
-/// What can be tested of other targets.
+/// The targets that can be tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// That 32 bits are refused, and how.
+    /// 32 bits: the build is refused, with a good message.
     Bits32,
-    /// The C library musl, by itself and beside glibc.
+    /// The C library musl, by itself and together with glibc.
     Musl,
     /// Guests with arm64 processors.
     Arm64,
@@ -60,7 +60,7 @@ pub(crate) fn steps(report: &mut Report, length: Length) {
 }
 
 impl Part {
-    /// Its steps.
+    /// Runs the steps of this target.
     pub(crate) fn steps(self, report: &mut Report, length: Length) {
         match self {
             Self::Bits32 => with(report, "32 bits", X86_32, |report| {
@@ -97,7 +97,7 @@ fn musl(report: &mut Report, length: Length) {
     });
 }
 
-/// Runs `steps` if the target can be built for here, and says why not otherwise.
+/// Runs `steps` if this machine can build for the target; otherwise reports why not.
 fn with(report: &mut Report, what: &str, target: Target, steps: impl FnOnce(&mut Report)) {
     match target.prepare() {
         Ok(()) => steps(report),
@@ -133,7 +133,7 @@ fn arm64_image() -> Result<PathBuf> {
     Ok(guest_image)
 }
 
-/// Runs the tests of `testkit/tests/ports` whose names begin so, one after the other.
+/// Runs the tests of `testkit/tests/ports` whose names begin with `names`, one after the other.
 fn test(names: &str, guest_images: &[(&str, PathBuf)], counts: &mut Counts) -> Result<()> {
     for (_, guest_image) in guest_images {
         ensure!(
@@ -150,7 +150,7 @@ fn test(names: &str, guest_images: &[(&str, PathBuf)], counts: &mut Counts) -> R
     )
 }
 
-/// Nothing of the workspace must compile there, and the only error must say why.
+/// Checks that the workspace does not compile for 32 bits, and that the only error says why.
 fn refuses_32_bits() -> Result<()> {
     const WHY: &str = "Commonhold needs a 64-bit machine";
     let output = X86_32
