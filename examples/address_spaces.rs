@@ -1,8 +1,8 @@
-//! A tour of the memory manager: what happens to eight pages through map, fault, lock, resize and
-//! page-out. `cargo run --example address_spaces`
+//! A tour of the memory manager: what happens to eight pages during map, fault, lock, resize and page-out.
+//! `cargo run --example address_spaces`
 //!
-//! Two spaces show the same object on a machine in software with room for five pages. After each step
-//! three lines are printed: how the object's pages are, and what the page tables of both spaces let through.
+//! Two address spaces show the same object, on a machine in software with memory for five pages. After each step it
+//! prints three lines: the states of the object's pages, and what the page tables of both spaces permit.
 #![allow(clippy::print_stdout, reason = "to print is what it is for")]
 
 use std::{error::Error, sync::Arc};
@@ -18,7 +18,7 @@ type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 const PAGE_SIZE: u64 = 4096;
 const PAGES: u64 = 8;
 
-/// Where each space shows the object.
+/// The page at which each space shows the object.
 const PLACES: [u64; 2] = [0x10, 0x40];
 
 fn main() -> Result<(), Box<dyn Error>> {

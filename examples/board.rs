@@ -1,10 +1,10 @@
-//! The state of many processes on one board, which others read without a lock and without writing a byte.
+//! A board with the states of many processes, which other processes read without a lock and without writing a byte.
 //!
-//!     cargo run --example board -- work 3 100000    # as worker 3, so many steps
+//!     cargo run --example board -- work 3 100000    # as worker 3, a hundred thousand steps
 //!     cargo run --example board -- show             # all rows
 //!
-//! A row has two numbers that belong together. Whoever dies between them leaves the row inconsistent; the next
-//! worker of that row makes it whole and goes on where the dead one was, and so does `show`.
+//! A row has two numbers that belong together. A worker that dies between writing them leaves the row inconsistent.
+//! The next worker of that row repairs it and goes on where the dead one stopped. `show` repairs it, too.
 #![allow(clippy::print_stdout, reason = "what a program is for")]
 
 use std::{env, error::Error};

@@ -3,8 +3,8 @@
 //!     cargo run --example ring -- send 1 1000      # as sender 1, a thousand messages
 //!     cargo run --example ring -- receive          # prints them: the sender and the number
 //!
-//! A message counts once `tail` has moved past it, and is gone once `head` has: whoever dies under the mutex leaves
-//! a whole queue, with one message more or not. So there is nothing to repair.
+//! A message is in the queue once `tail` has moved past it, and is taken once `head` has. So a process that dies
+//! while it holds the mutex leaves a whole queue, with or without its message, and there is nothing to repair.
 #![allow(clippy::print_stdout, reason = "what a program is for")]
 
 use std::{env, error::Error};

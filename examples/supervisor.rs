@@ -1,9 +1,10 @@
-//! Workers that die, and work that does not get lost.
+//! Workers may die, but no work gets lost.
 //!
 //!     cargo run --example supervisor -- 4 200      # four workers, two hundred jobs
 //!
-//! Each job has a lock, which a worker holds while it does the job. If it dies, the lock is free, and the job is not
-//! done: the next worker that comes across it does it anew. The supervisor has another worker in its place.
+//! Each job has a lock, which a worker holds while it does the job. If the worker dies, the lock is free and the job
+//! is not done: the next worker that finds it does it again. The supervisor starts another worker in place of the
+//! dead one.
 #![allow(clippy::print_stdout, reason = "what a program is for")]
 
 use std::{env, error::Error, process::Command};
@@ -24,10 +25,10 @@ impl Jobs {
         Ok(Self { jobs: jobs.open_array(0, count)? })
     }
 
-    /// Does jobs until none is left that nobody does.
+    /// Does jobs until each job is done, or another worker does it.
     fn work(&self) -> Result<(), Box<dyn Error>> {
         for number in 0..self.jobs.len() {
-            // What a dead worker left half done is done anew.
+            // A job that a dead worker left half done is done again.
             let job = self.jobs.get(number)?.repaired_by(|job| {
                 job.set(Job { result: 0, is_done: 0 });
                 Ok(())

@@ -3,8 +3,8 @@
 //!     cargo run --example table -- add apples 3
 //!     cargo run --example table -- get apples
 //!
-//! An entry counts once `used` says so, and a count is one word, which is written at once: whoever dies under the
-//! lock of a bucket leaves it whole. So there is nothing to repair.
+//! An entry is in the table once `used` includes it, and a count is one word, written by a single store. So a process
+//! that dies while it holds the lock of a bucket leaves the bucket whole, and there is nothing to repair.
 #![allow(clippy::print_stdout, reason = "what a program is for")]
 
 use std::{
@@ -36,7 +36,7 @@ impl Table {
         Ok(Self { buckets: table.open_array(0, BUCKETS)? })
     }
 
-    /// Adds to the count of a key, and returns what it is then.
+    /// Adds to the count of a key. Returns the new count.
     fn add(&self, key: &str, by: u64) -> Result<u64, Box<dyn Error>> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
@@ -51,7 +51,7 @@ impl Table {
     }
 }
 
-/// Where a key is in its bucket, from now on.
+/// The index of a key in its bucket; the key is inserted if it is not there.
 fn place(bucket: &MutexGuard<'_, Bucket>, key: u64) -> Result<usize, Box<dyn Error>> {
     let used = bucket.field(field!(Bucket, used));
     let entries = bucket.field(field!(Bucket, entries));

@@ -1,4 +1,4 @@
-//! Tells the crate whether AddressSanitizer is linked: rustc says so to build scripts only.
+//! Tells the crate whether AddressSanitizer is linked: rustc tells only build scripts.
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(asan)");

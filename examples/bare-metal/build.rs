@@ -4,8 +4,8 @@ use std::env;
 
 fn main() {
     let here = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    // The target is the ordinary one for Linux, whose programs are position independent and start in
-    // the C library: each of these takes one of its habits away.
+    // The target is the ordinary one for Linux, whose programs are position independent and start in the C library.
+    // Each of these arguments switches one of these defaults off.
     for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }

@@ -1,10 +1,9 @@
-//! Every decoder of words, names and URLs, on claims of any kind.
+//! Every decoder of words, names and URLs, on arbitrary input.
 //!
 //! # What must hold
-//! 1. No panic, whatever the words say.
-//! 2. What a decoder makes of a word is a fixed point: encoded and decoded again, it is the same value, and its word
-//!    the same word.
-//! 3. What is refused is refused with a sentence that can be printed.
+//! 1. No input causes a panic.
+//! 2. A decoded value is a fixed point: encoded and decoded again, it is the same value, with the same word.
+//! 3. A refusal has a message that can be printed.
 
 mod text;
 
@@ -30,7 +29,7 @@ pub struct Claims {
     text: text::Texts,
 }
 
-/// What somebody asks for when formatting.
+/// Options for formatting a space.
 #[derive(Debug, Arbitrary)]
 struct Options {
     capacity: u64,
@@ -42,10 +41,10 @@ struct Options {
     uuid: u128,
 }
 
-/// Checks everything.
+/// Checks all decoders.
 ///
 /// # Panics
-/// If something does not hold.
+/// If a property does not hold.
 pub fn check(claims: &Claims) {
     states(claims.word);
     states(claims.other);
@@ -56,7 +55,7 @@ pub fn check(claims: &Claims) {
     text::check(&claims.text, &claims.name, claims.word);
 }
 
-/// `read` makes of the word of what it read the same again; returns what it read.
+/// Checks that a decoded value is a fixed point. Returns the value.
 fn stable<T: PartialEq + Debug>(
     word: u64,
     read: impl Fn(u64) -> T,
@@ -108,7 +107,7 @@ fn states(word: u64) {
     life(ThreadLife::from_word(word));
 }
 
-/// A thread slot's life only goes on.
+/// Checks the properties of a thread slot's life word.
 fn life(life: ThreadLife) {
     let kinds = u8::from(life.is_vacant()) + u8::from(life.is_ready());
     assert!(kinds <= 1, "{life:?} is two things");
@@ -173,7 +172,7 @@ fn shares(word: u64, generation: u32) {
     let Ok(own) = share.of(generation) else { return };
     assert_eq!(own.generation(), generation);
     if let Ok(more) = own.map() {
-        // With the last mapping the read locks go as well.
+        // The last unmap also drops the read locks.
         let left = if own.mappings() == 0 { 0 } else { own.readers() };
         let back = more.unmap().map(|less| (less.readers(), less.mappings()));
         assert_eq!(back, Ok((left, own.mappings())));
@@ -203,7 +202,7 @@ fn extents(claims: &Claims) {
     }
 }
 
-/// Whatever a header says: all tables of a space that is accepted lie in the window, one after the other.
+/// Checks that the tables of every accepted header lie in the window, one after the other.
 fn geometry(claims: &Claims) {
     if let Ok(geometry) = Geometry::check(&claims.header, claims.window) {
         inside(&geometry, claims.window);

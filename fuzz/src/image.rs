@@ -1,14 +1,14 @@
-//! A space on the heap, its peers, and those who write in it what they like.
+//! A space on the heap, its peers, and an attacker that writes anything anywhere in it.
 //!
 //! # What it owns
-//! A [`Program`] is a list of steps: a peer does something, somebody writes something anywhere, somebody dies. A step
-//! may also be told to happen *inside* the next operation of another: at one of its crash points, or when it asks
-//! its machine for something. So the interleavings of real programs are played, one at a time.
+//! A [`Program`] is a list of steps: a peer does something, the attacker writes something, a peer dies. A step may
+//! also happen *inside* the next operation of another peer: at one of its crash points, or when it asks its machine
+//! for something. So the interleavings of real programs are simulated without threads.
 //!
 //! # What must hold
-//! 1. Whatever is written: no panic, no access outside the window or to bytes without memory, no operation that
-//!    waits beyond its deadline or goes round in circles.
-//! 2. If nobody has written anything: nothing is ever *damaged*, and afterwards everything is whole.
+//! 1. Whatever the attacker writes: no panic, no access outside the window or to bytes without memory, and no
+//!    operation that waits beyond its deadline or loops for ever.
+//! 2. If the attacker writes nothing: no operation reports *damage*, and everything is whole at the end.
 
 mod locks;
 mod machine;
@@ -34,16 +34,16 @@ use commonhold_window::at_each_point;
 use machine::{BYTES, World};
 use peer::{Deed, Peer};
 
-/// Most peers at once.
+/// How many peers there are at once at most.
 const PEERS: usize = 4;
-/// Most steps that are run: those after them are of no use to a minimal input.
+/// How many steps are run at most: a minimal input does not need more.
 const STEPS: usize = 64;
 
 /// An input.
 #[derive(Debug, Arbitrary)]
 pub struct Program {
     shape: u8,
-    /// Pages that there are besides the fixed tables.
+    /// How many pages of memory there are besides the fixed tables.
     pages: u8,
     steps: Vec<Step>,
 }
@@ -55,9 +55,9 @@ enum Step {
         peer: u8,
         deed: Deed,
     },
-    /// Somebody writes something.
+    /// The attacker writes something.
     Scribble(Scribble),
-    /// As above, after so many moments of the next operation.
+    /// Like `Do`, but inside the next operation, after so many moments of it.
     DoInside {
         after: u8,
         peer: u8,
@@ -69,11 +69,11 @@ enum Step {
     },
     /// The process of a peer is killed.
     Die(u8),
-    /// A peer falls silent, or is heard again.
+    /// The heartbeat of a peer stops, or starts again.
     Suspect(u8),
-    /// So many pages are free from now on.
+    /// From now on this many pages are free.
     Pages(u8),
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Pass(u16),
 }
 
@@ -88,15 +88,15 @@ struct Run {
     world: Rc<World>,
     geometry: Geometry,
     peers: [RefCell<Option<Rc<Peer>>>; PEERS],
-    /// Attachments so far: each is another process.
+    /// How many attachments there were; each counts as another process.
     processes: Cell<u32>,
-    /// What is to happen inside the operation that runs, and after how many moments.
+    /// What will happen inside the current operation, and after how many moments.
     inside: RefCell<VecDeque<(u8, Inside)>>,
-    /// Whether something happens inside an operation now: nothing happens inside that.
+    /// Whether a step runs inside an operation now. Such steps do not nest.
     within: Cell<bool>,
-    /// Who is in the middle of an operation.
+    /// The peer that is in the middle of an operation.
     busy: Cell<usize>,
-    /// Whether anybody has written anything.
+    /// Whether the attacker has written anything.
     scribbled: Cell<bool>,
 }
 
@@ -107,7 +107,7 @@ thread_local! {
 /// Runs a program.
 ///
 /// # Panics
-/// If something does not hold.
+/// If a property does not hold.
 pub fn run(program: &Program) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| at_each_point(|_| interrupt()));
@@ -122,7 +122,7 @@ pub fn run(program: &Program) {
     RUN.set(None);
 }
 
-/// A moment of an operation: whatever is to happen inside it may happen now.
+/// A moment of an operation, at which the steps inside it may run.
 fn interrupt() {
     let Some(run) = RUN.with_borrow(Option::clone) else { return };
     if run.within.get() {
@@ -152,7 +152,7 @@ fn interrupt() {
     run.within.set(false);
 }
 
-/// Sizes that a space can have.
+/// The shapes that a space can have.
 fn shapes(index: u8) -> FormatOptions {
     let (peers, threads, regions) =
         pick(&[(4, 4, 16), (2, 1, 4), (5, 3, 600), (70, 2, 40)], index).unwrap_or((4, 4, 16));
@@ -228,12 +228,13 @@ impl Run {
         scribble.apply(&*self.world, &self.geometry);
     }
 
-    /// A peer does something; it attaches first if it is not there.
+    /// A peer does something; it attaches first if it is not attached.
     fn deed(&self, index: usize, deed: Deed) {
         let before = self.world.begin();
         let was = self.busy.replace(index);
         if matches!(deed, Deed::AssumeDead(_)) && self.within.get() {
-            // Whoever lives on in the middle of something after that is nobody's to stop.
+            // The peer may go on in the middle of an operation after it was declared dead, and nothing can stop it.
+            // That counts as writing.
             self.scribbled.set(true);
         }
         let result = match self.peer(index) {
@@ -272,7 +273,7 @@ impl Run {
         }
     }
 
-    /// Somebody who only looks.
+    /// Reads everything without being a peer.
     fn look_on(&self) {
         let before = self.world.begin();
         if let Ok(view) = View::look(self.world.machine()) {
@@ -281,14 +282,14 @@ impl Run {
         self.world.end(before);
     }
 
-    /// Nothing is damaged if nobody has written anything.
+    /// Checks that no damage is reported unless the attacker has written something.
     fn expect(&self, result: Result<(), DirectoryError>) {
         if let Err(DirectoryError::Damaged(damage)) = result {
             assert!(self.scribbled.get(), "an honest space is damaged: {damage}");
         }
     }
 
-    /// All leave, in order; one comes back, and looks at everything.
+    /// All peers detach; then one attaches again, and checks everything.
     fn end(&self) {
         self.busy.set(PEERS);
         for index in 0..PEERS {

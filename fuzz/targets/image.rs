@@ -1,4 +1,4 @@
-//! A space whose peers work beside a neighbour who writes what it likes: see `commonhold_fuzz::image`.
+//! A space whose peers work while an attacker writes anything anywhere: see `commonhold_fuzz::image`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

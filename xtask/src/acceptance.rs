@@ -1,4 +1,4 @@
-//! The long runs of the release program, and what they must come to.
+//! The long runs of the release program, and the results that they must have.
 
 use std::{
     io::Read,
@@ -22,17 +22,17 @@ pub(crate) struct Torture {
     pub(crate) peers: u32,
     pub(crate) seconds: u32,
     pub(crate) kill_every: &'static str,
-    /// If it is not given, some are stopped for a moment beside kills.
+    /// The option `--stop-every`. Without it, some processes are stopped for a moment along with the kills.
     pub(crate) stop_every: Option<&'static str>,
-    /// More kills than this must have happened.
+    /// The run must have more kills than this.
     pub(crate) kills_above: Option<u64>,
-    /// More stops than this must have happened.
+    /// The run must have more stops than this.
     pub(crate) stops_above: Option<u64>,
-    /// More operations than this must have happened.
+    /// The run must have more operations than this.
     pub(crate) operations_above: Option<u64>,
 }
 
-/// What `commonhold torture --json` prints, as far as it is judged.
+/// The fields of `commonhold torture --json` that are checked.
 #[derive(Debug, Deserialize)]
 struct Outcome {
     kills: u64,
@@ -45,7 +45,7 @@ struct Outcome {
 }
 
 impl Torture {
-    /// What it is called in the report.
+    /// Its name in the report.
     pub(crate) fn name(&self) -> String {
         let Self { peers, seconds, kill_every, .. } = self;
         let stops = self.stop_every.map(|every| format!(" --stop-every {every}"));
@@ -53,7 +53,7 @@ impl Torture {
         format!("torture --peers {peers} --seconds {seconds} --kill-every {kill_every}{stops}")
     }
 
-    /// Runs it in a space of its own.
+    /// Runs it in a new space.
     pub(crate) fn run(&self, program: &Path) -> Result<()> {
         let output = in_own_space(program, self.seconds, |command| {
             command.arg("--json").args(self.name().split(' ')).stdout(Stdio::piped());
@@ -97,8 +97,8 @@ pub(crate) fn demo(program: &Path, seconds: u32) -> Result<()> {
     .map(drop)
 }
 
-/// Runs the program in a space that nobody else uses, and that is gone afterwards however it ended.
-/// Gives back what it wrote to a piped standard output.
+/// Runs the program in a new space, which is removed afterwards in any case. Returns what it wrote to a piped standard
+/// output.
 fn in_own_space(
     program: &Path,
     seconds: u32,
@@ -110,12 +110,12 @@ fn in_own_space(
     prepare(&mut command);
     let limit = Duration::from_secs(seconds.into()) + GRACE;
     let done = within(limit, &mut command);
-    // Nothing is there if the run never came to format it: then this fails, rightly.
+    // This fails if the run has never formatted the space, which is all right.
     let _ = Command::new(program).args(["space", "remove", &space, "--force"]).output();
     done
 }
 
-/// Runs a command that must end with 0 before `limit` is over.
+/// Runs a command that must end with status 0 within `limit`.
 fn within(limit: Duration, command: &mut Command) -> Result<String> {
     let begun = Instant::now();
     let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
@@ -139,7 +139,7 @@ fn within(limit: Duration, command: &mut Command) -> Result<String> {
         }
         thread::sleep(Duration::from_millis(50));
     };
-    // A peer that outlives its parent may hold the pipe open: do not wait for it for ever.
+    // A child that outlives the program may hold the pipe open: do not wait for it for ever.
     let text = match output.recv_timeout(Duration::from_secs(10)) {
         Ok(text) => text.context("cannot read what the program printed")?,
         Err(mpsc::RecvTimeoutError::Disconnected) => String::new(),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_judged_by_each_of_its_numbers() {
+    fn each_number_of_a_run_is_checked() {
         judge(201, 61, 10_001, 0, 0).unwrap();
         judge(200, 61, 10_001, 0, 0).unwrap_err();
         judge(201, 60, 10_001, 0, 0).unwrap_err();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_hangs_is_killed_and_one_that_fails_is_told_with_its_output() {
+    fn a_command_that_hangs_is_killed_and_one_that_fails_is_reported_with_its_output() {
         let error = within(Duration::ZERO, Command::new("sleep").arg("60")).unwrap_err();
         assert!(error.to_string().contains("hung"), "{error}");
         let mut command = Command::new("sh");

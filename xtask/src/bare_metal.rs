@@ -1,7 +1,7 @@
 //! `cargo xtask bare-metal`: the guest of `examples/bare-metal`, built and checked.
 //!
-//! It is a workspace of its own (it is linked for no operating system), so the commands that check this
-//! workspace pass it by, and it has its own here.
+//! It is a separate workspace, since it is linked for no operating system. The commands that check the main workspace
+//! do not cover it; this module does.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use crate::{
 };
 
 const MANIFEST: &str = "examples/bare-metal/Cargo.toml";
-/// Most bytes of the image.
+/// The largest permitted size of the image, in bytes.
 const MOST: u64 = 256 << 10;
 
-/// Builds the image, and says where it is and how large.
+/// Builds the image. Returns its path and size.
 pub(crate) fn build() -> Result<(PathBuf, u64)> {
     let target = target()?;
     let build = ["build", "--release", "--locked", "--manifest-path", MANIFEST];
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::cargo::root;
 
-    /// A table of a manifest, as it is written: the lines after `[name]`, without comments.
+    /// A table of a manifest: the lines after `[name]`, without comments.
     fn table<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
         let head = format!("[{name}]");
         let lines = manifest.lines().skip_while(|line| *line != head).skip(1);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_workspaces_of_their_own_have_the_lints_of_the_workspace() {
+    fn the_separate_workspaces_have_the_lints_of_the_main_workspace() {
         let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
         let ours = read("Cargo.toml");
         for theirs in [MANIFEST, "fuzz/Cargo.toml"] {

@@ -1,4 +1,4 @@
-//! Running cargo: what it prints goes through, and its test results are counted on the way.
+//! Runs cargo. Its output is passed through, and the results of tests in it are counted.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ pub(crate) fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// The cargo that runs this program, about to run at the root.
+/// A command that runs the current cargo at the root.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
@@ -31,22 +31,22 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     must_succeed(&mut cargo(arguments))
 }
 
-/// Runs a command and demands that it ends with 0.
+/// Runs a command, which must end with status 0.
 pub(crate) fn must_succeed(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(status.success(), "{status}");
     Ok(())
 }
 
-/// Runs a `cargo test` and adds its tests to `counts`. That no test ran at all is a failure: then
-/// the name of a package, a feature or a test is wrong.
+/// Runs a `cargo test` and adds its tests to `counts`. If no test ran, this fails: then the name of a package, a
+/// feature or a test is wrong.
 pub(crate) fn test(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {command:?}"))?;
     if let Some(output) = child.stdout.take() {
-        // By bytes: what a test prints need not be text.
+        // Read as bytes: the output of a test need not be text.
         for line in BufReader::new(output).split(b'\n') {
             let line = line.context("cannot read what cargo prints")?;
             let line = String::from_utf8_lossy(&line);
@@ -63,7 +63,7 @@ pub(crate) fn test(command: &mut Command, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// What a line like `test result: ok. 5 passed; 0 failed; 1 ignored; ...` counts.
+/// The counts in a line like `test result: ok. 5 passed; 0 failed; 1 ignored; ...`.
 fn result_line(line: &str) -> Option<Counts> {
     let (_, rest) = line.split_once("test result: ")?;
     let mut counts = Counts::default();
@@ -81,7 +81,7 @@ fn result_line(line: &str) -> Option<Counts> {
     Some(counts)
 }
 
-/// `RUSTFLAGS` as they are, and `more`.
+/// The current `RUSTFLAGS`, followed by `more`.
 pub(crate) fn rustflags_and(more: &str) -> OsString {
     let mut flags = env::var_os("RUSTFLAGS").unwrap_or_default();
     flags.push(" ");
@@ -89,7 +89,7 @@ pub(crate) fn rustflags_and(more: &str) -> OsString {
     flags
 }
 
-/// What `cargo metadata` says, as far as anybody here asks.
+/// The output of `cargo metadata`, as far as it is needed here.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
@@ -104,7 +104,7 @@ pub(crate) struct Package {
     pub(crate) license: Option<String>,
 }
 
-/// Asks `cargo metadata`.
+/// Runs `cargo metadata`.
 pub(crate) fn metadata(arguments: &[&str]) -> Result<Metadata> {
     let output = cargo(&["metadata", "--format-version", "1"])
         .args(arguments)
@@ -115,7 +115,7 @@ pub(crate) fn metadata(arguments: &[&str]) -> Result<Metadata> {
     serde_json::from_slice(&output.stdout).context("cannot read what cargo metadata prints")
 }
 
-/// The machine that this toolchain builds for, unless told otherwise.
+/// The default target of this toolchain.
 pub(crate) fn host() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).arg("-vV").output().context("cannot run rustc")?;
@@ -124,10 +124,10 @@ pub(crate) fn host() -> Result<String> {
     host.map(str::to_owned).context("rustc does not say what machine it builds for")
 }
 
-/// What does `bench` and `torture` for the command line tool, which looks for it beside itself.
+/// The program for `bench` and `torture`. The command line tool looks for it in its own folder.
 const BENCH: &str = "commonhold-bench";
 
-/// Builds the command line tool for release, with what does `bench` and `torture` for it. Says where it is.
+/// Builds the command line tool and the program for `bench` and `torture`, for release. Returns the path of the tool.
 pub(crate) fn release_program() -> Result<PathBuf> {
     run(&["build", "--release"])?;
     let program = metadata(&["--no-deps"])?.target_directory.join("release/commonhold");
@@ -137,7 +137,7 @@ pub(crate) fn release_program() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The program that does `bench` and `torture` for this one.
+/// The path of the program for `bench` and `torture` that belongs to this tool.
 pub(crate) fn bench_of(program: &Path) -> PathBuf {
     program.with_file_name(BENCH)
 }

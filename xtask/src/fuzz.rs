@@ -1,9 +1,9 @@
 //! `cargo xtask fuzz`: the fuzzers, two at a time.
 //!
-//! There are two kinds (ADR 0028). Those of `fuzz/` run in one process and are led by coverage: `cargo fuzz` builds
-//! them, with AddressSanitizer, on the stable toolchain. `storm` of the testkit has the others, which need processes,
-//! file systems and failing system calls. What a run has learnt stays in `target/fuzz`; inputs that once found
-//! something are in `fuzz/corpus`, and come first each time.
+//! There are two kinds (ADR 0028). Those in `fuzz/` run in one process and are guided by coverage: `cargo fuzz` builds
+//! them, with AddressSanitizer, on the stable toolchain. The others are in `storm` of the testkit; they need
+//! processes, file systems and failing system calls. What a run has learnt stays in `target/fuzz`. Inputs that once
+//! found a bug are in `fuzz/corpus`, and run first each time.
 
 use std::{
     fs,
@@ -23,23 +23,23 @@ use crate::{
 };
 
 const MANIFEST: &str = "fuzz/Cargo.toml";
-/// How many run at a time: as many as the smallest machine has processors.
+/// How many fuzzers run at the same time: as many as the smallest machine has processors.
 const AT_ONCE: usize = 2;
-/// Seconds of each in `cargo xtask test`.
+/// How many seconds each fuzzer runs in `cargo xtask test`.
 pub(crate) const SHORT: u32 = 60;
-/// Ends a `storm` that may not be made on this machine.
+/// Exit status of `storm` if it cannot run on this machine.
 const NOT_RUN: i32 = 77;
 
 /// A fuzzer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fuzzer {
-    /// A target of `fuzz/`, led by coverage.
+    /// A target of `fuzz/`, guided by coverage.
     Guided(&'static str),
     /// A kind of `storm`.
     Storm(&'static str),
 }
 
-/// In the order in which they are started: one that computes beside one that mostly waits.
+/// All fuzzers, in the order in which they are started: one that computes together with one that mostly waits.
 const FUZZERS: [Fuzzer; 8] = [
     Fuzzer::Guided("image"),
     Fuzzer::Storm("faults"),
@@ -60,7 +60,7 @@ impl Fuzzer {
     }
 }
 
-/// What is built, and where.
+/// The paths of the built fuzzers.
 #[derive(Debug)]
 struct Built {
     /// The guided targets, if they could be built.
@@ -71,13 +71,13 @@ struct Built {
     target: PathBuf,
 }
 
-/// How one ended.
+/// How a fuzzer ended.
 enum Outcome {
     Done(Duration, Result<()>),
     NotRun(String),
 }
 
-/// `cargo xtask fuzz`: those that are named, or all.
+/// `cargo xtask fuzz`: runs the named fuzzers, or all.
 pub(crate) fn run(names: &[String], seconds: u32) -> Result<()> {
     let all: Vec<Fuzzer> = FUZZERS
         .into_iter()
@@ -138,13 +138,13 @@ fn build(program: Option<&Path>) -> Result<Built> {
     let storm = target.join("storm");
     let mut command = cargo(&["build", "-p", "commonhold-testkit", "--features", "fuzz"]);
     command.args(["--bin", "storm", "--bin", "crash-actor", "--target-dir"]).arg(&storm);
-    // Whoever waits for somebody who never comes waits less long then.
+    // With this flag, waits for peers that never answer are shorter.
     must_succeed(command.env("RUSTFLAGS", rustflags_and("--cfg fuzzing")))?;
     let storm = Some(storm.join("debug/storm"));
     Ok(Built { guided, storm, program: program.map(Path::to_owned), target })
 }
 
-/// `cargo-fuzz`, installed if it is not there.
+/// The path of `cargo-fuzz`, which is installed if it is missing.
 fn tool() -> Result<PathBuf> {
     let tools = cargo::metadata(&["--no-deps"])?.target_directory.join("tools");
     let tool = tools.join("bin/cargo-fuzz");
@@ -161,13 +161,13 @@ fn tool() -> Result<PathBuf> {
 fn build_guided(tool: &Path, target: &Path) -> Result<PathBuf> {
     let mut command = Command::new(tool);
     command.args(["fuzz", "build", "--target-dir"]).arg(target).current_dir(root());
-    // The sanitizer is the only thing here that a stable compiler does not do without this.
+    // A stable compiler needs this for the sanitizer, and for nothing else here.
     must_succeed(command.env("RUSTC_BOOTSTRAP", "1"))?;
     let host = cargo::host()?;
     Ok(target.join(host).join("release"))
 }
 
-/// Runs them, some at a time, and tells how each ended, in the order in which they do.
+/// Runs fuzzers, [`AT_ONCE`] at a time. Calls `tell` for each one as it ends.
 fn each(built: &Built, fuzzers: &[Fuzzer], seconds: u32, mut tell: impl FnMut(&str, Outcome)) {
     let left = Mutex::new(fuzzers.iter());
     let (sender, ended) = std::sync::mpsc::channel();
@@ -199,7 +199,7 @@ fn one(built: &Built, fuzzer: Fuzzer, seconds: u32) -> Outcome {
     }
 }
 
-/// `Some`: why it could not be run.
+/// Runs one fuzzer. Returns the reason if it could not run here.
 fn attempt(built: &Built, fuzzer: Fuzzer, seconds: u32) -> Result<Option<String>> {
     let (mut command, log) = match fuzzer {
         Fuzzer::Guided(target) => {
@@ -240,7 +240,7 @@ fn guided(built: &Built, programs: &Path, target: &str, seconds: u32) -> Result<
     let mut command = Command::new(programs.join(target));
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    // A hang is what goes on for so many seconds, however busy the machine is.
+    // An input that runs for 30 seconds hangs, even on a busy machine.
     command.args(["-timeout=30", "-max_len=4096", "-print_final_stats=1"]);
     command.arg(learnt);
     let found = root().join("fuzz/corpus").join(target);
@@ -250,7 +250,7 @@ fn guided(built: &Built, programs: &Path, target: &str, seconds: u32) -> Result<
     Ok(command)
 }
 
-/// The end of a log: of one that found something, more.
+/// The end of a log; more lines if the fuzzer has found something.
 fn summary(text: &str, passed: bool) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     let last = if passed { 40 } else { 120 };

@@ -3,7 +3,7 @@
 /// How much of the test suite to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
-    /// Everything but virtual machines and the long runs of the release program.
+    /// Everything except virtual machines and the long runs of the release program.
     Quick,
     /// Everything.
     Full,

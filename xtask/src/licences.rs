@@ -1,4 +1,4 @@
-//! Whether every dependency may be used under a licence that asks for nothing we cannot give.
+//! Checks that every dependency has a licence whose terms we can meet.
 
 use anyhow::{Result, bail};
 
@@ -18,7 +18,7 @@ const ALLOWED: [&str; 11] = [
     "Zlib",
 ];
 
-/// Checks all packages that `cargo metadata` names, for all platforms.
+/// Checks all packages that `cargo metadata` lists, for all platforms.
 pub(crate) fn check() -> Result<()> {
     let mut bad = Vec::new();
     for package in cargo::metadata(&[])?.packages {
@@ -33,7 +33,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Whether an SPDX expression can be met with allowed licences only.
+/// Whether an SPDX expression can be satisfied by allowed licences only.
 fn is_allowed(expression: &str) -> bool {
     // Some old packages write MIT/Apache-2.0.
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
@@ -67,7 +67,7 @@ fn one(words: &mut Words<'_>) -> bool {
             words.next_if_eq(&")").is_some() && met
         }
         Some(license) => {
-            // An exception only ever permits more.
+            // An exception only grants more rights.
             if words.next_if_eq(&"WITH").is_some() {
                 words.next();
             }

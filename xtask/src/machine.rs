@@ -1,4 +1,4 @@
-//! What this machine can do, and what can be installed where something is missing.
+//! What this machine can run, and what can be installed if something is missing.
 
 use std::process::{Command, Stdio};
 
@@ -9,7 +9,7 @@ use crate::{
     report::{Report, say},
 };
 
-/// A program that some tests run, and the Debian package that has it.
+/// A program that some tests need, and the Debian package that contains it.
 struct Need {
     program: &'static str,
     package: &'static str,
@@ -23,14 +23,14 @@ const NEEDS: [Need; 5] = [
     Need { program: "mount", package: "mount", what: "tests on a small tmpfs" },
     Need { program: "python3", package: "python3-minimal", what: "the test of another language" },
     Need { program: "strace", package: "strace", what: "system calls that fail" },
-    // With what it cannot be without: a BIOS, and boot ROMs.
+    // The package depends on a BIOS and boot ROMs, which are needed, too.
     Need { program: QEMU, package: "qemu-system-x86", what: "virtual machines" },
 ];
 
 const COMPILER: &str = "g++";
 const BOOST: [&str; 2] = ["g++", "libboost-dev"];
 
-/// Installs what is missing, if that is allowed here, and reports what cannot be run.
+/// Installs what is missing, if that is permitted here, and reports what cannot be run.
 pub(crate) fn prepare(report: &mut Report) {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_installed(need.program)).collect();
     if !missing.is_empty() && is_root() && is_installed("apt-get") {
@@ -45,8 +45,8 @@ pub(crate) fn prepare(report: &mut Report) {
     }
 }
 
-/// Installs what `commonhold bench locks` compiles the locks of Boost with, if that is allowed here. The
-/// benchmark says itself what it does without.
+/// Installs the compiler and headers for the locks of Boost in `commonhold bench locks`, if that is permitted here.
+/// The benchmark itself reports what is missing.
 pub(crate) fn prepare_bench() {
     if !has_boost() && is_root() && is_installed("apt-get") {
         install(&BOOST);
@@ -59,10 +59,10 @@ fn has_boost() -> bool {
     works(Command::new(COMPILER).args(header))
 }
 
-/// Sees to it that there is such a program, from this Debian package.
+/// Installs a program from this Debian package, unless it is already there.
 ///
 /// # Errors
-/// There is none, and it cannot be installed.
+/// It is missing and cannot be installed.
 pub(crate) fn get(program: &str, package: &str) -> Result<()> {
     if !is_installed(program) && is_root() && is_installed("apt-get") {
         install(&[package]);
@@ -76,14 +76,14 @@ fn probe_namespaces(report: &mut Report) {
     if !works(Command::new("unshare").args(["--pid", "--fork", "true"])) {
         report.not_run("tests in PID namespaces", may);
     }
-    // In a mount namespace of its own, so it is gone with the command.
+    // In a new mount namespace, which vanishes with the command.
     let tmpfs = ["--mount", "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/mnt"];
     if is_installed("mount") && !works(Command::new("unshare").args(tmpfs)) {
         report.not_run("tests on a small tmpfs", may);
     }
 }
 
-/// Whether cargo has a component (`fmt`, `clippy`), after trying to get it.
+/// Whether cargo has a component (`fmt`, `clippy`). Tries to install it first.
 pub(crate) fn has_component(subcommand: &str, component: &str) -> bool {
     let has = || works(&mut cargo(&[subcommand, "--version"]));
     has() || (works(Command::new("rustup").args(["component", "add", component])) && has())
@@ -105,12 +105,12 @@ fn apt() -> Command {
     apt
 }
 
-/// Has `apt-get` look for what there is now, which only root may.
+/// Updates the package lists of `apt-get`, which only root may do.
 fn apt_update() -> Result<()> {
     must_succeed(apt().arg("update"))
 }
 
-/// Whether virtual machines can be started.
+/// Whether QEMU is installed.
 pub(crate) fn has_qemu() -> bool {
     is_installed(QEMU)
 }
@@ -119,12 +119,12 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
 }
 
-/// Whether there is such a program.
+/// Whether a program is installed.
 pub(crate) fn is_installed(program: &str) -> bool {
     works(Command::new(program).arg("--version"))
 }
 
-/// Whether a command ends with 0; what it prints is nobody's.
+/// Whether a command ends with status 0. Its output is discarded.
 pub(crate) fn works(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())

@@ -39,31 +39,31 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
-    /// Formatting, lints and licences: the part of `test` that is worth a minute before each commit.
+    /// Checks formatting, lints and licences: the first minute of `test`, for before each commit.
     Lint,
-    /// Guests for the tests between virtual machines.
+    /// Builds and runs guests for the tests with virtual machines.
     Vm {
         #[command(subcommand)]
         command: vm::Command,
     },
     /// Builds for other targets, and runs their part of `test`.
     Ports {
-        /// Only these.
+        /// Targets to test; default: all.
         parts: Vec<ports::Part>,
     },
-    /// Builds the guest of examples/bare-metal, and prints where it is.
+    /// Builds the guest of examples/bare-metal, and prints its path.
     BareMetal,
     /// Runs the fuzzers, two at a time.
     Fuzz {
-        /// Which, as in "fuzz image" or "storm pages"; default: all.
+        /// Fuzzers to run, such as "fuzz image" or "storm pages"; default: all.
         names: Vec<String>,
-        /// How long each of them.
+        /// How many seconds each of them runs.
         #[arg(long, default_value_t = fuzz::SHORT)]
         seconds: u32,
     },
-    /// Runs `commonhold bench` from a release build; for its `locks`, root on Debian gets Boost first.
+    /// Runs `commonhold bench` from a release build. As root on Debian, installs Boost for its `locks` first.
     Bench {
-        /// What to hand on to it.
+        /// Arguments for it.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -1,6 +1,6 @@
-//! Miri over those tests of the core that it can go through in two minutes: what is undefined in them, it reports.
+//! Runs those tests of the core under Miri that take it about two minutes. Miri reports undefined behaviour.
 //!
-//! It comes with a nightly compiler only. Where that cannot be had, the step says so, and fails nothing.
+//! It needs a nightly compiler. If that cannot be installed, the step reports it as not run, which is not a failure.
 
 use std::{path::Path, process::Command};
 
@@ -14,7 +14,7 @@ use crate::{
 const NAME: &str = "cargo miri test";
 const TOOLCHAIN: &str = "+nightly";
 
-/// A package, which of its tests, and those left out since they take Miri minutes.
+/// A package, its tests that run, and the tests that are left out because they take Miri minutes.
 const SELECTIONS: [(&str, &[&str], &[&str]); 3] = [
     ("commonhold-window", &["--lib"], &[]),
     (
@@ -37,11 +37,11 @@ fn prepare() -> Result<()> {
     let has = || machine::works(Command::new("cargo").args([TOOLCHAIN, "miri", "--version"]));
     if !has() {
         let component = ["component", "add", "miri", "rust-src", "--toolchain", "nightly"];
-        // Whether it worked is asked again.
+        // `has` checks again whether it worked.
         let _ = machine::works(Command::new("rustup").args(component));
     }
     ensure!(has(), "there is no Miri: rustup toolchain install nightly --component miri,rust-src");
-    // Its standard library, which it builds once, from sources that may be missing.
+    // Miri builds its standard library once, from sources that may be missing.
     let setup = machine::works(Command::new("cargo").args([TOOLCHAIN, "miri", "setup"]));
     ensure!(setup, "Miri cannot be set up: rustup component add rust-src --toolchain nightly");
     Ok(())
@@ -56,13 +56,13 @@ fn test(selection: &(&str, &[&str], &[&str]), counts: &mut Counts) -> Result<()>
     for name in *left_out {
         command.args(["--skip", name]);
     }
-    // Property tests ask for the current directory; a few cases of each are what there is time for. Old values are not
-    // tried, which is loom's part: Miri keeps none of a byte that lies in a word, and gives up on both in one test.
-    // Tests give windows memory that they never give back.
+    // Property tests need the current directory, and there is time for a few cases of each only. Weak memory is not
+    // emulated, which is loom's part: Miri keeps no old values of a byte that lies in a word, and gives up on a test
+    // that uses both. Tests leak the memory of windows.
     let flags = ["-Zmiri-disable-isolation", "-Zmiri-disable-weak-memory-emulation"];
     let flags = [&flags[..], &["-Zmiri-ignore-leaks"]].concat().join(" ");
     command.env("MIRIFLAGS", flags).env("PROPTEST_CASES", "4");
-    // What cargo has set for the toolchain that runs this.
+    // Variables that cargo has set for the toolchain that runs this program.
     command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
     cargo::test(&mut command, counts)
 }

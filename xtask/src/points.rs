@@ -1,4 +1,4 @@
-//! Whether the release programs are free of crash points.
+//! Checks that the release programs contain no crash points.
 
 use std::{fs, path::Path};
 

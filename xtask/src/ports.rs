@@ -1,11 +1,11 @@
-//! `cargo xtask ports`: other targets than this machine's own, built and tested as far as that goes here.
+//! `cargo xtask ports`: builds and tests for other targets, as far as that is possible here.
 //!
 //! # What it owns
-//! Kits as those of `vm.rs`: `target/musl`, programs with the C library musl, and `target/vm-arm64`, all that
-//! guests with arm64 processors need.
+//! More images like that of `vm.rs`: `target/musl`, programs with the C library musl, and `target/vm-arm64`,
+//! everything that guests with arm64 processors need.
 //!
 //! # Invariants
-//! 1. A target that cannot be built here is named, with the reason; that fails nothing.
+//! 1. A target that cannot be built here is reported with the reason, which is not a failure.
 
 use std::{fs, path::PathBuf};
 
@@ -21,11 +21,11 @@ use crate::{
     vm::{self, image, parts},
 };
 
-/// How the tests find what is made here; `testkit::vm` knows the same names.
-const KIT_MUSL: &str = "COMMONHOLD_MUSL";
-const KIT_ARM64: &str = "COMMONHOLD_VM_ARM64";
+/// Variables by which the tests find what is built here; `testkit::vm` has the same names.
+const GUEST_IMAGE_MUSL: &str = "COMMONHOLD_MUSL";
+const GUEST_IMAGE_ARM64: &str = "COMMONHOLD_VM_ARM64";
 
-/// What runs the programs of musl; the agents of guests are not needed.
+/// The programs that are built with musl; the agent of guests is not needed.
 const PROGRAMS: [&str; 2] = ["commonhold", "guest-actor"];
 /// The packages whose tests depend on the C library.
 const PACKAGES: [&str; 10] = [
@@ -41,12 +41,12 @@ const PACKAGES: [&str; 10] = [
     "commonhold-bench",
 ];
 
-/// What can be tested of other targets.
+/// The targets that can be tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// That 32 bits are refused, and how.
+    /// 32 bits: the build is refused, with a good message.
     Bits32,
-    /// The C library musl, by itself and beside glibc.
+    /// The C library musl, by itself and together with glibc.
     Musl,
     /// Guests with arm64 processors.
     Arm64,
@@ -60,7 +60,7 @@ pub(crate) fn steps(report: &mut Report, length: Length) {
 }
 
 impl Part {
-    /// Its steps.
+    /// Runs the steps of this target.
     pub(crate) fn steps(self, report: &mut Report, length: Length) {
         match self {
             Self::Bits32 => with(report, "32 bits", X86_32, |report| {
@@ -73,8 +73,9 @@ impl Part {
             Self::Arm64 => with(report, "arm64 guests", ARM64, |report| {
                 report.step("cargo test (arm64 guests)", |counts| {
                     machine::get("qemu-system-aarch64", "qemu-system-arm")?;
-                    let kits = [(vm::KIT, vm::directory()?), (KIT_ARM64, arm64_kit()?)];
-                    test("arm64::", &kits, counts)
+                    let guest_images =
+                        [(vm::GUEST_IMAGE, vm::directory()?), (GUEST_IMAGE_ARM64, arm64_image()?)];
+                    test("arm64::", &guest_images, counts)
                 });
             }),
         }
@@ -90,12 +91,13 @@ fn musl(report: &mut Report, length: Length) {
         return report.not_run("musl beside glibc", "of --quick");
     }
     report.step("cargo test (musl beside glibc)", |counts| {
-        let kits = [(vm::KIT, vm::directory()?), (KIT_MUSL, musl_kit()?)];
-        test("musl::", &kits, counts)
+        let guest_images =
+            [(vm::GUEST_IMAGE, vm::directory()?), (GUEST_IMAGE_MUSL, musl_programs()?)];
+        test("musl::", &guest_images, counts)
     });
 }
 
-/// Runs `steps` if the target can be built for here, and says why not otherwise.
+/// Runs `steps` if this machine can build for the target; otherwise reports why not.
 fn with(report: &mut Report, what: &str, target: Target, steps: impl FnOnce(&mut Report)) {
     match target.prepare() {
         Ok(()) => steps(report),
@@ -103,12 +105,12 @@ fn with(report: &mut Report, what: &str, target: Target, steps: impl FnOnce(&mut
     }
 }
 
-fn kit(name: &str) -> Result<PathBuf> {
+fn guest_image(name: &str) -> Result<PathBuf> {
     Ok(cargo::metadata(&["--no-deps"])?.target_directory.join(name))
 }
 
-fn musl_kit() -> Result<PathBuf> {
-    let kit = kit("musl")?;
+fn musl_programs() -> Result<PathBuf> {
+    let guest_image = guest_image("musl")?;
     let mut command = MUSL.cargo(&["build"]);
     command.args(["-p", "commonhold-cli", "-p", "commonhold-testkit"]);
     command.args(["--features", "commonhold-testkit/vm"]);
@@ -117,31 +119,38 @@ fn musl_kit() -> Result<PathBuf> {
     }
     cargo::must_succeed(&mut command)?;
     let built = cargo::metadata(&["--no-deps"])?.target_directory.join(MUSL.triple).join("debug");
-    fs::create_dir_all(kit.join("bin"))?;
+    fs::create_dir_all(guest_image.join("bin"))?;
     for program in PROGRAMS {
-        image::copy(&built.join(program), &kit.join("bin").join(program))?;
+        image::copy(&built.join(program), &guest_image.join("bin").join(program))?;
     }
-    Ok(kit)
+    Ok(guest_image)
 }
 
-fn arm64_kit() -> Result<PathBuf> {
-    let kit = kit("vm-arm64")?;
-    let parts = parts::fetch(&kit.join("debian"), ARM64)?;
-    image::make(&kit, &parts, ARM64)?;
-    Ok(kit)
+fn arm64_image() -> Result<PathBuf> {
+    let guest_image = guest_image("vm-arm64")?;
+    let parts = parts::fetch(&guest_image.join("debian"), ARM64)?;
+    image::make(&guest_image, &parts, ARM64)?;
+    Ok(guest_image)
 }
 
-/// Runs the tests of `testkit/tests/ports` whose names begin so, one after the other.
-fn test(names: &str, kits: &[(&str, PathBuf)], counts: &mut Counts) -> Result<()> {
-    for (_, kit) in kits {
-        ensure!(kit.join("bin").is_dir(), "there is no {}: cargo xtask vm image", kit.display());
+/// Runs the tests of `testkit/tests/ports` whose names begin with `names`, one after the other.
+fn test(names: &str, guest_images: &[(&str, PathBuf)], counts: &mut Counts) -> Result<()> {
+    for (_, guest_image) in guest_images {
+        ensure!(
+            guest_image.join("bin").is_dir(),
+            "there is no {}: cargo xtask vm image",
+            guest_image.display()
+        );
     }
     let mut command = cargo(&["test", "-p", "commonhold-testkit", "--features", "vm"]);
     command.args(["--test", "ports", "--", "--test-threads=1", names]);
-    cargo::test(command.envs(kits.iter().map(|(name, kit)| (*name, kit))), counts)
+    cargo::test(
+        command.envs(guest_images.iter().map(|(name, guest_image)| (*name, guest_image))),
+        counts,
+    )
 }
 
-/// Nothing of the workspace must compile there, and the only error must say why.
+/// Checks that the workspace does not compile for 32 bits, and that the only error says why.
 fn refuses_32_bits() -> Result<()> {
     const WHY: &str = "Commonhold needs a 64-bit machine";
     let output = X86_32

@@ -1,4 +1,4 @@
-//! What a run of the tests came to: steps, the tests inside them, and what could not be run.
+//! The results of a run of the tests: steps, the tests inside them, and what could not be run.
 
 use std::{
     fmt::Arguments,
@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::Result;
 
-/// Writes a line to standard output. A reader that has gone away is no reason to stop testing.
+/// Writes a line to standard output. If the reader has gone away, the tests go on.
 pub(crate) fn say(line: Arguments<'_>) {
     let mut out = stdout().lock();
     let _ = out.write_fmt(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
 }
 
-/// How many tests ended how.
+/// Numbers of tests by result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Runs one step and says how it went; `true` if it passed.
+    /// Runs one step and prints its result. Returns whether it passed.
     pub(crate) fn step(
         &mut self,
         name: &str,
@@ -54,7 +54,7 @@ impl Report {
         passed
     }
 
-    /// Says how something went that was run elsewhere.
+    /// Prints the result of something that was run elsewhere.
     pub(crate) fn done(&mut self, name: &str, took: Duration, outcome: Result<()>) {
         self.record(name, took, Counts::default(), outcome);
         self.say_last();
@@ -77,7 +77,7 @@ impl Report {
         }
     }
 
-    /// Says that something was not run.
+    /// Reports that something was not run.
     pub(crate) fn not_run(&mut self, what: &str, why: &str) {
         self.record_not_run(what, why);
         self.say_last();

@@ -47,7 +47,7 @@ const TORTURES: [Torture; 3] = [
     },
 ];
 
-/// Runs the steps; a failed one does not keep the others from running.
+/// Runs all steps; they go on after a failure.
 pub(crate) fn run(length: Length) -> ExitCode {
     let mut report = Report::default();
     machine::prepare(&mut report);
@@ -72,17 +72,17 @@ pub(crate) fn run(length: Length) -> ExitCode {
     report.end()
 }
 
-/// Runs the steps that need no program.
+/// Runs the steps that need no built program.
 pub(crate) fn lint() -> ExitCode {
     let mut report = Report::default();
     lints(&mut report);
     report.end()
 }
 
-/// Runs the steps of other targets: of all, if none is named.
+/// Runs the steps of these other targets, or of all if none is named.
 pub(crate) fn ports(parts: &[ports::Part]) -> ExitCode {
     let mut report = Report::default();
-    match vm::kit() {
+    match vm::guest_image() {
         Ok(_) if parts.is_empty() => ports::steps(&mut report, Length::Full),
         Ok(_) => parts.iter().for_each(|part| part.steps(&mut report, Length::Full)),
         Err(why) => report.not_run("other targets", &format!("{why:#}")),
@@ -115,7 +115,7 @@ fn lints(report: &mut Report) {
     report.step("licences of the dependencies", |_| licences::check());
 }
 
-/// Builds the release program; `None` if there is none that could be run.
+/// Builds the release program; `None` if that fails.
 fn release(report: &mut Report) -> Option<Box<Path>> {
     let mut program = None;
     report.step("cargo build --release", |_| {
@@ -157,8 +157,8 @@ fn tests(report: &mut Report) {
     });
 }
 
-/// Tests whose threads `checker` schedules, in a target directory of its own: with another `--cfg` everything
-/// would be built anew each time.
+/// Runs tests whose threads `checker` schedules. They have their own target directory: otherwise the different `--cfg`
+/// would make cargo build everything again each time.
 fn checked(checker: &str, tests: &[&str], counts: &mut Counts) -> Result<()> {
     let target = cargo::metadata(&["--no-deps"])?.target_directory.join(checker);
     let mut command = cargo(&["test", "--release"]);

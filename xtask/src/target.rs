@@ -1,4 +1,4 @@
-//! Targets other than this machine's own: what it takes to build for them, and getting it.
+//! The targets, and how to install what building for them needs.
 
 use std::{
     env,
@@ -17,14 +17,14 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) triple: &'static str,
-    /// The compiler of C for it, which dependencies have some of; and the Debian package.
+    /// The C compiler for it, which some dependencies need, and its Debian package.
     compiler: Option<[&'static str; 2]>,
-    /// Whether that links as well. Rust brings along all that programs with musl are linked from; by `musl-gcc` they would
-    /// start with a mixture of both, and crash.
+    /// Whether that compiler also links. Rust has everything for linking programs with musl itself; linked by
+    /// `musl-gcc` they would contain start-up code of both, and crash.
     links: bool,
 }
 
-/// That of usual machines, and of their guests.
+/// The target of ordinary machines and their guests.
 pub(crate) const X86: Target =
     Target { triple: "x86_64-unknown-linux-gnu", compiler: None, links: false };
 /// The same with the C library musl.
@@ -39,20 +39,20 @@ pub(crate) const ARM64: Target = Target {
     compiler: Some(["aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"]),
     links: true,
 };
-/// 32 bits, for which nothing is ever linked.
+/// A 32-bit target, for which nothing is ever linked.
 pub(crate) const X86_32: Target =
     Target { triple: "i686-unknown-linux-gnu", compiler: None, links: false };
 
 impl Target {
-    /// Gets what building for it takes, where that is missing and may be installed.
+    /// Installs what building for it needs, if it is missing and may be installed.
     ///
     /// # Errors
-    /// Something is still missing: says what, and how to get it.
+    /// Something is still missing; the message says what, and how to get it.
     pub(crate) fn prepare(self) -> Result<()> {
         let triple = self.triple;
         if !self.has_library()? {
             let add = ["target", "add", triple];
-            // Whether it worked is asked of the compiler.
+            // The compiler is asked below whether it worked.
             let _ = Command::new("rustup").args(add).current_dir(cargo::root()).status();
             ensure!(
                 self.has_library()?,
@@ -74,7 +74,7 @@ impl Target {
         Ok(Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
     }
 
-    /// A cargo that builds for it. `arguments` begin with what it is to do.
+    /// A cargo command that builds for it. `arguments` begin with the subcommand.
     pub(crate) fn cargo(self, arguments: &[&str]) -> Command {
         let mut command = cargo(arguments);
         if let Some([compiler, _]) = self.compiler {
@@ -88,9 +88,9 @@ impl Target {
         command
     }
 
-    /// Builds programs of the workspace that guests can run: static, and small. Says where they are.
+    /// Builds programs of the workspace that guests can run: static, and small. Returns their folder.
     pub(crate) fn build_for_guests(self, programs: &[&str]) -> Result<PathBuf> {
-        // A target directory of its own: the flags are for guests only.
+        // A separate target directory: these flags are for guests only.
         let target = cargo::metadata(&["--no-deps"])?.target_directory.join("guest");
         let mut command = self.cargo(&["build", "--profile", "guest"]);
         command.args(["-p", "commonhold-cli", "-p", "commonhold-testkit"]);
@@ -105,7 +105,7 @@ impl Target {
         Ok(target.join(self.triple).join("guest"))
     }
 
-    /// The architecture, as Debian calls it.
+    /// Debian's name of the architecture.
     pub(crate) fn debian(self) -> Result<&'static str> {
         match self {
             X86 => Ok("amd64"),

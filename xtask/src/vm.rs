@@ -1,12 +1,12 @@
-//! `cargo xtask vm`: what the virtual machine tests need, made on this machine.
+//! `cargo xtask vm`: builds what the virtual machine tests need.
 //!
 //! # What it owns
-//! `target/vm`: a kernel, a first file system for guests, and the programs in it. `testkit::vm` says
-//! what becomes of them.
+//! `target/vm`, the guest image: a kernel, a first file system for guests, and the programs in it. `testkit::vm` uses
+//! them.
 //!
 //! # Invariants
-//! 1. What comes from the network is fetched once, and is whole or not there.
-//! 2. What is built from this source is built anew whenever it changed.
+//! 1. Files from the network are fetched once, and are complete or absent.
+//! 2. Programs from this source are built again whenever the source has changed.
 
 mod archive;
 pub(crate) mod image;
@@ -26,90 +26,94 @@ use crate::{
     vm::parts::Parts,
 };
 
-/// How the tests find what is made here; `testkit::vm` knows the same name.
-pub(crate) const KIT: &str = "COMMONHOLD_VM";
+/// Variable by which the tests find what is built here; `testkit::vm` has the same name.
+pub(crate) const GUEST_IMAGE: &str = "COMMONHOLD_VM";
 const WHAT: &str = "virtual machines";
 
-/// What can be done about virtual machines.
+/// The commands of `cargo xtask vm`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Makes all that guests need, and prints where it is.
+    /// Builds everything that guests need, and prints where it is.
     Image,
-    /// Runs the tests between virtual machines.
+    /// Runs the tests with virtual machines.
     Test {
-        /// What to hand on to the test program: names of tests.
+        /// Arguments for the test program: names of tests.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Starts a guest with a shell on this terminal. Its end is `poweroff -f`.
+    /// Starts a guest with a shell on this terminal. `poweroff -f` ends it.
     Boot {
-        /// Files that it sees as memory devices.
+        /// Files that the guest sees as memory devices.
         windows: Vec<PathBuf>,
     },
 }
 
-/// Runs one.
+/// Runs a command.
 pub(crate) fn run(command: Command) -> Result<()> {
-    let kit = kit()?;
+    let guest_image = guest_image()?;
     match command {
         Command::Image => {
             for part in ["kernel", "initramfs", "bin/commonhold", "bin/bare-metal"] {
-                say(format_args!("{}", kit.join(part).display()));
+                say(format_args!("{}", guest_image.join(part).display()));
             }
-            say(format_args!("{KIT}={}", kit.display()));
+            say(format_args!("{GUEST_IMAGE}={}", guest_image.display()));
             Ok(())
         }
         Command::Test { arguments } => {
             let mut counts = Counts::default();
-            cargo::test(tests(&kit).args(arguments), &mut counts)
+            cargo::test(tests(&guest_image).args(arguments), &mut counts)
         }
         Command::Boot { windows } => {
             let features = ["run", "--quiet", "-p", "commonhold-testkit", "--features", "vm"];
             let program = ["--bin", "guest-actor", "--", "boot"];
-            cargo::must_succeed(cargo(&features).args(program).args(windows).env(KIT, &kit))
+            cargo::must_succeed(
+                cargo(&features).args(program).args(windows).env(GUEST_IMAGE, &guest_image),
+            )
         }
     }
 }
 
-/// Makes everything.
-pub(crate) fn kit() -> Result<PathBuf> {
-    let kit = directory()?;
-    make(&kit, &parts::fetch(&kit.join("debian"), X86)?)?;
-    Ok(kit)
+/// Builds the guest image. Returns its folder.
+pub(crate) fn guest_image() -> Result<PathBuf> {
+    let guest_image = directory()?;
+    make(&guest_image, &parts::fetch(&guest_image.join("debian"), X86)?)?;
+    Ok(guest_image)
 }
 
-fn make(kit: &Path, parts: &Parts) -> Result<()> {
-    image::make(kit, parts, X86)?;
-    image::copy(&bare_metal::build()?.0, &kit.join("bin/bare-metal"))
+fn make(guest_image: &Path, parts: &Parts) -> Result<()> {
+    image::make(guest_image, parts, X86)?;
+    image::copy(&bare_metal::build()?.0, &guest_image.join("bin/bare-metal"))
 }
 
 pub(crate) fn directory() -> Result<PathBuf> {
     Ok(cargo::metadata(&["--no-deps"])?.target_directory.join("vm"))
 }
 
-/// The tests, one after the other: two guests of two processors each are enough for a machine.
-fn tests(kit: &Path) -> std::process::Command {
+/// The command that runs the tests, one after the other: two guests with two processors each are enough for a machine.
+fn tests(guest_image: &Path) -> std::process::Command {
     let mut command = cargo(&["test", "-p", "commonhold-testkit", "--features", "vm"]);
-    command.args(["--test", "vm", "--", "--test-threads=1"]).env(KIT, kit);
+    command.args(["--test", "vm", "--", "--test-threads=1"]).env(GUEST_IMAGE, guest_image);
     command
 }
 
 /// The steps of `cargo xtask test`.
 pub(crate) fn steps(report: &mut Report) {
     if !machine::has_qemu() {
-        // Said already, by the one who tried to install it.
+        // `machine::prepare` has already reported it.
         return;
     }
-    let parts = match directory().and_then(|kit| Ok((parts::fetch(&kit.join("debian"), X86)?, kit)))
+    let parts = match directory()
+        .and_then(|guest_image| Ok((parts::fetch(&guest_image.join("debian"), X86)?, guest_image)))
     {
         Ok(parts) => parts,
         Err(why) => return report.not_run(WHAT, &format!("{why:#}")),
     };
-    let (parts, kit) = parts;
-    let made = report.step("the image of the guests", |_| make(&kit, &parts));
+    let (parts, guest_image) = parts;
+    let made = report.step("the image of the guests", |_| make(&guest_image, &parts));
     if made {
-        report
-            .step("cargo test (virtual machines)", |counts| cargo::test(&mut tests(&kit), counts));
+        report.step("cargo test (virtual machines)", |counts| {
+            cargo::test(&mut tests(&guest_image), counts)
+        });
     } else {
         report.not_run(WHAT, "there is no image of a guest");
     }

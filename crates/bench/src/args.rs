@@ -1,6 +1,6 @@
-//! The command line as types: what is measured, and `torture`; and the processes that these start.
+//! The command line as types: the benchmarks, `torture`, and the hidden commands of their worker processes.
 //!
-//! Does not do anything: `main` hands each variant to its module.
+//! Only definitions: `main` hands each variant to its module.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,9 +14,9 @@ use commonhold_console::{
     workers::WorkerArgs,
 };
 
-/// Measures Commonhold against what else there is, both in one run, and prints the ratios; and tortures it.
+/// Measures Commonhold and its alternatives in one run, and prints the ratios; or tortures Commonhold.
 ///
-/// `locks` is measured only if it is named: it takes about a minute.
+/// `locks` and `paging` only run if they are named; `locks` takes about a minute.
 #[derive(Debug, Parser)]
 #[command(name = "commonhold-bench", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -41,25 +41,25 @@ pub(crate) enum Command {
     /// Kills and stops processes at random while they use a space, and checks that nothing is lost.
     #[command(after_help = "Examples:\n  commonhold torture --peers 8 --seconds 60\n  \
         commonhold torture --peers 32 --kill-every 0     no kills, only contention\n  \
-        commonhold torture --stop-every 50ms             and many are stopped for a while")]
+        commonhold torture --stop-every 50ms             also stops many processes for a while")]
     Torture(TortureArgs),
     /// One process of `torture`.
     #[command(hide = true)]
     TortureWorker(WorkerArgs),
     /// One process of `locks`.
     #[command(hide = true)]
-    Worker(PartyArgs),
+    Worker(LockWorkerArgs),
     /// The two threads that `waiting` measures.
     #[command(hide = true)]
     Waiter(WorkerArgs),
 }
 
 impl Cli {
-    /// Refuses what would mean nothing: benchmarks, or options of theirs, before another command.
+    /// Refuses benchmarks and their options in front of another command, where they would be ignored.
     pub(crate) fn refuse_mixture(matches: &ArgMatches) -> Result<(), clap::Error> {
         let Some(name) = matches.subcommand_name() else { return Ok(()) };
         let mut cli = Self::command();
-        // An argument can be shown only then.
+        // Only a built command can show its arguments.
         cli.build();
         let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
         let stray = cli
@@ -69,7 +69,8 @@ impl Cli {
         match stray {
             None => Ok(()),
             Some(stray) => {
-                let why = format!("{stray} is of the benchmarks: it cannot stand before `{name}`");
+                let why =
+                    format!("{stray} belongs to the benchmarks: it cannot stand before `{name}`");
                 Err(cli.error(ErrorKind::ArgumentConflict, why))
             }
         }
@@ -78,16 +79,16 @@ impl Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Which benchmarks; default: all but `locks` and `paging`.
+    /// Benchmarks to run. Default: all except `locks` and `paging`.
     #[arg(value_enum)]
     pub(crate) names: Vec<Benchmark>,
-    /// In `locks`: for how long each lock is measured in each scenario.
+    /// In `locks`: how many seconds each lock is measured in each scenario.
     #[arg(long, default_value_t = 2.0, value_name = "N", value_parser = parse_seconds)]
     pub(crate) seconds: f64,
-    /// In `locks` and `recovery`: how many holders are killed; default: 50, and 25 for each --resident.
+    /// In `locks` and `recovery`: how many holders are killed. Default: 50, and 25 for each --resident.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) kills: Option<u32>,
-    /// In `recovery`: what the holders that are killed have in memory, one size after another.
+    /// In `recovery`: how much memory a holder has when it is killed. Each size is measured by itself.
     #[arg(
         long,
         value_name = "SIZE,...",
@@ -96,7 +97,7 @@ pub(crate) struct BenchArgs {
         default_value = "0,16M,128M,512M"
     )]
     pub(crate) resident: Vec<u64>,
-    /// Draws the results into this file, in SVG.
+    /// Draws the results into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }
@@ -106,64 +107,64 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Benchmark {
     /// Create, map, touch, unmap and destroy 4 KiB, against shm_open and mmap.
     Create,
-    /// One word read and written, and many bytes copied, against an atomic of this process and memcpy.
+    /// Read and write one word, and copy many bytes, against an atomic of this process and memcpy.
     Data,
-    /// Map and unmap by name among 65,536 regions, against among 16.
+    /// Map and unmap by name among 65,536 regions, against the same among 16.
     Lookup,
     /// Uncontended lock and unlock, against a robust pthread mutex.
     Mutex,
     /// Uncontended read lock and unlock, against a pthread rwlock.
     Rwlock,
-    /// From the death of a holder to the waiter having the lock, by the holder's memory too, and from the end of a
-    /// thread, against a robust pthread mutex.
+    /// Time from the death of a holder, or from the end of its thread, until the waiter has the lock; also for holders
+    /// with much memory. Against a robust pthread mutex.
     Recovery,
-    /// Waiting in memory of a device, where no kernel can wake the waiter, against a futex.
+    /// Wait for a lock in memory of a device, where no kernel can wake the waiter, against a futex.
     Waiting,
     /// Faults, lookups and evictions of the memory manager, on a machine in software.
     Mm,
-    /// Locks alone, among two and eight processes, mostly read, handed over and recovered, against
+    /// All locks: uncontended, among two and eight processes, mostly read, handed over, and recovered. Against
     /// pthread, std, parking_lot and (if g++ finds its headers) Boost.Interprocess.
     Locks,
-    /// Which page goes when memory is full: simulated on six traces, against FIFO, LRU, SIEVE, the second-chance
-    /// list of VMS, and Belady's optimum. To be named alone.
+    /// Which page is evicted when memory is full: simulated on six traces, against FIFO, LRU, SIEVE, the
+    /// second-chance list of VMS, and Belady's optimum. Must be named alone.
     Paging,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TortureArgs {
-    /// How many processes.
+    /// How many processes use the space.
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) peers: u64,
-    /// For how long.
+    /// How many seconds the torture runs.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
-    /// How often one is killed; 0: never.
+    /// How often a process is killed; 0: never.
     #[arg(long, value_parser = parse_duration, default_value = "100ms", value_name = "DURATION")]
     pub(crate) kill_every: Duration,
-    /// How often one is stopped with SIGSTOP, for up to a second: then it goes on, or is killed as it is. Several may
-    /// be stopped at a time; 0: never. Default: beside one kill in four, for up to 60 ms.
+    /// How often a process is stopped with SIGSTOP, for up to a second; 0: never. It then goes on, or is killed while
+    /// it is stopped. Several may be stopped at a time. Default: with one kill in four, for up to 60 ms.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) stop_every: Option<Duration>,
-    /// Chooses the operations; default: another one each time, printed.
+    /// Seed of the random choices. Default: a new one for each run; it is printed.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct PartyArgs {
+pub(crate) struct LockWorkerArgs {
     /// The process whose death ends this one.
     #[arg(long)]
     pub(crate) parent: i32,
-    /// Which lock.
+    /// Which lock it uses.
     #[arg(long, value_enum)]
     pub(crate) lock: BenchLock,
-    /// The file or the region that it is in.
+    /// The file or the region that the lock is in.
     #[arg(long)]
     pub(crate) place: PathBuf,
-    /// Makes it there.
+    /// Makes the lock there.
     #[arg(long)]
     pub(crate) make: bool,
-    /// Bytes of memory that the process has to itself.
+    /// How many bytes of private memory the process touches.
     #[arg(long, default_value_t = 0)]
     pub(crate) resident: u64,
 }
@@ -186,7 +187,7 @@ pub(crate) enum BenchLock {
 }
 
 impl BenchLock {
-    /// What people call it.
+    /// Its name in tables and plots.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::OurMutex => "commonhold mutex",
@@ -204,7 +205,7 @@ impl BenchLock {
         }
     }
 
-    /// What `--lock` calls it.
+    /// Its name as a value of `--lock`.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }

@@ -1,7 +1,7 @@
-//! Ours and its peers, interleaved in one run, so that all see the same machine.
+//! The benchmarks: ours and its peers (the alternatives), interleaved in one run, so that all see the same machine.
 //!
-//! Owns: which benchmarks there are and the rounds. Each benchmark has its file; what they find is a `line`
-//! of the table, and a bar of the `plot`.
+//! Owns the list of benchmarks and the number of rounds. Each benchmark has its own file. A result is a `line` of the
+//! table, and a bar of the `plot`.
 
 mod cycle;
 mod data;
@@ -30,13 +30,13 @@ use crate::args::{BenchArgs, Benchmark};
 use line::Line;
 use plot::Plot;
 
-pub(crate) use locks::party;
+pub(crate) use locks::worker;
 pub(crate) use waiting::waiter;
 
-/// How often ours and the peer take turns.
+/// How often ours and the peer are measured in turn.
 const ROUNDS: usize = 15;
 
-/// What is measured if nothing is named: what takes seconds.
+/// The benchmarks that run if none is named: those that take seconds only.
 const SHORT: [Benchmark; 8] = [
     Benchmark::Create,
     Benchmark::Data,
@@ -52,14 +52,14 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
     if args.names.contains(&Benchmark::Paging) {
         return match args.names[..] {
             [_] => paging::paging(session, args),
-            _ => Err(Failure::new(Status::Usage, "`paging` finds no times: name it alone")),
+            _ => Err(Failure::new(Status::Usage, "`paging` measures no times: name it alone")),
         };
     }
     let chosen = if args.names.is_empty() { &SHORT[..] } else { &args.names };
     if cfg!(debug_assertions) {
         session.out.tell("not a release build: the times and ratios mean nothing")?;
     }
-    // First of all: it would be a pity to learn after a minute that it cannot be written.
+    // First of all, so that a file that cannot be written is reported before anything is measured.
     let plot = args.plot.as_deref().map(Plot::create).transpose()?;
     let mut lines = Vec::new();
     for benchmark in chosen {
@@ -74,7 +74,7 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
             Benchmark::Waiting => lines.extend(waiting::waiting(session)?),
             Benchmark::Mm => lines.extend(mm::mm()?),
             Benchmark::Locks => lines.extend(locks::locks(session, args)?),
-            // Was named alone, and is done.
+            // Handled above: it is named alone.
             Benchmark::Paging => {}
         }
     }
@@ -84,7 +84,7 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
     if session.out.json { session.out.value(&lines) } else { line::table(session.out, &lines) }
 }
 
-/// Nanoseconds of one of `times` operations.
+/// Nanoseconds for one operation, measured over `times` of them.
 fn time(times: u32, mut operation: impl FnMut()) -> f64 {
     let began = Instant::now();
     for _ in 0..times {
@@ -97,7 +97,10 @@ fn per(elapsed: Duration, times: u32) -> f64 {
     elapsed.as_secs_f64() * 1e9 / f64::from(times.max(1))
 }
 
-/// A space of the benchmark's own, or the chosen one.
-fn ground(session: &Session, options: &FormatOptions) -> Result<(TestSpace, Space), Failure> {
+/// A space made for the benchmark, or the one given by `--space`.
+fn prepare_space(
+    session: &Session,
+    options: &FormatOptions,
+) -> Result<(TestSpace, Space), Failure> {
     TestSpace::prepare(session, "bench", options)
 }

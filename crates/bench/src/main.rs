@@ -1,12 +1,12 @@
-//! `commonhold-bench`: what Commonhold costs beside its peers, and whether it survives `torture`.
+//! `commonhold-bench`: compares what Commonhold costs with what its alternatives cost, and tortures it.
 //!
 //! # What it owns
-//! The benchmarks (`benchmarks`), with all that they are measured against, and `torture`; both start processes of
-//! this very program. `commonhold bench` and `commonhold torture` run it.
+//! The benchmarks (`benchmarks`), with everything that Commonhold is measured against, and `torture`. Both start
+//! worker processes of this same program. `commonhold bench` and `commonhold torture` run it.
 //!
 //! # What it does not do
-//! Nothing of it is in the product, and it uses nothing of the product but the library, and what all programs
-//! have in common (`commonhold-console`).
+//! None of it is part of the product. Of the product it uses only the library, and what all programs share
+//! (`commonhold-console`).
 
 #![deny(unsafe_code)]
 
@@ -39,7 +39,7 @@ fn run(session: &Session, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Torture(args) => torture::torture(session, args),
         Command::TortureWorker(args) => torture::worker(session, args),
-        Command::Worker(args) => benchmarks::party(session, args),
+        Command::Worker(args) => benchmarks::worker(session, args),
         Command::Waiter(args) => benchmarks::waiter(session, args),
     }
 }

@@ -1,9 +1,9 @@
-//! `torture`: processes that use a space without mercy, are killed at random, and leave a history
-//! that must make sense.
+//! `torture`: many processes use a space at once and are killed and stopped at random. A checker then looks for
+//! violations in the history of their operations.
 //!
-//! Owns: the run (`director`), what a worker does (`worker`), its journaled counters (`account`) and
-//! directory operations (`directory`), what it writes down (`log`), the history read back from that
-//! (`history`), who is stopped (`stops`), and what no history may contain (`checker`).
+//! Parts: the run (`coordinator`), what a worker does (`worker`), its journaled counters (`account`) and its directory
+//! operations (`directory`), the log it writes (`log`), the history read back from the logs (`history`), the stops
+//! (`stops`), and the rules that every history must obey (`checker`).
 
 mod account;
 mod checker;

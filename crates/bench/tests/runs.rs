@@ -1,4 +1,4 @@
-//! The program as its users see it: benchmarks and torture, in small.
+//! The program as its users see it: small runs of the benchmarks and of the torture.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ fn run(args: &[&str]) -> Output {
     bench().args(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// Its standard output, if it ended as it should.
+/// The standard output of a run that must end with this status.
 #[track_caller]
 fn ends(code: i32, output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -63,7 +63,7 @@ fn torture_with_kills_loses_nothing_and_leaves_nothing() {
     ] {
         assert!(summary[field].is_number(), "{field}: {summary}");
     }
-    // 75 were asked for; a machine with other work does not get that far.
+    // 75 kills were asked for; a busy machine does fewer.
     assert!(summary["kills"].as_u64().unwrap() > 3, "{summary}");
     assert!(summary["expected"].as_u64().unwrap() > 100, "{summary}");
     for field in ["lost", "leaked_regions", "stuck", "violations"] {
@@ -72,11 +72,11 @@ fn torture_with_kills_loses_nothing_and_leaves_nothing() {
 }
 
 #[test]
-fn torture_with_stops_loses_nothing_and_nobody_is_left_stopped() {
+fn torture_with_stops_loses_nothing_and_leaves_no_worker_stopped() {
     let often = ["--kill-every", "100ms", "--stop-every", "40ms"];
     let args = [&["torture", "--peers", "4", "--seconds", "4"], &often[..], &["--json"]].concat();
     let summary = json(&args);
-    // 100 were asked for, as above.
+    // 100 stops were asked for; see above.
     assert!(summary["stops"].as_u64().unwrap() > 3, "{summary}");
     assert!(summary["killed_stopped"].as_u64().unwrap() > 0, "{summary}");
     assert!(summary["expected"].as_u64().unwrap() > 100, "{summary}");
@@ -147,7 +147,7 @@ const TURNS: [&str; 3] = ["pthread mutex", "bare futex", "Boost mutex"];
 const RWLOCKS: [&str; 4] =
     ["pthread rwlock", "std RwLock", "parking_lot RwLock", "Boost sharable mutex"];
 
-/// What `locks` compares, in order, and the fields that it finds beside the times.
+/// The lines of `locks` in order: its name, the peers, and the fields that it has besides the times.
 const ROWS: [(&str, &[&str], &[&str]); 13] = [
     (
         "uncontended mutex",
@@ -180,7 +180,7 @@ fn every_lock_is_measured_in_every_scenario_and_drawn() {
         for peer in peers {
             let line = lines.next().unwrap();
             assert_eq!((&line["name"], &line["against"]), (&name.into(), &(*peer).into()));
-            // Boost need not be installed, but then that is said.
+            // Boost need not be installed, but then a note says so.
             let measured = line["note"].is_null();
             assert!(measured || peer.starts_with("Boost"), "{line}");
             for field in ["ours_ns", "peer_ns", "ratio"] {
@@ -215,7 +215,7 @@ fn a_plot_that_cannot_be_written_is_refused_before_anything_is_measured() {
 }
 
 #[test]
-fn the_simulation_finds_no_times_and_is_named_alone() {
+fn the_simulation_measures_no_times_and_must_be_named_alone() {
     ends(2, &run(&["paging", "mutex"]));
 }
 
@@ -227,11 +227,11 @@ fn benchmarks_before_torture_are_refused_and_global_options_are_not() {
     ends(2, &run(&["--json", "torture", "--peers", "0"]));
     let help = ends(0, &run(&["--help"]));
     assert!(help.contains("torture") && help.contains("paging"), "{help}");
-    assert!(!help.contains("party") && !help.contains("-worker"), "{help}");
+    assert!(!help.contains("worker"), "{help}");
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly_as_sigpipe_would() {
+fn when_the_reader_goes_away_it_ends_quietly_as_by_sigpipe() {
     let mut child =
         bench().arg("--help").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
@@ -240,7 +240,7 @@ fn a_reader_that_goes_away_ends_it_quietly_as_sigpipe_would() {
     assert!(output.stderr.is_empty());
 }
 
-/// A folder that goes with its guard.
+/// A folder that is removed when this is dropped.
 struct Folder(PathBuf);
 
 impl Folder {

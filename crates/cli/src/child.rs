@@ -1,9 +1,9 @@
-//! Commands that run under a lock or a mapping, and must not outlive it.
+//! Runs a command under a lock or a mapping that it must not outlive.
 //!
-//! Invariants: 1. the command gets SIGKILL when this process dies, however it dies: a hidden re-exec
-//! asks for that in the child (`console::child`; the request survives `execve` of ordinary programs),
-//! looks whether its parent is still there, and only then becomes the command. 2. It is started from the
-//! main thread, as that wants it.
+//! Invariants: 1. the command gets SIGKILL when this process dies, however it dies. The child first runs this
+//! program again with the hidden command `exec-child`. It asks the kernel for the signal (`console::child`; the
+//! request survives `execve` of ordinary programs), checks that its parent is still there, and only then becomes
+//! the command. 2. The child is started from the main thread, as `console::child` requires.
 
 use std::{
     ffi::OsString,
@@ -26,17 +26,17 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::args::ExecChildArgs;
 
-/// What a child gets beside its arguments.
+/// What a child gets in addition to its arguments.
 #[derive(Debug, Default)]
 pub(crate) struct Gifts {
-    /// Variables to set, or (without a value) not to hand on.
+    /// Environment variables to set, or (without a value) to remove.
     pub(crate) environment: Vec<(&'static str, Option<String>)>,
-    /// Inherited under its own number.
+    /// A descriptor that the child inherits under the same number.
     pub(crate) descriptor: Option<OwnedFd>,
 }
 
-/// Runs a command to its end; signals that ask us to end are forwarded to it. Others can see in the
-/// space that this thread waits for it.
+/// Runs a command until it ends. Signals that ask this process to end are forwarded to the command. While this
+/// thread waits for the command, the space says so, and `locks --graph` shows it.
 pub(crate) fn run(
     space: &Space,
     command: &[OsString],
@@ -78,7 +78,7 @@ pub(crate) fn code_of(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-/// In the child: becomes the command. Returns only if that fails.
+/// Becomes the command. Called in the child; returns only if that fails.
 pub(crate) fn become_command(args: &ExecChildArgs) -> Failure {
     match die_with(args.parent) {
         Ok(true) => {}
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_by_signal_is_128_and_the_signal() {
+    fn a_command_killed_by_a_signal_has_status_128_plus_its_number() {
         assert_eq!(code_of(ExitStatus::from_raw(0)), 0);
         assert_eq!(code_of(ExitStatus::from_raw(7 << 8)), 7);
         assert_eq!(code_of(ExitStatus::from_raw(9)), 137);

@@ -1,11 +1,11 @@
 //! `demo`: the product in 15 seconds.
 //!
-//! Workers move money between the accounts of a shared ledger under the lock of its region. Every few
-//! seconds one is stopped after the debit and before the credit, holding the lock, and is killed;
-//! another is told that the owner died, repairs the ledger from its journal, and goes on. No sum is
-//! ever lost. Then a destroy waits for the last mapping to go, and nothing is left.
+//! Workers move money between accounts in a region, under the lock of that region. Every few seconds the coordinator
+//! stops one worker between the debit and the credit, while it holds the lock, and kills it. Another worker is
+//! told that the owner died, repairs the accounts from the journal, and goes on. The sum of all accounts never
+//! changes. At the end a destroy waits until the last mapping is gone, and nothing is left.
 //!
-//! Owns: the run (`director`), what a worker does (`worker`) and the ledger's layout (`ledger`).
+//! Parts: the run (`coordinator`), what a worker does (`worker`), and the layout of the accounts (`ledger`).
 
 mod coordinator;
 mod ledger;

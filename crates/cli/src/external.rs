@@ -1,7 +1,7 @@
-//! `bench` and `torture`: commands of another program, as those of git and cargo are.
+//! `bench` and `torture`: commands of another program, as external commands of git and cargo are.
 //!
-//! Owns: where that program is looked for, and that this process becomes it. It gets the options that every command
-//! takes, and the arguments as they were given: what they mean is known there only.
+//! Finds that program, and replaces this process by it. The program gets the global options and all arguments
+//! unchanged; only it knows what the arguments mean.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ use crate::args::ExternalArgs;
 
 const PROGRAM: &str = "commonhold-bench";
 
-/// Becomes the program of the benchmarks, with this command of it, or with none. Returns only if that fails.
+/// Replaces this process by `commonhold-bench`, with this command or none. Returns only if that fails.
 pub(crate) fn become_bench(
     session: &Session,
     command: Option<&str>,
@@ -35,31 +35,30 @@ pub(crate) fn become_bench(
     failed(
         127,
         format!(
-            "`{}` is a command of the program {PROGRAM}, which is neither beside this one nor in a folder of PATH: \
+            "`{}` needs the program {PROGRAM}, which is neither in the folder of this program nor in PATH: \
              build it by `cargo build --release -p {PROGRAM}`, or install it by `cargo install --path crates/bench`",
             command.unwrap_or("bench"),
         ),
     )
 }
 
-/// The status is what a shell says of a command that it cannot run, so that nobody takes it for one of the program.
+/// A failure with the status that a shell gives to a command that it cannot run: no status of the program itself.
 const fn failed(code: u8, message: String) -> Failure {
     Failure { code, message: Some(message) }
 }
 
-/// Beside this program, then wherever PATH leads.
+/// Where the program may be: first the folder of this program, then PATH.
 fn places() -> impl Iterator<Item = PathBuf> {
     let beside = env::current_exe().ok().map(|this| this.with_file_name(PROGRAM));
     beside.into_iter().chain([PathBuf::from(PROGRAM)])
 }
 
-/// A folder of PATH may be a file, or be gone.
+/// Whether the program is not there. An entry of PATH may also be a file, or may not exist.
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// The options that every command takes, as they were given. What comes from the environment the other program
-/// finds there.
+/// The global options, as they were given on the command line. The other program reads the environment itself.
 fn global(session: &Session) -> Vec<OsString> {
     let mut options: Vec<OsString> = Vec::new();
     if session.chosen {

@@ -1,10 +1,10 @@
-//! What limits the memory of a space, as `space info` and `stat` show it.
+//! The limits of a space's memory, as `space info` and `stat` show them.
 
 use commonhold::Supply;
 use commonhold_console::output::Out;
 use serde::Serialize;
 
-/// Bytes; null where it is not known, or does not apply.
+/// Sizes in bytes; null if not known, or if there is no such limit.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Limits {
     file_system_size: Option<u64>,
@@ -32,7 +32,7 @@ impl Limits {
         }
     }
 
-    /// The same for people.
+    /// The limits as text, with a label each.
     pub(crate) fn pairs(&self, out: Out) -> [(&'static str, String); 3] {
         let of = |left: Option<u64>, all: Option<u64>, what: &str| match (left, all) {
             (Some(left), Some(all)) => format!("{} {what} of {}", out.size(left), out.size(all)),

@@ -1,7 +1,7 @@
 //! `commonhold`: create, map, lock and destroy shared memory by name.
 //!
-//! Owns: which command is whose. Each command or family has its module under `commands`; `demo` starts
-//! workers of its own; `bench` and `torture` are commands of another program (`external`).
+//! Calls the module of each command. Most are in `commands`; `demo` starts worker processes of its own; `bench` and
+//! `torture` are commands of another program (`external`).
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,10 @@
-//! Warning those who use a space that nobody finds any more.
+//! Warns when the space in use is removed or replaced: other processes that open its URL then get another space, and
+//! never meet this process.
 //!
-//! Invariants: 1. the thread here keeps the space no longer than its guard: the peer detaches when the command
-//! is done with it. 2. It warns once.
+//! Invariants: 1. the watching thread ends with its guard, so that the peer detaches when the command has ended.
+//! 2. It warns once.
 //!
-//! Does not cover: looking; the heart of the attachment does.
+//! The heartbeat thread of the attachment finds out whether the space has lost its name; this thread only asks it.
 
 use std::{
     sync::{
@@ -16,14 +17,14 @@ use std::{
 
 use commonhold::Space;
 
-/// What it means, and what to do.
-pub(crate) const WARNING: &str = "orphaned: the space was removed or replaced, so others who open its name do \
-                                  not meet this process; end all who use the old one";
+/// The warning: what has happened, and what to do.
+pub(crate) const WARNING: &str = "orphaned: the space was removed or replaced, so a process that opens its URL now does \
+                                  not meet this one; end all processes that use the old space";
 
-/// Between two looks.
+/// Time between two checks.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Watches as long as it lives.
+/// Watches the space until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
@@ -31,12 +32,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Without the thread nobody is warned, and all else works.
+    /// Starts the thread. If it cannot be started, there is no warning, and everything else works.
     pub(crate) fn start(space: &Space) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, space) = (Arc::clone(&stop), space.clone());
         let watch = move || {
-            // Acquire: pairs with the Release of the drop.
+            // Acquire: pairs with the Release in `drop`.
             while !stopped.load(Ordering::Acquire) {
                 if space.is_orphaned() {
                     tracing::warn!("{WARNING}");
@@ -52,10 +53,11 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        // Release: pairs with the Acquire in the thread.
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It does not panic.
+            // The thread does not panic.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The programs in `examples`, while their processes are killed at random: what they promise holds, and the next
+//! The programs in `examples`, while their processes are killed at random: they keep their promises, and the next
 //! process goes on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what a test cannot do without, it fails by")]
 
@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-/// Kills of each kind.
+/// How many processes each test kills.
 const KILLS: u64 = 12;
 
-/// A directory of its own for the spaces of one test.
+/// A directory for the spaces of one test.
 struct TestSpace(PathBuf);
 
 impl TestSpace {
@@ -50,7 +50,7 @@ impl Drop for TestSpace {
     }
 }
 
-/// Cargo builds the examples of a package before its tests, beside the program.
+/// The path of an example. Cargo builds the examples of a package before its tests, beside the program.
 fn program(example: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_commonhold")).parent().unwrap();
     let path = beside.join("examples").join(example);
@@ -58,7 +58,8 @@ fn program(example: &str) -> PathBuf {
     path
 }
 
-/// Pauses that a seed repeats, of up to some milliseconds: long enough for a process to be anywhere.
+/// Random pauses of up to some milliseconds, repeatable by a seed: long enough for a process to be anywhere in its
+/// code.
 struct Pauses(u64);
 
 impl Pauses {
@@ -77,24 +78,24 @@ fn numbers(line: &str) -> Vec<u64> {
     line.split_whitespace().map(|word| word.parse().unwrap()).collect()
 }
 
-/// One who prints every message that it takes.
+/// A process that prints every message it receives.
 struct Receiver {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Receiver {
-    fn start(ground: &TestSpace) -> Self {
-        let mut process = ground.start("ring", &["receive"]);
+    fn start(test_space: &TestSpace) -> Self {
+        let mut process = test_space.start("ring", &["receive"]);
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         Self { process, lines }
     }
 }
 
 #[test]
-fn messages_come_once_and_in_order_and_each_death_loses_one_at_most() {
+fn messages_arrive_once_and_in_order_and_each_death_loses_one_at_most() {
     const LAST: &str = "1000000";
-    let ground = TestSpace::new("ring");
+    let test_space = TestSpace::new("ring");
     let mut pauses = Pauses(1);
     let mut got: HashMap<u64, u64> = HashMap::new();
     let mut lost = 0;
@@ -106,13 +107,13 @@ fn messages_come_once_and_in_order_and_each_death_loses_one_at_most() {
         sender.to_string() == LAST
     };
     for kill in 1..=KILLS {
-        let sender = ground.start("ring", &["send", &kill.to_string(), "1000000"]);
-        let mut receiver = Receiver::start(&ground);
+        let sender = test_space.start("ring", &["send", &kill.to_string(), "1000000"]);
+        let mut receiver = Receiver::start(&test_space);
         for _ in 0..20 {
             take(receiver.lines.next().unwrap().unwrap());
         }
         pauses.pause(3);
-        // Both, one after the other, so that either may be the one in the middle of a change.
+        // Kills both, one after the other. Which is first alternates, so that either may be in the middle of a change.
         let (first, second) =
             if kill % 2 == 0 { (sender, receiver.process) } else { (receiver.process, sender) };
         end(first);
@@ -121,22 +122,22 @@ fn messages_come_once_and_in_order_and_each_death_loses_one_at_most() {
             take(line);
         }
     }
-    let mut receiver = Receiver::start(&ground);
-    ground.output("ring", &["send", LAST, "1"]);
+    let mut receiver = Receiver::start(&test_space);
+    test_space.output("ring", &["send", LAST, "1"]);
     while !take(receiver.lines.next().unwrap().unwrap()) {}
     end(receiver.process);
     assert!(lost <= KILLS, "{lost} messages lost by {KILLS} deaths of receivers");
 }
 
 #[test]
-fn rows_are_whole_whenever_their_writers_die() {
-    let ground = TestSpace::new("board");
+fn rows_stay_whole_when_their_writers_die() {
+    let test_space = TestSpace::new("board");
     let mut pauses = Pauses(2);
     let mut steps_before = 0;
     for _kill in 0..KILLS {
-        let worker = ground.start("board", &["work", "3", "1000000000"]);
-        let steps = || numbers(ground.output("board", &["show"]).lines().nth(3).unwrap());
-        // Until it has begun, whoever reads meanwhile sees whole rows.
+        let worker = test_space.start("board", &["work", "3", "1000000000"]);
+        let steps = || numbers(test_space.output("board", &["show"]).lines().nth(3).unwrap());
+        // Reads until the worker has changed the row; every row that is read must be whole.
         while {
             let [_, steps, twice] = steps()[..] else { panic!("a row has three numbers") };
             assert_eq!(twice, 2 * steps);
@@ -152,35 +153,35 @@ fn rows_are_whole_whenever_their_writers_die() {
 }
 
 #[test]
-fn counts_are_exact_but_for_the_turns_of_the_dead() {
+fn counts_are_exact_except_for_the_turns_of_killed_workers() {
     const TURNS: u64 = 3000;
-    let ground = TestSpace::new("table");
+    let test_space = TestSpace::new("table");
     let mut pauses = Pauses(3);
     let turns = TURNS.to_string();
-    let count = |key: &str| numbers(&ground.output("table", &["get", key]))[0];
-    let mut living = ground.start("table", &["add", "shared", &turns]);
+    let count = |key: &str| numbers(&test_space.output("table", &["get", key]))[0];
+    let mut living = test_space.start("table", &["add", "shared", &turns]);
     for kill in 0..KILLS {
         let key = format!("key-{kill}");
-        let worker = ground.start("table", &["add", &key, "1000000000"]);
+        let worker = test_space.start("table", &["add", &key, "1000000000"]);
         while count(&key) == 0 {}
         pauses.pause(3);
         end(worker);
         let (once, again) = (count(&key), count(&key));
-        assert_eq!(once, again, "a dead one counts on");
+        assert_eq!(once, again, "a killed worker goes on counting");
     }
     assert!(living.wait().unwrap().success());
     assert_eq!(count("shared"), TURNS);
 }
 
 #[test]
-fn work_is_done_whoever_dies() {
+fn all_work_is_done_although_workers_die() {
     const JOBS: u64 = 300;
-    let ground = TestSpace::new("supervisor");
+    let test_space = TestSpace::new("supervisor");
     let mut pauses = Pauses(4);
-    let supervisor = ground.start("supervisor", &["3", &JOBS.to_string()]);
+    let supervisor = test_space.start("supervisor", &["3", &JOBS.to_string()]);
     let children = format!("/proc/{0}/task/{0}/children", supervisor.id());
     let mut kills = 0;
-    // It has none any more when all is done.
+    // The supervisor has no children any more when all work is done.
     while kills < KILLS {
         let Ok(children) = fs::read_to_string(&children) else { break };
         if let Some(worker) = children.split_whitespace().next() {

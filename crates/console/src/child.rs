@@ -1,22 +1,23 @@
 //! Children that die with this process.
 //!
-//! Invariants: 1. a child that has called [`die_with`] gets SIGKILL when its parent dies, however that dies
-//! (`PR_SET_PDEATHSIG`). 2. It must have been started from the main thread: the kernel sends the signal when the
-//! *thread* that forked is gone.
+//! Invariants: 1. a child that has called [`die_with`] gets SIGKILL when its parent dies, however the parent dies
+//! (`PR_SET_PDEATHSIG`). 2. The child must be started from the main thread: the kernel sends the signal when the
+//! *thread* that forked ends.
 //!
-//! Does not cover: what the child itself starts, and set-user-ID programs, for which the kernel clears the request.
+//! Does not cover: processes that the child itself starts, and set-user-ID programs, for which the kernel clears
+//! the request.
 
 use std::{io, process::Command};
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-/// A command that runs this very program, whatever became of its file.
+/// A command that runs this same program, even if its file was replaced or deleted.
 #[must_use]
 pub fn this_program() -> Command {
     Command::new("/proc/self/exe")
 }
 
-/// In the child: dies with its parent from now on; false if the parent is gone already.
+/// Makes this process die with its parent from now on. Called in the child; false if the parent is already gone.
 ///
 /// # Errors
 /// What `prctl` says.

@@ -1,6 +1,6 @@
-//! Why a command ended without doing what was asked, and with which exit status.
+//! Why a command failed, and with which exit status it ends.
 //!
-//! Owns: the table of exit statuses. Does not print: [`program::end`](crate::program::end) does, once.
+//! Owns the table of exit statuses. Prints nothing: [`program::end`](crate::program::end) prints the message, once.
 
 use std::{fmt, io};
 
@@ -9,17 +9,17 @@ use commonhold::{ErrorKind, LockError, OpenError, RegionError};
 /// An exit status other than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// None of the others.
+    /// Any other failure.
     Other = 1,
     /// The arguments make no sense.
     Usage = 2,
     /// There is no such region or space.
     NotFound = 3,
-    /// There is one already.
+    /// There is already such a region or space.
     Exists = 4,
-    /// It is still mapped, or peers are attached.
+    /// The region is still mapped, or peers are attached to the space.
     InUse = 5,
-    /// The time was up.
+    /// The time ran out.
     TimedOut = 6,
     /// No memory, or no space in a table.
     NoMemory = 7,
@@ -45,33 +45,33 @@ impl From<ErrorKind> for Status {
     }
 }
 
-/// How a command failed: what to say, and what to end with.
+/// How a command failed: its message and its exit status.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit status.
     pub code: u8,
-    /// `create "x": there is ...`; nothing if there is nobody left to tell.
+    /// Such as `create "x": there is ...`; `None` if there is nothing to say, or no reader for it.
     pub message: Option<String>,
 }
 
 impl Failure {
-    /// With this status, and something to say.
+    /// A failure with this status and message.
     pub fn new(status: Status, message: impl Into<String>) -> Self {
         Self { code: status as u8, message: Some(message.into()) }
     }
 
-    /// Whoever read standard output has gone: nobody listens to a message.
+    /// The failure of a command whose reader of standard output has gone away. It has no message.
     #[must_use]
     pub const fn nobody_reads() -> Self {
-        /// As a shell has it of a command that SIGPIPE ended.
+        /// The status that a shell gives to a command killed by SIGPIPE.
         const BROKEN_PIPE: u8 = 128 + 13;
         Self { code: BROKEN_PIPE, message: None }
     }
 }
 
-/// An error that says what it means for the caller.
+/// An error that has an exit status.
 pub trait Kinded: fmt::Display {
-    /// The exit status of a command that fails by it.
+    /// The exit status of a command that fails with this error.
     fn status(&self) -> Status;
 }
 
@@ -102,12 +102,12 @@ impl Kinded for io::Error {
     }
 }
 
-/// Turns a library's error into a failure by saying what was asked for.
+/// Turns an error of a library into a failure, by saying what the command was doing.
 pub trait Doing<T> {
-    /// `what` is as a person would write it: `create "x"`.
+    /// Adds `what` to the message, written as for a user: `create "x"`.
     ///
     /// # Errors
-    /// The same one, as a failure.
+    /// The same error, as a failure.
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
 }
 
@@ -117,7 +117,7 @@ impl<T, E: Kinded> Doing<T> for Result<T, E> {
     }
 }
 
-/// A failure of a run itself, and of nothing that it asked for.
+/// A failure of the run itself, not of an operation that it asked for.
 #[must_use]
 pub fn broken(message: impl Into<String>) -> Failure {
     Failure::new(Status::Other, message)
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_error_has_the_status_that_the_manual_gives_it() {
+    fn every_kind_of_error_has_its_documented_status() {
         let table = [
             (ErrorKind::Other, 1),
             (ErrorKind::Invalid, 2),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_was_asked_for() {
+    fn a_failure_says_what_the_command_was_doing() {
         let error: Result<(), _> = Err(RegionError::NotFound { name: "x".to_owned() });
         let failure = error.doing(|| "destroy \"x\"".to_owned()).unwrap_err();
         assert_eq!(failure.code, 3);

@@ -1,9 +1,9 @@
-//! The one place that writes to standard output.
+//! The only module that writes to standard output.
 //!
-//! Invariants: 1. with `--json` exactly one JSON value goes out, and no table. 2. What could not be written is a
-//! failure, also if it was help. A reader that goes away (`EPIPE`) ends the command quietly, with the status that a
-//! shell gives to one that SIGPIPE ended: destructors run, so no lock stays behind. 3. Nothing here panics if standard
-//! error cannot be written.
+//! Invariants: 1. with `--json` exactly one JSON value is written, and no table. 2. If a write fails, the command
+//! fails, even if it only printed help. If the reader goes away (`EPIPE`), the command ends quietly with the status of
+//! a command killed by SIGPIPE; destructors run, so no lock stays held. 3. Nothing here panics if standard error
+//! cannot be written.
 
 use std::{
     fmt::Write as _,
@@ -19,20 +19,20 @@ use crate::{
     units,
 };
 
-/// Where results go, and in which form.
+/// Standard output, and the form in which results are written to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Out {
-    /// Whether that is one JSON value.
+    /// Whether the result is one JSON value.
     pub json: bool,
     terminal: bool,
 }
 
-/// How the cells of a column stand.
+/// The title of a column, and how its cells are aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
-    /// At the left, as texts.
+    /// Aligned left, for text.
     Left(&'static str),
-    /// At the right, as numbers.
+    /// Aligned right, for numbers.
     Right(&'static str),
 }
 
@@ -43,7 +43,7 @@ impl Out {
         Self { json, terminal: io::stdout().is_terminal() }
     }
 
-    /// Bytes as they are.
+    /// Writes bytes unchanged.
     ///
     /// # Errors
     /// They cannot be written.
@@ -51,7 +51,7 @@ impl Out {
         finish(io::stdout().lock().write_all(bytes))
     }
 
-    /// One line or several, at once.
+    /// Writes one or more lines in one piece.
     ///
     /// # Errors
     /// It cannot be written.
@@ -60,7 +60,7 @@ impl Out {
         finish(writeln!(out, "{}", Visible(text)).and_then(|()| out.flush()))
     }
 
-    /// A line for people: not with `--json`.
+    /// Writes a line of text, unless `--json` was given.
     ///
     /// # Errors
     /// It cannot be written.
@@ -68,7 +68,7 @@ impl Out {
         if self.json { Ok(()) } else { self.line(text) }
     }
 
-    /// The JSON value of the command.
+    /// Writes the JSON value of the command.
     ///
     /// # Errors
     /// It cannot be written.
@@ -78,7 +78,7 @@ impl Out {
         self.line(&plain_json(&text))
     }
 
-    /// A table without borders.
+    /// Writes a table without borders.
     ///
     /// # Errors
     /// It cannot be written.
@@ -86,7 +86,7 @@ impl Out {
         self.line(&render(columns, rows))
     }
 
-    /// Pairs of a name and a value, one a line.
+    /// Writes pairs of a name and a value, one on each line.
     ///
     /// # Errors
     /// They cannot be written.
@@ -98,21 +98,20 @@ impl Out {
         Ok(())
     }
 
-    /// Rounded on a terminal, exact for scripts.
+    /// A size as text: rounded if standard output is a terminal, otherwise the exact number of bytes.
     #[must_use]
     pub fn size(self, bytes: u64) -> String {
         if self.terminal { units::human_size(bytes) } else { bytes.to_string() }
     }
 }
 
-/// A message for people, on standard error: if that cannot be written, nobody can be told.
+/// Writes a message to standard error. A failure to write it is ignored, since it could not be reported either.
 pub fn complain(text: &str) {
     let one_line = text.replace('\n', "\\n");
     let _ = writeln!(io::stderr(), "{}", Visible(&one_line));
 }
 
-/// The same JSON, in which hidden characters, all of which are in strings, are written as JSON has them by their
-/// numbers.
+/// The same JSON, with hidden characters escaped as `\uXXXX`. They can only stand in strings.
 fn plain_json(json: &str) -> String {
     let mut plain = String::with_capacity(json.len());
     for character in json.chars() {
@@ -128,11 +127,11 @@ fn plain_json(json: &str) -> String {
     plain
 }
 
-/// What clap says instead of arguments: help, the version, or what is wrong with them.
+/// Prints what clap returns instead of arguments: help, the version, or an error.
 pub fn usage(error: &clap::Error) -> Failure {
     let text = error.render().to_string();
     let visible = Visible(&text).to_string();
-    // Somebody else may have chosen the arguments.
+    // Another program may have chosen the arguments, and put control characters into them.
     let printed = if visible == text {
         error.print()
     } else if error.use_stderr() {
@@ -143,7 +142,7 @@ pub fn usage(error: &clap::Error) -> Failure {
     let printed = printed.and_then(|()| io::stdout().flush());
     let code = u8::try_from(error.exit_code()).unwrap_or(Status::Usage as u8);
     match finish(printed) {
-        // Where it was said does not matter to one who used it wrongly.
+        // After a usage error, the status tells the caller, whether the message could be written or not.
         Err(failure) if code == 0 => failure,
         _ => Failure { code, message: None },
     }
@@ -184,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_has_no_borders_and_numbers_stand_right() {
+    fn a_table_has_no_borders_and_aligns_numbers_right() {
         let columns = [Column::Left("NAME"), Column::Right("SIZE")];
         let rows = vec![
             vec!["a".to_owned(), "4096".to_owned()],

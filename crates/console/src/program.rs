@@ -1,6 +1,6 @@
 //! From the arguments of a program to a session, and from its result to an exit status.
 //!
-//! Owns: the options that every command of every program takes. Does not know any command.
+//! Owns the options that every command of every program takes. Knows no command.
 
 use std::{io, process::ExitCode};
 
@@ -13,11 +13,11 @@ use crate::{
     session::Session,
 };
 
-/// Options that every command takes. One that is given twice counts as its last: a program that hands its
-/// arguments on to another need not look whether they repeat an option.
+/// Options that every command takes. If one is given twice, the last one counts, so a program can pass its arguments
+/// on to another without checking whether they repeat an option.
 #[derive(Debug, Args)]
 pub struct GlobalArgs {
-    /// Which space: shm:NAME, file:PATH, mem:BASE+SIZE, pci:BDF, pci:auto or unix:SOCKET.
+    /// URL of the space: shm:NAME, file:PATH, mem:BASE+SIZE, pci:BDF, pci:auto or unix:SOCKET.
     #[arg(
         long,
         global = true,
@@ -27,22 +27,22 @@ pub struct GlobalArgs {
         overrides_with = "space"
     )]
     pub space: String,
-    /// Also uses a space that belongs to another user who shares it with all the world, or that is not root's if
-    /// this is root: whoever owns a space can stop, mislead and crash those who use it. The same as
+    /// Also uses a space of another user that everybody may write, and, as root, a space that does not belong to
+    /// root. The owner of a space can block, mislead and crash all processes that use it. The same as
     /// COMMONHOLD_ANY_OWNER=1.
     #[arg(long, global = true, overrides_with = "any_owner")]
     pub any_owner: bool,
     /// Prints one JSON value instead of tables.
     #[arg(long, global = true, overrides_with = "json")]
     pub json: bool,
-    /// Says more of what happens, on standard error; -vv and -vvv still more.
+    /// Logs more on standard error; -vv and -vvv log still more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
 impl GlobalArgs {
-    /// The session that these options ask for, of the program with this name. From here on the log goes to
-    /// standard error.
+    /// Starts the log on standard error, and returns the session that these options ask for. `program` is the name of
+    /// this program.
     #[must_use]
     pub fn start(self, program: &'static str, matches: &ArgMatches) -> Session {
         start_log(self.verbose);
@@ -57,18 +57,18 @@ impl GlobalArgs {
     }
 }
 
-/// The arguments of this process, as types and as clap found them.
+/// Parses the arguments of this process. Returns them as types, and as clap's matches.
 ///
 /// # Errors
-/// A failure without a message: if they make no sense, or ask for help or the version, that has been said, and
-/// nothing is left to do.
+/// A failure without a message, if the arguments are wrong or ask for help or the version: the text has already been
+/// printed.
 pub fn parse<C: Parser>() -> Result<(C, ArgMatches), Failure> {
     let matches = C::command().try_get_matches().map_err(|error| output::usage(&error))?;
     let arguments = C::from_arg_matches(&matches).map_err(|error| output::usage(&error))?;
     Ok((arguments, matches))
 }
 
-/// The exit status of the program with this name. The message of a failure goes to standard error.
+/// Ends the program: prints the message of a failure on standard error, and returns the exit status.
 pub fn end(program: &str, result: Result<u8, Failure>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_was_handed_on_may_be_repeated() {
+    fn an_option_may_be_repeated_and_the_last_one_counts() {
         let args =
             ["x", "--json", "--space", "shm:a", "-v", "word", "--space=shm:b", "--json", "-v"];
         let cli = Cli::try_parse_from(args).unwrap();

@@ -1,6 +1,6 @@
-//! Random choices that a seed repeats (SplitMix64, Steele, Lea and Flood 2014).
+//! Pseudo-random numbers; the same seed gives the same sequence (SplitMix64, Steele, Lea and Flood 2014).
 
-/// A sequence of numbers.
+/// A sequence of pseudo-random numbers.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 

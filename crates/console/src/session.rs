@@ -1,6 +1,6 @@
-//! What every command needs to know: which space, and where results go.
+//! What every command needs to know: which space to use, and where results go.
 //!
-//! Owns: how a space is opened for a command, and how long that may take.
+//! Owns how a command opens its space, and how long that may take.
 
 use std::time::{Duration, Instant};
 
@@ -12,24 +12,24 @@ use crate::{
     signals::Signals,
 };
 
-/// How long to wait for others who remove or replace the space; less if the command has less time.
+/// How long to wait while other processes remove or replace the space; less if the command has a shorter timeout.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long to wait before looking for signals again.
+/// How long to wait before signals are checked again.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// Attaches to the space of a URL.
+/// A function that attaches to the space of a URL.
 pub type Attach = fn(&str, &OpenOptions) -> Result<Space, OpenError>;
 
-/// The space that was asked for, and how.
+/// The space that the command line asks for, and how to use it.
 #[derive(Debug, Clone)]
 pub struct Session {
     /// The name of this program, for messages.
     pub program: &'static str,
-    /// The URL: of `--space`, of the environment, or the default.
+    /// The URL: from `--space`, from the environment, or the default.
     pub url: String,
-    /// Whether `--space` stood on the command line.
+    /// Whether `--space` was given on the command line.
     pub chosen: bool,
-    /// Whose spaces are used.
+    /// Whose spaces may be used.
     pub owners: Owners,
     /// How often `-v` was given.
     pub verbose: u8,
@@ -41,7 +41,7 @@ impl Session {
     /// Attaches to a space that must exist.
     ///
     /// # Errors
-    /// What [`Space::open_with`] says, with what was asked for.
+    /// As for [`Space::open_with`].
     pub fn open(&self) -> Result<Space, Failure> {
         tracing::info!(url = ?self.url, "opening");
         let space =
@@ -58,10 +58,10 @@ impl Session {
         format!("open {}", Shown::new(&self.url))
     }
 
-    /// The same, in no more time than the command has for all it does.
+    /// Like [`Session::open`], but waits no longer than the timeout of the whole command.
     ///
     /// # Errors
-    /// As of [`Session::open`].
+    /// As for [`Session::open`].
     pub fn open_within(&self, timeout: Option<Duration>) -> Result<Space, Failure> {
         tracing::info!(url = ?self.url, "opening");
         let patience = timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE));
@@ -71,7 +71,7 @@ impl Session {
     /// Attaches to a space; a `shm:` space is formatted if it does not exist.
     ///
     /// # Errors
-    /// What [`Space::open_or_format_with`] says, with what was asked for.
+    /// As for [`Space::open_or_format_with`].
     pub fn open_or_format(&self) -> Result<Space, Failure> {
         tracing::info!(url = ?self.url, "opening, or formatting with defaults");
         let options = self.options(PATIENCE);
@@ -80,11 +80,11 @@ impl Session {
         Ok(space)
     }
 
-    /// Attaches by `attach`, in no more time than the command has for all it does, and gives up at a signal:
-    /// then there is no space.
+    /// Attaches by `attach`, waiting no longer than the timeout of the whole command. Returns `None` if a signal
+    /// arrives.
     ///
     /// # Errors
-    /// What `attach` says, with what was asked for.
+    /// As for `attach`.
     pub fn open_heeding(
         &self,
         attach: Attach,

@@ -1,9 +1,9 @@
-//! The signals that ask a command to end, turned into a flag and forwarded to its child.
+//! Records the signals that ask a command to end, and forwards them to its child.
 //!
-//! Invariants: 1. after [`Signals::watch`], SIGINT, SIGTERM, SIGHUP and SIGQUIT no longer end this
-//! process by themselves: its locks and mappings are released in order. 2. What a terminal sends to
-//! the whole foreground group is not forwarded: the child has it already. 3. A signal is sent
-//! through a pidfd, so it never hits another process that got the child's number.
+//! Invariants: 1. after [`Signals::watch`], SIGINT, SIGTERM, SIGHUP and SIGQUIT no longer end this process by
+//! themselves: the command releases its locks and mappings first. 2. A signal that a terminal sends to the whole
+//! foreground group is not forwarded: the child has received it already. 3. A signal is sent through a pidfd, so it
+//! never reaches another process that has got the child's process id.
 
 use std::{
     io,
@@ -27,12 +27,12 @@ struct Seen {
     child: Option<OwnedFd>,
 }
 
-/// Watches for signals from now until the process ends.
+/// The signals that were received since [`Signals::watch`]. Watching goes on until the process ends.
 #[derive(Debug, Clone)]
 pub struct Signals(Arc<Mutex<Seen>>);
 
 impl Signals {
-    /// Begins to watch.
+    /// Starts to watch for signals.
     ///
     /// # Errors
     /// The handlers or the thread cannot be made.
@@ -52,14 +52,14 @@ impl Signals {
         Ok(this)
     }
 
-    /// The last signal that asked us to end.
+    /// The last signal that asked this process to end.
     #[must_use]
     pub fn last(&self) -> Option<i32> {
         self.seen().last
     }
 
-    /// Forwards to this child from now on, and what came while it was being started. Whoever
-    /// starts one has looked at [`Signals::last`] just before.
+    /// Forwards signals to this child from now on. A signal that came while the child was being started is forwarded
+    /// at once. The caller has checked [`Signals::last`] just before it started the child.
     pub fn forward_to(&self, child: OwnedFd) {
         let mut seen = self.seen();
         if let Some(signal) = seen.last {
@@ -68,7 +68,7 @@ impl Signals {
         seen.child = Some(child);
     }
 
-    /// The child is gone.
+    /// Stops forwarding: the child is gone.
     pub fn forward_to_nobody(&self) {
         self.seen().child = None;
     }

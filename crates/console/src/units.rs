@@ -1,14 +1,14 @@
 //! Sizes and durations as people write them.
 //!
-//! Owns: the parsers of command lines and the ways back. Powers are of 1024, and what
-//! does not fit the number is an error, never a smaller number.
+//! Owns the parsers for command lines, and the formatting for output. Units are powers of 1024. A number that does not
+//! fit is an error, never a smaller number.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// `4096`, `64K`, `16M`, `2G`, `1T`; a trailing `B` or `iB` is allowed.
+/// Parses a size: `4096`, `64K`, `16M`, `2G`, `1T`; a trailing `B` or `iB` is allowed.
 ///
 /// # Errors
-/// What was expected, or that it does not fit 64 bits.
+/// A text that says what was expected, or that the size does not fit 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -26,10 +26,10 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "the size does not fit 64 bits".to_owned())
 }
 
-/// `250ms`, `5s`, `2m`, also `us` and `h`; a bare `0` needs no unit.
+/// Parses a duration: `250ms`, `5s`, `2m`, also `us` and `h`; a bare `0` needs no unit.
 ///
 /// # Errors
-/// What was expected, or that it is too long.
+/// A text that says what was expected, or that the duration is too long.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const HINT: &str = "expected a duration such as 250ms, 5s or 2m";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -50,10 +50,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "the duration is too long".to_owned())
 }
 
-/// `2`, `0.5`: seconds of a measurement.
+/// Parses the seconds of a measurement: `2`, `0.5`.
 ///
 /// # Errors
-/// What was expected.
+/// A text that says what was expected.
 pub fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.001..=3_600.0).contains(&seconds) => Ok(seconds),
@@ -61,10 +61,10 @@ pub fn parse_seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Permission bits in octal.
+/// Parses permission bits in octal.
 ///
 /// # Errors
-/// What was expected.
+/// A text that says what was expected.
 pub fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
@@ -72,15 +72,15 @@ pub fn parse_mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// The name of a region, checked before anything is opened.
+/// Checks the name of a region, before anything is opened.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A text that says what is wrong with it.
 pub fn parse_name(text: &str) -> Result<String, String> {
     commonhold::Name::new(text).map(|_| text.to_owned()).map_err(|why| why.to_string())
 }
 
-/// `1.5 GiB`; exact below 1 KiB.
+/// A size as text, such as `1.5 GiB`; exact below 1 KiB.
 #[must_use]
 pub fn human_size(bytes: u64) -> String {
     let units = [("TiB", 40_u32), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
@@ -99,7 +99,7 @@ pub fn human_size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// `5.0 s ago`; a time that is still to come by this clock is said as it is.
+/// A time as text relative to now, such as `5.0 s ago`. A time in the future is written as [`point`] does.
 #[must_use]
 pub fn since(time: SystemTime) -> String {
     match SystemTime::now().duration_since(time) {
@@ -108,10 +108,10 @@ pub fn since(time: SystemTime) -> String {
     }
 }
 
-/// A point in time, as people write it; one that no calendar of theirs reaches as seconds of Unix time.
+/// A point in time as text (RFC 3339). One that has no such form is written in seconds of Unix time.
 #[must_use]
 pub fn point(time: SystemTime) -> String {
-    /// The first second of the year 10000, which the usual way of writing has no digits for.
+    /// The first second of the year 10000. RFC 3339 has only four digits for a year.
     const YEAR_10000: u64 = 253_402_300_800;
     match time.duration_since(UNIX_EPOCH).map(|since| since.as_secs()) {
         Ok(seconds @ 0..YEAR_10000) => {
@@ -122,7 +122,7 @@ pub fn point(time: SystemTime) -> String {
     }
 }
 
-/// `12 us`, `3.4 ms`, `5.0 s`, `2 m 3 s`.
+/// A duration as text, such as `12 us`, `3.4 ms`, `5.0 s` or `2 m 3 s`.
 #[must_use]
 pub fn human_duration(time: Duration) -> String {
     let micros = time.as_micros();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_may_be_parts_but_neither_none_nor_endless() {
+    fn seconds_may_be_fractions_but_not_zero_or_infinite() {
         assert_eq!(parse_seconds("0.5"), Ok(0.5));
         assert_eq!(parse_seconds("3600"), Ok(3600.0));
         for bad in ["0", "-1", "inf", "NaN", "1s", "3601", ""] {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_point_in_time_can_be_said() {
+    fn every_point_in_time_can_be_formatted() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(point(at(0)), "1970-01-01T00:00:00Z");
         assert_eq!(point(at(253_402_300_799)), "9999-12-31T23:59:59Z");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_read_is_rounded_down_and_named() {
+    fn sizes_and_durations_are_rounded_down_and_have_units() {
         assert_eq!(human_size(0), "0 B");
         assert_eq!(human_size(1023), "1023 B");
         assert_eq!(human_size(1536), "1.5 KiB");

@@ -1,8 +1,8 @@
-//! The processes of a command that runs several, and the space they work in.
+//! The worker processes of a command that starts several, and the space they work in.
 //!
-//! Invariants: 1. no worker outlives this process, however it dies. 2. Nothing waits for ever: every
-//! wait has a deadline, and a watchdog ends the process if a call into the library does not come
-//! back. 3. A space that was made for the run is removed with it.
+//! Invariants: 1. no worker outlives this process, however this process dies. 2. Nothing waits for ever: every wait
+//! has a deadline, and a watchdog ends the process if a call into the library does not return. 3. A space that was
+//! made for the run is removed at its end.
 
 use std::{
     io,
@@ -32,40 +32,40 @@ pub struct WorkerArgs {
     /// The process whose death ends this one.
     #[arg(long)]
     pub parent: i32,
-    /// Which cell of the shared table is its own.
+    /// Its index in the table that the workers share.
     #[arg(long, default_value_t = 0)]
     pub cell: u64,
-    /// Chooses what it does.
+    /// Seed of its random choices.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// How many workers there are.
     #[arg(long, default_value_t = 1)]
     pub peers: u64,
-    /// Where it keeps its log, if it keeps one.
+    /// Path of its log, if it writes one.
     #[arg(long, default_value = "-")]
     pub log: PathBuf,
 }
 
-/// What a worker is told at its start: the command that makes one of this program, and its arguments.
+/// How to start a worker: the hidden command of this program, and its arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
     /// The hidden command.
     pub command: &'static str,
-    /// The space.
+    /// URL of the space.
     pub url: &'a str,
-    /// Whose spaces are used.
+    /// Whose spaces may be used.
     pub owners: Owners,
-    /// As [`WorkerArgs::cell`].
+    /// See [`WorkerArgs::cell`].
     pub cell: u64,
-    /// As [`WorkerArgs::seed`].
+    /// See [`WorkerArgs::seed`].
     pub seed: u64,
-    /// As [`WorkerArgs::peers`].
+    /// See [`WorkerArgs::peers`].
     pub peers: u64,
-    /// As [`WorkerArgs::log`].
+    /// See [`WorkerArgs::log`].
     pub log: &'a Path,
 }
 
-/// Starts a worker: from the main thread, whose end would kill it.
+/// Starts a worker. To be called from the main thread: the worker is killed when the calling thread ends.
 ///
 /// # Errors
 /// The process cannot be made.
@@ -79,7 +79,7 @@ pub fn start(order: Order<'_>) -> Result<Child, Failure> {
         .args(["--peers", &order.peers.to_string()])
         .arg("--log")
         .arg(order.log)
-        // A terminal's Ctrl-C is for the parent, which stops its workers in order.
+        // Ctrl-C on a terminal must reach the parent only: it stops its workers itself.
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -87,7 +87,7 @@ pub fn start(order: Order<'_>) -> Result<Child, Failure> {
         .doing(|| format!("start a {}", order.command))
 }
 
-/// In a worker: binds it to its parent's life, and attaches.
+/// Binds this worker's life to its parent's, and attaches to the space.
 ///
 /// # Errors
 /// The parent is gone, or the space cannot be opened.
@@ -100,10 +100,10 @@ pub fn attach(session: &Session, args: &WorkerArgs, name: &str) -> Result<Space,
     Ok(space)
 }
 
-/// Kills with SIGKILL and waits for the end. Returns whether it was alive until then.
+/// Kills a child with SIGKILL, and waits until it has ended. Returns whether it was alive before.
 ///
 /// # Errors
-/// What `kill` or `waitpid` says.
+/// As for `kill` and `waitpid`.
 pub fn kill(child: &mut Child) -> io::Result<bool> {
     if child.try_wait()?.is_some() {
         return Ok(false);
@@ -113,16 +113,16 @@ pub fn kill(child: &mut Child) -> io::Result<bool> {
     Ok(true)
 }
 
-/// How workers ended that were told to stop.
+/// How the workers ended after they were told to stop.
 #[derive(Debug, Default)]
 pub struct Joined {
-    /// Did not stop in time, and were killed.
+    /// How many did not stop in time, and were killed.
     pub stuck: u64,
-    /// Stopped with a failure; their process ids.
+    /// Process ids of those that stopped with a failure.
     pub failed: Vec<u32>,
 }
 
-/// Waits for workers that were told to stop; kills those that do not.
+/// Waits for workers that were told to stop, and kills those that do not stop in time.
 #[must_use]
 pub fn join(children: &mut [Child]) -> Joined {
     let deadline = Instant::now() + PATIENCE;
@@ -150,7 +150,7 @@ pub fn join(children: &mut [Child]) -> Joined {
     joined
 }
 
-/// Ends the process with a message if it is still there after `limit`. Workers die with it.
+/// Starts a thread that ends the process with a message after `limit`. The workers die with the process.
 pub fn watchdog(session: &Session, what: &'static str, limit: Duration) {
     let program = session.program;
     let spawned = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
@@ -160,22 +160,22 @@ pub fn watchdog(session: &Session, what: &'static str, limit: Duration) {
         std::process::exit(1);
     });
     if let Err(error) = spawned {
-        tracing::warn!(%error, "there is no watchdog");
+        tracing::warn!(%error, "the watchdog thread could not be started");
     }
 }
 
-/// The space of a run: its own, or the one that was chosen.
+/// The space of a run: one made for it, or the one given by `--space`.
 #[derive(Debug)]
 pub struct TestSpace {
     /// Its URL.
     pub url: String,
-    /// Whose spaces are used.
+    /// Whose spaces may be used.
     pub owners: Owners,
     own: bool,
 }
 
 impl TestSpace {
-    /// `shm:WHAT-PID`, unless `--space` was given.
+    /// Formats and opens `shm:WHAT-PID`, or opens the space given by `--space`.
     ///
     /// # Errors
     /// The space cannot be formatted or opened.
@@ -192,15 +192,15 @@ impl TestSpace {
         let url = format!("shm:{what}-{}", std::process::id());
         let options = FormatOptions { force: true, ..options.clone() };
         Space::format(&url, &options).doing(|| format!("format {url}"))?;
-        let ground = Self { url, owners, own: true };
-        let space = Space::open(&ground.url).doing(|| format!("open {}", ground.url))?;
-        Ok((ground, space))
+        let this = Self { url, owners, own: true };
+        let space = Space::open(&this.url).doing(|| format!("open {}", this.url))?;
+        Ok((this, space))
     }
 
-    /// Detaches, and removes an own space.
+    /// Detaches, and removes a space that was made for the run.
     ///
     /// # Errors
-    /// Somebody is still attached, or it cannot be removed.
+    /// Another peer is still attached, or the space cannot be removed.
     pub fn remove(mut self, space: Space) -> Result<(), Failure> {
         detach(space);
         if !std::mem::take(&mut self.own) {
@@ -214,7 +214,7 @@ impl TestSpace {
     }
 }
 
-/// The last clone detaches when it goes, here.
+/// Drops the last clone of the space, which detaches this process.
 fn detach(_space: Space) {}
 
 impl Drop for TestSpace {

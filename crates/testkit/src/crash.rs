@@ -1,22 +1,21 @@
-//! The crash-point suite: every named instant between two stores is died at, and died at again while
-//! the survivors recover.
+//! The crash-point suite: real processes die at every crash point (a named instant between two stores), and die
+//! again while others recover from that death.
 //!
 //! # How it works
-//! A scenario is a script for a few real processes ([`Scene`](scene::Scene)): one is told to lock,
-//! another to wait. Each says on its standard output which points it comes to, so that a dry run tells
-//! what there is to die at. A process that is armed kills itself at one hit of one point; those that
-//! survive play their parts to the end; then a fresh process recovers.
+//! A scenario is a script for a few real processes ([`Scene`](scene::Scene)): one is told to lock, another to wait.
+//! Each prints the points it passes, so that a dry run shows where a process can die. An *armed* process kills itself
+//! at one hit of one point. The survivors finish their parts of the script. Then a new process recovers.
 //!
 //! # What must hold
-//! 1. A [`Ledger`](ledger::Ledger) knows from the outside what every answer must be: what was promised
-//!    to the dead stands, what was not is as if never asked for.
-//! 2. Whoever survives still has what it had: this test process maps and locks two regions throughout.
-//! 3. In the end the tables are whole, every name can be had, every lock is clean, only the living are
-//!    peers, and nothing but their regions has memory.
+//! 1. A [`Ledger`](ledger::Ledger) predicts every answer from the commands and deaths alone. An operation that had
+//!    taken effect before its process died stays in effect; any other has no effect at all.
+//! 2. The survivors keep what they have: this test process maps and locks two regions throughout.
+//! 3. In the end the tables are whole, every name can be used, every lock is clean, only living processes are peers,
+//!    and only their regions have memory.
 //!
 //! # What it does not do
-//! Nobody here sleeps to synchronise; but timing decides which of two waiters a wake-up reaches, so a
-//! point's *last* hit may not come in another run. The first hits must.
+//! No process sleeps to synchronise. But timing decides which of two waiters a wake-up reaches, so the *last* hit of a
+//! point may not come again in another run. The first hits must.
 
 pub(crate) mod actor;
 mod alone;
@@ -42,7 +41,7 @@ use std::process::ExitCode;
 pub use stops::beside_the_stopped;
 pub use suite::{Report, run};
 
-/// The whole life of a child.
+/// The main function of a child process.
 #[must_use]
 pub fn act() -> ExitCode {
     arm::install();
@@ -69,5 +68,5 @@ pub fn act() -> ExitCode {
     })
 }
 
-/// Why the suite fails, in words.
+/// A result, or a sentence that says why the suite fails.
 type Outcome<T = ()> = Result<T, String>;

@@ -1,21 +1,21 @@
 //! Fuzzers whose inputs need processes, files, a full file system or failing system calls.
 //!
 //! # What it owns
-//! The program `storm`: `storm KIND --seconds N [--seed N] [--program PATH]`, one kind after the other here:
-//! 1. [`image`]: files of spaces that died in the middle of something, with words changed, holes punched and ends
-//!    cut off, used by a process through every operation of the facade.
-//! 2. [`scribbler`]: a process that writes what it likes while others work.
-//! 3. [`command_line`]: arguments by chance for the real program.
-//! 4. [`pages`]: every operation with so many pages of memory left, from none on.
+//! The program `storm`: `storm KIND --seconds N [--seed N] [--program PATH]`. The kinds are:
+//! 1. [`image`]: files of spaces whose processes died in the middle of something, with words changed, holes punched
+//!    and ends cut off; a process then uses them through every operation of the facade.
+//! 2. [`scribbler`]: a process that writes random words into a space while others use it.
+//! 3. [`command_line`]: random arguments for the real program.
+//! 4. [`pages`]: every command with a fixed number of pages of memory left, from none on.
 //! 5. [`faults`]: every system call of a command fails, or takes long, one after the other.
-//! 6. [`stops`]: every command beside a process that is stopped at a crash point.
+//! 6. [`stops`]: every command while another process is stopped at a crash point.
 //!
 //! # What must hold
-//! Nothing ends by a signal, by a panic or not at all; every exit status is one of those that are documented.
+//! No process is killed by a signal, panics or hangs; every exit status is a documented one.
 //!
 //! # What it does not do
-//! It is not led by coverage, as the fuzzers in `fuzz/` are: a round here is hundreds of system calls, in processes
-//! that die. A round is made from a seed, which is printed with whatever it finds.
+//! It is not guided by coverage, as the fuzzers in `fuzz/` are: a round here is hundreds of system calls, in processes
+//! that die. Each round is made from a seed, which is printed with a finding.
 
 mod arena;
 mod check;
@@ -40,23 +40,23 @@ use std::{
 use arena::Arena;
 use tally::Tally;
 
-/// What was expected, or a sentence on what happened instead.
+/// The expected result, or a sentence that says what happened instead.
 type Finding<T = ()> = Result<T, String>;
 
-/// Ends a run that could not be made here.
+/// Exit status if the fuzzer cannot run on this machine.
 const NOT_RUN: u8 = 77;
-/// More findings are of no use at once.
+/// After this many findings a run ends.
 const FINDINGS_MOST: usize = 10;
 
-/// What is to be done.
+/// The parsed command line of `storm`.
 #[derive(Debug, Clone)]
 struct Job {
     kind: String,
-    /// More for roles that `storm` has in a run of its own.
+    /// More arguments, for the worker roles that `storm` starts itself in.
     rest: Vec<String>,
     seconds: u64,
     seed: u64,
-    /// The `commonhold` that is attacked.
+    /// The program `commonhold` under test.
     program: PathBuf,
 }
 
@@ -75,7 +75,7 @@ impl Job {
             match arg.as_str() {
                 "--seconds" => job.seconds = args.next()?.parse().ok()?,
                 "--seed" => job.seed = args.next()?.parse().ok()?,
-                // Commands run in a folder of their own.
+                // Commands run in another folder, so the path must be absolute.
                 "--program" => job.program = std::path::absolute(args.next()?).ok()?,
                 _ if job.kind.is_empty() => job.kind = arg,
                 _ => job.rest.push(arg),
@@ -85,7 +85,7 @@ impl Job {
     }
 }
 
-/// A run: how long it lasts, what it has found, what it has counted.
+/// A run: its length, its findings and its counts.
 #[derive(Debug)]
 struct Run {
     arena: Arena,
@@ -102,7 +102,7 @@ impl Run {
         Instant::now() < self.end && self.findings.len() < FINDINGS_MOST
     }
 
-    /// The next round has this seed: the first that of the run, so that a round can be had alone.
+    /// The seed of the next round. The first round has the seed of the run, so that any round can be repeated alone.
     fn next_seed(&mut self) -> u64 {
         let seed = self.seed.wrapping_add(self.rounds);
         self.rounds += 1;

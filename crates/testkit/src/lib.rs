@@ -1,11 +1,11 @@
-//! What tests of more than one crate share. Nothing here is ever published.
+//! Test code that several crates share. It is never published.
 //!
 //! # What it owns
 //! 1. The crash-point suite ([`crash`], with the feature `crash-points`).
 //! 2. Virtual machines for tests ([`vm`], with the feature `vm`).
 //! 3. Fuzzers whose inputs need processes or a file system, and what they share with those in `fuzz/` ([`fuzz`],
 //!    with the feature `fuzz`).
-//! 4. The actor that the first two tell what to do (`stage`).
+//! 4. The process that the first two script, command by command (`scripted_process`).
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "crash-points")]

@@ -1,10 +1,9 @@
-//! An actor: a process that does what its standard input says, through the facade, and answers each
-//! line. It is told apart from a test by living in another process, or in another kernel.
+//! A scripted process: it executes the commands on its standard input through the facade, and answers each line. It
+//! lets a test use a space from another process or another kernel.
 //!
-//! What is held is held by a frame of the call stack: `map r` calls a loop that reads on until
-//! `unmap r`, so that guards may borrow mappings and mappings a space. Scripts therefore give things
-//! back in reverse order. A line that makes no sense where it comes (because what it needs was refused)
-//! is answered with `skip`.
+//! What it holds is held by a frame of the call stack: `map r` calls a loop that reads lines until `unmap r`, so that
+//! guards can borrow mappings, and mappings a space. So a script must give things back in reverse order. A line that
+//! cannot be executed, because something it needs was refused before, is answered with `skip`.
 
 use std::{
     fs::File,
@@ -19,10 +18,11 @@ use commonhold::{
     ReadGuard, Recovered, RegionError, Repairable, Space,
 };
 
-/// Longest wait for an event.
+/// The longest wait for an event.
 const EVENT_WAIT: Duration = Duration::from_millis(300);
 
-/// More that an actor can do, with what it has of the region that the line names; whether it was that.
+/// Additional commands of a scripted process. Gets the line, and the space and the mapping of the named region if it
+/// has them. Returns whether the line was such a command.
 pub(crate) type Verbs = fn(&Line, Option<&Space>, Option<&Mapping>) -> bool;
 
 /// What this process holds, from the innermost outwards.
@@ -37,7 +37,7 @@ struct Frame<'a> {
 pub(crate) struct Line(Vec<String>);
 
 impl Line {
-    /// Reads the next; `None` at the end of the script.
+    /// Reads the next line; `None` at the end of the script.
     pub(crate) fn read() -> Option<Self> {
         let mut text = String::new();
         let read = stdin().lock().read_line(&mut text).ok()?;
@@ -53,8 +53,8 @@ impl Line {
     }
 }
 
-/// Tells the driver something: an answer (`=`), or what comes before it. Whoever cannot be heard has no
-/// more reason to be.
+/// Sends the driver a line: an answer (`=`), or something that comes before the answer. If the driver is gone, this
+/// process ends.
 pub(crate) fn say(kind: char, text: &str) {
     let mut out = std::io::stdout().lock();
     let said = out.write_all(format!("{kind}{text}\n").as_bytes()).and_then(|()| out.flush());
@@ -63,7 +63,7 @@ pub(crate) fn say(kind: char, text: &str) {
     }
 }
 
-/// The whole life of an actor.
+/// The main function of a scripted process.
 #[must_use]
 pub(crate) fn act(verbs: Verbs) -> ExitCode {
     let root = Frame { verbs, outer: None, space: None, mapping: None };
@@ -77,7 +77,7 @@ pub(crate) fn act(verbs: Verbs) -> ExitCode {
 pub(crate) fn refused(error: impl Into<LockError>) -> String {
     let error = match error.into() {
         LockError::OwnerDied(_) => return "ownerdied".into(),
-        LockError::ParticipantDied(_) => return "partydied".into(),
+        LockError::ParticipantDied(_) => return "participantdied".into(),
         LockError::TimedOut(_) => return "timedout".into(),
         LockError::Deadlock(_) => return "deadlock".into(),
         LockError::Unrecoverable(_) => return "unrecoverable".into(),
@@ -105,8 +105,7 @@ pub(crate) fn answer<T>(result: Result<T, impl Into<LockError>>) {
     }
 }
 
-/// What comes of asking for a lock as most do, who pass errors on, and then, if its owner died, of asking for it in
-/// whatever state it is.
+/// Takes a lock as most users do, who pass errors on; if its owner died, takes it again in its inconsistent state.
 pub(crate) fn owner_died_if<G>(
     asked: LockResult<Option<G>>,
     recover: impl FnOnce() -> LockResult<Recovered<G>>,
@@ -119,7 +118,7 @@ pub(crate) fn owner_died_if<G>(
     }
 }
 
-/// Gives back what may be inconsistent; `unlock` and `leave` are those of the guard.
+/// Releases a guard that may be inconsistent; `unlock` and `leave` release the guard in either way.
 pub(crate) fn give_back<G: Repairable>(
     guard: Recovered<G>,
     how: &str,
@@ -131,7 +130,7 @@ pub(crate) fn give_back<G: Repairable>(
         (Recovered::Consistent(guard), _) => unlock(guard),
         (Recovered::Inconsistent(guard), "unlock") => unlock(guard.mark_consistent()?),
         (Recovered::Inconsistent(guard), "giveup") => guard.give_up(),
-        // Nobody has repaired it: it stays as it was found.
+        // It was not repaired: it stays inconsistent.
         (Recovered::Inconsistent(guard), _) => {
             drop(guard);
             Ok(())
@@ -147,7 +146,7 @@ enum Guard<'a> {
 }
 
 impl Guard<'_> {
-    /// What is said of it.
+    /// The answer that reports it.
     const fn told(&self) -> &'static str {
         match self {
             Self::Region(Recovered::Inconsistent(_)) | Self::Mutex(Recovered::Inconsistent(_)) => {
@@ -183,7 +182,7 @@ impl Guard<'_> {
 }
 
 impl Frame<'_> {
-    /// Serves lines until one of `closers` comes for what the innermost frame holds.
+    /// Executes lines until one of `closers` comes for what the innermost frame holds.
     fn serve(&self, closers: &[&str]) -> Option<Line> {
         loop {
             let line = Line::read()?;
@@ -194,7 +193,7 @@ impl Frame<'_> {
         }
     }
 
-    /// Serves lines until `name` is given back; a script that ends before is a mistake.
+    /// Executes lines until `name` is given back. A script must not end before that.
     fn hold(&self, closers: &[&str], name: &str) -> Line {
         loop {
             let Some(line) = self.serve(closers) else { std::process::exit(3) };
@@ -293,7 +292,7 @@ impl Frame<'_> {
         answer(mapping.unmap());
     }
 
-    /// `lock NAME HOW`, `rlock NAME HOW`, `mlock NAME HOW OFFSET`: HOW is `wait` or milliseconds.
+    /// Executes `lock NAME HOW`, `rlock NAME HOW` or `mlock NAME HOW OFFSET`: HOW is `wait` or milliseconds.
     fn lock(&self, mapping: &Mapping, line: &Line) {
         let time = Duration::from_millis(line.number(2));
         match (line.word(0), line.word(2)) {
@@ -314,7 +313,7 @@ impl Frame<'_> {
                     "0" => mapping.try_read_lock(),
                     _ => mapping.read_lock_for(time).map(Some),
                 };
-                // A reader cannot repair, and so has no use for what it is told of.
+                // A reader cannot repair, so it does not take an inconsistent lock.
                 let guard = guard.map_err(refused).and_then(|guard| guard.ok_or("timedout".into()));
                 self.keep(mapping, guard.map(Guard::Read));
             }
@@ -335,7 +334,7 @@ impl Frame<'_> {
         }
     }
 
-    /// Keeps what was taken, if it was, until it is given back.
+    /// Answers whether the lock was taken. If it was, holds it until it is given back.
     fn keep(&self, mapping: &Mapping, guard: Result<Guard<'_>, String>) {
         let mut guard = match guard {
             Ok(guard) => guard,
@@ -366,7 +365,7 @@ impl Frame<'_> {
     }
 }
 
-/// Has memory in the last bytes of the window, as a core dump may leave it: no region is there.
+/// Takes memory for the last bytes of the window, where no region is, as a core dump may do.
 fn litter(space: &Space) -> Result<(), RegionError> {
     const BYTES: [u8; 4096] = [0; 4096];
     let failed = |source| RegionError::Os { call: "pwrite", source };
@@ -376,7 +375,7 @@ fn litter(space: &Space) -> Result<(), RegionError> {
     file.write_all_at(&BYTES, at).map_err(failed)
 }
 
-/// In which part of its life a region is, and how often it is mapped.
+/// The state of a region, and how often it is mapped.
 fn region(space: &Space, name: &str) -> String {
     match space.stat(name) {
         Ok(info) => format!("ok {} {}", info.state, info.maps),
@@ -401,7 +400,7 @@ pub(crate) fn pattern(name: &str) -> u8 {
     name.bytes().next().unwrap_or(b'?')
 }
 
-/// How large the region is, and how many bytes at its head are the pattern; the others must be zero.
+/// The size of a region, and how many bytes at its head have the pattern; the others must be zero.
 fn look(mapping: &Mapping) -> String {
     let mut bytes = vec![0; usize::try_from(mapping.size()).unwrap_or(0)];
     if let Err(error) = mapping.read_at(0, &mut bytes) {

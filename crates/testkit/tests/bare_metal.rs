@@ -1,7 +1,7 @@
-//! The guest of `examples/bare-metal` in one space with this process. `cargo xtask test` builds the image
-//! and says where it is.
+//! The guest of `examples/bare-metal` and this process share a space. `cargo xtask test` builds the guest and sets the
+//! variable with its path.
 //!
-//! Nothing here waits for ever: a guest that says nothing for a minute is killed, and its test fails.
+//! Nothing here waits for ever: a guest that prints nothing for a minute is killed, and its test fails.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,7 +28,7 @@ const MULTI: &[&str] = &["-accel", "tcg,thread=multi", "-smp", "2"];
 const DONE: i32 = 33;
 const FAILED: i32 = 35;
 
-/// A space in a file that guests have as a window; removed at the end.
+/// A space in a file that guests see as a window; removed when this is dropped.
 struct RunSpace {
     url: String,
     file: String,
@@ -37,12 +37,12 @@ struct RunSpace {
 impl RunSpace {
     fn new(test: &str, lease: Option<Duration>) -> (Self, Space) {
         let name = format!("metal-{test}-{}", std::process::id());
-        let ground =
+        let run_space =
             Self { url: format!("shm:{name}"), file: format!("/dev/shm/commonhold-{name}") };
         let options = FormatOptions { capacity: Some(64 << 20), lease, ..Default::default() };
-        Space::format(&ground.url, &options).unwrap();
-        let space = Space::open(&ground.url).unwrap();
-        (ground, space)
+        Space::format(&run_space.url, &options).unwrap();
+        let space = Space::open(&run_space.url).unwrap();
+        (run_space, space)
     }
 
     fn guest(&self, line: &str) -> Guest {
@@ -80,7 +80,7 @@ impl Drop for RunSpace {
     }
 }
 
-/// A running guest; killed when it is dropped.
+/// A running guest, killed when this is dropped.
 struct Guest {
     child: Child,
     lines: Receiver<String>,
@@ -91,11 +91,11 @@ impl Guest {
         match self.lines.recv_timeout(LAST_DEADLINE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("the guest says nothing any more"),
+            Err(RecvTimeoutError::Timeout) => panic!("the guest prints nothing any more"),
         }
     }
 
-    /// Reads until a line that begins so, and returns what comes after.
+    /// Reads until a line begins with `begin`. Returns the rest of that line.
     fn says(&self, begin: &str) -> String {
         let mut before = Vec::new();
         while let Some(line) = self.line() {
@@ -107,7 +107,7 @@ impl Guest {
         panic!("the guest ended without saying {begin:?}, but {before:?}")
     }
 
-    /// Its exit status, and whatever it still said.
+    /// Waits for its end. Returns its exit status and the remaining lines.
     fn end(mut self) -> (i32, Vec<String>) {
         let lines = std::iter::from_fn(|| self.line()).collect();
         (self.child.wait().unwrap().code().unwrap(), lines)
@@ -121,7 +121,7 @@ impl Drop for Guest {
     }
 }
 
-/// Says so at its end.
+/// Sets the flag when it is dropped.
 struct Stopped<'a>(&'a AtomicBool);
 
 impl Drop for Stopped<'_> {
@@ -140,7 +140,7 @@ fn increment(counter: &Mapping) {
 #[test]
 fn a_guest_and_threads_of_the_host_count_together_and_lose_nothing() {
     const GUEST: u64 = 100_000;
-    let (ground, space) = RunSpace::new("count", None);
+    let (run_space, space) = RunSpace::new("count", None);
     let counter = space.create("counter", 4096).unwrap().map(Access::ReadWrite).unwrap();
     let stop = AtomicBool::new(false);
     let host: u64 = thread::scope(|scope| {
@@ -153,9 +153,9 @@ fn a_guest_and_threads_of_the_host_count_together_and_lose_nothing() {
             count
         };
         let threads = [scope.spawn(count), scope.spawn(count)];
-        // They end if the guest fails, too.
+        // The threads also end if the guest fails.
         let _stopped = Stopped(&stop);
-        let guest = ground.guest(&format!("region=counter increments={GUEST}"));
+        let guest = run_space.guest(&format!("region=counter increments={GUEST}"));
         assert_eq!(guest.says("done "), format!("increments={GUEST} owner_died=0"));
         stop.store(true, Ordering::Relaxed);
         assert_eq!(guest.end().0, DONE);
@@ -168,10 +168,10 @@ fn a_guest_and_threads_of_the_host_count_together_and_lose_nothing() {
 }
 
 #[test]
-fn a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() {
-    let (ground, space) = RunSpace::new("hold", None);
+fn a_killed_guest_keeps_its_lock_until_it_is_declared_dead() {
+    let (run_space, space) = RunSpace::new("hold", None);
     let region = space.create("held", 8).unwrap().map(Access::ReadWrite).unwrap();
-    let guest = ground.guest("hold=held");
+    let guest = run_space.guest("hold=held");
     guest.says("holding held");
     let state = || {
         space.listen().unwrap();
@@ -182,7 +182,7 @@ fn a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() {
     assert_eq!(life, PeerLife::Live, "a guest that does nothing but hold a lock beats");
     assert!(region.try_lock().unwrap().is_none());
     space.assume_dead(slot).unwrap_err();
-    // SIGKILL, as a hypervisor that is gone.
+    // SIGKILL, as if the hypervisor had crashed.
     drop(guest);
     assert_eq!(state(), Some((slot, PeerLife::Suspect)));
     assert!(region.try_lock().unwrap().is_none());
@@ -196,36 +196,36 @@ fn a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() {
 
 #[test]
 fn with_a_lease_a_guest_takes_over_what_another_held_when_it_was_killed() {
-    let (ground, space) = RunSpace::new("lease", Some(Duration::from_secs(1)));
+    let (run_space, space) = RunSpace::new("lease", Some(Duration::from_secs(1)));
     space.create("held", 8).unwrap();
     space.create("other", 8).unwrap();
-    let (first, second) = (ground.guest("hold=held"), ground.guest("hold=other"));
+    let (first, second) = (run_space.guest("hold=held"), run_space.guest("hold=other"));
     first.says("holding held");
     second.says("holding other");
     let mut domains: Vec<_> = space.peers().unwrap().into_iter().map(|peer| peer.domain).collect();
     domains.sort();
     domains.dedup();
     assert_eq!(domains.len(), 3, "every guest is a kernel of its own");
-    // Nobody but guests is there to notice.
+    // Now only guests are attached, and one of them must notice the death.
     drop(space);
     drop(first);
-    let heir = ground.guest("region=held increments=1");
+    let heir = run_space.guest("region=held increments=1");
     assert_eq!(heir.says("done "), "increments=1 owner_died=1");
     assert_eq!(heir.end().0, DONE);
 }
 
 #[test]
-fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
-    let (ground, space) = RunSpace::new("make", None);
-    assert_eq!(ground.guest("create=made size=64K").end().0, DONE);
+fn the_host_sees_what_a_guest_creates_and_destroys() {
+    let (run_space, space) = RunSpace::new("make", None);
+    assert_eq!(run_space.guest("create=made size=64K").end().0, DONE);
     let made = space.map("made", Access::ReadWrite).unwrap();
     assert_eq!(made.size(), 64 << 10);
     let created = space.stat("made").unwrap().created;
     let off = created.elapsed().unwrap_or_else(|ahead| ahead.duration());
     assert!(off < Duration::from_secs(3600), "the guest knows what time it is, but for {off:?}");
     made.write_at(0, &[0xff; 64 << 10]).unwrap();
-    // It waits for us, as the host would.
-    let guest = ground.guest("destroy=made create=again size=64K");
+    // The destroy waits for the mapping of this process, as a destroy on the host would.
+    let guest = run_space.guest("destroy=made create=again size=64K");
     guest.says("attached as peer");
     made.unmap().unwrap();
     assert_eq!(guest.end().0, DONE);
@@ -238,8 +238,8 @@ fn what_a_guest_creates_and_destroys_is_there_and_gone_for_the_host() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_and_nothing_is_left_behind() {
-    let (ground, space) = RunSpace::new("wrong", None);
+fn a_guest_reports_what_it_cannot_do_and_leaves_nothing_behind() {
+    let (run_space, space) = RunSpace::new("wrong", None);
     for (line, says) in [
         ("", "there is nothing to do"),
         ("region=a", "after \"region=a\" must come increments="),
@@ -247,7 +247,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_left_behind() {
         ("region=none increments=1", "region none: no region of that name is active; create="),
         ("create=tiny size=4 region=tiny increments=1", "region tiny is shorter than 8 bytes"),
     ] {
-        let (status, lines) = ground.guest(line).end();
+        let (status, lines) = run_space.guest(line).end();
         let error = lines.iter().find_map(|line| line.strip_prefix("error: "));
         assert!(error.is_some_and(|error| error.starts_with(says)), "{line}: {lines:?}");
         assert_eq!(status, FAILED, "{line}");
@@ -256,10 +256,10 @@ fn what_cannot_be_done_is_said_and_nothing_is_left_behind() {
 }
 
 #[test]
-fn where_all_processors_are_emulated_in_one_thread_it_refuses_to_take_part() {
-    let (ground, space) = RunSpace::new("one", None);
+fn a_guest_refuses_to_attach_if_all_processors_are_emulated_in_one_thread() {
+    let (run_space, space) = RunSpace::new("one", None);
     for machine in [["-accel", "tcg", "-smp", "1"], ["-accel", "tcg,thread=single", "-smp", "2"]] {
-        let (status, lines) = ground.guest_on(&machine, "list").end();
+        let (status, lines) = run_space.guest_on(&machine, "list").end();
         assert_eq!(status, FAILED, "{machine:?}");
         assert!(
             lines.iter().any(|line| line.contains("-smp 2 -accel tcg,thread=multi")),

@@ -1,5 +1,5 @@
-//! Programs of other targets beside those of this one, around one space. See `commonhold_testkit::vm` for how they are
-//! made, and `cargo xtask ports` for by whom.
+//! Programs for other targets and for this one share a space. `commonhold_testkit::vm` describes the tests; `cargo
+//! xtask ports` builds the programs.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,

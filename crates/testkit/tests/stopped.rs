@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-/// The story: a peer got SIGSTOP in the middle of a create, and `destroy` with a timeout of 20 ms beside it had not
-/// ended after 3 s. Everything that took the directory mutex waited for it without a deadline.
+/// The story: while a peer was stopped by SIGSTOP in the middle of a create, a `destroy` with a timeout of 20 ms had
+/// not ended after 3 s. Every operation that took the directory mutex waited for the peer without a deadline.
 #[test]
-fn beside_a_peer_that_is_stopped_with_the_directory_everything_ends_and_afterwards_all_is_whole() {
+fn operations_end_while_a_stopped_peer_holds_the_directory_and_all_is_whole_afterwards() {
     let program = Path::new(env!("CARGO_BIN_EXE_crash-actor"));
     let failures = commonhold_testkit::crash::beside_the_stopped(program);
     assert_eq!(failures, Vec::<String>::new());

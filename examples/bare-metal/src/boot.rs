@@ -1,23 +1,23 @@
-//! The first instructions, and the page tables they begin with.
+//! The first instructions, and the page tables for them.
 //!
 //! # What it owns
-//! The tables of the first GiB, mapped at its own addresses: below 2 MiB for reading only, where the
-//! loader has left what it had to say and where a stack that grows too far ends; above it for
-//! everything. And the root table, of which `map.rs` uses another entry for the window.
+//! The page tables of the first GiB, which is mapped at its physical addresses. Below 2 MiB it is read-only: there the
+//! loader has left its data, and there a stack that grows too far faults. Above 2 MiB everything is permitted. Also
+//! the root table, in which `map.rs` uses another entry for the window.
 
 use core::{arch::global_asm, sync::atomic::AtomicU64};
 
-/// Entries of a page table.
+/// How many entries a page table has.
 pub(crate) const ENTRIES: usize = 512;
-/// An entry is there.
+/// Bit of an entry: the entry is present.
 pub(crate) const PRESENT: u64 = 1;
-/// It may be written through.
+/// Bit of an entry: writes are permitted.
 pub(crate) const WRITABLE: u64 = 2;
-/// It is a page of 2 MiB, and not a further table.
+/// Bit of an entry: it maps a page of 2 MiB, and does not name a further table.
 pub(crate) const LARGE: u64 = 0x80;
-/// Bytes of a large page.
+/// Size of a large page in bytes.
 pub(crate) const LARGE_PAGE: u64 = 2 << 20;
-/// Up to here memory is mapped at its own address.
+/// Memory below this address is mapped at its physical address.
 pub(crate) const LOW_END: u64 = ENTRIES as u64 * LARGE_PAGE;
 
 /// A page table of any level. Its entries are atomic so that a `static` one can be changed safely; the
@@ -26,7 +26,7 @@ pub(crate) const LOW_END: u64 = ENTRIES as u64 * LARGE_PAGE;
 pub(crate) struct Table(pub(crate) [AtomicU64; ENTRIES]);
 
 impl Table {
-    /// A table of nothing.
+    /// A table without present entries.
     pub(crate) const fn empty() -> Self {
         Self([const { AtomicU64::new(0) }; ENTRIES])
     }

@@ -1,4 +1,4 @@
-//! The date, from the battery-backed clock of the PC. QEMU has it run in UTC unless told otherwise.
+//! The date, from the battery-backed clock of the PC. In QEMU this clock runs in UTC by default.
 
 use crate::cpu::{in8, out8};
 
@@ -16,11 +16,11 @@ fn read(register: u8) -> u8 {
     in8(0x71)
 }
 
-/// Milliseconds of Unix time; 0 if the clock makes no sense.
+/// Milliseconds of Unix time; 0 if the clock has impossible values.
 pub(crate) fn unix_ms() -> u64 {
     let fields = [SECONDS, MINUTES, HOURS, DAY, MONTH, YEAR];
     let mut last = None;
-    // Until two looks in a row agree, so that no field was read in the middle of a change.
+    // Reads until two reads in a row agree, so that no field was read in the middle of a change.
     for _ in 0..1000 {
         const CHANGING: u8 = 1 << 7;
         if read(STATUS_A) & CHANGING != 0 {
@@ -44,7 +44,7 @@ fn seconds(raw: [u8; 6]) -> Option<u64> {
         u64::from(decimal)
     };
     let [second, minute, raw_hour, day, month, year] = raw;
-    // The top bit is "afternoon" on a clock of twelve hours.
+    // The top bit means "afternoon" on a 12-hour clock.
     let hour = match (status & HOURS_24 != 0, raw_hour & 0x80 != 0) {
         (true, _) => plain(raw_hour),
         (false, afternoon) => plain(raw_hour & 0x7f) % 12 + if afternoon { 12 } else { 0 },

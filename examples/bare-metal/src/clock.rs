@@ -1,7 +1,7 @@
-//! Time: nanoseconds since the start, and Unix time for people.
+//! Time: nanoseconds since the start, and Unix time.
 //!
-//! The processor counts ticks of a rate that it does not tell. A hypervisor may (CPUID); else it is
-//! measured against the timer chip of the PC, whose rate is known to everybody.
+//! The processor counts ticks, but does not say at which rate. A hypervisor may say it (CPUID). Otherwise the rate is
+//! measured with the timer chip of the PC, whose own rate is fixed.
 
 use crate::{
     calendar,
@@ -13,13 +13,13 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: u64,
-    /// Nanoseconds in a tick, times 2^32.
+    /// Nanoseconds per tick, times 2^32.
     rate: u64,
     unix_ms_at_start: u64,
 }
 
 impl Clock {
-    /// Measures the rate, unless it is known.
+    /// Starts the clock; measures the rate, unless the hypervisor says it.
     ///
     /// # Errors
     /// [`Failure::NoTimer`].
@@ -44,8 +44,8 @@ impl Clock {
     }
 }
 
-/// Ticks in a millisecond: the median of some measurements, since the host may take this processor
-/// away in the middle of one.
+/// Ticks per millisecond: the median of some measurements, since the host may deschedule this processor in the middle
+/// of one.
 fn measure() -> Result<u64, Failure> {
     let mut found = [0; 5];
     for ticks in &mut found {
@@ -58,20 +58,20 @@ fn measure() -> Result<u64, Failure> {
 
 const MEASURE_MS: u64 = 10;
 
-/// Has channel 2 of the timer (8254), which once drove the loudspeaker, count down once, and returns
-/// the ticks that this took.
+/// Lets channel 2 of the timer (8254), which once drove the loudspeaker, count down once. Returns how many ticks this
+/// took.
 fn measure_once() -> Result<u64, Failure> {
     /// The timer's rate, in Hz.
     const RATE: u64 = 1_193_182;
     const CHANNEL_2: u16 = 0x42;
     const MODE: u16 = 0x43;
-    /// Channel 2, both bytes of the count, mode 0: output high at the end.
+    /// Channel 2, both bytes of the count, mode 0: the output goes high at the end.
     const ONCE: u8 = 0b1011_0000;
     const GATE: u16 = 0x61;
     const GO: u8 = 1;
     const SOUND: u8 = 2;
     const OUTPUT: u8 = 1 << 5;
-    /// Far more ticks than any processor makes in that time.
+    /// Far more ticks than any processor counts in that time.
     const PATIENCE: u64 = 1 << 36;
 
     let gate = in8(GATE) & !(GO | SOUND);

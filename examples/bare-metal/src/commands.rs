@@ -1,22 +1,21 @@
-//! What the kernel command line asks for.
+//! The commands on the kernel command line.
 //!
-//! Words are separated by spaces, so a name with spaces cannot be written here. All of them are read
-//! before anything is done.
+//! Words are separated by spaces, so a name cannot contain spaces. All words are read before anything is done.
 
 use core::{fmt, str::SplitAsciiWhitespace};
 
 use commonhold_layout::{Name, NameError};
 
-/// A name as it was written, and checked.
+/// The name of a region, as text and as a checked name.
 #[derive(Clone, Copy)]
 pub(crate) struct Named {
-    /// For people.
+    /// The text, for messages.
     pub(crate) text: &'static str,
-    /// For the space.
+    /// The checked name, for the space.
     pub(crate) name: Name,
 }
 
-/// One thing to do.
+/// A command.
 #[derive(Clone, Copy)]
 pub(crate) enum Command {
     /// Print what is in the space.
@@ -28,11 +27,11 @@ pub(crate) enum Command {
         /// Bytes.
         size: u64,
     },
-    /// Destroy a region, once nobody maps it.
+    /// Destroy a region, once no peer maps it.
     Destroy(Named),
-    /// Take the lock of a region, and keep it for ever.
+    /// Take the lock of a region, and hold it for ever.
     Hold(Named),
-    /// Take the lock of a region so many times, and each time add one to its first word.
+    /// Take the lock of a region `times` times, and each time add one to its first word.
     Increment {
         /// Its name.
         name: Named,
@@ -44,20 +43,20 @@ pub(crate) enum Command {
 /// Why the command line was refused.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ArgumentError {
-    /// There is nothing on it.
+    /// The line is empty.
     Empty,
-    /// This word is none of ours.
+    /// This word is not known.
     Unknown(&'static str),
-    /// After this word another must follow.
+    /// Another word must follow this one.
     Missing {
-        /// The word that stands alone.
+        /// The word without a successor.
         after: &'static str,
-        /// How the next must begin.
+        /// How the next word must begin.
         wanted: &'static str,
     },
-    /// This is no number.
+    /// This word does not end in a number.
     Number(&'static str),
-    /// This is no name.
+    /// This is not a valid name.
     Name(&'static str, NameError),
 }
 
@@ -85,7 +84,7 @@ impl Commands {
     /// Reads a line.
     ///
     /// # Errors
-    /// [`ArgumentError`] of the first word that is wrong.
+    /// [`ArgumentError`] for the first word that is wrong.
     pub(crate) fn read(line: &'static str) -> Result<Self, ArgumentError> {
         let commands = Self(line.split_ascii_whitespace());
         let mut count = 0;
@@ -136,7 +135,7 @@ impl Iterator for Commands {
     }
 }
 
-/// `4096`, `64K`, `16M`, `2G`: powers of 1024.
+/// Parses `4096`, `64K`, `16M` or `2G`; units are powers of 1024.
 fn number(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         b'K' => (text.strip_suffix('K')?, 10),

@@ -1,7 +1,6 @@
-//! Instructions that Rust has no words for: ports, `cpuid`, the time stamp counter, random numbers.
+//! Instructions for which Rust has no functions: ports, `cpuid`, the time stamp counter, random numbers.
 //!
-//! Each is safe to use: a port cannot reach this program's memory, since no device here is told to
-//! write there.
+//! All are safe to call: a port cannot reach this program's memory, since no device here is set up to write there.
 
 use core::arch::{asm, x86_64::__cpuid};
 
@@ -58,7 +57,7 @@ pub(crate) fn ticks() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// A random number of the processor, if it has them, and has one now.
+/// A random number from the processor, if it supports them and has one now.
 pub(crate) fn random() -> Option<u64> {
     const RDRAND: u32 = 1 << 30;
     if features() & RDRAND == 0 {
@@ -77,10 +76,10 @@ fn features() -> u32 {
     __cpuid(1).ecx
 }
 
-/// First leaf of what a hypervisor says of itself.
+/// The first CPUID leaf of a hypervisor.
 const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 
-/// The twelve letters of the hypervisor, and its last leaf; `None` without one.
+/// The twelve letters of the hypervisor's name, and its last leaf; `None` without a hypervisor.
 pub(crate) fn hypervisor() -> Option<([u32; 3], u32)> {
     const HYPERVISOR: u32 = 1 << 31;
     if features() & HYPERVISOR == 0 {
@@ -90,11 +89,11 @@ pub(crate) fn hypervisor() -> Option<([u32; 3], u32)> {
     Some(([leaf.ebx, leaf.ecx, leaf.edx], leaf.eax))
 }
 
-/// Ticks of the time stamp counter in a millisecond, if the hypervisor says so.
+/// Ticks of the time stamp counter per millisecond, if the hypervisor says it.
 pub(crate) fn ticks_per_ms() -> Option<u64> {
     const TIMING: u32 = HYPERVISOR_LEAF + 0x10;
     let (_, last) = hypervisor()?;
-    // More leaves than anybody has are no hypervisor's number.
+    // No hypervisor has that many leaves: then the number is not valid.
     let known = (TIMING..TIMING + 0x100).contains(&last);
     let khz = if known { __cpuid(TIMING).eax } else { 0 };
     (khz > 0).then_some(u64::from(khz))
@@ -103,7 +102,7 @@ pub(crate) fn ticks_per_ms() -> Option<u64> {
 /// Stops for good.
 pub(crate) fn halt() -> ! {
     loop {
-        // SAFETY: without interrupts `hlt` does nothing for ever, and that is meant.
+        // SAFETY: `cli` and `hlt` touch no memory; without interrupts `hlt` waits for ever, as intended.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
 }

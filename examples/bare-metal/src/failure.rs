@@ -8,7 +8,7 @@ use commonhold_sync::LockError;
 
 use crate::{commands::ArgumentError, pci};
 
-/// Why the guest did not do what it was asked.
+/// Why the guest did not execute its commands.
 #[derive(Clone, Copy)]
 pub(crate) enum Failure {
     /// The command line is wrong.

@@ -1,14 +1,14 @@
-//! Who this guest is.
+//! The identity of this guest.
 //!
-//! A space knows a kernel by its boot id, so the id must differ from that of every other kernel that
-//! ever attaches, the last incarnation of this guest included.
+//! A space identifies a kernel by its boot id. So the id must differ from that of every other kernel that ever
+//! attaches, including earlier boots of this guest.
 
 use commonhold_layout::{BootId, PeerName};
 use commonhold_space::Identity;
 
 use crate::cpu::{in8, random, ticks};
 
-/// What this guest says of itself when it attaches. Process ids and the like it has none.
+/// What this guest states about itself when it attaches. It has no process id and the like.
 pub(crate) fn identity() -> Identity {
     Identity {
         boot: boot_id(),
@@ -20,8 +20,8 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// 128 bits: random numbers of the processor where it has them, and in any case how long the host took
-/// over some hundreds of port reads, of which nobody knows the last bits beforehand.
+/// A boot id of 128 bits. It mixes random numbers of the processor, if there are any, with the duration of some
+/// hundred port reads, the last bits of which cannot be predicted.
 fn boot_id() -> BootId {
     const ROUNDS: u32 = 512;
     let mut halves = [random().unwrap_or(0), random().unwrap_or(0)];
@@ -32,7 +32,7 @@ fn boot_id() -> BootId {
             [mix(low ^ ticks().wrapping_add(high)), mix(high.rotate_left(1) ^ u64::from(round))];
     }
     let [low, high] = halves;
-    // 0 is nobody's.
+    // The id 0 means "none".
     BootId(u128::from(high) << 64 | u128::from(low) | 1)
 }
 

@@ -1,4 +1,4 @@
-//! What the loader hands over: the kernel command line.
+//! What the loader passes to this program: the kernel command line.
 //!
 //! The layout is that of `struct hvm_start_info` in Xen's public headers
 //! (`xen/include/public/arch-x86/hvm/start_info.h`).
@@ -11,7 +11,7 @@ const MAGIC: u32 = 0x336e_c578;
 /// Longer command lines are cut off.
 const MOST: usize = 4096;
 
-/// The start of the structure, up to what is wanted.
+/// The first fields of the structure, up to the ones that are needed.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct StartInfo {
@@ -49,7 +49,8 @@ pub(crate) fn command_line(start_info: u64) -> Result<&'static str, Failure> {
     text.to_str().map_err(|_| Failure::Loader)
 }
 
-/// The address of bytes that lie where memory is mapped at its own address, and not at address 0.
+/// Checks that bytes lie where memory is mapped at its physical address, and not at address 0. Returns a pointer to
+/// them.
 fn mapped(at: u64, len: u64) -> Result<*const u8, Failure> {
     match at.checked_add(len) {
         Some(end) if at != 0 && end <= LOW_END => {

@@ -1,18 +1,18 @@
 //! A guest without an operating system that takes part in a Commonhold space.
 //!
-//! It is loaded by QEMU's `-kernel`, finds the window in bar 2 of an ivshmem device, attaches to the
-//! space in it as a peer, and does what its command line says: see the README beside it. All it is made
-//! of is the four crates of the core, which need neither `std` nor an allocator, and the files here:
+//! QEMU loads it by `-kernel`. It finds the window in bar 2 of an ivshmem device, attaches to the space in it as a
+//! peer, and executes its command line: see the README beside it. It consists of the four crates of the core, which
+//! need neither `std` nor an allocator, and of these files:
 //!
 //! | to learn | read |
 //! |---|---|
 //! | how the core is used | `work.rs` |
-//! | what it needs from where it runs | `platform.rs`, `silence.rs`, `identity.rs` |
+//! | what the core needs from its platform | `platform.rs`, `silence.rs`, `identity.rs` |
 //! | how the window is found and mapped | `pci.rs`, `map.rs` |
-//! | why not every emulator will do | `processors.rs` |
+//! | why not every emulator is suitable | `processors.rs` |
 //! | how a program begins and ends here | `boot.s`, `boot.rs`, `loader.rs`, `exit.rs` |
 //!
-//! `unsafe` stands in the files that are allowed to below, and nowhere else.
+//! Only the modules with `allow(unsafe_code)` below contain `unsafe` code.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
@@ -46,7 +46,7 @@ use exit::{End, exit};
 use failure::Failure;
 use platform::BareMetal;
 
-/// Where `boot.s` goes, with the address of what the loader left.
+/// The entry from `boot.s`, with the address of the loader's data.
 extern "C" fn main(start_info: u64) -> ! {
     serial::prepare();
     match run(start_info) {

@@ -1,17 +1,15 @@
 //! Mapping the window.
 //!
 //! # What it owns
-//! The second entry of the root table: addresses from 512 GiB, where the window is mapped in pages of
-//! 2 MiB, write-back as ordinary memory. The whole guest lies in the first entry, so the two cannot
-//! meet.
+//! The second entry of the root table: addresses from 512 GiB, where the window is mapped in pages of 2 MiB, with
+//! write-back caching like ordinary memory. The whole guest lies in the first entry, so the two cannot overlap.
 //!
 //! # Invariants
-//! 1. Nobody else makes pointers to these addresses, so the [`Window`] is the only way there.
+//! 1. No other code makes pointers to these addresses, so the [`Window`] is the only way to access them.
 //! 2. They are mapped once and never unmapped.
 //!
-//! Write-back is right because the bar is memory of the host in disguise; a real device would want
-//! another type. The first and the last page may show neighbours of a window that is no multiple of
-//! 2 MiB; nobody looks at them.
+//! Write-back is right because the bar is really memory of the host; a real device would need another type. If the
+//! window is not a multiple of 2 MiB, the first and the last page also map other addresses, which are never accessed.
 
 use core::{
     ptr::{self, NonNull},
@@ -46,7 +44,7 @@ pub(crate) fn window(bar: Bar) -> Result<Window, Failure> {
     if pages > MOST_GIB * ENTRIES || MAPPED.swap(true, Ordering::Relaxed) {
         return Err(too_large);
     }
-    // Relaxed everywhere: there is one processor to see it, and it looks when it first goes there.
+    // Relaxed everywhere: only this processor reads the tables, when it first accesses these addresses.
     for (entry, table) in DIRECTORIES.0.iter().zip(&PAGES) {
         entry.store(address(table) | PRESENT | WRITABLE, Ordering::Relaxed);
     }
@@ -56,7 +54,7 @@ pub(crate) fn window(bar: Bar) -> Result<Window, Failure> {
         at += LARGE_PAGE;
     }
     let [_, entry, ..] = &ROOT.0;
-    // Release: not before the tables below it, as far as the compiler goes. The processor keeps
+    // Release: keeps the compiler from moving the stores to the tables below behind this one. The processor caches
     // nothing about addresses that were not mapped, so there is nothing to flush.
     entry.store(address(&DIRECTORIES) | PRESENT | WRITABLE, Ordering::Release);
     let base = usize::try_from(WINDOW_AT + skipped).map_err(|_| too_large)?;
@@ -68,7 +66,7 @@ pub(crate) fn window(bar: Bar) -> Result<Window, Failure> {
     Ok(unsafe { Window::from_raw(base, len) })
 }
 
-/// The physical address of a table, which is where it is mapped.
+/// The physical address of a table, which is also its virtual address.
 fn address(table: &'static Table) -> u64 {
     ptr::from_ref(table).expose_provenance() as u64
 }

@@ -1,13 +1,12 @@
-//! What the compiler expects every program to have: copying, filling and comparing of bytes, and a name
-//! for what unwinds.
+//! The functions that the compiler expects in every program: copy, fill and compare bytes, and a name for unwinding.
 //!
-//! On Linux the functions on bytes come from the C library. They are single instructions here: slower
-//! than they could be for large copies, and obviously right. Written as loops in Rust, the compiler would
-//! recognise them and make each call itself.
+//! On Linux the byte functions come from the C library. Here each is a single instruction: slower than possible for
+//! large copies, but obviously right. If they were loops in Rust, the compiler would replace each loop by a call of
+//! the same function.
 
 use core::arch::asm;
 
-/// Copies bytes between places that do not overlap.
+/// Copies bytes between ranges that do not overlap.
 ///
 /// # Safety
 /// As in C: `len` bytes at `from` are readable, and at `to` writable.
@@ -22,7 +21,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
     to
 }
 
-/// Copies bytes between places that may overlap.
+/// Copies bytes between ranges that may overlap.
 ///
 /// # Safety
 /// As for [`memcpy`].
@@ -58,7 +57,7 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, len: usize) -> *mut u8 {
     to
 }
 
-/// Compares bytes; less than, equal to or greater than 0, as the first difference is.
+/// Compares bytes. The result is less than, equal to or greater than 0, like the first difference.
 ///
 /// # Safety
 /// As in C: `len` bytes are readable at both places.
@@ -86,6 +85,6 @@ unsafe extern "C" fn bcmp(one: *const u8, other: *const u8, len: usize) -> i32 {
     unsafe { memcmp(one, other, len) }
 }
 
-/// Named by code in the precompiled `core` that would unwind; nothing here does, so it is never called.
+/// The precompiled `core` refers to it for unwinding. Nothing here unwinds, so it is never called.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}

@@ -1,8 +1,7 @@
 //! Finding the window: bar 2 of a PCI device.
 //!
-//! `ivshmem-plain` is memory of the host that QEMU shows to a guest as a bar (docs/specs/ivshmem-spec in
-//! QEMU's sources). The firmware has given it an address before this program started; only the size must
-//! be asked for.
+//! `ivshmem-plain` is memory of the host, which QEMU shows to a guest as a bar (docs/specs/ivshmem-spec in QEMU's
+//! sources). The firmware has already given the bar an address; only its size must be found out.
 
 use core::{fmt, iter};
 
@@ -24,10 +23,10 @@ const BAR_3: u8 = 0x1c;
 
 /// Bit of the command register: the device answers to memory accesses.
 const ANSWER_MEMORY: u32 = 1 << 1;
-/// Its upper half is the status, in which writing a one clears.
+/// The lower half of the command register. The upper half is the status, in which writing a one clears the bit.
 const COMMAND_BITS: u32 = 0xffff;
 
-/// Where a device is.
+/// The address of a device on the PCI bus.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address {
     bus: u8,
@@ -35,7 +34,7 @@ pub(crate) struct Address {
     function: u8,
 }
 
-/// Memory that a device has.
+/// The memory of a device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bar {
     /// Its physical address.
@@ -73,7 +72,7 @@ impl Address {
         self.read(ID) != NOBODY
     }
 
-    /// What kind of header it has; the top bit says that the device has more functions.
+    /// The type of its header; the top bit says that the device has more functions.
     fn header(self) -> u8 {
         let [_, _, kind, _] = self.read(HEADER).to_le_bytes();
         kind
@@ -85,7 +84,7 @@ impl Address {
         (self.header() & 0x7f == 1).then_some(last)
     }
 
-    /// Writes all ones to a register, and returns what stuck. What it held is written back.
+    /// Writes all ones to a register, and returns which of them stick. The old value is written back.
     fn probe(self, register: u8) -> u32 {
         let held = self.read(register);
         self.write(register, NOBODY);
@@ -94,14 +93,14 @@ impl Address {
         stuck
     }
 
-    /// Where bar 2 is, and how large. `None` if it is no memory, or has no place.
+    /// The address and size of bar 2. `None` if it is not memory, or has no address.
     fn bar_2(self) -> Option<Bar> {
         let low = self.read(BAR_2);
         let (is_memory, is_wide) = (low & 1 == 0, low & 0b110 == 0b100);
         if !is_memory {
             return None;
         }
-        // While its size is asked for, the bar is somewhere else: nobody may meet it there.
+        // While its size is probed, the bar has another address: the device must not answer there.
         let command = self.read(COMMAND) & COMMAND_BITS;
         self.write(COMMAND, command & !ANSWER_MEMORY);
         let mask = u64::from(self.probe(BAR_2) & !0xf);
@@ -116,7 +115,7 @@ impl Address {
     }
 }
 
-/// Every device, bus by bus. A bus comes after the bridge to it, so the last number is known in time.
+/// All devices, bus by bus. A bridge comes before the buses behind it, so the last bus number is known in time.
 fn devices() -> impl Iterator<Item = Address> {
     let mut last_bus = 0;
     let mut next = Some(Address { bus: 0, device: 0, function: 0 });
@@ -147,7 +146,7 @@ fn after(here: Address, alone: bool, last_bus: u8) -> Option<Address> {
     }
 }
 
-/// The first ivshmem device, and its bar 2, which answers from now on.
+/// Finds the first ivshmem device and its bar 2, and enables it.
 ///
 /// # Errors
 /// [`Failure::NoDevice`], [`Failure::NoBar`].

@@ -1,14 +1,13 @@
-//! What a space needs from the world, without an operating system: the ports of `commonhold-sync` and
-//! `commonhold-space`.
+//! The ports of `commonhold-sync` and `commonhold-space`, implemented without an operating system.
 //!
-//! This file is what porting the core comes to. An RTOS would do more: let other tasks run in
-//! [`wait`](Park::wait), beat from a timer task, put a proof of life where others can see it.
+//! To port the core means to write this file. An RTOS would do more: let other tasks run in [`wait`](Park::wait), beat
+//! from a timer task, and publish a proof of life for others.
 //!
 //! # Invariants
-//! 1. No wait is longer than its caller said, and none needs anybody's wake. The core beats this guest's
-//!    heart before each; while it does other things, `work.rs` has to.
-//! 2. Others are judged by their hearts, as nothing else of them can be seen from here.
-//! 3. All memory is there: QEMU has the whole window, and the host's file grows at the first touch.
+//! 1. No wait lasts longer than its caller asks, and none relies on a wake. The core writes this guest's heartbeat
+//!    before each wait; in between, `work.rs` does.
+//! 2. Other peers are judged by their heartbeats: nothing else of them is visible from here.
+//! 3. All memory exists: QEMU maps the whole window, and the host's file grows at the first touch.
 
 use core::{
     hint,
@@ -24,9 +23,9 @@ use commonhold_window::Window;
 
 use crate::{clock::Clock, silence::Silence};
 
-/// Turns of the short spin before a wait.
+/// How many turns the short spin before a wait has.
 const SPIN_TURNS: u32 = 60;
-/// Fewest and most pauses between two looks at a word.
+/// The fewest and most pauses between two reads of a word.
 const PAUSES_LEAST: u32 = 16;
 const PAUSES_MOST: u32 = 2048;
 
@@ -50,12 +49,12 @@ impl Park for BareMetal {
         self.clock.now()
     }
 
-    /// Looks again and again, at growing intervals: there is nobody to let run meanwhile, and without
-    /// interrupts nothing would end a sleep. But between two looks the memory is left alone.
+    /// Polls the word at growing intervals. There is no other task to run meanwhile, and without interrupts nothing
+    /// would end a sleep. Between two reads it leaves the memory alone.
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
         const LOW_HALF: u64 = 0xffff_ffff;
         let mut pauses = PAUSES_LEAST;
-        // Relaxed: the caller looks again, with the ordering it needs.
+        // Relaxed: the caller reads the word again, with the ordering it needs.
         while (word.load(Ordering::Relaxed) ^ expected) & LOW_HALF == 0 && self.now() < until {
             for _ in 0..pauses {
                 hint::spin_loop();
@@ -64,7 +63,7 @@ impl Park for BareMetal {
         }
     }
 
-    /// Nobody sleeps where this guest could wake them: everybody looks again in time.
+    /// Does nothing: this guest can wake no sleeper, so all waiters poll.
     fn wake(&self, _word: &AtomicU64, _who: Wake) {}
 
     fn spin(&self, _word: &AtomicU64, turn: u32) -> bool {
@@ -80,8 +79,8 @@ impl BackingMemory for BareMetal {
         Ok(())
     }
 
-    /// The host's memory cannot be given back from here; the promise that matters to whoever has the
-    /// bytes next is that they are zero.
+    /// Writes zeros: the host's memory cannot be given back from here, and the next user of the bytes relies only on
+    /// their being zero.
     fn release(&self, extent: Extent) -> Result<(), BackingMemoryError> {
         let failed = |_| BackingMemoryError::Failed { call: "zeroing", errno: 0 };
         self.window.zero(extent).map_err(failed)
@@ -117,7 +116,7 @@ impl Platform for BareMetal {
         &self.window
     }
 
-    /// There is no other way of waiting here.
+    /// The same as `wait`: there is no other way of waiting here.
     fn wait_among_kernels(&self, word: &AtomicU64, expected: u64, until: u64) {
         self.wait(word, expected, until);
     }

@@ -1,12 +1,12 @@
 //! Whether atomic operations are atomic here.
 //!
-//! QEMU without hardware help (TCG) translates an atomic instruction of a guest that has one processor
-//! into a plain read and a plain write: within the guest nobody could tell. Host processes and other
-//! guests can: two of them get the same lock. So with one processor this guest does not take part.
+//! If a guest has one processor, QEMU without hardware help (TCG) translates its atomic instructions into a plain read
+//! and a plain write. Inside the guest this makes no difference. For host processes and other guests it does: two of
+//! them get the same lock. So with one processor this guest refuses to attach.
 //!
-//! `-accel tcg,thread=single` does the same with any number of processors. What shows it is the price: a
-//! real atomic addition is a call out of the translated code, and costs twice a load and a store; one
-//! that is none costs no more than they do.
+//! `-accel tcg,thread=single` does the same with any number of processors. It can be detected by time: a real atomic
+//! addition is a call out of the translated code, and takes twice as long as a load and a store; a fake one takes no
+//! longer than these.
 
 use core::{
     hint::black_box,
@@ -18,9 +18,9 @@ use crate::{
     failure::Failure,
 };
 
-/// Operations timed together: so many that reading the clock, which is emulated too, does not matter.
+/// How many operations are timed together: so many that reading the clock, which is emulated too, does not matter.
 const BATCH: u32 = 4096;
-/// Batches of each kind, of which the fastest counts, so a busy host does not matter.
+/// How many batches of each kind are timed. The fastest counts, so that a busy host does not matter.
 const BATCHES: u32 = 100;
 
 /// "TCGTCGTCGTCG", as three little-endian words.
@@ -31,7 +31,7 @@ const SELECTOR: u16 = 0x510;
 const DATA: u16 = 0x511;
 const PROCESSORS: u16 = 5;
 
-/// Refuses where atomic operations are not.
+/// Refuses to go on if atomic operations are not atomic.
 ///
 /// # Errors
 /// [`Failure::NotAtomic`].
@@ -44,8 +44,8 @@ pub(crate) fn check() -> Result<(), Failure> {
     }
 }
 
-/// Whether an atomic addition costs at least 1.5 times a load and a store. Runs of both kinds take turns,
-/// so that both find the host in the same state.
+/// Whether an atomic addition takes at least 1.5 times as long as a load and a store. Batches of both kinds
+/// alternate, so that both find the host in the same state.
 fn additions_are_atomic() -> bool {
     let word = AtomicU64::new(0);
     let (mut atomic, mut plain) = (u64::MAX, u64::MAX);
@@ -69,7 +69,7 @@ fn ticks_of(operation: impl Fn()) -> u64 {
     ticks().saturating_sub(began)
 }
 
-/// Processors of a QEMU machine.
+/// How many processors the QEMU machine has.
 fn count() -> u16 {
     out16(SELECTOR, PROCESSORS);
     u16::from(in8(DATA)) | u16::from(in8(DATA)) << 8

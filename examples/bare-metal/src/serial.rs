@@ -7,7 +7,7 @@ use crate::cpu::{in8, out8};
 const COM1: u16 = 0x3f8;
 const LINE_STATUS: u16 = COM1 + 5;
 const READY: u8 = 1 << 5;
-/// A port that nobody reads, or that does not exist, must not keep the guest from working.
+/// How often to wait for the port. A port that is not read, or does not exist, must not block the guest.
 const PATIENCE: u32 = 100_000;
 
 /// Prints a line.
@@ -40,7 +40,7 @@ pub(crate) fn prepare() {
 
 /// Prints a line; see [`say`].
 pub(crate) fn line(what: fmt::Arguments<'_>) {
-    // Cannot fail: `write_str` does not.
+    // It cannot fail, because `write_str` cannot.
     let _ = Serial.write_fmt(what);
     let _ = Serial.write_str("\n");
 }

@@ -1,23 +1,23 @@
-//! How long other peers have been silent, as watched from here.
+//! How long the heartbeats of other peers have been silent, as seen from this guest.
 
 use core::cell::Cell;
 
 use commonhold_space::{PeerRecord, Watched};
 use commonhold_sync::Verdict;
 
-/// Peers that are watched at the same time: as many as a space has slots unless told otherwise. In a
-/// larger one some share a place, and one that lost it to another begins anew: it lives too long rather
-/// than not long enough.
+/// How many peers are watched at the same time: as many as a space has slots by default. In a larger space some peers
+/// share a place, and a peer that loses its place to another is watched from the beginning again. So a dead peer may
+/// be noticed late, but a live one is never taken for dead.
 const PLACES: usize = 128;
 
-/// What was seen of all peers.
+/// The observations of all peers.
 #[derive(Debug)]
 pub(crate) struct Silence {
     seen: [Cell<Watched>; PLACES],
 }
 
 impl Silence {
-    /// Nothing has been seen.
+    /// No observations yet.
     pub(crate) fn new() -> Self {
         Self { seen: [const { Cell::new(Watched::NOBODY) }; PLACES] }
     }

@@ -17,26 +17,26 @@ use crate::{
     say,
 };
 
-/// How long it takes to know that a heart does not beat, and two looks more.
+/// How long to listen until a missing heartbeat is certain, plus two more checks.
 const LISTEN_NS: u64 = 1_500_000_000;
 
-/// What of the commands has been counted.
+/// The counts that are printed at the end.
 #[derive(Debug, Default)]
 struct Total {
     increments: u64,
     owner_died: u64,
 }
 
-/// Attaches to the space, does everything that was asked, and detaches.
+/// Attaches to the space, executes all commands, and detaches.
 ///
 /// # Errors
-/// [`Failure`] of the first command that failed; the others have not been tried.
+/// The [`Failure`] of the first command that fails; the commands after it are not tried.
 pub(crate) fn run(platform: BareMetal, commands: Commands) -> Result<(), Failure> {
     let view = View::open(platform).map_err(Failure::Open)?;
     let space = Attached::attach(view, &identity()).map_err(Failure::Attach)?;
     say!("attached as peer {} generation {}", space.peer().get(), space.generation());
     let total = Guest::new(&space).and_then(|guest| guest.all(commands));
-    // A guest that only stopped would keep its slot until somebody reaps it.
+    // Without this, the slot would stay taken until a peer reaps it.
     space.detach().map_err(Failure::Detach)?;
     let Total { increments, owner_died } = total?;
     say!("done increments={increments} owner_died={owner_died}");
@@ -61,15 +61,15 @@ impl<'a> Guest<'a> {
         self.space.view()
     }
 
-    /// To be called again and again by whatever takes long: beats this guest's heart, and listens to
-    /// those of others. Waiting for a lock needs none of it, as the core beats meanwhile.
+    /// Writes this guest's heartbeat, and reads those of others. Everything that takes long must call it again and
+    /// again, except a wait for a lock, during which the core does so.
     fn keep_alive(&self) {
         let now = self.view().now();
         if now >= self.next_beat.get() {
             self.space.beat();
             self.space.watch();
             let lease_ms = self.view().geometry().lease_ms();
-            // As often as among several kernels: this is one of its own.
+            // The period for several kernels: this guest is a kernel of its own.
             let period_ms = heartbeat_period_ms(true, lease_ms);
             self.next_beat.set(now.saturating_add(period_ms.saturating_mul(1_000_000)));
         }
@@ -91,7 +91,7 @@ impl<'a> Guest<'a> {
         Ok(total)
     }
 
-    /// Prints everything, after listening to the hearts of others for long enough to know them.
+    /// Prints all regions and peers, after listening to the heartbeats of others for long enough to judge them.
     fn list(&self) -> Result<(), Failure> {
         let known = self.view().now().saturating_add(LISTEN_NS);
         while self.space.unproven().next().is_some() && self.view().now() < known {
@@ -143,7 +143,7 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Maps a region while `what` is done with it.
+    /// Maps a region, runs `what` on it, and unmaps it.
     fn with_region(
         &self,
         Named { text, name }: Named,
@@ -157,7 +157,7 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// A region that is mapped.
+/// A mapped region.
 struct Region<'a> {
     guest: &'a Guest<'a>,
     name: &'static str,
@@ -179,7 +179,7 @@ impl Region<'_> {
             if taken.is_owner_died() {
                 total.owner_died += 1;
             }
-            // Not one atomic operation but two: what makes them one is the lock.
+            // Not one atomic operation but two: the lock makes them one.
             let value = word.load(Ordering::Relaxed);
             word.store(value.wrapping_add(1), Ordering::Relaxed);
             self.unlock()?;
@@ -198,8 +198,8 @@ impl Region<'_> {
         }
     }
 
-    /// Takes the lock to write, however long it takes. If its last owner died, the data are as good as
-    /// they were: a word that is written at once is never half written.
+    /// Takes the lock to write, however long it takes. If its last owner died, the data need no repair: a single word
+    /// is never half written.
     fn lock(&self) -> Result<Taken, Failure> {
         let (view, me) = (self.guest.view(), &self.guest.me);
         let words = view.lock_words(&self.mapped).map_err(Failure::Damaged)?;

@@ -1,11 +1,11 @@
-//! Names, URLs, sizes and durations: what people type, and what others left in a record.
+//! Names, URLs, sizes and durations, which users type, or which other processes have left in a record.
 
 use std::str::FromStr as _;
 
 use arbitrary::Arbitrary;
 use commonhold_layout::{Name, PeerName};
 
-/// The parsers of the command line alone: the crate that has them would bring the library along, to be built anew.
+/// Only the parsers of the command line: their whole crate depends on the library, which would have to be built again.
 #[path = "../../../crates/console/src/units.rs"]
 #[allow(
     dead_code,
@@ -14,7 +14,7 @@ use commonhold_layout::{Name, PeerName};
 )]
 mod units;
 
-/// That of URLs alone: the crate that has it would bring mappings and threads along, to be built anew each time.
+/// Only the parser of URLs: its whole crate has mappings and threads, and would have to be built again.
 #[path = "../../../crates/host/src/memory/url.rs"]
 #[allow(
     dead_code,

@@ -1,4 +1,4 @@
-//! What a peer does with the lock of a region that it maps.
+//! The operations of a peer on the lock of a region that it maps.
 
 use arbitrary::Arbitrary;
 use commonhold_layout::Damage;
@@ -9,7 +9,7 @@ use super::peer::Peer;
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
 pub(crate) enum LockDeed {
-    /// Takes it to read, and gives it back; or does not.
+    /// Takes the lock to read, and may give it back.
     Read {
         waits: bool,
         keeps: bool,
@@ -18,7 +18,7 @@ pub(crate) enum LockDeed {
         waits: bool,
     },
     WriteQuickly,
-    /// Gives it back, whether it has it or not.
+    /// Releases the lock, whether it holds it or not.
     Unwrite {
         done: bool,
     },
@@ -81,7 +81,7 @@ impl LockDeed {
     }
 }
 
-/// That a word lies where its record says is known before.
+/// An error that cannot happen: the offset of the word was checked before.
 pub(crate) fn outside(error: commonhold_window::OutOfWindow) -> DirectoryError {
     Damage::new("an offset", error.offset).into()
 }

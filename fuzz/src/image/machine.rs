@@ -1,4 +1,5 @@
-//! A machine that a program of steps decides all of: its memory, its clock, who lives on it.
+//! A simulated machine, which the program of steps controls completely: its memory, its clock, and which processes are
+//! alive.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,27 +19,27 @@ use super::poison;
 
 pub(crate) const PAGE: u64 = 4096;
 const PAGE_WORDS: usize = 512;
-/// Pages of the window: tables of the largest shape, and some data.
+/// How many pages the window has: the tables of the largest shape, and some data.
 pub(crate) const PAGES: usize = 48;
-/// Bytes of the window.
+/// The size of the window in bytes.
 pub(crate) const BYTES: u64 = PAGE * PAGES as u64;
 
-/// How often an operation may ask the machine for anything. An operation waits for less than
-/// [`WAIT_MOST_NS`], and its loops are bounded by the sizes of tables.
+/// How often an operation may call the machine. An operation waits for less than [`WAIT_MOST_NS`], and its loops are
+/// bounded by the sizes of tables.
 const QUESTIONS_MOST: u32 = 100_000;
-/// Longer than the patience of any operation, with all it does afterwards for others.
+/// Longer than any operation waits, including what it then does for others.
 const WAIT_MOST_NS: u64 = 60_000_000_000;
-/// What a look at the clock takes.
+/// The simulated time of reading the clock.
 const LOOK_NS: u64 = 20_000;
 
-/// Called whenever an operation asks the machine for something: there, others act.
+/// Called whenever an operation calls the machine: then other peers act.
 pub(crate) type Interrupt = fn();
 
 #[derive(Debug)]
 pub(crate) struct World {
     words: &'static [AtomicU64],
     backed: RefCell<[bool; PAGES]>,
-    /// Pages that there are besides those that are in use.
+    /// How many pages are free.
     pub(crate) free_pages: Cell<u32>,
     living: Cell<u128>,
     suspects: Cell<u128>,
@@ -50,7 +51,7 @@ pub(crate) struct World {
 }
 
 thread_local! {
-    /// One window for all runs: nothing is allocated in a run that another has not given back.
+    /// One window for all runs, so that a run does not have to allocate one.
     static WORDS: &'static [AtomicU64] = {
         let words: Vec<AtomicU64> = (0..PAGES * PAGE_WORDS).map(|_| AtomicU64::new(0)).collect();
         Box::leak(words.into_boxed_slice())
@@ -79,20 +80,20 @@ impl World {
         Machine { world: Rc::clone(self), window: Window::from_words(self.words) }
     }
 
-    /// An operation begins: what it waits for counts from now on.
+    /// Begins an operation: its waiting time counts from now on.
     pub(crate) fn begin(&self) -> (u64, u32) {
         (self.begun.replace(self.clock.get()), self.questions.replace(0))
     }
 
-    /// It has ended; the one that it interrupted goes on.
+    /// Ends an operation; the one that it interrupted goes on.
     pub(crate) fn end(&self, (begun, questions): (u64, u32)) {
-        // The time that others took is not its own.
+        // The time of the inner operation does not count for the outer one.
         let took = self.clock.get() - self.begun.get();
         self.begun.set(begun.saturating_add(took));
         self.questions.set(questions);
     }
 
-    /// The clock moves by itself, as it does while nobody does anything.
+    /// Moves the clock forward, while no peer does anything.
     pub(crate) fn pass(&self, ns: u64) {
         self.clock.set(self.clock.get().saturating_add(ns));
     }
@@ -109,7 +110,7 @@ impl World {
         self.ended.set(self.ended.get() | 1 << (tid & 63));
     }
 
-    /// Has memory taken for the page of a word, as a first touch has; false if there is none.
+    /// Takes memory for the page of a word, as a first touch does; false if there is none left.
     pub(crate) fn touch(&self, at: u64) -> bool {
         usize::try_from(at / PAGE).is_ok_and(|page| self.back(page))
     }
@@ -147,7 +148,7 @@ impl World {
         self.words.get(from..from.saturating_add(PAGE_WORDS)).unwrap_or(&[])
     }
 
-    /// An operation asks for something.
+    /// Counts a call of an operation.
     fn asked(&self) {
         (self.interrupt)();
         let questions = self.questions.get() + 1;
@@ -158,7 +159,7 @@ impl World {
     }
 }
 
-/// Somebody else's mapping of the window: what is touched there has memory, if there is any.
+/// The attacker's mapping of the window: touching a page takes memory for it, if there is any left.
 impl Words for World {
     fn get(&self, at: u64) -> Option<u64> {
         let word = usize::try_from(at / 8).ok()?;
@@ -195,7 +196,7 @@ const fn bit(peer: PeerId) -> u128 {
     1 << (peer.get() & 127)
 }
 
-/// The machine, as one peer has it.
+/// The machine as one peer sees it.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) world: Rc<World>,
@@ -289,7 +290,8 @@ impl Park for Machine {
     fn wait(&self, word: &AtomicU64, expected: u64, until: u64) {
         let same = (word.load(Ordering::Relaxed) ^ expected).trailing_zeros() >= 32;
         let now = self.world.clock.get();
-        // Nobody wakes a sleeper here; whoever sleeps too long has relied on it.
+        // Nothing wakes a sleeper here: it always sleeps until its deadline. An operation that relies on a wake
+        // waits too long, which `asked` detects.
         self.world.clock.set(if same { until.max(now) } else { now + 1_000 });
         self.world.asked();
     }

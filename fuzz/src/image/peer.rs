@@ -1,4 +1,4 @@
-//! One peer of the space: what it can do, each an operation that the core offers.
+//! A peer of the space, with all operations of the core that it can do.
 
 use std::cell::{Cell, RefCell};
 
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::scribble::{name_of, pick};
 
-/// How long anybody waits for a lock.
+/// How long a peer waits for a lock.
 pub(crate) const BRIEFLY_NS: u64 = 30_000_000;
 
-/// Most mappings that a peer keeps.
+/// How many mappings a peer keeps at most.
 const MAPPED_MOST: usize = 8;
 
 /// Something that a peer does.
@@ -55,7 +55,7 @@ pub(crate) enum Deed {
 impl Deed {
     pub(crate) const LEAVE: Self = Self::Leave;
 
-    /// Whether the peer is there no more afterwards.
+    /// Whether the peer is gone afterwards.
     pub(crate) const fn is_last(self) -> bool {
         matches!(self, Self::Leave)
     }
@@ -88,12 +88,12 @@ impl Peer {
         self.space.thread(self.thread.get())
     }
 
-    /// Until when it waits.
+    /// The deadline of its waits.
     pub(crate) fn deadline(&self) -> u64 {
         self.space.view().now().saturating_add(BRIEFLY_NS)
     }
 
-    /// As SIGKILL would.
+    /// Dies as by SIGKILL.
     pub(crate) fn die(&self) {
         self.space.view().platform().world.kill(self.space.peer());
     }
@@ -102,7 +102,7 @@ impl Peer {
         pick(&self.mapped.borrow(), index)
     }
 
-    /// It does something. `Ok` is also whatever the space has a right to refuse.
+    /// Does something. A refusal that the space may give counts as `Ok`.
     pub(crate) fn does(&self, deed: Deed) -> Result<(), DirectoryError> {
         match deed {
             Deed::Lock { mapped, deed } => {
@@ -183,7 +183,7 @@ impl Peer {
     fn changes_itself(&self, deed: Deed) -> Result<(), DirectoryError> {
         match deed {
             Deed::ClaimThread(tid) => {
-                // The id of a thread of its own, as of another that is there beside.
+                // The thread id of another thread of the same process.
                 self.tid.set(u32::from(tid));
                 self.thread.set(self.space.claim_thread(u32::from(tid))?);
             }
@@ -206,7 +206,7 @@ impl Peer {
                     let peer = PeerId::new(u16::from(peer) & 7);
                     let of = self.space.view().peer_state(peer).generation;
                     let of = PeerRef::new(peer, of);
-                    // Only one who has ended is uncounted: what others do not hold cannot be given back.
+                    // Only the read lock of a peer that is gone is uncounted: a live peer still holds its own.
                     if !self.space.view().is_peer_current(of) {
                         self.space.uncount_reader(mapped.handle, of)?;
                     }
@@ -233,13 +233,13 @@ impl Peer {
         self.space.detach()
     }
 
-    /// All that can be seen of the space without changing it.
+    /// Reads everything that can be read without changing the space.
     pub(crate) fn looks_at_everything(&self) -> Result<(), DirectoryError> {
         let _ = self.space.unproven().count();
         look(self.space.view())
     }
 
-    /// Everything that the dead and the gone left is put right, and all is whole.
+    /// Cleans up what dead and detached peers have left, and checks that everything is whole.
     pub(crate) fn makes_whole(&self, patience: Patience) -> Result<Census, DirectoryError> {
         let me = self.me()?;
         self.space.reap(&me, patience)?;
@@ -254,7 +254,7 @@ impl Peer {
     }
 }
 
-/// Reads all there is to be read.
+/// Reads everything in the space.
 pub(crate) fn look(view: &View<Machine>) -> Result<(), DirectoryError> {
     for peer in view.peer_ids() {
         if let Some((record, _)) = view.peer_record(peer) {

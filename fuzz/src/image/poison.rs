@@ -10,7 +10,8 @@ mod asan {
     }
 
     pub(crate) fn forbid(words: &[AtomicU64]) {
-        // SAFETY: the runtime asks for a range of the caller's memory; nobody but the code under test reads it.
+        // SAFETY: the runtime needs a range of the caller's memory: this is one, and only the code under test reads
+        // it.
         unsafe { __asan_poison_memory_region(words.as_ptr().cast(), size_of_val(words)) }
     }
 

@@ -1,4 +1,4 @@
-//! What a peer does with the records in the bytes of a region that it maps.
+//! The operations of a peer on the records in the bytes of a region that it maps.
 
 use crate::scribble::pick;
 use arbitrary::Arbitrary;
@@ -15,11 +15,11 @@ use super::{
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
 pub(crate) enum RecordDeed {
-    /// The record is opened, or made, and nothing done with it.
+    /// Only opens the record, or makes it.
     Open {
         kind: u8,
     },
-    /// So many turns, so that it becomes biased; the last one is kept, or given back.
+    /// Takes the mutex so often that it becomes biased. The last time it may keep it.
     Mutex {
         turns: u8,
         keeps: bool,
@@ -60,7 +60,7 @@ pub(crate) enum RecordDeed {
     ResetSequence,
 }
 
-/// Words that the largest record takes here, its tag and places included.
+/// How many words the largest record has here, including its tag and slots.
 const WORDS: u64 = 8;
 /// Slots of a semaphore or a barrier.
 const PLACES: usize = 3;
@@ -74,7 +74,7 @@ impl RecordDeed {
         if at.get() + 8 * WORDS > end {
             return Ok(());
         }
-        // What a lazy region takes at first touch.
+        // A lazy region takes this memory at the first touch.
         let world = &peer.space.view().platform().world;
         if (0..WORDS).any(|word| !world.touch(at.get() + 8 * word)) {
             return Ok(());
@@ -185,12 +185,12 @@ impl RecordDeed {
             Self::Give => drop(Semaphore::new(event, at, places).give(&me, view)),
             Self::Join { arrives, leaves } => {
                 let barrier = Barrier::new(event, at, places);
-                let Ok((_, party)) = barrier.join(&me, view) else { return Ok(()) };
-                if arrives && let Ok(phase) = barrier.arrive(&me, view, party) {
+                let Ok((_, participant)) = barrier.join(&me, view) else { return Ok(()) };
+                if arrives && let Ok(phase) = barrier.arrive(&me, view, participant) {
                     let _ = barrier.wait(&me, view, phase, until);
                 }
                 if leaves {
-                    let _ = barrier.leave(&me, party, Release::Done);
+                    let _ = barrier.leave(&me, participant, Release::Done);
                 }
             }
             _ => {}
@@ -237,7 +237,7 @@ impl RecordDeed {
                 let _ = event.wait(&me, view, event.sequence(), until);
             }
             Self::WaitCondition => {
-                // The mutex that goes with it lies in the words after it.
+                // Its mutex lies in the words after it.
                 let beside = at.plus(24).unwrap_or(at);
                 let mutex = Mutex::new(view.window().word(beside).map_err(outside)?, beside);
                 if let Ok(Taken::Clean | Taken::OwnerDied(_)) = mutex.lock(&me, view, until) {

@@ -1,7 +1,7 @@
 //! Debian's archive, for packages that are unpacked here and never installed.
 //!
-//! Packages of this machine's architecture are looked up in its own lists. For another architecture there are lists in
-//! the cache: the machine's apt is not told of it, and nothing on the machine changes.
+//! For this machine's architecture, packages are looked up in the lists of its apt. For another architecture the lists
+//! are kept in the cache: apt's configuration is not changed, and nothing else on the machine.
 
 use std::{
     fs,
@@ -13,15 +13,15 @@ use anyhow::{Context, Result, ensure};
 
 use crate::machine;
 
-/// Where packages of one architecture come from.
+/// The source of packages for one architecture.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    /// What apt is told beside each command.
+    /// Options for each command of apt.
     options: Vec<String>,
 }
 
 impl Archive {
-    /// That of an architecture, as Debian calls it. Lists of another than this machine's are kept below `cache`.
+    /// The source for an architecture, by Debian's name. Lists for a foreign architecture are kept in `cache`.
     pub(crate) fn new(architecture: &str, cache: &Path) -> Result<Self> {
         ensure!(
             machine::is_installed("apt-get") && machine::is_installed("dpkg-deb"),
@@ -35,7 +35,7 @@ impl Archive {
         for directory in ["state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(lists.join(directory))?;
         }
-        // Of another architecture nothing is installed.
+        // An empty status file: nothing of a foreign architecture is installed.
         fs::write(lists.join("status"), "")?;
         let at = |path: &str| lists.join(path).display().to_string();
         let settings = [
@@ -48,18 +48,18 @@ impl Archive {
         Ok(Self { options: settings.into_iter().flat_map(|set| ["-o".into(), set]).collect() })
     }
 
-    /// Has apt look for what there is now. For this machine's architecture only root may.
+    /// Updates the package lists. For this machine's architecture only root may do so.
     pub(crate) fn update(&self) -> Result<()> {
         output(Command::new("apt-get").args(&self.options).args(["-q", "update"])).map(drop)
     }
 
-    /// What a package depends on, as `apt-cache depends` says it.
+    /// The dependencies of a package, as `apt-cache depends` prints them.
     pub(crate) fn dependencies(&self, package: &str) -> Result<String> {
         let depends = ["depends", "--no-recommends", package];
         output(Command::new("apt-cache").args(&self.options).args(depends))
     }
 
-    /// Downloads a package to an empty directory, and says where it is.
+    /// Downloads a package into an empty directory. Returns its path.
     pub(crate) fn download(&self, package: &str, to: &Path) -> Result<PathBuf> {
         let download = ["-q", "download", package];
         output(Command::new("apt-get").args(&self.options).args(download).current_dir(to))?;
@@ -68,7 +68,8 @@ impl Archive {
     }
 }
 
-/// Runs a program, and gives back what it writes. Its last line of errors is the error; what comes before may be warnings.
+/// Runs a program, and returns its standard output. If it fails, the error is its last line on standard error, since
+/// the lines before may be warnings.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -12,28 +12,28 @@ use cpio::{NewcBuilder, newc::ModeFileType, write_cpio};
 use crate::{target::Target, vm::parts::Parts};
 
 const PROGRAMS: [&str; 3] = ["commonhold", "guest-actor", "guest-agent"];
-/// What the kernel starts; it ends as the agent.
+/// The first process of a guest, which becomes the agent.
 const INIT: &str = include_str!("../../../crates/testkit/src/vm/init.sh");
 
-/// Fills `kit` for guests of `target`.
-pub(crate) fn make(kit: &Path, parts: &Parts, target: Target) -> Result<()> {
-    let programs = kit.join("bin");
+/// Fills the folder `guest_image` for guests of `target`.
+pub(crate) fn make(guest_image: &Path, parts: &Parts, target: Target) -> Result<()> {
+    let programs = guest_image.join("bin");
     fs::create_dir_all(&programs)?;
     let built = target.build_for_guests(&PROGRAMS)?;
     for program in PROGRAMS {
         copy(&built.join(program), &programs.join(program))?;
     }
-    copy(&parts.kernel, &kit.join("kernel"))?;
-    let path = kit.join("initramfs");
-    let new = kit.join("initramfs.new");
+    copy(&parts.kernel, &guest_image.join("kernel"))?;
+    let path = guest_image.join("initramfs");
+    let new = guest_image.join("initramfs.new");
     let archive = BufWriter::new(File::create(&new)?);
     write(archive, &parts.busybox, &programs).context("cannot write the guests' file system")?;
     fs::rename(new, path).context("cannot write the guests' file system")
 }
 
-/// Copies a file to where a kit has it.
+/// Copies a file into an image.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    // Not over what is there: it may be running.
+    // The old file is replaced, not overwritten: it may be a running program.
     let new = to.with_extension("new");
     fs::copy(from, &new)
         .and_then(|_| fs::rename(&new, to))
@@ -49,7 +49,7 @@ fn write(to: impl Write, busybox: &Path, programs: &Path) -> Result<()> {
         let kind = ModeFileType::Directory;
         entries.push((NewcBuilder::new(directory).mode(0o755).set_mode_file_type(kind), empty()));
     }
-    // What the kernel opens for the first process, before that one has mounted anything.
+    // The kernel opens this device for the first process, before that process has mounted anything.
     let console = NewcBuilder::new("dev/console").mode(0o600).rdev_major(5).rdev_minor(1);
     entries.push((console.set_mode_file_type(ModeFileType::Char), empty()));
     entries.push((file("init"), Cursor::new(INIT.into())));

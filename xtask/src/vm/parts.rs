@@ -1,4 +1,4 @@
-//! What guests are made of and is not ours: a kernel and busybox, from Debian's archive.
+//! The parts of guests that are not ours: a kernel and busybox, from Debian's archive.
 
 use std::{
     fs,
@@ -15,14 +15,14 @@ use crate::{
 
 const BUSYBOX: &str = "busybox-static";
 
-/// Where the files are.
+/// The paths of the parts.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) kernel: PathBuf,
     pub(crate) busybox: PathBuf,
 }
 
-/// Fetches what is not in `cache` yet, for guests of `target`. Nothing is asked of the network if all is.
+/// Fetches the parts for guests of `target` that are not in `cache` yet. If all are, the network is not used.
 pub(crate) fn fetch(cache: &Path, target: Target) -> Result<Parts> {
     ensure!(
         cfg!(all(target_arch = "x86_64", target_os = "linux")),
@@ -44,8 +44,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The file `name` of a package that begins with `prefix`: in the cache, or else fetched, where it is
-    /// at the path that begins with `inside`.
+    /// The file `name` of a package whose name begins with `prefix`. It is taken from the cache, or else from the
+    /// downloaded package, in which its path begins with `inside`.
     fn part(
         &self,
         prefix: &str,
@@ -66,13 +66,13 @@ impl Source<'_> {
             archive.download(&package(&archive)?, &staging)
         };
         let fetched = download().or_else(|error| {
-            // Lists that are old, or were never fetched.
+            // The lists may be old, or were never fetched.
             archive.update().map_err(|_| error).and_then(|()| download())
         })?;
         let tree = staging.join("tree");
         output(Command::new("dpkg-deb").arg("-x").args([&fetched, &tree]))?;
         let wanted = find(&tree.join(inside))?;
-        // Named after package and version, and whole at once.
+        // The name contains package and version; renaming makes the file appear complete.
         let stem = fetched.file_stem().unwrap_or(fetched.as_os_str());
         let home = self.cache.join(stem);
         let whole = staging.join("whole");
@@ -84,14 +84,15 @@ impl Source<'_> {
     }
 }
 
-/// The newest, by name, that is there.
+/// The newest cached file, by name.
 fn cached(cache: &Path, prefix: &str, name: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(cache).ok()?.flatten();
     let of_it = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
     of_it.map(|entry| entry.path().join(name)).filter(|file| file.is_file()).max()
 }
 
-/// The kernel for clouds that the package depends on which means the newest. All that guests use is built into it.
+/// The name of the newest cloud kernel: the meta package depends on it. Everything that guests need is built into this
+/// kernel.
 fn newest_kernel(archive: &Archive, target: Target) -> Result<String> {
     let newest = format!("linux-image-cloud-{}", target.debian()?);
     let text = archive.dependencies(&newest)?;
@@ -103,7 +104,7 @@ fn dependency(text: &str) -> Option<String> {
     packages.into_iter().find(|name| name.starts_with("linux-image-")).map(str::to_owned)
 }
 
-/// The only file whose path begins so.
+/// The only file whose path begins with `beginning`.
 fn find(beginning: &Path) -> Result<PathBuf> {
     let directory = beginning.parent().context("a path without a directory")?;
     let name = beginning.file_name().unwrap_or_default().to_string_lossy();
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_the_one_that_the_meta_package_depends_on() {
+    fn the_kernel_is_the_dependency_of_the_meta_package() {
         let text = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n";
         assert_eq!(dependency(text).as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
         assert_eq!(dependency("N: Unable to locate package"), None);

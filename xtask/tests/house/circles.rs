@@ -1,6 +1,6 @@
-//! Files that use each other in a circle: to understand one of them, a reader must understand all.
+//! Files that use each other in a circle: to understand one of them, a reader must understand all of them.
 //!
-//! A file and the files in the folder of its name are one room: a part may use what its face defines.
+//! A module file may be used by the files in the folder of its name: that does not count as a circle.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,20 +12,20 @@ use syn::{Attribute, Item, UseTree, visit::Visit};
 
 use crate::tree::{files, is_test, sources};
 
-/// The core of the memory manager, whose objects and spaces know each other by nature; and the library's mapping, which
-/// opens the locks that keep it.
+/// The permitted circles: the core of the memory manager, whose objects and spaces refer to each other; and the
+/// library's mapping, which opens locks that keep the mapping.
 const MOST: usize = 2;
 
-/// A module by its names, from the crate's root; the root itself has none.
+/// The path of a module from the root of its crate; the root itself has an empty path.
 type Module = Vec<String>;
 /// From each file to those that it uses.
 type Uses = BTreeMap<Module, BTreeSet<Module>>;
 
-/// What a file says of others: paths, and names that it hands on.
+/// The references of a file to others: paths, and names that it re-exports.
 #[derive(Default)]
 struct Mentions {
     paths: Vec<Vec<String>>,
-    /// A name that this file makes public, and the path that it has it from.
+    /// A name that this file re-exports, and the path that it comes from.
     handed_on: BTreeMap<String, Vec<String>>,
 }
 
@@ -101,7 +101,7 @@ impl<'ast> Visit<'ast> for Mentions {
     }
 }
 
-/// The files of one crate, and what each says of the others.
+/// The files of one crate, with the references of each.
 struct Crate(BTreeMap<Module, Mentions>);
 
 impl Crate {
@@ -123,7 +123,7 @@ impl Crate {
         Self(modules)
     }
 
-    /// The file that a path leads to, if it is one of this crate.
+    /// The file to which a path leads, if it belongs to this crate.
     fn resolve(&self, from: &Module, path: &[String], depth: usize) -> Option<Module> {
         let (mut at, rest) = match path.first()?.as_str() {
             "crate" => (Module::new(), &path[1..]),
@@ -146,7 +146,7 @@ impl Crate {
                 at = child;
                 continue;
             }
-            // A name of this file's own, or one that it hands on.
+            // A name that this file defines or re-exports.
             let handed_on = self.0.get(&at).and_then(|mentions| mentions.handed_on.get(part));
             return match handed_on {
                 Some(path) if depth > 0 => self.resolve(&at, path, depth - 1).or(Some(at)),
@@ -160,7 +160,7 @@ impl Crate {
         let mut uses = Uses::new();
         for (module, mentions) in &self.0 {
             let used = mentions.paths.iter().filter_map(|path| self.resolve(module, path, 6));
-            // Its own face, and the root, which only hands on.
+            // The module files above it do not count, nor does the root, which only re-exports.
             let used = used.filter(|used| !module.starts_with(used) && !used.is_empty());
             uses.insert(module.clone(), used.collect());
         }
@@ -168,7 +168,7 @@ impl Crate {
     }
 }
 
-/// Whether `from` leads to `to` by one use or more.
+/// Whether `from` uses `to`, directly or through other files.
 fn leads(uses: &Uses, from: &Module, to: &Module) -> bool {
     let mut seen = BTreeSet::new();
     let mut next: Vec<&Module> = uses.get(from).into_iter().flatten().collect();
@@ -183,7 +183,7 @@ fn leads(uses: &Uses, from: &Module, to: &Module) -> bool {
     false
 }
 
-/// The circles: each the set of all files that lead to each other.
+/// The circles: sets of files that all use each other, directly or not.
 fn circles(uses: &Uses) -> BTreeSet<BTreeSet<Module>> {
     let in_circle = uses.keys().filter(|module| leads(uses, module, module));
     in_circle

@@ -1,4 +1,4 @@
-//! Whether the documents say what is.
+//! Checks that the documents agree with the code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::tree::{files, root};
 
-/// Which crates each crate of the workspace uses, by the names of their packages.
+/// The crates that each crate of the workspace uses, by package names, from the manifests.
 fn used_by_manifests() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
@@ -24,7 +24,7 @@ fn used_by_manifests() -> BTreeMap<String, BTreeSet<String>> {
         packages.iter().filter_map(|package| package["name"].as_str()).collect();
     let uses = |package: &Value| {
         let used = package["dependencies"].as_array().unwrap().iter();
-        // What only tests use is no part of the picture.
+        // Dependencies of tests only are not in the picture.
         used.filter(|used| used["kind"].is_null())
             .filter_map(|used| used["name"].as_str())
             .filter(|used| names.contains(used))
@@ -44,7 +44,7 @@ fn block<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     lines.take_while(|line| *line != "```").collect()
 }
 
-/// `host -> layout, window`, as the picture has it, with the prefix of packages.
+/// The same from the picture in ARCHITECTURE.md, such as `host -> layout, window`, as package names.
 fn used_by_picture() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let package = |name: &str| match name {
@@ -82,19 +82,19 @@ fn the_crate_picture_is_what_the_manifests_say() {
     );
 }
 
-/// What stands between backquotes in a text.
+/// The parts of a text between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Whether it looks like a path of the repository.
+/// Whether a quoted text looks like a path in the repository.
 fn is_path(quoted: &str) -> bool {
     let ending = [".rs", ".md", ".toml"].iter().any(|ending| quoted.ends_with(ending));
     let plain = quoted.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c));
     plain && quoted.contains('/') && (ending || quoted.ends_with('/'))
 }
 
-/// The path itself, or that below `crates`, as documents abbreviate it.
+/// Whether a path exists, from the root or (as documents abbreviate it) from `crates`.
 fn exists(path: &str) -> bool {
     root().join(path).exists() || root().join("crates").join(path).exists()
 }
@@ -107,7 +107,7 @@ fn the_paths_that_documents_name_exist() {
         .extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
     let missing: Vec<_> = documents
         .iter()
-        // A decision is told as it was when it was made.
+        // Decision records describe the tree as it was at the time.
         .filter(|path| path.parent().is_none_or(|folder| !folder.ends_with("adr")))
         .flat_map(|path| {
             let text = fs::read_to_string(path).unwrap();
@@ -129,7 +129,7 @@ fn claims() -> impl Iterator<Item = String> {
         .flat_map(|(source, count)| (1..=count).map(move |number| format!("{source}{number}")))
 }
 
-/// All functions that are tests, by their names; and what else a claim may be shown by.
+/// The names of all tests, and whatever else may show a claim.
 fn tests() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for folder in ["crates", "xtask", "fuzz"] {
@@ -145,7 +145,7 @@ fn tests() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_claim_of_the_sources_says_where_it_lives_and_what_shows_it() {
+fn every_claim_of_the_sources_names_its_files_and_tests() {
     let text = fs::read_to_string(root().join("docs/SOURCES.md")).unwrap();
     let tests = tests();
     for claim in claims() {

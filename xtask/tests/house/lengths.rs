@@ -1,14 +1,14 @@
-//! How long files are, and how many stand side by side.
+//! The lengths of files, and the number of files in a folder.
 
 use std::fs;
 
 use crate::tree::{files, is_test, root, shown, sources};
 
 const LONGEST: usize = 500;
-/// Files in the root of `host`: one look says what it does.
+/// How many files the root of `host` may have, so that a reader sees at once what it does.
 const MOST_IN_HOST: usize = 10;
 
-/// Lines before the tests that stand at the end of a file.
+/// How many lines a file has before the tests at its end.
 fn lines_without_tests(text: &str) -> usize {
     let lines: Vec<&str> = text.lines().collect();
     let tests = lines.windows(2).position(|two| {
@@ -31,7 +31,7 @@ fn no_file_is_longer_than_500_lines_without_its_tests() {
         .map(|path| (lines_without_tests(&fs::read_to_string(&path).unwrap()), shown(&path)))
         .filter(|(lines, _)| *lines > LONGEST)
         .collect();
-    assert!(long.is_empty(), "split these by what they are about: {long:?}");
+    assert!(long.is_empty(), "split these files by topic: {long:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Whether the tree is as its documents say, and as easy to find one's way in as it was meant to be.
+//! Checks that the tree agrees with its documents, and that it stays easy to read.
 //!
-//! Each part is a question that a reader would ask: where is what, who uses whom, are the words those of the field. A
-//! test that fails names the file and what to do.
+//! Each module checks one thing that matters to a reader: documents, circles of files, lengths of files, and words. A
+//! test that fails names the file and says what to do.
 
 #![allow(
     clippy::unwrap_used,

@@ -11,12 +11,12 @@ pub(crate) fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// The path of a file as people write it: from the root.
+/// The path of a file from the root, as text.
 pub(crate) fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// All files below `folder` with one of these endings, in order; not what is built.
+/// All files below `folder` with one of these endings, in order, without build output.
 pub(crate) fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -36,7 +36,7 @@ pub(crate) fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// The folder `src` of each crate, with the name of the crate's folder.
+/// The folder `src` of each crate, with the name of the crate.
 pub(crate) fn sources() -> Vec<(String, PathBuf)> {
     let crates = fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<_> = crates
@@ -48,7 +48,7 @@ pub(crate) fn sources() -> Vec<(String, PathBuf)> {
     found
 }
 
-/// Whether a file below a crate's `src` holds tests only.
+/// Whether a file below a crate's `src` contains tests only.
 pub(crate) fn is_test(path: &Path) -> bool {
     path.components().any(|part| {
         let part = part.as_os_str().to_string_lossy();

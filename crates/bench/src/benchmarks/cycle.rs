@@ -1,4 +1,4 @@
-//! `create`: the whole life of a region of 4 KiB, against that of a POSIX shared memory object.
+//! `create`: create, map, touch, unmap and destroy a region of 4 KiB, against a POSIX shared memory object.
 
 use commonhold::{Access, Destroy, FormatOptions, RegionError, Space};
 use commonhold_console::{
@@ -6,14 +6,14 @@ use commonhold_console::{
     session::Session,
 };
 
-use super::{Line, ROUNDS, ground, peers, time};
+use super::{Line, ROUNDS, peers, prepare_space, time};
 
 const NAME: &str = "bench.cycle";
 const BYTES: u64 = 4096;
 const TIMES: u32 = 500;
 
 pub(super) fn create(session: &Session) -> Result<Line, Failure> {
-    let (ground, space) = ground(session, &FormatOptions::default())?;
+    let (run_space, space) = prepare_space(session, &FormatOptions::default())?;
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     let object = format!("bench-peer-{}", std::process::id());
     let mut result = Ok(());
@@ -32,7 +32,7 @@ pub(super) fn create(session: &Session) -> Result<Line, Failure> {
     }
     result.doing(|| "bench create".to_owned())?;
     peer_result.doing(|| "bench create, the peer".to_owned())?;
-    ground.remove(space)?;
+    run_space.remove(space)?;
     Ok(Line::new("create", "shm_open + mmap", ours, peer))
 }
 

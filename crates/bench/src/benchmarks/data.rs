@@ -1,4 +1,4 @@
-//! `data`: one word read and written, and many bytes copied, against an atomic of this process and `memcpy`.
+//! `data`: read and write one word, and copy many bytes, against an atomic of this process and `memcpy`.
 
 use std::{
     hint::black_box,
@@ -11,17 +11,17 @@ use commonhold_console::{
     session::Session,
 };
 
-use super::{Line, ROUNDS, ground, time};
+use super::{Line, ROUNDS, prepare_space, time};
 
 const TIMES: u32 = 200_000;
-/// Bytes that are copied at once.
+/// How many bytes one copy has.
 const SIZES: [(usize, &str); 4] =
     [(256, "256 B"), (1 << 10, "1 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")];
-/// Bytes that are copied in a round.
+/// How many bytes are copied in a round.
 const BYTES: usize = 64 << 20;
 
 pub(super) fn data(session: &Session) -> Result<Vec<Line>, Failure> {
-    let (_ground, space) = ground(session, &FormatOptions::default())?;
+    let (_run_space, space) = prepare_space(session, &FormatOptions::default())?;
     let name = format!("bench-data-{}", std::process::id());
     let what = || format!("open {name:?}");
     let mapping = space.map_or_create(&name, 2 << 20).doing(what)?;
@@ -41,7 +41,8 @@ fn lock_name(name: &str) -> String {
     format!("{name}-lock")
 }
 
-/// One word: by a value that was found once, under a mutex, and by its place each time.
+/// One word, accessed in three ways: through a `Value` that was found once, under a mutex, and by its offset each
+/// time.
 fn words(space: &Space, mapping: &Mapping, name: &str) -> Result<Vec<Line>, Failure> {
     const AGAINST: &str = "an atomic of this process";
     let lock = lock_name(name);

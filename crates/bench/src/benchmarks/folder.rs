@@ -1,4 +1,4 @@
-//! A folder for one run, removed with it.
+//! A folder for one run, removed at its end.
 
 use std::{
     fs,
@@ -9,12 +9,12 @@ use std::{
 
 use commonhold_console::failure::{Doing, Failure};
 
-/// Its files are for this process and its children.
+/// A folder for files of this process and its children, removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// A new one, whose files nobody else can replace.
+    /// Makes a new folder in `parent`, whose files no other user can replace.
     pub(super) fn below(parent: &Path) -> Result<Self, Failure> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

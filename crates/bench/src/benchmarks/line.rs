@@ -1,4 +1,4 @@
-//! What a benchmark has found: a line of the table, and of the JSON.
+//! The result of a benchmark: a line of the table, and of the JSON.
 
 use commonhold_console::{
     failure::Failure,
@@ -8,34 +8,35 @@ use serde::Serialize;
 
 use super::stats::quantile;
 
-/// What is known of one side.
+/// What was measured of one side: of ours or of a peer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Figures {
-    /// Nanoseconds for one operation; if many processes do them at once, for one of all.
+    /// Nanoseconds for one operation. If several processes work at once, the time between the ends of two operations
+    /// of any of them.
     pub(super) ns: f64,
     pub(super) p99_ns: Option<f64>,
-    /// The longest that anybody waited, once.
+    /// The longest single wait of any process.
     pub(super) longest_ns: Option<f64>,
-    /// The largest share of a process by the smallest.
+    /// The largest share of turns of a process, divided by the smallest.
     pub(super) share: Option<f64>,
-    /// Whether it is how many in a second that counts, and not how long one takes.
+    /// Whether operations per second are shown, instead of the time of one.
     pub(super) throughput: bool,
 }
 
 impl Figures {
-    /// The median of samples; nothing of none.
+    /// The median of samples; `None` if there are none.
     pub(super) fn median(samples: Vec<f64>) -> Option<Self> {
         let some = !samples.is_empty();
         some.then(|| Self { ns: quantile(samples, 50), ..Self::default() })
     }
 
-    /// The median and the 99th percentile of samples; nothing of none.
+    /// The median and the 99th percentile of samples; `None` if there are none.
     pub(super) fn spread(samples: Vec<f64>) -> Option<Self> {
         let p99_ns = Some(quantile(samples.clone(), 99));
         Some(Self { p99_ns, ..Self::median(samples)? })
     }
 
-    /// The same of waits, and the longest of them; nothing of none.
+    /// The same for waits, with the longest of them; `None` if there are none.
     pub(super) fn waits(samples: Vec<f64>) -> Option<Self> {
         let longest_ns = samples.iter().copied().reduce(f64::max);
         Some(Self { longest_ns, ..Self::spread(samples)? })
@@ -54,22 +55,22 @@ pub(super) struct Line {
     /// What it was measured against.
     pub(super) against: &'static str,
     pub(super) peer_ns: Option<f64>,
-    /// Ours by the peer's: below 1 is faster.
+    /// Our time divided by the peer's: below 1, ours is faster.
     pub(super) ratio: Option<f64>,
     pub(super) p99_ns: Option<f64>,
     pub(super) peer_p99_ns: Option<f64>,
-    /// Operations of all processes in a second.
+    /// Operations of all processes together in a second.
     pub(super) per_s: Option<f64>,
     pub(super) peer_per_s: Option<f64>,
-    /// The longest that a process waited, once.
+    /// The longest single wait of any process.
     pub(super) longest_ns: Option<f64>,
     pub(super) peer_longest_ns: Option<f64>,
-    /// The largest share of a process by the smallest.
+    /// The largest share of turns of a process, divided by the smallest.
     pub(super) share: Option<f64>,
     pub(super) peer_share: Option<f64>,
-    /// Bytes of memory that the holder had to itself, where they were chosen.
+    /// Bytes of private memory that the holder had, where the benchmark chooses them.
     pub(super) resident: Option<u64>,
-    /// Why there is no peer.
+    /// Why the peer was not measured.
     pub(super) note: Option<String>,
 }
 
@@ -108,7 +109,7 @@ impl Line {
 
 type Cell = fn(&Line) -> Option<String>;
 
-/// Both sides in one cell.
+/// The figures of both sides in one cell.
 fn pair(ours: Option<f64>, peer: Option<f64>, show: fn(f64) -> String) -> Option<String> {
     Some(match (ours.map(show)?, peer.map(show)) {
         (ours, Some(peer)) => format!("{ours}, {peer}"),
@@ -116,7 +117,7 @@ fn pair(ours: Option<f64>, peer: Option<f64>, show: fn(f64) -> String) -> Option
     })
 }
 
-/// What only some benchmarks find: left out where no line has it.
+/// Columns that only some benchmarks fill; one that is empty in all lines is left out.
 const EXTRAS: [(&str, Cell); 4] = [
     ("P99, PEER'S", |line| pair(line.p99_ns, line.peer_p99_ns, nanos)),
     ("A SECOND, PEER'S", |line| pair(line.per_s, line.peer_per_s, count)),
@@ -124,7 +125,7 @@ const EXTRAS: [(&str, Cell); 4] = [
     ("MAX/MIN SHARE, PEER'S", |line| pair(line.share, line.peer_share, ratio)),
 ];
 
-/// Prints the table, and below it why what is missing is missing.
+/// Prints the table, and below it the reasons for missing figures.
 pub(super) fn table(out: Out, lines: &[Line]) -> Result<(), Failure> {
     let extras: Vec<(&str, Cell)> = EXTRAS
         .into_iter()
@@ -142,7 +143,7 @@ pub(super) fn table(out: Out, lines: &[Line]) -> Result<(), Failure> {
     notes(lines).into_iter().try_for_each(|note| out.line(&note))
 }
 
-/// What was not measured, and why, each once.
+/// The peers that were not measured, and why; each once.
 pub(super) fn notes(lines: &[Line]) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     for line in lines {
@@ -169,7 +170,7 @@ fn row(line: &Line, extras: &[(&str, Cell)]) -> Vec<String> {
     row
 }
 
-/// A time that people read.
+/// A time as text for people.
 pub(super) fn nanos(value: f64) -> String {
     match value {
         ..1e3 => format!("{value:.1} ns"),
@@ -180,7 +181,7 @@ pub(super) fn nanos(value: f64) -> String {
     }
 }
 
-/// A number that people read.
+/// A number as text for people.
 pub(super) fn count(value: f64) -> String {
     match value {
         ..10_000.0 => format!("{value:.0}"),
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_is_of_medians_and_a_throughput_is_their_inverse() {
+    fn a_ratio_divides_medians_and_a_throughput_is_their_inverse() {
         let ours = Figures { throughput: true, ..Figures::median(vec![9.0, 50.0, 1e9]).unwrap() };
         let peer = Figures { throughput: true, ..Figures::median(vec![1.0, 100.0, 1e9]).unwrap() };
         let line = Line::of("name", "peer", &ours, Some(&peer));
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_no_samples() {
+    fn without_samples_there_are_no_figures() {
         assert!(Figures::median(Vec::new()).is_none());
         assert!(Figures::spread(Vec::new()).is_none());
         assert!(Figures::spread(vec![1.0]).unwrap().p99_ns.is_some());
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_few_digits_and_each_note_once() {
+    fn text_for_people_has_few_digits_and_each_note_once() {
         assert_eq!(nanos(21.34), "21.3 ns");
         assert_eq!(nanos(8_406.0), "8.41 us");
         assert_eq!(nanos(812_000.0), "812.0 us");

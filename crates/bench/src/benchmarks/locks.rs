@@ -1,15 +1,15 @@
 //! `locks`: our locks beside those of POSIX, std, parking_lot and Boost, in one run; `mutex`, `rwlock` and
 //! `recovery` are parts of it.
 //!
-//! Owns: which locks stand in which scenario. A scenario has its file; the locks are held by processes, the
-//! [parties](party), which all do the same (`protocol`, `party`, and `boost.cpp` for Boost).
+//! Owns which locks take part in which scenario. Each scenario has its own file. The locks are taken by
+//! [worker](worker) processes, which all run the same loops (`protocol`, `worker`, and `boost.cpp` for Boost).
 //!
-//! Every lock protects the same counters, and whoever has it reads and writes them by plain loads and stores. Ours are
-//! reached as users reach them: those of the mutex through its guard, those of the region's lock as values that were
-//! found once. (Until format version 4 ours went through `Mapping::get` and `set`, which look everything up anew:
-//! 7 to 14 ns each, three times in each turn, which the words of the others never cost. So what was compared was the
-//! access, as much as the lock.) Where nobody else wants the lock, the number that is counted up lies in the memory of
-//! the party, for all of them.
+//! Every lock protects the same counters, which its holder reads and writes by plain loads and stores. Ours are
+//! reached as users reach them: those of the mutex through its guard, those of the region's lock as `Value`s that were
+//! found once. (Until format version 4 ours were reached by `Mapping::get` and `set`, which look everything up each
+//! time. That costs 7 to 14 ns, three times in each turn, and the peers did not pay it: the benchmark compared the
+//! access as much as the lock.) In the uncontended scenarios the counter of every lock lies in the worker's own
+//! memory.
 
 mod arena;
 mod boost;
@@ -17,12 +17,12 @@ mod contention;
 mod crew;
 mod hand_over;
 mod lock;
-mod party;
 mod protocol;
 mod read_mostly;
 mod recovery;
 mod resident;
 mod uncontended;
+mod worker;
 
 use std::time::Duration;
 
@@ -35,16 +35,16 @@ use arena::Arena;
 use protocol::How;
 
 pub(super) use lock::{Counters, Found, Lock, TURN};
-pub(crate) use party::party;
+pub(crate) use worker::worker;
 
-/// How often all locks of a scenario take turns.
+/// How often all locks of a scenario are measured in turn.
 const ROUNDS: usize = 5;
 
-/// How many holders are killed unless it is said: those with memory take their time to get it.
+/// How many holders are killed by default. Fewer with much memory: a holder needs time to touch it.
 const KILLS: u32 = 50;
 const KILLS_BY_SIZE: u32 = 25;
 
-/// How long each lock is measured in each scenario.
+/// How long each lock is measured in each scenario, over all rounds.
 #[derive(Debug, Clone, Copy)]
 struct Span(Duration);
 
@@ -53,7 +53,7 @@ impl Span {
         Self(Duration::from_secs_f64(args.seconds))
     }
 
-    /// In one of the rounds.
+    /// The same in one of the rounds.
     fn slice(self) -> Duration {
         self.0.div_f64(5.0)
     }
@@ -91,14 +91,14 @@ pub(super) fn locks(session: &Session, args: &BenchArgs) -> Result<Vec<Line>, Fa
     Ok(lines)
 }
 
-/// Uncontended, beside the peer that comes closest.
+/// Uncontended, against the peer that is most similar.
 pub(super) fn mutex(session: &Session) -> Result<Vec<Line>, Failure> {
     part(session, |arena| {
         uncontended::measure(arena, "mutex", How::Write, &ROBUST, uncontended::SPAN)
     })
 }
 
-/// Uncontended, beside the peer that comes closest.
+/// Uncontended, against the peer that is most similar.
 pub(super) fn rwlock(session: &Session) -> Result<Vec<Line>, Failure> {
     let locks = [L::OurRegion, L::PthreadRwlock];
     part(session, |arena| {

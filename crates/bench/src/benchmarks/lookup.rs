@@ -1,4 +1,4 @@
-//! `lookup`: map and unmap by name, among very many regions against among few.
+//! `lookup`: map and unmap by name among very many regions, against the same among few.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,13 @@ use super::{Line, ROUNDS, time};
 const MANY: u64 = 65_536;
 const FEW: u64 = 16;
 const TIMES: u32 = 20_000;
-/// The regions must have been created by then.
+/// How long creating the regions may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Three lines, always in spaces of its own: random names of all, which also shows what it costs that
-/// so many do not fit the processor's caches; sixteen of them again and again, spread over the tables;
-/// and random names of all, mapped read-only, which takes a system call.
+/// Three lines, always measured in spaces made for them:
+/// - random names of all regions, which includes the cost of cache misses, since so many do not fit the caches;
+/// - sixteen names again and again, spread over the tables;
+/// - random names of all regions, mapped read-only, which takes a system call.
 pub(super) fn lookup(session: &Session) -> Result<Vec<Line>, Failure> {
     const AGAINST: &str = "the same among 16 regions";
     tracing::debug!(url = session.url, "lookup makes spaces of its own");
@@ -50,7 +51,7 @@ pub(super) fn lookup(session: &Session) -> Result<Vec<Line>, Failure> {
     ])
 }
 
-/// The name of region `index`, made without touching memory that the lookup would have to fetch.
+/// The name of region `index`. It is computed, so that no table of names competes for the caches.
 fn name(index: u64, buffer: &mut [u8; 12]) -> &str {
     let mut left = index;
     for digit in buffer.iter_mut().rev().take(5) {

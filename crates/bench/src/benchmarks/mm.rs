@@ -1,8 +1,10 @@
 //! `mm`: what the memory manager's bookkeeping costs, on a machine in software.
 //!
-//! Four claims: a fault on a page in memory is short; faults in different spaces on different objects do not
-//! hinder each other; to find a mapping costs hardly more among very many; an eviction costs time by the
-//! number of spaces that show the page.
+//! It checks four claims:
+//! - a fault on a page in memory is short;
+//! - faults in different spaces on different objects do not slow each other down;
+//! - finding a mapping costs hardly more if there are very many;
+//! - the time of an eviction is proportional to the number of spaces that show the page.
 
 use std::{
     sync::{Arc, Barrier},
@@ -24,9 +26,9 @@ use super::{Line, ROUNDS, per, stats::float, time};
 
 type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 
-/// Pages that are faulted on one after the other.
+/// How many pages the faults go through, one after the other.
 const PAGES: u32 = 4096;
-/// Faults of each thread in a round.
+/// How many faults each thread takes in a round.
 const FAULTS: u32 = 200_000;
 const FEW: u32 = 10;
 const MANY: u32 = 100_000;
@@ -38,46 +40,46 @@ pub(super) fn mm() -> Result<Vec<Line>, Failure> {
     Ok(lines)
 }
 
-/// A fault on a page in memory, against the machine's part of it alone.
+/// A fault on a page in memory, against only the machine's part of it.
 fn resident() -> Result<Line, Failure> {
-    let ground = TestSpace::new(PAGES)?;
+    let test_space = TestSpace::new(PAGES)?;
     let (mut ours, mut machine) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ground.take_translations_away();
-        ours.push(ground.each_page(PAGES, |at| ground.fault(at)));
-        ground.take_translations_away();
-        machine.push(ground.each_page(PAGES, |at| ground.install(at)));
+        test_space.take_translations_away();
+        ours.push(test_space.each_page(PAGES, |at| test_space.fault(at)));
+        test_space.take_translations_away();
+        machine.push(test_space.each_page(PAGES, |at| test_space.install(at)));
     }
-    ground.check()?;
+    test_space.check()?;
     Ok(Line::new("fault, page in memory", "the machine's part alone", ours, machine))
 }
 
-/// Two threads, each in a space of its own on an object of its own, against one.
+/// Two threads, each in its own space on its own object, against one thread.
 fn together() -> Result<Line, Failure> {
     let manager = manager()?;
-    let grounds = [TestSpace::within(&manager, PAGES)?, TestSpace::within(&manager, PAGES)?];
-    let [first, second] = &grounds;
+    let test_spaces = [TestSpace::within(&manager, PAGES)?, TestSpace::within(&manager, PAGES)?];
+    let [first, second] = &test_spaces;
     let (mut two, mut one) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         one.push(time_threads(&[first]));
         two.push(time_threads(&[first, second]) / 2.0);
     }
-    for ground in &grounds {
-        ground.check()?;
+    for test_space in &test_spaces {
+        test_space.check()?;
     }
     Ok(Line::new("faults, 2 threads, a fault", "1 thread", two, one))
 }
 
-/// Nanoseconds of a fault, if each ground has a thread of its own.
-fn time_threads(grounds: &[&TestSpace]) -> f64 {
-    let gate = Barrier::new(grounds.len() + 1);
+/// Nanoseconds for a fault, with one thread for each test space.
+fn time_threads(test_spaces: &[&TestSpace]) -> f64 {
+    let gate = Barrier::new(test_spaces.len() + 1);
     thread::scope(|scope| {
-        for ground in grounds {
+        for test_space in test_spaces {
             let gate = &gate;
             scope.spawn(move || {
                 gate.wait();
                 for turn in 0..FAULTS {
-                    ground.fault(VirtualPage::new(u64::from(turn % PAGES)));
+                    test_space.fault(VirtualPage::new(u64::from(turn % PAGES)));
                 }
                 gate.wait();
             });
@@ -89,8 +91,8 @@ fn time_threads(grounds: &[&TestSpace]) -> f64 {
     })
 }
 
-/// To find ten mappings among very many, and any of very many, against ten of ten; and a whole fault in any of
-/// very many. The second shows what it costs beyond the search that so much is in no cache.
+/// Finding one of ten mappings among very many, and any of very many, against one of ten among ten; and a whole fault
+/// in any of very many. The second line includes cache misses, which the first one avoids.
 fn lookup() -> Result<[Line; 3], Failure> {
     const AGAINST: &str = "10 mappings";
     let (many, few) = (TestSpace::of_mappings(MANY)?, TestSpace::of_mappings(FEW)?);
@@ -98,11 +100,11 @@ fn lookup() -> Result<[Line; 3], Failure> {
     let mut times: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
         let mut each =
-            |ground: &TestSpace, mappings: u32, step: u32, act: fn(&TestSpace, VirtualPage)| {
+            |test_space: &TestSpace, mappings: u32, step: u32, act: fn(&TestSpace, VirtualPage)| {
                 time(FAULTS / 4, || {
-                    // Every second page has a mapping of its own.
+                    // Every second page has its own mapping.
                     let mapping = random.below(u64::from(mappings)) * u64::from(step);
-                    act(ground, VirtualPage::new(mapping * 2));
+                    act(test_space, VirtualPage::new(mapping * 2));
                 })
             };
         let rounds = [
@@ -122,7 +124,7 @@ fn lookup() -> Result<[Line; 3], Failure> {
     ])
 }
 
-/// To evict a page that 1,000 spaces show, a space, against 10.
+/// Evicting a page that 1,000 spaces show, in time per space, against 10 spaces.
 fn eviction() -> Result<Line, Failure> {
     let (mut many, mut few) = (Vec::new(), Vec::new());
     let (thousand, ten) = (Shared::new(1000)?, Shared::new(10)?);
@@ -142,7 +144,7 @@ fn told(error: commonhold_mm::Error) -> Failure {
     broken(format!("the memory manager says: {error}"))
 }
 
-/// A space with one object.
+/// An address space with one object.
 struct TestSpace {
     manager: Manager<Machine>,
     space: AddressSpace<Machine>,
@@ -155,33 +157,33 @@ impl TestSpace {
         Self::within(&manager()?, pages)
     }
 
-    /// All pages of the object in memory, in one mapping.
+    /// A test space with one mapping; all pages of its object are in memory.
     fn within(manager: &Manager<Machine>, pages: u32) -> Result<Self, Failure> {
-        let ground = Self::bare(manager, pages)?;
+        let test_space = Self::bare(manager, pages)?;
         let pages = Pages(u64::from(pages));
         let request = MapRequest {
             placement: Placement::Fixed(VirtualPage::new(0)),
             protection: Protection::Read,
             ..MapRequest::new(pages)
         };
-        let span = ground.space.map(&ground.object, request).map_err(told)?;
-        ground.space.advise(span, Advice::WillNeed).map_err(told)?;
-        Ok(ground)
+        let span = test_space.space.map(&test_space.object, request).map_err(told)?;
+        test_space.space.advise(span, Advice::WillNeed).map_err(told)?;
+        Ok(test_space)
     }
 
-    /// One page of the object in memory, in so many mappings, at every second page.
+    /// A test space with this many mappings, at every second page, of one page that is in memory.
     fn of_mappings(mappings: u32) -> Result<Self, Failure> {
-        let ground = Self::bare(&manager()?, 1)?;
+        let test_space = Self::bare(&manager()?, 1)?;
         for number in 0..u64::from(mappings) {
             let request = MapRequest {
                 placement: Placement::Fixed(VirtualPage::new(number * 2)),
                 protection: Protection::Read,
                 ..MapRequest::new(Pages(1))
             };
-            let span = ground.space.map(&ground.object, request).map_err(told)?;
-            ground.space.advise(span, Advice::WillNeed).map_err(told)?;
+            let span = test_space.space.map(&test_space.object, request).map_err(told)?;
+            test_space.space.advise(span, Advice::WillNeed).map_err(told)?;
         }
-        Ok(ground)
+        Ok(test_space)
     }
 
     fn bare(manager: &Manager<Machine>, pages: u32) -> Result<Self, Failure> {
@@ -208,11 +210,11 @@ impl TestSpace {
     }
 
     fn fault(&self, at: VirtualPage) {
-        // Counted by the space: `check`.
+        // The space counts the outcomes; `check` looks at them.
         let _: Fault = self.space.fault(at, Access::Read, Context::Normal);
     }
 
-    /// As far as a lookup goes: the mapping does not permit it.
+    /// A fault that ends after the lookup, because the mapping does not permit the access.
     fn find(&self, at: VirtualPage) {
         let _: Fault = self.space.fault(at, Access::Write, Context::Normal);
     }
@@ -220,12 +222,12 @@ impl TestSpace {
     fn install(&self, at: VirtualPage) {
         let (machine, object) = (self.space.machine(), self.object.machine());
         let page = ObjectPage::new(at.number());
-        // It cannot fail: the tables are there.
+        // It cannot fail: the tables exist already.
         let _ =
             self.manager.mmu().install(machine, at, object, page, Protection::Read, Writable::No);
     }
 
-    /// That all faults were what is measured.
+    /// Checks that all faults were resolved at once, as the benchmark assumes.
     fn check(&self) -> Result<(), Failure> {
         let faults = self.space.totals().faults;
         if faults.pulsed + faults.refused + faults.full > 0 {
@@ -235,7 +237,7 @@ impl TestSpace {
     }
 }
 
-/// Spaces that show one page.
+/// Several address spaces that show the same page.
 struct Shared {
     spaces: Vec<AddressSpace<Machine>>,
     span: VirtualSpan,
@@ -243,25 +245,25 @@ struct Shared {
 
 impl Shared {
     fn new(count: u32) -> Result<Self, Failure> {
-        let ground = TestSpace::within(&manager()?, 1)?;
-        let one = ground.space.query(VirtualPage::new(0)).map(|_| VirtualPage::new(0));
+        let test_space = TestSpace::within(&manager()?, 1)?;
+        let one = test_space.space.query(VirtualPage::new(0)).map(|_| VirtualPage::new(0));
         let span = one.and_then(|at| VirtualSpan::new(at, Pages(1)));
         let span = span.ok_or_else(|| broken("the page is not mapped"))?;
-        let mut spaces = vec![ground.space.clone()];
+        let mut spaces = vec![test_space.space.clone()];
         for _ in 1..count {
-            let space = ground.manager.space(ground.space.span()).map_err(told)?;
+            let space = test_space.manager.space(test_space.space.span()).map_err(told)?;
             let request = MapRequest {
                 placement: Placement::Fixed(span.first()),
                 protection: Protection::Read,
                 ..MapRequest::new(Pages(1))
             };
-            space.map(&ground.object, request).map_err(told)?;
+            space.map(&test_space.object, request).map_err(told)?;
             spaces.push(space);
         }
         Ok(Self { spaces, span })
     }
 
-    /// Nanoseconds, for each space.
+    /// Evicts the page. Returns nanoseconds per space.
     fn evict(&self) -> Result<f64, Failure> {
         for space in &self.spaces {
             space.advise(self.span, Advice::WillNeed).map_err(told)?;

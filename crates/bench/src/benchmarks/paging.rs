@@ -1,6 +1,7 @@
-//! `paging`: which page goes, simulated. Nothing is timed; every run finds the same.
+//! `paging`: simulates which page is evicted when memory is full. Nothing is timed; every run gives the same result.
 //!
-//! Owns: the traces (`trace`), the memories that run them (`memory`), and the picture of what was found (`plot`).
+//! Parts: the traces (`trace`), the simulated memories that run them (`memory`), and the picture of the results
+//! (`plot`).
 
 mod memory;
 mod plot;
@@ -20,28 +21,28 @@ use crate::args::BenchArgs;
 use memory::{Faults, Memory};
 use trace::{SHAPES, Scale, Shape};
 
-/// What is simulated: some seconds of work.
+/// The size of the whole simulation, which takes some seconds.
 const FULL: Scale = Scale { pages: 10_000, references: 400_000 };
 
-/// The memories, in sixteenths of the pages.
+/// The sizes of the memories, in sixteenths of the pages.
 const MEMORIES: [usize; 9] = [1, 2, 4, 6, 8, 10, 12, 14, 15];
 
-/// A trace in a memory.
+/// The result of one trace in a memory of one size.
 #[derive(Debug, Clone, Serialize)]
 struct Finding {
     trace: &'static str,
-    /// How many different pages the trace refers to.
+    /// How many different pages the trace uses.
     pages: usize,
     /// How many pages are in memory at most.
     memory: usize,
-    /// References in a thousand that were major faults.
+    /// How many of 1000 references were major faults.
     optimum: f64,
     ours: f64,
     lru: f64,
     fifo: f64,
     vms: f64,
     sieve: f64,
-    /// References in a thousand that were minor faults: the price of knowing.
+    /// How many of 1000 references were minor faults: what it costs to learn which pages are used.
     ours_minor: f64,
     vms_minor: f64,
     sieve_minor: f64,
@@ -60,7 +61,7 @@ pub(super) fn paging(session: &Session, args: &BenchArgs) -> Result<(), Failure>
     if session.out.json { session.out.value(&findings) } else { table(session.out, &findings) }
 }
 
-/// One trace in all memories that are smaller than its pages.
+/// Runs one trace in all memories that are too small for all its pages.
 fn sweep((name, generate): Shape, scale: Scale) -> Vec<Finding> {
     let trace = generate(scale);
     let bound = trace.iter().max().map_or(0, |last| *last as usize + 1);
@@ -99,7 +100,7 @@ fn permille(faults: Faults, references: usize) -> (f64, f64) {
 }
 
 fn table(out: Out, findings: &[Finding]) -> Result<(), Failure> {
-    out.line("Major faults in 1000 references, and + the minor faults that a policy needs:")?;
+    out.line("Major faults in 1000 references, and after + the minor faults that a policy needs:")?;
     let titles = ["PAGES", "MEMORY", "OPTIMUM", "OURS", "LRU", "FIFO", "VMS", "SIEVE"];
     let columns: Vec<Column> =
         [Column::Left("TRACE")].into_iter().chain(titles.map(Column::Right)).collect();

@@ -1,6 +1,6 @@
-//! What ours is measured against that is no Rust: pthread locks, a futex, and POSIX shared memory.
+//! The peers that are not written in Rust: pthread locks, a futex, and POSIX shared memory.
 //!
-//! Owns: how each of them is a [`Lock`] of the benchmarks. What is called and mapped for that is in `pthread`.
+//! Implements [`Lock`] for each of them. The calls of the C library and the mapping are in `pthread`.
 
 #[allow(unsafe_code, reason = "the C library is called")]
 mod pthread;
@@ -16,7 +16,7 @@ use rustix::{io::Errno, thread::futex};
 use super::locks::{Counters, Found, Lock, TURN};
 use pthread::{OnDeath, PthreadMutex, PthreadRwLock, Words};
 
-/// Whether a party makes the lock in its file, or finds it there.
+/// Whether a worker makes the lock in its file, or opens the one that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
     Make,
@@ -31,7 +31,7 @@ fn file(path: &Path) -> io::Result<File> {
 #[derive(Debug)]
 pub(super) struct Mutex(PthreadMutex);
 
-/// A process-shared mutex whose next owner is told that the last one died.
+/// A process-shared mutex that tells the next owner if the last one died.
 pub(super) fn robust_mutex(path: &Path, start: Start) -> io::Result<Mutex> {
     mutex(path, start, OnDeath::Robust)
 }
@@ -117,12 +117,12 @@ impl Lock for RwLock {
     }
 }
 
-/// A word that says whose turn it is, and that the kernel knows as a futex: no lock at all, but the least
-/// that a hand-over to a process that sleeps can cost.
+/// A futex word that says whose turn it is. It is not a lock, but the least that a hand-over to a sleeping process can
+/// cost.
 #[derive(Debug)]
 pub(super) struct Futex(PthreadMutex);
 
-/// Not private to one process.
+/// The futex is shared between processes.
 const BETWEEN_PROCESSES: futex::Flags = futex::Flags::empty();
 
 impl Futex {
@@ -138,7 +138,7 @@ impl Lock for Futex {
         let word = self.0.turn();
         let (mine, theirs) = sides(side);
         let patience = Duration::from_secs(PATIENCE.as_secs()).try_into().ok();
-        // Acquire: pairs with the Release in `give_turn`, as those of a lock would.
+        // Acquire: pairs with the Release in `give_turn`, as in a lock.
         while word.load(Ordering::Acquire) != mine {
             match futex::wait(word, BETWEEN_PROCESSES, theirs, patience.as_ref()) {
                 Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
@@ -157,12 +157,12 @@ impl Lock for Futex {
     }
 }
 
-/// What the word says when it is this side's turn, and when it is the other's.
+/// The values of the word for this side's turn and for the other side's turn.
 const fn sides(side: u64) -> (u32, u32) {
     if side == 0 { (0, 1) } else { (1, 0) }
 }
 
-/// `shm_open`, `ftruncate`, `mmap`, touch, `munmap`, `shm_unlink` of an object without a slash.
+/// Creates, maps, touches, unmaps and removes a POSIX shared memory object; `name` is without the slash.
 pub(super) fn shm_cycle(name: &str, bytes: usize) -> io::Result<()> {
     pthread::shm_cycle(name, bytes)
 }

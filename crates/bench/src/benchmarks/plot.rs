@@ -1,7 +1,6 @@
-//! The results as a picture: bars for people, in SVG.
+//! The results as a picture: bars in SVG.
 //!
-//! Owns: what is a panel, and how it looks. A panel has one bar for each lock of one benchmark, and a scale
-//! of its own, which begins at 0 and ends at its longest bar: what is compared stands together.
+//! A panel has one bar for each lock of one benchmark. Each panel has its own scale, from 0 to its longest bar.
 
 use std::{
     fs::{self, File},
@@ -22,17 +21,17 @@ use plotters::{
 
 use super::line::{Line, count, nanos, notes};
 
-/// The panels of one benchmark stand side by side, so many at most.
+/// How many panels of one benchmark stand side by side at most.
 const COLUMNS: usize = 3;
 pub(super) const MARGIN: i32 = 28;
 const HEADER: i32 = 92;
 const FOOTER: i32 = 34;
 const PANEL: i32 = 480;
-/// Of a panel: its title, one bar, and what is left below.
+/// Heights in a panel: the title, one bar, and the space below.
 const TITLE: i32 = 30;
 const ROW: i32 = 22;
 const GAP: i32 = 26;
-/// Left of the bars, and right of the longest.
+/// Widths in a panel: left of the bars, and right of the longest bar.
 const LABELS: i32 = 158;
 const VALUES: i32 = 134;
 
@@ -43,7 +42,7 @@ pub(super) const FAINT: RGBColor = RGBColor(100, 108, 116);
 
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A file that will be a picture.
+/// A file for a picture.
 #[derive(Debug)]
 pub(super) struct Plot(PathBuf);
 
@@ -56,7 +55,7 @@ struct Bar {
     ours: bool,
 }
 
-/// Bars that are compared.
+/// Bars that are compared with each other.
 #[derive(Debug, PartialEq)]
 struct Panel {
     title: String,
@@ -78,7 +77,7 @@ impl Plot {
         self.picture((width, height.unsigned_abs()), |area| picture(area, &rows, &notes))
     }
 
-    /// Whatever `paint` paints, in so many pixels.
+    /// Writes the picture that `paint` draws, in this size in pixels.
     pub(super) fn picture(
         self,
         size: (u32, u32),
@@ -95,7 +94,7 @@ impl Plot {
     }
 }
 
-/// What a figure is called, those of a line, and how they are written.
+/// A figure: its name, the values of both sides in a line, and how a value is written.
 type Metric = (&'static str, fn(&Line) -> (Option<f64>, Option<f64>), fn(f64) -> String);
 
 const METRICS: [Metric; 4] = [
@@ -109,7 +108,7 @@ const METRICS: [Metric; 4] = [
     ("median time", |line| (Some(line.ours_ns), line.peer_ns), nanos),
 ];
 
-/// Panels in rows: all of one benchmark in one, and as many benchmarks as there is room for.
+/// Panels in rows: the panels of one benchmark stay in one row, and a row has as many benchmarks as fit.
 fn rows(lines: &[Line]) -> Vec<Vec<Panel>> {
     let mut rows: Vec<Vec<Panel>> = Vec::new();
     for group in lines.chunk_by(|one, two| one.name == two.name) {
@@ -185,7 +184,7 @@ fn draw(area: &Area<'_>, panel: &Panel, (left, top): (i32, i32)) -> Result<(), S
     Ok(())
 }
 
-/// Pixels of a bar; at least one, so that it is seen.
+/// Length of a bar in pixels; at least one, so that it can be seen.
 #[allow(clippy::cast_possible_truncation, reason = "a part of `room`")]
 fn length(value: f64, longest: f64, room: i32) -> i32 {
     let part = if longest > 0.0 { (value / longest).clamp(0.0, 1.0) } else { 0.0 };
@@ -206,7 +205,7 @@ pub(super) fn write(
     area.draw(&Text::new(text, at, style)).map_err(|error| error.to_string())
 }
 
-/// Which machine, and when.
+/// A description of the machine and the date.
 fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_as_long_as_its_part_of_the_longest_and_always_seen() {
+    fn a_bar_is_proportional_to_the_longest_and_always_visible() {
         assert_eq!(length(50.0, 100.0, 200), 100);
         assert_eq!(length(100.0, 100.0, 200), 200);
         assert_eq!(length(0.001, 100.0, 200), 1);

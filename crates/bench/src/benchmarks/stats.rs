@@ -1,14 +1,14 @@
-//! Numbers out of samples.
+//! Statistics of samples.
 
-/// The `percent` quantile; 0 of nothing.
+/// The `percent` quantile; 0 if there are no values.
 pub(super) fn quantile(mut values: Vec<f64>, percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
     values.get(last * percent / 100).copied().unwrap_or(0.0)
 }
 
-/// The largest share by the smallest, over all rounds: each is how often every process had its turn. A
-/// process that never had one counts as one that had one.
+/// The largest number of turns of a process divided by the smallest, over all rounds. A round has one number for each
+/// process. A process without a turn counts as if it had one.
 pub(super) fn share(rounds: &[Vec<u64>]) -> f64 {
     let processes = rounds.iter().map(Vec::len).max().unwrap_or(0);
     let of = |process| rounds.iter().filter_map(|round| round.get(process)).sum::<u64>();
@@ -17,12 +17,12 @@ pub(super) fn share(rounds: &[Vec<u64>]) -> f64 {
     float(most) / float(totals.iter().copied().min().unwrap_or(0).max(1))
 }
 
-/// Nanoseconds between the ends of two of `count` operations.
+/// Nanoseconds from the end of one operation to the end of the next, if there were `count` in all.
 pub(super) fn each(nanos: u64, count: u64) -> f64 {
     float(nanos) / float(count.max(1))
 }
 
-/// Exact below 2^53.
+/// A number as a float; exact below 2^53.
 #[allow(clippy::cast_precision_loss, reason = "no measurement is that exact")]
 pub(super) const fn float(number: u64) -> f64 {
     number as f64
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_never_had_a_turn_makes_a_share_large_and_not_infinite() {
+    fn a_process_without_a_turn_makes_the_share_large_but_not_infinite() {
         assert!(same(share(&[vec![0, 700]]), 700.0));
         assert!(same(share(&[vec![0, 0]]), 1.0));
         assert!(same(share(&[]), 1.0));

@@ -1,7 +1,7 @@
 //! `waiting`: what it costs to wait for a lock where no kernel can wake the waiter, against a futex.
 //!
-//! A worker of two threads waits for itself: one holds a lock for some time, the other waits. It is run
-//! twice: in a `shm:` space, and in one in memory of a device, which a file plays.
+//! A worker process has two threads: one holds a lock for some time, the other waits for it. It runs twice: in a
+//! `shm:` space, and in a space in memory of a device, for which a file stands.
 
 use std::{
     env, fs,
@@ -26,24 +26,24 @@ use serde::{Deserialize, Serialize};
 use super::line::{Figures, Line};
 
 const NAME: &str = "bench.waiting";
-/// Where no machine has memory of its own, so that a file may stand for physical memory there.
+/// A physical address at which no machine has memory, so that a file can stand for it.
 const BASE: u64 = 1 << 43;
 const SIZE: u64 = 8 << 20;
 /// How long the lock is held, in microseconds, and how often.
 const HOLDS: [(u64, usize); 3] = [(100, 200), (10_000, 60), (200_000, 10)];
-/// How long it is held to see what waiting costs.
+/// How long the lock is held to measure the processor time of waiting.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// What a worker has measured, in nanoseconds.
 #[derive(Debug, Serialize, Deserialize)]
 struct Measured {
-    /// From unlock to the waiter having the lock, for each of [`HOLDS`].
+    /// Times from the unlock until the waiter has the lock, for each of [`HOLDS`].
     hand_over: Vec<Vec<f64>>,
-    /// Of the processor, for a second of waiting.
+    /// Processor time for a second of waiting.
     of_a_second: f64,
 }
 
-/// The file that plays physical memory; removed with this.
+/// The file that stands for physical memory; removed when this is dropped.
 struct Device(PathBuf);
 
 impl Device {
@@ -66,9 +66,9 @@ impl Drop for Device {
 }
 
 pub(super) fn waiting(session: &Session) -> Result<Vec<Line>, Failure> {
-    let (ground, space) = super::ground(session, &FormatOptions::default())?;
-    let futex = measured(&ground.url, |_| {})?;
-    ground.remove(space)?;
+    let (run_space, space) = super::prepare_space(session, &FormatOptions::default())?;
+    let futex = measured(&run_space.url, |_| {})?;
+    run_space.remove(space)?;
     let device = Device::make()?;
     let poll = measured(&format!("mem:{BASE:#x}+{SIZE:#x}"), |command| {
         command.env("COMMONHOLD_DEV_MEM", &device.0);
@@ -132,7 +132,7 @@ pub(crate) fn waiter(session: &Session, args: &WorkerArgs) -> Result<(), Failure
     session.out.value(&Measured { hand_over: late, of_a_second: idle / IDLE.as_secs_f64() })
 }
 
-/// Nanoseconds from the unlock to the waiter having the lock, and of the processor that it took.
+/// Nanoseconds from the unlock until the waiter has the lock, and nanoseconds of processor time that waiting took.
 fn hand_over(mapping: &Mapping, hold: Duration) -> Result<(f64, f64), Failure> {
     let what = || "hand over".to_owned();
     let waits = AtomicU64::new(0);
@@ -160,7 +160,7 @@ fn hand_over(mapping: &Mapping, hold: Duration) -> Result<(f64, f64), Failure> {
     Ok((exact(got.0.saturating_sub(given)), exact(got.1)))
 }
 
-/// Nanoseconds that this thread has had of a processor.
+/// Processor time of this thread, in nanoseconds.
 fn processor_ns() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0)

@@ -1,23 +1,23 @@
-//! Counters whose increments are decided exactly, whoever is killed and when.
+//! Counters whose increments are counted exactly, whichever process is killed, and whenever.
 //!
-//! An increment adds one to a counter and one to the cell of the worker's incarnation, as one
-//! transaction: the intent is written, then both numbers, then the intent is cleared. A repair rolls
-//! a written intent forward, which is idempotent. So, whenever no one holds the lock:
+//! An increment adds one to a counter and one to the cell of the worker's incarnation, as one transaction: it writes
+//! the intent, then both numbers, then clears the intent. A repair rolls a written intent forward, which is
+//! idempotent. So, while no thread holds the lock:
 //! 1. the sum of the counters is the sum of the cells;
-//! 2. a cell lies between what its worker acknowledged and what it announced (at most one more),
-//!    both of which it wrote to a file of its own before and after;
-//! 3. the two twins are equal, and no reader ever sees them differ.
+//! 2. a cell is at least what its worker has acknowledged, and at most what it has announced (at most one more). The
+//!    worker writes both numbers to its own file, before and after the increment;
+//! 3. the two twin words are equal, and no reader ever sees them differ.
 //!
-//! All but the cells of other incarnations is read and written under the account's lock.
+//! Everything is read and written under the account's lock, except the cells of other incarnations.
 
 use commonhold::{Mapping, RegionError};
 
 pub(super) const LEDGER: &str = "torture.ledger";
 pub(super) const CELLS: &str = "torture.cells";
 pub(super) const CONTROL: &str = "torture.control";
-/// Word of the control region: 1 says stop.
+/// Offset of a word in the control region: 1 tells the workers to stop.
 pub(super) const STOP: u64 = 0;
-/// Where the mutex of the second account lies in the ledger.
+/// Offset of the mutex of the second account in the ledger region.
 pub(super) const MUTEX: u64 = 8;
 pub(super) const COUNTERS: u64 = 32;
 pub(super) const LEDGER_SIZE: u64 = 64 + 2 * ACCOUNT_SIZE;
@@ -34,7 +34,7 @@ const TWIN_B: u64 = 72;
 const RECOVERIES: u64 = 80;
 const COUNTER: u64 = 128;
 
-/// Which of the two accounts: under the region's lock, or under the mutex in its data.
+/// Which of the two accounts: the one under the region's own lock, or the one under the mutex in its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
     Region,
@@ -60,7 +60,7 @@ pub(super) struct Account<'a> {
     pub(super) which: Which,
 }
 
-/// Where the cell of an incarnation lies in the cells region.
+/// Offset of the cell of an incarnation in the cells region.
 pub(super) const fn cell_at(incarnation: u64, which: Which) -> u64 {
     16 * incarnation + 8 * which.number()
 }
@@ -79,7 +79,7 @@ impl Account<'_> {
         self.carry_out()
     }
 
-    /// Completes what a dead owner had decided.
+    /// Completes the increment that a dead owner had begun, if its intent is written.
     pub(super) fn repair(&self) -> Result<(), RegionError> {
         if self.get(ACTIVE)? == 1 {
             self.carry_out()?;
@@ -96,7 +96,7 @@ impl Account<'_> {
         self.set(ACTIVE, 0)
     }
 
-    /// What a reader must never see: half an increment.
+    /// A description of half an increment, if there is one: no reader may ever see it.
     pub(super) fn torn(&self) -> Result<Option<String>, RegionError> {
         let (a, active) = (self.get(TWIN_A)?, self.get(ACTIVE)?);
         let b = self.get(TWIN_B)?;

@@ -1,17 +1,17 @@
-//! What no history of directory operations may contain.
+//! The rules that every history of directory operations must obey.
 //!
-//! Every call took effect at some instant between its start and its end; the checker reports what
-//! no choice of instants can explain. It may miss a violation, it never invents one. The rules are
-//! those that the library documents:
-//! 1. a region's key is given to one create only, and no region exists that nobody created;
+//! Every call took effect at some instant between its start and its end. The checker reports what no choice of
+//! instants can explain. It may miss a violation, but never invents one. The rules are those that the library
+//! documents:
+//! 1. only one create gets a region's key, and every region that exists was created;
 //! 2. a map lies in the lifetime of its region;
-//! 3. a waiting destroy returns only after the last mapping has gone;
-//! 4. the lifetimes of two regions of one name do not overlap, and a region is destroyed once;
-//! 5. `Exists` needs a region of the name that could be there, or somebody who is resizing it;
-//! 6. `NotFound` needs an instant at which none was certainly active;
-//! 7. `Mapped` if and only if the caller maps it (or somebody else is destroying it: `NotFound`);
-//! 8. `TimedOut` needs somebody else's mapping or resize, if it is a destroy's; else, that somebody was stopped, and had
-//!    what is waited for.
+//! 3. a waiting destroy returns only after the last mapping is gone;
+//! 4. the lifetimes of two regions of the same name do not overlap, and a region is destroyed once;
+//! 5. `Exists` needs a region of the name that may have existed, or another worker that resizes it;
+//! 6. `NotFound` needs an instant at which no region of the name was certainly active;
+//! 7. `Mapped` is returned if and only if the caller maps the region (or `NotFound`, if another worker destroys it);
+//! 8. `TimedOut` of a destroy needs a mapping or a resize of another worker; of any other operation, it needs a
+//!    stopped worker, which may hold what the operation waits for.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,11 +19,11 @@ use commonhold::RegionKey;
 
 use super::history::{History, Killed, Mapped, NEVER, Operation, Outcome, What};
 
-/// How long after it is continued a stopped worker may still be what others wait for, in nanoseconds: it has to get a
-/// processor, and they had.
+/// How long others may still wait for a stopped worker after it was continued, in nanoseconds: the worker first has to
+/// get a processor.
 const AFTERMATH_NS: u64 = 100_000_000;
 
-/// The violations, each with the operations concerned; no more than a hundred.
+/// The violations, each with its operations; at most a hundred.
 pub(super) fn check(history: &History) -> Vec<String> {
     let (mappings, caller_maps) = history.mappings();
     let mut violations = Vec::new();
@@ -38,18 +38,18 @@ pub(super) fn check(history: &History) -> Vec<String> {
     violations
 }
 
-/// A region, as far as it is known.
+/// The lifetime of a region, as far as the history shows it.
 #[derive(Debug)]
 struct Life {
     key: RegionKey,
-    /// Start and end of its creation.
+    /// Start and end of its create.
     born: (u64, u64),
     destroyed: Option<Operation>,
-    /// From here on it may no longer be active.
+    /// After this time it may no longer be active.
     active_until: u64,
-    /// Until here somebody has the entry for certain.
+    /// Until this time its entry certainly exists.
     there_until: u64,
-    /// From here on it is gone for certain.
+    /// From this time on it is certainly gone.
     gone_from: u64,
 }
 
@@ -57,13 +57,12 @@ struct Name<'a> {
     operations: Vec<Operation>,
     mappings: Vec<&'a Mapped>,
     lives: Vec<Life>,
-    /// Destroys whose callers were killed: since when, and until when they lived.
+    /// Destroys whose callers were killed: the start of each, and when the caller was killed.
     unknown_destroys: Vec<(u64, Killed)>,
-    /// Creates whose callers were killed, or that failed after they had begun: the name may have
-    /// been taken meanwhile.
+    /// Creates whose callers were killed, or that failed after they had begun. They may have held the name meanwhile.
     possible_creates: Vec<(u64, u64)>,
     unknown_maps: Vec<Operation>,
-    /// Maps that found nothing: when each began, in order, and the latest end up to it.
+    /// Maps that found no region: the start of each, in order, and the latest end of all maps up to it.
     failed_maps: Vec<(u64, u64)>,
 }
 
@@ -110,7 +109,7 @@ impl<'a> Name<'a> {
         this
     }
 
-    /// Rule 1, and half of rule 4.
+    /// Checks rule 1 and the second half of rule 4.
     fn lives(&mut self, violations: &mut Vec<String>) {
         let mut lives: HashMap<RegionKey, (Operation, (u64, u64))> = HashMap::new();
         for operation in self.operations.iter().filter(|op| op.what == What::Create) {
@@ -140,7 +139,7 @@ impl<'a> Name<'a> {
         self.lives.sort_by_key(|life| (life.born.1, life.key));
     }
 
-    /// Regions that were seen, and whose creators were killed before they could say so.
+    /// Finds a create for each region that was used, but whose create did not return: its creator was killed.
     fn adopt(
         &self,
         lives: &mut HashMap<RegionKey, (Operation, (u64, u64))>,
@@ -215,15 +214,15 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// When the last of the maps had ended that began before `moment` and found nothing. A map counts
-    /// itself before it looks whether the region is going; until it has taken that back, it holds up a
-    /// deferred destroy, and frees the region in the end.
+    /// The latest end of all maps that began before `moment` and found no region. A map counts itself before it checks
+    /// whether the region is being destroyed. Until it takes that back, it delays a deferred destroy, and may be the
+    /// one that frees the region.
     fn failed_maps_until(&self, moment: u64) -> u64 {
         let before = self.failed_maps.partition_point(|(start, _)| *start < moment);
         before.checked_sub(1).and_then(|last| self.failed_maps.get(last)).map_or(0, |(_, end)| *end)
     }
 
-    /// Rule 4: the entry of one region is there for certain while that of another is.
+    /// Checks the first half of rule 4: the entries of two regions certainly exist at the same time.
     fn lifetimes(&self, violations: &mut Vec<String>) {
         let mut longest: Option<&Life> = None;
         for life in &self.lives {
@@ -242,7 +241,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Rules 2 and 3.
+    /// Checks rules 2 and 3.
     fn maps(&self, violations: &mut Vec<String>) {
         let lives: HashMap<RegionKey, &Life> =
             self.lives.iter().map(|life| (life.key, life)).collect();
@@ -271,7 +270,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Rules 5 to 8.
+    /// Checks rules 5 to 8.
     fn outcomes(&self, history: &History, caller_maps: &[bool], violations: &mut Vec<String>) {
         let there = union(
             self.lives
@@ -319,7 +318,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// When a region of the name was active for certain: sorted, and disjoint unless rule 4 is broken.
+    /// The intervals in which a region of the name was certainly active: sorted, and disjoint unless rule 4 is broken.
     fn certainly_active(&self) -> Vec<(u64, u64)> {
         // A destroy that timed out refused new maps for a while.
         let holes = union(
@@ -350,7 +349,7 @@ impl<'a> Name<'a> {
         pieces
     }
 
-    /// Who gives a region another size uses it like one who maps it: a destroy waits, or is deferred.
+    /// The resizes. A resize uses the region like a mapping does: a destroy waits for it, or is deferred.
     fn resizes(&self) -> impl Iterator<Item = &Operation> {
         self.operations.iter().filter(|operation| {
             operation.what == What::Resize && operation.outcome != Some(Outcome::NotFound)
@@ -370,10 +369,10 @@ impl<'a> Name<'a> {
     }
 }
 
-/// The end of a mapping, and whose it is.
+/// The end of a mapping, and the worker that has it.
 type End = (u64, usize);
 
-/// Who may map something, and when: sorted by start, with the two latest ends so far, of two workers.
+/// The mappings that may exist, sorted by start. Each entry has the two latest ends so far, of two different workers.
 struct Busy(Vec<(u64, End, End)>);
 
 impl Busy {
@@ -420,13 +419,13 @@ fn union(mut intervals: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     merged
 }
 
-/// Whether some of the sorted, disjoint intervals has a point in common with `[start, end]`.
+/// Whether any of the sorted, disjoint intervals has a point in common with `[start, end]`.
 fn touches(intervals: &[(u64, u64)], start: u64, end: u64) -> bool {
     let before = intervals.partition_point(|(from, _)| *from <= end);
     before.checked_sub(1).and_then(|last| intervals.get(last)).is_some_and(|last| last.1 >= start)
 }
 
-/// Whether one of the sorted intervals has all of `[start, end]` inside.
+/// Whether one of the sorted intervals contains all of `[start, end]`.
 fn covers(intervals: &[(u64, u64)], start: u64, end: u64) -> bool {
     let before = intervals.partition_point(|(from, _)| *from < start);
     before.checked_sub(1).and_then(|last| intervals.get(last)).is_some_and(|last| last.1 > end)

@@ -1,5 +1,5 @@
-//! The run of the torture: starts workers, kills and stops them at random instants, joins the rest,
-//! and judges what they left.
+//! The run of the torture: starts workers, kills and stops them at random instants, ends the rest, and checks what
+//! they left.
 
 use std::{
     path::PathBuf,
@@ -37,7 +37,7 @@ struct Summary {
     peers: u64,
     kills: u64,
     stops: u64,
-    /// Of the kills, those of workers that were stopped.
+    /// How many of the kills hit a worker that was stopped.
     killed_stopped: u64,
     recoveries: u64,
     expected: u64,
@@ -57,11 +57,15 @@ pub(crate) fn torture(session: &Session, args: &TortureArgs) -> Result<(), Failu
     let signals = Signals::watch()?;
     let options =
         FormatOptions { peers: Some((2 * args.peers + 16).max(128)), ..FormatOptions::default() };
-    let (ground, space) = TestSpace::prepare(session, "torture", &options)?;
+    let (run_space, space) = TestSpace::prepare(session, "torture", &options)?;
     let dir = std::env::temp_dir().join(format!("commonhold-torture-{}", std::process::id()));
     std::fs::create_dir_all(&dir).doing(|| format!("create {}", dir.display()))?;
-    session.out.tell(&format!("seed {seed}, space {}, logs in {}", ground.url, dir.display()))?;
-    let mut run = Run::prepare(session.out, &ground, &space, args, seed, dir)?;
+    session.out.tell(&format!(
+        "seed {seed}, space {}, logs in {}",
+        run_space.url,
+        dir.display()
+    ))?;
+    let mut run = Run::prepare(session.out, &run_space, &space, args, seed, dir)?;
     let result = run.perform(&signals).and_then(|()| run.judge());
     for child in &mut run.children {
         if let Err(error) = workers::kill(child) {
@@ -70,7 +74,7 @@ pub(crate) fn torture(session: &Session, args: &TortureArgs) -> Result<(), Failu
     }
     result?;
     let (summary, dir) = (run.summary, run.dir);
-    ground.remove(space)?;
+    run_space.remove(space)?;
     report(session.out, summary, &dir)
 }
 
@@ -114,19 +118,19 @@ fn report(out: Out, summary: Summary, dir: &std::path::Path) -> Result<(), Failu
 
 struct Run<'a> {
     out: Out,
-    ground: &'a TestSpace,
+    run_space: &'a TestSpace,
     space: &'a Space,
     args: &'a TortureArgs,
     dir: PathBuf,
     random: Random,
     books: Option<[Mapping; 3]>,
     children: Vec<Child>,
-    /// Of each child, its incarnation.
+    /// The incarnation of each child.
     incarnations: Vec<usize>,
-    /// Of each incarnation, when it was killed.
+    /// For each incarnation, when it was killed.
     killed: Vec<Option<Killed>>,
     stops: Stops,
-    /// Most incarnations that have a cell.
+    /// How many incarnations have a cell.
     most: u64,
     used_before: u64,
     began: Instant,
@@ -136,7 +140,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn prepare(
         out: Out,
-        ground: &'a TestSpace,
+        run_space: &'a TestSpace,
         space: &'a Space,
         args: &'a TortureArgs,
         seed: u64,
@@ -145,9 +149,9 @@ impl<'a> Run<'a> {
         let what = || "prepare the ledger".to_owned();
         let used_before = space.info().doing(what)?.used;
         let every = u64::try_from(args.kill_every.as_micros()).unwrap_or(u64::MAX);
-        // Pauses between kills are half of what was asked for at the least.
+        // The pause between two kills is at least half of `--kill-every`.
         let kills = (args.seconds * 2_000_000).checked_div(every).unwrap_or(0);
-        // Each of these may end by one more.
+        // Each stop may end with one more kill.
         let every = args.stop_every.map_or(0, |every| every.as_micros());
         let stops = u128::from(args.seconds * 2_000_000).checked_div(every).unwrap_or(0);
         let stops = u64::try_from(stops).unwrap_or(u64::MAX);
@@ -165,7 +169,7 @@ impl<'a> Run<'a> {
         let stops = Stops::plan(args.stop_every, &mut random);
         let mut run = Self {
             out,
-            ground,
+            run_space,
             space,
             args,
             dir,
@@ -193,8 +197,8 @@ impl<'a> Run<'a> {
         let cell = u64::try_from(self.killed.len()).unwrap_or(u64::MAX);
         let child = workers::start(Order {
             command: "torture-worker",
-            url: &self.ground.url,
-            owners: self.ground.owners,
+            url: &self.run_space.url,
+            owners: self.run_space.owners,
             cell,
             seed: self.random.next(),
             peers: self.args.peers,
@@ -219,7 +223,7 @@ impl<'a> Run<'a> {
             if killing {
                 let victim = self.somebody();
                 self.kill(victim)?;
-                // By the plan, not by when this kill came, or a slow machine would see fewer.
+                // Counted from the planned time, not from now: otherwise a slow machine would see fewer kills.
                 next_kill += self.pause();
             }
             self.replace_failed()?;
@@ -240,7 +244,7 @@ impl<'a> Run<'a> {
         usize::try_from(self.random.below(self.args.peers)).unwrap_or(0)
     }
 
-    /// How often to look around.
+    /// How long to sleep between two checks of what is due.
     fn tick(&self) -> Duration {
         let calm = Duration::from_millis(20);
         let kills = Some(self.args.kill_every / 2).filter(|half| !half.is_zero());
@@ -258,7 +262,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Some of those whose time is up are killed as they are, if any are to be killed; the others go on.
+    /// Ends the stops whose time is up: kills some of these workers while they are stopped, if there are kills at
+    /// all, and continues the others.
     fn end_stops(&mut self, now: Duration) -> Result<(), Failure> {
         for victim in self.stops.over(now) {
             let kills = !self.args.kill_every.is_zero() && self.args.stop_every.is_some();
@@ -270,7 +275,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Those of these that are still stopped go on.
+    /// Continues those of these workers that are still stopped.
     fn resume(&mut self, victims: &[usize]) {
         for &victim in victims {
             if self.stops.is_stopped(victim)
@@ -281,7 +286,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// From half to one and a half of `--kill-every`.
+    /// A random pause, from half to one and a half of `--kill-every`.
     fn pause(&mut self) -> Duration {
         if self.args.kill_every.is_zero() {
             return Duration::MAX / 2;
@@ -297,7 +302,7 @@ impl<'a> Run<'a> {
         let Some(child) = self.children.get_mut(victim) else { return Ok(()) };
         let before = now_ns();
         if !workers::kill(child).doing(what)? {
-            // It failed by itself: `replace_failed` tells.
+            // The worker failed by itself; `replace_failed` reports it.
             self.stops.has_ended(victim);
             return Ok(());
         }
@@ -322,7 +327,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A worker that ended by itself has failed; too many of them end the run.
+    /// Replaces workers that ended by themselves, which is a failure. Too many of them end the run.
     fn replace_failed(&mut self) -> Result<(), Failure> {
         for victim in 0..self.children.len() {
             let Some(child) = self.children.get_mut(victim) else { continue };
@@ -331,7 +336,7 @@ impl<'a> Run<'a> {
             let incarnation = self.incarnations.get(victim).copied().unwrap_or(0);
             self.summary.findings.push(format!("worker {incarnation} ended early: {status}"));
             self.stops.has_ended(victim);
-            // What it left is taken for that of a killed one: its process is gone.
+            // Its unfinished operations count like those of a killed worker: its process is gone.
             let moment = Killed { before: 0, after: now_ns() };
             if let Some(place) = self.killed.get_mut(incarnation) {
                 *place = Some(moment);
@@ -361,7 +366,7 @@ impl<'a> Run<'a> {
     }
 
     fn judge(&mut self) -> Result<(), Failure> {
-        let what = || "judge what is left".to_owned();
+        let what = || "check what is left".to_owned();
         self.space.reap().doing(what)?;
         self.count()?;
         for mapping in self.books.take().into_iter().flatten() {
@@ -391,7 +396,7 @@ impl<'a> Run<'a> {
         self.summary.findings.iter().cloned().chain(logged).collect()
     }
 
-    /// Expected is what the cells say, within what their workers announced and acknowledged.
+    /// Compares the counters with the cells. A cell must lie between what its worker has acknowledged and announced.
     fn count(&mut self) -> Result<(), Failure> {
         let what = || "count the increments".to_owned();
         let mut findings = Vec::new();
@@ -425,7 +430,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Destroys what is left under our names; afterwards nothing may be there.
+    /// Destroys the regions that are left under the names of this run. Nothing may be left afterwards.
     fn sweep(&mut self) -> Result<(), Failure> {
         let what = || "sweep".to_owned();
         let ours = |name: &str| name.starts_with("torture");
@@ -465,7 +470,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The shortest pause of the director.
+/// The shortest sleep of the coordinator.
 const MOMENT: Duration = Duration::from_micros(200);
 
 /// Repairs an account whose last owner died.

@@ -1,8 +1,8 @@
-//! A worker's directory operations: create, map, unmap, destroy and resize on a few names that all
-//! workers fight for, each written down before and after.
+//! A worker's directory operations: create, map, unmap, destroy and resize, on a few names that all workers use. Each
+//! operation is logged before and after the call.
 //!
-//! Invariant: whatever a worker writes into a region is a function of the region's key alone, so a
-//! byte that is neither zero nor of its own key comes from another region: memory owned twice.
+//! Invariant: what a worker writes into a region depends on the region's key only. So a byte that is neither zero nor
+//! made from the region's key comes from another region: two regions have the same memory.
 
 use std::{io, time::Duration};
 
@@ -19,17 +19,17 @@ use super::{
     log::Log,
 };
 
-/// Mappings that a worker holds at most.
+/// How many mappings a worker has at most.
 const MOST_MAPPINGS: usize = 3;
 /// Reserve of every region.
 const RESERVE: u64 = 64 << 10;
 
-/// The names of this space that workers fight for.
+/// The name of a region that all workers use.
 pub(super) fn name_of(index: u8) -> String {
     format!("torture-{index}")
 }
 
-/// How many names there are for so many workers.
+/// How many names there are for this many workers.
 pub(super) fn names_for(peers: u64) -> u8 {
     u8::try_from(4 + peers / 4).unwrap_or(u8::MAX).min(64)
 }
@@ -42,7 +42,7 @@ pub(super) struct Directory<'a> {
 }
 
 impl Directory<'_> {
-    /// One random operation.
+    /// Does one random operation.
     pub(super) fn step(&mut self, random: &mut Random, log: &mut Log) -> Result<(), Failure> {
         let name = u8::try_from(random.below(u64::from(self.names))).unwrap_or(0);
         let text = name_of(name);
@@ -69,7 +69,7 @@ impl Directory<'_> {
         }
     }
 
-    /// Unmaps all, at the end.
+    /// Unmaps all regions at the end.
     pub(super) fn unmap_all(&mut self, log: &mut Log) -> Result<(), Failure> {
         let mut random = Random::new(0);
         while !self.mappings.is_empty() {
@@ -135,7 +135,7 @@ impl Directory<'_> {
     }
 }
 
-/// Does an operation between two records; errors that may be are outcomes.
+/// Does an operation between two log records. Errors that may happen count as outcomes.
 fn write(
     log: &mut Log,
     what: What,
@@ -152,7 +152,7 @@ fn write(
             ErrorKind::InUse => Outcome::Mapped,
             ErrorKind::TimedOut => Outcome::TimedOut,
             ErrorKind::NoMemory => Outcome::Refused,
-            // A resize of a region whose reserve differs cannot be: all have the same.
+            // All regions have the same reserve, so a resize never meets another one.
             _ => {
                 let text = format!("{what:?} {}: {error}", name_of(name));
                 log.finding(&text).doing(logging)?;
@@ -163,7 +163,7 @@ fn write(
     log.end(outcome).doing(logging)
 }
 
-/// Looks at a few words of a mapping, then writes the region's own pattern there.
+/// Checks a few words of a mapping, then writes the region's own pattern there.
 fn check_and_mark(mapping: &Mapping, random: &mut Random, log: &Log) -> Result<(), Failure> {
     let words = mapping.size() / 8;
     for _ in 0..words.min(4) {
@@ -188,7 +188,7 @@ fn pattern(key: RegionKey, word: u64) -> u64 {
     mix(u64::from(key.entry) << 32 | u64::from(key.generation)).wrapping_add(mix(word))
 }
 
-/// Byte by byte, for a word may be seen half written.
+/// Compares byte by byte, since a word may be seen half written.
 fn is_zero_or(seen: u64, own: u64) -> bool {
     seen.to_le_bytes().into_iter().zip(own.to_le_bytes()).all(|(s, o)| s == 0 || s == o)
 }

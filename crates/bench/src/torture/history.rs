@@ -1,14 +1,13 @@
-//! What happened in a run, as far as anybody can know: the operations of all workers, each with the
-//! interval in which it took place and what came of it.
+//! The history of a run: the operations of all workers, each with the interval in which it took place and its outcome.
 //!
-//! Invariant: an operation of a killed worker without an end lasts for ever and has no outcome: it may
-//! or may not have happened, and whoever finds its remains may complete it later.
+//! Invariant: an operation that a killed worker did not finish lasts for ever and has no outcome. It may or may not
+//! have happened, and another worker that finds what it left may complete it later.
 
 use std::fmt;
 
 use commonhold::RegionKey;
 
-/// The end of what has none.
+/// The end of an operation that did not end.
 pub(super) const NEVER: u64 = u64::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub(super) enum Outcome {
     NotFound,
     Mapped,
     TimedOut,
-    /// No memory, no entry, or beyond the reserve: allowed at any time, changes nothing.
+    /// No memory, no entry, or beyond the reserve: it may happen at any time, and changes nothing.
     Refused,
 }
 
@@ -39,15 +38,15 @@ pub(super) struct Operation {
     pub(super) what: What,
     /// Index of the name.
     pub(super) name: u8,
-    /// Nanoseconds; just before the call.
+    /// The time just before the call, in nanoseconds.
     pub(super) start: u64,
-    /// Just after it.
+    /// The time just after it.
     pub(super) end: u64,
     pub(super) outcome: Option<Outcome>,
 }
 
 impl Operation {
-    /// The region that the operation says it acted on.
+    /// The region on which the operation acted, by its outcome.
     pub(super) const fn key(&self) -> Option<RegionKey> {
         match self.outcome {
             Some(Outcome::Done(key)) => Some(key),
@@ -76,14 +75,14 @@ impl fmt::Display for Operation {
     }
 }
 
-/// When a worker was killed: it lived before the first moment, and was dead at the second.
+/// When a worker was killed: it was alive at `before`, and dead at `after`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Killed {
     pub(super) before: u64,
     pub(super) after: u64,
 }
 
-/// A worker was stopped, at no other times than between these moments.
+/// A stop of a worker: it was stopped only between these two times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stopped {
     pub(super) worker: usize,
@@ -93,15 +92,14 @@ pub(super) struct Stopped {
 
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Those of one worker stand in the order in which it did them.
+    /// The operations of one worker stand in the order in which it did them.
     pub(super) operations: Vec<Operation>,
-    /// For each worker.
+    /// For each worker, when it was killed.
     pub(super) killed: Vec<Option<Killed>>,
     pub(super) stopped: Vec<Stopped>,
 }
 
-/// A mapping: certainly there from `map.end` to `surely_until`, possibly from `map.start` to
-/// `possibly_until`.
+/// A mapping. It certainly exists from `map.end` to `surely_until`, and possibly from `map.start` to `possibly_until`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mapped {
     pub(super) map: Operation,
@@ -115,8 +113,8 @@ impl History {
         self.killed.get(worker).copied().flatten()
     }
 
-    /// All mappings, each paired with its unmap; and for each destroy, by its place in
-    /// `operations`, whether its caller mapped a region of the name.
+    /// All mappings, each paired with its unmap; and for each destroy, by its index in `operations`, whether its
+    /// caller mapped a region of that name.
     pub(super) fn mappings(&self) -> (Vec<Mapped>, Vec<bool>) {
         let mut open: std::collections::HashMap<usize, Vec<Mapped>> = Default::default();
         let (mut closed, mut caller_maps) = (Vec::new(), Vec::new());
@@ -151,7 +149,7 @@ impl History {
     }
 }
 
-/// Says with `-v` how often each operation came to which end: a run without variety proves little.
+/// Logs (with `-v`) how often each operation had each outcome. A run with little variety proves little.
 pub(super) fn tally(operations: &[Operation]) {
     let mut counts = std::collections::BTreeMap::<String, u64>::new();
     for operation in operations {

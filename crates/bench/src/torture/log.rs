@@ -1,8 +1,8 @@
-//! What a worker writes down, so that SIGKILL loses nothing.
+//! The log of a worker, from which a SIGKILL loses nothing.
 //!
-//! Invariants: 1. each record is one write(2) to a file that only this worker appends to: before the
-//! call it tells what will be done, after the call what came of it. 2. A record is 32 bytes,
-//! little-endian; an incomplete one at the end did not happen.
+//! Invariants: 1. each record is one write(2) to a file that only this worker appends to. One record before a call
+//! says what will be done, another after it says how it ended. 2. A record has 32 bytes, little-endian; an incomplete
+//! one at the end of the file is ignored.
 
 use std::{
     fs::{File, OpenOptions},
@@ -76,17 +76,17 @@ impl Log {
         self.file.write_all(&record(b'E', code, 0, key))
     }
 
-    /// How many increments of an account were announced.
+    /// Records how many increments of an account are announced.
     pub(super) fn announce(&self, which: Which, count: u64) -> io::Result<()> {
         self.acknowledged.write_all_at(&count.to_le_bytes(), 16 * which.number())
     }
 
-    /// How many of them came back.
+    /// Records how many of them have returned.
     pub(super) fn acknowledge(&self, which: Which, count: u64) -> io::Result<()> {
         self.acknowledged.write_all_at(&count.to_le_bytes(), 16 * which.number() + 8)
     }
 
-    /// Something that must not be.
+    /// Records something that must not happen.
     pub(super) fn finding(&self, text: &str) -> io::Result<()> {
         let mut file = OpenOptions::new().create(true).append(true).open(&self.findings)?;
         file.write_all(format!("{text}\n").as_bytes())
@@ -108,10 +108,10 @@ fn record(tag: u8, code: u8, name: u8, key: RegionKey) -> [u8; RECORD] {
     bytes
 }
 
-/// The operations of one incarnation, in its order.
+/// The operations of one incarnation, in the order in which it did them.
 pub(super) fn operations(dir: &Path, incarnation: u64) -> io::Result<Vec<Operation>> {
     let bytes = match std::fs::read(operations_of(dir, incarnation)) {
-        // It was killed before its first step.
+        // It was killed before it made the file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         other => other?,
     };
@@ -171,7 +171,7 @@ const fn outcome_of(code: u8, key: RegionKey) -> Option<Outcome> {
     })
 }
 
-/// Announced and acknowledged increments of one incarnation.
+/// The announced and acknowledged increments of one incarnation.
 pub(super) fn acknowledged(dir: &Path, incarnation: u64, which: Which) -> io::Result<(u64, u64)> {
     let file = match File::open(acknowledged_of(dir, incarnation)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, 0)),
@@ -187,7 +187,7 @@ pub(super) fn acknowledged(dir: &Path, incarnation: u64, which: Which) -> io::Re
     Ok((number(16 * which.number())?, number(16 * which.number() + 8)?))
 }
 
-/// What one incarnation found that must not be.
+/// The findings that one incarnation has recorded.
 pub(super) fn findings(dir: &Path, incarnation: u64) -> Vec<String> {
     let text = std::fs::read_to_string(findings_of(dir, incarnation)).unwrap_or_default();
     text.lines().map(|line| format!("worker {incarnation}: {line}")).collect()

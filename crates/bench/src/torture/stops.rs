@@ -1,10 +1,10 @@
-//! Who is stopped by SIGSTOP, until when, and when anybody was.
+//! The stops: which workers are stopped by SIGSTOP, until when, and all stops of the past.
 //!
-//! A stopped worker lives: nobody may take over from it, so whoever needs what it has must wait for it or give
-//! up in time. Some of the stopped are killed instead of being continued.
+//! A stopped worker is alive: no other worker may take its locks over. A worker that needs them must wait, or give up
+//! in time. Some stopped workers are killed instead of being continued.
 //!
-//! Invariants: 1. a worker that is still there at the end of the run has been continued. 2. `past` covers every moment at
-//! which a worker was stopped: it is written down from before SIGSTOP until after SIGCONT or the kill.
+//! Invariants: 1. a worker that still lives at the end of the run has been continued. 2. `past` covers every moment at
+//! which a worker was stopped: an interval begins before SIGSTOP, and ends after SIGCONT or the kill.
 
 use std::{mem, process::Child, time::Duration};
 
@@ -13,25 +13,25 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::history::Stopped;
 
-/// How long a worker is stopped at most: by `--stop-every`, and beside kills if that is not given.
+/// How long a worker is stopped at most: with `--stop-every`, and with the kills if that option is not given.
 const LONGEST: Duration = Duration::from_secs(1);
 const LONGEST_BESIDE_KILLS: Duration = Duration::from_millis(60);
 
-/// One that is stopped now.
+/// A worker that is stopped now.
 #[derive(Debug)]
 struct Standing {
-    /// Its place among the workers.
+    /// Its index among the children.
     place: usize,
     worker: usize,
     from: u64,
-    /// Since the run began.
+    /// When it is continued, as time since the run began.
     until: Duration,
 }
 
 /// The stops of a run.
 #[derive(Debug)]
 pub(super) struct Stops {
-    /// As `--stop-every` says; if it says nothing, beside one kill in four.
+    /// The option `--stop-every`. Without it, one kill in four comes with a stop.
     every: Option<Duration>,
     next: Duration,
     standing: Vec<Standing>,
@@ -47,7 +47,7 @@ impl Stops {
         stops
     }
 
-    /// By the plan, not by when this one came.
+    /// Plans the next stop, counted from the planned time of this one, not from now.
     fn come_next(&mut self, random: &mut Random) {
         self.next = match self.every {
             Some(every) if !every.is_zero() => self.next.saturating_add(around(every, random)),
@@ -55,12 +55,12 @@ impl Stops {
         };
     }
 
-    /// How often to look, for the stops' sake.
+    /// How often the coordinator must check for stops.
     pub(super) fn tick(&self) -> Option<Duration> {
         self.every.filter(|every| !every.is_zero()).map(|every| every / 2)
     }
 
-    /// Whether it is time for a stop, and of what length at most.
+    /// If it is time for a stop: how long it may last at most.
     pub(super) fn is_due(
         &mut self,
         now: Duration,
@@ -75,7 +75,7 @@ impl Stops {
         (beside && random.below(4) == 0).then_some(LONGEST_BESIDE_KILLS)
     }
 
-    /// Stops a worker, unless it is.
+    /// Stops a worker, unless it is stopped already.
     pub(super) fn stop(&mut self, child: &mut Child, place: usize, worker: usize, until: Duration) {
         if self.is_stopped(place) {
             return;
@@ -91,7 +91,7 @@ impl Stops {
         self.standing.iter().any(|standing| standing.place == place)
     }
 
-    /// Those whose time is up.
+    /// The stopped workers that should be continued now.
     pub(super) fn over(&self, now: Duration) -> Vec<usize> {
         let over = self.standing.iter().filter(|standing| now >= standing.until);
         over.map(|standing| standing.place).collect()
@@ -103,7 +103,7 @@ impl Stops {
         self.has_ended(place);
     }
 
-    /// Notes that a worker is stopped no more, since it was continued or is dead. Says whether it was.
+    /// Notes that a worker is no longer stopped, since it was continued or is dead. Returns whether it was stopped.
     pub(super) fn has_ended(&mut self, place: usize) -> bool {
         let until = now_ns();
         let (gone, standing): (Vec<_>, Vec<_>) =
@@ -114,19 +114,19 @@ impl Stops {
         !gone.is_empty()
     }
 
-    /// All stops there were.
+    /// All past stops.
     pub(super) fn take_past(&mut self) -> Vec<Stopped> {
         mem::take(&mut self.past)
     }
 }
 
-/// From half to one and a half of a time.
+/// A random time, from half to one and a half of `time`.
 pub(super) fn around(time: Duration, random: &mut Random) -> Duration {
     let share = u32::try_from(500 + random.below(1_000)).unwrap_or(1_000);
     time.saturating_mul(share) / 1_000
 }
 
-/// Whether the worker got it: one that has ended does not, since its number may be another's by now.
+/// Sends a signal to a worker. Returns false if the worker has ended: then another process may have its process id.
 fn signal(child: &mut Child, signal: Signal) -> bool {
     if !matches!(child.try_wait(), Ok(None)) {
         return false;
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn stops_come_as_often_as_was_asked_for_and_beside_kills_only_if_nothing_was() {
+    fn stops_follow_the_option_and_come_with_kills_only_without_it() {
         let mut random = Random::new(1);
         let mut plan = |every| Stops::plan(every, &mut random);
         assert_eq!(due(&mut plan(Some(Duration::ZERO)), true), 0);
@@ -159,7 +159,7 @@ mod tests {
         assert!((150..=350).contains(&due(&mut plan(None), true)));
     }
 
-    /// Also when the test fails: one that stays stopped would never end by itself.
+    /// Kills the child even if the test fails: a stopped child would never end by itself.
     struct Killed(Child);
 
     impl Drop for Killed {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_child_is_written_down_until_it_goes_on() {
+    fn a_stop_is_recorded_until_the_child_is_continued() {
         let mut child = Killed(std::process::Command::new("sleep").arg("60").spawn().unwrap());
         let child = &mut child.0;
         let state = |pid: u32| {

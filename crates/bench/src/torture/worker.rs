@@ -1,4 +1,4 @@
-//! One worker of the torture: random operations until it is told to stop, or is killed.
+//! One worker of the torture: does random operations until it is told to stop, or is killed.
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,9 @@ use super::{
     log::Log,
 };
 
-/// How long to wait for a lock before looking whether to stop.
+/// How long to wait for a lock before checking whether to stop.
 const SLICE: Duration = Duration::from_millis(50);
-/// Directory operations of all workers in a second, at most: what the checker can read in seconds.
+/// How many directory operations all workers together do in a second at most, so that the checker needs only seconds.
 const RATE: u64 = 12_000;
 
 pub(crate) fn worker(session: &Session, args: &WorkerArgs) -> Result<(), Failure> {
@@ -91,7 +91,7 @@ impl Books {
         let [region, mutex] = counts;
         let count = if which == Which::Region { region } else { mutex };
         let next = *count + 1;
-        // Announced inside the lock: a worker that does not get it has announced nothing.
+        // Announced under the lock: a worker that does not get the lock has announced nothing.
         let announced = || log.announce(which, next).doing(what);
         let account = self.account(which);
         let (counter, patient) = (random.next(), random.below(2) == 0);
@@ -129,7 +129,7 @@ impl Books {
         let what = || "read the ledger".to_owned();
         let guard = match self.ledger.read_lock_for(SLICE) {
             Ok(guard) => guard,
-            // A reader cannot repair; the next writer will.
+            // A reader cannot repair; the next writer does.
             Err(LockError::OwnerDied(_) | LockError::TimedOut(_)) => return Ok(()),
             Err(error) => return Err(error).doing(what),
         };
@@ -140,7 +140,7 @@ impl Books {
     }
 }
 
-/// The guard, after a repair if the last owner died; none if the time was up.
+/// The guard, after a repair if the last owner died; `None` after a timeout.
 fn in_time<G: Repairable>(
     taken: LockResult<Recovered<G>>,
     account: Account<'_>,

@@ -1,7 +1,7 @@
-//! `write` and `read`: bytes in and out of a region.
+//! `write` and `read`: copy bytes into and out of a region.
 //!
-//! Invariants: 1. nothing is written unless all of it fits: the input is read to its end first, and
-//! never more of it than one byte past what fits. 2. No lock is taken.
+//! Invariants: 1. nothing is written unless all of the input fits. The input is read completely first, but never
+//! further than one byte past what fits. 2. No lock is taken.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::args::{ReadArgs, WriteArgs};
 
-/// Bytes that `read` copies at a time.
+/// How many bytes `read` copies at a time.
 const CHUNK: usize = 1 << 20;
 
 pub(crate) fn write(session: &Session, args: &WriteArgs) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub(crate) fn write(session: &Session, args: &WriteArgs) -> Result<(), Failure> 
         return Err(Failure::new(
             Status::NoMemory,
             format!(
-                "{}: the input does not fit the {room} bytes from offset {} on; nothing was \
+                "{}: the input does not fit into the {room} bytes from offset {} on; nothing was \
                  written. A region of {} bytes can grow by `commonhold resize` within its reserve",
                 what(),
                 args.offset,
@@ -77,11 +77,11 @@ pub(crate) fn read(session: &Session, args: &ReadArgs) -> Result<(), Failure> {
 fn outside(what: &str, offset: u64, size: u64) -> Failure {
     Failure::new(
         Status::Usage,
-        format!("{what}: byte {offset} does not lie in the region, which has {size} bytes"),
+        format!("{what}: byte {offset} is outside the region, which has {size} bytes"),
     )
 }
 
-/// All of the input, or one byte more than fits.
+/// All of the input; if it does not fit, one byte more than fits.
 fn input(file: Option<&Path>, room: u64) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let most = room.saturating_add(1);

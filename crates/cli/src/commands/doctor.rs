@@ -1,8 +1,7 @@
-//! `doctor`: what this machine can do, and what to do about what is missing.
+//! `doctor`: what this machine supports, and how to get what is missing.
 //!
-//! Does not need a space, and changes nothing: the one space it makes to try things is a scratch
-//! file of its own, and is removed. A space on a device is probed as at each opening, and memory of a
-//! device without one is read only.
+//! Needs no space and changes nothing. It formats one scratch space to try things out, and removes it. A space on a
+//! device is probed as every open does; memory of a device without a space is only read.
 
 mod memory;
 
@@ -18,7 +17,7 @@ use commonhold_console::{
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
-/// How a finding is to be taken.
+/// How good or bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
@@ -32,7 +31,7 @@ struct Finding {
     check: &'static str,
     verdict: Verdict,
     found: String,
-    /// What to do about it; empty if nothing.
+    /// What to do about it; empty if there is nothing to do.
     advice: String,
 }
 
@@ -102,8 +101,8 @@ fn print(session: &Session, findings: Vec<Finding>) -> Result<(), Failure> {
     session.out.table(&columns, rows.collect())
 }
 
-/// Formats, opens and removes a scratch space: `O_TMPFILE`, `fallocate`, OFD locks and shared
-/// futexes, all tried for real.
+/// Formats, opens and removes a scratch space. This really tries `O_TMPFILE`, `fallocate`, OFD locks and shared
+/// futexes.
 fn scratch_space(directory: &Path) -> Finding {
     const CHECK: &str = "shared memory";
     let url = format!("shm:doctor-{}", std::process::id());
@@ -139,7 +138,7 @@ fn io_uring() -> Finding {
             "see the sysctls kernel.io_uring_group and kernel.io_uring_disabled",
         ),
         Some(_) => Finding::missing(CHECK, "disabled", "sysctl kernel.io_uring_disabled=0"),
-        // The sysctl is younger than io_uring (6.6).
+        // The sysctl came with Linux 6.6; io_uring is older.
         None => Finding::warning(CHECK, "unknown: this kernel has no sysctl for it", WHY),
     }
 }
@@ -204,7 +203,7 @@ fn huge_pages() -> Finding {
     }
 }
 
-/// One finding for each ivshmem device, or one that there is none.
+/// One finding for each ivshmem device, or a single finding that there is none.
 fn pci_devices() -> Vec<Finding> {
     let devices = commonhold::pci_devices();
     if devices.is_empty() {
@@ -228,9 +227,8 @@ fn pci_device(device: &PciDevice) -> Finding {
         return Finding::warning(PCI_DEVICE, found, "it has no memory in BAR 2");
     }
     if !device.enabled {
-        // Opening would switch it on, and nothing is changed here.
-        let advice =
-            "it does not answer to its addresses; the first who opens it as root enables it";
+        // Opening the device would enable it, and `doctor` changes nothing.
+        let advice = "it does not answer to its addresses; the first process that opens it as root enables it";
         return Finding::warning(PCI_DEVICE, found, advice);
     }
     match commonhold::memory_of(&url) {
@@ -252,12 +250,14 @@ fn physical_memory() -> Finding {
     match OpenOptions::new().read(true).write(true).open(&path) {
         Ok(_) => Finding::ok(
             CHECK,
-            format!("{found} can be opened; mem: can have what no driver and not the kernel uses"),
+            format!(
+                "{found} can be opened; mem: can use what neither a driver nor the kernel uses"
+            ),
         ),
         Err(error) => Finding::missing(
             CHECK,
             format!("{found}: {error}"),
-            "only needed for mem: spaces; it wants root (CAP_SYS_RAWIO) and CONFIG_DEVMEM",
+            "only needed for mem: spaces; it needs root (CAP_SYS_RAWIO) and CONFIG_DEVMEM",
         ),
     }
 }
@@ -272,7 +272,8 @@ fn pid_namespace() -> Finding {
     let name = fs::read_link("/proc/self/ns/pid")
         .map_or_else(|_| "unknown".to_owned(), |name| name.display().to_string());
     if levels > 1 {
-        Finding::ok(CHECK, format!("{name}, {levels} levels deep: peers elsewhere have other PIDs"))
+        let found = format!("{name}, {levels} levels deep: peers outside have other PIDs");
+        Finding::ok(CHECK, found)
     } else {
         Finding::ok(CHECK, name)
     }
@@ -294,7 +295,7 @@ fn address_space() -> Finding {
     }
 }
 
-/// systemd-logind deletes what a logged-out user has in /dev/shm.
+/// Whether systemd-logind deletes this user's files in /dev/shm when the user logs out.
 fn remove_ipc(directory: &Path) -> Finding {
     const CHECK: &str = "RemoveIPC";
     if directory != Path::new("/dev/shm") {
@@ -321,7 +322,7 @@ fn remove_ipc(directory: &Path) -> Finding {
     }
 }
 
-/// Major and minor version.
+/// Major and minor version of the kernel.
 fn kernel() -> (u32, u32) {
     let release = text("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));

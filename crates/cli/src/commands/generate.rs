@@ -1,4 +1,4 @@
-//! `completions` and `man`: from the definitions of the arguments, so that they cannot drift.
+//! `completions` and `man`: generated from the definitions of the arguments, so that they cannot drift apart.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! `locks --graph`: who waits for whom, for people, for Graphviz and for programs.
+//! `locks --graph`: which thread waits for which, as text, for Graphviz, and as JSON.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use crate::args::GraphForm;
 
-/// What to do about it.
+/// What to do about a deadlock.
 const HINT: &str = concat!(
-    "  Nobody in a circle goes on before one gives up. Whoever waits with --timeout does, and frees\n",
-    "  what it holds; of the others, end one: its locks go to the next, who is told. Taken everywhere\n",
-    "  in the same order, locks make no circles.",
+    "  No thread in a deadlock goes on before one of them gives up. One that waits with --timeout does,\n",
+    "  and frees what it holds. Otherwise end one process: its locks go to the next owners, which are told.\n",
+    "  To avoid deadlocks, take the locks in the same order everywhere.",
 );
 
 pub(crate) fn graph(session: &Session, form: GraphForm) -> Result<(), Failure> {
@@ -86,7 +86,7 @@ fn value(graph: &WaitGraph) -> Value {
     })
 }
 
-/// A graph, with names for what is in it.
+/// A wait graph, with a text for each thread and lock in it.
 struct Picture<'a> {
     graph: &'a WaitGraph,
     threads: Vec<String>,
@@ -99,7 +99,7 @@ impl<'a> Picture<'a> {
         for thread in &graph.threads {
             peers.entry(thread.pid).or_default().insert((thread.slot, thread.generation));
         }
-        // Process ids repeat in other namespaces and under other kernels.
+        // Processes in other PID namespaces or kernels may have the same process id.
         let twice = |pid| peers.get(&pid).is_some_and(|peers| peers.len() > 1);
         let threads = graph.threads.iter().map(|thread| {
             let mut about = vec![Shown::new(&thread.name).to_string()];
@@ -136,7 +136,7 @@ impl<'a> Picture<'a> {
         wait.lock.and_then(|lock| self.locks.get(lock)).map_or("?", String::as_str)
     }
 
-    /// What a thread does.
+    /// What a thread waits for.
     fn waits_for(&self, wait: &Wait) -> String {
         let lock = self.lock(wait);
         match wait.kind {
@@ -158,7 +158,7 @@ impl<'a> Picture<'a> {
                 cycle.waits.iter().filter_map(|w| self.graph.waits.get(*w)).collect();
             let before = waits.iter().cycle().skip(waits.len().saturating_sub(1));
             let steps = waits.iter().zip(before).map(|(wait, before)| {
-                // The wait before this ends only by what this thread has.
+                // What this thread holds: the wait before it ends only when this thread gives it up.
                 let has = match before.kind {
                     WaitKind::Exclusive | WaitKind::Shared => {
                         format!("holds {} and ", self.lock(before))
@@ -221,7 +221,7 @@ impl<'a> Picture<'a> {
         text + "}"
     }
 
-    /// From whom, to whom, with which words, and whether it is part of a circle; each once.
+    /// The arrows: from, to and label, and whether it is part of a deadlock. Each arrow stands there once.
     fn arrows(&self) -> BTreeMap<(String, String, String), bool> {
         let mut arrows = BTreeMap::new();
         let mut arrow = |from: String, to: String, label: String, circular: bool| {
@@ -251,7 +251,7 @@ impl<'a> Picture<'a> {
         arrows
     }
 
-    /// The threads that come after this wait in the circles that it is part of.
+    /// The threads that follow this wait in the deadlocks it is part of.
     fn next_in_circles(&self, wait: usize) -> BTreeSet<usize> {
         let next = |waits: &[usize]| {
             let at = waits.iter().position(|other| *other == wait)?;
@@ -283,7 +283,7 @@ const fn holding(kind: WaitKind) -> &'static str {
     }
 }
 
-/// A string of Graphviz.
+/// A quoted string for Graphviz.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

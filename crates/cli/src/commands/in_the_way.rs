@@ -1,16 +1,16 @@
-//! Who is in the way of a command whose time is up: what a person needs to find it.
+//! Which processes a command has waited for when its time is up, so that the user can find them.
 //!
-//! It is looked for after the time was up, so it may be gone by then. If nobody is found, nothing is said.
+//! They are looked up after the timeout, and may be gone by then. If none is found, the message stays as it is.
 
 use std::time::SystemTime;
 
 use commonhold::{LockInfo, PeerInfo, Space};
 use commonhold_console::{failure::Failure, units};
 
-/// How many are named.
+/// How many processes are named at most.
 const MOST: usize = 3;
 
-/// Adds to a failure who has the region's own lock.
+/// Adds to a failure which processes hold the region's own lock.
 pub(super) fn name_holders(space: &Space, region: &str, failure: Failure) -> Failure {
     let (Ok(locks), Ok(peers)) = (space.locks(), space.peers()) else { return failure };
     let own = locks.iter().filter(|lock| lock.region == region && lock.offset.is_none());
@@ -18,7 +18,7 @@ pub(super) fn name_holders(space: &Space, region: &str, failure: Failure) -> Fai
     added(failure, "held", &holders)
 }
 
-/// Adds to a failure who maps the region.
+/// Adds to a failure which processes map the region.
 pub(super) fn name_mappers(space: &Space, region: &str, failure: Failure) -> Failure {
     let Ok(mappers) = space.mappers(region) else { return failure };
     let mappers: Vec<_> = mappers
@@ -48,7 +48,7 @@ fn holder(lock: &LockInfo, peers: &[PeerInfo]) -> Option<String> {
     let since: Option<SystemTime> = lock.since;
     Some(match since {
         Some(since) => format!("{}, since {}", named(peer), units::since(since)),
-        // Only who says so is known to have it since a time; nobody has it for longer than it is attached.
+        // Not every holder records since when it holds the lock, but none can hold it longer than it is attached.
         None => format!("{}, attached {}", named(peer), units::since(peer.attached)),
     })
 }

@@ -1,4 +1,4 @@
-//! `ls` and `stat`: what regions there are.
+//! `ls` and `stat`: lists all regions, or describes one.
 
 use std::{collections::HashMap, time::UNIX_EPOCH};
 
@@ -47,7 +47,7 @@ struct Stat {
     generation: u32,
     created: u64,
     lock: Option<Lock>,
-    /// Those in its bytes.
+    /// The locks in its bytes.
     locks: Vec<Lock>,
     resident: Option<u64>,
     #[serde(flatten)]
@@ -83,7 +83,7 @@ pub(crate) fn ls(session: &Session) -> Result<(), Failure> {
     out.table(&columns, rows.collect())
 }
 
-/// Of a damaged region only the entry is known.
+/// The name of a region; for a damaged region only the number of its entry is known.
 fn shown_name(region: &RegionInfo) -> String {
     match region.state {
         State::Damaged => format!("(entry {})", region.id.entry),
@@ -91,13 +91,13 @@ fn shown_name(region: &RegionInfo) -> String {
     }
 }
 
-/// The others are as good as ever, so this is no failure.
+/// Warns about damaged entries. Other regions are not affected, so the command does not fail.
 fn tell_of_damage(regions: &[RegionInfo]) {
     let damaged = regions.iter().filter(|region| region.state == State::Damaged);
     for region in damaged {
         output::complain(&format!(
-            "commonhold: entry {} of the table of regions makes no sense; its bytes cannot be used, and \
-             other regions are not concerned",
+            "commonhold: entry {} of the table of regions makes no sense; its bytes cannot be used. \
+             Other regions are not affected",
             region.id.entry
         ));
     }
@@ -145,7 +145,7 @@ pub(crate) fn stat(session: &Session, name: &str) -> Result<(), Failure> {
     out.pairs(&pairs)
 }
 
-/// A lock in the bytes of a region, in a line.
+/// A lock in the bytes of a region, as a line of text.
 fn line(lock: &LockInfo) -> String {
     let at = lock.offset.unwrap_or(0);
     let what = lock.record.map_or_else(|| "mutex".to_owned(), |record| record.to_string());
@@ -159,14 +159,14 @@ fn line(lock: &LockInfo) -> String {
     line
 }
 
-/// What is said of a region's own lock in a column.
+/// What the column LOCK needs to know of a region's own lock.
 #[derive(Default)]
 struct Summary<'a> {
     readers: usize,
     first: Option<&'a LockInfo>,
 }
 
-/// Regions' own locks, by the names of the regions.
+/// The regions' own locks, by the name of the region.
 fn by_region(locks: &[LockInfo]) -> HashMap<&str, Summary<'_>> {
     let mut by_region: HashMap<&str, Summary<'_>> = HashMap::new();
     for lock in locks.iter().filter(|lock| lock.offset.is_none()) {
@@ -177,9 +177,9 @@ fn by_region(locks: &[LockInfo]) -> HashMap<&str, Summary<'_>> {
     by_region
 }
 
-/// `-`, `exclusive by PID`, `upgradable by PID`, `shared by N`, `inconsistent` or `unrecoverable`, with `(dead)` after a
-/// holder that is, and who left it. `locks` lists a shared lock once for each peer that reads, beside a writer that waits
-/// for those readers to go.
+/// `-`, `exclusive by PID`, `upgradable by PID`, `shared by N`, `inconsistent` or `unrecoverable`. A dead holder gets
+/// `(dead)`; the last two say `left by PID` if it is known. In `locks` a shared lock stands once for each peer that
+/// reads, and a writer that waits for these readers stands there as well.
 fn lock_column(region: &RegionInfo, locks: &HashMap<&str, Summary<'_>>) -> String {
     let summary = locks.get(region.name.as_str());
     let readers = summary.map_or(0, |summary| summary.readers);

@@ -1,9 +1,9 @@
-//! `lock`: runs a command under a region's lock, as flock(1).
+//! `lock`: runs a command under a region's lock, like flock(1).
 //!
-//! Invariants: 1. the command runs only while the lock is held: it is killed with this process
-//! (see `child`). 2. A lock obtained from a dead owner is never made consistent unless the command
-//! was told and ended with 0; else it stays inconsistent for the next, never unrecoverable. 3. A
-//! signal ends the waiting, or is forwarded to the command; either way the lock is released.
+//! Invariants: 1. the command runs only while the lock is held: it is killed with this process (see `child`).
+//! 2. A lock taken over from a dead owner is made consistent only if the command was told so and exited with 0;
+//! otherwise it stays inconsistent for the next owner, and is never unrecoverable. 3. A signal ends the waiting, or
+//! is forwarded to the command; the lock is released in both cases.
 
 use std::{
     ffi::OsString,
@@ -27,14 +27,14 @@ use crate::{
     orphan::Watch,
 };
 
-/// How long to sleep before looking for signals again.
+/// How long one attempt at the lock lasts before signals are checked again.
 const SLICE: Duration = Duration::from_millis(500);
-/// The same, while the region is looked for, or made, which may take as long twice.
+/// The same for an attempt to map or create the region, which may take twice as long.
 const DIRECTORY_SLICE: Duration = Duration::from_millis(200);
-/// How long to wait, without a timeout, for a peer that is changing the table of regions.
+/// How long to wait, if there is no --timeout, for a peer that holds the directory mutex.
 const HELD_UP: Duration = Duration::from_secs(3);
 
-/// What came of waiting: what was waited for, or a signal.
+/// How waiting ended: with the thing waited for, or with a signal.
 enum Waited<G> {
     Held(G),
     Signalled(i32),
@@ -59,9 +59,11 @@ pub(crate) fn lock(session: &Session, args: &LockArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// The region, which is made with size 0 if there is none. It stays afterwards: were it destroyed,
-/// two commands could run under two locks of one name. One that is being destroyed is waited for like a lock
-/// that is held; who holds up everybody, because it is stopped, for a while only.
+/// Maps the region; creates it with size 0 if it does not exist. The region stays afterwards: if it were destroyed,
+/// two commands could run under two locks of the same name.
+///
+/// If the region is being destroyed, this waits for it as for a held lock. For a peer that holds the directory mutex
+/// (it may be stopped), it waits [`HELD_UP`] only.
 fn map_or_create(
     space: &Space,
     args: &LockArgs,
@@ -122,7 +124,7 @@ impl<'a> Job<'a> {
                 self.release(guard.unlock())?;
                 code
             }
-            // Only an exclusive owner may repair, and it may do all that a reader may.
+            // Only an exclusive owner may repair, and it may do everything a reader may.
             Err(LockError::OwnerDied(_)) if self.args.on_death == OnDeath::Repair => {
                 self.exclusive()
             }
@@ -148,7 +150,7 @@ impl<'a> Job<'a> {
         Ok(code)
     }
 
-    /// Waits in slices, so that a signal is heard in time.
+    /// Waits in slices, so that a signal is noticed soon.
     fn wait<G>(&self, mut attempt: impl FnMut(Duration) -> LockResult<G>) -> LockResult<Waited<G>> {
         loop {
             if let Some(signal) = self.signals.last() {
@@ -173,7 +175,7 @@ impl<'a> Job<'a> {
             return Ok(ended_by(signal));
         }
         let command: &[OsString] = &self.args.command;
-        // Under a lock inside a repair, what was said about the outer lock is not true of this one.
+        // The variable may come from an outer `commonhold lock` that runs a repair: it does not hold for this lock.
         let died = owner_died.then(|| "1".to_owned());
         let environment = vec![("COMMONHOLD_OWNER_DIED", died)];
         let gifts = Gifts { environment, descriptor: None };

@@ -1,4 +1,4 @@
-//! `locks`: who holds what, who left what, and who waits.
+//! `locks`: the locks that are held, waited for, or not consistent, with their owners.
 
 use commonhold::{LockInfo, LockSurvey, PeerLife, Shown};
 use commonhold_console::{
@@ -9,17 +9,17 @@ use commonhold_console::{
 };
 use serde::Serialize;
 
-/// A lock in JSON.
+/// A lock, as JSON shows it.
 #[derive(Serialize)]
 pub(super) struct Lock {
     region: String,
-    /// Nothing: the region's own lock.
+    /// Where it lies in the bytes of the region; null for the region's own lock.
     offset: Option<u64>,
-    /// What it is, if it lies in the bytes of the region and has a tag.
+    /// Its kind by its tag, if it lies in the bytes of the region and has one.
     record: Option<String>,
     kind: String,
     holder: Option<Holder>,
-    /// Who left it inconsistent, or gave it up.
+    /// The peer that left it inconsistent, or made it unrecoverable.
     left_by: Option<Holder>,
     waiters: usize,
 }
@@ -82,12 +82,12 @@ pub(crate) fn locks(session: &Session) -> Result<(), Failure> {
     out.table(&columns, survey.locks.iter().map(row).collect())
 }
 
-/// Of regions with very many bytes not all are searched for locks.
+/// Says which regions are so large that only a part of their bytes was searched for locks.
 pub(super) fn tell_of_the_rest(survey: &LockSurvey) {
     for part in &survey.unsearched {
         eprintln!(
-            "commonhold: the bytes of {:?} were searched for locks up to offset {} ({}) only; those after it are \
-             listed while somebody waits for them",
+            "commonhold: the bytes of {:?} were searched for locks up to offset {} ({}) only; a lock after it is \
+             listed only while a thread waits for it",
             part.region,
             part.from,
             human_size(part.from)
@@ -95,7 +95,7 @@ pub(super) fn tell_of_the_rest(survey: &LockSurvey) {
     }
 }
 
-/// Who has a lock, or left it.
+/// The peer that holds a lock, or left it.
 pub(super) fn whose(lock: &LockInfo) -> Option<String> {
     let name = |holder: &commonhold::Holder| {
         let state = match holder.state {

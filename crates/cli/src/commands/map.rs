@@ -1,4 +1,4 @@
-//! `map`: hands a region's memory to any program.
+//! `map`: passes a region's memory to any program, as a file descriptor.
 
 use std::{
     fs::File,
@@ -27,7 +27,7 @@ pub(crate) fn map(session: &Session, args: &MapArgs) -> Result<u8, Failure> {
     let _watch = Watch::start(&space);
     let access = if args.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let mapping = space.map(&args.name, access).doing(what)?;
-    // Until here a signal ends this process by itself.
+    // A second watcher, which forwards to the command. It does not know of signals that only the first has seen.
     let signals = Signals::watch()?;
     let descriptor = descriptor(&space, access, &args.name)?;
     let gifts = Gifts {

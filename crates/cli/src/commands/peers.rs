@@ -1,4 +1,4 @@
-//! `peers` and `reap`: who is attached, and what the dead left.
+//! `peers` and `reap`: lists the attached peers, and frees what dead peers left.
 
 use commonhold::{PeerInfo, Shown};
 use commonhold_console::{
@@ -97,8 +97,8 @@ pub(crate) fn reap(session: &Session, args: &ReapArgs) -> Result<(), Failure> {
         ))?;
     }
     out.line(&format!(
-        "{} dead peers reaped, {} operations that they left half done settled, {} bytes of memory given back \
-         that no region had",
+        "{} dead peers reaped, {} of their unfinished operations settled, {} bytes of memory that belonged to no \
+         region given back",
         reaped.peers.len(),
         reaped.settled,
         reaped.given_back

@@ -1,4 +1,4 @@
-//! `create`, `destroy`, `resize`: the life of one region.
+//! `create`, `destroy` and `resize` of a region.
 
 use commonhold::{CreateOptions, Destroy, RegionError};
 use commonhold_console::{

@@ -1,6 +1,6 @@
-//! `reset`: a lock as good as new.
+//! `reset`: makes an inconsistent or unrecoverable lock usable again.
 //!
-//! Invariant: a lock that somebody living has is left alone, and whoever asked is told who that is.
+//! Invariant: a lock that a living process holds is not touched; the error names the holder.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn reset_in(space: &Space, args: &ResetArgs) -> LockResult<Option<RecordTag>> {
     Ok(done)
 }
 
-/// Of an owner that died it is known only to whoever takes the lock.
+/// Resets the region's own lock, by taking it: only a thread that takes the lock learns whether its owner died.
 fn reset_own(mapping: &Mapping) -> LockResult<()> {
     match mapping.lock_recover_for(Duration::ZERO) {
         Ok(Recovered::Consistent(guard)) => guard.unlock(),
@@ -50,7 +50,7 @@ fn reset_own(mapping: &Mapping) -> LockResult<()> {
     }
 }
 
-/// Who reads, and so is in the way: an error names one owner only.
+/// Names the readers that hold the lock: the error itself names at most one owner.
 fn others(space: &Space, args: &ResetArgs, error: &LockError) -> String {
     let LockError::TimedOut(place) = error else { return String::new() };
     if place.owner.is_some() {

@@ -122,7 +122,7 @@ pub(crate) fn remove(session: &Session, url: &str, force: bool) -> Result<(), Fa
     if session.out.json { session.out.value(&serde_json::json!({"url": url})) } else { Ok(()) }
 }
 
-/// The usual form, with dashes.
+/// A UUID in the usual form, with dashes.
 fn uuid(number: u128) -> String {
     let hex = format!("{number:032x}");
     let mut text = String::with_capacity(36);

@@ -1,4 +1,4 @@
-//! The run of the demo: starts workers, kills them at the worst moment, and keeps the books.
+//! The run of the demo: starts workers, kills them in the middle of a transfer, and checks the sum.
 
 use std::{
     path::Path,
@@ -45,14 +45,14 @@ pub(crate) fn demo(session: &Session, args: &DemoArgs) -> Result<(), Failure> {
     workers::watchdog(session, "the demo", Duration::from_secs(args.seconds) + 6 * PATIENCE);
     let signals = Signals::watch()?;
     let out = session.out;
-    let (ground, space) = TestSpace::prepare(session, "demo", &FormatOptions::default())?;
+    let (run_space, space) = TestSpace::prepare(session, "demo", &FormatOptions::default())?;
     out.tell(&format!(
         "{} workers share {ACCOUNTS} accounts of {OPENING} in {}, under one lock",
-        args.peers, ground.url
+        args.peers, run_space.url
     ))?;
-    let mut run = Run::prepare(out, &ground, &space, args)?;
+    let mut run = Run::prepare(out, &run_space, &space, args)?;
     let result = run.perform(&signals);
-    // Whatever happened: no worker stays, and those that still can release what they hold.
+    // After any failure no worker may stay. After success, `finish` lets them release what they hold.
     let result = result.and_then(|()| run.finish());
     if result.is_err() {
         for child in &mut run.children {
@@ -63,7 +63,7 @@ pub(crate) fn demo(session: &Session, args: &DemoArgs) -> Result<(), Failure> {
     }
     result?;
     let summary = run.summary;
-    ground.remove(space)?;
+    run_space.remove(space)?;
     if out.json {
         out.value(&summary)?;
     }
@@ -80,13 +80,13 @@ pub(crate) fn demo(session: &Session, args: &DemoArgs) -> Result<(), Failure> {
 
 struct Run<'a> {
     out: Out,
-    ground: &'a TestSpace,
+    run_space: &'a TestSpace,
     space: &'a Space,
     args: &'a DemoArgs,
     control: Option<Mapping>,
     ledger: Option<Ledger>,
     children: Vec<Child>,
-    /// Which of them is dead by our own hand, and not replaced yet.
+    /// Index of the child that this process has killed and not replaced yet.
     victim: Option<usize>,
     began: Instant,
     summary: Summary,
@@ -95,7 +95,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn prepare(
         out: Out,
-        ground: &'a TestSpace,
+        run_space: &'a TestSpace,
         space: &'a Space,
         args: &'a DemoArgs,
     ) -> Result<Self, Failure> {
@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
         ledger.open_accounts().doing(what)?;
         let mut run = Self {
             out,
-            ground,
+            run_space,
             space,
             args,
             control: Some(control),
@@ -126,10 +126,10 @@ impl<'a> Run<'a> {
     }
 
     fn start(&self, cell: u64) -> Result<Child, Failure> {
-        let (url, peers) = (self.ground.url.as_str(), self.args.peers);
+        let (url, peers) = (self.run_space.url.as_str(), self.args.peers);
         let seed = now_ns().wrapping_add(cell);
         let log = Path::new("-");
-        let owners = self.ground.owners;
+        let owners = self.run_space.owners;
         workers::start(Order { command: "demo-worker", url, owners, cell, seed, peers, log })
     }
 
@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
                 next_report = now + Duration::from_secs(1);
             }
             if now >= next_kill && now + Duration::from_millis(200) < end {
-                self.murder(victim)?;
+                self.kill_in_transfer(victim)?;
                 victim = (victim + 1) % self.args.peers;
                 next_kill = self.began.elapsed() + every;
             }
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
     }
 
     /// Stops a worker in the middle of a transfer, kills it, and waits for the recovery.
-    fn murder(&mut self, cell: u64) -> Result<(), Failure> {
+    fn kill_in_transfer(&mut self, cell: u64) -> Result<(), Failure> {
         let what = || "kill a worker".to_owned();
         self.control()?.set(freeze_of(cell), &1_u64).doing(what)?;
         self.until("a worker to stop in the middle of a transfer", |run| {
@@ -192,8 +192,8 @@ impl<'a> Run<'a> {
         let micros = totals.recovered_at.saturating_sub(killed_at) / 1_000;
         self.summary.recovery_us.push(micros);
         self.out.tell(&format!(
-            "{:5.1} s  pid {pid} died holding the lock, half way through a transfer; pid {} had \
-             the lock {micros} us later and undid the {} that were on their way",
+            "{:5.1} s  pid {pid} died holding the lock, in the middle of a transfer; pid {} had \
+             the lock {micros} us later and undid the transfer of {}",
             self.began.elapsed().as_secs_f64(),
             totals.recovered_by,
             totals.undone
@@ -209,7 +209,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Rest, count, destroy while it is still mapped, stop, reap, look.
+    /// Lets the workers rest, checks the sum, destroys the accounts while workers still map them, reaps, and checks
+    /// that nothing is left.
     fn finish(&mut self) -> Result<(), Failure> {
         let what = || "count the ledger".to_owned();
         self.say(REST)?;
@@ -271,7 +272,7 @@ impl<'a> Run<'a> {
         ))
     }
 
-    /// A destroy that waits, while this process maps the ledger no more and the workers still do.
+    /// Destroys the accounts' region while the workers still map it and this process does not: the destroy waits.
     fn destroy_while_mapped(&mut self) -> Result<(), Failure> {
         let what = || "destroy the ledger".to_owned();
         if let Some(Ledger(mapping)) = self.ledger.take() {
@@ -285,7 +286,7 @@ impl<'a> Run<'a> {
             let result = space.destroy(NAME, Destroy::Within(PATIENCE));
             (result, began.elapsed())
         });
-        // Not a synchronisation: time for people to see that it waits.
+        // Not a synchronisation: gives the user time to see that the destroy waits.
         thread::sleep(Duration::from_millis(300));
         if destroyer.is_finished() {
             return Err(broken("destroy did not wait for the mappings to go"));

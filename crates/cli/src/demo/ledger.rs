@@ -1,9 +1,8 @@
 //! The ledger: accounts whose sum never changes, and the journal that makes a transfer atomic.
 //!
-//! Invariants: 1. all of it is read and written under the region's lock, but the totals, which the
-//! director reads at any time. 2. While `ACTIVE` is 1 the journal tells both balances as they were
-//! before the transfer, so undoing it is idempotent: whoever is killed in a repair, the next repairs
-//! again.
+//! Invariants: 1. everything is read and written under the region's lock, except the totals, which the coordinator
+//! reads at any time. 2. While `ACTIVE` is 1 the journal holds both balances from before the transfer. Undoing a
+//! transfer is idempotent: if a worker is killed during a repair, the next owner repairs again.
 
 use commonhold::{LockResult, Mapping, RegionError};
 
@@ -28,19 +27,19 @@ const RECOVERED_BY: u64 = 88;
 const UNDONE: u64 = 96;
 const BALANCES: u64 = 128;
 
-// The control region: a word that says what to do, an event, and a line for each worker.
+// The control region: the phase, which tells all workers what to do; an event; and a cache line for each worker.
 pub(crate) const PHASE: u64 = 0;
 pub(crate) const DEATH_FUTEX: u64 = 8;
 pub(crate) const WORK: u64 = 0;
 pub(crate) const REST: u64 = 1;
 pub(crate) const STOP: u64 = 2;
 
-/// Where a worker is asked to stop in the middle of a transfer.
+/// Offset of the word that asks a worker to stop in the middle of a transfer.
 pub(crate) const fn freeze_of(cell: u64) -> u64 {
     64 + 64 * cell
 }
 
-/// Where it says that it stands there (1), or that it rests (2).
+/// Offset of the word in which a worker answers: [`FROZEN`] in the middle of a transfer, or [`RESTS`].
 pub(crate) const fn says_of(cell: u64) -> u64 {
     freeze_of(cell) + 8
 }
@@ -52,7 +51,7 @@ pub(crate) const RESTS: u64 = 2;
 #[derive(Debug)]
 pub(crate) struct Ledger(pub(crate) Mapping);
 
-/// What the director shows.
+/// Counters that the coordinator shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Totals {
     pub(crate) transfers: u64,
@@ -116,7 +115,7 @@ impl Ledger {
         }
         self.0.set(RECOVERED_AT, &now_ns)?;
         self.0.set(RECOVERED_BY, &by)?;
-        // Last: the director takes it for the sign that the rest is there.
+        // Last: the coordinator reads the other totals once this one has changed.
         self.0.set(RECOVERIES, &self.0.get::<u64>(RECOVERIES)?.wrapping_add(1))
     }
 

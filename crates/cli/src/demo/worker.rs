@@ -43,7 +43,7 @@ fn turn(control: &Mapping, ledger: &Ledger, cell: u64, random: &mut Random) -> L
         }
         control.set(says_of(cell), &FROZEN)?;
         control.event(DEATH_FUTEX)?.broadcast()?;
-        // Killed here, with the debit written and the credit not; if not, the run is over.
+        // The coordinator kills this process here, after the debit and before the credit; or the run ends first.
         while control.get::<u64>(PHASE)? == WORK {
             thread::sleep(Duration::from_millis(50));
         }
@@ -51,12 +51,12 @@ fn turn(control: &Mapping, ledger: &Ledger, cell: u64, random: &mut Random) -> L
     });
     match done {
         Ok(()) => guard.unlock(),
-        // The transfer is half done: whoever has the lock next undoes it.
+        // The transfer is half done: the next owner of the lock undoes it.
         Err(error) => guard.leave_inconsistent().and(Err(error)),
     }
 }
 
-/// Keeps the ledger mapped, and works no more, until told to stop.
+/// Keeps the ledger mapped without using it, until told to stop.
 fn rest(control: &Mapping, cell: u64) -> LockResult<()> {
     let death_futex = control.event(DEATH_FUTEX)?;
     control.set(says_of(cell), &RESTS)?;

@@ -1,4 +1,4 @@
-//! Regions, tables, JSON and exit statuses.
+//! Commands on regions, tables, JSON and exit statuses.
 
 use std::process::Stdio;
 
@@ -79,7 +79,7 @@ fn a_name_that_is_taken_ends_with_4() {
 }
 
 #[test]
-fn a_space_with_live_peers_is_not_removed_but_by_force() {
+fn a_space_with_live_peers_is_removed_by_force_only() {
     let space = Space::new();
     space.ends(0, &["create", "x", "4K"]);
     let mapper = space.start(&["map", "x", "--", "cat"]);
@@ -199,7 +199,7 @@ fn peers_tell_who_is_attached_and_reap_finds_the_dead() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly_as_sigpipe_would() {
+fn when_the_reader_goes_away_it_ends_quietly_as_by_sigpipe() {
     let space = Space::new();
     space.ends(0, &["create", "x", "16M"]);
     let mut child = space
@@ -236,7 +236,7 @@ fn help_completions_and_manual_pages_need_no_space() {
 }
 
 #[test]
-fn the_doctor_tells_what_to_do_about_what_is_missing() {
+fn the_doctor_has_advice_for_every_problem() {
     let output = commonhold().args(["doctor", "--json"]).output().unwrap();
     let findings: serde_json::Value = serde_json::from_str(&ends(0, &output, &["doctor"])).unwrap();
     for finding in findings.as_array().unwrap() {

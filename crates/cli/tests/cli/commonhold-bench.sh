@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands for commonhold-bench: prints what it is called, the space of its environment, and its arguments.
+# Stands for commonhold-bench: prints its name, the space in its environment, and its arguments.
 printf '%s\n' "$0" "space=$COMMONHOLD_SPACE" "$@"
 cat
 exit 7

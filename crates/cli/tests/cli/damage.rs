@@ -1,4 +1,4 @@
-//! Files that are no spaces, or no longer: status 9, whatever is in them, and never a crash.
+//! Files that are not spaces, or no longer: every command ends with status 9, and none crashes.
 
 use std::{fs, path::Path};
 
@@ -69,7 +69,7 @@ fn a_zeroed_header_and_another_version_are_refused() {
 }
 
 #[test]
-fn a_file_with_other_data_is_not_formatted_over_but_by_force() {
+fn a_file_with_other_data_is_overwritten_by_force_only() {
     let folder = Folder::new();
     let path = folder.0.join("precious");
     fs::write(&path, vec![7; 16 << 20]).unwrap();

@@ -1,4 +1,4 @@
-//! `demo`, in small.
+//! `demo`, with few workers and for a short time.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Memory of devices: what is said of it, and with which status a command ends.
+//! Memory of devices: messages and exit statuses.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::support::{Folder, commonhold, ends};
 
-/// Where no machine has memory of its own.
+/// A physical address at which no machine has memory.
 const BASE: u64 = 1 << 46;
 
-/// What stands for the devices of sysfs.
+/// A folder that stands for the devices of sysfs.
 struct Devices(Folder);
 
 impl Devices {
@@ -22,7 +22,7 @@ impl Devices {
         Self(Folder::new())
     }
 
-    /// One with an ivshmem of 4 MiB.
+    /// A folder with one ivshmem device of 4 MiB.
     fn one() -> Self {
         let devices = Self::new();
         devices.add("0000:00:04.0", "0x1110", 4 << 20);
@@ -60,7 +60,7 @@ impl Devices {
         ends(code, &self.run(args), args)
     }
 
-    /// Runs what must fail with this status, and say all of this.
+    /// Runs a command that must fail with this status and with a message that contains all of `says`.
     #[track_caller]
     fn refuses(&self, code: i32, args: &[&str], says: &[&str]) {
         says_all(&self.run(args), code, args, says);
@@ -100,10 +100,10 @@ fn commands_work_on_a_device_as_they_do_on_a_file() {
     devices.ends(0, &[space, "destroy", "x"]);
 }
 
-/// Memory of a device may take a microsecond for each word, so of a large region not all is searched for locks, and that
-/// is said.
+/// Reading memory of a device may take a microsecond per word, so a large region is not searched for locks completely.
+/// A message says so.
 #[test]
-fn a_large_region_of_a_device_is_searched_for_locks_in_part_and_that_is_said() {
+fn a_large_region_of_a_device_is_searched_for_locks_in_part_with_a_message() {
     let folder = Folder::new();
     let memory = in_memory(&folder, 16 << 20);
     let (url, space) = (format!("mem:{BASE:#x}+16M"), format!("--space=mem:{BASE:#x}+16M"));
@@ -113,7 +113,7 @@ fn a_large_region_of_a_device_is_searched_for_locks_in_part_and_that_is_said() {
     };
     ends(0, &run(&["space", "format", &url]), &["space", "format"]);
     ends(0, &run(&[&space, "create", "x", "6M"]), &["create"]);
-    // A mutex without data that nobody has, and that is inconsistent.
+    // An inconsistent mutex without data that no thread holds.
     let words = [1_u64 << 29, 0x47_4154 << 40 | 1 << 32];
     let lock = folder.0.join("lock");
     fs::write(&lock, words.map(u64::to_le_bytes).as_flattened()).unwrap();
@@ -133,7 +133,7 @@ fn a_large_region_of_a_device_is_searched_for_locks_in_part_and_that_is_said() {
 }
 
 #[test]
-fn other_programs_are_handed_a_device_and_the_place_in_it() {
+fn other_programs_get_a_device_and_the_offset_in_it() {
     let folder = Folder::new();
     let memory = in_memory(&folder, 16 << 20);
     let (url, space) = (format!("mem:{BASE:#x}+16M"), format!("--space=mem:{BASE:#x}+16M"));
@@ -158,7 +158,7 @@ fn other_programs_are_handed_a_device_and_the_place_in_it() {
     }
 }
 
-/// What stands for `/dev/mem`.
+/// A file that stands for `/dev/mem`.
 struct Memory(PathBuf);
 
 impl Drop for Memory {
@@ -167,7 +167,7 @@ impl Drop for Memory {
     }
 }
 
-/// On a file system that has room for a file of any length.
+/// Makes that file; the file system must allow a sparse file of any length.
 fn in_memory(folder: &Folder, size: u64) -> Memory {
     let memory = Memory(Path::new("/dev/shm").join(folder.0.file_name().unwrap()));
     File::create(&memory.0).unwrap().set_len(BASE + size).unwrap();
@@ -175,7 +175,7 @@ fn in_memory(folder: &Folder, size: u64) -> Memory {
 }
 
 #[test]
-fn which_device_is_meant_must_be_clear() {
+fn an_ambiguous_device_is_refused() {
     let devices = Devices::new();
     let format = |url| ["space", "format", url];
     let here = devices.0.0.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! `bench` and `torture`, which another program does: here a script plays it.
+//! `bench` and `torture`, which another program runs: here a script stands for it.
 
 use std::{
     fs,
@@ -11,8 +11,8 @@ use crate::support::unique;
 
 const BENCH: &str = "commonhold-bench";
 
-/// A folder with the product in it, and nothing else. It is a link, since a program that this process has just
-/// written may not be run while another of its threads starts a process; so it lies where the program was built.
+/// A folder that contains only the product. The program is a hard link in the build folder, not a copy: a file that
+/// this process has just written cannot be executed while another thread starts a process.
 struct Installed(PathBuf);
 
 impl Installed {
@@ -23,7 +23,7 @@ impl Installed {
         Self(folder)
     }
 
-    /// The script, at a place in the folder.
+    /// Adds the script, at this path in the folder.
     fn with_bench(self, place: &str) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/commonhold-bench.sh");
         symlink(script, self.0.join(place)).unwrap();
@@ -53,7 +53,7 @@ fn lines(output: &Output) -> Vec<String> {
 }
 
 #[test]
-fn bench_and_torture_are_the_program_beside_this_one_with_all_that_was_given() {
+fn bench_and_torture_start_the_program_beside_this_one_with_all_arguments() {
     let installed = Installed::new().with_bench(BENCH).with_bench("path/commonhold-bench");
     let beside = installed.0.join(BENCH).display().to_string();
     let output = installed.run(&["bench", "locks", "--seconds", "0.2", "--json", "--", "-x"]);
@@ -69,7 +69,7 @@ fn bench_and_torture_are_the_program_beside_this_one_with_all_that_was_given() {
 }
 
 #[test]
-fn what_is_not_beside_it_is_looked_for_in_path_and_knows_its_own_help() {
+fn the_program_is_also_found_in_path_and_prints_its_own_help() {
     let installed = Installed::new().with_bench("path/commonhold-bench");
     let found = installed.0.join("path").join(BENCH).display().to_string();
     for help in ["--help", "-h", "--version", "-V"] {
@@ -79,7 +79,7 @@ fn what_is_not_beside_it_is_looked_for_in_path_and_knows_its_own_help() {
 }
 
 #[test]
-fn without_the_program_one_sentence_says_how_to_get_it() {
+fn without_the_program_a_message_says_how_to_get_it() {
     let installed = Installed::new();
     for args in [&["bench", "locks"][..], &["--json", "torture", "--help"]] {
         let output = installed.run(args);

@@ -1,4 +1,4 @@
-//! Removing and replacing a space beside those who open it.
+//! Removing and replacing a space while other processes open it.
 
 use std::{
     fs,
@@ -15,29 +15,29 @@ use std::{
 
 use crate::support::{Folder, Held, Space, commonhold, kill, until};
 
-/// How long the loop of removals lasts, in seconds.
+/// Variable that says how many seconds the loop of removals lasts.
 const SECONDS: &str = "COMMONHOLD_TEST_SECONDS";
-/// How the command under the lock ends if another is there.
+/// The status of the command under the lock if another one holds the lock too.
 const TWO_INSIDE: i32 = 99;
 
 fn status(space: &Space, args: &[&str]) -> i32 {
     let output = space.run(args);
     let code = output.status.code().unwrap_or(-1);
-    // What may happen to anybody here: it is not there, is there, is used, or took too long.
+    // Not found, exists, in use and timed out may happen to any process here.
     let expected = [0, 3, 4, 5, 6, TWO_INSIDE].contains(&code);
     assert!(expected, "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     code
 }
 
-/// `space remove` looked for live peers and then removed the name, and whoever had opened the file in between
-/// locked what nobody else would find.
+/// The story: `space remove` looked for live peers and then removed the name. A process that opened the file in
+/// between took a lock that no other process could find.
 #[test]
 fn three_lockers_beside_removals_and_formats_are_never_inside_together() {
     let seconds = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let folder = Folder::new();
     let space = Space::new();
     let inside = folder.0.join("inside");
-    // Of two who make one directory, one fails.
+    // If two commands make the same directory, one of them fails.
     let script = format!("mkdir {0} || exit {TWO_INSIDE}; rmdir {0}", inside.display());
     let locked = ["lock", "x", "--timeout", "5s", "--", "sh", "-c", &script];
     let remove = ["space", "remove", &space.url];
@@ -67,7 +67,7 @@ fn three_lockers_beside_removals_and_formats_are_never_inside_together() {
     assert!(inside > 0 && removed > 0 && formatted > 0);
 }
 
-/// A space of a later version that somebody holds was removed, with status 0.
+/// The story: a space of a later version was removed with status 0, although another process used it.
 #[test]
 fn a_space_of_another_version_that_somebody_holds_is_in_use() {
     let folder = Folder::new();
@@ -91,9 +91,9 @@ fn a_space_of_another_version_that_somebody_holds_is_in_use() {
     space.ends(0, &["space", "remove", &space.url]);
 }
 
-/// A process that has the gate of a space's file, and is stopped.
+/// A stopped process that holds the gate of a space's file.
 fn stopped_at_the_gate(path: &std::path::Path) -> Held {
-    // As a remover has it: exclusive.
+    // Exclusive, as a remover holds it.
     let script = "import fcntl, struct, sys, time\n\
                   file = open(sys.argv[1], 'r+b')\n\
                   lock = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 2**62 - 2, 1, 0)\n\
@@ -109,9 +109,9 @@ fn stopped_at_the_gate(path: &std::path::Path) -> Held {
 }
 
 #[test]
-fn a_lock_keeps_its_timeout_and_hears_signals_whoever_is_stopped_at_the_gate() {
+fn a_lock_keeps_its_timeout_and_notices_signals_while_the_gate_is_held() {
     if Command::new("python3").arg("-V").stdout(Stdio::null()).status().is_err() {
-        eprintln!("note: not tested: there is no python3 to stand at the gate");
+        eprintln!("note: not tested: there is no python3 to hold the gate");
         return;
     }
     let folder = Folder::new();
@@ -128,7 +128,7 @@ fn a_lock_keeps_its_timeout_and_hears_signals_whoever_is_stopped_at_the_gate() {
     space.ends(6, &["ls"]);
     for waits in [&["lock", "x", "--", "true"][..], &["map", "x", "--", "true"]] {
         let mut waiter = space.start(waits);
-        // It watches for signals before it opens.
+        // It installs its signal handlers before it opens the space.
         let status = format!("/proc/{}/status", waiter.pid());
         until("a handler", || {
             let text = fs::read_to_string(&status).unwrap_or_default();
@@ -143,7 +143,7 @@ fn a_lock_keeps_its_timeout_and_hears_signals_whoever_is_stopped_at_the_gate() {
 }
 
 #[test]
-fn who_holds_a_lock_in_a_space_that_was_removed_is_warned() {
+fn the_holder_of_a_lock_in_a_removed_space_is_warned() {
     let folder = Folder::new();
     let path = folder.0.join("space");
     let url = format!("file:{}", path.display());

@@ -1,4 +1,4 @@
-//! `locks --graph`: deadlocks made on purpose, as a shell makes them.
+//! `locks --graph`: shows deadlocks that shell commands make.
 
 use std::{
     sync::{self, Arc},
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{Held, Space, keys, until};
 
-/// Holds the first lock with a command that wants the second.
+/// A script that holds the first lock with a command that takes the second.
 const CROSS: &str = "\
     commonhold=$0; first=$1; second=$2\n\
     exec \"$commonhold\" lock \"$first\" -- sh -c \
@@ -35,7 +35,7 @@ fn until_circle(space: &Space) -> Value {
 }
 
 #[test]
-fn two_commands_that_want_each_others_locks_are_told_of_as_a_deadlock() {
+fn two_commands_that_want_each_others_locks_are_a_deadlock() {
     let space = Space::new();
     space.ends(0, &["create", "a", "0"]);
     assert_eq!(space.ends(0, &["locks", "--graph"]), "nobody waits\n");
@@ -74,7 +74,7 @@ fn two_commands_that_want_each_others_locks_are_told_of_as_a_deadlock() {
         let line = format!("[label=\"{label}\", color=red");
         assert_eq!(dot.matches(&line).count(), 2, "{label} in {dot}");
     }
-    // The way out: who is ended, frees what it holds.
+    // The way out: a command that is ended frees what it holds.
     one.signal("TERM");
     assert_eq!(one.wait(), 143);
     assert_eq!(two.wait(), 0);
@@ -82,7 +82,7 @@ fn two_commands_that_want_each_others_locks_are_told_of_as_a_deadlock() {
 }
 
 #[test]
-fn three_commands_in_a_circle_are_one_deadlock_and_a_fourth_that_waits_is_not_part_of_it() {
+fn three_commands_in_a_circle_are_a_deadlock_and_a_fourth_waiter_is_not_part_of_it() {
     let space = Space::new();
     let wishes = [("a", "b"), ("b", "c"), ("c", "a")];
     let mut held: Vec<_> =
@@ -101,7 +101,7 @@ fn three_commands_in_a_circle_are_one_deadlock_and_a_fourth_that_waits_is_not_pa
 }
 
 #[test]
-fn a_circle_of_a_reader_and_a_writer_says_who_reads() {
+fn a_deadlock_of_a_reader_and_a_writer_names_the_reader() {
     let space = Space::new();
     let shared = ["sh", "-c", "echo has; read go; exec \"$0\" lock b -- true"];
     let program = env!("CARGO_BIN_EXE_commonhold");
@@ -117,10 +117,10 @@ fn a_circle_of_a_reader_and_a_writer_says_who_reads() {
     assert!(text.contains("waits for the readers of a"), "{text}");
 }
 
-/// What a thread takes before it says so, and then.
+/// A thread that takes something, calls the function, and then waits for something else.
 type Busy = fn(&Mapping, &dyn Fn());
 
-/// Two that wait for each other through a semaphore, and two that do through a barrier.
+/// Two threads that wait for each other over a semaphore, and two over a barrier.
 const STUCK: [Busy; 4] = [
     |mapping, ready| {
         let semaphore = mapping.open::<Semaphore<1>>(0).unwrap();
@@ -136,7 +136,7 @@ const STUCK: [Busy; 4] = [
     },
     |mapping, ready| {
         let barrier = mapping.open::<Barrier<3>>(128).unwrap();
-        let _party = barrier.join().unwrap();
+        let _participant = barrier.join().unwrap();
         ready();
         drop(mapping.mutex(72).unwrap().lock());
     },
@@ -144,21 +144,21 @@ const STUCK: [Busy; 4] = [
         let mutex = mapping.mutex(72).unwrap();
         let _guard = mutex.lock().unwrap();
         let barrier = mapping.open::<Barrier<3>>(128).unwrap();
-        let party = barrier.join().unwrap();
+        let participant = barrier.join().unwrap();
         ready();
-        let _ = party.wait();
+        let _ = participant.wait();
     },
 ];
 
 #[test]
-fn a_circle_over_a_permit_and_one_over_a_barrier_say_who_has_what_and_who_has_not_come() {
+fn deadlocks_over_a_permit_and_over_a_barrier_name_the_holder_and_the_missing_participant() {
     let space = Space::new();
     space.ends(0, &["create", "a", "4096"]);
     let shared = commonhold::Space::open(&space.url).unwrap();
     let all = Arc::new(sync::Barrier::new(STUCK.len()));
     for busy in STUCK {
         let (shared, all) = (shared.clone(), all.clone());
-        // It ends with this process.
+        // The thread ends with this process.
         thread::spawn(move || {
             let mapping = shared.map("a", Access::ReadWrite).unwrap();
             busy(&mapping, &|| {

@@ -1,6 +1,6 @@
-//! Two kernels that share a window, as far as one machine can play them: the other kernel is a process
-//! that finds another boot id, and the window in what it takes for a PCI device. Real ones are in the
-//! tests with virtual machines.
+//! Two kernels that share a window, as far as one machine can simulate them: processes of the other kernel read
+//! another boot id, and find the window in a file that stands for a PCI device. Real kernels are in the tests with
+//! virtual machines.
 
 use std::{
     fs,
@@ -16,14 +16,14 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const OTHER_BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 const SIZE: u64 = 8 << 20;
 
-/// A space in a file, which another kernel finds in a PCI device.
+/// A space in a file, which the other kernel sees as a PCI device.
 struct Board {
     host: Space,
     folder: Folder,
 }
 
 impl Board {
-    /// `None`, and a note, where this cannot be played.
+    /// `None`, and a note, if another kernel cannot be simulated here.
     fn new(options: &[&str]) -> Option<Self> {
         let folder = Folder::new();
         let file = folder.0.join("window");
@@ -44,12 +44,12 @@ impl Board {
         board.host.ends(0, &format);
         let played = board.guest(&["--version"]).output().is_ok_and(|done| done.status.success());
         if !played {
-            eprintln!("NOTE: cannot play another kernel (root?), so this test proves nothing");
+            eprintln!("NOTE: cannot simulate another kernel (root?), so this test proves nothing");
         }
         played.then_some(board)
     }
 
-    /// The program on the other kernel.
+    /// A command of the other kernel.
     fn guest(&self, args: &[&str]) -> Command {
         let boot_id = self.folder.0.join("boot_id");
         let mount = format!("mount --bind {} {BOOT_ID} && exec \"$@\"", boot_id.display());
@@ -84,7 +84,7 @@ impl Board {
 }
 
 #[test]
-fn both_see_both_with_the_right_domain_and_wait_for_each_other() {
+fn both_kernels_see_each_others_peers_and_wait_for_their_locks() {
     let Some(board) = Board::new(&[]) else { return };
     board.host.ends(0, &["create", "x", "64K"]);
     let ours = fs::read_to_string(BOOT_ID).unwrap().trim().to_owned();
@@ -116,7 +116,7 @@ fn both_see_both_with_the_right_domain_and_wait_for_each_other() {
 }
 
 #[test]
-fn without_a_lease_a_silent_owner_keeps_its_lock_until_somebody_knows_better() {
+fn without_a_lease_a_silent_owner_keeps_its_lock_until_it_is_declared_dead() {
     let Some(board) = Board::new(&[]) else { return };
     let mut holder = board.guest_holds();
     let slot = board.holder()["slot"].to_string();
@@ -137,9 +137,9 @@ fn without_a_lease_a_silent_owner_keeps_its_lock_until_somebody_knows_better() {
     board.host.ends(0, &["lock", "x", "--on-death", "repair", "--", "true"]);
 }
 
-/// The evidence that one kernel cannot see is there for the other.
+/// A kernel can prove the death of its own processes, which another kernel cannot.
 #[test]
-fn within_the_other_kernel_a_death_is_proved() {
+fn a_death_is_proved_within_its_own_kernel() {
     let Some(board) = Board::new(&[]) else { return };
     let mut holder = board.guest_holds();
     holder.signal("KILL");

@@ -1,8 +1,8 @@
-//! `lock`: flock(1), and what flock(1) does not do.
+//! `lock`: what it has in common with flock(1), and what it adds.
 
 use crate::support::{Held, Space, ends, keys, lives, until};
 
-/// A holder: says its command's process id, and holds until released.
+/// A command that prints its process id and holds the lock until it is released.
 const HOLD: [&str; 3] = ["sh", "-c", "echo $$; exec cat"];
 
 fn hold(space: &Space, name: &str, options: &[&str]) -> (Held, u32) {
@@ -97,7 +97,7 @@ fn a_killed_holder_takes_its_command_with_it_and_the_next_is_told() {
     assert_eq!(waiter.wait(), 8);
     until("the command to die", || !lives(command));
     assert_eq!(holder.wait(), 137);
-    // It stays inconsistent for whoever comes, readers too, until somebody repairs.
+    // The lock stays inconsistent for all, readers included, until it is repaired.
     for shared in [&["lock", "x"][..], &["lock", "x", "--shared"]] {
         let output = space.run(&[shared, &["--", "echo", "ran"]].concat());
         assert_eq!(ends(8, &output, shared), "");
@@ -111,7 +111,7 @@ fn a_killed_holder_takes_its_command_with_it_and_the_next_is_told() {
     let run = |script: &str| space.run(&[&repair[..], &[script]].concat());
     assert_eq!(run("exit 5").status.code(), Some(5));
     space.ends(8, &["lock", "x", "--", "true"]);
-    // A lock taken inside the repair is not told what was said about the outer one.
+    // A lock taken inside the repair does not inherit the variable of the outer lock.
     let inner = format!(
         "echo died=$COMMONHOLD_OWNER_DIED; {} lock y -- sh -c 'echo inner=$COMMONHOLD_OWNER_DIED'",
         env!("CARGO_BIN_EXE_commonhold")
@@ -128,7 +128,7 @@ fn a_killed_reader_does_not_stop_writers() {
     let space = Space::new();
     let (mut reader, command) = hold(&space, "x", &["--shared"]);
     let mut writer = space.start(&["lock", "x", "--", "true"]);
-    // It waits for the reader to go; newcomers already wait for it.
+    // The writer waits for the reader to leave; new readers already wait for the writer.
     let pid = writer.pid();
     space.until_lock("x", |lock| lock["waiters"] == 1 || lock["holder"]["pid"] == pid);
     assert!(writer.runs());

@@ -1,7 +1,7 @@
 //! The command line as its users see it: processes, pipes, signals and exit statuses.
 //!
-//! Every test has a space of its own and removes it. Nothing sleeps to synchronise: tests poll what
-//! `locks --json` and `peers --json` say, with a deadline.
+//! Every test makes its own space and removes it. No test sleeps to synchronise: tests poll `locks --json` and
+//! `peers --json`, with a deadline.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,6 @@
 )]
 
 mod basics;
-mod crowd;
 mod damage;
 mod demo;
 mod devices;
@@ -20,6 +19,7 @@ mod gate;
 mod graph;
 mod kernels;
 mod lock;
+mod many_peers;
 mod map;
 mod media;
 mod reset;

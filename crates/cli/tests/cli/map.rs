@@ -1,4 +1,4 @@
-//! `map`: the memory in the hands of programs that know nothing of this one.
+//! `map`: other programs use the memory through the descriptor.
 
 use crate::support::{Space, ends, lives, until};
 
@@ -64,7 +64,7 @@ fn a_killed_mapper_takes_its_command_with_it_and_destroy_goes_on() {
 }
 
 #[test]
-fn the_status_of_the_command_is_handed_on() {
+fn the_status_of_the_command_is_passed_on() {
     let space = Space::new();
     space.ends(0, &["create", "x", "4K"]);
     assert_eq!(space.run(&["map", "x", "--", "sh", "-c", "exit 3"]).status.code(), Some(3));

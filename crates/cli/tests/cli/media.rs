@@ -1,4 +1,4 @@
-//! Full file systems, machines at their limits, and numbers that claim memory: an error, and never a signal.
+//! Full file systems, memory limits, and numbers in a space that claim memory: they cause errors, and never a signal.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,11 +14,11 @@ use crate::{
     support::{Folder, Held, Space, commonhold, ends, unique},
 };
 
-/// A memory cgroup of its own, of the first version; it goes with its guard.
+/// A memory cgroup (version 1) for a test, removed when this is dropped.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Says so and gives nothing where there can be none.
+    /// `None`, and a note, if a cgroup cannot be made here.
     fn new(limit: u64) -> Option<Self> {
         let folder = Path::new("/sys/fs/cgroup/memory").join(format!("commonhold-{}", unique()));
         let made = std::fs::create_dir(&folder)
@@ -30,7 +30,7 @@ impl Cgroup {
         Some(Self(folder))
     }
 
-    /// Runs a command of the space in it.
+    /// Runs a command on the space in this cgroup.
     fn run(&self, space: &Space, args: &[&str]) -> Output {
         let inner = space.command(args);
         let mut command = Command::new("sh");
@@ -46,7 +46,7 @@ impl Cgroup {
         command.output().unwrap()
     }
 
-    /// Most bytes that were charged to it at one time.
+    /// The most bytes that were charged to it at any time.
     fn peak(&self) -> u64 {
         let text = std::fs::read_to_string(self.0.join("memory.max_usage_in_bytes")).unwrap();
         text.trim().parse().unwrap()
@@ -84,13 +84,13 @@ impl Bytes {
         self.file.write_all_at(&value.to_le_bytes(), at + 8 * word as u64).unwrap();
     }
 
-    /// Bytes of memory.
+    /// How many bytes of memory the file has.
     fn taken(&self) -> u64 {
         self.file.metadata().unwrap().blocks() * 512
     }
 }
 
-/// Takes all memory of a file system that is left.
+/// Takes all the memory that a file system has left.
 fn fill(tmpfs: &Tmpfs) {
     let file = File::create(tmpfs.path().join("filler")).unwrap();
     let block = vec![1; 4096];
@@ -109,10 +109,10 @@ fn refused(code: i32, output: &Output, words: &[&str]) {
     }
 }
 
-/// The story: `create` took memory in pieces of 16 MiB until there was no more, and gave it back then: for a moment,
-/// others had none.
+/// The story: `create` took memory in pieces of 16 MiB until there was no more, and then gave it back. For a moment,
+/// other processes had none.
 #[test]
-fn what_the_file_system_does_not_have_is_refused_before_any_of_it_is_taken() {
+fn a_region_too_large_for_the_file_system_is_refused_before_memory_is_taken() {
     let Some(tmpfs) = is_root().then(|| Tmpfs::mount("500m")).flatten() else { return };
     let Some(cgroup) = Cgroup::new(2 << 30) else { return };
     let space = Space::within(tmpfs.path());
@@ -125,7 +125,7 @@ fn what_the_file_system_does_not_have_is_refused_before_any_of_it_is_taken() {
     refused(7, &cgroup.run(&space, &["resize", "r", "600M"]), &numbers);
     assert!(cgroup.peak() < 100 << 20, "{} bytes were taken", cgroup.peak());
     assert_eq!(space.json(&["stat", "r"])["size"], 4096);
-    // By force it is tried.
+    // With --force it is tried.
     for args in [&["create", "x", "600M", "--force"][..], &["resize", "r", "600M", "--force"]] {
         refused(7, &cgroup.run(&space, args), &["No space left on device"]);
     }
@@ -133,10 +133,10 @@ fn what_the_file_system_does_not_have_is_refused_before_any_of_it_is_taken() {
     assert_eq!(space.json(&["ls"]).as_array().unwrap().len(), 1);
 }
 
-/// The story: on a tmpfs larger than all memory, `create` of more than there is ended with the whole machine, and in a
-/// container with the creator, whose memory stayed charged.
+/// The story: on a tmpfs larger than all memory, a `create` that was too large brought the whole machine down. In a
+/// container it killed the creator, and the memory stayed charged.
 #[test]
-fn what_a_memory_cgroup_does_not_have_is_refused_and_nobody_is_killed() {
+fn a_region_too_large_for_the_memory_cgroup_is_refused_and_no_process_is_killed() {
     let Some(tmpfs) = is_root().then(|| Tmpfs::mount("60g")).flatten() else { return };
     for (limit, size) in [(2 << 30, "50G"), (64 << 20, "100M")] {
         let Some(cgroup) = Cgroup::new(limit) else { return };
@@ -147,7 +147,7 @@ fn what_a_memory_cgroup_does_not_have_is_refused_and_nobody_is_killed() {
         refused(7, &cgroup.run(&space, &["create", "x", size]), &numbers);
         assert!(cgroup.peak() < limit / 2, "{} bytes were taken", cgroup.peak());
         assert_eq!(space.json(&["ls"]), serde_json::json!([]));
-        // What fits is created there.
+        // A region that fits is created there.
         ends(0, &cgroup.run(&space, &["create", "y", "16M"]), &["create"]);
         let info = cgroup.run(&space, &["--json", "space", "info"]);
         let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
@@ -156,9 +156,9 @@ fn what_a_memory_cgroup_does_not_have_is_refused_and_nobody_is_killed() {
     }
 }
 
-/// The tables of a space may be large as well.
+/// The tables of a space may be large, too.
 #[test]
-fn tables_that_do_not_fit_are_refused_before_any_of_them_is_made() {
+fn tables_that_do_not_fit_are_refused_before_memory_is_taken() {
     let Some(tmpfs) = is_root().then(|| Tmpfs::mount("24m")).flatten() else { return };
     let space = Space::within(tmpfs.path());
     let format = ["space", "format", &space.url, "--peers", "4096"];
@@ -194,10 +194,10 @@ fn formatting_without_memory_is_status_7_and_no_signal() {
     }
 }
 
-/// The story: a neighbour raised the numbers of used entries and share words. Whoever looked at the entries behind
-/// them touched holes, and on a full tmpfs was killed by SIGBUS.
+/// The story: another peer raised the numbers of used entries and share words. A process that read the entries beyond
+/// the real ones touched holes, and on a full tmpfs it was killed by SIGBUS.
 #[test]
-fn numbers_that_claim_memory_are_damage_and_no_signal() {
+fn counts_that_claim_memory_are_damage_and_cause_no_signal() {
     let Some(tmpfs) = is_root().then(|| Tmpfs::mount("24m")).flatten() else { return };
     let space = Space::within(tmpfs.path());
     space.ends(0, &["create", "x", "4K"]);
@@ -222,13 +222,13 @@ fn numbers_that_claim_memory_are_damage_and_no_signal() {
     for args in [&["ls"][..], &["space", "info"], &["locks"], &["create", "y", "0"]] {
         refused(9, &space.run(args), &["the number of used regions"]);
     }
-    // With memory for them, they are entries like any other.
+    // With memory behind them, they are entries like any other.
     std::fs::remove_file(tmpfs.path().join("filler")).unwrap();
     space.ends(0, &["create", "y", "0"]);
     assert_eq!(space.json(&["ls"]).as_array().unwrap().len(), 1);
 }
 
-/// The story: a space that was copied has holes where it had zeros.
+/// The story: a copy of a space has holes where the original has zeros.
 #[test]
 fn a_copy_with_holes_is_status_7_where_there_is_no_memory_and_can_be_removed() {
     let Some(tmpfs) = is_root().then(|| Tmpfs::mount("24m")).flatten() else { return };
@@ -242,7 +242,7 @@ fn a_copy_with_holes_is_status_7_where_there_is_no_memory_and_can_be_removed() {
     for args in [&["ls"][..], &["create", "y", "0"], &["stat", "x"]] {
         refused(7, &copy.run(args), &["No space left on device"]);
     }
-    // Who removes it only looks.
+    // Removing it only reads the file.
     copy.ends(0, &["space", "remove", &copy.url]);
 }
 
@@ -265,7 +265,7 @@ fn a_region_that_claims_memory_is_status_7_and_no_signal() {
         refused(7, &space.run(args), &["No space left on device"]);
     }
     ends(7, &space.feed(&["write", "x", "--offset", "1M"], b"x"), &["write"]);
-    // Its lock lies elsewhere, and has memory.
+    // The lock of the region lies elsewhere, and has memory.
     space.ends(0, &["destroy", "x"]);
 }
 
@@ -284,7 +284,7 @@ fn reading_a_lazy_region_takes_no_memory() {
     expected[64 << 20..][..13].copy_from_slice(b"in the middle");
     assert!(read.stdout == expected);
     assert_eq!(bytes.taken(), before);
-    // So it is when there is nothing left.
+    // The same when no memory is left.
     fill(&tmpfs);
     assert!(space.run(&["read", "lazy"]).stdout == expected);
     let stat = space.json(&["stat", "lazy"]);
@@ -298,7 +298,7 @@ fn reading_a_lazy_region_takes_no_memory() {
 }
 
 /// The story: the kernel read the whole sparse window into the core dump of a process that held a lock. That took
-/// minutes in which nobody could have it, and memory for every hole, which stayed.
+/// minutes in which no other process could take the lock, and memory for every hole, which was not given back.
 #[test]
 fn a_holder_that_dumps_core_loses_its_lock_at_once_and_takes_no_memory() {
     let Some(tmpfs) = is_root().then(|| Tmpfs::mount("100m")).flatten() else { return };
@@ -307,7 +307,7 @@ fn a_holder_that_dumps_core_loses_its_lock_at_once_and_takes_no_memory() {
     space.ends(0, &["read", "x"]);
     let bytes = Bytes::new(&tmpfs, &space);
     let before = bytes.taken();
-    // Where the core goes, if it goes to a file.
+    // The folder of the core dump, if it is written to a file.
     let folder = Folder::new();
     let inner = space.command(&["lock", "x", "--", "cat"]);
     let mut command = Command::new("sh");
@@ -324,9 +324,9 @@ fn a_holder_that_dumps_core_loses_its_lock_at_once_and_takes_no_memory() {
     assert!(grown < 30 << 20, "the dump took {grown} bytes of the space");
 }
 
-/// What a dump, or a reader of `/proc/PID/mem`, has left nevertheless.
+/// A core dump or a reader of `/proc/PID/mem` may still leave memory where there is no region.
 #[test]
-fn memory_where_no_region_is_is_given_back_by_reap_and_by_who_needs_it() {
+fn memory_outside_of_regions_is_given_back_by_reap_and_by_a_create_that_needs_it() {
     let Some(tmpfs) = is_root().then(|| Tmpfs::mount("100m")).flatten() else { return };
     let space = Space::within(tmpfs.path());
     space.ends(0, &["create", "x", "1M"]);
@@ -336,7 +336,7 @@ fn memory_where_no_region_is_is_given_back_by_reap_and_by_who_needs_it() {
     let litter = || {
         let block = vec![0; 1 << 20];
         for mebibyte in 0..64 {
-            // Over a border of the pieces in which it is looked for.
+            // Across the border of two pieces of the search.
             bytes.file.write_all_at(&block, (2 << 30) - (1 << 20) + (mebibyte << 20)).unwrap();
         }
     };
@@ -351,9 +351,9 @@ fn memory_where_no_region_is_is_given_back_by_reap_and_by_who_needs_it() {
     assert_eq!(space.json(&["ls"]).as_array().unwrap().len(), 2);
 }
 
-/// The story: with `COMMONHOLD_SHM_DIR` set, it advised to mount another directory again, and all was well.
+/// The story: with `COMMONHOLD_SHM_DIR` set, `doctor` advised to remount another directory, and ended with status 0.
 #[test]
-fn the_doctor_speaks_of_the_directory_in_use_and_fails_where_nothing_can_be_shared() {
+fn the_doctor_checks_the_directory_in_use_and_fails_if_nothing_can_be_shared() {
     let folder = Folder::new();
     let absent = folder.0.join("absent");
     let doctor = |directory: &Path, args: &[&str]| {

@@ -1,4 +1,4 @@
-//! `reset`, and locks in the bytes of regions as `locks` and `stat` show them.
+//! `reset`, and the locks in the bytes of regions that `locks` and `stat` show.
 
 use std::{mem, thread};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Space, ends, until};
 
 records! {
-    /// One of each that can be held.
+    /// One lock of each kind that can be held.
     struct Family {
         mutex: Mutex<[u64; 2]>,
         rwlock: RwLock<u64>,
@@ -27,10 +27,10 @@ const SEQLOCK: u64 = RWLOCK + RwLock::<u64>::SIZE;
 const ONCE: u64 = SEQLOCK + SeqLock::<[u64; 4]>::SIZE;
 const SEMAPHORE: u64 = ONCE + OnceLock::<u64>::SIZE;
 
-/// The word of a lock that nobody has, and whose data are not whole.
+/// The word of a free lock whose data are inconsistent.
 const INCONSISTENT: u64 = 1 << 29;
 
-/// What says that a lock of some kind lies before it, and so many bytes of data behind it.
+/// The tag of a lock of this kind; the lock lies before the tag, and `size` bytes of data lie behind it.
 const fn tag(kind: u64, size: u64) -> u64 {
     0x47_4154 << 40 | kind << 32 | size
 }
@@ -48,7 +48,7 @@ fn family(mapping: &Mapping) -> Family {
     mapping.open(MUTEX).unwrap()
 }
 
-/// What `locks` says of the lock at this place, each time that it says something.
+/// All lines of `locks` about the lock at this offset.
 fn of(space: &Space, offset: Option<u64>) -> Vec<Value> {
     let locks = space.json(&["locks"]).as_array().unwrap().clone();
     locks.into_iter().filter(|lock| lock["offset"] == json!(offset)).collect()
@@ -60,13 +60,13 @@ fn refused(space: &Space, code: i32, args: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Does something in a thread that ends, with whatever it holds.
+/// Runs `act` in a thread, which ends even if it still holds a lock.
 fn in_a_thread_that_ends(act: impl FnOnce() + Send + 'static) {
     thread::spawn(act).join().unwrap();
 }
 
 #[test]
-fn a_lock_that_its_owner_left_or_gave_up_is_as_good_as_new_after_a_reset() {
+fn a_reset_repairs_a_lock_that_is_inconsistent_or_unrecoverable() {
     let (space, mapping) = mapped();
     let me = std::process::id();
     for give_up in [false, true] {
@@ -74,7 +74,7 @@ fn a_lock_that_its_owner_left_or_gave_up_is_as_good_as_new_after_a_reset() {
         let mut kind = "inconsistent";
         if give_up {
             let Recovered::Inconsistent(guard) = mapping.lock_recover().unwrap() else {
-                panic!("it is not told that the last owner left")
+                panic!("the lock does not say that its last owner left")
             };
             guard.give_up().unwrap();
             kind = "unrecoverable";
@@ -96,16 +96,16 @@ fn a_lock_that_its_owner_left_or_gave_up_is_as_good_as_new_after_a_reset() {
 }
 
 #[test]
-fn locks_in_the_bytes_of_a_region_are_listed_by_whom_they_are_held() {
+fn locks_in_the_bytes_of_a_region_are_listed_with_their_holders() {
     let (space, mapping) = mapped();
     let Family { mutex, rwlock, seqlock, once, semaphore } = family(&mapping);
-    assert_eq!(space.json(&["locks"]), json!([]), "nobody has had any of them");
-    // Data of a lock that look like an inconsistent one.
+    assert_eq!(space.json(&["locks"]), json!([]), "no lock was taken yet");
+    // Data under a lock that look like an inconsistent lock.
     let held = mutex.lock().unwrap();
     held.set([INCONSISTENT, tag(1, 0)]);
     let reads = rwlock.read().unwrap();
     let writes = seqlock.write().unwrap();
-    let Turn::Mine(makes) = once.begin().unwrap() else { panic!("it is not made") };
+    let Turn::Mine(makes) = once.begin().unwrap() else { panic!("it is already done") };
     let permit = semaphore.acquire().unwrap();
 
     let locks = space.json(&["locks"]);
@@ -126,12 +126,12 @@ fn locks_in_the_bytes_of_a_region_are_listed_by_whom_they_are_held() {
     assert_eq!(space.json(&["stat", "x"])["locks"], locks);
     let text = space.ends(0, &["stat", "x"]);
     assert!(text.contains(&format!("at {MUTEX}: mutex, exclusive, ")), "{text}");
-    // The regions' own locks are another matter.
+    // `ls` shows the regions' own locks only.
     assert!(space.ends(0, &["ls"]).lines().nth(1).unwrap().ends_with(" -"));
 
     drop((held, reads, writes, permit));
     makes.complete(&7).unwrap();
-    assert_eq!(space.json(&["locks"]), json!([]), "what is done is not held");
+    assert_eq!(space.json(&["locks"]), json!([]), "a once that is done is not held");
 }
 
 #[test]
@@ -167,12 +167,12 @@ fn a_dead_holder_is_marked_and_a_reset_takes_the_lock_from_it() {
 }
 
 #[test]
-fn what_is_inconsistent_or_given_up_in_the_bytes_is_listed_and_reset() {
+fn inconsistent_and_unrecoverable_locks_in_the_bytes_are_listed_and_reset() {
     let (space, mapping) = mapped();
     let mine = family(&mapping);
     let given_up = |guard: Recovered<MutexGuard<'_, [u64; 2]>>| match guard {
         Recovered::Inconsistent(guard) => guard.give_up().unwrap(),
-        Recovered::Consistent(_) => panic!("it is not told that the last owner left"),
+        Recovered::Consistent(_) => panic!("the lock does not say that its last owner left"),
     };
     mine.mutex.lock().unwrap().leave_inconsistent().unwrap();
     given_up(mine.mutex.lock_recover().unwrap());
@@ -203,7 +203,7 @@ fn what_is_inconsistent_or_given_up_in_the_bytes_is_listed_and_reset() {
 }
 
 #[test]
-fn a_lock_that_somebody_living_has_is_not_reset_and_it_is_named() {
+fn a_lock_with_a_living_holder_is_not_reset_and_the_holder_is_named() {
     let (space, mapping) = mapped();
     let mine = family(&mapping);
     let mut message;
@@ -225,7 +225,7 @@ fn a_lock_that_somebody_living_has_is_not_reset_and_it_is_named() {
 }
 
 #[test]
-fn where_no_lock_begins_there_is_nothing_to_reset() {
+fn an_offset_without_a_lock_cannot_be_reset() {
     let (space, mapping) = mapped();
     let _mine = family(&mapping);
     refused(&space, 3, &["reset", "none"]);
@@ -239,20 +239,20 @@ fn where_no_lock_begins_there_is_nothing_to_reset() {
     }
 }
 
-/// A tag is 24 bits of marker, a kind and a size: data may look like that. None of these words has a lock before it that
-/// could be one, or they do not fit the region.
+/// A tag is 24 bits of marker, a kind and a size, so data may look like a tag. Before each of these words there is no
+/// possible lock word, or the lock would not fit into the region.
 #[test]
-fn data_that_look_like_tags_are_no_locks_and_hide_none() {
+fn data_that_look_like_tags_are_not_listed_and_hide_no_lock() {
     let (space, mapping) = mapped();
     let owner = |peer: u64| 7 << 32 | INCONSISTENT | peer;
     for (index, [word, tag]) in [
-        // An owner in a slot that there is not; one in a thread slot that there is not.
+        // An owner in a peer slot that does not exist; an owner in a thread slot that does not exist.
         [owner(0x0fff), tag(1, 8)],
         [owner(0) | 0x0fff << 16, tag(1, 8)],
-        // A number that no lock has, and one that is a bias of what is never biased.
+        // A word that no lock has, and the bias of a kind of lock that is never biased.
         [12345, tag(1, 8)],
         [1 << 15 | 9 << 32, tag(3, 8)],
-        // Data that do not end in the region, permits that are no whole words, kinds that there are not.
+        // Data that end outside the region, permits that are not whole words, and a kind that does not exist.
         [owner(0), tag(1, 1 << 20)],
         [owner(0), tag(5, 12)],
         [owner(0), tag(9, 8)],
@@ -269,9 +269,9 @@ fn data_that_look_like_tags_are_no_locks_and_hide_none() {
     assert_eq!(locks[0]["offset"], 4096);
 }
 
-/// A look at the locks of a large region that is mostly empty takes no memory, and finds what lies at its end.
+/// Searching a large region that is mostly holes takes no memory, and finds a lock at its end.
 #[test]
-fn a_large_region_of_holes_is_searched_where_it_has_memory() {
+fn a_large_region_with_holes_is_searched_only_where_it_has_memory() {
     let (space, _) = mapped();
     space.ends(0, &["create", "large", "8G", "--lazy"]);
     let shared = commonhold::Space::open(&space.url).unwrap();
@@ -285,11 +285,11 @@ fn a_large_region_of_holes_is_searched_where_it_has_memory() {
     let before = memory();
     let lock = of(&space, Some(large.size() - Mutex::<u64>::SIZE)).remove(0);
     assert_eq!(lock["kind"], "inconsistent");
-    assert_eq!(memory(), before, "looking has taken memory");
+    assert_eq!(memory(), before, "the search has taken memory");
 }
 
 #[test]
-fn whoever_waits_for_a_lock_without_a_tag_is_listed_as_before() {
+fn a_waiter_for_a_lock_without_a_tag_is_listed() {
     let (space, mapping) = mapped();
     let mutex = mapping.mutex(8).unwrap();
     let held = mutex.lock().unwrap();

@@ -1,4 +1,4 @@
-//! What only root can arrange: a full file system, and several PID namespaces.
+//! Tests that need root: a full file system, and several PID namespaces.
 
 use std::{
     path::Path,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{Folder, Held, Space, kill, until};
 
-/// Says so if the test cannot run.
+/// Whether this is root; if not, a note says that the test cannot run.
 pub(crate) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output().unwrap();
     let root = id.stdout == b"0\n";
@@ -17,16 +17,16 @@ pub(crate) fn is_root() -> bool {
     root
 }
 
-/// A tmpfs of its own, unmounted with its guard.
+/// A tmpfs for a test, unmounted when this is dropped.
 pub(crate) struct Tmpfs(Folder);
 
 impl Tmpfs {
-    /// Says so and gives nothing where mounting is not allowed.
+    /// `None`, and a note, if mounting is not allowed.
     pub(crate) fn mount(size: &str) -> Option<Self> {
         Self::mount_as("tmpfs", &format!("size={size}"))
     }
 
-    /// The same with another file system of memory.
+    /// The same with another kind of file system in memory.
     pub(crate) fn mount_as(kind: &str, options: &str) -> Option<Self> {
         let folder = Folder::new();
         let mounted = Command::new("mount")
@@ -53,7 +53,7 @@ impl Drop for Tmpfs {
 }
 
 #[test]
-fn a_full_file_system_is_status_7_at_create_and_never_a_signal_later() {
+fn a_full_file_system_fails_the_create_with_7_and_never_a_touch_later() {
     let Some(tmpfs) = is_root().then(|| Tmpfs::mount("24m")).flatten() else { return };
     let space = Space::within(tmpfs.path());
     space.ends(0, &["space", "format", &space.url, "--capacity", "1G"]);
@@ -72,7 +72,7 @@ fn a_full_file_system_is_status_7_at_create_and_never_a_signal_later() {
     }
     assert!(!made.is_empty());
     assert_eq!(space.json(&["ls"]).as_array().unwrap().len(), made.len());
-    // All that was promised can be touched.
+    // All memory of the created regions can be touched.
     for name in &made {
         let output = space.feed(&["write", name], &vec![b'x'; 4 << 20]);
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -81,7 +81,7 @@ fn a_full_file_system_is_status_7_at_create_and_never_a_signal_later() {
     space.ends(0, &["create", "again", "4M"]);
 }
 
-/// Starts a command as process 1 of a PID namespace of its own.
+/// Starts a command as process 1 of a new PID namespace.
 fn alone(space: &Space, args: &[&str]) -> Option<Held> {
     let allowed = Command::new("unshare")
         .args(["-pf", "--mount-proc", "true"])
@@ -100,7 +100,7 @@ fn alone(space: &Space, args: &[&str]) -> Option<Held> {
     Some(Held::spawn(command))
 }
 
-/// The process in the namespace, as it is called outside.
+/// The process id of the process in the namespace, as seen from outside.
 fn inside(held: &Held) -> u32 {
     let pid = held.pid();
     let mut child = None;
@@ -113,7 +113,7 @@ fn inside(held: &Held) -> u32 {
 }
 
 #[test]
-fn a_living_owner_keeps_its_lock_whoever_of_another_pid_namespace_dies() {
+fn a_living_owner_keeps_its_lock_when_a_waiter_of_another_pid_namespace_dies() {
     if !is_root() {
         return;
     }
@@ -124,7 +124,7 @@ fn a_living_owner_keeps_its_lock_whoever_of_another_pid_namespace_dies() {
     let holder = space.json(&["locks"])[0]["holder"].clone();
     assert_eq!(holder["pid"], 1, "the owner is process 1 of its namespace");
 
-    // A waiter that is process 1 of another namespace dies: no evidence about the owner.
+    // A waiter that is also process 1, of another namespace, dies. That says nothing about the owner.
     let Some(mut waiter) = alone(&space, &["lock", "x", "--", "true"]) else { return };
     space.until_waiters("x", 1);
     kill("KILL", inside(&waiter));

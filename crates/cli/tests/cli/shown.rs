@@ -1,4 +1,4 @@
-//! Names and paths of others on a terminal, and numbers of others as times.
+//! Names, paths and numbers that other processes have chosen, printed safely on a terminal.
 
 use std::{
     ffi::OsStr,
@@ -14,11 +14,11 @@ use commonhold_layout::{Geometry, PeerId, RegionId, header_word, peer_word, regi
 
 use crate::support::{Folder, Space, commonhold, ends, until};
 
-/// Turns what comes after it around, has no width, ends a line, and looks like nothing.
+/// Characters that reverse the text after them, have no width, end a line, and look like a space.
 const TURNED: &str = "a\u{202e}b\u{200b}c\u{2028}d\u{3164}";
 const SHOWN: &str = "a\\u{202e}b\\u{200b}c\\u{2028}d\\u{3164}";
 
-/// Nothing that was printed does anything to a terminal.
+/// Checks that the output has no character that changes a terminal.
 #[track_caller]
 fn is_plain(output: &Output) -> String {
     let mut text = String::from_utf8(output.stdout.clone()).expect("UTF-8");
@@ -29,7 +29,7 @@ fn is_plain(output: &Output) -> String {
 }
 
 #[test]
-fn names_that_would_turn_or_hide_text_are_shown_escaped_and_told_to_programs_as_they_are() {
+fn names_with_hidden_characters_are_escaped_for_people_and_unchanged_for_programs() {
     let folder = Folder::new();
     let space = Space::new();
     space.ends(0, &["create", TURNED, "4K"]);
@@ -58,7 +58,7 @@ fn names_that_would_turn_or_hide_text_are_shown_escaped_and_told_to_programs_as_
         let text = is_plain(&space.run(args));
         assert!(text.contains("p\\u{202e}q"), "{args:?}: {text}");
     }
-    // Graphviz takes a backslash for its own.
+    // Graphviz interprets a backslash.
     let dot = is_plain(&space.run(&["locks", "--graph=dot"]));
     assert!(dot.contains("a\\\\u{202e}b"), "{dot}");
     for args in [&["--json", "ls"][..], &["--json", "peers"], &["--json", "locks"]] {
@@ -70,7 +70,7 @@ fn names_that_would_turn_or_hide_text_are_shown_escaped_and_told_to_programs_as_
     }
 }
 
-/// Of a path, or a URL, too: it comes from the environment, or from another program.
+/// A path or a URL may come from the environment or from another program.
 #[test]
 fn paths_and_urls_in_messages_do_nothing_to_a_terminal() {
     let folder = Folder::new();
@@ -113,9 +113,9 @@ fn geometry(file: &File) -> Geometry {
     Geometry::check(&header, file.metadata().unwrap().len()).unwrap()
 }
 
-/// `stat` of a region that was created after the year 9999, as its bytes said, panicked.
+/// The story: `stat` panicked on a region that, by its bytes, was created after the year 9999.
 #[test]
-fn whatever_bytes_say_of_times_and_numbers_is_said_and_nothing_panics() {
+fn any_times_and_numbers_in_the_bytes_are_printed_and_nothing_panics() {
     let folder = Folder::new();
     let path = folder.0.join("space");
     let space = Space::at(format!("file:{}", path.display()));
@@ -161,7 +161,7 @@ fn whatever_bytes_say_of_times_and_numbers_is_said_and_nothing_panics() {
                 for json in [&["--json"][..], &[]] {
                     let output = space.run(&[json, args].concat());
                     let text = is_plain(&output);
-                    // Done, timed out, not found, or a space that is damaged.
+                    // Done, timed out, not found, or a damaged space.
                     let code = output.status.code();
                     let known = code.is_some_and(|code| [0, 3, 6, 8, 9].contains(&code));
                     assert!(
@@ -180,7 +180,7 @@ fn whatever_bytes_say_of_times_and_numbers_is_said_and_nothing_panics() {
 }
 
 #[test]
-fn who_is_in_the_way_when_the_time_is_up_is_named() {
+fn a_timeout_names_the_processes_it_waited_for() {
     let space = Space::new();
     space.ends(0, &["create", "x", "0"]);
     let holder = space.start(&["lock", "x", "--", "cat"]);

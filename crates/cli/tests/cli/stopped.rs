@@ -1,5 +1,5 @@
-//! Commands beside a peer that is stopped with the directory mutex, and beside regions that do not go: each
-//! ends, by itself or at a signal.
+//! Commands while a stopped peer holds the directory mutex, or while a region stays mapped: each command ends, by
+//! itself or at a signal.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,7 +11,7 @@ use commonhold_layout::{Geometry, LockFlags, LockWord, RegionId, header_word, re
 
 use crate::support::{Folder, Held, Space, kill};
 
-/// A space in a file, with a peer that is stopped while it has the directory mutex.
+/// A space in a file, with a stopped peer that holds the directory mutex.
 struct Stopped {
     space: Space,
     holder: Held,
@@ -46,7 +46,8 @@ fn space_in(folder: &Folder, options: &[&str]) -> (Space, PathBuf) {
 }
 
 impl Stopped {
-    /// It holds the lock of a region, and by the same word, written by this test, the directory mutex.
+    /// The peer holds the lock of a region. This test copies that lock word into the directory mutex, so that the peer
+    /// holds it too.
     fn new() -> Self {
         let folder = Folder::new();
         let (space, path) = space_in(&folder, &["--capacity", "16M"]);
@@ -67,17 +68,17 @@ impl Stopped {
         Self { space, holder, file, _folder: folder }
     }
 
-    /// The holder gives the mutex back.
+    /// Frees the directory mutex, and continues the holder.
     fn go_on(&self) {
         self.file.write_all_at(&[0; 8], 8 * header_word::DIRECTORY_LOCK as u64).unwrap();
         kill("CONT", self.holder.pid());
     }
 }
 
-/// The story: a peer that was stopped in the middle of a create had `destroy --timeout 0`, `destroy --defer`,
-/// `resize`, `reap`, `space info`, every new attachment and `lock NEW --timeout 0` wait for as long as it was.
+/// The story: while a peer was stopped in the middle of a create, `destroy --timeout 0`, `destroy --defer`, `resize`,
+/// `reap`, `space info`, every new attachment and `lock NEW --timeout 0` waited until it was continued.
 #[test]
-fn beside_a_peer_that_is_stopped_with_the_directory_every_command_ends() {
+fn every_command_ends_while_a_stopped_peer_holds_the_directory() {
     let stopped = Stopped::new();
     for args in [
         &["ls"][..],
@@ -117,10 +118,10 @@ fn beside_a_peer_that_is_stopped_with_the_directory_every_command_ends() {
     }
 }
 
-/// The story: `lock NAME --timeout 0` beside a `destroy` of NAME that was stopped ended in time, and said that others
-/// were at it, but not who.
+/// The story: `lock NAME --timeout 0` while a `destroy` of NAME was stopped ended in time, but did not say which
+/// process destroys the region.
 #[test]
-fn who_destroys_a_region_is_named_to_those_whose_time_is_up() {
+fn a_timeout_names_the_process_that_destroys_the_region() {
     let space = Space::new();
     space.ends(0, &["create", "going", "4K"]);
     let mut mapper = space.start(&["map", "going", "--", "sh", "-c", "echo held; exec cat"]);
@@ -136,7 +137,7 @@ fn who_destroys_a_region_is_named_to_those_whose_time_is_up() {
 }
 
 #[test]
-fn a_signal_ends_what_waits_for_a_stopped_peer() {
+fn a_signal_ends_a_command_that_waits_for_a_stopped_peer() {
     let stopped = Stopped::new();
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         for args in [
@@ -145,8 +146,8 @@ fn a_signal_ends_what_waits_for_a_stopped_peer() {
             &["resize", "there", "0"],
         ] {
             let waiter = stopped.space.start(args);
-            // It waits as soon as it has attached; then, or before, the signal must end it. (To ask `peers`, which
-            // listens to who is silent, would take about as long as the wait lasts.)
+            // It waits as soon as it has attached; the signal must end it then, or before. (`peers` cannot be used
+            // here: it listens for heartbeats, which takes about as long as the wait itself.)
             crate::support::until("the space to be mapped", || {
                 let maps = std::fs::read_to_string(format!("/proc/{}/maps", waiter.pid()));
                 maps.is_ok_and(|maps| maps.contains("commonhold-"))
@@ -158,10 +159,10 @@ fn a_signal_ends_what_waits_for_a_stopped_peer() {
     }
 }
 
-/// The story: `lock NAME --timeout 0` on a region that somebody destroys, or has destroyed with `--defer` while it is
-/// mapped, looked for it for ever, and did not listen to signals meanwhile.
+/// The story: while a region was being destroyed, or was destroyed with `--defer` and still mapped, `lock NAME
+/// --timeout 0` retried for ever, and ignored signals meanwhile.
 #[test]
-fn a_lock_of_a_region_that_is_being_destroyed_ends_in_time_and_at_signals() {
+fn a_lock_of_a_region_that_is_being_destroyed_keeps_its_timeout_and_notices_signals() {
     let space = Space::new();
     for (name, how) in [("deferred", &["--defer"][..]), ("awaited", &[])] {
         space.ends(0, &["create", name, "4K"]);
@@ -184,7 +185,7 @@ fn a_lock_of_a_region_that_is_being_destroyed_ends_in_time_and_at_signals() {
             waiter.signal(signal);
             assert_eq!(waiter.wait(), code, "{name} at {signal}");
         }
-        // Once it has gone, whoever waits makes it anew.
+        // Once the region is gone, a waiting command creates it again.
         let mut waiter = space.start(&["lock", name, "--", "true"]);
         assert_eq!(user.release(), 0);
         assert_eq!(waiter.wait(), 0);
@@ -193,10 +194,10 @@ fn a_lock_of_a_region_that_is_being_destroyed_ends_in_time_and_at_signals() {
     }
 }
 
-/// The story: a region was destroyed with `--defer`, and its last user was killed. Its memory stayed until somebody
-/// reaped, or wanted its very name.
+/// The story: a region was destroyed with `--defer`, and its last user was killed. Its memory stayed taken until a
+/// `reap`, or until the same name was used again.
 #[test]
-fn a_deferred_region_whose_last_user_was_killed_goes_at_the_next_operation_of_anybody() {
+fn a_deferred_region_whose_last_user_was_killed_is_freed_by_the_next_operation_of_any_peer() {
     let space = Space::new();
     for (name, next) in
         [("a", &["create", "other", "4K"][..]), ("b", &["destroy", "other"]), ("c", &["ls"])]

@@ -1,4 +1,4 @@
-//! Spaces of other users, and things that are no files: what is refused, and how that is said.
+//! Spaces of other users, and files that are not regular: what is refused, and with which message.
 
 use std::{
     fs::{self, Permissions},
@@ -11,13 +11,13 @@ use std::{
 
 use crate::support::{Folder, Held, Space, commonhold, ends};
 
-/// Users and a group without anything of their own.
+/// Ids of users and a group that do not exist otherwise.
 const ANNA: u32 = 65_531;
 const BERT: u32 = 65_532;
 const TEAM: u32 = 65_533;
 const ROOT: u32 = 0;
 
-/// A folder that all may write, as /dev/shm is: names belong to whoever comes first.
+/// A folder in which every user may make files, like /dev/shm: the first user of a name owns the file.
 struct Common(Folder);
 
 impl Common {
@@ -27,7 +27,7 @@ impl Common {
         Self(folder)
     }
 
-    /// Runs a command as another user, of one group.
+    /// Runs a command as another user, in one group.
     fn run(&self, user: u32, group: u32, args: &[&str]) -> Output {
         self.command(user, group, args).output().unwrap()
     }
@@ -35,7 +35,7 @@ impl Common {
     fn command(&self, user: u32, group: u32, args: &[&str]) -> Command {
         let mut command = commonhold();
         command.env("COMMONHOLD_SHM_DIR", &self.0.0).env("COMMONHOLD_SPACE", "shm:a");
-        // Without supplementary groups, as the standard library sees to.
+        // The standard library also drops the supplementary groups.
         command.args(args).uid(user).gid(group).stdin(Stdio::null());
         command
     }
@@ -61,13 +61,13 @@ impl Common {
     }
 }
 
-/// Says so if other users cannot be played here.
+/// Whether commands can be run as other users here; if not, a note says so.
 fn can_be_others() -> bool {
     let tried = commonhold().arg("--version").uid(ANNA).gid(ANNA).output();
     let can = tried.is_ok_and(|output| output.status.success());
     if !can {
         eprintln!(
-            "note: not tested: to be another user needs root, and a program that all may run"
+            "note: not tested: running as another user needs root, and a program that all users may run"
         );
     }
     can
@@ -82,9 +82,10 @@ const ALL: [&[&str]; 6] = [
     &["space", "remove", "shm:a"],
 ];
 
-/// A name in a directory that all may write belongs to whoever comes first, and root mapped what anybody had put there.
+/// The story: in a directory that every user may write, any user can take a name first. Root used a space that another
+/// user had made there.
 #[test]
-fn root_uses_no_space_of_another_user_unless_told() {
+fn root_uses_no_space_of_another_user_by_default() {
     if !can_be_others() {
         return;
     }
@@ -111,12 +112,12 @@ fn root_uses_no_space_of_another_user_unless_told() {
 }
 
 #[test]
-fn a_stranger_who_shares_a_space_with_all_the_world_is_not_trusted_and_a_group_is() {
+fn a_space_shared_with_everybody_is_not_trusted_and_one_shared_with_a_group_is() {
     if !can_be_others() {
         return;
     }
     let common = Common::new();
-    // Who made it with which group and mode, and what becomes of one who asks, of which group.
+    // The owner of the space, its group and mode; the user and group of the command, and its exit status.
     for (owner, owners_group, mode, asker, askers_group, code) in [
         (ANNA, ANNA, "666", BERT, BERT, 1),
         (ANNA, TEAM, "666", BERT, TEAM, 1),
@@ -134,7 +135,7 @@ fn a_stranger_who_shares_a_space_with_all_the_world_is_not_trusted_and_a_group_i
 }
 
 #[test]
-fn a_refusal_says_whose_it_is_who_asked_and_what_helps() {
+fn a_refusal_names_the_owner_the_caller_and_a_remedy() {
     if !can_be_others() {
         return;
     }
@@ -150,22 +151,22 @@ fn a_refusal_says_whose_it_is_who_asked_and_what_helps() {
         assert!(said.contains(part), "{part:?} is not in {said:?}");
     }
     common.remove();
-    // Nothing is there, and nothing may be made there.
+    // The file does not exist, and the user may not create it.
     fs::set_permissions(&common.0.0, Permissions::from_mode(0o755)).unwrap();
     let said = common.ends(1, BERT, BERT, &["create", "x", "4K"]);
     for part in ["belongs to user 0, group 0, mode 0755", "user 65532", "file:PATH"] {
         assert!(said.contains(part), "{part:?} is not in {said:?}");
     }
-    // What may be written, and not be taken away.
+    // The user may write the file, but not remove it.
     fs::set_permissions(&common.0.0, Permissions::from_mode(0o1777)).unwrap();
     common.format(ANNA, TEAM, "660");
     let said = common.ends(1, BERT, TEAM, &["space", "remove", "shm:a"]);
     assert!(said.contains("only the owner of a file"), "{said}");
 }
 
-/// They were found out after they had been opened, if at all, and ended with status 1 or 3 or 4 as it came.
+/// The story: such files were recognized only after they had been opened, if at all; the status was 1, 3 or 4.
 #[test]
-fn what_is_no_regular_file_is_status_9_for_every_command() {
+fn a_file_that_is_not_regular_is_status_9_for_every_command() {
     let folder = Folder::new();
     let path = |name: &str| folder.0.join(name);
     let status = Command::new("mkfifo").arg(path("pipe")).status();
@@ -194,7 +195,7 @@ fn what_is_no_regular_file_is_status_9_for_every_command() {
             let mut command = commonhold();
             command.env("COMMONHOLD_SHM_DIR", &folder.0).args(args);
             let null = fs::File::options().write(true).open("/dev/null").unwrap();
-            // With a deadline: to open a pipe may take for ever.
+            // With a deadline: opening a pipe may take for ever.
             let (code, said) = Held::spawn_into(command, null).wait_and_hear();
             assert_eq!(code, 9, "{args:?}: {said}");
         }
@@ -203,16 +204,16 @@ fn what_is_no_regular_file_is_status_9_for_every_command() {
 }
 
 #[test]
-fn a_capacity_of_nothing_is_a_usage_error_and_makes_nothing() {
+fn a_capacity_of_zero_is_a_usage_error_and_creates_nothing() {
     let folder = Folder::new();
     let space = Space::within(&folder.0);
     space.ends(2, &["space", "format", &space.url, "--capacity", "0"]);
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
 }
 
-/// `--help >/dev/full` ended with 0.
+/// The story: `--help >/dev/full` ended with status 0.
 #[test]
-fn what_cannot_be_written_is_a_failure_also_if_it_is_help() {
+fn output_that_cannot_be_written_is_a_failure_even_if_it_is_help() {
     let space = Space::new();
     space.ends(0, &["create", "x", "64K"]);
     for args in [
@@ -233,13 +234,13 @@ fn what_cannot_be_written_is_a_failure_also_if_it_is_help() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
         assert!(said.contains("standard output"), "{args:?}: {said}");
-        // Nobody reads: quietly, as after SIGPIPE.
+        // If the reader is gone, the command ends quietly, as by SIGPIPE.
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = space.command(args).stdout(writer).output().unwrap();
         assert_eq!((output.status.code(), output.stderr.len()), (Some(141), 0), "{args:?}");
     }
-    // Usage is said on standard error; if not even that can be written, the status still says it.
+    // A usage error is printed on standard error. If that cannot be written, the status still tells it.
     for full in ["/dev/full", "/dev/null"] {
         let full = fs::File::options().write(true).open(full).unwrap();
         let status = space.command(&["nonsense"]).stderr(full).status().unwrap();
@@ -249,9 +250,9 @@ fn what_cannot_be_written_is_a_failure_also_if_it_is_help() {
     assert_eq!(space.command(&["stat", "none"]).stderr(full).status().unwrap().code(), Some(3));
 }
 
-/// Who may read the file sees all of it, and comes in nowhere: a peer writes.
+/// A user who may only read the file can read all its bytes, but cannot attach: a peer must write.
 #[test]
-fn who_may_only_read_a_space_reads_its_bytes_and_becomes_no_peer() {
+fn a_user_who_may_only_read_a_space_reads_its_bytes_and_becomes_no_peer() {
     if !can_be_others() {
         return;
     }
@@ -267,9 +268,9 @@ fn who_may_only_read_a_space_reads_its_bytes_and_becomes_no_peer() {
     assert_eq!(head.output().unwrap().stdout, b"COMNHOLD");
 }
 
-/// A set-user-ID program believed a variable by which its caller had it trust everybody.
+/// The story: a set-user-ID program believed a variable by which its caller made it trust all users.
 #[test]
-fn a_program_with_rights_that_its_caller_lacks_does_not_believe_the_environment() {
+fn a_set_user_id_program_does_not_believe_the_environment() {
     if !can_be_others() {
         return;
     }
@@ -309,9 +310,9 @@ fn sources(folder: &std::path::Path) -> String {
     text
 }
 
-/// Each row of docs/SECURITY.md names what shows it, and tests are renamed.
+/// Each row of docs/SECURITY.md names the tests that show it; tests may be renamed.
 #[test]
-fn every_test_that_the_document_on_security_names_is_there() {
+fn every_test_named_in_the_document_on_security_exists() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let document = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
     let (_, table) = document.split_once("| harm |").unwrap();

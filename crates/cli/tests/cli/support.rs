@@ -12,7 +12,7 @@ use serde_json::Value;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A number that no other test of this run has.
+/// A text that no other test of this run has.
 pub(crate) fn unique() -> String {
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
@@ -26,7 +26,7 @@ pub(crate) fn commonhold() -> Command {
     command
 }
 
-/// A space that is removed with its guard.
+/// A space that is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Space {
     pub(crate) url: String,
@@ -39,12 +39,12 @@ impl Space {
         Self { url: format!("shm:test-{}", unique()), shm_dir: None }
     }
 
-    /// The same, in a folder that stands for /dev/shm.
+    /// The same, with a folder that stands for /dev/shm.
     pub(crate) fn within(dir: &std::path::Path) -> Self {
         Self { url: format!("shm:test-{}", unique()), shm_dir: Some(dir.to_owned()) }
     }
 
-    /// The space of this URL, whatever it is.
+    /// The space of this URL.
     pub(crate) fn at(url: String) -> Self {
         Self { url, shm_dir: None }
     }
@@ -63,13 +63,13 @@ impl Space {
         self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Runs a command that must end with this status; gives its standard output.
+    /// Runs a command that must end with this status. Returns its standard output.
     #[track_caller]
     pub(crate) fn ends(&self, code: i32, args: &[&str]) -> String {
         ends(code, &self.run(args), args)
     }
 
-    /// The same of one that may be a hang: with a deadline. Gives what it said on standard error.
+    /// The same for a command that may hang: with a deadline. Returns its standard error.
     #[track_caller]
     pub(crate) fn ends_by_itself(&self, code: i32, args: &[&str]) -> String {
         let nothing = std::fs::File::options().write(true).open("/dev/null").unwrap();
@@ -104,7 +104,7 @@ impl Space {
         Held::spawn(self.command(args))
     }
 
-    /// Runs a command until it prints this, and gives all that it prints then.
+    /// Runs a command again and again until it prints this. Returns its whole output.
     #[track_caller]
     pub(crate) fn until_text(&self, args: &[&str], wanted: &str) -> String {
         let mut text = String::new();
@@ -115,7 +115,7 @@ impl Space {
         text
     }
 
-    /// Polls `locks --json` until one of the region is as wanted.
+    /// Polls `locks --json` until a lock of the region is as wanted.
     #[track_caller]
     pub(crate) fn until_lock(&self, region: &str, wanted: impl Fn(&Value) -> bool) {
         until(&format!("the lock of {region}"), || {
@@ -143,7 +143,7 @@ impl Drop for Space {
     }
 }
 
-/// A process with pipes, killed with its guard.
+/// A process with pipes, killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     child: Child,
@@ -155,7 +155,7 @@ impl Held {
         Self { child: piped.spawn().unwrap() }
     }
 
-    /// The same, with its output in a file: a pipe that nobody reads would hold it up.
+    /// The same, with its output in a file: the process would block on a pipe that is not read.
     pub(crate) fn spawn_into(mut command: Command, output: std::fs::File) -> Self {
         let piped = command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
         Self { child: piped.spawn().unwrap() }
@@ -172,7 +172,7 @@ impl Held {
         line.trim().to_owned()
     }
 
-    /// A line for its standard input.
+    /// Writes a line to its standard input.
     pub(crate) fn tell(&mut self, text: &str) {
         self.child.stdin.as_mut().unwrap().write_all(format!("{text}\n").as_bytes()).unwrap();
     }
@@ -181,20 +181,20 @@ impl Held {
         kill(signal, self.pid());
     }
 
-    /// Closes standard input, which ends a `cat`, and waits; the status as a shell has it.
+    /// Closes standard input, which ends a `cat`, and waits. Returns the status as a shell reports it.
     #[track_caller]
     pub(crate) fn release(mut self) -> i32 {
         drop(self.child.stdin.take());
         self.wait()
     }
 
-    /// Waits, with a deadline.
+    /// Waits until the process ends, with a deadline.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> i32 {
         self.wait_and_hear().0
     }
 
-    /// The same, and gives what it said on standard error.
+    /// The same. Also returns its standard error.
     #[track_caller]
     pub(crate) fn wait_and_hear(&mut self) -> (i32, String) {
         use std::os::unix::process::ExitStatusExt;
@@ -227,7 +227,7 @@ pub(crate) fn kill(signal: &str, pid: u32) {
     assert!(killed.unwrap().success());
 }
 
-/// Whether a process is there, and no zombie.
+/// Whether a process exists and is not a zombie.
 pub(crate) fn lives(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
@@ -251,7 +251,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A folder that goes with its guard.
+/// A folder that is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);
 

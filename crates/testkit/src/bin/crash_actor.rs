@@ -1,4 +1,4 @@
-//! A process of the crash-point suite: does what it is told, and dies where it is told.
+//! A process of the crash-point suite: executes the commands it is sent, and dies at the point it is given.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! A process of the virtual machine tests: an actor, or what starts and cleans up for the test.
+//! A process of the virtual machine tests: a scripted process, or a helper that starts programs and cleans up.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The fuzzers with processes: see `commonhold_testkit::fuzz`.
+//! The fuzzers that use processes: see `commonhold_testkit::fuzz`.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

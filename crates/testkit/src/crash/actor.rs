@@ -1,4 +1,4 @@
-//! A child as the driver has it: what it was told, what it said, and whether it lives.
+//! A child process as the driver sees it: the commands it was sent, what it printed, and whether it is alive.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -13,18 +13,18 @@ use commonhold_window::Point;
 
 use crate::crash::{Outcome, arm};
 
-/// Nothing that a child is told takes longer, unless it hangs.
+/// The longest time a command may take; after it, the child counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One hit of one point.
 pub(crate) type Hit = (Point, u32);
 
-/// What was heard next.
+/// The next thing that a child has done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Point(Point),
     Answer(String),
-    /// It has been killed, and the kernel has let go of all it had.
+    /// It was killed, and the kernel has released everything it had.
     Death,
 }
 
@@ -32,9 +32,9 @@ pub(crate) struct ScriptedProcess {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
-    /// Every point it came to, in order.
+    /// Every point it passed, in order.
     pub(crate) trace: Vec<Point>,
-    /// How much of the trace is older than the command in flight.
+    /// How many points of the trace are older than the command in flight.
     begun: usize,
     /// The command it has not answered yet.
     pub(crate) in_flight: Option<String>,
@@ -42,12 +42,12 @@ pub(crate) struct ScriptedProcess {
 }
 
 impl ScriptedProcess {
-    /// Starts `program`, to die at `at`.
+    /// Starts `program`, which dies at `at`.
     pub(crate) fn start(program: &Path, at: Option<Hit>) -> Outcome<Self> {
         Self::start_with(program, at, &[])
     }
 
-    /// The same, in an environment with these besides.
+    /// The same, with these variables added to the environment.
     pub(crate) fn start_with(
         program: &Path,
         at: Option<Hit>,
@@ -75,20 +75,20 @@ impl ScriptedProcess {
         Ok(Self { child, input, lines, trace: vec![], begun: 0, in_flight: None, alive: true })
     }
 
-    /// Tells it to do something.
+    /// Sends it a command.
     pub(crate) fn tell(&mut self, command: &str) {
         self.begun = self.trace.len();
         self.in_flight = Some(command.to_owned());
-        // A pipe without a reader is a death that will be heard of.
+        // If the pipe has no reader, the child is dead, and `hear` will report it.
         let _ = self.input.as_mut().map(|input| writeln!(input, "{command}"));
     }
 
-    /// The points it came to since it was told what it is doing.
+    /// The points it has passed since it was sent the current command.
     pub(crate) fn points(&self) -> &[Point] {
         self.trace.get(self.begun..).unwrap_or(&[])
     }
 
-    /// What it says next.
+    /// Waits for the next thing it does.
     pub(crate) fn hear(&mut self) -> Outcome<Heard> {
         let line = match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => line,
@@ -109,7 +109,7 @@ impl ScriptedProcess {
         }
     }
 
-    /// Waits until it has answered, and gives the answer; `None` if it died instead.
+    /// Waits for its answer; `None` if it died instead.
     pub(crate) fn answer(&mut self) -> Outcome<Option<String>> {
         loop {
             match self.hear()? {
@@ -123,7 +123,7 @@ impl ScriptedProcess {
         }
     }
 
-    /// Tells it one thing after the other, and waits for each answer.
+    /// Sends it several commands, and waits for each answer.
     pub(crate) fn tell_all(&mut self, commands: &[&str]) -> Outcome {
         for command in commands {
             self.tell(command);
@@ -153,20 +153,20 @@ impl ScriptedProcess {
         waited.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub(crate) fn go_on(&self) -> Outcome {
         let told = rustix::process::kill_process(self.pid(), rustix::process::Signal::CONT);
         told.map_err(|error| error.to_string())
     }
 
-    /// Kills it from outside.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill(&mut self) -> Outcome {
         self.child.kill().map_err(|error| error.to_string())?;
         while self.hear()? != Heard::Death {}
         Ok(())
     }
 
-    /// Lets it end, which it must do in order.
+    /// Ends its script; it must then exit with status 0.
     pub(crate) fn dismiss(&mut self) -> Outcome {
         drop(self.input.take());
         let status = self.child.wait().map_err(|error| error.to_string())?;

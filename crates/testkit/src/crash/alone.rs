@@ -1,5 +1,5 @@
-//! What actors do with a mutex that they use alone, so that it becomes biased to them; and what the ledger knows
-//! of that.
+//! Mutexes that one process uses alone, so that they become biased to it: what the child does, and what the ledger
+//! derives from it.
 
 use commonhold::{LockResult, Mapping, RawMutex};
 use commonhold_layout::BIAS_AFTER;
@@ -10,10 +10,11 @@ use crate::{
     scripted_process::{Line, refused, say},
 };
 
-/// Turns after which a mutex is biased, and has been held by the bias.
+/// After so many turns a mutex is biased, and was taken by the bias at least once.
 pub(crate) const ALONE: u64 = BIAS_AFTER + 2;
 
-/// `alone NAME - OFFSET`: takes and frees the mutex until it is biased. Whether it was that.
+/// Executes `alone NAME - OFFSET`: takes and frees the mutex until it is biased. Returns whether the line was this
+/// command.
 pub(crate) fn obey(line: &Line, mapping: &Mapping) -> bool {
     if line.word(0) != "alone" {
         return false;
@@ -38,18 +39,18 @@ fn use_alone(mutex: &RawMutex) -> LockResult<&'static str> {
     Ok(told)
 }
 
-/// Whether somebody has a mutex after points of a command that takes it, or frees it, or does both.
+/// Whether a process has a mutex, after it has passed some points of a command that takes it, frees it, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stand {
     /// It owns the word.
     Owns,
-    /// It is inside, if the mutex is biased to it.
+    /// It holds the mutex by the bias, if the mutex is biased to it.
     Inside,
-    /// It has not taken it yet, or has freed it.
+    /// It has not taken the mutex yet, or has freed it.
     Outside,
 }
 
-/// `None`: it has not come so far.
+/// The same from the points of a trace; `None` if no point decides it yet.
 pub(crate) fn stand(trace: &[Point]) -> Option<Stand> {
     trace.iter().rev().find_map(|point| {
         Some(match point {
@@ -57,7 +58,7 @@ pub(crate) fn stand(trace: &[Point]) -> Option<Stand> {
                 Stand::Owns
             }
             Point::BiasEntered => Stand::Inside,
-            // A thread that has entered, and then waits as others do, has found that it may not be inside.
+            // A thread that entered by the bias and then waits like any other has found that its bias was revoked.
             Point::LockPending | Point::LockFlagged | Point::BiasRevoked => Stand::Outside,
             Point::BiasLeft | Point::BiasMade | Point::UnlockFreed | Point::CondvarFreed => {
                 Stand::Outside
@@ -67,8 +68,8 @@ pub(crate) fn stand(trace: &[Point]) -> Option<Stand> {
     })
 }
 
-/// To whom a mutex is biased after `who` has passed these points with it. A bias that was revoked counts, until
-/// somebody owns the word: its thread does not enter by it, but says for a moment that it is inside.
+/// The process to which a mutex is biased after `who` has passed these points with it. A revoked bias counts until a
+/// thread owns the word: the biased thread cannot enter by it, but its slot says for a moment that it is inside.
 pub(crate) fn bias_after(before: Option<Who>, who: Who, trace: &[Point]) -> Option<Who> {
     trace.iter().fold(before, |bias, point| match point {
         Point::BiasMade => Some(who),

@@ -1,5 +1,4 @@
-//! In the child: what happens at each point. It is said, and if it is the one, that was the last word, or the
-//! last for a while.
+//! Runs in the child: at each point it prints the name of the point; at the armed point it then kills or stops itself.
 
 use std::{
     env,
@@ -14,12 +13,12 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::scripted_process::say;
 
-/// `POINT:N`: die at the N-th hit of it.
+/// `POINT:N`: the child dies at the N-th hit of the point.
 pub(crate) const ARMED: &str = "COMMONHOLD_CRASH_AT";
-/// `POINT:N`: be stopped at the N-th hit of it, until somebody says that it goes on.
+/// `POINT:N`: the child stops itself at the N-th hit of the point, until the driver continues it.
 pub(crate) const STOPPED: &str = "COMMONHOLD_STOP_AT";
 
-/// Hits of one point that are said; a waiter that spins would say no end of them.
+/// How many hits of one point are printed: a spinning waiter would print too many.
 const SAID: u32 = 128;
 
 struct Armed {
@@ -30,7 +29,7 @@ struct Armed {
 
 static ARM: OnceLock<Armed> = OnceLock::new();
 
-/// From now on points are said, and the armed one kills.
+/// From now on, points are printed, and the armed point kills or stops the child.
 pub(crate) fn install() {
     let hit = |variable| {
         let text = env::var(variable).ok()?;
@@ -42,7 +41,7 @@ pub(crate) fn install() {
     commonhold_window::at_each_point(hook);
 }
 
-/// The point of a name.
+/// The point with this name.
 pub(crate) fn point(name: &str) -> Option<Point> {
     Point::ALL.iter().copied().find(|point| point.name() == name)
 }
@@ -56,12 +55,12 @@ fn hook(point: Point) {
         say('@', point.name());
     }
     if arm.stopped == Some((point, hit)) {
-        // Returns when it is continued.
+        // Returns when the process is continued.
         let _ = kill_process(getpid(), Signal::STOP);
     }
     if arm.at == Some((point, hit)) {
         let _ = kill_process(getpid(), Signal::KILL);
-        // It comes before the call returns; if not, the one who waits for it will notice.
+        // The signal arrives before the call returns. If it does not, the driver's wait for the death fails.
         loop {
             std::thread::park();
         }

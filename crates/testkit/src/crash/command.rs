@@ -1,4 +1,4 @@
-//! What an actor is told, as the ledger understands it.
+//! A command for a child, as the ledger parses it.
 
 /// Which lock of a region.
 #[derive(Debug, Clone, Copy)]
@@ -10,7 +10,7 @@ pub(crate) enum Which {
     Changes,
 }
 
-/// A command, taken apart.
+/// A parsed command.
 pub(crate) struct Command<'a> {
     pub(crate) verb: &'a str,
     pub(crate) name: &'a str,
@@ -26,7 +26,7 @@ pub(crate) fn parse(text: &str) -> Command<'_> {
 }
 
 impl Command<'_> {
-    /// Which lock it takes, if it takes one.
+    /// The lock that it takes, if it takes one.
     pub(crate) fn takes(&self) -> Option<Which> {
         Some(match self.verb {
             "lock" | "rlock" => Which::Own,
@@ -37,7 +37,7 @@ impl Command<'_> {
         })
     }
 
-    /// Which mutex it takes and frees again.
+    /// The mutex that it takes and frees again, if it does so.
     pub(crate) fn uses(&self) -> Option<Which> {
         match self.verb {
             "alone" => Some(Which::Mutex(self.third)),

@@ -1,6 +1,6 @@
-//! Formatters of memory that others reach meanwhile: each dies at each of its points.
+//! Processes that format memory of a device, where others can open it at any time: each dies at each of its points.
 //!
-//! The memory is a file that stands for `/dev/mem`, since it is the children who open it.
+//! The memory is a file that stands for `/dev/mem`; the children open it.
 
 use std::{
     fs,
@@ -20,17 +20,17 @@ use crate::{
     scripted_process::say,
 };
 
-/// What stands for `/dev/mem`.
+/// Variable with the path of the file that stands for `/dev/mem`.
 const DEVICE: &str = "COMMONHOLD_DEV_MEM";
-/// Where no machine has memory of its own.
+/// A physical address at which no machine has memory.
 const BASE: u64 = 1 << 46;
 const SIZE: u64 = 1 << 20;
 
-/// Where a formatter can die.
+/// The points at which a formatter can die.
 pub(crate) const POINTS: [Point; 3] =
     [Point::FormatClaimed, Point::FormatWiped, Point::FormatWritten];
 
-/// In the child, `format URL plain|force`: says what became of it.
+/// Executes `format URL plain|force` in the child, and answers with the outcome.
 pub(crate) fn format(url: &str, force: bool) {
     match Space::format(url, &FormatOptions { force, ..FormatOptions::default() }) {
         Ok(()) => say('=', "ok"),
@@ -39,7 +39,7 @@ pub(crate) fn format(url: &str, force: bool) {
     }
 }
 
-/// In the child, `try URL`: says what is there.
+/// Executes `try URL` in the child, and answers with what is there.
 pub(crate) fn try_open(url: &str) {
     match Space::open(url).map(|space| space.check()) {
         Ok(Ok(())) => say('=', "whole"),
@@ -49,7 +49,7 @@ pub(crate) fn try_open(url: &str) {
     }
 }
 
-/// The file, removed with this.
+/// The file, removed when this is dropped.
 struct Memory(PathBuf);
 
 impl Memory {
@@ -70,8 +70,8 @@ impl Drop for Memory {
     }
 }
 
-/// One formatter dies at `first`. If there is a `second`, the one after it dies there. What they leave
-/// is refused until somebody insists.
+/// One formatter dies at `first`. If there is a `second`, the next formatter dies there. What they leave is refused
+/// until another one formats by force.
 pub(crate) fn play(program: &Path, first: Point, second: Option<Point>) -> Outcome {
     let memory = Memory::new(first, second)?;
     let url = format!("mem:{BASE:#x}+{SIZE:#x}");
@@ -103,7 +103,7 @@ pub(crate) fn play(program: &Path, first: Point, second: Option<Point>) -> Outco
     other.dismiss()
 }
 
-/// `None` if it died.
+/// Sends a command and waits for the answer; `None` if the child died.
 fn answer(actor: &mut ScriptedProcess, command: &str) -> Outcome<Option<String>> {
     actor.tell(command);
     loop {

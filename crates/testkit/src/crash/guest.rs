@@ -1,4 +1,4 @@
-//! In the child: a peer that says it runs on another kernel, which only the core lets it say.
+//! Runs in the child: attaches as a peer that claims to run on another kernel, which only the core crates allow.
 
 use commonhold_host::{LinuxPlatform, Url};
 use commonhold_layout::BootId;
@@ -6,7 +6,7 @@ use commonhold_space::{Attached, Identity, View};
 
 use crate::scripted_process::{Line, say};
 
-/// `guest URL BOOT`: attaches as a peer of that kernel, and detaches at `close`.
+/// Executes `guest URL BOOT`: attaches as a peer of the kernel with that boot id, and detaches at `close`.
 pub(crate) fn attend(url: &str, boot: u64) {
     let space = match attach(url, boot) {
         Ok(space) => space,
@@ -23,7 +23,7 @@ pub(crate) fn attend(url: &str, boot: u64) {
     say('=', &left(&space));
 }
 
-/// `tour URL N`: attaches and detaches as a peer of one new kernel after the other.
+/// Executes `tour URL N`: attaches and detaches as a peer of N new kernels, one after the other.
 pub(crate) fn tour(url: &str, kernels: u64) {
     for boot in 0..kernels {
         match attach(url, 1000 + boot).map(|space| left(&space)) {

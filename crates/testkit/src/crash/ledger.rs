@@ -1,9 +1,9 @@
-//! What must be true, known from the commands, the answers and the deaths alone.
+//! The model of the suite: it predicts every answer from the commands, the answers so far, and the deaths alone.
 //!
 //! # Invariants
-//! 1. The ledger never looks into the space. It knows which command was in flight at a death, and which
-//!    points had been passed; for each command one point is the instant at which it takes effect.
-//! 2. So every answer has exactly one right value, at any time, for whoever survives.
+//! 1. The ledger never looks into the space. It knows which command was in flight at a death, and which points had
+//!    been passed. For each command, one point marks the instant at which it takes effect.
+//! 2. So at any time every answer to a survivor has exactly one right value.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(crate) enum Life {
     #[default]
     Absent,
     Present,
-    /// Destroyed, and gone as soon as nobody maps it.
+    /// Destroyed, and gone as soon as no process maps it.
     Doomed,
 }
 
@@ -33,9 +33,9 @@ enum Health {
     Clean,
     Inconsistent,
     Unrecoverable,
-    /// Of a permit: it is used up.
+    /// A permit that is used up.
     Spent,
-    /// Of a once: its value is made.
+    /// A once whose value is made.
     Done,
 }
 
@@ -44,7 +44,7 @@ struct Lock {
     writer: Option<Who>,
     readers: Vec<Who>,
     health: Health,
-    /// Of a mutex: to whom it is biased.
+    /// The process to which this mutex is biased.
     bias: Option<Who>,
 }
 
@@ -60,22 +60,22 @@ pub(crate) struct Region {
     own: Lock,
     mutexes: BTreeMap<u64, Lock>,
     pub(crate) seqs: Seqs,
-    /// There is one record of each kind in it.
+    /// It contains one record of each kind.
     pub(crate) records: bool,
     permit: Lock,
     once: Lock,
-    /// The mutex of what changes.
+    /// The mutex of the condition.
     changes: Lock,
     participants: Participants,
 }
 
-/// Everything there is, by name.
+/// The expected state of the space: all regions by name, and all guards.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     regions: BTreeMap<String, Region>,
-    /// Guards, in the order in which they were taken: whose, of what, and which lock.
+    /// All guards, in the order in which they were taken: the process, the region, and which lock.
     guards: Vec<(Who, String, Which)>,
-    /// Bytes of the medium; a size that is larger finds no memory, unless it is lazy.
+    /// Bytes of memory behind the space, if limited. A larger region finds no memory, unless it is lazy.
     memory: Option<u64>,
 }
 
@@ -115,7 +115,7 @@ impl Region {
 }
 
 impl Ledger {
-    /// Of a space with nothing in it, in so much memory.
+    /// The ledger of an empty space, with this much memory behind it.
     pub(crate) fn new(memory: Option<u64>) -> Self {
         Self { memory, ..Self::default() }
     }
@@ -124,7 +124,7 @@ impl Ledger {
         self.regions.entry(name.to_owned()).or_default()
     }
 
-    /// Names that a scenario has used, without the driver's own.
+    /// The names that a scenario has used, without those of the driver's own regions.
     pub(crate) fn names(&self) -> Vec<String> {
         let driver = |region: &Region| region.mappers.contains(&DRIVER);
         self.regions.iter().filter(|(_, it)| !driver(it)).map(|(name, _)| name.clone()).collect()
@@ -135,7 +135,7 @@ impl Ledger {
         self.region(name).mutexes.keys().copied().collect()
     }
 
-    /// The size that a region can grow to, if it is larger than that it has.
+    /// The size up to which a region can grow, if that is larger than its size.
     pub(crate) fn room(&mut self, name: &str) -> Option<u64> {
         let memory = self.memory;
         let region = self.region(name);
@@ -147,7 +147,7 @@ impl Ledger {
         self.region(name).raw
     }
 
-    /// What `who` must be told. `None`: anything but a failure.
+    /// The right answer to a command of `who`. `None`: any answer except a failure.
     pub(crate) fn right_answer(&mut self, who: Who, text: &str) -> Option<String> {
         let command = parse(text);
         let full = self.memory.is_some_and(|memory| command.size() >= memory);
@@ -213,13 +213,13 @@ impl Ledger {
         }
     }
 
-    /// `who` was told `answer`.
+    /// Records that `who` got `answer`.
     pub(crate) fn answered(&mut self, who: Who, text: &str, answer: &str, trace: &[Point]) {
         let command = parse(text);
         self.follow(who, &command, trace);
-        // Who only reads is told, and has nothing.
+        // A reader is told that the owner died, and gets no lock.
         let held = answer == "ok" || answer == "ownerdied" && command.verb != "rlock";
-        // Also one that waits in vain leaves its flag.
+        // A wait that times out also leaves its flag in the event.
         self.region(command.name).raw |= command.verb == "wait";
         if let (true, Some(which)) = (held, command.takes()) {
             self.take(who, &command, which);
@@ -278,14 +278,14 @@ impl Ledger {
             "arrive" => region.participants.arrive(who),
             "part" => region.participants.leave(who),
             "look" | "wait" | "sget" | "pass" | "cycle" => {}
-            // What it still holds, it has forgotten.
+            // It gives up whatever it still holds.
             "close" => self.gone(who),
-            // They have no region.
+            // These commands have no region.
             _ => drop(self.regions.remove(command.name)),
         }
     }
 
-    /// Which guard `who` would give back next, of those in a region.
+    /// The guard in this region that `who` gives back next.
     fn held_by(&self, who: Who, name: &str) -> Option<usize> {
         self.guards.iter().rposition(|guard| guard.0 == who && guard.1 == name)
     }
@@ -308,7 +308,7 @@ impl Ledger {
             ("spend", _) => Health::Spent,
             ("complete", _) => Health::Done,
             ("giveup", Health::Inconsistent) => Health::Unrecoverable,
-            // What nobody has repaired stays as it is.
+            // Data that were not repaired stay inconsistent.
             ("abandon", Health::Inconsistent) => Health::Inconsistent,
             _ => Health::Clean,
         };
@@ -317,7 +317,7 @@ impl Ledger {
         }
     }
 
-    /// `who` has died, in the middle of `text` if that is something, after the points of `trace`.
+    /// Records that `who` has died, in the middle of the command `text` if there is one, after the points of `trace`.
     pub(crate) fn died(&mut self, who: Who, text: Option<&str>, trace: &[Point]) {
         if let Some(text) = text {
             let command = parse(text);
@@ -327,7 +327,7 @@ impl Ledger {
         self.gone(who);
     }
 
-    /// `who` is no peer any more.
+    /// Records that `who` is no longer a peer.
     fn gone(&mut self, who: Who) {
         for region in self.regions.values_mut() {
             region.mappers.retain(|other| *other != who);
@@ -345,8 +345,8 @@ impl Ledger {
         self.guards.retain(|guard| guard.0 != who);
     }
 
-    /// What of a command had taken effect: it has, if the point after the one store that counts was
-    /// passed.
+    /// Records the effect of a command in which `who` died. The command has taken effect if the point after its
+    /// decisive store was passed.
     fn died_in(&mut self, who: Who, command: &Command<'_>, trace: &[Point]) {
         let passed = |point| trace.contains(&point);
         match command.verb {
@@ -358,7 +358,7 @@ impl Ledger {
             }
             "resize" if passed(Point::ResizeGranted) => self.done(who, command),
             "reset" if passed(Point::LockReset) => self.done(who, command),
-            // Its tag may be there, or not.
+            // The tag of the record may be there or not.
             "sopen" => self.region(command.name).raw = true,
             "sput" => self.seq(command).died(command.size(), trace),
             "promote" => self.died_upgrading(command, trace),
@@ -396,7 +396,7 @@ impl Ledger {
         region.seqs.entry(command.third).or_default()
     }
 
-    /// Whether `who` has the lock after the points of a command. `None`: as before it.
+    /// Whether `who` has the lock after these points of a command. `None`: as before the command.
     fn holds(
         &mut self,
         who: Who,
@@ -412,7 +412,7 @@ impl Ledger {
         })
     }
 
-    /// In the middle of a command that takes a mutex and frees it again.
+    /// Records a death in the middle of a command that takes a mutex and frees it again.
     fn died_using(&mut self, who: Who, command: &Command<'_>, trace: &[Point]) {
         let Some(which) = command.uses() else { return };
         let Some(holds) = self.holds(who, command, which, trace) else { return };
@@ -425,7 +425,7 @@ impl Ledger {
         }
     }
 
-    /// What these points have made of the bias of the mutex that the command is about.
+    /// Records what these points have changed in the bias of the command's mutex.
     fn follow(&mut self, who: Who, command: &Command<'_>, trace: &[Point]) {
         let Some(which) = self.concerns(who, command) else { return };
         let region = self.region(command.name);
@@ -455,7 +455,7 @@ impl Ledger {
         }
     }
 
-    /// What is still held, or half done, when it should not be.
+    /// Checks that nothing is held or half done any more.
     pub(crate) fn idle(&self) -> Outcome {
         match self.guards.iter().find(|guard| guard.0 != DRIVER) {
             Some(guard) => Err(format!("the scenario itself leaves {guard:?}")),
@@ -463,7 +463,7 @@ impl Ledger {
         }
     }
 
-    /// The driver's own region.
+    /// Records a region of the driver's own.
     pub(crate) fn keep(&mut self, name: &str, size: u64, verb: &str) {
         let create = format!("create {name} {size}");
         for text in [create.as_str(), &format!("map {name}"), &format!("fill {name}")] {

@@ -1,4 +1,4 @@
-//! A small piece of memory to put a space in, so that there can be too little.
+//! A small file system for a space, so that it can run out of memory.
 
 use std::{ffi::CString, fs, path::PathBuf};
 
@@ -6,7 +6,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::crash::Outcome;
 
-/// A file system in memory, gone when this is dropped. Only root can have one.
+/// A tmpfs, unmounted when this is dropped. Only root can mount one.
 pub(crate) struct SmallMemory(PathBuf);
 
 impl SmallMemory {
@@ -22,7 +22,7 @@ impl SmallMemory {
         Ok(small)
     }
 
-    /// Where a space in it is.
+    /// The URL of a space in it.
     pub(crate) fn url(&self) -> String {
         format!("file:{}", self.0.join("space").display())
     }

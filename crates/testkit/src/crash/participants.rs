@@ -1,4 +1,4 @@
-//! What the ledger knows of a barrier for two.
+//! What the ledger knows of a barrier with two slots.
 
 use crate::crash::who::Who;
 
@@ -12,12 +12,12 @@ struct Place {
     arrived: bool,
 }
 
-/// The places, and for whom a phase has passed.
+/// The slots of the barrier, its phase, and who has arrived in which phase.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Participants {
     places: [Place; PLACES],
     phase: u64,
-    /// The phase that each has arrived in.
+    /// The latest phase in which each participant has arrived.
     arrivals: Vec<(Who, u64)>,
 }
 
@@ -26,7 +26,7 @@ impl Participants {
         self.places.iter_mut().find(|place| place.who == Some(who))
     }
 
-    /// What one that joins must be told.
+    /// The right answer to a process that joins.
     pub(crate) fn right_join(&self) -> &'static str {
         let has = |wanted: fn(&Place) -> bool| self.places.iter().any(wanted);
         match (has(|place| place.who.is_none()), has(|place| place.dead)) {
@@ -56,15 +56,15 @@ impl Participants {
         }
     }
 
-    /// What one that waits, after it has arrived, must be told.
+    /// The right answer to a participant that has arrived and waits.
     pub(crate) fn right_pass(&self, who: Who, wait: bool) -> &'static str {
         let arrival = self.arrivals.iter().find(|arrival| arrival.0 == who);
         if arrival.is_none_or(|arrival| arrival.1 < self.phase) {
             return "ok";
         }
         match self.places.iter().any(|place| place.dead && !place.arrived) {
-            true => "partydied",
-            false if wait => "no answer yet: another party has not arrived",
+            true => "participantdied",
+            false if wait => "no answer yet: another participant has not arrived",
             false => "timedout",
         }
     }

@@ -1,4 +1,4 @@
-//! In the child: records in the bytes of a region, one of each kind, all at places of their own.
+//! Runs in the child: uses records in the bytes of a region, one of each kind, at fixed offsets.
 
 use std::{
     process::exit,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 records! {
-    /// One of each.
+    /// One record of each kind.
     struct Family {
         semaphore: Semaphore<1>,
         once: OnceLock<u64>,
@@ -33,7 +33,7 @@ records! {
 /// Longest wait for a notification.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Does what the line says, if it is about a record.
+/// Executes the line if it is about a record. Returns whether it was.
 pub(crate) fn obey(line: &Line, mapping: &Mapping) -> bool {
     let verb = line.word(0);
     const VERBS: [&str; 9] =
@@ -62,7 +62,7 @@ pub(crate) fn obey(line: &Line, mapping: &Mapping) -> bool {
     true
 }
 
-/// The next line that is about what is held in `name`, if it is one of these.
+/// Reads the next line, which must be one of these verbs for the region `name`.
 fn next(name: &str, verbs: &[&str]) -> Line {
     loop {
         let Some(line) = Line::read() else { exit(3) };
@@ -73,7 +73,7 @@ fn next(name: &str, verbs: &[&str]) -> Line {
     }
 }
 
-/// `permit NAME wait|0`, then `unlock`, `leave` or `spend`.
+/// Executes `permit NAME wait|0`, then `unlock`, `leave` or `spend`.
 fn permit(line: &Line, semaphore: &Semaphore<1>) {
     let permit = if line.word(2) == "wait" {
         owner_died_if(semaphore.acquire().map(Some), || semaphore.acquire_recover())
@@ -91,7 +91,7 @@ fn permit(line: &Line, semaphore: &Semaphore<1>) {
     }
 }
 
-/// `once NAME wait|0`, then `complete` or `leave`.
+/// Executes `once NAME wait|0`, then `complete` or `leave`.
 fn once(line: &Line, once: &OnceLock<u64>) {
     let asked = if line.word(2) == "wait" { once.begin().map(Some) } else { once.try_begin() };
     let guard = match asked {
@@ -111,41 +111,41 @@ fn once(line: &Line, once: &OnceLock<u64>) {
     }
 }
 
-/// `join NAME`, then `arrive` and `pass NAME wait|0` as often as one likes, then `part`.
+/// Executes `join NAME`, then any number of `arrive` and `pass NAME wait|0`, then `part`.
 fn join(name: &str, barrier: &Barrier<2>) {
-    let party = match barrier.join() {
-        Ok(party) => party,
+    let participant = match barrier.join() {
+        Ok(participant) => participant,
         Err(error) => return say('=', &refused(error)),
     };
-    say('=', if party.replaces().is_some() { "ownerdied" } else { "ok" });
+    say('=', if participant.replaces().is_some() { "ownerdied" } else { "ok" });
     loop {
         let line = next(name, &["arrive", "pass", "part"]);
         match line.word(0) {
-            "arrive" => answer(party.arrive()),
-            "pass" => say('=', &pass(&party, line.word(2))),
-            _ => return answer(party.leave()),
+            "arrive" => answer(participant.arrive()),
+            "pass" => say('=', &pass(&participant, line.word(2))),
+            _ => return answer(participant.leave()),
         }
     }
 }
 
-fn pass(party: &Participant<'_>, how: &str) -> String {
-    match if how == "wait" { party.wait().map(Some) } else { party.try_wait() } {
+fn pass(participant: &Participant<'_>, how: &str) -> String {
+    match if how == "wait" { participant.wait().map(Some) } else { participant.try_wait() } {
         Ok(Some(_)) => "ok".into(),
         Ok(None) => "timedout".into(),
         Err(error) => refused(error),
     }
 }
 
-/// Takes both places, whatever has become of them, and passes two phases at least.
+/// Joins both slots, in whatever state they are, and passes at least two phases.
 fn cycle(barrier: &Barrier<2>) -> LockResult<String> {
     let participants = [barrier.join()?, barrier.join()?];
     let before = barrier.phase();
     for _ in 0..4 {
-        for party in &participants {
-            party.arrive()?;
+        for participant in &participants {
+            participant.arrive()?;
         }
-        // One of them may have arrived in the next phase by now.
-        participants.iter().for_each(|party| drop(party.try_wait()));
+        // One of the participants may have arrived in the next phase already.
+        participants.iter().for_each(|participant| drop(participant.try_wait()));
     }
     Ok(match barrier.phase() - before {
         0 | 1 => "failed: the barrier is stuck".into(),
@@ -153,7 +153,8 @@ fn cycle(barrier: &Barrier<2>) -> LockResult<String> {
     })
 }
 
-/// Does what is about what changes, and says whether an owner of its mutex had died: every way to take it repairs.
+/// Runs `act`, which uses the condition and its mutex, and answers whether an owner of the mutex had died. Each way of
+/// taking the mutex repairs it.
 fn change(family: Family, act: impl FnOnce(&Family, &Mutex<u64>) -> LockResult<()>) {
     let told = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&told);
@@ -167,14 +168,14 @@ fn change(family: Family, act: impl FnOnce(&Family, &Mutex<u64>) -> LockResult<(
     }
 }
 
-/// `await NAME wait|0`: waits until something has changed, or somebody has died.
+/// Executes `await NAME wait|0`: waits until the value has changed, or an owner has died.
 fn wait(line: &Line, family: &Family, changes: &Mutex<u64>) -> LockResult<()> {
     let time = if line.word(2) == "wait" { PATIENCE } else { Duration::ZERO };
     let (guard, _) = family.changed.wait_for(changes.lock()?, time)?;
     guard.unlock()
 }
 
-/// `notify NAME`: changes something, and says so.
+/// Executes `notify NAME`: changes the value, and notifies the waiters.
 fn notify(family: &Family, changes: &Mutex<u64>) -> LockResult<()> {
     let guard = changes.lock()?;
     guard.with_mut(|count| *count += 1);
@@ -182,7 +183,7 @@ fn notify(family: &Family, changes: &Mutex<u64>) -> LockResult<()> {
     guard.unlock()
 }
 
-/// `habit NAME`: changes it alone, until the mutex is biased.
+/// Executes `habit NAME`: changes the value alone, until the mutex is biased.
 fn habit(_: &Family, changes: &Mutex<u64>) -> LockResult<()> {
     for _ in 0..ALONE {
         let guard = changes.lock()?;

@@ -1,4 +1,4 @@
-//! What a fresh process does after the deaths, and what must be so in the end.
+//! What a new process does after the deaths, and what must hold in the end.
 
 use std::{fs::File, os::unix::fs::MetadataExt as _, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::crash::{
 };
 use crate::scripted_process::pattern;
 
-/// The driver's regions: it writes one and reads the other.
+/// The driver's own regions: it holds one exclusively and reads the other.
 const WRITTEN: &str = "zw";
 const READ: &str = "zr";
 const SIZE: u16 = 6000;
@@ -22,7 +22,7 @@ fn text(error: impl std::fmt::Display) -> String {
     format!("the driver: {error}")
 }
 
-/// The driver as a peer: who had everything before anybody died, and must have it after.
+/// The driver as a peer: it has two regions and their locks before any death, and must still have them afterwards.
 pub(crate) struct Bystander {
     space: Space,
     written: Mapping,
@@ -42,7 +42,7 @@ impl Bystander {
             mapped.push(mapping);
         }
         let (Some(written), Some(read)) = (mapped.pop(), mapped.pop()) else {
-            return Err("two regions are two".into());
+            return Err("two regions have the same key".into());
         };
         Ok(Self { space, written, read })
     }
@@ -51,10 +51,10 @@ impl Bystander {
     pub(crate) fn lock(&self) -> Outcome<(LockGuard<'_>, ReadGuard<'_>)> {
         let written = self.written.try_lock().map_err(text)?;
         let read = self.read.try_read_lock().map_err(text)?;
-        written.zip(read).ok_or_else(|| text("somebody has its locks"))
+        written.zip(read).ok_or_else(|| text("another process holds its locks"))
     }
 
-    /// It still has what it had: nothing is owned twice.
+    /// Checks that it still has what it had, and that no memory is owned twice.
     pub(crate) fn keeps(
         &self,
         guards: (LockGuard<'_>, ReadGuard<'_>),
@@ -87,7 +87,7 @@ impl Bystander {
         Ok(())
     }
 
-    /// Only the driver and its regions are left, in the tables and in memory.
+    /// Checks that only the driver and its regions are left, in the tables and in memory.
     pub(crate) fn alone(&self) -> Outcome {
         self.space.check().map_err(text)?;
         let names: Vec<String> =
@@ -111,7 +111,7 @@ impl Bystander {
         self.no_memory_left(info.capacity, info.page)
     }
 
-    /// Punching out all bytes that no region covers gives nothing back: there was nothing there.
+    /// Checks that punching out all bytes outside of regions frees no memory: there was none.
     fn no_memory_left(&self, capacity: u64, page: u64) -> Outcome {
         let file = File::from(self.space.duplicate_fd().map_err(text)?);
         let blocks = || file.metadata().map(|metadata| metadata.blocks()).map_err(text);
@@ -128,14 +128,14 @@ impl Bystander {
         }
     }
 
-    /// Leaves, and removes the space, which nobody uses any more.
+    /// Detaches, and removes the space, which no other process uses any more.
     pub(crate) fn leave(self, url: &str) -> Outcome {
         drop((self.written, self.read, self.space));
         Space::remove(url, Removal::IfUnused).map_err(text)
     }
 }
 
-/// A fresh process takes stock of all there is, and leaves nothing behind. It may be armed itself.
+/// A new process uses everything that is left, and cleans it up. It may be armed itself.
 pub(crate) fn recover(scene: &mut Scene<'_>) -> Outcome<Who> {
     let who = scene.join()?;
     scene.play(who, &["reap", "check"])?;
@@ -192,7 +192,7 @@ fn take_stock(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
     Ok(())
 }
 
-/// Each record as it was left, and as it must be afterwards.
+/// Uses each record twice: as it was left, and as it must be after that.
 fn try_records(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
     for _ in 0..2 {
         if scene.run(who, &format!("permit {name} 0"))? == "timedout" {
@@ -209,7 +209,7 @@ fn try_records(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
     Ok(())
 }
 
-/// What was cut off, or never granted, must not show when the region grows over it.
+/// Grows a region. Bytes that were cut off before, or were never granted, must read as zeros.
 fn grow(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
     let Some(reserve) = scene.ledger.room(name) else { return Ok(()) };
     scene.run(who, &format!("resize {name} {reserve}"))?;
@@ -219,7 +219,7 @@ fn grow(scene: &mut Scene<'_>, who: Who, name: &str) -> Outcome {
     Ok(())
 }
 
-/// Once as it was left, once as it must be afterwards.
+/// Takes a lock twice: as it was left, and as it must be after that.
 fn lock_twice(scene: &mut Scene<'_>, who: Who, name: &str, lock: &str) -> Outcome {
     for _ in 0..2 {
         if scene.run(who, lock)? == "unrecoverable" {

@@ -1,8 +1,8 @@
-//! Those who take the name of a space away, and those who open it meanwhile: each dies, and each is stopped,
-//! at each of its points.
+//! Processes that remove or replace a space, and processes that open it meanwhile: each kind dies, and each is
+//! stopped, at each of its points.
 //!
-//! What must hold: at no instant does somebody come into a space whose name is gone, or is taken from a space
-//! in which somebody lives; the dead bar nobody, and the stopped are named.
+//! What must hold: no process attaches to a space whose name is gone, and no name is taken from a space with live
+//! peers. A dead process blocks no other, and an error names a stopped one.
 
 use std::{
     fs,
@@ -21,14 +21,14 @@ use crate::{
     scripted_process::say,
 };
 
-/// Where one who takes a name away can be, and whether the name still means the old space there.
+/// The points of a remover, and whether the name still means the old space at each.
 pub(crate) const POINTS: [(Point, bool); 3] =
     [(Point::GateSeized, true), (Point::NameChecked, true), (Point::NameTaken, false)];
 
-/// Where one who comes can be, before it is known to live.
+/// The points of an opener before others can see that it is alive.
 const COMING: [Point; 3] = [Point::GateEntered, Point::AttachEvidence, Point::AttachRecordWritten];
 
-/// What can be done with a name.
+/// The ways of taking a name away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     Remove,
@@ -45,7 +45,7 @@ impl How {
         }
     }
 
-    /// What somebody finds there afterwards.
+    /// What another process finds there afterwards.
     const fn leaves(self) -> &'static str {
         match self {
             Self::Remove => "gone",
@@ -54,12 +54,12 @@ impl How {
     }
 }
 
-/// In the child, `remove URL`: says what became of it.
+/// Executes `remove URL` in the child, and answers with the outcome.
 pub(crate) fn remove(url: &str) {
     said(&Space::remove(url, Removal::IfUnused));
 }
 
-/// In the child, `renew URL`: the same with a new space.
+/// Executes `renew URL` in the child: the same, replacing the space by a new one.
 pub(crate) fn renew(url: &str) {
     said(&Space::format(url, &FormatOptions { force: true, ..small() }));
 }
@@ -85,7 +85,7 @@ pub(crate) fn refusal(error: &OpenError) -> String {
     }
 }
 
-/// A space, removed with this.
+/// A space, removed when this is dropped.
 struct Place {
     path: PathBuf,
     url: String,
@@ -107,7 +107,7 @@ impl Drop for Place {
     }
 }
 
-/// One who takes the name away dies.
+/// A remover dies.
 pub(crate) fn dies(program: &Path, (point, named): (Point, bool), how: How) -> Outcome {
     let place = Place::new(point.name(), how)?;
     let mut actor = ScriptedProcess::start(program, Some((point, 1)))?;
@@ -122,7 +122,7 @@ pub(crate) fn dies(program: &Path, (point, named): (Point, bool), how: How) -> O
     other.dismiss()
 }
 
-/// One who takes the name away is stopped, while another comes.
+/// A remover is stopped, while another process opens the space.
 pub(crate) fn is_stopped(program: &Path, (point, named): (Point, bool), how: How) -> Outcome {
     let place = Place::new(point.name(), how)?;
     let mut remover = stopped(program, point, &format!("{} {}", how.verb(), place.url))?;
@@ -136,7 +136,7 @@ pub(crate) fn is_stopped(program: &Path, (point, named): (Point, bool), how: How
     other.dismiss()
 }
 
-/// One who comes is stopped, while others come and another wants to take the name away.
+/// An opener is stopped, while others open the space, and another tries to remove it.
 pub(crate) fn comes(program: &Path, how: How) -> Outcome {
     for point in COMING {
         let place = Place::new(point.name(), how)?;
@@ -157,7 +157,7 @@ pub(crate) fn comes(program: &Path, how: How) -> Outcome {
     Ok(())
 }
 
-/// A child that does this, and is stopped at the point.
+/// Starts a child that executes this command and stops itself at the point.
 fn stopped(program: &Path, point: Point, command: &str) -> Outcome<ScriptedProcess> {
     let at = PathBuf::from(format!("{}:1", point.name()));
     let mut actor = ScriptedProcess::start_with(program, None, &[(arm::STOPPED, &at)])?;
@@ -179,7 +179,7 @@ fn hears(actor: &mut ScriptedProcess, right: &str) -> Outcome {
     }
 }
 
-/// `None` if it died.
+/// Sends a command and waits for the answer; `None` if the child died.
 fn answer(actor: &mut ScriptedProcess, command: &str) -> Outcome<Option<String>> {
     actor.tell(command);
     actor.answer()

@@ -1,4 +1,4 @@
-//! The scripts. Each is played in a fresh space beside the driver; together they come to every point.
+//! The scripts. Each runs in a new space, which the driver uses as well. Together they pass every point.
 
 mod biased;
 mod locks;
@@ -12,9 +12,9 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// Slots for peers.
     pub(crate) peers: u64,
-    /// The driver comes when the script is over, so that its processes are the space's first.
+    /// The driver attaches only after the script, so that the script's processes are the first in the space.
     pub(crate) untouched: bool,
-    /// The medium has so little memory; who may not mount one leaves the scenario out.
+    /// Bytes of memory behind the space, if limited. Without the right to mount, the scenario is skipped.
     pub(crate) memory: Option<u64>,
     pub(crate) script: fn(&mut Scene<'_>) -> Outcome,
 }

@@ -1,4 +1,4 @@
-//! A space, the processes in it, and the ledger of what they must find.
+//! A space, the processes that use it, and the ledger that predicts their answers.
 
 use std::{
     path::Path,
@@ -19,7 +19,7 @@ use crate::crash::{
 /// Bytes of the space.
 const CAPACITY: u64 = 6 << 20;
 
-/// Who of the scene is to die where.
+/// Which process of the scene dies, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arm {
     pub(crate) who: Who,
@@ -29,18 +29,18 @@ pub(crate) struct Arm {
 pub(crate) struct Scene<'a> {
     program: &'a Path,
     pub(crate) url: String,
-    /// Who enters armed.
+    /// The process that is armed.
     pub(crate) arm: Option<Arm>,
     pub(crate) actors: Vec<ScriptedProcess>,
     pub(crate) ledger: Ledger,
-    /// Somebody has been killed at a point.
+    /// How many processes were killed.
     pub(crate) deaths: u32,
-    /// Last, so that nobody uses it when it goes.
+    /// The last field, so that no process uses it any more when it is unmounted.
     _medium: Option<SmallMemory>,
 }
 
 impl<'a> Scene<'a> {
-    /// A new space for `peers`, the driver among them, in a medium of so much memory.
+    /// Makes a new space for `peers` peers, including the driver, with this much memory.
     pub(crate) fn new(program: &'a Path, peers: u64, memory: Option<u64>) -> Outcome<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -58,7 +58,7 @@ impl<'a> Scene<'a> {
         Ok(Self { program, url, arm: None, actors: vec![], ledger, deaths: 0, _medium: medium })
     }
 
-    /// One more process, not attached yet.
+    /// Starts one more process, which is not attached yet.
     pub(crate) fn enter(&mut self) -> Outcome<Who> {
         let who = self.actors.len();
         let at = self.arm.filter(|arm| arm.who == who).map(|arm| arm.at);
@@ -66,7 +66,7 @@ impl<'a> Scene<'a> {
         Ok(who)
     }
 
-    /// One more process, attached.
+    /// Starts one more process, and attaches it.
     pub(crate) fn join(&mut self) -> Outcome<Who> {
         let who = self.enter()?;
         self.run(who, &format!("open {}", self.url.clone()))?;
@@ -77,18 +77,18 @@ impl<'a> Scene<'a> {
         self.actors.get_mut(who).ok_or_else(|| format!("no actor {who}"))
     }
 
-    /// `who` does each of the commands, if it lives.
+    /// Has `who` execute each of the commands, if it is alive.
     pub(crate) fn play(&mut self, who: Who, commands: &[&str]) -> Outcome {
         commands.iter().try_for_each(|command| self.run(who, command).map(drop))
     }
 
-    /// `who` does one command; empty if it is dead.
+    /// Has `who` execute one command. The answer is empty if it is dead.
     pub(crate) fn run(&mut self, who: Who, command: &str) -> Outcome<String> {
         self.begin(who, command)?;
         self.finish(who)
     }
 
-    /// `who` begins a command; the answer comes later.
+    /// Has `who` begin a command; the answer comes later.
     pub(crate) fn begin(&mut self, who: Who, command: &str) -> Outcome {
         let actor = self.actor(who)?;
         if actor.alive {
@@ -97,12 +97,12 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// Waits until `who` has come to `point`, or has ended what it is doing, or is dead.
+    /// Waits until `who` has passed `point`, has finished its command, or is dead.
     pub(crate) fn reach(&mut self, who: Who, point: Point) -> Outcome {
         while self.actor(who)?.in_flight.is_some() && !self.actor(who)?.points().contains(&point) {
             self.hear(who)?;
         }
-        // If that was its last word, what others are told now depends on its death.
+        // If it dies at this point, the answers to others depend on its death from now on.
         let last = self.arm.filter(|arm| arm.who == who).map(|arm| arm.at);
         let actor = self.actor(who)?;
         if let Some((point, hit)) = last
@@ -129,9 +129,9 @@ impl<'a> Scene<'a> {
         match actor.hear().map_err(|error| format!("process {who} {error}"))? {
             Heard::Point(_) => Ok(None),
             Heard::Answer(answer) => {
-                let command = actor.in_flight.take().ok_or("an answer to nothing")?;
+                let command = actor.in_flight.take().ok_or("an answer without a command")?;
                 if let Err(wrong) = self.judge(who, &command, &answer) {
-                    // It may know of a death before anybody here has heard of it.
+                    // This process may know of a death of which the driver has not heard yet.
                     if !self.hear_the_armed(who)? {
                         return Err(wrong);
                     }
@@ -149,7 +149,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Hears the one who is to die to the end of its command, or its own. `false` if it is in none, or is `but`.
+    /// Listens to the armed process until it ends its command, or dies. `false` if it has no command, or is `but`.
     fn hear_the_armed(&mut self, but: Who) -> Outcome<bool> {
         let Some(armed) = self.arm.map(|arm| arm.who).filter(|who| *who != but) else {
             return Ok(false);
@@ -173,7 +173,7 @@ impl<'a> Scene<'a> {
             Some(right) => answer == right,
             None => !answer.starts_with("failed"),
         };
-        // What it needs for this was refused, since somebody died before making it.
+        // The process skipped the command: it needs something that a dead process has not made.
         let moot = answer == "skip" && self.deaths > 0;
         if fits || moot {
             return Ok(());
@@ -182,7 +182,7 @@ impl<'a> Scene<'a> {
         Err(format!("process {who}: {command:?} was answered {answer:?}, not {right:?}"))
     }
 
-    /// Part of the script: `who` dies from outside.
+    /// Kills `who`, as a part of the script.
     pub(crate) fn kill(&mut self, who: Who) -> Outcome {
         if self.actor(who)?.alive {
             self.actor(who)?.kill()?;
@@ -191,12 +191,12 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// Each of these unmaps `r` and detaches, if it lives.
+    /// Has each of these processes unmap `r` and detach, if it is alive.
     pub(crate) fn leave(&mut self, all: &[Who]) -> Outcome {
         all.iter().try_for_each(|who| self.play(*who, &["unmap r", "close"]))
     }
 
-    /// The script is over: whoever lives has given everything back, and ends.
+    /// Ends the script: every process that is alive must have given everything back, and exits.
     pub(crate) fn end(&mut self) -> Outcome {
         self.ledger.idle()?;
         for (who, actor) in self.actors.iter_mut().enumerate().filter(|(_, actor)| actor.alive) {

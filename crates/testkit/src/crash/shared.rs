@@ -1,5 +1,5 @@
-//! What actors do with a sequence lock, and with a region's lock held upgradable: each command takes the lock,
-//! changes what it protects, and gives it back. And what the ledger knows of it.
+//! Sequence locks, and region locks held upgradable. In the child, each command takes the lock, changes the data and
+//! releases the lock. For the ledger, this module knows what a death leaves.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use commonhold_window::Point;
 
 use crate::scripted_process::{Line, refused, say};
 
-/// Two numbers that are always the same.
+/// Two numbers that must always be equal.
 type Pair = [u64; 2];
 
-/// `sopen NAME - OFFSET`, `sput NAME VALUE OFFSET`, `sget NAME - OFFSET`, `promote NAME`. Whether it was one of
-/// these.
+/// Executes `sopen NAME - OFFSET`, `sput NAME VALUE OFFSET`, `sget NAME - OFFSET` or `promote NAME`. Returns whether
+/// the line was one of these.
 pub(crate) fn obey(line: &Line, mapping: Option<&Mapping>) -> bool {
     let (Some(mapping), verb) = (mapping, line.word(0)) else { return false };
     let opened = || mapping.open::<SeqLock<Pair>>(line.number(3));
@@ -50,7 +50,7 @@ fn get(lock: &SeqLock<Pair>) -> String {
     }
 }
 
-/// Takes the region's lock upgradable, after a repair if one is needed; upgrades, and goes back the same way.
+/// Takes the region's lock upgradable, after a repair if one is needed; upgrades it, downgrades it, and frees it.
 fn promote(mapping: &Mapping) -> LockResult<&'static str> {
     let lock = mapping.region_lock()?;
     let (told, mut guard) = match lock.upgradable_read() {
@@ -65,17 +65,17 @@ fn promote(mapping: &Mapping) -> LockResult<&'static str> {
     Ok(told)
 }
 
-/// A sequence lock, as it must be.
+/// The expected state of a sequence lock.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Seq {
     value: u64,
     /// A writer died in the middle of a change.
     torn: bool,
-    /// A writer died with the lock.
+    /// A writer died while it held the lock.
     told: bool,
 }
 
-/// The sequence locks of a region, by their places.
+/// The sequence locks of a region, by their offsets.
 pub(crate) type Seqs = BTreeMap<u64, Seq>;
 
 impl Seq {
@@ -91,7 +91,7 @@ impl Seq {
         *self = Self { value, torn: false, told: false };
     }
 
-    /// Who wanted to make it `value` died after these points.
+    /// Records that a process that was writing `value` died after these points.
     pub(crate) fn died(&mut self, value: u64, trace: &[Point]) {
         use Point::{LockAcquired, LockTakenOver, SeqEven, SeqOdd, SeqWritten, UnlockFreed};
         let last = |among: &[Point]| trace.iter().rev().copied().find(|it| among.contains(it));
@@ -108,7 +108,7 @@ impl Seq {
     }
 }
 
-/// Whether somebody who upgrades keeps readers out after these points; `None`: it has not come so far.
+/// Whether a process that upgrades keeps readers out after these points; `None` if no point decides it yet.
 pub(crate) fn is_upgraded(trace: &[Point]) -> Option<bool> {
     use Point::{DowngradePending, LockDowngraded, LockUpgraded};
     let steps = [LockUpgraded, DowngradePending, LockDowngraded];
@@ -116,7 +116,7 @@ pub(crate) fn is_upgraded(trace: &[Point]) -> Option<bool> {
     Some(*last != LockDowngraded)
 }
 
-/// Whether somebody has repaired what a lock protects, and freed it, after these points.
+/// Whether a process has repaired the data of a lock, and freed it, after these points.
 pub(crate) fn has_repaired(trace: &[Point]) -> bool {
     let mut after = trace.iter().skip_while(|point| **point != Point::LockConsistent);
     after.any(|point| *point == Point::UnlockFreed)

@@ -1,9 +1,9 @@
-//! A peer that is *stopped* at a point under the directory mutex, and what others can do beside it.
+//! A peer that is *stopped* at a point while it holds the directory mutex, and what other peers can do meanwhile.
 //!
 //! # What must hold
-//! 1. Whatever a neighbour asks for ends within its deadline: done, or with an error that names the stopped
-//!    peer. Nothing is taken over from it.
-//! 2. When it goes on, it ends what it was doing, and everything is whole.
+//! 1. Every operation of another peer ends within its deadline: it succeeds, or its error names the stopped peer.
+//!    Nothing is taken over from the stopped peer.
+//! 2. When the stopped peer is continued, it finishes its operation, and everything is whole.
 //!
 //! # What it does not do
 //! It measures no time: an operation hangs if it has not ended after [`FOR_EVER`].
@@ -25,11 +25,11 @@ use crate::crash::{
     arm,
 };
 
-/// Longer than any deadline here.
+/// Longer than any deadline in this module.
 const FOR_EVER: Duration = Duration::from_secs(10);
 const BRIEFLY: Duration = Duration::from_millis(20);
 
-/// What the peer does that is stopped, and where.
+/// The commands of the peer that is stopped, and the points at which it is stopped.
 const STOPS: &[(&str, &[Point])] = &[
     (
         "create made 8192",
@@ -69,7 +69,7 @@ const STOPS: &[(&str, &[Point])] = &[
     ),
 ];
 
-/// Stops a peer at each point, one after the other; what went wrong.
+/// Stops a peer at each point, one after the other. Returns what went wrong.
 #[must_use]
 pub fn beside_the_stopped(program: &Path) -> Vec<String> {
     let all =
@@ -85,7 +85,7 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Removes the space at the end.
+/// The URL of a space, which is removed when this is dropped.
 struct Url(String);
 
 impl Drop for Url {
@@ -117,7 +117,7 @@ fn play(program: &Path, command: &str, point: Point) -> Outcome {
     ask(&mut stopped, &format!("open {}", url.0))?;
     stopped.tell(command);
     while stopped.hear()? != Heard::Point(point) {}
-    // It says where it is just before it stops.
+    // It prints the point just before it stops itself.
     stopped.until_stopped()?;
 
     let pid = stopped.pid().as_raw_nonzero().get().unsigned_abs();
@@ -150,7 +150,7 @@ fn hear(actor: &mut ScriptedProcess) -> Outcome<String> {
     actor.answer()?.ok_or_else(|| "it died".into())
 }
 
-/// Somebody who has work to do beside the stopped one.
+/// A peer that works while another one is stopped.
 struct Beside<'a> {
     space: Space,
     url: String,
@@ -159,7 +159,7 @@ struct Beside<'a> {
 }
 
 impl Beside<'_> {
-    /// What it does ends, and how.
+    /// Runs an operation that must end in time. Returns its result.
     fn ends<T: Send + 'static>(
         &self,
         what: &str,
@@ -179,7 +179,7 @@ impl Beside<'_> {
         self.ends(what, operation)?.map_err(|error| format!("{what}: {error}"))
     }
 
-    /// It cannot be done, and the stopped one is named.
+    /// Runs an operation that must fail with an error that names the stopped peer.
     fn is_refused<T: Debug + Send + 'static>(
         &self,
         what: &str,
@@ -218,7 +218,7 @@ impl Beside<'_> {
         self.looks()
     }
 
-    /// What needs nobody.
+    /// Runs the operations that need no mutex.
     fn looks(&self) -> Outcome {
         self.succeeds("list", Space::regions)?;
         self.succeeds("locks", Space::locks)?;
@@ -239,13 +239,13 @@ impl Beside<'_> {
         if absent != Some(commonhold::ErrorKind::NotFound) {
             return Err(format!("map of an absent name beside {:?}: {absent:?}", self.command));
         }
-        // What it is working on is found in any part of it, or not, and never waited for.
+        // The region that the stopped peer works on may be found in any state, or not, but is never waited for.
         self.ends("stat of the same", |space| drop(space.stat("made")))?;
         Ok(())
     }
 }
 
-/// The stopped one has gone on: everything is whole, and what was left to the next is done.
+/// After the stopped peer was continued: everything is whole, and the next operation completes what was left.
 fn after(space: &Space) -> Outcome {
     space.check().map_err(text)?;
     for name in ["new", "spare", "later"] {

@@ -1,4 +1,4 @@
-//! All runs: which process dies where, one stage after the other.
+//! All runs of the suite: which process dies at which point, in several stages.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -26,31 +26,31 @@ use crate::crash::{
     scene::{Arm, Scene},
 };
 
-/// Runs at the same time: they wait more than they run.
+/// How many runs there are at the same time. They mostly wait.
 const WORKERS: usize = 4;
 
-/// Failures that are told; the rest is counted.
+/// How many failures are printed; the rest is only counted.
 const TOLD: usize = 20;
 
-/// After so many failures the suite ends: each may be a hang that took its time.
+/// After this many failures the suite ends, since each may be a hang that takes long.
 const ENOUGH: usize = 20;
 
-/// The longest run: a hang of a child, which has a shorter limit of its own, is told apart from it.
+/// The longest run. A hang of a child has a shorter limit, so it is reported as such.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs that die at the same two points.
+/// How many runs die at the same two points.
 const SAME_PAIR: u32 = 3;
 
-/// If set, nothing is left out: some minutes.
+/// Variable that makes the suite run everything, which takes some minutes.
 const EVERYTHING: &str = "COMMONHOLD_CRASH_ALL";
 
 /// One run of one scenario.
 #[derive(Clone, Copy)]
 struct Job {
     scenario: &'static Scenario,
-    /// Who dies in the script, and where.
+    /// Which process dies in the script, and where.
     first: Option<Arm>,
-    /// Where the one who recovers from that dies.
+    /// Where the process that recovers from that death dies.
     second: Option<Hit>,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for Job {
             write!(f, ", process {who} dead at hit {hit} of {}", point.name())?;
         }
         if let Some((point, hit)) = self.second {
-            write!(f, ", who recovers dead at hit {hit} of {}", point.name())?;
+            write!(f, ", the recovering process dead at hit {hit} of {}", point.name())?;
         }
         Ok(())
     }
@@ -70,31 +70,31 @@ impl fmt::Display for Job {
 /// What a run has shown.
 #[derive(Default)]
 struct Seen {
-    /// What each process of the script came to.
+    /// The points that each process of the script passed.
     script: Vec<Vec<Point>>,
-    /// What the first who recovered came to.
+    /// The points that the first recovering process passed.
     recovery: Vec<Point>,
-    /// The armed did die, in the script and in the recovery.
+    /// Whether the armed process died, in the script and in the recovery.
     died: (bool, bool),
 }
 
-/// What the suite has done.
+/// The result of the suite.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// For each point, kills at it in a script and in a recovery.
+    /// For each point, the number of deaths at it in scripts and in recoveries.
     pub kills: BTreeMap<&'static str, (u32, u32)>,
-    /// Runs that failed.
+    /// The runs that failed.
     pub failures: Vec<String>,
-    /// Armed processes that did not come to their point again: timing decides.
+    /// How many armed processes did not pass their point again, which depends on timing.
     pub missed: u32,
-    /// All runs.
+    /// The number of all runs.
     pub runs: usize,
     /// How long it took.
     pub took: Duration,
 }
 
 impl Report {
-    /// Points at which nothing ever died.
+    /// The points at which no process died.
     #[must_use]
     pub fn unreached(&self) -> Vec<&'static str> {
         let killed = |name: &&str| self.kills.get(*name).is_some_and(|kills| kills.0 + kills.1 > 0);
@@ -142,7 +142,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs everything, with `program` as the children's.
+/// Runs everything, with `program` as the program of the children.
 #[must_use]
 pub fn run(program: &Path) -> Report {
     let began = Instant::now();
@@ -182,7 +182,7 @@ fn deaths_of_formatters(program: &Path, report: &mut Report) {
     }
 }
 
-/// Deaths and stops of those who take a name away, and stops of those who come.
+/// Deaths and stops of removers, and stops of openers.
 fn removals(program: &Path, report: &mut Report) {
     for how in removers::How::ALL {
         let comes = [("openers".to_owned(), removers::comes(program, how))];
@@ -211,7 +211,7 @@ fn can_mount(bytes: u64) -> bool {
     refused.is_none()
 }
 
-/// The first and the last hit of each point, by each process of the script.
+/// A run for the first and the last hit of each point, by each process of the script.
 fn deaths(job: Job, seen: &Seen) -> Vec<Job> {
     let mut jobs = vec![];
     for (who, trace) in seen.script.iter().enumerate() {
@@ -224,7 +224,7 @@ fn deaths(job: Job, seen: &Seen) -> Vec<Job> {
     jobs
 }
 
-/// The first hit of each point in the recovery from a death; after a first hit only.
+/// A run for the first hit of each point in the recovery from a death, if that death was at a first hit.
 fn relapses(job: Job, seen: &Seen) -> Vec<Job> {
     if !seen.died.0 || job.first.is_none_or(|arm| arm.at.1 != 1) {
         return vec![];
@@ -233,13 +233,13 @@ fn relapses(job: Job, seen: &Seen) -> Vec<Job> {
     points.map(|(point, _)| Job { second: Some((point, 1)), ..job }).collect()
 }
 
-/// Of the runs that die at the same two points, a few of different scenarios and roles; all of them if
-/// the environment says so.
+/// Keeps a few of the runs that die at the same two points, with different scenarios and roles; or all of them, if the
+/// environment says so.
 fn spread(mut jobs: Vec<Job>) -> Vec<Job> {
     if std::env::var_os(EVERYTHING).is_some() {
         return jobs;
     }
-    // A fixed disorder, so that it is not always the first scenarios that are taken.
+    // A fixed pseudo-random order, so that not always the first scenarios are kept.
     jobs.sort_by_key(|job| {
         let mut hasher = DefaultHasher::new();
         job.to_string().hash(&mut hasher);
@@ -292,7 +292,7 @@ fn stage(program: &Path, report: &mut Report, name: &str, jobs: &[Job]) -> Vec<(
     seen
 }
 
-/// One run, in a thread that is left behind if it hangs: the driver too calls what is tested.
+/// One run, in its own thread, which is abandoned if it hangs: the driver itself calls the library under test, too.
 fn watched(program: &Path, job: Job) -> Outcome<Seen> {
     let (sender, outcome) = channel();
     let program = program.to_owned();
@@ -304,7 +304,7 @@ fn watched(program: &Path, job: Job) -> Outcome<Seen> {
     }
 }
 
-/// One run: the script, the recovery, and, if that one died too, another recovery.
+/// One run: the script, the recovery, and another recovery if the first one died, too.
 fn play(program: &Path, job: Job) -> Outcome<Seen> {
     let mut scene = Scene::new(program, job.scenario.peers, job.scenario.memory)?;
     scene.arm = job.first;

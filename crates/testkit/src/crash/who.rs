@@ -1,7 +1,7 @@
-//! Who does something in a scene.
+//! The number of a process in a scene.
 
 /// A process of the scene; the driver itself is [`DRIVER`].
 pub(crate) type Who = usize;
 
-/// Who maps and locks two regions of its own while all others come and go.
+/// The driver, which maps and locks two regions of its own throughout.
 pub(crate) const DRIVER: Who = usize::MAX;

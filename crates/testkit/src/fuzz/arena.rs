@@ -1,7 +1,7 @@
-//! Where a fuzzer works: a small file system in memory, in namespaces of its own, gone with the fuzzer.
+//! The arena in which a fuzzer works: a small tmpfs in new namespaces, which vanish with the fuzzer.
 //!
-//! Nothing that is filled, leaked or left running there is anybody else's. The fuzzer goes into it by running itself
-//! anew, under `unshare`; who may not is told so.
+//! What is filled, leaked or left running in it affects nothing outside. To enter it, the fuzzer runs itself again
+//! under `unshare`; without the right to do so, it says so.
 
 use std::{
     env,
@@ -20,35 +20,35 @@ use rustix::{
 
 use super::Finding;
 
-/// Set inside: where the arena is.
+/// Variable with the path of the arena; it is set inside only.
 const INSIDE: &str = "COMMONHOLD_FUZZ_ARENA";
-/// Bytes of the file system of an arena.
+/// Size of an arena's file system, in bytes.
 const ROOM: u64 = 256 << 20;
-/// Memory of its own that a process in it may have: an image that asks for more has it refused.
+/// How much private memory a process in it may have. If an image makes it ask for more, the kernel refuses.
 const MEMORY: u64 = 1 << 30;
 
-/// What does not work without an arena.
+/// Why no arena can be made.
 #[derive(Debug)]
 pub(crate) struct Forbidden(pub(crate) String);
 
-/// The file system, while this lives.
+/// The file system; it exists as long as this value.
 #[derive(Debug)]
 pub(crate) struct Arena(PathBuf);
 
 impl Arena {
-    /// Goes in. Returns inside only.
+    /// Enters the arena. Returns inside only.
     pub(crate) fn enter() -> Result<Self, Forbidden> {
         let Some(directory) = env::var_os(INSIDE) else { return Err(go_in()) };
         let arena = Self::mount(Path::new(&directory), ROOM).map_err(Forbidden)?;
         let limit = Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) };
         setrlimit(Resource::Data, limit).map_err(|errno| Forbidden(errno.to_string()))?;
-        // A hundred thousand core files are of no use to anybody.
+        // Otherwise there would be a hundred thousand core files.
         let none = Rlimit { current: Some(0), maximum: Some(0) };
         setrlimit(Resource::Core, none).map_err(|errno| Forbidden(errno.to_string()))?;
         Ok(arena)
     }
 
-    /// One of so many bytes, for who is in an arena already.
+    /// Mounts another file system of this size, inside an arena.
     pub(crate) fn mount(directory: &Path, bytes: u64) -> Finding<Self> {
         let wrong = |error: std::io::Error| format!("{}: {error}", directory.display());
         fs::create_dir_all(directory).map_err(wrong)?;
@@ -68,7 +68,7 @@ impl Arena {
         format!("file:{}", self.0.join(name).display())
     }
 
-    /// Takes memory until so many pages are left; what an earlier call took is given back first.
+    /// Takes memory until this many pages are left. What an earlier call took is given back first.
     pub(crate) fn leave_pages(&self, pages: u64) -> Finding {
         let path = self.0.join("filler");
         let _ = fs::remove_file(&path);
@@ -96,11 +96,11 @@ impl Drop for Arena {
     }
 }
 
-/// Runs this program anew, inside. Returns only if that cannot be.
+/// Runs this program again, inside. Returns only if that fails.
 fn go_in() -> Forbidden {
     let directory = env::temp_dir().join(format!("commonhold-fuzz-{}", std::process::id()));
     let Ok(program) = env::current_exe() else {
-        return Forbidden("this program does not find itself".to_owned());
+        return Forbidden("the path of this program is not known".to_owned());
     };
     match apart().arg("true").output() {
         Ok(output) if output.status.success() => {}
@@ -110,13 +110,13 @@ fn go_in() -> Forbidden {
         Err(error) => return Forbidden(format!("unshare: {error}")),
     }
     let mut command = apart();
-    // The shell is the first process there: it buries those whose parents were killed.
+    // The shell is process 1 there: it reaps processes whose parents were killed.
     command.args(["sh", "-c", "\"$0\" \"$@\"; exit $?"]).arg(program).args(env::args_os().skip(1));
     let error = command.env(INSIDE, directory).exec();
     Forbidden(format!("unshare: {error}"))
 }
 
-/// `unshare`, before what it is to run.
+/// The command `unshare`, without the program that it runs.
 fn apart() -> Command {
     let mut command = Command::new("unshare");
     if !getuid().is_root() {

@@ -1,4 +1,4 @@
-//! What must hold of a command that has ended, whatever it was asked for.
+//! What must hold for every command that has ended.
 
 use std::process::Command;
 
@@ -7,12 +7,12 @@ use super::{
     child::{End, Ended},
 };
 
-/// What the exit statuses of a command may be.
+/// The exit statuses that a command may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Statuses {
     /// 0 to 9.
     Own,
-    /// Also those of the command that it runs: 126, 127, and 128 and a signal.
+    /// Also those of the command that it runs: 126, 127, and 128 plus a signal.
     OfItsCommand,
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum Output {
     Bytes,
 }
 
-/// The exit status of a command that has ended as it may.
+/// The exit status of a command; an error if it is not one of the permitted ones.
 pub(crate) fn status(ended: &Ended, statuses: Statuses) -> Finding<i32> {
     if let Some(line) = ended.message().lines().find(|line| line.contains("panicked")) {
         return Err(format!("it panics: {line}"));
@@ -39,14 +39,14 @@ pub(crate) fn status(ended: &Ended, statuses: Statuses) -> Finding<i32> {
     }
 }
 
-/// What it printed is what it may print.
+/// Checks that a command has printed only what it may print.
 pub(crate) fn texts(ended: &Ended, output: Output) -> Finding {
     printable("standard error", &ended.said)?;
     match output {
         Output::Bytes => Ok(()),
         Output::Text => printable("standard output", &ended.output),
         Output::Json if ended.output.is_empty() => Ok(()),
-        // Programs read it, and want names as they are; control characters are escaped in any JSON.
+        // Programs read it and need names unchanged. JSON itself escapes control characters.
         Output::Json => {
             let value: Result<serde_json::Value, _> = serde_json::from_slice(&ended.output);
             value.map(drop).map_err(|error| {
@@ -56,7 +56,7 @@ pub(crate) fn texts(ended: &Ended, output: Output) -> Finding {
     }
 }
 
-/// Text without anything that would do something to a terminal, or hide what it says.
+/// Checks that a text has no characters that control a terminal or hide other text.
 fn printable(what: &str, bytes: &[u8]) -> Finding {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("{what} is no text: {error}"))?;
     let bad = |c: &char| (c.is_control() && *c != '\n') || is_invisible(*c);
@@ -66,12 +66,12 @@ fn printable(what: &str, bytes: &[u8]) -> Finding {
     }
 }
 
-/// Characters that change the order of others, or end lines for some.
+/// Whether a character changes the order of others, or ends a line in some programs.
 const fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// A command as a person would type it.
+/// A command as a user would type it.
 pub(crate) fn typed(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" ")

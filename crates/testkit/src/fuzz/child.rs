@@ -1,4 +1,4 @@
-//! A process under test: with a deadline, and with an end that is told apart.
+//! A process under test, which has a deadline, and whose way of ending is known.
 
 use std::{
     env, fs,
@@ -17,7 +17,7 @@ use rustix::{
 
 use super::Finding;
 
-/// Nothing that may wait a little takes longer, on a machine that has other work.
+/// A process that has not ended after this time hangs, even on a busy machine.
 pub(crate) const FOR_EVER: Duration = Duration::from_secs(30);
 
 /// How a process ended.
@@ -25,11 +25,11 @@ pub(crate) const FOR_EVER: Duration = Duration::from_secs(30);
 pub(crate) enum End {
     Exit(i32),
     Signal(i32),
-    /// It had not ended in time, and was killed.
+    /// It did not end in time, and was killed.
     Hang,
 }
 
-/// What it came to.
+/// The result of a process: how it ended, and what it printed.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) how: End,
@@ -38,14 +38,14 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// What it said on standard error, for people.
+    /// Its standard error, as text.
     pub(crate) fn message(&self) -> String {
         String::from_utf8_lossy(&self.said).trim_end().to_owned()
     }
 }
 
-/// Runs a command to its end, or to the limit; what it prints goes through files in `folder`, so that nobody who
-/// inherits them keeps this waiting.
+/// Runs a command until it ends, or until the limit. Its output goes to files in `folder`: with pipes, a process that
+/// inherits them could make this wait.
 pub(crate) fn run(command: &mut Command, folder: &Path, limit: Duration) -> Finding<Ended> {
     let wrong = |error: std::io::Error| error.to_string();
     let (output, said) = (folder.join("output"), folder.join("said"));
@@ -58,7 +58,7 @@ pub(crate) fn run(command: &mut Command, folder: &Path, limit: Duration) -> Find
     Ok(Ended { how, output: read(&output)?, said: read(&said)? })
 }
 
-/// Waits for a child that leads a process group. One that does not end in time is killed with its group.
+/// Waits for a child that leads a process group. If it does not end in time, its whole group is killed.
 fn end(child: &mut Child, limit: Duration) -> Finding<End> {
     let ended = ends_within(child, limit)?;
     if !ended {
@@ -68,7 +68,7 @@ fn end(child: &mut Child, limit: Duration) -> Finding<End> {
     Ok(if ended { how(status) } else { End::Hang })
 }
 
-/// Whether a child ends in time, without burying it.
+/// Whether a child ends in time. It is not reaped.
 pub(crate) fn ends_within(child: &Child, limit: Duration) -> Finding<bool> {
     let pid = pidfd_open(Pid::from_child(child), PidfdFlags::empty());
     let pid = pid.map_err(|errno| format!("pidfd_open: {errno}"))?;
@@ -94,14 +94,14 @@ fn how(status: ExitStatus) -> End {
     }
 }
 
-/// This program in another role: what it says, line by line.
+/// This program in another role, and the lines that it prints.
 #[derive(Debug)]
 pub(crate) struct Worker {
     child: Child,
     lines: Receiver<String>,
 }
 
-/// In a worker: says a line. Whoever is not heard has no more reason to be.
+/// Prints a line in a worker. If nothing reads it, the worker ends.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     if out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).is_err() {
@@ -109,7 +109,7 @@ pub(crate) fn say(line: &str) {
     }
 }
 
-/// What a worker says next.
+/// The next line of a worker, or its end.
 #[derive(Debug)]
 pub(crate) enum Said {
     Line(String),

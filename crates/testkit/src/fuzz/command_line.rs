@@ -1,8 +1,8 @@
-//! Arguments by chance for the real program.
+//! Random arguments for the real program.
 //!
-//! They are made of what the command line knows: commands, options, sizes, URLs, names; with bytes among them that are
-//! no text, or do something to a terminal. Whatever a command might write lies in the arena: a `file:` names something
-//! there, no `mem:` or `pci:` here is one, and the commands that `lock` and `map` run do nothing.
+//! They consist of real commands, options, sizes, URLs and names, mixed with bytes that are not text or that control a
+//! terminal. A command can only write inside the arena: every `file:` names a file there, no `mem:` or `pci:` exists,
+//! and the commands that `lock` and `map` run do nothing.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,7 +21,7 @@ use super::{
     child::{self, FOR_EVER},
 };
 
-/// Rounds in one set of spaces.
+/// How many rounds use the same set of spaces.
 const ROUNDS: u64 = 200;
 
 const NAMES: &[&[u8]] = &[
@@ -74,7 +74,7 @@ const TIMES: &[&str] =
 const NUMBERS: &[&str] =
     &["0", "1", "2", "4", "16", "4096", "4097", "65536", "-1", "x", "99999999999999999999"];
 
-/// What is no space, and cannot be made one; none names memory or a device of this machine.
+/// URLs that are not spaces and cannot be formatted. None names memory or a device of this machine.
 const ODD_URLS: &[&[u8]] = &[
     b"",
     b"shm:",
@@ -93,7 +93,7 @@ const ODD_URLS: &[&[u8]] = &[
     "shm:\u{202e}x".as_bytes(),
 ];
 
-/// What may be in an arena under these names: see [`furnish`].
+/// Paths that may exist in an arena: see [`furnish`].
 const PLACES: &[&str] = &[
     "space",
     "new",
@@ -120,7 +120,7 @@ const HARMLESS: &[&[&str]] = &[
     &[],
 ];
 
-/// Makes what arguments may name.
+/// Makes the files and spaces that arguments may name.
 fn furnish(folder: &Path) -> Finding {
     let wrong = |error: std::io::Error| error.to_string();
     fs::create_dir_all(folder.join("folder")).map_err(wrong)?;
@@ -173,10 +173,10 @@ pub(super) fn run(run: &mut Run) -> Finding {
     Ok(())
 }
 
-/// What kind of command a line is.
+/// The kind of a command line.
 struct Line {
     name: &'static str,
-    /// What it prints is not its own.
+    /// It prints bytes of a region, or of another program.
     bytes: bool,
     /// It runs a command.
     runs: bool,
@@ -203,7 +203,7 @@ impl Words<'_> {
     }
 
     fn name(&mut self) {
-        // Mostly one that there may be.
+        // Mostly a name that may exist.
         let names = if self.chance(3) { NAMES } else { NAMES.get(..3).unwrap_or(NAMES) };
         let name = self.pick(names).unwrap_or(b"a");
         self.word(OsString::from_vec(name.to_vec()));
@@ -232,7 +232,7 @@ impl Words<'_> {
         }
     }
 
-    /// What the environment names.
+    /// The value of an environment variable.
     fn environment(&mut self) -> OsString {
         if self.chance(4) { self.url() } else { "shm:x".into() }
     }
@@ -312,7 +312,7 @@ impl Words<'_> {
             _ => {
                 self.word("format");
                 self.word(url);
-                // Always: the default of shm: is of a size that takes long to look at.
+                // Always: a space of the default size of shm: takes long to check.
                 self.word("--capacity");
                 if self.chance(4) {
                     self.size()

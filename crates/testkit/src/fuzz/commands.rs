@@ -1,7 +1,7 @@
-//! A space with something of everything in it, and every command that can be used on it.
+//! A space with some of everything in it, and every command that can be used on it.
 //!
-//! For the fuzzers that change not what is asked, but what happens meanwhile: there is no memory, a call fails,
-//! somebody is stopped.
+//! For the fuzzers that do not change the command, but what happens during it: memory runs out, a system call fails,
+//! or another process is stopped.
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use commonhold::{Access, CreateOptions, Destroy, FormatOptions, Space};
 use super::{Finding, check::Statuses};
 use crate::crash::actor::ScriptedProcess;
 
-/// What region `kept` has in it before and after.
+/// The contents of region `kept`, before and after each command.
 const KEPT: [u8; 64] = [0x5a; 64];
 
-/// One command, as words; `URL` among them stands for that of the space, `NEW` for that of one that is not there, and
+/// A command, as words. `URL` stands for the URL of the space, `NEW` for the URL of a space that does not exist, and
 /// `FILE` for a file with a page of bytes.
 pub(crate) type Words = &'static [&'static str];
 
@@ -50,7 +50,7 @@ pub(crate) const COMMANDS: &[Words] = &[
     &["reap"],
 ];
 
-/// Those whose own status is that of a command they run.
+/// The statuses that a command may end with; some commands end with that of the command they run.
 pub(crate) fn statuses(words: Words) -> Statuses {
     if matches!(words.first(), Some(&"lock" | &"map")) {
         Statuses::OfItsCommand
@@ -59,12 +59,12 @@ pub(crate) fn statuses(words: Words) -> Statuses {
     }
 }
 
-/// What there is besides regions.
+/// Which processes use the space besides the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scene {
-    /// Nobody.
+    /// None.
     Quiet,
-    /// One process has died there, and nobody has looked.
+    /// One process has died there, and no other has noticed it yet.
     Dead,
 }
 
@@ -79,11 +79,11 @@ pub(crate) struct TestSpace {
 }
 
 impl TestSpace {
-    /// Makes the space anew: a copy would have holes where memory is taken and nothing written.
+    /// Makes a new space. A copy of one would have holes where memory is taken but nothing is written.
     pub(crate) fn make(folder: &Path, scene: Scene) -> Finding<Self> {
         let wrong = |error: &dyn std::fmt::Display| error.to_string();
         let _ = fs::remove_dir_all(folder);
-        let ground = Self::around(folder)?;
+        let test_space = Self::around(folder)?;
         let options = FormatOptions {
             capacity: Some(1 << 20),
             peers: Some(8),
@@ -91,8 +91,8 @@ impl TestSpace {
             regions: Some(40),
             ..FormatOptions::default()
         };
-        Space::format(&ground.url(), &options).map_err(|error| wrong(&error))?;
-        let space = Space::open(&ground.url()).map_err(|error| wrong(&error))?;
+        Space::format(&test_space.url(), &options).map_err(|error| wrong(&error))?;
+        let space = Space::open(&test_space.url()).map_err(|error| wrong(&error))?;
         for (name, size, reserve, lazy) in [
             ("kept", 64, None, false),
             ("gone", 5000, None, false),
@@ -108,14 +108,14 @@ impl TestSpace {
         if scene == Scene::Dead {
             let program = std::env::current_exe().map_err(|error| wrong(&error))?;
             let mut actor = ScriptedProcess::start(&program.with_file_name("crash-actor"), None)?;
-            let open = format!("open {}", ground.url());
+            let open = format!("open {}", test_space.url());
             actor.tell_all(&[&open, "map sized", "create dead 4096", "map dead"])?;
             actor.kill()?;
         }
-        Ok(ground)
+        Ok(test_space)
     }
 
-    /// The folder, for a space that is put there.
+    /// The same folder, for a space that the caller puts there.
     pub(crate) fn around(folder: &Path) -> Finding<Self> {
         let wrong = |error: std::io::Error| error.to_string();
         fs::create_dir_all(folder).map_err(wrong)?;
@@ -139,7 +139,7 @@ impl TestSpace {
         words.iter().map(real).collect()
     }
 
-    /// The same with what it needs to be run.
+    /// The same as a process, with its environment.
     pub(crate) fn command(&self, program: &Path, words: Words) -> Command {
         let mut command = Command::new(program);
         command.args(self.words(words));
@@ -152,11 +152,11 @@ impl TestSpace {
         command.env("COMMONHOLD_SHM_DIR", &self.folder).env_remove("COMMONHOLD_OWNER_DIED");
     }
 
-    /// Everything is whole, nothing is lost, and all goes on.
+    /// Checks that everything is whole, that nothing is lost, and that the space can still be used.
     pub(crate) fn is_whole(&self) -> Finding {
         let path = self.folder.join("space");
         if !path.exists() {
-            // It was removed, whole.
+            // The command has removed it.
             return Ok(());
         }
         let space = Space::open(&self.url()).map_err(|error| format!("afterwards: {error}"))?;
@@ -165,7 +165,7 @@ impl TestSpace {
         space.check().map_err(wrong)?;
         let names: Vec<String> =
             space.regions().map_err(wrong)?.into_iter().map(|region| region.name).collect();
-        // After `format --force` there is nothing.
+        // After `format --force` the space is empty.
         if names.iter().any(|name| name == "kept") {
             let kept = space.map("kept", Access::ReadOnly).map_err(wrong)?;
             let mut bytes = [0; KEPT.len()];

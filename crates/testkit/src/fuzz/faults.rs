@@ -1,11 +1,12 @@
 //! Every system call of a command fails, or takes long, one after the other.
 //!
-//! `strace` does it: its `--inject` has the N-th call of a kind return an error, or wait, in a program that knows
-//! nothing of it. A command whose call fails ends with a documented status; one whose call takes long does its work.
-//! Afterwards nothing is lost, and everything is whole.
+//! `strace --inject` makes the N-th call of a kind return an error, or delays it, in an unchanged program. A command
+//! whose call fails must end with a documented status; a command whose call takes long must succeed. Afterwards
+//! nothing may be lost, and everything must be whole.
 //!
 //! # What it does not do
-//! It does not fail what the C library and its loader do for themselves: loading, and mappings of private memory. Without `strace`, it finds nothing, and says so.
+//! Calls that the C library and its loader make for themselves do not fail: loading, and mappings of private memory.
+//! Without `strace` nothing is tested, and a message says so.
 
 use std::{fs, path::Path, process::Command};
 
@@ -18,7 +19,7 @@ use super::{
     commands::{COMMANDS, Scene, TestSpace, Words, statuses},
 };
 
-/// Calls that fail, and how they can.
+/// The calls that are made to fail, and the errors of each.
 const CALLS: &[(&str, &[&str])] = &[
     ("open", &["EIO", "EACCES", "EINTR", "EMFILE", "ENOMEM", "ENOSPC"]),
     ("openat", &["EIO", "EACCES", "EINTR", "EMFILE", "ENOMEM"]),
@@ -47,19 +48,19 @@ const CALLS: &[(&str, &[&str])] = &[
     ("set_robust_list", &["EINVAL"]),
 ];
 
-/// The status of a command whose output nobody reads any more.
+/// The status of a command whose reader of standard output has gone away.
 const BROKEN_PIPE: i32 = 141;
 
-/// How long a call takes that takes long, in microseconds.
+/// How long a delayed call takes, in microseconds.
 const DELAY_US: u32 = 30_000;
 
-/// One call of a command, and what becomes of it.
+/// One call of a command, and its fault.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     words: Words,
     call: &'static str,
     number: u32,
-    /// `None`: it takes long.
+    /// The error; `None` if the call is delayed.
     error: Option<&'static str>,
 }
 
@@ -70,11 +71,11 @@ pub(super) fn run(run: &mut Run) -> Finding {
     if !version.is_ok_and(|ended| ended.how == End::Exit(0)) {
         return Err("there is no strace: install it".to_owned());
     }
-    let place = run.arena.path().join("ground");
+    let place = run.arena.path().join("test_space");
     let mut faults = vec![];
     for words in COMMANDS {
-        let ground = TestSpace::make(&place, Scene::Quiet)?;
-        faults.extend(calls(run, &ground, words, &logs)?);
+        let test_space = TestSpace::make(&place, Scene::Quiet)?;
+        faults.extend(calls(run, &test_space, words, &logs)?);
     }
     let mut random = Rng::with_seed(run.seed);
     random.shuffle(&mut faults);
@@ -84,8 +85,8 @@ pub(super) fn run(run: &mut Run) -> Finding {
         }
         run.rounds += 1;
         let scene = if random.bool() { Scene::Quiet } else { Scene::Dead };
-        let ground = TestSpace::make(&place, scene)?;
-        match inject(run, &ground, *fault, &logs) {
+        let test_space = TestSpace::make(&place, scene)?;
+        match inject(run, &test_space, *fault, &logs) {
             Ok(code) => run.tally.count(fault.call, &code.to_string()),
             Err(why) => run.finds(run.seed, &format!("{fault:?}: {why}")),
         }
@@ -93,25 +94,31 @@ pub(super) fn run(run: &mut Run) -> Finding {
     Ok(())
 }
 
-/// `strace` around a command, with its own output in the logs.
-fn traced(run: &Run, ground: &TestSpace, words: Words, options: &[String], logs: &Path) -> Command {
+/// A command under `strace`, whose own output goes to the logs.
+fn traced(
+    run: &Run,
+    test_space: &TestSpace,
+    words: Words,
+    options: &[String],
+    logs: &Path,
+) -> Command {
     let mut command = Command::new("strace");
     command.args(["--follow-forks", "--quiet=all", "--output"]).arg(logs.join("trace"));
-    command.args(options).arg("--").arg(&run.program).args(ground.words(words));
-    ground.surround(&mut command);
+    command.args(options).arg("--").arg(&run.program).args(test_space.words(words));
+    test_space.surround(&mut command);
     command
 }
 
-/// Every call of a command that can fail, each with every error, and once taking long.
-fn calls(run: &Run, ground: &TestSpace, words: Words, logs: &Path) -> Finding<Vec<Fault>> {
-    // Not every machine has each of them.
+/// The faults for a command: each of its calls with every error, and once delayed.
+fn calls(run: &Run, test_space: &TestSpace, words: Words, logs: &Path) -> Finding<Vec<Fault>> {
+    // `?`: not every architecture has each of the calls.
     let names: Vec<String> = CALLS.iter().map(|(call, _)| format!("?{call}")).collect();
     let options = [format!("--trace={},munmap", names.join(","))];
-    let mut command = traced(run, ground, words, &options, logs);
+    let mut command = traced(run, test_space, words, &options, logs);
     let ended = child::run(&mut command, logs, FOR_EVER)?;
     check::status(&ended, statuses(words)).map_err(|why| format!("{}: {why}", typed(&command)))?;
     let trace = fs::read_to_string(logs.join("trace")).map_err(|error| error.to_string())?;
-    // Each process and thread counts its own calls.
+    // `strace` counts calls by process and thread; only those of the main thread are used.
     let main = trace.lines().next().and_then(|line| line.split_whitespace().next()).unwrap_or("");
     let loaded = loaded(&trace);
     let mut faults = vec![];
@@ -132,7 +139,7 @@ fn calls(run: &Run, ground: &TestSpace, words: Words, logs: &Path) -> Finding<Ve
     Ok(faults)
 }
 
-/// How many lines of a trace are the loader's: it ends by giving back what it looked libraries up in.
+/// How many lines of a trace belong to the loader: its last call unmaps the cache of libraries.
 fn loaded(trace: &str) -> usize {
     let opens = |line: &str| line.contains("openat(") && line.contains(".so");
     let last = trace.lines().enumerate().filter(|(_, line)| opens(line)).last();
@@ -141,7 +148,7 @@ fn loaded(trace: &str) -> usize {
     end.map_or(last, |(end, _)| end)
 }
 
-/// What allocator and threads do for themselves.
+/// Whether a call is made by the allocator or the thread library for itself.
 fn is_the_library_s(call: &str, line: &str) -> bool {
     match call {
         "mmap" => !line.contains("MAP_SHARED"),
@@ -150,24 +157,27 @@ fn is_the_library_s(call: &str, line: &str) -> bool {
     }
 }
 
-fn inject(run: &Run, ground: &TestSpace, fault: Fault, logs: &Path) -> Finding<i32> {
+fn inject(run: &Run, test_space: &TestSpace, fault: Fault, logs: &Path) -> Finding<i32> {
     let Fault { words, call, number, error } = fault;
     let what = match error {
         Some(error) => format!("error={error}"),
         None => format!("delay_enter={DELAY_US}"),
     };
     let options = [format!("--trace={call}"), format!("--inject={call}:{what}:when={number}")];
-    let mut command = traced(run, ground, words, &options, logs);
+    let mut command = traced(run, test_space, words, &options, logs);
     let ended = child::run(&mut command, logs, FOR_EVER)?;
     let code = match (error, &ended.how) {
-        // As SIGPIPE would have it: whoever read what it prints is gone.
+        // The reader of its output seems to be gone: it ends as by SIGPIPE.
         (Some("EPIPE"), End::Exit(BROKEN_PIPE)) => BROKEN_PIPE,
         _ => check::status(&ended, statuses(words))?,
     };
     check::texts(&ended, check::Output::Bytes)?;
     if error.is_none() && ![0, 7].contains(&code) {
-        return Err(format!("it only took long, and ends with {code}: {}", ended.message()));
+        return Err(format!(
+            "a call was only delayed, but it ends with {code}: {}",
+            ended.message()
+        ));
     }
-    ground.is_whole()?;
+    test_space.is_whole()?;
     Ok(code)
 }

@@ -1,8 +1,8 @@
-//! Files of spaces that died in the middle of something, changed, and then used.
+//! Files of spaces whose processes died in the middle of something, which are damaged and then used.
 //!
-//! A round: one of a few images is copied, what somebody might write there is written, holes are punched, sometimes its
-//! end is cut off; then, now and then, a command of the real program has it, and a process opens it and does
-//! everything, while more is written between one operation and the next.
+//! A round copies one of a few images, writes plausible words to it, punches holes, and sometimes cuts its end off.
+//! Now and then it runs a command of the real program on it. Then a process opens it and tries every operation, while
+//! more words are written between the operations.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,12 +30,12 @@ use super::{
 };
 use crate::crash::actor::ScriptedProcess;
 
-/// Rounds of one process.
+/// How many rounds one process does.
 const BATCH: u64 = 64;
-/// What others wait for at most in a round.
+/// How long an operation may wait in a round.
 const BRIEFLY: Duration = Duration::from_millis(10);
 
-/// What was under way when everybody died: a script, and where its process was.
+/// What was in progress when all processes died: a command, and the point that its process had reached.
 const SCENES: &[(&str, Option<Point>)] = &[
     ("create last 100", None),
     ("create made 8192", Some(Point::CreateLinked)),
@@ -47,7 +47,7 @@ const SCENES: &[(&str, Option<Point>)] = &[
     ("destroy kept deferred", None),
 ];
 
-/// A file, as anybody has it who may write it.
+/// The file of a space, which can be written at any offset.
 #[derive(Debug)]
 pub(crate) struct Bytes(pub(crate) File);
 
@@ -83,13 +83,13 @@ impl Bytes {
     }
 }
 
-/// Something that may be written, by chance.
+/// A random change.
 pub(crate) fn scribble(random: &mut Rng) -> Option<Scribble> {
     let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(64).collect();
     Scribble::arbitrary(&mut Unstructured::new(&bytes)).ok()
 }
 
-/// A small space with something of everything in it, and one whose processes died.
+/// Makes a small space with some of everything in it, all of whose processes have died.
 fn scene(folder: &Path, index: usize, script: &str, point: Option<Point>) -> Finding<PathBuf> {
     let path = folder.join(format!("scene-{index}"));
     let url = format!("file:{}", path.display());
@@ -155,7 +155,7 @@ pub(super) fn run(run: &mut Run) -> Finding {
     Ok(())
 }
 
-/// In the process that uses damaged images: some rounds, each announced.
+/// The process that uses damaged images: does some rounds, and announces each.
 pub(super) fn work(job: &Job) -> ExitCode {
     let mut tally = Tally::default();
     let Some(folder) = job.rest.first().map(Path::new) else { return ExitCode::FAILURE };
@@ -175,7 +175,7 @@ fn round(folder: &Path, program: &Path, seed: u64, tally: &mut Tally) -> Finding
     let scene = folder.join(format!("scene-{}", random.usize(..SCENES.len())));
     let damaged = TestSpace::around(&folder.join("damaged"))?;
     let path = damaged.folder.join("space");
-    // A copy with its holes.
+    // The copy keeps the holes.
     let source = Bytes::open(&scene)?;
     let geometry = source.geometry().ok_or("a scene that is no space")?;
     copy(&source.0, &path)?;
@@ -216,7 +216,7 @@ fn round(folder: &Path, program: &Path, seed: u64, tally: &mut Tally) -> Finding
     remove(&url, &path, tally)
 }
 
-/// A command of the real program, on the damaged space.
+/// Runs a command of the real program on the damaged space.
 fn command(
     damaged: &TestSpace,
     logs: &Path,
@@ -245,7 +245,7 @@ fn remove(url: &str, path: &Path, tally: &mut Tally) -> Finding {
     Ok(())
 }
 
-/// Copies a file, and leaves out what is zero.
+/// Copies a file, and leaves holes where it is zero.
 fn copy(from: &File, to: &Path) -> Finding {
     const PAGE: usize = 4096;
     let wrong = |error: std::io::Error| error.to_string();

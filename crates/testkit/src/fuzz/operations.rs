@@ -1,7 +1,7 @@
-//! Every public operation of the facade, with arguments by chance, on a space that may be in any state.
+//! Every public operation of the facade, with random arguments, on a space in any state.
 //!
 //! # What must hold
-//! Each ends, soon: whatever can wait is given little time. How it ends is counted, and nobody's business here.
+//! Each operation ends soon: those that can wait get little time. Their results are counted, but not checked here.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ const DEEDS: [(&str, Deed); 21] = [
     ("record", |space, random| record(&*mapped(space, random)?, random)),
 ];
 
-/// Does one of them.
+/// Does one random operation.
 pub(crate) fn any(space: &Space, random: &mut Rng, tally: &mut Tally) {
     let Some((what, deed)) = DEEDS.get(random.usize(..DEEDS.len())) else { return };
     match deed(space, random) {
@@ -57,7 +57,7 @@ pub(crate) fn any(space: &Space, random: &mut Rng, tally: &mut Tally) {
     }
 }
 
-/// Does each of them once.
+/// Does each operation once.
 pub(crate) fn all(space: &Space, random: &mut Rng, tally: &mut Tally) {
     for (what, deed) in DEEDS {
         let outcome =
@@ -67,7 +67,7 @@ pub(crate) fn all(space: &Space, random: &mut Rng, tally: &mut Tally) {
 }
 
 fn kind(error: RegionError) -> ErrorKind {
-    // What people would read must not be the end of the program either.
+    // Formatting the message must not panic either.
     let _ = error.to_string();
     error.kind()
 }
@@ -180,7 +180,7 @@ fn use_record(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), LockEr
             event.wait_for(event.sequence(), BRIEFLY)?;
         }
         9 => {
-            // Whatever state it is in, and whoever left it so.
+            // In whatever state the mutex is.
             let mutex = mapping.open::<Mutex<[u64; 4]>>(at)?;
             let mutex = mutex.repaired_by(|data| {
                 data.set([0; 4]);
@@ -199,7 +199,7 @@ fn use_record(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), LockEr
     Ok(())
 }
 
-/// Those with which threads wait for each other.
+/// The operations with which threads wait for each other.
 fn together(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), LockError> {
     match random.u8(..4) {
         0 => {
@@ -215,10 +215,10 @@ fn together(mapping: &Mapping, at: u64, random: &mut Rng) -> Result<(), LockErro
         }
         2 => {
             let barrier = mapping.open::<Barrier<2>>(at)?;
-            let party = barrier.join()?;
-            party.arrive()?;
-            let _ = party.wait_for(BRIEFLY);
-            party.leave()
+            let participant = barrier.join()?;
+            participant.arrive()?;
+            let _ = participant.wait_for(BRIEFLY);
+            participant.leave()
         }
         _ => {
             let data = mapping.open::<SeqLock<u64>>(at)?;

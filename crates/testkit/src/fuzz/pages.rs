@@ -1,7 +1,7 @@
-//! Every command with so many pages of memory left, from none on, until it succeeds.
+//! Every command with a limited number of pages of memory left: none at first, then more, until it succeeds.
 //!
-//! Each ends with a result, or with the status of *no memory*; none by a signal. Afterwards, with memory again,
-//! everything is whole and goes on.
+//! Each command must succeed or end with the status of *no memory*, and never by a signal. Afterwards, with memory
+//! again, everything must be whole and usable.
 
 use std::{fs, path::Path};
 
@@ -17,11 +17,11 @@ use super::{
 
 /// Bytes of the file system that is filled.
 const ROOM: u64 = 8 << 20;
-/// No command needs more pages.
+/// More pages than any command needs.
 const PAGES: u64 = 80;
 /// How often a command must succeed before it is given no more.
 const ENOUGH: u64 = 2;
-/// What a command may end with for want of memory, or because what it needs was not there.
+/// The status of a command that lacks memory.
 const NO_MEMORY: i32 = 7;
 
 pub(super) fn run(run: &mut Run) -> Finding {
@@ -63,9 +63,9 @@ fn with_pages(
     logs: &Path,
 ) -> Finding<i32> {
     full.empty();
-    let ground = TestSpace::make(&full.path().join("ground"), scene)?;
+    let test_space = TestSpace::make(&full.path().join("test_space"), scene)?;
     full.leave_pages(pages)?;
-    let mut command = ground.command(&run.program, words);
+    let mut command = test_space.command(&run.program, words);
     let ended = child::run(&mut command, logs, FOR_EVER)?;
     let wrong = |why: String| format!("{}: {why}", typed(&command));
     let code = check::status(&ended, statuses(words)).map_err(wrong)?;
@@ -74,6 +74,6 @@ fn with_pages(
         return Err(wrong(format!("it ends with {code}: {}", ended.message())));
     }
     full.empty();
-    ground.is_whole().map_err(wrong)?;
+    test_space.is_whole().map_err(wrong)?;
     Ok(code)
 }

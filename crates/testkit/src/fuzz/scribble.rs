@@ -1,8 +1,7 @@
-//! What somebody who may write a space, and means no good, writes there: words that the layout names, and values
-//! that could stand in them.
+//! What a malicious process may write into a space: words that the layout names, and plausible values for them.
 //!
 //! # What it does not do
-//! It does not know where the words are: in a file, in a mapping, on the heap. See [`Words`].
+//! It does not know where the bytes are: in a file, in a mapping or on the heap. See [`Words`].
 
 use arbitrary::Arbitrary;
 use commonhold_layout::{
@@ -12,13 +11,13 @@ use commonhold_layout::{
     header_word, peer_word, region_word, thread_word,
 };
 
-/// The bytes of a space, as whoever may write them has them.
+/// The bytes of a space, all of which can be written.
 pub(crate) trait Words {
     /// The word at an offset; `None` where there is none.
     fn get(&self, at: u64) -> Option<u64>;
-    /// Writes it, if there is one.
+    /// Writes the word, if there is one.
     fn set(&self, at: u64, word: u64);
-    /// Gives the memory of the page at an offset back.
+    /// Gives back the memory of the page at an offset.
     fn punch(&self, at: u64);
 }
 
@@ -27,7 +26,7 @@ pub(crate) trait Words {
 enum Field {
     /// One of the words that change while a space is in use.
     Header(u8),
-    /// One of the words that decide where the tables lie; the checksum is made right.
+    /// One of the words that decide where the tables lie; the checksum is corrected.
     Geometry(u8),
     Peer {
         slot: u8,
@@ -53,18 +52,18 @@ enum Field {
     Data(u16),
 }
 
-/// What is written.
+/// The value that is written.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Value {
     Any(u64),
     Small(u8),
-    /// `1 << n`, and one less.
+    /// `1 << n`, or one less.
     Power(u8),
     Below(u8),
-    /// What is there, with a bit turned over.
+    /// The old value, with one bit flipped.
     Flip(u8),
     Add(i8),
-    /// What another word says.
+    /// The value of another word.
     Of(Field),
     PeerState {
         generation: u8,
@@ -113,11 +112,11 @@ enum Value {
         kind: u8,
         size: u8,
     },
-    /// Where a word lies.
+    /// The offset of a word.
     At(Field),
 }
 
-/// One thing that is written.
+/// One change of the bytes.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 pub(crate) struct Scribble(Deed);
 
@@ -136,7 +135,7 @@ enum Deed {
 }
 
 impl Scribble {
-    /// Does it, in a space that was formatted like this.
+    /// Applies the change to a space with this geometry.
     pub(crate) fn apply(self, words: &impl Words, geometry: &Geometry) {
         match self.0 {
             Deed::Set(field, value) => {
@@ -217,7 +216,7 @@ fn peer(slot: u8, geometry: &Geometry) -> PeerId {
 }
 
 fn region(index: u8, geometry: &Geometry) -> RegionId {
-    // Most are about the first few.
+    // Most changes hit the first few elements.
     let index = if index < 128 { index & 7 } else { index };
     RegionId::new(u32::from(index) % geometry.regions())
 }
@@ -227,7 +226,7 @@ fn thread(index: u8, geometry: &Geometry) -> ThreadId {
 }
 
 impl Field {
-    /// Where it lies.
+    /// The offset of the word.
     fn at(self, geometry: &Geometry) -> Option<Offset> {
         match self {
             Self::Header(index) => header(pick(&HOT, index)?),
@@ -258,7 +257,7 @@ impl Field {
         }
     }
 
-    /// Makes the checksum of the header right again, if this is one of the words that it covers; mostly.
+    /// Corrects the checksum of the header in most cases, if it covers this word.
     fn seal(self, words: &impl Words) {
         let Self::Geometry(index) = self else { return };
         if index & 0x80 != 0 {
@@ -280,7 +279,7 @@ fn header(word: usize) -> Option<Offset> {
     Offset::new(8 * word as u64).filter(|_| word < HEADER_WORDS)
 }
 
-/// The names that programs use: few, so that they meet.
+/// The names that all programs use: few, so that they use the same regions.
 pub(crate) fn name_of(index: u8) -> Option<Name> {
     const LONG: &str = "a name that is as long as a name may be, so that it fills all sixteen words \
                         of an entry, up to the last byte but one of them....";
@@ -303,7 +302,7 @@ impl Value {
         }
     }
 
-    /// A value that means something.
+    /// A value that has a meaning in the layout.
     fn made(self, geometry: &Geometry) -> Option<u64> {
         Some(match self {
             Self::PeerState { generation, phase, evidence } => PeerState {
@@ -351,7 +350,7 @@ impl Value {
         })
     }
 
-    /// A value that says what somebody is about to do, or has done.
+    /// A value that says what a process is about to do, or has done.
     fn announced(self, geometry: &Geometry) -> Option<u64> {
         Some(match self {
             Self::Intent { resize, granted, region: index } => Intent {

@@ -1,8 +1,7 @@
-//! A process that writes what it likes into a space, while others work there.
+//! A process that writes random words into a space, while others use it.
 //!
-//! A round: a new space, some workers, and one who writes. The workers may fail with errors, and may see damage; they
-//! may not end otherwise, nor stop telling that they are at work. Then comes another round, since a space that is
-//! damaged beyond use is of no more use here.
+//! A round has a new space, some workers, and one writer. The workers may get errors and may see damage, but they must
+//! neither end in another way nor stop to report progress. Rounds are short, since a badly damaged space tests little.
 
 use std::{
     fs,
@@ -26,7 +25,7 @@ use super::{
 const WORKERS: u64 = 3;
 /// How long a round is.
 const ROUND: Duration = Duration::from_millis(1500);
-/// What a worker waits for at most.
+/// How long an operation of a worker may wait.
 const BRIEFLY: Duration = Duration::from_millis(10);
 
 pub(super) fn run(run: &mut Run) -> Finding {
@@ -62,7 +61,7 @@ pub(super) fn run(run: &mut Run) -> Finding {
     Ok(())
 }
 
-/// Hears a worker to its end.
+/// Listens to a worker until it ends.
 fn listen(run: &mut Run, seed: u64, index: usize, worker: &mut Worker) -> Finding {
     let mut last = String::new();
     loop {
@@ -82,7 +81,7 @@ fn listen(run: &mut Run, seed: u64, index: usize, worker: &mut Worker) -> Findin
     }
 }
 
-/// In a worker: does what it can, until the round is over.
+/// A worker: does random operations until the round is over.
 pub(super) fn work(job: &Job) -> ExitCode {
     let mut random = Rng::with_seed(job.seed);
     let mut tally = Tally::default();
@@ -108,7 +107,7 @@ pub(super) fn work(job: &Job) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// In the one who writes: until it is killed.
+/// The writer: writes until it is killed.
 pub(super) fn write(job: &Job) -> ExitCode {
     let mut random = Rng::with_seed(job.seed);
     let Some(bytes) = job.rest.first().and_then(|path| Bytes::open(Path::new(path)).ok()) else {
@@ -123,7 +122,7 @@ pub(super) fn write(job: &Job) -> ExitCode {
     }
 }
 
-/// Now and then the header is as it was, so that newcomers get further than that.
+/// Restores the header now and then, so that new peers get further than the header.
 fn heal(bytes: &Bytes, geometry: &Geometry, random: &mut Rng) {
     use super::scribble::Words as _;
     if random.u8(..4) == 0 {

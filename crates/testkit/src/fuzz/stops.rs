@@ -1,7 +1,7 @@
-//! Every command, given no time, beside a process that is stopped at a crash point.
+//! Every command, with a timeout of 0, while another process is stopped at a crash point.
 //!
-//! Each ends at once, with a documented status; who times out is told who is in the way. Then the stopped one goes on,
-//! ends what it was doing, and everything is whole.
+//! Each command ends at once with a documented status. If it times out, its message names the stopped process. Then
+//! the stopped process is continued and finishes its operation, and everything is whole.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::crash::{
     arm,
 };
 
-/// What a process does that is stopped, line by line; each line is stopped at each of its points.
+/// The scripts of the stopped process. It is stopped at each point of each line.
 const SCRIPTS: &[&[&str]] = &[
     &["open URL", "create made 8192", "map made", "unmap made", "destroy made wait", "close"],
     &["open URL", "destroy gone wait", "close"],
@@ -36,20 +36,21 @@ const SCRIPTS: &[&[&str]] = &[
     &["renew URL"],
 ];
 
-/// A line of a script, and the first time it comes to a point there.
+/// A line of a script, and the first hit of a point in it.
 #[derive(Debug, Clone, Copy)]
 struct Stop {
     script: &'static [&'static str],
     line: usize,
     point: Point,
-    /// Which hit of the point it is, from the beginning of the script.
+    /// The number of this hit of the point, counted from the beginning of the script.
     hit: u32,
 }
 
-/// How many commands are run beside one that is stopped: others come with other stops.
+/// How many commands run during one stop; the others run during other stops.
 const BESIDE: usize = 5;
 
-/// The time-out that a command has by itself, beside somebody who does not go on, is none of a person's.
+/// Whether a command ends at once while another process is stopped. `create`, `resize` and `map` have no `--timeout`:
+/// they wait for a default time, which takes too long here.
 fn hurried(words: Words) -> bool {
     !matches!(words.first(), Some(&"create" | &"resize" | &"map"))
 }
@@ -57,12 +58,12 @@ fn hurried(words: Words) -> bool {
 pub(super) fn run(run: &mut Run) -> Finding {
     let logs = run.arena.path().join("logs");
     fs::create_dir_all(&logs).map_err(|error| error.to_string())?;
-    let place = run.arena.path().join("ground");
+    let place = run.arena.path().join("test_space");
     let mut stops = vec![];
     for scene in Scene::ALL {
         for script in SCRIPTS {
-            let ground = TestSpace::make(&place, scene)?;
-            stops.extend(points(&ground, script)?.into_iter().map(|stop| (scene, stop)));
+            let test_space = TestSpace::make(&place, scene)?;
+            stops.extend(points(&test_space, script)?.into_iter().map(|stop| (scene, stop)));
         }
     }
     let mut random = Rng::with_seed(run.seed);
@@ -72,8 +73,8 @@ pub(super) fn run(run: &mut Run) -> Finding {
             return Ok(());
         }
         run.rounds += 1;
-        let ground = TestSpace::make(&place, *scene)?;
-        if let Err(why) = beside(run, &ground, *stop, &mut random, &logs) {
+        let test_space = TestSpace::make(&place, *scene)?;
+        if let Err(why) = beside(run, &test_space, *stop, &mut random, &logs) {
             let line = stop.script.get(stop.line).unwrap_or(&"");
             let at = format!("{line:?} stopped at {} ({})", stop.point.name(), stop.hit);
             run.finds(run.seed, &format!("{at}: {why}"));
@@ -87,17 +88,17 @@ fn program() -> Finding<PathBuf> {
     Ok(this.with_file_name("crash-actor"))
 }
 
-fn told(ground: &TestSpace, line: &str) -> String {
-    line.replace("URL", &ground.url())
+fn told(test_space: &TestSpace, line: &str) -> String {
+    line.replace("URL", &test_space.url())
 }
 
-/// Where a script comes to.
-fn points(ground: &TestSpace, script: &'static [&'static str]) -> Finding<Vec<Stop>> {
+/// The points that a script passes.
+fn points(test_space: &TestSpace, script: &'static [&'static str]) -> Finding<Vec<Stop>> {
     let mut actor = ScriptedProcess::start(&program()?, None)?;
     let mut stops: Vec<Stop> = vec![];
     for (line, command) in script.iter().enumerate() {
         let begun = actor.trace.len();
-        actor.tell(&told(ground, command));
+        actor.tell(&told(test_space, command));
         actor.answer()?.ok_or_else(|| format!("it died in {command:?}"))?;
         let (before, now) = actor.trace.split_at(begun);
         for (index, point) in now.iter().enumerate() {
@@ -114,13 +115,19 @@ fn points(ground: &TestSpace, script: &'static [&'static str]) -> Finding<Vec<St
     Ok(stops)
 }
 
-fn beside(run: &mut Run, ground: &TestSpace, stop: Stop, random: &mut Rng, logs: &Path) -> Finding {
+fn beside(
+    run: &mut Run,
+    test_space: &TestSpace,
+    stop: Stop,
+    random: &mut Rng,
+    logs: &Path,
+) -> Finding {
     let at = PathBuf::from(format!("{}:{}", stop.point.name(), stop.hit));
     let mut stopped = ScriptedProcess::start_with(&program()?, None, &[(arm::STOPPED, &at)])?;
     let (before, after) = stop.script.split_at(stop.line);
-    let before: Vec<String> = before.iter().map(|line| told(ground, line)).collect();
+    let before: Vec<String> = before.iter().map(|line| told(test_space, line)).collect();
     stopped.tell_all(&before.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let mut after = after.iter().map(|line| told(ground, line));
+    let mut after = after.iter().map(|line| told(test_space, line));
     stopped.tell(&after.next().unwrap_or_default());
     let mut left = stop.hit
         - u32::try_from(stopped.trace.iter().filter(|point| **point == stop.point).count())
@@ -135,7 +142,7 @@ fn beside(run: &mut Run, ground: &TestSpace, stop: Stop, random: &mut Rng, logs:
     let pid = stopped.pid().as_raw_nonzero().to_string();
     let commands: Vec<Words> = COMMANDS.iter().copied().filter(|words| hurried(words)).collect();
     let commands = random.choose_multiple(commands, BESIDE);
-    let seen = commands.into_iter().try_for_each(|words| one(run, ground, words, &pid, logs));
+    let seen = commands.into_iter().try_for_each(|words| one(run, test_space, words, &pid, logs));
     stopped.go_on()?;
     stopped.answer()?.ok_or("it went on, and died")?;
     for line in after {
@@ -144,13 +151,13 @@ fn beside(run: &mut Run, ground: &TestSpace, stop: Stop, random: &mut Rng, logs:
     }
     stopped.dismiss()?;
     seen?;
-    ground.is_whole()
+    test_space.is_whole()
 }
 
-/// One command beside the stopped one.
-fn one(run: &mut Run, ground: &TestSpace, words: Words, pid: &str, logs: &Path) -> Finding {
+/// Runs one command while the other process is stopped.
+fn one(run: &mut Run, test_space: &TestSpace, words: Words, pid: &str, logs: &Path) -> Finding {
     const TIMED_OUT: i32 = 6;
-    let mut command = ground.command(&run.program, words);
+    let mut command = test_space.command(&run.program, words);
     let ended = child::run(&mut command, logs, FOR_EVER)?;
     let wrong = |why: String| format!("{}: {why}", typed(&command));
     let code = check::status(&ended, statuses(words)).map_err(wrong)?;

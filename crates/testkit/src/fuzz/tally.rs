@@ -1,8 +1,8 @@
-//! How often what ended how.
+//! Counts of how operations ended.
 
 use std::{collections::BTreeMap, fmt};
 
-/// Counts by operation and outcome.
+/// Counts, by operation and outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(BTreeMap<String, BTreeMap<String, u64>>);
 
@@ -20,7 +20,7 @@ impl Tally {
         self.0.values().flat_map(BTreeMap::values).sum()
     }
 
-    /// What another process counted: a line of [`lines`](Self::lines).
+    /// Adds the counts of another process: one line of [`lines`](Self::lines).
     pub(crate) fn hear(&mut self, line: &str) {
         let mut parts = line.splitn(3, '\t');
         if let (Some(what), Some(outcome), Some(count)) = (parts.next(), parts.next(), parts.next())
@@ -30,7 +30,7 @@ impl Tally {
         }
     }
 
-    /// What to tell another process.
+    /// The counts as lines for another process.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> + '_ {
         self.0.iter().flat_map(|(what, outcomes)| {
             outcomes.iter().map(move |(outcome, count)| format!("{what}\t{outcome}\t{count}"))

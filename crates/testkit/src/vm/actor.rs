@@ -1,13 +1,13 @@
-//! An actor as the test has it: it is told something, and answers. See `stage.rs` for what it knows.
+//! A scripted process as the test sees it: it gets commands and answers them. `scripted_process.rs` has the commands.
 
 use std::time::Duration;
 
 use crate::vm::{Job, Outcome, PATIENCE, failed};
 
-/// How long one of several is listened to before the next.
+/// How long to listen to one of several processes before the next.
 const TURN: Duration = Duration::from_millis(5);
 
-/// An actor that runs.
+/// A running scripted process.
 #[derive(Debug)]
 pub struct ScriptedProcess {
     job: Job,
@@ -19,16 +19,16 @@ impl ScriptedProcess {
         Self { job, asked: String::new() }
     }
 
-    /// Tells it something, and does not wait for the answer.
+    /// Sends it a command, and does not wait for the answer.
     pub fn tell(&mut self, line: &str) {
         line.clone_into(&mut self.asked);
         self.job.tell(line);
     }
 
-    /// Its answer to what it was told last.
+    /// Waits for its answer to the last command.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no answer.
     pub fn answer(&mut self) -> Outcome<String> {
         loop {
             let line = self.job.line().map_err(failed(&format!("{:?}", self.asked)))?;
@@ -38,10 +38,10 @@ impl ScriptedProcess {
         }
     }
 
-    /// Waits until it says that it has done something more of what it was told.
+    /// Waits until it reports one more step of its command.
     ///
     /// # Errors
-    /// It has ended, or is done.
+    /// The process has ended, or the command is done.
     pub fn progress(&mut self) -> Outcome {
         match self.job.line()?.as_str() {
             "+" => Ok(()),
@@ -49,28 +49,28 @@ impl ScriptedProcess {
         }
     }
 
-    /// Tells it something, and gives back the answer.
+    /// Sends it a command, and waits for the answer.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no answer.
     pub fn ask(&mut self, line: &str) -> Outcome<String> {
         self.tell(line);
         self.answer()
     }
 
-    /// Tells it something that must succeed, and gives back what follows `ok`.
+    /// Sends it a command that must succeed. Returns what follows `ok` in the answer.
     ///
     /// # Errors
-    /// It answers otherwise.
+    /// The answer is another one.
     pub fn must(&mut self, line: &str) -> Outcome<String> {
         self.tell(line);
         self.done()
     }
 
-    /// Waits for the answer, which must be `ok`, and gives back what follows.
+    /// Waits for the answer, which must be `ok`. Returns what follows.
     ///
     /// # Errors
-    /// It is otherwise.
+    /// The answer is another one.
     pub fn done(&mut self) -> Outcome<String> {
         let answer = self.answer()?;
         match answer.strip_prefix("ok") {
@@ -79,10 +79,10 @@ impl ScriptedProcess {
         }
     }
 
-    /// Tells it something, and demands this answer.
+    /// Sends it a command, and expects this answer.
     ///
     /// # Errors
-    /// It is another.
+    /// The answer is another one.
     pub fn expect(&mut self, line: &str, answer: &str) -> Outcome {
         let said = self.ask(line)?;
         if said == answer {
@@ -91,10 +91,10 @@ impl ScriptedProcess {
         Err(self.job.told(&format!("answers {said:?} to {line:?}, not {answer:?}")))
     }
 
-    /// Detaches it from the space, and lets it end.
+    /// Detaches it from the space, and ends it.
     ///
     /// # Errors
-    /// It does not end well.
+    /// It does not end with status 0.
     pub fn leave(mut self) -> Outcome {
         self.must("close")?;
         self.job.close();
@@ -113,10 +113,10 @@ impl ScriptedProcess {
     }
 }
 
-/// Which of several answers first, and what.
+/// Waits for the first answer of several processes. Returns the index of the process and its answer.
 ///
 /// # Errors
-/// None does, or one has ended.
+/// None of them answers, or one has ended.
 pub fn first_of(actors: &mut [&mut ScriptedProcess]) -> Outcome<(usize, String)> {
     let turns = PATIENCE.as_millis() / TURN.as_millis();
     for _ in 0..turns {
@@ -127,5 +127,5 @@ pub fn first_of(actors: &mut [&mut ScriptedProcess]) -> Outcome<(usize, String)>
             }
         }
     }
-    Err(format!("of {} actors none answers within {PATIENCE:?}", actors.len()))
+    Err(format!("none of {} scripted processes answers within {PATIENCE:?}", actors.len()))
 }

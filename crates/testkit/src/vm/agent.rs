@@ -1,6 +1,7 @@
-//! In a guest, as its first process: runs what the test on the other end of the serial line says.
+//! The agent: the first process of a guest. It runs the programs that the test at the other end of the serial line
+//! asks for.
 //!
-//! The line is one that the kernel never writes to. It is raw: `init.sh` has seen to that.
+//! The kernel never writes to this serial line. `init.sh` has set the line to raw mode.
 
 use std::{
     collections::HashMap,
@@ -16,7 +17,7 @@ use crate::vm::{
     wire::{Event, Order, Report},
 };
 
-/// The way back to the test.
+/// The serial line back to the test.
 #[derive(Clone)]
 struct Line(Arc<Mutex<File>>);
 
@@ -25,7 +26,7 @@ impl Line {
         let Ok(mut text) = serde_json::to_string(report) else { return };
         text.push('\n');
         let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever does not listen any more will pull the plug.
+        // A test that no longer listens will kill the guest.
         let _ = line.write_all(text.as_bytes());
     }
 
@@ -35,7 +36,7 @@ impl Line {
     }
 }
 
-/// Serves the test at `tty`. Never returns but by a failure, which is the end of the guest.
+/// Serves the test at `tty`. Returns only after a failure, which ends the guest.
 ///
 /// # Errors
 /// The line cannot be opened, or has ended.

@@ -1,8 +1,8 @@
-//! What differs between guests of one architecture and of another: QEMU, its machine, and its serial lines.
+//! The differences between guests of different architectures: QEMU, its machine, and its serial lines.
 
 use std::ffi::OsString;
 
-/// For which processors a kit's programs are.
+/// The processors for which the programs of an image are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Architecture {
     /// `x86_64`.
@@ -13,7 +13,7 @@ pub(crate) enum Architecture {
 }
 
 impl Architecture {
-    /// The QEMU that has such processors.
+    /// The QEMU program that emulates such processors.
     pub(crate) const fn qemu(self) -> &'static str {
         match self {
             Self::X86 => "qemu-system-x86_64",
@@ -29,11 +29,11 @@ impl Architecture {
         }
     }
 
-    /// The processors, unless a test wants others. QEMU's usual ones of arm64 have 32 bits only.
+    /// The processor model, unless a test wants another. QEMU's default for arm64 has 32 bits only.
     pub(crate) const fn processor(self) -> &'static str {
         match self {
             Self::X86 => "qemu64",
-            // The algorithm that the emulated pointer authentication would have otherwise makes all slow.
+            // The default algorithm of the emulated pointer authentication makes everything slow.
             Self::Arm64 => "max,pauth-impdef=on",
         }
     }

@@ -1,10 +1,10 @@
-//! Nothing that a test starts outlives it, however it ends.
+//! Nothing that a test starts outlives the test, however the test ends.
 //!
 //! # How
-//! 1. Programs are started by a thread that lives as long as the process, through `guest-actor bound`,
-//!    which asks the kernel for SIGKILL at that thread's end and becomes the program.
-//! 2. A directory is removed by a process of its own, `guest-actor broom`, once its standard input
-//!    ends. It is in no process group of ours, so that a Ctrl-C does not take it first.
+//! 1. One thread, which lives as long as the process, starts all programs. It starts them through `guest-actor bound`,
+//!    which asks the kernel for SIGKILL at the end of that thread, and then becomes the program.
+//! 2. A separate process, `guest-actor broom`, removes a directory when its standard input ends. It has its own
+//!    process group, so that Ctrl-C does not kill it first.
 
 use std::{
     ffi::OsString,
@@ -28,15 +28,14 @@ type Request = (Command, Sender<io::Result<Child>>);
 
 static LAUNCHER: OnceLock<Sender<Request>> = OnceLock::new();
 
-/// A command that will run `argv`, and will not outlive this process. It must be started by
-/// [`launch`].
-pub(crate) fn bound(kit: &GuestImage, argv: &[impl AsRef<std::ffi::OsStr>]) -> Command {
-    let mut command = Command::new(kit.helper());
+/// A command that runs `argv` and does not outlive this process. It must be started by [`launch`].
+pub(crate) fn bound(image: &GuestImage, argv: &[impl AsRef<std::ffi::OsStr>]) -> Command {
+    let mut command = Command::new(image.helper());
     command.args(["bound", &std::process::id().to_string()]).args(argv);
     command
 }
 
-/// Starts a command in the thread whose end it is bound to.
+/// Starts a command from the thread to whose end it is bound.
 pub(crate) fn launch(command: Command) -> io::Result<Child> {
     let launcher = LAUNCHER.get_or_init(|| {
         let (sender, requests) = channel::<Request>();
@@ -53,7 +52,7 @@ pub(crate) fn launch(command: Command) -> io::Result<Child> {
     answer.recv().map_err(gone)?
 }
 
-/// `bound PARENT PROGRAM ARGUMENT...`: returns only if that fails.
+/// Executes `bound PARENT PROGRAM ARGUMENT...`. Returns only if that fails.
 pub(crate) fn become_bound(mut arguments: impl Iterator<Item = OsString>) -> io::Error {
     let parent = arguments.next().and_then(|text| text.to_str()?.parse::<i32>().ok());
     let Some(program) = arguments.next() else {
@@ -68,19 +67,19 @@ pub(crate) fn become_bound(mut arguments: impl Iterator<Item = OsString>) -> io:
     Command::new(program).args(arguments).exec()
 }
 
-/// `broom DIRECTORY`: removes it when standard input ends.
+/// Executes `broom DIRECTORY`: removes the directory when standard input ends.
 pub(crate) fn sweep(directory: &Path) -> io::Result<()> {
     stdin().read_to_end(&mut Vec::new())?;
     fs::remove_dir_all(directory)
 }
 
-/// A directory that will be removed.
+/// The process that will remove a directory.
 #[derive(Debug)]
 pub(crate) struct Broom(Child);
 
 impl Broom {
-    pub(crate) fn over(kit: &GuestImage, directory: &Path) -> Outcome<Self> {
-        let mut command = Command::new(kit.helper());
+    pub(crate) fn over(image: &GuestImage, directory: &Path) -> Outcome<Self> {
+        let mut command = Command::new(image.helper());
         command.arg("broom").arg(directory).stdin(Stdio::piped()).process_group(0);
         command.spawn().map(Self).map_err(failed("start the broom"))
     }

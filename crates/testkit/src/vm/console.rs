@@ -1,14 +1,14 @@
-//! What a guest's kernel, and its QEMU, have said: kept for when something goes wrong.
+//! The last output of a guest's kernel and of its QEMU, kept for failure messages.
 
 use std::{
     io::Read,
     sync::{Mutex, PoisonError},
 };
 
-/// Bytes that are kept.
+/// How many bytes are kept.
 const KEPT: usize = 8 << 10;
 
-/// The end of it.
+/// The last bytes of the output.
 #[derive(Debug)]
 pub(crate) struct Console {
     guest: String,
@@ -24,7 +24,7 @@ impl Console {
         &self.guest
     }
 
-    /// Keeps what comes, until it ends.
+    /// Reads the output until it ends, and keeps the last bytes.
     pub(crate) fn follow(&self, mut from: impl Read) {
         let mut buffer = [0; 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -35,12 +35,12 @@ impl Console {
         }
     }
 
-    /// What went wrong with the guest, and what it said last.
+    /// A failure message: what went wrong with the guest, and its last output.
     pub(crate) fn told(&self, wrong: &str) -> String {
         format!("{} {wrong}\n{}", self.guest, self.tail())
     }
 
-    /// What was said last, under a heading.
+    /// The last output, under a heading.
     pub(crate) fn tail(&self) -> String {
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&bytes);

@@ -8,7 +8,7 @@ use crate::vm::{GuestImage, Job, Machine, Outcome, PATIENCE, link::Link, qemu::Q
 const RESOURCES: &str = "grep -lx 0x1110 /sys/bus/pci/devices/*/device | \
                          while read -r file; do sed -n 3p \"${file%device}resource\"; done";
 
-/// A guest that runs. It is killed when this is dropped.
+/// A running guest. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Guest {
     qemu: Qemu,
@@ -16,12 +16,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Starts one, and does not wait until it is up.
+    /// Starts a guest, and does not wait until it has booted.
     ///
     /// # Errors
     /// QEMU cannot be started.
-    pub fn start(kit: &GuestImage, machine: &Machine) -> Outcome<Self> {
-        let (qemu, [console, agent]) = Qemu::start(kit, machine.linux(kit)?)?;
+    pub fn start(image: &GuestImage, machine: &Machine) -> Outcome<Self> {
+        let (qemu, [console, agent]) = Qemu::start(image, machine.linux(image)?)?;
         let log = Arc::clone(&qemu.console);
         thread::spawn(move || log.follow(console));
         let link = Arc::new(Link::new(agent));
@@ -30,10 +30,10 @@ impl Guest {
         Ok(Self { qemu, link })
     }
 
-    /// The boot id of its kernel, once it is up.
+    /// Waits until the guest has booted. Returns the boot id of its kernel.
     ///
     /// # Errors
-    /// It does not come up.
+    /// It does not boot.
     pub fn boot(&self) -> Outcome<String> {
         self.link.boot(PATIENCE).ok_or_else(|| self.qemu.console.told("does not come up"))
     }
@@ -41,13 +41,13 @@ impl Guest {
     /// Starts a program in it.
     ///
     /// # Errors
-    /// It does not come up.
+    /// The guest does not boot.
     pub fn start_job(&self, argv: &[&str]) -> Outcome<Job> {
         self.boot()?;
         Ok(Job::in_guest(&self.link, &self.qemu.console, argv))
     }
 
-    /// The URL of its first window by the addresses that it has in physical memory.
+    /// The `mem:` URL of its first window, by its address in the guest's physical memory.
     ///
     /// # Errors
     /// There is no window.
@@ -70,7 +70,7 @@ impl Guest {
         self.qemu.monitor.execute("stop")
     }
 
-    /// Lets it go on.
+    /// Continues it.
     ///
     /// # Errors
     /// QEMU refuses.
@@ -84,7 +84,7 @@ impl Guest {
         self.qemu.pid()
     }
 
-    /// Kills it, as a host does that runs out of memory.
+    /// Kills it with SIGKILL, as a host that runs out of memory does.
     pub fn kill(self) {
         drop(self);
     }

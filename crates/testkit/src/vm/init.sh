@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The first process of a guest of the tests: prepares it, and becomes the agent.
+# The first process of a test guest: prepares the guest, and becomes the agent.
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/
 mount -t devtmpfs none /dev
@@ -8,7 +8,7 @@ mount -t sysfs none /sys
 mkdir -p /dev/shm /tmp
 mount -t tmpfs none /dev/shm
 mount -t tmpfs none /tmp
-# Which serial lines there are depends on the machine; its command line says so.
+# The serial lines depend on the machine; the command line of the kernel names them.
 said() { sed -n "s/.*\<$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 console=/dev/$(said console) agent=/dev/$(said commonhold.agent)
 exec <"$console" >"$console" 2>&1

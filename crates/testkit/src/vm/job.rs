@@ -1,4 +1,4 @@
-//! A program that a test has started, on the host or in a guest: the same handle for both.
+//! A program that a test has started, on the host or in a guest, with the same handle for both.
 
 use std::{
     sync::{
@@ -17,14 +17,14 @@ use crate::vm::{
     wire::{Event, Order},
 };
 
-/// How to reach it.
+/// How the program is reached.
 #[derive(Debug)]
 enum Reach {
     Here(Process),
     Guest { link: Arc<Link>, job: u64 },
 }
 
-/// A program that runs. It is killed when this is dropped.
+/// A running program. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Job {
     what: String,
@@ -35,12 +35,12 @@ pub struct Job {
     status: Option<i32>,
 }
 
-/// What became of a program.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit status; 128 and the signal if it was killed.
+    /// Its exit status; 128 plus the signal if it was killed.
     pub status: i32,
-    /// Standard output that had not been read before.
+    /// The part of standard output that was not read before.
     pub out: String,
     /// Standard error.
     pub err: String,
@@ -51,9 +51,9 @@ fn words(argv: &[&str]) -> String {
 }
 
 impl Job {
-    pub(crate) fn here(kit: &GuestImage, argv: &[&str]) -> Outcome<Self> {
+    pub(crate) fn here(image: &GuestImage, argv: &[&str]) -> Outcome<Self> {
         let what = format!("`{}` on the host", words(argv));
-        let mut command = bound::bound(kit, argv);
+        let mut command = bound::bound(image, argv);
         piped(&mut command);
         let child = bound::launch(command).map_err(failed(&what))?;
         let (sender, events) = channel();
@@ -80,7 +80,7 @@ impl Job {
         }
     }
 
-    /// Ends its standard input.
+    /// Closes its standard input.
     pub fn close(&mut self) {
         match &mut self.reach {
             Reach::Here(process) => process.close(),
@@ -98,16 +98,16 @@ impl Job {
     /// Kills it with SIGKILL, and waits until it is dead.
     ///
     /// # Errors
-    /// Its end does not come, or its guest is gone.
+    /// It does not end, or its guest is gone.
     pub fn kill(&mut self) -> Outcome {
         self.send_kill();
         self.end().map(drop)
     }
 
-    /// The next line of standard output.
+    /// Waits for the next line of standard output.
     ///
     /// # Errors
-    /// It has ended, or says nothing for very long.
+    /// The program has ended, or prints nothing for [`PATIENCE`].
     pub fn line(&mut self) -> Outcome<String> {
         match self.line_within(PATIENCE)? {
             Some(line) => Ok(line),
@@ -115,10 +115,10 @@ impl Job {
         }
     }
 
-    /// The next line of standard output, if there is one by then.
+    /// The next line of standard output, if it comes within `time`.
     ///
     /// # Errors
-    /// It has ended.
+    /// The program has ended.
     pub fn line_within(&mut self, time: Duration) -> Outcome<Option<String>> {
         loop {
             match self.event(time)? {
@@ -132,10 +132,10 @@ impl Job {
         }
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     ///
     /// # Errors
-    /// It does not come, or the guest is gone.
+    /// It does not end, or the guest is gone.
     pub fn end(&mut self) -> Outcome<Ended> {
         let mut out = String::new();
         while self.status.is_none() {
@@ -166,7 +166,7 @@ impl Job {
         }
     }
 
-    /// What went wrong, with all that may tell why.
+    /// A failure message: what went wrong, with everything that may explain it.
     pub(crate) fn told(&self, wrong: &str) -> String {
         let console = self.console.as_ref().map(|console| console.tail()).unwrap_or_default();
         format!("{} {wrong}\n{}{console}", self.what, self.err)
@@ -181,7 +181,7 @@ impl Drop for Job {
     }
 }
 
-/// Hands events to whoever holds the other end, if anybody does.
+/// A function that sends events to the receiver, if it still exists.
 fn teller(sender: Sender<Event>) -> impl Fn(Event) + Clone + Send + 'static {
     move |event| drop(sender.send(event))
 }

@@ -15,9 +15,9 @@ use crate::vm::wire::{Event, Order, Report};
 
 #[derive(Debug, Default)]
 struct State {
-    /// The boot id of the guest's kernel, once it is up.
+    /// The boot id of the guest's kernel, once it has booted.
     boot: Option<String>,
-    /// The line is dead, and so is the guest.
+    /// Whether the line has ended, and with it the guest.
     gone: bool,
     jobs: HashMap<u64, Sender<Event>>,
     next: u64,
@@ -41,7 +41,7 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Receives until the line is dead. What is no report is given to `noise`.
+    /// Receives reports until the line ends. Everything that is not a report is passed to `noise`.
     pub(crate) fn follow(&self, noise: impl Fn(&[u8])) {
         for line in BufReader::new(&self.socket).split(b'\n').map_while(Result::ok) {
             match serde_json::from_slice(&line) {
@@ -59,19 +59,19 @@ impl Link {
         }
         let mut state = self.state();
         state.gone = true;
-        // Whoever waits for a job hears that there is nothing to wait for.
+        // Closes the channels, so that waits for jobs end.
         state.jobs.clear();
         self.changed.notify_all();
     }
 
-    /// The boot id, once the guest is up; `None` if that does not happen, or not in time.
+    /// Waits until the guest has booted. Returns its boot id; `None` if it does not boot in time.
     pub(crate) fn boot(&self, patience: Duration) -> Option<String> {
         let waits = |state: &mut State| state.boot.is_none() && !state.gone;
         let waited = self.changed.wait_timeout_while(self.state(), patience, waits);
         waited.unwrap_or_else(PoisonError::into_inner).0.boot.clone()
     }
 
-    /// A new job's number, and what will happen to it.
+    /// A number for a new job, and the channel of its events.
     pub(crate) fn open(&self) -> (u64, Receiver<Event>) {
         let (sender, events) = channel();
         let mut state = self.state();
@@ -83,7 +83,7 @@ impl Link {
         (job, events)
     }
 
-    /// Tells the agent. A guest that is dead will be heard of by its silence.
+    /// Sends an order to the agent. If the guest is dead, the wait for an answer will fail.
     pub(crate) fn send(&self, order: &Order) {
         let Ok(mut text) = serde_json::to_string(order) else { return };
         text.push('\n');

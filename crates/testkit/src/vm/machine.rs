@@ -4,30 +4,30 @@ use std::{ffi::OsString, fs, path::PathBuf};
 
 use crate::vm::{GuestImage, Outcome, architecture::Architecture, failed};
 
-/// The end of the kernel is the end of the guest. An emulated timer may be late on a busy host: the kernel must not
-/// conclude that there is none.
+/// Options of the kernel. A panic ends the guest. An emulated timer may be late on a busy host; `no_timer_check` keeps
+/// the kernel from concluding that it does not work.
 const KERNEL: &str = "loglevel=4 panic=-1 oops=panic no_timer_check";
 
 /// What kind of machine a guest gets.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Processors. With one, QEMU does not execute locked instructions atomically.
+    /// The number of processors. With one, QEMU does not execute locked instructions atomically.
     pub processors: u8,
-    /// Which ones, as QEMU calls them, if not the architecture's usual ones.
+    /// The processor model, by QEMU's name, if it is not the architecture's default.
     pub processor: Option<&'static str>,
-    /// How QEMU runs them.
+    /// QEMU's accelerator.
     pub accel: &'static str,
-    /// Mebibytes of its own memory.
+    /// Its own memory, in MiB.
     pub memory: u32,
     /// Files that it sees as memory devices, one device each.
     pub windows: Vec<PathBuf>,
-    /// More for the command line of the kernel.
+    /// More words for the command line of the kernel.
     pub append: String,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        // What KVM offers inside a virtual machine may be slower than no KVM.
+        // Inside a virtual machine KVM may be slower than emulation.
         let accel = "tcg,thread=multi";
         let (processor, windows, append) = Default::default();
         Self { processors: 2, processor, accel, memory: 128, windows, append }
@@ -35,16 +35,16 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// A usual machine with one window.
+    /// A default machine with one window.
     #[must_use]
     pub fn with(window: impl Into<PathBuf>) -> Self {
         Self { windows: vec![window.into()], ..Self::default() }
     }
 
-    /// The QEMU that is such a machine, without a system to start, and without serial lines.
+    /// The QEMU command for this machine, without a kernel and without serial lines.
     ///
     /// # Errors
-    /// A window cannot be looked at.
+    /// The size of a window cannot be read.
     pub(crate) fn bare(&self, of: Architecture) -> Outcome<Vec<OsString>> {
         let mut all: Vec<OsString> = [of.qemu(), "-machine", of.board(), "-nodefaults"]
             .into_iter()
@@ -67,14 +67,14 @@ impl Machine {
         Ok(all)
     }
 
-    /// The QEMU that starts Linux on it. The kernel's console is the first serial line.
-    pub(crate) fn linux(&self, kit: &GuestImage) -> Outcome<Vec<OsString>> {
-        let mut all = self.bare(kit.architecture())?;
-        let (console, agent) = kit.architecture().terminals();
+    /// The QEMU command that starts Linux on it. The kernel's console is the first serial line.
+    pub(crate) fn linux(&self, image: &GuestImage) -> Outcome<Vec<OsString>> {
+        let mut all = self.bare(image.architecture())?;
+        let (console, agent) = image.architecture().terminals();
         let lines = format!("console={console} commonhold.agent={agent}");
         let append = format!("{lines} {KERNEL} {}", self.append.trim());
-        all.extend(["-kernel".into(), kit.kernel().into()]);
-        all.extend(["-initrd".into(), kit.initramfs().into()]);
+        all.extend(["-kernel".into(), image.kernel().into()]);
+        all.extend(["-initrd".into(), image.initramfs().into()]);
         all.extend(["-append".into(), append.into()]);
         Ok(all)
     }

@@ -1,4 +1,4 @@
-//! A guest without an operating system: it does what its command line says, and says what it did.
+//! A guest without an operating system: it executes its command line, and prints what it did.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -11,10 +11,10 @@ use std::{
 
 use crate::vm::{GuestImage, Machine, Outcome, PATIENCE, failed, qemu::Qemu};
 
-/// QEMU's exit status after such a guest was content.
+/// QEMU's exit status after such a guest has succeeded.
 const CONTENT: i32 = 33;
 
-/// Such a guest, running. It is killed when this is dropped.
+/// A running guest of this kind. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Metal {
     qemu: Qemu,
@@ -22,17 +22,17 @@ pub struct Metal {
 }
 
 impl Metal {
-    /// Starts one, whose command line is what the machine appends.
+    /// Starts a guest. Its command line is `Machine::append`.
     ///
     /// # Errors
     /// QEMU cannot be started.
-    pub fn start(kit: &GuestImage, machine: &Machine) -> Outcome<Self> {
-        let mut argv = machine.bare(kit.architecture())?;
-        // How it tells QEMU, and QEMU us, how it went.
+    pub fn start(image: &GuestImage, machine: &Machine) -> Outcome<Self> {
+        let mut argv = machine.bare(image.architecture())?;
+        // The device by which the guest sets QEMU's exit status.
         argv.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(Into::into));
-        argv.extend(["-kernel".into(), kit.bare_metal().into()]);
+        argv.extend(["-kernel".into(), image.bare_metal().into()]);
         argv.extend(["-append".into(), machine.append.clone().into()]);
-        let (qemu, [serial]) = Qemu::start(kit, argv)?;
+        let (qemu, [serial]) = Qemu::start(image, argv)?;
         let (sender, lines) = channel();
         let console = Arc::clone(&qemu.console);
         thread::spawn(move || {
@@ -45,10 +45,10 @@ impl Metal {
         Ok(Self { qemu, lines })
     }
 
-    /// What it says next; `None` if it has ended.
+    /// The next line that it prints; `None` if it has ended.
     ///
     /// # Errors
-    /// It says nothing for very long.
+    /// It prints nothing for very long.
     pub fn line(&mut self) -> Outcome<Option<String>> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Ok(Some(line)),
@@ -57,10 +57,10 @@ impl Metal {
         }
     }
 
-    /// Waits until it says something that begins so, and gives back the rest.
+    /// Waits until it prints a line that begins with `beginning`. Returns the rest of the line.
     ///
     /// # Errors
-    /// It ends before.
+    /// It ends before that.
     pub fn hear(&mut self, beginning: &str) -> Outcome<String> {
         while let Some(line) = self.line()? {
             if let Some(rest) = line.strip_prefix(beginning) {
@@ -70,10 +70,10 @@ impl Metal {
         Err(self.qemu.console.told(&format!("ends without saying {beginning:?}")))
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits until it ends, which must be with success.
     ///
     /// # Errors
-    /// It is not.
+    /// It fails.
     pub fn end(mut self) -> Outcome {
         while self.line()?.is_some() {}
         match self.qemu.end().map_err(failed("QEMU"))? {

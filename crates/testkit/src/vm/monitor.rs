@@ -1,4 +1,4 @@
-//! QEMU's monitor: pausing a guest and letting it go on.
+//! QEMU's monitor, which pauses a guest and continues it.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -20,7 +20,7 @@ impl Monitor {
         Self { socket: BufReader::new(socket), greeted: false }
     }
 
-    /// Has QEMU do something, and waits until it is done.
+    /// Executes a command of QEMU, and waits until it is done.
     pub(crate) fn execute(&mut self, command: &str) -> Outcome {
         if !self.greeted {
             self.socket.get_ref().set_read_timeout(Some(PATIENCE)).map_err(failed("monitor"))?;
@@ -38,7 +38,7 @@ impl Monitor {
             self.socket.read_line(&mut line).map_err(failed("monitor"))?;
             let answer: Value = serde_json::from_str(&line)
                 .map_err(|error| format!("monitor: {command}: {error}: {line:?}"))?;
-            // Greetings and events come in between.
+            // The greeting and events may come before the answer.
             if answer.get("return").is_some() {
                 return Ok(());
             }

@@ -1,6 +1,6 @@
-//! A process that was started, in this kernel: what it says becomes events.
+//! A child process in this kernel, whose output becomes events.
 //!
-//! The agent in a guest and the tests on the host run their processes by this same code.
+//! The agent in a guest and the tests on the host use this same code.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read, Write as _},
@@ -17,17 +17,17 @@ use crate::vm::wire::Event;
 #[derive(Debug)]
 pub(crate) struct Process {
     stdin: Option<ChildStdin>,
-    /// Not a process id: that would be another's once the process was waited for.
+    /// Not a process id: another process may get it once this one has been waited for.
     pidfd: OwnedFd,
 }
 
-/// Pipes, as [`Process::follow`] needs them.
+/// Gives a command the pipes that [`Process::follow`] needs.
 pub(crate) fn piped(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped())
 }
 
 impl Process {
-    /// Has everything told that happens to a child with pipes, until its end.
+    /// Reports everything that happens to a child with pipes, until it ends.
     pub(crate) fn follow(
         mut child: Child,
         tell: impl Fn(Event) + Clone + Send + 'static,
@@ -50,19 +50,19 @@ impl Process {
         Ok(Self { stdin, pidfd })
     }
 
-    /// Writes a line to it. A pipe without a reader is a death that will be heard of.
+    /// Writes a line to it. If the pipe has no reader, the process is dead, which an event will report.
     pub(crate) fn tell(&mut self, line: &str) {
         if let Some(stdin) = &mut self.stdin {
             let _ = stdin.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdin.flush());
         }
     }
 
-    /// Ends its standard input.
+    /// Closes its standard input.
     pub(crate) fn close(&mut self) {
         self.stdin = None;
     }
 
-    /// Kills it; nothing happens if it is dead.
+    /// Kills it; does nothing if it is dead.
     pub(crate) fn kill(&self) {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
@@ -74,7 +74,7 @@ fn lines(
     event: fn(String) -> Event,
 ) -> thread::JoinHandle<()> {
     thread::spawn(move || {
-        // By bytes: what a program prints need not be text.
+        // Read as bytes: the output of a program need not be text.
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             tell(event(String::from_utf8_lossy(&line).into_owned()));
         }

@@ -1,5 +1,5 @@
-//! A running QEMU: its process, its serial lines and its monitor. It leaves no socket behind, since all
-//! of them are inherited and have no names.
+//! A running QEMU: its process, its serial lines and its monitor. It leaves no sockets behind: all of them are
+//! inherited and have no names.
 
 use std::{
     ffi::OsString,
@@ -17,10 +17,10 @@ use command_fds::{CommandFdExt as _, FdMapping};
 
 use crate::vm::{GuestImage, Outcome, bound, console::Console, failed, monitor::Monitor};
 
-/// The first descriptor that QEMU inherits: high enough to be in nobody's way.
+/// The number of the first descriptor that QEMU inherits, high enough to be free.
 const FIRST: i32 = 10;
 
-/// It is killed when this is dropped.
+/// A running QEMU. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Qemu {
     child: Child,
@@ -29,9 +29,9 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// Starts it with so many serial lines more.
+    /// Starts QEMU with this number of additional serial lines.
     pub(crate) fn start<const LINES: usize>(
-        kit: &GuestImage,
+        image: &GuestImage,
         mut argv: Vec<OsString>,
     ) -> Outcome<(Self, [UnixStream; LINES])> {
         static STARTED: AtomicU32 = AtomicU32::new(1);
@@ -43,21 +43,21 @@ impl Qemu {
         let mut ours = vec![];
         for (line, child_fd) in (0..LINES).zip(FIRST + 1..) {
             argv.extend(["-chardev".into(), format!("socket,id=line{line},fd={child_fd}").into()]);
-            argv.extend(kit.architecture().serial(line));
+            argv.extend(image.architecture().serial(line));
             let (line, parent_fd) = pair()?;
             mappings.push(FdMapping { parent_fd, child_fd });
             ours.push(line);
         }
-        let mut command = bound::bound(kit, &argv);
+        let mut command = bound::bound(image, &argv);
         command.fd_mappings(mappings).map_err(failed("descriptors of QEMU"))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = bound::launch(command).map_err(failed(kit.architecture().qemu()))?;
+        let mut child = bound::launch(command).map_err(failed(image.architecture().qemu()))?;
         let console = Arc::new(Console::new(name));
         if let Some(stderr) = child.stderr.take() {
             let console = Arc::clone(&console);
             thread::spawn(move || console.follow(stderr));
         }
-        let lines = ours.try_into().map_err(|_| "as many lines as there are lines")?;
+        let lines = ours.try_into().map_err(|_| "the number of serial lines is wrong")?;
         Ok((Self { child, console, monitor: Monitor::new(monitor) }, lines))
     }
 
@@ -65,7 +65,7 @@ impl Qemu {
         self.child.id()
     }
 
-    /// Waits for its end. It has let go of its serial lines, so this will not be long.
+    /// Waits until it ends. It has closed its serial lines already, so this takes not long.
     pub(crate) fn end(&mut self) -> io::Result<Option<i32>> {
         self.child.wait().map(|status| status.code())
     }
@@ -78,7 +78,7 @@ impl Drop for Qemu {
     }
 }
 
-/// Our end, and the one that QEMU gets.
+/// A pair of sockets: our end, and the end for QEMU.
 fn pair() -> Outcome<(UnixStream, OwnedFd)> {
     let (ours, theirs) = UnixStream::pair().map_err(failed("socketpair"))?;
     Ok((ours, theirs.into()))

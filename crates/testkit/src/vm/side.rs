@@ -1,4 +1,4 @@
-//! One kernel's side of a space: where programs run, and by which URL they find it.
+//! One kernel's side of a space: where programs run, and by which URL they open the space.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ enum Place<'a> {
     Guest(&'a Guest),
 }
 
-/// A side.
+/// The host's or a guest's side of a space.
 #[derive(Debug, Clone)]
 pub struct Side<'a> {
     place: Place<'a>,
@@ -18,19 +18,19 @@ pub struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    /// The host's.
+    /// The host's side.
     #[must_use]
-    pub const fn host(kit: &'a GuestImage, url: String) -> Self {
-        Self { place: Place::Host(kit), url }
+    pub const fn host(image: &'a GuestImage, url: String) -> Self {
+        Self { place: Place::Host(image), url }
     }
 
-    /// A guest's.
+    /// A guest's side.
     #[must_use]
     pub fn guest(guest: &'a Guest, url: &str) -> Self {
         Self { place: Place::Guest(guest), url: url.to_owned() }
     }
 
-    /// The URL of the space here.
+    /// The URL of the space on this side.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -39,21 +39,21 @@ impl<'a> Side<'a> {
     fn start(&self, program: &str, arguments: &[&str]) -> Outcome<Job> {
         match self.place {
             Place::Guest(guest) => guest.start_job(&[&[program], arguments].concat()),
-            Place::Host(kit) => {
+            Place::Host(image) => {
                 let path = match program {
-                    "commonhold" => kit.commonhold(),
-                    _ => kit.actor(),
+                    "commonhold" => image.commonhold(),
+                    _ => image.actor(),
                 };
                 let path = path.to_string_lossy();
-                Job::here(kit, &[&[path.as_ref()], arguments].concat())
+                Job::here(image, &[&[path.as_ref()], arguments].concat())
             }
         }
     }
 
-    /// An actor that has opened the space.
+    /// Starts a scripted process, and has it open the space.
     ///
     /// # Errors
-    /// It cannot.
+    /// It cannot open the space.
     pub fn actor(&self) -> Outcome<ScriptedProcess> {
         let mut actor = ScriptedProcess::new(self.start("guest-actor", &["act"])?);
         actor.must(&format!("open {}", self.url))?;
@@ -68,18 +68,18 @@ impl<'a> Side<'a> {
         self.start("commonhold", &[&["--space", &self.url], arguments].concat())
     }
 
-    /// Runs `commonhold` on the space to its end, whatever that is.
+    /// Runs `commonhold` on the space until it ends, with any status.
     ///
     /// # Errors
-    /// The end does not come.
+    /// It does not end.
     pub fn try_run(&self, arguments: &[&str]) -> Outcome<Ended> {
         self.command(arguments)?.end()
     }
 
-    /// Runs `commonhold` on the space, which must end with 0, and gives back what it wrote.
+    /// Runs `commonhold` on the space, which must end with status 0. Returns its standard output.
     ///
     /// # Errors
-    /// It ends otherwise.
+    /// It ends with another status.
     pub fn run(&self, arguments: &[&str]) -> Outcome<String> {
         let mut job = self.command(arguments)?;
         let ended = job.end()?;
@@ -89,10 +89,10 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Runs `commonhold --json`, and gives back its value.
+    /// Runs `commonhold --json`. Returns its JSON value.
     ///
     /// # Errors
-    /// As for [`run`](Self::run), or it is no JSON.
+    /// As for [`run`](Self::run), or the output is not JSON.
     pub fn json(&self, arguments: &[&str]) -> Outcome<Value> {
         let text = self.run(&[&["--json"], arguments].concat())?;
         serde_json::from_str(&text).map_err(|error| format!("{arguments:?}: {error}: {text}"))

@@ -1,4 +1,4 @@
-//! A terminal as a person has one: a program that is typed to, and what it has said.
+//! A simulated terminal: a program with an input to type into, and its output so far.
 
 use std::{
     io::{Read, Write as _},
@@ -10,18 +10,18 @@ use std::{
 
 use crate::vm::{GuestImage, Outcome, PATIENCE, bound, failed};
 
-/// The program that runs in it is killed when this is dropped.
+/// A terminal. The program in it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Terminal {
     name: String,
     child: Child,
     input: ChildStdin,
     heard: Arc<Heard>,
-    /// Bytes that have been looked at.
+    /// How many bytes of the output have been searched.
     seen: usize,
 }
 
-/// What was said so far.
+/// The output so far.
 #[derive(Debug, Default)]
 struct Heard {
     said: Mutex<Said>,
@@ -31,7 +31,7 @@ struct Heard {
 #[derive(Debug, Default)]
 struct Said {
     bytes: Vec<u8>,
-    /// The streams that may still bring more.
+    /// How many streams may still bring more output.
     streams: u8,
 }
 
@@ -56,12 +56,12 @@ impl Heard {
 }
 
 impl Terminal {
-    /// Has a shell run a script, which may become another program (`exec`).
+    /// Starts a shell that runs a script. The script may become another program by `exec`.
     ///
     /// # Errors
-    /// It cannot be started.
-    pub fn open(kit: &GuestImage, name: &str, script: &str) -> Outcome<Self> {
-        let mut command = bound::bound(kit, &["bash", "-c", script]);
+    /// The shell cannot be started.
+    pub fn open(image: &GuestImage, name: &str, script: &str) -> Outcome<Self> {
+        let mut command = bound::bound(image, &["bash", "-c", script]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = bound::launch(command).map_err(failed("bash"))?;
         let heard = Arc::new(Heard::default());
@@ -74,14 +74,14 @@ impl Terminal {
     /// Types a line.
     ///
     /// # Errors
-    /// Nobody reads it.
+    /// The program does not read its input any more.
     pub fn type_line(&mut self, line: &str) -> Outcome {
         let typed = self.input.write_all(format!("{line}\n").as_bytes());
         typed.and_then(|()| self.input.flush()).map_err(|error| self.told(&error.to_string()))
     }
 
-    /// Waits until `mark` finds what it looks for in what was said since it was last found, and gives
-    /// back that, and the text before it; or nothing but the text, if the program has ended.
+    /// Waits until `mark` finds something in the output after the last place that it found. Returns what it found and
+    /// the text before it; only the text, if the program has ended.
     ///
     /// # Errors
     /// It takes longer than [`PATIENCE`].

@@ -1,13 +1,14 @@
-//! What actors of the virtual machine tests can do, beyond what every actor can.
+//! The additional commands of scripted processes in the virtual machine tests.
 //!
-//! - `increments NAME N`: adds 1 to the number at the head of a mapped region, N times, by reading and
-//!   writing it under the region's lock. `ok N M`: M times the last owner had died.
-//! - `value NAME`: that number. `ok N`.
-//! - `churn SEED N`: N random creations, mappings and destructions; says `+` after each.
-//! - `verify`: maps every region and looks at all its bytes, then checks all tables. `ok N` regions.
+//! - `increments NAME N`: adds 1 to the number at the head of a mapped region, N times, by reading and writing it
+//!   under the region's lock. Answers `ok N M`: M times the last owner had died.
+//! - `value NAME`: answers `ok` and that number.
+//! - `churn SEED N`: does N random creates, maps and destroys; prints `+` after each.
+//! - `verify`: maps every region and checks all its bytes, then checks all tables. Answers `ok` and the number of
+//!   regions.
 //!
-//! Whoever churns fills a region with words that tell which region they were written to. So a word that
-//! is neither zero nor that says that a region was given to two, or not cleared for the second.
+//! `churn` fills a region with words that name this region. So a word that is neither zero nor such a word shows that
+//! two regions have the same memory, or that the memory was not cleared for the second one.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -17,13 +18,13 @@ use commonhold::{
 
 use crate::scripted_process::{self, refused, say};
 
-/// Names that are fought over.
+/// How many names all processes use.
 const NAMES: u64 = 12;
-/// The largest region.
+/// The size of the largest region.
 const LARGEST: u64 = 64 << 10;
-/// Mappings that one keeps while it goes on.
+/// How many mappings a process keeps at the same time.
 const KEPT: usize = 3;
-/// How long a destruction waits for others.
+/// How long a destroy waits for the mappings of others.
 const BRIEFLY: Duration = Duration::from_millis(20);
 
 pub(crate) fn act() -> ExitCode {
@@ -47,7 +48,7 @@ pub(crate) fn act() -> ExitCode {
     })
 }
 
-/// Why a word in a region is wrong, or an answer is: what the actor says then.
+/// A result, or the answer that says what is wrong.
 type Said<T = ()> = Result<T, String>;
 
 fn increments(mapping: &Mapping, count: u64) -> LockResult<String> {
@@ -99,7 +100,7 @@ fn create(space: &Space, name: &str, size: u64) -> Result<(), RegionError> {
     space.create_with(name, &CreateOptions { size, ..CreateOptions::default() }).map(drop)
 }
 
-/// Whether an operation may end so, with others at work.
+/// Whether an operation may fail with this error while other processes are at work.
 fn is_usual(error: &RegionError) -> bool {
     matches!(error, RegionError::Mapped { .. })
         || matches!(
@@ -108,14 +109,15 @@ fn is_usual(error: &RegionError) -> bool {
         )
 }
 
-/// The word at an index of a region: it tells where it belongs, and is never 0.
+/// The right word at an index of a region. It names the region and the index, and is never 0.
 fn word(mapping: &Mapping, index: u64) -> u64 {
     let key = mapping.key();
     let region = u64::from(key.entry) << 32 | u64::from(key.generation);
     fastrand::Rng::with_seed(region.wrapping_add(index << 16)).u64(1..)
 }
 
-/// Writes all words of a region, under its lock. Whoever died at that had written some of them, which are right.
+/// Writes all words of a region, under its lock. If a process dies here, some words are written, and all of these are
+/// right.
 fn fill(mapping: &Mapping) -> LockResult<()> {
     let guard = mapping.lock_repairing(|_| Ok(()))?;
     for index in 0..mapping.size() / 8 {
@@ -124,7 +126,7 @@ fn fill(mapping: &Mapping) -> LockResult<()> {
     guard.unlock()
 }
 
-/// Whether each word of a region is its own, or has not been written yet.
+/// Checks that each word of a region is the right one, or has not been written yet.
 fn look(mapping: &Mapping) -> Said {
     for index in 0..mapping.size() / 8 {
         let found: u64 = mapping.get(index * 8).map_err(refused)?;

@@ -1,24 +1,24 @@
-//! What a test and the agent in a guest say to each other: one JSON value a line.
+//! The protocol between a test and the agent in a guest: one JSON value on each line.
 
 use serde::{Deserialize, Serialize};
 
-/// The test tells the agent.
+/// An order of the test to the agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Start a program, and call it `job`.
+    /// Start a program, with the number `job`.
     Run { job: u64, argv: Vec<String> },
     /// Write a line to a job's standard input.
     Tell { job: u64, line: String },
-    /// End a job's standard input.
+    /// Close a job's standard input.
     Close { job: u64 },
     /// Kill a job with SIGKILL.
     Kill { job: u64 },
 }
 
-/// The agent tells the test.
+/// A report of the agent to the test.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The guest is up; the boot id of its kernel.
+    /// The guest has booted; the boot id of its kernel.
     Ready { boot: String },
     /// Something happened to a job.
     Job { job: u64, event: Event },
@@ -31,6 +31,6 @@ pub(crate) enum Event {
     Out(String),
     /// It wrote a line to standard error.
     Err(String),
-    /// It is dead, and all it wrote has been told. As a shell says it: 128 and the signal.
+    /// It has ended, and all its output has been reported. The status is as in a shell: 128 plus the signal.
     End(i32),
 }

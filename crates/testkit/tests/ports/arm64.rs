@@ -1,6 +1,6 @@
-//! A guest of another architecture beside guests and processes of this one. What its processors do, its
-//! kernel, how it maps the device, and the instructions that our locks become there are all its own. (QEMU
-//! emulates it on this machine's memory, so loads and stores are reordered no more than this machine does it.)
+//! A guest of another architecture together with guests and processes of this one. It has other processors, another
+//! kernel, another way of mapping the device, and other machine code for our locks. (QEMU emulates it on this machine,
+//! so loads and stores are reordered only as far as this machine does so.)
 
 use commonhold_testkit::vm::{
     Guest, GuestImage, Machine, Outcome, RunSpace, ScriptedProcess, Side,
@@ -9,21 +9,21 @@ use commonhold_testkit::vm::{
 use crate::support::{actor, locks, own_boot, peers, until};
 
 const CAPACITY: u64 = 64 << 20;
-/// By each of four.
+/// How many increments each of four processes does.
 const INCREMENTS: u64 = 20_000;
 
-/// The processors: with instructions for atomic operations, and with exclusive loads and stores only.
+/// The processors: one with instructions for atomic operations, and one with exclusive loads and stores only.
 const PROCESSORS: [Option<&str>; 2] = [None, Some("cortex-a72")];
 
 #[test]
 fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> Outcome {
-    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let (image, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
     for processor in PROCESSORS {
-        let ground = RunSpace::blank(&kit, CAPACITY)?;
-        let machine = Machine::with(ground.path());
+        let run_space = RunSpace::blank(&image, CAPACITY)?;
+        let machine = Machine::with(run_space.path());
         let guests = [
             Guest::start(&arm64, &Machine { processor, ..machine.clone() })?,
-            Guest::start(&kit, &machine)?,
+            Guest::start(&image, &machine)?,
         ];
         let sides = guests.each_ref().map(|guest| Side::guest(guest, "pci:auto"));
         let [there, beside] = &sides;
@@ -32,12 +32,12 @@ fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> 
         let mut actors = [
             actor(there, "arm64")?,
             actor(beside, "x86")?,
-            actor(&ground.host(), "one")?,
-            actor(&ground.host(), "two")?,
+            actor(&run_space.host(), "one")?,
+            actor(&run_space.host(), "two")?,
         ];
         let mut domains = [guests[0].boot()?, guests[1].boot()?, own_boot(), own_boot()];
         domains.sort();
-        for side in [there, beside, &ground.host()] {
+        for side in [there, beside, &run_space.host()] {
             let mut seen: Vec<_> = peers(side)?.into_iter().map(|peer| peer.domain).collect();
             seen.sort();
             assert_eq!(seen, domains, "as {} sees it", side.url());
@@ -49,7 +49,7 @@ fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> 
             actor.tell(&format!("increments counter {INCREMENTS}"));
         }
         for actor in &mut actors {
-            assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "nobody has died");
+            assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "no owner has died");
         }
         for actor in &mut actors {
             assert_eq!(actor.must("value counter")?, (4 * INCREMENTS).to_string());
@@ -62,10 +62,10 @@ fn an_arm64_guest_an_x86_guest_and_processes_of_the_host_lose_no_increment() -> 
 
 #[test]
 fn the_lock_of_a_holder_killed_in_an_arm64_guest_passes_to_other_kernels_and_back() -> Outcome {
-    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
-    let ground = RunSpace::format(&kit, &["--capacity", "64M"])?;
-    let guest = Guest::start(&arm64, &Machine::with(ground.path()))?;
-    let (there, host) = (Side::guest(&guest, "pci:auto"), ground.host());
+    let (image, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let run_space = RunSpace::format(&image, &["--capacity", "64M"])?;
+    let guest = Guest::start(&arm64, &Machine::with(run_space.path()))?;
+    let (there, host) = (Side::guest(&guest, "pci:auto"), run_space.host());
     host.run(&["create", "r", "4096"])?;
     for (dead, heirs) in [(&there, &host), (&host, &there)] {
         let (mut holder, mut heir) = (actor(dead, "holder")?, actor(heirs, "heir")?);
@@ -76,7 +76,7 @@ fn the_lock_of_a_holder_killed_in_an_arm64_guest_passes_to_other_kernels_and_bac
         heir.tell("lock r wait");
         until("the heir waits", || Ok(locks(&host)?.iter().any(|lock| lock.waiters == 1)))?;
         holder.kill()?;
-        // The kernel of the dead has the proof, and whoever lives there brings it into the space.
+        // Only the kernel of the dead process can prove the death; a living process there publishes it in the space.
         dead.run(&["reap"])?;
         assert_eq!(heir.answer()?, "ownerdied");
         heir.expect("inspect r", "ok inconsistent")?;
@@ -92,13 +92,13 @@ fn the_lock_of_a_holder_killed_in_an_arm64_guest_passes_to_other_kernels_and_bac
 
 #[test]
 fn with_a_lease_the_lock_of_a_killed_arm64_guest_is_inherited_by_another_kernel() -> Outcome {
-    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
-    let ground = RunSpace::format(&kit, &["--capacity", "64M", "--lease", "500ms"])?;
-    let machine = Machine::with(ground.path());
-    let (killed, beside) = (Guest::start(&arm64, &machine)?, Guest::start(&kit, &machine)?);
+    let (image, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let run_space = RunSpace::format(&image, &["--capacity", "64M", "--lease", "500ms"])?;
+    let machine = Machine::with(run_space.path());
+    let (killed, beside) = (Guest::start(&arm64, &machine)?, Guest::start(&image, &machine)?);
     let mut holder = actor(&Side::guest(&killed, "pci:auto"), "holder")?;
     let mut heirs =
-        [actor(&Side::guest(&beside, "pci:auto"), "x86")?, actor(&ground.host(), "host")?];
+        [actor(&Side::guest(&beside, "pci:auto"), "x86")?, actor(&run_space.host(), "host")?];
     holder.must("create r 4096")?;
     holder.must("map r")?;
     holder.must("lock r wait")?;
@@ -119,10 +119,10 @@ fn with_a_lease_the_lock_of_a_killed_arm64_guest_is_inherited_by_another_kernel(
 }
 
 #[test]
-fn an_arm64_guest_whose_atomics_are_none_is_refused_with_the_remedy() -> Outcome {
-    let (kit, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
-    let ground = RunSpace::format(&kit, &["--capacity", "16M"])?;
-    let usual = Machine::with(ground.path());
+fn an_arm64_guest_without_real_atomics_is_refused_with_a_remedy() -> Outcome {
+    let (image, arm64) = (GuestImage::find()?, GuestImage::arm64()?);
+    let run_space = RunSpace::format(&image, &["--capacity", "16M"])?;
+    let usual = Machine::with(run_space.path());
     let alone = Machine { processors: 1, ..usual.clone() };
     let in_turn = Machine { accel: "tcg,thread=single", ..usual };
     for (machine, reason) in [(alone, "with one processor"), (in_turn, "in one thread")] {

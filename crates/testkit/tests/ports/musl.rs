@@ -1,24 +1,24 @@
-//! Programs with the C library musl beside programs with glibc. With musl, the kernel marks no thread's word, so
-//! the two find each other's deaths by other evidence.
+//! Programs with the C library musl together with programs with glibc. With musl, the kernel does not mark the life
+//! word of a dead thread, so the programs detect deaths by other evidence.
 
 use commonhold_testkit::vm::{GuestImage, Outcome, RunSpace, ScriptedProcess, Side};
 
 use crate::support::{actor, locks, peers, until};
 
-/// By each of four.
+/// How many increments each of four processes does.
 const INCREMENTS: u64 = 50_000;
 
-/// A space, and the two ways to it.
-fn both(ground: &RunSpace) -> Outcome<[Side<'_>; 2]> {
-    // Kits are few, and the test process is short.
+/// The two sides of a space: one for each C library.
+fn both(run_space: &RunSpace) -> Outcome<[Side<'_>; 2]> {
+    // Leaked: there are few images, and the test process is short-lived.
     let musl = Box::leak(Box::new(GuestImage::musl()?));
-    Ok([ground.host(), Side::host(musl, ground.url())])
+    Ok([run_space.host(), Side::host(musl, run_space.url())])
 }
 
 #[test]
 fn programs_of_two_c_libraries_see_the_same_regions_and_lose_no_increment() -> Outcome {
-    let ground = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
-    let [glibc, musl] = both(&ground)?;
+    let run_space = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
+    let [glibc, musl] = both(&run_space)?;
     musl.run(&["create", "counter", "8"])?;
     let mut actors = [
         actor(&glibc, "one")?,
@@ -34,7 +34,7 @@ fn programs_of_two_c_libraries_see_the_same_regions_and_lose_no_increment() -> O
         actor.tell(&format!("increments counter {INCREMENTS}"));
     }
     for actor in &mut actors {
-        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "nobody has died");
+        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "no owner has died");
     }
     for actor in &mut actors {
         assert_eq!(actor.must("value counter")?, (4 * INCREMENTS).to_string());
@@ -44,14 +44,14 @@ fn programs_of_two_c_libraries_see_the_same_regions_and_lose_no_increment() -> O
 }
 
 #[test]
-fn the_locks_of_the_killed_pass_between_programs_of_two_c_libraries_either_way() -> Outcome {
-    let ground = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
-    let sides = both(&ground)?;
+fn the_locks_of_killed_processes_pass_between_two_c_libraries_in_both_directions() -> Outcome {
+    let run_space = RunSpace::format(&GuestImage::find()?, &["--capacity", "16M"])?;
+    let sides = both(&run_space)?;
     for (dead, heirs) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
         let mut heir = actor(heirs, "heir")?;
         heir.must("create r 4096")?;
         heir.must("map r")?;
-        // One that waits sleeps when the death comes; the next one comes when it is over.
+        // First the heir sleeps when the owner dies; then the heir takes the lock only after the death.
         for waits in [true, false] {
             let mut holder = actor(dead, "holder")?;
             holder.must("map r")?;
@@ -68,7 +68,7 @@ fn the_locks_of_the_killed_pass_between_programs_of_two_c_libraries_either_way()
             heir.must("repair r")?;
             heir.must("unlock r")?;
         }
-        // A dead reader is in no writer's way.
+        // A dead reader does not block a writer.
         let mut reader = actor(dead, "reader")?;
         reader.must("map r")?;
         reader.must("rlock r wait")?;

@@ -1,5 +1,5 @@
-//! Guests that are killed or paused while they hold a lock, or wait for it. Nothing but their heartbeat
-//! is seen of them from outside.
+//! Guests that are killed or paused while they hold a lock or wait for it. From outside only their heartbeat is
+//! visible.
 
 use commonhold_testkit::vm::{Guest, GuestImage, Machine, Outcome, RunSpace, Side, first_of};
 
@@ -13,12 +13,12 @@ fn named<'a>(peers: &'a [Peer], name: &str) -> &'a Peer {
 }
 
 #[test]
-fn without_a_lease_a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_dead() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &CAPACITY)?;
-    let machine = Machine::with(ground.path());
-    let (first, second) = (Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?);
-    let host = ground.host();
+fn without_a_lease_a_killed_guest_keeps_its_lock_until_it_is_declared_dead() -> Outcome {
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &CAPACITY)?;
+    let machine = Machine::with(run_space.path());
+    let (first, second) = (Guest::start(&image, &machine)?, Guest::start(&image, &machine)?);
+    let host = run_space.host();
     let mut survivor = actor(&host, "survivor")?;
     survivor.must("create r 4096")?;
     survivor.must("map r")?;
@@ -46,7 +46,7 @@ fn without_a_lease_a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_
     assert_eq!(host.json(&["reap"])?["peers"].as_array().unwrap().len(), 0, "nothing is proved");
     survivor.expect("lock r 0", "timedout")?;
 
-    // Of the living nobody can say it.
+    // A live peer cannot be declared dead.
     let living = named(&seen, "survivor").slot.to_string();
     assert_ne!(host.try_run(&["reap", "--assume-dead", &living])?.status, 0);
     let dead = holder.slot.to_string();
@@ -59,7 +59,7 @@ fn without_a_lease_a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_
     host.run(&["reap", "--assume-dead", &waiter.slot.to_string()])?;
     assert_eq!(peers(&host)?.len(), 1, "the survivor is alone");
     survivor.must("unmap r")?;
-    // Nobody waits for the mappings of the dead.
+    // A destroy does not wait for the mappings of dead peers.
     survivor.must("destroy r wait")?;
     survivor.leave()
 }
@@ -67,11 +67,11 @@ fn without_a_lease_a_killed_guest_keeps_its_lock_until_somebody_says_that_it_is_
 #[test]
 fn with_a_lease_the_lock_of_a_killed_guest_passes_to_one_of_two_waiters_as_inconsistent() -> Outcome
 {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &LEASE)?;
-    let machine = Machine::with(ground.path());
-    let (first, second) = (Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?);
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &LEASE)?;
+    let machine = Machine::with(run_space.path());
+    let (first, second) = (Guest::start(&image, &machine)?, Guest::start(&image, &machine)?);
+    let host = run_space.host();
     let mut here = actor(&host, "here")?;
     here.must("create r 4096")?;
     let mut holder = actor(&Side::guest(&first, "pci:auto"), "holder")?;
@@ -90,7 +90,7 @@ fn with_a_lease_the_lock_of_a_killed_guest_passes_to_one_of_two_waiters_as_incon
     assert_eq!(said, "ownerdied");
     let (mut winner, mut other) = if winner == 0 { (here, there) } else { (there, here) };
     winner.expect("inspect r", "ok inconsistent")?;
-    // Its unlock repairs first. The other has waited all the time, and hears nothing of the death.
+    // `unlock` repairs the data first. The other waiter gets the lock afterwards, and is not told of the death.
     winner.must("unlock r")?;
     assert_eq!(other.answer()?, "ok", "a second heir");
     other.expect("inspect r", "ok consistent")?;
@@ -108,10 +108,10 @@ fn with_a_lease_the_lock_of_a_killed_guest_passes_to_one_of_two_waiters_as_incon
 
 #[test]
 fn a_guest_that_was_paused_for_longer_than_the_lease_is_fenced_and_changes_nothing() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &LEASE)?;
-    let mut guest = Guest::start(&kit, &Machine::with(ground.path()))?;
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &LEASE)?;
+    let mut guest = Guest::start(&image, &Machine::with(run_space.path()))?;
+    let host = run_space.host();
     let mut heir = actor(&host, "heir")?;
     let mut third = actor(&host, "third")?;
     heir.must("create r 4096")?;
@@ -126,7 +126,7 @@ fn a_guest_that_was_paused_for_longer_than_the_lease_is_fenced_and_changes_nothi
     heir.must("repair r")?;
     guest.resume()?;
 
-    // The heir has the lock, and keeps it, whatever the one does that comes back.
+    // The heir has the lock and keeps it, whatever the continued guest does.
     paused.expect("unlock r", "fenced")?;
     third.expect("lock r 0", "timedout")?;
     let held = locks(&host)?;
@@ -141,7 +141,7 @@ fn a_guest_that_was_paused_for_longer_than_the_lease_is_fenced_and_changes_nothi
     third.must("unlock r")?;
     paused.kill()?;
 
-    // As a new peer it is welcome.
+    // It can attach again, as a new peer.
     let mut again = actor(&Side::guest(&guest, "pci:auto"), "again")?;
     again.must("map r")?;
     again.must("lock r wait")?;

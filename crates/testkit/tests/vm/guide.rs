@@ -1,9 +1,10 @@
-//! `docs/VMS.md`, executed: every block of commands, in its order, where it says.
+//! Executes `docs/VMS.md`: every block of commands, in order, on the machine that the block names.
 //!
 //! # How the guide is read
-//! - ` ```sh terminal-N ` starts a guest; ` ```sh host ` and ` ```sh guest-N ` go to a shell, those for
-//!   several of them to all at once. A block must end with 0, or with what `status=` says.
-//! - ` ```text ` is what the block before it says: each line occurs in it, where `…` is anything.
+//! - ` ```sh terminal-N ` starts a guest; ` ```sh host ` and ` ```sh guest-N ` are typed into a shell there. A block
+//!   for several shells is typed into all at once. A block must end with status 0, or with the one given by
+//!   `status=`.
+//! - ` ```text ` is the output of the block before it: each line must occur in it, where `…` stands for any text.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,7 @@ const FILE: &str = "/dev/shm/commonhold-vms";
 #[derive(Debug)]
 struct Block {
     line: usize,
-    /// `sh` and where, or `text`.
+    /// The words after the fence: `sh` and the machines, or `text`.
     words: Vec<String>,
     text: String,
 }
@@ -48,7 +49,7 @@ fn blocks(guide: &str) -> Vec<Block> {
     blocks
 }
 
-/// Whether the parts of the pattern between `…` occur in one line, in this order.
+/// Whether all parts of the pattern, which `…` separates, occur in one line in this order.
 fn occurs(pattern: &str, said: &str) -> bool {
     said.lines().any(|line| {
         let mut rest = line;
@@ -60,7 +61,7 @@ fn occurs(pattern: &str, said: &str) -> bool {
     })
 }
 
-/// The end of a block, as the shell was told to mark it. What was typed is echoed with a `$?` there.
+/// Finds the mark at the end of a block, with the status. The echo of the typed line has `$?` in place of the status.
 fn marked(text: &str) -> Option<(usize, i32)> {
     text.match_indices("@ended=").find_map(|(at, mark)| {
         let digits = text.get(at + mark.len()..)?;
@@ -70,9 +71,9 @@ fn marked(text: &str) -> Option<(usize, i32)> {
 }
 
 struct Reader {
-    kit: GuestImage,
+    image: GuestImage,
     shells: BTreeMap<String, Terminal>,
-    /// What the last block said, of all where it was typed.
+    /// The output of the last block, from each shell into which it was typed.
     said: Vec<String>,
 }
 
@@ -84,7 +85,7 @@ impl Reader {
             ["sh", place] if place.starts_with("terminal-") => {
                 let name = place.replace("terminal-", "guest-");
                 let script = format!("cd {ROOT}; exec {}", block.text);
-                let mut shell = Terminal::open(&self.kit, &name, &script)?;
+                let mut shell = Terminal::open(&self.image, &name, &script)?;
                 let greeting = |text: &str| text.find("Its end: poweroff").map(|at| (at, ()));
                 let (said, greeted) = shell.hear(greeting)?;
                 greeted.ok_or(format!("{name} has not started:\n{said}"))?;
@@ -92,7 +93,7 @@ impl Reader {
                 Ok(())
             }
             ["sh", places @ ..] => self.run(block, places),
-            words => Err(format!("what is a block of {words:?}?")),
+            words => Err(format!("unknown kind of block: {words:?}")),
         }
     }
 
@@ -114,7 +115,7 @@ impl Reader {
             if ended.is_some_and(|ended| ended != status) {
                 return Err(format!("ends with {ended:?} in {name}:\n{said}"));
             }
-            // Also of what runs in the background, whose end nobody asks for.
+            // Commands in the background also print errors here, though their status is not checked.
             if status == 0 && said.lines().any(|line| line.starts_with("commonhold: ")) {
                 return Err(format!("something failed in {name}:\n{said}"));
             }
@@ -133,8 +134,7 @@ impl Reader {
     }
 }
 
-/// The space has a name that everybody uses who follows the guide: it is ours alone, and not left to the
-/// next run.
+/// Makes sure that no other run uses the space of the guide at the same time, and removes it before and afterwards.
 struct Cleared(#[expect(dead_code, reason = "holds the lock")] File);
 
 impl Cleared {
@@ -154,14 +154,14 @@ impl Drop for Cleared {
 }
 
 #[test]
-fn the_guide_for_virtual_machines_does_what_it_says() -> Outcome {
-    let kit = GuestImage::find()?;
+fn the_guide_for_virtual_machines_works_as_written() -> Outcome {
+    let image = GuestImage::find()?;
     let guide = fs::read_to_string(GUIDE).unwrap();
     let _cleared = Cleared::now()?;
-    let mut host = Terminal::open(&kit, "host", &format!("cd {ROOT}; exec bash"))?;
+    let mut host = Terminal::open(&image, "host", &format!("cd {ROOT}; exec bash"))?;
     host.type_line("unset COMMONHOLD_SPACE COMMONHOLD_SHM_DIR")?;
     let shells = BTreeMap::from([("host".to_owned(), host)]);
-    let mut reader = Reader { kit, shells, said: vec![] };
+    let mut reader = Reader { image, shells, said: vec![] };
     let blocks = blocks(&guide);
     assert!(blocks.len() > 15, "the guide has lost its commands");
     for block in &blocks {
@@ -173,7 +173,7 @@ fn the_guide_for_virtual_machines_does_what_it_says() -> Outcome {
 }
 
 #[test]
-fn what_the_guide_promises_is_looked_for_in_one_line_in_its_order() {
+fn the_parts_of_an_expected_line_must_occur_in_one_line_and_in_order() {
     assert!(occurs("counter …active", "NAME SIZE\ncounter 4096 active 0"));
     assert!(!occurs("counter …active", "counter\nactive"));
     assert!(!occurs("active…counter", "counter 4096 active"));

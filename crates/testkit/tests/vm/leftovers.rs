@@ -1,4 +1,4 @@
-//! What is left of a test that was killed itself: nothing.
+//! A test that is killed itself leaves nothing behind.
 
 use std::{
     env, fs,
@@ -39,17 +39,17 @@ fn a_test_that_is_killed_leaves_no_process_and_no_file() -> Outcome {
 
 #[allow(clippy::print_stdout, reason = "the other process reads it")]
 fn be_killed() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::blank(&kit, 1 << 20)?;
-    let guest = Guest::start(&kit, &Machine::with(ground.path()))?;
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::blank(&image, 1 << 20)?;
+    let guest = Guest::start(&image, &Machine::with(run_space.path()))?;
     guest.boot()?;
-    println!("{MARK} {} {}", ground.path().display(), guest.pid());
+    println!("{MARK} {} {}", run_space.path().display(), guest.pid());
     loop {
         thread::park();
     }
 }
 
-/// Whether a process is more than a record that nobody has asked for.
+/// Whether a process exists and is not a zombie.
 fn runs(pid: &str) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))

@@ -1,4 +1,4 @@
-//! Real kernels around one space. See `commonhold_testkit::vm` for how they are made.
+//! Several real kernels share a space. `commonhold_testkit::vm` describes how.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,

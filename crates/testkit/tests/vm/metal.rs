@@ -1,4 +1,4 @@
-//! A guest without an operating system, a Linux guest and a process of the host.
+//! A guest without an operating system, a Linux guest and a process of the host share a space.
 
 use commonhold_testkit::vm::{
     Guest, GuestImage, Machine, Metal, Outcome, RunSpace, ScriptedProcess, Side,
@@ -6,23 +6,24 @@ use commonhold_testkit::vm::{
 
 use crate::support::{actor, locks, peers, until};
 
-/// By each of three.
+/// How many increments each of three processes does.
 const INCREMENTS: u64 = 50_000;
 
-fn metal(kit: &GuestImage, ground: &RunSpace, line: &str) -> Outcome<Metal> {
-    Metal::start(kit, &Machine { append: line.to_owned(), ..Machine::with(ground.path()) })
+fn metal(image: &GuestImage, run_space: &RunSpace, line: &str) -> Outcome<Metal> {
+    Metal::start(image, &Machine { append: line.to_owned(), ..Machine::with(run_space.path()) })
 }
 
 #[test]
 fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &["--capacity", "16M"])?;
-    let guest = Guest::start(&kit, &Machine::with(ground.path()))?;
-    let mut maker = metal(&kit, &ground, "create=counter size=8 create=short-lived size=4096")?;
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &["--capacity", "16M"])?;
+    let guest = Guest::start(&image, &Machine::with(run_space.path()))?;
+    let mut maker =
+        metal(&image, &run_space, "create=counter size=8 create=short-lived size=4096")?;
     maker.hear("created short-lived")?;
     maker.end()?;
 
-    let host = ground.host();
+    let host = run_space.host();
     let linux = Side::guest(&guest, "pci:auto");
     let mut actors = [actor(&host, "here")?, actor(&linux, "there")?];
     for actor in &mut actors {
@@ -30,14 +31,14 @@ fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
         actor.expect("region short-lived", "ok active 0")?;
     }
     let line = format!("destroy=short-lived region=counter increments={INCREMENTS} list");
-    let mut third = metal(&kit, &ground, &line)?;
+    let mut third = metal(&image, &run_space, &line)?;
     third.hear("destroyed short-lived")?;
     let increments = format!("increments counter {INCREMENTS}");
     actors.iter_mut().for_each(|actor| actor.tell(&increments));
     for actor in &mut actors {
-        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "nobody has died");
+        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "no owner has died");
     }
-    // It sees them as they see it.
+    // It sees the mappings of the others.
     third.hear("region counter size=8 active maps=2")?;
     assert_eq!(third.hear("done ")?, format!("increments={INCREMENTS} owner_died=0"));
     third.end()?;
@@ -52,16 +53,16 @@ fn a_guest_without_an_operating_system_is_a_peer_like_any_other() -> Outcome {
 
 #[test]
 fn with_a_lease_the_lock_of_a_killed_guest_without_a_system_is_inherited() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &["--capacity", "16M", "--lease", "500ms"])?;
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &["--capacity", "16M", "--lease", "500ms"])?;
+    let host = run_space.host();
     let mut heir = actor(&host, "heir")?;
     heir.must("create r 8")?;
     heir.must("map r")?;
-    let mut holder = metal(&kit, &ground, "hold=r")?;
+    let mut holder = metal(&image, &run_space, "hold=r")?;
     holder.hear("holding r")?;
     heir.expect("lock r 0", "timedout")?;
-    // As long as it beats, it keeps the lock.
+    // It keeps the lock as long as its heart beats.
     assert!(peers(&host)?.iter().all(|peer| peer.state == "live"));
     assert!(locks(&host)?.iter().any(|lock| lock.holder.is_some()));
     holder.kill();

@@ -1,4 +1,4 @@
-//! Guests that come, churn regions, and are killed, one after the other, while others go on.
+//! One guest after the other attaches, creates and destroys regions, and is killed, while others go on.
 
 use commonhold_testkit::vm::{
     Guest, GuestImage, Machine, Outcome, RunSpace, ScriptedProcess, Side,
@@ -8,31 +8,31 @@ use serde_json::Value;
 use crate::support::{actor, peers, until};
 
 const ROUNDS: u64 = 10;
-/// What each survivor does in a round, at least.
+/// How many operations each survivor does in a round at least.
 const CHURNS: u64 = 30;
-/// So many operations at most, and the guest is dead.
+/// The guest is killed after this many operations at most.
 const LAST: u64 = 40;
 
-/// What a space comes back to when it is emptied.
+/// The fields of `space info` that an empty space must have again.
 fn emptiness(info: &Value) -> Vec<&Value> {
     ["used", "free", "largest_free", "regions"].iter().map(|key| &info[key]).collect()
 }
 
 #[test]
 fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::format(&kit, &["--capacity", "64M", "--lease", "2s"])?;
-    let machine = Machine::with(ground.path());
-    let survivor = Guest::start(&kit, &machine)?;
-    let mut next = Guest::start(&kit, &machine)?;
-    let host = ground.host();
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::format(&image, &["--capacity", "64M", "--lease", "2s"])?;
+    let machine = Machine::with(run_space.path());
+    let survivor = Guest::start(&image, &machine)?;
+    let mut next = Guest::start(&image, &machine)?;
+    let host = run_space.host();
     let empty = host.json(&["space", "info"])?;
     let mut here = actor(&host, "here")?;
     let mut there = actor(&Side::guest(&survivor, "pci:auto"), "there")?;
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..ROUNDS {
-        // The one of the next round boots while that of this round works.
-        let guest = std::mem::replace(&mut next, Guest::start(&kit, &machine)?);
+        // The guest of the next round boots while the guest of this round works.
+        let guest = std::mem::replace(&mut next, Guest::start(&image, &machine)?);
         let operations = random.u64(1..LAST);
         let victim = round_of(&guest, [&mut here, &mut there], round, operations)
             .map_err(|why| format!("round {round}, {operations} operations: {why}"))?;
@@ -57,7 +57,7 @@ fn ten_guests_killed_at_random_leave_no_region_half_made_and_nothing_leaked() ->
     there.leave()
 }
 
-/// Up to the instant at which the guest is to be killed.
+/// Runs a round up to the instant at which the guest is killed.
 fn round_of(
     guest: &Guest,
     survivors: [&mut ScriptedProcess; 2],

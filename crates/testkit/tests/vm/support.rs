@@ -1,4 +1,4 @@
-//! What the tests ask of a space in the same way.
+//! Queries that several tests use.
 
 use std::{
     thread,
@@ -21,7 +21,7 @@ fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_else(|| panic!("no {key:?} in {value}")).to_owned()
 }
 
-/// `commonhold peers`, without the one that asks.
+/// The peers by `commonhold peers`, without the command itself.
 pub(crate) fn peers(side: &Side<'_>) -> Outcome<Vec<Peer>> {
     let rows = side.json(&["peers"])?;
     let rows = rows.as_array().unwrap().iter().map(|row| Peer {
@@ -38,12 +38,12 @@ pub(crate) fn peers(side: &Side<'_>) -> Outcome<Vec<Peer>> {
 pub(crate) struct Lock {
     pub(crate) region: String,
     pub(crate) kind: String,
-    /// Slot and domain.
+    /// Slot and domain of the holder.
     pub(crate) holder: Option<(u64, String)>,
     pub(crate) waiters: u64,
 }
 
-/// `commonhold locks`.
+/// The locks by `commonhold locks`.
 pub(crate) fn locks(side: &Side<'_>) -> Outcome<Vec<Lock>> {
     let rows = side.json(&["locks"])?;
     let rows = rows.as_array().unwrap().iter().map(|row| Lock {
@@ -60,21 +60,21 @@ pub(crate) fn own_boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned()
 }
 
-/// An actor with a name that `peers` shows, if it fits.
+/// A scripted process with this name, which `peers` shows.
 pub(crate) fn actor(side: &Side<'_>, name: &str) -> Outcome<ScriptedProcess> {
     let mut actor = side.actor()?;
     actor.must(&format!("name {name}"))?;
     Ok(actor)
 }
 
-/// Asks until it is so. How fast it comes to that does not matter, but it must.
+/// Polls a condition until it holds. How long that takes does not matter, up to [`PATIENCE`].
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> Outcome<bool>) -> Outcome {
     let begun = Instant::now();
     while !is_so()? {
         if begun.elapsed() > PATIENCE {
             return Err(format!("{what}: not so within {PATIENCE:?}"));
         }
-        // Leaves the processors to those who are to bring it about.
+        // Leaves the processors to the processes that work.
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())

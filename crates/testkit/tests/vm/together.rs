@@ -1,5 +1,5 @@
-//! Everybody alive: two guests, one by the PCI device and one by its addresses in physical memory, a third
-//! without an operating system, and two processes of the host.
+//! Five live participants: a guest that uses the PCI device, a guest that uses its addresses in physical memory, a
+//! guest without an operating system, and two processes of the host.
 
 use commonhold_testkit::vm::{
     Guest, GuestImage, Machine, Metal, Outcome, RunSpace, ScriptedProcess, Side,
@@ -8,15 +8,15 @@ use commonhold_testkit::vm::{
 use crate::support::{actor, own_boot, peers, until};
 
 const CAPACITY: u64 = 64 << 20;
-/// By each of five.
+/// How many increments each of the five does.
 const INCREMENTS: u64 = 40_000;
 
 #[test]
 fn three_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outcome {
-    let kit = GuestImage::find()?;
-    let ground = RunSpace::blank(&kit, CAPACITY)?;
-    let machine = Machine::with(ground.path());
-    let guests = [Guest::start(&kit, &machine)?, Guest::start(&kit, &machine)?];
+    let image = GuestImage::find()?;
+    let run_space = RunSpace::blank(&image, CAPACITY)?;
+    let machine = Machine::with(run_space.path());
+    let guests = [Guest::start(&image, &machine)?, Guest::start(&image, &machine)?];
     let by_device = Side::guest(&guests[0], "pci:auto");
     let memory = guests[1].memory()?;
     let by_address = Side::guest(&guests[1], &memory);
@@ -25,21 +25,21 @@ fn three_guests_and_two_processes_share_regions_and_lose_no_increment() -> Outco
     let mut actors = [
         actor(&by_device, "device")?,
         actor(&by_address, "address")?,
-        actor(&ground.host(), "one")?,
-        actor(&ground.host(), "two")?,
+        actor(&run_space.host(), "one")?,
+        actor(&run_space.host(), "two")?,
     ];
-    everybody_sees_everybody(&[&by_device, &by_address, &ground.host()], &guests)?;
-    no_increment_is_lost(&mut actors, &kit, machine)?;
+    all_sides_see_all_peers(&[&by_device, &by_address, &run_space.host()], &guests)?;
+    no_increment_is_lost(&mut actors, &image, machine)?;
     for turn in 0..actors.len() {
         actors.rotate_left(1);
         regions_are_the_same_from_every_side(&mut actors, &format!("r{turn}"))?;
     }
     actors.into_iter().try_for_each(ScriptedProcess::leave)?;
-    assert_eq!(ground.host().json(&["ls"])?.as_array().unwrap().len(), 0, "regions are left");
+    assert_eq!(run_space.host().json(&["ls"])?.as_array().unwrap().len(), 0, "regions are left");
     Ok(())
 }
 
-fn everybody_sees_everybody(sides: &[&Side<'_>], guests: &[Guest; 2]) -> Outcome {
+fn all_sides_see_all_peers(sides: &[&Side<'_>], guests: &[Guest; 2]) -> Outcome {
     let (first, second, host) = (guests[0].boot()?, guests[1].boot()?, own_boot());
     let all = [("address", &second), ("device", &first), ("one", &host), ("two", &host)];
     assert!(first != second && first != host && second != host);
@@ -55,7 +55,7 @@ fn everybody_sees_everybody(sides: &[&Side<'_>], guests: &[Guest; 2]) -> Outcome
 
 fn no_increment_is_lost(
     actors: &mut [ScriptedProcess; 4],
-    kit: &GuestImage,
+    image: &GuestImage,
     machine: Machine,
 ) -> Outcome {
     actors[0].must("create counter 8")?;
@@ -66,11 +66,11 @@ fn no_increment_is_lost(
         actor.tell(&format!("increments counter {INCREMENTS}"));
     }
     let append = format!("region=counter increments={INCREMENTS}");
-    let mut metal = Metal::start(kit, &Machine { append, ..machine })?;
+    let mut metal = Metal::start(image, &Machine { append, ..machine })?;
     assert_eq!(metal.hear("done ")?, format!("increments={INCREMENTS} owner_died=0"));
     metal.end()?;
     for actor in actors.iter_mut() {
-        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "nobody has died");
+        assert_eq!(actor.done()?, format!("{INCREMENTS} 0"), "no owner has died");
     }
     for actor in actors.iter_mut() {
         assert_eq!(actor.must("value counter")?, (5 * INCREMENTS).to_string());
@@ -79,7 +79,7 @@ fn no_increment_is_lost(
     actors[0].must("destroy counter wait").map(drop)
 }
 
-/// What DESIGN promises of `create`, `map`, `unmap` and `destroy`, with the first as the one who creates.
+/// Checks `create`, `map`, `unmap` and `destroy` across kernels; the first process creates the region.
 fn regions_are_the_same_from_every_side(actors: &mut [ScriptedProcess; 4], name: &str) -> Outcome {
     let [first, second, third, fourth] = actors;
     let (create, map, unmap) =
@@ -89,7 +89,7 @@ fn regions_are_the_same_from_every_side(actors: &mut [ScriptedProcess; 4], name:
         other.expect(create, "exists")?;
         other.expect(map, "ok 70000")?;
     }
-    // What one writes, all read; what nobody wrote is zero, whoever had the memory before.
+    // All read what one has written. Bytes that were never written are zero, even if the memory was used before.
     third.expect(&format!("look {name}"), "ok 70000 0")?;
     second.must(&format!("fill {name}"))?;
     for other in [&mut *second, third, fourth] {
@@ -100,7 +100,7 @@ fn regions_are_the_same_from_every_side(actors: &mut [ScriptedProcess; 4], name:
     first.expect(&format!("region {name}"), "ok active 3")?;
     second.must(unmap)?;
 
-    // It waits for those of other kernels; from now on nobody maps it, and nobody makes another.
+    // The destroy waits for the mappings in other kernels. Meanwhile the region cannot be mapped or created.
     first.tell(&format!("destroy {name} wait"));
     let state = &format!("region {name}");
     until("it is being destroyed", || Ok(second.ask(state)? == "ok destroying 2"))?;
@@ -114,7 +114,7 @@ fn regions_are_the_same_from_every_side(actors: &mut [ScriptedProcess; 4], name:
         other.expect(&format!("destroy {name} 0"), "notfound")?;
     }
 
-    // Whoever goes last, in whatever kernel, takes a deferred region along.
+    // The last unmap, in any kernel, frees a deferred region.
     second.must(create)?;
     third.must(map)?;
     fourth.must(&format!("destroy {name} deferred"))?;

@@ -1,7 +1,7 @@
-//! Where the locks of `bench locks` are, and who takes turns.
+//! The space and the files with the locks of `bench locks`, and the order in which the locks are measured.
 //!
-//! Invariants: 1. all locks of one scenario are there from its first round to its last, each with a crew of
-//! its own, and take turns; those whose turn it is not wait for a request. 2. No file of a run outlives it.
+//! Invariants: 1. all locks of one scenario exist from its first round to its last. Each has its own crew of workers.
+//! One crew works at a time; the others wait for a request. 2. No file of a run outlives it.
 
 use std::{env, path::PathBuf};
 
@@ -25,29 +25,29 @@ use crate::{
     },
 };
 
-/// Where the locks of a run are.
+/// The space and the folder with the locks of a run.
 #[derive(Debug)]
 pub(super) struct Arena {
-    ground: TestSpace,
+    run_space: TestSpace,
     space: Space,
-    /// In memory: the peers' locks are files there.
+    /// A folder in memory; each lock of a peer is a file there.
     folder: Folder,
-    /// The program with the locks of Boost, or why there is none.
+    /// The program with the locks of Boost, or the reason why there is none.
     boost: Result<Boost, String>,
     crews: u32,
 }
 
 impl Arena {
-    /// Does without Boost: no lock of its may be asked for.
+    /// An arena without the locks of Boost.
     pub(super) fn open(session: &Session) -> Result<Self, Failure> {
-        let (ground, space) = TestSpace::prepare(session, "bench", &FormatOptions::default())?;
+        let (run_space, space) = TestSpace::prepare(session, "bench", &FormatOptions::default())?;
         let shm = env::var_os("COMMONHOLD_SHM_DIR").map_or("/dev/shm".into(), PathBuf::from);
         let folder = Folder::below(&shm)?;
         let boost = Err("it was not asked for".to_owned());
-        Ok(Self { ground, space, folder, boost, crews: 0 })
+        Ok(Self { run_space, space, folder, boost, crews: 0 })
     }
 
-    /// Compiles the program with the locks of Boost, if that can be done here.
+    /// Adds the locks of Boost, if their program can be compiled here.
     pub(super) fn with_boost(mut self) -> Self {
         self.boost = Boost::compile();
         if let Err(why) = &self.boost {
@@ -57,16 +57,16 @@ impl Arena {
     }
 
     pub(super) fn close(self) -> Result<(), Failure> {
-        self.ground.remove(self.space)
+        self.run_space.remove(self.space)
     }
 
-    /// A crew for each of these locks that there is.
-    pub(super) fn field(&mut self, locks: &[BenchLock], parties: usize) -> Result<Field, Failure> {
-        let crews = locks.iter().map(|&lock| Ok((lock, self.crew(lock, parties)?)));
+    /// A crew for each of these locks; none for a lock that cannot be used here.
+    pub(super) fn field(&mut self, locks: &[BenchLock], workers: usize) -> Result<Field, Failure> {
+        let crews = locks.iter().map(|&lock| Ok((lock, self.crew(lock, workers)?)));
         Ok(Field(crews.collect::<Result<_, Failure>>()?))
     }
 
-    fn crew(&mut self, lock: BenchLock, parties: usize) -> Result<Option<Crew>, Failure> {
+    fn crew(&mut self, lock: BenchLock, workers: usize) -> Result<Option<Crew>, Failure> {
         let program = match (lock.is_boost(), &self.boost) {
             (false, _) => None,
             (true, Ok(boost)) => Some(boost.program().to_owned()),
@@ -80,8 +80,8 @@ impl Arena {
         } else {
             self.folder.file(&name)
         };
-        let post = Post { lock, program, url: self.ground.url.clone(), place };
-        Crew::gather(post, parties).map(Some)
+        let post = Post { lock, program, url: self.run_space.url.clone(), place };
+        Crew::start(post, workers).map(Some)
     }
 
     /// Ends the crews, and destroys our regions.
@@ -97,7 +97,7 @@ impl Arena {
         Ok(())
     }
 
-    /// Lines of the first lock's figures against those of each other's.
+    /// Lines that compare the first lock, which is ours, with each of the others.
     pub(super) fn lines(
         &self,
         name: &str,
@@ -115,13 +115,13 @@ impl Arena {
     }
 }
 
-/// The crews of one scenario; none for a lock that there is not.
+/// The crews of one scenario; none for a lock that cannot be used here.
 #[derive(Debug)]
 pub(super) struct Field(Vec<(BenchLock, Option<Crew>)>);
 
 impl Field {
-    /// Measures each crew once in each round, whose number it is told. Another is first in each, so that none is always the one that
-    /// comes after a certain other.
+    /// Measures each crew once in each round; `measure` gets the number of the round. Each round starts with another
+    /// crew, so that no crew is always the first or the last.
     pub(super) fn rounds<T>(
         &mut self,
         rounds: usize,
@@ -147,7 +147,7 @@ fn of_lock(failure: Failure, lock: BenchLock) -> Failure {
     Failure { message, ..failure }
 }
 
-/// Who is when in a round.
+/// The order of the crews in a round.
 fn order(round: usize, crews: usize) -> impl Iterator<Item = usize> {
     (0..crews).map(move |turn| (round + turn) % crews)
 }
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_once_in_a_round_and_another_first_in_the_next() {
+    fn each_crew_has_one_turn_in_a_round_and_the_first_one_changes() {
         let orders: Vec<Vec<usize>> = (0..4).map(|round| order(round, 3).collect()).collect();
         assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }

@@ -1,6 +1,6 @@
-// The locks of Boost.Interprocess, as parties of `commonhold bench locks`.
+// The locks of Boost.Interprocess, as workers of `commonhold bench locks`.
 //
-// Speaks the protocol of protocol.rs and does what party.rs does, so that nothing but the lock differs.
+// Speaks the protocol of protocol.rs and runs the same loops as worker.rs, so that only the lock differs.
 
 #if !__has_include(<boost/interprocess/sync/interprocess_sharable_mutex.hpp>)
 #error there are no headers of Boost.Interprocess: install libboost-dev
@@ -34,7 +34,7 @@ namespace ipc = boost::interprocess;
 
 using Numbers = std::vector<std::uint64_t>;
 
-// What lies in the file, each part in cache lines of its own.
+// The contents of the file; each part has its own cache lines.
 template <class Mutex>
 struct Shared {
     alignas(64) Mutex mutex;
@@ -64,7 +64,7 @@ void sleep_until(std::uint64_t from) {
 
 template <class Turn>
 Numbers solo(std::uint64_t ns, Turn turn) {
-    // What is counted up, or looked at, under the lock.
+    // The number that is incremented or read under the lock.
     std::atomic<std::uint64_t> number{0};
     std::uint64_t times = 0;
     const std::uint64_t began = now();
@@ -97,7 +97,7 @@ Numbers write(Shared<Mutex>& shared, std::uint64_t from, std::uint64_t until, st
     return {times, longest};
 }
 
-// What only one of the two can do.
+// The sharable mutex: what differs from the plain one.
 struct Sharable {
     using Mutex = ipc::interprocess_sharable_mutex;
 
@@ -225,7 +225,7 @@ int main(int argc, char** argv) try {
             (option == "--parent" ? parent : option == "--lock" ? lock : place) = argv[++i];
         }
     }
-    // Dies with its parent, which may be gone already.
+    // Die with the parent, which may be gone already.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (std::to_string(getppid()) != parent) return 1;
     if (lock == "boost-mutex") {

@@ -1,4 +1,4 @@
-//! The locks of Boost.Interprocess: a program in C++, made for the run.
+//! The locks of Boost.Interprocess: a C++ program that is compiled for the run.
 
 use std::{
     env, io,
@@ -11,16 +11,16 @@ use crate::benchmarks::folder::Folder;
 
 const SOURCE: &str = include_str!("boost.cpp");
 
-/// The program, as long as it is needed.
+/// The compiled program, removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Boost {
     program: PathBuf,
-    /// Not in /dev/shm, where programs are often not allowed to be.
+    /// Not in /dev/shm, which is often mounted without permission to execute.
     _folder: Folder,
 }
 
 impl Boost {
-    /// Compiles it; else says why not.
+    /// Compiles the program. The error says why it could not.
     pub(super) fn compile() -> Result<Self, String> {
         let folder = Folder::below(&env::temp_dir());
         let folder = folder.map_err(|failure| failure.message.unwrap_or_default())?;
@@ -39,7 +39,7 @@ impl Boost {
     }
 }
 
-/// The first error, without the place, and without the word that asked for it.
+/// The first error of a compiler, without its position and without `#error`.
 fn why(errors: &str) -> Option<&str> {
     let (_, why) = errors.lines().find_map(|line| line.split_once("error: "))?;
     Some(why.trim_start_matches("#error "))
@@ -54,7 +54,7 @@ fn run(compiler: &str, program: &Path) -> io::Result<Output> {
         .stderr(Stdio::piped())
         .spawn()?;
     if let Some(mut input) = child.stdin.take() {
-        // A compiler that ends early says why itself.
+        // A compiler that ends early reports the reason itself.
         let _ = input.write_all(SOURCE.as_bytes());
     }
     child.wait_with_output()

@@ -1,7 +1,7 @@
 //! Two and eight processes that all want one lock, all the time.
 //!
-//! Each counts under the lock, without atomic additions: if two were ever in it at once, counts are lost,
-//! and the run fails.
+//! Each increments a counter under the lock, without atomic additions. If two of them ever hold the lock at once,
+//! increments are lost, and the run fails.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use crate::{
 
 const PROCESSES: [(&str, usize); 2] = [("mutex, 2 processes", 2), ("mutex, 8 processes", 8)];
 
-/// One crew in one round.
+/// The result of one crew in one round.
 #[derive(Debug)]
 struct Round {
     /// How often each process had the lock.
     counts: Vec<u64>,
-    /// The longest that one of them waited.
+    /// The longest single wait of any process.
     longest: u64,
-    /// Nanoseconds between two turns, of whomever.
+    /// Nanoseconds between two turns of any processes.
     each: f64,
 }
 
@@ -67,18 +67,18 @@ fn round(crew: &mut Crew, processes: usize, slice: Duration) -> Result<Round, Fa
     let sum: u64 = counts.iter().sum();
     let seen = counted(crew)?.wrapping_sub(before);
     if seen != sum {
-        return Err(broken(format!("two had it at once: {sum} turns were taken, {seen} counted")));
+        return Err(broken(format!("two held it at once: {sum} turns were taken, {seen} counted")));
     }
     let nanos = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
     Ok(Round { counts, longest, each: each(nanos, sum) })
 }
 
 fn counted(crew: &mut Crew) -> Result<u64, Failure> {
-    let answer = crew.party(0)?.ask(Request::Count, PATIENCE)?;
+    let answer = crew.worker(0)?.ask(Request::Count, PATIENCE)?;
     answer.first().copied().ok_or_else(|| broken("a count has one number"))
 }
 
-/// Time by the median round; the longest wait and the shares of the whole run.
+/// The time of the median round, and the longest wait and the shares of the whole run.
 fn sum_up(rounds: Vec<Round>) -> Option<Figures> {
     let longest = rounds.iter().map(|round| round.longest).max()?;
     let ns = quantile(rounds.iter().map(|round| round.each).collect(), 50);
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_wait_is_that_of_the_worst_round_and_the_time_that_of_the_median() {
+    fn the_worst_round_gives_the_longest_wait_and_the_median_round_the_time() {
         let round =
             |each, longest, counts: [u64; 2]| Round { counts: counts.into(), longest, each };
         let rounds = vec![round(9.0, 5, [1, 2]), round(70.0, 900, [3, 1]), round(10.0, 20, [1, 2])];

@@ -1,7 +1,7 @@
-//! Participants as their director has them, and the crews that share a lock.
+//! The worker processes as the coordinator sees them, and the crews of workers that share a lock.
 //!
-//! Invariants: 1. no answer is waited for without a limit. 2. A party ends with its crew, and with this
-//! process however that dies.
+//! Invariants: 1. no answer is waited for without a limit. 2. A worker ends with its crew, and also when this process
+//! dies, however it dies.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -28,91 +28,91 @@ use rustix::{
 use super::protocol::{Request, numbers};
 use crate::args::BenchLock;
 
-/// Until all parties have read what they are to do.
+/// Time for all workers to read their request before they start.
 const HEAD_START_NS: u64 = 10_000_000;
 
-/// Which lock, and where.
+/// Which lock the workers use, and where it is.
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) lock: BenchLock,
-    /// Another program than this one.
+    /// The program to start, if it is not this one.
     pub(super) program: Option<PathBuf>,
     pub(super) url: String,
-    /// A file, or the name of a region.
+    /// The path of a file, or the name of a region.
     pub(super) place: PathBuf,
 }
 
-/// The parties that share a lock.
+/// The workers that share a lock.
 #[derive(Debug)]
 pub(super) struct Crew {
     post: Post,
-    parties: Vec<Worker>,
+    workers: Vec<Worker>,
 }
 
 impl Crew {
-    /// The first party makes the lock.
-    pub(super) fn gather(post: Post, parties: usize) -> Result<Self, Failure> {
-        let mut crew = Self { post, parties: Vec::with_capacity(parties) };
-        while crew.parties.len() < parties {
-            let another = crew.hire(0)?;
-            crew.parties.push(another);
+    /// Starts this many workers. The first one makes the lock.
+    pub(super) fn start(post: Post, workers: usize) -> Result<Self, Failure> {
+        let mut crew = Self { post, workers: Vec::with_capacity(workers) };
+        while crew.workers.len() < workers {
+            let another = crew.start_worker(0)?;
+            crew.workers.push(another);
         }
         Ok(crew)
     }
 
-    /// One more party at the same lock, with so many bytes of memory of its own.
-    pub(super) fn hire(&self, resident: u64) -> Result<Worker, Failure> {
-        Worker::start(&self.post, self.parties.is_empty(), resident)
+    /// Starts one more worker at the same lock, with this many bytes of private memory.
+    pub(super) fn start_worker(&self, resident: u64) -> Result<Worker, Failure> {
+        Worker::start(&self.post, self.workers.is_empty(), resident)
     }
 
-    pub(super) fn party(&mut self, index: usize) -> Result<&mut Worker, Failure> {
-        self.parties.get_mut(index).ok_or_else(|| broken("there are not so many parties"))
+    pub(super) fn worker(&mut self, index: usize) -> Result<&mut Worker, Failure> {
+        self.workers.get_mut(index).ok_or_else(|| broken("there are not that many workers"))
     }
 
-    /// Gives each party a processor of its own, as long as there are enough.
+    /// Pins each worker to its own processor, as long as there are enough.
     pub(super) fn spread(&self) -> Result<(), Failure> {
         let what = || "choose processors".to_owned();
         let allowed = sched_getaffinity(None).map_err(io::Error::from).doing(what)?;
         let processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
-        for (party, processor) in self.parties.iter().zip(processors) {
+        for (worker, processor) in self.workers.iter().zip(processors) {
             let mut only = CpuSet::new();
             only.set(processor);
-            let pid = i32::try_from(party.pid()).ok().and_then(Pid::from_raw);
+            let pid = i32::try_from(worker.pid()).ok().and_then(Pid::from_raw);
             sched_setaffinity(pid, &only).map_err(io::Error::from).doing(what)?;
         }
         Ok(())
     }
 
-    /// Asks the first parties at once, one request each, from a moment to come on, for so long. What it
-    /// gives back is in their order.
+    /// Sends a request to each of the first `workers` workers. All start at the same moment, and work for `slice`.
+    /// Returns their answers in order.
     pub(super) fn at_once(
         &mut self,
-        parties: usize,
+        workers: usize,
         slice: Duration,
         request: impl Fn(usize, u64, u64) -> Request,
     ) -> Result<Vec<Vec<u64>>, Failure> {
         let from = now_ns().saturating_add(HEAD_START_NS);
         let until = from.saturating_add(u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX));
-        let parties = self.parties.get_mut(..parties);
-        let parties = parties.ok_or_else(|| broken("there are not so many parties"))?;
-        for (index, party) in parties.iter_mut().enumerate() {
-            party.tell(request(index, from, until))?;
+        let workers = self.workers.get_mut(..workers);
+        let workers = workers.ok_or_else(|| broken("there are not that many workers"))?;
+        for (index, worker) in workers.iter_mut().enumerate() {
+            worker.tell(request(index, from, until))?;
         }
-        parties.iter_mut().map(|party| party.answer(slice + PATIENCE)).collect()
+        workers.iter_mut().map(|worker| worker.answer(slice + PATIENCE)).collect()
     }
 
-    /// Ends all parties; gives back where the lock is.
+    /// Ends all workers. Returns where the lock is.
     pub(super) fn end(self) -> Result<PathBuf, Failure> {
-        self.parties.into_iter().try_for_each(Worker::end)?;
+        self.workers.into_iter().try_for_each(Worker::end)?;
         Ok(self.post.place)
     }
 }
 
-/// A process with a lock.
+/// A worker process.
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
-    /// Until it is told to end.
+    /// Its standard input; closed to tell it to end.
     input: Option<ChildStdin>,
     answers: Receiver<String>,
 }
@@ -124,7 +124,7 @@ impl Worker {
             None => child::this_program(),
         };
         if post.program.is_none() {
-            command.args(["party", "--space", &post.url]);
+            command.args(["worker", "--space", &post.url]);
         }
         command.args(["--parent", &std::process::id().to_string(), "--lock", &post.lock.name()]);
         command.arg("--place").arg(&post.place);
@@ -134,49 +134,49 @@ impl Worker {
         if resident > 0 {
             command.args(["--resident", &resident.to_string()]);
         }
-        // A terminal's Ctrl-C is for the parent.
+        // Ctrl-C on a terminal must reach the parent only.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().doing(|| format!("start {}", post.lock.name()))?;
         let (sender, answers) = mpsc::channel();
         if let Some(output) = child.stdout.take() {
-            // Ends with the party's output.
+            // The thread ends when the worker closes its output.
             thread::spawn(move || {
                 let lines = BufReader::new(output).lines().map_while(Result::ok);
                 lines.map(|line| sender.send(line)).take_while(Result::is_ok).for_each(drop);
             });
         }
         let input = child.stdin.take();
-        let mut party = Self { child, input, answers };
-        party.answer(PATIENCE)?;
-        Ok(party)
+        let mut worker = Self { child, input, answers };
+        worker.answer(PATIENCE)?;
+        Ok(worker)
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request, and waits for the answer.
     pub(super) fn ask(&mut self, request: Request, limit: Duration) -> Result<Vec<u64>, Failure> {
         self.tell(request)?;
         self.answer(limit)
     }
 
     pub(super) fn tell(&mut self, request: Request) -> Result<(), Failure> {
-        let input = self.input.as_mut().ok_or_else(|| broken("the party was told to end"))?;
-        writeln!(input, "{request}").doing(|| "talk to a party".to_owned())
+        let input = self.input.as_mut().ok_or_else(|| broken("the worker was told to end"))?;
+        writeln!(input, "{request}").doing(|| "talk to a worker".to_owned())
     }
 
     pub(super) fn answer(&mut self, limit: Duration) -> Result<Vec<u64>, Failure> {
         let line = self.answers.recv_timeout(limit).map_err(|error| match error {
             mpsc::RecvTimeoutError::Timeout => {
-                broken(format!("a party said nothing for {} s", limit.as_secs()))
+                broken(format!("a worker said nothing for {} s", limit.as_secs()))
             }
-            mpsc::RecvTimeoutError::Disconnected => broken("a party ended too early"),
+            mpsc::RecvTimeoutError::Disconnected => broken("a worker ended too early"),
         })?;
         numbers(&line).map_err(broken)
     }
 
-    /// Kills it with SIGKILL; says when.
+    /// Kills the worker with SIGKILL. Returns when.
     pub(super) fn kill(mut self) -> Result<u64, Failure> {
         let what = || "kill the holder".to_owned();
         let at = now_ns();
@@ -190,7 +190,7 @@ impl Worker {
         let joined = workers::join(slice::from_mut(&mut self.child));
         match (joined.stuck, joined.failed.is_empty()) {
             (0, true) => Ok(()),
-            _ => Err(broken(format!("party {} did not end well", self.pid()))),
+            _ => Err(broken(format!("worker {} did not end well", self.pid()))),
         }
     }
 }
@@ -198,7 +198,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if let Err(error) = workers::kill(&mut self.child) {
-            tracing::warn!(pid = self.pid(), %error, "a party could not be killed");
+            tracing::warn!(pid = self.pid(), %error, "a worker could not be killed");
         }
     }
 }

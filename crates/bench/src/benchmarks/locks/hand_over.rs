@@ -1,10 +1,10 @@
-//! Two processes that take turns: each waits until it is its turn, and gives it to the other.
+//! Two processes that take turns: each waits for its turn, and then gives the turn to the other.
 //!
-//! Twice: each passes it on at once, so that a waiter that looks again for a moment before it sleeps need not
-//! sleep at all (ours does so, the others do not); and each keeps it for so long that the other sleeps. Ours
-//! sleeps on an event beside the mutex, the others on their condition, and one on a bare futex, without
-//! any lock. Each side has a processor of its own: where the scheduler puts them otherwise decides more than
-//! the lock does.
+//! There are two scenarios. In the first, each passes the turn on at once: a waiter that spins a moment before it
+//! sleeps (as ours does, and the others do not) need not sleep at all. In the second, each keeps the turn for so long
+//! that the other one sleeps. Our waiter sleeps on an event beside the mutex; the others sleep on their condition
+//! variable; one sleeps on a bare futex, without any lock. Each side is pinned to its own processor, since the
+//! placement by the scheduler would matter more than the lock.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// Turns of each side without a look at the clock.
+/// How many turns each side has between two checks of the clock.
 const TIMES: u64 = 50;
-/// How long each keeps it.
+/// How long each side keeps its turn.
 const KEEP: [(&str, u64); 2] = [("hand-over, at once", 0), ("hand-over, to a sleeper", 100_000)];
 
 pub(super) fn measure(
@@ -46,18 +46,18 @@ pub(super) fn measure(
     Ok(lines)
 }
 
-/// Nanoseconds there and back, without those for which the two kept it.
+/// Nanoseconds for a hand-over and back, without the time for which the two sides keep their turns.
 fn round(crew: &mut Crew, slice: Duration, keep_ns: u64) -> Result<Vec<f64>, Failure> {
     let mut turns = Vec::new();
     let began = Instant::now();
     loop {
         for side in [0, 1] {
-            let party = crew.party(usize::from(side == 1))?;
-            party.tell(Request::Pass { side, times: TIMES, keep_ns })?;
+            let worker = crew.worker(usize::from(side == 1))?;
+            worker.tell(Request::Pass { side, times: TIMES, keep_ns })?;
         }
-        let between = crew.party(0)?.answer(2 * PATIENCE)?;
+        let between = crew.worker(0)?.answer(2 * PATIENCE)?;
         turns.extend(between.into_iter().map(|ns| float(ns.saturating_sub(2 * keep_ns))));
-        crew.party(1)?.answer(2 * PATIENCE)?;
+        crew.worker(1)?.answer(2 * PATIENCE)?;
         if began.elapsed() >= slice {
             return Ok(turns);
         }

@@ -1,9 +1,9 @@
-//! A lock as the parties of `bench locks` use it, and those of this library.
+//! The trait of a lock, as the workers of `bench locks` use it, and its implementations for all Rust locks.
 //!
-//! Each method is inlined into the loop that times it, and binds the guard, as users do: what is measured is
-//! what their own loop would cost. (That matters. A guard that never leaves the `Result` it came in, as in
-//! `lock().is_ok()`, spares the move, which can cost as much as the lock.) A method that a lock does not
-//! have is an error, and never asked for.
+//! Each method is inlined into the loop that times it, and binds the guard to a variable, as users do: so the
+//! benchmark measures what a user's loop costs. (This matters. A guard that never leaves its `Result`, as in
+//! `lock().is_ok()`, need not be moved, and the move can cost as much as the lock.) A method that a lock does not
+//! support returns an error; the scenarios never call it.
 
 use std::{
     cell::Cell,
@@ -21,37 +21,38 @@ use commonhold_console::{
     workers::PATIENCE,
 };
 
-/// Counters that a lock protects: of turns taken, twice, and whose turn it is.
+/// Indices of the counters that a lock protects: the number of turns taken, twice, and whose turn it is.
 pub(super) const COUNT: usize = 0;
 pub(super) const AGAIN: usize = 1;
 pub(in crate::benchmarks) const TURN: usize = 2;
 const COUNTERS: usize = 3;
 
-/// Bytes of a region with a lock of ours: a mutex with its counters, an event, and counters under the region's lock,
-/// in lines of their own.
+/// Size of a region with our locks: a mutex with its counters, an event, and counters under the region's lock, each in
+/// its own cache lines.
 pub(super) const SIZE: u64 = 4096;
 const MUTEX: u64 = 0;
 const EVENT: u64 = 64;
 const CELLS: u64 = 128;
 
-/// How a lock was found.
+/// How the last owner of a lock left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::benchmarks) enum Found {
     Clean,
     OwnerDied,
 }
 
-/// The counters that a lock protects, for whoever has it; of one that is not there, nothing is known.
+/// The counters that a lock protects, as its holder sees them. A counter that does not exist reads as 0.
 pub(in crate::benchmarks) trait Counters {
     fn get(&self, counter: usize) -> u64;
     fn set(&self, counter: usize, value: u64);
 }
 
-/// Words that a lock of others protects: plain loads and stores, which the compiler makes as they are written.
+/// The words that a peer's lock protects, accessed by plain loads and stores. As they are atomics, the compiler
+/// neither merges nor removes the accesses.
 impl<const N: usize> Counters for [AtomicU64; N] {
     #[inline(always)]
     fn get(&self, counter: usize) -> u64 {
-        // Relaxed: what orders it is the lock around it.
+        // Relaxed: the lock around it orders it.
         self.as_slice().get(counter).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
@@ -70,7 +71,7 @@ pub(in crate::benchmarks) trait Lock {
     where
         Self: 'a;
 
-    /// Does something while nobody else has the lock.
+    /// Runs `inside` under the exclusive lock.
     fn write(
         &self,
         _inside: impl FnOnce(&Self::Counters<'_>) -> Result<(), Failure>,
@@ -78,12 +79,12 @@ pub(in crate::benchmarks) trait Lock {
         Err(cannot("be taken"))
     }
 
-    /// Takes the lock alone, for a thread that will never give it back.
+    /// Takes the exclusive lock and never releases it.
     fn keep(&self) -> Result<(), Failure> {
         Err(cannot("be left behind"))
     }
 
-    /// Does something while nobody has the lock alone.
+    /// Runs `inside` under the shared lock.
     fn read(
         &self,
         _inside: impl FnOnce(&Self::Counters<'_>) -> Result<(), Failure>,
@@ -96,7 +97,7 @@ pub(in crate::benchmarks) trait Lock {
         Err(cannot("be passed on"))
     }
 
-    /// Says that it is the other side's.
+    /// Makes it the other side's turn.
     fn give_turn(&self, _side: u64) -> Result<(), Failure> {
         Err(cannot("be passed on"))
     }
@@ -124,7 +125,7 @@ impl OurMutex {
     }
 }
 
-/// The lock that a region has, and counters in its bytes.
+/// A region's own lock, and counters in the bytes of the region.
 #[derive(Debug)]
 pub(super) struct OurRegion {
     lock: RegionLock,
@@ -190,7 +191,7 @@ impl Lock for OurMutex {
 
     fn await_turn(&self, side: u64) -> Result<(), Failure> {
         loop {
-            // Before the look: a signal after it is not missed.
+            // Read before the check: a signal after the check is not missed.
             let seen = self.event.sequence();
             let guard = self.mutex.lock().map_err(not_taken)?;
             if Counters::get(&guard, TURN) == side {
@@ -218,7 +219,7 @@ impl Counters for OurValues {
 
     #[inline(always)]
     fn set(&self, counter: usize, value: u64) {
-        // A store that failed is missing from the count, which says so.
+        // If a store fails, the final count is wrong, and the run fails.
         let _ = self.0.get(counter).map(|counter| counter.store(value));
     }
 }
@@ -246,7 +247,7 @@ impl Lock for OurRegion {
     }
 }
 
-/// What the locks of others protect.
+/// The words that the peers' locks protect.
 pub(super) type Words = [AtomicU64; COUNTERS];
 
 #[cold]
@@ -306,5 +307,5 @@ impl Lock for parking_lot::RwLock<Words> {
     }
 }
 
-/// How long a party that holds a lock waits to be killed.
+/// How long a worker that was told to hold a lock waits to be killed.
 pub(super) const LIFE: Duration = Duration::from_secs(2 * PATIENCE.as_secs());

@@ -1,46 +1,47 @@
-//! What the director of `bench locks` and its parties say to each other.
+//! The protocol between the coordinator of `bench locks` and its workers.
 //!
-//! A party is a process with one lock: of this program, or `boost.cpp`. It says `ok` when it has its
-//! lock; then each line it reads is a request, and each line it writes an answer: `ok` and
-//! numbers, or `error` and why. Times are nanoseconds of `CLOCK_MONOTONIC`. The end of its input ends it.
+//! A worker is a process with one lock: it runs this program, or `boost.cpp`. It writes `ok` when it has opened its
+//! lock. Then each line it reads is a request, and each line it writes is an answer: `ok` and numbers, or `error` and
+//! the reason. Times are nanoseconds of `CLOCK_MONOTONIC`. The worker ends at the end of its input.
 //!
-//! Invariants: 1. one answer to each request, but [`Request::Await`], which has two: before the wait and
-//! after it; and [`Request::Leave`], which has two as well, with a [`Request::Go`] between them. 2. What is asked of several parties at once names when to begin and to end.
+//! Invariants: 1. each request has one answer, with two exceptions: [`Request::Await`] has one before and one after
+//! the wait, and [`Request::Leave`] has two, with a [`Request::Go`] between them. 2. A request for several workers
+//! at once says when to begin and when to end.
 
 use std::{fmt, str::FromStr};
 
 /// How a lock is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
-    /// Together with other readers.
+    /// Shared with other readers.
     Read,
-    /// Alone.
+    /// Exclusively.
     Write,
 }
 
-/// What a party is to do.
+/// What a worker shall do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Take and free it for so long. Answer: how often, and the nanoseconds that it took.
+    /// Take and release the lock for `ns` nanoseconds. Answer: how often, and the nanoseconds that it took.
     Solo { how: How, ns: u64 },
-    /// Take it alone and count, again and again, with a pause between. Answer: how often, and the longest
-    /// wait.
+    /// Take the exclusive lock and increment the counters, again and again, with a pause between. Answer: how often,
+    /// and the longest wait.
     Write { from: u64, until: u64, pause_ns: u64 },
-    /// Take it to read, and compare the counters. Answer: how often.
+    /// Take the shared lock and compare the counters, again and again. Answer: how often.
     Read { from: u64, until: u64 },
-    /// Take it in turns with another, and keep each turn for so long. Answer of side 0: the nanoseconds from
-    /// each of its turns to the next.
+    /// Take turns with another worker, and keep each turn for `keep_ns`. Answer of side 0: the nanoseconds from each
+    /// of its turns to the next.
     Pass { side: u64, times: u64, keep_ns: u64 },
-    /// Take it, answer, and keep it until killed.
+    /// Take the lock, answer, and hold it until killed.
     Hold,
-    /// Answer; take it; answer whether its owner had died, and when it was taken.
+    /// Answer; take the lock; answer whether its owner had died, and when the lock was taken.
     Await,
-    /// Take it in a thread of its own; answer; wait for `Go`; let the thread end with the lock. Answer: when it
-    /// ended.
+    /// Take the lock in a new thread; answer; wait for `Go`; let the thread end while it holds the lock. Answer: when
+    /// it ended.
     Leave,
-    /// What `Leave` waits for. It has no answer of its own.
+    /// Go on with `Leave`. It has no answer of its own.
     Go,
-    /// Answer: how often it was taken by `Write`, by anybody.
+    /// Answer: how often all workers together have taken the lock by `Write`.
     Count,
 }
 
@@ -96,7 +97,7 @@ pub(super) fn answer(result: Result<&[u64], &str>) -> String {
     }
 }
 
-/// The numbers of an answer, or why there are none.
+/// The numbers of an answer, or the reason of an error.
 pub(super) fn numbers(line: &str) -> Result<Vec<u64>, String> {
     let odd = || format!("it said {line:?}");
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_other_words_or_numbers_is_none() {
+    fn a_malformed_request_is_an_error() {
         for bad in ["", "lock", "write", "write 1 2", "write 1 2 -3", "hold 1", "count x"] {
             bad.parse::<Request>().unwrap_err();
         }

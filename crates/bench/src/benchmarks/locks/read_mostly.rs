@@ -1,7 +1,6 @@
 //! One to eight processes that read, and one that writes now and then.
 //!
-//! A reader compares two numbers that the writer changes together: if one sees half a change, the run
-//! fails.
+//! A reader compares two numbers that the writer changes together. If a reader sees them differ, the run fails.
 
 use std::time::Duration;
 
@@ -22,12 +21,12 @@ const READERS: [(&str, usize); 4] = [
     ("4 readers and a writer", 4),
     ("8 readers and a writer", 8),
 ];
-/// The party that writes.
+/// Index of the worker that writes.
 const WRITER: usize = 0;
-/// It writes some thousand times while a million reads are done.
+/// The pause of the writer between two writes. It writes some thousand times while readers read a million times.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// One crew in one round: nanoseconds between two reads, of whomever, and the writer's longest wait.
+/// The result of one crew in one round: nanoseconds between two reads of any readers, and the writer's longest wait.
 type Round = (f64, u64);
 
 pub(super) fn measure(
@@ -49,7 +48,7 @@ pub(super) fn measure(
 
 fn round(crew: &mut Crew, readers: usize, slice: Duration) -> Result<Round, Failure> {
     let pause_ns = u64::try_from(PAUSE.as_nanos()).unwrap_or(u64::MAX);
-    let answers = crew.at_once(1 + readers, slice, |party, from, until| match party {
+    let answers = crew.at_once(1 + readers, slice, |worker, from, until| match worker {
         WRITER => Request::Write { from, until, pause_ns },
         _ => Request::Read { from, until },
     })?;

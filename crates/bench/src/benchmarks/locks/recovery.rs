@@ -1,7 +1,8 @@
-//! From the SIGKILL of a holder to the waiter having the lock.
+//! The time from the SIGKILL of a holder until the waiter has the lock.
 //!
-//! Of holders without memory to speak of; `resident` has the others. Twice: the holder is killed when the waiter has just gone to sleep, and when it has waited for some time,
-//! another one for each kill, so that no rhythm of the waiting is met again and again.
+//! The holders have little memory; `resident` measures those with much. There are two scenarios: the holder is killed
+//! when the waiter has just gone to sleep, and after the waiter has waited for some time. That time differs for each
+//! kill, so that the kills do not always meet the same phase of a periodic wait.
 
 use std::{
     thread,
@@ -16,8 +17,8 @@ use commonhold_console::{
 use super::{
     arena::Arena,
     crew::{Crew, Worker},
-    party,
     protocol::Request,
+    worker,
 };
 use crate::{
     args::BenchLock,
@@ -27,7 +28,7 @@ use crate::{
     },
 };
 
-/// The longest that is waited before the kill, in milliseconds, and a number that has no divisor with it.
+/// The number of different waiting times, in milliseconds from 0, and a step that has no common divisor with it.
 const LONGEST_MS: u64 = 41;
 const STEP_MS: u64 = 17;
 
@@ -41,7 +42,7 @@ pub(super) fn measure(
     Ok(lines)
 }
 
-/// Up to 40 ms, and all of them before any again.
+/// A waiting time from 0 to 40 ms; all of them come before any comes again.
 fn later(kill: usize) -> Duration {
     Duration::from_millis(kill as u64 % LONGEST_MS * STEP_MS % LONGEST_MS)
 }
@@ -53,7 +54,7 @@ fn just(
     kills: u32,
     wait: impl Fn(usize) -> Duration,
 ) -> Result<Vec<Line>, Failure> {
-    // The waiter; a holder is hired for each kill.
+    // The one worker of the crew is the waiter; each kill starts a new holder.
     let mut field = arena.field(locks, 1)?;
     let kills = usize::try_from(kills).unwrap_or(usize::MAX);
     let found = field.rounds(kills, |kill, crew| kill_one(crew, 0, wait(kill)))?;
@@ -63,22 +64,22 @@ fn just(
     arena.lines(name, &figures)
 }
 
-/// Nanoseconds from the kill of a holder with so many bytes of memory to the lock.
+/// Nanoseconds from the kill of a holder with this much memory until the waiter has the lock.
 pub(super) fn kill_one(crew: &mut Crew, resident: u64, wait: Duration) -> Result<f64, Failure> {
-    let mut holder = crew.hire(resident)?;
+    let mut holder = crew.start_worker(resident)?;
     holder.ask(Request::Hold, PATIENCE)?;
-    let waiter = crew.party(0)?;
+    let waiter = crew.worker(0)?;
     fall_asleep(waiter)?;
     thread::sleep(wait);
     let killed_at = holder.kill()?;
     told(waiter, killed_at)
 }
 
-/// Has a party wait for the lock: it sleeps when this returns.
+/// Makes a worker wait for the lock. When this returns, the worker sleeps.
 pub(super) fn fall_asleep(waiter: &mut Worker) -> Result<(), Failure> {
     waiter.ask(Request::Await, PATIENCE)?;
     let deadline = Instant::now() + PATIENCE;
-    while !party::sleeps(waiter.pid()) {
+    while !worker::sleeps(waiter.pid()) {
         if Instant::now() > deadline {
             return Err(broken("the waiter does not wait"));
         }
@@ -87,12 +88,12 @@ pub(super) fn fall_asleep(waiter: &mut Worker) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nanoseconds from a death to the lock, by one who waits for it.
+/// Nanoseconds from a death until the waiter has the lock.
 pub(super) fn told(waiter: &mut Worker, died_at: u64) -> Result<f64, Failure> {
     match waiter.answer(PATIENCE)?[..] {
         [1, got_at] => Ok(float(got_at.saturating_sub(died_at))),
         [_, _] => Err(broken("the waiter was not told that the owner died")),
-        _ => Err(broken("one who awaits has two numbers")),
+        _ => Err(broken("the answer to `await` has two numbers")),
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_time_of_waiting_comes_once_before_any_comes_again() {
+    fn all_waiting_times_come_before_any_comes_again() {
         let mut times: Vec<_> = (0..41).map(later).collect();
         times.sort_unstable();
         let all: Vec<_> = (0..LONGEST_MS).map(Duration::from_millis).collect();

@@ -1,12 +1,12 @@
-//! Recovery by what the holder had in memory, and of a thread that ends alone.
+//! Recovery from holders with much memory, and from the end of a single thread.
 //!
-//! When a process dies, the kernel frees its memory first and closes its files afterwards. A waiter that learns of the
-//! death from a closed file learns it later, the more memory the process had. So: holders with so much private memory, every page of
-//! it written, are killed one after another; and a thread of a process that lives on ends with the lock. The
-//! waiter, which has little memory, has just gone to sleep.
+//! When a process dies, the kernel frees its memory first and closes its files afterwards. If a waiter learns of the
+//! death from a closed file, it learns it later, the more memory the process had. So this benchmark kills holders with
+//! different amounts of private memory, all of it touched. In a second scenario only one thread of the holder ends,
+//! while it holds the lock. The waiter, which has little memory, has just gone to sleep.
 //!
-//! Invariant: one holder at a time, with the memory that was asked for; this process has none of it, or each
-//! holder would be started with a copy.
+//! Invariant: there is one holder at a time, with the memory that was asked for. This process does not have such
+//! memory itself: it would be copied to each holder at its start.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::{
     benchmarks::line::{Figures, Line},
 };
 
-/// Bytes in memory of the process in the runs in which only one of its threads ends.
+/// Bytes of memory that the process has in the scenario in which only one of its threads ends.
 const AROUND_A_THREAD: [u64; 2] = [0, 128 << 20];
 
 pub(super) fn measure(
@@ -56,7 +56,7 @@ fn by_size(
     times: u32,
     once: impl Fn(&mut Crew) -> Result<f64, Failure>,
 ) -> Result<Vec<Line>, Failure> {
-    // The waiter; a holder is hired for each death.
+    // The one worker of the crew is the waiter; each death needs a new holder.
     let mut field = arena.field(locks, 1)?;
     let times = usize::try_from(times).unwrap_or(usize::MAX);
     let found = field.rounds(times, |_, crew| once(crew))?;
@@ -67,16 +67,16 @@ fn by_size(
     Ok(lines.into_iter().map(|line| Line { resident: Some(size), ..line }).collect())
 }
 
-/// Nanoseconds from the end of a thread that has the lock to the lock. Its process, which has so many bytes of
-/// memory, ends after that.
+/// Nanoseconds from the end of a thread that holds the lock until the waiter has it. The process of that thread has
+/// this much memory, and ends afterwards.
 fn leave_one(crew: &mut Crew, resident: u64) -> Result<f64, Failure> {
-    let mut holder = crew.hire(resident)?;
+    let mut holder = crew.start_worker(resident)?;
     holder.ask(Request::Leave, PATIENCE)?;
-    let waiter = crew.party(0)?;
+    let waiter = crew.worker(0)?;
     fall_asleep(waiter)?;
     let ended_at = match holder.ask(Request::Go, PATIENCE)?[..] {
         [ended_at] => ended_at,
-        _ => return Err(broken("the end of a thread is one number")),
+        _ => return Err(broken("the answer to `go` has one number")),
     };
     let took = told(waiter, ended_at)?;
     holder.end()?;

@@ -1,4 +1,4 @@
-//! A lock that nobody else wants, taken and given back.
+//! A lock that no other thread wants, taken and released.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// So long for each lock in a round.
+/// How long each lock is measured in a round.
 pub(super) const SPAN: Duration = Duration::from_millis(5);
-/// Short, and many: one round that is disturbed does not matter.
+/// Many short rounds, so that a disturbed one does not matter.
 const ROUNDS: usize = 15;
 
 pub(super) fn measure(
@@ -34,7 +34,7 @@ pub(super) fn measure(
     let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
     let mut field = arena.field(locks, 1)?;
     let rounds = field.rounds(ROUNDS, |_, crew| {
-        let answer = crew.party(0)?.ask(Request::Solo { how, ns }, span + PATIENCE)?;
+        let answer = crew.worker(0)?.ask(Request::Solo { how, ns }, span + PATIENCE)?;
         match answer[..] {
             [times, took] => Ok(each(took, times)),
             _ => Err(broken("a solo has two numbers")),

@@ -1,13 +1,13 @@
-//! Memories of a limited size, each with its way to choose which page goes.
+//! Simulated memories of a limited size, each with its own policy of eviction.
 //!
-//! `ours` is a pager that is driven by faults: it sees no hit on a mapped page. So are `vms` and `sieve`; `lru`
-//! and `optimum` see what no such pager can.
+//! `ours`, `vms` and `sieve` learn of a use by a fault only: they see no access to a mapped page, like a real pager.
+//! `lru` and `optimum` see every access, which no real pager can.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use commonhold_mm::{Answer, Residents, Step, Trace};
 
-/// What a trace has cost.
+/// How many faults a trace has caused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Faults {
     /// Faults that fill a page.
@@ -16,17 +16,17 @@ pub(super) struct Faults {
     pub(super) minor: u64,
 }
 
-/// Runs a trace of pages below a number in a memory of so many pages.
+/// Runs a trace of references to `pages` different pages, in a memory of `memory` pages.
 pub(super) type Memory = fn(trace: &[u32], pages: usize, memory: usize) -> Faults;
 
-/// A page of `ours`.
+/// The state of a page in `ours`.
 #[derive(Debug, Clone, Copy)]
 enum State {
     Absent(Option<Trace>),
     Resident { mapped: bool, referenced: bool },
 }
 
-/// The policy of the memory manager, used as the memory manager uses it.
+/// The policy of the memory manager, called as the memory manager calls it.
 pub(super) fn ours(trace: &[u32], pages: usize, memory: usize) -> Faults {
     let mut states = vec![State::Absent(None); pages];
     let mut residents = Residents::new();
@@ -55,7 +55,7 @@ pub(super) fn ours(trace: &[u32], pages: usize, memory: usize) -> Faults {
     faults
 }
 
-/// One round: until a page has gone.
+/// One round of reclaim: until a page is evicted.
 fn page_out(residents: &mut Residents<u32>, states: &mut [State]) {
     let mut round = residents.round();
     while let Some(page) = residents.candidate(&mut round) {
@@ -78,7 +78,7 @@ fn page_out(residents: &mut Residents<u32>, states: &mut [State]) {
     }
 }
 
-/// The page that came first goes first.
+/// Evicts the page that was filled first.
 pub(super) fn fifo(trace: &[u32], pages: usize, memory: usize) -> Faults {
     let (mut queue, mut resident) = (VecDeque::new(), vec![false; pages]);
     let mut faults = Faults::default();
@@ -96,18 +96,18 @@ pub(super) fn fifo(trace: &[u32], pages: usize, memory: usize) -> Faults {
     faults
 }
 
-/// The page that was not used for longest goes first.
+/// Evicts the page that was not used for the longest time.
 pub(super) fn lru(trace: &[u32], pages: usize, memory: usize) -> Faults {
     ordered(trace, pages, memory, |now, _| now, BTreeMap::pop_first)
 }
 
-/// The page that will not be used for longest goes first (Belady, "A study of replacement algorithms for a
-/// virtual-storage computer", 1966): no policy can do better.
+/// Evicts the page that will not be used for the longest time (Belady, "A study of replacement algorithms for a
+/// virtual-storage computer", 1966). No policy can do better.
 pub(super) fn optimum(trace: &[u32], pages: usize, memory: usize) -> Faults {
     let mut next_use = vec![0; trace.len()];
     let mut seen = vec![None; pages];
     for (now, &page) in trace.iter().enumerate().rev() {
-        // Those that are not used again are all the same, but need different keys.
+        // Pages that are never used again are equally good victims, but need different keys.
         let next = seen.get_mut(at(page)).and_then(|seen| seen.replace(now));
         if let Some(place) = next_use.get_mut(now) {
             *place = next.unwrap_or(trace.len() + now);
@@ -117,7 +117,7 @@ pub(super) fn optimum(trace: &[u32], pages: usize, memory: usize) -> Faults {
     ordered(trace, pages, memory, next, BTreeMap::pop_last)
 }
 
-/// Resident pages by a key that they get at each use; `leave` takes one out.
+/// Keeps resident pages ordered by a key that each use changes; `leave` chooses the one to evict.
 fn ordered(
     trace: &[u32],
     pages: usize,
@@ -144,7 +144,7 @@ fn ordered(
     faults
 }
 
-/// Of a page of `vms`: whether it is mapped, and since when.
+/// The state of a page in `vms`, and since when it waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 enum Place {
     #[default]
@@ -153,8 +153,8 @@ enum Place {
     Waiting(usize),
 }
 
-/// Two queues: mapped pages, and a quarter that wait, unmapped, to be used again or to go (Turner and Levy,
-/// "Segmented FIFO page replacement", 1981).
+/// Two queues: mapped pages, and a quarter of all pages that are unmapped and wait to be used again or evicted (Turner
+/// and Levy, "Segmented FIFO page replacement", 1981).
 pub(super) fn vms(trace: &[u32], pages: usize, memory: usize) -> Faults {
     let (mut mapped, mut waiting) = (VecDeque::new(), VecDeque::new());
     let (mut places, mut count) = (vec![Place::Absent; pages], 0);
@@ -179,7 +179,7 @@ pub(super) fn vms(trace: &[u32], pages: usize, memory: usize) -> Faults {
         while mapped.len() + count > memory
             && let Some((gone, since)) = waiting.pop_front()
         {
-            // If it was used, and waits again, it stands further back in the queue.
+            // A page that was used meanwhile and waits again has another entry, further back in the queue.
             if places.get(at(gone)) == Some(&Place::Waiting(since)) {
                 set(&mut places, gone, Place::Absent);
                 count -= 1;
@@ -189,11 +189,11 @@ pub(super) fn vms(trace: &[u32], pages: usize, memory: usize) -> Faults {
     faults
 }
 
-/// A queue, and a hand that goes through it: it unmaps what was used, and evicts the first page that was not (Zhang
-/// et al., "SIEVE is simpler than LRU", 2024). To see the first use after the fill, each page is unmapped at
-/// once: in a real pager the rest of the very same access would count as a use.
+/// A queue with a hand that moves through it: the hand unmaps pages that were used, and evicts the first page that was
+/// not (Zhang et al., "SIEVE is simpler than LRU", 2024). To see the first use after the fill, the simulation unmaps
+/// each page at once. In a real pager the rest of the same access would count as a use.
 pub(super) fn sieve(trace: &[u32], pages: usize, memory: usize) -> Faults {
-    // The youngest last; `None` where one has gone, until there are too many of these.
+    // The newest page is last. `None` stands for an evicted page, until there are too many of these.
     let (mut queue, mut hand): (Vec<Option<u32>>, usize) = (Vec::new(), 0);
     let mut used = vec![None; pages];
     let (mut faults, mut count) = (Faults::default(), 0);
@@ -230,7 +230,7 @@ pub(super) fn sieve(trace: &[u32], pages: usize, memory: usize) -> Faults {
     faults
 }
 
-/// Sets what is known of a page; returns what was.
+/// Sets the state of a page, and returns the old one.
 fn set<T: Default>(all: &mut [T], page: u32, value: T) -> T {
     all.get_mut(at(page)).map_or_else(T::default, |old| std::mem::replace(old, value))
 }

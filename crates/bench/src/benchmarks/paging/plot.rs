@@ -1,4 +1,4 @@
-//! What was found, as a picture: for each trace the major faults over the size of the memory.
+//! The results as a picture: for each trace, the major faults over the size of the memory.
 
 use commonhold_console::failure::Failure;
 use plotters::{
@@ -11,10 +11,10 @@ use plotters::{
 use super::Finding;
 use crate::benchmarks::plot::{Area, FAINT, INK, MARGIN, OURS, Plot, style, write};
 
-/// A line: what it is called, how it looks, and its figure.
+/// A line in the chart: its name, colour and width, and the figure that it shows.
 type Series = (&'static str, RGBColor, u32, fn(&Finding) -> f64);
 
-/// Ours last, so that it lies above the others.
+/// All lines. Ours is last, so that it is drawn above the others.
 const SERIES: [Series; 6] = [
     ("FIFO", RGBColor(176, 176, 176), 1, |found| found.fifo),
     ("VMS", RGBColor(120, 160, 90), 1, |found| found.vms),
@@ -39,7 +39,7 @@ pub(super) fn draw(plot: Plot, findings: &[Finding]) -> Result<(), Failure> {
 
 fn picture(area: &Area<'_>, charts: &[&[Finding]]) -> Result<(), String> {
     area.fill(&WHITE).map_err(|error| error.to_string())?;
-    let title = "Which page goes: major faults in 1000 references";
+    let title = "Which page is evicted: major faults in 1000 references";
     write(area, title, (MARGIN, 30), &style(22.0, &INK))?;
     let what = "lower is better; to the right, pages of memory; generated traces, simulated";
     write(area, what, (MARGIN, 54), &style(14.0, &FAINT))?;

@@ -1,5 +1,5 @@
-//! What the policy was chosen for, on small traces of the same shapes. The limits are those that were found,
-//! and a little.
+//! The properties for which the policy was chosen, checked on small traces of the same shapes. The limits are the
+//! measured values and a little margin.
 
 use std::{fs, sync::OnceLock};
 
@@ -13,7 +13,7 @@ fn all() -> &'static [Finding] {
     ALL.get_or_init(|| SHAPES.into_iter().flat_map(|shape| sweep(shape, SMALL)).collect())
 }
 
-/// Ours by another, of one trace: the geometric mean over all memories, and the worst of them.
+/// Our faults divided by another policy's on one trace: the geometric mean over all memories, and the worst ratio.
 fn ratio(trace: &str, other: fn(&Finding) -> f64) -> (f64, f64) {
     let findings = all().iter().filter(|found| found.trace == trace);
     let logs: Vec<f64> = findings.map(|found| (found.ours / other(found)).ln()).collect();
@@ -31,7 +31,7 @@ fn fifo(found: &Finding) -> f64 {
     found.fifo
 }
 
-/// The trace by which Belady showed that FIFO can be worse in a larger memory; its figures stand in textbooks.
+/// Belady's trace, on which FIFO is worse in a larger memory; textbooks give its numbers of faults.
 #[test]
 fn the_simulated_memories_count_what_textbooks_count() {
     let trace = [1, 2, 3, 4, 1, 2, 5, 1, 2, 3, 4, 5];
@@ -42,7 +42,7 @@ fn the_simulated_memories_count_what_textbooks_count() {
 }
 
 #[test]
-fn whoever_has_room_for_all_pages_fills_each_once() {
+fn a_memory_with_room_for_all_pages_fills_each_once() {
     let trace: Vec<u32> = (0..50).chain(0..50).chain((0..50).rev()).collect();
     let policies: [Memory; 6] =
         [memory::ours, memory::fifo, memory::lru, memory::optimum, memory::vms, memory::sieve];
@@ -54,7 +54,7 @@ fn whoever_has_room_for_all_pages_fills_each_once() {
 }
 
 #[test]
-fn nobody_does_better_than_the_optimum() {
+fn no_policy_is_better_than_the_optimum() {
     for found in all() {
         for other in [found.ours, found.lru, found.fifo, found.vms, found.sieve] {
             assert!(found.optimum <= other, "{found:?}");
@@ -94,7 +94,7 @@ fn ours_is_better_than_lru_in_loops_and_scans() {
     }
 }
 
-/// Pages that were used before are let go: a policy that holds on to them has 4 to 6 times the faults of LRU.
+/// A policy that does not give up the pages of the old working set has 4 to 6 times the faults of LRU.
 #[test]
 fn ours_adapts_to_a_loop_that_fits_after_another_working_set() {
     let (_, worst) = ratio("shift", lru);
@@ -102,7 +102,7 @@ fn ours_adapts_to_a_loop_that_fits_after_another_working_set() {
 }
 
 #[test]
-fn the_price_is_a_minor_fault_in_ten_references_but_for_loops() {
+fn outside_of_loops_about_one_reference_in_ten_is_a_minor_fault() {
     for found in all() {
         let limit = if found.trace == "loop" { 250.0 } else { 125.0 };
         assert!(found.ours_minor < limit, "{found:?}");

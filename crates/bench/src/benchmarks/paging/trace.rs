@@ -1,19 +1,19 @@
-//! Sequences of pages that programs refer to, generated from shapes that were published.
+//! Traces: sequences of references to pages, generated from published shapes.
 //!
-//! Each is the same in every run. Sizes are in parts of one number of pages, so that a small trace has the
-//! shape of a large one.
+//! A trace is the same in every run. All sizes are fractions of one number of pages, so that a small trace has the
+//! same shape as a large one.
 
 use commonhold_console::random::Random;
 
-/// How large the traces are.
+/// The size of the traces.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
-    /// The memories that are simulated are parts of this.
+    /// The number of pages; the sizes of the simulated memories are fractions of it.
     pub(super) pages: usize,
     pub(super) references: usize,
 }
 
-/// A trace: its name, and how it is made.
+/// A trace: its name, and the function that generates it.
 pub(super) type Shape = (&'static str, fn(Scale) -> Vec<u32>);
 
 pub(super) const SHAPES: [Shape; 6] = [
@@ -33,14 +33,14 @@ fn zipf(scale: Scale) -> Vec<u32> {
     (0..scale.references).map(|_| weights.draw(&mut random)).collect()
 }
 
-/// All pages in order, again and again: each memory is smaller than the loop, the largest by a sixteenth. The
-/// case in which LRU always evicts the page that is next (Smaragdakis, Kaplan and Wilson, "EELRU", 1999).
+/// All pages in order, again and again. Each memory is smaller than the loop, the largest by a sixteenth. This is the
+/// case in which LRU always evicts the page that is needed next (Smaragdakis, Kaplan and Wilson, "EELRU", 1999).
 fn endless_loop(scale: Scale) -> Vec<u32> {
     (0..scale.references).map(|at| page(at % scale.pages)).collect()
 }
 
-/// A hot fifth of the pages, some hotter than others, and every now and then a scan of pages that are used once,
-/// while the hot ones are used on: a database that reads a table (Johnson and Shasha, "2Q", 1994; Megiddo and
+/// A fifth of the pages is hot, some hotter than others. Now and then there is a scan of pages that are used once,
+/// while the hot ones stay in use, like a database that reads a table (Johnson and Shasha, "2Q", 1994; Megiddo and
 /// Modha, "ARC", 2003).
 fn scans(scale: Scale) -> Vec<u32> {
     let hot = scale.pages / 5;
@@ -60,9 +60,9 @@ fn scans(scale: Scale) -> Vec<u32> {
     trace
 }
 
-/// Working sets of different sizes that are used at random for an exponentially distributed time, then another
-/// one (Denning and Kahn, "A study of program locality and lifetime functions", 1975). One reference in a
-/// hundred is to any page.
+/// Working sets of different sizes. Each is used at random for an exponentially distributed time, then another one
+/// (Denning and Kahn, "A study of program locality and lifetime functions", 1975). One reference in a hundred goes
+/// to any page.
 fn phases(scale: Scale) -> Vec<u32> {
     let mut random = Random::new(3);
     let mut trace = Vec::new();
@@ -81,9 +81,9 @@ fn phases(scale: Scale) -> Vec<u32> {
     trace
 }
 
-/// The page that was used d pages ago, where d is more than k with a probability that falls as k^-0.55: the LRU
-/// stack model (Spirn and Denning, "Experiments with program locality", 1972). As no d is less likely than a
-/// larger one, no policy that knows only the past does better than LRU.
+/// Each reference goes to the page that was used d pages ago; the probability that d is more than k falls as k^-0.55.
+/// This is the LRU stack model (Spirn and Denning, "Experiments with program locality", 1972). A smaller d is always
+/// at least as likely as a larger one, so no policy that knows only the past does better than LRU.
 fn stack(scale: Scale) -> Vec<u32> {
     const EXPONENT: f64 = 0.55;
     let mut random = Random::new(4);
@@ -100,9 +100,9 @@ fn stack(scale: Scale) -> Vec<u32> {
     (0..scale.references).map(|_| refer()).collect()
 }
 
-/// In turns, a working set that is used at random and a loop over other pages, four tenths of all: whatever a
-/// policy holds on to from the one, it must let go in the other. Not published, but made of the two above that
-/// are; it tells policies that adapt from such as look good on a steady trace.
+/// In turns, a working set that is used at random, and a loop over other pages, four tenths of all. What a policy
+/// keeps in one phase, it must give up in the other. This trace is not published; it combines two published ones from
+/// above. It separates policies that adapt from policies that are good on a steady trace only.
 fn shift(scale: Scale) -> Vec<u32> {
     let mut random = Random::new(5);
     let (set, around, turn) = (scale.pages * 3 / 10, scale.pages * 4 / 10, 5 * scale.pages);
@@ -116,7 +116,7 @@ fn shift(scale: Scale) -> Vec<u32> {
     trace
 }
 
-/// Ranks with a weight of rank^-exponent each.
+/// Random ranks, with a weight of rank^-exponent each.
 struct Zipf(Vec<f64>);
 
 impl Zipf {
@@ -134,7 +134,7 @@ impl Zipf {
     }
 }
 
-/// Above 0, up to 1.
+/// A random number above 0, and up to 1.
 fn unit(random: &mut Random) -> f64 {
     let number = u32::try_from(random.next() >> 32).unwrap_or(u32::MAX);
     (f64::from(number) + 1.0) / (f64::from(u32::MAX) + 1.0)

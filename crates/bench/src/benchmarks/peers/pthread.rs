@@ -1,19 +1,20 @@
-//! The locks and the mapping of POSIX: what ours are measured against.
+//! The locks and the shared memory of POSIX, against which ours are measured.
 //!
 //! # What it owns
-//! Process-shared `pthread` locks, each in a file of its own that processes map; and one turn of creating,
-//! touching and removing POSIX shared memory.
+//! Process-shared `pthread` locks, each in its own file, which the workers map; and one cycle of creating, touching
+//! and removing POSIX shared memory.
 //!
 //! # Invariants
-//! 1. A lock stays where it was initialised, for ever: a guard can be forgotten, and the C library keeps
-//!    robust mutexes in lists. A benchmark can afford a page for each.
+//! 1. The page of a lock is never unmapped: a guard can be forgotten, and the C library keeps robust mutexes in lists.
+//!    A benchmark can afford a page for each lock.
 //! 2. A guard is released by the thread that took it: guards are not `Send`.
-//! 3. A file is opened as what it was made for: the mark of the kind is written last, and looked at first.
+//! 3. A file is only opened as the kind of lock it was made for: the mark of the kind is written last and checked
+//!    first.
 //!
 //! # What it does not do
-//! It trusts whoever can write such a file: the C library checks nothing.
+//! It does not protect against a process that writes garbage to such a file: the C library checks nothing.
 //!
-//! The only `unsafe` code of this crate: to call the C library, and to map what it works on.
+//! This is the only `unsafe` code of this crate: it calls the C library, and maps the memory for it.
 
 use std::{
     cell::UnsafeCell,
@@ -32,7 +33,7 @@ const PAGE: usize = 4096;
 /// Words for what a lock protects.
 pub(super) type Words = [AtomicU64; 8];
 
-/// A page of a file: a lock `T`, a condition, and room for what they protect. A line of the cache each.
+/// A page of a file: a lock `T`, a condition variable, and words that the lock protects. Each has its own cache lines.
 #[repr(C)]
 struct Page<T> {
     lock: Line<UnsafeCell<MaybeUninit<T>>>,
@@ -54,8 +55,8 @@ impl<T> std::fmt::Debug for Shared<T> {
     }
 }
 
-// SAFETY: the lock and the condition are given to the C library only, which any thread may ask at the
-// same time about locks that are shared; the rest are atomics.
+// SAFETY: `Send` needs the page to be usable from another thread. Only the C library accesses the lock and the
+// condition variable, which are process-shared: any thread may pass them to it at any time. The rest are atomics.
 unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Shared<T> {}
@@ -77,7 +78,7 @@ impl<T> Shared<T> {
         Ok(Self(unsafe { &*base.cast::<Page<T>>() }))
     }
 
-    /// Maps a file that `make` made.
+    /// Maps a file that was initialised as this kind of lock.
     fn open(file: &File, kind: u64) -> io::Result<Self> {
         let page = Self::map(file)?;
         // Acquire: pairs with the Release in `finish`; the lock is seen initialised.
@@ -87,7 +88,7 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Gives the file its page, for a lock to be initialised there.
+    /// Gives the file its page, in which the caller then initialises the lock.
     fn make(file: &File) -> io::Result<Self> {
         file.set_len(PAGE as u64)?;
         Self::map(file)
@@ -112,7 +113,7 @@ fn check(error: c_int) -> io::Result<()> {
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
-/// What becomes of a mutex whose owner dies.
+/// What happens to a mutex when its owner dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnDeath {
     /// It stays locked.
@@ -149,7 +150,7 @@ pub(super) struct PthreadMutexGuard<'m> {
 }
 
 impl PthreadMutex {
-    /// A new mutex, unlocked, in a file that nobody uses yet.
+    /// A new, unlocked mutex in a file that no process uses yet.
     ///
     /// # Errors
     /// What the C library says.
@@ -178,10 +179,10 @@ impl PthreadMutex {
         Ok(Self { page })
     }
 
-    /// The mutex that was made in this file.
+    /// Opens the mutex that was made in this file.
     ///
     /// # Errors
-    /// `InvalidData` if none of this kind was.
+    /// `InvalidData` if no mutex of this kind was made there.
     pub(super) fn open(file: &File, on_death: OnDeath) -> io::Result<Self> {
         Ok(Self { page: Shared::open(file, on_death.mark())? })
     }
@@ -189,7 +190,7 @@ impl PthreadMutex {
     /// Locks it. A robust mutex whose owner died is marked consistent at once.
     ///
     /// # Errors
-    /// What the C library says: `EOWNERDEAD` is not among it.
+    /// The error of the C library, but never `EOWNERDEAD`.
     #[inline]
     pub(super) fn lock(&self) -> io::Result<PthreadMutexGuard<'_>> {
         // SAFETY: `lock` wants an initialised mutex: `make` did that, and it is never unmapped.
@@ -205,12 +206,12 @@ impl PthreadMutex {
 
     #[cold]
     fn mark_consistent(&self) -> io::Result<()> {
-        // SAFETY: `consistent` wants a robust mutex locked by this thread and inconsistent: else it says
-        // that it is not.
+        // SAFETY: `consistent` wants an initialised mutex: `make` did that. If it is not robust, locked by this thread
+        // and inconsistent, the call only returns an error.
         check(unsafe { libc::pthread_mutex_consistent(self.page.lock()) })
     }
 
-    /// Wakes one who waits for the condition.
+    /// Wakes one thread that waits for the condition.
     ///
     /// # Errors
     /// What the C library says.
@@ -226,7 +227,7 @@ impl PthreadMutex {
         &self.page.0.words.0
     }
 
-    /// A word that a futex can be.
+    /// A word that can be used as a futex.
     #[must_use]
     pub(super) const fn turn(&self) -> &AtomicU32 {
         &self.page.0.turn.0
@@ -249,13 +250,13 @@ fn make_condition(condition: *mut libc::pthread_cond_t) -> io::Result<()> {
 }
 
 impl PthreadMutexGuard<'_> {
-    /// Whether the one who had it before died.
+    /// Whether the owner before this one died.
     #[must_use]
     pub(super) const fn owner_died(&self) -> bool {
         self.owner_died
     }
 
-    /// Unlocks, waits for the condition (or for nothing at all) and locks again.
+    /// Unlocks, waits for the condition and locks again. It may also wake up without a signal.
     ///
     /// # Errors
     /// What the C library says.
@@ -290,7 +291,7 @@ pub(super) struct PthreadRwLockGuard<'l> {
 }
 
 impl PthreadRwLock {
-    /// A new lock, unlocked, in a file that nobody uses yet.
+    /// A new, unlocked lock in a file that no process uses yet.
     ///
     /// # Errors
     /// What the C library says.
@@ -312,15 +313,15 @@ impl PthreadRwLock {
         Ok(Self { page })
     }
 
-    /// The lock that was made in this file.
+    /// Opens the lock that was made in this file.
     ///
     /// # Errors
-    /// `InvalidData` if none was.
+    /// `InvalidData` if no such lock was made there.
     pub(super) fn open(file: &File) -> io::Result<Self> {
         Ok(Self { page: Shared::open(file, RWLOCK)? })
     }
 
-    /// Locks it together with other readers.
+    /// Locks it shared.
     ///
     /// # Errors
     /// What the C library says.
@@ -331,7 +332,7 @@ impl PthreadRwLock {
         Ok(PthreadRwLockGuard { lock: self, not_send: PhantomData })
     }
 
-    /// Locks it alone.
+    /// Locks it exclusively.
     ///
     /// # Errors
     /// What the C library says.
@@ -358,11 +359,11 @@ impl Drop for PthreadRwLockGuard<'_> {
     }
 }
 
-/// One turn of POSIX shared memory: `shm_open`, `ftruncate`, `mmap`, a touch of each page, `munmap`,
-/// `close`, `shm_unlink`.
+/// One cycle of POSIX shared memory: `shm_open`, `ftruncate`, `mmap`, a touch of each page, `munmap`, `close`,
+/// `shm_unlink`.
 ///
 /// # Errors
-/// What any of the calls says; the name does not stay.
+/// The error of any of the calls. The name is removed in any case.
 pub(super) fn shm_cycle(name: &str, size: usize) -> io::Result<()> {
     let name = CString::new(format!("/{name}"))?;
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_not_opened_as_what_it_is_not() {
+    fn a_file_is_not_opened_as_another_kind_of_lock() {
         let scratch = scratch();
         let file = file(&scratch, "lock");
         assert!(PthreadRwLock::open(&file).is_err());
@@ -461,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_waits_for_the_condition_is_woken() {
+    fn a_thread_that_waits_for_the_condition_is_woken() {
         let scratch = scratch();
         let mutex = PthreadMutex::make(&file(&scratch, "lock"), OnDeath::Stuck).unwrap();
         std::thread::scope(|scope| {

@@ -1,5 +1,4 @@
-//! Hand-made histories: those that may be are accepted, each that may not be is rejected for its
-//! own reason.
+//! Hand-made histories: possible ones are accepted, and each impossible one is rejected for the right reason.
 
 use super::{super::history::Stopped, *};
 
@@ -18,7 +17,7 @@ fn done(worker: usize, what: What, start: u64, end: u64, key: RegionKey) -> Oper
     op(worker, what, start, end, Outcome::Done(key))
 }
 
-/// Worker 9 was killed at 100.
+/// Checks a history in which worker 9 was killed at time 100.
 fn judge(operations: &[Operation]) -> Vec<String> {
     judge_with(operations, &[])
 }
@@ -56,11 +55,10 @@ fn a_plain_life_is_accepted() {
     ]);
 }
 
-/// A worker was stopped while it held the directory: a destroy and a create that gave up in time were taken for
-/// violations.
+/// The story: a worker was stopped while it held the directory mutex. A destroy and a create that timed out meanwhile
+/// were reported as violations.
 #[test]
-fn whoever_gives_up_while_somebody_is_stopped_has_a_reason_and_whoever_does_so_long_after_has_none()
-{
+fn a_timeout_is_accepted_while_a_worker_is_stopped_and_rejected_long_after() {
     let after = 200 + AFTERMATH_NS;
     let stopped = [Stopped { worker: 5, from: 100, until: 200 }];
     for what in [What::Destroy, What::Create, What::Resize, What::Map] {
@@ -80,7 +78,7 @@ fn whoever_gives_up_while_somebody_is_stopped_has_a_reason_and_whoever_does_so_l
     assert!(!judge_with(&twice, &stopped).is_empty());
 }
 
-/// That somebody else maps the region is no reason for a create to give up.
+/// A mapping of another worker is no reason for a create to time out.
 #[test]
 fn only_a_destroy_waits_for_the_mappings_of_others() {
     let mapped = [done(0, What::Create, 1, 2, A), done(1, What::Map, 3, 4, A)];
@@ -196,8 +194,8 @@ fn a_region_destroyed_twice_is_rejected() {
 
 #[test]
 fn a_deferred_region_is_there_while_a_map_that_fails_still_counts() {
-    // The story: the torture blamed `Exists` on a region whose destroy had been deferred to a mapper
-    // that found it going, had counted itself before, and was stopped before it took that back.
+    // The story: a map counted itself, found that the region was being destroyed, and was stopped before it took that
+    // back. So it delayed a deferred destroy, and the checker rejected an `Exists` for that region.
     let born = done(0, What::Create, 1, 2, A);
     let gone = done(0, What::DestroyDeferred, 5, 6, A);
     let exists = op(0, What::Create, 8, 9, Outcome::Exists);
@@ -239,7 +237,7 @@ fn not_found_needs_an_instant_without_an_active_region() {
         accepted(&[created, lost, done(0, What::DestroyDeferred, 6, 9, A)]);
         rejected(&[created, lost, done(0, What::Destroy, 7, 9, A)], "but it was active");
     }
-    // While a destroy waits, new maps are refused; after it has timed out they are not.
+    // While a destroy waits, new maps are refused; after it has timed out, they are not.
     let mapped = done(2, What::Map, 2, 3, A);
     let waits = op(0, What::Destroy, 4, 8, Outcome::TimedOut);
     accepted(&[created, mapped, waits, op(1, What::Map, 5, 6, Outcome::NotFound)]);
@@ -264,7 +262,7 @@ fn a_killed_destroyer_excuses_not_found_but_not_for_a_region_made_after_its_deat
 }
 
 #[test]
-fn who_resizes_a_region_holds_up_its_end_and_keeps_its_name() {
+fn a_resize_delays_a_destroy_and_keeps_the_name() {
     let created = done(0, What::Create, 1, 2, A);
     let destroyed = done(0, What::DestroyDeferred, 5, 6, A);
     let late = op(1, What::Create, 7, 8, Outcome::Exists);
@@ -277,7 +275,7 @@ fn who_resizes_a_region_holds_up_its_end_and_keeps_its_name() {
 }
 
 #[test]
-fn mapped_is_told_to_the_caller_that_maps_and_to_nobody_else() {
+fn only_a_caller_that_maps_the_region_gets_mapped() {
     let created = done(0, What::Create, 1, 2, A);
     let mapped = done(1, What::Map, 3, 4, A);
     rejected(
@@ -294,7 +292,7 @@ fn mapped_is_told_to_the_caller_that_maps_and_to_nobody_else() {
 }
 
 #[test]
-fn timed_out_needs_a_mapping_of_somebody_else() {
+fn timed_out_needs_a_mapping_of_another_worker() {
     let created = done(0, What::Create, 1, 2, A);
     let late = op(0, What::Destroy, 10, 12, Outcome::TimedOut);
     rejected(&[created, late], "nobody maps it");
@@ -308,7 +306,7 @@ fn timed_out_needs_a_mapping_of_somebody_else() {
 }
 
 #[test]
-fn other_names_are_other_lives() {
+fn regions_of_different_names_are_independent() {
     let mut other = done(1, What::Create, 3, 4, B);
     other.name = 1;
     accepted(&[done(0, What::Create, 1, 2, A), other, done(0, What::Map, 5, 6, A)]);

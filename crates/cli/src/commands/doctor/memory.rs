@@ -1,4 +1,4 @@
-//! What the memory of spaces is limited by, here: the directory of `shm:` in use, the machine, and the memory cgroup.
+//! What limits the memory of spaces on this machine: the directory of `shm:`, the machine, and the memory cgroup.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -10,11 +10,11 @@ use commonhold_console::units::human_size;
 
 use super::Finding;
 
-/// What a container gets if nobody says otherwise.
+/// Size of /dev/shm in a container, by default.
 const OF_A_CONTAINER: u64 = 64 << 20;
 const ENOUGH: u64 = 1 << 30;
 
-/// How much fits into the directory in which `shm:` spaces are made.
+/// How much room the directory of `shm:` spaces has.
 pub(super) fn room(directory: &Path) -> Finding {
     const CHECK: &str = "room for shm: spaces";
     let name = directory.display();
@@ -36,7 +36,7 @@ pub(super) fn room(directory: &Path) -> Finding {
     if free >= ENOUGH {
         return Finding::ok(CHECK, found);
     }
-    // Only memory has machines and cgroups behind it; a disk cannot be made larger by mounting it again.
+    // A file system with a limit of the machine is a tmpfs, which a remount can grow. A disk it cannot.
     let advice = if supply.machine.is_some() {
         let mount = mount_point(directory);
         format!("grow it: mount -o remount,size=4G {}", mount.display())
@@ -46,7 +46,7 @@ pub(super) fn room(directory: &Path) -> Finding {
     Finding::warning(CHECK, found, advice)
 }
 
-/// What there is to be taken, whatever the file system says of its size.
+/// How much memory can really be taken, whatever size the file system shows.
 pub(super) fn memory(directory: &Path) -> Finding {
     const CHECK: &str = "memory";
     let Ok(supply) = commonhold::supply_in(directory) else {
@@ -58,14 +58,14 @@ pub(super) fn memory(directory: &Path) -> Finding {
         return Finding::ok(CHECK, found);
     };
     if least < OF_A_CONTAINER {
-        let advice = "`create` refuses what is more than that: free some, or raise the limit";
+        let advice = "`create` refuses to take more than that: free some, or raise the limit";
         Finding::warning(CHECK, found, advice)
     } else {
         Finding::ok(CHECK, found)
     }
 }
 
-/// The machine's memory and the cgroup's.
+/// The memory of the machine and of the cgroup, as text.
 fn describe(supply: &Supply) -> String {
     let of = |(all, left): (u64, u64), what: &str| {
         format!("{} {what} of {}", human_size(left), human_size(all))
@@ -79,7 +79,7 @@ fn describe(supply: &Supply) -> String {
     }
 }
 
-/// The directory at which the file system of `directory` is mounted.
+/// The mount point of the file system of `directory`.
 fn mount_point(directory: &Path) -> PathBuf {
     let device = |path: &Path| path.metadata().ok().map(|found| found.dev());
     let here = device(directory);
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mount_to_be_grown_is_that_of_the_directory() {
+    fn the_mount_point_of_a_directory_is_found() {
         assert_eq!(mount_point(Path::new("/dev/shm")), Path::new("/dev/shm"));
         assert_eq!(mount_point(Path::new("/")), Path::new("/"));
     }

@@ -18,7 +18,8 @@ pub(super) fn alone(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = biased(scene)?;
     scene.play(a, &["mlock r wait 64", "unlock r"])?;
     scene.play(b, &["mlock r wait 64", "unlock r"])?;
-    // It comes as to a mutex that is biased to it, finds that it is not, and after a while it is.
+    // The first process still tries its old bias, finds that it is gone, and takes the mutex as usual. Then the mutex
+    // becomes biased to the second.
     scene.play(a, &["mlock r wait 64", "unlock r"])?;
     scene.play(b, &["alone r - 64", "mlock r wait 64"])?;
     scene.play(a, &["mlock r 0 64"])?;

@@ -4,7 +4,7 @@ use commonhold_window::Point;
 
 use crate::crash::{Outcome, scene::Scene};
 
-/// Two processes that map `r`, the first with its lock.
+/// Two processes that map `r`; the first one holds its lock.
 pub(super) fn locked(scene: &mut Scene<'_>) -> Outcome<(usize, usize)> {
     let (a, b) = (scene.join()?, scene.join()?);
     scene.play(a, &["create r 4096", "map r", "fill r", "lock r wait"])?;
@@ -91,7 +91,7 @@ pub(super) fn abandon(scene: &mut Scene<'_>) -> Outcome {
 pub(super) fn reader_at_dead_writer(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = locked(scene)?;
     scene.kill(a)?;
-    // It has nothing to unlock, unless somebody has repaired.
+    // It gets no lock, and so has nothing to unlock, unless the data were repaired.
     scene.play(b, &["rlock r wait", "unlock r", "lock r wait", "unlock r", "rlock r wait"])?;
     scene.play(b, &["unlock r"])?;
     scene.leave(&[b])
@@ -105,7 +105,7 @@ pub(super) fn upgrade_waits(scene: &mut Scene<'_>) -> Outcome {
     scene.play(c, &["map r"])?;
     scene.begin(b, "promote r")?;
     scene.reach(b, Point::EventFlagged)?;
-    // Who comes to read now waits for the one that upgrades, and is woken when it is done.
+    // A new reader now waits for the process that upgrades, and is woken when that one is done.
     scene.begin(c, "rlock r wait")?;
     scene.reach(c, Point::LockFlagged)?;
     scene.play(a, &["unlock r"])?;

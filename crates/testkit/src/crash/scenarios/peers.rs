@@ -21,7 +21,7 @@ pub(super) fn guest(scene: &mut Scene<'_>) -> Outcome {
     scene.play(b, &["create r 4096", "reap"])?;
     scene.play(a, &["close"])?;
     scene.play(b, &["close"])?;
-    // More than there are records for: those of kernels that are gone are used again.
+    // More kernels than there are records for them: records of kernels that are gone are used again.
     let c = scene.enter()?;
     scene.run(c, &format!("tour {} 20", scene.url.clone()))?;
     Ok(())

@@ -4,7 +4,7 @@ use commonhold_window::Point;
 
 use crate::crash::{Outcome, scene::Scene};
 
-/// Two processes that map `r`, which has one record of each kind; none if one died before that.
+/// Two processes that map `r`, which has one record of each kind; `None` if one of them died before that.
 pub(super) fn records(scene: &mut Scene<'_>) -> Outcome<Option<(usize, usize)>> {
     let (a, b) = (scene.join()?, scene.join()?);
     scene.play(a, &["create r 4096", "map r", "ready r"])?;
@@ -63,7 +63,7 @@ pub(super) fn barrier(scene: &mut Scene<'_>) -> Outcome {
     for who in [a, b] {
         scene.play(who, &["join r"])?;
     }
-    // One that died before it joined would be waited for.
+    // If a process has died before it joined, the others would wait for it.
     if scene.deaths == 0 {
         for (first, last) in [(a, b), (b, a)] {
             scene.play(first, &["arrive r"])?;

@@ -12,7 +12,7 @@ pub(super) fn create(scene: &mut Scene<'_>) -> Outcome {
 
 pub(super) fn full(scene: &mut Scene<'_>) -> Outcome {
     let (a, b) = (scene.join()?, scene.join()?);
-    // What is refused beforehand takes nothing: by force, it takes what there is.
+    // A create that is refused beforehand takes no memory; by force, it takes all there is.
     scene.play(a, &["create r 8192 2000000", "map r", "fill r", "create s 2000000"])?;
     scene.play(a, &["create s 2000000 0 forced"])?;
     scene.play(b, &["create s 4096", "resize r 1500000", "map r", "look r", "unmap r", "close"])?;

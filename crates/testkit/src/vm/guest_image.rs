@@ -1,4 +1,4 @@
-//! What `cargo xtask vm image` and `cargo xtask ports` have made: programs, and for guests a kernel and a file system.
+//! What `cargo xtask vm image` and `cargo xtask ports` make: programs, and for guests a kernel and a file system.
 
 use std::{
     env,
@@ -7,51 +7,51 @@ use std::{
 
 use crate::vm::{Outcome, architecture::Architecture};
 
-/// The environment variable with the directory that `cargo xtask vm image` fills.
-pub const KIT: &str = "COMMONHOLD_VM";
-/// The same, of guests with arm64 processors.
-pub const KIT_ARM64: &str = "COMMONHOLD_VM_ARM64";
-/// The same, of programs with the C library musl. There is no guest in it.
-pub const KIT_MUSL: &str = "COMMONHOLD_MUSL";
+/// Variable with the directory that `cargo xtask vm image` fills.
+pub const GUEST_IMAGE: &str = "COMMONHOLD_VM";
+/// The same for guests with arm64 processors.
+pub const GUEST_IMAGE_ARM64: &str = "COMMONHOLD_VM_ARM64";
+/// The same for programs with the C library musl. It contains no guest.
+pub const GUEST_IMAGE_MUSL: &str = "COMMONHOLD_MUSL";
 
-/// Where the parts are.
+/// The directory with the parts of an image.
 #[derive(Debug, Clone)]
 pub struct GuestImage {
     parts: PathBuf,
-    /// An actor that runs here, whatever the parts are for.
+    /// The program `guest-actor` for this machine, whatever architecture the parts are for.
     helper: PathBuf,
     architecture: Architecture,
 }
 
 impl GuestImage {
-    /// The kit of guests like this machine.
+    /// The image of guests with the architecture of this machine.
     ///
     /// # Errors
-    /// There is none: nothing can be tested then, and that must not pass for success.
+    /// There is none. Then nothing can be tested, which must not count as success.
     pub fn find() -> Outcome<Self> {
-        let parts = directory(KIT, "vm test")?;
+        let parts = directory(GUEST_IMAGE, "vm test")?;
         Ok(Self { helper: actor(&parts), parts, architecture: Architecture::X86 })
     }
 
-    /// The kit of arm64 guests.
+    /// The image of arm64 guests.
     ///
     /// # Errors
-    /// There is none, or no usual one.
+    /// There is none, or none for this machine.
     pub fn arm64() -> Outcome<Self> {
-        let parts = directory(KIT_ARM64, "ports")?;
+        let parts = directory(GUEST_IMAGE_ARM64, "ports")?;
         Ok(Self { parts, architecture: Architecture::Arm64, ..Self::find()? })
     }
 
-    /// The programs with the other C library.
+    /// The programs with the C library musl.
     ///
     /// # Errors
     /// There are none.
     pub fn musl() -> Outcome<Self> {
-        let parts = directory(KIT_MUSL, "ports")?;
+        let parts = directory(GUEST_IMAGE_MUSL, "ports")?;
         Ok(Self { helper: actor(&parts), parts, architecture: Architecture::X86 })
     }
 
-    /// What its guests' processors are.
+    /// The architecture of its guests.
     pub(crate) const fn architecture(&self) -> Architecture {
         self.architecture
     }
@@ -62,25 +62,25 @@ impl GuestImage {
         self.parts.join("kernel")
     }
 
-    /// Their first file system.
+    /// The first file system of Linux guests.
     #[must_use]
     pub fn initramfs(&self) -> PathBuf {
         self.parts.join("initramfs")
     }
 
-    /// The command line tool, as guests have it; it runs on the host as well, if that is of the same architecture.
+    /// The command line tool for guests. It also runs on the host, if the host has the same architecture.
     #[must_use]
     pub fn commonhold(&self) -> PathBuf {
         self.parts.join("bin/commonhold")
     }
 
-    /// The actor, likewise.
+    /// The program of the scripted processes, likewise.
     #[must_use]
     pub fn actor(&self) -> PathBuf {
         actor(&self.parts)
     }
 
-    /// The actor that starts and cleans up for a test on this machine.
+    /// The program that starts programs and cleans up for a test on this machine.
     pub(crate) fn helper(&self) -> &Path {
         &self.helper
     }

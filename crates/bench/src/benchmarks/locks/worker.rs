@@ -1,4 +1,4 @@
-//! One process of `bench locks`: has a lock, and does with it what it is asked to.
+//! A worker process of `bench locks`: opens a lock, and runs the loops that the coordinator asks for.
 
 use std::{
     fs,
@@ -28,23 +28,23 @@ use super::{
     protocol::{How, Request, answer},
 };
 use crate::{
-    args::{BenchLock, PartyArgs},
+    args::{BenchLock, LockWorkerArgs},
     benchmarks::peers::{self, Start},
 };
 
-/// The least that the kernel gives.
+/// The size of a normal page.
 const PAGE: usize = 4096;
 
-/// How often the lock is taken between two looks at the clock.
+/// How often the lock is taken between two checks of the clock.
 const BATCH: u64 = 500;
 
-/// The process: finds its lock, and serves.
-pub(crate) fn party(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
+/// Runs the worker: opens the lock, and serves requests.
+pub(crate) fn worker(session: &Session, args: &LockWorkerArgs) -> Result<(), Failure> {
     let out = session.out;
     if !child::die_with(args.parent).doing(|| "bind to the parent".to_owned())? {
         return Err(Failure { code: 1, message: None });
     }
-    // Before the first answer: a lock that is asked for later must not wait until the memory is written.
+    // Before the first answer, so that no later request waits until the memory has been touched.
     let _memory = resident(args.resident)?;
     let what = || format!("{:?} in {}", args.lock, args.place.display());
     let start = if args.make { Start::Make } else { Start::Open };
@@ -60,12 +60,12 @@ pub(crate) fn party(session: &Session, args: &PartyArgs) -> Result<(), Failure> 
         BenchLock::ParkingLotMutex => serve(&parking_lot::Mutex::new(Words::default()), out),
         BenchLock::ParkingLotRwlock => serve(&parking_lot::RwLock::new(Words::default()), out),
         BenchLock::BoostMutex | BenchLock::BoostSharable => {
-            Err(broken("that one is another program's"))
+            Err(broken("the locks of Boost belong to another program"))
         }
     }
 }
 
-fn ours(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
+fn ours(session: &Session, args: &LockWorkerArgs) -> Result<(), Failure> {
     let space = session.open()?;
     let what = || "map the region".to_owned();
     let mapping = space.map(&args.place.to_string_lossy(), Access::ReadWrite).doing(what)?;
@@ -77,31 +77,31 @@ fn ours(session: &Session, args: &PartyArgs) -> Result<(), Failure> {
     mapping.unmap().doing(|| "unmap the region".to_owned())
 }
 
-/// So much private memory, each page of it touched. In pages of the least size: the kernel frees few large ones
-/// much faster, and which a process has is for the machine's settings to say.
+/// Takes this much private memory and touches each page. Transparent huge pages are switched off: the kernel frees
+/// a few large pages much faster than many small ones, and the result would depend on the settings of the machine.
 fn resident(bytes: u64) -> Result<Vec<u8>, Failure> {
     let mut memory = Vec::new();
     if bytes > 0 {
         let what = || format!("take {bytes} bytes of memory");
         let size = usize::try_from(bytes).map_err(io::Error::other).doing(what)?;
         disable_transparent_huge_pages(true).map_err(io::Error::from).doing(what)?;
-        // What cannot be had is an error here; `vec!` would abort.
+        // If there is not enough memory, this is an error; `vec!` would abort.
         Vec::<u8>::new().try_reserve_exact(size).map_err(io::Error::other).doing(what)?;
         memory = vec![0; size];
-        // A byte a page: to write them all takes seconds where nothing is optimised.
+        // One byte in each page: writing all bytes takes seconds in a debug build.
         memory.chunks_mut(PAGE).filter_map(<[u8]>::first_mut).for_each(|byte| *byte = 1);
     }
     Ok(black_box(memory))
 }
 
-/// The next request; none if there are no more.
+/// The next request; `None` at the end of the input.
 fn hear() -> Result<Option<Request>, Failure> {
     let mut line = String::new();
     let length = io::stdin().read_line(&mut line).doing(|| "read a request".to_owned())?;
     (length > 0).then(|| line.trim_end().parse().map_err(broken)).transpose()
 }
 
-/// Answers requests until there are no more.
+/// Answers requests until the end of the input.
 fn serve(lock: &(impl Lock + Sync), out: Out) -> Result<(), Failure> {
     let say = |numbers: &[u64]| out.line(&answer(Ok(numbers)));
     say(&[])?;
@@ -121,8 +121,7 @@ fn serve(lock: &(impl Lock + Sync), out: Out) -> Result<(), Failure> {
     }
 }
 
-/// A thread that takes the lock, and ends with it when it is told to: its last look at the clock is the last
-/// thing that it does.
+/// Takes the lock in a new thread. When told to, that thread reads the clock and ends, still holding the lock.
 fn leave(
     lock: &(impl Lock + Sync),
     say: &(impl Fn(&[u64]) -> Result<(), Failure> + Sync),
@@ -133,7 +132,7 @@ fn leave(
             say(&[])?;
             match hear()? {
                 Some(Request::Go) => Ok(vec![now_ns()]),
-                other => Err(broken(format!("not what lets the owner end: {other:?}"))),
+                other => Err(broken(format!("expected the request `go`, got {other:?}"))),
             }
         });
         owner.join().map_err(|_| broken("the owner panicked"))?
@@ -168,7 +167,7 @@ fn perform(
             Ok(vec![u64::from(found == Found::OwnerDied), at])
         }
         Request::Count => count(lock),
-        Request::Leave | Request::Go => Err(broken("that is for a thread of its own")),
+        Request::Leave | Request::Go => Err(broken("this request needs a thread of its own")),
     }
 }
 
@@ -179,12 +178,12 @@ fn solo(lock: &impl Lock, how: How, ns: u64) -> Result<Vec<u64>, Failure> {
     }
 }
 
-/// A lock that protects nothing is of no use to anybody: under this one a number is counted up. Not inlined,
-/// nor are those that follow: a loop that shares its registers with all that a party can do has too few of them.
+/// Increments a number under the lock, since a lock that protects nothing is not realistic. Not inlined, like the
+/// functions below: in one large function the loop would have too few registers.
 #[inline(never)]
 fn solo_write(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
     let (number, began) = (AtomicU64::new(0), now_ns());
-    // For all that the compiler knows, others have it too: so every change of it is made.
+    // The compiler must assume that other threads see the number, so it writes every change.
     let counted = black_box(&number);
     loop {
         for _ in 0..BATCH {
@@ -201,7 +200,7 @@ fn solo_write(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
     }
 }
 
-/// The number is looked at.
+/// Reads a number under the shared lock.
 #[inline(never)]
 fn solo_read(lock: &impl Lock, ns: u64) -> Result<Vec<u64>, Failure> {
     let (one, mut times, began) = (AtomicU64::new(1), 0, now_ns());
@@ -235,7 +234,7 @@ fn write(lock: &impl Lock, from: u64, until: u64, pause_ns: u64) -> Result<Vec<u
             Ok(())
         })?;
         if found == Found::OwnerDied {
-            return Err(broken("an owner was taken for dead"));
+            return Err(broken("the lock says that an owner died, but none did"));
         }
         longest = longest.max(got.saturating_sub(asked));
         times += 1;
@@ -282,7 +281,7 @@ fn pass(lock: &impl Lock, side: u64, times: u64, keep_ns: u64) -> Result<Vec<u64
         if let Some(last) = last.replace(now).filter(|_| side == 0) {
             between.push(now.saturating_sub(last));
         }
-        // At work, so that this processor is awake; the other waits.
+        // Keeps this processor busy while the other side waits.
         while now_ns().saturating_sub(now) < keep_ns {
             std::hint::spin_loop();
         }
@@ -295,13 +294,13 @@ fn sleep_until(from: u64) {
     thread::sleep(Duration::from_nanos(from.saturating_sub(now_ns())));
 }
 
-/// Whether a process sleeps: of a party that said it is about to wait for a lock, whether it waits.
+/// Whether a process sleeps. A worker that has announced that it takes the lock waits for it if it sleeps.
 pub(super) fn sleeps(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| says_asleep(&stat))
 }
 
 fn says_asleep(stat: &str) -> bool {
-    // The name before it, in brackets, may have any letters.
+    // The name, which stands in brackets before the state, may contain any characters.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
@@ -311,7 +310,7 @@ mod tests {
 
     use super::*;
 
-    /// A lock of one thread, which says how it was taken.
+    /// A lock for one thread, which can pretend that its owner died.
     #[derive(Debug, Default)]
     struct Fake {
         held: Cell<bool>,
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn every_turn_of_a_writer_is_counted_beside_the_lock() {
+    fn every_turn_of_a_writer_is_counted() {
         let lock = Fake::default();
         let write = Request::Write { from: 0, until: a_moment(), pause_ns: 0 };
         let numbers = ask(&lock, write).unwrap();
@@ -377,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_is_told_of_no_death_and_one_who_awaits_tells_of_it() {
+    fn await_reports_a_death_and_write_fails_after_one() {
         let lock = Fake::default();
         assert_eq!(ask(&lock, Request::Await).unwrap()[0], 0);
         lock.found_dead.set(true);
@@ -386,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_a_party_is_resident_when_it_has_it() {
+    fn the_memory_of_a_worker_is_resident() {
         let before = resident_pages();
         let memory = resident(64 << 20).unwrap();
         assert!(resident_pages() >= before + (60 << 20) / 4096, "not resident");
@@ -400,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_solo_lasts_as_long_as_it_was_asked_to() {
+    fn a_solo_lasts_as_long_as_requested() {
         for how in [How::Read, How::Write] {
             let numbers = ask(&Fake::default(), Request::Solo { how, ns: 1_000 }).unwrap();
             assert!(numbers[0] >= BATCH && numbers[1] >= 1_000, "{numbers:?}");
@@ -413,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_asleep_by_its_state_and_not_by_its_name() {
+    fn a_sleeping_process_is_recognized_by_its_state_and_not_by_its_name() {
         assert!(says_asleep("7 (commonhold) S 1 7 7"));
         assert!(!says_asleep("7 (odd) S) R 1 7 7"));
         assert!(!says_asleep(""));

@@ -1,4 +1,4 @@
-//! A space full of peers that look alive and are not, and of entries that make no sense.
+//! Spaces with very many peers that look alive and are not, and with damaged entries.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -28,7 +28,7 @@ fn geometry(file: &File) -> Geometry {
     Geometry::check(&header, file.metadata().unwrap().len()).unwrap()
 }
 
-/// A space with some regions, and its file.
+/// Formats a space with three regions. Returns the space and its file.
 fn space_in(folder: &Folder) -> (Space, File) {
     let path = folder.0.join("space");
     let space = Space::at(format!("file:{}", path.display()));
@@ -41,7 +41,7 @@ fn space_in(folder: &Folder) -> (Space, File) {
     (space, OpenOptions::new().read(true).write(true).open(path).unwrap())
 }
 
-/// Ends, well before anybody who waits for it gives up; and what it printed.
+/// Runs a command that must end in time with this status. Returns what it printed.
 #[track_caller]
 fn ends(space: &Space, code: i32, args: &[&str]) -> String {
     let command = space.command(args);
@@ -77,9 +77,10 @@ impl Image {
         u64::from_le_bytes(self.bytes[at..at + 8].try_into().unwrap())
     }
 
-    /// Fills every peer slot but the first and the last with a peer in this state, all threads of which wait for locks and
-    /// read under them, and every entry with a region that all of them map and read, and whose lock one of them
-    /// has. They look like the peer in slot 0, or like nobody.
+    /// Fills every peer slot except the first and the last with a peer in this state, and every entry with a region.
+    /// All threads of these peers wait for locks. All peers map every region and read every eighth; one peer has the
+    /// lock of each region. The peers look like the peer in slot 0 if `as_first`; otherwise they name no real
+    /// process.
     fn fill(&mut self, state: u64, as_first: bool) {
         let geometry = self.geometry;
         for slot in (1..PEERS - 1).map(PeerId::new) {
@@ -103,7 +104,7 @@ impl Image {
             for region in (0..geometry.regions()).map(RegionId::new) {
                 let at = geometry.share(slot, region).unwrap().get();
                 let share = ShareWord::from_word(0).of(1).unwrap().map().unwrap();
-                // A line for each peer that reads is what is asked for, and no waste of time.
+                // Only every eighth: `locks` prints a line for each reader, which takes time as it must.
                 let reads = region.get() % 8 == 0;
                 self.put(at, 0, if reads { share.read().unwrap() } else { share }.word());
             }
@@ -121,15 +122,15 @@ impl Image {
     }
 }
 
-/// The story: an image of 36 MB with 1,024 peers made `ls`, `locks` and `stat` take minutes: each region asked for the
-/// life of each peer, and looked at each of its threads. A bit in the states of peers that no program writes made
-/// each of those questions fail, and be asked again, 10,000 times.
+/// The story: with an image of 36 MB and 1,024 peers, `ls`, `locks` and `stat` took minutes. For each region they
+/// checked whether each peer is alive, and looked at each of its threads. If the state of a peer had a bit that no
+/// program sets, each check failed and was repeated 10,000 times.
 #[test]
-fn a_crowd_of_peers_that_look_alive_costs_seconds_and_no_minutes() {
+fn many_peers_that_look_alive_cost_seconds_and_not_minutes() {
     const LIVE: u64 = 2;
     let folder = Folder::new();
     let (space, file) = space_in(&folder);
-    // It is alive, and so are all that say they are it.
+    // This process is alive, and so is every peer that claims to be this process.
     let mut living = space.start(&["map", "a", "--", "sh", "-c", "echo mapped; exec cat"]);
     assert_eq!(living.line(), "mapped");
     let mut image = Image::new(&file);
@@ -143,9 +144,9 @@ fn a_crowd_of_peers_that_look_alive_costs_seconds_and_no_minutes() {
     }
 }
 
-/// The story: one entry that made no sense was the end of `ls`, `locks` and `stat` for all regions.
+/// The story: one damaged entry made `ls`, `locks` and `stat` fail for all regions.
 #[test]
-fn a_damaged_entry_is_listed_as_such_and_the_others_are_as_good_as_ever() {
+fn a_damaged_entry_is_listed_and_the_others_stay_usable() {
     let folder = Folder::new();
     let (space, file) = space_in(&folder);
     let entry = geometry(&file).region(RegionId::new(1)).unwrap().get();
