@@ -12,24 +12,25 @@
 use std::{
     cell::Cell,
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use commonhold_host::{ForkGuard, HeartbeatThread, LinuxPlatform, Priority, Setup};
-use commonhold_layout::{Damage, DeathFutex, Name, Owner};
-use commonhold_space::{
-    Attached, BackingMemoryError, DirectoryError, OwnThread, OwnThreads, View, heartbeat_period_ms,
-};
+use commonhold_layout::{DeathFutex, Owner};
+use commonhold_space::{Attached, OwnThread, OwnThreads, View, heartbeat_period_ms};
 use commonhold_sync::{Park, Thread};
 
 use crate::{
     RegionError,
     backing::Backing,
+    error::causes::region_error,
     lock::counted::Counted,
-    region::MappedRegion,
     threads::{self, Threads},
 };
+
+/// How many handles keep one mapping, if its region has this name; 0 if it has another. `None`: the mapping is gone.
+pub(crate) type HandleCount = Box<dyn Fn(&str) -> Option<usize> + Send + Sync>;
 
 pub(crate) struct Attachment {
     /// Different for every attachment that this process, or a parent of it, ever made.
@@ -40,8 +41,8 @@ pub(crate) struct Attachment {
     threads: Threads,
     pub(crate) counted: Arc<Counted>,
     pub(crate) backing: Backing,
-    /// What is mapped, for those who ask by how many handles.
-    mapped: Mutex<Vec<Weak<MappedRegion>>>,
+    /// One for each mapping, for [`handles`](Self::handles).
+    mapped: Mutex<Vec<HandleCount>>,
     /// Shows others that this process lives, and watches those of whom it knows nothing better.
     heart: Option<HeartbeatThread>,
 }
@@ -131,25 +132,18 @@ impl Attachment {
     }
 
     /// Remembers a mapping for [`handles`](Self::handles).
-    pub(crate) fn enter(&self, region: &Arc<MappedRegion>) {
+    pub(crate) fn enter(&self, count: HandleCount) {
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         if mapped.len() == mapped.capacity() {
-            mapped.retain(|region| region.strong_count() > 0);
+            mapped.retain(|count| count("").is_some());
         }
-        mapped.push(Arc::downgrade(region));
+        mapped.push(count);
     }
 
     /// How many handles keep regions of this name mapped: mappings, clones, and what was opened in them.
     pub(crate) fn handles(&self, name: &str) -> usize {
         let mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not counting the one that asks.
-        let count = |region: Arc<MappedRegion>| Arc::strong_count(&region) - 1;
-        mapped
-            .iter()
-            .filter_map(Weak::upgrade)
-            .filter(|region| region.name() == name)
-            .map(count)
-            .sum()
+        mapped.iter().filter_map(|count| count(name)).sum()
     }
 
     /// What can be known without touching the window.
@@ -292,53 +286,4 @@ fn start_heart(
         death_futex.store(DeathFutex::NEVER.word(), Ordering::Release);
     }
     heart.ok()
-}
-
-/// What a name is, or why it is none.
-pub(crate) fn checked(name: &str) -> Result<Name, RegionError> {
-    Name::new(name).map_err(|why| RegionError::Name { name: name.to_owned(), why })
-}
-
-/// The error of the core, with what a person needs to know besides.
-pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
-    let owned = || name.to_owned();
-    match error {
-        DirectoryError::Exists => RegionError::Exists { name: owned() },
-        DirectoryError::NotFound => RegionError::NotFound { name: owned() },
-        DirectoryError::Mapped => RegionError::Mapped { name: owned(), handles: 0 },
-        DirectoryError::TimedOut => RegionError::TimedOut { name: owned() },
-        DirectoryError::NoSpace { asked, largest } => RegionError::NoSpace { asked, largest },
-        DirectoryError::NoEntry { regions } => RegionError::NoEntry { regions },
-        DirectoryError::BeyondReserve { asked, reserve } => {
-            RegionError::BeyondReserve { asked, reserve }
-        }
-        DirectoryError::TooManyMappings => RegionError::TooManyMappings,
-        DirectoryError::TooManyThreads { threads } => RegionError::TooManyThreads { threads },
-        DirectoryError::BackingMemory(BackingMemoryError::Full { errno }) => {
-            RegionError::NoMemory { source: std::io::Error::from_raw_os_error(errno) }
-        }
-        DirectoryError::BackingMemory(BackingMemoryError::NoRoom(room)) => {
-            RegionError::NoRoom(room)
-        }
-        DirectoryError::BackingMemory(BackingMemoryError::Failed { call, errno }) => {
-            RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
-        }
-        DirectoryError::BackingMemory(BackingMemoryError::Blocked { .. }) => {
-            RegionError::Blocked { by: None }
-        }
-        DirectoryError::Unsettled => RegionError::Unsettled { name: owned(), by: None },
-        DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
-        DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
-        DirectoryError::Fenced => RegionError::Fenced,
-        DirectoryError::Reentered => RegionError::Reentered,
-        // This peer maps what it unmaps: somebody has written over the count.
-        DirectoryError::NotMapped => {
-            RegionError::Damaged(Damage::new("the mappings that a peer has counted", 0))
-        }
-        // Where its holder can be looked at, `Attachment::error` does.
-        DirectoryError::Busy { .. } => RegionError::Unsettled { name: owned(), by: None },
-        DirectoryError::BackingMemory(error) => {
-            RegionError::Os { call: "fallocate", source: std::io::Error::other(error.to_string()) }
-        }
-    }
 }

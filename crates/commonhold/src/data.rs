@@ -28,7 +28,7 @@ use std::{
 use commonhold_window::{Door, Run};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use crate::{Field, RegionError, attachment::LockContext, record::SeqChange};
+use crate::{Field, RegionError, attachment::LockContext, lock::change::SeqChange};
 
 /// What may lie in shared bytes: a type without pointers or padding, that every bit pattern may inhabit.
 /// It is implemented for all that have these traits of [`zerocopy`](crate::zerocopy); [`plain!`](crate::plain)

@@ -25,6 +25,7 @@ mod draw;
 mod look;
 mod slot_owners;
 mod stuck;
+mod thread_ref;
 
 use std::{fmt, marker::PhantomData};
 

@@ -12,7 +12,7 @@ use commonhold_layout::PeerId;
 use commonhold_space::PeerRecord;
 use commonhold_sync::Verdict;
 
-use crate::{PeerInfoBrief, RegionError, Space, snapshot::dead_peer};
+use crate::{PeerInfoBrief, RegionError, Space};
 
 /// Pause between two looks at hearts.
 const LOOK: Duration = Duration::from_millis(10);
@@ -81,6 +81,6 @@ impl Space {
             Verdict::Suspect => drop(view.assume_dead(record.peer, record.generation)),
             Verdict::Dead => {}
         }
-        Ok(dead_peer(&record))
+        Ok(PeerInfoBrief::new(&record))
     }
 }

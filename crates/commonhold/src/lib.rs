@@ -50,7 +50,6 @@ mod attachment;
 mod backing;
 mod busy;
 mod data;
-mod device;
 mod error;
 mod graph;
 mod info;
@@ -64,9 +63,7 @@ mod region;
 mod snapshot;
 mod space;
 mod threads;
-mod unused;
 
-pub use busy::DirectoryHolder;
 pub use commonhold_host::{
     Denied, DeviceError, LockHolder, Owners, PciAddress, PciDevice, Rights, Supply, pci_devices,
     physical_memory, shm_directory, supply_in,
@@ -77,10 +74,9 @@ pub use commonhold_layout::{
 pub use commonhold_space::Room;
 pub use commonhold_window::Door;
 pub use data::{Cursor, Part, Plain, Reading, Slice, Value, Writing};
-pub use device::memory_of;
 pub use error::{
-    BoxError, ErrorKind, LockError, LockPlace, LockResult, OpenError, OwnerInfo, RegionError,
-    RepairFailed,
+    BoxError, DirectoryHolder, ErrorKind, LockError, LockPlace, LockResult, OpenError, OwnerInfo,
+    RegionError, RepairFailed,
 };
 pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};
 pub use info::{
@@ -92,6 +88,7 @@ pub use lock::{
     Repairable, UpgradableGuard, UpgradedGuard,
 };
 pub use mapping::Mapping;
+pub use open::memory_of;
 pub use options::{Access, CreateOptions, Destroy, FormatOptions, OpenOptions, Removal};
 pub use record::{
     Barrier, Condvar, Field, Mutex, MutexGuard, OnceLock, OnceLockGuard, Participant, Permit,

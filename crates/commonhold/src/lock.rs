@@ -17,6 +17,7 @@
 //! 4. A guard stays in its thread, and borrows the handle that it was taken by, which keeps the region mapped.
 //!    Neither compiles otherwise; see `misuse`.
 
+pub(crate) mod change;
 pub(crate) mod counted;
 pub(crate) mod denied;
 mod event;

@@ -12,17 +12,16 @@ use std::{
 
 use commonhold_space::Mapped;
 use commonhold_window::Bytes;
-use yoke::{Yoke, Yokeable};
+use yoke::Yokeable;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    Access, BoxError, Event, LockGuard, LockResult, Plain, RawMutex, ReadGuard, Record, Records,
-    Recovered, RegionError, RegionKey, RegionLock, Value, attachment::Attachment,
-    lock::RegionWords, region::MappedRegion,
+    Access, BoxError, Event, LockGuard, LockResult, Plain, RawMutex, ReadGuard, Recovered,
+    RegionError, RegionKey, RegionLock, Value,
+    attachment::Attachment,
+    lock::RegionWords,
+    region::{Handle, MappedRegion},
 };
-
-/// What was found in a region, together with what keeps it there.
-pub(crate) type Handle<Y> = Yoke<Y, Arc<MappedRegion>>;
 
 /// A region mapped by this process. Clones share it, and so does everything that is opened in it; when the last of
 /// them is dropped, it is unmapped.
@@ -138,22 +137,14 @@ impl Mapping {
         mapped: Mapped,
         access: Access,
     ) -> Result<Self, RegionError> {
-        let region = Arc::new(MappedRegion::new(attachment, name, mapped, access)?);
-        attachment.enter(&region);
-        Ok(Self { reach: Yoke::try_attach_to_cart(region, |region| Reach::new(region))? })
+        let region = MappedRegion::new(attachment, name, mapped, access)?;
+        let reach = MappedRegion::find::<Reach<'static>>(&region, |region| Reach::new(region))?;
+        Ok(Self { reach })
     }
 
     #[inline]
     pub(crate) fn region(&self) -> &Arc<MappedRegion> {
         self.reach.backing_cart()
-    }
-
-    /// Keeps the region mapped for what `find` finds in it.
-    pub(crate) fn found<Y: for<'a> Yokeable<'a>>(
-        &self,
-        find: impl for<'a> FnOnce(&'a MappedRegion) -> Result<<Y as Yokeable<'a>>::Output, RegionError>,
-    ) -> Result<Handle<Y>, RegionError> {
-        Yoke::try_attach_to_cart(Arc::clone(self.region()), find)
     }
 
     /// The region's name.
@@ -241,7 +232,7 @@ impl Mapping {
     /// # Errors
     /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::Forked`].
     pub fn value<T: Plain>(&self, offset: u64) -> Result<Value<T>, RegionError> {
-        Value::new(self, offset)
+        Value::new(self.region(), offset)
     }
 
     /// The address of the first byte, for those who want to reach the bytes on their own. The bytes
@@ -272,7 +263,7 @@ impl Mapping {
     /// # Errors
     /// [`RegionError::Forked`].
     pub fn region_lock(&self) -> Result<RegionLock, RegionError> {
-        RegionLock::new(self)
+        RegionLock::new(self.region())
     }
 
     #[inline(always)]
@@ -408,7 +399,7 @@ impl Mapping {
     /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`],
     /// [`RegionError::Forked`].
     pub fn mutex(&self, offset: u64) -> Result<RawMutex, RegionError> {
-        RawMutex::new(self, offset)
+        RawMutex::new(self.region(), offset)
     }
 
     /// The event whose word lies at `offset`, a multiple of 8. Eight zero bytes are a new event.
@@ -416,7 +407,7 @@ impl Mapping {
     /// # Errors
     /// As for [`mutex`](Self::mutex).
     pub fn event(&self, offset: u64) -> Result<Event, RegionError> {
-        Event::new(self, |region| {
+        Event::new(self.region(), |region| {
             let (word, at) = region.word(offset)?;
             Ok(commonhold_sync::Event::new(word, at))
         })
@@ -426,65 +417,5 @@ impl Mapping {
     #[doc(hidden)]
     pub fn check(&self, offset: u64, len: u64) -> Result<(), RegionError> {
         self.region().bytes(offset, len).map(drop)
-    }
-
-    /// Opens a record at `offset`, a multiple of 8: a lock with its data, such as a
-    /// [`Mutex`](crate::Mutex) or a [`RwLock`](crate::RwLock), or several of them that
-    /// [`records!`](crate::records) has put together. Where a region holds one record only,
-    /// [`Space::record`](crate::Space::record) does it all.
-    ///
-    /// All zeros are a free lock of any kind, with zeros as its data. Whoever opens it first makes it the
-    /// kind that it asks for, and from then on it is that: a tag beside the lock says which kind it is, and
-    /// how large its data are. (Of two types of the same size it does not know which is meant.)
-    ///
-    /// A record keeps its region mapped: while somebody has one open, its region can be told to go, but does
-    /// not go, and its locks work as before. A new region, of whatever name, begins with zeros.
-    ///
-    /// A [`SeqLock`](crate::SeqLock) can be opened through a read-only mapping, to be read; but not made.
-    ///
-    /// # Errors
-    /// [`RegionError::OtherRecord`] if it is of another kind, or its data are of another size;
-    /// [`RegionError::NotARecord`] if other bytes lie there; [`RegionError::NotMade`] if nothing has been opened
-    /// there and the mapping is read-only; [`RegionError::Misaligned`],
-    /// [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`], [`RegionError::Forked`]. Nothing has been
-    /// written then, but that of several records those before the refused one may have become what they
-    /// were opened as.
-    ///
-    /// # Examples
-    /// ```
-    /// use commonhold::{Mutex, RwLock, Space};
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let url = format!("shm:doc-open-{}", std::process::id());
-    /// # let space = Space::open_or_format(&url)?;
-    /// let two = space.map_or_create("two", Mutex::<u64>::SIZE + RwLock::<[f64; 8]>::SIZE)?;
-    /// let count = two.open::<Mutex<u64>>(0)?;
-    /// let table = two.open::<RwLock<[f64; 8]>>(Mutex::<u64>::SIZE)?;
-    /// count.lock()?.with_mut(|count| *count += 1);
-    /// table.write()?.set([0.5; 8]);
-    /// let wrong = two.open::<RwLock<u64>>(0).unwrap_err();
-    /// assert_eq!(
-    ///     wrong.to_string(),
-    ///     "at offset 0 lies a mutex with 8 bytes of data, not a reader/writer lock with 8 bytes of data"
-    /// );
-    /// # drop((count, table, two));
-    /// # drop(space);
-    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn open<R: Record>(&self, offset: u64) -> Result<R, RegionError> {
-        R::open(self, offset)
-    }
-
-    /// As [`open`](Self::open), of `count` records in a row: a table whose rows have locks of their own.
-    ///
-    /// # Errors
-    /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`].
-    pub fn open_array<R: Record>(
-        &self,
-        offset: u64,
-        count: usize,
-    ) -> Result<Records<R>, RegionError> {
-        Records::new(self, offset, count)
     }
 }

@@ -34,7 +34,6 @@ pub use once::{OnceLock, OnceLockGuard, Turn};
 pub use records::Records;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Permit, Semaphore};
-pub(crate) use seqlock::SeqChange;
 pub use seqlock::{SeqLock, SeqLockGuard};
 pub use upgradable::{RwLockUpgradableGuard, RwLockUpgradedGuard};
 
@@ -76,6 +75,68 @@ pub trait Record: Sized {
     /// # Errors
     /// As there.
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError>;
+}
+
+impl Mapping {
+    /// Opens a record at `offset`, a multiple of 8: a lock with its data, such as a
+    /// [`Mutex`](crate::Mutex) or a [`RwLock`](crate::RwLock), or several of them that
+    /// [`records!`](crate::records) has put together. Where a region holds one record only,
+    /// [`Space::record`](crate::Space::record) does it all.
+    ///
+    /// All zeros are a free lock of any kind, with zeros as its data. Whoever opens it first makes it the
+    /// kind that it asks for, and from then on it is that: a tag beside the lock says which kind it is, and
+    /// how large its data are. (Of two types of the same size it does not know which is meant.)
+    ///
+    /// A record keeps its region mapped: while somebody has one open, its region can be told to go, but does
+    /// not go, and its locks work as before. A new region, of whatever name, begins with zeros.
+    ///
+    /// A [`SeqLock`](crate::SeqLock) can be opened through a read-only mapping, to be read; but not made.
+    ///
+    /// # Errors
+    /// [`RegionError::OtherRecord`] if it is of another kind, or its data are of another size;
+    /// [`RegionError::NotARecord`] if other bytes lie there; [`RegionError::NotMade`] if nothing has been opened
+    /// there and the mapping is read-only; [`RegionError::Misaligned`],
+    /// [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`], [`RegionError::Forked`]. Nothing has been
+    /// written then, but that of several records those before the refused one may have become what they
+    /// were opened as.
+    ///
+    /// # Examples
+    /// ```
+    /// use commonhold::{Mutex, RwLock, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-open-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// let two = space.map_or_create("two", Mutex::<u64>::SIZE + RwLock::<[f64; 8]>::SIZE)?;
+    /// let count = two.open::<Mutex<u64>>(0)?;
+    /// let table = two.open::<RwLock<[f64; 8]>>(Mutex::<u64>::SIZE)?;
+    /// count.lock()?.with_mut(|count| *count += 1);
+    /// table.write()?.set([0.5; 8]);
+    /// let wrong = two.open::<RwLock<u64>>(0).unwrap_err();
+    /// assert_eq!(
+    ///     wrong.to_string(),
+    ///     "at offset 0 lies a mutex with 8 bytes of data, not a reader/writer lock with 8 bytes of data"
+    /// );
+    /// # drop((count, table, two));
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open<R: Record>(&self, offset: u64) -> Result<R, RegionError> {
+        R::open(self, offset)
+    }
+
+    /// As [`open`](Self::open), of `count` records in a row: a table whose rows have locks of their own.
+    ///
+    /// # Errors
+    /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`].
+    pub fn open_array<R: Record>(
+        &self,
+        offset: u64,
+        count: usize,
+    ) -> Result<Records<R>, RegionError> {
+        Records::new(self, offset, count)
+    }
 }
 
 /// What lies where in a record of `N` words before its tag, with a `T` behind it.

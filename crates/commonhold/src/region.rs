@@ -21,11 +21,16 @@ use commonhold_host::ReadOnlyMap;
 use commonhold_layout::{Extent, Offset};
 use commonhold_space::{Mapped, RegionHandle};
 use commonhold_window::{Bytes, Run};
+use yoke::{Yoke, Yokeable};
 
 use crate::{
     Access, RegionError, RegionKey,
-    attachment::{Attachment, region_error},
+    attachment::{Attachment, HandleCount},
+    error::causes::region_error,
 };
+
+/// What was found in a region, together with what keeps it there.
+pub(crate) type Handle<Y> = Yoke<Y, Arc<MappedRegion>>;
 
 /// See the head of this file.
 pub(crate) struct MappedRegion {
@@ -56,7 +61,7 @@ impl MappedRegion {
         name: &str,
         mapped: Mapped,
         access: Access,
-    ) -> Result<Self, RegionError> {
+    ) -> Result<Arc<Self>, RegionError> {
         let mut region = Self {
             attachment: Arc::clone(attachment),
             name: name.into(),
@@ -76,7 +81,26 @@ impl MappedRegion {
                 source: std::io::Error::from_raw_os_error(error.errno().unwrap_or(0)),
             })?);
         }
+        let region = Arc::new(region);
+        attachment.enter(region.handle_count());
         Ok(region)
+    }
+
+    /// Keeps the region mapped for what `find` finds in it.
+    pub(crate) fn find<Y: for<'a> Yokeable<'a>>(
+        this: &Arc<Self>,
+        find: impl for<'a> FnOnce(&'a Self) -> Result<<Y as Yokeable<'a>>::Output, RegionError>,
+    ) -> Result<Handle<Y>, RegionError> {
+        Yoke::try_attach_to_cart(Arc::clone(this), find)
+    }
+
+    /// Counts the handles that keep it mapped, for as long as there are any.
+    fn handle_count(self: &Arc<Self>) -> HandleCount {
+        let (this, name) = (Arc::downgrade(self), self.name.clone());
+        Box::new(move |asked| match this.strong_count() {
+            0 => None,
+            handles => Some(if *name == *asked { handles } else { 0 }),
+        })
     }
 
     #[inline]

@@ -7,40 +7,21 @@ mod search;
 use std::time::{Duration, SystemTime};
 
 use commonhold_host::{LinuxPlatform, Supply};
-use commonhold_layout::{BootId, Extent, PeerId, PeerPhase, RegionId, RegionPhase};
-use commonhold_space::{PeerRecord, RegionRecord, View};
-use commonhold_sync::Verdict;
+use commonhold_layout::{Extent, PeerId, PeerPhase, RegionId, RegionPhase};
+use commonhold_space::{RegionRecord, View};
 
 use crate::{
-    PeerInfo, PeerInfoBrief, PeerLife, RegionError, RegionInfo, RegionKey, Space, SpaceInfo, State,
-    attachment::{checked, region_error},
+    PeerInfo, PeerLife, RegionError, RegionInfo, RegionKey, Space, SpaceInfo, State,
+    error::causes::{checked, region_error},
+    info::domain,
 };
 use glance::Glance;
 use locks::region_locks;
-
-pub(crate) fn dead_peer(record: &PeerRecord) -> PeerInfoBrief {
-    PeerInfoBrief {
-        slot: record.peer.get(),
-        generation: record.generation,
-        pid: record.identity.pid,
-        name: record.identity.name.to_string(),
-    }
-}
 
 fn time(unix_ms: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH
         .checked_add(Duration::from_millis(unix_ms))
         .unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// A boot id in its usual form; empty if there is none.
-pub(crate) fn domain(boot: BootId) -> String {
-    if boot.0 == 0 {
-        return String::new();
-    }
-    let hex = format!("{:032x}", boot.0);
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or(""));
-    parts.join("-")
 }
 
 impl Space {
@@ -164,7 +145,7 @@ impl Space {
 fn peer_info(view: &View<LinuxPlatform>, peer: PeerId) -> Option<PeerInfo> {
     let (record, phase) = view.peer_record(peer)?;
     let state = match phase {
-        PeerPhase::Live | PeerPhase::Attaching => life(view.verdict_on(&record)),
+        PeerPhase::Live | PeerPhase::Attaching => PeerLife::new(view.verdict_on(&record)),
         _ => PeerLife::Dead,
     };
     Some(PeerInfo {
@@ -233,13 +214,5 @@ fn damaged_info(region: RegionId) -> RegionInfo {
         resident: None,
         created: SystemTime::UNIX_EPOCH,
         lock: None,
-    }
-}
-
-pub(crate) const fn life(verdict: Verdict) -> PeerLife {
-    match verdict {
-        Verdict::Alive => PeerLife::Live,
-        Verdict::Suspect => PeerLife::Suspect,
-        Verdict::Dead => PeerLife::Dead,
     }
 }

@@ -1,13 +1,15 @@
 //! A value in the bytes of a region that no lock of ours protects.
 
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use commonhold_window::Run;
 use yoke::Yokeable;
 
 use super::{Gate, Part, Plain, Reading, Span};
 use crate::{
-    Access, Mapping, RegionError, attachment::LockContext, mapping::Handle, region::MappedRegion,
+    Access, RegionError,
+    attachment::LockContext,
+    region::{Handle, MappedRegion},
 };
 
 /// Where the value lies.
@@ -57,8 +59,8 @@ impl<T> fmt::Debug for Value<T> {
 }
 
 impl<T: Plain> Value<T> {
-    pub(crate) fn new(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+    pub(crate) fn new(region: &Arc<MappedRegion>, offset: u64) -> Result<Self, RegionError> {
+        let found = MappedRegion::find(region, |region| {
             let (context, access) = (region.attachment().context()?, region.access());
             let run = region.run(offset, size_of::<T>() as u64)?;
             Ok(Found { region, context, offset, run, access })

@@ -8,14 +8,12 @@ use commonhold_space::{Identity, PeerRecord};
 use super::{
     Cycle, Wait, WaitGraph, WaitKind, WaitLock, WaitThread,
     cycles::cycles,
-    look::{Lock, Sight, ThreadRef, Waiting, Which},
+    look::{Lock, Sight, Waiting, Which},
     slot_owners::SlotOwners,
     stuck::{Needs, Node, retain_stuck},
+    thread_ref::ThreadRef,
 };
-use crate::{
-    PeerLife, Space,
-    snapshot::{domain, life},
-};
+use crate::{PeerLife, Space, info::domain};
 
 /// How many generations of processes are looked through for one that is waited for.
 const ANCESTORS: usize = 32;
@@ -239,7 +237,7 @@ impl<'a> People<'a> {
         *self.peers.entry((slot, generation)).or_insert_with(|| {
             let peer = commonhold_layout::PeerId::new(slot);
             let (record, _) = view.peer_record(peer)?;
-            let life = life(view.verdict_of(PeerRef::new(peer, generation)));
+            let life = PeerLife::new(view.verdict_of(PeerRef::new(peer, generation)));
             (record.generation == generation).then_some((record, life))
         })
     }

@@ -8,7 +8,7 @@ use std::{
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{
     LockWord, Offset, Owner, PeerId, PeerPhase, PeerRef, PendingKind, ReadKey, RecordKind,
-    RecordTag, RegionId, ThreadId, header_word, region_word,
+    RecordTag, RegionId, header_word, region_word,
 };
 use commonhold_space::{RegionRecord, ThreadRecord, View, WaitTarget};
 use commonhold_sync::{Liveness, Verdict};
@@ -16,28 +16,9 @@ use commonhold_sync::{Liveness, Verdict};
 use super::{
     WaitKind,
     slot_owners::{self, SlotOwners},
+    thread_ref::ThreadRef,
 };
 use crate::{RegionError, Space};
-
-/// A thread of a peer; without a thread: some thread of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ThreadRef {
-    pub(super) peer: PeerId,
-    pub(super) generation: u32,
-    pub(super) thread: Option<ThreadId>,
-}
-
-impl ThreadRef {
-    /// Of an owner that nobody knows any more, the generation is 0, which no peer has.
-    pub(super) fn new(view: &View<LinuxPlatform>, owner: Owner) -> Self {
-        let generation = view.peer_of(owner).map_or(0, |peer| peer.generation);
-        Self { peer: owner.peer(), generation, thread: Some(owner.thread()) }
-    }
-
-    const fn some_of(peer: PeerRef) -> Self {
-        Self { peer: peer.peer, generation: peer.generation, thread: None }
-    }
-}
 
 /// Which lock or event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

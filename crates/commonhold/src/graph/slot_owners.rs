@@ -8,7 +8,7 @@ use commonhold_layout::{
 };
 use commonhold_space::View;
 
-use super::{WaitKind, look::ThreadRef};
+use super::{WaitKind, thread_ref::ThreadRef};
 
 /// The places of a record, as they were between the two looks.
 #[derive(Debug, Clone, Default)]

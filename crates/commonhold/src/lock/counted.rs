@@ -18,8 +18,6 @@ use commonhold_layout::{Owner, PeerRef};
 use commonhold_space::{Attached, RegionHandle};
 use commonhold_sync::Liveness;
 
-use crate::region::MappedRegion;
-
 /// The list of one attachment.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
@@ -51,29 +49,26 @@ impl Counted {
         });
         self.count.store(held.len(), Ordering::Relaxed);
     }
-}
 
-/// The thread holds one more.
-pub(super) fn enter(region: &MappedRegion, me: Owner) {
-    let counted = &region.attachment().counted;
-    let mut held = counted.held();
-    held.push((me, region.handle()));
-    counted.count.store(held.len(), Ordering::Relaxed);
-}
-
-/// The thread holds one less.
-pub(super) fn leave(region: &MappedRegion, me: Owner) {
-    let counted = &region.attachment().counted;
-    let mut held = counted.held();
-    if let Some(at) = held.iter().rposition(|entry| *entry == (me, region.handle())) {
-        held.swap_remove(at);
+    /// The thread holds one more.
+    pub(super) fn enter(&self, region: RegionHandle, me: Owner) {
+        let mut held = self.held();
+        held.push((me, region));
+        self.count.store(held.len(), Ordering::Relaxed);
     }
-    counted.count.store(held.len(), Ordering::Relaxed);
-}
 
-/// Whether the thread holds the lock of the region in this way.
-pub(super) fn holds(region: &MappedRegion, me: Owner) -> bool {
-    let counted = &region.attachment().counted;
-    // Relaxed: what this thread has entered itself it sees.
-    counted.count.load(Ordering::Relaxed) > 0 && counted.held().contains(&(me, region.handle()))
+    /// The thread holds one less.
+    pub(super) fn leave(&self, region: RegionHandle, me: Owner) {
+        let mut held = self.held();
+        if let Some(at) = held.iter().rposition(|entry| *entry == (me, region)) {
+            held.swap_remove(at);
+        }
+        self.count.store(held.len(), Ordering::Relaxed);
+    }
+
+    /// Whether the thread holds the lock of the region in this way.
+    pub(super) fn holds(&self, region: RegionHandle, me: Owner) -> bool {
+        // Relaxed: what this thread has entered itself it sees.
+        self.count.load(Ordering::Relaxed) > 0 && self.held().contains(&(me, region))
+    }
 }

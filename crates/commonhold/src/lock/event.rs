@@ -1,12 +1,15 @@
 //! An event in the bytes of a region.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use commonhold_sync as sync;
 use yoke::Yokeable;
 
 use super::Site;
-use crate::{LockError, LockResult, Mapping, RegionError, mapping::Handle, region::MappedRegion};
+use crate::{
+    LockError, LockResult, RegionError,
+    region::{Handle, MappedRegion},
+};
 
 /// The word of an event, found.
 #[derive(Debug, Clone, Copy, Yokeable)]
@@ -54,10 +57,11 @@ pub struct Event {
 
 impl Event {
     pub(crate) fn new(
-        mapping: &Mapping,
+        region: &Arc<MappedRegion>,
         find: impl FnOnce(&MappedRegion) -> Result<sync::Event<'_>, RegionError>,
     ) -> Result<Self, RegionError> {
-        let word = mapping.found(|region| Ok(EventWord { region, event: find(region)? }))?;
+        let word =
+            MappedRegion::find(region, |region| Ok(EventWord { region, event: find(region)? }))?;
         Ok(Self { word })
     }
 

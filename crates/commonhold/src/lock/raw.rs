@@ -1,6 +1,6 @@
 //! A mutex on a bare word in the bytes of a region.
 
-use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
+use std::{marker::PhantomData, mem::ManuallyDrop, sync::Arc, thread, time::Duration};
 
 use commonhold_layout::LockWord;
 use commonhold_sync as sync;
@@ -13,8 +13,9 @@ use super::{
     take::{self, Exclusive},
 };
 use crate::{
-    BoxError, LockError, LockResult, Mapping, RegionError, attachment::LockContext,
-    mapping::Handle, region::MappedRegion,
+    BoxError, LockError, LockResult, RegionError,
+    attachment::LockContext,
+    region::{Handle, MappedRegion},
 };
 
 /// The word of a mutex, found.
@@ -115,8 +116,8 @@ pub struct RawMutex {
 }
 
 impl RawMutex {
-    pub(crate) fn new(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let words = mapping.found(|region| {
+    pub(crate) fn new(region: &Arc<MappedRegion>, offset: u64) -> Result<Self, RegionError> {
+        let words = MappedRegion::find(region, |region| {
             let (word, at) = region.word(offset)?;
             RawWords::new(region, sync::Mutex::new(word, at))
         })?;

@@ -7,7 +7,7 @@ use commonhold_sync::{
     LockError as SyncError, QuickWrite, ReadHold, Release, RwLock, Shares, Taken, Thread,
 };
 
-use super::{Denied, counted, denied::BoxedLockError, held::ByWord};
+use super::{Denied, denied::BoxedLockError, held::ByWord};
 use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
 /// How long a thread that reads already waits to read again, before a writer that waits for it counts as
@@ -70,7 +70,7 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
             result => result?,
         };
         if matches!(hold, ReadHold::Share) {
-            counted::enter(self.region(), me.owner());
+            attachment.counted.enter(self.region().handle(), me.owner());
         }
         Ok((hold, taken))
     }
@@ -187,7 +187,7 @@ fn free_slowly<'a>(lock: impl Readable<'a>, hold: ReadHold<'_>) -> LockResult<()
     let attachment = lock.region().attachment();
     let me = attachment.me()?;
     if matches!(hold, ReadHold::Share) {
-        counted::leave(lock.region(), me.owner());
+        attachment.counted.leave(lock.region().handle(), me.owner());
     }
     lock.core().unlock_read(&me, attachment.my_view(), hold).map_err(|_| lock.site().not_ours())
 }

@@ -1,6 +1,11 @@
 //! The reader/writer lock that every region has.
 
-use std::{cell::Cell, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    cell::Cell,
+    mem::ManuallyDrop,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockWord, Offset, Owner};
@@ -10,15 +15,16 @@ use commonhold_sync::{LockError as SyncError, ReadHold, Release, Taken};
 use yoke::Yokeable;
 
 use super::{
-    Denied, Guard, Recovered, Site, UpgradableGuard, counted,
+    Denied, Guard, Recovered, Site, UpgradableGuard,
     held::{ByWord, Held},
     reading::{Readable, Reading, read_at_once, read_whole},
     take::{self, Exclusive},
     upgradable::Upgradable,
 };
 use crate::{
-    BoxError, LockResult, Mapping, RegionError, attachment::LockContext, mapping::Handle,
-    region::MappedRegion,
+    BoxError, LockResult, RegionError,
+    attachment::LockContext,
+    region::{Handle, MappedRegion},
 };
 
 /// The words of a region's lock, found.
@@ -60,7 +66,7 @@ impl<'a> Readable<'a> for &'a RegionWords<'a> {
     }
 
     fn is_counted(self, me: &sync::Thread<'a>) -> bool {
-        counted::holds(self.region, me.owner())
+        self.region.attachment().counted.holds(self.region.handle(), me.owner())
     }
 }
 
@@ -80,7 +86,7 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
     fn take(self, deadline: Option<u64>) -> Result<(Owner, Taken), Denied> {
         let attachment = self.region.attachment();
         let me = attachment.me()?;
-        if counted::holds(self.region, me.owner()) {
+        if self.is_counted(&me) {
             // It would wait for itself; the lock knows that only of what stands in the thread's words.
             return Err(SyncError::Deadlock.into());
         }
@@ -245,10 +251,9 @@ pub struct RegionLock {
 }
 
 impl RegionLock {
-    pub(crate) fn new(mapping: &Mapping) -> Result<Self, RegionError> {
-        Ok(Self {
-            words: mapping.found::<RegionWords<'static>>(|region| RegionWords::new(region))?,
-        })
+    pub(crate) fn new(region: &Arc<MappedRegion>) -> Result<Self, RegionError> {
+        let words = MappedRegion::find::<RegionWords<'static>>(region, |it| RegionWords::new(it))?;
+        Ok(Self { words })
     }
 
     #[inline(always)]

@@ -11,8 +11,7 @@ use super::{Record, checked_size_with_places, open_places, size_with_places};
 use crate::{
     LockError, LockPlace, LockResult, Mapping, RegionError,
     lock::{Denied, Site},
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 /// The words of a barrier, found.
@@ -128,7 +127,7 @@ impl Barrier {
 
 impl<const PARTIES: usize> Barrier<PARTIES> {
     fn new(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open_places(region, offset, RecordKind::Barrier, parties)?;
             let [event] = opened.words;
             let barrier = sync::Barrier::new(event, opened.at, opened.data.words());

@@ -8,7 +8,10 @@ use commonhold_sync::Waited;
 use yoke::Yokeable;
 
 use super::{MutexGuard, Plan, Record, open};
-use crate::{LockResult, Mapping, Plain, RegionError, mapping::Handle, region::MappedRegion};
+use crate::{
+    LockResult, Mapping, Plain, RegionError,
+    region::{Handle, MappedRegion},
+};
 
 type Words = Plan<(), { record_words::CONDVAR }>;
 
@@ -85,7 +88,7 @@ impl Record for Condvar {
     const SIZE: u64 = Words::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open::<(), _>(region, offset, RecordKind::Condvar)?;
             let [word] = opened.words;
             Ok(Found { region, condvar: sync::Condvar::new(word, opened.at) })

@@ -17,7 +17,7 @@ impl Record for Event {
     const SIZE: u64 = Words::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        Self::new(mapping, |region| {
+        Self::new(mapping.region(), |region| {
             let opened = open::<(), _>(region, offset, RecordKind::Event)?;
             let [word] = opened.words;
             Ok(commonhold_sync::Event::new(word, opened.at))

@@ -16,8 +16,7 @@ use crate::{
         Denied, Guard, RawWords, Site,
         take::{self, Exclusive, Repair},
     },
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 type Words<T> = Plan<T, { commonhold_layout::record_words::MUTEX }>;
@@ -90,7 +89,7 @@ impl<T: Plain> Record for Mutex<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open::<T, _>(region, offset, RecordKind::Mutex)?;
             let [word] = opened.words;
             let raw = RawWords::new(region, sync::Mutex::new(word, opened.at))?;

@@ -14,8 +14,7 @@ use crate::{
     attachment::LockContext,
     data::{Gate, Span},
     lock::{Denied, Site},
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 type Words<T> = Plan<T, { record_words::ONCE }>;
@@ -72,7 +71,7 @@ impl<T: Plain> Record for OnceLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open::<T, _>(region, offset, RecordKind::Once)?;
             let [word] = opened.words;
             let once = sync::Once::new(word, opened.at);

@@ -26,8 +26,7 @@ use crate::{
         reading::{Readable, Reading, after_repair, read_at_once, read_whole},
         take::{self, Exclusive, Repair},
     },
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 type Words<T> = Plan<T, { record_words::RW_LOCK }>;
@@ -131,7 +130,7 @@ impl<T: Plain> Record for RwLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open::<T, _>(region, offset, RecordKind::RwLock)?;
             let (words, at, context) = (opened.words, opened.at, region.attachment().context()?);
             let key = record_key(at, region.handle());

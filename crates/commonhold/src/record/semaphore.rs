@@ -14,8 +14,7 @@ use crate::{
         Denied, Guard, Site,
         take::{self, Exclusive},
     },
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 /// The words of a semaphore, found.
@@ -154,7 +153,7 @@ impl<'a> Found<'a> {
 
 impl<const PERMITS: usize> Semaphore<PERMITS> {
     fn new(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open_places(region, offset, RecordKind::Semaphore, permits)?;
             let [event] = opened.words;
             let semaphore = sync::Semaphore::new(event, opened.at, opened.data.words());

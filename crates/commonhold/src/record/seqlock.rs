@@ -1,6 +1,6 @@
 //! The sequence lock that has its data with it.
 
-use std::{cell::Cell, fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc, time::Duration};
 
 use commonhold_layout::{LockWord, Owner, RecordKind, record_words};
 use commonhold_sync as sync;
@@ -15,12 +15,12 @@ use crate::{
     data::{Gate, Span, reads, writes},
     lock::{
         Denied, Guard, Site,
+        change::{SeqChange, SeqWords},
         held::{ByWord, Held},
         reading::after_repair,
         take::{self, Exclusive, Repair},
     },
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
@@ -28,25 +28,23 @@ type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
 /// Where the parts of a sequence lock lie.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
-    region: &'a MappedRegion,
-    context: LockContext<'a>,
-    lock: sync::SeqLock<'a>,
+    words: SeqWords<'a>,
     data: Run<'a>,
 }
 
 impl<'a> ByWord<'a> for &'a Found<'a> {
     fn site(self) -> Site<'a> {
-        Site { region: self.region, at: Some(self.lock.writer().at()) }
+        Site { region: self.words.region, at: Some(self.words.lock.writer().at()) }
     }
 
     #[inline]
     fn context(self) -> &'a LockContext<'a> {
-        &self.context
+        &self.words.context
     }
 
     #[inline]
     fn writer(self) -> sync::Mutex<'a> {
-        self.lock.writer()
+        self.words.lock.writer()
     }
 }
 
@@ -108,14 +106,14 @@ impl<T: Plain> Record for SeqLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = match region.access() {
                 Access::ReadWrite => open::<T, _>(region, offset, RecordKind::SeqLock)?,
                 Access::ReadOnly => open_to_read::<T, _>(region, offset, RecordKind::SeqLock)?,
             };
             let lock = sync::SeqLock::new(opened.words, opened.at);
             let context = region.attachment().context()?;
-            Ok(Found { region, context, lock, data: opened.data })
+            Ok(Found { words: SeqWords { region, context, lock }, data: opened.data })
         })?;
         Ok(Self { found, repair: None, of: PhantomData })
     }
@@ -130,12 +128,12 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
     }
 
     fn look(self) -> LockWord {
-        self.found.get().lock.writer().look()
+        self.words().lock.writer().look()
     }
 
     #[cold]
     fn take(self, deadline: Option<u64>) -> Result<((Owner, sync::Writing), Taken), Denied> {
-        let Found { region, lock, .. } = self.found.get();
+        let SeqWords { region, lock, .. } = self.words();
         region.writable()?;
         let attachment = region.attachment();
         let me = attachment.me()?;
@@ -146,7 +144,7 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
     fn guard(self, (owner, writing): (Owner, sync::Writing)) -> SeqLockGuard<'a, T> {
         let found = self.found.get();
         SeqLockGuard {
-            change: SeqChange { found, writing: Cell::new(writing) },
+            change: SeqChange::new(&found.words, writing),
             held: Held::new(found, owner),
             of: PhantomData,
         }
@@ -159,8 +157,13 @@ impl<T: Plain> SeqLock<T> {
     /// Where in them its `T` begins.
     pub const DATA: u64 = Words::<T>::DATA;
 
+    #[inline]
+    fn words(&self) -> &SeqWords<'_> {
+        &self.found.get().words
+    }
+
     fn deadline(&self, timeout: Duration) -> Option<u64> {
-        Some(self.found.get().region.attachment().deadline(timeout))
+        Some(self.words().region.attachment().deadline(timeout))
     }
 
     /// The same lock, with what makes its data whole after a writer's death: every way to take this handle, also to
@@ -239,7 +242,7 @@ impl<T: Plain> SeqLock<T> {
         deadline: Option<u64>,
         copy: impl Fn(Part<'_, T, Reading>) -> R,
     ) -> Result<R, Denied> {
-        let Found { region, context, lock, data } = self.found.get();
+        let Found { words: SeqWords { region, context, lock }, data } = self.found.get();
         let attachment = region.attachment();
         let view = attachment.view()?;
         let part = Part::new(Span::new(*data, Gate::Context(context)));
@@ -254,7 +257,7 @@ impl<T: Plain> SeqLock<T> {
         mut attempt: impl FnMut() -> LockResult<R>,
     ) -> LockResult<R> {
         match &self.repair {
-            Some(repair) if self.found.get().region.access() == Access::ReadWrite => {
+            Some(repair) if self.words().region.access() == Access::ReadWrite => {
                 after_repair(attempt, || {
                     take::repairing(self, deadline, |guard| repair(guard)).map(drop)
                 })
@@ -335,7 +338,7 @@ impl<T: Plain> SeqLock<T> {
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody writes; [`RegionError::ReadOnly`].
     pub fn reset(&self) -> LockResult<()> {
-        let Found { region, lock, .. } = self.found.get();
+        let SeqWords { region, lock, .. } = self.words();
         region.writable()?;
         let attachment = region.attachment();
         let me = attachment.me()?;
@@ -351,36 +354,6 @@ fn with_repair<'a, T: Plain, R>(
     match &lock.repair {
         Some(repair) => taking(Some(&|guard: &SeqLockGuard<'a, T>| repair(guard))),
         None => taking(None),
-    }
-}
-
-/// A change that a writer makes, from its first byte on.
-#[derive(Debug)]
-pub(crate) struct SeqChange<'a> {
-    found: &'a Found<'a>,
-    writing: Cell<sync::Writing>,
-}
-
-impl SeqChange<'_> {
-    #[inline]
-    pub(crate) fn is_forked(&self) -> bool {
-        self.found.context.is_forked()
-    }
-
-    /// Keeps readers out, before the first byte is written. `false`: this process must write no more.
-    #[inline]
-    pub(crate) fn begin(&self) -> bool {
-        self.found.context.is_live_here() && (self.writing.get().has_begun() || self.keep_out())
-    }
-
-    #[cold]
-    fn keep_out(&self) -> bool {
-        let Ok(me) = self.found.region.attachment().me() else { return false };
-        let begun = self.found.lock.begin(&me, self.writing.get());
-        begun.is_ok_and(|writing| {
-            self.writing.set(writing);
-            true
-        })
     }
 }
 
@@ -424,7 +397,7 @@ impl<T: Plain> fmt::Debug for SeqLockGuard<'_, T> {
 impl<T: Plain> SeqLockGuard<'_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::new(Span::new(self.change.found.data, Gate::Change(&self.change)))
+        Part::new(Span::new(self.held.lock().data, Gate::Change(&self.change)))
     }
 
     /// Frees the lock with the data half changed: readers and the next writer are told so.
@@ -447,12 +420,12 @@ impl<T: Plain> SeqLockGuard<'_, T> {
 
     #[inline]
     fn finish(&self, how: Release) -> LockResult<()> {
-        let SeqChange { found: Found { lock, .. }, writing } = &self.change;
+        let lock = self.held.lock().words.lock;
         self.held.site().ask_live()?;
         if !lock.is_whole(how) {
             return Ok(());
         }
-        lock.finish(writing.get()).map_err(|_| self.held.site().not_ours())
+        lock.finish(self.change.writing()).map_err(|_| self.held.site().not_ours())
     }
 }
 

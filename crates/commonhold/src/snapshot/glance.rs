@@ -10,8 +10,7 @@ use commonhold_layout::{Offset, Owner, PeerId, PeerRef, PendingKind};
 use commonhold_space::{PeerRecord, RegionRecord, View};
 use commonhold_sync::{Liveness, Verdict};
 
-use super::{domain, life};
-use crate::{Holder, PeerLife};
+use crate::{Holder, PeerLife, info::domain};
 
 /// Who waits for what: threads, by the offset of the word that they wait for.
 type Waiters = HashMap<Offset, usize>;
@@ -103,7 +102,7 @@ impl<'a> Glance<'a> {
 
     fn look_at(&self, peer: PeerRef) -> Holder {
         let record = self.view.peer_record(peer.peer).map(|(record, _)| record);
-        let state = life(self.view.verdict_of(peer));
+        let state = PeerLife::new(self.view.verdict_of(peer));
         match record.filter(|record| record.generation == peer.generation) {
             Some(record) => told(&record, state),
             None => Holder {

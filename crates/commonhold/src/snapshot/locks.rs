@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     LockInfo, LockKind, LockSurvey, RegionError, Space, Unsearched,
-    attachment::{checked, region_error},
+    error::causes::{checked, region_error},
 };
 
 impl Space {

@@ -1,19 +1,16 @@
-//! Memory of devices: formatting it in place, and saying what it is.
+//! Formatting memory of a device, in place.
 //!
 //! A file is formatted before anybody can find it. This memory others have all the time, in this kernel
 //! and in others, so whoever formats it claims its first word first: see `commonhold_space::Claim`.
 
 use std::sync::atomic::Ordering;
 
-use commonhold_host::{Cache, MappedWindow, Owners, Url};
+use commonhold_host::{MappedWindow, Owners, Url};
 use commonhold_layout::{FormatError, HEADER_BYTES, HEADER_WORDS, MAGIC, Marker, Offset};
 use commonhold_space::Claim;
 
-use crate::{
-    FormatOptions, MemoryInfo, OpenError,
-    open::{host, parse, plan, unmade, window_path},
-    unused::refuse_used_device,
-};
+use super::{file::plan, unused::refuse_used_device, view::window_path};
+use crate::{FormatOptions, OpenError, error::causes};
 
 /// Bytes to be used of a window.
 fn capacity(mapped: &MappedWindow, options: &FormatOptions) -> Result<u64, OpenError> {
@@ -54,21 +51,21 @@ fn may_replace(
     }
 }
 
-pub(crate) fn format(url: &Url, options: &FormatOptions) -> Result<(), OpenError> {
-    let mapped = commonhold_host::open(url, Owners::Any).map_err(host)?;
-    let seen = mapped.peek().map_err(host)?.words[0];
+pub(super) fn format(url: &Url, options: &FormatOptions) -> Result<(), OpenError> {
+    let mapped = commonhold_host::open(url, Owners::Any).map_err(causes::host)?;
+    let seen = mapped.peek().map_err(causes::host)?.words[0];
     may_replace(url, &mapped, seen, options)?;
-    let uuid = commonhold_host::random_u128().map_err(host)?;
+    let uuid = commonhold_host::random_u128().map_err(causes::host)?;
     let plan = plan(&mapped, options, capacity(&mapped, options)?, uuid);
-    let failed = |error| unmade(error, window_path(url));
+    let failed = |error| causes::make(error, window_path(url));
     // Refused before anything is overwritten.
     commonhold_layout::Geometry::plan(&plan).map_err(OpenError::Format)?;
-    let nonce = commonhold_host::random_u128().map_err(host)?;
+    let nonce = commonhold_host::random_u128().map_err(causes::host)?;
     let claim = Claim::take(mapped.window(), seen, low_half(nonce)).map_err(failed)?;
     if let Err(error) = mapped.prove() {
         // Nothing was overwritten but the probe word.
         claim.give_back(seen);
-        return Err(host(error));
+        return Err(causes::host(error));
     }
     claim.format(&plan).map(drop).map_err(failed)
 }
@@ -76,29 +73,4 @@ pub(crate) fn format(url: &Url, options: &FormatOptions) -> Result<(), OpenError
 fn low_half(number: u128) -> u32 {
     // The mask makes it fit.
     u32::try_from(number & u128::from(u32::MAX)).unwrap_or(0)
-}
-
-impl MemoryInfo {
-    pub(crate) fn new(mapped: &MappedWindow) -> Self {
-        let memory = mapped.memory();
-        let cost = memory.and_then(|memory| memory.cost);
-        Self {
-            kind: mapped.kind().to_string(),
-            size: mapped.window().len(),
-            cache: memory.map(|memory| memory.cache.name()),
-            cached: memory.is_none_or(|memory| memory.cache != Cache::Uncached),
-            atomic_ns: cost.map(|cost| cost.atomic_ns),
-            plain_ns: cost.map(|cost| cost.plain_ns),
-        }
-    }
-}
-
-/// What memory a URL names, without attaching to what it holds. Where it is a device that holds no
-/// space, nothing is written, and so nothing is known of its speed.
-///
-/// # Errors
-/// [`OpenError`], in particular [`OpenError::Device`] if no lock can live there.
-pub fn memory_of(url: &str) -> Result<MemoryInfo, OpenError> {
-    let mapped = commonhold_host::open(&parse(url)?, Owners::Any).map_err(host)?;
-    Ok(MemoryInfo::new(&mapped))
 }

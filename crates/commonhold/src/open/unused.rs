@@ -20,10 +20,8 @@ use commonhold_layout::{PeerId, PeerPhase, PeerRef};
 use commonhold_space::View;
 use commonhold_sync::Verdict;
 
-use crate::{
-    OpenError,
-    open::{device_view, host, view, window_path},
-};
+use super::view::{device_view, view, window_path};
+use crate::{OpenError, error::causes};
 
 /// Longest look at the peers of one space. A fuzzer has better things to do.
 const LOOK: Duration = Duration::from_millis(if cfg!(fuzzing) { 50 } else { 1000 });
@@ -33,16 +31,16 @@ const LEAVING: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Refuses a file that anybody has locked as peers do, whatever its bytes say.
-pub(crate) fn refuse_locked(gate: &ExclusiveGate) -> Result<(), OpenError> {
-    match gate.any_lock().map_err(host)? {
+pub(super) fn refuse_locked(gate: &ExclusiveGate) -> Result<(), OpenError> {
+    match gate.any_lock().map_err(causes::host)? {
         Some(lock) => Err(held(gate, lock)),
         None => Ok(()),
     }
 }
 
 /// Refuses a file in which anybody lives, or may live.
-pub(crate) fn refuse_used(gate: &ExclusiveGate) -> Result<(), OpenError> {
-    let peek = gate.peek().map_err(host)?;
+pub(super) fn refuse_used(gate: &ExclusiveGate) -> Result<(), OpenError> {
+    let peek = gate.peek().map_err(causes::host)?;
     match view(peek, || gate.map(), gate.path().to_owned(), View::look) {
         Ok(view) => {
             refuse_living(&view, || gate.path().to_owned())?;
@@ -62,7 +60,7 @@ pub(crate) fn refuse_used(gate: &ExclusiveGate) -> Result<(), OpenError> {
 
 /// Refuses a device that holds a space in which anybody lives, or may live. It has no file, and so no
 /// evidence on one.
-pub(crate) fn refuse_used_device(url: &Url) -> Result<(), OpenError> {
+pub(super) fn refuse_used_device(url: &Url) -> Result<(), OpenError> {
     match device_view(url) {
         Ok(view) => refuse_living(&view, || window_path(url)),
         Err(OpenError::NotASpace { path, .. }) => {
@@ -103,7 +101,7 @@ fn refuse_strangers(view: &View<LinuxPlatform>, gate: &ExclusiveGate) -> Result<
     };
     let began = Instant::now();
     loop {
-        let locks = gate.evidence(view.geometry().peers()).map_err(host)?;
+        let locks = gate.evidence(view.geometry().peers()).map_err(causes::host)?;
         match locks.iter().find(|lock| !is_dead(lock)) {
             None => return Ok(()),
             Some(lock) if began.elapsed() > LEAVING => return Err(held(gate, *lock)),

@@ -5,10 +5,7 @@ use std::fmt;
 use commonhold_host::shown;
 
 use super::OpenError;
-
-/// What keeps those away who have no business here.
-pub(super) const READERS: &str =
-    "whoever may read the file can lock it so: of a space with mode 600 or 660, nobody else can";
+use crate::error::READERS;
 
 impl OpenError {
     /// Says who uses, or may use, what cannot be asked.
