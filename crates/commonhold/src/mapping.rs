@@ -286,7 +286,7 @@ impl Mapping {
     /// As [`lock`](Self::lock), but does not wait; `None` if somebody living holds it.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`lock`](Self::lock).
     pub fn try_lock(&self) -> LockResult<Option<LockGuard<'_>>> {
         self.words().try_lock()
     }
@@ -294,7 +294,7 @@ impl Mapping {
     /// As [`lock`](Self::lock), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) says who holds it; and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) says who holds it; and as for [`lock`](Self::lock).
     pub fn lock_for(&self, timeout: Duration) -> LockResult<LockGuard<'_>> {
         self.words().lock_for(timeout)
     }
@@ -350,7 +350,7 @@ impl Mapping {
     /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`lock_recover`](Self::lock_recover).
     pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<LockGuard<'_>>> {
         self.words().lock_recover(Some(timeout))
     }
@@ -372,7 +372,7 @@ impl Mapping {
     /// As [`read_lock`](Self::read_lock), but does not wait; `None` if somebody living writes.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read_lock`](Self::read_lock).
     pub fn try_read_lock(&self) -> LockResult<Option<ReadGuard<'_>>> {
         self.words().try_read_lock()
     }
@@ -380,7 +380,7 @@ impl Mapping {
     /// As [`read_lock`](Self::read_lock), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`read_lock`](Self::read_lock).
     pub fn read_lock_for(&self, timeout: Duration) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock_for(timeout)
     }

@@ -23,6 +23,7 @@ mod reset;
 mod rwlock;
 mod semaphore;
 mod seqlock;
+mod takes;
 mod upgradable;
 
 pub use barrier::{Barrier, Participant};
@@ -73,7 +74,7 @@ pub trait Record: Sized {
     /// Opens it. [`Mapping::open`] reads better.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::open`].
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError>;
 }
 

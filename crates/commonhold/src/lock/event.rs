@@ -106,7 +106,7 @@ impl Event {
     /// As [`wait`](Self::wait), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`], and as for [`wait`](Self::wait).
     pub fn wait_for(&self, seen: u64, timeout: Duration) -> LockResult<u64> {
         let deadline = self.word.get().region.attachment().deadline(timeout);
         self.wait_until(seen, Some(deadline))

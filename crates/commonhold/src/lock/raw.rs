@@ -134,7 +134,7 @@ impl RawMutex {
         let words = self.words.get();
         match words.lock_quickly() {
             Some(guard) => Ok(guard),
-            None => match take::whole(words, None, None) {
+            None => match take::whole(words, None) {
                 Ok(held) => Ok(words.guard(held)),
                 Err(refusal) => Err(*refusal),
             },
@@ -146,7 +146,7 @@ impl RawMutex {
     /// # Errors
     /// As for [`lock`](Self::lock).
     pub fn try_lock(&self) -> LockResult<Option<RawMutexGuard<'_>>> {
-        take::whole_at_once(self.words.get(), None)
+        take::whole_at_once(self.words.get())
     }
 
     /// Takes the mutex, waiting so long at most.
@@ -156,7 +156,7 @@ impl RawMutex {
     pub fn lock_for(&self, timeout: Duration) -> LockResult<RawMutexGuard<'_>> {
         let words = self.words.get();
         let deadline = words.region.attachment().deadline(timeout);
-        match take::whole(words, Some(deadline), None) {
+        match take::whole(words, Some(deadline)) {
             Ok(held) => Ok(words.guard(held)),
             Err(refusal) => Err(*refusal),
         }
@@ -189,7 +189,7 @@ impl RawMutex {
     /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`], and as for [`lock_recover`](Self::lock_recover).
     pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<RawMutexGuard<'_>>> {
         let words = self.words.get();
         take::recovered(words, Some(words.region.attachment().deadline(timeout)))

@@ -149,14 +149,14 @@ impl<'a> RegionWords<'a> {
 
     #[inline(always)]
     fn lock_until(&'a self, deadline: Option<u64>) -> LockResult<LockGuard<'a>> {
-        match take::whole(self, deadline, None) {
+        match take::whole(self, deadline) {
             Ok(held) => Ok(self.guard(held)),
             Err(refusal) => Err(*refusal),
         }
     }
 
     pub(crate) fn try_lock(&'a self) -> LockResult<Option<LockGuard<'a>>> {
-        take::whole_at_once(self, None)
+        take::whole_at_once(self)
     }
 
     pub(crate) fn lock_for(&'a self, timeout: Duration) -> LockResult<LockGuard<'a>> {
@@ -264,7 +264,7 @@ impl RegionLock {
     /// See [`Mapping::lock`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::lock`].
     #[inline(always)]
     pub fn lock(&self) -> LockResult<LockGuard<'_>> {
         self.words().lock()
@@ -273,7 +273,7 @@ impl RegionLock {
     /// See [`Mapping::try_lock`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::try_lock`].
     pub fn try_lock(&self) -> LockResult<Option<LockGuard<'_>>> {
         self.words().try_lock()
     }
@@ -281,7 +281,7 @@ impl RegionLock {
     /// See [`Mapping::lock_for`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::lock_for`].
     pub fn lock_for(&self, timeout: Duration) -> LockResult<LockGuard<'_>> {
         self.words().lock_for(timeout)
     }
@@ -289,7 +289,7 @@ impl RegionLock {
     /// See [`Mapping::lock_repairing`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::lock_repairing`].
     pub fn lock_repairing<'a>(
         &'a self,
         repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
@@ -300,7 +300,7 @@ impl RegionLock {
     /// See [`Mapping::lock_recover`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::lock_recover`].
     pub fn lock_recover(&self) -> LockResult<Recovered<LockGuard<'_>>> {
         self.words().lock_recover(None)
     }
@@ -308,7 +308,7 @@ impl RegionLock {
     /// See [`Mapping::lock_recover_for`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::lock_recover_for`].
     pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<LockGuard<'_>>> {
         self.words().lock_recover(Some(timeout))
     }
@@ -316,7 +316,7 @@ impl RegionLock {
     /// See [`Mapping::read_lock`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::read_lock`].
     #[inline(always)]
     pub fn read_lock(&self) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock()
@@ -325,7 +325,7 @@ impl RegionLock {
     /// See [`Mapping::try_read_lock`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::try_read_lock`].
     pub fn try_read_lock(&self) -> LockResult<Option<ReadGuard<'_>>> {
         self.words().try_read_lock()
     }
@@ -333,7 +333,7 @@ impl RegionLock {
     /// See [`Mapping::read_lock_for`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::read_lock_for`].
     pub fn read_lock_for(&self, timeout: Duration) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock_for(timeout)
     }
@@ -351,7 +351,7 @@ impl RegionLock {
     /// become the writer.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`upgradable_read`](Self::upgradable_read).
     pub fn try_upgradable_read(&self) -> LockResult<Option<UpgradableGuard<'_>>> {
         self.words().try_upgradable_read()
     }
@@ -359,7 +359,7 @@ impl RegionLock {
     /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`upgradable_read`](Self::upgradable_read).
     pub fn upgradable_read_for(&self, timeout: Duration) -> LockResult<UpgradableGuard<'_>> {
         self.words().upgradable_read(Some(timeout))
     }
@@ -367,7 +367,7 @@ impl RegionLock {
     /// See [`Mapping::reset_lock`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::reset_lock`].
     pub fn reset(&self) -> LockResult<()> {
         self.words().reset()
     }

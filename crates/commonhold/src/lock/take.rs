@@ -9,7 +9,7 @@ use super::{Denied, Guard, Inconsistent, Recovered, Site, denied::BoxedLockError
 use crate::{BoxError, LockError, LockResult, RepairFailed};
 
 /// A lock that one can have alone, with its words found.
-pub(crate) trait Exclusive<'a>: Copy {
+pub(crate) trait Exclusive<'a>: Copy + 'a {
     /// What a guard is made of besides: small.
     type Held: Copy;
     type Guard: Guard;
@@ -25,6 +25,11 @@ pub(crate) trait Exclusive<'a>: Copy {
 
     /// The guard of what this thread has taken.
     fn guard(self, held: Self::Held) -> Self::Guard;
+
+    /// What repairs what it protects, if that is known.
+    fn repair(self) -> Option<Repair<'a, Self::Guard>> {
+        None
+    }
 }
 
 /// What repairs what a lock protects.
@@ -37,30 +42,26 @@ pub(crate) fn error<'a>(lock: impl Exclusive<'a>, denied: Denied) -> LockError {
     lock.site().error(denied, owner)
 }
 
-/// Takes a lock whose last owner has left it whole, or that `repair` makes so.
+/// Takes a lock whose last owner has left it whole, or that its own repair makes so.
 #[cold]
 pub(crate) fn whole<'a, L: Exclusive<'a>>(
     lock: L,
     deadline: Option<u64>,
-    repair: Option<Repair<'_, L::Guard>>,
 ) -> Result<L::Held, BoxedLockError> {
     match lock.take(deadline) {
         Ok((held, Taken::Clean)) => Ok(held),
-        Ok((held, Taken::OwnerDied(who))) => settled(lock, held, who, repair).map_err(Box::new),
+        Ok((held, Taken::OwnerDied(who))) => settled(lock, held, who).map_err(Box::new),
         Err(denied) => Err(Box::new(error(lock, denied))),
     }
 }
 
 /// The same, without waiting: `None` if somebody living has it.
 #[cold]
-pub(crate) fn whole_at_once<'a, L: Exclusive<'a>>(
-    lock: L,
-    repair: Option<Repair<'_, L::Guard>>,
-) -> LockResult<Option<L::Guard>> {
+pub(crate) fn whole_at_once<'a, L: Exclusive<'a>>(lock: L) -> LockResult<Option<L::Guard>> {
     match lock.take(Some(0)) {
         Ok((held, Taken::Clean)) => Ok(Some(lock.guard(held))),
         Ok((held, Taken::OwnerDied(who))) => {
-            settled(lock, held, who, repair).map(|held| Some(lock.guard(held)))
+            settled(lock, held, who).map(|held| Some(lock.guard(held)))
         }
         Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
         Err(denied) => Err(error(lock, denied)),
@@ -72,9 +73,8 @@ pub(crate) fn settled<'a, L: Exclusive<'a>>(
     lock: L,
     held: L::Held,
     who: Option<Owner>,
-    repair: Option<Repair<'_, L::Guard>>,
 ) -> LockResult<L::Held> {
-    match repair {
+    match lock.repair() {
         Some(repair) => repaired(lock, held, who, repair),
         None => {
             lock.guard(held).free(Release::AsFound(who))?;

@@ -211,7 +211,7 @@ impl<'a> UpgradableGuard<'a> {
     /// As [`upgrade`](Self::upgrade), but does not wait; `None` if somebody reads.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`upgrade`](Self::upgrade).
     pub fn try_upgrade(&mut self) -> LockResult<Option<UpgradedGuard<'_, 'a>>> {
         Ok(self.0.upgrade_at_once()?.map(UpgradedGuard))
     }
@@ -219,7 +219,7 @@ impl<'a> UpgradableGuard<'a> {
     /// As [`upgrade`](Self::upgrade), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`], and as for [`upgrade`](Self::upgrade).
     pub fn upgrade_for(&mut self, timeout: Duration) -> LockResult<UpgradedGuard<'_, 'a>> {
         self.0.upgrade(Some(timeout)).map(UpgradedGuard)
     }

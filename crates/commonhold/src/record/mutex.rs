@@ -8,7 +8,7 @@ use commonhold_sync::{Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
-use super::{Plan, Record, open};
+use super::{Plan, Record, open, takes::takes};
 use crate::{
     BoxError, LockResult, Mapping, Part, Plain, RawMutexGuard, Recovered, RegionError,
     data::{Gate, Span, reads, writes},
@@ -119,6 +119,13 @@ impl<'a, T: Plain> Exclusive<'a> for &'a Mutex<T> {
     fn guard(self, held: LockWord) -> MutexGuard<'a, T> {
         MutexGuard { mutex: self, raw: self.raw().guard(held) }
     }
+
+    fn repair(self) -> Option<Repair<'a, Self::Guard>> {
+        match &self.repair {
+            Some(repair) => Some(&**repair),
+            None => None,
+        }
+    }
 }
 
 impl<T: Plain> Mutex<T> {
@@ -147,16 +154,8 @@ impl<T: Plain> Mutex<T> {
     }
 
     #[inline(always)]
-    fn lock_quickly(&self) -> Option<MutexGuard<'_, T>> {
+    fn take_quickly(&self) -> Option<MutexGuard<'_, T>> {
         Some(MutexGuard { mutex: self, raw: self.raw().lock_quickly()? })
-    }
-
-    #[inline(always)]
-    fn lock_until(&self, deadline: Option<u64>) -> LockResult<MutexGuard<'_, T>> {
-        match whole(self, deadline) {
-            Ok(held) => Ok(self.guard(held)),
-            Err(refusal) => Err(*refusal),
-        }
     }
 
     /// Takes the mutex, waiting as long as it takes.
@@ -168,58 +167,10 @@ impl<T: Plain> Mutex<T> {
     /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        match self.lock_quickly() {
+        match self.take_quickly() {
             Some(guard) => Ok(guard),
-            None => self.lock_until(None),
+            None => self.take_until(None),
         }
-    }
-
-    /// Takes the mutex if that needs no waiting; `None` if somebody living has it.
-    ///
-    /// # Errors
-    /// As for [`lock`](Self::lock).
-    pub fn try_lock(&self) -> LockResult<Option<MutexGuard<'_, T>>> {
-        with_repair(self, |repair| take::whole_at_once(self, repair))
-    }
-
-    /// Takes the mutex, waiting so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) says who has it; and as for [`lock`](Self::lock).
-    pub fn lock_for(&self, timeout: Duration) -> LockResult<MutexGuard<'_, T>> {
-        self.lock_until(self.deadline(timeout))
-    }
-
-    /// Takes the mutex, and has `repair` make whole what an owner left that died in the middle of a change.
-    ///
-    /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the mutex is free, and inconsistent as
-    /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    #[inline(always)]
-    pub fn lock_repairing<'a>(
-        &'a self,
-        repair: impl FnOnce(&MutexGuard<'a, T>) -> Result<(), BoxError>,
-    ) -> LockResult<MutexGuard<'a, T>> {
-        match self.lock_quickly() {
-            Some(guard) => Ok(guard),
-            None => take::repairing(self, None, repair),
-        }
-    }
-
-    /// Takes the mutex in whatever state it is, for those who decide themselves.
-    ///
-    /// # Errors
-    /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    pub fn lock_recover(&self) -> LockResult<Recovered<MutexGuard<'_, T>>> {
-        take::recovered(self, None)
-    }
-
-    /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<MutexGuard<'_, T>>> {
-        take::recovered(self, self.deadline(timeout))
     }
 
     /// Makes the mutex as good as new. What it protects stays as it is.
@@ -231,24 +182,7 @@ impl<T: Plain> Mutex<T> {
     }
 }
 
-/// Has `taking` take the mutex, with what repairs its data if that is known.
-fn with_repair<'a, T: Plain, R>(
-    mutex: &'a Mutex<T>,
-    taking: impl FnOnce(Option<Repair<'_, MutexGuard<'a, T>>>) -> R,
-) -> R {
-    match &mutex.repair {
-        Some(repair) => taking(Some(&|guard: &MutexGuard<'a, T>| repair(guard))),
-        None => taking(None),
-    }
-}
-
-#[cold]
-fn whole<T: Plain>(
-    mutex: &Mutex<T>,
-    deadline: Option<u64>,
-) -> Result<LockWord, Box<crate::LockError>> {
-    with_repair(mutex, |repair| take::whole(mutex, deadline, repair))
-}
+takes!(Mutex, MutexGuard, lock, try_lock, lock_for, lock_repairing, lock_recover, lock_recover_for);
 
 /// A mutex, held: the way to what it protects.
 ///
@@ -310,7 +244,7 @@ impl<'a, T: Plain> MutexGuard<'a, T> {
             Ok((raw, (Taken::Clean, result))) => Ok((Self { mutex, raw }, result)),
             Ok((raw, (Taken::OwnerDied(who), result))) => {
                 let held = raw.into_held();
-                let held = with_repair(mutex, |repair| take::settled(mutex, held, who, repair))?;
+                let held = take::settled(mutex, held, who)?;
                 Ok((mutex.guard(held), result))
             }
             Err(error) => Err(site.error(error.into(), mutex.look().left_by())),

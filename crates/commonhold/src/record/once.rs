@@ -165,7 +165,7 @@ impl<T: Plain> OnceLock<T> {
     /// its turn.
     ///
     /// # Errors
-    /// [`LockError::RepairFailed`] with the error of `make`, and as there.
+    /// [`LockError::RepairFailed`] with the error of `make`, and as for [`get_or_init`](Self::get_or_init).
     pub fn get_or_try_init(&self, make: impl FnOnce() -> Result<T, BoxError>) -> LockResult<T> {
         let guard = match self.begin()? {
             Turn::Done(value) => return Ok(value),
@@ -191,7 +191,7 @@ impl<T: Plain> OnceLock<T> {
     /// As [`begin`](Self::begin), but does not wait; `None` if somebody living is making it.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`begin`](Self::begin).
     pub fn try_begin(&self) -> LockResult<Option<Turn<'_, T>>> {
         match self.begin_until(Some(0)) {
             Ok(turn) => Ok(Some(turn)),
@@ -203,7 +203,7 @@ impl<T: Plain> OnceLock<T> {
     /// As [`begin`](Self::begin), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`], and as for [`begin`](Self::begin).
     pub fn begin_for(&self, timeout: Duration) -> LockResult<Turn<'_, T>> {
         let deadline = self.found.get().region.attachment().deadline(timeout);
         self.begin_until(Some(deadline)).map_err(|denied| self.error(denied))

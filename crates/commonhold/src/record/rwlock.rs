@@ -15,7 +15,7 @@ use commonhold_sync::{ReadHold, Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
-use super::{Plan, Record, open};
+use super::{Plan, Record, open, takes::takes};
 use crate::{
     BoxError, LockResult, Mapping, Part, Plain, Reading as Reads, Recovered, RegionError, Writing,
     attachment::LockContext,
@@ -165,6 +165,13 @@ impl<'a, T: Plain> Exclusive<'a> for &'a RwLock<T> {
     fn guard(self, held: Owner) -> RwLockWriteGuard<'a, T> {
         RwLockWriteGuard { lock: self, held: Held::new(self.words(), held) }
     }
+
+    fn repair(self) -> Option<Repair<'a, Self::Guard>> {
+        match &self.repair {
+            Some(repair) => Some(&**repair),
+            None => None,
+        }
+    }
 }
 
 impl<T: Plain> RwLock<T> {
@@ -236,7 +243,7 @@ impl<T: Plain> RwLock<T> {
     /// As [`read`](Self::read), but does not wait; `None` if somebody living writes.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn try_read(&self) -> LockResult<Option<RwLockReadGuard<'_, T>>> {
         let hold = self.after_repair(Some(0), || read_at_once(self.words()))?;
         Ok(hold.map(|hold| self.reading(hold)))
@@ -245,7 +252,7 @@ impl<T: Plain> RwLock<T> {
     /// As [`read`](Self::read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`read`](Self::read).
     pub fn read_for(&self, timeout: Duration) -> LockResult<RwLockReadGuard<'_, T>> {
         self.read_until(self.deadline(timeout))
     }
@@ -271,16 +278,8 @@ impl<T: Plain> RwLock<T> {
     }
 
     #[inline(always)]
-    fn write_quickly(&self) -> Option<RwLockWriteGuard<'_, T>> {
+    fn take_quickly(&self) -> Option<RwLockWriteGuard<'_, T>> {
         self.words().write_quickly().map(|owner| self.guard(owner))
-    }
-
-    #[inline(always)]
-    fn write_until(&self, deadline: Option<u64>) -> LockResult<RwLockWriteGuard<'_, T>> {
-        match write_slowly(self, deadline) {
-            Ok(held) => Ok(self.guard(held)),
-            Err(refusal) => Err(*refusal),
-        }
     }
 
     /// Takes the lock alone, waiting as long as it takes.
@@ -292,61 +291,10 @@ impl<T: Plain> RwLock<T> {
     /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
-        match self.write_quickly() {
+        match self.take_quickly() {
             Some(guard) => Ok(guard),
-            None => self.write_until(None),
+            None => self.take_until(None),
         }
-    }
-
-    /// As [`write`](Self::write), but does not wait; `None` if somebody living has it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn try_write(&self) -> LockResult<Option<RwLockWriteGuard<'_, T>>> {
-        with_repair(self, |repair| take::whole_at_once(self, repair))
-    }
-
-    /// As [`write`](Self::write), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn write_for(&self, timeout: Duration) -> LockResult<RwLockWriteGuard<'_, T>> {
-        self.write_until(self.deadline(timeout))
-    }
-
-    /// Takes the lock alone, and has `repair` make whole what a writer left that died in the middle of a change.
-    ///
-    /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as
-    /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    #[inline(always)]
-    pub fn write_repairing<'a>(
-        &'a self,
-        repair: impl FnOnce(&RwLockWriteGuard<'a, T>) -> Result<(), BoxError>,
-    ) -> LockResult<RwLockWriteGuard<'a, T>> {
-        match self.write_quickly() {
-            Some(guard) => Ok(guard),
-            None => take::repairing(self, None, repair),
-        }
-    }
-
-    /// Takes the lock alone in whatever state it is, for those who decide themselves.
-    ///
-    /// # Errors
-    /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    pub fn write_recover(&self) -> LockResult<Recovered<RwLockWriteGuard<'_, T>>> {
-        take::recovered(self, None)
-    }
-
-    /// As [`write_recover`](Self::write_recover), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn write_recover_for(
-        &self,
-        timeout: Duration,
-    ) -> LockResult<Recovered<RwLockWriteGuard<'_, T>>> {
-        take::recovered(self, self.deadline(timeout))
     }
 
     /// Makes the lock as good as new. What it protects stays as it is.
@@ -360,24 +308,16 @@ impl<T: Plain> RwLock<T> {
     }
 }
 
-/// Has `taking` take the lock, with what repairs its data if that is known.
-fn with_repair<'a, T: Plain, R>(
-    lock: &'a RwLock<T>,
-    taking: impl FnOnce(Option<Repair<'_, RwLockWriteGuard<'a, T>>>) -> R,
-) -> R {
-    match &lock.repair {
-        Some(repair) => taking(Some(&|guard: &RwLockWriteGuard<'a, T>| repair(guard))),
-        None => taking(None),
-    }
-}
-
-#[cold]
-fn write_slowly<T: Plain>(
-    lock: &RwLock<T>,
-    deadline: Option<u64>,
-) -> Result<Owner, Box<crate::LockError>> {
-    with_repair(lock, |repair| take::whole(lock, deadline, repair))
-}
+takes!(
+    RwLock,
+    RwLockWriteGuard,
+    write,
+    try_write,
+    write_for,
+    write_repairing,
+    write_recover,
+    write_recover_for
+);
 
 #[cold]
 fn read_slowly<T: Plain>(

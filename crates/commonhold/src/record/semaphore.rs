@@ -181,7 +181,7 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
     }
 
     fn acquire_until(&self, deadline: Option<u64>) -> LockResult<Permit<'_>> {
-        match take::whole(self, deadline, None) {
+        match take::whole(self, deadline) {
             Ok((permit, _)) => Ok(self.guard((permit, false))),
             Err(refusal) => Err(*refusal),
         }
@@ -202,7 +202,7 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
     /// # Errors
     /// As for [`acquire`](Self::acquire).
     pub fn try_acquire(&self) -> LockResult<Option<Permit<'_>>> {
-        take::whole_at_once(self, None)
+        take::whole_at_once(self)
     }
 
     /// Takes a permit, waiting so long at most.
@@ -225,7 +225,7 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
     /// As [`acquire_recover`](Self::acquire_recover), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`acquire_recover`](Self::acquire_recover).
     pub fn acquire_recover_for(&self, timeout: Duration) -> LockResult<Recovered<Permit<'_>>> {
         take::recovered(self, self.deadline(timeout))
     }

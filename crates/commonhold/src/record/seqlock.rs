@@ -8,7 +8,7 @@ use commonhold_sync::{LockError as SyncError, Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
-use super::{Field, Plan, Record, open, open_to_read};
+use super::{Field, Plan, Record, open, open_to_read, takes::takes};
 use crate::{
     Access, BoxError, LockResult, Mapping, Part, Plain, Reading, Recovered, RegionError, Writing,
     attachment::LockContext,
@@ -149,6 +149,13 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
             of: PhantomData,
         }
     }
+
+    fn repair(self) -> Option<Repair<'a, Self::Guard>> {
+        match &self.repair {
+            Some(repair) => Some(&**repair),
+            None => None,
+        }
+    }
 }
 
 impl<T: Plain> SeqLock<T> {
@@ -191,7 +198,7 @@ impl<T: Plain> SeqLock<T> {
     /// As [`read`](Self::read), but does not wait; `None` if somebody living is in the middle of a change.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn try_read(&self) -> LockResult<Option<T>> {
         self.after_repair(Some(0), || match self.copy(Some(0), |part| part.get()) {
             Ok(value) => Ok(Some(value)),
@@ -203,7 +210,7 @@ impl<T: Plain> SeqLock<T> {
     /// As [`read`](Self::read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`read`](Self::read).
     pub fn read_for(&self, timeout: Duration) -> LockResult<T> {
         self.copied(self.deadline(timeout), |part| part.get())
     }
@@ -211,7 +218,7 @@ impl<T: Plain> SeqLock<T> {
     /// As [`read`](Self::read), into a box: for large data.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn read_boxed(&self) -> LockResult<Box<T>> {
         self.copied(None, |part| part.get_boxed())
     }
@@ -219,7 +226,7 @@ impl<T: Plain> SeqLock<T> {
     /// A copy of one [field](crate::field), as [`read`](Self::read) makes one of all.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     #[inline]
     pub fn read_field<F: Plain>(&self, field: Field<T, F>) -> LockResult<F> {
         self.copied(None, |part| part.field(field).get())
@@ -266,11 +273,10 @@ impl<T: Plain> SeqLock<T> {
         }
     }
 
-    fn write_until(&self, deadline: Option<u64>) -> LockResult<SeqLockGuard<'_, T>> {
-        match with_repair(self, |repair| take::whole(self, deadline, repair)) {
-            Ok(held) => Ok(self.guard(held)),
-            Err(refusal) => Err(*refusal),
-        }
+    /// The word of its writers always takes the way that looks at the sequence.
+    #[inline]
+    const fn take_quickly(&self) -> Option<SeqLockGuard<'_, T>> {
+        None
     }
 
     /// Takes the lock to write, waiting for other writers as long as it takes. Readers go on until the first
@@ -281,56 +287,7 @@ impl<T: Plain> SeqLock<T> {
     /// inconsistent for whoever can repair it. [`LockError::Deadlock`](crate::LockError::Deadlock) if
     /// this thread writes; [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
     pub fn write(&self) -> LockResult<SeqLockGuard<'_, T>> {
-        self.write_until(None)
-    }
-
-    /// As [`write`](Self::write), but does not wait; `None` if somebody living writes.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn try_write(&self) -> LockResult<Option<SeqLockGuard<'_, T>>> {
-        with_repair(self, |repair| take::whole_at_once(self, repair))
-    }
-
-    /// As [`write`](Self::write), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn write_for(&self, timeout: Duration) -> LockResult<SeqLockGuard<'_, T>> {
-        self.write_until(self.deadline(timeout))
-    }
-
-    /// Takes the lock to write, and has `repair` make whole what a writer left that died in the middle of a change.
-    ///
-    /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as before;
-    /// [`LockError::Deadlock`](crate::LockError::Deadlock);
-    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
-    pub fn write_repairing<'a>(
-        &'a self,
-        repair: impl FnOnce(&SeqLockGuard<'a, T>) -> Result<(), BoxError>,
-    ) -> LockResult<SeqLockGuard<'a, T>> {
-        take::repairing(self, None, repair)
-    }
-
-    /// Takes the lock to write in whatever state it is, for those who decide themselves.
-    ///
-    /// # Errors
-    /// [`LockError::Deadlock`](crate::LockError::Deadlock);
-    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
-    pub fn write_recover(&self) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
-        take::recovered(self, None)
-    }
-
-    /// As [`write_recover`](Self::write_recover), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn write_recover_for(
-        &self,
-        timeout: Duration,
-    ) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
-        take::recovered(self, self.deadline(timeout))
+        self.take_until(None)
     }
 
     /// Makes the lock as good as new. The data are as they are, and count as whole.
@@ -346,16 +303,16 @@ impl<T: Plain> SeqLock<T> {
     }
 }
 
-/// Has `taking` take the lock, with what repairs its data if that is known.
-fn with_repair<'a, T: Plain, R>(
-    lock: &'a SeqLock<T>,
-    taking: impl FnOnce(Option<Repair<'_, SeqLockGuard<'a, T>>>) -> R,
-) -> R {
-    match &lock.repair {
-        Some(repair) => taking(Some(&|guard: &SeqLockGuard<'a, T>| repair(guard))),
-        None => taking(None),
-    }
-}
+takes!(
+    SeqLock,
+    SeqLockGuard,
+    write,
+    try_write,
+    write_for,
+    write_repairing,
+    write_recover,
+    write_recover_for
+);
 
 /// A sequence lock, held to write. What is written becomes visible all at once, when it is dropped.
 ///

@@ -54,7 +54,7 @@ impl<T: Plain> RwLock<T> {
     /// become the writer.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`upgradable_read`](Self::upgradable_read).
     pub fn try_upgradable_read(&self) -> LockResult<Option<RwLockUpgradableGuard<'_, T>>> {
         let held = self.after_repair(Some(0), || Upgradable::take_at_once(self.words()))?;
         Ok(held.map(|held| RwLockUpgradableGuard { lock: self, held }))
@@ -63,7 +63,7 @@ impl<T: Plain> RwLock<T> {
     /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`upgradable_read`](Self::upgradable_read).
     pub fn upgradable_read_for(
         &self,
         timeout: Duration,
@@ -132,7 +132,7 @@ impl<'a, T: Plain> RwLockUpgradableGuard<'a, T> {
     /// As [`upgrade`](Self::upgrade), but does not wait; `None` if somebody living reads.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`upgrade`](Self::upgrade).
     pub fn try_upgrade(&mut self) -> LockResult<Option<RwLockUpgradedGuard<'_, 'a, T>>> {
         let lock = self.lock;
         Ok(self.held.upgrade_at_once()?.map(|held| RwLockUpgradedGuard { lock, held }))
@@ -141,7 +141,7 @@ impl<'a, T: Plain> RwLockUpgradableGuard<'a, T> {
     /// As [`upgrade`](Self::upgrade), but waits so long at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`upgrade`](Self::upgrade).
     pub fn upgrade_for(&mut self, timeout: Duration) -> LockResult<RwLockUpgradedGuard<'_, 'a, T>> {
         let lock = self.lock;
         self.held.upgrade(Some(timeout)).map(|held| RwLockUpgradedGuard { lock, held })

@@ -32,7 +32,7 @@ impl Space {
     /// Every lock that is held, waited for or not consistent, as [`survey_locks`](Self::survey_locks) finds them.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`survey_locks`](Self::survey_locks).
     pub fn locks(&self) -> Result<Vec<LockInfo>, RegionError> {
         self.survey_locks(None).map(|survey| survey.locks)
     }
