@@ -1,6 +1,6 @@
-//! Who is in the way: what a person needs to know of a peer that holds the directory and does not go on.
+//! Describes the peer that holds the directory mutex and does not free it, for error messages.
 //!
-//! It is read after the time was up, for people: by then the peer may have gone on.
+//! All of it is read after the time is up, and only for people to read: the peer may have gone on meanwhile.
 
 use commonhold_layout::{Name, PeerId, ThreadId};
 use commonhold_space::{BackingMemoryError, DirectoryError};
@@ -8,14 +8,14 @@ use commonhold_space::{BackingMemoryError, DirectoryError};
 use crate::{DirectoryHolder, RegionError, attachment::Attachment, error::causes::region_error};
 
 impl Attachment {
-    /// Who is creating or destroying the region of a name, if that is somebody who lives.
+    /// The living thread that is creating or destroying the region of this name, if there is one.
     #[cold]
     pub(crate) fn at_work(&self, name: &Name) -> Option<Box<DirectoryHolder>> {
         let owner = self.view().ok()?.at_work(name)?;
         Some(Box::new(self.holder(owner.peer().get(), owner.thread().index())))
     }
 
-    /// The error of an operation on the directory, with what a person needs to know besides.
+    /// The error of an operation on the directory, with the peer that is in the way.
     #[cold]
     pub(crate) fn error(&self, error: DirectoryError, name: &str) -> RegionError {
         match error {

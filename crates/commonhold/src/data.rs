@@ -4,12 +4,12 @@
 //! How a value is copied out of shared bytes and into them, as a whole or in part.
 //!
 //! # Invariants
-//! 1. Nobody gets a reference to shared bytes: only copies. A neighbour that was declared dead, or writes what it
-//!    likes, can tear a copy, and nothing worse.
-//! 2. Where a part lies is checked once, when it is named. Reading and writing it cannot fail after that.
-//! 3. A process that was declared dead writes nothing more: what it sets is dropped, and freeing the lock says so,
-//!    as does every lock that it takes later.
-//! 4. No value that is large goes by the stack: it is named in parts, or comes in a box.
+//! 1. Callers get copies of shared bytes, never references to them. A peer that was declared dead, or that ignores
+//!    the lock, can tear a copy, and nothing worse.
+//! 2. The place of a part is checked once, when the part is made. Reading and writing it cannot fail after that.
+//! 3. A process that was declared dead writes nothing more. What it sets is dropped; freeing the lock reports that,
+//!    and so does every lock that it takes later.
+//! 4. Large values do not go through the stack: callers use parts of them, or a box.
 
 mod guard;
 mod slice;
@@ -32,9 +32,9 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::{Field, RegionError, attachment::LockContext, lock::change::SeqChange};
 
-/// What may lie in shared bytes: a type without pointers or padding, that every bit pattern may inhabit.
-/// It is implemented for all that have these traits of [`zerocopy`](crate::zerocopy); [`plain!`](crate::plain)
-/// derives them.
+/// A type whose values may lie in shared bytes: without pointers or padding, and with every bit pattern a valid
+/// value. It is implemented for all types that have these traits of [`zerocopy`](crate::zerocopy);
+/// [`plain!`](crate::plain) derives them.
 ///
 /// # Examples
 /// ```
@@ -42,13 +42,9 @@ use crate::{Field, RegionError, attachment::LockContext, lock::change::SeqChange
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-plain-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// fn reset<T: Plain + Default>(value: &Mutex<T>) -> LockResult<()> {
-///     // All of it is written, so it does not matter what a dead owner has left.
-///     value.lock_repairing(|_| Ok(()))?.set(T::default());
-///     Ok(())
-/// }
-/// let limits = space.record::<Mutex<[u32; 3]>>("limits")?;
-/// reset(&limits)?;
+/// fn reset<T: Plain + Default>(value: &Mutex<T>) -> LockResult<()> { // All of it is written, so it does not
+/// matter what a dead owner left. value.lock_repairing(|_| Ok(()))?.set(T::default()); Ok(()) } let limits =
+/// space.record::<Mutex<[u32; 3]>>("limits")?; reset(&limits)?;
 /// # drop(limits);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
@@ -59,12 +55,12 @@ pub trait Plain: FromBytes + IntoBytes + Immutable + 'static {}
 
 impl<T: FromBytes + IntoBytes + Immutable + 'static> Plain for T {}
 
-/// Values of more bytes are not handed out by value.
+/// Larger values are not passed by value.
 const MOST_BY_VALUE: usize = 64 << 10;
-/// Values of more bytes are put into a box while somebody looks at them.
+/// Larger values are copied into a box for `with` and `with_mut`.
 const MOST_ON_STACK: usize = 4 << 10;
 
-/// What is had to read only.
+/// Access to a [`Part`] or a [`Slice`] for reading only.
 ///
 /// # Examples
 /// ```
@@ -88,7 +84,7 @@ const MOST_ON_STACK: usize = 4 << 10;
 #[derive(Debug, Clone, Copy)]
 pub struct Reading;
 
-/// What is had to read and to write.
+/// Access to a [`Part`] or a [`Slice`] for reading and writing.
 ///
 /// # Examples
 /// ```
@@ -115,12 +111,12 @@ pub struct Reading;
 #[derive(Debug, Clone, Copy)]
 pub struct Writing;
 
-/// Whom a write has to ask first.
+/// What has to be checked before a write.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Gate<'g> {
-    /// Whether this process still counts among the living.
+    /// That no peer has declared this process dead.
     Context(&'g LockContext<'g>),
-    /// That, and before the first byte readers have to be kept out.
+    /// The same; and before the first byte, the readers of a sequence lock are kept out.
     Change(&'g SeqChange<'g>),
 }
 
@@ -142,7 +138,7 @@ impl<'g> Gate<'g> {
     }
 }
 
-/// Bytes that lie in a run of words, wherever they begin: shown to lie there.
+/// Bytes in a run of words, from `from` on. The code that makes one has checked that they lie in the run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span<'g> {
     run: Run<'g>,
@@ -156,7 +152,7 @@ impl<'g> Span<'g> {
         Self { run, from: 0, gate }
     }
 
-    /// The part that begins `offset` bytes on, which the caller has seen to lie in it.
+    /// The part that begins `offset` bytes further on. The caller has checked that it lies in these bytes.
     #[inline]
     const fn on(self, offset: usize) -> Self {
         Self { from: self.from.saturating_add(offset), ..self }
@@ -174,8 +170,8 @@ impl<'g> Span<'g> {
     #[inline(always)]
     fn write(self, bytes: &[u8]) {
         if self.gate.opens() {
-            // What a dead owner has written is there in the order in which it was set, up to some instant: repairs rely
-            // on that. (Of the bytes of one `set` any may be.)
+            // Repairs rely on the order of writes: what a dead owner wrote is there in the order of its `set`
+            // calls, up to some instant. (Of the bytes of one `set`, any may be there.)
             compiler_fence(Ordering::Release);
             let written = self.run.write(self.from, bytes);
             debug_assert!(written.is_ok(), "a part that does not lie in its whole");
@@ -187,17 +183,17 @@ impl<'g> Span<'g> {
     }
 }
 
-/// There is nothing to read, and no error to return.
+/// In a forked child the memory is not mapped, and reading has no error to return.
 #[cold]
 #[allow(clippy::panic, reason = "the documented panic of reading in a forked child")]
 fn in_a_child() -> ! {
     panic!("a guard of the parent process was used in a forked child: open the space anew there")
 }
 
-/// A value in shared bytes, or a part of one, for as long as the guard lives that it comes from.
+/// A value in shared bytes, or a part of one. It borrows the guard that it comes from.
 ///
 /// # Panics
-/// Reading panics in a child made by `fork`, whose guard it is not: the memory is not mapped there.
+/// Reading panics in a child made by `fork`: the guard is the parent's, and the memory is not mapped in the child.
 ///
 /// # Examples
 /// ```
@@ -224,7 +220,7 @@ fn in_a_child() -> ! {
 pub struct Part<'g, T, M = Writing> {
     span: Span<'g>,
     of: PhantomData<(T, M)>,
-    /// It is its guard's thread's.
+    /// A part stays in the thread of its guard.
     not_send: PhantomData<*const ()>,
 }
 
@@ -238,13 +234,13 @@ impl<T, M> Copy for Part<'_, T, M> {}
 
 impl<T, M> fmt::Debug for Part<'_, T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not what it holds: printing must not read what a lock protects.
+        // The type and not the value: printing must not read what a lock protects.
         f.write_str(std::any::type_name::<T>())
     }
 }
 
 impl<'g, T: Plain, M> Part<'g, T, M> {
-    /// The value whose bytes these are: the caller has seen that they are enough.
+    /// The value in these bytes. The caller has checked that there are enough of them.
     #[inline]
     pub(crate) const fn new(span: Span<'g>) -> Self {
         Self { span, of: PhantomData, not_send: PhantomData }
@@ -265,7 +261,7 @@ impl<'g, T: Plain, M> Part<'g, T, M> {
         value
     }
 
-    /// A copy of the value, in a box: for large ones.
+    /// A copy of the value in a box, for large values.
     #[must_use]
     pub fn get_boxed(&self) -> Box<T> {
         let mut value = boxed::<T>();
@@ -273,7 +269,7 @@ impl<'g, T: Plain, M> Part<'g, T, M> {
         value
     }
 
-    /// What `look` says of a copy of the value.
+    /// Calls `look` with a copy of the value, and returns its result.
     #[inline]
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         if size_of::<T>() <= MOST_ON_STACK {
@@ -283,8 +279,8 @@ impl<'g, T: Plain, M> Part<'g, T, M> {
         }
     }
 
-    /// Apart from [`with`](Self::with): without optimisation, a function's frame has room for all that any branch
-    /// of it needs.
+    /// A function of its own: without optimisation, the frame of a function has room for the variables of all its
+    /// branches.
     #[inline]
     fn with_on_stack<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         let mut value = T::new_zeroed();
@@ -313,7 +309,7 @@ impl<'g, T: Plain> Part<'g, T, Writing> {
         self.span.write(value.as_bytes());
     }
 
-    /// Writes the value, which stays where it is: for large ones.
+    /// Writes the value from a reference, for large values.
     #[inline]
     pub fn set_from(&self, value: &T) {
         self.span.write(value.as_bytes());
@@ -327,7 +323,7 @@ impl<'g, T: Plain> Part<'g, T, Writing> {
         before
     }
 
-    /// Changes a copy of the value, and writes that back. If `change` panics, nothing is written.
+    /// Calls `change` with a copy of the value, and writes the copy back. If `change` panics, nothing is written.
     #[inline]
     pub fn with_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         if size_of::<T>() <= MOST_ON_STACK {
@@ -350,7 +346,7 @@ impl<'g, T: Plain> Part<'g, T, Writing> {
         result
     }
 
-    /// The address of the value, for those who want a reference and answer for it.
+    /// The address of the value, for callers that make a reference by `unsafe` code of their own.
     #[must_use]
     pub fn door(self) -> Door<'g, T> {
         const { assert!(align_of::<T>() <= 8) };

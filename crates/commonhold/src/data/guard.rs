@@ -1,20 +1,20 @@
-//! What guards have of their data, written once for all of them.
+//! The methods by which guards reach their data, written once for all guards.
 
-/// The ways in which a guard lets its holder read what the lock protects, each as of a [`Part`].
+/// The methods of a guard that read the data, each as for a [`Part`].
 macro_rules! reads {
     ([$($generics:tt)*] [$($array:tt)*] $guard:ty, $of_array:ty, $mode:ty) => {
         impl<$($generics)*> $guard {
             /// A copy of the data.
             ///
             /// # Panics
-            /// In a child made by `fork`, whose guard it is not.
+            /// In a child made by `fork`: the guard is the parent's.
             #[inline]
             #[must_use]
             pub fn get(&self) -> T {
                 self.part().get()
             }
 
-            /// A copy of the data, in a box: for large ones.
+            /// A copy of the data in a box, for large data.
             ///
             /// # Panics
             /// As for [`get`](Self::get).
@@ -23,7 +23,7 @@ macro_rules! reads {
                 self.part().get_boxed()
             }
 
-            /// What `look` says of a copy of the data.
+            /// Calls `look` with a copy of the data, and returns its result.
             ///
             /// # Panics
             /// As for [`get`](Self::get).
@@ -70,19 +70,19 @@ macro_rules! reads {
     };
 }
 
-/// The ways in which a guard lets its holder write.
+/// The methods of a guard that write the data.
 macro_rules! writes {
     ([$($generics:tt)*] $guard:ty) => {
         impl<$($generics)*> $guard {
             /// Writes the data.
             ///
-            /// If this process was declared dead nothing is written, and freeing the lock says so.
+            /// If this process was declared dead, nothing is written, and freeing the lock reports that.
             #[inline]
             pub fn set(&self, value: T) {
                 self.part().set(value);
             }
 
-            /// Writes the data, which stay where they are: for large ones.
+            /// Writes the data from a reference, for large data.
             #[inline]
             pub fn set_from(&self, value: &T) {
                 self.part().set_from(value);
@@ -97,7 +97,8 @@ macro_rules! writes {
                 self.part().replace(value)
             }
 
-            /// Changes a copy of the data, and writes that back. If `change` panics, nothing is written.
+            /// Calls `change` with a copy of the data, and writes the copy back. If `change` panics, nothing is
+            /// written.
             ///
             /// # Panics
             /// As for [`get`](Self::get).
@@ -106,7 +107,7 @@ macro_rules! writes {
                 self.part().with_mut(change)
             }
 
-            /// The address of the data, for those who want a reference and answer for it: see
+            /// The address of the data, for callers that make a reference by `unsafe` code of their own: see
             /// [`Door::into_mut`](crate::Door::into_mut).
             #[must_use]
             pub fn door(&mut self) -> $crate::Door<'_, T> {

@@ -1,4 +1,4 @@
-//! A value in the bytes of a region that no lock of ours protects.
+//! A value in the bytes of a region that no lock of this library protects.
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
@@ -22,8 +22,8 @@ struct Found<'a> {
     access: Access,
 }
 
-/// A value in the bytes of a region, found once: what the caller protects by a lock of its own choice, or by none.
-/// Others read and write it at any time. One of 8 bytes is read and written whole.
+/// A value in the bytes of a region, with its address found once. The caller protects it by a lock of its own
+/// choice, or by none: others read and write it at any time. A value of 8 bytes is read and written whole.
 ///
 /// # Examples
 /// ```
@@ -96,7 +96,7 @@ impl<T: Plain> Value<T> {
             return Err(refused(region));
         }
         if !size_of::<T>().is_multiple_of(8) {
-            // The rest of its last word may be somebody else's.
+            // The rest of its last word may belong to another value.
             return region.write(*offset, value.as_bytes());
         }
         let written = run.write(0, value.as_bytes());
