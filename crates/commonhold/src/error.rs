@@ -16,6 +16,6 @@ pub use region::RegionError;
 const FORKED: &str =
     "this process was forked after the space was opened; open the space in it anew";
 const FENCED: &str = "this process was declared dead by its peers; open the space anew";
-/// What keeps those away who have no business here.
+/// How a user can keep other users from locking the file.
 const READERS: &str =
-    "whoever may read the file can lock it so: of a space with mode 600 or 660, nobody else can";
+    "every user who may read the file can lock it so; with mode 600 or 660 no other user can";

@@ -22,8 +22,8 @@ use crate::{
 use unused::{refuse_locked, refuse_used};
 use view::{device_view, parse, view, window_path};
 
-/// How long those who open a space wait for one who removes or replaces it, and the other way round. Each of
-/// them needs less than a millisecond, unless it is stopped. A fuzzer has better things to do.
+/// How long a process that opens a space waits for one that removes or replaces it, and the other way round. Each
+/// needs less than a millisecond, unless it is stopped. A fuzzer waits less.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 50 } else { 2000 });
 
 pub(crate) fn open(url: &str, options: &OpenOptions) -> Result<Arc<Attachment>, OpenError> {
@@ -40,7 +40,7 @@ pub(crate) fn open(url: &str, options: &OpenOptions) -> Result<Arc<Attachment>, 
         let gate =
             commonhold_host::enter(&parsed, options.owners, patience).map_err(causes::host)?;
         let peek = gate.peek().map_err(causes::host)?;
-        // The gate is held until the peer is live: whoever removes the space sees it then.
+        // The gate is held until the peer is live: from then on a process that removes the space sees the peer.
         let core =
             attach(view(peek, || gate.map(), path(), View::open)?).map_err(
                 |error| match error {
@@ -73,11 +73,11 @@ pub(crate) fn open_or_format(
             result => return result,
         }
         match format(url, &new) {
-            // Also if somebody else was faster: theirs is as good.
+            // `Exists`: another process was faster, and its space is as good.
             Ok(()) | Err(OpenError::Exists { .. }) => {}
             Err(error) => return Err(error),
         }
-        // What was made just now can have been removed by now.
+        // The space that was made just now may have been removed again.
         if left.is_zero() {
             return open(url, &within);
         }

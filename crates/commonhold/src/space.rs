@@ -1,4 +1,4 @@
-//! The handle of a space: opening and removing, and what concerns all of it.
+//! The handle of a space: opening and removing it, and operations on the space as a whole.
 
 mod changes;
 mod regions;
@@ -17,12 +17,12 @@ use crate::{
 
 /// A space that this process is attached to.
 ///
-/// Clones share one attachment: to others they are one peer. It detaches when the last clone, and the
-/// last mapping, goes.
+/// Clones share one attachment: other processes see one peer. It detaches when the last clone and the last mapping
+/// are dropped.
 ///
-/// What it does with the table of regions takes three seconds at most beyond the work itself, whatever other
-/// peers do: if one of them is stopped in the middle of a change, the error is [`RegionError::Busy`] and says
-/// which. [`within`](Self::within) gives a handle with another limit.
+/// An operation on the table of regions waits for other peers for three seconds at most: if one of them is stopped
+/// in the middle of a change, the error is [`RegionError::Busy`] and names it. [`within`](Self::within) gives a
+/// handle with another limit.
 ///
 /// # Examples
 /// ```
@@ -30,7 +30,7 @@ use crate::{
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-space-{}", std::process::id());
 /// let space = Space::open_or_format(&url)?;
-/// let clone = space.clone(); // to others both are one peer
+/// let clone = space.clone(); // other processes see one peer
 /// let thread = std::thread::spawn(move || {
 ///     let count = clone.record::<Mutex<u64>>("count")?;
 ///     let guard = count.lock_repairing(|_| Ok(()))?; // one number is never half changed
@@ -58,8 +58,8 @@ impl Space {
         &self.attachment
     }
 
-    /// The same attachment, as a handle that waits so long at most for peers who are changing the table of
-    /// regions; but always a tenth of a second, which is more than one that is not stopped needs.
+    /// A handle of the same attachment that waits for `limit` at most for peers that are changing the table of
+    /// regions. A shorter limit than a tenth of a second counts as a tenth: a peer that is not stopped needs less.
     ///
     /// # Examples
     /// ```
@@ -82,24 +82,24 @@ impl Space {
         Self { attachment: Arc::clone(&self.attachment), patience: patience(limit) }
     }
 
-    /// Attaches to an existing space, named by a URL: `shm:NAME`, `file:PATH`, `pci:ADDRESS` or
-    /// `pci:auto`, `mem:BASE+SIZE`.
+    /// Attaches to an existing space, which a URL names: `shm:NAME`, `file:PATH`, `pci:ADDRESS` or `pci:auto`,
+    /// `mem:BASE+SIZE`.
     ///
-    /// The process has one more thread until the space is closed: it shows others that this peer lives. It
-    /// takes no signals.
+    /// Until the space is closed, the process has one more thread, which shows others that this peer lives. That
+    /// thread takes no signals.
     ///
-    /// The name means this space until this peer can be seen to live in it. For whoever removes or replaces the
-    /// space at this moment it waits, 2 s at most.
+    /// No process can remove or replace the space between the moment that the name is looked up and the moment that
+    /// others can see this peer. If a process is removing or replacing it just then, this waits, 2 s at most.
     ///
     /// # Errors
     /// [`OpenError::NotFound`], [`OpenError::NotASpace`], [`OpenError::NoPeerSlot`], [`OpenError::Stranger`] if it
-    /// is another user's who does not share it with a group of this one,
-    /// [`OpenError::TimedOut`] (mostly since somebody was stopped in the middle), and the others.
+    /// belongs to another user who does not share it with a group of this one, [`OpenError::TimedOut`] (mostly
+    /// because a process was stopped in the middle), and the others.
     pub fn open(url: &str) -> Result<Self, OpenError> {
         open::open(url, &OpenOptions::default()).map(Self::new)
     }
 
-    /// As [`open`](Self::open), with a say in how.
+    /// As [`open`](Self::open), with options.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -107,7 +107,7 @@ impl Space {
         open::open(url, options).map(Self::new)
     }
 
-    /// As [`open`](Self::open), but waits so long at most for others who remove or replace the space.
+    /// As [`open`](Self::open), but waits for `patience` at most for processes that remove or replace the space.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -124,7 +124,7 @@ impl Space {
         open::open_or_format(url, &OpenOptions::default()).map(Self::new)
     }
 
-    /// As [`open_or_format`](Self::open_or_format), with a say in how.
+    /// As [`open_or_format`](Self::open_or_format), with options.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -132,7 +132,7 @@ impl Space {
         open::open_or_format(url, options).map(Self::new)
     }
 
-    /// As [`open_or_format`](Self::open_or_format), but waits so long at most for others who remove or
+    /// As [`open_or_format`](Self::open_or_format), but waits for `patience` at most for processes that remove or
     /// replace the space.
     ///
     /// # Errors
@@ -142,30 +142,30 @@ impl Space {
         open::open_or_format(url, &options).map(Self::new)
     }
 
-    /// Formats a space, and does not attach to it. Of a file, the name appears at once and whole, or
-    /// not at all; memory of a device is refused by all until it is whole.
+    /// Formats a space, and does not attach to it. The name of a file appears only when the space in it is
+    /// complete. Memory of a device cannot be opened until the space in it is complete.
     ///
     /// # Errors
-    /// [`OpenError::Exists`] if something is there and `force` is not set; [`OpenError::InUse`] if
-    /// live peers are attached even so; [`OpenError::Held`] or [`OpenError::Unknowable`] if what is there
-    /// cannot be read, and somebody uses it or may; [`OpenError::TimedOut`] if somebody was opening it for
-    /// more than 2 s; [`OpenError::Format`] for sizes that are not possible.
+    /// [`OpenError::Exists`] if something is there and `force` is not set; [`OpenError::InUse`] if live peers are
+    /// attached, also with `force`; [`OpenError::Held`] or [`OpenError::Unknowable`] if what is there cannot be
+    /// read, and a process uses it or may use it; [`OpenError::TimedOut`] if a process was opening it for more than
+    /// 2 s; [`OpenError::Format`] for sizes that are not possible.
     pub fn format(url: &str, options: &FormatOptions) -> Result<(), OpenError> {
         open::format(url, options)
     }
 
-    /// Removes a `shm:` or `file:` space. Looking for those who live in it and taking its name away are one
-    /// step: nobody opens it by this name in between.
+    /// Removes a `shm:` or `file:` space. No process can open it between the search for live peers and the removal
+    /// of its name.
     ///
     /// # Errors
-    /// [`OpenError::InUse`] if live peers are attached, [`OpenError::Held`] or [`OpenError::Unknowable`] if
-    /// it cannot be read and somebody uses it or may, unless forced; [`OpenError::TimedOut`] if somebody was
+    /// [`OpenError::InUse`] if live peers are attached, [`OpenError::Held`] or [`OpenError::Unknowable`] if it
+    /// cannot be read and a process uses it or may use it, unless forced; [`OpenError::TimedOut`] if a process was
     /// opening it for more than 2 s; [`OpenError::NotFound`].
     pub fn remove(url: &str, removal: Removal) -> Result<(), OpenError> {
         open::remove(url, removal, Owners::Trusted)
     }
 
-    /// As [`remove`](Self::remove), with a say in whose spaces are touched at all.
+    /// As [`remove`](Self::remove), for the spaces of these owners only.
     ///
     /// # Errors
     /// As for [`remove`](Self::remove).
@@ -188,10 +188,10 @@ impl Space {
         self.attachment.peer()
     }
 
-    /// Looks for dead peers now, and frees what they left; and gives back memory that lies where no region is.
+    /// Looks for dead peers now, and frees what they left. Also gives back memory outside of all regions.
     ///
     /// # Errors
-    /// [`RegionError::Damaged`]; what could not be freed is left for the next time.
+    /// [`RegionError::Damaged`]. The next call frees what this one could not.
     pub fn reap(&self) -> Result<Reaped, RegionError> {
         let me = self.attachment.me()?;
         let mut reaped = Reaped::default();
@@ -207,26 +207,26 @@ impl Space {
         Ok(reaped)
     }
 
-    /// Whether the space has lost its name, as this process has seen it within the last second: it was removed
-    /// by force, or by hand. Who opens the name finds another space, or none, and meets nobody here. One
-    /// load. Never so for memory of a device.
+    /// Whether the space has lost its name, as of a second ago at most: it was removed by force, or by hand. A
+    /// process that opens the name finds another space, or none. This costs one load. Memory of a device never
+    /// loses its name.
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
         self.attachment.platform().mapped().was_seen_nameless()
     }
 
-    /// A descriptor of the space's file that may be handed to others: it carries nothing by which
-    /// this peer is known to live.
+    /// A descriptor of the space's file that may be handed to other processes: it holds none of the locks that
+    /// prove that this peer lives.
     ///
     /// # Errors
-    /// [`RegionError::Forked`], or the operating system's.
+    /// [`RegionError::Forked`], or [`RegionError::Os`].
     pub fn duplicate_fd(&self) -> Result<OwnedFd, RegionError> {
         let platform = self.attachment.core()?.view().platform();
         let file = platform.mapped().file().ok_or(RegionError::Forked)?;
         file.try_clone_to_owned().map_err(|source| RegionError::Os { call: "dup", source })
     }
 
-    /// Checks every invariant of the space's tables: a test for tests, and for suspicious minds.
+    /// Checks every invariant of the space's tables, for tests and for diagnosis.
     ///
     /// # Errors
     /// [`RegionError::Damaged`] names what does not hold.

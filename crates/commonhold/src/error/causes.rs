@@ -1,4 +1,4 @@
-//! What the crates below report, as errors of this one.
+//! Errors of the crates below, converted into errors of this crate.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub(crate) fn host(error: HostError) -> OpenError {
     }
 }
 
-/// An error that has no name of its own here: its message says it all.
+/// An error that has no variant here: only its message is kept.
 pub(crate) fn unexpected(
     call: &'static str,
     path: PathBuf,
@@ -82,12 +82,12 @@ pub(crate) fn make(error: MakeError, path: PathBuf) -> OpenError {
     }
 }
 
-/// What a name is, or why it is none.
+/// The checked name of a region, or why `name` cannot be one.
 pub(crate) fn checked(name: &str) -> Result<Name, RegionError> {
     Name::new(name).map_err(|why| RegionError::Name { name: name.to_owned(), why })
 }
 
-/// The error of the core, with what a person needs to know besides.
+/// The error of an operation on the region `name`.
 pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
     let owned = || name.to_owned();
     match error {
@@ -119,11 +119,11 @@ pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
         DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
         DirectoryError::Fenced => RegionError::Fenced,
         DirectoryError::Reentered => RegionError::Reentered,
-        // This peer maps what it unmaps: somebody has written over the count.
+        // This peer maps what it unmaps, so a neighbour has overwritten the count.
         DirectoryError::NotMapped => {
             RegionError::Damaged(Damage::new("the mappings that a peer has counted", 0))
         }
-        // Where its holder can be looked at, `Attachment::error` does.
+        // `Attachment::error` names the holder; here there is no attachment.
         DirectoryError::Busy { .. } => RegionError::Unsettled { name: owned(), by: None },
         DirectoryError::BackingMemory(error) => {
             RegionError::Os { call: "fallocate", source: std::io::Error::other(error.to_string()) }

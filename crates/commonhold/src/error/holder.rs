@@ -1,8 +1,8 @@
-//! A peer that holds the directory of a space and does not go on.
+//! The peer that holds the directory mutex of a space.
 
 use std::fmt;
 
-/// A living peer in the middle of a change of a space's directory.
+/// A living peer in the middle of a change of the table of regions.
 ///
 /// # Examples
 /// ```
@@ -71,12 +71,12 @@ impl fmt::Display for DirectoryHolder {
 }
 
 impl DirectoryHolder {
-    /// That it is at work on one region, after a sentence about that.
+    /// Appends, to a sentence about a region, that this peer is at work on it.
     pub(crate) fn fmt_at_work(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { slot, thread, pid, tid, name, stopped } = self;
         write!(
             f,
-            "; thread {thread} (tid {tid}) of the peer in slot {slot} (pid {pid}, {name:?}) is at it"
+            "; thread {thread} (tid {tid}) of the peer in slot {slot} (pid {pid}, {name:?}) is doing it"
         )?;
         if *stopped == Some(true) {
             write!(

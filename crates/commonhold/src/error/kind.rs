@@ -1,6 +1,6 @@
 //! What an error means for its caller.
 
-/// What an error means for a caller who must choose what to do next.
+/// What an error means for a caller that must choose what to do next.
 ///
 /// # Examples
 /// ```
@@ -18,21 +18,21 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// What was asked for makes no sense: a malformed URL, name or size.
+    /// The request makes no sense: a malformed URL, name or size.
     Invalid,
     /// There is no such space or region.
     NotFound,
-    /// There is one already, or one of that name is still being destroyed.
+    /// The space or region exists already, or a region of that name is still being destroyed.
     Exists,
-    /// Somebody uses it: it is mapped, or peers are attached.
+    /// It is in use: the region is mapped, or peers are attached to the space.
     InUse,
     /// It took longer than it was allowed to.
     TimedOut,
-    /// The window, one of its tables, or the medium is full.
+    /// The window, one of its tables, or the memory behind it is full.
     NoMemory,
-    /// The lock's owner died, and what it protects has not been repaired.
+    /// An owner of the lock died, and the data have not been repaired.
     OwnerDied,
-    /// It is not a space, it is damaged, or of another version.
+    /// The memory is not a space, or the space is damaged or of another version.
     NotASpace,
     /// Something else.
     Other,

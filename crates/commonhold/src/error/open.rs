@@ -31,7 +31,7 @@ use super::ErrorKind;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The URL is not one.
+    /// The URL is malformed.
     Url {
         /// What was given.
         url: String,
@@ -50,25 +50,25 @@ pub enum OpenError {
         /// What was found there.
         found: &'static str,
     },
-    /// Somebody else formats it, or died while doing so.
+    /// Another process is formatting it, or died while it did.
     Formatting {
         /// Which window.
         path: PathBuf,
     },
-    /// It is memory and no file: it cannot be removed.
+    /// The URL names memory of a device and no file: it cannot be removed.
     NotAFile {
         /// What was given.
         url: String,
     },
-    /// Peers are attached that are alive, or not known to be dead.
+    /// Peers are attached that live, or are not known to be dead.
     InUse {
         /// Which file.
         path: PathBuf,
         /// How many peers.
         peers: usize,
     },
-    /// Somebody has a lock on the file, as peers do who live, and the file does not say that this one is dead:
-    /// mostly since it is of another version, or damaged.
+    /// A process holds a lock on the file such as living peers hold, and the file does not say that this peer is
+    /// dead. Mostly the file is of another version, or damaged.
     Held {
         /// Which file.
         path: PathBuf,
@@ -76,35 +76,36 @@ pub enum OpenError {
         byte: u64,
         /// The slot of the peer whose evidence it is, if it has that form.
         slot: Option<u16>,
-        /// Who has it locked, if that could be seen.
+        /// The process that holds the lock, if that could be seen.
         by: Option<LockHolder>,
     },
-    /// The file, or the device, cannot be read as a space, and its locks prove nothing: nothing can tell
-    /// whether somebody uses it.
+    /// The file or device cannot be read as a space, and locks prove nothing there. So nothing can tell whether a
+    /// process uses it.
     Unknowable {
         /// Which window.
         path: PathBuf,
-        /// What it is made of, in words.
+        /// What memory it is, in words.
         memory: String,
     },
     /// Others were opening, removing or replacing the file all the time.
     TimedOut {
         /// Which file.
         path: PathBuf,
-        /// One who is in the way, if that could be seen.
+        /// A process that holds the gate, if that could be seen.
         by: Option<LockHolder>,
     },
-    /// It is no regular file, but a directory, a device, a pipe, or a link that is not followed.
+    /// The path is no regular file, but a directory, a device, a pipe, or a link that is not followed.
     NotAWindow {
         /// Where.
         path: PathBuf,
         /// What it is.
         found: &'static str,
     },
-    /// This user may not do that.
+    /// The user of this process has no permission for it.
     Denied(Box<Denied>),
-    /// The file belongs to a user who is neither this one nor root, and shares it with more than a group of this
-    /// one's; or this user is root. It is used only with [`Owners::Any`](crate::Owners::Any).
+    /// The file belongs to a user that is not trusted. The user of this process and root are trusted, and so is a
+    /// user who shares the file with a group of this process's user, but not with everybody. Root trusts only root.
+    /// Files of other users are used only with [`Owners::Any`](crate::Owners::Any).
     Stranger {
         /// Which file.
         path: PathBuf,
@@ -125,16 +126,16 @@ pub enum OpenError {
         /// How many there are.
         peers: u16,
     },
-    /// There is not as much memory as the tables need; nothing of it was taken.
+    /// There is less memory than the tables need; none of it was taken.
     NoRoom(Room),
-    /// All peer slots that no peer has are locked, as only those can who may write the file, by somebody who is no
-    /// peer.
+    /// A process that is no peer has locked all free peer slots. Only a process that may write the file can do
+    /// that.
     SlotLocked {
         /// Which file.
         path: PathBuf,
         /// One of the slots.
         slot: u16,
-        /// Who has it locked, if that could be seen.
+        /// The process that holds the lock, if that could be seen.
         by: Option<LockHolder>,
     },
     /// The operating system has no memory or no room on the file system.
@@ -144,7 +145,7 @@ pub enum OpenError {
         /// Its error.
         source: io::Error,
     },
-    /// Memory of a device cannot be used.
+    /// The memory of a device cannot be used.
     Device(DeviceError),
     /// The operating system refused.
     Os {

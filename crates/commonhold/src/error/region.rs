@@ -31,7 +31,7 @@ use super::{DirectoryHolder, ErrorKind, FENCED, FORKED, READERS};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RegionError {
-    /// The name is not one.
+    /// The name is malformed.
     Name {
         /// What was given.
         name: String,
@@ -48,7 +48,7 @@ pub enum RegionError {
         /// Which name.
         name: String,
     },
-    /// `destroy`: this process still maps it. `resize`: somebody maps it, so it cannot shrink.
+    /// `destroy`: this process still maps it. `resize`: a peer maps it, so it cannot shrink.
     Mapped {
         /// Which name.
         name: String,
@@ -59,7 +59,7 @@ pub enum RegionError {
     InUseHere {
         /// Which region.
         name: String,
-        /// How many handles there are besides.
+        /// How many other handles there are.
         handles: usize,
     },
     /// `destroy`: it was still mapped by others when the time was up, and is active again.
@@ -79,15 +79,15 @@ pub enum RegionError {
         /// How many there are.
         regions: u32,
     },
-    /// There is not as much memory as was asked for; nothing of it was taken. [`CreateOptions::force`] and
-    /// [`Space::resize_by_force`] take it nevertheless.
+    /// There seems to be less memory than was asked for; none of it was taken. [`CreateOptions::force`] and
+    /// [`Space::resize_by_force`] try to take it nevertheless.
     ///
     /// [`CreateOptions::force`]: crate::CreateOptions::force
     /// [`Space::resize_by_force`]: crate::Space::resize_by_force
     NoRoom(Room),
-    /// The medium is full: the operating system gave no memory.
+    /// The operating system gave no memory: the file system is full.
     NoMemory {
-        /// What it said.
+        /// Its error.
         source: io::Error,
     },
     /// `resize` beyond the reserve given at creation; `create` with a reserve below the size.
@@ -101,23 +101,23 @@ pub enum RegionError {
     TooManyMappings,
     /// This process has as many read locks of the region as can be counted.
     TooManyReaders,
-    /// A living peer is in the middle of changing the table of regions, and has not ended in time: it may be
+    /// A living peer is in the middle of changing the table of regions, and did not finish in time: it may be
     /// stopped. Nothing has changed; try again.
     Busy(Box<DirectoryHolder>),
-    /// Others had a lock on the space's file without which no memory is taken there, until the time was up. Nothing
-    /// has changed; try again.
+    /// Until the time was up, another process held the lock on the space's file that is needed to take memory.
+    /// Nothing has changed; try again.
     Blocked {
-        /// Who has it, if that could be seen.
+        /// The process that holds it, if that could be seen.
         by: Option<LockHolder>,
     },
-    /// Others went on creating, destroying or changing the region until the time was up.
+    /// Other threads were creating, destroying or changing the region until the time was up.
     Unsettled {
         /// Which name.
         name: String,
-        /// Who was at it when the time was up, if that is known.
+        /// The peer that was doing it when the time was up, if that is known.
         by: Option<Box<DirectoryHolder>>,
     },
-    /// A peer that is silent, and cannot be proved dead, is changing the table of regions.
+    /// A silent peer that cannot be proved dead is changing the table of regions.
     Suspect {
         /// Its slot.
         slot: u16,
@@ -127,7 +127,7 @@ pub enum RegionError {
         /// Which slot.
         slot: u16,
     },
-    /// A peer that was to be assumed dead lives.
+    /// The peer to be declared dead lives.
     PeerLives {
         /// Its slot.
         slot: u16,
@@ -176,46 +176,46 @@ pub enum RegionError {
         /// Where.
         offset: u64,
     },
-    /// A record of a kind that is never in need of a reset.
+    /// The record is of a kind that never needs a reset.
     NoReset {
         /// Where.
         offset: u64,
         /// What it is.
         found: RecordTag,
     },
-    /// Nobody has made the record that was to be opened through a read-only mapping.
+    /// The record to be opened through a read-only mapping has not been made.
     NotMade {
         /// Where.
         offset: u64,
         /// What the caller asked for.
         wanted: RecordTag,
     },
-    /// This thread reads under as many locks as a lock in the bytes of a region allows for.
+    /// This thread reads under as many locks in the bytes of regions as it can.
     TooManyReadLocks {
         /// How many.
         most: usize,
     },
-    /// A semaphore or a barrier for more than there may be, or for none.
+    /// A semaphore or a barrier with 0, or with too many, permits or participants.
     BadCount {
-        /// For how many it was asked.
+        /// How many were asked for.
         asked: usize,
         /// How many there may be.
         most: usize,
     },
     /// No permit of the semaphore has been spent, so none can be given.
     NothingSpent,
-    /// Living parties have all places in the barrier.
+    /// Living participants have all slots of the barrier.
     BarrierFull {
         /// How many there are.
         parties: usize,
     },
-    /// The mutex was opened through another [`Space`](crate::Space) than the condition variable.
+    /// The mutex and the condition variable were opened through different [`Space`](crate::Space)s.
     OtherSpace,
-    /// This thread is in the middle of another operation on the space: it came here by a signal handler.
+    /// A signal handler called this in the middle of another operation of its thread on the space.
     Reentered,
     /// This process was made by `fork` after the space was opened: open it anew.
     Forked,
-    /// This process was declared dead by others, and its share of the space is gone: open it anew.
+    /// Others have declared this process dead, and its share of the space is gone: open it anew.
     Fenced,
     /// The space is damaged.
     Damaged(Damage),
@@ -298,8 +298,8 @@ impl RegionError {
             ),
             Self::NoReset { offset, found } => write!(
                 f,
-                "at offset {offset} lies a {found}, which needs no reset: whoever uses it next looks after what \
-                 the dead have left"
+                "at offset {offset} lies a {found}, which needs no reset: the next thread that uses it \
+                 takes care of what dead owners left"
             ),
             Self::NotMade { offset, wanted } => write!(
                 f,
@@ -319,7 +319,10 @@ impl RegionError {
             }
             Self::NothingSpent => f.write_str("no permit has been spent, so none can be given"),
             Self::BarrierFull { parties } => {
-                write!(f, "{parties} living parties have joined the barrier, which is for no more")
+                write!(
+                    f,
+                    "{parties} living participants have joined the barrier, and it is for no more"
+                )
             }
             Self::OtherSpace => f.write_str(
                 "the mutex was opened through another space than the condition variable; open both \
@@ -371,7 +374,7 @@ impl RegionError {
                 write!(f, "all {threads} thread slots of this process are taken")
             }
             Self::Reentered => f.write_str(
-                "this thread is in the middle of another operation on the space; call nothing of it in a signal \
+                "this thread is in the middle of another operation on the space; do not use the space in a signal \
                  handler",
             ),
             Self::Forked => f.write_str(FORKED),

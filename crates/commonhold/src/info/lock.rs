@@ -1,4 +1,4 @@
-//! Locks, and who holds them.
+//! Locks and their holders.
 
 use std::{fmt, time::SystemTime};
 
@@ -32,13 +32,13 @@ pub enum LockKind {
     Exclusive,
     /// One or more readers.
     Shared,
-    /// One owner that lets readers in, and may become their writer.
+    /// One owner that lets readers in, and may become the writer.
     Upgradable,
     /// One permit of a semaphore.
     Permit,
-    /// Nobody holds it; its last owner died or left in the middle of a change, and nobody has repaired it.
+    /// No thread holds it; an owner died, or left, in the middle of a change, and nobody has repaired the data.
     Inconsistent,
-    /// An owner gave it up: nobody can take it until it is reset.
+    /// An owner gave it up: no thread can take it until it is reset.
     Unrecoverable,
 }
 
@@ -81,15 +81,15 @@ pub struct LockInfo {
     /// Where in the region the lock lies, in bytes; `None`: the region's own lock. (A
     /// [`RawMutex`](crate::RawMutex), which has no tag, is known only while somebody waits for it.)
     pub offset: Option<u64>,
-    /// What its tag says that it is, if it has one.
+    /// The kind of record that its tag says, if it has a tag.
     pub record: Option<RecordKind>,
     /// How it is held.
     pub kind: LockKind,
-    /// Who holds it.
+    /// The holder.
     pub holder: Option<Holder>,
-    /// Who left it inconsistent, or gave it up, if that is known, and nobody holds it.
+    /// The owner that left it inconsistent, or gave it up, if that is known and no thread holds it.
     pub left_by: Option<Holder>,
-    /// Since when, where the holder says so (`commonhold lock` does).
+    /// Since when it is held, if the holder has recorded that (`commonhold lock` does).
     pub since: Option<SystemTime>,
     /// Threads that wait for it.
     pub waiters: usize,
@@ -114,14 +114,14 @@ pub struct LockInfo {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct LockSurvey {
-    /// Those that are held, waited for, or not consistent, by region and offset.
+    /// The locks that are held, waited for, or not consistent, by region and offset.
     pub locks: Vec<LockInfo>,
-    /// Regions that have more bytes than were looked at: of locks that nobody waits for, it knows only those that begin in
-    /// the bytes before.
+    /// Regions that were too large to be searched to the end. Behind that place, only locks that a thread waits for
+    /// are listed.
     pub unsearched: Vec<Unsearched>,
 }
 
-/// A region that was searched for locks up to some place only.
+/// A region that was not searched for locks to its end.
 ///
 /// # Examples
 /// ```
@@ -146,7 +146,7 @@ pub struct Unsearched {
     pub from: u64,
 }
 
-/// Who holds a lock, or held it.
+/// The peer that holds a lock, or held it.
 ///
 /// # Examples
 /// ```
@@ -181,6 +181,6 @@ pub struct Holder {
     pub domain: String,
     /// Whether it is known to live.
     pub alive: bool,
-    /// If not, whether it is known to be dead: nobody takes the lock of a suspect.
+    /// Whether it lives, is suspect or is dead: no thread takes over the lock of a suspect.
     pub state: PeerLife,
 }

@@ -30,7 +30,7 @@ use commonhold_sync::Verdict;
 pub enum PeerLife {
     /// There is evidence that it lives.
     Live,
-    /// It is silent, and nothing proves anything.
+    /// It is silent, and nothing proves that it lives or is dead.
     Suspect,
     /// It is dead, and has not been reaped.
     Dead,
@@ -113,10 +113,10 @@ pub struct PeerInfo {
 pub struct Reaped {
     /// Dead peers whose slots are free now.
     pub peers: Vec<PeerInfoBrief>,
-    /// Regions that the dead were creating or destroying: undone or completed.
+    /// Regions that dead peers were creating or destroying: the creations are undone, the destructions completed.
     pub settled: u32,
-    /// Bytes of memory that were given back, which lay where no region is: a core dump of a program that maps the
-    /// space may leave such memory.
+    /// Bytes of memory outside of all regions that were given back: a core dump of a program that maps the space
+    /// may leave such memory.
     pub given_back: u64,
 }
 

@@ -6,7 +6,7 @@ use commonhold_space::RegionHandle;
 
 use super::LockInfo;
 
-/// In which part of its life a region is.
+/// The stage of life of a region.
 ///
 /// # Examples
 /// ```
@@ -32,9 +32,9 @@ pub enum State {
     Creating,
     /// It can be mapped.
     Active,
-    /// It waits for its last mapping to go, or its memory is being given back.
+    /// It waits for its last mapping to end, or its memory is being given back.
     Destroying,
-    /// Its entry makes no sense: it cannot be used, and only its entry is known.
+    /// Its entry makes no sense: the region cannot be used, and only the index of the entry is known.
     Damaged,
 }
 
@@ -80,14 +80,14 @@ pub struct RegionInfo {
     pub reserve: u64,
     /// Whether its memory is taken at first touch.
     pub lazy: bool,
-    /// In which part of its life it is.
+    /// The stage of its life.
     pub state: State,
     /// Mappings of all live peers.
     pub maps: u64,
     /// Where its extent begins, in bytes from the start of the window.
     pub offset: u64,
-    /// Bytes of its extent that have memory now, or blocks of a disk; `None` where that cannot be told, and in lists,
-    /// where it is not asked.
+    /// Bytes of its extent that have memory, or blocks of a disk, now. `None` where that cannot be told, and in
+    /// lists, which do not ask.
     pub resident: Option<u64>,
     /// When it was created.
     pub created: SystemTime,
@@ -95,7 +95,7 @@ pub struct RegionInfo {
     pub lock: Option<LockInfo>,
 }
 
-/// What tells a region from every other that ever was in its space.
+/// The identity of a region: no other region of its space ever has the same.
 ///
 /// # Examples
 /// ```
@@ -103,10 +103,8 @@ pub struct RegionInfo {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-region-key-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// let table = space.map_or_create("table", 4096)?;
-/// let seen: RegionKey = table.key();
-/// // Later: is the region of that name still this one?
-/// assert_eq!(space.stat("table")?.id, seen);
+/// let table = space.map_or_create("table", 4096)?; let seen: RegionKey = table.key(); // Later: is the region of
+/// that name still the same? assert_eq!(space.stat("table")?.id, seen);
 /// # drop(table);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
@@ -117,7 +115,7 @@ pub struct RegionInfo {
 pub struct RegionKey {
     /// Index of its entry.
     pub entry: u32,
-    /// How many regions have had the entry, this one included.
+    /// How many regions have had the entry, including this one.
     pub generation: u32,
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, time::SystemTime};
 
 use commonhold_host::{Cache, MappedWindow, Supply};
 
-/// What a space is and what is in it.
+/// A space and what is in it.
 ///
 /// # Examples
 /// ```
@@ -50,18 +50,19 @@ pub struct SpaceInfo {
     pub lease_ms: u64,
     /// What kind of memory it is.
     pub memory: MemoryInfo,
-    /// Bytes of the window that have memory now, or blocks of a disk; `None` where that cannot be told.
+    /// Bytes of the window that have memory, or blocks of a disk, now. `None` where that cannot be told.
     pub resident: Option<u64>,
-    /// What limits how many of them can have memory; `None` of a device, whose memory is all there.
+    /// What limits how many bytes can have memory. `None` for a device, whose memory is all there.
     pub supply: Option<Supply>,
-    /// How waiters wait now: "futex" (the kernel wakes them), "poll" (they look again, where no kernel
-    /// can wake everybody), or "futex and poll" (kernels that share the space cannot wake each other).
+    /// How waiters wait now: "futex" (the kernel wakes them), "poll" (they look again and again, because no kernel
+    /// can wake all of them), or "futex and poll" (several kernels share the space, and cannot wake each other's
+    /// threads).
     pub waiting: &'static str,
-    /// Whether its name means another space by now, or none.
+    /// Whether its name now means another space, or none.
     pub orphaned: bool,
 }
 
-/// What a window is made of, and what was measured there.
+/// The memory of a window, and its measured speed.
 ///
 /// # Examples
 /// ```
@@ -89,7 +90,7 @@ pub struct MemoryInfo {
     /// "page cache" for a file, and for memory of a device "write-back" or "uncached"; `None` if it
     /// holds no space and was not measured.
     pub cache: Option<&'static str>,
-    /// Whether a lock costs there what it does in any memory, as far as is known.
+    /// Whether a lock there is as fast as in ordinary memory, as far as is known.
     pub cached: bool,
     /// Nanoseconds of an atomic operation, if it was measured: for memory of a device.
     pub atomic_ns: Option<f64>,

@@ -1,7 +1,7 @@
 //! Formatting memory of a device, in place.
 //!
-//! A file is formatted before anybody can find it. This memory others have all the time, in this kernel
-//! and in others, so whoever formats it claims its first word first: see `commonhold_space::Claim`.
+//! A file is formatted before any process can find it. Memory of a device is visible to others all the time, in
+//! this kernel and in others, so the formatter claims its first word first: see `commonhold_space::Claim`.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use commonhold_space::Claim;
 use super::{file::plan, unused::refuse_used_device, view::window_path};
 use crate::{FormatOptions, OpenError, error::causes};
 
-/// Bytes to be used of a window.
+/// How many bytes of a window to use.
 fn capacity(mapped: &MappedWindow, options: &FormatOptions) -> Result<u64, OpenError> {
     let most = mapped.window().len();
     let asked = options.capacity.unwrap_or(most);
@@ -23,7 +23,7 @@ fn capacity(mapped: &MappedWindow, options: &FormatOptions) -> Result<u64, OpenE
     Ok(asked)
 }
 
-/// Whether the first page holds nothing.
+/// Whether the first page is all zeros.
 fn is_blank(mapped: &MappedWindow) -> bool {
     mapped
         .window()
@@ -31,7 +31,7 @@ fn is_blank(mapped: &MappedWindow) -> bool {
         .is_ok_and(|page| page.iter().all(|word| word.load(Ordering::Relaxed) == 0))
 }
 
-/// Whether what begins with `seen` may be formatted over.
+/// Refuses a window whose first word is `seen`, unless it may be formatted over.
 fn may_replace(
     url: &Url,
     mapped: &MappedWindow,
@@ -58,12 +58,12 @@ pub(super) fn format(url: &Url, options: &FormatOptions) -> Result<(), OpenError
     let uuid = commonhold_host::random_u128().map_err(causes::host)?;
     let plan = plan(&mapped, options, capacity(&mapped, options)?, uuid);
     let failed = |error| causes::make(error, window_path(url));
-    // Refused before anything is overwritten.
+    // Impossible sizes are refused before anything is overwritten.
     commonhold_layout::Geometry::plan(&plan).map_err(OpenError::Format)?;
     let nonce = commonhold_host::random_u128().map_err(causes::host)?;
     let claim = Claim::take(mapped.window(), seen, low_half(nonce)).map_err(failed)?;
     if let Err(error) = mapped.prove() {
-        // Nothing was overwritten but the probe word.
+        // Only the probe word has been overwritten.
         claim.give_back(seen);
         return Err(causes::host(error));
     }

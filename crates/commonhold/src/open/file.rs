@@ -1,4 +1,5 @@
-//! Formatting a file: under no name until it is whole, and over another only if nobody uses that.
+//! Formatting a file. It gets its name when it is complete, and replaces another file only if no process uses that
+//! one.
 
 use std::{
     path::PathBuf,
@@ -18,16 +19,16 @@ use super::{
 };
 use crate::{FormatOptions, OpenError, error::causes};
 
-/// What a window gets if nobody says otherwise.
+/// Defaults of [`FormatOptions`].
 const DEFAULT_CAPACITY: u64 = 64 << 30;
 const DEFAULT_MODE: u32 = 0o600;
 
-/// What stands where a space is to be made.
+/// What a formatter finds at the path of the new space.
 enum Existing {
     Nothing,
-    /// A file without bytes.
+    /// A file of 0 bytes.
     Empty,
-    /// A file of this many bytes that are all zero, as far as was looked.
+    /// A file of this many bytes, all zero as far as it was read.
     Blank(u64),
     Space,
     Other,
@@ -47,7 +48,7 @@ pub(super) fn format(url: &Url, options: &FormatOptions) -> Result<(), OpenError
     loop {
         let found = look(url, options.owners)?;
         let made = format_over(url, &found, options);
-        // What was found has been removed, or there is something where nothing was.
+        // Whether the file that was found is gone, or one has appeared where none was.
         let changed = match (&made, found) {
             (Err(OpenError::NotFound { .. }), Existing::Nothing) => false,
             (Err(OpenError::NotFound { .. }), _) => true,
@@ -86,14 +87,14 @@ fn format_over(url: &Url, found: &Existing, options: &FormatOptions) -> Result<(
     })
 }
 
-/// Whether the file whose gate is held may be formatted over, as it is now.
+/// Refuses the file whose gate is held, unless it may be formatted over as it is now.
 fn may_replace(url: &Url, gate: &ExclusiveGate, options: &FormatOptions) -> Result<(), OpenError> {
     let peek = gate.peek().map_err(causes::host)?;
     let ground = ground_of(url, options.owners, &peek)?;
     ground.allow(options, || gate.path().to_owned())?;
     match ground {
-        // Without a bit that is set there is no owner of anything; but somebody may hold a file that was
-        // cut, or wiped, under its feet.
+        // An empty or blank file names no owners; but a peer may still use a file that was cut or wiped while it
+        // was attached.
         Existing::Nothing | Existing::Empty | Existing::Blank(_) => refuse_locked(gate),
         Existing::Space | Existing::Other => refuse_used(gate),
     }
@@ -120,7 +121,7 @@ fn ground_of(url: &Url, owners: Owners, peek: &Peek) -> Result<Existing, OpenErr
 }
 
 impl Existing {
-    /// Refuses what is replaced by force only.
+    /// Refuses a space, or other data, unless `force` is set.
     fn allow(
         &self,
         options: &FormatOptions,

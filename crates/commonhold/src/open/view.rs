@@ -1,4 +1,4 @@
-//! From a URL to memory that can be looked at, without attaching to the space in it.
+//! From a URL to a view of its memory, without attaching to the space in it.
 
 use std::path::PathBuf;
 
@@ -22,9 +22,9 @@ pub(crate) fn device_view(url: &Url) -> Result<View<LinuxPlatform>, OpenError> {
     view(peek, || Ok(mapped), window_path(url), View::open)
 }
 
-/// The view of a space that has been peeked at. A file is looked at by reading first: touching the pages of
-/// one that is cut short, or of holes on a full file system, would end the process. `open` is [`View::open`], or
-/// [`View::look`] where no memory is to be taken.
+/// The view of a space whose first words have been read. A file is read before it is mapped: touching a page beyond
+/// its end, or a hole on a full file system, would end the process. `open` is [`View::open`], or [`View::look`]
+/// where no memory is to be taken.
 pub(crate) fn view(
     peek: Peek,
     map: impl FnOnce() -> Result<MappedWindow, HostError>,
@@ -41,11 +41,11 @@ pub(crate) fn window_path(url: &Url) -> PathBuf {
     commonhold_host::path_of(url).unwrap_or_else(|| PathBuf::from(url.to_string()))
 }
 
-/// What memory a URL names, without attaching to what it holds. Where it is a device that holds no
-/// space, nothing is written, and so nothing is known of its speed.
+/// Describes the memory that a URL names, without attaching to a space in it. If a device holds no space, nothing
+/// is written to it, so its speed is not measured.
 ///
 /// # Errors
-/// [`OpenError`], in particular [`OpenError::Device`] if no lock can live there.
+/// [`OpenError`], in particular [`OpenError::Device`] if locks cannot work there.
 pub fn memory_of(url: &str) -> Result<MemoryInfo, OpenError> {
     let mapped = commonhold_host::open(&parse(url)?, Owners::Any).map_err(causes::host)?;
     Ok(MemoryInfo::new(&mapped))

@@ -1,4 +1,4 @@
-//! Regions that exist already: destroying and resizing them.
+//! Destroying and resizing regions.
 
 use commonhold_space::{Demand, DirectoryError};
 
@@ -6,13 +6,13 @@ use super::{Space, patience};
 use crate::{Destroy, RegionError, RegionKey, error::causes::checked};
 
 impl Space {
-    /// Destroys a region, and says which one it was. Nobody can map it any more; its memory goes when
-    /// nobody does, and until then its name is taken.
+    /// Destroys a region, and returns its key. No peer can map it any more. Its memory and its name become free
+    /// when the last mapping of it ends.
     ///
     /// # Errors
-    /// [`RegionError::Mapped`] if this process maps it; [`RegionError::NotFound`];
-    /// [`RegionError::TimedOut`], after which it is active again; [`RegionError::Busy`]: also without a timeout
-    /// only those who map it are waited for without a limit.
+    /// [`RegionError::Mapped`] if this process maps it; [`RegionError::NotFound`]; [`RegionError::TimedOut`], after
+    /// which it is active again; [`RegionError::Busy`]: only the wait for its mappers has no limit, and not the
+    /// wait for peers that change the table of regions.
     ///
     /// # Examples
     /// ```
@@ -29,9 +29,9 @@ impl Space {
     /// let busy = space.destroy("scratch", briefly);
     /// assert!(matches!(busy, Err(RegionError::TimedOut { .. }))); // and it is active again
     ///
-    /// space.destroy("scratch", Destroy::Deferred)?; // at once; they keep what they have
+    /// space.destroy("scratch", Destroy::Deferred)?; // at once; the neighbour keeps its mapping
     /// assert!(space.map("scratch", Access::ReadOnly).is_err());
-    /// drop(theirs); // the last: now it is gone
+    /// drop(theirs); // the last mapping: now the region is gone
     /// space.create("scratch", 8192)?;
     /// # drop(neighbour);
     /// # drop(space);
@@ -63,7 +63,7 @@ impl Space {
     ///
     /// # Errors
     /// [`RegionError::BeyondReserve`]; [`RegionError::Mapped`] if it is to shrink while mapped;
-    /// [`RegionError::NoMemory`]; [`RegionError::NoRoom`]. The size is as before then.
+    /// [`RegionError::NoMemory`]; [`RegionError::NoRoom`]. Then the size is as before.
     ///
     /// # Examples
     /// ```
@@ -89,8 +89,8 @@ impl Space {
         self.resize_as(name, size, Demand::Fitting)
     }
 
-    /// As [`resize`](Self::resize), but takes memory even if it does not seem to be there: as
-    /// [`CreateOptions::force`] does.
+    /// As [`resize`](Self::resize), but takes memory even if there does not seem to be enough, as with
+    /// [`CreateOptions::force`].
     ///
     /// # Errors
     /// As for [`resize`](Self::resize), but never [`RegionError::NoRoom`].

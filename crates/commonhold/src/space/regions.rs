@@ -15,15 +15,14 @@ use crate::{
 };
 
 impl Space {
-    /// Creates a region of `size` bytes, all zero. It stays until it is destroyed, whoever comes and
-    /// goes.
+    /// Creates a region of `size` bytes, all zero. It stays until it is destroyed, also when no peer is attached.
     ///
     /// # Errors
-    /// [`RegionError::Exists`], [`RegionError::NoSpace`], [`RegionError::NoMemory`], [`RegionError::NoRoom`] if there
-    /// is not so much memory, and the others; nothing has been created then.
+    /// [`RegionError::Exists`], [`RegionError::NoSpace`], [`RegionError::NoMemory`], [`RegionError::NoRoom`] if
+    /// there is not enough memory, and the others. Then nothing has been created.
     ///
     /// # Examples
-    /// Of several processes that need a region, whoever comes first creates it:
+    /// Of several processes that need a region, the first creates it:
     /// ```
     /// use commonhold::{Access, RegionError, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,7 +47,7 @@ impl Space {
         self.create_with(name, &CreateOptions { size, ..CreateOptions::default() })
     }
 
-    /// Creates a region, with a say in how.
+    /// Creates a region, with options.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
@@ -72,17 +71,17 @@ impl Space {
         Ok(Region { space: self.clone(), name: name.into(), handle, size: options.size })
     }
 
-    /// Maps the region of a name, and creates it first if there is none: whoever comes first does. While
-    /// somebody else is creating or destroying it, this waits for the outcome, but for no longer than
-    /// [`within`](Self::within) says, and three seconds otherwise.
+    /// Maps the region of this name, and creates it first if there is none. While another thread is creating or
+    /// destroying it, this waits for the outcome: three seconds at most, or as long as [`within`](Self::within)
+    /// says.
     ///
-    /// A region that was there keeps its size, whatever `size` says: look at [`Mapping::size`].
+    /// A region that existed keeps its size, and `size` is ignored: look at [`Mapping::size`].
     ///
     /// # Errors
     /// As for [`create`](Self::create) and [`map`](Self::map), but neither `Exists` nor `NotFound`;
     /// [`RegionError::Unsettled`] if it was still being created or destroyed when the time was up.
     pub fn map_or_create(&self, name: &str, size: u64) -> Result<Mapping, RegionError> {
-        /// Between two looks at a region that somebody else is creating or destroying.
+        /// Between two looks at a region that another thread is creating or destroying.
         const PAUSE: Duration = Duration::from_millis(1);
         let mut end = None;
         loop {
@@ -104,8 +103,7 @@ impl Space {
         }
     }
 
-    /// The record that lies at the beginning of the region of a name; region and record are made if there is
-    /// none.
+    /// The record at the beginning of the region of this name. Region and record are made if there is none.
     ///
     /// # Errors
     /// As for [`map_or_create`](Self::map_or_create) and [`Mapping::open`].
@@ -115,10 +113,9 @@ impl Space {
     /// use commonhold::{Mutex, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let url = format!("shm:doc-record-{}", std::process::id());
-    /// let space = Space::open_or_format(&url)?;
-    /// let visits = space.record::<Mutex<u64>>("visits")?;
-    /// // Written at once, a number is never half changed, so there is nothing to repair.
-    /// visits.lock_repairing(|_| Ok(()))?.with_mut(|visits| *visits += 1);
+    /// let space = Space::open_or_format(&url)?; let visits = space.record::<Mutex<u64>>("visits")?; // A number is
+    /// written in one piece and never half changed, so there is nothing to repair. visits.lock_repairing(|_|
+    /// Ok(()))?.with_mut(|visits| *visits += 1);
     /// # drop(visits);
     /// # drop(space);
     /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
@@ -148,9 +145,9 @@ impl Space {
         })
     }
 
-    /// Finds and maps an active region. This needs no lock and no system call (a read-only mapping
-    /// needs one), however many regions there are. Only the first time that this process maps a region which it has
-    /// not created, it asks whether the memory is there: 10 ms for each GiB, and microseconds for small ones.
+    /// Finds and maps an active region. This needs no lock and no system call (a read-only mapping needs one),
+    /// however many regions there are. When this process first maps a region that it has not created, it also asks
+    /// the kernel whether the memory is there: 10 ms for each GiB, and microseconds for a small region.
     ///
     /// # Errors
     /// [`RegionError::NotFound`].
@@ -170,7 +167,7 @@ const fn demand(force: bool) -> Demand {
     if force { Demand::Forced } else { Demand::Fitting }
 }
 
-/// A region that was found or created: which one, not a mapping of it.
+/// A region that was found or created: its identity, not a mapping.
 ///
 /// # Examples
 /// ```
@@ -204,13 +201,13 @@ impl Region {
         &self.name
     }
 
-    /// What tells it from every other region that had, or will have, its name.
+    /// The key that tells it from every other region that had, or will have, its name.
     #[must_use]
     pub const fn key(&self) -> RegionKey {
         RegionKey::new(self.handle)
     }
 
-    /// Bytes that a mapping saw when it was found.
+    /// Its size in bytes when it was found or created.
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.size
