@@ -42,9 +42,13 @@ use crate::{Field, RegionError, attachment::LockContext, lock::change::SeqChange
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-plain-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// fn reset<T: Plain + Default>(value: &Mutex<T>) -> LockResult<()> { // All of it is written, so it does not
-/// matter what a dead owner left. value.lock_repairing(|_| Ok(()))?.set(T::default()); Ok(()) } let limits =
-/// space.record::<Mutex<[u32; 3]>>("limits")?; reset(&limits)?;
+/// fn reset<T: Plain + Default>(value: &Mutex<T>) -> LockResult<()> {
+///     // All of it is written, so it does not matter what a dead owner left.
+///     value.lock_repairing(|_| Ok(()))?.set(T::default());
+///     Ok(())
+/// }
+/// let limits = space.record::<Mutex<[u32; 3]>>("limits")?;
+/// reset(&limits)?;
 /// # drop(limits);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;

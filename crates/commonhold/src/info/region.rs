@@ -103,8 +103,10 @@ pub struct RegionInfo {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-region-key-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// let table = space.map_or_create("table", 4096)?; let seen: RegionKey = table.key(); // Later: is the region of
-/// that name still the same? assert_eq!(space.stat("table")?.id, seen);
+/// let table = space.map_or_create("table", 4096)?;
+/// let seen: RegionKey = table.key();
+/// // Later: is the region of that name still the same?
+/// assert_eq!(space.stat("table")?.id, seen);
 /// # drop(table);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;

@@ -1,4 +1,4 @@
-//! A change under a sequence lock: readers are kept out from its first byte on.
+//! A change under a sequence lock. Readers are kept out from its first byte on.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ use commonhold_sync as sync;
 
 use crate::{attachment::LockContext, region::MappedRegion};
 
-/// The words of a sequence lock, found.
+/// A sequence lock, with the addresses of its words.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SeqWords<'a> {
     pub(crate) region: &'a MappedRegion,
@@ -14,7 +14,7 @@ pub(crate) struct SeqWords<'a> {
     pub(crate) lock: sync::SeqLock<'a>,
 }
 
-/// A change that a writer makes, from its first byte on.
+/// A writer's change. It begins when the first byte is written.
 #[derive(Debug)]
 pub(crate) struct SeqChange<'a> {
     words: &'a SeqWords<'a>,
@@ -26,7 +26,7 @@ impl<'a> SeqChange<'a> {
         Self { words, writing: Cell::new(writing) }
     }
 
-    /// How far it has come.
+    /// The state of the change.
     #[inline]
     pub(crate) fn writing(&self) -> sync::Writing {
         self.writing.get()
@@ -37,7 +37,8 @@ impl<'a> SeqChange<'a> {
         self.words.context.is_forked()
     }
 
-    /// Keeps readers out, before the first byte is written. `false`: this process must write no more.
+    /// Keeps readers out, before the first byte is written. `false` if this process was declared dead and must not
+    /// write.
     #[inline]
     pub(crate) fn begin(&self) -> bool {
         self.words.context.is_live_here() && (self.writing.get().has_begun() || self.keep_out())

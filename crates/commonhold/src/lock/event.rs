@@ -11,17 +11,17 @@ use crate::{
     region::{Handle, MappedRegion},
 };
 
-/// The word of an event, found.
+/// An event, with the address of its word.
 #[derive(Debug, Clone, Copy, Yokeable)]
 pub(crate) struct EventWord<'a> {
     region: &'a MappedRegion,
     event: sync::Event<'a>,
 }
 
-/// An event in the bytes of a region: a number that moves, and can be waited for.
+/// An event in the bytes of a region: a number that signals move, and that threads wait for.
 ///
 /// # Examples
-/// The number is read before the condition is looked at: then no signal can be missed in between.
+/// A waiter reads the number first and then checks its condition, so that it cannot miss a signal in between.
 /// ```
 /// use commonhold::Space;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -69,11 +69,11 @@ impl Event {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         let EventWord { region, event } = self.word.get();
-        // In a forked child the memory is not mapped; any number will do, since waiting fails there.
+        // In a forked child the memory is not mapped. Any number will do, because waiting fails there.
         if region.attachment().is_forked() { 0 } else { event.sequence() }
     }
 
-    /// Moves the number and wakes one who waits.
+    /// Moves the number, and wakes one waiter.
     ///
     /// # Errors
     /// [`LockError::Forked`], [`LockError::Fenced`].
@@ -84,7 +84,7 @@ impl Event {
         Ok(())
     }
 
-    /// Moves the number and wakes all who wait.
+    /// Moves the number, and wakes all waiters.
     ///
     /// # Errors
     /// As for [`signal`](Self::signal).
@@ -103,7 +103,7 @@ impl Event {
         self.wait_until(seen, None)
     }
 
-    /// As [`wait`](Self::wait), but waits so long at most.
+    /// As [`wait`](Self::wait), but waits for `timeout` at most.
     ///
     /// # Errors
     /// [`LockError::TimedOut`], and as for [`wait`](Self::wait).

@@ -27,14 +27,14 @@ use crate::{
     region::{Handle, MappedRegion},
 };
 
-/// The words of a region's lock, found.
+/// A region's lock, with the addresses of its words.
 #[derive(Debug, Clone, Copy, Yokeable)]
 pub(crate) struct RegionWords<'a> {
     region: &'a MappedRegion,
     context: LockContext<'a>,
     words: &'a [AtomicU64; 3],
     at: Offset,
-    /// What its readers write into their slots.
+    /// The key that its readers write into their slots.
     key: u64,
 }
 
@@ -87,7 +87,8 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
         let attachment = self.region.attachment();
         let me = attachment.me()?;
         if self.is_counted(&me) {
-            // It would wait for itself; the lock knows that only of what stands in the thread's words.
+            // This thread would wait for itself. The lock detects that only for locks in the thread's `reading`
+            // words.
             return Err(SyncError::Deadlock.into());
         }
         let taken = self.core().write(&me, attachment.my_view(), deadline)?;
@@ -116,7 +117,7 @@ impl<'a> RegionWords<'a> {
         self.region
     }
 
-    /// What the fast path of an access to the region's bytes reads.
+    /// What the fast path of an access to the region's bytes reads of this process.
     #[inline]
     pub(crate) const fn context(&self) -> &LockContext<'a> {
         &self.context
@@ -126,7 +127,7 @@ impl<'a> RegionWords<'a> {
         Some(self.region.attachment().deadline(timeout))
     }
 
-    /// Nobody is told any more since when the lock is held.
+    /// Removes the time since when the lock is held.
     #[cold]
     fn forget_stamp(&self) {
         if let Ok(core) = self.region.attachment().core() {
@@ -224,7 +225,7 @@ impl<'a> RegionWords<'a> {
     }
 }
 
-/// The lock of a region, with its words found: quicker than [`Mapping::lock`] where it is taken often.
+/// The lock of a region, as a handle: faster than [`Mapping::lock`] where it is taken often.
 ///
 /// # Examples
 /// ```
@@ -338,16 +339,17 @@ impl RegionLock {
         self.words().read_lock_for(timeout)
     }
 
-    /// Takes the lock together with readers, and as the only one that may become their writer: to look first, and
-    /// change only if that is needed, with nobody's change in between.
+    /// Takes the lock together with readers, as the only thread that may become the writer. So a thread can read
+    /// first, and change the data only if that is needed, without another thread's change in between.
     ///
     /// # Errors
-    /// As for [`Mapping::read_lock`]; [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread has the lock in any way.
+    /// As for [`Mapping::read_lock`]; [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread holds the
+    /// lock in any way.
     pub fn upgradable_read(&self) -> LockResult<UpgradableGuard<'_>> {
         self.words().upgradable_read(None)
     }
 
-    /// As [`upgradable_read`](Self::upgradable_read), but does not wait; `None` if somebody living writes, or may
+    /// As [`upgradable_read`](Self::upgradable_read), but does not wait; `None` if a living thread writes, or may
     /// become the writer.
     ///
     /// # Errors
@@ -356,7 +358,7 @@ impl RegionLock {
         self.words().try_upgradable_read()
     }
 
-    /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
+    /// As [`upgradable_read`](Self::upgradable_read), but waits for `timeout` at most.
     ///
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`upgradable_read`](Self::upgradable_read).
@@ -373,7 +375,7 @@ impl RegionLock {
     }
 }
 
-/// A region's lock, held alone.
+/// A region's lock that this thread holds alone.
 ///
 /// # Examples
 /// ```
@@ -399,15 +401,15 @@ impl RegionLock {
 #[derive(Debug)]
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct LockGuard<'a> {
-    /// Freed by the guard's own `drop`: two destructors, one after the other, are not inlined.
+    /// The guard's own `drop` frees it: two nested destructors are not inlined.
     held: ManuallyDrop<Held<'a, &'a RegionWords<'a>>>,
-    /// 1 if others were told since when it is held. A whole word: see [`Held`].
+    /// 1 if the time since when it is held was recorded. A whole word: see [`Held`].
     stamped: Cell<usize>,
 }
 
 impl LockGuard<'_> {
-    /// Records for others since when the lock is held. It costs a look at the clock, so it is left to
-    /// those who hold a lock for long.
+    /// Records, for lists of locks, since when the lock is held. It reads the clock, so it is only for threads that
+    /// hold a lock for long.
     pub fn stamp(&self) {
         let region = self.held.site().region;
         if let Ok(core) = region.attachment().core() {
@@ -416,7 +418,7 @@ impl LockGuard<'_> {
         }
     }
 
-    /// Frees the lock with what it protects half changed: whoever takes it next is told so.
+    /// Frees the lock and leaves it inconsistent: the data are half changed, and the next owner is told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).
@@ -424,7 +426,7 @@ impl LockGuard<'_> {
         self.free(Release::Inconsistent)
     }
 
-    /// Frees the lock, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still owned it.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -457,12 +459,12 @@ impl Drop for LockGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         self.unstamp();
-        // Fails only if this peer was declared dead; then others have the lock already.
+        // Fails only if this peer was declared dead; then others have taken over the lock.
         let _ = self.held.release(self.held.how());
     }
 }
 
-/// A region's lock, held together with other readers.
+/// A region's lock that this thread holds together with other readers.
 ///
 /// # Examples
 /// ```
@@ -486,7 +488,7 @@ impl Drop for LockGuard<'_> {
 pub struct ReadGuard<'a>(Reading<'a, &'a RegionWords<'a>>);
 
 impl ReadGuard<'_> {
-    /// Frees the lock, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still owned it.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;

@@ -1,4 +1,4 @@
-//! What every upgradable guard has, and those of a region's lock.
+//! The core of every upgradable guard, and the upgradable guards of a region's lock.
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
@@ -7,7 +7,7 @@ use commonhold_sync::{LockError as SyncError, Release, Taken};
 use super::{Denied, RegionWords, reading::Readable};
 use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
-/// A lock that this thread holds upgradable. It is its thread's: neither `Send` nor `Sync`.
+/// A lock that this thread holds upgradable. It stays in its thread: neither `Send` nor `Sync`.
 #[derive(Debug)]
 pub(crate) struct Upgradable<'a, L: Readable<'a>> {
     lock: L,
@@ -15,13 +15,13 @@ pub(crate) struct Upgradable<'a, L: Readable<'a>> {
 }
 
 impl<'a, L: Readable<'a>> Upgradable<'a, L> {
-    /// Takes it, waiting until `deadline`, or for ever, if its last writer has left whole what it protects.
+    /// Takes it if it is consistent, and waits until `deadline`, or for ever.
     pub(crate) fn take(lock: L, deadline: Option<u64>) -> LockResult<Self> {
         Self::taken(lock, deadline)
             .map_err(|denied| lock.site().error(denied, lock.last_writer()))?
     }
 
-    /// The same, without waiting: `None` if somebody living has it upgradable, or alone.
+    /// The same without waiting: `None` if a living thread holds it upgradable, or alone.
     pub(crate) fn take_at_once(lock: L) -> LockResult<Option<Self>> {
         match Self::taken(lock, Some(0)) {
             Ok(taken) => taken.map(Some),
@@ -60,14 +60,15 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         Some(self.region().attachment().deadline(timeout))
     }
 
-    /// Waits for so long, or for as long as it takes, until readers have left; `self` is as before if that fails.
+    /// Waits until the readers have left, for `timeout` at most if there is one. If this fails, `self` is as
+    /// before.
     pub(crate) fn upgrade(&mut self, timeout: Option<Duration>) -> LockResult<Upgraded<'_, 'a, L>> {
         let deadline = timeout.and_then(|timeout| self.deadline(timeout));
         let lock = self.lock;
         self.upgraded(deadline).map_err(|denied| lock.site().error(denied, None))?
     }
 
-    /// The same, without waiting: `None` if somebody reads.
+    /// The same without waiting: `None` if another thread reads.
     pub(crate) fn upgrade_at_once(&mut self) -> LockResult<Option<Upgraded<'_, 'a, L>>> {
         let lock = self.lock;
         match self.upgraded(Some(0)) {
@@ -91,7 +92,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         let upgraded = Upgraded { lock: self.lock, panicking, of: PhantomData };
         Ok(match taken {
             Taken::Clean => Ok(upgraded),
-            // This owner itself has left it so, when it was upgraded before.
+            // This guard itself left it inconsistent, when it was upgraded before.
             Taken::OwnerDied(_) => {
                 let place = self.lock.site().place(Some(me.owner()));
                 upgraded.downgrade().and_then(|()| Err(LockError::OwnerDied(place)))
@@ -99,7 +100,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         })
     }
 
-    /// Frees it, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still owned it.
     pub(crate) fn free(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Taken::Clean)
     }
@@ -118,12 +119,12 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
 impl<'a, L: Readable<'a>> Drop for Upgradable<'a, L> {
     #[inline]
     fn drop(&mut self) {
-        // Fails only if this peer was declared dead; then others have the lock already.
+        // Fails only if this peer was declared dead; then others have taken over the lock.
         let _ = self.release(Taken::Clean);
     }
 }
 
-/// An upgradable lock, upgraded: this thread writes, until it is dropped.
+/// An upgraded lock: this thread writes until it drops this.
 #[derive(Debug)]
 pub(crate) struct Upgraded<'g, 'a, L: Readable<'a>> {
     lock: L,
@@ -138,12 +139,12 @@ impl<'a, L: Readable<'a>> Upgraded<'_, 'a, L> {
         self.lock.context()
     }
 
-    /// Lets readers in, and says whether the lock still was this process's.
+    /// Lets readers in, and reports whether this process still owned the lock.
     pub(crate) fn downgrade(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Release::Done)
     }
 
-    /// The same, with what the lock protects half changed.
+    /// The same, and leaves the lock inconsistent: the data are half changed.
     pub(crate) fn leave_inconsistent(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Release::Inconsistent)
     }
@@ -161,12 +162,12 @@ impl<'a, L: Readable<'a>> Drop for Upgraded<'_, 'a, L> {
     fn drop(&mut self) {
         let half_done = thread::panicking() && !self.panicking;
         let how = if half_done { Release::Inconsistent } else { Release::Done };
-        // Fails only if this peer was declared dead; then others have the lock already.
+        // Fails only if this peer was declared dead; then others have taken over the lock.
         let _ = self.release(how);
     }
 }
 
-/// A region's lock, held together with readers by the only one that may become their writer.
+/// A region's lock that this thread holds together with readers, as the only thread that may become the writer.
 ///
 /// # Examples
 /// ```
@@ -198,17 +199,17 @@ impl<'a> UpgradableGuard<'a> {
         Self(held)
     }
 
-    /// Waits until the readers have left; then this thread writes, until what this returns is dropped, and
-    /// holds the lock as before then. So it does if this fails.
+    /// Waits until the readers have left. Then this thread writes until the returned guard is dropped. After that,
+    /// and if this fails, it holds the lock as before.
     ///
     /// # Errors
-    /// [`LockError::Deadlock`] if this thread reads under
-    /// the lock besides; [`LockError::OwnerDied`] if it has left a change of its own half done.
+    /// [`LockError::Deadlock`] if this thread also holds a read lock of it; [`LockError::OwnerDied`] if this thread
+    /// has left a change of its own half done.
     pub fn upgrade(&mut self) -> LockResult<UpgradedGuard<'_, 'a>> {
         self.0.upgrade(None).map(UpgradedGuard)
     }
 
-    /// As [`upgrade`](Self::upgrade), but does not wait; `None` if somebody reads.
+    /// As [`upgrade`](Self::upgrade), but does not wait; `None` if another thread reads.
     ///
     /// # Errors
     /// As for [`upgrade`](Self::upgrade).
@@ -216,7 +217,7 @@ impl<'a> UpgradableGuard<'a> {
         Ok(self.0.upgrade_at_once()?.map(UpgradedGuard))
     }
 
-    /// As [`upgrade`](Self::upgrade), but waits so long at most.
+    /// As [`upgrade`](Self::upgrade), but waits for `timeout` at most.
     ///
     /// # Errors
     /// [`LockError::TimedOut`], and as for [`upgrade`](Self::upgrade).
@@ -224,7 +225,7 @@ impl<'a> UpgradableGuard<'a> {
         self.0.upgrade(Some(timeout)).map(UpgradedGuard)
     }
 
-    /// Frees the lock, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still owned it.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
@@ -233,7 +234,7 @@ impl<'a> UpgradableGuard<'a> {
     }
 }
 
-/// A region's lock, held alone by whoever had it upgradable, and has it so again afterwards.
+/// A region's lock that was upgraded: this thread holds it alone, and upgradable again after this guard.
 ///
 /// # Examples
 /// ```
@@ -263,7 +264,7 @@ impl<'a> UpgradableGuard<'a> {
 pub struct UpgradedGuard<'g, 'a>(Upgraded<'g, 'a, &'a RegionWords<'a>>);
 
 impl UpgradedGuard<'_, '_> {
-    /// Lets readers in again, and says whether the lock still was this process's.
+    /// Lets readers in again, and reports whether this process still owned the lock.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
@@ -271,7 +272,8 @@ impl UpgradedGuard<'_, '_> {
         self.0.downgrade()
     }
 
-    /// Lets readers in with what the lock protects half changed: they are told so, as is whoever takes it next.
+    /// Lets readers in and leaves the lock inconsistent: the data are half changed, and readers and the next owner
+    /// are told so.
     ///
     /// # Errors
     /// As for [`downgrade`](Self::downgrade).

@@ -113,9 +113,10 @@ impl Space {
     /// use commonhold::{Mutex, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let url = format!("shm:doc-record-{}", std::process::id());
-    /// let space = Space::open_or_format(&url)?; let visits = space.record::<Mutex<u64>>("visits")?; // A number is
-    /// written in one piece and never half changed, so there is nothing to repair. visits.lock_repairing(|_|
-    /// Ok(()))?.with_mut(|visits| *visits += 1);
+    /// let space = Space::open_or_format(&url)?;
+    /// let visits = space.record::<Mutex<u64>>("visits")?;
+    /// // A number is written in one piece and never half changed, so there is nothing to repair.
+    /// visits.lock_repairing(|_| Ok(()))?.with_mut(|visits| *visits += 1);
     /// # drop(visits);
     /// # drop(space);
     /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
