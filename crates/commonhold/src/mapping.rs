@@ -23,11 +23,11 @@ use crate::{
     region::{Handle, MappedRegion},
 };
 
-/// A region mapped by this process. Clones share it, and so does everything that is opened in it; when the last of
-/// them is dropped, it is unmapped.
+/// A region mapped by this process. Clones share the mapping, and so does everything that is opened in it. It is
+/// unmapped when the last of them is dropped.
 ///
-/// Its bytes are shared with everybody else who maps it. Reads and writes through it are copies, so
-/// a neighbour can tear what is read, but not the program; whoever needs bytes whole takes a lock.
+/// All peers that map the region share its bytes. Reads and writes are copies: a neighbour's write can tear a copy,
+/// but it cannot harm the program. To get bytes whole, take a lock.
 ///
 /// # Examples
 /// ```
@@ -56,13 +56,13 @@ pub struct Mapping {
     reach: Handle<Reach<'static>>,
 }
 
-/// What is found once, when a region is mapped.
+/// The addresses that are found once, when a region is mapped.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Reach<'a> {
     lock: RegionWords<'a>,
-    /// All that the region may grow to.
+    /// All bytes that the region may grow to.
     bytes: Bytes<'a>,
-    /// Whether reading takes no memory: not so of a lazy region.
+    /// Whether the region is not lazy: then reading takes no memory.
     is_plain: bool,
 }
 
@@ -79,13 +79,13 @@ impl<'a> Reach<'a> {
         len <= size && offset <= size - len && !self.lock.context().is_forked()
     }
 
-    /// The word that begins at `offset`, if that is all that is to be read.
+    /// The word that begins at `offset`, if it can be read with one load.
     #[inline]
     fn word(&self, offset: u64) -> Option<&'a AtomicU64> {
         if self.is_plain && self.has(offset, 8) { self.bytes.word(offset) } else { None }
     }
 
-    /// Why they cannot.
+    /// Why `len` bytes at `offset` cannot be reached.
     #[cold]
     fn unreachable(&self, offset: u64, len: usize) -> RegionError {
         let outside = self.lock.region().outside(offset, len as u64);
@@ -153,7 +153,7 @@ impl Mapping {
         self.region().name()
     }
 
-    /// What tells the region from every other that had, or will have, its name.
+    /// The key that tells the region from every other that had, or will have, its name.
     #[must_use]
     pub fn key(&self) -> RegionKey {
         self.region().key()
@@ -165,24 +165,23 @@ impl Mapping {
         self.region().size()
     }
 
-    /// Where the region begins in the file that [`Space::duplicate_fd`](crate::Space::duplicate_fd)
-    /// hands over, in bytes.
+    /// Where the region begins in the file of [`Space::duplicate_fd`](crate::Space::duplicate_fd), in bytes.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.region().file_offset()
     }
 
-    /// Sees the region's present size, after somebody resized it, and returns it. So do all clones.
+    /// Reads the region's current size, and returns it: a peer may have resized it. All clones see the new size.
     ///
     /// # Errors
-    /// [`RegionError::Forked`]; [`RegionError::NoMemory`] if there is no memory behind that size, whatever says so: it
-    /// sees the size that it saw before then; [`RegionError::Damaged`].
+    /// [`RegionError::Forked`]; [`RegionError::NoMemory`] if there is no memory behind the new size: then the
+    /// mapping keeps the old one; [`RegionError::Damaged`].
     pub fn refresh(&self) -> Result<u64, RegionError> {
         self.region().refresh()
     }
 
-    /// Copies bytes out, from `offset` on. Of a lazy region, this is a system call, and takes no memory where nobody
-    /// has touched it: such bytes are zero.
+    /// Copies bytes out, from `offset` on. For a lazy region this is a system call, so that reading takes no
+    /// memory: bytes that were never touched are zero.
     ///
     /// # Errors
     /// [`RegionError::OutOfBounds`]; nothing has been copied then.
@@ -200,7 +199,7 @@ impl Mapping {
         self.reach.get().write(offset, from)
     }
 
-    /// Copies a value out. Any plain type will do: one that every bit pattern may inhabit.
+    /// Copies a value out, of any plain type: one for which every bit pattern is valid.
     ///
     /// # Errors
     /// As for [`read_at`](Self::read_at).
@@ -226,8 +225,8 @@ impl Mapping {
         self.write_at(offset, value.as_bytes())
     }
 
-    /// The value at `offset`, a multiple of 8, found once: quicker than [`get`](Self::get) and
-    /// [`set`](Self::set) where it is used often.
+    /// A handle of the value at `offset`, a multiple of 8: faster than [`get`](Self::get) and [`set`](Self::set)
+    /// for a value that is used often.
     ///
     /// # Errors
     /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::Forked`].
@@ -235,19 +234,19 @@ impl Mapping {
         Value::new(self.region(), offset)
     }
 
-    /// The address of the first byte, for those who want to reach the bytes on their own. The bytes
-    /// stay mapped as long as this value lives, or a clone of it; others write them at any time; writing through the
-    /// pointer of a read-only mapping, or using it in a forked child, ends the process.
+    /// The address of the first byte, for callers with `unsafe` code of their own. The bytes stay mapped as long as
+    /// this value, or a clone of it, lives. Others write them at any time. Writing through the pointer of a
+    /// read-only mapping, or using it in a forked child, ends the process.
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.region().as_ptr()
     }
 
-    /// Unmaps, if nobody else in this process uses the mapping, and says whether that went well; dropping cannot.
+    /// Unmaps the region, if this is the only handle of the mapping. Unlike dropping it, this reports errors.
     ///
     /// # Errors
-    /// [`RegionError::InUseHere`] if something opened in it, or a clone, is still there: then the last of them
-    /// unmaps. [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`].
+    /// [`RegionError::InUseHere`] if there is a clone, or something opened in the mapping: then dropping the last
+    /// of them unmaps. [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`].
     pub fn unmap(self) -> Result<(), RegionError> {
         match Arc::try_unwrap(self.reach.into_backing_cart()) {
             Ok(region) => region.unmap(),
@@ -258,7 +257,7 @@ impl Mapping {
         }
     }
 
-    /// The region's own lock. To use it often, keep what this returns: it has found the words.
+    /// A handle of the region's own lock: faster than [`lock`](Self::lock) if it is used often.
     ///
     /// # Errors
     /// [`RegionError::Forked`].
@@ -271,11 +270,11 @@ impl Mapping {
         &self.reach.get().lock
     }
 
-    /// Takes the region's own lock, alone, waiting as long as it takes.
+    /// Takes the region's own lock alone, and waits for it without a limit.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change: the
-    /// lock is free, and stays inconsistent until [somebody repairs](Self::lock_repairing) what it protects.
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change:
+    /// the lock is free, and stays inconsistent until a thread [repairs](Self::lock_repairing) the data.
     /// [`Deadlock`](crate::LockError::Deadlock) if this thread holds it already;
     /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
@@ -283,7 +282,7 @@ impl Mapping {
         self.words().lock()
     }
 
-    /// As [`lock`](Self::lock), but does not wait; `None` if somebody living holds it.
+    /// As [`lock`](Self::lock), but does not wait; `None` if a living owner holds it.
     ///
     /// # Errors
     /// As for [`lock`](Self::lock).
@@ -291,23 +290,24 @@ impl Mapping {
         self.words().try_lock()
     }
 
-    /// As [`lock`](Self::lock), but waits so long at most.
+    /// As [`lock`](Self::lock), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) says who holds it; and as for [`lock`](Self::lock).
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) names the owner; and as for [`lock`](Self::lock).
     pub fn lock_for(&self, timeout: Duration) -> LockResult<LockGuard<'_>> {
         self.words().lock_for(timeout)
     }
 
-    /// Takes the region's own lock, alone, and has `repair` make whole what an owner left that died in the middle
-    /// of a change.
+    /// Takes the region's own lock alone. If the last owner died in the middle of a change, `repair` makes the data
+    /// consistent first.
     ///
     /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as
-    /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and as
+    /// inconsistent as before; [`Deadlock`](crate::LockError::Deadlock);
+    /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     ///
     /// # Examples
-    /// What is protected here is a pair of numbers that are always the same:
+    /// The data here are a pair of equal numbers:
     /// ```
     /// use commonhold::{Access, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -339,7 +339,7 @@ impl Mapping {
         self.words().lock_repairing(repair)
     }
 
-    /// Takes the region's own lock, alone, in whatever state it is: for those who decide themselves.
+    /// Takes the region's own lock alone, in any state: the caller decides what to do with the data.
     ///
     /// # Errors
     /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
@@ -347,7 +347,7 @@ impl Mapping {
         self.words().lock_recover(None)
     }
 
-    /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
+    /// As [`lock_recover`](Self::lock_recover), but waits for `timeout` at most.
     ///
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`lock_recover`](Self::lock_recover).
@@ -357,19 +357,19 @@ impl Mapping {
 
     /// Takes the region's own lock together with other readers.
     ///
-    /// A thread may take it several times, as long as no writer waits in between: that would wait for
-    /// the thread, and the thread for it.
+    /// A thread may take it several times, as long as no writer waits in between: the writer and the thread would
+    /// wait for each other.
     ///
     /// # Errors
     /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change;
-    /// [`Deadlock`](crate::LockError::Deadlock) if this thread holds it alone, or reads already, and a writer that
-    /// waits for it did not give up for a tenth of a second.
+    /// [`Deadlock`](crate::LockError::Deadlock) if this thread holds the lock alone; or if it reads already, and a
+    /// writer that waits for it does not give up within a tenth of a second.
     #[inline(always)]
     pub fn read_lock(&self) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock()
     }
 
-    /// As [`read_lock`](Self::read_lock), but does not wait; `None` if somebody living writes.
+    /// As [`read_lock`](Self::read_lock), but does not wait; `None` if a living thread writes.
     ///
     /// # Errors
     /// As for [`read_lock`](Self::read_lock).
@@ -377,7 +377,7 @@ impl Mapping {
         self.words().try_read_lock()
     }
 
-    /// As [`read_lock`](Self::read_lock), but waits so long at most.
+    /// As [`read_lock`](Self::read_lock), but waits for `timeout` at most.
     ///
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`read_lock`](Self::read_lock).
@@ -385,10 +385,10 @@ impl Mapping {
         self.words().read_lock_for(timeout)
     }
 
-    /// Makes the region's lock as good as new, after the caller has made anew what it protects.
+    /// Makes the region's lock as good as new, after the caller has made the data anew.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody holds it.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if an owner holds it.
     pub fn reset_lock(&self) -> LockResult<()> {
         self.words().reset()
     }
@@ -413,7 +413,7 @@ impl Mapping {
         })
     }
 
-    /// For [`records!`](crate::records): whether so many bytes lie in the mapping.
+    /// For [`records!`](crate::records): checks that `len` bytes lie in the mapping.
     #[doc(hidden)]
     pub fn check(&self, offset: u64, len: u64) -> Result<(), RegionError> {
         self.region().bytes(offset, len).map(drop)

@@ -28,7 +28,7 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
         self.site().region
     }
 
-    /// Takes it alone if no thread holds it and no peer has ever read under it: then no reader has to be looked
+    /// Takes it alone if no thread holds it and no thread has ever read under it: then there is no reader to look
     /// for.
     #[inline(always)]
     fn write_quickly(self) -> Option<Owner> {
@@ -43,7 +43,7 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
         }
     }
 
-    /// Takes it to read if no thread writes, without looking at other peers.
+    /// Takes it to read if no thread writes, and this peer has read under it before.
     #[inline(always)]
     fn read_quickly(self) -> Option<ReadHold<'a>> {
         let me = self.context().known_me()?;

@@ -1,4 +1,4 @@
-//! The mutex that has its data with it.
+//! The mutex with its data.
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -21,25 +21,25 @@ use crate::{
 
 type Words<T> = Plan<T, { commonhold_layout::record_words::MUTEX }>;
 
-/// Where the parts of a mutex lie.
+/// The parts of a mutex, with their addresses.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     raw: RawWords<'a>,
     data: Run<'a>,
 }
 
-/// What repairs the data of a mutex.
+/// A repair of the data of a mutex.
 type Repairer<T> = dyn Fn(&MutexGuard<'_, T>) -> Result<(), BoxError> + Send + Sync;
 
 /// A mutex and the `T` that it protects, in the bytes of a region. It can be kept in a struct, cloned, and sent to
 /// other threads; it keeps its region mapped.
 ///
-/// What the death of its holder does: the mutex is free at once, and whoever takes it is told so, by
-/// [`LockError::OwnerDied`](crate::LockError::OwnerDied), until somebody has repaired the data. The death of a waiter
-/// does nothing.
+/// If its owner dies, the mutex is free at once, and inconsistent: every thread that takes it gets
+/// [`LockError::OwnerDied`](crate::LockError::OwnerDied), until one repairs the data. The death of a waiter does
+/// nothing.
 ///
 /// # Examples
-/// Half of the pair may have been written when its writer was killed; this makes it whole, for all ways to lock:
+/// A thread may be killed after it has written half of the pair. This repairs the pair, for all ways to lock:
 /// ```
 /// use commonhold::{Mutex, Space};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -129,9 +129,9 @@ impl<'a, T: Plain> Exclusive<'a> for &'a Mutex<T> {
 }
 
 impl<T: Plain> Mutex<T> {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
-    /// Where in them its `T` begins.
+    /// The offset of its `T` in these bytes.
     pub const DATA: u64 = Words::<T>::DATA;
 
     #[inline(always)]
@@ -143,8 +143,9 @@ impl<T: Plain> Mutex<T> {
         Some(self.raw().region().attachment().deadline(timeout))
     }
 
-    /// The same mutex, with what makes its data whole after a death: every way to take this handle, also after the
-    /// wait for a condition, repairs first. If the repair fails, or panics, the mutex stays inconsistent.
+    /// The same mutex, with a repair of its data. Every method that takes the mutex by this handle, also after
+    /// waiting for a condition, repairs inconsistent data first. If the repair fails, or panics, the mutex stays
+    /// inconsistent.
     #[must_use]
     pub fn repaired_by(
         self,
@@ -158,13 +159,12 @@ impl<T: Plain> Mutex<T> {
         Some(MutexGuard { mutex: self, raw: self.raw().lock_quickly()? })
     }
 
-    /// Takes the mutex, waiting as long as it takes.
+    /// Takes the mutex, and waits for it without a limit.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change: the
-    /// mutex is free, and stays inconsistent for whoever can repair it.
-    /// [`Deadlock`](crate::LockError::Deadlock) if this thread has it;
-    /// [`Unrecoverable`](crate::LockError::Unrecoverable).
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change:
+    /// the mutex is free, and stays inconsistent until it is repaired. [`Deadlock`](crate::LockError::Deadlock) if
+    /// this thread holds it; [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         match self.take_quickly() {
@@ -173,10 +173,10 @@ impl<T: Plain> Mutex<T> {
         }
     }
 
-    /// Makes the mutex as good as new. What it protects stays as it is.
+    /// Makes the mutex as good as new. The data stay as they are.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody has it.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if an owner has it.
     pub fn reset(&self) -> LockResult<()> {
         self.raw().reset()
     }
@@ -184,11 +184,11 @@ impl<T: Plain> Mutex<T> {
 
 takes!(Mutex, MutexGuard, lock, try_lock, lock_for, lock_repairing, lock_recover, lock_recover_for);
 
-/// A mutex, held: the way to what it protects.
+/// A mutex that this thread holds: the access to its data.
 ///
-/// It borrows its [`Mutex`], as guards of `std` do. In edition 2021 a guard in the last expression of a function outlives
-/// the function's variables: where the mutex is one of them, `let now = mutex.lock()?.get(); Ok(now)` compiles, and
-/// `Ok(mutex.lock()?.get())` from edition 2024 on.
+/// It borrows its [`Mutex`], as guards of `std` do. In edition 2021 a guard in the last expression of a function
+/// outlives the function's variables. If the mutex is one of them, `Ok(mutex.lock()?.get())` compiles only from
+/// edition 2024 on; in edition 2021 write `let now = mutex.lock()?.get(); Ok(now)`.
 ///
 /// # Examples
 /// ```
@@ -203,7 +203,7 @@ takes!(Mutex, MutexGuard, lock, try_lock, lock_for, lock_repairing, lock_recover
 /// let guard: MutexGuard<'_, [u64; 2]> = pair.lock()?;
 /// guard.at(0)?.set(7);
 /// guard.at(1)?.set(7);
-/// guard.unlock()?; // says, as dropping it cannot, whether both were written
+/// guard.unlock()?; // reports, as dropping it cannot, whether both were written
 /// # drop(pair);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
@@ -232,8 +232,8 @@ impl<'a, T: Plain> MutexGuard<'a, T> {
         self.raw.region()
     }
 
-    /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails. What an owner left half
-    /// changed meanwhile is repaired, if this handle knows how.
+    /// Lends the mutex to `wait`, which frees it, and takes it again unless it fails. If an owner has left the data
+    /// half changed meanwhile, the handle's own repair repairs them.
     pub(crate) fn lend<R>(
         self,
         me: &sync::Thread<'_>,
@@ -251,7 +251,7 @@ impl<'a, T: Plain> MutexGuard<'a, T> {
         }
     }
 
-    /// Frees the mutex, and says whether it still was this process's, and all that was set was written.
+    /// Frees the mutex, and reports whether this process still owned it and everything it set was written.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -261,7 +261,7 @@ impl<'a, T: Plain> MutexGuard<'a, T> {
         self.raw.unlock()
     }
 
-    /// Frees the mutex with the data half changed: whoever takes it next is told so.
+    /// Frees the mutex and leaves it inconsistent: the data are half changed, and the next owner is told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).

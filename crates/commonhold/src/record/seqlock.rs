@@ -1,4 +1,4 @@
-//! The sequence lock that has its data with it.
+//! The sequence lock with its data.
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
 
 type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
 
-/// Where the parts of a sequence lock lie.
+/// The parts of a sequence lock, with their addresses.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     words: SeqWords<'a>,
@@ -48,19 +48,18 @@ impl<'a> ByWord<'a> for &'a Found<'a> {
     }
 }
 
-/// What repairs the data of a lock.
+/// A repair of the data of a lock.
 type Repairer<T> = dyn Fn(&SeqLockGuard<'_, T>) -> Result<(), BoxError> + Send + Sync;
 
-/// A `T` in the bytes of a region that can be read without writing anything: also through a mapping that is
-/// read-only. Readers copy it, and copy it again if somebody has changed it meanwhile; so they never see half of
-/// a change, and never keep a writer waiting. Writers exclude each other.
+/// A `T` in the bytes of a region that readers read without writing anything, also through a read-only mapping.
+/// They copy it, and copy it again if a writer has changed it meanwhile. So readers never see half of a change, and
+/// never keep a writer waiting. Writers exclude each other.
 ///
-/// It is for small data that are read often and changed seldom. A reader whose copy takes longer than the pauses
-/// between two changes gets none.
+/// It is for small data that are read often and changed seldom. If writers change the data faster than a reader can
+/// copy them, the reader never gets a copy.
 ///
-/// What a death does: that of a reader, nothing. That of a writer is told to the next writer, by
-/// [`LockError::OwnerDied`](crate::LockError::OwnerDied); if it died in the middle of a change, also to readers, until somebody has made the data
-/// whole.
+/// If a writer dies, the next writers get [`LockError::OwnerDied`](crate::LockError::OwnerDied) until one repairs
+/// the data; readers get it too if the writer died in the middle of a change. The death of a reader does nothing.
 ///
 /// # Examples
 /// ```
@@ -101,7 +100,7 @@ impl<T: Plain> fmt::Debug for SeqLock<T> {
     }
 }
 
-/// Through a read-only mapping it is opened to read, if somebody has made it.
+/// Through a read-only mapping it is opened for reading, if it has been made.
 impl<T: Plain> Record for SeqLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
@@ -159,9 +158,9 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
 }
 
 impl<T: Plain> SeqLock<T> {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
-    /// Where in them its `T` begins.
+    /// The offset of its `T` in these bytes.
     pub const DATA: u64 = Words::<T>::DATA;
 
     #[inline]
@@ -173,9 +172,9 @@ impl<T: Plain> SeqLock<T> {
         Some(self.words().region.attachment().deadline(timeout))
     }
 
-    /// The same lock, with what makes its data whole after a writer's death: every way to take this handle, also to
-    /// read only (where its mapping may be written), repairs first. If the repair fails, or panics, the lock stays
-    /// inconsistent.
+    /// The same lock, with a repair of its data. Every method that takes the lock by this handle repairs
+    /// inconsistent data first; so does every method that reads, if the mapping may be written. If the repair
+    /// fails, or panics, the lock stays inconsistent.
     #[must_use]
     pub fn repaired_by(
         self,
@@ -184,18 +183,18 @@ impl<T: Plain> SeqLock<T> {
         Self { repair: Some(Arc::new(repair)), ..self }
     }
 
-    /// A copy of the data. Waits until it has one that nobody has changed meanwhile.
+    /// A copy of the data. Copies again, and waits, until no writer has changed the data during the copy.
     ///
     /// # Errors
     /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change;
-    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable) if it was given up after that;
+    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable) if an owner gave the lock up after that;
     /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread is in the middle of a change itself.
     #[inline]
     pub fn read(&self) -> LockResult<T> {
         self.copied(None, |part| part.get())
     }
 
-    /// As [`read`](Self::read), but does not wait; `None` if somebody living is in the middle of a change.
+    /// As [`read`](Self::read), but does not wait; `None` if a living writer is in the middle of a change.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -207,7 +206,7 @@ impl<T: Plain> SeqLock<T> {
         })
     }
 
-    /// As [`read`](Self::read), but waits so long at most.
+    /// As [`read`](Self::read), but waits for `timeout` at most.
     ///
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`read`](Self::read).
@@ -215,7 +214,7 @@ impl<T: Plain> SeqLock<T> {
         self.copied(self.deadline(timeout), |part| part.get())
     }
 
-    /// As [`read`](Self::read), into a box: for large data.
+    /// As [`read`](Self::read), but into a box, for large data.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -223,7 +222,7 @@ impl<T: Plain> SeqLock<T> {
         self.copied(None, |part| part.get_boxed())
     }
 
-    /// A copy of one [field](crate::field), as [`read`](Self::read) makes one of all.
+    /// As [`read`](Self::read), but copies one [field](crate::field) only.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -256,7 +255,8 @@ impl<T: Plain> SeqLock<T> {
         Ok(lock.read(|| attachment.known_owner(), view, deadline, || copy(part))?)
     }
 
-    /// Does what only reads, after a repair if one is needed, known, and possible.
+    /// Calls `attempt`, which reads, after the handle's own repair if that is needed and the mapping may be
+    /// written.
     #[inline]
     fn after_repair<R>(
         &self,
@@ -273,27 +273,28 @@ impl<T: Plain> SeqLock<T> {
         }
     }
 
-    /// The word of its writers always takes the way that looks at the sequence.
+    /// A writer has no fast path: it must read the sequence number first.
     #[inline]
     const fn take_quickly(&self) -> Option<SeqLockGuard<'_, T>> {
         None
     }
 
-    /// Takes the lock to write, waiting for other writers as long as it takes. Readers go on until the first
-    /// byte is written, and then wait until the guard is dropped.
+    /// Takes the lock to write, and waits for other writers without a limit. Readers go on until the first byte is
+    /// written, and then wait until the guard is dropped.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change: the lock is free, and stays
-    /// inconsistent for whoever can repair it. [`LockError::Deadlock`](crate::LockError::Deadlock) if
-    /// this thread writes; [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change:
+    /// the lock is free, and stays inconsistent until it is repaired.
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread writes;
+    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
     pub fn write(&self) -> LockResult<SeqLockGuard<'_, T>> {
         self.take_until(None)
     }
 
-    /// Makes the lock as good as new. The data are as they are, and count as whole.
+    /// Makes the lock as good as new. The data stay as they are, and count as consistent.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody writes; [`RegionError::ReadOnly`].
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if a thread writes; [`RegionError::ReadOnly`].
     pub fn reset(&self) -> LockResult<()> {
         let SeqWords { region, lock, .. } = self.words();
         region.writable()?;
@@ -314,7 +315,8 @@ takes!(
     write_recover_for
 );
 
-/// A sequence lock, held to write. What is written becomes visible all at once, when it is dropped.
+/// A sequence lock that this thread holds to write. Its writes become visible all at once, when the guard is
+/// dropped.
 ///
 /// # Examples
 /// ```
@@ -340,7 +342,7 @@ takes!(
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct SeqLockGuard<'a, T: Plain> {
     change: SeqChange<'a>,
-    /// It is dropped after what was written is visible.
+    /// The guard drops it only after its writes are visible.
     held: Held<'a, &'a Found<'a>>,
     of: PhantomData<fn() -> T>,
 }
@@ -357,7 +359,8 @@ impl<T: Plain> SeqLockGuard<'_, T> {
         Part::new(Span::new(self.held.lock().data, Gate::Change(&self.change)))
     }
 
-    /// Frees the lock with the data half changed: readers and the next writer are told so.
+    /// Frees the lock and leaves it inconsistent: the data are half changed, and readers and the next writer are
+    /// told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).
@@ -365,8 +368,8 @@ impl<T: Plain> SeqLockGuard<'_, T> {
         self.free(Release::Inconsistent)
     }
 
-    /// Makes what was written visible, frees the lock, and says whether it still was this process's, and all that
-    /// was set was written.
+    /// Makes the writes visible, frees the lock, and reports whether this process still owned it and everything it
+    /// set was written.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -397,7 +400,7 @@ impl<T: Plain> Guard for SeqLockGuard<'_, T> {
     fn free(self, how: Release) -> LockResult<()> {
         let this = ManuallyDrop::new(self);
         let finished = this.finish(how);
-        // Also if that failed: it is ours unless others took over.
+        // Released even if `finish` failed: the lock is still ours unless others took it over.
         let how = if finished.is_ok() { how } else { Release::Inconsistent };
         finished.and(this.held.release(how))
     }
@@ -406,7 +409,7 @@ impl<T: Plain> Guard for SeqLockGuard<'_, T> {
 impl<T: Plain> Drop for SeqLockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // Fails only if others have taken over; then `held` finds out as well.
+        // Fails only if others have taken over the lock; dropping `held` detects that as well.
         let _ = self.finish(self.held.how());
     }
 }

@@ -1,6 +1,7 @@
-//! The ways to take a record's lock alone, written once for all of them.
+//! The methods that take a record's lock alone, written once for all locks.
 
-/// All of them but the first, which each lock has for itself. The lock has a `take_quickly` and a `deadline`.
+/// All these methods but the first, which each lock documents for itself. The lock has the methods `take_quickly`
+/// and `deadline`.
 macro_rules! takes {
     (
         $lock:ident, $guard:ident, $take:ident, $try_take:ident, $take_for:ident,
