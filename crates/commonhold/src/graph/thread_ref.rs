@@ -1,10 +1,10 @@
-//! Threads, as the looks name them.
+//! Names of threads in the graph.
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{Owner, PeerId, PeerRef, ThreadId};
 use commonhold_space::View;
 
-/// A thread of a peer; without a thread: some thread of it.
+/// A thread of a peer. Without a thread slot: some thread of that peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ThreadRef {
     pub(super) peer: PeerId,
@@ -13,7 +13,7 @@ pub(super) struct ThreadRef {
 }
 
 impl ThreadRef {
-    /// Of an owner that nobody knows any more, the generation is 0, which no peer has.
+    /// If the peer of an owner is not known any more, the generation is 0, which no peer has.
     pub(super) fn new(view: &View<LinuxPlatform>, owner: Owner) -> Self {
         let generation = view.peer_of(owner).map_or(0, |peer| peer.generation);
         Self { peer: owner.peer(), generation, thread: Some(owner.thread()) }
