@@ -331,7 +331,7 @@ fn every_example_survives_kills() {
     target_env = "musl",
     ignore = "the program is built for this machine's own target anyway"
 )]
-fn an_example_that_gives_up_hangs_or_ends_by_a_signal_is_found_out() {
+fn an_example_that_gives_up_hangs_or_ends_by_a_signal_is_reported() {
     let limit = Duration::from_secs(5);
     let results = try_all(&CASES.fixtures, limit, 0);
     let said: Vec<_> = results.into_iter().map(|(_, result)| result.unwrap_err()).collect();

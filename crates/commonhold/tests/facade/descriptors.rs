@@ -131,7 +131,7 @@ fn ask_a_strangers_file(args: &[&str]) {
 
 /// The bug: it asked the kernel about locks of a file of its own, found none there, and fenced whoever it asked about.
 #[test]
-fn whoever_lost_its_descriptors_to_other_files_fences_no_innocent() {
+fn a_process_that_lost_its_descriptors_to_other_files_fences_no_living_peer() {
     let (scratch, folder) = (Scratch::formatted(), Folder::new());
     let space = scratch.open();
     space.create("a", 64).unwrap();
@@ -173,7 +173,7 @@ fn fork_with_files_of_its_own(args: &[&str]) {
 
 /// The bug: the handler that runs in forked children closed what it found under the numbers that once were the library's.
 #[test]
-fn neither_a_fork_nor_a_detach_closes_files_that_have_got_the_librarys_numbers() {
+fn neither_fork_nor_detach_closes_files_that_reuse_the_librarys_descriptor_numbers() {
     let (scratch, folder) = (Scratch::formatted(), Folder::new());
     scratch.open().create("a", 64).unwrap();
     let files = folder.0.display().to_string();

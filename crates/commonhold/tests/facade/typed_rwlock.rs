@@ -28,7 +28,7 @@ fn opened(url: &str) -> Mapping {
     Space::open(url).unwrap().map("a", commonhold::Access::ReadWrite).unwrap()
 }
 
-/// Takes the lock as the second argument says, and stays.
+/// Takes the lock as the second argument says, and keeps it.
 fn hold(args: &[&str]) {
     let mapping = opened(args[0]);
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
@@ -58,7 +58,7 @@ fn a_killed_reader_of_a_typed_lock_does_not_block_writers() {
     fails!(table.write_for(SHORT), LockError::TimedOut(_));
     drop(at_once(table.try_read()));
     let writer = holder(&scratch, "write");
-    // It has the writer's word, and waits for the reader.
+    // It owns the lock word, and waits for the reader.
     until("the writer", || mapping.get::<u64>(AT).unwrap() >> 32 != 0);
     assert_eq!(writer.hear_within(SHORT), None, "a writer got past a living reader");
     actor.kill();
@@ -69,7 +69,7 @@ fn a_killed_reader_of_a_typed_lock_does_not_block_writers() {
 }
 
 #[test]
-fn readers_of_a_typed_lock_are_told_of_a_killed_writer_until_a_writer_has_repaired() {
+fn readers_of_a_typed_lock_learn_of_a_killed_writer_until_a_writer_repairs() {
     let (scratch, _space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let actor = holder(&scratch, "write");
@@ -102,7 +102,7 @@ fn readers_of_a_typed_lock_are_told_of_a_killed_writer_until_a_writer_has_repair
 }
 
 #[test]
-fn whoever_only_reads_repairs_what_a_killed_writer_left_if_it_knows_how() {
+fn a_reader_with_a_repair_repairs_the_data_of_a_killed_writer() {
     let (scratch, _space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let actor = holder(&scratch, "write");
@@ -141,7 +141,7 @@ fn whoever_only_reads_repairs_what_a_killed_writer_left_if_it_knows_how() {
 }
 
 #[test]
-fn a_thread_that_holds_a_typed_lock_and_wants_it_again_is_told_of_the_deadlock() {
+fn a_thread_that_takes_its_typed_lock_again_gets_deadlock() {
     let (_scratch, _space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let reader = table.read().unwrap();
@@ -179,7 +179,7 @@ fn the_fifth_lock_that_a_thread_reads_under_is_refused_and_the_regions_own_is_no
 }
 
 #[test]
-fn readers_of_one_lock_are_nothing_to_the_writers_of_another() {
+fn readers_of_one_lock_do_not_block_writers_of_another() {
     let (scratch, space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let beside = mapping.open::<RwLock<Table>>(BESIDE).unwrap();
@@ -227,7 +227,7 @@ fn read(args: &[&str]) {
 }
 
 #[test]
-fn readers_in_other_processes_see_whole_tables_only() {
+fn readers_in_other_processes_see_only_whole_tables() {
     let (scratch, _space, mapping) = ground();
     let roles = ["table-write", "table-read", "table-write", "table-read"];
     let actors = roles.map(|role| ScriptedProcess::start(role, &[&scratch.url]));
