@@ -10,11 +10,11 @@ use crate::examples::sources;
 
 const DEFINITIONS: [&str; 4] = ["pub struct", "pub enum", "pub trait", "pub type"];
 
-/// What stands above a definition.
+/// The documentation above a definition.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     AnExample,
-    /// Of an alias none is wanted: what it stands for has one.
+    /// An alias needs no example: its type has one.
     Alias,
     /// With the line of the definition.
     None(usize),

@@ -25,7 +25,7 @@ const PROCESSES: u64 = 16;
 const PROCESSES_WANTED: &str = "COMMONHOLD_TEST_PROCESSES";
 const SECONDS: u64 = 5;
 
-/// The pause between two faults; the longest stop; and the largest share of workers that are stopped at once.
+/// The pause between two faults; the longest stop; and one of how many workers may be stopped at once.
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_STOP_US: u64 = 1_000_000;
 const STOPPED_AT_ONCE: u64 = 4;

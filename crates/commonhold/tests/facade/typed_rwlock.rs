@@ -20,7 +20,7 @@ type Table = [u64; 64];
 /// How the lock is taken to read.
 type Way = fn(&RwLock<Table>) -> RwLockReadGuard<'_, Table>;
 
-/// Where the lock that matters lies, and one beside it.
+/// The offset of the lock under test, and of one beside it.
 const AT: u64 = 128;
 const BESIDE: u64 = AT + RwLock::<Table>::SIZE;
 
@@ -87,7 +87,7 @@ fn readers_of_a_typed_lock_learn_of_a_killed_writer_until_a_writer_repairs() {
     assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
     assert_eq!(owner_died(table.write()), place);
     assert_eq!(owner_died(table.read_for(DEADLINE)), place);
-    // Dropped without a repair, it is as before.
+    // Dropped without a repair, it is inconsistent as before.
     drop(inconsistent(table.write_recover()));
     owner_died(table.read());
     inconsistent(table.write_recover_for(DEADLINE)).give_up().unwrap();
@@ -132,7 +132,7 @@ fn a_reader_with_a_repair_repairs_the_data_of_a_killed_writer() {
         assert_eq!(way(&known).get(), [4; 64]);
         table.write().unwrap().set([5; 64]);
     }
-    // And writers, also by another repair than that of the handle.
+    // The same for writers, also with another repair than the handle's own.
     table.write().unwrap().leave_inconsistent().unwrap();
     assert_eq!(known.write().unwrap().get(), [4; 64]);
     table.write().unwrap().leave_inconsistent().unwrap();
@@ -165,10 +165,10 @@ fn the_fifth_lock_that_a_thread_reads_under_is_refused_and_the_regions_own_is_no
     let full = |error: &RegionError| matches!(error, RegionError::TooManyReadLocks { most: 4 });
     fails!(tables[4].read(), LockError::Region(error) if full(error));
     fails!(tables[4].try_read(), LockError::Region(error) if full(error));
-    // The region's own lock counts such readers elsewhere; and writing needs no such place.
+    // The region's own lock counts such readers elsewhere, and a writer needs no `reading` word.
     drop(mapping.read_lock().unwrap());
     drop(tables[4].write().unwrap());
-    // Other threads have places of their own.
+    // Other threads have `reading` words of their own.
     std::thread::scope(|scope| scope.spawn(|| drop(tables[4].read().unwrap())).join().unwrap());
     readers.pop();
     drop(tables[4].read().unwrap());
