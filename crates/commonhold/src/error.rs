@@ -17,5 +17,5 @@ const FORKED: &str =
     "this process was forked after the space was opened; open the space in it anew";
 const FENCED: &str = "this process was declared dead by its peers; open the space anew";
 /// How a user can keep other users from locking the file.
-const READERS: &str =
-    "every user who may read the file can lock it so; with mode 600 or 660 no other user can";
+const READERS: &str = "every user who may read the file can lock it so; a space with mode 600 or 660 \
+                       keeps other users out";

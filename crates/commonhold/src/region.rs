@@ -234,8 +234,8 @@ impl MappedRegion {
         self.mapped.lazy
     }
 
-    /// Reads a lazy region so that no memory is taken. `false`: without a descriptor of its own, a process reads as it
-    /// does elsewhere.
+    /// Reads a lazy region without taking memory. `false` if this process has no file descriptor of its own: then
+    /// it reads as in other regions.
     #[cold]
     pub(crate) fn read_past_holes(&self, offset: u64, to: &mut [u8]) -> bool {
         let at = self.mapped.extent.start().plus(offset);

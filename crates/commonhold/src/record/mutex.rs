@@ -182,7 +182,7 @@ impl<T: Plain> Mutex<T> {
     }
 }
 
-takes!(Mutex, MutexGuard, lock, try_lock, lock_for, lock_repairing, lock_recover, lock_recover_for);
+takes!(Mutex, MutexGuard, as "[`lock`](Self::lock)", try_lock, lock_for, lock_repairing, lock_recover, lock_recover_for);
 
 /// A mutex that this thread holds: the access to its data.
 ///

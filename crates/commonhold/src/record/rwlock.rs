@@ -310,7 +310,7 @@ impl<T: Plain> RwLock<T> {
 takes!(
     RwLock,
     RwLockWriteGuard,
-    write,
+    as "[`write`](Self::write)",
     try_write,
     write_for,
     write_repairing,

@@ -307,7 +307,7 @@ impl<T: Plain> SeqLock<T> {
 takes!(
     SeqLock,
     SeqLockGuard,
-    write,
+    as "[`write`](Self::write)",
     try_write,
     write_for,
     write_repairing,

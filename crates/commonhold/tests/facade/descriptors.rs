@@ -172,7 +172,7 @@ fn fork_with_files_of_its_own(args: &[&str]) {
     say("done");
 }
 
-/// The bug: the handler that runs in forked children closed what it found under the numbers that once were the library's.
+/// The bug: the handler that runs in forked children closed any file with a number that was once the library's.
 #[test]
 fn neither_fork_nor_detach_closes_files_that_reuse_the_librarys_descriptor_numbers() {
     let (scratch, folder) = (Scratch::formatted(), Folder::new());

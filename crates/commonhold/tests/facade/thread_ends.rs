@@ -208,8 +208,8 @@ fn a_turn_that_an_ended_thread_forgot_goes_to_the_next_thread() {
     assert_eq!(mapping.open::<OnceLock<u64>>(0).unwrap().get(), Some(42));
 }
 
-/// The bug: read locks beyond those that a thread has words for were counted for the process, so those of a thread that
-/// had ended blocked writers until the process ended too.
+/// The bug: read locks beyond those that a thread has words for were counted for the process. So those of an ended
+/// thread blocked writers until the process ended too.
 #[test]
 fn read_locks_that_an_ended_thread_forgot_block_no_writer() {
     let scratch = Scratch::formatted();
