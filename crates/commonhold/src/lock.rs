@@ -38,5 +38,4 @@ pub use inconsistent::{Inconsistent, Recovered, Repairable};
 pub(crate) use raw::RawWords;
 pub use raw::{RawMutex, RawMutexGuard};
 pub(crate) use region::RegionWords;
-pub use region::{LockGuard, ReadGuard, RegionLock};
-pub use upgradable::{UpgradableGuard, UpgradedGuard};
+pub use region::{LockGuard, ReadGuard, RegionLock, UpgradableGuard, UpgradedGuard};

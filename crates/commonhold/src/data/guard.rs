@@ -1,6 +1,6 @@
 //! The methods by which guards reach their data, written once for all guards.
 
-/// The methods of a guard that read the data, each as for a [`Part`].
+/// The methods of a guard that read the data, each as for a [`Part`](crate::Part).
 macro_rules! reads {
     ([$($generics:tt)*] [$($array:tt)*] $guard:ty, $of_array:ty, $mode:ty) => {
         impl<$($generics)*> $guard {

@@ -1,8 +1,10 @@
 //! The reader/writer lock that every region has.
 
+mod guards;
+
+pub use guards::{LockGuard, ReadGuard, UpgradableGuard, UpgradedGuard};
+
 use std::{
-    cell::Cell,
-    mem::ManuallyDrop,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -11,11 +13,11 @@ use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockWord, Offset, Owner};
 use commonhold_space::{RegionShares, region_key};
 use commonhold_sync as sync;
-use commonhold_sync::{LockError as SyncError, ReadHold, Release, Taken};
+use commonhold_sync::{LockError as SyncError, ReadHold, Taken};
 use yoke::Yokeable;
 
 use super::{
-    Denied, Guard, Recovered, Site, UpgradableGuard,
+    Denied, Recovered, Site,
     held::{ByWord, Held},
     reading::{Readable, Reading, read_at_once, read_whole},
     take::{self, Exclusive},
@@ -100,7 +102,7 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
 
     #[inline(always)]
     fn guard(self, held: Owner) -> LockGuard<'a> {
-        LockGuard { held: ManuallyDrop::new(Held::new(self, held)), stamped: Cell::new(0) }
+        LockGuard::new(Held::new(self, held))
     }
 }
 
@@ -204,7 +206,7 @@ impl<'a> RegionWords<'a> {
 
     #[inline(always)]
     fn reading(&'a self, hold: ReadHold<'a>) -> ReadGuard<'a> {
-        ReadGuard(Reading::new(self, hold))
+        ReadGuard::new(Reading::new(self, hold))
     }
 
     pub(crate) fn upgradable_read(
@@ -225,7 +227,7 @@ impl<'a> RegionWords<'a> {
     }
 }
 
-/// The lock of a region, as a handle: faster than [`Mapping::lock`] where it is taken often.
+/// The lock of a region, as a handle: faster than [`Mapping::lock`](crate::Mapping::lock) where it is taken often.
 ///
 /// # Examples
 /// ```
@@ -262,35 +264,35 @@ impl RegionLock {
         self.words.get()
     }
 
-    /// See [`Mapping::lock`].
+    /// As [`Mapping::lock`](crate::Mapping::lock).
     ///
     /// # Errors
-    /// As for [`Mapping::lock`].
+    /// As for that method.
     #[inline(always)]
     pub fn lock(&self) -> LockResult<LockGuard<'_>> {
         self.words().lock()
     }
 
-    /// See [`Mapping::try_lock`].
+    /// As [`Mapping::try_lock`](crate::Mapping::try_lock).
     ///
     /// # Errors
-    /// As for [`Mapping::try_lock`].
+    /// As for that method.
     pub fn try_lock(&self) -> LockResult<Option<LockGuard<'_>>> {
         self.words().try_lock()
     }
 
-    /// See [`Mapping::lock_for`].
+    /// As [`Mapping::lock_for`](crate::Mapping::lock_for).
     ///
     /// # Errors
-    /// As for [`Mapping::lock_for`].
+    /// As for that method.
     pub fn lock_for(&self, timeout: Duration) -> LockResult<LockGuard<'_>> {
         self.words().lock_for(timeout)
     }
 
-    /// See [`Mapping::lock_repairing`].
+    /// As [`Mapping::lock_repairing`](crate::Mapping::lock_repairing).
     ///
     /// # Errors
-    /// As for [`Mapping::lock_repairing`].
+    /// As for that method.
     pub fn lock_repairing<'a>(
         &'a self,
         repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
@@ -298,43 +300,43 @@ impl RegionLock {
         self.words().lock_repairing(repair)
     }
 
-    /// See [`Mapping::lock_recover`].
+    /// As [`Mapping::lock_recover`](crate::Mapping::lock_recover).
     ///
     /// # Errors
-    /// As for [`Mapping::lock_recover`].
+    /// As for that method.
     pub fn lock_recover(&self) -> LockResult<Recovered<LockGuard<'_>>> {
         self.words().lock_recover(None)
     }
 
-    /// See [`Mapping::lock_recover_for`].
+    /// As [`Mapping::lock_recover_for`](crate::Mapping::lock_recover_for).
     ///
     /// # Errors
-    /// As for [`Mapping::lock_recover_for`].
+    /// As for that method.
     pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<LockGuard<'_>>> {
         self.words().lock_recover(Some(timeout))
     }
 
-    /// See [`Mapping::read_lock`].
+    /// As [`Mapping::read_lock`](crate::Mapping::read_lock).
     ///
     /// # Errors
-    /// As for [`Mapping::read_lock`].
+    /// As for that method.
     #[inline(always)]
     pub fn read_lock(&self) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock()
     }
 
-    /// See [`Mapping::try_read_lock`].
+    /// As [`Mapping::try_read_lock`](crate::Mapping::try_read_lock).
     ///
     /// # Errors
-    /// As for [`Mapping::try_read_lock`].
+    /// As for that method.
     pub fn try_read_lock(&self) -> LockResult<Option<ReadGuard<'_>>> {
         self.words().try_read_lock()
     }
 
-    /// See [`Mapping::read_lock_for`].
+    /// As [`Mapping::read_lock_for`](crate::Mapping::read_lock_for).
     ///
     /// # Errors
-    /// As for [`Mapping::read_lock_for`].
+    /// As for that method.
     pub fn read_lock_for(&self, timeout: Duration) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock_for(timeout)
     }
@@ -343,7 +345,7 @@ impl RegionLock {
     /// first, and change the data only if that is needed, without another thread's change in between.
     ///
     /// # Errors
-    /// As for [`Mapping::read_lock`]; [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread holds the
+    /// As for [`Mapping::read_lock`](crate::Mapping::read_lock); [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread holds the
     /// lock in any way.
     pub fn upgradable_read(&self) -> LockResult<UpgradableGuard<'_>> {
         self.words().upgradable_read(None)
@@ -366,134 +368,11 @@ impl RegionLock {
         self.words().upgradable_read(Some(timeout))
     }
 
-    /// See [`Mapping::reset_lock`].
+    /// As [`Mapping::reset_lock`](crate::Mapping::reset_lock).
     ///
     /// # Errors
-    /// As for [`Mapping::reset_lock`].
+    /// As for that method.
     pub fn reset(&self) -> LockResult<()> {
         self.words().reset()
-    }
-}
-
-/// A region's lock that this thread holds alone.
-///
-/// # Examples
-/// ```
-/// use commonhold::{LockGuard, Space};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-lock-guard-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// let pair = space.map_or_create("pair", 16)?;
-/// let guard: LockGuard<'_> = pair.lock_repairing(|_| {
-///     // The second is written last.
-///     let second: u64 = pair.get(8)?;
-///     Ok(pair.set(0, &second)?)
-/// })?;
-/// pair.set(0, &7_u64)?;
-/// pair.set(8, &7_u64)?;
-/// guard.unlock()?;
-/// # drop(pair);
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "the lock is freed when its guard is dropped"]
-pub struct LockGuard<'a> {
-    /// The guard's own `drop` frees it: two nested destructors are not inlined.
-    held: ManuallyDrop<Held<'a, &'a RegionWords<'a>>>,
-    /// 1 if the time since when it is held was recorded. A whole word: see [`Held`].
-    stamped: Cell<usize>,
-}
-
-impl LockGuard<'_> {
-    /// Records, for lists of locks, since when the lock is held. It reads the clock, so it is only for threads that
-    /// hold a lock for long.
-    pub fn stamp(&self) {
-        let region = self.held.site().region;
-        if let Ok(core) = region.attachment().core() {
-            core.stamp(region.handle().region, commonhold_host::unix_ms());
-            self.stamped.set(1);
-        }
-    }
-
-    /// Frees the lock and leaves it inconsistent: the data are half changed, and the next owner is told so.
-    ///
-    /// # Errors
-    /// As for [`unlock`](Self::unlock).
-    pub fn leave_inconsistent(self) -> LockResult<()> {
-        self.free(Release::Inconsistent)
-    }
-
-    /// Frees the lock, and reports whether this process still owned it.
-    ///
-    /// # Errors
-    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
-    /// [`LockError::Forked`](crate::LockError::Forked).
-    pub fn unlock(self) -> LockResult<()> {
-        self.free(Release::Done)
-    }
-
-    #[inline(always)]
-    fn unstamp(&self) {
-        if self.stamped.get() != 0 {
-            self.held.lock().forget_stamp();
-        }
-    }
-}
-
-impl Guard for LockGuard<'_> {
-    fn set_consistent(&self) -> LockResult<()> {
-        self.held.set_consistent()
-    }
-
-    fn free(self, how: Release) -> LockResult<()> {
-        let this = ManuallyDrop::new(self);
-        this.unstamp();
-        this.held.release(how)
-    }
-}
-
-impl Drop for LockGuard<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.unstamp();
-        // Fails only if this peer was declared dead; then others have taken over the lock.
-        let _ = self.held.release(self.held.how());
-    }
-}
-
-/// A region's lock that this thread holds together with other readers.
-///
-/// # Examples
-/// ```
-/// use commonhold::{ReadGuard, Space};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-read-guard-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// let pair = space.map_or_create("pair", 16)?;
-/// let guard: ReadGuard<'_> = pair.read_lock()?; // an error if a writer died half way
-/// let (first, second): (u64, u64) = (pair.get(0)?, pair.get(8)?);
-/// guard.unlock()?;
-/// assert_eq!(first, second);
-/// # drop(pair);
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "the lock is freed when its guard is dropped"]
-pub struct ReadGuard<'a>(Reading<'a, &'a RegionWords<'a>>);
-
-impl ReadGuard<'_> {
-    /// Frees the lock, and reports whether this process still owned it.
-    ///
-    /// # Errors
-    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
-    /// [`LockError::Forked`](crate::LockError::Forked).
-    pub fn unlock(self) -> LockResult<()> {
-        self.0.free()
     }
 }

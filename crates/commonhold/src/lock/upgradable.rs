@@ -1,10 +1,10 @@
-//! The core of every upgradable guard, and the upgradable guards of a region's lock.
+//! The core of every upgradable guard.
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
 use commonhold_sync::{LockError as SyncError, Release, Taken};
 
-use super::{Denied, RegionWords, reading::Readable};
+use super::{Denied, reading::Readable};
 use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
 /// A lock that this thread holds upgradable. It stays in its thread: neither `Send` nor `Sync`.
@@ -164,120 +164,5 @@ impl<'a, L: Readable<'a>> Drop for Upgraded<'_, 'a, L> {
         let how = if half_done { Release::Inconsistent } else { Release::Done };
         // Fails only if this peer was declared dead; then others have taken over the lock.
         let _ = self.release(how);
-    }
-}
-
-/// A region's lock that this thread holds together with readers, as the only thread that may become the writer.
-///
-/// # Examples
-/// ```
-/// use commonhold::{Space, UpgradableGuard};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-upgradable-guard-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// let seed = space.map_or_create("seed", 8)?;
-/// let lock = seed.region_lock()?;
-/// let mut guard: UpgradableGuard<'_> = lock.upgradable_read()?; // an error if a writer died half way
-/// if seed.get::<u64>(0)? == 0 {
-///     let writer = guard.upgrade()?;
-///     seed.set(0, &42_u64)?;
-///     writer.downgrade()?;
-/// }
-/// guard.unlock()?;
-/// # drop((lock, seed));
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "the lock is freed when its guard is dropped"]
-pub struct UpgradableGuard<'a>(Upgradable<'a, &'a RegionWords<'a>>);
-
-impl<'a> UpgradableGuard<'a> {
-    pub(crate) const fn new(held: Upgradable<'a, &'a RegionWords<'a>>) -> Self {
-        Self(held)
-    }
-
-    /// Waits until the readers have left. Then this thread writes until the returned guard is dropped. After that,
-    /// and if this fails, it holds the lock as before.
-    ///
-    /// # Errors
-    /// [`LockError::Deadlock`] if this thread also holds a read lock of it; [`LockError::OwnerDied`] if this thread
-    /// has left a change of its own half done.
-    pub fn upgrade(&mut self) -> LockResult<UpgradedGuard<'_, 'a>> {
-        self.0.upgrade(None).map(UpgradedGuard)
-    }
-
-    /// As [`upgrade`](Self::upgrade), but does not wait; `None` if another thread reads.
-    ///
-    /// # Errors
-    /// As for [`upgrade`](Self::upgrade).
-    pub fn try_upgrade(&mut self) -> LockResult<Option<UpgradedGuard<'_, 'a>>> {
-        Ok(self.0.upgrade_at_once()?.map(UpgradedGuard))
-    }
-
-    /// As [`upgrade`](Self::upgrade), but waits for `timeout` at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`], and as for [`upgrade`](Self::upgrade).
-    pub fn upgrade_for(&mut self, timeout: Duration) -> LockResult<UpgradedGuard<'_, 'a>> {
-        self.0.upgrade(Some(timeout)).map(UpgradedGuard)
-    }
-
-    /// Frees the lock, and reports whether this process still owned it.
-    ///
-    /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
-    pub fn unlock(self) -> LockResult<()> {
-        self.0.free()
-    }
-}
-
-/// A region's lock that was upgraded: this thread holds it alone, and upgradable again after this guard.
-///
-/// # Examples
-/// ```
-/// use commonhold::{Space, UpgradedGuard};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-upgraded-guard-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// let pair = space.map_or_create("pair", 16)?;
-/// let lock = pair.region_lock()?;
-/// let mut guard = lock.upgradable_read()?; // an error if a writer died half way
-/// let writer: UpgradedGuard<'_, '_> = guard.upgrade()?;
-/// pair.set(0, &7_u64)?;
-/// if let Err(error) = pair.set(8, &7_u64) {
-///     writer.leave_inconsistent()?; // others are told that only one of the two is written
-///     return Err(error.into());
-/// }
-/// writer.downgrade()?;
-/// guard.unlock()?;
-/// # drop((lock, pair));
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "readers are let in when the guard is dropped"]
-pub struct UpgradedGuard<'g, 'a>(Upgraded<'g, 'a, &'a RegionWords<'a>>);
-
-impl UpgradedGuard<'_, '_> {
-    /// Lets readers in again, and reports whether this process still owned the lock.
-    ///
-    /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
-    pub fn downgrade(self) -> LockResult<()> {
-        self.0.downgrade()
-    }
-
-    /// Lets readers in and leaves the lock inconsistent: the data are half changed, and readers and the next owner
-    /// are told so.
-    ///
-    /// # Errors
-    /// As for [`downgrade`](Self::downgrade).
-    pub fn leave_inconsistent(self) -> LockResult<()> {
-        self.0.leave_inconsistent()
     }
 }

@@ -90,7 +90,7 @@ impl Space {
     }
 
     /// As [`resize`](Self::resize), but takes memory even if there does not seem to be enough, as with
-    /// [`CreateOptions::force`].
+    /// [`CreateOptions::force`](crate::CreateOptions::force).
     ///
     /// # Errors
     /// As for [`resize`](Self::resize), but never [`RegionError::NoRoom`].
