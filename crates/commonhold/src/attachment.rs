@@ -1,38 +1,40 @@
 //! One attachment of this process to one space: what all its handles share.
 //!
 //! # Invariants
-//! 1. It belongs to the process that made it: in a forked child nothing of it is touched, and every
-//!    use is [`RegionError::Forked`].
-//! 2. A thread claims a slot of the peer at its first use of the space, and has it until it ends: see `threads.rs`.
-//! 3. A thread that finds itself declared dead while it lives gives the whole peer up: others may have taken over
-//!    what it held.
-//! 4. The peer detaches when the last handle goes, at once: the heart's thread has no handle. That thread is quiet
-//!    before, and keeps the evidence until after.
+//! 1. It belongs to the process that made it. A forked child touches nothing of it: every use there is
+//!    [`RegionError::Forked`].
+//! 2. A thread claims a slot of the peer when it first uses the space, and keeps it until the thread ends: see
+//!    `threads.rs`.
+//! 3. A living thread that finds itself declared dead gives up the whole peer: others may have taken over what it
+//!    held.
+//! 4. The peer detaches as soon as the last handle is dropped: the heartbeat thread has no handle. That thread
+//!    stops looking at the space before the peer detaches, and keeps the evidence of life until after.
 
 use std::{
     cell::Cell,
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use commonhold_host::{ForkGuard, HeartbeatThread, LinuxPlatform, Priority, Setup};
-use commonhold_layout::{Damage, DeathFutex, Name, Owner};
-use commonhold_space::{
-    Attached, BackingMemoryError, DirectoryError, OwnThread, OwnThreads, View, heartbeat_period_ms,
-};
+use commonhold_layout::{DeathFutex, Owner};
+use commonhold_space::{Attached, OwnThread, OwnThreads, View, heartbeat_period_ms};
 use commonhold_sync::{Park, Thread};
 
 use crate::{
     RegionError,
     backing::Backing,
+    error::causes::region_error,
     lock::counted::Counted,
-    region::MappedRegion,
     threads::{self, Threads},
 };
 
+/// How many handles keep one mapping, if its region has this name; 0 if it has another. `None`: the mapping is gone.
+pub(crate) type HandleCount = Box<dyn Fn(&str) -> Option<usize> + Send + Sync>;
+
 pub(crate) struct Attachment {
-    /// Different for every attachment that this process, or a parent of it, ever made.
+    /// Unique among all attachments of this process and of its parents.
     id: u64,
     pub(crate) url: String,
     core: Arc<Attached<LinuxPlatform>>,
@@ -40,15 +42,15 @@ pub(crate) struct Attachment {
     threads: Threads,
     pub(crate) counted: Arc<Counted>,
     pub(crate) backing: Backing,
-    /// What is mapped, for those who ask by how many handles.
-    mapped: Mutex<Vec<Weak<MappedRegion>>>,
-    /// Shows others that this process lives, and watches those of whom it knows nothing better.
-    heart: Option<HeartbeatThread>,
+    /// One for each mapping, for [`handles`](Self::handles).
+    mapped: Mutex<Vec<HandleCount>>,
+    /// Shows others that this process lives, and watches the heartbeats of peers that have no better proof of life.
+    heartbeat: Option<HeartbeatThread>,
 }
 
-/// Everything that the fast path of a lock, or an access to data, reads of this process. Each handle has its own copy: a
-/// locked instruction waits for the loads before it, so loads that depend on each other (by way of the mapping and the
-/// attachment) would take as long as a third of the lock.
+/// Everything that the fast path of a lock, or an access to data, reads of this process. Each handle has its own
+/// copy: a locked instruction waits for the loads before it, and a chain of loads through the mapping and the
+/// attachment would take a third of the time of the lock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LockContext<'a> {
     id: u64,
@@ -57,7 +59,7 @@ pub(crate) struct LockContext<'a> {
 }
 
 impl<'a> LockContext<'a> {
-    /// The calling thread, if it has used the space before, and no other since.
+    /// The calling thread, if this space is the one it used last.
     #[inline]
     pub(crate) fn known_me(&self) -> Option<Thread<'a>> {
         let (id, own) = threads::last();
@@ -67,19 +69,19 @@ impl<'a> LockContext<'a> {
         self.threads.get(own)
     }
 
-    /// The calling thread, which is known, since it has just been looked for.
+    /// The calling thread, after [`Attachment::me`] has found it.
     #[inline]
     pub(crate) fn just_known(&self) -> Thread<'a> {
         self.threads.known(threads::last().1)
     }
 
-    /// Whether this is not the process that attached, but a forked child.
+    /// Whether this process is a forked child of the one that attached.
     #[inline]
     pub(crate) fn is_forked(&self) -> bool {
         self.fork.is_forked_child()
     }
 
-    /// Whether this is the process that attached, and it still counts among the living.
+    /// Whether this process attached, and no peer has declared it dead.
     #[inline]
     pub(crate) fn is_live_here(&self) -> bool {
         !self.fork.is_forked_child() && self.threads.is_live()
@@ -100,12 +102,12 @@ impl Attachment {
     pub(crate) fn new(url: String, core: Attached<LinuxPlatform>) -> Arc<Self> {
         let core = Arc::new(core);
         let counted = Arc::new(Counted::default());
-        let heart = start_heart(&core, &counted);
+        let heartbeat = start_heartbeat(&core, &counted);
         let fork = core.view().platform().fork_guard();
         let (id, threads) = (threads::next_attachment(), Threads::default());
         let backing = Backing::new(core.view().geometry().regions());
         let mapped = Mutex::default();
-        Arc::new(Self { id, url, core, fork, threads, counted, backing, mapped, heart })
+        Arc::new(Self { id, url, core, fork, threads, counted, backing, mapped, heartbeat })
     }
 
     #[inline]
@@ -113,7 +115,7 @@ impl Attachment {
         self.fork.is_forked_child()
     }
 
-    /// Whether this is the process that attached, and it still counts among the living.
+    /// Whether this process attached, and no peer has declared it dead.
     #[inline]
     pub(crate) fn is_live_here(&self) -> bool {
         !self.is_forked() && self.core.is_live()
@@ -131,28 +133,21 @@ impl Attachment {
     }
 
     /// Remembers a mapping for [`handles`](Self::handles).
-    pub(crate) fn enter(&self, region: &Arc<MappedRegion>) {
+    pub(crate) fn enter(&self, count: HandleCount) {
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         if mapped.len() == mapped.capacity() {
-            mapped.retain(|region| region.strong_count() > 0);
+            mapped.retain(|count| count("").is_some());
         }
-        mapped.push(Arc::downgrade(region));
+        mapped.push(count);
     }
 
     /// How many handles keep regions of this name mapped: mappings, clones, and what was opened in them.
     pub(crate) fn handles(&self, name: &str) -> usize {
         let mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not counting the one that asks.
-        let count = |region: Arc<MappedRegion>| Arc::strong_count(&region) - 1;
-        mapped
-            .iter()
-            .filter_map(Weak::upgrade)
-            .filter(|region| region.name() == name)
-            .map(count)
-            .sum()
+        mapped.iter().filter_map(|count| count(name)).sum()
     }
 
-    /// What can be known without touching the window.
+    /// The platform. Using it does not touch the window.
     #[inline]
     pub(crate) fn platform(&self) -> &LinuxPlatform {
         self.core.view().platform()
@@ -168,7 +163,7 @@ impl Attachment {
         self.core.view()
     }
 
-    /// What the fast paths of its locks read.
+    /// What the fast paths of locks read.
     pub(crate) fn context(&self) -> Result<LockContext<'_>, RegionError> {
         let threads = self.core()?.threads().map_err(|error| region_error(error, ""))?;
         Ok(LockContext { id: self.id, fork: self.fork, threads })
@@ -187,7 +182,7 @@ impl Attachment {
         self.new_me()
     }
 
-    /// As whom the calling thread is known, if it has a slot; takes none.
+    /// The owner that the calling thread is, if it has a slot. Claims none.
     #[cold]
     pub(crate) fn known_owner(&self) -> Option<Owner> {
         if self.is_forked() {
@@ -211,7 +206,7 @@ impl Attachment {
         };
         let own = self.threads.known_or(self.id, claim)?;
         if !self.core.has_slot(own) {
-            // Taken for dead while it lives: invariant 3.
+            // Declared dead while it lives: invariant 3.
             self.core.give_up();
             return Err(RegionError::Fenced);
         }
@@ -227,31 +222,32 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // It must not look at what is given back.
-        if let Some(heart) = &mut self.heart {
-            heart.quiet();
+        // The heartbeat thread must not look at a slot that is given back.
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.quiet();
         }
         if !self.is_forked() {
             // Fails only if this peer was declared dead; then the slot is no longer ours.
             let _ = self.core.detach();
         }
-        // And it must not keep the evidence any longer than the slot was ours.
-        self.heart = None;
+        // The heartbeat thread must not keep the evidence longer than the slot is ours.
+        self.heartbeat = None;
     }
 }
 
-/// Thread slots of this peer that are looked after at each beat.
+/// How many thread slots of this peer each heartbeat examines for ended threads.
 const THREADS_AT_ONCE: u16 = 64;
 
-/// Without the thread the peer looks silent, and a lease may end it: rather that than failing to attach where no
-/// lease may ever matter.
-fn start_heart(
+/// If the thread cannot be started, the peer looks silent, and a lease may end it. That is better than to fail
+/// here: most spaces have no lease.
+fn start_heartbeat(
     core: &Arc<Attached<LinuxPlatform>>,
     counted: &Arc<Counted>,
 ) -> Option<HeartbeatThread> {
     let lease_ms = core.view().geometry().lease_ms();
     let pace = move |spans| {
-        // Where others judge by its beats, it must not be late; elsewhere it must be in nobody's way when it ends.
+        // Where peers judge by the heartbeat, it must not be late. Elsewhere the thread must not delay the end of
+        // its process.
         let urgent = spans || lease_ms != 0;
         let priority = if urgent { Priority::Usual } else { Priority::Idle };
         (Duration::from_millis(heartbeat_period_ms(spans, lease_ms)), priority)
@@ -267,7 +263,7 @@ fn start_heart(
     };
     let counted = Arc::clone(counted);
     let first = pace(core.view().spans_kernels());
-    let heart = HeartbeatThread::start(first, Arc::clone(core), setup, move |core| {
+    let heartbeat = HeartbeatThread::start(first, Arc::clone(core), setup, move |core| {
         core.beat();
         core.watch();
         core.view().platform().mapped().watch_name();
@@ -285,60 +281,11 @@ fn start_heart(
         spanned.set(spans);
         pace(spans)
     });
-    if heart.is_err()
+    if heartbeat.is_err()
         && let Ok(death_futex) = core.view().death_futex_word(core.peer())
     {
-        // Others must not take it for one that died before it had a heart.
+        // Otherwise peers would think that this process died before its heartbeat began.
         death_futex.store(DeathFutex::NEVER.word(), Ordering::Release);
     }
-    heart.ok()
-}
-
-/// What a name is, or why it is none.
-pub(crate) fn checked(name: &str) -> Result<Name, RegionError> {
-    Name::new(name).map_err(|why| RegionError::Name { name: name.to_owned(), why })
-}
-
-/// The error of the core, with what a person needs to know besides.
-pub(crate) fn region_error(error: DirectoryError, name: &str) -> RegionError {
-    let owned = || name.to_owned();
-    match error {
-        DirectoryError::Exists => RegionError::Exists { name: owned() },
-        DirectoryError::NotFound => RegionError::NotFound { name: owned() },
-        DirectoryError::Mapped => RegionError::Mapped { name: owned(), handles: 0 },
-        DirectoryError::TimedOut => RegionError::TimedOut { name: owned() },
-        DirectoryError::NoSpace { asked, largest } => RegionError::NoSpace { asked, largest },
-        DirectoryError::NoEntry { regions } => RegionError::NoEntry { regions },
-        DirectoryError::BeyondReserve { asked, reserve } => {
-            RegionError::BeyondReserve { asked, reserve }
-        }
-        DirectoryError::TooManyMappings => RegionError::TooManyMappings,
-        DirectoryError::TooManyThreads { threads } => RegionError::TooManyThreads { threads },
-        DirectoryError::BackingMemory(BackingMemoryError::Full { errno }) => {
-            RegionError::NoMemory { source: std::io::Error::from_raw_os_error(errno) }
-        }
-        DirectoryError::BackingMemory(BackingMemoryError::NoRoom(room)) => {
-            RegionError::NoRoom(room)
-        }
-        DirectoryError::BackingMemory(BackingMemoryError::Failed { call, errno }) => {
-            RegionError::Os { call, source: std::io::Error::from_raw_os_error(errno) }
-        }
-        DirectoryError::BackingMemory(BackingMemoryError::Blocked { .. }) => {
-            RegionError::Blocked { by: None }
-        }
-        DirectoryError::Unsettled => RegionError::Unsettled { name: owned(), by: None },
-        DirectoryError::HeldBySuspect { slot } => RegionError::Suspect { slot },
-        DirectoryError::Damaged(damage) => RegionError::Damaged(damage),
-        DirectoryError::Fenced => RegionError::Fenced,
-        DirectoryError::Reentered => RegionError::Reentered,
-        // This peer maps what it unmaps: somebody has written over the count.
-        DirectoryError::NotMapped => {
-            RegionError::Damaged(Damage::new("the mappings that a peer has counted", 0))
-        }
-        // Where its holder can be looked at, `Attachment::error` does.
-        DirectoryError::Busy { .. } => RegionError::Unsettled { name: owned(), by: None },
-        DirectoryError::BackingMemory(error) => {
-            RegionError::Os { call: "fallocate", source: std::io::Error::other(error.to_string()) }
-        }
-    }
+    heartbeat.ok()
 }

@@ -1,15 +1,17 @@
 //! Whether there is memory behind a region, before it is mapped.
 //!
 //! # What it owns
-//! What this process knows of it: one word for each entry of the table of regions.
+//! What this process knows about it: one word for each entry of the table of regions.
 //!
 //! # Invariants
-//! 1. How large a region is, is a number in the window. Anybody may have raised it beyond what was committed, and a
-//!    space that was copied has holes where it had zeros: touching one is a signal if the file system is full. So no
-//!    bytes of a region are handed out that the kernel has not said to have memory; what has none is taken.
-//! 2. Asking costs a system call, and time for each page: it is asked once for each region, and again when its size has
-//!    grown.
-//! 3. A lazy region is as it is: its memory is taken at first touch, at the risk of whoever touches it.
+//! 1. The size of a region is a number in the window: any peer may have raised it beyond what was committed. A
+//!    space that was copied has holes where it had zeros, and touching a hole on a full file system is a signal. So
+//!    this process hands out no bytes of a region before the kernel has said that they have memory; memory that is
+//!    missing is taken.
+//! 2. Asking costs a system call, and time for each page. This process asks once for each region, and again when
+//!    the region has grown.
+//! 3. For a lazy region this process does not ask: its memory is taken at first touch, at the risk of the thread
+//!    that touches it.
 //!
 //! # What it does not do
 //! It does not see a hole that is punched later.
@@ -24,10 +26,10 @@ use commonhold_space::{
     BackingMemory, BackingMemoryError, DirectoryError, Mapped, RegionHandle, Touch,
 };
 
-/// Unit of what is remembered: 32 bits of it are 16 TiB. What is larger is asked for each time.
+/// Unit of the sizes remembered: 32 bits of it are 16 TiB. For a larger region the kernel is asked each time.
 const UNIT: u64 = 4096;
 
-/// For each entry, the generation of a region, and how many units of it are known to have memory.
+/// For each entry: the generation of a region, and how many units of that region are known to have memory.
 #[derive(Debug)]
 pub(crate) struct Backing {
     entries: u32,
@@ -36,7 +38,7 @@ pub(crate) struct Backing {
 }
 
 impl Backing {
-    /// For so many entries.
+    /// A table for `entries` regions.
     pub(crate) const fn new(entries: u32) -> Self {
         Self { entries, words: OnceLock::new() }
     }
@@ -46,12 +48,12 @@ impl Backing {
         self.words.get_or_init(make).get(usize::try_from(handle.region.get()).ok()?)
     }
 
-    /// That so many bytes of a region have memory is known.
+    /// Remembers that the first `bytes` bytes of a region have memory.
     pub(crate) fn remember(&self, handle: RegionHandle, bytes: u64) {
         if let Ok(units) = u32::try_from(bytes.div_ceil(UNIT))
             && let Some(word) = self.word(handle)
         {
-            // Relaxed: it is about pages, and not about what is in them.
+            // Relaxed: the word says that pages exist, and nothing about their contents.
             word.store(u64::from(handle.generation) << 32 | u64::from(units), Ordering::Relaxed);
         }
     }
@@ -61,7 +63,7 @@ impl Backing {
         known >> 32 == u64::from(handle.generation) && bytes.div_ceil(UNIT) <= known & 0xFFFF_FFFF
     }
 
-    /// Makes sure of the memory of a region that has just been mapped, or looked at again.
+    /// Makes sure that a region has memory, after it was mapped or its size was read again.
     #[inline]
     pub(crate) fn ensure(
         &self,
@@ -85,7 +87,7 @@ impl Backing {
             Err(error @ (BackingMemoryError::Full { .. } | BackingMemoryError::NoRoom(_))) => {
                 return Err(DirectoryError::BackingMemory(error));
             }
-            // Without a descriptor of its own, a process cannot ask.
+            // Without a file descriptor of its own, this process cannot ask.
             Err(_) => {}
         }
         Ok(())

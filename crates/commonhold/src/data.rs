@@ -4,16 +4,18 @@
 //! How a value is copied out of shared bytes and into them, as a whole or in part.
 //!
 //! # Invariants
-//! 1. Nobody gets a reference to shared bytes: only copies. A neighbour that was declared dead, or writes what it
-//!    likes, can tear a copy, and nothing worse.
-//! 2. Where a part lies is checked once, when it is named. Reading and writing it cannot fail after that.
-//! 3. A process that was declared dead writes nothing more: what it sets is dropped, and freeing the lock says so,
-//!    as does every lock that it takes later.
-//! 4. No value that is large goes by the stack: it is named in parts, or comes in a box.
+//! 1. Callers get copies of shared bytes, never references to them. A peer that was declared dead, or that ignores
+//!    the lock, can tear a copy, and nothing worse.
+//! 2. The place of a part is checked once, when the part is made. Reading and writing it cannot fail after that.
+//! 3. A process that was declared dead writes nothing more. What it sets is dropped; freeing the lock reports that,
+//!    and so does every lock that it takes later.
+//! 4. Large values do not go through the stack: callers use parts of them, or a box.
 
+mod guard;
 mod slice;
 mod value;
 
+pub(crate) use guard::{reads, writes};
 pub use slice::{Cursor, Slice};
 pub use value::Value;
 
@@ -28,11 +30,11 @@ use std::{
 use commonhold_window::{Door, Run};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use crate::{Field, RegionError, attachment::LockContext, record::SeqChange};
+use crate::{Field, RegionError, attachment::LockContext, lock::change::SeqChange};
 
-/// What may lie in shared bytes: a type without pointers or padding, that every bit pattern may inhabit.
-/// It is implemented for all that have these traits of [`zerocopy`](crate::zerocopy); [`plain!`](crate::plain)
-/// derives them.
+/// A type whose values may lie in shared bytes: without pointers or padding, and with every bit pattern a valid
+/// value. It is implemented for all types that have these traits of [`zerocopy`](crate::zerocopy);
+/// [`plain!`](crate::plain) derives them.
 ///
 /// # Examples
 /// ```
@@ -41,7 +43,7 @@ use crate::{Field, RegionError, attachment::LockContext, record::SeqChange};
 /// # let url = format!("shm:doc-plain-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
 /// fn reset<T: Plain + Default>(value: &Mutex<T>) -> LockResult<()> {
-///     // All of it is written, so it does not matter what a dead owner has left.
+///     // All of it is written, so it does not matter what a dead owner left.
 ///     value.lock_repairing(|_| Ok(()))?.set(T::default());
 ///     Ok(())
 /// }
@@ -57,12 +59,12 @@ pub trait Plain: FromBytes + IntoBytes + Immutable + 'static {}
 
 impl<T: FromBytes + IntoBytes + Immutable + 'static> Plain for T {}
 
-/// Values of more bytes are not handed out by value.
+/// Larger values are not passed by value.
 const MOST_BY_VALUE: usize = 64 << 10;
-/// Values of more bytes are put into a box while somebody looks at them.
+/// Larger values are copied into a box for `with` and `with_mut`.
 const MOST_ON_STACK: usize = 4 << 10;
 
-/// What is had to read only.
+/// Access to a [`Part`] or a [`Slice`] for reading only.
 ///
 /// # Examples
 /// ```
@@ -86,7 +88,7 @@ const MOST_ON_STACK: usize = 4 << 10;
 #[derive(Debug, Clone, Copy)]
 pub struct Reading;
 
-/// What is had to read and to write.
+/// Access to a [`Part`] or a [`Slice`] for reading and writing.
 ///
 /// # Examples
 /// ```
@@ -113,12 +115,12 @@ pub struct Reading;
 #[derive(Debug, Clone, Copy)]
 pub struct Writing;
 
-/// Whom a write has to ask first.
+/// What has to be checked before a write.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Gate<'g> {
-    /// Whether this process still counts among the living.
+    /// That no peer has declared this process dead.
     Context(&'g LockContext<'g>),
-    /// That, and before the first byte readers have to be kept out.
+    /// The same; and before the first byte, the readers of a sequence lock are kept out.
     Change(&'g SeqChange<'g>),
 }
 
@@ -140,7 +142,7 @@ impl<'g> Gate<'g> {
     }
 }
 
-/// Bytes that lie in a run of words, wherever they begin: shown to lie there.
+/// Bytes in a run of words, from `from` on. The code that makes one has checked that they lie in the run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span<'g> {
     run: Run<'g>,
@@ -154,7 +156,7 @@ impl<'g> Span<'g> {
         Self { run, from: 0, gate }
     }
 
-    /// The part that begins `offset` bytes on, which the caller has seen to lie in it.
+    /// The part that begins `offset` bytes further on. The caller has checked that it lies in these bytes.
     #[inline]
     const fn on(self, offset: usize) -> Self {
         Self { from: self.from.saturating_add(offset), ..self }
@@ -172,8 +174,8 @@ impl<'g> Span<'g> {
     #[inline(always)]
     fn write(self, bytes: &[u8]) {
         if self.gate.opens() {
-            // What a dead owner has written is there in the order in which it was set, up to some instant: repairs rely
-            // on that. (Of the bytes of one `set` any may be.)
+            // Repairs rely on the order of writes: what a dead owner wrote is there in the order of its `set`
+            // calls, up to some instant. (Of the bytes of one `set`, any may be there.)
             compiler_fence(Ordering::Release);
             let written = self.run.write(self.from, bytes);
             debug_assert!(written.is_ok(), "a part that does not lie in its whole");
@@ -185,17 +187,17 @@ impl<'g> Span<'g> {
     }
 }
 
-/// There is nothing to read, and no error to return.
+/// In a forked child the memory is not mapped, and reading has no error to return.
 #[cold]
 #[allow(clippy::panic, reason = "the documented panic of reading in a forked child")]
 fn in_a_child() -> ! {
     panic!("a guard of the parent process was used in a forked child: open the space anew there")
 }
 
-/// A value in shared bytes, or a part of one, for as long as the guard lives that it comes from.
+/// A value in shared bytes, or a part of one. It borrows the guard that it comes from.
 ///
 /// # Panics
-/// Reading panics in a child made by `fork`, whose guard it is not: the memory is not mapped there.
+/// Reading panics in a child made by `fork`: the guard is the parent's, and the memory is not mapped in the child.
 ///
 /// # Examples
 /// ```
@@ -222,7 +224,7 @@ fn in_a_child() -> ! {
 pub struct Part<'g, T, M = Writing> {
     span: Span<'g>,
     of: PhantomData<(T, M)>,
-    /// It is its guard's thread's.
+    /// A part stays in the thread of its guard.
     not_send: PhantomData<*const ()>,
 }
 
@@ -236,13 +238,13 @@ impl<T, M> Copy for Part<'_, T, M> {}
 
 impl<T, M> fmt::Debug for Part<'_, T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not what it holds: printing must not read what a lock protects.
+        // The type and not the value: printing must not read what a lock protects.
         f.write_str(std::any::type_name::<T>())
     }
 }
 
 impl<'g, T: Plain, M> Part<'g, T, M> {
-    /// The value whose bytes these are: the caller has seen that they are enough.
+    /// The value in these bytes. The caller has checked that there are enough of them.
     #[inline]
     pub(crate) const fn new(span: Span<'g>) -> Self {
         Self { span, of: PhantomData, not_send: PhantomData }
@@ -263,7 +265,7 @@ impl<'g, T: Plain, M> Part<'g, T, M> {
         value
     }
 
-    /// A copy of the value, in a box: for large ones.
+    /// A copy of the value in a box, for large values.
     #[must_use]
     pub fn get_boxed(&self) -> Box<T> {
         let mut value = boxed::<T>();
@@ -271,7 +273,7 @@ impl<'g, T: Plain, M> Part<'g, T, M> {
         value
     }
 
-    /// What `look` says of a copy of the value.
+    /// Calls `look` with a copy of the value, and returns its result.
     #[inline]
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         if size_of::<T>() <= MOST_ON_STACK {
@@ -281,8 +283,8 @@ impl<'g, T: Plain, M> Part<'g, T, M> {
         }
     }
 
-    /// Apart from [`with`](Self::with): without optimisation, a function's frame has room for all that any branch
-    /// of it needs.
+    /// A function of its own: without optimisation, the frame of a function has room for the variables of all its
+    /// branches.
     #[inline]
     fn with_on_stack<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         let mut value = T::new_zeroed();
@@ -311,7 +313,7 @@ impl<'g, T: Plain> Part<'g, T, Writing> {
         self.span.write(value.as_bytes());
     }
 
-    /// Writes the value, which stays where it is: for large ones.
+    /// Writes the value from a reference, for large values.
     #[inline]
     pub fn set_from(&self, value: &T) {
         self.span.write(value.as_bytes());
@@ -325,7 +327,7 @@ impl<'g, T: Plain> Part<'g, T, Writing> {
         before
     }
 
-    /// Changes a copy of the value, and writes that back. If `change` panics, nothing is written.
+    /// Calls `change` with a copy of the value, and writes the copy back. If `change` panics, nothing is written.
     #[inline]
     pub fn with_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         if size_of::<T>() <= MOST_ON_STACK {
@@ -348,7 +350,7 @@ impl<'g, T: Plain> Part<'g, T, Writing> {
         result
     }
 
-    /// The address of the value, for those who want a reference and answer for it.
+    /// The address of the value, for callers that make a reference by `unsafe` code of their own.
     #[must_use]
     pub fn door(self) -> Door<'g, T> {
         const { assert!(align_of::<T>() <= 8) };
@@ -391,121 +393,3 @@ fn boxed<T: FromZeros>() -> Box<T> {
         Err(_) => std::alloc::handle_alloc_error(Layout::new::<T>()),
     }
 }
-
-/// The ways in which a guard lets its holder read what the lock protects, each as of a [`Part`].
-macro_rules! reads {
-    ([$($generics:tt)*] [$($array:tt)*] $guard:ty, $of_array:ty, $mode:ty) => {
-        impl<$($generics)*> $guard {
-            /// A copy of the data.
-            ///
-            /// # Panics
-            /// In a child made by `fork`, whose guard it is not.
-            #[inline]
-            #[must_use]
-            pub fn get(&self) -> T {
-                self.part().get()
-            }
-
-            /// A copy of the data, in a box: for large ones.
-            ///
-            /// # Panics
-            /// As for [`get`](Self::get).
-            #[must_use]
-            pub fn get_boxed(&self) -> Box<T> {
-                self.part().get_boxed()
-            }
-
-            /// What `look` says of a copy of the data.
-            ///
-            /// # Panics
-            /// As for [`get`](Self::get).
-            #[inline]
-            pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
-                self.part().with(look)
-            }
-
-            /// A [field](crate::field) of the data.
-            #[inline]
-            #[must_use]
-            pub fn field<F: $crate::Plain>(
-                &self,
-                field: $crate::Field<T, F>,
-            ) -> $crate::Part<'_, F, $mode> {
-                self.part().field(field)
-            }
-        }
-
-        impl<$($array)*> $of_array {
-            /// The element with this index.
-            ///
-            /// # Errors
-            /// [`RegionError::OutOfBounds`](crate::RegionError::OutOfBounds) if there is none.
-            #[inline]
-            pub fn at(
-                &self,
-                index: usize,
-            ) -> Result<$crate::Part<'_, F, $mode>, $crate::RegionError> {
-                self.part().at(index)
-            }
-
-            /// The elements in this range.
-            ///
-            /// # Errors
-            /// [`RegionError::OutOfBounds`](crate::RegionError::OutOfBounds) if there are not so many.
-            pub fn slice(
-                &self,
-                range: impl ::std::ops::RangeBounds<usize>,
-            ) -> Result<$crate::Slice<'_, F, $mode>, $crate::RegionError> {
-                self.part().slice(range)
-            }
-        }
-    };
-}
-
-/// The ways in which a guard lets its holder write.
-macro_rules! writes {
-    ([$($generics:tt)*] $guard:ty) => {
-        impl<$($generics)*> $guard {
-            /// Writes the data.
-            ///
-            /// If this process was declared dead nothing is written, and freeing the lock says so.
-            #[inline]
-            pub fn set(&self, value: T) {
-                self.part().set(value);
-            }
-
-            /// Writes the data, which stay where they are: for large ones.
-            #[inline]
-            pub fn set_from(&self, value: &T) {
-                self.part().set_from(value);
-            }
-
-            /// Writes the data and returns what was there before.
-            ///
-            /// # Panics
-            /// As for [`get`](Self::get).
-            #[inline]
-            pub fn replace(&self, value: T) -> T {
-                self.part().replace(value)
-            }
-
-            /// Changes a copy of the data, and writes that back. If `change` panics, nothing is written.
-            ///
-            /// # Panics
-            /// As for [`get`](Self::get).
-            #[inline]
-            pub fn with_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
-                self.part().with_mut(change)
-            }
-
-            /// The address of the data, for those who want a reference and answer for it: see
-            /// [`Door::into_mut`](crate::Door::into_mut).
-            #[must_use]
-            pub fn door(&mut self) -> $crate::Door<'_, T> {
-                self.part().door()
-            }
-        }
-    };
-}
-
-pub(crate) use {reads, writes};

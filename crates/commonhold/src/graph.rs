@@ -1,30 +1,30 @@
-//! Who waits for whom, across processes and kernels, and who waits in a circle.
+//! Which threads wait for which, across processes and kernels, and which of them are in a deadlock.
 //!
 //! # What it owns
-//! The reading of what threads have announced, and what follows from it. It changes nothing.
+//! Reading what threads have announced, and drawing conclusions from it. It changes nothing.
 //!
 //! # Invariants
-//! 1. A circle is made only of waits that were the same wait at two looks, with the look at who holds
-//!    what between them. A thread that waits frees nothing, so whoever held a lock and waited all
-//!    through, held it all through: at the moment between, all of the circle was there at once. A thread
-//!    has a number that moves at the end of each wait, so that two waits for one lock are told apart.
-//! 2. None of the waits in a circle could end by anybody outside of those that are stuck. A permit comes from
-//!    any of its holders, so a wait for one counts only if all of them are stuck, and no permit is spent or free.
-//! 3. Whatever stands in the words costs an entry that makes no sense, and nothing else: the work is
-//!    bounded by the number of slots, and nothing recurses.
+//! 1. A circle consists only of waits that were the same wait at two looks, with the look at the owners of locks in
+//!    between. A waiting thread frees nothing. So a thread that held a lock and waited from the first look to the
+//!    second held the lock all that time, and all of the circle existed at one moment. Each thread has a number
+//!    that moves at the end of each wait, which tells two waits for the same lock apart.
+//! 2. No thread outside of the stuck ones could end a wait in a circle. Any holder of a permit can free it, so a
+//!    wait for a permit counts only if all holders are stuck, and no permit is spent or free.
+//! 3. Damaged words can only produce a wrong entry: the work is bounded by the number of slots, and nothing
+//!    recurses.
 //!
 //! # What it does not do
-//! It breaks no deadlock. It does not see the deadline of a wait: a circle in which somebody waits with
-//! one comes undone by itself. Of an event that is part of nothing it does not know who moves it, and at a
-//! barrier it does not know of threads that have yet to join. It knows a mutex in the bytes of a region only
-//! while somebody waits for it; and of a thread's fifth read lock and the later ones only whose process has
-//! them, so that no circle is found through those.
+//! It breaks no deadlock. It does not see the deadlines of waits: if a wait in a circle has one, the circle ends by
+//! itself. It does not know which thread will move an event that belongs to no lock, or which threads have yet to
+//! join a barrier. It knows a raw mutex in the bytes of a region only while a thread waits for it. For the fifth
+//! read lock of a thread and later ones it knows only the process, so it finds no circles through those.
 
 mod cycles;
 mod draw;
 mod look;
 mod slot_owners;
 mod stuck;
+mod thread_ref;
 
 use std::{fmt, marker::PhantomData};
 
@@ -32,7 +32,7 @@ use commonhold_layout::RecordKind;
 
 use crate::{PeerLife, RegionError, Space};
 
-/// What threads wait for, and for whom, as of one moment or nearly so. See [`Space::wait_graph`].
+/// What threads wait for, and for which threads, at about one moment. See [`Space::wait_graph`].
 ///
 /// Numbers in it are indices into its own lists.
 ///
@@ -61,8 +61,8 @@ pub struct WaitGraph {
     pub locks: Vec<WaitLock>,
     /// One for each thread that waits.
     pub waits: Vec<Wait>,
-    /// Circles of confirmed waits: deadlocks. Every thread that is part of one is part of one of these,
-    /// unless there are more than a hundred.
+    /// Deadlocks: circles of confirmed waits. Every deadlocked thread is part of one of these, unless there are
+    /// more than a hundred.
     pub cycles: Vec<Cycle>,
 }
 
@@ -89,7 +89,7 @@ pub struct WaitThread {
     pub slot: u16,
     /// Which of the slot's peers.
     pub generation: u32,
-    /// Its slot among the threads of the peer; `None`: some thread of the peer, it is not known which.
+    /// Its slot among the threads of the peer; `None`: a thread of the peer, but it is not known which.
     pub thread: Option<u16>,
     /// Its id in its own PID namespace; 0 if that is not known.
     pub tid: u32,
@@ -128,16 +128,15 @@ pub struct WaitLock {
     pub region: Option<String>,
     /// Offset of its word in the region, in bytes; `None`: the region's own lock.
     pub offset: Option<u64>,
-    /// What lies there, if it has a tag that says so: see [`Mapping::open`](crate::Mapping::open).
+    /// What kind of record it is, if it has a tag: see [`Mapping::open`](crate::Mapping::open).
     pub record: Option<RecordKind>,
-    /// The thread that owns it. Among readers that are still to leave, it is the writer that waits for
-    /// them.
+    /// The thread that owns it. While readers are still to leave, this is the writer that waits for them.
     pub owner: Option<usize>,
     /// Threads that read under it, each once.
     pub readers: Vec<usize>,
 }
 
-/// What a thread waits for.
+/// The kind of a wait.
 ///
 /// # Examples
 /// ```
@@ -160,18 +159,17 @@ pub enum WaitKind {
     Exclusive,
     /// To read under a lock.
     Shared,
-    /// That the readers of a lock leave, which it owns otherwise.
+    /// For the readers of a lock to leave; the thread owns the lock already.
     Readers,
-    /// That an event moves. Nobody knows who will do that.
+    /// For an event to move. It is not known which thread will move it.
     Event,
-    /// For a permit of a semaphore. Any one of the blockers, which hold permits, can end it.
+    /// For a permit of a semaphore. The blockers hold permits, and any one of them can end the wait.
     Permit,
-    /// That the others arrive at a barrier: the blockers, and those that nobody knows, since they are still to
-    /// join.
+    /// For the others to arrive at a barrier: the blockers, and threads that have yet to join and are not known.
     Participants,
-    /// That others unmap a region which it destroys.
+    /// For peers to unmap a region which the thread destroys.
     Mappings,
-    /// That a process ends which it has started: see [`Space::await_process`].
+    /// For the end of a process that the thread has started: see [`Space::await_process`].
     Process,
 }
 
@@ -211,25 +209,25 @@ impl fmt::Display for WaitKind {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Wait {
-    /// Who waits.
+    /// The thread that waits.
     pub thread: usize,
-    /// How.
+    /// The kind of the wait.
     pub kind: WaitKind,
     /// The lock or event; for [`WaitKind::Mappings`] the lock of the region; `None` for a process.
     pub lock: Option<usize>,
     /// The process, for [`WaitKind::Process`].
     pub process: Option<u32>,
-    /// Who has to do something before this ends: each of them, or for [`WaitKind::Permit`] any one.
+    /// The threads that can end this wait: all of them have to act, or for [`WaitKind::Permit`] any one.
     pub blockers: Vec<usize>,
-    /// Whether it may end without them, so that it is in no circle: by whoever moves an event; by a permit that
-    /// is free, or spent, since anybody may give that; because of a death, for which nobody waits.
+    /// Whether it may end without the blockers, so that it is in no circle: another thread may move an event; a
+    /// permit is free, or spent, and any thread may give one; or an owner has died.
     pub open: bool,
     /// Whether a second look found it in the same wait.
     pub confirmed: bool,
 }
 
-/// A deadlock: each of these waits ends only after the next one, and the last only after the first. A wait
-/// for a permit could also end by another holder of one: then that one is stuck as well.
+/// A deadlock: each of these waits ends only after the next one, and the last only after the first. If one of them
+/// is for a permit, the other holders of permits are stuck as well.
 ///
 /// # Examples
 /// ```
@@ -255,18 +253,17 @@ pub struct Cycle {
 }
 
 impl Space {
-    /// Who waits for what and for whom, and who waits in a circle.
+    /// Which threads wait, for what and for which threads, and which of them are in a deadlock.
     ///
-    /// Threads go on while this looks at them, so a single look proves nothing: of two locks that are
-    /// handed from one to the other, it may see the one before and the other after. A wait is therefore
-    /// looked at twice, and only those that were the same are made circles of; who holds what is looked
-    /// at in between. So a circle that this reports was there, all of it at one moment. (If somebody in
-    /// it waits with a deadline, it will be gone again.)
+    /// Threads go on while this looks at them, so a single look proves nothing: it may see one lock before a change
+    /// and another after it. So this looks at the waits twice, and at the owners of locks in between, and builds
+    /// circles only from waits that were the same at both looks. A circle that it reports did exist, all of it at
+    /// one moment. (If a wait in it has a deadline, the circle will end.)
     ///
-    /// A command that runs under `commonhold lock` counts as part of its holder, as do the processes it
-    /// started in turn, as far as `/proc` tells: see [`await_process`](Self::await_process). It is taken to
-    /// end only after each of its threads has got what it waits for; of one that leaves a background
-    /// process behind, that may not be so.
+    /// A command that runs under `commonhold lock` counts as part of the thread that holds the lock, and so do the
+    /// processes that it starts, as far as `/proc` shows them: see [`await_process`](Self::await_process). This
+    /// assumes that the command ends only after each of its threads has got what it waits for. That may be wrong
+    /// for a command that leaves a background process behind.
     ///
     /// # Errors
     /// [`RegionError::Damaged`], [`RegionError::Forked`].
@@ -275,9 +272,9 @@ impl Space {
         Ok(draw::draw(self, &sight))
     }
 
-    /// Says, until what this returns is dropped, that this thread waits for a process it has started,
-    /// by its id: whatever that process waits for, this thread waits for. Only those learn of it who
-    /// [look](Self::wait_graph).
+    /// Announces that this thread waits for a process it has started, given by its id, until the returned value is
+    /// dropped: this thread then waits for whatever that process waits for. Only [`wait_graph`](Self::wait_graph)
+    /// uses this.
     ///
     /// # Errors
     /// [`RegionError::Forked`], [`RegionError::TooManyThreads`].
@@ -287,7 +284,7 @@ impl Space {
     }
 }
 
-/// This thread waits for a process: see [`Space::await_process`].
+/// The announcement that this thread waits for a process: see [`Space::await_process`].
 ///
 /// # Examples
 /// ```
@@ -296,7 +293,7 @@ impl Space {
 /// # let url = format!("shm:doc-process-wait-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
 /// let mut command = std::process::Command::new("true").spawn()?;
-/// // Until it is dropped, whatever the command waits for counts as waited for by this thread.
+/// // Until it is dropped, this thread counts as waiting for whatever the command waits for.
 /// let waiting: ProcessWait<'_> = space.await_process(command.id())?;
 /// command.wait()?;
 /// drop(waiting);
@@ -306,16 +303,16 @@ impl Space {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "others are told only until it is dropped"]
+#[must_use = "the announcement ends when this is dropped"]
 pub struct ProcessWait<'a> {
     space: &'a Space,
-    /// It is about its thread.
+    /// The announcement is about its thread.
     not_send: PhantomData<*const ()>,
 }
 
 impl Drop for ProcessWait<'_> {
     fn drop(&mut self) {
-        // In a forked child the thread's slot is the parent's.
+        // In a forked child this fails: the slot is that of the parent's thread.
         if let Ok(me) = self.space.attachment().me() {
             me.awaited();
         }

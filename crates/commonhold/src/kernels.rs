@@ -1,7 +1,7 @@
-//! Peers of other kernels: whether they still live, and what to do if nobody can know.
+//! Peers of other kernels: whether they still live, and what to do if that cannot be known.
 //!
-//! Within one kernel a death is proved. Between kernels that share nothing but memory there is only
-//! the heartbeat, which says that somebody lives and never that somebody is dead.
+//! Within one kernel, deaths are proved. Kernels that share nothing but memory see only each other's heartbeats: a
+//! heartbeat shows that a peer lives, but its absence does not prove that the peer is dead.
 
 use std::{
     thread,
@@ -12,19 +12,19 @@ use commonhold_layout::PeerId;
 use commonhold_space::PeerRecord;
 use commonhold_sync::Verdict;
 
-use crate::{PeerInfoBrief, RegionError, Space, snapshot::dead_peer};
+use crate::{PeerInfoBrief, RegionError, Space};
 
-/// Pause between two looks at hearts.
+/// Pause between two looks at heartbeats.
 const LOOK: Duration = Duration::from_millis(10);
-/// For how long hearts are listened to. One that is silent so long is suspect, unless something else shows that
-/// its peer lives: a stopped process whose heart stands still is alive, and stays so.
+/// How long [`Space::listen`] listens. A peer that is silent for so long is suspect, unless something else proves
+/// that it lives: a stopped process has no heartbeat, but is alive.
 const LONGEST: Duration = Duration::from_millis(1500);
 
 impl Space {
-    /// Listens until it is known of every peer whose life can be told by its heartbeat only, whether
-    /// the heart beats: some 250 ms if all do, and a second if one is silent. A process that has just
-    /// attached has heard nobody yet, and takes everybody to be alive; one that stays knows already. It ends
-    /// after a second and a half in any case.
+    /// Listens to the peers that have no other proof of life than their heartbeat, until each has beaten or is
+    /// suspect. This takes some 250 ms if all of them beat, a second if one is silent, and 1.5 s at most. A process
+    /// that has just attached has heard no heartbeat yet, and takes every peer to be alive; a process that has been
+    /// attached for a while knows already.
     ///
     /// # Errors
     /// [`RegionError::Forked`].
@@ -38,7 +38,7 @@ impl Space {
         let end = Instant::now() + LONGEST;
         loop {
             unheard.retain(|before| {
-                // A look at each may take some system calls, and there may be thousands of them.
+                // Each look may take some system calls, and there may be thousands of peers.
                 if Instant::now() >= end {
                     return false;
                 }
@@ -55,15 +55,15 @@ impl Space {
         }
     }
 
-    /// Declares the peer in a slot dead, on the word of the caller, who knows better than this kernel
-    /// can: that the machine it ran on is gone. What it had locked can be taken over, as from any dead
-    /// owner; [`reap`](Self::reap) frees the rest. Listens to its heart for a second first.
+    /// Declares the peer in a slot dead, because the caller knows what this kernel cannot: that the machine of that
+    /// peer is gone. Others can take over its locks, as those of any dead owner; [`reap`](Self::reap) frees the
+    /// rest. This listens for the peer's heartbeat first, for a second.
     ///
-    /// If it lives after all, and was only stopped, it may be in the middle of a write, and will go on
-    /// with it when it wakes up; the next call that it makes tells it that it was declared dead.
+    /// If the peer lives after all, and was only stopped, it may be in the middle of a write, and goes on with it
+    /// when it wakes up. Its next call tells it that it was declared dead.
     ///
     /// # Errors
-    /// [`RegionError::PeerLives`] if there is a sign of life, or proof, or it is this process itself;
+    /// [`RegionError::PeerLives`] if there is a heartbeat or a proof of life, or the slot is this process's own;
     /// [`RegionError::NoPeer`].
     pub fn assume_dead(&self, slot: u16) -> Result<PeerInfoBrief, RegionError> {
         let view = self.attachment().view()?;
@@ -81,6 +81,6 @@ impl Space {
             Verdict::Suspect => drop(view.assume_dead(record.peer, record.generation)),
             Verdict::Dead => {}
         }
-        Ok(dead_peer(&record))
+        Ok(PeerInfoBrief::new(&record))
     }
 }

@@ -1,9 +1,9 @@
 //! Named shared memory for processes, containers and virtual machines, with locks that survive
 //! crashes.
 //!
-//! A [`Space`] is one piece of shared memory. [Regions](Space::create) live in it under names; every
-//! region carries a lock of its own, and may hold more. Whoever dies, at whatever instant, leaves
-//! nothing locked, leaked or half made.
+//! A [`Space`] is one piece of shared memory. [Regions](Space::create) live in it under names; every region carries
+//! a lock of its own, and may hold more. A process can die at any instant: nothing stays locked, leaked or half
+//! made.
 //!
 //! ```
 //! use commonhold::{Mutex, Space};
@@ -12,7 +12,7 @@
 //! # let url = format!("shm:doc-{}", std::process::id());
 //! let space = Space::open_or_format(&url)?;
 //! let pair = space.record::<Mutex<[u64; 2]>>("pair")?.repaired_by(|pair| {
-//!     // Its last owner was killed between the two: they are to be the same.
+//!     // The last owner was killed between the two writes: make both numbers equal again.
 //!     pair.at(1)?.set(pair.at(0)?.get());
 //!     Ok(())
 //! });
@@ -28,17 +28,15 @@
 //! ```
 //!
 //! # Deaths
-//! Whoever dies while it holds a lock leaves it free and *inconsistent*: what it protects may be half changed. The
-//! next owner is told so, by [`LockError::OwnerDied`], and so is everybody after it, until somebody has repaired
-//! that. So `lock()?` is always right: it never goes on over half-changed data. To repair, say how once
-//! ([`Mutex::repaired_by`]), or where the lock is taken ([`Mutex::lock_repairing`]), or look for yourself
-//! ([`Mutex::lock_recover`]). A panic, and a `?` that leaves in the middle of a change by
-//! [`leave_inconsistent`](MutexGuard::leave_inconsistent), do the same; a `?` that merely drops the guard says that
-//! all is well.
+//! If an owner dies while it holds a lock, the lock becomes free and *inconsistent*: what it protects may be half
+//! changed. The next thread that takes it gets [`LockError::OwnerDied`], and so does every later one, until one of
+//! them repairs the data. So `lock()?` is always right: it never goes on over half-changed data. A program can say
+//! once how to repair ([`Mutex::repaired_by`]), or say it where it takes the lock ([`Mutex::lock_repairing`]), or
+//! look for itself ([`Mutex::lock_recover`]). A panic leaves the lock inconsistent as well, and so does
+//! [`leave_inconsistent`](MutexGuard::leave_inconsistent). A `?` that merely drops the guard says that all is well.
 //!
-//! A space is a trust domain: whoever may write it may write all of it, and permissions are those of
-//! its file. What a neighbour writes can cost an error, but neither a crash nor an access outside the
-//! mapping.
+//! A space is a trust domain: a process that may write it may write all of it, and its permissions are those of its
+//! file. What a neighbour writes can cause an error, but neither a crash nor an access outside the mapping.
 #![forbid(unsafe_code)]
 
 /// The examples of the README compile.
@@ -50,7 +48,6 @@ mod attachment;
 mod backing;
 mod busy;
 mod data;
-mod device;
 mod error;
 mod graph;
 mod info;
@@ -64,9 +61,7 @@ mod region;
 mod snapshot;
 mod space;
 mod threads;
-mod unused;
 
-pub use busy::DirectoryHolder;
 pub use commonhold_host::{
     Denied, DeviceError, LockHolder, Owners, PciAddress, PciDevice, Rights, Supply, pci_devices,
     physical_memory, shm_directory, supply_in,
@@ -77,10 +72,9 @@ pub use commonhold_layout::{
 pub use commonhold_space::Room;
 pub use commonhold_window::Door;
 pub use data::{Cursor, Part, Plain, Reading, Slice, Value, Writing};
-pub use device::memory_of;
 pub use error::{
-    BoxError, ErrorKind, LockError, LockPlace, LockResult, OpenError, OwnerInfo, RegionError,
-    RepairFailed,
+    BoxError, DirectoryHolder, ErrorKind, LockError, LockPlace, LockResult, OpenError, OwnerInfo,
+    RegionError, RepairFailed,
 };
 pub use graph::{Cycle, ProcessWait, Wait, WaitGraph, WaitKind, WaitLock, WaitThread};
 pub use info::{
@@ -92,6 +86,7 @@ pub use lock::{
     Repairable, UpgradableGuard, UpgradedGuard,
 };
 pub use mapping::Mapping;
+pub use open::memory_of;
 pub use options::{Access, CreateOptions, Destroy, FormatOptions, OpenOptions, Removal};
 pub use record::{
     Barrier, Condvar, Field, Mutex, MutexGuard, OnceLock, OnceLockGuard, Participant, Permit,

@@ -1,22 +1,23 @@
-//! Locks: the untyped ones, with their guards, and what all kinds share. Those that have their data with them
-//! are in `record`.
+//! The locks without data, their guards, and the code that all kinds of locks share. Locks with data are in
+//! `record`.
 //!
 //! # What it owns
-//! Who may free what: a guard belongs to the thread that took it. A panic while a guard is held leaves its lock
-//! inconsistent, since the change may be half done.
+//! The right to free a lock: a guard belongs to the thread that took it. A panic while a guard is held leaves its
+//! lock inconsistent, because the change may be half done.
 //!
 //! # Invariants
-//! 1. A lock whose last owner died, or left in the middle of a change, is handed out as
-//!    [`Inconsistent`] only, to who asked for that, or after a repair. Whoever asked for the lock alone gives it back
-//!    as it was found, with the name of the one that died; only giving it up makes it unrecoverable.
-//! 2. What is usual stands inline and is small: a few loads and the locked instructions. Everything
-//!    else is cold, and comes back in two registers: what comes in memory would have to be merged there with what the
-//!    usual way has found, and be copied by wider loads than the stores that just wrote it, which stalls the
-//!    processor for as long as the lock takes.
-//! 3. In a forked child a guard frees nothing: it is the parent's.
-//! 4. A guard stays in its thread, and borrows the handle that it was taken by, which keeps the region mapped.
-//!    Neither compiles otherwise; see `misuse`.
+//! 1. If the last owner of a lock died, or left in the middle of a change, callers get the lock only after a
+//!    repair, or as [`Inconsistent`] if they ask for that. For other callers the lock is freed again as it was
+//!    found, and still names the dead owner. Only giving it up makes a lock unrecoverable.
+//! 2. The fast path is inline and small: a few loads and the locked instructions. Everything else is cold, and
+//!    returns in two registers. A result in memory would have to be merged there with that of the fast path, and
+//!    then copied by loads that are wider than the stores that just wrote it. Such loads stall the processor for as
+//!    long as the whole lock takes.
+//! 3. In a forked child a guard frees nothing: the lock is the parent's.
+//! 4. A guard stays in its thread, and borrows the handle of its lock, which keeps the region mapped. Programs that
+//!    break either rule do not compile; see `misuse`.
 
+pub(crate) mod change;
 pub(crate) mod counted;
 pub(crate) mod denied;
 mod event;
@@ -37,5 +38,4 @@ pub use inconsistent::{Inconsistent, Recovered, Repairable};
 pub(crate) use raw::RawWords;
 pub use raw::{RawMutex, RawMutexGuard};
 pub(crate) use region::RegionWords;
-pub use region::{LockGuard, ReadGuard, RegionLock};
-pub use upgradable::{UpgradableGuard, UpgradedGuard};
+pub use region::{LockGuard, ReadGuard, RegionLock, UpgradableGuard, UpgradedGuard};

@@ -12,23 +12,22 @@ use std::{
 
 use commonhold_space::Mapped;
 use commonhold_window::Bytes;
-use yoke::{Yoke, Yokeable};
+use yoke::Yokeable;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    Access, BoxError, Event, LockGuard, LockResult, Plain, RawMutex, ReadGuard, Record, Records,
-    Recovered, RegionError, RegionKey, RegionLock, Value, attachment::Attachment,
-    lock::RegionWords, region::MappedRegion,
+    Access, BoxError, Event, LockGuard, LockResult, Plain, RawMutex, ReadGuard, Recovered,
+    RegionError, RegionKey, RegionLock, Value,
+    attachment::Attachment,
+    lock::RegionWords,
+    region::{Handle, MappedRegion},
 };
 
-/// What was found in a region, together with what keeps it there.
-pub(crate) type Handle<Y> = Yoke<Y, Arc<MappedRegion>>;
-
-/// A region mapped by this process. Clones share it, and so does everything that is opened in it; when the last of
-/// them is dropped, it is unmapped.
+/// A region mapped by this process. Clones share the mapping, and so does everything that is opened in it. It is
+/// unmapped when the last of them is dropped.
 ///
-/// Its bytes are shared with everybody else who maps it. Reads and writes through it are copies, so
-/// a neighbour can tear what is read, but not the program; whoever needs bytes whole takes a lock.
+/// All peers that map the region share its bytes. Reads and writes are copies: a neighbour's write can tear a copy,
+/// but it cannot harm the program. To get bytes whole, take a lock.
 ///
 /// # Examples
 /// ```
@@ -57,13 +56,13 @@ pub struct Mapping {
     reach: Handle<Reach<'static>>,
 }
 
-/// What is found once, when a region is mapped.
+/// The addresses that are found once, when a region is mapped.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Reach<'a> {
     lock: RegionWords<'a>,
-    /// All that the region may grow to.
+    /// All bytes that the region may grow to.
     bytes: Bytes<'a>,
-    /// Whether reading takes no memory: not so of a lazy region.
+    /// Whether the region is not lazy: then reading takes no memory.
     is_plain: bool,
 }
 
@@ -80,13 +79,13 @@ impl<'a> Reach<'a> {
         len <= size && offset <= size - len && !self.lock.context().is_forked()
     }
 
-    /// The word that begins at `offset`, if that is all that is to be read.
+    /// The word that begins at `offset`, if it can be read with one load.
     #[inline]
     fn word(&self, offset: u64) -> Option<&'a AtomicU64> {
         if self.is_plain && self.has(offset, 8) { self.bytes.word(offset) } else { None }
     }
 
-    /// Why they cannot.
+    /// Why `len` bytes at `offset` cannot be reached.
     #[cold]
     fn unreachable(&self, offset: u64, len: usize) -> RegionError {
         let outside = self.lock.region().outside(offset, len as u64);
@@ -138,22 +137,14 @@ impl Mapping {
         mapped: Mapped,
         access: Access,
     ) -> Result<Self, RegionError> {
-        let region = Arc::new(MappedRegion::new(attachment, name, mapped, access)?);
-        attachment.enter(&region);
-        Ok(Self { reach: Yoke::try_attach_to_cart(region, |region| Reach::new(region))? })
+        let region = MappedRegion::new(attachment, name, mapped, access)?;
+        let reach = MappedRegion::find::<Reach<'static>>(&region, |region| Reach::new(region))?;
+        Ok(Self { reach })
     }
 
     #[inline]
     pub(crate) fn region(&self) -> &Arc<MappedRegion> {
         self.reach.backing_cart()
-    }
-
-    /// Keeps the region mapped for what `find` finds in it.
-    pub(crate) fn found<Y: for<'a> Yokeable<'a>>(
-        &self,
-        find: impl for<'a> FnOnce(&'a MappedRegion) -> Result<<Y as Yokeable<'a>>::Output, RegionError>,
-    ) -> Result<Handle<Y>, RegionError> {
-        Yoke::try_attach_to_cart(Arc::clone(self.region()), find)
     }
 
     /// The region's name.
@@ -162,7 +153,7 @@ impl Mapping {
         self.region().name()
     }
 
-    /// What tells the region from every other that had, or will have, its name.
+    /// The key that tells the region from every other that had, or will have, its name.
     #[must_use]
     pub fn key(&self) -> RegionKey {
         self.region().key()
@@ -174,24 +165,23 @@ impl Mapping {
         self.region().size()
     }
 
-    /// Where the region begins in the file that [`Space::duplicate_fd`](crate::Space::duplicate_fd)
-    /// hands over, in bytes.
+    /// Where the region begins in the file of [`Space::duplicate_fd`](crate::Space::duplicate_fd), in bytes.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.region().file_offset()
     }
 
-    /// Sees the region's present size, after somebody resized it, and returns it. So do all clones.
+    /// Reads the region's current size, and returns it: a peer may have resized it. All clones see the new size.
     ///
     /// # Errors
-    /// [`RegionError::Forked`]; [`RegionError::NoMemory`] if there is no memory behind that size, whatever says so: it
-    /// sees the size that it saw before then; [`RegionError::Damaged`].
+    /// [`RegionError::Forked`]; [`RegionError::NoMemory`] if there is no memory behind the new size: then the
+    /// mapping keeps the old one; [`RegionError::Damaged`].
     pub fn refresh(&self) -> Result<u64, RegionError> {
         self.region().refresh()
     }
 
-    /// Copies bytes out, from `offset` on. Of a lazy region, this is a system call, and takes no memory where nobody
-    /// has touched it: such bytes are zero.
+    /// Copies bytes out, from `offset` on. For a lazy region this is a system call, so that reading takes no
+    /// memory: bytes that were never touched are zero.
     ///
     /// # Errors
     /// [`RegionError::OutOfBounds`]; nothing has been copied then.
@@ -209,7 +199,7 @@ impl Mapping {
         self.reach.get().write(offset, from)
     }
 
-    /// Copies a value out. Any plain type will do: one that every bit pattern may inhabit.
+    /// Copies a value out, of any plain type: one for which every bit pattern is valid.
     ///
     /// # Errors
     /// As for [`read_at`](Self::read_at).
@@ -235,28 +225,28 @@ impl Mapping {
         self.write_at(offset, value.as_bytes())
     }
 
-    /// The value at `offset`, a multiple of 8, found once: quicker than [`get`](Self::get) and
-    /// [`set`](Self::set) where it is used often.
+    /// A handle of the value at `offset`, a multiple of 8: faster than [`get`](Self::get) and [`set`](Self::set)
+    /// for a value that is used often.
     ///
     /// # Errors
     /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::Forked`].
     pub fn value<T: Plain>(&self, offset: u64) -> Result<Value<T>, RegionError> {
-        Value::new(self, offset)
+        Value::new(self.region(), offset)
     }
 
-    /// The address of the first byte, for those who want to reach the bytes on their own. The bytes
-    /// stay mapped as long as this value lives, or a clone of it; others write them at any time; writing through the
-    /// pointer of a read-only mapping, or using it in a forked child, ends the process.
+    /// The address of the first byte, for callers with `unsafe` code of their own. The bytes stay mapped as long as
+    /// this value, or a clone of it, lives. Others write them at any time. Writing through the pointer of a
+    /// read-only mapping, or using it in a forked child, ends the process.
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.region().as_ptr()
     }
 
-    /// Unmaps, if nobody else in this process uses the mapping, and says whether that went well; dropping cannot.
+    /// Unmaps the region, if this is the only handle of the mapping. Unlike dropping it, this reports errors.
     ///
     /// # Errors
-    /// [`RegionError::InUseHere`] if something opened in it, or a clone, is still there: then the last of them
-    /// unmaps. [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`].
+    /// [`RegionError::InUseHere`] if there is a clone, or something opened in the mapping: then dropping the last
+    /// of them unmaps. [`RegionError::Fenced`] if this process was declared dead, [`RegionError::Forked`].
     pub fn unmap(self) -> Result<(), RegionError> {
         match Arc::try_unwrap(self.reach.into_backing_cart()) {
             Ok(region) => region.unmap(),
@@ -267,12 +257,12 @@ impl Mapping {
         }
     }
 
-    /// The region's own lock. To use it often, keep what this returns: it has found the words.
+    /// A handle of the region's own lock: faster than [`lock`](Self::lock) if it is used often.
     ///
     /// # Errors
     /// [`RegionError::Forked`].
     pub fn region_lock(&self) -> Result<RegionLock, RegionError> {
-        RegionLock::new(self)
+        RegionLock::new(self.region())
     }
 
     #[inline(always)]
@@ -280,11 +270,11 @@ impl Mapping {
         &self.reach.get().lock
     }
 
-    /// Takes the region's own lock, alone, waiting as long as it takes.
+    /// Takes the region's own lock alone, and waits for it without a limit.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change: the
-    /// lock is free, and stays inconsistent until [somebody repairs](Self::lock_repairing) what it protects.
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change:
+    /// the lock is free, and stays inconsistent until a thread [repairs](Self::lock_repairing) the data.
     /// [`Deadlock`](crate::LockError::Deadlock) if this thread holds it already;
     /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
@@ -292,31 +282,32 @@ impl Mapping {
         self.words().lock()
     }
 
-    /// As [`lock`](Self::lock), but does not wait; `None` if somebody living holds it.
+    /// As [`lock`](Self::lock), but does not wait; `None` if a living owner holds it.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`lock`](Self::lock).
     pub fn try_lock(&self) -> LockResult<Option<LockGuard<'_>>> {
         self.words().try_lock()
     }
 
-    /// As [`lock`](Self::lock), but waits so long at most.
+    /// As [`lock`](Self::lock), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) says who holds it; and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) names the owner; and as for [`lock`](Self::lock).
     pub fn lock_for(&self, timeout: Duration) -> LockResult<LockGuard<'_>> {
         self.words().lock_for(timeout)
     }
 
-    /// Takes the region's own lock, alone, and has `repair` make whole what an owner left that died in the middle
-    /// of a change.
+    /// Takes the region's own lock alone. If the last owner died in the middle of a change, `repair` makes the data
+    /// consistent first.
     ///
     /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as
-    /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and as
+    /// inconsistent as before; [`Deadlock`](crate::LockError::Deadlock);
+    /// [`Unrecoverable`](crate::LockError::Unrecoverable).
     ///
     /// # Examples
-    /// What is protected here is a pair of numbers that are always the same:
+    /// The data here are a pair of equal numbers:
     /// ```
     /// use commonhold::{Access, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -348,7 +339,7 @@ impl Mapping {
         self.words().lock_repairing(repair)
     }
 
-    /// Takes the region's own lock, alone, in whatever state it is: for those who decide themselves.
+    /// Takes the region's own lock alone, in any state: the caller decides what to do with the data.
     ///
     /// # Errors
     /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
@@ -356,48 +347,48 @@ impl Mapping {
         self.words().lock_recover(None)
     }
 
-    /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
+    /// As [`lock_recover`](Self::lock_recover), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`lock_recover`](Self::lock_recover).
     pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<LockGuard<'_>>> {
         self.words().lock_recover(Some(timeout))
     }
 
     /// Takes the region's own lock together with other readers.
     ///
-    /// A thread may take it several times, as long as no writer waits in between: that would wait for
-    /// the thread, and the thread for it.
+    /// A thread may take it several times, as long as no writer waits in between: the writer and the thread would
+    /// wait for each other.
     ///
     /// # Errors
     /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change;
-    /// [`Deadlock`](crate::LockError::Deadlock) if this thread holds it alone, or reads already, and a writer that
-    /// waits for it did not give up for a tenth of a second.
+    /// [`Deadlock`](crate::LockError::Deadlock) if this thread holds the lock alone; or if it reads already, and a
+    /// writer that waits for it does not give up within a tenth of a second.
     #[inline(always)]
     pub fn read_lock(&self) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock()
     }
 
-    /// As [`read_lock`](Self::read_lock), but does not wait; `None` if somebody living writes.
+    /// As [`read_lock`](Self::read_lock), but does not wait; `None` if a living thread writes.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read_lock`](Self::read_lock).
     pub fn try_read_lock(&self) -> LockResult<Option<ReadGuard<'_>>> {
         self.words().try_read_lock()
     }
 
-    /// As [`read_lock`](Self::read_lock), but waits so long at most.
+    /// As [`read_lock`](Self::read_lock), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`read_lock`](Self::read_lock).
     pub fn read_lock_for(&self, timeout: Duration) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock_for(timeout)
     }
 
-    /// Makes the region's lock as good as new, after the caller has made anew what it protects.
+    /// Makes the region's lock as good as new, after the caller has made the data anew.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody holds it.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if an owner holds it.
     pub fn reset_lock(&self) -> LockResult<()> {
         self.words().reset()
     }
@@ -408,7 +399,7 @@ impl Mapping {
     /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`],
     /// [`RegionError::Forked`].
     pub fn mutex(&self, offset: u64) -> Result<RawMutex, RegionError> {
-        RawMutex::new(self, offset)
+        RawMutex::new(self.region(), offset)
     }
 
     /// The event whose word lies at `offset`, a multiple of 8. Eight zero bytes are a new event.
@@ -416,75 +407,15 @@ impl Mapping {
     /// # Errors
     /// As for [`mutex`](Self::mutex).
     pub fn event(&self, offset: u64) -> Result<Event, RegionError> {
-        Event::new(self, |region| {
+        Event::new(self.region(), |region| {
             let (word, at) = region.word(offset)?;
             Ok(commonhold_sync::Event::new(word, at))
         })
     }
 
-    /// For [`records!`](crate::records): whether so many bytes lie in the mapping.
+    /// For [`records!`](crate::records): checks that `len` bytes lie in the mapping.
     #[doc(hidden)]
     pub fn check(&self, offset: u64, len: u64) -> Result<(), RegionError> {
         self.region().bytes(offset, len).map(drop)
-    }
-
-    /// Opens a record at `offset`, a multiple of 8: a lock with its data, such as a
-    /// [`Mutex`](crate::Mutex) or a [`RwLock`](crate::RwLock), or several of them that
-    /// [`records!`](crate::records) has put together. Where a region holds one record only,
-    /// [`Space::record`](crate::Space::record) does it all.
-    ///
-    /// All zeros are a free lock of any kind, with zeros as its data. Whoever opens it first makes it the
-    /// kind that it asks for, and from then on it is that: a tag beside the lock says which kind it is, and
-    /// how large its data are. (Of two types of the same size it does not know which is meant.)
-    ///
-    /// A record keeps its region mapped: while somebody has one open, its region can be told to go, but does
-    /// not go, and its locks work as before. A new region, of whatever name, begins with zeros.
-    ///
-    /// A [`SeqLock`](crate::SeqLock) can be opened through a read-only mapping, to be read; but not made.
-    ///
-    /// # Errors
-    /// [`RegionError::OtherRecord`] if it is of another kind, or its data are of another size;
-    /// [`RegionError::NotARecord`] if other bytes lie there; [`RegionError::NotMade`] if nothing has been opened
-    /// there and the mapping is read-only; [`RegionError::Misaligned`],
-    /// [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`], [`RegionError::Forked`]. Nothing has been
-    /// written then, but that of several records those before the refused one may have become what they
-    /// were opened as.
-    ///
-    /// # Examples
-    /// ```
-    /// use commonhold::{Mutex, RwLock, Space};
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let url = format!("shm:doc-open-{}", std::process::id());
-    /// # let space = Space::open_or_format(&url)?;
-    /// let two = space.map_or_create("two", Mutex::<u64>::SIZE + RwLock::<[f64; 8]>::SIZE)?;
-    /// let count = two.open::<Mutex<u64>>(0)?;
-    /// let table = two.open::<RwLock<[f64; 8]>>(Mutex::<u64>::SIZE)?;
-    /// count.lock()?.with_mut(|count| *count += 1);
-    /// table.write()?.set([0.5; 8]);
-    /// let wrong = two.open::<RwLock<u64>>(0).unwrap_err();
-    /// assert_eq!(
-    ///     wrong.to_string(),
-    ///     "at offset 0 lies a mutex with 8 bytes of data, not a reader/writer lock with 8 bytes of data"
-    /// );
-    /// # drop((count, table, two));
-    /// # drop(space);
-    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn open<R: Record>(&self, offset: u64) -> Result<R, RegionError> {
-        R::open(self, offset)
-    }
-
-    /// As [`open`](Self::open), of `count` records in a row: a table whose rows have locks of their own.
-    ///
-    /// # Errors
-    /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`].
-    pub fn open_array<R: Record>(
-        &self,
-        offset: u64,
-        count: usize,
-    ) -> Result<Records<R>, RegionError> {
-        Records::new(self, offset, count)
     }
 }

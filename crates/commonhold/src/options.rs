@@ -1,4 +1,4 @@
-//! What callers may choose.
+//! Options of opening, formatting, creating, mapping, destroying and removing.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use commonhold_host::Owners;
 /// # let url = format!("shm:doc-format-options-{}", std::process::id());
 /// let options = FormatOptions {
 ///     capacity: Some(16 << 20),
-///     lease: Some(Duration::from_secs(10)), // who is silent for so long is taken for dead
+///     lease: Some(Duration::from_secs(10)), // a peer that is silent for so long is declared dead
 ///     ..FormatOptions::default()
 /// };
 /// match Space::format(&url, &options) {
@@ -31,21 +31,21 @@ pub struct FormatOptions {
     /// present size of the file for `file:`, or 64 GiB for one that does not exist; the whole memory
     /// for `pci:` and `mem:`, which is also the most.
     pub capacity: Option<u64>,
-    /// Peers that can be attached at once.
+    /// How many peers can be attached at once.
     pub peers: Option<u64>,
-    /// Threads of one peer that can use locks at once.
+    /// How many threads of one peer can use locks at once.
     pub threads: Option<u64>,
-    /// Regions there can be.
+    /// How many regions there can be.
     pub regions: Option<u64>,
-    /// How long a peer without proof of life may be silent before its locks are taken over. Without
-    /// it, they never are.
+    /// How long a peer without proof of life may be silent before others take over its locks. Without a lease, they
+    /// never do.
     pub lease: Option<Duration>,
     /// Permission bits of the file; default `0o600`. A device keeps its own.
     pub mode: Option<u32>,
-    /// Replace a space, or other data, that is there already: refused while live peers are attached. And take memory
-    /// for the tables even if it does not seem to be there.
+    /// Replace a space or other data that is there already; that is refused while live peers are attached. Also
+    /// take memory for the tables even if there does not seem to be enough.
     pub force: bool,
-    /// Whose file may be looked at, and replaced.
+    /// Which users' files may be read and replaced.
     pub owners: Owners,
 }
 
@@ -68,12 +68,12 @@ pub struct FormatOptions {
 pub struct OpenOptions {
     /// How long to wait for others who remove or replace the space; default: 2 s.
     pub patience: Option<Duration>,
-    /// Whose spaces are used. A name in a directory that all may write, as `/dev/shm` is, belongs to whoever comes
-    /// first.
+    /// Which users' spaces may be used. In a directory that all may write, such as `/dev/shm`, any user can take a
+    /// name first.
     pub owners: Owners,
 }
 
-/// How large a region is to be.
+/// How to create a region.
 ///
 /// # Examples
 /// ```
@@ -95,14 +95,15 @@ pub struct OpenOptions {
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CreateOptions {
-    /// Bytes that a mapping sees. 0 makes a named lock.
+    /// Bytes that a mapping sees. A region of 0 bytes is a named lock.
     pub size: u64,
-    /// Bytes that it can grow to; default: its size.
+    /// Bytes that the region can grow to; default: its size.
     pub reserve: Option<u64>,
-    /// Take memory when it is first touched, not now. If there is none then, the toucher gets SIGBUS.
+    /// Take memory when it is first touched, not now. If there is none then, the thread that touches it gets
+    /// SIGBUS.
     pub lazy: bool,
-    /// Take memory even if the file system, the machine or the memory cgroup does not seem to have it, which is
-    /// [`RegionError::NoRoom`](crate::RegionError::NoRoom) otherwise. The kernel may end a process for it.
+    /// Take memory even if the file system, the machine or the memory cgroup does not seem to have enough;
+    /// otherwise that is [`RegionError::NoRoom`](crate::RegionError::NoRoom). The kernel may kill a process for it.
     pub force: bool,
 }
 
@@ -144,7 +145,7 @@ pub enum Access {
 /// # let space = Space::open_or_format(&url)?;
 /// # drop(space.map_or_create("scratch", 4096)?);
 /// match space.destroy("scratch", Destroy::Within(Duration::from_secs(1))) {
-///     // Others still map it: whoever unmaps it last frees it.
+///     // Others still map it: the last peer to unmap it frees it.
 ///     Err(RegionError::TimedOut { .. }) => drop(space.destroy("scratch", Destroy::Deferred)?),
 ///     result => drop(result?),
 /// }
@@ -155,11 +156,11 @@ pub enum Access {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destroy {
-    /// Wait until nobody does.
+    /// Wait until no other peer maps it.
     Wait,
-    /// Wait so long at most; then the region is active again.
+    /// Wait for so long at most; then the region is active again.
     Within(Duration),
-    /// Return at once; whoever unmaps it last frees it.
+    /// Return at once; the last peer to unmap it frees it.
     Deferred,
 }
 
@@ -183,6 +184,6 @@ pub enum Destroy {
 pub enum Removal {
     /// Only if no live peer is attached.
     IfUnused,
-    /// In any case. Those who are attached keep what they have, but nobody will find it any more.
+    /// In any case. Attached peers keep the space, but no process can open it any more.
     Forced,
 }

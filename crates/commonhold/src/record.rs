@@ -1,16 +1,16 @@
-//! Records: locks that have their data with them, and say what they are.
+//! Records: locks with their data, and a tag that says what they are.
 //!
 //! # What it owns
 //! How a record is opened, and how its data are copied in and out. The bytes are those of
 //! `commonhold_layout`'s `record`.
 //!
 //! # Invariants
-//! 1. A record is used only after its tag was seen to be what the caller wants, kind and size.
-//! 2. Data are reached through a guard only, so for as long as it is held, and by its thread (`data.rs`).
+//! 1. A record is used only after its tag was checked: it has the kind and the size that the caller wants.
+//! 2. Data are reached only through a guard, so only while it is held, and only by its thread (`data.rs`).
 //! 3. A record keeps its region mapped, and can be kept, cloned and sent like any other value.
 //!
 //! # What it does not do
-//! It takes no lock itself: `lock` and the core's locks do.
+//! It implements no lock: `lock` and the locks of `commonhold_sync` do.
 
 mod barrier;
 mod condvar;
@@ -23,6 +23,7 @@ mod reset;
 mod rwlock;
 mod semaphore;
 mod seqlock;
+mod takes;
 mod upgradable;
 
 pub use barrier::{Barrier, Participant};
@@ -34,7 +35,6 @@ pub use once::{OnceLock, OnceLockGuard, Turn};
 pub use records::Records;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{Permit, Semaphore};
-pub(crate) use seqlock::SeqChange;
 pub use seqlock::{SeqLock, SeqLockGuard};
 pub use upgradable::{RwLockUpgradableGuard, RwLockUpgradedGuard};
 
@@ -68,17 +68,77 @@ use crate::{Mapping, RegionError, region::MappedRegion};
 /// # }
 /// ```
 pub trait Record: Sized {
-    /// Bytes that it takes, a multiple of 8: where the next one may begin.
+    /// Its size in bytes, a multiple of 8: the next record may begin behind it.
     const SIZE: u64;
 
-    /// Opens it. [`Mapping::open`] reads better.
+    /// Opens the record at `offset`. Use [`Mapping::open`] instead, which reads better.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`Mapping::open`].
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError>;
 }
 
-/// What lies where in a record of `N` words before its tag, with a `T` behind it.
+impl Mapping {
+    /// Opens a record at `offset`, a multiple of 8: a lock with its data, such as a [`Mutex`](crate::Mutex) or a
+    /// [`RwLock`](crate::RwLock), or a struct of several made by [`records!`](crate::records). If a region holds
+    /// one record only, [`Space::record`](crate::Space::record) creates, maps and opens it.
+    ///
+    /// All zeros are a free lock of any kind, with zeros as its data. The first thread to open it makes it a record
+    /// of the kind that it asks for, for good: a tag beside the lock says which kind it is, and how large its data
+    /// are. (The tag cannot tell two types of the same size apart.)
+    ///
+    /// A record keeps its region mapped. While one is open, `destroy` may be called for the region, but its memory
+    /// stays, and its locks work as before. A new region, of the same or another name, begins with zeros.
+    ///
+    /// A [`SeqLock`](crate::SeqLock) that has been made can be opened through a read-only mapping, for reading.
+    ///
+    /// # Errors
+    /// [`RegionError::OtherRecord`] if it is of another kind, or its data are of another size;
+    /// [`RegionError::NotARecord`] if other bytes lie there; [`RegionError::NotMade`] if nothing has been opened
+    /// there and the mapping is read-only; [`RegionError::Misaligned`], [`RegionError::OutOfBounds`],
+    /// [`RegionError::ReadOnly`], [`RegionError::Forked`]. Then nothing has been written; but if several records
+    /// are opened at once, those before the refused one may have been made.
+    ///
+    /// # Examples
+    /// ```
+    /// use commonhold::{Mutex, RwLock, Space};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = format!("shm:doc-open-{}", std::process::id());
+    /// # let space = Space::open_or_format(&url)?;
+    /// let two = space.map_or_create("two", Mutex::<u64>::SIZE + RwLock::<[f64; 8]>::SIZE)?;
+    /// let count = two.open::<Mutex<u64>>(0)?;
+    /// let table = two.open::<RwLock<[f64; 8]>>(Mutex::<u64>::SIZE)?;
+    /// count.lock()?.with_mut(|count| *count += 1);
+    /// table.write()?.set([0.5; 8]);
+    /// let wrong = two.open::<RwLock<u64>>(0).unwrap_err();
+    /// assert_eq!(
+    ///     wrong.to_string(),
+    ///     "at offset 0 lies a mutex with 8 bytes of data, not a reader/writer lock with 8 bytes of data"
+    /// );
+    /// # drop((count, table, two));
+    /// # drop(space);
+    /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open<R: Record>(&self, offset: u64) -> Result<R, RegionError> {
+        R::open(self, offset)
+    }
+
+    /// As [`open`](Self::open), for `count` records in a row: a table with locks in each row.
+    ///
+    /// # Errors
+    /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`].
+    pub fn open_array<R: Record>(
+        &self,
+        offset: u64,
+        count: usize,
+    ) -> Result<Records<R>, RegionError> {
+        Records::new(self, offset, count)
+    }
+}
+
+/// The layout of a record with `N` words before its tag, and a `T` behind it.
 pub(crate) struct Plan<T, const N: usize>(T);
 
 impl<T, const N: usize> Plan<T, N> {
@@ -89,7 +149,7 @@ impl<T, const N: usize> Plan<T, N> {
     };
     /// Bytes before the data.
     pub(crate) const DATA: u64 = 8 * (N as u64 + 1);
-    /// Bytes of it all.
+    /// Bytes of the whole record.
     pub(crate) const SIZE: u64 = Self::DATA + 8 * Self::DATA_WORDS as u64;
 
     #[allow(clippy::cast_possible_truncation, reason = "checked in the same breath")]
@@ -99,10 +159,10 @@ impl<T, const N: usize> Plan<T, N> {
     }
 }
 
-/// A record whose tag is as wanted.
+/// A record whose tag was checked.
 pub(crate) struct Opened<'a, const N: usize> {
     pub(crate) words: &'a [AtomicU64; N],
-    /// Of the first word.
+    /// Where its first word lies.
     pub(crate) at: Offset,
     pub(crate) data: Run<'a>,
 }
@@ -116,7 +176,7 @@ pub(crate) fn open<T, const N: usize>(
     open_tagged(region, offset, Plan::<T, N>::tag(kind))
 }
 
-/// Opens a record that has places for its data, one word each; those of all zeros are nobody's.
+/// Opens a record whose data are owner slots, one word each. A slot of zeros is free.
 pub(crate) fn open_places<const N: usize>(
     region: &MappedRegion,
     offset: u64,
@@ -128,16 +188,16 @@ pub(crate) fn open_places<const N: usize>(
     open_tagged(region, offset, RecordTag { kind, size: 8 * size })
 }
 
-/// Bytes of a record with places, which has `words` words before its tag.
+/// Bytes of a record with `words` words before its tag, and `places` owner slots.
 pub(crate) const fn size_with_places(words: usize, places: usize) -> u64 {
     8 * (words as u64 + 1 + places as u64)
 }
 
-/// The same of a number of places that the program is written with.
+/// The same for a number of slots that is known at compile time.
 pub(crate) const fn checked_size_with_places(words: usize, places: usize) -> u64 {
     assert!(
         places >= 1 && places <= PLACES_MOST,
-        "say for how many: `Semaphore<4>` has four permits, `Barrier<4>` four parties, and 64 is most"
+        "say for how many: `Semaphore<4>` has four permits, `Barrier<4>` four participants, and 64 is the most"
     );
     size_with_places(words, places)
 }
@@ -155,7 +215,7 @@ fn open_tagged<const N: usize>(
     Ok(opened)
 }
 
-/// Opens the record at `offset` of a mapping that may be read only, if somebody has made it; writes nothing.
+/// Opens the record at `offset` of a mapping that may be read-only, if it has been made. Writes nothing.
 pub(crate) fn open_to_read<T, const N: usize>(
     region: &MappedRegion,
     offset: u64,
@@ -180,7 +240,7 @@ fn size_of_record<const N: usize>(tag: RecordTag) -> u64 {
     8 * (N as u64 + 1 + u64::from(tag.size.div_ceil(8)))
 }
 
-/// What lies where in the record at `at`, and the word that should be its tag.
+/// The parts of the record at `at`, and the word that should be its tag.
 fn lay_out<const N: usize>(
     region: &MappedRegion,
     offset: u64,
@@ -196,11 +256,11 @@ fn lay_out<const N: usize>(
     let tag_word = window.word(at.plus(8 * N as u64).ok_or_else(missing)?).map_err(outside)?;
     let data = at.plus(before_data).ok_or_else(missing)?;
     let data = window.run(data, data_words as usize).map_err(outside)?;
-    // Relaxed: the tag says nothing of other words.
+    // Relaxed: the tag says nothing about other words.
     Ok((Opened { words, at, data }, tag_word.load(Ordering::Relaxed)))
 }
 
-/// The first to open a record makes it.
+/// Makes the record: this thread may be the first to open it.
 #[cold]
 fn make(
     region: &MappedRegion,

@@ -1,11 +1,11 @@
-//! A region mapped by this process, which all handles to it share.
+//! A region mapped by this process. All handles to it share it.
 //!
 //! # What it owns
-//! One mapping, counted once for this peer: it goes when the last handle does.
+//! One mapping, counted once for this peer. It ends with the last handle.
 //!
 //! # Invariants
-//! 1. Where its bytes lie never changes while it lives, so whatever was found in it once may be used as long as
-//!    it is kept. Its size may grow.
+//! 1. Its bytes never move while it lives, so an address found in it once stays valid as long as the mapping is
+//!    kept. Its size may grow.
 //! 2. All access is through the window's own operations; in a forked child there is none.
 
 use std::{
@@ -21,17 +21,22 @@ use commonhold_host::ReadOnlyMap;
 use commonhold_layout::{Extent, Offset};
 use commonhold_space::{Mapped, RegionHandle};
 use commonhold_window::{Bytes, Run};
+use yoke::{Yoke, Yokeable};
 
 use crate::{
     Access, RegionError, RegionKey,
-    attachment::{Attachment, region_error},
+    attachment::{Attachment, HandleCount},
+    error::causes::region_error,
 };
 
-/// See the head of this file.
+/// What was found in a region, together with what keeps it there.
+pub(crate) type Handle<Y> = Yoke<Y, Arc<MappedRegion>>;
+
+/// A mapping; see the head of this file.
 pub(crate) struct MappedRegion {
     attachment: Arc<Attachment>,
     name: Box<str>,
-    /// Its size is that at the time of mapping.
+    /// As it was when it was mapped, with the size of that time.
     mapped: Mapped,
     /// Bytes that can be reached now.
     size: AtomicU64,
@@ -56,7 +61,7 @@ impl MappedRegion {
         name: &str,
         mapped: Mapped,
         access: Access,
-    ) -> Result<Self, RegionError> {
+    ) -> Result<Arc<Self>, RegionError> {
         let mut region = Self {
             attachment: Arc::clone(attachment),
             name: name.into(),
@@ -66,7 +71,7 @@ impl MappedRegion {
             access,
             unmapped: false,
         };
-        // If this fails, dropping what there is unmaps.
+        // If this fails, dropping `region` unmaps it.
         region.ensure_memory(&mapped)?;
         if access == Access::ReadOnly && !mapped.extent.is_empty() {
             // The whole reserve: the region may grow into it.
@@ -76,7 +81,26 @@ impl MappedRegion {
                 source: std::io::Error::from_raw_os_error(error.errno().unwrap_or(0)),
             })?);
         }
+        let region = Arc::new(region);
+        attachment.enter(region.handle_count());
         Ok(region)
+    }
+
+    /// What `find` finds in the region, as a handle that keeps the region mapped.
+    pub(crate) fn find<Y: for<'a> Yokeable<'a>>(
+        this: &Arc<Self>,
+        find: impl for<'a> FnOnce(&'a Self) -> Result<<Y as Yokeable<'a>>::Output, RegionError>,
+    ) -> Result<Handle<Y>, RegionError> {
+        Yoke::try_attach_to_cart(Arc::clone(this), find)
+    }
+
+    /// A function that counts the handles of this mapping, without being one.
+    fn handle_count(self: &Arc<Self>) -> HandleCount {
+        let (this, name) = (Arc::downgrade(self), self.name.clone());
+        Box::new(move |asked| match this.strong_count() {
+            0 => None,
+            handles => Some(if *name == *asked { handles } else { 0 }),
+        })
     }
 
     #[inline]
@@ -109,16 +133,16 @@ impl MappedRegion {
     /// Bytes that can be reached.
     #[inline]
     pub(crate) fn size(&self) -> u64 {
-        // Relaxed: it says nothing of other words; memory behind it was there before the region said so.
+        // Relaxed: it says nothing about other words, and the memory was there before this process saw the size.
         self.size.load(Ordering::Relaxed)
     }
 
-    /// Where what can be reached ends in the window.
+    /// Where the bytes that can be reached end, in the window.
     pub(crate) fn end(&self) -> u64 {
         self.mapped.extent.start().get().saturating_add(self.size())
     }
 
-    /// Where a place of the window lies in the region, in bytes.
+    /// The offset in the region of an offset in the window, in bytes.
     pub(crate) const fn offset_of(&self, at: Offset) -> u64 {
         at.get().saturating_sub(self.mapped.extent.start().get())
     }
@@ -166,7 +190,7 @@ impl MappedRegion {
         }
     }
 
-    /// Where `len` bytes lie that may be read as words.
+    /// Where `len` bytes lie, checked to be readable as words.
     pub(crate) fn words(&self, offset: u64, len: u64) -> Result<Offset, RegionError> {
         if !offset.is_multiple_of(8) {
             return Err(RegionError::Misaligned { offset });
@@ -174,13 +198,13 @@ impl MappedRegion {
         Ok(self.bytes(offset, len)?.start())
     }
 
-    /// Where `len` bytes lie that may hold words of locks.
+    /// Where `len` bytes lie, checked to be fit for words of locks.
     pub(crate) fn writable_words(&self, offset: u64, len: u64) -> Result<Offset, RegionError> {
         self.writable()?;
         self.words(offset, len)
     }
 
-    /// The word at `offset`, which may be written, and where it lies.
+    /// The word at `offset` of a mapping that may be written, and where it lies.
     pub(crate) fn word(
         &self,
         offset: u64,
@@ -199,7 +223,7 @@ impl MappedRegion {
         self.attachment.view()?.window().run(at, count).map_err(out)
     }
 
-    /// All bytes that it may grow to. How many of them can be reached is its [size](Self::size).
+    /// All bytes that the region may grow to. Its [size](Self::size) says how many of them can be reached.
     pub(crate) fn reserve(&self) -> Result<Bytes<'_>, RegionError> {
         let bytes = self.attachment.view()?.window().bytes(self.mapped.extent);
         bytes.map_err(|_| self.outside(0, self.mapped.extent.len()))
@@ -210,8 +234,8 @@ impl MappedRegion {
         self.mapped.lazy
     }
 
-    /// Reads a lazy region so that no memory is taken. `false`: without a descriptor of its own, a process reads as it
-    /// does elsewhere.
+    /// Reads a lazy region without taking memory. `false` if this process has no file descriptor of its own: then
+    /// it reads as in other regions.
     #[cold]
     pub(crate) fn read_past_holes(&self, offset: u64, to: &mut [u8]) -> bool {
         let at = self.mapped.extent.start().plus(offset);

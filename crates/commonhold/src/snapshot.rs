@@ -7,25 +7,16 @@ mod search;
 use std::time::{Duration, SystemTime};
 
 use commonhold_host::{LinuxPlatform, Supply};
-use commonhold_layout::{BootId, Extent, PeerId, PeerPhase, RegionId, RegionPhase};
-use commonhold_space::{PeerRecord, RegionRecord, View};
-use commonhold_sync::Verdict;
+use commonhold_layout::{Extent, PeerId, PeerPhase, RegionId, RegionPhase};
+use commonhold_space::{RegionRecord, View};
 
 use crate::{
-    PeerInfo, PeerInfoBrief, PeerLife, RegionError, RegionInfo, RegionKey, Space, SpaceInfo, State,
-    attachment::{checked, region_error},
+    PeerInfo, PeerLife, RegionError, RegionInfo, RegionKey, Space, SpaceInfo, State,
+    error::causes::{checked, region_error},
+    info::domain,
 };
 use glance::Glance;
 use locks::region_locks;
-
-pub(crate) fn dead_peer(record: &PeerRecord) -> PeerInfoBrief {
-    PeerInfoBrief {
-        slot: record.peer.get(),
-        generation: record.generation,
-        pid: record.identity.pid,
-        name: record.identity.name.to_string(),
-    }
-}
 
 fn time(unix_ms: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH
@@ -33,18 +24,9 @@ fn time(unix_ms: u64) -> SystemTime {
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// A boot id in its usual form; empty if there is none.
-pub(crate) fn domain(boot: BootId) -> String {
-    if boot.0 == 0 {
-        return String::new();
-    }
-    let hex = format!("{:032x}", boot.0);
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or(""));
-    parts.join("-")
-}
-
 impl Space {
-    /// What the space is, and how much of it is used. Regions come and go meanwhile: it is as of no one moment.
+    /// Describes the space, and how much of it is used. Regions come and go meanwhile, so the numbers are not from
+    /// one moment.
     ///
     /// # Errors
     /// [`RegionError::Damaged`], [`RegionError::Forked`].
@@ -56,7 +38,7 @@ impl Space {
         let platform = core.view().platform();
         let data = geometry.data();
         let live = self.peers()?.iter().filter(|peer| peer.state != PeerLife::Dead).count();
-        // Entries that somebody has damaged may overlap, and say more than there is.
+        // Damaged entries may overlap, and add up to more than there is.
         let used = found.records.iter().fold(0_u64, |used, r| used.saturating_add(r.extent.len()));
         Ok(SpaceInfo {
             url: attachment.url.clone(),
@@ -81,7 +63,7 @@ impl Space {
         })
     }
 
-    /// The region of a name, whatever it is going through.
+    /// Describes the region of this name, in any state.
     ///
     /// # Errors
     /// [`RegionError::NotFound`].
@@ -93,7 +75,8 @@ impl Space {
         Ok(RegionInfo { resident, ..region_info(&record, &Glance::new(view)) })
     }
 
-    /// How much there is of what limits the memory of the space; `None` of a device, whose memory is all there.
+    /// What limits the memory of the space, and how much of it is left. `None` for a device, whose memory is all
+    /// there.
     ///
     /// # Errors
     /// [`RegionError::Forked`].
@@ -101,8 +84,7 @@ impl Space {
         Ok(self.attachment().view()?.platform().mapped().supply())
     }
 
-    /// All regions, in the order of their entries. An entry that makes no sense is listed as
-    /// [`State::Damaged`].
+    /// All regions, in the order of their entries. A damaged entry is listed as [`State::Damaged`].
     ///
     /// # Errors
     /// [`RegionError::Damaged`], [`RegionError::Forked`].
@@ -120,7 +102,7 @@ impl Space {
         Ok(regions)
     }
 
-    /// What the entries say that make sense.
+    /// The records of all entries that are not damaged.
     pub(crate) fn records(&self) -> Result<Vec<RegionRecord>, RegionError> {
         self.found().map(|found| found.records)
     }
@@ -139,7 +121,7 @@ impl Space {
         Ok(found)
     }
 
-    /// All peers whose slots have not been given back, the dead among them included.
+    /// All peers whose slots have not been freed, including dead ones.
     ///
     /// # Errors
     /// [`RegionError::Forked`].
@@ -148,7 +130,7 @@ impl Space {
         Ok(view.peer_ids().filter_map(|peer| peer_info(view, peer)).collect())
     }
 
-    /// Who maps a region now: for whom a `destroy` waits.
+    /// The peers that map a region now: a `destroy` waits for these.
     ///
     /// # Errors
     /// [`RegionError::NotFound`], [`RegionError::Forked`].
@@ -164,7 +146,7 @@ impl Space {
 fn peer_info(view: &View<LinuxPlatform>, peer: PeerId) -> Option<PeerInfo> {
     let (record, phase) = view.peer_record(peer)?;
     let state = match phase {
-        PeerPhase::Live | PeerPhase::Attaching => life(view.verdict_on(&record)),
+        PeerPhase::Live | PeerPhase::Attaching => PeerLife::new(view.verdict_on(&record)),
         _ => PeerLife::Dead,
     };
     Some(PeerInfo {
@@ -178,11 +160,11 @@ fn peer_info(view: &View<LinuxPlatform>, peer: PeerId) -> Option<PeerInfo> {
     })
 }
 
-/// What the table of regions holds.
+/// The contents of the table of regions.
 #[derive(Debug, Default)]
 struct Found {
     records: Vec<RegionRecord>,
-    /// Entries that make no sense.
+    /// Entries that are damaged.
     damaged: Vec<RegionId>,
 }
 
@@ -233,13 +215,5 @@ fn damaged_info(region: RegionId) -> RegionInfo {
         resident: None,
         created: SystemTime::UNIX_EPOCH,
         lock: None,
-    }
-}
-
-pub(crate) const fn life(verdict: Verdict) -> PeerLife {
-    match verdict {
-        Verdict::Alive => PeerLife::Live,
-        Verdict::Suspect => PeerLife::Suspect,
-        Verdict::Dead => PeerLife::Dead,
     }
 }

@@ -1,20 +1,19 @@
-//! Which slot the calling thread has, of the attachments that it has used.
+//! Which thread slot the calling thread has in each attachment that it has used.
 //!
-//! A thread has its slot until it ends, which the kernel tells others. So nothing is given back here, and nothing
-//! depends on the order in which a thread's destructors run: locks can be taken in any of them, and in `atexit`
-//! handlers.
+//! A thread keeps its slot until it ends, and the kernel tells others of that. So this file gives nothing back, and
+//! does not depend on the order in which a thread's destructors run: any destructor, and any `atexit` handler, can
+//! take locks.
 //!
 //! # What it owns
 //! A few words of each thread, without a destructor: the slot used last, the slots of the attachments used lately,
 //! and a number that no other thread of this process has. And for each attachment, which thread has which slot.
 //!
 //! # Invariants
-//! 1. What stands in a thread's words is that thread's own: another thread of the same id, later, finds its own
-//!    words empty.
+//! 1. The words of a thread belong to that thread alone: a later thread with the same id finds its own words empty.
 //! 2. A thread claims a slot of an attachment only if neither its words nor the attachment know one.
 //!
 //! # What it does not do
-//! It does not look whether a slot still is the thread's; whoever uses it does.
+//! It does not check whether a slot still belongs to the thread; the caller does.
 
 use std::{
     cell::Cell,
@@ -26,10 +25,10 @@ use std::{
 
 use commonhold_space::OwnThread;
 
-/// Attachments whose slots a thread remembers by itself. Of others it asks the attachment.
+/// How many attachments a thread remembers its slots of. For others it asks the attachment.
 const REMEMBERED: usize = 8;
 
-/// A slot of the attachment with this id; none has 0.
+/// The id of an attachment, and a slot in it. No attachment has the id 0.
 type Known = (u64, OwnThread);
 
 const NOTHING: Known = (0, OwnThread::NONE);
@@ -37,14 +36,14 @@ const NOTHING: Known = (0, OwnThread::NONE);
 thread_local! {
     static LAST: Cell<Known> = const { Cell::new(NOTHING) };
     static LATELY: [Cell<Known>; REMEMBERED] = const { [const { Cell::new(NOTHING) }; REMEMBERED] };
-    /// 0 until it is asked for.
+    /// 0 until it is first asked for.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
 static NEXT_ATTACHMENT: AtomicU64 = AtomicU64::new(1);
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
-/// An id for an attachment.
+/// A new id for an attachment.
 pub(crate) fn next_attachment() -> u64 {
     NEXT_ATTACHMENT.fetch_add(1, Ordering::Relaxed)
 }
@@ -68,7 +67,7 @@ pub(crate) fn number() -> u64 {
 pub(crate) struct Threads(Mutex<Vec<Option<(u64, OwnThread)>>>);
 
 impl Threads {
-    /// The slot of the calling thread in the attachment `id`, which has these threads.
+    /// The slot of the calling thread in the attachment `id`, to which these threads belong.
     pub(crate) fn known(&self, id: u64) -> Option<OwnThread> {
         remembered(id).or_else(|| {
             let number = number();
@@ -78,7 +77,7 @@ impl Threads {
         })
     }
 
-    /// The same; or the slot that `claim` claims. It is the one used last from now on.
+    /// As [`known`](Self::known), or else the slot that `claim` claims. Remembers it as the slot used last.
     pub(crate) fn known_or<E>(
         &self,
         id: u64,
@@ -96,7 +95,7 @@ impl Threads {
         Ok(own)
     }
 
-    /// Whoever had the slot before has ended.
+    /// Enters the calling thread as the owner of a slot. The thread that had the slot before has ended.
     fn enter(&self, own: OwnThread) {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let index = usize::from(own.thread.index());
@@ -121,7 +120,7 @@ fn remember(id: u64, own: OwnThread) {
             .iter()
             .find(|known| known.get().0 == id)
             .or_else(|| lately.iter().find(|known| known.get().0 == 0))
-            // The one to be forgotten is asked for again of its attachment.
+            // The attachment whose slot is overwritten here still knows it.
             .or_else(|| lately.get(usize::try_from(id).unwrap_or(0) % REMEMBERED));
         if let Some(place) = place {
             place.set((id, own));

@@ -1,13 +1,13 @@
-//! What must compile, and what must not, in editions 2021 and 2024.
+//! Checks which programs compile, and which do not, in editions 2021 and 2024.
 //!
-//! The cases are the examples of the documentation of this crate, with README's; those that are there for nothing else
-//! stand in `src/lock/misuse.rs`. rustdoc builds examples in one edition, and of those that must not compile it takes
-//! any error for the expected one, unless the compiler is a nightly. Here each example is a program of a package that
-//! depends on this crate as others do, one package for each edition, and one `cargo check` says what is wrong with all of
+//! The cases are the examples in this crate's documentation and in README. `src/lock/misuse.rs` has examples only
+//! for this test. rustdoc builds examples in one edition, and accepts any error in an example that must not
+//! compile, unless the compiler is a nightly. Here each example is a program in a package that depends on this
+//! crate as others do. There is one package for each edition, and one `cargo check` reports the errors of all of
 //! them.
 //!
-//! What only a build finds (E0080, a value that is too large) must pass here: then nothing else is wrong with it, and
-//! rustdoc builds it.
+//! An example with an error that only a build finds (E0080, a value that is too large) must pass this check: then
+//! nothing else is wrong with it. rustdoc builds it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests say so by panicking")]
 #![allow(clippy::indexing_slicing, reason = "a test that indexes wrongly fails, as it should")]
 
@@ -26,12 +26,12 @@ use examples::{Block, all_blocks, blocks_in};
 use serde_json::Value;
 
 const EDITIONS: [&str; 2] = ["2021", "2024"];
-/// Errors of a build that checking does not see.
+/// Errors that `cargo check` does not find.
 const OF_A_BUILD: &str = "E0080";
-/// Begins the line of an example that has the beginning of the expected error's message.
+/// Marks the line of an example with the beginning of the expected message.
 const MESSAGE: &str = "// error: ";
 
-/// What a compiler is to say of an example.
+/// What the compiler must report for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expected {
     Nothing,
@@ -57,7 +57,7 @@ impl Expected {
         }
     }
 
-    /// What is wrong with what was found, if anything.
+    /// What differs between `self` and the errors found, if anything.
     fn complaint(&self, compiled: bool, found: &[Found]) -> Option<String> {
         if compiled {
             let compiles = || format!("compiles, and should not: {self:?}");
@@ -84,7 +84,7 @@ struct Example {
 }
 
 impl Example {
-    /// What is to be said of a block. `None`: it is not Rust.
+    /// What the compiler must report for a block. `None`: the block is not Rust.
     fn new(block: &Block) -> Option<Self> {
         let place = &block.place;
         let (mut edition, mut code, mut fails) = (None, None, false);
@@ -113,7 +113,7 @@ impl Example {
         self.edition.as_ref().is_none_or(|only| only == edition)
     }
 
-    /// The name of its program, in all editions another.
+    /// The name of its program, which differs between editions.
     fn target(&self, edition: &str) -> String {
         format!("{}_{edition}", self.name)
     }
@@ -125,11 +125,11 @@ fn lay_out(workspace: &Path, examples: &[Example]) {
     fs::create_dir_all(workspace).unwrap();
     let members = "[workspace]\nresolver = \"3\"\nmembers = [\"2021\", \"2024\"]\n";
     fs::write(workspace.join("Cargo.toml"), members).unwrap();
-    // The same versions of everything, so that nothing has to be fetched.
+    // The same versions as the workspace, so that nothing is downloaded.
     fs::copy(package.join("../../Cargo.lock"), workspace.join("Cargo.lock")).unwrap();
     for edition in EDITIONS {
         let member = workspace.join(edition);
-        // What an earlier run has left.
+        // Remove what an earlier run left.
         let _ = fs::remove_dir_all(&member);
         fs::create_dir_all(member.join("src/bin")).unwrap();
         let manifest = format!(
@@ -145,7 +145,7 @@ fn lay_out(workspace: &Path, examples: &[Example]) {
     }
 }
 
-/// What a compiler said of each program: which compiled, and what was found in the others.
+/// The compiler's results: the programs that compiled, and the errors of the others.
 #[derive(Debug, Default)]
 struct Said {
     compiled: HashSet<String>,
@@ -167,7 +167,7 @@ impl Said {
                 Some("compiler-message") if message["level"] == "error" => {
                     let code = message["code"]["code"].as_str().map(str::to_owned);
                     let message = message["message"].as_str().unwrap().to_owned();
-                    // Not one itself, but how many there were.
+                    // Only the number of errors.
                     if !message.starts_with("aborting due to") {
                         said.found.entry(name).or_default().push(Found { code, message });
                     }
@@ -180,7 +180,7 @@ impl Said {
 }
 
 #[test]
-fn what_must_compile_does_in_every_edition_and_what_must_not_fails_as_it_should() {
+fn examples_compile_or_fail_as_expected_in_every_edition() {
     let examples: Vec<_> = all_blocks().iter().filter_map(Example::new).collect();
     let workspace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("editions");
     lay_out(&workspace, &examples);
@@ -214,7 +214,7 @@ fn found(code: Option<&str>, message: &str) -> Found {
 }
 
 #[test]
-fn an_example_that_fails_for_another_reason_or_for_one_more_or_not_at_all_is_complained_of() {
+fn an_example_that_fails_for_another_reason_or_not_at_all_is_reported() {
     let moved = found(Some("E0382"), "use of moved value");
     let typo = found(None, "expected `;`");
     let code = Expected::Code("E0382".to_owned());

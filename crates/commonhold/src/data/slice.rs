@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 use super::{Part, Plain, Reading, Span, Writing};
 use crate::RegionError;
 
-/// Values in a row in shared bytes, for as long as the guard lives that they come from.
+/// Values in a row in shared bytes. It borrows the guard that it comes from.
 ///
 /// # Examples
 /// ```
@@ -163,14 +163,14 @@ impl<'g, F: Plain> Slice<'g, F, Writing> {
         Ok(())
     }
 
-    /// Makes all elements the same.
+    /// Writes the same value to all elements.
     pub fn fill(&self, value: &F) {
         for index in 0..self.len {
             self.span.on(index * size_of::<F>()).write(value.as_bytes());
         }
     }
 
-    /// The address of the elements, for those who want references and answer for them.
+    /// The address of the elements, for callers that make references by `unsafe` code of their own.
     #[must_use]
     pub fn door(self) -> Door<'g, [F]> {
         const { assert!(align_of::<F>() <= 8) };
@@ -180,7 +180,7 @@ impl<'g, F: Plain> Slice<'g, F, Writing> {
 }
 
 impl<'g, M> Slice<'g, u8, M> {
-    /// The bytes as a file: read, written, and sought in.
+    /// The bytes as a file, with a position to read, write and seek.
     #[must_use]
     pub const fn cursor(&self) -> Cursor<'g, M> {
         Cursor { bytes: *self, at: 0 }
@@ -227,7 +227,7 @@ impl<'g, M> Cursor<'g, M> {
         self.at
     }
 
-    /// As many bytes from the position on as are wanted and there; moves on.
+    /// At most `wanted` bytes from the position on, as many as there are. Moves the position behind them.
     fn next(&mut self, wanted: usize) -> Slice<'g, u8, M> {
         let start = usize::try_from(self.at).unwrap_or(usize::MAX).min(self.bytes.len);
         let end = start.saturating_add(wanted).min(self.bytes.len);

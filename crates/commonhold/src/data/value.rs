@@ -1,13 +1,15 @@
-//! A value in the bytes of a region that no lock of ours protects.
+//! A value in the bytes of a region that no lock of this library protects.
 
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use commonhold_window::Run;
 use yoke::Yokeable;
 
 use super::{Gate, Part, Plain, Reading, Span};
 use crate::{
-    Access, Mapping, RegionError, attachment::LockContext, mapping::Handle, region::MappedRegion,
+    Access, RegionError,
+    attachment::LockContext,
+    region::{Handle, MappedRegion},
 };
 
 /// Where the value lies.
@@ -20,8 +22,8 @@ struct Found<'a> {
     access: Access,
 }
 
-/// A value in the bytes of a region, found once: what the caller protects by a lock of its own choice, or by none.
-/// Others read and write it at any time. One of 8 bytes is read and written whole.
+/// A value in the bytes of a region, with its address found once. The caller protects it by a lock of its own
+/// choice, or by none: others read and write it at any time. A value of 8 bytes is read and written whole.
 ///
 /// # Examples
 /// ```
@@ -57,8 +59,8 @@ impl<T> fmt::Debug for Value<T> {
 }
 
 impl<T: Plain> Value<T> {
-    pub(crate) fn new(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+    pub(crate) fn new(region: &Arc<MappedRegion>, offset: u64) -> Result<Self, RegionError> {
+        let found = MappedRegion::find(region, |region| {
             let (context, access) = (region.attachment().context()?, region.access());
             let run = region.run(offset, size_of::<T>() as u64)?;
             Ok(Found { region, context, offset, run, access })
@@ -94,7 +96,7 @@ impl<T: Plain> Value<T> {
             return Err(refused(region));
         }
         if !size_of::<T>().is_multiple_of(8) {
-            // The rest of its last word may be somebody else's.
+            // The rest of its last word may belong to another value.
             return region.write(*offset, value.as_bytes());
         }
         let written = run.write(0, value.as_bytes());

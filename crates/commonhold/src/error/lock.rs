@@ -4,16 +4,16 @@ use std::{error::Error, fmt};
 
 use super::{ErrorKind, RegionError};
 
-/// Any error that can be passed on: of a repair that the caller has written.
+/// Any error: that of a repair which the caller has written.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 
-/// What asking for a lock comes to.
+/// The result of taking or freeing a lock.
 pub type LockResult<T> = Result<T, LockError>;
 
 /// Why a lock was not taken, or was not freed as asked. The lock is not held by the caller, unless it was before.
 ///
 /// # Examples
-/// Passing it on is right: what a dead owner left stays so until somebody repairs it.
+/// Passing it on is right: the data that a dead owner left stay inconsistent until somebody repairs them.
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-lock-error-{}", std::process::id());
@@ -34,29 +34,29 @@ pub type LockResult<T> = Result<T, LockError>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LockError {
-    /// An owner died, or left, in the middle of a change, and nobody has repaired what the lock protects. The lock
-    /// is free, for whoever can: see `lock_repairing` and `lock_recover`.
+    /// An owner died, or left, in the middle of a change, and nobody has repaired the data. The lock is free; a
+    /// thread that can repair the data takes it by `lock_repairing` or `lock_recover`.
     OwnerDied(Box<LockPlace>),
-    /// A party of the barrier died, or left, before it had arrived. Have another [join](crate::Barrier::join) in its
-    /// place, and wait again: the caller's own arrival stands.
+    /// A participant of the barrier died, or left, before it arrived. Let another thread
+    /// [join](crate::Barrier::join) in its place, and wait again: the caller's own arrival stands.
     ParticipantDied(Box<LockPlace>),
-    /// It could not be had in time.
+    /// The lock could not be taken in time.
     TimedOut(Box<LockPlace>),
-    /// This thread has it already, or would wait for itself.
+    /// This thread holds the lock already, or would wait for itself.
     Deadlock(Box<LockPlace>),
-    /// An owner gave it up: nobody can take it any more until it is reset.
+    /// An owner gave the lock up: no thread can take it until it is reset.
     Unrecoverable(Box<LockPlace>),
-    /// What a dead owner left was to be repaired, and the repair failed. The lock is free, and as it was.
+    /// The data that a dead owner left could not be repaired. The lock is free, and as inconsistent as before.
     RepairFailed(Box<RepairFailed>),
     /// Others have declared this process dead, and its share of the space is gone: open it anew.
     Fenced,
     /// This process was made by `fork` after the space was opened: open it anew.
     Forked,
-    /// Anything else.
+    /// An error of the region.
     Region(Box<RegionError>),
 }
 
-/// Which lock it is, and whom the error is about.
+/// Which lock the error is about, and which owner.
 ///
 /// # Examples
 /// ```
@@ -87,11 +87,11 @@ pub struct LockPlace {
     pub region: String,
     /// Where in the region the lock lies, in bytes; `None`: it is the region's own.
     pub offset: Option<u64>,
-    /// Who has it, or had it last, as far as that is known.
+    /// The owner, or the last owner, if it is known.
     pub owner: Option<OwnerInfo>,
 }
 
-/// Who has a lock, or had it.
+/// The owner of a lock, or its last owner.
 ///
 /// # Examples
 /// ```
@@ -128,15 +128,15 @@ pub struct OwnerInfo {
     pub slot: u16,
     /// Its slot among the threads of that peer.
     pub thread: u16,
-    /// Its process id in its own PID namespace, if the slot still says so.
+    /// Its process id in its own PID namespace, if its slot still holds it.
     pub pid: Option<u32>,
-    /// Whether that is another PID namespace than that of the caller: then the number means nothing here.
+    /// Whether its PID namespace is not that of the caller: then `pid` means nothing here.
     pub is_foreign: bool,
     /// The name of its peer; empty if it is not known any more.
     pub name: String,
 }
 
-/// What was to be repaired, and why it was not.
+/// A repair that failed: of which lock, and why.
 ///
 /// # Examples
 /// ```
@@ -183,7 +183,7 @@ impl LockError {
         }
     }
 
-    /// Which lock it is about, if that is known.
+    /// The lock that the error is about, if it is about one.
     #[must_use]
     pub const fn place(&self) -> Option<&LockPlace> {
         match self {
@@ -225,7 +225,7 @@ impl fmt::Display for OwnerInfo {
     }
 }
 
-/// Whom an error is about, in a sentence.
+/// The owner that an error is about, or a general word for it.
 struct By<'a>(&'a LockPlace, &'static str);
 
 impl fmt::Display for By<'_> {
@@ -248,12 +248,12 @@ impl fmt::Display for LockError {
             ),
             Self::ParticipantDied(place) => write!(
                 f,
-                "{} died, or left, before it had arrived at the barrier ({place}); have another join in its \
+                "{} died, or left, before it arrived at the barrier ({place}); let another thread join in its \
                  place, and wait again",
-                By(place, "a party")
+                By(place, "a participant")
             ),
             Self::TimedOut(place) => {
-                write!(f, "{place} was not to be had in time")?;
+                write!(f, "{place} could not be taken in time")?;
                 match &place.owner {
                     Some(owner) => write!(f, ": {owner} has it"),
                     None => Ok(()),

@@ -1,19 +1,19 @@
 //! Circles in a directed graph: strongly connected components (Tarjan, SIAM J. Comput. 1972), and in
 //! each the shortest circles through its nodes.
 //!
-//! By hand and not by a library: the usual one recurses where bytes of others decide how deep, and
-//! gives components, of which the circles would have to be found all the same.
+//! Not from a library: the usual one recurses, to a depth that other processes' bytes decide; and it finds only
+//! components, in which the circles would still have to be found.
 
 use std::collections::VecDeque;
 
-/// More circles than this are not listed.
+/// The most circles that are listed.
 const MOST: usize = 100;
 
-/// Not part of any component that counts.
+/// The node is in no component with a circle.
 const NONE: usize = usize::MAX;
 
-/// Circles of the graph with these edges; every node that is part of a circle is part of one of them,
-/// unless there are too many to list. Each is as short as can be for one of its nodes.
+/// Circles of the graph with these edges; every node that is part of a circle is part of one of them, unless there
+/// are too many to list. Each is the shortest circle through one of its nodes.
 pub(super) fn cycles(edges: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let component = components(edges);
     let mut sizes = vec![0_usize; edges.len()];
@@ -66,7 +66,7 @@ fn components(edges: &[Vec<usize>]) -> Vec<usize> {
         if get(&index, root) != NONE {
             continue;
         }
-        // The nodes from the root to here, with how many of their edges have been followed.
+        // The nodes on the path from the root, each with the number of its edges that were followed.
         let mut path = vec![(root, 0)];
         while let Some((node, followed)) = path.pop() {
             if followed == 0 {

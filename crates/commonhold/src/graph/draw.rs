@@ -1,4 +1,4 @@
-//! From what was seen to a graph: who has to do something before a wait ends.
+//! Builds the graph from what was seen: which threads have to act before each wait ends.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,16 +8,14 @@ use commonhold_space::{Identity, PeerRecord};
 use super::{
     Cycle, Wait, WaitGraph, WaitKind, WaitLock, WaitThread,
     cycles::cycles,
-    look::{Lock, Sight, ThreadRef, Waiting, Which},
+    look::{Lock, Sight, Waiting, Which},
     slot_owners::SlotOwners,
     stuck::{Needs, Node, retain_stuck},
+    thread_ref::ThreadRef,
 };
-use crate::{
-    PeerLife, Space,
-    snapshot::{domain, life},
-};
+use crate::{PeerLife, Space, info::domain};
 
-/// How many generations of processes are looked through for one that is waited for.
+/// How many ancestors of a process are searched for one that a thread waits for.
 const ANCESTORS: usize = 32;
 
 pub(super) fn draw(space: &Space, sight: &Sight) -> WaitGraph {
@@ -29,7 +27,7 @@ pub(super) fn draw(space: &Space, sight: &Sight) -> WaitGraph {
         .iter()
         .filter_map(|waiting| Some((waiting, end(waiting, sight, &readers_to_be, &processes)?)))
         .collect();
-    // That a command runs is of interest only where somebody waits for what its holder has.
+    // A wait for a command is shown only if a thread waits for a lock of its holder, or the command waits itself.
     let blocking: HashSet<ThreadRef> =
         drawn.iter().flat_map(|(_, end)| end.blockers.iter().copied()).collect();
     drawn.retain(|(waiting, end)| {
@@ -74,18 +72,18 @@ fn lock_node(people: &mut People<'_>, seen: &Lock) -> WaitLock {
     }
 }
 
-/// Threads that wait to read: between two sleeps such a thread enters itself as a reader, looks, and
-/// leaves again. So it does not read yet, whatever its words say.
+/// Threads that wait to read. Between two sleeps such a thread enters itself as a reader, looks, and leaves again.
+/// So it does not read yet, even if its words say that it does.
 fn readers_to_be(sight: &Sight) -> HashSet<(ThreadRef, Which)> {
     let shared = sight.waiting.iter().filter(|waiting| waiting.kind == WaitKind::Shared);
     shared.filter_map(|waiting| Some((waiting.who, waiting.which?))).collect()
 }
 
-/// What a wait ends by.
+/// What can end a wait.
 struct End {
-    /// By what these do.
+    /// The threads that have to act.
     blockers: Vec<ThreadRef>,
-    /// By others as well.
+    /// Whether other threads can end it as well.
     is_open: bool,
 }
 
@@ -95,7 +93,7 @@ impl End {
     }
 }
 
-/// Who has to do something before this wait ends; `None` if it has ended.
+/// The threads that have to act before this wait ends; `None` if it has ended.
 fn end(
     waiting: &Waiting,
     sight: &Sight,
@@ -106,11 +104,11 @@ fn end(
     let owner = lock.and_then(|lock| lock.owner);
     let places = lock.and_then(|lock| lock.places.as_ref());
     match waiting.kind {
-        // It has just got what it waited for, and has not said so yet.
+        // It has just got the lock, and has not withdrawn its announcement yet.
         WaitKind::Exclusive | WaitKind::Shared if owner == Some(waiting.who) => None,
         WaitKind::Shared if lock.is_some_and(|lock| lock.lets_readers_in) => None,
         WaitKind::Exclusive | WaitKind::Shared => Some(End::by(owner.into_iter().collect())),
-        // Only the owner waits for readers.
+        // Only an owner waits for readers, so this wait has ended.
         WaitKind::Readers if owner != Some(waiting.who) => None,
         WaitKind::Readers => {
             let (lock, which) = (lock?, waiting.which?);
@@ -123,7 +121,7 @@ fn end(
             };
             Some(End::by(lock?.mappers.iter().copied().filter(of_others).collect()))
         }
-        // The phase has passed, and it has not said so yet.
+        // The phase has passed, and the thread has not withdrawn its announcement yet.
         WaitKind::Participants if places.is_some_and(|places| !places.has_arrived(waiting.who)) => {
             None
         }
@@ -137,7 +135,7 @@ fn end(
     }
 }
 
-/// For everybody who waits for a process: the threads that wait in it, or in what it started.
+/// For each thread that waits for a process: the threads that wait in that process or its descendants.
 fn processes(people: &mut People<'_>, sight: &Sight) -> HashMap<ThreadRef, Vec<ThreadRef>> {
     let mut awaited: HashMap<u32, Vec<(ThreadRef, Identity)>> = HashMap::new();
     for waiting in &sight.waiting {
@@ -162,7 +160,7 @@ fn processes(people: &mut People<'_>, sight: &Sight) -> HashMap<ThreadRef, Vec<T
     inside
 }
 
-/// Whether a process id means the same to both.
+/// Whether a process id means the same process to both.
 fn share_processes(one: &Identity, other: &Identity) -> bool {
     one.boot.0 != 0
         && one.boot == other.boot
@@ -196,8 +194,8 @@ const fn needs(kind: WaitKind) -> Needs {
     }
 }
 
-/// Whom a stuck thread waits for. Who has a permit itself and waits for another is stuck because of the
-/// other holders: that it waits for itself says nothing.
+/// The threads that a stuck thread waits for. A thread that holds a permit and waits for another one is stuck
+/// because of the other holders, so the edge to itself is left out.
 fn edges((thread, node): (usize, Node)) -> Vec<usize> {
     match node {
         Some((Needs::Any, mut holders)) if holders.len() > 1 => {
@@ -209,7 +207,7 @@ fn edges((thread, node): (usize, Node)) -> Vec<usize> {
     }
 }
 
-/// Participants, each of which becomes one node; and what is known of their peers.
+/// The threads of the graph, each of them one node, and what is known about their peers.
 struct People<'a> {
     space: &'a Space,
     nodes: Vec<WaitThread>,
@@ -239,7 +237,7 @@ impl<'a> People<'a> {
         *self.peers.entry((slot, generation)).or_insert_with(|| {
             let peer = commonhold_layout::PeerId::new(slot);
             let (record, _) = view.peer_record(peer)?;
-            let life = life(view.verdict_of(PeerRef::new(peer, generation)));
+            let life = PeerLife::new(view.verdict_of(PeerRef::new(peer, generation)));
             (record.generation == generation).then_some((record, life))
         })
     }
@@ -248,7 +246,7 @@ impl<'a> People<'a> {
         self.peer(who.peer.get(), who.generation).map(|(record, _)| record.identity)
     }
 
-    /// The process and those that it descends from, as far as that can be known here.
+    /// The process and its ancestors, as far as this process can see them.
     fn lineage(&mut self, identity: &Identity) -> Vec<u32> {
         if !self.me.is_some_and(|me| share_processes(&me, identity)) {
             return vec![identity.pid];

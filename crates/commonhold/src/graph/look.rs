@@ -1,4 +1,4 @@
-//! The looks: what threads have announced, who holds what, and whether they still wait.
+//! The looks: what threads have announced, which threads hold the locks, and whether the first still wait.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +8,7 @@ use std::{
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{
     LockWord, Offset, Owner, PeerId, PeerPhase, PeerRef, PendingKind, ReadKey, RecordKind,
-    RecordTag, RegionId, ThreadId, header_word, region_word,
+    RecordTag, RegionId, header_word, region_word,
 };
 use commonhold_space::{RegionRecord, ThreadRecord, View, WaitTarget};
 use commonhold_sync::{Liveness, Verdict};
@@ -16,28 +16,9 @@ use commonhold_sync::{Liveness, Verdict};
 use super::{
     WaitKind,
     slot_owners::{self, SlotOwners},
+    thread_ref::ThreadRef,
 };
 use crate::{RegionError, Space};
-
-/// A thread of a peer; without a thread: some thread of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ThreadRef {
-    pub(super) peer: PeerId,
-    pub(super) generation: u32,
-    pub(super) thread: Option<ThreadId>,
-}
-
-impl ThreadRef {
-    /// Of an owner that nobody knows any more, the generation is 0, which no peer has.
-    pub(super) fn new(view: &View<LinuxPlatform>, owner: Owner) -> Self {
-        let generation = view.peer_of(owner).map_or(0, |peer| peer.generation);
-        Self { peer: owner.peer(), generation, thread: Some(owner.thread()) }
-    }
-
-    const fn some_of(peer: PeerRef) -> Self {
-        Self { peer: peer.peer, generation: peer.generation, thread: None }
-    }
-}
 
 /// Which lock or event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,26 +26,26 @@ pub(super) enum Which {
     Directory,
     /// The lock of a region.
     Region(RegionId),
-    /// What lies in the bytes of a region.
+    /// A lock in the bytes of a region.
     Data(RegionId, Offset),
-    /// An event there, be it that of a semaphore or of a barrier.
+    /// An event in the bytes of a region: one of its own, or that of a semaphore or a barrier.
     Event(RegionId, Offset),
 }
 
 /// A lock, as it was between the two looks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lock {
-    /// Name of its region; none: the directory.
+    /// Name of its region; `None`: the directory.
     pub(super) region: Option<String>,
     pub(super) offset: Option<u64>,
-    /// What its tag says, if it has one.
+    /// The kind of record that its tag says, if it has a tag.
     pub(super) record: Option<RecordKind>,
     pub(super) owner: Option<ThreadRef>,
-    /// Its owner keeps no reader out.
+    /// Whether its owner lets readers in.
     pub(super) lets_readers_in: bool,
     pub(super) readers: Vec<ThreadRef>,
     pub(super) mappers: Vec<ThreadRef>,
-    /// Those of a semaphore or a barrier.
+    /// The owners of its slots, for a semaphore or a barrier.
     pub(super) places: Option<SlotOwners>,
 }
 
@@ -78,7 +59,7 @@ pub(super) struct Waiting {
     pub(super) confirmed: bool,
 }
 
-/// All that was seen.
+/// Everything that was seen.
 #[derive(Debug, Default)]
 pub(super) struct Sight {
     pub(super) waiting: Vec<Waiting>,
@@ -90,7 +71,8 @@ impl Space {
         let view = self.attachment().view()?;
         let records = self.records()?;
         let look = Look::new(view, &records);
-        // The first look, at who waits; then at who holds what; then the second, at who still waits.
+        // The first look finds the waits. Then the owners of the locks are read. The second look finds the waits
+        // that are still the same.
         let announced = announced(view);
         let mut sight = Sight::default();
         let mut looked_at = Vec::new();
@@ -110,8 +92,8 @@ impl Space {
     }
 }
 
-/// The dead wait for nothing, and their places are others', even if nobody had noticed. Asked last: who lives
-/// now, lived before.
+/// Removes the waits of dead threads, and marks locks with slots of dead owners as open, even if no peer has
+/// noticed the deaths. This comes last: a thread that lives now lived during the looks.
 fn bury(view: &View<LinuxPlatform>, sight: &mut Sight) {
     let mut dead = HashMap::new();
     let mut is_dead = |peer: PeerId, generation: u32| {
@@ -128,7 +110,7 @@ fn bury(view: &View<LinuxPlatform>, sight: &mut Sight) {
     }
 }
 
-/// Every thread of a living peer that has announced anything.
+/// Every thread of a living peer that has announced something.
 fn announced(view: &View<LinuxPlatform>) -> Vec<(Owner, ThreadRecord)> {
     let mut all = Vec::new();
     for peer in view.peer_ids() {
@@ -144,13 +126,13 @@ fn announced(view: &View<LinuxPlatform>) -> Vec<(Owner, ThreadRecord)> {
     all
 }
 
-/// Where the event `drained` lies in a reader/writer lock, from its first word on.
+/// The offset of the event `drained` from the first word of a reader/writer lock.
 const DRAINED: u64 = 8 * (region_word::DRAINED - region_word::LOCK) as u64;
 
 struct Look<'a> {
     view: &'a View<LinuxPlatform>,
     by_id: HashMap<RegionId, &'a RegionRecord>,
-    /// In the order of their extents.
+    /// The regions in the order of their extents.
     by_place: Vec<&'a RegionRecord>,
 }
 
@@ -163,7 +145,7 @@ impl<'a> Look<'a> {
         Self { view, by_id, by_place }
     }
 
-    /// What a thread waits for; `None` if it does not wait, or for nothing that there is.
+    /// What a thread waits for; `None` if it does not wait, or its word is in no region.
     fn at_wait(&self, record: &ThreadRecord) -> Option<(WaitKind, Option<Which>)> {
         let pending = record.pending?;
         let kind = match pending.kind {
@@ -193,7 +175,7 @@ impl<'a> Look<'a> {
         Some((kind, Some(which)))
     }
 
-    /// What the tag of a record says that begins there.
+    /// The tag of the record that begins at `at`, if there is one.
     fn tag_at(&self, region: &RegionRecord, at: Offset) -> Option<RecordTag> {
         self.view.look_for_record(at, region.extent.end())
     }
@@ -202,13 +184,13 @@ impl<'a> Look<'a> {
         self.tag_at(region, at).map(|tag| tag.kind)
     }
 
-    /// How the event at `at` is waited for.
+    /// The kind of a wait for the event at `at`.
     fn kind_of_event(&self, region: &RegionRecord, at: Offset) -> WaitKind {
         let record = self.kind_at(region, at);
         record.and_then(slot_owners::wait_for).unwrap_or(WaitKind::Event)
     }
 
-    /// The reader/writer lock in bytes whose readers move the event at `at` when they leave.
+    /// The reader/writer lock in the region's bytes to which the event `drained` at `at` belongs.
     fn drained_by(&self, region: &RegionRecord, at: Offset) -> Option<Offset> {
         let lock = Offset::new(at.get().checked_sub(DRAINED)?)?;
         let inside = lock >= region.extent.start();
@@ -225,7 +207,7 @@ impl<'a> Look<'a> {
         self.by_id.get(&region).copied()
     }
 
-    /// Who holds the locks that are waited for.
+    /// Reads the owners of the locks that threads wait for.
     fn at_locks(&self, sight: &mut Sight) {
         for which in sight.waiting.iter().filter_map(|waiting| waiting.which) {
             if sight.locks.contains_key(&which) {
@@ -235,7 +217,7 @@ impl<'a> Look<'a> {
                 sight.locks.insert(which, lock);
             }
         }
-        // What is gone by now is waited for by nobody.
+        // The lock of a region that is gone by now has no waiters.
         let Sight { waiting, locks } = sight;
         waiting.retain(|waiting| waiting.which.is_none_or(|which| locks.contains_key(&which)));
         self.at_readers(locks);
@@ -251,7 +233,7 @@ impl<'a> Look<'a> {
             }
             Which::Data(region, at) | Which::Event(region, at) => (at, Some(self.record(region)?)),
         };
-        // SeqCst: in one order with what threads announce.
+        // SeqCst: in one total order with the threads' announcements.
         let word = LockWord::from_word(self.view.look_at(at)?.load(Ordering::SeqCst));
         let mut lock = Lock {
             region: record.map(|record| record.name.to_string()),
@@ -276,7 +258,8 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Who reads under the locks that are waited for, and who maps the regions of regions' locks.
+    /// Finds the readers of the locks that threads wait for, and the mappers of regions whose own locks they wait
+    /// for.
     fn at_readers(&self, locks: &mut HashMap<Which, Lock>) {
         let mut keys = HashMap::new();
         for (which, lock) in locks.iter_mut() {

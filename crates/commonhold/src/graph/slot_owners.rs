@@ -1,4 +1,4 @@
-//! Who has the places of a semaphore or a barrier that somebody waits for.
+//! The owners of the slots of a semaphore or a barrier that a thread waits for.
 
 use std::sync::atomic::Ordering;
 
@@ -8,24 +8,24 @@ use commonhold_layout::{
 };
 use commonhold_space::View;
 
-use super::{WaitKind, look::ThreadRef};
+use super::{WaitKind, thread_ref::ThreadRef};
 
-/// The places of a record, as they were between the two looks.
+/// The slots of a record, as they were between the two looks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SlotOwners {
-    /// Who holds permits, or has not arrived at the barrier; each once.
+    /// The threads that hold permits, or have not arrived at the barrier; each once.
     pub(super) awaited: Vec<(Owner, ThreadRef)>,
-    /// Who has arrived at it.
+    /// The threads that have arrived at the barrier.
     arrived: Vec<(Owner, ThreadRef)>,
-    /// Whether whoever waits may go on though none of `awaited` does anything: there are permits that
-    /// nobody holds, or a party has given up, of which the others are told.
+    /// Whether a waiter may go on although no thread of `awaited` acts: a permit is free or spent, or a participant
+    /// has given up, and the others are told so.
     pub(super) is_open: bool,
 }
 
-/// The word of a place, and who has it.
+/// The word of a slot, and its owner.
 type Seen = (LockWord, Option<(Owner, ThreadRef)>);
 
-/// How the event of such a record is waited for.
+/// The kind of a wait for the event of such a record.
 pub(super) const fn wait_for(record: RecordKind) -> Option<WaitKind> {
     match record {
         RecordKind::Semaphore => Some(WaitKind::Permit),
@@ -35,7 +35,7 @@ pub(super) const fn wait_for(record: RecordKind) -> Option<WaitKind> {
 }
 
 impl SlotOwners {
-    /// Those of the record at `at`, in the bytes of a region that end at `end`.
+    /// The owners of the record at `at`, in the bytes of a region that end at `end`.
     pub(super) fn look(
         view: &View<LinuxPlatform>,
         at: Offset,
@@ -51,8 +51,9 @@ impl SlotOwners {
         if !view.may_look(record) {
             return None;
         }
-        // SeqCst here and below: a party arrives in a phase that it has seen, so an arrival that is seen later
-        // is in no earlier one. And a holder that has just taken its permit has said before that it is awake.
+        // SeqCst here and below: a participant arrives in a phase that it has seen, so an arrival that is read
+        // after the phase is in no earlier phase. And a holder that has just taken its permit has announced before
+        // that it is awake.
         let event = view.window().word(at).ok()?.load(Ordering::SeqCst);
         let run = view.window().run(first, count).ok()?;
         let seen = run.words().iter().map(|word| {
@@ -79,7 +80,7 @@ impl SlotOwners {
         for (_, holder) in words {
             match holder {
                 Some(holder) => add(&mut places.awaited, holder),
-                // Free, or spent, and then anybody may give it.
+                // The permit is free; or it is spent, and any thread may give it.
                 None => places.is_open = true,
             }
         }

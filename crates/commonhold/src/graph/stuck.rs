@@ -1,23 +1,23 @@
-//! Which waits can never end: those that wait for each other only.
+//! Finds the waits that can never end: those that wait only for each other.
 //!
-//! A mutex is freed by one thread; a permit of a semaphore by any of its holders. So a circle alone proves
-//! nothing: whoever waits for a permit goes on if but one holder goes on. The waits that never end are the most
-//! that can be taken together so that each waits for others of them only, as far as it depends on them: a
-//! greatest fixed point, found by taking away whatever may end until nothing changes.
+//! Only its owner frees a mutex, but any holder frees a permit of a semaphore. So a circle alone proves nothing: a
+//! thread that waits for a permit goes on if only one of the holders goes on. The waits that never end are the
+//! largest set in which each wait needs others of the set to end first. This is a greatest fixed point: waits that
+//! may end are removed until nothing changes.
 
-/// On whom the end of a wait depends.
+/// Which of its blockers a wait needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// On each of its blockers.
+    /// All of its blockers.
     All,
-    /// On any one of them.
+    /// Any one of its blockers.
     Any,
 }
 
-/// What a thread waits for, if that is one of the waits in question.
+/// The wait of a thread, if it is among the waits that are examined.
 pub(super) type Node = Option<(Needs, Vec<usize>)>;
 
-/// Leaves those that wait for ever, and of their blockers those that do.
+/// Keeps only the waits that never end, and of their blockers only those whose waits never end.
 pub(super) fn retain_stuck(nodes: &mut [Node]) {
     let stuck = stuck(nodes);
     let is_stuck = |thread: &usize| stuck.get(*thread) == Some(&true);
@@ -33,7 +33,7 @@ pub(super) fn retain_stuck(nodes: &mut [Node]) {
 
 fn stuck(nodes: &[Node]) -> Vec<bool> {
     let mut stuck = vec![true; nodes.len()];
-    // How many blockers may still turn out to go on before the wait ends.
+    // How many more blockers have to go on before the wait ends.
     let mut left: Vec<usize> = nodes.iter().map(patience).collect();
     let mut waiters = vec![Vec::new(); nodes.len()];
     let mut going: Vec<usize> = Vec::new();

@@ -1,12 +1,12 @@
-//! Read locks that threads of this process hold without a word of their own for them.
+//! Read locks for which threads of this process have no `reading` word left.
 //!
-//! A thread has few words in shared memory that say what it reads; further read locks are counted with
-//! those of its whole peer, which is enough for writers, but tells neither the thread itself what it holds, nor
-//! anybody whose lock it was when the thread ends. So each attachment keeps a list, here.
+//! A thread has a few words in shared memory that say under which locks it reads. Further read locks are counted
+//! for its whole peer. That is enough for writers, but it says neither what the thread holds, nor whose lock it was
+//! when a thread ends. So each attachment keeps this list.
 //!
 //! # Invariants
-//! 1. What a thread enters it takes out itself, by the guard; guards stay in the thread that took them.
-//! 2. What a thread that has ended did not take out is given back for it, at a beat of the heart.
+//! 1. A thread removes its own entries, when it drops their guards; guards stay in the thread that took them.
+//! 2. If a thread ends without removing its entries, the heartbeat thread gives back its locks.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -18,13 +18,11 @@ use commonhold_layout::{Owner, PeerRef};
 use commonhold_space::{Attached, RegionHandle};
 use commonhold_sync::Liveness;
 
-use crate::region::MappedRegion;
-
 /// The list of one attachment.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     held: Mutex<Vec<(Owner, RegionHandle)>>,
-    /// How long the list is: mostly it is empty, and nobody has to look.
+    /// The length of the list. Mostly it is 0, and the list need not be locked.
     count: AtomicUsize,
 }
 
@@ -33,7 +31,7 @@ impl Counted {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives back what threads that have ended still hold.
+    /// Gives back the locks of threads that have ended.
     pub(crate) fn forget_ended(&self, core: &Attached<LinuxPlatform>) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
@@ -44,36 +42,33 @@ impl Counted {
         held.retain(|(owner, handle)| {
             let lives = view.is_current(*owner);
             if !lives {
-                // Fails only if this peer was declared dead: then nothing of it counts.
+                // Fails only if this peer was declared dead: then its read locks do not count anyway.
                 let _ = core.uncount_reader(*handle, peer);
             }
             lives
         });
         self.count.store(held.len(), Ordering::Relaxed);
     }
-}
 
-/// The thread holds one more.
-pub(super) fn enter(region: &MappedRegion, me: Owner) {
-    let counted = &region.attachment().counted;
-    let mut held = counted.held();
-    held.push((me, region.handle()));
-    counted.count.store(held.len(), Ordering::Relaxed);
-}
-
-/// The thread holds one less.
-pub(super) fn leave(region: &MappedRegion, me: Owner) {
-    let counted = &region.attachment().counted;
-    let mut held = counted.held();
-    if let Some(at) = held.iter().rposition(|entry| *entry == (me, region.handle())) {
-        held.swap_remove(at);
+    /// Enters a read lock of the thread.
+    pub(super) fn enter(&self, region: RegionHandle, me: Owner) {
+        let mut held = self.held();
+        held.push((me, region));
+        self.count.store(held.len(), Ordering::Relaxed);
     }
-    counted.count.store(held.len(), Ordering::Relaxed);
-}
 
-/// Whether the thread holds the lock of the region in this way.
-pub(super) fn holds(region: &MappedRegion, me: Owner) -> bool {
-    let counted = &region.attachment().counted;
-    // Relaxed: what this thread has entered itself it sees.
-    counted.count.load(Ordering::Relaxed) > 0 && counted.held().contains(&(me, region.handle()))
+    /// Removes a read lock of the thread.
+    pub(super) fn leave(&self, region: RegionHandle, me: Owner) {
+        let mut held = self.held();
+        if let Some(at) = held.iter().rposition(|entry| *entry == (me, region)) {
+            held.swap_remove(at);
+        }
+        self.count.store(held.len(), Ordering::Relaxed);
+    }
+
+    /// Whether the list has a read lock of this region for the thread.
+    pub(super) fn holds(&self, region: RegionHandle, me: Owner) -> bool {
+        // Relaxed: only the thread's own entries matter, and it sees its own stores.
+        self.count.load(Ordering::Relaxed) > 0 && self.held().contains(&(me, region))
+    }
 }

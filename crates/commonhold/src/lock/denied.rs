@@ -1,26 +1,26 @@
-//! Why a lock was not taken, and of which lock that is said.
+//! Why a lock was not taken, and the place of the lock, for errors.
 
 use commonhold_layout::{Damage, LockWord, Offset, Owner, thread_word};
 use commonhold_sync::LockError as SyncError;
 
 use crate::{LockError, LockPlace, LockResult, OwnerInfo, RegionError, region::MappedRegion};
 
-/// Where a lock lies: what an error says of it.
+/// The place of a lock, for errors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Site<'a> {
     pub(crate) region: &'a MappedRegion,
-    /// Of its word; `None`: it is the region's own.
+    /// Where its word lies; `None`: it is the region's own lock.
     pub(crate) at: Option<Offset>,
 }
 
-/// Why a lock was not taken, before it is known what to say of it.
+/// Why a lock was not taken, before the place and the owner are added.
 #[derive(Debug)]
 pub(crate) enum Denied {
     Sync(SyncError),
     Region(Box<RegionError>),
 }
 
-/// An error, boxed so that what a cold path returns fits two registers.
+/// An error, boxed so that the result of a cold path fits two registers.
 pub(crate) type BoxedLockError = Box<LockError>;
 
 impl From<SyncError> for Denied {
@@ -36,7 +36,7 @@ impl From<RegionError> for Denied {
 }
 
 impl Site<'_> {
-    /// What is to be said of the lock, and of `owner`.
+    /// The place of the lock, with what is known about `owner`.
     #[cold]
     pub(crate) fn place(self, owner: Option<Owner>) -> Box<LockPlace> {
         Box::new(LockPlace {
@@ -66,13 +66,13 @@ impl Site<'_> {
         info
     }
 
-    /// Who has the lock, or left it, as its word says; in a forked child, where that is not mapped, nobody.
+    /// The owner or last owner that the lock's word names. `None` in a forked child, where the word is not mapped.
     pub(crate) fn owner(self, look: impl FnOnce() -> LockWord) -> Option<Owner> {
         let word = (!self.region.attachment().is_forked()).then(look)?;
         word.owner().or(word.left_by())
     }
 
-    /// What is to be said of a lock that was not taken. `owner` is who has it, or left it.
+    /// The error of a lock that was not taken. `owner` holds it, or was its last owner.
     #[cold]
     pub(crate) fn error(self, denied: Denied, owner: Option<Owner>) -> LockError {
         let error = match denied {
@@ -98,27 +98,27 @@ impl Site<'_> {
         }
     }
 
-    /// Whether this is the process that took the lock, and it still counts among the living. If not, what it wrote
-    /// last may have been dropped.
+    /// Whether this process took the lock, and no peer has declared it dead. If not, its last writes may have been
+    /// dropped.
     #[inline]
     pub(crate) fn is_live(self) -> bool {
         self.region.attachment().is_live_here()
     }
 
-    /// Whether what was set last has been written, and the lock may be freed: whoever was declared dead leaves it to
-    /// others, who learn by its word that its owner died.
+    /// Checks that the last writes were not dropped, so that the lock may be freed. A process that was declared
+    /// dead leaves the lock as it is: its word tells the next owner that the last one died.
     pub(crate) fn ask_live(self) -> LockResult<()> {
         if self.is_live() { Ok(()) } else { Err(self.not_ours()) }
     }
 
-    /// Why what this thread holds is not its own any more.
+    /// Why this thread does not own the lock of its guard any more.
     #[cold]
     pub(crate) fn not_ours(self) -> LockError {
         let attachment = self.region.attachment();
         if attachment.is_forked() {
             LockError::Forked
         } else if self.is_live() {
-            // Nobody takes a lock from the living: somebody has written over its word.
+            // No peer takes a lock from the living, so a neighbour has overwritten its word.
             RegionError::Damaged(Damage::new("the word of a lock", self.at.map_or(0, Offset::get)))
                 .into()
         } else {

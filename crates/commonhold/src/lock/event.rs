@@ -1,24 +1,27 @@
 //! An event in the bytes of a region.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use commonhold_sync as sync;
 use yoke::Yokeable;
 
 use super::Site;
-use crate::{LockError, LockResult, Mapping, RegionError, mapping::Handle, region::MappedRegion};
+use crate::{
+    LockError, LockResult, RegionError,
+    region::{Handle, MappedRegion},
+};
 
-/// The word of an event, found.
+/// An event, with the address of its word.
 #[derive(Debug, Clone, Copy, Yokeable)]
 pub(crate) struct EventWord<'a> {
     region: &'a MappedRegion,
     event: sync::Event<'a>,
 }
 
-/// An event in the bytes of a region: a number that moves, and can be waited for.
+/// An event in the bytes of a region: a number that signals move, and that threads wait for.
 ///
 /// # Examples
-/// The number is read before the condition is looked at: then no signal can be missed in between.
+/// A waiter reads the number first and then checks its condition, so that it cannot miss a signal in between.
 /// ```
 /// use commonhold::Space;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,10 +57,11 @@ pub struct Event {
 
 impl Event {
     pub(crate) fn new(
-        mapping: &Mapping,
+        region: &Arc<MappedRegion>,
         find: impl FnOnce(&MappedRegion) -> Result<sync::Event<'_>, RegionError>,
     ) -> Result<Self, RegionError> {
-        let word = mapping.found(|region| Ok(EventWord { region, event: find(region)? }))?;
+        let word =
+            MappedRegion::find(region, |region| Ok(EventWord { region, event: find(region)? }))?;
         Ok(Self { word })
     }
 
@@ -65,11 +69,11 @@ impl Event {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         let EventWord { region, event } = self.word.get();
-        // In a forked child the memory is not mapped; any number will do, since waiting fails there.
+        // In a forked child the memory is not mapped. Any number will do, because waiting fails there.
         if region.attachment().is_forked() { 0 } else { event.sequence() }
     }
 
-    /// Moves the number and wakes one who waits.
+    /// Moves the number, and wakes one waiter.
     ///
     /// # Errors
     /// [`LockError::Forked`], [`LockError::Fenced`].
@@ -80,7 +84,7 @@ impl Event {
         Ok(())
     }
 
-    /// Moves the number and wakes all who wait.
+    /// Moves the number, and wakes all waiters.
     ///
     /// # Errors
     /// As for [`signal`](Self::signal).
@@ -99,10 +103,10 @@ impl Event {
         self.wait_until(seen, None)
     }
 
-    /// As [`wait`](Self::wait), but waits so long at most.
+    /// As [`wait`](Self::wait), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`], and as for [`wait`](Self::wait).
     pub fn wait_for(&self, seen: u64, timeout: Duration) -> LockResult<u64> {
         let deadline = self.word.get().region.attachment().deadline(timeout);
         self.wait_until(seen, Some(deadline))

@@ -1,4 +1,4 @@
-//! What every exclusive guard has that is held by the word of its lock.
+//! The core of every exclusive guard of a lock whose word names the owner.
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread};
 
@@ -8,7 +8,7 @@ use commonhold_sync::{Mutex, Release};
 use super::Site;
 use crate::{LockError, LockResult, attachment::LockContext};
 
-/// A lock that one thread can have alone, by a word that names it: with its parts found.
+/// A lock whose word names its one owner, with the addresses of its words.
 pub(crate) trait ByWord<'a>: Copy {
     /// Where it lies.
     fn site(self) -> Site<'a>;
@@ -20,13 +20,13 @@ pub(crate) trait ByWord<'a>: Copy {
     fn writer(self) -> Mutex<'a>;
 }
 
-/// A lock whose word this thread owns. It is its thread's: neither `Send` nor `Sync`.
+/// A lock whose word names this thread as owner. It stays in its thread: neither `Send` nor `Sync`.
 #[derive(Debug)]
 pub(crate) struct Held<'a, L: ByWord<'a>> {
     lock: L,
     owner: Owner,
-    /// Whether the thread was panicking when it took it, as a whole word: a guard is moved right after it
-    /// was made, and the processor stalls where a word is read of which one byte was just written.
+    /// Whether the thread was panicking when it took the lock. A whole word: a guard is moved right after it was
+    /// made, and the processor stalls when it reads a word after only one byte of it was just written.
     panicking: usize,
     of: PhantomData<(&'a (), *const ())>,
 }
@@ -53,19 +53,19 @@ impl<'a, L: ByWord<'a>> Held<'a, L> {
         self.lock.context()
     }
 
-    /// How it is given back when it is dropped.
+    /// How dropping the guard frees the lock.
     #[inline]
     pub(crate) fn how(&self) -> Release {
         release_by(self.panicking)
     }
 
-    /// Frees it, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still owned it.
     #[inline]
     pub(crate) fn free(self, how: Release) -> LockResult<()> {
         ManuallyDrop::new(self).release(how)
     }
 
-    /// As [`free`](Self::free), for a guard around this that will not be dropped.
+    /// As [`free`](Self::free), for an outer guard that will not be dropped.
     #[inline(always)]
     pub(crate) fn release(&self, how: Release) -> LockResult<()> {
         release(self.lock, self.owner, how)
@@ -79,9 +79,9 @@ impl<'a, L: ByWord<'a>> Held<'a, L> {
     }
 }
 
-/// Not a method, as what follows: a guard whose parts are handed over by value lies in registers, and one that
-/// anything on the way asks for by reference lies in memory, also where it is dropped as usual. The
-/// processor then waits for those stores before it frees the lock.
+/// This and the next are functions and not methods. A guard that is passed in parts, by value, stays in registers.
+/// If any path takes it by reference, it lies in memory on all paths, and the processor waits for those stores
+/// before it frees the lock.
 #[inline]
 fn release<'a>(lock: impl ByWord<'a>, owner: Owner, how: Release) -> LockResult<()> {
     let freed = how == Release::Done
@@ -102,12 +102,13 @@ fn release_slowly<'a>(lock: impl ByWord<'a>, how: Release) -> LockResult<()> {
 impl<'a, L: ByWord<'a>> Drop for Held<'a, L> {
     #[inline(always)]
     fn drop(&mut self) {
-        // Fails only if this peer was declared dead; then others have the lock already.
+        // Fails only if this peer was declared dead; then others have taken over the lock.
         let _ = self.release(self.how());
     }
 }
 
-/// How a guard is given back when it is dropped, if its thread was already panicking when it was made, or not.
+/// How dropping a guard frees its lock. `panicking` says whether the thread was panicking when the guard was made:
+/// a panic since then leaves the lock inconsistent.
 #[inline]
 pub(crate) fn release_by(panicking: usize) -> Release {
     if thread::panicking() && panicking == 0 { Release::Inconsistent } else { Release::Done }

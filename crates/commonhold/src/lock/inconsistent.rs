@@ -1,4 +1,4 @@
-//! A lock that is held although what it protects was left half changed.
+//! A held lock whose data may be half changed.
 
 use std::{fmt, ops::Deref};
 
@@ -6,16 +6,16 @@ use commonhold_sync::Release;
 
 use crate::{BoxError, LockError, LockPlace, LockResult, RepairFailed};
 
-/// What an exclusive guard can do besides: for [`Inconsistent`].
+/// What [`Inconsistent`] needs of an exclusive guard.
 pub(crate) trait Guard {
-    /// Says that what the lock protects is whole again.
+    /// Marks the data as consistent.
     fn set_consistent(&self) -> LockResult<()>;
 
     /// Frees the lock.
     fn free(self, how: Release) -> LockResult<()>;
 }
 
-/// The guards under which what a lock protects can be repaired. Nobody else can implement it.
+/// The guards under which data can be repaired. Other crates cannot implement it.
 ///
 /// # Examples
 /// ```
@@ -23,7 +23,7 @@ pub(crate) trait Guard {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let url = format!("shm:doc-repairable-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
-/// /// Takes what is written at once, and so is never half changed.
+/// /// Takes a lock over data that are written in one piece, and so are never half changed.
 /// fn whole<G: Repairable>(taken: Recovered<G>) -> LockResult<G> {
 ///     match taken {
 ///         Recovered::Consistent(guard) => Ok(guard),
@@ -38,12 +38,12 @@ pub(crate) trait Guard {
 /// # Ok(())
 /// # }
 /// ```
-#[allow(private_bounds, reason = "what keeps others from implementing it")]
+#[allow(private_bounds, reason = "keeps other crates from implementing it")]
 pub trait Repairable: Guard {}
 
 impl<G: Guard> Repairable for G {}
 
-/// A lock that was taken in whatever state it was.
+/// A lock that was taken in any state.
 ///
 /// # Examples
 /// ```
@@ -72,14 +72,14 @@ impl<G: Guard> Repairable for G {}
 #[derive(Debug)]
 #[must_use = "the lock is freed when this is dropped"]
 pub enum Recovered<G> {
-    /// What it protects is whole.
+    /// The data are consistent.
     Consistent(G),
     /// An owner died, or left, in the middle of a change.
     Inconsistent(Inconsistent<G>),
 }
 
-/// A guard of a lock whose last owner died, or left, in the middle of a change. It is used like the guard itself, to
-/// look and to repair. Dropped, it leaves the lock inconsistent, for whoever can repair it.
+/// A guard of a lock whose last owner died, or left, in the middle of a change. It is used like the guard itself,
+/// to read and to repair the data. Dropping it frees the lock and leaves it inconsistent.
 ///
 /// # Examples
 /// ```
@@ -92,7 +92,7 @@ pub enum Recovered<G> {
 /// let guard = match pair.lock_recover()? {
 ///     Recovered::Consistent(guard) => guard,
 ///     Recovered::Inconsistent(guard) => {
-///         // Whoever had it wrote the first number, and died before it wrote the second.
+///         // The last owner wrote the first number, and died before it wrote the second.
 ///         guard.at(1)?.set(guard.at(0)?.get());
 ///         guard.mark_consistent()?
 ///     }
@@ -133,14 +133,14 @@ impl<G> Inconsistent<G> {
         Self { guard, place }
     }
 
-    /// Which lock it is, and who left it so, as far as that is known.
+    /// Which lock it is, and which owner left it so, if that is known.
     pub const fn place(&self) -> &LockPlace {
         &self.place
     }
 }
 
 impl<G: Repairable> Inconsistent<G> {
-    /// Says that what the lock protects has been repaired.
+    /// Marks the data as repaired.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if this process was declared dead meanwhile, [`LockError::Forked`].
@@ -149,10 +149,12 @@ impl<G: Repairable> Inconsistent<G> {
         Ok(self.guard)
     }
 
-    /// Has `repair` repair what the lock protects. If that fails, or panics, the lock stays inconsistent.
+    /// Calls `repair` to repair the data, and marks them as repaired. If `repair` fails or panics, the lock stays
+    /// inconsistent.
     ///
     /// # Errors
-    /// [`LockError::RepairFailed`], and as for [`mark_consistent`](Self::mark_consistent). The lock is free then.
+    /// [`LockError::RepairFailed`], and as for [`mark_consistent`](Self::mark_consistent). In either case the lock
+    /// is free.
     pub fn repair(self, repair: impl FnOnce(&G) -> Result<(), BoxError>) -> LockResult<G> {
         match repair(&self.guard) {
             Ok(()) => self.mark_consistent(),
@@ -162,7 +164,7 @@ impl<G: Repairable> Inconsistent<G> {
         }
     }
 
-    /// Gives the lock up: nobody can take it any more, until somebody resets it after making anew what it protects.
+    /// Gives the lock up: no thread can take it until one makes the data anew and resets the lock.
     ///
     /// # Errors
     /// As for [`mark_consistent`](Self::mark_consistent).

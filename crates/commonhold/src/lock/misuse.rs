@@ -1,13 +1,13 @@
-//! What must not compile, and what must.
+//! Programs that must not compile, and programs that must.
 //!
-//! An example that must not compile stands beside one that does, so that it fails for no other reason than the one
-//! it is about. rustdoc builds them all in this crate's edition; `tests/compile.rs` checks them in edition 2021 too,
-//! and sees that the error is the one that is expected: its code stands after the fence, or its message, where it has
-//! no code, in a line of the example that nobody is shown.
+//! Each example that must not compile stands beside one that does, so that it fails only for the reason that it is
+//! about. rustdoc builds all of them in this crate's edition. `tests/compile.rs` also builds them in edition 2021,
+//! and checks that the error is the expected one: its code follows the fence, or, for an error without a code, a
+//! hidden line of the example has its message.
 //!
 //! # Where a lock is freed
 //!
-//! A guard borrows its handle, as a guard of `std` does. So the handle is kept:
+//! A guard borrows its handle, as a guard of `std` does, so the program keeps the handle:
 //! ```
 //! use commonhold::{Mapping, Mutex};
 //! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
@@ -16,7 +16,7 @@
 //!     Ok(guard.get() + mapping.open::<Mutex<u64>>(24)?.lock()?.get())
 //! }
 //! ```
-//! One that nobody keeps is gone before the guard is used:
+//! A temporary handle is gone before the guard is used:
 //! ```compile_fail,E0716
 //! use commonhold::{Mapping, Mutex};
 //! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
@@ -35,7 +35,7 @@
 //!     Ok(guard.get())
 //! }
 //! ```
-//! Nor the function:
+//! A guard does not leave the function that its handle lives in:
 //! ```compile_fail,E0515
 //! use commonhold::{Mapping, Mutex, MutexGuard};
 //! fn taken(mapping: &Mapping) -> anyhow::Result<MutexGuard<'_, u64>> {
@@ -43,7 +43,7 @@
 //!     Ok(count.lock()?)
 //! }
 //! ```
-//! And the handle is not dropped, or given away, while its lock is held:
+//! The handle is not dropped, or given away, while its lock is held:
 //! ```compile_fail,E0505
 //! use commonhold::Mutex;
 //! fn use_it(count: Mutex<u64>) {
@@ -69,7 +69,7 @@
 //!     Ok(count.lock()?.get())
 //! }
 //! ```
-//! There the value is put into a variable first, which is right everywhere:
+//! A program for both editions puts the value into a variable first:
 //! ```
 //! use commonhold::{Mapping, Mutex};
 //! fn use_it(mapping: &Mapping) -> anyhow::Result<u64> {
@@ -79,7 +79,7 @@
 //! }
 //! ```
 //!
-//! A lock that nobody keeps is freed at once, and the compiler warns of that, here as an error:
+//! A guard that is not kept frees its lock at once. The compiler warns of that, here as an error:
 //! ```compile_fail
 //! # // error: unused `commonhold::MutexGuard` that must be used
 //! #![deny(unused_must_use)]
@@ -89,7 +89,7 @@
 //!     Ok(())
 //! }
 //! ```
-//! Of `let _ = count.lock()?` it does not warn, though it does the same; `_guard` keeps the lock:
+//! It does not warn of `let _ = count.lock()?`, which does the same; `_guard` keeps the lock:
 //! ```
 //! #![deny(unused_must_use)]
 //! use commonhold::{LockResult, Mutex};
@@ -109,7 +109,7 @@
 //!     guard.unlock().unwrap();
 //! }
 //! ```
-//! And a guard that was given to a condition variable is used again only when that gives it back:
+//! A guard that was given to a condition variable is used again only when the variable gives it back:
 //! ```compile_fail,E0382
 //! use commonhold::{Condvar, LockResult, Mutex};
 //! fn use_it(count: &Mutex<u64>, changed: &Condvar) -> LockResult<u64> {
@@ -121,42 +121,42 @@
 //!
 //! # Whose a guard is
 //!
-//! What may go to another thread is told above. A guard is its thread's. That of a region's lock:
+//! Handles may go to other threads, guards may not. The guard of a region's lock:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(mapping: commonhold::Mapping) {
 //!     neighbour(mapping.lock().unwrap());
 //! }
 //! ```
-//! A reader's:
+//! A reader's guard of it:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(mapping: commonhold::Mapping) {
 //!     neighbour(mapping.read_lock().unwrap());
 //! }
 //! ```
-//! One held upgradable:
+//! Its upgradable guard:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(lock: commonhold::RegionLock) {
 //!     neighbour(lock.upgradable_read().unwrap());
 //! }
 //! ```
-//! A bare mutex:
+//! The guard of a bare mutex:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(mutex: commonhold::RawMutex) {
 //!     neighbour(mutex.lock().unwrap());
 //! }
 //! ```
-//! One with its data:
+//! The guard of a mutex with its data:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(count: commonhold::Mutex<u64>) {
 //!     neighbour(count.lock().unwrap());
 //! }
 //! ```
-//! One that was left inconsistent:
+//! The guard of a mutex that was left inconsistent:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(count: commonhold::Mutex<u64>) {
@@ -171,21 +171,21 @@
 //!     neighbour(guard.at(3).unwrap());
 //! }
 //! ```
-//! A reader's of a lock with its data:
+//! A reader's guard of a lock with its data:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(table: commonhold::RwLock<[u64; 8]>) {
 //!     neighbour(table.read().unwrap());
 //! }
 //! ```
-//! A writer's:
+//! A writer's guard of it:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(table: commonhold::RwLock<[u64; 8]>) {
 //!     neighbour(table.write().unwrap());
 //! }
 //! ```
-//! A sequence lock held to write:
+//! The guard of the writer of a sequence lock:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(state: commonhold::SeqLock<u64>) {
@@ -199,7 +199,7 @@
 //!     neighbour(seed.begin().unwrap());
 //! }
 //! ```
-//! That a thread waits for a process is about this thread too:
+//! The announcement that a thread waits for a process:
 //! ```compile_fail,E0277
 //! fn neighbour<T: Send>(_: T) {}
 //! fn use_it(space: commonhold::Space) {
@@ -209,8 +209,8 @@
 //!
 //! # What stays mapped
 //!
-//! A handle keeps its region mapped, so it can outlive the mapping that it came from; and whoever looks at the size
-//! anew is in nobody's way:
+//! A handle keeps its region mapped, so it can outlive the mapping that it came from. And a mapping can be
+//! refreshed while its guards are held:
 //! ```
 //! use commonhold::Mapping;
 //! fn use_it(mapping: Mapping) {
@@ -221,7 +221,7 @@
 //!     guard.unlock().unwrap();
 //! }
 //! ```
-//! A guard that was taken by the mapping itself borrows that. It is not unmapped under its owner's feet:
+//! A guard that was taken from the mapping itself borrows the mapping, which cannot be unmapped meanwhile:
 //! ```compile_fail,E0505
 //! use commonhold::Mapping;
 //! fn use_it(mapping: Mapping) {
@@ -230,7 +230,7 @@
 //!     drop(guard);
 //! }
 //! ```
-//! Nor under a reader's:
+//! The same for a reader's guard:
 //! ```compile_fail,E0505
 //! use commonhold::Mapping;
 //! fn use_it(mapping: Mapping) {
@@ -239,7 +239,7 @@
 //!     drop(guard);
 //! }
 //! ```
-//! Nor does a part of the data outlive its guard:
+//! A part of the data does not outlive its guard:
 //! ```compile_fail,E0505
 //! use commonhold::Mutex;
 //! fn use_it(table: Mutex<[u64; 8]>) {
@@ -260,7 +260,7 @@
 //!
 //! # What is done under which guard
 //!
-//! What was left inconsistent is repaired, or given up, by whoever took it so:
+//! A thread that takes an inconsistent lock repairs it, or gives it up:
 //! ```
 //! use commonhold::{Condvar, LockResult, Mutex, Recovered};
 //! fn use_it(count: &Mutex<u64>, changed: &Condvar) -> LockResult<()> {
@@ -272,7 +272,7 @@
 //!     changed.wait(guard)?.unlock()
 //! }
 //! ```
-//! Others neither say that it is whole:
+//! An ordinary guard cannot mark the lock as consistent:
 //! ```compile_fail,E0599
 //! use commonhold::{LockResult, Mutex};
 //! fn use_it(count: &Mutex<u64>) -> LockResult<()> {
@@ -280,14 +280,14 @@
 //!     Ok(())
 //! }
 //! ```
-//! Nor give it up:
+//! Nor can it give the lock up:
 //! ```compile_fail,E0599
 //! use commonhold::{LockResult, Mutex};
 //! fn use_it(count: &Mutex<u64>) -> LockResult<()> {
 //!     count.lock()?.give_up()
 //! }
 //! ```
-//! And whoever has not repaired it does not wait with it:
+//! A guard of an inconsistent lock does not wait for a condition:
 //! ```compile_fail,E0308
 //! use commonhold::{Condvar, LockResult, Mutex, Recovered};
 //! fn use_it(count: &Mutex<u64>, changed: &Condvar) -> LockResult<()> {
@@ -306,7 +306,7 @@
 //!     Ok(())
 //! }
 //! ```
-//! So does whoever may still upgrade:
+//! So does the holder of an upgradable guard:
 //! ```compile_fail,E0599
 //! use commonhold::{LockResult, RwLock};
 //! fn use_it(table: &RwLock<[u64; 8]>) -> LockResult<()> {
@@ -314,7 +314,7 @@
 //!     Ok(())
 //! }
 //! ```
-//! Who has upgraded goes back before it frees the lock:
+//! A thread that has upgraded downgrades before it frees the lock:
 //! ```
 //! use commonhold::{LockResult, RwLock};
 //! fn use_it(table: &RwLock<[u64; 8]>) -> LockResult<()> {
@@ -325,7 +325,7 @@
 //!     guard.unlock()
 //! }
 //! ```
-//! And not the other way round:
+//! It cannot free the lock first:
 //! ```compile_fail,E0505
 //! use commonhold::{LockResult, RwLock};
 //! fn use_it(table: &RwLock<[u64; 8]>) -> LockResult<()> {
@@ -338,32 +338,32 @@
 //!
 //! # What may lie in shared bytes
 //!
-//! No reference, also none that lives for ever: other processes have other addresses.
+//! References are no data, also not `'static` ones: other processes have other addresses.
 //! ```compile_fail,E0277
 //! fn use_it(space: &commonhold::Space) {
 //!     let name = space.record::<commonhold::Mutex<&'static str>>("name");
 //! }
 //! ```
-//! Nothing that is kept elsewhere:
+//! Nor types whose contents lie elsewhere:
 //! ```compile_fail,E0277
 //! fn use_it(space: &commonhold::Space) {
 //!     let name = space.record::<commonhold::Mutex<String>>("name");
 //! }
 //! ```
-//! Nothing that some bytes are not, and a neighbour can write any:
+//! Nor types with invalid bit patterns: a neighbour can write any bytes:
 //! ```compile_fail,E0277
 //! fn use_it(space: &commonhold::Space) {
 //!     let is_ready = space.record::<commonhold::SeqLock<bool>>("ready");
 //! }
 //! ```
-//! Also not as a field (and no padding: see `plain!`):
+//! Nor as a field (padding is refused too: see `plain!`):
 //! ```compile_fail,E0277
 //! commonhold::plain! {
 //!     struct State { is_ready: bool }
 //! }
 //! ```
 //!
-//! A value that does not belong on the stack is used in parts, or in a box:
+//! A value that is too large for the stack is used in parts, or in a box:
 //! ```
 //! use commonhold::{LockResult, Mutex};
 //! fn use_it(image: &Mutex<[u8; 4 << 20]>) -> LockResult<()> {
@@ -373,7 +373,7 @@
 //!     Ok(())
 //! }
 //! ```
-//! By value it is not had. (Only a build finds this, of what the program uses.)
+//! It cannot be copied by value. (Only a build finds this, and only for methods that the program calls.)
 //! ```compile_fail,E0080
 //! use commonhold::{LockResult, Mutex};
 //! fn use_it(image: &Mutex<[u8; 4 << 20]>) -> LockResult<u8> {
@@ -381,7 +381,7 @@
 //! }
 //! # fn main() { std::hint::black_box(use_it as fn(&_) -> _); }
 //! ```
-//! And of a semaphore it is said how many permits it has:
+//! The type of a semaphore says how many permits it has:
 //! ```compile_fail,E0080
 //! use commonhold::{RegionError, Semaphore, Space};
 //! fn use_it(space: &Space) -> Result<Semaphore, RegionError> {

@@ -1,6 +1,6 @@
 //! A mutex on a bare word in the bytes of a region.
 
-use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
+use std::{marker::PhantomData, mem::ManuallyDrop, sync::Arc, thread, time::Duration};
 
 use commonhold_layout::LockWord;
 use commonhold_sync as sync;
@@ -13,16 +13,17 @@ use super::{
     take::{self, Exclusive},
 };
 use crate::{
-    BoxError, LockError, LockResult, Mapping, RegionError, attachment::LockContext,
-    mapping::Handle, region::MappedRegion,
+    BoxError, LockError, LockResult, RegionError,
+    attachment::LockContext,
+    region::{Handle, MappedRegion},
 };
 
-/// The word of a mutex, found.
+/// A mutex, with the address of its word.
 #[derive(Debug, Clone, Copy, Yokeable)]
 pub(crate) struct RawWords<'a> {
     region: &'a MappedRegion,
     mutex: sync::Mutex<'a>,
-    /// Of a thread slot, for a bias of the mutex.
+    /// The entry of a thread slot that serves a bias of this mutex.
     entry: usize,
     context: LockContext<'a>,
 }
@@ -41,7 +42,7 @@ impl<'a> RawWords<'a> {
         self.region
     }
 
-    /// Takes the mutex if nobody has it and there is nothing to tell.
+    /// Takes the mutex if it is free and consistent.
     #[inline(always)]
     pub(crate) fn lock_quickly(&'a self) -> Option<RawMutexGuard<'a>> {
         let hold =
@@ -71,7 +72,7 @@ impl<'a> Exclusive<'a> for &'a RawWords<'a> {
     fn take(self, deadline: Option<u64>) -> Result<(LockWord, Taken), Denied> {
         let attachment = self.region.attachment();
         let me = attachment.me()?;
-        // The thread may have used another space since, and not have been known.
+        // The fast path may have failed only because the thread has used another space since.
         if let Some(hold) = self.mutex.lock_biased(&me) {
             return Ok((hold.word(), Taken::Clean));
         }
@@ -85,8 +86,8 @@ impl<'a> Exclusive<'a> for &'a RawWords<'a> {
     }
 }
 
-/// A mutex on a bare word in the bytes of a region, which knows nothing of what it protects. What it
-/// has to keep is up to its users; a [`Mutex`](crate::Mutex) has its data with it.
+/// A mutex on a bare word in the bytes of a region. It has no data: its users decide what it protects. A
+/// [`Mutex`](crate::Mutex) has its data with it.
 ///
 /// # Examples
 /// A row of accounts, each with a mutex of its own before its balance:
@@ -98,7 +99,7 @@ impl<'a> Exclusive<'a> for &'a RawWords<'a> {
 /// let accounts = space.map_or_create("accounts", 100 * 16)?;
 /// let account = 42;
 /// let mutex = accounts.mutex(16 * account)?;
-/// // A word that is written at once is never half changed, so there is nothing to repair.
+/// // A word is written in one piece and never half changed, so there is nothing to repair.
 /// let guard = mutex.lock_repairing(|_| Ok(()))?;
 /// let balance: u64 = accounts.get(16 * account + 8)?;
 /// accounts.set(16 * account + 8, &(balance + 10))?;
@@ -115,56 +116,56 @@ pub struct RawMutex {
 }
 
 impl RawMutex {
-    pub(crate) fn new(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let words = mapping.found(|region| {
+    pub(crate) fn new(region: &Arc<MappedRegion>, offset: u64) -> Result<Self, RegionError> {
+        let words = MappedRegion::find(region, |region| {
             let (word, at) = region.word(offset)?;
             RawWords::new(region, sync::Mutex::new(word, at))
         })?;
         Ok(Self { words })
     }
 
-    /// Takes the mutex, waiting as long as it takes.
+    /// Takes the mutex, and waits for it without a limit.
     ///
     /// # Errors
     /// [`LockError::OwnerDied`] if an owner died, or left, in the middle of a change: the mutex is free, and stays
-    /// inconsistent. [`LockError::Deadlock`] if this thread has it; [`LockError::Unrecoverable`].
+    /// inconsistent. [`LockError::Deadlock`] if this thread holds it; [`LockError::Unrecoverable`].
     #[inline(always)]
     pub fn lock(&self) -> LockResult<RawMutexGuard<'_>> {
         let words = self.words.get();
         match words.lock_quickly() {
             Some(guard) => Ok(guard),
-            None => match take::whole(words, None, None) {
+            None => match take::whole(words, None) {
                 Ok(held) => Ok(words.guard(held)),
                 Err(refusal) => Err(*refusal),
             },
         }
     }
 
-    /// Takes the mutex if that needs no waiting; `None` if somebody living has it.
+    /// Takes the mutex without waiting; `None` if a living owner has it.
     ///
     /// # Errors
     /// As for [`lock`](Self::lock).
     pub fn try_lock(&self) -> LockResult<Option<RawMutexGuard<'_>>> {
-        take::whole_at_once(self.words.get(), None)
+        take::whole_at_once(self.words.get())
     }
 
-    /// Takes the mutex, waiting so long at most.
+    /// Takes the mutex, and waits for `timeout` at most.
     ///
     /// # Errors
     /// [`LockError::TimedOut`], and as for [`lock`](Self::lock).
     pub fn lock_for(&self, timeout: Duration) -> LockResult<RawMutexGuard<'_>> {
         let words = self.words.get();
         let deadline = words.region.attachment().deadline(timeout);
-        match take::whole(words, Some(deadline), None) {
+        match take::whole(words, Some(deadline)) {
             Ok(held) => Ok(words.guard(held)),
             Err(refusal) => Err(*refusal),
         }
     }
 
-    /// Takes the mutex, and has `repair` make whole what an owner left that died in the middle of a change.
+    /// Takes the mutex. If the last owner died in the middle of a change, `repair` makes the data consistent first.
     ///
     /// # Errors
-    /// [`LockError::RepairFailed`], after which the mutex is free, and inconsistent as before;
+    /// [`LockError::RepairFailed`], after which the mutex is free, and as inconsistent as before;
     /// [`LockError::Deadlock`]; [`LockError::Unrecoverable`].
     pub fn lock_repairing<'a>(
         &'a self,
@@ -177,7 +178,7 @@ impl RawMutex {
         }
     }
 
-    /// Takes the mutex in whatever state it is, for those who decide themselves.
+    /// Takes the mutex in any state: the caller decides what to do with the data.
     ///
     /// # Errors
     /// [`LockError::Deadlock`]; [`LockError::Unrecoverable`].
@@ -185,25 +186,25 @@ impl RawMutex {
         take::recovered(self.words.get(), None)
     }
 
-    /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
+    /// As [`lock_recover`](Self::lock_recover), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`], and as for [`lock_recover`](Self::lock_recover).
     pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<RawMutexGuard<'_>>> {
         let words = self.words.get();
         take::recovered(words, Some(words.region.attachment().deadline(timeout)))
     }
 
-    /// Makes the mutex as good as new, after the caller has made anew what it protects.
+    /// Makes the mutex as good as new, after the caller has made the data anew.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] if somebody has it.
+    /// [`LockError::TimedOut`] if an owner has it.
     pub fn reset(&self) -> LockResult<()> {
         self.words.get().reset()
     }
 }
 
-/// A mutex, held. It is its thread's: neither `Send` nor `Sync`.
+/// A mutex that this thread holds. It stays in its thread: neither `Send` nor `Sync`.
 ///
 /// # Examples
 /// ```
@@ -259,7 +260,7 @@ impl<'a> RawMutexGuard<'a> {
         self.words.site()
     }
 
-    /// Lends the mutex to `wait`, by its word alone; that frees it, and has taken it again unless it fails.
+    /// Lends the mutex to `wait`, without a bias. `wait` frees it, and takes it again unless it fails.
     pub(crate) fn lend<R>(
         self,
         me: &sync::Thread<'_>,
@@ -274,22 +275,22 @@ impl<'a> RawMutexGuard<'a> {
         Ok((Self::new(lent.words, hold), result))
     }
 
-    /// What it holds, handed over.
+    /// The word that it holds the mutex by. The mutex stays held.
     pub(crate) fn into_held(self) -> LockWord {
         ManuallyDrop::new(self).hold.word()
     }
 
-    /// Frees the mutex, and says whether it still was this process's.
+    /// Frees the mutex, and reports whether this process still owned it.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead meanwhile, and may have written in vain;
+    /// [`LockError::Fenced`] if this process was declared dead meanwhile: its last writes may be lost;
     /// [`LockError::Forked`].
     #[inline]
     pub fn unlock(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Release::Done)
     }
 
-    /// Frees the mutex with what it protects half changed: whoever takes it next is told so.
+    /// Frees the mutex and leaves it inconsistent: the data are half changed, and the next owner is told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).
@@ -335,7 +336,7 @@ fn release_quickly(words: &RawWords<'_>, hold: MutexHold<'_>, how: Release) -> b
     how == Release::Done && words.context.is_live_here() && words.mutex.unlock_biased(hold)
 }
 
-/// What follows takes its parts by value, and as few as it can: see [`Held`](super::held::Held).
+/// This and the next take the parts of a guard by value, and as few as they can: see `release` in `held.rs`.
 #[cold]
 fn release_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) -> LockResult<()> {
     let site = Site { region: words.region, at: Some(words.mutex.at()) };
@@ -349,6 +350,6 @@ fn release_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) -> Lock
 
 #[cold]
 fn drop_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) {
-    // Fails only if this peer was declared dead; then others have the lock already.
+    // Fails only if this peer was declared dead; then others have taken over the lock.
     let _ = release_slowly(words, held_by, how);
 }

@@ -1,4 +1,4 @@
-//! What every guard of a reader has.
+//! The core of every reader's guard.
 
 use std::{marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
@@ -7,19 +7,19 @@ use commonhold_sync::{
     LockError as SyncError, QuickWrite, ReadHold, Release, RwLock, Shares, Taken, Thread,
 };
 
-use super::{Denied, counted, denied::BoxedLockError, held::ByWord};
+use super::{Denied, denied::BoxedLockError, held::ByWord};
 use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
-/// How long a thread that reads already waits to read again, before a writer that waits for it counts as
-/// one that will not give up.
+/// How long a thread that reads already waits to read again. A writer that still waits then, waits for this thread:
+/// that is a deadlock.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A reader/writer lock, with its words found.
+/// A reader/writer lock, with the addresses of its words.
 pub(crate) trait Readable<'a>: ByWord<'a> {
-    /// Where its readers are known.
+    /// Where its readers are counted.
     type Shares: Shares;
 
-    /// The lock as the core knows it.
+    /// The lock of `commonhold_sync`.
     fn core(self) -> RwLock<'a, Self::Shares>;
 
     /// The region that it lies in.
@@ -28,7 +28,8 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
         self.site().region
     }
 
-    /// Takes it alone if nobody has it, nobody ever read, and nobody has to be asked.
+    /// Takes it alone if no thread holds it and no thread has ever read under it: then there is no reader to look
+    /// for.
     #[inline(always)]
     fn write_quickly(self) -> Option<Owner> {
         let me = self.context().known_me()?;
@@ -42,22 +43,22 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
         }
     }
 
-    /// Takes it to read if nobody writes, and nobody has to be asked.
+    /// Takes it to read if no thread writes, and this peer has read under it before.
     #[inline(always)]
     fn read_quickly(self) -> Option<ReadHold<'a>> {
         let me = self.context().known_me()?;
         self.core().read_quickly(&me).map(ReadHold::Word)
     }
 
-    /// Whether the thread reads under it without a word of its own for that.
+    /// Whether the thread reads under it without a `reading` word of its own: see `counted.rs`.
     fn is_counted(self, me: &Thread<'a>) -> bool {
         let _ = me;
         false
     }
 
-    /// Takes it to read, waiting until `deadline`, or for ever. A thread that
-    /// reads under it already is let in again, unless a writer waits. That waits for this thread, so if it does not
-    /// give up soon, this is a deadlock.
+    /// Takes it to read, and waits until `deadline`, or for ever. A thread that reads under it already may read
+    /// again, unless a writer waits. That writer waits for this thread, so if it does not give up soon, this is a
+    /// deadlock.
     #[cold]
     fn read_slowly(self, deadline: Option<u64>) -> Result<(ReadHold<'a>, Taken), Denied> {
         let attachment = self.region().attachment();
@@ -70,18 +71,18 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
             result => result?,
         };
         if matches!(hold, ReadHold::Share) {
-            counted::enter(self.region(), me.owner());
+            attachment.counted.enter(self.region().handle(), me.owner());
         }
         Ok((hold, taken))
     }
 
-    /// Who has it alone, or left it so.
+    /// The writer that holds it, or left it inconsistent.
     fn last_writer(self) -> Option<Owner> {
         self.site().owner(|| self.core().writer().look())
     }
 }
 
-/// Takes a lock to read whose last writer has left whole what it protects.
+/// Takes a lock to read, if it is consistent.
 #[cold]
 pub(crate) fn read_whole<'a, L: Readable<'a>>(
     lock: L,
@@ -97,7 +98,7 @@ pub(crate) fn read_whole<'a, L: Readable<'a>>(
     }
 }
 
-/// The same, without waiting: `None` if somebody living writes.
+/// The same without waiting: `None` if a living thread writes.
 #[cold]
 pub(crate) fn read_at_once<'a, L: Readable<'a>>(lock: L) -> LockResult<Option<ReadHold<'a>>> {
     match lock.read_slowly(Some(0)) {
@@ -111,7 +112,8 @@ pub(crate) fn read_at_once<'a, L: Readable<'a>>(lock: L) -> LockResult<Option<Re
     }
 }
 
-/// Does what only reads, and has `repair` make whole first what a dead writer left. A reader cannot do that itself.
+/// Calls `attempt`, which reads, and calls `repair` as long as a dead writer has left the data inconsistent. A
+/// reader cannot repair them under its own lock.
 pub(crate) fn after_repair<R>(
     mut attempt: impl FnMut() -> LockResult<R>,
     mut repair: impl FnMut() -> LockResult<()>,
@@ -125,7 +127,7 @@ pub(crate) fn after_repair<R>(
     }
 }
 
-/// A lock that this thread holds to read. It is its thread's: neither `Send` nor `Sync`.
+/// A lock that this thread holds to read. It stays in its thread: neither `Send` nor `Sync`.
 #[derive(Debug)]
 pub(crate) struct Reading<'a, L: Readable<'a>> {
     lock: L,
@@ -144,7 +146,7 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
         self.lock.context()
     }
 
-    /// Frees it, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still held it.
     pub(crate) fn free(self) -> LockResult<()> {
         ManuallyDrop::new(self).release()
     }
@@ -164,7 +166,8 @@ impl<'a, L: Readable<'a>> Reading<'a, L> {
     }
 }
 
-/// The word was taken, and somebody reads. Fails only if this peer was declared dead; then others have the lock already.
+/// Frees a word that was taken while other threads read. That fails only if this peer was declared dead; then
+/// others have taken over the lock.
 #[cold]
 fn give_back<'a>(lock: impl Readable<'a>) {
     let attachment = lock.region().attachment();
@@ -173,7 +176,7 @@ fn give_back<'a>(lock: impl Readable<'a>) {
     }
 }
 
-/// As [`free_slowly`], not a method.
+/// A function and not a method, for the reason at [`free_slowly`].
 #[cold]
 fn wake_writer<'a>(lock: impl Readable<'a>) -> LockResult<()> {
     let attachment = lock.region().attachment();
@@ -181,13 +184,13 @@ fn wake_writer<'a>(lock: impl Readable<'a>) -> LockResult<()> {
     Ok(())
 }
 
-/// Not a method: what is asked for by reference has to lie in memory, on the usual way as well.
+/// A function and not a method: a guard taken by reference has to lie in memory, also on the fast path.
 #[cold]
 fn free_slowly<'a>(lock: impl Readable<'a>, hold: ReadHold<'_>) -> LockResult<()> {
     let attachment = lock.region().attachment();
     let me = attachment.me()?;
     if matches!(hold, ReadHold::Share) {
-        counted::leave(lock.region(), me.owner());
+        attachment.counted.leave(lock.region().handle(), me.owner());
     }
     lock.core().unlock_read(&me, attachment.my_view(), hold).map_err(|_| lock.site().not_ours())
 }
@@ -195,7 +198,7 @@ fn free_slowly<'a>(lock: impl Readable<'a>, hold: ReadHold<'_>) -> LockResult<()
 impl<'a, L: Readable<'a>> Drop for Reading<'a, L> {
     #[inline(always)]
     fn drop(&mut self) {
-        // Fails only if this peer was declared dead; then its read locks count no longer.
+        // Fails only if this peer was declared dead; then its read locks do not count any more.
         let _ = self.release();
     }
 }

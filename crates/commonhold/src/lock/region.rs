@@ -1,34 +1,42 @@
 //! The reader/writer lock that every region has.
 
-use std::{cell::Cell, mem::ManuallyDrop, sync::atomic::AtomicU64, time::Duration};
+mod guards;
+
+pub use guards::{LockGuard, ReadGuard, UpgradableGuard, UpgradedGuard};
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockWord, Offset, Owner};
 use commonhold_space::{RegionShares, region_key};
 use commonhold_sync as sync;
-use commonhold_sync::{LockError as SyncError, ReadHold, Release, Taken};
+use commonhold_sync::{LockError as SyncError, ReadHold, Taken};
 use yoke::Yokeable;
 
 use super::{
-    Denied, Guard, Recovered, Site, UpgradableGuard, counted,
+    Denied, Recovered, Site,
     held::{ByWord, Held},
     reading::{Readable, Reading, read_at_once, read_whole},
     take::{self, Exclusive},
     upgradable::Upgradable,
 };
 use crate::{
-    BoxError, LockResult, Mapping, RegionError, attachment::LockContext, mapping::Handle,
-    region::MappedRegion,
+    BoxError, LockResult, RegionError,
+    attachment::LockContext,
+    region::{Handle, MappedRegion},
 };
 
-/// The words of a region's lock, found.
+/// A region's lock, with the addresses of its words.
 #[derive(Debug, Clone, Copy, Yokeable)]
 pub(crate) struct RegionWords<'a> {
     region: &'a MappedRegion,
     context: LockContext<'a>,
     words: &'a [AtomicU64; 3],
     at: Offset,
-    /// What its readers write into their slots.
+    /// The key that its readers write into their slots.
     key: u64,
 }
 
@@ -60,7 +68,7 @@ impl<'a> Readable<'a> for &'a RegionWords<'a> {
     }
 
     fn is_counted(self, me: &sync::Thread<'a>) -> bool {
-        counted::holds(self.region, me.owner())
+        self.region.attachment().counted.holds(self.region.handle(), me.owner())
     }
 }
 
@@ -80,8 +88,9 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
     fn take(self, deadline: Option<u64>) -> Result<(Owner, Taken), Denied> {
         let attachment = self.region.attachment();
         let me = attachment.me()?;
-        if counted::holds(self.region, me.owner()) {
-            // It would wait for itself; the lock knows that only of what stands in the thread's words.
+        if self.is_counted(&me) {
+            // This thread would wait for itself. The lock detects that only for locks in the thread's `reading`
+            // words.
             return Err(SyncError::Deadlock.into());
         }
         let taken = self.core().write(&me, attachment.my_view(), deadline)?;
@@ -93,7 +102,7 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
 
     #[inline(always)]
     fn guard(self, held: Owner) -> LockGuard<'a> {
-        LockGuard { held: ManuallyDrop::new(Held::new(self, held)), stamped: Cell::new(0) }
+        LockGuard::new(Held::new(self, held))
     }
 }
 
@@ -110,7 +119,7 @@ impl<'a> RegionWords<'a> {
         self.region
     }
 
-    /// What the fast path of an access to the region's bytes reads.
+    /// What the fast path of an access to the region's bytes reads of this process.
     #[inline]
     pub(crate) const fn context(&self) -> &LockContext<'a> {
         &self.context
@@ -120,7 +129,7 @@ impl<'a> RegionWords<'a> {
         Some(self.region.attachment().deadline(timeout))
     }
 
-    /// Nobody is told any more since when the lock is held.
+    /// Removes the time since when the lock is held.
     #[cold]
     fn forget_stamp(&self) {
         if let Ok(core) = self.region.attachment().core() {
@@ -143,14 +152,14 @@ impl<'a> RegionWords<'a> {
 
     #[inline(always)]
     fn lock_until(&'a self, deadline: Option<u64>) -> LockResult<LockGuard<'a>> {
-        match take::whole(self, deadline, None) {
+        match take::whole(self, deadline) {
             Ok(held) => Ok(self.guard(held)),
             Err(refusal) => Err(*refusal),
         }
     }
 
     pub(crate) fn try_lock(&'a self) -> LockResult<Option<LockGuard<'a>>> {
-        take::whole_at_once(self, None)
+        take::whole_at_once(self)
     }
 
     pub(crate) fn lock_for(&'a self, timeout: Duration) -> LockResult<LockGuard<'a>> {
@@ -197,7 +206,7 @@ impl<'a> RegionWords<'a> {
 
     #[inline(always)]
     fn reading(&'a self, hold: ReadHold<'a>) -> ReadGuard<'a> {
-        ReadGuard(Reading::new(self, hold))
+        ReadGuard::new(Reading::new(self, hold))
     }
 
     pub(crate) fn upgradable_read(
@@ -218,7 +227,7 @@ impl<'a> RegionWords<'a> {
     }
 }
 
-/// The lock of a region, with its words found: quicker than [`Mapping::lock`] where it is taken often.
+/// The lock of a region, as a handle: faster than [`Mapping::lock`](crate::Mapping::lock) where it is taken often.
 ///
 /// # Examples
 /// ```
@@ -245,10 +254,9 @@ pub struct RegionLock {
 }
 
 impl RegionLock {
-    pub(crate) fn new(mapping: &Mapping) -> Result<Self, RegionError> {
-        Ok(Self {
-            words: mapping.found::<RegionWords<'static>>(|region| RegionWords::new(region))?,
-        })
+    pub(crate) fn new(region: &Arc<MappedRegion>) -> Result<Self, RegionError> {
+        let words = MappedRegion::find::<RegionWords<'static>>(region, |it| RegionWords::new(it))?;
+        Ok(Self { words })
     }
 
     #[inline(always)]
@@ -256,35 +264,35 @@ impl RegionLock {
         self.words.get()
     }
 
-    /// See [`Mapping::lock`].
+    /// As [`Mapping::lock`](crate::Mapping::lock).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     #[inline(always)]
     pub fn lock(&self) -> LockResult<LockGuard<'_>> {
         self.words().lock()
     }
 
-    /// See [`Mapping::try_lock`].
+    /// As [`Mapping::try_lock`](crate::Mapping::try_lock).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     pub fn try_lock(&self) -> LockResult<Option<LockGuard<'_>>> {
         self.words().try_lock()
     }
 
-    /// See [`Mapping::lock_for`].
+    /// As [`Mapping::lock_for`](crate::Mapping::lock_for).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     pub fn lock_for(&self, timeout: Duration) -> LockResult<LockGuard<'_>> {
         self.words().lock_for(timeout)
     }
 
-    /// See [`Mapping::lock_repairing`].
+    /// As [`Mapping::lock_repairing`](crate::Mapping::lock_repairing).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     pub fn lock_repairing<'a>(
         &'a self,
         repair: impl FnOnce(&LockGuard<'a>) -> Result<(), BoxError>,
@@ -292,201 +300,79 @@ impl RegionLock {
         self.words().lock_repairing(repair)
     }
 
-    /// See [`Mapping::lock_recover`].
+    /// As [`Mapping::lock_recover`](crate::Mapping::lock_recover).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     pub fn lock_recover(&self) -> LockResult<Recovered<LockGuard<'_>>> {
         self.words().lock_recover(None)
     }
 
-    /// See [`Mapping::lock_recover_for`].
+    /// As [`Mapping::lock_recover_for`](crate::Mapping::lock_recover_for).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<LockGuard<'_>>> {
         self.words().lock_recover(Some(timeout))
     }
 
-    /// See [`Mapping::read_lock`].
+    /// As [`Mapping::read_lock`](crate::Mapping::read_lock).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     #[inline(always)]
     pub fn read_lock(&self) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock()
     }
 
-    /// See [`Mapping::try_read_lock`].
+    /// As [`Mapping::try_read_lock`](crate::Mapping::try_read_lock).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     pub fn try_read_lock(&self) -> LockResult<Option<ReadGuard<'_>>> {
         self.words().try_read_lock()
     }
 
-    /// See [`Mapping::read_lock_for`].
+    /// As [`Mapping::read_lock_for`](crate::Mapping::read_lock_for).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     pub fn read_lock_for(&self, timeout: Duration) -> LockResult<ReadGuard<'_>> {
         self.words().read_lock_for(timeout)
     }
 
-    /// Takes the lock together with readers, and as the only one that may become their writer: to look first, and
-    /// change only if that is needed, with nobody's change in between.
+    /// Takes the lock together with readers, as the only thread that may become the writer. So a thread can read
+    /// first, and change the data only if that is needed, without another thread's change in between.
     ///
     /// # Errors
-    /// As for [`Mapping::read_lock`]; [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread has the lock in any way.
+    /// As for [`Mapping::read_lock`](crate::Mapping::read_lock); [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread holds the
+    /// lock in any way.
     pub fn upgradable_read(&self) -> LockResult<UpgradableGuard<'_>> {
         self.words().upgradable_read(None)
     }
 
-    /// As [`upgradable_read`](Self::upgradable_read), but does not wait; `None` if somebody living writes, or may
+    /// As [`upgradable_read`](Self::upgradable_read), but does not wait; `None` if a living thread writes, or may
     /// become the writer.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`upgradable_read`](Self::upgradable_read).
     pub fn try_upgradable_read(&self) -> LockResult<Option<UpgradableGuard<'_>>> {
         self.words().try_upgradable_read()
     }
 
-    /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
+    /// As [`upgradable_read`](Self::upgradable_read), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`upgradable_read`](Self::upgradable_read).
     pub fn upgradable_read_for(&self, timeout: Duration) -> LockResult<UpgradableGuard<'_>> {
         self.words().upgradable_read(Some(timeout))
     }
 
-    /// See [`Mapping::reset_lock`].
+    /// As [`Mapping::reset_lock`](crate::Mapping::reset_lock).
     ///
     /// # Errors
-    /// As there.
+    /// As for that method.
     pub fn reset(&self) -> LockResult<()> {
         self.words().reset()
-    }
-}
-
-/// A region's lock, held alone.
-///
-/// # Examples
-/// ```
-/// use commonhold::{LockGuard, Space};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-lock-guard-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// let pair = space.map_or_create("pair", 16)?;
-/// let guard: LockGuard<'_> = pair.lock_repairing(|_| {
-///     // The second is written last.
-///     let second: u64 = pair.get(8)?;
-///     Ok(pair.set(0, &second)?)
-/// })?;
-/// pair.set(0, &7_u64)?;
-/// pair.set(8, &7_u64)?;
-/// guard.unlock()?;
-/// # drop(pair);
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "the lock is freed when its guard is dropped"]
-pub struct LockGuard<'a> {
-    /// Freed by the guard's own `drop`: two destructors, one after the other, are not inlined.
-    held: ManuallyDrop<Held<'a, &'a RegionWords<'a>>>,
-    /// 1 if others were told since when it is held. A whole word: see [`Held`].
-    stamped: Cell<usize>,
-}
-
-impl LockGuard<'_> {
-    /// Records for others since when the lock is held. It costs a look at the clock, so it is left to
-    /// those who hold a lock for long.
-    pub fn stamp(&self) {
-        let region = self.held.site().region;
-        if let Ok(core) = region.attachment().core() {
-            core.stamp(region.handle().region, commonhold_host::unix_ms());
-            self.stamped.set(1);
-        }
-    }
-
-    /// Frees the lock with what it protects half changed: whoever takes it next is told so.
-    ///
-    /// # Errors
-    /// As for [`unlock`](Self::unlock).
-    pub fn leave_inconsistent(self) -> LockResult<()> {
-        self.free(Release::Inconsistent)
-    }
-
-    /// Frees the lock, and says whether it still was this process's.
-    ///
-    /// # Errors
-    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
-    /// [`LockError::Forked`](crate::LockError::Forked).
-    pub fn unlock(self) -> LockResult<()> {
-        self.free(Release::Done)
-    }
-
-    #[inline(always)]
-    fn unstamp(&self) {
-        if self.stamped.get() != 0 {
-            self.held.lock().forget_stamp();
-        }
-    }
-}
-
-impl Guard for LockGuard<'_> {
-    fn set_consistent(&self) -> LockResult<()> {
-        self.held.set_consistent()
-    }
-
-    fn free(self, how: Release) -> LockResult<()> {
-        let this = ManuallyDrop::new(self);
-        this.unstamp();
-        this.held.release(how)
-    }
-}
-
-impl Drop for LockGuard<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.unstamp();
-        // Fails only if this peer was declared dead; then others have the lock already.
-        let _ = self.held.release(self.held.how());
-    }
-}
-
-/// A region's lock, held together with other readers.
-///
-/// # Examples
-/// ```
-/// use commonhold::{ReadGuard, Space};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-read-guard-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// let pair = space.map_or_create("pair", 16)?;
-/// let guard: ReadGuard<'_> = pair.read_lock()?; // an error if a writer died half way
-/// let (first, second): (u64, u64) = (pair.get(0)?, pair.get(8)?);
-/// guard.unlock()?;
-/// assert_eq!(first, second);
-/// # drop(pair);
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "the lock is freed when its guard is dropped"]
-pub struct ReadGuard<'a>(Reading<'a, &'a RegionWords<'a>>);
-
-impl ReadGuard<'_> {
-    /// Frees the lock, and says whether it still was this process's.
-    ///
-    /// # Errors
-    /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
-    /// [`LockError::Forked`](crate::LockError::Forked).
-    pub fn unlock(self) -> LockResult<()> {
-        self.0.free()
     }
 }

@@ -1,4 +1,4 @@
-//! What all exclusive locks do alike: what becomes of one whose last owner died.
+//! Taking an exclusive lock, of any kind, whose last owner may have died.
 
 use std::mem::ManuallyDrop;
 
@@ -8,73 +8,73 @@ use commonhold_sync::{LockError as SyncError, Release, Taken};
 use super::{Denied, Guard, Inconsistent, Recovered, Site, denied::BoxedLockError};
 use crate::{BoxError, LockError, LockResult, RepairFailed};
 
-/// A lock that one can have alone, with its words found.
-pub(crate) trait Exclusive<'a>: Copy {
-    /// What a guard is made of besides: small.
+/// A lock that one thread can hold alone, with the addresses of its words.
+pub(crate) trait Exclusive<'a>: Copy + 'a {
+    /// What a guard is made from, beside the lock: small enough for two registers.
     type Held: Copy;
     type Guard: Guard;
 
     /// Where it lies.
     fn site(self) -> Site<'a>;
 
-    /// Its word, for what is to be said of it.
+    /// Its word now, for errors.
     fn look(self) -> LockWord;
 
-    /// Takes it, in whatever state it is, waiting until `deadline`, or for ever; `Some(0)` does not wait.
+    /// Takes it in any state, and waits until `deadline`, or for ever. `Some(0)` does not wait.
     fn take(self, deadline: Option<u64>) -> Result<(Self::Held, Taken), Denied>;
 
-    /// The guard of what this thread has taken.
+    /// The guard of a lock that this thread has just taken.
     fn guard(self, held: Self::Held) -> Self::Guard;
+
+    /// The handle's own repair of the data, if it has one.
+    fn repair(self) -> Option<Repair<'a, Self::Guard>> {
+        None
+    }
 }
 
-/// What repairs what a lock protects.
+/// A repair of the data that a lock protects.
 pub(crate) type Repair<'r, G> = &'r dyn Fn(&G) -> Result<(), BoxError>;
 
-/// What is to be said of a lock that was not taken.
+/// The error of a lock that was not taken.
 #[cold]
 pub(crate) fn error<'a>(lock: impl Exclusive<'a>, denied: Denied) -> LockError {
     let owner = lock.site().owner(|| lock.look());
     lock.site().error(denied, owner)
 }
 
-/// Takes a lock whose last owner has left it whole, or that `repair` makes so.
+/// Takes a lock that is consistent, or that the handle's own repair makes consistent.
 #[cold]
 pub(crate) fn whole<'a, L: Exclusive<'a>>(
     lock: L,
     deadline: Option<u64>,
-    repair: Option<Repair<'_, L::Guard>>,
 ) -> Result<L::Held, BoxedLockError> {
     match lock.take(deadline) {
         Ok((held, Taken::Clean)) => Ok(held),
-        Ok((held, Taken::OwnerDied(who))) => settled(lock, held, who, repair).map_err(Box::new),
+        Ok((held, Taken::OwnerDied(who))) => settled(lock, held, who).map_err(Box::new),
         Err(denied) => Err(Box::new(error(lock, denied))),
     }
 }
 
-/// The same, without waiting: `None` if somebody living has it.
+/// The same without waiting: `None` if a living owner has it.
 #[cold]
-pub(crate) fn whole_at_once<'a, L: Exclusive<'a>>(
-    lock: L,
-    repair: Option<Repair<'_, L::Guard>>,
-) -> LockResult<Option<L::Guard>> {
+pub(crate) fn whole_at_once<'a, L: Exclusive<'a>>(lock: L) -> LockResult<Option<L::Guard>> {
     match lock.take(Some(0)) {
         Ok((held, Taken::Clean)) => Ok(Some(lock.guard(held))),
         Ok((held, Taken::OwnerDied(who))) => {
-            settled(lock, held, who, repair).map(|held| Some(lock.guard(held)))
+            settled(lock, held, who).map(|held| Some(lock.guard(held)))
         }
         Err(Denied::Sync(SyncError::TimedOut)) => Ok(None),
         Err(denied) => Err(error(lock, denied)),
     }
 }
 
-/// Makes whole what was taken inconsistent, or gives it back as it was found.
+/// Repairs the data of a lock that was taken inconsistent, or frees the lock as it was found.
 pub(crate) fn settled<'a, L: Exclusive<'a>>(
     lock: L,
     held: L::Held,
     who: Option<Owner>,
-    repair: Option<Repair<'_, L::Guard>>,
 ) -> LockResult<L::Held> {
-    match repair {
+    match lock.repair() {
         Some(repair) => repaired(lock, held, who, repair),
         None => {
             lock.guard(held).free(Release::AsFound(who))?;
@@ -83,7 +83,7 @@ pub(crate) fn settled<'a, L: Exclusive<'a>>(
     }
 }
 
-/// Has `repair` make whole what was taken inconsistent.
+/// Calls `repair` on a lock that was taken inconsistent.
 fn repaired<'a, L: Exclusive<'a>>(
     lock: L,
     held: L::Held,
@@ -94,7 +94,7 @@ fn repaired<'a, L: Exclusive<'a>>(
     match repair(&guard) {
         Ok(()) => {
             guard.set_consistent()?;
-            // What it holds is handed over.
+            // The lock stays held: the caller makes another guard.
             let _ = ManuallyDrop::new(guard);
             Ok(held)
         }
@@ -106,7 +106,7 @@ fn repaired<'a, L: Exclusive<'a>>(
     }
 }
 
-/// Takes a lock in whatever state it is.
+/// Takes a lock in any state.
 pub(crate) fn recovered<'a, L: Exclusive<'a>>(
     lock: L,
     deadline: Option<u64>,
@@ -121,7 +121,7 @@ pub(crate) fn recovered<'a, L: Exclusive<'a>>(
     }
 }
 
-/// Takes a lock, and has `repair` make whole what its last owner left half changed.
+/// Takes a lock. If it is inconsistent, `repair` makes the data consistent first.
 pub(crate) fn repairing<'a, L: Exclusive<'a>>(
     lock: L,
     deadline: Option<u64>,

@@ -1,13 +1,13 @@
-//! What every upgradable guard has, and those of a region's lock.
+//! The core of every upgradable guard.
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread, time::Duration};
 
 use commonhold_sync::{LockError as SyncError, Release, Taken};
 
-use super::{Denied, RegionWords, reading::Readable};
+use super::{Denied, reading::Readable};
 use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
-/// A lock that this thread holds upgradable. It is its thread's: neither `Send` nor `Sync`.
+/// A lock that this thread holds upgradable. It stays in its thread: neither `Send` nor `Sync`.
 #[derive(Debug)]
 pub(crate) struct Upgradable<'a, L: Readable<'a>> {
     lock: L,
@@ -15,13 +15,13 @@ pub(crate) struct Upgradable<'a, L: Readable<'a>> {
 }
 
 impl<'a, L: Readable<'a>> Upgradable<'a, L> {
-    /// Takes it, waiting until `deadline`, or for ever, if its last writer has left whole what it protects.
+    /// Takes it if it is consistent, and waits until `deadline`, or for ever.
     pub(crate) fn take(lock: L, deadline: Option<u64>) -> LockResult<Self> {
         Self::taken(lock, deadline)
             .map_err(|denied| lock.site().error(denied, lock.last_writer()))?
     }
 
-    /// The same, without waiting: `None` if somebody living has it upgradable, or alone.
+    /// The same without waiting: `None` if a living thread holds it upgradable, or alone.
     pub(crate) fn take_at_once(lock: L) -> LockResult<Option<Self>> {
         match Self::taken(lock, Some(0)) {
             Ok(taken) => taken.map(Some),
@@ -60,14 +60,15 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         Some(self.region().attachment().deadline(timeout))
     }
 
-    /// Waits for so long, or for as long as it takes, until readers have left; `self` is as before if that fails.
+    /// Waits until the readers have left, for `timeout` at most if there is one. If this fails, `self` is as
+    /// before.
     pub(crate) fn upgrade(&mut self, timeout: Option<Duration>) -> LockResult<Upgraded<'_, 'a, L>> {
         let deadline = timeout.and_then(|timeout| self.deadline(timeout));
         let lock = self.lock;
         self.upgraded(deadline).map_err(|denied| lock.site().error(denied, None))?
     }
 
-    /// The same, without waiting: `None` if somebody reads.
+    /// The same without waiting: `None` if another thread reads.
     pub(crate) fn upgrade_at_once(&mut self) -> LockResult<Option<Upgraded<'_, 'a, L>>> {
         let lock = self.lock;
         match self.upgraded(Some(0)) {
@@ -91,7 +92,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         let upgraded = Upgraded { lock: self.lock, panicking, of: PhantomData };
         Ok(match taken {
             Taken::Clean => Ok(upgraded),
-            // This owner itself has left it so, when it was upgraded before.
+            // This guard itself left it inconsistent, when it was upgraded before.
             Taken::OwnerDied(_) => {
                 let place = self.lock.site().place(Some(me.owner()));
                 upgraded.downgrade().and_then(|()| Err(LockError::OwnerDied(place)))
@@ -99,7 +100,7 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
         })
     }
 
-    /// Frees it, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still owned it.
     pub(crate) fn free(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Taken::Clean)
     }
@@ -118,12 +119,12 @@ impl<'a, L: Readable<'a>> Upgradable<'a, L> {
 impl<'a, L: Readable<'a>> Drop for Upgradable<'a, L> {
     #[inline]
     fn drop(&mut self) {
-        // Fails only if this peer was declared dead; then others have the lock already.
+        // Fails only if this peer was declared dead; then others have taken over the lock.
         let _ = self.release(Taken::Clean);
     }
 }
 
-/// An upgradable lock, upgraded: this thread writes, until it is dropped.
+/// An upgraded lock: this thread writes until it drops this.
 #[derive(Debug)]
 pub(crate) struct Upgraded<'g, 'a, L: Readable<'a>> {
     lock: L,
@@ -138,12 +139,12 @@ impl<'a, L: Readable<'a>> Upgraded<'_, 'a, L> {
         self.lock.context()
     }
 
-    /// Lets readers in, and says whether the lock still was this process's.
+    /// Lets readers in, and reports whether this process still owned the lock.
     pub(crate) fn downgrade(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Release::Done)
     }
 
-    /// The same, with what the lock protects half changed.
+    /// The same, and leaves the lock inconsistent: the data are half changed.
     pub(crate) fn leave_inconsistent(self) -> LockResult<()> {
         ManuallyDrop::new(self).release(Release::Inconsistent)
     }
@@ -161,121 +162,7 @@ impl<'a, L: Readable<'a>> Drop for Upgraded<'_, 'a, L> {
     fn drop(&mut self) {
         let half_done = thread::panicking() && !self.panicking;
         let how = if half_done { Release::Inconsistent } else { Release::Done };
-        // Fails only if this peer was declared dead; then others have the lock already.
+        // Fails only if this peer was declared dead; then others have taken over the lock.
         let _ = self.release(how);
-    }
-}
-
-/// A region's lock, held together with readers by the only one that may become their writer.
-///
-/// # Examples
-/// ```
-/// use commonhold::{Space, UpgradableGuard};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-upgradable-guard-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// let seed = space.map_or_create("seed", 8)?;
-/// let lock = seed.region_lock()?;
-/// let mut guard: UpgradableGuard<'_> = lock.upgradable_read()?; // an error if a writer died half way
-/// if seed.get::<u64>(0)? == 0 {
-///     let writer = guard.upgrade()?;
-///     seed.set(0, &42_u64)?;
-///     writer.downgrade()?;
-/// }
-/// guard.unlock()?;
-/// # drop((lock, seed));
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "the lock is freed when its guard is dropped"]
-pub struct UpgradableGuard<'a>(Upgradable<'a, &'a RegionWords<'a>>);
-
-impl<'a> UpgradableGuard<'a> {
-    pub(crate) const fn new(held: Upgradable<'a, &'a RegionWords<'a>>) -> Self {
-        Self(held)
-    }
-
-    /// Waits until the readers have left; then this thread writes, until what this returns is dropped, and
-    /// holds the lock as before then. So it does if this fails.
-    ///
-    /// # Errors
-    /// [`LockError::Deadlock`] if this thread reads under
-    /// the lock besides; [`LockError::OwnerDied`] if it has left a change of its own half done.
-    pub fn upgrade(&mut self) -> LockResult<UpgradedGuard<'_, 'a>> {
-        self.0.upgrade(None).map(UpgradedGuard)
-    }
-
-    /// As [`upgrade`](Self::upgrade), but does not wait; `None` if somebody reads.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn try_upgrade(&mut self) -> LockResult<Option<UpgradedGuard<'_, 'a>>> {
-        Ok(self.0.upgrade_at_once()?.map(UpgradedGuard))
-    }
-
-    /// As [`upgrade`](Self::upgrade), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`], and as there.
-    pub fn upgrade_for(&mut self, timeout: Duration) -> LockResult<UpgradedGuard<'_, 'a>> {
-        self.0.upgrade(Some(timeout)).map(UpgradedGuard)
-    }
-
-    /// Frees the lock, and says whether it still was this process's.
-    ///
-    /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
-    pub fn unlock(self) -> LockResult<()> {
-        self.0.free()
-    }
-}
-
-/// A region's lock, held alone by whoever had it upgradable, and has it so again afterwards.
-///
-/// # Examples
-/// ```
-/// use commonhold::{Space, UpgradedGuard};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = format!("shm:doc-upgraded-guard-{}", std::process::id());
-/// # let space = Space::open_or_format(&url)?;
-/// let pair = space.map_or_create("pair", 16)?;
-/// let lock = pair.region_lock()?;
-/// let mut guard = lock.upgradable_read()?; // an error if a writer died half way
-/// let writer: UpgradedGuard<'_, '_> = guard.upgrade()?;
-/// pair.set(0, &7_u64)?;
-/// if let Err(error) = pair.set(8, &7_u64) {
-///     writer.leave_inconsistent()?; // others are told that only one of the two is written
-///     return Err(error.into());
-/// }
-/// writer.downgrade()?;
-/// guard.unlock()?;
-/// # drop((lock, pair));
-/// # drop(space);
-/// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "readers are let in when the guard is dropped"]
-pub struct UpgradedGuard<'g, 'a>(Upgraded<'g, 'a, &'a RegionWords<'a>>);
-
-impl UpgradedGuard<'_, '_> {
-    /// Lets readers in again, and says whether the lock still was this process's.
-    ///
-    /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead meanwhile; [`LockError::Forked`].
-    pub fn downgrade(self) -> LockResult<()> {
-        self.0.downgrade()
-    }
-
-    /// Lets readers in with what the lock protects half changed: they are told so, as is whoever takes it next.
-    ///
-    /// # Errors
-    /// As for [`downgrade`](Self::downgrade).
-    pub fn leave_inconsistent(self) -> LockResult<()> {
-        self.0.leave_inconsistent()
     }
 }

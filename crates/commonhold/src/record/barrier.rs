@@ -11,11 +11,10 @@ use super::{Record, checked_size_with_places, open_places, size_with_places};
 use crate::{
     LockError, LockPlace, LockResult, Mapping, RegionError,
     lock::{Denied, Site},
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
-/// The words of a barrier, found.
+/// A barrier, with the addresses of its words.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     region: &'a MappedRegion,
@@ -28,23 +27,23 @@ impl<'a> Found<'a> {
     }
 }
 
-/// A place in the bytes of a region where so many parties wait for each other, phase after phase.
+/// A barrier in the bytes of a region: `N` participants wait for each other at the end of each phase.
 ///
-/// A `Barrier<3>` is for three parties: how many is part of what the record is, and whoever opens it for
-/// another number gets an error. Of all zeros, nobody has joined; so there is nothing to set up, and nobody can
-/// die while doing so. [`open_with`](Self::open_with) takes a number that is known when the program runs.
+/// A `Barrier<3>` has three participants. The number is part of the record: to open it with another number is an
+/// error. All zeros are a barrier that no thread has joined, so there is no set-up in which a thread could die.
+/// [`open_with`](Self::open_with) takes a number that is known only at run time.
 ///
-/// Each party [joins](Self::join) once, and [waits](Participant::wait) at the end of each phase. What a death does:
-/// - Of a party that has not arrived in the present phase: the others are told, by
-///   [`LockError::ParticipantDied`](crate::LockError::ParticipantDied), also those who come later, until another has
-///   joined in its place. That one sees [whose place](Participant::replaces) it has, does the part of the dead, and arrives.
-///   The others wait again.
-/// - Of a party that has arrived: nothing in this phase, since it has done its part. In the next it has not
-///   arrived.
-/// - Of one that has not joined: nobody knows of it. Use [`wait_for`](Participant::wait_for).
+/// Each participant [joins](Self::join) once, and [waits](Participant::wait) at the end of each phase. What a death
+/// does:
+/// - A participant dies before it arrives in the current phase: every other participant that waits, now or later,
+///   gets [`LockError::ParticipantDied`](crate::LockError::ParticipantDied), until another thread joins in its
+///   place. That thread sees [which participant](Participant::replaces) it replaces, does the rest of its work, and
+///   arrives. The others wait again.
+/// - A participant dies after it arrives: nothing happens in this phase. In the next phase it has not arrived.
+/// - A thread dies before it joins: the barrier does not know of it. Use [`wait_for`](Participant::wait_for).
 ///
 /// # Examples
-/// A party that joins in the place of a dead one goes on in its phase, so it is the barrier that counts the steps:
+/// A thread that replaces a dead participant goes on in the same phase, so the barrier counts the steps:
 /// ```
 /// use std::time::Duration;
 /// use commonhold::{Barrier, LockError, LockResult, Space};
@@ -77,7 +76,7 @@ impl<'a> Found<'a> {
 /// # }
 /// ```
 ///
-/// A party is a thread:
+/// A participant belongs to its thread:
 /// ```compile_fail,E0277
 /// fn sent<T: Send>(_: T) {}
 /// fn other(barrier: commonhold::Barrier<3>) {
@@ -106,21 +105,21 @@ impl<const PARTIES: usize> Record for Barrier<PARTIES> {
 }
 
 impl<const PARTIES: usize> Barrier<PARTIES> {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = checked_size_with_places(record_words::BARRIER, PARTIES);
 }
 
 impl Barrier {
-    /// Bytes that a barrier for so many parties takes, a multiple of 8.
+    /// The size in bytes of a barrier for `parties` participants, a multiple of 8.
     #[must_use]
     pub const fn size_with(parties: usize) -> u64 {
         size_with_places(record_words::BARRIER, parties)
     }
 
-    /// Opens the barrier at `offset`, for as many parties as are known only now.
+    /// Opens the barrier at `offset`, with a number of participants that is known only at run time.
     ///
     /// # Errors
-    /// As for [`Mapping::open`]; [`RegionError::BadCount`] if there may not be so many.
+    /// As for [`Mapping::open`]; [`RegionError::BadCount`] if that number is not possible.
     pub fn open_with(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
         Self::new(mapping, offset, parties)
     }
@@ -128,7 +127,7 @@ impl Barrier {
 
 impl<const PARTIES: usize> Barrier<PARTIES> {
     fn new(mapping: &Mapping, offset: u64, parties: usize) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open_places(region, offset, RecordKind::Barrier, parties)?;
             let [event] = opened.words;
             let barrier = sync::Barrier::new(event, opened.at, opened.data.words());
@@ -137,7 +136,7 @@ impl<const PARTIES: usize> Barrier<PARTIES> {
         Ok(Self { found, parties })
     }
 
-    /// How many parties it is for.
+    /// The number of participants.
     #[must_use]
     pub const fn parties(&self) -> usize {
         self.parties
@@ -147,15 +146,15 @@ impl<const PARTIES: usize> Barrier<PARTIES> {
     #[must_use]
     pub fn phase(&self) -> u64 {
         let Found { region, barrier } = self.found.get();
-        // In a forked child the memory is not mapped; there nobody can wait either.
+        // In a forked child the memory is not mapped, and no thread can wait there either.
         if region.attachment().is_forked() { 0 } else { barrier.phase() }
     }
 
-    /// Becomes one of the parties, in a place that nobody has or that a dead party had. It does not wait.
+    /// Becomes a participant, in a free slot or in that of a dead participant. This does not wait.
     ///
     /// # Errors
-    /// [`RegionError::BarrierFull`] if the living have all places; [`LockError::Fenced`](crate::LockError::Fenced);
-    /// [`LockError::Forked`](crate::LockError::Forked).
+    /// [`RegionError::BarrierFull`] if living participants have all slots;
+    /// [`LockError::Fenced`](crate::LockError::Fenced); [`LockError::Forked`](crate::LockError::Forked).
     pub fn join(&self) -> LockResult<Participant<'_>> {
         let found = *self.found.get();
         let attachment = found.region.attachment();
@@ -182,8 +181,8 @@ impl<const PARTIES: usize> Barrier<PARTIES> {
     }
 }
 
-/// One party of a barrier. Dropped, it leaves, and its place is free for another; dropped by a panic, the
-/// others are told as of a death.
+/// A participant of a barrier. When it is dropped, it leaves, and its slot is free for another thread. When a panic
+/// drops it, it counts as dead.
 ///
 /// # Examples
 /// ```
@@ -209,11 +208,11 @@ pub struct Participant<'a> {
     found: Found<'a>,
     party: sync::Participant,
     replaces: Option<Box<LockPlace>>,
-    /// The phase that it has arrived in and not seen pass.
+    /// The phase in which it has arrived, and which it has not seen pass.
     arrived: Cell<Option<u64>>,
     /// Whether the thread was panicking when it joined.
     panicking: bool,
-    /// It is its thread's.
+    /// A participant stays in its thread.
     not_send: PhantomData<*const ()>,
 }
 
@@ -224,28 +223,28 @@ impl fmt::Debug for Participant<'_> {
 }
 
 impl Participant<'_> {
-    /// The number of its place, below that of all parties.
+    /// The number of its slot: below the number of participants.
     #[must_use]
     pub const fn index(&self) -> usize {
         self.party.index()
     }
 
-    /// If it has the place of a party that died, or gave up: the barrier, and who that was, as far as it is known.
+    /// If it replaces a participant that died, or gave up: the barrier, and that participant, if it is known.
     #[must_use]
     pub fn replaces(&self) -> Option<&LockPlace> {
         self.replaces.as_deref()
     }
 
-    /// Whether its place has arrived in the phase that [`wait`](Self::wait) would wait for. Who has joined in
-    /// the place of a dead party learns by this whether there is anything left to do in its stead: if it has
-    /// arrived, there is not, and the next thing to do is to wait.
+    /// Whether its slot has arrived in the phase that [`wait`](Self::wait) would wait for. This tells a thread that
+    /// replaces a dead participant whether work of this phase is left: if the slot has arrived, there is none, and
+    /// the thread waits next.
     #[must_use]
     pub const fn has_arrived(&self) -> bool {
         self.arrived.get().is_some()
     }
 
-    /// Says that this party has done its part of the present phase, and does not wait for the others.
-    /// [`wait`](Self::wait) may follow, and waits for that phase.
+    /// Marks this participant as arrived in the current phase, without waiting for the others. A
+    /// [`wait`](Self::wait) after it waits for that phase.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead,
@@ -259,8 +258,8 @@ impl Participant<'_> {
         Ok(phase)
     }
 
-    /// Says that this party has done its part of the phase, if it has not [said so](Self::arrive), waits
-    /// until all have, and returns which phase has passed.
+    /// [Arrives](Self::arrive) in the current phase, if it has not yet, waits until all participants have arrived,
+    /// and returns the number of the phase that has passed.
     ///
     /// # Errors
     /// [`LockError::ParticipantDied`](crate::LockError::ParticipantDied), and as for [`arrive`](Self::arrive).
@@ -268,8 +267,8 @@ impl Participant<'_> {
         self.wait_until(None).map_err(|denied| self.error(denied))
     }
 
-    /// As [`wait`](Self::wait), but does not wait: `None` if others have not arrived. This party has: the
-    /// next to wait, waits for the same phase.
+    /// As [`wait`](Self::wait), but does not wait: `None` if others have not arrived. This participant has arrived
+    /// then, and its next `wait` waits for the same phase.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
@@ -281,16 +280,17 @@ impl Participant<'_> {
         }
     }
 
-    /// As [`wait`](Self::wait), but waits so long at most.
+    /// As [`wait`](Self::wait), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`wait`](Self::wait). This party has arrived.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`wait`](Self::wait). This participant has
+    /// arrived then.
     pub fn wait_for(&self, timeout: Duration) -> LockResult<u64> {
         let deadline = self.found.region.attachment().deadline(timeout);
         self.wait_until(Some(deadline)).map_err(|denied| self.error(denied))
     }
 
-    /// What is to be said of a phase that was not passed, and of whom the others wait for in vain.
+    /// The error of a phase that has not passed, with the participant that died.
     #[cold]
     fn error(&self, denied: Denied) -> LockError {
         let attachment = self.found.region.attachment();
@@ -317,8 +317,8 @@ impl Participant<'_> {
         Ok(phase)
     }
 
-    /// Gives the place up, and says whether it still was this process's. If this party has arrived, that
-    /// stands; if not, the others wait for one that joins in its place.
+    /// Gives the slot up, and reports whether this process still owned it. If this participant has arrived, its
+    /// arrival stands. If not, the others wait for another thread to join and arrive.
     ///
     /// # Errors
     /// As for [`arrive`](Self::arrive).
@@ -336,7 +336,7 @@ impl Participant<'_> {
 impl Drop for Participant<'_> {
     fn drop(&mut self) {
         let gave_up = thread::panicking() && !self.panicking;
-        // Fails only in a forked child, whose place it is not, or if this peer was declared dead.
+        // Fails only in a forked child, where the slot is the parent's, or if this peer was declared dead.
         let _ = self.give_back(if gave_up { Release::Inconsistent } else { Release::Done });
     }
 }

@@ -8,29 +8,32 @@ use commonhold_sync::Waited;
 use yoke::Yokeable;
 
 use super::{MutexGuard, Plan, Record, open};
-use crate::{LockResult, Mapping, Plain, RegionError, mapping::Handle, region::MappedRegion};
+use crate::{
+    LockResult, Mapping, Plain, RegionError,
+    region::{Handle, MappedRegion},
+};
 
 type Words = Plan<(), { record_words::CONDVAR }>;
 
-/// The word, found.
+/// A condition variable, with the address of its word.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     region: &'a MappedRegion,
     condvar: sync::Condvar<'a>,
 }
 
-/// A condition variable in the bytes of a region: waits, without a mutex, until what the mutex protects may
-/// have become as wanted.
+/// A condition variable in the bytes of a region: a thread frees a mutex, and waits until the data that it protects
+/// may have changed.
 ///
-/// As everywhere a wait may end for no reason, so the condition is looked at again. Here it does so once a
-/// second, and that is what makes deaths harmless:
-/// - If whoever should notify dies with the mutex, the waiter takes the mutex within 50 ms or so, and repairs what it
-///   protects, if its handle [knows how](crate::Mutex::repaired_by); otherwise it is told.
-/// - If it dies after it freed the mutex, or whoever repaired the data does not know that somebody waits, the
-///   waiter looks again within about a second.
-/// - If one who waits dies, with or without a notification, the others are notified all the same.
+/// As with any condition variable, a wait may end without a reason, so callers check their condition again. Here
+/// every wait ends after a second at most, which makes deaths harmless:
+/// - If the thread that should notify dies while it holds the mutex, a waiter takes the mutex within some 50 ms. It
+///   repairs the data if its handle [knows how](crate::Mutex::repaired_by); otherwise it gets an error.
+/// - If that thread dies after it frees the mutex, or another thread repairs the data and does not notify, the
+///   waiter checks its condition within about a second.
+/// - If a waiter dies, with or without a notification, the other waiters are notified all the same.
 ///
-/// Notify while you hold the mutex, or after; but change the condition under the mutex.
+/// Notify while you hold the mutex, or afterwards; but change the condition only under the mutex.
 ///
 /// # Examples
 /// ```
@@ -53,7 +56,7 @@ struct Found<'a> {
 /// #     inbox.arrived.notify_one()
 /// # });
 /// let inbox = space.record::<Inbox>("inbox")?;
-/// // A number is never half changed: should the postman be killed with the mutex, all is well.
+/// // A number is never half changed: the data are consistent even if the postman is killed with the mutex.
 /// let letters = inbox.letters.repaired_by(|_| Ok(()));
 /// let guard = inbox.arrived.wait_while(letters.lock()?, |letters| letters.get() == 0)?;
 /// guard.with_mut(|letters| *letters -= 1);
@@ -77,7 +80,7 @@ impl fmt::Debug for Condvar {
 }
 
 impl Condvar {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = Words::SIZE;
 }
 
@@ -85,7 +88,7 @@ impl Record for Condvar {
     const SIZE: u64 = Words::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open::<(), _>(region, offset, RecordKind::Condvar)?;
             let [word] = opened.words;
             Ok(Found { region, condvar: sync::Condvar::new(word, opened.at) })
@@ -95,7 +98,7 @@ impl Record for Condvar {
 }
 
 impl Condvar {
-    /// Wakes one who waits. Others who wait look at the condition too, a little later.
+    /// Wakes one waiter. The other waiters also check their condition, a little later.
     ///
     /// # Errors
     /// [`LockError::Forked`](crate::LockError::Forked), [`LockError::Fenced`](crate::LockError::Fenced).
@@ -106,7 +109,7 @@ impl Condvar {
         Ok(())
     }
 
-    /// Wakes all who wait.
+    /// Wakes all waiters.
     ///
     /// # Errors
     /// As for [`notify_one`](Self::notify_one).
@@ -120,17 +123,17 @@ impl Condvar {
     /// Frees the mutex of `guard`, waits to be notified, and takes the mutex again.
     ///
     /// # Errors
-    /// As for [`Mutex::lock`](crate::Mutex::lock); [`RegionError::OtherSpace`] if
-    /// the mutex was opened through another [`Space`](crate::Space). The mutex is not held any more then.
+    /// As for [`Mutex::lock`](crate::Mutex::lock); [`RegionError::OtherSpace`] if the mutex was opened through
+    /// another [`Space`](crate::Space). After an error the mutex is not held.
     pub fn wait<'m, T: Plain>(&self, guard: MutexGuard<'m, T>) -> LockResult<MutexGuard<'m, T>> {
         self.wait_until(guard, None).map(|(guard, _)| guard)
     }
 
-    /// As [`wait`](Self::wait), so long at most; but the mutex is waited for as long as it takes. With a
-    /// timeout of 0 others get the mutex in between, and no more.
+    /// As [`wait`](Self::wait), but waits for a notification for `timeout` at most; the wait for the mutex has no
+    /// limit. A timeout of 0 only lets other threads take the mutex in between.
     ///
     /// # Errors
-    /// As for [`wait`](Self::wait). That the time is up is no error, since the mutex is held.
+    /// As for [`wait`](Self::wait). A timeout is no error, because the mutex is held then.
     pub fn wait_for<'m, T: Plain>(
         &self,
         guard: MutexGuard<'m, T>,
@@ -140,7 +143,7 @@ impl Condvar {
         self.wait_until(guard, Some(deadline))
     }
 
-    /// Waits as long as `condition` is true, and until the mutex is held.
+    /// Waits as long as `condition` is true.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait), whatever the condition says.

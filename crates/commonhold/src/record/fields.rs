@@ -1,4 +1,4 @@
-//! One field of data, and structs of records.
+//! Fields of data, and structs of records.
 
 use std::{fmt, marker::PhantomData};
 
@@ -16,7 +16,7 @@ use std::{fmt, marker::PhantomData};
 /// const BALANCE: Field<Account, i64> = field!(Account, balance);
 ///
 /// let account = space.record::<Mutex<Account>>("account")?;
-/// let guard = account.lock_repairing(|_| Ok(()))?; // a balance is written at once, and so never half changed
+/// let guard = account.lock_repairing(|_| Ok(()))?; // a balance is written in one piece, so never half changed
 /// guard.field(BALANCE).with_mut(|balance| *balance += 10);
 /// guard.unlock()?;
 /// # drop(account);
@@ -45,8 +45,8 @@ impl<T, F> fmt::Debug for Field<T, F> {
 }
 
 impl<T, F> Field<T, F> {
-    /// For [`field!`](crate::field), which knows the offset. The function is never called: it has the
-    /// compiler say what type the field has.
+    /// For [`field!`](crate::field), which knows the offset. The function is never called: it lets the compiler
+    /// infer the type of the field.
     #[doc(hidden)]
     #[inline]
     #[must_use]
@@ -54,7 +54,7 @@ impl<T, F> Field<T, F> {
         Self { offset, of: PhantomData }
     }
 
-    /// Bytes before it.
+    /// Its offset in the struct, in bytes.
     #[inline]
     #[must_use]
     pub const fn offset(self) -> usize {
@@ -62,8 +62,8 @@ impl<T, F> Field<T, F> {
     }
 }
 
-/// Names a field of a plain struct, for `field` of a guard or a [`Part`](crate::Part): it is read and written, and
-/// the others stay where they are.
+/// Names a field of a plain struct, for the method `field` of a guard or a [`Part`](crate::Part), which reads and
+/// writes only that field.
 ///
 /// # Examples
 /// ```
@@ -110,7 +110,7 @@ macro_rules! field {
 /// let point = Point { x: 1.0, y: 2.0 };
 /// assert_eq!(point, point.clone());
 /// ```
-/// Between these two there would be three bytes that nobody writes:
+/// Between these two fields there would be three bytes of padding:
 /// ```compile_fail,E0277
 /// commonhold::plain! {
 ///     struct Padded { tag: u8, value: u32 }
@@ -132,7 +132,8 @@ macro_rules! plain {
     };
 }
 
-/// Makes a struct of records, one after the other: opened as a whole, each field a lock of its own.
+/// Makes a struct of records, which lie one after the other. It is opened as a whole, and each field is a lock of
+/// its own.
 ///
 /// # Examples
 /// ```
@@ -181,7 +182,7 @@ macro_rules! records {
                 mapping: &$crate::Mapping,
                 offset: u64,
             ) -> ::core::result::Result<Self, $crate::RegionError> {
-                // All of it must fit before anything of it is tagged.
+                // Check that all of it fits before tagging any part.
                 mapping.check(offset, Self::SIZE)?;
                 let mut end = offset;
                 $(

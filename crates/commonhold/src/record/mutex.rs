@@ -1,4 +1,4 @@
-//! The mutex that has its data with it.
+//! The mutex with its data.
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use commonhold_sync::{Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
-use super::{Plan, Record, open};
+use super::{Plan, Record, open, takes::takes};
 use crate::{
     BoxError, LockResult, Mapping, Part, Plain, RawMutexGuard, Recovered, RegionError,
     data::{Gate, Span, reads, writes},
@@ -16,31 +16,30 @@ use crate::{
         Denied, Guard, RawWords, Site,
         take::{self, Exclusive, Repair},
     },
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 type Words<T> = Plan<T, { commonhold_layout::record_words::MUTEX }>;
 
-/// Where the parts of a mutex lie.
+/// The parts of a mutex, with their addresses.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     raw: RawWords<'a>,
     data: Run<'a>,
 }
 
-/// What repairs the data of a mutex.
+/// A repair of the data of a mutex.
 type Repairer<T> = dyn Fn(&MutexGuard<'_, T>) -> Result<(), BoxError> + Send + Sync;
 
 /// A mutex and the `T` that it protects, in the bytes of a region. It can be kept in a struct, cloned, and sent to
 /// other threads; it keeps its region mapped.
 ///
-/// What the death of its holder does: the mutex is free at once, and whoever takes it is told so, by
-/// [`LockError::OwnerDied`](crate::LockError::OwnerDied), until somebody has repaired the data. The death of a waiter
-/// does nothing.
+/// If its owner dies, the mutex is free at once, and inconsistent: every thread that takes it gets
+/// [`LockError::OwnerDied`](crate::LockError::OwnerDied), until one repairs the data. The death of a waiter does
+/// nothing.
 ///
 /// # Examples
-/// Half of the pair may have been written when its writer was killed; this makes it whole, for all ways to lock:
+/// A thread may be killed after it has written half of the pair. This repairs the pair, for all ways to lock:
 /// ```
 /// use commonhold::{Mutex, Space};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -90,7 +89,7 @@ impl<T: Plain> Record for Mutex<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open::<T, _>(region, offset, RecordKind::Mutex)?;
             let [word] = opened.words;
             let raw = RawWords::new(region, sync::Mutex::new(word, opened.at))?;
@@ -120,12 +119,19 @@ impl<'a, T: Plain> Exclusive<'a> for &'a Mutex<T> {
     fn guard(self, held: LockWord) -> MutexGuard<'a, T> {
         MutexGuard { mutex: self, raw: self.raw().guard(held) }
     }
+
+    fn repair(self) -> Option<Repair<'a, Self::Guard>> {
+        match &self.repair {
+            Some(repair) => Some(&**repair),
+            None => None,
+        }
+    }
 }
 
 impl<T: Plain> Mutex<T> {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
-    /// Where in them its `T` begins.
+    /// The offset of its `T` in these bytes.
     pub const DATA: u64 = Words::<T>::DATA;
 
     #[inline(always)]
@@ -137,8 +143,9 @@ impl<T: Plain> Mutex<T> {
         Some(self.raw().region().attachment().deadline(timeout))
     }
 
-    /// The same mutex, with what makes its data whole after a death: every way to take this handle, also after the
-    /// wait for a condition, repairs first. If the repair fails, or panics, the mutex stays inconsistent.
+    /// The same mutex, with a repair of its data. Every method that takes the mutex by this handle, also after
+    /// waiting for a condition, repairs inconsistent data first. If the repair fails, or panics, the mutex stays
+    /// inconsistent.
     #[must_use]
     pub fn repaired_by(
         self,
@@ -148,114 +155,40 @@ impl<T: Plain> Mutex<T> {
     }
 
     #[inline(always)]
-    fn lock_quickly(&self) -> Option<MutexGuard<'_, T>> {
+    fn take_quickly(&self) -> Option<MutexGuard<'_, T>> {
         Some(MutexGuard { mutex: self, raw: self.raw().lock_quickly()? })
     }
 
-    #[inline(always)]
-    fn lock_until(&self, deadline: Option<u64>) -> LockResult<MutexGuard<'_, T>> {
-        match whole(self, deadline) {
-            Ok(held) => Ok(self.guard(held)),
-            Err(refusal) => Err(*refusal),
-        }
-    }
-
-    /// Takes the mutex, waiting as long as it takes.
+    /// Takes the mutex, and waits for it without a limit.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change: the
-    /// mutex is free, and stays inconsistent for whoever can repair it.
-    /// [`Deadlock`](crate::LockError::Deadlock) if this thread has it;
-    /// [`Unrecoverable`](crate::LockError::Unrecoverable).
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if an owner died, or left, in the middle of a change:
+    /// the mutex is free, and stays inconsistent until it is repaired. [`Deadlock`](crate::LockError::Deadlock) if
+    /// this thread holds it; [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        match self.lock_quickly() {
+        match self.take_quickly() {
             Some(guard) => Ok(guard),
-            None => self.lock_until(None),
+            None => self.take_until(None),
         }
     }
 
-    /// Takes the mutex if that needs no waiting; `None` if somebody living has it.
+    /// Makes the mutex as good as new. The data stay as they are.
     ///
     /// # Errors
-    /// As for [`lock`](Self::lock).
-    pub fn try_lock(&self) -> LockResult<Option<MutexGuard<'_, T>>> {
-        with_repair(self, |repair| take::whole_at_once(self, repair))
-    }
-
-    /// Takes the mutex, waiting so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) says who has it; and as for [`lock`](Self::lock).
-    pub fn lock_for(&self, timeout: Duration) -> LockResult<MutexGuard<'_, T>> {
-        self.lock_until(self.deadline(timeout))
-    }
-
-    /// Takes the mutex, and has `repair` make whole what an owner left that died in the middle of a change.
-    ///
-    /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the mutex is free, and inconsistent as
-    /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    #[inline(always)]
-    pub fn lock_repairing<'a>(
-        &'a self,
-        repair: impl FnOnce(&MutexGuard<'a, T>) -> Result<(), BoxError>,
-    ) -> LockResult<MutexGuard<'a, T>> {
-        match self.lock_quickly() {
-            Some(guard) => Ok(guard),
-            None => take::repairing(self, None, repair),
-        }
-    }
-
-    /// Takes the mutex in whatever state it is, for those who decide themselves.
-    ///
-    /// # Errors
-    /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    pub fn lock_recover(&self) -> LockResult<Recovered<MutexGuard<'_, T>>> {
-        take::recovered(self, None)
-    }
-
-    /// As [`lock_recover`](Self::lock_recover), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn lock_recover_for(&self, timeout: Duration) -> LockResult<Recovered<MutexGuard<'_, T>>> {
-        take::recovered(self, self.deadline(timeout))
-    }
-
-    /// Makes the mutex as good as new. What it protects stays as it is.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody has it.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if an owner has it.
     pub fn reset(&self) -> LockResult<()> {
         self.raw().reset()
     }
 }
 
-/// Has `taking` take the mutex, with what repairs its data if that is known.
-fn with_repair<'a, T: Plain, R>(
-    mutex: &'a Mutex<T>,
-    taking: impl FnOnce(Option<Repair<'_, MutexGuard<'a, T>>>) -> R,
-) -> R {
-    match &mutex.repair {
-        Some(repair) => taking(Some(&|guard: &MutexGuard<'a, T>| repair(guard))),
-        None => taking(None),
-    }
-}
+takes!(Mutex, MutexGuard, as "[`lock`](Self::lock)", try_lock, lock_for, lock_repairing, lock_recover, lock_recover_for);
 
-#[cold]
-fn whole<T: Plain>(
-    mutex: &Mutex<T>,
-    deadline: Option<u64>,
-) -> Result<LockWord, Box<crate::LockError>> {
-    with_repair(mutex, |repair| take::whole(mutex, deadline, repair))
-}
-
-/// A mutex, held: the way to what it protects.
+/// A mutex that this thread holds: the access to its data.
 ///
-/// It borrows its [`Mutex`], as guards of `std` do. In edition 2021 a guard in the last expression of a function outlives
-/// the function's variables: where the mutex is one of them, `let now = mutex.lock()?.get(); Ok(now)` compiles, and
-/// `Ok(mutex.lock()?.get())` from edition 2024 on.
+/// It borrows its [`Mutex`], as guards of `std` do. In edition 2021 a guard in the last expression of a function
+/// outlives the function's variables. If the mutex is one of them, `Ok(mutex.lock()?.get())` compiles only from
+/// edition 2024 on; in edition 2021 write `let now = mutex.lock()?.get(); Ok(now)`.
 ///
 /// # Examples
 /// ```
@@ -270,7 +203,7 @@ fn whole<T: Plain>(
 /// let guard: MutexGuard<'_, [u64; 2]> = pair.lock()?;
 /// guard.at(0)?.set(7);
 /// guard.at(1)?.set(7);
-/// guard.unlock()?; // says, as dropping it cannot, whether both were written
+/// guard.unlock()?; // reports, as dropping it cannot, whether both were written
 /// # drop(pair);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
@@ -299,8 +232,8 @@ impl<'a, T: Plain> MutexGuard<'a, T> {
         self.raw.region()
     }
 
-    /// Lends the mutex to `wait`, which frees it, and has taken it again unless it fails. What an owner left half
-    /// changed meanwhile is repaired, if this handle knows how.
+    /// Lends the mutex to `wait`, which frees it, and takes it again unless it fails. If an owner has left the data
+    /// half changed meanwhile, the handle's own repair repairs them.
     pub(crate) fn lend<R>(
         self,
         me: &sync::Thread<'_>,
@@ -311,14 +244,14 @@ impl<'a, T: Plain> MutexGuard<'a, T> {
             Ok((raw, (Taken::Clean, result))) => Ok((Self { mutex, raw }, result)),
             Ok((raw, (Taken::OwnerDied(who), result))) => {
                 let held = raw.into_held();
-                let held = with_repair(mutex, |repair| take::settled(mutex, held, who, repair))?;
+                let held = take::settled(mutex, held, who)?;
                 Ok((mutex.guard(held), result))
             }
             Err(error) => Err(site.error(error.into(), mutex.look().left_by())),
         }
     }
 
-    /// Frees the mutex, and says whether it still was this process's, and all that was set was written.
+    /// Frees the mutex, and reports whether this process still owned it and everything it set was written.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -328,7 +261,7 @@ impl<'a, T: Plain> MutexGuard<'a, T> {
         self.raw.unlock()
     }
 
-    /// Frees the mutex with the data half changed: whoever takes it next is told so.
+    /// Frees the mutex and leaves it inconsistent: the data are half changed, and the next owner is told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).

@@ -14,13 +14,12 @@ use crate::{
     attachment::LockContext,
     data::{Gate, Span},
     lock::{Denied, Site},
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 type Words<T> = Plan<T, { record_words::ONCE }>;
 
-/// Where the parts lie.
+/// The parts of a `OnceLock`, with their addresses.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     region: &'a MappedRegion,
@@ -29,11 +28,11 @@ struct Found<'a> {
     data: Run<'a>,
 }
 
-/// A `T` in the bytes of a region that one makes and all can read from then on, without a lock. It can be kept in a
-/// struct, cloned, and sent to other threads; it keeps its region mapped.
+/// A `T` in the bytes of a region that one thread makes, and that all threads then read without a lock. It can be
+/// kept in a struct, cloned, and sent to other threads; it keeps its region mapped.
 ///
-/// What a death does: if whoever makes the value dies, the next has its turn, and begins anew. The death of one who
-/// waits does nothing, nor does that of whoever made the value, once it is made.
+/// If the thread that makes the value dies, the next thread gets the turn, and begins anew. The death of a waiter
+/// does nothing, nor does the death of the maker once the value is made.
 ///
 /// # Examples
 /// ```
@@ -42,7 +41,7 @@ struct Found<'a> {
 /// # let url = format!("shm:doc-once-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
 /// let seed = space.record::<OnceLock<u64>>("seed")?;
-/// // Of all processes that come here, one calls the function.
+/// // Of all processes that run this line, one calls the function.
 /// assert_eq!(seed.get_or_init(|| 42)?, 42);
 /// assert_eq!(seed.get(), Some(42));
 /// # drop(seed);
@@ -72,7 +71,7 @@ impl<T: Plain> Record for OnceLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open::<T, _>(region, offset, RecordKind::Once)?;
             let [word] = opened.words;
             let once = sync::Once::new(word, opened.at);
@@ -83,7 +82,7 @@ impl<T: Plain> Record for OnceLock<T> {
     }
 }
 
-/// Whose turn it is to make a value.
+/// The result of [`OnceLock::begin`]: the value, or the turn to make it.
 ///
 /// # Examples
 /// ```
@@ -108,9 +107,9 @@ impl<T: Plain> Record for OnceLock<T> {
 /// ```
 #[must_use]
 pub enum Turn<'a, T: Plain> {
-    /// Nobody's: this is it.
+    /// The value is made: this is a copy.
     Done(T),
-    /// The caller's.
+    /// The caller makes it.
     Mine(OnceLockGuard<'a, T>),
 }
 
@@ -124,9 +123,9 @@ impl<T: Plain + fmt::Debug> fmt::Debug for Turn<'_, T> {
 }
 
 impl<T: Plain> OnceLock<T> {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
-    /// Where in them its `T` begins.
+    /// The offset of its `T` in these bytes.
     pub const DATA: u64 = Words::<T>::DATA;
 
     fn site(&self) -> Site<'_> {
@@ -148,25 +147,25 @@ impl<T: Plain> OnceLock<T> {
     #[must_use]
     pub fn get(&self) -> Option<T> {
         let Found { context, once, .. } = self.found.get();
-        // In a forked child the memory is not mapped: reading says so.
+        // In a forked child the memory is not mapped, and reading panics with that message.
         (context.is_forked() || once.is_done()).then(|| self.part().get())
     }
 
-    /// The value; if nobody has made it, `make` does. Others that want it wait meanwhile.
+    /// The value. If it is not made yet, `make` makes it, and other threads that want it wait meanwhile.
     ///
-    /// If whoever was making it died, or panicked, it is made anew.
+    /// If a thread died, or panicked, while it made the value, another thread makes it anew.
     ///
     /// # Errors
-    /// [`LockError::Deadlock`] if this thread is at it already; [`LockError::Fenced`]; [`LockError::Forked`].
+    /// [`LockError::Deadlock`] if this thread is making it already; [`LockError::Fenced`]; [`LockError::Forked`].
     pub fn get_or_init(&self, make: impl FnOnce() -> T) -> LockResult<T> {
         self.get_or_try_init(|| Ok(make()))
     }
 
-    /// As [`get_or_init`](Self::get_or_init), where making the value can fail: then it is not made, and the next has
-    /// its turn.
+    /// As [`get_or_init`](Self::get_or_init), but `make` can fail: then the value is not made, and the next thread
+    /// gets the turn.
     ///
     /// # Errors
-    /// [`LockError::RepairFailed`] with the error of `make`, and as there.
+    /// [`LockError::RepairFailed`] with the error of `make`, and as for [`get_or_init`](Self::get_or_init).
     pub fn get_or_try_init(&self, make: impl FnOnce() -> Result<T, BoxError>) -> LockResult<T> {
         let guard = match self.begin()? {
             Turn::Done(value) => return Ok(value),
@@ -180,7 +179,7 @@ impl<T: Plain> OnceLock<T> {
         Ok(value)
     }
 
-    /// Waits until the value is made, or is the caller's to make.
+    /// Waits until the value is made, or the caller gets the turn to make it.
     ///
     /// # Errors
     /// [`LockError::Deadlock`] if this thread has the turn; [`LockError::Fenced`]; [`LockError::Forked`].
@@ -189,10 +188,10 @@ impl<T: Plain> OnceLock<T> {
         self.begin_until(None).map_err(|denied| self.error(denied))
     }
 
-    /// As [`begin`](Self::begin), but does not wait; `None` if somebody living is making it.
+    /// As [`begin`](Self::begin), but does not wait; `None` if a living thread is making it.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`begin`](Self::begin).
     pub fn try_begin(&self) -> LockResult<Option<Turn<'_, T>>> {
         match self.begin_until(Some(0)) {
             Ok(turn) => Ok(Some(turn)),
@@ -201,10 +200,10 @@ impl<T: Plain> OnceLock<T> {
         }
     }
 
-    /// As [`begin`](Self::begin), but waits so long at most.
+    /// As [`begin`](Self::begin), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`], and as there.
+    /// [`LockError::TimedOut`], and as for [`begin`](Self::begin).
     pub fn begin_for(&self, timeout: Duration) -> LockResult<Turn<'_, T>> {
         let deadline = self.found.get().region.attachment().deadline(timeout);
         self.begin_until(Some(deadline)).map_err(|denied| self.error(denied))
@@ -230,7 +229,7 @@ impl<T: Plain> OnceLock<T> {
     }
 }
 
-/// The turn to make a value. Dropped, it is the next one's.
+/// The turn to make a value. Dropping it passes the turn to the next thread.
 ///
 /// # Examples
 /// ```
@@ -242,7 +241,7 @@ impl<T: Plain> OnceLock<T> {
 /// if let Turn::Mine(guard) = table.begin()? {
 ///     let guard: OnceLockGuard<'_, u64> = guard;
 ///     if guard.begun_before() {
-///         eprintln!("whoever began was killed: what it made outside of this is taken back first");
+///         eprintln!("an earlier thread began and was killed: undo what it made elsewhere first");
 ///     }
 ///     guard.complete(&1000)?;
 /// }
@@ -257,7 +256,7 @@ impl<T: Plain> OnceLock<T> {
 pub struct OnceLockGuard<'a, T: Plain> {
     lock: &'a OnceLock<T>,
     begun_before: bool,
-    /// It is its thread's.
+    /// The turn stays in its thread.
     not_send: PhantomData<*const ()>,
 }
 
@@ -268,28 +267,28 @@ impl<T: Plain> fmt::Debug for OnceLockGuard<'_, T> {
 }
 
 impl<T: Plain> OnceLockGuard<'_, T> {
-    /// Whether somebody has begun before, and died or gave up.
+    /// Whether another thread began before, and died or gave up.
     #[must_use]
     pub const fn begun_before(&self) -> bool {
         self.begun_before
     }
 
-    /// Writes the value, and makes it everybody's.
+    /// Writes the value, and publishes it to all threads.
     ///
     /// # Errors
-    /// [`LockError::Fenced`] if this process was declared dead, [`LockError::Forked`]; the value is not
-    /// made then, or by somebody else.
+    /// [`LockError::Fenced`] if this process was declared dead, [`LockError::Forked`]; then the value is not made,
+    /// or another thread has made it.
     pub fn complete(self, value: &T) -> LockResult<()> {
         let lock = self.lock;
         let Found { region, once, .. } = lock.found.get();
         lock.part().set_from(value);
-        // After it: of one that was declared dead before, it was dropped.
+        // Checked after the write: if this process was declared dead before it, the write was dropped.
         lock.site().ask_live()?;
         let attachment = region.attachment();
         let me = attachment.me()?;
         let made = once.complete(&me, attachment.my_view());
         made.map_err(|_| lock.site().not_ours())?;
-        // Nothing is left to give back.
+        // The turn is used up: `drop` must not give it back.
         let _ = ManuallyDrop::new(self);
         Ok(())
     }
@@ -299,7 +298,7 @@ impl<T: Plain> Drop for OnceLockGuard<'_, T> {
     fn drop(&mut self) {
         let Found { region, once, .. } = self.lock.found.get();
         let attachment = region.attachment();
-        // Fails only in a forked child, whose turn it is not, or if this peer was declared dead.
+        // Fails only in a forked child, where the turn is the parent's, or if this peer was declared dead.
         if let Ok(me) = attachment.me() {
             let _ = once.give_back(&me, attachment.my_view());
         }

@@ -5,8 +5,8 @@ use std::{fmt, marker::PhantomData};
 use super::Record;
 use crate::{Mapping, RegionError};
 
-/// So many records, one after the other: a table whose rows have locks of their own. It takes no memory for them; a
-/// row is opened when it is used.
+/// Records in a row: a table with locks in each row. It needs no memory for each row: a row is opened when it is
+/// used.
 ///
 /// # Examples
 /// ```

@@ -1,4 +1,4 @@
-//! Making a lock in the bytes of a region as good as new, whatever lock it is.
+//! Resetting a lock in the bytes of a region, of any kind.
 
 use commonhold_layout::{Offset, RecordKind, RecordTag};
 use commonhold_sync as sync;
@@ -10,13 +10,14 @@ use crate::{
 };
 
 impl Mapping {
-    /// Makes the lock that begins at `offset` as good as new, after the caller has made anew what it protects: for tools
-    /// that do not know the type of that, which the locks themselves do (such as [`Mutex::reset`](crate::Mutex::reset)).
-    /// Of a lock whose owner died, or that was left or given up, nothing of that is told any more. Returns what it is.
+    /// Makes the lock that begins at `offset` as good as new, after the caller has made the data anew. This is for
+    /// tools that do not know the type of the data; programs that do use [`Mutex::reset`](crate::Mutex::reset) and
+    /// the like. After it the lock is consistent, even if its owner died, left it inconsistent, or gave it up.
+    /// Returns the tag of the lock.
     ///
     /// # Errors
-    /// [`RegionError::NoRecord`] if no lock with a tag begins there, [`RegionError::NoReset`] if it is neither a mutex
-    /// nor a reader/writer lock nor a sequence lock; [`LockError::TimedOut`] says who has it;
+    /// [`RegionError::NoRecord`] if no lock with a tag begins there, [`RegionError::NoReset`] if it is neither a
+    /// mutex nor a reader/writer lock nor a sequence lock; [`LockError::TimedOut`] if an owner has it;
     /// [`RegionError::Misaligned`], [`RegionError::OutOfBounds`], [`RegionError::ReadOnly`].
     pub fn reset_record(&self, offset: u64) -> LockResult<RecordTag> {
         let region = &**self.region();
@@ -50,13 +51,13 @@ fn words<const N: usize>(
     words.map_err(|_| region.outside(region.offset_of(at), 8 * N as u64))
 }
 
-/// What is to be said of a lock whose writers have this mutex.
+/// The error of a lock whose writers take the mutex `writer`.
 fn denied(region: &MappedRegion, writer: sync::Mutex<'_>, error: SyncError) -> LockError {
     let word = writer.look();
     Site { region, at: Some(writer.at()) }.error(error.into(), word.owner().or(word.left_by()))
 }
 
-/// Resets a lock by taking it: that finds out whether its owner lives, and waits for readers.
+/// Resets a lock by taking it first: that finds out whether its owner or a reader lives.
 fn reset(
     taken: Result<Taken, SyncError>,
     repair: impl FnOnce() -> Result<(), SyncError>,
@@ -66,7 +67,7 @@ fn reset(
     match taken {
         Ok(Taken::Clean) => free(),
         Ok(Taken::OwnerDied(_)) => repair().and_then(|()| free()),
-        // Nobody can take it.
+        // No thread can take it.
         Err(SyncError::Unrecoverable) => reset(),
         Err(error) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! The reader/writer lock that has its data with it.
+//! The reader/writer lock with its data.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use commonhold_sync::{ReadHold, Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
-use super::{Plan, Record, open};
+use super::{Plan, Record, open, takes::takes};
 use crate::{
     BoxError, LockResult, Mapping, Part, Plain, Reading as Reads, Recovered, RegionError, Writing,
     attachment::LockContext,
@@ -26,20 +26,19 @@ use crate::{
         reading::{Readable, Reading, after_repair, read_at_once, read_whole},
         take::{self, Exclusive, Repair},
     },
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 type Words<T> = Plan<T, { record_words::RW_LOCK }>;
 
-/// The words of the lock, found.
+/// A reader/writer lock, with the addresses of its words.
 #[derive(Debug, Clone, Copy, Yokeable)]
 pub(crate) struct RecordWords<'a> {
     region: &'a MappedRegion,
     context: LockContext<'a>,
     words: &'a [AtomicU64; record_words::RW_LOCK],
     at: Offset,
-    /// What its readers write into their slots.
+    /// The key that its readers write into their slots.
     key: u64,
 }
 
@@ -70,25 +69,25 @@ impl<'a> Readable<'a> for &'a RecordWords<'a> {
     }
 }
 
-/// Where the parts of a lock with its data lie.
+/// The parts of a lock with its data, with their addresses.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     words: RecordWords<'a>,
     data: Run<'a>,
 }
 
-/// What repairs the data of a lock.
+/// A repair of the data of a lock.
 type Repairer<T> = dyn Fn(&RwLockWriteGuard<'_, T>) -> Result<(), BoxError> + Send + Sync;
 
 /// A reader/writer lock and the `T` that it protects, in the bytes of a region. It can be kept in a struct, cloned,
 /// and sent to other threads; it keeps its region mapped.
 ///
-/// What a death does: that of a reader, nothing, and writers do not wait for it; that of a writer is told
-/// to all who take the lock, by [`LockError::OwnerDied`](crate::LockError::OwnerDied), until somebody has repaired the
-/// data, who need not be a writer otherwise; that of one who waits, nothing.
+/// If a writer dies, every thread that takes the lock, to read or to write, gets
+/// [`LockError::OwnerDied`](crate::LockError::OwnerDied), until one repairs the data; readers can do that too. A
+/// dead reader does not block writers. The death of a waiter does nothing.
 ///
-/// A thread can read under four locks in bytes at a time, the fifth is
-/// [`RegionError::TooManyReadLocks`]. It is not recursive.
+/// A thread can read under four such locks at a time; the fifth is [`RegionError::TooManyReadLocks`]. The lock is
+/// not recursive.
 ///
 /// # Examples
 /// ```
@@ -97,7 +96,7 @@ type Repairer<T> = dyn Fn(&RwLockWriteGuard<'_, T>) -> Result<(), BoxError> + Se
 /// # let url = format!("shm:doc-typed-rwlock-{}", std::process::id());
 /// # let space = Space::open_or_format(&url)?;
 /// let limits = space.record::<RwLock<[u32; 3]>>("limits")?.repaired_by(|limits| {
-///     // Whatever a writer left half done: begin anew.
+///     // A writer left the data half changed: begin anew.
 ///     limits.set([10; 3]);
 ///     Ok(())
 /// });
@@ -131,7 +130,7 @@ impl<T: Plain> Record for RwLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open::<T, _>(region, offset, RecordKind::RwLock)?;
             let (words, at, context) = (opened.words, opened.at, region.attachment().context()?);
             let key = record_key(at, region.handle());
@@ -166,12 +165,19 @@ impl<'a, T: Plain> Exclusive<'a> for &'a RwLock<T> {
     fn guard(self, held: Owner) -> RwLockWriteGuard<'a, T> {
         RwLockWriteGuard { lock: self, held: Held::new(self.words(), held) }
     }
+
+    fn repair(self) -> Option<Repair<'a, Self::Guard>> {
+        match &self.repair {
+            Some(repair) => Some(&**repair),
+            None => None,
+        }
+    }
 }
 
 impl<T: Plain> RwLock<T> {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
-    /// Where in them its `T` begins.
+    /// The offset of its `T` in these bytes.
     pub const DATA: u64 = Words::<T>::DATA;
 
     #[inline(always)]
@@ -188,8 +194,8 @@ impl<T: Plain> RwLock<T> {
         Some(self.words().region.attachment().deadline(timeout))
     }
 
-    /// The same lock, with what makes its data whole after a writer's death: every way to take this handle, also to
-    /// read only, repairs first. If the repair fails, or panics, the lock stays inconsistent.
+    /// The same lock, with a repair of its data. Every method that takes the lock by this handle, also to read,
+    /// repairs inconsistent data first. If the repair fails, or panics, the lock stays inconsistent.
     #[must_use]
     pub fn repaired_by(
         self,
@@ -198,7 +204,7 @@ impl<T: Plain> RwLock<T> {
         Self { repair: Some(Arc::new(repair)), ..self }
     }
 
-    /// Does what only reads, after a repair if one is needed and known.
+    /// Calls `attempt`, which reads, after the handle's own repair if that is needed.
     pub(super) fn after_repair<R>(
         &self,
         deadline: Option<u64>,
@@ -212,7 +218,7 @@ impl<T: Plain> RwLock<T> {
         }
     }
 
-    /// Takes the lock together with other readers, waiting as long as it takes.
+    /// Takes the lock together with other readers, and waits for it without a limit.
     ///
     /// # Errors
     /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change;
@@ -234,25 +240,25 @@ impl<T: Plain> RwLock<T> {
         }
     }
 
-    /// As [`read`](Self::read), but does not wait; `None` if somebody living writes.
+    /// As [`read`](Self::read), but does not wait; `None` if a living thread writes.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn try_read(&self) -> LockResult<Option<RwLockReadGuard<'_, T>>> {
         let hold = self.after_repair(Some(0), || read_at_once(self.words()))?;
         Ok(hold.map(|hold| self.reading(hold)))
     }
 
-    /// As [`read`](Self::read), but waits so long at most.
+    /// As [`read`](Self::read), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`read`](Self::read).
     pub fn read_for(&self, timeout: Duration) -> LockResult<RwLockReadGuard<'_, T>> {
         self.read_until(self.deadline(timeout))
     }
 
-    /// Takes the lock to read, and has `repair` make whole first what a writer left that died in the middle of a
-    /// change: those who only read would wait for a writer for ever.
+    /// Takes the lock to read. If the last writer died in the middle of a change, `repair` makes the data
+    /// consistent first, so that readers need not wait for another writer to do it.
     ///
     /// # Errors
     /// [`LockError::RepairFailed`](crate::LockError::RepairFailed);
@@ -272,88 +278,28 @@ impl<T: Plain> RwLock<T> {
     }
 
     #[inline(always)]
-    fn write_quickly(&self) -> Option<RwLockWriteGuard<'_, T>> {
+    fn take_quickly(&self) -> Option<RwLockWriteGuard<'_, T>> {
         self.words().write_quickly().map(|owner| self.guard(owner))
     }
 
-    #[inline(always)]
-    fn write_until(&self, deadline: Option<u64>) -> LockResult<RwLockWriteGuard<'_, T>> {
-        match write_slowly(self, deadline) {
-            Ok(held) => Ok(self.guard(held)),
-            Err(refusal) => Err(*refusal),
-        }
-    }
-
-    /// Takes the lock alone, waiting as long as it takes.
+    /// Takes the lock alone, and waits for it without a limit.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change: the
-    /// lock is free, and stays inconsistent for whoever can repair it.
-    /// [`Deadlock`](crate::LockError::Deadlock) if this thread has the lock, to read or to write;
-    /// [`Unrecoverable`](crate::LockError::Unrecoverable).
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change:
+    /// the lock is free, and stays inconsistent until it is repaired. [`Deadlock`](crate::LockError::Deadlock) if
+    /// this thread holds the lock, to read or to write; [`Unrecoverable`](crate::LockError::Unrecoverable).
     #[inline(always)]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
-        match self.write_quickly() {
+        match self.take_quickly() {
             Some(guard) => Ok(guard),
-            None => self.write_until(None),
+            None => self.take_until(None),
         }
     }
 
-    /// As [`write`](Self::write), but does not wait; `None` if somebody living has it.
+    /// Makes the lock as good as new. The data stay as they are.
     ///
     /// # Errors
-    /// As there.
-    pub fn try_write(&self) -> LockResult<Option<RwLockWriteGuard<'_, T>>> {
-        with_repair(self, |repair| take::whole_at_once(self, repair))
-    }
-
-    /// As [`write`](Self::write), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn write_for(&self, timeout: Duration) -> LockResult<RwLockWriteGuard<'_, T>> {
-        self.write_until(self.deadline(timeout))
-    }
-
-    /// Takes the lock alone, and has `repair` make whole what a writer left that died in the middle of a change.
-    ///
-    /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as
-    /// before; [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    #[inline(always)]
-    pub fn write_repairing<'a>(
-        &'a self,
-        repair: impl FnOnce(&RwLockWriteGuard<'a, T>) -> Result<(), BoxError>,
-    ) -> LockResult<RwLockWriteGuard<'a, T>> {
-        match self.write_quickly() {
-            Some(guard) => Ok(guard),
-            None => take::repairing(self, None, repair),
-        }
-    }
-
-    /// Takes the lock alone in whatever state it is, for those who decide themselves.
-    ///
-    /// # Errors
-    /// [`Deadlock`](crate::LockError::Deadlock); [`Unrecoverable`](crate::LockError::Unrecoverable).
-    pub fn write_recover(&self) -> LockResult<Recovered<RwLockWriteGuard<'_, T>>> {
-        take::recovered(self, None)
-    }
-
-    /// As [`write_recover`](Self::write_recover), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn write_recover_for(
-        &self,
-        timeout: Duration,
-    ) -> LockResult<Recovered<RwLockWriteGuard<'_, T>>> {
-        take::recovered(self, self.deadline(timeout))
-    }
-
-    /// Makes the lock as good as new. What it protects stays as it is.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody writes.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if a thread writes.
     pub fn reset(&self) -> LockResult<()> {
         let view = self.words().region.attachment().view()?;
         let reset = self.words().writer().reset(view);
@@ -361,24 +307,16 @@ impl<T: Plain> RwLock<T> {
     }
 }
 
-/// Has `taking` take the lock, with what repairs its data if that is known.
-fn with_repair<'a, T: Plain, R>(
-    lock: &'a RwLock<T>,
-    taking: impl FnOnce(Option<Repair<'_, RwLockWriteGuard<'a, T>>>) -> R,
-) -> R {
-    match &lock.repair {
-        Some(repair) => taking(Some(&|guard: &RwLockWriteGuard<'a, T>| repair(guard))),
-        None => taking(None),
-    }
-}
-
-#[cold]
-fn write_slowly<T: Plain>(
-    lock: &RwLock<T>,
-    deadline: Option<u64>,
-) -> Result<Owner, Box<crate::LockError>> {
-    with_repair(lock, |repair| take::whole(lock, deadline, repair))
-}
+takes!(
+    RwLock,
+    RwLockWriteGuard,
+    as "[`write`](Self::write)",
+    try_write,
+    write_for,
+    write_repairing,
+    write_recover,
+    write_recover_for
+);
 
 #[cold]
 fn read_slowly<T: Plain>(
@@ -389,7 +327,7 @@ fn read_slowly<T: Plain>(
     lock.after_repair(deadline, attempt).map_err(Box::new)
 }
 
-/// A reader/writer lock, held together with other readers.
+/// A reader/writer lock that this thread holds together with other readers.
 ///
 /// # Examples
 /// ```
@@ -428,7 +366,7 @@ impl<T: Plain> RwLockReadGuard<'_, T> {
         Part::new(Span::new(self.lock.data(), Gate::Context(self.reading.context())))
     }
 
-    /// Frees the lock, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still held it.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -440,7 +378,7 @@ impl<T: Plain> RwLockReadGuard<'_, T> {
 
 reads!(['a, T: Plain] ['a, F: Plain, const N: usize] RwLockReadGuard<'a, T>, RwLockReadGuard<'a, [F; N]>, Reads);
 
-/// A reader/writer lock, held alone.
+/// A reader/writer lock that this thread holds alone.
 ///
 /// # Examples
 /// ```
@@ -455,7 +393,7 @@ reads!(['a, T: Plain] ['a, F: Plain, const N: usize] RwLockReadGuard<'a, T>, RwL
 /// let guard: RwLockWriteGuard<'_, [u32; 2]> = limits.write()?;
 /// guard.at(0)?.set(15);
 /// guard.at(1)?.set(25);
-/// guard.unlock()?; // says, as dropping it cannot, whether both were written
+/// guard.unlock()?; // reports, as dropping it cannot, whether both were written
 /// # drop(limits);
 /// # drop(space);
 /// # commonhold::Space::remove(&url, commonhold::Removal::IfUnused)?;
@@ -480,7 +418,7 @@ impl<T: Plain> RwLockWriteGuard<'_, T> {
         Part::new(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
-    /// Frees the lock, and says whether it still was this process's, and all that was set was written.
+    /// Frees the lock, and reports whether this process still owned it and everything it set was written.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -489,7 +427,7 @@ impl<T: Plain> RwLockWriteGuard<'_, T> {
         self.held.free(Release::Done)
     }
 
-    /// Frees the lock with the data half changed: whoever takes it next is told so.
+    /// Frees the lock and leaves it inconsistent: the data are half changed, and the next owner is told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).

@@ -14,35 +14,33 @@ use crate::{
         Denied, Guard, Site,
         take::{self, Exclusive},
     },
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
-/// The words of a semaphore, found.
+/// A semaphore, with the addresses of its words.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
     region: &'a MappedRegion,
     semaphore: sync::Semaphore<'a>,
 }
 
-/// So many permits in the bytes of a region, which anybody may take, one at a time.
+/// Permits in the bytes of a region. Any thread may take them, one at a time.
 ///
-/// A `Semaphore<4>` has four permits: how many is part of what the record is, and whoever opens it for
-/// another number gets an error. Of all zeros, all permits are free; so there is nothing to set up, and
-/// nobody can die while doing so. [`open_with`](Self::open_with) takes a number that is known when the program
-/// runs.
+/// A `Semaphore<4>` has four permits. The number is part of the record: to open it with another number is an error.
+/// All zeros are a semaphore with all permits free, so there is no set-up in which a thread could die.
+/// [`open_with`](Self::open_with) takes a number that is known only at run time.
 ///
-/// Each permit knows who holds it, and no death loses it:
-/// - If the holder dies, or panics, the permit is free, and inconsistent. Those that were given back in order are
-///   taken first; when no other is free, whoever wants one is told, by
-///   [`LockError::OwnerDied`](crate::LockError::OwnerDied), and can look after what it stands for
-///   ([`acquire_recover`](Self::acquire_recover)). The permit's [number](Permit::index) says which it is.
-/// - If one who waits dies, or one who gives a permit, nothing is lost.
+/// Each permit names its holder, and no death loses it:
+/// - If the holder dies, or panics, the permit is free, and inconsistent. Consistent permits are taken first. When
+///   only inconsistent ones are free, a thread that wants a permit gets
+///   [`LockError::OwnerDied`](crate::LockError::OwnerDied), and can repair what the permit stands for
+///   ([`acquire_recover`](Self::acquire_recover)). The permit's [number](Permit::index) says which one it is.
+/// - If a waiter dies, or a thread that gives a permit, nothing is lost.
 ///
-/// A permit that stands for something that is used up, an item in a queue for instance, is
-/// [spent](Permit::spend). It comes back when anybody [gives](Self::give) one.
+/// If a permit stands for something that is used up, such as an item in a queue, its holder [spends](Permit::spend)
+/// it. It comes back when any thread [gives](Self::give) one.
 ///
-/// Who waits is not served in any order.
+/// Waiters are served in no particular order.
 ///
 /// # Examples
 /// ```
@@ -52,7 +50,7 @@ struct Found<'a> {
 /// # let space = Space::open_or_format(&url)?;
 /// let scanners = space.record::<Semaphore<4>>("scanners")?;
 /// let scanner = scanners.acquire_repairing(|scanner| {
-///     println!("whoever had scanner {} was killed: resetting it", scanner.index());
+///     println!("the user of scanner {} was killed: resetting it", scanner.index());
 ///     Ok(())
 /// })?;
 /// println!("scanner {} is mine", scanner.index());
@@ -94,21 +92,21 @@ impl<const PERMITS: usize> Record for Semaphore<PERMITS> {
 }
 
 impl<const PERMITS: usize> Semaphore<PERMITS> {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = checked_size_with_places(record_words::SEMAPHORE, PERMITS);
 }
 
 impl Semaphore {
-    /// Bytes that a semaphore with so many permits takes, a multiple of 8.
+    /// The size in bytes of a semaphore with `permits` permits, a multiple of 8.
     #[must_use]
     pub const fn size_with(permits: usize) -> u64 {
         size_with_places(record_words::SEMAPHORE, permits)
     }
 
-    /// Opens the semaphore at `offset`, of as many permits as are known only now.
+    /// Opens the semaphore at `offset`, with a number of permits that is known only at run time.
     ///
     /// # Errors
-    /// As for [`Mapping::open`]; [`RegionError::BadCount`] if there may not be so many.
+    /// As for [`Mapping::open`]; [`RegionError::BadCount`] if that number is not possible.
     pub fn open_with(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
         Self::new(mapping, offset, permits)
     }
@@ -123,7 +121,7 @@ impl<'a, const PERMITS: usize> Exclusive<'a> for &'a Semaphore<PERMITS> {
     }
 
     fn look(self) -> LockWord {
-        // Which of the permits is meant nobody can say.
+        // An error before a permit is taken is about none of the permits.
         LockWord::FREE
     }
 
@@ -154,7 +152,7 @@ impl<'a> Found<'a> {
 
 impl<const PERMITS: usize> Semaphore<PERMITS> {
     fn new(mapping: &Mapping, offset: u64, permits: usize) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = open_places(region, offset, RecordKind::Semaphore, permits)?;
             let [event] = opened.words;
             let semaphore = sync::Semaphore::new(event, opened.at, opened.data.words());
@@ -163,13 +161,13 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
         Ok(Self { found, permits })
     }
 
-    /// How many permits there are, whoever holds them.
+    /// How many permits there are, free, held and spent.
     #[must_use]
     pub const fn permits(&self) -> usize {
         self.permits
     }
 
-    /// How many are free now; those that the dead hold, and will be taken over, are not among them.
+    /// How many permits are free now, not counting those of dead holders that can still be taken over.
     #[must_use]
     pub fn available(&self) -> usize {
         let Found { region, semaphore } = self.found.get();
@@ -182,31 +180,31 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
     }
 
     fn acquire_until(&self, deadline: Option<u64>) -> LockResult<Permit<'_>> {
-        match take::whole(self, deadline, None) {
+        match take::whole(self, deadline) {
             Ok((permit, _)) => Ok(self.guard((permit, false))),
             Err(refusal) => Err(*refusal),
         }
     }
 
-    /// Takes a permit, waiting as long as it takes.
+    /// Takes a permit, and waits for one without a limit.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if no other is free than one whose holder died, or left it
-    /// inconsistent: it stays free for whoever can look after what it stands for;
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if the only free permits are inconsistent: a holder
+    /// died, or left in the middle of a change. The permit stays free and inconsistent;
     /// [`Deadlock`](crate::LockError::Deadlock) if this thread holds all of them.
     pub fn acquire(&self) -> LockResult<Permit<'_>> {
         self.acquire_until(None)
     }
 
-    /// Takes a permit if that needs no waiting; `None` if the living hold all of them, or they are spent.
+    /// Takes a permit without waiting; `None` if living threads hold all of them, or they are spent.
     ///
     /// # Errors
     /// As for [`acquire`](Self::acquire).
     pub fn try_acquire(&self) -> LockResult<Option<Permit<'_>>> {
-        take::whole_at_once(self, None)
+        take::whole_at_once(self)
     }
 
-    /// Takes a permit, waiting so long at most.
+    /// Takes a permit, and waits for `timeout` at most.
     ///
     /// # Errors
     /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`acquire`](Self::acquire).
@@ -214,8 +212,8 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
         self.acquire_until(self.deadline(timeout))
     }
 
-    /// Takes a permit in whatever state it is, for those who decide themselves; one that was given back in order
-    /// first.
+    /// Takes a permit in any state, a consistent one first: the caller decides what to do about an inconsistent
+    /// one.
     ///
     /// # Errors
     /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread holds all of them.
@@ -223,20 +221,19 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
         take::recovered(self, None)
     }
 
-    /// As [`acquire_recover`](Self::acquire_recover), but waits so long at most.
+    /// As [`acquire_recover`](Self::acquire_recover), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`acquire_recover`](Self::acquire_recover).
     pub fn acquire_recover_for(&self, timeout: Duration) -> LockResult<Recovered<Permit<'_>>> {
         take::recovered(self, self.deadline(timeout))
     }
 
-    /// Takes a permit, and has `repair` look after what it stands for if its last holder died, or left it
-    /// inconsistent.
+    /// Takes a permit. If it is inconsistent, `repair` repairs what it stands for first.
     ///
     /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the permit is free, and inconsistent as
-    /// before; [`Deadlock`](crate::LockError::Deadlock).
+    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the permit is free, and as
+    /// inconsistent as before; [`Deadlock`](crate::LockError::Deadlock).
     pub fn acquire_repairing<'a>(
         &'a self,
         repair: impl FnOnce(&Permit<'a>) -> Result<(), BoxError>,
@@ -247,15 +244,15 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
         }
     }
 
-    /// Gives one of the permits back that were [spent](Permit::spend), by whomever.
+    /// Gives back one of the permits that any threads have [spent](Permit::spend).
     ///
     /// # Errors
     /// [`RegionError::NothingSpent`]; [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared
     /// dead, [`LockError::Forked`](crate::LockError::Forked).
     ///
     /// # Examples
-    /// Room in a queue of three: whoever puts something in takes a permit and spends it, and whoever takes
-    /// it out gives one.
+    /// The free places of a queue of three: a thread that puts an item in takes a permit and spends it; a thread
+    /// that takes an item out gives one.
     /// ```
     /// use commonhold::{Semaphore, Space};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -284,7 +281,7 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
     }
 }
 
-/// A permit of a semaphore. Dropped, it is free; dropped by a panic, it is free, and inconsistent.
+/// A permit of a semaphore. Dropping it frees it; when a panic drops it, it is also inconsistent.
 ///
 /// # Examples
 /// ```
@@ -294,7 +291,7 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
 /// # let space = Space::open_or_format(&url)?;
 /// let scanners = space.record::<Semaphore<4>>("scanners")?;
 /// let scanner: Permit<'_> = scanners.acquire_repairing(|scanner| {
-///     println!("whoever had scanner {} was killed: resetting it", scanner.index());
+///     println!("the user of scanner {} was killed: resetting it", scanner.index());
 ///     Ok(())
 /// })?;
 /// println!("scanner {} is mine", scanner.index());
@@ -309,11 +306,11 @@ impl<const PERMITS: usize> Semaphore<PERMITS> {
 pub struct Permit<'a> {
     found: Found<'a>,
     permit: sync::Permit,
-    /// It was taken so, and has not been looked after since.
+    /// Whether it was taken inconsistent, and has not been repaired since.
     inconsistent: Cell<bool>,
-    /// Whether the thread was panicking when it took it.
+    /// Whether the thread was panicking when it took the permit.
     panicking: bool,
-    /// It is its thread's.
+    /// A permit stays in its thread.
     not_send: PhantomData<*const ()>,
 }
 
@@ -324,13 +321,13 @@ impl fmt::Debug for Permit<'_> {
 }
 
 impl Permit<'_> {
-    /// Its number, below that of all permits. Nobody else holds a permit of that number.
+    /// Its number, below the number of permits. No other thread holds the permit with this number.
     #[must_use]
     pub const fn index(&self) -> usize {
         self.permit.index()
     }
 
-    /// Frees the permit, and says whether it still was this process's.
+    /// Frees the permit, and reports whether this process still held it.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile,
@@ -339,7 +336,8 @@ impl Permit<'_> {
         self.free(Release::Done)
     }
 
-    /// Frees the permit with what it stands for half changed: whoever takes it next is told so.
+    /// Frees the permit and leaves it inconsistent: what it stands for is half changed, and the next holder is told
+    /// so.
     ///
     /// # Errors
     /// As for [`release`](Self::release).
@@ -347,7 +345,7 @@ impl Permit<'_> {
         self.free(Release::Inconsistent)
     }
 
-    /// Uses the permit up: nobody has it until somebody [gives](Semaphore::give) one.
+    /// Uses the permit up: it is not free again until a thread [gives](Semaphore::give) one.
     ///
     /// # Errors
     /// As for [`release`](Self::release).
@@ -378,7 +376,7 @@ impl Guard for Permit<'_> {
 
     fn free(self, how: Release) -> LockResult<()> {
         match how {
-            // A permit comes back by being given, and no other way.
+            // A spent permit comes back only when it is given.
             Release::GivenUp => self.spend(),
             how => ManuallyDrop::new(self).give_back(how),
         }
@@ -388,7 +386,7 @@ impl Guard for Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let gave_up = thread::panicking() && !self.panicking;
-        // Fails only in a forked child, whose permit it is not, or if this peer was declared dead.
+        // Fails only in a forked child, where the permit is the parent's, or if this peer was declared dead.
         let _ = self.give_back(if gave_up { Release::Inconsistent } else { Release::Done });
     }
 }

@@ -1,6 +1,6 @@
-//! The sequence lock that has its data with it.
+//! The sequence lock with its data.
 
-use std::{cell::Cell, fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc, time::Duration};
 
 use commonhold_layout::{LockWord, Owner, RecordKind, record_words};
 use commonhold_sync as sync;
@@ -8,61 +8,58 @@ use commonhold_sync::{LockError as SyncError, Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
-use super::{Field, Plan, Record, open, open_to_read};
+use super::{Field, Plan, Record, open, open_to_read, takes::takes};
 use crate::{
     Access, BoxError, LockResult, Mapping, Part, Plain, Reading, Recovered, RegionError, Writing,
     attachment::LockContext,
     data::{Gate, Span, reads, writes},
     lock::{
         Denied, Guard, Site,
+        change::{SeqChange, SeqWords},
         held::{ByWord, Held},
         reading::after_repair,
         take::{self, Exclusive, Repair},
     },
-    mapping::Handle,
-    region::MappedRegion,
+    region::{Handle, MappedRegion},
 };
 
 type Words<T> = Plan<T, { record_words::SEQ_LOCK }>;
 
-/// Where the parts of a sequence lock lie.
+/// The parts of a sequence lock, with their addresses.
 #[derive(Debug, Clone, Copy, Yokeable)]
 struct Found<'a> {
-    region: &'a MappedRegion,
-    context: LockContext<'a>,
-    lock: sync::SeqLock<'a>,
+    words: SeqWords<'a>,
     data: Run<'a>,
 }
 
 impl<'a> ByWord<'a> for &'a Found<'a> {
     fn site(self) -> Site<'a> {
-        Site { region: self.region, at: Some(self.lock.writer().at()) }
+        Site { region: self.words.region, at: Some(self.words.lock.writer().at()) }
     }
 
     #[inline]
     fn context(self) -> &'a LockContext<'a> {
-        &self.context
+        &self.words.context
     }
 
     #[inline]
     fn writer(self) -> sync::Mutex<'a> {
-        self.lock.writer()
+        self.words.lock.writer()
     }
 }
 
-/// What repairs the data of a lock.
+/// A repair of the data of a lock.
 type Repairer<T> = dyn Fn(&SeqLockGuard<'_, T>) -> Result<(), BoxError> + Send + Sync;
 
-/// A `T` in the bytes of a region that can be read without writing anything: also through a mapping that is
-/// read-only. Readers copy it, and copy it again if somebody has changed it meanwhile; so they never see half of
-/// a change, and never keep a writer waiting. Writers exclude each other.
+/// A `T` in the bytes of a region that readers read without writing anything, also through a read-only mapping.
+/// They copy it, and copy it again if a writer has changed it meanwhile. So readers never see half of a change, and
+/// never keep a writer waiting. Writers exclude each other.
 ///
-/// It is for small data that are read often and changed seldom. A reader whose copy takes longer than the pauses
-/// between two changes gets none.
+/// It is for small data that are read often and changed seldom. If writers change the data faster than a reader can
+/// copy them, the reader never gets a copy.
 ///
-/// What a death does: that of a reader, nothing. That of a writer is told to the next writer, by
-/// [`LockError::OwnerDied`](crate::LockError::OwnerDied); if it died in the middle of a change, also to readers, until somebody has made the data
-/// whole.
+/// If a writer dies, the next writers get [`LockError::OwnerDied`](crate::LockError::OwnerDied) until one repairs
+/// the data; readers get it too if the writer died in the middle of a change. The death of a reader does nothing.
 ///
 /// # Examples
 /// ```
@@ -103,19 +100,19 @@ impl<T: Plain> fmt::Debug for SeqLock<T> {
     }
 }
 
-/// Through a read-only mapping it is opened to read, if somebody has made it.
+/// Through a read-only mapping it is opened for reading, if it has been made.
 impl<T: Plain> Record for SeqLock<T> {
     const SIZE: u64 = Words::<T>::SIZE;
 
     fn open(mapping: &Mapping, offset: u64) -> Result<Self, RegionError> {
-        let found = mapping.found(|region| {
+        let found = MappedRegion::find(mapping.region(), |region| {
             let opened = match region.access() {
                 Access::ReadWrite => open::<T, _>(region, offset, RecordKind::SeqLock)?,
                 Access::ReadOnly => open_to_read::<T, _>(region, offset, RecordKind::SeqLock)?,
             };
             let lock = sync::SeqLock::new(opened.words, opened.at);
             let context = region.attachment().context()?;
-            Ok(Found { region, context, lock, data: opened.data })
+            Ok(Found { words: SeqWords { region, context, lock }, data: opened.data })
         })?;
         Ok(Self { found, repair: None, of: PhantomData })
     }
@@ -130,12 +127,12 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
     }
 
     fn look(self) -> LockWord {
-        self.found.get().lock.writer().look()
+        self.words().lock.writer().look()
     }
 
     #[cold]
     fn take(self, deadline: Option<u64>) -> Result<((Owner, sync::Writing), Taken), Denied> {
-        let Found { region, lock, .. } = self.found.get();
+        let SeqWords { region, lock, .. } = self.words();
         region.writable()?;
         let attachment = region.attachment();
         let me = attachment.me()?;
@@ -146,26 +143,38 @@ impl<'a, T: Plain> Exclusive<'a> for &'a SeqLock<T> {
     fn guard(self, (owner, writing): (Owner, sync::Writing)) -> SeqLockGuard<'a, T> {
         let found = self.found.get();
         SeqLockGuard {
-            change: SeqChange { found, writing: Cell::new(writing) },
+            change: SeqChange::new(&found.words, writing),
             held: Held::new(found, owner),
             of: PhantomData,
+        }
+    }
+
+    fn repair(self) -> Option<Repair<'a, Self::Guard>> {
+        match &self.repair {
+            Some(repair) => Some(&**repair),
+            None => None,
         }
     }
 }
 
 impl<T: Plain> SeqLock<T> {
-    /// Bytes that it takes, a multiple of 8.
+    /// Its size in bytes, a multiple of 8.
     pub const SIZE: u64 = Words::<T>::SIZE;
-    /// Where in them its `T` begins.
+    /// The offset of its `T` in these bytes.
     pub const DATA: u64 = Words::<T>::DATA;
 
-    fn deadline(&self, timeout: Duration) -> Option<u64> {
-        Some(self.found.get().region.attachment().deadline(timeout))
+    #[inline]
+    fn words(&self) -> &SeqWords<'_> {
+        &self.found.get().words
     }
 
-    /// The same lock, with what makes its data whole after a writer's death: every way to take this handle, also to
-    /// read only (where its mapping may be written), repairs first. If the repair fails, or panics, the lock stays
-    /// inconsistent.
+    fn deadline(&self, timeout: Duration) -> Option<u64> {
+        Some(self.words().region.attachment().deadline(timeout))
+    }
+
+    /// The same lock, with a repair of its data. Every method that takes the lock by this handle repairs
+    /// inconsistent data first; so does every method that reads, if the mapping may be written. If the repair
+    /// fails, or panics, the lock stays inconsistent.
     #[must_use]
     pub fn repaired_by(
         self,
@@ -174,21 +183,21 @@ impl<T: Plain> SeqLock<T> {
         Self { repair: Some(Arc::new(repair)), ..self }
     }
 
-    /// A copy of the data. Waits until it has one that nobody has changed meanwhile.
+    /// A copy of the data. Copies again, and waits, until no writer has changed the data during the copy.
     ///
     /// # Errors
     /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change;
-    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable) if it was given up after that;
+    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable) if an owner gave the lock up after that;
     /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread is in the middle of a change itself.
     #[inline]
     pub fn read(&self) -> LockResult<T> {
         self.copied(None, |part| part.get())
     }
 
-    /// As [`read`](Self::read), but does not wait; `None` if somebody living is in the middle of a change.
+    /// As [`read`](Self::read), but does not wait; `None` if a living writer is in the middle of a change.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn try_read(&self) -> LockResult<Option<T>> {
         self.after_repair(Some(0), || match self.copy(Some(0), |part| part.get()) {
             Ok(value) => Ok(Some(value)),
@@ -197,26 +206,26 @@ impl<T: Plain> SeqLock<T> {
         })
     }
 
-    /// As [`read`](Self::read), but waits so long at most.
+    /// As [`read`](Self::read), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`read`](Self::read).
     pub fn read_for(&self, timeout: Duration) -> LockResult<T> {
         self.copied(self.deadline(timeout), |part| part.get())
     }
 
-    /// As [`read`](Self::read), into a box: for large data.
+    /// As [`read`](Self::read), but into a box, for large data.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn read_boxed(&self) -> LockResult<Box<T>> {
         self.copied(None, |part| part.get_boxed())
     }
 
-    /// A copy of one [field](crate::field), as [`read`](Self::read) makes one of all.
+    /// As [`read`](Self::read), but copies one [field](crate::field) only.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     #[inline]
     pub fn read_field<F: Plain>(&self, field: Field<T, F>) -> LockResult<F> {
         self.copied(None, |part| part.field(field).get())
@@ -239,14 +248,15 @@ impl<T: Plain> SeqLock<T> {
         deadline: Option<u64>,
         copy: impl Fn(Part<'_, T, Reading>) -> R,
     ) -> Result<R, Denied> {
-        let Found { region, context, lock, data } = self.found.get();
+        let Found { words: SeqWords { region, context, lock }, data } = self.found.get();
         let attachment = region.attachment();
         let view = attachment.view()?;
         let part = Part::new(Span::new(*data, Gate::Context(context)));
         Ok(lock.read(|| attachment.known_owner(), view, deadline, || copy(part))?)
     }
 
-    /// Does what only reads, after a repair if one is needed, known, and possible.
+    /// Calls `attempt`, which reads, after the handle's own repair if that is needed and the mapping may be
+    /// written.
     #[inline]
     fn after_repair<R>(
         &self,
@@ -254,7 +264,7 @@ impl<T: Plain> SeqLock<T> {
         mut attempt: impl FnMut() -> LockResult<R>,
     ) -> LockResult<R> {
         match &self.repair {
-            Some(repair) if self.found.get().region.access() == Access::ReadWrite => {
+            Some(repair) if self.words().region.access() == Access::ReadWrite => {
                 after_repair(attempt, || {
                     take::repairing(self, deadline, |guard| repair(guard)).map(drop)
                 })
@@ -263,79 +273,30 @@ impl<T: Plain> SeqLock<T> {
         }
     }
 
-    fn write_until(&self, deadline: Option<u64>) -> LockResult<SeqLockGuard<'_, T>> {
-        match with_repair(self, |repair| take::whole(self, deadline, repair)) {
-            Ok(held) => Ok(self.guard(held)),
-            Err(refusal) => Err(*refusal),
-        }
+    /// A writer has no fast path: it must read the sequence number first.
+    #[inline]
+    const fn take_quickly(&self) -> Option<SeqLockGuard<'_, T>> {
+        None
     }
 
-    /// Takes the lock to write, waiting for other writers as long as it takes. Readers go on until the first
-    /// byte is written, and then wait until the guard is dropped.
+    /// Takes the lock to write, and waits for other writers without a limit. Readers go on until the first byte is
+    /// written, and then wait until the guard is dropped.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change: the lock is free, and stays
-    /// inconsistent for whoever can repair it. [`LockError::Deadlock`](crate::LockError::Deadlock) if
-    /// this thread writes; [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) if a writer died, or left, in the middle of a change:
+    /// the lock is free, and stays inconsistent until it is repaired.
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread writes;
+    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
     pub fn write(&self) -> LockResult<SeqLockGuard<'_, T>> {
-        self.write_until(None)
+        self.take_until(None)
     }
 
-    /// As [`write`](Self::write), but does not wait; `None` if somebody living writes.
+    /// Makes the lock as good as new. The data stay as they are, and count as consistent.
     ///
     /// # Errors
-    /// As there.
-    pub fn try_write(&self) -> LockResult<Option<SeqLockGuard<'_, T>>> {
-        with_repair(self, |repair| take::whole_at_once(self, repair))
-    }
-
-    /// As [`write`](Self::write), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn write_for(&self, timeout: Duration) -> LockResult<SeqLockGuard<'_, T>> {
-        self.write_until(self.deadline(timeout))
-    }
-
-    /// Takes the lock to write, and has `repair` make whole what a writer left that died in the middle of a change.
-    ///
-    /// # Errors
-    /// [`LockError::RepairFailed`](crate::LockError::RepairFailed), after which the lock is free, and inconsistent as before;
-    /// [`LockError::Deadlock`](crate::LockError::Deadlock);
-    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
-    pub fn write_repairing<'a>(
-        &'a self,
-        repair: impl FnOnce(&SeqLockGuard<'a, T>) -> Result<(), BoxError>,
-    ) -> LockResult<SeqLockGuard<'a, T>> {
-        take::repairing(self, None, repair)
-    }
-
-    /// Takes the lock to write in whatever state it is, for those who decide themselves.
-    ///
-    /// # Errors
-    /// [`LockError::Deadlock`](crate::LockError::Deadlock);
-    /// [`LockError::Unrecoverable`](crate::LockError::Unrecoverable); [`RegionError::ReadOnly`].
-    pub fn write_recover(&self) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
-        take::recovered(self, None)
-    }
-
-    /// As [`write_recover`](Self::write_recover), but waits so long at most.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
-    pub fn write_recover_for(
-        &self,
-        timeout: Duration,
-    ) -> LockResult<Recovered<SeqLockGuard<'_, T>>> {
-        take::recovered(self, self.deadline(timeout))
-    }
-
-    /// Makes the lock as good as new. The data are as they are, and count as whole.
-    ///
-    /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if somebody writes; [`RegionError::ReadOnly`].
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut) if a thread writes; [`RegionError::ReadOnly`].
     pub fn reset(&self) -> LockResult<()> {
-        let Found { region, lock, .. } = self.found.get();
+        let SeqWords { region, lock, .. } = self.words();
         region.writable()?;
         let attachment = region.attachment();
         let me = attachment.me()?;
@@ -343,48 +304,19 @@ impl<T: Plain> SeqLock<T> {
     }
 }
 
-/// Has `taking` take the lock, with what repairs its data if that is known.
-fn with_repair<'a, T: Plain, R>(
-    lock: &'a SeqLock<T>,
-    taking: impl FnOnce(Option<Repair<'_, SeqLockGuard<'a, T>>>) -> R,
-) -> R {
-    match &lock.repair {
-        Some(repair) => taking(Some(&|guard: &SeqLockGuard<'a, T>| repair(guard))),
-        None => taking(None),
-    }
-}
+takes!(
+    SeqLock,
+    SeqLockGuard,
+    as "[`write`](Self::write)",
+    try_write,
+    write_for,
+    write_repairing,
+    write_recover,
+    write_recover_for
+);
 
-/// A change that a writer makes, from its first byte on.
-#[derive(Debug)]
-pub(crate) struct SeqChange<'a> {
-    found: &'a Found<'a>,
-    writing: Cell<sync::Writing>,
-}
-
-impl SeqChange<'_> {
-    #[inline]
-    pub(crate) fn is_forked(&self) -> bool {
-        self.found.context.is_forked()
-    }
-
-    /// Keeps readers out, before the first byte is written. `false`: this process must write no more.
-    #[inline]
-    pub(crate) fn begin(&self) -> bool {
-        self.found.context.is_live_here() && (self.writing.get().has_begun() || self.keep_out())
-    }
-
-    #[cold]
-    fn keep_out(&self) -> bool {
-        let Ok(me) = self.found.region.attachment().me() else { return false };
-        let begun = self.found.lock.begin(&me, self.writing.get());
-        begun.is_ok_and(|writing| {
-            self.writing.set(writing);
-            true
-        })
-    }
-}
-
-/// A sequence lock, held to write. What is written becomes visible all at once, when it is dropped.
+/// A sequence lock that this thread holds to write. Its writes become visible all at once, when the guard is
+/// dropped.
 ///
 /// # Examples
 /// ```
@@ -410,7 +342,7 @@ impl SeqChange<'_> {
 #[must_use = "the lock is freed when its guard is dropped"]
 pub struct SeqLockGuard<'a, T: Plain> {
     change: SeqChange<'a>,
-    /// It is dropped after what was written is visible.
+    /// The guard drops it only after its writes are visible.
     held: Held<'a, &'a Found<'a>>,
     of: PhantomData<fn() -> T>,
 }
@@ -424,10 +356,11 @@ impl<T: Plain> fmt::Debug for SeqLockGuard<'_, T> {
 impl<T: Plain> SeqLockGuard<'_, T> {
     #[inline]
     fn part(&self) -> Part<'_, T> {
-        Part::new(Span::new(self.change.found.data, Gate::Change(&self.change)))
+        Part::new(Span::new(self.held.lock().data, Gate::Change(&self.change)))
     }
 
-    /// Frees the lock with the data half changed: readers and the next writer are told so.
+    /// Frees the lock and leaves it inconsistent: the data are half changed, and readers and the next writer are
+    /// told so.
     ///
     /// # Errors
     /// As for [`unlock`](Self::unlock).
@@ -435,8 +368,8 @@ impl<T: Plain> SeqLockGuard<'_, T> {
         self.free(Release::Inconsistent)
     }
 
-    /// Makes what was written visible, frees the lock, and says whether it still was this process's, and all that
-    /// was set was written.
+    /// Makes the writes visible, frees the lock, and reports whether this process still owned it and everything it
+    /// set was written.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -447,12 +380,12 @@ impl<T: Plain> SeqLockGuard<'_, T> {
 
     #[inline]
     fn finish(&self, how: Release) -> LockResult<()> {
-        let SeqChange { found: Found { lock, .. }, writing } = &self.change;
+        let lock = self.held.lock().words.lock;
         self.held.site().ask_live()?;
         if !lock.is_whole(how) {
             return Ok(());
         }
-        lock.finish(writing.get()).map_err(|_| self.held.site().not_ours())
+        lock.finish(self.change.writing()).map_err(|_| self.held.site().not_ours())
     }
 }
 
@@ -467,7 +400,7 @@ impl<T: Plain> Guard for SeqLockGuard<'_, T> {
     fn free(self, how: Release) -> LockResult<()> {
         let this = ManuallyDrop::new(self);
         let finished = this.finish(how);
-        // Also if that failed: it is ours unless others took over.
+        // Released even if `finish` failed: the lock is still ours unless others took it over.
         let how = if finished.is_ok() { how } else { Release::Inconsistent };
         finished.and(this.held.release(how))
     }
@@ -476,7 +409,7 @@ impl<T: Plain> Guard for SeqLockGuard<'_, T> {
 impl<T: Plain> Drop for SeqLockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // Fails only if others have taken over; then `held` finds out as well.
+        // Fails only if others have taken over the lock; dropping `held` detects that as well.
         let _ = self.finish(self.held.how());
     }
 }

@@ -1,4 +1,4 @@
-//! The reader/writer lock with its data, held upgradable.
+//! The upgradable guards of the reader/writer lock with its data.
 
 use std::{fmt, time::Duration};
 
@@ -10,15 +10,15 @@ use crate::{
 };
 
 impl<T: Plain> RwLock<T> {
-    /// Takes the lock together with readers, and as the only one that may become their writer: to look
-    /// first, and change only if that is needed, with nobody's change in between.
+    /// Takes the lock together with readers, as the only thread that may become the writer. So a thread can read
+    /// first, and change the data only if that is needed, without another thread's change in between.
     ///
-    /// What the death of such an owner does: nothing, as of a reader; and while it is upgraded, what that of a
-    /// writer does.
+    /// The death of such an owner does nothing, like that of a reader; while it is upgraded, it counts as the death
+    /// of a writer.
     ///
     /// # Errors
-    /// As for [`read`](Self::read); [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread has the lock in
-    /// any way.
+    /// As for [`read`](Self::read); [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread holds the
+    /// lock in any way.
     ///
     /// # Examples
     /// ```
@@ -31,7 +31,7 @@ impl<T: Plain> RwLock<T> {
     ///     Ok(())
     /// });
     /// let mut guard = cache.upgradable_read()?;
-    /// // Others read meanwhile, and nobody writes.
+    /// // Others may read meanwhile, but no thread writes.
     /// let [version, value] = guard.get();
     /// if version < 3 {
     ///     let writer = guard.upgrade()?;
@@ -50,20 +50,20 @@ impl<T: Plain> RwLock<T> {
         self.upgradable_until(None)
     }
 
-    /// As [`upgradable_read`](Self::upgradable_read), but does not wait; `None` if somebody living writes, or may
+    /// As [`upgradable_read`](Self::upgradable_read), but does not wait; `None` if a living thread writes, or may
     /// become the writer.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`upgradable_read`](Self::upgradable_read).
     pub fn try_upgradable_read(&self) -> LockResult<Option<RwLockUpgradableGuard<'_, T>>> {
         let held = self.after_repair(Some(0), || Upgradable::take_at_once(self.words()))?;
         Ok(held.map(|held| RwLockUpgradableGuard { lock: self, held }))
     }
 
-    /// As [`upgradable_read`](Self::upgradable_read), but waits so long at most.
+    /// As [`upgradable_read`](Self::upgradable_read), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`upgradable_read`](Self::upgradable_read).
     pub fn upgradable_read_for(
         &self,
         timeout: Duration,
@@ -77,7 +77,8 @@ impl<T: Plain> RwLock<T> {
     }
 }
 
-/// A reader/writer lock, held together with readers by the only one that may become their writer.
+/// A reader/writer lock that this thread holds together with readers, as the only thread that may become the
+/// writer.
 ///
 /// # Examples
 /// ```
@@ -118,36 +119,36 @@ impl<'a, T: Plain> RwLockUpgradableGuard<'a, T> {
         Part::new(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
-    /// Waits until the readers have left; then this thread writes, until what this returns is dropped, and
-    /// holds the lock as before then. So it does if this fails.
+    /// Waits until the readers have left. Then this thread writes until the returned guard is dropped. After that,
+    /// and if this fails, it holds the lock as before.
     ///
     /// # Errors
-    /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread reads under the lock besides;
-    /// [`OwnerDied`](crate::LockError::OwnerDied) if it has left a change of its own half done.
+    /// [`LockError::Deadlock`](crate::LockError::Deadlock) if this thread also holds a read lock of it;
+    /// [`OwnerDied`](crate::LockError::OwnerDied) if this thread has left a change of its own half done.
     pub fn upgrade(&mut self) -> LockResult<RwLockUpgradedGuard<'_, 'a, T>> {
         let lock = self.lock;
         self.held.upgrade(None).map(|held| RwLockUpgradedGuard { lock, held })
     }
 
-    /// As [`upgrade`](Self::upgrade), but does not wait; `None` if somebody living reads.
+    /// As [`upgrade`](Self::upgrade), but does not wait; `None` if a living thread reads.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`upgrade`](Self::upgrade).
     pub fn try_upgrade(&mut self) -> LockResult<Option<RwLockUpgradedGuard<'_, 'a, T>>> {
         let lock = self.lock;
         Ok(self.held.upgrade_at_once()?.map(|held| RwLockUpgradedGuard { lock, held }))
     }
 
-    /// As [`upgrade`](Self::upgrade), but waits so long at most.
+    /// As [`upgrade`](Self::upgrade), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as there.
+    /// [`LockError::TimedOut`](crate::LockError::TimedOut), and as for [`upgrade`](Self::upgrade).
     pub fn upgrade_for(&mut self, timeout: Duration) -> LockResult<RwLockUpgradedGuard<'_, 'a, T>> {
         let lock = self.lock;
         self.held.upgrade(Some(timeout)).map(|held| RwLockUpgradedGuard { lock, held })
     }
 
-    /// Frees the lock, and says whether it still was this process's.
+    /// Frees the lock, and reports whether this process still owned it.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -162,7 +163,7 @@ reads!(
     RwLockUpgradableGuard<'a, T>, RwLockUpgradableGuard<'a, [F; N]>, Reading
 );
 
-/// A reader/writer lock, held alone by whoever had it upgradable, and has it so again afterwards.
+/// A reader/writer lock that was upgraded: this thread holds it alone, and upgradable again after this guard.
 ///
 /// # Examples
 /// ```
@@ -204,7 +205,7 @@ impl<T: Plain> RwLockUpgradedGuard<'_, '_, T> {
         Part::new(Span::new(self.lock.data(), Gate::Context(self.held.context())))
     }
 
-    /// Lets readers in again, and says whether the lock still was this process's.
+    /// Lets readers in again, and reports whether this process still owned the lock.
     ///
     /// # Errors
     /// [`LockError::Fenced`](crate::LockError::Fenced) if this process was declared dead meanwhile;
@@ -213,7 +214,8 @@ impl<T: Plain> RwLockUpgradedGuard<'_, '_, T> {
         self.held.downgrade()
     }
 
-    /// Lets readers in with the data half changed: they are told so, as is whoever takes the lock next.
+    /// Lets readers in and leaves the lock inconsistent: the data are half changed, and readers and the next owner
+    /// are told so.
     ///
     /// # Errors
     /// As for [`downgrade`](Self::downgrade).

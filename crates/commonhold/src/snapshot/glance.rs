@@ -1,4 +1,4 @@
-//! What is looked at once, however many locks there are.
+//! A single look at all peers, for any number of locks.
 
 use std::{
     cell::RefCell,
@@ -10,21 +10,20 @@ use commonhold_layout::{Offset, Owner, PeerId, PeerRef, PendingKind};
 use commonhold_space::{PeerRecord, RegionRecord, View};
 use commonhold_sync::{Liveness, Verdict};
 
-use super::{domain, life};
-use crate::{Holder, PeerLife};
+use crate::{Holder, PeerLife, info::domain};
 
-/// Who waits for what: threads, by the offset of the word that they wait for.
+/// Numbers of waiting threads, by the offset of the word that they wait for.
 type Waiters = HashMap<Offset, usize>;
 
-/// What is looked at once, however many regions there are: a space may have thousands of peers, each with
-/// hundreds of threads, and a look at the life of one costs system calls.
+/// What is read once, for any number of regions: a space may have thousands of peers with hundreds of threads each,
+/// and to find out whether one lives costs system calls.
 pub(super) struct Glance<'a> {
     pub(super) view: &'a View<LinuxPlatform>,
-    /// Who waits for locks.
+    /// Threads that wait for locks.
     pub(super) waiters: Waiters,
-    /// Who waits for events, as those do that wait for a permit.
+    /// Threads that wait for events. Threads that wait for a permit wait for an event.
     listeners: Waiters,
-    /// Who reads under which lock, by the words of their threads: one of each peer.
+    /// The readers of each lock, by the key of the lock in the threads' words: each peer once.
     readers: HashMap<u64, BTreeMap<PeerId, PeerRef>>,
     holders: RefCell<HashMap<PeerRef, Holder>>,
 }
@@ -55,22 +54,22 @@ impl<'a> Glance<'a> {
         Self { view, waiters, listeners, readers, holders: RefCell::default() }
     }
 
-    /// How many wait for the lock whose word lies there.
+    /// How many threads wait for the lock whose word lies at `at`.
     pub(super) fn waiters(&self, at: Offset) -> usize {
         self.waiters.get(&at).copied().unwrap_or(0)
     }
 
-    /// How many wait for the event whose word lies there.
+    /// How many threads wait for the event whose word lies at `at`.
     pub(super) fn listeners(&self, at: Offset) -> usize {
         self.listeners.get(&at).copied().unwrap_or(0)
     }
 
-    /// Who reads under the lock with this key, by the words of their threads, once for each peer.
+    /// The peers with a thread whose words say that it reads under the lock with this key.
     pub(super) fn readers_by(&self, key: u64) -> BTreeMap<PeerId, PeerRef> {
         self.readers.get(&key).cloned().unwrap_or_default()
     }
 
-    /// Who reads under the lock of a region, once for each peer.
+    /// The peers that read under the lock of a region.
     pub(super) fn readers(&self, record: &RegionRecord) -> BTreeMap<PeerId, PeerRef> {
         let mut readers = self.readers_by(View::<LinuxPlatform>::key_of(record.handle));
         for (of, share) in self.view.shares(record.handle.region) {
@@ -81,12 +80,13 @@ impl<'a> Glance<'a> {
         readers
     }
 
-    /// Who an owner is, or was.
+    /// Describes the peer of an owner, or of a past owner.
     pub(super) fn holder(&self, owner: Owner) -> Holder {
-        // Of one that nobody knows any more there is nothing to tell but that it is dead.
+        // If its peer is not known any more, it is known only that it is dead.
         let peer = self.view.peer_of(owner).unwrap_or(PeerRef::new(owner.peer(), 0));
         let known = self.peer(peer);
-        // A thread may have ended alone. What its own look finds out marks it, so it is looked at once.
+        // The thread may have ended while its process lives. A verdict that finds this marks the thread, so each
+        // dead thread is examined once.
         let is_dead = known.alive && self.view.verdict(owner) == Verdict::Dead;
         if is_dead || !self.view.is_current(owner) {
             let last = self.view.last_record_of(owner).filter(|_| known.pid == 0);
@@ -103,7 +103,7 @@ impl<'a> Glance<'a> {
 
     fn look_at(&self, peer: PeerRef) -> Holder {
         let record = self.view.peer_record(peer.peer).map(|(record, _)| record);
-        let state = life(self.view.verdict_of(peer));
+        let state = PeerLife::new(self.view.verdict_of(peer));
         match record.filter(|record| record.generation == peer.generation) {
             Some(record) => told(&record, state),
             None => Holder {

@@ -1,4 +1,4 @@
-//! Which locks are held, waited for, or not consistent: those of regions, and those in their bytes.
+//! Lists the locks that are held, waited for, or not consistent: those of regions, and those in their bytes.
 
 use std::{collections::HashSet, sync::atomic::Ordering};
 
@@ -15,11 +15,11 @@ use super::{
 };
 use crate::{
     LockInfo, LockKind, LockSurvey, RegionError, Space, Unsearched,
-    attachment::{checked, region_error},
+    error::causes::{checked, region_error},
 };
 
 impl Space {
-    /// The own lock of every region, if it is held, waited for or not consistent.
+    /// The regions' own locks that are held, waited for or not consistent.
     ///
     /// # Errors
     /// [`RegionError::Damaged`], [`RegionError::Forked`].
@@ -32,17 +32,17 @@ impl Space {
     /// Every lock that is held, waited for or not consistent, as [`survey_locks`](Self::survey_locks) finds them.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`survey_locks`](Self::survey_locks).
     pub fn locks(&self) -> Result<Vec<LockInfo>, RegionError> {
         self.survey_locks(None).map(|survey| survey.locks)
     }
 
     /// Every lock of the space, or of one region, that is held, waited for or not consistent.
     ///
-    /// Locks in the bytes of regions are found by their tags. So the bytes are read, where any were ever written: of
-    /// each region 256 MiB at most, and 1 GiB in all (in memory of a device 4 MiB and 16 MiB). Where the search ended
-    /// before that, this says so. A [`RawMutex`](crate::RawMutex) has no tag, and is known only while somebody waits
-    /// for it.
+    /// Locks in the bytes of regions are found by their tags. For this the bytes are read, where any were ever
+    /// written: 256 MiB of each region at most, and 1 GiB in all (in memory of a device 4 MiB and 16 MiB). The
+    /// result says which regions were not read to their end. A [`RawMutex`](crate::RawMutex) has no tag, and is
+    /// listed only while a thread waits for it.
     ///
     /// # Errors
     /// [`RegionError::NotFound`], [`RegionError::Damaged`], [`RegionError::Forked`].
@@ -77,7 +77,7 @@ impl Space {
     }
 }
 
-/// What is waited for in the bytes of regions, but for what was told of before.
+/// The locks in the bytes of regions that threads wait for, without those that are listed already.
 fn untold(
     mut records: Vec<RegionRecord>,
     glance: &Glance<'_>,
@@ -89,7 +89,7 @@ fn untold(
         let after = records.partition_point(|record| record.extent.start() <= *at);
         let record = records.get(after.checked_sub(1)?)?;
         let inside = at.get() < record.extent.end() && !told.contains(at);
-        // SeqCst: a bias may be revoked in it, and whether its thread is inside comes after it.
+        // SeqCst: if the bias is revoked, whether its thread is inside is read after this.
         let word = glance.view.look_at(*at).filter(|_| inside)?.load(Ordering::SeqCst);
         let tag = glance.view.find_record(*at, record.extent.end());
         let line = of_word(record, Some(*at), LockWord::from_word(word), *waiters, glance);
@@ -102,7 +102,7 @@ fn region_lock_at(view: &View<LinuxPlatform>, record: &RegionRecord) -> Option<O
     view.geometry().region(record.handle.region)?.plus(8 * region_word::LOCK as u64)
 }
 
-/// The line of whoever has a lock alone, by its word; `None`: it is the region's own.
+/// The line of a lock's owner, by the lock's word. Without `at` it is the region's own lock.
 fn of_word(
     record: &RegionRecord,
     at: Option<Offset>,
@@ -127,12 +127,12 @@ fn of_word(
     }
 }
 
-/// Whether a line says more than that somebody waits.
+/// Whether a line says more than that threads wait.
 fn says_more(line: &LockInfo) -> bool {
     line.holder.is_some() || line.kind != LockKind::Exclusive
 }
 
-/// The lines of a region's own lock, and no more than `most` of them.
+/// The lines of a region's own lock, at most `most`.
 pub(super) fn region_locks(
     record: &RegionRecord,
     glance: &Glance<'_>,
@@ -147,8 +147,8 @@ pub(super) fn region_locks(
     lines
 }
 
-/// The line of whoever has a lock alone, if somebody has, and one for each of those who read under it. If nobody has
-/// it, but somebody waits, that line all the same.
+/// The line of a lock's owner, if there is one, and one line for each reader. If there are neither but threads
+/// wait, the line without a holder.
 fn with_readers(own: LockInfo, readers: impl Iterator<Item = crate::Holder>) -> Vec<LockInfo> {
     let shared = |reader| LockInfo {
         kind: LockKind::Shared,
@@ -186,12 +186,12 @@ fn record_locks(record: &RegionRecord, found: &Found, glance: &Glance<'_>) -> Ve
             };
             lines.filter(says_more).map(as_permit).collect()
         }
-        // Who has joined a barrier keeps nobody out, and of the others there is nothing to have.
+        // A participant of a barrier keeps no thread out, and the others cannot be held.
         RecordKind::Barrier | RecordKind::Condvar | RecordKind::Event => Vec::new(),
     }
 }
 
-/// How a word is to be called.
+/// The kind of lock state in a word.
 fn kind(word: LockWord) -> LockKind {
     if word.is_upgradable() {
         LockKind::Upgradable

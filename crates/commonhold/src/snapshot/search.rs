@@ -1,11 +1,11 @@
-//! Locks in the bytes of regions, found by their tags.
+//! Finds locks in the bytes of regions by their tags.
 //!
 //! # Invariants
-//! 1. Only bytes that were ever written are looked at, and no memory is taken by looking.
-//! 2. A word counts as a tag if what it says fits: the record lies in the region, and after the one before it, and the
-//!    words of its lock could be such: they name slots that there are. Data that look like a tag fail that.
-//! 3. The data of a record are not searched: they may look like anything.
-//! 4. No more is read than is said below, so that one huge region does not hold up whoever asks.
+//! 1. The search reads only bytes that were ever written, and takes no memory.
+//! 2. A word counts as a tag only if all of it fits: the record lies in the region, behind the record before it,
+//!    and the words of its lock are possible, with slots that exist. Data that look like a tag fail this check.
+//! 3. The data of a record are not searched: they may look like a lock.
+//! 4. The search reads no more than the limits below, so that one huge region does not delay the caller.
 
 use commonhold_host::{LinuxPlatform, MappedWindow};
 use commonhold_layout::{
@@ -14,13 +14,13 @@ use commonhold_layout::{
 use commonhold_space::{RegionRecord, View};
 use zerocopy::IntoBytes;
 
-/// Bytes that are read of one region, and of all.
+/// The most bytes that are read of one region, and of all regions.
 const MOST: [u64; 2] = [256 << 20, 1 << 30];
-/// The same of memory of a device, where each load may take a microsecond.
+/// The same for memory of a device, where each load may take a microsecond.
 const MOST_OF_DEVICE: [u64; 2] = [4 << 20, 16 << 20];
 /// Words that are read at once.
 const CHUNK: usize = 32 << 10;
-/// Above this a tag is its marker.
+/// The bits of a tag from here on are its marker.
 const MARKER_SHIFT: u32 = 40;
 
 /// A lock that was found.
@@ -38,7 +38,7 @@ pub(super) struct Search<'a> {
     view: &'a View<LinuxPlatform>,
     mapped: &'a MappedWindow,
     buffer: Vec<u64>,
-    /// Bytes that may be read of a region, and of all that are still to come.
+    /// How many bytes may be read of one region, and of all further regions.
     most: u64,
     left: u64,
 }
@@ -50,7 +50,8 @@ impl<'a> Search<'a> {
         Self { view, mapped, buffer: vec![0; CHUNK], most, left }
     }
 
-    /// Hands over all locks in the bytes of a region. If it has too many bytes: where in it the search ended.
+    /// Calls `found` with each lock in the bytes of a region. If the region has too many bytes, returns where the
+    /// search ended.
     pub(super) fn through(
         &mut self,
         record: &RegionRecord,
@@ -59,7 +60,7 @@ impl<'a> Search<'a> {
         let start = record.extent.start().get();
         let end = start.saturating_add(record.size.min(record.extent.len()));
         let mut most = self.most.min(self.left);
-        // Where the record before ends; and up to where the bytes are known.
+        // The end of the previous record, and the place up to which the bytes were searched.
         let (mut next, mut at) = (start, start);
         while let Some(run) = between(at, end).and_then(|rest| self.mapped.next_data(rest)) {
             // Tags lie at multiples of 8.
@@ -68,7 +69,7 @@ impl<'a> Search<'a> {
                 if most < 8 {
                     return Some(at - start);
                 }
-                // What cannot be read, or is less than a word, holds no lock.
+                // Bytes that cannot be read, or are less than a word, hold no lock.
                 let words = self.read(at, run.end().min(at.saturating_add(most)))?;
                 for (index, word) in self.buffer.iter().take(words).enumerate() {
                     if word >> MARKER_SHIFT == RECORD_MARKER
@@ -88,7 +89,7 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// Reads as many words as there are from `at` to `end`, and may be read at once; how many.
+    /// Reads the words from `at` to `end`, at most as many as fit the buffer. Returns how many.
     fn read(&mut self, at: u64, end: u64) -> Option<usize> {
         let words = usize::try_from(end.checked_sub(at)? / 8).ok()?.min(CHUNK);
         let to = self.buffer.get_mut(..words).filter(|to| !to.is_empty())?;
@@ -96,7 +97,7 @@ impl<'a> Search<'a> {
         Some(words)
     }
 
-    /// The record that has this tag, and where it ends, if it is one.
+    /// The record with this tag, and its end, if it is one.
     fn record(&self, word: u64, tag_at: u64, next: u64, end: u64) -> Option<(Found, u64)> {
         let tag = RecordTag::read(word).ok()??;
         let at = tag_at.checked_sub(8 * tag.kind.words()? as u64).filter(|at| *at >= next)?;
@@ -135,7 +136,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// How many words there are behind the tag that name owners; `None`: the tag makes no sense.
+/// How many owner slots there are behind the tag; `None` if the tag makes no sense.
 fn places(tag: RecordTag) -> Option<usize> {
     let places = usize::try_from(tag.size / 8).ok()?;
     (tag.size.is_multiple_of(8) && (1..=PLACES_MOST).contains(&places)).then_some(places)

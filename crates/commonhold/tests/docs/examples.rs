@@ -12,7 +12,7 @@ use std::{
 pub(crate) struct Block {
     /// The file and the line that it begins in.
     pub(crate) place: String,
-    /// What stands after its opening fence.
+    /// The text after its opening fence.
     pub(crate) tags: String,
     /// The whole program, as rustdoc makes it.
     pub(crate) program: String,
@@ -33,7 +33,7 @@ impl Block {
     }
 }
 
-/// Shows the hidden lines, and puts what has no `main` into one.
+/// Shows the hidden lines, and wraps code without a `main` in one.
 fn program(lines: &[&str]) -> String {
     let mut text = String::new();
     for line in lines {

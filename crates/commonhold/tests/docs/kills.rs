@@ -1,10 +1,11 @@
-//! Every example that opens a space is killed, again and again, and then runs to its end in what it has left.
+//! Every example that opens a space is killed, again and again, and then runs to its end in the space that it has
+//! left.
 //!
-//! It is killed behind each of its statements (see [`program`](crate::program)), and at random instants of its usual run
-//! time, several times in a row: then it dies also while it makes, opens or removes its space. After that it must succeed,
-//! or pass on that an owner died ([`Verdict::Told`]). It may not hang, end by a signal, find a lock given up, or end in
-//! any other way, also not by an assertion that is true of a first run only. What it leaves must be whole, and it must be
-//! possible to remove it.
+//! It is killed behind each of its statements (see [`program`](crate::program)), and at random instants of its
+//! usual run time, several times in a row, so that it also dies while it makes, opens or removes its space. After
+//! that it must succeed, or pass on that an owner died ([`Verdict::Told`]). It may not hang, end by a signal, find
+//! a lock given up, or end in any other way; an assertion that holds only in a first run is an error too. The space
+//! that it leaves must be consistent, and it must be possible to remove it.
 #![allow(clippy::print_stdout, reason = "the figures are for people")]
 
 use std::{
@@ -29,21 +30,21 @@ use crate::{
     program,
 };
 
-/// No run takes longer, unless it hangs.
+/// The longest time of a run; a longer run hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Kills at random instants before a run to the end.
 const KILLS: u32 = 4;
 /// How many such runs there are, unless the environment asks for more.
 const ROUNDS: u32 = 5;
 const ROUNDS_WANTED: &str = "COMMONHOLD_TEST_ROUNDS";
-/// Statements of an example behind which it dies; of a loop, those of the first rounds.
+/// How many statements of an example it is killed behind; in a loop, those of the first rounds.
 const POINTS: u64 = 32;
-/// Lines of what a run said, in a complaint.
+/// How many lines of a run's output a failure shows.
 const LINES: usize = 10;
-/// Chooses the instants: printed by a failure.
+/// The seed of the instants, which a failure prints.
 const SEED: &str = "COMMONHOLD_TEST_SEED";
 
-/// The examples, those that must be found out, and the program that runs either.
+/// The examples, the broken ones that must fail, and the program that runs both.
 struct Cases {
     examples: Vec<Block>,
     fixtures: Vec<Block>,
@@ -63,7 +64,7 @@ fn rounds() -> u32 {
     std::env::var(ROUNDS_WANTED).map_or(ROUNDS, |rounds| rounds.parse().unwrap())
 }
 
-/// Whether it is a program that does something: others only show what compiles.
+/// Whether the example is a program: others only show what compiles.
 fn uses_a_space(block: &Block) -> bool {
     block.tags().all(|tag| matches!(tag, "rust" | "no_run"))
         && ["Space::open", "Space::format"].iter().any(|call| block.program.contains(call))
@@ -82,11 +83,11 @@ enum Until {
 struct End {
     /// `None`: it hung.
     status: Option<ExitStatus>,
-    /// What it wrote of its error.
+    /// What it wrote to standard error.
     said: String,
 }
 
-/// What is to be said of a run that nobody killed.
+/// The result of a run that was not killed.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Well,
@@ -122,12 +123,12 @@ impl End {
     }
 }
 
-/// What has happened, for people.
+/// Counts of the kills and runs, for people.
 #[derive(Debug, Default)]
 struct Tally {
     /// Kills at statements, and at instants.
     kills: [u32; 2],
-    /// Runs to the end after that: well, and told of a death.
+    /// Runs to the end after that: those that succeeded, and those that passed on a death.
     ends: [u32; 2],
 }
 
@@ -215,7 +216,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// How long a run takes that nobody kills: the shorter of two, since the first fills caches.
+    /// How long a run takes without a kill: the shorter of two, because the first fills caches.
     fn usual_time(&self) -> Result<Duration, String> {
         let mut usual = self.limit;
         for _run in 0..2 {
@@ -230,7 +231,7 @@ impl<'a> Trial<'a> {
         Ok(usual)
     }
 
-    /// Runs it to its end in what the killed runs have left.
+    /// Runs it to its end in the space that the killed runs have left.
     fn finish(&mut self) -> Result<(), String> {
         let verdict = self.run(Until::Done).verdict();
         let tidied = self.tidy();
@@ -242,7 +243,7 @@ impl<'a> Trial<'a> {
         tidied
     }
 
-    /// Looks at what was left, and removes it.
+    /// Checks the space that was left, and removes it.
     fn tidy(&self) -> Result<(), String> {
         for entry in fs::read_dir(&self.directory).unwrap() {
             let url = format!("file:{}", entry.unwrap().path().display());
@@ -260,7 +261,7 @@ impl Drop for Trial<'_> {
     }
 }
 
-/// Whether a space is whole, and no lock in it was given up.
+/// Whether a space is consistent, and no lock in it was given up.
 fn look(url: &str) -> Result<(), String> {
     let space = Space::open(url).map_err(|error| format!("cannot be opened: {error}"))?;
     space.check().map_err(|error| format!("is not whole: {error}"))?;
@@ -322,7 +323,7 @@ fn every_example_survives_kills() {
         begun.elapsed().as_secs_f64()
     );
     assert!(wrong.is_empty(), "{SEED}={seed}\n{}", wrong.join("\n"));
-    // Or nothing was tried.
+    // Otherwise the test has tried nothing.
     assert!(told > 0 && statements as usize > examples.len() && instants as usize > examples.len());
 }
 
@@ -331,7 +332,7 @@ fn every_example_survives_kills() {
     target_env = "musl",
     ignore = "the program is built for this machine's own target anyway"
 )]
-fn an_example_that_gives_up_hangs_or_ends_by_a_signal_is_found_out() {
+fn an_example_that_gives_up_hangs_or_ends_by_a_signal_is_reported() {
     let limit = Duration::from_secs(5);
     let results = try_all(&CASES.fixtures, limit, 0);
     let said: Vec<_> = results.into_iter().map(|(_, result)| result.unwrap_err()).collect();

@@ -1,7 +1,7 @@
-//! One program whose parts are the examples, built by Cargo as the programs of others are.
+//! One program that contains all examples, built by Cargo as other programs are.
 //!
-//! `killed NAME` runs one of them. With `COMMONHOLD_TEST_POINT=3` it kills itself at the third statement that ends: so
-//! it dies between any two of them, also where a random instant would seldom find it.
+//! `killed NAME` runs one of them. With `COMMONHOLD_TEST_POINT=3` it kills itself at the third statement that ends:
+//! so it dies between any two statements, also where a random instant would seldom hit.
 
 use std::{
     fmt::Write as _,
@@ -12,10 +12,10 @@ use std::{
 
 use crate::examples::Block;
 
-/// Says at which of the statements a run ends.
+/// The variable that says at which statement a run ends.
 pub(crate) const POINT: &str = "COMMONHOLD_TEST_POINT";
 
-/// All that an example says of its process: two runs are to meet in one space.
+/// The expression by which an example names its process. It is replaced, so that two runs use the same space.
 const PROCESS: &str = "std::process::id()";
 
 /// Chooses the example, and counts its statements.
@@ -53,12 +53,12 @@ pub(crate) fn build(blocks: &[&Block]) -> PathBuf {
 
 fn lay_out(folder: &Path, blocks: &[&Block]) {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // What an earlier run has left.
+    // Remove what an earlier run left.
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder.join("src")).unwrap();
-    // The same versions of everything, so that nothing has to be fetched.
+    // The same versions as the workspace, so that nothing is downloaded.
     fs::copy(package.join("../../Cargo.lock"), folder.join("Cargo.lock")).unwrap();
-    // Without optimisation, the better part of a run would be the zeroing of tables.
+    // Without optimisation, a run would spend most of its time zeroing tables.
     let manifest = format!(
         "[workspace]\n[package]\nname = \"killed\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\
          [profile.dev]\ndebug = false\n[profile.dev.package.commonhold-window]\nopt-level = 2\n\
@@ -83,7 +83,7 @@ fn lay_out(folder: &Path, blocks: &[&Block]) {
 /// An example as a module, with a point behind each line of a function that ends a statement.
 fn module(program: &str) -> String {
     let mut text = String::new();
-    // For each brace that is open, whether it is within a function.
+    // For each open brace, whether it is inside a function.
     let mut open = Vec::new();
     for line in program.lines() {
         for letter in line.chars() {

@@ -10,11 +10,11 @@ use crate::examples::sources;
 
 const DEFINITIONS: [&str; 4] = ["pub struct", "pub enum", "pub trait", "pub type"];
 
-/// What stands above a definition.
+/// The documentation above a definition.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     AnExample,
-    /// Of an alias none is wanted: what it stands for has one.
+    /// An alias needs no example: its type has one.
     Alias,
     /// With the line of the definition.
     None(usize),
@@ -96,7 +96,7 @@ fn every_public_type_has_an_example() {
 }
 
 #[test]
-fn a_type_without_a_program_under_examples_is_found_out() {
+fn a_type_without_an_example_program_is_reported() {
     let with = "/// A.\n///\n/// # Examples\n/// ```\n/// a();\n/// ```\n#[derive(Debug)]\npub struct A<T>(T);\n";
     assert_eq!(look_for("A", with), Some(Found::AnExample));
     assert_eq!(look_for("B", with), None);
@@ -112,7 +112,7 @@ fn a_type_without_a_program_under_examples_is_found_out() {
 }
 
 #[test]
-fn what_a_root_exports_is_known_with_its_crate() {
+fn exports_of_a_root_are_listed_with_their_crates() {
     let root =
         "pub use a::B;\npub use commonhold_c::{\n    D, E, f,\n};\nmod g;\npub use g::{H};\n";
     let names = exported(root);

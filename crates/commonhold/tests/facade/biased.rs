@@ -1,4 +1,4 @@
-//! Mutexes that are biased to a thread, in all that others may see of it: they are mutexes like any.
+//! Biased mutexes: other threads see them behave like any mutex.
 
 use std::{
     mem::forget,
@@ -28,9 +28,9 @@ pub(crate) const ROLES: &[Role] = &[
     ("biased-condvar", notify_never),
 ];
 
-/// Turns after which a mutex is biased, and has been held by the bias.
+/// How many turns it takes until a mutex is biased, and has been held by the bias.
 const ALONE: u64 = BIAS_AFTER + 2;
-/// Where the mutex is that most tests are about.
+/// Where the mutex of most tests lies.
 const AT: u64 = 64;
 
 pub(crate) fn word(mapping: &Mapping, at: u64) -> LockWord {
@@ -68,13 +68,13 @@ fn ground() -> (Scratch, Space, Mapping) {
     ground_with(&Scratch::tiny())
 }
 
-/// Where a mutex may lie that has the same entry as that at `AT`, or another.
+/// Offsets of mutexes that have the same entry as that at `AT`, or another.
 fn place_of(mapping: &Mapping, same: bool) -> u64 {
     let entry = |at| bias_entry(Offset::new(mapping.offset() + at).unwrap());
     (AT + 8..4096).step_by(8).find(|at| (entry(*at) == entry(AT)) == same).unwrap()
 }
 
-/// Stays inside of the mutex by a bias, or outside.
+/// Stays inside the mutex by a bias, or outside.
 fn hold(args: &[&str]) {
     let mapping = mapped(args[0]);
     let mutex = biased(&mapping, AT);
@@ -91,8 +91,8 @@ fn holder(scratch: &Scratch, place: &str) -> ScriptedProcess {
     actor
 }
 
-/// Asks for the mutex of a dead thread that was inside of it: whoever asks is told, until one has repaired what it
-/// protects, and nobody after that.
+/// Takes the mutex of a thread that died inside it: every attempt reports the death until a thread repairs the
+/// data, and none after that.
 #[track_caller]
 fn told_until_repaired(mutex: &RawMutex) {
     for _ in 0..2 {
@@ -104,7 +104,7 @@ fn told_until_repaired(mutex: &RawMutex) {
 }
 
 #[test]
-fn a_mutex_is_biased_after_as_many_turns_as_it_takes_and_never_in_a_space_with_a_lease() {
+fn a_mutex_is_biased_after_enough_turns_and_never_in_a_space_with_a_lease() {
     let (_scratch, _space, mapping) = ground();
     let mutex = mapping.mutex(AT).unwrap();
     for _ in 0..BIAS_AFTER {
@@ -123,7 +123,7 @@ fn a_mutex_is_biased_after_as_many_turns_as_it_takes_and_never_in_a_space_with_a
 }
 
 #[test]
-fn a_process_killed_outside_of_its_biased_mutex_is_nobody_and_one_killed_inside_is_a_dead_owner() {
+fn a_process_killed_inside_its_biased_mutex_is_a_dead_owner_and_one_killed_outside_is_not() {
     let (scratch, _space, mapping) = ground();
     let mutex = mapping.mutex(AT).unwrap();
     holder(&scratch, "outside").kill();
@@ -133,7 +133,7 @@ fn a_process_killed_outside_of_its_biased_mutex_is_nobody_and_one_killed_inside_
     fails!(mutex.reset(), LockError::TimedOut(_));
     actor.kill();
     told_until_repaired(&mutex);
-    // The same, where nobody has asked for the mutex while the owner lived.
+    // The same, if no thread asked for the mutex while the owner lived.
     holder(&scratch, "inside").kill();
     told_until_repaired(&mutex);
     holder(&scratch, "outside").kill();
@@ -142,7 +142,7 @@ fn a_process_killed_outside_of_its_biased_mutex_is_nobody_and_one_killed_inside_
 }
 
 #[test]
-fn the_mutex_of_a_dead_peer_tells_of_it_when_another_peer_has_its_slot_and_when_it_was_reaped() {
+fn the_mutex_of_a_dead_peer_is_inconsistent_after_its_slot_is_reused_or_reaped() {
     let (scratch, space, mapping) =
         ground_with(&FormatOptions { peers: Some(2), ..Scratch::tiny() });
     let mutex = mapping.mutex(AT).unwrap();
@@ -153,7 +153,7 @@ fn the_mutex_of_a_dead_peer_tells_of_it_when_another_peer_has_its_slot_and_when_
                 space.reap().unwrap();
                 assert_eq!(space.peers().unwrap().len(), 1);
             }
-            // There is no other slot. Its peer uses the entry that said that the dead was inside.
+            // There is no other slot. Its new peer uses the entry that said that the dead thread was inside.
             let heir = mapped(&scratch.url);
             let other = biased(&heir, place_of(&heir, true));
             assert_eq!(space.peers().unwrap().len(), 2);
@@ -178,9 +178,9 @@ fn a_thread_that_ends_inside_a_biased_mutex_is_a_dead_owner_of_a_living_process(
 }
 
 #[test]
-fn threads_that_end_outside_of_their_biased_mutexes_give_their_slots_back() {
+fn threads_that_end_outside_their_biased_mutexes_give_their_slots_back() {
     let (_scratch, _space, mapping) = ground();
-    // Of the four slots of threads.
+    // There are four thread slots.
     for number in 0..20 {
         let mapping = &mapping;
         thread::scope(|scope| {
@@ -201,7 +201,7 @@ fn threads_that_end_outside_of_their_biased_mutexes_give_their_slots_back() {
     target_env = "musl",
     ignore = "the kernel marks no slot there, so it has an heir only when no other is free"
 )]
-fn the_heir_of_a_threads_slot_is_not_inside_of_what_was_biased_to_the_thread_before() {
+fn the_next_thread_in_a_slot_is_not_inside_mutexes_biased_to_the_one_before() {
     let (scratch, _space, mapping) = ground();
     let theirs = mapped(&scratch.url);
     thread::scope(|scope| {
@@ -221,7 +221,7 @@ fn the_heir_of_a_threads_slot_is_not_inside_of_what_was_biased_to_the_thread_bef
             let guard = mutex.lock().unwrap();
             drop(at_once(theirs.mutex(AT).unwrap().try_lock()));
             busy(theirs.mutex(at).unwrap().try_lock());
-            // And the mutex that it took over is its own to be biased.
+            // The mutex that it took over can be biased to it.
             guard.unlock().unwrap();
             biased(&mapping, AT);
         });
@@ -229,7 +229,7 @@ fn the_heir_of_a_threads_slot_is_not_inside_of_what_was_biased_to_the_thread_bef
 }
 
 #[test]
-fn a_peer_that_detaches_with_a_guard_forgotten_is_a_dead_owner_even_if_another_has_its_slot() {
+fn a_peer_that_detaches_with_a_forgotten_guard_is_a_dead_owner_even_after_its_slot_is_reused() {
     let (scratch, space, mapping) = ground();
     let mutex = mapping.mutex(AT).unwrap();
     for (forgotten, inherited) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -291,7 +291,7 @@ fn forks(args: &[&str]) {
             assert!(unwound.is_err());
         });
         busy(theirs.mutex(AT).unwrap().try_lock());
-        // After it, the bias is revoked; and what is outside in the parent, the child cannot enter.
+        // After it, the bias is revoked; and the child cannot enter a mutex that the parent is outside of.
         in_child!(door, drop(guard));
         busy(theirs.mutex(AT).unwrap().try_lock());
         guard.unlock().unwrap();
@@ -303,7 +303,7 @@ fn forks(args: &[&str]) {
 }
 
 #[test]
-fn a_panic_and_a_change_given_up_inside_a_biased_mutex_are_told_to_the_next() {
+fn a_panic_or_a_change_given_up_inside_a_biased_mutex_leaves_it_inconsistent() {
     let (scratch, _space, mapping) = ground();
     let theirs = mapped(&scratch.url);
     for next in [&theirs, &mapping] {
@@ -322,7 +322,7 @@ fn a_panic_and_a_change_given_up_inside_a_biased_mutex_are_told_to_the_next() {
 }
 
 #[test]
-fn a_biased_mutex_excludes_others_and_its_own_thread_while_it_is_held_and_nobody_else() {
+fn a_biased_mutex_excludes_all_threads_while_it_is_held_and_none_afterwards() {
     let (scratch, _space, mapping) = ground();
     let theirs = mapped(&scratch.url);
     let other = theirs.mutex(AT).unwrap();
@@ -339,7 +339,7 @@ fn a_biased_mutex_excludes_others_and_its_own_thread_while_it_is_held_and_nobody
             // Before and after the bias was revoked.
             if attempts > 0 {
                 busy(other.try_lock());
-                // It would wait for its own thread.
+                // The thread would wait for itself.
                 fails!(other.lock_for(SHORT), LockError::Deadlock(_));
             }
         }
@@ -385,7 +385,7 @@ fn a_waiter_is_woken_by_the_thread_that_leaves_its_biased_mutex() {
 }
 
 #[test]
-fn a_thread_with_a_biased_mutex_in_each_of_two_spaces_is_inside_of_each_by_itself() {
+fn a_thread_with_a_biased_mutex_in_each_of_two_spaces_enters_each_separately() {
     let (scratch, _space, mapping) = ground();
     let (elsewhere, _other_space, elsewhere_mapping) = ground();
     let mappings = [&mapping, &elsewhere_mapping];
@@ -434,7 +434,7 @@ fn habit(shared: &Shelf) {
     }
 }
 
-/// Is inside of the mutex by a bias when it is told to, and has changed nothing.
+/// Enters the mutex by a bias when it is told to, and changes nothing.
 fn notify_never(args: &[&str]) {
     let mapping = mapped(args[0]);
     let shared = mapping.open::<Shelf>(0).unwrap();
@@ -447,7 +447,7 @@ fn notify_never(args: &[&str]) {
 }
 
 #[test]
-fn who_waits_on_a_condition_gives_its_biased_mutex_to_others_meanwhile_and_has_it_again() {
+fn a_waiter_for_a_condition_gives_up_its_biased_mutex_and_gets_it_back() {
     let (scratch, space, mapping) = ground();
     let shared = mapping.open::<Shelf>(0).unwrap();
     let theirs = mapped(&scratch.url);
@@ -465,7 +465,7 @@ fn who_waits_on_a_condition_gives_its_biased_mutex_to_others_meanwhile_and_has_i
     thread::scope(|scope| {
         scope.spawn(|| {
             until_event_waiters(&space, 1);
-            // By a bias of its own, which is no owner that the waiter knows.
+            // By a bias of its own, which is not the owner that the waiter saw.
             habit(&other);
             other.content.lock().unwrap().set(5);
             other.changed.notify_one().unwrap();
@@ -478,7 +478,7 @@ fn who_waits_on_a_condition_gives_its_biased_mutex_to_others_meanwhile_and_has_i
 }
 
 #[test]
-fn a_notifier_killed_inside_a_biased_mutex_is_told_to_one_who_waits() {
+fn a_waiter_learns_of_a_notifier_killed_inside_a_biased_mutex() {
     let (scratch, space, mapping) = ground();
     let shared = mapping.open::<Shelf>(0).unwrap();
     let mut notifier = ScriptedProcess::start("biased-condvar", &[&scratch.url]);
@@ -496,13 +496,13 @@ fn a_notifier_killed_inside_a_biased_mutex_is_told_to_one_who_waits() {
         let place = owner_died(shared.changed.wait_while(guard, |number| number.get() == 0));
         assert_eq!(place.owner.unwrap().pid, Some(pid));
     });
-    // It is not held, and waits for whoever can repair it.
+    // No thread holds it, and it can be repaired.
     owner_died(shared.content.try_lock());
     inconsistent(shared.content.lock_recover()).mark_consistent().unwrap().unlock().unwrap();
     drop(at_once(shared.content.try_lock()));
 }
 
-/// Is inside of one mutex by a bias, and when told so wants another.
+/// Enters one mutex by a bias, and takes another when it is told to.
 fn want(args: &[&str]) {
     let mapping = mapped(args[0]);
     let [first, second] = [args[1], args[2]].map(|at| at.parse::<u64>().unwrap());
@@ -526,14 +526,14 @@ fn want(args: &[&str]) {
 }
 
 #[test]
-fn whoever_is_inside_by_a_bias_is_shown_as_the_holder_that_others_wait_for() {
+fn a_thread_inside_by_a_bias_is_shown_as_the_holder_that_others_wait_for() {
     let (scratch, space, mapping) = ground();
     let mut first = ScriptedProcess::start("biased-want", &[&scratch.url, "64", "128"]);
     let mut second = ScriptedProcess::start("biased-want", &[&scratch.url, "128", "64"]);
     first.says("has");
     second.says("has");
     first.tell("go on");
-    until("a waiter and whom it waits for", || {
+    until("a waiter and its owner", || {
         let graph = space.wait_graph().unwrap();
         assert!(graph.cycles.is_empty());
         let pid = |thread: &usize| graph.threads[*thread].pid;
@@ -560,7 +560,7 @@ fn whoever_is_inside_by_a_bias_is_shown_as_the_holder_that_others_wait_for() {
 }
 
 #[test]
-fn whoever_was_declared_dead_inside_a_biased_mutex_has_it_no_more_and_frees_it_of_nobody() {
+fn a_fenced_thread_inside_a_biased_mutex_loses_it_and_frees_it_for_no_one_else() {
     let (scratch, space, mapping) = ground();
     let [theirs, third] = [mapped(&scratch.url), mapped(&scratch.url)];
     let mutex = biased(&mapping, AT);

@@ -13,16 +13,16 @@ pub(crate) const ROLES: &[Role] = &[("biased-bursts", bursts)];
 
 /// Processes at a time.
 const WORKERS: u64 = 3;
-/// If set, the test runs for so many seconds.
+/// If set, the test runs for this many seconds.
 const SECONDS: &str = "COMMONHOLD_TEST_BIASED_SECONDS";
-/// Otherwise so long.
+/// Otherwise the test runs for this long.
 const SHORTLY: Duration = Duration::from_millis(2500);
 
 // Where things lie in the region. What is written under the mutex:
 const MUTEX: u64 = 0;
 /// Counts all turns, twice.
 const PAIR: u64 = 64;
-/// Dead owners that were told of.
+/// How many deaths of owners were reported.
 const TOLD: u64 = 128;
 /// And without it:
 const STOP: u64 = 192;
@@ -42,7 +42,7 @@ fn add_one(mapping: &Mapping, at: u64) {
     mapping.set(at, &(number(mapping, at) + 1)).unwrap();
 }
 
-/// What the pair must be: a worker's own count is the last that a turn writes.
+/// What the pair must be: a turn writes the worker's own count last.
 fn turns(mapping: &Mapping) -> u64 {
     (0..WORKERS).map(|worker| number(mapping, line(worker))).sum()
 }
@@ -97,7 +97,7 @@ fn bursts(args: &[&str]) {
 }
 
 #[test]
-fn no_turn_of_a_biased_mutex_is_lost_or_torn_whoever_is_killed_in_it() {
+fn no_turn_of_a_biased_mutex_is_lost_or_torn_when_processes_are_killed_in_it() {
     // Few slots, so that those of the dead are taken over.
     let options = FormatOptions { peers: Some(6), ..Scratch::tiny() };
     let scratch = Scratch::with(&options);
@@ -130,7 +130,7 @@ fn no_turn_of_a_biased_mutex_is_lost_or_torn_whoever_is_killed_in_it() {
     for actor in actors {
         actor.succeed();
     }
-    // The last of the dead may have been inside, with nobody to be told.
+    // The last worker killed may have been inside, and no thread has asked since.
     turn(&mapping, 0);
     let sum = |at: u64| (0..WORKERS).map(|worker| number(&mapping, line(worker) + at)).sum::<u64>();
     let (all, told) = (turns(&mapping), number(&mapping, TOLD));

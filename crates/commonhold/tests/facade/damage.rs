@@ -31,7 +31,7 @@ fn pristine(folder: &Folder) -> Vec<u8> {
     fs::read(folder.0.join("pristine")).unwrap()
 }
 
-/// Something that a word may hold by accident, or by malice.
+/// A value that a damaged word may have, by accident or by malice.
 fn value(random: &mut Random, old: u64) -> u64 {
     match random.below(7) {
         0 => 0,
@@ -47,7 +47,7 @@ fn value(random: &mut Random, old: u64) -> u64 {
 /// Damages up to eight words below `end`.
 fn damage(bytes: &mut [u8], random: &mut Random, end: usize) {
     for _ in 0..=random.below(8) {
-        // Words that are in use, more often than not: most of a table is empty.
+        // Mostly words that are in use, because most of a table is empty.
         let mut at = 0;
         for _ in 0..20 {
             at = 8 * random.below(end as u64 / 8) as usize;
@@ -61,7 +61,7 @@ fn damage(bytes: &mut [u8], random: &mut Random, end: usize) {
     }
 }
 
-/// Has the checksum agree with whatever the header says.
+/// Corrects the checksum of the damaged header.
 fn mend_checksum(bytes: &mut [u8]) {
     let end = 8 * header_word::CHECKSUM;
     let sum = bytes[8..end].iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -70,7 +70,7 @@ fn mend_checksum(bytes: &mut [u8]) {
     bytes[end..end + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Does everything that can be done with a space; what comes of it does not matter.
+/// Calls every operation on a space, and ignores the results.
 fn use_all(url: &str) -> Option<()> {
     let space = Space::open(url).ok()?;
     let _ = space.info();
@@ -110,8 +110,8 @@ fn use_all(url: &str) -> Option<()> {
     Some(())
 }
 
-/// Rounds from the second argument on; each is announced, so that the test knows which one was the
-/// end of this process.
+/// Runs rounds, beginning with the number in the second argument. It announces each, so that the test knows which
+/// one ended this process.
 fn rounds(args: &[&str]) {
     let folder = args[0];
     let bytes = fs::read(format!("{folder}/pristine")).unwrap();
@@ -139,7 +139,7 @@ fn damage_anywhere_in_the_tables_costs_an_error_and_neither_a_crash_nor_a_hang()
     let folder = Folder::new();
     pristine(&folder);
     let tables = Space::open(&folder.url("pristine")).unwrap().info().unwrap().tables;
-    // Damage here is to be found by those who attach first: closed and not reaped.
+    // The space is closed and not reaped, so that the next peers to attach find the damage.
     Space::remove(&folder.url("pristine"), commonhold::Removal::Forced).unwrap();
     pristine(&folder);
     let rounds = std::env::var("COMMONHOLD_DAMAGE_ROUNDS");

@@ -49,7 +49,7 @@ impl Files {
         Self(files, numbers)
     }
 
-    /// Nobody has closed, locked or changed them.
+    /// Asserts that the library has not closed, locked or changed them.
     fn check(mut self) {
         for (file, number) in self.0.iter_mut().zip(&self.1) {
             assert_eq!(file.as_raw_fd(), *number);
@@ -75,7 +75,7 @@ fn hold_without_descriptors(args: &[&str]) {
     say("held");
     listen();
     guard.unlock().unwrap();
-    // Everything works on: the file is found again.
+    // Everything still works: the library finds the file again.
     space.create("of the closed", 1 << 20).unwrap();
     space.destroy("of the closed", Destroy::Wait).unwrap();
     files.check();
@@ -101,7 +101,7 @@ fn a_holder_that_closes_all_its_descriptors_is_not_taken_for_dead() {
     actor.tell("go on");
     actor.says("freed");
     drop(mapping.lock_for(DEADLINE).unwrap());
-    // And it dies as any other.
+    // And its death is noticed like any other.
     let kept = space.peers().unwrap().len();
     actor.kill();
     until("the dead to be found", || {
@@ -123,15 +123,16 @@ fn ask_a_strangers_file(args: &[&str]) {
     files.check();
     say("asked");
     listen();
-    // It is told of a death all the same.
+    // It still learns of a death.
     owner_died(mapping.lock_for(DEADLINE));
     say("told");
     listen();
 }
 
-/// The bug: it asked the kernel about locks of a file of its own, found none there, and fenced whoever it asked about.
+/// The bug: the process asked the kernel about locks on a file of its own, found none there, and fenced the living
+/// peer.
 #[test]
-fn whoever_lost_its_descriptors_to_other_files_fences_no_innocent() {
+fn a_process_that_lost_its_descriptors_to_other_files_fences_no_living_peer() {
     let (scratch, folder) = (Scratch::formatted(), Folder::new());
     let space = scratch.open();
     space.create("a", 64).unwrap();
@@ -171,9 +172,9 @@ fn fork_with_files_of_its_own(args: &[&str]) {
     say("done");
 }
 
-/// The bug: the handler that runs in forked children closed what it found under the numbers that once were the library's.
+/// The bug: the handler that runs in forked children closed any file with a number that was once the library's.
 #[test]
-fn neither_a_fork_nor_a_detach_closes_files_that_have_got_the_librarys_numbers() {
+fn neither_fork_nor_detach_closes_files_that_reuse_the_librarys_descriptor_numbers() {
     let (scratch, folder) = (Scratch::formatted(), Folder::new());
     scratch.open().create("a", 64).unwrap();
     let files = folder.0.display().to_string();

@@ -1,6 +1,6 @@
-//! Memory of devices: files that stand for it, since few machines that run tests have any.
+//! Memory of devices. Files stand for it, because few test machines have any.
 //!
-//! What stands for sysfs and `/dev/mem` is named in the environment, so these tests run in actors.
+//! The environment names the files that stand for sysfs and `/dev/mem`, so these tests run in scripted processes.
 
 use std::{
     fs,
@@ -34,7 +34,7 @@ const PCI_DIR: &str = "COMMONHOLD_PCI_DIR";
 const ADDRESS: &str = "0000:00:04.0";
 const DEVICE_SIZE: u64 = 4 << 20;
 
-/// What stands for the devices of sysfs, with one ivshmem.
+/// The folder that stands for the devices in sysfs, with one ivshmem.
 fn sysfs() -> Folder {
     let folder = Folder::new();
     let device = folder.0.join(ADDRESS);
@@ -50,9 +50,9 @@ fn sysfs() -> Folder {
     folder
 }
 
-/// What stands for `/dev/mem`, with room for so many spaces.
+/// The file that stands for `/dev/mem`, with room for this many spaces.
 fn dev_mem(spaces: u64) -> (Folder, PathBuf) {
-    // On a file system that can have a file so long.
+    // On a file system that can hold such a long file.
     let folder = Folder::in_memory();
     let path = folder.0.join("mem");
     File::create(&path).unwrap().set_len(MEMORY_BASE + spaces * MEMORY_SIZE).unwrap();
@@ -162,7 +162,7 @@ fn hold(args: &[&str]) {
 }
 
 #[test]
-fn a_space_on_a_device_is_replaced_by_force_only_and_never_under_the_living() {
+fn a_space_on_a_device_is_replaced_only_by_force_and_never_under_live_peers() {
     play_on_pci("device-force");
 }
 
@@ -170,7 +170,7 @@ fn force(args: &[&str]) {
     let &[url, path, _] = args else { panic!("{args:?}") };
     let whole = FormatOptions::default();
     let forced = FormatOptions { force: true, ..FormatOptions::default() };
-    // Something that is no space, and not at the very beginning.
+    // Data that are no space, and not at the very beginning.
     let mut old = vec![0; DEVICE_SIZE as usize];
     old[4095] = 1;
     fs::write(path, &old).unwrap();
@@ -201,7 +201,7 @@ fn force(args: &[&str]) {
         fails!(Space::remove(url, removal), OpenError::NotAFile { .. });
     }
     Space::open(url).unwrap();
-    // A space of another version was taken for one that nobody uses, whoever held its locks.
+    // The bug: a space of another version counted as unused, even while its locks were held.
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(&99_u64.to_le_bytes(), 8).unwrap();
     let refused = Space::format(url, &forced);
@@ -215,7 +215,7 @@ fn force(args: &[&str]) {
 }
 
 #[test]
-fn a_window_that_somebody_else_formats_is_refused_until_that_one_is_said_to_be_dead() {
+fn a_window_being_formatted_is_refused_until_force_declares_the_formatter_dead() {
     play_on_pci("device-claims");
 }
 
@@ -255,7 +255,7 @@ fn measure(args: &[&str]) {
 }
 
 #[test]
-fn memory_that_kills_whoever_touches_it_is_refused_and_kills_nobody() {
+fn memory_that_kills_the_process_on_touch_is_refused_without_a_kill() {
     play_on_pci("device-cut");
 }
 
@@ -280,7 +280,7 @@ fn open_what_is_cut_short(args: &[&str]) {
     drop(guard);
 }
 
-/// The tests of what does not depend on files, over again.
+/// Runs the tests that do not depend on files again.
 #[test]
 fn regions_locks_events_threads_and_forks_are_the_same_in_memory_of_devices() {
     let (_folder, path) = dev_mem(200);

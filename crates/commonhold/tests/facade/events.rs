@@ -19,7 +19,7 @@ fn ground() -> (Scratch, Mapping) {
     (scratch, mapping)
 }
 
-/// Waits for the event to move from what the test saw, and says what it became.
+/// Waits for the event to move from the number that the test saw, and says the new number.
 fn wait_once(args: &[&str]) {
     let mapping = Space::open(args[0]).unwrap().map("a", Access::ReadWrite).unwrap();
     let event = mapping.event(EVENT).unwrap();
@@ -37,7 +37,7 @@ fn waiter(scratch: &Scratch, seen: u64) -> ScriptedProcess {
     actor
 }
 
-/// Waits until somebody sleeps on the event: its flag says so.
+/// Waits until a thread sleeps on the event: its flag says so.
 fn until_asleep(mapping: &Mapping) {
     until("a sleeper", || {
         mapping.get::<u64>(EVENT).unwrap() & commonhold_layout::EVENT_WAITERS != 0
@@ -45,7 +45,7 @@ fn until_asleep(mapping: &Mapping) {
 }
 
 #[test]
-fn a_signal_that_finds_nobody_asleep_spares_the_next_one_the_call() {
+fn a_signal_without_sleepers_spares_the_next_signal_the_system_call() {
     let (scratch, mapping) = ground();
     let event = mapping.event(EVENT).unwrap();
     let actor = waiter(&scratch, 0);
@@ -84,7 +84,7 @@ fn a_broadcast_wakes_every_waiter() {
 }
 
 #[test]
-fn a_killed_waiter_does_not_eat_the_wake_up_of_another() {
+fn a_killed_waiter_does_not_take_the_wake_up_of_another() {
     let (scratch, mapping) = ground();
     let event = mapping.event(EVENT).unwrap();
     for round in 0..5 {
@@ -102,7 +102,7 @@ fn a_killed_waiter_does_not_eat_the_wake_up_of_another() {
 }
 
 #[test]
-fn a_wait_for_a_number_that_has_passed_returns_at_once_and_any_other_in_time() {
+fn a_wait_for_a_passed_number_returns_at_once_and_any_other_times_out() {
     let (_scratch, mapping) = ground();
     let event = mapping.event(EVENT).unwrap();
     event.signal().unwrap();

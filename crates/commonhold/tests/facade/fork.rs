@@ -1,7 +1,7 @@
-//! What a forked child may and may not do with what it inherits: nothing, and no harm.
+//! A forked child can use nothing that it inherits, and does the parent no harm.
 //!
-//! The forks happen in actors: there, no other thread of this program holds a lock of the standard
-//! library while the process is copied.
+//! The forks happen in scripted processes, where no other thread holds a lock of the standard library while the
+//! process is copied.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) const ROLES: &[Role] = &[
     ("fork-parent", parent),
 ];
 
-/// By which door a child comes into the world.
+/// How a child is made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Door {
     /// `fork`, with the handlers of `pthread_atfork`.
@@ -40,8 +40,8 @@ pub(crate) const DOORS: [Door; 2] = [Door::Fork, Door::Clone];
 /// 0 in the child.
 pub(crate) fn split(door: Door) -> i32 {
     let pid = match door {
-        // SAFETY: `fork` wants that the child of a program with threads uses nothing that a lost
-        // thread may have locked: the others of an actor are harness and watchdog, which only wait.
+        // SAFETY: `fork` wants that the child of a program with threads uses nothing that a lost thread may have
+        // locked: the other threads of a scripted process are the harness and the watchdog, which only wait.
         Door::Fork => unsafe { libc::fork() },
         // SAFETY: `clone` without flags and with a null stack is `fork`; see there.
         Door::Clone => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 },
@@ -50,8 +50,8 @@ pub(crate) fn split(door: Door) -> i32 {
     pid
 }
 
-/// Runs a block in a child, and waits until it has succeeded. The block may move what the parent keeps:
-/// the child never comes back.
+/// Runs a block in a child, and waits until it has succeeded. The block may move values of the parent, because the
+/// child never returns.
 macro_rules! in_child {
     ($door:expr, $block:expr) => {{
         let pid = $crate::fork::split($door);
@@ -69,7 +69,7 @@ pub(crate) fn leave(run: impl FnOnce()) -> ! {
     unsafe { libc::_exit(if done { 0 } else { 101 }) }
 }
 
-/// Asserts that a guard of the parent lets nothing be read, and says so.
+/// Asserts that reading through a guard of the parent panics with the documented message.
 #[track_caller]
 fn reads_nothing<T>(read: impl FnOnce() -> T) {
     let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(read())));
@@ -78,7 +78,7 @@ fn reads_nothing<T>(read: impl FnOnce() -> T) {
     assert!(said.contains("a guard of the parent process"), "{said}");
 }
 
-/// Waits for a child, and asserts that it was content.
+/// Waits for a child, and asserts that it succeeded.
 #[track_caller]
 pub(crate) fn succeeds(pid: i32) {
     let mut status = 0;
@@ -92,14 +92,14 @@ pub(crate) fn succeeds(pid: i32) {
 fn run(role: &str) {
     let scratch = Scratch::formatted();
     ScriptedProcess::start(role, &[&scratch.url]).succeed();
-    // Whatever the children did, the space is whole and empty.
+    // After everything the children did, the space is consistent and empty.
     let space = scratch.open();
     space.check().unwrap();
     assert_eq!(space.peers().unwrap().len(), 1);
 }
 
 #[test]
-fn in_a_forked_child_every_use_of_what_it_inherited_is_an_error() {
+fn every_use_of_an_inherited_handle_in_a_forked_child_is_an_error() {
     run("fork-refused");
 }
 
@@ -150,7 +150,7 @@ fn refused(args: &[&str]) {
             fails!(event.signal(), LockError::Forked);
             fails!(event.broadcast(), LockError::Forked);
             fails!(event.wait(0), LockError::Forked);
-            // In a new thread of the child as well: it has no slot to be found by.
+            // Also in a new thread of the child, which has no slot.
             let other = space.clone();
             std::thread::spawn(move || fails!(other.regions(), RegionError::Forked))
                 .join()
@@ -158,7 +158,7 @@ fn refused(args: &[&str]) {
         };
         in_child!(door, child());
     }
-    // And here nothing has happened.
+    // In the parent nothing has changed.
     assert_eq!(mapping.get::<u8>(0).unwrap(), 0);
     assert_eq!(value.load(), 0);
     drop(mapping.lock().unwrap());
@@ -207,7 +207,7 @@ fn mapping_is_refused(mapping: &commonhold::Mapping) {
 }
 
 #[test]
-fn guards_and_handles_that_a_forked_child_drops_or_frees_stay_the_parents() {
+fn a_forked_child_that_drops_guards_and_handles_frees_nothing_of_the_parents() {
     run("fork-guards");
 }
 
@@ -272,7 +272,7 @@ fn guards(args: &[&str]) {
 }
 
 #[test]
-fn a_forked_child_reaches_no_data_through_the_guards_that_it_inherits() {
+fn a_forked_child_reaches_no_data_through_inherited_guards() {
     run("fork-values");
 }
 
@@ -311,7 +311,7 @@ fn values(args: &[&str]) {
             fails!(reader.unlock(), LockError::Forked);
         });
         in_child!(door, drop((guard, writer, reader, turn)));
-        // They are the parent's as before.
+        // The parent still holds them.
         let theirs = Space::open(args[0]).unwrap();
         let theirs = theirs.map("a", Access::ReadWrite).unwrap();
         busy(theirs.open::<Mutex<u64>>(0).unwrap().try_lock());
@@ -329,7 +329,7 @@ fn values(args: &[&str]) {
 }
 
 #[test]
-fn a_forked_child_has_no_permit_no_place_in_a_barrier_and_no_mutex_to_wait_without() {
+fn a_forked_child_owns_no_permit_no_barrier_slot_and_no_mutex() {
     run("fork-places");
 }
 
@@ -361,7 +361,7 @@ fn places(args: &[&str]) {
             fails!(changed.wait(guard), LockError::Forked);
         });
         in_child!(door, drop((permit, other, party, guard)));
-        // They are the parent's as before.
+        // The parent still holds them.
         let theirs = Space::open(args[0]).unwrap();
         let theirs = theirs.map("a", Access::ReadWrite).unwrap();
         busy(theirs.open::<Semaphore<2>>(0).unwrap().try_acquire());
@@ -377,7 +377,7 @@ fn places(args: &[&str]) {
 }
 
 #[test]
-fn a_forked_child_ends_no_change_that_its_parent_has_begun() {
+fn a_forked_child_cannot_end_a_change_of_its_parent() {
     run("fork-changes");
 }
 
@@ -406,7 +406,7 @@ fn changes(args: &[&str]) {
             fails!(writer.downgrade(), LockError::Forked);
         });
         in_child!(door, drop((guard, writer)));
-        // They are the parent's as before.
+        // The parent still holds them.
         let theirs = Space::open(args[0]).unwrap();
         let theirs = theirs.map("a", Access::ReadWrite).unwrap();
         busy(theirs.open::<SeqLock<u64>>(0).unwrap().try_read());
@@ -438,11 +438,11 @@ fn still_held(url: &str) {
 }
 
 #[test]
-fn a_forked_child_that_exits_in_order_leaves_the_parent_its_locks_and_its_slot() {
+fn a_forked_child_that_exits_normally_leaves_the_parents_locks_and_slot_alone() {
     run("fork-exit");
 }
 
-/// The child ends by `exit`, which runs what is to be run at the end of a program and of its thread.
+/// The child ends by `exit`, which runs the handlers of the program's end and the destructors of the thread.
 fn exits(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     for name in ["write", "read"] {
@@ -469,7 +469,7 @@ fn exits(args: &[&str]) {
         succeeds(pid);
         still_held(args[0]);
         assert_eq!(event.sequence(), seen);
-        // Its thread slot is this thread's still: what it does with it, it does as itself.
+        // Its thread slot still belongs to this thread.
         fails!(write.lock(), LockError::Deadlock(_));
         fails!(read.lock(), LockError::Deadlock(_));
         drop((awaited, extra, event));
@@ -486,7 +486,7 @@ fn exits(args: &[&str]) {
 }
 
 #[test]
-fn a_forked_child_that_opens_the_space_anew_is_a_peer_of_its_own() {
+fn a_forked_child_that_opens_the_space_anew_is_another_peer() {
     run("fork-anew");
 }
 
@@ -505,10 +505,10 @@ fn anew(args: &[&str]) {
         busy(again.try_lock());
         again.set(8, &7_u64).unwrap();
         mine.create("b", 64).unwrap();
-        // The inherited one stays refused, also now.
+        // The inherited handle is still refused.
         fails!(mapping.get::<u64>(8), RegionError::Forked);
         fails!(space.map("a", Access::ReadWrite), RegionError::Forked);
-        // And so in a grandchild both are.
+        // In a grandchild both are refused.
         in_child!(Door::Fork, {
             fails!(again.get::<u64>(8), RegionError::Forked);
             fails!(mapping.get::<u64>(8), RegionError::Forked);
@@ -544,7 +544,7 @@ fn parent(args: &[&str]) {
 }
 
 #[test]
-fn a_dead_parent_is_known_to_be_dead_though_a_child_that_it_forked_lives() {
+fn a_dead_parent_is_known_to_be_dead_while_its_forked_child_lives() {
     for how in ["fork", "clone"] {
         let scratch = Scratch::formatted();
         let space = scratch.open();

@@ -1,4 +1,4 @@
-//! Opening a space against removing and replacing it: who is seen, who waits, and who is in the way.
+//! Opening a space while others remove or replace it.
 
 use std::{
     fs::{self, File},
@@ -43,11 +43,11 @@ fn put(path: &Path, word: usize, value: u64) {
     file.write_all_at(&value.to_le_bytes(), 8 * word as u64).unwrap();
 }
 
-/// A file whose version, header or magic number this version could not read counted as unused: `remove` gave 0
-/// and `format --force` a new space while somebody held a lock of the old one. The evidence of life lies on
-/// the file and does not depend on its bytes.
+/// The bug: a file whose version, header or magic number this version could not read counted as unused. `remove`
+/// succeeded, and `format --force` made a new space, while a peer held a lock of the old one. The evidence of life
+/// is a lock on the file, and does not depend on its bytes.
 #[test]
-fn what_cannot_be_read_but_has_a_living_holder_is_neither_removed_nor_replaced() {
+fn an_unreadable_file_with_a_living_holder_is_neither_removed_nor_replaced() {
     let versions = [2, 99].map(|version| (header_word::VERSION, version));
     for (word, value) in versions.into_iter().chain([(header_word::CHECKSUM, 7), (0, 7)]) {
         let scratch = Scratch::with(&Scratch::tiny());
@@ -70,7 +70,7 @@ fn what_cannot_be_read_but_has_a_living_holder_is_neither_removed_nor_replaced()
         assert!(scratch.path().exists());
         holder.kill();
         if word == 0 {
-            // Nobody holds it, but it is no space.
+            // No process holds it, but it is no space.
             fails!(Space::remove(&scratch.url, Removal::IfUnused), OpenError::NotASpace { .. });
             Space::format(&scratch.url, &forced()).unwrap();
         } else {
@@ -92,21 +92,21 @@ fn lock_a_byte(args: &[&str]) {
     stay();
 }
 
-/// Another process, since children of this one that are just being started share its descriptions.
+/// Another process, because children of this one that are just being started share its open file descriptions.
 fn locked(path: &Path, byte: u64) -> ScriptedProcess {
     let actor = ScriptedProcess::start("gate-lock", &[path.to_str().unwrap(), &byte.to_string()]);
     actor.says("locked");
     actor
 }
 
-/// A file that was emptied, or wiped, under its users was formatted over without a question.
+/// The bug: a file that was emptied or wiped while it was in use was formatted over without force.
 #[test]
-fn a_file_without_a_byte_that_somebody_has_locked_is_not_formatted_over() {
+fn an_empty_file_that_a_process_has_locked_is_not_formatted_over() {
     let folder = Folder::in_memory();
     for (name, size) in [("empty", 0), ("zeros", 1 << 20)] {
         let (path, url) = (folder.0.join(name), folder.url(name));
         File::create(&path).unwrap().set_len(size).unwrap();
-        // The evidence of a slot, of one that no version has, and that holes are being filled.
+        // The byte of a slot, that of a slot which no version has, and the byte that is locked to fill holes.
         for byte in [1 << 62, (1 << 62) + 70_000, (1 << 62) - 1] {
             let holder = locked(&path, byte);
             fails!(Space::format(&url, &forced()), OpenError::Held { by: Some(by), byte: it, .. }
@@ -119,7 +119,7 @@ fn a_file_without_a_byte_that_somebody_has_locked_is_not_formatted_over() {
 }
 
 #[test]
-fn a_lock_of_nobody_that_the_tables_know_is_somebody() {
+fn a_lock_of_a_process_that_the_tables_do_not_know_counts_as_a_living_peer() {
     let scratch = Scratch::with(&Scratch::tiny());
     let holder = locked(&scratch.path(), (1 << 62) + 2);
     fails!(Space::remove(&scratch.url, Removal::IfUnused), OpenError::Held { slot: Some(2), .. });
@@ -127,7 +127,7 @@ fn a_lock_of_nobody_that_the_tables_know_is_somebody() {
     holder.kill();
     Space::format(&scratch.url, &forced()).unwrap();
     let _holder = locked(&scratch.path(), (1 << 62) + 2);
-    // Force means what it did: it removes although peers live.
+    // Force still removes a space with live peers.
     Space::remove(&scratch.url, Removal::Forced).unwrap();
 }
 
@@ -150,7 +150,7 @@ fn kill(pid: u32, signal: libc::c_int) {
     assert_eq!(unsafe { libc::kill(pid.cast_signed(), signal) }, 0);
 }
 
-/// The child of an actor, killed with its guard.
+/// The child of a scripted process, killed when this is dropped.
 struct Stray(u32);
 
 impl Drop for Stray {
@@ -176,7 +176,7 @@ fn leave_a_child(args: &[&str]) {
 }
 
 #[test]
-fn the_lock_that_a_child_keeps_of_a_dead_peer_keeps_no_space_from_being_removed() {
+fn a_lock_inherited_from_a_dead_peer_does_not_keep_a_space_from_being_removed() {
     for removes in [true, false] {
         let scratch = Scratch::with(&Scratch::tiny());
         let parent = ScriptedProcess::start("gate-child", &[&scratch.url]);
@@ -223,7 +223,7 @@ fn stop(actor: &ScriptedProcess) {
 }
 
 #[test]
-fn a_stopped_opener_is_named_to_those_who_want_to_remove_and_bars_no_other_opener() {
+fn a_stopped_opener_is_named_to_removers_and_does_not_block_other_openers() {
     let scratch = Scratch::with(&Scratch::tiny());
     let opener = ScriptedProcess::start("gate-enter", &[&scratch.url]);
     opener.says("inside");
@@ -249,7 +249,7 @@ fn a_stopped_opener_is_named_to_those_who_want_to_remove_and_bars_no_other_opene
 }
 
 #[test]
-fn a_stopped_remover_is_named_to_those_who_open_and_its_death_lets_them_in() {
+fn a_stopped_remover_is_named_to_openers_and_its_death_lets_them_in() {
     let scratch = Scratch::with(&Scratch::tiny());
     let remover = ScriptedProcess::start("gate-seize", &[&scratch.url]);
     remover.says("alone");
@@ -292,7 +292,7 @@ fn has_open(pid: u32, path: &Path) -> bool {
 /// An opener that had opened the file just before it was removed or replaced went on with the old file, and
 /// never looked again whether that still had the name: it and the users of the new file met nobody.
 #[test]
-fn who_has_opened_what_is_removed_or_replaced_meanwhile_begins_anew() {
+fn an_opener_whose_file_is_removed_or_replaced_meanwhile_begins_anew() {
     for what in ["remove", "replace", "leave"] {
         let scratch = Scratch::with(&Scratch::tiny());
         let uuid = || scratch.open().info().unwrap().uuid.to_string();
@@ -342,16 +342,16 @@ fn a_forked_child_does_not_keep_the_gate_of_its_parent() {
         if how == "clone" {
             parent.says("left");
         }
-        // Where handlers run, also if the parent dies at the gate.
+        // With fork handlers, also if the parent dies while it holds the gate.
         parent.kill();
         Space::remove(&scratch.url, Removal::IfUnused).unwrap();
     }
 }
 
-/// On a file system of which nothing is known (a network's, say), a missing lock proves nothing: what cannot be
-/// read there may be used.
+/// On a file system that is not known to be local, a missing lock proves nothing, so an unreadable file there may
+/// be in use.
 #[test]
-fn what_cannot_be_read_is_not_removed_where_locks_prove_nothing() {
+fn an_unreadable_file_is_not_removed_where_locks_prove_nothing() {
     let folder = Folder::new();
     let actor = ScriptedProcess::start("gate-ramfs", &[folder.0.to_str().unwrap()]);
     let said = actor.hear();
@@ -390,7 +390,7 @@ fn on_ramfs(args: &[&str]) {
         assert!(refused.to_string().contains("`rm`"), "{refused}");
     }
     Space::remove(&url, Removal::Forced).unwrap();
-    // What can be read tells itself, and where there is nothing, nobody is.
+    // A readable file says which peers live, and an empty one has none.
     Space::format(&url, &Scratch::tiny()).unwrap();
     Space::format(&url, &forced()).unwrap();
     Space::remove(&url, Removal::IfUnused).unwrap();
@@ -399,9 +399,9 @@ fn on_ramfs(args: &[&str]) {
     say("done");
 }
 
-/// Nothing keeps `rm` from a space that is used. Its users went on, and met nobody who came later.
+/// The bug: nothing keeps `rm` from a space in use. Its users went on, and did not meet later openers of the name.
 #[test]
-fn who_uses_a_space_that_was_removed_by_hand_learns_it() {
+fn a_peer_of_a_space_removed_by_hand_learns_it() {
     let scratch = Scratch::with(&Scratch::tiny());
     let space = scratch.open();
     assert!(!space.is_orphaned() && !space.info().unwrap().orphaned);

@@ -1,5 +1,5 @@
-//! Lockers that open, lock, free and leave, beside one who removes and one who formats by force, all of them
-//! stopped and killed at random instants: never are two inside.
+//! Processes that open, lock, free and leave, beside one that removes and one that formats by force. All are
+//! stopped and killed at random instants. Two are never inside one lock.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,7 +22,7 @@ const SECONDS: &str = "COMMONHOLD_TEST_SECONDS";
 /// Bit in the ninth field of `/proc/PID/task/TID/stat`: the thread is ending.
 const EXITING: u64 = 4;
 
-/// Longer than anybody is stopped.
+/// Longer than any process is stopped.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// Counts in a file, of which nothing is lost when this process is killed.
@@ -44,7 +44,8 @@ fn myself() -> u64 {
     u64::from(std::process::id()) | u64::from(commonhold_host::thread_id()) << 32
 }
 
-/// Whether the thread can run any code: the next owner is told of its death before the rest of its process is gone.
+/// Whether the thread can still run code: the next owner learns of its death before the rest of its process is
+/// gone.
 fn runs(who: u64) -> bool {
     let (pid, tid) = (who & u64::from(u32::MAX), who >> 32);
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap_or_default();
@@ -53,7 +54,7 @@ fn runs(who: u64) -> bool {
     !matches!(fields[0], "Z" | "X") && fields[6].parse::<u64>().unwrap() & EXITING == 0
 }
 
-/// The one who is inside writes itself into a file.
+/// The thread inside the lock writes its number into a file.
 struct Marker(File);
 
 impl Marker {
@@ -67,7 +68,7 @@ impl Marker {
         self.0.write_all_at(&who.to_le_bytes(), 0).unwrap();
     }
 
-    /// Is inside for a moment.
+    /// Stays inside the lock for a moment.
     fn visit(&self) {
         let me = myself();
         let other = self.read();
@@ -93,7 +94,7 @@ fn lock(args: &[&str]) {
         let space = match Space::open(url) {
             Ok(space) => space,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Not a locker's default, which takes longer to make.
+                // Small: a space of the default size takes longer to make.
                 let _ = Space::format(url, &Scratch::tiny());
                 continue;
             }
@@ -156,11 +157,11 @@ fn signal(actor: &ScriptedProcess, signal: libc::c_int) {
     assert_eq!(unsafe { libc::kill(actor.pid().cast_signed(), signal) }, 0);
 }
 
-/// The check for living peers and the `unlink` were two steps, and an opener never looked again whether its
-/// file still had its name. So one could lock a space that had just been removed, while another locked the one
-/// that was made in its place.
+/// The bug: the check for living peers and the `unlink` were two steps, and an opener did not check again that its
+/// file still had its name. So one process could lock a space that had just been removed, while another locked the
+/// one that was made in its place.
 #[test]
-fn however_a_space_is_removed_and_replaced_never_are_two_inside_its_lock() {
+fn two_processes_are_never_inside_one_lock_while_spaces_are_removed_and_replaced() {
     let seconds = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let folder = Folder::in_memory();
     let url = folder.url("space");

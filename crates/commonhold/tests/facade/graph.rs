@@ -1,4 +1,4 @@
-//! Who waits for whom: circles of real processes, and none where there is none.
+//! The wait graph of real processes: deadlocks that exist are found, and no others.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::support::{Folder, Role, Scratch, ScriptedProcess, listen, say, stay, 
 
 pub(crate) const ROLES: &[Role] = &[("graph-party", party), ("graph-creator", creator)];
 
-/// Takes the first lock, and when told so, wants the second.
+/// Takes the first lock, and takes the second when it is told to.
 fn party(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let [first, second] = [args[1], args[2]].map(|what| {
@@ -78,7 +78,7 @@ pub(crate) fn ground(url: &str) -> Space {
     space
 }
 
-/// Participants that have their first locks, and then want their second ones.
+/// Processes that hold their first locks, and then take their second ones.
 fn parties(url: &str, wishes: &[[&str; 2]]) -> Vec<ScriptedProcess> {
     let start = |[first, second]: &[&str; 2]| {
         let actor = ScriptedProcess::start("graph-party", &[url, first, second]);
@@ -123,7 +123,7 @@ pub(crate) fn circle(graph: &WaitGraph) -> Vec<(u32, WaitKind, String)> {
     steps
 }
 
-/// What is to be seen: who waits, how and for which lock, each for the next.
+/// The expected waits: each process waits for the next, with this kind and lock.
 pub(crate) fn expected(
     steps: &[(&ScriptedProcess, WaitKind, &str)],
 ) -> Vec<(u32, WaitKind, String)> {
@@ -147,7 +147,7 @@ fn two_processes_that_want_each_others_locks_are_a_circle_until_one_is_killed() 
     let thread = &graph.threads[graph.waits[0].thread];
     assert_eq!(thread.tid != 0, thread.thread.is_some());
     actors.remove(0).kill();
-    // The dead wait for nothing, and nobody waits for them for long.
+    // Dead threads wait for nothing, and others soon stop waiting for them.
     until("no circle", || space.wait_graph().unwrap().cycles.is_empty());
 }
 
@@ -170,14 +170,14 @@ fn three_processes_in_a_circle_are_found_across_region_locks_and_mutexes() {
 }
 
 #[test]
-fn a_writer_and_a_reader_who_wait_for_each_other_are_a_circle() {
+fn a_writer_and_a_reader_that_wait_for_each_other_are_a_circle() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let actors = parties(&scratch.url, &[["read a", "b"], ["b", "a"]]);
     let graph = until_circle(&space, 2);
     let steps = [(&actors[0], Exclusive, "b"), (&actors[1], Readers, "a")];
     assert_eq!(circle(&graph), expected(&steps));
-    // Who comes only to read waits for the writer, and is not part of it.
+    // A later reader waits for the writer, and is not in the circle.
     let _newcomer = parties(&scratch.url, &[["c", "read a"]]);
     until("the newcomer", || {
         space.wait_graph().unwrap().waits.iter().any(|wait| wait.kind == Shared)
@@ -187,7 +187,7 @@ fn a_writer_and_a_reader_who_wait_for_each_other_are_a_circle() {
 }
 
 #[test]
-fn a_writer_that_waits_for_readers_of_a_lock_with_its_data_waits_for_them_and_for_no_event() {
+fn a_writer_of_a_lock_with_data_waits_for_its_readers_and_not_for_an_event() {
     for wish in ["a=64", "upgrade a=64"] {
         let scratch = Scratch::formatted();
         let space = ground(&scratch.url);
@@ -200,7 +200,7 @@ fn a_writer_that_waits_for_readers_of_a_lock_with_its_data_waits_for_them_and_fo
         let pid = |thread: &usize| graph.threads[*thread].pid;
         assert_eq!(lock.owner.as_ref().map(pid), Some(actors[1].pid()));
         assert_eq!(lock.readers.iter().map(pid).collect::<Vec<_>>(), [actors[0].pid()]);
-        // Who comes only to read waits for the writer.
+        // A later reader waits for the writer.
         let newcomer = parties(&scratch.url, &[["c", "read a=64"]]);
         until("the newcomer", || {
             let graph = space.wait_graph().unwrap();
@@ -217,7 +217,7 @@ fn a_writer_that_waits_for_readers_of_a_lock_with_its_data_waits_for_them_and_fo
 }
 
 #[test]
-fn a_reader_of_one_lock_with_its_data_is_not_waited_for_by_the_writer_of_another() {
+fn a_writer_does_not_wait_for_readers_of_another_lock_with_data() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let wishes = [["read a=64", "b"], ["read a=128", "c"], ["b", "a=128"]];
@@ -234,7 +234,7 @@ fn a_reader_of_one_lock_with_its_data_is_not_waited_for_by_the_writer_of_another
 }
 
 #[test]
-fn a_writer_that_waits_for_two_readers_who_want_what_it_has_is_part_of_two_circles() {
+fn a_writer_and_two_readers_that_wait_for_each_other_are_two_circles() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let _actors = parties(&scratch.url, &[["read a", "b"], ["read a", "b"], ["b", "a"]]);
@@ -246,7 +246,7 @@ fn a_writer_that_waits_for_two_readers_who_want_what_it_has_is_part_of_two_circl
 }
 
 #[test]
-fn one_who_waits_is_no_circle_and_its_event_and_its_destruction_are_shown() {
+fn a_single_waiter_is_no_circle_and_waits_for_events_and_destructions_are_shown() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let mapping = space.map("a", Access::ReadWrite).unwrap();
@@ -352,7 +352,7 @@ fn a_busy_space_whose_locks_are_taken_in_order_never_shows_a_circle() {
     );
 }
 
-/// A space in a file, whose words can be written behind everybody's back.
+/// A space in a file, whose words the test writes directly.
 pub(crate) struct Opened {
     file: fs::File,
     pub(crate) geometry: Geometry,
@@ -424,12 +424,12 @@ fn a_circle_over_the_directory_mutex_is_found() {
     let graph = until_circle(&space, 2);
     let steps = [(&parties[0], Exclusive, "b"), (&creator, Exclusive, "directory")];
     assert_eq!(circle(&graph), expected(&steps));
-    // Nobody else needs it any more.
+    // No other thread needs it any more.
     opened.write(8 * header_word::DIRECTORY_LOCK as u64, LockWord::FREE.word());
 }
 
 #[test]
-fn whatever_stands_in_pending_words_makes_an_entry_at_most() {
+fn any_pending_word_makes_one_entry_at_most() {
     let opened = Opened::new();
     let space = ground(&opened.url);
     let (slot, _) = space.peer();
@@ -472,7 +472,7 @@ fn whatever_stands_in_pending_words_makes_an_entry_at_most() {
     let graph = space.wait_graph().unwrap();
     assert_eq!(graph.cycles.len(), 1, "{graph:?}");
     assert_eq!(graph.cycles[0].waits.len(), 1);
-    // Who has just got what it waited for, and has not said so yet.
+    // A thread that has just got its lock, and has not withdrawn its announcement yet.
     opened.announce(slot, 0, Pending { kind: PendingKind::Exclusive, lock: at }.word());
     assert!(space.wait_graph().unwrap().waits.is_empty());
     // A process that waits for itself, by its own word and its own id.
@@ -483,12 +483,12 @@ fn whatever_stands_in_pending_words_makes_an_entry_at_most() {
 }
 
 #[test]
-fn a_process_that_is_waited_for_is_told_of_only_meanwhile() {
+fn a_wait_for_a_process_is_shown_only_while_it_lasts() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let _guard = mapping.lock().unwrap();
-    // The actor wants what this thread has, and this thread waits for the actor.
+    // The other process wants the lock of this thread, and this thread waits for that process.
     let actors = parties(&scratch.url, &[["b", "a"]]);
     until("the actor", || space.wait_graph().unwrap().waits.len() == 1);
     assert!(space.wait_graph().unwrap().cycles.is_empty());

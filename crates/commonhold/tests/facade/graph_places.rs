@@ -1,4 +1,4 @@
-//! Who waits for whom through semaphores and barriers, and when that is a deadlock.
+//! Waits for semaphores and barriers in the wait graph, and when they are deadlocks.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -24,15 +24,15 @@ pub(crate) const ROLES: &[Role] = &[("graph-places", steps)];
 const PERMITS: u64 = 64;
 const PARTIES: u64 = 1024;
 
-/// Takes what the steps say, one after the other, each when told so, and keeps it all.
+/// Takes the lock or permit of each step when it is told to, and keeps all of them.
 fn steps(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     step(&mapping, &args[1..], None);
 }
 
-/// `mutex 8`; `permit 2`, of so many; `spend 2`; `join 3`, a barrier for so many; `arrive`; `meet`: arrive and
-/// wait.
+/// Steps: `mutex 8` (at offset 8), `permit 2` (of a semaphore with 2), `spend 2`, `join 3` (a barrier for 3),
+/// `arrive`, and `meet` (arrive and wait).
 fn step(mapping: &Mapping, steps: &[&str], party: Option<&Participant<'_>>) {
     let Some((what, rest)) = steps.split_first() else { return stay() };
     let next = |party: Option<&Participant<'_>>| {
@@ -50,7 +50,7 @@ fn step(mapping: &Mapping, steps: &[&str], party: Option<&Participant<'_>>) {
             next(party);
         }
         "permit" => {
-            // When the test is over, its actors die one after the other.
+            // When the test is over, its processes die one after the other.
             let semaphore = semaphore();
             let Ok(_permit) = semaphore.acquire() else { return stay() };
             next(party);
@@ -75,7 +75,7 @@ fn step(mapping: &Mapping, steps: &[&str], party: Option<&Participant<'_>>) {
     }
 }
 
-/// One that has taken all of its steps but the last.
+/// A process that has taken all of its steps but the last.
 fn before_last(url: &str, steps: &[&str]) -> ScriptedProcess {
     let args: Vec<_> = [url].into_iter().chain(steps.iter().copied()).collect();
     let mut actor = ScriptedProcess::start("graph-places", &args);
@@ -87,7 +87,7 @@ fn before_last(url: &str, steps: &[&str]) -> ScriptedProcess {
     actor
 }
 
-/// All of them, after which each goes for its last.
+/// Starts all processes, and then lets each take its last step.
 fn crowd<const N: usize>(url: &str, of: [&[&str]; N]) -> [ScriptedProcess; N] {
     let mut actors = of.map(|steps| before_last(url, steps));
     for actor in &mut actors {
@@ -108,7 +108,7 @@ fn sorted<const N: usize>(actors: [&ScriptedProcess; N]) -> Vec<u32> {
     pids
 }
 
-/// Looks until all of these wait so, for those, in one look; says whether somebody else could end it.
+/// Looks until one look shows all of these waits. Returns whether other threads could end them.
 #[track_caller]
 fn until_waiting(
     space: &Space,
@@ -137,7 +137,7 @@ fn until_waiting(
 }
 
 #[test]
-fn who_waits_for_a_permit_waits_for_those_that_have_one_and_a_circle_of_two_is_found() {
+fn a_waiter_for_a_permit_waits_for_its_holders_and_a_circle_of_two_is_found() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let [one, two] = crowd(&scratch.url, [&["permit 1", "mutex 8"], &["mutex 8", "permit 1"]]);
@@ -153,7 +153,7 @@ fn who_waits_for_a_permit_waits_for_those_that_have_one_and_a_circle_of_two_is_f
 }
 
 #[test]
-fn a_circle_over_a_permit_is_none_while_another_holder_may_go_on_and_is_one_when_it_cannot() {
+fn a_circle_over_a_permit_is_a_deadlock_only_if_no_other_holder_can_go_on() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let waiter = before_last(&scratch.url, &["mutex 8", "mutex 16", "permit 2"]);
@@ -171,7 +171,7 @@ fn a_circle_over_a_permit_is_none_while_another_holder_may_go_on_and_is_one_when
         graph = space.wait_graph().unwrap();
         graph.cycles.len() == 2
     });
-    // Each holder is part of one, and the waiter of both.
+    // Each holder is in one circle, and the waiter in both.
     for cycle in &graph.cycles {
         let kinds: Vec<_> = cycle.waits.iter().map(|wait| graph.waits[*wait].kind).collect();
         assert!(
@@ -183,7 +183,7 @@ fn a_circle_over_a_permit_is_none_while_another_holder_may_go_on_and_is_one_when
 }
 
 #[test]
-fn a_holder_that_waits_for_somebody_who_may_go_on_makes_no_deadlock() {
+fn a_holder_that_waits_for_a_running_thread_makes_no_deadlock() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let mut free = before_last(&scratch.url, &["mutex 16", "mutex 24"]);
@@ -204,7 +204,7 @@ fn a_holder_that_waits_for_somebody_who_may_go_on_makes_no_deadlock() {
 }
 
 #[test]
-fn two_that_have_a_permit_each_and_want_another_are_a_circle_of_two() {
+fn two_holders_that_each_want_a_second_permit_are_a_deadlock() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let [one, two] = crowd(&scratch.url, [&["permit 2", "permit 2"], &["permit 2", "permit 2"]]);
@@ -218,7 +218,7 @@ fn two_that_have_a_permit_each_and_want_another_are_a_circle_of_two() {
 }
 
 #[test]
-fn no_circle_goes_over_a_semaphore_of_which_a_permit_is_spent_since_anybody_may_give_it() {
+fn a_semaphore_with_a_spent_permit_is_in_no_circle() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let [waiter, one] =
@@ -234,13 +234,13 @@ fn no_circle_goes_over_a_semaphore_of_which_a_permit_is_spent_since_anybody_may_
 }
 
 #[test]
-fn who_waits_at_a_barrier_waits_for_those_that_have_not_arrived_in_its_phase() {
+fn a_waiter_at_a_barrier_waits_for_participants_that_have_not_arrived_in_its_phase() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let mut one = before_last(&scratch.url, &["join 3", "meet"]);
     let mut two = before_last(&scratch.url, &["join 3", "arrive"]);
     one.tell("go on");
-    // Of the third place nobody knows whose it will be.
+    // The participant of the third slot is not known yet.
     let (_, open) = until_waiting(&space, &[(&one, WaitKind::Participants, &[&two])]);
     assert_eq!(open, [false]);
     two.tell("go on");
@@ -255,7 +255,7 @@ fn who_waits_at_a_barrier_waits_for_those_that_have_not_arrived_in_its_phase() {
     assert!(space.wait_graph().unwrap().waits.is_empty());
 }
 
-/// Also in a phase of an odd number, in which other marks count.
+/// Also in an odd phase, which uses another mark.
 #[test]
 fn a_circle_of_a_mutex_and_a_barrier_is_found_in_any_phase() {
     for phase in 0..3 {
@@ -288,7 +288,7 @@ fn a_circle_of_a_mutex_and_a_barrier_is_found_in_any_phase() {
 }
 
 #[test]
-fn a_thread_that_waits_at_a_barrier_for_its_own_other_place_waits_for_ever() {
+fn a_thread_that_waits_for_its_own_second_slot_of_a_barrier_is_a_deadlock() {
     let scratch = Scratch::formatted();
     let space = ground(&scratch.url);
     let [one] = crowd(&scratch.url, [&["join 2", "join 2", "meet"]]);
@@ -296,13 +296,13 @@ fn a_thread_that_waits_at_a_barrier_for_its_own_other_place_waits_for_ever() {
     assert_eq!(circle(&graph), expected(&[(&one, WaitKind::Participants, "a+1024")]));
 }
 
-/// What a thread does over and over, until it is told to stop.
+/// The work that a thread repeats until it is told to stop.
 type Busy = fn(&Mapping, &Stop);
 
 #[derive(Default)]
 struct Stop {
     asked: AtomicBool,
-    /// By parties that must stop after the same round.
+    /// Participants must stop after the same round.
     agreed: AtomicBool,
 }
 
@@ -354,7 +354,7 @@ fn a_busy_semaphore_whose_permits_suffice_never_shows_a_circle() {
             let _permit = permits.acquire().unwrap();
         }
     };
-    // They always give their permits back.
+    // The threads always give their permits back.
     let permit_only: Busy = |mapping, stop| {
         let permits = permits(mapping);
         while !stop.asked.load(Ordering::SeqCst) {
@@ -364,9 +364,9 @@ fn a_busy_semaphore_whose_permits_suffice_never_shows_a_circle() {
     look_while_busy(&[permit_first, mutex_first, permit_only, permit_only, permit_only]);
 }
 
-/// One holds the mutex while it waits for the others, who want it as soon as they have met.
+/// One thread holds the mutex while it waits for the others, which want the mutex as soon as they have met.
 #[test]
-fn a_busy_barrier_whose_parties_meet_before_they_lock_never_shows_a_circle() {
+fn a_busy_barrier_whose_participants_meet_before_they_lock_never_shows_a_circle() {
     fn barrier(mapping: &Mapping) -> Barrier {
         Barrier::open_with(mapping, PARTIES, 3).unwrap()
     }
@@ -393,7 +393,7 @@ fn a_busy_barrier_whose_parties_meet_before_they_lock_never_shows_a_circle() {
     look_while_busy(&[holder, other, other]);
 }
 
-/// A record whose words are written behind everybody's back, at which this thread says that it waits.
+/// A record whose words the test writes directly. This thread announces that it waits for it.
 struct Forged {
     opened: Opened,
     space: Space,
@@ -415,7 +415,7 @@ impl Forged {
         self.opened.owner(self.space.peer().0, 0).word()
     }
 
-    /// What is seen of a record with this event, and these places.
+    /// The wait that is seen for a record with this event and these slots.
     fn look(&self, kind: RecordKind, event: u64, places: &[LockWord]) -> WaitGraph {
         let size = 8 * places.len() as u32;
         self.opened.write(self.at, event);
@@ -433,9 +433,9 @@ impl Drop for Forged {
     }
 }
 
-/// The second place of a thread, which never arrives, makes a deadlock of one, if there is no way out.
+/// The second slot of a thread, which never arrives, makes a deadlock of one thread, if no other thread can end it.
 #[test]
-fn no_circle_goes_over_a_barrier_whose_waiters_will_be_told_of_a_party_that_is_lost() {
+fn a_barrier_that_lost_a_participant_is_in_no_circle() {
     let forged = Forged::new();
     let [even, odd] = LockWord::ARRIVED;
     let mine = [forged.me().with_flags(even), forged.me()];
@@ -449,15 +449,15 @@ fn no_circle_goes_over_a_barrier_whose_waiters_will_be_told_of_a_party_that_is_l
     };
     assert_eq!(third(LockWord::FREE), 1);
     assert_eq!([third(gave_up), third(dead)], [0, 0]);
-    // They have done their part.
+    // They have arrived.
     let arrived = LockFlags::INCONSISTENT.with(even);
     assert_eq!([third(LockWord::unowned(arrived)), third(dead.with_flags(even))], [1, 1]);
-    // In the phase before.
+    // They arrived in the phase before.
     assert_eq!([third(gave_up.with_flags(odd)), third(dead.with_flags(odd))], [1, 0]);
 }
 
 #[test]
-fn who_has_not_said_yet_that_its_phase_has_passed_waits_for_nobody() {
+fn a_waiter_whose_phase_has_passed_waits_for_no_thread() {
     let forged = Forged::new();
     let [even, odd] = LockWord::ARRIVED;
     let places = [forged.me().with_flags(even), forged.me().with_flags(odd)];
@@ -472,7 +472,7 @@ fn who_has_not_said_yet_that_its_phase_has_passed_waits_for_nobody() {
 }
 
 #[test]
-fn places_that_cannot_be_are_none() {
+fn impossible_slots_are_ignored() {
     let forged = Forged::new();
     for kind in [RecordKind::Semaphore, RecordKind::Barrier] {
         let mine = vec![forged.me(); 66];

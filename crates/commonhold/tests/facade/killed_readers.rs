@@ -22,24 +22,24 @@ type Table = [u64; 128];
 const AT_ONCE: u64 = 100;
 
 const READERS: u64 = 64;
-/// How long the readers are killed, in seconds, unless the environment says so.
+/// For how many seconds readers are killed, unless the environment gives another number.
 const SECONDS: u64 = 3;
 /// A writer that waits longer than this hangs.
 const HANG: Duration = Duration::from_secs(10);
 
-/// How long a reader has the lock, and how long the writer leaves it to them. Nothing depends on it but who is
-/// likely to have the lock.
+/// How long a reader holds the lock, and how long the writer leaves it to readers. This only decides which of them
+/// is likely to hold the lock.
 const HOLD: Duration = Duration::from_micros(500);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Where what lies: a word that says stop, the two locks, and a word for each reader that says whether it has
-/// the lock.
+/// The layout: a word that says stop, the two locks, and for each reader a word that says whether it holds the
+/// lock.
 const STOP: u64 = 0;
 const LOCK: u64 = 64;
 const SNAPSHOT: u64 = 192;
 const HAS_IT: u64 = 2048;
 
-/// Reads both ways until it is told to stop. What it complains about ends it.
+/// Reads under both locks until it is told to stop. It ends at the first violation.
 fn read(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let mark = HAS_IT + 8 * args[1].parse::<u64>().unwrap();
@@ -53,7 +53,7 @@ fn read(args: &[&str]) {
         let guard = lock.read().unwrap();
         mapping.set(mark, &1_u64).unwrap();
         let seen = guard.get();
-        // It has the lock for most of the time, so that many die with it.
+        // It holds the lock most of the time, so that many readers die with it.
         thread::sleep(HOLD);
         let again = guard.get();
         assert_eq!([seen[0]; 4], [seen[0], seen[1], again[0], again[1]], "torn under a read lock");
@@ -69,7 +69,8 @@ fn read(args: &[&str]) {
     assert!(last > 0);
 }
 
-/// Changes what both locks protect, one half after the other, and says how often, and what its longest wait was.
+/// Changes the data of both locks, one half after the other. Says how often it did, and how long its longest wait
+/// was.
 fn write(mapping: &Mapping, stop: &AtomicBool) -> (u64, Duration) {
     let lock = mapping.open::<RwLock<Pair>>(LOCK).unwrap();
     let snapshot = mapping.open::<SeqLock<Table>>(SNAPSHOT).unwrap();
@@ -91,7 +92,7 @@ fn write(mapping: &Mapping, stop: &AtomicBool) -> (u64, Duration) {
     (writes, longest)
 }
 
-/// Also when the test panics: its threads are waited for then.
+/// Also when the test panics, because the scope then waits for its threads.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -142,8 +143,8 @@ fn readers_in_64_processes_are_killed_at_random_and_a_writer_does_not_notice() {
     assert!(with_lock > 0 && writes > 0);
 }
 
-/// Kills one after the other, and has another in its place at once. Returns how many, and how many of them
-/// had the lock.
+/// Kills one reader after the other, and starts another in its place at once. Returns how many it killed, and how
+/// many of them held the lock.
 fn kill(
     scratch: &Scratch,
     mapping: &Mapping,
@@ -153,7 +154,7 @@ fn kill(
     let mut random = Random(7);
     let (mut kills, mut with_lock) = (0, 0);
     let begun = Instant::now();
-    // However slow the machine is: until one that had the lock was among them.
+    // On a slow machine too, it goes on until a reader was killed that held the lock.
     while begun.elapsed() < time || (with_lock == 0 && begun.elapsed() < 10 * HANG) {
         let number = random.below(READERS);
         let index = usize::try_from(number).unwrap();
@@ -164,7 +165,7 @@ fn kill(
         last.kill();
         with_lock += mapping.get::<u64>(mark).unwrap();
         mapping.set(mark, &0_u64).unwrap();
-        // It reads, before it may be killed in its turn.
+        // It reads before it may be killed.
         readers[index].says("reads");
         kills += 1;
     }

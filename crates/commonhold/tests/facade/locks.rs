@@ -16,7 +16,7 @@ use crate::support::{
 pub(crate) const ROLES: &[Role] =
     &[("lock-hold", hold), ("lock-write-pairs", write_pairs), ("lock-read-pairs", read_pairs)];
 
-/// Takes the lock named by the third argument, says what it got, and stays.
+/// Takes the lock named by the third argument, says the result, and keeps the lock.
 fn hold(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let mapping = space.map(args[1], Access::ReadWrite).unwrap();
@@ -71,7 +71,7 @@ fn ground() -> (Scratch, Space, Mapping) {
 }
 
 #[test]
-fn a_killed_owner_of_the_regions_lock_is_told_of_until_somebody_repairs() {
+fn every_thread_learns_of_a_killed_owner_of_the_regions_lock_until_one_repairs() {
     let (scratch, space, mapping) = ground();
     let actor = holder(&scratch, "write");
     actor.says("clean");
@@ -80,16 +80,16 @@ fn a_killed_owner_of_the_regions_lock_is_told_of_until_somebody_repairs() {
     assert_eq!((held.kind, held.holder.unwrap().pid), (LockKind::Exclusive, actor.pid()));
     let pid = actor.pid();
     actor.kill();
-    // Whoever asks is told who that was, and the next is told the same.
+    // Every thread that asks learns which owner it was.
     let place = owner_died(mapping.lock());
     assert_eq!((place.region.as_str(), place.offset), ("a", None));
     assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
     assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Inconsistent);
     assert_eq!(owner_died(mapping.try_lock()), place);
-    // Whoever takes it and repairs nothing leaves it so, in its own name.
+    // A thread that takes it and repairs nothing leaves it inconsistent, and is named as the last owner.
     drop(inconsistent(mapping.lock_recover()));
     assert_eq!(space.stat("a").unwrap().lock.unwrap().kind, LockKind::Inconsistent);
-    // Whoever dies in the middle of the repair leaves it no better.
+    // A thread that dies in the middle of the repair leaves it inconsistent.
     let actor = holder(&scratch, "recover");
     actor.says("owner died");
     let pid = actor.pid();
@@ -102,7 +102,7 @@ fn a_killed_owner_of_the_regions_lock_is_told_of_until_somebody_repairs() {
 }
 
 #[test]
-fn a_killed_owner_of_a_mutex_is_told_of_and_its_neighbours_are_not_touched() {
+fn a_killed_owner_leaves_its_mutex_inconsistent_and_the_neighbouring_ones_alone() {
     let (scratch, _space, mapping) = ground();
     let actor = holder(&scratch, "mutex");
     actor.says("clean");
@@ -132,7 +132,7 @@ fn a_waiter_is_freed_by_the_death_of_the_owner() {
         owner.kill();
         waiter.says("owner died");
         waiter.kill();
-        // The waiter has not taken it, so it is still the first one's death that is told.
+        // The waiter has not taken it, so the error still names the first owner.
         let place = match what {
             "write" => owner_died(mapping.lock()),
             _ => owner_died(mapping.mutex(8).unwrap().lock()),
@@ -142,7 +142,7 @@ fn a_waiter_is_freed_by_the_death_of_the_owner() {
 }
 
 #[test]
-fn a_waiter_that_is_killed_is_in_nobodys_way() {
+fn a_killed_waiter_does_not_block_others() {
     let (scratch, space, mapping) = ground();
     let guard = mapping.lock().unwrap();
     let killed = holder(&scratch, "write");
@@ -206,7 +206,7 @@ fn a_lock_that_is_held_cannot_be_reset() {
 }
 
 #[test]
-fn the_lock_of_a_dead_owner_can_be_reset_though_nobody_has_taken_it_from_the_dead_yet() {
+fn the_lock_of_a_dead_owner_can_be_reset_before_any_thread_takes_it_over() {
     for what in ["write", "mutex"] {
         let (scratch, _space, mapping) = ground();
         let mutex = mapping.mutex(8).unwrap();
@@ -241,7 +241,7 @@ fn a_killed_reader_does_not_block_writers_and_leaves_nothing_to_repair() {
     }
 }
 
-/// A writer that waits for readers has the writer's word.
+/// A writer that waits for readers already owns the lock word.
 fn until_waiters_or_held(space: &Space) {
     crate::support::until("the writer", || {
         space.locks().unwrap().iter().any(|lock| lock.kind == LockKind::Exclusive)
@@ -249,7 +249,7 @@ fn until_waiters_or_held(space: &Space) {
 }
 
 #[test]
-fn a_reader_is_told_of_a_dead_writer_and_leaves_the_repair_to_the_next_writer() {
+fn a_reader_learns_of_a_dead_writer_and_leaves_the_repair_to_the_next_writer() {
     let (scratch, _space, mapping) = ground();
     let actor = holder(&scratch, "write");
     actor.says("clean");
@@ -269,7 +269,7 @@ fn a_reader_is_told_of_a_dead_writer_and_leaves_the_repair_to_the_next_writer() 
 }
 
 #[test]
-fn a_panic_of_the_owner_leaves_the_lock_inconsistent_and_a_clean_one_alone() {
+fn a_panic_leaves_the_owners_locks_inconsistent_but_not_those_taken_during_it() {
     let (_scratch, _space, mapping) = ground();
     let mutex = mapping.mutex(8).unwrap();
     let held = catch_unwind(AssertUnwindSafe(|| {
@@ -282,7 +282,7 @@ fn a_panic_of_the_owner_leaves_the_lock_inconsistent_and_a_clean_one_alone() {
     owner_died(mutex.lock());
     drop(inconsistent(mapping.lock_recover()).mark_consistent().unwrap());
     drop(inconsistent(mutex.lock_recover()).mark_consistent().unwrap());
-    // A reader has changed nothing; and a lock taken and freed while a panic passes is in order.
+    // A reader has changed nothing; and a lock that is taken and freed during a panic stays consistent.
     struct Cleanup<'a>(&'a Mapping);
     impl Drop for Cleanup<'_> {
         fn drop(&mut self) {
@@ -319,19 +319,20 @@ fn taking_a_lock_twice_in_one_thread_is_a_deadlock_and_changes_nothing() {
 }
 
 #[test]
-fn a_reader_that_wants_to_write_as_well_is_told_of_the_deadlock() {
-    // The story: it waited for all readers to leave, itself among them: for ever, without a deadline.
+fn a_reader_that_also_wants_to_write_gets_deadlock() {
+    // The bug: it waited for all readers to leave, including itself, for ever.
     let (scratch, _space, mapping) = ground();
     let reader = mapping.read_lock().unwrap();
     fails!(mapping.lock(), LockError::Deadlock(_));
     fails!(mapping.try_lock(), LockError::Deadlock(_));
     fails!(mapping.lock_for(DEADLINE), LockError::Deadlock(_));
-    // Nothing has changed for other readers, or after it.
+    // Nothing has changed for other readers, now or later.
     drop(at_once(mapping.try_read_lock()));
     drop(at_once(scratch.open().map("a", Access::ReadOnly).unwrap().try_read_lock()));
     drop(reader);
     drop(at_once(mapping.try_lock()));
-    // Under an inconsistent lock nobody reads, so it is no deadlock to ask for more, and it stays so.
+    // No thread reads under an inconsistent lock, so to ask for it again is no deadlock, and the lock stays
+    // inconsistent.
     mapping.lock().unwrap().leave_inconsistent().unwrap();
     owner_died(mapping.read_lock());
     owner_died(mapping.lock());
@@ -371,7 +372,7 @@ fn a_timed_wait_lasts_as_long_as_asked_and_is_cut_short_by_success() {
 }
 
 #[test]
-fn a_lock_whose_owner_detached_without_freeing_it_is_as_if_it_had_died() {
+fn an_owner_that_detaches_without_freeing_its_lock_counts_as_dead() {
     let (scratch, _space, mapping) = ground();
     let other = Space::open(&scratch.url).unwrap();
     let theirs = other.map("a", Access::ReadWrite).unwrap();
@@ -395,7 +396,7 @@ fn locks_of_two_attachments_of_one_process_exclude_each_other() {
 }
 
 #[test]
-fn locks_say_since_when_they_are_held_if_their_owner_stamps_them() {
+fn lists_show_since_when_a_lock_is_held_if_its_owner_stamps_it() {
     let (_scratch, space, mapping) = ground();
     let guard = mapping.lock().unwrap();
     assert_eq!(space.stat("a").unwrap().lock.unwrap().since, None);
@@ -453,7 +454,7 @@ fn readers_in_other_processes_never_see_half_of_what_writers_do() {
     let (sender, ended) = mpsc::channel();
     for actor in actors {
         let sender = sender.clone();
-        // Their input ends here, which is what they wait for.
+        // Their input ends here, and they wait for that.
         std::thread::spawn(move || sender.send(actor.end().success()));
     }
     for _ in roles {

@@ -1,6 +1,6 @@
-//! The facade as its users see it: real spaces, real processes, and real deaths.
+//! Tests of the public API with real spaces, real processes, and real deaths.
 //!
-//! A test that needs another process runs this binary again as an *actor*: see `support`.
+//! A test that needs another process runs this binary again as a *scripted process*: see `support`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -46,7 +46,7 @@ mod typed_semaphore;
 mod typed_seqlock;
 mod typed_upgradable;
 
-/// What an actor can be told to do.
+/// The scripts that a scripted process can run.
 const ROLES: &[&[support::Role]] = &[
     biased::ROLES,
     biased_bursts::ROLES,
@@ -79,7 +79,7 @@ const ROLES: &[&[support::Role]] = &[
     typed_upgradable::ROLES,
 ];
 
-/// Not a test: the entrance of actors.
+/// Not a test: the entry point of scripted processes.
 #[test]
 fn actor() {
     support::play(ROLES);

@@ -1,6 +1,6 @@
-//! Locks used as they must not be: an error each time, and nothing changed.
+//! Wrong uses of locks: each is an error, and changes nothing.
 //!
-//! What does not even compile stands in `src/lock/misuse.rs`; what a forked child may not do, in `fork`.
+//! Wrong uses that do not compile are in `src/lock/misuse.rs`; those of forked children, in `fork`.
 
 use std::thread;
 
@@ -28,9 +28,9 @@ fn read_all(mappings: &[Mapping]) -> Vec<ReadGuard<'_>> {
 }
 
 #[test]
-fn a_reader_that_wants_to_write_is_told_of_the_deadlock_however_many_locks_it_reads_under() {
-    // The story: a thread's fifth read lock is counted with those of its whole process; so the thread
-    // did not know it for its own, and waited for itself.
+fn a_reader_that_wants_to_write_gets_deadlock_with_any_number_of_read_locks() {
+    // The bug: a thread's fifth read lock is counted with those of its whole process. So the thread did not know
+    // that the lock was its own, and waited for itself.
     let scratch = Scratch::formatted();
     let (_space, mappings) = ground(&scratch);
     let mut readers = read_all(&mappings);
@@ -39,7 +39,7 @@ fn a_reader_that_wants_to_write_is_told_of_the_deadlock_however_many_locks_it_re
         fails!(mapping.lock(), LockError::Deadlock(_));
         fails!(mapping.lock_for(DEADLINE), LockError::Deadlock(_));
     }
-    // Another thread of the process would wait for this one, which is no deadlock.
+    // Another thread of the process waits for this one, which is no deadlock.
     thread::scope(|scope| {
         scope.spawn(|| {
             for mapping in &mappings {
@@ -62,7 +62,7 @@ fn a_reader_that_wants_to_write_is_told_of_the_deadlock_however_many_locks_it_re
 }
 
 #[test]
-fn read_locks_of_one_attachment_or_one_region_are_not_taken_for_those_of_another() {
+fn read_locks_of_different_attachments_and_regions_are_kept_apart() {
     let scratch = Scratch::formatted();
     let (_space, mappings) = ground(&scratch);
     let elsewhere = Scratch::formatted();
@@ -72,14 +72,14 @@ fn read_locks_of_one_attachment_or_one_region_are_not_taken_for_those_of_another
         drop(other.lock_for(DEADLINE).unwrap());
     }
     drop(mappings[7].lock_for(DEADLINE).unwrap());
-    // A second attachment of this process is somebody else, who waits.
+    // A second attachment of this process is another peer, which waits.
     let second = scratch.open().map("r6", Access::ReadWrite).unwrap();
     fails!(second.lock_for(SHORT), LockError::TimedOut(_));
 }
 
 #[test]
-fn a_reader_that_reads_again_while_a_writer_waits_for_it_is_told_of_the_deadlock() {
-    // The story: the second read lock stood back for the writer, who waited for the first.
+fn a_reader_that_reads_again_while_a_writer_waits_for_it_gets_deadlock() {
+    // The bug: the second read lock gave precedence to the writer, which waited for the first.
     let scratch = Scratch::formatted();
     let (space, mappings) = ground(&scratch);
     for number in [0, 5] {
@@ -112,7 +112,7 @@ fn a_reader_that_reads_again_while_a_writer_waits_for_it_is_told_of_the_deadlock
 
 /// The bug: where the region's lock said `Deadlock`, a lock with its data hung for ever.
 #[test]
-fn a_reader_of_a_lock_with_its_data_is_told_of_the_same_deadlock() {
+fn a_reader_of_a_lock_with_data_gets_the_same_deadlock() {
     let scratch = Scratch::formatted();
     let (space, mappings) = ground(&scratch);
     let mapping = &mappings[0];
@@ -131,7 +131,7 @@ fn a_reader_of_a_lock_with_its_data_is_told_of_the_same_deadlock() {
         fails!(lock.read(), LockError::Deadlock(_));
         fails!(lock.read_for(SHORT), LockError::TimedOut(_));
         busy(lock.try_read());
-        // Under another lock it waits as ever, and is let in.
+        // Under another lock it waits as usual, and gets it.
         drop(mapping.read_lock().unwrap());
         assert!(!writer.is_finished());
         drop(reader);
@@ -141,7 +141,7 @@ fn a_reader_of_a_lock_with_its_data_is_told_of_the_same_deadlock() {
 }
 
 #[test]
-fn a_region_that_is_destroyed_keeps_its_bytes_and_locks_for_those_who_map_it() {
+fn a_destroyed_region_keeps_its_bytes_and_locks_for_its_mappers() {
     let scratch = Scratch::formatted();
     let (space, mappings) = ground(&scratch);
     let other = scratch.open();
@@ -162,7 +162,7 @@ fn a_region_that_is_destroyed_keeps_its_bytes_and_locks_for_those_who_map_it() {
     let seen = event.sequence();
     theirs.event(8).unwrap().signal().unwrap();
     assert_eq!(event.wait_for(seen, DEADLINE).unwrap(), seen + 1);
-    // The name is taken as long as anybody maps it.
+    // The name is taken as long as a peer maps the region.
     fails!(third.create("r0", 64), RegionError::Exists { .. });
     drop((mappings, theirs));
     fails!(third.create("r0", 64), RegionError::Exists { .. });
@@ -171,7 +171,7 @@ fn a_region_that_is_destroyed_keeps_its_bytes_and_locks_for_those_who_map_it() {
 }
 
 #[test]
-fn the_handle_of_a_destroyed_region_maps_nothing_whoever_has_its_name_and_its_entry_now() {
+fn the_handle_of_a_destroyed_region_maps_no_later_region_with_its_name_or_entry() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let old = space.create("a", 64).unwrap();
@@ -186,7 +186,7 @@ fn the_handle_of_a_destroyed_region_maps_nothing_whoever_has_its_name_and_its_en
 }
 
 #[test]
-fn a_lock_that_another_thread_has_is_waited_for_and_is_no_deadlock() {
+fn a_lock_of_another_thread_is_waited_for_without_a_deadlock_error() {
     let scratch = Scratch::formatted();
     let (space, mappings) = ground(&scratch);
     let guard = mappings[0].lock().unwrap();

@@ -1,4 +1,4 @@
-//! Formatting, opening and removing, and every way in which they fail.
+//! Formatting, opening and removing spaces, and every error of these.
 
 use std::{fs, io::Write, os::unix::fs::PermissionsExt};
 
@@ -8,7 +8,7 @@ use commonhold_layout::{Geometry, OpenError as LayoutError, header_word};
 use crate::support::{Folder, Scratch, ScriptedProcess, fails, unique};
 
 #[test]
-fn what_is_no_url_of_a_space_is_refused_with_its_reason() {
+fn a_malformed_url_is_refused_with_a_reason() {
     let long = format!("shm:{}", "n".repeat(201));
     for bad in [
         "",
@@ -46,7 +46,7 @@ fn what_is_no_url_of_a_space_is_refused_with_its_reason() {
 }
 
 #[test]
-fn what_does_not_exist_is_not_found_and_only_a_shm_space_is_made_unasked() {
+fn a_missing_space_is_not_found_and_only_a_shm_space_is_made_on_open() {
     let scratch = Scratch::new();
     fails!(Space::open(&scratch.url), OpenError::NotFound { path } if *path == scratch.path());
     fails!(Space::remove(&scratch.url, Removal::IfUnused), OpenError::NotFound { .. });
@@ -62,7 +62,7 @@ fn what_does_not_exist_is_not_found_and_only_a_shm_space_is_made_unasked() {
 }
 
 #[test]
-fn what_is_there_is_not_formatted_over_but_by_force_and_never_under_the_living() {
+fn existing_data_is_formatted_over_only_by_force_and_never_under_live_peers() {
     let scratch = Scratch::formatted();
     let again = FormatOptions { force: true, ..Scratch::tiny() };
     fails!(
@@ -86,7 +86,7 @@ fn what_is_there_is_not_formatted_over_but_by_force_and_never_under_the_living()
 }
 
 #[test]
-fn the_dead_do_not_keep_a_space_from_being_replaced_or_removed() {
+fn dead_peers_do_not_keep_a_space_from_being_replaced_or_removed() {
     let scratch = Scratch::formatted();
     scratch.open().create("a", 64).unwrap();
     let kill_one = || {
@@ -103,7 +103,7 @@ fn the_dead_do_not_keep_a_space_from_being_replaced_or_removed() {
 }
 
 #[test]
-fn a_space_removed_by_force_stays_with_those_who_have_it() {
+fn a_space_removed_by_force_still_works_for_attached_peers() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     Space::remove(&scratch.url, Removal::Forced).unwrap();
@@ -126,7 +126,7 @@ fn other_data_is_replaced_by_force_only_and_never_removed_as_a_space() {
     assert_eq!(fs::read(folder.0.join("precious")).unwrap(), b"precious");
     Space::format(&url, &FormatOptions { force: true, ..Scratch::tiny() }).unwrap();
     drop(Space::open(&url).unwrap());
-    // Empty files and files of zeros are nobody's loss; the latter keep their size.
+    // Empty files and files of zeros may be overwritten; the latter keep their size.
     for (name, size) in [("empty", 0), ("zeros", 2 << 20)] {
         fs::File::create(folder.0.join(name)).unwrap().set_len(size).unwrap();
         fails!(Space::open(&folder.url(name)), OpenError::NotASpace { .. });
@@ -138,7 +138,7 @@ fn other_data_is_replaced_by_force_only_and_never_removed_as_a_space() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_by_the_operating_systems_word() {
+fn a_path_that_is_no_file_is_refused_with_the_operating_systems_error() {
     let folder = Folder::new();
     let directory = format!("file:{}", folder.0.display());
     for url in [directory.as_str(), "file:/dev/null"] {
@@ -219,7 +219,7 @@ fn the_file_has_the_mode_asked_for() {
     }
 }
 
-/// Changes words of the header, and has the checksum agree with them.
+/// Changes words of the header, and corrects the checksum.
 fn patch(scratch: &Scratch, words: &[(usize, u64)]) {
     let path = scratch.path();
     let mut bytes = fs::read(&path).unwrap();
@@ -251,7 +251,7 @@ fn a_space_of_another_version_or_with_unknown_features_is_refused_by_name() {
         patch(&scratch, &[(VERSION, found)]);
         fails!(Space::open(&scratch.url), OpenError::NotASpace { why: LayoutError::Version { found: it }, .. }
             if *it == found);
-        // Whoever is in it cannot be known, and nobody formats over it unasked.
+        // Its peers cannot be known, so only force formats over it.
         fails!(
             Space::format(&scratch.url, &Scratch::tiny()),
             OpenError::Exists { found: "a space", .. }

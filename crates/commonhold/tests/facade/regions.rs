@@ -53,14 +53,14 @@ fn a_name_is_taken_while_its_region_is_active_or_being_destroyed() {
     fails!(space.destroy("a", Destroy::Wait), RegionError::NotFound { .. });
     assert_eq!(space.stat("a").unwrap().state, State::Destroying);
     actor.succeed();
-    // The last unmap has freed it: no step by anybody else is needed.
+    // The last unmap has freed it: no other peer has to act.
     fails!(space.stat("a"), RegionError::NotFound { .. });
     assert_ne!(space.create("a", 1).unwrap().key(), first.key());
     space.check().unwrap();
 }
 
 #[test]
-fn a_deferred_region_whose_last_mapper_is_killed_is_freed_by_whoever_needs_the_name() {
+fn a_deferred_region_whose_last_mapper_is_killed_is_freed_by_the_next_create_of_its_name() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 4096).unwrap();
@@ -129,7 +129,7 @@ fn a_region_may_be_mapped_many_times_and_is_destroyed_after_the_last() {
 }
 
 #[test]
-fn a_mapping_goes_with_the_last_handle_that_uses_it() {
+fn a_mapping_ends_with_the_last_handle_that_uses_it() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 4096).unwrap();
@@ -137,12 +137,12 @@ fn a_mapping_goes_with_the_last_handle_that_uses_it() {
     let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
     let clone = mapping.clone();
     let beat = clone.value::<u64>(64).unwrap();
-    // It is one mapping, whatever uses it.
+    // All of these handles share one mapping.
     assert_eq!(space.stat("a").unwrap().maps, 1);
     fails!(mapping.unmap(), RegionError::InUseHere { name, handles: 3 } if name == "a");
     fails!(clone.unmap(), RegionError::InUseHere { handles: 2, .. });
     fails!(space.destroy("a", Destroy::Deferred), RegionError::Mapped { handles: 2, .. });
-    // What was found in it works as before.
+    // Handles that were opened in it work as before.
     let guard = mutex.lock().unwrap();
     beat.store(guard.get() + 1).unwrap();
     assert_eq!(beat.load(), 1);
@@ -166,7 +166,7 @@ fn destroy_waits_for_others_refuses_new_maps_meanwhile_and_gives_up_in_time() {
     let start = Instant::now();
     fails!(space.destroy("a", Destroy::Within(SHORT)), RegionError::TimedOut { .. });
     assert!(start.elapsed() >= SHORT);
-    // Active again, whole, and in nobody's way.
+    // It is active again, whole, and blocks nothing.
     drop(space.map("a", Access::ReadWrite).unwrap());
     let destroyer = ScriptedProcess::start("region-destroy", &[&scratch.url, "a"]);
     destroyer.says("destroying");
@@ -210,7 +210,7 @@ fn a_region_whose_destroyer_is_killed_while_it_waits_is_active_again() {
 }
 
 #[test]
-fn resize_grows_into_the_reserve_and_shrinks_only_what_nobody_maps() {
+fn resize_grows_into_the_reserve_and_shrinks_only_unmapped_regions() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let wanted =
@@ -221,7 +221,7 @@ fn resize_grows_into_the_reserve_and_shrinks_only_what_nobody_maps() {
     let clone = view.clone();
     fails!(space.resize("b", 1), RegionError::NotFound { .. });
     fails!(space.resize("a", 1 << 30), RegionError::BeyondReserve { asked, .. } if *asked == 1 << 30);
-    // Growing needs nobody's leave, and who maps it already sees it when it looks again.
+    // A mapped region can grow, and its mappers see the new size after `refresh`.
     Space::open(&scratch.url).unwrap().resize("a", 10_000).unwrap();
     fails!(
         mapping.write_at(100, &[1]),
@@ -238,7 +238,7 @@ fn resize_grows_into_the_reserve_and_shrinks_only_what_nobody_maps() {
     }
     assert_eq!(space.stat("a").unwrap().size, 10_000);
     drop((mapping, view, clone));
-    // What a killed process mapped is in nobody's way.
+    // The mapping of a killed process blocks nothing.
     mapper(&scratch, "a").kill();
     space.resize("a", 9_000).unwrap();
     space.resize("a", 10_000).unwrap();
@@ -399,7 +399,7 @@ fn a_name_has_1_to_127_bytes_and_neither_slashes_nor_control_characters() {
 }
 
 #[test]
-fn a_region_handle_does_not_lead_to_a_later_region_of_its_name() {
+fn a_region_handle_does_not_map_a_later_region_of_its_name() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let old = space.create("a", 64).unwrap();
@@ -458,7 +458,7 @@ fn a_mapping_keeps_its_process_attached() {
 }
 
 #[test]
-fn a_descriptor_handed_to_others_is_no_evidence_of_life() {
+fn a_duplicated_descriptor_is_no_evidence_of_life() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let other = Space::open(&scratch.url).unwrap();
@@ -472,7 +472,7 @@ fn a_descriptor_handed_to_others_is_no_evidence_of_life() {
 }
 
 #[test]
-fn destroy_in_no_time_does_not_wait() {
+fn destroy_with_a_timeout_of_zero_does_not_wait() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 64).unwrap();

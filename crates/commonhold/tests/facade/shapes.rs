@@ -1,4 +1,4 @@
-//! Handles that their users keep, errors that they pass on, and what is left for a repair.
+//! Handles that programs keep, errors that they pass on, and data that are left to repair.
 
 use std::{
     error::Error,
@@ -34,7 +34,7 @@ records! {
     }
 }
 
-/// How a program keeps all that it uses, with no lifetime anywhere.
+/// A program that keeps everything it uses in a struct, without lifetimes.
 struct Shop {
     stock: Stock,
     rows: Records<Mutex<u64>>,
@@ -116,7 +116,7 @@ fn handles_are_kept_in_a_struct_beside_their_space_and_shared_by_threads() {
 }
 
 #[test]
-fn handles_move_to_other_threads_alone_and_others_stay() {
+fn handles_move_to_other_threads_one_by_one() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let stock = space.record::<Stock>("stock").unwrap();
@@ -152,7 +152,7 @@ fn a_handle_outlives_the_mapping_and_the_space_that_it_was_opened_through() {
     let last = count.clone();
     drop(count);
     last.lock().unwrap().set(8);
-    // What else goes with it is what it kept: its space, since that is gone, and the region.
+    // Dropping it also drops what it kept: the space, whose other handles are gone, and the region.
     drop(last);
     assert_eq!((onlooker.stat("a").unwrap().maps, onlooker.peers().unwrap().len()), (1, 1));
     let event = onlooker.map("a", Access::ReadWrite).unwrap().event(8).unwrap();
@@ -164,7 +164,7 @@ fn a_handle_outlives_the_mapping_and_the_space_that_it_was_opened_through() {
 }
 
 #[test]
-fn whoever_wants_to_unmap_or_to_destroy_is_told_how_many_handles_are_in_the_way() {
+fn unmap_and_destroy_report_how_many_handles_are_in_the_way() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let mapping = space.map_or_create("a", 4096).unwrap();
@@ -196,7 +196,7 @@ fn whoever_wants_to_unmap_or_to_destroy_is_told_how_many_handles_are_in_the_way(
     destroy().unwrap();
 }
 
-/// Only ever passes errors on.
+/// A function that only passes errors on.
 fn transfer(accounts: &Mutex<Pair>, between: impl FnOnce()) -> Result<Pair, Box<dyn Error>> {
     let guard = accounts.lock()?;
     guard.at(0)?.with_mut(|first| *first += 1);
@@ -219,10 +219,10 @@ fn transfer_half(args: &[&str]) {
     transfer(&accounts, between).unwrap();
 }
 
-/// The bug: what such a function did with a lock of a dead owner made it unrecoverable: it dropped the guard that
-/// came with the error.
+/// The bug: such a function made the lock of a dead owner unrecoverable, because it dropped the guard that came
+/// with the error.
 #[test]
-fn after_the_death_of_a_holder_that_only_passed_errors_on_whoever_asks_is_told_and_one_repairs() {
+fn every_thread_learns_of_a_dead_owner_until_one_repairs() {
     let scratch = Scratch::formatted();
     let accounts = accounts(&scratch.url);
     let actor = ScriptedProcess::start("shapes-transfer", &[&scratch.url]);
@@ -249,7 +249,7 @@ fn after_the_death_of_a_holder_that_only_passed_errors_on_whoever_asks_is_told_a
     assert_eq!(transfer(&accounts, || {}).unwrap(), [3; 2]);
 }
 
-/// All that befalls a lock that was left half changed, short of a repair and short of giving it up.
+/// Everything that can happen to an inconsistent lock, except a repair and giving it up.
 macro_rules! endures {
     ($lock:expr, $take:ident, $repairing:ident, $recover:ident, $reset:ident) => {{
         let lock = $lock;
@@ -280,7 +280,7 @@ macro_rules! endures {
         lock.$take().unwrap().leave_inconsistent().unwrap();
         inconsistent(lock.$recover()).repair(|_| Ok(())).unwrap().unlock().unwrap();
         lock.$take().unwrap().leave_inconsistent().unwrap();
-        // And this is how it is bricked, and made good.
+        // Giving it up makes it unrecoverable, and a reset makes it good again.
         inconsistent(lock.$recover()).give_up().unwrap();
         fails!(lock.$take(), LockError::Unrecoverable(_));
         fails!(lock.$repairing(|_| Ok(())), LockError::Unrecoverable(_));
@@ -291,7 +291,7 @@ macro_rules! endures {
 }
 
 #[test]
-fn a_lock_that_was_left_waits_for_one_who_repairs_it_and_only_giving_it_up_ends_that() {
+fn an_inconsistent_lock_stays_so_until_it_is_repaired_or_given_up() {
     let scratch = Scratch::formatted();
     let shop = Shop::open(&scratch.url).unwrap();
     endures!(&shop.stock.shelf, lock, lock_repairing, lock_recover, reset);
@@ -311,10 +311,10 @@ fn two<R: commonhold::Record>() -> (Scratch, Space, R, R) {
     (scratch, space, mine, theirs)
 }
 
-/// The bug: the second half was dropped in silence, and then the lock was freed as if all was well.
+/// The bug: the second half was dropped in silence, and then the lock was freed as consistent.
 #[test]
-fn a_change_of_which_half_was_dropped_after_a_fence_is_told_to_the_next_as_half_a_change() {
-    // Those that are used often are held by a bias.
+fn a_change_half_dropped_after_a_fence_leaves_the_lock_inconsistent() {
+    // Mutexes that are used often are held by a bias.
     for habit in [0, 40] {
         for unlocks in [true, false] {
             let (scratch, space, pair, theirs) = two::<Mutex<Pair>>();
@@ -373,7 +373,7 @@ fn a_fenced_writer_frees_nothing_however_it_ends_its_change() {
 }
 
 #[test]
-fn a_fenced_repairer_makes_nothing_consistent_and_gives_no_mutex_to_a_condition() {
+fn a_fenced_repairer_marks_nothing_consistent_and_cannot_wait_for_a_condition() {
     let (scratch, space, pair, theirs) = two::<Mutex<Pair>>();
     pair.lock().unwrap().leave_inconsistent().unwrap();
     let guard = inconsistent(pair.lock_recover());
@@ -387,7 +387,7 @@ fn a_fenced_repairer_makes_nothing_consistent_and_gives_no_mutex_to_a_condition(
     guard.set([7; 2]);
     fails!(mine.sold.wait(guard), LockError::Fenced);
     owner_died(theirs.shelf.lock());
-    // A value of nobody's lock says so at once.
+    // A value without a lock reports it at once.
     let (scratch, space, ..) = two::<Mutex<u64>>();
     let value = space.map_or_create("value", 8).unwrap().value::<u64>(0).unwrap();
     value.store(1).unwrap();

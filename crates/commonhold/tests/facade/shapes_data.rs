@@ -1,4 +1,4 @@
-//! Data of any size under a lock, in parts; and made whole by whoever takes the lock first, if its handle knows how.
+//! Data of any size under a lock, used in parts; and handles that repair inconsistent data.
 
 use std::{
     io::{self, Read, Seek, SeekFrom, Write},
@@ -26,7 +26,7 @@ use crate::{
 pub(crate) const ROLES: &[Role] = &[("shapes-large", use_large)];
 
 const LARGE: usize = 4 << 20;
-/// Of the thread that uses what is sixteen times as large.
+/// The stack of the thread that uses data sixteen times as large.
 const STACK: usize = 256 << 10;
 
 type Large = [u8; LARGE];
@@ -35,7 +35,7 @@ plain! {
     struct Film { length: u64, frames: Large }
 }
 
-/// In a process of its own: a stack that overflows ends it.
+/// In a process of its own, which a stack overflow would end.
 #[test]
 fn data_of_4_mib_are_used_on_a_stack_of_256_kib() {
     let scratch =
@@ -99,7 +99,7 @@ fn large(space: &Space) {
 }
 
 #[test]
-fn parts_are_where_they_are_said_to_be_and_none_lies_outside() {
+fn parts_lie_at_their_offsets_and_none_lies_outside() {
     plain! {
         #[derive(PartialEq)]
         struct Inner { byte: u8, bytes: [u8; 7] }
@@ -161,7 +161,7 @@ fn slices_have_bounds_and_lengths_and_are_copied_as_wholes() {
     assert!(
         middle.slice(5..).unwrap().is_empty() && all.slice(10..10).unwrap().to_vec().is_empty()
     );
-    // Outside, also by numbers that would overflow, and of the wrong length: nothing is copied.
+    // Ranges that lie outside, overflow, or have the wrong length: nothing is copied.
     fails!(middle.at(5), RegionError::OutOfBounds { offset: 20, len: 4, size: 20 });
     for outside in [(0, 11), (10, 11), (11, 11), (6, 3), (3, usize::MAX), (usize::MAX, usize::MAX)]
     {
@@ -189,14 +189,14 @@ fn slices_have_bounds_and_lengths_and_are_copied_as_wholes() {
 }
 
 #[test]
-fn bytes_are_read_written_and_sought_in_like_a_file_that_does_not_grow() {
+fn bytes_are_read_written_and_sought_like_a_file_of_fixed_length() {
     let scratch = Scratch::formatted();
     let record = scratch.open().record::<RwLock<[u8; 12]>>("record").unwrap();
     let guard = record.write().unwrap();
     let mut file = guard.slice(1..11).unwrap().cursor();
     file.write_all(b"shared").unwrap();
     assert_eq!(file.position(), 6);
-    // What fits is written, and no more.
+    // Only what fits is written.
     assert_eq!(file.write(b"memory").unwrap(), 4);
     assert_eq!(file.write(b"y").unwrap(), 0);
     assert_eq!(file.write_all(b"y").unwrap_err().kind(), io::ErrorKind::WriteZero);
@@ -225,7 +225,7 @@ fn bytes_are_read_written_and_sought_in_like_a_file_that_does_not_grow() {
     assert_eq!(file.read_exact(&mut four).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 }
 
-/// A handle that mends, one that does not, and how often the first has.
+/// A handle with a repair, one without, and how often the first has repaired.
 struct Mended<R> {
     knows: R,
     other: R,
@@ -242,12 +242,12 @@ impl<R: Record + Clone> Mended<R> {
         Self { knows, other, times, _scratch: scratch }
     }
 
-    /// Each way to take the lock mends what was left before, once, and finds it whole.
+    /// Each method that takes the lock repairs the data once, and then finds them consistent.
     fn by_each(&self, leave: impl Fn(&R), ways: &[fn(&R) -> LockResult<Pair>]) {
         for (number, way) in ways.iter().enumerate() {
             leave(&self.other);
             fails!(way(&self.other), LockError::OwnerDied(_));
-            // A clone knows it too.
+            // A clone has the repair too.
             let [first, second] = way(&self.knows.clone()).unwrap();
             assert_eq!(first, second, "way {number}");
             assert_eq!(self.times.swap(0, Ordering::Relaxed), 1, "way {number}");
@@ -257,7 +257,7 @@ impl<R: Record + Clone> Mended<R> {
     }
 }
 
-/// What makes a pair whole, and counts.
+/// A repair of a pair that counts its calls.
 macro_rules! repair {
     ($times:ident) => {
         move |pair| {
@@ -276,7 +276,7 @@ records! {
 }
 
 #[test]
-fn each_way_to_take_a_handle_that_knows_the_repair_makes_it_first() {
+fn every_method_of_a_handle_with_a_repair_repairs_first() {
     let mutex = Mended::<Mutex<Pair>>::new(|mutex, times| mutex.repaired_by(repair!(times)));
     mutex.by_each(
         |mutex| {
@@ -329,7 +329,7 @@ fn each_way_to_take_a_handle_that_knows_the_repair_makes_it_first() {
 }
 
 #[test]
-fn whoever_waits_for_a_condition_repairs_what_was_left_meanwhile() {
+fn a_waiter_for_a_condition_repairs_data_that_were_left_inconsistent_meanwhile() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let Letters { pair, changed } = space.record::<Letters>("letters").unwrap();
@@ -356,7 +356,7 @@ fn whoever_waits_for_a_condition_repairs_what_was_left_meanwhile() {
             ([2; 2], 2, Waited::Notified)
         );
     });
-    // A handle that does not know how is told, and has the mutex no more.
+    // A handle without a repair gets an error, and does not hold the mutex any more.
     thread::scope(|scope| {
         scope.spawn(|| leave(3));
         owner_died(changed.wait(pair.lock().unwrap()));
@@ -368,7 +368,7 @@ fn whoever_waits_for_a_condition_repairs_what_was_left_meanwhile() {
 }
 
 #[test]
-fn a_repair_that_is_known_and_fails_leaves_the_lock_to_one_that_succeeds() {
+fn a_failed_repair_leaves_the_lock_to_a_repair_that_succeeds() {
     let fails_with = || -> Result<(), BoxError> { Err("no spare part".into()) };
     let scratch = Scratch::formatted();
     let space = scratch.open();

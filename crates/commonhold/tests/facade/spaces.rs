@@ -1,4 +1,4 @@
-//! Whole spaces: made by several at once, kept alive by heartbeats, and outliving everybody.
+//! Whole spaces: made by several processes at once, kept alive by heartbeats, and outliving their processes.
 
 use std::{fs, time::Duration};
 
@@ -25,7 +25,7 @@ fn open_each(_args: &[&str]) {
 }
 
 #[test]
-fn of_many_who_make_one_space_at_once_all_end_up_in_the_same() {
+fn processes_that_make_one_space_at_once_all_end_up_in_the_same() {
     let mut actors = [(); 8].map(|()| ScriptedProcess::start("space-open", &[]));
     for actor in &actors {
         actor.says("ready");
@@ -76,7 +76,7 @@ fn heartbeat(scratch: &Scratch, slot: u16) -> u64 {
 }
 
 #[test]
-fn in_a_space_with_a_lease_hearts_beat_and_the_silent_but_living_keep_their_locks() {
+fn heartbeats_go_on_in_a_space_with_a_lease_and_silent_living_peers_keep_their_locks() {
     let lease = Duration::from_millis(300);
     let scratch = Scratch::with(&FormatOptions { lease: Some(lease), ..Scratch::tiny() });
     let space = scratch.open();
@@ -96,8 +96,8 @@ fn in_a_space_with_a_lease_hearts_beat_and_the_silent_but_living_keep_their_lock
     let peers = space.peers().unwrap();
     let holder = peers.iter().find(|peer| peer.slot == slot).unwrap();
     assert_eq!((holder.state, holder.name.as_str()), (PeerLife::Live, "holder"));
-    // Stopped, it is silent; but it lives, and that is proof enough.
-    // SAFETY: `kill` wants nothing; the process is our own child.
+    // A stopped peer is silent, but its process is proved to live. SAFETY: `kill` wants nothing; the process is our
+    // own child.
     assert_eq!(unsafe { libc::kill(actor.pid().cast_signed(), libc::SIGSTOP) }, 0);
     fails!(mapping.lock_for(lease * 3), LockError::TimedOut(place) if is_holder(place));
     let pid = actor.pid();
@@ -107,7 +107,7 @@ fn in_a_space_with_a_lease_hearts_beat_and_the_silent_but_living_keep_their_lock
 }
 
 #[test]
-fn the_heart_stops_when_the_last_handle_goes() {
+fn the_heartbeat_stops_when_the_last_handle_is_dropped() {
     let lease = Some(Duration::from_secs(1));
     let scratch = Scratch::with(&FormatOptions { lease, ..Scratch::tiny() });
     let space = scratch.open();
@@ -122,7 +122,7 @@ fn the_heart_stops_when_the_last_handle_goes() {
     let slot = space.peer().0;
     drop(space);
     let last = heartbeat(&scratch, slot);
-    // Another attachment takes the slot and beats from zero: whatever the old heart did would show.
+    // Another attachment takes the slot and beats from zero: a beat of the old thread would show.
     let again = scratch.open();
     assert_eq!(again.peer().0, slot);
     drop(again);
@@ -130,7 +130,7 @@ fn the_heart_stops_when_the_last_handle_goes() {
     Space::remove(&scratch.url, commonhold::Removal::IfUnused).unwrap();
 }
 
-/// Writes data into a file's space, and dies in it or leaves it.
+/// Writes data into the space of a file, and then dies or detaches.
 fn write(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let mapping = match space.create("data", 10_000) {
@@ -160,7 +160,7 @@ fn a_space_in_a_file_outlives_all_its_processes() {
         (mapping.get::<[u8; 5]>(5_000).unwrap(), mapping.lock().map(drop).is_ok())
     };
     assert_eq!(read(), (*b"first", true));
-    // Nobody is left who saw the writer die: the file alone tells.
+    // No process is left that saw the writer die: only the file tells.
     let actor = ScriptedProcess::start("space-write", &[&url, "later"]);
     actor.says("written");
     let pid = actor.pid();
@@ -168,7 +168,7 @@ fn a_space_in_a_file_outlives_all_its_processes() {
     assert_eq!(read(), (*b"later", false));
     let space = Space::open(&url).unwrap();
     let mapping = space.map("data", Access::ReadOnly).unwrap();
-    // It tells the second who asks as well, and names the writer still.
+    // It tells the second caller as well, and still names the writer.
     assert_eq!(owner_died(mapping.lock()).owner.unwrap().pid, Some(pid));
     drop(inconsistent(mapping.lock_recover()).mark_consistent().unwrap());
     drop(mapping.lock().unwrap());
@@ -179,7 +179,7 @@ fn a_space_in_a_file_outlives_all_its_processes() {
 }
 
 #[test]
-fn the_dead_are_reaped_with_their_names_and_once() {
+fn each_dead_peer_is_reaped_once_with_its_name() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 64).unwrap();

@@ -1,4 +1,4 @@
-//! Users who may read the file of a space and not write it, and what they can do to those who use it.
+//! What users who may read the file of a space, but not write it, can do to its peers.
 
 use std::{
     fs::File,
@@ -75,10 +75,10 @@ fn stranger(role: &str, path: &Path, first: i64, len: i64) -> ScriptedProcess {
     actor
 }
 
-/// Attaching took an exclusive lock of the byte of a slot, and whoever could read the file could have all of them
-/// locked shared: then nobody came in any more.
+/// The bug: attaching took an exclusive lock on the byte of a slot. A user who could read the file could lock all
+/// these bytes shared, and then no process could attach.
 #[test]
-fn who_may_only_read_a_space_keeps_nobody_out() {
+fn a_user_that_may_only_read_a_space_keeps_no_peer_out() {
     let scratch = Scratch::with(&Scratch::tiny());
     for (first, len) in [(EVIDENCE, 4), (EVIDENCE - 1, TO_THE_END), (0, TO_THE_END)] {
         let reader = stranger("stranger-read", &scratch.path(), first, len);
@@ -98,9 +98,9 @@ fn who_may_only_read_a_space_keeps_nobody_out() {
     }
 }
 
-/// Bytes that no slot has are nobody's, and neither are those of slots, to a reader.
+/// Locks of a reader prove nothing, neither on bytes of slots nor on others.
 #[test]
-fn locks_that_are_no_peers_do_not_keep_a_space_from_being_removed() {
+fn locks_of_processes_that_are_no_peers_do_not_keep_a_space_from_being_removed() {
     let locks = [
         ("stranger-read", EVIDENCE, 4),
         ("stranger-read", EVIDENCE - 1, TO_THE_END),
@@ -115,9 +115,9 @@ fn locks_that_are_no_peers_do_not_keep_a_space_from_being_removed() {
     }
 }
 
-/// Against this nothing helps but a mode: the kernel knows no lock that readers cannot be in the way of.
+/// Only the mode of the file prevents this: readers can block every kind of file lock.
 #[test]
-fn a_reader_at_the_gate_holds_up_who_removes_and_is_named_but_nobody_who_opens() {
+fn a_reader_that_locks_the_gate_delays_removers_and_is_named_but_not_openers() {
     let scratch = Scratch::with(&Scratch::tiny());
     let reader = stranger("stranger-read", &scratch.path(), GATE, 1);
     drop(scratch.open());
@@ -134,9 +134,9 @@ fn a_reader_at_the_gate_holds_up_who_removes_and_is_named_but_nobody_who_opens()
     Space::remove(&scratch.url, Removal::IfUnused).unwrap();
 }
 
-/// Only who may write the file can do this, and is named.
+/// Only a process that may write the file can do this, and the error names it.
 #[test]
-fn who_locks_all_free_slots_exclusively_is_named() {
+fn a_process_that_locks_all_free_slots_exclusively_is_named() {
     let scratch = Scratch::with(&Scratch::tiny());
     let writer = stranger("stranger-write", &scratch.path(), EVIDENCE, 4);
     let refused = Space::open(&scratch.url).unwrap_err();
@@ -146,9 +146,9 @@ fn who_locks_all_free_slots_exclusively_is_named() {
     drop(scratch.open());
 }
 
-/// flock(2) takes a lock that nothing of ours asks for.
+/// flock(2) takes a lock that this library never looks at.
 #[test]
-fn flock_on_a_file_is_nothing_to_us() {
+fn flock_on_the_file_has_no_effect() {
     let folder = Folder::in_memory();
     let (path, url) = (folder.0.join("a"), folder.url("a"));
     File::create(&path).unwrap();
@@ -161,7 +161,7 @@ fn flock_on_a_file_is_nothing_to_us() {
     Space::remove(&url, Removal::IfUnused).unwrap();
 }
 
-/// Maps a file as who may only read it can.
+/// Maps a file as a user can who may only read it.
 fn map_to_read(path: &str) -> (*const u8, usize) {
     let file = File::open(path).unwrap();
     let len = file.metadata().unwrap().len() as usize;
@@ -184,9 +184,9 @@ fn touch_holes(args: &[&str]) {
     stay();
 }
 
-/// Nothing but a mode keeps readers from this: a tmpfs gives memory to whoever reads a hole that is mapped shared.
+/// Only the mode of the file prevents this: reading a hole of a tmpfs through a shared mapping takes memory.
 #[test]
-fn who_reads_holes_through_a_mapping_takes_memory_and_nothing_else_breaks() {
+fn a_reader_of_holes_through_a_mapping_takes_memory_and_breaks_nothing_else() {
     let scratch = Scratch::with(&FormatOptions { capacity: Some(8 << 20), ..Scratch::tiny() });
     let space = scratch.open();
     let taken = || scratch.path().metadata().unwrap().blocks() * 512;
@@ -200,7 +200,7 @@ fn who_reads_holes_through_a_mapping_takes_memory_and_nothing_else_breaks() {
     space.check().unwrap();
 }
 
-/// Sleeps on a word by 8 threads, again and again, so that wakes which are meant for others wake these.
+/// Sleeps on a word with 8 threads, again and again, so that these take wakes that are meant for others.
 fn sleep_on_a_word(args: &[&str]) {
     let (base, _) = map_to_read(args[0]);
     let word = base.wrapping_add(args[1].parse().unwrap()) as usize;
@@ -220,9 +220,9 @@ fn sleep_on_a_word(args: &[&str]) {
     stay();
 }
 
-/// A futex wakes whoever sleeps first, also one who may only read: who waits for a lock looks again by itself.
+/// A futex wakes the first sleeper, also one that may only read. So a waiter for a lock also looks again by itself.
 #[test]
-fn who_reads_a_space_can_swallow_wakes_and_holds_nobody_up_for_ever() {
+fn a_reader_that_swallows_wakes_blocks_no_waiter_for_ever() {
     let scratch = Scratch::with(&Scratch::tiny());
     let space = scratch.open();
     space.create("x", 0).unwrap();

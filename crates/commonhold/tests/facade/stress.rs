@@ -1,8 +1,8 @@
 //! All kinds of locks at once, under many processes that are killed and stopped at random.
 //!
-//! The director starts, kills, stops and continues the workers, replaces those that were killed, and writes down what it
-//! did; what a worker does, and what proves that a lock excludes, is in `stress_worker`; which waits are
-//! explained, in `stress_waits`.
+//! The coordinator starts, kills, stops and continues the workers, replaces killed ones, and records what it did.
+//! `stress_worker` has the worker's part, and the proof that locks exclude. `stress_waits` decides which waits are
+//! explained.
 
 use std::{
     fmt::Write as _,
@@ -20,21 +20,21 @@ use crate::{
     support::{DEADLINE, Random, SECONDS_WANTED, Scratch, ScriptedProcess, wanted},
 };
 
-/// How many processes there are, and for how many seconds, unless the environment says so.
+/// How many processes there are, and for how many seconds, unless the environment gives other numbers.
 const PROCESSES: u64 = 16;
 const PROCESSES_WANTED: &str = "COMMONHOLD_TEST_PROCESSES";
 const SECONDS: u64 = 5;
 
-/// Between two faults; how long one is stopped at most; and how many are stopped at once at most, of all.
+/// The pause between two faults; the longest stop; and one of how many workers may be stopped at once.
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_STOP_US: u64 = 1_000_000;
 const STOPPED_AT_ONCE: u64 = 4;
-/// Of so many, one is neither killed nor stopped.
+/// One of this many workers is neither killed nor stopped.
 const SPARED: u64 = 8;
-/// How long a holder that was killed, or continued, is what others wait for.
+/// How long after a holder was killed, or continued, a wait still counts as caused by it.
 const AFTER_A_KILL_NS: u64 = 250_000_000;
 const AFTER_A_STOP_NS: u64 = 50_000_000;
-/// A wait of which more is unexplained is a violation: well above the longest stop.
+/// A wait with more unexplained time is a violation. It is well above the longest stop.
 const LONGEST_WAIT_NS: u64 = 3_000_000_000;
 
 struct Stopped {
@@ -55,7 +55,7 @@ struct Director<'a> {
     said: Vec<String>,
     kills: u64,
     stops: u64,
-    /// Of the kills and of the stops, those of workers that had a lock; and kills of stopped ones.
+    /// How many killed and stopped workers held a lock, and how many stopped workers were killed.
     killed_inside: u64,
     stopped_inside: u64,
     killed_stopped: u64,
@@ -115,8 +115,8 @@ impl<'a> Director<'a> {
         }
     }
 
-    /// Half of the time one that has a lock, if there is any and it is quick enough. Never one of the first, which see
-    /// whole waits.
+    /// Half of the time a worker that holds a lock, if one is found. Never one of the first, so that these measure
+    /// undisturbed waits.
     fn somebody(&mut self) -> u64 {
         let (first, others) = self.spared();
         let any = first + self.random.below(others);
@@ -140,7 +140,7 @@ impl<'a> Director<'a> {
             self.said.push(format!("violation: worker {worker} ended by itself"));
         }
         self.said.extend(last.kill_and_hear());
-        // Those that the kill ended.
+        // The waits that the kill ended.
         let waits = self.words.waits_of(worker, from);
         self.said.extend(waits.iter().map(|wait| format!("wait {wait}")));
         let when = Span { from, until: now_ns() + AFTER_A_KILL_NS };
@@ -187,7 +187,7 @@ impl<'a> Director<'a> {
         self.faults.push(Fault { worker: stopped.worker, when, had: stopped.had });
     }
 
-    /// It is our child, and not waited for: the number is still its own.
+    /// It is our child and has not been waited for, so its process id is not reused.
     fn signal(&self, worker: u64, signal: Signal) {
         let pid = self.workers[usize::try_from(worker).unwrap()].pid();
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
@@ -208,11 +208,11 @@ impl<'a> Director<'a> {
         }
     }
 
-    /// What must not be, and the waits that workers told of, each with what of it is unexplained.
+    /// The violations, and the waits that workers reported, each with its unexplained time.
     fn judge(&self) -> (Vec<String>, Vec<(u64, Wait)>) {
         let (mut violations, mut waits) = (Vec::new(), Vec::new());
         for line in &self.said {
-            // A line that was cut by a kill is no complaint.
+            // A line that a kill cut short is no violation.
             if let Some(wait) = line.strip_prefix("wait ") {
                 waits.extend(Wait::parse(wait).map(|wait| (wait.unexplained(&self.faults), wait)));
             } else if line.starts_with("violation") {
@@ -227,8 +227,7 @@ impl<'a> Director<'a> {
     }
 }
 
-/// The longest waits, of those with a timeout and of those without: what of each is unexplained, and for which
-/// lock it was.
+/// The longest waits, with and without a timeout: the unexplained time of each, and its lock.
 fn longest(waits: &[(u64, Wait)]) -> String {
     let of = |with_timeout: bool| {
         let waits = waits.iter().filter(|(_, wait)| wait.timeout.is_some() == with_timeout);
@@ -243,7 +242,7 @@ fn longest(waits: &[(u64, Wait)]) -> String {
     format!("{}; with a timeout: {}", of(false), of(true))
 }
 
-/// Whether all threads are.
+/// Whether all threads of the process are stopped.
 fn is_stopped_now(pid: u32) -> bool {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     tasks.flatten().all(|task| {
@@ -270,7 +269,7 @@ fn ground(processes: u64) -> (Scratch, Space, Mapping) {
 /// To run it as long as it takes to believe it: `COMMONHOLD_TEST_PROCESSES=100 COMMONHOLD_TEST_SECONDS=150 cargo test
 /// --release -p commonhold --test facade stress -- --nocapture`.
 #[test]
-fn locks_of_all_kinds_exclude_and_come_to_everybody_while_processes_are_killed_and_stopped() {
+fn all_kinds_of_locks_exclude_and_never_hang_while_processes_are_killed_and_stopped() {
     let processes = wanted(PROCESSES_WANTED, PROCESSES).max(2);
     let seconds = wanted(SECONDS_WANTED, SECONDS);
     let (scratch, space, mapping) = ground(processes);

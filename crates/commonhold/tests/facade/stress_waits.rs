@@ -1,22 +1,22 @@
-//! What of a wait is explained by a holder that was stopped, or killed.
+//! How much of a wait is explained by a holder that was stopped, or killed.
 //!
-//! The director writes down who was stopped or killed, when, and which locks that one had then. A worker tells of its
-//! long waits. What is left of a wait when the times are taken out in which the lock's holder, or the waiter
-//! itself, could not run, is the library's.
+//! The coordinator records which worker was stopped or killed, when, and which locks it held then. A worker reports
+//! its long waits. From a wait the times are subtracted in which the holder of the lock, or the waiter itself,
+//! could not run. The library is responsible for the rest.
 //!
-//! It errs on one side only, and by one stop: who is stopped between the instant at which it gets a lock and that at
-//! which it says so is no explanation. So a wait counts as unexplained from well above the longest stop on.
+//! The rest can be too long by one stop: a worker that is stopped after it gets a lock, and before it records that,
+//! explains nothing. So a rest is a violation only well above the longest stop.
 
 use std::fmt;
 
-/// Times from one moment to another, in nanoseconds.
+/// A span of time, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span {
     pub(crate) from: u64,
     pub(crate) until: u64,
 }
 
-/// Why somebody did not run.
+/// Why a worker did not run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) worker: u64,
@@ -25,19 +25,19 @@ pub(crate) struct Fault {
     pub(crate) had: u64,
 }
 
-/// A wait that a worker told of.
+/// A wait that a worker reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub(crate) worker: u64,
     /// A bit for each lock that it waited for.
     pub(crate) locks: u64,
     pub(crate) when: Span,
-    /// A timeout is kept whatever others do: then only what exceeds it counts, and only the waiter's own faults
-    /// explain that.
+    /// A timeout must be kept whatever other workers do: only the time beyond it counts, and only the waiter's own
+    /// faults explain it.
     pub(crate) timeout: Option<u64>,
 }
 
-/// A wait that is longer is told, in nanoseconds.
+/// A longer wait is reported, in nanoseconds.
 const WORTH_TELLING: u64 = 200_000_000;
 /// For no timeout.
 const NONE: u64 = u64::MAX;
@@ -70,7 +70,7 @@ impl Wait {
         self.when.until - self.when.from > WORTH_TELLING
     }
 
-    /// Nanoseconds of it that no fault explains, beyond those that it was ready to wait.
+    /// The nanoseconds of the wait, beyond its timeout, that no fault explains.
     pub(crate) fn unexplained(&self, faults: &[Fault]) -> u64 {
         let locks = if self.timeout.is_none() { self.locks } else { 0 };
         let explain = |fault: &&Fault| fault.worker == self.worker || fault.had & locks != 0;
@@ -93,14 +93,14 @@ fn fault(worker: u64, had: u64, from: u64, until: u64) -> Fault {
 }
 
 #[test]
-fn a_wait_is_explained_by_those_who_had_its_lock_and_while_they_could_not_run() {
+fn a_wait_is_explained_by_the_time_that_its_lock_holders_could_not_run() {
     let left = |faults: &[Fault]| WAIT.unexplained(faults);
     assert_eq!(left(&[]), 100);
     assert_eq!(left(&[fault(2, 0b011, 0, 300), fault(3, 0, 0, 300)]), 100);
     assert_eq!(left(&[fault(2, 0b110, 0, 300)]), 0);
     assert_eq!(left(&[fault(2, 0b100, 0, 99), fault(3, 0b100, 201, 300)]), 100);
     assert_eq!(left(&[fault(2, 0b100, 0, 110), fault(3, 0b100, 190, 300)]), 80);
-    // Those that overlap, or lie in each other, count once, in whatever order they come.
+    // Faults that overlap, or lie in each other, count once, in any order.
     assert_eq!(
         left(&[fault(2, 0b100, 150, 160), fault(3, 0b100, 120, 130), fault(4, 0b100, 110, 140)]),
         60
@@ -108,12 +108,12 @@ fn a_wait_is_explained_by_those_who_had_its_lock_and_while_they_could_not_run() 
 }
 
 #[test]
-fn who_was_stopped_itself_did_not_wait_meanwhile() {
+fn a_stopped_waiter_does_not_wait_meanwhile() {
     assert_eq!(WAIT.unexplained(&[fault(1, 0, 120, 150)]), 70);
 }
 
 #[test]
-fn a_timeout_is_kept_whatever_the_holder_does() {
+fn a_wait_must_end_at_its_timeout_even_if_the_holder_is_stopped() {
     let wait = Wait { timeout: Some(30), ..WAIT };
     assert_eq!(wait.unexplained(&[fault(2, u64::MAX, 0, 300)]), 70);
     assert_eq!(wait.unexplained(&[fault(1, 0, 140, 150)]), 60);
@@ -121,7 +121,7 @@ fn a_timeout_is_kept_whatever_the_holder_does() {
 }
 
 #[test]
-fn a_wait_is_read_as_it_was_told() {
+fn a_reported_wait_is_parsed_as_it_was_written() {
     assert_eq!(Wait::parse(&WAIT.to_string()), Some(WAIT));
     let wait = Wait { timeout: Some(0), ..WAIT };
     assert_eq!(Wait::parse(&wait.to_string()), Some(wait));

@@ -1,7 +1,7 @@
-//! What the threads of the stress test write down in the region: a book under each lock, a page for each thread.
+//! The records of the stress test in the region: a book under each lock, and a page for each thread.
 //!
-//! `stress_worker` says what proves what. All are plain words; what orders them is the lock around them, or that the
-//! one who wrote them cannot run.
+//! `stress_worker` explains what they prove. All are plain words. They are ordered by the lock around them, or
+//! because their writer cannot run.
 
 use commonhold::Mapping;
 
@@ -28,7 +28,7 @@ pub(crate) const PHASE: u64 = 0;
 pub(crate) const KEY: u64 = 8;
 pub(crate) const KILLED: u64 = 16;
 pub(crate) const READING: u64 = 24;
-/// Since when it waits, or 0; for which locks; and its timeout.
+/// The time since which it waits, or 0; the locks that it waits for; and its timeout.
 pub(crate) const SINCE: u64 = 40;
 pub(crate) const WANTED: u64 = 48;
 pub(crate) const TIMEOUT: u64 = 56;
@@ -38,7 +38,7 @@ pub(crate) fn size(processes: u64) -> u64 {
     PAGES + PAGE * THREADS * processes
 }
 
-/// The words that all share. What orders them is the lock around them.
+/// The words that all workers share. The lock around them orders them.
 #[derive(Clone, Copy)]
 pub(crate) struct Words<'a> {
     pub(crate) mapping: &'a Mapping,
@@ -70,7 +70,7 @@ impl Words<'_> {
         self.set(PAGES + PAGE * place + word, value);
     }
 
-    /// Which locks a worker has that cannot run now, as a bit for each.
+    /// The locks of a worker that cannot run now, as a bit for each.
     pub(crate) fn had_by(&self, worker: u64) -> u64 {
         (0..THREADS).map(|thread| self.page(worker * THREADS + thread, PHASE)).fold(0, |a, b| a | b)
     }
@@ -91,7 +91,7 @@ impl Words<'_> {
         waits.collect()
     }
 
-    /// To be said before the kill: from then on nobody need wonder at what a worker left.
+    /// Announces a kill before it happens: from then on, the worker's records may be those of a dead thread.
     pub(crate) fn will_be_killed(&self, worker: u64) {
         for place in worker * THREADS..(worker + 1) * THREADS {
             self.set_page(place, KILLED, self.page(place, KEY));
@@ -104,7 +104,8 @@ impl Words<'_> {
         self.page(place, KEY) != key || self.page(place, KILLED) == key
     }
 
-    /// For the end: how often it was taken alone, how often by the journals, and how many were told of a death.
+    /// For the end of the test: how often a lock was taken alone, how often by the journals, and how often a death
+    /// was reported.
     pub(crate) fn counts(&self, lock: u64) -> (u64, u64, u64) {
         self.repair(lock);
         let cells = (0..THREADS * self.processes).map(|place| self.page(place, CELLS + 8 * lock));

@@ -1,18 +1,19 @@
-//! One process of the stress test: two threads that take all kinds of locks, again and again, and prove at each turn
-//! that they are alone where they should be.
+//! One process of the stress test: two threads that take all kinds of locks, again and again, and check at each
+//! turn that no other thread is inside.
 //!
 //! Under each lock lies a book, and each thread has a page, all in plain shared words:
-//! 1. `inside` of a book is the key of who has the lock alone. Whoever gets it *clean* must find 0 there; whoever takes
-//!    it inconsistent, the key of a thread that was killed, or 0.
-//! 2. `reading` of a page is the thread's key while it reads under a lock. A writer must find 0, or the key of one that
-//!    was killed; a reader must find no living writer.
+//! 1. `inside` of a book is the key of the thread that holds the lock alone. A thread that takes the lock
+//!    consistent must find 0 there; one that takes it inconsistent must find 0 or the key of a killed thread.
+//! 2. `reading` of a page is the thread's key while it reads under a lock. A writer must find 0, or the key of a
+//!    killed thread; a reader must find no living writer.
 //! 3. A turn adds one to the book's count and one to a cell of the thread's page, the journal, as a transaction that a
 //!    repair completes. So a count is the sum of its cells, or an update was lost.
-//! 4. `since` of a page says since when the thread waits, and for what: of one that is killed, the director tells.
-//! 5. `phase` of a page says which lock the thread wants, or has: for the director, which reads it when the thread
-//!    cannot run.
+//! 4. `since` of a page says since when the thread waits, and for what. If the thread is killed, the coordinator
+//!    reports that wait.
+//! 5. `phase` of a page says which lock the thread wants or holds. The coordinator reads it when the thread cannot
+//!    run.
 //!
-//! A complaint is a line that begins with `violation`.
+//! A violation is reported in a line that begins with `violation`.
 
 use std::{fmt, hint, thread, time::Duration};
 
@@ -60,7 +61,7 @@ pub(crate) const NAMES: [&str; LOCKS as usize] = [
 ];
 const ALL_PERMITS: u64 = 0b111 << PERMIT;
 
-/// Where what lies in the region: a word that says stop, and the locks. `stress_words` has the rest.
+/// The layout of the region: a word that says stop, and the locks. `stress_words` has the rest.
 pub(crate) const STOP: u64 = 0;
 const RAW_AT: [u64; 2] = [64, 128];
 const MUTEX_AT: [u64; 2] = [192, 256];
@@ -68,7 +69,7 @@ const RWLOCK_AT: u64 = 320;
 const SEQLOCK_AT: u64 = 448;
 const SEMAPHORE_AT: u64 = 704;
 
-/// A wait that is longer hangs.
+/// A longer wait counts as a hang.
 const HANG: Duration = Duration::from_secs(20);
 /// How long a thread keeps a lock at times, so that many are killed and stopped with one.
 const KEEP_NS: u64 = 300_000;
@@ -195,7 +196,7 @@ impl Turns<'_> {
         });
     }
 
-    /// Who waits as long as it takes repairs what a dead writer left, though it only reads.
+    /// A reader that waits without a limit repairs what a dead writer left.
     fn read(&mut self) {
         let lock = self.words.mapping.open::<RwLock<Pair>>(RWLOCK_AT).unwrap();
         let take = |turns: &Self, time: Option<_>| match time {
@@ -263,8 +264,8 @@ impl Turns<'_> {
         self.inside(PERMIT + index as u64, got, |_| {}, |permit| permit.release());
     }
 
-    /// Takes a lock, and tells if that took long. Of the times that are tried, some are short, and some endless. `None`:
-    /// it was not to be had in time.
+    /// Takes a lock, and reports a long wait. Some waits have a short timeout, and some none. `None`: the lock
+    /// could not be taken in time.
     fn take<R>(
         &mut self,
         locks: u64,
@@ -303,7 +304,8 @@ impl Turns<'_> {
         got
     }
 
-    /// Takes a lock alone, as it is if a dead owner has left it inconsistent. Another may have repaired it by then.
+    /// Takes a lock alone in any state, after a dead owner has left it inconsistent. Another thread may have
+    /// repaired it meanwhile.
     fn take_or_recover<G>(
         &mut self,
         locks: u64,
@@ -322,7 +324,7 @@ impl Turns<'_> {
         }
     }
 
-    /// A turn as the only one.
+    /// A turn alone under the lock.
     fn alone<G: Repairable>(
         &mut self,
         lock: u64,
@@ -434,7 +436,7 @@ impl Turns<'_> {
         }
     }
 
-    /// Now and then for a while, so that a fault finds somebody inside.
+    /// Now and then it stays inside for a while, so that a fault finds it there.
     fn keep(&mut self) {
         if self.random.below(4) == 0 {
             let until = now_ns() + self.random.below(KEEP_NS);
@@ -449,7 +451,7 @@ impl Turns<'_> {
     }
 }
 
-/// An owner died, and nobody has repaired what it left.
+/// An owner died, and its data have not been repaired.
 struct Dead;
 
 fn make_whole(guard: &RwLockWriteGuard<'_, Pair>) {

@@ -17,7 +17,7 @@ use commonhold::{
     WaitKind,
 };
 
-/// Nothing here takes longer, unless it hangs.
+/// The longest time that a step may take; a longer one hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// For waits that must run out.
 pub(crate) const SHORT: Duration = Duration::from_millis(50);
@@ -29,12 +29,12 @@ const WATCHDOG: Duration = Duration::from_secs(240);
 /// For how many seconds a test runs, instead of those that it has of its own.
 pub(crate) const SECONDS_WANTED: &str = "COMMONHOLD_TEST_SECONDS";
 
-/// A number that the environment may say.
+/// A number from the environment, if it is set.
 pub(crate) fn wanted(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }
 
-/// Ends this process if it hangs; its actors see their input end, and have watchdogs themselves.
+/// Ends this process if it hangs. Its scripted processes then see their input end, and have watchdogs of their own.
 fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -49,7 +49,7 @@ fn watch() {
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A name that no other test, of this run or of another, has.
+/// A name that no other test has, in this run or another.
 pub(crate) fn unique() -> String {
     watch();
     format!("facade-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -82,7 +82,7 @@ impl Scratch {
         Self { url: format!("shm:{}", unique()) }
     }
 
-    /// A formatted one, large enough for most tests.
+    /// A formatted space, large enough for most tests.
     pub(crate) fn formatted() -> Self {
         Self::with(&FormatOptions { capacity: Some(16 << 20), ..FormatOptions::default() })
     }
@@ -93,7 +93,7 @@ impl Scratch {
         scratch
     }
 
-    /// A formatted one with room for few.
+    /// A formatted space with few slots and entries.
     pub(crate) fn tiny() -> FormatOptions {
         FormatOptions {
             capacity: Some(1 << 20),
@@ -131,7 +131,7 @@ fn forget_memory(base: u64, size: u64) {
     let _ = file.map(|file| rustix::fs::fallocate(file, flags, base, size));
 }
 
-/// A folder that goes with its guard.
+/// A folder that is removed with its guard.
 #[derive(Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);
 
@@ -142,7 +142,7 @@ impl Folder {
         Self(path)
     }
 
-    /// One on a file system that has room for a file of any length.
+    /// A folder on a file system that has room for a file of any length.
     pub(crate) fn in_memory() -> Self {
         let path = PathBuf::from(format!("/dev/shm/commonhold-{}", unique()));
         std::fs::create_dir_all(&path).unwrap();
@@ -160,7 +160,7 @@ impl Drop for Folder {
     }
 }
 
-/// Polls until it is so; a test never waits for anything by sleeping for a while.
+/// Polls until the condition is true: a test never waits for something by sleeping for a fixed time.
 #[track_caller]
 pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -170,7 +170,7 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until so many threads wait for the region's lock, or for a lock in it.
+/// Waits until this many threads wait for the region's lock, or for a lock in it.
 #[track_caller]
 pub(crate) fn until_waiters(space: &Space, region: &str, count: usize) {
     until("waiters", || {
@@ -179,7 +179,7 @@ pub(crate) fn until_waiters(space: &Space, region: &str, count: usize) {
     });
 }
 
-/// Waits until so many threads wait for an event, be it that of a semaphore or of a barrier.
+/// Waits until this many threads wait for an event, also that of a semaphore or a barrier.
 #[track_caller]
 pub(crate) fn until_event_waiters(space: &Space, count: usize) {
     let for_event =
@@ -211,7 +211,7 @@ pub(crate) fn fence_me(scratch: &Scratch, space: &Space) {
     file.write_all_at(&fenced.word().to_le_bytes(), at.get()).unwrap();
 }
 
-/// What is said of a lock whose owner died: it was not taken, and stays as it is.
+/// The place in an `OwnerDied` error: the lock was not taken, and stays inconsistent.
 #[track_caller]
 pub(crate) fn owner_died<T: std::fmt::Debug>(result: LockResult<T>) -> LockPlace {
     match result {
@@ -231,13 +231,13 @@ pub(crate) fn inconsistent<G: std::fmt::Debug>(
     }
 }
 
-/// What was to be had without waiting.
+/// The guard of a lock that was taken without waiting.
 #[track_caller]
 pub(crate) fn at_once<T>(result: LockResult<Option<T>>) -> T {
     result.unwrap().expect("somebody has it")
 }
 
-/// Asserts that somebody living is in the way.
+/// Asserts that a living owner has the lock.
 #[track_caller]
 pub(crate) fn busy<T: std::fmt::Debug>(result: LockResult<Option<T>>) {
     assert!(matches!(result, Ok(None)), "not busy: {result:?}");
@@ -256,16 +256,16 @@ macro_rules! fails {
 }
 pub(crate) use fails;
 
-/// A name, and what an actor of that name does with its arguments.
+/// A name, and the function that a scripted process of that name runs with its arguments.
 pub(crate) type Role = (&'static str, fn(&[&str]));
 
 const ROLE: &str = "COMMONHOLD_TEST_ROLE";
 /// Separates arguments.
 const SEPARATOR: char = '\u{1f}';
-/// Begins the lines that actors say; the test harness prints others.
+/// Marks the lines of scripted processes; the test harness prints others.
 const MARK: char = '@';
 
-/// Does what the environment says this process is for, if anything.
+/// Runs the script that the environment names, if it names one.
 pub(crate) fn play(roles: &[&[Role]]) {
     let Ok(text) = std::env::var(ROLE) else { return };
     watch();
@@ -275,27 +275,27 @@ pub(crate) fn play(roles: &[&[Role]]) {
     role(&words[1..]);
 }
 
-/// What an actor tells the test.
+/// Says a line to the test.
 pub(crate) fn say(text: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
-    // One write: forked children of an actor say things too.
+    // One write, because forked children of this process also say lines.
     out.write_all(format!("\n{MARK}{text}\n").as_bytes()).unwrap();
     out.flush().unwrap();
 }
 
-/// What the test tells an actor; `None` when it wants it to end.
+/// The next line from the test; `None` when this process is to end.
 pub(crate) fn listen() -> Option<String> {
     let mut line = String::new();
     let count = std::io::stdin().lock().read_line(&mut line).unwrap();
     (count > 0).then(|| line.trim_end().to_owned())
 }
 
-/// Stays until the test lets the actor go, or kills it.
+/// Waits until the test lets this process go, or kills it.
 pub(crate) fn stay() {
     while listen().is_some() {}
 }
 
-/// Another process, in the role of a neighbour. It is killed with its guard.
+/// Another process that runs a script of the test. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ScriptedProcess {
     child: Child,
@@ -308,7 +308,7 @@ impl ScriptedProcess {
         Self::start_with(role, args, &[])
     }
 
-    /// The same, in an environment with these besides.
+    /// The same, with these additional environment variables.
     pub(crate) fn start_with(role: &str, args: &[&str], environment: &[(&str, &Path)]) -> Self {
         let words: Vec<&str> = std::iter::once(role).chain(args.iter().copied()).collect();
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -318,7 +318,8 @@ impl ScriptedProcess {
         Self::spawn(command, Some(MARK))
     }
 
-    /// Any program. Lines that begin with `mark` are heard, without it; all lines if there is none.
+    /// Runs any program. The test hears the lines that begin with `mark`, without the mark; all lines if `mark` is
+    /// empty.
     pub(crate) fn spawn(mut command: Command, mark: Option<char>) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -376,15 +377,15 @@ impl ScriptedProcess {
         self.child.wait().unwrap();
     }
 
-    /// Kills it with SIGKILL, and hears what it had said.
+    /// Kills it with SIGKILL, and returns what it had said.
     pub(crate) fn kill_and_hear(mut self) -> Vec<String> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        // Ends with its output.
+        // The loop ends with the output of the process.
         self.lines.iter().collect()
     }
 
-    /// Lets it go: how it ended, and what it had said. `None` if it does not end.
+    /// Lets it go, and returns how it ended and what it had said. `None` if it does not end.
     pub(crate) fn end_and_hear(mut self) -> (Option<ExitStatus>, Vec<String>) {
         self.input = None;
         let deadline = Instant::now() + DEADLINE;

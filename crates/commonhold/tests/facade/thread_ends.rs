@@ -1,4 +1,4 @@
-//! Threads that end in whatever order their destructors run, and what they leave behind.
+//! Threads that end, with destructors in any order, and what they leave behind.
 
 use std::{
     cell::RefCell,
@@ -22,7 +22,7 @@ use crate::support::{
 pub(crate) const ROLES: &[Role] =
     &[("thread-ends-late", exit_late), ("thread-ends-exec", exec_from_a_thread)];
 
-/// One mutex, and who is inside of it.
+/// One mutex, and a record of the thread inside it.
 struct TestSpace {
     mapping: Mapping,
     inside: AtomicBool,
@@ -39,7 +39,7 @@ impl TestSpace {
         Arc::new(Self { mapping, inside, turns: zero(0), deadlocks: zero(0) })
     }
 
-    /// One turn of the mutex: a number under it grows by 1, and nobody else is inside meanwhile.
+    /// One turn of the mutex: a number under it grows by 1, and no other thread is inside meanwhile.
     fn turn(&self) {
         match self.mapping.mutex(0).unwrap().lock() {
             Ok(guard) => {
@@ -79,8 +79,8 @@ thread_local! {
     static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
 }
 
-/// The bug: a thread-local that was registered before the library's is destroyed after it. By then the thread's slot had
-/// been given to another thread, and the thread still took itself for its owner: two were inside of one mutex.
+/// The bug: a thread-local that was registered before the library's is destroyed after it. By then another thread
+/// had the slot, and the ending thread still used it: two threads were inside one mutex.
 #[test]
 fn locks_taken_in_destructors_of_thread_locals_exclude_each_other() {
     let scratch = Scratch::formatted();
@@ -159,10 +159,10 @@ fn locks_can_be_taken_in_destructors_of_pthread_keys_and_in_atexit_handlers() {
     actor.succeed();
 }
 
-/// The bug that clearing what a thread knew of its slot would have made instead: each thread that used the library only
-/// while it ended kept a slot for ever.
+/// The bug of a wrong repair of the first: if a thread forgets its slot when it ends, each thread that uses the
+/// library only while it ends keeps a slot for ever.
 #[test]
-fn threads_that_use_the_library_only_while_they_end_use_up_no_slots() {
+fn threads_that_use_the_library_only_while_they_end_keep_no_slots() {
     let scratch = Scratch::with(&FormatOptions { threads: Some(3), ..Scratch::tiny() });
     let ground = TestSpace::new(&scratch.open());
     for _ in 0..300 {
@@ -177,7 +177,7 @@ fn threads_that_use_the_library_only_while_they_end_use_up_no_slots() {
 
 /// The bug: others waited for the value for ever, and the next thread in the slot was told that it was making it.
 #[test]
-fn the_turn_to_make_a_value_that_an_ended_thread_forgot_is_the_next_ones() {
+fn a_turn_that_an_ended_thread_forgot_goes_to_the_next_thread() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 64).unwrap();
@@ -208,10 +208,10 @@ fn the_turn_to_make_a_value_that_an_ended_thread_forgot_is_the_next_ones() {
     assert_eq!(mapping.open::<OnceLock<u64>>(0).unwrap().get(), Some(42));
 }
 
-/// The bug: read locks beyond those that a thread has words for were counted for the process, so those of a thread that
-/// had ended blocked writers until the process ended too.
+/// The bug: read locks beyond those that a thread has words for were counted for the process. So those of an ended
+/// thread blocked writers until the process ended too.
 #[test]
-fn read_locks_that_an_ended_thread_forgot_block_no_writer_however_many() {
+fn read_locks_that_an_ended_thread_forgot_block_no_writer() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 64).unwrap();
@@ -254,9 +254,9 @@ fn a_guard_forgotten_in_one_space_costs_no_slot_in_another() {
     owner_died(grounds[0].mapping.lock_for(DEADLINE));
 }
 
-/// A waiter in another process is told when the thread ends that has the lock, whatever becomes of its process.
+/// A waiter in another process learns that the owner's thread has ended, also if its process lives.
 #[test]
-fn a_waiter_has_the_lock_when_the_thread_that_had_it_ends_in_a_process_that_lives() {
+fn a_waiter_gets_the_lock_of_an_ended_thread_of_a_living_process() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 64).unwrap();
@@ -298,9 +298,9 @@ fn exec_from_a_thread(args: &[&str]) {
     stay();
 }
 
-/// Not marked although the thread is gone. Other evidence is found, and what `exec` has made of the process owns nothing.
+/// The kernel does not mark this thread as dead. The waiter finds other evidence, and the new program owns no lock.
 #[test]
-fn a_lock_that_was_held_by_a_thread_that_became_another_program_is_a_dead_owners() {
+fn a_thread_that_executes_another_program_leaves_its_lock_as_a_dead_owner() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 64).unwrap();
@@ -317,7 +317,7 @@ fn a_lock_that_was_held_by_a_thread_that_became_another_program_is_a_dead_owners
 /// The bug: one thread that locked through two attachments to one space, of two libraries say, waited for itself for
 /// ever: each attachment knew its own owner only.
 #[test]
-fn a_thread_is_told_that_it_holds_the_lock_by_another_attachment() {
+fn a_thread_that_holds_the_lock_by_another_attachment_gets_deadlock() {
     let scratch = Scratch::formatted();
     let (one, two) = (scratch.open(), scratch.open());
     one.create("a", 256).unwrap();
@@ -327,7 +327,7 @@ fn a_thread_is_told_that_it_holds_the_lock_by_another_attachment() {
     fails!(theirs.lock(), LockError::Deadlock(_));
     fails!(theirs.read_lock(), LockError::Deadlock(_));
     fails!(theirs.lock_for(DEADLINE), LockError::Deadlock(_));
-    // Who only asks is told that somebody has it.
+    // `try_lock` says that an owner has it.
     busy(theirs.try_lock());
     guard.unlock().unwrap();
     let reader = ours.read_lock().unwrap();
@@ -344,7 +344,7 @@ fn a_thread_is_told_that_it_holds_the_lock_by_another_attachment() {
     fails!(other.lock(), LockError::Deadlock(_));
     drop(guard);
     drop(other.lock().unwrap());
-    // Another thread of the process waits as ever.
+    // Another thread of the process waits as usual.
     let guard = ours.lock().unwrap();
     thread::scope(|scope| {
         let waiter = scope.spawn(|| drop(theirs.lock_for(DEADLINE).unwrap()));
@@ -356,7 +356,7 @@ fn a_thread_is_told_that_it_holds_the_lock_by_another_attachment() {
 
 /// More attachments than a thread remembers, used in any order.
 #[test]
-fn a_thread_finds_its_slot_in_each_of_many_spaces_and_has_one_in_each() {
+fn a_thread_has_one_slot_in_each_of_many_spaces_and_finds_it_again() {
     let few = FormatOptions { threads: Some(1), ..Scratch::tiny() };
     let scratches: Vec<_> = (0..20).map(|_| Scratch::with(&few)).collect();
     let grounds: Vec<_> = scratches.iter().map(|scratch| TestSpace::new(&scratch.open())).collect();

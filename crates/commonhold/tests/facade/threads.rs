@@ -54,11 +54,11 @@ fn more_threads_than_slots_is_an_error_and_slots_come_back_when_threads_end() {
             let count = one_more.open::<Mutex<u64>>(32).unwrap_err();
             assert!(full(&count), "{count}");
             fails!(other_space.map("a", Access::ReadWrite), error if full(error));
-            // What needs no lock still works.
+            // Operations without a lock still work.
             one_more.set(8, &1_u64).unwrap();
         });
         refused.join().unwrap();
-        // Who has a slot is not troubled.
+        // Threads with a slot are not affected.
         drop(mapping.lock().unwrap());
         drop(let_go);
         for thread in threads {
@@ -68,9 +68,9 @@ fn more_threads_than_slots_is_an_error_and_slots_come_back_when_threads_end() {
 }
 
 #[test]
-fn a_mapping_dropped_by_a_thread_without_a_slot_is_unmapped_all_the_same() {
-    // The story: unmapping asked for the thread's slot first, and where there was none, gave up in
-    // silence; the mapping was counted for as long as the process was attached.
+fn a_mapping_dropped_by_a_thread_without_a_slot_is_unmapped() {
+    // The bug: unmapping asked for the thread's slot first, and silently gave up if there was none. The mapping was
+    // counted for as long as the process was attached.
     let scratch = Scratch::with(&FormatOptions { threads: Some(1), ..Scratch::tiny() });
     let space = scratch.open();
     space.create("a", 64).unwrap();
@@ -83,7 +83,7 @@ fn a_mapping_dropped_by_a_thread_without_a_slot_is_unmapped_all_the_same() {
     .join()
     .unwrap();
     assert_eq!(space.stat("a").unwrap().maps, 0);
-    // Nor is anybody in the way who waits to destroy it, or has left that to the last who unmaps it.
+    // A destroyer that waits, and a deferred destruction, also see the unmap.
     let other = scratch.open();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
     let destroyer = thread::spawn(move || other.destroy("a", Destroy::Within(DEADLINE)));
@@ -164,7 +164,7 @@ fn threads_of_one_process_exclude_each_other_by_every_kind_of_lock() {
 }
 
 #[test]
-fn read_locks_nest_deeper_than_a_thread_has_words_and_each_counts() {
+fn read_locks_nest_deeper_than_a_threads_words_and_each_counts() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let mine: Vec<_> = (0..12)
@@ -176,7 +176,7 @@ fn read_locks_nest_deeper_than_a_thread_has_words_and_each_counts() {
     let other = scratch.open();
     let theirs: Vec<_> =
         (0..12).map(|i| other.map(&format!("r{i}"), Access::ReadOnly).unwrap()).collect();
-    // Twelve locks at once, some twice, freed in an order of their own.
+    // Twelve locks at once, some of them twice, freed in another order.
     let mut guards: Vec<_> =
         (0..18).map(|i| Some((i % 12, mine[i % 12].read_lock().unwrap()))).collect();
     let mut held = [0_usize; 12];
@@ -218,7 +218,7 @@ fn lock_in_threads(args: &[&str]) {
 }
 
 #[test]
-fn the_locks_of_all_threads_of_a_killed_process_come_free() {
+fn the_locks_of_all_threads_of_a_killed_process_become_free() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     space.create("a", 64).unwrap();
@@ -242,9 +242,9 @@ fn the_locks_of_all_threads_of_a_killed_process_come_free() {
     assert_eq!(threads.len(), 8);
 }
 
-/// The story: a thread that ended with a guard forgotten kept its lock as long as its process lived.
+/// The bug: a thread that ended with a forgotten guard kept its lock as long as its process lived.
 #[test]
-fn a_thread_that_ends_with_a_guard_forgotten_leaves_its_locks_to_others_as_the_dead_do() {
+fn a_thread_that_ends_with_a_forgotten_guard_counts_as_a_dead_owner() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let region = space.create("x", 64).unwrap().map(Access::ReadWrite).unwrap();
@@ -272,7 +272,7 @@ fn a_thread_that_ends_with_a_guard_forgotten_leaves_its_locks_to_others_as_the_d
         }
     }
     owner_died(mutex.lock());
-    // Other threads of the process, and their mappings, are as before.
+    // Other threads of the process, and their mappings, still work.
     assert_eq!(space.stat("x").unwrap().maps, 1);
     assert!(matches!(
         space.destroy("x", Destroy::Deferred),
@@ -281,7 +281,7 @@ fn a_thread_that_ends_with_a_guard_forgotten_leaves_its_locks_to_others_as_the_d
 }
 
 #[test]
-fn a_waiter_is_woken_when_the_thread_it_waits_for_ends_with_a_guard_forgotten() {
+fn a_waiter_is_woken_when_its_owner_ends_with_a_forgotten_guard() {
     let scratch = Scratch::formatted();
     let space = scratch.open();
     let region = space.create("x", 64).unwrap().map(Access::ReadWrite).unwrap();

@@ -1,4 +1,4 @@
-//! Records: locks that have their data with them, and are refused as anything else.
+//! Records: locks with their data, which can be opened only as what they are.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,8 +19,8 @@ use crate::support::{
 
 pub(crate) const ROLES: &[Role] = &[("typed-half", change_half), ("typed-count", count)];
 
-/// Two numbers that are always the same, unless somebody dies between them; and what makes the fields
-/// after them lie askew.
+/// Two numbers that are equal unless a thread dies between writing them; and a field of odd length that misaligns
+/// the fields after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C, packed)]
 struct Odd {
@@ -43,7 +43,7 @@ pub(crate) fn ground() -> (Scratch, Space, Mapping) {
     (scratch, space, mapping)
 }
 
-/// Takes the mutex, changes one number of the pair, and stays.
+/// Takes the mutex, changes one number of the pair, and keeps the mutex.
 fn change_half(args: &[&str]) {
     let space = Space::open(args[0]).unwrap();
     let mapping = space.map("a", Access::ReadWrite).unwrap();
@@ -60,7 +60,7 @@ fn change_half(args: &[&str]) {
 }
 
 #[test]
-fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_the_guard() {
+fn a_thread_that_asks_to_repair_gets_the_guard_of_a_killed_owner_with_its_data() {
     let (scratch, space, mapping) = ground();
     let pair = mapping.open::<Mutex<Pair>>(64).unwrap();
     pair.lock().unwrap().set([7, 7]);
@@ -73,7 +73,7 @@ fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_
     assert!(start.elapsed() >= SHORT);
     let pid = actor.pid();
     actor.kill();
-    // All who only want the lock are told by whom it was left, and leave it so for one who repairs.
+    // Every thread that only locks it learns which owner left it, and leaves it inconsistent.
     let place = owner_died(pair.lock());
     assert_eq!((place.region.as_str(), place.offset), ("a", Some(64)));
     assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
@@ -81,10 +81,10 @@ fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_
     let guard = inconsistent(pair.lock_recover());
     assert_eq!(guard.get(), [8, 7]);
     assert_eq!(*guard.place(), place);
-    // Dropped without a repair, it is as before.
+    // Dropped without a repair, it is inconsistent as before.
     drop(guard);
     owner_died(pair.lock());
-    // The next hears the same, and is killed as well, while somebody waits.
+    // The next owner gets the same error, and is killed as well, while another thread waits.
     let actor = ScriptedProcess::start("typed-half", &[&scratch.url]);
     actor.says("owner died");
     let pid = actor.pid();
@@ -94,7 +94,7 @@ fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_
         actor.kill();
         assert_eq!(waiter.join().unwrap().owner.unwrap().pid, Some(pid));
     });
-    // Only who has it, and says so, gives it up.
+    // Only its owner can give it up.
     let guard = inconsistent(pair.lock_recover());
     assert_eq!(guard.get(), [9, 7]);
     guard.give_up().unwrap();
@@ -114,7 +114,8 @@ fn a_killed_owner_leaves_what_it_wrote_and_whoever_wants_to_repair_it_is_handed_
 }
 
 #[test]
-fn a_repair_that_fails_or_panics_leaves_it_to_the_next_and_one_that_is_known_is_made_by_all() {
+fn a_repair_that_fails_or_panics_leaves_the_lock_inconsistent_and_a_handles_own_repair_is_always_tried()
+ {
     let (scratch, _space, mapping) = ground();
     let pair = mapping.open::<Mutex<Pair>>(64).unwrap();
     let actor = ScriptedProcess::start("typed-half", &[&scratch.url]);
@@ -134,7 +135,7 @@ fn a_repair_that_fails_or_panics_leaves_it_to_the_next_and_one_that_is_known_is_
     });
     assert_eq!(known.lock().unwrap().get(), [1, 1]);
     assert_eq!(pair.lock().unwrap().get(), [1, 1]);
-    // All ways to lock by that handle repair, and those by others do not.
+    // All methods of that handle repair, and those of other handles do not.
     let ways: [Way; 3] = [
         |known| known.lock().unwrap(),
         |known| at_once(known.try_lock()),
@@ -188,7 +189,7 @@ fn processes_count_together_and_the_first_of_them_makes_the_record() {
 }
 
 #[test]
-fn a_record_opened_as_another_kind_or_size_is_an_error_that_names_both() {
+fn opening_a_record_as_another_kind_or_size_is_an_error_that_names_both() {
     let (_scratch, _space, mapping) = ground();
     let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
     mutex.lock().unwrap().set(5);
@@ -199,7 +200,7 @@ fn a_record_opened_as_another_kind_or_size_is_an_error_that_names_both() {
     fails!(&Err::<(), _>(error), RegionError::OtherRecord { offset: 0, wanted, found }
         if (*wanted, *found) == (tag(RecordKind::RwLock, 64), tag(RecordKind::Mutex, 8)));
     let table = mapping.open::<RwLock<[u64; 8]>>(512).unwrap();
-    // Nobody has used it yet: there are zeros where a mutex has its word and its tag.
+    // It has not been used: there are zeros where a mutex has its word and its tag.
     fails!(mapping.open::<Mutex<[u64; 8]>>(512), RegionError::OtherRecord { offset: 512, wanted, found }
         if (*wanted, *found) == (tag(RecordKind::Mutex, 64), tag(RecordKind::RwLock, 64)));
     drop(table.write().unwrap());
@@ -221,7 +222,7 @@ fn a_record_opened_as_another_kind_or_size_is_an_error_that_names_both() {
 }
 
 #[test]
-fn other_bytes_are_no_record_and_stay_as_they_are() {
+fn other_bytes_are_refused_as_a_record_and_stay_as_they_are() {
     let (_scratch, _space, mapping) = ground();
     // A lock word that is taken, and no tag: a bare mutex.
     let bare = mapping.mutex(0).unwrap();
@@ -240,7 +241,7 @@ fn other_bytes_are_no_record_and_stay_as_they_are() {
 }
 
 #[test]
-fn a_record_askew_or_outside_or_not_to_be_written_is_an_error() {
+fn a_record_misaligned_outside_or_read_only_is_an_error() {
     let (_scratch, space, mapping) = ground();
     let size = mapping.size();
     for offset in [1, 4, 12, 4095, u64::MAX] {
@@ -260,11 +261,11 @@ fn a_record_askew_or_outside_or_not_to_be_written_is_an_error() {
     assert_eq!(mapping.get::<[u64; 8]>(0).unwrap(), [0; 8], "a refused record was tagged");
 }
 
-/// Opens one record after the other together with somebody else, and says which ones it got.
+/// Opens one record after the other, in a race with another process, and says which ones it got.
 fn open_in_step<R: Record>(mapping: &Mapping, step: &AtomicU64) -> Vec<bool> {
     let open_one = |number| {
         step.fetch_add(1, Ordering::SeqCst);
-        // Neither opens before both have come: then they meet within a few instructions.
+        // Neither opens before both are ready, so that they race within a few instructions.
         while step.load(Ordering::SeqCst) < 2 * (number + 1) {
             std::hint::spin_loop();
         }
@@ -276,7 +277,7 @@ fn open_in_step<R: Record>(mapping: &Mapping, step: &AtomicU64) -> Vec<bool> {
 const RACES: u64 = 20_000;
 
 #[test]
-fn of_two_who_make_records_of_different_kinds_at_one_place_one_is_refused() {
+fn one_of_two_processes_that_make_different_records_at_one_place_is_refused() {
     let (_scratch, space, _mapping) = ground();
     space.create("b", RACES * RwLock::<u64>::SIZE).unwrap();
     let mapping = space.map("b", Access::ReadWrite).unwrap();
@@ -292,7 +293,7 @@ fn of_two_who_make_records_of_different_kinds_at_one_place_one_is_refused() {
 }
 
 #[test]
-fn a_panic_under_a_guard_leaves_the_lock_inconsistent_and_writes_no_half_of_a_change() {
+fn a_panic_under_a_guard_leaves_the_lock_inconsistent_and_no_half_change() {
     let (_scratch, _space, mapping) = ground();
     let mutex = mapping.open::<Mutex<Pair>>(0).unwrap();
     let table = mapping.open::<RwLock<Pair>>(64).unwrap();
@@ -329,7 +330,7 @@ fn a_typed_mutex_taken_twice_by_one_thread_is_a_deadlock() {
 }
 
 #[test]
-fn fields_are_read_and_written_alone_wherever_they_lie() {
+fn fields_are_read_and_written_alone_at_any_offset() {
     let (_scratch, _space, mapping) = ground();
     let odd = mapping.open::<Mutex<Odd>>(0).unwrap();
     // 23 bytes, and a neighbour right behind the word that they end in.
@@ -368,7 +369,7 @@ records! {
 }
 
 #[test]
-fn a_struct_of_records_has_its_locks_one_behind_the_other() {
+fn the_locks_of_a_struct_of_records_lie_one_behind_the_other() {
     let (_scratch, _space, mapping) = ground();
     let log = 100 * 8 + Mutex::<i64>::SIZE;
     let event = log + RwLock::<[u64; 8]>::SIZE;
@@ -385,7 +386,7 @@ fn a_struct_of_records_has_its_locks_one_behind_the_other() {
     let two = mapping.open::<Two>(800).unwrap();
     assert_eq!(two.left.balance.lock().unwrap().get(), -3);
     assert_eq!(two.right.balance.lock().unwrap().get(), 0);
-    // What does not fit is not begun.
+    // A struct that does not fit is not begun.
     let last = mapping.size() - Account::SIZE;
     fails!(mapping.open::<Account>(last + 8), RegionError::OutOfBounds { .. });
     fails!(mapping.open::<Account>(u64::MAX - 7), RegionError::OutOfBounds { .. });
@@ -395,12 +396,12 @@ fn a_struct_of_records_has_its_locks_one_behind_the_other() {
 }
 
 #[test]
-fn a_region_that_is_to_go_stays_with_its_locks_until_it_is_unmapped_and_the_next_begins_anew() {
+fn a_deferred_region_keeps_its_locks_until_it_is_unmapped_and_the_next_region_begins_with_zeros() {
     let (scratch, space, mapping) = ground();
     let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
     let table = mapping.open::<RwLock<u64>>(64).unwrap();
     mutex.lock().unwrap().set(1);
-    // Forgotten for ever, by a thread that lives on.
+    // Its guard is forgotten by a thread that lives on.
     std::mem::forget(table.read().unwrap());
     let other = scratch.open();
     other.destroy("a", Destroy::Deferred).unwrap();
@@ -418,7 +419,7 @@ fn a_region_that_is_to_go_stays_with_its_locks_until_it_is_unmapped_and_the_next
     drop((mutex, table));
     fails!(other.stat("a"), RegionError::NotFound { .. });
     fails!(space.map("a", Access::ReadWrite), RegionError::NotFound { .. });
-    // Two regions have had the place by then, and of one of them a reader is left.
+    // Two regions have had this extent by then, and a reader of one of them is left.
     space.create("b", 4096).unwrap();
     let next = space.map("b", Access::ReadWrite).unwrap();
     assert_eq!(next.offset(), place);
@@ -427,12 +428,12 @@ fn a_region_that_is_to_go_stays_with_its_locks_until_it_is_unmapped_and_the_next
     drop(at_once(table.try_write()));
     drop(table.read().unwrap());
     drop(at_once(table.try_write()));
-    // What was a mutex there may be something else here.
+    // Bytes that were a mutex there may be another record here.
     drop(next.open::<RwLock<[u64; 4]>>(128).unwrap().write().unwrap());
 }
 
 #[test]
-fn whoever_was_declared_dead_is_told_by_every_lock_and_guard_and_writes_nothing() {
+fn a_fenced_process_writes_nothing_and_every_lock_and_guard_says_so() {
     let (scratch, space, mapping) = ground();
     let mutex = mapping.open::<Mutex<u64>>(0).unwrap();
     let table = mapping.open::<RwLock<u64>>(64).unwrap();
@@ -450,7 +451,7 @@ fn whoever_was_declared_dead_is_told_by_every_lock_and_guard_and_writes_nothing(
     let other = scratch.open();
     let theirs = other.map("a", Access::ReadWrite).unwrap();
     fence_me(&scratch, &space);
-    // Setters have no error: what they would write is dropped, and freeing the lock says so.
+    // Setters return no error: their writes are dropped, and freeing the lock reports that.
     guard.set(2);
     guard.with_mut(|number| *number = 2);
     writer.set(2);
@@ -460,7 +461,7 @@ fn whoever_was_declared_dead_is_told_by_every_lock_and_guard_and_writes_nothing(
     fails!(free_table.write(), LockError::Fenced);
     fails!(free_table.read(), LockError::Fenced);
     fails!(mapping.open::<Mutex<u64>>(1032), RegionError::Fenced);
-    // The locks are others' to take, and what they then do is not undone.
+    // Others can take the locks, and their changes are not undone.
     let their_mutex = theirs.open::<Mutex<u64>>(0).unwrap();
     owner_died(their_mutex.try_lock());
     let taken = inconsistent(their_mutex.lock_recover());

@@ -14,7 +14,7 @@ use crate::typed::ground;
 
 pub(crate) const ROLES: &[Role] = &[("party", party), ("party-steps", steps)];
 
-/// Where each party of the test with steps writes how far it is.
+/// Where each participant of the test with steps writes its step.
 const STEPS_AT: u64 = 1024;
 const STEPS: u64 = 200;
 
@@ -57,7 +57,7 @@ fn joined(url: &str) -> ScriptedProcess {
     actor
 }
 
-/// Goes step by step with the others, and looks that none is behind.
+/// Goes step by step with the others, and checks that none is behind.
 fn steps(args: &[&str]) {
     let mapping = opened(args[0]);
     let barrier = mapping.open::<Barrier<3>>(0).unwrap();
@@ -92,7 +92,7 @@ fn three_processes_go_step_by_step() {
 }
 
 #[test]
-fn a_party_killed_before_it_arrived_is_told_until_another_has_joined_and_arrived_in_its_place() {
+fn the_others_learn_of_a_participant_killed_before_it_arrived_until_another_arrives_in_its_place() {
     let (scratch, space, mapping) = ground();
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
     let doomed = joined(&scratch.url);
@@ -108,7 +108,7 @@ fn a_party_killed_before_it_arrived_is_told_until_another_has_joined_and_arrived
     fails!(&Err::<(), _>(error), LockError::ParticipantDied(place)
         if (place.region.as_str(), place.offset) == ("a", Some(0))
             && place.owner.as_ref().and_then(|owner| owner.pid) == Some(dead));
-    // It stays so: nobody passes over the dead.
+    // The error stays: no phase passes without the dead participant.
     fails!(party.try_wait(), LockError::ParticipantDied(_));
     assert_eq!(barrier.phase(), 0);
     let mut heir = ScriptedProcess::start("party", &[&scratch.url]);
@@ -117,7 +117,7 @@ fn a_party_killed_before_it_arrived_is_told_until_another_has_joined_and_arrived
     heir.tell("wait");
     heir.says("passed 0");
     assert_eq!(party.wait().unwrap(), 0);
-    // The next phase is as any.
+    // The next phase is an ordinary one.
     heir.tell("wait");
     until_event_waiters(&space, 1);
     assert_eq!(party.wait().unwrap(), 1);
@@ -126,7 +126,7 @@ fn a_party_killed_before_it_arrived_is_told_until_another_has_joined_and_arrived
 }
 
 #[test]
-fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
+fn a_participant_killed_while_it_waits_does_not_disturb_the_others_until_the_next_phase() {
     let (scratch, space, mapping) = ground();
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
     let mut doomed = joined(&scratch.url);
@@ -134,7 +134,7 @@ fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
     doomed.tell("wait");
     until_event_waiters(&space, 1);
     doomed.kill();
-    // It has done its part of this phase.
+    // It has arrived in this phase.
     assert_eq!(party.wait().unwrap(), 0);
     fails!(party.wait(), LockError::ParticipantDied(_));
     let mut heir = ScriptedProcess::start("party", &[&scratch.url]);
@@ -142,14 +142,14 @@ fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
     heir.tell("arrive");
     heir.says("1");
     assert_eq!(party.wait().unwrap(), 1);
-    // One that arrived and is killed before the other comes: its heir has nothing to do in this phase.
+    // A participant that is killed after it arrived: the thread that replaces it has nothing to do in this phase.
     heir.tell("arrive");
     heir.says("2");
     heir.kill();
     let mut heir = ScriptedProcess::start("party", &[&scratch.url]);
     heir.says("replaces another, arrived: true");
     assert_eq!(party.wait().unwrap(), 2);
-    // It waits for that phase, though it has passed, and not for the next, of which nothing is done.
+    // It waits for that phase, which has passed, and not for the next one.
     heir.tell("wait");
     heir.says("passed 2");
     heir.tell("wait");
@@ -159,11 +159,11 @@ fn a_party_killed_while_it_waits_learns_nobody_anything_until_the_next_phase() {
 }
 
 #[test]
-fn a_wait_that_times_out_is_for_the_same_phase_when_it_is_taken_up_again() {
+fn a_wait_after_a_timeout_is_for_the_same_phase() {
     let (scratch, _space, mapping) = ground();
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
     let party = barrier.join().unwrap();
-    // Nobody else has joined: that is nobody's death.
+    // No other thread has joined: that counts as no death.
     fails!(party.wait_for(SHORT), LockError::TimedOut(_));
     assert_eq!(party.arrive().unwrap(), 0);
     let mut other = joined(&scratch.url);
@@ -176,7 +176,7 @@ fn a_wait_that_times_out_is_for_the_same_phase_when_it_is_taken_up_again() {
 }
 
 #[test]
-fn a_party_that_panics_is_told_of_and_one_that_leaves_in_order_is_not() {
+fn a_participant_that_panics_counts_as_dead_and_one_that_leaves_does_not() {
     let (_scratch, _space, mapping) = ground();
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
     let party = barrier.join().unwrap();
@@ -194,7 +194,7 @@ fn a_party_that_panics_is_told_of_and_one_that_leaves_in_order_is_not() {
     assert_eq!(heir.arrive().unwrap(), 0);
     drop(heir);
     assert_eq!(party.wait().unwrap(), 0);
-    // A thread that ended, and has forgotten that it is a party.
+    // A participant whose thread ends with its guard forgotten.
     std::thread::scope(|scope| {
         scope.spawn(|| std::mem::forget(barrier.join().unwrap())).join().unwrap();
     });
@@ -202,7 +202,7 @@ fn a_party_that_panics_is_told_of_and_one_that_leaves_in_order_is_not() {
 }
 
 #[test]
-fn a_barrier_opened_for_another_number_is_an_error() {
+fn opening_a_barrier_with_another_number_is_an_error() {
     let (_scratch, _space, mapping) = ground();
     let three = Barrier::open_with(&mapping, 0, 3).unwrap();
     assert_eq!(mapping.open::<Barrier<3>>(0).unwrap().parties(), three.parties());
@@ -212,7 +212,7 @@ fn a_barrier_opened_for_another_number_is_an_error() {
 }
 
 #[test]
-fn who_was_declared_dead_does_not_arrive() {
+fn a_fenced_participant_does_not_arrive() {
     let (scratch, space, mapping) = ground();
     let barrier = mapping.open::<Barrier<2>>(0).unwrap();
     let party = barrier.join().unwrap();

@@ -37,12 +37,12 @@ fn opened(url: &str) -> Mapping {
     Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
 }
 
-/// Waits until there is something, and says what, and whether somebody died for it.
+/// Waits until the box has something, and says what, and whether an owner died.
 fn wait(args: &[&str]) {
     let mapping = opened(args[0]);
     let shared = mapping.open::<Box>(0).unwrap();
     let mut guard = shared.content.lock().unwrap();
-    // Who sees this and then has the mutex knows that this process waits.
+    // A process that sees this, and then takes the mutex, knows that this one waits.
     shared.waiting.lock().unwrap().with_mut(|count| *count += 1);
     let mut told = "";
     while guard.get() == 0 {
@@ -60,7 +60,7 @@ fn wait(args: &[&str]) {
     stay();
 }
 
-/// The same by a handle that knows how to repair, which nobody has to be told of.
+/// The same by a handle with a repair, which reports no death.
 fn wait_and_repair(args: &[&str]) {
     let mapping = opened(args[0]);
     let shared = mapping.open::<Box>(0).unwrap();
@@ -73,7 +73,7 @@ fn wait_and_repair(args: &[&str]) {
     stay();
 }
 
-/// What is in the box when whoever had it died.
+/// What an owner leaves in the box when it dies.
 fn make_up(content: &MutexGuard<'_, u64>) -> Result<(), BoxError> {
     content.set(u64::MAX);
     Ok(())
@@ -123,7 +123,7 @@ fn waiter(scratch: &Scratch, shared: &Box, already: u64) -> ScriptedProcess {
 fn waiter_as(role: &str, scratch: &Scratch, shared: &Box, already: u64) -> ScriptedProcess {
     let actor = ScriptedProcess::start(role, &[&scratch.url]);
     until("a waiter", || shared.waiting.lock().unwrap().get() == already + 1);
-    // It has freed the mutex, and it does so only to wait.
+    // It has freed the mutex, so it waits.
     drop(shared.content.lock().unwrap());
     actor
 }
@@ -151,7 +151,7 @@ fn no_notification_is_lost_between_two_processes_that_take_turns() {
 }
 
 #[test]
-fn all_who_wait_are_notified() {
+fn all_waiters_are_notified() {
     let (scratch, _space, mapping) = ground();
     let shared = mapping.open::<Box>(0).unwrap();
     let actors = [0, 1, 2].map(|already| waiter(&scratch, &shared, already));
@@ -164,7 +164,7 @@ fn all_who_wait_are_notified() {
 }
 
 #[test]
-fn a_killed_waiter_does_not_eat_the_notification_of_another() {
+fn a_killed_waiter_does_not_take_the_notification_of_another() {
     let (scratch, _space, mapping) = ground();
     let shared = mapping.open::<Box>(0).unwrap();
     for round in 0..5 {
@@ -185,7 +185,7 @@ fn a_killed_waiter_does_not_eat_the_notification_of_another() {
 }
 
 #[test]
-fn a_notifier_killed_with_the_mutex_is_told_to_one_who_waits_or_repaired_after_by_it() {
+fn a_waiter_learns_of_a_notifier_killed_with_the_mutex_or_repairs_after_it() {
     let (scratch, _space, mapping) = ground();
     let shared = mapping.open::<Box>(0).unwrap();
     let made_up = u64::MAX.to_string();
@@ -203,7 +203,7 @@ fn a_notifier_killed_with_the_mutex_is_told_to_one_who_waits_or_repaired_after_b
 }
 
 #[test]
-fn a_notifier_killed_before_it_notified_is_made_up_for_by_the_waiter_itself() {
+fn a_waiter_wakes_by_itself_after_its_notifier_was_killed() {
     let (scratch, _space, mapping) = ground();
     let shared = mapping.open::<Box>(0).unwrap();
     let actor = waiter(&scratch, &shared, 0);
@@ -218,7 +218,7 @@ fn a_notifier_killed_before_it_notified_is_made_up_for_by_the_waiter_itself() {
 }
 
 #[test]
-fn a_wait_that_times_out_has_the_mutex_and_gave_it_to_others_meanwhile() {
+fn a_timed_out_wait_holds_the_mutex_that_others_took_meanwhile() {
     let (_scratch, _space, mapping) = ground();
     let shared = mapping.open::<Box>(0).unwrap();
     for timeout in [std::time::Duration::ZERO, SHORT] {
@@ -239,7 +239,7 @@ fn a_wait_that_times_out_has_the_mutex_and_gave_it_to_others_meanwhile() {
 }
 
 #[test]
-fn an_inconsistent_mutex_is_told_to_whoever_takes_it_while_its_owner_waits() {
+fn a_thread_that_takes_an_inconsistent_mutex_learns_it_while_its_owner_waits() {
     let (_scratch, _space, mapping) = ground();
     let shared = mapping.open::<Box>(0).unwrap();
     let leave = || {
@@ -250,7 +250,7 @@ fn an_inconsistent_mutex_is_told_to_whoever_takes_it_while_its_owner_waits() {
     let mut guard = shared.content.lock().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(leave);
-        // Without a notification it looks again all the same.
+        // It checks its condition again without a notification.
         let error = loop {
             match shared.changed.wait_for(guard, DEADLINE) {
                 Ok((held, _)) => guard = held,
@@ -260,7 +260,7 @@ fn an_inconsistent_mutex_is_told_to_whoever_takes_it_while_its_owner_waits() {
         let owner = owner_died(Err::<(), _>(error)).owner.unwrap();
         assert_eq!(owner.pid, Some(std::process::id()));
     });
-    // It does not have the mutex, which is as it was left.
+    // It does not hold the mutex, which is as it was left.
     owner_died(shared.content.lock());
     let content = shared.content.clone().repaired_by(|content| {
         assert_eq!(content.get(), 7);
@@ -278,7 +278,7 @@ fn an_inconsistent_mutex_is_told_to_whoever_takes_it_while_its_owner_waits() {
 }
 
 #[test]
-fn a_mutex_of_another_space_or_of_one_that_is_another_peer_is_refused_and_freed() {
+fn a_condvar_refuses_and_frees_a_mutex_of_another_space_or_attachment() {
     let (scratch, _space, mapping) = ground();
     let other = scratch.open();
     let theirs = other.map("a", Access::ReadWrite).unwrap();

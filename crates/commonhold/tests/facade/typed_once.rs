@@ -1,4 +1,4 @@
-//! Values that are made once, by whoever lives to do it.
+//! Values that are made once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -22,7 +22,7 @@ fn opened(url: &str) -> Mapping {
     Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
 }
 
-/// Has the turn, and neither makes the value nor gives it back.
+/// Takes the turn, and neither makes the value nor gives the turn back.
 fn begin(args: &[&str]) {
     let mapping = opened(args[0]);
     let once = mapping.open::<OnceLock<Value>>(0).unwrap();
@@ -35,7 +35,7 @@ fn begin(args: &[&str]) {
     stay();
 }
 
-/// The turn of one who is to make the value, and whether another had begun.
+/// The turn to make the value, and whether another thread had begun.
 fn mine(turn: LockResult<Turn<'_, Value>>) -> (OnceLockGuard<'_, Value>, bool) {
     match turn.unwrap() {
         Turn::Mine(guard) => {
@@ -46,7 +46,7 @@ fn mine(turn: LockResult<Turn<'_, Value>>) -> (OnceLockGuard<'_, Value>, bool) {
     }
 }
 
-/// Makes the value if nobody has, counts that under a mutex, and says the value.
+/// Makes the value if it is not made, counts that under a mutex, and says the value.
 fn make(args: &[&str]) {
     let mapping = opened(args[0]);
     let once = mapping.open::<OnceLock<Value>>(0).unwrap();
@@ -61,7 +61,7 @@ fn make(args: &[&str]) {
 }
 
 #[test]
-fn of_many_processes_one_makes_the_value_and_all_see_it() {
+fn one_of_many_processes_makes_the_value_and_all_see_it() {
     let (scratch, _space, mapping) = ground();
     let once = mapping.open::<OnceLock<Value>>(0).unwrap();
     assert_eq!(once.get(), None);
@@ -87,7 +87,7 @@ fn of_many_processes_one_makes_the_value_and_all_see_it() {
 }
 
 #[test]
-fn who_dies_making_a_value_leaves_its_turn_to_one_who_waits_and_a_dead_waiter_none() {
+fn a_waiter_gets_the_turn_of_a_dead_maker_and_a_dead_waiter_gets_none() {
     let (scratch, space, mapping) = ground();
     let once = mapping.open::<OnceLock<Value>>(0).unwrap();
     let maker = ScriptedProcess::start("once-begin", &[&scratch.url]);
@@ -96,7 +96,7 @@ fn who_dies_making_a_value_leaves_its_turn_to_one_who_waits_and_a_dead_waiter_no
     fails!(once.begin_for(SHORT), LockError::TimedOut(place)
         if place.owner.as_ref().unwrap().pid == Some(maker.pid()));
     assert_eq!(once.get(), None);
-    // Of two who wait, one is killed first.
+    // Of two waiters, one is killed first.
     let doomed = ScriptedProcess::start("once-begin", &[&scratch.url]);
     until_waiters(&space, "a", 1);
     let heir = ScriptedProcess::start("once-begin", &[&scratch.url]);
@@ -113,7 +113,7 @@ fn who_dies_making_a_value_leaves_its_turn_to_one_who_waits_and_a_dead_waiter_no
     assert_eq!(once.get(), Some([7, 8, 9]));
     let late = ScriptedProcess::start("once-begin", &[&scratch.url]);
     late.says("done [7, 8, 9]");
-    // The death of who has seen it, or made it, is nothing.
+    // The death of a thread that has seen or made the value does nothing.
     late.kill();
     assert_eq!(once.get_or_init(|| unreachable!()).unwrap(), [7, 8, 9]);
 }
@@ -132,7 +132,7 @@ fn a_value_whose_maker_gave_up_or_panicked_is_made_by_the_next() {
     assert!(unwound.is_err());
     assert_eq!(once.get(), None);
     assert!(mine(once.begin_for(DEADLINE)).1);
-    // So does one that could not make it: the next has its turn, and is not told of the failure.
+    // The same for a thread that could not make it: the next gets the turn, and no error.
     let failed = once.get_or_try_init(|| Err("no paper".into()));
     fails!(failed, LockError::RepairFailed(failed) if failed.error.to_string() == "no paper");
     assert_eq!(once.get(), None);
@@ -141,7 +141,7 @@ fn a_value_whose_maker_gave_up_or_panicked_is_made_by_the_next() {
 }
 
 #[test]
-fn who_was_declared_dead_while_making_a_value_does_not_make_it() {
+fn a_maker_that_was_fenced_does_not_make_the_value() {
     let (scratch, space, mapping) = ground();
     let once = mapping.open::<OnceLock<Value>>(0).unwrap();
     let (guard, _) = mine(once.begin());

@@ -20,7 +20,7 @@ type Table = [u64; 64];
 /// How the lock is taken to read.
 type Way = fn(&RwLock<Table>) -> RwLockReadGuard<'_, Table>;
 
-/// Where the lock that matters lies, and one beside it.
+/// The offset of the lock under test, and of one beside it.
 const AT: u64 = 128;
 const BESIDE: u64 = AT + RwLock::<Table>::SIZE;
 
@@ -28,7 +28,7 @@ fn opened(url: &str) -> Mapping {
     Space::open(url).unwrap().map("a", commonhold::Access::ReadWrite).unwrap()
 }
 
-/// Takes the lock as the second argument says, and stays.
+/// Takes the lock as the second argument says, and keeps it.
 fn hold(args: &[&str]) {
     let mapping = opened(args[0]);
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
@@ -58,7 +58,7 @@ fn a_killed_reader_of_a_typed_lock_does_not_block_writers() {
     fails!(table.write_for(SHORT), LockError::TimedOut(_));
     drop(at_once(table.try_read()));
     let writer = holder(&scratch, "write");
-    // It has the writer's word, and waits for the reader.
+    // It owns the lock word, and waits for the reader.
     until("the writer", || mapping.get::<u64>(AT).unwrap() >> 32 != 0);
     assert_eq!(writer.hear_within(SHORT), None, "a writer got past a living reader");
     actor.kill();
@@ -69,7 +69,7 @@ fn a_killed_reader_of_a_typed_lock_does_not_block_writers() {
 }
 
 #[test]
-fn readers_of_a_typed_lock_are_told_of_a_killed_writer_until_a_writer_has_repaired() {
+fn readers_of_a_typed_lock_learn_of_a_killed_writer_until_a_writer_repairs() {
     let (scratch, _space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let actor = holder(&scratch, "write");
@@ -87,7 +87,7 @@ fn readers_of_a_typed_lock_are_told_of_a_killed_writer_until_a_writer_has_repair
     assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
     assert_eq!(owner_died(table.write()), place);
     assert_eq!(owner_died(table.read_for(DEADLINE)), place);
-    // Dropped without a repair, it is as before.
+    // Dropped without a repair, it is inconsistent as before.
     drop(inconsistent(table.write_recover()));
     owner_died(table.read());
     inconsistent(table.write_recover_for(DEADLINE)).give_up().unwrap();
@@ -102,7 +102,7 @@ fn readers_of_a_typed_lock_are_told_of_a_killed_writer_until_a_writer_has_repair
 }
 
 #[test]
-fn whoever_only_reads_repairs_what_a_killed_writer_left_if_it_knows_how() {
+fn a_reader_with_a_repair_repairs_the_data_of_a_killed_writer() {
     let (scratch, _space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let actor = holder(&scratch, "write");
@@ -132,7 +132,7 @@ fn whoever_only_reads_repairs_what_a_killed_writer_left_if_it_knows_how() {
         assert_eq!(way(&known).get(), [4; 64]);
         table.write().unwrap().set([5; 64]);
     }
-    // And writers, also by another repair than that of the handle.
+    // The same for writers, also with another repair than the handle's own.
     table.write().unwrap().leave_inconsistent().unwrap();
     assert_eq!(known.write().unwrap().get(), [4; 64]);
     table.write().unwrap().leave_inconsistent().unwrap();
@@ -141,7 +141,7 @@ fn whoever_only_reads_repairs_what_a_killed_writer_left_if_it_knows_how() {
 }
 
 #[test]
-fn a_thread_that_holds_a_typed_lock_and_wants_it_again_is_told_of_the_deadlock() {
+fn a_thread_that_takes_its_typed_lock_again_gets_deadlock() {
     let (_scratch, _space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let reader = table.read().unwrap();
@@ -165,10 +165,10 @@ fn the_fifth_lock_that_a_thread_reads_under_is_refused_and_the_regions_own_is_no
     let full = |error: &RegionError| matches!(error, RegionError::TooManyReadLocks { most: 4 });
     fails!(tables[4].read(), LockError::Region(error) if full(error));
     fails!(tables[4].try_read(), LockError::Region(error) if full(error));
-    // The region's own lock counts such readers elsewhere; and writing needs no such place.
+    // The region's own lock counts such readers elsewhere, and a writer needs no `reading` word.
     drop(mapping.read_lock().unwrap());
     drop(tables[4].write().unwrap());
-    // Other threads have places of their own.
+    // Other threads have `reading` words of their own.
     std::thread::scope(|scope| scope.spawn(|| drop(tables[4].read().unwrap())).join().unwrap());
     readers.pop();
     drop(tables[4].read().unwrap());
@@ -179,7 +179,7 @@ fn the_fifth_lock_that_a_thread_reads_under_is_refused_and_the_regions_own_is_no
 }
 
 #[test]
-fn readers_of_one_lock_are_nothing_to_the_writers_of_another() {
+fn readers_of_one_lock_do_not_block_writers_of_another() {
     let (scratch, space, mapping) = ground();
     let table = mapping.open::<RwLock<Table>>(AT).unwrap();
     let beside = mapping.open::<RwLock<Table>>(BESIDE).unwrap();
@@ -227,7 +227,7 @@ fn read(args: &[&str]) {
 }
 
 #[test]
-fn readers_in_other_processes_see_whole_tables_only() {
+fn readers_in_other_processes_see_only_whole_tables() {
     let (scratch, _space, mapping) = ground();
     let roles = ["table-write", "table-read", "table-write", "table-read"];
     let actors = roles.map(|role| ScriptedProcess::start(role, &[&scratch.url]));

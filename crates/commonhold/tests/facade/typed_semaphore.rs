@@ -20,7 +20,7 @@ fn opened(url: &str) -> Mapping {
     Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
 }
 
-/// Takes a permit, says which and how, and stays.
+/// Takes a permit, says its number and state, and keeps it.
 fn hold(args: &[&str]) {
     let mapping = opened(args[0]);
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
@@ -38,7 +38,7 @@ fn hold(args: &[&str]) {
     }
 }
 
-/// Spends, or gives, one permit for each such line.
+/// Spends or gives a permit for each line.
 fn obey(args: &[&str]) {
     let mapping = opened(args[0]);
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
@@ -73,7 +73,7 @@ fn index(said: &str) -> usize {
 }
 
 #[test]
-fn of_many_processes_as_many_go_on_as_there_are_permits() {
+fn only_as_many_processes_go_on_as_there_are_permits() {
     let (scratch, _space, mapping) = ground();
     let actors = [(); 4].map(|()| ScriptedProcess::start("permit-turns", &[&scratch.url]));
     for actor in &actors {
@@ -87,7 +87,7 @@ fn of_many_processes_as_many_go_on_as_there_are_permits() {
 }
 
 #[test]
-fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none() {
+fn a_waiter_gets_the_permit_of_a_killed_holder_and_a_killed_waiter_gets_none() {
     let (scratch, space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let mine = pool.acquire().unwrap();
@@ -97,7 +97,7 @@ fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none(
     busy(pool.try_acquire());
     fails!(pool.acquire_for(SHORT), LockError::TimedOut(_));
     assert_eq!(pool.available(), 0);
-    // Of two who wait, one is killed first.
+    // Of two waiters, one is killed first.
     let doomed = ScriptedProcess::start("permit-hold", &[&scratch.url]);
     until_event_waiters(&space, 1);
     let heir = ScriptedProcess::start("permit-hold", &[&scratch.url]);
@@ -105,7 +105,7 @@ fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none(
     doomed.kill();
     holder.kill();
     heir.says(&format!("owner died {held}"));
-    // And again, by one who only tries; that leaves it as it is.
+    // The same with `try_acquire`, which leaves the permit as it is.
     let pid = heir.pid();
     heir.kill();
     let place = owner_died(pool.try_acquire());
@@ -114,25 +114,25 @@ fn a_killed_holders_permit_goes_to_one_who_waits_and_a_killed_waiter_takes_none(
     let permit = inconsistent(pool.acquire_recover());
     assert_eq!(permit.index(), held);
     fails!(pool.acquire(), LockError::Deadlock(_));
-    // Nobody has looked after what it stands for.
+    // No thread has repaired what it stands for.
     drop(permit);
     owner_died(pool.acquire_for(DEADLINE));
     let permit = inconsistent(pool.acquire_recover_for(DEADLINE)).mark_consistent().unwrap();
     permit.release().unwrap();
-    // It is as good as any other now.
+    // The permit is consistent now.
     drop(pool.acquire().unwrap());
     mine.release().unwrap();
     assert_eq!(pool.available(), 2);
 }
 
 #[test]
-fn permits_that_the_living_gave_back_are_taken_before_one_that_a_dead_holder_left() {
+fn consistent_permits_are_taken_before_those_of_dead_holders() {
     let (scratch, _space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let holder = ScriptedProcess::start("permit-hold", &[&scratch.url]);
     let held = index(&holder.hear());
     holder.kill();
-    // One death fails nobody who can do with another.
+    // A death causes no error while a consistent permit is free.
     for _ in 0..4 {
         let permit = pool.acquire().unwrap();
         assert_ne!(permit.index(), held);
@@ -152,7 +152,7 @@ fn permits_that_the_living_gave_back_are_taken_before_one_that_a_dead_holder_lef
 }
 
 #[test]
-fn a_permit_that_comes_free_wakes_one_in_another_process() {
+fn a_freed_permit_wakes_a_waiter_in_another_process() {
     let (scratch, space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let (first, second) = (pool.acquire().unwrap(), pool.acquire().unwrap());
@@ -173,7 +173,7 @@ fn a_permit_that_comes_free_wakes_one_in_another_process() {
 }
 
 #[test]
-fn what_a_giver_gave_before_it_was_killed_is_given_and_what_it_spent_is_not_its_own() {
+fn permits_stay_given_and_spent_after_the_giver_is_killed() {
     let (scratch, space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let nothing = |error: &RegionError| matches!(error, RegionError::NothingSpent);
@@ -190,7 +190,7 @@ fn what_a_giver_gave_before_it_was_killed_is_given_and_what_it_spent_is_not_its_
     giver.says("done");
     assert!(waiter.hear().starts_with("mine"));
     giver.kill();
-    // Its death brings back nothing that it spent, and takes nothing that it gave.
+    // Its death neither returns the permits that it spent nor takes back those that it gave.
     fails!(pool.acquire_for(SHORT), LockError::TimedOut(_));
     waiter.kill();
     owner_died(pool.acquire());
@@ -201,7 +201,7 @@ fn what_a_giver_gave_before_it_was_killed_is_given_and_what_it_spent_is_not_its_
 }
 
 #[test]
-fn a_semaphore_opened_for_another_number_is_an_error_and_other_bytes_are_none() {
+fn opening_a_semaphore_with_another_number_or_other_bytes_is_an_error() {
     let (_scratch, _space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let kind = RecordKind::Semaphore;
@@ -222,14 +222,14 @@ fn a_semaphore_opened_for_another_number_is_an_error_and_other_bytes_are_none() 
     assert_eq!(Semaphore::size_with(64), 66 * 8);
     assert_eq!(Semaphore::<2>::SIZE, Semaphore::size_with(2));
     fails!(mapping.open::<Mutex<u64>>(0), RegionError::OtherRecord { .. });
-    // Where a permit would be there is something else.
+    // Other bytes lie where a permit would be.
     mapping.set(2048 + 24, &7_u64).unwrap();
     fails!(mapping.open::<Semaphore<2>>(2048), RegionError::NotARecord { .. });
     assert_eq!(mapping.open::<Semaphore<1>>(2048).unwrap().available(), 1);
 }
 
 #[test]
-fn a_permit_given_up_or_dropped_by_a_panic_tells_the_next() {
+fn a_permit_given_up_or_dropped_by_a_panic_is_inconsistent_for_the_next_holder() {
     let (_scratch, _space, mapping) = ground();
     let pool = mapping.open::<Semaphore<1>>(0).unwrap();
     pool.acquire().unwrap().leave_inconsistent().unwrap();
@@ -244,7 +244,7 @@ fn a_permit_given_up_or_dropped_by_a_panic_tells_the_next() {
     owner_died(pool.acquire_for(DEADLINE));
     drop(pool.acquire_repairing(|_| Ok(())).unwrap());
     drop(pool.acquire().unwrap());
-    // One that is given up is spent: it comes back when it is given.
+    // A permit that is given up counts as spent: it comes back when it is given.
     pool.acquire().unwrap().leave_inconsistent().unwrap();
     inconsistent(pool.acquire_recover()).give_up().unwrap();
     busy(pool.try_acquire());
@@ -253,7 +253,7 @@ fn a_permit_given_up_or_dropped_by_a_panic_tells_the_next() {
 }
 
 #[test]
-fn a_permit_forgotten_by_a_thread_that_ended_goes_to_others() {
+fn a_permit_forgotten_by_an_ended_thread_goes_to_others() {
     let (_scratch, _space, mapping) = ground();
     let pool = mapping.open::<Semaphore<1>>(0).unwrap();
     std::thread::scope(|scope| {
@@ -263,7 +263,7 @@ fn a_permit_forgotten_by_a_thread_that_ended_goes_to_others() {
 }
 
 #[test]
-fn who_was_declared_dead_has_no_permit_to_give_back_or_to_spend() {
+fn a_fenced_holder_cannot_release_or_spend_its_permit() {
     let (scratch, space, mapping) = ground();
     let pool = mapping.open::<Semaphore<2>>(0).unwrap();
     let (first, second) = (pool.acquire().unwrap(), pool.acquire().unwrap());

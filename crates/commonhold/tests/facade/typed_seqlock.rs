@@ -48,12 +48,12 @@ fn changer(url: &str, how: &str) -> ScriptedProcess {
 }
 
 #[test]
-fn a_snapshot_is_what_was_there_before_a_change_or_after_all_of_it() {
+fn a_reader_sees_the_data_before_or_after_a_change_never_half_of_it() {
     let (_scratch, _space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     assert_eq!(table.read().unwrap(), [0; 16]);
     let guard = table.write().unwrap();
-    // Who has the lock, and has not written, keeps no reader out.
+    // A writer that has not written yet keeps no reader out.
     assert_eq!(at_once(table.try_read()), [0; 16]);
     guard.set([1; 16]);
     guard.at(2).unwrap().set(2);
@@ -74,7 +74,7 @@ fn a_snapshot_is_what_was_there_before_a_change_or_after_all_of_it() {
 }
 
 #[test]
-fn through_a_read_only_mapping_it_is_read_and_neither_made_nor_written() {
+fn a_read_only_mapping_reads_a_sequence_lock_and_neither_makes_nor_writes_one() {
     let (_scratch, space, mapping) = ground();
     let onlooker = space.map("a", Access::ReadOnly).unwrap();
     let before: Vec<u8> = bytes(&mapping);
@@ -93,7 +93,7 @@ fn through_a_read_only_mapping_it_is_read_and_neither_made_nor_written() {
     fails!(theirs.write_recover(), LockError::Region(error) if read_only(error));
     fails!(theirs.write_repairing(|_| Ok(())), LockError::Region(error) if read_only(error));
     fails!(theirs.reset(), LockError::Region(error) if read_only(error));
-    // In the middle of a change, and after the death of who made it, it writes nothing either.
+    // It writes nothing during a change, or after the death of its writer, either.
     let guard = table.write().unwrap();
     guard.set([6; 16]);
     let during = bytes(&mapping);
@@ -104,7 +104,7 @@ fn through_a_read_only_mapping_it_is_read_and_neither_made_nor_written() {
     guard.leave_inconsistent().unwrap();
     let left = bytes(&mapping);
     assert_eq!(owner_died(theirs.read()).offset, Some(AT));
-    // Nor if it knows how to repair, since it cannot.
+    // Nor if it has a repair, because it cannot write.
     owner_died(theirs.clone().repaired_by(|_| Ok(())).read());
     assert_eq!(bytes(&mapping), left);
     assert_ne!(before, left);
@@ -123,7 +123,7 @@ fn bytes(mapping: &Mapping) -> Vec<u8> {
 }
 
 #[test]
-fn a_read_only_mapping_says_what_lies_where_no_sequence_lock_does() {
+fn a_read_only_mapping_reports_what_lies_where_a_sequence_lock_was_expected() {
     let (_scratch, space, mapping) = ground();
     let onlooker = space.map("a", Access::ReadOnly).unwrap();
     mapping.open::<Mutex<u64>>(0).unwrap();
@@ -140,7 +140,7 @@ fn a_read_only_mapping_says_what_lies_where_no_sequence_lock_does() {
 }
 
 #[test]
-fn a_writer_killed_in_the_middle_of_a_change_is_told_to_readers_until_one_has_repaired() {
+fn readers_learn_of_a_writer_killed_in_a_change_until_a_thread_repairs() {
     let (scratch, space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let onlooker = space.map("a", Access::ReadOnly).unwrap();
@@ -174,7 +174,7 @@ fn a_writer_killed_in_the_middle_of_a_change_is_told_to_readers_until_one_has_re
 }
 
 #[test]
-fn a_writer_killed_before_it_writes_is_told_to_the_next_writer_only() {
+fn only_the_next_writer_learns_of_a_writer_killed_before_it_writes() {
     let (scratch, _space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     changer(&scratch.url, "nothing").kill();
@@ -193,7 +193,7 @@ fn a_writer_killed_before_it_writes_is_told_to_the_next_writer_only() {
 }
 
 #[test]
-fn a_change_that_nobody_repairs_stays_inconsistent_until_it_is_given_up_and_the_lock_reset() {
+fn an_unrepaired_change_stays_inconsistent_until_it_is_given_up_and_the_lock_reset() {
     let (_scratch, _space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -217,7 +217,7 @@ fn a_change_that_nobody_repairs_stays_inconsistent_until_it_is_given_up_and_the_
 }
 
 #[test]
-fn a_fenced_writer_cannot_end_its_heirs_change() {
+fn a_fenced_writer_cannot_end_a_change_of_the_next_writer() {
     let (scratch, space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let guard = table.write().unwrap();
@@ -242,7 +242,7 @@ plain! {
 }
 
 #[test]
-fn a_field_is_read_alone_and_large_data_into_a_box() {
+fn readers_can_copy_one_field_or_large_data_into_a_box() {
     let (_scratch, _space, mapping) = ground();
     let state = mapping.open::<SeqLock<State>>(AT).unwrap();
     let guard = state.write().unwrap();
@@ -283,7 +283,7 @@ fn read(args: &[&str]) {
 }
 
 #[test]
-fn readers_in_other_processes_see_whole_changes_only_and_see_the_last() {
+fn readers_in_other_processes_see_only_whole_changes_and_the_last_one() {
     let (scratch, _space, mapping) = ground();
     let table = mapping.open::<SeqLock<Table>>(AT).unwrap();
     let roles = ["seq-write", "seq-read", "seq-write", "seq-read"];

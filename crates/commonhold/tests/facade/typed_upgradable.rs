@@ -23,7 +23,7 @@ fn opened(url: &str) -> Mapping {
     Space::open(url).unwrap().map("a", Access::ReadWrite).unwrap()
 }
 
-/// Holds the lock as the second argument says, and stays.
+/// Takes the lock as the second argument says, and keeps it.
 fn hold(args: &[&str]) {
     let mapping = opened(args[0]);
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
@@ -50,7 +50,7 @@ fn holder(url: &str, how: &str) -> ScriptedProcess {
 }
 
 #[test]
-fn an_upgradable_owner_lets_readers_in_and_nobody_else() {
+fn an_upgradable_owner_lets_in_only_readers() {
     let (_scratch, _space, mapping) = ground();
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
     let mut guard = pair.upgradable_read().unwrap();
@@ -82,7 +82,7 @@ fn an_upgradable_owner_lets_readers_in_and_nobody_else() {
 }
 
 #[test]
-fn who_reads_itself_cannot_upgrade_and_an_upgrade_that_times_out_leaves_what_there_was() {
+fn a_thread_that_also_reads_cannot_upgrade_and_a_timed_out_upgrade_changes_nothing() {
     let (scratch, _space, mapping) = ground();
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
     let reader = pair.read().unwrap();
@@ -117,14 +117,14 @@ fn a_killed_upgradable_owner_leaves_a_lock_that_is_clean_and_an_upgraded_one_doe
     let actor = holder(&scratch.url, "upgraded");
     let pid = actor.pid();
     actor.kill();
-    // It is not had upgradable until somebody has repaired, which only a writer can.
+    // It cannot be taken upgradable until a thread repairs the data, which only a writer can.
     let place = owner_died(pair.upgradable_read_for(DEADLINE));
     assert_eq!(place.owner.as_ref().unwrap().pid, Some(pid));
     assert_eq!(owner_died(pair.try_upgradable_read()), place);
     assert_eq!(owner_died(pair.try_read()), place);
     let guard = inconsistent(pair.write_recover());
     assert_eq!(guard.get(), [7, 0]);
-    // Not repaired: the next is told as well.
+    // It is not repaired: the next thread gets the same error.
     drop(guard);
     owner_died(pair.upgradable_read());
     let known = pair.clone().repaired_by(|pair| {
@@ -140,7 +140,7 @@ fn a_killed_upgradable_owner_leaves_a_lock_that_is_clean_and_an_upgraded_one_doe
 }
 
 #[test]
-fn an_upgraded_owner_that_leaves_its_change_half_done_is_told_so_itself_when_it_upgrades_again() {
+fn an_upgraded_owner_that_leaves_a_half_done_change_gets_an_error_when_it_upgrades_again() {
     let (_scratch, _space, mapping) = ground();
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
     let mut guard = pair.upgradable_read().unwrap();
@@ -161,7 +161,7 @@ fn an_upgraded_owner_that_leaves_its_change_half_done_is_told_so_itself_when_it_
 }
 
 #[test]
-fn a_panic_of_an_upgraded_owner_is_told_to_readers_and_one_of_an_upgradable_is_nothing() {
+fn readers_learn_of_a_panic_of_an_upgraded_owner_and_not_of_an_upgradable_one() {
     let (_scratch, _space, mapping) = ground();
     let pair = mapping.open::<RwLock<Pair>>(AT).unwrap();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -223,7 +223,7 @@ fn a_regions_lock_can_be_held_upgradable_and_is_listed_so() {
 }
 
 #[test]
-fn since_when_a_dead_owner_had_a_regions_lock_is_not_said_of_its_heir() {
+fn the_stamp_of_a_dead_owner_is_not_shown_for_the_next_owner() {
     let (scratch, space, mapping) = ground();
     let neighbour = scratch.open();
     let theirs = neighbour.map("a", Access::ReadWrite).unwrap();
@@ -276,7 +276,7 @@ fn look(args: &[&str]) {
 }
 
 #[test]
-fn what_upgradable_owners_in_other_processes_looked_at_has_not_changed_when_they_write() {
+fn data_do_not_change_between_an_upgradable_read_and_its_upgrade() {
     let (scratch, _space, mapping) = ground();
     let roles = ["upgradable-count", "upgradable-look", "upgradable-count", "upgradable-look"];
     let actors = roles.map(|role| ScriptedProcess::start(role, &[&scratch.url]));

@@ -1,5 +1,5 @@
-//! What programs look like: all of this must compile, in every edition, and what stands beside it and must not differs
-//! from it in one thing.
+//! Typical programs. All of them must compile, in every edition. The examples beside them that must not compile
+//! differ in one thing each.
 //!
 //! `?` passes on what goes wrong, whatever the function returns:
 //! ```
@@ -28,7 +28,7 @@
 //! }
 //! ```
 //!
-//! So it does in a repair, with no type to be written down:
+//! So it does in a repair, without type annotations:
 //! ```
 //! use anyhow::Context as _;
 //! use commonhold::{LockResult, Mutex, RwLock};
@@ -86,7 +86,7 @@
 //! }
 //! ```
 //!
-//! Types of one's own, with nothing but this crate:
+//! A program's own types, with this crate as the only dependency:
 //! ```
 //! use commonhold::{Mutex, Record, SeqLock, Space, field, plain, records};
 //! plain! {
@@ -116,7 +116,7 @@
 //! }
 //! ```
 //!
-//! Waits for conditions, in all their forms:
+//! All forms of waiting for a condition:
 //! ```
 //! use std::time::Duration;
 //! use commonhold::{Condvar, LockResult, Mutex, Waited};

@@ -1,4 +1,4 @@
-//! Tasks of tokio. A task may go on in another thread after each `.await`: handles go with it, and guards do not.
+//! Tasks of tokio. After each `.await` a task may go on in another thread. Handles go with it, but guards do not.
 //!
 //! A handle is moved into a task, and its lock is freed before the next `.await`:
 //! ```
@@ -49,7 +49,7 @@
 //!     });
 //! }
 //! ```
-//! A whole program, which is right after a crash too:
+//! A whole program, which is also correct after a crash:
 //! ```
 //! use commonhold::{LockError, Mutex, Space};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -171,7 +171,7 @@
 //!     });
 //! }
 //! ```
-//! A place in a barrier:
+//! A participant of a barrier:
 //! ```compile_fail
 //! # // error: future cannot be sent between threads safely
 //! # use commonhold::Barrier;
@@ -231,7 +231,7 @@
 //!     });
 //! }
 //! ```
-//! What says that a thread waits for a process:
+//! The announcement that a thread waits for a process:
 //! ```compile_fail
 //! # // error: future cannot be sent between threads safely
 //! # use commonhold::{RegionError, Space};

@@ -1,13 +1,13 @@
-//! Whether nobody uses what is to be removed or formatted over.
+//! Checks that no process uses a window before it is removed or formatted over.
 //!
 //! # Invariants
-//! 1. *Unreadable is not unused.* Evidence of life lies on the file, not in its bytes, so it counts in every
+//! 1. *Unreadable is not unused.* The evidence of life is a lock on the file, not its bytes. So it counts for every
 //!    version of the format, and whatever the bytes have become.
-//! 2. Of a file, it is asked under the gate, so the answer holds until the gate is given up.
-//! 3. Looking takes a bounded time, however large the tables are.
+//! 2. For a file, the check runs under the gate, so the answer holds until the gate is given up.
+//! 3. The check takes a bounded time, however large the tables are.
 //!
 //! # What it does not do
-//! It keeps nobody out: `commonhold_host::ExclusiveGate` does.
+//! It does not keep other processes out: `commonhold_host::ExclusiveGate` does.
 
 use std::{
     path::PathBuf,
@@ -20,29 +20,27 @@ use commonhold_layout::{PeerId, PeerPhase, PeerRef};
 use commonhold_space::View;
 use commonhold_sync::Verdict;
 
-use crate::{
-    OpenError,
-    open::{device_view, host, view, window_path},
-};
+use super::view::{device_view, view, window_path};
+use crate::{OpenError, error::causes};
 
-/// Longest look at the peers of one space. A fuzzer has better things to do.
+/// Longest look at the peers of one space. A fuzzer waits less.
 const LOOK: Duration = Duration::from_millis(if cfg!(fuzzing) { 50 } else { 1000 });
 
-/// How long one who is leaving may need from freeing its slot to taking its evidence away.
+/// How long a detaching peer may need between freeing its slot and removing its evidence of life.
 const LEAVING: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Refuses a file that anybody has locked as peers do, whatever its bytes say.
-pub(crate) fn refuse_locked(gate: &ExclusiveGate) -> Result<(), OpenError> {
-    match gate.any_lock().map_err(host)? {
+/// Refuses a file on which a process holds a lock such as peers hold, whatever the bytes of the file say.
+pub(super) fn refuse_locked(gate: &ExclusiveGate) -> Result<(), OpenError> {
+    match gate.any_lock().map_err(causes::host)? {
         Some(lock) => Err(held(gate, lock)),
         None => Ok(()),
     }
 }
 
-/// Refuses a file in which anybody lives, or may live.
-pub(crate) fn refuse_used(gate: &ExclusiveGate) -> Result<(), OpenError> {
-    let peek = gate.peek().map_err(host)?;
+/// Refuses a file in which a peer lives, or may live.
+pub(super) fn refuse_used(gate: &ExclusiveGate) -> Result<(), OpenError> {
+    let peek = gate.peek().map_err(causes::host)?;
     match view(peek, || gate.map(), gate.path().to_owned(), View::look) {
         Ok(view) => {
             refuse_living(&view, || gate.path().to_owned())?;
@@ -60,9 +58,9 @@ pub(crate) fn refuse_used(gate: &ExclusiveGate) -> Result<(), OpenError> {
     }
 }
 
-/// Refuses a device that holds a space in which anybody lives, or may live. It has no file, and so no
-/// evidence on one.
-pub(crate) fn refuse_used_device(url: &Url) -> Result<(), OpenError> {
+/// Refuses a device whose space has a peer that lives, or may live. There is no file, and so no lock on one, to
+/// prove anything.
+pub(super) fn refuse_used_device(url: &Url) -> Result<(), OpenError> {
     match device_view(url) {
         Ok(view) => refuse_living(&view, || window_path(url)),
         Err(OpenError::NotASpace { path, .. }) => {
@@ -79,14 +77,14 @@ fn has_living(view: &View<LinuxPlatform>, peer: PeerId) -> bool {
         && view.verdict_of(PeerRef::new(peer, state.generation)) != Verdict::Dead
 }
 
-/// Refuses if any peer is alive, or not known to be dead.
+/// Refuses a space with a peer that is alive, or not known to be dead.
 fn refuse_living(view: &View<LinuxPlatform>, path: impl Fn() -> PathBuf) -> Result<(), OpenError> {
     let began = Instant::now();
     let mut peers = 0;
     for peer in view.peer_ids() {
         peers += usize::from(has_living(view, peer));
         if began.elapsed() > LOOK {
-            // Those who were not asked may live.
+            // A peer that was not examined may live.
             peers = peers.max(1);
             break;
         }
@@ -94,8 +92,9 @@ fn refuse_living(view: &View<LinuxPlatform>, path: impl Fn() -> PathBuf) -> Resu
     if peers > 0 { Err(OpenError::InUse { path: path(), peers }) } else { Ok(()) }
 }
 
-/// Refuses if there is the evidence of somebody who is not proved dead. (All whom the tables call alive have been
-/// asked, also those who have a lock that whoever can read the file can have. A child may keep the lock of one who is dead.)
+/// Refuses a file with a lock that may be the evidence of a living peer. The peers that the tables call alive have
+/// been examined before. Of the rest, only the lock of a fenced peer is ignored: a child may have inherited it. Any
+/// process that can read the file can hold such a lock.
 fn refuse_strangers(view: &View<LinuxPlatform>, gate: &ExclusiveGate) -> Result<(), OpenError> {
     let is_dead = |lock: &FileLock| {
         let peer = lock.slot.map(PeerId::new);
@@ -103,11 +102,11 @@ fn refuse_strangers(view: &View<LinuxPlatform>, gate: &ExclusiveGate) -> Result<
     };
     let began = Instant::now();
     loop {
-        let locks = gate.evidence(view.geometry().peers()).map_err(host)?;
+        let locks = gate.evidence(view.geometry().peers()).map_err(causes::host)?;
         match locks.iter().find(|lock| !is_dead(lock)) {
             None => return Ok(()),
             Some(lock) if began.elapsed() > LEAVING => return Err(held(gate, *lock)),
-            // The slot is free: its peer has left it just now, and is taking its evidence away.
+            // The peer has just freed its slot, and is removing its evidence.
             Some(_) => thread::sleep(PAUSE),
         }
     }

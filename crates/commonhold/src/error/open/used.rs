@@ -1,17 +1,14 @@
-//! What to say of a window that somebody uses, or may, and who cannot be asked.
+//! Messages about a window that a process uses, or may use.
 
 use std::fmt;
 
 use commonhold_host::shown;
 
 use super::OpenError;
-
-/// What keeps those away who have no business here.
-pub(super) const READERS: &str =
-    "whoever may read the file can lock it so: of a space with mode 600 or 660, nobody else can";
+use crate::error::READERS;
 
 impl OpenError {
-    /// Says who uses, or may use, what cannot be asked.
+    /// Describes a window that cannot be read, and who uses it.
     pub(super) fn fmt_about_use(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Held { path, byte, slot, by } => {
@@ -46,14 +43,14 @@ impl OpenError {
         }
     }
 
-    /// Says who has locked what it takes to go on, or whose it is.
+    /// Describes a file that belongs to another user, or that another process has locked.
     fn fmt_about_locks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAWindow { path, found } => write!(f, "{} is {found}", shown(path)),
             Self::Denied(denied) => write!(f, "{denied}"),
             Self::Stranger { path, rights } => write!(
                 f,
-                "{} {rights}; whoever owns a space can stop, mislead and crash those who use it: choose \
+                "{} {rights}; the owner of a space can stop, mislead and crash its users: choose \
                  another name, or one of file:PATH; if you trust that user, say so (--any-owner, or \
                  COMMONHOLD_ANY_OWNER=1), or, unless you are root, share it with a group (mode 660)",
                 shown(path)
