@@ -92,7 +92,7 @@ impl<'a> Barrier<'a> {
         }
         let slot = self.slots.take(me, env, DeathCheck::Probe);
         let (slot, taken) = slot.ok_or(LockError::BarrierFull)?;
-        Point::PartyJoined.reached();
+        Point::ParticipantJoined.reached();
         Ok((taken, Participant(slot)))
     }
 
@@ -111,7 +111,7 @@ impl<'a> Barrier<'a> {
             let left = how.left_slot(me.owner());
             left.with_flags(left.flags().with(seen.flags()))
         })?;
-        Point::PartyLeft.reached();
+        Point::ParticipantLeft.reached();
         Ok(())
     }
 
@@ -139,7 +139,7 @@ impl<'a> Barrier<'a> {
                 return Ok(phase);
             }
             if self.slots.swap(participant.0, seen, seen.with_flags(LockWord::arrival(phase))) {
-                Point::PartyArrived.reached();
+                Point::ParticipantArrived.reached();
                 store_then_load();
                 self.pass(me, env, phase);
                 return Ok(phase);
@@ -228,7 +228,7 @@ impl<'a> Barrier<'a> {
 
     /// A participant that has not arrived in `phase` and is dead, or gave up, if its identity is known.
     #[must_use]
-    pub fn lost_party(&self, env: &impl Liveness, phase: u64) -> Option<Owner> {
+    pub fn lost_participant(&self, env: &impl Liveness, phase: u64) -> Option<Owner> {
         let dead = |owner: &Owner| DeathCheck::Cached.proves_dead(env, *owner);
         self.absent(phase).find_map(|seen| seen.owner().filter(dead).or(seen.left_by()))
     }

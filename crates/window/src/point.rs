@@ -215,11 +215,11 @@ points! {
     /// A permit is used up.
     PermitSpent = "permit.spent",
     /// A participant has a barrier slot.
-    PartyJoined = "party.joined",
+    ParticipantJoined = "party.joined",
     /// A participant has arrived; it has not looked whether it was the last.
-    PartyArrived = "party.arrived",
+    ParticipantArrived = "party.arrived",
     /// A participant has given its barrier slot back.
-    PartyLeft = "party.left",
+    ParticipantLeft = "party.left",
     /// A reader has announced itself to writers; it is not counted.
     ReadMarked = "read.marked",
     /// A reader is counted; it has not looked for a writer.

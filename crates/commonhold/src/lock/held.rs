@@ -71,6 +71,15 @@ impl<'a, L: ByWord<'a>> Held<'a, L> {
         release(self.lock, self.owner, how)
     }
 
+    /// Frees it as dropping it does, for an outer guard that does this in its own `drop`.
+    #[inline(always)]
+    pub(crate) fn release_on_drop(&self) {
+        let how = self.how();
+        if !release_quickly(self.lock, self.owner, how) {
+            drop_slowly(self.lock, how);
+        }
+    }
+
     pub(crate) fn set_consistent(&self) -> LockResult<()> {
         let site = self.site();
         site.ask_live()?;
@@ -84,10 +93,19 @@ impl<'a, L: ByWord<'a>> Held<'a, L> {
 /// before it frees the lock.
 #[inline]
 fn release<'a>(lock: impl ByWord<'a>, owner: Owner, how: Release) -> LockResult<()> {
-    let freed = how == Release::Done
-        && lock.context().is_live_here()
-        && lock.writer().unlock_quickly(owner);
-    if freed { Ok(()) } else { release_slowly(lock, how) }
+    if release_quickly(lock, owner, how) { Ok(()) } else { release_slowly(lock, how) }
+}
+
+#[inline(always)]
+fn release_quickly<'a>(lock: impl ByWord<'a>, owner: Owner, how: Release) -> bool {
+    how == Release::Done && lock.context().is_live_here() && lock.writer().unlock_quickly(owner)
+}
+
+/// The rest of a drop. It drops the error of a failed release here, so that this is not inlined where a guard is dropped.
+#[cold]
+fn drop_slowly<'a>(lock: impl ByWord<'a>, how: Release) {
+    // Fails only if this peer was declared dead; then others have taken over the lock.
+    let _ = release_slowly(lock, how);
 }
 
 #[cold]
@@ -102,8 +120,7 @@ fn release_slowly<'a>(lock: impl ByWord<'a>, how: Release) -> LockResult<()> {
 impl<'a, L: ByWord<'a>> Drop for Held<'a, L> {
     #[inline(always)]
     fn drop(&mut self) {
-        // Fails only if this peer was declared dead; then others have taken over the lock.
-        let _ = self.release(self.how());
+        self.release_on_drop();
     }
 }
 

@@ -296,7 +296,7 @@ impl Participant<'_> {
         let attachment = self.found.region.attachment();
         let lost = match (&denied, self.arrived.get()) {
             (Denied::Sync(SyncError::ParticipantDied), Some(phase)) if !attachment.is_forked() => {
-                self.found.barrier.lost_party(attachment.my_view(), phase)
+                self.found.barrier.lost_participant(attachment.my_view(), phase)
             }
             _ => None,
         };

@@ -381,11 +381,11 @@ impl Ledger {
             "spend" if passed(Point::PermitSpent) => self.give_back(who, command),
             "complete" if passed(Point::OnceDone) => self.give_back(who, command),
             "give" if passed(Point::PermitFreed) => self.done(who, command),
-            "join" if passed(Point::PartyJoined) => {
+            "join" if passed(Point::ParticipantJoined) => {
                 self.region(command.name).participants.join(who);
             }
-            "arrive" if passed(Point::PartyArrived) => self.done(who, command),
-            "part" if passed(Point::PartyLeft) => self.done(who, command),
+            "arrive" if passed(Point::ParticipantArrived) => self.done(who, command),
+            "part" if passed(Point::ParticipantLeft) => self.done(who, command),
             _ => {}
         }
     }

@@ -104,8 +104,7 @@ impl Drop for LockGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         self.unstamp();
-        // Fails only if this peer was declared dead; then others have taken over the lock.
-        let _ = self.held.release(self.held.how());
+        self.held.release_on_drop();
     }
 }
 
