@@ -329,7 +329,8 @@ impl RegionError {
                  through the same",
             ),
             Self::ReadOnly => f.write_str("the mapping is read-only"),
-            other => other.fmt_about_peers(f),
+            // `fmt` names each variant, and hands on no other.
+            _ => Ok(()),
         }
     }
 
@@ -378,7 +379,9 @@ impl RegionError {
                  handler",
             ),
             Self::Forked => f.write_str(FORKED),
-            _ => f.write_str(FENCED),
+            Self::Fenced => f.write_str(FENCED),
+            // As above.
+            _ => Ok(()),
         }
     }
 }
@@ -435,7 +438,30 @@ impl fmt::Display for RegionError {
             Self::TooManyMappings => {
                 f.write_str("this process maps the region 65535 times already")
             }
-            other => other.fmt_about_bytes(f),
+            Self::OutOfBounds { .. }
+            | Self::Misaligned { .. }
+            | Self::OtherRecord { .. }
+            | Self::NotARecord { .. }
+            | Self::NoRecord { .. }
+            | Self::NoReset { .. }
+            | Self::NotMade { .. }
+            | Self::TooManyReadLocks { .. }
+            | Self::TooManyReaders
+            | Self::BadCount { .. }
+            | Self::NothingSpent
+            | Self::BarrierFull { .. }
+            | Self::OtherSpace
+            | Self::ReadOnly => self.fmt_about_bytes(f),
+            Self::Busy(_)
+            | Self::Blocked { .. }
+            | Self::Unsettled { .. }
+            | Self::Suspect { .. }
+            | Self::NoPeer { .. }
+            | Self::PeerLives { .. }
+            | Self::TooManyThreads { .. }
+            | Self::Reentered
+            | Self::Forked
+            | Self::Fenced => self.fmt_about_peers(f),
         }
     }
 }
