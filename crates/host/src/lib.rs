@@ -73,7 +73,7 @@ mod tests {
     mod medium;
     pub(crate) mod scratch;
     mod scripted_process;
-    // musl registers no robust list, so the kernel marks no life word (`death_word.rs`).
+    // musl registers no robust list, so the kernel marks no life word (`life_word.rs`).
     #[cfg(not(target_env = "musl"))]
     mod words;
 }

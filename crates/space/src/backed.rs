@@ -5,11 +5,15 @@
 //! parts of the share table. Each answers with one load, and only grows.
 //!
 //! # Invariants
-//! 1. The number of used entries or shares stands in the window, so it is a claim: a writer may have raised it over
-//!    holes, and touching a hole of a full file system raises a signal. Nothing behind the fixed tables is touched
-//!    until the backing memory has confirmed or committed the memory there.
+//! 1. The window says how many region entries and share words are in use. That number is only a claim: any process
+//!    that may write the file can raise it beyond the parts that have memory. A part without memory is a *hole* of
+//!    the file, and touching a hole while the file system is full raises a signal. So this process touches no entry
+//!    and no share before the backing memory has confirmed that there is memory, or has committed it.
 //! 2. The fixed tables are verified when the space is opened, and not again.
-//! 3. A view that only looks ([`Touch::Look`]) takes no memory: to it, a table part without memory is damage.
+//! 3. A view has one of two modes. With [`Touch::Use`], a hole gets memory. With [`Touch::Look`], the view must not
+//!    make the file larger, so it commits nothing: a hole in a table is reported as damage.
+//! 4. Each part is verified once, by a system call, at the first use in this process. The holder of the directory
+//!    mutex may be the one that needs it first: see `directory`.
 //!
 //! # What it does not do
 //! It does not notice if a process that may write the file punches a hole into it later. What lies beyond the tables

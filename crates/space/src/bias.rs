@@ -1,9 +1,13 @@
 //! Settling the mutexes that are biased to a thread, before another thread gets its slot.
 //!
+//! A biased mutex names a thread slot and the number of the bias. That slot has an entry with the same number, which
+//! says whether its thread is *inside* (holds the mutex) or *outside*: see `commonhold_sync`, `bias.rs`.
+//!
 //! # Invariants
 //! 1. Before a slot can have another peer, every biased mutex that a thread of the last peer was inside of has been
-//!    marked inconsistent. A biased mutex that the thread was outside of needs no change: no entry of the slot has
-//!    the number of that bias any more.
+//!    marked inconsistent. A biased mutex that its thread was outside of stays as it is. The next contender revokes
+//!    the bias and looks at the slot. No entry there says *inside* with that number, so the contender takes the mutex
+//!    as a free one.
 //! 2. Each bias has a number of its own. So a number that was read from a dead peer's slot never names a bias of a
 //!    later peer, however long ago it was read.
 

@@ -1,9 +1,13 @@
 //! Destroying a region.
 //!
+//! An entry names its *actor*: the thread that is creating, destroying, freeing or resizing the region. Other threads
+//! leave the entry to a living actor, and take over from a dead one.
+//!
 //! `Active -> Destroying` refuses new mappings. When the last mapping has gone, one thread makes the state `Freeing`:
 //! the actor, or, if the region is deferred, any thread under the directory mutex. That thread has the right and the
-//! duty to release the memory, without the mutex. Then the entry is unlinked, and `Free`. The thread with a duty is
-//! written as the entry's actor before the state says that there is one.
+//! duty to release the memory, without the mutex. Then the entry is unlinked, and `Free`. A thread that takes such a
+//! duty first writes itself as the actor, and then changes the state. So a thread that reads the new state finds the
+//! actor, and can tell whether it still lives.
 //!
 //! A deferred region has no actor while it is mapped, so a region becomes deferred by one compare-and-swap, without
 //! the mutex. What dead actors left is settled in `settle.rs`.

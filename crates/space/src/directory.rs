@@ -1,18 +1,29 @@
-//! The directory mutex, and what its holder may do: find free entries and extents, change links.
+//! The directory: looking names up without a lock, and the mutex under which the tables change.
+//!
+//! [`View::find`] looks a name up without the mutex. It walks the chain of the name's hash, which a holder of the
+//! mutex may be changing. An entry that it finds counts if the entry's state has the same generation before and after
+//! its name was read. A miss counts if the *chain sequence* in the header was even before the walk and is unchanged
+//! after it: the holder makes that number odd before it changes a link, and even afterwards. If links keep changing,
+//! `find` looks at all entries instead, and at no link.
+//!
+//! A [`Directory`] is the mutex, held: its holder finds free entries and extents, and changes names and links. The
+//! *actor* of an entry is the thread that is creating, destroying, freeing or resizing its region.
 //!
 //! # Invariants
-//! 1. Every store to a name, an extent or a link, and every change of a state from or to `Free`, is made while
-//!    holding a [`Directory`]; so is every store to an actor by any thread but that actor. Other changes of state are
-//!    compare-and-swaps, also without the mutex: by the entry's actor, or by a thread that makes an active region
-//!    deferred.
+//! 1. Every store to a name, an extent or a link, and every change of a state from or to `Free`, is made under the
+//!    mutex. A thread becomes the actor of an entry only under the mutex. Without it, an actor may give that up: by a
+//!    compare-and-swap of the word that names it. Other changes of state are compare-and-swaps, also without the
+//!    mutex: by the entry's actor, or by a thread that makes an active region deferred.
 //! 2. Links are derived: the chains by name and the order by address follow from the entries that are
 //!    not free. While they change, the intent record says so; a thread that takes the mutex over from a dead holder
 //!    builds them anew. There is no other allocator state: free space is what no entry covers.
 //! 3. Every walk is bounded by the number of entries.
-//! 4. The holder makes no system call, and touches only memory that was committed before. So a holder that is neither
-//!    stopped nor dead is done within microseconds. Verdicts, commits and releases are made before or after
-//!    (`settle.rs`). (One exception: a table page that other peers have begun to use meanwhile is verified once; see
-//!    `backed.rs`.)
+//! 4. The holder asks for no verdict, and neither commits nor releases memory of a region: that happens before or
+//!    after (`settle.rs`). It touches only memory that was committed before. So it makes no system call, and a holder
+//!    that is neither stopped nor dead is done within microseconds. There is one exception: if other peers have
+//!    begun to use a part of the tables that this process has not yet verified, the holder verifies that part. This
+//!    costs a system call or two, once for each part in each process. It commits memory only if there is none, which
+//!    happens if a number in the window is wrong (`backed.rs`).
 //! 5. The mutex is never taken from a living holder. A thread that cannot get it in time is told which peer has it.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};

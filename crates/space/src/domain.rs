@@ -1,16 +1,19 @@
-//! Domain records: the kernels whose peers use the space.
+//! Domain records: the kernels whose peers use the space. A *domain* is one running kernel.
 //!
 //! # What it owns
 //! How a peer finds, makes or takes over the record of its kernel.
 //!
 //! # Invariants
-//! 1. Records are taken in order, and never given back: all records before a used one are used. Peers
-//!    conclude from the second record that several kernels share the space.
+//! 1. Records are taken in order: all records before a used one are used. A kernel does not give its record back when
+//!    its last peer leaves; the record stays used until another kernel takes it over. So if the second record was
+//!    never used, peers conclude that there has been one kernel only.
 //! 2. A free record becomes a kernel's by several compare-and-swaps. Any peer of that kernel may make each of them,
 //!    so if one peer stops or dies in between, another completes the record.
-//! 3. A peer names the domain record in its own record before it relies on it. A peer that takes over the record of a
-//!    kernel that is gone marks it free first, and then looks at which records peers name. Both with `SeqCst`
-//!    (Dekker's pattern), so one of them sees the other.
+//! 3. A peer writes into its own record which domain record is its kernel's, and then looks whether that record
+//!    is in use. If no record is left for a new kernel, a peer of that kernel takes over one that no peer names: it
+//!    marks the record free for the moment, and then looks once more at which records peers name. If a peer names it
+//!    by now, it makes the record used again and leaves it; if not, it writes its own kernel's boot id, and makes the
+//!    record used. All these accesses are `SeqCst` (Dekker's pattern), so one of the two peers sees the other.
 //! 4. Only a takeover needs the directory mutex.
 
 use core::sync::atomic::{AtomicU64, Ordering};

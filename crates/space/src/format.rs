@@ -3,8 +3,11 @@
 //! # Invariants
 //! 1. The magic number is written last: a process that sees it sees a whole header and empty tables.
 //! 2. If several processes format one window in place, one of them holds its first word ([`Claim`]), and the others
-//!    write nothing. A formatter that was declared dead and comes back writes at most the rest of the piece that it
-//!    had begun.
+//!    write nothing. A formatter wipes the window in pieces of 64 KiB, and checks its claim before each piece. If it
+//!    is stopped, and another formatter takes the claim, it still writes the zeros of its current piece when it goes
+//!    on, and then ends with an error. This is harmless while the other one has not wiped that piece. Later, it
+//!    erases up to 64 KiB of the new space. So a claim is taken from another formatter only if a user forces it,
+//!    who knows that this formatter is gone.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -4,8 +4,8 @@
 //! The heartbeat word of this peer; the sleep on the death futexes of other peers.
 //!
 //! # Invariants
-//! 1. Domain records are taken in order and never given back. So if the second was never used, there
-//!    has been one kernel only: every wait checks that with one load.
+//! 1. Domain records are taken in order, and stay used when their kernel has gone (`domain.rs`). So if the second was
+//!    never used, there has been one kernel only: every wait checks that with one load.
 //! 2. A heartbeat is counted only while its peer is current: a fenced peer must not make its successor in the slot
 //!    look alive.
 //! 3. Nothing here decides that a peer is dead: verdicts are the platform's, and

@@ -11,7 +11,8 @@
 //! 2. A peer that is fenced owns nothing: its mappings and read locks cease to count at that instant,
 //!    since the words that count them carry its generation.
 //! 3. Names, extents and links change under the directory mutex only. Its holder does a bounded amount of
-//!    work and makes no system call. States change by compare-and-swap; see `directory`.
+//!    work and makes no system call, except to verify table parts that are new to its process. States change by
+//!    compare-and-swap. See `directory`.
 //! 4. A region is mapped only while it is active, and its memory is released only when no peer maps it.
 //! 5. No byte of the window is touched before memory was committed behind it. A number in the window that claims so
 //!    is not enough: see `backed`.

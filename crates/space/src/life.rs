@@ -9,8 +9,12 @@
 //! 2. The life words of all threads of a peer are marked before its slot can have another peer. So if a thread of a
 //!    fenced peer lives on, it finds that its slot is no longer its own before another thread writes there.
 //! 3. The word of a single thread is marked only on proof: the kernel says that the thread can run no more.
-//! 4. Before a peer is fenced without proof, that is recorded in its slot ([`UNPROVEN`](peer_word::UNPROVEN)). The
-//!    kernel may still mark words of that slot for the peer's threads, so no word is armed there again.
+//! 4. A life word is *armed* if it has the id of its thread, and the kernel marks it when that thread ends. A peer
+//!    that is fenced without proof (by a lease, or because a user assumes it dead) may still run, with its kernel
+//!    told to mark its words. If a later peer of the slot armed a word, and one of its threads had the same id in
+//!    another PID namespace or kernel, the end of the old thread would mark a living one. So before such a fence,
+//!    the slot is flagged ([`UNPROVEN`](peer_word::UNPROVEN)), and no word of a flagged slot is armed again: a word
+//!    that has no id is not marked by the kernel.
 
 use core::sync::atomic::Ordering;
 

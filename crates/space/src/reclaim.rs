@@ -12,7 +12,8 @@
 //!    freed like a region's extent: no other entry gets it before its memory is released, and if this thread dies,
 //!    the next peer that comes across the entry completes it.
 //! 2. This commits no memory: it uses only an entry that has memory.
-//! 3. What is in use is skipped: this is done in passing, and may be repeated.
+//! 3. It does what can be done at once. It skips an extent that is no longer free, and one for which there is no free
+//!    entry; it stops if the directory mutex is busy. The next creation that lacks memory searches again.
 
 use core::fmt::{self, Write};
 

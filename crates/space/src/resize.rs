@@ -1,11 +1,14 @@
 //! Resizing a region within its reserve.
 //!
 //! # Invariants
-//! 1. A thread that resizes an active region is its actor, with a mark, from before the first change to the end. It
-//!    becomes the actor under the directory mutex, while no other living thread is. Only that actor stores the size,
-//!    and commits or releases memory beyond it. The region is neither destroyed nor freed meanwhile.
-//! 2. The mark says that bytes beyond the size may have any value, or have memory. If a dead actor left it, or one
-//!    that could not clear the bytes, the next actor has that duty: the bytes are cleared before the region grows.
+//! 1. Before a thread changes anything, it takes the directory mutex and writes itself into the entry as the *actor*,
+//!    together with a *mark* (the flag `INCONSISTENT`). It does so only if no living thread is the marked actor: so
+//!    one thread at a time resizes a region. Only that actor stores the size, and commits or releases memory beyond
+//!    it (if it dies, recovery and the next actor do). It removes its name and the mark at the end. Until then no
+//!    thread frees the region: a destroyer waits, and a deferred region is freed afterwards.
+//! 2. The mark says that bytes beyond the size may have any value, or have memory. An actor that dies leaves the mark,
+//!    and so does one that could not clear the bytes. Then the next actor has that duty: it clears the bytes before
+//!    the region grows.
 //! 3. Memory is committed and released without the mutex. Under the mutex, a shrink only decides which size counts,
 //!    by way of the intent record.
 

@@ -9,8 +9,10 @@
 //!    Under the mutex only memory is looked at: an actor that is not current is dead.
 //! 2. A thread takes the duty under the mutex, by writing the actor and then the state, and does it without the
 //!    mutex. If that thread dies, or cannot get the mutex again, any other may take the duty.
-//! 3. The hint is raised after something was left for other peers, and cleared before all entries are looked at.
-//!    Recovery raises it after a holder of the mutex died: see `recover`.
+//! 3. A thread that leaves something for other peers first leaves it, and then raises the hint. A thread that looks at
+//!    all entries first clears the hint, and then looks. So what is left during the look is either seen, or raises
+//!    the hint again. (A hint that names one region is cleared after that entry was settled, if it has not changed.)
+//!    Recovery raises the hint after a holder of the mutex died: see `recover`.
 //! 4. A damaged entry is skipped: it must not keep other entries from being settled.
 
 use core::sync::atomic::Ordering;

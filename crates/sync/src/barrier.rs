@@ -5,13 +5,15 @@
 //! after a death, a count could disagree with the marks.
 //!
 //! # Invariants
-//! 1. A slot is marked for the phase by one compare-and-swap of a word that names its owner. The mark stays, also
-//!    for a successor in the slot, until the slot arrives in the next phase, which begins after all have
-//!    arrived in this one. So a thread that finds all slots marked, one after the other, knows that all have
-//!    arrived, whatever happens meanwhile.
-//! 2. The phase moves by one compare-and-swap from the phase whose marks were looked at: once.
+//! 1. A participant marks its slot for the phase by one compare-and-swap of the word that names it. No thread removes
+//!    the mark during that phase: if the participant leaves or dies, and another takes the slot, the mark stays. The
+//!    slot's owner replaces it when it arrives in the next phase, which begins only after all slots were marked. So a
+//!    thread may look at the slots one after the other: if it finds each marked, all are marked.
+//! 2. A thread that found all slots marked for phase `p` moves the phase by a compare-and-swap from `p` to `p + 1`.
+//!    Several threads may try; one succeeds, and the others change nothing. So each phase passes once.
 //! 3. The mark, and the look at the other slots after it, are sequentially consistent: the last participant to arrive
-//!    sees all marks, and moves the phase. If it dies before that, a waiter moves the phase at the end of its slice.
+//!    sees all marks, and moves the phase. If it dies before that, a waiter moves the phase at the end of its *slice*:
+//!    the longest time that a waiter sleeps before it looks again.
 //!
 //! # Deaths
 //! - A participant, before it has arrived: the waiters are told so ([`LockError::ParticipantDied`]), and so are later

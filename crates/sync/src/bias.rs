@@ -17,16 +17,21 @@
 //! 1. A thread that is inside has said so in its entry, with the bias number of the word; after that it saw the word
 //!    biased to it, and not revoked.
 //! 2. After a bias is revoked, its thread does not enter by it, and no later bias of that thread slot has its
-//!    number. So a contender that sees the word revoked, and then the thread outside, takes the mutex by one
-//!    compare-and-swap of the word: as long as the word does not change, the thread stays outside.
+//!    number. So once a contender has seen the word revoked, and after that the thread outside, the thread stays
+//!    outside. The contender then takes the mutex by one compare-and-swap of the revoked word. If that fails, another
+//!    contender was first.
 //! 3. Only the thread itself writes its entries. Each of its stores, to either word, is a Release: a contender may
 //!    learn from any of them that the thread is outside, and must see what it did inside. If the thread died
 //!    inside, the contender that takes the word over is told so, as with any dead owner. Before another thread has
 //!    the slot, a reaper [settles](settle_bias) all entries that are inside.
-//! 4. A thread may give up an entry at any time when it is outside. It does not change the lock word, which then names
-//!    a bias that no entry has.
-//! 5. A thread that leaves looks for a revocation without a fence, as a reader looks for a writer, and may miss one.
-//!    So the contender sleeps 1 ms at first; by then the thread's store is visible to it.
+//! 4. A thread that is outside may use the entry for another mutex at any time. It leaves the first mutex's lock
+//!    word as it is. That word then names a bias for which there is no entry, and a contender takes the thread to be
+//!    outside.
+//! 5. A thread that leaves stores *outside* in its entry, and then looks whether the bias was revoked, with no fence
+//!    in between: the processor may do the look first. Then the thread misses the revocation and wakes no contender,
+//!    while a contender still reads *inside*, and goes to sleep. So the first sleep of a contender lasts 1 ms at
+//!    most. The processor completes the store long before that, so the contender then reads *outside*. No memory
+//!    model promises a time. If the store took longer, the contender would sleep again, and only be later.
 //!
 //! # Deaths
 //! - A thread inside: as for an owner.

@@ -9,10 +9,11 @@
 //!    again. So no wait depends on a notification: the notifier may die before it notifies.
 //!
 //! # Deaths
-//! - The notifier, while it holds the mutex: at the end of a slice a waiter finds that the owner of the mutex is
-//!   dead, takes the mutex over, and is told so.
-//! - The notifier, after it freed the mutex and before it notified; or the next owner of the mutex repairs the
-//!   condition and does not notify: see invariant 3.
+//! - The notifier, while it holds the mutex: at the end of a slice ([`SLICE_NS`], the longest sleep) a waiter finds
+//!   that the owner of the mutex is dead, takes the mutex over, and is told so.
+//! - The notifier, after it freed the mutex and before it notified: no notification comes, and the waiter looks at
+//!   the condition after [`RECHECK_NS`] at the latest (invariant 3). It is the same if the notifier died with the
+//!   mutex, and the next owner repairs what the condition is about but does not notify.
 //! - The notifier, after it moved the number and before it woke a sleeper: its reaper wakes the
 //!   sleepers; at the latest they see the number at the end of their slice.
 //! - A waiter: nothing. A notification moves the number for all waiters. If the one that it woke dies, the others see

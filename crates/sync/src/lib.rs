@@ -14,12 +14,20 @@
 //! 3. A thread that has slept takes a lock with [`WAITERS`](commonhold_layout::LockFlags::WAITERS) set, since
 //!    it cannot know whether others sleep. An owner that frees a lock with that flag wakes one sleeper.
 //! 4. A thread that sleeps, or must wake another, has announced the lock in its pending word: if it
-//!    dies, its reaper wakes the sleepers of that lock. A thread that does neither announces nothing. So an
-//!    uncontended mutex costs two compare-and-swaps. A read lock, or a mutex that is biased to the thread, costs
-//!    one swap and a store.
-//! 5. A waiter learns of the owner's death from the owner's death futex, by which the kernel tells of it
-//!    ([`DeathNotice`]). Where there is none, it looks for evidence at the end of a slice ([`SLICE_NS`]); see
-//!    `wait.rs`.
+//!    dies, its reaper wakes the sleepers of that lock. A thread that neither sleeps nor wakes another announces
+//!    nothing, and saves these stores: an uncontended mutex costs one compare-and-swap to take it and one to
+//!    free it. A read lock, or a mutex that is biased to the thread, costs one swap and a store.
+//! 5. A waiter learns of the owner's death in three ways.
+//!    - The *life word* of the owner's thread slot: the kernel marks it when that thread ends, and wakes a sleeper.
+//!      The mark is proof. This is the usual way.
+//!    - The *death futex* of the owner's peer: the kernel marks it when the peer's heartbeat thread ends. That is a
+//!      hint: the waiter then looks for evidence at once, and repeatedly. ([`DeathNotice`] says what both words tell.)
+//!    - The search for evidence ([`Liveness::verdict`]), since a thread can end without either mark. A waiter that
+//!      one of the two words may wake searches after 10 ms, and then every 100 ms (`wait.rs`). Where there is
+//!      neither word, it searches after 1 ms ([`FIRST_SLICE_NS`]), and then every 20 ms ([`SLICE_NS`]).
+//!
+//!    A *slice* is the longest time that a waiter sleeps before it looks again, even if no thread wakes it. For a wait
+//!    that no owner ends (an event, a condition, readers that leave) it is [`SLICE_NS`].
 //!
 //! # What it does not do
 //! It does not know how to sleep ([`Park`]) nor which owners are dead ([`Liveness`]). It protects no

@@ -1,4 +1,7 @@
-//! The mutex: one word, taken by barging, with a short spin before sleep and a flag against starvation.
+//! The mutex: one word. An owner that frees it does not hand it over: the first thread that changes the free word has
+//! the mutex. So a newcomer may *barge*: take it before a waiter that was just woken. This is faster than handing
+//! over, since the mutex does not wait for a sleeper. A waiter spins for a short time before it sleeps. One that has
+//! slept too often in vain sets the *starving* flag: then newcomers stand back.
 //!
 //! This file has the operations that do not wait: taking a free mutex, freeing one, marking and resetting it. A thread
 //! that may have to wait goes through `mutex/contended.rs`; the thread that a mutex is biased to, through `bias.rs`.

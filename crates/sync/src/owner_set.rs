@@ -1,6 +1,9 @@
 //! A set of owners that one thread waits for: the holders of all permits, or all participants that have not arrived.
-//! The waiter sleeps for the death futexes of all of them at once. When to look for evidence, and how long to sleep,
-//! is decided by one of them: the one whose death futex tells most.
+//!
+//! The kernel wakes the waiter if any of them dies, where it can tell ([`DeathNotice`]). One owner of the set decides
+//! when the waiter looks for evidence and how long it sleeps: the one that needs the earliest look. That is an owner
+//! whose death futex has fired; else one of whose death the kernel will not tell; else one whose process is about to
+//! end; else any.
 
 use commonhold_layout::{Owner, PLACES_MOST};
 
@@ -34,8 +37,7 @@ impl OwnerSet {
         self.owners.get(..self.count).unwrap_or_default()
     }
 
-    /// The owner that decides about the wait: one whose death futex has fired, else one that has no death futex, else
-    /// one whose process is about to end, else any.
+    /// The owner that decides about the wait, in the order that the head of this file gives.
     fn loudest(&self, env: &impl Liveness) -> Option<(Owner, DeathNotice)> {
         let told = self.owners().iter().map(|owner| (*owner, env.death_notice(*owner)));
         told.max_by_key(|(_, notice)| match notice {

@@ -5,19 +5,25 @@
 //! other). Readers write no cache line that another reader writes, and a read lock costs one locked instruction.
 //! A dead reader is known by the thread slot that its word lies in: writers do not wait for it, and nobody has to
 //! clean up after it. (The table of visible readers is the idea of BRAVO, Dice and Kogan, USENIX ATC
-//! 2019.) If a thread holds more locks to read than it has words, the others are counted in its peer's share word.
+//! 2019.)
 //!
-//! A bit mask of peers (slot modulo 64) that ever read spares writers a look at all peers. Bits
-//! are set before the first read lock and never cleared.
+//! A thread has a few such words. If it holds more locks to read, the others are counted in the lock's share word of
+//! its peer. (A lock in the bytes of a region has no share words, and refuses such a reader.) A share word does not
+//! name threads. If the whole peer dies, its count ceases to count. If only the reading thread dies, its own process
+//! must give the lock back: the crate `commonhold` lists these locks, and its heartbeat thread calls
+//! [`uncount_ended`](RwLock::uncount_ended). Until then writers wait.
+//!
+//! A word of the lock is a bit mask: bit `slot % 64` is set before a peer in that slot reads for the first time, and
+//! never cleared. So a writer looks only at the peers whose bits are set; if none is, at no peer.
 //!
 //! A reader that leaves looks for a waiting writer without a fence: the processor may do the look before
-//! others see that the reader has left. If it misses a writer, that writer sleeps to the end of its slice: 1 ms
-//! the first time that it waits for this reader, 20 ms after that. That is the price of a release that is
-//! one plain store.
+//! others see that the reader has left. If it misses a writer, that writer sleeps to the end of its slice (its longest
+//! sleep before it looks again): 1 ms the first time that it waits for this reader, 20 ms after that. That is the
+//! price of a release that is one plain store.
 //!
 //! Neither side starves. A writer takes its word first, so new readers stand back while it waits for the readers
-//! inside. A reader that has lost too many wake-ups raises the starving flag, as a writer does: then newcomers stand
-//! back.
+//! inside. A reader, or a writer, may find the lock taken again whenever it wakes. After the fourth such sleep it sets
+//! the starving flag in the writer's word: then newcomers stand back.
 
 mod readers;
 mod writers;

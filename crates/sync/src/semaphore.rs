@@ -10,14 +10,17 @@
 //! # Invariants
 //! 1. A permit is held by one thread at most, named by its word, or free, or spent: permits are neither
 //!    made nor lost.
-//! 2. A thread that makes a word free signals the event afterwards; a waiter reads the event's number, looks at
-//!    all words, and sleeps while the number is the same. So no waiter sleeps beside a free permit for longer
-//!    than a slice, and that long only if the thread that freed it died before it signalled.
+//! 2. A thread that makes a word free signals the event afterwards; a waiter reads the event's number, looks at all
+//!    words, and sleeps while the number is the same. So no waiter sleeps beside a free permit for longer than a
+//!    slice (its longest sleep before it looks again), and that long only if the thread that freed it died before it
+//!    signalled.
 //! 3. A signal lowers the event's flag and wakes one waiter. A waiter that has slept raises the flag again when it
 //!    goes, with a permit or without, and wakes one more if permits are left: it cannot know whether others sleep.
-//! 4. A waiter keeps its announcement until it has its permit: if it dies with a wake-up that was meant for
-//!    another waiter, the others are woken. It announces a wait only between its looks at the words:
-//!    so a permit that it is seen to hold while it waits is one that it held before.
+//! 4. A waiter keeps an announcement until it has its permit: if it dies with a wake-up that was meant for
+//!    another waiter, the others are woken. While it sleeps, it announces a *wait*. When it wakes, it announces
+//!    instead that it may have others to wake, and only then looks at the words and takes a permit. So if an observer
+//!    sees a thread both wait for the semaphore and hold a permit of it, the thread had that permit before it waited:
+//!    it waits for one more.
 //!
 //! # Deaths
 //! - The holder: its permit goes to a waiter, or to the next thread that asks for one, which is told so.

@@ -9,9 +9,11 @@
 //! 1. The sequence grows only, and only the owner of the mutex word moves it. A writer that was
 //!    declared dead but still runs cannot finish another writer's change: its compare-and-swap expects a number
 //!    that the next owner has moved past.
-//! 2. A writer reads the sequence, *then* checks that the mutex word is still its own, and then makes the sequence
-//!    odd. With the check first, a writer that was declared dead in between could replace the next owner's odd
-//!    number.
+//! 2. A writer makes the sequence odd in three steps: it reads the sequence, *then* checks that the mutex word is
+//!    still its own, and then swaps the number that it read for an odd one. If it was declared dead meanwhile, and
+//!    the next owner has begun a change, either the check fails or the swap does. In another order it would not be
+//!    so: a writer that checks first, is declared dead, and then reads the next owner's odd number, would replace
+//!    that number, and the next owner could not end its change.
 //! 3. If the sequence is odd when the mutex word is taken, the new owner is told [`Taken::OwnerDied`], and the
 //!    word says so too.
 //! 4. A reader stores nothing in the lock or the data: it needs no right to write that memory. So its loads are

@@ -8,10 +8,16 @@
 //! # Invariants
 //! 1. While the bit is set, nobody changes what the lock protects. So a thread that takes over the word of a dead
 //!    owner is told of a half-done change only if the bit was not set: the owner was a writer, or had upgraded.
-//! 2. Readers do not sleep on a word that has the bit. Readers that fell asleep before are woken by the owner, which
-//!    takes the word with the bit, or puts the bit in, and finds `waiters` set; or by the waiter that sets `waiters`
-//!    in such a word. (An owner that barges in finds `waiters` not set, though readers may sleep. Then a
-//!    wake-up is on its way to a sleeper. If that one goes back to sleep, it sets the flag.)
+//! 2. No reader goes to sleep on a word that has the bit, since it may come in. But readers that fell asleep while a
+//!    writer had the word must be woken when the bit appears. There are three cases:
+//!    - The word has the flag `waiters` when an owner takes it with the bit, or puts the bit in (downgrades). The
+//!      owner then wakes all sleepers.
+//!    - The word was free without `waiters`, and an owner took it with the bit at once. Readers may still sleep: the
+//!      writer that freed the word removed the flag, and wakes only one sleeper. If that one is a reader, it comes in
+//!      and wakes the next.
+//!    - The same, but the woken sleeper wants to own the word. It must wait or give up, and sets `waiters` in a word
+//!      that has the bit. A thread that does so wakes all sleepers, once. If it dies before that, its reaper wakes
+//!      them.
 //!
 //! # Deaths
 //! - The owner, upgradable: the next owner takes the word as if it had been freed. Readers notice

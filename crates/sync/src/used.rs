@@ -6,9 +6,10 @@
 //! writes its own word first, then reads the count, and looks at the words of the slots below it.
 //!
 //! # Invariants
-//! 1. That is Dekker's pattern with two words on one side, the count and the slot's word, so every access is
-//!    `SeqCst`. With an Acquire load of the count, a writer whose own word a reader has not seen could still read
-//!    an old count, pass over that reader's slot, and come in beside the reader.
+//! 1. That is Dekker's pattern with two words on one side, the count and the slot's word. Every access is `SeqCst`, so
+//!    at least one side sees the other. An Acquire load of the count would not do: the writer's processor could load
+//!    the count before others see the writer's word. Then the reader finds no writer and comes in, while the writer
+//!    has read the old count. The writer does not look at the reader's slot, and comes in as well.
 //! 2. A count only grows while its slots have a user.
 //!
 //! # What it does not do

@@ -1,15 +1,21 @@
 //! One wait for a lock, from its first look to its end: when to spin, when to look for evidence of an
 //! owner's death, and how long to sleep.
 //!
+//! The kernel tells of a death by two words: the *life word* of the owner's thread slot, and the *death futex* of the
+//! owner's peer. A waiter sleeps on both, beside the lock's word.
+//!
 //! # Invariants
-//! 1. A waiter looks for evidence when a death futex has fired, when its time is up, and otherwise only if the owner
-//!    had the lock before the last sleep already: most waits end before that, and cost no search.
+//! 1. A search for evidence costs system calls. So a waiter searches in three cases only: the owner's death futex has
+//!    fired (if the kernel will also mark the life word, the waiter first waits a moment for that); the waiter's time
+//!    is up; or the waiter has slept for this owner before, and still finds it. Most waits end within their first
+//!    sleep, and cost no search.
 //! 2. A death futex is a hint. That of a process which is being killed fires before the last of its threads has ended.
 //!    So the waiter then looks for evidence repeatedly, at growing intervals. A death futex that fires for no reason
 //!    is believed for [`PROBES_MOST`] looks only.
 //! 3. A silent death futex proves nothing, nor does a life word without a mark: an owner can end without either. So a
-//!    waiter looks for other evidence after [`FIRST_RECHECK_NS`], and then every [`RECHECK_NS`]. The same intervals
-//!    bound the delay if a waiter that is stopped, or dies, has used up a wake-up that was meant for all.
+//!    waiter looks for other evidence after [`FIRST_RECHECK_NS`], and then every [`RECHECK_NS`].
+//! 4. For each mark, the kernel wakes one sleeper, and that one wakes the others. If it is stopped, or dies, before it
+//!    does, the others sleep on to the end of the same intervals, and then see the mark.
 
 use core::mem;
 

@@ -9,7 +9,9 @@
 //!    waiting for them.
 //! 2. After the drop, nothing that the thread was given is in use any more.
 //! 3. A forked child has no such thread, and does not wait for it.
-//! 4. The thread keeps the descriptors of its own table until it ends, also while it is quiet.
+//! 4. The thread keeps the evidence of its process in a descriptor table of its own, where that is possible: a program
+//!    may close every descriptor that it does not know (`close_range`), which closes those of the process's table
+//!    only. The thread keeps that table until it ends: also while it is quiet, since the peer is then still detaching.
 
 use std::{
     convert::Infallible,

@@ -8,7 +8,8 @@
 //! # Invariants
 //! 1. A thread becomes idle only if it can become usual again. That needs a right (`CAP_SYS_NICE`, or `RLIMIT_NICE`).
 //!    Whether this process has it is tried first, in a thread that ends afterwards.
-//! 2. Only a thread of the usual class becomes idle, and only an idle one becomes usual.
+//! 2. The class changes between usual (`SCHED_OTHER`) and idle only. If the thread has any other class, such as
+//!    `SCHED_FIFO`, the program chose it, and it stays.
 //! 3. No thread waits for another's trial, since a forked child may not have that other thread: both may try.
 
 use std::{

@@ -6,8 +6,9 @@
 //!
 //! # Invariants
 //! 1. [`Life::Gone`] is a proof. In doubt the answer is [`Life::Unknown`].
-//! 2. A process id means the same only within one PID namespace, and a start time only if neither process is in a time
-//!    namespace with a clock of its own: [`Myself`] keeps both rules.
+//! 2. A process id means the same only within one PID namespace. A start time, which `/proc` shows, tells two
+//!    processes with one id apart. But in any time namespace except the first, `/proc` may show it by a clock with an
+//!    offset. So a process there publishes no start time, and compares none. [`Myself`] keeps both rules.
 //! 3. A main thread that has ended is a zombie while its process lives on. The `pidfd` shows the
 //!    difference, and so does the number of threads.
 //!

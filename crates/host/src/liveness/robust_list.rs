@@ -7,19 +7,19 @@
 //! # What it owns
 //! The kernel's structures for such lists, and the two calls. Two users:
 //! - `death_futex.rs`: the heartbeat thread has a list of ours, with one entry, the *death futex* of its peer.
-//! - `death_word.rs`: each thread that has a slot lets `list_op_pending` of the C library's list point to its *life
+//! - `life_word.rs`: each thread that has a slot lets `list_op_pending` of the C library's list point to its *life
 //!   word*.
 //!
 //! # What it does not do
 //! It gives no meaning to the words: `commonhold_sync` does.
 
 mod death_futex;
-mod death_word;
+mod life_word;
 
 use std::{io, mem, ptr, sync::atomic::AtomicUsize};
 
 pub(crate) use death_futex::RobustList;
-pub(crate) use death_word::DeathWords;
+pub(crate) use life_word::DeathWords;
 
 /// `struct robust_list`: an entry.
 #[derive(Debug)]

@@ -1,5 +1,21 @@
 //! Evidence of life: publishing this process's, and judging peers by theirs.
 //!
+//! | evidence | left by | what it is | known |
+//! |---|---|---|---|
+//! | life word of a thread slot | the kernel, at the thread's end | proof, for that thread | at once |
+//! | death futex of a peer | the kernel, at the heartbeat thread's end | hint: other threads may run | at once |
+//! | lock on the slot's byte | the process; the kernel drops it | if gone, a hint; see invariant 3 | at a search |
+//! | process id, start time | the peer, in its record | proof, if `/proc` or a pidfd shows the end | at a search |
+//! | heartbeat count | the heartbeat thread, and waits | silence is a hint: *suspect* | after 1 s |
+//! | lease of the space | the formatter of the space | such a silence counts as death, unproved | at its end |
+//!
+//! *At once*: the kernel wakes a waiter. The kernel drops the lock of a dying process only after it has freed its
+//! memory, which takes tens of milliseconds for hundreds of megabytes.
+//!
+//! A waiter searches when a death futex fires, else after 10 ms and then every 100 ms (1 ms and 20 ms where the
+//! kernel cannot tell it of a death): see `wait.rs` of `commonhold-sync`. Life words are read there and in
+//! `commonhold-space`; this file weighs all the other evidence.
+//!
 //! # What it owns
 //! Two open file descriptions of the space's file, shared with no other process. One holds the locks that are this
 //! process's evidence; through the other, peers' locks are looked for. And what was observed of peers' heartbeats.
@@ -8,18 +24,27 @@
 //! 1. The verdict `Dead` needs proof; where no proof is possible, it needs a lease that has run out.
 //! 2. If a peer never published a kind of evidence, the lack of that evidence proves nothing. Neither does a missing
 //!    lock on a file system whose locks may belong to another kernel.
-//! 3. A lock that is gone does not prove the death of a process that provably runs, nor of one whose heartbeat goes
-//!    on: programs close descriptors that they do not know. It is proof if the death futex has fired. If only the end
-//!    of the heartbeat thread can have closed the lock, it is proof if the heartbeat has stopped too.
+//! 3. A lock that is gone does not prove death by itself: programs close descriptors that they do not know. It does
+//!    in these cases. In the last two, the process is looked at first, and if it provably runs, it is alive.
+//!    - The death futex has fired, and the heartbeat thread was not the only one with the lock (invariant 5).
+//!    - The heartbeat has been silent for a second, and the peer either keeps its lock in the heartbeat thread's own
+//!      table, which no program closes, or never has a heartbeat thread. (The kernel fires no death futex in memory
+//!      that was unmapped first.)
+//!    - The peer is still attaching, has no heartbeat thread yet, or has already taken its death futex down to detach.
+//!      These moments are short, and a program does not close our descriptors in them.
 //! 4. Locks are looked for in the space's file, or not at all (`own_fd.rs`).
-//! 5. The heartbeat thread, if there is one, keeps the locks too, in a descriptor table of its own. They stay while
-//!    either that table or the process's has them. If the program closes the process's, the thread says so in its
-//!    death futex: the locks then go with that thread, which may end before others do.
+//! 5. The heartbeat thread, if there is one, keeps the locks too, in a descriptor table of its own. The kernel drops
+//!    them when neither that table nor the process's has the descriptor. If the program closes the descriptor of the
+//!    process, only that thread has the locks, and they go when it ends, which may be before other threads do. It
+//!    finds this at its next beat, and sets a bit in its death futex. With that bit, the second case of invariant 3
+//!    applies, and not the first.
 //! 6. A forked child locks, unlocks and concludes nothing: the descriptions are its parent's.
-//! 7. A process that may only read the file can lock its bytes shared (`ofd_lock.rs`). That must neither make a dead
-//!    peer look alive nor keep a peer from publishing evidence, so evidence is an exclusive lock. Only if readers
-//!    have locked the bytes of all slots, a peer takes a shared lock. That one proves something only when it is gone;
-//!    the heartbeat thread makes it exclusive as soon as the readers have gone.
+//! 7. Evidence is an exclusive lock, which only a process that may write the file can have. A process that may only
+//!    read it (a *reader*) can lock its bytes shared (`ofd_lock.rs`). Such a lock must not make a dead peer look
+//!    alive, so it does not count as evidence. It also keeps others from an exclusive lock on that byte, so an
+//!    attaching peer takes another slot. If readers have locked the bytes of all free slots, the peer takes a shared
+//!    lock instead. As long as the byte has a shared lock, it may be a reader's, and says nothing. Once the byte has
+//!    none, the peer's lock is gone. The heartbeat thread makes the lock exclusive as soon as the readers have gone.
 //! 8. The kernel does not report our own locks to us, so this file remembers our own slots.
 //!
 //! # What it does not do

@@ -2,8 +2,8 @@
 //!
 //! The C library registers a robust list for each thread. The list's field `list_op_pending` names the futex that the
 //! thread is about to take or to free. The C library writes that field only during operations on robust mutexes; at
-//! other times it is null. We let it point to the thread's life word then. That costs nothing per lock, and needs no
-//! list of our own.
+//! other times it is null. While it is null, we let it point to the thread's life word (we *arm* the word). That costs
+//! nothing per lock, and needs no list of our own.
 //!
 //! # What it owns
 //! - That field of the calling thread, while it points to a life word.
@@ -11,11 +11,13 @@
 //!
 //! # Invariants
 //! 1. The field is written only if it is null or points into an alias. Otherwise a robust operation, or another
-//!    library, uses it. The head of the list is asked for each time, since it may have been replaced.
-//! 2. An address that was once in an alias is never used for other memory: when the alias is given up, inaccessible
-//!    memory takes its place. We cannot change the fields of other threads, which may still point there; the kernel
-//!    can write nothing through them. The address may become an alias again; the kernel marks only a word that names
-//!    the ending thread.
+//!    library, uses it. The field lies in the head of the list. Another library may register another list at any time,
+//!    so the kernel is asked for the address of the head before each write, and the address is not remembered.
+//! 2. An alias is given up when its attachment ends. Other threads' fields may still point into it, and only those
+//!    threads can change them. So its addresses are never used for other memory, which the kernel would then mark.
+//!    Inaccessible memory takes the place of the alias: the kernel cannot write there. The addresses may later become
+//!    the alias of another attachment. This is safe, since the kernel marks a word only if it has the id of the thread
+//!    that ends.
 //! 3. A forked child has no alias of its parent's (`MADV_DONTFORK`), and clears its field if that points into one.
 //!
 //! # What it does not do
