@@ -387,6 +387,7 @@ impl RegionError {
 }
 
 impl fmt::Display for RegionError {
+    #[allow(clippy::too_many_lines, reason = "one arm for each variant, and none for others")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name { name, why } => write!(f, "{name:?} cannot name a region: {why}"),
