@@ -181,7 +181,7 @@ impl fmt::Display for WaitKind {
             Self::Readers => "readers",
             Self::Event => "event",
             Self::Permit => "permit",
-            Self::Participants => "threads",
+            Self::Participants => "parties",
             Self::Mappings => "mappings",
             Self::Process => "process",
         })
