@@ -224,7 +224,8 @@ fn attempt(built: &Built, fuzzer: Fuzzer, seconds: u32) -> Result<Option<String>
     let status = status.with_context(|| format!("cannot run {command:?}"))?;
     let text = String::from_utf8_lossy(&fs::read(&log).context("cannot read a log")?).into_owned();
     say(format_args!("\n=== {}\n{}", fuzzer.name(), summary(&text, status.success())));
-    if status.code() == Some(NOT_RUN) {
+    // libFuzzer ends with the same status if it has found something.
+    if matches!(fuzzer, Fuzzer::Storm(_)) && status.code() == Some(NOT_RUN) {
         return Ok(Some(text.trim_end().to_owned()));
     }
     ensure!(status.success(), "{status}; all of it is in {}", log.display());

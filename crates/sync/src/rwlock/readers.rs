@@ -180,6 +180,10 @@ impl<S: Shares> RwLock<'_, S> {
     /// # Errors
     /// [`LockError::Fenced`] if the peer has been declared dead, or holds none.
     pub fn uncount_ended(&self, of: PeerRef, env: &impl Park) -> Result<(), LockError> {
+        if self.shares.share(of.peer).is_none() {
+            // A peer that never had a share holds none.
+            return Err(LockError::Fenced);
+        }
         self.count_for(of, ShareWord::unlock_read)?;
         Point::ReadUncounted.reached();
         self.drained().advance_unannounced(env);
