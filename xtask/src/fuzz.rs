@@ -52,6 +52,12 @@ const FUZZERS: [Fuzzer; 8] = [
 ];
 
 impl Fuzzer {
+    /// Whether an exit status says that this fuzzer cannot run here. libFuzzer ends with the same status if it has found
+    /// something, so its targets always can.
+    fn could_not_run(self, code: Option<i32>) -> bool {
+        matches!(self, Self::Storm(_)) && code == Some(NOT_RUN)
+    }
+
     fn name(self) -> String {
         match self {
             Self::Guided(target) => format!("fuzz {target}"),
@@ -224,8 +230,7 @@ fn attempt(built: &Built, fuzzer: Fuzzer, seconds: u32) -> Result<Option<String>
     let status = status.with_context(|| format!("cannot run {command:?}"))?;
     let text = String::from_utf8_lossy(&fs::read(&log).context("cannot read a log")?).into_owned();
     say(format_args!("\n=== {}\n{}", fuzzer.name(), summary(&text, status.success())));
-    // libFuzzer ends with the same status if it has found something.
-    if matches!(fuzzer, Fuzzer::Storm(_)) && status.code() == Some(NOT_RUN) {
+    if fuzzer.could_not_run(status.code()) {
         return Ok(Some(text.trim_end().to_owned()));
     }
     ensure!(status.success(), "{status}; all of it is in {}", log.display());
@@ -259,4 +264,17 @@ fn summary(text: &str, passed: bool) -> String {
         text.lines().filter(|line| line.starts_with('#') && line.contains("DONE")).collect();
     shown.extend(lines.get(lines.len().saturating_sub(last)..).unwrap_or(&[]));
     shown.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A crash that libFuzzer found was once reported as a fuzzer that could not be run.
+    #[test]
+    fn a_finding_of_libfuzzer_is_a_failure_and_not_a_fuzzer_that_cannot_run() {
+        assert!(!Fuzzer::Guided("image").could_not_run(Some(77)));
+        assert!(Fuzzer::Storm("pages").could_not_run(Some(77)));
+        assert!(!Fuzzer::Storm("pages").could_not_run(Some(1)));
+    }
 }

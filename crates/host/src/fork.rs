@@ -18,10 +18,7 @@
 
 use std::{
     ptr::{self, NonNull},
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
 };
 
 use rustix::{
@@ -36,9 +33,10 @@ static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 /// The last epoch given out. A child inherits its value, so its own epoch is larger.
 static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
 static HANDLER_SET: AtomicBool = AtomicBool::new(false);
-/// Tasks of the handler beside the wiping, one entry for each [`ChildTask`]. A process may fork while another of its
-/// threads sets a task; the child then sees no task, and what the task would clean up does not exist yet.
-static IN_CHILD: [OnceLock<fn()>; 2] = [const { OnceLock::new() }; 2];
+/// Tasks of the handler beside the wiping, one entry for each [`ChildTask`]: a `fn()`, or null. A process may fork while
+/// another of its threads sets a task; the child then sees no task, and what the task would clean up does not exist yet.
+/// No `OnceLock`: a child may be forked while another thread initialises it, and would wait for that thread for ever.
+static IN_CHILD: [AtomicPtr<()>; 2] = [const { AtomicPtr::new(ptr::null_mut()) }; 2];
 
 /// A task that the handler runs in a child made by `fork`.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +48,11 @@ pub(crate) enum ChildTask {
 }
 
 impl ChildTask {
-    /// Makes `run` the function for this task in every child from now on. `run` must keep invariant 3. A second call
-    /// changes nothing.
+    /// Makes `run` the function for this task in every child from now on. `run` must keep invariant 3.
     pub(crate) fn set(self, run: fn()) {
         if let Some(task) = IN_CHILD.get(self as usize) {
-            task.get_or_init(|| run);
+            // Relaxed: the function is code, which is there from the start.
+            task.store(run as *mut (), Ordering::Relaxed);
         }
     }
 }
@@ -163,7 +161,12 @@ extern "C" fn in_child() {
     if let Some(word) = unsafe { word.as_ref() } {
         word.store(0, Ordering::Relaxed);
     }
-    for task in IN_CHILD.iter().filter_map(OnceLock::get) {
-        task();
+    for task in &IN_CHILD {
+        let task = task.load(Ordering::Relaxed);
+        if !task.is_null() {
+            // SAFETY: `transmute` wants a pointer that is a `fn()`: nothing else is ever stored there but null.
+            let run = unsafe { std::mem::transmute::<*mut (), fn()>(task) };
+            run();
+        }
     }
 }
