@@ -73,6 +73,9 @@ pub enum FaultError {
     NeverReferenced,
     /// A fault where none may happen, in memory that is not super-locked.
     NotSuperLocked,
+    /// A fault where none may happen, and another thread had the space or the object locked: why the page faulted is
+    /// not known.
+    Busy,
 }
 
 /// Why the machine could not do what it was asked for.
@@ -152,6 +155,9 @@ impl fmt::Display for FaultError {
             Self::Pager(error) => write!(f, "the pager failed: {error}"),
             Self::NeverReferenced => f.write_str(
                 "first access to a lazy page where no fault may happen: touch it before",
+            ),
+            Self::Busy => f.write_str(
+                "a fault where none may happen, while another thread works on the space or the object",
             ),
             Self::NotSuperLocked => {
                 f.write_str("a fault where none may happen: the space is not super-locked")

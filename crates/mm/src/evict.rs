@@ -42,6 +42,24 @@ pub(crate) enum Mercy {
     None,
 }
 
+/// A call of the pager. Dropped while its thread unwinds, the writing fails.
+struct Writing<'a, M: Mmu> {
+    object: &'a ObjectCore<M>,
+    page: ObjectPage,
+    ended: bool,
+}
+
+impl<M: Mmu> Drop for Writing<'_, M> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let mut nothing = Token::nothing_held();
+            let (mut state, _) = self.object.state.lock(&mut nothing);
+            let failed = Err(PagerError::Panicked);
+            let _ = self.object.end_writing(&mut state, self.page, failed);
+        }
+    }
+}
+
 impl<M: Mmu> ObjectCore<M> {
     /// Evicts a page, unless it must stay. Nothing is locked.
     pub(crate) fn evict(self: &Arc<Self>, page: ObjectPage, mercy: Mercy) -> Evicted {
@@ -69,7 +87,7 @@ impl<M: Mmu> ObjectCore<M> {
         }
         drop(state);
 
-        let written = self.pager.write(page, &bytes);
+        let written = self.write(page, &bytes);
 
         let (mut state, mut in_object) = self.state.lock(&mut nothing);
         if let Err(error) = self.end_writing(&mut state, page, written) {
@@ -115,6 +133,15 @@ impl<M: Mmu> ObjectCore<M> {
             entry.state = if write_protected == Shielded::Everywhere { next } else { State::Dirty };
         }
         Ok(())
+    }
+
+    /// Lets the pager write a page whose writing has begun. Nothing is locked. If the pager panics, the writing has ended
+    /// as a failure before the panic goes on.
+    pub(crate) fn write(&self, page: ObjectPage, bytes: &[u8]) -> Result<(), PagerError> {
+        let mut writing = Writing { object: self, page, ended: false };
+        let written = self.pager.write(page, bytes);
+        writing.ended = true;
+        written
     }
 
     /// Notes the pager's result. The page is `Clean` if the pager wrote it and it was not written to meanwhile.

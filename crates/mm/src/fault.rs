@@ -1,8 +1,8 @@
 //! Faults: the fast path, and the slow path of a worker.
 //!
-//! [`AddressSpace::fault`] may run where nothing may block: it only *tries* both locks. If it gets them and the
-//! page is in memory, it makes the translation. Otherwise it sends a *pulse*, and a worker redoes the whole fault
-//! ([`SpaceCore::redo`]), and may wait. After every wait the worker looks everything up again: mapping,
+//! [`AddressSpace::fault`] may run where nothing may block: it only *tries* both locks (its token permits nothing else,
+//! see [`order`](crate::order)). If it gets them and the page is in memory, it makes the translation. Otherwise it
+//! sends a *pulse*, and a worker redoes the whole fault ([`SpaceCore::redo`]), and may wait. After every wait the worker looks everything up again: mapping,
 //! protection, size, state of the page. Both paths check and install in the same function
 //! ([`SpaceCore::look`]), so they cannot differ.
 //!
@@ -15,10 +15,11 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Mmu, State, VirtualPage, Writable,
+    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, ObjectPage, PagerError, State,
+    VirtualPage, Wait, Writable,
     fill::Claim,
-    object::{ObjectCore, ObjectState},
-    order::Token,
+    object::{ObjectCore, ObjectState, PutOff},
+    order::{self, Handler, Token},
     pulse::{Posted, Pulse},
     space::{Mapping, SpaceCore, SpaceState},
 };
@@ -40,7 +41,7 @@ pub enum Fault {
     Resolved,
     /// A worker will serve it; [`Mmu::wake`] tells when.
     Pulsed,
-    /// The queue of pulses is full, and no worker will serve this fault. Report it again later.
+    /// The space has as many pulses as it may have, and no worker will serve this fault. Report it again later.
     Full,
     /// The fault cannot be resolved.
     Failed(FaultError),
@@ -63,16 +64,48 @@ enum Look {
     Absent,
     /// Another thread fills it.
     Filling,
+    /// The machine would have had to wait.
+    Later,
+}
+
+/// The result of the fast path.
+enum Tried {
+    Resolved,
+    Failed(FaultError),
+    /// A worker of this lane is needed.
+    Lane(Lane),
+    /// A lock was not free.
+    Busy,
 }
 
 impl<M: Mmu> AddressSpace<M> {
     /// Handles a fault on `at`. Never blocks.
     pub fn fault(&self, at: VirtualPage, access: Access, context: Context) -> Fault {
-        let fault = match (self.core.try_fault(at, access, context), context) {
-            (Some(Ok(())), _) => Fault::Resolved,
-            (Some(Err(error)), _) => Fault::Failed(error),
-            (None, Context::Normal) => self.core.pulse(at, access),
-            (None, Context::NoFault) => Fault::Failed(FaultError::NotSuperLocked),
+        self.fault_by(at, access, context, 0)
+    }
+
+    /// As [`fault`](Self::fault). `cookie` tells the machine's threads apart: a fault is merged only with one of the
+    /// same cookie, and [`Mmu::wake`] gets it back. So an error reaches only threads that had faulted before.
+    pub fn fault_by(
+        &self,
+        at: VirtualPage,
+        access: Access,
+        context: Context,
+        cookie: u64,
+    ) -> Fault {
+        let mut handler = Token::handler();
+        let tried = self.core.try_fault(at, access, context, &mut handler);
+        let fault = match (tried, context) {
+            (Tried::Resolved, _) => Fault::Resolved,
+            (Tried::Failed(error), _) => Fault::Failed(error),
+            (Tried::Busy, Context::NoFault) => Fault::Failed(FaultError::Busy),
+            (Tried::Lane(_), Context::NoFault) => Fault::Failed(FaultError::NotSuperLocked),
+            (Tried::Busy, Context::Normal) => {
+                self.core.pulse((at, access, cookie), Lane::Memory, &mut handler)
+            }
+            (Tried::Lane(lane), Context::Normal) => {
+                self.core.pulse((at, access, cookie), lane, &mut handler)
+            }
         };
         self.core.counts.count(fault);
         fault
@@ -80,43 +113,54 @@ impl<M: Mmu> AddressSpace<M> {
 }
 
 impl<M: Mmu> SpaceCore<M> {
-    /// The fast path. `None` if a lock is held, or the page is not in memory.
+    /// The fast path.
     #[inline]
     fn try_fault(
         &self,
         at: VirtualPage,
         access: Access,
         context: Context,
-    ) -> Option<Result<(), FaultError>> {
-        let mut nothing = Token::nothing_held();
-        let (state, mut in_space) = self.state.try_read(&mut nothing)?;
+        handler: &mut Token<'_, Handler>,
+    ) -> Tried {
+        let Some((state, mut in_space)) = self.state.try_read(handler) else { return Tried::Busy };
         let mapping = match permitted(&state, at, access) {
             Ok(mapping) => mapping,
-            Err(error) => return Some(Err(error)),
+            Err(error) => return Tried::Failed(error),
         };
         let object = &mapping.reference.object;
-        let (mut pages, _) = object.state.try_lock(&mut in_space)?;
+        let Some((mut pages, _)) = object.state.try_lock(&mut in_space) else { return Tried::Busy };
         if context == Context::NoFault {
-            return Some(Err(no_fault(&state, mapping, &pages, at)));
+            return Tried::Failed(no_fault(&state, mapping, &pages, at));
         }
-        match self.look(&state, mapping, &mut pages, at, access, Purpose::Reference) {
-            Ok(Look::Done) => Some(Ok(())),
-            Ok(Look::Absent | Look::Filling) => None,
-            Err(error) => Some(Err(error)),
+        let (purpose, wait) = (Purpose::Reference, Wait::Never);
+        match self.look(&state, mapping, &mut pages, at, access, purpose, wait) {
+            Ok(Look::Done) => Tried::Resolved,
+            Ok(Look::Filling | Look::Later) => Tried::Lane(Lane::Memory),
+            Ok(Look::Absent) => {
+                let kept = pages.pages.get(mapping.extent.page(at)).kept;
+                Tried::Lane(if kept { Lane::Paging } else { Lane::Memory })
+            }
+            Err(error) => Tried::Failed(error),
         }
     }
 
     #[cold]
-    fn pulse(self: &Arc<Self>, at: VirtualPage, access: Access) -> Fault {
-        let posted = self.manager.pulses.post(self, at, access);
+    fn pulse(
+        self: &Arc<Self>,
+        fault: (VirtualPage, Access, u64),
+        lane: Lane,
+        handler: &mut Token<'_, Handler>,
+    ) -> Fault {
+        let posted = self.manager.pulses.post(self, fault, lane, handler);
         if posted == Posted::New {
-            self.manager.mmu.pulse();
+            self.manager.mmu.pulse(lane);
         }
         if posted == Posted::Full { Fault::Full } else { Fault::Pulsed }
     }
 
     /// Checks a page with both locks held, and makes the translation if the page is in memory.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "what both locks guard, and the fault")]
     fn look(
         &self,
         state: &SpaceState<M>,
@@ -125,6 +169,7 @@ impl<M: Mmu> SpaceCore<M> {
         at: VirtualPage,
         access: Access,
         purpose: Purpose,
+        wait: Wait,
     ) -> Result<Look, FaultError> {
         let page = mapping.extent.page(at);
         if page.number() >= of_object.size {
@@ -152,8 +197,10 @@ impl<M: Mmu> SpaceCore<M> {
         let writable = if writable { Writable::Yes } else { Writable::No };
         let object = &mapping.reference.object.machine;
         let (mmu, protection) = (&self.manager.mmu, mapping.protection);
-        mmu.install(&self.machine, at, object, page, protection, writable)?;
-        Ok(Look::Done)
+        match mmu.install(&self.machine, at, object, page, protection, writable, wait)? {
+            Installed::Done => Ok(Look::Done),
+            Installed::Later => Ok(Look::Later),
+        }
     }
 
     /// The slow path: waits for locks, and calls the pager if needed. Called with nothing locked. If another thread
@@ -163,13 +210,13 @@ impl<M: Mmu> SpaceCore<M> {
         at: VirtualPage,
         access: Access,
         purpose: Purpose,
-        pulse: &mut Option<Pulse<M>>,
+        pulse: &mut Option<Served<M>>,
     ) -> Result<(), FaultError> {
         let mut attempt = 0_u32;
         loop {
             match self.look_patiently(at, access, purpose, pulse)? {
                 Found::Done => return Ok(()),
-                Found::Claimed(object, claim) => object.fill(&claim)?,
+                Found::Claimed(object, claim) => object.fill(claim)?,
                 Found::Filling => {
                     attempt = attempt.saturating_add(1);
                     self.manager.mmu.idle(attempt);
@@ -184,7 +231,7 @@ impl<M: Mmu> SpaceCore<M> {
         at: VirtualPage,
         access: Access,
         purpose: Purpose,
-        pulse: &mut Option<Pulse<M>>,
+        pulse: &mut Option<Served<M>>,
     ) -> Result<Found<M>, FaultError> {
         let mut nothing = Token::nothing_held();
         let (state, mut in_space) = self.state.read(&mut nothing);
@@ -195,38 +242,123 @@ impl<M: Mmu> SpaceCore<M> {
         let page = mapping.extent.page(at);
         let object = &mapping.reference.object;
         let (mut of_object, mut in_object) = object.state.lock(&mut in_space);
-        match self.look(&state, mapping, &mut of_object, at, access, purpose)? {
+        match self.look(&state, mapping, &mut of_object, at, access, purpose, Wait::Briefly)? {
             Look::Done => Ok(Found::Done),
             Look::Absent => {
-                let claim = of_object.claim(page).map_err(|error| match error {
-                    Error::Machine(error) => FaultError::Machine(error),
-                    _ => FaultError::NoMemory,
+                let kept = of_object.pages.get(page).kept;
+                // Without a pager and without an eviction, any worker can fill it.
+                let reserved = !kept && self.manager.try_reserve(&object.budget);
+                if !reserved
+                    && let Some(served) =
+                        pulse.take_if(|served| !self.goes_on(served, &mut in_object))
+                {
+                    drop(served);
+                    return Ok(Found::Done);
+                }
+                let claim = of_object.claim(page, reserved).map_err(|error| {
+                    if reserved {
+                        self.manager.unreserve(&object.budget);
+                    }
+                    match error {
+                        Error::Machine(error) => FaultError::Machine(error),
+                        _ => FaultError::NoMemory,
+                    }
                 })?;
                 Ok(Found::Claimed(Arc::clone(object), claim))
             }
             Look::Filling => {
                 // The object's lock is held, so the filling cannot end before the pulse is put off.
-                if let (Some(entry), Some(pulse)) = (of_object.pages.find_mut(page), pulse.take()) {
-                    entry.awaited = true;
-                    self.manager.pulses.defer(pulse, object.name(page), &mut in_object);
+                let put_off = pulse.as_ref().is_some_and(|served| {
+                    self.put_off(&mut of_object, page, &served.pulse, &mut in_object)
+                });
+                if put_off {
+                    *pulse = None;
                     return Ok(Found::Done);
                 }
                 Ok(Found::Filling)
             }
+            Look::Later => Ok(Found::Filling),
         }
     }
 
-    /// Serves a pulse of this space.
-    pub(crate) fn serve(self: &Arc<Self>, pulse: Pulse<M>) {
-        let (at, access) = (pulse.at, pulse.access);
-        let mut pulse = Some(pulse);
-        let result = self.redo(at, access, Purpose::Reference, &mut pulse);
-        if pulse.is_some() {
-            self.counts.serve(result);
-            self.manager.pulses.done();
-            self.manager.mmu.wake(&self.machine, at, access, result);
+    /// Whether the worker of this pulse may call a pager for it. If not, the pulse has been passed on to another one.
+    fn goes_on(&self, served: &Served<M>, in_object: &mut Token<'_, order::Object>) -> bool {
+        let (pulses, pulse) = (&self.manager.pulses, &served.pulse);
+        if pulse.lane == Lane::Paging
+            || (served.by == Worker::Any && pulses.promote(pulse.ticket, in_object))
+        {
+            return true;
         }
+        if pulses.pass_on(pulse.ticket, Lane::Paging, in_object) {
+            self.manager.mmu.pulse(Lane::Paging);
+        }
+        false
     }
+
+    /// Puts a pulse off until the end of the filling of `page`. `false` without memory for that.
+    fn put_off(
+        &self,
+        of_object: &mut ObjectState<M>,
+        page: ObjectPage,
+        pulse: &Pulse<M>,
+        in_object: &mut Token<'_, order::Object>,
+    ) -> bool {
+        let pulses = &self.manager.pulses;
+        if of_object.put_off.len() == of_object.put_off.capacity() {
+            // Pulses that were cancelled meanwhile.
+            of_object.put_off.retain(|put_off| pulses.is_open(put_off.ticket, in_object));
+        }
+        let Some(entry) = of_object.pages.find_mut(page) else { return false };
+        if of_object.put_off.try_reserve(1).is_err() {
+            return false;
+        }
+        entry.awaited = true;
+        of_object.put_off.push(PutOff { page, ticket: pulse.ticket, failed: None });
+        pulses.defer(pulse.ticket, in_object);
+        true
+    }
+
+    /// Serves a pulse of this space.
+    pub(crate) fn serve(self: &Arc<Self>, pulse: Pulse<M>, by: Worker) {
+        let (at, access) = (pulse.at, pulse.access);
+        // The result if a pager panics.
+        let panicked = Err(FaultError::Pager(PagerError::Panicked));
+        let mut serving =
+            Serving { space: self, served: Some(Served { pulse, by }), result: panicked };
+        serving.result = self.redo(at, access, Purpose::Reference, &mut serving.served);
+    }
+}
+
+/// The service of a pulse. Its drop ends the pulse and wakes its threads, unless the pulse was put off or passed on.
+struct Serving<'a, M: Mmu> {
+    space: &'a SpaceCore<M>,
+    served: Option<Served<M>>,
+    result: Result<(), FaultError>,
+}
+
+impl<M: Mmu> Drop for Serving<'_, M> {
+    fn drop(&mut self) {
+        let Some(Served { pulse, .. }) = self.served.take() else { return };
+        let (space, manager) = (self.space, &self.space.manager);
+        space.counts.serve(self.result);
+        manager.pulses.done(pulse.ticket);
+        manager.mmu.wake(&space.machine, pulse.at, pulse.access, pulse.cookie, self.result);
+    }
+}
+
+/// Which worker serves a pulse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Worker {
+    /// One that may call pagers.
+    Any,
+    /// One that never waits for a pager.
+    Memory,
+}
+
+/// A pulse, and who serves it.
+pub(crate) struct Served<M: Mmu> {
+    pulse: Pulse<M>,
+    by: Worker,
 }
 
 /// The result of [`SpaceCore::look_patiently`].

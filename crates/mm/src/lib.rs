@@ -75,7 +75,7 @@ pub use pager::{
     ZeroPager,
 };
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
-pub use port::{Access, Mmu, Protection, Writable};
+pub use port::{Access, Installed, Lane, Mmu, Protection, Wait, Writable};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};
 pub use reference::Reach;
 pub use residency::{Residency, Scope};

@@ -11,8 +11,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
-    AddressSpace, Error, Kind, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
+    AddressSpace, Error, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
     budget::{Budget, BudgetCore, ResidentCount},
+    fault::Worker,
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
@@ -34,8 +35,11 @@ pub struct Defaults {
 pub struct Settings {
     /// The most pages that all objects together may have in memory.
     pub budget: Pages,
-    /// The most pulses at once.
+    /// The most pulses of one space at once.
     pub pulses: usize,
+    /// How many faults of one space at most are served with a pager at once. With fewer than there are workers, a
+    /// slow pager of one space leaves workers to the others.
+    pub paging: usize,
     /// The residency of new mappings.
     pub defaults: Defaults,
 }
@@ -43,7 +47,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let defaults = Defaults { anonymous: Residency::Unlocked, file: Residency::Unlocked };
-        Self { budget: Pages(u64::MAX), pulses: 256, defaults }
+        Self { budget: Pages(u64::MAX), pulses: 256, paging: usize::MAX, defaults }
     }
 }
 
@@ -82,7 +86,7 @@ impl<M: Mmu> Manager<M> {
         let core = Core {
             mmu,
             settings,
-            pulses: Pulses::new(settings.pulses)?,
+            pulses: Pulses::new(settings.pulses, settings.paging.max(1)),
             next: AtomicU64::new(2),
             objects: Ordered::new(Vec::new()),
             budgets: Ordered::new(budgets),
@@ -163,7 +167,18 @@ impl<M: Mmu> Manager<M> {
     /// Serves one pulse: redoes the fault, waits for locks, and calls the pager if needed. Any number of worker
     /// threads may call this. `false` if no pulse waited.
     pub fn serve(&self) -> bool {
-        self.core.serve()
+        self.core.serve(None, Worker::Any)
+    }
+
+    /// As [`serve`](Self::serve), and never waits for a pager: a pulse that turns out to need one is left to other
+    /// workers. One thread that calls only this keeps the faults that need memory alone from waiting behind pagers.
+    pub fn serve_memory(&self) -> bool {
+        self.core.serve(Some(Lane::Memory), Worker::Memory)
+    }
+
+    /// As [`serve`](Self::serve), and only pulses that may need a pager.
+    pub fn serve_paging(&self) -> bool {
+        self.core.serve(Some(Lane::Paging), Worker::Any)
     }
 
     /// Pulses that have not been served to the end.
@@ -204,12 +219,12 @@ impl<M: Mmu> Core<M> {
     }
 
     /// Redoes the fault of one pulse.
-    fn serve(&self) -> bool {
-        let Some(pulse) = self.pulses.take() else { return false };
+    fn serve(&self, only: Option<Lane>, by: Worker) -> bool {
+        let Some(pulse) = self.pulses.take(only) else { return false };
         match pulse.space.upgrade() {
-            Some(space) => SpaceCore::serve(&space, pulse),
+            Some(space) => SpaceCore::serve(&space, pulse, by),
             // The space is gone, and no thread waits in it.
-            None => self.pulses.done(),
+            None => _ = self.pulses.done(pulse.ticket),
         }
         true
     }

@@ -14,11 +14,12 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
-    Error, Mmu, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span, State,
+    Error, FaultError, Mmu, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span, State,
     budget::{BudgetCore, PageName},
     manager::Core,
     order::{self, Ordered, Token},
     page::{PageEntry, PageTable},
+    pulse::Ticket,
     reference::Reference,
     share::share,
 };
@@ -56,6 +57,17 @@ pub(crate) struct ObjectState<M: Mmu> {
     pub(crate) destroyed: bool,
     /// A thread changes the size, and has given up the lock meanwhile.
     pub(crate) resizing: bool,
+    /// Pulses that wait for the end of a filling.
+    pub(crate) put_off: Vec<PutOff>,
+}
+
+/// A pulse that waits until a page is filled.
+#[derive(Debug)]
+pub(crate) struct PutOff {
+    pub(crate) page: ObjectPage,
+    pub(crate) ticket: Ticket,
+    /// The filling has failed, and the pulse is about to end with its error.
+    pub(crate) failed: Option<FaultError>,
 }
 
 /// Statistics.
@@ -89,6 +101,7 @@ impl<M: Mmu> Object<M> {
             references: Vec::new(),
             destroyed: false,
             resizing: false,
+            put_off: Vec::new(),
         };
         let core = share(ObjectCore {
             number: manager.number(),

@@ -2,8 +2,11 @@
 //!
 //! Every lock has a *level*, and to take one needs a [`Token`] of what is held already. Taking it
 //! borrows that token until the lock is given back, and hands out one for the level of the new lock. From
-//! there only later levels can be reached: [`Space`], then [`Object`], then [`Leaf`]. There is
+//! there only later levels can be reached: [`Space`], then [`Object`], then [`Leaf`], then [`Short`]. There is
 //! no token of which one could reach an earlier level, so the wrong order does not compile.
+//!
+//! A fault handler may not wait. Its token is one of level [`Handler`]: from there, spaces and objects can only be
+//! *tried*, and only [`Short`] locks can be taken.
 //!
 //! ```
 //! use commonhold_mm::order::{Leaf, Object, Ordered, Space, Token};
@@ -46,6 +49,29 @@
 //! drop(pages);
 //! ```
 
+//! A fault handler that waits for a lock: rejected.
+//!
+//! ```compile_fail,E0277
+//! use commonhold_mm::order::{Object, Ordered, Token};
+//!
+//! let object = Ordered::<parking_lot::RawMutex, Object, _>::new(());
+//! let mut handler = Token::handler();
+//! let (pages, _) = object.lock(&mut handler);
+//! ```
+//!
+//! It may try the lock, and may take a short one then:
+//!
+//! ```
+//! use commonhold_mm::order::{Object, Ordered, Short, Token};
+//!
+//! let object = Ordered::<parking_lot::RawMutex, Object, _>::new("pages");
+//! let queue = Ordered::<parking_lot::RawMutex, Short, _>::new("pulses");
+//! let mut handler = Token::handler();
+//! let (pages, mut tried) = object.try_lock(&mut handler).unwrap();
+//! let (pulses, _) = queue.lock(&mut tried);
+//! assert_eq!((*pages, *pulses), ("pages", "pulses"));
+//! ```
+
 use core::{fmt, marker::PhantomData};
 
 use lock_api::{Mutex, MutexGuard, RawMutex, RawRwLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -63,8 +89,31 @@ pub enum Object {}
 #[derive(Debug)]
 pub enum Leaf {}
 
+/// A lock that is held for a short time only, never over a wait or an allocation: a fault handler may take it.
+#[derive(Debug)]
+pub enum Short {}
+/// No lock is held, and the thread handles a fault.
+#[derive(Debug)]
+pub enum Handler {}
+/// A fault handler holds a lock of level `L`, which was free.
+#[derive(Debug)]
+pub struct Tried<L>(PhantomData<fn() -> L>);
+
 /// Levels after which a lock of level `L` may be taken.
 pub trait Before<L> {}
+impl Before<Short> for Nothing {}
+impl Before<Short> for Space {}
+impl Before<Short> for Object {}
+impl Before<Short> for Leaf {}
+impl Before<Short> for Handler {}
+impl<L> Before<Short> for Tried<L> {}
+
+/// Levels of a fault handler after which a lock of level `L` may be tried.
+pub trait Tries<L> {}
+impl Tries<Space> for Handler {}
+impl Tries<Object> for Handler {}
+impl Tries<Object> for Tried<Space> {}
+
 impl Before<Space> for Nothing {}
 impl Before<Object> for Nothing {}
 impl Before<Leaf> for Nothing {}
@@ -84,6 +133,15 @@ impl Token<'static, Nothing> {
     #[inline]
     #[must_use]
     pub const fn nothing_held() -> Self {
+        Self { held: PhantomData }
+    }
+}
+
+impl Token<'static, Handler> {
+    /// Where a fault handler begins.
+    #[inline]
+    #[must_use]
+    pub const fn handler() -> Self {
         Self { held: PhantomData }
     }
 }
@@ -117,10 +175,10 @@ impl<R: RawMutex, L, T> Ordered<R, L, T> {
 
     /// Takes it if it is free.
     #[inline]
-    pub fn try_lock<'a, H: Before<L>>(
+    pub fn try_lock<'a, H: Tries<L>>(
         &'a self,
         _held: &'a mut Token<'_, H>,
-    ) -> Option<(MutexGuard<'a, R, T>, Token<'a, L>)> {
+    ) -> Option<(MutexGuard<'a, R, T>, Token<'a, Tried<L>>)> {
         Some((self.lock.try_lock()?, Token::new()))
     }
 
@@ -153,10 +211,10 @@ impl<R: RawRwLock, L, T> OrderedRw<R, L, T> {
 
     /// Takes it to read if nobody writes.
     #[inline]
-    pub fn try_read<'a, H: Before<L>>(
+    pub fn try_read<'a, H: Tries<L>>(
         &'a self,
         _held: &'a mut Token<'_, H>,
-    ) -> Option<(RwLockReadGuard<'a, R, T>, Token<'a, L>)> {
+    ) -> Option<(RwLockReadGuard<'a, R, T>, Token<'a, Tried<L>>)> {
         Some((self.lock.try_read()?, Token::new()))
     }
 

@@ -19,7 +19,8 @@ use crate::{ObjectPage, ObjectSpan};
 /// Where the contents of an object's pages are while they are not in memory.
 ///
 /// Calls come from several threads, and never with a lock of the memory manager held, so a pager may
-/// take its time. At most one call for a page runs at any time; calls for different pages overlap.
+/// take its time. At most one call for a page runs at any time; calls for different pages overlap. A call that panics
+/// has failed with [`PagerError::Panicked`], and the panic goes on to the worker that made the call.
 pub trait Pager: Send + Sync {
     /// Fills all of `into`, one page, with the contents of `page`. A page that was never written, or
     /// was discarded, reads as the pager's initial contents, for most of them zeros.
@@ -58,6 +59,8 @@ pub enum PagerError {
     },
     /// There is no room left to keep a page.
     Full,
+    /// The pager panicked.
+    Panicked,
     /// This pager keeps nothing: a page that was written to has to stay in memory.
     KeepsNothing,
     /// The page is past the end of what the pager has.
@@ -77,6 +80,7 @@ impl fmt::Display for PagerError {
         match self {
             Self::Io { code } => write!(f, "the medium failed (error {code})"),
             Self::Full => f.write_str("no room left to keep a page"),
+            Self::Panicked => f.write_str("it panicked"),
             Self::KeepsNothing => f.write_str("nothing is kept, so pages have to stay in memory"),
             Self::PastEnd { page } => write!(f, "page {} is past the end", page.number()),
             Self::Damaged { page } => {

@@ -54,6 +54,49 @@ pub enum Writable {
     Yes,
 }
 
+/// Who serves a pulse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// A worker that never waits for a pager: the fault needs memory, or a lock that was not free.
+    Memory,
+    /// A worker that may call a pager.
+    Paging,
+}
+
+impl Lane {
+    pub(crate) const COUNT: usize = 2;
+
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Memory => Self::Paging,
+            Self::Paging => Self::Memory,
+        }
+    }
+}
+
+/// Whether the machine may wait for a lock of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// It may not: the caller handles a fault.
+    Never,
+    /// It may, for as long as another call of the port lasts.
+    Briefly,
+}
+
+/// The result of [`Mmu::install`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Installed {
+    /// The translation is there.
+    Done,
+    /// The machine would have had to wait, and nothing has changed. The fault handler sends a pulse instead.
+    Later,
+}
+
 /// A machine: memory for pages of objects, translations in address spaces, locks.
 ///
 /// All calls may come from several threads at once. The description of each says which locks are held;
@@ -64,8 +107,11 @@ pub enum Writable {
 /// A machine that cannot know that may take away too much, from a space that is not super-locked: then a
 /// fault brings it back.
 pub trait Mmu: Send + Sync + Sized + 'static {
-    /// The mutex of an object, and of leaves.
+    /// The mutex of an object, and of leaves that no fault handler takes.
     type Mutex: RawMutex + Send + Sync;
+    /// The mutex of leaves that a fault handler takes. It is never held over a wait or an allocation, and for a short
+    /// time only. A kernel takes a spin lock that masks interrupts.
+    type Leaf: RawMutex + Send + Sync;
     /// The reader/writer lock of an address space.
     type RwLock: RawRwLock + Send + Sync;
     /// An address space's translations. Dropped after its last mapping has been detached.
@@ -147,10 +193,12 @@ pub trait Mmu: Send + Sync + Sized + 'static {
 
     /// Lets `at` translate to `page`, within what the mapping permits, and lets writes through or not.
     /// If there is a translation to this page already, it permits as much as before or more. Space locked
-    /// to read, and object locked.
+    /// to read, and object locked. With [`Wait::Never`], the caller is a fault handler: a machine that would have to
+    /// wait for a lock answers [`Installed::Later`].
     ///
     /// # Errors
     /// [`MmuError`].
+    #[expect(clippy::too_many_arguments, reason = "what a page-table entry is made of")]
     fn install(
         &self,
         space: &Self::Space,
@@ -159,7 +207,8 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         page: ObjectPage,
         protection: Protection,
         writable: Writable,
-    ) -> Result<(), MmuError>;
+        wait: Wait,
+    ) -> Result<Installed, MmuError>;
 
     /// Lets writes through the translation from `at` to `page` no longer, once [`flush`](Self::flush) has
     /// returned. Object locked.
@@ -186,17 +235,19 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// Object locked.
     fn flush(&self, space: &Self::Space, span: VirtualSpan);
 
-    /// A pulse waits: some worker should call [`Manager::serve`](crate::Manager::serve). Anything may be
-    /// locked.
-    fn pulse(&self);
+    /// A pulse waits: a worker of this lane should call [`Manager::serve`](crate::Manager::serve), or
+    /// [`Manager::serve_memory`](crate::Manager::serve_memory) for [`Lane::Memory`]. Anything may be locked, and the
+    /// caller may be a fault handler.
+    fn pulse(&self, lane: Lane);
 
-    /// The threads that wait for the fault on `at` may go on: to try again, or with an error. This can come
-    /// before [`fault`](crate::AddressSpace::fault) has returned. Nothing is locked, or the space.
+    /// The threads that wait for the fault on `at` with this cookie may go on: to try again, or with an error. This can
+    /// come before [`fault`](crate::AddressSpace::fault) has returned. Nothing is locked, or the space.
     fn wake(
         &self,
         space: &Self::Space,
         at: VirtualPage,
         access: Access,
+        cookie: u64,
         result: Result<(), FaultError>,
     );
 

@@ -37,6 +37,18 @@ impl<M: Mmu> Core<M> {
             .inspect_err(|_| budget.places.give_back())
     }
 
+    /// As [`reserve`](Self::reserve), without a search for pages that can go.
+    pub(crate) fn try_reserve(&self, budget: &BudgetCore<M>) -> bool {
+        if !budget.places.take(budget.limit()) {
+            return false;
+        }
+        let both = self.places.take(self.settings.budget.0);
+        if !both {
+            budget.places.give_back();
+        }
+        both
+    }
+
     fn reserve_in(
         &self,
         places: &ResidentCount,

@@ -23,6 +23,7 @@ use crate::{
     manager::Core,
     object::ObjectCore,
     order::{self, OrderedRw, Token},
+    pulse::ClientId,
     query::SpaceCounts,
     reference::Reference,
     share::share,
@@ -38,6 +39,8 @@ pub(crate) struct SpaceCore<M: Mmu> {
     pub(crate) number: u64,
     pub(crate) manager: Arc<Core<M>>,
     pub(crate) machine: Arc<M::Space>,
+    /// Its queue of pulses.
+    pub(crate) client: ClientId,
     /// All mappings lie in here.
     pub(crate) span: VirtualSpan,
     pub(crate) slots: Arc<Slots>,
@@ -95,12 +98,16 @@ impl<M: Mmu> AddressSpace<M> {
             lock_future: false,
             hint: span.first().number(),
         };
+        let machine = share(manager.mmu.new_space(span)?)?;
+        let slots = share(Slots::new())?;
         let core = SpaceCore {
             number: manager.number(),
             manager: Arc::clone(manager),
-            machine: share(manager.mmu.new_space(span)?)?,
+            machine,
+            // Last of what can fail: from here on the drop of the space ends it.
+            client: manager.pulses.enroll()?,
             span,
-            slots: share(Slots::new())?,
+            slots,
             state: OrderedRw::new(state),
             counts: SpaceCounts::default(),
         };
@@ -282,6 +289,7 @@ impl<M: Mmu> Mapping<M> {
 impl<M: Mmu> Drop for SpaceCore<M> {
     fn drop(&mut self) {
         self.clear();
+        self.manager.pulses.strike(self.client);
     }
 }
 

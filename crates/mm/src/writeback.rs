@@ -82,7 +82,7 @@ impl<M: Mmu> ObjectCore<M> {
             _ => Error::NoMemory,
         })?;
         drop(state);
-        let written = self.pager.write(page, bytes);
+        let written = self.write(page, bytes);
         let (mut state, _) = self.state.lock(&mut nothing);
         match self.end_writing(&mut state, page, written) {
             Ok(()) => Ok(Synced::Wrote(page)),

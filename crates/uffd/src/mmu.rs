@@ -21,8 +21,8 @@ use std::{
 
 use commonhold_host::ForkGuard;
 use commonhold_mm::{
-    Access, FaultError, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage, VirtualSpan,
-    Writable,
+    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage,
+    VirtualSpan, Wait, Writable,
 };
 use rustix::io::Errno;
 
@@ -44,7 +44,10 @@ const LONGEST: u32 = 10;
 #[derive(Debug)]
 pub struct UffdMmu {
     pub(crate) userfault: Arc<Userfault>,
-    pub(crate) signal: Arc<Signal>,
+    /// For the worker that waits for no pager.
+    pub(crate) memory: Signal,
+    /// For the others.
+    pub(crate) paging: Signal,
     pub(crate) later: Arc<Later>,
     page_size: usize,
     guard: ForkGuard,
@@ -63,8 +66,9 @@ impl UffdMmu {
         })?;
         let userfault = Arc::new(Userfault::open(guard)?);
         let later = Arc::new(Later::new().map_err(UserfaultError::call("eventfd"))?);
-        let (signal, page_size) = (Arc::default(), rustix::param::page_size());
-        Ok(Self { userfault, signal, later, page_size, guard, objects: AtomicU64::new(0) })
+        let (memory, paging) = (Signal::default(), Signal::default());
+        let (page_size, objects) = (rustix::param::page_size(), AtomicU64::new(0));
+        Ok(Self { userfault, memory, paging, later, page_size, guard, objects })
     }
 
     /// Whether only faults of the program itself are served. If so, a system call with a buffer in a page that is not
@@ -81,6 +85,7 @@ impl UffdMmu {
 
 impl Mmu for UffdMmu {
     type Mutex = parking_lot::RawMutex;
+    type Leaf = parking_lot::RawMutex;
     type RwLock = parking_lot::RawRwLock;
     type Space = UffdSpace;
     type Object = UffdObject;
@@ -158,8 +163,9 @@ impl Mmu for UffdMmu {
         _page: ObjectPage,
         _protection: Protection,
         writable: Writable,
-    ) -> Result<(), MmuError> {
-        space.reservation.install(at, writable).map_err(mmu_error)
+        wait: Wait,
+    ) -> Result<Installed, MmuError> {
+        space.reservation.install(at, writable, wait).map_err(mmu_error)
     }
 
     fn write_protect(
@@ -178,8 +184,11 @@ impl Mmu for UffdMmu {
 
     fn flush(&self, _space: &UffdSpace, _span: VirtualSpan) {}
 
-    fn pulse(&self) {
-        self.signal.raise();
+    fn pulse(&self, lane: Lane) {
+        match lane {
+            Lane::Memory => self.memory.raise(),
+            Lane::Paging => self.paging.raise(),
+        }
     }
 
     fn wake(
@@ -187,6 +196,7 @@ impl Mmu for UffdMmu {
         space: &UffdSpace,
         at: VirtualPage,
         _access: Access,
+        _cookie: u64,
         result: Result<(), FaultError>,
     ) {
         let reservation = &space.reservation;

@@ -22,7 +22,9 @@ use std::{
 };
 
 use commonhold_host::ForkGuard;
-use commonhold_mm::{ObjectPage, Page, Protection, Span, VirtualPage, VirtualSpan, Writable};
+use commonhold_mm::{
+    Installed, ObjectPage, Page, Protection, Span, VirtualPage, VirtualSpan, Wait, Writable,
+};
 use parking_lot::Mutex;
 use rustix::{
     io::Errno,
@@ -210,17 +212,26 @@ impl Reservation {
     }
 
     /// Maps a page that has memory, and wakes the threads that wait for it.
-    pub(crate) fn install(&self, page: VirtualPage, writable: Writable) -> Result<(), Errno> {
+    pub(crate) fn install(
+        &self,
+        page: VirtualPage,
+        writable: Writable,
+        wait: Wait,
+    ) -> Result<Installed, Errno> {
         let (at, len) = self.place(Span::one(page))?;
         let at = at.addr();
-        let mut table = self.table.lock();
+        let table = match wait {
+            Wait::Never => self.table.try_lock(),
+            Wait::Briefly => Some(self.table.lock()),
+        };
+        let Some(mut table) = table else { return Ok(Installed::Later) };
         match (self.userfault.resume(at, len, writable), writable) {
             (Err(Errno::EXIST), Writable::Yes) => self.userfault.allow_writes(at, len)?,
             (Err(Errno::EXIST), Writable::No) => self.userfault.wake(at, len),
             (result, _) => result?,
         }
         table.poisoned.remove(&page);
-        Ok(())
+        Ok(Installed::Done)
     }
 
     /// Makes writes to the object's page fault, if it is shown at `page`.

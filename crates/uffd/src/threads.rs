@@ -1,8 +1,8 @@
 //! The threads of the machine, and spaces whose memory this program can touch.
 //!
 //! # What it owns
-//! One thread that reads faults, and workers that serve pulses. They end with the last [`Paging`] and the last
-//! [`PagedSpace`].
+//! One thread that reads faults, one worker that serves what needs no pager, and workers that wait for pagers. They
+//! end with the last [`Paging`] and the last [`PagedSpace`].
 //!
 //! # Invariants
 //! 1. While memory of a space can be touched, there are threads that serve its faults: each [`PagedSpace`]
@@ -68,18 +68,22 @@ struct Shared {
 }
 
 impl Paging {
-    /// Starts a machine with `workers` threads, at least one, that may wait for pagers.
+    /// Starts a machine with `workers` threads, at least one, that may wait for pagers. Of these, one space can have
+    /// all but one wait for its pagers, or fewer if `settings` say so.
     ///
     /// # Errors
     /// [`PagingError`].
     pub fn start(settings: Settings, workers: usize) -> Result<Self, PagingError> {
         let mmu = UffdMmu::new().map_err(PagingError::Userfault)?;
+        let paging = settings.paging.min(workers.saturating_sub(1)).max(1);
+        let settings = Settings { paging, ..settings };
         let manager = Manager::new(mmu, settings).map_err(PagingError::Manager)?;
         let shared = Arc::new(Shared { manager, spaces: Mutex::default() });
         let mut threads = Threads { shared: Arc::clone(&shared), running: Vec::new() };
         threads.start("faults", Shared::attend)?;
+        threads.start("memory", Shared::serve_memory)?;
         for _ in 0..workers.max(1) {
-            threads.start("pager", Shared::serve)?;
+            threads.start("pager", Shared::serve_paging)?;
         }
         Ok(Self { threads: Arc::new(threads) })
     }
@@ -128,7 +132,8 @@ impl Drop for Threads {
             return;
         }
         mmu.later.stop();
-        mmu.signal.stop();
+        mmu.memory.stop();
+        mmu.paging.stop();
         for thread in self.running.drain(..) {
             // A thread that panicked has printed its message.
             let _ = thread.join();
@@ -137,10 +142,18 @@ impl Drop for Threads {
 }
 
 impl Shared {
-    /// Serves pulses.
-    fn serve(&self) {
-        while self.manager.mmu().signal.wait() {
-            self.manager.serve();
+    /// Serves pulses that may need a pager.
+    fn serve_paging(&self) {
+        while self.manager.mmu().paging.wait() {
+            // All that wait: a pulse that ends may let another one of its space be served, without a signal.
+            while self.manager.serve_paging() {}
+        }
+    }
+
+    /// Serves pulses that need none.
+    fn serve_memory(&self) {
+        while self.manager.mmu().memory.wait() {
+            while self.manager.serve_memory() {}
         }
     }
 
@@ -184,7 +197,7 @@ impl Shared {
             Fault::Full => {
                 mmu.later.add(Arc::downgrade(&space.machine().reservation), at, Duty::Wake);
             }
-            Fault::Failed(error) => mmu.wake(space.machine(), at, access, Err(error)),
+            Fault::Failed(error) => mmu.wake(space.machine(), at, access, 0, Err(error)),
         }
     }
 }

@@ -95,7 +95,7 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
         let mmu = manager.mmu();
         while !self.try_access(mmu, space.machine(), at, access, &mut act) {
             let ticket = mmu.expect_wake(space.machine(), at, access);
-            let waited = wait(manager, space.fault(at, access, context), ticket);
+            let waited = wait(manager, space.fault_by(at, access, context, ticket), ticket);
             mmu.forget(ticket);
             waited?;
         }

@@ -16,8 +16,8 @@ use super::{
     tlb::Tlb,
 };
 use crate::{
-    Access, FaultError, Mmu, MmuError, ObjectPage, Page, Pages, Protection, VirtualPage,
-    VirtualSpan, Writable,
+    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Page, Pages, Protection,
+    VirtualPage, VirtualSpan, Wait, Writable,
 };
 
 /// A mistake of the memory manager.
@@ -52,16 +52,17 @@ pub struct SoftMmu<X, W> {
     frames: AtomicI64,
     idle: fn(u32),
     tlbs: Mutex<X, Vec<Weak<Tlb<X>>>>,
-    waits: Mutex<X, Vec<Wait>>,
+    waits: Mutex<X, Vec<Waiting>>,
     next: AtomicU64,
     fail_in: AtomicI64,
+    late_in: AtomicI64,
     wakes: AtomicU64,
     violations: Mutex<X, Vec<Violation>>,
     locks: core::marker::PhantomData<fn() -> W>,
 }
 
 /// A processor that has faulted.
-struct Wait {
+struct Waiting {
     ticket: u64,
     space: u64,
     at: VirtualPage,
@@ -92,6 +93,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             waits: Mutex::new(Vec::new()),
             next: AtomicU64::new(1),
             fail_in: AtomicI64::new(i64::MAX),
+            late_in: AtomicI64::new(i64::MAX),
             wakes: AtomicU64::new(0),
             violations: Mutex::new(Vec::new()),
             locks: core::marker::PhantomData,
@@ -106,6 +108,17 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
     /// Undoes [`fail_in`](Self::fail_in): calls fail only if there is no memory.
     pub fn succeed(&self) {
         self.fail_in.store(i64::MAX, Ordering::Relaxed);
+    }
+
+    /// Makes one translation late that a fault handler asks for, as if its table were locked: the `calls`-th from now
+    /// on. 0 is the next.
+    pub fn late_in(&self, calls: u32) {
+        self.late_in.store(i64::from(calls), Ordering::Relaxed);
+    }
+
+    fn is_late(&self) -> bool {
+        let counts = self.late_in.load(Ordering::Relaxed) != i64::MAX;
+        counts && self.late_in.fetch_sub(1, Ordering::Relaxed) == 0
     }
 
     /// The mistakes so far.
@@ -142,7 +155,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
     /// Registers a processor that is about to fault, and returns its ticket: later wakes reach it too.
     pub(super) fn expect_wake(&self, space: &SoftSpace<X>, at: VirtualPage, access: Access) -> u64 {
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
-        let wait = Wait { ticket, space: space.number, at, access, result: None };
+        let wait = Waiting { ticket, space: space.number, at, access, result: None };
         self.waits.lock().push(wait);
         ticket
     }
@@ -175,6 +188,7 @@ where
     W: RawRwLock + Send + Sync + 'static,
 {
     type Mutex = X;
+    type Leaf = X;
     type RwLock = W;
     type Space = SoftSpace<X>;
     type Object = SoftObject<X>;
@@ -281,12 +295,16 @@ where
         page: ObjectPage,
         protection: Protection,
         writable: Writable,
-    ) -> Result<(), MmuError> {
+        wait: Wait,
+    ) -> Result<Installed, MmuError> {
         self.fails()?;
+        if wait == Wait::Never && self.is_late() {
+            return Ok(Installed::Later);
+        }
         let frame = object.frames.lock().get(&page.number()).cloned();
         let Some(frame) = frame else {
             self.blame(Violation::WrongMemory { page });
-            return Ok(());
+            return Ok(Installed::Done);
         };
         let mut table = space.table.lock();
         match table.get_mut(at) {
@@ -299,7 +317,7 @@ where
             Some(_) => self.blame(Violation::Overwritten { at }),
             None => table.set(at, Entry { frame, protection, writable }),
         }
-        Ok(())
+        Ok(Installed::Done)
     }
 
     fn write_protect(
@@ -338,18 +356,20 @@ where
         }
     }
 
-    fn pulse(&self) {}
+    fn pulse(&self, _lane: Lane) {}
 
     fn wake(
         &self,
         space: &SoftSpace<X>,
         at: VirtualPage,
         access: Access,
+        cookie: u64,
         result: Result<(), FaultError>,
     ) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
         for wait in self.waits.lock().iter_mut() {
-            if (wait.space, wait.at, wait.access) == (space.number, at, access) {
+            let same = (wait.space, wait.at, wait.access) == (space.number, at, access);
+            if same && (cookie == 0 || cookie == wait.ticket) {
                 wait.result.get_or_insert(result);
             }
         }

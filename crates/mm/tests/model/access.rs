@@ -115,7 +115,8 @@ impl World {
             }
             Fault::Pulsed | Fault::Full => assert!(expected.is_ok(), "{fault:?}: {expected:?}"),
         }
-        let full = self.manager.pulses() == self.setting.pulses;
+        let ours = self.owed.iter().filter(|(key, _)| key.0 == id).map(|(_, count)| count);
+        let full = ours.sum::<u32>() as usize == self.setting.pulses;
         assert!(fault != Fault::Full || full, "full, with room");
     }
 

@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use commonhold_mm::{
-    Access, FaultError, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage, VirtualSpan,
-    Writable,
+    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage,
+    VirtualSpan, Wait, Writable,
     soft::{SoftMmu, SoftObject, SoftSpace},
 };
 
@@ -62,6 +62,7 @@ impl Machine {
 
 impl Mmu for Machine {
     type Mutex = parking_lot::RawMutex;
+    type Leaf = parking_lot::RawMutex;
     type RwLock = parking_lot::RawRwLock;
     type Space = Space;
     type Object = SoftObject<parking_lot::RawMutex>;
@@ -132,8 +133,11 @@ impl Mmu for Machine {
         page: ObjectPage,
         protection: Protection,
         writable: Writable,
-    ) -> Result<(), MmuError> {
-        self.fallible(|| self.soft.install(&space.soft, at, object, page, protection, writable))
+        wait: Wait,
+    ) -> Result<Installed, MmuError> {
+        let install =
+            || self.soft.install(&space.soft, at, object, page, protection, writable, wait);
+        self.fallible(install)
     }
 
     fn write_protect(
@@ -154,9 +158,16 @@ impl Mmu for Machine {
         aside(|| self.soft.flush(&space.soft, span));
     }
 
-    fn pulse(&self) {}
+    fn pulse(&self, _lane: Lane) {}
 
-    fn wake(&self, space: &Space, at: VirtualPage, access: Access, result: Result<(), FaultError>) {
+    fn wake(
+        &self,
+        space: &Space,
+        at: VirtualPage,
+        access: Access,
+        _cookie: u64,
+        result: Result<(), FaultError>,
+    ) {
         aside(|| self.wakes.lock().unwrap().push((space.number, at, access, result)));
     }
 

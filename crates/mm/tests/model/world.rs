@@ -59,7 +59,8 @@ impl World {
             anonymous: residency(setting.anonymous_locked),
             file: residency(setting.file_locked),
         };
-        let settings = Settings { budget: Pages(setting.budget), pulses: setting.pulses, defaults };
+        let (budget, pulses) = (Pages(setting.budget), setting.pulses);
+        let settings = Settings { budget, pulses, defaults, ..Settings::default() };
         let manager = Manager::new(Machine::new(PAGE, FRAMES), settings).unwrap();
         let limits = setting.limits.iter();
         let mut world = Self {
