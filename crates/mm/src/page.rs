@@ -82,7 +82,8 @@ impl PageEntry {
 }
 
 /// Pages in a leaf of the table.
-const LEAF: u64 = 128;
+const LEAF: u64 = LEAF_LENGTH as u64;
+const LEAF_LENGTH: usize = 128;
 /// Children of a node above the leaves, as a power of two.
 const CHILDREN: u32 = 6;
 /// How many leaves one search looks at, at most, so that a caller can give up the object's lock in between.
@@ -236,7 +237,7 @@ impl PageTable {
         }
         if matches!(node, Node::Untouched) {
             let mut pages = Vec::new();
-            pages.try_reserve_exact(LEAF as usize)?;
+            pages.try_reserve_exact(LEAF_LENGTH)?;
             let first = leaf * LEAF;
             pages.extend((first..first + LEAF).map(|n| PageEntry::absent(n < initial)));
             *node = Node::Leaf(pages);
