@@ -1,9 +1,11 @@
 //! Advice: which pages a program will need soon, and which not.
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Mmu, ObjectPage, Pages, VirtualSpan,
+    Access, AddressSpace, Error, FaultError, Mmu, ObjectPage, Page, Pages, Span, VirtualSpan,
     evict::{Evicted, Mercy},
     fault::Purpose,
+    order::Token,
+    page::PageEntry,
 };
 
 /// What a program expects of a span.
@@ -50,7 +52,11 @@ impl<M: Mmu> AddressSpace<M> {
     fn do_not_need(&self, span: VirtualSpan) -> Result<Pages, Error> {
         let mut evicted = 0;
         for (object, pages) in self.core.objects_in(span)? {
-            for page in pages.iter() {
+            let mut rest = pages;
+            let mut nothing = Token::nothing_held();
+            let resident = |page: &PageEntry| page.state.is_resident();
+            while let Some(page) = object.next_page(&mut nothing, rest, resident) {
+                rest = Span::between(page.plus(1), pages.end());
                 match object.evict(page, Mercy::None) {
                     Evicted::Done => evicted += 1,
                     Evicted::NotNow | Evicted::Referenced | Evicted::Pinned => {}

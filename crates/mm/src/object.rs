@@ -18,7 +18,7 @@ use crate::{
     budget::{BudgetCore, PageName},
     manager::Core,
     order::{self, Ordered, Token},
-    page::{PageEntry, PageTable},
+    page::{PageEntry, PageTable, Search},
     pulse::Ticket,
     reference::Reference,
     share::share,
@@ -125,6 +125,12 @@ impl<M: Mmu> Object<M> {
         Pages(state.size)
     }
 
+    /// Its number, which no other object of the manager has or had.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.core.number
+    }
+
     /// The machine's part of it.
     #[must_use]
     pub fn machine(&self) -> &M::Object {
@@ -202,6 +208,40 @@ impl<M: Mmu> ObjectCore<M> {
     /// Whether some mapping wants the page in memory.
     pub(crate) fn is_pinned(&self, state: &ObjectState<M>, page: ObjectPage) -> bool {
         state.references.iter().any(|reference| reference.pins(Span::one(page)))
+    }
+
+    /// The first page of `span` for which `wanted` holds, of those that it has and whose leaf was ever touched. The
+    /// object is locked for a bounded number of pages at a time, and not locked when this returns.
+    pub(crate) fn next_page<H: order::Before<order::Object>>(
+        &self,
+        held: &mut Token<'_, H>,
+        span: ObjectSpan,
+        mut wanted: impl FnMut(&PageEntry) -> bool,
+    ) -> Option<ObjectPage> {
+        let mut from = span.first();
+        loop {
+            let (state, _) = self.state.lock(held);
+            let rest = state.within(Span::between(from, span.end()));
+            match state.pages.search(rest.first(), rest.end(), &mut wanted) {
+                Search::Found(page) => return Some(page),
+                Search::From(page) => from = page,
+                Search::Nothing => return None,
+            }
+        }
+    }
+
+    /// Calls `visit` with the pages of `span` whose leaf was ever touched, locked as in
+    /// [`next_page`](Self::next_page).
+    pub(crate) fn each_touched<H: order::Before<order::Object>>(
+        &self,
+        held: &mut Token<'_, H>,
+        span: ObjectSpan,
+        mut visit: impl FnMut(&PageEntry),
+    ) {
+        self.next_page(held, span, |page| {
+            visit(page);
+            false
+        });
     }
 
     /// Tells the budgets that a page has lost its memory. The caller has set the page's state.

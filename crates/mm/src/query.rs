@@ -3,13 +3,15 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
-    AddressSpace, Fault, FaultError, Mmu, Object, ObjectPage, Pages, Protection, State,
+    AddressSpace, Fault, FaultError, Mmu, Object, ObjectPage, Pages, Protection, Span, State,
     VirtualPage, order::Token,
 };
 
 /// The state of one page of a space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageInfo {
+    /// The [number](Object::number) of its object.
+    pub object: u64,
     /// Which page of its object it shows.
     pub page: ObjectPage,
     /// Its state; `None` if the object has been cut and the page lies past its end.
@@ -143,6 +145,7 @@ impl<M: Mmu> AddressSpace<M> {
         let (of_object, _) = mapping.reference.object.state.lock(&mut in_space);
         let entry = of_object.page(page);
         Some(PageInfo {
+            object: mapping.reference.object.number,
             page,
             state: entry.map(|entry| entry.state),
             referenced: entry.is_some_and(|entry| entry.referenced),
@@ -159,7 +162,8 @@ impl<M: Mmu> AddressSpace<M> {
         self.core.state.read(&mut nothing).0.super_locked
     }
 
-    /// Totals of the space. Takes time in proportion to the mapped pages.
+    /// Totals of the space. Takes time in proportion to the mappings and to their pages that were ever touched. No
+    /// object is locked for long, so pages may change while others are counted.
     #[must_use]
     pub fn totals(&self) -> SpaceTotals {
         let mut nothing = Token::nothing_held();
@@ -173,12 +177,15 @@ impl<M: Mmu> AddressSpace<M> {
             if mapping.locked || state.super_locked {
                 totals.locked.0 += pages;
             }
-            let (of_object, _) = mapping.reference.object.state.lock(&mut in_space);
-            for page in of_object.within(mapping.extent.of_object()).iter() {
-                let state = of_object.pages.get(page).state;
-                totals.resident.0 += u64::from(state.is_resident());
-                totals.dirty.0 += u64::from(matches!(state, State::Dirty | State::Evicting));
-            }
+            mapping.reference.object.each_touched(
+                &mut in_space,
+                mapping.extent.of_object(),
+                |page| {
+                    totals.resident.0 += u64::from(page.state.is_resident());
+                    totals.dirty.0 +=
+                        u64::from(matches!(page.state, State::Dirty | State::Evicting));
+                },
+            );
         }
         totals
     }
@@ -193,23 +200,28 @@ impl<M: Mmu> Object<M> {
         state.page(page).map(|entry| entry.state)
     }
 
-    /// Totals of the object. Takes time in proportion to the pages that were ever touched.
+    /// Totals of the object. Takes time in proportion to the pages that were ever touched. The object is not locked
+    /// for long, so pages may change while others are counted.
     #[must_use]
     pub fn totals(&self) -> ObjectTotals {
         let mut nothing = Token::nothing_held();
-        let (mut state, _) = self.core.state.lock(&mut nothing);
+        let (size, spaces) = {
+            let (state, _) = self.core.state.lock(&mut nothing);
+            (state.size, state.references.len())
+        };
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = &self.core.counts;
         let mut totals = ObjectTotals {
-            pages: Pages(state.size),
-            spaces: state.references.len(),
+            pages: Pages(size),
+            spaces,
             filled: read(&counts.filled),
             evicted: read(&counts.evicted),
             written: read(&counts.written),
             failed: read(&counts.failed),
             ..Default::default()
         };
-        state.pages.each_from(ObjectPage::new(0), |_, page| {
+        let all = Span::between(ObjectPage::new(0), ObjectPage::new(size));
+        self.core.each_touched(&mut nothing, all, |page| {
             totals.resident.0 += u64::from(page.state.is_resident());
             match page.state {
                 State::Dirty | State::Evicting => totals.dirty.0 += 1,

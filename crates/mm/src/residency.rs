@@ -252,18 +252,29 @@ impl<M: Mmu> SpaceCore<M> {
         })
     }
 
-    /// The first page from `at` on, below `end`, that lies in a mapping whose pages have to be in memory.
+    /// The first page from `at` on, below `end`, that has to be in memory. In a lazy mapping, those are the pages
+    /// that were accessed before.
     fn next_pinned(&self, at: VirtualPage, end: VirtualPage) -> Option<VirtualPage> {
         // The mapping may go on behind `end`, and those pages were not asked for.
         if at >= end {
             return None;
         }
+        let rest = Span::between(at, end);
         let mut nothing = Token::nothing_held();
-        let (state, _) = self.state.read(&mut nothing);
+        let (state, mut in_space) = self.state.read(&mut nothing);
         let all = state.super_locked;
-        let mut mappings = state.mappings_in(Span::between(at, end));
-        let found = mappings.find(|mapping| all || mapping.locked)?;
-        Some(found.extent.at.first().max(at))
+        let mut pinned = state.mappings_in(rest).filter(|mapping| all || mapping.locked);
+        pinned.find_map(|mapping| {
+            let shown = mapping.extent.at.intersection(&rest);
+            if !mapping.lazy {
+                return Some(shown.first());
+            }
+            let first = mapping.extent.page(shown.first());
+            let pages = Span::between(first, first.plus(shown.pages().0));
+            let object = &mapping.reference.object;
+            let touched = object.next_page(&mut in_space, pages, |page| page.touched)?;
+            Some(mapping.extent.place(touched))
+        })
     }
 
     /// Brings one page in, unless its mapping is lazy and it was never accessed.

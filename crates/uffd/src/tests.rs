@@ -27,7 +27,7 @@ fn page_size() -> u64 {
 }
 
 fn start(settings: Settings) -> Option<Paging> {
-    match Paging::start(settings, 2) {
+    match Paging::start(settings, 3) {
         Ok(paging) => Some(paging),
         Err(error) => {
             eprintln!("note: not tested: {error}");
