@@ -51,6 +51,7 @@ mod pulse;
 mod query;
 mod reclaim;
 mod reference;
+mod refusal;
 mod residency;
 mod resize;
 mod share;

@@ -16,6 +16,7 @@ use crate::{
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
+    refusal::Clock,
     share::share,
     space::SpaceCore,
 };
@@ -67,6 +68,7 @@ pub(crate) struct Core<M: Mmu> {
     /// The budget of objects that were made without one.
     shared: Arc<BudgetCore<M>>,
     pub(crate) places: ResidentCount,
+    pub(crate) refusals: Clock,
 }
 
 impl<M: Mmu> Manager<M> {
@@ -88,6 +90,7 @@ impl<M: Mmu> Manager<M> {
             budgets: Ordered::new(budgets),
             shared,
             places: ResidentCount::new(),
+            refusals: Clock::new(),
         };
         Ok(Self { core: share(core)? })
     }
@@ -156,7 +159,8 @@ impl<M: Mmu> Manager<M> {
     /// Evicts up to `pages` pages, in the policy's order, and returns how many have gone. These are fewer if the
     /// others must stay or their pagers fail.
     pub fn page_out(&self, pages: Pages) -> Pages {
-        let evicted = (0..pages.0).take_while(|_| self.core.evict_one()).count();
+        let since = self.core.refusals.now();
+        let evicted = (0..pages.0).take_while(|_| self.core.evict_one(since)).count();
         Pages(evicted as u64)
     }
 

@@ -20,6 +20,7 @@ use crate::{
     order::{self, Ordered, Token},
     page::{PageEntry, PageTable},
     reference::Reference,
+    refusal::Refusals,
     share::share,
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct ObjectCore<M: Mmu> {
     pub(crate) budget: Arc<BudgetCore<M>>,
     pub(crate) state: Ordered<M::Mutex, order::Object, ObjectState<M>>,
     pub(crate) counts: ObjectCounts,
+    /// Its pager's failures to write, for `reclaim.rs`.
+    pub(crate) refusals: Refusals,
 }
 
 /// What the mutex of an object guards.
@@ -99,6 +102,7 @@ impl<M: Mmu> Object<M> {
             budget,
             state: Ordered::new(state),
             counts: ObjectCounts::default(),
+            refusals: Refusals::new(),
         })?;
         manager.enroll(&core)?;
         Ok(Self { core })
