@@ -12,7 +12,9 @@ use core::sync::atomic;
 use crate::{
     Error, Mmu, ObjectPage, Pages, Residents,
     atomic::{AtomicU64, Ordering},
+    budgets::{Budgets, class_of},
     order::{Leaf, Ordered},
+    share::share,
 };
 
 /// A limit to the pages in memory, for the objects that are made with it. Clones are the same one.
@@ -68,8 +70,11 @@ pub(crate) struct PageName {
 }
 
 pub(crate) struct BudgetCore<M: Mmu> {
-    /// Unique among the manager's budgets.
-    pub(crate) number: u64,
+    /// The list that it stands in, and its place there.
+    list: Arc<Budgets<M>>,
+    pub(crate) slot: u32,
+    /// The class by which it stands there. Changes under the list's lock.
+    class: atomic::AtomicU32,
     limit: atomic::AtomicU64,
     pub(crate) places: ResidentCount,
     locked: LockedCount,
@@ -77,13 +82,30 @@ pub(crate) struct BudgetCore<M: Mmu> {
 }
 
 impl<M: Mmu> BudgetCore<M> {
-    pub(crate) fn new(number: u64, limit: Pages) -> Self {
-        Self {
-            number,
+    /// A budget without pages, in the list.
+    pub(crate) fn new(list: &Arc<Budgets<M>>, limit: Pages) -> Result<Arc<Self>, Error> {
+        let core = share(Self {
+            slot: list.claim()?,
+            list: Arc::clone(list),
+            class: atomic::AtomicU32::new(0),
             limit: atomic::AtomicU64::new(limit.0),
             places: ResidentCount::new(),
             locked: LockedCount::new(),
             residents: Ordered::new(Residents::new()),
+        })?;
+        list.enlist(&core);
+        Ok(core)
+    }
+
+    /// Notes the class by which it stands in the list. The list is locked.
+    pub(crate) fn note_class(&self, class: u32) {
+        self.class.store(class, atomic::Ordering::Relaxed);
+    }
+
+    /// Moves it in the list, if places that were taken since have raised its class. Nothing is locked.
+    pub(crate) fn sort_if_grown(&self) {
+        if class_of(self.places.taken()) > self.class.load(atomic::Ordering::Relaxed) {
+            self.list.sort(self);
         }
     }
 
@@ -102,6 +124,12 @@ impl<M: Mmu> BudgetCore<M> {
     /// Gives back `pages` that [`reserve_locked`](Self::reserve_locked) has reserved, after they have been unlocked.
     pub(crate) fn release_locked(&self, pages: Pages) {
         self.locked.release(pages.0);
+    }
+}
+
+impl<M: Mmu> Drop for BudgetCore<M> {
+    fn drop(&mut self) {
+        self.list.strike(self.slot);
     }
 }
 

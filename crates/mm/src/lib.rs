@@ -33,6 +33,7 @@ extern crate std;
 mod advise;
 mod atomic;
 mod budget;
+mod budgets;
 mod error;
 mod evict;
 mod fault;

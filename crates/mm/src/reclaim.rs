@@ -36,6 +36,7 @@ impl<M: Mmu> Core<M> {
     pub(crate) fn reserve(&self, budget: &Arc<BudgetCore<M>>) -> Result<(), FaultError> {
         let since = self.refusals.now();
         self.reserve_in(&budget.places, || budget.limit(), || self.search(budget, since))?;
+        budget.sort_if_grown();
         let total = || self.settings.budget.0;
         self.reserve_in(&self.places, total, || self.search_anywhere(since))
             .inspect_err(|_| budget.places.give_back())
@@ -75,35 +76,26 @@ impl<M: Mmu> Core<M> {
         self.search_anywhere(since) == Search::Evicted
     }
 
-    /// Evicts one page of the largest budget, or, if none of its pages can go, of any other.
+    /// Evicts one page of one of the largest budgets, or, if none of its pages can go, of any other.
     fn search_anywhere(&self, since: Since) -> Search {
-        let largest = self.budget_by(|budgets| budgets.max_by_key(|b| b.places.taken()));
-        if largest.is_some_and(|budget| self.search(&budget, since) == Search::Evicted) {
-            return Search::Evicted;
-        }
-        let (mut found, mut last) = (Search::Nothing, 0);
-        while let Some(budget) = self.budget_after(last) {
-            last = budget.number;
+        let largest = self.budgets.largest();
+        let mut found = largest.as_ref().map_or(Search::Nothing, |b| self.search(b, since));
+        let mut walk = self.budgets.walk();
+        while found != Search::Evicted {
+            let Some(budget) = self.budgets.next(&mut walk) else { break };
+            if largest.as_ref().is_some_and(|largest| Arc::ptr_eq(largest, &budget)) {
+                continue;
+            }
             match self.search(&budget, since) {
-                Search::Evicted => return Search::Evicted,
+                Search::Evicted => {
+                    self.budgets.begin_behind(&budget);
+                    found = Search::Evicted;
+                }
                 Search::Later => found = Search::Later,
                 Search::Nothing => {}
             }
         }
         found
-    }
-
-    fn budget_after(&self, last: u64) -> Option<Arc<BudgetCore<M>>> {
-        self.budget_by(|budgets| budgets.filter(|b| b.number > last).min_by_key(|b| b.number))
-    }
-
-    fn budget_by(
-        &self,
-        choose: impl FnOnce(&mut dyn Iterator<Item = Arc<BudgetCore<M>>>) -> Option<Arc<BudgetCore<M>>>,
-    ) -> Option<Arc<BudgetCore<M>>> {
-        let mut nothing = Token::nothing_held();
-        let (budgets, _) = self.budgets.lock(&mut nothing);
-        choose(&mut budgets.iter().filter_map(alloc::sync::Weak::upgrade))
     }
 
     /// Evicts one page of `budget`. Nothing is locked.
