@@ -14,6 +14,8 @@ type Store = FailingPager<BytesPager<parking_lot::RawMutex>, parking_lot::RawMut
 
 const PAGE: usize = 16;
 const PAGES: u64 = 50;
+/// Of one object.
+const CONTENTS: [u8; PAGE * 50] = [0; PAGE * 50];
 
 /// Objects whose pages are all in memory and dirty, and use up the budget; and one without a page in memory.
 struct Full {
@@ -77,7 +79,7 @@ impl Full {
 }
 
 fn store() -> Arc<Store> {
-    Arc::new(Store::new(BytesPager::new(&[0; PAGE * PAGES as usize], PAGE).unwrap()))
+    Arc::new(Store::new(BytesPager::new(&CONTENTS, PAGE).unwrap()))
 }
 
 fn span(first: u64, pages: u64) -> VirtualSpan {
