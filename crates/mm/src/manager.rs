@@ -1,7 +1,7 @@
 //! The manager: what spaces and objects have in common.
 //!
-//! It owns the machine, the queue of pulses, the total budget, and the tables that find objects and budgets by
-//! number. Spaces and objects keep it alive; it keeps none of them alive.
+//! It owns the machine, the queue of pulses, the total budget, the list of budgets, and the table that finds
+//! objects by number. Spaces and objects keep it alive; it keeps none of them alive.
 
 use alloc::{
     sync::{Arc, Weak},
@@ -13,10 +13,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::{
     AddressSpace, Error, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
     budget::{Budget, BudgetCore, ResidentCount},
+    budgets::Budgets,
     fault::Worker,
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
     pulse::Pulses,
+    refusal::Clock,
     share::share,
     space::SpaceCore,
 };
@@ -63,14 +65,15 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) mmu: M,
     pub(crate) settings: Settings,
     pub(crate) pulses: Pulses<M>,
-    /// The next number for an object, space or budget. No number is used twice.
+    /// The next number for an object or space. No number is used twice.
     next: AtomicU64,
     /// By rising numbers.
     objects: Ordered<M::Mutex, Leaf, Vec<Enrolled<M>>>,
-    pub(crate) budgets: Ordered<M::Mutex, Leaf, Vec<Weak<BudgetCore<M>>>>,
+    pub(crate) budgets: Arc<Budgets<M>>,
     /// The budget of objects that were made without one.
     shared: Arc<BudgetCore<M>>,
     pub(crate) places: ResidentCount,
+    pub(crate) refusals: Clock,
 }
 
 impl<M: Mmu> Manager<M> {
@@ -79,19 +82,18 @@ impl<M: Mmu> Manager<M> {
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn new(mmu: M, settings: Settings) -> Result<Self, Error> {
-        let shared = share(BudgetCore::new(1, Pages(u64::MAX)))?;
-        let mut budgets = Vec::new();
-        budgets.try_reserve(1)?;
-        budgets.push(Arc::downgrade(&shared));
+        let budgets = share(Budgets::new())?;
+        let shared = BudgetCore::new(&budgets, Pages(u64::MAX))?;
         let core = Core {
             mmu,
             settings,
             pulses: Pulses::new(settings.pulses, settings.paging.max(1)),
-            next: AtomicU64::new(2),
+            next: AtomicU64::new(1),
             objects: Ordered::new(Vec::new()),
-            budgets: Ordered::new(budgets),
+            budgets,
             shared,
             places: ResidentCount::new(),
+            refusals: Clock::new(),
         };
         Ok(Self { core: share(core)? })
     }
@@ -142,13 +144,7 @@ impl<M: Mmu> Manager<M> {
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn budget(&self, pages: Pages) -> Result<Budget<M>, Error> {
-        let core = share(BudgetCore::new(self.core.number(), pages))?;
-        let mut nothing = Token::nothing_held();
-        let (mut budgets, _) = self.core.budgets.lock(&mut nothing);
-        budgets.retain(|budget| budget.strong_count() > 0);
-        budgets.try_reserve(1)?;
-        budgets.push(Arc::downgrade(&core));
-        Ok(Budget { core })
+        Ok(Budget { core: BudgetCore::new(&self.core.budgets, pages)? })
     }
 
     /// Pages in memory, of all objects.
@@ -160,7 +156,8 @@ impl<M: Mmu> Manager<M> {
     /// Evicts up to `pages` pages, in the policy's order, and returns how many have gone. These are fewer if the
     /// others must stay or their pagers fail.
     pub fn page_out(&self, pages: Pages) -> Pages {
-        let evicted = (0..pages.0).take_while(|_| self.core.evict_one()).count();
+        let since = self.core.refusals.now();
+        let evicted = (0..pages.0).take_while(|_| self.core.evict_one(since)).count();
         Pages(evicted as u64)
     }
 
@@ -189,7 +186,7 @@ impl<M: Mmu> Manager<M> {
 }
 
 impl<M: Mmu> Core<M> {
-    /// A number for a new space, object or budget.
+    /// A number for a new space or object.
     pub(crate) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }

@@ -21,6 +21,7 @@ use crate::{
     page::{PageEntry, PageTable, Search},
     pulse::Ticket,
     reference::Reference,
+    refusal::Refusals,
     share::share,
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct ObjectCore<M: Mmu> {
     pub(crate) budget: Arc<BudgetCore<M>>,
     pub(crate) state: Ordered<M::Mutex, order::Object, ObjectState<M>>,
     pub(crate) counts: ObjectCounts,
+    /// Its pager's failures to write, for `reclaim.rs`.
+    pub(crate) refusals: Refusals,
 }
 
 /// What the mutex of an object guards.
@@ -112,6 +115,7 @@ impl<M: Mmu> Object<M> {
             budget,
             state: Ordered::new(state),
             counts: ObjectCounts::default(),
+            refusals: Refusals::new(),
         })?;
         manager.enroll(&core)?;
         Ok(Self { core })

@@ -2,16 +2,19 @@
 //!
 //! [`Residents`](crate::Residents) proposes one page after the other, and this file acts on the proposals. No lock is
 //! held between the proposal and the act, so the act checks under the object's lock whether the page has changed.
+//!
+//! A medium that is full is asked once for each object, not once for each dirty page: see `refusal.rs`.
 
 use alloc::sync::Arc;
 
 use crate::{
-    Answer, Candidate, Evicted, FaultError, Mmu, Round, Span, Step,
+    Answer, Candidate, Evicted, FaultError, Mmu, ObjectPage, Round, Span, State, Step,
     budget::{BudgetCore, PageName, ResidentCount},
     evict::Mercy,
     manager::Core,
     object::ObjectCore,
     order::Token,
+    refusal::Since,
 };
 
 /// What came of the search for a page that can go.
@@ -31,9 +34,11 @@ impl<M: Mmu> Core<M> {
     /// These waits end: a thread takes its place in `budget` first, waits for the total with that place in hand,
     /// and a thread that has both waits for no place.
     pub(crate) fn reserve(&self, budget: &Arc<BudgetCore<M>>) -> Result<(), FaultError> {
-        self.reserve_in(&budget.places, || budget.limit(), || self.search(budget))?;
+        let since = self.refusals.now();
+        self.reserve_in(&budget.places, || budget.limit(), || self.search(budget, since))?;
+        budget.sort_if_grown();
         let total = || self.settings.budget.0;
-        self.reserve_in(&self.places, total, || self.search_anywhere())
+        self.reserve_in(&self.places, total, || self.search_anywhere(since))
             .inspect_err(|_| budget.places.give_back())
     }
 
@@ -79,21 +84,25 @@ impl<M: Mmu> Core<M> {
     }
 
     /// Evicts one page, if one can go. Nothing is locked.
-    pub(crate) fn evict_one(&self) -> bool {
-        self.search_anywhere() == Search::Evicted
+    pub(crate) fn evict_one(&self, since: Since) -> bool {
+        self.search_anywhere(since) == Search::Evicted
     }
 
-    /// Evicts one page of the largest budget, or, if none of its pages can go, of any other.
-    fn search_anywhere(&self) -> Search {
-        let largest = self.budget_by(|budgets| budgets.max_by_key(|b| b.places.taken()));
-        if largest.is_some_and(|budget| self.search(&budget) == Search::Evicted) {
-            return Search::Evicted;
-        }
-        let (mut found, mut last) = (Search::Nothing, 0);
-        while let Some(budget) = self.budget_after(last) {
-            last = budget.number;
-            match self.search(&budget) {
-                Search::Evicted => return Search::Evicted,
+    /// Evicts one page of one of the largest budgets, or, if none of its pages can go, of any other.
+    fn search_anywhere(&self, since: Since) -> Search {
+        let largest = self.budgets.largest();
+        let mut found = largest.as_ref().map_or(Search::Nothing, |b| self.search(b, since));
+        let mut walk = self.budgets.walk();
+        while found != Search::Evicted {
+            let Some(budget) = self.budgets.next(&mut walk) else { break };
+            if largest.as_ref().is_some_and(|largest| Arc::ptr_eq(largest, &budget)) {
+                continue;
+            }
+            match self.search(&budget, since) {
+                Search::Evicted => {
+                    self.budgets.begin_behind(&budget);
+                    found = Search::Evicted;
+                }
                 Search::Later => found = Search::Later,
                 Search::Nothing => {}
             }
@@ -101,29 +110,16 @@ impl<M: Mmu> Core<M> {
         found
     }
 
-    fn budget_after(&self, last: u64) -> Option<Arc<BudgetCore<M>>> {
-        self.budget_by(|budgets| budgets.filter(|b| b.number > last).min_by_key(|b| b.number))
-    }
-
-    fn budget_by(
-        &self,
-        choose: impl FnOnce(&mut dyn Iterator<Item = Arc<BudgetCore<M>>>) -> Option<Arc<BudgetCore<M>>>,
-    ) -> Option<Arc<BudgetCore<M>>> {
-        let mut nothing = Token::nothing_held();
-        let (budgets, _) = self.budgets.lock(&mut nothing);
-        choose(&mut budgets.iter().filter_map(alloc::sync::Weak::upgrade))
-    }
-
     /// Evicts one page of `budget`. Nothing is locked.
-    fn search(&self, budget: &Arc<BudgetCore<M>>) -> Search {
-        match self.search_with(budget, Mercy::Referenced) {
+    fn search(&self, budget: &Arc<BudgetCore<M>>, since: Since) -> Search {
+        match self.search_with(budget, Mercy::Referenced, since) {
             Search::Evicted => Search::Evicted,
             // All pages may have been in use. The first search has cleared their flags; one of them has to go.
-            Search::Later | Search::Nothing => self.search_with(budget, Mercy::None),
+            Search::Later | Search::Nothing => self.search_with(budget, Mercy::None, since),
         }
     }
 
-    fn search_with(&self, budget: &Arc<BudgetCore<M>>, mercy: Mercy) -> Search {
+    fn search_with(&self, budget: &Arc<BudgetCore<M>>, mercy: Mercy, since: Since) -> Search {
         let mut found = Search::Nothing;
         let mut nothing = Token::nothing_held();
         let mut round = budget.residents.lock(&mut nothing).0.round();
@@ -136,7 +132,7 @@ impl<M: Mmu> Core<M> {
             };
             let evicted = match candidate.step {
                 Step::Probation => object.put_on_trial(&candidate),
-                Step::Evict => Err(object.evict(page, mercy)),
+                Step::Evict => Err(object.evict_unless_refused(page, mercy, since)),
             };
             let answer = match evicted {
                 Ok(()) => Answer::Unmapped,
@@ -164,6 +160,29 @@ impl<M: Mmu> Core<M> {
 }
 
 impl<M: Mmu> ObjectCore<M> {
+    /// Evicts a page. A dirty one stays, if the pager has refused enough others since then.
+    fn evict_unless_refused(
+        self: &Arc<Self>,
+        page: ObjectPage,
+        mercy: Mercy,
+        since: Since,
+    ) -> Evicted {
+        if self.refusals.are_enough(since) && self.is_dirty(page) {
+            return Evicted::Pinned;
+        }
+        let evicted = self.evict(page, mercy);
+        if let Evicted::Failed(FaultError::Pager(error)) = evicted {
+            self.refusals.note(&self.manager.refusals, since, error);
+        }
+        evicted
+    }
+
+    fn is_dirty(&self, page: ObjectPage) -> bool {
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.state.lock(&mut nothing);
+        state.pages.get(page).state == State::Dirty
+    }
+
     /// Takes a page's translations away, so that its next use faults; or says why not.
     fn put_on_trial(&self, candidate: &Candidate<PageName>) -> Result<(), Evicted> {
         let page = candidate.key.page;
