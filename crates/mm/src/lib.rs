@@ -27,7 +27,7 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(any(test, loom, shuttle))]
+#[cfg(any(test, shuttle))]
 extern crate std;
 
 mod advise;
@@ -35,6 +35,7 @@ mod atomic;
 mod budget;
 mod error;
 mod evict;
+mod extent;
 mod fault;
 mod fill;
 mod index;
@@ -53,8 +54,8 @@ mod reclaim;
 mod reference;
 mod residency;
 mod resize;
+mod reverse;
 mod share;
-mod slots;
 pub mod soft;
 mod space;
 mod unit;
