@@ -1,11 +1,10 @@
 //! `mm`: what the memory manager's bookkeeping costs, on a machine in software.
 //!
-//! It checks five claims:
+//! It checks four claims:
 //! - a fault on a page in memory is short;
 //! - faults in different spaces on different objects do not slow each other down;
 //! - finding a mapping costs hardly more if there are very many;
-//! - the time of an eviction is proportional to the number of spaces that show the page;
-//! - it hardly depends on how many other mappings of the object there are.
+//! - the time of an eviction is proportional to the number of spaces that show the page.
 
 use std::{
     sync::{Arc, Barrier},
@@ -38,7 +37,6 @@ pub(super) fn mm() -> Result<Vec<Line>, Failure> {
     let mut lines = vec![resident()?, together()?];
     lines.extend(lookup()?);
     lines.push(eviction()?);
-    lines.push(eviction_among()?);
     Ok(lines)
 }
 
@@ -137,17 +135,6 @@ fn eviction() -> Result<Line, Failure> {
     Ok(Line::new("eviction, 1000 spaces, a space", "10 spaces", many, few))
 }
 
-/// Evicting a page of an object of which the space has 10,000 mappings, one for each page, against one mapping.
-fn eviction_among() -> Result<Line, Failure> {
-    let (mut many, mut few) = (Vec::new(), Vec::new());
-    let (all, one) = (TestSpace::of_pages(10_000)?, TestSpace::of_pages(1)?);
-    for _ in 0..ROUNDS {
-        many.push(all.evict_middle()?);
-        few.push(one.evict_middle()?);
-    }
-    Ok(Line::new("eviction, 10000 mappings of the object", "1 mapping", many, few))
-}
-
 fn manager() -> Result<Manager<Machine>, Failure> {
     let machine = SoftMmu::new(64, u32::MAX, |_| thread::yield_now());
     Manager::new(machine, Settings::default()).map_err(told)
@@ -197,40 +184,6 @@ impl TestSpace {
             test_space.space.advise(span, Advice::WillNeed).map_err(told)?;
         }
         Ok(test_space)
-    }
-
-    /// A test space whose object has this many pages, each shown by a mapping of its own at every second page.
-    fn of_pages(pages: u32) -> Result<Self, Failure> {
-        let test_space = Self::bare(&manager()?, pages)?;
-        for number in 0..u64::from(pages) {
-            let request = MapRequest {
-                placement: Placement::Fixed(VirtualPage::new(number * 2)),
-                offset: ObjectPage::new(number),
-                protection: Protection::Read,
-                ..MapRequest::new(Pages(1))
-            };
-            test_space.space.map(&test_space.object, request).map_err(told)?;
-        }
-        Ok(test_space)
-    }
-
-    /// Brings the page in the middle of the object in, evicts it, and returns the nanoseconds of the eviction; a mean
-    /// of many times.
-    fn evict_middle(&self) -> Result<f64, Failure> {
-        const TIMES: u32 = 1000;
-        let at = VirtualPage::new(self.pages.pages().0 / 2 * 2);
-        let span = VirtualSpan::new(at, Pages(1)).ok_or_else(|| broken("no such span"))?;
-        let mut elapsed = std::time::Duration::ZERO;
-        for _ in 0..TIMES {
-            self.space.advise(span, Advice::WillNeed).map_err(told)?;
-            let began = Instant::now();
-            let evicted = self.space.advise(span, Advice::DontNeed).map_err(told)?;
-            elapsed += began.elapsed();
-            if evicted != Pages(1) {
-                return Err(broken("the page was not evicted"));
-            }
-        }
-        Ok(per(elapsed, TIMES))
     }
 
     fn bare(manager: &Manager<Machine>, pages: u32) -> Result<Self, Failure> {
