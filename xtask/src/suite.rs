@@ -138,9 +138,6 @@ fn tests(report: &mut Report) {
     report.step("cargo test (loom: lock algorithms)", |counts| {
         checked("loom", &["-p", "commonhold-sync", "--test", "loom"], counts)
     });
-    report.step("cargo test (loom: walks of the memory manager)", |counts| {
-        checked("loom", &["-p", "commonhold-mm", "--lib", "loom"], counts)
-    });
     report.step("cargo test (shuttle: memory manager)", |counts| {
         checked("shuttle", &["-p", "commonhold-mm", "--test", "shuttle"], counts)
     });

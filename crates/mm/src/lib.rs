@@ -27,7 +27,7 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(any(test, loom, shuttle))]
+#[cfg(any(test, shuttle))]
 extern crate std;
 
 mod advise;
@@ -36,6 +36,7 @@ mod budget;
 mod budgets;
 mod error;
 mod evict;
+mod extent;
 mod fault;
 mod fill;
 mod index;
@@ -55,8 +56,8 @@ mod reference;
 mod refusal;
 mod residency;
 mod resize;
+mod reverse;
 mod share;
-mod slots;
 pub mod soft;
 mod space;
 mod unit;

@@ -5,11 +5,11 @@ use alloc::sync::Arc;
 use crate::{
     AddressSpace, Error, Mmu, Object, ObjectPage, ObjectSpan, Pages, Protection, Residency, Span,
     VirtualPage, VirtualSpan,
+    extent::Extent,
     object::ObjectCore,
     order::{self, Token},
-    reference::{List, Reference},
+    reference::Reference,
     share::share,
-    slots::{Extent, SlotId},
     space::{Mapping, ObjectView, SpaceCore, SpaceState},
 };
 
@@ -59,7 +59,7 @@ impl MapRequest {
 impl<M: Mmu> AddressSpace<M> {
     /// Maps pages of `object`, and returns where. Every space that maps an object sees the same memory. If the
     /// mapping is locked, or the space super-locked, and the mapping is not lazy, its pages are in memory
-    /// when this returns.
+    /// when this returns. A mapping that continues its neighbour becomes one with it.
     ///
     /// # Errors
     /// [`Error::BadSpan`], [`Error::PastEnd`], [`Error::Destroyed`], [`Error::Occupied`], [`Error::NoGap`],
@@ -77,10 +77,16 @@ impl<M: Mmu> AddressSpace<M> {
             }
         }
         let (span, pinned) = self.core.map(&object.core, request, pages)?;
-        if pinned && let Err(error) = self.core.populate(span) {
-            let extent = Extent { at: span, first: request.offset };
-            self.core.take_back(ObjectView { object: object.core.number, extent });
-            return Err(error);
+        if pinned {
+            if let Err(error) = self.core.populate(span) {
+                let extent = Extent { at: span, first: request.offset };
+                self.core.take_back(ObjectView { object: object.core.number, extent });
+                return Err(error);
+            }
+            // Not before: to take back a part of a joined mapping needs memory.
+            let mut nothing = Token::nothing_held();
+            let (mut state, mut in_space) = self.core.state.write(&mut nothing);
+            state.join(&mut in_space, span);
         }
         Ok(span)
     }
@@ -103,22 +109,18 @@ impl<M: Mmu> SpaceCore<M> {
 
         let (reference, new) = self.refer(state, &mut in_space, object, pages)?;
         let extent = Extent { at, first: request.offset };
-        let entered = self.enter(state, &reference, extent, request, locked);
-        let slot = match entered {
-            Ok(slot) => slot,
-            Err(error) => {
-                if new {
-                    self.forget(state, &mut in_space, object);
-                }
-                return Err(error);
+        if let Err(error) = self.enter(state, &mut in_space, &reference, extent, request, locked) {
+            if new {
+                state.forget(&mut in_space, object);
             }
-        };
-        if let Some(slot) = self.slots.get(slot) {
-            slot.set_locked(locked);
+            return Err(error);
         }
-        reference.list.link(slot);
         state.hint = at.end().number();
-        Ok((at, locked || state.super_locked))
+        let pinned = locked || state.super_locked;
+        if !pinned {
+            state.join(&mut in_space, at);
+        }
+        Ok((at, pinned))
     }
 
     /// The pages that the mapping will take.
@@ -191,63 +193,36 @@ impl<M: Mmu> SpaceCore<M> {
         };
         state.references.try_reserve(1)?;
         of_object.references.try_reserve(1)?;
-        let reference = share(Reference {
-            object: Arc::clone(object),
-            space: self.weak(),
-            number: self.number,
-            machine: Arc::clone(&self.machine),
-            list: List::new(Arc::clone(&self.slots), state.super_locked),
-        })?;
+        let reference = share(Reference::new(object, self, state.super_locked))?;
         of_object.references.push(Arc::clone(&reference));
         state.references.insert(place, Arc::clone(&reference));
         Ok((reference, true))
     }
 
-    /// Takes a reference without mappings out of both lists. The caller keeps the object alive.
-    pub(crate) fn forget(
-        &self,
-        state: &mut SpaceState<M>,
-        in_space: &mut Token<'_, order::Space>,
-        object: &Arc<ObjectCore<M>>,
-    ) {
-        let Ok(place) = state.reference(object.number) else { return };
-        let gone = state.references.remove(place);
-        let (mut of_object, _) = object.state.lock(in_space);
-        of_object.references.retain(|reference| !Arc::ptr_eq(reference, &gone));
-    }
-
-    /// Makes the slot, the entry and the machine's part of a mapping.
+    /// Makes the machine's part of a mapping, its node and its entry. If one cannot be made, none is left.
     fn enter(
         &self,
         state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
         reference: &Arc<Reference<M>>,
         extent: Extent,
         request: MapRequest,
         locked: bool,
-    ) -> Result<SlotId, Error> {
-        let slot = self.slots.allocate(&mut state.free, extent)?;
-        let mapping = Mapping {
-            extent,
-            protection: request.protection,
-            lazy: request.lazy,
-            locked,
-            slot,
-            reference: Arc::clone(reference),
-        };
-        let key = extent.at.first().number();
-        let entered = state.mappings.insert(key, mapping).and_then(|()| {
-            let object = &reference.object.machine;
-            let (machine, protection) = (&self.machine, request.protection);
-            self.manager.mmu.attach(machine, extent.at, object, extent.first, protection).map_err(
-                |error| {
-                    state.mappings.remove(key);
-                    error.into()
-                },
-            )
+    ) -> Result<(), Error> {
+        let object = &reference.object;
+        let (mmu, machine) = (&self.manager.mmu, &self.machine);
+        let (protection, lazy) = (request.protection, request.lazy);
+        mmu.attach(machine, extent.at, &object.machine, extent.first, protection)?;
+        let (mut of_object, _) = object.state.lock(in_space);
+        let entered = reference.link(&mut of_object, extent, locked).and_then(|node| {
+            let reference = Arc::clone(reference);
+            let list = Arc::clone(&reference);
+            let mapping = Mapping { extent, protection, lazy, locked, node, reference };
+            state.mappings.insert(extent.at.first().number(), mapping).inspect_err(|_| {
+                list.unlink(&mut of_object, node);
+            })
         });
-        if entered.is_err() {
-            self.slots.free(&mut state.free, slot);
-        }
-        entered.map(|()| slot)
+        drop(of_object);
+        entered.inspect_err(|_| mmu.detach(machine, extent.at))
     }
 }

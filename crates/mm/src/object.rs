@@ -1,8 +1,8 @@
 //! Memory objects: pages with contents. Any number of spaces can map one.
 //!
 //! # What it owns
-//! The states of its pages, its size, and its list of [`Reference`]s, all under one mutex. The machine owns its
-//! memory; the pager has the contents that are not in memory.
+//! The states of its pages, its size, its list of [`Reference`]s, and its mappings by page, all under one mutex. The
+//! machine owns its memory; the pager has the contents that are not in memory.
 //!
 //! # Lifetime
 //! An object lives while it has a handle or a mapping. [`destroy`](Object::destroy) only refuses new mappings.
@@ -20,8 +20,9 @@ use crate::{
     order::{self, Ordered, Token},
     page::{PageEntry, PageTable, Search},
     pulse::Ticket,
-    reference::Reference,
+    reference::{Reference, Showing},
     refusal::Refusals,
+    reverse::ReverseMap,
     share::share,
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct ObjectState<M: Mmu> {
     pub(crate) pages: PageTable,
     pub(crate) size: u64,
     pub(crate) references: Vec<Arc<Reference<M>>>,
+    /// All mappings of the object.
+    pub(crate) mappings: ReverseMap<Showing<M>>,
     pub(crate) destroyed: bool,
     /// A thread changes the size, and has given up the lock meanwhile.
     pub(crate) resizing: bool,
@@ -102,6 +105,7 @@ impl<M: Mmu> Object<M> {
             pages: PageTable::new(initial),
             size: pages.0,
             references: Vec::new(),
+            mappings: ReverseMap::new(),
             destroyed: false,
             resizing: false,
             put_off: Vec::new(),
@@ -157,8 +161,9 @@ impl<M: Mmu> Object<M> {
         state.references.len()
     }
 
-    /// Calls `visit` at least once for every page of every space that shows a page of `span`. The object is locked
-    /// meanwhile, and no space is. A visited page may have been unmapped a moment ago.
+    /// Calls `visit` once for every page of every space that shows a page of `span`. The object is locked
+    /// meanwhile, and no space is: `visit` must not call the object, nor a space that maps it. A visited page may
+    /// have been unmapped a moment ago.
     pub fn walk(&self, span: ObjectSpan, mut visit: impl FnMut(&Reach<'_, M>)) {
         let mut nothing = Token::nothing_held();
         let (state, _) = self.core.state.lock(&mut nothing);
@@ -184,9 +189,8 @@ impl<M: Mmu> ObjectCore<M> {
         span: ObjectSpan,
         visit: &mut impl FnMut(&Reach<'_, M>),
     ) {
-        for reference in &state.references {
-            reference.visit(&self.manager.mmu, span, &mut *visit);
-        }
+        let mmu = &self.manager.mmu;
+        state.mappings.each(span, |covered, showing| showing.visit(mmu, covered, span, visit));
     }
 
     /// Takes write access to a page away in all spaces that are not super-locked. Returns whether a super-locked
@@ -204,14 +208,13 @@ impl<M: Mmu> ObjectCore<M> {
 
     /// Takes all translations to the pages of `span` away.
     pub(crate) fn unmap(&self, state: &ObjectState<M>, span: ObjectSpan) {
-        for reference in &state.references {
-            reference.take_away(&self.manager.mmu, span);
-        }
+        let mmu = &self.manager.mmu;
+        state.mappings.each(span, |covered, showing| showing.take_away(mmu, covered, span));
     }
 
     /// Whether some mapping wants the page in memory.
     pub(crate) fn is_pinned(&self, state: &ObjectState<M>, page: ObjectPage) -> bool {
-        state.references.iter().any(|reference| reference.pins(Span::one(page)))
+        state.mappings.any(Span::one(page), |_, showing| showing.is_pinned())
     }
 
     /// The first page of `span` for which `wanted` holds, of those that it has and whose leaf was ever touched. The
@@ -269,6 +272,19 @@ impl<M: Mmu> ObjectState<M> {
     /// The page, if the object has it.
     pub(crate) fn page(&self, page: ObjectPage) -> Option<PageEntry> {
         (page.number() < self.size).then(|| self.pages.get(page))
+    }
+
+    /// The space with the lowest number above `last` that wants some page of `span` in memory.
+    pub(crate) fn next_pinning(&self, last: u64, span: ObjectSpan) -> Option<&Reference<M>> {
+        let mut next: Option<&Reference<M>> = None;
+        self.mappings.each(span, |_, showing| {
+            let number = showing.reference.number;
+            let nearer = next.is_none_or(|next| number < next.number);
+            if number > last && nearer && showing.is_pinned() {
+                next = Some(&showing.reference);
+            }
+        });
+        next
     }
 
     /// The part of `span` that the object has.

@@ -13,9 +13,9 @@ impl<M: Mmu> AddressSpace<M> {
         self.core.check(span)?;
         {
             let mut nothing = Token::nothing_held();
-            let (mut state, _) = self.core.state.write(&mut nothing);
+            let (mut state, mut in_space) = self.core.state.write(&mut nothing);
             state.all_mapped(span)?;
-            self.core.split_ends(&mut state, span)?;
+            self.core.split_ends(&mut state, &mut in_space, span)?;
             self.core.manager.mmu.protect(&self.core.machine, span, protection)?;
             let mut at = span.first();
             while at < span.end() {
@@ -23,7 +23,7 @@ impl<M: Mmu> AddressSpace<M> {
                 mapping.protection = protection;
                 at = mapping.extent.at.end().max(VirtualPage::new(at.number() + 1));
             }
-            self.core.join(&mut state, span);
+            state.join(&mut in_space, span);
         }
         self.core.populate(span)
     }

@@ -18,7 +18,7 @@ use alloc::{sync::Arc, vec::Vec};
 use crate::{
     Access, AddressSpace, Error, FaultError, Mmu, ObjectSpan, Page, Span, VirtualPage, VirtualSpan,
     object::ObjectCore,
-    order::Token,
+    order::{self, Token},
     space::{Mapping, SpaceCore, SpaceState},
 };
 
@@ -59,10 +59,10 @@ impl<M: Mmu> AddressSpace<M> {
     pub fn unlock(&self, span: VirtualSpan) -> Result<(), Error> {
         self.core.check(span)?;
         let mut nothing = Token::nothing_held();
-        let (mut state, _) = self.core.state.write(&mut nothing);
+        let (mut state, mut in_space) = self.core.state.write(&mut nothing);
         state.all_mapped(span)?;
-        self.core.split_ends(&mut state, span)?;
-        self.core.set_locked(&mut state, span, false, |_| true);
+        self.core.split_ends(&mut state, &mut in_space, span)?;
+        self.core.set_locked(&mut state, &mut in_space, span, false, |_| true);
         Ok(())
     }
 
@@ -86,9 +86,9 @@ impl<M: Mmu> AddressSpace<M> {
     /// Unlocks everything, now and for the future.
     pub fn unlock_all(&self) {
         let mut nothing = Token::nothing_held();
-        let (mut state, _) = self.core.state.write(&mut nothing);
+        let (mut state, mut in_space) = self.core.state.write(&mut nothing);
         state.lock_future = false;
-        self.core.set_locked(&mut state, self.core.span, false, |_| true);
+        self.core.set_locked(&mut state, &mut in_space, self.core.span, false, |_| true);
     }
 
     /// Super-locks the whole space: no access faults. When this returns, all mapped pages that are not lazy, or were
@@ -121,7 +121,7 @@ impl<M: Mmu> SpaceState<M> {
     fn set_super_locked(&mut self, super_locked: bool) {
         self.super_locked = super_locked;
         for reference in &self.references {
-            reference.list.set_super_locked(super_locked);
+            reference.set_super_locked(super_locked);
         }
     }
 }
@@ -136,22 +136,24 @@ impl<M: Mmu> SpaceCore<M> {
         let mut fresh = Vec::new();
         {
             let mut nothing = Token::nothing_held();
-            let (mut state, _) = self.state.write(&mut nothing);
+            let (mut state, mut in_space) = self.state.write(&mut nothing);
             check(&state, span)?;
-            self.split_ends(&mut state, span)?;
+            self.split_ends(&mut state, &mut in_space, span)?;
             let unlocked = || state.mappings_in(span).filter(|mapping| !mapping.locked);
             fresh.try_reserve_exact(unlocked().count())?;
             fresh.extend(unlocked().map(Mapping::view));
-            self.set_locked(&mut state, span, true, |_| true);
+            self.set_locked(&mut state, &mut in_space, span, true, |_| true);
         }
         self.populate(span).inspect_err(|_| {
             for view in fresh {
                 let mut nothing = Token::nothing_held();
-                let (mut state, _) = self.state.write(&mut nothing);
+                let (mut state, mut in_space) = self.state.write(&mut nothing);
                 // Without memory for the split, the whole mapping stays locked, which loses nothing. What another
                 // thread has mapped in its place meanwhile stays as that thread wants it.
-                if self.split_ends(&mut state, view.extent.at).is_ok() {
-                    self.set_locked(&mut state, view.extent.at, false, |m| m.is_of(view));
+                if self.split_ends(&mut state, &mut in_space, view.extent.at).is_ok() {
+                    self.set_locked(&mut state, &mut in_space, view.extent.at, false, |m| {
+                        m.is_of(view)
+                    });
                 }
             }
         })
@@ -161,6 +163,7 @@ impl<M: Mmu> SpaceCore<M> {
     fn set_locked(
         &self,
         state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
         span: VirtualSpan,
         locked: bool,
         wanted: impl Fn(&Mapping<M>) -> bool,
@@ -172,15 +175,16 @@ impl<M: Mmu> SpaceCore<M> {
             let Some(first) = first else { break };
             let Some(mapping) = state.mappings.at_or_before_mut(first.number()) else { break };
             at = mapping.extent.at.end();
-            if !wanted(mapping) {
+            if mapping.locked == locked || !wanted(mapping) {
                 continue;
             }
             mapping.locked = locked;
-            if let Some(slot) = self.slots.get(mapping.slot) {
-                slot.set_locked(locked);
+            let (mut of_object, _) = mapping.reference.object.state.lock(in_space);
+            if let Some(showing) = of_object.mappings.get_mut(mapping.node) {
+                showing.locked = locked;
             }
         }
-        self.join(state, span);
+        state.join(in_space, span);
     }
 
     fn begin_super_lock(&self) {

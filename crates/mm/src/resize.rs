@@ -132,8 +132,7 @@ impl<M: Mmu> ObjectCore<M> {
     fn next_pinning(&self, last: u64, span: ObjectSpan) -> Option<(u64, Weak<SpaceCore<M>>)> {
         let mut nothing = Token::nothing_held();
         let (state, _) = self.state.lock(&mut nothing);
-        let later = state.references.iter().filter(|r| r.number > last && r.pins(span));
-        let first = later.min_by_key(|reference| reference.number)?;
+        let first = state.next_pinning(last, span)?;
         Some((first.number, Weak::clone(&first.space)))
     }
 }

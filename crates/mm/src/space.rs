@@ -1,33 +1,31 @@
 //! Address spaces: their mappings, which show pages of objects.
 //!
 //! # What it owns
-//! The mappings of a space by address, its references to objects, its slots, and whether the whole space is
-//! super-locked; all under one reader/writer lock. Faults take it to read; an operation that changes a mapping
-//! takes it to write.
+//! The mappings of a space by address, its references to objects, and whether the whole space is super-locked; all
+//! under one reader/writer lock. Faults take it to read; an operation that changes a mapping takes it to write.
 //!
 //! # Invariants
-//! 1. Mappings do not overlap, and each has a slot with the same contents.
+//! 1. Mappings do not overlap, and each has a node with the same contents in the reverse map of its object. Both
+//!    change under the object's lock.
 //! 2. The space has one reference for each object that it maps, and no other. It is also in the object's list.
 //! 3. To give a part of a mapping other attributes, an operation splits the mapping first. A split has no visible
 //!    effect, so an operation that fails after it has changed nothing.
 
-use alloc::{
-    sync::{Arc, Weak},
-    vec::Vec,
-};
+use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
 
 use crate::{
     Error, Mmu, ObjectPage, ObjectSpan, Protection, Span, VirtualPage, VirtualSpan,
+    extent::Extent,
     index::Index,
     manager::Core,
-    object::ObjectCore,
+    object::{ObjectCore, ObjectState},
     order::{self, OrderedRw, Token},
     pulse::ClientId,
     query::SpaceCounts,
     reference::Reference,
+    reverse::NodeId,
     share::share,
-    slots::{Extent, FreeList, SlotId, Slots},
 };
 
 /// An address space. Clones are the same one; dropping the last one unmaps everything.
@@ -43,7 +41,6 @@ pub(crate) struct SpaceCore<M: Mmu> {
     pub(crate) client: ClientId,
     /// All mappings lie in here.
     pub(crate) span: VirtualSpan,
-    pub(crate) slots: Arc<Slots>,
     pub(crate) state: OrderedRw<M::RwLock, order::Space, SpaceState<M>>,
     pub(crate) counts: SpaceCounts,
 }
@@ -53,7 +50,6 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) mappings: Index<Mapping<M>>,
     /// By rising numbers of their objects.
     pub(crate) references: Vec<Arc<Reference<M>>>,
-    pub(crate) free: FreeList,
     pub(crate) super_locked: bool,
     /// A `super_lock` has succeeded, so a later one that fails must not undo it.
     pub(crate) super_complete: bool,
@@ -80,7 +76,7 @@ pub(crate) struct Mapping<M: Mmu> {
     pub(crate) protection: Protection,
     pub(crate) lazy: bool,
     pub(crate) locked: bool,
-    pub(crate) slot: SlotId,
+    pub(crate) node: NodeId,
     pub(crate) reference: Arc<Reference<M>>,
 }
 
@@ -92,14 +88,12 @@ impl<M: Mmu> AddressSpace<M> {
         let state = SpaceState {
             mappings: Index::new(),
             references: Vec::new(),
-            free: FreeList::default(),
             super_locked: false,
             super_complete: false,
             lock_future: false,
             hint: span.first().number(),
         };
         let machine = share(manager.mmu.new_space(span)?)?;
-        let slots = share(Slots::new())?;
         let core = SpaceCore {
             number: manager.number(),
             manager: Arc::clone(manager),
@@ -107,7 +101,6 @@ impl<M: Mmu> AddressSpace<M> {
             // Last of what can fail: from here on the drop of the space ends it.
             client: manager.pulses.enroll()?,
             span,
-            slots,
             state: OrderedRw::new(state),
             counts: SpaceCounts::default(),
         };
@@ -153,6 +146,65 @@ impl<M: Mmu> SpaceState<M> {
         if at < span.end() { Err(Error::NotMapped { at }) } else { Ok(()) }
     }
 
+    /// Splits the mapping that shows pages both before and at `at`, if there is one.
+    fn split(
+        &mut self,
+        in_space: &mut Token<'_, order::Space>,
+        at: VirtualPage,
+    ) -> Result<(), Error> {
+        let Some(whole) = self.mapping(at) else { return Ok(()) };
+        if whole.extent.at.first() == at {
+            return Ok(());
+        }
+        let (first, protection, lazy, locked) =
+            (whole.extent.at.first(), whole.protection, whole.lazy, whole.locked);
+        let extent =
+            Extent { at: Span::between(at, whole.extent.at.end()), first: whole.extent.page(at) };
+        let reference = Arc::clone(&whole.reference);
+        let object = Arc::clone(&reference.object);
+        // Held until both parts are right, so a walk finds each page once.
+        let (mut of_object, _) = object.state.lock(in_space);
+        let node = reference.link(&mut of_object, extent, locked)?;
+        let list = Arc::clone(&reference);
+        let part = Mapping { extent, protection, lazy, locked, node, reference };
+        if let Err(error) = self.mappings.insert(at.number(), part) {
+            list.unlink(&mut of_object, node);
+            return Err(error);
+        }
+        self.set_end(&mut of_object, first, at);
+        Ok(())
+    }
+
+    /// Lets the mapping that begins at `first` end at `end`. Its object is locked.
+    fn set_end(&mut self, of_object: &mut ObjectState<M>, first: VirtualPage, end: VirtualPage) {
+        if let Some(mapping) = self.mappings.at_or_before_mut(first.number()) {
+            mapping.extent.at = Span::between(first, end);
+            of_object.mappings.set_end(mapping.node, mapping.extent.of_object().end());
+        }
+    }
+
+    /// Joins neighbours in and beside `span` that have the same attributes and show consecutive pages.
+    pub(crate) fn join(&mut self, in_space: &mut Token<'_, order::Space>, span: VirtualSpan) {
+        let before = VirtualPage::new(span.first().number().saturating_sub(1));
+        let mut at = self.mapping(before).map_or(span.first(), |m| m.extent.at.first());
+        while at < span.end() {
+            let Some(mapping) = self.mappings.from(at.number()).next() else { return };
+            let (first, end) = (mapping.extent.at.first(), mapping.extent.at.end());
+            let next = self.mapping(end).filter(|next| mapping.continues_in(next));
+            match next.map(|next| (next.node, next.extent.at.end(), Arc::clone(&next.reference))) {
+                Some((node, last, reference)) => {
+                    // Held over both changes, as in `split`.
+                    let (mut of_object, _) = reference.object.state.lock(in_space);
+                    reference.unlink(&mut of_object, node);
+                    self.set_end(&mut of_object, first, last);
+                    self.mappings.remove(end.number());
+                    at = first;
+                }
+                None => at = end,
+            }
+        }
+    }
+
     pub(crate) fn reference(&self, object: u64) -> Result<usize, usize> {
         self.references.binary_search_by_key(&object, |reference| reference.object.number)
     }
@@ -169,75 +221,11 @@ impl<M: Mmu> SpaceCore<M> {
     pub(crate) fn split_ends(
         &self,
         state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
         span: VirtualSpan,
     ) -> Result<(), Error> {
-        self.split(state, span.first())?;
-        self.split(state, span.end())
-    }
-
-    /// Splits the mapping that shows pages both before and at `at`, if there is one.
-    fn split(&self, state: &mut SpaceState<M>, at: VirtualPage) -> Result<(), Error> {
-        let Some(whole) = state.mapping(at) else { return Ok(()) };
-        if whole.extent.at.first() == at {
-            return Ok(());
-        }
-        let (first, slot, list) =
-            (whole.extent.at.first(), whole.slot, Arc::clone(&whole.reference));
-        let tail =
-            Extent { at: Span::between(at, whole.extent.at.end()), first: whole.extent.page(at) };
-        let mut part = Mapping {
-            extent: tail,
-            slot,
-            reference: Arc::clone(&list),
-            protection: whole.protection,
-            lazy: whole.lazy,
-            locked: whole.locked,
-        };
-        part.slot = self.slots.allocate(&mut state.free, tail)?;
-        let (new, locked) = (part.slot, part.locked);
-        if let Err(error) = state.mappings.insert(at.number(), part) {
-            self.slots.free(&mut state.free, new);
-            return Err(error);
-        }
-        if let Some(slot) = self.slots.get(new) {
-            slot.set_locked(locked);
-        }
-        // The tail is linked before the head is made shorter, so a walk finds each page in one or both.
-        list.list.link_after(slot, new);
-        self.set_end(state, first, at);
-        Ok(())
-    }
-
-    /// Lets the mapping that begins at `first` end at `end`.
-    fn set_end(&self, state: &mut SpaceState<M>, first: VirtualPage, end: VirtualPage) {
-        if let Some(mapping) = state.mappings.at_or_before_mut(first.number()) {
-            mapping.extent.at = Span::between(first, end);
-            if let Some(slot) = self.slots.get(mapping.slot) {
-                slot.set_pages(mapping.extent.at.pages().0);
-            }
-        }
-    }
-
-    /// Joins neighbours in and beside `span` that have the same attributes and show consecutive pages.
-    pub(crate) fn join(&self, state: &mut SpaceState<M>, span: VirtualSpan) {
-        let before = VirtualPage::new(span.first().number().saturating_sub(1));
-        let mut at = state.mapping(before).map_or(span.first(), |m| m.extent.at.first());
-        while at < span.end() {
-            let Some(mapping) = state.mappings.from(at.number()).next() else { return };
-            let (first, end) = (mapping.extent.at.first(), mapping.extent.at.end());
-            let next = state.mapping(end).filter(|next| mapping.continues_in(next));
-            match next.map(|next| (next.slot, next.extent.at.end(), Arc::clone(&next.reference))) {
-                Some((slot, last, reference)) => {
-                    // Made longer first, then the neighbour is unlinked, so a walk finds each page, as in `split`.
-                    self.set_end(state, first, last);
-                    state.mappings.remove(end.number());
-                    reference.list.unlink(slot);
-                    self.slots.free(&mut state.free, slot);
-                    at = first;
-                }
-                None => at = end,
-            }
-        }
+        state.split(in_space, span.first())?;
+        state.split(in_space, span.end())
     }
 
     /// For each part of a mapping in `span`, its object and the object's pages.
@@ -255,11 +243,6 @@ impl<M: Mmu> SpaceCore<M> {
             (Arc::clone(&mapping.reference.object), pages)
         }));
         Ok(parts)
-    }
-
-    /// A handle for references.
-    pub(crate) fn weak(self: &Arc<Self>) -> Weak<Self> {
-        Arc::downgrade(self)
     }
 }
 

@@ -1,15 +1,16 @@
 //! Unmap: pages leave a space.
 //!
 //! The space is locked. Pulses for the pages are cancelled, and the machine takes all translations away. Only
-//! then are the mappings unlinked and their slots freed: a walk that does not find a mapping must not miss a
-//! translation of it. A reference without mappings leaves its object's list. The references to objects are dropped
+//! then are the mappings taken out of the reverse maps of their objects: a walk that does not find a mapping must
+//! not miss a translation of it. A reference without mappings leaves its object's list. The references to objects are dropped
 //! after all locks are given up, since dropping the last one ends the object.
 
 use alloc::{sync::Arc, vec::Vec};
 
 use crate::{
     AddressSpace, Error, Mmu, VirtualSpan,
-    order::{self, Token},
+    object::ObjectCore,
+    order::{self, Before, Token},
     space::{Mapping, ObjectView, SpaceCore, SpaceState},
 };
 
@@ -24,7 +25,7 @@ impl<M: Mmu> AddressSpace<M> {
         let mut gone = Vec::new();
         let mut nothing = Token::nothing_held();
         let (mut state, mut in_space) = self.core.state.write(&mut nothing);
-        self.core.split_ends(&mut state, span)?;
+        self.core.split_ends(&mut state, &mut in_space, span)?;
         let count = state.mappings_in(span).count();
         if count == 0 {
             return Err(Error::NotMapped { at: span.first() });
@@ -59,7 +60,7 @@ impl<M: Mmu> SpaceCore<M> {
         loop {
             let mut nothing = Token::nothing_held();
             let (mut state, mut in_space) = self.state.write(&mut nothing);
-            if self.split_ends(&mut state, view.extent.at).is_err() {
+            if self.split_ends(&mut state, &mut in_space, view.extent.at).is_err() {
                 return;
             }
             let ours = |mapping: &Mapping<M>| mapping.is_of(view);
@@ -84,11 +85,7 @@ impl<M: Mmu> SpaceCore<M> {
         let mapping = state.mappings.remove(first.number())?;
         self.manager.pulses.cancel(self, mapping.extent.at, in_space);
         self.manager.mmu.detach(&self.machine, mapping.extent.at);
-        mapping.reference.list.unlink(mapping.slot);
-        self.slots.free(&mut state.free, mapping.slot);
-        if mapping.reference.list.is_empty() {
-            self.forget(state, in_space, &mapping.reference.object);
-        }
+        state.unlink(in_space, &mapping);
         Some(mapping)
     }
 
@@ -103,16 +100,34 @@ impl<M: Mmu> SpaceCore<M> {
             let Some(first) = first else { return };
             let Some(mapping) = state.mappings.remove(first.number()) else { return };
             mmu.detach(&self.machine, mapping.extent.at);
-            mapping.reference.list.unlink(mapping.slot);
-            self.slots.free(&mut state.free, mapping.slot);
-            if mapping.reference.list.is_empty() {
-                let object = &mapping.reference.object;
-                if let Ok(place) = state.reference(object.number) {
-                    let gone = state.references.remove(place);
-                    let (mut of_object, _) = object.state.lock(&mut nothing);
-                    of_object.references.retain(|reference| !Arc::ptr_eq(reference, &gone));
-                }
-            }
+            state.unlink(&mut nothing, &mapping);
         }
+    }
+}
+
+impl<M: Mmu> SpaceState<M> {
+    /// Takes a mapping, which has no translation left, out of the reverse map of its object, and its reference out of
+    /// both lists if it was the last one. The caller keeps the mapping until the object's lock is given up.
+    fn unlink<H: Before<order::Object>>(&mut self, held: &mut Token<'_, H>, mapping: &Mapping<M>) {
+        let reference = &mapping.reference;
+        {
+            let (mut of_object, _) = reference.object.state.lock(held);
+            reference.unlink(&mut of_object, mapping.node);
+        }
+        if reference.is_empty() {
+            self.forget(held, &reference.object);
+        }
+    }
+
+    /// Takes a reference without mappings out of both lists. The caller keeps the object alive.
+    pub(crate) fn forget<H: Before<order::Object>>(
+        &mut self,
+        held: &mut Token<'_, H>,
+        object: &Arc<ObjectCore<M>>,
+    ) {
+        let Ok(place) = self.reference(object.number) else { return };
+        let gone = self.references.remove(place);
+        let (mut of_object, _) = object.state.lock(held);
+        of_object.references.retain(|reference| !Arc::ptr_eq(reference, &gone));
     }
 }

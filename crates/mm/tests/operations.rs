@@ -178,6 +178,34 @@ fn what_was_cut_off_comes_back_as_zeros() {
     assert_eq!(manager.mmu().violations(), []);
 }
 
+/// Ten thousand maps of one page each stayed ten thousand mappings.
+#[test]
+fn maps_that_continue_each_other_become_one_mapping() {
+    let manager = manager(100);
+    let object = manager.object(Kind::Anonymous, Pages(8), Arc::new(Store::default())).unwrap();
+    let space = manager.space(span(0, 64)).unwrap();
+    let map = |at: u64, offset: u64, residency| {
+        let offset = ObjectPage::new(offset);
+        space.map(&object, MapRequest { offset, residency, ..fixed(at, 1) }).unwrap();
+        space.totals().mappings
+    };
+    assert_eq!(map(10, 0, None), 1);
+    assert_eq!(map(12, 2, None), 2);
+    assert_eq!(map(11, 1, None), 1, "it joins the mappings before and behind it");
+    assert_eq!(map(13, 4, None), 2, "it shows another page than the next one");
+    assert_eq!(map(20, 5, Some(Residency::Locked)), 3);
+    assert_eq!(map(21, 6, Some(Residency::Locked)), 3);
+    assert_eq!(map(22, 7, None), 4, "it is not locked");
+    let cpu = manager.mmu().cpu();
+    cpu.write(&manager, &space, 10 * 16, &[7; 64]).unwrap();
+    space.advise(span(10, 4), Advice::DontNeed).unwrap();
+    space.unmap(span(10, 4)).unwrap();
+    assert_eq!((space.totals().mappings, object.spaces()), (2, 1));
+    space.unmap(span(20, 3)).unwrap();
+    assert_eq!(object.spaces(), 0);
+    assert_eq!(manager.mmu().violations(), []);
+}
+
 #[test]
 fn unmap_and_protect_take_parts_of_mappings() {
     let manager = manager(100);

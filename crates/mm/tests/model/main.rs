@@ -2,7 +2,7 @@
 //! without a policy.
 //!
 //! One thread does everything here, so a failure can be repeated, and proptest can shrink it; schedules are for
-//! shuttle and loom. `PROPTEST_CASES` says how many programs are tried.
+//! shuttle. `PROPTEST_CASES` says how many programs are tried.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

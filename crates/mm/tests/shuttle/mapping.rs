@@ -1,8 +1,8 @@
 //! A fault while its mapping, or its object, changes.
 
 use commonhold_mm::{
-    Access, Advice, Context, Error, Fault, FaultError, ObjectPage, Pages, Protection, State,
-    VirtualPage,
+    Access, Advice, Context, Error, Fault, FaultError, ObjectPage, ObjectSpan, Pages, Protection,
+    State, VirtualPage,
 };
 use shuttle::thread;
 
@@ -23,6 +23,30 @@ fn a_fault_against_unmap_writes_before_it_or_fails() {
         assert!(matches!(wrote, Ok(()) | Err(FaultError::NotMapped)), "{wrote:?}");
         assert_eq!(world.look(&other, 4), if wrote.is_ok() { 9 } else { 7 });
         world.check(&[&space, &other], &[&object]);
+    });
+}
+
+/// Splitting and joining used to keep the walk of an eviction, which holds the object's lock, restarting without end:
+/// 10,606 times in one call.
+#[test]
+fn a_walk_visits_each_page_once_while_its_space_splits_and_joins() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(4, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 4)).unwrap();
+        let target = space.clone();
+        let splitter = thread::spawn(move || {
+            for page in [1, 2, 1] {
+                target.unlock(span(page, 1)).unwrap();
+            }
+        });
+        let all = ObjectSpan::new(ObjectPage::new(0), Pages(4)).unwrap();
+        let mut visits = Vec::new();
+        object.walk(all, |reach| visits.push(reach.page().number()));
+        assert_eq!(visits, [0, 1, 2, 3]);
+        splitter.join().unwrap();
+        world.check(&[&space], &[&object]);
     });
 }
 
