@@ -34,7 +34,7 @@ pub struct Defaults {
 pub struct Settings {
     /// The most pages that all objects together may have in memory.
     pub budget: Pages,
-    /// The most pulses at once.
+    /// The most pulses at once; at least one.
     pub pulses: usize,
     /// The residency of new mappings.
     pub defaults: Defaults,
@@ -73,8 +73,11 @@ impl<M: Mmu> Manager<M> {
     /// A manager of `mmu`'s memory, with no spaces and no objects.
     ///
     /// # Errors
-    /// [`Error::NoMemory`].
+    /// [`Error::NoPulses`] if the settings allow none; [`Error::NoMemory`].
     pub fn new(mmu: M, settings: Settings) -> Result<Self, Error> {
+        if settings.pulses == 0 {
+            return Err(Error::NoPulses);
+        }
         let shared = share(BudgetCore::new(1, Pages(u64::MAX)))?;
         let mut budgets = Vec::new();
         budgets.try_reserve(1)?;

@@ -11,14 +11,17 @@
 //! | locked | no | not after the lock | the first after each write-back, which makes the page dirty |
 //! | super-locked | no | no | no |
 //!
+//! A space is super-locked while somebody has an [`IoPrivilege`] for it.
+//!
 //! In every state, a page of a *lazy* mapping that was never accessed has no memory; its first access brings it in.
 
 use alloc::{sync::Arc, vec::Vec};
+use core::fmt;
 
 use crate::{
     Access, AddressSpace, Error, FaultError, Mmu, ObjectSpan, Page, Span, VirtualPage, VirtualSpan,
     object::ObjectCore,
-    order::Token,
+    order::{self, Token},
     space::{Mapping, SpaceCore, SpaceState},
 };
 
@@ -46,16 +49,21 @@ impl<M: Mmu> AddressSpace<M> {
     ///
     /// # Errors
     /// [`Error::BadSpan`], [`Error::NotMapped`], [`Error::NoMemory`]: nothing has changed.
-    /// [`Error::Fault`]: a page could not be brought in; only pages that were locked before are locked.
+    /// [`Error::Fault`] with [`FaultError::Protection`] or [`FaultError::PastEnd`]: the page it names cannot be brought
+    /// in, and is not lazy; nothing has changed. With another error: a page could not be brought in, and only pages
+    /// that were locked before are locked.
     pub fn lock(&self, span: VirtualSpan) -> Result<(), Error> {
         self.core.check(span)?;
-        self.core.lock(span, SpaceState::all_mapped)
+        self.core.lock(span, |state, in_space| {
+            state.all_mapped(span)?;
+            state.all_usable(span, in_space)
+        })
     }
 
     /// Unlocks the pages of `span`, however often they were locked.
     ///
     /// # Errors
-    /// As for [`lock`](Self::lock), without [`Error::Fault`].
+    /// [`Error::BadSpan`], [`Error::NotMapped`], [`Error::NoMemory`]: nothing has changed.
     pub fn unlock(&self, span: VirtualSpan) -> Result<(), Error> {
         self.core.check(span)?;
         let mut nothing = Token::nothing_held();
@@ -66,7 +74,8 @@ impl<M: Mmu> AddressSpace<M> {
         Ok(())
     }
 
-    /// Locks all present mappings, and future ones too if `scope` says so.
+    /// Locks all present mappings, and future ones too if `scope` says so. Pages that no access is permitted to, or
+    /// that lie past the end of their object, are brought in when that changes.
     ///
     /// # Errors
     /// [`Error::NoMemory`]; [`Error::Fault`] if a page could not be brought in. Only mappings that were locked before
@@ -91,33 +100,65 @@ impl<M: Mmu> AddressSpace<M> {
         self.core.set_locked(&mut state, self.core.span, false, |_| true);
     }
 
-    /// Super-locks the whole space: no access faults. When this returns, all mapped pages that are not lazy, or were
-    /// accessed before, are in memory with all the rights of their mappings; so are the pages of later mappings.
-    /// Writes do not fault and cannot be noticed, so every page that can be written counts as dirty.
+    /// Grants the privilege to do I/O: as long as anyone has one for this space, the space is super-locked, and no
+    /// access faults. When this returns, all mapped pages that are not lazy, or were accessed before, are in memory
+    /// with all the rights of their mappings; so are the pages of later mappings. Writes do not fault and cannot be
+    /// noticed, so every page that can be written counts as dirty.
     ///
     /// # Errors
-    /// [`Error::Fault`]: a page could not be brought in; the space is as it was.
-    pub fn super_lock(&self) -> Result<(), Error> {
-        loop {
-            self.core.begin_super_lock();
-            let populated = self.core.populate(self.core.span);
-            // Otherwise another `super_lock` has failed meanwhile, or another thread has called `super_unlock`.
-            if self.core.end_super_lock(populated.is_ok()) || populated.is_err() {
-                return populated;
-            }
-        }
+    /// [`Error::NoMemory`]: too many privileges; nothing has changed. [`Error::Fault`]: a page could not be brought in;
+    /// no privilege is granted, and others still count.
+    pub fn io_privilege(&self) -> Result<IoPrivilege<M>, Error> {
+        self.core.grant()?;
+        // Counted from here on, so no other thread can end the super-lock; dropped if a page cannot be brought in.
+        let granted = IoPrivilege { space: Arc::clone(&self.core) };
+        self.core.populate(self.core.span)?;
+        Ok(granted)
     }
+}
 
-    /// Ends the super-lock. Locked mappings stay locked.
-    pub fn super_unlock(&self) {
-        let mut nothing = Token::nothing_held();
-        let (mut state, _) = self.core.state.write(&mut nothing);
-        state.super_complete = false;
-        state.set_super_locked(false);
+/// The privilege to do I/O in a space, which keeps the space super-locked. Dropping it gives it back; the last one
+/// restores what was: locked mappings stay locked. It keeps the space alive, and the drop waits for the space's lock.
+#[must_use]
+pub struct IoPrivilege<M: Mmu> {
+    space: Arc<SpaceCore<M>>,
+}
+
+impl<M: Mmu> Drop for IoPrivilege<M> {
+    fn drop(&mut self) {
+        self.space.revoke();
+    }
+}
+
+impl<M: Mmu> fmt::Debug for IoPrivilege<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoPrivilege").field("space", &self.space.number).finish()
     }
 }
 
 impl<M: Mmu> SpaceState<M> {
+    /// Checks that every page of `span` could be brought in, as far as its mapping is not lazy.
+    fn all_usable(
+        &self,
+        span: VirtualSpan,
+        in_space: &mut Token<'_, order::Space>,
+    ) -> Result<(), Error> {
+        for mapping in self.mappings_in(span).filter(|mapping| !mapping.lazy) {
+            let shown = mapping.extent.at.intersection(&span);
+            if !mapping.protection.permits(Access::Read) {
+                return Err(Error::Fault { at: shown.first(), error: FaultError::Protection });
+            }
+            let (of_object, _) = mapping.reference.object.state.lock(in_space);
+            let first = mapping.extent.page(shown.first()).number();
+            let there = of_object.size.saturating_sub(first);
+            if there < shown.pages().0 {
+                let at = shown.first().plus(there);
+                return Err(Error::Fault { at, error: FaultError::PastEnd });
+            }
+        }
+        Ok(())
+    }
+
     fn set_super_locked(&mut self, super_locked: bool) {
         self.super_locked = super_locked;
         for reference in &self.references {
@@ -131,13 +172,13 @@ impl<M: Mmu> SpaceCore<M> {
     fn lock(
         self: &Arc<Self>,
         span: VirtualSpan,
-        check: impl FnOnce(&SpaceState<M>, VirtualSpan) -> Result<(), Error>,
+        check: impl FnOnce(&SpaceState<M>, &mut Token<'_, order::Space>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut fresh = Vec::new();
         {
             let mut nothing = Token::nothing_held();
-            let (mut state, _) = self.state.write(&mut nothing);
-            check(&state, span)?;
+            let (mut state, mut in_space) = self.state.write(&mut nothing);
+            check(&state, &mut in_space)?;
             self.split_ends(&mut state, span)?;
             let unlocked = || state.mappings_in(span).filter(|mapping| !mapping.locked);
             fresh.try_reserve_exact(unlocked().count())?;
@@ -183,24 +224,26 @@ impl<M: Mmu> SpaceCore<M> {
         self.join(state, span);
     }
 
-    fn begin_super_lock(&self) {
+    /// Counts one more privilege; the first super-locks the space.
+    fn grant(&self) -> Result<(), Error> {
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.state.write(&mut nothing);
-        if !state.super_locked {
+        let privileges = state.privileges.checked_add(1).ok_or(Error::NoMemory)?;
+        if state.privileges == 0 {
             state.set_super_locked(true);
         }
+        state.privileges = privileges;
+        Ok(())
     }
 
-    /// Ends a `super_lock`, whose pages are all in memory if `populated`. Returns whether the space is super-locked.
-    fn end_super_lock(&self, populated: bool) -> bool {
+    /// Counts one privilege less; the last ends the super-lock.
+    fn revoke(&self) {
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.state.write(&mut nothing);
-        state.super_complete |= populated && state.super_locked;
-        // If an earlier call has succeeded, a later one that fails must not undo its promise.
-        if !populated && !state.super_complete {
+        state.privileges = state.privileges.saturating_sub(1);
+        if state.privileges == 0 {
             state.set_super_locked(false);
         }
-        state.super_locked
     }
 
     /// Brings in all pages of `span` that have to be in memory. Nothing is locked. Pages that are unmapped or cut

@@ -52,8 +52,8 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) references: Vec<Arc<Reference<M>>>,
     pub(crate) free: FreeList,
     pub(crate) super_locked: bool,
-    /// A `super_lock` has succeeded, so a later one that fails must not undo it.
-    pub(crate) super_complete: bool,
+    /// How many privileges to do I/O there are. The space is super-locked while there is one.
+    pub(crate) privileges: u64,
     /// New mappings are locked.
     pub(crate) lock_future: bool,
     /// Where to look for a gap first.
@@ -91,7 +91,7 @@ impl<M: Mmu> AddressSpace<M> {
             references: Vec::new(),
             free: FreeList::default(),
             super_locked: false,
-            super_complete: false,
+            privileges: 0,
             lock_future: false,
             hint: span.first().number(),
         };

@@ -139,7 +139,7 @@ fn a_super_locked_space_faults_only_at_the_first_access_to_a_lazy_page() {
     space.map(&object, fixed(0, 4)).unwrap();
     let lazy = MapRequest { lazy: true, offset: ObjectPage::new(4), ..fixed(8, 4) };
     space.map(&object, lazy).unwrap();
-    space.super_lock().unwrap();
+    let privilege = space.io_privilege().unwrap();
     let cpu = manager.mmu().cpu();
     let (no_fault, at) = (Context::NoFault, VirtualPage::new);
     for page in 0..4 {
@@ -153,7 +153,7 @@ fn a_super_locked_space_faults_only_at_the_first_access_to_a_lazy_page() {
     for page in 0..4 {
         cpu.access(&manager, &space, at(page), Access::Write, no_fault, |_| ()).unwrap();
     }
-    space.super_unlock();
+    drop(privilege);
     assert_eq!(space.totals().locked, Pages(0));
     assert_eq!(manager.mmu().violations(), []);
 }

@@ -8,9 +8,9 @@ use std::{
 };
 
 use commonhold_mm::{
-    Access, AddressSpace, Advice, Budget, Context, Defaults, Error, FaultError, Kind, Manager,
-    MapRequest, Object, ObjectPage, ObjectSpan, Pages, Placement, Residency, Settings, VirtualPage,
-    VirtualSpan, soft::Cpu,
+    Access, AddressSpace, Advice, Budget, Context, Defaults, Error, FaultError, IoPrivilege, Kind,
+    Manager, MapRequest, Object, ObjectPage, ObjectSpan, Pages, Placement, Residency, Settings,
+    VirtualPage, VirtualSpan, soft::Cpu,
 };
 
 use crate::{
@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) model: Model,
     pub(crate) setting: Setting,
     pub(crate) spaces: Vec<(SpaceId, AddressSpace<Machine>)>,
+    /// The privileges that keep spaces super-locked.
+    pub(crate) privileges: BTreeMap<SpaceId, Vec<IoPrivilege<Machine>>>,
     pub(crate) objects: Vec<Slot>,
     /// Of all objects that there ever were.
     pub(crate) stores: BTreeMap<ObjectId, Arc<Store>>,
@@ -70,6 +72,7 @@ impl World {
             model: Model::default(),
             setting,
             spaces: Vec::new(),
+            privileges: BTreeMap::new(),
             objects: Vec::new(),
             stores: BTreeMap::new(),
             owed: BTreeMap::new(),
@@ -253,6 +256,7 @@ impl World {
                 let last = self.spaces.len() - 1;
                 self.spaces.swap(space, last);
                 let (id, handle) = self.spaces.pop().unwrap();
+                self.privileges.remove(&id);
                 drop(handle);
                 self.model.spaces.remove(&id);
                 self.add_space();
@@ -262,7 +266,7 @@ impl World {
             Op::Lock { .. } | Op::Unlock { .. } | Op::LockAll { .. } | Op::UnlockAll { .. } => {
                 self.lock(op);
             }
-            Op::SuperLock { .. } | Op::SuperUnlock { .. } => self.super_lock(op),
+            Op::Grant { .. } | Op::Revoke { .. } => self.privilege(op),
         }
     }
 
