@@ -20,7 +20,7 @@ use crate::{
     space::SpaceCore,
 };
 
-/// The residency of new mappings that do not ask for one, by the kind of their object.
+/// The default residency of new objects, by their kind; [`Object::set_default_residency`] changes that of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
     /// For [`Kind::Anonymous`].
@@ -36,7 +36,7 @@ pub struct Settings {
     pub budget: Pages,
     /// The most pulses at once; at least one.
     pub pulses: usize,
-    /// The residency of new mappings.
+    /// The default residency of new objects.
     pub defaults: Defaults,
 }
 

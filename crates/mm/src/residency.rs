@@ -19,7 +19,9 @@ use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Mmu, ObjectSpan, Page, Span, VirtualPage, VirtualSpan,
+    Access, AddressSpace, Error, FaultError, Mmu, ObjectPage, ObjectSpan, Page, Pages, Span,
+    VirtualPage, VirtualSpan,
+    manager::Core,
     object::ObjectCore,
     order::{self, Token},
     space::{Mapping, SpaceCore, SpaceState},
@@ -37,8 +39,10 @@ pub enum Residency {
 /// Which mappings [`AddressSpace::lock_all`] locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Present mappings.
+    /// Present mappings; later ones are as their objects say.
     Present,
+    /// Only mappings that are made from now on; present ones stay as they are.
+    Future,
     /// Present and future mappings.
     PresentAndFuture,
 }
@@ -48,7 +52,8 @@ impl<M: Mmu> AddressSpace<M> {
     /// memory and can be read without a fault. Once in memory, a page stays there.
     ///
     /// # Errors
-    /// [`Error::BadSpan`], [`Error::NotMapped`], [`Error::NoMemory`]: nothing has changed.
+    /// [`Error::BadSpan`], [`Error::NotMapped`], [`Error::LockedLimit`]: nothing has changed. [`Error::NoMemory`]: as
+    /// well; it is also the error if the pages, lazy ones too, are more than their budget, and then nothing was evicted.
     /// [`Error::Fault`] with [`FaultError::Protection`] or [`FaultError::PastEnd`]: the page it names cannot be brought
     /// in, and is not lazy; nothing has changed. With another error: a page could not be brought in, and only pages
     /// that were locked before are locked.
@@ -78,14 +83,17 @@ impl<M: Mmu> AddressSpace<M> {
     /// that lie past the end of their object, are brought in when that changes.
     ///
     /// # Errors
-    /// [`Error::NoMemory`]; [`Error::Fault`] if a page could not be brought in. Only mappings that were locked before
+    /// [`Error::LockedLimit`], [`Error::NoMemory`], as for [`lock`](Self::lock); [`Error::Fault`] if a page could not be brought in. Only mappings that were locked before
     /// are locked, and future mappings are treated as before.
     pub fn lock_all(&self, scope: Scope) -> Result<(), Error> {
         let mut nothing = Token::nothing_held();
         let before = {
             let (mut state, _) = self.core.state.write(&mut nothing);
-            core::mem::replace(&mut state.lock_future, scope == Scope::PresentAndFuture)
+            core::mem::replace(&mut state.lock_future, scope != Scope::Present)
         };
+        if scope == Scope::Future {
+            return Ok(());
+        }
         self.core.lock(self.core.span, |_, _| Ok(())).inspect_err(|_| {
             let (mut state, _) = self.core.state.write(&mut nothing);
             state.lock_future = before;
@@ -100,13 +108,21 @@ impl<M: Mmu> AddressSpace<M> {
         self.core.set_locked(&mut state, self.core.span, false, |_| true);
     }
 
+    /// Sets the most pages that this space may lock: those of locked mappings, and all mapped pages while the space is
+    /// super-locked. Pages that two mappings show count twice. What is locked already stays locked.
+    pub fn set_locked_limit(&self, limit: Pages) {
+        let mut nothing = Token::nothing_held();
+        self.core.state.write(&mut nothing).0.locked_limit = limit.0;
+    }
+
     /// Grants the privilege to do I/O: as long as anyone has one for this space, the space is super-locked, and no
     /// access faults. When this returns, all mapped pages that are not lazy, or were accessed before, are in memory
     /// with all the rights of their mappings; so are the pages of later mappings. Writes do not fault and cannot be
     /// noticed, so every page that can be written counts as dirty.
     ///
     /// # Errors
-    /// [`Error::NoMemory`]: too many privileges; nothing has changed. [`Error::Fault`]: a page could not be brought in;
+    /// [`Error::LockedLimit`]; [`Error::NoMemory`] if the mapped pages are more than a budget, or there are too many
+    /// privileges: nothing has changed, and nothing was evicted. [`Error::Fault`]: a page could not be brought in;
     /// no privilege is granted, and others still count.
     pub fn io_privilege(&self) -> Result<IoPrivilege<M>, Error> {
         self.core.grant()?;
@@ -159,6 +175,61 @@ impl<M: Mmu> SpaceState<M> {
         Ok(())
     }
 
+    /// Checks that the space may lock `pages` pages in all.
+    fn within_limit(&self, pages: u64) -> Result<(), Error> {
+        if pages > self.locked_limit {
+            return Err(Error::LockedLimit {
+                limit: Pages(self.locked_limit),
+                asked: Pages(pages),
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that the pages of `span` that are not locked yet are no more than their budgets allow. A page that is
+    /// shown several times counts once, and a page of a lazy mapping counts even if it was never accessed.
+    fn fits(
+        &self,
+        manager: &Core<M>,
+        span: VirtualSpan,
+        in_space: &mut Token<'_, order::Space>,
+    ) -> Result<(), Error> {
+        let new = || self.mappings_in(span).filter(|mapping| !mapping.locked);
+        let mut parts = Vec::new();
+        parts.try_reserve_exact(new().count())?;
+        for mapping in new() {
+            let shown = mapping.extent.at.intersection(&span);
+            let first = mapping.extent.page(shown.first());
+            let object = &mapping.reference.object;
+            let (of_object, _) = object.state.lock(in_space);
+            let pages = of_object.within(Span::between(first, first.plus(shown.pages().0)));
+            parts.push((object, pages));
+        }
+        parts.sort_unstable_by_key(|(object, pages)| {
+            (object.budget.number, object.number, pages.first())
+        });
+        let (mut total, mut within) = (0_u64, 0_u64);
+        let mut before: Option<(u64, u64, ObjectPage)> = None;
+        for (object, pages) in parts {
+            let (budget, number) = (object.budget.number, object.number);
+            let counted = match before {
+                Some((of, same, end)) if (of, same) == (budget, number) => end,
+                _ => pages.first(),
+            };
+            if before.is_none_or(|(of, ..)| of != budget) {
+                within = 0;
+            }
+            let fresh = Span::between(pages.first().max(counted), pages.end()).pages().0;
+            total = total.saturating_add(fresh);
+            within = within.saturating_add(fresh);
+            if within > object.budget.limit() || total > manager.settings.budget.0 {
+                return Err(Error::NoMemory);
+            }
+            before = Some((budget, number, pages.end().max(counted)));
+        }
+        Ok(())
+    }
+
     fn set_super_locked(&mut self, super_locked: bool) {
         self.super_locked = super_locked;
         for reference in &self.references {
@@ -180,6 +251,7 @@ impl<M: Mmu> SpaceCore<M> {
             let (mut state, mut in_space) = self.state.write(&mut nothing);
             check(&state, &mut in_space)?;
             self.split_ends(&mut state, span)?;
+            self.may_lock(&state, &mut in_space, span)?;
             let unlocked = || state.mappings_in(span).filter(|mapping| !mapping.locked);
             fresh.try_reserve_exact(unlocked().count())?;
             fresh.extend(unlocked().map(Mapping::view));
@@ -196,6 +268,33 @@ impl<M: Mmu> SpaceCore<M> {
                 }
             }
         })
+    }
+
+    /// Checks that the pages of `span` may be locked, before anything is done.
+    fn may_lock(
+        &self,
+        state: &SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
+        span: VirtualSpan,
+    ) -> Result<(), Error> {
+        let new = state.mappings_in(span).filter(|mapping| !mapping.locked);
+        let new: u64 = new.map(|mapping| mapping.extent.at.pages().0).sum();
+        state.within_limit(state.locked.saturating_add(new))?;
+        // In a super-locked space these pages have to be in memory already.
+        if state.super_locked { Ok(()) } else { state.fits(&self.manager, span, in_space) }
+    }
+
+    /// Checks that a new mapping of `pages` pages of `object` may be locked.
+    pub(crate) fn may_pin(
+        &self,
+        state: &SpaceState<M>,
+        object: &ObjectCore<M>,
+        pages: Pages,
+    ) -> Result<(), Error> {
+        let before = if state.super_locked { state.mapped } else { state.locked };
+        state.within_limit(before.saturating_add(pages.0))?;
+        let limit = object.budget.limit().min(self.manager.settings.budget.0);
+        if pages.0 > limit { Err(Error::NoMemory) } else { Ok(()) }
     }
 
     /// Sets the flag of the mappings in `span` for which `wanted` holds. No mapping reaches across an end of `span`.
@@ -216,6 +315,13 @@ impl<M: Mmu> SpaceCore<M> {
             if !wanted(mapping) {
                 continue;
             }
+            if mapping.locked != locked {
+                let pages = mapping.extent.at.pages().0;
+                state.locked = match locked {
+                    true => state.locked.saturating_add(pages),
+                    false => state.locked.saturating_sub(pages),
+                };
+            }
             mapping.locked = locked;
             if let Some(slot) = self.slots.get(mapping.slot) {
                 slot.set_locked(locked);
@@ -227,9 +333,11 @@ impl<M: Mmu> SpaceCore<M> {
     /// Counts one more privilege; the first super-locks the space.
     fn grant(&self) -> Result<(), Error> {
         let mut nothing = Token::nothing_held();
-        let (mut state, _) = self.state.write(&mut nothing);
+        let (mut state, mut in_space) = self.state.write(&mut nothing);
         let privileges = state.privileges.checked_add(1).ok_or(Error::NoMemory)?;
         if state.privileges == 0 {
+            state.within_limit(state.mapped)?;
+            state.fits(&self.manager, self.span, &mut in_space)?;
             state.set_super_locked(true);
         }
         state.privileges = privileges;

@@ -54,6 +54,12 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) super_locked: bool,
     /// How many privileges to do I/O there are. The space is super-locked while there is one.
     pub(crate) privileges: u64,
+    /// Pages of all mappings.
+    pub(crate) mapped: u64,
+    /// Pages of locked mappings.
+    pub(crate) locked: u64,
+    /// The most pages that may be locked.
+    pub(crate) locked_limit: u64,
     /// New mappings are locked.
     pub(crate) lock_future: bool,
     /// Where to look for a gap first.
@@ -92,6 +98,9 @@ impl<M: Mmu> AddressSpace<M> {
             free: FreeList::default(),
             super_locked: false,
             privileges: 0,
+            mapped: 0,
+            locked: 0,
+            locked_limit: u64::MAX,
             lock_future: false,
             hint: span.first().number(),
         };

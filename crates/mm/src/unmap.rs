@@ -86,6 +86,11 @@ impl<M: Mmu> SpaceCore<M> {
         self.manager.mmu.detach(&self.machine, mapping.extent.at);
         mapping.reference.list.unlink(mapping.slot);
         self.slots.free(&mut state.free, mapping.slot);
+        let pages = mapping.extent.at.pages().0;
+        state.mapped = state.mapped.saturating_sub(pages);
+        if mapping.locked {
+            state.locked = state.locked.saturating_sub(pages);
+        }
         if mapping.reference.list.is_empty() {
             self.forget(state, in_space, &mapping.reference.object);
         }

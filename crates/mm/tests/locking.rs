@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use commonhold_mm::{
     Access, AddressSpace, Context, Error, Fault, FaultError, Kind, LIMIT, Manager, MapRequest,
-    Object, ObjectPage, Pages, Placement, Protection, Settings, Span, VirtualPage, VirtualSpan,
-    ZeroPager, soft::SoftMmu,
+    Object, ObjectPage, Pages, Placement, Protection, Residency, Scope, Settings, Span,
+    VirtualPage, VirtualSpan, ZeroPager, soft::SoftMmu,
 };
 
 type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
@@ -129,4 +129,81 @@ fn a_privilege_that_cannot_be_granted_takes_none_away() {
     space.map(&object, fixed(8, 8)).unwrap();
     assert!(space.io_privilege().is_err());
     assert!(!space.is_super_locked());
+}
+
+/// The bug: the pages of others were evicted one after the other before the lock failed.
+#[test]
+fn a_lock_of_more_than_the_budget_evicts_nothing() {
+    let manager = manager(4);
+    let (bystander, theirs) = (object(&manager, 3), space(&manager));
+    theirs.map(&bystander, fixed(0, 3)).unwrap();
+    let cpu = manager.mmu().cpu();
+    cpu.read(&manager, &theirs, 0, &mut [0; 48]).unwrap();
+    let (large, space) = (object(&manager, 8), space(&manager));
+    space.map(&large, fixed(0, 8)).unwrap();
+    let untouched = || {
+        assert_eq!((bystander.totals().resident, bystander.totals().evicted), (Pages(3), 0));
+        assert_eq!((space.totals().locked, space.totals().mapped), (Pages(0), Pages(8)));
+    };
+    assert_eq!(space.lock(span(0, 8)), Err(Error::NoMemory));
+    untouched();
+    assert_eq!(space.lock_all(Scope::Present), Err(Error::NoMemory));
+    untouched();
+    assert_eq!(space.io_privilege().unwrap_err(), Error::NoMemory);
+    untouched();
+    let locked = MapRequest { residency: Some(Residency::Locked), ..fixed(16, 8) };
+    assert_eq!(space.map(&large, locked), Err(Error::NoMemory));
+    untouched();
+    // A page that is shown twice counts once.
+    space.unmap(span(4, 4)).unwrap();
+    space.map(&large, fixed(20, 4)).unwrap();
+    space.lock(span(0, 4)).unwrap();
+    space.unlock_all();
+    space.lock_all(Scope::Present).unwrap();
+}
+
+#[test]
+fn a_space_locks_no_more_than_its_limit() {
+    let manager = manager(100);
+    let (object, space) = (object(&manager, 16), space(&manager));
+    space.map(&object, fixed(0, 8)).unwrap();
+    space.set_locked_limit(Pages(4));
+    let refused = |asked| Error::LockedLimit { limit: Pages(4), asked: Pages(asked) };
+    assert_eq!(space.lock(span(0, 5)), Err(refused(5)));
+    space.lock(span(0, 3)).unwrap();
+    space.lock(span(1, 3)).unwrap();
+    assert_eq!(space.lock(span(4, 1)), Err(refused(5)));
+    let locked = MapRequest { residency: Some(Residency::Locked), ..fixed(16, 1) };
+    assert_eq!(space.map(&object, locked), Err(refused(5)));
+    assert_eq!(space.io_privilege().unwrap_err(), refused(8));
+    assert_eq!(space.totals().locked, Pages(4));
+    space.unlock(span(0, 1)).unwrap();
+    space.unmap(span(1, 1)).unwrap();
+    space.lock(span(4, 2)).unwrap();
+    space.unlock_all();
+    space.lock(span(2, 4)).unwrap();
+}
+
+#[test]
+fn the_default_residency_of_an_object_can_change() {
+    let manager = manager(100);
+    let (object, space) = (object(&manager, 8), space(&manager));
+    assert_eq!(object.default_residency(), Residency::Unlocked);
+    object.set_default_residency(Residency::Locked);
+    space.map(&object, fixed(0, 2)).unwrap();
+    assert_eq!((space.totals().locked, manager.resident()), (Pages(2), Pages(2)));
+    object.set_default_residency(Residency::Unlocked);
+    space.map(&object, fixed(4, 2)).unwrap();
+    assert_eq!(space.totals().locked, Pages(2));
+}
+
+#[test]
+fn future_mappings_can_be_locked_without_the_present_ones() {
+    let manager = manager(100);
+    let (object, space) = (object(&manager, 8), space(&manager));
+    space.map(&object, fixed(0, 2)).unwrap();
+    space.lock_all(Scope::Future).unwrap();
+    assert_eq!((space.totals().locked, manager.resident()), (Pages(0), Pages(0)));
+    space.map(&object, fixed(4, 2)).unwrap();
+    assert_eq!((space.totals().locked, manager.resident()), (Pages(2), Pages(2)));
 }

@@ -152,7 +152,7 @@ impl World {
         };
         self.troubled.set(true);
         let excused = match *error {
-            Error::NoMemory => self.fired(),
+            Error::NoMemory => self.excuses(FaultError::NoMemory, after),
             Error::Pager { error, .. } => self.excuses(FaultError::Pager(error), after),
             Error::Fault { error, .. } => self.excuses(error, after),
             _ => false,
@@ -348,7 +348,7 @@ impl World {
         let short = tight(None, self.setting.budget)
             || own.is_some_and(|n| tight(Some(n), self.budgets[n].limit().0));
         let done = match real {
-            Err(Error::Fault { error: FaultError::NoMemory, .. }) if short => {
+            Err(Error::NoMemory | Error::Fault { error: FaultError::NoMemory, .. }) if short => {
                 assert_eq!(expected, Ok(()));
                 self.troubled.set(true);
                 false
