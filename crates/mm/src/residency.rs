@@ -5,6 +5,10 @@
 //! evicted in between is brought in after that, and a page that is in memory stays. Ending a state restores the
 //! former one, whose flags have not changed.
 //!
+//! A lock first checks what needs no page in memory: that its pages can be brought in, that the space may lock so
+//! many, and that they fit into their budgets alone. If not, nothing has changed and nothing was evicted. Pages that
+//! other spaces have locked in the same budget are not counted.
+//!
 //! | | evicted | read faults | write faults |
 //! |---|---|---|---|
 //! | unlocked | yes | yes | yes |
