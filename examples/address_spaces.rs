@@ -93,14 +93,14 @@ impl Tour {
         let [first, second] = &self.spaces;
         second.unmap(self.span(1, 4, 4)?)?;
         self.show("space 1 unmaps its second half");
-        second.super_lock()?;
+        let privilege = second.io_privilege()?;
         self.show("space 1 is super-locked: all rights, so all dirty, and no fault ever");
         let cpu = self.manager.mmu().cpu();
         let at = VirtualPage::new(PLACES[1] + 1);
         cpu.access(&self.manager, second, at, Access::Write, Context::NoFault, |page| {
             page.fill(9);
         })?;
-        second.super_unlock();
+        drop(privilege);
         first.protect(self.span(0, 0, 4)?, Protection::Read)?;
         let written = first.sync(self.span(0, 0, 4)?)?;
         self.show(&format!(

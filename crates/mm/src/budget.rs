@@ -1,9 +1,4 @@
-//! Budgets: how many pages may be in memory, how many of them may be locked, and which goes next.
-//!
-//! Invariants:
-//! 1. A place is taken before its page gets memory, and given back after the page has lost it.
-//! 2. A locked page is reserved before anything is done to lock it, and given back after it is unlocked. A
-//!    reservation is made whole or not at all, and evicts nothing: one that cannot be kept hurts no bystander.
+//! Budgets: how many pages may be in memory, and which of them goes next.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -35,26 +30,6 @@ impl<M: Mmu> Budget<M> {
         self.core.limit.store(pages.0, atomic::Ordering::Relaxed);
     }
 
-    /// The most pages that may be locked; [`Pages(u64::MAX)`](Pages) if the budget's [`limit`](Self::limit) is the
-    /// only one.
-    #[must_use]
-    pub fn locked_limit(&self) -> Pages {
-        Pages(self.core.locked.limit())
-    }
-
-    /// Changes how many pages may be locked. However high it is, no more can be locked than the budget's
-    /// [`limit`](Self::limit). Pages that are locked already stay locked; none is locked in addition until fewer than
-    /// `pages` are.
-    pub fn set_locked_limit(&self, pages: Pages) {
-        self.core.locked.set_limit(pages.0);
-    }
-
-    /// Pages that are locked, or are about to be.
-    #[must_use]
-    pub fn locked(&self) -> Pages {
-        Pages(self.core.locked.reserved())
-    }
-
     /// Pages in memory.
     #[must_use]
     pub fn resident(&self) -> Pages {
@@ -77,7 +52,6 @@ pub(crate) struct BudgetCore<M: Mmu> {
     class: atomic::AtomicU32,
     limit: atomic::AtomicU64,
     pub(crate) places: ResidentCount,
-    locked: LockedCount,
     pub(crate) residents: Ordered<M::Mutex, Leaf, Residents<PageName>>,
 }
 
@@ -90,7 +64,6 @@ impl<M: Mmu> BudgetCore<M> {
             class: atomic::AtomicU32::new(0),
             limit: atomic::AtomicU64::new(limit.0),
             places: ResidentCount::new(),
-            locked: LockedCount::new(),
             residents: Ordered::new(Residents::new()),
         })?;
         list.enlist(&core);
@@ -112,68 +85,11 @@ impl<M: Mmu> BudgetCore<M> {
     pub(crate) fn limit(&self) -> u64 {
         self.limit.load(atomic::Ordering::Relaxed)
     }
-
-    /// Reserves `pages` that are about to be locked: all of them, or none. Nothing is evicted, and nothing waits.
-    ///
-    /// # Errors
-    /// [`Error::NoMemory`] if more would then be locked than the limit on locked pages, or than the budget's own limit.
-    pub(crate) fn reserve_locked(&self, pages: Pages) -> Result<(), Error> {
-        self.locked.reserve(pages.0, self.limit())
-    }
-
-    /// Gives back `pages` that [`reserve_locked`](Self::reserve_locked) has reserved, after they have been unlocked.
-    pub(crate) fn release_locked(&self, pages: Pages) {
-        self.locked.release(pages.0);
-    }
 }
 
 impl<M: Mmu> Drop for BudgetCore<M> {
     fn drop(&mut self) {
         self.list.strike(self.slot);
-    }
-}
-
-/// How many pages of a budget are locked, or about to be.
-pub(crate) struct LockedCount {
-    reserved: AtomicU64,
-    limit: atomic::AtomicU64,
-}
-
-impl LockedCount {
-    /// None is locked, and there is no limit.
-    pub(crate) fn new() -> Self {
-        Self { reserved: AtomicU64::new(0), limit: atomic::AtomicU64::new(u64::MAX) }
-    }
-
-    pub(crate) fn limit(&self) -> u64 {
-        self.limit.load(atomic::Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_limit(&self, limit: u64) {
-        self.limit.store(limit, atomic::Ordering::Relaxed);
-    }
-
-    pub(crate) fn reserved(&self) -> u64 {
-        self.reserved.load(Ordering::Relaxed)
-    }
-
-    /// Reserves `pages`, if then at most `ceiling` and at most the limit are reserved.
-    pub(crate) fn reserve(&self, pages: u64, ceiling: u64) -> Result<(), Error> {
-        let ceiling = ceiling.min(self.limit());
-        let next = |reserved: u64| reserved.checked_add(pages).filter(|after| *after <= ceiling);
-        // Relaxed: the count publishes nothing; the pages change under the object's lock.
-        match self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
-            Ok(_) => Ok(()),
-            // No page is asked for, so a limit that was lowered meanwhile is no obstacle.
-            Err(_) if pages == 0 => Ok(()),
-            Err(_) => Err(Error::NoMemory),
-        }
-    }
-
-    /// Gives back `pages` of those that are reserved.
-    pub(crate) fn release(&self, pages: u64) {
-        let next = |reserved: u64| Some(reserved.saturating_sub(pages));
-        _ = self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 }
 
@@ -251,49 +167,5 @@ impl<M: Mmu> Clone for Budget<M> {
 impl<M: Mmu> fmt::Debug for Budget<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget").field("limit", &self.limit()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, not(loom), not(shuttle)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reservation_of_locked_pages_is_made_whole_or_not_at_all() {
-        let locked = LockedCount::new();
-        assert_eq!(locked.reserve(6, 10), Ok(()));
-        assert_eq!(locked.reserve(5, 10), Err(Error::NoMemory));
-        assert_eq!(locked.reserved(), 6);
-        assert_eq!(locked.reserve(4, 10), Ok(()));
-        locked.release(10);
-        assert_eq!(locked.reserved(), 0);
-    }
-
-    #[test]
-    fn the_lower_of_the_two_limits_holds() {
-        let locked = LockedCount::new();
-        assert_eq!(locked.reserve(11, 10), Err(Error::NoMemory));
-        locked.set_limit(3);
-        assert_eq!(locked.reserve(4, 10), Err(Error::NoMemory));
-        assert_eq!(locked.reserve(3, 10), Ok(()));
-    }
-
-    #[test]
-    fn a_lower_limit_keeps_what_is_locked_and_admits_no_more() {
-        let locked = LockedCount::new();
-        assert_eq!(locked.reserve(8, 10), Ok(()));
-        locked.set_limit(4);
-        assert_eq!(locked.reserved(), 8);
-        assert_eq!(locked.reserve(1, 10), Err(Error::NoMemory));
-        assert_eq!(locked.reserve(0, 10), Ok(()));
-        locked.release(5);
-        assert_eq!(locked.reserve(1, 10), Ok(()));
-    }
-
-    #[test]
-    fn a_count_that_would_overflow_is_refused() {
-        let locked = LockedCount::new();
-        assert_eq!(locked.reserve(u64::MAX, u64::MAX), Ok(()));
-        assert_eq!(locked.reserve(1, u64::MAX), Err(Error::NoMemory));
     }
 }

@@ -10,6 +10,15 @@ use crate::{NoMemory, ObjectPage, PagerError, Pages, VirtualPage};
 pub enum Error {
     /// No memory for tables or pages, or the budget is used up by pages that must stay.
     NoMemory,
+    /// The settings allow no pulse, so no fault could ever wait.
+    NoPulses,
+    /// More pages would be locked than the space may lock.
+    LockedLimit {
+        /// The space's limit.
+        limit: Pages,
+        /// How many pages would be locked.
+        asked: Pages,
+    },
     /// A span of no pages, or one that ends beyond the space or beyond the greatest page number.
     BadSpan,
     /// Something is mapped there already.
@@ -125,6 +134,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMemory => f.write_str("no memory left, or only pages that must stay"),
+            Self::NoPulses => f.write_str("settings with room for no pulse"),
+            Self::LockedLimit { limit, asked } => {
+                write!(f, "{} pages would be locked, and the space may lock {}", asked.0, limit.0)
+            }
             Self::BadSpan => f.write_str("no pages, or pages beyond the end of the space"),
             Self::Occupied { at } => write!(f, "page {} is mapped already", at.number()),
             Self::NotMapped { at } => write!(f, "nothing is mapped at page {}", at.number()),

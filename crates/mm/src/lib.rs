@@ -81,6 +81,6 @@ pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trac
 pub use port::{Access, Installed, Lane, Mmu, Protection, Wait, Writable};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};
 pub use reference::Reach;
-pub use residency::{Residency, Scope};
+pub use residency::{IoPrivilege, Residency, Scope};
 pub use space::AddressSpace;
 pub use unit::{LIMIT, ObjectPage, ObjectSpan, Page, Pages, Span, VirtualPage, VirtualSpan};

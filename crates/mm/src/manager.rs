@@ -23,7 +23,7 @@ use crate::{
     space::SpaceCore,
 };
 
-/// The residency of new mappings that do not ask for one, by the kind of their object.
+/// The default residency of new objects, by their kind; [`Object::set_default_residency`] changes that of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
     /// For [`Kind::Anonymous`].
@@ -37,12 +37,12 @@ pub struct Defaults {
 pub struct Settings {
     /// The most pages that all objects together may have in memory.
     pub budget: Pages,
-    /// The most pulses of one space at once.
+    /// The most pulses of one space at once; at least one.
     pub pulses: usize,
     /// How many faults of one space at most are served with a pager at once. With fewer than there are workers, a
     /// slow pager of one space leaves workers to the others.
     pub paging: usize,
-    /// The residency of new mappings.
+    /// The default residency of new objects.
     pub defaults: Defaults,
 }
 
@@ -80,8 +80,11 @@ impl<M: Mmu> Manager<M> {
     /// A manager of `mmu`'s memory, with no spaces and no objects.
     ///
     /// # Errors
-    /// [`Error::NoMemory`].
+    /// [`Error::NoPulses`] if the settings allow none; [`Error::NoMemory`].
     pub fn new(mmu: M, settings: Settings) -> Result<Self, Error> {
+        if settings.pulses == 0 {
+            return Err(Error::NoPulses);
+        }
         let budgets = share(Budgets::new())?;
         let shared = BudgetCore::new(&budgets, Pages(u64::MAX))?;
         let core = Core {

@@ -37,7 +37,7 @@ pub struct MapRequest {
     pub protection: Protection,
     /// A page gets memory at its first access only, even if the mapping is locked.
     pub lazy: bool,
-    /// The residency of the mapping; if `None`, the manager's [`Defaults`](crate::Defaults) decide.
+    /// The residency of the mapping; if `None`, the object's [default](Object::set_default_residency).
     pub residency: Option<Residency>,
 }
 
@@ -63,7 +63,7 @@ impl<M: Mmu> AddressSpace<M> {
     ///
     /// # Errors
     /// [`Error::BadSpan`], [`Error::PastEnd`], [`Error::Destroyed`], [`Error::Occupied`], [`Error::NoGap`],
-    /// [`Error::NoMemory`], the machine's error: nothing has changed, except that [`Placement::Replace`] may have
+    /// [`Error::LockedLimit`], [`Error::NoMemory`], the machine's error: nothing has changed, except that [`Placement::Replace`] may have
     /// unmapped what it was to replace. [`Error::Fault`] if a page could not be brought in: the new mapping is taken
     /// away again, and otherwise the same holds.
     pub fn map(&self, object: &Object<M>, request: MapRequest) -> Result<VirtualSpan, Error> {
@@ -116,6 +116,10 @@ impl<M: Mmu> SpaceCore<M> {
             return Err(error);
         }
         state.hint = at.end().number();
+        state.mapped = state.mapped.saturating_add(request.pages.0);
+        if locked {
+            state.locked = state.locked.saturating_add(request.pages.0);
+        }
         let pinned = locked || state.super_locked;
         if !pinned {
             state.join(&mut in_space, at);
@@ -209,6 +213,9 @@ impl<M: Mmu> SpaceCore<M> {
         request: MapRequest,
         locked: bool,
     ) -> Result<(), Error> {
+        if locked || state.super_locked {
+            self.may_pin(state, &reference.object, request.pages)?;
+        }
         let object = &reference.object;
         let (mmu, machine) = (&self.manager.mmu, &self.machine);
         let (protection, lazy) = (request.protection, request.lazy);

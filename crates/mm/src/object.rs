@@ -11,7 +11,7 @@
 
 use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::{
     Error, FaultError, Mmu, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span, State,
@@ -46,6 +46,8 @@ pub(crate) struct ObjectCore<M: Mmu> {
     pub(crate) machine: M::Object,
     pub(crate) pager: Arc<dyn Pager>,
     pub(crate) kind: Kind,
+    /// New mappings that do not ask for a residency are locked.
+    locked_by_default: AtomicBool,
     pub(crate) budget: Arc<BudgetCore<M>>,
     pub(crate) state: Ordered<M::Mutex, order::Object, ObjectState<M>>,
     pub(crate) counts: ObjectCounts,
@@ -101,6 +103,10 @@ impl<M: Mmu> Object<M> {
             Kind::Anonymous => 0,
             Kind::File => pages.0,
         };
+        let default = match kind {
+            Kind::Anonymous => manager.settings.defaults.anonymous,
+            Kind::File => manager.settings.defaults.file,
+        };
         let state = ObjectState {
             pages: PageTable::new(initial),
             size: pages.0,
@@ -116,6 +122,7 @@ impl<M: Mmu> Object<M> {
             machine: manager.mmu.new_object(pages)?,
             pager,
             kind,
+            locked_by_default: AtomicBool::new(default == Residency::Locked),
             budget,
             state: Ordered::new(state),
             counts: ObjectCounts::default(),
@@ -137,6 +144,18 @@ impl<M: Mmu> Object<M> {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.core.number
+    }
+
+    /// The residency of new mappings that do not ask for one. The manager's [`Defaults`](crate::Defaults) say what a
+    /// new object has.
+    #[must_use]
+    pub fn default_residency(&self) -> Residency {
+        self.core.default_residency()
+    }
+
+    /// Sets the residency of new mappings that do not ask for one. Present mappings stay as they are.
+    pub fn set_default_residency(&self, residency: Residency) {
+        self.core.locked_by_default.store(residency == Residency::Locked, Ordering::Relaxed);
     }
 
     /// The machine's part of it.
@@ -177,9 +196,10 @@ impl<M: Mmu> ObjectCore<M> {
     }
 
     pub(crate) fn default_residency(&self) -> Residency {
-        match self.kind {
-            Kind::Anonymous => self.manager.settings.defaults.anonymous,
-            Kind::File => self.manager.settings.defaults.file,
+        // Relaxed: the value publishes nothing else.
+        match self.locked_by_default.load(Ordering::Relaxed) {
+            true => Residency::Locked,
+            false => Residency::Unlocked,
         }
     }
 

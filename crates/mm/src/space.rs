@@ -51,8 +51,14 @@ pub(crate) struct SpaceState<M: Mmu> {
     /// By rising numbers of their objects.
     pub(crate) references: Vec<Arc<Reference<M>>>,
     pub(crate) super_locked: bool,
-    /// A `super_lock` has succeeded, so a later one that fails must not undo it.
-    pub(crate) super_complete: bool,
+    /// How many privileges to do I/O there are. The space is super-locked while there is one.
+    pub(crate) privileges: u64,
+    /// Pages of all mappings.
+    pub(crate) mapped: u64,
+    /// Pages of locked mappings.
+    pub(crate) locked: u64,
+    /// The most pages that may be locked.
+    pub(crate) locked_limit: u64,
     /// New mappings are locked.
     pub(crate) lock_future: bool,
     /// Where to look for a gap first.
@@ -89,7 +95,10 @@ impl<M: Mmu> AddressSpace<M> {
             mappings: Index::new(),
             references: Vec::new(),
             super_locked: false,
-            super_complete: false,
+            privileges: 0,
+            mapped: 0,
+            locked: 0,
+            locked_limit: u64::MAX,
             lock_future: false,
             hint: span.first().number(),
         };

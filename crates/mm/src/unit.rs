@@ -1,12 +1,15 @@
 //! Pages, counts of pages, and spans of pages.
 //!
 //! # Invariants
-//! 1. A page number is below [`LIMIT`], and so is the end of every span: sums of numbers and counts
-//!    cannot overflow, and no arithmetic on them needs a check.
+//! 1. A page number is at most [`LIMIT`], or it is [`LIMIT`]` + 1`, which names no page. So sums of numbers and counts
+//!    cannot overflow. [`Span::new`] makes no span that ends above [`LIMIT`].
 //! 2. A page of an address space and a page of an object are different types.
 
 /// The greatest page number, and the greatest end of a span: 2^52 pages.
 pub const LIMIT: u64 = 1 << 52;
+
+/// The number of all pages above [`LIMIT`]. No space and no object has such a page.
+const BEYOND: u64 = LIMIT + 1;
 
 /// A number of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -14,13 +17,13 @@ pub struct Pages(pub u64);
 
 /// A page by its number.
 pub trait Page: Copy + Ord {
-    /// The page with this number; the greatest there is if `number` is above [`LIMIT`].
+    /// The page with this number. All numbers above [`LIMIT`] become `LIMIT + 1`.
     fn from_number(number: u64) -> Self;
 
-    /// Its number, at most [`LIMIT`].
+    /// Its number, at most `LIMIT + 1`.
     fn number(self) -> u64;
 
-    /// The page `pages` further on, at most [`LIMIT`].
+    /// The page `pages` further on.
     #[must_use]
     fn plus(self, pages: u64) -> Self {
         Self::from_number(self.number().saturating_add(pages))
@@ -34,14 +37,15 @@ macro_rules! page {
         pub struct $name(u64);
 
         impl $name {
-            /// The page with this number; the greatest there is if `number` is above [`LIMIT`].
+            /// The page with this number. All numbers above [`LIMIT`] become `LIMIT + 1`: no space and no object has
+            /// that page, and no operation takes a span that contains it.
             #[inline]
             #[must_use]
             pub const fn new(number: u64) -> Self {
-                Self(if number > LIMIT { LIMIT } else { number })
+                Self(if number > LIMIT { BEYOND } else { number })
             }
 
-            /// Its number, at most [`LIMIT`].
+            /// Its number, at most `LIMIT + 1`.
             #[inline]
             #[must_use]
             pub const fn number(self) -> u64 {
@@ -91,7 +95,8 @@ impl<P: Page> Span<P> {
     #[inline]
     #[must_use]
     pub fn new(first: P, pages: Pages) -> Option<Self> {
-        (pages.0 <= LIMIT - first.number()).then_some(Self { first, pages: pages.0 })
+        let room = LIMIT.checked_sub(first.number())?;
+        (pages.0 <= room).then_some(Self { first, pages: pages.0 })
     }
 
     /// The pages from `first` up to, and without, `end`; none if `end` is not above `first`.

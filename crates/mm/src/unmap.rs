@@ -86,6 +86,11 @@ impl<M: Mmu> SpaceCore<M> {
         self.manager.pulses.cancel(self, mapping.extent.at, in_space);
         self.manager.mmu.detach(&self.machine, mapping.extent.at);
         state.unlink(in_space, &mapping);
+        let pages = mapping.extent.at.pages().0;
+        state.mapped = state.mapped.saturating_sub(pages);
+        if mapping.locked {
+            state.locked = state.locked.saturating_sub(pages);
+        }
         Some(mapping)
     }
 

@@ -184,8 +184,10 @@ fn a_lock_asks_for_its_own_pages_only() {
     let store = Arc::new(Store { broken: Some(3), ..Store::default() });
     let object = manager.object(Kind::File, Pages(4), store).unwrap();
     let space = space(&manager);
-    space.map(&object, MapRequest { protection: Protection::None, ..fixed(0, 4) }).unwrap();
-    space.lock(span(2, 2)).unwrap();
+    let none = |at| MapRequest { protection: Protection::None, ..fixed(at, 2) };
+    space.map(&object, none(0)).unwrap();
+    let (offset, residency) = (ObjectPage::new(2), Some(Residency::Locked));
+    space.map(&object, MapRequest { offset, residency, ..none(2) }).unwrap();
     let error = Error::Fault { at: VirtualPage::new(3), error: FaultError::Pager(BROKEN) };
     assert_eq!(space.protect(span(2, 2), Protection::Read), Err(error));
     space.protect(span(0, 2), Protection::Read).unwrap();
@@ -253,7 +255,7 @@ fn a_fault_where_none_may_happen_says_why() {
     space.advise(span(0, 1), Advice::DontNeed).unwrap();
     assert_eq!(fault(0), Fault::Failed(FaultError::NotSuperLocked));
     assert_eq!(fault(1), Fault::Failed(FaultError::NeverReferenced));
-    space.super_lock().unwrap();
+    let _privilege = space.io_privilege().unwrap();
     object.resize(Pages(3)).unwrap();
     assert_eq!(fault(11), Fault::Failed(FaultError::PastEnd));
     assert_eq!(fault(1), Fault::Failed(FaultError::NeverReferenced));

@@ -220,7 +220,7 @@ fn a_super_locked_space_never_faults_and_its_pages_stay() {
     let object = paging.manager().object(Kind::Anonymous, Pages(8), pager).unwrap();
     let space = paging.space(Pages(64)).unwrap();
     space.map(&object, fixed(0, 8)).unwrap();
-    space.super_lock().unwrap();
+    let privilege = space.io_privilege().unwrap();
     let before = space.totals().faults;
     for round in 0..100 {
         for page in 0..8 {
@@ -230,7 +230,7 @@ fn a_super_locked_space_never_faults_and_its_pages_stay() {
         object.sync(Span::new(ObjectPage::new(0), Pages(8)).unwrap()).unwrap();
     }
     assert_eq!(space.totals().faults, before);
-    space.super_unlock();
+    drop(privilege);
     assert_eq!(paging.manager().page_out(Pages(8)), Pages(8));
     assert_eq!(memory(&object), 0);
     assert_eq!(get(&space, 3), 0x0707_0707_0707_0707);

@@ -185,7 +185,9 @@ impl World {
             self.step(crate::program::Op::Serve, Trouble::None);
         }
         for space in 0..self.spaces.len() {
-            self.step(crate::program::Op::SuperUnlock { space }, Trouble::None);
+            while self.model.spaces[&self.space(space).0].super_locked {
+                self.step(crate::program::Op::Revoke { space }, Trouble::None);
+            }
             self.step(crate::program::Op::UnlockAll { space }, Trouble::None);
         }
         self.step(crate::program::Op::ReadAll { cpu: 0 }, Trouble::None);

@@ -47,10 +47,10 @@ pub(crate) enum Op {
     UnlockAll {
         space: usize,
     },
-    SuperLock {
+    Grant {
         space: usize,
     },
-    SuperUnlock {
+    Revoke {
         space: usize,
     },
     Resize {
@@ -217,8 +217,8 @@ fn of_space() -> impl Strategy<Value = Op> {
         4 => place().prop_map(|(space, part)| Op::Unlock { space, part }),
         2 => (space(), any::<bool>()).prop_map(|(space, future)| Op::LockAll { space, future }),
         2 => space().prop_map(|space| Op::UnlockAll { space }),
-        2 => space().prop_map(|space| Op::SuperLock { space }),
-        3 => space().prop_map(|space| Op::SuperUnlock { space }),
+        2 => space().prop_map(|space| Op::Grant { space }),
+        3 => space().prop_map(|space| Op::Revoke { space }),
         2 => place().prop_map(|(space, part)| Op::SyncSpace { space, part }),
         2 => place().prop_map(|(space, part)| Op::WillNeed { space, part }),
         3 => place().prop_map(|(space, part)| Op::DontNeed { space, part }),

@@ -197,6 +197,20 @@ impl Model {
 
     // Residency.
 
+    /// Checks that there are no gaps, and that each page that is not lazy can be brought in.
+    pub(crate) fn may_lock(&self, space: SpaceId, at: u64, pages: u64) -> Result<(), Error> {
+        self.all_mapped(space, at, pages)?;
+        for at in at..at + pages {
+            match self.may_access(space, at, Access::Read) {
+                Err(error) if !self.spaces[&space].pages[&at].lazy => {
+                    return Err(Error::Fault { at: VirtualPage::new(at), error });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Locks pages, and returns the former state.
     pub(crate) fn lock(&mut self, space: SpaceId, at: u64, pages: u64) -> BTreeMap<u64, Shown> {
         let before = self.spaces[&space].pages.clone();

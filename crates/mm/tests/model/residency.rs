@@ -21,7 +21,7 @@ impl World {
         let mut after = self.model.clone();
         match op {
             Op::Lock { part: (at, pages), .. } => {
-                let expected = self.model.all_mapped(id, at, pages);
+                let expected = self.model.may_lock(id, at, pages);
                 after.lock(id, at, pages);
                 let real = self.call(|| handle.lock(span(at, pages)));
                 if self.agrees(expected, &real, &after) {
@@ -54,25 +54,28 @@ impl World {
         }
     }
 
-    pub(crate) fn super_lock(&mut self, op: Op) {
-        let (Op::SuperLock { space } | Op::SuperUnlock { space }) = op else { return };
-        let (id, handle) = self.space(space);
-        let mut after = self.model.clone();
-        let real = match op {
-            Op::SuperLock { .. } => self.call(|| handle.super_lock()),
-            _ => {
-                self.call(|| handle.super_unlock());
-                Ok(())
+    pub(crate) fn privilege(&mut self, op: Op) {
+        match op {
+            Op::Grant { space } => {
+                let (id, handle) = self.space(space);
+                let mut after = self.model.clone();
+                after.spaces.get_mut(&id).unwrap().super_locked = true;
+                let real = self.call(|| handle.io_privilege());
+                if self.agrees(Ok(()), &real, &after) {
+                    self.model = after;
+                    self.model.brought(id, FIRST, LENGTH);
+                    self.privileges.entry(id).or_default().push(real.unwrap());
+                }
             }
-        };
-        let all = matches!(op, Op::SuperLock { .. });
-        let was = after.spaces[&id].super_locked;
-        after.spaces.get_mut(&id).unwrap().super_locked = all;
-        if self.agrees(Ok(()), &real, &after) {
-            self.model = after;
-            if all && !was {
-                self.model.brought(id, FIRST, LENGTH);
+            Op::Revoke { space } => {
+                let (id, _) = self.space(space);
+                let held = self.privileges.entry(id).or_default();
+                let privilege = held.pop();
+                let super_locked = !held.is_empty();
+                self.call(|| drop(privilege));
+                self.model.spaces.get_mut(&id).unwrap().super_locked = super_locked;
             }
+            _ => {}
         }
     }
 }

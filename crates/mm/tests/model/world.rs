@@ -8,9 +8,9 @@ use std::{
 };
 
 use commonhold_mm::{
-    Access, AddressSpace, Advice, Budget, Context, Defaults, Error, FaultError, Kind, Manager,
-    MapRequest, Object, ObjectPage, ObjectSpan, Pages, Placement, Residency, Settings, VirtualPage,
-    VirtualSpan, soft::Cpu,
+    Access, AddressSpace, Advice, Budget, Context, Defaults, Error, FaultError, IoPrivilege, Kind,
+    Manager, MapRequest, Object, ObjectPage, ObjectSpan, Pages, Placement, Residency, Settings,
+    VirtualPage, VirtualSpan, soft::Cpu,
 };
 
 use crate::{
@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) model: Model,
     pub(crate) setting: Setting,
     pub(crate) spaces: Vec<(SpaceId, AddressSpace<Machine>)>,
+    /// The privileges that keep spaces super-locked.
+    pub(crate) privileges: BTreeMap<SpaceId, Vec<IoPrivilege<Machine>>>,
     pub(crate) objects: Vec<Slot>,
     /// Of all objects that there ever were.
     pub(crate) stores: BTreeMap<ObjectId, Arc<Store>>,
@@ -71,6 +73,7 @@ impl World {
             model: Model::default(),
             setting,
             spaces: Vec::new(),
+            privileges: BTreeMap::new(),
             objects: Vec::new(),
             stores: BTreeMap::new(),
             owed: BTreeMap::new(),
@@ -150,7 +153,7 @@ impl World {
         };
         self.troubled.set(true);
         let excused = match *error {
-            Error::NoMemory => self.fired(),
+            Error::NoMemory => self.excuses(FaultError::NoMemory, after),
             Error::Pager { error, .. } => self.excuses(FaultError::Pager(error), after),
             Error::Fault { error, .. } => self.excuses(error, after),
             _ => false,
@@ -254,6 +257,7 @@ impl World {
                 let last = self.spaces.len() - 1;
                 self.spaces.swap(space, last);
                 let (id, handle) = self.spaces.pop().unwrap();
+                self.privileges.remove(&id);
                 drop(handle);
                 self.model.spaces.remove(&id);
                 self.add_space();
@@ -263,7 +267,7 @@ impl World {
             Op::Lock { .. } | Op::Unlock { .. } | Op::LockAll { .. } | Op::UnlockAll { .. } => {
                 self.lock(op);
             }
-            Op::SuperLock { .. } | Op::SuperUnlock { .. } => self.super_lock(op),
+            Op::Grant { .. } | Op::Revoke { .. } => self.privilege(op),
         }
     }
 
@@ -345,7 +349,7 @@ impl World {
         let short = tight(None, self.setting.budget)
             || own.is_some_and(|n| tight(Some(n), self.budgets[n].limit().0));
         let done = match real {
-            Err(Error::Fault { error: FaultError::NoMemory, .. }) if short => {
+            Err(Error::NoMemory | Error::Fault { error: FaultError::NoMemory, .. }) if short => {
                 assert_eq!(expected, Ok(()));
                 self.troubled.set(true);
                 false

@@ -106,13 +106,13 @@ fn a_super_lock_against_eviction_and_write_back_never_faults() {
             evictor.manager.page_out(Pages(1));
             synced.sync(whole(1)).unwrap();
         });
-        space.super_lock().unwrap();
+        let privilege = space.io_privilege().unwrap();
         for byte in 8..10 {
             let (at, no_fault) = (VirtualPage::new(0), Context::NoFault);
             let write = |bytes: &mut [u8]| bytes[0] = byte;
             cpu.access(&world.manager, &space, at, Access::Write, no_fault, write).unwrap();
         }
-        space.super_unlock();
+        drop(privilege);
         evictor.join().unwrap();
         while world.manager.page_out(Pages(1)) != Pages(0) {}
         assert_eq!(store.kept(0)[0], 9);
@@ -132,11 +132,11 @@ fn a_fault_against_super_lock_and_super_unlock_is_resolved() {
         let writer = thread::spawn(move || {
             theirs.cpu().write(&theirs.manager, &target, 0, &[9]).unwrap();
         });
-        space.super_lock().unwrap();
+        let privilege = space.io_privilege().unwrap();
         let (at, no_fault) = (VirtualPage::new(0), Context::NoFault);
         let write = |bytes: &mut [u8]| bytes[1] = 8;
         world.cpu().access(&world.manager, &space, at, Access::Write, no_fault, write).unwrap();
-        space.super_unlock();
+        drop(privilege);
         writer.join().unwrap();
         let mut both = [0; 2];
         world.cpu().read(&world.manager, &space, 0, &mut both).unwrap();
@@ -147,22 +147,25 @@ fn a_fault_against_super_lock_and_super_unlock_is_resolved() {
 
 /// The bug: the second call returned before the first had brought all pages in.
 #[test]
-fn super_lock_returns_with_all_pages_in_memory_even_if_another_has_begun() {
+fn a_privilege_is_granted_with_all_pages_in_memory_even_if_another_grant_has_begun() {
     check(|| {
         let world = World::new(2, 4);
         let object = world.object(1, &Store::new(7));
         let space = world.space();
         space.map(&object, fixed(0, 0, 1)).unwrap();
-        let super_lock = |world: &World, space: &AddressSpace<Machine>| {
-            space.super_lock().unwrap();
+        let grant = |world: &World, space: &AddressSpace<Machine>| {
+            let privilege = space.io_privilege().unwrap();
             let (at, no_fault) = (VirtualPage::new(0), Context::NoFault);
-            world.cpu().access(&world.manager, space, at, Access::Write, no_fault, |_| ())
+            let access = Access::Write;
+            let done = world.cpu().access(&world.manager, space, at, access, no_fault, |_| ());
+            drop(privilege);
+            done
         };
         let (theirs, target) = (world.clone(), space.clone());
-        let other = thread::spawn(move || super_lock(&theirs, &target));
-        assert_eq!(super_lock(&world, &space), Ok(()));
+        let other = thread::spawn(move || grant(&theirs, &target));
+        assert_eq!(grant(&world, &space), Ok(()));
         assert_eq!(other.join().unwrap(), Ok(()));
-        space.super_unlock();
+        assert!(!space.is_super_locked());
         world.check(&[&space], &[&object]);
     });
 }
@@ -176,9 +179,9 @@ fn pages_that_grow_while_a_space_is_super_locked_are_in_memory() {
         space.map(&object, fixed(0, 0, 2)).unwrap();
         object.resize(Pages(1)).unwrap();
         let target = space.clone();
-        let locker = thread::spawn(move || target.super_lock().unwrap());
+        let locker = thread::spawn(move || target.io_privilege().unwrap());
         object.resize(Pages(2)).unwrap();
-        locker.join().unwrap();
+        let _privilege = locker.join().unwrap();
         let cpu = world.cpu();
         for at in [0, 1].map(VirtualPage::new) {
             let write = |bytes: &mut [u8]| bytes[0] = 9;
