@@ -5,6 +5,7 @@
 mod failures;
 mod races;
 mod scripted_process;
+mod signals;
 
 use crate::{FilePager, PagedSpace, Paging, UffdMmu};
 use commonhold_layout::Offset;

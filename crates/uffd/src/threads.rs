@@ -11,6 +11,8 @@
 //!    of spaces has a lock of its own.
 //! 3. The thread that reads faults never drops the last handle of a space: it uses a space with the list locked, so
 //!    the thread that takes the space off the list waits for it.
+//! 4. The threads take no signals. A handler may touch memory of a space, and then waits for these threads: if it ran
+//!    in one of them, it would wait for ever.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +22,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use commonhold_host::SignalMask;
 use commonhold_mm::{
     AddressSpace, Context, Error, Fault, Manager, Mmu, Pages, Settings, VirtualPage, VirtualSpan,
 };
@@ -113,8 +116,11 @@ impl Threads {
     fn start(&mut self, name: &str, run: fn(&Shared)) -> Result<(), PagingError> {
         let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name(format!("commonhold-{name}"));
-        let thread = thread.spawn(move || run(&shared)).map_err(PagingError::Thread)?;
-        self.running.push(thread);
+        // The new thread inherits the mask: invariant 4.
+        let mask = SignalMask::block_all();
+        let thread = thread.spawn(move || run(&shared));
+        drop(mask);
+        self.running.push(thread.map_err(PagingError::Thread)?);
         Ok(())
     }
 }
