@@ -18,6 +18,7 @@ use crate::{
     pulse::Pulses,
     share::share,
     space::SpaceCore,
+    write_error::KeptError,
 };
 
 /// The residency of new mappings that do not ask for one, by the kind of their object.
@@ -67,6 +68,8 @@ pub(crate) struct Core<M: Mmu> {
     /// The budget of objects that were made without one.
     shared: Arc<BudgetCore<M>>,
     pub(crate) places: ResidentCount,
+    /// Why changed pages of a dropped object were lost.
+    pub(crate) lost: KeptError<M::Mutex>,
 }
 
 impl<M: Mmu> Manager<M> {
@@ -88,6 +91,7 @@ impl<M: Mmu> Manager<M> {
             budgets: Ordered::new(budgets),
             shared,
             places: ResidentCount::new(),
+            lost: KeptError::new(),
         };
         Ok(Self { core: share(core)? })
     }

@@ -41,6 +41,15 @@ pub trait Pager: Send + Sync {
     /// [`PagerError`]; then they may read as they did before.
     fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError>;
 
+    /// Brings everything that was written or discarded before the call to the medium, so that it survives what the
+    /// medium survives. A pager that keeps pages in memory has nothing to do.
+    ///
+    /// # Errors
+    /// [`PagerError`]; then any page that was written since the last flush that succeeded may be lost.
+    fn flush(&self) -> Result<(), PagerError> {
+        Ok(())
+    }
+
     /// Whether it keeps pages compressed in memory. Only statistics ask.
     fn compresses(&self) -> bool {
         false
