@@ -11,6 +11,7 @@
 //!    before its end becomes a hole, and the length stays.
 //! 4. The length is looked at and changed under `length`: to write for writes that lengthen the file and for what
 //!    cuts it, to read for the other writes. The program changes the length meanwhile only at its own risk.
+//! 5. A forked child has the file's descriptor, but the object is its parent's: every call fails there.
 //!
 //! # How long written pages last
 //! Written pages are with the kernel, as after any write to a file: they survive the end of this process. After
@@ -19,7 +20,7 @@
 
 use std::{fmt, fs::File, io, os::unix::fs::FileExt};
 
-use commonhold_host::is_full;
+use commonhold_host::{ForkGuard, is_full};
 use commonhold_mm::{ObjectPage, ObjectSpan, Pager, PagerError};
 use parking_lot::RwLock;
 use rustix::{
@@ -35,40 +36,62 @@ const ZEROS: [u8; 4096] = [0; 4096];
 pub struct FilePager {
     file: File,
     page_size: usize,
+    guard: ForkGuard,
     length: RwLock<()>,
 }
 
-/// A page size that is 0 or not a power of two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadPageSize {
-    /// The page size that was asked for, in bytes.
-    pub page_size: usize,
+/// Why there is no pager on a file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FilePagerError {
+    /// A page size that is 0 or not a power of two.
+    PageSize {
+        /// The page size that was asked for, in bytes.
+        page_size: usize,
+    },
+    /// There is no memory to notice a fork.
+    Fork(io::Error),
 }
 
-impl fmt::Display for BadPageSize {
+impl fmt::Display for FilePagerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a page size of {} bytes: use a power of two", self.page_size)
+        match self {
+            Self::PageSize { page_size } => {
+                write!(f, "a page size of {page_size} bytes: use a power of two")
+            }
+            Self::Fork(error) => write!(f, "a fork could not be noticed: {error}"),
+        }
     }
 }
 
-impl std::error::Error for BadPageSize {}
+impl std::error::Error for FilePagerError {}
 
 impl FilePager {
     /// A pager on `file`, which must be open to read and to write. The file's bytes are the object's contents; past
     /// the file's end they are zeros.
     ///
     /// # Errors
-    /// [`BadPageSize`].
-    pub fn new(file: File, page_size: usize) -> Result<Self, BadPageSize> {
+    /// [`FilePagerError`].
+    pub fn new(file: File, page_size: usize) -> Result<Self, FilePagerError> {
         if !page_size.is_power_of_two() {
-            return Err(BadPageSize { page_size });
+            return Err(FilePagerError::PageSize { page_size });
         }
-        Ok(Self { file, page_size, length: RwLock::new(()) })
+        let guard = ForkGuard::new().map_err(FilePagerError::Fork)?;
+        Ok(Self { file, page_size, guard, length: RwLock::new(()) })
     }
 
+    /// Where a page lies in the file; an error in a forked child.
     fn offset(&self, page: ObjectPage) -> Result<u64, PagerError> {
+        self.refuse_child()?;
         let offset = page.number().checked_mul(self.page_size as u64);
         offset.ok_or(PagerError::PastEnd { page })
+    }
+
+    fn refuse_child(&self) -> Result<(), PagerError> {
+        if self.guard.is_forked_child() {
+            return Err(PagerError::Io { code: libc::EOWNERDEAD });
+        }
+        Ok(())
     }
 
     /// The length. A device has no end that a write could move, so it gets whole pages.
@@ -147,6 +170,7 @@ impl Pager for FilePager {
     }
 
     fn flush(&self) -> Result<(), PagerError> {
+        self.refuse_child()?;
         retry_on_intr(|| fdatasync(&self.file)).map_err(|errno| failed(&errno.into()))
     }
 }
@@ -250,7 +274,9 @@ mod tests {
     fn a_page_size_that_is_no_power_of_two_is_refused() {
         for page_size in [0, 3, 4095, 6000] {
             let refused = FilePager::new(crate::tests::file_in_memory(), page_size);
-            assert_eq!(refused.map(|_| ()), Err(BadPageSize { page_size }));
+            let expected =
+                matches!(refused, Err(FilePagerError::PageSize { page_size: p }) if p == page_size);
+            assert!(expected, "{refused:?}");
         }
     }
 

@@ -62,7 +62,7 @@ impl UffdMmu {
             code: error.raw_os_error().unwrap_or(0),
         })?;
         let userfault = Arc::new(Userfault::open(guard)?);
-        let later = Arc::new(Later::new().map_err(UserfaultError::call("eventfd"))?);
+        let later = Arc::new(Later::new(guard).map_err(UserfaultError::call("eventfd"))?);
         let (signal, page_size) = (Arc::default(), rustix::param::page_size());
         Ok(Self { userfault, signal, later, page_size, guard, objects: AtomicU64::new(0) })
     }

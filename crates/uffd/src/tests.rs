@@ -3,6 +3,7 @@
 //! Without one (no permission, an old kernel), each test prints that and tests nothing.
 
 mod failures;
+mod forks;
 mod races;
 mod scripted_process;
 mod signals;

@@ -159,9 +159,10 @@ impl Shared {
                 tv_nsec: pause.subsec_nanos().into(),
             });
             let Ok(userfault) = mmu.userfault.descriptor() else { return };
+            let Ok(nudge) = mmu.later.descriptor() else { return };
             let mut waiting = [
                 PollFd::from_borrowed_fd(userfault, PollFlags::IN),
-                PollFd::from_borrowed_fd(mmu.later.descriptor(), PollFlags::IN),
+                PollFd::from_borrowed_fd(nudge, PollFlags::IN),
             ];
             match poll(&mut waiting, pause.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
