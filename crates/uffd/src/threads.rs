@@ -13,12 +13,17 @@
 //!    the thread that takes the space off the list waits for it.
 //! 4. The threads take no signals. A handler may touch memory of a space, and then waits for these threads: if it ran
 //!    in one of them, it would wait for ever.
+//! 5. A pager that panics ends no worker: the worker goes on with the next pulse.
 
 use std::{
     collections::BTreeMap,
     fmt, io,
     ops::Deref,
-    sync::Arc,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -68,6 +73,8 @@ struct Shared {
     manager: Manager<UffdMmu>,
     /// The spaces by their first addresses.
     spaces: Mutex<BTreeMap<usize, AddressSpace<UffdMmu>>>,
+    /// Pulses whose pager panicked.
+    panics: AtomicU64,
 }
 
 impl Paging {
@@ -78,7 +85,8 @@ impl Paging {
     pub fn start(settings: Settings, workers: usize) -> Result<Self, PagingError> {
         let mmu = UffdMmu::new().map_err(PagingError::Userfault)?;
         let manager = Manager::new(mmu, settings).map_err(PagingError::Manager)?;
-        let shared = Arc::new(Shared { manager, spaces: Mutex::default() });
+        let shared =
+            Arc::new(Shared { manager, spaces: Mutex::default(), panics: AtomicU64::new(0) });
         let mut threads = Threads { shared: Arc::clone(&shared), running: Vec::new() };
         threads.start("faults", Shared::attend)?;
         for _ in 0..workers.max(1) {
@@ -91,6 +99,12 @@ impl Paging {
     #[must_use]
     pub fn manager(&self) -> &Manager<UffdMmu> {
         &self.threads.shared.manager
+    }
+
+    /// How often a pager has panicked in a worker. The worker goes on with the next pulse.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        self.threads.shared.panics.load(Ordering::Relaxed)
     }
 
     /// A new address space of `pages` pages, from page 0 on, with nothing mapped.
@@ -146,7 +160,10 @@ impl Shared {
     /// Serves pulses.
     fn serve(&self) {
         while self.manager.mmu().signal.wait() {
-            self.manager.serve();
+            // The pager runs with nothing locked, and the panic hook has printed its message.
+            if catch_unwind(AssertUnwindSafe(|| self.manager.serve())).is_err() {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 

@@ -45,32 +45,18 @@ fn check(space: &PagedSpace, after: &str) {
     }
 }
 
-/// A word of a page, read by the kernel: an error where the process would get a signal.
+/// A word of a page, read by the kernel: `None` where the process would get a signal.
 fn try_word(space: &PagedSpace, page: u64) -> Option<u64> {
-    let (from, to) = std::io::pipe().unwrap();
-    let there = word(space, page, 1).as_ptr();
-    // SAFETY: `write` wants bytes that can be read, or fails.
-    let written = unsafe { libc::write(raw(&to), there.cast_const().cast(), 8) };
-    let mut bytes = [0; 8];
-    // SAFETY: `read` wants room: `bytes` has it.
-    let read = unsafe {
-        if written == 8 { libc::read(raw(&from), bytes.as_mut_ptr().cast(), 8) } else { 0 }
-    };
-    (read == 8).then(|| u64::from_ne_bytes(bytes))
+    super::failures::try_get(space, page).ok()
 }
 
-fn raw(file: &impl std::os::fd::AsRawFd) -> i32 {
-    file.as_raw_fd()
-}
-
-/// Lets the kernel write the pattern once more: an error where the process would get a signal.
+/// Lets the kernel write the pattern once more, which fails where the process would get a signal.
 fn is_writable(space: &PagedSpace, page: u64) -> bool {
-    let (from, to) = std::io::pipe().unwrap();
-    let bytes = PATTERN.to_ne_bytes();
-    // SAFETY: `write` wants bytes that can be read: a local.
-    assert_eq!(unsafe { libc::write(raw(&to), bytes.as_ptr().cast(), 8) }, 8);
+    let (from, mut to) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut to, &PATTERN.to_le_bytes()).unwrap();
+    let there = word(space, page, 1).as_ptr();
     // SAFETY: `read` wants room: a word of the window, or it fails.
-    (unsafe { libc::read(raw(&from), word(space, page, 1).as_ptr().cast(), 8) }) == 8
+    (unsafe { libc::read(std::os::fd::AsRawFd::as_raw_fd(&from), there.cast(), 8) }) == 8
 }
 
 /// Uses everything in a child, and looks at the parent's memory and file afterwards.

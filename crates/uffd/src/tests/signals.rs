@@ -69,6 +69,7 @@ pub(super) fn touch_in_handlers() {
     // SAFETY: `signal` wants a handler that does only what is safe in one: atomics and system calls.
     unsafe { libc::signal(libc::SIGUSR1, touch as *const () as libc::sighandler_t) };
 
+    let process = std::process::id().cast_signed();
     // A thread sets its name itself, so the three may take a moment.
     let threads = loop {
         let threads = machine_threads();
@@ -79,7 +80,7 @@ pub(super) fn touch_in_handlers() {
     };
     for (thread, blocked) in threads {
         // SAFETY: `syscall` wants the arguments of the call: of `tgkill`, three numbers.
-        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
         assert_ne!(blocked & (1 << (libc::SIGUSR1 - 1)), 0, "thread {thread}: {blocked:x}");
     }
     let mut sent = 0;
@@ -89,7 +90,7 @@ pub(super) fn touch_in_handlers() {
         for page in 0..PAGES {
             WORD.store(word(&space, page, 1).as_ptr(), Ordering::Relaxed);
             // SAFETY: `kill` has no requirement.
-            unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
+            unsafe { libc::kill(process, libc::SIGUSR1) };
             sent += 1;
             while HANDLED.load(Ordering::Relaxed) < sent {
                 std::thread::yield_now();
