@@ -20,6 +20,9 @@ use crate::{ObjectPage, ObjectSpan};
 ///
 /// Calls come from several threads, and never with a lock of the memory manager held, so a pager may
 /// take its time. At most one call for a page runs at any time; calls for different pages overlap.
+///
+/// A pager must not touch memory that the same manager manages: its thread may be the one that would have to serve
+/// that fault, and both wait for ever. Its buffers, and what it copies to and from, lie elsewhere.
 pub trait Pager: Send + Sync {
     /// Fills all of `into`, one page, with the contents of `page`. A page that was never written, or
     /// was discarded, reads as the pager's initial contents, for most of them zeros.
