@@ -52,6 +52,11 @@ pub enum Error {
         /// The pager's error.
         error: PagerError,
     },
+    /// The pager has taken pages, but they may not have reached its medium. Those in memory are dirty again.
+    Flush {
+        /// The pager's error.
+        error: PagerError,
+    },
     /// A page that has to be in memory could not be brought in.
     Fault {
         /// The page of the space.
@@ -150,6 +155,7 @@ impl fmt::Display for Error {
             Self::Pager { page, error } => {
                 write!(f, "the pager failed at page {}: {error}", page.number())
             }
+            Self::Flush { error } => write!(f, "the pager could not flush what it took: {error}"),
             Self::Fault { at, error } => write!(f, "page {}: {error}", at.number()),
         }
     }

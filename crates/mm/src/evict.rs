@@ -91,6 +91,8 @@ impl<M: Mmu> ObjectCore<M> {
 
         let (mut state, mut in_object) = self.state.lock(&mut nothing);
         if let Err(error) = self.end_writing(&mut state, page, written) {
+            drop(state);
+            self.keep_error(page, error);
             return Evicted::Failed(FaultError::Pager(error));
         }
         if state.pages.get(page).state != State::Clean {

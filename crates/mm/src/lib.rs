@@ -62,6 +62,7 @@ pub mod soft;
 mod space;
 mod unit;
 mod unmap;
+mod write_error;
 mod writeback;
 
 pub use advise::Advice;

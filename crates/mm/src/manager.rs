@@ -21,6 +21,7 @@ use crate::{
     refusal::Clock,
     share::share,
     space::SpaceCore,
+    write_error::KeptError,
 };
 
 /// The default residency of new objects, by their kind; [`Object::set_default_residency`] changes that of one.
@@ -74,6 +75,8 @@ pub(crate) struct Core<M: Mmu> {
     shared: Arc<BudgetCore<M>>,
     pub(crate) places: ResidentCount,
     pub(crate) refusals: Clock,
+    /// Why changed pages of a dropped object were lost.
+    pub(crate) lost: KeptError<M::Mutex>,
 }
 
 impl<M: Mmu> Manager<M> {
@@ -97,6 +100,7 @@ impl<M: Mmu> Manager<M> {
             shared,
             places: ResidentCount::new(),
             refusals: Clock::new(),
+            lost: KeptError::new(),
         };
         Ok(Self { core: share(core)? })
     }

@@ -24,6 +24,7 @@ use crate::{
     refusal::Refusals,
     reverse::ReverseMap,
     share::share,
+    write_error::KeptError,
 };
 
 /// What an object holds.
@@ -53,6 +54,7 @@ pub(crate) struct ObjectCore<M: Mmu> {
     pub(crate) counts: ObjectCounts,
     /// Its pager's failures to write, for `reclaim.rs`.
     pub(crate) refusals: Refusals,
+    pub(crate) write_error: KeptError<M::Mutex>,
 }
 
 /// What the mutex of an object guards.
@@ -127,6 +129,7 @@ impl<M: Mmu> Object<M> {
             state: Ordered::new(state),
             counts: ObjectCounts::default(),
             refusals: Refusals::new(),
+            write_error: KeptError::new(),
         })?;
         manager.enroll(&core)?;
         Ok(Self { core })
@@ -322,19 +325,26 @@ impl<M: Mmu> Drop for ObjectCore<M> {
         buffer.resize(if usable { page_size } else { 0 }, 0);
         let (mmu, machine, pager) = (&self.manager.mmu, &self.machine, &self.pager);
         let (kind, budget, counts) = (self.kind, &self.budget, &self.counts);
+        let lost = &self.manager.lost;
         let mut resident = 0;
         self.state.get_mut().pages.each_from(ObjectPage::new(0), |number, page| {
             if !page.state.is_resident() {
                 return;
             }
             resident += 1;
-            // A failure is only counted: a caller that needs the error calls `sync` before.
-            let lost = kind == Kind::File
-                && page.state == State::Dirty
-                && !(usable
-                    && mmu.copy_out(machine, number, &mut buffer).is_ok()
-                    && pager.write(number, &buffer).is_ok());
-            counts.failed.fetch_add(u64::from(lost), Ordering::Relaxed);
+            if kind == Kind::File && page.state == State::Dirty {
+                let written = if usable { Ok(()) } else { Err(Error::NoMemory) };
+                let written = written
+                    .and_then(|()| Ok(mmu.copy_out(machine, number, &mut buffer)?))
+                    .and_then(|()| {
+                        let written = pager.write(number, &buffer);
+                        written.map_err(|error| Error::Pager { page: number, error })
+                    });
+                if let Err(error) = written {
+                    counts.failed.fetch_add(1, Ordering::Relaxed);
+                    lost.keep(error);
+                }
+            }
             if let Some(place) = page.place.take() {
                 let mut nothing = Token::nothing_held();
                 budget.residents.lock(&mut nothing).0.remove(place);

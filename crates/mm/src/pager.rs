@@ -21,6 +21,9 @@ use crate::{ObjectPage, ObjectSpan};
 /// Calls come from several threads, and never with a lock of the memory manager held, so a pager may
 /// take its time. At most one call for a page runs at any time; calls for different pages overlap. A call that panics
 /// has failed with [`PagerError::Panicked`], and the panic goes on to the worker that made the call.
+///
+/// A pager must not touch memory that the same manager manages: its thread may be the one that would have to serve
+/// that fault, and both wait for ever. Its buffers, and what it copies to and from, lie elsewhere.
 pub trait Pager: Send + Sync {
     /// Fills all of `into`, one page, with the contents of `page`. A page that was never written, or
     /// was discarded, reads as the pager's initial contents, for most of them zeros.
@@ -41,6 +44,15 @@ pub trait Pager: Send + Sync {
     /// # Errors
     /// [`PagerError`]; then they may read as they did before.
     fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError>;
+
+    /// Brings everything that was written or discarded before the call to the medium, so that it survives what the
+    /// medium survives. A pager that keeps pages in memory has nothing to do.
+    ///
+    /// # Errors
+    /// [`PagerError`]; then any page that was written since the last flush that succeeded may be lost.
+    fn flush(&self) -> Result<(), PagerError> {
+        Ok(())
+    }
 
     /// Whether it keeps pages compressed in memory. Only statistics ask.
     fn compresses(&self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! Page by page, as in the first half of an eviction (`evict.rs`): write access is taken away, the contents are
 //! copied, and the pager writes the copy with no lock held. A write meanwhile faults and makes the page dirty
-//! again, and so does a failure.
+//! again, and so does a failure. At the end the pager is asked once to flush; if it cannot, all pages that it may have
+//! lost and that are still in memory are dirty again.
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -12,13 +13,16 @@ use crate::{
 };
 
 impl<M: Mmu> Object<M> {
-    /// Writes the dirty pages of `span` to the pager, and returns how many. The pager then has everything that was
-    /// written to these pages before the call.
+    /// Writes the dirty pages of `span` to the pager, lets it [flush](crate::Pager::flush), and returns how many. Its
+    /// medium then has everything that was written to these pages before the call.
     ///
     /// # Errors
-    /// The first failure. Its page, and the pages behind it, may be unwritten; they stay dirty then.
+    /// The first failure. Its page, and the pages behind it, may be unwritten; they stay dirty then. With
+    /// [`Error::Flush`], the object's pages in memory are dirty again, and the next `sync` writes them again.
     pub fn sync(&self, span: ObjectSpan) -> Result<Pages, Error> {
-        self.core.sync(span)
+        let written = self.core.sync(span)?;
+        self.core.flush()?;
+        Ok(written)
     }
 }
 
@@ -30,8 +34,15 @@ impl<M: Mmu> AddressSpace<M> {
     /// [`Object::sync`].
     pub fn sync(&self, span: VirtualSpan) -> Result<Pages, Error> {
         let mut written = 0;
-        for (object, pages) in self.core.objects_in(span)? {
-            written += object.sync(pages)?.0;
+        let mut parts = self.core.objects_in(span)?;
+        for (object, pages) in &parts {
+            written += object.sync(*pages)?.0;
+        }
+        // Each pager is asked once, however many parts of its object are mapped.
+        parts.sort_unstable_by_key(|(object, _)| object.number);
+        parts.dedup_by_key(|(object, _)| object.number);
+        for (object, _) in &parts {
+            object.flush()?;
         }
         Ok(Pages(written))
     }
@@ -60,6 +71,20 @@ impl<M: Mmu> ObjectCore<M> {
             }
         }
         Ok(Pages(written))
+    }
+
+    /// Lets the pager bring what it took to its medium.
+    fn flush(&self) -> Result<(), Error> {
+        let Err(error) = self.pager.flush() else { return Ok(()) };
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.state.lock(&mut nothing);
+        // What the medium has of them is not known, and here they are still whole.
+        state.pages.each_from(ObjectPage::new(0), |_, page| {
+            if page.state == State::Clean && page.kept {
+                page.state = State::Dirty;
+            }
+        });
+        Err(Error::Flush { error })
     }
 
     /// Writes the first dirty page from `first` on.

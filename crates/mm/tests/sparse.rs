@@ -88,7 +88,7 @@ struct World {
 impl World {
     /// An object of this many pages, mapped lazily as a whole.
     fn new(pages: u64) -> Self {
-        let settings = Settings { budget: Pages(1 << 16), ..Settings::default() };
+        let settings = Settings { budget: Pages(1 << 20), ..Settings::default() };
         let manager =
             Manager::new(SoftMmu::new(PAGE, 1 << 17, |_| std::thread::yield_now()), settings)
                 .unwrap();

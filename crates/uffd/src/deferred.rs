@@ -9,7 +9,7 @@
 //! nothing of the fault itself has to be kept.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::BorrowedFd,
     sync::{
         Weak,
         atomic::{AtomicBool, Ordering},
@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use commonhold_host::{ForkGuard, OwnFd};
 use commonhold_mm::VirtualPage;
 use parking_lot::Mutex;
 use rustix::{
@@ -52,13 +53,14 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Later {
     entries: Mutex<Vec<Entry>>,
-    nudge: OwnedFd,
+    nudge: OwnFd,
     stopped: AtomicBool,
 }
 
 impl Later {
-    pub(crate) fn new() -> Result<Self, Errno> {
+    pub(crate) fn new(guard: ForkGuard) -> Result<Self, Errno> {
         let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let nudge = OwnFd::new(nudge, guard)?;
         Ok(Self { entries: Mutex::new(Vec::new()), nudge, stopped: AtomicBool::new(false) })
     }
 
@@ -81,14 +83,14 @@ impl Later {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Becomes readable when work was added.
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.nudge.as_fd()
+    /// Becomes readable when work was added; an error in a forked child.
+    pub(crate) fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.nudge.get().ok_or(Errno::BADF)
     }
 
     /// Does the work that is due, and returns the time until the next work is due.
     pub(crate) fn work(&self) -> Option<Duration> {
-        let _ = rustix::io::read(&self.nudge, &mut [0; 8]);
+        let _ = self.descriptor().and_then(|nudge| rustix::io::read(nudge, &mut [0; 8]));
         let now = Instant::now();
         let due: Vec<Entry> =
             self.entries.lock().extract_if(.., |entry| entry.due <= now).collect();
@@ -104,7 +106,8 @@ impl Later {
     }
 
     fn interrupt(&self) {
-        // It fails only after 2^64 - 2 writes without a read.
-        let _ = rustix::io::write(&self.nudge, &1_u64.to_le_bytes());
+        // The write fails only after 2^64 - 2 writes without a read.
+        let nudge = self.descriptor();
+        let _ = nudge.and_then(|nudge| rustix::io::write(nudge, &1_u64.to_le_bytes()));
     }
 }

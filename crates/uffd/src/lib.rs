@@ -45,7 +45,7 @@ mod tests;
 mod threads;
 mod work_signal;
 
-pub use file_pager::FilePager;
+pub use file_pager::{FilePager, FilePagerError};
 pub use ioctl::UserfaultError;
 pub use mmu::UffdMmu;
 pub use object::UffdObject;

@@ -65,7 +65,7 @@ impl UffdMmu {
             code: error.raw_os_error().unwrap_or(0),
         })?;
         let userfault = Arc::new(Userfault::open(guard)?);
-        let later = Arc::new(Later::new().map_err(UserfaultError::call("eventfd"))?);
+        let later = Arc::new(Later::new(guard).map_err(UserfaultError::call("eventfd"))?);
         let (memory, paging) = (Signal::default(), Signal::default());
         let (page_size, objects) = (rustix::param::page_size(), AtomicU64::new(0));
         Ok(Self { userfault, memory, paging, later, page_size, guard, objects })

@@ -12,6 +12,8 @@ use rustix::{
     io::{Errno, pread, pwrite, retry_on_intr},
 };
 
+use crate::reservation::owned;
+
 /// The memory of an object: a memfd.
 #[derive(Debug)]
 pub struct UffdObject {
@@ -27,6 +29,7 @@ impl UffdObject {
         page_size: usize,
         guard: ForkGuard,
     ) -> Result<Self, Errno> {
+        owned(guard)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
         let file = OwnFd::new(memfd_create("commonhold-object", flags)?, guard)?;
         let object = Self { number, file, page_size };

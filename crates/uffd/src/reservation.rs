@@ -11,6 +11,8 @@
 //! 2. A mapping is registered with the userfaultfd, and hidden from forked children, before it can be touched: it is
 //!    mapped without any right first.
 //! 3. While a page is poisoned, nothing translates to its memory.
+//! 4. A forked child does not have the range, and may have other memory there. So no call changes or looks at addresses
+//!    that does not get them from `place`, which refuses in a child; `new` and `drop` ask the guard themselves.
 //!
 //! # What it does not do
 //! It keeps no record of translations: the kernel does.
@@ -78,6 +80,7 @@ impl Reservation {
         userfault: Arc<Userfault>,
         guard: ForkGuard,
     ) -> Result<Self, Errno> {
+        owned(guard)?;
         let len = bytes(span.pages(), page_size).ok_or(Errno::NOMEM)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: `mmap_anonymous` wants no pointer into a range that it replaces: with a null hint and without
@@ -107,8 +110,9 @@ impl Reservation {
         self.span.contains(page).then_some(page)
     }
 
-    /// The address and the length of `span`.
+    /// The address and the length of `span`; an error in a forked child (invariant 4).
     fn place(&self, span: VirtualSpan) -> Result<(*mut c_void, usize), Errno> {
+        owned(self.guard)?;
         if span.is_empty() || self.span.intersection(&span) != span {
             return Err(Errno::INVAL);
         }
@@ -312,6 +316,11 @@ impl Reservation {
             self.zap(Span::one(page));
         }
     }
+}
+
+/// An error in a forked child, which has nothing of this machine.
+pub(crate) fn owned(guard: ForkGuard) -> Result<(), Errno> {
+    if guard.is_forked_child() { Err(Errno::OWNERDEAD) } else { Ok(()) }
 }
 
 /// Whether the memfd that is mapped at this page has memory there.

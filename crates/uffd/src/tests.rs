@@ -3,8 +3,10 @@
 //! Without one (no permission, an old kernel), each test prints that and tests nothing.
 
 mod failures;
+mod forks;
 mod races;
 mod scripted_process;
+mod signals;
 
 use crate::{FilePager, PagedSpace, Paging, UffdMmu};
 use commonhold_layout::Offset;
@@ -79,12 +81,14 @@ pub(crate) fn file_in_memory() -> File {
 }
 
 fn pager_of(file: &File) -> Arc<FilePager> {
-    Arc::new(FilePager::new(file.try_clone().unwrap(), rustix::param::page_size()))
+    let page_size = rustix::param::page_size();
+    Arc::new(FilePager::new(file.try_clone().unwrap(), page_size).unwrap())
 }
 
+/// A word of the file, which may end before it, or in it, if it is followed by zeros only.
 fn word_in(file: &File, page: u64) -> u64 {
     let mut bytes = [0; 8];
-    file.read_exact_at(&mut bytes, page * page_size() + 8).unwrap();
+    file.read_at(&mut bytes, page * page_size() + 8).unwrap();
     u64::from_le_bytes(bytes)
 }
 

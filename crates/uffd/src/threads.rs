@@ -11,15 +11,23 @@
 //!    of spaces has a lock of its own.
 //! 3. The thread that reads faults never drops the last handle of a space: it uses a space with the list locked, so
 //!    the thread that takes the space off the list waits for it.
+//! 4. The threads take no signals. A handler may touch memory of a space, and then waits for these threads: if it ran
+//!    in one of them, it would wait for ever.
+//! 5. A pager that panics ends no worker: the worker goes on with the next pulse.
 
 use std::{
     collections::BTreeMap,
     fmt, io,
     ops::Deref,
-    sync::Arc,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
+use commonhold_host::SignalMask;
 use commonhold_mm::{
     AddressSpace, Context, Error, Fault, Manager, Mmu, Pages, Settings, VirtualPage, VirtualSpan,
 };
@@ -65,6 +73,8 @@ struct Shared {
     manager: Manager<UffdMmu>,
     /// The spaces by their first addresses.
     spaces: Mutex<BTreeMap<usize, AddressSpace<UffdMmu>>>,
+    /// Pulses whose pager panicked.
+    panics: AtomicU64,
 }
 
 impl Paging {
@@ -78,7 +88,8 @@ impl Paging {
         let paging = settings.paging.min(workers.saturating_sub(1)).max(1);
         let settings = Settings { paging, ..settings };
         let manager = Manager::new(mmu, settings).map_err(PagingError::Manager)?;
-        let shared = Arc::new(Shared { manager, spaces: Mutex::default() });
+        let shared =
+            Arc::new(Shared { manager, spaces: Mutex::default(), panics: AtomicU64::new(0) });
         let mut threads = Threads { shared: Arc::clone(&shared), running: Vec::new() };
         threads.start("faults", Shared::attend)?;
         threads.start("memory", Shared::serve_memory)?;
@@ -92,6 +103,12 @@ impl Paging {
     #[must_use]
     pub fn manager(&self) -> &Manager<UffdMmu> {
         &self.threads.shared.manager
+    }
+
+    /// How often a pager has panicked in a worker. The worker goes on with the next pulse.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        self.threads.shared.panics.load(Ordering::Relaxed)
     }
 
     /// A new address space of `pages` pages, from page 0 on, with nothing mapped.
@@ -117,8 +134,11 @@ impl Threads {
     fn start(&mut self, name: &str, run: fn(&Shared)) -> Result<(), PagingError> {
         let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name(format!("commonhold-{name}"));
-        let thread = thread.spawn(move || run(&shared)).map_err(PagingError::Thread)?;
-        self.running.push(thread);
+        // The new thread inherits the mask: invariant 4.
+        let mask = SignalMask::block_all();
+        let thread = thread.spawn(move || run(&shared));
+        drop(mask);
+        self.running.push(thread.map_err(PagingError::Thread)?);
         Ok(())
     }
 }
@@ -146,15 +166,24 @@ impl Shared {
     fn serve_paging(&self) {
         while self.manager.mmu().paging.wait() {
             // All that wait: a pulse that ends may let another one of its space be served, without a signal.
-            while self.manager.serve_paging() {}
+            while self.served(|| self.manager.serve_paging()) {}
         }
     }
 
     /// Serves pulses that need none.
     fn serve_memory(&self) {
         while self.manager.mmu().memory.wait() {
-            while self.manager.serve_memory() {}
+            while self.served(|| self.manager.serve_memory()) {}
         }
+    }
+
+    /// Serves a pulse, and says whether there may be more. The thread survives a pager that panics.
+    fn served(&self, serve: impl FnOnce() -> bool) -> bool {
+        // The pager runs with nothing locked, and the panic hook has printed its message.
+        catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            true
+        })
     }
 
     /// Reads faults.
@@ -166,9 +195,10 @@ impl Shared {
                 tv_nsec: pause.subsec_nanos().into(),
             });
             let Ok(userfault) = mmu.userfault.descriptor() else { return };
+            let Ok(nudge) = mmu.later.descriptor() else { return };
             let mut waiting = [
                 PollFd::from_borrowed_fd(userfault, PollFlags::IN),
-                PollFd::from_borrowed_fd(mmu.later.descriptor(), PollFlags::IN),
+                PollFd::from_borrowed_fd(nudge, PollFlags::IN),
             ];
             match poll(&mut waiting, pause.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}

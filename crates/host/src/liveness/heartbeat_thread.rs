@@ -15,7 +15,7 @@
 
 use std::{
     convert::Infallible,
-    io, mem, ptr,
+    io, mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -29,7 +29,7 @@ use commonhold_layout::DeathFutex;
 use commonhold_window::atomic::AtomicU64;
 
 use super::{priority::Priority, process::thread_id, robust_list::RobustList};
-use crate::fork::ForkGuard;
+use crate::{fork::ForkGuard, signal_mask::SignalMask};
 
 /// Bytes of stack: enough to read `/proc`, and little to reserve.
 const STACK: usize = 256 << 10;
@@ -160,32 +160,10 @@ impl Drop for HeartbeatThread {
     }
 }
 
-/// The signal mask that this thread had, set again on drop.
-struct SignalMask(libc::sigset_t);
-
-impl SignalMask {
-    fn block_all() -> Self {
-        // SAFETY: `zeroed` wants a type for which zeros are a value: a set of signals is bits.
-        let mut all: libc::sigset_t = unsafe { mem::zeroed() };
-        let mut before = all;
-        // SAFETY: `sigfillset` wants a set that it may write.
-        unsafe { libc::sigfillset(&raw mut all) };
-        // SAFETY: `pthread_sigmask` wants two sets, or null; it reads the one and writes the other.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
-        Self(before)
-    }
-}
-
-impl Drop for SignalMask {
-    fn drop(&mut self) {
-        // SAFETY: as in `block_all`; the mask before is not wanted, so its pointer is null.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ptr;
 
     const HOUR: (Duration, Priority) = (Duration::from_secs(3600), Priority::Usual);
     const SETUP: Setup<()> =
@@ -196,9 +174,9 @@ mod tests {
         let (sender, beats) = mpsc::channel();
         let heartbeat =
             HeartbeatThread::start((Duration::ZERO, Priority::Usual), (), SETUP, move |()| {
-                // SAFETY: as in `block_all`.
+                // SAFETY: `zeroed` wants a type for which zeros are a value: a set of signals is bits.
                 let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
-                // SAFETY: as in `block_all`, with nothing to set.
+                // SAFETY: `pthread_sigmask` wants two sets, or null; with nothing to set, it only reports.
                 unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
                 // SAFETY: `sigismember` wants an initialised set.
                 let blocked = unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) };
@@ -218,9 +196,9 @@ mod tests {
     #[test]
     fn starting_one_does_not_change_the_signal_mask_of_the_caller() {
         let heartbeat = HeartbeatThread::start(HOUR, (), SETUP, |()| HOUR).unwrap();
-        // SAFETY: as in `block_all`.
+        // SAFETY: `zeroed` wants a type for which zeros are a value: a set of signals is bits.
         let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
-        // SAFETY: as in `block_all`, with nothing to set.
+        // SAFETY: `pthread_sigmask` wants two sets, or null; with nothing to set, it only reports.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut mask) };
         // SAFETY: `sigismember` wants an initialised set.
         assert_eq!(unsafe { libc::sigismember(&raw const mask, libc::SIGTERM) }, 0);

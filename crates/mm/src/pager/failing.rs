@@ -6,7 +6,7 @@ use core::fmt;
 use lock_api::{Mutex, RawMutex};
 
 use super::{Pager, PagerError};
-use crate::{NoMemory, ObjectPage, ObjectSpan};
+use crate::{LIMIT, NoMemory, ObjectPage, ObjectSpan};
 
 /// A wrapper that makes chosen calls of another pager fail. A call that fails does not reach the other pager. A read
 /// that fails leaves rubbish in its buffer, as a broken medium does.
@@ -40,6 +40,8 @@ pub enum PagerCall {
     Write,
     /// [`Pager::discard`].
     Discard,
+    /// [`Pager::flush`], which is for all pages.
+    Flush,
 }
 
 /// Which of the calls of one kind fail.
@@ -59,6 +61,7 @@ struct Orders {
     reads: Count,
     writes: Count,
     discards: Count,
+    flushes: Count,
 }
 
 #[derive(Debug)]
@@ -78,7 +81,8 @@ impl<P, R: RawMutex> FailingPager<P, R> {
     /// A pager that does what `inner` does, until [`fail`](Self::fail) is called.
     pub const fn new(inner: P) -> Self {
         let none = Count { made: 0, failed: 0 };
-        let orders = Orders { orders: Vec::new(), reads: none, writes: none, discards: none };
+        let orders =
+            Orders { orders: Vec::new(), reads: none, writes: none, discards: none, flushes: none };
         Self { inner, orders: Mutex::new(orders) }
     }
 
@@ -145,6 +149,7 @@ impl Orders {
             PagerCall::Read => &mut self.reads,
             PagerCall::Write => &mut self.writes,
             PagerCall::Discard => &mut self.discards,
+            PagerCall::Flush => &mut self.flushes,
         }
     }
 }
@@ -178,6 +183,12 @@ impl<P: Pager, R: RawMutex + Send + Sync> Pager for FailingPager<P, R> {
     fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError> {
         self.check(PagerCall::Discard, &pages)?;
         self.inner.discard(pages)
+    }
+
+    fn flush(&self) -> Result<(), PagerError> {
+        let all = ObjectSpan::between(ObjectPage::new(0), ObjectPage::new(LIMIT));
+        self.check(PagerCall::Flush, &all)?;
+        self.inner.flush()
     }
 
     fn compresses(&self) -> bool {

@@ -4,6 +4,7 @@ use super::{
     scripted_process::{ScriptedProcess, say},
     *,
 };
+use commonhold_mm::{Access, Context, Fault};
 use std::{
     io::Read,
     os::{fd::AsRawFd, unix::process::ExitStatusExt},
@@ -87,7 +88,7 @@ fn unmapping_wakes_waiters_and_they_never_see_the_page() {
 }
 
 /// Lets the kernel read a page in a system call, which returns an error where the program would get a signal.
-fn try_get(space: &PagedSpace, page: u64) -> std::io::Result<u64> {
+pub(super) fn try_get(space: &PagedSpace, page: u64) -> std::io::Result<u64> {
     let (mut from, to) = std::io::pipe().unwrap();
     let word = word(space, page, 1).as_ptr();
     // SAFETY: `write` wants bytes that can be read: these are a word of the window, or an error.
@@ -130,6 +131,44 @@ fn a_page_that_cannot_be_brought_in_is_an_error_and_is_tried_again() {
         std::thread::yield_now();
     }
     assert_eq!((get(&space, 1), memory(&object)), (0x0707_0707_0707_0707, 2));
+}
+
+/// Panics in every read.
+struct Panicking;
+
+impl Pager for Panicking {
+    fn read(&self, _: ObjectPage, _: &mut [u8]) -> Result<(), PagerError> {
+        panic!("this pager panics for a test")
+    }
+
+    fn write(&self, _: ObjectPage, _: &[u8]) -> Result<(), PagerError> {
+        Ok(())
+    }
+
+    fn discard(&self, _: ObjectSpan) -> Result<(), PagerError> {
+        Ok(())
+    }
+}
+
+/// Each panic ended a worker. With two workers, the third fault, and every later one of any object, waited for ever.
+#[test]
+fn a_pager_that_panics_ends_no_worker() {
+    let Some(paging) = start(budget(100)) else { return };
+    let manager = paging.manager();
+    let bad = manager.object(Kind::File, Pages(3), Arc::new(Panicking)).unwrap();
+    let good = manager.object(Kind::File, Pages(1), Arc::new(Moody::default())).unwrap();
+    let space = paging.space(Pages(8)).unwrap();
+    space.map(&bad, fixed(0, 3)).unwrap();
+    space.map(&good, fixed(4, 1)).unwrap();
+    for page in 0..3 {
+        // No thread waits for these faults.
+        let fault = space.fault(VirtualPage::new(page), Access::Read, Context::Normal);
+        assert_eq!(fault, Fault::Pulsed);
+    }
+    while paging.panics() < 3 {
+        std::thread::yield_now();
+    }
+    assert_eq!(get(&space, 4), 0x0707_0707_0707_0707);
 }
 
 #[test]
