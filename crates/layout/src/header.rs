@@ -13,7 +13,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"COMNHOLD");
 /// `"FORM"` as bytes in memory: the low half of the first word while a window is formatted in place.
 pub const FORMATTING: u64 = u32::from_le_bytes(*b"FORM") as u64;
 /// The version of the format that this crate reads and writes.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 
 /// The first word, instead of the magic number, while a window is formatted in place.
 ///

@@ -21,8 +21,8 @@
 //! | biased | the thread and the bias | 0 | 0 | 1 | 0 | 0 | 0 | 0 |
 //! | revoked | the same | 0 | 1 | 1 | - | 0 | 0 | - |
 //!
-//! Only the writer's word of a reader/writer lock is ever upgradable, and only the word of a mutex of its own is ever
-//! biased. Why bit 30 has two names is said in `slot_word.rs`.
+//! Only the writer's word of a reader/writer lock is ever upgradable, and only that word and the word of a mutex of its
+//! own are ever biased. Why bit 30 has two names is said in `slot_word.rs`.
 //!
 //! # Transitions
 //! Each is one compare-and-swap of the whole word; `commonhold-sync` makes them.
@@ -39,7 +39,7 @@
 //! | owned | biased | its owner that frees it, if no flag is set |
 //! | biased | revoked | any other thread that wants it |
 //! | biased, revoked | owned by the thread of the bias | that thread, while it is inside |
-//! | revoked | free | the thread of the bias, after it was inside |
+//! | revoked | free | the thread of the bias, after it was inside; a reader, if the thread is not inside |
 //! | revoked | owned | anybody, if the thread is not inside; inconsistent, if it is inside and dead |
 //! | biased, revoked | free and inconsistent | a reaper, if the thread died inside |
 //! | any, unless a living thread owns it or is inside | free | a thread that resets it |

@@ -91,7 +91,8 @@ impl<P: Platform> View<P> {
             extent: self.extent(entry)?,
             size: entry[region_word::SIZE].load(Ordering::Relaxed),
             mappings: 0,
-            lock: LockWord::from_word(entry[region_word::LOCK].load(Ordering::Relaxed)),
+            // SeqCst: if the bias is revoked, whether its thread is inside is read after this.
+            lock: LockWord::from_word(entry[region_word::LOCK].load(Ordering::SeqCst)),
             held_since_ms: (since != 0).then_some(since),
             created_ms: entry[region_word::CREATED_MS].load(Ordering::Relaxed),
         })

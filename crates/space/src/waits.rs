@@ -88,7 +88,7 @@ impl<P: Platform> View<P> {
         })
     }
 
-    /// The owner of the mutex at `at`, whose word is `word`.
+    /// The owner of the lock at `at`, whose word is `word`.
     #[must_use]
     pub fn holder(&self, word: LockWord, at: Offset) -> Option<Owner> {
         match word.bias() {

@@ -1,4 +1,5 @@
-//! The bias of a mutex: a thread that has used the mutex alone for a while takes and frees it by words of its own.
+//! The bias of a mutex: a thread that has used the mutex alone for a while takes and frees it by words of its own. The
+//! writer's word of a reader/writer lock is a mutex too; what its readers do is in `rwlock/biased.rs`.
 //!
 //! To take a lock word and to free it costs two locked instructions, which is most of what a mutex costs.
 //! A *biased* mutex needs one. Its word names a thread and does not change. To take the mutex, the thread says in its
@@ -266,7 +267,7 @@ impl Mutex<'_> {
     }
 
     /// Makes this mutex a candidate again, with a new count, if the entry is for it: another thread wanted the mutex.
-    fn forget_bias(&self, me: &Thread<'_>) {
+    pub(crate) fn forget_bias(&self, me: &Thread<'_>) {
         let [place, turn] = me.entry(self.entry());
         let found = BiasTarget::from_word(place.load(Ordering::Relaxed));
         let mine = found == BiasTarget::new(self.at()) || found.is_candidate(self.at());
@@ -275,8 +276,9 @@ impl Mutex<'_> {
         }
     }
 
-    /// Frees the word of a bias that was revoked while the thread was inside, unless a contender has taken it already.
-    fn end_bias(&self, me: &Thread<'_>, env: &impl Park, bias: Bias) {
+    /// Frees the word of a revoked bias whose thread is outside, unless a contender has taken it already. The thread
+    /// itself does so if it was inside when the bias was revoked; and a reader that has looked.
+    pub(crate) fn end_bias(&self, me: &Thread<'_>, env: &impl Park, bias: Bias) {
         loop {
             let seen = self.look();
             if !seen.is_biased_by(bias) {

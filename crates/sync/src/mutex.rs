@@ -171,7 +171,7 @@ impl<'a> Mutex<'a> {
 
     /// Revokes the bias of a word whose bias is not revoked yet. `true`: it had one, and the caller must look at the
     /// word again.
-    fn revoke(&self, seen: LockWord) -> bool {
+    pub(crate) fn revoke(&self, seen: LockWord) -> bool {
         let Some(_) = seen.bias() else { return false };
         let revoked = seen == seen.revoked();
         if !revoked && self.swap(seen, seen.revoked()) {

@@ -14,7 +14,8 @@
 //! [`uncount_ended`](RwLock::uncount_ended). Until then writers wait.
 //!
 //! A word of the lock is a bit mask: bit `slot % 64` is set before a peer in that slot reads for the first time, and
-//! never cleared. So a writer looks only at the peers whose bits are set; if none is, at no peer.
+//! never cleared. So a writer looks only at the peers whose bits are set; if none is, at no peer. Then the writer's word
+//! may also be biased to the thread that writes alone (`rwlock/biased.rs`).
 //!
 //! A reader that leaves looks for a waiting writer without a fence: the processor may do the look before
 //! others see that the reader has left. If it misses a writer, that writer sleeps to the end of its slice (its longest
@@ -25,6 +26,7 @@
 //! inside. A reader, or a writer, may find the lock taken again whenever it wakes. After the fourth such sleep it sets
 //! the starving flag in the writer's word: then newcomers stand back.
 
+mod biased;
 mod readers;
 mod writers;
 

@@ -11,6 +11,8 @@ mod barrier;
 mod bias;
 #[path = "loom/bias_deaths.rs"]
 mod bias_deaths;
+#[path = "loom/bias_writer.rs"]
+mod bias_writer;
 #[path = "loom/condvar.rs"]
 mod condvar;
 #[path = "loom/left.rs"]

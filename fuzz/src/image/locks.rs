@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use commonhold_layout::Damage;
 use commonhold_space::{DirectoryError, Mapped};
-use commonhold_sync::{QuickWrite, Release, Taken};
+use commonhold_sync::{QuickWrite, Release, RwLock, Shares, Taken};
 
 use super::peer::Peer;
 
@@ -17,7 +17,12 @@ pub(crate) enum LockDeed {
     Write {
         waits: bool,
     },
-    WriteQuickly,
+    /// Writes so often that the lock becomes biased. The last time it may keep it.
+    WriteAlone {
+        turns: u8,
+        keeps: bool,
+        done: bool,
+    },
     /// Releases the lock, whether it holds it or not.
     Unwrite {
         done: bool,
@@ -56,10 +61,8 @@ impl LockDeed {
                     let _ = lock.writer().mark_consistent(&me);
                 }
             }
-            Self::WriteQuickly => {
-                if lock.write_quickly(&me) == QuickWrite::TakenWithReaders {
-                    let _ = lock.unlock_write(&me, view, Release::Done);
-                }
+            Self::WriteAlone { turns, keeps, done } => {
+                write_alone(&lock, peer, turns, keeps, done)?;
             }
             Self::Unwrite { done } => drop(lock.unlock_write(&me, view, how(done))),
             Self::Upgradable { waits, upgrades, keeps } => {
@@ -79,6 +82,40 @@ impl LockDeed {
         }
         Ok(())
     }
+}
+
+/// Takes and frees a lock to write, as one that may be biased.
+pub(crate) fn write_alone<S: Shares>(
+    lock: &RwLock<'_, S>,
+    peer: &Peer,
+    turns: u8,
+    keeps: bool,
+    done: bool,
+) -> Result<(), DirectoryError> {
+    let (me, view) = (peer.me()?, peer.space.view());
+    let writer = lock.writer();
+    for turn in 0..=turns {
+        let hold = match lock.write_quickly(&me, writer.entry()) {
+            QuickWrite::Taken(hold) => hold,
+            quick => {
+                if let QuickWrite::TakenWithReaders = quick {
+                    let _ = lock.unlock_write(&me, view, Release::Done);
+                }
+                if lock.write_biased_slowly(&me, view, Some(peer.deadline())).is_err() {
+                    return Ok(());
+                }
+                writer.hold(&me, me.owner().word())
+            }
+        };
+        let _ = writer.mark_consistent_biased(&me, hold);
+        if keeps && turn == turns {
+            return Ok(());
+        }
+        if !(done && lock.unlock_write_quickly(hold)) {
+            let _ = lock.unlock_write_slowly(&me, view, hold, how(done));
+        }
+    }
+    Ok(())
 }
 
 /// An error that cannot happen: the offset of the word was checked before.

@@ -9,7 +9,7 @@ use commonhold_sync::{
 };
 
 use super::{
-    locks::{how, outside},
+    locks::{how, outside, write_alone},
     peer::Peer,
 };
 
@@ -32,8 +32,11 @@ pub(crate) enum RecordDeed {
     Read {
         keeps: bool,
     },
+    /// As for the lock of a region.
     Write {
+        turns: u8,
         keeps: bool,
+        done: bool,
     },
     Once {
         completes: bool,
@@ -153,12 +156,7 @@ impl RecordDeed {
                     let _ = lock.unlock_read(&me, view, hold);
                 }
             }
-            Self::Write { keeps } => {
-                let taken = lock.write(&me, view, until).is_ok();
-                if taken && !keeps {
-                    let _ = lock.unlock_write(&me, view, Release::Done);
-                }
-            }
+            Self::Write { turns, keeps, done } => write_alone(&lock, peer, turns, keeps, done)?,
             _ => {}
         }
         Ok(())

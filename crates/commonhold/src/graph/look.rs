@@ -253,8 +253,8 @@ impl<'a> Look<'a> {
     fn holder(&self, which: Which, word: LockWord, at: Offset) -> Option<Owner> {
         match which {
             Which::Event(..) => None,
-            Which::Data(..) => self.view.holder(word, at),
-            Which::Directory | Which::Region(_) => word.owner(),
+            Which::Data(..) | Which::Region(_) => self.view.holder(word, at),
+            Which::Directory => word.owner(),
         }
     }
 

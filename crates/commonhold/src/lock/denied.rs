@@ -66,10 +66,12 @@ impl Site<'_> {
         info
     }
 
-    /// The owner or last owner that the lock's word names. `None` in a forked child, where the word is not mapped.
+    /// The owner or last owner of the lock with this word. `None` in a forked child, where the word is not mapped.
     pub(crate) fn owner(self, look: impl FnOnce() -> LockWord) -> Option<Owner> {
-        let word = (!self.region.attachment().is_forked()).then(look)?;
-        word.owner().or(word.left_by())
+        let view = self.region.attachment().view().ok()?;
+        let word = look();
+        let at = self.at.unwrap_or(self.region.mapped().lock_at);
+        view.holder(word, at).or(word.left_by())
     }
 
     /// The error of a lock that was not taken. `owner` holds it, or was its last owner.

@@ -1,15 +1,21 @@
-//! The core of every exclusive guard of a lock whose word names the owner.
+//! The core of every exclusive guard.
 
 use std::{marker::PhantomData, mem::ManuallyDrop, thread};
 
-use commonhold_layout::Owner;
-use commonhold_sync::{Mutex, Release};
+use commonhold_host::LinuxPlatform;
+use commonhold_layout::LockWord;
+use commonhold_space::View;
+use commonhold_sync as sync;
+use commonhold_sync::{Mutex, Release, Thread};
 
 use super::Site;
 use crate::{LockError, LockResult, attachment::LockContext};
 
-/// A lock whose word names its one owner, with the addresses of its words.
-pub(crate) trait ByWord<'a>: Copy {
+/// A lock that one thread can hold alone, with the addresses of its words.
+pub(crate) trait Holdable<'a>: Copy {
+    /// How a thread holds it: what the fast path of freeing it needs.
+    type HeldHow: Copy;
+
     /// Where it lies.
     fn site(self) -> Site<'a>;
 
@@ -18,29 +24,49 @@ pub(crate) trait ByWord<'a>: Copy {
 
     /// The word.
     fn writer(self) -> Mutex<'a>;
+
+    /// The word that the thread holds it by: what the slow paths need. It fits a register.
+    fn held_by(hold: Self::HeldHow) -> LockWord;
+
+    /// Frees it if no thread waits for it. `false`: [`free_slowly`](Self::free_slowly) must follow.
+    fn free_quickly(self, hold: Self::HeldHow) -> bool;
+
+    /// Frees it in any case.
+    fn free_slowly(
+        self,
+        me: &Thread<'a>,
+        view: &View<LinuxPlatform>,
+        held_by: LockWord,
+        how: Release,
+    ) -> Result<(), sync::LockError>;
 }
 
-/// A lock whose word names this thread as owner. It stays in its thread: neither `Send` nor `Sync`.
+/// A lock that this thread holds alone. It stays in its thread: neither `Send` nor `Sync`.
 #[derive(Debug)]
-pub(crate) struct Held<'a, L: ByWord<'a>> {
+pub(crate) struct Held<'a, L: Holdable<'a>> {
     lock: L,
-    owner: Owner,
+    hold: L::HeldHow,
     /// Whether the thread was panicking when it took the lock. A whole word: a guard is moved right after it was
     /// made, and the processor stalls when it reads a word after only one byte of it was just written.
     panicking: usize,
     of: PhantomData<(&'a (), *const ())>,
 }
 
-impl<'a, L: ByWord<'a>> Held<'a, L> {
+impl<'a, L: Holdable<'a>> Held<'a, L> {
     #[inline(always)]
-    pub(crate) fn new(lock: L, owner: Owner) -> Self {
+    pub(crate) fn new(lock: L, hold: L::HeldHow) -> Self {
         let panicking = usize::from(thread::panicking());
-        Self { lock, owner, panicking, of: PhantomData }
+        Self { lock, hold, panicking, of: PhantomData }
     }
 
     #[inline]
     pub(crate) const fn lock(&self) -> L {
         self.lock
+    }
+
+    #[inline]
+    pub(crate) const fn hold(&self) -> L::HeldHow {
+        self.hold
     }
 
     #[inline]
@@ -68,15 +94,15 @@ impl<'a, L: ByWord<'a>> Held<'a, L> {
     /// As [`free`](Self::free), for an outer guard that will not be dropped.
     #[inline(always)]
     pub(crate) fn release(&self, how: Release) -> LockResult<()> {
-        release(self.lock, self.owner, how)
+        release(self.lock, self.hold, how)
     }
 
     /// Frees it as dropping it does, for an outer guard that does this in its own `drop`.
     #[inline(always)]
     pub(crate) fn release_on_drop(&self) {
         let how = self.how();
-        if !release_quickly(self.lock, self.owner, how) {
-            drop_slowly(self.lock, how);
+        if !release_quickly(self.lock, self.hold, how) {
+            drop_slowly(self.lock, L::held_by(self.hold), how);
         }
     }
 
@@ -84,7 +110,9 @@ impl<'a, L: ByWord<'a>> Held<'a, L> {
         let site = self.site();
         site.ask_live()?;
         let me = site.region.attachment().me()?;
-        self.lock.writer().mark_consistent(&me).map_err(|_| site.not_ours())
+        let writer = self.lock.writer();
+        let hold = writer.hold(&me, L::held_by(self.hold));
+        writer.mark_consistent_biased(&me, hold).map_err(|_| site.not_ours())
     }
 }
 
@@ -92,32 +120,36 @@ impl<'a, L: ByWord<'a>> Held<'a, L> {
 /// If any path takes it by reference, it lies in memory on all paths, and the processor waits for those stores
 /// before it frees the lock.
 #[inline]
-fn release<'a>(lock: impl ByWord<'a>, owner: Owner, how: Release) -> LockResult<()> {
-    if release_quickly(lock, owner, how) { Ok(()) } else { release_slowly(lock, how) }
+fn release<'a, L: Holdable<'a>>(lock: L, hold: L::HeldHow, how: Release) -> LockResult<()> {
+    if release_quickly(lock, hold, how) {
+        return Ok(());
+    }
+    release_slowly(lock, L::held_by(hold), how)
 }
 
 #[inline(always)]
-fn release_quickly<'a>(lock: impl ByWord<'a>, owner: Owner, how: Release) -> bool {
-    how == Release::Done && lock.context().is_live_here() && lock.writer().unlock_quickly(owner)
+fn release_quickly<'a, L: Holdable<'a>>(lock: L, hold: L::HeldHow, how: Release) -> bool {
+    how == Release::Done && lock.context().is_live_here() && lock.free_quickly(hold)
 }
 
 /// The rest of a drop. It drops the error of a failed release here, so that this is not inlined where a guard is dropped.
 #[cold]
-fn drop_slowly<'a>(lock: impl ByWord<'a>, how: Release) {
+fn drop_slowly<'a>(lock: impl Holdable<'a>, held_by: LockWord, how: Release) {
     // Fails only if this peer was declared dead; then others have taken over the lock.
-    let _ = release_slowly(lock, how);
+    let _ = release_slowly(lock, held_by, how);
 }
 
 #[cold]
-fn release_slowly<'a>(lock: impl ByWord<'a>, how: Release) -> LockResult<()> {
+fn release_slowly<'a>(lock: impl Holdable<'a>, held_by: LockWord, how: Release) -> LockResult<()> {
     let site = lock.site();
     site.ask_live()?;
     let attachment = site.region.attachment();
     let me = attachment.me().map_err(LockError::from)?;
-    lock.writer().unlock(&me, attachment.my_view(), how).map_err(|_| site.not_ours())
+    let freed = lock.free_slowly(&me, attachment.my_view(), held_by, how);
+    freed.map_err(|_| site.not_ours())
 }
 
-impl<'a, L: ByWord<'a>> Drop for Held<'a, L> {
+impl<'a, L: Holdable<'a>> Drop for Held<'a, L> {
     #[inline(always)]
     fn drop(&mut self) {
         self.release_on_drop();
@@ -127,6 +159,6 @@ impl<'a, L: ByWord<'a>> Drop for Held<'a, L> {
 /// How dropping a guard frees its lock. `panicking` says whether the thread was panicking when the guard was made:
 /// a panic since then leaves the lock inconsistent.
 #[inline]
-pub(crate) fn release_by(panicking: usize) -> Release {
+fn release_by(panicking: usize) -> Release {
     if thread::panicking() && panicking == 0 { Release::Inconsistent } else { Release::Done }
 }

@@ -1,15 +1,17 @@
 //! A mutex on a bare word in the bytes of a region.
 
-use std::{marker::PhantomData, mem::ManuallyDrop, sync::Arc, thread, time::Duration};
+use std::{mem::ManuallyDrop, sync::Arc, time::Duration};
 
+use commonhold_host::LinuxPlatform;
 use commonhold_layout::LockWord;
+use commonhold_space::View;
 use commonhold_sync as sync;
 use commonhold_sync::{MutexHold, Release, Taken};
 use yoke::Yokeable;
 
 use super::{
     Denied, Guard, Recovered, Site,
-    held::release_by,
+    held::{Held, Holdable},
     take::{self, Exclusive},
 };
 use crate::{
@@ -56,12 +58,51 @@ impl<'a> RawWords<'a> {
     }
 }
 
+impl<'a> Holdable<'a> for &'a RawWords<'a> {
+    type HeldHow = MutexHold<'a>;
+
+    #[inline]
+    fn site(self) -> Site<'a> {
+        Site { region: self.region, at: Some(self.mutex.at()) }
+    }
+
+    #[inline]
+    fn context(self) -> &'a LockContext<'a> {
+        &self.context
+    }
+
+    #[inline]
+    fn writer(self) -> sync::Mutex<'a> {
+        self.mutex
+    }
+
+    #[inline(always)]
+    fn held_by(hold: MutexHold<'a>) -> LockWord {
+        hold.word()
+    }
+
+    #[inline(always)]
+    fn free_quickly(self, hold: MutexHold<'a>) -> bool {
+        self.mutex.unlock_biased(hold)
+    }
+
+    fn free_slowly(
+        self,
+        me: &sync::Thread<'a>,
+        view: &View<LinuxPlatform>,
+        held_by: LockWord,
+        how: Release,
+    ) -> Result<(), sync::LockError> {
+        self.mutex.unlock_biased_slowly(me, view, self.mutex.hold(me, held_by), how)
+    }
+}
+
 impl<'a> Exclusive<'a> for &'a RawWords<'a> {
     type Held = LockWord;
     type Guard = RawMutexGuard<'a>;
 
     fn site(self) -> Site<'a> {
-        Site { region: self.region, at: Some(self.mutex.at()) }
+        Holdable::site(self)
     }
 
     fn look(self) -> LockWord {
@@ -231,33 +272,28 @@ impl RawMutex {
 #[derive(Debug)]
 #[must_use = "the mutex is freed when its guard is dropped"]
 pub struct RawMutexGuard<'a> {
-    words: &'a RawWords<'a>,
-    hold: MutexHold<'a>,
-    /// As in [`Held`](super::held::Held).
-    panicking: usize,
-    not_send: PhantomData<*const ()>,
+    held: Held<'a, &'a RawWords<'a>>,
 }
 
 impl<'a> RawMutexGuard<'a> {
     #[inline(always)]
     fn new(words: &'a RawWords<'a>, hold: MutexHold<'a>) -> Self {
-        let panicking = usize::from(thread::panicking());
-        Self { words, hold, panicking, not_send: PhantomData }
+        Self { held: Held::new(words, hold) }
     }
 
     #[inline]
     pub(crate) const fn region(&self) -> &'a MappedRegion {
-        self.words.region
+        self.held.lock().region
     }
 
     #[inline]
-    pub(crate) const fn context(&self) -> &'a LockContext<'a> {
-        &self.words.context
+    pub(crate) fn context(&self) -> &'a LockContext<'a> {
+        self.held.context()
     }
 
     #[inline]
     pub(crate) fn site(&self) -> Site<'a> {
-        self.words.site()
+        self.held.site()
     }
 
     /// Lends the mutex to `wait`, without a bias. `wait` frees it, and takes it again unless it fails.
@@ -267,17 +303,18 @@ impl<'a> RawMutexGuard<'a> {
         wait: impl FnOnce(&sync::Mutex<'a>) -> Result<R, sync::LockError>,
     ) -> Result<(Self, R), sync::LockError> {
         let lent = ManuallyDrop::new(self);
-        if !lent.words.context.is_live_here() {
+        let words = lent.held.lock();
+        if !words.context.is_live_here() {
             return Err(sync::LockError::Fenced);
         }
-        let hold = lent.words.mutex.own(me, lent.hold)?;
-        let result = wait(&lent.words.mutex)?;
-        Ok((Self::new(lent.words, hold), result))
+        let hold = words.mutex.own(me, lent.held.hold())?;
+        let result = wait(&words.mutex)?;
+        Ok((Self::new(words, hold), result))
     }
 
     /// The word that it holds the mutex by. The mutex stays held.
     pub(crate) fn into_held(self) -> LockWord {
-        ManuallyDrop::new(self).hold.word()
+        ManuallyDrop::new(self).held.hold().word()
     }
 
     /// Frees the mutex, and reports whether this process still owned it.
@@ -287,7 +324,7 @@ impl<'a> RawMutexGuard<'a> {
     /// [`LockError::Forked`].
     #[inline]
     pub fn unlock(self) -> LockResult<()> {
-        ManuallyDrop::new(self).release(Release::Done)
+        self.held.free(Release::Done)
     }
 
     /// Frees the mutex and leaves it inconsistent: the data are half changed, and the next owner is told so.
@@ -295,61 +332,16 @@ impl<'a> RawMutexGuard<'a> {
     /// # Errors
     /// As for [`unlock`](Self::unlock).
     pub fn leave_inconsistent(self) -> LockResult<()> {
-        ManuallyDrop::new(self).release(Release::Inconsistent)
-    }
-
-    #[inline(always)]
-    pub(crate) fn release(&self, how: Release) -> LockResult<()> {
-        if release_quickly(self.words, self.hold, how) {
-            return Ok(());
-        }
-        release_slowly(self.words, self.hold.word(), how)
+        self.held.free(Release::Inconsistent)
     }
 }
 
 impl Guard for RawMutexGuard<'_> {
     fn set_consistent(&self) -> LockResult<()> {
-        self.site().ask_live()?;
-        let me = self.words.region.attachment().me()?;
-        let hold = self.words.mutex.hold(&me, self.hold.word());
-        let marked = self.words.mutex.mark_consistent_biased(&me, hold);
-        marked.map_err(|_| self.site().not_ours())
+        self.held.set_consistent()
     }
 
     fn free(self, how: Release) -> LockResult<()> {
-        ManuallyDrop::new(self).release(how)
+        self.held.free(how)
     }
-}
-
-impl Drop for RawMutexGuard<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let how = release_by(self.panicking);
-        if !release_quickly(self.words, self.hold, how) {
-            drop_slowly(self.words, self.hold.word(), how);
-        }
-    }
-}
-
-#[inline(always)]
-fn release_quickly(words: &RawWords<'_>, hold: MutexHold<'_>, how: Release) -> bool {
-    how == Release::Done && words.context.is_live_here() && words.mutex.unlock_biased(hold)
-}
-
-/// This and the next take the parts of a guard by value, and as few as they can: see `release` in `held.rs`.
-#[cold]
-fn release_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) -> LockResult<()> {
-    let site = Site { region: words.region, at: Some(words.mutex.at()) };
-    site.ask_live()?;
-    let attachment = words.region.attachment();
-    let me = attachment.me()?;
-    let hold = words.mutex.hold(&me, held_by);
-    let freed = words.mutex.unlock_biased_slowly(&me, attachment.my_view(), hold, how);
-    freed.map_err(|_| site.not_ours())
-}
-
-#[cold]
-fn drop_slowly(words: &RawWords<'_>, held_by: LockWord, how: Release) {
-    // Fails only if this peer was declared dead; then others have taken over the lock.
-    let _ = release_slowly(words, held_by, how);
 }

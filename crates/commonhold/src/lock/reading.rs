@@ -2,12 +2,12 @@
 
 use std::{marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
-use commonhold_layout::Owner;
+use commonhold_layout::{LockWord, Owner};
 use commonhold_sync::{
-    LockError as SyncError, QuickWrite, ReadHold, Release, RwLock, Shares, Taken, Thread,
+    LockError as SyncError, MutexHold, QuickWrite, ReadHold, Release, RwLock, Shares, Taken, Thread,
 };
 
-use super::{Denied, denied::BoxedLockError, held::ByWord};
+use super::{Denied, denied::BoxedLockError, held::Holdable};
 use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion};
 
 /// How long a thread that reads already waits to read again. A writer that still waits then, waits for this thread:
@@ -15,12 +15,15 @@ use crate::{LockError, LockResult, attachment::LockContext, region::MappedRegion
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A reader/writer lock, with the addresses of its words.
-pub(crate) trait Readable<'a>: ByWord<'a> {
+pub(crate) trait Readable<'a>: Holdable<'a, HeldHow = MutexHold<'a>> {
     /// Where its readers are counted.
     type Shares: Shares;
 
     /// The lock of `commonhold_sync`.
     fn core(self) -> RwLock<'a, Self::Shares>;
+
+    /// The entry of a thread slot that serves a bias of its writer.
+    fn entry(self) -> usize;
 
     /// The region that it lies in.
     #[inline]
@@ -28,19 +31,39 @@ pub(crate) trait Readable<'a>: ByWord<'a> {
         self.site().region
     }
 
-    /// Takes it alone if no thread holds it and no thread has ever read under it: then there is no reader to look
-    /// for.
+    /// Takes it alone if no other thread holds it and no thread has ever read under it: then there is no reader to
+    /// look for.
     #[inline(always)]
-    fn write_quickly(self) -> Option<Owner> {
-        let me = self.context().known_me()?;
-        match self.core().write_quickly(&me) {
-            QuickWrite::Taken => Some(me.owner()),
+    fn write_quickly(self) -> Option<MutexHold<'a>> {
+        self.write_quickly_as(&self.context().known_me()?)
+    }
+
+    #[inline(always)]
+    fn write_quickly_as(self, me: &Thread<'a>) -> Option<MutexHold<'a>> {
+        match self.core().write_quickly(me, self.entry()) {
+            QuickWrite::Taken(hold) => Some(hold),
             QuickWrite::NotTaken => None,
             QuickWrite::TakenWithReaders => {
                 give_back(self);
                 None
             }
         }
+    }
+
+    /// Takes it alone, and waits until `deadline`, or for ever. Returns the word that the thread holds it by.
+    #[cold]
+    fn write_slowly(
+        self,
+        me: &Thread<'a>,
+        deadline: Option<u64>,
+    ) -> Result<(LockWord, Taken), SyncError> {
+        // The fast path may have failed only because the thread has used another space since.
+        if let Some(hold) = self.write_quickly_as(me) {
+            return Ok((hold.word(), Taken::Clean));
+        }
+        let view = self.region().attachment().my_view();
+        let taken = self.core().write_biased_slowly(me, view, deadline)?;
+        Ok((me.owner().word(), taken))
     }
 
     /// Takes it to read if no thread writes, and this peer has read under it before.

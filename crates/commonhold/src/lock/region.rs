@@ -10,15 +10,15 @@ use std::{
 };
 
 use commonhold_host::LinuxPlatform;
-use commonhold_layout::{LockWord, Offset, Owner};
-use commonhold_space::{RegionShares, region_key};
+use commonhold_layout::{LockWord, Offset, bias_entry};
+use commonhold_space::{RegionShares, View, region_key};
 use commonhold_sync as sync;
-use commonhold_sync::{LockError as SyncError, ReadHold, Taken};
+use commonhold_sync::{LockError as SyncError, MutexHold, ReadHold, Release, Taken};
 use yoke::Yokeable;
 
 use super::{
     Denied, Recovered, Site,
-    held::{ByWord, Held},
+    held::{Held, Holdable},
     reading::{Readable, Reading, read_at_once, read_whole},
     take::{self, Exclusive},
     upgradable::Upgradable,
@@ -36,11 +36,15 @@ pub(crate) struct RegionWords<'a> {
     context: LockContext<'a>,
     words: &'a [AtomicU64; 3],
     at: Offset,
+    /// The entry of a thread slot that serves a bias of its writer.
+    entry: usize,
     /// The key that its readers write into their slots.
     key: u64,
 }
 
-impl<'a> ByWord<'a> for &'a RegionWords<'a> {
+impl<'a> Holdable<'a> for &'a RegionWords<'a> {
+    type HeldHow = MutexHold<'a>;
+
     #[inline]
     fn site(self) -> Site<'a> {
         Site { region: self.region, at: None }
@@ -55,6 +59,27 @@ impl<'a> ByWord<'a> for &'a RegionWords<'a> {
     fn writer(self) -> sync::Mutex<'a> {
         sync::Mutex::new(&self.words[0], self.at)
     }
+
+    #[inline(always)]
+    fn held_by(hold: MutexHold<'a>) -> LockWord {
+        hold.word()
+    }
+
+    #[inline(always)]
+    fn free_quickly(self, hold: MutexHold<'a>) -> bool {
+        self.core().unlock_write_quickly(hold)
+    }
+
+    fn free_slowly(
+        self,
+        me: &sync::Thread<'a>,
+        view: &View<LinuxPlatform>,
+        held_by: LockWord,
+        how: Release,
+    ) -> Result<(), SyncError> {
+        let hold = self.writer().hold(me, held_by);
+        self.core().unlock_write_slowly(me, view, hold, how)
+    }
 }
 
 impl<'a> Readable<'a> for &'a RegionWords<'a> {
@@ -67,17 +92,22 @@ impl<'a> Readable<'a> for &'a RegionWords<'a> {
         sync::RwLock::new(self.words, self.at, self.key, shares)
     }
 
+    #[inline]
+    fn entry(self) -> usize {
+        self.entry
+    }
+
     fn is_counted(self, me: &sync::Thread<'a>) -> bool {
         self.region.attachment().counted.holds(self.region.handle(), me.owner())
     }
 }
 
 impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
-    type Held = Owner;
+    type Held = LockWord;
     type Guard = LockGuard<'a>;
 
     fn site(self) -> Site<'a> {
-        ByWord::site(self)
+        Holdable::site(self)
     }
 
     fn look(self) -> LockWord {
@@ -85,7 +115,7 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
     }
 
     #[cold]
-    fn take(self, deadline: Option<u64>) -> Result<(Owner, Taken), Denied> {
+    fn take(self, deadline: Option<u64>) -> Result<(LockWord, Taken), Denied> {
         let attachment = self.region.attachment();
         let me = attachment.me()?;
         if self.is_counted(&me) {
@@ -93,16 +123,16 @@ impl<'a> Exclusive<'a> for &'a RegionWords<'a> {
             // words.
             return Err(SyncError::Deadlock.into());
         }
-        let taken = self.core().write(&me, attachment.my_view(), deadline)?;
+        let (word, taken) = self.write_slowly(&me, deadline)?;
         if taken.is_owner_died() {
             self.forget_stamp();
         }
-        Ok((me.owner(), taken))
+        Ok((word, taken))
     }
 
     #[inline(always)]
-    fn guard(self, held: Owner) -> LockGuard<'a> {
-        LockGuard::new(Held::new(self, held))
+    fn guard(self, held: LockWord) -> LockGuard<'a> {
+        LockGuard::new(Held::new(self, self.writer().hold(&self.context.just_known(), held)))
     }
 }
 
@@ -111,7 +141,8 @@ impl<'a> RegionWords<'a> {
         let attachment = region.attachment();
         let (context, mapped) = (attachment.context()?, region.mapped());
         let words = attachment.my_view().lock_words(mapped).map_err(RegionError::Damaged)?;
-        Ok(Self { region, context, words, at: mapped.lock_at, key: region_key(mapped.handle) })
+        let (at, key) = (mapped.lock_at, region_key(mapped.handle));
+        Ok(Self { region, context, words, at, entry: bias_entry(at), key })
     }
 
     #[inline]
@@ -139,7 +170,7 @@ impl<'a> RegionWords<'a> {
 
     #[inline(always)]
     fn lock_quickly(&'a self) -> Option<LockGuard<'a>> {
-        self.write_quickly().map(|owner| self.guard(owner))
+        self.write_quickly().map(|hold| LockGuard::new(Held::new(self, hold)))
     }
 
     #[inline(always)]

@@ -53,8 +53,8 @@ fn words<const N: usize>(
 
 /// The error of a lock whose writers take the mutex `writer`.
 fn denied(region: &MappedRegion, writer: sync::Mutex<'_>, error: SyncError) -> LockError {
-    let word = writer.look();
-    Site { region, at: Some(writer.at()) }.error(error.into(), word.owner().or(word.left_by()))
+    let site = Site { region, at: Some(writer.at()) };
+    site.error(error.into(), site.owner(|| writer.look()))
 }
 
 /// Resets a lock by taking it first: that finds out whether its owner or a reader lives.

@@ -8,10 +8,10 @@ use std::{
 };
 
 use commonhold_host::LinuxPlatform;
-use commonhold_layout::{LockWord, Offset, Owner, RecordKind, record_words};
-use commonhold_space::{RecordShares, record_key};
+use commonhold_layout::{LockWord, Offset, RecordKind, bias_entry, record_words};
+use commonhold_space::{RecordShares, View, record_key};
 use commonhold_sync as sync;
-use commonhold_sync::{ReadHold, Release, Taken};
+use commonhold_sync::{LockError as SyncError, MutexHold, ReadHold, Release, Taken};
 use commonhold_window::Run;
 use yoke::Yokeable;
 
@@ -22,7 +22,7 @@ use crate::{
     data::{Gate, Span, reads, writes},
     lock::{
         Denied, Guard, Site,
-        held::{ByWord, Held},
+        held::{Held, Holdable},
         reading::{Readable, Reading, after_repair, read_at_once, read_whole},
         take::{self, Exclusive, Repair},
     },
@@ -38,11 +38,15 @@ pub(crate) struct RecordWords<'a> {
     context: LockContext<'a>,
     words: &'a [AtomicU64; record_words::RW_LOCK],
     at: Offset,
+    /// The entry of a thread slot that serves a bias of its writer.
+    entry: usize,
     /// The key that its readers write into their slots.
     key: u64,
 }
 
-impl<'a> ByWord<'a> for &'a RecordWords<'a> {
+impl<'a> Holdable<'a> for &'a RecordWords<'a> {
+    type HeldHow = MutexHold<'a>;
+
     #[inline]
     fn site(self) -> Site<'a> {
         Site { region: self.region, at: Some(self.at) }
@@ -57,6 +61,27 @@ impl<'a> ByWord<'a> for &'a RecordWords<'a> {
     fn writer(self) -> sync::Mutex<'a> {
         sync::Mutex::new(&self.words[0], self.at)
     }
+
+    #[inline(always)]
+    fn held_by(hold: MutexHold<'a>) -> LockWord {
+        hold.word()
+    }
+
+    #[inline(always)]
+    fn free_quickly(self, hold: MutexHold<'a>) -> bool {
+        self.core().unlock_write_quickly(hold)
+    }
+
+    fn free_slowly(
+        self,
+        me: &sync::Thread<'a>,
+        view: &View<LinuxPlatform>,
+        held_by: LockWord,
+        how: Release,
+    ) -> Result<(), SyncError> {
+        let hold = self.writer().hold(me, held_by);
+        self.core().unlock_write_slowly(me, view, hold, how)
+    }
 }
 
 impl<'a> Readable<'a> for &'a RecordWords<'a> {
@@ -66,6 +91,11 @@ impl<'a> Readable<'a> for &'a RecordWords<'a> {
     fn core(self) -> sync::RwLock<'a, Self::Shares> {
         let shares = RecordShares::new(self.region.attachment().my_view(), self.region.handle());
         sync::RwLock::new(self.words, self.at, self.key, shares)
+    }
+
+    #[inline]
+    fn entry(self) -> usize {
+        self.entry
     }
 }
 
@@ -134,7 +164,7 @@ impl<T: Plain> Record for RwLock<T> {
             let opened = open::<T, _>(region, offset, RecordKind::RwLock)?;
             let (words, at, context) = (opened.words, opened.at, region.attachment().context()?);
             let key = record_key(at, region.handle());
-            let words = RecordWords { region, context, words, at, key };
+            let words = RecordWords { region, context, words, at, entry: bias_entry(at), key };
             Ok(Found { words, data: opened.data })
         })?;
         Ok(Self { found, repair: None, of: PhantomData })
@@ -142,7 +172,7 @@ impl<T: Plain> Record for RwLock<T> {
 }
 
 impl<'a, T: Plain> Exclusive<'a> for &'a RwLock<T> {
-    type Held = Owner;
+    type Held = LockWord;
     type Guard = RwLockWriteGuard<'a, T>;
 
     fn site(self) -> Site<'a> {
@@ -154,16 +184,17 @@ impl<'a, T: Plain> Exclusive<'a> for &'a RwLock<T> {
     }
 
     #[cold]
-    fn take(self, deadline: Option<u64>) -> Result<(Owner, Taken), Denied> {
+    fn take(self, deadline: Option<u64>) -> Result<(LockWord, Taken), Denied> {
         let attachment = self.words().region.attachment();
         let me = attachment.me()?;
-        let taken = self.words().core().write(&me, attachment.my_view(), deadline)?;
-        Ok((me.owner(), taken))
+        Ok(self.words().write_slowly(&me, deadline)?)
     }
 
     #[inline(always)]
-    fn guard(self, held: Owner) -> RwLockWriteGuard<'a, T> {
-        RwLockWriteGuard { lock: self, held: Held::new(self.words(), held) }
+    fn guard(self, held: LockWord) -> RwLockWriteGuard<'a, T> {
+        let words = self.words();
+        let hold = words.writer().hold(&words.context.just_known(), held);
+        RwLockWriteGuard { lock: self, held: Held::new(words, hold) }
     }
 
     fn repair(self) -> Option<Repair<'a, Self::Guard>> {
@@ -279,7 +310,10 @@ impl<T: Plain> RwLock<T> {
 
     #[inline(always)]
     fn take_quickly(&self) -> Option<RwLockWriteGuard<'_, T>> {
-        self.words().write_quickly().map(|owner| self.guard(owner))
+        let words = self.words();
+        words
+            .write_quickly()
+            .map(|hold| RwLockWriteGuard { lock: self, held: Held::new(words, hold) })
     }
 
     /// Takes the lock alone, and waits for it without a limit.

@@ -2,7 +2,9 @@
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, sync::Arc, time::Duration};
 
+use commonhold_host::LinuxPlatform;
 use commonhold_layout::{LockWord, Owner, RecordKind, record_words};
+use commonhold_space::View;
 use commonhold_sync as sync;
 use commonhold_sync::{LockError as SyncError, Release, Taken};
 use commonhold_window::Run;
@@ -16,7 +18,7 @@ use crate::{
     lock::{
         Denied, Guard, Site,
         change::{SeqChange, SeqWords},
-        held::{ByWord, Held},
+        held::{Held, Holdable},
         reading::after_repair,
         take::{self, Exclusive, Repair},
     },
@@ -32,7 +34,9 @@ struct Found<'a> {
     data: Run<'a>,
 }
 
-impl<'a> ByWord<'a> for &'a Found<'a> {
+impl<'a> Holdable<'a> for &'a Found<'a> {
+    type HeldHow = Owner;
+
     fn site(self) -> Site<'a> {
         Site { region: self.words.region, at: Some(self.words.lock.writer().at()) }
     }
@@ -45,6 +49,26 @@ impl<'a> ByWord<'a> for &'a Found<'a> {
     #[inline]
     fn writer(self) -> sync::Mutex<'a> {
         self.words.lock.writer()
+    }
+
+    #[inline(always)]
+    fn held_by(owner: Owner) -> LockWord {
+        owner.word()
+    }
+
+    #[inline(always)]
+    fn free_quickly(self, owner: Owner) -> bool {
+        self.words.lock.writer().unlock_quickly(owner)
+    }
+
+    fn free_slowly(
+        self,
+        me: &sync::Thread<'a>,
+        view: &View<LinuxPlatform>,
+        _held_by: LockWord,
+        how: Release,
+    ) -> Result<(), SyncError> {
+        self.words.lock.writer().unlock(me, view, how)
     }
 }
 

@@ -110,10 +110,8 @@ fn of_word(
     waiters: usize,
     glance: &Glance<'_>,
 ) -> LockInfo {
-    let holder = match at {
-        Some(at) => glance.view.holder(word, at),
-        None => word.owner(),
-    };
+    let word_at = at.or_else(|| region_lock_at(glance.view, record));
+    let holder = word_at.and_then(|at| glance.view.holder(word, at));
     let from_start = |at: Offset| at.get().saturating_sub(record.extent.start().get());
     LockInfo {
         region: record.name.to_string(),

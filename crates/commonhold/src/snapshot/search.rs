@@ -126,7 +126,7 @@ impl<'a> Search<'a> {
         let (peers, threads) = (geometry.peers(), geometry.threads());
         if let Some(bias) = word.bias() {
             let exists = bias.peer.get() < peers && bias.thread.index() < threads;
-            return kind == RecordKind::Mutex && exists;
+            return matches!(kind, RecordKind::Mutex | RecordKind::RwLock) && exists;
         }
         if let Some(owner) = word.owner().or(word.left_by()) {
             return owner.peer().get() < peers && owner.thread().index() < threads;

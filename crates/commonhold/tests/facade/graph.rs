@@ -457,13 +457,13 @@ fn any_pending_word_makes_one_entry_at_most() {
     }
     // A lock whose owner does not exist, and one that is its own reader and its own writer.
     let lock = entry + 8 * region_word::LOCK as u64;
-    let nobody = Owner::new(PeerId::new(60_000), 7, ThreadId::new(4000).unwrap()).unwrap();
+    let nobody = Owner::new(PeerId::new(5000), 7, ThreadId::new(4000).unwrap()).unwrap();
     opened.write(lock, nobody.word().word());
     let at = Offset::new(lock).unwrap();
     opened.announce(slot, 0, Pending { kind: PendingKind::Exclusive, lock: at }.word());
     let graph = space.wait_graph().unwrap();
     let blocker = &graph.threads[graph.waits[0].blockers[0]];
-    assert_eq!((blocker.slot, blocker.pid, blocker.state), (60_000, 0, commonhold::PeerLife::Dead));
+    assert_eq!((blocker.slot, blocker.pid, blocker.state), (5000, 0, commonhold::PeerLife::Dead));
     let me = opened.owner(slot, 0);
     opened.write(lock, me.word().word());
     let drained = Offset::new(entry + 8 * region_word::DRAINED as u64).unwrap();

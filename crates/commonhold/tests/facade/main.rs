@@ -12,6 +12,7 @@
 
 mod biased;
 mod biased_bursts;
+mod biased_writers;
 mod damage;
 mod descriptors;
 mod devices;
@@ -50,6 +51,7 @@ mod typed_upgradable;
 const ROLES: &[&[support::Role]] = &[
     biased::ROLES,
     biased_bursts::ROLES,
+    biased_writers::ROLES,
     damage::ROLES,
     descriptors::ROLES,
     devices::ROLES,

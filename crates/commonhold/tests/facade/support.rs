@@ -190,10 +190,9 @@ pub(crate) fn until_event_waiters(space: &Space, count: usize) {
     });
 }
 
-/// Writes into the space's file that this attachment is dead, as a peer would that took it for dead.
-pub(crate) fn fence_me(scratch: &Scratch, space: &Space) {
+/// The file of a space, and where its tables lie.
+pub(crate) fn geometry(scratch: &Scratch) -> (std::fs::File, commonhold_layout::Geometry) {
     use std::os::unix::fs::FileExt;
-    let me = space.peers().unwrap().into_iter().find(|peer| peer.slot == space.peer().0).unwrap();
     let file = std::fs::OpenOptions::new().read(true).write(true).open(scratch.path()).unwrap();
     let mut header = [0; 256];
     file.read_exact_at(&mut header, 0).unwrap();
@@ -202,6 +201,14 @@ pub(crate) fn fence_me(scratch: &Scratch, space: &Space) {
     let claims = words.try_into().unwrap();
     let geometry =
         commonhold_layout::Geometry::check(&claims, file.metadata().unwrap().len()).unwrap();
+    (file, geometry)
+}
+
+/// Writes into the space's file that this attachment is dead, as a peer would that took it for dead.
+pub(crate) fn fence_me(scratch: &Scratch, space: &Space) {
+    use std::os::unix::fs::FileExt;
+    let me = space.peers().unwrap().into_iter().find(|peer| peer.slot == space.peer().0).unwrap();
+    let (file, geometry) = geometry(scratch);
     let at = geometry.peer(commonhold_layout::PeerId::new(me.slot)).unwrap();
     let fenced = commonhold_layout::PeerState {
         generation: me.generation,

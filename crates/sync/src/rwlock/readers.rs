@@ -201,11 +201,11 @@ impl<S: Shares> RwLock<'_, S> {
     ) -> Result<(Taken, ReadHold<'t>), LockError> {
         let mut waiter = Waiter::to_read(me, env, deadline);
         let result = loop {
-            let seen = self.writer().look();
+            let (seen, writer) = self.look_for_writer(me, env);
             if !me.is_live() {
                 break Err(LockError::Fenced);
             }
-            if !seen.is_exclusive() {
+            if writer.is_none() {
                 break match self.enter(seen, &waiter) {
                     Ok(taken) => Ok((taken, hold)),
                     Err(error) => self.unlock_read(me, env, hold).and(Err(error)),
@@ -249,10 +249,11 @@ impl<S: Shares> RwLock<'_, S> {
     fn await_writer(&self, waiter: &mut Waiter<'_, impl Park + Liveness>) -> Result<(), LockError> {
         let env = waiter.env;
         loop {
-            let seen = self.writer().look();
-            let Some(owner) = seen.owner().filter(|_| seen.is_exclusive()) else { return Ok(()) };
+            let (seen, Some(owner)) = self.look_for_writer(waiter.me, env) else { return Ok(()) };
             match self.writer().await_owner(seen, owner, waiter)? {
                 Step::Again => {}
+                // The thread may have left, by its bias, just before it died.
+                Step::Dead if self.writer().owner(seen, env).is_none() => {}
                 Step::Dead => self.drop_dead_writer(env, seen, owner),
                 Step::Sleep(expected, owner, until) => {
                     self.writer().sleep(env, expected, owner, until);

@@ -12,13 +12,13 @@ use crate::{
 /// What [`RwLock::write_quickly`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum QuickWrite {
-    /// The lock is the thread's.
-    Taken,
-    /// The lock is not taken: [`RwLock::write`] must follow.
+pub enum QuickWrite<H> {
+    /// The lock is the thread's, which holds it like this.
+    Taken(H),
+    /// The lock is not taken: [`RwLock::write_biased_slowly`] must follow.
     NotTaken,
-    /// The word is the thread's, but a peer has just begun to read for the first time: the thread must
-    /// [give the word back](RwLock::unlock_write) before it calls [`RwLock::write`].
+    /// The word names the thread, but a peer has just begun to read for the first time: the thread must
+    /// [give the word back](RwLock::unlock_write) before it calls [`RwLock::write_biased_slowly`].
     TakenWithReaders,
 }
 
@@ -32,22 +32,31 @@ enum Reads {
 }
 
 impl<S: Shares> RwLock<'_, S> {
-    /// Takes the lock to write if it is free and no peer has ever read: the common case of
-    /// [`write`](Self::write).
+    /// Takes the writer's word by `take` if no peer has ever read. `is_alone` says of how it was taken that no reader
+    /// can be inside.
     #[inline]
-    pub fn write_quickly(&self, me: &Thread<'_>) -> QuickWrite {
-        if self.words[1].load(Ordering::Relaxed) != 0 || !self.writer().lock_quickly(me) {
+    pub(super) fn write_unread<H>(
+        &self,
+        take: impl FnOnce() -> Option<H>,
+        is_alone: impl FnOnce(&H) -> bool,
+    ) -> QuickWrite<H> {
+        if self.words[1].load(Ordering::Relaxed) != 0 {
             return QuickWrite::NotTaken;
         }
+        let Some(hold) = take() else { return QuickWrite::NotTaken };
+        if is_alone(&hold) {
+            return QuickWrite::Taken(hold);
+        }
         store_then_load();
-        // SeqCst: see `write`.
+        // SeqCst: see `write_slowly`.
         match self.words[1].load(Ordering::SeqCst) {
-            0 => QuickWrite::Taken,
+            0 => QuickWrite::Taken(hold),
             _ => QuickWrite::TakenWithReaders,
         }
     }
 
-    /// Takes the lock to write, waiting until `deadline`, or for ever; `Some(0)` does not wait.
+    /// Takes the lock to write, waiting until `deadline`, or for ever; `Some(0)` does not wait. Then the word names the
+    /// thread as its owner: [`write_quickly`](Self::write_quickly) is for threads that write often.
     ///
     /// # Errors
     /// [`LockError`]; `Deadlock` also if the thread itself holds the lock to read, in one of its words.
@@ -58,12 +67,22 @@ impl<S: Shares> RwLock<'_, S> {
         env: &(impl Park + Liveness),
         deadline: Option<u64>,
     ) -> Result<Taken, LockError> {
-        match self.write_quickly(me) {
-            QuickWrite::Taken => return Ok(Taken::Clean),
+        match self.write_unread(|| self.writer().lock_quickly(me).then_some(()), |()| false) {
+            QuickWrite::Taken(()) => return Ok(Taken::Clean),
             // Fails only if this thread is fenced.
             QuickWrite::TakenWithReaders => self.unlock_write(me, env, Release::Done)?,
             QuickWrite::NotTaken => {}
         }
+        self.write_slowly(me, env, deadline)
+    }
+
+    /// As [`write`](Self::write), in the case that peers read, or have read.
+    pub(super) fn write_slowly(
+        &self,
+        me: &Thread<'_>,
+        env: &(impl Park + Liveness),
+        deadline: Option<u64>,
+    ) -> Result<Taken, LockError> {
         if me.reads(self.key) {
             // The thread would wait for itself, or for a writer that waits for it.
             return Err(LockError::Deadlock);
@@ -81,7 +100,7 @@ impl<S: Shares> RwLock<'_, S> {
         Ok(taken)
     }
 
-    /// Gives the write lock back.
+    /// Gives back the write lock whose word names the thread.
     ///
     /// # Errors
     /// [`LockError::Fenced`] if the thread does not hold it.

@@ -13,7 +13,7 @@ use loom::{sync::Arc, thread};
 use crate::world::{World, check};
 
 /// Not 0: that offset is the target of an empty entry.
-const WORD: usize = 1;
+pub(crate) const WORD: usize = 1;
 const FIRST: u32 = 1;
 
 pub(crate) fn mutex(world: &World) -> Mutex<'_> {

@@ -30,7 +30,7 @@ enum Work {
 
 /// Where a thread was when it died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Entering,
     Has,
     Leaving,
@@ -38,7 +38,7 @@ enum Phase {
 }
 
 /// Whether the next owner must be told; `None`: both are right.
-fn is_to_be_told(phase: Phase, biased: bool, point: Option<Point>) -> Option<bool> {
+pub(crate) fn is_to_be_told(phase: Phase, biased: bool, point: Option<Point>) -> Option<bool> {
     match (phase, point) {
         // It died between its swap and its look at the word: nobody knows whether it would have entered.
         (Phase::Entering, Some(Point::BiasEntered)) => None,
@@ -78,7 +78,7 @@ fn live(world: &World, work: Work, points: u32) -> (Life, Option<bool>) {
 
 /// When the dead thread is reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reaper {
+pub(crate) enum Reaper {
     /// Before, or while, other threads look at the mutex.
     Quick,
     /// At the end: the waiters have to find the death themselves.
@@ -86,7 +86,7 @@ enum Reaper {
 }
 
 /// Runs a scenario once for a death at each crash point, and returns the names of these points.
-fn for_each_death<S: Fn(u32) -> Life + Sync + Send + 'static>(
+pub(crate) fn for_each_death<S: Fn(u32) -> Life + Sync + Send + 'static>(
     preemptions: usize,
     scenario: impl Fn() -> S,
 ) -> BTreeSet<String> {

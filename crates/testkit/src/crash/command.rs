@@ -37,10 +37,11 @@ impl Command<'_> {
         })
     }
 
-    /// The mutex that it takes and frees again, if it does so.
+    /// The lock that it takes and frees again, if it does so.
     pub(crate) fn uses(&self) -> Option<Which> {
         match self.verb {
             "alone" => Some(Which::Mutex(self.third)),
+            "solo" => Some(Which::Own),
             "await" | "notify" | "habit" => Some(Which::Changes),
             _ => None,
         }

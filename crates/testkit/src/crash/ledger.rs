@@ -44,7 +44,7 @@ struct Lock {
     writer: Option<Who>,
     readers: Vec<Who>,
     health: Health,
-    /// The process to which this mutex is biased.
+    /// The process to which this lock is biased.
     bias: Option<Who>,
 }
 
@@ -173,7 +173,7 @@ impl Ledger {
                 let lock = region.lock(command.takes()?);
                 Self::right_lock(who, lock, &command).into()
             }
-            "alone" | "await" | "notify" | "habit" => {
+            "alone" | "solo" | "await" | "notify" | "habit" => {
                 let lock = region.lock(command.uses()?);
                 Self::right_lock(who, lock, &command).into()
             }
@@ -199,7 +199,8 @@ impl Ledger {
     }
 
     fn right_lock(who: Who, lock: &Lock, command: &Command<'_>) -> &'static str {
-        let busy = lock.writer.is_some() || (command.verb == "lock" && !lock.readers.is_empty());
+        let busy = lock.writer.is_some()
+            || (matches!(command.verb, "lock" | "solo") && !lock.readers.is_empty());
         match lock.health {
             _ if lock.writer == Some(who) => "deadlock",
             _ if busy && command.how == "wait" => "no answer yet: another living process has it",
@@ -370,7 +371,7 @@ impl Ledger {
                     self.take(who, command, which);
                 }
             }
-            "alone" | "await" | "notify" | "habit" => self.died_using(who, command, trace),
+            "alone" | "solo" | "await" | "notify" | "habit" => self.died_using(who, command, trace),
             "unlock" | "leave" | "abandon" | "giveup"
                 if passed(Point::PermitFreed) || stand(trace) == Some(Stand::Outside) =>
             {
@@ -412,7 +413,7 @@ impl Ledger {
         })
     }
 
-    /// Records a death in the middle of a command that takes a mutex and frees it again.
+    /// Records a death in the middle of a command that takes a lock and frees it again.
     fn died_using(&mut self, who: Who, command: &Command<'_>, trace: &[Point]) {
         let Some(which) = command.uses() else { return };
         let Some(holds) = self.holds(who, command, which, trace) else { return };
@@ -425,7 +426,7 @@ impl Ledger {
         }
     }
 
-    /// Records what these points have changed in the bias of the command's mutex.
+    /// Records what these points have changed in the bias of the command's lock.
     fn follow(&mut self, who: Who, command: &Command<'_>, trace: &[Point]) {
         let Some(which) = self.concerns(who, command) else { return };
         let region = self.region(command.name);
@@ -442,7 +443,7 @@ impl Ledger {
             }
             _ => command.uses().or_else(|| command.takes()),
         };
-        which.filter(|which| matches!(which, Which::Mutex(_) | Which::Changes))
+        which.filter(|which| matches!(which, Which::Own | Which::Mutex(_) | Which::Changes))
     }
 
     fn died_upgrading(&mut self, command: &Command<'_>, trace: &[Point]) {
