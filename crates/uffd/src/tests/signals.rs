@@ -70,10 +70,10 @@ pub(super) fn touch_in_handlers() {
     unsafe { libc::signal(libc::SIGUSR1, touch as *const () as libc::sighandler_t) };
 
     let process = std::process::id().cast_signed();
-    // A thread sets its name itself, so the three may take a moment.
+    // A thread sets its name itself, so the five may take a moment.
     let threads = loop {
         let threads = machine_threads();
-        if threads.len() == 3 {
+        if threads.len() == 5 {
             break threads;
         }
         std::thread::yield_now();
