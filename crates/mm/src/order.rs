@@ -152,6 +152,12 @@ impl<L> Token<'_, L> {
     }
 }
 
+/// The guard of a mutex that a fault handler has tried, and the token of its level.
+pub type TriedMutex<'a, R, L, T> = (MutexGuard<'a, R, T>, Token<'a, Tried<L>>);
+
+/// As [`TriedMutex`], of a reader/writer lock that was tried to read.
+pub type TriedRead<'a, R, L, T> = (RwLockReadGuard<'a, R, T>, Token<'a, Tried<L>>);
+
 /// A mutex with a level.
 pub struct Ordered<R, L, T> {
     lock: Mutex<R, T>,
@@ -178,7 +184,7 @@ impl<R: RawMutex, L, T> Ordered<R, L, T> {
     pub fn try_lock<'a, H: Tries<L>>(
         &'a self,
         _held: &'a mut Token<'_, H>,
-    ) -> Option<(MutexGuard<'a, R, T>, Token<'a, Tried<L>>)> {
+    ) -> Option<TriedMutex<'a, R, L, T>> {
         Some((self.lock.try_lock()?, Token::new()))
     }
 
@@ -214,7 +220,7 @@ impl<R: RawRwLock, L, T> OrderedRw<R, L, T> {
     pub fn try_read<'a, H: Tries<L>>(
         &'a self,
         _held: &'a mut Token<'_, H>,
-    ) -> Option<(RwLockReadGuard<'a, R, T>, Token<'a, Tried<L>>)> {
+    ) -> Option<TriedRead<'a, R, L, T>> {
         Some((self.lock.try_read()?, Token::new()))
     }
 

@@ -18,7 +18,7 @@ use commonhold_console::{
 };
 use commonhold_mm::{
     Access, AddressSpace, Advice, Context, Fault, Kind, Manager, MapRequest, Mmu as _, Object,
-    ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings, VirtualPage, VirtualSpan,
+    ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings, VirtualPage, VirtualSpan, Wait,
     Writable, ZeroPager, soft::SoftMmu,
 };
 
@@ -223,8 +223,15 @@ impl TestSpace {
         let (machine, object) = (self.space.machine(), self.object.machine());
         let page = ObjectPage::new(at.number());
         // It cannot fail: the tables exist already.
-        let _ =
-            self.manager.mmu().install(machine, at, object, page, Protection::Read, Writable::No);
+        let _ = self.manager.mmu().install(
+            machine,
+            at,
+            object,
+            page,
+            Protection::Read,
+            Writable::No,
+            Wait::Never,
+        );
     }
 
     /// Checks that all faults were resolved at once, as the benchmark assumes.
