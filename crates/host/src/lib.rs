@@ -5,7 +5,7 @@
 //! memory behind them), `liveness` (the evidence that a process lives, and the words by which the kernel tells of a
 //! thread's death), `wait` (futexes, and looking again), `error`. At the root is what all of them use: `platform`
 //! puts them together, `fork` notices that a process is a forked child, `own_fd` keeps descriptors from it,
-//! `ofd_lock` locks bytes of files, `signal_mask` keeps signals from a thread. With `commonhold-window` and `commonhold-uffd`, it is where `unsafe` is allowed.
+//! `ofd_lock` locks bytes of files. With `commonhold-window` and `commonhold-uffd`, it is where `unsafe` is allowed.
 //!
 //! # Invariants
 //! 1. A name means a finished space or nothing (`memory/file.rs`), and is removed only while no process opens the
@@ -36,13 +36,12 @@ mod ofd_lock;
 mod own_fd;
 mod platform;
 mod random;
-mod signal_mask;
 mod wait;
 
 pub use error::{CreateError, DeviceError, HostError, is_full};
 pub use fork::ForkGuard;
 pub use liveness::{
-    HeartbeatThread, LockHolder, Priority, Setup, is_stopped, parent_of, thread_id,
+    HeartbeatThread, LockHolder, Priority, Setup, SignalMask, is_stopped, parent_of, thread_id,
 };
 pub use memory::{
     Cache, Cost, Denied, ExclusiveGate, FileLock, FileSystem, MappedWindow, Memory, MemoryKind,
@@ -54,7 +53,6 @@ pub use own_fd::OwnFd;
 pub use platform::LinuxPlatform;
 use random::random;
 pub use random::random_u128;
-pub use signal_mask::SignalMask;
 pub use wait::unix_ms;
 
 /// A path, for messages.

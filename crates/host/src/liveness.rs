@@ -5,7 +5,7 @@
 //! |---|---|
 //! | publishing evidence of life, and weighing that of other peers | `witness` |
 //! | a process, as `/proc` and its `pidfd` show it | `process` |
-//! | the heartbeat thread of this process | `heartbeat_thread`, `priority` |
+//! | the heartbeat thread of this process, and threads that take no signals | `heartbeat_thread`, `priority`, `signal_mask` |
 //! | words that the kernel marks when a thread ends | `robust_list` |
 //! | peers whose heartbeat count has stopped changing | `silence` |
 //! | for messages: which process has a file locked, which thread is stopped | `holder`, `stopped` |
@@ -22,6 +22,7 @@ mod holder;
 mod priority;
 mod process;
 mod robust_list;
+mod signal_mask;
 mod silence;
 mod stopped;
 mod witness;
@@ -31,5 +32,6 @@ pub use holder::LockHolder;
 pub use priority::Priority;
 pub use process::{parent_of, thread_id};
 pub(crate) use robust_list::DeathWords;
+pub use signal_mask::SignalMask;
 pub use stopped::is_stopped;
 pub(crate) use witness::Evidences;

@@ -1,14 +1,26 @@
-//! Budgets: how many pages may be in memory, and which of them goes next.
+//! Budgets: how many pages may be in memory, which of them goes next, and which budget gives up a page when the total
+//! is used up.
+//!
+//! A search must not look at each budget. So budgets stand in rings by *class* (`rings.rs`): the power of two of their
+//! pages. The next budget of the highest class gives up a page, in turns; it has at least half as many pages as the
+//! largest. Its turn costs the same however many budgets there are.
+//!
+//! # Invariants
+//! 1. Every budget has a slot from its making to its drop, and stands in the ring of one class.
+//! 2. A budget whose class has risen is moved by the thread that took the place, before it takes one in the total. One
+//!    whose class has fallen is moved when its turn comes. So a class that is written down may be too high.
+//! 3. No correctness rests on a class: a [`Walk`] visits every slot.
+//! 4. An `Arc` of a budget is never dropped under the lock of the list, since a budget takes that lock in its drop.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::fmt;
 use core::sync::atomic;
 
 use crate::{
     Error, Mmu, ObjectPage, Pages, Residents,
     atomic::{AtomicU64, Ordering},
-    budgets::{Budgets, class_of},
-    order::{Leaf, Ordered},
+    order::{Leaf, Ordered, Token},
+    rings::{Rings, Walk, class_of},
     share::share,
 };
 
@@ -90,6 +102,83 @@ impl<M: Mmu> BudgetCore<M> {
 impl<M: Mmu> Drop for BudgetCore<M> {
     fn drop(&mut self) {
         self.list.strike(self.slot);
+    }
+}
+
+/// All budgets of a manager.
+pub(crate) struct Budgets<M: Mmu> {
+    rings: Ordered<M::Mutex, Leaf, Rings<Weak<BudgetCore<M>>>>,
+}
+
+impl<M: Mmu> Budgets<M> {
+    pub(crate) const fn new() -> Self {
+        Self { rings: Ordered::new(Rings::new()) }
+    }
+
+    /// A slot for a budget that is about to be made.
+    pub(crate) fn claim(&self) -> Result<u32, Error> {
+        let mut nothing = Token::nothing_held();
+        self.rings.lock(&mut nothing).0.add(Weak::new())
+    }
+
+    /// Puts the budget into its slot.
+    pub(crate) fn enlist(&self, budget: &Arc<BudgetCore<M>>) {
+        let mut nothing = Token::nothing_held();
+        self.rings.lock(&mut nothing).0.put(budget.slot, Arc::downgrade(budget));
+    }
+
+    /// Frees a slot.
+    pub(crate) fn strike(&self, slot: u32) {
+        let mut nothing = Token::nothing_held();
+        self.rings.lock(&mut nothing).0.remove(slot);
+    }
+
+    /// Moves a budget to the ring of its present class.
+    pub(crate) fn sort(&self, budget: &BudgetCore<M>) {
+        let mut nothing = Token::nothing_held();
+        let (mut rings, _) = self.rings.lock(&mut nothing);
+        let class = class_of(budget.places.taken());
+        budget.note_class(class);
+        rings.sort(budget.slot, class);
+    }
+
+    /// A budget of the highest class, in turns; `None` if all are empty. Nothing is locked.
+    pub(crate) fn largest(&self) -> Option<Arc<BudgetCore<M>>> {
+        // Each turn of the loop but the last lowers a budget that has shrunk since it was put into its ring.
+        for _ in 0..=self.walk().left {
+            let mut nothing = Token::nothing_held();
+            let turn = self.rings.lock(&mut nothing).0.turn();
+            let (class, budget) = turn?;
+            // A budget that is being dropped has no pages; its slot is freed in a moment.
+            let budget = budget.upgrade()?;
+            if class_of(budget.places.taken()) >= class {
+                return Some(budget);
+            }
+            self.sort(&budget);
+        }
+        None
+    }
+
+    /// A walk over all budgets. It begins behind the one that gave up a page in the last walk.
+    pub(crate) fn walk(&self) -> Walk {
+        let mut nothing = Token::nothing_held();
+        self.rings.lock(&mut nothing).0.walk()
+    }
+
+    /// The next budget that has pages in memory. Nothing is locked.
+    pub(crate) fn next(&self, walk: &mut Walk) -> Option<Arc<BudgetCore<M>>> {
+        let upgraded = |walk: &mut Walk| {
+            let mut nothing = Token::nothing_held();
+            let (rings, _) = self.rings.lock(&mut nothing);
+            core::iter::from_fn(|| rings.step(walk)).find_map(|budget| budget?.upgrade())
+        };
+        core::iter::from_fn(|| upgraded(walk)).find(|budget| budget.places.taken() > 0)
+    }
+
+    /// The next walk begins behind this budget.
+    pub(crate) fn begin_behind(&self, budget: &BudgetCore<M>) {
+        let mut nothing = Token::nothing_held();
+        self.rings.lock(&mut nothing).0.cursor = budget.slot.saturating_add(1);
     }
 }
 

@@ -33,7 +33,7 @@ extern crate std;
 mod advise;
 mod atomic;
 mod budget;
-mod budgets;
+
 mod error;
 mod evict;
 mod extent;
@@ -57,6 +57,7 @@ mod refusal;
 mod residency;
 mod resize;
 mod reverse;
+mod rings;
 mod share;
 pub mod soft;
 mod space;

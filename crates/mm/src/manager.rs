@@ -12,8 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     AddressSpace, Error, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
-    budget::{Budget, BudgetCore, ResidentCount},
-    budgets::Budgets,
+    budget::{Budget, BudgetCore, Budgets, ResidentCount},
     fault::Worker,
     object::ObjectCore,
     order::{Leaf, Ordered, Token},

@@ -12,8 +12,6 @@ use rustix::{
     io::{Errno, pread, pwrite, retry_on_intr},
 };
 
-use crate::reservation::owned;
-
 /// The memory of an object: a memfd.
 #[derive(Debug)]
 pub struct UffdObject {
@@ -86,6 +84,11 @@ impl UffdObject {
     pub(crate) fn offset(&self, page: ObjectPage) -> Result<u64, Errno> {
         page.number().checked_mul(self.page_size as u64).ok_or(Errno::FBIG)
     }
+}
+
+/// An error in a forked child, which has nothing of this machine.
+pub(crate) fn owned(guard: ForkGuard) -> Result<(), Errno> {
+    if guard.is_forked_child() { Err(Errno::OWNERDEAD) } else { Ok(()) }
 }
 
 /// The error as the memory manager gets it.

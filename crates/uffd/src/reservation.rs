@@ -35,7 +35,7 @@ use rustix::{
 
 use crate::{
     ioctl::Userfault,
-    object::UffdObject,
+    object::{UffdObject, owned},
     table::{Part, Table, bytes},
 };
 
@@ -316,11 +316,6 @@ impl Reservation {
             self.zap(Span::one(page));
         }
     }
-}
-
-/// An error in a forked child, which has nothing of this machine.
-pub(crate) fn owned(guard: ForkGuard) -> Result<(), Errno> {
-    if guard.is_forked_child() { Err(Errno::OWNERDEAD) } else { Ok(()) }
 }
 
 /// Whether the memfd that is mapped at this page has memory there.

@@ -29,7 +29,7 @@ use commonhold_layout::DeathFutex;
 use commonhold_window::atomic::AtomicU64;
 
 use super::{priority::Priority, process::thread_id, robust_list::RobustList};
-use crate::{fork::ForkGuard, signal_mask::SignalMask};
+use crate::{fork::ForkGuard, liveness::signal_mask::SignalMask};
 
 /// Bytes of stack: enough to read `/proc`, and little to reserve.
 const STACK: usize = 256 << 10;

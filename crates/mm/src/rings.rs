@@ -1,128 +1,37 @@
-//! The list of budgets: which one gives up a page when the total is used up.
+//! Values in slots, and the slots in rings by class.
 //!
-//! A search must not look at each budget. So budgets stand in rings by *class*: class 0 has no pages, class n has from
-//! 2^(n-1) to 2^n - 1. The next budget of the highest class gives up a page, in turns; it has at least half as many
-//! pages as the largest. Its turn costs the same however many budgets there are.
-//!
-//! Invariants:
-//! 1. Every budget has a slot from its making to its drop, and stands in the ring of one class.
-//! 2. A budget whose class has risen is moved by the thread that took the place, before it takes one in the total. One
-//!    whose class has fallen is moved when its turn comes. So a class that is written down may be too high.
-//! 3. No correctness rests on a class: a [`Walk`] visits every slot.
-//! 4. An `Arc` of a budget is never dropped under the lock of the list, since a budget takes that lock in its drop.
+//! Class 0 has no pages, class n has from 2^(n-1) to 2^n - 1. Within a ring the slots get turns. All operations take
+//! constant time, but for the growth of the slab; only [`Rings::add`] takes memory.
 
-use alloc::{
-    sync::{Arc, Weak},
-    vec::Vec,
-};
+use alloc::vec::Vec;
 
-use crate::{
-    Error, Mmu,
-    budget::BudgetCore,
-    order::{Leaf, Ordered, Token},
-};
+use crate::Error;
 
 const NONE: u32 = u32::MAX;
 const CLASSES: usize = 1 + u64::BITS as usize;
 
-/// The class of a budget with so many pages in memory.
+/// The class of a value with so many pages.
 pub(crate) const fn class_of(pages: u64) -> u32 {
     u64::BITS - pages.leading_zeros()
-}
-
-/// All budgets of a manager.
-pub(crate) struct Budgets<M: Mmu> {
-    rings: Ordered<M::Mutex, Leaf, Rings<Weak<BudgetCore<M>>>>,
 }
 
 /// The slots that are still to be visited.
 #[derive(Debug)]
 pub(crate) struct Walk {
     next: u32,
-    left: u32,
-}
-
-impl<M: Mmu> Budgets<M> {
-    pub(crate) const fn new() -> Self {
-        Self { rings: Ordered::new(Rings::new()) }
-    }
-
-    /// A slot for a budget that is about to be made.
-    pub(crate) fn claim(&self) -> Result<u32, Error> {
-        let mut nothing = Token::nothing_held();
-        self.rings.lock(&mut nothing).0.add(Weak::new())
-    }
-
-    /// Puts the budget into its slot.
-    pub(crate) fn enlist(&self, budget: &Arc<BudgetCore<M>>) {
-        let mut nothing = Token::nothing_held();
-        self.rings.lock(&mut nothing).0.put(budget.slot, Arc::downgrade(budget));
-    }
-
-    /// Frees a slot.
-    pub(crate) fn strike(&self, slot: u32) {
-        let mut nothing = Token::nothing_held();
-        self.rings.lock(&mut nothing).0.remove(slot);
-    }
-
-    /// Moves a budget to the ring of its present class.
-    pub(crate) fn sort(&self, budget: &BudgetCore<M>) {
-        let mut nothing = Token::nothing_held();
-        let (mut rings, _) = self.rings.lock(&mut nothing);
-        let class = class_of(budget.places.taken());
-        budget.note_class(class);
-        rings.sort(budget.slot, class);
-    }
-
-    /// A budget of the highest class, in turns; `None` if all are empty. Nothing is locked.
-    pub(crate) fn largest(&self) -> Option<Arc<BudgetCore<M>>> {
-        // Each turn of the loop but the last lowers a budget that has shrunk since it was put into its ring.
-        for _ in 0..=self.walk().left {
-            let mut nothing = Token::nothing_held();
-            let turn = self.rings.lock(&mut nothing).0.turn();
-            let (class, budget) = turn?;
-            // A budget that is being dropped has no pages; its slot is freed in a moment.
-            let budget = budget.upgrade()?;
-            if class_of(budget.places.taken()) >= class {
-                return Some(budget);
-            }
-            self.sort(&budget);
-        }
-        None
-    }
-
-    /// A walk over all budgets. It begins behind the one that gave up a page in the last walk.
-    pub(crate) fn walk(&self) -> Walk {
-        let mut nothing = Token::nothing_held();
-        self.rings.lock(&mut nothing).0.walk()
-    }
-
-    /// The next budget that has pages in memory. Nothing is locked.
-    pub(crate) fn next(&self, walk: &mut Walk) -> Option<Arc<BudgetCore<M>>> {
-        let upgraded = |walk: &mut Walk| {
-            let mut nothing = Token::nothing_held();
-            let (rings, _) = self.rings.lock(&mut nothing);
-            core::iter::from_fn(|| rings.step(walk)).find_map(|budget| budget?.upgrade())
-        };
-        core::iter::from_fn(|| upgraded(walk)).find(|budget| budget.places.taken() > 0)
-    }
-
-    /// The next walk begins behind this budget.
-    pub(crate) fn begin_behind(&self, budget: &BudgetCore<M>) {
-        let mut nothing = Token::nothing_held();
-        self.rings.lock(&mut nothing).0.cursor = budget.slot.saturating_add(1);
-    }
+    pub(crate) left: u32,
 }
 
 /// Values in slots, and the slots in rings by class.
 #[derive(Debug)]
-struct Rings<T> {
+pub(crate) struct Rings<T> {
     slots: Vec<Slot<T>>,
     /// The first free slot; `next` leads to the others.
     free: u32,
     /// The slot of each class whose turn is next.
     heads: [u32; CLASSES],
-    cursor: u32,
+    /// Where the next walk begins.
+    pub(crate) cursor: u32,
 }
 
 #[derive(Debug)]
@@ -135,12 +44,12 @@ struct Slot<T> {
 }
 
 impl<T> Rings<T> {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { slots: Vec::new(), free: NONE, heads: [NONE; CLASSES], cursor: 0 }
     }
 
     /// Puts a value into a slot, in class 0.
-    fn add(&mut self, value: T) -> Result<u32, Error> {
+    pub(crate) fn add(&mut self, value: T) -> Result<u32, Error> {
         let index = match self.slots.get(self.free as usize) {
             Some(slot) => core::mem::replace(&mut self.free, slot.next),
             None => self.grow()?,
@@ -160,13 +69,13 @@ impl<T> Rings<T> {
         Ok(index)
     }
 
-    fn put(&mut self, index: u32, value: T) {
+    pub(crate) fn put(&mut self, index: u32, value: T) {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.value = Some(value);
         }
     }
 
-    fn remove(&mut self, index: u32) {
+    pub(crate) fn remove(&mut self, index: u32) {
         self.unlink(index);
         let free = self.free;
         if let Some(slot) = self.slots.get_mut(index as usize) {
@@ -176,7 +85,7 @@ impl<T> Rings<T> {
         }
     }
 
-    fn sort(&mut self, index: u32, class: u32) {
+    pub(crate) fn sort(&mut self, index: u32, class: u32) {
         if self.slots.get(index as usize).is_some_and(|slot| slot.class != class) {
             self.unlink(index);
             self.link(index, class);
@@ -184,7 +93,7 @@ impl<T> Rings<T> {
     }
 
     /// The value whose turn is next in the highest class that has one, but class 0.
-    fn turn(&mut self) -> Option<(u32, T)>
+    pub(crate) fn turn(&mut self) -> Option<(u32, T)>
     where
         T: Clone,
     {
@@ -194,12 +103,12 @@ impl<T> Rings<T> {
         Some((slot.class, slot.value.clone()?))
     }
 
-    fn walk(&self) -> Walk {
+    pub(crate) fn walk(&self) -> Walk {
         Walk { next: self.cursor, left: u32::try_from(self.slots.len()).unwrap_or(NONE) }
     }
 
     /// The value of the walk's next slot, which may be free; `None` at the end.
-    fn step(&self, walk: &mut Walk) -> Option<Option<&T>> {
+    pub(crate) fn step(&self, walk: &mut Walk) -> Option<Option<&T>> {
         walk.left = walk.left.checked_sub(1)?;
         let index = if (walk.next as usize) < self.slots.len() { walk.next } else { 0 };
         walk.next = index.saturating_add(1);
@@ -246,6 +155,8 @@ impl<T> Rings<T> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+    use alloc::sync::Arc;
 
     use super::*;
 
