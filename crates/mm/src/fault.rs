@@ -2,9 +2,9 @@
 //!
 //! [`AddressSpace::fault`] may run where nothing may block: it only *tries* both locks (its token permits nothing else,
 //! see [`order`](crate::order)). If it gets them and the page is in memory, it makes the translation. Otherwise it
-//! sends a *pulse*, and a worker redoes the whole fault ([`SpaceCore::redo`]), and may wait. After every wait the worker looks everything up again: mapping,
-//! protection, size, state of the page. Both paths check and install in the same function
-//! ([`SpaceCore::look`]), so they cannot differ.
+//! sends a *pulse*, and a worker redoes the whole fault ([`SpaceCore::redo`]), and may wait. After every wait the
+//! worker looks everything up again: mapping, protection, size, state of the page. Both paths check and install in the
+//! same function ([`SpaceCore::look`]), so they cannot differ.
 //!
 //! # Invariants
 //! 1. A translation is made with the space locked to read and the object locked, after both were checked under
@@ -248,11 +248,7 @@ impl<M: Mmu> SpaceCore<M> {
                 let kept = of_object.pages.get(page).kept;
                 // Without a pager and without an eviction, any worker can fill it.
                 let reserved = !kept && self.manager.try_reserve(&object.budget);
-                if !reserved
-                    && let Some(served) =
-                        pulse.take_if(|served| !self.goes_on(served, &mut in_object))
-                {
-                    drop(served);
+                if !reserved && self.passed_on(pulse, &mut in_object) {
                     return Ok(Found::Done);
                 }
                 let claim = of_object.claim(page, reserved).map_err(|error| {
@@ -275,24 +271,32 @@ impl<M: Mmu> SpaceCore<M> {
                     *pulse = None;
                     return Ok(Found::Done);
                 }
-                Ok(Found::Filling)
+                // No memory to put it off: then a worker has to wait for the pager of the other thread.
+                let passed_on = self.passed_on(pulse, &mut in_object);
+                Ok(if passed_on { Found::Done } else { Found::Filling })
             }
             Look::Later => Ok(Found::Filling),
         }
     }
 
-    /// Whether the worker of this pulse may call a pager for it. If not, the pulse has been passed on to another one.
-    fn goes_on(&self, served: &Served<M>, in_object: &mut Token<'_, order::Object>) -> bool {
-        let (pulses, pulse) = (&self.manager.pulses, &served.pulse);
-        if pulse.lane == Lane::Paging
-            || (served.by == Worker::Any && pulses.promote(pulse.ticket, in_object))
-        {
-            return true;
+    /// Leaves a pulse to another worker, if the one that serves it may not wait for a pager.
+    fn passed_on(
+        &self,
+        pulse: &mut Option<Served<M>>,
+        in_object: &mut Token<'_, order::Object>,
+    ) -> bool {
+        let Some(Served { pulse: served, by }) = pulse else { return false };
+        let pulses = &self.manager.pulses;
+        let may_wait = served.lane == Lane::Paging
+            || (*by == Worker::Any && pulses.promote(served.ticket, in_object));
+        if may_wait {
+            return false;
         }
-        if pulses.pass_on(pulse.ticket, Lane::Paging, in_object) {
+        if pulses.pass_on(served.ticket, Lane::Paging, in_object) {
             self.manager.mmu.pulse(Lane::Paging);
         }
-        false
+        *pulse = None;
+        true
     }
 
     /// Puts a pulse off until the end of the filling of `page`. `false` without memory for that.

@@ -16,8 +16,8 @@
 //! # Invariants
 //! 1. A space has at most [`Settings::pulses`](crate::Settings::pulses) pulses, and room for them from its beginning:
 //!    queueing takes no memory, and no space fills the queue of another.
-//! 2. All operations on the queue are short: each looks at the pulses of one space at most. So its lock is a
-//!    [`Mmu::Leaf`], which a fault handler may take.
+//! 2. All operations on the queue are short: each looks at the pulses of one space at most, or, when a space comes or
+//!    goes, at one word of each space. None allocates. So its lock is a [`Mmu::Leaf`], which a fault handler may take.
 //! 3. At most one pulse for the same space, page, access and cookie waits or is put off. Another fault is merged with
 //!    it, and one wake is for both.
 //! 4. A pulse is put off under the lock of the object, after a look that found its page `Filling`; the object keeps its
@@ -145,7 +145,8 @@ impl<M: Mmu> Pulses<M> {
             let (mut queue, _) = self.queue.lock(&mut nothing);
             let free = queue.clients.iter().position(Option::is_none);
             let place = free.unwrap_or(queue.clients.len());
-            if place < queue.clients.capacity() {
+            let rings = queue.turns.iter().map(VecDeque::capacity);
+            if rings.chain([queue.clients.capacity()]).all(|room| place < room) {
                 match queue.clients.get_mut(place) {
                     Some(cell) => *cell = Some(client),
                     None => queue.clients.push(Some(client)),
@@ -194,7 +195,7 @@ impl<M: Mmu> Pulses<M> {
     ) -> Posted {
         let ClientId(place) = space.client;
         let (mut queue, _) = self.queue.lock(held);
-        let queue = &mut *queue;
+        let number = queue.next;
         let Some(client) = queue.client(place) else { return Posted::Full };
         let same = |entry: &&Entry| (entry.at, entry.access, entry.cookie) == (at, access, cookie);
         if client.entries.iter().filter(same).any(|e| !matches!(e.stage, Stage::Served(_))) {
@@ -206,13 +207,10 @@ impl<M: Mmu> Pulses<M> {
         if client.space.as_ptr() != Arc::as_ptr(space) {
             client.space = Arc::downgrade(space);
         }
-        let number = queue.next;
+        let stage = Stage::Waiting(lane);
+        client.entries.push(Entry { number, at, access, cookie, stage });
         queue.next += 1;
         queue.len += 1;
-        let stage = Stage::Waiting(lane);
-        if let Some(client) = queue.client(place) {
-            client.entries.push(Entry { number, at, access, cookie, stage });
-        }
         queue.give_turn(place, lane, self.paging);
         Posted::New
     }
@@ -258,7 +256,6 @@ impl<M: Mmu> Pulses<M> {
     pub(crate) fn done(&self, ticket: Ticket) -> Option<Ended<M>> {
         let mut nothing = Token::nothing_held();
         let (mut queue, _) = self.queue.lock(&mut nothing);
-        let queue = &mut *queue;
         let client = queue.client(ticket.client.0)?;
         let place = client.entries.iter().position(|entry| entry.number == ticket.number)?;
         let Entry { at, access, cookie, stage, .. } = client.entries.remove(place);
