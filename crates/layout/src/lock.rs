@@ -131,6 +131,13 @@ impl Owner {
     }
 }
 
+impl From<Owner> for LockWord {
+    #[inline(always)]
+    fn from(owner: Owner) -> Self {
+        owner.word()
+    }
+}
+
 /// The value of a lock word. Every bit pattern is a valid value; one with an owner that does not
 /// exist is a lock whose owner is dead.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Atomics whose order matters to a suite of schedules: real ones, or those of the model checker.
+//! Atomics: those of the processor, or in the shuttle suite those of shuttle, which decides which thread runs next.
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};

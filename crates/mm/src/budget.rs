@@ -7,8 +7,9 @@
 //!
 //! # Invariants
 //! 1. Every budget has a slot from its making to its drop, and stands in the ring of one class.
-//! 2. A budget whose class has risen is moved by the thread that took the place, before it takes one in the total. One
-//!    whose class has fallen is moved when its turn comes. So a class that is written down may be too high.
+//! 2. A thread that takes a place and so raises a budget's class moves the budget at once, before it takes a place in
+//!    the total. A budget with a lower class stays in its ring until its turn comes. So the class of a ring may be too
+//!    high for some of its budgets.
 //! 3. No correctness rests on a class: a [`Walk`] visits every slot.
 //! 4. An `Arc` of a budget is never dropped under the lock of the list, since a budget takes that lock in its drop.
 

@@ -137,8 +137,8 @@ impl<M: Mmu> ObjectCore<M> {
         Ok(())
     }
 
-    /// Lets the pager write a page whose writing has begun. Nothing is locked. If the pager panics, the writing has ended
-    /// as a failure before the panic goes on.
+    /// Lets the pager write a page, after [`begin_writing`](Self::begin_writing). Nothing is locked. If the pager panics,
+    /// this ends the writing as a failure, and the panic goes on.
     pub(crate) fn write(&self, page: ObjectPage, bytes: &[u8]) -> Result<(), PagerError> {
         let mut writing = Writing { object: self, page, ended: false };
         let written = self.pager.write(page, bytes);

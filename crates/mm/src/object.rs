@@ -240,8 +240,8 @@ impl<M: Mmu> ObjectCore<M> {
         state.mappings.any(Span::one(page), |_, showing| showing.is_pinned())
     }
 
-    /// The first page of `span` for which `wanted` holds, of those that it has and whose leaf was ever touched. The
-    /// object is locked for a bounded number of pages at a time, and not locked when this returns.
+    /// The first page of `span` for which `wanted` holds. It skips leaves of the table that were never touched, and
+    /// pages past the end. It locks the object for a bounded number of pages at a time.
     pub(crate) fn next_page<H: order::Before<order::Object>>(
         &self,
         held: &mut Token<'_, H>,
@@ -260,8 +260,7 @@ impl<M: Mmu> ObjectCore<M> {
         }
     }
 
-    /// Calls `visit` with the pages of `span` whose leaf was ever touched, locked as in
-    /// [`next_page`](Self::next_page).
+    /// Calls `visit` with each page of `span`, with the exceptions and the locks of [`next_page`](Self::next_page).
     pub(crate) fn each_touched<H: order::Before<order::Object>>(
         &self,
         held: &mut Token<'_, H>,

@@ -65,6 +65,13 @@ pub struct MutexHold<'a> {
     word: LockWord,
 }
 
+impl From<MutexHold<'_>> for LockWord {
+    #[inline(always)]
+    fn from(hold: MutexHold<'_>) -> Self {
+        hold.word
+    }
+}
+
 impl MutexHold<'_> {
     /// Whether it is held by a bias.
     #[inline]

@@ -13,8 +13,9 @@ use crate::{LockError, LockResult, attachment::LockContext};
 
 /// A lock that one thread can hold alone, with the addresses of its words.
 pub(crate) trait Holdable<'a>: Copy {
-    /// How a thread holds it: what the fast path of freeing it needs.
-    type HeldHow: Copy;
+    /// How a thread holds it: what the fast path of freeing it needs. The slow paths need only the word that the thread
+    /// holds it by, which fits a register.
+    type HeldHow: Copy + Into<LockWord>;
 
     /// Where it lies.
     fn site(self) -> Site<'a>;
@@ -24,9 +25,6 @@ pub(crate) trait Holdable<'a>: Copy {
 
     /// The word.
     fn writer(self) -> Mutex<'a>;
-
-    /// The word that the thread holds it by: what the slow paths need. It fits a register.
-    fn held_by(hold: Self::HeldHow) -> LockWord;
 
     /// Frees it if no thread waits for it. `false`: [`free_slowly`](Self::free_slowly) must follow.
     fn free_quickly(self, hold: Self::HeldHow) -> bool;
@@ -102,7 +100,7 @@ impl<'a, L: Holdable<'a>> Held<'a, L> {
     pub(crate) fn release_on_drop(&self) {
         let how = self.how();
         if !release_quickly(self.lock, self.hold, how) {
-            drop_slowly(self.lock, L::held_by(self.hold), how);
+            drop_slowly(self.lock, self.hold.into(), how);
         }
     }
 
@@ -111,7 +109,7 @@ impl<'a, L: Holdable<'a>> Held<'a, L> {
         site.ask_live()?;
         let me = site.region.attachment().me()?;
         let writer = self.lock.writer();
-        let hold = writer.hold(&me, L::held_by(self.hold));
+        let hold = writer.hold(&me, self.hold.into());
         writer.mark_consistent_biased(&me, hold).map_err(|_| site.not_ours())
     }
 }
@@ -124,7 +122,7 @@ fn release<'a, L: Holdable<'a>>(lock: L, hold: L::HeldHow, how: Release) -> Lock
     if release_quickly(lock, hold, how) {
         return Ok(());
     }
-    release_slowly(lock, L::held_by(hold), how)
+    release_slowly(lock, hold.into(), how)
 }
 
 #[inline(always)]

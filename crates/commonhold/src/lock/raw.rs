@@ -77,11 +77,6 @@ impl<'a> Holdable<'a> for &'a RawWords<'a> {
     }
 
     #[inline(always)]
-    fn held_by(hold: MutexHold<'a>) -> LockWord {
-        hold.word()
-    }
-
-    #[inline(always)]
     fn free_quickly(self, hold: MutexHold<'a>) -> bool {
         self.mutex.unlock_biased(hold)
     }

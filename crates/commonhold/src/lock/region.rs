@@ -61,11 +61,6 @@ impl<'a> Holdable<'a> for &'a RegionWords<'a> {
     }
 
     #[inline(always)]
-    fn held_by(hold: MutexHold<'a>) -> LockWord {
-        hold.word()
-    }
-
-    #[inline(always)]
     fn free_quickly(self, hold: MutexHold<'a>) -> bool {
         self.core().unlock_write_quickly(hold)
     }

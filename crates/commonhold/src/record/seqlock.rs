@@ -52,11 +52,6 @@ impl<'a> Holdable<'a> for &'a Found<'a> {
     }
 
     #[inline(always)]
-    fn held_by(owner: Owner) -> LockWord {
-        owner.word()
-    }
-
-    #[inline(always)]
     fn free_quickly(self, owner: Owner) -> bool {
         self.words.lock.writer().unlock_quickly(owner)
     }
