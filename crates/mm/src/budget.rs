@@ -7,9 +7,9 @@
 //!
 //! # Invariants
 //! 1. Every budget has a slot from its making to its drop, and stands in the ring of one class.
-//! 2. A thread that takes a place and so raises a budget's class moves the budget at once, before it takes a place in
-//!    the total. A budget with a lower class stays in its ring until its turn comes. So the class of a ring may be too
-//!    high for some of its budgets.
+//! 2. A thread that takes a place and so raises a budget's class moves the budget before it waits for anything else. A
+//!    budget with a lower class stays in its ring until its turn comes. So the class of a ring may be too high for some
+//!    of its budgets.
 //! 3. No correctness rests on a class: a [`Walk`] visits every slot.
 //! 4. An `Arc` of a budget is never dropped under the lock of the list, since a budget takes that lock in its drop.
 
@@ -257,5 +257,39 @@ impl<M: Mmu> Clone for Budget<M> {
 impl<M: Mmu> fmt::Debug for Budget<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget").field("limit", &self.limit()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+    use crate::{
+        Access, Context, Fault, Kind, Manager, MapRequest, Pages, Settings, VirtualPage,
+        VirtualSpan, ZeroPager, soft::SoftMmu,
+    };
+    use alloc::sync::Arc;
+
+    type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
+
+    /// The bug: pages that were filled without a search for room left their budget in the ring of the empty ones, so a
+    /// search looked at all budgets.
+    #[test]
+    fn a_budget_that_grows_without_a_search_is_found_as_the_largest() {
+        let machine = Machine::new(16, 100, |_| ());
+        let manager = Manager::new(machine, Settings::default()).unwrap();
+        let [_small, large] = [10, 20].map(|pages| manager.budget(Pages(pages)).unwrap());
+        let zeros =
+            manager.object_within(&large, Kind::Anonymous, Pages(4), Arc::new(ZeroPager)).unwrap();
+        let space = manager.space(VirtualSpan::new(VirtualPage::new(0), Pages(4)).unwrap());
+        let space = space.unwrap();
+        let at = space.map(&zeros, MapRequest::new(Pages(4))).unwrap();
+        assert!(manager.core.budgets.largest().is_none());
+        for page in at.iter() {
+            assert_eq!(space.fault(page, Access::Write, Context::Normal), Fault::Pulsed);
+            assert!(manager.serve());
+        }
+        let found = manager.core.budgets.largest().unwrap();
+        assert!(Arc::ptr_eq(&found, &large.core));
     }
 }

@@ -127,7 +127,9 @@ impl<M: Mmu> Filling<'_, M> {
         let length = object.manager.mmu.page_size();
         bytes.try_reserve_exact(length).map_err(|_| FaultError::NoMemory)?;
         bytes.resize(length, 0);
-        if !claim.reserved {
+        if claim.reserved {
+            object.budget.sort_if_grown();
+        } else {
             object.manager.reserve(&object.budget)?;
             claim.reserved = true;
         }

@@ -42,7 +42,8 @@ impl<M: Mmu> Core<M> {
             .inspect_err(|_| budget.places.give_back())
     }
 
-    /// As [`reserve`](Self::reserve), without a search for pages that can go.
+    /// As [`reserve`](Self::reserve), without a search for pages that can go. Spaces and objects may be locked. The
+    /// caller calls [`BudgetCore::sort_if_grown`] once nothing is locked.
     pub(crate) fn try_reserve(&self, budget: &BudgetCore<M>) -> bool {
         if !budget.places.take(budget.limit()) {
             return false;
