@@ -72,10 +72,8 @@ enum Look {
 enum Tried {
     Resolved,
     Failed(FaultError),
-    /// A worker of this lane is needed.
+    /// A worker of this lane is needed, for the page or for a lock that was not free.
     Lane(Lane),
-    /// A lock was not free.
-    Busy,
 }
 
 impl<M: Mmu> AddressSpace<M> {
@@ -98,11 +96,8 @@ impl<M: Mmu> AddressSpace<M> {
         let fault = match (tried, context) {
             (Tried::Resolved, _) => Fault::Resolved,
             (Tried::Failed(error), _) => Fault::Failed(error),
-            (Tried::Busy, Context::NoFault) => Fault::Failed(FaultError::Busy),
-            (Tried::Lane(_), Context::NoFault) => Fault::Failed(FaultError::NotSuperLocked),
-            (Tried::Busy, Context::Normal) => {
-                self.core.pulse((at, access, cookie), Lane::Memory, &mut handler)
-            }
+            // With both locks, the fast path says why the page faulted.
+            (Tried::Lane(_), Context::NoFault) => Fault::Failed(FaultError::Busy),
             (Tried::Lane(lane), Context::Normal) => {
                 self.core.pulse((at, access, cookie), lane, &mut handler)
             }
@@ -122,13 +117,14 @@ impl<M: Mmu> SpaceCore<M> {
         context: Context,
         handler: &mut Token<'_, Handler>,
     ) -> Tried {
-        let Some((state, mut in_space)) = self.state.try_read(handler) else { return Tried::Busy };
+        const BUSY: Tried = Tried::Lane(Lane::Memory);
+        let Some((state, mut in_space)) = self.state.try_read(handler) else { return BUSY };
         let mapping = match permitted(&state, at, access) {
             Ok(mapping) => mapping,
             Err(error) => return Tried::Failed(error),
         };
         let object = &mapping.reference.object;
-        let Some((mut pages, _)) = object.state.try_lock(&mut in_space) else { return Tried::Busy };
+        let Some((mut pages, _)) = object.state.try_lock(&mut in_space) else { return BUSY };
         if context == Context::NoFault {
             return Tried::Failed(no_fault(&state, mapping, &pages, at));
         }

@@ -9,7 +9,7 @@
 //! wait for a worker, and the order in which pages leave when memory is short.
 //!
 //! # Invariants
-//! 1. Lock order: address space, then object, then leaves; kept by types ([`order`]).
+//! 1. Lock order: address space, then object, then leaves, then short locks; kept by types ([`order`]).
 //! 2. No lock is held while a [`Pager`] works, and everything is looked at again after it.
 //! 3. A writable translation exists only to a page that is `Dirty`. So write-back takes write access away
 //!    first, and every later write faults.
