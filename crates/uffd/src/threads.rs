@@ -164,16 +164,18 @@ impl Drop for Threads {
 impl Shared {
     /// Serves pulses that may need a pager.
     fn serve_paging(&self) {
-        while self.manager.mmu().paging.wait() {
+        let signal = &self.manager.mmu().paging;
+        while signal.wait() {
             // All that wait: a pulse that ends may let another one of its space be served, without a signal.
-            while self.served(|| self.manager.serve_paging()) {}
+            while self.served(|| self.manager.serve_paging()) && !signal.is_stopped() {}
         }
     }
 
     /// Serves pulses that need none.
     fn serve_memory(&self) {
-        while self.manager.mmu().memory.wait() {
-            while self.served(|| self.manager.serve_memory()) {}
+        let signal = &self.manager.mmu().memory;
+        while signal.wait() {
+            while self.served(|| self.manager.serve_memory()) && !signal.is_stopped() {}
         }
     }
 

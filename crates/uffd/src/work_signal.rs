@@ -29,6 +29,11 @@ impl Signal {
         self.changed.notify_all();
     }
 
+    /// Whether the workers are to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
     /// Sleeps until a pulse waits; `false` if the worker is to end.
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.state.lock();
