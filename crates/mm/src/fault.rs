@@ -20,6 +20,7 @@ use crate::{
     fill::Claim,
     object::{ObjectCore, ObjectState, PutOff},
     order::{self, Handler, Token},
+    page::Barred,
     pulse::{Posted, Pulse},
     space::{Mapping, SpaceCore, SpaceState},
 };
@@ -62,7 +63,7 @@ enum Look {
     Done,
     /// The page has no memory.
     Absent,
-    /// Another thread fills it.
+    /// Another thread fills it, or withdraws what is wanted.
     Filling,
     /// The machine would have had to wait.
     Later,
@@ -184,11 +185,17 @@ impl<M: Mmu> SpaceCore<M> {
             State::Absent | State::Compressed | State::Bad => return Ok(Look::Absent),
         }
         let may_write = mapping.protection.permits(Access::Write);
-        if access == Access::Write || (state.super_locked && may_write) {
+        let writes = access == Access::Write || (state.super_locked && may_write);
+        match entry.barred {
+            Barred::No => {}
+            Barred::Writes if !writes => {}
+            Barred::Writes | Barred::All => return Ok(Look::Filling),
+        }
+        if writes {
             // An eviction or write-back that is under way sees this, and leaves the page.
             entry.state = State::Dirty;
         }
-        let writable = may_write && entry.state == State::Dirty;
+        let writable = may_write && entry.state == State::Dirty && entry.barred == Barred::No;
         entry.referenced |= purpose == Purpose::Reference;
         let writable = if writable { Writable::Yes } else { Writable::No };
         let object = &mapping.reference.object.machine;

@@ -10,7 +10,7 @@ use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
 
 use crate::{
-    Error, FaultError, Lane, Mmu, ObjectPage, PagerError, State,
+    Error, FaultError, Mmu, ObjectPage, PagerError, State,
     object::{ObjectCore, ObjectState},
     order::Token,
 };
@@ -62,28 +62,23 @@ impl<M: Mmu> ObjectCore<M> {
     fn go_on(&self, page: ObjectPage, result: Result<(), FaultError>) {
         let mut nothing = Token::nothing_held();
         let (mut state, mut in_object) = self.state.lock(&mut nothing);
-        let pulses = &self.manager.pulses;
-        state.put_off.retain_mut(|put_off| {
-            if put_off.page != page || put_off.failed.is_some() {
-                return true;
-            }
-            if result.is_ok() {
-                if pulses.pass_on(put_off.ticket, Lane::Memory, &mut in_object) {
-                    self.manager.mmu.pulse(Lane::Memory);
-                }
-                return false;
-            }
+        if result.is_ok() {
+            self.serve_again(&mut state, &mut in_object, page);
+            return;
+        }
+        let waiting = state.put_off.iter_mut().filter(|put_off| put_off.page == page);
+        for put_off in waiting.filter(|put_off| put_off.failed.is_none()) {
             put_off.failed = result.err();
-            true
-        });
+        }
         drop(state);
-        while result.is_err() {
+        loop {
             let (mut state, _) = self.state.lock(&mut nothing);
             let failed = state.put_off.iter().position(|put_off| put_off.failed.is_some());
             let Some(failed) = failed.map(|place| state.put_off.swap_remove(place)) else { return };
             drop(state);
             let result = failed.failed.map_or(Ok(()), Err);
-            let Some((space, at, access, cookie)) = pulses.done(failed.ticket) else { continue };
+            let done = self.manager.pulses.done(failed.ticket);
+            let Some((space, at, access, cookie)) = done else { continue };
             if let Some(space) = space.upgrade() {
                 space.counts.serve(result);
                 self.manager.mmu.wake(&space.machine, at, access, cookie, result);

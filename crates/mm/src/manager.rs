@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::{
     AddressSpace, Error, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
     budget::{Budget, BudgetCore, Budgets, ResidentCount},
+    buffers::Buffers,
     fault::Worker,
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
@@ -74,6 +75,7 @@ pub(crate) struct Core<M: Mmu> {
     shared: Arc<BudgetCore<M>>,
     pub(crate) places: ResidentCount,
     pub(crate) refusals: Clock,
+    pub(crate) buffers: Buffers<M::Mutex>,
     /// Why changed pages of a dropped object were lost.
     pub(crate) lost: KeptError<M::Mutex>,
 }
@@ -89,6 +91,7 @@ impl<M: Mmu> Manager<M> {
         }
         let budgets = share(Budgets::new())?;
         let shared = BudgetCore::new(&budgets, Pages(u64::MAX))?;
+        let buffers = Buffers::new(mmu.page_size())?;
         let core = Core {
             mmu,
             settings,
@@ -99,6 +102,7 @@ impl<M: Mmu> Manager<M> {
             shared,
             places: ResidentCount::new(),
             refusals: Clock::new(),
+            buffers,
             lost: KeptError::new(),
         };
         Ok(Self { core: share(core)? })

@@ -5,9 +5,9 @@ use std::{cell::Cell, sync::Arc};
 
 use commonhold_mm::{
     Access, AddressSpace, Context, Fault, FaultError, Installed, Kind, Lane, Manager, MapRequest,
-    Mmu, MmuError, ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings, VirtualPage,
-    VirtualSpan, Wait, Writable, ZeroPager,
-    soft::{SoftMmu, SoftObject, SoftSpace},
+    Mmu, MmuError, ObjectPage, ObjectSpan, Pages, Placement, Protection, Seen, Settings,
+    VirtualPage, VirtualSpan, Wait, Writable, ZeroPager,
+    soft::{SoftGather, SoftMmu, SoftObject, SoftSpace},
 };
 
 thread_local! {
@@ -88,6 +88,7 @@ impl Mmu for Strict {
     type RwLock = RwLock;
     type Space = SoftSpace<parking_lot::RawMutex>;
     type Object = SoftObject<parking_lot::RawMutex>;
+    type Gather = SoftGather;
 
     fn page_size(&self) -> usize {
         self.0.page_size()
@@ -166,8 +167,9 @@ impl Mmu for Strict {
         at: VirtualPage,
         object: &Self::Object,
         page: ObjectPage,
-    ) {
-        self.0.write_protect(space, at, object, page);
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        self.0.write_protect(space, at, object, page, gather)
     }
 
     fn remove(
@@ -176,8 +178,17 @@ impl Mmu for Strict {
         span: VirtualSpan,
         object: &Self::Object,
         first: ObjectPage,
-    ) {
-        self.0.remove(space, span, object, first);
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        self.0.remove(space, span, object, first, gather)
+    }
+
+    fn finish(
+        &self,
+        gather: SoftGather,
+        seen: &mut dyn FnMut(ObjectPage, Seen),
+    ) -> Result<(), MmuError> {
+        self.0.finish(gather, seen)
     }
 
     fn flush(&self, space: &Self::Space, span: VirtualSpan) {

@@ -32,12 +32,14 @@ pub(super) struct Entry<X> {
     pub(super) frame: Arc<Frame<X>>,
     pub(super) protection: Protection,
     pub(super) writable: Writable,
+    /// A processor has remembered it.
+    pub(super) accessed: bool,
 }
 
 impl<X> Clone for Entry<X> {
     fn clone(&self) -> Self {
-        let (protection, writable) = (self.protection, self.writable);
-        Self { frame: Arc::clone(&self.frame), protection, writable }
+        let Self { protection, writable, accessed, .. } = *self;
+        Self { frame: Arc::clone(&self.frame), protection, writable, accessed }
     }
 }
 
