@@ -3,7 +3,8 @@
 //!
 //! # What it owns
 //! - [`UffdMmu`], the machine (`mmu.rs`): objects are memfds (`object.rs`), spaces are reserved ranges of addresses
-//!   (`reservation.rs`, and `table.rs` for what they show). `ioctl.rs` and `abi.rs` hold the kernel's calls.
+//!   (`reservation.rs`, `table.rs` for what they show, and `gather.rs` for changes that wait until the manager has given
+//!   up its locks). `ioctl.rs` and `abi.rs` hold the kernel's calls.
 //! - [`Paging`], the threads (`threads.rs`): one reads faults and tells the manager, others serve the manager's pulses
 //!   (`work_signal.rs` wakes them; `deferred.rs` has what the first thread does after a delay).
 //! - [`PagedSpace`]: a space whose memory this program can touch.
@@ -35,6 +36,7 @@
 mod abi;
 mod deferred;
 mod file_pager;
+mod gather;
 mod ioctl;
 mod mmu;
 mod object;
@@ -46,6 +48,7 @@ mod threads;
 mod work_signal;
 
 pub use file_pager::{FilePager, FilePagerError};
+pub use gather::UffdGather;
 pub use ioctl::UserfaultError;
 pub use mmu::UffdMmu;
 pub use object::UffdObject;
