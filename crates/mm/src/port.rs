@@ -4,7 +4,7 @@ use core::fmt::Debug;
 
 use lock_api::{RawMutex, RawRwLock};
 
-use crate::{FaultError, MmuError, ObjectPage, Pages, VirtualPage, VirtualSpan};
+use crate::{FaultError, MmuError, ObjectPage, Pages, Span, VirtualPage, VirtualSpan};
 
 /// What an access wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,10 +97,10 @@ pub enum Installed {
     Later,
 }
 
-/// What a machine has seen of a page while its translations were changed.
+/// What a machine has seen of a page when it took translations to it away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen {
-    /// It was accessed through a translation since that was made.
+    /// It was accessed through a translation since that was made, or [aged](Mmu::age).
     pub accessed: bool,
     /// It was written to, although no translation let writes through.
     pub written: bool,
@@ -261,6 +261,23 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         first: ObjectPage,
         gather: &mut Self::Gather,
     ) -> Result<(), MmuError>;
+
+    /// Lets [`finish`](Self::finish) forget that `page` was accessed through the translation from `at`, so that a later
+    /// gather tells whether it was accessed since. A machine that cannot tell takes the translation away: then an access
+    /// faults. Object locked.
+    ///
+    /// # Errors
+    /// As for [`remove`](Self::remove).
+    fn age(
+        &self,
+        space: &Self::Space,
+        at: VirtualPage,
+        object: &Self::Object,
+        page: ObjectPage,
+        gather: &mut Self::Gather,
+    ) -> Result<(), MmuError> {
+        self.remove(space, Span::one(at), object, page, gather)
+    }
 
     /// Finishes all changes of a gather: on success, no processor uses a translation as it was before. Nothing is
     /// locked, and this may wait: for other processors, or for another process to answer. How long it waits is the machine's

@@ -179,7 +179,7 @@ impl<M: Mmu> ObjectCore<M> {
         evicted
     }
 
-    /// Takes a page's translations away, so that its next use faults; or says why not.
+    /// Forgets that a page was accessed, so that its next use is noticed; or says why not.
     fn put_on_trial(self: &Arc<Self>, candidate: &Candidate<PageName>) -> Result<(), Evicted> {
         let page = candidate.key.page;
         let mut nothing = Token::nothing_held();
@@ -191,7 +191,7 @@ impl<M: Mmu> ObjectCore<M> {
         if self.is_pinned(&state, page) {
             return Err(Evicted::Pinned);
         }
-        let withdrawal = self.withdraw_all(&mut state, page);
+        let withdrawal = self.age(&mut state, page);
         drop(state);
         let finished = self.finish(withdrawal);
         let (mut state, mut in_object) = self.state.lock(&mut nothing);

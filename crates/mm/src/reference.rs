@@ -113,6 +113,11 @@ impl<M: Mmu> Reach<'_, M> {
         }
         self.mmu.write_protect(self.space, self.at, self.object, self.page, gather)
     }
+
+    /// Lets the next look tell whether the page was accessed here, once the gather is finished.
+    pub(crate) fn age(&self, gather: &mut M::Gather) -> Result<(), MmuError> {
+        self.mmu.age(self.space, self.at, self.object, self.page, gather)
+    }
 }
 
 impl<M: Mmu> Reference<M> {

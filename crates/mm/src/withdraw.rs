@@ -60,6 +60,19 @@ impl<M: Mmu> ObjectCore<M> {
         (Withdrawal { gather, noted }, shielded)
     }
 
+    /// Begins to forget that a page was accessed, and bars it: the machine may take translations away for that. No space
+    /// that shows the page is super-locked.
+    pub(crate) fn age(&self, state: &mut ObjectState<M>, page: ObjectPage) -> Withdrawal<M> {
+        let (mut gather, mut noted) = (M::Gather::default(), Ok(()));
+        self.visit(state, Span::one(page), &mut |reach| {
+            if noted.is_ok() {
+                noted = reach.age(&mut gather);
+            }
+        });
+        state.bar(page, Barred::All);
+        Withdrawal { gather, noted }
+    }
+
     /// Begins to take all translations to a page away, and bars it.
     pub(crate) fn withdraw_all(
         &self,

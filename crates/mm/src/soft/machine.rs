@@ -9,6 +9,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use lock_api::{Mutex, RawMutex, RawRwLock};
+use smallvec::SmallVec;
 
 use super::{
     Translation,
@@ -76,7 +77,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub struct SoftGather {
     /// What processors have to forget, by the numbers of the spaces.
-    stale: Vec<(u64, VirtualSpan)>,
+    stale: SmallVec<[(u64, VirtualSpan); 8]>,
     /// Pages of which an accessed translation was taken away.
     accessed: Vec<ObjectPage>,
 }
@@ -388,6 +389,27 @@ where
             }
             !ours
         });
+        Ok(())
+    }
+
+    fn age(
+        &self,
+        space: &SoftSpace<X>,
+        at: VirtualPage,
+        object: &SoftObject<X>,
+        page: ObjectPage,
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        let span = VirtualSpan::one(at);
+        if !self.harvests.load(Ordering::Relaxed) {
+            return self.remove(space, span, object, page, gather);
+        }
+        self.fails()?;
+        // A processor marks the entry when it remembers it, so it has to forget it.
+        gather.stale.push((space.number, span));
+        if let Some(entry) = space.table.lock().get_mut(at) {
+            entry.accessed = false;
+        }
         Ok(())
     }
 
