@@ -128,7 +128,7 @@ impl<M: Mmu> ObjectCore<M> {
         next: State,
     ) -> Result<(), FaultError> {
         let write_protected = self.write_protect(state, page);
-        self.manager.mmu.copy_out(&self.machine, page, into)?;
+        self.manager.mmu.read(&self.machine, page, 0, into)?;
         if let Some(entry) = state.pages.find_mut(page) {
             entry.writing = true;
             // A super-locked space can write to it at any time without a fault, so it is never known to be clean.

@@ -334,7 +334,7 @@ impl<M: Mmu> Drop for ObjectCore<M> {
             if kind == Kind::File && page.state == State::Dirty {
                 let written = if usable { Ok(()) } else { Err(Error::NoMemory) };
                 let written = written
-                    .and_then(|()| Ok(mmu.copy_out(machine, number, &mut buffer)?))
+                    .and_then(|()| Ok(mmu.read(machine, number, 0, &mut buffer)?))
                     .and_then(|()| {
                         let written = pager.write(number, &buffer);
                         written.map_err(|error| Error::Pager { page: number, error })

@@ -2,7 +2,7 @@
 //! kernel's, and faults arrive through a userfaultfd.
 //!
 //! # What it owns
-//! - [`UffdMmu`], the machine (`mmu.rs`): objects are memfds (`object.rs`), spaces are reserved ranges of addresses
+//! - [`UffdMmu`], the machine (`mmu.rs`): objects are memfds (`object.rs`; `frame.rs` for what a page will hold), spaces are reserved ranges of addresses
 //!   (`reservation.rs`, and `table.rs` for what they show). `ioctl.rs` and `abi.rs` hold the kernel's calls.
 //! - [`Paging`], the threads (`threads.rs`): one reads faults and tells the manager, others serve the manager's pulses
 //!   (`work_signal.rs` wakes them; `deferred.rs` has what the first thread does after a delay).
@@ -35,6 +35,7 @@
 mod abi;
 mod deferred;
 mod file_pager;
+mod frame;
 mod ioctl;
 mod mmu;
 mod object;
@@ -46,6 +47,7 @@ mod threads;
 mod work_signal;
 
 pub use file_pager::{FilePager, FilePagerError};
+pub use frame::UffdFrame;
 pub use ioctl::UserfaultError;
 pub use mmu::UffdMmu;
 pub use object::UffdObject;
