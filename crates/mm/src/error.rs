@@ -87,8 +87,9 @@ pub enum FaultError {
     NeverReferenced,
     /// A fault where none may happen, in memory that is not super-locked.
     NotSuperLocked,
-    /// A fault where none may happen, and another thread had the space or the object locked: why the page faulted is
-    /// not known.
+    /// The caller may not wait. A fault where none may happen: another thread had the space or the object locked, so
+    /// why the page faulted is not known. An access that may not wait: a lock was not free, or the page is not in
+    /// memory.
     Busy,
 }
 
@@ -98,6 +99,8 @@ pub enum FaultError {
 pub enum MmuError {
     /// There is no memory left, for a page or for tables.
     NoMemory,
+    /// The bytes reach past the end of their page.
+    PastPage,
     /// A call of the operating system failed.
     Failed {
         /// The operating system's number for the error.
@@ -109,7 +112,7 @@ impl From<MmuError> for Error {
     fn from(error: MmuError) -> Self {
         match error {
             MmuError::NoMemory => Self::NoMemory,
-            failed @ MmuError::Failed { .. } => Self::Machine(failed),
+            failed => Self::Machine(failed),
         }
     }
 }
@@ -118,7 +121,7 @@ impl From<MmuError> for FaultError {
     fn from(error: MmuError) -> Self {
         match error {
             MmuError::NoMemory => Self::NoMemory,
-            failed @ MmuError::Failed { .. } => Self::Machine(failed),
+            failed => Self::Machine(failed),
         }
     }
 }
@@ -176,7 +179,7 @@ impl fmt::Display for FaultError {
                 "first access to a lazy page where no fault may happen: touch it before",
             ),
             Self::Busy => f.write_str(
-                "a fault where none may happen, while another thread works on the space or the object",
+                "the caller may not wait, and another thread works on the space, the object or the page",
             ),
             Self::NotSuperLocked => {
                 f.write_str("a fault where none may happen: the space is not super-locked")
@@ -189,6 +192,7 @@ impl fmt::Display for MmuError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMemory => f.write_str("the machine has no memory left"),
+            Self::PastPage => f.write_str("the bytes reach past the end of their page"),
             Self::Failed { code } => write!(f, "the machine failed with error {code}"),
         }
     }

@@ -171,7 +171,7 @@ impl<M: Mmu> ObjectCore<M> {
     ) -> Result<(), FaultError> {
         let copied = self
             .finish(withdrawal)
-            .and_then(|_| Ok(self.manager.mmu.copy_out(&self.machine, page, copy)?));
+            .and_then(|_| Ok(self.manager.mmu.read(&self.machine, page, 0, copy)?));
         let mut nothing = Token::nothing_held();
         let (mut state, mut in_object) = self.state.lock(&mut nothing);
         self.unbar(&mut state, &mut in_object, page);

@@ -15,15 +15,18 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, ObjectPage, PagerError, State,
-    VirtualPage, Wait, Writable,
+    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, PageBytes,
+    PagerError, Span, State, VirtualPage, Wait, Writable,
     fill::Claim,
     object::{ObjectCore, ObjectState, PutOff},
-    order::{self, Handler, Token},
-    page::Barred,
+    order::{self, Before, Handler, Short, Token},
+    page::{Barred, PageEntry},
     pulse::{Posted, Pulse},
     space::{Mapping, SpaceCore, SpaceState},
 };
+
+/// After how many rounds of evictions a machine's tables get no memory: whatever fails there, it is not memory.
+const ROUNDS: u32 = 7;
 
 /// Where a fault comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +60,29 @@ pub(crate) enum Purpose {
     Keep,
 }
 
+/// What is done once the page is in memory, with both locks held.
+pub(crate) enum Aim<'a, M: Mmu> {
+    /// A translation is made.
+    Translate(Purpose, Wait),
+    /// The manager accesses the page itself.
+    Run(&'a mut dyn FnMut(&mut PageBytes<'_, M>)),
+}
+
+/// What the states say of a page.
+enum Seen<'a> {
+    /// It is in memory, and dirty if the access is a write.
+    There(&'a mut PageEntry),
+    /// It is not wanted in memory.
+    Unwanted,
+    /// It has no memory.
+    Absent,
+    /// Another thread fills it.
+    Filling,
+}
+
 /// The result of a look.
 enum Look {
-    /// There is a translation now, or none is wanted.
+    /// The aim is reached, or the page is not wanted.
     Done,
     /// The page has no memory.
     Absent,
@@ -67,6 +90,8 @@ enum Look {
     Filling,
     /// The machine would have had to wait.
     Later,
+    /// The machine has no memory for its tables there.
+    Unprepared,
 }
 
 /// The result of the fast path.
@@ -129,15 +154,33 @@ impl<M: Mmu> SpaceCore<M> {
         if context == Context::NoFault {
             return Tried::Failed(no_fault(&state, mapping, &pages, at));
         }
-        let (purpose, wait) = (Purpose::Reference, Wait::Never);
-        match self.look(&state, mapping, &mut pages, at, access, purpose, wait) {
+        let mut aim = Aim::Translate(Purpose::Reference, Wait::Never);
+        match self.look(&state, mapping, &mut pages, at, access, &mut aim) {
             Ok(Look::Done) => Tried::Resolved,
-            Ok(Look::Filling | Look::Later) => Tried::Lane(Lane::Memory),
+            Ok(Look::Filling | Look::Later | Look::Unprepared) => BUSY,
             Ok(Look::Absent) => {
                 let kept = pages.pages.get(mapping.extent.page(at)).kept;
                 Tried::Lane(if kept { Lane::Paging } else { Lane::Memory })
             }
             Err(error) => Tried::Failed(error),
+        }
+    }
+
+    /// Runs the access if both locks are free and the page is in memory.
+    pub(crate) fn try_run(
+        &self,
+        at: VirtualPage,
+        access: Access,
+        aim: &mut Aim<'_, M>,
+    ) -> Result<(), FaultError> {
+        let mut handler = Token::handler();
+        let (state, mut in_space) = self.state.try_read(&mut handler).ok_or(FaultError::Busy)?;
+        let mapping = permitted(&state, at, access)?;
+        let object = &mapping.reference.object;
+        let (mut pages, _) = object.state.try_lock(&mut in_space).ok_or(FaultError::Busy)?;
+        match self.look(&state, mapping, &mut pages, at, access, aim)? {
+            Look::Done => Ok(()),
+            Look::Absent | Look::Filling | Look::Later | Look::Unprepared => Err(FaultError::Busy),
         }
     }
 
@@ -155,9 +198,8 @@ impl<M: Mmu> SpaceCore<M> {
         if posted == Posted::Full { Fault::Full } else { Fault::Pulsed }
     }
 
-    /// Checks a page with both locks held, and makes the translation if the page is in memory.
+    /// Checks a page with both locks held, and does what is aimed at if the page is in memory.
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "what both locks guard, and the fault")]
     fn look(
         &self,
         state: &SpaceState<M>,
@@ -165,44 +207,33 @@ impl<M: Mmu> SpaceCore<M> {
         of_object: &mut ObjectState<M>,
         at: VirtualPage,
         access: Access,
-        purpose: Purpose,
-        wait: Wait,
+        aim: &mut Aim<'_, M>,
     ) -> Result<Look, FaultError> {
         let page = mapping.extent.page(at);
-        if page.number() >= of_object.size {
-            return Err(FaultError::PastEnd);
-        }
-        let Some(entry) = of_object.pages.find_mut(page) else {
-            let wanted = purpose == Purpose::Reference || !mapping.lazy;
-            return Ok(if wanted { Look::Absent } else { Look::Done });
-        };
-        if purpose == Purpose::Keep && mapping.lazy && !entry.touched {
-            return Ok(Look::Done);
-        }
-        match entry.state {
-            State::Clean | State::Dirty | State::Evicting => {}
-            State::Filling => return Ok(Look::Filling),
-            State::Absent | State::Compressed | State::Bad => return Ok(Look::Absent),
-        }
         let may_write = mapping.protection.permits(Access::Write);
+        let keep = matches!(aim, Aim::Translate(Purpose::Keep, _));
         let writes = access == Access::Write || (state.super_locked && may_write);
-        match entry.barred {
-            Barred::No => {}
-            Barred::Writes if !writes => {}
-            Barred::Writes | Barred::All => return Ok(Look::Filling),
-        }
-        if writes {
-            // An eviction or write-back that is under way sees this, and leaves the page.
-            entry.state = State::Dirty;
-        }
+        let entry = match see(mapping, of_object, page, writes, keep)? {
+            Seen::There(entry) => entry,
+            Seen::Unwanted => return Ok(Look::Done),
+            Seen::Absent => return Ok(Look::Absent),
+            Seen::Filling => return Ok(Look::Filling),
+        };
+        let (mmu, object) = (&self.manager.mmu, &mapping.reference.object.machine);
+        let wait = match aim {
+            Aim::Translate(_, wait) => *wait,
+            Aim::Run(run) => {
+                run(&mut PageBytes::new(mmu, object, page, access));
+                return Ok(Look::Done);
+            }
+        };
         let writable = may_write && entry.state == State::Dirty && entry.barred == Barred::No;
-        entry.referenced |= purpose == Purpose::Reference;
         let writable = if writable { Writable::Yes } else { Writable::No };
-        let object = &mapping.reference.object.machine;
-        let (mmu, protection) = (&self.manager.mmu, mapping.protection);
+        let protection = mapping.protection;
         match mmu.install(&self.machine, at, object, page, protection, writable, wait)? {
             Installed::Done => Ok(Look::Done),
             Installed::Later => Ok(Look::Later),
+            Installed::Unprepared => Ok(Look::Unprepared),
         }
     }
 
@@ -215,17 +246,72 @@ impl<M: Mmu> SpaceCore<M> {
         purpose: Purpose,
         pulse: &mut Option<Served<M>>,
     ) -> Result<(), FaultError> {
-        let mut attempt = 0_u32;
+        self.reach(at, access, &mut Aim::Translate(purpose, Wait::Briefly), pulse)
+    }
+
+    /// As [`redo`](Self::redo), for any aim.
+    pub(crate) fn reach(
+        self: &Arc<Self>,
+        at: VirtualPage,
+        access: Access,
+        aim: &mut Aim<'_, M>,
+        pulse: &mut Option<Served<M>>,
+    ) -> Result<(), FaultError> {
+        let (mut attempt, mut round) = (0_u32, 0);
         loop {
-            match self.look_patiently(at, access, purpose, pulse)? {
+            match self.look_patiently(at, access, aim, pulse)? {
                 Found::Done => return Ok(()),
                 Found::Claimed(object, claim) => object.fill(claim)?,
                 Found::Filling => {
                     attempt = attempt.saturating_add(1);
                     self.manager.mmu.idle(attempt);
                 }
+                Found::Unprepared => {
+                    if self.prepare(at, round, pulse)? == Prepared::PassedOn {
+                        return Ok(());
+                    }
+                    round += 1;
+                }
             }
         }
+    }
+
+    /// Gets memory for the machine's tables, or evicts pages so that there is some: in the first round one, and twice
+    /// as many in each later one. So a machine that can only be asked to install again gets its chance after each
+    /// round, and one that can prepare gets its memory before the page itself is looked at again.
+    #[cold]
+    fn prepare(
+        &self,
+        at: VirtualPage,
+        round: u32,
+        pulse: &mut Option<Served<M>>,
+    ) -> Result<Prepared, FaultError> {
+        let manager = &self.manager;
+        let since = manager.refusals.now();
+        let prepare = || match manager.mmu.prepare(&self.machine, Span::one(at)) {
+            Ok(()) => Ok(true),
+            Err(MmuError::NoMemory) => Ok(false),
+            Err(error) => Err(FaultError::from(error)),
+        };
+        if prepare()? {
+            return Ok(Prepared::Maybe);
+        }
+        // An eviction may need a pager.
+        if self.passed_on(pulse, &mut Token::nothing_held()) {
+            return Ok(Prepared::PassedOn);
+        }
+        if round >= ROUNDS {
+            return Err(FaultError::NoMemory);
+        }
+        for _ in 0..1_u32 << round {
+            if !manager.evict_one(since) {
+                return Err(FaultError::NoMemory);
+            }
+            if prepare()? {
+                break;
+            }
+        }
+        Ok(Prepared::Maybe)
     }
 
     /// Takes both locks and looks, and claims the page if it has no memory.
@@ -233,19 +319,19 @@ impl<M: Mmu> SpaceCore<M> {
         &self,
         at: VirtualPage,
         access: Access,
-        purpose: Purpose,
+        aim: &mut Aim<'_, M>,
         pulse: &mut Option<Served<M>>,
     ) -> Result<Found<M>, FaultError> {
         let mut nothing = Token::nothing_held();
         let (state, mut in_space) = self.state.read(&mut nothing);
-        let mapping = match purpose {
-            Purpose::Reference => permitted(&state, at, access)?,
-            Purpose::Keep => kept(&state, at)?,
+        let mapping = match aim {
+            Aim::Translate(Purpose::Keep, _) => kept(&state, at)?,
+            Aim::Translate(Purpose::Reference, _) | Aim::Run(_) => permitted(&state, at, access)?,
         };
         let page = mapping.extent.page(at);
         let object = &mapping.reference.object;
         let (mut of_object, mut in_object) = object.state.lock(&mut in_space);
-        match self.look(&state, mapping, &mut of_object, at, access, purpose, Wait::Briefly)? {
+        match self.look(&state, mapping, &mut of_object, at, access, aim)? {
             Look::Done => Ok(Found::Done),
             Look::Absent => {
                 let kept = of_object.pages.get(page).kept;
@@ -279,23 +365,24 @@ impl<M: Mmu> SpaceCore<M> {
                 Ok(if passed_on { Found::Done } else { Found::Filling })
             }
             Look::Later => Ok(Found::Filling),
+            Look::Unprepared => Ok(Found::Unprepared),
         }
     }
 
     /// Leaves a pulse to another worker, if the one that serves it may not wait for a pager.
-    fn passed_on(
+    fn passed_on<H: Before<Short>>(
         &self,
         pulse: &mut Option<Served<M>>,
-        in_object: &mut Token<'_, order::Object>,
+        held: &mut Token<'_, H>,
     ) -> bool {
         let Some(Served { pulse: served, by }) = pulse else { return false };
         let pulses = &self.manager.pulses;
         let may_wait = served.lane == Lane::Paging
-            || (*by == Worker::Any && pulses.promote(served.ticket, in_object));
+            || (*by == Worker::Any && pulses.promote(served.ticket, held));
         if may_wait {
             return false;
         }
-        if pulses.pass_on(served.ticket, Lane::Paging, in_object) {
+        if pulses.pass_on(served.ticket, Lane::Paging, held) {
             self.manager.mmu.pulse(Lane::Paging);
         }
         *pulse = None;
@@ -373,6 +460,52 @@ enum Found<M: Mmu> {
     Done,
     Claimed(Arc<ObjectCore<M>>, Claim),
     Filling,
+    Unprepared,
+}
+
+/// The result of [`SpaceCore::prepare`].
+#[derive(PartialEq, Eq)]
+enum Prepared {
+    /// There may be memory for the tables now.
+    Maybe,
+    /// Another worker serves the pulse.
+    PassedOn,
+}
+
+/// What the states say of a page that a fault or a lock wants, and makes it dirty if it is about to be written.
+#[inline]
+fn see<'a, M: Mmu>(
+    mapping: &Mapping<M>,
+    of_object: &'a mut ObjectState<M>,
+    page: ObjectPage,
+    writes: bool,
+    keep: bool,
+) -> Result<Seen<'a>, FaultError> {
+    if page.number() >= of_object.size {
+        return Err(FaultError::PastEnd);
+    }
+    let Some(entry) = of_object.pages.find_mut(page) else {
+        return Ok(if keep && mapping.lazy { Seen::Unwanted } else { Seen::Absent });
+    };
+    if keep && mapping.lazy && !entry.touched {
+        return Ok(Seen::Unwanted);
+    }
+    match entry.state {
+        State::Clean | State::Dirty | State::Evicting => {}
+        State::Filling => return Ok(Seen::Filling),
+        State::Absent | State::Compressed | State::Bad => return Ok(Seen::Absent),
+    }
+    match entry.barred {
+        Barred::No => {}
+        Barred::Writes if !writes => {}
+        Barred::Writes | Barred::All => return Ok(Seen::Filling),
+    }
+    if writes {
+        // An eviction or write-back that is under way sees this, and leaves the page.
+        entry.state = State::Dirty;
+    }
+    entry.referenced |= !keep;
+    Ok(Seen::There(entry))
 }
 
 /// The mapping at `at`, if it permits `access`.

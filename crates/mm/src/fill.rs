@@ -6,11 +6,11 @@
 //! pager panics instead, the filling ends as a failure while the thread unwinds.
 //! Spaces do not matter here: the fault begins anew afterwards, and checks whether the page is still wanted.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use crate::{
-    Error, FaultError, Mmu, ObjectPage, PagerError, State,
+    Contents, Error, FaultError, Mmu, MmuError, ObjectPage, PagerError, State,
     object::{ObjectCore, ObjectState},
     order::Token,
 };
@@ -86,8 +86,19 @@ impl<M: Mmu> ObjectCore<M> {
         }
     }
 
-    /// Gives memory to the page, with these contents. Its place in the budgets counts as filled then.
-    fn place(&self, page: ObjectPage, bytes: &[u8]) -> Result<(), FaultError> {
+    /// Memory for the page. If the machine has none left, pages are evicted until it has.
+    fn take_frame(&self, page: ObjectPage, contents: Contents) -> Result<M::Frame, FaultError> {
+        let since = self.manager.refusals.now();
+        loop {
+            match self.manager.mmu.take_frame(&self.machine, page, contents) {
+                Err(MmuError::NoMemory) if self.manager.evict_one(since) => {}
+                taken => return Ok(taken?),
+            }
+        }
+    }
+
+    /// Gives the page this memory. Its place in the budgets counts as filled then.
+    fn place(&self, page: ObjectPage, frame: M::Frame) -> Result<(), FaultError> {
         let mut nothing = Token::nothing_held();
         let (mut state, mut in_object) = self.state.lock(&mut nothing);
         let cut = page.number() >= state.size;
@@ -98,10 +109,8 @@ impl<M: Mmu> ObjectCore<M> {
         let (mut residents, _) = self.budget.residents.lock(&mut in_object);
         let place = residents.insert(self.name(page), entry.trace);
         let place = place.map_err(|_| FaultError::NoMemory)?;
-        if let Err(error) = self.manager.mmu.fill(&self.machine, page, bytes) {
-            residents.remove(place);
-            return Err(error.into());
-        }
+        // From here on nothing fails.
+        self.manager.mmu.adopt(&self.machine, page, frame);
         entry.state = State::Clean;
         entry.place = Some(place);
         entry.touched = true;
@@ -118,21 +127,20 @@ impl<M: Mmu> Filling<'_, M> {
     /// On success the page is `Clean`; otherwise it is still `Filling`.
     fn fill(&mut self) -> Result<(), FaultError> {
         let Self { object, claim, reads, .. } = self;
-        let mut bytes = Vec::new();
-        let length = object.manager.mmu.page_size();
-        bytes.try_reserve_exact(length).map_err(|_| FaultError::NoMemory)?;
-        bytes.resize(length, 0);
         if claim.reserved {
             object.budget.sort_if_grown();
         } else {
             object.manager.reserve(&object.budget)?;
             claim.reserved = true;
         }
+        let contents = if claim.kept { Contents::Unwritten } else { Contents::Zeros };
+        let mut frame = object.take_frame(claim.page, contents)?;
         if claim.kept {
             *reads = true;
-            object.pager.read(claim.page, &mut bytes).map_err(FaultError::Pager)?;
+            object.pager.read(claim.page, frame.as_mut()).map_err(FaultError::Pager)?;
         }
-        object.place(claim.page, &bytes)?;
+        object.manager.mmu.ready(&object.machine, claim.page, &mut frame)?;
+        object.place(claim.page, frame)?;
         claim.reserved = false;
         Ok(())
     }

@@ -31,6 +31,7 @@ extern crate alloc;
 #[cfg(any(test, shuttle))]
 extern crate std;
 
+mod access;
 mod advise;
 mod atomic;
 mod budget;
@@ -68,6 +69,7 @@ mod withdraw;
 mod write_error;
 mod writeback;
 
+pub use access::{PageBytes, Patience};
 pub use advise::Advice;
 pub use budget::Budget;
 pub use error::{Error, FaultError, MmuError};
@@ -82,7 +84,7 @@ pub use pager::{
     ZeroPager,
 };
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
-pub use port::{Access, Installed, Lane, Mmu, Protection, Seen, Wait, Writable};
+pub use port::{Access, Contents, Installed, Lane, Mmu, Protection, Seen, Wait, Writable};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};
 pub use reference::Reach;
 pub use residency::{IoPrivilege, Residency, Scope};

@@ -301,7 +301,7 @@ impl<M: Mmu> Drop for ObjectCore<M> {
             }
             resident += 1;
             if kind == Kind::File && page.state == State::Dirty {
-                let copied = mmu.copy_out(machine, number, buffer.bytes()).map_err(Error::Machine);
+                let copied = mmu.read(machine, number, 0, buffer.bytes()).map_err(Error::Machine);
                 let written = copied.and_then(|()| {
                     let written = pager.write(number, buffer.bytes());
                     written.map_err(|error| Error::Pager { page: number, error })

@@ -95,6 +95,18 @@ pub enum Installed {
     Done,
     /// The machine would have had to wait, and nothing has changed. The fault handler sends a pulse instead.
     Later,
+    /// The machine has no memory for its tables there, and nothing has changed. A worker calls [`Mmu::prepare`], and
+    /// makes room by evicting pages.
+    Unprepared,
+}
+
+/// What a frame of memory has to hold when the machine hands it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Contents {
+    /// Zeros. The manager adopts the frame as it is, and never writes to it.
+    Zeros,
+    /// Anything: a pager writes all of it.
+    Unwritten,
 }
 
 /// What a machine has seen of a page when it took translations to it away.
@@ -138,6 +150,9 @@ pub trait Mmu: Send + Sync + Sized + 'static {
 
     /// [`release`](Self::release) takes all translations to the page away by itself, in super-locked spaces too.
     const RELEASE_UNMAPS: bool = false;
+    /// Memory for one page that no page of an object has yet. Dropping it gives it back. A frame that was taken as
+    /// [`Contents::Unwritten`] is as long as a page.
+    type Frame: AsMut<[u8]> + Send + 'static;
 
     /// Bytes in a page.
     fn page_size(&self) -> usize;
@@ -161,22 +176,60 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// [`MmuError`]; then it has as many as before.
     fn resize_object(&self, object: &Self::Object, pages: Pages) -> Result<(), MmuError>;
 
-    /// Gives memory to `page` and writes `from` to it. Object locked; the page has no memory.
+    /// Takes memory that `page` will have, with these contents. Called with nothing locked; it may wait. The page is
+    /// being filled, so no other thread takes, gives or releases its memory meanwhile.
     ///
     /// # Errors
-    /// [`MmuError`]; then it still has none.
-    fn fill(&self, object: &Self::Object, page: ObjectPage, from: &[u8]) -> Result<(), MmuError>;
-
-    /// Copies the page's memory to `into`, not through any mapping. The object may be locked; the page has memory, and
-    /// keeps it meanwhile.
-    ///
-    /// # Errors
-    /// [`MmuError`].
-    fn copy_out(
+    /// [`MmuError`]. After [`MmuError::NoMemory`] the manager evicts a page and tries again.
+    fn take_frame(
         &self,
         object: &Self::Object,
         page: ObjectPage,
+        contents: Contents,
+    ) -> Result<Self::Frame, MmuError>;
+
+    /// The frame holds the contents of `page` now: the last step of a filling that can fail. Called with nothing
+    /// locked. If the manager does not adopt the frame after that, it drops it while the page is still being filled.
+    ///
+    /// # Errors
+    /// [`MmuError`]; the frame is dropped then.
+    fn ready(
+        &self,
+        _object: &Self::Object,
+        _page: ObjectPage,
+        _frame: &mut Self::Frame,
+    ) -> Result<(), MmuError> {
+        Ok(())
+    }
+
+    /// `page` has the memory of this frame from now on. It cannot fail. Object locked; the page has no memory, and
+    /// [`ready`](Self::ready) has succeeded.
+    fn adopt(&self, object: &Self::Object, page: ObjectPage, frame: Self::Frame);
+
+    /// Copies the page's bytes from `offset` on to `into`, not through any mapping. Object locked; the page has memory,
+    /// and the bytes lie within it.
+    ///
+    /// # Errors
+    /// [`MmuError`].
+    fn read(
+        &self,
+        object: &Self::Object,
+        page: ObjectPage,
+        offset: usize,
         into: &mut [u8],
+    ) -> Result<(), MmuError>;
+
+    /// Copies `from` to the page's bytes from `offset` on, not through any mapping. Object locked; the page has memory
+    /// and is [`Dirty`](crate::State::Dirty), and the bytes lie within it.
+    ///
+    /// # Errors
+    /// [`MmuError`]; a part may have been written.
+    fn write(
+        &self,
+        object: &Self::Object,
+        page: ObjectPage,
+        offset: usize,
+        from: &[u8],
     ) -> Result<(), MmuError>;
 
     /// Takes the page's memory away. Object locked; no translation to it is left, unless the machine
@@ -232,6 +285,16 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         writable: Writable,
         wait: Wait,
     ) -> Result<Installed, MmuError>;
+
+    /// Gets memory for the tables that translations in `span` need. Called with nothing locked, after
+    /// [`Installed::Unprepared`]; it may wait. A machine that can do no more than [`install`](Self::install) did keeps
+    /// the default: then the manager evicts a page before it tries to install again.
+    ///
+    /// # Errors
+    /// [`MmuError`]. After [`MmuError::NoMemory`] the manager evicts a page, and looks at the fault again.
+    fn prepare(&self, _space: &Self::Space, _span: VirtualSpan) -> Result<(), MmuError> {
+        Err(MmuError::NoMemory)
+    }
 
     /// Lets writes through the translation from `at` to `page` no longer, once [`finish`](Self::finish) has
     /// succeeded. Object locked.

@@ -13,10 +13,12 @@
 //!    under way, as an interprocessor interrupt does.
 
 mod cpu;
+mod frame;
 mod machine;
 mod table;
 mod tlb;
 
 pub use cpu::Cpu;
+pub use frame::SoftFrame;
 pub use machine::{SoftGather, SoftMmu, SoftObject, SoftSpace, Violation};
 pub use table::Translation;

@@ -5,10 +5,11 @@
 use std::{cell::Cell, sync::Arc};
 
 use commonhold_mm::{
-    Access, AddressSpace, Advice, BytesPager, Context, Error, Fault, FaultError, Installed, Kind,
-    Lane, Manager, MapRequest, Mmu, MmuError, Object, ObjectPage, ObjectSpan, Pages, Placement,
-    Protection, Seen, Settings, State, VirtualPage, VirtualSpan, Wait, Writable, ZeroPager,
-    soft::{SoftGather, SoftMmu, SoftObject, SoftSpace},
+    Access, AddressSpace, Advice, BytesPager, Contents, Context, Error, Fault, FaultError,
+    Installed, Kind, Lane, Manager, MapRequest, Mmu, MmuError, Object, ObjectPage, ObjectSpan,
+    Pages, Placement, Protection, Seen, Settings, State, VirtualPage, VirtualSpan, Wait, Writable,
+    ZeroPager,
+    soft::{SoftFrame, SoftGather, SoftMmu, SoftObject, SoftSpace},
 };
 
 thread_local! {
@@ -114,6 +115,7 @@ impl Mmu for Strict {
     type Space = SoftSpace<parking_lot::RawMutex>;
     type Object = SoftObject<parking_lot::RawMutex>;
     type Gather = SoftGather;
+    type Frame = SoftFrame<parking_lot::RawMutex>;
 
     fn page_size(&self) -> usize {
         self.0.page_size()
@@ -131,17 +133,46 @@ impl Mmu for Strict {
         self.0.resize_object(object, pages)
     }
 
-    fn fill(&self, object: &Self::Object, page: ObjectPage, from: &[u8]) -> Result<(), MmuError> {
-        self.0.fill(object, page, from)
-    }
-
-    fn copy_out(
+    fn take_frame(
         &self,
         object: &Self::Object,
         page: ObjectPage,
+        contents: Contents,
+    ) -> Result<Self::Frame, MmuError> {
+        self.0.take_frame(object, page, contents)
+    }
+
+    fn ready(
+        &self,
+        object: &Self::Object,
+        page: ObjectPage,
+        frame: &mut Self::Frame,
+    ) -> Result<(), MmuError> {
+        self.0.ready(object, page, frame)
+    }
+
+    fn adopt(&self, object: &Self::Object, page: ObjectPage, frame: Self::Frame) {
+        self.0.adopt(object, page, frame);
+    }
+
+    fn read(
+        &self,
+        object: &Self::Object,
+        page: ObjectPage,
+        offset: usize,
         into: &mut [u8],
     ) -> Result<(), MmuError> {
-        self.0.copy_out(object, page, into)
+        self.0.read(object, page, offset, into)
+    }
+
+    fn write(
+        &self,
+        object: &Self::Object,
+        page: ObjectPage,
+        offset: usize,
+        from: &[u8],
+    ) -> Result<(), MmuError> {
+        self.0.write(object, page, offset, from)
     }
 
     fn release(&self, object: &Self::Object, page: ObjectPage) {

@@ -2,9 +2,9 @@
 //! kernel's, and faults arrive through a userfaultfd.
 //!
 //! # What it owns
-//! - [`UffdMmu`], the machine (`mmu.rs`): objects are memfds (`object.rs`), spaces are reserved ranges of addresses
-//!   (`reservation.rs`, `table.rs` for what they show, and `gather.rs` for changes that wait until the manager has given
-//!   up its locks). `ioctl.rs` and `abi.rs` hold the kernel's calls.
+//! - [`UffdMmu`], the machine (`mmu.rs`): objects are memfds (`object.rs`; `frame.rs` for what a page will hold), spaces
+//!   are reserved ranges of addresses (`reservation.rs`, `table.rs` for what they show, and `gather.rs` for changes that
+//!   wait until the manager has given up its locks). `ioctl.rs` and `abi.rs` hold the kernel's calls.
 //! - [`Paging`], the threads (`threads.rs`): one reads faults and tells the manager, others serve the manager's pulses
 //!   (`work_signal.rs` wakes them; `deferred.rs` has what the first thread does after a delay).
 //! - [`PagedSpace`]: a space whose memory this program can touch.
@@ -36,6 +36,7 @@
 mod abi;
 mod deferred;
 mod file_pager;
+mod frame;
 mod gather;
 mod ioctl;
 mod mmu;
@@ -48,6 +49,7 @@ mod threads;
 mod work_signal;
 
 pub use file_pager::{FilePager, FilePagerError};
+pub use frame::UffdFrame;
 pub use gather::UffdGather;
 pub use ioctl::UserfaultError;
 pub use mmu::UffdMmu;

@@ -2,7 +2,8 @@
 //!
 //! | the manager calls | the kernel is asked for |
 //! |---|---|
-//! | `fill`, `copy_out`, `release` | `pwrite`, `pread`, punching a hole, on the memfd |
+//! | `take_frame` | nothing: a frame is a buffer (`frame.rs`) |
+//! | `ready`, `write`; `read`; `release` | `pwrite`; `pread`; punching a hole, on the memfd |
 //! | `attach`, `detach` | `mmap` of the memfd over the reservation, and registering; `mmap` of the reservation again |
 //! | `install` | `UFFDIO_CONTINUE`, write-protected or not; if the page is mapped already, `UFFDIO_WRITEPROTECT` off |
 //! | `write_protect`, then `finish` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
@@ -21,13 +22,14 @@ use std::{
 
 use commonhold_host::ForkGuard;
 use commonhold_mm::{
-    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection, Seen, Span,
-    VirtualPage, VirtualSpan, Wait, Writable,
+    Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection,
+    Seen, Span, VirtualPage, VirtualSpan, Wait, Writable,
 };
 use rustix::io::Errno;
 
 use crate::{
     deferred::{Duty, Later},
+    frame::{Pool, UffdFrame},
     gather::{Right, UffdGather},
     ioctl::{Userfault, UserfaultError},
     object::{UffdObject, mmu_error},
@@ -50,6 +52,7 @@ pub struct UffdMmu {
     /// For the others.
     pub(crate) paging: Signal,
     pub(crate) later: Arc<Later>,
+    frames: Arc<Pool>,
     page_size: usize,
     guard: ForkGuard,
     objects: AtomicU64,
@@ -69,7 +72,8 @@ impl UffdMmu {
         let later = Arc::new(Later::new(guard).map_err(UserfaultError::call("eventfd"))?);
         let (memory, paging) = (Signal::default(), Signal::default());
         let (page_size, objects) = (rustix::param::page_size(), AtomicU64::new(0));
-        Ok(Self { userfault, memory, paging, later, page_size, guard, objects })
+        let frames = Arc::new(Pool::new(page_size));
+        Ok(Self { userfault, memory, paging, later, frames, page_size, guard, objects })
     }
 
     /// Whether only faults of the program itself are served. If so, a system call with a buffer in a page that is not
@@ -94,6 +98,7 @@ impl Mmu for UffdMmu {
 
     /// Punching a hole takes away all translations to it.
     const RELEASE_UNMAPS: bool = true;
+    type Frame = UffdFrame;
 
     fn page_size(&self) -> usize {
         self.page_size
@@ -114,25 +119,54 @@ impl Mmu for UffdMmu {
         object.resize(pages).map_err(mmu_error)
     }
 
-    fn fill(&self, object: &UffdObject, page: ObjectPage, from: &[u8]) -> Result<(), MmuError> {
-        object.fill(page, from).map_err(|errno| {
-            // A part may have been written.
-            self.release(object, page);
-            mmu_error(errno)
-        })
+    fn take_frame(
+        &self,
+        _object: &UffdObject,
+        _page: ObjectPage,
+        contents: Contents,
+    ) -> Result<UffdFrame, MmuError> {
+        match contents {
+            Contents::Zeros => Ok(self.frames.zeros()),
+            Contents::Unwritten => self.frames.take(),
+        }
     }
 
-    fn copy_out(
+    /// An access that comes before [`adopt`](Self::adopt) gives a minor fault, and finds the page being filled.
+    fn ready(
         &self,
         object: &UffdObject,
         page: ObjectPage,
+        frame: &mut UffdFrame,
+    ) -> Result<(), MmuError> {
+        frame.place(object, page).map_err(mmu_error)
+    }
+
+    fn adopt(&self, _object: &UffdObject, _page: ObjectPage, frame: UffdFrame) {
+        frame.adopted();
+    }
+
+    fn read(
+        &self,
+        object: &UffdObject,
+        page: ObjectPage,
+        offset: usize,
         into: &mut [u8],
     ) -> Result<(), MmuError> {
-        object.copy_out(page, into).map_err(mmu_error)
+        object.read(page, offset, into).map_err(mmu_error)
+    }
+
+    fn write(
+        &self,
+        object: &UffdObject,
+        page: ObjectPage,
+        offset: usize,
+        from: &[u8],
+    ) -> Result<(), MmuError> {
+        object.write(page, offset, from).map_err(mmu_error)
     }
 
     fn release(&self, object: &UffdObject, page: ObjectPage) {
-        // If it fails, the memory stays until the object is dropped; a later `fill` overwrites its contents.
+        // If it fails, the memory stays until the object is dropped; a later filling overwrites its contents.
         let _ = object.punch(page);
     }
 

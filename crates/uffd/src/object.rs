@@ -3,7 +3,7 @@
 //! A page has memory if the memfd has memory at its offset; a hole is a page without memory. Pages are filled and
 //! copied through the descriptor, never through a mapping.
 
-use std::os::fd::BorrowedFd;
+use std::{os::fd::BorrowedFd, sync::Arc};
 
 use commonhold_host::{ForkGuard, OwnFd, is_full};
 use commonhold_mm::{MmuError, ObjectPage, Pages};
@@ -16,7 +16,8 @@ use rustix::{
 #[derive(Debug)]
 pub struct UffdObject {
     number: u64,
-    file: OwnFd,
+    /// Shared with the frames that will be its pages.
+    file: Arc<OwnFd>,
     page_size: usize,
 }
 
@@ -29,7 +30,7 @@ impl UffdObject {
     ) -> Result<Self, Errno> {
         owned(guard)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
-        let file = OwnFd::new(memfd_create("commonhold-object", flags)?, guard)?;
+        let file = Arc::new(OwnFd::new(memfd_create("commonhold-object", flags)?, guard)?);
         let object = Self { number, file, page_size };
         object.resize(pages)?;
         Ok(object)
@@ -50,8 +51,9 @@ impl UffdObject {
         retry_on_intr(|| ftruncate(self.file()?, size))
     }
 
-    pub(crate) fn fill(&self, page: ObjectPage, from: &[u8]) -> Result<(), Errno> {
-        let (mut at, mut rest) = (self.offset(page)?, from);
+    /// Copies `from` to the page's bytes from `offset` on.
+    pub(crate) fn write(&self, page: ObjectPage, offset: usize, from: &[u8]) -> Result<(), Errno> {
+        let (mut at, mut rest) = (self.offset(page)? + offset as u64, from);
         while !rest.is_empty() {
             let written = retry_on_intr(|| pwrite(self.file()?, rest, at))?;
             rest = rest.get(written..).unwrap_or_default();
@@ -60,8 +62,14 @@ impl UffdObject {
         Ok(())
     }
 
-    pub(crate) fn copy_out(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), Errno> {
-        let (mut at, mut done) = (self.offset(page)?, 0);
+    /// Copies the page's bytes from `offset` on to `into`.
+    pub(crate) fn read(
+        &self,
+        page: ObjectPage,
+        offset: usize,
+        into: &mut [u8],
+    ) -> Result<(), Errno> {
+        let (mut at, mut done) = (self.offset(page)? + offset as u64, 0);
         while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
             // 0 bytes: the memfd ends before this offset, so the page has no memory.
             let read = retry_on_intr(|| pread(self.file()?, &mut *rest, at))?;
@@ -74,16 +82,40 @@ impl UffdObject {
         Ok(())
     }
 
+    /// The page's bytes in the memfd.
+    pub(crate) fn hole(&self, page: ObjectPage) -> Result<Hole, Errno> {
+        let (at, len) = (self.offset(page)?, self.page_size as u64);
+        Ok(Hole { file: Arc::clone(&self.file), at, len })
+    }
+
     /// Takes the page's memory away, and with it every translation to it.
     pub(crate) fn punch(&self, page: ObjectPage) -> Result<(), Errno> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let (at, len) = (self.offset(page)?, self.page_size as u64);
-        retry_on_intr(|| fallocate(self.file()?, flags, at, len))
+        punch(&self.file, self.offset(page)?, self.page_size as u64)
     }
 
     pub(crate) fn offset(&self, page: ObjectPage) -> Result<u64, Errno> {
         page.number().checked_mul(self.page_size as u64).ok_or(Errno::FBIG)
     }
+}
+
+/// Where a page has no memory yet.
+#[derive(Debug)]
+pub(crate) struct Hole {
+    file: Arc<OwnFd>,
+    at: u64,
+    len: u64,
+}
+
+impl Hole {
+    /// Makes it a hole again, whatever was written there.
+    pub(crate) fn punch(&self) -> Result<(), Errno> {
+        punch(&self.file, self.at, self.len)
+    }
+}
+
+fn punch(file: &OwnFd, at: u64, len: u64) -> Result<(), Errno> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    retry_on_intr(|| fallocate(file.get().ok_or(Errno::BADF)?, flags, at, len))
 }
 
 /// An error in a forked child, which has nothing of this machine.

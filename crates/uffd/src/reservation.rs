@@ -233,6 +233,8 @@ impl Reservation {
         match (self.userfault.resume(at, len, writable), writable) {
             (Err(Errno::EXIST), Writable::Yes) => self.userfault.allow_writes(at, len)?,
             (Err(Errno::EXIST), Writable::No) => self.userfault.wake(at, len),
+            // No memory for a page of the kernel's tables.
+            (Err(Errno::NOMEM), _) => return Ok(Installed::Unprepared),
             (result, _) => result?,
         }
         table.poisoned.remove(&page);

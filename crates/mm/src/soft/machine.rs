@@ -13,12 +13,13 @@ use smallvec::SmallVec;
 
 use super::{
     Translation,
-    table::{Entry, Frame, Table},
+    frame::{Frame, Frames, SoftFrame},
+    table::{Entry, Table},
     tlb::Tlb,
 };
 use crate::{
-    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Page, Pages, Protection, Seen,
-    VirtualPage, VirtualSpan, Wait, Writable,
+    Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Page, Pages,
+    Protection, Seen, VirtualPage, VirtualSpan, Wait, Writable,
 };
 
 /// A mistake of the memory manager.
@@ -50,7 +51,9 @@ pub enum Violation {
 /// A machine. `X` and `W` are the locks that it and the manager use.
 pub struct SoftMmu<X, W> {
     page_size: usize,
-    frames: AtomicI64,
+    frames: Arc<Frames>,
+    /// Leaves of tables take memory from the frames.
+    tables_take_frames: bool,
     idle: fn(u32),
     tlbs: Mutex<X, Vec<Weak<Tlb<X>>>>,
     waits: Mutex<X, Vec<Waiting>>,
@@ -99,7 +102,8 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
     pub fn new(page_size: usize, frames: u32, idle: fn(u32)) -> Self {
         Self {
             page_size,
-            frames: AtomicI64::new(i64::from(frames)),
+            frames: Arc::new(Frames::new(frames)),
+            tables_take_frames: false,
             idle,
             tlbs: Mutex::new(Vec::new()),
             waits: Mutex::new(Vec::new()),
@@ -112,6 +116,13 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             violations: Mutex::new(Vec::new()),
             locks: core::marker::PhantomData,
         }
+    }
+
+    /// This machine, whose tables take a frame for each of their leaves, as page tables do. A translation without a leaf
+    /// is [`Installed::Unprepared`].
+    #[must_use]
+    pub fn with_tables_in_frames(self) -> Self {
+        Self { tables_take_frames: true, ..self }
     }
 
     /// Makes one call fail for lack of memory: the `calls`-th from now on that can fail. 0 is the next.
@@ -161,7 +172,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
 
     /// Memory that is left, in frames.
     pub fn frames_left(&self) -> i64 {
-        self.frames.load(Ordering::Relaxed)
+        self.frames.left()
     }
 
     /// What `at` translates to in `space`.
@@ -198,6 +209,24 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         self.waits.lock().retain(|wait| wait.ticket != ticket);
     }
 
+    fn with_bytes(
+        &self,
+        object: &SoftObject<X>,
+        page: ObjectPage,
+        offset: usize,
+        length: usize,
+        act: impl FnOnce(&mut [u8]),
+    ) -> Result<(), MmuError> {
+        match object.frames.lock().get(&page.number()) {
+            Some(frame) => {
+                let end = offset.checked_add(length).ok_or(MmuError::PastPage)?;
+                act(frame.bytes.lock().get_mut(offset..end).ok_or(MmuError::PastPage)?);
+            }
+            None => self.blame(Violation::WrongMemory { page }),
+        }
+        Ok(())
+    }
+
     /// Fails if [`fail_in`](Self::fail_in) says that this call must.
     fn fails(&self) -> Result<(), MmuError> {
         if self.fail_in.load(Ordering::Relaxed) == i64::MAX {
@@ -221,6 +250,7 @@ where
     type Space = SoftSpace<X>;
     type Object = SoftObject<X>;
     type Gather = SoftGather;
+    type Frame = SoftFrame<X>;
 
     fn page_size(&self) -> usize {
         self.page_size
@@ -229,7 +259,7 @@ where
     fn new_space(&self, _span: VirtualSpan) -> Result<SoftSpace<X>, MmuError> {
         self.fails()?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Ok(SoftSpace { number, table: Mutex::new(Table::new()) })
+        Ok(SoftSpace { number, table: Mutex::new(Table::new(self.tables_take_frames)) })
     }
 
     fn new_object(&self, _pages: Pages) -> Result<SoftObject<X>, MmuError> {
@@ -245,31 +275,53 @@ where
         Ok(())
     }
 
-    fn fill(&self, object: &SoftObject<X>, page: ObjectPage, from: &[u8]) -> Result<(), MmuError> {
+    fn take_frame(
+        &self,
+        _object: &SoftObject<X>,
+        _page: ObjectPage,
+        _contents: Contents,
+    ) -> Result<SoftFrame<X>, MmuError> {
         self.fails()?;
-        if self.frames.fetch_sub(1, Ordering::Relaxed) <= 0 {
-            self.frames.fetch_add(1, Ordering::Relaxed);
-            return Err(MmuError::NoMemory);
-        }
-        let frame = Arc::new(Frame::new(from.to_vec()));
+        SoftFrame::take(&self.frames, self.page_size)
+    }
+
+    fn ready(
+        &self,
+        _object: &SoftObject<X>,
+        _page: ObjectPage,
+        _frame: &mut SoftFrame<X>,
+    ) -> Result<(), MmuError> {
+        self.fails()
+    }
+
+    fn adopt(&self, object: &SoftObject<X>, page: ObjectPage, frame: SoftFrame<X>) {
+        let frame = Arc::new(frame.frame);
         if object.frames.lock().insert(page.number(), frame).is_some() {
             self.blame(Violation::WrongMemory { page });
         }
-        Ok(())
     }
 
-    fn copy_out(
+    fn read(
         &self,
         object: &SoftObject<X>,
         page: ObjectPage,
+        offset: usize,
         into: &mut [u8],
     ) -> Result<(), MmuError> {
         self.fails()?;
-        match object.frames.lock().get(&page.number()) {
-            Some(frame) => into.copy_from_slice(&frame.bytes.lock()),
-            None => self.blame(Violation::WrongMemory { page }),
-        }
-        Ok(())
+        let length = into.len();
+        self.with_bytes(object, page, offset, length, |bytes| into.copy_from_slice(bytes))
+    }
+
+    fn write(
+        &self,
+        object: &SoftObject<X>,
+        page: ObjectPage,
+        offset: usize,
+        from: &[u8],
+    ) -> Result<(), MmuError> {
+        self.fails()?;
+        self.with_bytes(object, page, offset, from.len(), |bytes| bytes.copy_from_slice(from))
     }
 
     fn release(&self, object: &SoftObject<X>, page: ObjectPage) {
@@ -279,7 +331,6 @@ where
                     self.blame(Violation::ReleasedTooEarly { page });
                 }
                 frame.release();
-                self.frames.fetch_add(1, Ordering::Relaxed);
             }
             None => self.blame(Violation::WrongMemory { page }),
         }
@@ -336,6 +387,9 @@ where
             return Ok(Installed::Done);
         };
         let mut table = space.table.lock();
+        if !table.is_prepared(at) {
+            return Ok(Installed::Unprepared);
+        }
         match table.get_mut(at) {
             Some(entry) if Arc::ptr_eq(&entry.frame, &frame) => {
                 entry.protection = protection;
@@ -347,6 +401,11 @@ where
             None => table.set(at, Entry { frame, protection, writable, accessed: false }),
         }
         Ok(Installed::Done)
+    }
+
+    fn prepare(&self, space: &SoftSpace<X>, span: VirtualSpan) -> Result<(), MmuError> {
+        self.fails()?;
+        space.table.lock().prepare(span, &self.frames)
     }
 
     fn write_protect(

@@ -1,31 +1,9 @@
-//! Frames of memory, and tables that translate to them.
+//! Tables that translate to frames of memory.
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicBool, Ordering};
+use alloc::{boxed::Box, collections::BTreeMap, sync::Arc};
 
-use lock_api::{Mutex, RawMutex};
-
-use crate::{Access, Protection, VirtualPage, VirtualSpan, Writable};
-
-/// Memory for a page.
-pub(super) struct Frame<X> {
-    pub(super) bytes: Mutex<X, Vec<u8>>,
-    released: AtomicBool,
-}
-
-impl<X: RawMutex> Frame<X> {
-    pub(super) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: Mutex::new(bytes), released: AtomicBool::new(false) }
-    }
-
-    pub(super) fn release(&self) {
-        self.released.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_released(&self) -> bool {
-        self.released.load(Ordering::Relaxed)
-    }
-}
+use super::frame::{Frame, Frames, Reserved};
+use crate::{Access, MmuError, Protection, VirtualPage, VirtualSpan, Writable};
 
 /// What a page of a space translates to.
 pub(super) struct Entry<X> {
@@ -65,11 +43,33 @@ const LEAF: u64 = 64;
 /// A page table.
 pub(super) struct Table<X> {
     leaves: BTreeMap<u64, Box<[Option<Entry<X>>]>>,
+    /// The frame of each leaf, by the leaf's number, if leaves take frames.
+    frames: Option<BTreeMap<u64, Reserved>>,
 }
 
 impl<X> Table<X> {
-    pub(super) const fn new() -> Self {
-        Self { leaves: BTreeMap::new() }
+    pub(super) fn new(takes_frames: bool) -> Self {
+        Self { leaves: BTreeMap::new(), frames: takes_frames.then(BTreeMap::new) }
+    }
+
+    /// Whether there is memory for a translation at `at`.
+    pub(super) fn is_prepared(&self, at: VirtualPage) -> bool {
+        self.frames.as_ref().is_none_or(|frames| frames.contains_key(&(at.number() / LEAF)))
+    }
+
+    /// Takes the frames that translations in `span` need.
+    pub(super) fn prepare(
+        &mut self,
+        span: VirtualSpan,
+        from: &Arc<Frames>,
+    ) -> Result<(), MmuError> {
+        let Some(frames) = self.frames.as_mut().filter(|_| !span.is_empty()) else { return Ok(()) };
+        for leaf in span.first().number() / LEAF..=(span.end().number() - 1) / LEAF {
+            if let Entry::Vacant(place) = frames.entry(leaf) {
+                place.insert(Reserved::take(from)?);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn get(&self, at: VirtualPage) -> Option<&Entry<X>> {

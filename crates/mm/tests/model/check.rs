@@ -107,10 +107,11 @@ impl World {
                 State::Clean | State::Dirty => {
                     let mut memory = [0; PAGE];
                     let soft = &self.manager.mmu().soft;
-                    let copied = commonhold_mm::Mmu::copy_out(
+                    let copied = commonhold_mm::Mmu::read(
                         soft,
                         handle.machine(),
                         ObjectPage::new(page),
+                        0,
                         &mut memory,
                     );
                     assert_eq!((copied, memory), (Ok(()), bytes), "page {page} in memory");

@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use commonhold_mm::{
-    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection, Seen,
-    VirtualPage, VirtualSpan, Wait, Writable,
-    soft::{SoftGather, SoftMmu, SoftObject, SoftSpace},
+    Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection,
+    Seen, VirtualPage, VirtualSpan, Wait, Writable,
+    soft::{SoftFrame, SoftGather, SoftMmu, SoftObject, SoftSpace},
 };
 
 use crate::trouble::aside;
@@ -67,6 +67,7 @@ impl Mmu for Machine {
     type Space = Space;
     type Object = SoftObject<parking_lot::RawMutex>;
     type Gather = SoftGather;
+    type Frame = SoftFrame<parking_lot::RawMutex>;
 
     fn page_size(&self) -> usize {
         self.soft.page_size()
@@ -85,17 +86,46 @@ impl Mmu for Machine {
         self.fallible(|| self.soft.resize_object(object, pages))
     }
 
-    fn fill(&self, object: &Self::Object, page: ObjectPage, from: &[u8]) -> Result<(), MmuError> {
-        self.fallible(|| self.soft.fill(object, page, from))
-    }
-
-    fn copy_out(
+    fn take_frame(
         &self,
         object: &Self::Object,
         page: ObjectPage,
+        contents: Contents,
+    ) -> Result<Self::Frame, MmuError> {
+        self.fallible(|| self.soft.take_frame(object, page, contents))
+    }
+
+    fn ready(
+        &self,
+        object: &Self::Object,
+        page: ObjectPage,
+        frame: &mut Self::Frame,
+    ) -> Result<(), MmuError> {
+        self.fallible(|| self.soft.ready(object, page, frame))
+    }
+
+    fn adopt(&self, object: &Self::Object, page: ObjectPage, frame: Self::Frame) {
+        aside(|| self.soft.adopt(object, page, frame));
+    }
+
+    fn read(
+        &self,
+        object: &Self::Object,
+        page: ObjectPage,
+        offset: usize,
         into: &mut [u8],
     ) -> Result<(), MmuError> {
-        self.fallible(|| self.soft.copy_out(object, page, into))
+        self.fallible(|| self.soft.read(object, page, offset, into))
+    }
+
+    fn write(
+        &self,
+        object: &Self::Object,
+        page: ObjectPage,
+        offset: usize,
+        from: &[u8],
+    ) -> Result<(), MmuError> {
+        self.fallible(|| self.soft.write(object, page, offset, from))
     }
 
     fn release(&self, object: &Self::Object, page: ObjectPage) {
