@@ -8,7 +8,7 @@ use commonhold_mm::{
 };
 
 use crate::{
-    machine::{Machine, Seen},
+    machine::{CPUS, Machine, Outlook, Seen, Touch, Touched},
     program::Op,
     reference::{BYTES, FIRST, LENGTH, ObjectId, Shown, SpaceId},
     world::{Checked, Slot, World, page},
@@ -62,6 +62,7 @@ impl<M: Machine> World<'_, M> {
         let mut totals = SpaceTotals { faults: handle.totals().faults, ..Default::default() };
         for at in FIRST - 1..=FIRST + LENGTH {
             let seen = self.translation(handle, at);
+            self.check_processor((id, at), handle, seen)?;
             match (handle.query(page(at)), model.pages.get(&at)) {
                 (Some(info), Some(shown)) => {
                     let held = (id, at, shown);
@@ -138,6 +139,36 @@ impl<M: Machine> World<'_, M> {
                     "page {at} of space {id} must not fault on a write: {shown:?}"
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that a processor uses no translation that is gone, or that permitted more. Afterwards it remembers the
+    /// present one, so a flush that is forgotten later is seen.
+    fn check_processor(
+        &self,
+        (id, at): (SpaceId, u64),
+        handle: &AddressSpace<M::Mmu>,
+        seen: Seen,
+    ) -> Checked {
+        if self.machine.serves_itself() || seen == Seen::Unknown {
+            return Ok(());
+        }
+        let cpu = self.turn % CPUS;
+        let permits = |access: Access| match seen {
+            Seen::Memory { protection, writable } => {
+                let writes = access != Access::Write || writable == Writable::Yes;
+                writes && protection.is_none_or(|protection| protection.permits(access))
+            }
+            _ => false,
+        };
+        for access in [Access::Read, Access::Write] {
+            let touch = Touch::of_nothing(access);
+            let done = self.machine.touch(cpu, handle, page(at), touch, Outlook::Unknown);
+            ensure!(
+                done != Touched::Done || permits(access),
+                "processor {cpu} does {access:?} of page {at} of space {id}, which has {seen:?}"
+            );
         }
         Ok(())
     }
@@ -252,7 +283,7 @@ impl<M: Machine> World<'_, M> {
 
     /// Without failures everything works again: all pulses are served, all pages can be read, and in the end
     /// nothing is left.
-    pub(crate) fn finish(mut self) -> Checked {
+    pub(crate) fn finish(&mut self) -> Checked {
         while self.manager.pulses() > 0 && !self.machine.serves_itself() {
             self.quietly(Op::Serve)?;
         }

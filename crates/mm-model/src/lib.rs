@@ -65,7 +65,7 @@ mod run;
 mod shortage;
 mod world;
 
-pub use machine::{Machine, Outlook, PAGES, Seen, Touch, Touched, Wake};
+pub use machine::{CPUS, Machine, Outlook, PAGES, Seen, Touch, Touched, Wake};
 pub use program::{Failing, Op, Part, Program, Setting, Step, Trouble};
 pub use random::Random;
 pub use reference::{BYTES, FIRST, LENGTH, Place};

@@ -13,6 +13,8 @@ use crate::shortage::Shortage;
 
 /// Memory for so many pages is enough for all programs: only budgets are short.
 pub const PAGES: u32 = 100;
+/// How many processors a machine has.
+pub const CPUS: usize = 3;
 
 /// An access of a program to bytes of one page. All bytes lie in the page's first [`BYTES`](crate::BYTES).
 #[derive(Debug)]
@@ -43,6 +45,15 @@ impl Touch<'_> {
             Self::Read { .. } => Access::Read,
             Self::Write { .. } => Access::Write,
             Self::Execute => Access::Execute,
+        }
+    }
+
+    /// An access to no bytes, which shows whether it would fault.
+    pub(crate) const fn of_nothing(access: Access) -> Self {
+        match access {
+            Access::Read => Self::Read { offset: 0, into: &mut [] },
+            Access::Write => Self::Write { offset: 0, from: &[] },
+            Access::Execute => Self::Execute,
         }
     }
 
@@ -141,14 +152,13 @@ pub trait Machine {
     /// The machine of the memory manager. Its page size is a multiple of [`BYTES`](crate::BYTES).
     type Mmu: Mmu;
 
-    /// A new machine with memory for more pages than any program has ([`PAGES`]), three processors, and a
-    /// manager of these settings. The checker has dropped everything of the manager before.
+    /// A new machine with memory for [`PAGES`] pages, [`CPUS`] processors, and a manager of these settings. The checker has dropped everything of the manager before.
     ///
     /// # Errors
     /// That of [`Manager::new`].
     fn start(&mut self, settings: Settings) -> Result<Manager<Self::Mmu>, Error>;
 
-    /// One access of a program, on one of three processors.
+    /// One access of a program, on the processor `cpu`, below [`CPUS`].
     fn touch(
         &self,
         cpu: usize,

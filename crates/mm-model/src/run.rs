@@ -82,30 +82,43 @@ pub fn run_program<M: Machine>(machine: &mut M, program: &Program) -> Result<Rep
 
 /// Runs a program once. An error is the number of the step that failed, and what was wrong.
 fn attempt<M: Machine>(machine: &mut M, program: &Program) -> Result<Report, (usize, String)> {
-    let mut step = 0;
-    let mut done = Err(String::new());
-    let guarded = M::guard(&mut || done = perform(machine, program, &mut step));
-    match guarded.and(done) {
-        Ok(resident) => Ok(Report { steps: program.steps.len(), resident }),
+    let mut world = match World::new(machine, program.setting) {
+        Ok(world) => Some(world),
+        Err(what) => return Err((0, what)),
+    };
+    let (mut step, mut resident, mut done) = (0, 0, Ok(()));
+    let guarded = M::guard(&mut || {
+        let Some(world) = &mut world else { return };
+        done = perform(world, program, &mut step, &mut resident);
+    });
+    if guarded.is_err() {
+        // A panic may have left locks held, for which a drop would wait.
+        core::mem::forget(world.take());
+    }
+    let dropped = M::guard(&mut || drop(world.take()));
+    match guarded.and(done).and(dropped) {
+        Ok(()) => Ok(Report { steps: program.steps.len(), resident }),
         Err(what) => Err((step, what)),
     }
 }
 
 /// Does all steps, and the end. `step` is the number of the one under way.
-fn perform<M: Machine>(machine: &mut M, program: &Program, step: &mut usize) -> Checked<u64> {
-    let mut world = World::new(machine, program.setting)?;
+fn perform<M: Machine>(
+    world: &mut World<'_, M>,
+    program: &Program,
+    step: &mut usize,
+    resident: &mut u64,
+) -> Checked {
     for op in Program::beginning() {
         world.quietly(op)?;
     }
-    let mut resident = 0;
     for (number, &next) in program.steps.iter().enumerate() {
         *step = number;
         world.step(next)?;
-        resident = resident.max(world.manager.resident().0);
+        *resident = world.manager.resident().0.max(*resident);
     }
     *step = program.steps.len();
-    world.finish()?;
-    Ok(resident)
+    world.finish()
 }
 
 /// The shortest program found that fails as well, and how.

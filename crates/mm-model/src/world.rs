@@ -74,6 +74,8 @@ pub(crate) struct World<'m, M: Machine> {
     /// How often the machine had failed before.
     failed: u64,
     next_space: SpaceId,
+    /// Counts the steps.
+    pub(crate) turn: usize,
 }
 
 impl<'m, M: Machine> World<'m, M> {
@@ -116,6 +118,7 @@ impl<'m, M: Machine> World<'m, M> {
             troubled: false,
             failed: 0,
             next_space: 0,
+            turn: 0,
         };
         for _ in 0..3 {
             world.add_space()?;
@@ -131,6 +134,7 @@ impl<'m, M: Machine> World<'m, M> {
     /// Arms what is to fail during an operation.
     pub(crate) fn arm(&mut self, trouble: Trouble) {
         self.before = self.budgets.iter().map(|budget| budget.resident().0).collect();
+        self.turn = self.turn.wrapping_add(1);
         self.trouble = trouble;
         self.troubled = trouble != Trouble::None;
         self.failed = self.machine.failed();
