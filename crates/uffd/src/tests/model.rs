@@ -6,7 +6,7 @@
 //! the seed is the last one in the output of `--nocapture`.
 
 use super::{by_kernel, *};
-use commonhold_mm::{Manager, Mmu, Writable};
+use commonhold_mm::{FaultError, Manager, Mmu, Writable};
 use commonhold_mm_model::{FIRST, Failing, Machine, Outlook, Seen, Touch, Touched, run_failing};
 use std::{
     cell::{Cell, RefCell},
@@ -85,6 +85,10 @@ impl Machine for Kernel {
         touch: Touch<'_>,
         outlook: Outlook,
     ) -> Touched {
+        if !space.span().contains(at) {
+            // These addresses are not the space's.
+            return Touched::Failed(Some(FaultError::NotMapped));
+        }
         let count = self.accesses.replace(self.accesses.get() + 1);
         if outlook == Outlook::Succeeds && count.is_multiple_of(2) {
             self.plainly(space, at, touch);
