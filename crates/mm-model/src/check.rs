@@ -23,7 +23,7 @@ impl<M: Machine> World<'_, M> {
         ensure!(agree || self.machine.serves_itself(), "{pulses} pulses for {owed} wakes to come");
         let violations = self.machine.violations();
         ensure!(violations.is_empty(), "the machine saw: {}", violations.join("; "));
-        if let Some(complaint) = self.medium.complaint() {
+        if let Some(complaint) = self.pagers.complaint() {
             fail!("{complaint}");
         }
         self.note_touched()?;

@@ -163,20 +163,8 @@ impl<M: Machine> World<'_, M> {
             locked: locked.unwrap_or(default),
         };
         let (id, of_space) = self.space(space)?;
-        let (placement, target) = match request.place {
-            Place::Anywhere => (Placement::Anywhere, None),
-            Place::Fixed(at) => (Placement::Fixed(page(at)), None),
-            Place::Replace(at) => (Placement::Replace(page(at)), Some(at)),
-        };
-        let residency = |locked| if locked { Residency::Locked } else { Residency::Unlocked };
-        let real_request = MapRequest {
-            placement,
-            offset: ObjectPage::new(request.offset),
-            pages: Pages(request.pages),
-            protection: request.protection,
-            lazy: request.lazy,
-            residency: locked.map(residency),
-        };
+        let target = if let Place::Replace(at) = place { Some(at) } else { None };
+        let real_request = as_asked(&request, locked);
         let expected = self.model.may_map(id, &request);
         let real = self.call(|| of_space.map(&handle, real_request));
         let mut after = self.model.clone();
@@ -338,5 +326,23 @@ impl<M: Machine> World<'_, M> {
             self.model.touched(shown.object, shown.page);
         }
         Ok(())
+    }
+}
+
+/// The request to the memory manager.
+fn as_asked(request: &Request, locked: Option<bool>) -> MapRequest {
+    let placement = match request.place {
+        Place::Anywhere => Placement::Anywhere,
+        Place::Fixed(at) => Placement::Fixed(page(at)),
+        Place::Replace(at) => Placement::Replace(page(at)),
+    };
+    let residency = |locked| if locked { Residency::Locked } else { Residency::Unlocked };
+    MapRequest {
+        placement,
+        offset: ObjectPage::new(request.offset),
+        pages: Pages(request.pages),
+        protection: request.protection,
+        lazy: request.lazy,
+        residency: locked.map(residency),
     }
 }

@@ -11,7 +11,7 @@ use crate::{Shortage, program::Setting, reference::BYTES};
 pub(crate) const FAILURE: PagerError = PagerError::Io { code: 5 };
 
 /// What all pagers of a program share.
-pub(crate) struct Medium<X> {
+pub(crate) struct Pagers<X> {
     failures: Mutex<X, Failures>,
     /// The first mistake of the memory manager.
     complaint: Mutex<X, Option<String>>,
@@ -26,7 +26,7 @@ struct Failures {
     failed: u32,
 }
 
-impl<X: RawMutex> Medium<X> {
+impl<X: RawMutex> Pagers<X> {
     pub(crate) fn new(shortage: Arc<Shortage>) -> Self {
         let (failures, complaint) = (Mutex::new(Failures::default()), Mutex::new(None));
         Self { failures, complaint, shortage }
@@ -71,16 +71,16 @@ pub(crate) struct Store<X> {
     pages: Mutex<X, BTreeMap<u64, [u8; BYTES]>>,
     compressed: bool,
     discards: bool,
-    medium: Arc<Medium<X>>,
+    pagers: Arc<Pagers<X>>,
 }
 
 impl<X: RawMutex> Store<X> {
     pub(crate) fn new(
         pages: BTreeMap<u64, [u8; BYTES]>,
         Setting { compressed, discards, .. }: Setting,
-        medium: &Arc<Medium<X>>,
+        pagers: &Arc<Pagers<X>>,
     ) -> Self {
-        Self { pages: Mutex::new(pages), compressed, discards, medium: Arc::clone(medium) }
+        Self { pages: Mutex::new(pages), compressed, discards, pagers: Arc::clone(pagers) }
     }
 
     pub(crate) fn page(&self, page: u64) -> Option<[u8; BYTES]> {
@@ -90,7 +90,7 @@ impl<X: RawMutex> Store<X> {
 
 impl<X: RawMutex + Send + Sync> Pager for Store<X> {
     fn read(&self, page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
-        self.medium.fails().inspect_err(|_| into.fill(0xEE))?;
+        self.pagers.fails().inspect_err(|_| into.fill(0xEE))?;
         into.fill(0);
         if let Some(first) = into.first_chunk_mut() {
             *first = self.page(page.number()).unwrap_or_default();
@@ -99,20 +99,20 @@ impl<X: RawMutex + Send + Sync> Pager for Store<X> {
     }
 
     fn write(&self, page: ObjectPage, from: &[u8]) -> Result<(), PagerError> {
-        self.medium.fails()?;
+        self.pagers.fails()?;
         let Some((bytes, rest)) = from.split_first_chunk() else {
-            self.medium.complain(|| format!("{page:?} was written with {} bytes", from.len()));
+            self.pagers.complain(|| format!("{page:?} was written with {} bytes", from.len()));
             return Err(FAILURE);
         };
         if rest.iter().any(|byte| *byte != 0) {
-            self.medium.complain(|| format!("{page:?} was written with bytes that nobody stored"));
+            self.pagers.complain(|| format!("{page:?} was written with bytes that nobody stored"));
         }
-        self.medium.shortage.aside(|| self.pages.lock().insert(page.number(), *bytes));
+        self.pagers.shortage.aside(|| self.pages.lock().insert(page.number(), *bytes));
         Ok(())
     }
 
     fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError> {
-        self.medium.fails()?;
+        self.pagers.fails()?;
         if !self.discards {
             return Err(FAILURE);
         }

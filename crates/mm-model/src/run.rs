@@ -5,7 +5,7 @@
 //!    not fail in the same way: each failure is a mistake.
 //! 2. The number of runs is bounded ([`MOST_RUNS`]), since each may take long.
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{boxed::Box, format, string::String, vec::Vec};
 use core::{error::Error, fmt};
 
 use crate::{
@@ -49,7 +49,7 @@ pub struct Failure {
 ///
 /// # Errors
 /// [`Failure`]: the memory manager on this machine did not do what the model does.
-pub fn run<M: Machine>(machine: &mut M, seed: u64, steps: usize) -> Result<Report, Failure> {
+pub fn run<M: Machine>(machine: &mut M, seed: u64, steps: usize) -> Result<Report, Box<Failure>> {
     run_failing(machine, seed, steps, Failing::Nothing)
 }
 
@@ -62,22 +62,25 @@ pub fn run_failing<M: Machine>(
     seed: u64,
     steps: usize,
     failing: Failing,
-) -> Result<Report, Failure> {
+) -> Result<Report, Box<Failure>> {
     let done = run_program(machine, &Program::random(seed, steps, failing));
-    done.map_err(|failure| Failure { seed: Some(seed), ..failure })
+    done.map_err(|mut failure| {
+        failure.seed = Some(seed);
+        failure
+    })
 }
 
 /// Runs this program.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_program<M: Machine>(machine: &mut M, program: &Program) -> Result<Report, Failure> {
+pub fn run_program<M: Machine>(machine: &mut M, program: &Program) -> Result<Report, Box<Failure>> {
     let (step, what) = match attempt(machine, program) {
         Ok(report) => return Ok(report),
         Err(found) => found,
     };
     let (program, shortest) = shorten(machine, program, step, what.clone());
-    Err(Failure { seed: None, step, what, program, shortest })
+    Err(Box::new(Failure { seed: None, step, what, program, shortest }))
 }
 
 /// Runs a program once. An error is the number of the step that failed, and what was wrong.

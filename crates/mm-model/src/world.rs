@@ -26,7 +26,7 @@ use commonhold_mm::{
 
 use crate::{
     machine::{Machine, Seen},
-    pager::{FAILURE, Medium, Store},
+    pager::{FAILURE, Pagers, Store},
     program::{Setting, Trouble},
     reference::{BYTES, FIRST, LENGTH, Model, ObjectId, ObjectModel, SpaceId},
     shortage::Shortage,
@@ -64,7 +64,7 @@ pub(crate) struct World<'m, M: Machine> {
     pub(crate) owed: BTreeMap<PulseKey, u32>,
     /// What the budgets had in memory before this operation.
     pub(crate) before: Vec<u64>,
-    pub(crate) medium: Arc<Medium<Lock<M>>>,
+    pub(crate) pagers: Arc<Pagers<Lock<M>>>,
     /// The machine records wakes.
     pub(crate) told: bool,
     shortage: Arc<Shortage>,
@@ -111,7 +111,7 @@ impl<'m, M: Machine> World<'m, M> {
             objects: Vec::new(),
             stores: BTreeMap::new(),
             owed: BTreeMap::new(),
-            medium: Arc::new(Medium::new(Arc::clone(&shortage))),
+            pagers: Arc::new(Pagers::new(Arc::clone(&shortage))),
             told,
             shortage,
             trouble: Trouble::None,
@@ -139,7 +139,7 @@ impl<'m, M: Machine> World<'m, M> {
         self.troubled = trouble != Trouble::None;
         self.failed = self.machine.failed();
         match trouble {
-            Trouble::Pager { after, times } => self.medium.arm(after, times),
+            Trouble::Pager { after, times } => self.pagers.arm(after, times),
             Trouble::Machine(calls) => self.machine.fail_in(Some(calls)),
             Trouble::Memory(_) | Trouble::None => {}
         }
@@ -149,7 +149,7 @@ impl<'m, M: Machine> World<'m, M> {
     pub(crate) fn disarm(&mut self) {
         self.machine.settle();
         self.machine.fail_in(None);
-        self.medium.disarm();
+        self.pagers.disarm();
         self.trouble = Trouble::None;
     }
 
@@ -170,7 +170,7 @@ impl<'m, M: Machine> World<'m, M> {
     pub(crate) fn fired(&self) -> bool {
         matches!(self.trouble, Trouble::Memory(_))
             || self.machine.failed() > self.failed
-            || self.medium.has_failed()
+            || self.pagers.has_failed()
     }
 
     /// Whether this error may be the result of an armed failure, or of memory that is short because pages must stay in
@@ -263,7 +263,7 @@ impl<'m, M: Machine> World<'m, M> {
         let kind = if file { Kind::File } else { Kind::Anonymous };
         let written = (0..size).step_by(2).filter(|_| file);
         let bytes: BTreeMap<_, _> = written.map(|n| (n, [0xA0; BYTES])).collect();
-        let store = Arc::new(Store::new(bytes.clone(), self.setting, &self.medium));
+        let store = Arc::new(Store::new(bytes.clone(), self.setting, &self.pagers));
         let pager = Arc::clone(&store) as Arc<dyn Pager>;
         let within = own.map(|n| self.budget(n)).transpose()?;
         let real = self.call(|| match within {

@@ -141,7 +141,7 @@ impl Machine for Kernel {
         let page = u64::try_from(base(space)).unwrap() / page_size() + at.number() - FIRST;
         let mut entry = [0; 8];
         self.pagemap.read_exact_at(&mut entry, page * 8).unwrap();
-        match u64::from_ne_bytes(entry) {
+        match u64::from_le_bytes(entry) {
             entry if entry & PRESENT != 0 => {
                 let writable = if entry & MARKED == 0 { Writable::Yes } else { Writable::No };
                 Seen::Memory { protection: None, writable }

@@ -107,7 +107,7 @@ impl Writer<'_> {
                 let mut bytes = [0; 8];
                 let offset = usize::try_from(number * 8).unwrap();
                 match by_kernel::load(space, VirtualPage::new(at), offset, &mut bytes) {
-                    Ok(()) => u64::from_ne_bytes(bytes),
+                    Ok(()) => u64::from_le_bytes(bytes),
                     Err(_) => return self.failures += 1,
                 }
             }
@@ -122,7 +122,7 @@ impl Writer<'_> {
             By::Instructions => word(space, at, number).store(value, Ordering::Relaxed),
             By::Calls => {
                 let offset = usize::try_from(number * 8).unwrap();
-                let bytes = value.to_ne_bytes();
+                let bytes = value.to_le_bytes();
                 if by_kernel::store(space, VirtualPage::new(at), offset, &bytes).is_err() {
                     return self.failures += 1;
                 }
@@ -276,7 +276,7 @@ fn check_all(storm: &Storm, results: &[(Vec<u64>, u64)], file: &File) {
                 let mut bytes = [0; 8];
                 let offset = usize::try_from(number * 8).unwrap();
                 by_kernel::load(&storm.space, at, offset, &mut bytes).unwrap();
-                assert_eq!(u64::from_ne_bytes(bytes), *value, "thread {number}, page {page}");
+                assert_eq!(u64::from_le_bytes(bytes), *value, "thread {number}, page {page}");
             }
         }
     }
@@ -287,7 +287,7 @@ fn check_all(storm: &Storm, results: &[(Vec<u64>, u64)], file: &File) {
             // The file ends behind the last word that is not zero.
             file.read_at(&mut bytes, page * page_size() + number * 8).unwrap();
             assert_eq!(
-                u64::from_ne_bytes(bytes),
+                u64::from_le_bytes(bytes),
                 *value,
                 "thread {number}, page {page} in the file"
             );
