@@ -1,6 +1,10 @@
 //! Tables that translate to frames of memory.
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+};
 
 use super::frame::{Frame, Frames, Reserved};
 use crate::{Access, MmuError, Protection, VirtualPage, VirtualSpan, Writable};
@@ -65,7 +69,7 @@ impl<X> Table<X> {
     ) -> Result<(), MmuError> {
         let Some(frames) = self.frames.as_mut().filter(|_| !span.is_empty()) else { return Ok(()) };
         for leaf in span.first().number() / LEAF..=(span.end().number() - 1) / LEAF {
-            if let Entry::Vacant(place) = frames.entry(leaf) {
+            if let btree_map::Entry::Vacant(place) = frames.entry(leaf) {
                 place.insert(Reserved::take(from)?);
             }
         }
