@@ -342,8 +342,11 @@ impl World {
         // It is unknown where the mapping would have gone, but known how many more pages must stay.
         let somewhere = matches!(request.place, Place::Anywhere)
             && (request.locked || after.spaces[&id].lock_future || after.spaces[&id].super_locked);
+        // Pages that are to be replaced stay in memory until the new ones are in.
+        let replaced = if target.is_some() { request.pages } else { 0 };
         let tight = |budget: Option<usize>, limit| {
-            after.pinned(budget.map(Some)) + if somewhere { request.pages } else { 0 } >= limit
+            let more = if somewhere { request.pages } else { replaced };
+            after.pinned(budget.map(Some)) + more >= limit
         };
         let own = after.objects[&request.object].budget;
         let short = tight(None, self.setting.budget)
@@ -357,13 +360,9 @@ impl World {
             _ => self.agrees(expected, &real, &after),
         };
         let inside = crate::reference::span(target.unwrap_or(FIRST), request.pages).is_ok();
-        if let Some(at) = target.filter(|_| inside) {
-            // What was to be replaced has gone, or may have gone before something failed.
-            let part = (at..at + request.pages).any(|at| of_space.query(page(at)).is_some());
-            if done || !part {
-                self.model.unmap(id, at, request.pages);
-                self.none_waits(id, at, request.pages);
-            }
+        if let Some(at) = target.filter(|_| inside && done) {
+            self.model.unmap(id, at, request.pages);
+            self.none_waits(id, at, request.pages);
         }
         if let (true, Ok(span)) = (done, real) {
             let at = span.first().number();
