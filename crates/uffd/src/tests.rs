@@ -5,6 +5,7 @@
 mod failures;
 mod forks;
 mod races;
+mod replacing;
 mod scripted_process;
 mod signals;
 
