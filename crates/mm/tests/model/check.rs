@@ -148,6 +148,10 @@ impl World {
     fn check_totals(&self) {
         let resident = self.manager.resident().0;
         assert!(resident <= self.setting.budget, "{resident} pages in memory");
+        assert_eq!(self.manager.locked().0, self.model.pinned(None), "locked pages");
+        for (n, budget) in self.budgets.iter().enumerate() {
+            assert_eq!(budget.locked().0, self.model.pinned(Some(Some(n))), "of budget {n}");
+        }
         let left = u64::try_from(self.manager.mmu().soft.frames_left()).unwrap();
         assert_eq!(u64::from(FRAMES) - left, resident, "frames in use");
         for (budget, before) in self.budgets.iter().zip(&self.before) {
