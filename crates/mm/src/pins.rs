@@ -354,4 +354,44 @@ mod tests {
         spans.iter().for_each(|span| pins.remove(*span));
         assert_eq!((pins.edges.len(), pins.covered(pages(5, 10))), (0, 0));
     }
+
+    /// Mappings that are cut in two and joined again leave no edge behind.
+    #[test]
+    #[cfg(not(shuttle))]
+    fn locks_that_come_in_pieces_and_go_at_once_leave_no_edge() {
+        use crate::{
+            Kind, Manager, MapRequest, Pages, Settings, VirtualPage, VirtualSpan, order::Token,
+            soft::SoftMmu,
+        };
+        type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
+        let machine = Machine::new(16, 100, |_| ());
+        let manager = Manager::new(machine, Settings::default()).unwrap();
+        let zeros = std::sync::Arc::new(crate::ZeroPager);
+        let object = manager.object(Kind::Anonymous, Pages(8), zeros).unwrap();
+        let span = |first, pages| VirtualSpan::new(VirtualPage::new(first), Pages(pages)).unwrap();
+        let space = manager.space(span(0, 16)).unwrap();
+        let at = space.map(&object, MapRequest::new(Pages(8))).unwrap();
+        let edges = || {
+            let mut nothing = Token::nothing_held();
+            object.core.state.lock(&mut nothing).0.pins.edges.len()
+        };
+        for page in at.iter() {
+            space.lock(span(page.number(), 1)).unwrap();
+            assert_eq!(
+                (edges(), space.totals().mappings),
+                (2, if page.number() == 7 { 1 } else { 2 })
+            );
+        }
+        space.unlock(span(3, 2)).unwrap();
+        assert_eq!(edges(), 4);
+        space.lock(span(3, 2)).unwrap();
+        assert_eq!(edges(), 2);
+        space.unlock_all();
+        assert_eq!(edges(), 0);
+        let privilege = space.io_privilege().unwrap();
+        space.unmap(span(2, 1)).unwrap();
+        assert_eq!(edges(), 4);
+        drop(privilege);
+        assert_eq!(edges(), 0);
+    }
 }

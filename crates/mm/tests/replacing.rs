@@ -1,5 +1,5 @@
 //! A mapping that replaces others: an access finds the old or the new one, and a refusal changes nothing.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails there")]
 
 use std::sync::{
     Arc,

@@ -105,6 +105,50 @@ fn a_refused_replacement_leaves_what_was_there() {
     assert_eq!(paging.manager().page_out(Pages(8)), Pages(1));
 }
 
+/// The thread that reads events also poisons pages and heals them. If it waited for the table, whose lock a replacement
+/// holds until that thread has read its event, both would wait for ever.
+#[test]
+fn replacements_end_while_pages_fail_and_are_healed() {
+    let Some(paging) = start(budget(100)) else { return };
+    let manager = paging.manager();
+    if manager.mmu().is_user_mode_only() {
+        return eprintln!("note: not tested: faults of the kernel itself are not served here");
+    }
+    let pager = Arc::new(Moody::default());
+    pager.fails.store(true, Ordering::Relaxed);
+    let objects =
+        [0; 2].map(|_| manager.object(Kind::File, Pages(PAGES), Arc::clone(&pager) as _).unwrap());
+    let space = paging.space(Pages(2 * PAGES)).unwrap();
+    space.map(&objects[0], fixed(0, PAGES)).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ending = Ending(|| done.store(true, Ordering::Relaxed));
+        for first in 0..2 {
+            let (space, done) = (&space, &done);
+            scope.spawn(move || {
+                for page in (0..2 * PAGES).cycle().skip(first).step_by(3) {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    super::failures::try_get(space, page).unwrap_err();
+                }
+            });
+        }
+        // Long enough for pages to be healed: that begins when the first has been poisoned for a while.
+        let begun = std::time::Instant::now();
+        for turn in 0.. {
+            if turn > REPLACEMENTS && begun.elapsed() > 3 * crate::deferred::FAILURE_LASTS {
+                break;
+            }
+            space.map(&objects[usize::from(turn % 2 == 0)], over(0, PAGES)).unwrap();
+        }
+        drop(ending);
+    });
+    pager.fails.store(false, Ordering::Relaxed);
+    space.map(&objects[0], over(0, PAGES)).unwrap();
+    assert_eq!(get(&space, 3), 0x0707_0707_0707_0707);
+}
+
 /// A replacement waits for the thread that reads events; the last handle may have ended that thread.
 #[test]
 fn a_replacement_without_threads_ends() {
