@@ -539,5 +539,5 @@ fn no_fault<M: Mmu>(
 fn kept<M: Mmu>(state: &SpaceState<M>, at: VirtualPage) -> Result<&Mapping<M>, FaultError> {
     let mapping = permitted(state, at, Access::Read)?;
     // If it was unlocked meanwhile, nothing has to be brought in: the same as if nothing were mapped.
-    if mapping.locked || state.super_locked { Ok(mapping) } else { Err(FaultError::NotMapped) }
+    if mapping.is_brought_in(state) { Ok(mapping) } else { Err(FaultError::NotMapped) }
 }

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     AddressSpace, Error, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
-    budget::{Budget, BudgetCore, Budgets, ResidentCount},
+    budget::{Budget, BudgetCore, Budgets, PinnedCount, ResidentCount},
     buffers::Buffers,
     fault::Worker,
     object::ObjectCore,
@@ -74,6 +74,7 @@ pub(crate) struct Core<M: Mmu> {
     /// The budget of objects that were made without one.
     shared: Arc<BudgetCore<M>>,
     pub(crate) places: ResidentCount,
+    pub(crate) pinned: PinnedCount,
     pub(crate) refusals: Clock,
     pub(crate) buffers: Buffers<M::Mutex>,
     /// Why changed pages of a dropped object were lost.
@@ -101,6 +102,7 @@ impl<M: Mmu> Manager<M> {
             budgets,
             shared,
             places: ResidentCount::new(),
+            pinned: PinnedCount::new(),
             refusals: Clock::new(),
             buffers,
             lost: KeptError::new(),
@@ -161,6 +163,12 @@ impl<M: Mmu> Manager<M> {
     #[must_use]
     pub fn resident(&self) -> Pages {
         Pages(self.core.places.taken())
+    }
+
+    /// Pages of all objects that must stay in memory, once they are in. See [`Budget::locked`].
+    #[must_use]
+    pub fn locked(&self) -> Pages {
+        Pages(self.core.pinned.pages())
     }
 
     /// Evicts up to `pages` pages, in the policy's order, and returns how many have gone. These are fewer if the

@@ -7,6 +7,7 @@ mod failures;
 mod forks;
 mod model;
 mod races;
+mod replacing;
 mod scripted_process;
 mod signals;
 mod storm;

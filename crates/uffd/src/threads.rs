@@ -13,7 +13,9 @@
 //!    the thread that takes the space off the list waits for it.
 //! 4. The threads take no signals. A handler may touch memory of a space, and then waits for these threads: if it ran
 //!    in one of them, it would wait for ever.
-//! 5. A pager that panics ends no worker: the worker goes on with the next pulse.
+//! 5. The thread that reads faults waits for no lock of a table: a thread that replaces a mapping holds one, and waits
+//!    until this thread has read its event.
+//! 6. A pager that panics ends no worker: the worker goes on with the next pulse.
 
 use std::{
     collections::BTreeMap,
@@ -92,6 +94,7 @@ impl Paging {
             Arc::new(Shared { manager, spaces: Mutex::default(), panics: AtomicU64::new(0) });
         let mut threads = Threads { shared: Arc::clone(&shared), running: Vec::new() };
         threads.start("faults", Shared::attend)?;
+        shared.manager.mmu().userfault.set_read(true);
         threads.start("memory", Shared::serve_memory)?;
         for _ in 0..workers.max(1) {
             threads.start("pager", Shared::serve_paging)?;
@@ -155,6 +158,7 @@ impl Drop for Threads {
             self.running.drain(..).for_each(std::mem::forget);
             return;
         }
+        mmu.userfault.set_read(false);
         mmu.later.stop();
         mmu.memory.stop();
         mmu.paging.stop();
