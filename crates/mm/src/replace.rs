@@ -34,7 +34,7 @@ impl<M: Mmu> SpaceCore<M> {
         let populated = loop {
             let mut nothing = Token::nothing_held();
             let (mut state, mut in_space) = self.state.write(&mut nothing);
-            let residency = state.residency_of(object, request);
+            let (request, residency) = state.settled(object, request);
             state.may_pin(request.pages, residency, &state.within(at))?;
             let populated = state.super_locked || residency == Residency::Locked;
             if !populated || guard.is_some() {
