@@ -112,7 +112,7 @@ impl<M: Mmu> SpaceCore<M> {
         let (mut state, mut in_space) = self.state.write(&mut nothing);
         let state = &mut *state;
         let at = self.place(state, request)?;
-        let residency = state.residency_of(object, request);
+        let (request, residency) = state.settled(object, request);
         state.may_pin(request.pages, residency, &SpaceUse::default())?;
         self.enter(state, &mut in_space, object, at, request)?;
         let populated = state.super_locked || residency == Residency::Locked;
@@ -193,7 +193,7 @@ impl<M: Mmu> SpaceCore<M> {
 
     /// Makes a mapping at `at`, and counts it: its node and pin, its entry, and the machine's part, which shows it in
     /// place of all that `at` showed. Returns the mapping whose entry it took, if one began there. If a part cannot be
-    /// made, none is left.
+    /// made, none is left. The request is [`settled`](SpaceState::settled).
     pub(crate) fn enter(
         self: &Arc<Self>,
         state: &mut SpaceState<M>,
@@ -202,7 +202,7 @@ impl<M: Mmu> SpaceCore<M> {
         at: VirtualSpan,
         request: MapRequest,
     ) -> Result<Option<Mapping<M>>, Error> {
-        let residency = state.residency_of(object, request);
+        let residency = request.residency.unwrap_or(Residency::Unlocked);
         let extent = Extent { at, first: request.offset };
         let pins = (state.super_locked || residency.is_locked()).then(|| extent.of_object());
         let reference = self.refer(state, in_space, object)?;
@@ -270,10 +270,16 @@ pub(crate) struct SpaceUse {
 }
 
 impl<M: Mmu> SpaceState<M> {
-    /// The residency that the new mapping gets.
-    pub(crate) fn residency_of(&self, object: &ObjectCore<M>, request: MapRequest) -> Residency {
-        let residency = request.residency.unwrap_or_else(|| object.default_residency());
-        if residency.is_locked() { residency } else { self.future }
+    /// The request with the residency that the new mapping gets, and that residency. The object's default may change
+    /// at any time, so it is read once.
+    pub(crate) fn settled(
+        &self,
+        object: &ObjectCore<M>,
+        request: MapRequest,
+    ) -> (MapRequest, Residency) {
+        let asked = request.residency.unwrap_or_else(|| object.default_residency());
+        let residency = if asked.is_locked() { asked } else { self.future };
+        (MapRequest { residency: Some(residency), ..request }, residency)
     }
 
     /// Checks that the space may lock a new mapping of `pages` pages, which takes the place of `replaced`.

@@ -38,7 +38,7 @@ impl<M: Mmu> SpaceCore<M> {
             if object.state.lock(&mut in_space).0.destroyed {
                 return Err(Error::Destroyed);
             }
-            let residency = state.residency_of(object, request);
+            let (request, residency) = state.settled(object, request);
             state.may_pin(request.pages, residency, &state.within(at))?;
             let populated = state.super_locked || residency == Residency::Locked;
             if !populated || guard.is_some() {
