@@ -4,6 +4,7 @@
 
 mod failures;
 mod forks;
+mod lost_writes;
 mod races;
 mod scripted_process;
 mod signals;
