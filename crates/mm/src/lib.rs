@@ -52,6 +52,7 @@ mod port;
 mod protect;
 mod pulse;
 mod query;
+mod reads;
 mod reclaim;
 mod reference;
 mod refusal;
@@ -78,8 +79,8 @@ pub use map::{MapRequest, Placement};
 pub use object::{Kind, Object};
 pub use page::State;
 pub use pager::{
-    BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError, Which,
-    ZeroPager,
+    BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError,
+    ReadRequest, Which, ZeroPager,
 };
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
 pub use port::{Access, Contents, Installed, Lane, Mmu, Protection, Wait, Writable};

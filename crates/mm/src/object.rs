@@ -20,6 +20,7 @@ use crate::{
     order::{self, Ordered, Token},
     page::{PageEntry, PageTable, Search},
     pulse::Ticket,
+    reads::Read,
     reference::{Reference, Showing},
     refusal::Refusals,
     reverse::ReverseMap,
@@ -69,6 +70,9 @@ pub(crate) struct ObjectState<M: Mmu> {
     pub(crate) resizing: bool,
     /// Pulses that wait for the end of a filling.
     pub(crate) put_off: Vec<PutOff>,
+    /// Calls of the pager that read a page.
+    pub(crate) reads: Vec<Read>,
+    pub(crate) next_read: u64,
 }
 
 /// A pulse that waits until a page is filled.
@@ -117,6 +121,8 @@ impl<M: Mmu> Object<M> {
             destroyed: false,
             resizing: false,
             put_off: Vec::new(),
+            reads: Vec::new(),
+            next_read: 0,
         };
         let core = share(ObjectCore {
             number: manager.number(),
@@ -318,6 +324,7 @@ impl<M: Mmu> ObjectState<M> {
 impl<M: Mmu> Drop for ObjectCore<M> {
     fn drop(&mut self) {
         self.manager.strike(self.number);
+        self.drop_reads();
         let mut buffer = Vec::new();
         let page_size = self.manager.mmu.page_size();
         let usable = buffer.try_reserve_exact(page_size).is_ok();

@@ -20,3 +20,12 @@ pub(crate) fn share<T>(value: T) -> Result<Arc<T>, Error> {
     drop(core::hint::black_box(room));
     Ok(Arc::new(value))
 }
+
+/// Whether there is memory for a `Box` of this type. The same holds as for [`share`].
+pub(crate) fn has_room<T>() -> bool {
+    let mut room = Vec::<T>::new();
+    let found = room.try_reserve_exact(1).is_ok();
+    // As above.
+    drop(core::hint::black_box(room));
+    found
+}
