@@ -30,7 +30,8 @@ use crate::{ObjectPage, ObjectSpan};
 /// asked for this page, unless the object is cut below the page and grows again.
 ///
 /// A pager must not touch memory that the same manager manages: its thread may be the one that would have to serve
-/// that fault, and both wait for ever. Its buffers, and what it copies to and from, lie elsewhere.
+/// that fault, and both wait for ever. Its buffers, and what it copies to and from, lie elsewhere. The machine of
+/// `commonhold-uffd` sees such an access in its workers: it prints which thread it was, and the access gets SIGBUS.
 pub trait Pager: Send + Sync {
     /// Fills all of `into`, one page, with the contents of `page`. A page that was never written, or
     /// was discarded, reads as the pager's initial contents, for most of them zeros.

@@ -4,6 +4,7 @@
 
 mod failures;
 mod forks;
+mod pagers;
 mod races;
 mod scripted_process;
 mod signals;

@@ -1,6 +1,10 @@
 //! Tables that translate to frames of memory.
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+};
 
 use super::frame::{Frame, Frames, Reserved};
 use crate::{Access, MmuError, Protection, VirtualPage, VirtualSpan, Writable};
@@ -63,8 +67,8 @@ impl<X> Table<X> {
     ) -> Result<(), MmuError> {
         let Some(frames) = self.frames.as_mut().filter(|_| !span.is_empty()) else { return Ok(()) };
         for leaf in span.first().number() / LEAF..=(span.end().number() - 1) / LEAF {
-            if !frames.contains_key(&leaf) {
-                frames.insert(leaf, Reserved::take(from)?);
+            if let btree_map::Entry::Vacant(vacant) = frames.entry(leaf) {
+                vacant.insert(Reserved::take(from)?);
             }
         }
         Ok(())
