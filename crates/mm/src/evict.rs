@@ -1,21 +1,23 @@
 //! Eviction: how a page leaves memory.
 //!
-//! A clean page loses its translations, then its memory. A dirty page goes in three steps:
-//! 1. It becomes `Evicting`: write access is taken away everywhere, and the contents are copied. Reads go on.
-//! 2. With no lock held, the pager writes the copy.
-//! 3. Under the lock again: if the page was written to meanwhile, it is `Dirty` and stays. If it was referenced or
-//!    locked meanwhile, it is `Clean` and stays. If the pager failed, it is `Dirty` again and stays. Otherwise
-//!    it goes as a clean page does.
+//! A clean page loses its translations, then its memory: all of them are withdrawn (`withdraw.rs`), and under the lock
+//! again, if the page may still go, its memory is released. A dirty page becomes clean before:
+//! 1. It becomes `Evicting`: write access is withdrawn everywhere, and the contents are copied. Reads go on.
+//! 2. Writes may go on too, and the pager writes the copy.
+//! 3. Under the lock again: if the page was written to meanwhile, it is `Dirty` and stays. If the pager failed, it is
+//!    `Dirty` again and stays. Otherwise it is `Clean`, and goes, unless it was referenced or locked meanwhile.
 //!
-//! The memory goes last. So at every instant the contents are in memory, or with the pager, or both.
+//! The machine and the pager are called with nothing locked. The memory goes last. So at every instant the contents are
+//! in memory, or with the pager, or both. Faults on the page wait only while the machine works, never while a pager does.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use crate::{
-    FaultError, Mmu, ObjectPage, PagerError, Span, State,
-    object::{ObjectCore, ObjectState, Shielded},
+    FaultError, Mmu, ObjectPage, PagerError, Seen, State,
+    object::{ObjectCore, ObjectState},
     order::{self, Token},
+    withdraw::{Shielded, Withdrawal},
 };
 
 /// The result of an eviction.
@@ -63,120 +65,166 @@ impl<M: Mmu> Drop for Writing<'_, M> {
 impl<M: Mmu> ObjectCore<M> {
     /// Evicts a page, unless it must stay. Nothing is locked.
     pub(crate) fn evict(self: &Arc<Self>, page: ObjectPage, mercy: Mercy) -> Evicted {
-        let mut bytes = Vec::new();
-        let mut nothing = Token::nothing_held();
-        let (mut state, mut in_object) = self.state.lock(&mut nothing);
-        if let Some(kept) = self.keeps(&mut state, page, mercy) {
-            return kept;
-        }
-        match state.pages.get(page).state {
-            State::Clean => {
-                self.take_memory(&mut state, &mut in_object, page);
-                return Evicted::Done;
-            }
-            State::Dirty => {}
-            _ => return Evicted::NotNow,
-        }
-        let length = self.manager.mmu.page_size();
-        if bytes.try_reserve_exact(length).is_err() {
-            return Evicted::Failed(FaultError::NoMemory);
-        }
-        bytes.resize(length, 0);
-        if let Err(error) = self.begin_writing(&mut state, page, &mut bytes, State::Evicting) {
-            return Evicted::Failed(error);
-        }
-        drop(state);
-
-        let written = self.write(page, &bytes);
-
-        let (mut state, mut in_object) = self.state.lock(&mut nothing);
-        if let Err(error) = self.end_writing(&mut state, page, written) {
-            drop(state);
-            self.keep_error(page, error);
-            return Evicted::Failed(FaultError::Pager(error));
-        }
-        if state.pages.get(page).state != State::Clean {
-            return Evicted::Referenced;
-        }
-        if let Some(kept) = self.keeps(&mut state, page, mercy) {
-            return kept;
-        }
-        self.take_memory(&mut state, &mut in_object, page);
-        Evicted::Done
+        let written = if self.is_dirty(page) { self.write_dirty(page, mercy) } else { Ok(()) };
+        written.and_then(|()| self.evict_clean(page, mercy)).err().unwrap_or(Evicted::Done)
     }
 
-    /// Why the page must not go; `None` if it may.
-    fn keeps(&self, state: &mut ObjectState<M>, page: ObjectPage, mercy: Mercy) -> Option<Evicted> {
+    pub(crate) fn is_dirty(&self, page: ObjectPage) -> bool {
+        let mut nothing = Token::nothing_held();
+        let (state, _) = self.state.lock(&mut nothing);
+        state.pages.get(page).state == State::Dirty
+    }
+
+    /// Lets the pager write a page that is about to go, if it is still dirty. On failure, says why it stays.
+    fn write_dirty(self: &Arc<Self>, page: ObjectPage, mercy: Mercy) -> Result<(), Evicted> {
+        let mut buffer = self.manager.buffer();
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.state.lock(&mut nothing);
+        self.may_go(&mut state, page, mercy)?;
+        if state.pages.get(page).state != State::Dirty {
+            return Ok(());
+        }
+        let withdrawal = self.begin_writing(&mut state, page, State::Evicting);
+        drop(state);
+        self.write_back(page, withdrawal, buffer.bytes()).map_err(|error| {
+            if let FaultError::Pager(error) = error {
+                self.keep_error(page, error);
+            }
+            Evicted::Failed(error)
+        })
+    }
+
+    /// Evicts a clean page. On failure, says why it stays.
+    fn evict_clean(self: &Arc<Self>, page: ObjectPage, mercy: Mercy) -> Result<(), Evicted> {
+        let mut nothing = Token::nothing_held();
+        let (mut state, mut in_object) = self.state.lock(&mut nothing);
+        self.may_go(&mut state, page, mercy)?;
+        if state.pages.get(page).state != State::Clean {
+            return Err(Evicted::Referenced);
+        }
+        if !M::RELEASE_UNMAPS {
+            let withdrawal = self.withdraw_all(&mut state, page);
+            drop(state);
+            let seen = self.finish(withdrawal);
+            (state, in_object) = self.state.lock(&mut nothing);
+            self.unbar(&mut state, &mut in_object, page);
+            let Seen { accessed, written } = seen.map_err(Evicted::Failed)?;
+            if let Some(entry) = state.pages.find_mut(page) {
+                entry.referenced |= accessed;
+                entry.state = if written { State::Dirty } else { entry.state };
+            }
+            self.may_go(&mut state, page, mercy)?;
+            // It can be dirty by now if the pager has lost what it had written.
+            if state.pages.get(page).state != State::Clean {
+                return Err(Evicted::Referenced);
+            }
+        }
+        self.take_memory(&mut state, &mut in_object, page);
+        Ok(())
+    }
+
+    /// Checks that a page may go. On failure, says why not.
+    fn may_go(
+        &self,
+        state: &mut ObjectState<M>,
+        page: ObjectPage,
+        mercy: Mercy,
+    ) -> Result<(), Evicted> {
         let entry = match state.pages.find_mut(page) {
-            Some(entry) if entry.state.is_resident() && !entry.writing => entry,
-            _ => return Some(Evicted::NotNow),
+            Some(entry) if entry.state.is_resident() && !entry.is_busy() => entry,
+            _ => return Err(Evicted::NotNow),
         };
         let referenced = core::mem::take(&mut entry.referenced);
         if referenced && mercy == Mercy::Referenced {
-            return Some(Evicted::Referenced);
+            return Err(Evicted::Referenced);
         }
-        self.is_pinned(state, page).then_some(Evicted::Pinned)
+        if self.is_pinned(state, page) { Err(Evicted::Pinned) } else { Ok(()) }
     }
 
-    /// Takes write access to a dirty page away, copies its contents, and makes its state `next`. No other thread
-    /// writes it to the pager before [`end_writing`](Self::end_writing).
+    /// Begins to take write access to a dirty page away, and makes its state `next`. No other thread writes it to the
+    /// pager before [`write_back`](Self::write_back) has ended.
     pub(crate) fn begin_writing(
         &self,
         state: &mut ObjectState<M>,
         page: ObjectPage,
-        into: &mut [u8],
         next: State,
-    ) -> Result<(), FaultError> {
-        let write_protected = self.write_protect(state, page);
-        self.manager.mmu.read(&self.machine, page, 0, into)?;
+    ) -> Withdrawal<M> {
+        let (withdrawal, shielded) = self.withdraw_writes(state, page);
         if let Some(entry) = state.pages.find_mut(page) {
             entry.writing = true;
             // A super-locked space can write to it at any time without a fault, so it is never known to be clean.
-            entry.state = if write_protected == Shielded::Everywhere { next } else { State::Dirty };
+            entry.state = if shielded == Shielded::Everywhere { next } else { State::Dirty };
         }
-        Ok(())
+        withdrawal
     }
 
-    /// Lets the pager write a page, after [`begin_writing`](Self::begin_writing). Nothing is locked. If the pager panics,
-    /// this ends the writing as a failure, and the panic goes on.
-    pub(crate) fn write(&self, page: ObjectPage, bytes: &[u8]) -> Result<(), PagerError> {
+    /// Copies a page after [`begin_writing`](Self::begin_writing), and lets the pager write the copy. Nothing is locked.
+    /// If the pager panics, this ends the writing as a failure, and the panic goes on.
+    ///
+    /// # Errors
+    /// [`FaultError::Machine`], [`FaultError::Pager`]: the page is dirty.
+    pub(crate) fn write_back(
+        self: &Arc<Self>,
+        page: ObjectPage,
+        withdrawal: Withdrawal<M>,
+        copy: &mut [u8],
+    ) -> Result<(), FaultError> {
+        let copied = self
+            .finish(withdrawal)
+            .and_then(|_| Ok(self.manager.mmu.read(&self.machine, page, 0, copy)?));
+        let mut nothing = Token::nothing_held();
+        let (mut state, mut in_object) = self.state.lock(&mut nothing);
+        self.unbar(&mut state, &mut in_object, page);
+        if let Err(error) = copied {
+            Self::stays_dirty(&mut state, page);
+            return Err(error);
+        }
+        drop(state);
+
         let mut writing = Writing { object: self, page, ended: false };
-        let written = self.pager.write(page, bytes);
+        let written = self.pager.write(page, copy);
         writing.ended = true;
-        written
+
+        let (mut state, _) = self.state.lock(&mut nothing);
+        self.end_writing(&mut state, page, written).map_err(FaultError::Pager)
     }
 
     /// Notes the pager's result. The page is `Clean` if the pager wrote it and it was not written to meanwhile.
-    pub(crate) fn end_writing(
+    fn end_writing(
         &self,
         state: &mut ObjectState<M>,
         page: ObjectPage,
         written: Result<(), PagerError>,
     ) -> Result<(), PagerError> {
-        if let Some(entry) = state.pages.find_mut(page) {
-            entry.writing = false;
-            let unchanged = matches!(entry.state, State::Evicting | State::Clean);
-            match written {
-                Ok(()) => {
-                    entry.kept = true;
-                    entry.state = if unchanged { State::Clean } else { entry.state };
-                }
-                Err(_) => entry.state = if unchanged { State::Dirty } else { entry.state },
-            }
-        }
         let count = if written.is_ok() { &self.counts.written } else { &self.counts.failed };
         count.fetch_add(1, Ordering::Relaxed);
+        if written.is_err() {
+            Self::stays_dirty(state, page);
+        } else if let Some(entry) = state.pages.find_mut(page) {
+            entry.writing = false;
+            entry.kept = true;
+            let unchanged = entry.state == State::Evicting;
+            entry.state = if unchanged { State::Clean } else { entry.state };
+        }
         written
     }
 
-    /// Takes all translations to a clean page away, then its memory.
+    /// A page could not be written: it is as before.
+    fn stays_dirty(state: &mut ObjectState<M>, page: ObjectPage) {
+        if let Some(entry) = state.pages.find_mut(page) {
+            entry.writing = false;
+            let unchanged = matches!(entry.state, State::Evicting | State::Clean);
+            entry.state = if unchanged { State::Dirty } else { entry.state };
+        }
+    }
+
+    /// Takes the memory of a clean page, to which no translation is left.
     fn take_memory(
         &self,
         state: &mut ObjectState<M>,
         in_object: &mut Token<'_, order::Object>,
         page: ObjectPage,
     ) {
-        self.unmap(state, Span::one(page));
         let compressed = self.pager.compresses();
         if let Some(entry) = state.pages.find_mut(page) {
             let place = entry.place.take();

@@ -21,7 +21,7 @@ use crate::{
     manager::Core,
     object::{ObjectCore, ObjectState},
     order::{Before, Handler, Short, Token},
-    page::PageEntry,
+    page::{Barred, PageEntry},
     pulse::{Posted, Pulse, Ticket},
     reads,
     space::{Mapping, SpaceCore, SpaceState},
@@ -88,7 +88,7 @@ enum Look {
     Done,
     /// The page has no memory.
     Absent,
-    /// Another thread fills it.
+    /// Another thread fills it, or withdraws what is wanted.
     Filling,
     /// The machine would have had to wait.
     Later,
@@ -229,7 +229,7 @@ impl<M: Mmu> SpaceCore<M> {
                 return Ok(Look::Done);
             }
         };
-        let writable = may_write && entry.state == State::Dirty;
+        let writable = may_write && entry.state == State::Dirty && entry.barred == Barred::No;
         let writable = if writable { Writable::Yes } else { Writable::No };
         let protection = mapping.protection;
         match mmu.install(&self.machine, at, object, page, protection, writable, wait)? {
@@ -487,6 +487,11 @@ fn see<'a, M: Mmu>(
             return Err(FaultError::Pager(PagerError::TimedOut));
         }
         State::Absent | State::Compressed | State::Bad => return Ok(Seen::Absent),
+    }
+    match entry.barred {
+        Barred::No => {}
+        Barred::Writes if !writes => {}
+        Barred::Writes | Barred::All => return Ok(Seen::Filling),
     }
     if writes {
         // An eviction or write-back that is under way sees this, and leaves the page.

@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use crate::{
-    Contents, Error, FaultError, Lane, Mmu, MmuError, ObjectPage, State,
+    Contents, Error, FaultError, Mmu, MmuError, ObjectPage, State,
     fault::Served,
     object::{ObjectCore, ObjectState, PutOff},
     order::{self, Token},
@@ -196,20 +196,11 @@ impl<M: Mmu> ObjectCore<M> {
         if !core::mem::take(&mut entry.awaited) {
             return;
         }
-        let pulses = &self.manager.pulses;
-        state.put_off.retain_mut(|put_off| {
-            if put_off.page != page || put_off.failed.is_some() {
-                return true;
-            }
-            if let Ended::Failed(error) = ended {
-                put_off.failed = Some(error);
-                return true;
-            }
-            if pulses.pass_on(put_off.ticket, Lane::Memory, in_object) {
-                self.manager.mmu.pulse(Lane::Memory);
-            }
-            false
-        });
+        let Ended::Failed(error) = ended else { return self.serve_again(state, in_object, page) };
+        let waiting = state.put_off.iter_mut().filter(|put_off| put_off.page == page);
+        for put_off in waiting.filter(|put_off| put_off.failed.is_none()) {
+            put_off.failed = Some(error);
+        }
     }
 
     /// Ends the pulses that are marked with an error. Nothing is locked.

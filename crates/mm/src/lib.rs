@@ -12,7 +12,8 @@
 //! 1. Lock order: address space, then object, then leaves, then short locks; kept by types ([`order`]).
 //! 2. No lock is held while a [`Pager`] works, and everything is looked at again after it.
 //! 3. A writable translation exists only to a page that is `Dirty`. So write-back takes write access away
-//!    first, and every later write faults.
+//!    first, and every later write faults. The machine takes rights away with nothing locked, since that may take
+//!    long; until it has, faults that would give them back wait.
 //! 4. A page loses its memory only when no translation to it is left. An eviction takes memory only if no
 //!    locked mapping covers the page, and its contents are with the pager or were never changed. Only a
 //!    resize that cuts the page off, and the end of its object, ask neither.
@@ -34,7 +35,7 @@ mod access;
 mod advise;
 mod atomic;
 mod budget;
-
+mod buffers;
 mod error;
 mod evict;
 mod extent;
@@ -65,6 +66,7 @@ pub mod soft;
 mod space;
 mod unit;
 mod unmap;
+mod withdraw;
 mod write_error;
 mod writeback;
 
@@ -83,7 +85,7 @@ pub use pager::{
     ReadRequest, Which, ZeroPager,
 };
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
-pub use port::{Access, Contents, Installed, Lane, Mmu, Protection, Wait, Writable};
+pub use port::{Access, Contents, Installed, Lane, Mmu, Protection, Seen, Wait, Writable};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};
 pub use reference::Reach;
 pub use residency::{IoPrivilege, Residency, Scope};

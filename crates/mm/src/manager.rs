@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::{
     AddressSpace, Error, FaultError, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
     budget::{Budget, BudgetCore, Budgets, ResidentCount},
+    buffers::Buffers,
     fault::Worker,
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
@@ -84,6 +85,7 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) reads: AtomicUsize,
     /// Calls of pagers that block a thread and have taken too long.
     pub(crate) stuck: AtomicUsize,
+    pub(crate) buffers: Buffers<M::Mutex>,
     /// Why changed pages of a dropped object were lost.
     pub(crate) lost: KeptError<M::Mutex>,
 }
@@ -99,6 +101,7 @@ impl<M: Mmu> Manager<M> {
         }
         let budgets = share(Budgets::new())?;
         let shared = BudgetCore::new(&budgets, Pages(u64::MAX))?;
+        let buffers = Buffers::new(mmu.page_size())?;
         let core = Core {
             mmu,
             settings,
@@ -112,6 +115,7 @@ impl<M: Mmu> Manager<M> {
             ticks: AtomicU64::new(0),
             reads: AtomicUsize::new(0),
             stuck: AtomicUsize::new(0),
+            buffers,
             lost: KeptError::new(),
         };
         Ok(Self { core: share(core)? })

@@ -222,25 +222,6 @@ impl<M: Mmu> ObjectCore<M> {
         state.mappings.each(span, |covered, showing| showing.visit(mmu, covered, span, visit));
     }
 
-    /// Takes write access to a page away in all spaces that are not super-locked. Returns whether a super-locked
-    /// space keeps it.
-    pub(crate) fn write_protect(&self, state: &ObjectState<M>, page: ObjectPage) -> Shielded {
-        let mut write_protected = Shielded::Everywhere;
-        self.visit(state, Span::one(page), &mut |reach| {
-            if reach.is_super_locked() {
-                write_protected = Shielded::NotInSuperLocked;
-            }
-            reach.write_protect();
-        });
-        write_protected
-    }
-
-    /// Takes all translations to the pages of `span` away.
-    pub(crate) fn unmap(&self, state: &ObjectState<M>, span: ObjectSpan) {
-        let mmu = &self.manager.mmu;
-        state.mappings.each(span, |covered, showing| showing.take_away(mmu, covered, span));
-    }
-
     /// Whether some mapping wants the page in memory.
     pub(crate) fn is_pinned(&self, state: &ObjectState<M>, page: ObjectPage) -> bool {
         state.mappings.any(Span::one(page), |_, showing| showing.is_pinned())
@@ -287,15 +268,6 @@ impl<M: Mmu> ObjectCore<M> {
     }
 }
 
-/// Where a page can be written to after [`ObjectCore::write_protect`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shielded {
-    /// Nowhere without a fault.
-    Everywhere,
-    /// In super-locked spaces, which must not fault.
-    NotInSuperLocked,
-}
-
 impl<M: Mmu> ObjectState<M> {
     /// The page, if the object has it.
     pub(crate) fn page(&self, page: ObjectPage) -> Option<PageEntry> {
@@ -325,10 +297,7 @@ impl<M: Mmu> Drop for ObjectCore<M> {
     fn drop(&mut self) {
         self.manager.strike(self.number);
         self.drop_reads();
-        let mut buffer = Vec::new();
-        let page_size = self.manager.mmu.page_size();
-        let usable = buffer.try_reserve_exact(page_size).is_ok();
-        buffer.resize(if usable { page_size } else { 0 }, 0);
+        let mut buffer = self.manager.buffer();
         let (mmu, machine, pager) = (&self.manager.mmu, &self.machine, &self.pager);
         let (kind, budget, counts) = (self.kind, &self.budget, &self.counts);
         let lost = &self.manager.lost;
@@ -339,13 +308,11 @@ impl<M: Mmu> Drop for ObjectCore<M> {
             }
             resident += 1;
             if kind == Kind::File && page.state == State::Dirty {
-                let written = if usable { Ok(()) } else { Err(Error::NoMemory) };
-                let written = written
-                    .and_then(|()| Ok(mmu.read(machine, number, 0, &mut buffer)?))
-                    .and_then(|()| {
-                        let written = pager.write(number, &buffer);
-                        written.map_err(|error| Error::Pager { page: number, error })
-                    });
+                let copied = mmu.read(machine, number, 0, buffer.bytes()).map_err(Error::Machine);
+                let written = copied.and_then(|()| {
+                    let written = pager.write(number, buffer.bytes());
+                    written.map_err(|error| Error::Pager { page: number, error })
+                });
                 if let Err(error) = written {
                     counts.failed.fetch_add(1, Ordering::Relaxed);
                     lost.keep(error);

@@ -3,7 +3,7 @@
 //! # Invariants
 //! 1. *Absent*, *Compressed*, *Bad*, *Filling*: no memory, and no translation anywhere. *Clean*, *Dirty*,
 //!    *Evicting*: memory.
-//! 2. Only a *Dirty* page has writable translations.
+//! 2. Only a *Dirty* page has writable translations, and one from which they are being withdrawn (`withdraw.rs`).
 //! 3. The thread that sets *Filling* or `writing` calls the pager, without locks, and alone clears it afterwards.
 //!    No other call of the pager for this page begins meanwhile.
 //! 4. The pager's contents of a page count only if the page is `kept`; otherwise the page reads as zeros.
@@ -41,6 +41,17 @@ impl State {
     }
 }
 
+/// Which faults on a page wait, since a thread withdraws what they would give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Barred {
+    /// None.
+    No,
+    /// Those that would make a writable translation.
+    Writes,
+    /// All.
+    All,
+}
+
 /// A page.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageEntry {
@@ -53,7 +64,9 @@ pub(crate) struct PageEntry {
     pub(crate) kept: bool,
     /// A thread is writing it to the pager.
     pub(crate) writing: bool,
-    /// A pulse waits for the end of its filling.
+    /// Changed only by the thread that withdraws translations.
+    pub(crate) barred: Barred,
+    /// A pulse waits for the end of its filling, or until it is barred no longer.
     pub(crate) awaited: bool,
     /// Its slot in the page-out's queues, while it has memory.
     pub(crate) place: Option<Slot>,
@@ -69,15 +82,17 @@ impl PageEntry {
             touched: false,
             kept,
             writing: false,
+            barred: Barred::No,
             awaited: false,
             place: None,
             trace: None,
         }
     }
 
-    /// Whether a thread is calling the pager for it.
+    /// Whether a thread is working on it without the object's lock.
     pub(crate) const fn is_busy(&self) -> bool {
-        self.writing || matches!(self.state, State::Filling)
+        let barred = !matches!(self.barred, Barred::No);
+        self.writing || barred || matches!(self.state, State::Filling)
     }
 }
 

@@ -4,7 +4,7 @@ use core::fmt::Debug;
 
 use lock_api::{RawMutex, RawRwLock};
 
-use crate::{FaultError, MmuError, ObjectPage, Pages, VirtualPage, VirtualSpan};
+use crate::{FaultError, MmuError, ObjectPage, Pages, Span, VirtualPage, VirtualSpan};
 
 /// What an access wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,15 +109,29 @@ pub enum Contents {
     Unwritten,
 }
 
+/// What a machine has seen of a page when it took translations to it away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// It was accessed through a translation since that was made, or [aged](Mmu::age).
+    pub accessed: bool,
+    /// It was written to, although no translation let writes through.
+    pub written: bool,
+}
+
 /// A machine: memory for pages of objects, translations in address spaces, locks.
 ///
 /// All calls may come from several threads at once. The description of each says which locks are held;
 /// *space locked* means to write.
 ///
-/// [`write_protect`](Self::write_protect) and [`remove`](Self::remove) are told which pages they are meant for, and
-/// must do nothing where the space shows others by now: they come from walks that hold no lock of the space.
-/// A machine that cannot know that may take away too much, from a space that is not super-locked: then a
-/// fault brings it back.
+/// # Taking rights away
+/// [`write_protect`](Self::write_protect) and [`remove`](Self::remove) are called under the object's lock and only note
+/// what is wanted, or change tables; they wait for nothing and tell no other processor. What they leave to be done is in
+/// the [`Gather`](Self::Gather), and [`finish`](Self::finish), called with nothing locked, does it for all of them at
+/// once. Between the two calls no translation with these rights is made to these pages, and their memory stays.
+///
+/// Both are told which pages they are meant for, and they and `finish` must do nothing where the space shows others by
+/// then, since the space is not locked. A machine that cannot know that may take away too much, from a space
+/// that is not super-locked: then a fault brings it back.
 pub trait Mmu: Send + Sync + Sized + 'static {
     /// The mutex of an object, and of leaves that no fault handler takes.
     type Mutex: RawMutex + Send + Sync;
@@ -130,6 +144,12 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     type Space: Send + Sync + Debug;
     /// An object's memory. Dropped, with all memory in it, when nothing maps the object any more.
     type Object: Send + Sync + Debug;
+    /// Changes of translations to pages of one object that are not finished: processors to tell, or calls to make. An
+    /// eviction makes one, so a gather of a few changes takes no memory from the heap.
+    type Gather: Default + Send;
+
+    /// [`release`](Self::release) takes all translations to the page away by itself, in super-locked spaces too.
+    const RELEASE_UNMAPS: bool = false;
     /// Memory for one page that no page of an object has yet. Dropping it gives it back. A frame that was taken as
     /// [`Contents::Unwritten`] is as long as a page.
     type Frame: AsMut<[u8]> + Send + 'static;
@@ -212,7 +232,8 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         from: &[u8],
     ) -> Result<(), MmuError>;
 
-    /// Takes the page's memory away. Object locked; no translation to it is left.
+    /// Takes the page's memory away. Object locked; no translation to it is left, unless the machine
+    /// [takes them away itself](Self::RELEASE_UNMAPS).
     fn release(&self, object: &Self::Object, page: ObjectPage);
 
     /// A mapping has come: `span` shows the object from `first` on. Space locked. No translation is made.
@@ -228,12 +249,13 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         protection: Protection,
     ) -> Result<(), MmuError>;
 
-    /// What was attached to `span` goes: when this returns, no translation in it is used by any processor.
-    /// Space locked. `span` may be a part of what was attached.
+    /// What was attached to `span` goes: when this returns, no translation in it is used by any processor, nor one that
+    /// was taken away before and not finished. Space locked. `span` may be a part of what was attached.
     fn detach(&self, space: &Self::Space, span: VirtualSpan);
 
     /// Mappings in `span` permit `protection` from now on: when this returns, no processor uses a
-    /// translation that permits more. Those that permit less stay. Space locked.
+    /// translation that permits more, nor one that was taken away before and not finished. Those that permit less stay.
+    /// Space locked.
     ///
     /// # Errors
     /// [`MmuError`]; then they permit what they did. (A machine that keeps a record of each part with a
@@ -274,29 +296,67 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         Err(MmuError::NoMemory)
     }
 
-    /// Lets writes through the translation from `at` to `page` no longer, once [`flush`](Self::flush) has
-    /// returned. Object locked.
+    /// Lets writes through the translation from `at` to `page` no longer, once [`finish`](Self::finish) has
+    /// succeeded. Object locked.
+    ///
+    /// # Errors
+    /// [`MmuError`]: it may still let writes through. What the gather holds is to be finished nevertheless.
     fn write_protect(
         &self,
         space: &Self::Space,
         at: VirtualPage,
         object: &Self::Object,
         page: ObjectPage,
-    );
+        gather: &mut Self::Gather,
+    ) -> Result<(), MmuError>;
 
     /// Takes the translations from `span` to the object's pages from `first` on away, once
-    /// [`flush`](Self::flush) has returned. There may be none, and `span` be large: objects are cut and mapped
+    /// [`finish`](Self::finish) has succeeded. There may be none, and `span` be large: objects are cut and mapped
     /// by the million pages. Object locked.
+    ///
+    /// # Errors
+    /// [`MmuError`]: some may still be used. What the gather holds is to be finished nevertheless.
     fn remove(
         &self,
         space: &Self::Space,
         span: VirtualSpan,
         object: &Self::Object,
         first: ObjectPage,
-    );
+        gather: &mut Self::Gather,
+    ) -> Result<(), MmuError>;
 
-    /// When this returns, no processor uses a translation in `span` that was write-protected or removed before.
-    /// Object locked.
+    /// Lets [`finish`](Self::finish) forget that `page` was accessed through the translation from `at`, so that a later
+    /// gather tells whether it was accessed since. A machine that cannot tell takes the translation away: then an access
+    /// faults. Object locked.
+    ///
+    /// # Errors
+    /// As for [`remove`](Self::remove).
+    fn age(
+        &self,
+        space: &Self::Space,
+        at: VirtualPage,
+        object: &Self::Object,
+        page: ObjectPage,
+        gather: &mut Self::Gather,
+    ) -> Result<(), MmuError> {
+        self.remove(space, Span::one(at), object, page, gather)
+    }
+
+    /// Finishes all changes of a gather: on success, no processor uses a translation as it was before. Nothing is
+    /// locked, and this may wait: for other processors, or for another process to answer. How long it waits is the machine's
+    /// affair. `seen` is called for pages of the object of which the machine has seen something, any number of times.
+    ///
+    /// # Errors
+    /// [`MmuError`]: some processors may still use translations as they were. The pages stay in memory then.
+    fn finish(
+        &self,
+        gather: Self::Gather,
+        seen: &mut dyn FnMut(ObjectPage, Seen),
+    ) -> Result<(), MmuError>;
+
+    /// When this returns, no processor uses a translation in `span` that permits less than the present one. Nothing is
+    /// locked. No access in a super-locked space may fault, not even because its processor remembers how the
+    /// translation was.
     fn flush(&self, space: &Self::Space, span: VirtualSpan);
 
     /// A pulse waits: a worker of this lane should call [`Manager::serve`](crate::Manager::serve), or

@@ -97,6 +97,11 @@ impl<M: Mmu> ObjectState<M> {
     }
 }
 
+/// Bytes of what a request holds.
+pub(crate) const fn size_of_request<M: Mmu>() -> usize {
+    size_of::<Reading<M>>()
+}
+
 /// Whether a call for this page has taken too long and has not returned.
 pub(crate) fn is_overdue(reads: &[Read], page: ObjectPage) -> bool {
     reads.iter().any(|read| read.claim.page == page && read.fate == Fate::Overdue)
@@ -234,7 +239,11 @@ impl<M: Mmu> ObjectCore<M> {
                     self.manager.stuck.fetch_sub(1, Ordering::Relaxed);
                 }
                 match pages.find_mut(page) {
-                    Some(entry) if ok && self.manager.try_reserve(&self.budget) => {
+                    Some(entry)
+                        if ok
+                            && entry.state == State::Bad
+                            && self.manager.try_reserve(&self.budget) =>
+                    {
                         entry.state = State::Filling;
                         read.claim.reserved = true;
                         Ok(())

@@ -8,12 +8,13 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Answer, Candidate, Evicted, FaultError, Mmu, ObjectPage, Round, Span, State, Step,
+    Answer, Candidate, Evicted, FaultError, Mmu, ObjectPage, Round, Step,
     budget::{BudgetCore, PageName, ResidentCount},
     evict::Mercy,
     manager::Core,
     object::ObjectCore,
     order::Token,
+    page::PageEntry,
     refusal::Since,
 };
 
@@ -178,25 +179,26 @@ impl<M: Mmu> ObjectCore<M> {
         evicted
     }
 
-    fn is_dirty(&self, page: ObjectPage) -> bool {
-        let mut nothing = Token::nothing_held();
-        let (state, _) = self.state.lock(&mut nothing);
-        state.pages.get(page).state == State::Dirty
-    }
-
-    /// Takes a page's translations away, so that its next use faults; or says why not.
-    fn put_on_trial(&self, candidate: &Candidate<PageName>) -> Result<(), Evicted> {
+    /// Forgets that a page was accessed, so that its next use is noticed; or says why not.
+    fn put_on_trial(self: &Arc<Self>, candidate: &Candidate<PageName>) -> Result<(), Evicted> {
         let page = candidate.key.page;
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.state.lock(&mut nothing);
-        match state.pages.find_mut(page) {
-            Some(entry) if entry.place == Some(candidate.slot) => entry.referenced = false,
-            _ => return Err(Evicted::NotNow),
+        let ours = |entry: &PageEntry| entry.place == Some(candidate.slot) && !entry.is_busy();
+        if !ours(&state.pages.get(page)) {
+            return Err(Evicted::NotNow);
         }
         if self.is_pinned(&state, page) {
             return Err(Evicted::Pinned);
         }
-        self.unmap(&state, Span::one(page));
-        Ok(())
+        let withdrawal = self.age(&mut state, page);
+        drop(state);
+        let finished = self.finish(withdrawal);
+        let (mut state, mut in_object) = self.state.lock(&mut nothing);
+        if let Some(entry) = state.pages.find_mut(page) {
+            entry.referenced = false;
+        }
+        self.unbar(&mut state, &mut in_object, page);
+        finished.map(|_| ()).map_err(Evicted::Failed)
     }
 }

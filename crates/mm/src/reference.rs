@@ -15,12 +15,14 @@
 //! - A space takes all translations of a mapping away before it takes the mapping out of the reverse map. So a
 //!   walk may visit a mapping that has no translation any more; it hands out only [`Reach`], which can take rights
 //!   away and cannot give any.
+//! - The machine takes them away after the walk, when the object is not locked. Until then the page is barred
+//!   (`withdraw.rs`): no translation with these rights is made.
 //! - When a mapping is cut in two or joined with its neighbour, both change under one hold of the object's lock.
 
 use alloc::sync::{Arc, Weak};
 
 use crate::{
-    Error, Mmu, ObjectPage, ObjectSpan, Page, Span, VirtualPage,
+    Error, Mmu, MmuError, ObjectPage, ObjectSpan, Page, Span, VirtualPage,
     atomic::{AtomicBool, AtomicU64, Ordering},
     extent::Extent,
     object::{ObjectCore, ObjectState},
@@ -50,14 +52,14 @@ pub(crate) struct Showing<M: Mmu> {
     pub(crate) locked: bool,
 }
 
-/// A page of an object where a space shows it, as a walk visits it. Its methods can take rights away; none can
-/// install a page:
+/// A page of an object where a space shows it, as a walk visits it. It can be looked at, and the manager can take
+/// rights away through it; nothing can install a page:
 ///
 /// ```
-/// use commonhold_mm::{Mmu, Reach};
+/// use commonhold_mm::{Mmu, Reach, VirtualPage};
 ///
-/// fn write_protect<M: Mmu>(reach: &Reach<'_, M>) {
-///     reach.write_protect();
+/// fn place<M: Mmu>(reach: &Reach<'_, M>) -> VirtualPage {
+///     reach.at()
 /// }
 /// ```
 ///
@@ -104,18 +106,17 @@ impl<M: Mmu> Reach<'_, M> {
         self.super_locked
     }
 
-    /// Makes writes here fault, once the walk is over. Does nothing in a super-locked space.
-    pub fn write_protect(&self) {
-        if !self.super_locked {
-            self.mmu.write_protect(self.space, self.at, self.object, self.page);
+    /// Makes writes here fault, once the gather is finished. Does nothing in a super-locked space.
+    pub(crate) fn write_protect(&self, gather: &mut M::Gather) -> Result<(), MmuError> {
+        if self.super_locked {
+            return Ok(());
         }
+        self.mmu.write_protect(self.space, self.at, self.object, self.page, gather)
     }
 
-    /// Makes all accesses here fault, once the walk is over. Does nothing in a super-locked space.
-    pub fn remove(&self) {
-        if !self.super_locked {
-            self.mmu.remove(self.space, Span::one(self.at), self.object, self.page);
-        }
+    /// Lets the next look tell whether the page was accessed here, once the gather is finished.
+    pub(crate) fn age(&self, gather: &mut M::Gather) -> Result<(), MmuError> {
+        self.mmu.age(self.space, self.at, self.object, self.page, gather)
     }
 }
 
@@ -189,8 +190,7 @@ impl<M: Mmu> Showing<M> {
         Extent { at, first: covered.first() }
     }
 
-    /// Calls `visit` for each page of `span` that this mapping, which shows `covered`, shows, and then flushes these
-    /// translations from all processors. The object is locked.
+    /// Calls `visit` for each page of `span` that this mapping, which shows `covered`, shows. The object is locked.
     pub(crate) fn visit(
         &self,
         mmu: &M,
@@ -205,16 +205,21 @@ impl<M: Mmu> Showing<M> {
             let object = &self.reference.object.machine;
             visit(&Reach { mmu, space, object, at, page, locked, super_locked });
         }
-        mmu.flush(&self.reference.machine, extent.places(&pages));
     }
 
     /// Takes away all translations of this mapping, which shows `covered`, to pages of `span`, even if the space is
     /// super-locked: the pages are about to lose their memory. The object is locked.
-    pub(crate) fn take_away(&self, mmu: &M, covered: ObjectSpan, span: ObjectSpan) {
+    pub(crate) fn take_away(
+        &self,
+        mmu: &M,
+        covered: ObjectSpan,
+        span: ObjectSpan,
+        gather: &mut M::Gather,
+    ) -> Result<(), MmuError> {
         let pages = covered.intersection(&span);
         let at = self.extent(covered).places(&pages);
-        mmu.remove(&self.reference.machine, at, &self.reference.object.machine, pages.first());
-        mmu.flush(&self.reference.machine, at);
+        let object = &self.reference.object.machine;
+        mmu.remove(&self.reference.machine, at, object, pages.first(), gather)
     }
 }
 

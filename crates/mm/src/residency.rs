@@ -133,6 +133,7 @@ impl<M: Mmu> AddressSpace<M> {
         // Counted from here on, so no other thread can end the super-lock; dropped if a page cannot be brought in.
         let granted = IoPrivilege { space: Arc::clone(&self.core) };
         self.core.populate(self.core.span)?;
+        self.core.manager.mmu.flush(&self.core.machine, self.core.span);
         Ok(granted)
     }
 }

@@ -1,11 +1,10 @@
 //! Resize: an object gets a new end.
 //!
-//! A cut holds the object's lock, so it cannot lock the spaces that map the object: the walk takes their
-//! translations away. Its steps:
-//! 1. The size changes; from here on faults on the tail fail.
-//! 2. The translations to the tail are taken away.
-//! 3. If a pager works on a page of the tail, the lock is given up for a while, and 1 and 2 are repeated. A read that
-//!    completes later, or has taken too long, is given up instead (`reads.rs`).
+//! A cut cannot lock the spaces that map the object: the walk takes their translations away. Its steps:
+//! 1. The size changes; from here on faults on the tail fail, and no translation to it is made.
+//! 2. The translations to the tail are taken away. If the machine cannot, the size is the old one again.
+//! 3. As long as a thread works on a page of the tail, without the lock, it is waited for. A read that completes later,
+//!    or has taken too long, is given up instead (`reads.rs`).
 //! 4. The tail's memory is released, and the machine and the pager are told.
 //!
 //! If the object grows again, the new pages are zeros, whatever the pager still has.
@@ -15,7 +14,7 @@
 use alloc::sync::{Arc, Weak};
 
 use crate::{
-    Error, Mmu, Object, ObjectPage, ObjectSpan, Pages, Span,
+    Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Pages, Span,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
     space::SpaceCore,
@@ -27,7 +26,8 @@ impl<M: Mmu> Object<M> {
     ///
     /// # Errors
     /// - [`Error::BadSpan`]: nothing has changed.
-    /// - The machine's error: a growing object has its old size; a cut object has the new one.
+    /// - The machine's error: a growing object has its old size. So has one that was to be cut, if translations could
+    ///   not be taken away; otherwise it has the new one.
     /// - [`Error::Pager`] if the pager could not drop what was cut off: the size has changed nevertheless, and the
     ///   old contents never come back.
     /// - [`Error::Fault`] if a new page could not be brought in for a space that has it locked: the size has changed.
@@ -76,12 +76,25 @@ impl<M: Mmu> ObjectCore<M> {
 
     fn cut(&self, end: ObjectPage, before: u64) -> Result<(), Error> {
         let tail = Span::between(end, ObjectPage::new(before));
+        let mut nothing = Token::nothing_held();
+        let (mut state, _) = self.state.lock(&mut nothing);
+        state.size = end.number();
+        if !M::RELEASE_UNMAPS {
+            let withdrawal = self.take_away(&state, tail);
+            drop(state);
+            if let Err(error) = self.finish(withdrawal) {
+                self.state.lock(&mut nothing).0.size = before;
+                return Err(match error {
+                    FaultError::Machine(error) => Error::Machine(error),
+                    _ => Error::NoMemory,
+                });
+            }
+            (state, _) = self.state.lock(&mut nothing);
+        }
+        drop(state);
         let mut attempt = 0_u32;
         loop {
-            let mut nothing = Token::nothing_held();
             let (mut state, mut in_object) = self.state.lock(&mut nothing);
-            state.size = end.number();
-            self.unmap(&state, tail);
             if state.pages.position(end, tail.end(), |page| page.is_busy()).is_none() {
                 self.take_tail(&mut state, &mut in_object, end);
                 break;

@@ -2,7 +2,7 @@
 //!
 //! It exists to find the mistakes of a memory manager, so it never forgets a translation by itself: a [`Cpu`] goes
 //! on using a translation that it remembers, even if the page table has changed since, until
-//! [`flush`](crate::Mmu::flush), [`detach`](crate::Mmu::detach) or [`protect`](crate::Mmu::protect) makes it forget.
+//! [`finish`](crate::Mmu::finish), [`detach`](crate::Mmu::detach) or [`protect`](crate::Mmu::protect) makes it forget.
 //! It reports a [`Violation`] if memory is released while a table or a processor still refers to it, and for every
 //! use of such memory.
 //!
@@ -20,5 +20,5 @@ mod tlb;
 
 pub use cpu::Cpu;
 pub use frame::SoftFrame;
-pub use machine::{SoftMmu, SoftObject, SoftSpace, Violation};
+pub use machine::{SoftGather, SoftMmu, SoftObject, SoftSpace, Violation};
 pub use table::Translation;

@@ -1,11 +1,11 @@
 //! Write-back: dirty pages are written to the pager, and stay in memory.
 //!
-//! Page by page, as in the first half of an eviction (`evict.rs`): write access is taken away, the contents are
+//! Page by page, as in the first half of an eviction (`evict.rs`): write access is withdrawn, the contents are
 //! copied, and the pager writes the copy with no lock held. A write meanwhile faults and makes the page dirty
 //! again, and so does a failure. At the end the pager is asked once to flush; if it cannot, all pages that it may have
 //! lost and that are still in memory are dirty again.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::sync::Arc;
 
 use crate::{
     AddressSpace, Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Page, Pages, Span, State,
@@ -50,13 +50,10 @@ impl<M: Mmu> AddressSpace<M> {
 
 impl<M: Mmu> ObjectCore<M> {
     fn sync(self: &Arc<Self>, span: ObjectSpan) -> Result<Pages, Error> {
-        let mut bytes = Vec::new();
-        let length = self.manager.mmu.page_size();
-        bytes.try_reserve_exact(length)?;
-        bytes.resize(length, 0);
+        let mut buffer = self.manager.buffer();
         let (mut written, mut page, mut attempt) = (0, span.first(), 0_u32);
         while page < span.end() {
-            match self.sync_one(page, span.end(), &mut bytes)? {
+            match self.sync_one(page, span.end(), buffer.bytes())? {
                 Synced::Wrote(done) => {
                     written += 1;
                     page = done.plus(1);
@@ -89,10 +86,10 @@ impl<M: Mmu> ObjectCore<M> {
 
     /// Writes the first dirty page from `first` on.
     fn sync_one(
-        &self,
+        self: &Arc<Self>,
         first: ObjectPage,
         end: ObjectPage,
-        bytes: &mut [u8],
+        buffer: &mut [u8],
     ) -> Result<Synced, Error> {
         let mut nothing = Token::nothing_held();
         let (mut state, _) = self.state.lock(&mut nothing);
@@ -102,16 +99,13 @@ impl<M: Mmu> ObjectCore<M> {
         if state.pages.get(page).writing {
             return Ok(Synced::Busy(page));
         }
-        self.begin_writing(&mut state, page, bytes, State::Clean).map_err(|error| match error {
-            FaultError::Machine(error) => Error::Machine(error),
-            _ => Error::NoMemory,
-        })?;
+        let withdrawal = self.begin_writing(&mut state, page, State::Clean);
         drop(state);
-        let written = self.write(page, bytes);
-        let (mut state, _) = self.state.lock(&mut nothing);
-        match self.end_writing(&mut state, page, written) {
+        match self.write_back(page, withdrawal, buffer) {
             Ok(()) => Ok(Synced::Wrote(page)),
-            Err(error) => Err(Error::Pager { page, error }),
+            Err(FaultError::Pager(error)) => Err(Error::Pager { page, error }),
+            Err(FaultError::Machine(error)) => Err(Error::Machine(error)),
+            Err(_) => Err(Error::NoMemory),
         }
     }
 }

@@ -1,17 +1,30 @@
-//! A fault handler takes no lock that can block: on this machine, such a lock panics if a handler takes it.
+//! Locks and the machine: a fault handler takes no lock that can block, and no lock is held while the machine finishes a
+//! gather. On this machine such a lock panics if a handler takes it, and `finish` if one is held.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
 use std::{cell::Cell, sync::Arc};
 
 use commonhold_mm::{
-    Access, AddressSpace, Contents, Context, Fault, FaultError, Installed, Kind, Lane, Manager,
-    MapRequest, Mmu, MmuError, ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings,
-    VirtualPage, VirtualSpan, Wait, Writable, ZeroPager,
-    soft::{SoftFrame, SoftMmu, SoftObject, SoftSpace},
+    Access, AddressSpace, Advice, BytesPager, Contents, Context, Error, Fault, FaultError,
+    Installed, Kind, Lane, Manager, MapRequest, Mmu, MmuError, Object, ObjectPage, ObjectSpan,
+    Pages, Placement, Protection, Seen, Settings, State, VirtualPage, VirtualSpan, Wait, Writable,
+    ZeroPager,
+    soft::{SoftFrame, SoftGather, SoftMmu, SoftObject, SoftSpace},
 };
 
 thread_local! {
     static HANDLER: Cell<bool> = const { Cell::new(false) };
+    /// Locks that this thread holds.
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
+
+fn held(taken: bool) -> bool {
+    HELD.set(HELD.get() + u32::from(taken));
+    taken
+}
+
+fn given_back() {
+    HELD.set(HELD.get() - 1);
 }
 
 /// Panics if a handler would wait.
@@ -30,13 +43,15 @@ unsafe impl lock_api::RawMutex for Mutex {
     fn lock(&self) {
         may_wait();
         self.0.lock();
+        held(true);
     }
 
     fn try_lock(&self) -> bool {
-        self.0.try_lock()
+        held(self.0.try_lock())
     }
 
     unsafe fn unlock(&self) {
+        given_back();
         // SAFETY: the caller holds the lock, as this function requires too.
         unsafe { self.0.unlock() }
     }
@@ -53,13 +68,15 @@ unsafe impl lock_api::RawRwLock for RwLock {
     fn lock_shared(&self) {
         may_wait();
         self.0.lock_shared();
+        held(true);
     }
 
     fn try_lock_shared(&self) -> bool {
-        self.0.try_lock_shared()
+        held(self.0.try_lock_shared())
     }
 
     unsafe fn unlock_shared(&self) {
+        given_back();
         // SAFETY: the caller holds the lock, as this function requires too.
         unsafe { self.0.unlock_shared() }
     }
@@ -67,20 +84,29 @@ unsafe impl lock_api::RawRwLock for RwLock {
     fn lock_exclusive(&self) {
         may_wait();
         self.0.lock_exclusive();
+        held(true);
     }
 
     fn try_lock_exclusive(&self) -> bool {
-        self.0.try_lock_exclusive()
+        held(self.0.try_lock_exclusive())
     }
 
     unsafe fn unlock_exclusive(&self) {
+        given_back();
         // SAFETY: the caller holds the lock, as this function requires too.
         unsafe { self.0.unlock_exclusive() }
     }
 }
 
 /// A software machine whose tables have locks of the usual kind, and whose manager has those that panic.
-struct Strict(SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>);
+struct Strict(SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>, Meanwhile);
+
+/// What another thread does while the machine finishes a gather, before a processor has heeded it.
+type Meanwhile = std::sync::Mutex<Vec<Box<dyn FnOnce() + Send>>>;
+
+fn machine(page_size: usize) -> Strict {
+    Strict(SoftMmu::new(page_size, 100, |_| ()), Meanwhile::default())
+}
 
 impl Mmu for Strict {
     type Mutex = Mutex;
@@ -88,6 +114,7 @@ impl Mmu for Strict {
     type RwLock = RwLock;
     type Space = SoftSpace<parking_lot::RawMutex>;
     type Object = SoftObject<parking_lot::RawMutex>;
+    type Gather = SoftGather;
     type Frame = SoftFrame<parking_lot::RawMutex>;
 
     fn page_size(&self) -> usize {
@@ -196,8 +223,9 @@ impl Mmu for Strict {
         at: VirtualPage,
         object: &Self::Object,
         page: ObjectPage,
-    ) {
-        self.0.write_protect(space, at, object, page);
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        self.0.write_protect(space, at, object, page, gather)
     }
 
     fn remove(
@@ -206,8 +234,22 @@ impl Mmu for Strict {
         span: VirtualSpan,
         object: &Self::Object,
         first: ObjectPage,
-    ) {
-        self.0.remove(space, span, object, first);
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        self.0.remove(space, span, object, first, gather)
+    }
+
+    fn finish(
+        &self,
+        gather: SoftGather,
+        seen: &mut dyn FnMut(ObjectPage, Seen),
+    ) -> Result<(), MmuError> {
+        assert_eq!(HELD.get(), 0, "a lock is held while the machine waits for processors");
+        let meanwhile = self.1.lock().unwrap().pop();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        self.0.finish(gather, seen)
     }
 
     fn flush(&self, space: &Self::Space, span: VirtualSpan) {
@@ -244,8 +286,7 @@ fn fault(space: &AddressSpace<Strict>, at: u64, access: Access, context: Context
 
 #[test]
 fn no_fault_takes_a_lock_that_can_block() {
-    let machine = Strict(SoftMmu::new(16, 100, |_| ()));
-    let manager = Manager::new(machine, Settings { pulses: 2, ..Settings::default() }).unwrap();
+    let manager = Manager::new(machine(16), Settings { pulses: 2, ..Settings::default() }).unwrap();
     let [zeros, file] = [Kind::Anonymous, Kind::File]
         .map(|kind| manager.object(kind, Pages(4), Arc::new(ZeroPager)).unwrap());
     let space = manager.space(VirtualSpan::new(VirtualPage::new(0), Pages(20)).unwrap()).unwrap();
@@ -280,4 +321,90 @@ fn no_fault_takes_a_lock_that_can_block() {
     assert_eq!(manager.pulses(), 0);
     manager.mmu().0.late_in(0);
     all([pulsed, resolved, resolved, resolved, unmapped, not_locked]);
+}
+
+/// A file of bytes 7, two pages of which are shown and were written to.
+fn written() -> (Manager<Strict>, Object<Strict>, AddressSpace<Strict>) {
+    let manager = Manager::new(machine(16), Settings::default()).unwrap();
+    let pager = BytesPager::<parking_lot::RawMutex>::new(&[7; 64], 16).unwrap();
+    let file = manager.object(Kind::File, Pages(4), Arc::new(pager)).unwrap();
+    let space = manager.space(VirtualSpan::new(VirtualPage::new(0), Pages(4)).unwrap()).unwrap();
+    let placement = Placement::Fixed(VirtualPage::new(0));
+    space.map(&file, MapRequest { placement, ..MapRequest::new(Pages(4)) }).unwrap();
+    for page in 0..2 {
+        assert_eq!(fault(&space, page, Access::Write, Context::Normal), Fault::Pulsed);
+    }
+    while manager.serve() {}
+    (manager, file, space)
+}
+
+/// The bug: the machine made its changes, and waited for other processors, under the object's lock.
+#[test]
+fn nothing_is_locked_while_the_machine_finishes() {
+    let (manager, file, space) = written();
+    file.sync(ObjectSpan::one(ObjectPage::new(0))).unwrap();
+    assert_eq!(manager.page_out(Pages(2)), Pages(2));
+    let _ = fault(&space, 3, Access::Read, Context::Normal);
+    while manager.serve() {}
+    file.resize(Pages(1)).unwrap();
+    assert_eq!(manager.resident(), Pages(0));
+}
+
+#[test]
+fn a_write_waits_until_write_access_is_gone_everywhere_and_a_read_does_not() {
+    let (manager, file, space) = written();
+    let (theirs, serving) = (space.clone(), manager.clone());
+    manager.mmu().1.lock().unwrap().push(Box::new(move || {
+        assert_eq!(fault(&theirs, 0, Access::Read, Context::Normal), Fault::Resolved);
+        assert_eq!(fault(&theirs, 0, Access::Write, Context::Normal), Fault::Pulsed);
+        assert!(serving.serve_memory(), "a worker looks, and puts the fault off");
+        assert_eq!((serving.pulses(), serving.serve()), (1, false));
+    }));
+    file.sync(ObjectSpan::one(ObjectPage::new(0))).unwrap();
+    assert_eq!(file.state(ObjectPage::new(0)), Some(State::Clean));
+    let translation = manager.mmu().0.translation(space.machine(), VirtualPage::new(0)).unwrap();
+    assert_eq!(translation.writable, Writable::No);
+    assert!(manager.serve_memory());
+    assert_eq!(manager.pulses(), 0);
+    assert_eq!(file.state(ObjectPage::new(0)), Some(State::Dirty));
+}
+
+#[test]
+fn a_read_waits_until_an_eviction_has_taken_its_translation_and_reads_what_was_written() {
+    let (manager, file, space) = written();
+    let (theirs, serving) = (space.clone(), manager.clone());
+    let read: Box<dyn FnOnce() + Send> = Box::new(move || {
+        assert_eq!(fault(&theirs, 0, Access::Read, Context::Normal), Fault::Pulsed);
+        assert!(serving.serve_memory());
+        assert_eq!((serving.pulses(), serving.serve()), (1, false));
+    });
+    // The first gather of the eviction takes write access away, the second the translation.
+    manager.mmu().1.lock().unwrap().extend([read, Box::new(|| ())]);
+    let one = VirtualSpan::one(VirtualPage::new(0));
+    assert_eq!(space.advise(one, Advice::DontNeed), Ok(Pages(1)));
+    assert_eq!(file.state(ObjectPage::new(0)), Some(State::Absent));
+    while manager.serve() {}
+    assert_eq!((manager.pulses(), file.totals().filled), (0, 3));
+    assert_eq!(manager.mmu().0.violations(), []);
+}
+
+#[test]
+fn a_page_is_released_only_if_the_machine_has_finished() {
+    let (manager, file, space) = written();
+    let one = VirtualSpan::one(VirtualPage::new(0));
+    // Noting, finishing and copying for the pager; then noting and finishing for a page that is clean.
+    for (calls, left) in [
+        (0, State::Dirty),
+        (1, State::Dirty),
+        (2, State::Dirty),
+        (3, State::Clean),
+        (1, State::Clean),
+    ] {
+        manager.mmu().0.fail_in(calls);
+        assert_eq!(space.advise(one, Advice::DontNeed), Err(Error::NoMemory));
+        assert_eq!(file.state(ObjectPage::new(0)), Some(left), "call {calls}");
+        manager.mmu().0.succeed();
+    }
+    assert_eq!(space.advise(one, Advice::DontNeed), Ok(Pages(1)));
+    assert_eq!(manager.mmu().0.violations(), []);
 }

@@ -2,8 +2,9 @@
 //! kernel's, and faults arrive through a userfaultfd.
 //!
 //! # What it owns
-//! - [`UffdMmu`], the machine (`mmu.rs`): objects are memfds (`object.rs`; `frame.rs` for what a page will hold), spaces are reserved ranges of addresses
-//!   (`reservation.rs`, and `table.rs` for what they show). `ioctl.rs` and `abi.rs` hold the kernel's calls.
+//! - [`UffdMmu`], the machine (`mmu.rs`): objects are memfds (`object.rs`; `frame.rs` for what a page will hold), spaces
+//!   are reserved ranges of addresses (`reservation.rs`, `table.rs` for what they show, and `gather.rs` for changes that
+//!   wait until the manager has given up its locks). `ioctl.rs` and `abi.rs` hold the kernel's calls.
 //! - [`Paging`], the threads (`threads.rs`): one reads faults and tells the manager, others serve the manager's pulses
 //!   (`workers.rs` starts and ends them, `work_signal.rs` wakes them; `deferred.rs` has what the first thread does after a
 //!   delay).
@@ -37,6 +38,7 @@ mod abi;
 mod deferred;
 mod file_pager;
 mod frame;
+mod gather;
 mod ioctl;
 mod mmu;
 mod object;
@@ -50,6 +52,7 @@ mod workers;
 
 pub use file_pager::{FilePager, FilePagerError};
 pub use frame::UffdFrame;
+pub use gather::UffdGather;
 pub use ioctl::UserfaultError;
 pub use mmu::UffdMmu;
 pub use object::UffdObject;

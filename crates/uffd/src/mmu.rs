@@ -6,9 +6,9 @@
 //! | `ready`, `write`; `read`; `release` | `pwrite`; `pread`; punching a hole, on the memfd |
 //! | `attach`, `detach` | `mmap` of the memfd over the reservation, and registering; `mmap` of the reservation again |
 //! | `install` | `UFFDIO_CONTINUE`, write-protected or not; if the page is mapped already, `UFFDIO_WRITEPROTECT` off |
-//! | `write_protect` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
-//! | `remove` | `MADV_DONTNEED_LOCKED`; it returns when no processor uses the pages any more |
-//! | `flush` | nothing: the calls above return only when they have taken effect |
+//! | `write_protect`, then `finish` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
+//! | `remove`, then `finish` | `MADV_DONTNEED_LOCKED`; it returns when no processor uses the pages any more |
+//! | `flush` | nothing: a processor that remembers less than the tables have looks there by itself |
 //! | `wake` | `UFFDIO_WAKE`; with an error, `UFFDIO_POISON` |
 
 use std::{
@@ -23,13 +23,14 @@ use std::{
 use commonhold_host::ForkGuard;
 use commonhold_mm::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection,
-    VirtualPage, VirtualSpan, Wait, Writable,
+    Seen, Span, VirtualPage, VirtualSpan, Wait, Writable,
 };
 use rustix::io::Errno;
 
 use crate::{
     deferred::{Duty, Later},
     frame::{Pool, UffdFrame},
+    gather::{Right, UffdGather},
     ioctl::{Userfault, UserfaultError},
     object::{UffdObject, mmu_error},
     reservation::{Poisoned, Reservation, UffdSpace},
@@ -106,6 +107,10 @@ impl Mmu for UffdMmu {
     type RwLock = parking_lot::RawRwLock;
     type Space = UffdSpace;
     type Object = UffdObject;
+    type Gather = UffdGather;
+
+    /// Punching a hole takes away all translations to it.
+    const RELEASE_UNMAPS: bool = true;
     type Frame = UffdFrame;
 
     fn page_size(&self) -> usize {
@@ -221,12 +226,28 @@ impl Mmu for UffdMmu {
         at: VirtualPage,
         object: &UffdObject,
         page: ObjectPage,
-    ) {
-        space.reservation.write_protect(at, object, page);
+        gather: &mut UffdGather,
+    ) -> Result<(), MmuError> {
+        gather.note(&space.reservation, Span::one(at), (object, page), Right::Write)
     }
 
-    fn remove(&self, space: &UffdSpace, span: VirtualSpan, object: &UffdObject, first: ObjectPage) {
-        space.reservation.remove(span, object, first);
+    fn remove(
+        &self,
+        space: &UffdSpace,
+        span: VirtualSpan,
+        object: &UffdObject,
+        first: ObjectPage,
+        gather: &mut UffdGather,
+    ) -> Result<(), MmuError> {
+        gather.note(&space.reservation, span, (object, first), Right::Access)
+    }
+
+    fn finish(
+        &self,
+        gather: UffdGather,
+        _seen: &mut dyn FnMut(ObjectPage, Seen),
+    ) -> Result<(), MmuError> {
+        gather.make()
     }
 
     fn flush(&self, _space: &UffdSpace, _span: VirtualSpan) {}

@@ -34,6 +34,7 @@ use rustix::{
 };
 
 use crate::{
+    gather::Right,
     ioctl::Userfault,
     object::{UffdObject, owned},
     table::{Part, Table, bytes},
@@ -240,29 +241,23 @@ impl Reservation {
         Ok(Installed::Done)
     }
 
-    /// Makes writes to the object's page fault, if it is shown at `page`.
-    pub(crate) fn write_protect(
+    /// Takes a right away from the translations to pages of an object, given by its number, from `first` on, where `span`
+    /// shows them. Nothing of the manager is locked.
+    pub(crate) fn take_away(
         &self,
-        page: VirtualPage,
-        object: &UffdObject,
-        of_object: ObjectPage,
-    ) {
+        span: VirtualSpan,
+        (object, first): (u64, ObjectPage),
+        right: Right,
+    ) -> Result<(), Errno> {
         let table = self.table.lock();
-        for shown in table.shown(Span::one(page), object.number(), of_object) {
-            let Ok((at, len)) = self.place(shown) else { continue };
-            if self.userfault.write_protect(at.addr(), len).is_err() {
-                // The kernel had no memory for the mark. Without a translation, writes fault as well.
+        for shown in table.shown(span, object, first) {
+            let (at, len) = self.place(shown)?;
+            // Without a translation, writes fault as well: if the kernel has no memory for the mark, for instance.
+            if right == Right::Access || self.userfault.write_protect(at.addr(), len).is_err() {
                 self.zap(shown);
             }
         }
-    }
-
-    /// Takes away the translations to the object's pages from `first` on, where `span` shows them.
-    pub(crate) fn remove(&self, span: VirtualSpan, object: &UffdObject, first: ObjectPage) {
-        let table = self.table.lock();
-        for shown in table.shown(span, object.number(), first) {
-            self.zap(shown);
-        }
+        Ok(())
     }
 
     /// Takes translations away. The memory stays, and so do write-protection marks.

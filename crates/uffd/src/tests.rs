@@ -9,10 +9,10 @@ mod races;
 mod scripted_process;
 mod signals;
 
-use crate::{FilePager, PagedSpace, Paging, UffdMmu};
+use crate::{FilePager, PagedSpace, Paging, UffdGather, UffdMmu};
 use commonhold_layout::Offset;
 use commonhold_mm::{
-    Advice, Error, Kind, MapRequest, Object, ObjectPage, ObjectSpan, Pager, PagerError, Pages,
+    Advice, Error, Kind, MapRequest, Mmu, Object, ObjectPage, ObjectSpan, Pager, PagerError, Pages,
     Placement, Protection, Settings, Span, State, VirtualPage, VirtualSpan,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -242,7 +242,7 @@ fn a_super_locked_space_never_faults_and_its_pages_stay() {
 }
 
 #[test]
-fn an_access_after_a_walk_took_the_translation_away_is_seen() {
+fn an_access_after_a_translation_was_taken_away_is_seen() {
     let Some(paging) = start(budget(100)) else { return };
     let object =
         paging.manager().object(Kind::Anonymous, Pages(4), Arc::new(Moody::default())).unwrap();
@@ -251,7 +251,10 @@ fn an_access_after_a_walk_took_the_translation_away_is_seen() {
     put(&space, 1, 1);
     faults(&paging, &space, 1);
     for round in 2..5 {
-        object.walk(Span::new(ObjectPage::new(0), Pages(4)).unwrap(), |reach| reach.remove());
+        let (mmu, mut gather) = (paging.manager().mmu(), UffdGather::default());
+        let first = ObjectPage::new(0);
+        mmu.remove(space.machine(), span(0, 4), object.machine(), first, &mut gather).unwrap();
+        mmu.finish(gather, &mut |_, _| ()).unwrap();
         assert_eq!(get(&space, 1), round - 1);
         assert_eq!(faults(&paging, &space, round), (round - 1, 1));
         put(&space, 1, round);

@@ -18,8 +18,9 @@ use commonhold_console::{
 };
 use commonhold_mm::{
     Access, AddressSpace, Advice, Context, Fault, Kind, Manager, MapRequest, Mmu as _, Object,
-    ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings, VirtualPage, VirtualSpan, Wait,
-    Writable, ZeroPager, soft::SoftMmu,
+    ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings, Span, VirtualPage, VirtualSpan,
+    Wait, Writable, ZeroPager,
+    soft::{SoftGather, SoftMmu},
 };
 
 use super::{Line, ROUNDS, per, stats::float, time};
@@ -198,7 +199,12 @@ impl TestSpace {
     }
 
     fn take_translations_away(&self) {
-        self.object.walk(self.pages, |reach| reach.remove());
+        let (mmu, mut gather) = (self.manager.mmu(), SoftGather::default());
+        let (machine, object) = (self.space.machine(), self.object.machine());
+        let span = Span::between(VirtualPage::new(0), VirtualPage::new(self.pages.end().number()));
+        // Neither can fail: this machine fails only if it is told to.
+        let _ = mmu.remove(machine, span, object, self.pages.first(), &mut gather);
+        let _ = mmu.finish(gather, &mut |_, _| ());
     }
 
     fn each_page(&self, pages: u32, mut visit: impl FnMut(VirtualPage)) -> f64 {

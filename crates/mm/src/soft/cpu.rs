@@ -113,12 +113,18 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
     ) -> bool {
         let mut remembered = self.tlb.remembered.lock();
         let key = (space.number, at);
+        if mmu.remembers_less() && remembered.get(&key).is_some_and(|entry| !entry.permits(access))
+        {
+            remembered.remove(&key);
+            return false;
+        }
         if remembered.get(&key).is_none_or(|entry| !entry.permits(access)) {
-            let table = space.table.lock();
-            match table.get(at).filter(|entry| entry.permits(access)) {
-                Some(entry) => remembered.insert(key, entry.clone()),
-                None => return false,
+            let mut table = space.table.lock();
+            let Some(entry) = table.get_mut(at).filter(|entry| entry.permits(access)) else {
+                return false;
             };
+            entry.accessed = true;
+            remembered.insert(key, entry.clone());
         }
         let Some(entry) = remembered.get(&key) else { return false };
         if entry.frame.is_released() {

@@ -6,9 +6,10 @@ use alloc::{
     vec::Vec,
 };
 use core::fmt;
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use lock_api::{Mutex, RawMutex, RawRwLock};
+use smallvec::SmallVec;
 
 use super::{
     Translation,
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Page, Pages,
-    Protection, VirtualPage, VirtualSpan, Wait, Writable,
+    Protection, Seen, VirtualPage, VirtualSpan, Wait, Writable,
 };
 
 /// A mistake of the memory manager.
@@ -59,6 +60,8 @@ pub struct SoftMmu<X, W> {
     next: AtomicU64,
     fail_in: AtomicI64,
     late_in: AtomicI64,
+    harvests: AtomicBool,
+    remembers_less: AtomicBool,
     wakes: AtomicU64,
     violations: Mutex<X, Vec<Violation>>,
     locks: core::marker::PhantomData<fn() -> W>,
@@ -71,6 +74,15 @@ struct Waiting {
     at: VirtualPage,
     access: Access,
     result: Option<Result<(), FaultError>>,
+}
+
+/// Changes of translations to pages of one object.
+#[derive(Debug, Default)]
+pub struct SoftGather {
+    /// What processors have to forget, by the numbers of the spaces.
+    stale: SmallVec<[(u64, VirtualSpan); 8]>,
+    /// Pages of which an accessed translation was taken away.
+    accessed: Vec<ObjectPage>,
 }
 
 /// Translations of an address space.
@@ -98,6 +110,8 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             next: AtomicU64::new(1),
             fail_in: AtomicI64::new(i64::MAX),
             late_in: AtomicI64::new(i64::MAX),
+            harvests: AtomicBool::new(false),
+            remembers_less: AtomicBool::new(false),
             wakes: AtomicU64::new(0),
             violations: Mutex::new(Vec::new()),
             locks: core::marker::PhantomData,
@@ -125,6 +139,20 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
     /// on. 0 is the next.
     pub fn late_in(&self, calls: u32) {
         self.late_in.store(i64::from(calls), Ordering::Relaxed);
+    }
+
+    /// Lets the machine tell which translations were accessed, as processors with an accessed bit do.
+    pub fn harvest_accessed(&self) {
+        self.harvests.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets a processor fault if it remembers a translation that permits less than the table does.
+    pub fn remember_less(&self) {
+        self.remembers_less.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn remembers_less(&self) -> bool {
+        self.remembers_less.load(Ordering::Relaxed)
     }
 
     fn is_late(&self) -> bool {
@@ -221,6 +249,7 @@ where
     type RwLock = W;
     type Space = SoftSpace<X>;
     type Object = SoftObject<X>;
+    type Gather = SoftGather;
     type Frame = SoftFrame<X>;
 
     fn page_size(&self) -> usize {
@@ -369,7 +398,7 @@ where
                 }
             }
             Some(_) => self.blame(Violation::Overwritten { at }),
-            None => table.set(at, Entry { frame, protection, writable }),
+            None => table.set(at, Entry { frame, protection, writable, accessed: false }),
         }
         Ok(Installed::Done)
     }
@@ -385,13 +414,17 @@ where
         at: VirtualPage,
         object: &SoftObject<X>,
         page: ObjectPage,
-    ) {
-        let Some(frame) = object.frames.lock().get(&page.number()).cloned() else { return };
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        self.fails()?;
+        gather.stale.push((space.number, VirtualSpan::one(at)));
+        let Some(frame) = object.frames.lock().get(&page.number()).cloned() else { return Ok(()) };
         if let Some(entry) = space.table.lock().get_mut(at)
             && Arc::ptr_eq(&entry.frame, &frame)
         {
             entry.writable = Writable::No;
         }
+        Ok(())
     }
 
     fn remove(
@@ -400,13 +433,58 @@ where
         span: VirtualSpan,
         object: &SoftObject<X>,
         first: ObjectPage,
-    ) {
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        self.fails()?;
+        gather.stale.push((space.number, span));
+        let harvests = self.harvests.load(Ordering::Relaxed);
         let frames = object.frames.lock();
         space.table.lock().retain(span, |at, entry| {
             let page = first.plus(at.number() - span.first().number());
             let frame = frames.get(&page.number());
-            !frame.is_some_and(|frame| Arc::ptr_eq(&entry.frame, frame))
+            let ours = frame.is_some_and(|frame| Arc::ptr_eq(&entry.frame, frame));
+            if ours && entry.accessed && harvests {
+                gather.accessed.push(page);
+            }
+            !ours
         });
+        Ok(())
+    }
+
+    fn age(
+        &self,
+        space: &SoftSpace<X>,
+        at: VirtualPage,
+        object: &SoftObject<X>,
+        page: ObjectPage,
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        let span = VirtualSpan::one(at);
+        if !self.harvests.load(Ordering::Relaxed) {
+            return self.remove(space, span, object, page, gather);
+        }
+        self.fails()?;
+        // A processor marks the entry when it remembers it, so it has to forget it.
+        gather.stale.push((space.number, span));
+        if let Some(entry) = space.table.lock().get_mut(at) {
+            entry.accessed = false;
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &self,
+        gather: SoftGather,
+        seen: &mut dyn FnMut(ObjectPage, Seen),
+    ) -> Result<(), MmuError> {
+        self.fails()?;
+        for tlb in self.tlbs.lock().iter().filter_map(Weak::upgrade) {
+            gather.stale.iter().for_each(|(space, span)| tlb.forget(*space, *span));
+        }
+        for page in gather.accessed {
+            seen(page, Seen { accessed: true, written: false });
+        }
+        Ok(())
     }
 
     fn flush(&self, space: &SoftSpace<X>, span: VirtualSpan) {

@@ -14,12 +14,14 @@ pub(super) struct Entry<X> {
     pub(super) frame: Arc<Frame<X>>,
     pub(super) protection: Protection,
     pub(super) writable: Writable,
+    /// A processor has remembered it.
+    pub(super) accessed: bool,
 }
 
 impl<X> Clone for Entry<X> {
     fn clone(&self) -> Self {
-        let (protection, writable) = (self.protection, self.writable);
-        Self { frame: Arc::clone(&self.frame), protection, writable }
+        let Self { protection, writable, accessed, .. } = *self;
+        Self { frame: Arc::clone(&self.frame), protection, writable, accessed }
     }
 }
 
@@ -67,8 +69,8 @@ impl<X> Table<X> {
     ) -> Result<(), MmuError> {
         let Some(frames) = self.frames.as_mut().filter(|_| !span.is_empty()) else { return Ok(()) };
         for leaf in span.first().number() / LEAF..=(span.end().number() - 1) / LEAF {
-            if let btree_map::Entry::Vacant(vacant) = frames.entry(leaf) {
-                vacant.insert(Reserved::take(from)?);
+            if let btree_map::Entry::Vacant(place) = frames.entry(leaf) {
+                place.insert(Reserved::take(from)?);
             }
         }
         Ok(())

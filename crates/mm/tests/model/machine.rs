@@ -7,8 +7,8 @@ use std::sync::{
 
 use commonhold_mm::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection,
-    VirtualPage, VirtualSpan, Wait, Writable,
-    soft::{SoftFrame, SoftMmu, SoftObject, SoftSpace},
+    Seen, VirtualPage, VirtualSpan, Wait, Writable,
+    soft::{SoftFrame, SoftGather, SoftMmu, SoftObject, SoftSpace},
 };
 
 use crate::trouble::aside;
@@ -66,6 +66,7 @@ impl Mmu for Machine {
     type RwLock = parking_lot::RawRwLock;
     type Space = Space;
     type Object = SoftObject<parking_lot::RawMutex>;
+    type Gather = SoftGather;
     type Frame = SoftFrame<parking_lot::RawMutex>;
 
     fn page_size(&self) -> usize {
@@ -176,12 +177,28 @@ impl Mmu for Machine {
         at: VirtualPage,
         object: &Self::Object,
         page: ObjectPage,
-    ) {
-        aside(|| self.soft.write_protect(&space.soft, at, object, page));
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        self.fallible(|| self.soft.write_protect(&space.soft, at, object, page, gather))
     }
 
-    fn remove(&self, space: &Space, span: VirtualSpan, object: &Self::Object, first: ObjectPage) {
-        aside(|| self.soft.remove(&space.soft, span, object, first));
+    fn remove(
+        &self,
+        space: &Space,
+        span: VirtualSpan,
+        object: &Self::Object,
+        first: ObjectPage,
+        gather: &mut SoftGather,
+    ) -> Result<(), MmuError> {
+        self.fallible(|| self.soft.remove(&space.soft, span, object, first, gather))
+    }
+
+    fn finish(
+        &self,
+        gather: SoftGather,
+        seen: &mut dyn FnMut(ObjectPage, Seen),
+    ) -> Result<(), MmuError> {
+        self.fallible(|| self.soft.finish(gather, seen))
     }
 
     fn flush(&self, space: &Space, span: VirtualSpan) {

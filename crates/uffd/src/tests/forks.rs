@@ -107,9 +107,6 @@ fn use_everything(paging: Paging, space: PagedSpace, object: Object<UffdMmu>) {
     assert!(paging.space(Pages(4)).is_err());
     assert!(manager.object(Kind::Anonymous, Pages(4), pager_of(&file)).is_err());
     check(&space, "making a space and an object");
-    object.walk(whole(&object), |reach| reach.write_protect());
-    object.walk(whole(&object), |reach| reach.remove());
-    check(&space, "a walk");
     for page in [1, 12] {
         let access = if page == 1 { Access::Read } else { Access::Write };
         let _ = space.fault(VirtualPage::new(page), access, commonhold_mm::Context::Normal);

@@ -1,0 +1,153 @@
+//! Withdrawal: rights are taken away from all translations to a page.
+//!
+//! A walk under the object's lock tells the machine which translations are meant, and the machine notes them in a
+//! [gather](Mmu::Gather). Then, with nothing locked, the machine [finishes](Mmu::finish) it, which may take long: other
+//! processors or other processes have to answer. Meanwhile the page is *barred*: a fault that would give back what is
+//! being withdrawn waits, as for a filling. So when the withdrawal ends, no translation has these rights.
+//!
+//! # Invariants
+//! 1. One thread at most withdraws from a page at any time. It sets the bar, and clears it after the machine has
+//!    finished, whatever the machine's answer was.
+//! 2. The memory of a barred page is not released, but by this thread after the end.
+//! 3. Where writes are withdrawn, super-locked spaces keep them. A space becomes super-locked in two steps, flag
+//!    first, and brings its pages in after that: it waits for the end of each withdrawal that has not seen its flag.
+
+use alloc::sync::Arc;
+
+use crate::{
+    FaultError, Lane, Mmu, MmuError, ObjectPage, ObjectSpan, Seen, Span,
+    object::{ObjectCore, ObjectState},
+    order::{self, Token},
+    page::Barred,
+};
+
+/// Translations that are being changed.
+#[must_use]
+pub(crate) struct Withdrawal<M: Mmu> {
+    gather: M::Gather,
+    /// The machine could not note everything.
+    noted: Result<(), MmuError>,
+}
+
+/// Where a page can be written to after its writes were withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shielded {
+    /// Nowhere without a fault.
+    Everywhere,
+    /// In super-locked spaces, which must not fault.
+    NotInSuperLocked,
+}
+
+impl<M: Mmu> ObjectCore<M> {
+    /// Begins to take write access to a page away in all spaces that are not super-locked, and bars writes. Says whether
+    /// a super-locked space keeps it.
+    pub(crate) fn withdraw_writes(
+        &self,
+        state: &mut ObjectState<M>,
+        page: ObjectPage,
+    ) -> (Withdrawal<M>, Shielded) {
+        let (mut gather, mut noted) = (M::Gather::default(), Ok(()));
+        let mut shielded = Shielded::Everywhere;
+        self.visit(state, Span::one(page), &mut |reach| {
+            if reach.is_super_locked() {
+                shielded = Shielded::NotInSuperLocked;
+            }
+            if noted.is_ok() {
+                noted = reach.write_protect(&mut gather);
+            }
+        });
+        state.bar(page, Barred::Writes);
+        (Withdrawal { gather, noted }, shielded)
+    }
+
+    /// Begins to forget that a page was accessed, and bars it: the machine may take translations away for that. No space
+    /// that shows the page is super-locked.
+    pub(crate) fn age(&self, state: &mut ObjectState<M>, page: ObjectPage) -> Withdrawal<M> {
+        let (mut gather, mut noted) = (M::Gather::default(), Ok(()));
+        self.visit(state, Span::one(page), &mut |reach| {
+            if noted.is_ok() {
+                noted = reach.age(&mut gather);
+            }
+        });
+        state.bar(page, Barred::All);
+        Withdrawal { gather, noted }
+    }
+
+    /// Begins to take all translations to a page away, and bars it.
+    pub(crate) fn withdraw_all(
+        &self,
+        state: &mut ObjectState<M>,
+        page: ObjectPage,
+    ) -> Withdrawal<M> {
+        state.bar(page, Barred::All);
+        self.take_away(state, Span::one(page))
+    }
+
+    /// Begins to take all translations to the pages of `span` away. The caller cares that none is made meanwhile.
+    pub(crate) fn take_away(&self, state: &ObjectState<M>, span: ObjectSpan) -> Withdrawal<M> {
+        let (mut gather, mut noted) = (M::Gather::default(), Ok(()));
+        let mmu = &self.manager.mmu;
+        state.mappings.each(span, |covered, showing| {
+            if noted.is_ok() {
+                noted = showing.take_away(mmu, covered, span, &mut gather);
+            }
+        });
+        Withdrawal { gather, noted }
+    }
+
+    /// Ends the machine's part. Nothing is locked.
+    ///
+    /// # Errors
+    /// [`FaultError::Machine`]: translations may have their rights still.
+    pub(crate) fn finish(&self, withdrawal: Withdrawal<M>) -> Result<Seen, FaultError> {
+        let Withdrawal { gather, noted } = withdrawal;
+        let mut seen = Seen::default();
+        let finished = self.manager.mmu.finish(gather, &mut |_, of_page| {
+            seen.accessed |= of_page.accessed;
+            seen.written |= of_page.written;
+        });
+        noted.and(finished)?;
+        Ok(seen)
+    }
+
+    /// Faults on the page go on.
+    pub(crate) fn unbar(
+        self: &Arc<Self>,
+        state: &mut ObjectState<M>,
+        in_object: &mut Token<'_, order::Object>,
+        page: ObjectPage,
+    ) {
+        let Some(entry) = state.pages.find_mut(page) else { return };
+        entry.barred = Barred::No;
+        if core::mem::take(&mut entry.awaited) {
+            self.serve_again(state, in_object, page);
+        }
+    }
+
+    /// Lets the pulses that were put off for a page wait for a worker again.
+    pub(crate) fn serve_again(
+        &self,
+        state: &mut ObjectState<M>,
+        in_object: &mut Token<'_, order::Object>,
+        page: ObjectPage,
+    ) {
+        let manager = &self.manager;
+        state.put_off.retain(|put_off| {
+            if put_off.page != page || put_off.failed.is_some() {
+                return true;
+            }
+            if manager.pulses.pass_on(put_off.ticket, Lane::Memory, in_object) {
+                manager.mmu.pulse(Lane::Memory);
+            }
+            false
+        });
+    }
+}
+
+impl<M: Mmu> ObjectState<M> {
+    fn bar(&mut self, page: ObjectPage, faults: Barred) {
+        if let Some(entry) = self.pages.find_mut(page) {
+            entry.barred = faults;
+        }
+    }
+}
