@@ -2,18 +2,21 @@
 //!
 //! Without one (no permission, an old kernel), each test prints that and tests nothing.
 
+mod by_kernel;
 mod failures;
 mod forks;
+mod model;
 mod pagers;
 mod races;
 mod scripted_process;
 mod signals;
+mod storm;
 
 use crate::{FilePager, PagedSpace, Paging, UffdGather, UffdMmu};
 use commonhold_layout::Offset;
 use commonhold_mm::{
-    Advice, Error, Kind, MapRequest, Mmu, Object, ObjectPage, ObjectSpan, Pager, PagerError, Pages,
-    Placement, Protection, Settings, Span, State, VirtualPage, VirtualSpan,
+    AddressSpace, Advice, Error, Kind, MapRequest, Mmu, Object, ObjectPage, ObjectSpan, Pager,
+    PagerError, Pages, Placement, Protection, Settings, Span, State, VirtualPage, VirtualSpan,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::{

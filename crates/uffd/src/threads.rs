@@ -130,7 +130,11 @@ impl Paging {
     /// # Errors
     /// As for [`Manager::space`].
     pub fn space(&self, pages: Pages) -> Result<PagedSpace, Error> {
-        let span = VirtualSpan::new(VirtualPage::new(0), pages).ok_or(Error::BadSpan)?;
+        self.space_at(VirtualSpan::new(VirtualPage::new(0), pages).ok_or(Error::BadSpan)?)
+    }
+
+    /// A new address space of these pages.
+    pub(crate) fn space_at(&self, span: VirtualSpan) -> Result<PagedSpace, Error> {
         let space = self.manager().space(span)?;
         let reservation = &space.machine().reservation;
         let (base, len) = (reservation.base(), reservation.len());

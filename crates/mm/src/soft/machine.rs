@@ -62,6 +62,8 @@ pub struct SoftMmu<X, W> {
     late_in: AtomicI64,
     harvests: AtomicBool,
     remembers_less: AtomicBool,
+    /// What processors should have forgotten when a gather failed, by the numbers of the spaces.
+    unfinished: Mutex<X, Vec<(u64, VirtualSpan)>>,
     wakes: AtomicU64,
     violations: Mutex<X, Vec<Violation>>,
     locks: core::marker::PhantomData<fn() -> W>,
@@ -112,6 +114,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             late_in: AtomicI64::new(i64::MAX),
             harvests: AtomicBool::new(false),
             remembers_less: AtomicBool::new(false),
+            unfinished: Mutex::new(Vec::new()),
             wakes: AtomicU64::new(0),
             violations: Mutex::new(Vec::new()),
             locks: core::marker::PhantomData,
@@ -185,6 +188,21 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
     /// Adds a processor, which remembers its translations in `tlb`.
     pub(super) fn connect(&self, tlb: &Arc<Tlb<X>>) {
         self.tlbs.lock().push(Arc::downgrade(tlb));
+    }
+
+    /// Makes all processors forget the translations of `span` in the space with this number.
+    fn forget_in(&self, space: u64, span: VirtualSpan) {
+        for tlb in self.tlbs.lock().iter().filter_map(Weak::upgrade) {
+            tlb.forget(space, span);
+        }
+        let within = |stale: &VirtualSpan| stale.intersection(&span) == *stale;
+        self.unfinished.lock().retain(|(of, stale)| *of != space || !within(stale));
+    }
+
+    /// Whether processors may use `at` as it was, since the machine has failed to finish a gather.
+    pub fn is_unfinished(&self, space: &SoftSpace<X>, at: VirtualPage) -> bool {
+        let unfinished = self.unfinished.lock();
+        unfinished.iter().any(|(of, stale)| *of == space.number && stale.contains(at))
     }
 
     pub(super) fn blame(&self, violation: Violation) {
@@ -477,10 +495,11 @@ where
         gather: SoftGather,
         seen: &mut dyn FnMut(ObjectPage, Seen),
     ) -> Result<(), MmuError> {
-        self.fails()?;
-        for tlb in self.tlbs.lock().iter().filter_map(Weak::upgrade) {
-            gather.stale.iter().for_each(|(space, span)| tlb.forget(*space, *span));
+        if let Err(error) = self.fails() {
+            self.unfinished.lock().extend(gather.stale);
+            return Err(error);
         }
+        gather.stale.iter().for_each(|(space, span)| self.forget_in(*space, *span));
         for page in gather.accessed {
             seen(page, Seen { accessed: true, written: false });
         }
@@ -488,9 +507,7 @@ where
     }
 
     fn flush(&self, space: &SoftSpace<X>, span: VirtualSpan) {
-        for tlb in self.tlbs.lock().iter().filter_map(Weak::upgrade) {
-            tlb.forget(space.number, span);
-        }
+        self.forget_in(space.number, span);
     }
 
     fn pulse(&self, _lane: Lane) {}

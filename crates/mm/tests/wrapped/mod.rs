@@ -1,9 +1,11 @@
-//! The software machine, which also records its wakes.
+//! The software machine with code around its calls, for tests that want some of them to fail, or record them.
+//!
+//! All tests of the memory manager with a machine of their own use this one, so a change of the port changes one file.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
-};
+pub(crate) mod locks;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_mm::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection,
@@ -11,59 +13,70 @@ use commonhold_mm::{
     soft::{SoftFrame, SoftGather, SoftMmu, SoftObject, SoftSpace},
 };
 
-use crate::trouble::aside;
-
 type Soft = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 
-/// A wake: the space, the page, the access, and the result.
-pub(crate) type Wake = (usize, VirtualPage, Access, Result<(), FaultError>);
+/// What is done around the calls.
+pub(crate) trait Around: Send + Sync + 'static {
+    /// Makes a call that may fail.
+    fn fallible<T>(&self, call: impl FnOnce() -> Result<T, MmuError>) -> Result<T, MmuError> {
+        call()
+    }
 
-pub(crate) struct Machine {
+    /// Makes a call that cannot fail.
+    fn aside<T>(&self, call: impl FnOnce() -> T) -> T {
+        call()
+    }
+
+    /// A translation is about to be made.
+    fn installs(&self, _wait: Wait) {}
+
+    /// A gather is about to be finished.
+    fn finishes(&self) {}
+
+    /// Threads are about to be woken, in the space with this number.
+    fn wakes(
+        &self,
+        _space: u64,
+        _at: VirtualPage,
+        _access: Access,
+        _cookie: u64,
+        _result: Result<(), FaultError>,
+    ) {
+    }
+}
+
+/// The machine. Its manager has locks that panic where they would wait ([`locks`]).
+pub(crate) struct Wrapped<A> {
     pub(crate) soft: Soft,
-    spaces: AtomicUsize,
-    wakes: Mutex<Vec<Wake>>,
-    failed: AtomicUsize,
+    pub(crate) around: A,
+    spaces: AtomicU64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Space {
-    pub(crate) number: usize,
+    pub(crate) number: u64,
     pub(crate) soft: SoftSpace<parking_lot::RawMutex>,
 }
 
-impl Machine {
-    pub(crate) fn new(page_size: usize, frames: u32) -> Self {
+impl<A: Around> Wrapped<A> {
+    pub(crate) fn new(page_size: usize, frames: u32, around: A) -> Self {
         let soft = SoftMmu::new(page_size, frames, |_| panic!("one thread alone would wait"));
-        Self {
-            soft,
-            spaces: AtomicUsize::new(0),
-            wakes: Mutex::new(Vec::new()),
-            failed: AtomicUsize::new(0),
-        }
+        Self { soft, around, spaces: AtomicU64::new(0) }
     }
 
-    /// All wakes since the last call.
-    pub(crate) fn wakes(&self) -> Vec<Wake> {
-        std::mem::take(&mut *self.wakes.lock().unwrap())
-    }
-
-    /// How many calls have failed so far.
-    pub(crate) fn failed(&self) -> usize {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// A call that may fail.
     fn fallible<T>(&self, call: impl FnOnce() -> Result<T, MmuError>) -> Result<T, MmuError> {
-        aside(call).inspect_err(|_| {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-        })
+        self.around.fallible(call)
+    }
+
+    fn aside<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.around.aside(call)
     }
 }
 
-impl Mmu for Machine {
-    type Mutex = parking_lot::RawMutex;
+impl<A: Around> Mmu for Wrapped<A> {
+    type Mutex = locks::Mutex;
     type Leaf = parking_lot::RawMutex;
-    type RwLock = parking_lot::RawRwLock;
+    type RwLock = locks::RwLock;
     type Space = Space;
     type Object = SoftObject<parking_lot::RawMutex>;
     type Gather = SoftGather;
@@ -105,7 +118,7 @@ impl Mmu for Machine {
     }
 
     fn adopt(&self, object: &Self::Object, page: ObjectPage, frame: Self::Frame) {
-        aside(|| self.soft.adopt(object, page, frame));
+        self.aside(|| self.soft.adopt(object, page, frame));
     }
 
     fn read(
@@ -129,7 +142,7 @@ impl Mmu for Machine {
     }
 
     fn release(&self, object: &Self::Object, page: ObjectPage) {
-        aside(|| self.soft.release(object, page));
+        self.aside(|| self.soft.release(object, page));
     }
 
     fn attach(
@@ -144,7 +157,7 @@ impl Mmu for Machine {
     }
 
     fn detach(&self, space: &Space, span: VirtualSpan) {
-        aside(|| self.soft.detach(&space.soft, span));
+        self.aside(|| self.soft.detach(&space.soft, span));
     }
 
     fn protect(
@@ -166,6 +179,7 @@ impl Mmu for Machine {
         writable: Writable,
         wait: Wait,
     ) -> Result<Installed, MmuError> {
+        self.around.installs(wait);
         let install =
             || self.soft.install(&space.soft, at, object, page, protection, writable, wait);
         self.fallible(install)
@@ -198,24 +212,30 @@ impl Mmu for Machine {
         gather: SoftGather,
         seen: &mut dyn FnMut(ObjectPage, Seen),
     ) -> Result<(), MmuError> {
+        self.around.finishes();
         self.fallible(|| self.soft.finish(gather, seen))
     }
 
     fn flush(&self, space: &Space, span: VirtualSpan) {
-        aside(|| self.soft.flush(&space.soft, span));
+        self.aside(|| self.soft.flush(&space.soft, span));
     }
 
-    fn pulse(&self, _lane: Lane) {}
+    fn pulse(&self, lane: Lane) {
+        self.soft.pulse(lane);
+    }
 
     fn wake(
         &self,
         space: &Space,
         at: VirtualPage,
         access: Access,
-        _cookie: u64,
+        cookie: u64,
         result: Result<(), FaultError>,
     ) {
-        aside(|| self.wakes.lock().unwrap().push((space.number, at, access, result)));
+        self.aside(|| {
+            self.around.wakes(space.number, at, access, cookie, result);
+            self.soft.wake(&space.soft, at, access, cookie, result);
+        });
     }
 
     fn idle(&self, attempt: u32) {

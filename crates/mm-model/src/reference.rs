@@ -4,17 +4,18 @@
 //! Each operation has at most two functions: one returns the expected result and changes nothing, the other does
 //! the operation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use commonhold_mm::{
     Access, Error, FaultError, Kind, ObjectPage, Pages, Protection, VirtualPage, VirtualSpan,
 };
 
-/// Bytes in a page.
-pub(crate) const PAGE: usize = 8;
-/// Where every space begins, and how many pages it has.
-pub(crate) const FIRST: u64 = 3;
-pub(crate) const LENGTH: u64 = 12;
+/// How many bytes at the beginning of a page programs store and load; all others are zeros.
+pub const BYTES: usize = 8;
+/// The first page of every space.
+pub const FIRST: u64 = 3;
+/// How many pages every space has.
+pub const LENGTH: u64 = 12;
 
 pub(crate) type ObjectId = usize;
 pub(crate) type SpaceId = usize;
@@ -34,7 +35,7 @@ pub(crate) struct ObjectModel {
     pub(crate) budget: Option<usize>,
     pub(crate) destroyed: bool,
     /// Pages that are not zeros.
-    pub(crate) bytes: BTreeMap<u64, [u8; PAGE]>,
+    pub(crate) bytes: BTreeMap<u64, [u8; BYTES]>,
     /// Pages that may have been in memory since they came to be.
     pub(crate) touched: BTreeSet<u64>,
 }
@@ -61,10 +62,13 @@ pub(crate) struct Shown {
 }
 
 /// Where a mapping is to go.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Place {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Into the first gap that is large enough.
     Anywhere,
+    /// To this page, if nothing is mapped there.
     Fixed(u64),
+    /// To this page, in place of what is mapped there.
     Replace(u64),
 }
 
@@ -81,7 +85,7 @@ pub(crate) struct Request {
 
 impl Model {
     fn space(&mut self, space: SpaceId) -> &mut SpaceModel {
-        self.spaces.get_mut(&space).unwrap()
+        self.spaces.entry(space).or_default()
     }
 
     /// The place that the space shows, whatever the object has there.
@@ -90,7 +94,7 @@ impl Model {
     }
 
     /// What a page of an object reads as.
-    pub(crate) fn bytes(&self, object: ObjectId, page: u64) -> [u8; PAGE] {
+    pub(crate) fn bytes(&self, object: ObjectId, page: u64) -> [u8; BYTES] {
         self.objects[&object].bytes.get(&page).copied().unwrap_or_default()
     }
 
@@ -211,15 +215,20 @@ impl Model {
         Ok(())
     }
 
-    /// Locks pages, and returns the former state.
-    pub(crate) fn lock(&mut self, space: SpaceId, at: u64, pages: u64) -> BTreeMap<u64, Shown> {
-        let before = self.spaces[&space].pages.clone();
+    pub(crate) fn lock(&mut self, space: SpaceId, at: u64, pages: u64) {
         self.each(space, at, pages, |shown| shown.locked = true);
-        before
     }
 
     pub(crate) fn unlock(&mut self, space: SpaceId, at: u64, pages: u64) {
         self.each(space, at, pages, |shown| shown.locked = false);
+    }
+
+    pub(crate) fn set_lock_future(&mut self, space: SpaceId, future: bool) {
+        self.space(space).lock_future = future;
+    }
+
+    pub(crate) fn set_super_locked(&mut self, space: SpaceId, super_locked: bool) {
+        self.space(space).super_locked = super_locked;
     }
 
     /// Notes that the pages have been brought in, as far as they must be.
@@ -234,7 +243,7 @@ impl Model {
     }
 
     pub(crate) fn resize(&mut self, object: ObjectId, pages: u64) {
-        let of_object = self.objects.get_mut(&object).unwrap();
+        let Some(of_object) = self.objects.get_mut(&object) else { return };
         of_object.size = pages;
         of_object.bytes.retain(|page, _| *page < pages);
         of_object.touched.retain(|page| *page < pages);
@@ -266,16 +275,23 @@ impl Model {
 
     /// Notes an access to the page.
     pub(crate) fn accessed(&mut self, space: SpaceId, at: u64) {
-        let shown = self.space(space).pages.get_mut(&at).unwrap();
+        let Some(shown) = self.space(space).pages.get_mut(&at) else { return };
         shown.used = true;
         let (object, page) = (shown.object, shown.page);
-        self.objects.get_mut(&object).unwrap().touched.insert(page);
+        self.touched(object, page);
     }
 
     pub(crate) fn write(&mut self, shown: &Shown, offset: usize, bytes: &[u8]) {
-        let object = self.objects.get_mut(&shown.object).unwrap();
+        let Some(object) = self.objects.get_mut(&shown.object) else { return };
         let page = object.bytes.entry(shown.page).or_default();
-        page[offset..offset + bytes.len()].copy_from_slice(bytes);
+        if let Some(part) = page.get_mut(offset..offset.saturating_add(bytes.len())) {
+            part.copy_from_slice(bytes);
+        }
+    }
+
+    /// Notes that the page may have come into memory. `true` if it had not before.
+    pub(crate) fn touched(&mut self, object: ObjectId, page: u64) -> bool {
+        self.objects.get_mut(&object).is_some_and(|object| object.touched.insert(page))
     }
 
     /// Whether an access must succeed without a fault.
