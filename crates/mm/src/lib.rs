@@ -69,6 +69,7 @@ mod unmap;
 mod withdraw;
 mod write_error;
 mod writeback;
+mod writes;
 
 pub use access::{PageBytes, Patience};
 pub use advise::Advice;

@@ -26,6 +26,7 @@ use crate::{
     reverse::ReverseMap,
     share::share,
     write_error::KeptError,
+    writes::Writes,
 };
 
 /// What an object holds.
@@ -55,6 +56,8 @@ pub(crate) struct ObjectCore<M: Mmu> {
     pub(crate) counts: ObjectCounts,
     /// Its pager's failures to write, for `reclaim.rs`.
     pub(crate) refusals: Refusals,
+    /// Its pager's writes under way, for `reclaim.rs`.
+    pub(crate) writes: Writes,
     pub(crate) write_error: KeptError<M::Mutex>,
 }
 
@@ -135,6 +138,7 @@ impl<M: Mmu> Object<M> {
             state: Ordered::new(state),
             counts: ObjectCounts::default(),
             refusals: Refusals::new(),
+            writes: Writes::default(),
             write_error: KeptError::new(),
         })?;
         manager.enroll(&core)?;
