@@ -15,20 +15,18 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, PageBytes,
-    PagerError, Span, State, VirtualPage, Wait, Writable,
+    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, ObjectPage, PageBytes,
+    PagerError, State, VirtualPage, Wait, Writable,
     fill::{Claim, Filled},
     manager::Core,
     object::{ObjectCore, ObjectState},
     order::{Before, Handler, Short, Token},
     page::{Barred, PageEntry},
+    prepare::Prepared,
     pulse::{Posted, Pulse, Ticket},
     reads,
     space::{Mapping, SpaceCore, SpaceState},
 };
-
-/// After how many rounds of evictions a machine's tables get no memory: whatever fails there, it is not memory.
-const ROUNDS: u32 = 7;
 
 /// Where a fault comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,44 +280,6 @@ impl<M: Mmu> SpaceCore<M> {
         }
     }
 
-    /// Gets memory for the machine's tables, or evicts pages so that there is some: in the first round one, and twice
-    /// as many in each later one. So a machine that can only be asked to install again gets its chance after each
-    /// round, and one that can prepare gets its memory before the page itself is looked at again.
-    #[cold]
-    fn prepare(
-        &self,
-        at: VirtualPage,
-        round: u32,
-        pulse: &mut Option<Served<M>>,
-    ) -> Result<Prepared, FaultError> {
-        if round >= ROUNDS {
-            return Err(FaultError::NoMemory);
-        }
-        let manager = &self.manager;
-        let since = manager.refusals.now();
-        let prepare = || match manager.mmu.prepare(&self.machine, Span::one(at)) {
-            Ok(()) => Ok(true),
-            Err(MmuError::NoMemory) => Ok(false),
-            Err(error) => Err(FaultError::from(error)),
-        };
-        if prepare()? {
-            return Ok(Prepared::Maybe);
-        }
-        // An eviction may need a pager.
-        if manager.passed_on(pulse, &mut Token::nothing_held()) {
-            return Ok(Prepared::PassedOn);
-        }
-        for _ in 0..1_u32 << round {
-            if !manager.evict_one(since) {
-                return Err(FaultError::NoMemory);
-            }
-            if prepare()? {
-                break;
-            }
-        }
-        Ok(Prepared::Maybe)
-    }
-
     /// Takes both locks and looks, and claims the page if it has no memory.
     fn look_patiently(
         &self,
@@ -450,15 +410,6 @@ enum Found<M: Mmu> {
     Claimed(Arc<ObjectCore<M>>, Claim),
     Filling,
     Unprepared,
-}
-
-/// The result of [`SpaceCore::prepare`].
-#[derive(PartialEq, Eq)]
-enum Prepared {
-    /// There may be memory for the tables now.
-    Maybe,
-    /// Another worker serves the pulse.
-    PassedOn,
 }
 
 /// What the states say of a page that a fault or a lock wants, and makes it dirty if it is about to be written.

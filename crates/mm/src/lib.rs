@@ -50,6 +50,7 @@ mod page;
 mod pager;
 mod policy;
 mod port;
+mod prepare;
 mod protect;
 mod pulse;
 mod query;
