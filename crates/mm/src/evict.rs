@@ -53,6 +53,7 @@ struct Writing<'a, M: Mmu> {
 
 impl<M: Mmu> Drop for Writing<'_, M> {
     fn drop(&mut self) {
+        self.object.writes.end(self.object.manager.now());
         if !self.ended {
             let mut nothing = Token::nothing_held();
             let (mut state, _) = self.object.state.lock(&mut nothing);
@@ -181,9 +182,11 @@ impl<M: Mmu> ObjectCore<M> {
         }
         drop(state);
 
+        self.writes.begin(self.manager.now());
         let mut writing = Writing { object: self, page, ended: false };
         let written = self.pager.write(page, copy);
         writing.ended = true;
+        drop(writing);
 
         let (mut state, _) = self.state.lock(&mut nothing);
         self.end_writing(&mut state, page, written).map_err(FaultError::Pager)

@@ -15,18 +15,18 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, PageBytes,
-    PagerError, Span, State, VirtualPage, Wait, Writable,
-    fill::Claim,
-    object::{ObjectCore, ObjectState, PutOff},
-    order::{self, Before, Handler, Short, Token},
+    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, ObjectPage, PageBytes,
+    PagerError, State, VirtualPage, Wait, Writable,
+    fill::{Claim, Filled},
+    manager::Core,
+    object::{ObjectCore, ObjectState},
+    order::{Before, Handler, Short, Token},
     page::{Barred, PageEntry},
-    pulse::{Posted, Pulse},
+    prepare::Prepared,
+    pulse::{Posted, Pulse, Ticket},
+    reads,
     space::{Mapping, SpaceCore, SpaceState},
 };
-
-/// After how many rounds of evictions a machine's tables get no memory: whatever fails there, it is not memory.
-const ROUNDS: u32 = 7;
 
 /// Where a fault comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,7 +261,11 @@ impl<M: Mmu> SpaceCore<M> {
         loop {
             match self.look_patiently(at, access, aim, pulse)? {
                 Found::Done => return Ok(()),
-                Found::Claimed(object, claim) => object.fill(claim)?,
+                Found::Claimed(object, claim) => {
+                    if object.fill(claim, pulse)? == Filled::Left {
+                        return Ok(());
+                    }
+                }
                 Found::Filling => {
                     attempt = attempt.saturating_add(1);
                     self.manager.mmu.idle(attempt);
@@ -274,44 +278,6 @@ impl<M: Mmu> SpaceCore<M> {
                 }
             }
         }
-    }
-
-    /// Gets memory for the machine's tables, or evicts pages so that there is some: in the first round one, and twice
-    /// as many in each later one. So a machine that can only be asked to install again gets its chance after each
-    /// round, and one that can prepare gets its memory before the page itself is looked at again.
-    #[cold]
-    fn prepare(
-        &self,
-        at: VirtualPage,
-        round: u32,
-        pulse: &mut Option<Served<M>>,
-    ) -> Result<Prepared, FaultError> {
-        let manager = &self.manager;
-        let since = manager.refusals.now();
-        let prepare = || match manager.mmu.prepare(&self.machine, Span::one(at)) {
-            Ok(()) => Ok(true),
-            Err(MmuError::NoMemory) => Ok(false),
-            Err(error) => Err(FaultError::from(error)),
-        };
-        if prepare()? {
-            return Ok(Prepared::Maybe);
-        }
-        // An eviction may need a pager.
-        if self.passed_on(pulse, &mut Token::nothing_held()) {
-            return Ok(Prepared::PassedOn);
-        }
-        if round >= ROUNDS {
-            return Err(FaultError::NoMemory);
-        }
-        for _ in 0..1_u32 << round {
-            if !manager.evict_one(since) {
-                return Err(FaultError::NoMemory);
-            }
-            if prepare()? {
-                break;
-            }
-        }
-        Ok(Prepared::Maybe)
     }
 
     /// Takes both locks and looks, and claims the page if it has no memory.
@@ -337,7 +303,7 @@ impl<M: Mmu> SpaceCore<M> {
                 let kept = of_object.pages.get(page).kept;
                 // Without a pager and without an eviction, any worker can fill it.
                 let reserved = !kept && self.manager.try_reserve(&object.budget);
-                if !reserved && self.passed_on(pulse, &mut in_object) {
+                if !reserved && self.manager.passed_on(pulse, &mut in_object) {
                     return Ok(Found::Done);
                 }
                 let claim = of_object.claim(page, reserved).map_err(|error| {
@@ -354,62 +320,19 @@ impl<M: Mmu> SpaceCore<M> {
             Look::Filling => {
                 // The object's lock is held, so the filling cannot end before the pulse is put off.
                 let put_off = pulse.as_ref().is_some_and(|served| {
-                    self.put_off(&mut of_object, page, &served.pulse, &mut in_object)
+                    object.put_off(&mut of_object, page, served.ticket(), &mut in_object)
                 });
                 if put_off {
                     *pulse = None;
                     return Ok(Found::Done);
                 }
                 // No memory to put it off: then a worker has to wait for the pager of the other thread.
-                let passed_on = self.passed_on(pulse, &mut in_object);
+                let passed_on = self.manager.passed_on(pulse, &mut in_object);
                 Ok(if passed_on { Found::Done } else { Found::Filling })
             }
             Look::Later => Ok(Found::Filling),
             Look::Unprepared => Ok(Found::Unprepared),
         }
-    }
-
-    /// Leaves a pulse to another worker, if the one that serves it may not wait for a pager.
-    fn passed_on<H: Before<Short>>(
-        &self,
-        pulse: &mut Option<Served<M>>,
-        held: &mut Token<'_, H>,
-    ) -> bool {
-        let Some(Served { pulse: served, by }) = pulse else { return false };
-        let pulses = &self.manager.pulses;
-        let may_wait = served.lane == Lane::Paging
-            || (*by == Worker::Any && pulses.promote(served.ticket, held));
-        if may_wait {
-            return false;
-        }
-        if pulses.pass_on(served.ticket, Lane::Paging, held) {
-            self.manager.mmu.pulse(Lane::Paging);
-        }
-        *pulse = None;
-        true
-    }
-
-    /// Puts a pulse off until the end of the filling of `page`. `false` without memory for that.
-    fn put_off(
-        &self,
-        of_object: &mut ObjectState<M>,
-        page: ObjectPage,
-        pulse: &Pulse<M>,
-        in_object: &mut Token<'_, order::Object>,
-    ) -> bool {
-        let pulses = &self.manager.pulses;
-        if of_object.put_off.len() == of_object.put_off.capacity() {
-            // Pulses that were cancelled meanwhile.
-            of_object.put_off.retain(|put_off| pulses.is_open(put_off.ticket, in_object));
-        }
-        let Some(entry) = of_object.pages.find_mut(page) else { return false };
-        if of_object.put_off.try_reserve(1).is_err() {
-            return false;
-        }
-        entry.awaited = true;
-        of_object.put_off.push(PutOff { page, ticket: pulse.ticket, failed: None });
-        pulses.defer(pulse.ticket, in_object);
-        true
     }
 
     /// Serves a pulse of this space.
@@ -423,6 +346,27 @@ impl<M: Mmu> SpaceCore<M> {
     }
 }
 
+impl<M: Mmu> Core<M> {
+    /// Leaves a pulse to another worker, if the one that serves it may not wait for a pager.
+    pub(crate) fn passed_on<H: Before<Short>>(
+        &self,
+        pulse: &mut Option<Served<M>>,
+        held: &mut Token<'_, H>,
+    ) -> bool {
+        let Some(Served { pulse: served, by }) = pulse else { return false };
+        let may_wait = served.lane == Lane::Paging
+            || (*by == Worker::Any && self.pulses.promote(served.ticket, held));
+        if may_wait {
+            return false;
+        }
+        if self.pulses.pass_on(served.ticket, Lane::Paging, held) {
+            self.mmu.pulse(Lane::Paging);
+        }
+        *pulse = None;
+        true
+    }
+}
+
 /// The service of a pulse. Its drop ends the pulse and wakes its threads, unless the pulse was put off or passed on.
 struct Serving<'a, M: Mmu> {
     space: &'a SpaceCore<M>,
@@ -432,11 +376,10 @@ struct Serving<'a, M: Mmu> {
 
 impl<M: Mmu> Drop for Serving<'_, M> {
     fn drop(&mut self) {
-        let Some(Served { pulse, .. }) = self.served.take() else { return };
-        let (space, manager) = (self.space, &self.space.manager);
-        space.counts.serve(self.result);
-        manager.pulses.done(pulse.ticket);
-        manager.mmu.wake(&space.machine, pulse.at, pulse.access, pulse.cookie, self.result);
+        // A pulse whose pager has taken too long has ended already.
+        if let Some(served) = self.served.take() {
+            self.space.manager.end_pulse(served.ticket(), self.result);
+        }
     }
 }
 
@@ -455,21 +398,18 @@ pub(crate) struct Served<M: Mmu> {
     by: Worker,
 }
 
+impl<M: Mmu> Served<M> {
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.pulse.ticket
+    }
+}
+
 /// The result of [`SpaceCore::look_patiently`].
 enum Found<M: Mmu> {
     Done,
     Claimed(Arc<ObjectCore<M>>, Claim),
     Filling,
     Unprepared,
-}
-
-/// The result of [`SpaceCore::prepare`].
-#[derive(PartialEq, Eq)]
-enum Prepared {
-    /// There may be memory for the tables now.
-    Maybe,
-    /// Another worker serves the pulse.
-    PassedOn,
 }
 
 /// What the states say of a page that a fault or a lock wants, and makes it dirty if it is about to be written.
@@ -484,7 +424,8 @@ fn see<'a, M: Mmu>(
     if page.number() >= of_object.size {
         return Err(FaultError::PastEnd);
     }
-    let Some(entry) = of_object.pages.find_mut(page) else {
+    let ObjectState { pages, reads, .. } = of_object;
+    let Some(entry) = pages.find_mut(page) else {
         return Ok(if keep && mapping.lazy { Seen::Unwanted } else { Seen::Absent });
     };
     if keep && mapping.lazy && !entry.touched {
@@ -493,6 +434,9 @@ fn see<'a, M: Mmu>(
     match entry.state {
         State::Clean | State::Dirty | State::Evicting => {}
         State::Filling => return Ok(Seen::Filling),
+        State::Bad if reads::is_overdue(reads, page) => {
+            return Err(FaultError::Pager(PagerError::TimedOut));
+        }
         State::Absent | State::Compressed | State::Bad => return Ok(Seen::Absent),
     }
     match entry.barred {

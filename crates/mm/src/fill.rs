@@ -2,38 +2,52 @@
 //!
 //! A thread that finds a page without memory *claims* it under the object's lock: the page becomes `Filling`, and no
 //! other thread fills it. Then, with no lock held, the thread takes a place in the budgets (another page may have
-//! to be evicted for it), and the pager reads. The thread locks the object again and gives the page its memory. If the
-//! pager panics instead, the filling ends as a failure while the thread unwinds.
+//! to be evicted for it) and a frame of memory, and the pager reads into the frame (`reads.rs`). The thread locks the
+//! object again and gives the page the frame: what can fail comes before that.
 //! Spaces do not matter here: the fault begins anew afterwards, and checks whether the page is still wanted.
+//!
+//! # Invariants
+//! 1. A claim ends once: by [`ObjectCore::end_filling`], also if its thread unwinds.
+//! 2. A frame that no page gets is dropped while its page is still `Filling`, unless it was never made ready.
+//! 3. When a filling ends, the pulses that were put off for it are marked under the same lock. So its error reaches no
+//!    pulse that was put off later.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use crate::{
-    Contents, Error, FaultError, Mmu, MmuError, ObjectPage, PagerError, State,
-    object::{ObjectCore, ObjectState},
-    order::Token,
+    Contents, Error, FaultError, Mmu, MmuError, ObjectPage, State,
+    fault::Served,
+    object::{ObjectCore, ObjectState, PutOff},
+    order::{self, Token},
+    pulse::Ticket,
 };
 
 /// A page that this thread alone fills.
 #[must_use]
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim {
-    page: ObjectPage,
+    pub(crate) page: ObjectPage,
     /// Whether the pager has contents of it that count.
     kept: bool,
     was: State,
     /// Whether it has a place in the budgets already.
-    reserved: bool,
+    pub(crate) reserved: bool,
 }
 
-/// A filling under way. Dropped while its thread unwinds, it fails.
+/// The result of a filling without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// The page is in memory.
+    InMemory,
+    /// The pulse was put off until the pager completes, or passed on to another worker.
+    Left,
+}
+
+/// A filling whose pager has not been called. Dropped while its thread unwinds, it fails.
 struct Filling<'a, M: Mmu> {
     object: &'a ObjectCore<M>,
-    claim: Claim,
-    /// Its pager was called.
-    reads: bool,
-    ended: bool,
+    claim: Option<Claim>,
 }
 
 impl<M: Mmu> ObjectState<M> {
@@ -51,50 +65,63 @@ impl<M: Mmu> ObjectCore<M> {
     ///
     /// # Errors
     /// [`FaultError`]: the page has no memory, as before.
-    pub(crate) fn fill(self: &Arc<Self>, claim: Claim) -> Result<(), FaultError> {
-        let mut filling = Filling { object: self, claim, reads: false, ended: false };
-        let result = filling.fill();
-        filling.end(result);
-        result
-    }
-
-    /// The filling of `page` has ended, and pulses were put off for it: they wait again, or end with its error.
-    fn go_on(&self, page: ObjectPage, result: Result<(), FaultError>) {
-        let mut nothing = Token::nothing_held();
-        let (mut state, mut in_object) = self.state.lock(&mut nothing);
-        if result.is_ok() {
-            self.serve_again(&mut state, &mut in_object, page);
-            return;
-        }
-        let waiting = state.put_off.iter_mut().filter(|put_off| put_off.page == page);
-        for put_off in waiting.filter(|put_off| put_off.failed.is_none()) {
-            put_off.failed = result.err();
-        }
-        drop(state);
-        loop {
-            let (mut state, _) = self.state.lock(&mut nothing);
-            let failed = state.put_off.iter().position(|put_off| put_off.failed.is_some());
-            let Some(failed) = failed.map(|place| state.put_off.swap_remove(place)) else { return };
-            drop(state);
-            let result = failed.failed.map_or(Ok(()), Err);
-            let done = self.manager.pulses.done(failed.ticket);
-            let Some((space, at, access, cookie)) = done else { continue };
-            if let Some(space) = space.upgrade() {
-                space.counts.serve(result);
-                self.manager.mmu.wake(&space.machine, at, access, cookie, result);
+    pub(crate) fn fill(
+        self: &Arc<Self>,
+        claim: Claim,
+        pulse: &mut Option<Served<M>>,
+    ) -> Result<Filled, FaultError> {
+        let mut filling = Filling { object: self, claim: Some(claim) };
+        let contents = if claim.kept { Contents::Unwritten } else { Contents::Zeros };
+        let taken = filling.reserve().and_then(|()| self.take_frame(claim.page, contents, pulse));
+        let frame = match taken {
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
+                filling.end(Ended::NotTried);
+                return Ok(Filled::Left);
+            }
+            Err(error) => {
+                filling.end(Ended::Failed(error));
+                return Err(error);
+            }
+        };
+        match filling.claim.take_if(|_| claim.kept) {
+            Some(claim) => self.read(claim, frame, pulse),
+            None => {
+                let result = self.settle(claim.page, frame);
+                filling.end(result.into());
+                result.map(|()| Filled::InMemory)
             }
         }
     }
 
-    /// Memory for the page. If the machine has none left, pages are evicted until it has.
-    fn take_frame(&self, page: ObjectPage, contents: Contents) -> Result<M::Frame, FaultError> {
-        let since = self.manager.refusals.now();
+    /// Memory for the page. If the machine has none left, pages are evicted until it has; `None` if the pulse was passed
+    /// on for that.
+    fn take_frame(
+        &self,
+        page: ObjectPage,
+        contents: Contents,
+        pulse: &mut Option<Served<M>>,
+    ) -> Result<Option<M::Frame>, FaultError> {
+        let manager = &self.manager;
+        let since = manager.refusals.now();
         loop {
-            match self.manager.mmu.take_frame(&self.machine, page, contents) {
-                Err(MmuError::NoMemory) if self.manager.evict_one(since) => {}
-                taken => return Ok(taken?),
+            match manager.mmu.take_frame(&self.machine, page, contents) {
+                Err(MmuError::NoMemory) => {}
+                taken => return Ok(Some(taken?)),
+            }
+            if manager.passed_on(pulse, &mut Token::nothing_held()) {
+                return Ok(None);
+            }
+            if !manager.evict_one(since) {
+                return Err(FaultError::NoMemory);
             }
         }
+    }
+
+    /// Gives the page a frame with its contents.
+    pub(crate) fn settle(&self, page: ObjectPage, mut frame: M::Frame) -> Result<(), FaultError> {
+        self.manager.mmu.ready(&self.machine, page, &mut frame)?;
+        self.place(page, frame)
     }
 
     /// Gives the page this memory. Its place in the budgets counts as filled then.
@@ -121,58 +148,136 @@ impl<M: Mmu> ObjectCore<M> {
         self.counts.filled.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Ends a filling. Nothing is locked.
+    pub(crate) fn end_filling(&self, claim: Claim, ended: Ended) {
+        if claim.reserved && ended != Ended::InMemory {
+            self.manager.unreserve(&self.budget);
+        }
+        let mut nothing = Token::nothing_held();
+        let (mut state, mut in_object) = self.state.lock(&mut nothing);
+        self.note_end(&mut state, &mut in_object, claim, ended);
+        drop(state);
+        self.wake_failed();
+    }
+
+    /// Notes the end of a filling whose place in the budgets was filled or given back. The caller calls
+    /// [`wake_failed`](Self::wake_failed) once nothing is locked.
+    pub(crate) fn note_end(
+        &self,
+        state: &mut ObjectState<M>,
+        in_object: &mut Token<'_, order::Object>,
+        claim: Claim,
+        ended: Ended,
+    ) {
+        let Some(entry) = state.pages.find_mut(claim.page) else { return };
+        match ended {
+            // `place` has set the state.
+            Ended::InMemory => {}
+            Ended::NotTried => entry.state = claim.was,
+            Ended::Failed(error) => {
+                self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                let bad = matches!(error, FaultError::Pager(_));
+                entry.state = if bad { State::Bad } else { claim.was };
+            }
+        }
+        self.release_put_off(state, in_object, claim.page, ended);
+    }
+
+    /// The pulses that were put off for the filling of `page` wait again, or are marked with its error.
+    pub(crate) fn release_put_off(
+        &self,
+        state: &mut ObjectState<M>,
+        in_object: &mut Token<'_, order::Object>,
+        page: ObjectPage,
+        ended: Ended,
+    ) {
+        let Some(entry) = state.pages.find_mut(page) else { return };
+        if !core::mem::take(&mut entry.awaited) {
+            return;
+        }
+        let Ended::Failed(error) = ended else { return self.serve_again(state, in_object, page) };
+        let waiting = state.put_off.iter_mut().filter(|put_off| put_off.page == page);
+        for put_off in waiting.filter(|put_off| put_off.failed.is_none()) {
+            put_off.failed = Some(error);
+        }
+    }
+
+    /// Ends the pulses that are marked with an error. Nothing is locked.
+    pub(crate) fn wake_failed(&self) {
+        loop {
+            let mut nothing = Token::nothing_held();
+            let (mut state, _) = self.state.lock(&mut nothing);
+            let failed = state.put_off.iter().position(|put_off| put_off.failed.is_some());
+            let Some(failed) = failed.map(|place| state.put_off.swap_remove(place)) else { return };
+            drop(state);
+            self.manager.end_pulse(failed.ticket, failed.failed.map_or(Ok(()), Err));
+        }
+    }
+
+    /// Puts a pulse off until the end of the filling of `page`. `false` without memory for that.
+    pub(crate) fn put_off(
+        &self,
+        state: &mut ObjectState<M>,
+        page: ObjectPage,
+        ticket: Ticket,
+        in_object: &mut Token<'_, order::Object>,
+    ) -> bool {
+        let pulses = &self.manager.pulses;
+        if state.put_off.len() == state.put_off.capacity() {
+            // Pulses that were cancelled meanwhile.
+            state.put_off.retain(|put_off| pulses.is_open(put_off.ticket, in_object));
+        }
+        let Some(entry) = state.pages.find_mut(page) else { return false };
+        if state.put_off.try_reserve(1).is_err() {
+            return false;
+        }
+        entry.awaited = true;
+        state.put_off.push(PutOff { page, ticket, failed: None });
+        pulses.defer(ticket, in_object);
+        true
+    }
+}
+
+/// How a filling has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    InMemory,
+    Failed(FaultError),
+    /// The thread has left it to another.
+    NotTried,
+}
+
+impl From<Result<(), FaultError>> for Ended {
+    fn from(result: Result<(), FaultError>) -> Self {
+        result.map_or_else(Self::Failed, |()| Self::InMemory)
+    }
 }
 
 impl<M: Mmu> Filling<'_, M> {
-    /// On success the page is `Clean`; otherwise it is still `Filling`.
-    fn fill(&mut self) -> Result<(), FaultError> {
-        let Self { object, claim, reads, .. } = self;
-        if claim.reserved {
-            object.budget.sort_if_grown();
-        } else {
-            object.manager.reserve(&object.budget)?;
-            claim.reserved = true;
+    /// Takes a place in the budgets.
+    fn reserve(&mut self) -> Result<(), FaultError> {
+        let (manager, budget) = (&self.object.manager, &self.object.budget);
+        match &mut self.claim {
+            Some(claim) if !claim.reserved => {
+                manager.reserve(budget)?;
+                claim.reserved = true;
+            }
+            _ => budget.sort_if_grown(),
         }
-        let contents = if claim.kept { Contents::Unwritten } else { Contents::Zeros };
-        let mut frame = object.take_frame(claim.page, contents)?;
-        if claim.kept {
-            *reads = true;
-            object.pager.read(claim.page, frame.as_mut()).map_err(FaultError::Pager)?;
-        }
-        object.manager.mmu.ready(&object.machine, claim.page, &mut frame)?;
-        object.place(claim.page, frame)?;
-        claim.reserved = false;
         Ok(())
     }
 
-    fn end(&mut self, result: Result<(), FaultError>) {
-        self.ended = true;
-        let Self { object, claim, .. } = self;
-        if core::mem::take(&mut claim.reserved) {
-            object.manager.unreserve(&object.budget);
-        }
-        let mut nothing = Token::nothing_held();
-        let (mut state, _) = object.state.lock(&mut nothing);
-        let Some(entry) = state.pages.find_mut(claim.page) else { return };
-        if let Err(error) = result {
-            object.counts.failed.fetch_add(1, Ordering::Relaxed);
-            let bad = matches!(error, FaultError::Pager(_));
-            entry.state = if bad { State::Bad } else { claim.was };
-        }
-        let awaited = core::mem::take(&mut entry.awaited);
-        drop(state);
-        if awaited {
-            object.go_on(claim.page, result);
+    fn end(&mut self, ended: Ended) {
+        if let Some(claim) = self.claim.take() {
+            self.object.end_filling(claim, ended);
         }
     }
 }
 
 impl<M: Mmu> Drop for Filling<'_, M> {
     fn drop(&mut self) {
-        if !self.ended {
-            // Otherwise the pager of another page has panicked, which was to make room for this one.
-            let pager = FaultError::Pager(PagerError::Panicked);
-            self.end(Err(if self.reads { pager } else { FaultError::NoMemory }));
-        }
+        // The pager of another page has panicked, which was to make room for this one.
+        self.end(Ended::Failed(FaultError::NoMemory));
     }
 }

@@ -52,9 +52,11 @@ mod pins;
 mod policy;
 mod populate;
 mod port;
+mod prepare;
 mod protect;
 mod pulse;
 mod query;
+mod reads;
 mod reclaim;
 mod reference;
 mod refusal;
@@ -71,6 +73,7 @@ mod unmap;
 mod withdraw;
 mod write_error;
 mod writeback;
+mod writes;
 
 pub use access::{PageBytes, Patience};
 pub use advise::Advice;
@@ -83,8 +86,8 @@ pub use map::{MapRequest, Placement};
 pub use object::{Kind, Object};
 pub use page::State;
 pub use pager::{
-    BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError, Which,
-    ZeroPager,
+    BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError,
+    ReadRequest, Which, ZeroPager,
 };
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
 pub use port::{Access, Contents, Installed, Lane, Mmu, Protection, Seen, Wait, Writable};

@@ -8,16 +8,16 @@ use alloc::{
     vec::Vec,
 };
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::{
-    AddressSpace, Error, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
+    AddressSpace, Error, FaultError, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
     budget::{Budget, BudgetCore, Budgets, PinnedCount, ResidentCount},
     buffers::Buffers,
     fault::Worker,
     object::ObjectCore,
     order::{Leaf, Ordered, Token},
-    pulse::Pulses,
+    pulse::{Pulses, Ticket},
     refusal::Clock,
     share::share,
     space::SpaceCore,
@@ -43,6 +43,9 @@ pub struct Settings {
     /// How many faults of one space at most are served with a pager at once. With fewer than there are workers, a
     /// slow pager of one space leaves workers to the others.
     pub paging: usize,
+    /// After how many calls of [`Manager::tick`] a read of a pager has taken too long: those who wait for it get
+    /// [`PagerError::TimedOut`](crate::PagerError::TimedOut). `None`: never.
+    pub patience: Option<u64>,
     /// The default residency of new objects.
     pub defaults: Defaults,
 }
@@ -50,7 +53,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let defaults = Defaults { anonymous: Residency::Unlocked, file: Residency::Unlocked };
-        Self { budget: Pages(u64::MAX), pulses: 256, paging: usize::MAX, defaults }
+        let patience = Some(30);
+        Self { budget: Pages(u64::MAX), pulses: 256, paging: usize::MAX, patience, defaults }
     }
 }
 
@@ -76,6 +80,12 @@ pub(crate) struct Core<M: Mmu> {
     pub(crate) places: ResidentCount,
     pub(crate) pinned: PinnedCount,
     pub(crate) refusals: Clock,
+    /// How many ticks there were.
+    pub(crate) ticks: AtomicU64,
+    /// Reads under way, of all pagers.
+    pub(crate) reads: AtomicUsize,
+    /// Calls of pagers that block a thread and have taken too long.
+    pub(crate) stuck: AtomicUsize,
     pub(crate) buffers: Buffers<M::Mutex>,
     /// Why changed pages of a dropped object were lost.
     pub(crate) lost: KeptError<M::Mutex>,
@@ -104,6 +114,9 @@ impl<M: Mmu> Manager<M> {
             places: ResidentCount::new(),
             pinned: PinnedCount::new(),
             refusals: Clock::new(),
+            ticks: AtomicU64::new(0),
+            reads: AtomicUsize::new(0),
+            stuck: AtomicUsize::new(0),
             buffers,
             lost: KeptError::new(),
         };
@@ -196,6 +209,19 @@ impl<M: Mmu> Manager<M> {
         self.core.serve(Some(Lane::Paging), Worker::Any)
     }
 
+    /// One unit of time has passed, as [`Settings::patience`] counts it. The manager knows no clock, so its user calls
+    /// this, from one thread. It waits for no pager, unless it happens to drop the last handle of an object.
+    pub fn tick(&self) {
+        self.core.tick();
+    }
+
+    /// Reads that block a thread of their caller, have taken too long, and have not returned. Their pages fail at once
+    /// meanwhile.
+    #[must_use]
+    pub fn stuck(&self) -> usize {
+        self.core.stuck.load(Ordering::Relaxed)
+    }
+
     /// Pulses that have not been served to the end.
     #[must_use]
     pub fn pulses(&self) -> usize {
@@ -231,6 +257,23 @@ impl<M: Mmu> Core<M> {
         let (objects, _) = self.objects.lock(&mut nothing);
         let place = objects.binary_search_by_key(&object, |(number, _)| *number).ok()?;
         objects.get(place)?.1.upgrade()
+    }
+
+    /// The object with the lowest number above `last`.
+    pub(crate) fn next_object(&self, last: u64) -> Option<Arc<ObjectCore<M>>> {
+        let mut nothing = Token::nothing_held();
+        let (objects, _) = self.objects.lock(&mut nothing);
+        let place = objects.partition_point(|(number, _)| *number <= last);
+        objects.get(place..)?.iter().find_map(|(_, object)| object.upgrade())
+    }
+
+    /// Ends a pulse and wakes its threads, unless it has ended already. Nothing is locked.
+    pub(crate) fn end_pulse(&self, ticket: Ticket, result: Result<(), FaultError>) {
+        let Some((space, at, access, cookie)) = self.pulses.done(ticket) else { return };
+        if let Some(space) = space.upgrade() {
+            space.counts.serve(result);
+            self.mmu.wake(&space.machine, at, access, cookie, result);
+        }
     }
 
     /// Redoes the fault of one pulse.

@@ -21,11 +21,13 @@ use crate::{
     page::{PageEntry, PageTable, Search},
     pins::Pins,
     pulse::Ticket,
+    reads::Read,
     reference::{Reference, Showing},
     refusal::Refusals,
     reverse::ReverseMap,
     share::share,
     write_error::KeptError,
+    writes::Writes,
 };
 
 /// What an object holds.
@@ -55,6 +57,8 @@ pub(crate) struct ObjectCore<M: Mmu> {
     pub(crate) counts: ObjectCounts,
     /// Its pager's failures to write, for `reclaim.rs`.
     pub(crate) refusals: Refusals,
+    /// Its pager's writes under way, for `reclaim.rs`.
+    pub(crate) writes: Writes,
     pub(crate) write_error: KeptError<M::Mutex>,
 }
 
@@ -75,6 +79,9 @@ pub(crate) struct ObjectState<M: Mmu> {
     pub(crate) resizing: bool,
     /// Pulses that wait for the end of a filling.
     pub(crate) put_off: Vec<PutOff>,
+    /// Calls of the pager that read a page.
+    pub(crate) reads: Vec<Read>,
+    pub(crate) next_read: u64,
 }
 
 /// A pulse that waits until a page is filled.
@@ -125,6 +132,8 @@ impl<M: Mmu> Object<M> {
             destroyed: false,
             resizing: false,
             put_off: Vec::new(),
+            reads: Vec::new(),
+            next_read: 0,
         };
         let core = share(ObjectCore {
             number: manager.number(),
@@ -137,6 +146,7 @@ impl<M: Mmu> Object<M> {
             state: Ordered::new(state),
             counts: ObjectCounts::default(),
             refusals: Refusals::new(),
+            writes: Writes::default(),
             write_error: KeptError::new(),
         })?;
         manager.enroll(&core)?;
@@ -295,6 +305,7 @@ impl<M: Mmu> ObjectState<M> {
 impl<M: Mmu> Drop for ObjectCore<M> {
     fn drop(&mut self) {
         self.manager.strike(self.number);
+        self.drop_reads();
         let mut buffer = self.manager.buffer();
         let (mmu, machine, pager) = (&self.manager.mmu, &self.machine, &self.pager);
         let (kind, budget, counts) = (self.kind, &self.budget, &self.counts);

@@ -5,11 +5,14 @@ mod blocks;
 mod bytes;
 mod compressed;
 mod failing;
+mod request;
 mod zero;
 
 pub use bytes::BytesPager;
 pub use compressed::{CompressedPager, CompressedUse};
 pub use failing::{FailingPager, PagerCall, Which};
+pub(crate) use request::Call;
+pub use request::ReadRequest;
 pub use zero::ZeroPager;
 
 use core::fmt;
@@ -22,8 +25,13 @@ use crate::{ObjectPage, ObjectSpan};
 /// take its time. At most one call for a page runs at any time; calls for different pages overlap. A call that panics
 /// has failed with [`PagerError::Panicked`], and the panic goes on to the worker that made the call.
 ///
+/// A read that takes longer than [`Settings::patience`](crate::Settings::patience) has failed for those who wait for it.
+/// It is not interrupted: when it returns with success, the page gets what it has read. Until then the pager is not
+/// asked for this page, unless the object is cut below the page and grows again.
+///
 /// A pager must not touch memory that the same manager manages: its thread may be the one that would have to serve
-/// that fault, and both wait for ever. Its buffers, and what it copies to and from, lie elsewhere.
+/// that fault, and both wait for ever. Its buffers, and what it copies to and from, lie elsewhere. The machine of
+/// `commonhold-uffd` sees such an access in its workers: it prints which thread it was, and the access gets SIGBUS.
 pub trait Pager: Send + Sync {
     /// Fills all of `into`, one page, with the contents of `page`. A page that was never written, or
     /// was discarded, reads as the pager's initial contents, for most of them zeros.
@@ -54,6 +62,19 @@ pub trait Pager: Send + Sync {
         Ok(())
     }
 
+    /// Whether it reads by [`start_read`](Self::start_read) instead of [`read`](Self::read). The answer must not change.
+    fn completes_later(&self) -> bool {
+        false
+    }
+
+    /// Begins to read a page. The worker that calls this is free when it returns; the request may be completed by any
+    /// thread, also before it returns. Only a pager that [completes later](Self::completes_later) is called so. Calls
+    /// for other pages, and [`discard`](Self::discard) for this one, may come before the request is completed.
+    fn start_read(&self, mut request: ReadRequest) {
+        let result = self.read(request.page(), request.bytes());
+        request.complete(result);
+    }
+
     /// Whether it keeps pages compressed in memory. Only statistics ask.
     fn compresses(&self) -> bool {
         false
@@ -73,6 +94,10 @@ pub enum PagerError {
     Full,
     /// The pager panicked.
     Panicked,
+    /// The pager dropped the request without completing it.
+    Abandoned,
+    /// The pager has not answered in time: it may still be at work on the page, and is not asked for it meanwhile.
+    TimedOut,
     /// This pager keeps nothing: a page that was written to has to stay in memory.
     KeepsNothing,
     /// The page is past the end of what the pager has.
@@ -93,6 +118,8 @@ impl fmt::Display for PagerError {
             Self::Io { code } => write!(f, "the medium failed (error {code})"),
             Self::Full => f.write_str("no room left to keep a page"),
             Self::Panicked => f.write_str("it panicked"),
+            Self::Abandoned => f.write_str("it dropped the request"),
+            Self::TimedOut => f.write_str("it has not answered in time"),
             Self::KeepsNothing => f.write_str("nothing is kept, so pages have to stay in memory"),
             Self::PastEnd { page } => write!(f, "page {} is past the end", page.number()),
             Self::Damaged { page } => {

@@ -19,10 +19,11 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Error, FaultError, Mmu, ObjectPage, ObjectSpan, Span, State,
+    Error, FaultError, Mmu, ObjectPage, ObjectSpan, PagerError, Span, State,
     index::Index,
     object::{ObjectCore, ObjectState},
     order::Token,
+    reads,
 };
 
 /// A page at which pins begin or end.
@@ -244,12 +245,15 @@ impl<M: Mmu> ObjectCore<M> {
                     attempt = attempt.saturating_add(1);
                     self.manager.mmu.idle(attempt);
                 }
+                Some(State::Bad) if reads::is_overdue(&of_object.reads, page) => {
+                    return Err(FaultError::Pager(PagerError::TimedOut));
+                }
                 Some(State::Absent | State::Compressed | State::Bad) => {
                     let claim = of_object.claim(page, false).map_err(|_| FaultError::NoMemory)?;
                     drop(of_object);
-                    match self.fill(claim) {
-                        // It was cut off meanwhile.
-                        Ok(()) | Err(FaultError::PastEnd) => {}
+                    match self.fill(claim, &mut None) {
+                        // It is in memory, or will be. Or it was cut off meanwhile.
+                        Ok(_) | Err(FaultError::PastEnd) => {}
                         Err(error) => return Err(error),
                     }
                 }

@@ -43,7 +43,6 @@ pub(crate) struct Pulse<M: Mmu> {
     pub(crate) space: Weak<SpaceCore<M>>,
     pub(crate) at: VirtualPage,
     pub(crate) access: Access,
-    pub(crate) cookie: u64,
     pub(crate) ticket: Ticket,
     pub(crate) lane: Lane,
 }
@@ -359,12 +358,12 @@ impl<M: Mmu> Queue<M> {
                 continue;
             };
             entry.stage = Stage::Served(lane);
-            let Entry { number, at, access, cookie, .. } = *entry;
+            let Entry { number, at, access, .. } = *entry;
             client.paging += usize::from(lane == Lane::Paging);
             let space = Weak::clone(&client.space);
             self.give_turn(place, lane, most);
             let ticket = Ticket { client: ClientId(place), number };
-            return Some(Pulse { space, at, access, cookie, ticket, lane });
+            return Some(Pulse { space, at, access, ticket, lane });
         }
     }
 

@@ -3,7 +3,8 @@
 //! [`Residents`](crate::Residents) proposes one page after the other, and this file acts on the proposals. No lock is
 //! held between the proposal and the act, so the act checks under the object's lock whether the page has changed.
 //!
-//! A medium that is full is asked once for each object, not once for each dirty page: see `refusal.rs`.
+//! A medium that is full is asked once for each object, not once for each dirty page: see `refusal.rs`. One that is slow
+//! holds few threads: see `writes.rs`.
 
 use alloc::sync::Arc;
 
@@ -162,7 +163,8 @@ impl<M: Mmu> Core<M> {
 }
 
 impl<M: Mmu> ObjectCore<M> {
-    /// Evicts a page. A dirty one stays, if the pager has refused enough others since then.
+    /// Evicts a page. A dirty one stays if the pager has refused enough others since then, and is skipped if it is busy
+    /// with others.
     fn evict_unless_refused(
         self: &Arc<Self>,
         page: ObjectPage,
@@ -171,6 +173,10 @@ impl<M: Mmu> ObjectCore<M> {
     ) -> Evicted {
         if self.refusals.are_enough(since) && self.is_dirty(page) {
             return Evicted::Pinned;
+        }
+        let patience = self.manager.settings.patience;
+        if self.writes.are_enough(self.manager.now(), patience) && self.is_dirty(page) {
+            return Evicted::NotNow;
         }
         let evicted = self.evict(page, mercy);
         if let Evicted::Failed(FaultError::Pager(error)) = evicted {

@@ -3,7 +3,8 @@
 //! A cut cannot lock the spaces that map the object: the walk takes their translations away. Its steps:
 //! 1. The size changes; from here on faults on the tail fail, and no translation to it is made.
 //! 2. The translations to the tail are taken away. If the machine cannot, the size is the old one again.
-//! 3. As long as a thread works on a page of the tail, without the lock, it is waited for.
+//! 3. As long as a thread works on a page of the tail, without the lock, it is waited for. A read that completes later,
+//!    or has taken too long, is given up instead (`reads.rs`).
 //! 4. The tail's memory is released, and the machine and the pager are told.
 //!
 //! If the object grows again, the new pages are zeros, whatever the pager still has.
@@ -112,9 +113,14 @@ impl<M: Mmu> ObjectCore<M> {
                 break;
             }
             drop(state);
-            attempt = attempt.saturating_add(1);
-            self.manager.mmu.idle(attempt);
+            // A request that completes later is not waited for, nor a call that has taken too long.
+            if !self.cut_read(end) {
+                attempt = attempt.saturating_add(1);
+                self.manager.mmu.idle(attempt);
+            }
         }
+        // Those that are overdue, whose pages are not busy.
+        while self.cut_read(end) {}
         let shrunk = self.manager.mmu.resize_object(&self.machine, Pages(end.number()));
         let discarded = self.pager.discard(tail);
         shrunk?;

@@ -9,7 +9,7 @@ use alloc::{sync::Arc, vec::Vec};
 
 use crate::{
     Error, Manager, Mmu, budget::BudgetCore, budget::Budgets, manager::Core, object::ObjectCore,
-    reference::Reference, space::SpaceCore,
+    reads::size_of_request, reference::Reference, space::SpaceCore,
 };
 
 /// As large as the block of an `Arc`: two counters, and the value.
@@ -27,6 +27,15 @@ pub(crate) fn share<T>(value: T) -> Result<Arc<T>, Error> {
     Ok(Arc::new(value))
 }
 
+/// Whether there is memory for a `Box` of this type. The same holds as for [`share`].
+pub(crate) fn has_room<T>() -> bool {
+    let mut room = Vec::<T>::new();
+    let found = room.try_reserve_exact(1).is_ok();
+    // As above.
+    drop(core::hint::black_box(room));
+    found
+}
+
 impl<M: Mmu> Manager<M> {
     /// Bytes of the largest allocation of the manager that may not fail. Just before each, an allocation of the same
     /// size has succeeded and was freed; only another thread can have taken that memory since. All other allocations
@@ -39,6 +48,7 @@ impl<M: Mmu> Manager<M> {
         size_of::<Block<SpaceCore<M>>>(),
         size_of::<Block<Reference<M>>>(),
         size_of::<Block<M::Space>>(),
+        size_of_request::<M>(),
     ]);
 }
 

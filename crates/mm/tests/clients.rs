@@ -241,3 +241,88 @@ fn a_translation_that_the_machine_cannot_make_at_once_is_made_by_a_worker() {
     let translation = it.manager.mmu().translation(it.other.machine(), at(0)).unwrap();
     assert_eq!(translation.writable, commonhold_mm::Writable::Yes);
 }
+
+/// Counts its writes, and runs a step in each of the first ones, which does what other threads would do meanwhile.
+#[derive(Default)]
+struct SlowWrites {
+    begun: Mutex<usize>,
+    steps: Mutex<Vec<Step>>,
+}
+
+impl Pager for SlowWrites {
+    fn read(&self, _page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
+        into.fill(0);
+        Ok(())
+    }
+
+    fn write(&self, _page: ObjectPage, _from: &[u8]) -> Result<(), PagerError> {
+        *self.begun.lock().unwrap() += 1;
+        let step = self.steps.lock().unwrap().pop();
+        step.map_or(Ok(()), |step| step())
+    }
+
+    fn discard(&self, _pages: ObjectSpan) -> Result<(), PagerError> {
+        Ok(())
+    }
+}
+
+/// Six dirty pages, of an object whose pager writes slowly, and one clean page of another; a budget of seven.
+fn slow_writer() -> (Clients, Arc<SlowWrites>, AddressSpace<Machine>) {
+    let it = Clients::new(Settings { budget: Pages(7), patience: Some(0), ..Settings::default() });
+    let pager = Arc::<SlowWrites>::default();
+    let dirty = it.manager.object(Kind::Anonymous, Pages(6), Arc::clone(&pager) as _).unwrap();
+    let space = it.manager.space(VirtualSpan::new(at(0), Pages(6)).unwrap()).unwrap();
+    space.map(&dirty, MapRequest::new(Pages(6))).unwrap();
+    for page in 0..6 {
+        assert_eq!(space.fault(at(page), Access::Write, Context::Normal), Fault::Pulsed);
+        assert!(it.manager.serve());
+    }
+    assert_eq!(read(&it.other, 0), Fault::Pulsed);
+    assert!(it.manager.serve());
+    (it, pager, space)
+}
+
+/// The bug: each thread that needed room began one more write of the slow pager.
+#[test]
+fn a_pager_with_two_writes_under_way_takes_no_third_thread_in_search_of_room() {
+    let (it, pager, _keeps_the_pages) = slow_writer();
+    let search = |it: &Clients| {
+        let (manager, other) = (it.manager.clone(), it.other.clone());
+        move |page| {
+            assert_eq!(read(&other, page), Fault::Pulsed);
+            assert!(manager.serve());
+        }
+    };
+    let (second, third) = (search(&it), search(&it));
+    let begun = Arc::clone(&pager);
+    *pager.steps.lock().unwrap() = vec![
+        Box::new(move || {
+            // A third thread: it takes the clean page, and leaves the dirty ones.
+            third(3);
+            assert_eq!(*begun.begun.lock().unwrap(), 2);
+            Ok(())
+        }),
+        Box::new(move || {
+            second(2);
+            Ok(())
+        }),
+    ];
+    search(&it)(1);
+    assert!(pager.steps.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_pager_whose_write_takes_too_long_gets_no_second_thread_in_search_of_room() {
+    let (it, pager, _keeps_the_pages) = slow_writer();
+    let (manager, other, begun) = (it.manager.clone(), it.other.clone(), Arc::clone(&pager));
+    *pager.steps.lock().unwrap() = vec![Box::new(move || {
+        manager.tick();
+        assert_eq!(read(&other, 2), Fault::Pulsed);
+        assert!(manager.serve());
+        assert_eq!(*begun.begun.lock().unwrap(), 1);
+        Ok(())
+    })];
+    assert_eq!(read(&it.other, 1), Fault::Pulsed);
+    assert!(it.manager.serve());
+    assert!(pager.steps.lock().unwrap().is_empty());
+}

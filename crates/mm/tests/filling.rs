@@ -147,6 +147,22 @@ fn a_worker_that_waits_for_no_pager_leaves_the_eviction_for_a_table_to_others() 
 }
 
 #[test]
+fn a_worker_that_waits_for_no_pager_leaves_the_eviction_for_a_page_to_others() {
+    let it = World::new(machine(1));
+    assert_eq!(it.write(0, Access::Write, 0), Ok(()));
+    let zeros = it.manager.object(Kind::Anonymous, Pages(1), Arc::clone(&it.pager) as _).unwrap();
+    let request = MapRequest::new(Pages(1));
+    let at = it.space.map(&zeros, request).unwrap().first();
+    assert_eq!(it.space.fault(at, Access::Read, Context::Normal), Fault::Pulsed);
+    assert!(it.manager.serve_memory());
+    let page = ObjectPage::new(0);
+    assert_eq!((zeros.state(page), it.file.totals().written), (Some(State::Absent), 0));
+    assert!(it.manager.serve_paging());
+    assert_eq!((zeros.state(page), it.file.totals().written), (Some(State::Clean), 1));
+    assert_eq!((it.manager.resident(), it.manager.pulses()), (Pages(1), 0));
+}
+
+#[test]
 fn the_manager_reads_and_writes_a_page_under_its_locks() {
     let it = World::new(machine(4));
     let (at, page) = (VirtualPage::new(3), ObjectPage::new(3));

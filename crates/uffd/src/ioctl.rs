@@ -99,6 +99,8 @@ impl Error for UserfaultError {}
 pub(crate) struct FaultEvent {
     pub(crate) address: usize,
     pub(crate) access: Access,
+    /// The number of that thread, as `gettid` tells it.
+    pub(crate) thread: u32,
 }
 
 /// A userfaultfd.
@@ -228,7 +230,7 @@ impl Userfault {
             let Ok(address) = usize::try_from(message.address) else { continue };
             let access = if message.flags & WRITES == 0 { Access::Read } else { Access::Write };
             if message.event == PAGE_FAULT {
-                each(FaultEvent { address, access });
+                each(FaultEvent { address, access, thread: message.thread });
             }
         }
         Ok(())

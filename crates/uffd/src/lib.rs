@@ -6,7 +6,8 @@
 //!   are reserved ranges of addresses (`reservation.rs`, `table.rs` for what they show, and `gather.rs` for changes that
 //!   wait until the manager has given up its locks). `ioctl.rs` and `abi.rs` hold the kernel's calls.
 //! - [`Paging`], the threads (`threads.rs`): one reads faults and tells the manager, others serve the manager's pulses
-//!   (`work_signal.rs` wakes them; `deferred.rs` has what the first thread does after a delay).
+//!   (`workers.rs` starts and ends them, `work_signal.rs` wakes them; `deferred.rs` has what the first thread does after a
+//!   delay).
 //! - [`PagedSpace`]: a space whose memory this program can touch.
 //! - [`FilePager`]: a pager that keeps an object's pages in a file.
 //!
@@ -47,6 +48,7 @@ mod table;
 mod tests;
 mod threads;
 mod work_signal;
+mod workers;
 
 pub use file_pager::{FilePager, FilePagerError};
 pub use frame::UffdFrame;

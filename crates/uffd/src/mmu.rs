@@ -87,6 +87,19 @@ impl UffdMmu {
     pub(crate) const fn guard(&self) -> ForkGuard {
         self.guard
     }
+
+    /// Makes a page give SIGBUS for a while, and wakes its threads. [`Poisoned::No`]: they wait still.
+    pub(crate) fn poison(&self, space: &UffdSpace, at: VirtualPage) -> Poisoned {
+        let poisoned = space.reservation.poison(at);
+        match poisoned {
+            Poisoned::Yes => {
+                self.later.add(Arc::downgrade(&space.reservation), at, Duty::Heal);
+            }
+            Poisoned::Nothing => space.reservation.wake(at),
+            Poisoned::No => {}
+        }
+        poisoned
+    }
 }
 
 impl Mmu for UffdMmu {
@@ -262,11 +275,11 @@ impl Mmu for UffdMmu {
             // The memfd is about to be cut, or the mapping's protection to be changed. When the kernel knows that
             // too, the access itself gets the signal; until then the thread tries again.
             Err(FaultError::PastEnd | FaultError::Protection) => later(Duty::Wake),
-            Err(_) => match reservation.poison(at) {
-                Poisoned::Yes => later(Duty::Heal),
-                Poisoned::Nothing => reservation.wake(at),
-                Poisoned::No => later(Duty::Wake),
-            },
+            Err(_) => {
+                if self.poison(space, at) == Poisoned::No {
+                    later(Duty::Wake);
+                }
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod failures;
 mod forks;
 mod lost_writes;
 mod model;
+mod pagers;
 mod races;
 mod replacing;
 mod scripted_process;

@@ -1,8 +1,8 @@
 //! The threads of the machine, and spaces whose memory this program can touch.
 //!
 //! # What it owns
-//! One thread that reads faults, one worker that serves what needs no pager, and workers that wait for pagers. They
-//! end with the last [`Paging`] and the last [`PagedSpace`].
+//! One thread that reads faults, one worker that serves what needs no pager, workers that wait for pagers, and a clock
+//! that gives up reads of pagers after a time. They end with the last [`Paging`] and the last [`PagedSpace`].
 //!
 //! # Invariants
 //! 1. While memory of a space can be touched, there are threads that serve its faults: each [`PagedSpace`]
@@ -15,7 +15,10 @@
 //!    in one of them, it would wait for ever.
 //! 5. The thread that reads faults waits for no lock of a table: a thread that replaces a mapping holds one, and waits
 //!    until this thread has read its event.
-//! 6. A pager that panics ends no worker: the worker goes on with the next pulse.
+//! 6. A pager that panics ends no worker: the worker goes on with the next pulse. For a worker whose pager has not
+//!    returned in time, another one is started, up to a limit.
+//! 7. A thread of the machine that touches memory of a space gets SIGBUS: if it waited, it could wait for itself. Only a
+//!    pager can make it do so.
 
 use std::{
     collections::BTreeMap,
@@ -26,10 +29,9 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use commonhold_host::SignalMask;
 use commonhold_mm::{
     AddressSpace, Context, Error, Fault, Manager, Mmu, Pages, Settings, VirtualPage, VirtualSpan,
 };
@@ -44,7 +46,16 @@ use crate::{
     deferred::Duty,
     ioctl::{FaultEvent, UserfaultError},
     mmu::{UffdMmu, refuse},
+    reservation::Poisoned,
+    workers::Workers,
 };
+
+/// The unit of [`Settings::patience`] here.
+const TICK: Duration = Duration::from_secs(1);
+/// The name of the workers that call pagers.
+const PAGER: &str = "commonhold-pager";
+/// How many workers at most are started for others whose pagers have not returned in time.
+const SPARES: usize = 4;
 
 /// Why a machine could not be started.
 #[derive(Debug)]
@@ -68,7 +79,6 @@ pub struct Paging {
 /// The threads; they end when this is dropped.
 struct Threads {
     shared: Arc<Shared>,
-    running: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -77,11 +87,13 @@ struct Shared {
     spaces: Mutex<BTreeMap<usize, AddressSpace<UffdMmu>>>,
     /// Pulses whose pager panicked.
     panics: AtomicU64,
+    workers: Arc<Workers>,
 }
 
 impl Paging {
     /// Starts a machine with `workers` threads, at least one, that may wait for pagers. Of these, one space can have
-    /// all but one wait for its pagers, or fewer if `settings` say so.
+    /// all but one wait for its pagers, or fewer if `settings` say so. [`Settings::patience`] is in seconds, from the
+    /// next full one on.
     ///
     /// # Errors
     /// [`PagingError`].
@@ -90,15 +102,17 @@ impl Paging {
         let paging = settings.paging.min(workers.saturating_sub(1)).max(1);
         let settings = Settings { paging, ..settings };
         let manager = Manager::new(mmu, settings).map_err(PagingError::Manager)?;
-        let shared =
-            Arc::new(Shared { manager, spaces: Mutex::default(), panics: AtomicU64::new(0) });
-        let mut threads = Threads { shared: Arc::clone(&shared), running: Vec::new() };
-        threads.start("faults", Shared::attend)?;
-        shared.manager.mmu().userfault.set_read(true);
-        threads.start("memory", Shared::serve_memory)?;
+        let (spaces, panics, team) = (Mutex::default(), AtomicU64::new(0), Arc::default());
+        let shared = Arc::new(Shared { manager, spaces, panics, workers: team });
+        let threads = Threads { shared };
+        let start = |name, run| threads.shared.start(name, run).map_err(PagingError::Thread);
+        start("commonhold-faults", Shared::attend)?;
+        threads.shared.manager.mmu().userfault.set_read(true);
+        start("commonhold-memory", Shared::serve_memory)?;
         for _ in 0..workers.max(1) {
-            threads.start("pager", Shared::serve_paging)?;
+            start(PAGER, Shared::serve_paging)?;
         }
+        start("commonhold-clock", Shared::keep_time)?;
         Ok(Self { threads: Arc::new(threads) })
     }
 
@@ -137,41 +151,45 @@ impl Paging {
     }
 }
 
-impl Threads {
-    fn start(&mut self, name: &str, run: fn(&Shared)) -> Result<(), PagingError> {
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name(format!("commonhold-{name}"));
-        // The new thread inherits the mask: invariant 4.
-        let mask = SignalMask::block_all();
-        let thread = thread.spawn(move || run(&shared));
-        drop(mask);
-        self.running.push(thread.map_err(PagingError::Thread)?);
-        Ok(())
-    }
-}
-
 impl Drop for Threads {
     fn drop(&mut self) {
         let mmu = self.shared.manager.mmu();
         if mmu.guard().is_forked_child() {
             // The threads run in the parent only.
-            self.running.drain(..).for_each(std::mem::forget);
+            self.shared.workers.forget();
             return;
         }
         mmu.userfault.set_read(false);
         mmu.later.stop();
         mmu.memory.stop();
         mmu.paging.stop();
-        for thread in self.running.drain(..) {
-            // A thread that panicked has printed its message.
-            let _ = thread.join();
-        }
+        self.shared.workers.stop();
+        self.shared.workers.join();
     }
 }
 
 impl Shared {
+    fn start(self: &Arc<Self>, name: &'static str, run: fn(&Arc<Self>)) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        self.workers.start(name, move || run(&shared))
+    }
+
+    /// Gives up the reads of pagers that take too long, and starts workers for those that wait for them.
+    fn keep_time(self: &Arc<Self>) {
+        let mut spares = 0;
+        while self.workers.pause(TICK) {
+            self.manager.tick();
+            // If a thread cannot be started now, the next tick tries again.
+            while spares < self.manager.stuck().min(SPARES)
+                && self.start(PAGER, Self::serve_paging).is_ok()
+            {
+                spares += 1;
+            }
+        }
+    }
+
     /// Serves pulses that may need a pager.
-    fn serve_paging(&self) {
+    fn serve_paging(self: &Arc<Self>) {
         let signal = &self.manager.mmu().paging;
         while signal.wait() {
             // All that wait: a pulse that ends may let another one of its space be served, without a signal.
@@ -180,7 +198,7 @@ impl Shared {
     }
 
     /// Serves pulses that need none.
-    fn serve_memory(&self) {
+    fn serve_memory(self: &Arc<Self>) {
         let signal = &self.manager.mmu().memory;
         while signal.wait() {
             while self.served(|| self.manager.serve_memory()) && !signal.is_stopped() {}
@@ -197,7 +215,7 @@ impl Shared {
     }
 
     /// Reads faults.
-    fn attend(&self) {
+    fn attend(self: &Arc<Self>) {
         let mmu = self.manager.mmu();
         while !mmu.later.is_stopped() {
             let pause = mmu.later.work().map(|pause| Timespec {
@@ -222,7 +240,7 @@ impl Shared {
     }
 
     /// Tells the manager of a fault.
-    fn tell(&self, FaultEvent { address, access }: FaultEvent) {
+    fn tell(&self, FaultEvent { address, access, thread }: FaultEvent) {
         let mmu = self.manager.mmu();
         let spaces = self.spaces.lock();
         let space = spaces.range(..=address).next_back().map(|(_, space)| space);
@@ -231,6 +249,17 @@ impl Shared {
         let Some((space, at)) = found else {
             return refuse(&mmu.userfault, address, mmu.page_size());
         };
+        if let Some(name) = self.workers.name(thread) {
+            // Before the poison, since the signal may end the process.
+            eprintln!(
+                "commonhold: the pager that runs in the thread {name} ({thread}) touched address {address:#x}, which \
+                 the memory manager serves by such threads: a pager must not touch managed memory"
+            );
+            // A page in memory is served: nothing has to wait for that.
+            if mmu.poison(space.machine(), at) != Poisoned::No {
+                return;
+            }
+        }
         match space.fault(at, access, Context::Normal) {
             // `install` has woken the thread, or a worker will.
             Fault::Resolved | Fault::Pulsed => {}
@@ -287,7 +316,7 @@ impl fmt::Debug for PagedSpace {
 
 impl fmt::Debug for Threads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Threads").field("running", &self.running.len()).finish_non_exhaustive()
+        f.debug_struct("Threads").field("workers", &self.shared.workers).finish()
     }
 }
 

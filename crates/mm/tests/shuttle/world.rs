@@ -147,8 +147,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(budget: u64, pulses: usize) -> Self {
+        Self::with(Settings { budget: Pages(budget), pulses, ..Settings::default() })
+    }
+
+    pub(crate) fn with(settings: Settings) -> Self {
         let mmu = SoftMmu::new(PAGE as usize, FRAMES, |_| shuttle::thread::yield_now());
-        let settings = Settings { budget: Pages(budget), pulses, ..Settings::default() };
         Self { manager: Manager::new(mmu, settings).unwrap() }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Such a test starts the test program again with [`ROLE`] set. There only `the_role_of_a_child` does anything.
 
-use super::{failures, forks, replacing, signals};
+use super::{failures, forks, pagers, replacing, signals};
 use std::{
     env,
     io::{BufRead, BufReader, Read, Write, stdout},
@@ -52,6 +52,13 @@ impl ScriptedProcess {
         self.child.wait().unwrap()
     }
 
+    /// All that it has printed since, and how it ended.
+    pub(super) fn rest(mut self) -> (String, ExitStatus) {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        (rest, self.wait())
+    }
+
     pub(super) fn succeed(mut self) {
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).unwrap();
@@ -80,6 +87,7 @@ fn the_role_of_a_child() {
         "forked" => forks::use_everything_in_a_child(),
         "signals" => signals::touch_in_handlers(),
         "moved" => replacing::move_memory(),
+        "reentrant" => pagers::touch_managed_memory(),
         "many-parts" => failures::make_many_parts(),
         role if role.starts_with("touch-") => failures::touch(role),
         other => panic!("no role {other}"),

@@ -70,10 +70,10 @@ pub(super) fn touch_in_handlers() {
     unsafe { libc::signal(libc::SIGUSR1, touch as *const () as libc::sighandler_t) };
 
     let process = std::process::id().cast_signed();
-    // A thread sets its name itself, so the five may take a moment.
+    // A thread sets its name itself, so the six may take a moment.
     let threads = loop {
         let threads = machine_threads();
-        if threads.len() == 5 {
+        if threads.len() == 6 {
             break threads;
         }
         std::thread::yield_now();
