@@ -13,7 +13,7 @@ use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering;
 
 use crate::{
-    FaultError, Mmu, ObjectPage, PagerError, Span, State,
+    FaultError, Mmu, MmuError, ObjectPage, PagerError, Span, State,
     object::{ObjectCore, ObjectState, Shielded},
     order::{self, Token},
 };
@@ -21,7 +21,7 @@ use crate::{
 /// The result of an eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evicted {
-    /// The page has gone.
+    /// The page has gone, by this eviction or before it.
     Done,
     /// It has no memory, or another thread works on it.
     NotNow,
@@ -82,8 +82,13 @@ impl<M: Mmu> ObjectCore<M> {
             return Evicted::Failed(FaultError::NoMemory);
         }
         bytes.resize(length, 0);
-        if let Err(error) = self.begin_writing(&mut state, page, &mut bytes, State::Evicting) {
-            return Evicted::Failed(error);
+        match self.begin_writing(&mut state, page, &mut bytes, State::Evicting) {
+            Ok(()) => {}
+            Err(MmuError::Gone) => {
+                self.note_gone(&mut state, &mut in_object, page);
+                return Evicted::Done;
+            }
+            Err(error) => return Evicted::Failed(error.into()),
         }
         drop(state);
 
@@ -126,7 +131,7 @@ impl<M: Mmu> ObjectCore<M> {
         page: ObjectPage,
         into: &mut [u8],
         next: State,
-    ) -> Result<(), FaultError> {
+    ) -> Result<(), MmuError> {
         let write_protected = self.write_protect(state, page);
         self.manager.mmu.copy_out(&self.machine, page, into)?;
         if let Some(entry) = state.pages.find_mut(page) {
@@ -186,7 +191,7 @@ impl<M: Mmu> ObjectCore<M> {
                 entry.trace = Some(residents.evicted(place));
             }
         }
-        self.manager.mmu.release(&self.machine, page);
+        self.release(page);
         self.counts.evicted.fetch_add(1, Ordering::Relaxed);
         self.count_out();
     }

@@ -15,9 +15,10 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, ObjectPage, PagerError, State,
-    VirtualPage, Wait, Writable,
+    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage,
+    PagerError, State, VirtualPage, Wait, Writable,
     fill::Claim,
+    lost::REFILLS,
     object::{ObjectCore, ObjectState, PutOff},
     order::{self, Handler, Token},
     pulse::{Posted, Pulse},
@@ -66,6 +67,8 @@ enum Look {
     Filling,
     /// The machine would have had to wait.
     Later,
+    /// The page should have memory, and the machine has none for it.
+    Gone,
 }
 
 /// The result of the fast path.
@@ -132,6 +135,7 @@ impl<M: Mmu> SpaceCore<M> {
         match self.look(&state, mapping, &mut pages, at, access, purpose, wait) {
             Ok(Look::Done) => Tried::Resolved,
             Ok(Look::Filling | Look::Later) => Tried::Lane(Lane::Memory),
+            Ok(Look::Gone) => Tried::Lane(Lane::Paging),
             Ok(Look::Absent) => {
                 let kept = pages.pages.get(mapping.extent.page(at)).kept;
                 Tried::Lane(if kept { Lane::Paging } else { Lane::Memory })
@@ -173,7 +177,7 @@ impl<M: Mmu> SpaceCore<M> {
         }
         let Some(entry) = of_object.pages.find_mut(page) else {
             let wanted = purpose == Purpose::Reference || !mapping.lazy;
-            return Ok(if wanted { Look::Absent } else { Look::Done });
+            return Ok(if wanted { of_object.no_memory(page) } else { Look::Done });
         };
         if purpose == Purpose::Keep && mapping.lazy && !entry.touched {
             return Ok(Look::Done);
@@ -181,8 +185,10 @@ impl<M: Mmu> SpaceCore<M> {
         match entry.state {
             State::Clean | State::Dirty | State::Evicting => {}
             State::Filling => return Ok(Look::Filling),
-            State::Absent | State::Compressed | State::Bad => return Ok(Look::Absent),
+            State::Lost => return Err(FaultError::Lost),
+            State::Absent | State::Compressed | State::Bad => return Ok(of_object.no_memory(page)),
         }
+        let before = entry.state;
         let may_write = mapping.protection.permits(Access::Write);
         if access == Access::Write || (state.super_locked && may_write) {
             // An eviction or write-back that is under way sees this, and leaves the page.
@@ -193,9 +199,15 @@ impl<M: Mmu> SpaceCore<M> {
         let writable = if writable { Writable::Yes } else { Writable::No };
         let object = &mapping.reference.object.machine;
         let (mmu, protection) = (&self.manager.mmu, mapping.protection);
-        match mmu.install(&self.machine, at, object, page, protection, writable, wait)? {
-            Installed::Done => Ok(Look::Done),
-            Installed::Later => Ok(Look::Later),
+        match mmu.install(&self.machine, at, object, page, protection, writable, wait) {
+            Ok(Installed::Done) => Ok(Look::Done),
+            Ok(Installed::Later) => Ok(Look::Later),
+            Err(MmuError::Gone) => {
+                // This access has changed nothing.
+                entry.state = before;
+                Ok(Look::Gone)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -208,11 +220,17 @@ impl<M: Mmu> SpaceCore<M> {
         purpose: Purpose,
         pulse: &mut Option<Served<M>>,
     ) -> Result<(), FaultError> {
-        let mut attempt = 0_u32;
+        let (mut attempt, mut gone) = (0_u32, 0);
         loop {
             match self.look_patiently(at, access, purpose, pulse)? {
                 Found::Done => return Ok(()),
                 Found::Claimed(object, claim) => object.fill(claim)?,
+                Found::Gone => {
+                    gone += 1;
+                    if gone > REFILLS {
+                        return Err(FaultError::Machine(MmuError::Gone));
+                    }
+                }
                 Found::Filling => {
                     attempt = attempt.saturating_add(1);
                     self.manager.mmu.idle(attempt);
@@ -272,6 +290,14 @@ impl<M: Mmu> SpaceCore<M> {
                 Ok(if passed_on { Found::Done } else { Found::Filling })
             }
             Look::Later => Ok(Found::Filling),
+            Look::Gone => {
+                if object.note_gone(&mut of_object, &mut in_object, page) {
+                    return Ok(Found::Gone);
+                }
+                // Another thread writes it, and has made its copy while the page was there.
+                let passed_on = self.passed_on(pulse, &mut in_object);
+                Ok(if passed_on { Found::Done } else { Found::Filling })
+            }
         }
     }
 
@@ -308,7 +334,7 @@ impl<M: Mmu> SpaceCore<M> {
             // Pulses that were cancelled meanwhile.
             of_object.put_off.retain(|put_off| pulses.is_open(put_off.ticket, in_object));
         }
-        let Some(entry) = of_object.pages.find_mut(page) else { return false };
+        let Ok(entry) = of_object.pages.get_mut(page) else { return false };
         if of_object.put_off.try_reserve(1).is_err() {
             return false;
         }
@@ -366,6 +392,16 @@ enum Found<M: Mmu> {
     Done,
     Claimed(Arc<ObjectCore<M>>, Claim),
     Filling,
+    /// The page's memory had gone, and its state says so now.
+    Gone,
+}
+
+impl<M: Mmu> ObjectState<M> {
+    /// What to do with a page that has no memory.
+    fn no_memory(&self, page: ObjectPage) -> Look {
+        let discarded = self.discarding.is_some_and(|span| span.contains(page));
+        if discarded { Look::Filling } else { Look::Absent }
+    }
 }
 
 /// The mapping at `at`, if it permits `access`.

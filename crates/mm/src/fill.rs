@@ -59,7 +59,7 @@ impl<M: Mmu> ObjectCore<M> {
     }
 
     /// The filling of `page` has ended, and pulses were put off for it: they wait again, or end with its error.
-    fn go_on(&self, page: ObjectPage, result: Result<(), FaultError>) {
+    pub(crate) fn go_on(&self, page: ObjectPage, result: Result<(), FaultError>) {
         let mut nothing = Token::nothing_held();
         let (mut state, mut in_object) = self.state.lock(&mut nothing);
         let pulses = &self.manager.pulses;

@@ -15,7 +15,7 @@
 //!    first, and every later write faults.
 //! 4. A page loses its memory only when no translation to it is left. An eviction takes memory only if no
 //!    locked mapping covers the page, and its contents are with the pager or were never changed. Only a
-//!    resize that cuts the page off, and the end of its object, ask neither.
+//!    resize that cuts the page off, and the end of its object, ask neither; a discard asks for locks.
 //! 5. A translation is made under the locks of both space and object. The lock of either is enough to take it
 //!    away, or its write access.
 //! 6. Each pulse ends in exactly one [`Mmu::wake`], unless its space is being dropped.
@@ -34,12 +34,14 @@ mod advise;
 mod atomic;
 mod budget;
 
+mod discard;
 mod error;
 mod evict;
 mod extent;
 mod fault;
 mod fill;
 mod index;
+mod lost;
 mod manager;
 mod map;
 mod object;
@@ -80,7 +82,7 @@ pub use pager::{
     ZeroPager,
 };
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
-pub use port::{Access, Installed, Lane, Mmu, Protection, Wait, Writable};
+pub use port::{Access, Installed, Lane, Mmu, Protection, Released, Wait, Writable};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};
 pub use reference::Reach;
 pub use residency::{IoPrivilege, Residency, Scope};

@@ -14,7 +14,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::{
-    Error, FaultError, Mmu, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span, State,
+    Error, FaultError, Mmu, MmuError, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span,
+    State,
     budget::{BudgetCore, PageName},
     manager::Core,
     order::{self, Ordered, Token},
@@ -65,8 +66,10 @@ pub(crate) struct ObjectState<M: Mmu> {
     /// All mappings of the object.
     pub(crate) mappings: ReverseMap<Showing<M>>,
     pub(crate) destroyed: bool,
-    /// A thread changes the size, and has given up the lock meanwhile.
+    /// A thread changes the size or discards pages, and has given up the lock meanwhile.
     pub(crate) resizing: bool,
+    /// Pages that are being discarded. Those without memory are not filled meanwhile.
+    pub(crate) discarding: Option<ObjectSpan>,
     /// Pulses that wait for the end of a filling.
     pub(crate) put_off: Vec<PutOff>,
 }
@@ -88,6 +91,7 @@ pub(crate) struct ObjectCounts {
     pub(crate) evicted: AtomicU64,
     pub(crate) written: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) held: AtomicU64,
 }
 
 impl<M: Mmu> Object<M> {
@@ -116,6 +120,7 @@ impl<M: Mmu> Object<M> {
             mappings: ReverseMap::new(),
             destroyed: false,
             resizing: false,
+            discarding: None,
             put_off: Vec::new(),
         };
         let core = share(ObjectCore {
@@ -327,6 +332,9 @@ impl<M: Mmu> Drop for ObjectCore<M> {
         let lost = &self.manager.lost;
         let mut resident = 0;
         self.state.get_mut().pages.each_from(ObjectPage::new(0), |number, page| {
+            if kind == Kind::File && page.state == State::Lost {
+                lost.keep(Error::Lost { page: number });
+            }
             if !page.state.is_resident() {
                 return;
             }
@@ -334,7 +342,12 @@ impl<M: Mmu> Drop for ObjectCore<M> {
             if kind == Kind::File && page.state == State::Dirty {
                 let written = if usable { Ok(()) } else { Err(Error::NoMemory) };
                 let written = written
-                    .and_then(|()| Ok(mmu.copy_out(machine, number, &mut buffer)?))
+                    .and_then(|()| {
+                        mmu.copy_out(machine, number, &mut buffer).map_err(|error| match error {
+                            MmuError::Gone => Error::Lost { page: number },
+                            other => other.into(),
+                        })
+                    })
                     .and_then(|()| {
                         let written = pager.write(number, &buffer);
                         written.map_err(|error| Error::Pager { page: number, error })
@@ -348,7 +361,7 @@ impl<M: Mmu> Drop for ObjectCore<M> {
                 let mut nothing = Token::nothing_held();
                 budget.residents.lock(&mut nothing).0.remove(place);
             }
-            mmu.release(machine, number);
+            let _ = mmu.release(machine, number);
         });
         for _ in 0..resident {
             self.count_out();

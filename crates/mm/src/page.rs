@@ -1,7 +1,7 @@
 //! The pages of an object and their states.
 //!
 //! # Invariants
-//! 1. *Absent*, *Compressed*, *Bad*, *Filling*: no memory, and no translation anywhere. *Clean*, *Dirty*,
+//! 1. *Absent*, *Compressed*, *Bad*, *Lost*, *Filling*: no memory, and no translation anywhere. *Clean*, *Dirty*,
 //!    *Evicting*: memory.
 //! 2. Only a *Dirty* page has writable translations.
 //! 3. The thread that sets *Filling* or `writing` calls the pager, without locks, and alone clears it afterwards.
@@ -12,7 +12,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{Error, ObjectPage, Page, Slot, Trace};
+use crate::{Error, ObjectPage, ObjectSpan, Page, Slot, Span, Trace};
 
 /// The state of a page of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +31,9 @@ pub enum State {
     Compressed,
     /// Not in memory, since the pager failed to read it. The next fault tries again.
     Bad,
+    /// Not in memory, and its contents are lost: it was changed, and then something outside the memory manager took
+    /// its memory away. Each fault fails until the page is discarded or cut off.
+    Lost,
 }
 
 impl State {
@@ -73,6 +76,11 @@ impl PageEntry {
             place: None,
             trace: None,
         }
+    }
+
+    /// Makes it new: zeros, whatever the pager has. Pulses that wait for it wait on.
+    pub(crate) fn renew(&mut self) {
+        *self = Self { awaited: self.awaited, ..Self::absent(false) };
     }
 
     /// Whether a thread is calling the pager for it.
@@ -126,8 +134,7 @@ impl Node {
             Self::Untouched => return,
             Self::Leaf(pages) => {
                 for (_, page) in (first * LEAF..).zip(pages.iter_mut()).filter(|(n, _)| *n >= end) {
-                    let awaited = page.awaited;
-                    *page = PageEntry { awaited, ..PageEntry::absent(false) };
+                    page.renew();
                 }
                 first * LEAF >= end && !pages.iter().any(|page| page.awaited)
             }
@@ -282,14 +289,24 @@ impl PageTable {
     pub(crate) fn each_from(
         &mut self,
         first: ObjectPage,
+        visit: impl FnMut(ObjectPage, &mut PageEntry),
+    ) {
+        self.each_in(Span::between(first, ObjectPage::new(u64::MAX)), visit);
+    }
+
+    /// As [`each_from`](Self::each_from), with the pages of `span`.
+    pub(crate) fn each_in(
+        &mut self,
+        span: ObjectSpan,
         mut visit: impl FnMut(ObjectPage, &mut PageEntry),
     ) {
-        let mut from = first;
-        while let Some((start, _)) = self.next_leaf(from) {
+        let mut from = span.first();
+        while let Some((start, _)) = self.next_leaf(from).filter(|(start, _)| *start < span.end()) {
             let pages = self.leaf_mut(start.number() / LEAF).unwrap_or_default();
             for (number, page) in (start.number()..).zip(pages) {
-                if number >= first.number() {
-                    visit(ObjectPage::new(number), page);
+                let number = ObjectPage::new(number);
+                if span.contains(number) {
+                    visit(number, page);
                 }
             }
             from = start.plus(LEAF);

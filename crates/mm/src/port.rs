@@ -97,6 +97,17 @@ pub enum Installed {
     Later,
 }
 
+/// The result of [`Mmu::release`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Released {
+    /// The memory is free.
+    Gone,
+    /// Something else holds the memory, so it is not free. Nothing can be read there until the page is filled, which
+    /// overwrites all of it.
+    Held,
+}
+
 /// A machine: memory for pages of objects, translations in address spaces, locks.
 ///
 /// All calls may come from several threads at once. The description of each says which locks are held;
@@ -141,7 +152,8 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// [`MmuError`]; then it has as many as before.
     fn resize_object(&self, object: &Self::Object, pages: Pages) -> Result<(), MmuError>;
 
-    /// Gives memory to `page` and writes `from` to it. Object locked; the page has no memory.
+    /// Gives memory to `page` and writes `from` to it. Object locked; the page has no memory, or some that
+    /// [`release`](Self::release) could not free.
     ///
     /// # Errors
     /// [`MmuError`]; then it still has none.
@@ -150,7 +162,7 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// Copies the page's memory to `into`, not through any mapping. Object locked; the page has memory.
     ///
     /// # Errors
-    /// [`MmuError`].
+    /// [`MmuError`]; [`MmuError::Gone`] if something else took the memory away, even while it was being copied.
     fn copy_out(
         &self,
         object: &Self::Object,
@@ -158,8 +170,8 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         into: &mut [u8],
     ) -> Result<(), MmuError>;
 
-    /// Takes the page's memory away. Object locked; no translation to it is left.
-    fn release(&self, object: &Self::Object, page: ObjectPage);
+    /// Takes the page's memory away, and looks whether it has gone. Object locked; no translation to it is left.
+    fn release(&self, object: &Self::Object, page: ObjectPage) -> Released;
 
     /// A mapping has come: `span` shows the object from `first` on. Space locked. No translation is made.
     ///
@@ -197,7 +209,7 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// wait for a lock answers [`Installed::Later`].
     ///
     /// # Errors
-    /// [`MmuError`].
+    /// [`MmuError`]; [`MmuError::Gone`] if the page has no memory any more, since something else took it away.
     #[expect(clippy::too_many_arguments, reason = "what a page-table entry is made of")]
     fn install(
         &self,

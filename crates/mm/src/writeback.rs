@@ -8,7 +8,7 @@
 use alloc::{sync::Arc, vec::Vec};
 
 use crate::{
-    AddressSpace, Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Page, Pages, Span, State,
+    AddressSpace, Error, Mmu, MmuError, Object, ObjectPage, ObjectSpan, Page, Pages, Span, State,
     VirtualSpan, object::ObjectCore, order::Token,
 };
 
@@ -17,11 +17,12 @@ impl<M: Mmu> Object<M> {
     /// medium then has everything that was written to these pages before the call.
     ///
     /// # Errors
-    /// The first failure. Its page, and the pages behind it, may be unwritten; they stay dirty then. With
+    /// [`Error::Lost`] if contents are lost: everything else was written. Otherwise the first failure. Its page, and the pages behind it, may be unwritten; they stay dirty then. With
     /// [`Error::Flush`], the object's pages in memory are dirty again, and the next `sync` writes them again.
     pub fn sync(&self, span: ObjectSpan) -> Result<Pages, Error> {
         let written = self.core.sync(span)?;
         self.core.flush()?;
+        self.core.none_lost(span)?;
         Ok(written)
     }
 }
@@ -44,6 +45,9 @@ impl<M: Mmu> AddressSpace<M> {
         for (object, _) in &parts {
             object.flush()?;
         }
+        for (object, pages) in self.core.objects_in(span)? {
+            object.none_lost(pages)?;
+        }
         Ok(Pages(written))
     }
 }
@@ -61,6 +65,7 @@ impl<M: Mmu> ObjectCore<M> {
                     written += 1;
                     page = done.plus(1);
                 }
+                Synced::Lost(at) => page = at.plus(1),
                 // Another thread writes it, but maybe without the last change: wait, and look again.
                 Synced::Busy(at) => {
                     page = at;
@@ -71,6 +76,13 @@ impl<M: Mmu> ObjectCore<M> {
             }
         }
         Ok(Pages(written))
+    }
+
+    /// Checks that no contents of `span` are lost.
+    fn none_lost(&self, span: ObjectSpan) -> Result<(), Error> {
+        let mut nothing = Token::nothing_held();
+        let lost = self.next_page(&mut nothing, span, |page| page.state == State::Lost);
+        lost.map_or(Ok(()), |page| Err(Error::Lost { page }))
     }
 
     /// Lets the pager bring what it took to its medium.
@@ -95,17 +107,21 @@ impl<M: Mmu> ObjectCore<M> {
         bytes: &mut [u8],
     ) -> Result<Synced, Error> {
         let mut nothing = Token::nothing_held();
-        let (mut state, _) = self.state.lock(&mut nothing);
+        let (mut state, mut in_object) = self.state.lock(&mut nothing);
         let end = state.within(Span::between(first, end)).end();
         let wanted = state.pages.position(first, end, |p| p.writing || p.state == State::Dirty);
         let Some(page) = wanted else { return Ok(Synced::NoMore) };
         if state.pages.get(page).writing {
             return Ok(Synced::Busy(page));
         }
-        self.begin_writing(&mut state, page, bytes, State::Clean).map_err(|error| match error {
-            FaultError::Machine(error) => Error::Machine(error),
-            _ => Error::NoMemory,
-        })?;
+        match self.begin_writing(&mut state, page, bytes, State::Clean) {
+            Ok(()) => {}
+            Err(MmuError::Gone) => {
+                self.note_gone(&mut state, &mut in_object, page);
+                return Ok(Synced::Lost(page));
+            }
+            Err(error) => return Err(error.into()),
+        }
         drop(state);
         let written = self.write(page, bytes);
         let (mut state, _) = self.state.lock(&mut nothing);
@@ -118,6 +134,8 @@ impl<M: Mmu> ObjectCore<M> {
 
 enum Synced {
     Wrote(ObjectPage),
+    /// Its memory has gone.
+    Lost(ObjectPage),
     Busy(ObjectPage),
     NoMore,
 }

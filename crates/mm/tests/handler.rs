@@ -5,8 +5,8 @@ use std::{cell::Cell, sync::Arc};
 
 use commonhold_mm::{
     Access, AddressSpace, Context, Fault, FaultError, Installed, Kind, Lane, Manager, MapRequest,
-    Mmu, MmuError, ObjectPage, ObjectSpan, Pages, Placement, Protection, Settings, VirtualPage,
-    VirtualSpan, Wait, Writable, ZeroPager,
+    Mmu, MmuError, ObjectPage, ObjectSpan, Pages, Placement, Protection, Released, Settings,
+    VirtualPage, VirtualSpan, Wait, Writable, ZeroPager,
     soft::{SoftMmu, SoftObject, SoftSpace},
 };
 
@@ -118,8 +118,8 @@ impl Mmu for Strict {
         self.0.copy_out(object, page, into)
     }
 
-    fn release(&self, object: &Self::Object, page: ObjectPage) {
-        self.0.release(object, page);
+    fn release(&self, object: &Self::Object, page: ObjectPage) -> Released {
+        self.0.release(object, page)
     }
 
     fn attach(

@@ -2,7 +2,7 @@
 //!
 //! | the manager calls | the kernel is asked for |
 //! |---|---|
-//! | `fill`, `copy_out`, `release` | `pwrite`, `pread`, punching a hole, on the memfd |
+//! | `fill`, `copy_out`, `release` | `pwrite`, `pread`, punching a hole, on the memfd; `SEEK_DATA` after the last two |
 //! | `attach`, `detach` | `mmap` of the memfd over the reservation, and registering; `mmap` of the reservation again |
 //! | `install` | `UFFDIO_CONTINUE`, write-protected or not; if the page is mapped already, `UFFDIO_WRITEPROTECT` off |
 //! | `write_protect` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
@@ -21,8 +21,8 @@ use std::{
 
 use commonhold_host::ForkGuard;
 use commonhold_mm::{
-    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage,
-    VirtualSpan, Wait, Writable,
+    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection, Released,
+    VirtualPage, VirtualSpan, Wait, Writable,
 };
 use rustix::io::Errno;
 
@@ -112,7 +112,7 @@ impl Mmu for UffdMmu {
     fn fill(&self, object: &UffdObject, page: ObjectPage, from: &[u8]) -> Result<(), MmuError> {
         object.fill(page, from).map_err(|errno| {
             // A part may have been written.
-            self.release(object, page);
+            let _ = self.release(object, page);
             mmu_error(errno)
         })
     }
@@ -123,12 +123,13 @@ impl Mmu for UffdMmu {
         page: ObjectPage,
         into: &mut [u8],
     ) -> Result<(), MmuError> {
-        object.copy_out(page, into).map_err(mmu_error)
+        let whole = object.copy_out(page, into).map_err(mmu_error)?;
+        if whole { Ok(()) } else { Err(MmuError::Gone) }
     }
 
-    fn release(&self, object: &UffdObject, page: ObjectPage) {
+    fn release(&self, object: &UffdObject, page: ObjectPage) -> Released {
         // If it fails, the memory stays until the object is dropped; a later `fill` overwrites its contents.
-        let _ = object.punch(page);
+        if object.punch(page) == Ok(true) { Released::Gone } else { Released::Held }
     }
 
     fn attach(
@@ -159,13 +160,17 @@ impl Mmu for UffdMmu {
         &self,
         space: &UffdSpace,
         at: VirtualPage,
-        _object: &UffdObject,
-        _page: ObjectPage,
+        object: &UffdObject,
+        page: ObjectPage,
         _protection: Protection,
         writable: Writable,
         wait: Wait,
     ) -> Result<Installed, MmuError> {
-        space.reservation.install(at, writable, wait).map_err(mmu_error)
+        space.reservation.install(at, writable, wait).map_err(|errno| match errno {
+            // The object is locked, so nobody fills the page meanwhile.
+            Errno::FAULT if object.has_memory(page) == Ok(false) => MmuError::Gone,
+            _ => mmu_error(errno),
+        })
     }
 
     fn write_protect(

@@ -1,7 +1,7 @@
 //! The machine: frames, spaces, the translations of its processors, and the faults that wait for a wake.
 
 use alloc::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     vec::Vec,
 };
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Page, Pages, Protection,
-    VirtualPage, VirtualSpan, Wait, Writable,
+    Released, VirtualPage, VirtualSpan, Wait, Writable,
 };
 
 /// A mistake of the memory manager.
@@ -79,6 +79,14 @@ pub struct SoftSpace<X> {
 /// Memory of an object.
 pub struct SoftObject<X> {
     frames: Mutex<X, BTreeMap<u64, Arc<Frame<X>>>>,
+    /// Pages whose frames were [stolen](SoftMmu::steal).
+    stolen: Mutex<X, BTreeSet<u64>>,
+}
+
+impl<X: RawMutex> SoftObject<X> {
+    fn is_stolen(&self, page: ObjectPage) -> bool {
+        self.stolen.lock().contains(&page.number())
+    }
 }
 
 impl<X: RawMutex, W> SoftMmu<X, W> {
@@ -143,6 +151,16 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         Some(Translation { protection: entry.protection, writable: entry.writable })
     }
 
+    /// Takes a page's memory away behind the manager's back, as a program does that punches holes. The caller takes the
+    /// translations to it away before.
+    pub fn steal(&self, object: &SoftObject<X>, page: ObjectPage) {
+        if let Some(frame) = object.frames.lock().remove(&page.number()) {
+            object.stolen.lock().insert(page.number());
+            frame.release();
+            self.frames.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Adds a processor, which remembers its translations in `tlb`.
     pub(super) fn connect(&self, tlb: &Arc<Tlb<X>>) {
         self.tlbs.lock().push(Arc::downgrade(tlb));
@@ -205,7 +223,7 @@ where
 
     fn new_object(&self, _pages: Pages) -> Result<SoftObject<X>, MmuError> {
         self.fails()?;
-        Ok(SoftObject { frames: Mutex::new(BTreeMap::new()) })
+        Ok(SoftObject { frames: Mutex::new(BTreeMap::new()), stolen: Mutex::new(BTreeSet::new()) })
     }
 
     fn resize_object(&self, object: &SoftObject<X>, pages: Pages) -> Result<(), MmuError> {
@@ -223,6 +241,7 @@ where
             return Err(MmuError::NoMemory);
         }
         let frame = Arc::new(Frame::new(from.to_vec()));
+        object.stolen.lock().remove(&page.number());
         if object.frames.lock().insert(page.number(), frame).is_some() {
             self.blame(Violation::WrongMemory { page });
         }
@@ -238,12 +257,13 @@ where
         self.fails()?;
         match object.frames.lock().get(&page.number()) {
             Some(frame) => into.copy_from_slice(&frame.bytes.lock()),
+            None if object.is_stolen(page) => return Err(MmuError::Gone),
             None => self.blame(Violation::WrongMemory { page }),
         }
         Ok(())
     }
 
-    fn release(&self, object: &SoftObject<X>, page: ObjectPage) {
+    fn release(&self, object: &SoftObject<X>, page: ObjectPage) -> Released {
         match object.frames.lock().remove(&page.number()) {
             Some(frame) => {
                 if Arc::strong_count(&frame) > 1 {
@@ -252,8 +272,10 @@ where
                 frame.release();
                 self.frames.fetch_add(1, Ordering::Relaxed);
             }
+            None if object.stolen.lock().remove(&page.number()) => {}
             None => self.blame(Violation::WrongMemory { page }),
         }
+        Released::Gone
     }
 
     fn attach(
@@ -303,6 +325,9 @@ where
         }
         let frame = object.frames.lock().get(&page.number()).cloned();
         let Some(frame) = frame else {
+            if object.is_stolen(page) {
+                return Err(MmuError::Gone);
+            }
             self.blame(Violation::WrongMemory { page });
             return Ok(Installed::Done);
         };

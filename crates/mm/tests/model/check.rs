@@ -117,7 +117,7 @@ impl World {
                     let clean = state == State::Clean;
                     assert!(!clean || bytes == [0; PAGE] || kept == Some(bytes), "page {page}");
                 }
-                State::Absent | State::Compressed | State::Bad => {
+                State::Absent | State::Compressed | State::Bad | State::Lost => {
                     assert!(bytes == [0; PAGE] || kept == Some(bytes), "page {page} is lost");
                 }
                 State::Filling | State::Evicting => panic!("page {page} is stuck: {state:?}"),

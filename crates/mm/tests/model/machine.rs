@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use commonhold_mm::{
-    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection, VirtualPage,
-    VirtualSpan, Wait, Writable,
+    Access, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection, Released,
+    VirtualPage, VirtualSpan, Wait, Writable,
     soft::{SoftMmu, SoftObject, SoftSpace},
 };
 
@@ -97,8 +97,8 @@ impl Mmu for Machine {
         self.fallible(|| self.soft.copy_out(object, page, into))
     }
 
-    fn release(&self, object: &Self::Object, page: ObjectPage) {
-        aside(|| self.soft.release(object, page));
+    fn release(&self, object: &Self::Object, page: ObjectPage) -> Released {
+        aside(|| self.soft.release(object, page))
     }
 
     fn attach(
