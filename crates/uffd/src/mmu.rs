@@ -208,9 +208,10 @@ impl Mmu for UffdMmu {
         let later = |duty| self.later.add(Arc::downgrade(reservation), at, duty);
         match result {
             Ok(()) => reservation.wake(at),
-            // The memfd is about to be cut, or the mapping's protection to be changed. When the kernel knows that
-            // too, the access itself gets the signal; until then the thread tries again.
-            Err(FaultError::PastEnd | FaultError::Protection) => later(Duty::Wake),
+            // The memfd is about to be cut. When the kernel knows that too, the access itself gets the signal; until
+            // then the thread tries again.
+            Err(FaultError::PastEnd) => later(Duty::Wake),
+            Err(FaultError::Protection) => reservation.protect_again(at),
             Err(_) => match reservation.poison(at) {
                 Poisoned::Yes => later(Duty::Heal),
                 Poisoned::Nothing => reservation.wake(at),

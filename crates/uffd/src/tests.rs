@@ -4,6 +4,7 @@
 
 mod failures;
 mod forks;
+mod own_acts;
 mod races;
 mod scripted_process;
 mod signals;
