@@ -183,12 +183,14 @@ impl<M: Mmu> ObjectCore<M> {
     /// The first page of `span` that must stay in memory.
     fn first_pinned(&self, state: &ObjectState<M>, span: ObjectSpan) -> Option<ObjectPage> {
         let mut first: Option<ObjectPage> = None;
-        state.mappings.each(span, |covered, showing| {
+        let mut found = |covered: ObjectSpan, stays: bool| {
             let page = covered.intersection(&span).first();
-            if showing.is_pinned() && first.is_none_or(|first| page < first) {
+            if stays && first.is_none_or(|first| page < first) {
                 first = Some(page);
             }
-        });
+        };
+        state.mappings.each(span, |covered, showing| found(covered, showing.is_pinned()));
+        state.pins.each(span, |covered, _| found(covered, true));
         first
     }
 }

@@ -48,6 +48,7 @@ mod object;
 pub mod order;
 mod page;
 mod pager;
+mod pin;
 mod policy;
 mod port;
 mod protect;
@@ -81,6 +82,7 @@ pub use pager::{
     BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError, Which,
     ZeroPager,
 };
+pub use pin::Pinned;
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
 pub use port::{Access, Installed, Lane, Mmu, Protection, Released, Wait, Writable};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};

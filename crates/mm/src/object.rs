@@ -14,8 +14,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::{
-    Error, FaultError, Mmu, MmuError, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span,
-    State,
+    Access, Error, FaultError, Mmu, MmuError, ObjectPage, ObjectSpan, Pager, Pages, Reach,
+    Residency, Span, State,
     budget::{BudgetCore, PageName},
     manager::Core,
     order::{self, Ordered, Token},
@@ -65,6 +65,8 @@ pub(crate) struct ObjectState<M: Mmu> {
     pub(crate) references: Vec<Arc<Reference<M>>>,
     /// All mappings of the object.
     pub(crate) mappings: ReverseMap<Showing<M>>,
+    /// Pages that I/O uses without translations, and what it does to them.
+    pub(crate) pins: ReverseMap<Access>,
     pub(crate) destroyed: bool,
     /// A thread changes the size or discards pages, and has given up the lock meanwhile.
     pub(crate) resizing: bool,
@@ -118,6 +120,7 @@ impl<M: Mmu> Object<M> {
             size: pages.0,
             references: Vec::new(),
             mappings: ReverseMap::new(),
+            pins: ReverseMap::new(),
             destroyed: false,
             resizing: false,
             discarding: None,
@@ -222,12 +225,15 @@ impl<M: Mmu> ObjectCore<M> {
     }
 
     /// Takes write access to a page away in all spaces that are not super-locked. Returns whether a super-locked
-    /// space keeps it.
+    /// space keeps it, or I/O that the page is pinned for.
     pub(crate) fn write_protect(&self, state: &ObjectState<M>, page: ObjectPage) -> Shielded {
-        let mut write_protected = Shielded::Everywhere;
+        let mut write_protected = match state.is_pinned_for(page, Access::Write) {
+            true => Shielded::NotEverywhere,
+            false => Shielded::Everywhere,
+        };
         self.visit(state, Span::one(page), &mut |reach| {
             if reach.is_super_locked() {
-                write_protected = Shielded::NotInSuperLocked;
+                write_protected = Shielded::NotEverywhere;
             }
             reach.write_protect();
         });
@@ -240,9 +246,10 @@ impl<M: Mmu> ObjectCore<M> {
         state.mappings.each(span, |covered, showing| showing.take_away(mmu, covered, span));
     }
 
-    /// Whether some mapping wants the page in memory.
+    /// Whether some mapping wants the page in memory, or it is pinned.
     pub(crate) fn is_pinned(&self, state: &ObjectState<M>, page: ObjectPage) -> bool {
         state.mappings.any(Span::one(page), |_, showing| showing.is_pinned())
+            || state.pins.any(Span::one(page), |_, _| true)
     }
 
     /// The first page of `span` for which `wanted` holds. It skips leaves of the table that were never touched, and
@@ -291,14 +298,19 @@ impl<M: Mmu> ObjectCore<M> {
 pub(crate) enum Shielded {
     /// Nowhere without a fault.
     Everywhere,
-    /// In super-locked spaces, which must not fault.
-    NotInSuperLocked,
+    /// In super-locked spaces, which must not fault, or by I/O.
+    NotEverywhere,
 }
 
 impl<M: Mmu> ObjectState<M> {
     /// The page, if the object has it.
     pub(crate) fn page(&self, page: ObjectPage) -> Option<PageEntry> {
         (page.number() < self.size).then(|| self.pages.get(page))
+    }
+
+    /// Whether the page is pinned for I/O with this access.
+    fn is_pinned_for(&self, page: ObjectPage, access: Access) -> bool {
+        self.pins.any(Span::one(page), |_, pinned| *pinned == access)
     }
 
     /// The space with the lowest number above `last` that wants some page of `span` in memory.

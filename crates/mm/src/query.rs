@@ -39,6 +39,8 @@ pub struct SpaceTotals {
     pub dirty: Pages,
     /// Pages in locked mappings; all mapped pages in a super-locked space.
     pub locked: Pages,
+    /// Pages of [pins](AddressSpace::pin).
+    pub pinned: Pages,
     /// Faults.
     pub faults: FaultCounts,
 }
@@ -176,6 +178,7 @@ impl<M: Mmu> AddressSpace<M> {
         let faults = self.core.counts.totals();
         let mut totals =
             SpaceTotals { mappings: state.mappings.len(), faults, ..Default::default() };
+        totals.pinned.0 = state.pinned;
         for mapping in state.mappings.from(0) {
             let pages = mapping.extent.at.pages().0;
             totals.mapped.0 += pages;

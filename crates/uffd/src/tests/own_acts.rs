@@ -305,10 +305,9 @@ fn memory_that_something_holds_is_counted_and_overwritten_by_the_next_filling() 
     (0..pages).for_each(|page| put(&space, first + page, page + 1));
     object.sync(whole(&object)).unwrap();
     let at: *mut c_void = word(&space, first, 0).as_ptr().cast();
+    // The kernel makes the huge page, but does not map it where there are marks, and so says `EINVAL`.
     // SAFETY: `madvise` wants a range whose contents may change as the advice says: it changes none.
-    if unsafe { libc::madvise(at, HUGE as usize, libc::MADV_COLLAPSE) } != 0 {
-        return eprintln!("note: not tested: {}", std::io::Error::last_os_error());
-    }
+    let _ = unsafe { libc::madvise(at, HUGE as usize, libc::MADV_COLLAPSE) };
     let (mut from, to) = std::io::pipe().unwrap();
     let held = word(&space, first + 5, 1).as_ptr();
     let bytes = libc::iovec { iov_base: held.cast(), iov_len: 8 };
