@@ -5,6 +5,7 @@
 mod failures;
 mod forks;
 mod own_acts;
+mod pinned_io;
 mod races;
 mod scripted_process;
 mod signals;
