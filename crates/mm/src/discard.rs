@@ -170,9 +170,11 @@ impl<M: Mmu> ObjectCore<M> {
         page: ObjectPage,
     ) {
         self.unmap(state, Span::one(page));
+        // Locked over both changes: a search that found neither the page nor its place free would find no memory.
+        let (mut residents, _) = self.budget.residents.lock(in_object);
         if let Some(entry) = state.pages.find_mut(page) {
             if let Some(place) = entry.place.take() {
-                self.budget.residents.lock(in_object).0.remove(place);
+                residents.remove(place);
             }
             entry.renew();
         }

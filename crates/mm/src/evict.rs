@@ -183,11 +183,12 @@ impl<M: Mmu> ObjectCore<M> {
     ) {
         self.unmap(state, Span::one(page));
         let compressed = self.pager.compresses();
+        // Locked over all changes: a search that found neither the page nor its place free would find no memory.
+        let (mut residents, _) = self.budget.residents.lock(in_object);
         if let Some(entry) = state.pages.find_mut(page) {
             let place = entry.place.take();
             entry.state = if compressed && entry.kept { State::Compressed } else { State::Absent };
             if let Some(place) = place {
-                let (mut residents, _) = self.budget.residents.lock(in_object);
                 entry.trace = Some(residents.evicted(place));
             }
         }

@@ -41,10 +41,12 @@ impl<M: Mmu> ObjectCore<M> {
             }
             _ => return true,
         };
-        if let Some(place) = place {
-            self.budget.residents.lock(in_object).0.remove(place);
-        }
         self.unmap(state, Span::one(page));
+        // Locked over both changes, as in `discard.rs`.
+        let (mut residents, _) = self.budget.residents.lock(in_object);
+        if let Some(place) = place {
+            residents.remove(place);
+        }
         self.count_out();
         true
     }

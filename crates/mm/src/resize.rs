@@ -106,8 +106,10 @@ impl<M: Mmu> ObjectCore<M> {
             if !page.state.is_resident() {
                 return;
             }
+            // Locked over all changes, as in an eviction.
+            let (mut residents, _) = self.budget.residents.lock(in_object);
             if let Some(place) = page.place.take() {
-                self.budget.residents.lock(in_object).0.remove(place);
+                residents.remove(place);
             }
             self.release(number);
             self.count_out();

@@ -7,6 +7,8 @@
 #![cfg(shuttle)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+#[path = "shuttle/discarding.rs"]
+mod discarding;
 #[path = "shuttle/evicting.rs"]
 mod evicting;
 #[path = "shuttle/faulting.rs"]

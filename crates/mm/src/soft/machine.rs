@@ -151,10 +151,14 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         Some(Translation { protection: entry.protection, writable: entry.writable })
     }
 
-    /// Takes a page's memory away behind the manager's back, as a program does that punches holes. The caller takes the
-    /// translations to it away before.
+    /// Takes a page's memory away behind the manager's back, as a program does that punches holes. The caller has removed
+    /// its translations, and has the object locked if other threads use it: [`Object::walk`](crate::Object::walk) does
+    /// both.
     pub fn steal(&self, object: &SoftObject<X>, page: ObjectPage) {
         if let Some(frame) = object.frames.lock().remove(&page.number()) {
+            for tlb in self.tlbs.lock().iter().filter_map(Weak::upgrade) {
+                tlb.forget_frame(&frame);
+            }
             object.stolen.lock().insert(page.number());
             frame.release();
             self.frames.fetch_add(1, Ordering::Relaxed);
