@@ -298,6 +298,20 @@ fn a_clean_page_whose_memory_has_gone_is_brought_in_again() {
     assert_eq!(world.object.totals().lost, Pages(0));
 }
 
+#[test]
+fn a_page_that_goes_again_and_again_is_an_error_and_not_tried_without_end() {
+    let world = World::new();
+    let mmu = world.manager.mmu();
+    mmu.steal_fills(16);
+    assert_eq!((world.read(1), world.pager.calls().len()), (Ok(101), 17));
+    mmu.steal_fills(u64::MAX);
+    assert_eq!(world.read(2), Err(FaultError::Machine(MmuError::Gone)));
+    assert_eq!(world.pager.calls().len(), 17);
+    mmu.steal_fills(0);
+    assert_eq!((world.read(2), world.resident()), (Ok(102), (2, 2)));
+    assert_eq!(world.object.totals().lost, Pages(0));
+}
+
 /// Zeros were written to the pager as the page's contents, or each access failed for ever.
 #[test]
 fn a_dirty_page_whose_memory_has_gone_is_lost_until_it_is_discarded() {

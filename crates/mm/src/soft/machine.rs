@@ -56,6 +56,7 @@ pub struct SoftMmu<X, W> {
     next: AtomicU64,
     fail_in: AtomicI64,
     late_in: AtomicI64,
+    thefts: AtomicU64,
     wakes: AtomicU64,
     violations: Mutex<X, Vec<Violation>>,
     locks: core::marker::PhantomData<fn() -> W>,
@@ -102,6 +103,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             next: AtomicU64::new(1),
             fail_in: AtomicI64::new(i64::MAX),
             late_in: AtomicI64::new(i64::MAX),
+            thefts: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
             violations: Mutex::new(Vec::new()),
             locks: core::marker::PhantomData,
@@ -122,6 +124,11 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
     /// on. 0 is the next.
     pub fn late_in(&self, calls: u32) {
         self.late_in.store(i64::from(calls), Ordering::Relaxed);
+    }
+
+    /// Makes each of the next `fills` fillings lose its page at once, as [`steal`](Self::steal) does.
+    pub fn steal_fills(&self, fills: u64) {
+        self.thefts.store(fills, Ordering::Relaxed);
     }
 
     fn is_late(&self) -> bool {
@@ -248,6 +255,10 @@ where
         object.stolen.lock().remove(&page.number());
         if object.frames.lock().insert(page.number(), frame).is_some() {
             self.blame(Violation::WrongMemory { page });
+        }
+        let less = |thefts: u64| thefts.checked_sub(1);
+        if self.thefts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            self.steal(object, page);
         }
         Ok(())
     }

@@ -287,6 +287,34 @@ fn touch_in_a_child(space: &PagedSpace) {
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:x}");
 }
 
+/// A hole reads as zeros. They were written to the pager as the page's contents.
+#[test]
+fn a_write_back_or_an_eviction_of_a_page_that_was_removed_writes_no_zeros() {
+    let Some(paging) = start(budget(100)) else { return };
+    let file = file_in_memory();
+    let object = paging.manager().object(Kind::File, Pages(4), pager_of(&file)).unwrap();
+    let space = paging.space(Pages(4)).unwrap();
+    space.map(&object, fixed(0, 4)).unwrap();
+    (0..4).for_each(|page| put(&space, page, 100 + page));
+    object.sync(whole(&object)).unwrap();
+    (0..4).for_each(|page| put(&space, page, 200 + page));
+    // The first and the third page go.
+    for page in [0, 2] {
+        let at: *mut c_void = word(&space, page, 0).as_ptr().cast();
+        let len = usize::try_from(page_size()).unwrap();
+        // SAFETY: `madvise` wants a range whose users expect what the advice does: the test is about that.
+        assert_eq!(done(unsafe { libc::madvise(at, len, libc::MADV_REMOVE) }.into()), Ok(()));
+    }
+    let lost = |page| Err(Error::Lost { page: ObjectPage::new(page) });
+    assert_eq!(object.sync(Span::new(ObjectPage::new(0), Pages(2)).unwrap()), lost(0));
+    while paging.manager().resident() > Pages(0) {
+        paging.manager().page_out(Pages(4));
+    }
+    let kept: Vec<u64> = (0..4).map(|page| word_in(&file, page)).collect();
+    assert_eq!((kept, object.totals().lost), (vec![100, 201, 102, 203], Pages(2)));
+    assert_eq!(object.sync(whole(&object)), lost(0));
+}
+
 /// A program makes a huge page of the object's pages, and a pipe holds one of them. Then the kernel cannot split the huge
 /// page, so punching holes frees nothing: pages that had left memory were there, as zeros.
 #[test]
