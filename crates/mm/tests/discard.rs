@@ -361,6 +361,11 @@ fn a_page_that_goes_while_the_pager_writes_it_is_read_from_the_pager() {
         // No thread may read it from the pager now, and it is not lost.
         let fault = other.space.fault(VirtualPage::new(1), Access::Write, Context::Normal);
         assert_eq!(fault, Fault::Pulsed);
+        // A worker that looks leaves it to one that may wait for the pager.
+        other.manager.mmu().late_in(0);
+        let fault = other.space.fault(VirtualPage::new(21), Access::Read, Context::Normal);
+        assert_eq!((fault, other.manager.serve_memory()), (Fault::Pulsed, true));
+        assert_eq!((other.manager.pulses(), other.manager.serve_memory()), (2, false));
         assert_ne!(other.state(1), State::Lost);
     }));
     assert_eq!(world.object.sync(of_object(0, PAGES)), Ok(Pages(1)));

@@ -120,7 +120,7 @@ fn direct_io(disturb: fn(&World)) {
         Some(round) => eprintln!("note: without a pin, data were lost in round {round}"),
         None => eprintln!("note: without a pin, nothing was lost in {ROUNDS} rounds"),
     }
-    let rounds = lossy.map_or(20, |round| (round + 1) * 10).clamp(20, 200);
+    let rounds = lossy.map_or(60, |round| (round + 1) * 20).clamp(60, 300);
     world.beside(
         || disturb(&world),
         || {
