@@ -158,3 +158,20 @@ fn memory_that_goes_during_faults_evictions_and_write_backs_is_never_taken_for_c
         world.check(&[&space], &[&object]);
     });
 }
+
+/// An eviction took its page off the budget's list, and gave the place back a moment later. A search in between found
+/// neither, and a fault failed for want of memory.
+#[test]
+fn a_fault_that_needs_the_place_of_a_page_on_its_way_out_waits_for_it() {
+    check(|| {
+        let world = World::new(1, 4);
+        let object = world.object(2, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 2)).unwrap();
+        assert_eq!(read(&world, &space, 0), Ok(7));
+        let evictor = page_out(&world);
+        assert_eq!([1, 0].map(|page| read(&world, &space, page)), [Ok(7), Ok(7)]);
+        evictor.join().unwrap();
+        world.check(&[&space], &[&object]);
+    });
+}
