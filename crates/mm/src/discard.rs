@@ -15,7 +15,8 @@
 //! 2. While a run waits for a page, none of its pages is marked. So the thread that works on that page can evict.
 //! 3. A page that must stay in memory is not discarded. If it is locked during step 2, its contents stay and are dirty.
 //!
-//! Nothing is written back. The machine's part of a page ends in [`ObjectCore::drop_memory`].
+//! Nothing is written back. Only [`Discarding::finish`] calls the machine: it takes translations away, and then
+//! `drop_memory` each page's memory.
 
 use alloc::sync::Arc;
 
@@ -23,8 +24,11 @@ use crate::{
     Error, Mmu, Object, ObjectPage, ObjectSpan, Page, Pages, Span, State,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
-    page::Search,
+    page::{PageEntry, Search},
 };
+
+/// The most pages with memory in a run, which lose it under one hold of the object's lock.
+const RUN: usize = 64;
 
 impl<M: Mmu> Object<M> {
     /// Drops the contents of the pages of `span`, in memory and with the pager: they read as zeros from now on, and are
@@ -71,7 +75,12 @@ impl<M: Mmu> Discarding<'_, M> {
             if let Some(page) = self.object.first_pinned(&state, rest) {
                 return Err(Error::Locked { page });
             }
-            let end = match state.pages.search(rest.first(), rest.end(), |page| page.is_busy()) {
+            let mut resident = 0;
+            let ends_run = |page: &PageEntry| {
+                resident += usize::from(page.state.is_resident());
+                page.is_busy() || resident > RUN
+            };
+            let end = match state.pages.search(rest.first(), rest.end(), ends_run) {
                 Search::Found(page) | Search::From(page) => page,
                 Search::Nothing => rest.end(),
             };
@@ -98,10 +107,16 @@ impl<M: Mmu> Discarding<'_, M> {
         let (mut state, mut in_object) = object.state.lock(&mut nothing);
         // Locked meanwhile: its thread has found the pages in memory already, or waits for the end of this.
         let kept = object.first_pinned(&state, run);
+        if kept.is_none() {
+            object.unmap(&state, run);
+        }
         while let Some(page) = state.pages.position(at, run.end(), |page| page.writing) {
             at = page.plus(1);
             let pinned = kept.is_some() && object.is_pinned(&state, page);
             if !pinned {
+                if kept.is_some() {
+                    object.unmap(&state, Span::one(page));
+                }
                 object.drop_memory(&mut state, &mut in_object, page);
                 dropped += 1;
             } else if let Some(entry) = state.pages.find_mut(page) {
@@ -151,7 +166,7 @@ impl<M: Mmu> ObjectCore<M> {
         let mut at = run.first();
         loop {
             let (mut state, _) = self.state.lock(&mut nothing);
-            let waits = |page: &crate::page::PageEntry| page.awaited && !page.is_busy();
+            let waits = |page: &PageEntry| page.awaited && !page.is_busy();
             let Some(page) = state.pages.position(at, run.end(), waits) else { return };
             if let Some(entry) = state.pages.find_mut(page) {
                 entry.awaited = false;
@@ -162,14 +177,13 @@ impl<M: Mmu> ObjectCore<M> {
         }
     }
 
-    /// Takes a page's translations and its memory away, whatever it holds. The page is new then.
+    /// Takes a page's memory away, whatever it holds. No translation to it is left. The page is new then.
     fn drop_memory(
         &self,
         state: &mut ObjectState<M>,
         in_object: &mut Token<'_, order::Object>,
         page: ObjectPage,
     ) {
-        self.unmap(state, Span::one(page));
         // Locked over both changes: a search that found neither the page nor its place free would find no memory.
         let (mut residents, _) = self.budget.residents.lock(in_object);
         if let Some(entry) = state.pages.find_mut(page) {

@@ -1,7 +1,7 @@
 //! Memory objects: pages with contents. Any number of spaces can map one.
 //!
 //! # What it owns
-//! The states of its pages, its size, its list of [`Reference`]s, and its mappings by page, all under one mutex. The
+//! The states of its pages, its size, its list of [`Reference`]s, its mappings and pins by page, all under one mutex. The
 //! machine owns its memory; the pager has the contents that are not in memory.
 //!
 //! # Lifetime

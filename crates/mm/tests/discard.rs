@@ -28,6 +28,8 @@ struct Store {
     /// The calls, in order.
     calls: Mutex<Vec<String>>,
     fails: Mutex<bool>,
+    /// Notes discards, and keeps no zeros for them.
+    forgets: Mutex<bool>,
     /// Reads wait while a test holds this to write.
     gate: RwLock<()>,
     in_write: Meanwhile,
@@ -70,6 +72,9 @@ impl Pager for Store {
         Self::interrupt(&self.in_discard);
         if *self.fails.lock() {
             return Err(BROKEN);
+        }
+        if *self.forgets.lock() {
+            return Ok(());
         }
         let mut kept = self.pages.lock();
         kept.extend((first..end).map(|page| (page, 0)));
@@ -390,4 +395,30 @@ fn changes_of_a_file_that_are_lost_are_told_when_the_object_is_dropped() {
     assert_eq!(manager.take_error(), Some(Error::Lost { page: ObjectPage::new(1) }));
     assert_eq!((calls.calls(), manager.resident()), (vec![], Pages(0)));
     assert_eq!(MmuError::Gone.to_string(), "the page's memory was taken away from outside");
+}
+
+#[test]
+fn the_object_is_given_up_between_runs_of_64_pages_in_memory() {
+    let mmu = SoftMmu::new(PAGE, 1000, |_| std::thread::yield_now());
+    let manager: Manager<Machine> = Manager::new(mmu, Settings::default()).unwrap();
+    let pager = Arc::new(Store::default());
+    let zeros = manager.object(Kind::Anonymous, Pages(1 << 40), Arc::clone(&pager) as _).unwrap();
+    let space = manager.space(at(0, 200)).unwrap();
+    let placement = Placement::Fixed(VirtualPage::new(0));
+    space.map(&zeros, MapRequest { placement, ..MapRequest::new(Pages(150)) }).unwrap();
+    assert_eq!(space.advise(at(0, 150), commonhold_mm::Advice::WillNeed), Ok(Pages(150)));
+    // A pager that fails is asked for one run only.
+    *pager.fails.lock() = true;
+    let error = Error::Pager { page: ObjectPage::new(0), error: BROKEN };
+    assert_eq!(zeros.discard(of_object(0, 1 << 40)), Err(error));
+    assert_eq!((pager.calls(), manager.resident()), (vec!["discard 0..64".to_owned()], Pages(150)));
+    *pager.fails.lock() = false;
+    *pager.forgets.lock() = true;
+    assert_eq!(zeros.discard(of_object(0, 1 << 40)), Ok(Pages(150)));
+    let end = 1_u64 << 40;
+    assert_eq!(
+        pager.calls(),
+        ["discard 0..64".to_owned(), "discard 64..128".to_owned(), format!("discard 128..{end}")]
+    );
+    assert_eq!((manager.resident(), manager.mmu().violations()), (Pages(0), vec![]));
 }
