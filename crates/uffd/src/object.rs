@@ -4,7 +4,7 @@
 //! copied through the descriptor, never through a mapping.
 //!
 //! The program can make holes of its own through its mappings. So after a copy and after a punch this file looks
-//! (`SEEK_DATA`, 0.2 us) whether the page is there.
+//! (`SEEK_DATA`, less than the time to read the page) whether it is there.
 
 use std::os::fd::BorrowedFd;
 
