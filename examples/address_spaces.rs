@@ -190,5 +190,6 @@ fn state(state: Option<State>) -> char {
         Some(State::Evicting) => 'e',
         Some(State::Compressed) => 'z',
         Some(State::Bad) => '!',
+        Some(State::Lost) => 'X',
     }
 }

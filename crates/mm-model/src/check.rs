@@ -233,7 +233,9 @@ impl<M: Machine> World<'_, M> {
                 is_kept,
                 "page {page} of object {id} is lost: the pager has {kept:?}, and not {bytes:?}"
             ),
-            State::Filling | State::Evicting => fail!("page {page} of object {id} is {state:?}"),
+            State::Filling | State::Evicting | State::Lost => {
+                fail!("page {page} of object {id} is {state:?}")
+            }
         }
         Ok(())
     }

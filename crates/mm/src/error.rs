@@ -57,6 +57,17 @@ pub enum Error {
         /// The pager's error.
         error: PagerError,
     },
+    /// The page is locked, super-locked or pinned, so it keeps its contents.
+    Locked {
+        /// Which page of the object.
+        page: ObjectPage,
+    },
+    /// The page was changed, and then something outside the memory manager took its memory away. Accesses to it fail
+    /// until it is discarded.
+    Lost {
+        /// Which page of the object.
+        page: ObjectPage,
+    },
     /// A page that has to be in memory could not be brought in.
     Fault {
         /// The page of the space.
@@ -82,6 +93,8 @@ pub enum FaultError {
     Machine(MmuError),
     /// The pager failed; the next access tries again.
     Pager(PagerError),
+    /// The page's contents are lost, as [`Error::Lost`] says. The next access fails as well.
+    Lost,
     /// The first access to a page of a lazy mapping came from a context where no fault may happen: the program
     /// must touch the page before. In a super-locked space, only accesses of that space count.
     NeverReferenced,
@@ -106,6 +119,8 @@ pub enum MmuError {
         /// The operating system's number for the error.
         code: i32,
     },
+    /// The page should have memory and has none: something outside the memory manager took it away.
+    Gone,
 }
 
 impl From<MmuError> for Error {
@@ -159,6 +174,10 @@ impl fmt::Display for Error {
                 write!(f, "the pager failed at page {}: {error}", page.number())
             }
             Self::Flush { error } => write!(f, "the pager could not flush what it took: {error}"),
+            Self::Locked { page } => write!(f, "page {} is locked", page.number()),
+            Self::Lost { page } => {
+                write!(f, "page {}: {}", page.number(), FaultError::Lost)
+            }
             Self::Fault { at, error } => write!(f, "page {}: {error}", at.number()),
         }
     }
@@ -175,6 +194,9 @@ impl fmt::Display for FaultError {
             Self::NoMemory => f.write_str("no memory left, or only pages that must stay"),
             Self::Machine(error) => write!(f, "{error}"),
             Self::Pager(error) => write!(f, "the pager failed: {error}"),
+            Self::Lost => f.write_str(
+                "changes are lost, since the memory was taken away from outside: discard the page to use it again",
+            ),
             Self::NeverReferenced => f.write_str(
                 "first access to a lazy page where no fault may happen: touch it before",
             ),
@@ -194,6 +216,7 @@ impl fmt::Display for MmuError {
             Self::NoMemory => f.write_str("the machine has no memory left"),
             Self::PastPage => f.write_str("the bytes reach past the end of their page"),
             Self::Failed { code } => write!(f, "the machine failed with error {code}"),
+            Self::Gone => f.write_str("the page's memory was taken away from outside"),
         }
     }
 }

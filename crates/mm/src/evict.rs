@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use crate::{
-    FaultError, Mmu, ObjectPage, PagerError, Seen, State,
+    FaultError, Mmu, MmuError, ObjectPage, PagerError, Seen, State,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
     withdraw::{Shielded, Withdrawal},
@@ -23,7 +23,7 @@ use crate::{
 /// The result of an eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evicted {
-    /// The page has gone.
+    /// The page has gone, by this eviction or before it.
     Done,
     /// It has no memory, or another thread works on it.
     NotNow,
@@ -87,11 +87,13 @@ impl<M: Mmu> ObjectCore<M> {
         }
         let withdrawal = self.begin_writing(&mut state, page, State::Evicting);
         drop(state);
-        self.write_back(page, withdrawal, buffer.bytes()).map_err(|error| {
-            if let FaultError::Pager(error) = error {
+        self.write_back(page, withdrawal, buffer.bytes()).map_err(|error| match error {
+            FaultError::Machine(MmuError::Gone) => Evicted::Done,
+            FaultError::Pager(error) => {
                 self.keep_error(page, error);
+                Evicted::Failed(FaultError::Pager(error))
             }
-            Evicted::Failed(error)
+            error => Evicted::Failed(error),
         })
     }
 
@@ -163,7 +165,7 @@ impl<M: Mmu> ObjectCore<M> {
     /// If the pager panics, this ends the writing as a failure, and the panic goes on.
     ///
     /// # Errors
-    /// [`FaultError::Machine`], [`FaultError::Pager`]: the page is dirty.
+    /// [`FaultError::Machine`], [`FaultError::Pager`]: the page is dirty. With [`MmuError::Gone`], its memory had gone.
     pub(crate) fn write_back(
         self: &Arc<Self>,
         page: ObjectPage,
@@ -178,6 +180,9 @@ impl<M: Mmu> ObjectCore<M> {
         self.unbar(&mut state, &mut in_object, page);
         if let Err(error) = copied {
             Self::stays_dirty(&mut state, page);
+            if error == FaultError::Machine(MmuError::Gone) {
+                self.note_gone(&mut state, &mut in_object, page);
+            }
             return Err(error);
         }
         drop(state);
@@ -229,15 +234,16 @@ impl<M: Mmu> ObjectCore<M> {
         page: ObjectPage,
     ) {
         let compressed = self.pager.compresses();
+        // Locked over all changes: a search that found neither the page nor its place free would find no memory.
+        let (mut residents, _) = self.budget.residents.lock(in_object);
         if let Some(entry) = state.pages.find_mut(page) {
             let place = entry.place.take();
             entry.state = if compressed && entry.kept { State::Compressed } else { State::Absent };
             if let Some(place) = place {
-                let (mut residents, _) = self.budget.residents.lock(in_object);
                 entry.trace = Some(residents.evicted(place));
             }
         }
-        self.manager.mmu.release(&self.machine, page);
+        self.release(page);
         self.counts.evicted.fetch_add(1, Ordering::Relaxed);
         self.count_out();
     }

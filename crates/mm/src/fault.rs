@@ -15,9 +15,10 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, ObjectPage, PageBytes,
+    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, PageBytes,
     PagerError, State, VirtualPage, Wait, Writable,
     fill::{Claim, Filled},
+    lost::REFILLS,
     manager::Core,
     object::{ObjectCore, ObjectState},
     order::{Before, Handler, Short, Token},
@@ -70,8 +71,8 @@ pub(crate) enum Aim<'a, M: Mmu> {
 
 /// What the states say of a page.
 enum Seen<'a> {
-    /// It is in memory, and dirty if the access is a write.
-    There(&'a mut PageEntry),
+    /// It is in memory, and dirty if the access is a write; with its state before.
+    There(&'a mut PageEntry, State),
     /// It is not wanted in memory.
     Unwanted,
     /// It has no memory.
@@ -92,6 +93,8 @@ enum Look {
     Later,
     /// The machine has no memory for its tables there.
     Unprepared,
+    /// The page should have memory, and the machine has none for it.
+    Gone,
 }
 
 /// The result of the fast path.
@@ -158,6 +161,7 @@ impl<M: Mmu> SpaceCore<M> {
         match self.look(&state, mapping, &mut pages, at, access, &mut aim) {
             Ok(Look::Done) => Tried::Resolved,
             Ok(Look::Filling | Look::Later | Look::Unprepared) => BUSY,
+            Ok(Look::Gone) => Tried::Lane(Lane::Paging),
             Ok(Look::Absent) => {
                 let kept = pages.pages.get(mapping.extent.page(at)).kept;
                 Tried::Lane(if kept { Lane::Paging } else { Lane::Memory })
@@ -180,7 +184,9 @@ impl<M: Mmu> SpaceCore<M> {
         let (mut pages, _) = object.state.try_lock(&mut in_space).ok_or(FaultError::Busy)?;
         match self.look(&state, mapping, &mut pages, at, access, aim)? {
             Look::Done => Ok(()),
-            Look::Absent | Look::Filling | Look::Later | Look::Unprepared => Err(FaultError::Busy),
+            Look::Absent | Look::Filling | Look::Later | Look::Unprepared | Look::Gone => {
+                Err(FaultError::Busy)
+            }
         }
     }
 
@@ -213,8 +219,8 @@ impl<M: Mmu> SpaceCore<M> {
         let may_write = mapping.protection.permits(Access::Write);
         let keep = matches!(aim, Aim::Translate(Purpose::Keep, _));
         let writes = access == Access::Write || (state.super_locked && may_write);
-        let entry = match see(mapping, of_object, page, writes, keep)? {
-            Seen::There(entry) => entry,
+        let (entry, before) = match see(mapping, of_object, page, writes, keep)? {
+            Seen::There(entry, before) => (entry, before),
             Seen::Unwanted => return Ok(Look::Done),
             Seen::Absent => return Ok(Look::Absent),
             Seen::Filling => return Ok(Look::Filling),
@@ -230,10 +236,16 @@ impl<M: Mmu> SpaceCore<M> {
         let writable = may_write && entry.state == State::Dirty && entry.barred == Barred::No;
         let writable = if writable { Writable::Yes } else { Writable::No };
         let protection = mapping.protection;
-        match mmu.install(&self.machine, at, object, page, protection, writable, wait)? {
-            Installed::Done => Ok(Look::Done),
-            Installed::Later => Ok(Look::Later),
-            Installed::Unprepared => Ok(Look::Unprepared),
+        match mmu.install(&self.machine, at, object, page, protection, writable, wait) {
+            Ok(Installed::Done) => Ok(Look::Done),
+            Ok(Installed::Later) => Ok(Look::Later),
+            Ok(Installed::Unprepared) => Ok(Look::Unprepared),
+            Err(MmuError::Gone) => {
+                // This access has changed nothing.
+                entry.state = before;
+                Ok(Look::Gone)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -257,13 +269,19 @@ impl<M: Mmu> SpaceCore<M> {
         aim: &mut Aim<'_, M>,
         pulse: &mut Option<Served<M>>,
     ) -> Result<(), FaultError> {
-        let (mut attempt, mut round) = (0_u32, 0);
+        let (mut attempt, mut round, mut gone) = (0_u32, 0, 0);
         loop {
             match self.look_patiently(at, access, aim, pulse)? {
                 Found::Done => return Ok(()),
                 Found::Claimed(object, claim) => {
                     if object.fill(claim, pulse)? == Filled::Left {
                         return Ok(());
+                    }
+                }
+                Found::Gone => {
+                    gone += 1;
+                    if gone > REFILLS {
+                        return Err(FaultError::Machine(MmuError::Gone));
                     }
                 }
                 Found::Filling => {
@@ -332,6 +350,14 @@ impl<M: Mmu> SpaceCore<M> {
             }
             Look::Later => Ok(Found::Filling),
             Look::Unprepared => Ok(Found::Unprepared),
+            Look::Gone => {
+                if object.note_gone(&mut of_object, &mut in_object, page) {
+                    return Ok(Found::Gone);
+                }
+                // Another thread writes it, and has made its copy while the page was there.
+                let passed_on = self.manager.passed_on(pulse, &mut in_object);
+                Ok(if passed_on { Found::Done } else { Found::Filling })
+            }
         }
     }
 
@@ -410,6 +436,8 @@ enum Found<M: Mmu> {
     Claimed(Arc<ObjectCore<M>>, Claim),
     Filling,
     Unprepared,
+    /// The page's memory had gone, and its state says so now.
+    Gone,
 }
 
 /// What the states say of a page that a fault or a lock wants, and makes it dirty if it is about to be written.
@@ -424,9 +452,11 @@ fn see<'a, M: Mmu>(
     if page.number() >= of_object.size {
         return Err(FaultError::PastEnd);
     }
+    let discarded = of_object.discarding.is_some_and(|span| span.contains(page));
+    let without_memory = if discarded { Seen::Filling } else { Seen::Absent };
     let ObjectState { pages, reads, .. } = of_object;
     let Some(entry) = pages.find_mut(page) else {
-        return Ok(if keep && mapping.lazy { Seen::Unwanted } else { Seen::Absent });
+        return Ok(if keep && mapping.lazy { Seen::Unwanted } else { without_memory });
     };
     if keep && mapping.lazy && !entry.touched {
         return Ok(Seen::Unwanted);
@@ -437,19 +467,21 @@ fn see<'a, M: Mmu>(
         State::Bad if reads::is_overdue(reads, page) => {
             return Err(FaultError::Pager(PagerError::TimedOut));
         }
-        State::Absent | State::Compressed | State::Bad => return Ok(Seen::Absent),
+        State::Lost => return Err(FaultError::Lost),
+        State::Absent | State::Compressed | State::Bad => return Ok(without_memory),
     }
     match entry.barred {
         Barred::No => {}
         Barred::Writes if !writes => {}
         Barred::Writes | Barred::All => return Ok(Seen::Filling),
     }
+    let before = entry.state;
     if writes {
         // An eviction or write-back that is under way sees this, and leaves the page.
         entry.state = State::Dirty;
     }
     entry.referenced |= !keep;
-    Ok(Seen::There(entry))
+    Ok(Seen::There(entry, before))
 }
 
 /// The mapping at `at`, if it permits `access`.

@@ -228,7 +228,8 @@ impl<M: Mmu> ObjectCore<M> {
             // Pulses that were cancelled meanwhile.
             state.put_off.retain(|put_off| pulses.is_open(put_off.ticket, in_object));
         }
-        let Some(entry) = state.pages.find_mut(page) else { return false };
+        // A page that is being discarded may have no entry yet.
+        let Ok(entry) = state.pages.get_mut(page) else { return false };
         if state.put_off.try_reserve(1).is_err() {
             return false;
         }

@@ -16,7 +16,7 @@
 //!    long; until it has, faults that would give them back wait.
 //! 4. A page loses its memory only when no translation to it is left. An eviction takes memory only if no
 //!    locked mapping covers the page, and its contents are with the pager or were never changed. Only a
-//!    resize that cuts the page off, and the end of its object, ask neither.
+//!    resize that cuts the page off, and the end of its object, ask neither; a discard asks for locks.
 //! 5. A translation is made under the locks of both space and object. The lock of either is enough to take it
 //!    away, or its write access.
 //! 6. Each pulse ends in exactly one [`Mmu::wake`], unless its space is being dropped.
@@ -36,18 +36,21 @@ mod advise;
 mod atomic;
 mod budget;
 mod buffers;
+mod discard;
 mod error;
 mod evict;
 mod extent;
 mod fault;
 mod fill;
 mod index;
+mod lost;
 mod manager;
 mod map;
 mod object;
 pub mod order;
 mod page;
 mod pager;
+mod pin;
 mod pins;
 mod policy;
 mod populate;
@@ -89,8 +92,11 @@ pub use pager::{
     BytesPager, CompressedPager, CompressedUse, FailingPager, Pager, PagerCall, PagerError,
     ReadRequest, Which, ZeroPager,
 };
+pub use pin::Pinned;
 pub use policy::{Answer, Candidate, NoMemory, Residents, Round, Slot, Step, Trace};
-pub use port::{Access, Contents, Installed, Lane, Mmu, Protection, Seen, Wait, Writable};
+pub use port::{
+    Access, Contents, Installed, Lane, Mmu, Protection, Released, Seen, Wait, Writable,
+};
 pub use query::{FaultCounts, ObjectTotals, PageInfo, SpaceTotals};
 pub use reference::Reach;
 pub use residency::{IoPrivilege, Residency, Scope};

@@ -1,7 +1,7 @@
 //! Memory objects: pages with contents. Any number of spaces can map one.
 //!
 //! # What it owns
-//! The states of its pages, its size, its list of [`Reference`]s, and its mappings by page, all under one mutex. The
+//! The states of its pages, its size, its list of [`Reference`]s, its mappings and pins by page, all under one mutex. The
 //! machine owns its memory; the pager has the contents that are not in memory.
 //!
 //! # Lifetime
@@ -14,7 +14,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{
-    Error, FaultError, Mmu, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span, State,
+    Access, Error, FaultError, Mmu, MmuError, ObjectPage, ObjectSpan, Pager, Pages, Reach,
+    Residency, Span, State,
     budget::{BudgetCore, PageName},
     manager::Core,
     order::{self, Ordered, Token},
@@ -74,9 +75,13 @@ pub(crate) struct ObjectState<M: Mmu> {
     /// Pinned pages below this one take room in the budgets: the size, or the one that a growing object is about to
     /// have.
     pub(crate) counted: u64,
+    /// Pages that I/O uses without translations, and what it does to them. Each is pinned.
+    pub(crate) io: ReverseMap<Access>,
     pub(crate) destroyed: bool,
-    /// A thread changes the size, and has given up the lock meanwhile.
+    /// A thread changes the size or discards pages, and has given up the lock meanwhile.
     pub(crate) resizing: bool,
+    /// Pages that are being discarded. Those without memory are not filled meanwhile.
+    pub(crate) discarding: Option<ObjectSpan>,
     /// Pulses that wait for the end of a filling.
     pub(crate) put_off: Vec<PutOff>,
     /// Calls of the pager that read a page.
@@ -101,6 +106,7 @@ pub(crate) struct ObjectCounts {
     pub(crate) evicted: AtomicU64,
     pub(crate) written: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) held: AtomicU64,
 }
 
 impl<M: Mmu> Object<M> {
@@ -129,8 +135,10 @@ impl<M: Mmu> Object<M> {
             mappings: ReverseMap::new(),
             pins: Pins::new(),
             counted: pages.0,
+            io: ReverseMap::new(),
             destroyed: false,
             resizing: false,
+            discarding: None,
             put_off: Vec::new(),
             reads: Vec::new(),
             next_read: 0,
@@ -283,6 +291,11 @@ impl<M: Mmu> ObjectState<M> {
         (page.number() < self.size).then(|| self.pages.get(page))
     }
 
+    /// Whether the page is pinned for I/O with this access.
+    pub(crate) fn is_pinned_for(&self, page: ObjectPage, access: Access) -> bool {
+        self.io.any(Span::one(page), |_, pinned| *pinned == access)
+    }
+
     /// The space with the lowest number above `last` that wants some page of `span` in memory.
     pub(crate) fn next_pinning(&self, last: u64, span: ObjectSpan) -> Option<&Reference<M>> {
         let mut next: Option<&Reference<M>> = None;
@@ -312,12 +325,19 @@ impl<M: Mmu> Drop for ObjectCore<M> {
         let lost = &self.manager.lost;
         let mut resident = 0;
         self.state.get_mut().pages.each_from(ObjectPage::new(0), |number, page| {
+            if kind == Kind::File && page.state == State::Lost {
+                lost.keep(Error::Lost { page: number });
+            }
             if !page.state.is_resident() {
                 return;
             }
             resident += 1;
             if kind == Kind::File && page.state == State::Dirty {
-                let copied = mmu.read(machine, number, 0, buffer.bytes()).map_err(Error::Machine);
+                let copied =
+                    mmu.read(machine, number, 0, buffer.bytes()).map_err(|error| match error {
+                        MmuError::Gone => Error::Lost { page: number },
+                        other => other.into(),
+                    });
                 let written = copied.and_then(|()| {
                     let written = pager.write(number, buffer.bytes());
                     written.map_err(|error| Error::Pager { page: number, error })
@@ -331,7 +351,7 @@ impl<M: Mmu> Drop for ObjectCore<M> {
                 let mut nothing = Token::nothing_held();
                 budget.residents.lock(&mut nothing).0.remove(place);
             }
-            mmu.release(machine, number);
+            let _ = mmu.release(machine, number);
         });
         for _ in 0..resident {
             self.count_out();

@@ -1,7 +1,7 @@
 //! The pages of an object and their states.
 //!
 //! # Invariants
-//! 1. *Absent*, *Compressed*, *Bad*, *Filling*: no memory, and no translation anywhere. *Clean*, *Dirty*,
+//! 1. *Absent*, *Compressed*, *Bad*, *Lost*, *Filling*: no memory, and no translation anywhere. *Clean*, *Dirty*,
 //!    *Evicting*: memory.
 //! 2. Only a *Dirty* page has writable translations, and one from which they are being withdrawn (`withdraw.rs`).
 //! 3. The thread that sets *Filling* or `writing` calls the pager, without locks, and alone clears it afterwards.
@@ -13,7 +13,7 @@
 use alloc::{boxed::Box, vec::Vec};
 use core::iter::repeat_with;
 
-use crate::{Error, ObjectPage, Page, Slot, Trace};
+use crate::{Error, ObjectPage, ObjectSpan, Page, Slot, Span, Trace};
 
 /// The state of a page of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +32,9 @@ pub enum State {
     Compressed,
     /// Not in memory, since the pager failed to read it. The next fault tries again.
     Bad,
+    /// Not in memory, and its contents are lost: it was changed, and then something outside the memory manager took
+    /// its memory away. Each fault fails until the page is discarded or cut off.
+    Lost,
 }
 
 impl State {
@@ -93,10 +96,19 @@ impl PageEntry {
         }
     }
 
+    /// Makes it new: zeros, whatever the pager has. Pulses that wait for it wait on.
+    pub(crate) fn renew(&mut self) {
+        *self = Self { awaited: self.awaited, ..Self::absent(false) };
+    }
+
     /// Whether a thread is working on it without the object's lock.
     pub(crate) const fn is_busy(&self) -> bool {
-        let barred = !matches!(self.barred, Barred::No);
-        self.writing || barred || matches!(self.state, State::Filling)
+        self.writing || self.is_barred() || matches!(self.state, State::Filling)
+    }
+
+    /// Whether faults on it wait, since a thread withdraws translations.
+    pub(crate) const fn is_barred(&self) -> bool {
+        !matches!(self.barred, Barred::No)
     }
 }
 
@@ -145,8 +157,7 @@ impl Node {
             Self::Untouched => return,
             Self::Leaf(pages) => {
                 for (_, page) in (first * LEAF..).zip(pages.iter_mut()).filter(|(n, _)| *n >= end) {
-                    let awaited = page.awaited;
-                    *page = PageEntry { awaited, ..PageEntry::absent(false) };
+                    page.renew();
                 }
                 first * LEAF >= end && !pages.iter().any(|page| page.awaited)
             }
@@ -313,14 +324,24 @@ impl PageTable {
     pub(crate) fn each_from(
         &mut self,
         first: ObjectPage,
+        visit: impl FnMut(ObjectPage, &mut PageEntry),
+    ) {
+        self.each_in(Span::between(first, ObjectPage::new(u64::MAX)), visit);
+    }
+
+    /// As [`each_from`](Self::each_from), with the pages of `span`.
+    pub(crate) fn each_in(
+        &mut self,
+        span: ObjectSpan,
         mut visit: impl FnMut(ObjectPage, &mut PageEntry),
     ) {
-        let mut from = first;
-        while let Some((start, _)) = self.next_leaf(from) {
+        let mut from = span.first();
+        while let Some((start, _)) = self.next_leaf(from).filter(|(start, _)| *start < span.end()) {
             let Some(pages) = self.leaf_mut(start.number() / LEAF) else { return };
             for (number, page) in (start.number()..).zip(pages) {
-                if number >= first.number() {
-                    visit(ObjectPage::new(number), page);
+                let number = ObjectPage::new(number);
+                if span.contains(number) {
+                    visit(number, page);
                 }
             }
             from = start.plus(LEAF);

@@ -51,6 +51,19 @@ impl Pins {
         self.depth(page.number()) > 0
     }
 
+    /// The first page of `span` that a pin covers.
+    pub(crate) fn first_covered(&self, span: ObjectSpan) -> Option<ObjectPage> {
+        if span.is_empty() {
+            return None;
+        }
+        if self.covers(span.first()) {
+            return Some(span.first());
+        }
+        let inside = self.edges.from(span.first().number());
+        let mut inside = inside.take_while(|edge| edge.at < span.end().number());
+        inside.find(|edge| edge.depth > 0).map(|edge| ObjectPage::new(edge.at))
+    }
+
     /// How many pages of `span` at least one pin covers.
     pub(crate) fn covered(&self, span: ObjectSpan) -> u64 {
         let (mut at, mut depth) = (span.first().number(), self.depth(span.first().number()));
@@ -247,6 +260,14 @@ impl<M: Mmu> ObjectCore<M> {
                 }
                 Some(State::Bad) if reads::is_overdue(&of_object.reads, page) => {
                     return Err(FaultError::Pager(PagerError::TimedOut));
+                }
+                Some(State::Lost) => return Err(FaultError::Lost),
+                Some(State::Absent | State::Compressed | State::Bad)
+                    if of_object.discarding.is_some_and(|span| span.contains(page)) =>
+                {
+                    drop(of_object);
+                    attempt = attempt.saturating_add(1);
+                    self.manager.mmu.idle(attempt);
                 }
                 Some(State::Absent | State::Compressed | State::Bad) => {
                     let claim = of_object.claim(page, false).map_err(|_| FaultError::NoMemory)?;

@@ -118,6 +118,17 @@ pub struct Seen {
     pub written: bool,
 }
 
+/// The result of [`Mmu::release`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Released {
+    /// The memory is free.
+    Gone,
+    /// Something else holds the memory, so it is not free. Nothing can be read there until the page is filled, which
+    /// overwrites all of it.
+    Held,
+}
+
 /// A machine: memory for pages of objects, translations in address spaces, locks.
 ///
 /// All calls may come from several threads at once. The description of each says which locks are held;
@@ -232,9 +243,9 @@ pub trait Mmu: Send + Sync + Sized + 'static {
         from: &[u8],
     ) -> Result<(), MmuError>;
 
-    /// Takes the page's memory away. Object locked; no translation to it is left, unless the machine
-    /// [takes them away itself](Self::RELEASE_UNMAPS).
-    fn release(&self, object: &Self::Object, page: ObjectPage);
+    /// Takes the page's memory away, and looks whether it has gone. Object locked; no translation to it is left, unless
+    /// the machine [takes them away itself](Self::RELEASE_UNMAPS).
+    fn release(&self, object: &Self::Object, page: ObjectPage) -> Released;
 
     /// A mapping has come: `span` shows the object from `first` on. Space locked. No translation is made.
     ///
@@ -277,7 +288,7 @@ pub trait Mmu: Send + Sync + Sized + 'static {
     /// wait for a lock answers [`Installed::Later`].
     ///
     /// # Errors
-    /// [`MmuError`].
+    /// [`MmuError`]; [`MmuError::Gone`] if the page has no memory any more, since something else took it away.
     #[expect(clippy::too_many_arguments, reason = "what a page-table entry is made of")]
     fn install(
         &self,

@@ -39,6 +39,8 @@ pub struct SpaceTotals {
     pub dirty: Pages,
     /// Pages in locked mappings; all mapped pages in a super-locked space.
     pub locked: Pages,
+    /// Pages of [pins](AddressSpace::pin).
+    pub pinned: Pages,
     /// Faults.
     pub faults: FaultCounts,
 }
@@ -75,6 +77,8 @@ pub struct ObjectTotals {
     pub compressed: Pages,
     /// Pages that the pager failed to read.
     pub bad: Pages,
+    /// Pages whose contents are [lost](State::Lost).
+    pub lost: Pages,
     /// Spaces that map it.
     pub spaces: usize,
     /// How often a page was brought in, since the object was made.
@@ -85,6 +89,9 @@ pub struct ObjectTotals {
     pub written: u64,
     /// How often bringing a page in, or writing it, failed.
     pub failed: u64,
+    /// How often a page's memory could not be freed when it left, since something else held it. Such memory is in no
+    /// budget; the next filling of its page uses it, and the end of the object frees it.
+    pub held: u64,
 }
 
 /// Counters of a space.
@@ -171,6 +178,7 @@ impl<M: Mmu> AddressSpace<M> {
         let faults = self.core.counts.totals();
         let mut totals =
             SpaceTotals { mappings: state.mappings.len(), faults, ..Default::default() };
+        totals.pinned.0 = state.pinned;
         for mapping in state.mappings.from(0) {
             let pages = mapping.extent.at.pages().0;
             totals.mapped.0 += pages;
@@ -218,6 +226,7 @@ impl<M: Mmu> Object<M> {
             evicted: read(&counts.evicted),
             written: read(&counts.written),
             failed: read(&counts.failed),
+            held: read(&counts.held),
             ..Default::default()
         };
         let all = Span::between(ObjectPage::new(0), ObjectPage::new(size));
@@ -227,6 +236,7 @@ impl<M: Mmu> Object<M> {
                 State::Dirty | State::Evicting => totals.dirty.0 += 1,
                 State::Compressed => totals.compressed.0 += 1,
                 State::Bad => totals.bad.0 += 1,
+                State::Lost => totals.lost.0 += 1,
                 State::Absent | State::Filling | State::Clean => {}
             }
         });

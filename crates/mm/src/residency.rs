@@ -145,8 +145,8 @@ impl<M: Mmu> AddressSpace<M> {
         state.set_residency(&mut in_space, self.core.span, Residency::Unlocked, |_| true);
     }
 
-    /// Sets the most pages that this space may lock: those of locked mappings, and all mapped pages while the space is
-    /// super-locked. Pages that two mappings show count twice. What is locked already stays locked.
+    /// Sets the most pages that this space may lock: those of locked mappings, all mapped pages while the space is
+    /// super-locked, and [pinned](Self::pin) pages. Pages that two mappings show count twice. What is locked already stays locked.
     pub fn set_locked_limit(&self, limit: Pages) {
         let mut nothing = Token::nothing_held();
         self.core.state.write(&mut nothing).0.locked_limit = limit.0;
@@ -192,7 +192,7 @@ impl<M: Mmu> fmt::Debug for IoPrivilege<M> {
 
 impl<M: Mmu> SpaceState<M> {
     /// Checks that every page of `span` could be brought in, as far as its mapping is not lazy.
-    fn all_usable(
+    pub(crate) fn all_usable(
         &self,
         span: VirtualSpan,
         in_space: &mut Token<'_, order::Space>,
@@ -213,8 +213,9 @@ impl<M: Mmu> SpaceState<M> {
         Ok(())
     }
 
-    /// Checks that the space may lock `pages` pages in all.
+    /// Checks that the space may lock `pages` pages in all, beside those that I/O has pinned.
     pub(crate) fn within_limit(&self, pages: u64) -> Result<(), Error> {
+        let pages = pages.saturating_add(self.pinned);
         if pages > self.locked_limit {
             return Err(Error::LockedLimit {
                 limit: Pages(self.locked_limit),

@@ -48,8 +48,8 @@ impl<M: Mmu> Object<M> {
 }
 
 impl<M: Mmu> ObjectCore<M> {
-    /// Waits until no other resize runs, and keeps others away. Returns the present size.
-    fn begin_resize(&self) -> u64 {
+    /// Waits until no other resize or discard runs, and keeps others away. Returns the present size.
+    pub(crate) fn begin_resize(&self) -> u64 {
         let mut attempt = 0_u32;
         loop {
             let mut nothing = Token::nothing_held();
@@ -64,7 +64,7 @@ impl<M: Mmu> ObjectCore<M> {
         }
     }
 
-    fn end_resize(&self) {
+    pub(crate) fn end_resize(&self) {
         let mut nothing = Token::nothing_held();
         self.state.lock(&mut nothing).0.resizing = false;
     }
@@ -134,15 +134,16 @@ impl<M: Mmu> ObjectCore<M> {
         in_object: &mut Token<'_, order::Object>,
         end: ObjectPage,
     ) {
-        let (mmu, machine) = (&self.manager.mmu, &self.machine);
         state.pages.each_from(end, |number, page| {
             if !page.state.is_resident() {
                 return;
             }
+            // Locked over all changes, as in an eviction.
+            let (mut residents, _) = self.budget.residents.lock(in_object);
             if let Some(place) = page.place.take() {
-                self.budget.residents.lock(in_object).0.remove(place);
+                residents.remove(place);
             }
-            mmu.release(machine, number);
+            self.release(number);
             self.count_out();
         });
         state.pages.cut(end);

@@ -57,7 +57,9 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) mapped: u64,
     /// Pages of locked mappings.
     pub(crate) locked: u64,
-    /// The most pages that may be locked.
+    /// Pages of pins; one that is pinned twice counts twice.
+    pub(crate) pinned: u64,
+    /// The most pages that may be locked or pinned.
     pub(crate) locked_limit: u64,
     /// The residency of new mappings that would be unlocked.
     pub(crate) future: Residency,
@@ -98,6 +100,7 @@ impl<M: Mmu> AddressSpace<M> {
             privileges: 0,
             mapped: 0,
             locked: 0,
+            pinned: 0,
             locked_limit: u64::MAX,
             future: Residency::Unlocked,
             hint: span.first().number(),

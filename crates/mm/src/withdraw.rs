@@ -15,7 +15,7 @@
 use alloc::sync::Arc;
 
 use crate::{
-    FaultError, Lane, Mmu, MmuError, ObjectPage, ObjectSpan, Seen, Span,
+    Access, FaultError, Lane, Mmu, MmuError, ObjectPage, ObjectSpan, Page, Seen, Span,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
     page::Barred,
@@ -34,23 +34,26 @@ pub(crate) struct Withdrawal<M: Mmu> {
 pub(crate) enum Shielded {
     /// Nowhere without a fault.
     Everywhere,
-    /// In super-locked spaces, which must not fault.
-    NotInSuperLocked,
+    /// In super-locked spaces, which must not fault, or by I/O.
+    NotEverywhere,
 }
 
 impl<M: Mmu> ObjectCore<M> {
     /// Begins to take write access to a page away in all spaces that are not super-locked, and bars writes. Says whether
-    /// a super-locked space keeps it.
+    /// a super-locked space keeps it, or I/O that the page is pinned for.
     pub(crate) fn withdraw_writes(
         &self,
         state: &mut ObjectState<M>,
         page: ObjectPage,
     ) -> (Withdrawal<M>, Shielded) {
         let (mut gather, mut noted) = (M::Gather::default(), Ok(()));
-        let mut shielded = Shielded::Everywhere;
+        let mut shielded = match state.is_pinned_for(page, Access::Write) {
+            true => Shielded::NotEverywhere,
+            false => Shielded::Everywhere,
+        };
         self.visit(state, Span::one(page), &mut |reach| {
             if reach.is_super_locked() {
-                shielded = Shielded::NotInSuperLocked;
+                shielded = Shielded::NotEverywhere;
             }
             if noted.is_ok() {
                 noted = reach.write_protect(&mut gather);
@@ -85,14 +88,37 @@ impl<M: Mmu> ObjectCore<M> {
 
     /// Begins to take all translations to the pages of `span` away. The caller cares that none is made meanwhile.
     pub(crate) fn take_away(&self, state: &ObjectState<M>, span: ObjectSpan) -> Withdrawal<M> {
-        let (mut gather, mut noted) = (M::Gather::default(), Ok(()));
+        let mut all = Withdrawal { gather: M::Gather::default(), noted: Ok(()) };
+        self.take_away_too(state, span, &mut all);
+        all
+    }
+
+    fn take_away_too(&self, state: &ObjectState<M>, span: ObjectSpan, all: &mut Withdrawal<M>) {
         let mmu = &self.manager.mmu;
         state.mappings.each(span, |covered, showing| {
-            if noted.is_ok() {
-                noted = showing.take_away(mmu, covered, span, &mut gather);
+            if all.noted.is_ok() {
+                all.noted = showing.take_away(mmu, covered, span, &mut all.gather);
             }
         });
-        Withdrawal { gather, noted }
+    }
+
+    /// Begins to take all translations to the pages of `run` away that are being written and need not stay, and bars
+    /// them.
+    pub(crate) fn withdraw_run(
+        &self,
+        state: &mut ObjectState<M>,
+        run: ObjectSpan,
+    ) -> Withdrawal<M> {
+        let mut all = Withdrawal { gather: M::Gather::default(), noted: Ok(()) };
+        let mut at = run.first();
+        while let Some(page) = state.pages.position(at, run.end(), |page| page.writing) {
+            at = page.plus(1);
+            if !self.is_pinned(state, page) {
+                state.bar(page, Barred::All);
+                self.take_away_too(state, Span::one(page), &mut all);
+            }
+        }
+        all
     }
 
     /// Ends the machine's part. Nothing is locked.

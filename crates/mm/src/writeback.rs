@@ -8,8 +8,8 @@
 use alloc::sync::Arc;
 
 use crate::{
-    AddressSpace, Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Page, Pages, Span, State,
-    VirtualSpan, object::ObjectCore, order::Token,
+    AddressSpace, Error, FaultError, Mmu, MmuError, Object, ObjectPage, ObjectSpan, Page, Pages,
+    Span, State, VirtualSpan, object::ObjectCore, order::Token,
 };
 
 impl<M: Mmu> Object<M> {
@@ -17,11 +17,12 @@ impl<M: Mmu> Object<M> {
     /// medium then has everything that was written to these pages before the call.
     ///
     /// # Errors
-    /// The first failure. Its page, and the pages behind it, may be unwritten; they stay dirty then. With
+    /// [`Error::Lost`] if contents are lost: everything else was written. Otherwise the first failure. Its page, and the pages behind it, may be unwritten; they stay dirty then. With
     /// [`Error::Flush`], the object's pages in memory are dirty again, and the next `sync` writes them again.
     pub fn sync(&self, span: ObjectSpan) -> Result<Pages, Error> {
         let written = self.core.sync(span)?;
         self.core.flush()?;
+        self.core.none_lost(span)?;
         Ok(written)
     }
 }
@@ -44,6 +45,9 @@ impl<M: Mmu> AddressSpace<M> {
         for (object, _) in &parts {
             object.flush()?;
         }
+        for (object, pages) in self.core.objects_in(span)? {
+            object.none_lost(pages)?;
+        }
         Ok(Pages(written))
     }
 }
@@ -58,6 +62,7 @@ impl<M: Mmu> ObjectCore<M> {
                     written += 1;
                     page = done.plus(1);
                 }
+                Synced::Lost(at) => page = at.plus(1),
                 // Another thread writes it, but maybe without the last change: wait, and look again.
                 Synced::Busy(at) => {
                     page = at;
@@ -68,6 +73,13 @@ impl<M: Mmu> ObjectCore<M> {
             }
         }
         Ok(Pages(written))
+    }
+
+    /// Checks that no contents of `span` are lost.
+    fn none_lost(&self, span: ObjectSpan) -> Result<(), Error> {
+        let mut nothing = Token::nothing_held();
+        let lost = self.next_page(&mut nothing, span, |page| page.state == State::Lost);
+        lost.map_or(Ok(()), |page| Err(Error::Lost { page }))
     }
 
     /// Lets the pager bring what it took to its medium.
@@ -104,6 +116,7 @@ impl<M: Mmu> ObjectCore<M> {
         match self.write_back(page, withdrawal, buffer) {
             Ok(()) => Ok(Synced::Wrote(page)),
             Err(FaultError::Pager(error)) => Err(Error::Pager { page, error }),
+            Err(FaultError::Machine(MmuError::Gone)) => Ok(Synced::Lost(page)),
             Err(FaultError::Machine(error)) => Err(Error::Machine(error)),
             Err(_) => Err(Error::NoMemory),
         }
@@ -112,6 +125,8 @@ impl<M: Mmu> ObjectCore<M> {
 
 enum Synced {
     Wrote(ObjectPage),
+    /// Its memory has gone.
+    Lost(ObjectPage),
     Busy(ObjectPage),
     NoMore,
 }

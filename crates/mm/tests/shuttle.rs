@@ -9,6 +9,8 @@
 
 #[path = "shuttle/answering.rs"]
 mod answering;
+#[path = "shuttle/discarding.rs"]
+mod discarding;
 #[path = "shuttle/evicting.rs"]
 mod evicting;
 #[path = "shuttle/faulting.rs"]

@@ -3,7 +3,7 @@
 //! | the manager calls | the kernel is asked for |
 //! |---|---|
 //! | `take_frame` | nothing: a frame is a buffer (`frame.rs`) |
-//! | `ready`, `write`; `read`; `release` | `pwrite`; `pread`; punching a hole, on the memfd |
+//! | `ready`, `write`; `read`; `release` | `pwrite`; `pread`; punching a hole, on the memfd; `SEEK_DATA` after the last two |
 //! | `attach` | `mmap` of the memfd over the reservation, and registering; if something is shown there, elsewhere, and `mremap` to there |
 //! | `detach` | `mmap` of the reservation again |
 //! | `install` | `UFFDIO_CONTINUE`, write-protected or not; if the page is mapped already, `UFFDIO_WRITEPROTECT` off |
@@ -24,7 +24,7 @@ use std::{
 use commonhold_host::ForkGuard;
 use commonhold_mm::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection,
-    Seen, Span, VirtualPage, VirtualSpan, Wait, Writable,
+    Released, Seen, Span, VirtualPage, VirtualSpan, Wait, Writable,
 };
 use rustix::io::Errno;
 
@@ -166,7 +166,8 @@ impl Mmu for UffdMmu {
         offset: usize,
         into: &mut [u8],
     ) -> Result<(), MmuError> {
-        object.read(page, offset, into).map_err(mmu_error)
+        let whole = object.read(page, offset, into).map_err(mmu_error)?;
+        if whole { Ok(()) } else { Err(MmuError::Gone) }
     }
 
     fn write(
@@ -179,9 +180,9 @@ impl Mmu for UffdMmu {
         object.write(page, offset, from).map_err(mmu_error)
     }
 
-    fn release(&self, object: &UffdObject, page: ObjectPage) {
+    fn release(&self, object: &UffdObject, page: ObjectPage) -> Released {
         // If it fails, the memory stays until the object is dropped; a later filling overwrites its contents.
-        let _ = object.punch(page);
+        if object.punch(page) == Ok(true) { Released::Gone } else { Released::Held }
     }
 
     fn attach(
@@ -212,13 +213,17 @@ impl Mmu for UffdMmu {
         &self,
         space: &UffdSpace,
         at: VirtualPage,
-        _object: &UffdObject,
-        _page: ObjectPage,
+        object: &UffdObject,
+        page: ObjectPage,
         _protection: Protection,
         writable: Writable,
         wait: Wait,
     ) -> Result<Installed, MmuError> {
-        space.reservation.install(at, writable, wait).map_err(mmu_error)
+        space.reservation.install(at, writable, wait).map_err(|errno| match errno {
+            // The object is locked, so nobody fills the page meanwhile.
+            Errno::FAULT if object.has_memory(page) == Ok(false) => MmuError::Gone,
+            _ => mmu_error(errno),
+        })
     }
 
     fn write_protect(
@@ -272,9 +277,10 @@ impl Mmu for UffdMmu {
         let later = |duty| self.later.add(Arc::downgrade(reservation), at, duty);
         match result {
             Ok(()) => reservation.wake(at),
-            // The memfd is about to be cut, or the mapping's protection to be changed. When the kernel knows that
-            // too, the access itself gets the signal; until then the thread tries again.
-            Err(FaultError::PastEnd | FaultError::Protection) => later(Duty::Wake),
+            // The memfd is about to be cut. When the kernel knows that too, the access itself gets the signal; until
+            // then the thread tries again.
+            Err(FaultError::PastEnd) => later(Duty::Wake),
+            Err(FaultError::Protection) => reservation.protect_again(at),
             Err(_) => {
                 if self.poison(space, at) == Poisoned::No {
                     later(Duty::Wake);

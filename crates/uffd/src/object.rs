@@ -2,13 +2,16 @@
 //!
 //! A page has memory if the memfd has memory at its offset; a hole is a page without memory. Pages are filled and
 //! copied through the descriptor, never through a mapping.
+//!
+//! The program can make holes of its own through its mappings. So after a copy and after a punch this file looks
+//! (`SEEK_DATA`, less than the time to read the page) whether it is there.
 
 use std::{os::fd::BorrowedFd, sync::Arc};
 
 use commonhold_host::{ForkGuard, OwnFd, is_full};
 use commonhold_mm::{MmuError, ObjectPage, Pages};
 use rustix::{
-    fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create},
+    fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, ftruncate, memfd_create, seek},
     io::{Errno, pread, pwrite, retry_on_intr},
 };
 
@@ -62,13 +65,14 @@ impl UffdObject {
         Ok(())
     }
 
-    /// Copies the page's bytes from `offset` on to `into`.
+    /// Copies the page's bytes from `offset` on to `into`; `false` if its memory had gone, and what was copied is not its
+    /// contents.
     pub(crate) fn read(
         &self,
         page: ObjectPage,
         offset: usize,
         into: &mut [u8],
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         let (mut at, mut done) = (self.offset(page)? + offset as u64, 0);
         while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
             // 0 bytes: the memfd ends before this offset, so the page has no memory.
@@ -79,7 +83,8 @@ impl UffdObject {
             done += read;
             at += read as u64;
         }
-        Ok(())
+        // A hole reads as zeros. Nobody fills the page meanwhile, so if it is there now, it was there all the time.
+        self.has_memory(page)
     }
 
     /// The page's bytes in the memfd.
@@ -88,9 +93,21 @@ impl UffdObject {
         Ok(Hole { file: Arc::clone(&self.file), at, len })
     }
 
-    /// Takes the page's memory away, and with it every translation to it.
-    pub(crate) fn punch(&self, page: ObjectPage) -> Result<(), Errno> {
-        punch(&self.file, self.offset(page)?, self.page_size as u64)
+    /// Takes the page's memory away, and with it every translation to it. Returns whether it has gone.
+    pub(crate) fn punch(&self, page: ObjectPage) -> Result<bool, Errno> {
+        punch(&self.file, self.offset(page)?, self.page_size as u64)?;
+        // The kernel only zeros a part of a huge page that somebody else uses.
+        Ok(!self.has_memory(page)?)
+    }
+
+    /// Whether the memfd has memory for the page, be it swapped out.
+    pub(crate) fn has_memory(&self, page: ObjectPage) -> Result<bool, Errno> {
+        let at = self.offset(page)?;
+        match retry_on_intr(|| seek(self.file()?, SeekFrom::Data(at))) {
+            Ok(found) => Ok(found == at),
+            Err(Errno::NXIO) => Ok(false),
+            Err(errno) => Err(errno),
+        }
     }
 
     pub(crate) fn offset(&self, page: ObjectPage) -> Result<u64, Errno> {

@@ -100,6 +100,12 @@ impl Reservation {
         Ok(new)
     }
 
+    /// The userfaultfd.
+    #[cfg(test)]
+    pub(crate) fn userfault(&self) -> &Userfault {
+        &self.userfault
+    }
+
     /// The address of its first page.
     pub(crate) const fn base(&self) -> NonNull<c_void> {
         self.base
@@ -247,6 +253,19 @@ impl Reservation {
         }
         table.protect(span, protection);
         Ok(())
+    }
+
+    /// Sets the protection at `page` to what the table says, since an access that it does not permit has come here. Then
+    /// the access is tried again, and gets a signal: the program may have permitted more by an `mprotect` of its own.
+    pub(crate) fn protect_again(&self, page: VirtualPage) {
+        let table = self.table.lock();
+        let part = table.part_at(page);
+        if let Some((part, Ok((at, len)))) = part.map(|part| (part, self.place(part.at))) {
+            // The whole part, so that the kernel needs no more memory than before.
+            let _ = self.permit(at, len, part.protection);
+        }
+        drop(table);
+        self.wake(page);
     }
 
     fn permit(&self, at: *mut c_void, len: usize, protection: Protection) -> Result<(), Errno> {

@@ -61,9 +61,15 @@ impl Table {
         self.parts_in(span).filter(ours).map(|part| part.at)
     }
 
+    /// The part that shows `at`.
+    pub(crate) fn part_at(&self, at: VirtualPage) -> Option<Part> {
+        let (_, part) = self.parts.range(..=at.number()).next_back()?;
+        part.at.contains(at).then_some(*part)
+    }
+
     /// Whether something is shown at `at`.
     pub(crate) fn shows(&self, at: VirtualPage) -> bool {
-        self.parts_in(Span::one(at)).next().is_some()
+        self.part_at(at).is_some()
     }
 
     /// Adds a part where there is none.

@@ -286,6 +286,10 @@ impl PagedSpace {
     /// All addresses of the space, from its page 0 on. An access to a page that is not in memory waits until it is.
     /// The process gets SIGSEGV where nothing is mapped or the mapping does not permit the access, and SIGBUS where
     /// a page cannot be brought in or lies past the end of its object.
+    ///
+    /// Direct I/O, `vmsplice` and registered buffers need [pinned](AddressSpace::pin) pages: what they write to pages
+    /// that are evicted or written back meanwhile is lost. The addresses are the manager's: the README says what comes
+    /// of `madvise`, `mmap` and others on them.
     #[must_use]
     pub const fn window(&self) -> &Window {
         &self.window

@@ -60,6 +60,7 @@ pub(crate) fn doctor(session: &Session) -> Result<(), Failure> {
         memory::room(&directory),
         memory::memory(&directory),
         io_uring(),
+        paging(),
         userfaultfd(),
         kvm(),
         huge_pages(),
@@ -140,6 +141,25 @@ fn io_uring() -> Finding {
         Some(_) => Finding::missing(CHECK, "disabled", "sysctl kernel.io_uring_disabled=0"),
         // The sysctl came with Linux 6.6; io_uring is older.
         None => Finding::warning(CHECK, "unknown: this kernel has no sysctl for it", WHY),
+    }
+}
+
+/// What every user of paged memory has to know, and how the kernel makes its pages.
+fn paging() -> Finding {
+    const CHECK: &str = "paging";
+    const PINS: &str = "pin memory around direct I/O, vmsplice and registered buffers, or it is lost: no kernel tells \
+                        of pages that are used so (AddressSpace::pin)";
+    let setting = text("/sys/kernel/mm/transparent_hugepage/shmem_enabled").unwrap_or_default();
+    let shmem = setting.split(['[', ']']).nth(1).unwrap_or("never");
+    match shmem {
+        "always" | "within_size" | "force" => Finding::warning(
+            CHECK,
+            format!(
+                "{PINS}; shared memory is in huge pages ({shmem}), of which parts may not be freed"
+            ),
+            "echo never > /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        ),
+        _ => Finding::ok(CHECK, PINS),
     }
 }
 

@@ -245,4 +245,6 @@ fn the_doctor_has_advice_for_every_problem() {
         assert!(fine || !finding["advice"].as_str().unwrap().is_empty(), "{finding}");
     }
     assert_eq!(findings[0]["verdict"], "ok", "{}", findings[0]);
+    let paging = findings.as_array().unwrap().iter().find(|finding| finding["check"] == "paging");
+    assert!(paging.unwrap()["found"].as_str().unwrap().starts_with("pin memory around direct I/O"));
 }

@@ -49,12 +49,23 @@ impl Drop for Reserved {
 pub(super) struct Frame<X> {
     pub(super) bytes: Mutex<X, Vec<u8>>,
     released: AtomicBool,
-    _reserved: Reserved,
+    stolen: AtomicBool,
+    reserved: Mutex<X, Option<Reserved>>,
 }
 
 impl<X: RawMutex> Frame<X> {
     pub(super) fn release(&self) {
         self.released.store(true, Ordering::Relaxed);
+    }
+
+    /// The memory is taken away, and every translation to it.
+    pub(super) fn steal(&self) {
+        self.stolen.store(true, Ordering::Relaxed);
+        self.reserved.lock().take();
+    }
+
+    pub(super) fn is_stolen(&self) -> bool {
+        self.stolen.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_released(&self) -> bool {
@@ -69,9 +80,10 @@ pub struct SoftFrame<X> {
 
 impl<X: RawMutex> SoftFrame<X> {
     pub(super) fn take(frames: &Arc<Frames>, length: usize) -> Result<Self, MmuError> {
-        let reserved = Reserved::take(frames)?;
+        let reserved = Mutex::new(Some(Reserved::take(frames)?));
         let bytes = Mutex::new(vec![0; length]);
-        Ok(Self { frame: Frame { bytes, released: AtomicBool::new(false), _reserved: reserved } })
+        let [released, stolen] = [const { AtomicBool::new(false) }; 2];
+        Ok(Self { frame: Frame { bytes, released, stolen, reserved } })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The machine: frames, spaces, the translations of its processors, and the faults that wait for a wake.
 
 use alloc::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     vec::Vec,
 };
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Page, Pages,
-    Protection, Seen, VirtualPage, VirtualSpan, Wait, Writable,
+    Protection, Released, Seen, VirtualPage, VirtualSpan, Wait, Writable,
 };
 
 /// A mistake of the memory manager.
@@ -64,6 +64,7 @@ pub struct SoftMmu<X, W> {
     remembers_less: AtomicBool,
     /// What processors should have forgotten when a gather failed, by the numbers of the spaces.
     unfinished: Mutex<X, Vec<(u64, VirtualSpan)>>,
+    thefts: AtomicU64,
     wakes: AtomicU64,
     violations: Mutex<X, Vec<Violation>>,
     locks: core::marker::PhantomData<fn() -> W>,
@@ -96,6 +97,14 @@ pub struct SoftSpace<X> {
 /// Memory of an object.
 pub struct SoftObject<X> {
     frames: Mutex<X, BTreeMap<u64, Arc<Frame<X>>>>,
+    /// Pages whose frames were [stolen](SoftMmu::steal).
+    stolen: Mutex<X, BTreeSet<u64>>,
+}
+
+impl<X: RawMutex> SoftObject<X> {
+    fn is_stolen(&self, page: ObjectPage) -> bool {
+        self.stolen.lock().contains(&page.number())
+    }
 }
 
 impl<X: RawMutex, W> SoftMmu<X, W> {
@@ -115,6 +124,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             harvests: AtomicBool::new(false),
             remembers_less: AtomicBool::new(false),
             unfinished: Mutex::new(Vec::new()),
+            thefts: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
             violations: Mutex::new(Vec::new()),
             locks: core::marker::PhantomData,
@@ -158,6 +168,11 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         self.remembers_less.load(Ordering::Relaxed)
     }
 
+    /// Makes each of the next `fills` fillings lose its page at once, as [`steal`](Self::steal) does.
+    pub fn steal_fills(&self, fills: u64) {
+        self.thefts.store(fills, Ordering::Relaxed);
+    }
+
     fn is_late(&self) -> bool {
         let counts = self.late_in.load(Ordering::Relaxed) != i64::MAX;
         counts && self.late_in.fetch_sub(1, Ordering::Relaxed) == 0
@@ -183,6 +198,18 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         let table = space.table.lock();
         let entry = table.get(at)?;
         Some(Translation { protection: entry.protection, writable: entry.writable })
+    }
+
+    /// Takes a page's memory away behind the manager's back, and all translations to it, as a program does that punches
+    /// holes. If other threads use the object, the caller has it locked: [`Object::walk`](crate::Object::walk) does that.
+    pub fn steal(&self, object: &SoftObject<X>, page: ObjectPage) {
+        if let Some(frame) = object.frames.lock().remove(&page.number()) {
+            frame.steal();
+            for tlb in self.tlbs.lock().iter().filter_map(Weak::upgrade) {
+                tlb.forget_frame(&frame);
+            }
+            object.stolen.lock().insert(page.number());
+        }
     }
 
     /// Adds a processor, which remembers its translations in `tlb`.
@@ -282,7 +309,7 @@ where
 
     fn new_object(&self, _pages: Pages) -> Result<SoftObject<X>, MmuError> {
         self.fails()?;
-        Ok(SoftObject { frames: Mutex::new(BTreeMap::new()) })
+        Ok(SoftObject { frames: Mutex::new(BTreeMap::new()), stolen: Mutex::new(BTreeSet::new()) })
     }
 
     fn resize_object(&self, object: &SoftObject<X>, pages: Pages) -> Result<(), MmuError> {
@@ -314,8 +341,13 @@ where
 
     fn adopt(&self, object: &SoftObject<X>, page: ObjectPage, frame: SoftFrame<X>) {
         let frame = Arc::new(frame.frame);
+        object.stolen.lock().remove(&page.number());
         if object.frames.lock().insert(page.number(), frame).is_some() {
             self.blame(Violation::WrongMemory { page });
+        }
+        let less = |thefts: u64| thefts.checked_sub(1);
+        if self.thefts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            self.steal(object, page);
         }
     }
 
@@ -342,7 +374,7 @@ where
         self.with_bytes(object, page, offset, from.len(), |bytes| bytes.copy_from_slice(from))
     }
 
-    fn release(&self, object: &SoftObject<X>, page: ObjectPage) {
+    fn release(&self, object: &SoftObject<X>, page: ObjectPage) -> Released {
         match object.frames.lock().remove(&page.number()) {
             Some(frame) => {
                 if Arc::strong_count(&frame) > 1 {
@@ -350,8 +382,10 @@ where
                 }
                 frame.release();
             }
+            None if object.stolen.lock().remove(&page.number()) => {}
             None => self.blame(Violation::WrongMemory { page }),
         }
+        Released::Gone
     }
 
     fn attach(
@@ -403,6 +437,9 @@ where
         }
         let frame = object.frames.lock().get(&page.number()).cloned();
         let Some(frame) = frame else {
+            if object.is_stolen(page) {
+                return Err(MmuError::Gone);
+            }
             self.blame(Violation::WrongMemory { page });
             return Ok(Installed::Done);
         };

@@ -51,7 +51,7 @@ pub(super) struct Table<X> {
     frames: Option<BTreeMap<u64, Reserved>>,
 }
 
-impl<X> Table<X> {
+impl<X: lock_api::RawMutex> Table<X> {
     pub(super) fn new(takes_frames: bool) -> Self {
         Self { leaves: BTreeMap::new(), frames: takes_frames.then(BTreeMap::new) }
     }
@@ -78,12 +78,12 @@ impl<X> Table<X> {
 
     pub(super) fn get(&self, at: VirtualPage) -> Option<&Entry<X>> {
         let leaf = self.leaves.get(&(at.number() / LEAF))?;
-        leaf.get(place(at))?.as_ref()
+        leaf.get(place(at))?.as_ref().filter(|entry| !entry.frame.is_stolen())
     }
 
     pub(super) fn get_mut(&mut self, at: VirtualPage) -> Option<&mut Entry<X>> {
         let leaf = self.leaves.get_mut(&(at.number() / LEAF))?;
-        leaf.get_mut(place(at))?.as_mut()
+        leaf.get_mut(place(at))?.as_mut().filter(|entry| !entry.frame.is_stolen())
     }
 
     pub(super) fn set(&mut self, at: VirtualPage, entry: Entry<X>) {

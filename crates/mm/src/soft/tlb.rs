@@ -2,11 +2,11 @@
 //!
 //! The processor adds and uses them. The machine makes it forget some, and waits for an access that is under way.
 
-use alloc::collections::BTreeMap;
+use alloc::{collections::BTreeMap, sync::Arc};
 
 use lock_api::{Mutex, RawMutex};
 
-use super::table::Entry;
+use super::{frame::Frame, table::Entry};
 use crate::{VirtualPage, VirtualSpan};
 
 /// The translations that one processor remembers, even if the page tables have changed since.
@@ -18,6 +18,11 @@ pub(super) struct Tlb<X> {
 impl<X: RawMutex> Tlb<X> {
     pub(super) fn new() -> Self {
         Self { remembered: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Forgets the translations to a frame.
+    pub(super) fn forget_frame(&self, frame: &Arc<Frame<X>>) {
+        self.remembered.lock().retain(|_, entry| !Arc::ptr_eq(&entry.frame, frame));
     }
 
     /// Forgets the translations of `span` in the space with this number.

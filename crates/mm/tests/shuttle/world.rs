@@ -114,8 +114,15 @@ impl Pager for Store {
     }
 
     fn discard(&self, pages: ObjectSpan) -> Result<(), PagerError> {
+        let numbers = || pages.first().number()..pages.end().number();
+        for page in numbers() {
+            assert!(self.contents.lock().busy.insert(page), "two calls for page {page} at once");
+        }
         let mut contents = self.contents.lock();
-        contents.pages.retain(|page, _| !pages.contains(ObjectPage::new(*page)));
+        for page in numbers() {
+            contents.busy.remove(&page);
+            contents.pages.insert(page, vec![0; PAGE as usize]);
+        }
         Ok(())
     }
 }

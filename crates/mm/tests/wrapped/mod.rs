@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use commonhold_mm::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Pages, Protection,
-    Seen, VirtualPage, VirtualSpan, Wait, Writable,
+    Released, Seen, VirtualPage, VirtualSpan, Wait, Writable,
     soft::{SoftFrame, SoftGather, SoftMmu, SoftObject, SoftSpace},
 };
 
@@ -141,8 +141,8 @@ impl<A: Around> Mmu for Wrapped<A> {
         self.fallible(|| self.soft.write(object, page, offset, from))
     }
 
-    fn release(&self, object: &Self::Object, page: ObjectPage) {
-        self.aside(|| self.soft.release(object, page));
+    fn release(&self, object: &Self::Object, page: ObjectPage) -> Released {
+        self.aside(|| self.soft.release(object, page))
     }
 
     fn attach(

@@ -2,7 +2,7 @@
 //!
 //! Such a test starts the test program again with [`ROLE`] set. There only `the_role_of_a_child` does anything.
 
-use super::{failures, forks, pagers, replacing, signals};
+use super::{failures, forks, own_acts, pagers, replacing, signals};
 use std::{
     env,
     io::{BufRead, BufReader, Read, Write, stdout},
@@ -90,6 +90,7 @@ fn the_role_of_a_child() {
         "reentrant" => pagers::touch_managed_memory(),
         "many-parts" => failures::make_many_parts(),
         role if role.starts_with("touch-") => failures::touch(role),
+        role if role.starts_with("act-") => own_acts::act(&role["act-".len()..]),
         other => panic!("no role {other}"),
     }
 }

@@ -1,0 +1,59 @@
+//! Memory that has gone without the memory manager: a program punched a hole, or a balloon took pages back.
+//!
+//! The manager does not believe its states where the machine can tell. [`Mmu::install`] and [`Mmu::read`] say
+//! [`Gone`](crate::MmuError::Gone) if a page that should have memory has none, under the object's lock, so what they say
+//! is not out of date. Then the page gives its place in the budgets back, and:
+//! - A *Clean* page is *Absent*: the next look brings it in again, from the pager or as zeros.
+//! - A *Dirty* page is *Lost*. Each access fails, [`Object::sync`](crate::Object::sync) does too, and
+//!   [`ObjectTotals::lost`](crate::ObjectTotals) counts it, until the page is discarded or cut off. What the pager has of
+//!   it is older than what the program wrote, so it is not passed off as the page's contents.
+//! - A page that a thread is writing to the pager is looked at again afterwards: the copy was made while it was there.
+//!
+//! A release says whether the memory has gone. Where something else holds it, the manager counts that, and the next
+//! filling overwrites all of it.
+
+use core::sync::atomic::Ordering;
+
+use crate::{
+    Mmu, ObjectPage, Released, State,
+    object::{ObjectCore, ObjectState},
+    order::{self, Token},
+};
+
+/// How often one fault brings a page in again that has gone meanwhile. Then it fails.
+pub(crate) const REFILLS: u32 = 16;
+
+impl<M: Mmu> ObjectCore<M> {
+    /// The machine has no memory for a page that is in memory by its state. `false` if another thread writes it to the
+    /// pager: then nothing has changed.
+    pub(crate) fn note_gone(
+        &self,
+        state: &mut ObjectState<M>,
+        in_object: &mut Token<'_, order::Object>,
+        page: ObjectPage,
+    ) -> bool {
+        let place = match state.pages.find_mut(page) {
+            Some(entry) if entry.writing => return false,
+            Some(entry) if entry.state.is_resident() => {
+                let changed = entry.state != State::Clean;
+                entry.state = if changed { State::Lost } else { State::Absent };
+                entry.place.take()
+            }
+            _ => return true,
+        };
+        // Locked over both changes, as in `discard.rs`.
+        let (mut residents, _) = self.budget.residents.lock(in_object);
+        if let Some(place) = place {
+            residents.remove(place);
+        }
+        self.count_out();
+        true
+    }
+
+    /// Lets the machine take a page's memory away. No translation to it is left.
+    pub(crate) fn release(&self, page: ObjectPage) {
+        if self.manager.mmu.release(&self.machine, page) == Released::Held {
+            self.counts.held.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
