@@ -267,6 +267,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
                 let end = offset.checked_add(length).ok_or(MmuError::PastPage)?;
                 act(frame.bytes.lock().get_mut(offset..end).ok_or(MmuError::PastPage)?);
             }
+            None if object.is_stolen(page) => return Err(MmuError::Gone),
             None => self.blame(Violation::WrongMemory { page }),
         }
         Ok(())
