@@ -254,6 +254,12 @@ impl<M: Machine> World<'_, M> {
         let resident = self.manager.resident().0;
         let most = self.setting.budget;
         ensure!(resident <= most, "{resident} pages in memory, of {most}");
+        let (locked, pinned) = (self.manager.locked().0, self.model.pinned(None));
+        ensure!(locked == pinned, "{locked} pages must stay, and not {pinned}");
+        for (n, budget) in self.budgets.iter().enumerate() {
+            let (locked, pinned) = (budget.locked().0, self.model.pinned(Some(Some(n))));
+            ensure!(locked == pinned, "{locked} pages of budget {n} must stay, and not {pinned}");
+        }
         let frames = self.machine.frames().unwrap_or(resident);
         ensure!(frames == resident, "{frames} pages of memory for {resident} pages");
         for (budget, before) in self.budgets.iter().zip(&self.before) {

@@ -181,19 +181,28 @@ impl<M: Machine> World<'_, M> {
             }
             _ => self.agrees(expected, &real, &after)?,
         };
+        // A replacement is made before the last thing that can fail: its translations.
+        let shows = |(of, at)| {
+            let asked = (handle.number(), ObjectPage::new(of), protection);
+            let info = of_space.query(page(at));
+            info.is_some_and(|info| (info.object, info.page, info.protection) == asked)
+        };
+        let late = matches!(real, Err(Error::Fault { .. }));
+        let in_part = target.filter(|at| late && (offset..).zip(*at..at + pages).all(shows));
         let inside = reference::span(target.unwrap_or(FIRST), request.pages).is_ok();
-        if let Some(at) = target.filter(|_| inside) {
-            // What was to be replaced has gone, or may have gone before something failed.
-            let part = (at..at + request.pages).any(|at| of_space.query(page(at)).is_some());
-            if done || !part {
-                self.model.unmap(id, at, request.pages);
-                self.none_waits(id, at, request.pages)?;
+        if let Some(at) = target.filter(|_| inside && done).or(in_part) {
+            self.model.unmap(id, at, request.pages);
+            self.none_waits(id, at, request.pages)?;
+        }
+        match (real, in_part) {
+            (Ok(real), _) if done => self.mapped(id, &request, real)?,
+            (_, Some(at)) => {
+                self.mapped(id, &request, span(at, request.pages)?)?;
+                self.forgive(id);
             }
+            _ => {}
         }
-        match real {
-            Ok(real) if done => self.mapped(id, &request, real),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Whether a mapping may fail since too many pages must stay then.
@@ -202,7 +211,9 @@ impl<M: Machine> World<'_, M> {
         // It is unknown where the mapping would have gone, but known how many more pages must stay.
         let somewhere = matches!(request.place, Place::Anywhere)
             && (request.locked || space.lock_future || space.super_locked);
-        let more = if somewhere { request.pages } else { 0 };
+        // Pages that are to be replaced stay in memory until the new ones are in.
+        let replaces = matches!(request.place, Place::Replace(_));
+        let more = if somewhere || replaces { request.pages } else { 0 };
         let tight = |budget: Option<usize>, limit| after.pinned(budget.map(Some)) + more >= limit;
         let own = match after.objects[&request.object].budget {
             Some(n) => tight(Some(n), self.budget(n)?.limit().0),

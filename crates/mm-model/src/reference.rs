@@ -6,9 +6,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use commonhold_mm::{
-    Access, Error, FaultError, Kind, ObjectPage, Pages, Protection, VirtualPage, VirtualSpan,
-};
+use commonhold_mm::{Access, Error, FaultError, Kind, Pages, Protection, VirtualPage, VirtualSpan};
 
 /// How many bytes at the beginning of a page programs store and load; all others are zeros.
 pub const BYTES: usize = 8;
@@ -139,13 +137,7 @@ impl Model {
 
     pub(crate) fn may_refer(&self, request: &Request) -> Result<(), Error> {
         let object = &self.objects[&request.object];
-        if object.destroyed {
-            return Err(Error::Destroyed);
-        }
-        if request.offset + request.pages > object.size {
-            return Err(Error::PastEnd { page: ObjectPage::new(object.size) });
-        }
-        Ok(())
+        if object.destroyed { Err(Error::Destroyed) } else { Ok(()) }
     }
 
     fn gap(&self, space: SpaceId, pages: u64) -> Result<VirtualSpan, Error> {

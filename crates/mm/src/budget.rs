@@ -48,6 +48,14 @@ impl<M: Mmu> Budget<M> {
     pub fn resident(&self) -> Pages {
         Pages(self.core.places.taken())
     }
+
+    /// Pages that must stay in memory, once they are in: those of locked mappings and of super-locked spaces, in
+    /// all spaces. A page that several mappings lock counts once. They are never more than the limit was when they
+    /// were locked.
+    #[must_use]
+    pub fn locked(&self) -> Pages {
+        Pages(self.core.pinned.pages())
+    }
 }
 
 /// A page, by the number of its object.
@@ -65,6 +73,7 @@ pub(crate) struct BudgetCore<M: Mmu> {
     class: atomic::AtomicU32,
     limit: atomic::AtomicU64,
     pub(crate) places: ResidentCount,
+    pub(crate) pinned: PinnedCount,
     pub(crate) residents: Ordered<M::Mutex, Leaf, Residents<PageName>>,
 }
 
@@ -77,6 +86,7 @@ impl<M: Mmu> BudgetCore<M> {
             class: atomic::AtomicU32::new(0),
             limit: atomic::AtomicU64::new(limit.0),
             places: ResidentCount::new(),
+            pinned: PinnedCount::new(),
             residents: Ordered::new(Residents::new()),
         })?;
         list.enlist(&core);
@@ -245,6 +255,32 @@ impl ResidentCount {
         let taken = self.taken.load(Ordering::Acquire);
         let filled = self.filled.load(Ordering::Acquire);
         Tally { taken, filled, emptied: self.emptied.load(Ordering::Acquire) }
+    }
+}
+
+/// How many pages of a budget must stay in memory. They are counted before they are brought in (`pins.rs`).
+pub(crate) struct PinnedCount(AtomicU64);
+
+impl PinnedCount {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Counts `pages` more, if these are at most `limit` in all. No pages are always counted.
+    pub(crate) fn take(&self, pages: u64, limit: u64) -> bool {
+        let next = |pinned: u64| pinned.checked_add(pages).filter(|sum| *sum <= limit);
+        // Relaxed: the count publishes nothing else.
+        pages == 0 || self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+
+    pub(crate) fn give_back(&self, pages: u64) {
+        if pages > 0 {
+            self.0.fetch_sub(pages, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn pages(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -15,8 +15,8 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, ObjectPage, PageBytes,
-    PagerError, State, VirtualPage, Wait, Writable,
+    Access, AddressSpace, FaultError, Installed, Lane, Mmu, ObjectPage, PageBytes, PagerError,
+    State, VirtualPage, Wait, Writable,
     fill::{Claim, Filled},
     manager::Core,
     object::{ObjectCore, ObjectState},
@@ -306,13 +306,9 @@ impl<M: Mmu> SpaceCore<M> {
                 if !reserved && self.manager.passed_on(pulse, &mut in_object) {
                     return Ok(Found::Done);
                 }
-                let claim = of_object.claim(page, reserved).map_err(|error| {
+                let claim = of_object.claim(page, reserved).inspect_err(|_| {
                     if reserved {
                         self.manager.unreserve(&object.budget);
-                    }
-                    match error {
-                        Error::Machine(error) => FaultError::Machine(error),
-                        _ => FaultError::NoMemory,
                     }
                 })?;
                 Ok(Found::Claimed(Arc::clone(object), claim))
@@ -483,5 +479,5 @@ fn no_fault<M: Mmu>(
 fn kept<M: Mmu>(state: &SpaceState<M>, at: VirtualPage) -> Result<&Mapping<M>, FaultError> {
     let mapping = permitted(state, at, Access::Read)?;
     // If it was unlocked meanwhile, nothing has to be brought in: the same as if nothing were mapped.
-    if mapping.locked || state.super_locked { Ok(mapping) } else { Err(FaultError::NotMapped) }
+    if mapping.is_brought_in(state) { Ok(mapping) } else { Err(FaultError::NotMapped) }
 }

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::{
     AddressSpace, Error, FaultError, Kind, Lane, Mmu, Object, Pager, Pages, Residency, VirtualSpan,
-    budget::{Budget, BudgetCore, Budgets, ResidentCount},
+    budget::{Budget, BudgetCore, Budgets, PinnedCount, ResidentCount},
     buffers::Buffers,
     fault::Worker,
     object::ObjectCore,
@@ -78,6 +78,7 @@ pub(crate) struct Core<M: Mmu> {
     /// The budget of objects that were made without one.
     shared: Arc<BudgetCore<M>>,
     pub(crate) places: ResidentCount,
+    pub(crate) pinned: PinnedCount,
     pub(crate) refusals: Clock,
     /// How many ticks there were.
     pub(crate) ticks: AtomicU64,
@@ -111,6 +112,7 @@ impl<M: Mmu> Manager<M> {
             budgets,
             shared,
             places: ResidentCount::new(),
+            pinned: PinnedCount::new(),
             refusals: Clock::new(),
             ticks: AtomicU64::new(0),
             reads: AtomicUsize::new(0),
@@ -174,6 +176,12 @@ impl<M: Mmu> Manager<M> {
     #[must_use]
     pub fn resident(&self) -> Pages {
         Pages(self.core.places.taken())
+    }
+
+    /// Pages of all objects that must stay in memory, once they are in. See [`Budget::locked`].
+    #[must_use]
+    pub fn locked(&self) -> Pages {
+        Pages(self.core.pinned.pages())
     }
 
     /// Evicts up to `pages` pages, in the policy's order, and returns how many have gone. These are fewer if the

@@ -1,4 +1,10 @@
 //! Map: makes pages of an object visible in a space.
+//!
+//! A mapping comes in three steps, under the space's lock: its node in the reverse map of the object and its pin; its entry
+//! in the index; the machine's part. Each can fail, and then those before it are undone. `replace.rs` has the way of
+//! [`Placement::Replace`], which shares these steps.
+//!
+//! A mapping may reach past the object's end, as POSIX has it: an access there fails until the object grows.
 
 use alloc::sync::Arc;
 
@@ -9,6 +15,7 @@ use crate::{
     object::ObjectCore,
     order::{self, Token},
     reference::Reference,
+    reverse::NodeId,
     share::share,
     space::{Mapping, ObjectView, SpaceCore, SpaceState},
 };
@@ -20,7 +27,7 @@ pub enum Placement {
     Anywhere,
     /// To this page, where nothing may be mapped yet.
     Fixed(VirtualPage),
-    /// To this page, in place of all that is mapped there.
+    /// To this page, in place of all that is mapped there: an access finds either the old mappings or the new one.
     Replace(VirtualPage),
 }
 
@@ -31,7 +38,7 @@ pub struct MapRequest {
     pub placement: Placement,
     /// The first page of the object.
     pub offset: ObjectPage,
-    /// How many pages.
+    /// How many pages. They may reach past the end of the object.
     pub pages: Pages,
     /// What the mapping permits.
     pub protection: Protection,
@@ -61,23 +68,25 @@ impl<M: Mmu> AddressSpace<M> {
     /// mapping is locked, or the space super-locked, and the mapping is not lazy, its pages are in memory
     /// when this returns. A mapping that continues its neighbour becomes one with it.
     ///
+    /// With [`Placement::Replace`], pages that have to be in memory are brought in before anything is replaced, so both
+    /// the old and the new ones need room.
+    ///
     /// # Errors
-    /// [`Error::BadSpan`], [`Error::PastEnd`], [`Error::Destroyed`], [`Error::Occupied`], [`Error::NoGap`],
-    /// [`Error::LockedLimit`], [`Error::NoMemory`], the machine's error: nothing has changed, except that [`Placement::Replace`] may have
-    /// unmapped what it was to replace. [`Error::Fault`] if a page could not be brought in: the new mapping is taken
-    /// away again, and otherwise the same holds.
+    /// [`Error::BadSpan`], [`Error::Destroyed`], [`Error::Occupied`], [`Error::NoGap`], [`Error::LockedLimit`],
+    /// [`Error::NoMemory`], the machine's error; [`Error::Fault`] if a page could not be brought in. Nothing has
+    /// changed then, and what was to be replaced is whole; but for one case: an [`Error::Fault`] with the machine's error
+    /// can come after a replacement, if the machine cannot translate to a page that is in memory. The page's first access
+    /// tries again.
     pub fn map(&self, object: &Object<M>, request: MapRequest) -> Result<VirtualSpan, Error> {
-        let pages = ObjectSpan::new(request.offset, request.pages).ok_or(Error::BadSpan)?;
+        // The pages must have numbers.
+        ObjectSpan::new(request.offset, request.pages).ok_or(Error::BadSpan)?;
         if let Placement::Replace(at) = request.placement {
-            let span = VirtualSpan::new(at, request.pages).ok_or(Error::BadSpan)?;
-            self.core.check(span)?;
-            match self.unmap(span) {
-                Ok(()) | Err(Error::NotMapped { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            let at = VirtualSpan::new(at, request.pages).ok_or(Error::BadSpan)?;
+            self.core.check(at)?;
+            return self.core.replace(&object.core, at, request);
         }
-        let (span, pinned) = self.core.map(&object.core, request, pages)?;
-        if pinned {
+        let (span, populated) = self.core.map(&object.core, request)?;
+        if populated {
             if let Err(error) = self.core.populate(span) {
                 let extent = Extent { at: span, first: request.offset };
                 self.core.take_back(ObjectView { object: object.core.number, extent });
@@ -98,33 +107,19 @@ impl<M: Mmu> SpaceCore<M> {
         self: &Arc<Self>,
         object: &Arc<ObjectCore<M>>,
         request: MapRequest,
-        pages: ObjectSpan,
     ) -> Result<(VirtualSpan, bool), Error> {
         let mut nothing = Token::nothing_held();
         let (mut state, mut in_space) = self.state.write(&mut nothing);
         let state = &mut *state;
         let at = self.place(state, request)?;
-        let residency = request.residency.unwrap_or_else(|| object.default_residency());
-        let locked = state.lock_future || residency == Residency::Locked;
-
-        let (reference, new) = self.refer(state, &mut in_space, object, pages)?;
-        let extent = Extent { at, first: request.offset };
-        if let Err(error) = self.enter(state, &mut in_space, &reference, extent, request, locked) {
-            if new {
-                state.forget(&mut in_space, object);
-            }
-            return Err(error);
-        }
-        state.hint = at.end().number();
-        state.mapped = state.mapped.saturating_add(request.pages.0);
-        if locked {
-            state.locked = state.locked.saturating_add(request.pages.0);
-        }
-        let pinned = locked || state.super_locked;
-        if !pinned {
+        let (request, residency) = state.settled(object, request);
+        state.may_pin(request.pages, residency, &SpaceUse::default())?;
+        self.enter(state, &mut in_space, object, at, request)?;
+        let populated = state.super_locked || residency == Residency::Locked;
+        if !populated {
             state.join(&mut in_space, at);
         }
-        Ok((at, pinned))
+        Ok((at, populated))
     }
 
     /// The pages that the mapping will take.
@@ -172,27 +167,20 @@ impl<M: Mmu> SpaceCore<M> {
         VirtualSpan::new(at, pages).filter(|span| span.end() <= self.span.end())
     }
 
-    /// The reference to `object`, and whether it is new.
+    /// The reference to `object`; a new one has no mapping yet.
     fn refer(
         self: &Arc<Self>,
         state: &mut SpaceState<M>,
         in_space: &mut Token<'_, order::Space>,
         object: &Arc<ObjectCore<M>>,
-        pages: ObjectSpan,
-    ) -> Result<(Arc<Reference<M>>, bool), Error> {
+    ) -> Result<Arc<Reference<M>>, Error> {
         let place = state.reference(object.number);
         let (mut of_object, _) = object.state.lock(in_space);
         if of_object.destroyed {
             return Err(Error::Destroyed);
         }
-        if pages.end().number() > of_object.size {
-            return Err(Error::PastEnd { page: ObjectPage::new(of_object.size) });
-        }
         let place = match place {
-            Ok(place) => {
-                let found = state.references.get(place).ok_or(Error::NoMemory)?;
-                return Ok((Arc::clone(found), false));
-            }
+            Ok(place) => return state.references.get(place).cloned().ok_or(Error::NoMemory),
             Err(place) => place,
         };
         state.references.try_reserve(1)?;
@@ -200,36 +188,130 @@ impl<M: Mmu> SpaceCore<M> {
         let reference = share(Reference::new(object, self, state.super_locked))?;
         of_object.references.push(Arc::clone(&reference));
         state.references.insert(place, Arc::clone(&reference));
-        Ok((reference, true))
+        Ok(reference)
     }
 
-    /// Makes the machine's part of a mapping, its node and its entry. If one cannot be made, none is left.
-    fn enter(
-        &self,
+    /// Makes a mapping at `at`, and counts it: its node and pin, its entry, and the machine's part, which shows it in
+    /// place of all that `at` showed. Returns the mapping whose entry it took, if one began there. If a part cannot be
+    /// made, none is left. The request is [`settled`](SpaceState::settled).
+    pub(crate) fn enter(
+        self: &Arc<Self>,
         state: &mut SpaceState<M>,
+        in_space: &mut Token<'_, order::Space>,
+        object: &Arc<ObjectCore<M>>,
+        at: VirtualSpan,
+        request: MapRequest,
+    ) -> Result<Option<Mapping<M>>, Error> {
+        let residency = request.residency.unwrap_or(Residency::Unlocked);
+        let extent = Extent { at, first: request.offset };
+        let pins = (state.super_locked || residency.is_locked()).then(|| extent.of_object());
+        let reference = self.refer(state, in_space, object)?;
+        let node = match Self::link(in_space, &reference, extent, residency, pins) {
+            Ok(node) => node,
+            Err(error) => {
+                state.forget_if_empty(in_space, &reference);
+                return Err(error);
+            }
+        };
+        let mapping = Mapping {
+            extent,
+            protection: request.protection,
+            lazy: request.lazy,
+            residency,
+            node,
+            reference: Arc::clone(&reference),
+        };
+        let entered = state.put(mapping).and_then(|before| {
+            let (mmu, machine) = (&self.manager.mmu, &self.machine);
+            let attached =
+                mmu.attach(machine, at, &object.machine, extent.first, request.protection);
+            match attached {
+                Ok(()) => Ok(before),
+                Err(error) => {
+                    state.put_back(at.first(), before);
+                    Err(error.into())
+                }
+            }
+        });
+        if entered.is_err() {
+            state.unlink(in_space, &reference, node, pins);
+            return entered;
+        }
+        state.hint = at.end().number();
+        state.mapped = state.mapped.saturating_add(request.pages.0);
+        if residency.is_locked() {
+            state.locked = state.locked.saturating_add(request.pages.0);
+        }
+        entered
+    }
+
+    /// Makes the node of a mapping and its pin.
+    fn link(
         in_space: &mut Token<'_, order::Space>,
         reference: &Arc<Reference<M>>,
         extent: Extent,
-        request: MapRequest,
-        locked: bool,
-    ) -> Result<(), Error> {
-        if locked || state.super_locked {
-            self.may_pin(state, &reference.object, request.pages)?;
-        }
+        residency: Residency,
+        pins: Option<ObjectSpan>,
+    ) -> Result<NodeId, Error> {
         let object = &reference.object;
-        let (mmu, machine) = (&self.manager.mmu, &self.machine);
-        let (protection, lazy) = (request.protection, request.lazy);
-        mmu.attach(machine, extent.at, &object.machine, extent.first, protection)?;
         let (mut of_object, _) = object.state.lock(in_space);
-        let entered = reference.link(&mut of_object, extent, locked).and_then(|node| {
-            let reference = Arc::clone(reference);
-            let list = Arc::clone(&reference);
-            let mapping = Mapping { extent, protection, lazy, locked, node, reference };
-            state.mappings.insert(extent.at.first().number(), mapping).inspect_err(|_| {
-                list.unlink(&mut of_object, node);
-            })
-        });
-        drop(of_object);
-        entered.inspect_err(|_| mmu.detach(machine, extent.at))
+        let node = reference.link(&mut of_object, extent, residency.is_locked())?;
+        let pinned = pins.map_or(Ok(()), |pins| object.pin(&mut of_object, pins));
+        pinned.inspect_err(|_| reference.unlink(&mut of_object, node))?;
+        Ok(node)
+    }
+}
+
+/// How much of a space mappings take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SpaceUse {
+    pub(crate) mapped: u64,
+    pub(crate) locked: u64,
+}
+
+impl<M: Mmu> SpaceState<M> {
+    /// The request with the residency that the new mapping gets, and that residency. The object's default may change
+    /// at any time, so it is read once.
+    pub(crate) fn settled(
+        &self,
+        object: &ObjectCore<M>,
+        request: MapRequest,
+    ) -> (MapRequest, Residency) {
+        let asked = request.residency.unwrap_or_else(|| object.default_residency());
+        let residency = if asked.is_locked() { asked } else { self.future };
+        (MapRequest { residency: Some(residency), ..request }, residency)
+    }
+
+    /// Checks that the space may lock a new mapping of `pages` pages, which takes the place of `replaced`.
+    pub(crate) fn may_pin(
+        &self,
+        pages: Pages,
+        residency: Residency,
+        replaced: &SpaceUse,
+    ) -> Result<(), Error> {
+        let before = match (self.super_locked, residency.is_locked()) {
+            (true, _) => self.mapped.saturating_sub(replaced.mapped),
+            (false, true) => self.locked.saturating_sub(replaced.locked),
+            (false, false) => return Ok(()),
+        };
+        self.within_limit(before.saturating_add(pages.0))
+    }
+
+    /// Puts a mapping into the index. Returns the one whose entry it took.
+    fn put(&mut self, mapping: Mapping<M>) -> Result<Option<Mapping<M>>, Error> {
+        let first = mapping.extent.at.first();
+        let there = self.mappings.at_or_before_mut(first.number());
+        match there.filter(|there| there.extent.at.first() == first) {
+            Some(there) => Ok(Some(core::mem::replace(there, mapping))),
+            None => self.mappings.insert(first.number(), mapping).map(|()| None),
+        }
+    }
+
+    /// Undoes [`put`](Self::put).
+    fn put_back(&mut self, first: VirtualPage, before: Option<Mapping<M>>) {
+        match (before, self.mappings.at_or_before_mut(first.number())) {
+            (Some(before), Some(there)) => *there = before,
+            (_, _) => _ = self.mappings.remove(first.number()),
+        }
     }
 }

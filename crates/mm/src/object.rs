@@ -11,7 +11,7 @@
 
 use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{
     Error, FaultError, Mmu, ObjectPage, ObjectSpan, Pager, Pages, Reach, Residency, Span, State,
@@ -19,6 +19,7 @@ use crate::{
     manager::Core,
     order::{self, Ordered, Token},
     page::{PageEntry, PageTable, Search},
+    pins::Pins,
     pulse::Ticket,
     reads::Read,
     reference::{Reference, Showing},
@@ -49,8 +50,8 @@ pub(crate) struct ObjectCore<M: Mmu> {
     pub(crate) machine: M::Object,
     pub(crate) pager: Arc<dyn Pager>,
     pub(crate) kind: Kind,
-    /// New mappings that do not ask for a residency are locked.
-    locked_by_default: AtomicBool,
+    /// The residency of new mappings that do not ask for one, as a number.
+    default_residency: AtomicU8,
     pub(crate) budget: Arc<BudgetCore<M>>,
     pub(crate) state: Ordered<M::Mutex, order::Object, ObjectState<M>>,
     pub(crate) counts: ObjectCounts,
@@ -68,6 +69,11 @@ pub(crate) struct ObjectState<M: Mmu> {
     pub(crate) references: Vec<Arc<Reference<M>>>,
     /// All mappings of the object.
     pub(crate) mappings: ReverseMap<Showing<M>>,
+    /// Which pages must stay in memory.
+    pub(crate) pins: Pins,
+    /// Pinned pages below this one take room in the budgets: the size, or the one that a growing object is about to
+    /// have.
+    pub(crate) counted: u64,
     pub(crate) destroyed: bool,
     /// A thread changes the size, and has given up the lock meanwhile.
     pub(crate) resizing: bool,
@@ -121,6 +127,8 @@ impl<M: Mmu> Object<M> {
             size: pages.0,
             references: Vec::new(),
             mappings: ReverseMap::new(),
+            pins: Pins::new(),
+            counted: pages.0,
             destroyed: false,
             resizing: false,
             put_off: Vec::new(),
@@ -133,7 +141,7 @@ impl<M: Mmu> Object<M> {
             machine: manager.mmu.new_object(pages)?,
             pager,
             kind,
-            locked_by_default: AtomicBool::new(default == Residency::Locked),
+            default_residency: AtomicU8::new(default.number()),
             budget,
             state: Ordered::new(state),
             counts: ObjectCounts::default(),
@@ -168,7 +176,7 @@ impl<M: Mmu> Object<M> {
 
     /// Sets the residency of new mappings that do not ask for one. Present mappings stay as they are.
     pub fn set_default_residency(&self, residency: Residency) {
-        self.core.locked_by_default.store(residency == Residency::Locked, Ordering::Relaxed);
+        self.core.default_residency.store(residency.number(), Ordering::Relaxed);
     }
 
     /// The machine's part of it.
@@ -210,10 +218,7 @@ impl<M: Mmu> ObjectCore<M> {
 
     pub(crate) fn default_residency(&self) -> Residency {
         // Relaxed: the value publishes nothing else.
-        match self.locked_by_default.load(Ordering::Relaxed) {
-            true => Residency::Locked,
-            false => Residency::Unlocked,
-        }
+        Residency::from_number(self.default_residency.load(Ordering::Relaxed))
     }
 
     pub(crate) fn visit(
@@ -228,7 +233,7 @@ impl<M: Mmu> ObjectCore<M> {
 
     /// Whether some mapping wants the page in memory.
     pub(crate) fn is_pinned(&self, state: &ObjectState<M>, page: ObjectPage) -> bool {
-        state.mappings.any(Span::one(page), |_, showing| showing.is_pinned())
+        state.pins.covers(page)
     }
 
     /// The first page of `span` for which `wanted` holds. It skips leaves of the table that were never touched, and

@@ -238,8 +238,12 @@ pub trait Mmu: Send + Sync + Sized + 'static {
 
     /// A mapping has come: `span` shows the object from `first` on. Space locked. No translation is made.
     ///
+    /// `span`, or parts of it, may show something already. Then the new mapping replaces it at one instant: an access
+    /// of another thread finds what was shown before or the new mapping, and never none. When this returns, no
+    /// processor uses a translation of what was shown before. The pages may reach past the end of the object.
+    ///
     /// # Errors
-    /// [`MmuError`].
+    /// [`MmuError`]; then `span` shows what it did.
     fn attach(
         &self,
         space: &Self::Space,

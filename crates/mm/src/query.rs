@@ -149,7 +149,7 @@ impl<M: Mmu> AddressSpace<M> {
             page,
             state: entry.map(|entry| entry.state),
             referenced: entry.is_some_and(|entry| entry.referenced),
-            locked: mapping.locked || state.super_locked,
+            locked: mapping.residency.is_locked() || state.super_locked,
             lazy: mapping.lazy,
             protection: mapping.protection,
         })
@@ -174,7 +174,7 @@ impl<M: Mmu> AddressSpace<M> {
         for mapping in state.mappings.from(0) {
             let pages = mapping.extent.at.pages().0;
             totals.mapped.0 += pages;
-            if mapping.locked || state.super_locked {
+            if mapping.residency.is_locked() || state.super_locked {
                 totals.locked.0 += pages;
             }
             mapping.reference.object.each_touched(

@@ -48,7 +48,7 @@ pub(crate) struct Showing<M: Mmu> {
     pub(crate) reference: Arc<Reference<M>>,
     /// The first page of the space.
     pub(crate) at: VirtualPage,
-    /// Its pages must stay in memory.
+    /// Its pages must stay in memory once they are in.
     pub(crate) locked: bool,
 }
 

@@ -1,19 +1,17 @@
-//! Residency: unlocked, locked, super-locked.
+//! Residency: unlocked, locked, locked on fault, super-locked.
 //!
-//! A mapping has a flag that it is locked, a space that it is super-locked; pages have none. An eviction asks all
-//! mappings of its page (the walk). So a lock sets the flag first, and then brings pages in: a page that is
-//! evicted in between is brought in after that, and a page that is in memory stays. Ending a state restores the
-//! former one, whose flags have not changed.
+//! A mapping has a residency, and a space is super-locked or not. A lock first checks that its pages can be brought
+//! in and that the space may lock so many. Then it *pins* them (`pins.rs`), which reserves room in their budgets: pages that any
+//! space has locked count, each once. If one of these steps fails, nothing has changed and nothing was evicted. From
+//! there on no eviction takes a pinned page, and the lock brings the pages in (`populate.rs`). Ending a state restores
+//! the former one.
 //!
-//! A lock first checks what needs no page in memory: that its pages can be brought in, that the space may lock so
-//! many, and that they fit into their budgets alone. If not, nothing has changed and nothing was evicted. Pages that
-//! other spaces have locked in the same budget are not counted.
-//!
-//! | | evicted | read faults | write faults |
-//! |---|---|---|---|
-//! | unlocked | yes | yes | yes |
-//! | locked | no | not after the lock | the first after each write-back, which makes the page dirty |
-//! | super-locked | no | no | no |
+//! | | evicted | brought in | read faults | write faults |
+//! |---|---|---|---|---|
+//! | unlocked | yes | by accesses | yes | yes |
+//! | locked | no | by the lock | not after the lock | the first after each write-back, which makes the page dirty |
+//! | locked on fault | no | by accesses | the first | as for locked |
+//! | super-locked | no | by the super-lock | no | no |
 //!
 //! A space is super-locked while somebody has an [`IoPrivilege`] for it.
 //!
@@ -23,12 +21,9 @@ use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Mmu, ObjectPage, ObjectSpan, Page, Pages, Span,
-    VirtualPage, VirtualSpan,
-    manager::Core,
-    object::ObjectCore,
+    Access, AddressSpace, Error, FaultError, Mmu, Page, Pages, Span, VirtualSpan,
     order::{self, Token},
-    space::{Mapping, SpaceCore, SpaceState},
+    space::{Mapping, ObjectView, SpaceCore, SpaceState},
 };
 
 /// Whether the pages of a mapping may leave memory.
@@ -38,6 +33,33 @@ pub enum Residency {
     Unlocked,
     /// Pages are in memory and stay; writes may still fault.
     Locked,
+    /// Pages are brought in by accesses, and stay from then on. They take room in their budget from the start.
+    LockedOnFault,
+}
+
+impl Residency {
+    /// Whether pages stay in memory once they are in.
+    #[must_use]
+    pub const fn is_locked(self) -> bool {
+        !matches!(self, Self::Unlocked)
+    }
+
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Unlocked => 0,
+            Self::Locked => 1,
+            Self::LockedOnFault => 2,
+        }
+    }
+
+    /// The residency with this [`number`](Self::number).
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Unlocked,
+            1 => Self::Locked,
+            _ => Self::LockedOnFault,
+        }
+    }
 }
 
 /// Which mappings [`AddressSpace::lock_all`] locks.
@@ -57,16 +79,29 @@ impl<M: Mmu> AddressSpace<M> {
     ///
     /// # Errors
     /// [`Error::BadSpan`], [`Error::NotMapped`], [`Error::LockedLimit`]: nothing has changed. [`Error::NoMemory`]: as
-    /// well; it is also the error if the pages, lazy ones too, are more than their budget, and then nothing was evicted.
+    /// well; it is also the error if the pages, lazy ones too, and all that are locked already, in whatever spaces, are
+    /// more than a budget, and then nothing was evicted.
     /// [`Error::Fault`] with [`FaultError::Protection`] or [`FaultError::PastEnd`]: the page it names cannot be brought
     /// in, and is not lazy; nothing has changed. With another error: a page could not be brought in, and only pages
     /// that were locked before are locked.
     pub fn lock(&self, span: VirtualSpan) -> Result<(), Error> {
         self.core.check(span)?;
-        self.core.lock(span, |state, in_space| {
+        self.core.lock(span, Residency::Locked, |state, in_space| {
             state.all_mapped(span)?;
             state.all_usable(span, in_space)
         })
+    }
+
+    /// Locks the pages of `span` as they are brought in: pages that are in memory stay, and so does every other page
+    /// from its next access on. Brings nothing in. A page that cannot be brought in now, as those past the end of
+    /// their object, is locked when it can.
+    ///
+    /// # Errors
+    /// [`Error::BadSpan`], [`Error::NotMapped`], [`Error::LockedLimit`], [`Error::NoMemory`], as for [`lock`](Self::lock):
+    /// nothing has changed.
+    pub fn lock_on_fault(&self, span: VirtualSpan) -> Result<(), Error> {
+        self.core.check(span)?;
+        self.core.lock(span, Residency::LockedOnFault, |state, _| state.all_mapped(span))
     }
 
     /// Unlocks the pages of `span`, however often they were locked.
@@ -79,7 +114,7 @@ impl<M: Mmu> AddressSpace<M> {
         let (mut state, mut in_space) = self.core.state.write(&mut nothing);
         state.all_mapped(span)?;
         self.core.split_ends(&mut state, &mut in_space, span)?;
-        self.core.set_locked(&mut state, &mut in_space, span, false, |_| true);
+        state.set_residency(&mut in_space, span, Residency::Unlocked, |_| true);
         Ok(())
     }
 
@@ -87,29 +122,27 @@ impl<M: Mmu> AddressSpace<M> {
     /// that lie past the end of their object, are brought in when that changes.
     ///
     /// # Errors
-    /// [`Error::LockedLimit`], [`Error::NoMemory`], as for [`lock`](Self::lock); [`Error::Fault`] if a page could not be brought in. Only mappings that were locked before
-    /// are locked, and future mappings are treated as before.
+    /// [`Error::LockedLimit`], [`Error::NoMemory`], as for [`lock`](Self::lock); [`Error::Fault`] if a page could not
+    /// be brought in. Only mappings that were locked before are locked, and future mappings are treated as before.
     pub fn lock_all(&self, scope: Scope) -> Result<(), Error> {
-        let mut nothing = Token::nothing_held();
-        let before = {
-            let (mut state, _) = self.core.state.write(&mut nothing);
-            core::mem::replace(&mut state.lock_future, scope != Scope::Present)
-        };
-        if scope == Scope::Future {
-            return Ok(());
-        }
-        self.core.lock(self.core.span, |_, _| Ok(())).inspect_err(|_| {
-            let (mut state, _) = self.core.state.write(&mut nothing);
-            state.lock_future = before;
-        })
+        self.core.lock_all(scope, Residency::Locked)
+    }
+
+    /// As [`lock_all`](Self::lock_all), and pages are locked as accesses bring them in: see
+    /// [`lock_on_fault`](Self::lock_on_fault).
+    ///
+    /// # Errors
+    /// [`Error::LockedLimit`], [`Error::NoMemory`]: nothing has changed.
+    pub fn lock_all_on_fault(&self, scope: Scope) -> Result<(), Error> {
+        self.core.lock_all(scope, Residency::LockedOnFault)
     }
 
     /// Unlocks everything, now and for the future.
     pub fn unlock_all(&self) {
         let mut nothing = Token::nothing_held();
         let (mut state, mut in_space) = self.core.state.write(&mut nothing);
-        state.lock_future = false;
-        self.core.set_locked(&mut state, &mut in_space, self.core.span, false, |_| true);
+        state.future = Residency::Unlocked;
+        state.set_residency(&mut in_space, self.core.span, Residency::Unlocked, |_| true);
     }
 
     /// Sets the most pages that this space may lock: those of locked mappings, and all mapped pages while the space is
@@ -181,56 +214,12 @@ impl<M: Mmu> SpaceState<M> {
     }
 
     /// Checks that the space may lock `pages` pages in all.
-    fn within_limit(&self, pages: u64) -> Result<(), Error> {
+    pub(crate) fn within_limit(&self, pages: u64) -> Result<(), Error> {
         if pages > self.locked_limit {
             return Err(Error::LockedLimit {
                 limit: Pages(self.locked_limit),
                 asked: Pages(pages),
             });
-        }
-        Ok(())
-    }
-
-    /// Checks that the pages of `span` that are not locked yet are no more than their budgets allow. A page that is
-    /// shown several times counts once, and a page of a lazy mapping counts even if it was never accessed.
-    fn fits(
-        &self,
-        manager: &Core<M>,
-        span: VirtualSpan,
-        in_space: &mut Token<'_, order::Space>,
-    ) -> Result<(), Error> {
-        let new = || self.mappings_in(span).filter(|mapping| !mapping.locked);
-        let mut parts = Vec::new();
-        parts.try_reserve_exact(new().count())?;
-        for mapping in new() {
-            let shown = mapping.extent.at.intersection(&span);
-            let first = mapping.extent.page(shown.first());
-            let object = &mapping.reference.object;
-            let (of_object, _) = object.state.lock(in_space);
-            let pages = of_object.within(Span::between(first, first.plus(shown.pages().0)));
-            parts.push((object, pages));
-        }
-        parts.sort_unstable_by_key(|(object, pages)| {
-            (Arc::as_ptr(&object.budget).addr(), object.number, pages.first())
-        });
-        let (mut total, mut within) = (0_u64, 0_u64);
-        let mut before: Option<(usize, u64, ObjectPage)> = None;
-        for (object, pages) in parts {
-            let (budget, number) = (Arc::as_ptr(&object.budget).addr(), object.number);
-            let counted = match before {
-                Some((of, same, end)) if (of, same) == (budget, number) => end,
-                _ => pages.first(),
-            };
-            if before.is_none_or(|(of, ..)| of != budget) {
-                within = 0;
-            }
-            let fresh = Span::between(pages.first().max(counted), pages.end()).pages().0;
-            total = total.saturating_add(fresh);
-            within = within.saturating_add(fresh);
-            if within > object.budget.limit() || total > manager.settings.budget.0 {
-                return Err(Error::NoMemory);
-            }
-            before = Some((budget, number, pages.end().max(counted)));
         }
         Ok(())
     }
@@ -241,100 +230,137 @@ impl<M: Mmu> SpaceState<M> {
             reference.set_super_locked(super_locked);
         }
     }
-}
 
-impl<M: Mmu> SpaceCore<M> {
-    /// Locks the mappings in `span`, if it passes `check`.
-    fn lock(
-        self: &Arc<Self>,
-        span: VirtualSpan,
-        check: impl FnOnce(&SpaceState<M>, &mut Token<'_, order::Space>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut fresh = Vec::new();
-        {
-            let mut nothing = Token::nothing_held();
-            let (mut state, mut in_space) = self.state.write(&mut nothing);
-            check(&state, &mut in_space)?;
-            self.split_ends(&mut state, &mut in_space, span)?;
-            self.may_lock(&state, &mut in_space, span)?;
-            let unlocked = || state.mappings_in(span).filter(|mapping| !mapping.locked);
-            fresh.try_reserve_exact(unlocked().count())?;
-            fresh.extend(unlocked().map(Mapping::view));
-            self.set_locked(&mut state, &mut in_space, span, true, |_| true);
-        }
-        self.populate(span).inspect_err(|_| {
-            for view in fresh {
-                let mut nothing = Token::nothing_held();
-                let (mut state, mut in_space) = self.state.write(&mut nothing);
-                // Without memory for the split, the whole mapping stays locked, which loses nothing. What another
-                // thread has mapped in its place meanwhile stays as that thread wants it.
-                if self.split_ends(&mut state, &mut in_space, view.extent.at).is_ok() {
-                    self.set_locked(&mut state, &mut in_space, view.extent.at, false, |m| {
-                        m.is_of(view)
-                    });
-                }
+    /// The mappings in `span` that are unlocked.
+    fn unlocked_in(&self, span: VirtualSpan) -> impl Iterator<Item = &Mapping<M>> {
+        self.mappings_in(span).filter(|mapping| !mapping.residency.is_locked())
+    }
+
+    /// Pins the unlocked mappings in `span`, none of which reaches across an end of it; if one cannot be pinned, none
+    /// is. The space is not super-locked.
+    fn pin(&self, in_space: &mut Token<'_, order::Space>, span: VirtualSpan) -> Result<(), Error> {
+        for (pinned, mapping) in self.unlocked_in(span).enumerate() {
+            let object = &mapping.reference.object;
+            let (mut of_object, _) = object.state.lock(in_space);
+            let said = object.pin(&mut of_object, mapping.extent.of_object());
+            drop(of_object);
+            if said.is_err() {
+                self.unlocked_in(span).take(pinned).for_each(|mapping| mapping.unpin(in_space));
+                return said;
             }
-        })
+        }
+        Ok(())
     }
 
-    /// Checks that the pages of `span` may be locked, before anything is done.
-    fn may_lock(
-        &self,
-        state: &SpaceState<M>,
+    /// Sets the residency of the mappings in `span` for which `wanted` holds. No mapping reaches across an end of
+    /// `span`, and those that become locked are pinned already.
+    fn set_residency(
+        &mut self,
         in_space: &mut Token<'_, order::Space>,
         span: VirtualSpan,
-    ) -> Result<(), Error> {
-        let new = state.mappings_in(span).filter(|mapping| !mapping.locked);
-        let new: u64 = new.map(|mapping| mapping.extent.at.pages().0).sum();
-        state.within_limit(state.locked.saturating_add(new))?;
-        // In a super-locked space these pages have to be in memory already.
-        if state.super_locked { Ok(()) } else { state.fits(&self.manager, span, in_space) }
-    }
-
-    /// Checks that a new mapping of `pages` pages of `object` may be locked.
-    pub(crate) fn may_pin(
-        &self,
-        state: &SpaceState<M>,
-        object: &ObjectCore<M>,
-        pages: Pages,
-    ) -> Result<(), Error> {
-        let before = if state.super_locked { state.mapped } else { state.locked };
-        state.within_limit(before.saturating_add(pages.0))?;
-        let limit = object.budget.limit().min(self.manager.settings.budget.0);
-        if pages.0 > limit { Err(Error::NoMemory) } else { Ok(()) }
-    }
-
-    /// Sets the flag of the mappings in `span` for which `wanted` holds. No mapping reaches across an end of `span`.
-    fn set_locked(
-        &self,
-        state: &mut SpaceState<M>,
-        in_space: &mut Token<'_, order::Space>,
-        span: VirtualSpan,
-        locked: bool,
+        residency: Residency,
         wanted: impl Fn(&Mapping<M>) -> bool,
     ) {
         let mut at = span.first();
         loop {
             let rest = Span::between(at, span.end());
-            let first = state.mappings_in(rest).next().map(|m| m.extent.at.first());
+            let first = self.mappings_in(rest).next().map(|m| m.extent.at.first());
             let Some(first) = first else { break };
-            let Some(mapping) = state.mappings.at_or_before_mut(first.number()) else { break };
+            let super_locked = self.super_locked;
+            let Some(mapping) = self.mappings.at_or_before_mut(first.number()) else { break };
             at = mapping.extent.at.end();
-            if mapping.locked == locked || !wanted(mapping) {
+            let before = mapping.residency;
+            if before == residency || !wanted(mapping) {
                 continue;
             }
+            mapping.residency = residency;
             let pages = mapping.extent.at.pages().0;
-            state.locked = match locked {
-                true => state.locked.saturating_add(pages),
-                false => state.locked.saturating_sub(pages),
-            };
-            mapping.locked = locked;
-            let (mut of_object, _) = mapping.reference.object.state.lock(in_space);
+            match (before.is_locked(), residency.is_locked()) {
+                (false, true) => self.locked = self.locked.saturating_add(pages),
+                (true, false) => self.locked = self.locked.saturating_sub(pages),
+                (true, true) | (false, false) => continue,
+            }
+            let object = &mapping.reference.object;
+            let (mut of_object, _) = object.state.lock(in_space);
             if let Some(showing) = of_object.mappings.get_mut(mapping.node) {
-                showing.locked = locked;
+                showing.locked = residency.is_locked();
+            }
+            if !residency.is_locked() && !super_locked {
+                object.unpin(&mut of_object, mapping.extent.of_object());
             }
         }
-        state.join(in_space, span);
+        self.join(in_space, span);
+    }
+}
+
+impl<M: Mmu> Mapping<M> {
+    fn unpin(&self, in_space: &mut Token<'_, order::Space>) {
+        let object = &self.reference.object;
+        let (mut of_object, _) = object.state.lock(in_space);
+        object.unpin(&mut of_object, self.extent.of_object());
+    }
+}
+
+impl<M: Mmu> SpaceCore<M> {
+    /// Gives the mappings in `span` a residency that is locked, if they pass `check`.
+    fn lock(
+        self: &Arc<Self>,
+        span: VirtualSpan,
+        residency: Residency,
+        check: impl FnOnce(&SpaceState<M>, &mut Token<'_, order::Space>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut changed = Vec::new();
+        {
+            let mut nothing = Token::nothing_held();
+            let (mut state, mut in_space) = self.state.write(&mut nothing);
+            check(&state, &mut in_space)?;
+            self.split_ends(&mut state, &mut in_space, span)?;
+            let new: u64 = state.unlocked_in(span).map(|m| m.extent.at.pages().0).sum();
+            state.within_limit(state.locked.saturating_add(new))?;
+            let others = || state.mappings_in(span).filter(|m| m.residency != residency);
+            changed.try_reserve_exact(others().count())?;
+            changed.extend(others().map(|mapping| (mapping.view(), mapping.residency)));
+            // In a super-locked space all of them are pinned already.
+            if !state.super_locked {
+                state.pin(&mut in_space, span)?;
+            }
+            state.set_residency(&mut in_space, span, residency, |_| true);
+        }
+        if residency == Residency::LockedOnFault {
+            return Ok(());
+        }
+        self.populate(span).inspect_err(|_| self.restore(&changed, residency))
+    }
+
+    /// Gives mappings the residency that they had before they got `residency`.
+    fn restore(&self, changed: &[(ObjectView, Residency)], residency: Residency) {
+        for (view, before) in changed {
+            let mut nothing = Token::nothing_held();
+            let (mut state, mut in_space) = self.state.write(&mut nothing);
+            // Without memory for the split, the whole mapping stays locked, which loses nothing. What another
+            // thread has mapped in its place meanwhile stays as that thread wants it.
+            if self.split_ends(&mut state, &mut in_space, view.extent.at).is_ok() {
+                state.set_residency(&mut in_space, view.extent.at, *before, |mapping| {
+                    mapping.residency == residency && mapping.is_of(*view)
+                });
+            }
+        }
+    }
+
+    fn lock_all(self: &Arc<Self>, scope: Scope, residency: Residency) -> Result<(), Error> {
+        let mut nothing = Token::nothing_held();
+        let future = if scope == Scope::Present { Residency::Unlocked } else { residency };
+        let before = {
+            let (mut state, _) = self.state.write(&mut nothing);
+            core::mem::replace(&mut state.future, future)
+        };
+        if scope == Scope::Future {
+            return Ok(());
+        }
+        self.lock(self.span, residency, |_, _| Ok(())).inspect_err(|_| {
+            let (mut state, _) = self.state.write(&mut nothing);
+            state.future = before;
+        })
     }
 
     /// Counts one more privilege; the first super-locks the space.
@@ -344,7 +370,7 @@ impl<M: Mmu> SpaceCore<M> {
         let privileges = state.privileges.checked_add(1).ok_or(Error::NoMemory)?;
         if state.privileges == 0 {
             state.within_limit(state.mapped)?;
-            state.fits(&self.manager, self.span, &mut in_space)?;
+            state.pin(&mut in_space, self.span)?;
             state.set_super_locked(true);
         }
         state.privileges = privileges;
@@ -354,89 +380,11 @@ impl<M: Mmu> SpaceCore<M> {
     /// Counts one privilege less; the last ends the super-lock.
     fn revoke(&self) {
         let mut nothing = Token::nothing_held();
-        let (mut state, _) = self.state.write(&mut nothing);
+        let (mut state, mut in_space) = self.state.write(&mut nothing);
         state.privileges = state.privileges.saturating_sub(1);
         if state.privileges == 0 {
             state.set_super_locked(false);
+            state.unlocked_in(self.span).for_each(|mapping| mapping.unpin(&mut in_space));
         }
-    }
-
-    /// Brings in all pages of `span` that have to be in memory. Nothing is locked. Pages that are unmapped or cut
-    /// off meanwhile are skipped, and so are pages that cannot be read.
-    pub(crate) fn populate(self: &Arc<Self>, span: VirtualSpan) -> Result<(), Error> {
-        let mut at = span.first();
-        while let Some(page) = self.next_pinned(at, span.end()) {
-            match self.bring(page) {
-                Ok(()) | Err(FaultError::NotMapped | FaultError::PastEnd) => {}
-                Err(FaultError::Protection) => {}
-                Err(error) => return Err(Error::Fault { at: page, error }),
-            }
-            at = page.plus(1);
-        }
-        Ok(())
-    }
-
-    /// As [`populate`](Self::populate), wherever `object` shows pages of `span`.
-    pub(crate) fn populate_object(
-        self: &Arc<Self>,
-        object: &Arc<ObjectCore<M>>,
-        span: ObjectSpan,
-    ) -> Result<(), Error> {
-        let mut at = self.span.first();
-        while let Some(shown) = self.next_shown(at, object, span) {
-            self.populate(shown)?;
-            at = shown.end();
-        }
-        Ok(())
-    }
-
-    /// The first pages from `at` on in which one mapping shows pages of `span`. A caller that asks again from their
-    /// end finds all such pages, even if mappings are cut in two meanwhile.
-    fn next_shown(
-        &self,
-        at: VirtualPage,
-        object: &Arc<ObjectCore<M>>,
-        span: ObjectSpan,
-    ) -> Option<VirtualSpan> {
-        let rest = Span::between(at, self.span.end());
-        let mut nothing = Token::nothing_held();
-        let (state, _) = self.state.read(&mut nothing);
-        state.mappings_in(rest).find_map(|mapping| {
-            let ours = Arc::ptr_eq(&mapping.reference.object, object);
-            let pages = mapping.extent.of_object().intersection(&span);
-            let first = mapping.extent.place(pages.first());
-            let shown = Span::between(first, first.plus(pages.pages().0)).intersection(&rest);
-            (ours && !shown.is_empty()).then_some(shown)
-        })
-    }
-
-    /// The first page from `at` on, below `end`, that has to be in memory. In a lazy mapping, those are the pages
-    /// that were accessed before.
-    fn next_pinned(&self, at: VirtualPage, end: VirtualPage) -> Option<VirtualPage> {
-        // The mapping may go on behind `end`, and those pages were not asked for.
-        if at >= end {
-            return None;
-        }
-        let rest = Span::between(at, end);
-        let mut nothing = Token::nothing_held();
-        let (state, mut in_space) = self.state.read(&mut nothing);
-        let all = state.super_locked;
-        let mut pinned = state.mappings_in(rest).filter(|mapping| all || mapping.locked);
-        pinned.find_map(|mapping| {
-            let shown = mapping.extent.at.intersection(&rest);
-            if !mapping.lazy {
-                return Some(shown.first());
-            }
-            let first = mapping.extent.page(shown.first());
-            let pages = Span::between(first, first.plus(shown.pages().0));
-            let object = &mapping.reference.object;
-            let touched = object.next_page(&mut in_space, pages, |page| page.touched)?;
-            Some(mapping.extent.place(touched))
-        })
-    }
-
-    /// Brings one page in, unless its mapping is lazy and it was never accessed.
-    fn bring(self: &Arc<Self>, at: VirtualPage) -> Result<(), FaultError> {
-        self.redo(at, Access::Read, crate::fault::Purpose::Keep, &mut None)
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! If the object grows again, the new pages are zeros, whatever the pager still has.
 //!
-//! Growing changes only the size, and then fills the new pages for the spaces that have them locked.
+//! Growing reserves room for the new pages that mappings have locked already, changes the size, and then fills these
+//! pages. A mapping may reach past the end: its pages there become usable when the object grows.
 
 use alloc::sync::{Arc, Weak};
 
@@ -26,6 +27,7 @@ impl<M: Mmu> Object<M> {
     ///
     /// # Errors
     /// - [`Error::BadSpan`]: nothing has changed.
+    /// - [`Error::NoMemory`] if the new pages that mappings have locked do not fit into the budget: nothing has changed.
     /// - The machine's error: a growing object has its old size. So has one that was to be cut, if translations could
     ///   not be taken away; otherwise it has the new one.
     /// - [`Error::Pager`] if the pager could not drop what was cut off: the size has changed nevertheless, and the
@@ -68,9 +70,19 @@ impl<M: Mmu> ObjectCore<M> {
     }
 
     fn grow(&self, end: ObjectPage) -> Result<(), Error> {
-        self.manager.mmu.resize_object(&self.machine, Pages(end.number()))?;
         let mut nothing = Token::nothing_held();
-        self.state.lock(&mut nothing).0.size = end.number();
+        {
+            let (mut state, _) = self.state.lock(&mut nothing);
+            self.count_pins(&mut state, end)?;
+        }
+        let grown = self.manager.mmu.resize_object(&self.machine, Pages(end.number()));
+        let (mut state, _) = self.state.lock(&mut nothing);
+        if let Err(error) = grown {
+            let size = ObjectPage::new(state.size);
+            self.count_pins(&mut state, size)?;
+            return Err(error.into());
+        }
+        state.size = end.number();
         Ok(())
     }
 
@@ -91,6 +103,7 @@ impl<M: Mmu> ObjectCore<M> {
             }
             (state, _) = self.state.lock(&mut nothing);
         }
+        self.count_pins(&mut state, end)?;
         drop(state);
         let mut attempt = 0_u32;
         loop {

@@ -15,7 +15,7 @@ use alloc::{sync::Arc, vec::Vec};
 use core::fmt;
 
 use crate::{
-    Error, Mmu, ObjectPage, ObjectSpan, Protection, Span, VirtualPage, VirtualSpan,
+    Error, Mmu, ObjectPage, ObjectSpan, Protection, Residency, Span, VirtualPage, VirtualSpan,
     extent::Extent,
     index::Index,
     manager::Core,
@@ -59,8 +59,8 @@ pub(crate) struct SpaceState<M: Mmu> {
     pub(crate) locked: u64,
     /// The most pages that may be locked.
     pub(crate) locked_limit: u64,
-    /// New mappings are locked.
-    pub(crate) lock_future: bool,
+    /// The residency of new mappings that would be unlocked.
+    pub(crate) future: Residency,
     /// Where to look for a gap first.
     pub(crate) hint: u64,
 }
@@ -81,7 +81,7 @@ pub(crate) struct Mapping<M: Mmu> {
     pub(crate) extent: Extent,
     pub(crate) protection: Protection,
     pub(crate) lazy: bool,
-    pub(crate) locked: bool,
+    pub(crate) residency: Residency,
     pub(crate) node: NodeId,
     pub(crate) reference: Arc<Reference<M>>,
 }
@@ -99,7 +99,7 @@ impl<M: Mmu> AddressSpace<M> {
             mapped: 0,
             locked: 0,
             locked_limit: u64::MAX,
-            lock_future: false,
+            future: Residency::Unlocked,
             hint: span.first().number(),
         };
         let machine = share(manager.mmu.new_space(span)?)?;
@@ -165,18 +165,27 @@ impl<M: Mmu> SpaceState<M> {
         if whole.extent.at.first() == at {
             return Ok(());
         }
-        let (first, protection, lazy, locked) =
-            (whole.extent.at.first(), whole.protection, whole.lazy, whole.locked);
+        let (first, protection, lazy, residency) =
+            (whole.extent.at.first(), whole.protection, whole.lazy, whole.residency);
+        let pinned = self.pins(whole).is_some();
         let extent =
             Extent { at: Span::between(at, whole.extent.at.end()), first: whole.extent.page(at) };
         let reference = Arc::clone(&whole.reference);
         let object = Arc::clone(&reference.object);
         // Held until both parts are right, so a walk finds each page once.
         let (mut of_object, _) = object.state.lock(in_space);
-        let node = reference.link(&mut of_object, extent, locked)?;
+        let node = reference.link(&mut of_object, extent, residency.is_locked())?;
         let list = Arc::clone(&reference);
-        let part = Mapping { extent, protection, lazy, locked, node, reference };
-        if let Err(error) = self.mappings.insert(at.number(), part) {
+        let part = Mapping { extent, protection, lazy, residency, node, reference };
+        let cut = if pinned { of_object.pins.split(extent.first) } else { Ok(()) };
+        let inserted = cut.and_then(|()| {
+            self.mappings.insert(at.number(), part).inspect_err(|_| {
+                if pinned {
+                    of_object.pins.join(extent.first);
+                }
+            })
+        });
+        if let Err(error) = inserted {
             list.unlink(&mut of_object, node);
             return Err(error);
         }
@@ -200,10 +209,17 @@ impl<M: Mmu> SpaceState<M> {
             let Some(mapping) = self.mappings.from(at.number()).next() else { return };
             let (first, end) = (mapping.extent.at.first(), mapping.extent.at.end());
             let next = self.mapping(end).filter(|next| mapping.continues_in(next));
-            match next.map(|next| (next.node, next.extent.at.end(), Arc::clone(&next.reference))) {
-                Some((node, last, reference)) => {
+            let part = next.map(|next| {
+                let pins = self.pins(next);
+                (next.node, next.extent.at.end(), Arc::clone(&next.reference), pins)
+            });
+            match part {
+                Some((node, last, reference, pins)) => {
                     // Held over both changes, as in `split`.
                     let (mut of_object, _) = reference.object.state.lock(in_space);
+                    if let Some(pins) = pins {
+                        of_object.pins.join(pins.first());
+                    }
                     reference.unlink(&mut of_object, node);
                     self.set_end(&mut of_object, first, last);
                     self.mappings.remove(end.number());
@@ -212,6 +228,12 @@ impl<M: Mmu> SpaceState<M> {
                 None => at = end,
             }
         }
+    }
+
+    /// The pages that the mapping pins, if it is locked or the space super-locked.
+    pub(crate) fn pins(&self, mapping: &Mapping<M>) -> Option<ObjectSpan> {
+        let pinned = self.super_locked || mapping.residency.is_locked();
+        pinned.then(|| mapping.extent.of_object())
     }
 
     pub(crate) fn reference(&self, object: u64) -> Result<usize, usize> {
@@ -273,8 +295,8 @@ impl<M: Mmu> Mapping<M> {
         Arc::ptr_eq(&self.reference, &next.reference)
             && self.extent.at.end() == next.extent.at.first()
             && self.extent.of_object().end() == next.extent.first
-            && (self.protection, self.lazy, self.locked)
-                == (next.protection, next.lazy, next.locked)
+            && (self.protection, self.lazy, self.residency)
+                == (next.protection, next.lazy, next.residency)
     }
 }
 

@@ -8,9 +8,10 @@
 use alloc::{sync::Arc, vec::Vec};
 
 use crate::{
-    AddressSpace, Error, Mmu, VirtualSpan,
-    object::ObjectCore,
+    AddressSpace, Error, Mmu, ObjectSpan, VirtualSpan,
     order::{self, Before, Token},
+    reference::Reference,
+    reverse::NodeId,
     space::{Mapping, ObjectView, SpaceCore, SpaceState},
 };
 
@@ -85,12 +86,7 @@ impl<M: Mmu> SpaceCore<M> {
         let mapping = state.mappings.remove(first.number())?;
         self.manager.pulses.cancel(self, mapping.extent.at, in_space);
         self.manager.mmu.detach(&self.machine, mapping.extent.at);
-        state.unlink(in_space, &mapping);
-        let pages = mapping.extent.at.pages().0;
-        state.mapped = state.mapped.saturating_sub(pages);
-        if mapping.locked {
-            state.locked = state.locked.saturating_sub(pages);
-        }
+        state.retire(in_space, &mapping);
         Some(mapping)
     }
 
@@ -105,34 +101,59 @@ impl<M: Mmu> SpaceCore<M> {
             let Some(first) = first else { return };
             let Some(mapping) = state.mappings.remove(first.number()) else { return };
             mmu.detach(&self.machine, mapping.extent.at);
-            state.unlink(&mut nothing, &mapping);
+            state.retire(&mut nothing, &mapping);
         }
     }
 }
 
 impl<M: Mmu> SpaceState<M> {
-    /// Takes a mapping, which has no translation left, out of the reverse map of its object, and its reference out of
-    /// both lists if it was the last one. The caller keeps the mapping until the object's lock is given up.
-    fn unlink<H: Before<order::Object>>(&mut self, held: &mut Token<'_, H>, mapping: &Mapping<M>) {
-        let reference = &mapping.reference;
-        {
-            let (mut of_object, _) = reference.object.state.lock(held);
-            reference.unlink(&mut of_object, mapping.node);
-        }
-        if reference.is_empty() {
-            self.forget(held, &reference.object);
-        }
-    }
-
-    /// Takes a reference without mappings out of both lists. The caller keeps the object alive.
-    pub(crate) fn forget<H: Before<order::Object>>(
+    /// Ends a mapping that is out of the index and has no translation left. The caller drops it after it has given up
+    /// the locks.
+    pub(crate) fn retire<H: Before<order::Object>>(
         &mut self,
         held: &mut Token<'_, H>,
-        object: &Arc<ObjectCore<M>>,
+        mapping: &Mapping<M>,
     ) {
-        let Ok(place) = self.reference(object.number) else { return };
+        let pages = mapping.extent.at.pages().0;
+        self.mapped = self.mapped.saturating_sub(pages);
+        if mapping.residency.is_locked() {
+            self.locked = self.locked.saturating_sub(pages);
+        }
+        self.unlink(held, &mapping.reference, mapping.node, self.pins(mapping));
+    }
+
+    /// Ends the pin of a mapping that has no translation left, takes it out of the reverse map of its object, and its
+    /// reference out of both lists if it was the last one. The caller keeps the object until its lock is given up.
+    pub(crate) fn unlink<H: Before<order::Object>>(
+        &mut self,
+        held: &mut Token<'_, H>,
+        reference: &Arc<Reference<M>>,
+        node: NodeId,
+        pins: Option<ObjectSpan>,
+    ) {
+        {
+            let object = &reference.object;
+            let (mut of_object, _) = object.state.lock(held);
+            if let Some(pins) = pins {
+                object.unpin(&mut of_object, pins);
+            }
+            reference.unlink(&mut of_object, node);
+        }
+        self.forget_if_empty(held, reference);
+    }
+
+    /// Takes a reference that has no mappings out of both lists. The caller keeps the object alive.
+    pub(crate) fn forget_if_empty<H: Before<order::Object>>(
+        &mut self,
+        held: &mut Token<'_, H>,
+        reference: &Arc<Reference<M>>,
+    ) {
+        let Ok(place) = self.reference(reference.object.number) else { return };
+        if !reference.is_empty() {
+            return;
+        }
         let gone = self.references.remove(place);
-        let (mut of_object, _) = object.state.lock(held);
+        let (mut of_object, _) = reference.object.state.lock(held);
         of_object.references.retain(|reference| !Arc::ptr_eq(reference, &gone));
     }
 }

@@ -49,12 +49,16 @@ pub(crate) struct Feature {
 }
 
 /// The required features, the newest first. `CONTINUE_PROTECTED` has no bit of its own; Linux 6.4 introduced it.
-pub(crate) const FEATURES: [Feature; 6] = [
+///
+/// With `UFFD_FEATURE_EVENT_REMAP`, memory stays registered when `mremap` moves it; without, it does not. The call waits
+/// until its event is read.
+pub(crate) const FEATURES: [Feature; 7] = [
     Feature { bit: 1 << 14, name: "UFFD_FEATURE_POISON", since: "6.6" },
     Feature { bit: 1 << 12, name: "UFFD_FEATURE_WP_HUGETLBFS_SHMEM", since: "5.19" },
     Feature { bit: 1 << 10, name: "UFFD_FEATURE_MINOR_SHMEM", since: "5.14" },
     Feature { bit: 1 << 8, name: "UFFD_FEATURE_THREAD_ID", since: "4.14" },
     Feature { bit: 1 << 5, name: "UFFD_FEATURE_MISSING_SHMEM", since: "4.11" },
+    Feature { bit: 1 << 2, name: "UFFD_FEATURE_EVENT_REMAP", since: "4.11" },
     Feature { bit: 1 << 0, name: "UFFD_FEATURE_PAGEFAULT_FLAG_WP", since: "5.7" },
 ];
 

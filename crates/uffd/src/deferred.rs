@@ -67,8 +67,12 @@ impl Later {
     pub(crate) fn add(&self, reservation: Weak<Reservation>, at: VirtualPage, duty: Duty) {
         let pause = if duty == Duty::Wake { PAUSE } else { FAILURE_LASTS };
         let entry = Entry { due: Instant::now() + pause, reservation, at, duty };
-        self.entries.lock().push(entry);
+        self.push(entry);
         self.interrupt();
+    }
+
+    fn push(&self, entry: Entry) {
+        self.entries.lock().push(entry);
     }
 
     /// Ends the thread that reads faults.
@@ -98,7 +102,9 @@ impl Later {
             let Some(reservation) = entry.reservation.upgrade() else { continue };
             match entry.duty {
                 Duty::Wake => reservation.wake(entry.at),
-                Duty::Heal => reservation.heal(entry.at),
+                Duty::Heal if reservation.heal(entry.at) => {}
+                // The table was locked.
+                Duty::Heal => self.push(Entry { due: now + PAUSE, ..entry }),
             }
         }
         let next = self.entries.lock().iter().map(|entry| entry.due).min();

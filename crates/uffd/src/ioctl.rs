@@ -3,7 +3,11 @@
 //! # The three meanings of `EAGAIN`
 //! - From `read`: there is no event.
 //! - From a call that reports a positive number of bytes as done: continue behind these bytes.
-//! - From any other call: the address space is being changed, so try again a little later.
+//! - From any other call: the address space is being changed, so try again a little later. While `mremap` waits for its
+//!   event to be read, all calls but waking answer so. So the thread that reads events does not repeat a call.
+//!
+//! # Events
+//! Page faults, and `mremap` of registered memory, whose event is read and dropped: see [`Userfault::reader`].
 //!
 //! # What it does not do
 //! It knows no pages and no spaces, only addresses. `reservation.rs` makes sure that they are the right ones.
@@ -16,7 +20,8 @@ use std::{
 };
 
 use commonhold_host::{ForkGuard, OwnFd};
-use commonhold_mm::{Access, Writable};
+use commonhold_mm::{Access, Wait, Writable};
+use parking_lot::{RwLock, RwLockReadGuard};
 use rustix::{
     fs::{Mode, OFlags, open},
     io::Errno,
@@ -103,6 +108,8 @@ pub(crate) struct FaultEvent {
 pub(crate) struct Userfault {
     file: OwnFd,
     user_mode_only: bool,
+    /// Whether a thread reads events.
+    is_read: RwLock<bool>,
 }
 
 impl Userfault {
@@ -119,12 +126,24 @@ impl Userfault {
         let wanted = FEATURES.iter().fold(0, |all, feature| all | feature.bit);
         handshake(&file, wanted)?;
         let file = OwnFd::new(file, guard).map_err(UserfaultError::call("userfaultfd"))?;
-        Ok(Self { file, user_mode_only })
+        Ok(Self { file, user_mode_only, is_read: RwLock::new(false) })
     }
 
     /// Whether system calls that touch a missing page fail, because only faults of the program itself are served.
     pub(crate) const fn user_mode_only(&self) -> bool {
         self.user_mode_only
+    }
+
+    /// Permits to move registered memory by `mremap`, which waits for the thread that reads events: that thread does not
+    /// end while this is held. `None` if there is no such thread.
+    pub(crate) fn reader(&self) -> Option<RwLockReadGuard<'_, bool>> {
+        let is_read = self.is_read.read();
+        is_read.then_some(is_read)
+    }
+
+    /// Says whether a thread reads events. Waits for moves under way.
+    pub(crate) fn set_read(&self, is_read: bool) {
+        *self.is_read.write() = is_read;
     }
 
     /// The descriptor, to wait for events; an error in a forked child.
@@ -140,19 +159,25 @@ impl Userfault {
     }
 
     /// Maps the memory that the memfd has, and wakes the waiting threads. `EXIST`: it is mapped already, and no thread
-    /// was woken. `FAULT`: the memfd has no memory there.
-    pub(crate) fn resume(&self, start: usize, len: usize, writable: Writable) -> Result<(), Errno> {
+    /// was woken. `FAULT`: the memfd has no memory there. `AGAIN`: the address space is being changed.
+    pub(crate) fn resume(
+        &self,
+        start: usize,
+        len: usize,
+        writable: Writable,
+        wait: Wait,
+    ) -> Result<(), Errno> {
         let mode = if writable == Writable::Yes { 0 } else { CONTINUE_PROTECTED };
-        self.go_on(start, len, |range| {
+        self.go_on(start, len, wait, |range| {
             let mut resume = Resume { range, mode, done: 0 };
             (self.call::<CONTINUE, _>(&mut resume), resume.done)
         })
     }
 
     /// Makes accesses give SIGBUS, and wakes the waiting threads. `EXIST`: something is mapped or marked there.
-    /// `NOENT`: the bytes are not registered.
+    /// `NOENT`: the bytes are not registered. `AGAIN`: the address space is being changed.
     pub(crate) fn poison(&self, start: usize, len: usize) -> Result<(), Errno> {
-        self.go_on(start, len, |range| {
+        self.go_on(start, len, Wait::Never, |range| {
             let mut poison = Resume { range, mode: 0, done: 0 };
             (self.call::<POISON, _>(&mut poison), poison.done)
         })
@@ -160,21 +185,21 @@ impl Userfault {
 
     /// Makes writes fault. When this returns, no write is under way.
     pub(crate) fn write_protect(&self, start: usize, len: usize) -> Result<(), Errno> {
-        self.set_protection(start, len, PROTECT)
+        self.set_protection(start, len, PROTECT, Wait::Briefly)
     }
 
     /// Lets writes through again, and wakes the threads that wait to write.
-    pub(crate) fn allow_writes(&self, start: usize, len: usize) -> Result<(), Errno> {
-        self.set_protection(start, len, 0)
+    pub(crate) fn allow_writes(&self, start: usize, len: usize, wait: Wait) -> Result<(), Errno> {
+        self.set_protection(start, len, 0, wait)
     }
 
     /// Clears the write-protection mark that a page without memory may have kept. Wakes no thread.
     pub(crate) fn clear_mark(&self, start: usize, len: usize) -> Result<(), Errno> {
-        self.set_protection(start, len, DONT_WAKE)
+        self.set_protection(start, len, DONT_WAKE, Wait::Never)
     }
 
-    fn set_protection(&self, start: usize, len: usize, mode: u64) -> Result<(), Errno> {
-        self.go_on(start, len, |range| {
+    fn set_protection(&self, start: usize, len: usize, mode: u64, wait: Wait) -> Result<(), Errno> {
+        self.go_on(start, len, wait, |range| {
             let mut protect = WriteProtect { range, mode };
             (self.call::<WRITE_PROTECT, _>(&mut protect), 0)
         })
@@ -187,7 +212,7 @@ impl Userfault {
         let _ = self.call::<WAKE, _>(&mut range);
     }
 
-    /// The faults that wait to be read, up to a batch of them. Never blocks.
+    /// The faults that wait to be read, up to a batch of them. Never blocks. Other events end by being read.
     pub(crate) fn read(&self, mut each: impl FnMut(FaultEvent)) -> Result<(), Errno> {
         let mut messages = [Message::default(); BATCH];
         let file = self.descriptor()?.as_raw_fd();
@@ -218,14 +243,17 @@ impl Userfault {
         unsafe { update::<CALL, T>(self.descriptor()?, argument) }
     }
 
-    /// Repeats `call` until all bytes are done. `call` returns its result, and how many bytes it has reported as done.
+    /// Repeats `call` until all bytes are done; while the address space is being changed, only if it may wait. `call`
+    /// returns its result, and how many bytes it has reported as done.
     fn go_on(
         &self,
         start: usize,
         len: usize,
+        wait: Wait,
         mut call: impl FnMut(Range) -> (Result<(), Errno>, i64),
     ) -> Result<(), Errno> {
-        let (mut rest, mut patience) = (range(start, len), PATIENCE);
+        let mut rest = range(start, len);
+        let mut patience = if wait == Wait::Never { 0 } else { PATIENCE };
         while rest.len > 0 {
             match call(rest) {
                 (Ok(()), _) => return Ok(()),

@@ -18,8 +18,8 @@
 //! 2. A forked child has neither the ranges nor the descriptors (`ForkGuard` and `OwnFd` of `commonhold-host`).
 //! 3. A thread that holds a lock of the manager, and the thread that reads faults, touch no memory of a space: pages
 //!    are filled and copied by `pwrite` and `pread` on the memfd.
-//! 4. The userfaultfd reports page faults only. If it reported other events, `munmap` and `madvise` would wait until a
-//!    thread reads them.
+//! 4. The userfaultfd reports page faults, and `mremap` of memory of a space, and no other events: `munmap` and `madvise`
+//!    would wait until a thread reads theirs.
 //! 5. A page that cannot be served gives SIGBUS, never zeros: it is poisoned.
 //! 6. The userfaultfd is closed after the last range has gone: closing it would turn missing pages into zeros.
 //!

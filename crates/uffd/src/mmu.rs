@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `take_frame` | nothing: a frame is a buffer (`frame.rs`) |
 //! | `ready`, `write`; `read`; `release` | `pwrite`; `pread`; punching a hole, on the memfd |
-//! | `attach`, `detach` | `mmap` of the memfd over the reservation, and registering; `mmap` of the reservation again |
+//! | `attach` | `mmap` of the memfd over the reservation, and registering; if something is shown there, elsewhere, and `mremap` to there |
+//! | `detach` | `mmap` of the reservation again |
 //! | `install` | `UFFDIO_CONTINUE`, write-protected or not; if the page is mapped already, `UFFDIO_WRITEPROTECT` off |
 //! | `write_protect`, then `finish` | `UFFDIO_WRITEPROTECT` on; it returns when no processor writes any more |
 //! | `remove`, then `finish` | `MADV_DONTNEED_LOCKED`; it returns when no processor uses the pages any more |

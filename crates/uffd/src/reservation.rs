@@ -9,7 +9,8 @@
 //!    the table locked. So a walk of the manager, which has no lock of the space, changes only translations to the
 //!    pages that it names.
 //! 2. A mapping is registered with the userfaultfd, and hidden from forked children, before it can be touched: it is
-//!    mapped without any right first.
+//!    mapped without any right first. One that replaces others is made ready at another address, which nobody knows,
+//!    and moved onto them by one `mremap`.
 //! 3. While a page is poisoned, nothing translates to its memory.
 //! 4. A forked child does not have the range, and may have other memory there. So no call changes or looks at addresses
 //!    that does not get them from `place`, which refuses in a child; `new` and `drop` ask the guard themselves.
@@ -19,6 +20,7 @@
 
 use std::{
     ffi::c_void,
+    os::fd::BorrowedFd,
     ptr::{self, NonNull},
     sync::Arc,
 };
@@ -30,7 +32,7 @@ use commonhold_mm::{
 use parking_lot::Mutex;
 use rustix::{
     io::Errno,
-    mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags},
+    mm::{self, Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags},
 };
 
 use crate::{
@@ -39,6 +41,10 @@ use crate::{
     object::{UffdObject, owned},
     table::{Part, Table, bytes},
 };
+
+/// How a memfd is mapped.
+const SHOWN: MapFlags = MapFlags::SHARED.union(MapFlags::NORESERVE);
+const NO_RIGHT: ProtFlags = ProtFlags::empty();
 
 /// The addresses of an address space.
 #[derive(Debug)]
@@ -53,7 +59,7 @@ pub(crate) enum Poisoned {
     Yes,
     /// Nothing is shown there, so an access fails without poison.
     Nothing,
-    /// The page has memory by now, or the kernel failed: no thread was woken.
+    /// The page has memory by now, the table was locked, or the kernel failed: no thread was woken.
     No,
 }
 
@@ -123,7 +129,7 @@ impl Reservation {
         Ok((self.base.as_ptr().wrapping_byte_add(offset), len))
     }
 
-    /// Shows the object's pages from `first` on in `span`.
+    /// Shows the object's pages from `first` on in `span`, in place of what is shown there.
     pub(crate) fn attach(
         &self,
         span: VirtualSpan,
@@ -132,25 +138,67 @@ impl Reservation {
         protection: Protection,
     ) -> Result<(), Errno> {
         let (at, len) = self.place(span)?;
-        let offset = object.offset(first)?;
+        let (file, offset) = (object.file()?, object.offset(first)?);
         let mut table = self.table.lock();
-        let (access, flags) = (ProtFlags::empty(), MapFlags::SHARED | MapFlags::NORESERVE);
-        let file = object.file()?;
-        let flags = flags | MapFlags::FIXED;
+        let shown = table.parts_in(span).next().is_some();
+        // Without a reader of events there is no window through which a thread could access the range.
+        match self.userfault.reader().filter(|_| shown) {
+            Some(_reader) => self.move_in(at, len, file, offset, protection)?,
+            None => self.map_in(at, len, file, offset, protection)?,
+        }
+        table.take_out(span);
+        table.add(Part { at: span, object: object.number(), first, protection });
+        Ok(())
+    }
+
+    /// Maps the memfd where nothing is shown.
+    fn map_in(
+        &self,
+        at: *mut c_void,
+        len: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        protection: Protection,
+    ) -> Result<(), Errno> {
         // SAFETY: `mmap` wants no pointer into what it replaces: these are pages of our own range (`place`), which
         // show nothing, so no thread can access them.
-        let mapped = unsafe { mm::mmap(at, len, access, flags, file, offset) };
+        let mapped = unsafe { mm::mmap(at, len, NO_RIGHT, SHOWN | MapFlags::FIXED, file, offset) };
         if let Err(errno) = mapped {
             // Some kernels unmap the old pages even if they then fail.
             let _ = self.reserve(at, len, MapFlags::FIXED_NOREPLACE);
             return Err(errno);
         }
-        if let Err(errno) = self.arm(at, len, protection) {
+        self.arm(at, len, protection).inspect_err(|_| {
             let _ = self.reserve(at, len, MapFlags::FIXED);
-            return Err(errno);
+        })
+    }
+
+    /// Maps the memfd in place of what is shown. The caller holds [`Userfault::reader`]: the kernel waits for that thread.
+    fn move_in(
+        &self,
+        at: *mut c_void,
+        len: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        protection: Protection,
+    ) -> Result<(), Errno> {
+        // SAFETY: `mmap` wants no pointer into what it replaces: with a null hint and without MAP_FIXED it replaces
+        // nothing.
+        let new = unsafe { mm::mmap(ptr::null_mut(), len, NO_RIGHT, SHOWN, file, offset) }?;
+        let moved = self.arm(new, len, protection).and_then(|()| {
+            let flags = MremapFlags::MAYMOVE;
+            // SAFETY: `mremap` wants no pointer into what it moves, whose address no other code has, and none into
+            // what it replaces: pages of our own range (`place`), whose users expect other contents (`Placement::Replace`).
+            unsafe { mm::mremap_fixed(new, len, len, flags, at) }
+        });
+        let Err(errno) = moved else { return Ok(()) };
+        // SAFETY: `munmap` wants a range without users: no other code has its address.
+        let _ = unsafe { mm::munmap(new, len) };
+        // If the kernel has failed after it unmapped the old pages, they cannot be had back.
+        match self.reserve(at, len, MapFlags::FIXED_NOREPLACE) {
+            Ok(()) => self.map_in(at, len, file, offset, protection),
+            Err(_) => Err(errno),
         }
-        table.add(Part { at: span, object: object.number(), first, protection });
-        Ok(())
     }
 
     /// Makes a new mapping, which has no rights yet, ready to be touched.
@@ -230,15 +278,25 @@ impl Reservation {
             Wait::Briefly => Some(self.table.lock()),
         };
         let Some(mut table) = table else { return Ok(Installed::Later) };
-        match (self.userfault.resume(at, len, writable), writable) {
-            (Err(Errno::EXIST), Writable::Yes) => self.userfault.allow_writes(at, len)?,
-            (Err(Errno::EXIST), Writable::No) => self.userfault.wake(at, len),
+        let installed = match (self.userfault.resume(at, len, writable, wait), writable) {
+            (Err(Errno::EXIST), Writable::Yes) => self.userfault.allow_writes(at, len, wait),
+            (Err(Errno::EXIST), Writable::No) => {
+                self.userfault.wake(at, len);
+                Ok(())
+            }
+            (result, _) => result,
+        };
+        match installed {
+            Ok(()) => {
+                table.poisoned.remove(&page);
+                Ok(Installed::Done)
+            }
+            // The program, or a replacement, moves memory. That ends; a thread that loops over it waits for itself.
+            Err(Errno::AGAIN) => Ok(Installed::Later),
             // No memory for a page of the kernel's tables.
-            (Err(Errno::NOMEM), _) => return Ok(Installed::Unprepared),
-            (result, _) => result?,
+            Err(Errno::NOMEM) => Ok(Installed::Unprepared),
+            Err(errno) => Err(errno),
         }
-        table.poisoned.remove(&page);
-        Ok(Installed::Done)
     }
 
     /// Takes a right away from the translations to pages of an object, given by its number, from `first` on, where `span`
@@ -281,10 +339,10 @@ impl Reservation {
         }
     }
 
-    /// Makes a page that cannot be served give SIGBUS.
+    /// Makes a page that cannot be served give SIGBUS. Waits for nothing.
     pub(crate) fn poison(&self, page: VirtualPage) -> Poisoned {
         let Ok((at, len)) = self.place(Span::one(page)) else { return Poisoned::Nothing };
-        let mut table = self.table.lock();
+        let Some(mut table) = self.table.try_lock() else { return Poisoned::No };
         if table.poisoned.contains(&page) {
             self.userfault.wake(at.addr(), len);
             return Poisoned::Yes;
@@ -306,12 +364,14 @@ impl Reservation {
         }
     }
 
-    /// Makes a poisoned page a missing one again: the next access faults.
-    pub(crate) fn heal(&self, page: VirtualPage) {
-        let mut table = self.table.lock();
+    /// Makes a poisoned page a missing one again: the next access faults. Waits for nothing; `false` if the table was
+    /// locked.
+    pub(crate) fn heal(&self, page: VirtualPage) -> bool {
+        let Some(mut table) = self.table.try_lock() else { return false };
         if table.poisoned.remove(&page) {
             self.zap(Span::one(page));
         }
+        true
     }
 }
 

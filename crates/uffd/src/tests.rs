@@ -8,6 +8,7 @@ mod forks;
 mod model;
 mod pagers;
 mod races;
+mod replacing;
 mod scripted_process;
 mod signals;
 mod storm;

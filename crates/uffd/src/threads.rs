@@ -13,9 +13,11 @@
 //!    the thread that takes the space off the list waits for it.
 //! 4. The threads take no signals. A handler may touch memory of a space, and then waits for these threads: if it ran
 //!    in one of them, it would wait for ever.
-//! 5. A pager that panics ends no worker: the worker goes on with the next pulse. For a worker whose pager has not
+//! 5. The thread that reads faults waits for no lock of a table: a thread that replaces a mapping holds one, and waits
+//!    until this thread has read its event.
+//! 6. A pager that panics ends no worker: the worker goes on with the next pulse. For a worker whose pager has not
 //!    returned in time, another one is started, up to a limit.
-//! 6. A thread of the machine that touches memory of a space gets SIGBUS: if it waited, it could wait for itself. Only a
+//! 7. A thread of the machine that touches memory of a space gets SIGBUS: if it waited, it could wait for itself. Only a
 //!    pager can make it do so.
 
 use std::{
@@ -105,6 +107,7 @@ impl Paging {
         let threads = Threads { shared };
         let start = |name, run| threads.shared.start(name, run).map_err(PagingError::Thread);
         start("commonhold-faults", Shared::attend)?;
+        threads.shared.manager.mmu().userfault.set_read(true);
         start("commonhold-memory", Shared::serve_memory)?;
         for _ in 0..workers.max(1) {
             start(PAGER, Shared::serve_paging)?;
@@ -156,6 +159,7 @@ impl Drop for Threads {
             self.shared.workers.forget();
             return;
         }
+        mmu.userfault.set_read(false);
         mmu.later.stop();
         mmu.memory.stop();
         mmu.paging.stop();

@@ -356,13 +356,15 @@ where
 
     fn attach(
         &self,
-        _space: &SoftSpace<X>,
-        _span: VirtualSpan,
+        space: &SoftSpace<X>,
+        span: VirtualSpan,
         _object: &SoftObject<X>,
         _first: ObjectPage,
         _protection: Protection,
     ) -> Result<(), MmuError> {
-        self.fails()
+        self.fails()?;
+        self.detach(space, span);
+        Ok(())
     }
 
     fn detach(&self, space: &SoftSpace<X>, span: VirtualSpan) {

@@ -1,7 +1,8 @@
 //! Page-out, write-back and residency against accesses, and the walk against the changes of a space.
 
 use commonhold_mm::{
-    Access, AddressSpace, Context, Object, ObjectPage, ObjectSpan, Pages, Protection, VirtualPage,
+    Access, AddressSpace, Context, Error, Object, ObjectPage, ObjectSpan, Pages, Protection,
+    VirtualPage,
 };
 use shuttle::thread;
 
@@ -281,4 +282,51 @@ fn assert_places(object: &Object<Machine>) {
         found |= place == (1, 1);
     });
     assert!(found, "the page that is shown all the time is missing");
+}
+
+/// The bug: each lock was compared with the budget alone, so both began, and one failed in the middle.
+#[test]
+fn of_two_locks_at_once_one_is_refused_before_it_brings_anything_in() {
+    check(|| {
+        let world = World::new(3, 4);
+        let store = Store::new(7);
+        let objects = [world.object(2, &store), world.object(2, &Store::new(8))];
+        let spaces = [world.space(), world.space()];
+        for (space, object) in spaces.iter().zip(&objects) {
+            space.map(object, fixed(0, 0, 2)).unwrap();
+        }
+        let target = spaces[0].clone();
+        let other = thread::spawn(move || target.lock(span(0, 2)));
+        let said = [spaces[1].lock(span(0, 2)), other.join().unwrap()];
+        let [one, two] = said;
+        assert!(one.is_ok() != two.is_ok(), "{one:?} and {two:?}");
+        assert!([one, two].contains(&Err(Error::NoMemory)), "{one:?} and {two:?}");
+        let filled = objects.each_ref().map(|object| object.totals().filled);
+        assert_eq!(filled.iter().sum::<u64>(), 2);
+        assert_eq!(world.manager.locked(), Pages(2));
+        world.check(&[&spaces[0], &spaces[1]], &[&objects[0], &objects[1]]);
+    });
+}
+
+#[test]
+fn a_page_that_is_locked_on_fault_stays_from_its_fault_on() {
+    check(|| {
+        let world = World::new(2, 4);
+        let object = world.object(1, &Store::new(7));
+        let space = world.space();
+        space.map(&object, fixed(0, 0, 1)).unwrap();
+        space.lock_on_fault(span(0, 1)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let writer =
+            thread::spawn(move || theirs.cpu().write(&theirs.manager, &target, 0, &[9]).unwrap());
+        let evictor = world.clone();
+        let evictor = thread::spawn(move || evictor.manager.page_out(Pages(1)));
+        writer.join().unwrap();
+        assert!(object.state(ObjectPage::new(0)).unwrap().is_resident());
+        assert_eq!(evictor.join().unwrap(), Pages(0));
+        assert_eq!((world.look(&space, 0), object.totals().evicted), (9, 0));
+        space.unlock(span(0, 1)).unwrap();
+        assert_eq!(world.manager.page_out(Pages(1)), Pages(1));
+        world.check(&[&space], &[&object]);
+    });
 }

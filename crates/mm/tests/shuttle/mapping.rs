@@ -1,8 +1,8 @@
 //! A fault while its mapping, or its object, changes.
 
 use commonhold_mm::{
-    Access, Advice, Context, Error, Fault, FaultError, ObjectPage, ObjectSpan, Pages, Protection,
-    State, VirtualPage,
+    Access, Advice, Context, Error, Fault, FaultError, MapRequest, ObjectPage, ObjectSpan, Pages,
+    Placement, Protection, Residency, State, VirtualPage,
 };
 use shuttle::thread;
 
@@ -128,6 +128,64 @@ fn a_pulse_that_waits_for_a_filling_goes_with_its_mapping() {
         assert_eq!(world.manager.mmu().wakes(), expected);
         filler.join().unwrap();
         world.check(&[&space, &other], &[&object]);
+    });
+}
+
+/// The bug: a replacement was an unmapping and a mapping, so a fault between them found nothing.
+#[test]
+fn a_fault_against_a_replacement_finds_the_old_or_the_new_page() {
+    check(|| {
+        let world = World::new(2, 4);
+        let (old, new) = (world.object(1, &Store::new(7)), world.object(1, &Store::new(8)));
+        let space = world.space();
+        space.map(&old, fixed(0, 0, 1)).unwrap();
+        let (theirs, target) = (world.clone(), space.clone());
+        let writer = thread::spawn(move || {
+            let cpu = theirs.cpu();
+            let mut seen = [0];
+            cpu.read(&theirs.manager, &target, 0, &mut seen).unwrap();
+            cpu.write(&theirs.manager, &target, 0, &[9]).unwrap();
+            seen[0]
+        });
+        let evictor = world.clone();
+        let evictor = thread::spawn(move || evictor.manager.page_out(Pages(1)));
+        let placement = Placement::Replace(VirtualPage::new(0));
+        space.map(&new, MapRequest { placement, ..fixed(0, 0, 1) }).unwrap();
+        let seen = writer.join().unwrap();
+        assert!(matches!(seen, 7 | 8), "{seen}");
+        evictor.join().unwrap();
+        assert_eq!((old.spaces(), new.spaces()), (0, 1));
+        // The write went to one of them.
+        let shown = world.look(&space, 0);
+        let other = world.space();
+        other.map(&old, fixed(0, 0, 1)).unwrap();
+        let before = world.look(&other, 0);
+        assert!(matches!((before, shown), (9, 8) | (7, 9)), "{before} and {shown}");
+        assert!(shown == 9 || seen == 7, "the new page was seen before the old one was written to");
+        world.check(&[&space, &other], &[&old, &new]);
+    });
+}
+
+#[test]
+fn a_locked_replacement_against_an_eviction_ends_in_memory() {
+    check(|| {
+        let world = World::new(3, 4);
+        let (old, new) = (world.object(1, &Store::new(7)), world.object(1, &Store::new(8)));
+        let space = world.space();
+        space.map(&old, fixed(0, 0, 1)).unwrap();
+        assert_eq!(world.look(&space, 0), 7);
+        let (theirs, evictor) = (world.clone(), world.clone());
+        let target = space.clone();
+        let reader = thread::spawn(move || theirs.look(&target, 0));
+        let evictor = thread::spawn(move || evictor.manager.page_out(Pages(2)));
+        let placement = Placement::Replace(VirtualPage::new(0));
+        let residency = Some(Residency::Locked);
+        space.map(&new, MapRequest { placement, residency, ..fixed(0, 0, 1) }).unwrap();
+        assert_eq!(new.state(ObjectPage::new(0)), Some(State::Clean));
+        assert!(world.manager.mmu().translation(space.machine(), VirtualPage::new(0)).is_some());
+        assert!(matches!(reader.join().unwrap(), 7 | 8));
+        evictor.join().unwrap();
+        world.check(&[&space], &[&old, &new]);
     });
 }
 

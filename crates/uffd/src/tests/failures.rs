@@ -48,6 +48,49 @@ fn a_fault_on_a_page_that_is_being_cut_off_ends_when_it_is_cut() {
     assert_eq!((get(space, 2), get(space, 3)), (0, 0));
 }
 
+/// The kernel refuses accesses past the end of a memfd by itself, and the mapping stays registered there.
+#[test]
+fn pages_past_the_end_become_usable_when_the_object_grows_and_none_is_unknown() {
+    let Some(paging) = start(budget(100)) else { return };
+    let manager = paging.manager();
+    if manager.mmu().is_user_mode_only() {
+        return eprintln!("note: not tested: faults of the kernel itself are not served here");
+    }
+    let file = file_in_memory();
+    let object = manager.object(Kind::Anonymous, Pages(2), pager_of(&file)).unwrap();
+    let space = paging.space(Pages(16)).unwrap();
+    space.map(&object, fixed(0, 6)).unwrap();
+    put(&space, 1, 11);
+    for size in [4, 6, 3, 6] {
+        let before = object.pages().0;
+        for page in before..6 {
+            try_get(&space, page).unwrap_err();
+        }
+        object.resize(Pages(size)).unwrap();
+        for page in before..size {
+            assert_eq!(object.state(ObjectPage::new(page)), Some(State::Absent));
+            // It may have been looked at a moment before the end moved; that ends as well.
+            assert_eq!(get(&space, page), 0, "page {page}");
+            assert_eq!(object.state(ObjectPage::new(page)), Some(State::Clean));
+            put(&space, page, 10 + page);
+            assert_eq!(object.state(ObjectPage::new(page)), Some(State::Dirty));
+        }
+        // All but page 0, which nobody has touched.
+        assert_eq!((manager.resident(), memory(&object)), (Pages(size - 1), size - 1));
+    }
+    assert_eq!(manager.page_out(Pages(9)), Pages(5));
+    let kept = (1..6).map(|page| get(&space, page));
+    assert!(kept.eq(11..16));
+    object.resize(Pages(2)).unwrap();
+    space.unmap(span(0, 6)).unwrap();
+    let residency = Some(commonhold_mm::Residency::Locked);
+    space.map(&object, MapRequest { residency, ..fixed(8, 4) }).unwrap();
+    assert_eq!((manager.resident(), manager.locked()), (Pages(2), Pages(2)));
+    object.resize(Pages(4)).unwrap();
+    assert_eq!((manager.resident(), manager.page_out(Pages(9))), (Pages(4), Pages(0)));
+    assert_eq!((get(&space, 9), get(&space, 11)), (11, 0));
+}
+
 #[test]
 fn unmapping_wakes_waiters_and_they_never_see_the_page() {
     let Some(paging) = start(budget(100)) else { return };

@@ -45,7 +45,11 @@ impl Kernel {
 
     /// Makes pages that could not be served missing ones again.
     fn heal(space: &AddressSpace<UffdMmu>) {
-        space.span().iter().for_each(|at| space.machine().reservation.heal(at));
+        for at in space.span().iter() {
+            while !space.machine().reservation.heal(at) {
+                std::thread::yield_now();
+            }
+        }
     }
 
     /// Loads or stores by plain instructions, which fault if they must.

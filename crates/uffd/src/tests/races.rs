@@ -115,7 +115,7 @@ fn all_at_once(pages: u64, residency: impl Fn(&PagedSpace, u64) + Sync) {
 }
 
 /// Calls a function when it is dropped, also by a panic.
-struct Ending<F: FnMut()>(F);
+pub(super) struct Ending<F: FnMut()>(pub(super) F);
 
 impl<F: FnMut()> Drop for Ending<F> {
     fn drop(&mut self) {

@@ -2,7 +2,7 @@
 //!
 //! Such a test starts the test program again with [`ROLE`] set. There only `the_role_of_a_child` does anything.
 
-use super::{failures, forks, pagers, signals};
+use super::{failures, forks, pagers, replacing, signals};
 use std::{
     env,
     io::{BufRead, BufReader, Read, Write, stdout},
@@ -87,6 +87,7 @@ fn the_role_of_a_child() {
         "forked" => forks::use_everything_in_a_child(),
         "signals" => signals::touch_in_handlers(),
         "reentrant" => pagers::touch_managed_memory(),
+        "moved" => replacing::move_memory(),
         "many-parts" => failures::make_many_parts(),
         role if role.starts_with("touch-") => failures::touch(role),
         other => panic!("no role {other}"),
