@@ -16,7 +16,7 @@ use commonhold_console::{
 
 /// Measures Commonhold and its alternatives in one run, and prints the ratios; or tortures Commonhold.
 ///
-/// `locks` and `paging` only run if they are named; `locks` takes about a minute.
+/// `clients`, `locks` and `paging` only run if they are named; `locks` takes about a minute.
 #[derive(Debug, Parser)]
 #[command(name = "commonhold-bench", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -79,10 +79,11 @@ impl Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Benchmarks to run. Default: all except `locks` and `paging`.
+    /// Benchmarks to run. Default: all except `clients`, `locks` and `paging`.
     #[arg(value_enum)]
     pub(crate) names: Vec<Benchmark>,
-    /// In `locks`: how many seconds each lock is measured in each scenario.
+    /// In `locks`: how many seconds each lock is measured in each scenario. In `clients`: how many seconds the client is
+    /// measured with each of the two others.
     #[arg(long, default_value_t = 2.0, value_name = "N", value_parser = parse_seconds)]
     pub(crate) seconds: f64,
     /// In `locks` and `recovery`: how many holders are killed. Default: 50, and 25 for each --resident.
@@ -122,6 +123,8 @@ pub(crate) enum Benchmark {
     Waiting,
     /// Faults, lookups and evictions of the memory manager, on a machine in software.
     Mm,
+    /// Page faults of one client while another has a slow pager, on a userfaultfd, against the same client alone.
+    Clients,
     /// All locks: uncontended, among two and eight processes, mostly read, handed over, and recovered. Against
     /// pthread, std, parking_lot and (if g++ finds its headers) Boost.Interprocess.
     Locks,

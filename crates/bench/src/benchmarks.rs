@@ -3,6 +3,7 @@
 //! Owns the list of benchmarks and the number of rounds. Each benchmark has its own file. A result is a `line` of the
 //! table, and a bar of the `plot`.
 
+mod clients;
 mod cycle;
 mod data;
 mod folder;
@@ -73,6 +74,7 @@ pub(crate) fn bench(session: &Session, args: &BenchArgs) -> Result<(), Failure> 
             Benchmark::Recovery => lines.extend(locks::recovery(session, args)?),
             Benchmark::Waiting => lines.extend(waiting::waiting(session)?),
             Benchmark::Mm => lines.extend(mm::mm()?),
+            Benchmark::Clients => lines.extend(clients::clients(args)?),
             Benchmark::Locks => lines.extend(locks::locks(session, args)?),
             // Handled above: it is named alone.
             Benchmark::Paging => {}

@@ -202,6 +202,29 @@ fn every_lock_is_measured_in_every_scenario_and_drawn() {
 }
 
 #[test]
+fn a_client_is_measured_alone_and_beside_slow_ones() {
+    let output = run(&["clients", "--seconds", "0.01", "--json"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("no memory manager on a userfaultfd") {
+        return eprintln!("note: not tested: {errors}");
+    }
+    let lines: Value = serde_json::from_str(&ends(0, &output)).unwrap();
+    let names: Vec<_> =
+        lines.as_array().unwrap().iter().map(|line| line["name"].as_str().unwrap()).collect();
+    let expected: Vec<_> = ["a 3 s pager", "64 threads, 5 ms pager"]
+        .iter()
+        .flat_map(|other| {
+            let kinds = ["zeros, p50", "zeros, p99", "file, p50", "file, p99"];
+            kinds.map(|kind| format!("{kind}, {other}"))
+        })
+        .collect();
+    assert_eq!(names, expected);
+    for line in lines.as_array().unwrap() {
+        assert!(line["ratio"].as_f64().unwrap() > 0.0, "{line}");
+    }
+}
+
+#[test]
 fn without_a_compiler_the_rest_is_measured_and_a_note_says_why() {
     let args = ["locks", "--seconds", "0.01", "--kills", "1"];
     let text = ends(0, &bench().args(args).env("CXX", "/nonexistent").output().unwrap());

@@ -10,7 +10,8 @@
 //! 5. The table is a tree. Its memory, and the time to walk it, depend on the pages that were touched, not on the
 //!    size of the object. A page without a leaf is as its entry would be if it were new.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
+use core::iter::repeat_with;
 
 use crate::{Error, ObjectPage, Page, Slot, Trace};
 
@@ -74,6 +75,9 @@ pub(crate) struct PageEntry {
     pub(crate) trace: Option<Trace>,
 }
 
+// A leaf is what the first touch of a page takes, and the entries of a large object are in no cache.
+const _: () = assert!(size_of::<PageEntry>() <= 20);
+
 impl PageEntry {
     const fn absent(kept: bool) -> Self {
         Self {
@@ -99,35 +103,35 @@ impl PageEntry {
 /// Pages in a leaf of the table.
 const LEAF: u64 = LEAF_LENGTH as u64;
 const LEAF_LENGTH: usize = 128;
-/// Children of a node above the leaves, as a power of two.
-const CHILDREN: u32 = 6;
+/// Children of a node above the leaves, as a power of two: two nodes above a leaf reach 2^21 pages.
+const CHILDREN: u32 = 7;
 /// How many leaves one search looks at, at most, so that a caller can give up the object's lock in between.
 const LEAVES_AT_ONCE: usize = 64;
 
-/// A part of the table.
+/// A part of the table. The lengths are in the types, so a lookup compares no index with a length.
 #[derive(Debug, Default)]
 enum Node {
     #[default]
     Untouched,
-    Inner(Vec<Self>),
-    Leaf(Vec<PageEntry>),
+    Inner(Box<[Self; 1 << CHILDREN]>),
+    Leaf(Box<[PageEntry; LEAF_LENGTH]>),
 }
 
 impl Node {
-    /// The first leaf from `from` on. Leaves are counted from the first one below this node, which is `height`
-    /// nodes above the leaves.
-    fn next_leaf(&self, height: u32, from: u64) -> Option<(u64, &[PageEntry])> {
+    /// The first leaf from `from` on, a leaf of the table that can lie below this node. The number in the result counts
+    /// from the first one that can. The node is `shift / CHILDREN` nodes above the leaves.
+    fn next_leaf(&self, shift: u32, mut from: u64) -> Option<(u64, &[PageEntry])> {
         match self {
             Self::Untouched => None,
-            Self::Leaf(pages) => (from == 0).then_some((0, pages.as_slice())),
+            Self::Leaf(pages) => Some((0, pages.as_slice())),
             Self::Inner(children) => {
-                let below = height.saturating_sub(1);
-                let (index, mut rest) = child(from, below);
-                for (number, node) in (0_u64..).zip(children).skip(index) {
-                    if let Some((found, pages)) = node.next_leaf(below, rest) {
-                        return Some(((number << (CHILDREN * below)) + found, pages));
+                let below = shift - CHILDREN;
+                let skipped = child(from, below);
+                for (number, node) in (0_u64..).zip(children.iter()).skip(skipped) {
+                    if let Some((found, pages)) = node.next_leaf(below, from) {
+                        return Some(((number << below) + found, pages));
                     }
-                    rest = 0;
+                    from = 0;
                 }
                 None
             }
@@ -135,8 +139,8 @@ impl Node {
     }
 
     /// Makes pages from `end` on new, and frees the leaves behind `end` that hold nothing else. `first` is the
-    /// first leaf below this node.
-    fn cut(&mut self, height: u32, first: u64, end: u64) {
+    /// first leaf that can lie below this node. `end` lies below this node, or before it.
+    fn cut(&mut self, shift: u32, first: u64, end: u64) {
         let unused = match self {
             Self::Untouched => return,
             Self::Leaf(pages) => {
@@ -147,10 +151,10 @@ impl Node {
                 first * LEAF >= end && !pages.iter().any(|page| page.awaited)
             }
             Self::Inner(children) => {
-                let below = height.saturating_sub(1);
-                let (index, _) = child((end / LEAF).saturating_sub(first), below);
-                for (number, node) in (0_u64..).zip(children.iter_mut()).skip(index) {
-                    node.cut(below, first + (number << (CHILDREN * below)), end);
+                let below = shift - CHILDREN;
+                let skipped = child((end / LEAF).saturating_sub(first), below);
+                for (number, node) in (0_u64..).zip(children.iter_mut()).skip(skipped) {
+                    node.cut(below, first + (number << below), end);
                 }
                 children.iter().all(|node| matches!(node, Self::Untouched))
             }
@@ -171,19 +175,23 @@ pub(crate) enum Search {
     Nothing,
 }
 
-/// All pages of an object. A leaf takes memory when the first of its pages is touched.
+/// All pages of an object. A leaf takes memory when the first of its pages is touched. The root is the lowest node
+/// that reaches all leaves with memory, wherever in the object they lie.
 #[derive(Debug)]
 pub(crate) struct PageTable {
     root: Node,
-    /// How many nodes a way from the root to a leaf passes. It grows with the highest page touched.
-    height: u32,
+    /// The first leaf that can lie below the root. Its last `shift` bits are 0.
+    base: u64,
+    /// `CHILDREN` times the number of nodes on a way from the root to a leaf. It grows with the distance of the pages
+    /// touched.
+    shift: u32,
     /// The pager has contents of the pages below this one from the start.
     initial: u64,
 }
 
 impl PageTable {
     pub(crate) const fn new(initial: u64) -> Self {
-        Self { root: Node::Untouched, height: 0, initial }
+        Self { root: Node::Untouched, base: 0, shift: 0, initial }
     }
 
     /// The page's entry; for an untouched page, what its entry would be.
@@ -193,15 +201,17 @@ impl PageTable {
 
     fn find(&self, page: ObjectPage) -> Option<&PageEntry> {
         let (leaf, place) = split(page.number());
-        let (mut node, mut height, mut rest) = (&self.root, self.height, leaf);
+        if self.is_outside(leaf) {
+            return None;
+        }
+        let (mut node, mut shift) = (&self.root, self.shift);
         loop {
             match node {
                 Node::Untouched => return None,
-                Node::Leaf(pages) => return if rest == 0 { pages.get(place) } else { None },
+                Node::Leaf(pages) => return pages.get(place),
                 Node::Inner(children) => {
-                    height = height.saturating_sub(1);
-                    let (index, within) = child(rest, height);
-                    (node, rest) = (children.get(index)?, within);
+                    shift -= CHILDREN;
+                    node = children.get(child(leaf, shift))?;
                 }
             }
         }
@@ -215,19 +225,27 @@ impl PageTable {
     }
 
     #[inline]
-    fn leaf_mut(&mut self, leaf: u64) -> Option<&mut [PageEntry]> {
-        let (mut node, mut height, mut rest) = (&mut self.root, self.height, leaf);
+    fn leaf_mut(&mut self, leaf: u64) -> Option<&mut [PageEntry; LEAF_LENGTH]> {
+        if self.is_outside(leaf) {
+            return None;
+        }
+        let (mut node, mut shift) = (&mut self.root, self.shift);
         loop {
             match node {
                 Node::Untouched => return None,
-                Node::Leaf(pages) => return (rest == 0).then_some(pages.as_mut_slice()),
+                Node::Leaf(pages) => return Some(pages),
                 Node::Inner(children) => {
-                    height = height.saturating_sub(1);
-                    let (index, within) = child(rest, height);
-                    (node, rest) = (children.get_mut(index)?, within);
+                    shift -= CHILDREN;
+                    node = children.get_mut(child(leaf, shift))?;
                 }
             }
         }
+    }
+
+    /// Whether the root would need a node above it to reach the leaf.
+    #[inline]
+    const fn is_outside(&self, leaf: u64) -> bool {
+        (leaf ^ self.base) >> self.shift != 0
     }
 
     /// The page's entry, mutable; makes its leaf if there is none.
@@ -236,26 +254,25 @@ impl PageTable {
     /// [`Error::NoMemory`] for the table.
     pub(crate) fn get_mut(&mut self, page: ObjectPage) -> Result<&mut PageEntry, Error> {
         let (leaf, place) = split(page.number());
-        while leaf >> (CHILDREN * self.height) != 0 {
+        if matches!(self.root, Node::Untouched) {
+            (self.base, self.shift) = (leaf, 0);
+        }
+        while self.is_outside(leaf) {
             self.heighten()?;
         }
         let initial = self.initial;
-        let (mut node, mut height, mut rest) = (&mut self.root, self.height, leaf);
-        while height > 0 {
-            height -= 1;
+        let (mut node, mut shift) = (&mut self.root, self.shift);
+        while shift > 0 {
+            shift -= CHILDREN;
             if matches!(node, Node::Untouched) {
-                *node = Node::Inner(untouched()?);
+                *node = Node::Inner(boxed(repeat_with(Node::default))?);
             }
             let Node::Inner(children) = node else { return Err(Error::NoMemory) };
-            let (index, within) = child(rest, height);
-            (node, rest) = (children.get_mut(index).ok_or(Error::NoMemory)?, within);
+            node = children.get_mut(child(leaf, shift)).ok_or(Error::NoMemory)?;
         }
         if matches!(node, Node::Untouched) {
-            let mut pages = Vec::new();
-            pages.try_reserve_exact(LEAF_LENGTH)?;
             let first = leaf * LEAF;
-            pages.extend((first..first + LEAF).map(|n| PageEntry::absent(n < initial)));
-            *node = Node::Leaf(pages);
+            *node = Node::Leaf(boxed((first..).map(|n| PageEntry::absent(n < initial)))?);
         }
         let Node::Leaf(pages) = node else { return Err(Error::NoMemory) };
         pages.get_mut(place).ok_or(Error::NoMemory)
@@ -263,34 +280,33 @@ impl PageTable {
 
     /// Puts a node above the root.
     fn heighten(&mut self) -> Result<(), Error> {
-        if !matches!(self.root, Node::Untouched) {
-            let mut children = untouched()?;
-            if let Some(first) = children.first_mut() {
-                *first = core::mem::take(&mut self.root);
-            }
-            self.root = Node::Inner(children);
+        let mut children = boxed(repeat_with(Node::default))?;
+        if let Some(node) = children.get_mut(child(self.base, self.shift)) {
+            *node = core::mem::take(&mut self.root);
         }
-        self.height += 1;
+        self.root = Node::Inner(children);
+        self.shift += CHILDREN;
+        self.base &= u64::MAX << self.shift;
         Ok(())
     }
 
     /// Makes pages from `end` on new: they read as zeros, whatever the pager has.
     pub(crate) fn cut(&mut self, end: ObjectPage) {
         self.initial = self.initial.min(end.number());
-        self.root.cut(self.height, 0, end.number());
-        if matches!(self.root, Node::Untouched) {
-            self.height = 0;
+        let leaf = end.number() / LEAF;
+        if leaf < self.base || !self.is_outside(leaf) {
+            self.root.cut(self.shift, self.base, end.number());
         }
     }
 
     /// The first leaf that holds `from` or a later page: its first page, and the entries of its pages.
     pub(crate) fn next_leaf(&self, from: ObjectPage) -> Option<(ObjectPage, &[PageEntry])> {
-        let (leaf, _) = split(from.number());
-        if leaf >> (CHILDREN * self.height) != 0 {
+        let leaf = (from.number() / LEAF).max(self.base);
+        if self.is_outside(leaf) {
             return None;
         }
-        let (found, pages) = self.root.next_leaf(self.height, leaf)?;
-        Some((ObjectPage::new(found * LEAF), pages))
+        let (found, pages) = self.root.next_leaf(self.shift, leaf)?;
+        Some((ObjectPage::new((self.base + found) * LEAF), pages))
     }
 
     /// Calls `visit` with every page from `first` on whose leaf was ever touched.
@@ -301,7 +317,7 @@ impl PageTable {
     ) {
         let mut from = first;
         while let Some((start, _)) = self.next_leaf(from) {
-            let pages = self.leaf_mut(start.number() / LEAF).unwrap_or_default();
+            let Some(pages) = self.leaf_mut(start.number() / LEAF) else { return };
             for (number, page) in (start.number()..).zip(pages) {
                 if number >= first.number() {
                     visit(ObjectPage::new(number), page);
@@ -355,12 +371,12 @@ impl PageTable {
     }
 }
 
-/// The children of a new node.
-fn untouched() -> Result<Vec<Node>, Error> {
-    let mut children = Vec::new();
-    children.try_reserve_exact(1 << CHILDREN)?;
-    children.resize_with(1 << CHILDREN, Node::default);
-    Ok(children)
+/// The first `N` of these values.
+fn boxed<T, const N: usize>(values: impl Iterator<Item = T>) -> Result<Box<[T; N]>, Error> {
+    let mut made = Vec::new();
+    made.try_reserve_exact(N)?;
+    made.extend(values.take(N));
+    made.try_into().map_err(|_| Error::NoMemory)
 }
 
 /// The number of a page's leaf, and its place there.
@@ -369,10 +385,107 @@ const fn split(number: u64) -> (u64, usize) {
     (number / LEAF, (number % LEAF) as usize)
 }
 
-/// Which child of a node a leaf lies below, and its number there. The children are `height` nodes above the leaves.
-/// A leaf that does not lie below the node has no child.
+/// Which child of a node a leaf lies below. The children are `shift / CHILDREN` nodes above the leaves.
 #[inline]
-fn child(leaf: u64, height: u32) -> (usize, u64) {
-    let shift = CHILDREN * height;
-    (usize::try_from(leaf >> shift).unwrap_or(usize::MAX), leaf & ((1 << shift) - 1))
+const fn child(leaf: u64, shift: u32) -> usize {
+    ((leaf >> shift) % (1 << CHILDREN)) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use super::*;
+    use crate::{LIMIT, ObjectSpan, Span};
+
+    fn touch(table: &mut PageTable, page: u64) {
+        table.get_mut(ObjectPage::new(page)).unwrap().touched = true;
+    }
+
+    fn nodes_above_a_leaf(table: &PageTable) -> u32 {
+        table.shift / CHILDREN
+    }
+
+    fn touched(table: &mut PageTable) -> BTreeSet<u64> {
+        let mut found = BTreeSet::new();
+        table.each_from(ObjectPage::new(0), |page, entry| {
+            if entry.touched {
+                found.insert(page.number());
+            }
+        });
+        found
+    }
+
+    /// A lookup in an object of 8,192 pages passed as many nodes as one in a table of 2^19 pages.
+    #[test]
+    fn a_lookup_passes_few_nodes() {
+        for (pages, nodes) in [(64, 0), (8192, 1), (1 << 20, 2)] {
+            let mut table = PageTable::new(0);
+            (0..pages).step_by(LEAF_LENGTH).for_each(|page| touch(&mut table, page));
+            touch(&mut table, pages - 1);
+            assert_eq!(nodes_above_a_leaf(&table), nodes, "{pages} pages");
+        }
+    }
+
+    /// It passed a node for every six bits of the page's number.
+    #[test]
+    fn pages_that_lie_together_need_few_nodes_wherever_they_are() {
+        for first in [0, 8192, (1 << 34) - 8192, LIMIT - 8192] {
+            let mut table = PageTable::new(0);
+            touch(&mut table, first);
+            assert_eq!(nodes_above_a_leaf(&table), 0, "from page {first} on");
+            touch(&mut table, first + 8191);
+            assert_eq!(nodes_above_a_leaf(&table), 1, "from page {first} on");
+        }
+    }
+
+    #[test]
+    fn the_table_finds_what_a_set_finds() {
+        let mut seed = 1_u64;
+        let mut below = |end: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 20) % end
+        };
+        for _ in 0..200 {
+            let (mut table, mut set) = (PageTable::new(0), BTreeSet::new());
+            let reach = match below(4) {
+                0 => 600,
+                1 => 20_000,
+                2 => 1 << 21,
+                _ => LIMIT,
+            };
+            let near = below(LIMIT + 1 - reach);
+            for _ in 0..200 {
+                let page = near + below(reach);
+                match below(20) {
+                    0 => {
+                        table.cut(ObjectPage::new(page));
+                        set.split_off(&page);
+                        assert_eq!(touched(&mut table), set);
+                    }
+                    1..5 => {
+                        let end = page + below(reach);
+                        let span: ObjectSpan =
+                            Span::between(ObjectPage::new(page), ObjectPage::new(end));
+                        let found = table.position(span.first(), span.end(), |page| page.touched);
+                        let first = set.range(page..span.end().number()).next();
+                        assert_eq!(found.map(Page::number), first.copied());
+                    }
+                    5..10 => {
+                        let entry = table.get(ObjectPage::new(page));
+                        assert_eq!(entry.touched, set.contains(&page));
+                        let entry = table.find_mut(ObjectPage::new(page));
+                        assert_eq!(entry.is_some_and(|page| page.touched), set.contains(&page));
+                    }
+                    _ => {
+                        touch(&mut table, page);
+                        set.insert(page);
+                    }
+                }
+            }
+            assert_eq!(touched(&mut table), set);
+            table.cut(ObjectPage::new(0));
+            assert!(table.next_leaf(ObjectPage::new(0)).is_none());
+        }
+    }
 }

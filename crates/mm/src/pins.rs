@@ -248,7 +248,7 @@ impl<M: Mmu> ObjectCore<M> {
                     let claim = of_object.claim(page, false)?;
                     drop(of_object);
                     match self.fill(claim, &mut None) {
-                        // It was cut off meanwhile.
+                        // It is in memory, or will be. Or it was cut off meanwhile.
                         Ok(_) | Err(FaultError::PastEnd) => {}
                         Err(error) => return Err(error),
                     }

@@ -30,7 +30,7 @@
 
 mod chains;
 
-use core::fmt;
+use core::{fmt, num::NonZeroU32};
 
 use chains::Chains;
 
@@ -63,13 +63,14 @@ impl core::error::Error for NoMemory {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     index: u32,
-    generation: u32,
+    /// Not 0, so that an `Option<Slot>` is as small as a slot: each page has one.
+    generation: NonZeroU32,
 }
 
 /// When a page was evicted. The caller keeps it in the page's entry, if it has room for it, and passes it to
 /// [`Residents::insert`] when the page is filled again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trace(u32);
+pub struct Trace(NonZeroU32);
 
 /// What should be done with a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,8 +158,8 @@ impl At {
 #[derive(Debug)]
 pub struct Residents<K> {
     pages: Chains<K>,
-    /// The number of evictions: the clock of traces.
-    evictions: u32,
+    /// The number of evictions, plus 1: the clock of traces. 0 is left out.
+    evictions: NonZeroU32,
     /// The number of pages that came back soon.
     returns: u32,
 }
@@ -167,7 +168,7 @@ impl<K: Copy> Residents<K> {
     /// No pages. Takes no memory.
     #[must_use]
     pub const fn new() -> Self {
-        Self { pages: Chains::new(), evictions: 0, returns: 0 }
+        Self { pages: Chains::new(), evictions: NonZeroU32::MIN, returns: 0 }
     }
 
     /// How many pages there are.
@@ -208,7 +209,7 @@ impl<K: Copy> Residents<K> {
     /// Removes a page that was evicted as proposed. The trace is for its next [`insert`](Self::insert).
     pub fn evicted(&mut self, slot: Slot) -> Trace {
         if self.pages.remove(slot) {
-            self.evictions = self.evictions.wrapping_add(1);
+            self.evictions = next(self.evictions);
         }
         Trace(self.evictions)
     }
@@ -283,7 +284,7 @@ impl<K: Copy> Residents<K> {
 
     /// Whether so few pages were evicted since that a memory of three times the size would have kept the page.
     fn is_recent(&self, trace: Trace) -> bool {
-        let gone = self.evictions.wrapping_sub(trace.0);
+        let gone = self.evictions.get().wrapping_sub(trace.0.get());
         usize::try_from(gone).is_ok_and(|gone| gone <= self.len().saturating_mul(2))
     }
 
@@ -296,6 +297,14 @@ impl<K: Copy> Residents<K> {
 impl<K: Copy> Default for Residents<K> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The next number; after the greatest one, 1.
+const fn next(number: NonZeroU32) -> NonZeroU32 {
+    match number.checked_add(1) {
+        Some(next) => next,
+        None => NonZeroU32::MIN,
     }
 }
 

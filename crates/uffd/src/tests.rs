@@ -5,6 +5,7 @@
 mod by_kernel;
 mod failures;
 mod forks;
+mod lost_writes;
 mod model;
 mod pagers;
 mod races;

@@ -8,8 +8,9 @@
 //! It does not know what the chains mean. Nothing here panics: a slot or link that leads nowhere is ignored.
 
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
-use super::{At, NoMemory, Slot};
+use super::{At, NoMemory, Slot, next};
 
 /// No node.
 const NONE: u32 = u32::MAX;
@@ -28,7 +29,7 @@ struct Node<K> {
     key: K,
     at: Option<At>,
     /// Counts the uses of this node: each slot names one use.
-    generation: u32,
+    generation: NonZeroU32,
     before: u32,
     next: u32,
 }
@@ -81,7 +82,7 @@ impl<K: Copy> Chains<K> {
         self.unlink(slot.index);
         let free = self.free;
         if let Some(node) = self.node(slot.index) {
-            node.generation = node.generation.wrapping_add(1);
+            node.generation = next(node.generation);
             node.next = free;
             self.free = slot.index;
         }
@@ -123,7 +124,8 @@ impl<K: Copy> Chains<K> {
         let index = u32::try_from(self.nodes.len()).ok().filter(|index| *index != NONE);
         let index = index.ok_or(NoMemory)?;
         self.nodes.try_reserve(1).map_err(|_| NoMemory)?;
-        self.nodes.push(Node { key, at: None, generation: 0, before: NONE, next: NONE });
+        let generation = NonZeroU32::MIN;
+        self.nodes.push(Node { key, at: None, generation, before: NONE, next: NONE });
         Ok(index)
     }
 

@@ -141,8 +141,9 @@ fn a_slot_of_a_page_that_has_gone_changes_nothing() {
     let before = residents.evicted(again);
     assert_eq!(residents.evicted(slots[1]), before, "nothing was evicted");
     assert_eq!(residents.len(), 2);
-    residents.remove(Slot { index: 77, generation: 0 });
-    residents.remove(Slot { index: u32::MAX, generation: 0 });
+    let generation = slots[0].generation;
+    residents.remove(Slot { index: 77, generation });
+    residents.remove(Slot { index: u32::MAX, generation });
     assert_eq!(round(&mut residents, |_| false, |_| false), [0, 2]);
 }
 

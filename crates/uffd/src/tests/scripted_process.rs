@@ -86,8 +86,8 @@ fn the_role_of_a_child() {
     match role.as_str() {
         "forked" => forks::use_everything_in_a_child(),
         "signals" => signals::touch_in_handlers(),
-        "reentrant" => pagers::touch_managed_memory(),
         "moved" => replacing::move_memory(),
+        "reentrant" => pagers::touch_managed_memory(),
         "many-parts" => failures::make_many_parts(),
         role if role.starts_with("touch-") => failures::touch(role),
         other => panic!("no role {other}"),
