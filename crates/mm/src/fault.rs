@@ -15,7 +15,7 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Access, AddressSpace, Error, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, PageBytes,
+    Access, AddressSpace, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, PageBytes,
     PagerError, State, VirtualPage, Wait, Writable,
     fill::{Claim, Filled},
     lost::REFILLS,
@@ -324,13 +324,9 @@ impl<M: Mmu> SpaceCore<M> {
                 if !reserved && self.manager.passed_on(pulse, &mut in_object) {
                     return Ok(Found::Done);
                 }
-                let claim = of_object.claim(page, reserved).map_err(|error| {
+                let claim = of_object.claim(page, reserved).inspect_err(|_| {
                     if reserved {
                         self.manager.unreserve(&object.budget);
-                    }
-                    match error {
-                        Error::Machine(error) => FaultError::Machine(error),
-                        _ => FaultError::NoMemory,
                     }
                 })?;
                 Ok(Found::Claimed(Arc::clone(object), claim))

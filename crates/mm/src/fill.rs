@@ -16,11 +16,12 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use crate::{
-    Contents, Error, FaultError, Mmu, MmuError, ObjectPage, State,
+    Contents, FaultError, Mmu, MmuError, ObjectPage, PagerError, State,
     fault::Served,
     object::{ObjectCore, ObjectState, PutOff},
     order::{self, Token},
     pulse::Ticket,
+    reads,
 };
 
 /// A page that this thread alone fills.
@@ -52,8 +53,14 @@ struct Filling<'a, M: Mmu> {
 
 impl<M: Mmu> ObjectState<M> {
     /// Claims a page that has no memory and is not being filled.
-    pub(crate) fn claim(&mut self, page: ObjectPage, reserved: bool) -> Result<Claim, Error> {
-        let entry = self.pages.get_mut(page)?;
+    ///
+    /// # Errors
+    /// [`FaultError::NoMemory`]; [`PagerError::TimedOut`] if a call for this page has taken too long and has not returned.
+    pub(crate) fn claim(&mut self, page: ObjectPage, reserved: bool) -> Result<Claim, FaultError> {
+        if reads::is_overdue(&self.reads, page) {
+            return Err(FaultError::Pager(PagerError::TimedOut));
+        }
+        let entry = self.pages.get_mut(page).map_err(|_| FaultError::NoMemory)?;
         let claim = Claim { page, kept: entry.kept, was: entry.state, reserved };
         entry.state = State::Filling;
         Ok(claim)

@@ -19,11 +19,10 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Error, FaultError, Mmu, ObjectPage, ObjectSpan, PagerError, Span, State,
+    Error, FaultError, Mmu, ObjectPage, ObjectSpan, Span, State,
     index::Index,
     object::{ObjectCore, ObjectState},
     order::Token,
-    reads,
 };
 
 /// A page at which pins begin or end.
@@ -258,9 +257,6 @@ impl<M: Mmu> ObjectCore<M> {
                     attempt = attempt.saturating_add(1);
                     self.manager.mmu.idle(attempt);
                 }
-                Some(State::Bad) if reads::is_overdue(&of_object.reads, page) => {
-                    return Err(FaultError::Pager(PagerError::TimedOut));
-                }
                 Some(State::Lost) => return Err(FaultError::Lost),
                 Some(State::Absent | State::Compressed | State::Bad)
                     if of_object.discarding.is_some_and(|span| span.contains(page)) =>
@@ -270,7 +266,7 @@ impl<M: Mmu> ObjectCore<M> {
                     self.manager.mmu.idle(attempt);
                 }
                 Some(State::Absent | State::Compressed | State::Bad) => {
-                    let claim = of_object.claim(page, false).map_err(|_| FaultError::NoMemory)?;
+                    let claim = of_object.claim(page, false)?;
                     drop(of_object);
                     match self.fill(claim, &mut None) {
                         // It is in memory, or will be. Or it was cut off meanwhile.

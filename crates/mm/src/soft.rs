@@ -17,8 +17,11 @@ mod frame;
 mod machine;
 mod table;
 mod tlb;
+mod violation;
+mod waits;
 
 pub use cpu::Cpu;
 pub use frame::SoftFrame;
-pub use machine::{SoftGather, SoftMmu, SoftObject, SoftSpace, Violation};
+pub use machine::{SoftGather, SoftMmu, SoftObject, SoftSpace};
 pub use table::Translation;
+pub use violation::Violation;

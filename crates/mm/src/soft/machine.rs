@@ -1,4 +1,4 @@
-//! The machine: frames, spaces, the translations of its processors, and the faults that wait for a wake.
+//! The machine: frames, spaces, translations, and what it gathers before it takes them away.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -16,37 +16,13 @@ use super::{
     frame::{Frame, Frames, SoftFrame},
     table::{Entry, Table},
     tlb::Tlb,
+    violation::Violation,
+    waits::Waiting,
 };
 use crate::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Page, Pages,
     Protection, Released, Seen, VirtualPage, VirtualSpan, Wait, Writable,
 };
-
-/// A mistake of the memory manager.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Violation {
-    /// Memory was released while a table still translated to it, or a processor still remembered it.
-    ReleasedTooEarly {
-        /// Which page of its object.
-        page: ObjectPage,
-    },
-    /// A processor used memory that had been released.
-    UsedAfterRelease {
-        /// Where.
-        at: VirtualPage,
-    },
-    /// A page that had memory was given more, or a page without memory was used.
-    WrongMemory {
-        /// Which page of its object.
-        page: ObjectPage,
-    },
-    /// A translation was made where there was another.
-    Overwritten {
-        /// Where.
-        at: VirtualPage,
-    },
-}
 
 /// A machine. `X` and `W` are the locks that it and the manager use.
 pub struct SoftMmu<X, W> {
@@ -56,8 +32,8 @@ pub struct SoftMmu<X, W> {
     tables_take_frames: bool,
     idle: fn(u32),
     tlbs: Mutex<X, Vec<Weak<Tlb<X>>>>,
-    waits: Mutex<X, Vec<Waiting>>,
-    next: AtomicU64,
+    pub(super) waits: Mutex<X, Vec<Waiting>>,
+    pub(super) next: AtomicU64,
     fail_in: AtomicI64,
     late_in: AtomicI64,
     harvests: AtomicBool,
@@ -68,15 +44,6 @@ pub struct SoftMmu<X, W> {
     wakes: AtomicU64,
     violations: Mutex<X, Vec<Violation>>,
     locks: core::marker::PhantomData<fn() -> W>,
-}
-
-/// A processor that has faulted.
-struct Waiting {
-    ticket: u64,
-    space: u64,
-    at: VirtualPage,
-    access: Access,
-    result: Option<Result<(), FaultError>>,
 }
 
 /// Changes of translations to pages of one object.
@@ -234,24 +201,6 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
 
     pub(super) fn blame(&self, violation: Violation) {
         self.violations.lock().push(violation);
-    }
-
-    /// Registers a processor that is about to fault, and returns its ticket: later wakes reach it too.
-    pub(super) fn expect_wake(&self, space: &SoftSpace<X>, at: VirtualPage, access: Access) -> u64 {
-        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
-        let wait = Waiting { ticket, space: space.number, at, access, result: None };
-        self.waits.lock().push(wait);
-        ticket
-    }
-
-    /// The result of the wake for this ticket, if it has come.
-    pub(super) fn woken(&self, ticket: u64) -> Option<Result<(), FaultError>> {
-        self.waits.lock().iter().find(|wait| wait.ticket == ticket)?.result
-    }
-
-    /// Ends a ticket.
-    pub(super) fn forget(&self, ticket: u64) {
-        self.waits.lock().retain(|wait| wait.ticket != ticket);
     }
 
     fn with_bytes(
@@ -561,12 +510,7 @@ where
         result: Result<(), FaultError>,
     ) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
-        for wait in self.waits.lock().iter_mut() {
-            let same = (wait.space, wait.at, wait.access) == (space.number, at, access);
-            if same && (cookie == 0 || cookie == wait.ticket) {
-                wait.result.get_or_insert(result);
-            }
-        }
+        self.tell(space, at, access, cookie, result);
     }
 
     fn idle(&self, attempt: u32) {
