@@ -34,6 +34,10 @@ impl<M: Mmu> SpaceCore<M> {
         let populated = loop {
             let mut nothing = Token::nothing_held();
             let (mut state, mut in_space) = self.state.write(&mut nothing);
+            // Before anything is brought in in vain.
+            if object.state.lock(&mut in_space).0.destroyed {
+                return Err(Error::Destroyed);
+            }
             let (request, residency) = state.settled(object, request);
             state.may_pin(request.pages, residency, &state.within(at))?;
             let populated = state.super_locked || residency == Residency::Locked;

@@ -374,6 +374,10 @@ impl World {
             let expected = Err(Error::NotMapped { at: page(at) });
             assert_eq!(self.model.may_unmap(id, at, request.pages), expected);
             self.model.map(id, &request, at);
+            // A translation that fails after the replacement is made by the page's first access.
+            if target.is_some() && self.fired() {
+                self.forgive(id);
+            }
         }
     }
 
