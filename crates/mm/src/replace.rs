@@ -35,6 +35,7 @@ impl<M: Mmu> SpaceCore<M> {
         let populated = loop {
             let mut nothing = Token::nothing_held();
             let (mut state, mut in_space) = self.state.write(&mut nothing);
+            // Before anything is brought in in vain.
             if object.state.lock(&mut in_space).0.destroyed {
                 return Err(Error::Destroyed);
             }

@@ -173,6 +173,8 @@ fn a_replacement_that_the_manager_refuses_leaves_the_old_mappings() {
     refused(&large, over(60, 9), Error::BadSpan);
     large.destroy();
     refused(&large, over(0, 9), Error::Destroyed);
+    refused(&large, locked(over(0, 2)), Error::Destroyed);
+    assert_eq!(large.totals().filled, 0);
     assert_eq!(world.new.totals().filled, 0, "a page was brought in in vain");
 }
 

@@ -176,6 +176,64 @@ fn memory_that_the_program_moves_gives_an_error_and_no_zeros() {
     assert_eq!(child.wait().signal(), Some(libc::SIGBUS));
 }
 
+/// While an event of `mremap` waits to be read, all calls of the userfaultfd but waking answer EAGAIN. A program that
+/// moves managed memory in a loop delays its own faults, and no more than that.
+#[test]
+fn faults_and_evictions_go_on_while_the_program_moves_managed_memory() {
+    let Some(paging) = start(budget(PAGES)) else { return };
+    let manager = paging.manager();
+    let file = file_in_memory();
+    let object = manager.object(Kind::Anonymous, Pages(PAGES), pager_of(&file)).unwrap();
+    let moved = manager.object(Kind::Anonymous, Pages(4), Arc::new(Moody::default())).unwrap();
+    let space = paging.space(Pages(PAGES)).unwrap();
+    space.map(&object, fixed(0, PAGES)).unwrap();
+    (0..PAGES).for_each(|page| put(&space, page, 100 + page));
+    let other = paging.space(Pages(4)).unwrap();
+    other.map(&moved, fixed(0, 4)).unwrap();
+    let base = word(&other, 0, 0).as_ptr().expose_provenance();
+    let done = AtomicBool::new(false);
+    let added: Vec<u64> = std::thread::scope(|scope| {
+        let (space, done) = (&space, &done);
+        let ending = Ending(|| done.store(true, Ordering::Relaxed));
+        let mover = scope.spawn(move || move_again_and_again(base, done));
+        let threads: Vec<_> =
+            (0..2).map(|n| scope.spawn(move || add(space, 8 + n, done))).collect();
+        let mut evicted = 0;
+        while evicted < 50 {
+            evicted += manager.page_out(Pages(2)).0;
+        }
+        drop(ending);
+        assert!(mover.join().unwrap() > 0);
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (n, added) in (0..).zip(added) {
+        let kept = (0..PAGES).map(|page| word(&space, page, 8 + n).load(Ordering::Relaxed));
+        assert_eq!(kept.sum::<u64>(), added, "writes of thread {n} were lost");
+    }
+}
+
+/// Moves four pages at an address to another one until `done`, and leaves the mapping in place, so that no other memory
+/// gets the address. Returns how often.
+fn move_again_and_again(base: usize, done: &AtomicBool) -> u64 {
+    let len = usize::try_from(4 * page_size()).unwrap();
+    let (flags, none) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_NONE);
+    // SAFETY: `mmap` wants no pointer into what it replaces: without MAP_FIXED it replaces nothing.
+    let target = unsafe { libc::mmap(std::ptr::null_mut(), len, none, flags, -1, 0) };
+    assert_ne!(target, libc::MAP_FAILED);
+    let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    let base = std::ptr::with_exposed_provenance_mut(base);
+    let mut moves = 0;
+    while !done.load(Ordering::Relaxed) {
+        // SAFETY: `mremap` wants no pointer into what it moves and what it replaces: no code uses either.
+        let moved = unsafe { libc::mremap(base, len, len, how, target) };
+        assert_eq!(moved, target);
+        moves += 1;
+    }
+    // SAFETY: `munmap` wants a range without users: only this function has the address.
+    assert_eq!(unsafe { libc::munmap(target, len) }, 0);
+    moves
+}
+
 /// Moves managed memory, and reads a page that is not in memory at its new address.
 pub(super) fn move_memory() {
     let paging = start(budget(100)).unwrap();
