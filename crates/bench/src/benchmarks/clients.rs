@@ -37,45 +37,45 @@ const WORKERS: usize = 4;
 /// What the two slow clients have.
 const LONG: Duration = Duration::from_secs(3);
 const SHORT: Duration = Duration::from_millis(5);
-const CROWD: u64 = 64;
-/// Pages of the slow clients. The crowd needs no more in the time of its rounds.
+const THREADS: u64 = 64;
+/// Pages of the slow clients. The 64 threads touch fewer in a run.
 const SLOW_PAGES: u64 = 1 << 20;
 
 pub(super) fn clients(args: &BenchArgs) -> Result<Vec<Line>, Failure> {
     let paging = Paging::start(Settings::default(), WORKERS)
         .map_err(|error| broken(format!("no memory manager on a userfaultfd: {error}")))?;
     let client = Client::new(&paging)?;
-    let crowd = Crowd::new(&paging, client.page_size)?;
+    let many = ManyThreads::new(&paging, client.page_size)?;
     thread::scope(|scope| {
-        let _over = Over(&crowd);
-        for first in 0..CROWD {
-            let crowd = &crowd;
-            scope.spawn(move || crowd.run(first));
+        let _over = Over(&many);
+        for first in 0..THREADS {
+            let many = &many;
+            scope.spawn(move || many.run(first));
         }
-        crowd.stop();
-        measure(&paging, &client, &crowd, Duration::from_secs_f64(2.0 * args.seconds))
+        many.stop();
+        measure(&paging, &client, &many, Duration::from_secs_f64(2.0 * args.seconds))
     })
 }
 
 fn measure(
     paging: &Paging,
     client: &Client,
-    crowd: &Crowd,
+    many: &ManyThreads,
     duration: Duration,
 ) -> Result<Vec<Line>, Failure> {
-    let (mut beside_one, mut beside_crowd) = (Pair::default(), Pair::default());
+    let (mut beside_one, mut beside_many) = (Pair::default(), Pair::default());
     let began = Instant::now();
-    while began.elapsed() < duration || beside_crowd.beside.zeros.is_empty() {
+    while began.elapsed() < duration || beside_many.beside.zeros.is_empty() {
         beside_one.alone.add(client.touch_all(paging)?);
         beside_one.beside.add(beside_a_long_read(paging, client)?);
-        beside_crowd.alone.add(client.touch_all(paging)?);
-        crowd.go();
+        beside_many.alone.add(client.touch_all(paging)?);
+        many.go();
         let waits = client.touch_all(paging);
-        crowd.stop();
-        beside_crowd.beside.add(waits?);
+        many.stop();
+        beside_many.beside.add(waits?);
     }
     let mut lines = beside_one.lines("a 3 s pager");
-    lines.extend(beside_crowd.lines("64 threads, 5 ms pager"));
+    lines.extend(beside_many.lines("64 threads, 5 ms pager"));
     Ok(lines)
 }
 
@@ -198,21 +198,21 @@ fn beside_a_long_read(paging: &Paging, client: &Client) -> Result<Waits, Failure
 }
 
 /// The client whose 64 threads touch page after page, each of which takes 5 ms. It stands still between its rounds.
-struct Crowd {
+struct ManyThreads {
     slow: Slow,
-    state: Mutex<CrowdState>,
+    state: Mutex<ThreadsState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct CrowdState {
+struct ThreadsState {
     moves: bool,
     over: bool,
     /// Threads that stand still.
     still: u64,
 }
 
-impl Crowd {
+impl ManyThreads {
     fn new(paging: &Paging, page_size: u64) -> Result<Self, Failure> {
         let slow = Slow::new(paging, Arc::new(ShortRead), page_size)?;
         Ok(Self { slow, state: Mutex::default(), changed: Condvar::new() })
@@ -228,7 +228,7 @@ impl Crowd {
         }
     }
 
-    /// Waits while the crowd stands still; `false` if it is over.
+    /// Waits while the threads stand still; `false` if they are to end.
     fn may_go_on(&self) -> bool {
         let mut state = locked(&self.state);
         state.still += 1;
@@ -248,13 +248,13 @@ impl Crowd {
     fn stop(&self) {
         let mut state = locked(&self.state);
         state.moves = false;
-        let waited = self.changed.wait_while(state, |state| state.still < CROWD);
+        let waited = self.changed.wait_while(state, |state| state.still < THREADS);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// Ends the crowd when it is dropped.
-struct Over<'a>(&'a Crowd);
+/// Ends the threads when it is dropped.
+struct Over<'a>(&'a ManyThreads);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

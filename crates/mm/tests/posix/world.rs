@@ -9,7 +9,7 @@ use commonhold_mm::{
 };
 
 pub(crate) type Machine = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
-pub(crate) type Medium = FailingPager<BytesPager<parking_lot::RawMutex>, parking_lot::RawMutex>;
+pub(crate) type FaultyFile = FailingPager<BytesPager<parking_lot::RawMutex>, parking_lot::RawMutex>;
 
 /// A case: its name in docs/POSIX.md, and what is observed.
 pub(crate) type Case = (&'static str, fn() -> String);
@@ -47,7 +47,7 @@ impl World {
     }
 
     /// With a file of 8 pages at page 0; its page `n` begins with the byte `10 + n`.
-    pub(crate) fn with_file() -> (Self, Object<Machine>, Arc<Medium>) {
+    pub(crate) fn with_file() -> (Self, Object<Machine>, Arc<FaultyFile>) {
         let world = Self::new();
         let mut contents = vec![0; 8 * PAGE];
         for (page, byte) in (10..).enumerate().take(8) {
@@ -63,8 +63,8 @@ impl World {
         self.manager.object(Kind::Anonymous, Pages(pages), Arc::new(swap)).unwrap()
     }
 
-    pub(crate) fn file(&self, contents: &[u8], pages: u64) -> (Object<Machine>, Arc<Medium>) {
-        let medium = Arc::new(Medium::new(BytesPager::new(contents, PAGE).unwrap()));
+    pub(crate) fn file(&self, contents: &[u8], pages: u64) -> (Object<Machine>, Arc<FaultyFile>) {
+        let medium = Arc::new(FaultyFile::new(BytesPager::new(contents, PAGE).unwrap()));
         let pager = Arc::clone(&medium) as Arc<dyn commonhold_mm::Pager>;
         (self.manager.object(Kind::File, Pages(pages), pager).unwrap(), medium)
     }
