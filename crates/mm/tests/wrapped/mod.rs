@@ -15,6 +15,17 @@ use commonhold_mm::{
 
 type Soft = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 
+/// A call that cannot fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Release,
+    Detach,
+    WriteProtect,
+    Remove,
+    Flush,
+    Wake,
+}
+
 /// What is done around the calls.
 pub(crate) trait Around: Send + Sync + 'static {
     /// Makes a call that may fail.
@@ -22,9 +33,9 @@ pub(crate) trait Around: Send + Sync + 'static {
         call()
     }
 
-    /// Makes a call that cannot fail.
-    fn aside<T>(&self, call: impl FnOnce() -> T) -> T {
-        call()
+    /// Makes a call that cannot fail, or leaves it out.
+    fn certain(&self, _call: Call, act: impl FnOnce()) {
+        act();
     }
 
     /// A translation is about to be made.
@@ -65,8 +76,8 @@ impl<A: Around> Wrapped<A> {
         self.around.fallible(call)
     }
 
-    fn aside<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.around.aside(call)
+    fn certain(&self, call: Call, act: impl FnOnce()) {
+        self.around.certain(call, act);
     }
 }
 
@@ -108,7 +119,7 @@ impl<A: Around> Mmu for Wrapped<A> {
     }
 
     fn release(&self, object: &Self::Object, page: ObjectPage) {
-        self.aside(|| self.soft.release(object, page));
+        self.certain(Call::Release, || self.soft.release(object, page));
     }
 
     fn attach(
@@ -123,7 +134,7 @@ impl<A: Around> Mmu for Wrapped<A> {
     }
 
     fn detach(&self, space: &Space, span: VirtualSpan) {
-        self.aside(|| self.soft.detach(&space.soft, span));
+        self.certain(Call::Detach, || self.soft.detach(&space.soft, span));
     }
 
     fn protect(
@@ -158,15 +169,17 @@ impl<A: Around> Mmu for Wrapped<A> {
         object: &Self::Object,
         page: ObjectPage,
     ) {
-        self.aside(|| self.soft.write_protect(&space.soft, at, object, page));
+        let act = || self.soft.write_protect(&space.soft, at, object, page);
+        self.certain(Call::WriteProtect, act);
     }
 
     fn remove(&self, space: &Space, span: VirtualSpan, object: &Self::Object, first: ObjectPage) {
-        self.aside(|| self.soft.remove(&space.soft, span, object, first));
+        let act = || self.soft.remove(&space.soft, span, object, first);
+        self.certain(Call::Remove, act);
     }
 
     fn flush(&self, space: &Space, span: VirtualSpan) {
-        self.aside(|| self.soft.flush(&space.soft, span));
+        self.certain(Call::Flush, || self.soft.flush(&space.soft, span));
     }
 
     fn pulse(&self, lane: Lane) {
@@ -181,7 +194,7 @@ impl<A: Around> Mmu for Wrapped<A> {
         cookie: u64,
         result: Result<(), FaultError>,
     ) {
-        self.aside(|| {
+        self.certain(Call::Wake, || {
             self.around.wakes(space.number, at, access, cookie, result);
             self.soft.wake(&space.soft, at, access, cookie, result);
         });
