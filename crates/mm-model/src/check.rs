@@ -8,7 +8,7 @@ use commonhold_mm::{
 };
 
 use crate::{
-    machine::{CPUS, Machine, Outlook, Seen, Touch, Touched},
+    machine::{CPUS, Machine, Outlook, Touch, Touched, Translated},
     program::Op,
     reference::{BYTES, FIRST, LENGTH, ObjectId, Shown, SpaceId},
     world::{Checked, Slot, World, page},
@@ -74,7 +74,7 @@ impl<M: Machine> World<'_, M> {
                     totals.dirty.0 += u64::from(info.state == Some(State::Dirty));
                 }
                 (None, None) => ensure!(
-                    !matches!(seen, Seen::Memory { .. }),
+                    !matches!(seen, Translated::Memory { .. }),
                     "page {at} of space {id} shows nothing, and translates to {seen:?}"
                 ),
                 (info, shown) => fail!("page {at} of space {id}: {info:?}, and not {shown:?}"),
@@ -115,16 +115,16 @@ impl<M: Machine> World<'_, M> {
         &self,
         (id, at, shown): (SpaceId, u64, &Shown),
         info: &PageInfo,
-        seen: Seen,
+        seen: Translated,
     ) -> Checked {
         let [reads, writes] =
             [Access::Read, Access::Write].map(|access| self.model.is_there(id, at, access));
         match seen {
-            Seen::Unknown => {}
-            Seen::Nothing => {
+            Translated::Unknown => {}
+            Translated::Nothing => {
                 ensure!(!reads && !writes, "page {at} of space {id} must not fault: {shown:?}");
             }
-            Seen::Memory { protection, writable } => {
+            Translated::Memory { protection, writable } => {
                 let resident = info.state.is_some_and(State::is_resident);
                 ensure!(resident, "page {at} of space {id} translates, and is {:?}", info.state);
                 let same = protection.is_none_or(|protection| protection == shown.protection);
@@ -150,14 +150,14 @@ impl<M: Machine> World<'_, M> {
         &self,
         (id, at): (SpaceId, u64),
         handle: &AddressSpace<M::Mmu>,
-        seen: Seen,
+        seen: Translated,
     ) -> Checked {
-        if self.machine.serves_itself() || seen == Seen::Unknown {
+        if self.machine.serves_itself() || seen == Translated::Unknown {
             return Ok(());
         }
         let cpu = self.turn % CPUS;
         let permits = |access: Access| match seen {
-            Seen::Memory { protection, writable } => {
+            Translated::Memory { protection, writable } => {
                 let writes = access != Access::Write || writable == Writable::Yes;
                 writes && protection.is_none_or(|protection| protection.permits(access))
             }

@@ -63,7 +63,7 @@ mod run;
 mod shortage;
 mod world;
 
-pub use machine::{CPUS, Machine, Outlook, PAGES, Seen, Touch, Touched, Wake};
+pub use machine::{CPUS, Machine, Outlook, PAGES, Touch, Touched, Translated, Wake};
 pub use program::{Failing, Op, Part, Program, Setting, Step, Trouble};
 pub use random::Random;
 pub use reference::{BYTES, FIRST, LENGTH, Place};

@@ -112,7 +112,7 @@ pub enum Touched {
 
 /// What a page of a space translates to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum Translated {
     /// The machine cannot tell, or not now.
     Unknown,
     /// Nothing: any access faults.
@@ -194,8 +194,8 @@ pub trait Machine {
     fn settle(&self) {}
 
     /// What a page translates to.
-    fn translation(&self, _space: &AddressSpace<Self::Mmu>, _at: VirtualPage) -> Seen {
-        Seen::Unknown
+    fn translation(&self, _space: &AddressSpace<Self::Mmu>, _at: VirtualPage) -> Translated {
+        Translated::Unknown
     }
 
     /// Copies the memory of a page that has some to `into`, not through a mapping. `false` if the machine cannot.

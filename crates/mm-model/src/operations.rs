@@ -8,7 +8,7 @@ use commonhold_mm::{
 };
 
 use crate::{
-    machine::{Machine, Seen},
+    machine::{Machine, Translated},
     pager::FAILURE,
     program::{Op, Part, Step, Trouble},
     reference::{self, BYTES, FIRST, Model, ObjectId, Place, Request, SpaceId},
@@ -265,7 +265,7 @@ impl<M: Machine> World<'_, M> {
         let Some(model) = self.model.spaces.get_mut(&id) else { return };
         for (at, shown) in &mut model.pages {
             let seen = self.machine.translation(space, page(*at));
-            shown.missing |= !matches!(seen, Seen::Memory { .. });
+            shown.missing |= !matches!(seen, Translated::Memory { .. });
         }
     }
 

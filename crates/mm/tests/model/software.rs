@@ -15,7 +15,7 @@ use commonhold_mm::{
     soft::{Cpu, SoftObject, Translation},
 };
 use commonhold_mm_model::{
-    Failing, Machine, Outlook, PAGES, Seen, Shortage, Touch, Touched, Wake, run_failing,
+    Failing, Machine, Outlook, PAGES, Shortage, Touch, Touched, Translated, Wake, run_failing,
 };
 
 use crate::wrapped::{Around, Call, Wrapped};
@@ -119,11 +119,11 @@ impl Machine for Software {
         }
     }
 
-    fn translation(&self, space: &AddressSpace<Self::Mmu>, at: VirtualPage) -> Seen {
+    fn translation(&self, space: &AddressSpace<Self::Mmu>, at: VirtualPage) -> Translated {
         match self.mmu().soft.translation(&space.machine().soft, at) {
-            None => Seen::Nothing,
+            None => Translated::Nothing,
             Some(Translation { protection, writable }) => {
-                Seen::Memory { protection: Some(protection), writable }
+                Translated::Memory { protection: Some(protection), writable }
             }
         }
     }
