@@ -121,8 +121,13 @@ impl Machine for Kernel {
 
     fn close(&self, space: AddressSpace<UffdMmu>) {
         let paged = self.spaces.borrow_mut().remove(&base(&space));
+        let reservation = Arc::downgrade(&space.machine().reservation);
         drop(space);
         drop(paged);
+        // A worker that has served a pulse of the space may have it a moment longer, and end it then.
+        while reservation.strong_count() > 0 {
+            std::thread::yield_now();
+        }
     }
 
     fn serves_itself(&self) -> bool {
