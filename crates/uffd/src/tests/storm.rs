@@ -51,7 +51,8 @@ impl Pager for Flaky {
     fn write(&self, page: ObjectPage, from: &[u8]) -> Result<(), PagerError> {
         self.may_fail()?;
         // Others run, and write to the page meanwhile.
-        (0..self.random.lock().unwrap().below(8)).for_each(|_| std::thread::yield_now());
+        let turns = self.random.lock().unwrap().below(8);
+        (0..turns).for_each(|_| std::thread::yield_now());
         self.pager.write(page, from)
     }
 
