@@ -144,8 +144,8 @@ impl<M: Machine> World<'_, M> {
         Ok(())
     }
 
-    /// Checks that a processor uses no translation that is gone, or that permitted more. Afterwards it remembers the
-    /// present one, so a flush that is forgotten later is seen.
+    /// Checks that a processor uses no translation that is gone, or that permitted more, and does not fault where no
+    /// access may. Afterwards it remembers the present translation, so a flush that is forgotten later is seen.
     fn check_processor(
         &self,
         (id, at): (SpaceId, u64),
@@ -169,6 +169,10 @@ impl<M: Machine> World<'_, M> {
             ensure!(
                 done != Touched::Done || permits(access),
                 "processor {cpu} does {access:?} of page {at} of space {id}, which has {seen:?}"
+            );
+            ensure!(
+                done != Touched::Faulted || !self.model.is_there(id, at, access),
+                "processor {cpu} faults at page {at} of space {id} for {access:?}, which has {seen:?}"
             );
         }
         Ok(())

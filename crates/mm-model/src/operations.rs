@@ -238,7 +238,6 @@ impl<M: Machine> World<'_, M> {
     fn resize(&mut self, object: usize, pages: u64) -> Checked {
         let slot = self.slot(object)?;
         let (id, Some(handle)) = (slot.id, slot.handle.clone()) else { return Ok(()) };
-        let before = self.model.objects[&id].size;
         let mut after = self.model.clone();
         after.resize(id, pages);
         let mut real = self.call(|| handle.resize(Pages(pages)));
@@ -248,8 +247,8 @@ impl<M: Machine> World<'_, M> {
         }
         let done = self.agrees(Ok(()), &real, &after)?;
         let in_part = matches!(real, Err(Error::Fault { .. } | Error::Pager { .. }));
-        // The size has changed nevertheless, unless what was to grow could not.
-        if done || in_part || pages < before || handle.pages().0 == pages {
+        // The size has changed nevertheless, unless what was to grow, or to lose its translations, could not.
+        if done || in_part || handle.pages().0 == pages {
             self.model = after;
         }
         if !done {
