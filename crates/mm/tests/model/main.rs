@@ -39,7 +39,7 @@ fn a_machine_that_forgets_a_call_is_found_with_few_steps() {
         let failure =
             failures.into_iter().next().unwrap_or_else(|| panic!("{call:?} is not missed"));
         let (seed, steps) = (failure.seed.unwrap(), failure.program.steps.len());
-        println!("{call:?} is missed by seed {seed}, and then by {steps} steps: {failure}");
+        eprintln!("{call:?} is missed by seed {seed}, and then by {steps} steps: {failure}");
         assert!(steps <= 5, "{failure}");
     }
 }
