@@ -113,7 +113,7 @@ pub enum Touched {
 /// What a page of a space translates to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Translated {
-    /// The machine cannot tell, or not now.
+    /// The machine cannot tell, or not now. Processors may also remember something else, after a call that failed.
     Unknown,
     /// Nothing: any access faults.
     Nothing,

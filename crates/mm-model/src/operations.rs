@@ -246,7 +246,7 @@ impl<M: Machine> World<'_, M> {
         }
         let done = self.agrees(Ok(()), &real, &after)?;
         let in_part = matches!(real, Err(Error::Fault { .. } | Error::Pager { .. }));
-        // The size has changed nevertheless, unless what was to grow, or to lose its translations, could not.
+        // If only something after the change has failed, the size has changed nevertheless.
         if done || in_part || handle.pages().0 == pages {
             self.model = after;
         }
