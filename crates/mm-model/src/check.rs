@@ -52,6 +52,15 @@ impl<M: Machine> World<'_, M> {
                 ensure!(asked || !new, "page {page} of object {} came in unasked", slot.id);
             }
         }
+        // Objects without a handle are seen where they are mapped.
+        for (id, handle) in &self.spaces {
+            for (at, shown) in self.model.spaces[id].pages.clone() {
+                let state = handle.query(page(at)).and_then(|info| info.state);
+                if state.is_some_and(State::is_resident) {
+                    self.model.touched(shown.object, shown.page);
+                }
+            }
+        }
         Ok(())
     }
 
