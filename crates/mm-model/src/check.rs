@@ -8,7 +8,7 @@ use commonhold_mm::{
 };
 
 use crate::{
-    machine::{CPUS, Machine, Outlook, Seen, Touch, Touched},
+    machine::{CPUS, Machine, Outlook, Touch, Touched, Translated},
     program::Op,
     reference::{BYTES, FIRST, LENGTH, ObjectId, Shown, SpaceId},
     world::{Checked, Slot, World, page},
@@ -52,6 +52,15 @@ impl<M: Machine> World<'_, M> {
                 ensure!(asked || !new, "page {page} of object {} came in unasked", slot.id);
             }
         }
+        // Objects without a handle are seen where they are mapped.
+        for (id, handle) in &self.spaces {
+            for (at, shown) in self.model.spaces[id].pages.clone() {
+                let state = handle.query(page(at)).and_then(|info| info.state);
+                if state.is_some_and(State::is_resident) {
+                    self.model.touched(shown.object, shown.page);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -74,7 +83,7 @@ impl<M: Machine> World<'_, M> {
                     totals.dirty.0 += u64::from(info.state == Some(State::Dirty));
                 }
                 (None, None) => ensure!(
-                    !matches!(seen, Seen::Memory { .. }),
+                    !matches!(seen, Translated::Memory { .. }),
                     "page {at} of space {id} shows nothing, and translates to {seen:?}"
                 ),
                 (info, shown) => fail!("page {at} of space {id}: {info:?}, and not {shown:?}"),
@@ -115,16 +124,16 @@ impl<M: Machine> World<'_, M> {
         &self,
         (id, at, shown): (SpaceId, u64, &Shown),
         info: &PageInfo,
-        seen: Seen,
+        seen: Translated,
     ) -> Checked {
         let [reads, writes] =
             [Access::Read, Access::Write].map(|access| self.model.is_there(id, at, access));
         match seen {
-            Seen::Unknown => {}
-            Seen::Nothing => {
+            Translated::Unknown => {}
+            Translated::Nothing => {
                 ensure!(!reads && !writes, "page {at} of space {id} must not fault: {shown:?}");
             }
-            Seen::Memory { protection, writable } => {
+            Translated::Memory { protection, writable } => {
                 let resident = info.state.is_some_and(State::is_resident);
                 ensure!(resident, "page {at} of space {id} translates, and is {:?}", info.state);
                 let same = protection.is_none_or(|protection| protection == shown.protection);
@@ -144,20 +153,20 @@ impl<M: Machine> World<'_, M> {
         Ok(())
     }
 
-    /// Checks that a processor uses no translation that is gone, or that permitted more. Afterwards it remembers the
-    /// present one, so a flush that is forgotten later is seen.
+    /// Checks that a processor uses no translation that is gone, or that permitted more, and does not fault where no
+    /// access may. Afterwards it remembers the present translation, so a flush that is forgotten later is seen.
     fn check_processor(
         &self,
         (id, at): (SpaceId, u64),
         handle: &AddressSpace<M::Mmu>,
-        seen: Seen,
+        seen: Translated,
     ) -> Checked {
-        if self.machine.serves_itself() || seen == Seen::Unknown {
+        if self.machine.serves_itself() || seen == Translated::Unknown {
             return Ok(());
         }
         let cpu = self.turn % CPUS;
         let permits = |access: Access| match seen {
-            Seen::Memory { protection, writable } => {
+            Translated::Memory { protection, writable } => {
                 let writes = access != Access::Write || writable == Writable::Yes;
                 writes && protection.is_none_or(|protection| protection.permits(access))
             }
@@ -169,6 +178,10 @@ impl<M: Machine> World<'_, M> {
             ensure!(
                 done != Touched::Done || permits(access),
                 "processor {cpu} does {access:?} of page {at} of space {id}, which has {seen:?}"
+            );
+            ensure!(
+                done != Touched::Faulted || !self.model.is_there(id, at, access),
+                "processor {cpu} faults at page {at} of space {id} for {access:?}, which has {seen:?}"
             );
         }
         Ok(())

@@ -112,8 +112,8 @@ pub enum Touched {
 
 /// What a page of a space translates to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
-    /// The machine cannot tell, or not now.
+pub enum Translated {
+    /// The machine cannot tell, or not now. Processors may also remember something else, after a call that failed.
     Unknown,
     /// Nothing: any access faults.
     Nothing,
@@ -194,8 +194,8 @@ pub trait Machine {
     fn settle(&self) {}
 
     /// What a page translates to.
-    fn translation(&self, _space: &AddressSpace<Self::Mmu>, _at: VirtualPage) -> Seen {
-        Seen::Unknown
+    fn translation(&self, _space: &AddressSpace<Self::Mmu>, _at: VirtualPage) -> Translated {
+        Translated::Unknown
     }
 
     /// Copies the memory of a page that has some to `into`, not through a mapping. `false` if the machine cannot.

@@ -8,7 +8,7 @@ use commonhold_mm::{
 };
 
 use crate::{
-    machine::{Machine, Seen},
+    machine::{Machine, Translated},
     pager::FAILURE,
     program::{Op, Part, Step, Trouble},
     reference::{self, BYTES, FIRST, Model, ObjectId, Place, Request, SpaceId},
@@ -173,9 +173,8 @@ impl<M: Machine> World<'_, M> {
         }
         let done = match real {
             Err(Error::NoMemory | Error::Fault { error: FaultError::NoMemory, .. })
-                if self.is_short_for(id, &request, &after)? =>
+                if expected.is_ok() && self.is_short_for(id, &request, &after)? =>
             {
-                ensure!(expected.is_ok(), "{real:?}, and not {expected:?}");
                 self.troubled = true;
                 false
             }
@@ -277,8 +276,8 @@ impl<M: Machine> World<'_, M> {
         for (at, shown) in &mut model.pages {
             let writes = all && shown.protection.permits(Access::Write);
             shown.missing |= match self.machine.translation(space, page(*at)) {
-                Seen::Memory { writable, .. } => writes && writable == Writable::No,
-                Seen::Nothing | Seen::Unknown => true,
+                Translated::Memory { writable, .. } => writes && writable == Writable::No,
+                Translated::Nothing | Translated::Unknown => true,
             };
         }
     }

@@ -25,7 +25,7 @@ use commonhold_mm::{
 };
 
 use crate::{
-    machine::{Machine, Seen},
+    machine::{Machine, Translated},
     pager::{FAILURE, Pagers, Store},
     program::{Setting, Trouble},
     reference::{BYTES, FIRST, LENGTH, Model, ObjectId, ObjectModel, SpaceId},
@@ -288,7 +288,7 @@ impl<'m, M: Machine> World<'m, M> {
     }
 
     /// What a page translates to.
-    pub(crate) fn translation(&self, space: &AddressSpace<M::Mmu>, at: u64) -> Seen {
+    pub(crate) fn translation(&self, space: &AddressSpace<M::Mmu>, at: u64) -> Translated {
         self.machine.translation(space, page(at))
     }
 }

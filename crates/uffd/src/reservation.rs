@@ -367,8 +367,8 @@ impl Reservation {
             return Poisoned::Yes;
         }
         let mut said = self.userfault.poison(at.addr(), len);
-        if said == Err(Errno::EXIST) && !has_memory(at) {
-            // The page has a write-protection mark from before it lost its memory.
+        if said == Err(Errno::EXIST) && (!table.shows(page) || !has_memory(at)) {
+            // The page has a write-protection mark from before it lost its memory, or from before it was unmapped.
             let _ = self.userfault.clear_mark(at.addr(), len);
             said = self.userfault.poison(at.addr(), len);
         }

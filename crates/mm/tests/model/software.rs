@@ -15,15 +15,15 @@ use commonhold_mm::{
     soft::{Cpu, SoftObject, Translation},
 };
 use commonhold_mm_model::{
-    Failing, Machine, Outlook, PAGES, Seen, Shortage, Touch, Touched, Wake, run_failing,
+    Failing, Machine, Outlook, PAGES, Shortage, Touch, Touched, Translated, Wake, run_failing,
 };
 
-use crate::wrapped::{Around, Wrapped};
+use crate::wrapped::{Around, Call, Wrapped};
 
 /// Bytes in a page: twice as many as programs store.
 const PAGE: usize = 16;
 /// Steps of a program.
-const STEPS: usize = 45;
+pub(crate) const STEPS: usize = 45;
 /// The number of programs, if `PROPTEST_CASES` does not say another: as many as a test command has time for.
 const CASES: u64 = 128;
 
@@ -32,6 +32,7 @@ const CASES: u64 = 128;
 pub(crate) struct Records {
     wakes: Mutex<Vec<Wake>>,
     failed: AtomicU64,
+    forgets: Option<Call>,
     shortage: Arc<Shortage>,
 }
 
@@ -42,8 +43,10 @@ impl Around for Records {
         })
     }
 
-    fn aside<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.shortage.aside(call)
+    fn certain(&self, call: Call, act: impl FnOnce()) {
+        if self.forgets != Some(call) {
+            self.shortage.aside(act);
+        }
     }
 
     fn wakes(
@@ -63,6 +66,8 @@ impl Around for Records {
 pub(crate) struct Software {
     manager: Option<Manager<Wrapped<Records>>>,
     cpus: Vec<Cpu<parking_lot::RawMutex>>,
+    /// A call that the machine leaves out.
+    forgets: Option<Call>,
     shortage: Arc<Shortage>,
 }
 
@@ -71,6 +76,12 @@ impl Software {
     #[allow(dead_code, reason = "tests/model has the allocator of the system")]
     pub(crate) fn with(shortage: Shortage) -> Self {
         Self { shortage: Arc::new(shortage), ..Self::default() }
+    }
+
+    /// A machine with a mistake.
+    #[allow(dead_code, reason = "tests/allocations looks at the whole one")]
+    pub(crate) fn that_forgets(call: Call) -> Self {
+        Self { forgets: Some(call), ..Self::default() }
     }
 
     fn mmu(&self) -> &Wrapped<Records> {
@@ -82,7 +93,8 @@ impl Machine for Software {
     type Mmu = Wrapped<Records>;
 
     fn start(&mut self, settings: Settings) -> Result<Manager<Self::Mmu>, Error> {
-        let records = Records { shortage: Arc::clone(&self.shortage), ..Records::default() };
+        let (forgets, shortage) = (self.forgets, Arc::clone(&self.shortage));
+        let records = Records { forgets, shortage, ..Records::default() };
         let mmu = Wrapped::new(PAGE, PAGES, records);
         self.cpus = (0..3).map(|_| mmu.soft.cpu()).collect();
         let manager = Manager::new(mmu, settings)?;
@@ -107,13 +119,13 @@ impl Machine for Software {
         }
     }
 
-    fn translation(&self, space: &AddressSpace<Self::Mmu>, at: VirtualPage) -> Seen {
+    fn translation(&self, space: &AddressSpace<Self::Mmu>, at: VirtualPage) -> Translated {
         let (soft, space) = (&self.mmu().soft, &space.machine().soft);
         match soft.translation(space, at) {
-            _ if soft.is_unfinished(space, at) => Seen::Unknown,
-            None => Seen::Nothing,
+            _ if soft.is_unfinished(space, at) => Translated::Unknown,
+            None => Translated::Nothing,
             Some(Translation { protection, writable }) => {
-                Seen::Memory { protection: Some(protection), writable }
+                Translated::Memory { protection: Some(protection), writable }
             }
         }
     }

@@ -15,6 +15,18 @@ use commonhold_mm::{
 
 type Soft = SoftMmu<parking_lot::RawMutex, parking_lot::RawRwLock>;
 
+/// A call that a machine could forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Adopt,
+    Release,
+    Detach,
+    WriteProtect,
+    Remove,
+    Finish,
+    Wake,
+}
+
 /// What is done around the calls.
 pub(crate) trait Around: Send + Sync + 'static {
     /// Makes a call that may fail.
@@ -22,9 +34,9 @@ pub(crate) trait Around: Send + Sync + 'static {
         call()
     }
 
-    /// Makes a call that cannot fail.
-    fn aside<T>(&self, call: impl FnOnce() -> T) -> T {
-        call()
+    /// Makes a call, or leaves it out.
+    fn certain(&self, _call: Call, act: impl FnOnce()) {
+        act();
     }
 
     /// A translation is about to be made.
@@ -68,8 +80,8 @@ impl<A: Around> Wrapped<A> {
         self.around.fallible(call)
     }
 
-    fn aside<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.around.aside(call)
+    fn certain(&self, call: Call, act: impl FnOnce()) {
+        self.around.certain(call, act);
     }
 }
 
@@ -118,7 +130,8 @@ impl<A: Around> Mmu for Wrapped<A> {
     }
 
     fn adopt(&self, object: &Self::Object, page: ObjectPage, frame: Self::Frame) {
-        self.aside(|| self.soft.adopt(object, page, frame));
+        let act = || self.soft.adopt(object, page, frame);
+        self.certain(Call::Adopt, act);
     }
 
     fn read(
@@ -142,7 +155,9 @@ impl<A: Around> Mmu for Wrapped<A> {
     }
 
     fn release(&self, object: &Self::Object, page: ObjectPage) -> Released {
-        self.aside(|| self.soft.release(object, page))
+        let mut released = Released::Gone;
+        self.certain(Call::Release, || released = self.soft.release(object, page));
+        released
     }
 
     fn attach(
@@ -157,7 +172,7 @@ impl<A: Around> Mmu for Wrapped<A> {
     }
 
     fn detach(&self, space: &Space, span: VirtualSpan) {
-        self.aside(|| self.soft.detach(&space.soft, span));
+        self.certain(Call::Detach, || self.soft.detach(&space.soft, span));
     }
 
     fn protect(
@@ -193,7 +208,12 @@ impl<A: Around> Mmu for Wrapped<A> {
         page: ObjectPage,
         gather: &mut SoftGather,
     ) -> Result<(), MmuError> {
-        self.fallible(|| self.soft.write_protect(&space.soft, at, object, page, gather))
+        self.fallible(|| {
+            let mut said = Ok(());
+            let act = || said = self.soft.write_protect(&space.soft, at, object, page, gather);
+            self.certain(Call::WriteProtect, act);
+            said
+        })
     }
 
     fn remove(
@@ -204,7 +224,12 @@ impl<A: Around> Mmu for Wrapped<A> {
         first: ObjectPage,
         gather: &mut SoftGather,
     ) -> Result<(), MmuError> {
-        self.fallible(|| self.soft.remove(&space.soft, span, object, first, gather))
+        self.fallible(|| {
+            let mut said = Ok(());
+            let act = || said = self.soft.remove(&space.soft, span, object, first, gather);
+            self.certain(Call::Remove, act);
+            said
+        })
     }
 
     fn finish(
@@ -213,11 +238,15 @@ impl<A: Around> Mmu for Wrapped<A> {
         seen: &mut dyn FnMut(ObjectPage, Seen),
     ) -> Result<(), MmuError> {
         self.around.finishes();
-        self.fallible(|| self.soft.finish(gather, seen))
+        self.fallible(|| {
+            let mut said = Ok(());
+            self.certain(Call::Finish, || said = self.soft.finish(gather, seen));
+            said
+        })
     }
 
     fn flush(&self, space: &Space, span: VirtualSpan) {
-        self.aside(|| self.soft.flush(&space.soft, span));
+        self.soft.flush(&space.soft, span);
     }
 
     fn pulse(&self, lane: Lane) {
@@ -232,7 +261,7 @@ impl<A: Around> Mmu for Wrapped<A> {
         cookie: u64,
         result: Result<(), FaultError>,
     ) {
-        self.aside(|| {
+        self.certain(Call::Wake, || {
             self.around.wakes(space.number, at, access, cookie, result);
             self.soft.wake(&space.soft, at, access, cookie, result);
         });

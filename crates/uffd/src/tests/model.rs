@@ -7,7 +7,9 @@
 
 use super::{by_kernel, *};
 use commonhold_mm::{FaultError, Manager, Mmu, Writable};
-use commonhold_mm_model::{FIRST, Failing, Machine, Outlook, Seen, Touch, Touched, run_failing};
+use commonhold_mm_model::{
+    FIRST, Failing, Machine, Outlook, Touch, Touched, Translated, run_failing,
+};
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -123,8 +125,13 @@ impl Machine for Kernel {
 
     fn close(&self, space: AddressSpace<UffdMmu>) {
         let paged = self.spaces.borrow_mut().remove(&base(&space));
+        let reservation = Arc::downgrade(&space.machine().reservation);
         drop(space);
         drop(paged);
+        // A worker that has served a pulse of the space may have it a moment longer, and end it then.
+        while reservation.strong_count() > 0 {
+            std::thread::yield_now();
+        }
     }
 
     fn serves_itself(&self) -> bool {
@@ -138,9 +145,9 @@ impl Machine for Kernel {
         self.spaces.borrow().values().for_each(|space| Self::heal(space));
     }
 
-    fn translation(&self, space: &AddressSpace<UffdMmu>, at: VirtualPage) -> Seen {
+    fn translation(&self, space: &AddressSpace<UffdMmu>, at: VirtualPage) -> Translated {
         if !space.span().contains(at) {
-            return Seen::Nothing;
+            return Translated::Nothing;
         }
         let page = u64::try_from(base(space)).unwrap() / page_size() + at.number() - FIRST;
         let mut entry = [0; 8];
@@ -148,11 +155,11 @@ impl Machine for Kernel {
         match u64::from_le_bytes(entry) {
             entry if entry & PRESENT != 0 => {
                 let writable = if entry & MARKED == 0 { Writable::Yes } else { Writable::No };
-                Seen::Memory { protection: None, writable }
+                Translated::Memory { protection: None, writable }
             }
             // Without a mark: the kernel moves the page at the moment.
-            entry if entry & SWAPPED != 0 && entry & MARKED == 0 => Seen::Unknown,
-            _ => Seen::Nothing,
+            entry if entry & SWAPPED != 0 && entry & MARKED == 0 => Translated::Unknown,
+            _ => Translated::Nothing,
         }
     }
 

@@ -50,6 +50,9 @@ impl Pager for Flaky {
 
     fn write(&self, page: ObjectPage, from: &[u8]) -> Result<(), PagerError> {
         self.may_fail()?;
+        // Others run, and write to the page meanwhile.
+        let turns = self.random.lock().unwrap().below(8);
+        (0..turns).for_each(|_| std::thread::yield_now());
         self.pager.write(page, from)
     }
 
