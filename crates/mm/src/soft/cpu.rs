@@ -94,9 +94,9 @@ impl<X: RawMutex + Send + Sync + 'static> Cpu<X> {
     ) -> Result<(), FaultError> {
         let mmu = manager.mmu();
         while !self.try_access(mmu, space.machine(), at, access, &mut act) {
-            let ticket = mmu.expect_wake(space.machine(), at, access);
+            let ticket = mmu.waits.expect(space.machine().number, at, access);
             let waited = wait(manager, space.fault_by(at, access, context, ticket), ticket);
-            mmu.forget(ticket);
+            mmu.waits.forget(ticket);
             waited?;
         }
         Ok(())
@@ -153,7 +153,7 @@ where
             Ok(())
         }
         Fault::Pulsed => loop {
-            if let Some(result) = mmu.woken(ticket) {
+            if let Some(result) = mmu.waits.result(ticket) {
                 return result;
             }
             if !manager.serve() {

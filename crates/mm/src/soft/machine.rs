@@ -17,7 +17,7 @@ use super::{
     table::{Entry, Table},
     tlb::Tlb,
     violation::Violation,
-    waits::Waiting,
+    waits::Waits,
 };
 use crate::{
     Access, Contents, FaultError, Installed, Lane, Mmu, MmuError, ObjectPage, Page, Pages,
@@ -32,8 +32,8 @@ pub struct SoftMmu<X, W> {
     tables_take_frames: bool,
     idle: fn(u32),
     tlbs: Mutex<X, Vec<Weak<Tlb<X>>>>,
-    pub(super) waits: Mutex<X, Vec<Waiting>>,
-    pub(super) next: AtomicU64,
+    pub(super) waits: Waits<X>,
+    next: AtomicU64,
     fail_in: AtomicI64,
     late_in: AtomicI64,
     harvests: AtomicBool,
@@ -84,7 +84,7 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             tables_take_frames: false,
             idle,
             tlbs: Mutex::new(Vec::new()),
-            waits: Mutex::new(Vec::new()),
+            waits: Waits::new(),
             next: AtomicU64::new(1),
             fail_in: AtomicI64::new(i64::MAX),
             late_in: AtomicI64::new(i64::MAX),
@@ -510,7 +510,7 @@ where
         result: Result<(), FaultError>,
     ) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
-        self.tell(space, at, access, cookie, result);
+        self.waits.wake(space.number, at, access, cookie, result);
     }
 
     fn idle(&self, attempt: u32) {
