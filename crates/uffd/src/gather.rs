@@ -11,20 +11,11 @@ use smallvec::SmallVec;
 
 use crate::{
     object::{UffdObject, mmu_error},
-    reservation::Reservation,
+    reservation::{Reservation, Right},
 };
 
 /// How many changes take no memory from the heap.
 const INLINE: usize = 8;
-
-/// What is taken away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Right {
-    /// To write.
-    Write,
-    /// Every access.
-    Access,
-}
 
 #[derive(Debug)]
 struct Change {

@@ -31,10 +31,10 @@ use rustix::io::Errno;
 use crate::{
     deferred::{Duty, Later},
     frame::{Pool, UffdFrame},
-    gather::{Right, UffdGather},
+    gather::UffdGather,
     ioctl::{Userfault, UserfaultError},
     object::{UffdObject, mmu_error},
-    reservation::{Poisoned, Reservation, UffdSpace},
+    reservation::{Poisoned, Reservation, Right, UffdSpace},
     work_signal::Signal,
 };
 

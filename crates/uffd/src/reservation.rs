@@ -36,7 +36,6 @@ use rustix::{
 };
 
 use crate::{
-    gather::Right,
     ioctl::Userfault,
     object::{UffdObject, owned},
     table::{Part, Table, bytes},
@@ -50,6 +49,15 @@ const NO_RIGHT: ProtFlags = ProtFlags::empty();
 #[derive(Debug)]
 pub struct UffdSpace {
     pub(crate) reservation: Arc<Reservation>,
+}
+
+/// What is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// To write.
+    Write,
+    /// Every access.
+    Access,
 }
 
 /// The result of [`Reservation::poison`].
