@@ -280,8 +280,9 @@ impl<M: Mmu> ObjectCore<M> {
     /// Tells the budgets that a page has lost its memory. The caller has set the page's state.
     pub(crate) fn count_out(&self) {
         self.counts.resident.fetch_sub(1, Ordering::Relaxed);
-        self.budget.places.empty();
+        // In this order: a search for a place of the total looks only at budgets that have pages.
         self.manager.places.empty();
+        self.budget.places.empty();
     }
 }
 

@@ -309,6 +309,16 @@ const fn next(number: NonZeroU32) -> NonZeroU32 {
 }
 
 impl Round {
+    /// How many pages on trial it has not proposed yet, of those that were there at its beginning.
+    pub(crate) const fn trials(&self) -> usize {
+        self.trial
+    }
+
+    /// How many other pages it has not proposed yet. At its end, those have gone, or went on trial in another round.
+    pub(crate) const fn others(&self) -> usize {
+        self.fresh.saturating_add(self.known)
+    }
+
     const fn left(&mut self, at: At) -> &mut usize {
         match at {
             At::Fresh => &mut self.fresh,

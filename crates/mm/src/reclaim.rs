@@ -126,6 +126,8 @@ impl<M: Mmu> Core<M> {
         let mut found = Search::Nothing;
         let mut nothing = Token::nothing_held();
         let mut round = budget.residents.lock(&mut nothing).0.round();
+        // Pages on trial that this round has not proposed for eviction.
+        let mut left = round.trials();
         while let Some(candidate) = self.next(budget, &mut round) {
             let PageName { object, page } = candidate.key;
             let Some(object) = self.object(object) else {
@@ -134,8 +136,11 @@ impl<M: Mmu> Core<M> {
                 continue;
             };
             let evicted = match candidate.step {
-                Step::Probation => object.put_on_trial(&candidate),
-                Step::Evict => Err(object.evict_unless_refused(page, mercy, since)),
+                Step::Probation => object.put_on_trial(&candidate).inspect(|()| left += 1),
+                Step::Evict => {
+                    left = left.saturating_sub(1);
+                    Err(object.evict_unless_refused(page, mercy, since))
+                }
             };
             let answer = match evicted {
                 Ok(()) => Answer::Unmapped,
@@ -152,7 +157,9 @@ impl<M: Mmu> Core<M> {
             };
             budget.residents.lock(&mut nothing).0.answer(candidate.slot, answer);
         }
-        found
+        // Another search has moved a page meanwhile that this round has not seen, or has seen on trial only.
+        let moved = left > 0 || round.others() > 0;
+        if found == Search::Nothing && moved { Search::Later } else { found }
     }
 
     fn next(&self, budget: &BudgetCore<M>, round: &mut Round) -> Option<Candidate<PageName>> {
