@@ -2,7 +2,7 @@
 //!
 //! [`AddressSpace::fault`] may run where nothing may block: it only *tries* both locks (its token permits nothing else,
 //! see [`order`](crate::order)). If it gets them and the page is in memory, it makes the translation. Otherwise it
-//! sends a *pulse*, and a worker redoes the whole fault ([`SpaceCore::redo`]), and may wait. After every wait the
+//! sends a *pulse*, and a worker redoes the whole fault ([`SpaceCore::redo`], called by `serve.rs`), and may wait. After every wait the
 //! worker looks everything up again: mapping, protection, size, state of the page. Both paths check and install in the
 //! same function ([`SpaceCore::look`]), so they cannot differ.
 //!
@@ -19,13 +19,13 @@ use crate::{
     PagerError, State, VirtualPage, Wait, Writable,
     fill::{Claim, Filled},
     lost::REFILLS,
-    manager::Core,
     object::{ObjectCore, ObjectState},
-    order::{Before, Handler, Short, Token},
+    order::{Handler, Token},
     page::{Barred, PageEntry},
     prepare::Prepared,
-    pulse::{Posted, Pulse, Ticket},
+    pulse::Posted,
     reads,
+    serve::Served,
     space::{Mapping, SpaceCore, SpaceState},
 };
 
@@ -355,74 +355,6 @@ impl<M: Mmu> SpaceCore<M> {
                 Ok(if passed_on { Found::Done } else { Found::Filling })
             }
         }
-    }
-
-    /// Serves a pulse of this space.
-    pub(crate) fn serve(self: &Arc<Self>, pulse: Pulse<M>, by: Worker) {
-        let (at, access) = (pulse.at, pulse.access);
-        // The result if a pager panics.
-        let panicked = Err(FaultError::Pager(PagerError::Panicked));
-        let mut serving =
-            Serving { space: self, served: Some(Served { pulse, by }), result: panicked };
-        serving.result = self.redo(at, access, Purpose::Reference, &mut serving.served);
-    }
-}
-
-impl<M: Mmu> Core<M> {
-    /// Leaves a pulse to another worker, if the one that serves it may not wait for a pager.
-    pub(crate) fn passed_on<H: Before<Short>>(
-        &self,
-        pulse: &mut Option<Served<M>>,
-        held: &mut Token<'_, H>,
-    ) -> bool {
-        let Some(Served { pulse: served, by }) = pulse else { return false };
-        let may_wait = served.lane == Lane::Paging
-            || (*by == Worker::Any && self.pulses.promote(served.ticket, held));
-        if may_wait {
-            return false;
-        }
-        if self.pulses.pass_on(served.ticket, Lane::Paging, held) {
-            self.mmu.pulse(Lane::Paging);
-        }
-        *pulse = None;
-        true
-    }
-}
-
-/// The service of a pulse. Its drop ends the pulse and wakes its threads, unless the pulse was put off or passed on.
-struct Serving<'a, M: Mmu> {
-    space: &'a SpaceCore<M>,
-    served: Option<Served<M>>,
-    result: Result<(), FaultError>,
-}
-
-impl<M: Mmu> Drop for Serving<'_, M> {
-    fn drop(&mut self) {
-        // A pulse whose pager has taken too long has ended already.
-        if let Some(served) = self.served.take() {
-            self.space.manager.end_pulse(served.ticket(), self.result);
-        }
-    }
-}
-
-/// Which worker serves a pulse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Worker {
-    /// One that may call pagers.
-    Any,
-    /// One that never waits for a pager.
-    Memory,
-}
-
-/// A pulse, and who serves it.
-pub(crate) struct Served<M: Mmu> {
-    pulse: Pulse<M>,
-    by: Worker,
-}
-
-impl<M: Mmu> Served<M> {
-    pub(crate) fn ticket(&self) -> Ticket {
-        self.pulse.ticket
     }
 }
 

@@ -17,11 +17,11 @@ use core::sync::atomic::Ordering;
 
 use crate::{
     Contents, FaultError, Mmu, MmuError, ObjectPage, PagerError, State,
-    fault::Served,
     object::{ObjectCore, ObjectState, PutOff},
     order::{self, Token},
     pulse::Ticket,
     reads,
+    serve::Served,
 };
 
 /// A page that this thread alone fills.

@@ -68,6 +68,7 @@ mod residency;
 mod resize;
 mod reverse;
 mod rings;
+mod serve;
 mod share;
 pub mod soft;
 mod space;

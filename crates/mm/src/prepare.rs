@@ -5,7 +5,7 @@
 //! itself may be one of them.
 
 use crate::{
-    FaultError, Mmu, MmuError, Span, VirtualPage, fault::Served, order::Token, space::SpaceCore,
+    FaultError, Mmu, MmuError, Span, VirtualPage, order::Token, serve::Served, space::SpaceCore,
 };
 
 /// After how many rounds of evictions a machine's tables get no memory: whatever fails there, it is not memory.

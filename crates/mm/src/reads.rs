@@ -25,13 +25,13 @@ use core::sync::atomic::Ordering;
 
 use crate::{
     FaultError, Mmu, ObjectPage, PagerError, ReadRequest, State,
-    fault::Served,
     fill::{Claim, Ended, Filled},
     manager::Core,
     object::{ObjectCore, ObjectState},
     order::Token,
     pager::Call,
     pulse::Ticket,
+    serve::Served,
     share::has_room,
 };
 

@@ -15,6 +15,7 @@
 mod cpu;
 mod frame;
 mod machine;
+mod steering;
 mod table;
 mod tlb;
 mod violation;

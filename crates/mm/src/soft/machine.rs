@@ -12,7 +12,6 @@ use lock_api::{Mutex, RawMutex, RawRwLock};
 use smallvec::SmallVec;
 
 use super::{
-    Translation,
     frame::{Frame, Frames, SoftFrame},
     table::{Entry, Table},
     tlb::Tlb,
@@ -26,24 +25,24 @@ use crate::{
 
 /// A machine. `X` and `W` are the locks that it and the manager use.
 pub struct SoftMmu<X, W> {
-    page_size: usize,
-    frames: Arc<Frames>,
+    pub(super) page_size: usize,
+    pub(super) frames: Arc<Frames>,
     /// Leaves of tables take memory from the frames.
-    tables_take_frames: bool,
-    idle: fn(u32),
-    tlbs: Mutex<X, Vec<Weak<Tlb<X>>>>,
+    pub(super) tables_take_frames: bool,
+    pub(super) idle: fn(u32),
+    pub(super) tlbs: Mutex<X, Vec<Weak<Tlb<X>>>>,
     pub(super) waits: Waits<X>,
-    next: AtomicU64,
-    fail_in: AtomicI64,
-    late_in: AtomicI64,
-    harvests: AtomicBool,
-    remembers_less: AtomicBool,
+    pub(super) next: AtomicU64,
+    pub(super) fail_in: AtomicI64,
+    pub(super) late_in: AtomicI64,
+    pub(super) harvests: AtomicBool,
+    pub(super) remembers_less: AtomicBool,
     /// What processors should have forgotten when a gather failed, by the numbers of the spaces.
-    unfinished: Mutex<X, Vec<(u64, VirtualSpan)>>,
-    thefts: AtomicU64,
-    wakes: AtomicU64,
-    violations: Mutex<X, Vec<Violation>>,
-    locks: core::marker::PhantomData<fn() -> W>,
+    pub(super) unfinished: Mutex<X, Vec<(u64, VirtualSpan)>>,
+    pub(super) thefts: AtomicU64,
+    pub(super) wakes: AtomicU64,
+    pub(super) violations: Mutex<X, Vec<Violation>>,
+    pub(super) locks: core::marker::PhantomData<fn() -> W>,
 }
 
 /// Changes of translations to pages of one object.
@@ -63,9 +62,9 @@ pub struct SoftSpace<X> {
 
 /// Memory of an object.
 pub struct SoftObject<X> {
-    frames: Mutex<X, BTreeMap<u64, Arc<Frame<X>>>>,
+    pub(super) frames: Mutex<X, BTreeMap<u64, Arc<Frame<X>>>>,
     /// Pages whose frames were [stolen](SoftMmu::steal).
-    stolen: Mutex<X, BTreeSet<u64>>,
+    pub(super) stolen: Mutex<X, BTreeSet<u64>>,
 }
 
 impl<X: RawMutex> SoftObject<X> {
@@ -105,80 +104,6 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         Self { tables_take_frames: true, ..self }
     }
 
-    /// Makes one call fail for lack of memory: the `calls`-th from now on that can fail. 0 is the next.
-    pub fn fail_in(&self, calls: u32) {
-        self.fail_in.store(i64::from(calls), Ordering::Relaxed);
-    }
-
-    /// Undoes [`fail_in`](Self::fail_in): calls fail only if there is no memory.
-    pub fn succeed(&self) {
-        self.fail_in.store(i64::MAX, Ordering::Relaxed);
-    }
-
-    /// Makes one translation late that a fault handler asks for, as if its table were locked: the `calls`-th from now
-    /// on. 0 is the next.
-    pub fn late_in(&self, calls: u32) {
-        self.late_in.store(i64::from(calls), Ordering::Relaxed);
-    }
-
-    /// Lets the machine tell which translations were accessed, as processors with an accessed bit do.
-    pub fn harvest_accessed(&self) {
-        self.harvests.store(true, Ordering::Relaxed);
-    }
-
-    /// Lets a processor fault if it remembers a translation that permits less than the table does.
-    pub fn remember_less(&self) {
-        self.remembers_less.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn remembers_less(&self) -> bool {
-        self.remembers_less.load(Ordering::Relaxed)
-    }
-
-    /// Makes each of the next `fills` fillings lose its page at once, as [`steal`](Self::steal) does.
-    pub fn steal_fills(&self, fills: u64) {
-        self.thefts.store(fills, Ordering::Relaxed);
-    }
-
-    fn is_late(&self) -> bool {
-        let counts = self.late_in.load(Ordering::Relaxed) != i64::MAX;
-        counts && self.late_in.fetch_sub(1, Ordering::Relaxed) == 0
-    }
-
-    /// The mistakes so far.
-    pub fn violations(&self) -> Vec<Violation> {
-        self.violations.lock().clone()
-    }
-
-    /// How many wakes there were.
-    pub fn wakes(&self) -> u64 {
-        self.wakes.load(Ordering::Relaxed)
-    }
-
-    /// Memory that is left, in frames.
-    pub fn frames_left(&self) -> i64 {
-        self.frames.left()
-    }
-
-    /// What `at` translates to in `space`.
-    pub fn translation(&self, space: &SoftSpace<X>, at: VirtualPage) -> Option<Translation> {
-        let table = space.table.lock();
-        let entry = table.get(at)?;
-        Some(Translation { protection: entry.protection, writable: entry.writable })
-    }
-
-    /// Takes a page's memory away behind the manager's back, and all translations to it, as a program does that punches
-    /// holes. If other threads use the object, the caller has it locked: [`Object::walk`](crate::Object::walk) does that.
-    pub fn steal(&self, object: &SoftObject<X>, page: ObjectPage) {
-        if let Some(frame) = object.frames.lock().remove(&page.number()) {
-            frame.steal();
-            for tlb in self.tlbs.lock().iter().filter_map(Weak::upgrade) {
-                tlb.forget_frame(&frame);
-            }
-            object.stolen.lock().insert(page.number());
-        }
-    }
-
     /// Adds a processor, which remembers its translations in `tlb`.
     pub(super) fn connect(&self, tlb: &Arc<Tlb<X>>) {
         self.tlbs.lock().push(Arc::downgrade(tlb));
@@ -191,12 +116,6 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
         }
         let within = |stale: &VirtualSpan| stale.intersection(&span) == *stale;
         self.unfinished.lock().retain(|(of, stale)| *of != space || !within(stale));
-    }
-
-    /// Whether processors may use `at` as it was, since the machine has failed to finish a gather.
-    pub fn is_unfinished(&self, space: &SoftSpace<X>, at: VirtualPage) -> bool {
-        let unfinished = self.unfinished.lock();
-        unfinished.iter().any(|(of, stale)| *of == space.number && stale.contains(at))
     }
 
     pub(super) fn blame(&self, violation: Violation) {
@@ -220,17 +139,6 @@ impl<X: RawMutex, W> SoftMmu<X, W> {
             None => self.blame(Violation::WrongMemory { page }),
         }
         Ok(())
-    }
-
-    /// Fails if [`fail_in`](Self::fail_in) says that this call must.
-    fn fails(&self) -> Result<(), MmuError> {
-        if self.fail_in.load(Ordering::Relaxed) == i64::MAX {
-            return Ok(());
-        }
-        match self.fail_in.fetch_sub(1, Ordering::Relaxed) {
-            0 => Err(MmuError::NoMemory),
-            _ => Ok(()),
-        }
     }
 }
 
