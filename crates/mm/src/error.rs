@@ -36,11 +36,6 @@ pub enum Error {
         /// What was asked for.
         asked: Pages,
     },
-    /// The pages lie past the end of the object.
-    PastEnd {
-        /// The first page that the object does not have.
-        page: ObjectPage,
-    },
     /// The object has been destroyed, and takes no new mappings.
     Destroyed,
     /// The machine failed.
@@ -165,9 +160,6 @@ impl fmt::Display for Error {
             Self::Occupied { at } => write!(f, "page {} is mapped already", at.number()),
             Self::NotMapped { at } => write!(f, "nothing is mapped at page {}", at.number()),
             Self::NoGap { asked } => write!(f, "no gap of {} pages is left", asked.0),
-            Self::PastEnd { page } => {
-                write!(f, "page {} is past the end of the object", page.number())
-            }
             Self::Destroyed => f.write_str("the object has been destroyed"),
             Self::Machine(error) => write!(f, "{error}"),
             Self::Pager { page, error } => {

@@ -312,7 +312,6 @@ fn errors_say_which_page_and_what_to_do() {
         fault.to_string().starts_with("page 7: ") && fault.to_string().contains("touch it before")
     );
     assert!(Error::Pager { page, error: BROKEN }.to_string().contains("page 9"));
-    assert!(Error::PastEnd { page }.to_string().contains("page 9"));
     assert!(Error::Occupied { at }.to_string().contains("page 7"));
     assert!(Error::NotMapped { at }.to_string().contains("page 7"));
     assert!(Error::NoGap { asked: Pages(3) }.to_string().contains("3 pages"));
