@@ -18,9 +18,9 @@ use core::fmt;
 use core::sync::atomic;
 
 use crate::{
-    Error, Mmu, ObjectPage, Pages, Residents,
+    Error, Mmu, ObjectPage, Pages, Residents, Slot,
     atomic::{AtomicU64, Ordering},
-    order::{Leaf, Ordered, Token},
+    order::{Before, Leaf, Ordered, Token},
     rings::{Rings, Walk, class_of},
     share::share,
 };
@@ -91,6 +91,24 @@ impl<M: Mmu> BudgetCore<M> {
         })?;
         list.enlist(&core);
         Ok(core)
+    }
+
+    /// A page has lost its memory: `take_out` takes it off the list, and its places are free. Both under the list's lock: a
+    /// search that found neither the page nor its place would find no memory. The machine is called before, since it
+    /// may take long, and all objects of the budget need this lock.
+    pub(crate) fn vacate<H: Before<Leaf>, R>(
+        &self,
+        total: &ResidentCount,
+        held: &mut Token<'_, H>,
+        place: Option<Slot>,
+        take_out: fn(&mut Residents<PageName>, Slot) -> R,
+    ) -> Option<R> {
+        let (mut residents, _) = self.residents.lock(held);
+        let taken_out = place.map(|place| take_out(&mut residents, place));
+        // In this order: a search for a place of the total looks only at budgets that have pages.
+        total.empty();
+        self.places.empty();
+        taken_out
     }
 
     /// Notes the class by which it stands in the list. The list is locked.

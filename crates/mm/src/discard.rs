@@ -23,7 +23,7 @@
 use alloc::sync::Arc;
 
 use crate::{
-    Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Page, Pages, Span, State,
+    Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Page, Pages, Residents, Span, State,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
     page::{PageEntry, Search},
@@ -193,16 +193,11 @@ impl<M: Mmu> ObjectCore<M> {
         in_object: &mut Token<'_, order::Object>,
         page: ObjectPage,
     ) {
-        // Locked over both changes: a search that found neither the page nor its place free would find no memory.
-        let (mut residents, _) = self.budget.residents.lock(in_object);
-        if let Some(entry) = state.pages.find_mut(page) {
-            if let Some(place) = entry.place.take() {
-                residents.remove(place);
-            }
-            entry.renew();
-        }
         self.release(page);
-        self.count_out();
+        let Some(entry) = state.pages.find_mut(page) else { return };
+        let place = entry.place.take();
+        entry.renew();
+        self.count_out(in_object, place, Residents::remove);
     }
 
     /// The first page of `span` that must stay in memory.

@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use crate::{
-    FaultError, Mmu, MmuError, ObjectPage, PagerError, Seen, State,
+    FaultError, Mmu, MmuError, ObjectPage, PagerError, Residents, Seen, State,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
     withdraw::{Shielded, Withdrawal},
@@ -234,17 +234,12 @@ impl<M: Mmu> ObjectCore<M> {
         page: ObjectPage,
     ) {
         let compressed = self.pager.compresses();
-        // Locked over all changes: a search that found neither the page nor its place free would find no memory.
-        let (mut residents, _) = self.budget.residents.lock(in_object);
-        if let Some(entry) = state.pages.find_mut(page) {
-            let place = entry.place.take();
-            entry.state = if compressed && entry.kept { State::Compressed } else { State::Absent };
-            if let Some(place) = place {
-                entry.trace = Some(residents.evicted(place));
-            }
-        }
         self.release(page);
         self.counts.evicted.fetch_add(1, Ordering::Relaxed);
-        self.count_out();
+        let Some(entry) = state.pages.find_mut(page) else { return };
+        entry.state = if compressed && entry.kept { State::Compressed } else { State::Absent };
+        let place = entry.place.take();
+        let trace = self.count_out(in_object, place, Residents::evicted);
+        entry.trace = trace.or(entry.trace);
     }
 }

@@ -15,7 +15,7 @@
 use core::sync::atomic::Ordering;
 
 use crate::{
-    Mmu, ObjectPage, Released, State,
+    Mmu, ObjectPage, Released, Residents, State,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
 };
@@ -41,12 +41,7 @@ impl<M: Mmu> ObjectCore<M> {
             }
             _ => return true,
         };
-        // Locked over both changes, as in `discard.rs`.
-        let (mut residents, _) = self.budget.residents.lock(in_object);
-        if let Some(place) = place {
-            residents.remove(place);
-        }
-        self.count_out();
+        self.count_out(in_object, place, Residents::remove);
         true
     }
 

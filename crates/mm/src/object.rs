@@ -14,8 +14,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{
-    Access, Error, FaultError, Mmu, MmuError, ObjectPage, ObjectSpan, Pager, Pages, Reach,
-    Residency, Span, State,
+    Access, Error, FaultError, Mmu, MmuError, ObjectPage, ObjectSpan, Pager, PagerError, Pages,
+    Reach, Residency, Residents, Slot, Span, State,
     budget::{BudgetCore, PageName},
     manager::Core,
     order::{self, Ordered, Token},
@@ -277,12 +277,15 @@ impl<M: Mmu> ObjectCore<M> {
         });
     }
 
-    /// Tells the budgets that a page has lost its memory. The caller has set the page's state.
-    pub(crate) fn count_out(&self) {
+    /// A page has lost its memory: `take_out` takes it off its budget's list, and its places are free.
+    pub(crate) fn count_out<H: order::Before<order::Leaf>, R>(
+        &self,
+        held: &mut Token<'_, H>,
+        place: Option<Slot>,
+        take_out: fn(&mut Residents<PageName>, Slot) -> R,
+    ) -> Option<R> {
         self.counts.resident.fetch_sub(1, Ordering::Relaxed);
-        // In this order: a search for a place of the total looks only at budgets that have pages.
-        self.manager.places.empty();
-        self.budget.places.empty();
+        self.budget.vacate(&self.manager.places, held, place, take_out)
     }
 }
 
@@ -320,43 +323,68 @@ impl<M: Mmu> Drop for ObjectCore<M> {
     fn drop(&mut self) {
         self.manager.strike(self.number);
         self.drop_reads();
-        let mut buffer = self.manager.buffer();
-        let (mmu, machine, pager) = (&self.manager.mmu, &self.machine, &self.pager);
-        let (kind, budget, counts) = (self.kind, &self.budget, &self.counts);
-        let lost = &self.manager.lost;
-        let mut resident = 0;
-        self.state.get_mut().pages.each_from(ObjectPage::new(0), |number, page| {
-            if kind == Kind::File && page.state == State::Lost {
-                lost.keep(Error::Lost { page: number });
+        Ending { object: self, writing: None }.write_changes();
+    }
+}
+
+/// The end of an object. Dropping it releases all memory, also while the pager that was to write changes panics.
+struct Ending<'a, M: Mmu> {
+    object: &'a mut ObjectCore<M>,
+    /// The page that the pager is writing.
+    writing: Option<ObjectPage>,
+}
+
+impl<M: Mmu> Ending<'_, M> {
+    /// Lets the pager of a file write the dirty pages.
+    fn write_changes(mut self) {
+        let Self { object, writing } = &mut self;
+        let ObjectCore { state, manager, machine, pager, kind, counts, .. } = &mut **object;
+        if *kind != Kind::File {
+            return;
+        }
+        let (mmu, lost) = (&manager.mmu, &manager.lost);
+        let mut buffer = manager.buffer();
+        state.get_mut().pages.each_from(ObjectPage::new(0), |page, entry| {
+            if entry.state == State::Lost {
+                lost.keep(Error::Lost { page });
             }
-            if !page.state.is_resident() {
+            if entry.state != State::Dirty {
                 return;
             }
-            resident += 1;
-            if kind == Kind::File && page.state == State::Dirty {
-                let copied =
-                    mmu.read(machine, number, 0, buffer.bytes()).map_err(|error| match error {
-                        MmuError::Gone => Error::Lost { page: number },
-                        other => other.into(),
-                    });
-                let written = copied.and_then(|()| {
-                    let written = pager.write(number, buffer.bytes());
-                    written.map_err(|error| Error::Pager { page: number, error })
-                });
-                if let Err(error) = written {
-                    counts.failed.fetch_add(1, Ordering::Relaxed);
-                    lost.keep(error);
-                }
+            let copied = mmu.read(machine, page, 0, buffer.bytes()).map_err(|error| match error {
+                MmuError::Gone => Error::Lost { page },
+                other => other.into(),
+            });
+            *writing = Some(page);
+            let written = copied.and_then(|()| {
+                let written = pager.write(page, buffer.bytes());
+                written.map_err(|error| Error::Pager { page, error })
+            });
+            *writing = None;
+            if let Err(error) = written {
+                counts.failed.fetch_add(1, Ordering::Relaxed);
+                lost.keep(error);
             }
-            if let Some(place) = page.place.take() {
-                let mut nothing = Token::nothing_held();
-                budget.residents.lock(&mut nothing).0.remove(place);
-            }
-            let _ = mmu.release(machine, number);
         });
-        for _ in 0..resident {
-            self.count_out();
+    }
+}
+
+impl<M: Mmu> Drop for Ending<'_, M> {
+    fn drop(&mut self) {
+        let ObjectCore { state, manager, machine, budget, counts, .. } = &mut *self.object;
+        if let Some(page) = self.writing {
+            manager.lost.keep(Error::Pager { page, error: PagerError::Panicked });
         }
+        let mut nothing = Token::nothing_held();
+        state.get_mut().pages.each_from(ObjectPage::new(0), |page, entry| {
+            if entry.state.is_resident() {
+                // Nothing reads the memory any more, even if something else holds it.
+                let _ = manager.mmu.release(machine, page);
+                counts.resident.fetch_sub(1, Ordering::Relaxed);
+                let place = entry.place.take();
+                budget.vacate(&manager.places, &mut nothing, place, Residents::remove);
+            }
+        });
     }
 }
 

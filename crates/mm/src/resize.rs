@@ -15,7 +15,7 @@
 use alloc::sync::{Arc, Weak};
 
 use crate::{
-    Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Pages, Span,
+    Error, FaultError, Mmu, Object, ObjectPage, ObjectSpan, Pages, Residents, Span,
     object::{ObjectCore, ObjectState},
     order::{self, Token},
     space::SpaceCore,
@@ -138,13 +138,9 @@ impl<M: Mmu> ObjectCore<M> {
             if !page.state.is_resident() {
                 return;
             }
-            // Locked over all changes, as in an eviction.
-            let (mut residents, _) = self.budget.residents.lock(in_object);
-            if let Some(place) = page.place.take() {
-                residents.remove(place);
-            }
             self.release(number);
-            self.count_out();
+            let place = page.place.take();
+            self.count_out(in_object, place, Residents::remove);
         });
         state.pages.cut(end);
     }

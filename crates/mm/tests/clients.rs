@@ -7,7 +7,7 @@ use std::{
 };
 
 use commonhold_mm::{
-    Access, AddressSpace, Context, Fault, FaultError, Kind, Manager, MapRequest, Object,
+    Access, AddressSpace, Context, Error, Fault, FaultError, Kind, Manager, MapRequest, Object,
     ObjectPage, ObjectSpan, Pager, PagerError, Pages, Placement, Settings, State, VirtualPage,
     VirtualSpan, ZeroPager, soft::SoftMmu,
 };
@@ -213,7 +213,13 @@ fn a_pager_that_panics_while_it_writes_has_failed() {
     assert_eq!(file.state(page.first()), Some(State::Dirty));
     assert!(catch_unwind(AssertUnwindSafe(|| it.manager.page_out(Pages(1)))).is_err());
     assert_eq!(file.state(page.first()), Some(State::Dirty));
-    file.resize(Pages(0)).unwrap();
+    // The bug: the memory of an object whose pager panicked at its end was never given back, nor its places.
+    drop(space);
+    assert_eq!(it.manager.resident(), Pages(1));
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(file))).is_err());
+    assert_eq!((it.manager.resident(), it.manager.mmu().frames_left()), (Pages(0), 100));
+    let error = PagerError::Panicked;
+    assert_eq!(it.manager.take_error(), Some(Error::Pager { page: page.first(), error }));
 }
 
 #[test]

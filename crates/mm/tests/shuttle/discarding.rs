@@ -174,3 +174,21 @@ fn a_fault_that_needs_the_place_of_a_page_on_its_way_out_waits_for_it() {
         world.check(&[&space], &[&object]);
     });
 }
+
+/// The end of an object took its pages off the budget's list one after the other, and gave their places back at last.
+#[test]
+fn a_fault_that_needs_the_place_of_an_object_that_ends_waits_for_it() {
+    check(|| {
+        let world = World::new(1, 4);
+        let (ending, object) = (world.object(1, &Store::new(7)), world.object(1, &Store::new(8)));
+        let space = world.space();
+        space.map(&ending, fixed(0, 0, 1)).unwrap();
+        space.map(&object, fixed(4, 0, 1)).unwrap();
+        world.cpu().write(&world.manager, &space, 0, &[9]).unwrap();
+        space.unmap(span(0, 1)).unwrap();
+        let end = thread::spawn(move || drop(ending));
+        assert_eq!(read(&world, &space, 4), Ok(8));
+        end.join().unwrap();
+        world.check(&[&space], &[&object]);
+    });
+}
