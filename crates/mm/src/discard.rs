@@ -27,6 +27,7 @@ use crate::{
     object::{ObjectCore, ObjectState},
     order::{self, Token},
     page::{PageEntry, Search},
+    resize::Alone,
 };
 
 /// The most pages with memory in a run, which lose it under one hold of the object's lock.
@@ -44,8 +45,8 @@ impl<M: Mmu> Object<M> {
     /// [`Error::Locked`], [`Error::Pager`]: the page that it names and those behind it have kept their contents, as far
     /// as the pager has; those before it are discarded.
     pub fn discard(&self, span: ObjectSpan) -> Result<Pages, Error> {
-        self.core.begin_resize();
-        let mut discarding = Discarding { object: &self.core, run: None };
+        let mut discarding =
+            Discarding { object: &self.core, run: None, _alone: self.core.alone() };
         let (mut rest, mut dropped) = (span, 0);
         while let Some(run) = discarding.claim(rest)? {
             let said = self.core.pager.discard(run);
@@ -61,6 +62,7 @@ impl<M: Mmu> Object<M> {
 struct Discarding<'a, M: Mmu> {
     object: &'a Arc<ObjectCore<M>>,
     run: Option<ObjectSpan>,
+    _alone: Alone<'a, M>,
 }
 
 impl<M: Mmu> Discarding<'_, M> {
@@ -164,7 +166,6 @@ impl<M: Mmu> Drop for Discarding<'_, M> {
         if let Some(run) = run {
             self.object.end_discard(run);
         }
-        self.object.end_resize();
     }
 }
 

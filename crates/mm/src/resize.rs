@@ -35,11 +35,10 @@ impl<M: Mmu> Object<M> {
     /// - [`Error::Fault`] if a new page could not be brought in for a space that has it locked: the size has changed.
     pub fn resize(&self, pages: Pages) -> Result<(), Error> {
         let tail = ObjectSpan::new(ObjectPage::new(0), pages).ok_or(Error::BadSpan)?.end();
-        let before = self.core.begin_resize();
-        let result =
-            if pages.0 < before { self.core.cut(tail, before) } else { self.core.grow(tail) };
-        self.core.end_resize();
-        result?;
+        let alone = self.core.alone();
+        let before = alone.size;
+        if pages.0 < before { self.core.cut(tail, before) } else { self.core.grow(tail) }?;
+        drop(alone);
         if pages.0 > before {
             self.core.populate(Span::between(ObjectPage::new(before), tail))?;
         }
@@ -47,26 +46,35 @@ impl<M: Mmu> Object<M> {
     }
 }
 
+/// The only resize or discard of an object, until it is dropped; also while a pager panics.
+pub(crate) struct Alone<'a, M: Mmu> {
+    object: &'a ObjectCore<M>,
+    /// The object's size at the beginning.
+    size: u64,
+}
+
+impl<M: Mmu> Drop for Alone<'_, M> {
+    fn drop(&mut self) {
+        let mut nothing = Token::nothing_held();
+        self.object.state.lock(&mut nothing).0.resizing = false;
+    }
+}
+
 impl<M: Mmu> ObjectCore<M> {
-    /// Waits until no other resize or discard runs, and keeps others away. Returns the present size.
-    pub(crate) fn begin_resize(&self) -> u64 {
+    /// Waits until no other resize or discard runs, and keeps others away.
+    pub(crate) fn alone(&self) -> Alone<'_, M> {
         let mut attempt = 0_u32;
         loop {
             let mut nothing = Token::nothing_held();
             let (mut state, _) = self.state.lock(&mut nothing);
             if !state.resizing {
                 state.resizing = true;
-                return state.size;
+                return Alone { object: self, size: state.size };
             }
             drop(state);
             attempt = attempt.saturating_add(1);
             self.manager.mmu.idle(attempt);
         }
-    }
-
-    pub(crate) fn end_resize(&self) {
-        let mut nothing = Token::nothing_held();
-        self.state.lock(&mut nothing).0.resizing = false;
     }
 
     fn grow(&self, end: ObjectPage) -> Result<(), Error> {

@@ -222,6 +222,31 @@ fn a_pager_that_panics_while_it_writes_has_failed() {
     assert_eq!(it.manager.take_error(), Some(Error::Pager { page: page.first(), error }));
 }
 
+/// The bug: the object counted as being resized for ever, so the next resize waited for ever.
+#[test]
+fn a_pager_that_panics_at_a_cut_or_a_discard_lets_the_next_one_begin() {
+    struct Panics;
+    impl Pager for Panics {
+        fn read(&self, _page: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
+            into.fill(0);
+            Ok(())
+        }
+        fn write(&self, _page: ObjectPage, _from: &[u8]) -> Result<(), PagerError> {
+            Ok(())
+        }
+        fn discard(&self, _pages: ObjectSpan) -> Result<(), PagerError> {
+            panic!("a pager that panics");
+        }
+    }
+    let it = Clients::new(Settings::default());
+    let object = it.manager.object(Kind::Anonymous, Pages(4), Arc::new(Panics)).unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| object.resize(Pages(3)))).is_err());
+    assert_eq!(object.pages(), Pages(3));
+    let all = ObjectSpan::new(ObjectPage::new(0), Pages(3)).unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| object.discard(all))).is_err());
+    object.resize(Pages(5)).unwrap();
+}
+
 #[test]
 fn faults_of_two_threads_are_two_pulses_and_of_one_thread_are_one() {
     let it = Clients::new(Settings::default());
