@@ -20,6 +20,8 @@ const PAGES: u64 = 16;
 /// The touched pages: half of them are clean, half dirty. Before and behind them lie as many of each.
 const TOUCHED: std::ops::Range<u64> = 4..12;
 const DIRTY: u64 = 8;
+/// `MADV_COLLAPSE`, which `libc` does not name for musl.
+const COLLAPSE: libc::c_int = 25;
 /// After so many seconds a process that waits for ever ends by a signal.
 const WATCHDOG: u32 = 60;
 
@@ -249,7 +251,7 @@ fn advice(name: &str) -> Option<i32> {
         "populate-read" => libc::MADV_POPULATE_READ,
         "populate-write" => libc::MADV_POPULATE_WRITE,
         "remove" => libc::MADV_REMOVE,
-        "collapse" => libc::MADV_COLLAPSE,
+        "collapse" => COLLAPSE,
         "fork" => libc::MADV_DOFORK,
         _ => return None,
     })
@@ -333,7 +335,7 @@ fn memory_that_something_holds_is_counted_and_overwritten_by_the_next_filling() 
     let at: *mut c_void = word(&space, first, 0).as_ptr().cast();
     // The kernel makes the huge page, but does not map it where there are marks, and so says `EINVAL`.
     // SAFETY: `madvise` wants a range whose contents may change as the advice says: it changes none.
-    let _ = unsafe { libc::madvise(at, HUGE, libc::MADV_COLLAPSE) };
+    let _ = unsafe { libc::madvise(at, HUGE, COLLAPSE) };
     let (mut from, to) = std::io::pipe().unwrap();
     let held = word(&space, first + 5, 1).as_ptr();
     let bytes = libc::iovec { iov_base: held.cast(), iov_len: 8 };
