@@ -105,6 +105,8 @@ fn word_in(file: &File, page: u64) -> u64 {
 struct Moody {
     fails: AtomicBool,
     gate: RwLock<()>,
+    /// How many reads have begun.
+    begun: AtomicU64,
 }
 
 const FAILURE: PagerError = PagerError::Io { code: libc::EIO };
@@ -112,6 +114,7 @@ const FAILURE: PagerError = PagerError::Io { code: libc::EIO };
 impl Pager for Moody {
     fn read(&self, _: ObjectPage, into: &mut [u8]) -> Result<(), PagerError> {
         into.fill(7);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let _open = self.gate.read().unwrap();
         if self.fails.load(Ordering::Relaxed) { Err(FAILURE) } else { Ok(()) }
     }
