@@ -226,7 +226,7 @@ impl<M: Mmu> ObjectCore<M> {
         }
     }
 
-    /// Takes the memory of a clean page, to which no translation is left.
+    /// Takes the memory of a clean page, whose translations are withdrawn, or go with the memory.
     fn take_memory(
         &self,
         state: &mut ObjectState<M>,

@@ -1,8 +1,8 @@
 //! Memory that has gone without the memory manager: a program punched a hole, or a balloon took pages back.
 //!
 //! The manager does not believe its states where the machine can tell. [`Mmu::install`] and [`Mmu::read`] say
-//! [`Gone`](crate::MmuError::Gone) if a page that should have memory has none, under the object's lock, so what they say
-//! is not out of date. Then the page gives its place in the budgets back, and:
+//! [`Gone`](crate::MmuError::Gone) if a page that should have memory has none. The object is locked then, or the page is
+//! being written, so nobody fills it meanwhile, and what they say is not out of date. Then the page gives its place in the budgets back, and:
 //! - A *Clean* page is *Absent*: the next look brings it in again, from the pager or as zeros.
 //! - A *Dirty* page is *Lost*. Each access fails, [`Object::sync`](crate::Object::sync) does too, and
 //!   [`ObjectTotals::lost`](crate::ObjectTotals) counts it, until the page is discarded or cut off. What the pager has of
@@ -45,7 +45,8 @@ impl<M: Mmu> ObjectCore<M> {
         true
     }
 
-    /// Lets the machine take a page's memory away. No translation to it is left.
+    /// Lets the machine take a page's memory away. No translation to it is left, unless the machine
+    /// [takes them away itself](Mmu::RELEASE_UNMAPS).
     pub(crate) fn release(&self, page: ObjectPage) {
         if self.manager.mmu.release(&self.machine, page) == Released::Held {
             self.counts.held.fetch_add(1, Ordering::Relaxed);

@@ -135,7 +135,7 @@ impl<M: Mmu> ObjectCore<M> {
         discarded.map_err(|error| Error::Pager { page: end, error })
     }
 
-    /// Releases the memory of all pages from `end` on. No translation to them is left.
+    /// Releases the memory of all pages from `end` on. Their translations are withdrawn, or go with the memory.
     fn take_tail(
         &self,
         state: &mut ObjectState<M>,

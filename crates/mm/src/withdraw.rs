@@ -38,6 +38,19 @@ pub(crate) enum Shielded {
     NotEverywhere,
 }
 
+impl<M: Mmu> Withdrawal<M> {
+    fn new() -> Self {
+        Self { gather: M::Gather::default(), noted: Ok(()) }
+    }
+
+    /// Lets the machine note one more change, unless it could not note an earlier one.
+    fn note(&mut self, change: impl FnOnce(&mut M::Gather) -> Result<(), MmuError>) {
+        if self.noted.is_ok() {
+            self.noted = change(&mut self.gather);
+        }
+    }
+}
+
 impl<M: Mmu> ObjectCore<M> {
     /// Begins to take write access to a page away in all spaces that are not super-locked, and bars writes. Says whether
     /// a super-locked space keeps it, or I/O that the page is pinned for.
@@ -46,7 +59,7 @@ impl<M: Mmu> ObjectCore<M> {
         state: &mut ObjectState<M>,
         page: ObjectPage,
     ) -> (Withdrawal<M>, Shielded) {
-        let (mut gather, mut noted) = (M::Gather::default(), Ok(()));
+        let mut withdrawal = Withdrawal::new();
         let mut shielded = match state.is_pinned_for(page, Access::Write) {
             true => Shielded::NotEverywhere,
             false => Shielded::Everywhere,
@@ -55,25 +68,21 @@ impl<M: Mmu> ObjectCore<M> {
             if reach.is_super_locked() {
                 shielded = Shielded::NotEverywhere;
             }
-            if noted.is_ok() {
-                noted = reach.write_protect(&mut gather);
-            }
+            withdrawal.note(|gather| reach.write_protect(gather));
         });
         state.bar(page, Barred::Writes);
-        (Withdrawal { gather, noted }, shielded)
+        (withdrawal, shielded)
     }
 
     /// Begins to forget that a page was accessed, and bars it: the machine may take translations away for that. No space
     /// that shows the page is super-locked.
     pub(crate) fn age(&self, state: &mut ObjectState<M>, page: ObjectPage) -> Withdrawal<M> {
-        let (mut gather, mut noted) = (M::Gather::default(), Ok(()));
+        let mut withdrawal = Withdrawal::new();
         self.visit(state, Span::one(page), &mut |reach| {
-            if noted.is_ok() {
-                noted = reach.age(&mut gather);
-            }
+            withdrawal.note(|gather| reach.age(gather));
         });
         state.bar(page, Barred::All);
-        Withdrawal { gather, noted }
+        withdrawal
     }
 
     /// Begins to take all translations to a page away, and bars it.
@@ -88,7 +97,7 @@ impl<M: Mmu> ObjectCore<M> {
 
     /// Begins to take all translations to the pages of `span` away. The caller cares that none is made meanwhile.
     pub(crate) fn take_away(&self, state: &ObjectState<M>, span: ObjectSpan) -> Withdrawal<M> {
-        let mut all = Withdrawal { gather: M::Gather::default(), noted: Ok(()) };
+        let mut all = Withdrawal::new();
         self.take_away_too(state, span, &mut all);
         all
     }
@@ -96,9 +105,7 @@ impl<M: Mmu> ObjectCore<M> {
     fn take_away_too(&self, state: &ObjectState<M>, span: ObjectSpan, all: &mut Withdrawal<M>) {
         let mmu = &self.manager.mmu;
         state.mappings.each(span, |covered, showing| {
-            if all.noted.is_ok() {
-                all.noted = showing.take_away(mmu, covered, span, &mut all.gather);
-            }
+            all.note(|gather| showing.take_away(mmu, covered, span, gather));
         });
     }
 
@@ -109,7 +116,7 @@ impl<M: Mmu> ObjectCore<M> {
         state: &mut ObjectState<M>,
         run: ObjectSpan,
     ) -> Withdrawal<M> {
-        let mut all = Withdrawal { gather: M::Gather::default(), noted: Ok(()) };
+        let mut all = Withdrawal::new();
         let mut at = run.first();
         while let Some(page) = state.pages.position(at, run.end(), |page| page.writing) {
             at = page.plus(1);

@@ -1,8 +1,9 @@
 //! `clients`: how long a client of the memory manager waits for its pages while another client has a slow pager, on a
 //! userfaultfd, against the same client alone.
 //!
-//! The client touches new pages of zeros, and pages of a file. In turn it is alone, beside a client whose two threads
-//! wait for a pager that takes 3 s, alone again, and beside a client with 64 threads and a pager that takes 5 ms.
+//! The measured client touches new pages of zeros, and pages of a file. It runs four times in turn: alone; beside a
+//! client whose two threads wait for a pager that takes 3 s; alone again; beside a client of 64 threads whose pager takes
+//! 5 ms.
 
 use std::{
     fs::File,
@@ -174,8 +175,8 @@ fn load(space: &PagedSpace, page: u64, page_size: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The client beside one whose two threads wait for a read that takes 3 s. The read ends early, when the client has
-/// been measured.
+/// Measures the client while two threads of another one wait for a read of 3 s. The read ends when the client has been
+/// measured, if that is earlier.
 fn beside_a_long_read(paging: &Paging, client: &Client) -> Result<Waits, Failure> {
     let pager = Arc::new(LongRead::default());
     let slow = Slow::new(paging, Arc::clone(&pager) as Arc<dyn Pager>, client.page_size)?;
@@ -197,7 +198,8 @@ fn beside_a_long_read(paging: &Paging, client: &Client) -> Result<Waits, Failure
     waits
 }
 
-/// The client whose 64 threads touch page after page, each of which takes 5 ms. It stands still between its rounds.
+/// A slow client of 64 threads. Each thread touches page after page, and its pager takes 5 ms for a page. Between the
+/// rounds of the benchmark the threads stand still.
 struct ManyThreads {
     slow: Slow,
     state: Mutex<ThreadsState>,
@@ -287,7 +289,7 @@ impl Slow {
     }
 }
 
-/// A pager whose reads take 3 s, or until all are ended.
+/// A pager. A read takes 3 s, or ends earlier if the benchmark ends all reads.
 #[derive(Debug, Default)]
 struct LongRead {
     /// How many reads there are, and whether they are to end.
