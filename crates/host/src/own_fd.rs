@@ -167,7 +167,8 @@ impl OwnFd {
 
     /// The descriptor, if it still is the file that was opened; else a new descriptor of that file. `None` in a
     /// forked child, and if the program has closed the descriptor and the file cannot be opened again.
-    pub(crate) fn checked(&self) -> Option<BorrowedFd<'_>> {
+    #[must_use]
+    pub fn checked(&self) -> Option<BorrowedFd<'_>> {
         let found = self.get()?;
         if FileId::new(found) == Some(self.entry.file()) {
             return Some(found);

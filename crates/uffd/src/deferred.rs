@@ -87,9 +87,9 @@ impl Later {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Becomes readable when work was added; an error in a forked child.
+    /// Becomes readable when work was added; an error in a forked child, and if the program has closed it.
     pub(crate) fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
-        self.nudge.get().ok_or(Errno::BADF)
+        self.nudge.checked().ok_or(Errno::BADF)
     }
 
     /// Does the work that is due, and returns the time until the next work is due.
@@ -112,7 +112,8 @@ impl Later {
     }
 
     fn interrupt(&self) {
-        // The write fails only after 2^64 - 2 writes without a read.
+        // The write fails only after 2^64 - 2 writes without a read. If the program has closed the descriptor, the thread
+        // that reads faults has ended, or ends.
         let nudge = self.descriptor();
         let _ = nudge.and_then(|nudge| rustix::io::write(nudge, &1_u64.to_le_bytes()));
     }

@@ -151,9 +151,14 @@ impl Userfault {
         *self.is_read.write() = is_read;
     }
 
-    /// The descriptor, to wait for events; an error in a forked child.
+    /// The descriptor, for calls that no other file understands; an error in a forked child.
     pub(crate) fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.file.get().ok_or(Errno::BADF)
+    }
+
+    /// The descriptor, to wait for events and to read them; an error in a forked child, and if the program has closed it.
+    pub(crate) fn to_read(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.file.checked().ok_or(Errno::BADF)
     }
 
     /// Reports all faults in these bytes from now on.
@@ -220,7 +225,7 @@ impl Userfault {
     /// The faults that wait to be read, up to a batch of them. Never blocks. Other events end by being read.
     pub(crate) fn read(&self, mut each: impl FnMut(FaultEvent)) -> Result<(), Errno> {
         let mut messages = [Message::default(); BATCH];
-        let file = self.descriptor()?.as_raw_fd();
+        let file = self.to_read()?.as_raw_fd();
         let room = size_of_val(&messages);
         // SAFETY: `read` wants as much room as it is told: `room` is the size of the whole array, and any bytes are
         // valid for its elements.

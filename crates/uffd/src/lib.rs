@@ -21,7 +21,9 @@
 //! 4. The userfaultfd reports page faults, and `mremap` of memory of a space, and no other events: `munmap` and `madvise`
 //!    would wait until a thread reads theirs.
 //! 5. A page that cannot be served gives SIGBUS, never zeros: it is poisoned.
-//! 6. The userfaultfd is closed after the last range has gone: closing it would turn missing pages into zeros.
+//! 6. The userfaultfd is closed after the last range has gone: closing it would turn missing pages into zeros. If the
+//!    program closes it all the same, the ranges lose all rights.
+//! 7. A descriptor is checked to be the machine's own before a call that another file would understand.
 //!
 //! # Who changes what
 //! Only the manager's calls to [`UffdMmu`] change pages, translations and poison. Those of one space change under the

@@ -44,9 +44,9 @@ impl UffdObject {
         self.number
     }
 
-    /// The memfd; an error in a forked child.
+    /// The memfd; an error in a forked child, and if the program has closed it: its number may name a file of the program.
     pub(crate) fn file(&self) -> Result<BorrowedFd<'_>, Errno> {
-        self.file.get().ok_or(Errno::BADF)
+        self.file.checked().ok_or(Errno::BADF)
     }
 
     pub(crate) fn resize(&self, pages: Pages) -> Result<(), Errno> {
@@ -132,7 +132,7 @@ impl Hole {
 
 fn punch(file: &OwnFd, at: u64, len: u64) -> Result<(), Errno> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    retry_on_intr(|| fallocate(file.get().ok_or(Errno::BADF)?, flags, at, len))
+    retry_on_intr(|| fallocate(file.checked().ok_or(Errno::BADF)?, flags, at, len))
 }
 
 /// An error in a forked child, which has nothing of this machine.

@@ -22,7 +22,10 @@ use std::{
     ffi::c_void,
     os::fd::BorrowedFd,
     ptr::{self, NonNull},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use commonhold_host::ForkGuard;
@@ -81,6 +84,8 @@ pub(crate) struct Reservation {
     /// Held here, so that it is closed only after the range has gone.
     userfault: Arc<Userfault>,
     table: Mutex<Table>,
+    /// No access is permitted any more. Changes with the table locked.
+    is_shut: AtomicBool,
 }
 
 // SAFETY: a range is an address and a length that belong to the process, not to a thread.
@@ -102,8 +107,8 @@ impl Reservation {
         // MAP_FIXED it replaces none.
         let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags) }?;
         let base = NonNull::new(base).ok_or(Errno::NOMEM)?;
-        let table = Mutex::default();
-        let new = Self { base, span, page_size, guard, userfault, table };
+        let (table, is_shut) = (Mutex::default(), AtomicBool::new(false));
+        let new = Self { base, span, page_size, guard, userfault, table, is_shut };
         new.advise(base.as_ptr(), len, Advice::LinuxDontFork)?;
         Ok(new)
     }
@@ -276,7 +281,19 @@ impl Reservation {
         self.wake(page);
     }
 
+    /// Takes all rights away, for ever: an access gives SIGSEGV.
+    pub(crate) fn shut(&self) {
+        let _table = self.table.lock();
+        self.is_shut.store(true, Ordering::Relaxed);
+        // In a range of ours it fails only if the kernel has no memory to split a mapping, and here none is split.
+        let _ = self.permit(self.base.as_ptr(), self.len(), Protection::None);
+    }
+
+    /// Sets the kernel's protection. The table is locked.
     fn permit(&self, at: *mut c_void, len: usize, protection: Protection) -> Result<(), Errno> {
+        if protection != Protection::None && self.is_shut.load(Ordering::Relaxed) {
+            return Err(Errno::BADF);
+        }
         let (none, read, write) =
             (MprotectFlags::empty(), MprotectFlags::READ, MprotectFlags::WRITE);
         let flags = match protection {

@@ -3,6 +3,7 @@
 //! Without one (no permission, an old kernel), each test prints that and tests nothing.
 
 mod by_kernel;
+mod descriptors;
 mod failures;
 mod forks;
 mod lost_writes;

@@ -218,17 +218,21 @@ impl Shared {
     fn attend(self: &Arc<Self>) {
         let mmu = self.manager.mmu();
         while !mmu.later.is_stopped() {
-            let pause = mmu.later.work().map(|pause| Timespec {
+            // At most a tick: if the program closes the descriptors, nothing ends the wait.
+            let pause = mmu.later.work().map_or(TICK, |pause| pause.min(TICK));
+            let pause = Timespec {
                 tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: pause.subsec_nanos().into(),
-            });
-            let Ok(userfault) = mmu.userfault.descriptor() else { return };
-            let Ok(nudge) = mmu.later.descriptor() else { return };
+            };
+            let (Ok(userfault), Ok(nudge)) = (mmu.userfault.to_read(), mmu.later.descriptor())
+            else {
+                return self.shut();
+            };
             let mut waiting = [
                 PollFd::from_borrowed_fd(userfault, PollFlags::IN),
                 PollFd::from_borrowed_fd(nudge, PollFlags::IN),
             ];
-            match poll(&mut waiting, pause.as_ref()) {
+            match poll(&mut waiting, Some(&pause)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 // The kernel has no memory at the moment: try again after a pause.
                 Err(_) => mmu.idle(u32::MAX),
@@ -237,6 +241,16 @@ impl Shared {
                 mmu.idle(u32::MAX);
             }
         }
+    }
+
+    /// The program has closed this machine's descriptors, and the kernel reports no more faults: pages that are missing would
+    /// read as zeros. So no page can be accessed any more.
+    fn shut(&self) {
+        eprintln!(
+            "commonhold: the program has closed the userfaultfd of its managed memory, which cannot be accessed any more"
+        );
+        self.manager.mmu().userfault.set_read(false);
+        self.spaces.lock().values().for_each(|space| space.machine().reservation.shut());
     }
 
     /// Tells the manager of a fault.

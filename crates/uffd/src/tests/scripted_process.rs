@@ -2,7 +2,7 @@
 //!
 //! Such a test starts the test program again with [`ROLE`] set. There only `the_role_of_a_child` does anything.
 
-use super::{failures, forks, own_acts, pagers, replacing, signals};
+use super::{descriptors, failures, forks, own_acts, pagers, replacing, signals};
 use std::{
     env,
     io::{BufRead, BufReader, Read, Write, stdout},
@@ -84,6 +84,7 @@ pub(super) fn say(text: &str) {
 fn the_role_of_a_child() {
     let Ok(role) = env::var(ROLE) else { return };
     match role.as_str() {
+        "closed" => descriptors::close_and_reuse(),
         "forked" => forks::use_everything_in_a_child(),
         "signals" => signals::touch_in_handlers(),
         "moved" => replacing::move_memory(),
