@@ -1,28 +1,14 @@
 //! Discards, pins, and memory that goes without the manager, against faults, evictions and locks.
 
-use commonhold_mm::{
-    Access, AddressSpace, Error, FaultError, Object, ObjectPage, ObjectSpan, Pages, State,
-};
+use commonhold_mm::{Access, AddressSpace, Error, FaultError, Object, ObjectPage, Pages, State};
 use shuttle::thread;
 
-use crate::world::{Machine, PAGE, Store, World, check, fixed, span};
-
-fn whole(pages: u64) -> ObjectSpan {
-    ObjectSpan::new(ObjectPage::new(0), Pages(pages)).unwrap()
-}
+use crate::world::{Machine, PAGE, Store, World, check, fixed, page_out, span, whole};
 
 /// Discards two pages, in a thread.
 fn discard(object: &Object<Machine>) -> thread::JoinHandle<Result<Pages, Error>> {
     let object = object.clone();
     thread::spawn(move || object.discard(whole(2)))
-}
-
-fn page_out(world: &World) -> thread::JoinHandle<()> {
-    let world = world.clone();
-    thread::spawn(move || {
-        world.manager.page_out(Pages(1));
-        world.manager.page_out(Pages(1));
-    })
 }
 
 fn read(world: &World, space: &AddressSpace<Machine>, page: u64) -> Result<u8, FaultError> {
@@ -131,7 +117,7 @@ fn memory_that_goes_during_faults_evictions_and_write_backs_is_never_taken_for_c
         let thief = {
             let (world, object) = (world.clone(), object.clone());
             thread::spawn(move || {
-                object.walk(whole(1), |reach| {
+                object.walk(whole(1), |_| {
                     world.manager.mmu().steal(object.machine(), ObjectPage::new(0));
                 });
             })

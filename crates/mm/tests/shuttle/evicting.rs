@@ -1,25 +1,11 @@
 //! Page-out, write-back and residency against accesses, and the walk against the changes of a space.
 
 use commonhold_mm::{
-    Access, AddressSpace, Context, Error, Object, ObjectPage, ObjectSpan, Pages, Protection,
-    VirtualPage,
+    Access, AddressSpace, Context, Error, Object, ObjectPage, Pages, Protection, VirtualPage,
 };
 use shuttle::thread;
 
-use crate::world::{Machine, PAGE, Store, World, check, fixed, span};
-
-fn whole(pages: u64) -> ObjectSpan {
-    ObjectSpan::new(ObjectPage::new(0), Pages(pages)).unwrap()
-}
-
-/// Evicts up to two pages, in a thread.
-fn page_out(world: &World) -> thread::JoinHandle<()> {
-    let world = world.clone();
-    thread::spawn(move || {
-        world.manager.page_out(Pages(1));
-        world.manager.page_out(Pages(1));
-    })
-}
+use crate::world::{Machine, PAGE, Store, World, check, fixed, page_out, span, whole};
 
 #[test]
 fn a_fault_against_eviction_reads_what_was_written_last() {

@@ -224,3 +224,17 @@ impl World {
         assert_eq!(mmu.frames_left(), i64::from(FRAMES));
     }
 }
+
+/// The first `pages` pages of an object.
+pub(crate) fn whole(pages: u64) -> ObjectSpan {
+    ObjectSpan::new(ObjectPage::new(0), Pages(pages)).unwrap()
+}
+
+/// Evicts up to two pages, in a thread.
+pub(crate) fn page_out(world: &World) -> shuttle::thread::JoinHandle<()> {
+    let world = world.clone();
+    shuttle::thread::spawn(move || {
+        world.manager.page_out(Pages(1));
+        world.manager.page_out(Pages(1));
+    })
+}
